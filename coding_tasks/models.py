@@ -1,0 +1,111 @@
+"""What work is done: repositories, coding tasks in their threads, and runs."""
+
+import uuid
+
+from django.db import models
+from django.db.models import Q
+
+from projects.models import Project, SlackWorkspace
+
+
+class Repository(models.Model):
+    """A git repository that a project's coding tasks may work on."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="repositories")
+    full_name = models.CharField(max_length=200, help_text="As people say it: owner/name.")
+    clone_url = models.CharField(max_length=500)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["full_name"]
+        verbose_name_plural = "repositories"
+        constraints = [
+            models.UniqueConstraint(fields=["project", "full_name"], name="repository_unique")
+        ]
+
+    def __str__(self) -> str:
+        return self.full_name
+
+
+class ChannelDefault(models.Model):
+    """The repository that a channel's mentions are about unless they say otherwise."""
+
+    workspace = models.ForeignKey(SlackWorkspace, on_delete=models.CASCADE)
+    channel_id = models.CharField(max_length=32)
+    repository = models.ForeignKey(Repository, on_delete=models.CASCADE)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["workspace", "channel_id"], name="channel_default_unique"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.channel_id}: {self.repository}"
+
+
+class CodingTask(models.Model):
+    """One request made in a Slack thread. A thread has at most one active task."""
+
+    class State(models.TextChoices):
+        ACTIVE = "active"
+        DONE = "done"
+        FAILED = "failed"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="coding_tasks")
+    repository = models.ForeignKey(Repository, on_delete=models.PROTECT)
+    workspace = models.ForeignKey(SlackWorkspace, on_delete=models.PROTECT)
+    channel_id = models.CharField(max_length=32)
+    thread_ts = models.CharField(max_length=32)
+    owner_slack_user_id = models.CharField(max_length=32)
+    title = models.CharField(max_length=200)
+    permalink = models.URLField(max_length=500, blank=True, default="")
+    workflow_id = models.CharField(max_length=255, unique=True)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.ACTIVE)
+    created_at = models.DateTimeField(auto_now_add=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["workspace", "channel_id", "thread_ts"],
+                condition=Q(state="active"),
+                name="coding_task_one_active_per_thread",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.title
+
+
+class TaskRun(models.Model):
+    """One turn of a coding task: a request and the agent's answer to it."""
+
+    class State(models.TextChoices):
+        QUEUED = "queued"
+        RUNNING = "running"
+        SUCCEEDED = "succeeded"
+        FAILED = "failed"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    task = models.ForeignKey(CodingTask, on_delete=models.CASCADE, related_name="runs")
+    message_ts = models.CharField(max_length=32, help_text="The message that this turn answers.")
+    request = models.TextField()
+    answer = models.TextField(blank=True, default="")
+    state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
+    error = models.CharField(max_length=200, blank=True, default="")
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.UniqueConstraint(fields=["task", "message_ts"], name="task_run_unique_message")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.task} / {self.message_ts}"

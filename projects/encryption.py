@@ -1,0 +1,41 @@
+"""Secrets that must be read back (Slack bot tokens) are encrypted at rest with Fernet.
+
+The key is derived from `SECRET_KEY`; keys in `SECRET_KEY_FALLBACKS` still decrypt, so that the
+secret can be rotated: add the old one there, save the rows again, remove it.
+"""
+
+import base64
+import hashlib
+from typing import Any
+
+from cryptography.fernet import Fernet, MultiFernet
+from django.conf import settings
+from django.db import models
+
+
+def _fernet() -> MultiFernet:
+    secrets = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+    return MultiFernet(
+        Fernet(
+            base64.urlsafe_b64encode(
+                hashlib.sha256(b"tollgate.encryption:" + key.encode()).digest()
+            )
+        )
+        for key in secrets
+    )
+
+
+class EncryptedTextField(models.TextField):
+    """Text that is encrypted in the database and plain in Python. It cannot be filtered on."""
+
+    def get_prep_value(self, value: Any) -> Any:
+        """Encrypt; a new ciphertext each time."""
+        if value is None:
+            return None
+        return _fernet().encrypt(str(value).encode()).decode()
+
+    def from_db_value(self, value: Any, _expression: Any, _connection: Any) -> Any:
+        """Decrypt; raises `cryptography.fernet.InvalidToken` when no known key fits."""
+        if value is None:
+            return None
+        return _fernet().decrypt(value.encode()).decode()

