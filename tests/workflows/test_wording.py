@@ -1,0 +1,104 @@
+"""What the bot says, to the letter where others rely on it."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from workflows import wording
+
+NAMES = {"bot_name": "Tollgate", "billing_url": "https://billing.example.com/credits"}
+RESET = datetime(2026, 12, 1, tzinfo=UTC)
+
+
+def test_the_denial_says_when_credits_reset_and_where_to_top_up():
+    assert wording.denial("limit_reached", RESET, **NAMES) == (
+        "Your team has used its monthly Tollgate AI credits. They reset on 2026-12-01. "
+        "Top up at https://billing.example.com/credits to continue."
+    )
+
+
+def test_the_middle_sentence_is_left_out_where_there_is_no_reset_time():
+    assert wording.denial("limit_reached", None, **NAMES) == (
+        "Your team has used its monthly Tollgate AI credits. "
+        "Top up at https://billing.example.com/credits to continue."
+    )
+
+
+def test_the_reset_date_is_the_day_in_utc():
+    east = timezone(timedelta(hours=9))
+    assert "2026-11-30" in wording.denial(
+        "limit_reached", datetime(2026, 12, 1, 8, tzinfo=east), **NAMES
+    )
+
+
+def test_each_reason_has_a_first_sentence_of_its_own():
+    reasons = [
+        "limit_reached",
+        "insufficient_remaining",
+        "organization_inactive",
+        "set_by_hand",
+        "some reason of the future",
+    ]
+    texts = [wording.denial(reason, RESET, **NAMES) for reason in reasons]
+    assert len({text.split(". ")[0] for text in texts}) == len(reasons)
+    for text in texts:
+        assert text.endswith(
+            " They reset on 2026-12-01. Top up at https://billing.example.com/credits to continue."
+        )
+
+
+def test_no_reason_at_all_gets_the_sentence_of_an_unknown_one():
+    assert wording.denial(None, RESET, **NAMES) == wording.denial("strange", RESET, **NAMES)
+
+
+@pytest.mark.parametrize("text", ["<!channel>", "<@U2>", "<https://evil.example|your bank>"])
+def test_a_models_text_pings_nobody_and_links_nothing(text):
+    assert not set("<>") & set(wording.answer(f"hello {text}"))
+
+
+def test_an_answer_keeps_its_text_readable():
+    assert wording.answer(" a < b && b > c\n") == "a &lt; b &amp;&amp; b &gt; c"
+
+
+def test_an_empty_answer_still_says_something():
+    assert wording.answer(" \n") == "I have nothing to answer."
+
+
+@pytest.mark.parametrize("shift", range(6))
+def test_an_overlong_answer_is_cut_before_slack_cuts_it_and_never_inside_an_entity(shift):
+    text = wording.answer("x" * shift + "&" * 40_000)
+    assert len(text) <= 40_000
+    assert text.endswith("; … (shortened)".replace(" ", "\n", 1))
+
+
+def test_names_from_people_are_escaped_in_sentences():
+    assert "<!here>" not in wording.picker_chosen("<!here>/x")
+    assert "<!here>" not in wording.unknown_repository("U1", repository="<!here>/x")
+    assert "<!here>" not in wording.no_access_without_membership(
+        "U1", bot_name="Tollgate", organization="<!here>"
+    )
+    assert "<!here>" not in wording.denial(
+        "limit_reached", None, bot_name="<!here>", billing_url="https://b.example"
+    )
+
+
+def test_the_status_is_the_denial_when_the_team_is_limited():
+    denial = wording.denial("limit_reached", RESET, **NAMES)
+    status = wording.credits_status(
+        remaining="0", denial_text=denial, resets_at=RESET, bot_name="Tollgate"
+    )
+    assert status == denial
+
+
+def test_the_status_names_what_is_left_and_the_reset_day():
+    status = wording.credits_status(
+        remaining="12.5", denial_text=None, resets_at=RESET, bot_name="Tollgate"
+    )
+    assert status == "Your team has 12.5 Tollgate AI credits left. They reset on 2026-12-01."
+
+
+def test_the_status_of_a_team_without_a_limit_says_so():
+    status = wording.credits_status(
+        remaining=None, denial_text=None, resets_at=None, bot_name="Tollgate"
+    )
+    assert status == "Your team's Tollgate AI credits have no limit."
