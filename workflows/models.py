@@ -3,6 +3,7 @@
 import uuid
 
 from django.db import models
+from django.utils import timezone
 
 from projects.models import SlackWorkspace
 
@@ -39,6 +40,11 @@ class Mention(models.Model):
         max_length=200, blank=True, default="", help_text="Why it ended as it did, in words."
     )
     workflow_id = models.CharField(max_length=255, blank=True, default="", db_index=True)
+    lease_until = models.DateTimeField(
+        null=True,
+        blank=True,
+        help_text="Until when whoever decides about it has it to themselves.",
+    )
     received_at = models.DateTimeField(auto_now_add=True, db_index=True)
     finished_at = models.DateTimeField(null=True, blank=True)
 
@@ -73,6 +79,7 @@ class Notice(models.Model):
         NO_ACCESS = "no_access"
         NOT_YOUR_TASK = "not_your_task"
         PICKER = "picker"
+        ANSWER = "answer"
         FAILURE = "failure"
 
     class State(models.TextChoices):
@@ -80,6 +87,10 @@ class Notice(models.Model):
         SENDING = "sending", "sending: claimed, outcome unknown until sent"
         SENT = "sent"
         GIVEN_UP = "given_up"
+
+    class Destination(models.TextChoices):
+        THREAD = "thread"
+        EPHEMERAL = "ephemeral", "ephemeral: shown to the user only, the thread refused it"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     key = models.CharField(max_length=200, unique=True)
@@ -92,10 +103,18 @@ class Notice(models.Model):
     thread_ts = models.CharField(max_length=32)
     user_id = models.CharField(max_length=32, help_text="Who is told, if only they can be.")
     text = models.TextField()
+    blocks = models.JSONField(
+        default=list, blank=True, help_text="Block Kit blocks shown instead of the text, if any."
+    )
     state = models.CharField(max_length=10, choices=State.choices, default=State.PENDING)
+    destination = models.CharField(
+        max_length=10, choices=Destination.choices, default=Destination.THREAD
+    )
     attempts = models.PositiveIntegerField(default=0)
-    next_attempt_at = models.DateTimeField(auto_now_add=True)
-    lease_until = models.DateTimeField(null=True, blank=True)
+    next_attempt_at = models.DateTimeField(
+        default=timezone.now,
+        help_text="When to send, or, while sending, when the sender counts as dead.",
+    )
     message_ts = models.CharField(max_length=32, blank=True, default="")
     error = models.CharField(max_length=200, blank=True, default="")
     created_at = models.DateTimeField(auto_now_add=True)
@@ -116,12 +135,17 @@ class Notice(models.Model):
 
 
 class FollowUp(models.Model):
-    """One reply by a task's owner in the task's thread, kept until its workflow was signalled."""
+    """One reply by a task's owner in the task's thread, kept until its workflow has handled it.
+
+    Write it in the transaction that holds the lock of the task it is for
+    (`coding_tasks.threads.lock_active_task`): a task does not finish while a message waits for it.
+    """
 
     class State(models.TextChoices):
         RECEIVED = "received", "received: the workflow is still to be signalled"
-        SIGNALLED = "signalled"
-        REFUSED = "refused"
+        SIGNALLED = "signalled", "signalled: the workflow knows of it"
+        HANDLED = "handled", "handled: a run of the task answers it"
+        REFUSED = "refused", "refused for want of credits"
         DROPPED = "dropped", "dropped: the task had ended"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -136,6 +160,9 @@ class FollowUp(models.Model):
     addressed = models.BooleanField(help_text="Whether the reply mentions the bot.")
     workflow_id = models.CharField(max_length=255)
     state = models.CharField(max_length=10, choices=State.choices, default=State.RECEIVED)
+    lease_until = models.DateTimeField(
+        null=True, blank=True, help_text="Until when whoever signals it has it to themselves."
+    )
     received_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -143,6 +170,13 @@ class FollowUp(models.Model):
         constraints = [
             models.UniqueConstraint(
                 fields=["workspace", "channel_id", "ts"], name="follow_up_unique_message"
+            )
+        ]
+        indexes = [
+            models.Index(
+                fields=["received_at"],
+                condition=models.Q(state="received"),
+                name="follow_up_still_to_signal",
             )
         ]
 

@@ -1,0 +1,183 @@
+"""How the web process and Celery reach workflows: one Temporal client per process, for any thread.
+
+A Temporal client belongs to one event loop and does not survive a fork, while our callers are
+threads of a WSGI server and Celery's forked children. So each process runs one background loop,
+made at the first call and forgotten in a forked child; the client in it connects lazily and
+reconnects by itself. Every call is bounded by `DEADLINE`.
+"""
+
+import asyncio
+import os
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import TimeoutError as FutureTimeout
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db.models import Q
+from temporalio.client import Client
+from temporalio.common import WorkflowIDReusePolicy
+from temporalio.envconfig import ClientConfig
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.runtime import Runtime, TelemetryConfig
+from temporalio.service import RetryConfig, RPCError, RPCStatusCode
+
+from coding_tasks import threads
+from workflows.mention_types import (
+    FollowUpReceived,
+    MentionInput,
+    RepositoryChoice,
+    workflow_id,
+)
+from workflows.models import FollowUp, Mention
+
+DEADLINE = timedelta(seconds=1.5)
+"""How long a caller waits for Temporal: Slack wants its answer within 3 s."""
+
+
+class TemporalUnavailable(Exception):
+    """Temporal did not answer, or not in time: whether anything happened is unknown. Try again."""
+
+
+class WorkflowEnded(Exception):
+    """The workflow is not running any more (or never was): a signal cannot reach it."""
+
+
+async def connect(*, lazy: bool = False, retry: RetryConfig | None = None) -> Client:
+    """Return a client for the configured Temporal server, of the running event loop.
+
+    TLS, API key and gRPC metadata come from temporalio's own environment configuration; address
+    and namespace from the settings. Raises `RuntimeError` when the server cannot be reached,
+    unless `lazy`.
+    """
+    options: dict[str, Any] = dict(ClientConfig.load_client_connect_config())
+    options |= {
+        "target_host": settings.TEMPORAL_ADDRESS,
+        "namespace": settings.TEMPORAL_NAMESPACE,
+    }
+    # A runtime of our own, for the default one may come from before a fork.
+    return await Client.connect(
+        **options,
+        lazy=lazy,
+        retry_config=retry,
+        connect_timeout=timedelta(seconds=5),
+        runtime=Runtime(telemetry=TelemetryConfig()),
+    )
+
+
+class _Connection:
+    """The process's event loop and the client that lives in it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="temporal", daemon=True).start()
+        # Retrying is our callers' business: their records say what is still to be done.
+        opened = asyncio.run_coroutine_threadsafe(
+            connect(lazy=True, retry=RetryConfig(max_retries=1)), self._loop
+        )
+        self.client = opened.result()
+
+    def call(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine in the client's loop; raises `TemporalUnavailable` at the deadline."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result(DEADLINE.total_seconds())
+        except FutureTimeout:
+            future.cancel()
+            raise TemporalUnavailable("no answer in time") from None
+
+
+_lock = threading.Lock()
+_connection: _Connection | None = None
+
+
+def _connected() -> _Connection:
+    global _connection  # noqa: PLW0603 - one per process is the point
+    with _lock:
+        if _connection is None:
+            _connection = _Connection()
+        return _connection
+
+
+def _forget() -> None:
+    global _lock, _connection
+    _lock, _connection = threading.Lock(), None
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+def start_mention(mention: Mention) -> None:
+    """Start the mention's workflow, once: a workflow that already ran or runs counts as started.
+
+    Marks the row `started` unless the workflow has meanwhile written more. Raises
+    `TemporalUnavailable`; the row then stays `received`, for the sweep.
+    """
+    identifier = workflow_id(mention.team_id, mention.channel_id, mention.ts)
+    request = MentionInput(
+        mention_id=str(mention.pk), idle=timedelta(minutes=settings.TASK_IDLE_MINUTES)
+    )
+    connection = _connected()
+    try:
+        connection.call(
+            connection.client.start_workflow(
+                "MentionWorkflow",
+                request,
+                id=identifier,
+                task_queue=settings.TEMPORAL_TASK_QUEUE,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                rpc_timeout=DEADLINE,
+            )
+        )
+    except WorkflowAlreadyStartedError:
+        pass
+    except (RPCError, RuntimeError) as error:
+        raise TemporalUnavailable(str(error)) from error
+    mention.workflow_id = identifier
+    Mention.objects.filter(pk=mention.pk).update(workflow_id=identifier)
+    Mention.objects.filter(pk=mention.pk, state=Mention.State.RECEIVED).update(
+        state=Mention.State.STARTED
+    )
+
+
+def signal_follow_up(follow_up: FollowUp) -> None:
+    """Tell the workflow of the thread's task that a further message was recorded.
+
+    Telling twice is harmless. Raises `TemporalUnavailable` (the row stays `received`) and
+    `WorkflowEnded` (the row is `dropped`, and the thread free for a new task).
+    """
+    try:
+        _signal(follow_up.workflow_id, "follow_up", FollowUpReceived(str(follow_up.pk)))
+    except WorkflowEnded:
+        threads.abandon(follow_up.workflow_id)
+        _move(follow_up, FollowUp.State.DROPPED)
+        raise
+    _move(follow_up, FollowUp.State.SIGNALLED)
+
+
+def signal_repository_choice(workflow_id: str, choice: RepositoryChoice) -> None:
+    """Give a mention's workflow the repository chosen in its picker; the first choice counts.
+
+    Raises `TemporalUnavailable` and `WorkflowEnded` (the picker has expired).
+    """
+    _signal(workflow_id, "repository_chosen", choice)
+
+
+def _signal(workflow_id: str, signal: str, argument: FollowUpReceived | RepositoryChoice) -> None:
+    connection = _connected()
+    handle = connection.client.get_workflow_handle(workflow_id)
+    try:
+        connection.call(handle.signal(signal, argument, rpc_timeout=DEADLINE))
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            raise WorkflowEnded(workflow_id) from error
+        raise TemporalUnavailable(str(error)) from error
+    except RuntimeError as error:
+        raise TemporalUnavailable(str(error)) from error
+
+
+def _move(follow_up: FollowUp, state: str) -> None:
+    """Record the signal's fate unless the workflow has already handled the message."""
+    waiting = Q(state=FollowUp.State.RECEIVED)
+    FollowUp.objects.filter(waiting, pk=follow_up.pk).update(state=state)

@@ -1,0 +1,62 @@
+"""What goes into a mention's workflow and what comes out: plain data, safe to keep in its history.
+
+Identifiers only. Texts of people, answers of models and secrets stay in the database, where they
+can be erased; a history can not.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+WORKFLOW_ID = "mention-{team}-{channel}-{ts}"
+GATE_PATCH = "posthog-code-slack-billing-gate"
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """The task that a continued run of the workflow takes up, with what is still to be handled."""
+
+    task_id: str
+    follow_up_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MentionInput:
+    """One mention to handle, with the times its workflow waits."""
+
+    mention_id: str
+    idle: timedelta = timedelta(minutes=60)
+    """How long a thread may be silent before its task is finished."""
+    picker: timedelta = timedelta(hours=1)
+    """How long the repository picker waits for a choice."""
+    pause: timedelta = timedelta(days=7)
+    """How long a run that was out of credits waits for a top-up."""
+    recheck: timedelta = timedelta(minutes=1)
+    """How long a paused run waits before it first asks again whether there are credits."""
+    conversation: Conversation | None = None
+    """Set when the workflow continues as new in the middle of a conversation."""
+
+
+@dataclass(frozen=True)
+class MentionOutcome:
+    """How a mention ended: a final state of the mention's row."""
+
+    state: str
+
+
+@dataclass(frozen=True)
+class FollowUpReceived:
+    """A further message for the thread's task was recorded."""
+
+    follow_up_id: str
+
+
+@dataclass(frozen=True)
+class RepositoryChoice:
+    """The author of the mention chose a repository in the picker."""
+
+    repository_id: int
+
+
+def workflow_id(team: str, channel: str, ts: str) -> str:
+    """Return the id that makes the workflow of one Slack message unique."""
+    return WORKFLOW_ID.format(team=team, channel=channel, ts=ts)

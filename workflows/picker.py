@@ -1,0 +1,89 @@
+"""The repository picker: the message in the thread, its options, and the value of a choice.
+
+Slack hands back what we gave it, through the user's browser: the mention in `block_id` and the
+choice in `value` are signed. Limits are Slack's: at most 100 options, 75 characters a label, 150 a
+value, 255 a block id (https://docs.slack.dev/reference/block-kit/).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.core import signing
+
+from coding_tasks.models import Repository
+from workflows import wording
+
+ACTION_ID = "tollgate_repository"
+MAX_OPTIONS = 100
+MAX_LABEL = 75
+_MENTION = signing.Signer(salt="tollgate.picker.mention")
+_CHOICE = signing.Signer(salt="tollgate.picker.choice")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a verified value says: this repository for this mention."""
+
+    mention_id: UUID
+    repository_id: int
+
+
+def blocks(mention_id: UUID, user_id: str) -> list[dict[str, Any]]:
+    """Return the picker's message: a question and a select that searches as one types."""
+    return [
+        {
+            "type": "section",
+            "block_id": block_id(mention_id),
+            "text": {"type": "mrkdwn", "text": wording.picker_question(user_id)},
+            "accessory": {
+                "type": "external_select",
+                "action_id": ACTION_ID,
+                "min_query_length": 0,
+                "placeholder": {"type": "plain_text", "text": wording.picker_placeholder()},
+            },
+        }
+    ]
+
+
+def block_id(mention_id: UUID) -> str:
+    """Return the block id that names the mention, signed."""
+    return _MENTION.sign(mention_id.hex)
+
+
+def mention_of(block_id: str) -> UUID:
+    """Return the mention of a block id; raises `signing.BadSignature` when it is not ours."""
+    return _uuid(_MENTION.unsign(block_id))
+
+
+def options(project_id: int, mention_id: UUID, query: str) -> list[dict[str, Any]]:
+    """Return the project's repositories whose names contain the query, as options of the select."""
+    found = Repository.objects.filter(
+        project_id=project_id, full_name__icontains=query.strip()
+    ).order_by("full_name")[:MAX_OPTIONS]
+    return [
+        {
+            "text": {"type": "plain_text", "text": _label(repository.full_name)},
+            "value": value(Choice(mention_id, repository.pk)),
+        }
+        for repository in found
+    ]
+
+
+def value(choice: Choice) -> str:
+    """Return the signed value of an option."""
+    return _CHOICE.sign(f"{choice.mention_id.hex}|{choice.repository_id}")
+
+
+def read(value: str) -> Choice:
+    """Return the choice of a value; raises `signing.BadSignature` when it is not ours."""
+    mention, _, repository = _CHOICE.unsign(value).partition("|")
+    return Choice(_uuid(mention), int(repository))
+
+
+def _uuid(text: str) -> UUID:
+    return UUID(hex=text)
+
+
+def _label(name: str) -> str:
+    return name if len(name) <= MAX_LABEL else name[: MAX_LABEL - 1] + "…"
