@@ -1,0 +1,1 @@
+"""A local model provider with scripted answers, in the shapes of Anthropic and OpenAI."""

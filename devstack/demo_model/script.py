@@ -1,0 +1,136 @@
+"""What the demo model says: answers asked for by a test, else a labelled demonstration answer."""
+
+import re
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+LABEL = "[demo model]"
+CHARACTERS_PER_TOKEN = 4
+
+_REPOSITORY = re.compile(r"(?<![\w/.-])[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*[A-Za-z0-9_]")
+_FILE = re.compile(r"(?<![\w/.-])(?:[\w-]+/)*[\w-]+\.(?:md|py|js|ts|toml|txt|html|css|go|rs)\b")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens as the provider would bill them; `input` counts neither cache reads nor writes."""
+
+    input: int
+    output: int
+    cache_read: int = 0
+    cache_creation: int = 0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One scripted answer.
+
+    `usage` is counted from the text when it is not given. `delay` seconds pass before the first
+    byte and `pause` before each streamed piece. With `error` (the error type in the provider's
+    shape) the `status` is answered instead; with `cut_after` the connection breaks after so many
+    streamed events; with `hang` nothing more is sent for so many seconds.
+    """
+
+    text: str = ""
+    usage: Usage | None = None
+    delay: float = 0.0
+    pause: float = 0.0
+    status: int = 200
+    error: str = ""
+    message: str = "a fault asked for by the test"
+    headers: dict[str, str] = field(default_factory=dict)
+    cut_after: int | None = None
+    hang: float = 0.0
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a request says, whichever API it came by."""
+
+    model: str
+    system: str
+    text: str
+    last: str
+
+    @property
+    def tokens(self) -> int:
+        """The input tokens the whole prompt is billed as."""
+        return count_tokens(self.system + self.text)
+
+
+class Script:
+    """The replies still to give, in order; when there is none, the demonstration answers."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._replies: deque[Reply] = deque()
+
+    def add(self, *replies: Reply) -> None:
+        """Give these replies to the next requests."""
+        with self._lock:
+            self._replies.extend(replies)
+
+    def clear(self) -> None:
+        """Return to the demonstration answers."""
+        with self._lock:
+            self._replies.clear()
+
+    def next(self, prompt: Prompt) -> Reply:
+        """Return the reply to a request."""
+        with self._lock:
+            if self._replies:
+                return self._replies.popleft()
+        return Reply(demonstration(prompt))
+
+
+def count_tokens(text: str) -> int:
+    """Return a deterministic token count: one for each four characters, at least one."""
+    return max(1, -(-len(text) // CHARACTERS_PER_TOKEN))
+
+
+def usage_of(prompt: Prompt, reply: Reply) -> Usage:
+    """Return the usage that a reply to a prompt is billed as."""
+    return reply.usage or Usage(prompt.tokens, count_tokens(reply.text))
+
+
+def demonstration(prompt: Prompt) -> str:
+    """Answer in words that cannot be taken for a real model's.
+
+    Asked to choose a repository, name the listed one that the request is about; asked to do
+    something, name the files that were shown.
+    """
+    listed = list(dict.fromkeys(_REPOSITORY.findall(prompt.system + "\n" + prompt.text)))
+    if (
+        "repositor" in (prompt.system + prompt.last).lower()
+        and "choose" in (prompt.system + prompt.last).lower()
+    ):
+        return _chosen(listed, prompt.last)
+    files = list(dict.fromkeys(_FILE.findall(prompt.text)))[:8]
+    shown = f" I was shown {', '.join(files)}." if files else ""
+    request = " ".join(prompt.last.split())[-200:]
+    return (
+        f"{LABEL} This is a scripted answer; no real model read your request.{shown}"
+        f" You asked: {request}"
+    )
+
+
+def _chosen(listed: list[str], request: str) -> str:
+    """Return the listed repository whose name's words occur in the request, else `none`."""
+    words = set(re.findall(r"[a-z0-9]+", request.lower()))
+    for repository in listed:
+        name = repository.partition("/")[2].lower()
+        if words & set(re.findall(r"[a-z0-9]{3,}", name)):
+            return repository
+    return "none"
+
+
+def text_of(content: Any) -> str:
+    """Return the text of a message's content: a string, or parts of which some are text."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        parts = [part.get("text", "") for part in content if isinstance(part, dict)]
+        return "\n".join(part for part in parts if isinstance(part, str))
+    return ""

@@ -1,0 +1,133 @@
+"""The demo Slack as one ASGI application: Web API, page, and verbs for tests."""
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from devstack.demo_slack.events import RETRY_AFTER, Events
+from devstack.demo_slack.faults import Faults
+from devstack.demo_slack.web_api import WebAPI
+from devstack.demo_slack.workspace import Json, Workspace
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a Web API method as it arrived."""
+
+    method: str
+    authorization: str
+    arguments: Json
+    answer: Json = field(default_factory=dict)
+
+
+class DroppedAnswer(Response):
+    """Closes the connection without a byte: the caller cannot know what happened."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["tollgate.transport"].abort()
+        await asyncio.sleep(0)
+
+
+class DemoSlack:
+    """One local Slack: its state, its events, its faults and its ASGI application."""
+
+    def __init__(
+        self,
+        base_url: str,
+        app_url: str,
+        signing_secret: str,
+        database: Path | None = None,
+        retry_after: tuple[float, ...] = RETRY_AFTER,
+    ) -> None:
+        self.workspace = Workspace(database)
+        self.events = Events(self.workspace, app_url, signing_secret, retry_after)
+        self.web_api = WebAPI(self.workspace, self.events, base_url)
+        self.faults = Faults()
+        self._calls: list[Call] = []
+        self._calls_lock = threading.Lock()
+        self.app: ASGIApp = _WithTransport(
+            Starlette(
+                routes=[
+                    Route("/api/{method}", self._web_api, methods=["GET", "POST"]),
+                    Route("/_health", self._health),
+                ],
+                lifespan=self._lifespan,
+            )
+        )
+
+    @asynccontextmanager
+    async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        delivering = asyncio.create_task(self.events.deliver_forever())
+        yield
+        delivering.cancel()
+        with suppress(asyncio.CancelledError):
+            await delivering
+
+    def calls(self, method: str | None = None) -> list[Call]:
+        """Return the Web API calls so far, oldest first, of one method or of all."""
+        with self._calls_lock:
+            return [call for call in self._calls if method in (None, call.method)]
+
+    def forget_calls(self) -> None:
+        """Start the record of calls anew."""
+        with self._calls_lock:
+            self._calls.clear()
+
+    async def _health(self, _request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def _web_api(self, request: Request) -> Response:
+        method = request.path_params["method"]
+        arguments = await _arguments(request)
+        authorization = request.headers.get("authorization", "")
+        fault = self.faults.take(method)
+        if fault is not None:
+            await asyncio.sleep(fault.hang)
+        if fault is not None and fault.error:
+            answer: Json = {"ok": False, "error": fault.error}
+        else:
+            answer = self.web_api.call(method, authorization, arguments)
+        with self._calls_lock:
+            self._calls.append(Call(method, authorization, arguments, answer))
+        if fault is None:
+            return JSONResponse(answer)
+        if fault.drop:
+            return DroppedAnswer()
+        headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
+        return JSONResponse(answer, fault.status, headers)
+
+
+class _WithTransport:
+    """Hands the connection's transport to the application, for answers that never come."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # uvicorn's `send` is a method of the cycle that owns the connection.
+        scope["tollgate.transport"] = getattr(getattr(send, "__self__", None), "transport", None)
+        await self.app(scope, receive, send)
+
+
+async def _arguments(request: Request) -> Json:
+    """Return a call's arguments: the query's, and those of a form or JSON body."""
+    arguments: Json = dict(request.query_params)
+    body = await request.body()
+    if request.headers.get("content-type", "").startswith("application/json"):
+        with suppress(ValueError):
+            parsed = json.loads(body or b"{}")
+            arguments |= parsed if isinstance(parsed, dict) else {}
+    else:
+        arguments |= dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
+    return arguments

@@ -1,0 +1,206 @@
+"""What Slack sends the app: events and interactions, signed, and delivered again when they fail.
+
+Sources: https://docs.slack.dev/authentication/verifying-requests-from-slack and
+https://docs.slack.dev/apis/events-api (retries: at once, after one and after five minutes).
+"""
+
+import asyncio
+import hashlib
+import hmac
+import json
+import time
+import uuid
+from dataclasses import dataclass
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from devstack.demo_slack.workspace import Json, Pending, Workspace
+
+EVENTS_PATH = "/slack/events/"
+ANSWER_WITHIN = 3.0  # seconds; Slack counts a slower answer as a failure
+RETRY_AFTER = (0.5, 6.0, 30.0)  # seconds; Slack's own "at once, 1 minute, 5 minutes", scaled down
+
+
+@dataclass(frozen=True)
+class SignedRequest:
+    """A request as Slack sends it."""
+
+    path: str
+    body: bytes
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the app answered; status 0 is no answer at all, `reason` Slack's name for why."""
+
+    status: int
+    body: bytes
+    reason: str
+    no_retry: bool = False
+
+
+def sign(
+    secret: str,
+    path: str,
+    body: bytes,
+    content_type: str = "application/json",
+    timestamp: int | None = None,
+) -> SignedRequest:
+    """Return the request with Slack's signature (version 0) over timestamp and raw body."""
+    at = str(int(time.time()) if timestamp is None else timestamp)
+    digest = hmac.new(secret.encode(), b"v0:" + at.encode() + b":" + body, hashlib.sha256)
+    return SignedRequest(
+        path,
+        body,
+        {
+            "Content-Type": content_type,
+            "X-Slack-Request-Timestamp": at,
+            "X-Slack-Signature": f"v0={digest.hexdigest()}",
+            "User-Agent": "Slackbot 1.0 (+https://api.slack.com/robots)",
+        },
+    )
+
+
+class Events:
+    """Tells the app what happened, until it acknowledges."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        app_url: str,
+        signing_secret: str,
+        retry_after: tuple[float, ...] = RETRY_AFTER,
+    ) -> None:
+        self.workspace = workspace
+        self.app_url = app_url.rstrip("/")
+        self.signing_secret = signing_secret.partition(",")[0]
+        self.retry_after = retry_after
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake = asyncio.Event()
+        self._in_flight: dict[int, asyncio.Task[None]] = {}
+
+    # --- what happened ---------------------------------------------------------------------------
+
+    def message_posted(self, team_id: str, channel: str, message: Json) -> None:
+        """Owe the app the events of a new post: `message`, and `app_mention` if it mentions it."""
+        install = self.workspace.install_of_team(team_id)
+        if install is None:
+            return
+        if f"<@{install.bot_user_id}>" in message["text"] and not message.get("bot_id"):
+            self.owe(self.envelope(message, channel, "app_mention", team_id))
+        self.owe(self.envelope(message, channel, "message", team_id))
+
+    def envelope(
+        self,
+        message: Json,
+        channel: str = "C1",
+        kind: str = "app_mention",
+        team_id: str = "T1",
+        event_id: str | None = None,
+    ) -> Json:
+        """Return the event envelope around a message, with an `event_id` of its own."""
+        event = {**message, "type": kind, "channel": channel, "event_ts": message["ts"]}
+        if kind == "message":
+            event["channel_type"] = "channel"
+        return self.event_envelope(event, team_id, event_id)
+
+    def event_envelope(self, event: Json, team_id: str = "T1", event_id: str | None = None) -> Json:
+        """Return the envelope of any inner event."""
+        install = self.workspace.install_of_team(team_id)
+        return {
+            "token": "deprecated",
+            "team_id": team_id,
+            "context_team_id": team_id,
+            "context_enterprise_id": None,
+            "api_app_id": install.app_id if install else "A1",
+            "event": event,
+            "type": "event_callback",
+            "event_id": event_id or f"Ev{uuid.uuid4().hex[:10].upper()}",
+            "event_time": int(time.time()),
+            "authorizations": [
+                {
+                    "enterprise_id": None,
+                    "team_id": team_id,
+                    "user_id": install.bot_user_id if install else "UBOT",
+                    "is_bot": True,
+                    "is_enterprise_install": False,
+                }
+            ],
+            "is_ext_shared_channel": False,
+        }
+
+    def owe(self, envelope: Json) -> None:
+        """Deliver the event from now on, until it is acknowledged. Without an app, do nothing."""
+        if not self.app_url:
+            return
+        self.workspace.owe(EVENTS_PATH, envelope, time.time())
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._wake.set)
+
+    # --- delivering ------------------------------------------------------------------------------
+
+    async def deliver_forever(self) -> None:
+        """Deliver what is owed as it falls due; runs until it is cancelled."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            while True:
+                self._wake.clear()
+                for pending in self.workspace.due_events(time.time()):
+                    if pending.id not in self._in_flight:
+                        task = asyncio.create_task(self._deliver(pending))
+                        self._in_flight[pending.id] = task
+                        task.add_done_callback(lambda _, id=pending.id: self._landed(id))
+                next_due = self.workspace.next_due()
+                wait = 60.0 if next_due is None else max(0.02, next_due - time.time())
+                try:
+                    await asyncio.wait_for(self._wake.wait(), wait)
+                except TimeoutError:
+                    continue
+        finally:
+            for task in self._in_flight.values():
+                task.cancel()
+
+    def _landed(self, event_id: int) -> None:
+        self._in_flight.pop(event_id, None)
+        self._wake.set()
+
+    async def _deliver(self, pending: Pending) -> None:
+        headers = {}
+        if pending.attempt:
+            headers = {
+                "X-Slack-Retry-Num": str(pending.attempt),
+                "X-Slack-Retry-Reason": pending.reason,
+            }
+        request = sign(self.signing_secret, pending.path, pending.body)
+        answer = await self.send(request, headers)
+        gave_up = pending.attempt >= len(self.retry_after)
+        if 200 <= answer.status < 300 or answer.no_retry or gave_up:
+            self.workspace.settle(pending.id)
+        else:
+            due = time.time() + self.retry_after[pending.attempt]
+            self.workspace.postpone(pending.id, answer.reason, due)
+
+    async def send(self, request: SignedRequest, headers: Json | None = None) -> Answer:
+        """Send one signed request to the app and return what it answered within three seconds."""
+        return await asyncio.to_thread(_post, self.app_url, request, headers or {})
+
+    def sign_json(self, path: str, payload: Json) -> SignedRequest:
+        """Return a signed JSON request."""
+        return sign(self.signing_secret, path, json.dumps(payload).encode())
+
+
+def _post(app_url: str, request: SignedRequest, headers: Json) -> Answer:
+    sent = Request(app_url + request.path, request.body, {**request.headers, **headers})
+    try:
+        with urlopen(sent, timeout=ANSWER_WITHIN) as response:
+            return Answer(response.status, response.read(), "")
+    except HTTPError as error:
+        with error:
+            no_retry = error.headers.get("X-Slack-No-Retry") == "1"
+            return Answer(error.code, error.read(), "http_error", no_retry)
+    except TimeoutError:
+        return Answer(0, b"", "http_timeout")
+    except OSError as error:
+        slow = isinstance(getattr(error, "reason", None), TimeoutError)
+        return Answer(0, b"", "http_timeout" if slow else "connection_failed")

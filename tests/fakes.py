@@ -1,0 +1,293 @@
+"""Slack and the model for tests: the demo servers, in a thread, with verbs for what goes wrong.
+
+    with FakeSlack() as slack:
+        slack.fail_next("chat.postMessage", "ratelimited", status=429, retry_after=1)
+
+Both are real HTTP servers at `url` on a free port; the verbs may be called from any thread.
+"""
+
+import json
+import threading
+import time
+import uuid
+from typing import Any, Self
+from urllib.parse import urlencode
+
+import uvicorn
+
+from devstack.demo_model.app import DemoModel, Recorded
+from devstack.demo_model.script import Reply, Usage
+from devstack.demo_slack.app import Call, DemoSlack
+from devstack.demo_slack.events import SignedRequest, sign
+from devstack.demo_slack.faults import Fault
+from devstack.demo_slack.workspace import furnish
+from devstack.servers import free_port
+
+Json = dict[str, Any]
+SIGNING_SECRET = "8f742231b10e8888abcd99yyyzzz85a5"
+BOT_TOKEN = "xoxb-demo"
+BOT_USER = "UBOT"
+
+
+class _Server:
+    """An ASGI application served from a thread of this process."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._server: uvicorn.Server | None = None
+
+    def _start(self, app: Any) -> None:
+        config = uvicorn.Config(
+            app, host="127.0.0.1", port=self.port, log_config=None, ws="none", http="h11"
+        )
+        config.timeout_graceful_shutdown = 1
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread.start()
+        deadline = time.monotonic() + 10
+        while not self._server.started:
+            assert self._thread.is_alive(), "the fake died while starting"
+            assert time.monotonic() < deadline, "the fake did not start in time"
+            time.sleep(0.002)
+
+    def stop(self) -> None:
+        """Stop serving; the port refuses connections afterwards."""
+        if self._server is not None:
+            self._server.should_exit = True
+            self._thread.join(10)
+            self._server = None
+
+    def __exit__(self, *_exception: object) -> None:
+        self.stop()
+
+
+class FakeSlack(_Server):
+    """A Slack with team T1 (token xoxb-demo), people U1, U2 and guest U3, channels C1 and C2.
+
+    With `app_url` it delivers signed events of every post there; without, tests hand the requests
+    that `signed` makes to the view themselves.
+    """
+
+    def __init__(
+        self,
+        app_url: str = "",
+        signing_secret: str = SIGNING_SECRET,
+        retry_after: tuple[float, ...] = (0.05, 0.1, 0.2),
+    ) -> None:
+        super().__init__()
+        self.signing_secret = signing_secret
+        self.slack = DemoSlack(self.url, app_url, signing_secret, retry_after=retry_after)
+        self.api_url = f"{self.url}/api/"
+        self.reset()
+
+    def __enter__(self) -> Self:
+        self._start(self.slack.app)
+        return self
+
+    def stop(self) -> None:
+        """Stop serving and forget everything."""
+        super().stop()
+        self.slack.workspace.close()
+
+    def reset(self) -> None:
+        """Return to the default team without messages, calls, or faults."""
+        self.slack.workspace.clear()
+        furnish(self.slack.workspace, "Tollgate", BOT_TOKEN)
+        self.slack.faults.clear()
+        self.slack.forget_calls()
+
+    # --- the world -------------------------------------------------------------------------------
+
+    def add_user(self, user_id: str, name: str = "", team: str = "T1", **fields: Any) -> None:
+        """Add a person; `email=`, `is_restricted=`, `is_bot=`, `deleted=` … as Slack names them."""
+        if "email" in fields:
+            fields["profile"] = {"email": fields.pop("email"), **fields.get("profile", {})}
+        self.slack.workspace.add_user(team, user_id, name or user_id, **fields)
+
+    def add_channel(self, channel_id: str, name: str = "", team: str = "T1", **fields: Any) -> None:
+        """Add a channel; `is_ext_shared=`, `is_archived=`, `is_member=` … as Slack names them."""
+        self.slack.workspace.add_channel(team, channel_id, name or channel_id.lower(), **fields)
+
+    def install(
+        self, team: str, token: str, bot_user: str = BOT_USER, bot_id: str = "B1", app: str = "A1"
+    ) -> None:
+        """Add another team with the app installed in it."""
+        self.slack.workspace.add_team(team, f"Team {team}")
+        self.slack.workspace.install(team, token, app, bot_user, bot_id)
+
+    def uninstall(self, token: str = BOT_TOKEN) -> None:
+        """Answer the token `account_inactive` from now on."""
+        self.slack.workspace.uninstall(token)
+
+    def messages(self, channel: str = "C1", thread_ts: str | None = None) -> list[Json]:
+        """Return the messages everyone sees, oldest first, of a channel or of one thread."""
+        if thread_ts is not None:
+            return self.slack.workspace.thread(channel, thread_ts)
+        return [
+            message
+            for message in self.slack.workspace.messages(channel)
+            if message.pop("visible_to") is None
+        ]
+
+    def bot_messages(self, channel: str = "C1", thread_ts: str | None = None) -> list[Json]:
+        """Return of those messages the ones that the bot posted."""
+        return [message for message in self.messages(channel, thread_ts) if message.get("bot_id")]
+
+    def ephemeral_messages(self, channel: str = "C1") -> list[Json]:
+        """Return the ephemeral messages, each with `visible_to`."""
+        return self.slack.workspace.ephemeral_messages(channel)
+
+    def reactions(self, channel: str, ts: str) -> list[str]:
+        """Return the names of a message's reactions."""
+        return [reaction["name"] for reaction in self.slack.workspace.reactions(channel, ts)]
+
+    def calls(self, method: str | None = None) -> list[Call]:
+        """Return the Web API calls so far (`method`, `arguments`, `answer`), oldest first."""
+        return self.slack.calls(method)
+
+    # --- what goes wrong -------------------------------------------------------------------------
+
+    def fail_next(
+        self,
+        method: str,
+        error: str = "ratelimited",
+        *,
+        status: int | None = None,
+        retry_after: int | None = None,
+        times: int = 1,
+    ) -> None:
+        """Answer the next calls of the method (`*`: any) with the error and do nothing else."""
+        if status is None:
+            status = 429 if error == "ratelimited" else 200
+        if status == 429 and retry_after is None:
+            retry_after = 1
+        self.slack.faults.add(method, Fault(error, status, retry_after), times)
+
+    def hang_next(self, method: str, seconds: float, times: int = 1) -> None:
+        """Let the next calls of the method wait before they are done and answered."""
+        self.slack.faults.add(method, Fault(hang=seconds), times)
+
+    def drop_answer_next(self, method: str, times: int = 1) -> None:
+        """Do the next calls of the method but close the connection without an answer."""
+        self.slack.faults.add(method, Fault(drop=True), times)
+
+    # --- what Slack sends ------------------------------------------------------------------------
+
+    def post(
+        self,
+        text: str = f"<@{BOT_USER}> please look",
+        *,
+        user: str = "U1",
+        channel: str = "C1",
+        thread_ts: str | None = None,
+        ts: str | None = None,
+        team: str = "T1",
+        **fields: Any,
+    ) -> Json:
+        """Let a person post; returns the message. With an `app_url` the events are delivered."""
+        message: Json = {"user": user, "text": text, "team": team, **fields}
+        message.setdefault("client_msg_id", str(uuid.uuid4()))
+        if thread_ts is not None:
+            message["thread_ts"] = thread_ts
+        message = self.slack.workspace.add_message(channel, message, ts=ts)
+        self.slack.events.message_posted(team, channel, message)
+        return message
+
+    def event(
+        self,
+        message: Json,
+        kind: str = "app_mention",
+        *,
+        channel: str = "C1",
+        team: str = "T1",
+        event_id: str | None = None,
+    ) -> Json:
+        """Return the event envelope of a message, as `app_mention` or `message`."""
+        return self.slack.events.envelope(message, channel, kind, team, event_id)
+
+    def event_of(self, event: Json, *, team: str = "T1", event_id: str | None = None) -> Json:
+        """Return the event envelope of any inner event."""
+        return self.slack.events.event_envelope(event, team, event_id)
+
+    def signed(
+        self,
+        path: str,
+        payload: Json | bytes,
+        *,
+        content_type: str = "application/json",
+        timestamp: int | None = None,
+        secret: str | None = None,
+    ) -> SignedRequest:
+        """Return the signed request (`path`, `body`, `headers`) that carries a payload.
+
+        A dict is sent as JSON, or, with a form's content type, in its fields (values that are not
+        text become JSON, as in `payload=`); bytes are sent as they are.
+        """
+        body = payload if isinstance(payload, bytes) else _encode(payload, content_type)
+        return sign(secret or self.signing_secret, path, body, content_type, timestamp)
+
+
+class FakeModel(_Server):
+    """A model provider for both APIs. Without a script it gives the demo model's own answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = DemoModel()
+
+    def __enter__(self) -> Self:
+        self._start(self.model.app)
+        return self
+
+    def reset(self) -> None:
+        """Forget the script and the requests."""
+        self.model.script.clear()
+        self.model.forget_requests()
+
+    def script(self, *replies: str | Reply) -> None:
+        """Give these answers to the next requests, in order."""
+        self.model.script.add(
+            *(Reply(reply) if isinstance(reply, str) else reply for reply in replies)
+        )
+
+    def answer_next(self, text: str, **fields: Any) -> None:
+        """Give this answer next; `usage=Usage(…)`, `delay=`, `pause=` … as `Reply` has them."""
+        self.model.script.add(Reply(text, **fields))
+
+    def fail_next(
+        self,
+        status: int = 500,
+        error: str = "api_error",
+        message: str = "a fault asked for by the test",
+        *,
+        headers: dict[str, str] | None = None,
+        times: int = 1,
+    ) -> None:
+        """Answer the next requests with an error in the shape of the API called."""
+        reply = Reply(status=status, error=error, message=message, headers=headers or {})
+        self.model.script.add(*[reply] * times)
+
+    def hang_next(self, seconds: float) -> None:
+        """Let the next request wait before a byte is answered."""
+        self.model.script.add(Reply("late", delay=seconds))
+
+    def cut_next(self, text: str = "half of an answer", after_events: int = 4) -> None:
+        """Break the next request's connection half-way through its answer."""
+        self.model.script.add(Reply(text, cut_after=after_events))
+
+    def requests(self, path: str | None = None) -> list[Recorded]:
+        """Return the requests so far (`path`, `headers`, `body`, `raw`), oldest first."""
+        return self.model.requests(path)
+
+
+def _encode(payload: Json, content_type: str) -> bytes:
+    if content_type.startswith("application/json"):
+        return json.dumps(payload).encode()
+    fields = {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in payload.items()
+    }
+    return urlencode(fields).encode()
+
+
+__all__ = ["BOT_TOKEN", "BOT_USER", "FakeModel", "FakeSlack", "Reply", "Usage"]
