@@ -1,20 +1,22 @@
 # One door. Everything runs through the launcher, which makes .venv/ when it has to.
-PYTHON ?= $(shell command -v python3 || command -v python || echo python3-is-missing)
-LAUNCH = @$(PYTHON) devstack/launch.py
+PYTHON ?= python3
+LAUNCH = @command -v $(PYTHON) >/dev/null || { \
+	echo "tollgate: $(PYTHON) is missing. Install Python 3.11 or newer, or name one: make $@ PYTHON=/path/to/python3.12" >&2; \
+	exit 1; }; exec $(PYTHON) devstack/launch.py
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-up: ## the whole system on this machine; Ctrl-C stops it
+up: ## the whole system on this machine; Ctrl-C stops it, the next one goes on with the same data
 	$(LAUNCH) devstack
 
 demo: ## a tour on a throw-away stack
 	$(LAUNCH) devstack.demo
 
-test: ## the test suite (DB=postgres runs it on PostgreSQL)
-	$(LAUNCH) pytest
+test: ## the test suite (DB=postgres: on PostgreSQL; ARGS="-k gate": what else pytest takes)
+	$(LAUNCH) pytest $(ARGS)
 
-lint: ## format, types, import contracts
+lint: ## format, types, import contracts, migrations, API schema
 	$(LAUNCH) devstack.lint
 
 bench: ## the benchmarks

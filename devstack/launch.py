@@ -1,0 +1,166 @@
+"""Run a module in the checkout's own environment, which is made first when it has to be.
+
+    python3 devstack/launch.py MODULE [ARGUMENT…]
+
+Standard library only, and no syntax newer than Python 3.8: this file is what tells the owner of
+an old Python, of a Debian without `python3-venv` or of a machine without a network what to do.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENT = ROOT / ".venv"
+PYTHON = ENVIRONMENT / "bin" / "python"
+LOCK = ROOT / "requirements.lock"
+STAMP = ENVIRONMENT / "tollgate.stamp"
+NEEDS = (3, 11)
+VERSION = sys.version.partition(" ")[0]
+_NO_NETWORK = re.compile(
+    r"name resolution|failed to establish a new connection|dns error|network is unreachable|"
+    r"error sending request|could not resolve|no route to host|connection refused|"
+    r"timed out|connecterror|tunnel|no matching distribution",
+    re.IGNORECASE,
+)
+
+
+class LaunchError(Exception):
+    """What keeps the module from being run, as one sentence that says what to do."""
+
+
+def main(arguments: list[str]) -> None:
+    """Make the environment if it is not as the lock file says, then become the module."""
+    try:
+        use_new_enough_python()
+        prepare()
+    except LaunchError as error:
+        sys.exit(f"tollgate: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    os.chdir(ROOT)
+    os.environ["VIRTUAL_ENV"] = str(ENVIRONMENT)
+    os.environ["PATH"] = f"{PYTHON.parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    os.execv(PYTHON, [str(PYTHON), "-m", *arguments])
+
+
+def use_new_enough_python() -> None:
+    """Go on in a newer Python of the machine when this one is too old."""
+    if sys.version_info >= NEEDS:
+        return
+    for minor in range(20, NEEDS[1] - 1, -1):
+        newer = shutil.which(f"python3.{minor}")
+        if newer and _version_of(newer):
+            os.execv(newer, [newer, *sys.argv])
+    raise LaunchError(
+        f"Python {NEEDS[0]}.{NEEDS[1]} or newer is needed, and {sys.executable} is {VERSION}."
+        " Install one, or name one: make up PYTHON=/path/to/python3.12"
+    )
+
+
+def prepare() -> None:
+    """Make the environment and install what the lock file lists, unless that is done already."""
+    stamp = f"{hashlib.sha256(LOCK.read_bytes()).hexdigest()} {VERSION}"
+    if _is_stamped(stamp):
+        return
+    with LOCK.open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two `make` at once: the second waits, then has it
+        if _is_stamped(stamp):
+            return
+        uv = shutil.which("uv")
+        if _version_of(PYTHON) != VERSION:
+            _make_environment(uv)
+        _install(uv)
+        STAMP.write_text(stamp)
+
+
+def _is_stamped(stamp: str) -> bool:
+    return STAMP.is_file() and STAMP.read_text() == stamp
+
+
+def _version_of(python: str | Path) -> str:
+    """Return the version of an interpreter; empty when it does not run."""
+    try:
+        asked = subprocess.run(
+            [str(python), "-c", "import platform; print(platform.python_version())"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return ""
+    return asked.stdout.strip() if asked.returncode == 0 else ""
+
+
+def _make_environment(uv: str | None) -> None:
+    # Of an environment that is being replaced by itself, take the Python that it was made from.
+    python = getattr(sys, "_base_executable", None) or sys.executable
+    if uv:
+        command = [uv, "venv", "--quiet", "--clear", "--python", python, str(ENVIRONMENT)]
+    elif importlib.util.find_spec("ensurepip") is None:
+        raise LaunchError(
+            f"{python} cannot make environments. On Debian or Ubuntu:"
+            f" sudo apt install python{sys.version_info[0]}.{sys.version_info[1]}-venv"
+        )
+    else:
+        command = [python, "-m", "venv", "--clear", str(ENVIRONMENT)]
+    made = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    if made.returncode:
+        sys.stderr.write(made.stdout)
+        raise LaunchError(f"{ENVIRONMENT} could not be made; the lines above say why.")
+
+
+def _install(uv: str | None) -> None:
+    packages = sum(1 for line in LOCK.read_text().splitlines() if re.match(r"[a-z0-9]", line))
+    _say(f"installing {packages} locked packages into .venv/ (the first time takes half a minute)")
+    if uv:
+        command = [uv, "pip", "install", "--python", str(PYTHON), "--compile-bytecode"]
+    else:
+        command = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check"]
+        command += ["--no-input", "--progress-bar", "off"]
+    began = said = time.monotonic()
+    installing = subprocess.Popen(
+        [*command, "--require-hashes", "-r", str(LOCK)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert installing.stdout is not None
+    output = []
+    for line in installing.stdout:
+        output.append(line)
+        if time.monotonic() - said > 2:
+            said = time.monotonic()
+            _say(f"  {line.strip()[:76]}")
+    if installing.wait():
+        sys.stderr.writelines(output[-15:])
+        if _NO_NETWORK.search("".join(output)):
+            raise LaunchError(
+                "the packages could not be fetched: no network, or no package index behind it."
+                " Connect (or set PIP_INDEX_URL or UV_INDEX_URL) and run the same command again."
+            )
+        raise LaunchError("the packages could not be installed; the lines above say why.")
+    _say(f"installed in {time.monotonic() - began:.0f} s")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"tollgate: {text}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    main(sys.argv[1:])
