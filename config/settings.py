@@ -6,6 +6,7 @@ secret, a Redis that evicts keys) is a system check instead, see `config/checks.
 """
 
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import dj_database_url
@@ -37,18 +38,18 @@ TEMPORAL_TASK_QUEUE = "tollgate"
 
 # --- Slack ---------------------------------------------------------------------------------------
 SLACK_API_URL = env.str("SLACK_API_URL", "https://slack.com/api/")
-SLACK_SIGNING_SECRETS = env.list("SLACK_SIGNING_SECRET", [])
+SLACK_SIGNING_SECRETS: list[str] = env.list("SLACK_SIGNING_SECRET", [])
 SLACK_CLIENT_ID = env.str("SLACK_CLIENT_ID", "")
 SLACK_CLIENT_SECRET = env.str("SLACK_CLIENT_SECRET", "")
 BOT_NAME = env.str("BOT_NAME", "Tollgate")
 
 # --- The gateway, as the agents and we see it ----------------------------------------------------
 GATEWAY_URL = env.str("GATEWAY_URL", "http://127.0.0.1:8100").rstrip("/")
-GATEWAY_SERVICE_TOKENS = env.list("GATEWAY_SERVICE_TOKEN", [])
+GATEWAY_SERVICE_TOKENS: list[str] = env.list("GATEWAY_SERVICE_TOKEN", [])
 
 # --- Credits -------------------------------------------------------------------------------------
 BILLING_URL = env.str("BILLING_URL", f"{PUBLIC_URL}/admin/")
-START_CREDITS = env.decimal("START_CREDITS", "1")
+START_CREDITS = env.decimal("START_CREDITS", Decimal(1))
 
 # --- Coding tasks --------------------------------------------------------------------------------
 AGENT_MODEL = env.str("AGENT_MODEL", "claude-sonnet-4-5")
@@ -57,7 +58,7 @@ GIT_ALLOWED_PROTOCOLS = env.list("GIT_ALLOWED_PROTOCOLS", ["https", "ssh"])
 TASK_IDLE_MINUTES = env.int("TASK_IDLE_MINUTES", 60)
 
 # --- Seen from outside ---------------------------------------------------------------------------
-METRICS_TOKENS = env.list("METRICS_TOKEN", [])
+METRICS_TOKENS: list[str] = env.list("METRICS_TOKEN", [])
 
 env.seal()
 
@@ -112,9 +113,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 TIME_ZONE = "UTC"
 STATIC_URL = "/static/"
-STATIC_ROOT = BASE_DIR / "staticfiles"
-WHITENOISE_USE_FINDERS = True
-WHITENOISE_AUTOREFRESH = False
+WHITENOISE_USE_FINDERS = True  # served from the packages that bring them: nothing to collect
 
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
@@ -140,9 +139,10 @@ AUTH_PASSWORD_VALIDATORS = [
 LOGIN_URL = "admin:login"
 
 OAUTH2_PROVIDER_APPLICATION_MODEL = "projects.OAuthApplication"
-OAUTH2_PROVIDER_ACCESS_TOKEN_MODEL = "projects.OAuthAccessToken"
-OAUTH2_PROVIDER_REFRESH_TOKEN_MODEL = "projects.OAuthRefreshToken"
-OAUTH2_PROVIDER_ID_TOKEN_MODEL = "projects.OAuthIDToken"
+OAUTH2_PROVIDER_ACCESS_TOKEN_MODEL = "projects.OAuthAccessToken"  # noqa: S105
+OAUTH2_PROVIDER_REFRESH_TOKEN_MODEL = "projects.OAuthRefreshToken"  # noqa: S105
+OAUTH2_PROVIDER_ID_TOKEN_MODEL = "projects.OAuthIDToken"  # noqa: S105
+OAUTH2_PROVIDER_GRANT_MODEL = "projects.OAuthGrant"
 OAUTH2_PROVIDER = {
     "ACCESS_TOKEN_GENERATOR": "projects.tokens.generate_access_token",
     "REFRESH_TOKEN_GENERATOR": "projects.tokens.generate_refresh_token",
@@ -160,7 +160,7 @@ OAUTH2_PROVIDER = {
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "projects.authentication.ProjectCredentialAuthentication",
-        "rest_framework.authentication.SessionAuthentication",
+        "projects.authentication.SessionPrincipalAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],

@@ -4,10 +4,10 @@ import hashlib
 import secrets
 from typing import Any
 
-PROJECT_API_TOKEN = "phc_"
+PROJECT_API_TOKEN = "phc_"  # noqa: S105
 PERSONAL_API_KEY = "phx_"
-OAUTH_ACCESS_TOKEN = "pha_"
-OAUTH_REFRESH_TOKEN = "phr_"
+OAUTH_ACCESS_TOKEN = "pha_"  # noqa: S105
+OAUTH_REFRESH_TOKEN = "phr_"  # noqa: S105
 
 
 def _generate(prefix: str) -> str:

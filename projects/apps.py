@@ -1,0 +1,9 @@
+"""The application configuration of `projects`."""
+
+from django.apps import AppConfig
+
+
+class ProjectsConfig(AppConfig):
+    """Identities and credentials."""
+
+    name = "projects"

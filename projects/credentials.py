@@ -1,0 +1,93 @@
+"""Making and revoking credentials. What is returned in plain text is kept nowhere."""
+
+import uuid
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+
+from django.db import transaction
+from django.utils import timezone
+from oauth2_provider.models import set_token_value
+
+from projects import revocation
+from projects.models import OAuthAccessToken, Organization, PersonalAPIKey, Project, User
+from projects.principal import LLM_GATEWAY_READ, READ_SCOPES
+from projects.tokens import generate_access_token, generate_personal_api_key, mask, sha256
+
+
+def issue_personal_api_key(
+    organization: Organization,
+    label: str,
+    scopes: Iterable[str],
+    projects: Iterable[Project] = (),
+    user: User | None = None,
+) -> tuple[PersonalAPIKey, str]:
+    """Make a key for these projects, or for all of the organization when none is named.
+
+    Returns the row and the key itself, which cannot be had again. Raises `ValueError` for a scope
+    that does not exist and for a project of another organization.
+    """
+    wanted, covered = set(scopes), list(projects)
+    if unknown := wanted - READ_SCOPES:
+        raise ValueError(f"unknown scope: {', '.join(sorted(unknown))}")
+    if any(project.organization_id != organization.pk for project in covered):
+        raise ValueError(f"a key of {organization} covers its own projects only")
+    plain = generate_personal_api_key()
+    with transaction.atomic():
+        key = PersonalAPIKey.objects.create(
+            organization=organization,
+            user=user,
+            label=label,
+            sha256=sha256(plain),
+            mask=mask(plain),
+            scopes=sorted(wanted),
+            all_projects=not covered,
+        )
+        key.projects.set(covered)
+    return key, plain
+
+
+def revoke_personal_api_key(key: PersonalAPIKey) -> None:
+    """Revoke a key for good. Revoking it again changes nothing."""
+    with transaction.atomic():
+        live = PersonalAPIKey.objects.filter(pk=key.pk, revoked_at=None)
+        if live.update(revoked_at=timezone.now()):
+            revocation.announce([key.sha256])
+    key.refresh_from_db(fields=["revoked_at"])
+
+
+def mint_run_token(
+    project: Project, task_run_id: uuid.UUID, products: Sequence[str], lifetime: timedelta
+) -> str:
+    """Return a new OAuth access token for one run of a coding task, good for these products."""
+    return _mint(project, task_run_id, products, lifetime)
+
+
+def mint_product_token(project: Project, product: str, lifetime: timedelta) -> str:
+    """Return a new OAuth access token of a project for one gateway product, bound to no run."""
+    return _mint(project, None, [product], lifetime)
+
+
+def _mint(
+    project: Project,
+    task_run_id: uuid.UUID | None,
+    products: Sequence[str],
+    lifetime: timedelta,
+) -> str:
+    if not products:
+        raise ValueError("a minted token names at least one product")
+    plain = generate_access_token()
+    token = OAuthAccessToken(
+        project=project,
+        task_run_id=task_run_id,
+        products=list(products),
+        scope=LLM_GATEWAY_READ,
+        expires=timezone.now() + lifetime,
+    )
+    set_token_value(token, plain)
+    token.save()
+    return plain
+
+
+def revoke_run_tokens(task_run_id: uuid.UUID) -> None:
+    """Revoke every token of a run; a run that has none is no error."""
+    OAuthAccessToken.objects.filter(task_run_id=task_run_id).delete()

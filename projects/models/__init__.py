@@ -1,0 +1,29 @@
+"""Who: organizations, their projects and members, credentials, Slack workspaces."""
+
+from projects.change_feed import Change, ChangeCursor
+from projects.models.credentials import (
+    OAuthAccessToken,
+    OAuthApplication,
+    OAuthGrant,
+    OAuthIDToken,
+    OAuthRefreshToken,
+    PersonalAPIKey,
+)
+from projects.models.organizations import Membership, Organization, Project, User
+from projects.models.slack_workspaces import SlackWorkspace
+
+__all__ = [
+    "Change",
+    "ChangeCursor",
+    "Membership",
+    "OAuthAccessToken",
+    "OAuthApplication",
+    "OAuthGrant",
+    "OAuthIDToken",
+    "OAuthRefreshToken",
+    "Organization",
+    "PersonalAPIKey",
+    "Project",
+    "SlackWorkspace",
+    "User",
+]

@@ -1,0 +1,180 @@
+"""Credentials, kept as their SHA-256.
+
+A credential never vanishes as a side effect of another deletion (the foreign keys protect it), and
+every way to delete one goes through the query set or the model below: the admin's,
+django-oauth-toolkit's own revocation and our code alike announce it in the same transaction.
+"""
+
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import models, transaction
+from django.utils import timezone
+from oauth2_provider.models import (
+    AbstractAccessToken,
+    AbstractApplication,
+    AbstractGrant,
+    AbstractIDToken,
+    AbstractRefreshToken,
+)
+
+from projects import revocation
+from projects.models.organizations import Organization, Project, User
+
+LOOPBACK = ("http://127.0.0.1", "http://[::1]", "http://localhost")
+
+
+class PersonalAPIKeyQuerySet(models.QuerySet["PersonalAPIKey"]):
+    """Personal API keys."""
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        """Delete, and announce the keys that still worked."""
+        with transaction.atomic():
+            live = list(self.filter(revoked_at=None).values_list("sha256", flat=True))
+            deleted = super().delete()
+            revocation.announce(live)
+        return deleted
+
+
+class PersonalAPIKey(models.Model):
+    """A long-lived credential (`phx_…`). Only its SHA-256 is kept; it is shown once, when made.
+
+    It covers the projects listed, or with `all_projects` every project of the organization, later
+    ones included. What it covers is decided when it is made.
+    """
+
+    organization = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, related_name="personal_api_keys"
+    )
+    user = models.ForeignKey(
+        User,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="personal_api_keys",
+        help_text="Empty for a key that an operator made for a program.",
+    )
+    label = models.CharField(max_length=100)
+    sha256 = models.CharField(max_length=64, unique=True, editable=False)
+    mask = models.CharField(max_length=20, editable=False, help_text="How the key begins and ends.")
+    scopes = models.JSONField(default=list)
+    all_projects = models.BooleanField(
+        default=False, help_text="Covers every project of the organization, later ones included."
+    )
+    projects: models.ManyToManyField = models.ManyToManyField(
+        Project, blank=True, related_name="personal_api_keys"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    objects = PersonalAPIKeyQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at"]
+        verbose_name = "personal API key"
+
+    def __str__(self) -> str:
+        return f"{self.label} ({self.mask})"
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        """Delete, and announce the key."""
+        with transaction.atomic():
+            deleted = super().delete(*args, **kwargs)
+            revocation.announce([self.sha256])
+        return deleted
+
+
+class OAuthApplication(AbstractApplication):
+    """An OAuth client, such as a desktop application; in this app because tokens refer to it."""
+
+    class Meta(AbstractApplication.Meta):
+        verbose_name = "OAuth application"
+
+    def clean(self) -> None:
+        """Accept the authorization code grant alone, and plain http only towards the same machine.
+
+        RFC 9700 sections 2.1.2 and 2.4 rule out the other grants; RFC 8252 section 7.3 allows http
+        for a native application's loopback address.
+        """
+        super().clean()
+        if self.authorization_grant_type != self.GRANT_AUTHORIZATION_CODE:
+            raise ValidationError(
+                {"authorization_grant_type": "Only the authorization code grant is supported."}
+            )
+        for uri in self.redirect_uris.split():
+            if uri.startswith("http://") and not _is_loopback(uri):
+                raise ValidationError({"redirect_uris": f"{uri}: use https, or http://127.0.0.1."})
+
+
+def _is_loopback(uri: str) -> bool:
+    return any(uri == host or uri.startswith((f"{host}:", f"{host}/")) for host in LOOPBACK)
+
+
+class OAuthGrant(AbstractGrant):
+    """An authorization code: lives for a minute, carries the project that the user chose."""
+
+    project = models.ForeignKey(Project, null=True, on_delete=models.CASCADE)
+
+    class Meta(AbstractGrant.Meta):
+        verbose_name = "OAuth grant"
+
+
+class OAuthAccessTokenQuerySet(models.QuerySet["OAuthAccessToken"]):
+    """OAuth access tokens."""
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        """Delete, and announce the tokens that had not expired."""
+        with transaction.atomic():
+            unexpired = self.filter(expires__gt=timezone.now())
+            live = list(unexpired.values_list("token_checksum", flat=True))
+            deleted = super().delete()
+            revocation.announce(live)
+        return deleted
+
+
+class OAuthAccessToken(AbstractAccessToken):
+    """An OAuth access token (`pha_…`), stored hashed, of one project and at most one task run.
+
+    Tokens minted for a coding task carry `project`, `task_run_id` and `products`. Tokens that a
+    desktop client obtained carry `application`, `user` and the project the user chose when
+    authorizing.
+    """
+
+    user = models.ForeignKey(
+        User, null=True, blank=True, on_delete=models.PROTECT, related_name="oauth_access_tokens"
+    )
+    application = models.ForeignKey(
+        OAuthApplication, null=True, blank=True, on_delete=models.PROTECT
+    )
+    project = models.ForeignKey(
+        Project, null=True, blank=True, on_delete=models.PROTECT, related_name="oauth_access_tokens"
+    )
+    task_run_id = models.UUIDField(null=True, blank=True, db_index=True)
+    products = models.JSONField(
+        default=list, blank=True, help_text="Gateway products it may call; empty: by its kind."
+    )
+
+    objects = OAuthAccessTokenQuerySet.as_manager()
+
+    class Meta(AbstractAccessToken.Meta):
+        verbose_name = "OAuth access token"
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        """Delete, and announce the token."""
+        with transaction.atomic():
+            deleted = super().delete(*args, **kwargs)
+            revocation.announce([self.token_checksum])
+        return deleted
+
+
+class OAuthRefreshToken(AbstractRefreshToken):
+    """A refresh token (`phr_…`), stored hashed; hands the project on to the next access token."""
+
+    project = models.ForeignKey(Project, null=True, on_delete=models.CASCADE)
+
+    class Meta(AbstractRefreshToken.Meta):
+        verbose_name = "OAuth refresh token"
+
+
+class OAuthIDToken(AbstractIDToken):
+    """An OpenID Connect ID token; in this app because access tokens refer to it. Not issued."""

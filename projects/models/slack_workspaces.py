@@ -1,0 +1,53 @@
+"""Slack workspaces and the project that each serves."""
+
+from django.db import models
+from django.db.models import Q
+
+from projects.encryption import EncryptedTextField
+from projects.models.organizations import Project
+
+
+class SlackWorkspace(models.Model):
+    """An installation of the app in a Slack workspace or Enterprise organization.
+
+    It serves one project.
+    """
+
+    class Access(models.TextChoices):
+        EVERYONE = "everyone", "everyone: full members of the workspace"
+        MEMBERS = "members", "members: people whose e-mail belongs to a member of the project"
+
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="slack_workspaces")
+    team_id = models.CharField(
+        max_length=32, blank=True, default="", help_text="Empty for an org-wide installation."
+    )
+    enterprise_id = models.CharField(max_length=32, blank=True, default="")
+    name = models.CharField(max_length=200, blank=True, default="")
+    app_id = models.CharField(max_length=32, blank=True, default="")
+    bot_user_id = models.CharField(max_length=32)
+    bot_id = models.CharField(max_length=32, blank=True, default="")
+    bot_token = EncryptedTextField()
+    access = models.CharField(max_length=10, choices=Access.choices, default=Access.EVERYONE)
+    is_active = models.BooleanField(default=True)
+    installed_at = models.DateTimeField(auto_now_add=True)
+    uninstalled_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["name", "team_id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["team_id"], condition=~Q(team_id=""), name="slack_workspace_team_unique"
+            ),
+            models.UniqueConstraint(
+                fields=["enterprise_id"],
+                condition=Q(team_id="") & ~Q(enterprise_id=""),
+                name="slack_workspace_enterprise_unique",
+            ),
+            models.CheckConstraint(
+                condition=~Q(team_id="") | ~Q(enterprise_id=""),
+                name="slack_workspace_identified",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name or self.team_id or self.enterprise_id
