@@ -66,6 +66,14 @@ class Mention(models.Model):
     def __str__(self) -> str:
         return f"{self.channel_id}/{self.ts}"
 
+    def conclude(self, state: str, outcome: str) -> bool:
+        """Move from `received` to where the door ends it; False when somebody else already has."""
+        return bool(
+            Mention.objects.filter(pk=self.pk, state=self.State.RECEIVED).update(
+                state=state, outcome=outcome[:200], finished_at=timezone.now()
+            )
+        )
+
 
 class Notice(models.Model):
     """One message that the bot owes a thread at most once: a denial or another refusal.
@@ -127,7 +135,8 @@ class Notice(models.Model):
                 fields=["next_attempt_at"],
                 condition=models.Q(state__in=["pending", "sending"]),
                 name="notice_still_to_send",
-            )
+            ),
+            models.Index(fields=["workspace", "channel_id", "thread_ts"], name="notice_thread"),
         ]
 
     def __str__(self) -> str:
@@ -160,9 +169,6 @@ class FollowUp(models.Model):
     addressed = models.BooleanField(help_text="Whether the reply mentions the bot.")
     workflow_id = models.CharField(max_length=255)
     state = models.CharField(max_length=10, choices=State.choices, default=State.RECEIVED)
-    lease_until = models.DateTimeField(
-        null=True, blank=True, help_text="Until when whoever signals it has it to themselves."
-    )
     received_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

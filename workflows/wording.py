@@ -82,7 +82,7 @@ def credits_unknown() -> str:
 
 
 # --- Who may use the bot -------------------------------------------------------------------------
-def no_access_for_guests(user_id: str, *, bot_name: str) -> str:
+def no_access_for_outsiders(user_id: str, *, bot_name: str) -> str:
     """Refuse a guest, an external user or an unknown one."""
     return (
         f"Sorry, {person(user_id)}: only full members of this workspace can use "

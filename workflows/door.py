@@ -1,0 +1,32 @@
+"""The quota gate as the door asks it: what is limited is refused, doubt is left to others."""
+
+import structlog
+from django.db import transaction
+
+from projects.models import Project
+from quota import gate
+from workflows import notices
+from workflows.models import Mention
+
+log = structlog.get_logger(__name__)
+
+
+def denial(project: Project, *, to_start: bool = False) -> gate.Verdict | None:
+    """Return the verdict that limits the project, or None.
+
+    None also when nobody knows: what is then let through meets the workflow's gate, which waits
+    until somebody does.
+    """
+    try:
+        verdict = gate.check(project, to_start=to_start)
+    except gate.QuotaUnknown:
+        log.warning("quota unknown: the workflow decides", project=project.pk)
+        return None
+    return verdict if verdict.limited else None
+
+
+def refuse(mention: Mention, verdict: gate.Verdict) -> None:
+    """End the mention with its one denial."""
+    with transaction.atomic():
+        if mention.conclude(Mention.State.REFUSED, f"out of credits: {verdict.reason}"):
+            notices.claim_denial(mention, verdict)

@@ -1,0 +1,105 @@
+"""Replies in a running task's thread: its owner's reach the workflow, others' do not."""
+
+import structlog
+from django.conf import settings
+from django.db import transaction
+
+from coding_tasks.models import CodingTask
+from coding_tasks.threads import lock_active_task
+from workflows import client, notices, wording
+from workflows.door import denial, refuse
+from workflows.models import FollowUp, Mention, Notice
+
+log = structlog.get_logger(__name__)
+
+
+def forward(mention: Mention, task: CodingTask) -> bool:
+    """Hand a mention in the task's thread to the task; False when the task has ended meanwhile.
+
+    Another user's is refused, with one notice for each task and user. Raises
+    `client.TemporalUnavailable` when the message is recorded but the workflow not yet told.
+    """
+    if mention.user_id != task.owner_slack_user_id:
+        _refuse_stranger(mention, task)
+        return True
+    if denied := denial(mention.workspace.project):
+        refuse(mention, denied)
+        return True
+    with transaction.atomic():
+        locked = lock_active_task(mention.workspace, mention.channel_id, mention.thread_ts)
+        if locked is None:
+            return False
+        follow_up, _ = FollowUp.objects.update_or_create(
+            workspace_id=mention.workspace_id,
+            channel_id=mention.channel_id,
+            ts=mention.ts,
+            defaults={
+                "thread_ts": mention.thread_ts,
+                "user_id": mention.user_id,
+                "text": mention.text,
+                "addressed": True,
+                "workflow_id": locked.workflow_id,
+                "state": FollowUp.State.RECEIVED,
+            },
+        )
+        mention.conclude(Mention.State.FORWARDED, f"follow-up of {locked.workflow_id}")
+    tell(follow_up)
+    return True
+
+
+def take(reply: FollowUp) -> None:
+    """Record an unsaved reply that does not mention the bot, once, and tell the workflow.
+
+    Only the owner's counts. Out of credits, it is recorded as refused, and the thread told at most
+    once. Raises `client.TemporalUnavailable` like `forward`.
+    """
+    denied = denial(reply.workspace.project)
+    with transaction.atomic():
+        task = lock_active_task(reply.workspace, reply.channel_id, reply.thread_ts)
+        if task is None or task.owner_slack_user_id != reply.user_id or _is_known(reply):
+            return
+        reply.workflow_id = task.workflow_id
+        reply.state = FollowUp.State.REFUSED if denied else FollowUp.State.RECEIVED
+        reply.save(force_insert=True)
+        if denied:
+            notices.claim_denial(reply, denied)
+    if not denied:
+        tell(reply)
+
+
+def tell(follow_up: FollowUp) -> None:
+    """Signal the follow-up to its workflow; twice is harmless. Raises `client.TemporalUnavailable`.
+
+    If the workflow is gone, a message that mentions the bot becomes a mention to start with.
+    """
+    try:
+        client.signal_follow_up(follow_up)
+    except client.WorkflowEnded:
+        log.info("a follow-up came after its workflow", follow_up=str(follow_up.pk))
+        if follow_up.addressed:
+            Mention.objects.filter(
+                workspace_id=follow_up.workspace_id,
+                channel_id=follow_up.channel_id,
+                ts=follow_up.ts,
+                state=Mention.State.FORWARDED,
+            ).update(state=Mention.State.RECEIVED, outcome="", finished_at=None, lease_until=None)
+
+
+def _is_known(reply: FollowUp) -> bool:
+    post = {"workspace": reply.workspace, "channel_id": reply.channel_id, "ts": reply.ts}
+    return FollowUp.objects.filter(**post).exists()
+
+
+def _refuse_stranger(mention: Mention, task: CodingTask) -> None:
+    with transaction.atomic():
+        if mention.conclude(Mention.State.REFUSED, "another user's task"):
+            notices.claim(
+                f"not-your-task:{task.pk}:{mention.user_id}",
+                Notice.Kind.NOT_YOUR_TASK,
+                mention,
+                wording.not_your_task(
+                    mention.user_id,
+                    owner_id=task.owner_slack_user_id,
+                    bot_name=settings.BOT_NAME,
+                ),
+            )

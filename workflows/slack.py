@@ -1,0 +1,102 @@
+"""Calling Slack: the client of a workspace, and what a failed call means."""
+
+import http.client
+import re
+import socket
+from dataclasses import dataclass
+from enum import Enum
+from urllib.error import URLError
+
+from cryptography.fernet import InvalidToken
+from django.conf import settings
+from slack_sdk import WebClient
+from slack_sdk.errors import SlackApiError
+
+from projects.models import SlackWorkspace
+from workflows.wording import escape as escape
+
+TIMEOUT = 10
+"""Seconds without an answer after which a call counts as lost."""
+
+_DEFAULT_RETRY_AFTER = 30
+_ERROR_CODE = re.compile(r"[a-z0-9_]+")
+# https://docs.slack.dev/reference/methods/chat.postMessage/#errors
+_RATE_LIMITED = {"ratelimited", "rate_limited", "message_limit_exceeded"}
+_TEMPORARY = {"service_unavailable", "request_timeout", "team_added_to_org", "org_login_required"}
+_PERHAPS_DONE = {"internal_error", "fatal_error"}
+_DISCONNECTED = {"account_inactive", "token_revoked", "token_expired", "invalid_auth", "not_authed"}
+
+
+class Uninstalled(Exception):
+    """The app is no longer installed in the workspace: Slack is not to be called for it."""
+
+
+class Meaning(Enum):
+    """What a failed call leaves us with."""
+
+    REFUSED = "refused"  # not done, and never will be
+    LATER = "later"  # not done; worth another attempt
+    UNKNOWN = "unknown"  # perhaps done
+    DISCONNECTED = "disconnected"  # not done; no call for this workspace will be
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A failed call: what it means, and Slack's error code or the exception's name."""
+
+    meaning: Meaning
+    error: str
+    retry_after: int | None = None
+    """Seconds that Slack asked us to wait."""
+
+
+def client_for(workspace: SlackWorkspace) -> WebClient:
+    """Return a client with the workspace's bot token; it does not retry, its caller does.
+
+    Raises `Uninstalled` for an inactive workspace.
+    """
+    if not workspace.is_active:
+        raise Uninstalled(str(workspace))
+    return WebClient(
+        workspace.bot_token,
+        base_url=settings.SLACK_API_URL,
+        timeout=TIMEOUT,
+        retry_handlers=[],
+    )
+
+
+def failure_of(error: Exception) -> Failure | None:
+    """Return what an exception of a Slack call means; None for one that Slack has no part in."""
+    if isinstance(error, SlackApiError):
+        return _api_failure(error)
+    if isinstance(error, Uninstalled):
+        return Failure(Meaning.DISCONNECTED, "uninstalled")
+    if isinstance(error, InvalidToken):
+        # The bot token was encrypted under a SECRET_KEY that is not configured (any more).
+        return Failure(Meaning.LATER, "bot_token_unreadable")
+    if isinstance(error, URLError) and isinstance(
+        error.reason, ConnectionRefusedError | socket.gaierror
+    ):
+        return Failure(Meaning.LATER, type(error.reason).__name__)
+    if isinstance(error, OSError | http.client.HTTPException | ValueError):
+        return Failure(Meaning.UNKNOWN, type(error).__name__)
+    return None
+
+
+def _api_failure(error: SlackApiError) -> Failure:
+    response = error.response
+    code = str(response.get("error") or f"http_{response.status_code}")[:100]
+    if response.status_code == 429 or code in _RATE_LIMITED:
+        return Failure(Meaning.LATER, code, _retry_after(response.headers))
+    if response.status_code >= 500 or code in _PERHAPS_DONE or not _ERROR_CODE.fullmatch(code):
+        return Failure(Meaning.UNKNOWN, code)
+    if code in _TEMPORARY:
+        return Failure(Meaning.LATER, code)
+    if code in _DISCONNECTED:
+        return Failure(Meaning.DISCONNECTED, code)
+    return Failure(Meaning.REFUSED, code)
+
+
+def _retry_after(headers: dict[str, str]) -> int:
+    value = next((v for name, v in headers.items() if name.lower() == "retry-after"), "")
+    return int(value) if value.isascii() and value.isdigit() else _DEFAULT_RETRY_AFTER
