@@ -50,6 +50,7 @@ GATEWAY_SERVICE_TOKENS: list[str] = env.list("GATEWAY_SERVICE_TOKEN", [])
 # --- Credits -------------------------------------------------------------------------------------
 BILLING_URL = env.str("BILLING_URL", f"{PUBLIC_URL}/admin/")
 START_CREDITS = env.decimal("START_CREDITS", Decimal(1))
+QUOTA_DECIDER = "billing.enforcement.decide_account"
 
 # --- Coding tasks --------------------------------------------------------------------------------
 AGENT_MODEL = env.str("AGENT_MODEL", "claude-sonnet-4-5")

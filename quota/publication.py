@@ -1,0 +1,246 @@
+"""Publishing what was decided: rows first, in the decision's own transaction, then Redis by delta.
+
+The rows are the truth. After the commit Redis is told; if it does not listen, the reconciler finds
+the difference within a second. The change feed hears of what concerns a gateway: its own bookings
+do not, since they leave the allotment as it is.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from uuid import UUID
+
+import redis
+from django.db import transaction
+from django.utils import timezone
+
+from projects import change_feed
+from projects.models import Project
+from quota import limited_set, redis_client
+from quota.account_state import AccountState
+from quota.limited_set import AccountDelta, MemberScores
+from quota.models import QuotaState, SetMember
+
+__all__ = ["AccountState", "publish", "republish_project"]
+
+logger = logging.getLogger(__name__)
+
+Account = tuple[UUID, str]
+
+
+def publish(states: Iterable[AccountState]) -> None:
+    """Publish decisions; call it last in the transaction that made them.
+
+    A state that is not newer than the published one of its account is ignored.
+    """
+    newest: dict[Account, AccountState] = {}
+    for state in sorted(states, key=lambda state: state.version):
+        newest[state.organization_id, state.resource] = state
+    with transaction.atomic():
+        before = _locked_states(newest)
+        fresh = {
+            account: newest[account]
+            for account in sorted(newest)
+            if account not in before or newest[account].version > before[account].version
+        }
+        if not fresh:
+            return
+        now = timezone.now()
+        _write_states(fresh.values(), now)
+        moved = [
+            state
+            for account, state in fresh.items()
+            if account not in before or _scores(state) != _scores(before[account])
+        ]
+        told = [
+            state
+            for account, state in fresh.items()
+            if account not in before or _told(state) != _told(before[account])
+        ]
+        projects = _projects_of(told) if moved or told else []
+        members = _write_members(moved, projects, now)
+        deltas = [
+            AccountDelta(*account, state, members.get(account, ()))
+            for account, state in fresh.items()
+        ]
+        transaction.on_commit(lambda: _push(deltas))
+        _tell(told, projects)
+
+
+def republish_project(project: Project) -> None:
+    """Publish for a project that is new, or whose API token was just replaced.
+
+    Call it last in that transaction: the project is limited as its organization is from the
+    commit on, and the token it had before leaves a tombstone.
+    """
+    with transaction.atomic():
+        rows = QuotaState.objects.select_for_update().filter(
+            organization_id=project.organization_id
+        )
+        states = [row.published for row in rows.order_by("resource")]
+        now = timezone.now()
+        members = _write_members(states, [project], now)
+        for account, buried in _bury_former_tokens(project, now).items():
+            members[account] = [*members.get(account, ()), *buried]
+        deltas = [AccountDelta(*account, None, scores) for account, scores in members.items()]
+        transaction.on_commit(lambda: _push(deltas))
+        _tell(states, [project])
+
+
+def _locked_states(accounts: Iterable[Account]) -> dict[Account, AccountState]:
+    rows = (
+        QuotaState.objects.select_for_update()
+        .filter(
+            organization_id__in={organization for organization, _ in accounts},
+            resource__in={resource for _, resource in accounts},
+        )
+        .order_by("organization_id", "resource")
+    )
+    return {(row.organization_id, row.resource): row.published for row in rows}
+
+
+def _write_states(states: Iterable[AccountState], now: datetime) -> None:
+    QuotaState.objects.bulk_create(
+        [
+            QuotaState(
+                organization_id=state.organization_id,
+                resource=state.resource,
+                version=state.version,
+                state=state.state,
+                limited=state.limited,
+                valid_until=state.valid_until,
+                document=state.to_json(),
+                changed_at=now,
+            )
+            for state in states
+        ],
+        update_conflicts=True,
+        unique_fields=["organization", "resource"],
+        update_fields=["version", "state", "limited", "valid_until", "document", "changed_at"],
+    )
+
+
+def _scores(state: AccountState) -> tuple:
+    """Return what of a state stands in the sorted sets, and why."""
+    return (state.score, state.suspended_until, state.reason)
+
+
+def _told(state: AccountState) -> tuple:
+    """Return what of a state a gateway must hear of."""
+    return (
+        *_scores(state),
+        state.state == "unknown",
+        state.mode,
+        state.resets_at,
+        state.valid_until,
+        state.allotment_micro,
+        state.ledger_epoch,
+    )
+
+
+def _projects_of(states: Sequence[AccountState]) -> list[Project]:
+    organizations = {state.organization_id for state in states}
+    return list(Project.objects.filter(organization_id__in=organizations).order_by("pk"))
+
+
+def _write_members(
+    states: Sequence[AccountState], projects: Sequence[Project], now: datetime
+) -> dict[Account, list[MemberScores]]:
+    """Write the rows of the projects' tokens as the states say; return what Redis shall hold."""
+    wanted = {
+        (state.resource, project.api_token): (state, project)
+        for state in states
+        for project in projects
+        if project.organization_id == state.organization_id
+    }
+    present = {
+        (row.resource, row.token): row
+        for row in SetMember.objects.select_for_update()
+        .filter(
+            origin=SetMember.Origin.PUBLISHED,
+            resource__in={resource for resource, _ in wanted},
+            token__in={token for _, token in wanted},
+        )
+        .order_by("pk")
+    }
+    rows = []
+    pushed: dict[Account, list[MemberScores]] = {}
+    for key, (state, project) in wanted.items():
+        row = present.get(key) or SetMember(
+            resource=key[0], token=key[1], origin=SetMember.Origin.PUBLISHED, version=0
+        )
+        if state.score is None:
+            row.since = None
+        elif row.limited_until is None:
+            row.since = now
+        row.version += 1
+        row.organization_id = project.organization_id
+        row.project = project
+        row.limited_until = state.score
+        row.suspended_until = state.suspended_until
+        row.reason = state.reason or ""
+        row.changed_at = now
+        rows.append(row)
+        pushed.setdefault((state.organization_id, state.resource), []).append(scores_of(row))
+    SetMember.objects.bulk_create(
+        rows,
+        update_conflicts=True,
+        unique_fields=["resource", "token", "origin"],
+        update_fields=[
+            *("organization", "project", "version", "limited_until", "suspended_until"),
+            *("reason", "since", "changed_at"),
+        ],
+    )
+    return pushed
+
+
+def _bury_former_tokens(project: Project, now: datetime) -> Mapping[Account, list[MemberScores]]:
+    former = list(
+        SetMember.objects.select_for_update()
+        .filter(project=project, origin=SetMember.Origin.PUBLISHED)
+        .exclude(token=project.api_token)
+        .exclude(limited_until=None, suspended_until=None)
+        .order_by("pk")
+    )
+    buried: dict[Account, list[MemberScores]] = {}
+    for row in former:
+        row.version += 1
+        row.limited_until = row.suspended_until = row.since = None
+        row.changed_at = now
+        buried.setdefault((project.organization_id, row.resource), []).append(scores_of(row))
+    SetMember.objects.bulk_update(
+        former, ["version", "limited_until", "suspended_until", "since", "changed_at"]
+    )
+    return buried
+
+
+def scores_of(row: SetMember) -> MemberScores:
+    """Return what Redis shall hold for a published row."""
+    return MemberScores(row.token, row.version, row.limited_until, row.suspended_until)
+
+
+def _tell(states: Sequence[AccountState], projects: Sequence[Project]) -> None:
+    changes = [
+        {
+            "account": state.account,
+            "organization_id": str(state.organization_id),
+            "project_id": project.pk,
+            "resource": state.resource,
+            "limited": state.limited,
+        }
+        for state in states
+        for project in projects
+        if project.organization_id == state.organization_id
+    ]
+    if changes:
+        change_feed.append(change_feed.Change.Kind.QUOTA, changes)
+
+
+def _push(deltas: Sequence[AccountDelta]) -> None:
+    if redis_client.health.is_silent:
+        return
+    try:
+        limited_set.push(deltas)
+    except redis.RedisError as error:
+        redis_client.health.failed()
+        logger.warning("%d states wait for the reconciler to reach Redis: %s", len(deltas), error)

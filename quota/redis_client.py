@@ -1,0 +1,76 @@
+"""The gates' connection to Django's Redis: short timeouts, and honest about reconnecting.
+
+A marker that a process reads right after it reconnected may come from a replica that was promoted
+with older data. Such a marker lapses within `MARKER_SECONDS` unless the reconciler, which compares
+before it renews, has seen that server too; so for that long after a reconnect the process answers
+from the database.
+"""
+
+import time
+from functools import cache
+
+import redis
+from django.conf import settings
+from redis.backoff import NoBackoff
+from redis.connection import AbstractConnection
+from redis.retry import Retry
+
+CONNECT_SECONDS = 0.25
+ANSWER_SECONDS = 0.5
+MARKER_SECONDS = 5.0
+SILENCE_SECONDS = 1.0
+
+
+class Health:
+    """What this process saw of Redis lately, in monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._distrusted_until = 0.0
+        self._silent_until = 0.0
+
+    def failed(self) -> None:
+        """Redis did not answer: leave it alone for a second, and distrust it for longer."""
+        self._silent_until = time.monotonic() + SILENCE_SECONDS
+        self.reconnected()
+
+    def reconnected(self) -> None:
+        """A connection was made anew: the server may be another one."""
+        self._distrusted_until = time.monotonic() + MARKER_SECONDS
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether asking again now would most likely cost the caller a timeout."""
+        return time.monotonic() < self._silent_until
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether a marker read now says anything about the data beside it."""
+        return time.monotonic() >= self._distrusted_until
+
+
+health = Health()
+
+
+def _connected(connection: AbstractConnection) -> None:
+    """Greet the server; a second greeting by one connection object is a reconnect."""
+    if getattr(connection, "tollgate_connected", False):
+        health.reconnected()
+    connection.tollgate_connected = True  # type: ignore[attr-defined]
+    connection.on_connect()
+
+
+@cache
+def client() -> redis.Redis:
+    """Return the process's client, safe between threads and after a fork.
+
+    Nothing is retried: every caller has a better answer than a longer wait. Raises
+    `redis.RedisError` on use when the server does not answer in time.
+    """
+    return redis.Redis.from_url(
+        settings.REDIS_URL,
+        decode_responses=True,
+        socket_connect_timeout=CONNECT_SECONDS,
+        socket_timeout=ANSWER_SECONDS,
+        retry=Retry(NoBackoff(), retries=0),
+        redis_connect_func=_connected,
+    )

@@ -1,0 +1,155 @@
+"""What may be known of a project's accounts: from Redis if it can be trusted, else the database."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from django.db import DatabaseError
+from django.utils import timezone
+
+from projects.models import Project
+from projects.principal import ProjectIdentity
+from quota import due, limited_set
+from quota.limited_set import Reading, RedisUnavailable
+from quota.models import QuotaState, SetMember
+from quota.resources import RESOURCES
+from quota.standing import Standing, from_database, from_redis
+
+logger = logging.getLogger(__name__)
+
+Source = Literal["redis", "database"]
+
+
+class QuotaUnknown(Exception):
+    """Neither Redis nor the database can tell. Never to be read as "not limited"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standings:
+    """Where one project stands with every resource, at one instant and from one source."""
+
+    now: datetime
+    source: Source
+    resources: Mapping[str, Standing]
+
+
+def identify(project: Project) -> ProjectIdentity:
+    """Return what a reader needs of a project."""
+    return ProjectIdentity(project.pk, project.api_token, project.organization_id)
+
+
+def standings(
+    identity: ProjectIdentity, *, reading: Reading | None = None, now: datetime | None = None
+) -> Standings:
+    """Return where the project stands, from Redis or else the database.
+
+    `reading` is what was already read of Redis for this project; `now` stands in for the clock of
+    the store. Raises `QuotaUnknown` when no store can answer.
+    """
+    try:
+        if reading is None:
+            reading = limited_set.read(identity.organization_id, identity.api_token)
+    except RedisUnavailable as error:
+        logger.warning("quota is answered from the database: %s", error)
+    if reading is not None and reading.is_complete:
+        found = _from_reading(reading, now or reading.now)
+        if found is not None:
+            return found
+    try:
+        return _from_database(identity, reading, now or timezone.now())
+    except DatabaseError as error:
+        raise QuotaUnknown(f"neither Redis nor the database can tell: {error}") from error
+
+
+def _from_reading(reading: Reading, now: datetime) -> Standings | None:
+    """Judge by Redis; None when it misses a state, or holds one that has stopped holding."""
+    judged = {}
+    for resource, found in reading.resources.items():
+        if found.state is None or found.state.is_due(now):
+            return None
+        judged[resource] = from_redis(resource, found, now)
+    return Standings(now, "redis", judged)
+
+
+def _from_database(identity: ProjectIdentity, reading: Reading | None, now: datetime) -> Standings:
+    states = _published(identity)
+    stale = [resource for resource, state in states.items() if state.published.is_due(now)]
+    if stale:
+        for resource in stale:
+            _decide_again(identity, resource)
+        states = _published(identity)
+        if any(state.published.is_due(now) for state in states.values()):
+            raise QuotaUnknown("an account's state has stopped holding and no newer one came")
+    by_hand = _by_hand(identity, reading)
+    return Standings(
+        now,
+        "database",
+        {
+            resource: from_database(
+                resource,
+                states[resource].published if resource in states else None,
+                by_hand.get(resource),
+                now,
+            )
+            for resource in RESOURCES
+        },
+    )
+
+
+def _published(identity: ProjectIdentity) -> dict[str, QuotaState]:
+    rows = QuotaState.objects.filter(organization_id=identity.organization_id)
+    return {row.resource: row for row in rows if row.resource in RESOURCES}
+
+
+def _decide_again(identity: ProjectIdentity, resource: str) -> None:
+    try:
+        due.decide_again(identity.organization_id, resource)
+    except Exception as error:
+        logger.exception("an account could not be decided again")
+        raise QuotaUnknown("an account could not be decided again") from error
+
+
+def _by_hand(identity: ProjectIdentity, reading: Reading | None) -> dict[str, float | None]:
+    """Return blocks set by hand: as Redis has them, or as they were last seen there."""
+    if reading is not None:
+        return {
+            resource: found.score
+            for resource, found in reading.resources.items()
+            if found.is_by_hand()
+        }
+    rows = SetMember.objects.filter(
+        token=identity.api_token, origin=SetMember.Origin.BY_HAND
+    ).values_list("resource", "limited_until")
+    return dict(rows)
+
+
+def service_snapshot(project: Project, group: str) -> dict[str, dict[str, Any]]:
+    """Return, per resource, what the gateway's group needs to admit calls by itself.
+
+    Amounts in micro-credits; a resource about which nothing was decided has no `allotment_micro`,
+    which is unknown, while None is unlimited. Raises `QuotaUnknown`.
+    """
+    found = standings(identify(project)).resources
+    return {resource: service_fields(standing, group) for resource, standing in found.items()}
+
+
+def service_fields(standing: Standing, group: str) -> dict[str, Any]:
+    """Return the fields of one resource that only service callers get."""
+    published = standing.published
+    if published is None:
+        return {"limited": standing.limited}
+    booked = published.booked.get(group, 0)
+    allotment = published.allotment_micro
+    if allotment is not None:
+        allotment -= sum(published.booked.values()) - booked
+    return {
+        "limited": standing.limited,
+        "account": published.account,
+        "allotment_micro": allotment,
+        "booked_micro": booked,
+        "valid_until": published.valid_until and published.valid_until.isoformat(),
+        "ledger_epoch": published.ledger_epoch,
+        "version": published.version,
+    }
