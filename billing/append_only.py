@@ -1,0 +1,53 @@
+"""Rows that are written once: the ORM refuses to change or delete them, and so does the database.
+
+The triggers of the migration `append_only_triggers` say the same to whoever comes around the ORM.
+"""
+
+from collections.abc import Iterable
+from typing import Any, NoReturn, TypeVar
+
+from django.db import models
+
+
+class AppendOnlyError(TypeError):
+    """Raised on every attempt to change or delete a row that is kept as it was written."""
+
+
+M = TypeVar("M", bound=models.Model)
+
+
+class AppendOnlyQuerySet(models.QuerySet[M]):
+    """Reads and inserts; everything else raises `AppendOnlyError`."""
+
+    def _refuse(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        raise AppendOnlyError(
+            f"{self.model._meta.verbose_name_plural} are never changed or deleted"
+        )
+
+    update = delete = bulk_update = update_or_create = _refuse
+    aupdate = adelete = abulk_update = aupdate_or_create = _refuse
+
+    def bulk_create(self, objs: Iterable[M], *args: Any, **kwargs: Any) -> list[M]:
+        """Insert; refuses `update_conflicts`, which would change rows that are there."""
+        if kwargs.get("update_conflicts"):
+            self._refuse()
+        return super().bulk_create(objs, *args, **kwargs)
+
+
+class AppendOnlyModel(models.Model):
+    """A model whose rows are inserted and read, never changed and never deleted."""
+
+    objects = AppendOnlyQuerySet.as_manager()
+
+    class Meta:
+        abstract = True
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Insert the row. Raises `AppendOnlyError` for a row that is in the database already."""
+        if not self._state.adding:
+            raise AppendOnlyError(f"{self._meta.verbose_name} {self.pk} is never changed")
+        super().save(*args, **(kwargs | {"force_insert": True}))
+
+    def delete(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        """Raise `AppendOnlyError`, always."""
+        raise AppendOnlyError(f"{self._meta.verbose_name} {self.pk} is never deleted")

@@ -1,0 +1,179 @@
+"""The decision: from a snapshot of one account to what it may do, why, and until when. Pure.
+
+Every instant in a decision is compared with the snapshot's one `now`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+from billing.burndown import Balance, Grant, Terms, balance_at
+from billing.periods import Calendar
+
+FAR_FUTURE = datetime(3000, 1, 1, tzinfo=UTC)
+"""Until when something is limited that nothing foreseen can lift (32503680000 as unix time)."""
+
+WARNING_PERCENT = 80
+
+
+class State(StrEnum):
+    """What an account's users meet."""
+
+    OK = "ok"
+    WARNING = "warning"
+    GRACE = "grace"
+    LIMITED = "limited"
+
+
+class Reason(StrEnum):
+    """Why a state is not `ok`."""
+
+    LIMIT_REACHED = "limit_reached"
+    ORGANIZATION_INACTIVE = "organization_inactive"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that a decision depends on, read under the account's lock.
+
+    `usage` maps the start of each stretch (see `billing.burndown`) to its total; `booked` tells
+    whether anything ever was. `exhausted_since` is what the previous decision answered.
+    """
+
+    now: datetime
+    calendars: Sequence[Calendar]
+    terms: Sequence[Terms]
+    usage: Mapping[datetime, int]
+    grants: Sequence[Grant] = ()
+    is_hard: bool = True
+    has_grace: bool = False
+    grace_days: int = 0
+    organization_active: bool = True
+    booked: bool = True
+    exhausted_since: datetime | None = None
+    warning_percent: int = WARNING_PERCENT
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided, in micro-credits and UTC.
+
+    `limited_until` is the earliest instant at which the refusal can lift by itself, `FAR_FUTURE`
+    where nothing foreseen lifts it, None where nothing is refused. In grace it belongs to the
+    refusal that begins at `suspended_until`. `headroom` is what may still be spent, negative after
+    more was, None where spending is not compared with anything (unlimited, soft, in grace).
+    The decision holds until `valid_until`, unless something is booked or changed before.
+    """
+
+    state: State
+    reason: Reason | None
+    limited_until: datetime | None
+    suspended_until: datetime | None
+    resets_at: datetime | None
+    usage: int | None
+    limit: int | None
+    remaining: int | None
+    headroom: int | None
+    valid_until: datetime
+    period_start: datetime
+    exhausted_since: datetime | None
+
+    @property
+    def limited(self) -> bool:
+        """Whether to refuse."""
+        return self.state is State.LIMITED
+
+
+def decide(snapshot: Snapshot) -> Decision:
+    """Decide. Never fails on an account without limits, usage or grants: that one is unlimited."""
+    now = snapshot.now
+    balance = _balance(snapshot, now)
+    has_allowance = balance.limit is None or balance.limit > 0
+    exhausted = balance.headroom is not None and balance.headroom <= 0
+    since = _exhausted_since(snapshot, balance) if exhausted else None
+    lifts_at = _lifts_at(snapshot, balance) if exhausted else None
+    grace_ends = (
+        since + timedelta(days=snapshot.grace_days)
+        if since and snapshot.has_grace and has_allowance
+        else None
+    )
+
+    state, reason = State.OK, None
+    limited_until = suspended_until = None
+    compared = snapshot.is_hard
+    if not snapshot.organization_active:
+        state, reason, limited_until = State.LIMITED, Reason.ORGANIZATION_INACTIVE, FAR_FUTURE
+    elif exhausted and not snapshot.is_hard:
+        state, reason = State.WARNING, Reason.LIMIT_REACHED
+    elif exhausted and grace_ends is not None and now < grace_ends:
+        state, reason = State.GRACE, Reason.LIMIT_REACHED
+        limited_until, suspended_until = lifts_at, grace_ends
+        compared = False
+    elif exhausted:
+        state, reason, limited_until = State.LIMITED, Reason.LIMIT_REACHED, lifts_at
+    elif _warns(snapshot, balance):
+        state = State.WARNING
+
+    return Decision(
+        state=state,
+        reason=reason,
+        limited_until=limited_until,
+        suspended_until=suspended_until,
+        resets_at=balance.period.end if has_allowance and snapshot.organization_active else None,
+        usage=balance.usage if snapshot.booked else None,
+        limit=balance.limit,
+        remaining=None if balance.headroom is None else max(balance.headroom, 0),
+        headroom=balance.headroom if compared else None,
+        valid_until=min(_changes(snapshot, balance, suspended_until)),
+        period_start=balance.period.start,
+        exhausted_since=since,
+    )
+
+
+def _balance(snapshot: Snapshot, instant: datetime) -> Balance:
+    return balance_at(
+        instant,
+        calendars=snapshot.calendars,
+        terms=snapshot.terms,
+        grants=snapshot.grants,
+        usage=snapshot.usage,
+    )
+
+
+def _exhausted_since(snapshot: Snapshot, balance: Balance) -> datetime:
+    """Since when nothing has been left.
+
+    A period with a limit began with something left: what the marker says of an earlier one is over.
+    """
+    since = snapshot.exhausted_since
+    if since is None or (balance.limit and since < balance.period.start):
+        return snapshot.now
+    return since
+
+
+def _lifts_at(snapshot: Snapshot, balance: Balance) -> datetime:
+    """The first foreseen instant at which something is left, were nothing more used until then."""
+    instants = {grant.starts_at for grant in snapshot.grants if grant.starts_at > snapshot.now}
+    instants.add(balance.period.end)
+    for instant in sorted(instants):
+        headroom = _balance(snapshot, instant).headroom
+        if headroom is None or headroom > 0:
+            return instant
+    return FAR_FUTURE
+
+
+def _warns(snapshot: Snapshot, balance: Balance) -> bool:
+    """Whether the period has used its share of what it had: what was used and what is left."""
+    if balance.headroom is None:
+        return False
+    had = balance.usage + balance.headroom
+    return balance.usage * 100 >= snapshot.warning_percent * had
+
+
+def _changes(
+    snapshot: Snapshot, balance: Balance, suspended_until: datetime | None
+) -> list[datetime]:
+    """The instants after `now` at which the decision may come out otherwise by itself."""
+    cuts = [cut for grant in snapshot.grants for cut in grant.cuts if cut > snapshot.now]
+    return [balance.period.end, *cuts, *([suspended_until] if suspended_until else [])]

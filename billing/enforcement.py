@@ -1,0 +1,186 @@
+"""Who is over the limit: decide about accounts and publish what was decided.
+
+Called with the accounts locked, by whatever changed them and by the sweep. An account whose state
+did not change in any way that others are told of keeps its version and is not published again.
+"""
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.utils import timezone
+
+from billing.account_locks import lock_organization
+from billing.decision import Decision, Snapshot, decide
+from billing.models import Account, AccountGroup, DecisionRecord, Limit
+from billing.timeline import Timeline, load_timelines
+from billing.totals import load_usage
+from quota.account_state import AccountState
+from quota.publication import publish
+from quota.resources import RESOURCES
+
+_DECIDED = [
+    "version",
+    "state",
+    "reason",
+    "exhausted_since",
+    "period_start",
+    "decide_again_at",
+    "published_digest",
+]
+
+
+def enforce(accounts: Sequence[Account], now: datetime, *, anew: bool = False) -> None:
+    """Decide about accounts that the caller has locked, store and publish what changed.
+
+    Belongs last into the caller's transaction. With `anew`, publishes even what did not change.
+    Sets the decided fields of the accounts given.
+    """
+    changed = []
+    records = []
+    states = []
+    for account, snapshot, state, decision in _decided(accounts, now):
+        digest = _digest(state)
+        if digest == account.published_digest and not anew:
+            continue
+        account.version += 1
+        reason = decision.reason or ""
+        if (account.state, account.reason) != (decision.state, reason):
+            records.append(_record(account, snapshot, decision))
+        account.state = decision.state
+        account.reason = reason
+        account.exhausted_since = decision.exhausted_since
+        account.period_start = decision.period_start
+        account.decide_again_at = decision.valid_until
+        account.published_digest = digest
+        changed.append(account)
+        states.append(replace(state, version=account.version))
+    if not changed:
+        return
+    Account.objects.bulk_update(changed, _DECIDED)
+    DecisionRecord.objects.bulk_create(records)
+    publish(states)
+
+
+def decide_account(organization_id: UUID, resource: str) -> None:
+    """Decide about one account now and publish: quota asks when a state has stopped holding."""
+    with transaction.atomic():
+        enforce(lock_organization(organization_id, resource), timezone.now())
+
+
+def outdated(accounts: Sequence[Account], now: datetime) -> list[int]:
+    """Return the ids of those accounts whose published state is no longer what would be decided.
+
+    Reads without locks: the answer says where to look again under the lock, nothing more.
+    """
+    return [
+        account.pk
+        for account, _, state, _ in _decided(accounts, now)
+        if _digest(state) != account.published_digest
+    ]
+
+
+def _decided(
+    accounts: Sequence[Account], now: datetime
+) -> Iterable[tuple[Account, Snapshot, AccountState, Decision]]:
+    ids = [account.pk for account in accounts]
+    timelines = load_timelines(ids)
+    usage = load_usage(ids)
+    booked = _load_booked(ids)
+    for account in accounts:
+        timeline = timelines[account.pk]
+        snapshot = _snapshot(account, timeline, usage.get(account.pk, {}), now)
+        decision = decide(snapshot)
+        yield account, snapshot, _state(account, timeline, decision, booked[account.pk]), decision
+
+
+def _snapshot(
+    account: Account, timeline: Timeline, usage: Mapping[datetime, int], now: datetime
+) -> Snapshot:
+    limit = timeline.current
+    return Snapshot(
+        now=now,
+        calendars=timeline.calendars,
+        terms=timeline.terms,
+        usage=usage,
+        grants=timeline.grants,
+        is_hard=limit is None or limit.mode == Limit.Mode.HARD,
+        has_grace=RESOURCES[account.resource].has_grace,
+        grace_days=0 if limit is None else limit.grace_days,
+        organization_active=account.organization.is_active,
+        booked=account.booked_at is not None,
+        exhausted_since=account.exhausted_since,
+    )
+
+
+def _state(
+    account: Account, timeline: Timeline, decision: Decision, booked: Mapping[str, int]
+) -> AccountState:
+    return AccountState(
+        organization_id=account.organization_id,
+        resource=account.resource,
+        version=0,
+        state=decision.state.value,
+        limited=decision.limited,
+        reason=decision.reason and decision.reason.value,
+        usage_micro=decision.usage,
+        limit_micro=decision.limit,
+        remaining_micro=decision.remaining,
+        mode="soft" if timeline.current and timeline.current.mode == Limit.Mode.SOFT else "hard",
+        limited_until=_score(decision.limited_until),
+        resets_at=decision.resets_at,
+        suspended_until=_score(decision.suspended_until),
+        valid_until=decision.valid_until,
+        allotment_micro=(
+            None if decision.headroom is None else decision.headroom + sum(booked.values())
+        ),
+        booked=booked,
+        ledger_epoch=str(account.ledger_epoch),
+    )
+
+
+def _score(instant: datetime | None) -> int | None:
+    """Return an instant as a score: unix seconds, rounded up so that nothing lifts early."""
+    return None if instant is None else math.ceil(instant.timestamp())
+
+
+def _load_booked(account_ids: Sequence[int]) -> Mapping[int, dict[str, int]]:
+    booked: dict[int, dict[str, int]] = defaultdict(dict)
+    rows = AccountGroup.objects.filter(account__in=account_ids).order_by("pk")
+    for account_id, group, micro in rows.values_list("account", "group", "booked_micro"):
+        booked[account_id][group] = micro
+    return booked
+
+
+def _digest(state: AccountState) -> str:
+    return hashlib.sha256(state.to_json().encode()).hexdigest()
+
+
+def _record(account: Account, snapshot: Snapshot, decision: Decision) -> DecisionRecord:
+    return DecisionRecord(
+        account=account,
+        version=account.version,
+        decided_at=snapshot.now,
+        previous_state=account.state,
+        state=decision.state,
+        reason=decision.reason or "",
+        inputs=_plain(asdict(snapshot)),
+        outcome=_plain(asdict(decision)),
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Return the value as JSON can hold it; amounts stay integers, instants become ISO 8601."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {str(_plain(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

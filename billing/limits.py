@@ -1,0 +1,95 @@
+"""Setting what an organization may use of a bucket."""
+
+import zoneinfo
+from datetime import datetime, timedelta
+
+from django.db import transaction
+from django.utils import timezone
+
+from billing import audit
+from billing.account_locks import lock_organization
+from billing.enforcement import enforce
+from billing.models import Account, AuditEntry, Limit
+from billing.timeline import load_timelines
+from billing.totals import recut
+from projects.models import Organization
+
+MAXIMUM_MICRO = 10**17
+"""A hundred billion credits: what fits into the database's integers with room for sums."""
+
+
+def set_limit(
+    organization: Organization,
+    resource: str,
+    limit_micro: int | None,
+    *,
+    mode: str = Limit.Mode.HARD,
+    grace_days: int | None = None,
+    anchor_day: int | None = None,
+    time_zone: str | None = None,
+    actor: str = "",
+    reason: str = "",
+) -> Limit:
+    """Set the limit per period in micro-credits, None for unlimited, and publish what follows.
+
+    `grace_days`, `anchor_day` and `time_zone` stay as they are unless given.
+    Raises `ValueError` for an amount, day or time zone that cannot be.
+    """
+    _check(limit_micro, mode, grace_days, anchor_day, time_zone)
+    with transaction.atomic():
+        [account] = lock_organization(organization.pk, resource)
+        now = timezone.now()
+        previous = load_timelines([account.pk])[account.pk].current
+        kept = previous or Limit()
+        limit = Limit.objects.create(
+            account=account,
+            limit_micro=limit_micro,
+            mode=mode,
+            grace_days=kept.grace_days if grace_days is None else grace_days,
+            anchor_day=kept.anchor_day if anchor_day is None else anchor_day,
+            time_zone=kept.time_zone if time_zone is None else time_zone,
+            set_at=_instant_after(previous, now),
+            actor=actor[:200],
+            reason=reason[:500],
+        )
+        audit.record(
+            AuditEntry.Action.LIMIT_SET,
+            account.organization,
+            actor=actor,
+            reason=reason,
+            resource=resource,
+            limit_micro=limit_micro,
+            mode=str(mode),
+            previous_limit_micro=previous.limit_micro if previous else None,
+        )
+        _settle(account, max(now, limit.set_at))
+    return limit
+
+
+def _settle(account: Account, now: datetime) -> None:
+    recut(account, load_timelines([account.pk])[account.pk])
+    enforce([account], now)
+
+
+def _instant_after(previous: Limit | None, now: datetime) -> datetime:
+    """Limits are ordered by their instants even where a clock was set back."""
+    return now if previous is None else max(now, previous.set_at + timedelta.resolution)
+
+
+def _check(
+    limit_micro: int | None,
+    mode: str,
+    grace_days: int | None,
+    anchor_day: int | None,
+    time_zone: str | None,
+) -> None:
+    if limit_micro is not None and not 0 <= limit_micro <= MAXIMUM_MICRO:
+        raise ValueError("a limit is between 0 and 100,000,000,000 credits")
+    if mode not in Limit.Mode.values:
+        raise ValueError(f"a limit is hard or soft, not {mode!r}")
+    if grace_days is not None and not 0 <= grace_days <= 366:
+        raise ValueError("a grace is between 0 and 366 days")
+    if anchor_day is not None and not 1 <= anchor_day <= 31:
+        raise ValueError("a period begins on a day between 1 and 31")
+    if time_zone is not None and time_zone not in zoneinfo.available_timezones():
+        raise ValueError(f"unknown time zone {time_zone!r}")

@@ -1,0 +1,327 @@
+"""How much was used and what may be used: ledger, running totals, limits, grants, and who did what.
+
+Amounts are integers of micro-credits. The ledger, the limits and the grants are the truth; the
+running totals and everything in `quota` are projections that `rebuild_quota` makes again from them.
+"""
+
+import os
+import time
+import uuid
+
+from django.db import models
+from django.db.models import F, Q
+
+from billing.append_only import AppendOnlyModel
+from projects.models import Organization, Project
+from quota.resources import RESOURCES
+
+RESOURCE_CHOICES = [(resource.name, resource.title) for resource in RESOURCES.values()]
+
+
+def new_ledger_epoch() -> uuid.UUID:
+    """Return a UUID whose text sorts after every one made before it (version 7 of RFC 9562)."""
+    milliseconds = time.time_ns() // 1_000_000
+    random = int.from_bytes(os.urandom(10))
+    value = milliseconds << 80 | 0x7 << 76 | (random >> 68 & 0xFFF) << 64
+    return uuid.UUID(int=value | 0b10 << 62 | random & (1 << 62) - 1)
+
+
+class Account(models.Model):
+    """An organization's credits of one bucket. Its row lock orders whatever changes them.
+
+    `version` grows by one with every change of what followers are told. `ledger_epoch` names the
+    history that the versions count: a restored backup begins a new one.
+    """
+
+    organization = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, related_name="accounts"
+    )
+    resource = models.CharField(max_length=40, choices=RESOURCE_CHOICES)
+    version = models.BigIntegerField(default=0)
+    ledger_epoch = models.UUIDField(default=new_ledger_epoch, editable=False)
+    booked_at = models.DateTimeField(
+        null=True, editable=False, help_text="When usage was last booked; empty: never."
+    )
+    state = models.CharField(max_length=10, blank=True, default="", editable=False)
+    reason = models.CharField(max_length=40, blank=True, default="", editable=False)
+    exhausted_since = models.DateTimeField(
+        null=True, editable=False, help_text="When a decision first found nothing left."
+    )
+    period_start = models.DateTimeField(
+        null=True, editable=False, help_text="Start of the current period; earlier ones are closed."
+    )
+    decide_again_at = models.DateTimeField(null=True, editable=False, db_index=True)
+    published_digest = models.CharField(max_length=64, blank=True, default="", editable=False)
+
+    class Meta:
+        ordering = ["organization__name", "resource"]
+        constraints = [
+            models.UniqueConstraint(fields=["organization", "resource"], name="account_unique")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.organization} / {self.resource}"
+
+    @property
+    def key(self) -> str:
+        """How the gateway names the account."""
+        return f"{self.organization_id}:{self.resource}"
+
+
+class Limit(AppendOnlyModel):
+    """What an account may use per period, from `set_at` until the next row says otherwise.
+
+    The limit of a period is the one in force at its end: a limit that is changed within a period
+    holds for the whole of it. An account without a row is unlimited.
+    """
+
+    class Mode(models.TextChoices):
+        HARD = "hard", "hard: refuse when it is reached"
+        SOFT = "soft", "soft: warn, never refuse"
+
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="limits")
+    limit_micro = models.BigIntegerField(null=True, help_text="Per period; empty: unlimited.")
+    mode = models.CharField(max_length=4, choices=Mode.choices, default=Mode.HARD)
+    grace_days = models.PositiveSmallIntegerField(
+        default=0,
+        help_text="Days between reaching the limit and the refusal, where there is grace.",
+    )
+    anchor_day = models.PositiveSmallIntegerField(default=1, help_text="First day of the period.")
+    time_zone = models.CharField(max_length=64, default="UTC")
+    set_at = models.DateTimeField()
+    actor = models.CharField(max_length=200, blank=True, default="")
+    reason = models.CharField(max_length=500, blank=True, default="")
+
+    class Meta:
+        ordering = ["-set_at"]
+        constraints = [
+            models.UniqueConstraint(fields=["account", "set_at"], name="limit_unique_instant"),
+            models.CheckConstraint(
+                condition=Q(limit_micro__isnull=True) | Q(limit_micro__gte=0),
+                name="limit_not_negative",
+            ),
+            models.CheckConstraint(
+                condition=Q(anchor_day__gte=1) & Q(anchor_day__lte=31), name="limit_anchor_day"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.account} from {self.set_at:%Y-%m-%d %H:%M}"
+
+
+class CreditGrant(models.Model):
+    """Credits beside the periodic limit: a top-up. Never changed, except that it may be voided.
+
+    Spent once the period's limit is used up, by priority (lower first), then by expiry, then in
+    the order of creation. Covers usage from `starts_at` until it expires or is voided.
+    """
+
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="grants")
+    amount_micro = models.BigIntegerField()
+    starts_at = models.DateTimeField()
+    expires_at = models.DateTimeField(null=True, blank=True)
+    priority = models.SmallIntegerField(default=0, help_text="Lower is spent first.")
+    actor = models.CharField(max_length=200, blank=True, default="")
+    reason = models.CharField(max_length=500, blank=True, default="")
+    created_at = models.DateTimeField()
+    voided_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        ordering = ["-created_at", "-pk"]
+        constraints = [
+            models.CheckConstraint(condition=Q(amount_micro__gt=0), name="grant_positive"),
+            models.CheckConstraint(
+                condition=Q(expires_at__isnull=True) | Q(expires_at__gt=F("starts_at")),
+                name="grant_expires_after_start",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"grant {self.pk} of {self.account}"
+
+
+class UsageEvent(AppendOnlyModel):
+    """The ledger: one row per `$ai_generation` event, keyed by the event's uuid for ever.
+
+    An event of a product without a bucket, or one marked as not billable, is kept with zero credits
+    and no account.
+    """
+
+    class Kind(models.TextChoices):
+        USAGE = "usage"
+        LATE = "late", "late: adjusts a period that was closed when it arrived"
+        CORRECTION = "correction", "correction of the event it is linked to"
+        REFUND = "refund", "refund of the event it is linked to"
+
+    uuid = models.UUIDField(primary_key=True)
+    account = models.ForeignKey(
+        Account, null=True, on_delete=models.PROTECT, related_name="events", db_index=False
+    )
+    project = models.ForeignKey(
+        Project, on_delete=models.PROTECT, related_name="usage_events", db_index=False
+    )
+    kind = models.CharField(max_length=10, choices=Kind.choices, default=Kind.USAGE)
+    adjusts = models.UUIDField(null=True, help_text="The event that this row corrects or refunds.")
+    occurred_at = models.DateTimeField(help_text="When it was used: decides the period.")
+    booked_at = models.DateTimeField(db_index=True, help_text="When it was written here.")
+    credits_micro = models.BigIntegerField()
+    cost_usd = models.CharField(max_length=64, help_text="Exact provider cost in dollars.")
+    price_version = models.CharField(max_length=100, blank=True, default="")
+    billable = models.BooleanField()
+    product = models.CharField(max_length=40)
+    model = models.CharField(max_length=200, blank=True, default="")
+    provider = models.CharField(max_length=100, blank=True, default="")
+    distinct_id = models.CharField(max_length=200, blank=True, default="")
+    task_run_id = models.UUIDField(null=True)
+    trace_id = models.CharField(max_length=200, blank=True, default="")
+    input_tokens = models.BigIntegerField(null=True)
+    output_tokens = models.BigIntegerField(null=True)
+    cache_read_input_tokens = models.BigIntegerField(null=True)
+    cache_creation_input_tokens = models.BigIntegerField(null=True)
+    service_tier = models.CharField(max_length=40, blank=True, default="")
+    latency_ms = models.BigIntegerField(null=True)
+    http_status = models.SmallIntegerField(null=True)
+    is_stream = models.BooleanField(default=False)
+    is_error = models.BooleanField(default=False)
+    is_estimated = models.BooleanField(default=False)
+    group = models.CharField(
+        max_length=100, blank=True, default="", help_text="The gateway Redis that held it."
+    )
+    debited_micro = models.BigIntegerField(default=0, help_text="What the group says it spent.")
+    payload_sha256 = models.CharField(max_length=64)
+
+    class Meta:
+        ordering = ["-booked_at"]
+        indexes = [
+            models.Index(fields=["account", "occurred_at"], name="usage_event_by_account"),
+            models.Index(
+                fields=["task_run_id"],
+                condition=Q(task_run_id__isnull=False),
+                name="usage_event_by_run",
+            ),
+            models.Index(
+                fields=["adjusts"], condition=Q(adjusts__isnull=False), name="usage_event_linked"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.uuid)
+
+
+class UsageTotal(models.Model):
+    """The running total of one stretch of time, in which one period and the same grants hold.
+
+    A projection of the ledger: `usage_micro` is the sum of the account's events that occurred from
+    `starts_at` (inclusive) to `ends_at` (exclusive).
+    """
+
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="totals")
+    starts_at = models.DateTimeField()
+    ends_at = models.DateTimeField()
+    usage_micro = models.BigIntegerField(default=0)
+
+    class Meta:
+        ordering = ["account", "starts_at"]
+        constraints = [
+            models.UniqueConstraint(fields=["account", "starts_at"], name="usage_total_unique")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.account} from {self.starts_at:%Y-%m-%d %H:%M}"
+
+
+class AccountGroup(models.Model):
+    """What one gateway group has been booked on an account since the beginning: a projection."""
+
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="groups")
+    group = models.CharField(max_length=100)
+    booked_micro = models.BigIntegerField(default=0)
+
+    class Meta:
+        ordering = ["account", "pk"]
+        constraints = [
+            models.UniqueConstraint(fields=["account", "group"], name="account_group_unique")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.account} by {self.group}"
+
+
+class QuarantinedEvent(models.Model):
+    """An event that could not be booked, with the reason; kept until somebody decides about it."""
+
+    class State(models.TextChoices):
+        OPEN = "open", "open: to be decided"
+        BOOKED = "booked"
+        DISCARDED = "discarded"
+
+    event_uuid = models.CharField(max_length=64, blank=True, default="", db_index=True)
+    reason = models.CharField(max_length=40, db_index=True)
+    detail = models.CharField(max_length=300, blank=True, default="")
+    payload = models.TextField(help_text="The event as it arrived, as JSON in ASCII.")
+    payload_sha256 = models.CharField(max_length=64, unique=True)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.OPEN)
+    received_at = models.DateTimeField()
+    resolved_at = models.DateTimeField(null=True)
+    resolved_by = models.CharField(max_length=200, blank=True, default="")
+
+    class Meta:
+        ordering = ["-received_at"]
+        indexes = [
+            models.Index(
+                fields=["received_at"], condition=Q(state="open"), name="quarantine_still_open"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.event_uuid or f"event without uuid ({self.reason})"
+
+
+class DecisionRecord(AppendOnlyModel):
+    """One decision that changed an account's state, with everything it was made from."""
+
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="decisions")
+    version = models.BigIntegerField()
+    decided_at = models.DateTimeField()
+    previous_state = models.CharField(max_length=10, blank=True, default="")
+    state = models.CharField(max_length=10)
+    reason = models.CharField(max_length=40, blank=True, default="")
+    inputs = models.JSONField()
+    outcome = models.JSONField()
+
+    class Meta:
+        ordering = ["-decided_at", "-pk"]
+        indexes = [models.Index(fields=["account", "-decided_at"], name="decision_by_account")]
+
+    def __str__(self) -> str:
+        return f"{self.account}: {self.state}"
+
+
+class AuditEntry(AppendOnlyModel):
+    """Who changed what may be used, when and why."""
+
+    class Action(models.TextChoices):
+        LIMIT_SET = "limit_set"
+        CREDITS_GRANTED = "credits_granted"
+        GRANT_VOIDED = "grant_voided"
+        EVENT_BOOKED = "event_booked", "quarantined event booked"
+        EVENT_DISCARDED = "event_discarded", "quarantined event discarded"
+        ORGANIZATION_ACTIVATED = "organization_activated"
+        ORGANIZATION_DEACTIVATED = "organization_deactivated"
+        TOKEN_ROTATED = "token_rotated", "project API token rotated"
+
+    at = models.DateTimeField(auto_now_add=True, db_index=True)
+    action = models.CharField(max_length=30, choices=Action.choices)
+    organization = models.ForeignKey(
+        Organization, null=True, on_delete=models.PROTECT, related_name="audit_entries"
+    )
+    actor = models.CharField(max_length=200, blank=True, default="")
+    reason = models.CharField(max_length=500, blank=True, default="")
+    details = models.JSONField(default=dict)
+
+    class Meta:
+        ordering = ["-at", "-pk"]
+        verbose_name_plural = "audit entries"
+
+    def __str__(self) -> str:
+        return f"{self.action} by {self.actor or 'nobody named'}"

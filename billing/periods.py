@@ -1,0 +1,81 @@
+"""Billing periods: months that begin on any day, at midnight of any time zone. Pure.
+
+An anchor day that a month does not have means its last day (31 → 30 April, 28 or 29 February); the
+next month has the anchor again. A midnight that a clock change skips means the instant of the
+change; one that happens twice means the first.
+"""
+
+from calendar import monthrange
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """From `start` (inclusive) to `end` (exclusive), both in UTC."""
+
+    start: datetime
+    end: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """How months are cut: on which day, and in whose time. In force after `since`."""
+
+    since: datetime
+    anchor_day: int = 1
+    time_zone: str = "UTC"
+
+    def period_at(self, instant: datetime) -> Period:
+        """Return the month that contains the instant, as if this calendar had always held."""
+        local = instant.astimezone(ZoneInfo(self.time_zone))
+        start = self._boundary(local.year, local.month)
+        if instant >= start:
+            return Period(start, self._boundary(*_month(local.year, local.month, +1)))
+        return Period(self._boundary(*_month(local.year, local.month, -1)), start)
+
+    def _boundary(self, year: int, month: int) -> datetime:
+        day = min(self.anchor_day, monthrange(year, month)[1])
+        midnight = datetime(year, month, day, tzinfo=ZoneInfo(self.time_zone))
+        return midnight.astimezone(UTC)
+
+    def cuts_like(self, other: "Calendar") -> bool:
+        """Tell whether both cut time alike, whenever they came into force."""
+        return (self.anchor_day, self.time_zone) == (other.anchor_day, other.time_zone)
+
+
+def _month(year: int, month: int, step: int) -> tuple[int, int]:
+    years, month_index = divmod(year * 12 + month - 1 + step, 12)
+    return years, month_index + 1
+
+
+def period_at(instant: datetime, calendars: Sequence[Calendar]) -> Period:
+    """Return the period that contains the instant, where the calendar changed now and then.
+
+    `calendars` are in the order of `since`; the first one also holds before its `since`. A calendar
+    ends periods at its own boundaries after its `since`, up to and including the next one's
+    `since`, so the period in which the calendar changes runs to the first boundary of the new one.
+    What was decided for times before a change therefore never moves.
+    """
+    if not calendars:
+        raise ValueError("a period needs at least one calendar")
+    index = max((i for i, c in enumerate(calendars) if c.since < instant), default=0)
+    return Period(_start(instant, index, calendars), _end(instant, index, calendars))
+
+
+def _start(instant: datetime, index: int, calendars: Sequence[Calendar]) -> datetime:
+    """The latest boundary at or before the instant, which calendar `index` governs."""
+    start = calendars[index].period_at(instant).start
+    if index == 0 or start > calendars[index].since:
+        return start
+    return _start(calendars[index].since, index - 1, calendars)
+
+
+def _end(instant: datetime, index: int, calendars: Sequence[Calendar]) -> datetime:
+    """The earliest boundary after the instant, which calendar `index` governs."""
+    end = calendars[index].period_at(instant).end
+    if index + 1 == len(calendars) or end <= calendars[index + 1].since:
+        return end
+    return _end(calendars[index + 1].since, index + 1, calendars)

@@ -1,0 +1,17 @@
+"""What Celery beat calls. All of it may run twice, late, or side by side."""
+
+from celery import shared_task
+
+from billing import sweep
+
+
+@shared_task
+def sweep_accounts() -> None:
+    """Decide about every account."""
+    sweep.sweep_all()
+
+
+@shared_task
+def sweep_due_accounts() -> None:
+    """Decide about the accounts whose decision was only valid until now."""
+    sweep.sweep_due()
