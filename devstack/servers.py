@@ -28,6 +28,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def port_is_free(port: int) -> bool:
+    """Tell whether a server could listen at the port of the loopback interface."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
 def accepts_connections(port: int) -> bool:
     """Tell whether something on this machine accepts TCP connections at the port."""
     try:
@@ -86,9 +97,8 @@ def temporal_binary() -> Path:
 def temporal_server(database: Path | None, port: int, ui_port: int | None) -> Program:
     """Return a Temporal development server; without a database it keeps all in memory."""
     argv = [str(temporal_binary()), "server", "start-dev", "--port", str(port), "--ip", "127.0.0.1"]
-    argv += ["--log-level", "warn", "--headless"] if ui_port is None else ["--log-level", "warn"]
-    if ui_port is not None:
-        argv += ["--ui-port", str(ui_port)]
+    argv += ["--log-level", "error"]
+    argv += ["--headless"] if ui_port is None else ["--ui-port", str(ui_port)]
     if database is not None:
         argv += ["--db-filename", str(database)]
     return Program("temporal", argv, lambda: _temporal_serves(port), port=port)

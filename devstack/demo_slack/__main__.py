@@ -1,15 +1,20 @@
 """Run the demo Slack: `python -m devstack.demo_slack`."""
 
+import os
+import sys
+
 import uvicorn
 
 from devstack.demo_slack.app import DemoSlack
 from devstack.demo_slack.workspace import furnish
-from devstack.settings import demo_settings
+from devstack.settings import read_demo
 
 
 def main() -> None:
     """Serve on the loopback interface until stopped; the state is kept in the stack's folder."""
-    settings = demo_settings()
+    settings = read_demo(os.environ)
+    if not settings.signing_secret:
+        sys.exit("SLACK_SIGNING_SECRET is not set: nobody could verify what the demo Slack sends.")
     settings.directory.mkdir(parents=True, exist_ok=True)
     slack = DemoSlack(
         f"http://127.0.0.1:{settings.slack_port}",
@@ -18,9 +23,14 @@ def main() -> None:
         settings.directory / "demo-slack.sqlite3",
     )
     if slack.workspace.is_empty():
-        furnish(slack.workspace, settings.bot_name)
+        furnish(slack.workspace, settings.bot_name, settings.bot_token)
     uvicorn.run(
-        slack.app, host="127.0.0.1", port=settings.slack_port, log_level="warning", ws="none"
+        slack.app,
+        host="127.0.0.1",
+        port=settings.slack_port,
+        log_level="warning",
+        ws="none",
+        timeout_graceful_shutdown=1,
     )
 
 

@@ -11,6 +11,7 @@ import json
 import time
 import uuid
 from dataclasses import dataclass
+from functools import partial
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -150,7 +151,7 @@ class Events:
                     if pending.id not in self._in_flight:
                         task = asyncio.create_task(self._deliver(pending))
                         self._in_flight[pending.id] = task
-                        task.add_done_callback(lambda _, id=pending.id: self._landed(id))
+                        task.add_done_callback(partial(self._landed, pending.id))
                 next_due = self.workspace.next_due()
                 wait = 60.0 if next_due is None else max(0.02, next_due - time.time())
                 try:
@@ -161,7 +162,7 @@ class Events:
             for task in self._in_flight.values():
                 task.cancel()
 
-    def _landed(self, event_id: int) -> None:
+    def _landed(self, event_id: int, _task: asyncio.Task[None]) -> None:
         self._in_flight.pop(event_id, None)
         self._wake.set()
 

@@ -1,0 +1,116 @@
+"""The whole system on one machine: `python -m devstack`, behind `make up`."""
+
+import asyncio
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from devstack.bootstrap import furnish, migrate
+from devstack.console import Console
+from devstack.env_file import write_env_file
+from devstack.linux import signal_when_parent_dies
+from devstack.programs import server_programs, tollgate_programs
+from devstack.servers import port_is_free
+from devstack.settings import SettingsError, Stack, read
+from devstack.supervisor import StackError, Supervisor
+from devstack.table import table
+
+
+def main() -> int:
+    """Run the stack until Ctrl-C or SIGTERM; returns the exit status."""
+    _stop_with_make()
+    console = Console()
+    try:
+        stack = read(os.environ)
+        stack.directory.mkdir(parents=True, exist_ok=True)
+        with alone(stack.directory):
+            refuse_taken_ports(stack)
+            write_env_file(stack.directory / "env", stack.environment)
+            ready_file(stack).unlink(missing_ok=True)
+            try:
+                asyncio.run(up(stack, console))
+            finally:
+                ready_file(stack).unlink(missing_ok=True)
+    except (SettingsError, StackError) as error:
+        print(f"tollgate: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def up(stack: Stack, console: Console) -> None:
+    """Start everything, print the table, and keep it running until a signal."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop.set)
+    async with Supervisor(os.environ | stack.environment, console) as supervisor:
+        starting = asyncio.create_task(_start(supervisor, stack, console))
+        stopping = asyncio.create_task(stop.wait())
+        failing = asyncio.create_task(supervisor.failed.wait())
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            await asyncio.wait({stopping, failing}, return_when=asyncio.FIRST_COMPLETED)
+        for waiting in (starting, stopping, failing):
+            waiting.cancel()
+        await asyncio.wait({starting, stopping, failing})
+        console.say("stopping")
+    if supervisor.failure:
+        raise StackError(supervisor.failure)
+    console.say("all stopped")
+
+
+async def _start(supervisor: Supervisor, stack: Stack, console: Console) -> None:
+    await supervisor.start(server_programs(stack))
+    await migrate(supervisor)
+    project = await furnish(supervisor, stack)
+    await supervisor.start(tollgate_programs(stack))
+    console.write(table(stack, project))
+    ready_file(stack).write_text(str(os.getpid()))
+
+
+def ready_file(stack: Stack) -> Path:
+    """Return the file that exists while everything runs; it holds the supervisor's process id."""
+    return stack.directory / "ready"
+
+
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Hold the folder for this process; raises `StackError` when another stack runs from it."""
+    with (directory / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise StackError(
+                f"it runs already (process {lock.read().strip()}) with the data in {directory}."
+                " Stop it with Ctrl-C, or start another with its own DEVSTACK_DIR and ports."
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def refuse_taken_ports(stack: Stack) -> None:
+    """Raise `StackError` when a port of the stack is in use, naming the variable that moves it."""
+    for name, port in stack.ports_in_use().items():
+        if not port_is_free(port):
+            raise StackError(
+                f"port {port} is taken. Stop what listens there, or choose another:"
+                f" {name}={port + 10_000 if port < 50_000 else port - 10_000} make up"
+            )
+
+
+def _stop_with_make() -> None:
+    """Stop cleanly when the `make` that started this is killed."""
+    if "MAKELEVEL" in os.environ:
+        signal_when_parent_dies(signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""What the first run of a stack makes: tables, an admin, a demo project with two repositories."""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from devstack import commands
+from devstack.servers import Program
+from devstack.settings import Stack
+from devstack.supervisor import StackError, Supervisor
+
+ORGANIZATION = "Acme"
+PROJECT = "Acme coding bot"
+ADMIN = "admin"
+MONTHLY_CREDITS = "100"
+
+REPOSITORIES = {
+    "acme/web-shop": {
+        "README.md": "# Web shop\n\nThe shop's pages: catalogue, basket and checkout.\n",
+        "shop/basket.py": (
+            '"""The basket."""\n\n\ndef total(prices: list[int]) -> int:\n'
+            '    """Return the sum in cents."""\n    return sum(prices)\n'
+        ),
+    },
+    "acme/payments-api": {
+        "README.md": "# Payments API\n\nTakes payments and sends invoices.\n",
+        "payments/invoice.py": (
+            '"""Invoices."""\n\n\ndef number(year: int, count: int) -> str:\n'
+            '    """Return the invoice number."""\n    return f"{year}-{count:05d}"\n'
+        ),
+    },
+}
+
+
+@dataclass(frozen=True)
+class DemoProject:
+    """The project that the first run made, and its credentials."""
+
+    database_url: str
+    organization_id: str
+    project_id: int
+    api_token: str
+    personal_api_key: str
+
+
+async def migrate(supervisor: Supervisor) -> None:
+    """Bring the database's tables up to date."""
+    await supervisor.run_once(Program("migrate", commands.MIGRATE))
+
+
+async def furnish(supervisor: Supervisor, stack: Stack) -> DemoProject:
+    """Make the admin and the demo project, unless an earlier run made them in this database."""
+    remembered = stack.directory / "project.json"
+    if remembered.is_file():
+        project = DemoProject(**json.loads(remembered.read_text()))
+        if project.database_url == stack["DATABASE_URL"]:
+            return project
+    await _make_admin(supervisor, stack)
+    repositories = await asyncio.to_thread(make_repositories, stack.directory / "repositories")
+    options = ["--organization", ORGANIZATION, "--name", PROJECT, "--limit", MONTHLY_CREDITS]
+    for name, path in repositories.items():
+        options += ["--repository", f"{name}=file://{path}"]
+    if stack.starts_demo_slack:
+        options += ["--slack-workspace", "T1", "--slack-bot-user", "UBOT"]
+        options += ["--slack-bot-token", stack["DEMO_SLACK_BOT_TOKEN"]]
+    made = await supervisor.run_once(
+        Program("bootstrap", ["python", "manage.py", "create_project", *options, "--json"]),
+        capture=True,
+    )
+    project = DemoProject(stack["DATABASE_URL"], **json.loads(made))
+    with os.fdopen(os.open(remembered, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(asdict(project), file, indent=1)
+    return project
+
+
+async def _make_admin(supervisor: Supervisor, stack: Stack) -> None:
+    superuser = {
+        "DJANGO_SUPERUSER_USERNAME": ADMIN,
+        "DJANGO_SUPERUSER_PASSWORD": stack["ADMIN_PASSWORD"],
+        "DJANGO_SUPERUSER_EMAIL": "admin@acme.example",
+    }
+    command = ["python", "manage.py", "createsuperuser", "--noinput"]
+    try:
+        await supervisor.run_once(Program("bootstrap", command, environment=superuser))
+    except StackError:
+        supervisor.console.say("the database has an admin already; its password stays as it is")
+
+
+def make_repositories(folder: Path) -> dict[str, Path]:
+    """Make the demo's git repositories and return where they are, by full name."""
+    if shutil.which("git") is None:
+        raise StackError("git is missing; coding tasks clone repositories with it. Install git.")
+    made = {}
+    for name, files in REPOSITORIES.items():
+        path = folder / name
+        made[name] = path
+        if (path / ".git").is_dir():
+            continue
+        for file, text in files.items():
+            (path / file).parent.mkdir(parents=True, exist_ok=True)
+            (path / file).write_text(text)
+        identity = ["-c", "user.name=Demo", "-c", "user.email=demo@acme.example"]
+        for command in (
+            ["init", "--quiet", "--initial-branch=main"],
+            ["add", "."],
+            [*identity, "commit", "--quiet", "--no-gpg-sign", "-m", "Begin"],
+        ):
+            subprocess.run(["git", *command], cwd=path, check=True, env=_git_environment())
+    return made
+
+
+def _git_environment() -> dict[str, str]:
+    """Return an environment in which nobody's git configuration or hooks take part."""
+    kept = {"PATH": os.environ.get("PATH", ""), "HOME": os.devnull}
+    return kept | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}

@@ -1,0 +1,63 @@
+"""What the development stack prints: every program's lines behind its name."""
+
+import asyncio
+import sys
+import time
+from contextlib import suppress
+from typing import TextIO
+
+_COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
+_LONGEST_LINE = 1 << 16  # bytes; a longer one is shown in parts
+NAME_WIDTH = 13
+
+
+class Console:
+    """Writes lines to one stream; colours the names when that is a terminal."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = sys.stdout if stream is None else stream
+        self._colour = self._stream.isatty()
+        self._colour_of: dict[str, int] = {}
+        self._pumps: set[asyncio.Task[None]] = set()
+
+    def say(self, text: str) -> None:
+        """Print a sentence of the supervisor's own."""
+        self.line("tollgate", text)
+
+    def line(self, name: str, text: str) -> None:
+        """Print one line behind a program's name."""
+        label = f"{name:<{NAME_WIDTH}}"
+        if self._colour:
+            colour = self._colour_of.setdefault(
+                name, _COLOURS[len(self._colour_of) % len(_COLOURS)]
+            )
+            label = f"\033[{colour}m{label}\033[0m"
+        self.write(f"{time.strftime('%H:%M:%S')} {label} │ {text}\n")
+
+    def write(self, text: str) -> None:
+        """Print text as it is. A reader that went away (`make up | head`) is no reason to stop."""
+        with suppress(BrokenPipeError):
+            self._stream.write(text)
+            self._stream.flush()
+
+    def follow(self, name: str, stream: asyncio.StreamReader) -> None:
+        """Print a program's output line by line from now on."""
+        pump = asyncio.create_task(self._pump(name, stream))
+        self._pumps.add(pump)
+        pump.add_done_callback(self._pumps.discard)
+
+    async def drain(self) -> None:
+        """Print what is left of the outputs; programs that ended have closed them."""
+        if self._pumps:
+            await asyncio.wait(self._pumps, timeout=1)
+
+    async def _pump(self, name: str, stream: asyncio.StreamReader) -> None:
+        rest = b""
+        while chunk := await stream.read(_LONGEST_LINE):
+            *lines, rest = (rest + chunk).split(b"\n")
+            if len(rest) > _LONGEST_LINE:
+                lines, rest = [*lines, rest], b""
+            for line in lines:
+                self.line(name, line.decode("utf-8", "replace").rstrip())
+        if rest:
+            self.line(name, rest.decode("utf-8", "replace").rstrip())

@@ -1,0 +1,47 @@
+"""The programs of one stack, in the two stages in which they start: servers, then Tollgate."""
+
+from collections.abc import Sequence
+
+from devstack import commands
+from devstack.servers import Program, answers, redis_server, temporal_server
+from devstack.settings import Stack
+
+
+def server_programs(stack: Stack) -> Sequence[Program]:
+    """Return the embedded servers that the stack starts."""
+    programs = []
+    if stack.starts_redis:
+        data = stack.directory / "redis"
+        programs.append(redis_server("redis", data, stack.ports["REDIS_PORT"]))
+    if stack.starts_gateway_redis:
+        data = stack.directory / "gateway-redis"
+        programs.append(redis_server("gateway-redis", data, stack.ports["GATEWAY_REDIS_PORT"]))
+    if stack.starts_temporal:
+        database = stack.directory / "temporal.sqlite3"
+        ports = stack.ports["TEMPORAL_PORT"], stack.ports["TEMPORAL_UI_PORT"]
+        programs.append(temporal_server(database, *ports))
+    if stack.starts_demo_slack:
+        health = f"http://127.0.0.1:{stack.ports['DEMO_SLACK_PORT']}/_health"
+        programs.append(_program("demo-slack", commands.DEMO_SLACK, health))
+    if stack.starts_demo_model:
+        health = f"http://127.0.0.1:{stack.ports['DEMO_MODEL_PORT']}/_health"
+        programs.append(_program("demo-model", commands.DEMO_MODEL, health))
+    return programs
+
+
+def tollgate_programs(stack: Stack) -> Sequence[Program]:
+    """Return Tollgate's own processes."""
+    web = f"http://127.0.0.1:{stack.ports['WEB_PORT']}/_ready"
+    gateway = f"http://127.0.0.1:{stack.ports['GATEWAY_PORT']}/_health"
+    return [
+        _program("web", commands.WEB, web),
+        Program("worker", commands.WORKER),
+        Program("celery", commands.CELERY),
+        Program("beat", commands.BEAT),
+        Program("reconciler", commands.RECONCILER),
+        _program("gateway", commands.GATEWAY, gateway),
+    ]
+
+
+def _program(name: str, argv: list[str], health: str) -> Program:
+    return Program(name, argv, lambda: answers(health))

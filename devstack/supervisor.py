@@ -1,0 +1,194 @@
+"""Run programs together: start in order, show their lines, restart what dies, stop all.
+
+Each program has a session of its own, so that a Ctrl-C reaches only the supervisor, and so that
+whatever it started can be ended with it. Nothing survives: not a stop, not a death of the
+supervisor by SIGKILL (`devstack.child`, `devstack.warden`).
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from devstack.console import Console
+from devstack.servers import Program
+from devstack.settings import ROOT
+
+READY_WITHIN = 60.0  # seconds
+GRACE = 4.0  # seconds between SIGTERM and SIGKILL, for each of at most two stages
+DEATHS = 3
+DEATHS_WITHIN = 10.0  # seconds
+
+
+class StackError(Exception):
+    """Why the stack cannot run, as one sentence that says what to do."""
+
+
+class Child:
+    """One program that is kept running."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.process: asyncio.subprocess.Process | None = None
+        self.deaths: deque[float] = deque(maxlen=DEATHS)
+        self.stopping = False
+        self.keeping: asyncio.Task[None] | None = None
+
+    def dies_too_often(self, now: float) -> bool:
+        """Count a death; tell whether it is the third within ten seconds."""
+        self.deaths.append(now)
+        return len(self.deaths) == DEATHS and now - self.deaths[0] <= DEATHS_WITHIN
+
+
+class Supervisor:
+    """Keeps programs running until it is left; when one cannot be kept, `failed` says so.
+
+    Use as `async with Supervisor(…) as supervisor`. Every stage that was started is stopped on
+    leaving, the last one first.
+    """
+
+    def __init__(self, environment: Mapping[str, str], console: Console) -> None:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
+        self.environment = {**environment, "PATH": path}
+        self.console = console
+        self.failed = asyncio.Event()
+        self.failure = ""
+        self._stages: list[list[Child]] = []
+        self._warden: asyncio.subprocess.Process | None = None
+
+    async def __aenter__(self) -> Self:
+        self._warden = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "devstack.warden"),
+            stdin=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        for stage in reversed(self._stages):
+            await asyncio.gather(*(self._stop(child) for child in stage))
+        await self.console.drain()
+        assert self._warden is not None
+        assert self._warden.stdin is not None
+        self._warden.stdin.close()
+        await self._warden.wait()
+
+    def pids(self) -> dict[str, int]:
+        """Return the process id of each program that runs."""
+        return {
+            child.program.name: child.process.pid
+            for stage in self._stages
+            for child in stage
+            if child.process is not None
+        }
+
+    async def start(self, programs: Sequence[Program]) -> None:
+        """Start one stage of programs at once and wait until all are ready to serve."""
+        stage = [Child(program) for program in programs]
+        self._stages.append(stage)
+        for child in stage:
+            child.keeping = asyncio.create_task(self._keep(child))
+        await asyncio.gather(*(self._until_ready(child.program) for child in stage))
+
+    async def run_once(self, program: Program, *, capture: bool = False) -> bytes:
+        """Run a program to its end and return its standard output if that is to be captured.
+
+        Otherwise its lines are shown. Raises `StackError` when the program fails.
+        """
+        process = await self._spawn(program, capture)
+        try:
+            output, _ = await process.communicate() if capture else (b"", await process.wait())
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            self._sweep(process.pid)
+        if process.returncode:
+            raise StackError(
+                f"{program.name} failed (exit {process.returncode}); its lines above say why."
+            )
+        return output
+
+    # --- starting and keeping --------------------------------------------------------------------
+
+    async def _spawn(self, program: Program, capture: bool = False) -> asyncio.subprocess.Process:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "devstack.child", str(os.getpid()), *program.argv),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=None if capture else asyncio.subprocess.STDOUT,
+            env=self.environment | program.environment,
+            cwd=ROOT,
+            start_new_session=True,
+        )
+        self._tell_warden("+", process.pid)
+        if not capture:
+            assert process.stdout is not None
+            self.console.follow(program.name, process.stdout)
+        return process
+
+    async def _keep(self, child: Child) -> None:
+        loop = asyncio.get_running_loop()
+        while not child.stopping:
+            child.process = await self._spawn(child.program)
+            if child.stopping:
+                child.process.terminate()
+            status = await child.process.wait()
+            self._sweep(child.process.pid)
+            if child.stopping:
+                return
+            how = f"was killed by signal {-status}" if status < 0 else f"ended (exit {status})"
+            if child.dies_too_often(loop.time()):
+                self.failure = self.failure or (
+                    f"{child.program.name} {how} for the third time within {DEATHS_WITHIN:g} s;"
+                    " its lines above say why. All is stopped."
+                )
+                self.failed.set()
+                return
+            self.console.say(f"{child.program.name} {how}; starting it again")
+
+    async def _until_ready(self, program: Program) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + READY_WITHIN
+        while not await asyncio.to_thread(program.ready):
+            if self.failure:
+                raise StackError(self.failure)
+            if loop.time() > deadline:
+                raise StackError(f"{program.name} was not ready within {READY_WITHIN:g} s.")
+            await asyncio.sleep(0.05)
+
+    # --- ending ----------------------------------------------------------------------------------
+
+    async def _stop(self, child: Child) -> None:
+        child.stopping = True
+        if child.keeping is None:
+            return
+        if child.process is not None and child.process.returncode is None:
+            child.process.terminate()
+        await asyncio.wait({child.keeping}, timeout=GRACE)
+        if not child.keeping.done() and child.process is not None:
+            self.console.say(f"{child.program.name} did not stop within {GRACE:g} s; killed")
+            self._sweep(child.process.pid)
+        await child.keeping
+
+    def _sweep(self, group: int) -> None:
+        """End what a program that ended has left behind."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, signal.SIGKILL)
+        self._tell_warden("-", group)
+
+    def _tell_warden(self, sign: str, group: int) -> None:
+        assert self._warden is not None
+        assert self._warden.stdin is not None
+        self._warden.stdin.write(f"{sign}{group}\n".encode())
