@@ -20,7 +20,7 @@ env = Env(eager=False)
 
 # --- Django itself -------------------------------------------------------------------------------
 SECRET_KEY = env.str("SECRET_KEY")
-SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", [])
+SECRET_KEY_FALLBACKS: list[str] = env.list("SECRET_KEY_FALLBACKS", [])
 DEBUG = env.bool("DEBUG", False)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1"])
 PUBLIC_URL = env.str("PUBLIC_URL", "http://localhost:8000").rstrip("/")
@@ -137,7 +137,8 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
-LOGIN_URL = "admin:login"
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "admin:index"
 
 OAUTH2_PROVIDER_APPLICATION_MODEL = "projects.OAuthApplication"
 OAUTH2_PROVIDER_ACCESS_TOKEN_MODEL = "projects.OAuthAccessToken"  # noqa: S105
@@ -148,8 +149,20 @@ OAUTH2_PROVIDER = {
     "ACCESS_TOKEN_GENERATOR": "projects.tokens.generate_access_token",
     "REFRESH_TOKEN_GENERATOR": "projects.tokens.generate_refresh_token",
     "ACCESS_TOKEN_EXPIRE_SECONDS": int(timedelta(hours=10).total_seconds()),
-    "COMPLIANT_BCP_RFC9700_TOKEN_STORAGE": True,  # hashed at rest
+    "REFRESH_TOKEN_EXPIRE_SECONDS": int(timedelta(days=30).total_seconds()),
+    "REFRESH_TOKEN_REUSE_PROTECTION": True,
+    "OAUTH2_VALIDATOR_CLASS": "projects.oauth.ProjectBoundValidator",
+    "OIDC_ISS_ENDPOINT": PUBLIC_URL,  # the issuer of RFC 9207; OpenID Connect stays off
     "PKCE_REQUIRED": True,
+    "COMPLIANT_BCP_RFC9700_TOKEN_STORAGE": True,  # hashed at rest
+    "COMPLIANT_BCP_RFC9700_IMPLICIT_GRANT": True,
+    "COMPLIANT_BCP_RFC9700_PASSWORD_GRANT": True,
+    "COMPLIANT_BCP_RFC9700_PKCE_METHOD": True,
+    "COMPLIANT_BCP_RFC9700_ACCESS_TOKEN_TRANSPORT": True,
+    "COMPLIANT_BCP_RFC9700_AUTHZ_RESPONSE_ISS": True,
+    "COMPLIANT_BCP_RFC9700_REFRESH_TOKEN": True,
+    "COMPLIANT_BCP_RFC9700_REDIRECT_URI_MATCHING": True,
+    "COMPLIANT_BCP_RFC9700_PKCE_REQUIRED": True,
     "SCOPES": {
         "project:read": "Read the project and its quota",
         "llm_gateway:read": "Call the LLM gateway for the project",

@@ -1,14 +1,19 @@
 """Every path the web process answers, by folder."""
 
 from django.contrib import admin
+from django.contrib.auth.views import LoginView
 from django.urls import include, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+
+from quota.introspection import IntrospectionView
 
 urlpatterns = [
     path("slack/", include("slack_bot.urls")),
     path("api/", include("quota.urls")),
     path("api/", include("billing.urls")),
+    path("oauth/introspect/", IntrospectionView.as_view(), name="oauth-introspect"),
     path("oauth/", include("projects.urls")),
+    path("login/", LoginView.as_view(template_name="projects/login.html"), name="login"),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
     path("admin/", admin.site.urls),

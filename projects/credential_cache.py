@@ -28,6 +28,7 @@ from projects.redis_connection import redis_connection
 
 GENERATION_KEY = "tollgate:credentials:generation"
 LIFETIME_SECONDS = 10.0
+SILENCE_SECONDS = 1.0
 CAPACITY = 10_000
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class Remembered:
 
 
 _remembered: dict[str, Remembered] = {}
+_silent_until = 0.0  # a Redis that hangs costs one caller a second its timeout, not each of them
 
 
 def recall(credential_sha256: str, now: datetime) -> Remembered | None:
@@ -68,18 +70,24 @@ def remember(principal: Principal, generation: str, read_at: float) -> None:
 
 
 def forget_all() -> None:
-    """Forget everything in this process."""
+    """Forget everything in this process, also that Redis was silent."""
+    global _silent_until  # noqa: PLW0603
     _remembered.clear()
+    _silent_until = 0.0
 
 
 def current_generation() -> str | None:
     """Return the generation, making one if there is none; None when Redis does not answer."""
+    global _silent_until  # noqa: PLW0603
+    if time.monotonic() < _silent_until:
+        return None
     try:
         with redis_connection().pipeline(transaction=False) as pipeline:
             pipeline.set(GENERATION_KEY, uuid.uuid4().hex, nx=True)
             pipeline.get(GENERATION_KEY)
             generation: str | None = pipeline.execute()[1]
     except redis.RedisError:
+        _silent_until = time.monotonic() + SILENCE_SECONDS
         return None
     return generation
 

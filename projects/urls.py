@@ -1,3 +1,12 @@
-"""Paths."""
+"""OAuth 2.0 below `/oauth/`. Introspection is added above, it tells of quotas as well."""
 
-urlpatterns: list = []
+from django.urls import path
+from oauth2_provider.views import RevokeTokenView, TokenView
+
+from projects.oauth import ConsentView
+
+urlpatterns = [
+    path("authorize/", ConsentView.as_view(), name="oauth-authorize"),
+    path("token/", TokenView.as_view(), name="oauth-token"),
+    path("revoke_token/", RevokeTokenView.as_view(), name="oauth-revoke"),
+]

@@ -101,6 +101,8 @@ class OAuthApplication(AbstractApplication):
             raise ValidationError(
                 {"authorization_grant_type": "Only the authorization code grant is supported."}
             )
+        if self.skip_authorization:
+            raise ValidationError({"skip_authorization": "Users always choose the project."})
         for uri in self.redirect_uris.split():
             if uri.startswith("http://") and not _is_loopback(uri):
                 raise ValidationError({"redirect_uris": f"{uri}: use https, or http://127.0.0.1."})

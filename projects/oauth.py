@@ -1,0 +1,159 @@
+"""OAuth 2.0 for desktop clients: each authorization is for one project, which the user chooses.
+
+django-oauth-toolkit does the protocol; what is added here is the project, which travels from the
+consent page to the code, the tokens and each refreshed pair, and the rule that a user who is
+inactive or left the organization gets no further token.
+"""
+
+from typing import Any
+
+from django import forms
+from django.contrib.auth.models import AnonymousUser
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from oauth2_provider.forms import AllowForm
+from oauth2_provider.oauth2_validators import OAuth2Validator
+from oauth2_provider.views import AuthorizationView
+from oauthlib.common import Request
+from oauthlib.oauth2.rfc6749 import errors
+
+from projects.models import OAuthAccessToken, OAuthGrant, OAuthRefreshToken, Project, User
+from projects.tokens import sha256
+
+GRANTS = ("authorization_code", "refresh_token")
+
+
+class ProjectBoundValidator(OAuth2Validator):
+    """Carries the chosen project as `request.chosen_project`.
+
+    The attribute is trusted only where it is a `Project`: oauthlib also answers to attribute names
+    with the text of a request parameter.
+    """
+
+    def validate_grant_type(
+        self, client_id: str, grant_type: str, client: Any, request: Request, *args: Any, **kw: Any
+    ) -> bool:
+        """Accept the two grants that carry a project."""
+        return grant_type in GRANTS and super().validate_grant_type(
+            client_id, grant_type, client, request, *args, **kw
+        )
+
+    def save_authorization_code(
+        self, client_id: str, code: dict[str, str], request: Request, *args: Any, **kwargs: Any
+    ) -> None:
+        """Save the code together with the project chosen on the consent page."""
+        project = _chosen_project(request)
+        super().save_authorization_code(client_id, code, request, *args, **kwargs)
+        OAuthGrant.objects.filter(code=code["code"]).update(project=project)
+
+    def validate_code(
+        self, client_id: str, code: str, client: Any, request: Request, *args: Any, **kwargs: Any
+    ) -> bool:
+        """Accept a code of a user who still belongs to the project's organization."""
+        if not super().validate_code(client_id, code, client, request, *args, **kwargs):
+            return False
+        grant = OAuthGrant.objects.select_related("project").get(code=code)
+        return _bind(request, grant.user, grant.project)
+
+    def validate_refresh_token(
+        self, refresh_token: str, client: Any, request: Request, *args: Any, **kwargs: Any
+    ) -> bool:
+        """Accept a refresh token of a user who still belongs to the project's organization."""
+        if not super().validate_refresh_token(refresh_token, client, request, *args, **kwargs):
+            return False
+        presented: OAuthRefreshToken = request.refresh_token_instance
+        return _bind(request, presented.user, presented.project)
+
+    def _save_bearer_token(
+        self, token: dict[str, Any], request: Request, *args: Any, **kwargs: Any
+    ) -> None:
+        project = _chosen_project(request)
+        super()._save_bearer_token(token, request, *args, **kwargs)
+        access, refresh = sha256(token["access_token"]), sha256(token["refresh_token"])
+        OAuthAccessToken.objects.filter(token_checksum=access).update(project=project)
+        OAuthRefreshToken.objects.filter(token_checksum=refresh).update(project=project)
+
+
+def _bind(request: Request, user: User, project: Project | None) -> bool:
+    if project is None or not user.is_active or project not in _projects_of(user):
+        return False
+    request.chosen_project = project
+    return True
+
+
+def _chosen_project(request: Request) -> Project:
+    project = getattr(request, "chosen_project", None)
+    if not isinstance(project, Project):
+        raise errors.InvalidRequestError(description="No project was chosen.", request=request)
+    return project
+
+
+def _projects_of(user: User | AnonymousUser) -> Any:
+    """The projects that a user may choose from."""
+    return Project.objects.filter(organization__members=user.pk).select_related("organization")
+
+
+class ProjectChoiceField(forms.ModelChoiceField):
+    """A choice of projects that says whose each is."""
+
+    def label_from_instance(self, project: Project) -> str:
+        """Name the project and its organization."""
+        return f"{project.organization} / {project}"
+
+
+class ConsentForm(AllowForm):
+    """Allow, for a project, or refuse."""
+
+    project = ProjectChoiceField(
+        queryset=Project.objects.none(),
+        required=False,
+        empty_label="Choose a project",
+        widget=forms.Select(attrs={"required": True}),
+    )
+
+    def clean(self) -> dict[str, Any]:
+        """Refuse to allow without a project."""
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        if cleaned.get("allow") and not cleaned.get("project"):
+            self.add_error("project", "Choose the project that the application works for.")
+        return cleaned
+
+
+class ConsentView(AuthorizationView):
+    """The page on which a user lets a client in, for one project. It is never skipped."""
+
+    template_name = "projects/authorize.html"
+    form_class = ConsentForm
+
+    def get_form(self, form_class: Any = None) -> ConsentForm:
+        """Offer the user's own projects; a single one is chosen already."""
+        form: ConsentForm = super().get_form(form_class)
+        offered = _projects_of(self.request.user)
+        field = form.fields["project"]
+        field.queryset = offered
+        if len(offered) == 1:
+            field.initial = offered[0]
+        return form
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        """Show the page, whatever the client asks for: the choice is the user's."""
+        query = request.GET.copy()
+        query["approval_prompt"] = "force"
+        request.GET = query  # type: ignore[assignment]
+        return super().get(request, *args, **kwargs)
+
+    def form_valid(self, form: ConsentForm) -> HttpResponse:
+        """Issue the code, or tell the client that it was refused."""
+        self.project = form.cleaned_data["project"]
+        return super().form_valid(form)
+
+    def form_invalid(self, _form: ConsentForm) -> HttpResponse:
+        """Show the page again; browsers do not send the form without a project."""
+        return redirect(self.request.get_full_path())
+
+    def create_authorization_response(
+        self, request: HttpRequest, scopes: str, credentials: dict[str, Any], allow: bool
+    ) -> Any:
+        """Hand the chosen project to the validator, None where the page was not shown."""
+        credentials["chosen_project"] = getattr(self, "project", None)
+        return super().create_authorization_response(request, scopes, credentials, allow)

@@ -1,0 +1,340 @@
+"""A desktop client is let in: authorization code with PKCE, for the project that the user chose."""
+
+import base64
+import hashlib
+import re
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import pytest
+from django.core.exceptions import ValidationError
+
+from projects.models import (
+    Change,
+    Membership,
+    OAuthAccessToken,
+    OAuthApplication,
+    OAuthGrant,
+    OAuthRefreshToken,
+    Project,
+)
+from projects.tokens import sha256
+
+pytestmark = pytest.mark.django_db
+
+REDIRECT = "http://127.0.0.1:49152/callback"
+VERIFIER = "v" * 64
+CHALLENGE = (
+    base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).decode().rstrip("=")
+)
+
+
+@pytest.fixture
+def desktop() -> OAuthApplication:
+    """A public client: it can keep no secret."""
+    return OAuthApplication.objects.create(
+        name="Desktop",
+        client_type=OAuthApplication.CLIENT_PUBLIC,
+        authorization_grant_type=OAuthApplication.GRANT_AUTHORIZATION_CODE,
+        redirect_uris="http://127.0.0.1/callback",
+    )
+
+
+@pytest.fixture
+def request_of(desktop):
+    def _request_of(**changes):
+        query = {
+            "response_type": "code",
+            "client_id": desktop.client_id,
+            "redirect_uri": REDIRECT,
+            "code_challenge": CHALLENGE,
+            "code_challenge_method": "S256",
+            "state": "xyz",
+        } | changes
+        return "/oauth/authorize/?" + urlencode({k: v for k, v in query.items() if v is not None})
+
+    return _request_of
+
+
+@pytest.fixture
+def consent(client, request_of):
+    """Open the page and submit its form as a browser would; returns the redirect's query."""
+
+    def _consent(project, allow="true", **changes):
+        page = client.get(request_of())
+        assert page.status_code == 200, page.content
+        hidden = dict(
+            re.findall(r'type="hidden" name="([^"]+)"(?: value="([^"]*)")?', page.content.decode())
+        )
+        form = hidden | {"allow": allow, "project": project.pk if project else ""} | changes
+        answer = client.post(request_of(), form)
+        if not answer.headers.get("Location", "").startswith(REDIRECT + "?"):
+            return answer
+        return parse_qs(urlsplit(answer["Location"]).query)
+
+    return _consent
+
+
+@pytest.fixture
+def exchange(client, desktop):
+    def _exchange(**form):
+        return client.post("/oauth/token/", {"client_id": desktop.client_id} | form)
+
+    return _exchange
+
+
+@pytest.fixture
+def tokens(client, member, project, consent, exchange):
+    """What the client holds after an ordinary authorization."""
+    client.force_login(member)
+    code = consent(project)["code"][0]
+    answer = exchange(
+        grant_type="authorization_code",
+        code=code,
+        redirect_uri=REDIRECT,
+        code_verifier=VERIFIER,
+    )
+    assert answer.status_code == 200, answer.content
+    return answer.json()
+
+
+def test_the_tokens_are_bound_to_the_project_that_was_chosen(tokens, project, member):
+    assert tokens["access_token"].startswith("pha_")
+    assert tokens["refresh_token"].startswith("phr_")
+    access = OAuthAccessToken.objects.get(token_checksum=sha256(tokens["access_token"]))
+    refresh = OAuthRefreshToken.objects.get(token_checksum=sha256(tokens["refresh_token"]))
+    assert access.project == refresh.project == project
+    assert (access.user, access.token, refresh.token) == (member, "", "")
+
+
+def test_a_refreshed_pair_stays_bound_and_the_old_access_token_is_announced(
+    tokens, exchange, project
+):
+    answer = exchange(grant_type="refresh_token", refresh_token=tokens["refresh_token"])
+    assert answer.status_code == 200
+    renewed = answer.json()
+    access = OAuthAccessToken.objects.get()
+    assert access.token_checksum == sha256(renewed["access_token"])
+    assert access.project == project
+    assert Change.objects.get().payload == {"sha256": sha256(tokens["access_token"])}
+    again = exchange(grant_type="refresh_token", refresh_token=renewed["refresh_token"])
+    assert again.status_code == 200
+
+
+def test_a_replayed_refresh_token_ends_the_whole_family(tokens, exchange):
+    exchange(grant_type="refresh_token", refresh_token=tokens["refresh_token"])
+    replay = exchange(grant_type="refresh_token", refresh_token=tokens["refresh_token"])
+    assert replay.status_code == 400
+    assert not OAuthAccessToken.objects.exists()
+    assert Change.objects.count() == 2
+
+
+@pytest.mark.parametrize("which", ["access_token", "refresh_token"])
+def test_the_client_can_revoke_and_the_change_feed_tells(client, tokens, desktop, which):
+    answer = client.post(
+        "/oauth/revoke_token/", {"client_id": desktop.client_id, "token": tokens[which]}
+    )
+    assert answer.status_code == 200
+    assert not OAuthAccessToken.objects.exists()
+    assert Change.objects.get().payload == {"sha256": sha256(tokens["access_token"])}
+
+
+def test_another_client_can_revoke_nothing(client, tokens):
+    stranger = OAuthApplication.objects.create(
+        client_type="public", authorization_grant_type="authorization-code"
+    )
+    client.post(
+        "/oauth/revoke_token/",
+        {"client_id": stranger.client_id, "token": tokens["access_token"]},
+    )
+    assert OAuthAccessToken.objects.exists()
+
+
+def test_a_user_who_left_gets_no_further_token(tokens, exchange):
+    Membership.objects.all().delete()
+    answer = exchange(grant_type="refresh_token", refresh_token=tokens["refresh_token"])
+    assert answer.status_code == 400
+
+
+def test_a_deactivated_user_gets_no_further_token(tokens, exchange, member):
+    member.is_active = False
+    member.save()
+    answer = exchange(grant_type="refresh_token", refresh_token=tokens["refresh_token"])
+    assert answer.status_code == 400
+
+
+def test_a_user_who_leaves_before_the_code_is_used_gets_none(
+    client, member, project, consent, exchange
+):
+    client.force_login(member)
+    code = consent(project)["code"][0]
+    Membership.objects.all().delete()
+    answer = exchange(
+        grant_type="authorization_code",
+        code=code,
+        redirect_uri=REDIRECT,
+        code_verifier=VERIFIER,
+    )
+    assert answer.status_code == 400
+    assert not OAuthAccessToken.objects.exists()
+
+
+def test_the_page_offers_the_users_own_projects(
+    client, member, project, sibling, foreign_project, request_of
+):
+    client.force_login(member)
+    page = client.get(request_of()).content.decode()
+    assert "Acme / Main" in page
+    assert "Acme / Sibling" in page
+    assert "Theirs" not in page
+
+
+def test_a_strangers_project_cannot_be_chosen(client, member, foreign_project, consent, request_of):
+    client.force_login(member)
+    assert consent(foreign_project)["Location"] == request_of()
+    assert not OAuthGrant.objects.exists()
+
+
+def test_allowing_takes_a_project(client, member, project, sibling, consent, request_of):
+    client.force_login(member)
+    assert consent(None)["Location"] == request_of()
+    assert not OAuthGrant.objects.exists()
+
+
+def test_refusing_takes_none_and_tells_the_client(client, member, project, consent):
+    client.force_login(member)
+    answer = consent(None, allow="")
+    assert answer["error"] == ["access_denied"]
+    assert answer["state"] == ["xyz"]
+
+
+@pytest.mark.parametrize("changes", [{"approval_prompt": "auto"}, {"chosen_project": "1"}])
+def test_a_client_cannot_skip_the_choice(client, tokens, request_of, changes):
+    page = client.get(request_of(**changes))
+    assert page.status_code == 200
+    assert b"Choose a project" in page.content
+
+
+def test_a_client_that_skips_authorization_gets_no_code(client, member, project, request_of):
+    client.force_login(member)
+    OAuthApplication.objects.update(skip_authorization=True)
+    answer = client.get(request_of(chosen_project=str(project.pk)))
+    assert not OAuthGrant.objects.exists()
+    assert "error=invalid_request" in answer["Location"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"code_challenge": None},
+        {"response_type": "token"},
+        {"scope": "project:write"},
+    ],
+    ids=["no PKCE", "implicit", "unknown scope"],
+)
+def test_what_the_protocol_forbids_is_refused_to_the_client(client, member, request_of, changes):
+    client.force_login(member)
+    answer = client.get(request_of(**changes))
+    assert answer.status_code == 302
+    assert "error=" in answer["Location"]
+
+
+def test_plain_pkce_is_refused(client, member, project, consent):
+    client.force_login(member)
+    answer = consent(project, code_challenge_method="plain")
+    assert "invalid_request" in str(answer)
+    assert not OAuthGrant.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "redirect_uri",
+    ["https://evil.example.com/callback", "http://127.0.0.1@evil.example.com/callback"],
+)
+def test_nobody_is_sent_to_an_address_that_is_not_registered(
+    client, member, request_of, redirect_uri
+):
+    client.force_login(member)
+    answer = client.get(request_of(redirect_uri=redirect_uri))
+    assert answer.status_code == 400
+    assert "Location" not in answer
+
+
+def test_a_form_that_was_tampered_with_goes_to_no_other_address(client, member, project, consent):
+    client.force_login(member)
+    answer = consent(project, redirect_uri="https://evil.example.com/callback")
+    assert answer.status_code == 400
+
+
+def test_the_wrong_verifier_gets_nothing(client, member, project, consent, exchange):
+    client.force_login(member)
+    code = consent(project)["code"][0]
+    answer = exchange(
+        grant_type="authorization_code",
+        code=code,
+        redirect_uri=REDIRECT,
+        code_verifier="w" * 64,
+    )
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("grant_type", ["password", "client_credentials", "nonsense"])
+def test_other_grants_are_refused(exchange, member, project, grant_type):
+    answer = exchange(
+        grant_type=grant_type,
+        username="ada",
+        password="a long password",
+        chosen_project=str(project.pk),
+    )
+    assert 400 <= answer.status_code < 500
+    assert not OAuthAccessToken.objects.exists()
+
+
+def test_who_is_not_logged_in_logs_in_first_and_comes_back(client, member, request_of):
+    answer = client.get(request_of())
+    assert answer.status_code == 302
+    login = answer["Location"]
+    assert login.startswith("/login/?next=/oauth/authorize/")
+    page = client.get(login).content.decode()
+    following = re.search(r'name="next" value="([^"]*)"', page).group(1).replace("&amp;", "&")
+    answer = client.post(
+        "/login/", {"username": "ada", "password": "a long password", "next": following}
+    )
+    assert answer["Location"].startswith("/oauth/authorize/?response_type=code")
+
+
+def test_logging_in_sends_nobody_elsewhere(client, member):
+    answer = client.post(
+        "/login/",
+        {"username": "ada", "password": "a long password", "next": "https://evil.example.com/"},
+    )
+    assert answer["Location"] == "/admin/"
+
+
+def test_consent_needs_the_pages_own_form(member, project, request_of):
+    from django.test import Client
+
+    browser = Client(enforce_csrf_checks=True)
+    browser.force_login(member)
+    assert browser.post(request_of(), {"allow": "true"}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("authorization_grant_type", "password"),
+        ("redirect_uris", "http://example.com/callback"),
+        ("redirect_uris", "http://127.0.0.1.evil.example.com/callback"),
+        ("skip_authorization", True),
+    ],
+)
+def test_an_unsafe_client_cannot_be_registered(desktop, field, value):
+    setattr(desktop, field, value)
+    with pytest.raises(ValidationError) as refused:
+        desktop.full_clean()
+    assert field in refused.value.message_dict
+
+
+def test_a_deleted_project_takes_its_codes_along(client, member, sibling, project, consent):
+    client.force_login(member)
+    consent(sibling)
+    Project.objects.filter(pk=sibling.pk).delete()
+    assert not OAuthGrant.objects.exists()
