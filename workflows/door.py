@@ -29,4 +29,4 @@ def refuse(mention: Mention, verdict: gate.Verdict) -> None:
     """End the mention with its one denial."""
     with transaction.atomic():
         if mention.conclude(Mention.State.REFUSED, f"out of credits: {verdict.reason}"):
-            notices.claim_denial(mention, verdict)
+            notices.send_soon(notices.claim_denial(mention, verdict))

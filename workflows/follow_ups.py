@@ -62,7 +62,7 @@ def take(reply: FollowUp) -> None:
         reply.state = FollowUp.State.REFUSED if denied else FollowUp.State.RECEIVED
         reply.save(force_insert=True)
         if denied:
-            notices.claim_denial(reply, denied)
+            notices.send_soon(notices.claim_denial(reply, denied))
     if not denied:
         tell(reply)
 
@@ -93,13 +93,9 @@ def _is_known(reply: FollowUp) -> bool:
 def _refuse_stranger(mention: Mention, task: CodingTask) -> None:
     with transaction.atomic():
         if mention.conclude(Mention.State.REFUSED, "another user's task"):
-            notices.claim(
-                f"not-your-task:{task.pk}:{mention.user_id}",
-                Notice.Kind.NOT_YOUR_TASK,
-                mention,
-                wording.not_your_task(
-                    mention.user_id,
-                    owner_id=task.owner_slack_user_id,
-                    bot_name=settings.BOT_NAME,
-                ),
+            words = wording.not_your_task(
+                mention.user_id, owner_id=task.owner_slack_user_id, bot_name=settings.BOT_NAME
             )
+            key = f"not-your-task:{task.pk}:{mention.user_id}"
+            notice = notices.claim(key, Notice.Kind.NOT_YOUR_TASK, mention, words)
+            notices.send_soon(notice)

@@ -87,6 +87,7 @@ class Notice(models.Model):
         NO_ACCESS = "no_access"
         NOT_YOUR_TASK = "not_your_task"
         PICKER = "picker"
+        PICKER_REFUSAL = "picker_refusal"
         ANSWER = "answer"
         FAILURE = "failure"
 

@@ -49,12 +49,12 @@ def claim(
     blocks: Sequence[dict[str, Any]] = (),
     user_id: str | None = None,
 ) -> Notice:
-    """Return the notice of this key, written now unless it exists; a worker is told on commit.
+    """Return the notice of this key, written now unless it exists. Somebody has to send it.
 
     It goes to the thread of `about`, or if the thread refuses it, to `user_id` (the author of
     `about` unless given) alone.
     """
-    notice, created = Notice.objects.get_or_create(
+    notice, _ = Notice.objects.get_or_create(
         key=key,
         defaults={
             "kind": kind,
@@ -67,22 +67,20 @@ def claim(
             "blocks": list(blocks),
         },
     )
-    if created:
-        transaction.on_commit(lambda: hasten(DELIVER_NOTICE, str(notice.pk)))
     return notice
 
 
-def claim_denial(about: Mention | FollowUp, verdict: Verdict) -> Notice | None:
+def claim_denial(about: Mention | FollowUp, verdict: Verdict) -> Notice:
     """Return the one denial of a message that was refused for want of credits.
 
-    A reply that does not mention the bot gets none where the thread has one since its task began:
+    A reply that does not mention the bot shares the one its thread has had since the task began:
     the conversation knows, and every further remark would repeat it.
     """
     key = f"denial:{about.pk}"
     if isinstance(about, FollowUp) and not about.addressed:
         key = f"denial:{about.workflow_id}"
-        if _thread_was_denied(about):
-            return Notice.objects.filter(key=key).first()
+        if said := _denial_of_task(about):
+            return said
     return claim(key, Notice.Kind.DENIAL, about, denial_text(verdict))
 
 
@@ -96,7 +94,7 @@ def denial_text(verdict: Verdict) -> str:
     )
 
 
-def _thread_was_denied(about: FollowUp) -> bool:
+def _denial_of_task(about: FollowUp) -> Notice | None:
     task = CodingTask.objects.filter(workflow_id=about.workflow_id)
     return Notice.objects.filter(
         kind=Notice.Kind.DENIAL,
@@ -104,10 +102,15 @@ def _thread_was_denied(about: FollowUp) -> bool:
         channel_id=about.channel_id,
         thread_ts=about.thread_ts,
         created_at__gte=Subquery(task.values("created_at")),
-    ).exists()
+    ).first()
 
 
 # --- Sending -------------------------------------------------------------------------------------
+def send_soon(notice: Notice) -> None:
+    """Have a worker send the notice once the transaction is committed."""
+    transaction.on_commit(lambda: hasten(DELIVER_NOTICE, str(notice.pk)))
+
+
 def deliver(notice: Notice) -> None:
     """Send the notice if it is due and nobody else is at it. A failure of Slack never raises.
 

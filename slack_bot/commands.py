@@ -1,0 +1,63 @@
+"""The slash command: what is left, told to whoever asks and to nobody else."""
+
+from decimal import Decimal
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, JsonResponse
+
+from projects.models import SlackWorkspace
+from quota import gate
+from quota.resources import MICRO
+from slack_bot import installations
+from slack_bot.events import Installation
+from slack_bot.payloads import form, identifier, text
+from slack_bot.signature import signed_by_slack
+from workflows import notices, wording
+
+
+@signed_by_slack
+def receive_command(_request: HttpRequest, body: bytes) -> HttpResponse:
+    """Answer `status` with the credits left and everything else with what there is to say."""
+    fields = form(body)
+    if fields.get("ssl_check"):
+        return HttpResponse()
+    words = text(fields.get("text"), 100).split()
+    if [word.lower() for word in words] != ["status"]:
+        command = text(fields.get("command"), 50)
+        return _only_to_the_asker(wording.command_help(command, bot_name=settings.BOT_NAME))
+    workspace = installations.find(
+        Installation(
+            team_id=identifier(fields.get("team_id")),
+            enterprise_id=identifier(fields.get("enterprise_id")),
+            is_org_wide=fields.get("is_enterprise_install") == "true",
+        )
+    )
+    if workspace is None:
+        return _only_to_the_asker(wording.workspace_not_connected(bot_name=settings.BOT_NAME))
+    return _only_to_the_asker(_status(workspace))
+
+
+def _status(workspace: SlackWorkspace) -> str:
+    try:
+        verdict = gate.check(workspace.project)
+    except gate.QuotaUnknown:
+        return wording.credits_unknown()
+    return wording.credits_status(
+        remaining=_credits(verdict.remaining_micro),
+        denial_text=notices.denial_text(verdict) if verdict.limited else None,
+        resets_at=verdict.resets_at,
+        bot_name=settings.BOT_NAME,
+    )
+
+
+def _credits(micro: int | None) -> str | None:
+    """Return an amount to read: two decimals at most, and nothing that is left reads as zero."""
+    if micro is None:
+        return None
+    if 0 < micro < MICRO // 100:
+        return "<0.01"
+    return f"{(Decimal(micro) / MICRO).quantize(Decimal('0.01')).normalize():,f}"
+
+
+def _only_to_the_asker(words: str) -> HttpResponse:
+    return JsonResponse({"response_type": "ephemeral", "text": words})

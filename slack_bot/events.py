@@ -1,0 +1,130 @@
+"""What an event payload says to us, if anything: a person's post, or the end of an installation.
+
+https://docs.slack.dev/apis/events-api/ describes the envelope; nothing here trusts its shape.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from slack_bot.payloads import first, identifier, mapping, moment, text, timestamp
+
+_POSTS = {"app_mention", "message"}
+_SUBTYPES = {"", "file_share", "thread_broadcast"}
+_MARKS_OF_A_BOT = ("bot_id", "bot_profile", "app_id")
+_SLACKBOT = "USLACKBOT"
+_TAG = re.compile(r"<@([A-Za-z0-9_-]{1,32})(?:\|[^>]*)?>", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """Which installation of the app a payload is for."""
+
+    team_id: str
+    enterprise_id: str
+    is_org_wide: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """What a person wrote: as `app_mention`, as `message`, or, when the bot is named, as both."""
+
+    installation: Installation
+    event_id: str
+    channel_id: str
+    ts: str
+    thread_ts: str
+    """The root of the thread; `ts` itself at top level."""
+    user_id: str
+    author_teams: frozenset[str]
+    """The author's team under each of the names Slack gives it; empty when it gives none."""
+    text: str
+    is_app_mention: bool
+    tagged: frozenset[str]
+    """The users named in the text."""
+    bot_user_id: str
+    """Ourselves, as the envelope says; empty when it does not."""
+
+    @property
+    def is_reply(self) -> bool:
+        """Whether it is in a thread, not its root."""
+        return self.thread_ts != self.ts
+
+
+@dataclass(frozen=True, slots=True)
+class Uninstalled:
+    """The app was removed, or its bot token revoked."""
+
+    installation: Installation
+    at: datetime | None
+    """When, to the second, if Slack says."""
+
+
+def read(payload: dict[str, Any]) -> Post | Uninstalled | None:
+    """Return what a payload of the Events API says; None when it is nothing to us. Never raises."""
+    event = mapping(payload.get("event"))
+    if payload.get("type") != "event_callback":
+        return None
+    kind = event.get("type")
+    if kind == "app_uninstalled" or (kind == "tokens_revoked" and _bot_token_revoked(event)):
+        return Uninstalled(_installation(payload), moment(payload.get("event_time")))
+    if isinstance(kind, str) and kind in _POSTS and _is_written_by_a_person(event):
+        return _post(payload, event)
+    return None
+
+
+def _bot_token_revoked(event: dict[str, Any]) -> bool:
+    return bool(mapping(event.get("tokens")).get("bot"))
+
+
+def _is_written_by_a_person(event: dict[str, Any]) -> bool:
+    """Tell posts from what bots write and from what merely happened to posts: edits, joins, …
+
+    An `app_mention` that an edit fired carries `edited`: the post was heard when it was written.
+    """
+    subtype = event.get("subtype") or ""
+    return (
+        isinstance(subtype, str)
+        and subtype in _SUBTYPES
+        and not event.get("edited")
+        and not any(event.get(mark) for mark in _MARKS_OF_A_BOT)
+        and event.get("user") != _SLACKBOT
+    )
+
+
+def _post(payload: dict[str, Any], event: dict[str, Any]) -> Post | None:
+    authorization = first(payload.get("authorizations"))
+    bot_user_id = identifier(authorization.get("user_id")) if authorization.get("is_bot") else ""
+    channel_id = identifier(event.get("channel"))
+    user_id = identifier(event.get("user"))
+    ts = timestamp(event.get("ts"))
+    thread_ts = timestamp(event.get("thread_ts") or ts)
+    if not (channel_id and user_id and ts and thread_ts) or user_id == bot_user_id:
+        return None
+    written = text(event.get("text"))
+    teams = (identifier(event.get(name)) for name in ("user_team", "source_team", "team"))
+    return Post(
+        installation=_installation(payload),
+        event_id=identifier(payload.get("event_id")),
+        channel_id=channel_id,
+        ts=ts,
+        thread_ts=thread_ts,
+        user_id=user_id,
+        author_teams=frozenset(filter(None, teams)),
+        text=written,
+        is_app_mention=event.get("type") == "app_mention",
+        tagged=frozenset(_TAG.findall(written)),
+        bot_user_id=bot_user_id,
+    )
+
+
+def _installation(payload: dict[str, Any]) -> Installation:
+    """Return the installation: where channels are shared, the first authorization's."""
+    authorization = first(payload.get("authorizations"))
+    source = authorization or payload
+    return Installation(
+        team_id=identifier(source.get("team_id")),
+        enterprise_id=identifier(source.get("enterprise_id")),
+        is_org_wide=source.get("is_enterprise_install") is True,
+    )

@@ -1,0 +1,92 @@
+"""The installations of the app: found for a payload, ended when Slack says so, made by OAuth."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+from django.db import transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from projects.models import Project, SlackWorkspace
+from slack_bot.events import Installation, Uninstalled
+
+log = structlog.get_logger(__name__)
+
+_SAME_TIME = timedelta(seconds=5)
+"""Slack gives whole seconds of its own clock."""
+_REDELIVERED_WITHIN = timedelta(days=1)
+"""For so long Slack delivers an event again (hourly, where that is switched on)."""
+
+
+class ServesAnotherProject(Exception):
+    """The workspace is connected to another project, and is not moved without being asked to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What Slack granted at the end of an installation."""
+
+    installation: Installation
+    name: str
+    app_id: str
+    bot_user_id: str
+    bot_token: str
+
+
+def find(installation: Installation) -> SlackWorkspace | None:
+    """Return the active workspace with its project, without its token; None when there is none."""
+    return (
+        SlackWorkspace.objects.filter(_identity(installation), is_active=True)
+        .select_related("project")
+        .defer("bot_token")
+        .first()
+    )
+
+
+def end(uninstalled: Uninstalled) -> None:
+    """Deactivate the workspace, once: Slack is not called for it from now on.
+
+    An event that Slack delivers again after the app was installed anew does nothing.
+    """
+    workspaces = SlackWorkspace.objects.filter(_identity(uninstalled.installation), is_active=True)
+    if uninstalled.at is not None:
+        workspaces = workspaces.exclude(
+            installed_at__gt=uninstalled.at + _SAME_TIME,
+            installed_at__lt=uninstalled.at + _REDELIVERED_WITHIN,
+        )
+    if workspaces.update(is_active=False, uninstalled_at=timezone.now()):
+        log.info("the app was uninstalled", team=uninstalled.installation.team_id)
+
+
+def connect(project: Project, grant: Grant) -> SlackWorkspace:
+    """Connect the workspace to the project, or renew its token if it is connected already.
+
+    Raises `ServesAnotherProject`.
+    """
+    with transaction.atomic():
+        identity = _identity(grant.installation)
+        workspace = SlackWorkspace.objects.select_for_update().filter(identity).first()
+        if workspace is None:
+            workspace = SlackWorkspace(
+                project=project,
+                team_id="" if grant.installation.is_org_wide else grant.installation.team_id,
+                enterprise_id=grant.installation.enterprise_id,
+            )
+        elif workspace.project_id != project.pk:
+            raise ServesAnotherProject(str(workspace))
+        workspace.name = grant.name
+        workspace.app_id = grant.app_id
+        workspace.bot_user_id = grant.bot_user_id
+        workspace.bot_token = grant.bot_token
+        workspace.is_active = True
+        workspace.installed_at = timezone.now()
+        workspace.uninstalled_at = None
+        workspace.save()
+    return workspace
+
+
+def _identity(installation: Installation) -> Q:
+    if installation.is_org_wide or not installation.team_id:
+        return Q(team_id="", enterprise_id=installation.enterprise_id) & ~Q(enterprise_id="")
+    return Q(team_id=installation.team_id)

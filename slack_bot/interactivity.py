@@ -1,0 +1,154 @@
+"""Clicks and searches in the repository picker.
+
+What Slack sends went through a browser: the mention and the choice are signed by us, and checked
+against who clicked, where, and what the project has.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+from django.core.signing import BadSignature
+from django.http import HttpRequest, HttpResponse, JsonResponse
+
+from coding_tasks.models import Repository
+from slack_bot import installations
+from slack_bot.events import Installation
+from slack_bot.payloads import form, identifier, mapping, parse, text, timestamp
+from slack_bot.signature import signed_by_slack
+from workflows import client, notices, picker, wording
+from workflows.mention_types import RepositoryChoice, workflow_id
+from workflows.models import Mention, Notice
+
+
+@dataclass(frozen=True, slots=True)
+class Interaction:
+    """One use of the picker."""
+
+    installation: Installation
+    user_id: str
+    channel_id: str
+    message_ts: str
+    block_id: str
+    value: str
+    """What was chosen, or typed."""
+
+
+@signed_by_slack
+def receive_interaction(_request: HttpRequest, body: bytes) -> HttpResponse:
+    """Answer options while somebody types in the picker, and pass on the choice.
+
+    503 when Temporal cannot be reached: Slack shows the user that the click did not work.
+    """
+    payload = parse(form(body).get("payload", ""))
+    interaction = read(payload)
+    if interaction is not None and payload.get("type") == "block_suggestion":
+        return JsonResponse({"options": _options(interaction)})
+    if interaction is not None and payload.get("type") == "block_actions":
+        try:
+            _choose(interaction)
+        except client.TemporalUnavailable:
+            return HttpResponse("try again", status=503, content_type="text/plain")
+    return HttpResponse()
+
+
+def read(payload: dict[str, Any]) -> Interaction | None:
+    """Return what a payload says of the picker; None when it is about something else."""
+    if payload.get("type") == "block_suggestion":
+        action, value = payload, text(payload.get("value"), 200)
+    else:
+        listed = payload.get("actions")
+        actions = [mapping(action) for action in listed] if isinstance(listed, list) else []
+        action = next((a for a in actions if a.get("action_id") == picker.ACTION_ID), {})
+        value = text(mapping(action.get("selected_option")).get("value"), 200)
+    if action.get("action_id") != picker.ACTION_ID:
+        return None
+    container = mapping(payload.get("container"))
+    return Interaction(
+        installation=installation_of(payload),
+        user_id=identifier(mapping(payload.get("user")).get("id")),
+        channel_id=identifier(container.get("channel_id")),
+        message_ts=timestamp(container.get("message_ts")),
+        block_id=text(action.get("block_id"), 255),
+        value=value,
+    )
+
+
+def installation_of(payload: dict[str, Any]) -> Installation:
+    """Return the installation that an interaction is for."""
+    team, enterprise = mapping(payload.get("team")), mapping(payload.get("enterprise"))
+    return Installation(
+        team_id=identifier(team.get("id")),
+        enterprise_id=identifier(enterprise.get("id") or team.get("enterprise_id")),
+        is_org_wide=payload.get("is_enterprise_install") in (True, "true"),
+    )
+
+
+def _mention(interaction: Interaction) -> Mention | None:
+    """Return the mention whose picker was used; None when it was none of this workspace's."""
+    workspace = installations.find(interaction.installation)
+    if workspace is None:
+        return None
+    mentions = Mention.objects.filter(workspace=workspace).select_related("workspace__project")
+    try:
+        return mentions.filter(pk=picker.mention_of(interaction.block_id)).first()
+    except (BadSignature, ValueError):
+        # The message is Slack's word, so the thread can still be told.
+        return mentions.filter(
+            notices__kind=Notice.Kind.PICKER,
+            notices__channel_id=interaction.channel_id,
+            notices__message_ts=interaction.message_ts,
+        ).first()
+
+
+def _options(interaction: Interaction) -> list[dict[str, Any]]:
+    mention = _mention(interaction)
+    if mention is None or mention.user_id != interaction.user_id:
+        return []
+    project_id = mention.workspace.project_id
+    return picker.options(project_id, mention.pk, interaction.value)
+
+
+def _choose(interaction: Interaction) -> None:
+    """Tell the workflow what its mention's author chose; everyone else is told why not, once."""
+    mention = _mention(interaction)
+    if mention is None:
+        return
+    if mention.user_id != interaction.user_id:
+        words = wording.picker_not_yours(interaction.user_id, owner_id=mention.user_id)
+        _refuse(mention, f"not-yours:{interaction.user_id}", words, interaction.user_id)
+        return
+    repository_id = _offered(mention, interaction)
+    if repository_id is None:
+        _refuse(mention, "invalid", wording.picker_invalid(mention.user_id))
+        return
+    try:
+        client.signal_repository_choice(
+            workflow_id(mention.team_id, mention.channel_id, mention.ts),
+            RepositoryChoice(repository_id),
+        )
+    except client.WorkflowEnded:
+        expired = wording.picker_expired(mention.user_id, bot_name=settings.BOT_NAME)
+        _refuse(mention, "expired", expired)
+
+
+def _offered(mention: Mention, interaction: Interaction) -> int | None:
+    """Return the repository chosen if this picker could offer it."""
+    try:
+        picker.mention_of(interaction.block_id)
+        choice = picker.read(interaction.value)
+    except (BadSignature, ValueError):
+        return None
+    if choice.mention_id != mention.pk:
+        return None
+    found = Repository.objects.filter(
+        pk=choice.repository_id, project_id=mention.workspace.project_id
+    )
+    return choice.repository_id if found.exists() else None
+
+
+def _refuse(mention: Mention, why: str, words: str, user_id: str | None = None) -> None:
+    key = f"picker-{why}:{mention.pk}"
+    notices.send_soon(
+        notices.claim(key, Notice.Kind.PICKER_REFUSAL, mention, words, user_id=user_id)
+    )

@@ -1,0 +1,25 @@
+"""The webhook of the Events API. Slack gives it three seconds; it calls Slack for nothing."""
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+
+from slack_bot import events, inbox, installations, payloads
+from slack_bot.signature import signed_by_slack
+
+
+@signed_by_slack
+def receive_event(_request: HttpRequest, body: bytes) -> HttpResponse:
+    """Answer 200 to whatever Slack signed, after keeping what matters of it.
+
+    Failures answered to junk would count towards Slack's disabling the app everywhere.
+    """
+    payload = payloads.parse(body)
+    if payload.get("type") == "url_verification":
+        return JsonResponse({"challenge": payloads.text(payload.get("challenge"))})
+    match events.read(payload):
+        case events.Post() as post:
+            inbox.receive(post)
+        case events.Uninstalled() as uninstalled:
+            installations.end(uninstalled)
+        case None:
+            pass
+    return HttpResponse()
