@@ -2,18 +2,30 @@
 
 import uuid
 
+from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models import Q
 
+from coding_tasks.clone_urls import validate_clone_url
 from projects.models import Project, SlackWorkspace
+
+validate_full_name = RegexValidator(
+    r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9_.][\w.-]*$", "Write the repository as owner/name."
+)
 
 
 class Repository(models.Model):
     """A git repository that a project's coding tasks may work on."""
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="repositories")
-    full_name = models.CharField(max_length=200, help_text="As people say it: owner/name.")
-    clone_url = models.CharField(max_length=500)
+    full_name = models.CharField(
+        max_length=200, validators=[validate_full_name], help_text="As people say it: owner/name."
+    )
+    clone_url = models.CharField(
+        max_length=500,
+        validators=[validate_clone_url],
+        help_text="Where git fetches it from, without a credential in it.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -87,6 +99,7 @@ class TaskRun(models.Model):
     class State(models.TextChoices):
         QUEUED = "queued"
         RUNNING = "running"
+        PAUSED = "paused", "paused: out of credits"
         SUCCEEDED = "succeeded"
         FAILED = "failed"
 

@@ -24,6 +24,7 @@ from temporalio.runtime import Runtime, TelemetryConfig
 from temporalio.service import RetryConfig, RPCError, RPCStatusCode
 
 from coding_tasks import threads
+from workflows.mention import MentionWorkflow
 from workflows.mention_types import (
     FollowUpReceived,
     MentionInput,
@@ -115,14 +116,12 @@ def start_mention(mention: Mention) -> None:
     `TemporalUnavailable`; the row then stays `received`, for the sweep.
     """
     identifier = workflow_id(mention.team_id, mention.channel_id, mention.ts)
-    request = MentionInput(
-        mention_id=str(mention.pk), idle=timedelta(minutes=settings.TASK_IDLE_MINUTES)
-    )
+    request = MentionInput(mention_id=str(mention.pk), idle_seconds=60 * settings.TASK_IDLE_MINUTES)
     connection = _connected()
     try:
         connection.call(
             connection.client.start_workflow(
-                "MentionWorkflow",
+                MentionWorkflow.run,
                 request,
                 id=identifier,
                 task_queue=settings.TEMPORAL_TASK_QUEUE,

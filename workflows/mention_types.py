@@ -5,10 +5,28 @@ can be erased; a history can not.
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
+from enum import StrEnum
 
 WORKFLOW_ID = "mention-{team}-{channel}-{ts}"
 GATE_PATCH = "posthog-code-slack-billing-gate"
+OUT_OF_CREDITS = "out of credits"
+TIMED_OUT = "timed out"
+
+
+class Ending(StrEnum):
+    """How a mention may end; the same words as the states of its row."""
+
+    REFUSED = "refused"
+    FORWARDED = "forwarded"
+    ANSWERED = "answered"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class MentionRef:
+    """Names a mention's row."""
+
+    mention_id: str
 
 
 @dataclass(frozen=True)
@@ -24,23 +42,26 @@ class MentionInput:
     """One mention to handle, with the times its workflow waits."""
 
     mention_id: str
-    idle: timedelta = timedelta(minutes=60)
+    idle_seconds: float = 3600
     """How long a thread may be silent before its task is finished."""
-    picker: timedelta = timedelta(hours=1)
+    picker_seconds: float = 3600
     """How long the repository picker waits for a choice."""
-    pause: timedelta = timedelta(days=7)
+    pause_seconds: float = 7 * 24 * 3600
     """How long a run that was out of credits waits for a top-up."""
-    recheck: timedelta = timedelta(minutes=1)
+    recheck_seconds: float = 60
     """How long a paused run waits before it first asks again whether there are credits."""
+    attempts: int = 6
+    """How often the agent tries in all, when the provider or the repository gives no answer."""
     conversation: Conversation | None = None
     """Set when the workflow continues as new in the middle of a conversation."""
 
 
 @dataclass(frozen=True)
 class MentionOutcome:
-    """How a mention ended: a final state of the mention's row."""
+    """How a mention ended, and why in words."""
 
-    state: str
+    ending: Ending
+    reason: str = ""
 
 
 @dataclass(frozen=True)

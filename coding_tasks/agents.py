@@ -1,0 +1,43 @@
+"""Who does the work: the interface that every coding agent has."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from coding_tasks.sandbox import Checkout
+
+
+@dataclass(frozen=True)
+class ModelAccess:
+    """One gateway product and the token to call it with, which no representation shows."""
+
+    base_url: str
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """An earlier request of the task and the answer it got."""
+
+    request: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One turn of a task: what is asked about which repository, and what was said before."""
+
+    repository: str
+    request: str
+    earlier: tuple[Exchange, ...] = ()
+
+
+class Agent(Protocol):
+    """Does one turn of a coding task."""
+
+    def work(self, assignment: Assignment, checkout: Checkout, access: ModelAccess) -> str:
+        """Return the answer for the thread, as plain text.
+
+        Raises `OutOfCredits` and `RunFailure`; keeps nothing between calls, for a call may be
+        repeated on another machine.
+        """
+        ...

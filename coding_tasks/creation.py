@@ -1,0 +1,88 @@
+"""Starting a task in a thread, once the credits allow it: nothing is made for a refused request."""
+
+from dataclasses import dataclass
+
+from django.db import IntegrityError, transaction
+
+from coding_tasks.models import CodingTask, Repository, TaskRun
+from coding_tasks.threads import lock_active_task
+from projects.models import SlackWorkspace
+from quota import gate
+from quota.gate import Verdict
+
+_LONGEST_TITLE = 200
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asked for, where, and about which repository."""
+
+    workspace: SlackWorkspace
+    channel_id: str
+    thread_ts: str
+    message_ts: str
+    user_id: str
+    text: str
+
+
+class Refused(Exception):
+    """The project has no credits to start with."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.reason)
+        self.verdict = verdict
+
+
+class ThreadTaken(Exception):
+    """The thread has an active task already: the request belongs to it."""
+
+
+def create_task(request: Request, repository: Repository, workflow_id: str) -> TaskRun:
+    """Return the first run of the workflow's task, made now or by an earlier attempt.
+
+    Raises `Refused`, `ThreadTaken`, and `quota.gate.QuotaUnknown` when nobody can tell whether
+    there are credits. The task is in its thread before anything is run.
+    """
+    made = TaskRun.objects.filter(task__workflow_id=workflow_id, message_ts=request.message_ts)
+    if run := made.first():
+        return run
+    require_credits(request.workspace)
+    try:
+        with transaction.atomic():
+            task = CodingTask.objects.create(
+                project=request.workspace.project,
+                repository=repository,
+                workspace=request.workspace,
+                channel_id=request.channel_id,
+                thread_ts=request.thread_ts,
+                owner_slack_user_id=request.user_id,
+                title=_title(request.text),
+                workflow_id=workflow_id,
+            )
+            return add_run(task, request.message_ts, request.text)
+    except IntegrityError:
+        with transaction.atomic():
+            taken = lock_active_task(request.workspace, request.channel_id, request.thread_ts)
+        if taken is None or taken.workflow_id == workflow_id:
+            raise
+        raise ThreadTaken from None
+
+
+def add_run(task: CodingTask, message_ts: str, text: str) -> TaskRun:
+    """Return the task's one run for a message."""
+    run, _ = TaskRun.objects.get_or_create(
+        task=task, message_ts=message_ts, defaults={"request": text}
+    )
+    return run
+
+
+def require_credits(workspace: SlackWorkspace) -> None:
+    """Raise `Refused` unless the workspace's project may start work."""
+    verdict = gate.check(workspace.project, to_start=True)
+    if verdict.limited:
+        raise Refused(verdict)
+
+
+def _title(text: str) -> str:
+    first = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return first[:_LONGEST_TITLE] or "(no text)"

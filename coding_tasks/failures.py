@@ -1,0 +1,27 @@
+"""What can end a run of a task without an answer. `permanent` says whether another try may help."""
+
+from datetime import datetime
+
+
+class RunFailure(Exception):
+    """Why a run has no answer."""
+
+    def __init__(self, message: str, *, permanent: bool = False) -> None:
+        super().__init__(message)
+        self.permanent = permanent
+
+
+class CheckoutFailed(RunFailure):
+    """The repository could not be fetched."""
+
+
+class ModelFailed(RunFailure):
+    """The gateway or the provider behind it gave no answer, or one that is an error."""
+
+
+class OutOfCredits(Exception):
+    """The gateway refused a call: the team's credits are used up (429 `billable_credits`)."""
+
+    def __init__(self, resets_at: datetime | None = None) -> None:
+        super().__init__("the gateway refused the call: the credits are used up")
+        self.resets_at = resets_at

@@ -1,0 +1,76 @@
+"""Asking a model through the LLM gateway, once. Temporal owns every retry."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import anthropic
+from anthropic.types import MessageParam
+
+from coding_tasks.agents import ModelAccess
+from coding_tasks.failures import ModelFailed, OutOfCredits
+
+_CONNECT_TIMEOUT = 5.0
+# Statuses of the gateway and of providers after which the same call may succeed. 401 is one: a
+# token may have been revoked by an earlier attempt at the same run that was believed dead.
+_PASSING = frozenset({401, 408, 409, 429})
+
+
+@dataclass(frozen=True)
+class Question:
+    """One call of a model. `timeout` is in seconds and bounds the wait for the whole answer."""
+
+    model: str
+    system: str
+    messages: Sequence[MessageParam]
+    max_tokens: int
+    timeout: float
+
+
+def ask(access: ModelAccess, question: Question) -> str:
+    """Return the text of the model's answer.
+
+    Raises `OutOfCredits` when the gateway refused for want of credits, and `ModelFailed`.
+    """
+    client = anthropic.Anthropic(
+        base_url=access.base_url,
+        auth_token=access.token,
+        max_retries=0,
+        timeout=anthropic.Timeout(question.timeout, connect=_CONNECT_TIMEOUT),
+    )
+    with client:
+        try:
+            message = client.messages.create(
+                model=question.model,
+                system=question.system,
+                messages=question.messages,
+                max_tokens=question.max_tokens,
+            )
+        except anthropic.APIStatusError as error:
+            raise _failure(error) from error
+        except anthropic.APIError as error:  # no connection, no answer in time, or not the API's
+            raise ModelFailed(f"the gateway gave no answer: {type(error).__name__}") from error
+    return "".join(block.text for block in message.content if block.type == "text")
+
+
+def _failure(error: anthropic.APIStatusError) -> Exception:
+    details = _details(error.body)
+    if error.status_code == 429 and details.get("reason") == "billable_credits":
+        return OutOfCredits(_time(details.get("resets_at")))
+    kind = str(details.get("type") or "no reason given")[:100]
+    permanent = error.status_code < 500 and error.status_code not in _PASSING
+    return ModelFailed(f"the gateway answered {error.status_code}: {kind}", permanent=permanent)
+
+
+def _details(body: object) -> dict[str, Any]:
+    """Return the error of an Anthropic error body: `{"type": "error", "error": {…}}`."""
+    details = body.get("error") if isinstance(body, dict) else None
+    return details if isinstance(details, dict) else {}
+
+
+def _time(value: object) -> datetime | None:
+    try:
+        return datetime.fromisoformat(str(value)) if value else None
+    except ValueError:
+        return None

@@ -1,0 +1,288 @@
+"""The work: making the task, forwarding follow-ups to it, running the agent, and the task's end."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import structlog
+from django.conf import settings
+from django.db import transaction
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from coding_tasks import creation, runs, threads
+from coding_tasks.agents import Agent
+from coding_tasks.creation import Refused, Request, ThreadTaken
+from coding_tasks.failures import CheckoutFailed, ModelFailed, OutOfCredits, RunFailure
+from coding_tasks.models import CodingTask, Repository, TaskRun
+from coding_tasks.sandbox import Sandbox
+from workflows import denials, notices, wording
+from workflows.activities import rows
+from workflows.mention_types import OUT_OF_CREDITS, TIMED_OUT
+from workflows.models import FollowUp, Mention, Notice
+from workflows.requests import request_text
+from workflows.slack import client_for, failure_of
+
+log = structlog.get_logger(__name__)
+
+REACTION = "eyes"
+
+
+@dataclass(frozen=True)
+class NewTask:
+    """A task to make. `gone` names a workflow that held the thread's task and no longer runs."""
+
+    mention_id: str
+    repository_id: int
+    gone: str = ""
+
+
+@dataclass(frozen=True)
+class TaskAnswer:
+    """The task and its first run; or the notice of a refusal; or the task that has the thread."""
+
+    task_id: str = ""
+    run_id: str = ""
+    notice_id: str | None = None
+    reason: str = ""
+    holder: str = ""
+    """Workflow of the task that has the thread: the mention was recorded as its follow-up."""
+    follow_up_id: str = ""
+
+
+@dataclass(frozen=True)
+class ForwardedMessage:
+    """A follow-up to hand to a task."""
+
+    task_id: str
+    follow_up_id: str
+
+
+@dataclass(frozen=True)
+class ForwardAnswer:
+    """The run that answers the follow-up; or the denial of it; or neither, if it was refused."""
+
+    run_id: str = ""
+    notice_id: str | None = None
+
+
+@dataclass(frozen=True)
+class RunRef:
+    """A run to perform."""
+
+    run_id: str
+
+
+@dataclass(frozen=True)
+class RunAnswer:
+    """The notice to deliver: the answer, or the denial of a run that is now paused."""
+
+    notice_id: str
+    answered: bool
+
+
+@dataclass(frozen=True)
+class FailedRun:
+    """A run that nothing more is tried for, and the type of its failure."""
+
+    run_id: str
+    failure: str
+
+
+@dataclass(frozen=True)
+class FailureAnswer:
+    """The notice that says so in the thread; none where a denial has said it."""
+
+    notice_id: str | None
+
+
+@dataclass(frozen=True)
+class TaskEnd:
+    """A task to close, and the state to close it in."""
+
+    task_id: str
+    state: str
+
+
+@dataclass(frozen=True)
+class TaskEnded:
+    """The follow-ups that still wait: if there are any, the task is not closed."""
+
+    waiting: tuple[str, ...] = ()
+
+
+class CodingActivities:
+    """What is done with coding tasks, by the agent and in the sandbox that the worker was given."""
+
+    def __init__(self, agent: Agent, sandbox: Sandbox) -> None:
+        self._agent = agent
+        self._sandbox = sandbox
+
+    @activity.defn
+    def create_task(self, new: NewTask) -> TaskAnswer:
+        """Make the task if there are credits for it, then show in Slack that work begins.
+
+        A thread that has a task already gets the mention as a follow-up of that task.
+        """
+        mention = rows.mention(new.mention_id)
+        repository = Repository.objects.get(pk=new.repository_id, project=mention.workspace.project)
+        if new.gone:
+            threads.abandon(new.gone)
+        request = Request(
+            workspace=mention.workspace,
+            channel_id=mention.channel_id,
+            thread_ts=mention.thread_ts,
+            message_ts=mention.ts,
+            user_id=mention.user_id,
+            text=request_text(mention),
+        )
+        try:
+            run = creation.create_task(request, repository, activity.info().workflow_id or "")
+        except Refused as refused:
+            denial = notices.claim_denial(mention, refused.verdict)
+            reason = f"out of credits: {refused.verdict.reason}"
+            return TaskAnswer(notice_id=str(denial.pk) if denial else None, reason=reason)
+        except ThreadTaken:
+            return _join(mention)
+        _announce(mention, run.task)
+        return TaskAnswer(task_id=str(run.task_id), run_id=str(run.pk))
+
+    @activity.defn
+    def forward_follow_up(self, message: ForwardedMessage) -> ForwardAnswer:
+        """Make a run of a follow-up if there are credits for it; if not, it counts as handled."""
+        follow_up = rows.follow_up(message.follow_up_id)
+        task = CodingTask.objects.get(pk=message.task_id)
+        if follow_up.state == FollowUp.State.REFUSED:
+            return ForwardAnswer()
+        if follow_up.state != FollowUp.State.HANDLED:
+            try:
+                creation.require_credits(follow_up.workspace)
+            except Refused as refused:
+                return _refuse(follow_up, refused)
+        with transaction.atomic():
+            run = creation.add_run(task, follow_up.ts, request_text(follow_up))
+            FollowUp.objects.filter(pk=follow_up.pk).update(state=FollowUp.State.HANDLED)
+        return ForwardAnswer(run_id=str(run.pk))
+
+    @activity.defn
+    def run_agent(self, ref: RunRef) -> RunAnswer:
+        """Have the agent do a run and claim its answer, or the denial if the credits ended.
+
+        Fails, for good or for now as the cause says, when there is no answer to be had.
+        """
+        run = rows.run(ref.run_id)
+        about = rows.message_of(run)
+        try:
+            run = runs.perform(run, self._sandbox, self._agent)
+        except OutOfCredits as refusal:
+            denial = denials.claim(about, refusal, half_way=True)
+            return RunAnswer(str(denial.pk), answered=False)
+        except RunFailure as failure:
+            log.warning("a run failed", run=ref.run_id, error=str(failure))
+            raise ApplicationError(
+                str(failure), type=type(failure).__name__, non_retryable=failure.permanent
+            ) from failure
+        text = wording.answer(run.answer)
+        answer = notices.claim(f"answer:{run.pk}", Notice.Kind.ANSWER, about, text)
+        return RunAnswer(str(answer.pk), answered=True)
+
+    @activity.defn
+    def fail_run(self, failed: FailedRun) -> FailureAnswer:
+        """Record that a run has no answer, and claim the message that says why."""
+        run = rows.run(failed.run_id)
+        about = rows.message_of(run)
+        runs.fail(run, failed.failure)
+        if failed.failure == OUT_OF_CREDITS:
+            return FailureAnswer(None)
+        text = _sentence(failed.failure, run, about)
+        notice = notices.claim(f"failed:{run.pk}", Notice.Kind.FAILURE, about, text)
+        return FailureAnswer(str(notice.pk))
+
+    @activity.defn
+    def end_task(self, end: TaskEnd) -> TaskEnded:
+        """Close the task, unless a message for it was recorded in the last moment."""
+        with transaction.atomic():
+            task = CodingTask.objects.select_for_update().get(pk=end.task_id)
+            waiting = FollowUp.objects.filter(
+                workflow_id=task.workflow_id,
+                state__in=[FollowUp.State.RECEIVED, FollowUp.State.SIGNALLED],
+            ).order_by("ts")
+            ids = tuple(str(pk) for pk in waiting.values_list("pk", flat=True))
+            if not ids:
+                runs.finish_task(task, end.state)
+        return TaskEnded(ids)
+
+
+def _join(mention: Mention) -> TaskAnswer:
+    """Record the mention as a follow-up of the task that has its thread; the owner's only."""
+    with transaction.atomic():
+        task = threads.lock_active_task(mention.workspace, mention.channel_id, mention.thread_ts)
+        if task is None:
+            raise ApplicationError("the thread became free just now", type="ThreadChanged")
+        if task.owner_slack_user_id != mention.user_id:
+            notice = notices.claim(
+                f"not-your-task:{task.pk}:{mention.user_id}",
+                Notice.Kind.NOT_YOUR_TASK,
+                mention,
+                wording.not_your_task(
+                    mention.user_id,
+                    owner_id=task.owner_slack_user_id,
+                    bot_name=settings.BOT_NAME,
+                ),
+            )
+            return TaskAnswer(notice_id=str(notice.pk), reason="another user's task")
+        follow_up, _ = FollowUp.objects.get_or_create(
+            workspace=mention.workspace,
+            channel_id=mention.channel_id,
+            ts=mention.ts,
+            defaults={
+                "thread_ts": mention.thread_ts,
+                "user_id": mention.user_id,
+                "text": mention.text,
+                "addressed": True,
+                "workflow_id": task.workflow_id,
+            },
+        )
+    return TaskAnswer(holder=task.workflow_id, follow_up_id=str(follow_up.pk))
+
+
+def _refuse(follow_up: FollowUp, refused: Refused) -> ForwardAnswer:
+    with transaction.atomic():
+        FollowUp.objects.filter(pk=follow_up.pk).update(state=FollowUp.State.REFUSED)
+        denial = notices.claim_denial(follow_up, refused.verdict)
+    return ForwardAnswer(notice_id=str(denial.pk) if denial else None)
+
+
+def _announce(mention: Mention, task: CodingTask) -> None:
+    """React to the mention and keep a link to it."""
+    with _embellishment():
+        client_for(mention.workspace).reactions_add(
+            channel=mention.channel_id, timestamp=mention.ts, name=REACTION
+        )
+    with _embellishment():
+        link = client_for(mention.workspace).chat_getPermalink(
+            channel=mention.channel_id, message_ts=mention.ts
+        )
+        CodingTask.objects.filter(pk=task.pk).update(permalink=str(link["permalink"])[:500])
+
+
+@contextmanager
+def _embellishment() -> Iterator[None]:
+    """Go on if Slack fails here: the work does not depend on it."""
+    try:
+        yield
+    except Exception as error:
+        failure = failure_of(error)
+        if failure is None:
+            raise
+        log.info("slack refused an embellishment", error=failure.error)
+
+
+def _sentence(failure: str, run: TaskRun, about: Mention | FollowUp) -> str:
+    if failure == ModelFailed.__name__:
+        return wording.provider_unavailable()
+    if failure == CheckoutFailed.__name__:
+        return wording.repository_unavailable(run.task.repository.full_name)
+    if failure == TIMED_OUT:
+        return wording.took_too_long()
+    return wording.failed(about.user_id)

@@ -1,0 +1,52 @@
+"""May they? The gate as the workflow asks it: quick reads, repeated until somebody can answer."""
+
+from dataclasses import dataclass
+
+from temporalio import activity
+
+from quota import gate
+from workflows import notices
+from workflows.activities import rows
+from workflows.mention_types import MentionRef
+
+
+@dataclass(frozen=True)
+class GateAnswer:
+    """Whether a mention may go on; if not, the denial that is owed for it."""
+
+    denial_id: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class PausedRun:
+    """A run that waits for credits."""
+
+    run_id: str
+
+
+@dataclass(frozen=True)
+class CreditCheck:
+    """Whether there are credits to go on with."""
+
+    available: bool
+
+
+class QuotaActivities:
+    """Questions to the gate. `QuotaUnknown` and a database that is down are failures to retry."""
+
+    @activity.defn
+    def check_quota(self, about: MentionRef) -> GateAnswer:
+        """Check a mention before anything else is done for it, and claim its denial if refused."""
+        mention = rows.mention(about.mention_id)
+        verdict = gate.check(mention.workspace.project, to_start=True)
+        if not verdict.limited:
+            return GateAnswer()
+        denial = notices.claim_denial(mention, verdict)
+        return GateAnswer(str(denial.pk) if denial else None, verdict.reason or verdict.state)
+
+    @activity.defn
+    def check_credits(self, paused: PausedRun) -> CreditCheck:
+        """Tell whether a paused run may go on. Says nothing to anybody."""
+        project = rows.run(paused.run_id).task.project
+        return CreditCheck(available=not gate.check(project, to_start=True).limited)

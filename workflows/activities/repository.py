@@ -1,0 +1,129 @@
+"""Which repository is a mention about? The only, the named, the channel's, the likely one."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from django.conf import settings
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from coding_tasks.failures import ModelFailed, OutOfCredits
+from coding_tasks.models import ChannelDefault, Repository
+from projects.models import Project
+from workflows import denials, notices, picker, wording
+from workflows.activities import rows
+from workflows.mention_types import MentionRef
+from workflows.models import Mention, Notice
+from workflows.requests import request_text
+
+
+@dataclass(frozen=True)
+class RepositoryAnswer:
+    """The repository, or the notice that ends the mention, or neither: ask further."""
+
+    repository_id: int | None = None
+    notice_id: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class PickerNotice:
+    """The message that offers the picker, or that closes it."""
+
+    notice_id: str
+
+
+class Classifier(Protocol):
+    """Guesses which repository a request is about."""
+
+    def choose(self, project: Project, request: str, names: Sequence[str]) -> str | None:
+        """Return one of the names, or None when the request does not tell.
+
+        Raises `OutOfCredits` and `ModelFailed`.
+        """
+        ...
+
+
+class RepositoryActivities:
+    """The ways to a repository, the cheap and certain ones first."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self._classifier = classifier
+
+    @activity.defn
+    def choose_repository(self, about: MentionRef) -> RepositoryAnswer:
+        """Take the project's only repository, the one the text names, or the channel's default."""
+        mention = rows.mention(about.mention_id)
+        repositories = _repositories(mention)
+        if not repositories:
+            text = wording.no_repositories(mention.user_id, bot_name=settings.BOT_NAME)
+            notice = notices.claim(
+                f"no-repositories:{mention.pk}", Notice.Kind.FAILURE, mention, text
+            )
+            return RepositoryAnswer(notice_id=str(notice.pk), reason="no repository")
+        if len(repositories) == 1:
+            return RepositoryAnswer(repositories[0].pk)
+        named = [found for found in repositories if _is_named(found.full_name, mention.text)]
+        if len(named) == 1:
+            return RepositoryAnswer(named[0].pk)
+        default = ChannelDefault.objects.filter(
+            workspace=mention.workspace,
+            channel_id=mention.channel_id,
+            repository__project=mention.workspace.project,
+        ).first()
+        return RepositoryAnswer(default.repository_id if default and not named else None)
+
+    @activity.defn
+    def classify_repository(self, about: MentionRef) -> RepositoryAnswer:
+        """Ask a small model. Refused for want of credits, claim the denial.
+
+        Fails, for good or for now as the refusal says, when there is no answer to be had.
+        """
+        mention = rows.mention(about.mention_id)
+        repositories = {found.full_name: found for found in _repositories(mention)}
+        try:
+            name = self._classifier.choose(
+                mention.workspace.project, request_text(mention), list(repositories)
+            )
+        except OutOfCredits as refusal:
+            denial = denials.claim(mention, refusal)
+            return RepositoryAnswer(notice_id=str(denial.pk), reason="out of credits: classifier")
+        except ModelFailed as error:
+            raise ApplicationError(
+                str(error), type="ModelFailed", non_retryable=error.permanent
+            ) from error
+        return RepositoryAnswer(repositories[name].pk if name else None)
+
+    @activity.defn
+    def offer_repositories(self, about: MentionRef) -> PickerNotice:
+        """Claim the message with the picker."""
+        mention = rows.mention(about.mention_id)
+        notice = notices.claim(
+            f"picker:{mention.pk}",
+            Notice.Kind.PICKER,
+            mention,
+            wording.picker_question(mention.user_id),
+            blocks=picker.blocks(mention.pk, mention.user_id),
+        )
+        return PickerNotice(str(notice.pk))
+
+    @activity.defn
+    def close_picker(self, about: MentionRef) -> PickerNotice:
+        """Claim the message that nobody chose in time."""
+        mention = rows.mention(about.mention_id)
+        text = wording.picker_expired(mention.user_id, bot_name=settings.BOT_NAME)
+        key = f"picker-expired:{mention.pk}"
+        notice = notices.claim(key, Notice.Kind.FAILURE, mention, text)
+        return PickerNotice(str(notice.pk))
+
+
+def _repositories(mention: Mention) -> list[Repository]:
+    return list(Repository.objects.filter(project=mention.workspace.project).order_by("full_name"))
+
+
+def _is_named(full_name: str, text: str) -> bool:
+    """Tell whether the text names the repository, as such or in an address of it."""
+    name = re.escape(full_name)
+    return bool(re.search(rf"(?<![\w.-]){name}(?:\.git)?(?![\w-]|\.\w)", text, re.IGNORECASE))

@@ -1,0 +1,31 @@
+"""Loading what an activity is about, with all that it needs, by the ids that workflows carry."""
+
+from coding_tasks.models import TaskRun
+from workflows.models import FollowUp, Mention
+
+
+def mention(mention_id: str) -> Mention:
+    """Return the mention with its workspace and project; raises `Mention.DoesNotExist`."""
+    return Mention.objects.select_related("workspace__project__organization").get(pk=mention_id)
+
+
+def follow_up(follow_up_id: str) -> FollowUp:
+    """Return the follow-up with its workspace and project; raises `FollowUp.DoesNotExist`."""
+    return FollowUp.objects.select_related("workspace__project__organization").get(pk=follow_up_id)
+
+
+def run(run_id: str) -> TaskRun:
+    """Return the run with its task, repository and project; raises `TaskRun.DoesNotExist`."""
+    return TaskRun.objects.select_related(
+        "task__repository", "task__workspace", "task__project__organization"
+    ).get(pk=run_id)
+
+
+def message_of(run: TaskRun) -> Mention | FollowUp:
+    """Return the message that a run answers: the follow-up it was recorded as, or the mention."""
+    where = {
+        "workspace": run.task.workspace_id,
+        "channel_id": run.task.channel_id,
+        "ts": run.message_ts,
+    }
+    return FollowUp.objects.filter(**where).first() or Mention.objects.get(**where)

@@ -1,0 +1,138 @@
+"""What the workflow does in the thread and with the mention's row: access, notices, the end."""
+
+from dataclasses import dataclass
+
+from django.utils import timezone
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from coding_tasks import threads
+from workflows import access, notices, wording
+from workflows.activities import rows
+from workflows.mention_types import MentionRef
+from workflows.models import FollowUp, Mention, Notice
+from workflows.slack import Failure, Meaning, failure_of
+
+
+@dataclass(frozen=True)
+class AccessAnswer:
+    """Whether the author may use the bot; if not, the notice that says so."""
+
+    notice_id: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class NoticeRef:
+    """A notice to deliver."""
+
+    notice_id: str
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """Whether the notice is in the thread; if not, nobody will try again."""
+
+    sent: bool
+
+
+@dataclass(frozen=True)
+class Closing:
+    """How a mention ends."""
+
+    mention_id: str
+    state: str
+    outcome: str
+
+
+@dataclass(frozen=True)
+class Closed:
+    """Whether this call ended the mention, or an earlier one had."""
+
+    now: bool
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """The notice that tells the thread that something went wrong."""
+
+    notice_id: str
+
+
+class ThreadActivities:
+    """The conversation with the thread. None of the calls to Slack is repeated here."""
+
+    @activity.defn
+    def check_access(self, about: MentionRef) -> AccessAnswer:
+        """Ask Slack who the author is; claim the refusal of somebody who may not use the bot."""
+        mention = rows.mention(about.mention_id)
+        try:
+            answer = access.check(mention.workspace, mention.user_id)
+        except Exception as error:
+            failure = failure_of(error)
+            if failure is None:
+                raise
+            if failure.error not in _NOBODY:
+                raise _to_temporal(failure) from error
+            answer = access.Access.OUTSIDER
+        if answer is access.Access.GRANTED:
+            return AccessAnswer()
+        notice = notices.claim(
+            f"no-access:{mention.pk}",
+            Notice.Kind.NO_ACCESS,
+            mention,
+            access.refusal_text(mention.workspace, answer, mention.user_id),
+        )
+        return AccessAnswer(str(notice.pk), f"no access: {answer.value}")
+
+    @activity.defn
+    def deliver_notice(self, owed: NoticeRef) -> Delivered:
+        """Send a notice, or wait for whoever is sending it; fails while it is still owed."""
+        notice = Notice.objects.get(pk=owed.notice_id)
+        notices.deliver(notice)
+        notice.refresh_from_db(fields=["state", "error"])
+        if notice.state in (Notice.State.PENDING, Notice.State.SENDING):
+            raise ApplicationError(f"still to send: {notice.error}", type="StillOwed")
+        return Delivered(sent=notice.state == Notice.State.SENT)
+
+    @activity.defn
+    def close_mention(self, closing: Closing) -> Closed:
+        """Write how the mention ended, unless that is written already."""
+        return Closed(_close(closing.mention_id, closing.state, closing.outcome))
+
+    @activity.defn
+    def break_down(self, closing: Closing) -> Breakdown:
+        """End a mention and its task after a failure that nothing else handles, and say so."""
+        mention = rows.mention(closing.mention_id)
+        _close(closing.mention_id, closing.state, closing.outcome)
+        workflow_id = activity.info().workflow_id or ""
+        threads.abandon(workflow_id)
+        waiting = [FollowUp.State.RECEIVED, FollowUp.State.SIGNALLED]
+        FollowUp.objects.filter(workflow_id=workflow_id, state__in=waiting).update(
+            state=FollowUp.State.DROPPED
+        )
+        text = wording.failed(mention.user_id)
+        notice = notices.claim(f"failed:{mention.pk}", Notice.Kind.FAILURE, mention, text)
+        return Breakdown(str(notice.pk))
+
+
+# https://docs.slack.dev/reference/methods/users.info/#errors
+_NOBODY = {"user_not_found", "user_not_visible"}
+
+
+def _to_temporal(failure: Failure) -> ApplicationError:
+    permanent = failure.meaning in (Meaning.REFUSED, Meaning.DISCONNECTED)
+    return ApplicationError(
+        f"Slack refused: {failure.error}",
+        type="SlackRefused" if permanent else "SlackUnavailable",
+        non_retryable=permanent,
+    )
+
+
+def _close(mention_id: str, state: str, outcome: str) -> bool:
+    still_open = [Mention.State.RECEIVED, Mention.State.STARTED]
+    return bool(
+        Mention.objects.filter(pk=mention_id, state__in=still_open).update(
+            state=state, outcome=outcome[:200], finished_at=timezone.now()
+        )
+    )

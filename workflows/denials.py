@@ -1,0 +1,30 @@
+"""The denial for a run that passed every gate of ours and was then refused by the gateway."""
+
+from django.conf import settings
+
+from coding_tasks.failures import OutOfCredits
+from quota import gate
+from quota.account_state import INSUFFICIENT_REMAINING
+from workflows import notices, wording
+from workflows.models import FollowUp, Mention, Notice
+
+
+def claim(about: Mention | FollowUp, refusal: OutOfCredits, *, half_way: bool = False) -> Notice:
+    """Return the one denial of a message; `half_way` says that work had begun.
+
+    The reason is what our own gate says now. Where that still lets work start, what is left was
+    too little for the call.
+    """
+    verdict = gate.check(about.workspace.project, to_start=True)
+    if verdict.limited:
+        text = notices.denial_text(verdict)
+    else:
+        text = wording.denial(
+            INSUFFICIENT_REMAINING,
+            refusal.resets_at,
+            bot_name=settings.BOT_NAME,
+            billing_url=settings.BILLING_URL,
+        )
+    if half_way:
+        text = wording.out_of_credits_during_work(text)
+    return notices.claim(f"denial:{about.pk}", Notice.Kind.DENIAL, about, text)

@@ -1,0 +1,71 @@
+"""What surrounds every activity: usable database connections, and proof that its worker lives."""
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from django.db import close_old_connections
+from temporalio import activity
+from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
+
+_BEATS_PER_TIMEOUT = 4
+
+
+class ActivityEnvironment(Interceptor):
+    """Wraps every activity of a worker."""
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
+        """See `temporalio.worker.Interceptor`."""
+        return _Heartbeats(_FreshConnections(next))
+
+
+class _FreshConnections(ActivityInboundInterceptor):
+    """Drops broken and aged database connections as Django does around a request.
+
+    Connections belong to threads, so this wraps the activity's function, which runs on a thread of
+    the worker's pool; the interceptor itself runs on the event loop's.
+    """
+
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:
+        input.fn = _with_fresh_connections(input.fn)
+        return await super().execute_activity(input)
+
+
+def _with_fresh_connections(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def wrapped(*arguments: Any) -> Any:
+        close_old_connections()
+        try:
+            return function(*arguments)
+        finally:
+            close_old_connections()
+
+    return wrapped
+
+
+class _Heartbeats(ActivityInboundInterceptor):
+    """Beats for activities that state a heartbeat timeout, however long they block their thread.
+
+    A beat says that the worker process is alive, no more: a killed worker is noticed within the
+    heartbeat timeout, and an activity that hangs when its attempt's time is up.
+    """
+
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:
+        timeout = activity.info().heartbeat_timeout
+        if timeout is None:
+            return await super().execute_activity(input)
+        beating = asyncio.create_task(_beat(timeout.total_seconds() / _BEATS_PER_TIMEOUT))
+        try:
+            return await super().execute_activity(input)
+        finally:
+            beating.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await beating
+
+
+async def _beat(interval: float) -> None:
+    while True:
+        await asyncio.sleep(interval)
+        activity.heartbeat()

@@ -1,0 +1,363 @@
+"""The story of one mention: the gate, the repository, the task, the answer, the conversation.
+
+Deterministic: no network, no clock and no database here. What happens in the world happens in
+activities. Quick looks into our own stores are local activities, the rest are ordinary ones, and
+every limit and retry is stated below.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import TypeVar
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    FailureError,
+    is_cancelled_exception,
+)
+from temporalio.exceptions import (
+    TimeoutError as TimedOut,
+)
+
+from workflows.activities.coding import (
+    CodingActivities,
+    FailedRun,
+    ForwardedMessage,
+    NewTask,
+    RunRef,
+    TaskAnswer,
+    TaskEnd,
+)
+from workflows.activities.quota import PausedRun, QuotaActivities
+from workflows.activities.repository import RepositoryActivities
+from workflows.activities.thread import Closing, NoticeRef, ThreadActivities
+from workflows.mention_types import (
+    GATE_PATCH,
+    OUT_OF_CREDITS,
+    TIMED_OUT,
+    Conversation,
+    Ending,
+    FollowUpReceived,
+    MentionInput,
+    MentionOutcome,
+    MentionRef,
+    RepositoryChoice,
+)
+
+Activities = TypeVar("Activities")
+Argument = TypeVar("Argument")
+Answer = TypeVar("Answer")
+
+# A mistake of ours does not go away by itself; a store or Slack that is down does.
+MISTAKES = [
+    "AssertionError",
+    "AttributeError",
+    "DoesNotExist",
+    "KeyError",
+    "TypeError",
+    "ValidationError",
+    "ValueError",
+]
+OUTAGE = timedelta(hours=24)
+"""How long a mention outlives an outage of the database or of Slack before it fails."""
+
+LOCAL_ATTEMPT = timedelta(seconds=30)
+LOCAL_RETRY = RetryPolicy(
+    initial_interval=timedelta(milliseconds=250),
+    maximum_interval=timedelta(seconds=30),
+    non_retryable_error_types=MISTAKES,
+)
+LOCAL_RETRY_THRESHOLD = timedelta(seconds=5)
+"""A longer wait between attempts becomes a timer of the server, so that no worker is held."""
+
+SLACK_ATTEMPT = timedelta(minutes=1)
+SLACK_HEARTBEAT = timedelta(seconds=15)
+SLACK_RETRY = RetryPolicy(
+    initial_interval=timedelta(milliseconds=250),
+    maximum_interval=timedelta(seconds=30),
+    non_retryable_error_types=MISTAKES,
+)
+DELIVERY = timedelta(hours=1)
+"""How long the story waits for a message to be posted; after that the sweep goes on alone."""
+
+CLASSIFIER_ATTEMPT = timedelta(seconds=40)
+CLASSIFIER_RETRY = RetryPolicy(
+    initial_interval=timedelta(seconds=1), maximum_attempts=2, non_retryable_error_types=MISTAKES
+)
+
+AGENT_ATTEMPT = timedelta(minutes=15)
+AGENT_HEARTBEAT = timedelta(seconds=15)
+AGENT_FIRST_RETRY = timedelta(seconds=1)
+
+LONGEST_RECHECK = timedelta(hours=1)
+
+
+class _Ended(Exception):
+    """The mention ends here: its notice says why."""
+
+    def __init__(self, ending: Ending, notice_id: str | None, reason: str) -> None:
+        super().__init__(reason)
+        self.ending = ending
+        self.notice_id = notice_id
+        self.reason = reason
+
+
+@workflow.defn
+class MentionWorkflow:
+    """One mention of the bot, from the gate to the end of its thread's conversation."""
+
+    def __init__(self) -> None:
+        self._follow_ups: deque[str] = deque()
+        self._choice: RepositoryChoice | None = None
+
+    @workflow.signal
+    def follow_up(self, received: FollowUpReceived) -> None:
+        """Take a further message into the conversation. Told twice, it is answered once."""
+        if received.follow_up_id not in self._follow_ups:
+            self._follow_ups.append(received.follow_up_id)
+
+    @workflow.signal
+    def repository_chosen(self, choice: RepositoryChoice) -> None:
+        """Take the choice made in the picker; the first one counts."""
+        if self._choice is None:
+            self._choice = choice
+
+    @workflow.run
+    async def run(self, mention: MentionInput) -> MentionOutcome:
+        """Handle the mention to its end. Whatever ends it, its row and its thread say so."""
+        try:
+            outcome = await self._handle(mention)
+        except _Ended as ended:
+            await self._deliver(ended.notice_id)
+            outcome = MentionOutcome(ended.ending, ended.reason)
+            await self._close(mention, outcome)
+        except (FailureError, asyncio.CancelledError) as error:
+            outcome = MentionOutcome(Ending.FAILED, _cause(error))
+            await self._break_down(mention, outcome)
+            if is_cancelled_exception(error):
+                raise
+        return outcome
+
+    async def _handle(self, mention: MentionInput) -> MentionOutcome:
+        if mention.conversation is not None:
+            self._follow_ups.extendleft(reversed(mention.conversation.follow_up_ids))
+            await self._converse(mention, mention.conversation.task_id)
+            return MentionOutcome(Ending.ANSWERED)
+        about = MentionRef(mention.mention_id)
+        if workflow.patched(GATE_PATCH):
+            gate = await _locally(QuotaActivities.check_quota, about)
+            if gate.reason:
+                raise _Ended(Ending.REFUSED, gate.denial_id, f"out of credits: {gate.reason}")
+        access = await _with_slack(ThreadActivities.check_access, about, OUTAGE)
+        if access.notice_id:
+            raise _Ended(Ending.REFUSED, access.notice_id, access.reason)
+        task = await self._make_task(mention, await self._choose_repository(mention))
+        if task.holder:
+            outcome = MentionOutcome(Ending.FORWARDED, f"follow-up of {task.holder}")
+            await self._close(mention, outcome)
+            return outcome
+        failure = await self._answer(mention, task.run_id)
+        outcome = MentionOutcome(Ending.FAILED if failure else Ending.ANSWERED, failure)
+        await self._close(mention, outcome)
+        if failure and await self._end_task(task.task_id, "failed"):
+            return outcome
+        await self._converse(mention, task.task_id)
+        return outcome
+
+    # --- the repository --------------------------------------------------------------------------
+
+    async def _choose_repository(self, mention: MentionInput) -> int:
+        about = MentionRef(mention.mention_id)
+        found = await _locally(RepositoryActivities.choose_repository, about)
+        if not found.repository_id and not found.notice_id:
+            try:
+                found = await workflow.execute_activity_method(
+                    RepositoryActivities.classify_repository,
+                    about,
+                    start_to_close_timeout=CLASSIFIER_ATTEMPT,
+                    retry_policy=CLASSIFIER_RETRY,
+                )
+            except ActivityError as error:
+                if is_cancelled_exception(error):
+                    raise
+                workflow.logger.warning("the classifier is broken: %s", _cause(error))
+        if found.notice_id:
+            ending = Ending.FAILED if found.reason == "no repository" else Ending.REFUSED
+            raise _Ended(ending, found.notice_id, found.reason)
+        return found.repository_id or await self._ask_for_repository(mention)
+
+    async def _ask_for_repository(self, mention: MentionInput) -> int:
+        about = MentionRef(mention.mention_id)
+        offer = await _locally(RepositoryActivities.offer_repositories, about)
+        await self._deliver(offer.notice_id)
+        try:
+            await workflow.wait_condition(
+                lambda: self._choice is not None, timeout=mention.picker_seconds
+            )
+        except TimeoutError:
+            expired = await _locally(RepositoryActivities.close_picker, about)
+            raise _Ended(Ending.FAILED, expired.notice_id, "no repository was chosen") from None
+        assert self._choice is not None
+        return self._choice.repository_id
+
+    # --- the task and its conversation -----------------------------------------------------------
+
+    async def _make_task(self, mention: MentionInput, repository_id: int) -> TaskAnswer:
+        """Make the task, or have the task that holds the thread take the mention."""
+        new = NewTask(mention.mention_id, repository_id)
+        while True:
+            task = await _with_slack(CodingActivities.create_task, new, OUTAGE)
+            if task.notice_id or task.reason:
+                raise _Ended(Ending.REFUSED, task.notice_id, task.reason)
+            if not task.holder:
+                return task
+            holder = workflow.get_external_workflow_handle_for(MentionWorkflow.run, task.holder)
+            try:
+                await holder.signal(MentionWorkflow.follow_up, FollowUpReceived(task.follow_up_id))
+            except ApplicationError:
+                new = replace(new, gone=task.holder)
+            else:
+                return task
+
+    async def _converse(self, mention: MentionInput, task_id: str) -> None:
+        """Answer further messages until the thread has been silent for long enough."""
+        while True:
+            try:
+                await workflow.wait_condition(
+                    lambda: bool(self._follow_ups), timeout=mention.idle_seconds
+                )
+            except TimeoutError:
+                if await self._end_task(task_id, "done"):
+                    return
+            while self._follow_ups:
+                await self._take(mention, ForwardedMessage(task_id, self._follow_ups.popleft()))
+                if workflow.info().is_continue_as_new_suggested():
+                    waiting = Conversation(task_id, tuple(self._follow_ups))
+                    workflow.continue_as_new(replace(mention, conversation=waiting))
+
+    async def _take(self, mention: MentionInput, message: ForwardedMessage) -> None:
+        forwarded = await _locally(CodingActivities.forward_follow_up, message)
+        await self._deliver(forwarded.notice_id)
+        if forwarded.run_id:
+            await self._answer(mention, forwarded.run_id)
+
+    async def _end_task(self, task_id: str, state: str) -> bool:
+        """Close the task; if messages came in the last moment take them up, and return False."""
+        ended = await _locally(CodingActivities.end_task, TaskEnd(task_id, state))
+        self._follow_ups.extend(each for each in ended.waiting if each not in self._follow_ups)
+        return not ended.waiting
+
+    # --- one run ---------------------------------------------------------------------------------
+
+    async def _answer(self, mention: MentionInput, run_id: str) -> str:
+        """Have the run done and its answer posted; return why there is none, or nothing."""
+        while True:
+            try:
+                run = await workflow.execute_activity_method(
+                    CodingActivities.run_agent,
+                    RunRef(run_id),
+                    start_to_close_timeout=AGENT_ATTEMPT,
+                    heartbeat_timeout=AGENT_HEARTBEAT,
+                    retry_policy=RetryPolicy(
+                        initial_interval=AGENT_FIRST_RETRY,
+                        maximum_attempts=mention.attempts,
+                        non_retryable_error_types=MISTAKES,
+                    ),
+                )
+            except ActivityError as error:
+                if is_cancelled_exception(error):
+                    raise
+                return await self._fail_run(run_id, _cause(error))
+            await self._deliver(run.notice_id)
+            if run.answered:
+                return ""
+            if not await self._credits_return(mention, run_id):
+                return await self._fail_run(run_id, OUT_OF_CREDITS)
+
+    async def _fail_run(self, run_id: str, cause: str) -> str:
+        failed = await _locally(CodingActivities.fail_run, FailedRun(run_id, cause))
+        await self._deliver(failed.notice_id)
+        return cause
+
+    async def _credits_return(self, mention: MentionInput, run_id: str) -> bool:
+        """Wait for credits, asking ever less often, and at once when the thread moves."""
+        give_up = workflow.now() + timedelta(seconds=mention.pause_seconds)
+        wait = timedelta(seconds=mention.recheck_seconds)
+        while workflow.now() < give_up:
+            known = len(self._follow_ups)
+            try:
+                await workflow.wait_condition(
+                    lambda known=known: len(self._follow_ups) > known,  # type: ignore[misc]
+                    timeout=wait,
+                )
+            except TimeoutError:
+                wait = min(wait * 2, LONGEST_RECHECK)
+            credits = await _locally(QuotaActivities.check_credits, PausedRun(run_id))
+            if credits.available:
+                return True
+        return False
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    async def _deliver(self, notice_id: str | None) -> None:
+        """Wait until a notice is in the thread. The row is kept by the sweep if that takes long."""
+        if notice_id is None:
+            return
+        try:
+            await _with_slack(ThreadActivities.deliver_notice, NoticeRef(notice_id), DELIVERY)
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            workflow.logger.warning("a notice is left to the sweep: %s", _cause(error))
+
+    async def _close(self, mention: MentionInput, outcome: MentionOutcome) -> None:
+        closing = Closing(mention.mention_id, outcome.ending, outcome.reason)
+        await _locally(ThreadActivities.close_mention, closing)
+
+    async def _break_down(self, mention: MentionInput, outcome: MentionOutcome) -> None:
+        closing = Closing(mention.mention_id, outcome.ending, outcome.reason)
+        broken = await _locally(ThreadActivities.break_down, closing)
+        await self._deliver(broken.notice_id)
+
+
+async def _locally(
+    activity: Callable[[Activities, Argument], Answer], argument: Argument
+) -> Answer:
+    """Look into our own stores, and wait while they are down."""
+    return await workflow.execute_local_activity_method(
+        activity,
+        argument,
+        start_to_close_timeout=LOCAL_ATTEMPT,
+        schedule_to_close_timeout=OUTAGE,
+        retry_policy=LOCAL_RETRY,
+        local_retry_threshold=LOCAL_RETRY_THRESHOLD,
+    )
+
+
+async def _with_slack(
+    activity: Callable[[Activities, Argument], Answer], argument: Argument, within: timedelta
+) -> Answer:
+    """Do what needs Slack, and wait while it is down, but no longer than `within`."""
+    return await workflow.execute_activity_method(
+        activity,
+        argument,
+        start_to_close_timeout=SLACK_ATTEMPT,
+        schedule_to_close_timeout=within,
+        heartbeat_timeout=SLACK_HEARTBEAT,
+        retry_policy=SLACK_RETRY,
+    )
+
+
+def _cause(error: BaseException) -> str:
+    """Name what ended an activity: the type of its failure, or that it took too long."""
+    cause = error.cause if isinstance(error, ActivityError) else error
+    if isinstance(cause, TimedOut):
+        return TIMED_OUT
+    if isinstance(cause, ApplicationError) and cause.type:
+        return cause.type
+    return "cancelled" if is_cancelled_exception(error) else type(cause).__name__

@@ -1,0 +1,143 @@
+"""The Temporal worker: which workflows and activities it runs, with which clients, and its life."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import chain, repeat
+from typing import Any
+
+import structlog
+from django.conf import settings
+from temporalio.client import Client
+from temporalio.worker import Worker
+
+from coding_tasks.agents import Agent
+from coding_tasks.answering_agent import AnsweringAgent
+from coding_tasks.runs import TIME_LIMIT
+from coding_tasks.sandbox import CloneSandbox, Sandbox
+from workflows.activities.coding import CodingActivities
+from workflows.activities.quota import QuotaActivities
+from workflows.activities.repository import Classifier, RepositoryActivities
+from workflows.activities.thread import ThreadActivities
+from workflows.classifier import ModelClassifier
+from workflows.client import connect
+from workflows.interceptors import ActivityEnvironment
+from workflows.isolation import sandboxed_runner
+from workflows.mention import MentionWorkflow
+
+log = structlog.get_logger(__name__)
+
+ACTIVITIES = 20
+"""How many ordinary activities one process runs at once: runs of the agent, and calls to Slack."""
+LOCAL_ACTIVITIES = 10
+GRACE = timedelta(seconds=5)
+"""How long a stopping worker lets activities finish before it cancels them."""
+LAST_GRACE = timedelta(seconds=3)
+"""How long it then waits for them; what is still blocked is left to another worker's retry."""
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What activities work with: the clients that the worker passes in."""
+
+    agent: Agent
+    sandbox: Sandbox
+    classifier: Classifier
+
+
+def configured_tools() -> Tools:
+    """Return the tools that the settings name."""
+    return Tools(
+        AnsweringAgent(settings.AGENT_MODEL),
+        CloneSandbox(),
+        ModelClassifier(settings.ROUTING_MODEL),
+    )
+
+
+def activities(tools: Tools) -> Sequence[Callable[..., Any]]:
+    """Return every activity, bound to its clients."""
+    quota = QuotaActivities()
+    repository = RepositoryActivities(tools.classifier)
+    coding = CodingActivities(tools.agent, tools.sandbox)
+    thread = ThreadActivities()
+    return [
+        quota.check_quota,
+        quota.check_credits,
+        repository.choose_repository,
+        repository.classify_repository,
+        repository.offer_repositories,
+        repository.close_picker,
+        coding.create_task,
+        coding.forward_follow_up,
+        coding.run_agent,
+        coding.fail_run,
+        coding.end_task,
+        thread.check_access,
+        thread.deliver_notice,
+        thread.close_mention,
+        thread.break_down,
+    ]
+
+
+def build(client: Client, executor: ThreadPoolExecutor, tools: Tools, task_queue: str) -> Worker:
+    """Return a worker; the executor needs `ACTIVITIES + LOCAL_ACTIVITIES` threads."""
+    return Worker(
+        client,
+        task_queue=task_queue,
+        workflows=[MentionWorkflow],
+        activities=activities(tools),
+        activity_executor=executor,
+        max_concurrent_activities=ACTIVITIES,
+        max_concurrent_local_activities=LOCAL_ACTIVITIES,
+        workflow_runner=sandboxed_runner(),
+        interceptors=[ActivityEnvironment()],
+        graceful_shutdown_timeout=GRACE,
+        # A worker that was killed keeps its sticky workflows waiting for so long.
+        sticky_queue_schedule_to_start_timeout=timedelta(seconds=5),
+    )
+
+
+async def run(stop: asyncio.Event, tools: Tools) -> bool:
+    """Work until `stop` is set; return whether every activity had ended by then.
+
+    Waits for a Temporal server that is not up yet. Raises what makes the worker fail for good.
+    """
+    client = await _connect_or_stop(stop)
+    if client is None:
+        return True
+    executor = ThreadPoolExecutor(ACTIVITIES + LOCAL_ACTIVITIES, thread_name_prefix="activity")
+    worker = build(client, executor, tools, settings.TEMPORAL_TASK_QUEUE)
+    working = asyncio.create_task(worker.run())
+    stopping = asyncio.create_task(stop.wait())
+    log.info("worker ready", task_queue=settings.TEMPORAL_TASK_QUEUE)
+    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if working.done():
+        stopping.cancel()
+        await working
+    _, pending = await asyncio.wait(
+        {asyncio.create_task(worker.shutdown())}, timeout=(GRACE + LAST_GRACE).total_seconds()
+    )
+    executor.shutdown(wait=False, cancel_futures=True)
+    return not pending
+
+
+async def _connect_or_stop(stop: asyncio.Event) -> Client | None:
+    """Connect, however long that takes; None if `stop` is set first."""
+    waits = chain((0.2, 0.5, 1.0, 2.0), repeat(5.0))
+    while not stop.is_set():
+        try:
+            return await connect()
+        except RuntimeError as error:
+            log.warning("waiting for Temporal", error=str(error)[:200])
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), next(waits))
+    return None
+
+
+def remove_leftovers(tools: Tools) -> None:
+    """Remove what a killed worker left on the disk."""
+    if isinstance(tools.sandbox, CloneSandbox):
+        tools.sandbox.remove_leftovers(older_than=2 * TIME_LIMIT)
