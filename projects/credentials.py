@@ -3,13 +3,21 @@
 import uuid
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
 from oauth2_provider.models import set_token_value
 
 from projects import revocation
-from projects.models import OAuthAccessToken, Organization, PersonalAPIKey, Project, User
+from projects.models import (
+    OAuthAccessToken,
+    OAuthApplication,
+    Organization,
+    PersonalAPIKey,
+    Project,
+    User,
+)
 from projects.principal import LLM_GATEWAY_READ, READ_SCOPES
 from projects.tokens import generate_access_token, generate_personal_api_key, mask, sha256
 
@@ -59,29 +67,41 @@ def mint_run_token(
     project: Project, task_run_id: uuid.UUID, products: Sequence[str], lifetime: timedelta
 ) -> str:
     """Return a new OAuth access token for one run of a coding task, good for these products."""
-    return _mint(project, task_run_id, products, lifetime)
+    return _mint(project, lifetime, task_run_id=task_run_id, products=_named(products))
 
 
 def mint_product_token(project: Project, product: str, lifetime: timedelta) -> str:
     """Return a new OAuth access token of a project for one gateway product, bound to no run."""
-    return _mint(project, None, [product], lifetime)
+    return _mint(project, lifetime, products=_named([product]))
 
 
-def _mint(
-    project: Project,
-    task_run_id: uuid.UUID | None,
-    products: Sequence[str],
-    lifetime: timedelta,
-) -> str:
+def mint_client_token(project: Project, lifetime: timedelta) -> str:
+    """Return a new OAuth access token such as a desktop client has, though no user consented."""
+    application, _ = OAuthApplication.objects.get_or_create(
+        client_id="tollgate-by-hand",
+        defaults={
+            "name": "Tokens made by hand",
+            "client_type": OAuthApplication.CLIENT_PUBLIC,
+            "authorization_grant_type": OAuthApplication.GRANT_AUTHORIZATION_CODE,
+        },
+    )
+    return _mint(project, lifetime, application=application)
+
+
+def _named(products: Sequence[str]) -> list[str]:
+    """An empty list would mean the products of the token's kind."""
     if not products:
         raise ValueError("a minted token names at least one product")
+    return list(products)
+
+
+def _mint(project: Project, lifetime: timedelta, **binding: Any) -> str:
     plain = generate_access_token()
     token = OAuthAccessToken(
         project=project,
-        task_run_id=task_run_id,
-        products=list(products),
         scope=LLM_GATEWAY_READ,
         expires=timezone.now() + lifetime,
+        **binding,
     )
     set_token_value(token, plain)
     token.save()

@@ -9,7 +9,7 @@ from projects.models import ChangeCursor
 
 
 class Command(BaseCommand):
-    """Give the change feed a new identity, so that followers forget their cursors and read afresh."""
+    """Give the change feed a new identity, so that its followers start afresh."""
 
     help = __doc__
 

@@ -1,0 +1,73 @@
+"""`manage.py create_token`: a token with which to try a client by hand."""
+
+import re
+import uuid
+from argparse import ArgumentParser
+from datetime import timedelta
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from billing.products import ALIASES, BUCKETS, canonical
+from projects import credentials
+from projects.models import Project
+from projects.principal import LLM_GATEWAY_READ
+
+LIFETIME = timedelta(days=1)
+
+
+class Command(BaseCommand):
+    """Print a new token of a project for one gateway product, of the kind that it takes.
+
+    It goes to standard output alone, what is worth knowing to standard error. It cannot be shown
+    again.
+    """
+
+    help = __doc__
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """The project and the product."""
+        parser.add_argument("project_id", metavar="PROJECT_ID")
+        parser.add_argument("--product", required=True, help=", ".join([*BUCKETS, *ALIASES]))
+
+    def handle(self, *_args: Any, project_id: str, product: str, **_options: Any) -> None:
+        """Make the token; an unknown project or product is one line."""
+        project = _project(project_id)
+        name = canonical(product)
+        if name is None:
+            raise CommandError(f"unknown product {product!r}; there are {', '.join(BUCKETS)}")
+        if name == "llm_gateway":
+            token = self._personal_api_key(project)
+        else:
+            token = _oauth_token(project, name)
+            self.stderr.write(f"valid for {LIFETIME.days} day, for {name}")
+        self.stdout.write(token)
+
+    def _personal_api_key(self, project: Project) -> str:
+        """The unmetered product is called with personal API keys, where an operator allows it."""
+        if not project.organization.unmetered_gateway:
+            self.stderr.write(
+                f"the gateway will refuse it: llm_gateway is switched off for "
+                f"{project.organization} (unmetered gateway, in the admin)"
+            )
+        _, key = credentials.issue_personal_api_key(
+            project.organization, "made by manage.py create_token", [LLM_GATEWAY_READ], [project]
+        )
+        return key
+
+
+def _project(project_id: str) -> Project:
+    found = None
+    if re.fullmatch(r"\d{1,18}", project_id, re.ASCII):
+        found = Project.objects.select_related("organization").filter(pk=project_id).first()
+    if found is None:
+        raise CommandError(f"there is no project {project_id}")
+    return found
+
+
+def _oauth_token(project: Project, product: str) -> str:
+    if product == "slack_app":  # as a task run has it, though no run was recorded
+        return credentials.mint_run_token(project, uuid.uuid4(), [product], LIFETIME)
+    if product == "posthog_code":
+        return credentials.mint_client_token(project, LIFETIME)
+    return credentials.mint_product_token(project, product, LIFETIME)
