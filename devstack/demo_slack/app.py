@@ -5,20 +5,24 @@ import json
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from devstack.demo_slack.control import Control
 from devstack.demo_slack.events import RETRY_AFTER, Events
 from devstack.demo_slack.faults import Faults
+from devstack.demo_slack.interactions import Interactions
+from devstack.demo_slack.page import Page
 from devstack.demo_slack.web_api import WebAPI
 from devstack.demo_slack.workspace import Json, Workspace
+from devstack.loopback import LoopbackOnly
 
 
 @dataclass(frozen=True)
@@ -53,17 +57,24 @@ class DemoSlack:
         self.workspace = Workspace(database)
         self.events = Events(self.workspace, app_url, signing_secret, retry_after)
         self.web_api = WebAPI(self.workspace, self.events, base_url)
+        self.interactions = Interactions(self.workspace, self.events, base_url)
         self.faults = Faults()
         self._calls: list[Call] = []
         self._calls_lock = threading.Lock()
-        self.app: ASGIApp = _WithTransport(
-            Starlette(
-                routes=[
-                    Route("/api/{method}", self._web_api, methods=["GET", "POST"]),
-                    Route("/_health", self._health),
-                ],
-                lifespan=self._lifespan,
-            )
+        page = Page(self.workspace, self.events, self.interactions)
+        control = Control(
+            self.workspace, self.events, self.faults, lambda: [asdict(c) for c in self.calls()]
+        )
+        routes = [
+            Route("/api/{method}", self._web_api, methods=["GET", "POST"]),
+            Route("/respond/{key}", self._respond, methods=["POST"]),
+            Route("/oauth/v2/authorize", self._authorize),
+            Route("/_health", self._health),
+            *page.routes(),
+            *control.routes(),
+        ]
+        self.app: ASGIApp = LoopbackOnly(
+            _WithTransport(Starlette(routes=routes, lifespan=self._lifespan))
         )
 
     @asynccontextmanager
@@ -86,6 +97,19 @@ class DemoSlack:
 
     async def _health(self, _request: Request) -> Response:
         return JSONResponse({"status": "ok"})
+
+    async def _respond(self, request: Request) -> Response:
+        body = await _arguments(request)
+        valid = self.interactions.respond(request.path_params["key"], body)
+        return PlainTextResponse("ok") if valid else PlainTextResponse("expired_url", 404)
+
+    async def _authorize(self, request: Request) -> Response:
+        """Consent to the installation in the demo's team at once, and send the browser back."""
+        asked = request.query_params
+        if not asked.get("client_id") or not asked.get("redirect_uri"):
+            return PlainTextResponse("client_id and redirect_uri are needed\n", 400)
+        answer = {"code": self.workspace.new_code("T1"), "state": asked.get("state", "")}
+        return RedirectResponse(f"{asked['redirect_uri']}?{urlencode(answer)}", 302)
 
     async def _web_api(self, request: Request) -> Response:
         method = request.path_params["method"]

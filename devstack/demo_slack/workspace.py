@@ -5,11 +5,12 @@ without a path it lives in memory. Every method may be called from any thread.
 """
 
 import json
+import re
 import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +32,12 @@ CREATE TABLE IF NOT EXISTS reactions (
 CREATE TABLE IF NOT EXISTS outbox (
     id INTEGER PRIMARY KEY, path TEXT, body TEXT, attempt INTEGER, reason TEXT, due REAL);
 CREATE TABLE IF NOT EXISTS codes (code TEXT PRIMARY KEY, team_id TEXT);
+CREATE TABLE IF NOT EXISTS response_urls (
+    key TEXT PRIMARY KEY, channel TEXT, user TEXT, ts TEXT, thread_ts TEXT, uses INTEGER,
+    made REAL);
 """
 
-_TABLES = ("teams", "installs", "users", "channels", "messages", "reactions", "outbox", "codes")
+_TABLES = re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", _SCHEMA)
 
 
 @dataclass(frozen=True)
@@ -70,13 +74,18 @@ class Workspace:
         self._connection.row_factory = sqlite3.Row
         self._connection.executescript("PRAGMA journal_mode=WAL;" + _SCHEMA)
         self._last_ts = 0
-        self.version = 0
-        self.on_change: Callable[[], None] = lambda: None
+        self._boot = uuid.uuid4().hex[:8]
+        self._changes = 0
 
     def close(self) -> None:
         """Close the file; nothing may be called afterwards."""
         with self._lock:
             self._connection.close()
+
+    @property
+    def version(self) -> str:
+        """A text that is another one after every change."""
+        return f"{self._boot}.{self._changes}"
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
@@ -88,8 +97,7 @@ class Workspace:
                 self._connection.execute("ROLLBACK")
                 raise
             self._connection.execute("COMMIT")
-            self.version += 1
-        self.on_change()
+            self._changes += 1
 
     def _rows(self, statement: str, *values: Any) -> list[sqlite3.Row]:
         with self._lock:
@@ -332,6 +340,28 @@ class Workspace:
         """Forget an event: acknowledged, or given up."""
         with self._change() as connection:
             connection.execute("DELETE FROM outbox WHERE id = ?", (event_id,))
+
+    # --- response URLs of interactions -----------------------------------------------------------
+
+    def add_response_url(self, key: str, channel: str, user: str, ts: str, thread_ts: str) -> None:
+        """Remember where an answer to an interaction belongs."""
+        with self._change() as connection:
+            connection.execute(
+                "INSERT INTO response_urls VALUES (?, ?, ?, ?, ?, 0, ?)",
+                (key, channel, user, ts, thread_ts, time.time()),
+            )
+
+    def use_response_url(
+        self, key: str, made_after: float, most: int
+    ) -> tuple[str, str, str, str] | None:
+        """Count a use and return channel, user, ts and thread; None when it is no longer valid."""
+        with self._change() as connection:
+            row = connection.execute(
+                "UPDATE response_urls SET uses = uses + 1 WHERE key = ? AND made > ? AND uses < ?"
+                " RETURNING channel, user, ts, thread_ts",
+                (key, made_after, most),
+            ).fetchone()
+        return tuple(row) if row else None
 
     # --- installing by OAuth ---------------------------------------------------------------------
 

@@ -1,0 +1,69 @@
+"""Verbs over HTTP for tests and tours that run the demo Slack as a process of its own."""
+
+import dataclasses
+from collections.abc import Callable
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from devstack.demo_slack.events import Events
+from devstack.demo_slack.faults import Fault, Faults
+from devstack.demo_slack.workspace import Json, Workspace
+
+
+class Control:
+    """`/_control/…`: post as somebody, read a thread, let calls fail, list the calls."""
+
+    def __init__(
+        self, workspace: Workspace, events: Events, faults: Faults, calls: Callable[[], list[Json]]
+    ) -> None:
+        self.workspace = workspace
+        self.events = events
+        self.faults = faults
+        self.calls = calls
+
+    def routes(self) -> list[BaseRoute]:
+        """Return the verbs' paths."""
+        return [
+            Route("/_control/posts", self._post, methods=["POST"]),
+            Route("/_control/messages", self._messages),
+            Route("/_control/calls", self._list_calls),
+            Route("/_control/faults", self._add_fault, methods=["POST"]),
+            Route("/_control/faults", self._clear_faults, methods=["DELETE"]),
+        ]
+
+    async def _post(self, request: Request) -> Response:
+        """Post a message as it is stored: `{"user", "channel", "text", "thread_ts"?}`."""
+        body = await request.json()
+        channel = body.pop("channel")
+        message = self.workspace.add_message(channel, {"team": "T1", **body})
+        self.events.message_posted(message["team"], channel, message)
+        return JSONResponse(message)
+
+    async def _messages(self, request: Request) -> Response:
+        """Answer a thread with its reactions, or without `thread_ts` a channel's messages."""
+        channel, thread = request.query_params["channel"], request.query_params.get("thread_ts")
+        found = (
+            self.workspace.thread(channel, thread) if thread else self.workspace.messages(channel)
+        )
+        for message in found:
+            message["reactions"] = self.workspace.reactions(channel, message["ts"])
+        return JSONResponse(found)
+
+    async def _list_calls(self, _request: Request) -> Response:
+        return JSONResponse(self.calls())
+
+    async def _add_fault(self, request: Request) -> Response:
+        """Let calls go wrong: `{"method", "times"?}` and the fields of `Fault`."""
+        body = await request.json()
+        method, times = body.pop("method"), body.pop("times", 1)
+        known = {field.name for field in dataclasses.fields(Fault)}
+        if unknown := body.keys() - known:
+            return JSONResponse({"error": f"unknown: {', '.join(sorted(unknown))}"}, 422)
+        self.faults.add(method, Fault(**body), times)
+        return JSONResponse({"ok": True})
+
+    async def _clear_faults(self, _request: Request) -> Response:
+        self.faults.clear()
+        return JSONResponse({"ok": True})

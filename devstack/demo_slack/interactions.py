@@ -1,0 +1,206 @@
+"""What a person does to the bot's messages: select menus, buttons and slash commands.
+
+Sources: https://docs.slack.dev/reference/interaction-payloads and
+https://docs.slack.dev/interactivity/implementing-slash-commands.
+"""
+
+import json
+import time
+import uuid
+from typing import Any
+from urllib.parse import urlencode
+
+from devstack.demo_slack.events import Answer, Events, SignedRequest, sign
+from devstack.demo_slack.workspace import Json, Workspace
+
+INTERACTIVITY_PATH = "/slack/interactivity/"
+COMMANDS_PATH = "/slack/commands/"
+FORM = "application/x-www-form-urlencoded"
+RESPONSES_PER_URL = 5
+RESPONSE_URL_LIVES = 1800.0  # seconds
+
+
+class Interactions:
+    """Builds the payloads, sends them signed, and takes what the app posts to a `response_url`."""
+
+    def __init__(self, workspace: Workspace, events: Events, base_url: str) -> None:
+        self.workspace = workspace
+        self.events = events
+        self.base_url = base_url
+
+    # --- payloads --------------------------------------------------------------------------------
+
+    def block_suggestion(
+        self, message: Json, channel: str, user: str, block_id: str, action_id: str, typed: str
+    ) -> Json:
+        """Return the request for the options of an external select, as the user types."""
+        return {
+            "type": "block_suggestion",
+            **self._scene(message, channel, user),
+            "block_id": block_id,
+            "action_id": action_id,
+            "value": typed,
+        }
+
+    def block_actions(self, message: Json, channel: str, user: str, action: Json) -> Json:
+        """Return what is sent when a user has chosen or clicked.
+
+        `action` carries `type`, `block_id`, `action_id`, and `selected_option` or `value`.
+        """
+        chosen = {key: action[key] for key in ("type", "selected_option") if key in action}
+        return {
+            "type": "block_actions",
+            **self._scene(message, channel, user),
+            "trigger_id": _trigger_id(),
+            "response_url": self._response_url(message, channel, user),
+            "state": {"values": {action["block_id"]: {action["action_id"]: chosen}}},
+            "actions": [{**action, "action_ts": f"{time.time():.6f}"}],
+        }
+
+    def slash_command(self, channel: str, user: str, command: str, text: str) -> dict[str, str]:
+        """Return the fields of a slash command."""
+        sender = self._user(user)
+        team = self.workspace.team(sender["team_id"])
+        install = self.workspace.install_of_team(team["id"])
+        return {
+            "token": "deprecated",
+            "team_id": team["id"],
+            "team_domain": team["domain"],
+            "channel_id": channel,
+            "channel_name": self._channel(channel)["name"],
+            "user_id": user,
+            "user_name": sender["name"],
+            "command": command,
+            "text": text,
+            "api_app_id": install.app_id if install else "A1",
+            "is_enterprise_install": "false",
+            "response_url": self._response_url({}, channel, user),
+            "trigger_id": _trigger_id(),
+        }
+
+    def _scene(self, message: Json, channel: str, user: str) -> Json:
+        sender = self._user(user)
+        team = self.workspace.team(sender["team_id"])
+        install = self.workspace.install_of_team(team["id"])
+        container = {
+            "type": "message",
+            "message_ts": message["ts"],
+            "channel_id": channel,
+            "is_ephemeral": bool(message.get("visible_to")),
+        }
+        if "thread_ts" in message:
+            container["thread_ts"] = message["thread_ts"]
+        return {
+            "user": {
+                "id": user,
+                "username": sender["name"],
+                "name": sender["name"],
+                "team_id": team["id"],
+            },
+            "api_app_id": install.app_id if install else "A1",
+            "token": "deprecated",
+            "container": container,
+            "team": {"id": team["id"], "domain": team["domain"]},
+            "enterprise": None,
+            "is_enterprise_install": False,
+            "channel": {"id": channel, "name": self._channel(channel)["name"]},
+            "message": {key: value for key, value in message.items() if key != "visible_to"},
+        }
+
+    def _user(self, user_id: str) -> Json:
+        user = self.workspace.user(user_id)
+        if user is None:
+            raise LookupError(f"no user {user_id}")
+        return user
+
+    def _channel(self, channel_id: str) -> Json:
+        channel = self.workspace.channel(channel_id)
+        if channel is None:
+            raise LookupError(f"no channel {channel_id}")
+        return channel
+
+    # --- sending ---------------------------------------------------------------------------------
+
+    def signed_payload(self, payload: Json) -> SignedRequest:
+        """Return the signed request that carries an interaction."""
+        return self._signed(INTERACTIVITY_PATH, {"payload": json.dumps(payload)})
+
+    async def suggestions(self, payload: Json) -> list[Json]:
+        """Return the options that the app offers; raises `LookupError` when it does not answer."""
+        answer = await self.events.send(self.signed_payload(payload))
+        parsed = _parsed(answer)
+        if "options" in parsed:
+            return list(parsed["options"])
+        groups = parsed.get("option_groups", [])
+        return [option for group in groups for option in group["options"]]
+
+    async def act(self, payload: Json) -> None:
+        """Tell the app what was clicked; raises `LookupError` when it does not answer."""
+        _parsed(await self.events.send(self.signed_payload(payload)))
+
+    async def command(self, fields: dict[str, str]) -> None:
+        """Run a slash command and show its answer; raises `LookupError` without one."""
+        answer = await self.events.send(self._signed(COMMANDS_PATH, fields))
+        parsed = _parsed(answer)
+        if parsed:
+            self._show(parsed, fields["channel_id"], fields["user_id"], "")
+
+    def _signed(self, path: str, fields: dict[str, str]) -> SignedRequest:
+        return sign(self.events.signing_secret, path, urlencode(fields).encode(), FORM)
+
+    # --- what the app says to a response_url -----------------------------------------------------
+
+    def _response_url(self, message: Json, channel: str, user: str) -> str:
+        key = uuid.uuid4().hex
+        self.workspace.add_response_url(
+            key, channel, user, message.get("ts", ""), message.get("thread_ts", "")
+        )
+        return f"{self.base_url}/respond/{key}"
+
+    def respond(self, key: str, body: Json) -> bool:
+        """Do what the app asks at a `response_url`; tell whether it was still valid."""
+        now = time.time()
+        used = self.workspace.use_response_url(key, now - RESPONSE_URL_LIVES, RESPONSES_PER_URL)
+        if used is None:
+            return False
+        channel, user, ts, thread_ts = used
+        if body.get("delete_original") and ts:
+            self.workspace.delete_message(channel, ts)
+        elif body.get("replace_original") and ts:
+            fields = {"text": body.get("text", ""), "blocks": body.get("blocks", [])}
+            self.workspace.change_message(channel, ts, fields)
+        else:
+            self._show(body, channel, user, thread_ts)
+        return True
+
+    def _show(self, body: Json, channel: str, user: str, thread_ts: str) -> None:
+        install = self.workspace.install_of_team(self._user(user)["team_id"])
+        if install is None:
+            return
+        message: Json = {
+            "user": install.bot_user_id,
+            "bot_id": install.bot_id,
+            "team": install.team_id,
+            "text": body.get("text", ""),
+        }
+        if body.get("blocks"):
+            message["blocks"] = body["blocks"]
+        if thread_ts := body.get("thread_ts") or thread_ts:
+            message["thread_ts"] = thread_ts
+        in_channel = body.get("response_type") == "in_channel"
+        self.workspace.add_message(channel, message, visible_to=None if in_channel else user)
+
+
+def _parsed(answer: Answer) -> Json:
+    """Return the JSON of a good answer; plain text counts as `text`, nothing as `{}`."""
+    if not 200 <= answer.status < 300:
+        raise LookupError(answer.reason or f"the app answered {answer.status}")
+    try:
+        parsed: Any = json.loads(answer.body)
+    except ValueError:
+        return {"text": answer.body.decode("utf-8", "replace")} if answer.body.strip() else {}
+    return parsed if isinstance(parsed, dict) else {}
+
+
+def _trigger_id() -> str:
+    return f"{time.time_ns() // 1_000_000}.{uuid.uuid4().int % 10**10}.{uuid.uuid4().hex}"

@@ -1,0 +1,160 @@
+"""The page on which a person plays a Slack user: what it shows and what it lets them do."""
+
+import uuid
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from devstack.demo_slack.events import Events
+from devstack.demo_slack.interactions import Interactions
+from devstack.demo_slack.typing_text import as_stored
+from devstack.demo_slack.workspace import Json, Workspace
+
+SHOWN = 200  # messages of a channel, the newest
+_HTML = Path(__file__).with_name("page.html")
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self';"
+    " img-src data:; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
+)
+
+
+class Page:
+    """Serves the page and does what it asks. A refusal is HTTP 422 with a sentence."""
+
+    def __init__(self, workspace: Workspace, events: Events, interactions: Interactions) -> None:
+        self.workspace = workspace
+        self.events = events
+        self.interactions = interactions
+
+    def routes(self) -> list[BaseRoute]:
+        """Return the page's paths."""
+        return [
+            Route("/", self._html),
+            Route("/archives/{channel}/{message}", self._html),
+            Route("/page/state", self._state),
+            Route("/page/messages", self._post, methods=["POST"]),
+            Route("/page/options", self._options, methods=["POST"]),
+            Route("/page/actions", self._act, methods=["POST"]),
+        ]
+
+    async def _html(self, _request: Request) -> Response:
+        return FileResponse(_HTML, headers={"Content-Security-Policy": _POLICY})
+
+    async def _state(self, request: Request) -> Response:
+        """Answer everything that the user sees; 204 while nothing changed since `version`."""
+        user = request.query_params.get("user", "")
+        version = f"{self.workspace.version}.{user}"
+        if request.query_params.get("version") == version:
+            return Response(status_code=204)
+        bots = [user for user in self.workspace.users() if user["is_bot"]]
+        return JSONResponse(
+            {
+                "version": version,
+                "team": self.workspace.team("T1"),
+                "bot": bots[0] if bots else None,
+                "users": self.workspace.users(),
+                "channels": self.workspace.channels(),
+                "messages": {
+                    channel["id"]: self._messages(channel["id"], user)
+                    for channel in self.workspace.channels()
+                },
+                "undelivered": [
+                    {"attempts": pending.attempt, "reason": pending.reason}
+                    for pending in self.workspace.due_events(float("inf"))
+                    if pending.attempt
+                ],
+            }
+        )
+
+    def _messages(self, channel: str, user: str) -> list[Json]:
+        messages = self.workspace.messages(channel, seen_by=user)[-SHOWN:]
+        for message in messages:
+            message["reactions"] = self.workspace.reactions(channel, message["ts"])
+        return messages
+
+    async def _post(self, request: Request) -> Response:
+        """Post what a person typed; a text that begins with `/` is a slash command."""
+        body = await _body(request)
+        user, channel = str(body.get("user")), str(body.get("channel"))
+        typed = str(body.get("text") or "").strip()
+        sender = self.workspace.user(user)
+        if sender is None or self.workspace.channel(channel) is None:
+            return _refusal("There is no such person or channel.")
+        if not typed:
+            return _refusal("There is nothing to post.")
+        if typed.startswith("/"):
+            return await self._command(user, channel, typed)
+        message: Json = {
+            "user": user,
+            "team": sender["team_id"],
+            "text": as_stored(typed, self.workspace.users(), self.workspace.channels()),
+            "client_msg_id": str(uuid.uuid4()),
+        }
+        if body.get("thread_ts"):
+            message["thread_ts"] = str(body["thread_ts"])
+        message = self.workspace.add_message(channel, message)
+        self.events.message_posted(sender["team_id"], channel, message)
+        return JSONResponse({"ok": True, "message": message})
+
+    async def _command(self, user: str, channel: str, typed: str) -> Response:
+        command, _, text = typed.partition(" ")
+        fields = self.interactions.slash_command(channel, user, command, text.strip())
+        try:
+            await self.interactions.command(fields)
+        except LookupError as error:
+            return _refusal(f"{command} failed: {error}")
+        return JSONResponse({"ok": True})
+
+    async def _options(self, request: Request) -> Response:
+        """Answer the options of an external select, as the app gives them."""
+        body = await _body(request)
+        message = self._clicked(body)
+        if message is None:
+            return _refusal("The message is gone.")
+        payload = self.interactions.block_suggestion(
+            message,
+            body["channel"],
+            body["user"],
+            str(body.get("block_id", "")),
+            str(body.get("action_id", "")),
+            str(body.get("value", "")),
+        )
+        try:
+            return JSONResponse({"options": await self.interactions.suggestions(payload)})
+        except LookupError as error:
+            return _refusal(f"The app gave no options: {error}")
+
+    async def _act(self, request: Request) -> Response:
+        """Tell the app that a button was clicked or an option chosen."""
+        body = await _body(request)
+        message = self._clicked(body)
+        action = body.get("action")
+        if message is None or not isinstance(action, dict):
+            return _refusal("The message is gone.")
+        payload = self.interactions.block_actions(message, body["channel"], body["user"], action)
+        try:
+            await self.interactions.act(payload)
+        except LookupError as error:
+            return _refusal(f"The app did not take it: {error}")
+        return JSONResponse({"ok": True})
+
+    def _clicked(self, body: Json) -> Json | None:
+        """Return the message whose control is used, if the person sees it."""
+        channel, user = str(body.get("channel")), str(body.get("user"))
+        if self.workspace.user(user) is None:
+            return None
+        for message in self.workspace.messages(channel, seen_by=user):
+            if message["ts"] == body.get("ts"):
+                return message
+        return None
+
+
+async def _body(request: Request) -> Json:
+    body = await request.json()
+    return body if isinstance(body, dict) else {}
+
+
+def _refusal(sentence: str) -> Response:
+    return JSONResponse({"ok": False, "error": sentence}, 422)
