@@ -53,7 +53,7 @@ START_CREDITS = env.decimal("START_CREDITS", Decimal(1))
 QUOTA_DECIDER = "billing.enforcement.decide_account"
 
 # --- Coding tasks --------------------------------------------------------------------------------
-AGENT_MODEL = env.str("AGENT_MODEL", "claude-sonnet-4-5")
+AGENT_MODEL = env.str("AGENT_MODEL", "claude-sonnet-4-6")
 ROUTING_MODEL = env.str("ROUTING_MODEL", "claude-haiku-4-5")
 GIT_ALLOWED_PROTOCOLS = env.list("GIT_ALLOWED_PROTOCOLS", ["https", "ssh"])
 TASK_IDLE_MINUTES = env.int("TASK_IDLE_MINUTES", 60)
