@@ -27,6 +27,7 @@ from quota.resources import RESOURCES
 
 _DECIDED = [
     "version",
+    "booked",
     "state",
     "reason",
     "exhausted_since",
@@ -114,7 +115,7 @@ def _snapshot(
         has_grace=RESOURCES[account.resource].has_grace,
         grace_days=0 if limit is None else limit.grace_days,
         organization_active=account.organization.is_active,
-        booked=account.booked_at is not None,
+        booked=account.booked,
         exhausted_since=account.exhausted_since,
     )
 

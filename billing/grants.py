@@ -7,8 +7,8 @@ from django.utils import timezone
 
 from billing import audit
 from billing.account_locks import lock_accounts, lock_organization
+from billing.credits import MAXIMUM_MICRO
 from billing.enforcement import enforce
-from billing.limits import MAXIMUM_MICRO
 from billing.models import Account, AuditEntry, CreditGrant
 from billing.timeline import load_timelines
 from billing.totals import recut

@@ -8,14 +8,12 @@ from django.utils import timezone
 
 from billing import audit
 from billing.account_locks import lock_organization
+from billing.credits import MAXIMUM_MICRO
 from billing.enforcement import enforce
 from billing.models import Account, AuditEntry, Limit
 from billing.timeline import load_timelines
 from billing.totals import recut
 from projects.models import Organization
-
-MAXIMUM_MICRO = 10**17
-"""A hundred billion credits: what fits into the database's integers with room for sums."""
 
 
 def set_limit(

@@ -39,8 +39,8 @@ class Account(models.Model):
     resource = models.CharField(max_length=40, choices=RESOURCE_CHOICES)
     version = models.BigIntegerField(default=0)
     ledger_epoch = models.UUIDField(default=new_ledger_epoch, editable=False)
-    booked_at = models.DateTimeField(
-        null=True, editable=False, help_text="When usage was last booked; empty: never."
+    booked = models.BooleanField(
+        default=False, editable=False, help_text="Whether usage was ever booked."
     )
     state = models.CharField(max_length=10, blank=True, default="", editable=False)
     reason = models.CharField(max_length=40, blank=True, default="", editable=False)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from django.db import connection
 
 from devstack.servers import Program, redis_server, temporal_server
 from tests import settings as suite
@@ -81,3 +82,18 @@ def django_db_modify_db_settings(servers: ExitStack) -> None:
     """Start PostgreSQL before pytest-django makes the test database, when the suite runs on it."""
     if suite.ON_POSTGRES:
         servers.enter_context(postgres_server(suite.DIRECTORY / "postgres", suite.POSTGRES_PORT))
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker) -> None:
+    """Let a test that commits be cleaned up: on SQLite that deletes rows, which the ledger refuses.
+
+    Changing rows stays refused, and the refused deletion has a test that puts the triggers back.
+    """
+    if suite.ON_POSTGRES:
+        return
+    with django_db_blocker.unblock(), connection.cursor() as cursor:
+        cursor.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+        for (name,) in cursor.fetchall():
+            if name.endswith("_no_delete"):
+                cursor.execute(f"DROP TRIGGER {name}")

@@ -1,0 +1,72 @@
+"""Dollars, credits and micro-credits. Exact throughout: integers and Decimal, never floats.
+
+1 credit is one cent of provider cost plus the bucket's markup; 1 credit is 1,000,000 micro-credits.
+"""
+
+import re
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+
+from quota.resources import MICRO, RESOURCES
+
+MAXIMUM_MICRO = 10**17
+"""A hundred billion credits: what fits into the database's integers with room for sums."""
+
+_MAXIMUM_COST = Decimal(1_000_000)
+_COST = re.compile(r"[+-]?\d{1,60}(\.\d{1,60})?([eE][+-]?\d{1,3})?", re.ASCII)
+_CREDITS = re.compile(r"\d{1,12}(\.\d{1,6})?", re.ASCII)
+_EXACT = Context(prec=200, rounding=ROUND_HALF_EVEN)
+
+
+class InvalidCost(ValueError):
+    """A cost that is not an amount of money."""
+
+
+def exact_cost(value: object) -> Decimal:
+    """Return dollars exactly as they were written, as decimal text or as a JSON number.
+
+    Raises `InvalidCost` for anything that is no finite amount, has more than 40 decimals or is
+    beyond a million dollars. The sign is the caller's to judge.
+    """
+    if isinstance(value, str):
+        if not _COST.fullmatch(value):
+            raise InvalidCost("not a decimal amount")
+        cost = Decimal(value)
+    elif isinstance(value, Decimal) or type(value) is int:
+        cost = Decimal(value)
+    else:
+        raise InvalidCost("not a decimal amount")
+    # A cheap look at the exponent comes first: 1e999999 written out would fill the memory.
+    exponent = cost.as_tuple().exponent
+    if not isinstance(exponent, int):
+        raise InvalidCost("not a finite amount")
+    if exponent < -40 or cost.adjusted() > 6 or abs(cost) > _MAXIMUM_COST:
+        raise InvalidCost("beyond what one call can cost")
+    return cost
+
+
+def credits_micro(cost: Decimal, resource: str) -> int:
+    """Return what a cost in dollars is in micro-credits, rounded once, half to even."""
+    exact = _EXACT.multiply(cost, RESOURCES[resource].credits_per_usd * MICRO)
+    return int(exact.to_integral_value(context=_EXACT))
+
+
+def parse_credits(text: str) -> int:
+    """Return an amount of credits as a person writes it in micro-credits.
+
+    Raises `ValueError` for what is not a plain number of at most six decimals.
+    """
+    if not _CREDITS.fullmatch(text):
+        raise ValueError(f"{text!r} is not an amount of credits, such as 2000 or 0.5")
+    micro = int(Decimal(text) * MICRO)
+    if micro > MAXIMUM_MICRO:
+        raise ValueError(f"{text} credits are more than can be counted")
+    return micro
+
+
+def display(micro: int | None) -> str:
+    """Return an amount for people: two decimals, and never zero for what is not."""
+    if micro is None:
+        return "–"
+    if 0 < abs(micro) < MICRO // 100:
+        return "<0.01" if micro > 0 else ">-0.01"
+    return f"{Decimal(micro) / MICRO:,.2f}"

@@ -1,0 +1,246 @@
+"""Booking: ledger, running totals, group bookings, decision and publication in one transaction.
+
+Every event is booked at most once, for ever: its uuid is the ledger's key. What is delivered again
+is a duplicate if it says the same, a conflict if it does not. An event that cannot be booked is
+quarantined, once per payload; neither kind counts as usage nor as a booking of its group, until
+somebody decides about it.
+
+Whatever the order of arrival, the same events give the same totals: an event counts in the stretch
+of time in which it occurred.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from uuid import UUID
+
+from django.utils import timezone
+
+from billing import events, totals
+from billing.account_locks import ensure_accounts, lock_accounts
+from billing.enforcement import enforce
+from billing.events import Event, EventRefused, Refusal
+from billing.ledger_rows import LedgerRow, insert, ledger_row
+from billing.models import Account, AccountGroup, QuarantinedEvent, UsageEvent
+from billing.retries import in_transaction
+from billing.timeline import load_timelines
+from projects.models import Project
+
+ACCEPTED = "accepted"
+DUPLICATE = "duplicate"
+CONFLICT = "conflict"
+QUARANTINED = "quarantined"
+
+AccountKey = tuple[UUID, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one item. `version` is its account's, after the booking."""
+
+    uuid: str | None
+    status: str
+    reason: str | None = None
+    version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Incoming:
+    """One item with its identity, and either the event or the reason why it is none."""
+
+    uuid: UUID | None
+    payload: str
+    sha256: str
+    event: Event | None
+    account: AccountKey | None
+    refusal: EventRefused | None
+
+
+def book(items: Sequence[object]) -> list[Result]:
+    """Book a batch and return what became of each item, in the order given.
+
+    The whole batch is one transaction: raises, with nothing written, what the database says, and
+    `DatabaseBusy` where it was too slow. Raises `RecursionError` for an item nested too deeply.
+    """
+    now = timezone.now()
+    read = [_read(item, now) for item in items]
+    projects = _organizations_of({incoming.event.project_id for incoming in read if incoming.event})
+    batch = [_resolve(incoming, projects) for incoming in read]
+    wanted = {incoming.account for incoming in batch if incoming.account}
+    ids = _account_ids(wanted)
+    return in_transaction(lambda: _book(batch, ids))
+
+
+def _read(item: object, now: datetime) -> _Incoming:
+    payload = events.canonical(item)
+    event = refusal = None
+    try:
+        event = events.read(item, now)
+    except EventRefused as error:
+        refusal = error
+    uuid = event.uuid if event else events.claimed_uuid(item)
+    return _Incoming(uuid, payload, events.digest(payload), event, None, refusal)
+
+
+def _organizations_of(project_ids: Collection[int]) -> dict[int, UUID]:
+    rows = Project.objects.filter(pk__in=project_ids).order_by()
+    return dict(rows.values_list("pk", "organization_id"))
+
+
+def _resolve(incoming: _Incoming, organizations: Mapping[int, UUID]) -> _Incoming:
+    """Find the account of an event, or the reason why it has none that it could be booked on."""
+    event = incoming.event
+    if event is None:
+        return incoming
+    try:
+        return replace(incoming, account=account_key(event, organizations))
+    except EventRefused as refusal:
+        return replace(incoming, event=None, refusal=refusal)
+
+
+def account_key(event: Event, organizations: Mapping[int, UUID]) -> AccountKey | None:
+    """Return organization and bucket of an event, None where nobody pays.
+
+    Raises `EventRefused` where the event contradicts what is known of its project.
+    """
+    organization_id = organizations.get(event.project_id)
+    if organization_id is None:
+        raise EventRefused(Refusal.PROJECT_UNKNOWN, f"there is no project {event.project_id}")
+    if event.organization_id not in (None, organization_id):
+        raise EventRefused(
+            Refusal.ORGANIZATION_MISMATCH, f"the project belongs to {organization_id}"
+        )
+    if event.bucket is None:
+        return None
+    if event.account not in (None, f"{organization_id}:{event.bucket}"):
+        raise EventRefused(
+            Refusal.ACCOUNT_MISMATCH, f"the product is paid from {organization_id}:{event.bucket}"
+        )
+    return organization_id, event.bucket
+
+
+def _account_ids(keys: Iterable[AccountKey]) -> list[int]:
+    organizations = {organization_id for organization_id, _ in keys}
+    ensure_accounts(organizations)
+    rows = Account.objects.filter(organization__in=organizations).order_by()
+    wanted = set(keys)
+    return [
+        pk
+        for pk, organization_id, resource in rows.values_list("pk", "organization_id", "resource")
+        if (organization_id, resource) in wanted
+    ]
+
+
+def _book(batch: Sequence[_Incoming], account_ids: Collection[int]) -> list[Result]:
+    accounts = {
+        (account.organization_id, account.resource): account
+        for account in lock_accounts(account_ids)
+    }
+    # Read after the locks were taken: one `now` for the booking and the decision.
+    now = timezone.now()
+    known = _known([incoming.uuid for incoming in batch if incoming.uuid])
+    statuses: list[str] = []
+    rows: list[LedgerRow] = []
+    refused: dict[str, QuarantinedEvent] = {}
+    for incoming in batch:
+        booked_as = known.get(incoming.uuid) if incoming.uuid else None
+        if booked_as == incoming.sha256:
+            statuses.append(DUPLICATE)
+        elif incoming.event is None or booked_as is not None:
+            statuses.append(QUARANTINED if booked_as is None else CONFLICT)
+            refused[incoming.sha256] = _quarantined(incoming, now)
+        else:
+            statuses.append(ACCEPTED)
+            account = accounts[incoming.account] if incoming.account else None
+            rows.append(ledger_row(incoming.event, account, incoming.sha256, now))
+            known[incoming.event.uuid] = incoming.sha256
+    QuarantinedEvent.objects.bulk_create(refused.values(), ignore_conflicts=True)
+    book_rows(rows, list(accounts.values()), now)
+    return [
+        Result(
+            uuid=str(incoming.uuid) if incoming.uuid else None,
+            status=status,
+            reason=_reason(incoming, status),
+            version=accounts[incoming.account].version if incoming.account else None,
+        )
+        for incoming, status in zip(batch, statuses, strict=True)
+    ]
+
+
+def book_rows(rows: Sequence[LedgerRow], accounts: Sequence[Account], now: datetime) -> None:
+    """Insert ledger rows, add them up, decide and publish. The accounts are locked."""
+    if not rows:
+        return
+    insert(rows)
+    touched = {row.account_id for row in rows if row.account_id is not None}
+    _add_to_totals([row for row in rows if row.account_id is not None], touched)
+    _add_to_groups([row for row in rows if row.account_id is not None and row.group])
+    booked = [account for account in accounts if account.pk in touched]
+    for account in booked:
+        account.booked = True
+    enforce(booked, now)
+
+
+def _known(uuids: Collection[UUID]) -> dict[UUID, str]:
+    rows = UsageEvent.objects.filter(pk__in=uuids).order_by()
+    return dict(rows.values_list("uuid", "payload_sha256"))
+
+
+def _add_to_totals(rows: Sequence[LedgerRow], account_ids: Collection[int]) -> None:
+    timelines = load_timelines(account_ids)
+    stretches: dict[int, totals.Stretch] = {}
+    amounts: Counter[tuple[int, totals.Stretch]] = Counter()
+    for row in rows:
+        assert row.account_id is not None
+        stretch = stretches.get(row.account_id)
+        if stretch is None or not stretch[0] <= row.occurred_at < stretch[1]:
+            stretch = timelines[row.account_id].stretch_at(row.occurred_at)
+            stretches[row.account_id] = stretch
+        amounts[row.account_id, stretch] += row.credits_micro
+    totals.add(amounts)
+
+
+def _add_to_groups(rows: Sequence[LedgerRow]) -> None:
+    amounts: dict[tuple[int, str], int] = defaultdict(int)
+    for row in rows:
+        assert row.account_id is not None
+        amounts[row.account_id, row.group] += row.debited_micro
+    if not amounts:
+        return
+    there = {
+        (row.account_id, row.group): row
+        for row in AccountGroup.objects.filter(
+            account__in={account_id for account_id, _ in amounts},
+            group__in={group for _, group in amounts},
+        )
+    }
+    for key, counted in there.items():
+        counted.booked_micro += amounts.pop(key, 0)
+    AccountGroup.objects.bulk_update(there.values(), ["booked_micro"])
+    AccountGroup.objects.bulk_create(
+        AccountGroup(account_id=account_id, group=group, booked_micro=micro)
+        for (account_id, group), micro in amounts.items()
+    )
+
+
+def _quarantined(incoming: _Incoming, now: datetime) -> QuarantinedEvent:
+    refusal = incoming.refusal or EventRefused(
+        Refusal.CONFLICT, "this uuid is booked with another payload"
+    )
+    return QuarantinedEvent(
+        event_uuid=str(incoming.uuid) if incoming.uuid else "",
+        reason=refusal.reason,
+        detail=refusal.detail[:300],
+        payload=incoming.payload,
+        payload_sha256=incoming.sha256,
+        received_at=now,
+    )
+
+
+def _reason(incoming: _Incoming, status: str) -> str | None:
+    if status == CONFLICT:
+        return Refusal.CONFLICT
+    if status == QUARANTINED and incoming.refusal is not None:
+        return incoming.refusal.reason
+    return None

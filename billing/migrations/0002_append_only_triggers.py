@@ -1,0 +1,55 @@
+"""Say in the database too that ledger, limits, decisions and audit trail are never changed.
+
+A later migration that makes SQLite copy one of these tables loses its triggers there and has to make
+them again: call `install` at its end.
+"""
+
+from django.db import migrations
+
+TABLES = (
+    "billing_usageevent",
+    "billing_limit",
+    "billing_decisionrecord",
+    "billing_auditentry",
+)
+ACTIONS = ("update", "delete")
+
+POSTGRESQL_FUNCTION = """
+CREATE OR REPLACE FUNCTION billing_refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'rows of % are never changed and never deleted', TG_TABLE_NAME
+        USING ERRCODE = 'restrict_violation';
+END $$
+"""
+POSTGRESQL_TRIGGER = """
+CREATE OR REPLACE TRIGGER {table}_no_{action} BEFORE {action} ON {table}
+FOR EACH ROW EXECUTE FUNCTION billing_refuse_change()
+"""
+SQLITE_TRIGGER = """
+CREATE TRIGGER IF NOT EXISTS {table}_no_{action} BEFORE {action} ON {table}
+BEGIN SELECT RAISE(ABORT, 'rows of {table} are never changed and never deleted'); END
+"""
+
+
+def install(_apps, schema_editor):
+    """Make the triggers that are not there."""
+    on_postgresql = schema_editor.connection.vendor == "postgresql"
+    if on_postgresql:
+        schema_editor.execute(POSTGRESQL_FUNCTION, params=None)
+    trigger = POSTGRESQL_TRIGGER if on_postgresql else SQLITE_TRIGGER
+    for table in TABLES:
+        for action in ACTIONS:
+            schema_editor.execute(trigger.format(table=table, action=action))
+
+
+def remove(_apps, schema_editor):
+    """Drop the triggers."""
+    on = " ON {table}" if schema_editor.connection.vendor == "postgresql" else ""
+    for table in TABLES:
+        for action in ACTIONS:
+            schema_editor.execute(f"DROP TRIGGER IF EXISTS {table}_no_{action}{on.format(table=table)}")
+
+
+class Migration(migrations.Migration):
+    dependencies = [("billing", "0001_initial")]
+    operations = [migrations.RunPython(install, remove)]

@@ -1,0 +1,52 @@
+"""Transactions that lost a race are tried again; a database that is too slow says so."""
+
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from django.db import IntegrityError, OperationalError, connection, transaction
+
+T = TypeVar("T")
+
+ATTEMPTS = 6
+LOCK_SECONDS = 5
+
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_LOST_A_RACE = {"40001", "40P01"}
+_TOOK_TOO_LONG = {"55P03", "57014"}
+
+
+class DatabaseBusy(Exception):
+    """A lock was not to be had in time. Nothing was written; try again later."""
+
+
+def in_transaction(work: Callable[[], T]) -> T:
+    """Run `work` in a transaction of its own, again if it lost a race with another writer.
+
+    A race is a deadlock, a serialization failure, or a unique row that somebody else inserted
+    first. Raises `DatabaseBusy` where a lock could not be had in time, and after the last attempt
+    whatever the database said.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            with transaction.atomic():
+                _bound_lock_waits()
+                return work()
+        except IntegrityError:
+            if attempt == ATTEMPTS:
+                raise
+        except OperationalError as error:
+            state = getattr(error.__cause__, "sqlstate", None)
+            if state in _TOOK_TOO_LONG or "database is locked" in str(error):
+                raise DatabaseBusy from error
+            if state not in _LOST_A_RACE or attempt == ATTEMPTS:
+                raise
+        time.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311
+    raise AssertionError("unreachable")
+
+
+def _bound_lock_waits() -> None:
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
