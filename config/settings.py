@@ -8,10 +8,21 @@ secret, a Redis that evicts keys) is a system check instead, see `config/checks.
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+from urllib.parse import quote, urlsplit
 
 import dj_database_url
-from environs import Env
+from environs import Env, validate
 
+from config.environment import (
+    database_address,
+    given,
+    host_and_port,
+    redis_address,
+    seal,
+    several,
+    slack_api_address,
+    web_address,
+)
 from config.logs import LOGGING as LOGGING  # configures structlog on import
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -19,49 +30,60 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 env = Env(eager=False)
 
 # --- Django itself -------------------------------------------------------------------------------
-SECRET_KEY = env.str("SECRET_KEY")
-SECRET_KEY_FALLBACKS: list[str] = env.list("SECRET_KEY_FALLBACKS", [])
+SECRET_KEY = env.str("SECRET_KEY", validate=given)
+SECRET_KEY_FALLBACKS = several(env, "SECRET_KEY_FALLBACKS")
 DEBUG = env.bool("DEBUG", False)
-ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1"])
-PUBLIC_URL = env.str("PUBLIC_URL", "http://localhost:8000").rstrip("/")
-CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
+ALLOWED_HOSTS = several(env, "ALLOWED_HOSTS") or ["localhost", "127.0.0.1"]
+PUBLIC_URL = env.str("PUBLIC_URL", "http://localhost:8000", validate=web_address)
 
 # --- Stores --------------------------------------------------------------------------------------
-DATABASE_URL = env.str("DATABASE_URL", f"sqlite:///{BASE_DIR / '.devstack' / 'db.sqlite3'}")
-REDIS_URL = env.str("REDIS_URL", "redis://127.0.0.1:6380/0")
+DATABASE_URL = env.str(
+    "DATABASE_URL",
+    f"sqlite:///{quote(str(BASE_DIR / '.devstack' / 'db.sqlite3'))}",
+    validate=database_address,
+)
+REDIS_URL = env.str("REDIS_URL", "redis://127.0.0.1:6380/0", validate=redis_address)
 
 # --- Temporal (TLS and API key come from temporalio's own environment configuration) --------------
-TEMPORAL_ADDRESS = env.str("TEMPORAL_ADDRESS", "127.0.0.1:7233")
-TEMPORAL_NAMESPACE = env.str("TEMPORAL_NAMESPACE", "default")
-TEMPORAL_UI_URL = env.str("TEMPORAL_UI_URL", "http://127.0.0.1:8233").rstrip("/")
+TEMPORAL_ADDRESS = env.str("TEMPORAL_ADDRESS", "127.0.0.1:7233", validate=host_and_port)
+TEMPORAL_NAMESPACE = env.str("TEMPORAL_NAMESPACE", "default", validate=given)
+TEMPORAL_UI_URL = env.str("TEMPORAL_UI_URL", "http://127.0.0.1:8233", validate=web_address)
 TEMPORAL_TASK_QUEUE = "tollgate"
 
 # --- Slack ---------------------------------------------------------------------------------------
-SLACK_API_URL = env.str("SLACK_API_URL", "https://slack.com/api/")
-SLACK_SIGNING_SECRETS: list[str] = env.list("SLACK_SIGNING_SECRET", [])
+SLACK_API_URL = env.str("SLACK_API_URL", "https://slack.com/api/", validate=slack_api_address)
+SLACK_SIGNING_SECRETS = several(env, "SLACK_SIGNING_SECRET")
 SLACK_CLIENT_ID = env.str("SLACK_CLIENT_ID", "")
 SLACK_CLIENT_SECRET = env.str("SLACK_CLIENT_SECRET", "")
-BOT_NAME = env.str("BOT_NAME", "Tollgate")
+BOT_NAME = env.str("BOT_NAME", "Tollgate", validate=given)
 
 # --- The gateway, as the agents and we see it ----------------------------------------------------
-GATEWAY_URL = env.str("GATEWAY_URL", "http://127.0.0.1:8100").rstrip("/")
-GATEWAY_SERVICE_TOKENS: list[str] = env.list("GATEWAY_SERVICE_TOKEN", [])
+GATEWAY_URL = env.str("GATEWAY_URL", "http://127.0.0.1:8100", validate=web_address)
+GATEWAY_SERVICE_TOKENS = several(env, "GATEWAY_SERVICE_TOKEN")
 
 # --- Credits -------------------------------------------------------------------------------------
-BILLING_URL = env.str("BILLING_URL", f"{PUBLIC_URL}/admin/")
+BILLING_URL = env.str("BILLING_URL", None, validate=web_address)
 START_CREDITS = env.decimal("START_CREDITS", Decimal(1))
 QUOTA_DECIDER = "billing.enforcement.decide_account"
 
 # --- Coding tasks --------------------------------------------------------------------------------
-AGENT_MODEL = env.str("AGENT_MODEL", "claude-sonnet-4-6")
-ROUTING_MODEL = env.str("ROUTING_MODEL", "claude-haiku-4-5")
-GIT_ALLOWED_PROTOCOLS = env.list("GIT_ALLOWED_PROTOCOLS", ["https", "ssh"])
-TASK_IDLE_MINUTES = env.int("TASK_IDLE_MINUTES", 60)
+AGENT_MODEL = env.str("AGENT_MODEL", "claude-sonnet-4-6", validate=given)
+ROUTING_MODEL = env.str("ROUTING_MODEL", "claude-haiku-4-5", validate=given)
+GIT_ALLOWED_PROTOCOLS = several(env, "GIT_ALLOWED_PROTOCOLS") or ["https", "ssh"]
+TASK_IDLE_MINUTES = env.int("TASK_IDLE_MINUTES", 60, validate=validate.Range(min=1))
 
 # --- Seen from outside ---------------------------------------------------------------------------
-METRICS_TOKENS: list[str] = env.list("METRICS_TOKEN", [])
+METRICS_TOKENS = several(env, "METRICS_TOKEN")
+PROMETHEUS_MULTIPROC_DIR = env.str("PROMETHEUS_MULTIPROC_DIR", "")
 
-env.seal()
+# Nothing is derived from a value above this line: one that is wrong is None until it is reported.
+seal(env)
+
+PUBLIC_URL = PUBLIC_URL.rstrip("/")
+GATEWAY_URL = GATEWAY_URL.rstrip("/")
+TEMPORAL_UI_URL = TEMPORAL_UI_URL.rstrip("/")
+BILLING_URL = BILLING_URL or f"{PUBLIC_URL}/admin/"
+CSRF_TRUSTED_ORIGINS = ["{0.scheme}://{0.netloc}".format(urlsplit(PUBLIC_URL))]
 
 INSTALLED_APPS = [
     "config.apps.TollgateAdminConfig",
