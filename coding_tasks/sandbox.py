@@ -77,25 +77,30 @@ class ClonedCheckout:
 
     def read(self, path: str, limit: int) -> bytes | None:
         """See `Checkout.read`: no component of the path may be a link."""
-        *folders, name = Path(path).parts
-        if Path(path).is_absolute() or ".." in folders or name == "..":
+        parts = Path(path).parts
+        if not parts or Path(path).is_absolute() or ".." in parts:
             return None
         try:
-            directory = os.open(self.root, _NO_FOLLOW | os.O_DIRECTORY)
-            for folder in folders:
-                parent = directory
-                try:
-                    directory = os.open(folder, _NO_FOLLOW | os.O_DIRECTORY, dir_fd=parent)
-                finally:
-                    os.close(parent)
-            try:
-                handle = os.open(name, _NO_FOLLOW | os.O_NONBLOCK, dir_fd=directory)
-            finally:
-                os.close(directory)
-        except OSError:
+            handle = _open_below(self.root, parts)
+        except (OSError, ValueError):  # not there, a link on the way, or not a path at all
             return None
-        with open(handle, "rb") as file:
-            return file.read(limit) if stat.S_ISREG(os.fstat(handle).st_mode) else None
+        try:
+            return os.read(handle, limit) if stat.S_ISREG(os.fstat(handle).st_mode) else None
+        finally:
+            os.close(handle)
+
+
+def _open_below(root: Path, parts: Sequence[str]) -> int:
+    """Open what the parts lead to, one by one from the root, and follow no link."""
+    handle = os.open(root, _NO_FOLLOW | os.O_DIRECTORY)
+    for number, part in enumerate(parts, start=1):
+        kind = os.O_NONBLOCK if number == len(parts) else os.O_DIRECTORY
+        parent = handle
+        try:
+            handle = os.open(part, _NO_FOLLOW | kind, dir_fd=parent)
+        finally:
+            os.close(parent)
+    return handle
 
 
 @dataclass(frozen=True)

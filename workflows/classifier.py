@@ -31,7 +31,7 @@ class ModelClassifier:
     timeout: float = 20.0
 
     def choose(self, project: Project, request: str, names: Sequence[str]) -> str | None:
-        """See `Classifier` of the activities; of very many repositories only the first are offered."""
+        """See the activities' `Classifier`; of very many repositories the first are offered."""
         token = mint_product_token(project, PRODUCT, _TOKEN_LIFETIME)
         listed = list(names)[:MOST_NAMES]
         instructions = _INSTRUCTIONS.format(names="\n".join(listed))

@@ -76,7 +76,7 @@ LOCAL_RETRY_THRESHOLD = timedelta(seconds=5)
 """A longer wait between attempts becomes a timer of the server, so that no worker is held."""
 
 SLACK_ATTEMPT = timedelta(minutes=1)
-SLACK_HEARTBEAT = timedelta(seconds=15)
+SLACK_HEARTBEAT = timedelta(seconds=10)
 SLACK_RETRY = RetryPolicy(
     initial_interval=timedelta(milliseconds=250),
     maximum_interval=timedelta(seconds=30),
@@ -91,7 +91,7 @@ CLASSIFIER_RETRY = RetryPolicy(
 )
 
 AGENT_ATTEMPT = timedelta(minutes=15)
-AGENT_HEARTBEAT = timedelta(seconds=15)
+AGENT_HEARTBEAT = timedelta(seconds=10)
 AGENT_FIRST_RETRY = timedelta(seconds=1)
 
 LONGEST_RECHECK = timedelta(hours=1)

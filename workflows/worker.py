@@ -95,6 +95,8 @@ def build(client: Client, executor: ThreadPoolExecutor, tools: Tools, task_queue
         workflow_runner=sandboxed_runner(),
         interceptors=[ActivityEnvironment()],
         graceful_shutdown_timeout=GRACE,
+        # The SDK holds beats back for most of their timeout; on a busy machine that is too long.
+        max_heartbeat_throttle_interval=timedelta(seconds=2),
         # A worker that was killed keeps its sticky workflows waiting for so long.
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=5),
     )

@@ -1,0 +1,132 @@
+"""Asking a model through the gateway: one attempt, and what each refusal means."""
+
+import pytest
+
+from coding_tasks.agents import Assignment, Exchange, ModelAccess
+from coding_tasks.answering_agent import AnsweringAgent
+from coding_tasks.failures import ModelFailed, OutOfCredits
+from coding_tasks.model import Question, ask
+from tests.fakes import Reply
+from tests.workflows.fake_gateway import AGENT, FakeGateway
+
+QUESTION = Question(
+    "claude-sonnet-4-6", "Be brief.", [{"role": "user", "content": "Hello?"}], 100, 5.0
+)
+
+
+@pytest.fixture(scope="module")
+def gateway():
+    with FakeGateway() as running:
+        yield running
+
+
+@pytest.fixture
+def access(gateway) -> ModelAccess:
+    gateway.reset()
+    return ModelAccess(f"{gateway.url}/slack_app", "pha_token-of-the-run")
+
+
+def test_the_answer_is_the_text_of_the_model(gateway, access):
+    gateway.answer_next("Hello!")
+    assert ask(access, QUESTION) == "Hello!"
+    [request] = gateway.requests(AGENT)
+    assert request.headers["authorization"] == "Bearer pha_token-of-the-run"
+    assert request.body["model"] == "claude-sonnet-4-6"
+    assert request.body["system"] == "Be brief."
+
+
+def test_a_provider_key_of_the_environment_is_never_sent(gateway, access, monkeypatch):
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-secret")
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://127.0.0.1:1")
+    ask(access, QUESTION)
+    [request] = gateway.requests()
+    assert "x-api-key" not in request.headers
+    assert "sk-ant-secret" not in str(request.headers)
+
+
+def test_the_token_shows_in_no_representation(access):
+    assert "pha_" not in repr(access)
+
+
+def test_a_refusal_for_want_of_credits_is_told_apart(gateway, access):
+    gateway.refuse_next("slack_app")
+    with pytest.raises(OutOfCredits) as refused:
+        ask(access, QUESTION)
+    assert refused.value.resets_at.isoformat() == "2030-01-01T00:00:00+00:00"
+    assert len(gateway.requests()) == 0
+
+
+@pytest.mark.parametrize("status", [401, 408, 409, 429, 500, 502, 503, 529])
+def test_what_may_pass_is_worth_another_attempt_which_is_not_made_here(gateway, access, status):
+    gateway.fail_next(status)
+    with pytest.raises(ModelFailed) as failed:
+        ask(access, QUESTION)
+    assert not failed.value.permanent
+    assert len(gateway.requests()) == 1
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 413, 422])
+def test_what_will_not_pass_is_a_failure_for_good(gateway, access, status):
+    gateway.fail_next(status, "invalid_request_error")
+    with pytest.raises(ModelFailed, match="invalid_request_error") as failed:
+        ask(access, QUESTION)
+    assert failed.value.permanent
+
+
+def test_no_answer_in_time_is_worth_another_attempt(gateway, access):
+    gateway.hang_next(2)
+    impatient = Question(QUESTION.model, "", QUESTION.messages, 100, 0.05)
+    with pytest.raises(ModelFailed) as failed:
+        ask(access, impatient)
+    assert not failed.value.permanent
+
+
+def test_a_gateway_that_is_down_is_worth_another_attempt():
+    with pytest.raises(ModelFailed) as failed:
+        ask(ModelAccess("http://127.0.0.1:1/slack_app", "pha_x"), QUESTION)
+    assert not failed.value.permanent
+
+
+def test_an_answer_that_is_cut_off_is_worth_another_attempt(gateway, access):
+    gateway.script(Reply("half", cut_after=1))
+    with pytest.raises(ModelFailed) as failed:
+        ask(access, QUESTION)
+    assert not failed.value.permanent
+
+
+class Files:
+    def files(self):
+        return ["README.md", "src/cart.py"]
+
+    def read(self, path, limit):
+        return {"README.md": b"# Shop", "src/cart.py": b"cart = []"}[path][:limit]
+
+
+def test_the_agent_shows_the_model_files_and_what_was_said_before(gateway, access):
+    gateway.answer_next("A list.")
+    assignment = Assignment(
+        "acme/shop", "and in cart.py?", (Exchange("what is this?", "It is a shop."),)
+    )
+    assert AnsweringAgent("claude-sonnet-4-6").work(assignment, Files(), access) == "A list."
+    [request] = gateway.requests(AGENT)
+    for shown in ("acme/shop", "src/cart.py", "cart = []", "# Shop"):
+        assert shown in request.body["system"]
+    assert request.body["messages"] == [
+        {"role": "user", "content": "what is this?"},
+        {"role": "assistant", "content": "It is a shop."},
+        {"role": "user", "content": "and in cart.py?"},
+    ]
+
+
+def test_of_very_many_files_only_some_are_listed(gateway, access):
+    class Many(Files):
+        def files(self):
+            return [f"{number}.bin" for number in range(1_000)]
+
+        def read(self, path, limit):
+            return b"\0"
+
+    AnsweringAgent("claude-sonnet-4-6").work(Assignment("acme/shop", "hello"), Many(), access)
+    [request] = gateway.requests(AGENT)
+    assert "399.bin\n… and 600 more" in request.body["system"]
+    assert "400.bin" not in request.body["system"]

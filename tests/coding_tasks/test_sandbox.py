@@ -1,0 +1,206 @@
+"""Throw-away clones: what git may do, and what may be read."""
+
+import os
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from coding_tasks.failures import CheckoutFailed
+from coding_tasks.sandbox import PREFIX, ClonedCheckout, CloneSandbox
+from tests.git_repositories import commit, make_repository, run_git
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> CloneSandbox:
+    directory = tmp_path / "clones"
+    directory.mkdir()
+    return CloneSandbox(directory=directory)
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Path:
+    directory = tmp_path / "origin"
+    make_repository(directory, {"README.md": "# Shop\n", "src/app.py": "print()\n"})
+    return directory
+
+
+def test_a_checkout_has_the_files_and_is_gone_afterwards(sandbox, origin):
+    with sandbox.checkout(f"file://{origin}") as checkout:
+        assert checkout.files() == ["README.md", "src/app.py"]
+        assert checkout.read("src/app.py", 100) == b"print()\n"
+        assert checkout.read("src/app.py", 5) == b"print"
+        assert len(list(sandbox.directory.iterdir())) == 1
+    assert list(sandbox.directory.iterdir()) == []
+
+
+def test_only_the_newest_commit_is_fetched(sandbox, origin):
+    (origin / "README.md").write_text("# Newer\n")
+    commit(origin)
+    with sandbox.checkout(f"file://{origin}") as checkout:
+        assert (checkout.root / ".git" / "shallow").exists()
+        assert checkout.read("README.md", 100) == b"# Newer\n"
+
+
+def test_an_empty_repository_has_no_files(sandbox, tmp_path):
+    (tmp_path / "empty").mkdir()
+    run_git(tmp_path / "empty", "init", "--quiet")
+    with sandbox.checkout(f"file://{tmp_path / 'empty'}") as checkout:
+        assert checkout.files() == []
+
+
+def test_a_link_out_of_the_repository_is_not_followed(sandbox, origin, tmp_path):
+    (tmp_path / "secret").write_text("hunter2")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "secret").write_text("hunter2")
+    (origin / "link").symlink_to(tmp_path / "secret")
+    (origin / "folder").symlink_to(tmp_path / "folder")
+    commit(origin)
+    with sandbox.checkout(f"file://{origin}") as checkout:
+        assert not any(path.is_symlink() for path in checkout.root.rglob("*"))
+        read = [checkout.read(path, 1000) for path in [*checkout.files(), "folder/secret"]]
+    assert not any(b"hunter2" in (content or b"") for content in read)
+
+
+def test_a_checkout_reads_regular_files_below_its_root_only(tmp_path):
+    root = tmp_path / "root"
+    (root / "inside").mkdir(parents=True)
+    (root / ".git").mkdir()
+    (root / ".git" / "config").write_text("[core]")
+    (tmp_path / "secret").write_text("hunter2")
+    (root / "link").symlink_to(tmp_path / "secret")
+    (root / "folder").symlink_to(tmp_path)
+    (root / "inside" / "file").write_text("fine")
+    os.mkfifo(root / "fifo")
+    checkout = ClonedCheckout(root)
+
+    assert checkout.files() == ["inside/file"]
+    assert checkout.read("inside/file", 10) == b"fine"
+    for path in ("link", "folder/secret", "../secret", "inside/../../secret", str(root), "fifo"):
+        assert checkout.read(path, 10) is None
+    for path in ("inside", "nowhere", "", str(tmp_path / "secret"), "..", "nul\0"):
+        assert checkout.read(path, 10) is None
+
+
+def test_a_checkout_of_very_many_files_is_bounded(tmp_path):
+    for number in range(5):
+        (tmp_path / str(number)).touch()
+    assert ClonedCheckout(tmp_path, most_files=3).files() == ["0", "1", "2"]
+
+
+def test_nothing_of_the_repository_or_of_our_configuration_is_run(
+    sandbox, origin, tmp_path, monkeypatch
+):
+    (origin / ".gitattributes").write_text("* filter=f\n")
+    commit(origin)
+    hook = tmp_path / "home" / "hooks" / "post-checkout"
+    hook.parent.mkdir(parents=True)
+    hook.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    hook.chmod(0o755)
+    config = tmp_path / "home" / ".gitconfig"
+    config.write_text(
+        f"[core]\n hooksPath = {hook.parent}\n"
+        f'[filter "f"]\n smudge = touch {tmp_path}/ran\n required = true\n'
+    )
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", "core.hooksPath")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", str(hook.parent))
+    with sandbox.checkout(f"file://{origin}") as checkout:
+        assert checkout.read("README.md", 10) == b"# Shop\n"
+    assert not (tmp_path / "ran").exists()
+
+
+def test_submodules_are_not_fetched(sandbox, origin, tmp_path):
+    inner = make_repository(tmp_path / "inner", {"inner.txt": "inner"})
+    run_git(origin, "-c", "protocol.file.allow=always", "submodule", "add", "--quiet", inner, "sub")
+    commit(origin)
+    with sandbox.checkout(f"file://{origin}") as checkout:
+        assert "sub/inner.txt" not in checkout.files()
+
+
+def test_git_sees_none_of_our_secrets(sandbox, tmp_path, monkeypatch):
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-secret")
+    seen = tmp_path / "seen"
+    fake = tmp_path / "bin" / "git"
+    fake.parent.mkdir()
+    fake.write_text(f'#!/bin/sh\nenv > {seen}\necho "$@" >> {seen}\nexit 1\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(fake.parent), prepend=os.pathsep)
+    with pytest.raises(CheckoutFailed), sandbox.checkout("https://example.com/acme/shop"):
+        pass
+    text = seen.read_text()
+    assert "sk-secret" not in text
+    assert "SECRET_KEY" not in text
+    assert "GIT_ALLOW_PROTOCOL=https:ssh:file" in text
+    assert "GIT_TERMINAL_PROMPT=0" in text
+    assert " -- https://example.com/acme/shop " in text
+
+
+@pytest.mark.parametrize("url", ["ext::touch /tmp/owned", "https://token@example.com/x"])
+def test_a_refused_address_never_reaches_git(sandbox, url):
+    with pytest.raises(CheckoutFailed) as refused, sandbox.checkout(url):
+        pass
+    assert refused.value.permanent
+    assert list(sandbox.directory.iterdir()) == []
+
+
+def test_a_repository_that_is_not_there_is_a_failure_for_good(sandbox, tmp_path):
+    with pytest.raises(CheckoutFailed) as failed, sandbox.checkout(f"file://{tmp_path / 'gone'}"):
+        pass
+    assert failed.value.permanent
+    assert "does not" in str(failed.value)
+
+
+def test_a_host_that_does_not_answer_is_worth_another_attempt(sandbox):
+    with pytest.raises(CheckoutFailed) as failed, sandbox.checkout("https://127.0.0.1:1/acme/shop"):
+        pass
+    assert not failed.value.permanent
+
+
+def test_a_repository_beyond_the_bound_is_refused(origin, sandbox):
+    (origin / "big").write_bytes(os.urandom(200_000))
+    commit(origin)
+    small = CloneSandbox(most_bytes=100_000, directory=sandbox.directory)
+    with pytest.raises(CheckoutFailed, match="too big"), small.checkout(f"file://{origin}"):
+        pass
+    assert list(sandbox.directory.iterdir()) == []
+
+
+def test_a_clone_that_hangs_is_ended_with_all_its_children(sandbox, tmp_path, monkeypatch):
+    fake = tmp_path / "bin" / "git"
+    fake.parent.mkdir()
+    fake.write_text(f"#!/bin/sh\nsleep 60 &\necho $! > {tmp_path}/pid\nwait\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(fake.parent), prepend=os.pathsep)
+    impatient = CloneSandbox(timeout=timedelta(seconds=0.1), directory=sandbox.directory)
+    with pytest.raises(CheckoutFailed, match="too long"), impatient.checkout("https://h/x"):
+        pass
+    child = int((tmp_path / "pid").read_text())
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
+        if " Z " in Path(f"/proc/{child}/stat").read_text():
+            break
+        time.sleep(0.01)
+    else:
+        assert not Path(f"/proc/{child}").exists()
+
+
+def test_a_machine_without_git_says_so(sandbox, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(CheckoutFailed, match="not installed"), sandbox.checkout("https://h/x"):
+        pass
+
+
+def test_clones_that_a_killed_worker_left_are_removed_once_they_are_old(sandbox):
+    old, young, foreign = (
+        sandbox.directory / name for name in (f"{PREFIX}old", f"{PREFIX}young", "foreign")
+    )
+    for directory in (old, young, foreign):
+        directory.mkdir()
+        (directory / "file").touch()
+    for directory in (old, foreign):
+        os.utime(directory, (0, 0))
+    sandbox.remove_leftovers(older_than=timedelta(hours=1))
+    assert sorted(sandbox.directory.iterdir()) == sorted([young, foreign])

@@ -1,0 +1,61 @@
+"""A gateway that lets everything through to the demo model, or refuses as the real one does."""
+
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Mount
+from starlette.types import Receive, Scope, Send
+
+from tests.fakes import FakeModel
+
+AGENT = "/slack_app/v1/messages"
+CLASSIFIER = "/slack_app_routing/v1/messages"
+
+
+class FakeGateway(FakeModel):
+    """The products of Slack-born work, each in front of the fake model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._refusals: list[str] = []
+        model = self.model.app
+        products = [
+            Mount("/slack_app_routing", self._product("slack_app_routing", model)),
+            Mount("/slack_app", self._product("slack_app", model)),
+        ]
+        self.model.app = Starlette(routes=products)
+
+    def refuse_next(self, product: str, times: int = 1) -> None:
+        """Refuse the next calls of a product as of a team without credits."""
+        self._refusals += [product] * times
+
+    def reset(self) -> None:
+        super().reset()
+        self._refusals.clear()
+
+    def _product(self, name: str, model: Starlette) -> Any:
+        async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+            if name in self._refusals:
+                self._refusals.remove(name)
+                await _out_of_credits()(scope, receive, send)
+            else:
+                await model(scope, receive, send)
+
+        return serve
+
+
+def _out_of_credits() -> JSONResponse:
+    return JSONResponse(
+        {
+            "type": "error",
+            "error": {
+                "type": "rate_limit_error",
+                "message": "Your team has used its monthly credits.",
+                "reason": "billable_credits",
+                "resets_at": "2030-01-01T00:00:00Z",
+            },
+        },
+        429,
+        {"Retry-After": "60", "x-should-retry": "false"},
+    )
