@@ -12,6 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,6 +29,24 @@ DEATHS_WITHIN = 10.0  # seconds
 
 class StackError(Exception):
     """Why the stack cannot run, as one sentence that says what to do."""
+
+
+@dataclass(frozen=True)
+class Pipe:
+    """A pipe that this process reads; `write_end` is for a child and to be closed here."""
+
+    reader: asyncio.StreamReader
+    write_end: int
+
+    @classmethod
+    async def open(cls) -> Self:
+        """Return a new pipe, whose reading end is closed when it has been read to its end."""
+        read_end, write_end = os.pipe()
+        reader = asyncio.StreamReader()
+        await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_end, "rb")
+        )
+        return cls(reader, write_end)
 
 
 class Child:
@@ -106,36 +125,43 @@ class Supervisor:
 
         Otherwise its lines are shown. Raises `StackError` when the program fails.
         """
-        process = await self._spawn(program, capture)
+        output = await Pipe.open() if capture else None
+        process = await self._spawn(program, output)
         try:
-            output, _ = await process.communicate() if capture else (b"", await process.wait())
+            captured = await output.reader.read() if output else b""
+            await process.wait()
         finally:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
             self._sweep(process.pid)
         if process.returncode:
+            await self.console.drain()
             raise StackError(
                 f"{program.name} failed (exit {process.returncode}); its lines above say why."
             )
-        return output
+        return captured
 
     # --- starting and keeping --------------------------------------------------------------------
 
-    async def _spawn(self, program: Program, capture: bool = False) -> asyncio.subprocess.Process:
+    async def _spawn(
+        self, program: Program, output: Pipe | None = None
+    ) -> asyncio.subprocess.Process:
+        # Pipes of our own: with asyncio's, a process has not ended while a child of its holds one.
+        shown = await Pipe.open()
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "devstack.child", str(os.getpid()), *program.argv),
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=None if capture else asyncio.subprocess.STDOUT,
+            stdout=(output or shown).write_end,
+            stderr=shown.write_end,
             env=self.environment | program.environment,
             cwd=ROOT,
             start_new_session=True,
         )
+        for pipe in filter(None, (shown, output)):
+            os.close(pipe.write_end)
         self._tell_warden("+", process.pid)
-        if not capture:
-            assert process.stdout is not None
-            self.console.follow(program.name, process.stdout)
+        self.console.follow(program.name, shown.reader)
         return process
 
     async def _keep(self, child: Child) -> None:

@@ -1,0 +1,129 @@
+"""The supervisor restarts, gives up, stops in order, and leaves no process behind."""
+
+import asyncio
+import io
+import json
+import os
+import signal
+import sys
+
+import pytest
+
+from devstack.console import Console
+from devstack.servers import Program
+from devstack.supervisor import Child, StackError, Supervisor
+from tests.devstack.processes import Lines, lives, started, wait_until_gone
+
+# A program with a child of its own, as web servers have; the child is deaf to the usual signals.
+FAMILY = """
+import os, signal, subprocess, sys, time
+deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"
+child = subprocess.Popen([sys.executable, "-c", deaf])
+print("family", os.getpid(), child.pid)
+time.sleep(600)
+"""
+SLEEPER = "import os, time; print('pid', os.getpid()); time.sleep(600)"
+DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + SLEEPER
+DYING = "import sys; print('dying'); sys.exit(3)"
+
+
+def small_stack(*stages: dict[str, str]):
+    return started(["tests.devstack.small_stack", json.dumps(stages)])
+
+
+def family_of(lines: Lines, count: int = 1) -> list[int]:
+    return [int(pid) for pid in lines.wait_for(r"family (\d+ \d+)", count)[-1].split()]
+
+
+def test_each_line_stands_behind_the_name_of_its_program() -> None:
+    talker = "import time; print('one'); print('two', end=''); time.sleep(600)"
+    with small_stack({"talker": talker}) as lines:
+        lines.wait_for(r"talker +│ one\n")
+    assert lines.find(r"talker +│ two\n"), "the rest of a line is shown when the program ends"
+
+
+def test_a_program_that_was_killed_is_started_again_without_what_it_left() -> None:
+    with small_stack({"web": FAMILY}) as lines:
+        first = family_of(lines)
+        os.kill(first[0], signal.SIGKILL)
+        second = family_of(lines, count=2)
+        wait_until_gone(first)
+        assert all(lives(pid) for pid in second)
+        assert lines.find("web was killed by signal 9; starting it again")
+
+
+def test_three_deaths_within_ten_seconds_stop_everything_with_one_line() -> None:
+    with small_stack({"healthy": SLEEPER}, {"broken": DYING}) as lines:
+        assert lines.end() == 1
+        healthy = [int(pid) for pid in lines.find(r"pid (\d+)")]
+    assert len(lines.find(r"broken +│ dying")) == 3
+    assert lines.find(
+        r"StackError: broken ended \(exit 3\) for the third time within 10 s; its lines above say"
+        r" why. All is stopped."
+    )
+    wait_until_gone(healthy)
+
+
+def test_three_deaths_far_apart_are_no_reason_to_stop() -> None:
+    child = Child(Program("slow", ["true"]))
+    assert [child.dies_too_often(at) for at in (0, 6, 12, 18)] == [False] * 4
+    assert child.dies_too_often(19)
+
+
+def test_ctrl_c_stops_the_last_stage_first_and_leaves_no_process() -> None:
+    farewell = (
+        "import signal, sys, time, os; print('pid', os.getpid());"
+        "signal.signal(15, lambda *_: (print('bye {0}'), sys.exit()));"
+        "print('armed {0}'); time.sleep(600)"
+    )
+    stages = {"store": farewell.format("store")}, {"web": FAMILY, "app": farewell.format("app")}
+    with small_stack(*stages) as lines:
+        pids = family_of(lines)
+        lines.wait_for("armed", 2)
+        lines.process.send_signal(signal.SIGINT)
+        assert lines.end() == 0
+        pids += [int(pid) for pid in lines.find(r"pid (\d+)")]
+    assert lines.find("bye (app|store)") == ["app", "store"]
+    wait_until_gone(pids)
+
+
+def test_a_program_that_does_not_stop_is_killed_after_a_grace() -> None:
+    with small_stack({"deaf": DEAF}) as lines:
+        [pid] = lines.wait_for(r"pid (\d+)")
+        lines.process.send_signal(signal.SIGINT)
+        assert lines.end() == 0
+    assert lines.find("deaf did not stop within 4 s; killed")
+    assert not lives(int(pid))
+
+
+def test_nothing_survives_a_supervisor_that_is_killed() -> None:
+    with small_stack({"web": FAMILY, "deaf": DEAF}) as lines:
+        pids = family_of(lines) + [int(pid) for pid in lines.wait_for(r"pid (\d+)")]
+        lines.process.kill()
+        lines.end()
+        wait_until_gone(pids)
+
+
+def test_a_program_that_does_not_exist_is_named() -> None:
+    missing = Program("ghost", ["no-such-program"])
+
+    async def run() -> None:
+        async with Supervisor(os.environ, Console(output)) as supervisor:
+            await supervisor.run_once(missing)
+
+    output = io.StringIO()
+    with pytest.raises(StackError, match=r"ghost failed \(exit 1\); its lines above say why."):
+        asyncio.run(run())
+    assert "no-such-program: No such file or directory" in output.getvalue()
+
+
+def test_the_output_of_a_program_can_be_captured_instead_of_shown() -> None:
+    printing = Program("secret", [sys.executable, "-c", "print('the key')"])
+
+    async def run() -> bytes:
+        async with Supervisor(os.environ, Console(output)) as supervisor:
+            return await supervisor.run_once(printing, capture=True)
+
+    output = io.StringIO()
+    assert asyncio.run(run()) == b"the key\n"
+    assert output.getvalue() == ""
