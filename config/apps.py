@@ -9,6 +9,10 @@ class ConfigConfig(AppConfig):
 
     name = "config"
 
+    def ready(self) -> None:
+        """Register the system checks."""
+        from config import checks  # noqa: F401
+
 
 class TollgateAdminConfig(AdminConfig):
     """Django's admin with Tollgate's own index."""

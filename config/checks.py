@@ -1,0 +1,108 @@
+"""System checks: configurations that are well formed and still wrong.
+
+`manage.py check` and every command that talks to the database run the first group and refuse to go
+on after an error; `manage.py check --deploy` runs the second as well.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import redis
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+
+from projects.redis_connection import redis_connection
+
+LEAST_SECRET = 32
+"""Characters of a secret that nobody guesses."""
+
+
+@register("tollgate")
+def check_settings(**_kwargs: Any) -> list[CheckMessage]:
+    """Find settings without which a part of Tollgate refuses everything."""
+    return list(_settings())
+
+
+@register(Tags.security, deploy=True)
+def check_deployment(**_kwargs: Any) -> list[CheckMessage]:
+    """Find what is tolerable on one's own machine and nowhere else."""
+    return [*_secrets(), *_redis()]
+
+
+def _settings() -> Iterator[CheckMessage]:
+    if not settings.SLACK_SIGNING_SECRETS:
+        yield Error(
+            "There is no Slack signing secret, so every request from Slack is refused.",
+            hint="Set SLACK_SIGNING_SECRET to the app's signing secret (Basic Information).",
+            id="tollgate.E001",
+        )
+    if not settings.GATEWAY_SERVICE_TOKENS:
+        yield Error(
+            "There is no service token, so the gateway is refused: no call is let through.",
+            hint="Set GATEWAY_SERVICE_TOKEN to one long random text, here and at the gateway.",
+            id="tollgate.E002",
+        )
+    if settings.START_CREDITS < 0:
+        yield Error(
+            "START_CREDITS is negative, so the gate at the start of a mention means nothing.",
+            hint="Set START_CREDITS to the credits that must be left to start work, 0 or more.",
+            id="tollgate.E003",
+        )
+    if bool(settings.SLACK_CLIENT_ID) != bool(settings.SLACK_CLIENT_SECRET):
+        yield Error(
+            "Only one of SLACK_CLIENT_ID and SLACK_CLIENT_SECRET is set, so the app cannot be "
+            "installed.",
+            hint="Set both, from the app's Basic Information, or neither.",
+            id="tollgate.E004",
+        )
+    if unsafe := {"ext", "fd"}.intersection(settings.GIT_ALLOWED_PROTOCOLS):
+        yield Error(
+            f"GIT_ALLOWED_PROTOCOLS allows {', '.join(sorted(unsafe))}: whoever names a "
+            "repository could run commands here.",
+            hint="Allow https and ssh.",
+            id="tollgate.E005",
+        )
+
+
+def _secrets() -> Iterator[CheckMessage]:
+    if len(settings.SECRET_KEY) < LEAST_SECRET or len(set(settings.SECRET_KEY)) < 5:
+        yield Error(
+            "SECRET_KEY can be guessed; it signs sessions and encrypts Slack's bot tokens.",
+            hint="Set it to 50 random characters; see docs/operations.md for how to change it.",
+            id="tollgate.E006",
+        )
+    tokens = [*settings.GATEWAY_SERVICE_TOKENS, *settings.METRICS_TOKENS]
+    if any(len(token) < LEAST_SECRET for token in tokens):
+        yield Error(
+            f"GATEWAY_SERVICE_TOKEN or METRICS_TOKEN is shorter than {LEAST_SECRET} characters.",
+            hint="Set each to a long random text of its own.",
+            id="tollgate.E007",
+        )
+    if not settings.PUBLIC_URL.startswith("https://"):
+        yield Warning(
+            "PUBLIC_URL is not https, so session cookies and credentials travel unprotected.",
+            hint="Put a TLS proxy in front and set PUBLIC_URL to its address.",
+            id="tollgate.W001",
+        )
+    if not settings.METRICS_TOKENS:
+        yield Warning(
+            "There is no METRICS_TOKEN, so /metrics refuses everybody.",
+            hint="Set METRICS_TOKEN and give it to Prometheus as its bearer token.",
+            id="tollgate.W002",
+        )
+
+
+def _redis() -> Iterator[CheckMessage]:
+    """Judge a Redis that can be reached; one that cannot is the readiness probe's business."""
+    try:
+        memory: Any = redis_connection().info("memory")
+    except redis.RedisError:
+        return
+    policy = memory.get("maxmemory_policy")
+    if policy not in (None, "noeviction"):
+        yield Warning(
+            f"Redis evicts keys when its memory is full (maxmemory-policy {policy}): limits would "
+            "be lost without a trace.",
+            hint="Set maxmemory-policy to noeviction.",
+            id="tollgate.W003",
+        )

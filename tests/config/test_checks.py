@@ -1,0 +1,96 @@
+"""Mistakes that `manage.py check` finds, each with its identifier and a hint."""
+
+from decimal import Decimal
+
+import pytest
+from django.core.checks import run_checks
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
+
+from projects.redis_connection import redis_connection
+
+SOUND = {
+    "SECRET_KEY": "a secret of the test suite, longer than fifty characters, and of no value",
+    "PUBLIC_URL": "https://tollgate.example.com",
+    "GATEWAY_SERVICE_TOKENS": ["s" * 40],
+    "METRICS_TOKENS": ["m" * 40],
+}
+
+
+@pytest.fixture
+def found(settings):
+    """The identifiers of Tollgate's own findings; each comes with a hint."""
+    for name, value in SOUND.items():
+        setattr(settings, name, value)
+
+    def _found(deploy=False):
+        ours = [
+            message
+            for message in run_checks(include_deployment_checks=deploy)
+            if message.id.startswith("tollgate.")
+        ]
+        assert all(message.hint for message in ours)
+        return [message.id for message in ours]
+
+    return _found
+
+
+@pytest.mark.parametrize("deploy", [False, True])
+def test_a_sound_configuration_has_no_findings(found, redis_client, deploy):
+    assert found(deploy) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "identifier"),
+    [
+        ("SLACK_SIGNING_SECRETS", [], "tollgate.E001"),
+        ("GATEWAY_SERVICE_TOKENS", [], "tollgate.E002"),
+        ("START_CREDITS", Decimal("-1"), "tollgate.E003"),
+        ("SLACK_CLIENT_ID", "123.456", "tollgate.E004"),
+        ("SLACK_CLIENT_SECRET", "secret", "tollgate.E004"),
+        ("GIT_ALLOWED_PROTOCOLS", ["https", "ext"], "tollgate.E005"),
+    ],
+)
+def test_what_makes_a_part_refuse_everything_is_an_error_at_once(
+    found, settings, setting, value, identifier
+):
+    setattr(settings, setting, value)
+    assert found() == [identifier]
+    with pytest.raises(SystemCheckError, match=identifier):
+        call_command("check")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "identifier"),
+    [
+        ("SECRET_KEY", "x", "tollgate.E006"),
+        ("SECRET_KEY", "x" * 60, "tollgate.E006"),
+        ("GATEWAY_SERVICE_TOKENS", ["s" * 40, "short"], "tollgate.E007"),
+        ("METRICS_TOKENS", ["short"], "tollgate.E007"),
+        ("PUBLIC_URL", "http://tollgate.example.com", "tollgate.W001"),
+        ("METRICS_TOKENS", [], "tollgate.W002"),
+    ],
+)
+def test_what_only_a_deployment_must_not_have_is_found_for_a_deployment(
+    found, settings, redis_client, setting, value, identifier
+):
+    setattr(settings, setting, value)
+    assert found() == []
+    assert found(deploy=True) == [identifier]
+
+
+def test_a_redis_that_evicts_keys_is_found(found, redis_client):
+    redis_client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        assert found(deploy=True) == ["tollgate.W003"]
+    finally:
+        redis_client.config_set("maxmemory-policy", "noeviction")
+
+
+def test_a_redis_that_cannot_be_reached_is_not_judged(found, settings):
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+    redis_connection.cache_clear()
+    try:
+        assert found(deploy=True) == []
+    finally:
+        redis_connection.cache_clear()
