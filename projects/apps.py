@@ -7,3 +7,7 @@ class ProjectsConfig(AppConfig):
     """Identities and credentials."""
 
     name = "projects"
+
+    def ready(self) -> None:
+        """Register how the OpenAPI document names our authentication."""
+        from projects import openapi  # noqa: F401

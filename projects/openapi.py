@@ -1,0 +1,48 @@
+"""How the OpenAPI document names our ways to authenticate."""
+
+from typing import Any
+
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+
+
+class ProjectCredentialScheme(OpenApiAuthenticationExtension):
+    """Personal API keys and OAuth access tokens."""
+
+    target_class = "projects.authentication.ProjectCredentialAuthentication"
+    match_subclasses = True
+    name = "projectCredential"
+
+    def get_security_definition(self, _auto_schema: Any) -> dict[str, Any]:
+        """Return the bearer scheme."""
+        return {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "phx_… or pha_…",
+            "description": "A personal API key, or an OAuth access token.",
+        }
+
+
+class ServiceTokenScheme(OpenApiAuthenticationExtension):
+    """The gateway's service token."""
+
+    target_class = "projects.authentication.ServiceTokenAuthentication"
+    name = "serviceToken"
+
+    def get_security_definition(self, _auto_schema: Any) -> dict[str, Any]:
+        """Return the bearer scheme."""
+        return {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "The token that Tollgate shares with its gateway.",
+        }
+
+
+class SessionScheme(OpenApiAuthenticationExtension):
+    """A logged-in browser."""
+
+    target_class = "projects.authentication.SessionPrincipalAuthentication"
+    name = "session"
+
+    def get_security_definition(self, _auto_schema: Any) -> dict[str, Any]:
+        """Return the cookie scheme."""
+        return {"type": "apiKey", "in": "cookie", "name": "sessionid"}
