@@ -15,8 +15,8 @@ log = structlog.get_logger(__name__)
 
 _SAME_TIME = timedelta(seconds=5)
 """Slack gives whole seconds of its own clock."""
-_REDELIVERED_WITHIN = timedelta(days=1)
-"""For so long Slack delivers an event again (hourly, where that is switched on)."""
+_REDELIVERED_WITHIN = timedelta(minutes=10)
+"""Slack delivers an event again after one and after five minutes."""
 
 
 class ServesAnotherProject(Exception):

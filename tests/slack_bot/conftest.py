@@ -1,0 +1,232 @@
+"""A workspace that serves a project, a fake Slack, and the door at which signed payloads arrive."""
+
+import asyncio
+import itertools
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import current_app
+from django.test import Client
+from temporalio.client import Client as TemporalClient
+from temporalio.service import RPCError, RPCStatusCode
+
+from billing.accounts import create_organization, create_project
+from billing.limits import set_limit
+from coding_tasks.models import CodingTask, Repository
+from projects.models import Project, SlackWorkspace
+from quota import redis_client as gate_redis
+from quota.resources import AI_CREDITS
+from tests.fakes import FakeSlack
+from workflows import client as workflow_client
+from workflows.mention_types import workflow_id
+
+PAYLOADS = Path(__file__).with_name("payloads")
+
+
+def captured(name: str, **event: Any) -> dict[str, Any]:
+    """Return the captured payload of a case; keywords replace fields of the inner event."""
+    payload = json.loads((PAYLOADS / f"{name}.json").read_text())
+    payload["event"] = {**payload.get("event", {}), **event}
+    return payload
+
+
+@pytest.fixture(scope="session")
+def _fake_slack() -> Iterator[FakeSlack]:
+    with FakeSlack() as slack:
+        yield slack
+
+
+@pytest.fixture
+def slack(_fake_slack: FakeSlack, settings) -> FakeSlack:
+    """Slack, with team T1 in which the app is installed."""
+    _fake_slack.reset()
+    settings.SLACK_API_URL = _fake_slack.api_url
+    return _fake_slack
+
+
+@pytest.fixture
+def project(db) -> Project:
+    return create_project(create_organization("Acme"), "Main")
+
+
+@pytest.fixture
+def stranger(db) -> Project:
+    """A project of another organization."""
+    return create_project(create_organization("Stranger"), "Theirs")
+
+
+@pytest.fixture
+def workspace(project: Project) -> SlackWorkspace:
+    return SlackWorkspace.objects.create(
+        project=project,
+        team_id="T1",
+        name="Acme",
+        app_id="A1",
+        bot_user_id="UBOT",
+        bot_token="xoxb-demo",
+    )
+
+
+@pytest.fixture
+def repository(project: Project) -> Repository:
+    return Repository.objects.create(
+        project=project, full_name="acme/shop", clone_url="https://git.example.com/acme/shop.git"
+    )
+
+
+@pytest.fixture
+def out_of_credits(project: Project) -> None:
+    set_limit(project.organization, AI_CREDITS, 0)
+
+
+@pytest.fixture
+def temporal(temporal_address: str, monkeypatch) -> "Temporal":
+    """A Temporal that answers, however busy this machine is."""
+    monkeypatch.setattr(workflow_client, "DEADLINE", timedelta(seconds=20))
+    return Temporal(temporal_address)
+
+
+@pytest.fixture
+def no_temporal(settings, monkeypatch) -> None:
+    """A Temporal that refuses connections; nothing that was connected before is used."""
+    settings.TEMPORAL_ADDRESS = "127.0.0.1:1"
+    monkeypatch.setattr(workflow_client, "_connection", None)
+
+
+@pytest.fixture
+def no_redis(redis_client, settings) -> Iterator[None]:
+    """A Redis that refuses connections, as the gates and as Celery see it."""
+    with unreachable_redis(settings, "redis://127.0.0.1:1/0"):
+        yield
+
+
+@pytest.fixture
+def hanging_redis(redis_client, settings) -> Iterator[None]:
+    """A Redis that accepts connections and never says a word."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(100)
+        port = listener.getsockname()[1]
+        with unreachable_redis(settings, f"redis://127.0.0.1:{port}/0"):
+            yield
+
+
+@contextmanager
+def unreachable_redis(settings, url: str) -> Iterator[None]:
+    """Point whatever uses Django's Redis to another address until the block ends."""
+    before, settings.REDIS_URL = settings.REDIS_URL, url
+    broker, current_app.conf.broker_url = current_app.conf.broker_url, url
+    _forget_redis()
+    try:
+        yield
+    finally:
+        settings.REDIS_URL, current_app.conf.broker_url = before, broker
+        _forget_redis()
+
+
+def _forget_redis() -> None:
+    gate_redis.client.cache_clear()
+    gate_redis.script.cache_clear()
+    gate_redis.health.__init__()
+
+
+@dataclass(frozen=True)
+class Temporal:
+    """What the tests ask of Temporal."""
+
+    address: str
+
+    def has(self, identifier: str) -> bool:
+        """Tell whether a workflow of this id was ever started."""
+        return self.signals(identifier) is not None
+
+    def signals(self, identifier: str) -> list[str] | None:
+        """Return the names of the signals sent to a workflow; None when it was never started."""
+
+        async def ask() -> list[str] | None:
+            client = await TemporalClient.connect(self.address)
+            try:
+                history = await client.get_workflow_handle(identifier).fetch_history()
+            except RPCError as error:
+                if error.status is RPCStatusCode.NOT_FOUND:
+                    return None
+                raise
+            received = [
+                event.workflow_execution_signaled_event_attributes.signal_name
+                for event in history.events
+            ]
+            return [name for name in received if name]
+
+        return asyncio.run(ask())
+
+
+@dataclass(frozen=True)
+class Door:
+    """The web process, as Slack meets it."""
+
+    client: Client
+    slack: FakeSlack
+
+    def deliver(self, payload: dict[str, Any] | bytes, path: str = "/slack/events/", **extra: str):
+        """Post a signed payload; `extra` are WSGI variables. Returns the response."""
+        content_type = "application/json" if path == "/slack/events/" else FORM
+        request = self.slack.signed(path, payload, content_type=content_type)
+        return self.client.post(
+            path, request.body, content_type=content_type, headers=request.headers, **extra
+        )
+
+    def mention(self, **fields: Any) -> dict[str, Any]:
+        """Let U1 mention the bot in C1; deliver the event, and return the message."""
+        message = self.slack.post(**fields)
+        assert self.deliver(self.slack.event(message)).status_code == 200
+        return message
+
+    def reply(self, text: str, thread_ts: str, **fields: Any) -> dict[str, Any]:
+        """Let U1 reply in a thread without naming the bot; deliver it, and return the message."""
+        message = self.slack.post(text, thread_ts=thread_ts, **fields)
+        assert self.deliver(self.slack.event(message, "message")).status_code == 200
+        return message
+
+
+@pytest.fixture
+def ts() -> str:
+    """The identity of a message that no other test has."""
+    return f"{time.time_ns() // 10**9}.{next(_numbers):06d}"
+
+
+_numbers = itertools.count(1)
+FORM = "application/x-www-form-urlencoded"
+
+
+@pytest.fixture
+def door(client: Client, slack: FakeSlack, redis_client) -> Door:
+    return Door(client, slack)
+
+
+@pytest.fixture
+def task(workspace, repository, door, temporal) -> CodingTask:
+    """A task of U1's that runs in the thread of a mention of his."""
+    message = door.mention()
+    return CodingTask.objects.create(
+        project=workspace.project,
+        repository=repository,
+        workspace=workspace,
+        channel_id="C1",
+        thread_ts=message["ts"],
+        owner_slack_user_id="U1",
+        title="Look",
+        workflow_id=workflow_id("T1", "C1", message["ts"]),
+    )
+
+
+def workflow_of(message: dict[str, Any], channel: str = "C1", team: str = "T1") -> str:
+    """Return the id of the workflow that a message starts."""
+    return workflow_id(team, channel, message["ts"])

@@ -1,0 +1,384 @@
+"""A mention at the door: recorded, decided about, and started or refused, once."""
+
+import time
+from datetime import timedelta
+
+import pytest
+from django.db import OperationalError, connection
+from django.utils import timezone
+
+from billing.limits import set_limit
+from projects.models import SlackWorkspace
+from quota.resources import AI_CREDITS, MICRO
+from tests.slack_bot.conftest import captured, workflow_of
+from workflows import tasks
+from workflows.models import FollowUp, Mention, Notice
+
+DENIAL = (
+    "Your team has used its monthly Tollgate AI credits. "
+    "Top up at https://billing.example.com/credits to continue."
+)
+
+
+def assert_no_effects(door) -> None:
+    assert not Mention.objects.exists()
+    assert not FollowUp.objects.exists()
+    assert not Notice.objects.exists()
+    assert door.slack.calls() == []
+
+
+# --- What becomes of it --------------------------------------------------------------------------
+def test_a_mention_starts_one_workflow(door, workspace, temporal):
+    message = door.mention()
+    mention = Mention.objects.get()
+    assert (mention.state, mention.ts, mention.thread_ts) == (
+        *("started", message["ts"], message["ts"]),
+    )
+    assert mention.workflow_id == workflow_of(message)
+    assert temporal.has(workflow_of(message))
+    assert door.slack.calls() == []
+
+
+def test_over_quota_at_top_level_gets_one_denial_below_the_mention_and_no_start(
+    door, workspace, out_of_credits, temporal
+):
+    message = door.mention()
+    tasks.deliver_pending_denials()
+    [denial] = door.slack.bot_messages("C1")
+    assert (denial["thread_ts"], denial["text"]) == (message["ts"], DENIAL)
+    assert Mention.objects.get().state == "refused"
+    assert Mention.objects.get().outcome == "out of credits: limit_reached"
+    assert not temporal.has(workflow_of(message))
+
+
+def test_over_quota_in_a_thread_gets_its_denial_at_the_root_of_the_thread(
+    door, workspace, out_of_credits
+):
+    root = door.slack.post("a remark", user="U2")
+    door.mention(thread_ts=root["ts"])
+    tasks.deliver_pending_denials()
+    [denial] = door.slack.bot_messages("C1")
+    assert denial["thread_ts"] == root["ts"]
+
+
+def test_too_few_credits_to_start_are_refused_in_words_of_their_own(door, workspace, temporal):
+    set_limit(workspace.project.organization, AI_CREDITS, MICRO // 2)
+    door.mention()
+    assert Mention.objects.get().outcome == "out of credits: insufficient_remaining"
+    assert Notice.objects.get().text.startswith("Your team has too few Tollgate AI credits left")
+
+
+def test_a_block_set_by_hand_refuses_the_next_mention_and_its_removal_lets_the_one_after_in(
+    door, workspace, temporal, redis_client
+):
+    key, member = f"@posthog/quota-limits/{AI_CREDITS}", workspace.project.api_token
+    redis_client.zadd(key, {member: int(time.time()) + 3600})
+    door.mention()
+    redis_client.zrem(key, member)
+    door.mention()
+    states = Mention.objects.order_by("received_at").values_list("state", flat=True)
+    assert list(states) == ["refused", "started"]
+
+
+def test_another_organizations_limit_does_not_matter(door, workspace, stranger, temporal):
+    set_limit(stranger.organization, AI_CREDITS, 0)
+    door.mention()
+    assert Mention.objects.get().state == "started"
+
+
+def test_a_mention_in_another_organizations_workspace_is_theirs(
+    door, workspace, stranger, out_of_credits, temporal
+):
+    door.slack.install("T2", "xoxb-theirs")
+    door.slack.add_user("U5", team="T2")
+    door.slack.add_channel("C5", team="T2")
+    theirs = SlackWorkspace.objects.create(
+        project=stranger, team_id="T2", bot_user_id="UBOT", bot_token="xoxb-theirs"
+    )
+    message = door.slack.post(user="U5", channel="C5", team="T2")
+    door.deliver(door.slack.event(message, channel="C5", team="T2"))
+    mention = Mention.objects.get()
+    assert (mention.workspace, mention.state) == (theirs, "started")
+    assert mention.workflow_id == workflow_of(message, channel="C5", team="T2")
+
+
+# --- Deliveries again ----------------------------------------------------------------------------
+def test_a_redelivery_of_a_mention_changes_nothing(door, workspace, temporal):
+    message = door.mention()
+    payload = door.slack.event(message)
+    before = Mention.objects.values().get()
+    for attempt in (1, 2, 3):
+        response = door.deliver(
+            payload, HTTP_X_SLACK_RETRY_NUM=attempt, HTTP_X_SLACK_RETRY_REASON="http_timeout"
+        )
+        assert response.status_code == 200
+    assert Mention.objects.values().get() == before
+
+
+def test_a_mention_that_first_arrives_as_the_second_retry_is_handled(door, workspace, temporal):
+    message = door.slack.post()
+    door.deliver(door.slack.event(message), HTTP_X_SLACK_RETRY_NUM=2)
+    assert Mention.objects.get().state == "started"
+
+
+@pytest.mark.parametrize("order", [("app_mention", "message"), ("message", "app_mention")])
+def test_the_two_events_of_one_post_are_one_mention(door, workspace, temporal, order):
+    message = door.slack.post()
+    for kind in order:
+        assert door.deliver(door.slack.event(message, kind)).status_code == 200
+    assert Mention.objects.get().state == "started"
+    assert temporal.has(workflow_of(message))
+
+
+def test_a_denial_is_said_once_however_often_the_mention_is_delivered(
+    door, workspace, out_of_credits
+):
+    message = door.mention()
+    for kind in ("app_mention", "message", "app_mention"):
+        door.deliver(door.slack.event(message, kind))
+        tasks.deliver_pending_denials()
+    assert len(door.slack.bot_messages("C1")) == 1
+
+
+def test_a_refused_mention_stays_refused_when_it_is_delivered_again_after_a_top_up(
+    door, workspace, out_of_credits, temporal
+):
+    message = door.mention()
+    set_limit(workspace.project.organization, AI_CREDITS, None)
+    door.deliver(door.slack.event(message))
+    assert Mention.objects.get().state == "refused"
+    assert not temporal.has(workflow_of(message))
+
+
+def test_a_mention_whose_request_died_after_recording_it_is_resumed_by_its_redelivery(
+    door, workspace, temporal
+):
+    message = door.slack.post()
+    Mention.objects.create(
+        workspace=workspace,
+        team_id="T1",
+        channel_id="C1",
+        ts=message["ts"],
+        thread_ts=message["ts"],
+        user_id="U1",
+        text=message["text"],
+    )
+    door.deliver(door.slack.event(message))
+    assert Mention.objects.get().state == "started"
+    assert temporal.has(workflow_of(message))
+
+
+def test_a_mention_whose_request_died_while_deciding_is_resumed_by_the_sweep(
+    door, workspace, temporal
+):
+    message = door.slack.post()
+    mention = Mention.objects.create(
+        workspace=workspace,
+        team_id="T1",
+        channel_id="C1",
+        ts=message["ts"],
+        thread_ts=message["ts"],
+        user_id="U1",
+        text=message["text"],
+        lease_until=timezone.now() + timedelta(seconds=10),
+    )
+    tasks.start_pending_mentions()
+    mention.refresh_from_db()
+    assert mention.state == "received"
+    Mention.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    tasks.start_pending_mentions()
+    mention.refresh_from_db()
+    assert mention.state == "started"
+    assert temporal.has(workflow_of(message))
+
+
+# --- What else arrives ---------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{bad",
+        b"[]",
+        b"null",
+        b"",
+        b'{"type":"event_callback"}',
+        b'{"type":"event_callback","event":null}',
+        b'{"a":' * 50_000,
+        b'{"type":"url_verification","challenge":{}}',
+    ],
+)
+def test_signed_junk_is_acknowledged_and_has_no_effects(door, workspace, body):
+    assert door.deliver(body).status_code == 200
+    assert_no_effects(door)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "app_rate_limited",
+        "reaction_added",
+        "member_joined_channel",
+        "channel_joined",
+        "message_edited",
+        "message_deleted",
+        "mention_fired_by_an_edit",
+        "reply_in_a_thread",
+        "file_shared_in_a_thread",
+        "thread_reply_also_sent_to_the_channel",
+    ],
+)
+def test_events_that_are_not_for_the_bot_have_no_effects(door, workspace, case):
+    assert door.deliver(captured(case)).status_code == 200
+    assert_no_effects(door)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "message_by_an_app",
+        "mention_by_an_app",
+        "message_by_an_incoming_webhook",
+        "message_by_slackbot",
+        "message_by_ourselves",
+    ],
+)
+def test_a_hundred_posts_of_bots_have_no_effects(door, workspace, case):
+    for number in range(100):
+        assert door.deliver(captured(case, ts=f"100.{number}")).status_code == 200
+    assert_no_effects(door)
+
+
+def test_a_post_by_ourselves_is_known_without_the_envelopes_help(door, workspace):
+    payload = captured("message_by_ourselves")
+    del payload["authorizations"]
+    door.deliver(payload)
+    assert_no_effects(door)
+
+
+def test_an_edit_of_a_mention_starts_nothing_again(door, workspace, temporal):
+    message = door.mention()
+    before = Mention.objects.values().get()
+    for case in ("mention_fired_by_an_edit", "message_edited"):
+        door.deliver(captured(case, ts=message["ts"]))
+    assert Mention.objects.values().get() == before
+
+
+def test_an_unknown_workspace_is_acknowledged_and_has_no_effects(door, db):
+    assert door.deliver(captured("mention")).status_code == 200
+    assert_no_effects(door)
+
+
+def test_a_workspace_that_uninstalled_the_app_has_no_effects(door, workspace):
+    SlackWorkspace.objects.update(is_active=False)
+    assert door.deliver(captured("mention")).status_code == 200
+    assert_no_effects(door)
+
+
+def test_a_mention_of_an_external_author_is_refused_once_and_starts_nothing(
+    door, workspace, temporal
+):
+    for _ in range(2):
+        door.deliver(captured("mention_by_an_external_author"))
+    assert Mention.objects.get().state == "refused"
+    notice = Notice.objects.get()
+    assert (notice.kind, notice.thread_ts) == ("no_access", "100.1")
+    assert "full members" in notice.text
+    assert not Mention.objects.exclude(workflow_id="").exists()
+
+
+def test_a_colleague_in_a_shared_channel_is_let_in(door, workspace, temporal, ts):
+    door.deliver(captured("mention_in_a_shared_channel", ts=ts))
+    assert Mention.objects.get().state == "started"
+
+
+def test_an_org_wide_installation_serves_its_workspaces(door, project, temporal, ts):
+    org_wide = SlackWorkspace.objects.create(
+        project=project, enterprise_id="E1", bot_user_id="UBOT", bot_token="xoxb-demo"
+    )
+    door.deliver(captured("mention_under_an_org_wide_installation", ts=ts))
+    mention = Mention.objects.get()
+    assert (mention.workspace, mention.team_id, mention.state) == (org_wide, "E1", "started")
+
+
+def test_another_enterprises_installation_does_not(door, stranger):
+    SlackWorkspace.objects.create(
+        project=stranger, enterprise_id="E2", bot_user_id="UBOT", bot_token="xoxb-theirs"
+    )
+    door.deliver(captured("mention_under_an_org_wide_installation"))
+    assert_no_effects(door)
+
+
+# --- When something is down ----------------------------------------------------------------------
+def test_without_temporal_a_mention_is_kept_and_started_later_once(
+    door, workspace, no_temporal, temporal_address, settings, monkeypatch, request
+):
+    began = time.monotonic()
+    message = door.mention()
+    assert time.monotonic() - began < 3
+    assert Mention.objects.get().state == "received"
+    tasks.start_pending_mentions()
+    assert Mention.objects.get().state == "received"
+    settings.TEMPORAL_ADDRESS = temporal_address
+    monkeypatch.undo()
+    temporal = request.getfixturevalue("temporal")
+    for _ in range(2):
+        tasks.start_pending_mentions()
+    assert Mention.objects.get().state == "started"
+    assert temporal.has(workflow_of(message))
+
+
+def test_a_mention_kept_without_temporal_is_started_by_its_redelivery(
+    door, workspace, no_temporal, temporal_address, settings, monkeypatch, request
+):
+    message = door.mention()
+    settings.TEMPORAL_ADDRESS = temporal_address
+    monkeypatch.undo()
+    request.getfixturevalue("temporal")
+    door.deliver(door.slack.event(message))
+    assert Mention.objects.get().state == "started"
+
+
+def test_a_mention_still_waiting_when_the_app_is_uninstalled_is_ended(door, workspace, no_temporal):
+    door.mention()
+    door.deliver(captured("app_uninstalled"))
+    tasks.start_pending_mentions()
+    assert Mention.objects.get().state == "failed"
+    assert door.slack.calls() == []
+
+
+def test_without_the_database_slack_is_asked_to_deliver_again_and_nothing_is_kept(door, workspace):
+    def is_down(*_arguments):
+        raise OperationalError("the database is down")
+
+    with connection.execute_wrapper(is_down):
+        response = door.deliver(captured("mention"))
+    assert response.status_code == 503
+    assert int(response["Retry-After"]) > 0
+    assert_no_effects(door)
+
+
+def test_when_nobody_knows_the_quota_the_workflow_decides(
+    door, workspace, out_of_credits, temporal, no_redis
+):
+    def quota_is_down(execute, sql, *rest):
+        if "quota_" in sql:
+            raise OperationalError("this table cannot be read")
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(quota_is_down):
+        message = door.mention()
+    assert Mention.objects.get().state == "started"
+    assert temporal.has(workflow_of(message))
+    assert not Notice.objects.exists()
+
+
+def test_without_redis_the_database_decides(door, workspace, out_of_credits, no_redis):
+    door.mention()
+    assert Mention.objects.get().state == "refused"
+
+
+def test_after_redis_was_flushed_nothing_over_quota_is_let_in(
+    door, workspace, out_of_credits, redis_client
+):
+    redis_client.flushall()
+    door.mention()
+    assert Mention.objects.get().state == "refused"

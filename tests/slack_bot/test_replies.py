@@ -1,0 +1,202 @@
+"""Replies in the thread of a running task: the owner's reach its workflow, others' do not."""
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from billing.limits import set_limit
+from coding_tasks.models import CodingTask
+from projects.models import SlackWorkspace
+from quota.resources import AI_CREDITS
+from tests.slack_bot.conftest import captured, workflow_of
+from workflows import client, tasks
+from workflows.models import FollowUp, Mention, Notice
+
+
+@pytest.fixture
+def exhausted(task) -> None:
+    """The credits run out while the task runs."""
+    set_limit(task.project.organization, AI_CREDITS, 0)
+
+
+# --- The owner -----------------------------------------------------------------------------------
+def test_a_reply_of_the_owner_is_one_follow_up_and_its_redelivery_none(door, task, temporal):
+    reply = door.reply("and the tests?", task.thread_ts)
+    door.deliver(door.slack.event(reply, "message"))
+    follow_up = FollowUp.objects.get()
+    assert (follow_up.text, follow_up.state) == ("and the tests?", "signalled")
+    assert not follow_up.addressed
+    assert temporal.signals(task.workflow_id) == ["follow_up"]
+    assert door.slack.calls() == []
+
+
+@pytest.mark.parametrize("order", [("app_mention", "message"), ("message", "app_mention")])
+def test_a_reply_that_names_the_bot_is_one_follow_up_and_no_new_workflow(
+    door, task, temporal, order
+):
+    message = door.slack.post("<@UBOT> and the tests?", thread_ts=task.thread_ts)
+    for kind in order:
+        door.deliver(door.slack.event(message, kind))
+    assert FollowUp.objects.get().addressed
+    assert temporal.signals(task.workflow_id) == ["follow_up"]
+    assert Mention.objects.get(ts=message["ts"]).state == "forwarded"
+    assert not temporal.has(workflow_of(message))
+
+
+@pytest.mark.parametrize(
+    "case", ["file_shared_in_a_thread", "thread_reply_also_sent_to_the_channel"]
+)
+def test_files_and_replies_sent_to_the_channel_too_are_forwarded(door, task, temporal, case):
+    door.deliver(captured(case, thread_ts=task.thread_ts))
+    assert FollowUp.objects.get().state == "signalled"
+    assert temporal.signals(task.workflow_id) == ["follow_up"]
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["reply_in_a_thread", "file_shared_in_a_thread", "thread_reply_also_sent_to_the_channel"],
+)
+def test_replies_in_other_threads_are_not(door, task, temporal, case):
+    door.deliver(captured(case))
+    assert not FollowUp.objects.exists()
+    assert temporal.signals(task.workflow_id) == []
+
+
+def test_a_reply_after_the_task_has_ended_is_not_for_the_bot(door, task):
+    CodingTask.objects.update(state=CodingTask.State.DONE)
+    door.reply("thanks", task.thread_ts)
+    assert not FollowUp.objects.exists()
+
+
+def test_a_mention_after_the_task_has_ended_starts_anew(door, task, temporal):
+    CodingTask.objects.update(state=CodingTask.State.DONE)
+    message = door.mention(thread_ts=task.thread_ts)
+    assert temporal.has(workflow_of(message))
+
+
+def test_the_same_thread_of_another_organizations_workspace_is_another_thread(
+    door, task, stranger, temporal
+):
+    SlackWorkspace.objects.create(
+        project=stranger, team_id="T2", bot_user_id="UBOT", bot_token="xoxb-theirs"
+    )
+    payload = captured("reply_in_a_thread", thread_ts=task.thread_ts)
+    payload["authorizations"][0]["team_id"] = "T2"
+    door.deliver(payload)
+    assert not FollowUp.objects.exists()
+
+
+# --- Out of credits ------------------------------------------------------------------------------
+def test_an_owner_out_of_credits_is_told_once_and_nothing_is_forwarded(
+    door, task, exhausted, temporal
+):
+    for text in ("go on", "please", "hello?"):
+        door.reply(text, task.thread_ts)
+        tasks.deliver_pending_denials()
+    assert set(FollowUp.objects.values_list("state", flat=True)) == {"refused"}
+    assert temporal.signals(task.workflow_id) == []
+    [denial] = door.slack.bot_messages("C1")
+    assert denial["thread_ts"] == task.thread_ts
+    assert denial["text"].startswith("Your team has used its monthly Tollgate AI credits.")
+
+
+def test_an_owner_out_of_credits_who_names_the_bot_gets_a_denial_and_no_new_task(
+    door, task, exhausted, temporal
+):
+    message = door.mention(text="<@UBOT> go on", thread_ts=task.thread_ts)
+    door.deliver(door.slack.event(message, "message"))
+    door.reply("hello?", task.thread_ts)
+    tasks.deliver_pending_denials()
+    assert Mention.objects.get(ts=message["ts"]).state == "refused"
+    assert len(door.slack.bot_messages("C1")) == 1
+    assert temporal.signals(task.workflow_id) == []
+    assert not temporal.has(workflow_of(message))
+
+
+def test_a_refused_reply_does_not_start_a_task_when_it_is_delivered_again_after_the_tasks_end(
+    door, task, exhausted, temporal
+):
+    message = door.mention(text="<@UBOT> go on", thread_ts=task.thread_ts)
+    CodingTask.objects.update(state=CodingTask.State.DONE)
+    set_limit(task.project.organization, AI_CREDITS, None)
+    door.deliver(door.slack.event(message, "message"))
+    assert not temporal.has(workflow_of(message))
+
+
+def test_small_talk_in_other_threads_gets_silence_from_a_team_out_of_credits(
+    door, workspace, out_of_credits
+):
+    root = door.slack.post("lunch?", user="U2")
+    door.reply("yes", root["ts"])
+    door.slack.post("anybody?", user="U1")
+    assert not Notice.objects.exists()
+    assert not FollowUp.objects.exists()
+
+
+# --- Other people --------------------------------------------------------------------------------
+def test_small_talk_of_others_in_the_thread_gets_silence(door, task, temporal):
+    door.reply("nice", task.thread_ts, user="U2")
+    assert not FollowUp.objects.exists()
+    assert not Notice.objects.exists()
+    assert temporal.signals(task.workflow_id) == []
+
+
+def test_others_who_name_the_bot_are_told_once_each_whose_task_it_is(door, task, temporal):
+    for user in ("U2", "U3", "U2"):
+        door.mention(text="<@UBOT> now do mine", thread_ts=task.thread_ts, user=user)
+        tasks.deliver_pending_denials()
+    told = [message["text"] for message in door.slack.bot_messages("C1")]
+    assert len(told) == 2
+    assert all("<@U1>" in text for text in told)
+    assert ["<@U2>" in text for text in told] == [True, False]
+    assert temporal.signals(task.workflow_id) == []
+    assert set(Mention.objects.exclude(user_id="U1").values_list("state", flat=True)) == {"refused"}
+
+
+def test_others_are_told_whose_task_it_is_even_when_credits_are_out(door, task, exhausted):
+    door.mention(text="<@UBOT> now do mine", thread_ts=task.thread_ts, user="U2")
+    assert Notice.objects.get().kind == "not_your_task"
+
+
+# --- When something is down ----------------------------------------------------------------------
+def test_without_temporal_a_reply_is_kept_and_signalled_later(
+    door, task, settings, monkeypatch, temporal_address, temporal
+):
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "_connection", None)
+        settings.TEMPORAL_ADDRESS = "127.0.0.1:1"
+        reply = door.reply("and the tests?", task.thread_ts)
+        assert FollowUp.objects.get().state == "received"
+    settings.TEMPORAL_ADDRESS = temporal_address
+    FollowUp.objects.update(received_at=timezone.now() - timedelta(minutes=1))
+    tasks.deliver_pending_follow_ups()
+    door.deliver(door.slack.event(reply, "message"))
+    assert FollowUp.objects.get().state == "signalled"
+    assert temporal.signals(task.workflow_id) == ["follow_up"]
+
+
+def test_a_reply_that_was_just_recorded_is_left_to_the_request_that_recorded_it(door, task):
+    FollowUp.objects.create(
+        workspace=task.workspace,
+        channel_id="C1",
+        ts="100.7",
+        thread_ts=task.thread_ts,
+        user_id="U1",
+        text="and?",
+        addressed=False,
+        workflow_id=task.workflow_id,
+    )
+    tasks.deliver_pending_follow_ups()
+    assert FollowUp.objects.get().state == "received"
+
+
+def test_a_reply_naming_the_bot_to_a_workflow_that_is_gone_starts_anew(door, task, temporal):
+    CodingTask.objects.update(workflow_id="mention-never-started")
+    message = door.mention(text="<@UBOT> and the tests?", thread_ts=task.thread_ts)
+    tasks.start_pending_mentions()
+    assert FollowUp.objects.get().state == "dropped"
+    assert CodingTask.objects.get().state == "failed"
+    assert Mention.objects.get(ts=message["ts"]).state == "started"
+    assert temporal.has(workflow_of(message))

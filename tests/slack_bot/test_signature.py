@@ -1,0 +1,134 @@
+"""Who is let in at all: requests that Slack signed lately, and nobody else."""
+
+import pytest
+from slack_sdk.signature import Clock
+
+from slack_bot.signature import LARGEST_BODY, is_signed
+from tests.fakes import SIGNING_SECRET
+from tests.slack_bot.conftest import captured
+
+# The example of https://docs.slack.dev/authentication/verifying-requests-from-slack/
+EXAMPLE_SECRET = "8f742231b10e8888abcd99yyyzzz85a5"
+EXAMPLE_TIMESTAMP = 1531420618
+EXAMPLE_BODY = (
+    b"token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow&channel_id=G8PSS9T3V"
+    b"&channel_name=foobar&user_id=U2CERLKJA&user_name=roadrunner&command=%2Fwebhook-collect&text="
+    b"&response_url=https%3A%2F%2Fhooks.slack.com%2Fcommands%2FT1DC2JH3J%2F397700885554"
+    b"%2F96rGlfmibIGlgcZRskXaIFfN&trigger_id=398738663015.47445629121"
+    b".803a0bc887a14d10d2c447fce8b6703c"
+)
+EXAMPLE_HEADERS = {
+    "X-Slack-Request-Timestamp": str(EXAMPLE_TIMESTAMP),
+    "X-Slack-Signature": "v0=a2114d57b48eac39b9ad189dd8316235a7b4a8d21a10bd27519666489c69b503",
+}
+
+
+class Frozen(Clock):
+    """A clock that stands still, some seconds after the example was signed."""
+
+    def __init__(self, after: float = 0) -> None:
+        self.at = EXAMPLE_TIMESTAMP + after
+
+    def now(self) -> float:
+        return self.at
+
+
+def test_the_example_of_slacks_documentation_verifies():
+    assert is_signed(EXAMPLE_BODY, EXAMPLE_HEADERS, [EXAMPLE_SECRET], Frozen())
+
+
+def test_a_body_with_one_byte_appended_does_not():
+    assert not is_signed(EXAMPLE_BODY + b"x", EXAMPLE_HEADERS, [EXAMPLE_SECRET], Frozen())
+
+
+@pytest.mark.parametrize(
+    ("after", "accepted"), [(299, True), (-299, True), (301, False), (-301, False)]
+)
+def test_a_signature_is_good_for_five_minutes_either_way(after, accepted):
+    signed = is_signed(EXAMPLE_BODY, EXAMPLE_HEADERS, [EXAMPLE_SECRET], Frozen(after))
+    assert signed is accepted
+
+
+def test_either_of_two_secrets_signs_while_they_are_rotated():
+    for secrets in (["new", EXAMPLE_SECRET], [EXAMPLE_SECRET, "new"]):
+        assert is_signed(EXAMPLE_BODY, EXAMPLE_HEADERS, secrets, Frozen())
+
+
+@pytest.mark.parametrize("secrets", [[], [""], [" "], ["another secret"]])
+def test_without_the_right_secret_nothing_is_signed(secrets):
+    assert not is_signed(EXAMPLE_BODY, EXAMPLE_HEADERS, secrets, Frozen())
+
+
+# --- At the door ---------------------------------------------------------------------------------
+def post(client, slack, payload=None, **headers):
+    request = slack.signed("/slack/events/", captured("mention") if payload is None else payload)
+    return client.post(
+        "/slack/events/",
+        request.body,
+        content_type="application/json",
+        headers={name: value for name, value in (request.headers | headers).items() if value},
+    )
+
+
+@pytest.mark.parametrize(
+    "timestamp", ["abc", "", "1.5", "9" * 5000, "-1", "0", "²", "12e4", "0x5B47", "null"]
+)
+def test_a_strange_timestamp_is_refused(client, slack, timestamp):
+    assert post(client, slack, **{"X-Slack-Request-Timestamp": timestamp}).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "signature", ["", "v0=", "v1=" + "a" * 64, "v0=äöü", "a" * 100_000, "v0=" + "0" * 64]
+)
+def test_a_strange_signature_is_refused(client, slack, signature):
+    assert post(client, slack, **{"X-Slack-Signature": signature}).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["events", "interactivity", "commands"])
+def test_every_endpoint_refuses_what_is_not_signed(client, path):
+    response = client.post(f"/slack/{path}/", b"{}", content_type="application/json")
+    assert response.status_code == 401
+
+
+@pytest.mark.parametrize("path", ["events", "interactivity", "commands"])
+def test_without_a_configured_secret_everything_is_refused(client, slack, settings, path):
+    settings.SLACK_SIGNING_SECRETS = []
+    for secret in (SIGNING_SECRET, "x"):
+        request = slack.signed(f"/slack/{path}/", b"{}", secret=secret)
+        response = client.post(
+            request.path, b"{}", content_type="application/json", headers=request.headers
+        )
+        assert response.status_code == 401
+
+
+def test_a_signed_body_that_is_no_utf8_is_refused_and_no_error(client, slack):
+    assert post(client, slack, b"\xff\xfe{}").status_code == 401
+
+
+def test_an_old_signature_is_refused(client, slack):
+    request = slack.signed("/slack/events/", b"{}", timestamp=EXAMPLE_TIMESTAMP)
+    response = client.post(
+        request.path, b"{}", content_type="application/json", headers=request.headers
+    )
+    assert response.status_code == 401
+
+
+def test_a_body_that_is_too_large_is_not_even_read(client, slack):
+    assert post(client, slack, b" " * (LARGEST_BODY + 1)).status_code == 413
+
+
+@pytest.mark.parametrize("path", ["events", "interactivity", "commands"])
+def test_only_posts_are_taken(client, path):
+    assert client.get(f"/slack/{path}/").status_code == 405
+
+
+def test_the_challenge_is_answered_when_signed(client, slack):
+    payload = captured("url_verification")
+    response = post(client, slack, payload)
+    assert response.json() == {"challenge": payload["challenge"]}
+
+
+def test_the_challenge_is_not_answered_unsigned(client):
+    payload = captured("url_verification")
+    response = client.post("/slack/events/", payload, content_type="application/json")
+    assert response.status_code == 401
