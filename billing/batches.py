@@ -1,0 +1,96 @@
+"""The body of `POST /api/usage_events/`: bounded, unpacked, and parsed into its items."""
+
+import json
+import zlib
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import IO, Any, cast
+
+from django.http import HttpRequest
+from rest_framework import status
+from rest_framework.exceptions import APIException, ParseError, UnsupportedMediaType
+from rest_framework.parsers import BaseParser
+
+MAXIMUM_BYTES = 5_000_000
+MAXIMUM_EVENTS = 1_000
+_GZIP = zlib.MAX_WBITS | 16
+_LONGEST_INTEGER = 100
+
+
+class BatchTooLarge(APIException):
+    """More than one batch may hold: to be sent in parts."""
+
+    status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
+    default_detail = (
+        f"A batch has at most {MAXIMUM_EVENTS:,} events and {MAXIMUM_BYTES:,} bytes, unpacked."
+    )
+    default_code = "too_large"
+
+
+class BatchParser(BaseParser):
+    """JSON, gzipped or not. Numbers with a fraction come as exact `Decimal`, never as floats."""
+
+    media_type = "application/json"
+
+    def parse(
+        self,
+        stream: IO[Any],
+        media_type: str | None = None,
+        parser_context: Mapping[str, Any] | None = None,
+    ) -> dict[str, list[Any]]:
+        """Return `{"batch": items}`, each item still of any shape.
+
+        Raises `BatchTooLarge`, `UnsupportedMediaType` for an unknown encoding and `ParseError` for
+        what is no batch at all.
+        """
+        headers = cast(HttpRequest, stream).META
+        if int(headers.get("CONTENT_LENGTH") or 0) > MAXIMUM_BYTES:
+            raise BatchTooLarge
+        body = stream.read(MAXIMUM_BYTES + 1)
+        if len(body) > MAXIMUM_BYTES:
+            raise BatchTooLarge
+        items = _items(_parsed(_unpacked(body, headers.get("HTTP_CONTENT_ENCODING", ""))))
+        if len(items) > MAXIMUM_EVENTS:
+            raise BatchTooLarge
+        return {"batch": items}
+
+
+def _unpacked(body: bytes, encoding: str) -> bytes:
+    """Undo the content encoding; never unpacks more than a batch may have."""
+    if encoding.strip().lower() in ("", "identity"):
+        return body
+    if encoding.strip().lower() != "gzip":
+        raise UnsupportedMediaType(encoding, "Content-Encoding is gzip or absent.")
+    unpacker = zlib.decompressobj(_GZIP)
+    try:
+        unpacked = unpacker.decompress(body, MAXIMUM_BYTES + 1)
+    except zlib.error as error:
+        raise ParseError("The body is not gzip.") from error
+    if len(unpacked) > MAXIMUM_BYTES:
+        raise BatchTooLarge
+    if not unpacker.eof or unpacker.unused_data:
+        raise ParseError("The body is not one complete gzip member.")
+    return unpacked
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return json.loads(
+            body.decode(), parse_float=Decimal, parse_int=_integer, parse_constant=str
+        )
+    except RecursionError:
+        raise ParseError("The JSON is nested too deeply.") from None
+    except ValueError as error:
+        raise ParseError("The body is not JSON in UTF-8.") from error
+
+
+def _integer(digits: str) -> int | str:
+    """Integers beyond any meaning stay text: they would take quadratic time to read."""
+    return int(digits) if len(digits) <= _LONGEST_INTEGER else digits
+
+
+def _items(parsed: Any) -> list[Any]:
+    batch = parsed.get("batch") if isinstance(parsed, dict) else parsed
+    if not isinstance(batch, list):
+        raise ParseError('Wanted: {"batch": [event, …]} or [event, …].')
+    return batch

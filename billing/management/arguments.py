@@ -1,0 +1,47 @@
+"""Reading what an operator types: every mistake is one clear line and exit status 1."""
+
+from datetime import UTC, date, datetime
+
+from django.core.management.base import CommandError
+
+from billing.credits import parse_credits
+from projects.models import Project
+from quota.resources import RESOURCES
+
+
+def project(text: str) -> Project:
+    """Return the project of this number. Raises `CommandError` if there is none."""
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else 0
+    found = Project.objects.select_related("organization").filter(pk=number).first()
+    if found is None:
+        raise CommandError(f"there is no project {text!r}")
+    return found
+
+
+def resource(text: str) -> str:
+    """Return the name of a quota resource. Raises `CommandError` for another text."""
+    if text not in RESOURCES:
+        raise CommandError(f"unknown resource {text!r}; there are: {', '.join(RESOURCES)}")
+    return text
+
+
+def amount(text: str) -> int:
+    """Return credits in micro-credits. Raises `CommandError` for what is no amount."""
+    try:
+        return parse_credits(text)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+
+
+def instant(text: str) -> datetime:
+    """Return a date (its midnight in UTC) or an ISO 8601 time. Raises `CommandError`."""
+    try:
+        if len(text) == len("2026-12-31"):
+            day = date.fromisoformat(text)
+            return datetime(day.year, day.month, day.day, tzinfo=UTC)
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise CommandError(
+            f"{text!r} is neither a date such as 2026-12-31 nor an ISO 8601 time"
+        ) from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -1,0 +1,63 @@
+"""`manage.py export_usage`: the ledger as CSV."""
+
+import csv
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any, TextIO
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db.models import F
+
+from billing.management import arguments
+from billing.models import UsageEvent
+
+COLUMNS = (
+    *("uuid", "kind", "adjusts", "occurred_at", "booked_at"),
+    *("organization_id", "project_id", "resource", "product", "model", "provider"),
+    *("distinct_id", "task_run_id", "trace_id"),
+    *("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"),
+    *("cost_usd", "credits_micro", "billable", "price_version", "service_tier"),
+    *("http_status", "is_error", "is_estimated"),
+)
+
+
+class Command(BaseCommand):
+    """Write ledger rows as CSV, the oldest event first: exact dollars, whole micro-credits, UTC."""
+
+    help = __doc__
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Which rows, and where to."""
+        parser.add_argument("--project", metavar="PROJECT_ID", help="only this project")
+        parser.add_argument("--since", metavar="DATE", help="events that occurred from then on")
+        parser.add_argument("--until", metavar="DATE", help="events that occurred before")
+        parser.add_argument("--output", metavar="FILE", help="default: standard output")
+
+    def handle(self, *_args: Any, **options: Any) -> None:
+        """Stream the rows."""
+        rows = UsageEvent.objects.order_by("occurred_at", "uuid")
+        if options["project"]:
+            rows = rows.filter(project=arguments.project(options["project"]))
+        if options["since"]:
+            rows = rows.filter(occurred_at__gte=arguments.instant(options["since"]))
+        if options["until"]:
+            rows = rows.filter(occurred_at__lt=arguments.instant(options["until"]))
+        values = rows.annotate(
+            organization_id=F("project__organization"), resource=F("account__resource")
+        ).values_list(*COLUMNS)
+        if options["output"]:
+            try:
+                with Path(options["output"]).open("w", newline="") as file:
+                    _write(file, values)
+            except OSError as error:
+                raise CommandError(f"{options['output']}: {error.strerror}") from error
+        else:
+            _write(sys.stdout, values)
+
+
+def _write(file: TextIO, values: Any) -> None:
+    writer = csv.writer(file)
+    writer.writerow(COLUMNS)
+    for row in values.iterator(chunk_size=2000):
+        writer.writerow(cell.isoformat() if hasattr(cell, "isoformat") else cell for cell in row)

@@ -1,0 +1,50 @@
+"""`manage.py grant_credits PROJECT_ID RESOURCE CREDITS [--expires DATE]`."""
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from billing.credits import display
+from billing.grants import grant_credits
+from billing.management import arguments
+
+
+class Command(BaseCommand):
+    """Top up: grant credits to the project's organization, beside its limit per period."""
+
+    help = __doc__
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """How much, for whom, until when, and why."""
+        parser.add_argument("project", metavar="PROJECT_ID")
+        parser.add_argument("resource", metavar="RESOURCE", help="such as ai_credits")
+        parser.add_argument("credits", metavar="CREDITS")
+        parser.add_argument(
+            "--expires",
+            metavar="DATE",
+            help="a date (from its first instant in UTC on) or an ISO 8601 time; default: never",
+        )
+        parser.add_argument("--reason", default="", help="for the audit trail")
+
+    def handle(self, *_args: Any, **options: Any) -> None:
+        """Grant them, publish what follows and say so."""
+        project = arguments.project(options["project"])
+        resource = arguments.resource(options["resource"])
+        amount = arguments.amount(options["credits"])
+        expires_at = arguments.instant(options["expires"]) if options["expires"] else None
+        try:
+            grant = grant_credits(
+                project.organization,
+                resource,
+                amount,
+                expires_at=expires_at,
+                actor="manage.py grant_credits",
+                reason=options["reason"],
+            )
+        except ValueError as error:
+            raise CommandError(str(error)) from error
+        until = f" until {expires_at:%Y-%m-%d %H:%M} UTC" if expires_at else ""
+        self.stdout.write(
+            f"{project.organization}: {display(grant.amount_micro)} {resource} granted{until}."
+        )

@@ -1,0 +1,61 @@
+"""Does everything agree with the ledger? Reads only; `rebuild_quota` repairs what it finds."""
+
+from collections.abc import Iterator
+from decimal import Decimal
+
+from django.db.models import Count, Sum
+from django.utils import timezone
+
+from billing.credits import credits_micro
+from billing.enforcement import outdated
+from billing.models import Account, AccountGroup, UsageEvent, UsageTotal
+from billing.rebuild import bookings_of_ledger, totals_of_ledger
+from billing.timeline import load_timelines
+
+
+def differences(account: Account) -> Iterator[str]:
+    """Yield a sentence for each thing about an account that the ledger does not bear out.
+
+    Take one view of the database for it (a transaction, repeatable read on PostgreSQL): else what
+    is booked meanwhile looks like a difference.
+    """
+    timeline = load_timelines([account.pk])[account.pk]
+    expected = {start: (end, micro) for start, end, micro in totals_of_ledger(account, timeline)}
+    kept = {
+        total.starts_at: (total.ends_at, total.usage_micro)
+        for total in UsageTotal.objects.filter(account=account)
+    }
+    for start in sorted(expected.keys() | kept.keys()):
+        wanted, found = expected.get(start, (None, 0)), kept.get(start, (None, 0))
+        if wanted != found and (wanted[1] or found[1]):
+            yield f"total from {start:%Y-%m-%d %H:%M}: ledger {wanted[1]}, total {found[1]}"
+    bookings = bookings_of_ledger(account)
+    booked = dict(AccountGroup.objects.filter(account=account).values_list("group", "booked_micro"))
+    for group in sorted(bookings.keys() | booked.keys()):
+        if bookings.get(group, 0) != booked.get(group, 0):
+            yield f"group {group}: ledger {bookings.get(group, 0)}, booked {booked.get(group, 0)}"
+    if outdated([account], timezone.now()):
+        yield "the published state is not what would be decided now"
+
+
+def ledger_faults() -> Iterator[str]:
+    """Yield a sentence for each row of the ledger that contradicts itself, and for doubled keys."""
+    rows = UsageEvent.objects.order_by()
+    doubled = rows.values("uuid").annotate(times=Count("uuid")).filter(times__gt=1)
+    for uuid in doubled.values_list("uuid", flat=True):
+        yield f"event {uuid} is in the ledger more than once"
+    priced = rows.values_list("uuid", "account__resource", "cost_usd", "credits_micro")
+    for uuid, resource, cost, micro in priced.iterator(chunk_size=5000):
+        wanted = credits_micro(Decimal(cost), resource) if resource else 0
+        if wanted != micro:
+            yield f"event {uuid}: {cost} dollars are {wanted} micro-credits, not {micro}"
+
+
+def ledger_sum() -> int:
+    """Return the sum of the whole ledger in micro-credits."""
+    return UsageEvent.objects.aggregate(micro=Sum("credits_micro"))["micro"] or 0
+
+
+def totals_sum() -> int:
+    """Return the sum of all running totals in micro-credits."""
+    return UsageTotal.objects.aggregate(micro=Sum("usage_micro"))["micro"] or 0
