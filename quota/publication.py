@@ -16,9 +16,9 @@ from django.utils import timezone
 
 from projects import change_feed
 from projects.models import Project
-from quota import limited_set, redis_client
+from quota import delta, redis_client
 from quota.account_state import AccountState
-from quota.limited_set import AccountDelta, MemberScores
+from quota.delta import AccountDelta, MemberScores
 from quota.models import QuotaState, SetMember
 
 __all__ = ["AccountState", "publish", "republish_project"]
@@ -181,7 +181,7 @@ def _write_members(
         row.reason = state.reason or ""
         row.changed_at = now
         rows.append(row)
-        pushed.setdefault((state.organization_id, state.resource), []).append(scores_of(row))
+        pushed.setdefault((state.organization_id, state.resource), []).append(MemberScores.of(row))
     SetMember.objects.bulk_create(
         rows,
         update_conflicts=True,
@@ -207,16 +207,11 @@ def _bury_former_tokens(project: Project, now: datetime) -> Mapping[Account, lis
         row.version += 1
         row.limited_until = row.suspended_until = row.since = None
         row.changed_at = now
-        buried.setdefault((project.organization_id, row.resource), []).append(scores_of(row))
+        buried.setdefault((project.organization_id, row.resource), []).append(MemberScores.of(row))
     SetMember.objects.bulk_update(
         former, ["version", "limited_until", "suspended_until", "since", "changed_at"]
     )
     return buried
-
-
-def scores_of(row: SetMember) -> MemberScores:
-    """Return what Redis shall hold for a published row."""
-    return MemberScores(row.token, row.version, row.limited_until, row.suspended_until)
 
 
 def _tell(states: Sequence[AccountState], projects: Sequence[Project]) -> None:
@@ -240,7 +235,7 @@ def _push(deltas: Sequence[AccountDelta]) -> None:
     if redis_client.health.is_silent:
         return
     try:
-        limited_set.push(deltas)
+        delta.push(deltas)
     except redis.RedisError as error:
         redis_client.health.failed()
         logger.warning("%d states wait for the reconciler to reach Redis: %s", len(deltas), error)

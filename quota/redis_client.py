@@ -8,10 +8,12 @@ from the database.
 
 import time
 from functools import cache
+from pathlib import Path
 
 import redis
 from django.conf import settings
 from redis.backoff import NoBackoff
+from redis.commands.core import Script
 from redis.connection import AbstractConnection
 from redis.retry import Retry
 
@@ -25,6 +27,7 @@ class Health:
     """What this process saw of Redis lately, in monotonic seconds."""
 
     def __init__(self) -> None:
+        self.disruptions = 0
         self._distrusted_until = 0.0
         self._silent_until = 0.0
 
@@ -35,6 +38,7 @@ class Health:
 
     def reconnected(self) -> None:
         """A connection was made anew: the server may be another one."""
+        self.disruptions += 1
         self._distrusted_until = time.monotonic() + MARKER_SECONDS
 
     @property
@@ -74,3 +78,9 @@ def client() -> redis.Redis:
         retry=Retry(NoBackoff(), retries=0),
         redis_connect_func=_connected,
     )
+
+
+@cache
+def script(name: str) -> Script:
+    """Return the Lua script of that name, to be called with keys and arguments."""
+    return client().register_script((Path(__file__).parent / "lua" / f"{name}.lua").read_text())

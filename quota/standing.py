@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 from quota.account_state import LIMIT_REACHED, SET_BY_HAND, AccountState, StateName
 from quota.limited_set import ResourceReading, instant
@@ -15,6 +16,7 @@ class Standing:
     The times are None where there is none, or where a block does not lift by itself.
     """
 
+    account: str
     resource: str
     limited: bool
     state: StateName
@@ -24,70 +26,81 @@ class Standing:
     published: AccountState | None
 
 
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The scores that say whether a project is limited, in unix seconds, None for none.
+
+    `is_by_hand` tells that somebody else than billing set `limited_until`.
+    """
+
+    limited_until: float | None
+    is_by_hand: bool
+    suspended_until: float | None
+
+
 def stand(
+    organization_id: UUID,
     resource: str,
     published: AccountState | None,
-    *,
-    limited_until: float | None,
-    by_hand: bool,
-    suspended_until: float | None,
+    scores: Scores,
     now: datetime,
 ) -> Standing:
-    """Join a published state with the scores in force; a score that has passed is no score."""
+    """Join a published state with the scores; a score that has passed is no score."""
+    limited = _is_ahead(scores.limited_until, now)
+    grace = not limited and _is_ahead(scores.suspended_until, now)
+    reason = None
     resets_at = published.resets_at if published else None
-    limited = limited_until is not None and limited_until > now.timestamp()
-    if limited and by_hand:
-        lifts_at = instant(limited_until)
-        return Standing(resource, True, "limited", SET_BY_HAND, lifts_at, lifts_at, published)
+    if limited and scores.is_by_hand:
+        reason = SET_BY_HAND
+        resets_at = instant(scores.limited_until)
+    elif limited or grace:
+        reason = (published.reason if published else None) or LIMIT_REACHED
+    state: StateName
     if limited:
-        reason = (published.reason if published else None) or LIMIT_REACHED
-        lifts_at = instant(limited_until)
-        return Standing(resource, True, "limited", reason, lifts_at, resets_at, published)
-    if suspended_until is not None and suspended_until > now.timestamp():
-        reason = (published.reason if published else None) or LIMIT_REACHED
-        return Standing(resource, False, "grace", reason, None, resets_at, published)
-    state: StateName = published.state if published else "unknown"
-    if state in ("limited", "grace"):  # its score has passed, or somebody removed it
+        state = "limited"
+    elif grace:
+        state = "grace"
+    elif published is None:
+        state = "unknown"
+    elif published.state in ("limited", "grace"):  # its score passed, or somebody removed it
         state = "ok"
-    return Standing(resource, False, state, None, None, resets_at, published)
+    else:
+        state = published.state
+    return Standing(
+        account=f"{organization_id}:{resource}",
+        resource=resource,
+        limited=limited,
+        state=state,
+        reason=reason,
+        limited_until=instant(scores.limited_until) if limited else None,
+        resets_at=resets_at,
+        published=published,
+    )
 
 
-def from_redis(resource: str, reading: ResourceReading, now: datetime) -> Standing:
-    """Judge by a complete reading of Redis.
+def scores_in_redis(reading: ResourceReading, now: datetime) -> Scores:
+    """Return the scores in force by a complete reading of Redis.
 
     The set decides: who is absent is not limited, even when somebody removed a published block by
     hand. Only a member whom the publication never reached (a new project, a rotated token, a score
     kept out by one set by hand that has passed since) is judged by the account's state.
     """
-    score = reading.score
-    published = reading.state
-    if (score is None or score <= now.timestamp()) and published is not None:
+    if not _is_ahead(reading.score, now) and reading.state is not None:
         written = reading.entry.limited_until if reading.entry else None
-        if written != published.score:
-            score = published.score
-    return stand(
-        resource,
-        published,
-        limited_until=score,
-        by_hand=score == reading.score and reading.is_by_hand(),
-        suspended_until=reading.suspended,
-        now=now,
-    )
+        if written != reading.state.score:
+            return Scores(reading.state.score, False, reading.suspended)
+    return Scores(reading.score, reading.is_by_hand, reading.suspended)
 
 
-def from_database(
-    resource: str,
-    published: AccountState | None,
-    by_hand_until: float | None,
-    now: datetime,
-) -> Standing:
-    """Judge by the published state itself, and by a block that was seen set by hand."""
-    by_hand = by_hand_until is not None and by_hand_until > now.timestamp()
-    return stand(
-        resource,
-        published,
-        limited_until=by_hand_until if by_hand else published.score if published else None,
-        by_hand=by_hand,
-        suspended_until=published.suspended_until if published else None,
-        now=now,
-    )
+def scores_in_database(
+    published: AccountState | None, by_hand: float | None, now: datetime
+) -> Scores:
+    """Return the scores in force by the published state and a block that was seen set by hand."""
+    suspended_until = published.suspended_until if published else None
+    if _is_ahead(by_hand, now):
+        return Scores(by_hand, True, suspended_until)
+    return Scores(published.score if published else None, False, suspended_until)
+
+
+def _is_ahead(score: float | None, now: datetime) -> bool:
+    return score is not None and score > now.timestamp()

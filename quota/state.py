@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from django.db import DatabaseError
+from django.db import Error as DatabaseFailure
 from django.utils import timezone
 
 from projects.models import Project
 from projects.principal import ProjectIdentity
-from quota import due, limited_set
+from quota import due, limited_set, metrics
+from quota.account_state import AccountState
 from quota.limited_set import Reading, RedisUnavailable
 from quota.models import QuotaState, SetMember
 from quota.resources import RESOURCES
-from quota.standing import Standing, from_database, from_redis
+from quota.standing import Standing, scores_in_database, scores_in_redis, stand
 
 logger = logging.getLogger(__name__)
 
@@ -54,53 +55,50 @@ def standings(
     except RedisUnavailable as error:
         logger.warning("quota is answered from the database: %s", error)
     if reading is not None and reading.is_complete:
-        found = _from_reading(reading, now or reading.now)
+        found = _from_redis(identity, reading, now or reading.now)
         if found is not None:
             return found
+    metrics.ANSWERED_FROM_DATABASE.inc()
     try:
         return _from_database(identity, reading, now or timezone.now())
-    except DatabaseError as error:
+    except DatabaseFailure as error:
         raise QuotaUnknown(f"neither Redis nor the database can tell: {error}") from error
 
 
-def _from_reading(reading: Reading, now: datetime) -> Standings | None:
+def _from_redis(identity: ProjectIdentity, reading: Reading, now: datetime) -> Standings | None:
     """Judge by Redis; None when it misses a state, or holds one that has stopped holding."""
     judged = {}
     for resource, found in reading.resources.items():
         if found.state is None or found.state.is_due(now):
             return None
-        judged[resource] = from_redis(resource, found, now)
+        scores = scores_in_redis(found, now)
+        judged[resource] = stand(identity.organization_id, resource, found.state, scores, now)
     return Standings(now, "redis", judged)
 
 
 def _from_database(identity: ProjectIdentity, reading: Reading | None, now: datetime) -> Standings:
     states = _published(identity)
-    stale = [resource for resource, state in states.items() if state.published.is_due(now)]
-    if stale:
-        for resource in stale:
+    due_resources = [resource for resource, state in states.items() if state.is_due(now)]
+    if due_resources:
+        for resource in due_resources:
             _decide_again(identity, resource)
         states = _published(identity)
-        if any(state.published.is_due(now) for state in states.values()):
-            raise QuotaUnknown("an account's state has stopped holding and no newer one came")
+        if any(state.is_due(now) for state in states.values()):
+            raise QuotaUnknown("a state has stopped holding and no newer one came")
     by_hand = _by_hand(identity, reading)
-    return Standings(
-        now,
-        "database",
-        {
-            resource: from_database(
-                resource,
-                states[resource].published if resource in states else None,
-                by_hand.get(resource),
-                now,
-            )
-            for resource in RESOURCES
-        },
+    judged = {}
+    for resource in RESOURCES:
+        state = states.get(resource)
+        scores = scores_in_database(state, by_hand.get(resource), now)
+        judged[resource] = stand(identity.organization_id, resource, state, scores, now)
+    return Standings(now, "database", judged)
+
+
+def _published(identity: ProjectIdentity) -> dict[str, AccountState]:
+    rows = QuotaState.objects.filter(
+        organization_id=identity.organization_id, resource__in=RESOURCES
     )
-
-
-def _published(identity: ProjectIdentity) -> dict[str, QuotaState]:
-    rows = QuotaState.objects.filter(organization_id=identity.organization_id)
-    return {row.resource: row for row in rows if row.resource in RESOURCES}
+    return {row.resource: row.published for row in rows}
 
 
 def _decide_again(identity: ProjectIdentity, resource: str) -> None:
@@ -117,7 +115,7 @@ def _by_hand(identity: ProjectIdentity, reading: Reading | None) -> dict[str, fl
         return {
             resource: found.score
             for resource, found in reading.resources.items()
-            if found.is_by_hand()
+            if found.is_by_hand
         }
     rows = SetMember.objects.filter(
         token=identity.api_token, origin=SetMember.Origin.BY_HAND
@@ -139,7 +137,14 @@ def service_fields(standing: Standing, group: str) -> dict[str, Any]:
     """Return the fields of one resource that only service callers get."""
     published = standing.published
     if published is None:
-        return {"limited": standing.limited}
+        return {
+            "limited": standing.limited,
+            "account": standing.account,
+            "booked_micro": 0,
+            "valid_until": None,
+            "ledger_epoch": "",
+            "version": 0,
+        }
     booked = published.booked.get(group, 0)
     allotment = published.allotment_micro
     if allotment is not None:

@@ -1,0 +1,102 @@
+"""Blocks that somebody set by hand in Redis: seen there, kept in rows, told in the change feed.
+
+Redis alone decides about them; the rows are for the admin, and for answers while Redis is silent.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+
+from django.db import transaction
+from django.utils import timezone
+
+from projects import change_feed
+from projects.models import Project
+from quota.account_state import FAR_FUTURE, SET_BY_HAND
+from quota.models import SetMember
+
+Member = tuple[str, str]
+"""A resource and a project API token."""
+
+
+def notice(seen: Mapping[Member, float]) -> int:
+    """Make the rows match the blocks just seen, by their scores; return how many differed.
+
+    Several reconcilers may notice at once: the change feed's lock lets one tell it.
+    """
+    wanted = {member: min(math.ceil(score), FAR_FUTURE) for member, score in seen.items()}
+    if _known() == wanted:
+        return 0
+    with transaction.atomic():
+        change_feed.cursor(lock=True)
+        known = _known()
+        changed = {
+            member
+            for member in known.keys() | wanted.keys()
+            if known.get(member) != wanted.get(member)
+        }
+        projects = _projects(token for _, token in changed)
+        _delete(changed - wanted.keys())
+        _write({member: wanted[member] for member in changed & wanted.keys()}, projects)
+        _tell(changed, projects)
+    return len(changed)
+
+
+def _known() -> dict[Member, int | None]:
+    rows = SetMember.objects.filter(origin=SetMember.Origin.BY_HAND)
+    return {
+        (resource, token): score
+        for resource, token, score in rows.values_list("resource", "token", "limited_until")
+    }
+
+
+def _projects(tokens: Iterable[str]) -> dict[str, Project]:
+    return {project.api_token: project for project in Project.objects.filter(api_token__in=tokens)}
+
+
+def _delete(members: Iterable[Member]) -> None:
+    for resource, token in members:
+        SetMember.objects.filter(
+            origin=SetMember.Origin.BY_HAND, resource=resource, token=token
+        ).delete()
+
+
+def _write(scores: Mapping[Member, int], projects: Mapping[str, Project]) -> None:
+    now = timezone.now()
+    for (resource, token), score in scores.items():
+        project = projects.get(token)
+        SetMember.objects.update_or_create(
+            origin=SetMember.Origin.BY_HAND,
+            resource=resource,
+            token=token,
+            defaults={"limited_until": score, "changed_at": now},
+            create_defaults={
+                "limited_until": score,
+                "changed_at": now,
+                "since": now,
+                "reason": SET_BY_HAND,
+                "project": project,
+                "organization_id": project.organization_id if project else None,
+            },
+        )
+
+
+def _tell(members: Iterable[Member], projects: Mapping[str, Project]) -> None:
+    now = timezone.now().timestamp()
+    limited = set(
+        SetMember.objects.filter(token__in=projects, limited_until__gt=now).values_list(
+            "resource", "token"
+        )
+    )
+    changes = [
+        {
+            "account": f"{projects[token].organization_id}:{resource}",
+            "organization_id": str(projects[token].organization_id),
+            "project_id": projects[token].pk,
+            "resource": resource,
+            "limited": (resource, token) in limited,
+        }
+        for resource, token in sorted(members)
+        if token in projects
+    ]
+    if changes:
+        change_feed.append(change_feed.Change.Kind.QUOTA, changes)

@@ -1,0 +1,54 @@
+"""Reading the change feed, as the gateway follows it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from projects import change_feed
+from projects.change_feed import Change
+
+PAGE = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What happened since a cursor, up to `version`, which is the next cursor.
+
+    With `is_reset` the cursor meant nothing here (none was given, it is of another feed, ahead of
+    this one, or older than what is kept): the reader forgets everything and goes on from `version`.
+    `feed` names the feed that the version belongs to.
+    """
+
+    version: int
+    feed: str
+    is_reset: bool = False
+    revoked: tuple[str, ...] = ()
+    changes: tuple[dict[str, Any], ...] = ()
+
+
+def changes_since(since: int | None, feed: str | None) -> Changes:
+    """Return at most a page of changes; the newest one of each account and project.
+
+    Versions are assigned in commit order without gaps: one that is missing was deleted for its age.
+    """
+    cursor = change_feed.cursor()
+    name = str(cursor.feed)
+    reset = Changes(cursor.version, name, is_reset=True)
+    if since is None or not 0 <= since <= cursor.version or feed not in (None, name):
+        return reset
+    rows = list(Change.objects.filter(version__gt=since).order_by("version")[:PAGE])
+    version = rows[-1].version if rows else since
+    if version - since != len(rows) or (not rows and since < cursor.version):
+        return reset
+    newest = {
+        (row.payload["account"], row.payload["project_id"]): row.payload | {"version": row.version}
+        for row in rows
+        if row.kind == Change.Kind.QUOTA
+    }
+    return Changes(
+        version,
+        name,
+        revoked=tuple(
+            row.payload["sha256"] for row in rows if row.kind == Change.Kind.CREDENTIAL_REVOKED
+        ),
+        changes=tuple(newest.values()),
+    )

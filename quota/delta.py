@@ -1,0 +1,117 @@
+"""Writing to the sorted sets: account by account, fenced by version for each member.
+
+A push never replaces what a newer publication wrote, a tombstone included, and removes or
+overwrites a score only if it was written by a push or has passed.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from uuid import UUID
+
+from quota import redis_client
+from quota.account_state import AccountState
+from quota.limited_set import STATES, limits_key, published_key, suspended_key
+from quota.models import SetMember
+
+PIPELINED = 200
+
+
+@dataclass(frozen=True, slots=True)
+class MemberScores:
+    """What one project API token shall have in the sets.
+
+    Replaces an entry of at most the version `replaces`: its own, unless said otherwise.
+    """
+
+    token: str
+    version: int
+    limited_until: int | None = None
+    suspended_until: int | None = None
+    replaces: int | None = None
+
+    @classmethod
+    def of(cls, row: SetMember, replaces: int | None = None) -> "MemberScores":
+        """Return what a published row wants."""
+        return cls(row.token, row.version, row.limited_until, row.suspended_until, replaces)
+
+
+@dataclass(frozen=True, slots=True)
+class AccountDelta:
+    """What Redis shall hold of one account: its state, if it changed, and some of its members.
+
+    The state replaces one of at most the version `replaces`: its own, unless said otherwise.
+    """
+
+    organization_id: UUID
+    resource: str
+    state: AccountState | None
+    members: Sequence[MemberScores] = ()
+    replaces: int | None = None
+
+    @property
+    def account(self) -> str:
+        """The account's name in Redis."""
+        return f"{self.organization_id}:{self.resource}"
+
+
+class RebuildLost(Exception):
+    """Redis was wiped while it was being rebuilt."""
+
+
+def push(deltas: Iterable[AccountDelta], *, building: str | None = None) -> int:
+    """Bring Redis up to date, each account atomically; return how many keys or members changed.
+
+    With `building`, the key of a rebuild, it writes as a part of that.
+    Raises `redis.RedisError`, and `RebuildLost` when the rebuild's key is gone.
+    """
+    script = redis_client.script("push")
+    changed = 0
+    remaining = iter(deltas)
+    while batch := list(islice(remaining, PIPELINED)):
+        with redis_client.client().pipeline(transaction=False) as pipeline:
+            for delta in batch:
+                script(_keys(delta.resource, building), _arguments(delta), client=pipeline)
+            for count in pipeline.execute():
+                if count is None:
+                    raise RebuildLost
+                changed += count
+    return changed
+
+
+def forget(members: Iterable[tuple[str, str]]) -> int:
+    """Remove what we wrote for members, (resource, token), that nobody publishes any more."""
+    removed = 0
+    with redis_client.client().pipeline(transaction=True) as pipeline:
+        for resource, token in members:
+            pipeline.zrem(limits_key(resource), token)
+            pipeline.zrem(suspended_key(resource), token)
+            pipeline.hdel(published_key(resource), token)
+        if pipeline.command_stack:
+            removed = sum(pipeline.execute())
+    return removed
+
+
+def _keys(resource: str, building: str | None) -> list[str]:
+    keys = [limits_key(resource), suspended_key(resource), published_key(resource), STATES]
+    return keys if building is None else [*keys, building]
+
+
+def _arguments(delta: AccountDelta) -> list[str | int]:
+    state = delta.state
+    arguments: list[str | int] = [delta.account, "", 0, 0]
+    if state is not None:
+        arguments[1:] = [state.to_json(), state.version, _or(delta.replaces, state.version)]
+    for member in delta.members:
+        arguments += [
+            member.token,
+            member.version,
+            _or(member.replaces, member.version),
+            _or(member.limited_until, "-"),
+            _or(member.suspended_until, "-"),
+        ]
+    return arguments
+
+
+def _or(value: int | None, otherwise: str | int) -> str | int:
+    return otherwise if value is None else value

@@ -1,0 +1,22 @@
+"""`manage.py run_reconciler`: keeps Django's Redis equal to what was published."""
+
+import signal
+import threading
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from quota.reconciler import Reconciler
+
+
+class Command(BaseCommand):
+    """Runs in the foreground until SIGTERM or SIGINT, and ends after the tick that is under way."""
+
+    help = "Compare Redis with the published limits every second and repair it. Runs until stopped."
+
+    def handle(self, *_args: Any, **_options: Any) -> None:
+        """Run the reconciler."""
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: stop.set())
+        Reconciler().run(stop)

@@ -1,0 +1,61 @@
+"""A project's standings as the JSON that `quota_limits` answers with."""
+
+import hashlib
+import json
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from quota.resources import MICRO, RESOURCES
+from quota.standing import Standing
+from quota.state import Standings, service_fields
+
+
+def render(organization_id: UUID, found: Standings, group: str | None) -> tuple[str, str]:
+    """Return the body and its entity tag, which covers everything in it but `as_of`.
+
+    With a `group` of the gateway (`<name>:<epoch>`, or empty) each resource carries what only
+    service callers get.
+    """
+    body = json.dumps(
+        {
+            "limited": {
+                resource: _resource(standing)
+                | ({} if group is None else service_fields(standing, group))
+                for resource, standing in found.resources.items()
+            },
+            "organization_id": str(organization_id),
+            "version": sum(
+                standing.published.version
+                for standing in found.resources.values()
+                if standing.published
+            ),
+        },
+        separators=(",", ":"),
+    )
+    tag = hashlib.blake2b(body.encode(), digest_size=16).hexdigest()
+    return f'{body[:-1]},"as_of":"{_time(found.now)}"}}', f'"{tag}"'
+
+
+def _resource(standing: Standing) -> dict[str, Any]:
+    published = standing.published
+    return {
+        "limited": standing.limited,
+        "state": standing.state,
+        "reason": standing.reason,
+        "usage": _credits(published.usage_micro if published else None),
+        "limit": _credits(published.limit_micro if published else None),
+        "remaining": _credits(published.remaining_micro if published else None),
+        "limited_until": _time(standing.limited_until),
+        "resets_at": _time(standing.resets_at),
+        "mode": published.mode if published else "hard",
+        "credits_per_usd": float(RESOURCES[standing.resource].credits_per_usd),
+    }
+
+
+def _credits(micro: int | None) -> float | None:
+    return None if micro is None else micro / MICRO
+
+
+def _time(instant: datetime | None) -> str | None:
+    return None if instant is None else instant.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,236 @@
+"""What the OpenAPI document says of this folder's endpoints, with examples."""
+
+from typing import Any
+
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiParameter,
+    OpenApiResponse,
+    inline_serializer,
+)
+from rest_framework import serializers
+
+from quota.resources import RESOURCES
+
+_OK = {
+    "limited": False,
+    "state": "ok",
+    "reason": None,
+    "usage": 1250.25,
+    "limit": 2000.0,
+    "remaining": 749.75,
+    "limited_until": None,
+    "resets_at": "2026-12-01T00:00:00Z",
+    "mode": "hard",
+    "credits_per_usd": 120.0,
+}
+_LIMITED = _OK | {
+    "limited": True,
+    "state": "limited",
+    "reason": "limit_reached",
+    "usage": 2000.0,
+    "remaining": 0.0,
+    "limited_until": "2026-12-01T00:00:00Z",
+}
+_NEVER_USED = _OK | {
+    "usage": None,
+    "limit": None,
+    "remaining": None,
+    "credits_per_usd": 100.0,
+}
+
+
+def _limits_example(name: str, ai_credits: dict[str, Any]) -> OpenApiExample:
+    return OpenApiExample(
+        name,
+        response_only=True,
+        status_codes=[200],
+        value={
+            "limited": {"ai_credits": ai_credits, "posthog_code_credits": _NEVER_USED},
+            "organization_id": "0b0f7c1e-3f0a-4d52-9a41-2f6b8a5f9d10",
+            "version": 812,
+            "as_of": "2026-11-23T08:00:00Z",
+        },
+    )
+
+
+def _refusal(status: int, name: str, detail: str) -> OpenApiExample:
+    return OpenApiExample(
+        name, response_only=True, status_codes=[str(status)], value={"detail": detail}
+    )
+
+
+_ERROR = inline_serializer("Error", {"detail": serializers.CharField()})
+_TIME = "RFC 3339, UTC."
+
+_RESOURCE_FIELDS: dict[str, serializers.Field] = {
+    "limited": serializers.BooleanField(help_text="The one field every client may rely on."),
+    "state": serializers.ChoiceField(["ok", "warning", "grace", "limited", "unknown"]),
+    "reason": serializers.CharField(
+        allow_null=True,
+        help_text="Why it is limited or in grace: limit_reached, organization_inactive, "
+        "set_by_hand, …",
+    ),
+    "usage": serializers.FloatField(
+        allow_null=True, help_text="Credits used in the period; null: nothing was ever booked."
+    ),
+    "limit": serializers.FloatField(
+        allow_null=True, help_text="Credits per period; null: unlimited, unless unknown."
+    ),
+    "remaining": serializers.FloatField(
+        allow_null=True, help_text="Credits left, grants included; null: no limit."
+    ),
+    "limited_until": serializers.DateTimeField(
+        allow_null=True, help_text=f"{_TIME} Null: not limited, or not lifted by time alone."
+    ),
+    "resets_at": serializers.DateTimeField(
+        allow_null=True, help_text=f"{_TIME} When usage starts again."
+    ),
+    "mode": serializers.ChoiceField(["hard", "soft"]),
+    "credits_per_usd": serializers.FloatField(
+        help_text="Credits that one dollar of provider cost takes, markup included."
+    ),
+    "account": serializers.CharField(required=False, help_text="Service callers only."),
+    "allotment_micro": serializers.IntegerField(
+        required=False,
+        allow_null=True,
+        help_text="Service callers only. What the group may ever spend, in micro-credits; "
+        "null: unlimited; absent: unknown.",
+    ),
+    "booked_micro": serializers.IntegerField(
+        required=False, help_text="Service callers only. What the group's events ever booked."
+    ),
+    "valid_until": serializers.DateTimeField(
+        required=False, allow_null=True, help_text="Service callers only. Ask again then."
+    ),
+    "ledger_epoch": serializers.CharField(required=False, help_text="Service callers only."),
+    "version": serializers.IntegerField(required=False, help_text="Service callers only."),
+}
+
+QUOTA_LIMITS: dict[str, Any] = {
+    "operation_id": "quota_limits",
+    "summary": "What a project may still use",
+    "description": "Limits and what is left are the organization's; its projects share them. "
+    "Every resource is listed. Amounts are credits.",
+    "parameters": [
+        OpenApiParameter("project_id", int, OpenApiParameter.PATH),
+        OpenApiParameter(
+            "group", str, description="Service callers: the gateway's Redis, as name:epoch."
+        ),
+        OpenApiParameter("If-None-Match", str, OpenApiParameter.HEADER),
+    ],
+    "responses": {
+        200: inline_serializer(
+            "QuotaLimits",
+            {
+                "limited": inline_serializer(
+                    "QuotaOfResources",
+                    {
+                        resource: inline_serializer("QuotaOfResource", dict(_RESOURCE_FIELDS))
+                        for resource in RESOURCES
+                    },
+                ),
+                "organization_id": serializers.UUIDField(),
+                "version": serializers.IntegerField(
+                    help_text="Grows with every change of what was decided for the organization."
+                ),
+                "as_of": serializers.DateTimeField(help_text=_TIME),
+            },
+        ),
+        304: OpenApiResponse(description="Nothing changed since the entity tag given."),
+        401: OpenApiResponse(_ERROR, "No credential, or one that is not valid."),
+        403: OpenApiResponse(_ERROR, "The credential does not reach this far."),
+        404: OpenApiResponse(_ERROR, "No such project, or another organization's."),
+        503: OpenApiResponse(_ERROR, "No store can tell. Carries Retry-After."),
+    },
+    "examples": [
+        _limits_example("Limited", _LIMITED),
+        _limits_example("Not limited", _OK),
+        _refusal(401, "Unknown credential", "The credential is unknown, expired or revoked."),
+        _refusal(
+            403,
+            "Missing scope",
+            "The credential needs the scope project:read or llm_gateway:read.",
+        ),
+        _refusal(403, "Another project", "The credential is scoped to another project."),
+        _refusal(404, "Not found", "Not found."),
+        _refusal(503, "Unknown", "Whether the project is limited cannot be told just now."),
+    ],
+}
+
+_CHANGE = inline_serializer(
+    "QuotaChange",
+    {
+        "account": serializers.CharField(),
+        "organization_id": serializers.UUIDField(),
+        "project_id": serializers.IntegerField(),
+        "resource": serializers.CharField(),
+        "version": serializers.IntegerField(help_text="Of the feed."),
+        "limited": serializers.BooleanField(),
+    },
+    many=True,
+)
+
+QUOTA_CHANGES: dict[str, Any] = {
+    "operation_id": "quota_changes",
+    "summary": "Whose quota changed, and which credentials were revoked",
+    "description": "A cursor that is missing, foreign, ahead or too old is answered with a reset: "
+    "forget everything and go on from the version given.",
+    "parameters": [
+        OpenApiParameter("since", int, description="The version of the previous answer."),
+        OpenApiParameter("feed", str, description="The feed of the previous answer."),
+    ],
+    "responses": {
+        200: inline_serializer(
+            "QuotaChanges",
+            {
+                "version": serializers.IntegerField(help_text="The next cursor."),
+                "reset": serializers.BooleanField(),
+                "feed": serializers.UUIDField(),
+                "revoked": serializers.ListField(
+                    child=serializers.CharField(), help_text="SHA-256 of credentials."
+                ),
+                "changes": _CHANGE,
+            },
+        ),
+        401: OpenApiResponse(_ERROR, "Not a service token."),
+        503: OpenApiResponse(_ERROR, "The database cannot tell. Carries Retry-After."),
+    },
+    "examples": [
+        OpenApiExample(
+            "One change",
+            response_only=True,
+            status_codes=[200],
+            value={
+                "version": 812,
+                "reset": False,
+                "feed": "6d0f1c53-6a0f-4b0e-9f0e-2a1c7be3b0aa",
+                "revoked": [],
+                "changes": [
+                    {
+                        "account": "0b0f7c1e-3f0a-4d52-9a41-2f6b8a5f9d10:ai_credits",
+                        "organization_id": "0b0f7c1e-3f0a-4d52-9a41-2f6b8a5f9d10",
+                        "project_id": 7,
+                        "resource": "ai_credits",
+                        "version": 812,
+                        "limited": True,
+                    }
+                ],
+            },
+        ),
+        OpenApiExample(
+            "A cursor of another feed",
+            response_only=True,
+            status_codes=[200],
+            value={
+                "version": 812,
+                "reset": True,
+                "feed": "6d0f1c53-6a0f-4b0e-9f0e-2a1c7be3b0aa",
+                "revoked": [],
+                "changes": [],
+            },
+        ),
+        _refusal(401, "Not the service", "Authentication credentials were not provided."),
+        _refusal(503, "Unknown", "Whether the project is limited cannot be told just now."),
+    ],
+}

@@ -1,0 +1,137 @@
+"""`GET /api/projects/<id>/quota_limits/` and `GET /api/quota_changes/`."""
+
+from django.db import Error as DatabaseFailure
+from django.http import HttpResponse, HttpResponseNotModified
+from django.utils.http import parse_etags
+from drf_spectacular.utils import extend_schema
+from rest_framework.exceptions import APIException
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from projects import credential_cache
+from projects.authentication import (
+    ServiceTokenAuthentication,
+    SessionPrincipalAuthentication,
+    UnconfirmedCredentialAuthentication,
+    confirm,
+)
+from projects.permissions import IsService, covered_project, has_any_scope
+from projects.principal import (
+    LLM_GATEWAY_READ,
+    PROJECT_READ,
+    Kind,
+    Principal,
+    ProjectIdentity,
+)
+from quota import limited_set, schema
+from quota.changes import changes_since
+from quota.limited_set import Reading, RedisUnavailable
+from quota.representation import render
+from quota.state import QuotaUnknown, standings
+
+
+class QuotaUnavailable(APIException):
+    """No store can tell: 503 with Retry-After, never an answer that somebody may take for "no"."""
+
+    status_code = 503
+    default_detail = "Whether the project is limited cannot be told just now."
+    default_code = "unavailable"
+    wait = 5
+
+
+class QuotaLimitsView(APIView):
+    """What a project may still use, by resource.
+
+    A known credential costs one Redis round trip and no database query: what this process remembers
+    of it is confirmed by the same read that brings the scores.
+    """
+
+    authentication_classes = [
+        ServiceTokenAuthentication,
+        UnconfirmedCredentialAuthentication,
+        SessionPrincipalAuthentication,
+    ]
+    permission_classes = [has_any_scope(PROJECT_READ, LLM_GATEWAY_READ)]
+
+    @extend_schema(**schema.QUOTA_LIMITS)
+    def get(self, request: Request, project_id: int) -> HttpResponse:
+        """Answer for one project, or 304 if nothing changed since the caller's entity tag."""
+        identity, reading = self._identify(request, project_id)
+        try:
+            found = standings(identity, reading=reading)
+        except QuotaUnknown as error:
+            raise QuotaUnavailable from error
+        group = request.GET.get("group", "") if _principal(request).kind is Kind.SERVICE else None
+        body, tag = render(identity.organization_id, found, group)
+        response: HttpResponse
+        if _matches(tag, request.META.get("HTTP_IF_NONE_MATCH")):
+            response = HttpResponseNotModified()
+        else:
+            response = HttpResponse(body, content_type="application/json")
+        response.headers["ETag"] = tag
+        response.headers["Cache-Control"] = "private, no-cache"
+        return response
+
+    def _identify(
+        self, request: Request, project_id: int
+    ) -> tuple[ProjectIdentity, Reading | None]:
+        """Return the project, if the caller may ask for it, and what Redis holds about it.
+
+        What is remembered of the credential refuses nobody and admits nobody by itself.
+        """
+        remembered = _principal(request).projects.get(project_id)
+        if remembered is None:
+            confirm(request, self, credential_cache.current_generation())
+            remembered = covered_project(_principal(request), project_id)
+        reading = _read(remembered)
+        confirm(request, self, reading.generation if reading else None)
+        identity = covered_project(_principal(request), project_id)
+        return identity, reading if identity == remembered else _read(identity)
+
+
+class QuotaChangesView(APIView):
+    """The change feed that a gateway polls: whose quota to ask for again, what was revoked."""
+
+    authentication_classes = [ServiceTokenAuthentication]
+    permission_classes = [IsService]
+
+    @extend_schema(**schema.QUOTA_CHANGES)
+    def get(self, request: Request) -> Response:
+        """Answer with everything after the cursor, from the primary database."""
+        since = request.GET.get("since", "")
+        try:
+            found = changes_since(
+                int(since) if since.isascii() and since.isdecimal() else None,
+                request.GET.get("feed"),
+            )
+        except DatabaseFailure as error:
+            raise QuotaUnavailable from error
+        return Response(
+            {
+                "version": found.version,
+                "reset": found.is_reset,
+                "feed": found.feed,
+                "revoked": found.revoked,
+                "changes": found.changes,
+            }
+        )
+
+
+def _principal(request: Request) -> Principal:
+    assert isinstance(request.user, Principal), "the permission classes let nobody else through"
+    return request.user
+
+
+def _read(identity: ProjectIdentity) -> Reading | None:
+    try:
+        return limited_set.read(identity.organization_id, identity.api_token)
+    except RedisUnavailable:
+        return None
+
+
+def _matches(tag: str, if_none_match: str | None) -> bool:
+    if if_none_match is None:
+        return False
+    known = parse_etags(if_none_match)
+    return "*" in known or tag in (one.removeprefix("W/") for one in known)

@@ -1,0 +1,72 @@
+"""A small world for quota: an organization with projects, whose accounts a test publishes."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from projects import credential_cache
+from projects.models import Organization, Project
+from projects.redis_connection import redis_connection
+from quota import marker, redis_client
+from quota.reconciler import Reconciler
+from tests.quota.world import Accounts, OwnRedis
+
+
+@pytest.fixture(autouse=True)
+def _a_process_that_just_started(monkeypatch) -> None:
+    monkeypatch.setattr(redis_client, "health", redis_client.Health())
+    credential_cache.forget_all()
+
+
+@pytest.fixture
+def organization(redis_client) -> Organization:
+    return Organization.objects.create(name="Acme")
+
+
+@pytest.fixture
+def project(organization) -> Project:
+    return Project.objects.create(organization=organization, name="Main")
+
+
+@pytest.fixture
+def accounts(project) -> Accounts:
+    """The accounts of the project's organization, published as not limited."""
+    published = Accounts(project.organization)
+    published.allow()
+    return published
+
+
+@pytest.fixture
+def stranger(redis_client) -> Project:
+    """A project of another organization, published as not limited."""
+    other = Project.objects.create(
+        organization=Organization.objects.create(name="Strangers"), name="Theirs"
+    )
+    Accounts(other.organization).allow()
+    return other
+
+
+@pytest.fixture
+def vouched(redis_client) -> Callable[[], None]:
+    """Let a reconciler compare and set the marker, so that Redis is believed."""
+
+    def _vouch() -> None:
+        Reconciler().tick()
+        assert marker.current()
+
+    return _vouch
+
+
+@pytest.fixture
+def own_redis(tmp_path, settings) -> Iterator[OwnRedis]:
+    """A server of the test's own, which the whole process uses until the test ends."""
+    server = OwnRedis(tmp_path)
+    settings.REDIS_URL = server.url
+    remembering = (redis_client.client, redis_client.script, redis_connection)
+    for remembers in remembering:
+        remembers.cache_clear()
+    yield server
+    redis_client.client().close()
+    for remembers in remembering:
+        remembers.cache_clear()
+    server.stop()

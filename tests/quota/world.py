@@ -1,0 +1,108 @@
+"""What the quota tests are set in: an organization's accounts, and a Redis that may break."""
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+import redis
+from django.test import TestCase
+from django.utils import timezone
+
+from devstack.servers import free_port, redis_server
+from projects.models import Organization
+from quota.account_state import AccountState
+from quota.limited_set import limits_key, suspended_key
+from quota.publication import publish
+from quota.resources import AI_CREDITS, MICRO, RESOURCES
+from tests.conftest import running
+
+LIMITS = limits_key(AI_CREDITS)
+SUSPENDED = suspended_key(AI_CREDITS)
+
+
+def committed():
+    """Do at the block's end what was to be done on commit, in a test that itself rolls back."""
+    return TestCase.captureOnCommitCallbacks(execute=True)
+
+
+@dataclass
+class Accounts:
+    """Publishes states of one organization, each newer than the last."""
+
+    organization: Organization
+    version: int = 0
+
+    def state(self, resource: str = AI_CREDITS, **fields) -> AccountState:
+        """Return the next state, not limited unless said otherwise."""
+        self.version += 1
+        later = timezone.now().replace(microsecond=0) + timedelta(days=7)
+        ordinary = {
+            "organization_id": self.organization.pk,
+            "resource": resource,
+            "version": self.version,
+            "state": "ok",
+            "limited": False,
+            "usage_micro": 1_250 * MICRO,
+            "limit_micro": 2_000 * MICRO,
+            "remaining_micro": 750 * MICRO,
+            "resets_at": later,
+            "valid_until": later,
+            "allotment_micro": 750 * MICRO,
+            "ledger_epoch": "epoch",
+        }
+        return AccountState(**ordinary | fields)
+
+    def limited_state(self, resource: str = AI_CREDITS, **fields) -> AccountState:
+        """Return the next state, limited to the end of the period."""
+        state = self.state(resource)
+        limited = {
+            "state": "limited",
+            "limited": True,
+            "reason": "limit_reached",
+            "usage_micro": 2_000 * MICRO,
+            "remaining_micro": 0,
+            "limited_until": int(state.resets_at.timestamp()),
+            "allotment_micro": 0,
+        }
+        return replace(state, **limited | fields)
+
+    def allow(self, **fields) -> AccountState:
+        """Publish that there is enough left of every resource."""
+        return self._publish([self.state(resource, **fields) for resource in RESOURCES])
+
+    def limit(self, **fields) -> AccountState:
+        """Publish that every resource is used up."""
+        return self._publish([self.limited_state(resource, **fields) for resource in RESOURCES])
+
+    def _publish(self, states: list[AccountState]) -> AccountState:
+        with committed():
+            publish(states)
+        return states[0]
+
+
+class OwnRedis:
+    """A Redis server that one test may kill, wipe and restore."""
+
+    def __init__(self, directory: Path) -> None:
+        self.port = free_port()
+        self.directory = directory
+        self._running = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def client(self) -> redis.Redis:
+        return redis.Redis.from_url(self.url, decode_responses=True)
+
+    def start(self) -> None:
+        program = redis_server("own redis", self.directory / "data", self.port)
+        self._running = running(program, self.directory / "redis.log")
+        self._running.__enter__()
+
+    def stop(self) -> None:
+        if self._running:
+            self._running.__exit__(None, None, None)
+            self._running = None
