@@ -83,6 +83,8 @@ PUBLIC_URL = PUBLIC_URL.rstrip("/")
 GATEWAY_URL = GATEWAY_URL.rstrip("/")
 TEMPORAL_UI_URL = TEMPORAL_UI_URL.rstrip("/")
 BILLING_URL = BILLING_URL or f"{PUBLIC_URL}/admin/"
+if PROMETHEUS_MULTIPROC_DIR:
+    Path(PROMETHEUS_MULTIPROC_DIR).mkdir(parents=True, exist_ok=True)
 CSRF_TRUSTED_ORIGINS = ["{0.scheme}://{0.netloc}".format(urlsplit(PUBLIC_URL))]
 
 INSTALLED_APPS = [
@@ -106,6 +108,8 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "config.probes.ProbesMiddleware",
+    "config.request_metrics.RequestMetricsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",

@@ -1,0 +1,34 @@
+"""How many requests the web process answers, how, and how long they take."""
+
+import time
+from collections.abc import Callable
+
+from django.http import HttpRequest, HttpResponse
+from prometheus_client import Counter, Histogram
+
+REQUESTS = Counter("tollgate_web_requests", "Requests answered.", ["route", "method", "status"])
+SECONDS = Histogram(
+    "tollgate_web_request_seconds",
+    "From the request's arrival to its answer.",
+    ["route"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class RequestMetricsMiddleware:
+    """Counts by route, never by path: a path is whatever a caller types."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        """Take what answers."""
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Answer, and count."""
+        began = time.perf_counter()
+        response = self._get_response(request)
+        route = request.resolver_match.route if request.resolver_match else "none"
+        method = request.method if request.method in METHODS else "other"
+        REQUESTS.labels(route, method, response.status_code).inc()
+        SECONDS.labels(route).observe(time.perf_counter() - began)
+        return response
