@@ -1,0 +1,67 @@
+"""Run the gateway: `python -m gateway`."""
+
+import ctypes
+import os
+import signal
+import sys
+import tempfile
+
+import uvicorn
+from environs import EnvValidationError
+
+from gateway.settings import Settings, from_environment
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> int:
+    """Serve until stopped; several processes share the port."""
+    try:
+        settings = from_environment()
+    except EnvValidationError as error:
+        sys.stderr.write(f"The gateway cannot start: {error}\n")
+        return 2
+    if settings.processes > 1:
+        with tempfile.TemporaryDirectory(prefix="tollgate-gateway-") as directory:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
+            _serve(settings)
+    else:
+        _serve(settings)
+    return 0
+
+
+def _serve(settings: Settings) -> None:
+    from gateway.server import BoundedProtocol
+
+    uvicorn.run(
+        "gateway.app:create" if settings.processes == 1 else "gateway.__main__:create_in_worker",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.processes,
+        loop="uvloop",
+        http=BoundedProtocol,
+        ws="none",
+        lifespan="on",
+        interface="asgi3",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        date_header=False,
+        backlog=4096,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(settings.shutdown_timeout),
+        timeout_worker_healthcheck=30,
+    )
+
+
+def create_in_worker() -> object:
+    """Return the application in a worker process, which dies with the process that started it."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    from gateway.app import create
+
+    return create()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

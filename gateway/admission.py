@@ -1,0 +1,244 @@
+"""May this call be made, and what is reserved for it?"""
+
+from dataclasses import dataclass
+from decimal import ROUND_FLOOR, Decimal
+
+from gateway import denials, metrics, throttles
+from gateway.credentials import Caller
+from gateway.errors import Refusal, bad_request, unavailable
+from gateway.holds import Holds, Reservation, Verdict
+from gateway.prices import Prices, Rates, UnknownPrice
+from gateway.products import Product
+from gateway.quota_resolver import QuotaResolver, Terms
+from gateway.redis_connection import RedisError, RedisUnavailable
+from gateway.requests import Extent, ModelRequest
+from gateway.settings import MICRO, Settings
+from gateway.usage_events import CallRecord, new_record, to_micro_bound
+
+# Without a word from the feed for this long, an admission counts as "open because unknown".
+UNCONFIRMED_MS = 2_000
+# Answers older than this are asked for again, in the background.
+REFRESH_MS = 300_000
+# An output cap of our own may shrink to what is left, but not to an answer that says nothing.
+SMALLEST_OUTPUT_CAP = 256
+# The tiers of service for which a provider may charge more than for its default.
+_DEAR_TIERS = frozenset({"auto", "priority", "fast", "scale"})
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A call that may be made. `account` is empty where nobody pays."""
+
+    record: CallRecord
+    rates: Rates | None
+    account: str
+    credits_per_usd: Decimal
+    bound: Decimal
+    bound_micro: int
+    body: bytes
+
+
+class Gate:
+    """Admits calls: reserves the most that a billable call can cost."""
+
+    def __init__(
+        self, settings: Settings, prices: Prices, resolver: QuotaResolver, holds: Holds
+    ) -> None:
+        self._settings = settings
+        self._prices = prices
+        self._resolver = resolver
+        self._holds = holds
+
+    async def admit(
+        self, product: Product, caller: Caller, request: ModelRequest, trace_id: str
+    ) -> Admission:
+        """Return what is reserved. Raises `Refusal`."""
+        if product.bucket is None:
+            return self._unmetered(product, caller, request, trace_id)
+        rates, dearest = self._rates(request)
+        cap = min(self._settings.default_max_output_tokens, _published_cap(request.model))
+        extent = request.extent(cap)
+        terms = await self._terms(caller, product.bucket)
+        while True:
+            bound = _bound(dearest, extent, request)
+            admission = Admission(
+                record=new_record(
+                    caller,
+                    product=product.name,
+                    billable=True,
+                    model=request.model,
+                    provider=request.api.provider,
+                    stream=request.stream,
+                    trace_id=trace_id,
+                    price_version=rates.version,
+                    bound=bound,
+                ),
+                rates=rates,
+                account=terms.account,
+                credits_per_usd=terms.credits_per_usd,
+                bound=bound,
+                bound_micro=to_micro_bound(bound, terms.credits_per_usd),
+                body=request.sent_body(cap),
+            )
+            verdict = await self._hold(product.bucket, caller, admission)
+            if verdict.status == "held":
+                metrics.HELD.labels(product.name).inc(admission.bound_micro / MICRO)
+                return admission
+            smaller = None
+            if verdict.status == "short" and request.output_tokens is None:
+                smaller = _affordable_cap(verdict, terms.credits_per_usd, dearest, extent, request)
+            if smaller is None or smaller >= cap:
+                raise self._refusal(verdict, product.bucket, admission)
+            cap = smaller
+            extent = request.extent(cap)
+
+    def _rates(self, request: ModelRequest) -> tuple[Rates, Rates]:
+        """Return the rates to expect and the dearest that may come."""
+        try:
+            rates = self._prices.rates(request.api.provider, request.model)
+            if request.service_tier in _DEAR_TIERS:
+                dear = self._prices.rates(request.api.provider, request.model, "priority")
+                return rates, dear
+        except UnknownPrice:
+            raise bad_request(
+                f"The price of the model {request.model[:100]} is not known here, so it cannot be "
+                "called.",
+                "model_without_price",
+            ) from None
+        return rates, rates
+
+    def _unmetered(
+        self, product: Product, caller: Caller, request: ModelRequest, trace_id: str
+    ) -> Admission:
+        """Admit a call that nobody pays for: no store is asked."""
+        rates: Rates | None
+        try:
+            rates = self._prices.rates(request.api.provider, request.model)
+        except UnknownPrice:
+            rates = None
+        record = new_record(
+            caller,
+            product=product.name,
+            billable=False,
+            model=request.model,
+            provider=request.api.provider,
+            stream=request.stream,
+            trace_id=trace_id,
+            price_version=rates.version if rates else "unknown",
+            bound=Decimal(0),
+        )
+        return Admission(record, rates, "", Decimal(0), Decimal(0), 0, request.sent_body(None))
+
+    async def _terms(self, caller: Caller, bucket: str) -> Terms:
+        try:
+            return await self._resolver.terms(caller.project_id, bucket)
+        except (RedisUnavailable, RedisError):
+            raise _store_unavailable() from None
+
+    async def _hold(self, bucket: str, caller: Caller, admission: Admission) -> Verdict:
+        wanted = Reservation(
+            hold_id=admission.record.uuid,
+            project_id=caller.project_id,
+            resource=bucket,
+            account=admission.account,
+            bound_micro=admission.bound_micro,
+            credential_sha256=caller.credential_sha256,
+            task_run_id=caller.task_run_id,
+            record=admission.record.encode(),
+        )
+        try:
+            verdict = await self._holds.hold(wanted)
+            if verdict.status in ("unknown", "closed"):
+                await self._resolver.ask(caller.project_id)
+                verdict = await self._holds.hold(wanted)
+        except (RedisUnavailable, RedisError):
+            raise _store_unavailable() from None
+        if verdict.status == "held":
+            if verdict.age_ms > UNCONFIRMED_MS:
+                metrics.OPEN_BECAUSE_UNKNOWN.inc()
+            if verdict.answer_age_ms > REFRESH_MS:
+                self._resolver.ask_in_background(caller.project_id)
+        return verdict
+
+    def _refusal(self, verdict: Verdict, bucket: str, admission: Admission) -> Refusal:
+        bot_name, billing_url = self._settings.bot_name, self._settings.billing_url
+        match verdict.status:
+            case "limited":
+                return denials.denial(verdict.answer, bucket, bot_name, billing_url)
+            case "short":
+                return denials.too_little(
+                    verdict.answer,
+                    bucket,
+                    bot_name,
+                    billing_url,
+                    needed_micro=admission.bound_micro,
+                    remaining_micro=verdict.remaining_micro,
+                    held_micro=verdict.held_micro,
+                )
+            case "run_cap":
+                return denials.run_cap_reached(verdict.remaining_micro)
+            case "rate":
+                return throttles.too_many_requests(verdict.remaining_micro)
+            case "rewound":
+                return _store_unavailable()
+        return unavailable(
+            "Whether your team has credits left cannot be told at the moment. Please try again.",
+            "quota_unknown",
+        )
+
+
+def _store_unavailable() -> Refusal:
+    return unavailable(
+        "Credits cannot be reserved at the moment. Please try again.", "store_unavailable"
+    )
+
+
+def _bound(rates: Rates, extent: Extent, request: ModelRequest) -> Decimal:
+    window = rates.context_window
+    if b"context-1m" in request.betas:
+        window = max(window, 1_000_000)
+    return rates.bound(
+        extent.input_tokens + extent.whole_context * window,
+        extent.output_tokens,
+        cached=extent.cached,
+        searches=extent.searches,
+    )
+
+
+def _affordable_cap(
+    verdict: Verdict,
+    credits_per_usd: Decimal,
+    rates: Rates,
+    extent: Extent,
+    request: ModelRequest,
+) -> int | None:
+    """Return the output cap that what is left pays for, if an answer of that length is of use."""
+    left = Decimal(verdict.remaining_micro) / MICRO / credits_per_usd
+    spare = left - _bound(
+        rates,
+        Extent(extent.input_tokens, 0, extent.whole_context, extent.cached, extent.searches),
+        request,
+    )
+    each = rates.bound(0, 1, cached=False, searches=0) * request.choices
+    if spare <= 0 or each == 0:
+        return None
+    cap = int((spare / each).to_integral_value(ROUND_FLOOR))
+    return cap if cap >= SMALLEST_OUTPUT_CAP else None
+
+
+# The longest output that older models accept: asking for more is an error there.
+_SHORT_OUTPUTS = (
+    ("gpt-3.5", 4_096),
+    ("gpt-4o", 16_384),
+    ("gpt-4-", 4_096),
+    ("claude-3-haiku", 4_096),
+    ("claude-3-opus", 4_096),
+    ("claude-3-5", 8_192),
+)
+
+
+def _published_cap(model: str) -> int:
+    for prefix, cap in _SHORT_OUTPUTS:
+        if model.startswith(prefix):
+            return cap
+    return 4_096 if model == "gpt-4" else 32_000

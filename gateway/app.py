@@ -1,0 +1,197 @@
+"""The ASGI application: which path is what, and the guard around all of it."""
+
+import hmac
+import time
+from typing import Any
+
+import msgspec
+import structlog
+
+from gateway import apis, metrics, products
+from gateway.admission import Gate
+from gateway.background import Background
+from gateway.change_feed import ChangeFeed
+from gateway.credentials import Credentials
+from gateway.errors import Refusal, bad_request, unavailable
+from gateway.holds import Holds
+from gateway.logs import configure
+from gateway.outbox import Outbox
+from gateway.prices import Prices
+from gateway.proxy import Call, CallerLeft, Proxy, Receive, Send, new_request_id
+from gateway.quota_resolver import QuotaResolver
+from gateway.reaper import Reaper
+from gateway.redis_connection import Redis
+from gateway.settings import MICRO, Settings, from_environment
+from gateway.tollgate_api import TollgateApi
+from gateway.upstream import Upstreams
+from gateway.usage_report import usage_report
+
+logger = structlog.get_logger("gateway.request")
+READY_SECONDS = 5.0
+_UNLOGGED = frozenset({"/", "/_health", "/_ready", "/metrics"})
+_PLAIN = [(b"content-type", b"text/plain; charset=utf-8")]
+_JSON = [(b"content-type", b"application/json")]
+
+
+class Gateway:
+    """One process of the gateway."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one connection scope (https://asgi.readthedocs.io/en/latest/specs/)."""
+        if scope["type"] == "http":
+            await self._serve(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        self._start()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._background.stop()
+        await self._api.close()
+        await self._upstreams.close()
+        self._redis.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    def _start(self) -> None:
+        settings = self._settings
+        self._redis = Redis(settings.redis_url)
+        self._api = TollgateApi(settings)
+        self._upstreams = Upstreams(settings)
+        known = Credentials(self._api, open_window=settings.open_window)
+        resolver = QuotaResolver(self._redis, self._api)
+        prices = Prices(settings.price_overrides)
+        cap = settings.run_cap_credits
+        holds = Holds(
+            self._redis,
+            lease=settings.lease,
+            open_window=settings.open_window,
+            run_cap_micro=None if cap is None else int(cap * MICRO),
+            requests_per_minute=settings.requests_per_minute,
+        )
+        gate = Gate(settings, prices, resolver, holds)
+        self._proxy = Proxy(settings, known, gate, holds, prices, self._upstreams)
+        self._background = Background(
+            settings,
+            self._redis,
+            known,
+            resolver,
+            holds,
+            self._proxy,
+            ChangeFeed(self._redis, self._api, resolver),
+            Outbox(self._redis, self._api, resolver),
+            Reaper(self._redis),
+        )
+        self._resolver = resolver
+        self._background.start()
+
+    async def _serve(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        path, method = scope["path"], scope["method"]
+        raw_headers = scope["headers"]
+        headers = dict(raw_headers)
+        call = Call(
+            path=path,
+            query=scope["query_string"],
+            raw_headers=raw_headers,
+            headers=headers,
+            receive=receive,
+            send=send,
+            dialect=apis.dialect_of(path, headers),
+            request_id=new_request_id(),
+        )
+        metrics.IN_FLIGHT.inc()
+        began = time.perf_counter()
+        try:
+            await self._route(call, path, method)
+        except Refusal as refusal:
+            await self._refuse(call, refusal)
+        except CallerLeft:
+            call.reason = "caller_left"
+        except Exception:
+            logger.exception("a call failed within the gateway", request_id=call.request_id)
+            if not call.started:
+                await self._refuse(
+                    call,
+                    unavailable("The gateway failed. Please try again.", "internal", 1),
+                )
+        finally:
+            metrics.IN_FLIGHT.dec()
+        if path not in _UNLOGGED:
+            metrics.REQUESTS.labels(call.product, call.api, call.status).inc()
+            logger.info(
+                "request",
+                request_id=call.request_id,
+                product=call.product,
+                api=call.api or path[:100],
+                status=call.status,
+                reason=call.reason,
+                seconds=round(time.perf_counter() - began, 4),
+            )
+
+    async def _refuse(self, call: Call, refusal: Refusal) -> None:
+        call.reason = refusal.reason
+        metrics.REFUSALS.labels(call.product, refusal.reason).inc()
+        await call.respond(*refusal.response(call.dialect, call.request_id))
+
+    async def _route(self, call: Call, path: str, method: str) -> None:
+        match path.split("/"):
+            case ["", ""]:
+                await call.respond(200, _PLAIN, b"" if method == "HEAD" else b"Tollgate gateway\n")
+            case ["", "_health"]:
+                await call.respond(200, _PLAIN, b"ok\n")
+            case ["", "_ready"]:
+                await self._ready(call)
+            case ["", "metrics"]:
+                await self._metrics(call)
+            case ["", "v1", "usage", name]:
+                await self._usage(call, name)
+            case ["", name, *rest]:
+                if products.find(name) is None and not rest:
+                    raise Refusal(404, "not_found", "There is nothing at this path.", retry=False)
+                api = apis.find("/" + "/".join(rest), call.headers)
+                if api is None:
+                    await self._proxy.identify(call, name)
+                    raise Refusal(404, "not_found", f"Unknown path {path[:100]}.", retry=False)
+                if method != api.method:
+                    raise Refusal(405, "method_not_allowed", f"Use {api.method}.", retry=False)
+                await self._proxy.handle(call, name, api)
+            case _:
+                raise bad_request("The path must begin with a slash.")
+
+    async def _ready(self, call: Call) -> None:
+        now = time.monotonic()
+        missing = []
+        if now - self._background.beat_at > READY_SECONDS:
+            missing.append("redis")
+        if now - self._background.confirmed_at > self._settings.open_window:
+            missing.append("tollgate")
+        status = 503 if missing else 200
+        await call.respond(
+            status, _JSON, msgspec.json.encode({"ready": not missing, "missing": missing})
+        )
+
+    async def _metrics(self, call: Call) -> None:
+        given = call.headers.get(b"authorization", b"")
+        allowed = [f"Bearer {token}".encode() for token in self._settings.metrics_tokens]
+        if not any(hmac.compare_digest(given, token) for token in allowed):
+            raise Refusal(401, "unauthenticated", "The metrics token is needed.", retry=False)
+        body, content_type = metrics.exposition()
+        await call.respond(200, [(b"content-type", content_type)], body)
+
+    async def _usage(self, call: Call, name: str) -> None:
+        product, caller = await self._proxy.identify(call, name)
+        call.api = "/v1/usage"
+        report = await usage_report(
+            self._redis, self._resolver, product, caller.project_id, self._settings.billing_url
+        )
+        await call.respond(200, _JSON, msgspec.json.encode(report))
+
+
+def create() -> Gateway:
+    """Return the application for the environment; what the server's processes call."""
+    configure()
+    return Gateway(from_environment())

@@ -1,0 +1,109 @@
+"""The words of a refusal for want of credits. They go to the caller, so they name no secret."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from gateway.errors import Refusal
+from gateway.settings import MICRO
+from gateway.tollgate_api import ResourceAnswer
+
+REASON = "billable_credits"
+_NAMES = {"ai_credits": "{bot_name} AI credits"}
+_FIRST = {
+    "limit_reached": "Your team has used its monthly {name}.",
+    "insufficient_remaining": "Your team has too few {name} left to start.",
+    "organization_inactive": "Your team's {name} are switched off: its organization is not active.",
+    "set_by_hand": "An administrator has paused your team's {name}.",
+}
+_OTHERWISE = "Your team cannot use its {name} at the moment."
+
+
+def denial(answer: bytes, resource: str, bot_name: str, billing_url: str) -> Refusal:
+    """Return the 429 for a limited team; `answer` is Django's, as it was installed."""
+    found = msgspec.json.decode(answer, type=ResourceAnswer)
+    name = credits_name(resource, bot_name)
+    sentences = [_FIRST.get(found.reason or "", _OTHERWISE).format(name=name)]
+    if found.resets_at is not None:
+        day = datetime.fromisoformat(found.resets_at).astimezone(UTC)
+        sentences.append(f"They reset on {day:%Y-%m-%d}.")
+    return _refusal(sentences, found.resets_at, billing_url, cause=found.reason)
+
+
+def too_little(
+    answer: bytes,
+    resource: str,
+    bot_name: str,
+    billing_url: str,
+    *,
+    needed_micro: int,
+    remaining_micro: int,
+    held_micro: int,
+) -> Refusal:
+    """Return the 429 for a call that may cost more than is left.
+
+    Waiting helps only when other calls hold what this one would need.
+    """
+    found = msgspec.json.decode(answer, type=ResourceAnswer)
+    name = credits_name(resource, bot_name)
+    waiting_helps = remaining_micro + held_micro >= needed_micro
+    sentences = [
+        f"This call may cost up to {_credits(needed_micro)} {name}; "
+        f"{_credits(max(remaining_micro, 0))} are left"
+        + (" while other calls are under way." if waiting_helps else ".")
+    ]
+    if found.resets_at is not None and not waiting_helps:
+        day = datetime.fromisoformat(found.resets_at).astimezone(UTC)
+        sentences.append(f"They reset on {day:%Y-%m-%d}.")
+    refusal = _refusal(
+        sentences,
+        found.resets_at,
+        billing_url,
+        cause="insufficient_remaining",
+        needed=_credits(needed_micro),
+        remaining=_credits(max(remaining_micro, 0)),
+    )
+    if waiting_helps:
+        refusal.retry_after, refusal.retry = 1, True
+        refusal.code = "rate_limit_exceeded"
+    return refusal
+
+
+def run_cap_reached(remaining_micro: int) -> Refusal:
+    """Return the 429 for a task run that has used what one run may use."""
+    return Refusal(
+        429,
+        "run_cap",
+        "This task run has reached the credits that one run may use; "
+        f"{_credits(max(remaining_micro, 0))} are left.",
+        retry=False,
+        code="insufficient_quota",
+    )
+
+
+def credits_name(resource: str, bot_name: str) -> str:
+    """Return what a bucket's credits are called; any bucket without a name has a general one."""
+    return _NAMES.get(resource, "credits").format(bot_name=bot_name)
+
+
+def _refusal(
+    sentences: list[str], resets_at: str | None, billing_url: str, **details: Any
+) -> Refusal:
+    sentences = [*sentences, f"Top up at {billing_url} to continue."]
+    return Refusal(
+        429,
+        REASON,
+        " ".join(sentences),
+        retry_after=60,
+        retry=False,
+        code="insufficient_quota",
+        details={"resets_at": resets_at, "billing_url": billing_url, **details},
+    )
+
+
+def _credits(micro: int) -> str:
+    """Show micro-credits as credits; what is not zero is never shown as zero."""
+    if 0 < micro < MICRO // 100:
+        return "<0.01"
+    return f"{micro / MICRO:.2f}"

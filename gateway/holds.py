@@ -1,0 +1,274 @@
+"""Holds: credits reserved before a call and settled after it, in the gateway's Redis.
+
+What is left of an account is `allotment − spent − held`; every change of it is one Lua script, so
+that any number of processes share it exactly. A process renews the lease of its holds; when it dies
+the group's leader books them at their bound (`reaper.py`). Amounts are integers of micro-credits.
+"""
+
+import asyncio
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+
+from gateway import keys, metrics
+from gateway.redis_connection import Redis, RedisError, RedisUnavailable, Script
+
+logger = structlog.get_logger("gateway.holds")
+
+HOLD = Script("hold")
+SETTLE = Script("settle")
+RESTORE = Script("restore")
+
+# How long a process remembers what it settled, to repeat it should Redis fall back to an earlier
+# state; the server remembers the ids for longer, so that repeating is harmless.
+REMEMBERED_SECONDS = 10.0
+MARK_MS = 60_000
+REPLAY_GRACE = 2.0
+
+Status = Literal["held", "limited", "short", "run_cap", "rate", "unknown", "closed", "rewound"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What a call asks to hold. `record` is what the reaper needs to book it."""
+
+    hold_id: str
+    project_id: int
+    resource: str
+    account: str
+    bound_micro: int
+    credential_sha256: str
+    task_run_id: str | None
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Redis' answer to a reservation. `remaining_micro` is -1 for an unlimited account.
+
+    `age_ms` is how long ago the answer it rests on was last known to be true.
+    """
+
+    status: Status
+    remaining_micro: int
+    held_micro: int
+    age_ms: int
+    answer: bytes
+    answer_age_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The end of a call: its cost and event. Without an account nothing is debited.
+
+    `correct` makes the settlement to book instead when the hold turns out to have been booked at
+    its bound already, by somebody who took this process for dead.
+    """
+
+    hold_id: str
+    mode: Literal["hold", "reap", "force", "release"]
+    cost_micro: int
+    event: bytes
+    account: str = ""
+    correct: "Callable[[], Settlement] | None" = None
+
+
+class Holds:
+    """The holds of this process."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        lease: float,
+        open_window: float,
+        run_cap_micro: int | None,
+        requests_per_minute: int,
+    ) -> None:
+        self.owner = uuid.uuid4().hex
+        self._redis = redis
+        self._lease_ms = int(lease * 1000)
+        self._window_ms = int(open_window * 1000)
+        self._run_cap = "" if run_cap_micro is None else str(run_cap_micro)
+        self._per_minute = requests_per_minute
+        self._sequence = 0
+        self._active: dict[str, Reservation] = {}
+        self._remembered: deque[tuple[float, Settlement]] = deque()
+        self._unsettled: deque[Settlement] = deque()
+        self._retrying: asyncio.Task[None] | None = None
+        self._replaying: asyncio.Task[None] | None = None
+
+    @property
+    def unsettled(self) -> int:
+        """Settlements that Redis has not confirmed yet."""
+        return len(self._unsettled)
+
+    async def hold(self, wanted: Reservation) -> Verdict:
+        """Reserve, or learn why not. Raises `RedisUnavailable`; then nothing stays reserved."""
+        run = keys.run(wanted.task_run_id) if wanted.task_run_id else ""
+        self._active[wanted.hold_id] = wanted
+        try:
+            answer = await self._redis.run(
+                HOLD,
+                [
+                    keys.project(wanted.project_id, wanted.resource),
+                    keys.FEED,
+                    keys.holds(self.owner),
+                    keys.OWNERS,
+                    keys.rate(wanted.credential_sha256),
+                    keys.SEQUENCE,
+                    run,
+                ],
+                wanted.hold_id,
+                wanted.bound_micro,
+                self.owner,
+                self._lease_ms,
+                self._window_ms,
+                self._sequence,
+                wanted.record,
+                self._run_cap,
+                self._per_minute,
+            )
+        except (RedisUnavailable, RedisError, asyncio.CancelledError):
+            # It may have been reserved all the same: give it back as soon as Redis answers.
+            metrics.REDIS_FAILURES.labels("hold").inc()
+            self._spool(Settlement(wanted.hold_id, "release", 0, b""))
+            raise
+        verdict = Verdict(
+            answer[0].decode(), int(answer[1]), int(answer[2]), int(answer[3]), answer[4],
+            int(answer[5]),
+        )  # fmt: skip
+        if verdict.status != "held":
+            del self._active[wanted.hold_id]
+            if verdict.status == "rewound":
+                self._replay()
+        return verdict
+
+    async def settle(self, settlement: Settlement) -> None:
+        """End a hold, or book a call that had none.
+
+        Never raises: what Redis does not confirm is repeated in the background until it does, and
+        booked at its bound by the reaper should this process die before.
+        """
+        try:
+            await self._settle(settlement)
+        except RedisUnavailable:
+            metrics.REDIS_FAILURES.labels("settle").inc()
+            self._spool(settlement)
+
+    async def _settle(self, settlement: Settlement) -> None:
+        status, sequence = await run_settlement(self._redis, self.owner, settlement)
+        self._active.pop(settlement.hold_id, None)
+        if status == b"settled" and settlement.mode != "release":
+            self._sequence = max(self._sequence, sequence)
+            self._remember(settlement)
+        elif sequence < self._sequence:
+            self._replay()
+            if status == b"gone" and settlement.mode == "hold":
+                # Redis forgot the hold, nobody booked it.
+                await self._settle(_forced(settlement))
+        elif status == b"reaped" and settlement.mode == "hold" and settlement.correct:
+            logger.warning("hold was booked by another process", hold_id=settlement.hold_id)
+            await self._settle(settlement.correct())
+
+    def _remember(self, settlement: Settlement) -> None:
+        now = time.monotonic()
+        self._remembered.append((now, _forced(settlement)))
+        while self._remembered[0][0] < now - REMEMBERED_SECONDS:
+            self._remembered.popleft()
+
+    def _spool(self, settlement: Settlement) -> None:
+        self._unsettled.append(settlement)
+        if self._retrying is None or self._retrying.done():
+            self._retrying = asyncio.create_task(self._retry())
+
+    async def _retry(self) -> None:
+        delay = 0.05
+        while self._unsettled:
+            settlement = self._unsettled[0]
+            try:
+                await self._settle(settlement)
+            except RedisUnavailable:
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 2.0)
+            except RedisError:
+                logger.exception("a settlement was refused", hold_id=settlement.hold_id)
+                await asyncio.sleep(2.0)
+                self._unsettled.rotate(-1)
+            else:
+                self._unsettled.popleft()
+                delay = 0.05
+
+    async def drain(self) -> None:
+        """Wait until every settlement is confirmed."""
+        while self._retrying is not None and not self._retrying.done():
+            await asyncio.wait([self._retrying])
+
+    async def beat(self) -> None:
+        """Renew the lease and notice when Redis fell back to an earlier state."""
+        seconds, micros = await self._redis.execute("TIME")
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        await self._redis.execute("ZADD", keys.OWNERS, now_ms + self._lease_ms, self.owner)
+        sequence = int(await self._redis.execute("GET", keys.SEQUENCE) or 0)
+        if sequence < self._sequence:
+            self._replay()
+        else:
+            self._sequence = sequence
+
+    async def retire(self) -> None:
+        """Give the lease up: no call of this process is under way any more."""
+        await self._redis.execute("ZREM", keys.OWNERS, self.owner)
+
+    def _replay(self) -> None:
+        if self._replaying is None or self._replaying.done():
+            self._replaying = asyncio.create_task(self._repeat_what_redis_forgot())
+
+    async def _repeat_what_redis_forgot(self) -> None:
+        """Settle again what was settled lately, restore open holds, then admit again.
+
+        Until every process of the group had the time to do so, nobody admits: each of them sees a
+        sequence that went back.
+        """
+        metrics.LOST_DATA.labels("rewound").inc()
+        logger.error("redis fell back to an earlier state; repeating what this process settled")
+        await asyncio.sleep(0)
+        for _, settlement in list(self._remembered):
+            await run_settlement(self._redis, self.owner, settlement)
+        for active in list(self._active.values()):
+            await self._redis.run(
+                RESTORE,
+                [keys.holds(self.owner), keys.SETTLED],
+                active.hold_id, active.account, active.bound_micro,
+                keys.run(active.task_run_id) if active.task_run_id else "", active.record,
+            )  # fmt: skip
+        for raw in await self._redis.execute("HKEYS", keys.holds(self.owner)):
+            if (hold_id := raw.decode()) not in self._active:
+                self._spool(Settlement(hold_id, "release", 0, b""))
+        await asyncio.sleep(REPLAY_GRACE)
+        self._sequence = int(await self._redis.execute("GET", keys.SEQUENCE) or 0)
+
+
+async def run_settlement(redis: Redis, owner: str, settlement: Settlement) -> tuple[bytes, int]:
+    """Run the script on the holds of an owner; return its status and the sequence."""
+    status, sequence = await redis.run(
+        SETTLE,
+        [keys.holds(owner), keys.EVENTS, keys.SEQUENCE, keys.SETTLED, keys.REAPED],
+        settlement.mode,
+        settlement.hold_id,
+        settlement.cost_micro,
+        settlement.event,
+        settlement.account,
+        MARK_MS,
+    )
+    return status, int(sequence)
+
+
+def _forced(settlement: Settlement) -> Settlement:
+    return Settlement(
+        settlement.hold_id, "force", settlement.cost_micro, settlement.event, settlement.account
+    )

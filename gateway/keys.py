@@ -1,0 +1,40 @@
+"""The names of everything the gateway keeps in its Redis. One server, not a cluster."""
+
+GROUP_EPOCH = "tollgate:group"
+FEED = "tollgate:feed"
+LEADER = "tollgate:leader"
+OWNERS = "tollgate:owners"
+SEQUENCE = "tollgate:sequence"
+SETTLED = "tollgate:settled"
+REAPED = "tollgate:reaped"
+TICKETS = "tollgate:tickets"
+PROJECTS = "tollgate:projects"
+RESYNC = "tollgate:resync"
+REVOKED = "tollgate:revoked"
+EVENTS = "tollgate:events"
+SET_ASIDE = "tollgate:events:set-aside"
+
+
+def project(project_id: int, resource: str) -> str:
+    """The last verdict on a project for a resource."""
+    return f"tollgate:project:{project_id}:{resource}"
+
+
+def account(account: str) -> str:
+    """Allotment and lifetime counters of an account."""
+    return f"tollgate:account:{account}"
+
+
+def run(task_run_id: str) -> str:
+    """What one task run spent and holds."""
+    return f"tollgate:run:{task_run_id}"
+
+
+def holds(owner: str) -> str:
+    """The open holds of one process."""
+    return f"tollgate:holds:{owner}"
+
+
+def rate(credential_sha256: str) -> str:
+    """The token bucket of one credential."""
+    return f"tollgate:rate:{credential_sha256}"

@@ -1,0 +1,9 @@
+-- Shared by every script: the clock of Redis, and numbers as Redis stores them.
+-- Amounts are integers of micro-credits; a double holds them exactly up to 2^53.
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+local function int(number)
+  return string.format('%.0f', number)
+end

@@ -1,0 +1,48 @@
+-- Install what Django answered for one project and resource: the project's verdict and, when it is
+-- newer, the account's snapshot.
+-- KEYS: project, account, projects, projects to resynchronise
+-- ARGV: ticket, asked at, account, limited, limited until, answer, soft, ledger epoch, version,
+--       allotment ('' unlimited, 'unknown'), valid until, booked, member of projects
+-- Answers {verdict installed, snapshot installed, this Redis had lost data}.
+local ticket, asked_at = tonumber(ARGV[1]), ARGV[2]
+local installed, snapshot, lost = 0, 0, 0
+local p = redis.call('HMGET', KEYS[1], 'ticket', 'stale_ticket')
+if not p[1] or tonumber(p[1]) < ticket then
+  redis.call('HSET', KEYS[1], 'ticket', ARGV[1], 'asked_at', asked_at, 'account', ARGV[3],
+    'limited', ARGV[4], 'limited_until', ARGV[5], 'answer', ARGV[6], 'soft', ARGV[7])
+  redis.call('HDEL', KEYS[1], 'broken')
+  if p[2] and tonumber(p[2]) < ticket then
+    redis.call('HDEL', KEYS[1], 'stale_since', 'stale_ticket')
+  end
+  redis.call('ZADD', KEYS[3], asked_at, ARGV[13])
+  installed = 1
+end
+if ARGV[10] == 'unknown' then
+  return {installed, snapshot, lost}
+end
+local a = redis.call('HMGET', KEYS[2], 'epoch', 'version', 'ticket', 'spent', 'pending')
+local same_ledger = a[1] == ARGV[8]
+local newer
+if same_ledger then
+  newer = tonumber(a[2]) < tonumber(ARGV[9])
+else
+  newer = not a[3] or tonumber(a[3]) < ticket
+end
+if newer then
+  local booked = tonumber(ARGV[12])
+  local spent, pending = tonumber(a[4] or '0'), tonumber(a[5] or '0')
+  if not same_ledger then
+    -- Another ledger (a restored database): only what it knows and what is on its way count.
+    redis.call('HSET', KEYS[2], 'spent', int(booked + pending))
+  elseif booked > spent then
+    -- The ledger booked more than this Redis remembers spending: data was lost here. What is
+    -- undelivered may be among the booked, so count it twice until a resynchronisation.
+    redis.call('HSET', KEYS[2], 'spent', int(booked + pending), 'resync', '1')
+    redis.call('ZADD', KEYS[4], int(now_ms()), ARGV[13])
+    lost = 1
+  end
+  redis.call('HSET', KEYS[2], 'epoch', ARGV[8], 'version', ARGV[9], 'allotment', ARGV[10],
+    'valid_until', ARGV[11], 'ticket', ARGV[1])
+  snapshot = 1
+end
+return {installed, snapshot, lost}

@@ -1,0 +1,11 @@
+-- After data loss: what the ledger booked, what it set aside and what is on its way is what was
+-- spent. Only the process that delivers may ask, with nothing in delivery.
+-- KEYS: account   ARGV: ledger epoch, booked
+local a = redis.call('HMGET', KEYS[1], 'epoch', 'pending', 'parked', 'resync')
+if a[4] ~= '1' or a[1] ~= ARGV[1] then
+  return 0
+end
+redis.call('HSET', KEYS[1], 'spent',
+  int(tonumber(ARGV[2]) + tonumber(a[2] or '0') + tonumber(a[3] or '0')))
+redis.call('HDEL', KEYS[1], 'resync')
+return 1

@@ -1,0 +1,50 @@
+-- End a hold: book the real cost, release the rest, append the event; all or nothing.
+-- KEYS: holds of the owner, events, sequence, settled, reaped
+-- ARGV: mode, hold id, cost, event, account, until when the id is remembered (ms from now)
+-- Modes: 'hold' needs the hold; 'reap' too, on behalf of a dead owner; 'force' books with or without
+-- it (a call without a hold, a correction, what Redis lost); 'release' books and appends nothing.
+-- Answers {'settled', sequence}, or why nothing was done: 'done' before, 'reaped' before, or the
+-- hold is 'gone'.
+local mode, hold_id, cost = ARGV[1], ARGV[2], ARGV[3]
+local now = now_ms()
+local function sequence()
+  return tonumber(redis.call('GET', KEYS[3]) or '0')
+end
+if redis.call('ZSCORE', KEYS[5], hold_id) then
+  return {'reaped', sequence()}
+end
+if redis.call('ZSCORE', KEYS[4], hold_id) then
+  return {'done', sequence()}
+end
+local hold = redis.call('HGET', KEYS[1], hold_id)
+if not hold and mode ~= 'force' then
+  return {'gone', sequence()}
+end
+local account = ARGV[5]
+if hold then
+  local held_account, bound, run = string.match(hold, '^([^\n]*)\n([^\n]*)\n([^\n]*)\n')
+  account = held_account
+  redis.call('HDEL', KEYS[1], hold_id)
+  redis.call('HINCRBY', 'tollgate:account:' .. account, 'held', '-' .. bound)
+  if run ~= '' then
+    redis.call('HINCRBY', run, 'held', '-' .. bound)
+    if mode ~= 'release' then
+      redis.call('HINCRBY', run, 'spent', cost)
+    end
+  end
+end
+if mode == 'release' then
+  return {'settled', sequence()}
+end
+if account ~= '' then
+  redis.call('HINCRBY', 'tollgate:account:' .. account, 'spent', cost)
+  redis.call('HINCRBY', 'tollgate:account:' .. account, 'pending', cost)
+end
+redis.call('XADD', KEYS[2], '*', 'event', ARGV[4], 'account', account, 'debited', cost)
+redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', int(now))
+redis.call('ZADD', KEYS[4], int(now + tonumber(ARGV[6])), hold_id)
+if mode == 'reap' then
+  redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', int(now))
+  redis.call('ZADD', KEYS[5], int(now + 86400000), hold_id)
+end
+return {'settled', redis.call('INCR', KEYS[3])}

@@ -1,0 +1,69 @@
+"""What Prometheus reads. With several processes `PROMETHEUS_MULTIPROC_DIR` joins them."""
+
+import os
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+REQUESTS = Counter("tollgate_gateway_requests", "Calls by outcome", ["product", "api", "status"])
+REFUSALS = Counter("tollgate_gateway_refusals", "Calls refused by us", ["product", "reason"])
+OPEN_BECAUSE_UNKNOWN = Counter(
+    "tollgate_gateway_open_because_unknown", "Calls admitted on an answer that may be outdated"
+)
+RESOLVER_FAILURES = Counter(
+    "tollgate_gateway_resolver_failures",
+    "Questions to Django without a usable answer (kind unusable: look at once)",
+    ["question", "kind"],
+)
+HELD = Counter("tollgate_gateway_held_credits", "Credits reserved before calls", ["product"])
+SETTLED = Counter("tollgate_gateway_settled_credits", "Credits booked after calls", ["product"])
+OVERRUN = Counter(
+    "tollgate_gateway_overrun_credits", "Credits booked beyond the bound of their hold: read 0"
+)
+ESTIMATED = Counter("tollgate_gateway_estimated", "Calls booked from an estimate", ["why"])
+REDIS_FAILURES = Counter(
+    "tollgate_gateway_redis_failures", "Commands without an answer", ["operation"]
+)
+LOST_DATA = Counter(
+    "tollgate_gateway_redis_lost_data", "Times Redis turned out to have lost data", ["how"]
+)
+EVENTS_WAITING = Gauge(
+    "tollgate_gateway_events_waiting", "Events not yet delivered", multiprocess_mode="mostrecent"
+)
+EVENTS_AGE = Gauge(
+    "tollgate_gateway_events_oldest_seconds",
+    "Age of the oldest event not yet delivered",
+    multiprocess_mode="mostrecent",
+)
+EVENTS_DELIVERED = Counter("tollgate_gateway_events_delivered", "Delivered, by answer", ["status"])
+UPSTREAM_SECONDS = Histogram(
+    "tollgate_gateway_upstream_seconds",
+    "Until the provider's first byte",
+    ["upstream"],
+    buckets=_SECONDS,
+)
+ADDED_SECONDS = Histogram(
+    "tollgate_gateway_added_seconds",
+    "From the request's end to the provider, without waiting for it",
+    buckets=_SECONDS,
+)
+IN_FLIGHT = Gauge("tollgate_gateway_in_flight", "Calls under way", multiprocess_mode="livesum")
+
+
+def exposition() -> tuple[bytes, bytes]:
+    """Return the metrics of all processes and their content type."""
+    registry = REGISTRY
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)
+    return generate_latest(registry), CONTENT_TYPE_LATEST.encode()

@@ -1,0 +1,324 @@
+"""Reading a call's body: what the gateway has to know, and the most that it can cost.
+
+The body goes to the provider byte for byte, but for an output cap and the usage option of a
+streamed chat completion where the caller gave none. Input is bounded by its size: a token is at
+least one byte of UTF-8, and JSON never takes fewer bytes than the text it holds.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from gateway.apis import Api
+from gateway.errors import bad_request
+
+# Upper bounds in tokens. An image is scaled down by the provider before it is read:
+# https://docs.anthropic.com/en/docs/build-with-claude/vision#evaluate-image-size (≤ 4,784) and
+# https://platform.openai.com/docs/guides/images-vision#calculating-costs (≤ 48,169, gpt-4o-mini).
+IMAGE_TOKENS = {"anthropic": 5_000, "openai": 50_000}
+# System prompts that a provider adds for tools or structured output (Anthropic: ≤ 700 each).
+TOOLS_OVERHEAD = 1_000
+OVERHEAD = 100
+
+_TEXTUAL = frozenset(
+    {
+        "text", "tool_use", "tool_result", "thinking", "redacted_thinking", "search_result",
+        "server_tool_use", "web_search_tool_result", "web_search_result", "tool_reference",
+        "message", "function_call", "function_call_output", "custom_tool_call",
+        "custom_tool_call_output", "reasoning", "summary_text", "reasoning_text", "input_text",
+        "output_text", "refusal", "local_shell_call", "local_shell_call_output", "shell_call",
+        "shell_call_output", "apply_patch_call", "apply_patch_call_output", "web_search_call",
+        "compaction", "ephemeral",
+    }
+)  # fmt: skip
+_IMAGES = frozenset({"image", "image_url", "input_image"})
+_AUDIO = frozenset({"input_audio", "audio"})
+_CLIENT_TOOLS = ("bash_", "text_editor_", "computer_", "memory_")
+_OPENAI_CLIENT_TOOLS = frozenset({"function", "custom", "local_shell", "shell", "apply_patch"})
+
+
+class _Node(msgspec.Struct):
+    """A message, content part or input item of any of the APIs, as far as its size matters."""
+
+    type: str | None = None
+    role: str | None = None
+    content: "str | list[_Node] | None" = None
+    output: "str | list[_Node] | None" = None
+    source: "_Node | None" = None
+    data: msgspec.Raw = msgspec.Raw()
+    image_url: msgspec.Raw = msgspec.Raw()
+    cache_control: msgspec.Raw | None = None
+
+
+class _Tool(msgspec.Struct):
+    type: str | None = None
+    max_uses: int | None = None
+    cache_control: msgspec.Raw | None = None
+
+
+class _Thinking(msgspec.Struct):
+    budget_tokens: int | None = None
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _Body(msgspec.Struct):
+    """The fields of the three metered APIs that decide about size, price or admission."""
+
+    model: str
+    stream: bool | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    max_output_tokens: int | None = None
+    n: int | None = None
+    best_of: int | None = None
+    service_tier: str | None = None
+    background: bool | None = None
+    modalities: list[str] | None = None
+    max_tool_calls: int | None = None
+    thinking: _Thinking | None = None
+    stream_options: _StreamOptions | None = None
+
+
+class _Content(msgspec.Struct):
+    messages: list[_Node] = []
+    system: str | list[_Node] | None = None
+    input: str | list[_Node] | None = None
+    tools: list[_Tool] | None = None
+
+
+_OUTPUT_FIELDS = {
+    "messages": ("max_tokens",),
+    "chat": ("max_completion_tokens", "max_tokens"),
+    "responses": ("max_output_tokens",),
+}
+# Fields that a provider bills for in a way which no bound covers.
+_UNBOUNDED = {
+    "messages": ("mcp_servers", "container"),
+    "chat": ("web_search_options", "audio"),
+    "responses": (),
+}
+_ELSEWHERE = ("previous_response_id", "conversation", "prompt")
+_top_level = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_body = msgspec.json.Decoder(_Body)
+_content = msgspec.json.Decoder(_Content)
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """The most that a call can use. `whole_context`: that many times the model's context more."""
+
+    input_tokens: int
+    output_tokens: int
+    whole_context: int = 0
+    cached: bool = False
+    searches: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """A body that was read."""
+
+    api: Api
+    body: bytes
+    model: str
+    stream: bool
+    output_tokens: int | None
+    service_tier: str | None
+    usage_asked: bool
+    choices: int
+    betas: bytes
+    fields: dict[str, msgspec.Raw]
+    parsed: _Body
+
+    def extent(self, output_cap: int) -> Extent:
+        """Bound the call; `output_cap` counts where the caller set none.
+
+        Raises a 400 `Refusal` for what cannot be bounded, such as server-side tools without a
+        maximum number of uses.
+        """
+        return _extent(self, output_cap)
+
+    def sent_body(self, output_cap: int | None) -> bytes:
+        """Return the bytes for the provider: the caller's, with what has to be injected."""
+        added: dict[str, Any] = {}
+        if output_cap is not None and self.output_tokens is None:
+            added[_OUTPUT_FIELDS[self.api.meter or ""][0]] = output_cap
+        if self.api.meter == "chat" and self.stream and not self.usage_asked:
+            options = self.fields.get("stream_options")
+            kept = {} if options is None else msgspec.json.decode(options) or {}
+            added["stream_options"] = {**kept, "include_usage": True}
+        return _with(self.body, self.fields, added) if added else self.body
+
+
+def read(api: Api, body: bytes, betas: bytes = b"") -> ModelRequest:
+    """Read a body; `betas` is its `anthropic-beta` header.
+
+    Raises a 400 `Refusal` for what no provider would accept either.
+    """
+    try:
+        fields = _top_level.decode(body)
+        parsed = _body.decode(body)
+    except msgspec.ValidationError as error:
+        raise bad_request(f"The request body is not valid: {error}.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise bad_request("The request body is not valid JSON.") from None
+    except RecursionError:
+        raise bad_request("The request body is nested too deeply.") from None
+    _refuse_ambiguity(body, fields)
+    asked = [getattr(parsed, name) for name in _OUTPUT_FIELDS.get(api.meter or "", ())]
+    given = [value for value in asked if value is not None]
+    if any(value < 1 for value in given):
+        raise bad_request("The maximum number of output tokens must be at least 1.")
+    return ModelRequest(
+        api=api,
+        body=body,
+        model=parsed.model,
+        stream=bool(parsed.stream),
+        output_tokens=max(given) if given else None,
+        service_tier=parsed.service_tier,
+        usage_asked=bool(parsed.stream_options and parsed.stream_options.include_usage),
+        choices=max(1, parsed.n or 1, parsed.best_of or 1),
+        betas=betas,
+        fields=fields,
+        parsed=parsed,
+    )
+
+
+def _refuse_ambiguity(body: bytes, fields: dict[str, msgspec.Raw]) -> None:
+    """Refuse a field given twice: the provider might read the one that was not counted.
+
+    The two common ways of writing JSON have a length that follows from their fields; only a body
+    of another length is read again.
+    """
+    names = sum(len(name) for name in fields)
+    values = sum(len(memoryview(value)) for value in fields.values())
+    compact = 2 + names + values + 4 * len(fields) - 1
+    if len(body) in (compact, compact + 2 * len(fields) - 1):
+        return
+
+    def unique(pairs: list[tuple[str, Any]]) -> int:
+        if len({name for name, _ in pairs}) != len(pairs):
+            raise ValueError
+        return 0
+
+    try:
+        json.loads(body, object_pairs_hook=unique)
+    except RecursionError:
+        raise bad_request("The request body is nested too deeply.") from None
+    except ValueError:
+        raise bad_request("The request body names a field twice.") from None
+
+
+def _extent(request: ModelRequest, output_cap: int) -> Extent:
+    meter, parsed, fields = request.api.meter or "", request.parsed, request.fields
+    if parsed.background:
+        raise bad_request("Background responses cannot be metered here.", "unmeterable")
+    if "audio" in (parsed.modalities or ()):
+        raise bad_request("Audio output cannot be metered here.", "unmeterable")
+    for name in _UNBOUNDED.get(meter, ()):
+        if name in fields and bytes(fields[name]) not in (b"null", b"[]"):
+            raise bad_request(f"{name} has no known maximum cost here.", "unmeterable")
+    output = (request.output_tokens or output_cap) * request.choices
+    if parsed.thinking is not None and parsed.thinking.budget_tokens is not None:
+        # Interleaved thinking may use its budget on top of the cap.
+        output += max(0, parsed.thinking.budget_tokens)
+    size = len(request.body) + OVERHEAD
+    if "prediction" in fields:
+        output += size  # rejected prediction tokens are billed as output
+    if "output_format" in fields or "output_config" in fields or "response_format" in fields:
+        size += TOOLS_OVERHEAD
+    whole = sum(1 for name in _ELSEWHERE if name in fields and bytes(fields[name]) != b"null")
+    cached = "cache_control" in fields
+    searches = 0
+    try:
+        content = _content.decode(request.body)
+    except msgspec.ValidationError:
+        return Extent(size, output, whole + 1, cached=True)
+    if content.tools:
+        size += TOOLS_OVERHEAD
+        for tool in content.tools:
+            size += TOOLS_OVERHEAD if tool.type and tool.type.startswith(_CLIENT_TOOLS) else 0
+            cached = cached or tool.cache_control is not None
+            searches = max(searches, _uses(tool, meter, parsed.max_tool_calls, searches))
+        # Every use of a server-side tool reads the whole conversation again.
+        whole += searches + 1 if searches else 0
+    measure = _Measure(IMAGE_TOKENS[request.api.provider])
+    for nodes in (content.messages, content.system, content.input):
+        measure.add(nodes)
+    return Extent(
+        max(OVERHEAD, size + measure.extra),
+        output,
+        whole + measure.whole,
+        cached=cached or measure.cached,
+        searches=searches,
+    )
+
+
+def _uses(tool: _Tool, meter: str, max_tool_calls: int | None, sofar: int) -> int:
+    """Return how often the provider may run tools, this one included."""
+    kind = tool.type
+    if kind is None or kind in _OPENAI_CLIENT_TOOLS or kind.startswith(_CLIENT_TOOLS):
+        return sofar
+    if meter == "messages" and kind.startswith(("web_search_", "web_fetch_")):
+        uses = tool.max_uses
+        limit = None if uses is None else sofar + uses
+    elif meter == "responses" and kind in ("web_search", "file_search"):
+        limit = max_tool_calls
+    else:
+        limit = None
+    if limit is None or limit < 0:
+        raise bad_request(
+            f"The server-side tool {kind} needs a maximum number of uses to be metered here.",
+            "unmeterable",
+        )
+    return limit
+
+
+class _Measure:
+    """Adds up what parts of the content count for beyond, or below, their bytes."""
+
+    def __init__(self, image_tokens: int) -> None:
+        self.image_tokens = image_tokens
+        self.extra = 0
+        self.whole = 0
+        self.cached = False
+
+    def add(self, nodes: "str | list[_Node] | None") -> None:
+        """Measure a list of messages, parts or items."""
+        if nodes is None or isinstance(nodes, str):
+            return
+        for node in nodes:
+            if node.cache_control is not None:
+                self.cached = True
+            if node.type in _IMAGES:
+                self._image(node)
+            elif node.type in _AUDIO:
+                raise bad_request("Audio input cannot be metered here.", "unmeterable")
+            elif node.type == "document" and node.source and node.source.type == "text":
+                continue
+            elif node.type is None or node.type in _TEXTUAL:
+                self.add(node.content)
+                self.add(node.output)
+            else:
+                self.whole = 1
+
+    def _image(self, node: _Node) -> None:
+        """Count an image once, not its base64 text."""
+        source = node.source.data if node.source is not None else node.image_url
+        self.extra += self.image_tokens - len(memoryview(source))
+
+
+def _with(body: bytes, fields: dict[str, msgspec.Raw], added: dict[str, Any]) -> bytes:
+    """Return the body with further fields; what is there already keeps its bytes."""
+    if not added.keys() & fields.keys():
+        tail = b",".join(
+            msgspec.json.encode(name) + b":" + msgspec.json.encode(value)
+            for name, value in added.items()
+        )
+        return body.rstrip()[:-1] + b"," + tail + b"}"
+    return msgspec.json.encode({**fields, **added})

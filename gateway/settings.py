@@ -1,0 +1,112 @@
+"""What the gateway reads of the environment: every variable once, typed, mistakes told together."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from environs import Env
+
+MICRO = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A provider as the gateway reaches it. No key means that none is sent (a demo model)."""
+
+    name: str
+    url: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The gateway's configuration. Durations are seconds, sizes are bytes."""
+
+    host: str
+    port: int
+    processes: int
+    redis_url: str
+    group: str
+    tollgate_url: str
+    service_token: str
+    upstreams: dict[str, Upstream]
+    billing_url: str
+    bot_name: str
+    metrics_tokens: list[str]
+    price_overrides: dict[str, Any]
+    small_models: list[str]
+    run_cap_credits: Decimal | None
+    requests_per_minute: int
+    max_concurrent_per_credential: int
+    max_body_bytes: int
+    max_header_bytes: int
+    default_max_output_tokens: int
+    connect_timeout: float
+    first_byte_timeout: float
+    idle_timeout: float
+    request_timeout: float
+    drain_timeout: float
+    shutdown_timeout: float
+    lease: float
+    open_window: float
+
+
+def from_environment() -> Settings:
+    """Read the environment; raises `environs.EnvValidationError` that names every mistake."""
+    env = Env(eager=False)
+    tollgate_url = env.str("TOLLGATE_URL", "http://127.0.0.1:8000")
+    settings = Settings(
+        host=env.str("GATEWAY_HOST", "127.0.0.1"),
+        port=env.int("GATEWAY_PORT", 8100),
+        processes=env.int("GATEWAY_PROCESSES", 1),
+        redis_url=env.str("GATEWAY_REDIS_URL", "redis://127.0.0.1:6381/0"),
+        group=env.str("GATEWAY_GROUP", "default"),
+        tollgate_url=tollgate_url.rstrip("/"),
+        service_token=_newest(env.list("GATEWAY_SERVICE_TOKEN", [])),
+        upstreams={
+            "anthropic": Upstream(
+                "anthropic",
+                _base(env.str("ANTHROPIC_UPSTREAM_URL", "https://api.anthropic.com")),
+                env.str("ANTHROPIC_API_KEY", ""),
+            ),
+            "openai": Upstream(
+                "openai",
+                _base(env.str("OPENAI_UPSTREAM_URL", "https://api.openai.com")),
+                env.str("OPENAI_API_KEY", ""),
+            ),
+        },
+        billing_url=env.str("BILLING_URL", f"{tollgate_url}/admin/"),
+        bot_name=env.str("BOT_NAME", "Tollgate"),
+        metrics_tokens=env.list("METRICS_TOKEN", []),
+        price_overrides=dict(env.json("GATEWAY_PRICE_OVERRIDES", {})),
+        small_models=env.list(
+            "GATEWAY_SMALL_MODELS",
+            ["claude-haiku-*", "claude-*-haiku-*", "gpt-*-mini*", "gpt-*-nano*", "o*-mini*"],
+        ),
+        run_cap_credits=env.decimal("GATEWAY_RUN_CAP_CREDITS", None),
+        requests_per_minute=env.int("GATEWAY_REQUESTS_PER_MINUTE", 6000),
+        max_concurrent_per_credential=env.int("GATEWAY_MAX_CONCURRENT", 2000),
+        max_body_bytes=env.int("GATEWAY_MAX_BODY_BYTES", 32 * 1024 * 1024),
+        max_header_bytes=env.int("GATEWAY_MAX_HEADER_BYTES", 64 * 1024),
+        default_max_output_tokens=env.int("GATEWAY_DEFAULT_MAX_OUTPUT_TOKENS", 32_000),
+        connect_timeout=env.float("GATEWAY_CONNECT_TIMEOUT", 5.0),
+        first_byte_timeout=env.float("GATEWAY_FIRST_BYTE_TIMEOUT", 600.0),
+        idle_timeout=env.float("GATEWAY_IDLE_TIMEOUT", 120.0),
+        request_timeout=env.float("GATEWAY_REQUEST_TIMEOUT", 60.0),
+        drain_timeout=env.float("GATEWAY_DRAIN_TIMEOUT", 60.0),
+        shutdown_timeout=env.float("GATEWAY_SHUTDOWN_TIMEOUT", 25.0),
+        lease=env.float("GATEWAY_LEASE", 15.0),
+        open_window=env.float("GATEWAY_OPEN_WINDOW", 60.0),
+    )
+    env.seal()
+    return settings
+
+
+def _newest(tokens: list[str]) -> str:
+    """While a token is rotated two are valid; the first of them is the one to send."""
+    return tokens[0] if tokens else ""
+
+
+def _base(url: str) -> str:
+    """The address in front of `/v1/…`; both common ways of writing it are understood."""
+    return url.rstrip("/").removesuffix("/v1")

@@ -1,0 +1,54 @@
+"""Checks before a call that need no store; the first refusal wins.
+
+What needs the gateway's Redis (credits, the cap of a run, requests per minute) is checked in one
+step by the hold script.
+"""
+
+from collections import Counter
+
+from gateway.errors import Refusal, forbidden
+from gateway.products import Product, is_small
+
+
+def check_model(product: Product, model: str, small_models: list[str]) -> None:
+    """Refuse a model that the product does not allow."""
+    if product.small_models_only and not is_small(model, small_models):
+        raise forbidden(
+            f"The product {product.name} is for small models only, not for {model[:100]}.",
+            "model_not_allowed",
+        )
+
+
+class Concurrency:
+    """Counts the calls under way of each credential in this process."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._under_way: Counter[str] = Counter()
+
+    def enter(self, credential_sha256: str) -> None:
+        """Count one more; refuse when there are too many."""
+        if self._under_way[credential_sha256] >= self._most:
+            raise Refusal(
+                429,
+                "too_many_concurrent_requests",
+                f"At most {self._most} requests of one token may be under way at once.",
+                retry_after=1,
+            )
+        self._under_way[credential_sha256] += 1
+
+    def leave(self, credential_sha256: str) -> None:
+        """Count one less."""
+        self._under_way[credential_sha256] -= 1
+        if not self._under_way[credential_sha256]:
+            del self._under_way[credential_sha256]
+
+
+def too_many_requests(retry_after_ms: int) -> Refusal:
+    """Return the 429 of a credential that used up its requests per minute."""
+    return Refusal(
+        429,
+        "requests_per_minute",
+        "This token has made too many requests in the last minute.",
+        retry_after=max(1, -(-retry_after_ms // 1000)),
+    )

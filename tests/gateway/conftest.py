@@ -1,0 +1,172 @@
+"""A gateway with all around it: its own Redis, a Django and a provider that obey the tests."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import redis
+
+from devstack.servers import Program, answers, free_port, redis_server
+from tests import settings as suite
+from tests.conftest import running, wait_until
+from tests.gateway.fake_provider import FakeProvider, default_script
+from tests.gateway.fake_tollgate import SERVICE_TOKEN, FakeProject, FakeTollgate
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+MODEL = "claude-sonnet-4-5"
+METRICS_TOKEN = "metrics-token-of-the-gateway-tests"
+
+
+@dataclass
+class World:
+    """Everything one gateway talks to, and the way to it."""
+
+    url: str
+    tollgate: FakeTollgate
+    provider: FakeProvider
+    redis: redis.Redis
+    redis_url: str
+    log: Path
+
+    def post(
+        self,
+        token: str | None,
+        path: str = "/slack_app/v1/messages",
+        body: dict[str, Any] | bytes | None = None,
+        **options: Any,
+    ) -> httpx.Response:
+        """Call the gateway as a plain HTTP client would."""
+        headers = dict(options.pop("headers", {}))
+        if token is not None:
+            headers.setdefault("authorization", f"Bearer {token}")
+        content = body if isinstance(body, bytes) else None
+        document = None if isinstance(body, bytes) else (body or messages_body())
+        with httpx.Client(trust_env=False, timeout=30) as client:
+            return client.post(
+                self.url + path, headers=headers, content=content, json=document, **options
+            )
+
+    def booked(self, project: FakeProject, count: int = 1) -> list[dict[str, Any]]:
+        """Wait until so many events of a project are booked; return them."""
+        wait_until(
+            lambda: len(self.tollgate.events_of(project)) >= count,
+            10,
+            f"{count} events of project {project.id}",
+        )
+        events = self.tollgate.events_of(project)
+        assert len(events) == count
+        return events
+
+    def account(self, project: FakeProject, resource: str = "ai_credits") -> dict[str, int]:
+        """Spent, held and pending micro-credits in the gateway's Redis."""
+        key = f"tollgate:account:{project.organization_id}:{resource}"
+        values = self.redis.hmget(key, "spent", "held", "pending")
+        return {
+            name: int(value or 0)
+            for name, value in zip(("spent", "held", "pending"), values, strict=True)
+        }
+
+    def metric(self, name: str) -> float:
+        """Return the sum of a metric's samples."""
+        text = httpx.get(
+            self.url + "/metrics",
+            headers={"authorization": f"Bearer {METRICS_TOKEN}"},
+            trust_env=False,
+        ).text
+        return sum(
+            float(line.rpartition(" ")[2])
+            for line in text.splitlines()
+            if line.startswith((f"{name} ", f"{name}{{"))
+        )
+
+
+def messages_body(**fields: Any) -> dict[str, Any]:
+    """A request of the Messages API."""
+    return {
+        "model": MODEL,
+        "max_tokens": 100,
+        "messages": [{"role": "user", "content": "Hi"}],
+        **fields,
+    }
+
+
+def gateway_program(
+    port: int, redis_url: str, tollgate_url: str, provider_url: str, **environment: str
+) -> Program:
+    """Return `python -m gateway` as a process of its own."""
+    variables = {
+        "GATEWAY_PORT": str(port),
+        "GATEWAY_REDIS_URL": redis_url,
+        "TOLLGATE_URL": tollgate_url,
+        "GATEWAY_SERVICE_TOKEN": SERVICE_TOKEN,
+        "ANTHROPIC_UPSTREAM_URL": provider_url,
+        "OPENAI_UPSTREAM_URL": f"{provider_url}/v1",
+        "ANTHROPIC_API_KEY": "sk-ant-key-of-the-operator",
+        "OPENAI_API_KEY": "sk-key-of-the-operator",
+        "BILLING_URL": "https://billing.example.com/credits",
+        "BOT_NAME": "Tollgate",
+        "METRICS_TOKEN": METRICS_TOKEN,
+        "GATEWAY_LEASE": "1.5",
+        "PYTHONUNBUFFERED": "1",
+        **environment,
+    }
+    return Program(
+        "gateway",
+        [sys.executable, "-m", "gateway"],
+        lambda: answers(f"http://127.0.0.1:{port}/_ready"),
+        environment=variables,
+        port=port,
+    )
+
+
+@contextmanager
+def serving(program: Program, log: Path) -> Iterator[subprocess.Popen]:
+    """Run a program with its environment until the block ends."""
+    argv = [f"{name}={value}" for name, value in program.environment.items()]
+    keep = [f"PATH={os.environ['PATH']}", f"PYTHONPATH={ROOT}"]
+    wrapped = Program(
+        program.name, ["/usr/bin/env", "-i", *keep, *argv, *program.argv], program.ready
+    )
+    with running(wrapped, log) as process:
+        yield process
+
+
+@contextmanager
+def world_of(directory: Path, **environment: str) -> Iterator[World]:
+    """Start a gateway with a Redis, a Django and a provider of its own."""
+    with ExitStack() as stack:
+        tollgate = stack.enter_context(FakeTollgate())
+        provider = stack.enter_context(FakeProvider())
+        redis_port, port = free_port(), free_port()
+        stack.enter_context(
+            running(redis_server("redis", directory / "redis", redis_port), directory / "redis.log")
+        )
+        redis_url = f"redis://127.0.0.1:{redis_port}/0"
+        client = stack.enter_context(redis.Redis.from_url(redis_url, decode_responses=True))
+        program = gateway_program(port, redis_url, tollgate.url, provider.url, **environment)
+        log = directory / "gateway.log"
+        stack.enter_context(serving(program, log))
+        yield World(f"http://127.0.0.1:{port}", tollgate, provider, client, redis_url, log)
+
+
+@pytest.fixture(scope="session")
+def _world() -> Iterator[World]:
+    with world_of(suite.DIRECTORY / "gateway") as world:
+        yield world
+
+
+@pytest.fixture
+def world(_world: World) -> Iterator[World]:
+    """One gateway for all tests that break nothing; projects and tokens are each test's own."""
+    _world.provider.script = default_script
+    _world.tollgate.mend()
+    yield _world
+    _world.provider.script = default_script
+    _world.tollgate.mend()
