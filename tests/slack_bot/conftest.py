@@ -102,6 +102,15 @@ def no_temporal(settings, monkeypatch) -> None:
 
 
 @pytest.fixture
+def hanging_temporal(settings, monkeypatch) -> Iterator[None]:
+    """A Temporal that accepts connections and never says a word."""
+    with silent_server() as port:
+        settings.TEMPORAL_ADDRESS = f"127.0.0.1:{port}"
+        monkeypatch.setattr(workflow_client, "_connection", None)
+        yield
+
+
+@pytest.fixture
 def no_redis(redis_client, settings) -> Iterator[None]:
     """A Redis that refuses connections, as the gates and as Celery see it."""
     with unreachable_redis(settings, "redis://127.0.0.1:1/0"):
@@ -111,12 +120,17 @@ def no_redis(redis_client, settings) -> Iterator[None]:
 @pytest.fixture
 def hanging_redis(redis_client, settings) -> Iterator[None]:
     """A Redis that accepts connections and never says a word."""
+    with silent_server() as port, unreachable_redis(settings, f"redis://127.0.0.1:{port}/0"):
+        yield
+
+
+@contextmanager
+def silent_server() -> Iterator[int]:
+    """Listen at a port until the block ends, and answer nothing."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(100)
-        port = listener.getsockname()[1]
-        with unreachable_redis(settings, f"redis://127.0.0.1:{port}/0"):
-            yield
+        yield listener.getsockname()[1]
 
 
 @contextmanager

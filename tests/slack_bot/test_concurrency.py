@@ -1,0 +1,202 @@
+"""Copies of one post at once, and the three seconds that Slack gives, whatever is slow."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from urllib.request import Request, urlopen
+
+import pytest
+from django.db import close_old_connections, connection, connections
+from django.test import Client
+
+from billing.limits import set_limit
+from devstack.servers import answers, free_port
+from quota.resources import AI_CREDITS
+from tests.conftest import wait_until
+from tests.slack_bot.conftest import captured, workflow_of
+from workflows import tasks
+from workflows.models import FollowUp, Mention, Notice
+
+pytestmark = pytest.mark.django_db(transaction=True)
+COPIES = 20
+
+
+def at_once(door, payload, copies: int = COPIES) -> list[int]:
+    """Deliver copies of a payload at the same time, each on a thread of its own."""
+    request = door.slack.signed("/slack/events/", payload)
+
+    def deliver(_number: int) -> int:
+        close_old_connections()
+        try:
+            return (
+                Client()
+                .post(
+                    request.path,
+                    request.body,
+                    content_type="application/json",
+                    headers=request.headers,
+                )
+                .status_code
+            )
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(copies) as pool:
+        return list(pool.map(deliver, range(copies)))
+
+
+def test_twenty_copies_at_once_are_one_start(door, workspace, temporal, ts):
+    assert set(at_once(door, captured("mention", ts=ts))) == {200}
+    mention = Mention.objects.get()
+    assert mention.state == "started"
+    assert temporal.has(workflow_of({"ts": ts}))
+
+
+def test_twenty_copies_at_once_over_quota_are_one_denial(door, workspace, out_of_credits, ts):
+    assert set(at_once(door, captured("mention", ts=ts))) == {200}
+    tasks.deliver_pending_denials()
+    assert Mention.objects.get().state == "refused"
+    assert len(door.slack.calls("chat.postMessage")) == 1
+
+
+def test_twenty_copies_at_once_of_a_reply_are_one_follow_up_and_one_signal(door, task, temporal):
+    payload = captured("reply_in_a_thread", thread_ts=task.thread_ts)
+    assert set(at_once(door, payload)) == {200}
+    assert FollowUp.objects.get().state == "signalled"
+    assert temporal.signals(task.workflow_id) == ["follow_up"]
+
+
+def test_a_refusal_asks_a_worker_to_send_the_denial_at_once(
+    door, workspace, out_of_credits, redis_client
+):
+    door.mention()
+    [message] = redis_client.lrange("celery", 0, -1)
+    assert "workflows.tasks.deliver_notice" in message
+
+
+def test_a_worker_that_is_told_sends_the_denial(door, workspace, out_of_credits):
+    door.mention()
+    tasks.deliver_notice(str(Notice.objects.get().pk))
+    tasks.deliver_notice("00000000-0000-0000-0000-000000000000")
+    assert len(door.slack.bot_messages("C1")) == 1
+
+
+# --- Three seconds -------------------------------------------------------------------------------
+def test_a_slack_that_hangs_delays_no_acknowledgement(door, workspace, temporal):
+    door.slack.hang_next("*", 5, times=10)
+    began = time.monotonic()
+    door.mention()
+    assert time.monotonic() - began < 3
+    assert Mention.objects.get().state == "started"
+    assert door.slack.calls() == []
+
+
+def test_a_slack_that_limits_us_gets_the_denial_later(door, workspace, out_of_credits):
+    door.slack.fail_next("chat.postMessage", "ratelimited", retry_after=1)
+    began = time.monotonic()
+    door.mention()
+    assert time.monotonic() - began < 3
+    tasks.deliver_pending_denials()
+    notice = Notice.objects.get()
+    assert notice.state == "pending"
+    assert 0 < (notice.next_attempt_at - notice.created_at).total_seconds() < 5
+    Notice.objects.update(next_attempt_at=notice.created_at)
+    tasks.deliver_pending_denials()
+    assert len(door.slack.bot_messages("C1")) == 1
+
+
+def test_a_redis_that_refuses_delays_no_acknowledgement_and_loses_no_denial(
+    door, workspace, out_of_credits, no_redis
+):
+    began = time.monotonic()
+    door.mention()
+    assert time.monotonic() - began < 3
+    tasks.deliver_pending_denials()
+    assert len(door.slack.bot_messages("C1")) == 1
+
+
+def test_a_redis_that_hangs_delays_no_acknowledgement_beyond_slacks_time(
+    door, workspace, out_of_credits, hanging_redis
+):
+    began = time.monotonic()
+    door.mention()
+    assert time.monotonic() - began < 3
+    assert Mention.objects.get().state == "refused"
+
+
+def test_a_flushed_redis_loses_no_denial(door, workspace, out_of_credits, redis_client):
+    door.mention()
+    redis_client.flushall()
+    tasks.deliver_pending_denials()
+    assert len(door.slack.bot_messages("C1")) == 1
+
+
+def test_a_temporal_that_hangs_delays_no_acknowledgement_beyond_slacks_time(
+    door, workspace, hanging_temporal
+):
+    began = time.monotonic()
+    door.mention()
+    assert time.monotonic() - began < 3
+    assert Mention.objects.get().state == "received"
+
+
+def test_a_limit_lifted_while_copies_arrive_is_never_both_refused_and_started(
+    door, workspace, out_of_credits, temporal, ts
+):
+    with ThreadPoolExecutor(1) as pool:
+        arriving = pool.submit(at_once, door, captured("mention", ts=ts))
+        set_limit(workspace.project.organization, AI_CREDITS, None)
+        arriving.result()
+    started = temporal.has(workflow_of({"ts": ts}))
+    assert Mention.objects.get().state == ("started" if started else "refused")
+    assert Notice.objects.exists() is not started
+
+
+@pytest.fixture
+def four_workers(redis_client, temporal_address, tmp_path) -> Iterator[str]:
+    """The web process with four workers on the test's own database; its address."""
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    database = connection.settings_dict
+    environment = os.environ | {
+        "DJANGO_SETTINGS_MODULE": "config.settings",
+        "DATABASE_URL": (
+            f"sqlite:///{database['NAME']}"
+            if connection.vendor == "sqlite"
+            else f"postgres://postgres@127.0.0.1:{database['PORT']}/{database['NAME']}"
+        ),
+    }
+    argv = [sys.executable, "-m", "granian", "--interface", "wsgi", "--workers", "4"]
+    argv += ["--host", "127.0.0.1", "--port", str(port), "config.wsgi:application"]
+    with (tmp_path / "web.log").open("wb") as log:
+        process = subprocess.Popen(argv, env=environment, stdout=log, stderr=log)
+    try:
+        wait_until(lambda: answers(f"{address}/_ready"), 60, "the web process being ready")
+        yield address
+    finally:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.slow
+def test_twenty_copies_at_once_on_four_workers_are_one_start(
+    four_workers, workspace, slack, temporal, ts
+):
+    request = slack.signed("/slack/events/", captured("mention", ts=ts))
+
+    def deliver(_number: int) -> int:
+        sent = Request(four_workers + request.path, request.body, request.headers)
+        with urlopen(sent, timeout=30) as response:
+            return response.status
+
+    with ThreadPoolExecutor(COPIES) as pool:
+        assert set(pool.map(deliver, range(COPIES))) == {200}
+    wait_until(lambda: Mention.objects.get().state == "started", what="the start")
+    assert temporal.has(workflow_of({"ts": ts}))
