@@ -73,11 +73,17 @@ def _unpacked(body: bytes, encoding: str) -> bytes:
     return unpacked
 
 
+def parse_json(text: str) -> Any:
+    """Return what JSON says: fractions as `Decimal`, NaN and integers beyond any meaning as text.
+
+    Raises `ValueError` and, for what is nested too deeply, `RecursionError`.
+    """
+    return json.loads(text, parse_float=Decimal, parse_int=_integer, parse_constant=str)
+
+
 def _parsed(body: bytes) -> Any:
     try:
-        return json.loads(
-            body.decode(), parse_float=Decimal, parse_int=_integer, parse_constant=str
-        )
+        return parse_json(body.decode())
     except RecursionError:
         raise ParseError("The JSON is nested too deeply.") from None
     except ValueError as error:
@@ -85,7 +91,7 @@ def _parsed(body: bytes) -> Any:
 
 
 def _integer(digits: str) -> int | str:
-    """Integers beyond any meaning stay text: they would take quadratic time to read."""
+    # Reading them as numbers would take quadratic time.
     return int(digits) if len(digits) <= _LONGEST_INTEGER else digits
 
 

@@ -4,6 +4,7 @@
 """
 
 import re
+from collections.abc import Iterable
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 
 from quota.resources import MICRO, RESOURCES
@@ -42,6 +43,14 @@ def exact_cost(value: object) -> Decimal:
     if exponent < -40 or cost.adjusted() > 6 or abs(cost) > _MAXIMUM_COST:
         raise InvalidCost("beyond what one call can cost")
     return cost
+
+
+def exact_sum(costs: Iterable[Decimal]) -> Decimal:
+    """Return the sum of costs in dollars, to the last digit."""
+    total = Decimal(0)
+    for cost in costs:
+        total = _EXACT.add(total, cost)
+    return total
 
 
 def credits_micro(cost: Decimal, resource: str) -> int:

@@ -21,34 +21,37 @@ class LedgerRow(NamedTuple):
 
     uuid: UUID
     account_id: int | None
-    project_id: int
+    project_id: int | None
     kind: str
-    adjusts: UUID | None
     occurred_at: datetime
     booked_at: datetime
     credits_micro: int
     cost_usd: str
-    price_version: str
     billable: bool
     product: str
-    model: str
-    provider: str
-    distinct_id: str
-    task_run_id: UUID | None
-    trace_id: str
-    input_tokens: int | None
-    output_tokens: int | None
-    cache_read_input_tokens: int | None
-    cache_creation_input_tokens: int | None
-    service_tier: str
-    latency_ms: int | None
-    http_status: int | None
-    is_stream: bool
-    is_error: bool
-    is_estimated: bool
-    group: str
-    debited_micro: int
     payload_sha256: str
+    group: str = ""
+    debited_micro: int = 0
+    adjusts: UUID | None = None
+    price_version: str = ""
+    model: str = ""
+    provider: str = ""
+    distinct_id: str = ""
+    task_run_id: UUID | None = None
+    trace_id: str = ""
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cache_creation_5m_input_tokens: int | None = None
+    cache_creation_1h_input_tokens: int | None = None
+    web_search_count: int | None = None
+    service_tier: str = ""
+    latency_ms: int | None = None
+    http_status: int | None = None
+    is_stream: bool = False
+    is_error: bool = False
+    is_estimated: bool = False
 
 
 def ledger_row(
@@ -79,6 +82,9 @@ def ledger_row(
         output_tokens=count(says("$ai_output_tokens")),
         cache_read_input_tokens=count(says("$ai_cache_read_input_tokens")),
         cache_creation_input_tokens=count(says("$ai_cache_creation_input_tokens")),
+        cache_creation_5m_input_tokens=count(says("$ai_cache_creation_5m_input_tokens")),
+        cache_creation_1h_input_tokens=count(says("$ai_cache_creation_1h_input_tokens")),
+        web_search_count=count(says("$ai_web_search_count")),
         service_tier=text(says("$ai_service_tier"), 40),
         latency_ms=events.milliseconds(says("$ai_latency")),
         http_status=events.http_status(says("$ai_http_status")),

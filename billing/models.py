@@ -144,7 +144,8 @@ class UsageEvent(AppendOnlyModel):
     """The ledger: one row per `$ai_generation` event, keyed by the event's uuid for ever.
 
     An event of a product without a bucket, or one marked as not billable, is kept with zero credits
-    and no account.
+    and no account. Only a discarded event may be without a project: it stands for nothing but what
+    its gateway group had debited.
     """
 
     class Kind(models.TextChoices):
@@ -152,13 +153,14 @@ class UsageEvent(AppendOnlyModel):
         LATE = "late", "late: adjusts a period that was closed when it arrived"
         CORRECTION = "correction", "correction of the event it is linked to"
         REFUND = "refund", "refund of the event it is linked to"
+        DISCARDED = "discarded", "discarded: nobody pays, the group has it back"
 
     uuid = models.UUIDField(primary_key=True)
     account = models.ForeignKey(
         Account, null=True, on_delete=models.PROTECT, related_name="events", db_index=False
     )
     project = models.ForeignKey(
-        Project, on_delete=models.PROTECT, related_name="usage_events", db_index=False
+        Project, null=True, on_delete=models.PROTECT, related_name="usage_events", db_index=False
     )
     kind = models.CharField(max_length=10, choices=Kind.choices, default=Kind.USAGE)
     adjusts = models.UUIDField(null=True, help_text="The event that this row corrects or refunds.")
@@ -178,6 +180,9 @@ class UsageEvent(AppendOnlyModel):
     output_tokens = models.BigIntegerField(null=True)
     cache_read_input_tokens = models.BigIntegerField(null=True)
     cache_creation_input_tokens = models.BigIntegerField(null=True)
+    cache_creation_5m_input_tokens = models.BigIntegerField(null=True)
+    cache_creation_1h_input_tokens = models.BigIntegerField(null=True)
+    web_search_count = models.BigIntegerField(null=True)
     service_tier = models.CharField(max_length=40, blank=True, default="")
     latency_ms = models.BigIntegerField(null=True)
     http_status = models.SmallIntegerField(null=True)
@@ -192,6 +197,12 @@ class UsageEvent(AppendOnlyModel):
 
     class Meta:
         ordering = ["-booked_at"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(project__isnull=False) | Q(kind="discarded", credits_micro=0),
+                name="usage_event_has_project",
+            )
+        ]
         indexes = [
             models.Index(fields=["account", "occurred_at"], name="usage_event_by_account"),
             models.Index(
@@ -306,6 +317,7 @@ class AuditEntry(AppendOnlyModel):
         GRANT_VOIDED = "grant_voided"
         EVENT_BOOKED = "event_booked", "quarantined event booked"
         EVENT_DISCARDED = "event_discarded", "quarantined event discarded"
+        EVENT_REFUNDED = "event_refunded"
         ORGANIZATION_ACTIVATED = "organization_activated"
         ORGANIZATION_DEACTIVATED = "organization_deactivated"
         TOKEN_ROTATED = "token_rotated", "project API token rotated"

@@ -1,8 +1,10 @@
 """Does everything agree with the ledger? Reads only; `rebuild_quota` repairs what it finds."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 
+from django.db import connection
 from django.db.models import Count, Sum
 from django.utils import timezone
 
@@ -13,12 +15,29 @@ from billing.rebuild import bookings_of_ledger, totals_of_ledger
 from billing.timeline import load_timelines
 
 
-def differences(account: Account) -> Iterator[str]:
-    """Yield a sentence for each thing about an account that the ledger does not bear out.
+@contextmanager
+def one_view() -> Iterator[None]:
+    """Read the database as it is at one instant, without keeping anybody from writing.
 
-    Take one view of the database for it (a transaction, repeatable read on PostgreSQL): else what
-    is booked meanwhile looks like a difference.
+    Without it, what is booked while the ledger is read looks like a difference. Within a
+    transaction it changes nothing.
     """
+    if connection.in_atomic_block:
+        yield
+        return
+    on_postgresql = connection.vendor == "postgresql"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if on_postgresql else "BEGIN DEFERRED"
+        )
+        try:
+            yield
+        finally:
+            cursor.execute("ROLLBACK")
+
+
+def differences(account: Account) -> Iterator[str]:
+    """Yield a sentence for each thing about an account that the ledger does not bear out."""
     timeline = load_timelines([account.pk])[account.pk]
     expected = {start: (end, micro) for start, end, micro in totals_of_ledger(account, timeline)}
     kept = {
@@ -44,7 +63,9 @@ def ledger_faults() -> Iterator[str]:
     doubled = rows.values("uuid").annotate(times=Count("uuid")).filter(times__gt=1)
     for uuid in doubled.values_list("uuid", flat=True):
         yield f"event {uuid} is in the ledger more than once"
-    priced = rows.values_list("uuid", "account__resource", "cost_usd", "credits_micro")
+    # An adjustment is the difference of amounts that were rounded each by itself.
+    own = rows.filter(adjusts=None).exclude(kind=UsageEvent.Kind.DISCARDED)
+    priced = own.values_list("uuid", "account__resource", "cost_usd", "credits_micro")
     for uuid, resource, cost, micro in priced.iterator(chunk_size=5000):
         wanted = credits_micro(Decimal(cost), resource) if resource else 0
         if wanted != micro:

@@ -51,9 +51,9 @@ class UsageEventsView(APIView):
     @extend_schema(**schema.USAGE_EVENTS)
     def post(self, request: Request) -> HttpResponse:
         """Book a batch in one transaction and answer item by item, in the order sent."""
-        items = request.data.get("batch")
-        if items is None:
+        if "batch" not in request.data:
             raise ParseError("The body is empty.")
+        items = dict(request.data)["batch"]
         if not _places.acquire(timeout=PATIENCE_SECONDS):
             raise Overloaded
         try:

@@ -17,6 +17,7 @@ COLUMNS = (
     *("organization_id", "project_id", "resource", "product", "model", "provider"),
     *("distinct_id", "task_run_id", "trace_id"),
     *("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"),
+    *("cache_creation_5m_input_tokens", "cache_creation_1h_input_tokens", "web_search_count"),
     *("cost_usd", "credits_micro", "billable", "price_version", "service_tier"),
     *("http_status", "is_error", "is_estimated"),
 )

@@ -1,0 +1,205 @@
+"""Deciding about events that could not be booked: book them after all, or discard them.
+
+Until then neither usage nor the gateway group's bookings know of them, so the group counts them as
+spent. Discarding gives the group back what it debited, by a ledger row of zero credits.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid5
+
+from django.db import transaction
+from django.utils import timezone
+
+from billing import audit, events
+from billing.account_locks import ensure_accounts, lock_accounts
+from billing.batches import parse_json
+from billing.credits import exact_sum
+from billing.events import Event, EventRefused, Refusal
+from billing.ledger import account_key, book_rows
+from billing.ledger_rows import LedgerRow, ledger_row
+from billing.models import Account, AuditEntry, QuarantinedEvent, UsageEvent
+from projects.models import Organization, Project
+from quota.resources import RESOURCES
+
+_NAMESPACE = UUID("5d1dc5a6-61c7-4e19-9a52-3a7a6f0b3a0e")
+
+
+class AlreadyDecided(Exception):
+    """Somebody booked or discarded the event before."""
+
+
+def book_now(
+    quarantined: QuarantinedEvent,
+    *,
+    project: Project | None = None,
+    actor: str = "",
+    reason: str = "",
+) -> UsageEvent:
+    """Book an event as it arrived, or on the project given, and return its ledger row.
+
+    What conflicts with a booked event corrects it: the difference is booked as a row linked to it.
+    Raises `EventRefused` if it still cannot be booked, `AlreadyDecided` if it no longer has to be.
+    """
+    with transaction.atomic():
+        quarantined = _open(quarantined)
+        now = timezone.now()
+        event = events.read(_item(quarantined, project), now)
+        accounts, account = _lock(event)
+        original = UsageEvent.objects.filter(pk=event.uuid).first()
+        row = ledger_row(event, account, quarantined.payload_sha256, now)
+        if original is not None:
+            row = _correction(row, original, quarantined)
+        book_rows([row], accounts, now)
+        booked_on = Project.objects.select_related("organization").get(pk=event.project_id)
+        _close(
+            quarantined,
+            QuarantinedEvent.State.BOOKED,
+            AuditEntry.Action.EVENT_BOOKED,
+            booked_on.organization,
+            actor=actor,
+            reason=reason,
+            now=now,
+        )
+    return UsageEvent.objects.get(pk=row.uuid)
+
+
+def discard(quarantined: QuarantinedEvent, *, actor: str = "", reason: str = "") -> None:
+    """Decide that nobody pays for an event. Raises `AlreadyDecided`."""
+    with transaction.atomic():
+        quarantined = _open(quarantined)
+        now = timezone.now()
+        account = _account_debited(quarantined)
+        if account is not None:
+            [locked] = lock_accounts([account.pk])
+            book_rows([_discarded(quarantined, locked, now)], [locked], now)
+        _close(
+            quarantined,
+            QuarantinedEvent.State.DISCARDED,
+            AuditEntry.Action.EVENT_DISCARDED,
+            account.organization if account else None,
+            actor=actor,
+            reason=reason,
+            now=now,
+        )
+
+
+def _open(quarantined: QuarantinedEvent) -> QuarantinedEvent:
+    found = QuarantinedEvent.objects.select_for_update().get(pk=quarantined.pk)
+    if found.state != QuarantinedEvent.State.OPEN:
+        raise AlreadyDecided(f"it is {found.state} already")
+    return found
+
+
+def _item(quarantined: QuarantinedEvent, project: Project | None) -> Any:
+    """Return the item as it arrived, with an identity and the project that was chosen for it."""
+    item = parse_json(quarantined.payload)
+    if not isinstance(item, dict):
+        return item
+    if events.claimed_uuid(item) is None:
+        item["uuid"] = str(uuid5(_NAMESPACE, quarantined.payload_sha256))
+        item.pop("hold_id", None)
+    if project is not None and isinstance(item.get("properties"), dict):
+        item["properties"]["project_id"] = project.pk
+        item["properties"]["organization_id"] = str(project.organization_id)
+    return item
+
+
+def _lock(event: Event) -> tuple[list[Account], Account | None]:
+    project = Project.objects.filter(pk=event.project_id).values_list("pk", "organization_id")
+    key = account_key(event, dict(project))
+    if key is None:
+        return [], None
+    ensure_accounts([key[0]])
+    account = Account.objects.get(organization=key[0], resource=key[1])
+    accounts = lock_accounts([account.pk])
+    return accounts, accounts[0]
+
+
+def _correction(row: LedgerRow, original: UsageEvent, quarantined: QuarantinedEvent) -> LedgerRow:
+    if (row.account_id, row.project_id) != (original.account_id, original.project_id):
+        raise EventRefused(
+            Refusal.CONFLICT, "its uuid is booked on another account or project; discard it"
+        )
+    return row._replace(
+        uuid=uuid5(_NAMESPACE, quarantined.payload_sha256),
+        kind=UsageEvent.Kind.CORRECTION,
+        adjusts=original.uuid,
+        occurred_at=original.occurred_at,
+        credits_micro=row.credits_micro - original.credits_micro,
+        cost_usd=format(exact_sum([Decimal(row.cost_usd), -Decimal(original.cost_usd)]), "f"),
+    )
+
+
+def _account_debited(quarantined: QuarantinedEvent) -> Account | None:
+    """Return the account on which a gateway group counts the event as spent, if one does."""
+    item = parse_json(quarantined.payload)
+    if not isinstance(item, Mapping) or not _debit(item):
+        return None
+    organization_id, _, resource = str(item.get("account", "")).partition(":")
+    uuid = events.uuid_or_none(organization_id)
+    if uuid is None or resource not in RESOURCES:
+        return None
+    if not Organization.objects.filter(pk=uuid).exists():
+        return None
+    ensure_accounts([uuid])
+    return Account.objects.select_related("organization").get(
+        organization_id=uuid, resource=resource
+    )
+
+
+def _debit(item: Mapping[str, Any]) -> tuple[str, int] | None:
+    group, debited = events.text(item.get("group"), 100), item.get("debited_micro")
+    if not group or type(debited) is not int or abs(debited) > events.MAXIMUM_DEBIT_MICRO:
+        return None
+    return (group, debited) if debited else None
+
+
+def _discarded(quarantined: QuarantinedEvent, account: Account, now: datetime) -> LedgerRow:
+    item = parse_json(quarantined.payload)
+    debit = _debit(item)
+    assert debit is not None, "only a debited event is discarded with a row"
+    uuid = events.claimed_uuid(item)
+    if uuid is None or UsageEvent.objects.filter(pk=uuid).exists():
+        uuid = uuid5(_NAMESPACE, quarantined.payload_sha256)
+    return LedgerRow(
+        uuid=uuid,
+        account_id=account.pk,
+        project_id=None,
+        kind=UsageEvent.Kind.DISCARDED,
+        occurred_at=now,
+        booked_at=now,
+        credits_micro=0,
+        cost_usd="0",
+        billable=False,
+        product="",
+        payload_sha256=quarantined.payload_sha256,
+        group=debit[0],
+        debited_micro=debit[1],
+    )
+
+
+def _close(
+    quarantined: QuarantinedEvent,
+    state: QuarantinedEvent.State,
+    action: AuditEntry.Action,
+    organization: Organization | None,
+    *,
+    actor: str,
+    reason: str,
+    now: datetime,
+) -> None:
+    quarantined.state = state
+    quarantined.resolved_at = now
+    quarantined.resolved_by = actor[:200]
+    quarantined.save(update_fields=["state", "resolved_at", "resolved_by"])
+    audit.record(
+        action,
+        organization,
+        actor=actor,
+        reason=reason,
+        quarantined=quarantined.pk,
+        uuid=quarantined.event_uuid,
+    )
