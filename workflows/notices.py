@@ -155,8 +155,9 @@ def _take(notice: Notice, now: datetime) -> tuple[Notice, bool] | None:
             next_attempt_at=now + LEASE,
             attempts=F("attempts") + 1,
         ):
-            taken = Notice.objects.select_related("workspace").get(pk=notice.pk)
-            return taken, state == Notice.State.SENDING
+            # The token is read only when Slack is called: it may be one that cannot be decrypted.
+            rows = Notice.objects.select_related("workspace").defer("workspace__bot_token")
+            return rows.get(pk=notice.pk), state == Notice.State.SENDING
     return None
 
 

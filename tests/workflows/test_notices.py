@@ -1,0 +1,365 @@
+"""What the bot owes a thread: claimed once, sent once, in spite of everything Slack does."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from django.db import connections
+from django.utils import timezone
+
+from coding_tasks.models import CodingTask, Repository
+from projects.models import Organization, Project, SlackWorkspace
+from quota.gate import Verdict
+from tests.fakes import FakeSlack
+from workflows import notices, tasks
+from workflows.models import FollowUp, Mention, Notice
+
+
+@pytest.fixture
+def slack(_slack: FakeSlack, settings) -> FakeSlack:
+    _slack.reset()
+    settings.SLACK_API_URL = _slack.api_url
+    return _slack
+
+
+@pytest.fixture
+def workspace(db) -> SlackWorkspace:
+    organization = Organization.objects.create(name="Acme")
+    project = Project.objects.create(organization=organization, name="Main")
+    return SlackWorkspace.objects.create(
+        project=project, team_id="T1", bot_user_id="UBOT", bot_token="xoxb-demo"
+    )
+
+
+@pytest.fixture
+def mention(workspace, slack) -> Mention:
+    message = slack.post()
+    return Mention.objects.create(
+        workspace=workspace,
+        team_id="T1",
+        channel_id="C1",
+        ts=message["ts"],
+        thread_ts=message["ts"],
+        user_id="U1",
+        text=message["text"],
+    )
+
+
+@pytest.fixture
+def notice(mention) -> Notice:
+    return notices.claim(f"denial:{mention.pk}", Notice.Kind.DENIAL, mention, "No credits.")
+
+
+def deliver_again(notice: Notice) -> None:
+    """Deliver when whatever was waited for has passed."""
+    Notice.objects.update(next_attempt_at=timezone.now())
+    notices.deliver(notice)
+    notice.refresh_from_db()
+
+
+def deliver(notice: Notice) -> Notice:
+    notices.deliver(notice)
+    notice.refresh_from_db()
+    return notice
+
+
+# --- Claiming ------------------------------------------------------------------------------------
+def test_a_notice_of_the_same_key_is_the_same_notice(mention, notice):
+    again = notices.claim(notice.key, Notice.Kind.DENIAL, mention, "other words")
+    assert (again.pk, again.text) == (notice.pk, "No credits.")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_notice_claimed_by_many_at_once_is_one(mention):
+    def claim(_number: int) -> str:
+        try:
+            return str(notices.claim("a key", Notice.Kind.DENIAL, mention, "No credits.").pk)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(claim, range(8)))) == 1
+
+
+def verdict() -> Verdict:
+    return Verdict(
+        resource="ai_credits",
+        limited=True,
+        state="limited",
+        reason="limit_reached",
+        limited_until=None,
+        resets_at=None,
+        remaining_micro=0,
+        source="redis",
+    )
+
+
+@pytest.fixture
+def replies(mention) -> list[FollowUp]:
+    """Three replies in the thread of a running task; the second names the bot."""
+    project = mention.workspace.project
+    CodingTask.objects.create(
+        project=project,
+        repository=Repository.objects.create(project=project, full_name="a/b", clone_url="x"),
+        workspace=mention.workspace,
+        channel_id="C1",
+        thread_ts=mention.ts,
+        owner_slack_user_id="U1",
+        title="Look",
+        workflow_id="the workflow",
+    )
+    return [
+        FollowUp.objects.create(
+            workspace=mention.workspace,
+            channel_id="C1",
+            ts=f"{number}.0",
+            thread_ts=mention.ts,
+            user_id="U1",
+            text="go on",
+            addressed=number == 2,
+            workflow_id="the workflow",
+        )
+        for number in (1, 2, 3)
+    ]
+
+
+def test_replies_that_do_not_name_the_bot_share_one_denial(replies):
+    first, naming, third = replies
+    said = notices.claim_denial(first, verdict())
+    assert notices.claim_denial(third, verdict()) == said
+    assert notices.claim_denial(naming, verdict()) != said
+    assert notices.claim_denial(naming, verdict()) == notices.claim_denial(naming, verdict())
+
+
+def test_a_denial_from_before_the_task_began_silences_no_reply(mention, replies):
+    before = notices.claim_denial(mention, verdict())
+    Notice.objects.update(created_at=timezone.now() - timedelta(hours=1))
+    assert notices.claim_denial(replies[0], verdict()) != before
+
+
+# --- Sending -------------------------------------------------------------------------------------
+def test_a_notice_is_posted_in_its_thread_once(slack, mention, notice):
+    for _ in range(3):
+        deliver(notice)
+    [posted] = slack.bot_messages("C1", mention.ts)
+    assert (posted["text"], posted["ts"]) == ("No credits.", notice.message_ts)
+    assert (notice.state, notice.attempts) == ("sent", 1)
+    assert posted["metadata"] == {
+        "event_type": "tollgate_notice",
+        "event_payload": {"notice": str(notice.pk)},
+    }
+
+
+def test_blocks_are_posted_with_the_text_as_their_fallback(slack, mention):
+    block = {"type": "section", "text": {"type": "mrkdwn", "text": "Which?"}}
+    deliver(notices.claim("a key", Notice.Kind.PICKER, mention, "Which?", blocks=[block]))
+    [posted] = slack.bot_messages("C1")
+    assert (posted["text"], posted["blocks"]) == ("Which?", [block])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_notice_delivered_by_many_at_once_is_posted_once(slack, notice):
+    def deliver(_number: int) -> None:
+        try:
+            notices.deliver(notice)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(deliver, range(8)))
+    assert len(slack.calls("chat.postMessage")) == 1
+
+
+def test_a_rate_limit_is_waited_out_as_long_as_slack_says(slack, notice):
+    slack.fail_next("chat.postMessage", "ratelimited", retry_after=70)
+    before = timezone.now()
+    deliver(notice)
+    assert notice.state == "pending"
+    assert notice.next_attempt_at >= before + timedelta(seconds=70)
+    deliver(notice)
+    assert len(slack.calls("chat.postMessage")) == 1
+    deliver_again(notice)
+    assert notice.state == "sent"
+
+
+def test_attempts_wait_ever_longer_but_minutes_at_most(slack, notice):
+    waits = []
+    for _ in range(12):
+        slack.fail_next("chat.postMessage", "service_unavailable")
+        Notice.objects.update(next_attempt_at=timezone.now())
+        before = timezone.now()
+        deliver(notice)
+        waits.append(round((notice.next_attempt_at - before).total_seconds()))
+    assert waits[:9] == [2, 4, 8, 16, 32, 64, 128, 256, 300]
+    assert set(waits[9:]) == {300}
+
+
+def test_after_an_answer_that_was_lost_the_thread_is_searched_and_nothing_posted_twice(
+    slack, mention, notice
+):
+    slack.drop_answer_next("chat.postMessage")
+    assert deliver(notice).state == "sending"
+    deliver_again(notice)
+    [posted] = slack.bot_messages("C1", mention.ts)
+    assert (notice.state, notice.message_ts) == ("sent", posted["ts"])
+
+
+@pytest.mark.parametrize("error", ["internal_error", "fatal_error"])
+def test_after_a_failure_that_may_have_posted_the_thread_is_searched_first(slack, notice, error):
+    slack.fail_next("chat.postMessage", error)
+    assert deliver(notice).state == "sending"
+    deliver_again(notice)
+    assert notice.state == "sent"
+    methods = [call.method for call in slack.calls()]
+    assert methods == ["chat.postMessage", "conversations.replies", "chat.postMessage"]
+
+
+def test_a_search_that_is_rate_limited_does_not_count_as_not_found(slack, mention, notice):
+    slack.drop_answer_next("chat.postMessage")
+    slack.fail_next("conversations.replies", "ratelimited", retry_after=1)
+    deliver(notice)
+    deliver_again(notice)
+    assert notice.state == "sending"
+    deliver_again(notice)
+    assert notice.state == "sent"
+    assert len(slack.bot_messages("C1", mention.ts)) == 1
+
+
+def test_a_search_goes_through_all_pages_of_a_long_thread(slack, mention, notice, monkeypatch):
+    monkeypatch.setattr(notices, "_PAGE", 2)
+    for number in range(5):
+        slack.post(f"remark {number}", user="U2", thread_ts=mention.ts)
+    slack.drop_answer_next("chat.postMessage")
+    deliver(notice)
+    deliver_again(notice)
+    assert len(slack.calls("conversations.replies")) == 4
+    assert len(slack.bot_messages("C1", mention.ts)) == 1
+
+
+def test_another_notices_message_is_not_mistaken_for_ours(slack, mention, notice):
+    deliver(notices.claim("another", Notice.Kind.DENIAL, mention, notice.text))
+    slack.fail_next("chat.postMessage", "internal_error")
+    deliver(notice)
+    deliver_again(notice)
+    assert len(slack.bot_messages("C1", mention.ts)) == 2
+
+
+def test_a_sender_that_died_is_followed_by_one_who_searches_first(slack, mention, notice):
+    Notice.objects.update(
+        state=Notice.State.SENDING, next_attempt_at=timezone.now() + timedelta(seconds=60)
+    )
+    deliver(notice)
+    assert slack.calls() == []
+    deliver_again(notice)
+    assert [call.method for call in slack.calls()] == ["conversations.replies", "chat.postMessage"]
+    assert notice.state == "sent"
+
+
+def test_a_sender_that_lost_its_lease_overwrites_nothing(slack, notice, monkeypatch):
+    def while_the_lease_runs_out(client, current):
+        Notice.objects.update(next_attempt_at=timezone.now() + timedelta(seconds=5), error="later")
+        return "1.0"
+
+    monkeypatch.setattr(notices, "_send", while_the_lease_runs_out)
+    deliver(notice)
+    assert (notice.state, notice.error) == ("sending", "later")
+
+
+def test_a_slack_that_is_not_there_is_tried_again_without_a_search(slack, notice, settings):
+    reachable, settings.SLACK_API_URL = settings.SLACK_API_URL, "http://127.0.0.1:1/api/"
+    assert deliver(notice).state == "pending"
+    settings.SLACK_API_URL = reachable
+    deliver_again(notice)
+    assert notice.state == "sent"
+    assert [call.method for call in slack.calls()] == ["chat.postMessage"]
+
+
+@pytest.mark.parametrize("error", ["is_archived", "not_in_channel", "restricted_action"])
+def test_where_the_thread_refuses_the_user_alone_is_told(slack, mention, notice, error):
+    slack.fail_next("chat.postMessage", error)
+    deliver(notice)
+    [shown] = slack.ephemeral_messages("C1")
+    assert (shown["visible_to"], shown["thread_ts"]) == ("U1", mention.ts)
+    assert (notice.state, notice.destination, notice.error) == ("sent", "ephemeral", error)
+
+
+def test_where_the_user_cannot_be_told_either_it_is_given_up(slack, notice):
+    slack.fail_next("chat.postMessage", "is_archived")
+    slack.fail_next("chat.postEphemeral", "user_not_in_channel")
+    deliver(notice)
+    assert (notice.state, notice.error) == ("given_up", "user_not_in_channel")
+    deliver_again(notice)
+    assert len(slack.calls()) == 2
+
+
+def test_an_ephemeral_message_whose_fate_is_unknown_is_not_repeated(slack, notice):
+    slack.fail_next("chat.postMessage", "is_archived")
+    slack.drop_answer_next("chat.postEphemeral")
+    deliver(notice)
+    deliver_again(notice)
+    assert notice.state == "given_up"
+    assert len(slack.calls("chat.postEphemeral")) == 1
+
+
+def test_a_sender_that_died_while_telling_the_user_alone_is_not_repeated(slack, notice):
+    Notice.objects.update(state="sending", destination="ephemeral")
+    deliver_again(notice)
+    assert (notice.state, notice.error) == ("given_up", "outcome_unknown")
+    assert slack.calls() == []
+
+
+def test_a_rate_limited_ephemeral_message_is_sent_later(slack, notice):
+    slack.fail_next("chat.postMessage", "is_archived")
+    slack.fail_next("chat.postEphemeral", "ratelimited", retry_after=1)
+    assert deliver(notice).state == "pending"
+    deliver_again(notice)
+    assert notice.state == "sent"
+    assert len(slack.calls("chat.postMessage")) == 1
+
+
+def test_after_six_hours_of_failures_it_is_given_up(slack, notice):
+    Notice.objects.update(created_at=timezone.now() - timedelta(hours=6, seconds=1))
+    slack.fail_next("chat.postMessage", "service_unavailable")
+    assert deliver(notice).state == "given_up"
+
+
+@pytest.mark.parametrize("error", ["account_inactive", "token_revoked", "invalid_auth"])
+def test_a_token_that_is_no_longer_valid_ends_it(slack, notice, error):
+    slack.fail_next("chat.postMessage", error)
+    assert deliver(notice).state == "given_up"
+    assert len(slack.calls()) == 1
+
+
+def test_a_workspace_that_uninstalled_the_app_is_not_called(slack, workspace, notice):
+    SlackWorkspace.objects.update(is_active=False)
+    assert (deliver(notice).state, notice.error) == ("given_up", "uninstalled")
+    assert slack.calls() == []
+
+
+def test_a_token_that_cannot_be_decrypted_is_waited_for(slack, notice, settings):
+    settings.SECRET_KEY = "another secret, under which nothing was encrypted, so nothing is read"
+    assert (deliver(notice).state, notice.error) == ("pending", "bot_token_unreadable")
+
+
+# --- The sweep -----------------------------------------------------------------------------------
+def test_the_sweep_sends_what_is_due_and_leaves_the_rest(slack, mention, notice):
+    notices.claim("later", Notice.Kind.DENIAL, mention, "later")
+    Notice.objects.filter(key="later").update(next_attempt_at=timezone.now() + timedelta(hours=1))
+    tasks.deliver_pending_denials()
+    assert [message["text"] for message in slack.bot_messages("C1")] == ["No credits."]
+
+
+def test_a_row_that_cannot_be_handled_does_not_stop_the_sweep(slack, mention, notice, monkeypatch):
+    broken = notices.claim("broken", Notice.Kind.DENIAL, mention, "broken")
+    Notice.objects.filter(pk=broken.pk).update(next_attempt_at=timezone.now() - timedelta(hours=1))
+    send = notices._send
+
+    def fail_on_broken(client, current):
+        if current.pk == broken.pk:
+            raise AssertionError("a mistake of ours")
+        return send(client, current)
+
+    monkeypatch.setattr(notices, "_send", fail_on_broken)
+    tasks.deliver_pending_denials()
+    notice.refresh_from_db()
+    assert notice.state == "sent"
