@@ -5,12 +5,16 @@ on one machine and in containers.
 """
 
 MIGRATE = ["python", "manage.py", "migrate", "--noinput"]
-WEB = ["granian", "--interface", "wsgi", "--no-ws", "config.wsgi:application"]
+# Requests mostly wait for a database or Redis; each thread may hold a database connection.
+WEB = ["granian", "--interface", "wsgi", "--no-ws", "--backpressure", "32"]
+WEB += ["config.wsgi:application"]
 WORKER = ["python", "manage.py", "run_worker"]
 # Tasks wait for Slack and the database, so threads serve them; the schedule needs no file, since
 # every entry repeats within minutes.
-CELERY = ["celery", "--app", "config.celery", "worker", "--pool", "threads", "--concurrency", "8"]
-BEAT = ["celery", "--app", "config.celery", "beat", "--scheduler", "celery.beat:Scheduler"]
+CELERY = ["celery", "--quiet", "--app", "config.celery", "worker"]
+CELERY += ["--pool", "threads", "--concurrency", "8", "--loglevel", "INFO"]
+BEAT = ["celery", "--quiet", "--app", "config.celery", "beat"]
+BEAT += ["--scheduler", "celery.beat:Scheduler"]
 RECONCILER = ["python", "manage.py", "run_reconciler"]
 GATEWAY = ["python", "-m", "gateway"]
 DEMO_SLACK = ["python", "-m", "devstack.demo_slack"]

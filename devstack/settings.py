@@ -85,8 +85,8 @@ def read(environ: Mapping[str, str]) -> Stack:
     for name in ("WEB_PROCESSES", "GATEWAY_PROCESSES"):
         _number(given, name, 1, 1, 64)
 
-    def secret(name: str, prefix: str = "") -> str:
-        return given.get(name) or kept.get(name) or prefix + secrets.token_urlsafe(32)
+    def secret(name: str, prefix: str = "", size: int = 32) -> str:
+        return given.get(name) or kept.get(name) or prefix + secrets.token_urlsafe(size)
 
     def own(name: str, address: str, port: int) -> tuple[str, bool]:
         """Return the address to use, and whether to start a server there.
@@ -134,7 +134,7 @@ def read(environ: Mapping[str, str]) -> Stack:
         "SECRET_KEY": secret("SECRET_KEY"),
         "GATEWAY_SERVICE_TOKEN": secret("GATEWAY_SERVICE_TOKEN"),
         "METRICS_TOKEN": secret("METRICS_TOKEN"),
-        "ADMIN_PASSWORD": secret("ADMIN_PASSWORD"),
+        "ADMIN_PASSWORD": secret("ADMIN_PASSWORD", size=12),
         "GRANIAN_HOST": "127.0.0.1",
         "GRANIAN_PORT": str(ports["WEB_PORT"]),
         "GRANIAN_WORKERS": given.get("WEB_PROCESSES", "1"),

@@ -22,7 +22,7 @@ from devstack.servers import Program
 from devstack.settings import ROOT
 
 READY_WITHIN = 60.0  # seconds
-GRACE = 4.0  # seconds between SIGTERM and SIGKILL, for each of at most two stages
+STOP_WITHIN = 9.0  # seconds, for all stages together
 DEATHS = 3
 DEATHS_WITHIN = 10.0  # seconds
 
@@ -72,10 +72,13 @@ class Supervisor:
     leaving, the last one first.
     """
 
-    def __init__(self, environment: Mapping[str, str], console: Console) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], console: Console, stop_within: float = STOP_WITHIN
+    ) -> None:
         path = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
         self.environment = {**environment, "PATH": path}
         self.console = console
+        self.stop_within = stop_within
         self.failed = asyncio.Event()
         self.failure = ""
         self._stages: list[list[Child]] = []
@@ -95,8 +98,11 @@ class Supervisor:
         _error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.stop_within
         for stage in reversed(self._stages):
-            await asyncio.gather(*(self._stop(child) for child in stage))
+            grace = (deadline - loop.time()) * 2 / 3  # the rest is for the stages below
+            await asyncio.gather(*(self._stop(child, grace) for child in stage))
         await self.console.drain()
         assert self._warden is not None
         assert self._warden.stdin is not None
@@ -196,15 +202,15 @@ class Supervisor:
 
     # --- ending ----------------------------------------------------------------------------------
 
-    async def _stop(self, child: Child) -> None:
+    async def _stop(self, child: Child, grace: float) -> None:
         child.stopping = True
         if child.keeping is None:
             return
         if child.process is not None and child.process.returncode is None:
             child.process.terminate()
-        await asyncio.wait({child.keeping}, timeout=GRACE)
+        await asyncio.wait({child.keeping}, timeout=grace)
         if not child.keeping.done() and child.process is not None:
-            self.console.say(f"{child.program.name} did not stop within {GRACE:g} s; killed")
+            self.console.say(f"{child.program.name} did not stop in {grace:.0f} s and is killed")
             self._sweep(child.process.pid)
         await child.keeping
 

@@ -12,10 +12,12 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Send
 
 from devstack.demo_model import anthropic_shape, openai_shape
 from devstack.demo_model.anthropic_shape import Event
-from devstack.demo_model.script import Prompt, Reply, Script
+from devstack.demo_model.script import Prompt, Reply, Script, Usage
+from devstack.loopback import LoopbackOnly
 
 Json = dict[str, Any]
 
@@ -75,18 +77,19 @@ class DemoModel:
         self.script = Script()
         self._requests: list[Recorded] = []
         self._lock = threading.Lock()
-        self._disconnects = 0
-        self.app = Starlette(
-            routes=[
-                Route("/v1/messages", self._endpoint(MESSAGES), methods=["POST"]),
-                Route("/v1/messages/count_tokens", self._count_tokens, methods=["POST"]),
-                Route("/v1/chat/completions", self._endpoint(CHAT), methods=["POST"]),
-                Route("/v1/responses", self._endpoint(RESPONSES), methods=["POST"]),
-                Route("/v1/models", self._models),
-                Route("/_health", self._health),
-                Route("/", self._page),
-            ]
-        )
+        routes = [
+            Route("/v1/messages", self._endpoint(MESSAGES), methods=["POST"]),
+            Route("/v1/messages/count_tokens", self._count_tokens, methods=["POST"]),
+            Route("/v1/chat/completions", self._endpoint(CHAT), methods=["POST"]),
+            Route("/v1/responses", self._endpoint(RESPONSES), methods=["POST"]),
+            Route("/v1/models", self._models),
+            Route("/_control/replies", self._add_replies, methods=["POST"]),
+            Route("/_control/replies", self._clear_replies, methods=["DELETE"]),
+            Route("/_control/requests", self._list_requests),
+            Route("/_health", self._health),
+            Route("/", self._page),
+        ]
+        self.app: ASGIApp = LoopbackOnly(Starlette(routes=routes))
 
     def requests(self, path: str | None = None) -> list[Recorded]:
         """Return the requests so far, oldest first, of one path or of all."""
@@ -158,6 +161,24 @@ class DemoModel:
         ]
         return JSONResponse({"object": "list", "data": data})
 
+    async def _add_replies(self, request: Request) -> Response:
+        """Give these replies next: a list of objects with the fields of `Reply`."""
+        try:
+            replies = [_reply(fields) for fields in await request.json()]
+        except (TypeError, ValueError) as error:
+            return JSONResponse({"error": str(error)}, 422)
+        self.script.add(*replies)
+        return JSONResponse({"ok": True})
+
+    async def _clear_replies(self, _request: Request) -> Response:
+        self.script.clear()
+        return JSONResponse({"ok": True})
+
+    async def _list_requests(self, _request: Request) -> Response:
+        return JSONResponse(
+            [{"path": request.path, "body": request.body} for request in self.requests()]
+        )
+
     async def _health(self, _request: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
@@ -165,10 +186,15 @@ class DemoModel:
         return Response("Demo model: scripted answers, no real model.\n", media_type="text/plain")
 
 
+def _reply(fields: Json) -> Reply:
+    usage = fields.pop("usage", None)
+    return Reply(**fields, usage=Usage(**usage) if usage else None)
+
+
 class _Stream(StreamingResponse):
     """A streamed response that ends as a broken connection when its script says so."""
 
-    async def stream_response(self, send: Any) -> None:
+    async def stream_response(self, send: Send) -> None:
         try:
             await super().stream_response(send)
         except ConnectionCut:

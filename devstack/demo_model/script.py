@@ -9,7 +9,7 @@ from typing import Any
 LABEL = "[demo model]"
 CHARACTERS_PER_TOKEN = 4
 
-_REPOSITORY = re.compile(r"(?<![\w/.-])[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*[A-Za-z0-9_]")
+_LISTED = re.compile(r"^[-*\s]*([\w.-]+/[\w.-]+)\s*$", re.MULTILINE)
 _FILE = re.compile(r"(?<![\w/.-])(?:[\w-]+/)*[\w-]+\.(?:md|py|js|ts|toml|txt|html|css|go|rs)\b")
 
 
@@ -98,26 +98,23 @@ def usage_of(prompt: Prompt, reply: Reply) -> Usage:
 def demonstration(prompt: Prompt) -> str:
     """Answer in words that cannot be taken for a real model's.
 
-    Asked to choose a repository, name the listed one that the request is about; asked to do
-    something, name the files that were shown.
+    Told to choose one of the repositories listed, name the one that the request is about; asked
+    anything else, say which files were shown and what was asked.
     """
-    listed = list(dict.fromkeys(_REPOSITORY.findall(prompt.system + "\n" + prompt.text)))
-    if (
-        "repositor" in (prompt.system + prompt.last).lower()
-        and "choose" in (prompt.system + prompt.last).lower()
-    ):
-        return _chosen(listed, prompt.last)
-    files = list(dict.fromkeys(_FILE.findall(prompt.text)))[:8]
+    if "choose the one repository" in prompt.system.lower():
+        return _choice(_LISTED.findall(prompt.system), prompt.last)
+    files = list(dict.fromkeys(_FILE.findall(prompt.system)))[:6]
     shown = f" I was shown {', '.join(files)}." if files else ""
-    request = " ".join(prompt.last.split())[-200:]
+    request = " ".join(prompt.last.split())
+    quoted = request if len(request) <= 200 else f"{request[:199]}…"
     return (
-        f"{LABEL} This is a scripted answer; no real model read your request.{shown}"
-        f" You asked: {request}"
+        f"{LABEL} This is a scripted answer: no real model read your request.{shown}"
+        f" You asked: {quoted}"
     )
 
 
-def _chosen(listed: list[str], request: str) -> str:
-    """Return the listed repository whose name's words occur in the request, else `none`."""
+def _choice(listed: list[str], request: str) -> str:
+    """Return the listed repository whose name has a word in common with the request, or `none`."""
     words = set(re.findall(r"[a-z0-9]+", request.lower()))
     for repository in listed:
         name = repository.partition("/")[2].lower()

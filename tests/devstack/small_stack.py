@@ -17,7 +17,7 @@ from devstack.supervisor import StackError, Supervisor
 async def main(stages: list[dict[str, str]]) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
-    async with Supervisor(os.environ, Console()) as supervisor:
+    async with Supervisor(os.environ, Console(), stop_within=3) as supervisor:
         for stage in stages:
             await supervisor.start(
                 [Program(name, [sys.executable, "-uc", code]) for name, code in stage.items()]
