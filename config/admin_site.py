@@ -1,6 +1,18 @@
-"""The admin site."""
+"""The admin site. Its first page says who is refused, and why."""
+
+from typing import Any
 
 from django.contrib.admin import AdminSite
+from django.http import HttpRequest
+from django.template.response import TemplateResponse
+from django.utils import timezone
+
+from quota.limited_set import instant
+from quota.models import SetMember
+from workflows.models import Mention
+
+LIMITED_SHOWN = 20
+REFUSALS_SHOWN = 10
 
 
 class TollgateAdminSite(AdminSite):
@@ -9,3 +21,35 @@ class TollgateAdminSite(AdminSite):
     site_header = "Tollgate"
     site_title = "Tollgate"
     index_title = "AI credits"
+    index_template = "config/admin_index.html"
+
+    def index(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> TemplateResponse:
+        """Put in front of the list of pages what one most often comes for; two queries."""
+        shown: dict[str, Any] = {}
+        if request.user.has_perm("quota.view_setmember"):
+            shown["limited"] = _limited()
+        if request.user.has_perm("workflows.view_mention"):
+            shown["refusals"] = _refusals()
+        return super().index(request, shown | (extra_context or {}))
+
+
+def _limited() -> list[dict[str, Any]]:
+    """The projects that are limited now, the latest first, and when each block lifts by itself."""
+    members = (
+        SetMember.objects.filter(limited_until__gt=timezone.now().timestamp())
+        .select_related("project__organization")
+        .order_by("-since", "-changed_at")[:LIMITED_SHOWN]
+    )
+    return [{"member": member, "until": instant(member.limited_until)} for member in members]
+
+
+def _refusals() -> list[Mention]:
+    """The mentions refused last."""
+    refused = Mention.objects.filter(state=Mention.State.REFUSED)
+    return list(
+        refused.select_related("workspace__project__organization")
+        .defer("text", "workspace__bot_token")
+        .order_by("-received_at")[:REFUSALS_SHOWN]
+    )

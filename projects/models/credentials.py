@@ -85,22 +85,23 @@ class PersonalAPIKey(models.Model):
 
 
 class OAuthApplication(AbstractApplication):
-    """An OAuth client, such as a desktop application; in this app because tokens refer to it."""
+    """An OAuth client, such as a desktop application; in this app because tokens refer to it.
+
+    Authorization code is the only grant: RFC 9700 sections 2.1.2 and 2.4 rule out the others.
+    """
+
+    authorization_grant_type = models.CharField(
+        max_length=44,
+        choices=[(AbstractApplication.GRANT_AUTHORIZATION_CODE, "Authorization code")],
+        default=AbstractApplication.GRANT_AUTHORIZATION_CODE,
+    )
 
     class Meta(AbstractApplication.Meta):
         verbose_name = "OAuth application"
 
     def clean(self) -> None:
-        """Accept the authorization code grant alone, and plain http only towards the same machine.
-
-        RFC 9700 sections 2.1.2 and 2.4 rule out the other grants; RFC 8252 section 7.3 allows http
-        for a native application's loopback address.
-        """
+        """Accept plain http only towards the same machine: a native application (RFC 8252, 7.3)."""
         super().clean()
-        if self.authorization_grant_type != self.GRANT_AUTHORIZATION_CODE:
-            raise ValidationError(
-                {"authorization_grant_type": "Only the authorization code grant is supported."}
-            )
         if self.skip_authorization:
             raise ValidationError({"skip_authorization": "Users always choose the project."})
         for uri in self.redirect_uris.split():

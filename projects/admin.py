@@ -1,0 +1,304 @@
+"""The admin's pages of users, credentials and Slack workspaces."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.utils import timezone
+from oauth2_provider.admin import ApplicationAdmin
+from oauth2_provider.models import revoke_access_token
+
+from projects.credentials import issue_personal_api_key, revoke_personal_api_key
+from projects.models import (
+    Membership,
+    OAuthAccessToken,
+    OAuthApplication,
+    OAuthGrant,
+    OAuthIDToken,
+    OAuthRefreshToken,
+    PersonalAPIKey,
+    SlackWorkspace,
+    User,
+)
+from projects.principal import READ_SCOPES
+
+for model in (
+    OAuthApplication,
+    OAuthAccessToken,
+    OAuthRefreshToken,
+    OAuthGrant,
+    OAuthIDToken,
+):  # the toolkit's own pages: half of them are of no use here, the others are replaced below
+    admin.site.unregister(model)
+
+
+class MembershipInline(admin.TabularInline):
+    """The organizations of a user, or the users of an organization."""
+
+    model = Membership
+    extra = 0
+    autocomplete_fields = ["user", "organization"]
+
+
+@admin.register(User)
+class UserAdmin(DjangoUserAdmin):
+    """People. One who leaves is deactivated: that ends their sessions and credentials at once."""
+
+    list_display = ["username", "email", "is_active", "is_staff", "last_login"]
+    inlines = [MembershipInline]
+    add_fieldsets = (
+        (
+            None,
+            {
+                "classes": ("wide",),
+                "fields": ("username", "email", "usable_password", "password1", "password2"),
+            },
+        ),
+    )
+
+
+class PersonalAPIKeyForm(forms.ModelForm):
+    """What a new key covers; all of it is decided here."""
+
+    scopes = forms.MultipleChoiceField(
+        choices=[(scope, scope) for scope in sorted(READ_SCOPES)],
+        widget=forms.CheckboxSelectMultiple,
+    )
+
+    class Meta:
+        model = PersonalAPIKey
+        fields = ["label", "organization", "user", "scopes", "all_projects", "projects"]
+
+    def clean(self) -> dict[str, Any]:
+        """Refuse a key that covers nothing, too much, or somebody else's projects."""
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        organization, user = cleaned.get("organization"), cleaned.get("user")
+        projects = cleaned.get("projects") or []
+        if bool(projects) == bool(cleaned.get("all_projects")):
+            self.add_error("projects", "Choose projects, or all projects of the organization.")
+        if organization is None:
+            return cleaned
+        if any(project.organization_id != organization.pk for project in projects):
+            self.add_error("projects", f"A key of {organization} covers its own projects only.")
+        if user is not None and not organization.members.filter(pk=user.pk).exists():
+            self.add_error("user", f"{user} is not a member of {organization}.")
+        return cleaned
+
+
+class RevokedFilter(admin.SimpleListFilter):
+    """Keys that work, and those that do not any more."""
+
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, _request: HttpRequest, _model_admin: Any) -> list[tuple[str, str]]:
+        """Offer both."""
+        return [("works", "works"), ("revoked", "revoked")]
+
+    def queryset(self, _request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
+        """Choose."""
+        if self.value() is None:
+            return queryset
+        return queryset.filter(revoked_at__isnull=self.value() == "works")
+
+
+@admin.register(PersonalAPIKey)
+class PersonalAPIKeyAdmin(admin.ModelAdmin):
+    """Personal API keys. A new one is shown in the answer that makes it, and nowhere else."""
+
+    form = PersonalAPIKeyForm
+    list_display = ["label", "mask", "organization", "user", "scopes", "created_at", "revoked_at"]
+    list_filter = [RevokedFilter]
+    list_select_related = ["organization", "user"]
+    search_fields = ["label", "mask", "organization__name", "user__username", "user__email"]
+    autocomplete_fields = ["organization", "user", "projects"]
+    actions = ["revoke"]
+
+    def get_readonly_fields(self, _request: HttpRequest, key: Any = None) -> list[str]:
+        """Only the label of a key can be changed."""
+        if key is None:
+            return []
+        fields = ["organization", "user", "scopes", "all_projects", "projects"]
+        return ["mask", *fields, "created_at", "revoked_at"]
+
+    def get_form(
+        self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any
+    ) -> Any:
+        """Validate as a new key only what is one."""
+        if obj is not None:
+            kwargs["form"] = forms.ModelForm
+        return super().get_form(request, obj, change, **kwargs)
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Issue a new key; keep its plain text with this request alone."""
+        if change:
+            super().save_model(request, obj, form, change)
+            return
+        given = form.cleaned_data
+        key, plain = issue_personal_api_key(
+            given["organization"],
+            given["label"],
+            given["scopes"],
+            given["projects"],
+            given["user"],
+        )
+        obj.pk = key.pk
+        obj.refresh_from_db()
+        request.issued_key = plain  # type: ignore[attr-defined]
+
+    def response_add(
+        self, request: HttpRequest, obj: Any, _next: str | None = None
+    ) -> HttpResponse:
+        """Answer with the page that shows the key: no redirect, so that it is stored nowhere."""
+        context = self.admin_site.each_context(request) | {
+            "title": f"{obj.label}: the new key",
+            "opts": self.opts,
+            "plain": request.issued_key,  # type: ignore[attr-defined]
+        }
+        return TemplateResponse(request, "projects/issued_key.html", context)
+
+    @admin.action(description="Revoke the selected keys", permissions=["change"])
+    def revoke(self, request: HttpRequest, keys: QuerySet[PersonalAPIKey]) -> None:
+        """Revoke for good."""
+        working = keys.filter(revoked_at=None)
+        for key in working:
+            revoke_personal_api_key(key)
+        self.message_user(request, f"{len(working)} key(s) revoked.", messages.SUCCESS)
+
+
+@admin.register(OAuthApplication)
+class OAuthApplicationAdmin(ApplicationAdmin):
+    """OAuth clients, such as desktop applications: public, with the authorization code grant."""
+
+    list_display = ["name", "client_id", "client_type", "created"]
+    list_filter = ["client_type"]
+    search_fields = ["name", "client_id"]
+    autocomplete_fields = ["user"]
+    raw_id_fields = ()
+    fields = ["name", "client_id", "client_type", "client_secret", "redirect_uris"]
+    radio_fields = {"client_type": admin.HORIZONTAL}
+    readonly_fields = ()
+
+    def get_changeform_initial_data(self, _request: HttpRequest) -> dict[str, Any]:
+        """Begin with a public client: a desktop application can keep no secret."""
+        return {
+            "client_type": OAuthApplication.CLIENT_PUBLIC,
+            "redirect_uris": "http://127.0.0.1/callback",
+        }
+
+
+class ExpiredFilter(admin.SimpleListFilter):
+    """Tokens that work, and those that have expired."""
+
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, _request: HttpRequest, _model_admin: Any) -> list[tuple[str, str]]:
+        """Offer both."""
+        return [("works", "works"), ("expired", "expired")]
+
+    def queryset(self, _request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
+        """Choose."""
+        if self.value() is None:
+            return queryset
+        works = queryset.filter(expires__gt=timezone.now())
+        return works if self.value() == "works" else queryset.exclude(pk__in=works)
+
+
+@admin.register(OAuthAccessToken)
+class OAuthAccessTokenAdmin(admin.ModelAdmin):
+    """Access tokens of task runs, products and desktop clients; only their hashes are known."""
+
+    list_display = ["id", "project", "application", "user", "task_run_id", "products", "expires"]
+    list_filter = [ExpiredFilter, ("application", admin.EmptyFieldListFilter)]
+    list_select_related = ["project", "application", "user"]
+    search_fields = ["=task_run_id", "project__name", "user__username", "application__name"]
+    fields = [
+        "project",
+        "application",
+        "user",
+        "task_run_id",
+        "products",
+        "scope",
+        "created",
+        "expires",
+    ]
+    actions = ["revoke"]
+
+    def has_add_permission(self, _request: HttpRequest) -> bool:
+        """Tokens are minted, never typed."""
+        return False
+
+    def has_change_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
+        """What a token opens was decided when it was minted."""
+        return False
+
+    def has_delete_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
+        """They are revoked, together with their refresh tokens."""
+        return False
+
+    def has_revoke_permission(self, request: HttpRequest) -> bool:
+        """Whoever may delete may revoke."""
+        return bool(request.user.has_perm("projects.delete_oauthaccesstoken"))
+
+    @admin.action(description="Revoke the selected tokens", permissions=["revoke"])
+    def revoke(self, request: HttpRequest, tokens: Iterable[OAuthAccessToken]) -> None:
+        """Revoke the tokens and what could renew them."""
+        revoked = 0
+        for token in tokens:
+            revoke_access_token(token)
+            revoked += 1
+        self.message_user(request, f"{revoked} token(s) revoked.", messages.SUCCESS)
+
+
+class SlackWorkspaceForm(forms.ModelForm):
+    """A workspace whose bot token can be replaced and not be read."""
+
+    new_bot_token = forms.CharField(
+        required=False,
+        widget=forms.PasswordInput(attrs={"autocomplete": "off"}),
+        help_text="xoxb-…; empty: the token stays as it is. It is stored encrypted.",
+    )
+
+    class Meta:
+        model = SlackWorkspace
+        exclude = ["bot_token"]  # noqa: DJ006
+
+    def clean(self) -> dict[str, Any]:
+        """Insist on a token for a new workspace."""
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        token = cleaned.get("new_bot_token", "")
+        if token and not token.startswith("xoxb-"):
+            self.add_error("new_bot_token", "A bot token begins with xoxb-.")
+        if not token and self.instance._state.adding:
+            self.add_error("new_bot_token", "A new workspace needs its bot token.")
+        if token:
+            self.instance.bot_token = token
+        return cleaned
+
+
+@admin.register(SlackWorkspace)
+class SlackWorkspaceAdmin(admin.ModelAdmin):
+    """Where the app is installed, and which project it serves there."""
+
+    form = SlackWorkspaceForm
+    list_display = ["__str__", "team_id", "project", "organization", "access", "is_active"]
+    list_filter = ["is_active", "access"]
+    list_select_related = ["project__organization"]
+    search_fields = ["name", "team_id", "enterprise_id", "project__name"]
+    autocomplete_fields = ["project"]
+    readonly_fields = ["installed_at", "uninstalled_at"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[SlackWorkspace]:
+        """Leave the token where it is: a page must not even decrypt it."""
+        return super().get_queryset(request).defer("bot_token")
+
+    @admin.display(ordering="project__organization__name")
+    def organization(self, workspace: SlackWorkspace) -> str:
+        """Who pays for it."""
+        return str(workspace.project.organization)

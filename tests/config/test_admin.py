@@ -1,0 +1,199 @@
+"""The admin's first page, and its pages of organizations and projects."""
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from billing import accounts
+from billing.limits import set_limit
+from projects.models import Organization, Project, SlackWorkspace, User
+from quota.gate import check
+from quota.resources import AI_CREDITS
+from workflows.models import Mention
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("redis_client")]
+
+INDEX = reverse("admin:index")
+ORGANIZATIONS = reverse("admin:projects_organization_changelist")
+PROJECTS = reverse("admin:projects_project_changelist")
+
+NO_INLINES = {
+    "projects-TOTAL_FORMS": 0,
+    "projects-INITIAL_FORMS": 0,
+    "membership_set-TOTAL_FORMS": 0,
+    "membership_set-INITIAL_FORMS": 0,
+}
+
+
+@pytest.fixture
+def organization() -> Organization:
+    return accounts.create_organization("Acme")
+
+
+@pytest.fixture
+def project(organization) -> Project:
+    return accounts.create_project(organization, "Bot")
+
+
+def refused_mention(project: Project, number: int = 1) -> Mention:
+    workspace, _ = SlackWorkspace.objects.get_or_create(
+        project=project,
+        team_id=f"T{project.pk}",
+        defaults={"bot_user_id": "UBOT", "bot_token": "xoxb-1"},
+    )
+    return Mention.objects.create(
+        workspace=workspace,
+        team_id="T1",
+        channel_id="C1",
+        ts=f"{number}.1",
+        thread_ts=f"{number}.1",
+        user_id="U1",
+        text="please",
+        state=Mention.State.REFUSED,
+        outcome="limit_reached",
+        finished_at=timezone.now(),
+    )
+
+
+def test_the_first_page_says_who_is_limited_and_who_was_refused(
+    admin_client, organization, project
+):
+    set_limit(organization, AI_CREDITS, 0)
+    refused_mention(project)
+    page = admin_client.get(INDEX).content.decode()
+    assert "Limited now" in page
+    assert reverse("admin:projects_project_change", args=[project.pk]) in page
+    assert reverse("admin:projects_organization_change", args=[organization.pk]) in page
+    assert "limit_reached" in page
+    assert "please" not in page
+
+
+def test_the_first_page_of_a_quiet_day_says_so(admin_client, project):
+    page = admin_client.get(INDEX).content.decode()
+    assert "Nobody." in page
+    assert "None." in page
+
+
+def test_the_first_page_shows_only_what_its_reader_may_see(client, organization, project):
+    set_limit(organization, AI_CREDITS, 0)
+    reader = User.objects.create_user("reader", is_staff=True)
+    client.force_login(reader)
+    assert "Limited now" not in client.get(INDEX).content.decode()
+    reader.user_permissions.set(Permission.objects.filter(codename="view_setmember"))
+    page = client.get(INDEX).content.decode()
+    assert "Limited now" in page
+    assert "Mentions refused last" not in page
+
+
+def test_a_new_organization_and_its_project_are_known_to_billing_at_once(admin_client):
+    answer = admin_client.post(
+        reverse("admin:projects_organization_add"),
+        NO_INLINES | {"name": "Fresh", "is_active": "on", "unmetered_gateway": "on"},
+    )
+    assert answer.status_code == 302, answer.context["errors"]
+    organization = Organization.objects.get(name="Fresh")
+    assert organization.unmetered_gateway
+    assert organization.quota_states.count() == 2
+    answer = admin_client.post(
+        reverse("admin:projects_project_add"),
+        {"name": "Bot", "organization": str(organization.pk)},
+    )
+    assert answer.status_code == 302, answer.context["errors"]
+    assert not check(Project.objects.get()).limited
+
+
+def test_deactivating_an_organization_limits_it_and_activating_lifts_that(
+    admin_client, organization, project
+):
+    page = reverse("admin:projects_organization_change", args=[organization.pk])
+    admin_client.post(page, NO_INLINES | {"name": "Acme"})
+    assert check(project).reason == "organization_inactive"
+    admin_client.post(page, NO_INLINES | {"name": "Acme", "is_active": "on"})
+    assert not check(project).limited
+
+
+def test_renaming_an_organization_publishes_nothing(admin_client, organization, project):
+    before = [state.version for state in organization.quota_states.all()]
+    page = reverse("admin:projects_organization_change", args=[organization.pk])
+    answer = admin_client.post(page, NO_INLINES | {"name": "Renamed", "is_active": "on"})
+    assert answer.status_code == 302, answer.context["errors"]
+    assert [state.version for state in organization.quota_states.all()] == before
+    assert Organization.objects.get().name == "Renamed"
+
+
+def test_the_page_of_an_organization_says_where_it_stands(admin_client, organization, project):
+    set_limit(organization, AI_CREDITS, 2_000_500_000)
+    page = admin_client.get(
+        reverse("admin:projects_organization_change", args=[organization.pk])
+    ).content.decode()
+    assert "2,000.50" in page
+    assert "unlimited" in page
+    assert project.api_token in page
+
+
+def test_a_rotated_token_of_a_limited_project_is_limited(admin_client, organization, project):
+    set_limit(organization, AI_CREDITS, 0)
+    former = project.api_token
+    answer = admin_client.post(
+        PROJECTS, {"action": "rotate_api_tokens", "_selected_action": [project.pk]}, follow=True
+    )
+    assert "1 API token(s) rotated" in answer.content.decode()
+    project.refresh_from_db()
+    assert project.api_token != former
+    assert check(project).limited
+
+
+def test_a_project_stays_with_its_organization(admin_client, project):
+    stranger = accounts.create_organization("Stranger")
+    page = reverse("admin:projects_project_change", args=[project.pk])
+    answer = admin_client.post(page, {"name": "Renamed", "organization": str(stranger.pk)})
+    assert answer.status_code == 302
+    project.refresh_from_db()
+    assert (project.name, project.organization.name) == ("Renamed", "Acme")
+
+
+@pytest.mark.parametrize("page", [ORGANIZATIONS, PROJECTS])
+def test_nothing_that_was_billed_can_be_deleted(admin_client, organization, project, page):
+    admin_client.post(
+        page, {"action": "delete_selected", "_selected_action": [organization.pk, project.pk]}
+    )
+    assert Project.objects.exists()
+    assert Organization.objects.exists()
+
+
+def test_a_reader_of_the_admin_rotates_nothing(client, project):
+    reader = User.objects.create_user("reader", is_staff=True)
+    reader.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
+    client.force_login(reader)
+    client.post(PROJECTS, {"action": "rotate_api_tokens", "_selected_action": [project.pk]})
+    assert Project.objects.get().api_token == project.api_token
+
+
+@pytest.mark.parametrize("page", [INDEX, ORGANIZATIONS, PROJECTS])
+def test_a_page_costs_the_same_number_of_queries_however_much_it_shows(
+    admin_client, django_assert_num_queries, page
+):
+    def add(number):
+        organization = accounts.create_organization(f"O{number}")
+        refused_mention(accounts.create_project(organization, "P"), number)
+        set_limit(organization, AI_CREDITS, 0)
+
+    for number in range(2):
+        add(number)
+    admin_client.get(page)
+    with CaptureQueriesContext(connection) as few:
+        assert admin_client.get(page).status_code == 200
+    for number in range(2, 6):
+        add(number)
+    with django_assert_num_queries(len(few)):
+        assert admin_client.get(page).status_code == 200
+
+
+def test_the_admin_asks_strangers_to_log_in(client, organization):
+    page = reverse("admin:projects_organization_change", args=[organization.pk])
+    answer = client.get(page)
+    assert answer.status_code == 302
+    assert answer["Location"].startswith("/admin/login/?next=/admin/")
