@@ -1,0 +1,258 @@
+"""The decision: what an account may do, why, and until when."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from billing.burndown import Grant, Terms, stretch_at
+from billing.decision import FAR_FUTURE, Reason, Snapshot, State, decide
+from billing.periods import Calendar
+from tests.billing.brute_force import simulate
+from tests.billing.scenarios import FIRST, instants, scenarios
+
+MONTHS = [Calendar(datetime.min.replace(tzinfo=UTC))]
+NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)
+PERIOD_START = datetime(2026, 11, 1, tzinfo=UTC)
+PERIOD_END = datetime(2026, 12, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def snapshot(limit, usage=0, **facts):
+    return Snapshot(
+        now=facts.pop("now", NOW),
+        calendars=MONTHS,
+        terms=[] if limit is None else [Terms(PERIOD_START, limit)],
+        usage={PERIOD_START: usage},
+        **facts,
+    )
+
+
+def test_below_the_limit_nothing_is_refused():
+    decision = decide(snapshot(1000, 700))
+
+    assert (decision.state, decision.reason, decision.limited) == (State.OK, None, False)
+    assert (decision.usage, decision.limit, decision.remaining) == (700, 1000, 300)
+    assert decision.resets_at == decision.valid_until == PERIOD_END
+    assert decision.limited_until is None
+
+
+@pytest.mark.parametrize(("usage", "state"), [(799, "ok"), (800, "warning"), (999, "warning")])
+def test_it_warns_from_eighty_percent_on(usage, state):
+    assert decide(snapshot(1000, usage)).state == state
+
+
+@pytest.mark.parametrize("usage", [1000, 1001])
+def test_exactly_at_the_limit_is_limited(usage):
+    decision = decide(snapshot(1000, usage))
+
+    assert decision.limited
+    assert decision.reason is Reason.LIMIT_REACHED
+    assert decision.remaining == 0
+    assert decision.headroom == 1000 - usage
+
+
+def test_a_limit_of_zero_limits_before_anything_is_used():
+    decision = decide(snapshot(0, 0))
+
+    assert decision.limited
+    assert decision.limited_until == FAR_FUTURE
+    assert decision.resets_at is None
+
+
+def test_removing_the_limit_lifts_it_and_clears_the_markers():
+    decision = decide(snapshot(None, 5000, exhausted_since=NOW - DAY))
+
+    assert (decision.state, decision.exhausted_since) == (State.OK, None)
+    assert decision.limit is decision.remaining is decision.headroom is None
+
+
+def test_usage_that_was_never_booked_is_unknown_and_not_zero():
+    decision = decide(Snapshot(now=NOW, calendars=MONTHS, terms=[], usage={}, booked=False))
+
+    assert decision.state is State.OK
+    assert decision.usage is None
+
+
+def test_a_limit_works_before_anything_was_booked():
+    limited = Snapshot(
+        now=NOW, calendars=MONTHS, terms=[Terms(PERIOD_START, 0)], usage={}, booked=False
+    )
+
+    assert decide(limited).limited
+    assert decide(limited).usage is None
+
+
+def test_a_bucket_without_grace_is_refused_at_once_whatever_grace_the_account_has():
+    assert decide(snapshot(1000, 1000, grace_days=30, has_grace=False)).state is State.LIMITED
+
+
+class TestGrace:
+    def at(self, moment, *, usage=1000, since=NOW, limit=1000):
+        return decide(
+            snapshot(limit, usage, now=moment, has_grace=True, grace_days=3, exhausted_since=since)
+        )
+
+    def test_it_begins_when_the_limit_is_reached(self):
+        decision = self.at(NOW, since=None)
+
+        assert (decision.state, decision.reason) == (State.GRACE, Reason.LIMIT_REACHED)
+        assert decision.exhausted_since == NOW
+        assert decision.suspended_until == decision.valid_until == NOW + 3 * DAY
+        assert decision.limited_until == PERIOD_END
+        assert decision.headroom is None
+
+    def test_it_ends_by_the_clock(self):
+        assert self.at(NOW + 3 * DAY - timedelta.resolution).state is State.GRACE
+        assert self.at(NOW + 3 * DAY).state is State.LIMITED
+
+    def test_it_is_forgotten_when_the_account_is_back_under(self):
+        assert self.at(NOW + DAY, usage=10).exhausted_since is None
+
+    def test_a_new_period_has_its_own(self):
+        in_december = self.at(PERIOD_END + DAY)
+        assert in_december.state is State.OK
+
+        again = decide(
+            replace(
+                snapshot(1000, now=PERIOD_END + DAY, has_grace=True, grace_days=3),
+                usage={PERIOD_END: 1000},
+                exhausted_since=NOW,
+            )
+        )
+        assert again.suspended_until == PERIOD_END + 4 * DAY
+
+    def test_there_is_none_where_there_is_nothing_to_use_up(self):
+        assert self.at(NOW, limit=0, usage=0).state is State.LIMITED
+
+
+def test_a_soft_limit_warns_and_never_refuses():
+    decision = decide(snapshot(1000, 1500, is_hard=False))
+
+    assert (decision.state, decision.reason) == (State.WARNING, Reason.LIMIT_REACHED)
+    assert decision.limited_until is decision.headroom is None
+    assert decision.remaining == 0
+
+
+@pytest.mark.parametrize("limit", [None, 1000])
+@pytest.mark.parametrize("is_hard", [True, False])
+def test_an_inactive_organization_is_limited_until_somebody_acts(limit, is_hard):
+    decision = decide(snapshot(limit, 5, is_hard=is_hard, organization_active=False))
+
+    assert decision.limited
+    assert decision.reason is Reason.ORGANIZATION_INACTIVE
+    assert decision.limited_until == FAR_FUTURE
+    assert decision.resets_at is None
+
+
+class TestGrants:
+    def test_a_top_up_lifts(self):
+        top_up = Grant(1, 10, NOW - DAY)
+
+        assert decide(snapshot(1000, 1005, grants=[top_up])).remaining == 5
+
+    def test_the_score_is_the_start_of_a_grant_that_lifts(self):
+        soon = Grant(1, 10, NOW + DAY)
+
+        assert decide(snapshot(1000, 1005, grants=[soon])).limited_until == NOW + DAY
+        assert decide(snapshot(0, 0, grants=[soon])).limited_until == NOW + DAY
+
+    def test_a_grant_that_would_not_suffice_does_not_lift(self):
+        too_small = Grant(1, 5, NOW + DAY)
+
+        assert decide(snapshot(1000, 1005, grants=[too_small])).limited_until == PERIOD_END
+        assert decide(snapshot(0, 5, grants=[too_small])).limited_until == FAR_FUTURE
+
+    def test_exhausted_prepaid_credits_never_come_back_by_themselves(self):
+        spent = Grant(1, 10, PERIOD_START)
+
+        decision = decide(snapshot(0, 10, grants=[spent]))
+
+        assert (decision.limited_until, decision.resets_at) == (FAR_FUTURE, None)
+
+    def test_it_holds_until_a_grant_starts_or_expires(self):
+        expiring = Grant(1, 10, PERIOD_START, NOW + 2 * DAY, NOW + 2 * DAY)
+        starting = Grant(2, 10, NOW + DAY)
+
+        assert decide(snapshot(5, 0, grants=[expiring])).valid_until == NOW + 2 * DAY
+        assert decide(snapshot(5, 0, grants=[expiring, starting])).valid_until == NOW + DAY
+
+
+def test_the_new_period_starts_from_its_own_usage():
+    december = snapshot(1000, 1000, now=PERIOD_END)
+
+    assert decide(december).state is State.OK
+    assert decide(december).usage == 0
+
+
+snapshots = st.builds(
+    lambda scenario, now, **facts: Snapshot(
+        now=now,
+        calendars=scenario.calendars,
+        terms=scenario.terms,
+        usage={start: micro for start, micro in scenario.usage.items() if start <= now},
+        grants=scenario.grants,
+        **facts,
+    ),
+    scenarios,
+    instants,
+    is_hard=st.booleans(),
+    has_grace=st.booleans(),
+    grace_days=st.integers(0, 5),
+    organization_active=st.integers(0, 9).map(bool),
+    exhausted_since=st.none() | instants,
+).filter(lambda found: found.exhausted_since is None or found.exhausted_since <= found.now)
+
+
+@given(snapshots)
+def test_it_refuses_if_and_only_if_nothing_is_left(found):
+    decision = decide(found)
+    events = list(found.usage.items())
+    expected = simulate(found.now, found.calendars, found.terms, found.grants, events).headroom
+    nothing_left = expected is not None and expected <= 0
+
+    if not found.organization_active:
+        assert decision.reason is Reason.ORGANIZATION_INACTIVE
+    elif nothing_left and found.is_hard:
+        assert decision.state in (State.LIMITED, State.GRACE)
+        assert decision.state is State.LIMITED or found.has_grace
+    else:
+        assert decision.state in (State.OK, State.WARNING)
+    assert (decision.exhausted_since is not None) == nothing_left
+    if expected is not None:
+        assert decision.remaining == max(expected, 0)
+
+
+@given(snapshots, st.floats(0, 0.999))
+def test_nothing_changes_before_the_decision_stops_being_valid(found, share):
+    decision = decide(found)
+    lifetime = (decision.valid_until - found.now) // timedelta.resolution
+    later = found.now + int(lifetime * share) * timedelta.resolution
+
+    again = decide(replace(found, now=later, exhausted_since=decision.exhausted_since))
+
+    assert replace(again, period_start=decision.period_start) == decision
+
+
+@given(snapshots, st.integers(0, 12))
+def test_the_score_is_the_first_instant_at_which_it_lifts(found, limit):
+    found = replace(found, is_hard=True, has_grace=False, organization_active=True)
+    found = replace(found, terms=[Terms(FIRST.since, limit)])
+    spent = decide(found).remaining
+    cuts = [cut for grant in found.grants for cut in grant.cuts]
+    stretch, _ = stretch_at(found.now, found.calendars, cuts)
+    found = replace(found, usage={**found.usage, stretch: found.usage.get(stretch, 0) + spent})
+    decision = decide(found)
+    assert decision.limited
+
+    def limited_at(instant):
+        return decide(replace(found, now=instant)).limited
+
+    for grant in found.grants:
+        if found.now < grant.starts_at < decision.limited_until:
+            assert limited_at(grant.starts_at)
+    assert limited_at(decision.limited_until - timedelta.resolution)
+    if decision.limited_until < FAR_FUTURE:
+        assert not limited_at(decision.limited_until)
