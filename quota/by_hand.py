@@ -17,13 +17,20 @@ from quota.models import SetMember
 Member = tuple[str, str]
 """A resource and a project API token."""
 
+LONGEST_TOKEN = 200
+"""Anybody may write anything into a set; what cannot be a token is not kept."""
+
 
 def notice(seen: Mapping[Member, float]) -> int:
     """Make the rows match the blocks just seen, by their scores; return how many differed.
 
     Several reconcilers may notice at once: the change feed's lock lets one tell it.
     """
-    wanted = {member: min(math.ceil(score), FAR_FUTURE) for member, score in seen.items()}
+    wanted = {
+        (resource, token): math.ceil(min(score, FAR_FUTURE))
+        for (resource, token), score in seen.items()
+        if len(token) <= LONGEST_TOKEN and token.isprintable()
+    }
     if _known() == wanted:
         return 0
     with transaction.atomic():

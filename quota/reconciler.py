@@ -11,7 +11,8 @@ import time
 from datetime import timedelta
 
 import redis
-from django.db import DatabaseError, close_old_connections
+from django.db import Error as DatabaseFailure
+from django.db import close_old_connections
 from django.db.models import Q
 from django.utils import timezone
 
@@ -46,7 +47,7 @@ class Reconciler:
         self._prune_at = 0.0
 
     def run(self, stop: threading.Event) -> None:
-        """Tick once a second until told to stop; a failing dependency only delays the next tick."""
+        """Tick once a second until told to stop; a tick that fails only delays the next one."""
         pause = TICK_SECONDS
         while not stop.is_set():
             started = time.monotonic()
@@ -54,12 +55,18 @@ class Reconciler:
             try:
                 self.tick()
                 pause = TICK_SECONDS
-            except (redis.RedisError, DatabaseError, RebuildLost) as error:
+            except Exception as error:
                 if isinstance(error, redis.RedisError):
                     redis_client.health.failed()
                 metrics.TICK_FAILURES.inc()
                 pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
-                logger.warning("the reconciler tries again in %.1f s: %r", pause, error)
+                expected = isinstance(error, (redis.RedisError, DatabaseFailure, RebuildLost))
+                logger.warning(
+                    "the reconciler tries again in %.1f s: %r",
+                    pause,
+                    error,
+                    exc_info=not expected,
+                )
             took = time.monotonic() - started
             metrics.TICK_SECONDS.set(took)
             stop.wait(max(pause - took, 0.05))
@@ -67,7 +74,7 @@ class Reconciler:
     def tick(self) -> None:
         """Compare, repair, vouch; then notice, decide and prune.
 
-        Raises `redis.RedisError`, `DatabaseError` and `RebuildLost`; the next tick goes on.
+        Raises `redis.RedisError`, `django.db.Error` and `RebuildLost`; the next tick goes on.
         """
         nonce = self._trusted_marker()
         repaired, blocks_by_hand = comparison.compare_blocks()

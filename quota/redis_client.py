@@ -73,6 +73,7 @@ def client() -> redis.Redis:
     return redis.Redis.from_url(
         settings.REDIS_URL,
         decode_responses=True,
+        encoding_errors="replace",  # members that somebody wrote by hand may be anything
         socket_connect_timeout=CONNECT_SECONDS,
         socket_timeout=ANSWER_SECONDS,
         retry=Retry(NoBackoff(), retries=0),

@@ -1,0 +1,245 @@
+"""The one question that every gate in Django asks."""
+
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from django.db import OperationalError
+from django.db.models.query import QuerySet
+from django.utils import timezone
+
+from quota import redis_client as quota_redis
+from quota.account_state import FAR_FUTURE, AccountState, from_json
+from quota.gate import QuotaUnknown, check
+from quota.publication import publish
+from quota.resources import AI_CREDITS, MICRO, POSTHOG_CODE_CREDITS
+from quota.state import service_snapshot
+from tests.quota.world import LIMITS, Accounts, committed
+
+pytestmark = pytest.mark.django_db
+
+
+def test_a_limited_project_is_told_why_and_until_when(accounts, project, vouched):
+    state = accounts.limit()
+    vouched()
+    verdict = check(project)
+    assert (verdict.limited, verdict.state, verdict.reason) == (True, "limited", "limit_reached")
+    assert verdict.limited_until == verdict.resets_at == state.resets_at
+    assert (verdict.remaining_micro, verdict.source) == (0, "redis")
+
+
+def test_nothing_is_remembered_between_two_questions(accounts, project, vouched):
+    vouched()
+    assert not check(project).limited
+    accounts.limit()
+    assert check(project).limited
+    accounts.allow()
+    assert not check(project).limited
+
+
+def test_each_resource_is_limited_for_itself(accounts, project, vouched):
+    with committed():
+        publish([accounts.limited_state(POSTHOG_CODE_CREDITS)])
+    vouched()
+    assert not check(project, AI_CREDITS).limited
+    assert check(project, POSTHOG_CODE_CREDITS).limited
+
+
+def test_a_stranger_is_not_limited_by_somebody_elses_block(accounts, project, stranger, vouched):
+    accounts.limit()
+    vouched()
+    assert check(project).limited
+    assert not check(stranger).limited
+
+
+def test_without_the_marker_the_database_answers(accounts, project, vouched, redis_client):
+    accounts.limit()
+    vouched()
+    assert check(project).source == "redis"
+    redis_client.flushall()
+    verdict = check(project)
+    assert (verdict.limited, verdict.source) == (True, "database")
+
+
+def test_a_dead_redis_neither_opens_the_gate_nor_closes_it(accounts, project, own_redis):
+    accounts.limit()
+    own_redis.stop()
+    verdict = check(project)
+    assert (verdict.limited, verdict.source) == (True, "database")
+    accounts.allow()
+    assert not check(project).limited
+
+
+def test_a_block_set_by_hand_outlives_the_silence_of_redis(
+    accounts, project, own_redis, stranger, vouched
+):
+    vouched()
+    own_redis.client.zadd(LIMITS, {project.api_token: FAR_FUTURE})
+    vouched()  # the reconciler has noticed it
+    own_redis.stop()
+    assert check(project).reason == "set_by_hand"
+    assert not check(stranger).limited
+
+
+def test_with_no_store_left_nobody_can_tell(accounts, project, monkeypatch):
+    def fail(*_args, **_kwargs):
+        raise OperationalError("the database is down")
+
+    quota_redis.health.failed()
+    monkeypatch.setattr(QuerySet, "_fetch_all", fail)
+    with pytest.raises(QuotaUnknown):
+        check(project)
+
+
+# --- the server may be another one ---------------------------------------------------------------
+def test_after_a_reconnect_the_marker_is_believed_only_when_it_must_be_newer(
+    accounts, project, own_redis, vouched, monkeypatch
+):
+    vouched()
+    assert check(project).source == "redis"
+    own_redis.stop()
+    own_redis.start()
+    vouched()  # the data is complete, but this process cannot know
+    assert check(project).source == "database"
+    quota_redis.health._distrusted_until = 0
+    assert check(project).source == "redis"
+
+
+def test_more_connections_to_the_same_server_are_no_reconnect(accounts, project, vouched):
+    vouched()
+    pool = quota_redis.client().connection_pool
+    several = [pool.get_connection() for _ in range(3)]
+    for connection in several:
+        pool.release(connection)
+    assert check(project).source == "redis"
+
+
+# --- states that have stopped holding ------------------------------------------------------------
+@pytest.fixture
+def decider(settings, monkeypatch) -> list:
+    """Stands in for billing: publishes whatever states are put into the list, once asked."""
+    answers: list[AccountState] = []
+
+    def decide(organization_id, resource):
+        with committed():
+            publish([state for state in answers if state.resource == resource])
+
+    monkeypatch.setattr("quota.due.import_string", lambda _path: decide)
+    return answers
+
+
+@pytest.mark.parametrize("with_redis", [True, False])
+def test_a_new_period_begins_by_itself(accounts, project, vouched, decider, with_redis):
+    ended = timezone.now().replace(microsecond=0) - timedelta(seconds=1)
+    accounts.limit(limited_until=int(ended.timestamp()), valid_until=ended)
+    if with_redis:
+        vouched()
+    decider.append(accounts.state(AI_CREDITS, usage_micro=0, remaining_micro=2_000 * MICRO))
+    decider.append(accounts.state(POSTHOG_CODE_CREDITS, usage_micro=0))
+    verdict = check(project)
+    assert (verdict.limited, verdict.state) == (False, "ok")
+    assert verdict.remaining_micro == 2_000 * MICRO
+
+
+def test_the_end_of_a_grace_limits_by_itself(accounts, project, vouched, decider):
+    ended = timezone.now().replace(microsecond=0) - timedelta(seconds=1)
+    accounts.allow(state="grace", suspended_until=int(ended.timestamp()), valid_until=ended)
+    vouched()
+    decider += [accounts.limited_state(AI_CREDITS), accounts.limited_state(POSTHOG_CODE_CREDITS)]
+    assert check(project).limited
+
+
+def test_a_score_lapses_at_its_second(accounts, project, vouched):
+    state = accounts.limit(valid_until=None)
+    vouched()
+    ends = state.resets_at
+    assert check(project, now=ends - timedelta(microseconds=1)).limited
+    assert not check(project, now=ends).limited
+
+
+def test_a_decision_that_cannot_be_had_is_unknown_and_not_a_permission(
+    accounts, project, vouched, monkeypatch
+):
+    def decide(*_account):
+        raise RuntimeError("billing is broken")
+
+    monkeypatch.setattr("quota.due.import_string", lambda _path: decide)
+    accounts.allow(valid_until=timezone.now() - timedelta(seconds=1))
+    vouched()
+    with pytest.raises(QuotaUnknown):
+        check(project)
+
+
+def test_a_decision_that_changes_nothing_is_unknown_too(accounts, project, vouched, decider):
+    accounts.allow(valid_until=timezone.now() - timedelta(seconds=1))
+    vouched()
+    with pytest.raises(QuotaUnknown):
+        check(project)
+
+
+def test_billing_decides_what_has_stopped_holding(organization, project):
+    accounts = Accounts(organization)
+    accounts.allow(valid_until=timezone.now() - timedelta(seconds=1), version=-1)
+    verdict = check(project)
+    assert (verdict.limited, verdict.state) == (False, "ok")
+
+
+# --- enough to start with ------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("fields", "refused"),
+    [
+        ({"remaining_micro": 2 * MICRO}, False),
+        ({"remaining_micro": 2 * MICRO - 1}, True),
+        ({"remaining_micro": None, "limit_micro": None}, False),
+        ({"remaining_micro": 0, "mode": "soft"}, False),
+    ],
+)
+def test_work_is_not_started_with_too_little_left(
+    accounts, project, vouched, settings, fields, refused
+):
+    settings.START_CREDITS = Decimal(2)
+    accounts.allow(**fields)
+    vouched()
+    verdict = check(project, to_start=True)
+    assert verdict.limited is refused
+    assert verdict.reason == ("insufficient_remaining" if refused else None)
+    assert not check(project).limited
+
+
+def test_a_grace_starts_work_with_nothing_left(accounts, project, vouched):
+    ends = int(timezone.now().timestamp()) + 600
+    accounts.allow(state="grace", suspended_until=ends, remaining_micro=0)
+    vouched()
+    assert not check(project, to_start=True).limited
+
+
+def test_an_account_that_was_never_decided_is_unknown_and_not_limited(project):
+    verdict = check(project, to_start=True)
+    assert (verdict.limited, verdict.state, verdict.remaining_micro) == (False, "unknown", None)
+
+
+# --- the gateway's share -------------------------------------------------------------------------
+def test_every_group_is_told_the_same_rest_beyond_what_it_booked_itself(accounts, project):
+    accounts.allow(allotment_micro=100, booked={"a:1": 30, "b:2": 20})
+    shares = {
+        group: service_snapshot(project, group)[AI_CREDITS] for group in ("a:1", "b:2", "c:3")
+    }
+    left = {
+        group: share["allotment_micro"] - share["booked_micro"] for group, share in shares.items()
+    }
+    assert left == {"a:1": 50, "b:2": 50, "c:3": 50}
+
+
+def test_a_state_survives_being_written_and_read(accounts):
+    state = accounts.limited_state(booked={"a:1": 2**60})
+    assert from_json(state.to_json()) == state
+    assert from_json(replace(state, valid_until=None).to_json()).valid_until is None
+
+
+@pytest.mark.parametrize(
+    "fields", [{"resource": "unknown"}, {"limited": True, "limited_until": None}]
+)
+def test_a_state_that_makes_no_sense_is_refused(accounts, fields):
+    with pytest.raises(ValueError):
+        replace(accounts.state(), **fields)

@@ -1,0 +1,276 @@
+"""Publishing: rows, sorted sets and the change feed after each decision."""
+
+import logging
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from projects.change_feed import Change
+from projects.models import Project
+from projects.tokens import generate_project_api_token
+from quota.account_state import FAR_FUTURE
+from quota.gate import check
+from quota.limited_set import Entry, published_key
+from quota.models import QuotaState, SetMember
+from quota.publication import publish, republish_project
+from quota.resources import AI_CREDITS, MICRO
+from tests.quota.world import LIMITS, SUSPENDED, committed
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def other_project(project) -> Project:
+    return Project.objects.create(organization=project.organization, name="Other")
+
+
+@pytest.fixture
+def told(accounts):
+    """The changes of the feed since the world was made."""
+    start = Change.objects.count()
+
+    def _told() -> list[dict]:
+        return [row.payload for row in Change.objects.order_by("version")[start:]]
+
+    return _told
+
+
+def put(*states) -> None:
+    with committed():
+        publish(states)
+
+
+def entry(redis_client, project) -> Entry | None:
+    return Entry.parse(redis_client.hget(published_key(AI_CREDITS), project.api_token))
+
+
+class Delayed:
+    """Keeps what a block would do on commit, to be run later and in any order."""
+
+    def __enter__(self) -> "Delayed":
+        self._start = len(connection.run_on_commit)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._kept = connection.run_on_commit[self._start :]
+        del connection.run_on_commit[self._start :]
+
+    def run(self) -> None:
+        for _, callback, _ in self._kept:
+            callback()
+
+
+# --- rows and scores -----------------------------------------------------------------------------
+def test_a_block_reaches_every_project_of_the_organization_and_nobody_else(
+    accounts, project, other_project, stranger, redis_client
+):
+    state = accounts.limit()
+    assert dict(redis_client.zrange(LIMITS, 0, -1, withscores=True)) == {
+        project.api_token: state.limited_until,
+        other_project.api_token: state.limited_until,
+    }
+    row = SetMember.objects.get(resource=AI_CREDITS, token=project.api_token)
+    assert (row.limited_until, row.reason) == (state.limited_until, "limit_reached")
+    assert timezone.now() - row.since < timedelta(minutes=1)
+
+
+def test_lifting_removes_the_scores_and_leaves_tombstones(accounts, project, redis_client):
+    accounts.limit()
+    accounts.allow()
+    assert redis_client.zcard(LIMITS) == 0
+    row = SetMember.objects.get(resource=AI_CREDITS, token=project.api_token)
+    assert (row.limited_until, row.since) == (None, None)
+    assert entry(redis_client, project) == Entry(row.version, None, None)
+
+
+def test_since_tells_when_the_block_began_and_not_when_it_was_last_confirmed(accounts, project):
+    accounts.limit()
+    began = SetMember.objects.get(resource=AI_CREDITS, token=project.api_token).since
+    accounts.limit(limited_until=FAR_FUTURE)
+    assert SetMember.objects.get(resource=AI_CREDITS, token=project.api_token).since == began
+
+
+def test_a_grace_is_published_in_its_own_set(accounts, project, redis_client):
+    ends = int(timezone.now().timestamp()) + 600
+    accounts.allow(state="grace", limited_until=FAR_FUTURE, suspended_until=ends)
+    assert redis_client.zscore(LIMITS, project.api_token) is None
+    assert redis_client.zscore(SUSPENDED, project.api_token) == ends
+    accounts.limit()
+    assert redis_client.zscore(SUSPENDED, project.api_token) is None
+
+
+def test_nothing_leaves_a_transaction_that_is_rolled_back(accounts, project, redis_client, told):
+    with committed(), transaction.atomic():
+        publish([accounts.limited_state()])
+        transaction.set_rollback(True)
+    assert redis_client.zcard(LIMITS) == 0
+    assert told() == []
+
+
+def test_usage_alone_costs_few_queries_however_many_accounts_there_are(accounts, stranger):
+    def cost(count: int) -> int:
+        states = [accounts.state(usage_micro=n) for n in range(count)]
+        with CaptureQueriesContext(connection) as queries:
+            put(states[-1], replace(states[-1], organization_id=stranger.organization_id))
+        return len([query for query in queries if "SAVEPOINT" not in query["sql"]])
+
+    assert cost(1) == cost(40) <= 2
+
+
+# --- older than what is there --------------------------------------------------------------------
+@pytest.mark.parametrize("older", ["limit", "allow"])
+def test_a_stale_decision_is_ignored(accounts, project, redis_client, told, older):
+    stale = accounts.limited_state() if older == "limit" else accounts.state()
+    newer = accounts.state() if older == "limit" else accounts.limited_state()
+    put(newer)
+    seen = told()
+    put(stale)
+    put(replace(stale, version=newer.version))
+    assert QuotaState.objects.get(resource=AI_CREDITS).published == newer
+    assert redis_client.zcard(LIMITS) == (0 if older == "limit" else 1)
+    assert told() == seen
+
+
+def test_of_two_decisions_in_one_batch_the_newer_counts(accounts, project, redis_client):
+    older, newer = accounts.limited_state(), accounts.state()
+    put(newer, older)
+    assert QuotaState.objects.get(resource=AI_CREDITS).published == newer
+    assert redis_client.zcard(LIMITS) == 0
+
+
+def test_a_push_that_arrives_late_changes_nothing(accounts, project, redis_client):
+    with Delayed() as first:
+        publish([accounts.limited_state()])
+    with Delayed() as second:
+        publish([accounts.state()])
+    second.run()
+    first.run()
+    assert redis_client.zcard(LIMITS) == 0
+
+
+# --- set by hand ---------------------------------------------------------------------------------
+def test_a_block_set_by_hand_is_neither_overwritten_nor_removed(accounts, project, redis_client):
+    redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE - 7})
+    accounts.limit()
+    assert redis_client.zscore(LIMITS, project.api_token) == FAR_FUTURE - 7
+    accounts.allow()
+    assert redis_client.zscore(LIMITS, project.api_token) == FAR_FUTURE - 7
+
+
+def test_a_published_score_that_was_changed_by_hand_is_left_alone(accounts, project, redis_client):
+    accounts.limit()
+    redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE - 7})
+    accounts.allow()
+    assert redis_client.zscore(LIMITS, project.api_token) == FAR_FUTURE - 7
+
+
+def test_a_score_set_by_hand_that_has_passed_gives_way(accounts, project, redis_client):
+    redis_client.zadd(LIMITS, {project.api_token: 1_000_000_000})
+    state = accounts.limit()
+    assert redis_client.zscore(LIMITS, project.api_token) == state.limited_until
+
+
+def test_the_block_beneath_one_set_by_hand_takes_hold_when_that_passes(
+    accounts, project, vouched, redis_client
+):
+    ends = timezone.now().replace(microsecond=0) + timedelta(seconds=60)
+    redis_client.zadd(LIMITS, {project.api_token: int(ends.timestamp())})
+    accounts.limit()
+    vouched()
+    assert check(project).reason == "set_by_hand"
+    verdict = check(project, now=ends + timedelta(seconds=1))
+    assert (verdict.limited, verdict.reason) == (True, "limit_reached")
+
+
+# --- projects that come and change ---------------------------------------------------------------
+def test_a_new_project_of_a_limited_organization_is_limited_at_once(
+    accounts, project, redis_client, told
+):
+    accounts.limit()
+    with committed():
+        newer = Project.objects.create(organization=project.organization, name="Newer")
+        republish_project(newer)
+    assert redis_client.zscore(LIMITS, newer.api_token)
+    assert {(change["project_id"], change["limited"]) for change in told()[2:]} == {
+        (newer.pk, True)
+    }
+
+
+def test_a_new_project_is_limited_even_before_redis_hears_of_it(accounts, project, vouched):
+    accounts.limit()
+    vouched()
+    newer = Project.objects.create(organization=project.organization, name="Newer")
+    verdict = check(newer)
+    assert (verdict.limited, verdict.source) == (True, "redis")
+
+
+def test_a_rotated_token_takes_the_block_along(accounts, project, redis_client):
+    state = accounts.limit()
+    former = project.api_token
+    project.api_token = generate_project_api_token()
+    with committed():
+        project.save()
+        republish_project(project)
+    assert dict(redis_client.zrange(LIMITS, 0, -1, withscores=True)) == {
+        project.api_token: state.limited_until
+    }
+    assert SetMember.objects.get(resource=AI_CREDITS, token=former).limited_until is None
+
+
+# --- the change feed -----------------------------------------------------------------------------
+def test_the_feed_hears_of_every_project_whose_limit_changed(
+    accounts, project, other_project, stranger, told
+):
+    put(accounts.limited_state())
+    assert told() == [
+        {
+            "account": f"{project.organization_id}:ai_credits",
+            "organization_id": str(project.organization_id),
+            "project_id": one.pk,
+            "resource": AI_CREDITS,
+            "limited": True,
+        }
+        for one in (project, other_project)
+    ]
+
+
+def test_a_groups_own_bookings_leave_the_feed_quiet(accounts, told):
+    for booked in (1, 2, 3):
+        put(accounts.state(usage_micro=booked, booked={"a:1": booked}))
+    put(accounts.state(state="warning", usage_micro=1_999 * MICRO))
+    assert told() == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"allotment_micro": 1},
+        {"allotment_micro": None},
+        {"ledger_epoch": "another"},
+        {"mode": "soft"},
+        {"valid_until": None},
+        {"resets_at": None},
+        {"state": "grace", "suspended_until": FAR_FUTURE - 1},
+    ],
+)
+def test_the_feed_hears_of_what_a_gateway_must_know(accounts, told, fields):
+    put(accounts.state(**fields))
+    assert len(told()) == 1
+
+
+# --- Redis is away -------------------------------------------------------------------------------
+def test_a_dead_redis_delays_a_publication_and_loses_nothing(
+    accounts, project, own_redis, caplog, vouched
+):
+    vouched()
+    own_redis.stop()
+    with caplog.at_level(logging.WARNING):
+        accounts.limit()
+    assert "wait for the reconciler" in caplog.text
+    own_redis.start()
+    vouched()
+    assert own_redis.client.zscore(LIMITS, project.api_token)

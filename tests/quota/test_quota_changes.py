@@ -1,0 +1,223 @@
+"""`GET /api/quota_changes/`: the feed that a gateway follows."""
+
+import threading
+import uuid
+
+import pytest
+from django.db import OperationalError, close_old_connections, connection, transaction
+from django.utils import timezone
+
+from projects import change_feed, credentials
+from projects.change_feed import Change
+from projects.models import Project
+from projects.tokens import sha256
+from quota import changes, retention
+from quota.publication import publish
+from quota.resources import AI_CREDITS
+from tests.quota.world import committed
+
+SERVICE = {"authorization": "Bearer service-token-of-the-test-suite"}
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def follow(client):
+    """Ask for what happened since a cursor."""
+
+    def _follow(since=None, **query):
+        if since is not None:
+            query["since"] = since
+        response = client.get("/api/quota_changes/", query, headers=SERVICE)
+        assert response.status_code == 200, response.content
+        return response.json()
+
+    return _follow
+
+
+def revoke(*credentials_of: str) -> int:
+    with transaction.atomic():
+        return change_feed.append(
+            Change.Kind.CREDENTIAL_REVOKED, [{"sha256": name} for name in credentials_of]
+        )
+
+
+def test_a_reader_that_begins_is_told_where(follow, accounts):
+    begun = follow()
+    assert begun["reset"] is True
+    assert (begun["changes"], begun["revoked"]) == ([], [])
+    assert follow(begun["version"], feed=begun["feed"]) == begun | {"reset": False}
+
+
+def test_a_limit_reached_and_lifted_is_told_for_each_project(follow, accounts, project, stranger):
+    start = follow()["version"]
+    with committed():
+        publish([accounts.limited_state()])
+    told = follow(start)
+    assert told["changes"] == [
+        {
+            "account": f"{project.organization_id}:ai_credits",
+            "organization_id": str(project.organization_id),
+            "project_id": project.pk,
+            "resource": AI_CREDITS,
+            "version": start + 1,
+            "limited": True,
+        }
+    ]
+    assert (told["version"], told["reset"]) == (start + 1, False)
+    with committed():
+        publish([accounts.state()])
+    assert [change["limited"] for change in follow(start + 1)["changes"]] == [False]
+
+
+def test_only_the_newest_change_of_a_project_is_told(follow, accounts):
+    start = follow()["version"]
+    for _ in range(3):
+        accounts.limit()
+        accounts.allow()
+    told = follow(start)
+    assert [change["limited"] for change in told["changes"]] == [False, False]
+    assert told["version"] == start + 12
+
+
+def test_a_revoked_credential_is_told_by_its_digest(follow, project):
+    start = follow()["version"]
+    row, key = credentials.issue_personal_api_key(project.organization, "poller", ["project:read"])
+    credentials.revoke_personal_api_key(row)
+    assert follow(start)["revoked"] == [sha256(key)]
+
+
+def test_a_long_absence_is_caught_up_with_page_by_page(follow, accounts, monkeypatch):
+    monkeypatch.setattr(changes, "PAGE", 2)
+    cursor = follow()["version"]
+    revoke("a", "b", "c", "d", "e")
+    seen = []
+    while True:
+        told = follow(cursor)
+        if told["version"] == cursor:
+            break
+        cursor = told["version"]
+        seen += told["revoked"]
+    assert seen == ["a", "b", "c", "d", "e"]
+
+
+# --- cursors that mean nothing here --------------------------------------------------------------
+@pytest.mark.parametrize("since", ["", "-1", "abc", "1e3", "²", "9" * 30, "1000000"])
+def test_a_cursor_that_was_never_given_out_starts_afresh(follow, accounts, since):
+    told = follow(since)
+    assert (told["reset"], told["version"]) == (True, follow()["version"])
+
+
+def test_a_cursor_of_another_feed_starts_afresh(follow, accounts):
+    assert follow(0, feed=str(uuid.uuid4()))["reset"] is True
+    assert follow(0, feed=follow()["feed"])["reset"] is False
+
+
+def test_a_cursor_older_than_what_is_kept_starts_afresh(follow, accounts):
+    start = follow()["version"]
+    revoke("a")
+    retention.prune(timezone.now() + retention.CHANGES_KEPT)
+    assert follow(start)["reset"] is True
+    kept = follow()["version"]
+    assert follow(kept)["reset"] is False
+    revoke("b")
+    assert follow(start)["reset"] is True
+    assert follow(kept)["revoked"] == ["b"]
+
+
+# --- who may follow ------------------------------------------------------------------------------
+@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer not-the-service-token"}])
+def test_only_the_service_follows(client, accounts, headers):
+    assert client.get("/api/quota_changes/", headers=headers).status_code == 401
+
+
+def test_a_project_credential_does_not_follow(client, project):
+    _, key = credentials.issue_personal_api_key(project.organization, "x", ["llm_gateway:read"])
+    response = client.get("/api/quota_changes/", headers={"authorization": f"Bearer {key}"})
+    assert response.status_code == 401
+
+
+def test_other_methods_are_not_allowed(client, accounts):
+    for method in ("post", "put", "patch", "delete"):
+        response = getattr(client, method)("/api/quota_changes/", headers=SERVICE)
+        assert response.status_code == 405
+
+
+def test_without_the_database_the_answer_is_come_again(client, accounts, monkeypatch):
+    def fail(**_options):
+        raise OperationalError("the database is down")
+
+    monkeypatch.setattr(change_feed, "cursor", fail)
+    response = client.get("/api/quota_changes/", {"since": 0}, headers=SERVICE)
+    assert response.status_code == 503
+    assert int(response.headers["Retry-After"]) > 0
+
+
+# --- the order of commits ------------------------------------------------------------------------
+@pytest.mark.django_db(transaction=True)
+def test_whoever_commits_first_is_read_first_and_nobody_is_skipped(follow, redis_client):
+    """One writer appends and commits late; a second one starts after it and is done before."""
+    start = follow()["version"]
+    appended, may_commit, second_done = (threading.Event() for _ in range(3))
+    read: list[str] = []
+
+    def first() -> None:
+        with transaction.atomic():
+            revoke("first")
+            appended.set()
+            assert may_commit.wait(20)
+        connection.close()
+
+    def second() -> None:
+        assert appended.wait(20)
+        revoke("second")
+        second_done.set()
+        connection.close()
+
+    writers = [threading.Thread(target=first), threading.Thread(target=second)]
+    for writer in writers:
+        writer.start()
+    assert appended.wait(20)
+    told = follow(start)
+    assert not second_done.wait(0.3), "the second writer did not wait for the first one's commit"
+    cursor, read = told["version"], read + told["revoked"]
+    may_commit.set()
+    for writer in writers:
+        writer.join(20)
+    told = follow(cursor)
+    assert read + told["revoked"] == ["first", "second"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_reader_beside_many_writers_misses_nothing(follow, redis_client):
+    cursor = follow()["version"]
+    writers, rounds = 4, 12
+
+    def write(name: int) -> None:
+        for number in range(rounds):
+            revoke(f"{name}.{number}")
+        connection.close()
+
+    threads = [threading.Thread(target=write, args=[name]) for name in range(writers)]
+    for thread in threads:
+        thread.start()
+    seen: list[str] = []
+    while len(seen) < writers * rounds:
+        alive = any(thread.is_alive() for thread in threads)
+        told = follow(cursor)
+        assert told["reset"] is False
+        cursor, seen = told["version"], seen + told["revoked"]
+        assert alive or told["revoked"] or len(seen) == writers * rounds
+    for thread in threads:
+        thread.join(20)
+    assert sorted(seen) == sorted(f"{w}.{n}" for w in range(writers) for n in range(rounds))
+    close_old_connections()
+
+
+def test_a_project_of_another_organization_is_no_part_of_an_accounts_change(
+    follow, accounts, stranger
+):
+    start = follow()["version"]
+    accounts.limit()
+    assert stranger.pk not in {change["project_id"] for change in follow(start)["changes"]}
+    assert Project.objects.count() == 2

@@ -1,0 +1,465 @@
+"""The reconciler: Redis says what was published, whatever happened to it."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from datetime import timedelta
+
+import pytest
+from django.conf import settings
+from django.db import OperationalError, connection
+from django.utils import timezone
+
+from projects.change_feed import Change
+from projects.models import Organization, Project
+from quota import comparison, limited_set, marker, metrics, retention
+from quota import redis_client as quota_redis
+from quota.account_state import FAR_FUTURE
+from quota.delta import RebuildLost
+from quota.gate import check
+from quota.limited_set import Entry, published_key
+from quota.models import QuotaState, SetMember
+from quota.publication import publish, republish_project
+from quota.reconciler import Reconciler
+from quota.resources import AI_CREDITS, RESOURCES
+from tests.conftest import wait_until
+from tests.quota.world import LIMITS, SUSPENDED, Accounts, committed
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def reconciler(accounts) -> Reconciler:
+    """A reconciler that has rebuilt Redis already."""
+    running = Reconciler()
+    running.tick()
+    return running
+
+
+@pytest.fixture
+def told(reconciler):
+    """The changes of the feed since the reconciler began."""
+    start = Change.objects.count()
+
+    def _told() -> list[tuple]:
+        rows = Change.objects.order_by("version")[start:]
+        return [(row.payload["project_id"], row.payload["limited"]) for row in rows]
+
+    return _told
+
+
+def contents(redis_client, key: str = LIMITS) -> dict[str, float]:
+    return dict(redis_client.zrange(key, 0, -1, withscores=True))
+
+
+def repairs() -> float:
+    return sum(
+        metrics.REPAIRS.labels(found_by)._value.get() for found_by in ("blocks", "recent", "fleet")
+    )
+
+
+def lost(*states) -> None:
+    """Publish without Redis hearing of it."""
+    quota_redis.health.failed()
+    with committed():
+        publish(states)
+    quota_redis.health.__init__()
+
+
+# --- repair --------------------------------------------------------------------------------------
+def test_at_rest_there_is_nothing_to_repair(accounts, project, stranger, reconciler, redis_client):
+    accounts.limit()
+    before = repairs(), contents(redis_client)
+    for _ in range(3):
+        reconciler.tick()
+    assert (repairs(), contents(redis_client)) == before
+
+
+def test_a_published_block_that_somebody_removed_is_restored(
+    accounts, project, reconciler, redis_client
+):
+    state = accounts.limit()
+    before = repairs()
+    redis_client.zrem(LIMITS, project.api_token)
+    reconciler.tick()
+    assert contents(redis_client) == {project.api_token: state.limited_until}
+    assert repairs() == before + 1
+
+
+def test_a_deleted_set_is_restored_before_the_marker_is_renewed(
+    accounts, project, reconciler, redis_client
+):
+    accounts.limit()
+    redis_client.delete(LIMITS)
+    reconciler.tick()
+    assert contents(redis_client)
+    assert check(project).limited
+
+
+def test_a_removed_grace_is_restored(accounts, project, reconciler, redis_client):
+    ends = int(timezone.now().timestamp()) + 600
+    accounts.allow(state="grace", suspended_until=ends)
+    redis_client.delete(SUSPENDED)
+    reconciler.tick()
+    assert contents(redis_client, SUSPENDED) == {project.api_token: ends}
+
+
+@pytest.mark.parametrize("change", ["limit", "allow"])
+def test_a_publication_that_redis_never_heard_of_is_repaired(
+    accounts, project, reconciler, redis_client, change
+):
+    accounts.allow() if change == "limit" else accounts.limit()
+    states = [
+        accounts.limited_state(resource) if change == "limit" else accounts.state(resource)
+        for resource in RESOURCES
+    ]
+    lost(*states)
+    reconciler.tick()
+    assert bool(contents(redis_client)) == (change == "limit")
+    SetMember.objects.update(changed_at=timezone.now() - timedelta(seconds=2))
+    QuotaState.objects.update(changed_at=timezone.now() - timedelta(seconds=2))
+    reconciler.tick()
+    reading = limited_set.read(project.organization_id, project.api_token)
+    assert reading.resources[AI_CREDITS].state == states[0]
+
+
+def test_an_old_difference_is_found_by_going_through_the_fleet(accounts, project, reconciler):
+    state = accounts.state(usage_micro=7)
+    lost(state)
+    QuotaState.objects.update(changed_at=timezone.now() - timedelta(hours=1))
+    for _ in range(3):  # one pass over the fleet, and the turn at its end
+        reconciler.tick()
+    reading = limited_set.read(project.organization_id, project.api_token)
+    assert reading.resources[AI_CREDITS].state == state
+
+
+def test_a_new_project_that_redis_never_heard_of_is_repaired(
+    accounts, project, reconciler, redis_client
+):
+    accounts.limit()
+    newer = Project.objects.create(organization=project.organization, name="Newer")
+    quota_redis.health.failed()
+    with committed():
+        republish_project(newer)
+    quota_redis.health.__init__()
+    reconciler.tick()
+    assert newer.api_token in contents(redis_client)
+
+
+def test_scores_that_have_passed_are_pruned(accounts, project, reconciler, redis_client):
+    redis_client.zadd(LIMITS, {"phc_anybody": 1_000_000_000, project.api_token: 5})
+    reconciler.tick()
+    assert contents(redis_client) == {}
+
+
+def test_what_a_deleted_organization_left_is_removed(stranger, reconciler, redis_client):
+    accounts = Accounts(stranger.organization, version=10)
+    accounts.limit()
+    token = stranger.api_token
+    Project.objects.all().delete()
+    Organization.objects.filter(name="Strangers").delete()
+    assert token in contents(redis_client)
+    reconciler.tick()
+    assert token not in contents(redis_client)
+
+
+# --- wiped and restored --------------------------------------------------------------------------
+def test_a_wiped_redis_is_rebuilt_and_believed_again(accounts, project, reconciler, redis_client):
+    state = accounts.limit()
+    redis_client.flushall()
+    reconciler.tick()
+    assert contents(redis_client) == {project.api_token: state.limited_until}
+    verdict = check(project)
+    assert (verdict.limited, verdict.source) == (True, "redis")
+
+
+def test_a_rebuild_brings_tombstones_back_so_that_a_late_push_changes_nothing(
+    accounts, project, reconciler, redis_client
+):
+    accounts.limit()
+    accounts.allow()
+    redis_client.flushall()
+    reconciler.tick()
+    row = SetMember.objects.get(resource=AI_CREDITS, token=project.api_token)
+    text = redis_client.hget(published_key(AI_CREDITS), project.api_token)
+    assert Entry.parse(text) == Entry(row.version, None, None)
+
+
+def test_a_wipe_during_a_rebuild_leaves_no_marker(accounts, reconciler, redis_client):
+    with pytest.raises(RebuildLost), marker.rebuilding():
+        redis_client.flushall()
+    assert marker.current() is None
+
+
+def test_a_wipe_between_two_slices_of_a_rebuild_stops_it(accounts, redis_client):
+    account = (accounts.organization.pk, AI_CREDITS)
+    with suppress(RebuildLost), marker.rebuilding() as building:
+        comparison.push_accounts([account], building=building)
+        redis_client.flushall()
+        with pytest.raises(RebuildLost):
+            comparison.push_accounts([account], building=building)
+    assert redis_client.keys("tollgate:quota:*") == []
+
+
+def test_a_wipe_while_comparing_leaves_no_marker(accounts, reconciler, redis_client, monkeypatch):
+    compare = comparison.compare_blocks
+
+    def wiped_meanwhile():
+        result = compare()
+        redis_client.flushall()
+        return result
+
+    monkeypatch.setattr(comparison, "compare_blocks", wiped_meanwhile)
+    reconciler.tick()
+    assert marker.current() is None
+
+
+def test_a_marker_is_renewed_only_if_it_is_still_the_same(accounts, redis_client):
+    with marker.rebuilding():
+        pass
+    nonce = marker.current()
+    redis_client.pexpire(limited_set.MARKER, 900)
+    assert not marker.renew("another")
+    assert redis_client.pttl(limited_set.MARKER) <= 900
+    assert marker.renew(nonce)
+    assert 900 < redis_client.pttl(limited_set.MARKER) <= 5000
+
+
+def test_an_old_snapshot_is_brought_up_to_date_before_anybody_believes_it(
+    accounts, project, stranger, own_redis, tmp_path
+):
+    their_accounts = Accounts(stranger.organization, version=10)
+    running = Reconciler()
+    running.tick()
+    their_accounts.limit()
+    own_redis.stop()
+    shutil.copytree(tmp_path / "data", tmp_path / "snapshot")
+    own_redis.start()
+    quota_redis.health.__init__()
+    accounts.limit()
+    their_accounts.allow()
+
+    own_redis.stop()
+    shutil.rmtree(tmp_path / "data")
+    shutil.copytree(tmp_path / "snapshot", tmp_path / "data")
+    own_redis.start()
+    assert contents(own_redis.client) == {stranger.api_token: pytest.approx(FAR_FUTURE, rel=1)}
+    assert check(project).limited
+    assert not check(stranger).limited
+    running.tick()
+    assert set(contents(own_redis.client)) == {project.api_token}
+    quota_redis.health.__init__()
+    assert (check(project).limited, check(project).source) == (True, "redis")
+    assert not check(stranger).limited
+
+
+def test_after_an_old_backup_of_the_database_redis_follows_it_back(
+    accounts, project, reconciler, redis_client
+):
+    accounts.limit()
+    backup = [*QuotaState.objects.all(), *SetMember.objects.all()]
+    for _ in range(3):
+        accounts.allow()
+    for row in backup:
+        row.save()
+    reconciler.tick()
+    assert project.api_token in contents(redis_client)
+    redis_client.delete(limited_set.MARKER)
+    reconciler.tick()
+    reading = limited_set.read(project.organization_id, project.api_token)
+    assert reading.resources[AI_CREDITS].state.limited
+
+
+# --- by hand -------------------------------------------------------------------------------------
+def test_a_block_set_by_hand_is_noticed_told_and_left_alone(
+    project, stranger, reconciler, redis_client, told
+):
+    redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE - 5})
+    for _ in range(2):
+        reconciler.tick()
+    assert told() == [(project.pk, True)]
+    assert contents(redis_client) == {project.api_token: FAR_FUTURE - 5}
+    row = SetMember.objects.get(origin=SetMember.Origin.BY_HAND)
+    assert (row.project, row.organization, row.reason) == (
+        project,
+        project.organization,
+        "set_by_hand",
+    )
+    redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE - 6})
+    reconciler.tick()
+    row.refresh_from_db()
+    assert row.limited_until == FAR_FUTURE - 6
+    redis_client.zrem(LIMITS, project.api_token)
+    for _ in range(2):
+        reconciler.tick()
+    assert told() == [(project.pk, True), (project.pk, True), (project.pk, False)]
+    assert not SetMember.objects.filter(origin=SetMember.Origin.BY_HAND).exists()
+
+
+def test_a_block_set_by_hand_that_lapses_is_told(project, reconciler, redis_client, told):
+    redis_client.zadd(LIMITS, {project.api_token: int(timezone.now().timestamp()) + 1})
+    reconciler.tick()
+    wait_until(lambda: reconciler.tick() or len(told()) == 2, what="the lapse")
+    assert told() == [(project.pk, True), (project.pk, False)]
+    assert contents(redis_client) == {}
+
+
+def test_a_block_set_by_hand_above_a_published_one_gives_way_to_it(
+    accounts, project, reconciler, redis_client, told
+):
+    state = accounts.limit()
+    redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE - 5})
+    reconciler.tick()
+    assert contents(redis_client) == {project.api_token: FAR_FUTURE - 5}
+    redis_client.zrem(LIMITS, project.api_token)
+    reconciler.tick()
+    assert contents(redis_client) == {project.api_token: state.limited_until}
+    assert all(limited for _, limited in told())
+
+
+def test_a_member_that_is_no_project_is_listed_and_told_to_nobody(reconciler, redis_client, told):
+    redis_client.execute_command("ZADD", LIMITS, "+inf", "somebody")
+    reconciler.tick()
+    row = SetMember.objects.get(origin=SetMember.Origin.BY_HAND)
+    assert (row.token, row.project, row.limited_until) == ("somebody", None, FAR_FUTURE)
+    assert told() == []
+
+
+def test_a_member_that_can_be_no_token_stops_nothing(project, reconciler, redis_client):
+    redis_client.execute_command("ZADD", LIMITS, "+inf", b"\xff\x00", "+inf", "x" * 10_000)
+    redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE})
+    reconciler.tick()
+    assert SetMember.objects.get(origin=SetMember.Origin.BY_HAND).token == project.api_token
+
+
+def test_blocks_set_by_hand_are_lost_with_the_redis_they_were_in(
+    project, reconciler, redis_client, told
+):
+    redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE})
+    reconciler.tick()
+    redis_client.flushall()
+    reconciler.tick()
+    assert not check(project).limited
+    assert told() == [(project.pk, True), (project.pk, False)]
+
+
+def test_a_published_block_is_never_taken_for_one_set_by_hand(
+    accounts, project, reconciler, redis_client
+):
+    accounts.limit()
+    redis_client.flushall()
+    for _ in range(2):
+        reconciler.tick()
+    assert not SetMember.objects.filter(origin=SetMember.Origin.BY_HAND).exists()
+
+
+# --- several of them, deciding, ageing -----------------------------------------------------------
+def test_several_reconcilers_tell_a_block_set_by_hand_once(
+    accounts, project, reconciler, redis_client, told
+):
+    others = [Reconciler() for _ in range(3)]
+    redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE})
+    for one in (*others, reconciler, *others):
+        one.tick()
+    assert told() == [(project.pk, True)]
+    assert check(project).source == "redis"
+
+
+def test_billing_is_asked_about_every_state_that_has_stopped_holding(
+    accounts, reconciler, monkeypatch
+):
+    asked = []
+
+    def decide(organization_id, resource):
+        asked.append(resource)
+        if resource == AI_CREDITS:
+            raise RuntimeError("undecidable")
+        with committed():
+            publish([accounts.state(resource)])
+
+    accounts.allow(valid_until=timezone.now() - timedelta(seconds=1))
+    monkeypatch.setattr("quota.due.import_string", lambda _path: decide)
+    for _ in range(3):
+        reconciler.tick()
+    assert sorted(asked) == sorted(RESOURCES)
+
+
+def test_old_changes_and_tombstones_are_deleted(accounts, project, reconciler, redis_client):
+    accounts.limit()
+    former = project.api_token
+    project.api_token = "phc_newer"
+    with committed():
+        project.save()
+        republish_project(project)
+    now = timezone.now()
+    retention.prune(now)
+    assert SetMember.objects.filter(token=former).exists()
+    retention.prune(now + retention.CHANGES_KEPT + timedelta(days=1))
+    assert not SetMember.objects.filter(token=former).exists()
+    assert SetMember.objects.filter(token="phc_newer").count() == len(RESOURCES)
+    assert not redis_client.hexists(published_key(AI_CREDITS), former)
+    assert not Change.objects.exists()
+
+
+# --- outages and signals -------------------------------------------------------------------------
+@pytest.mark.django_db(transaction=True)
+def test_it_survives_a_dead_redis_and_a_failing_database(accounts, project, own_redis, monkeypatch):
+    accounts.limit()
+    own_redis.stop()
+    running, stop = Reconciler(), threading.Event()
+    failures = iter([OperationalError("away"), None])
+    trusted_marker = Reconciler._trusted_marker
+
+    def failing(self):
+        if error := next(failures, None):
+            raise error
+        return trusted_marker(self)
+
+    monkeypatch.setattr(Reconciler, "_trusted_marker", failing)
+    before = metrics.TICK_FAILURES._value.get()
+    thread = threading.Thread(target=running.run, args=[stop])
+    thread.start()
+    try:
+        wait_until(lambda: metrics.TICK_FAILURES._value.get() >= before + 2, what="two failures")
+        own_redis.start()
+        wait_until(lambda: contents(own_redis.client), timeout=5, what="the repair")
+    finally:
+        stop.set()
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+def address_of_the_test_database() -> str:
+    found = connection.settings_dict
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{found['NAME']}"
+    return f"postgres://{found['USER']}@{found['HOST']}:{found['PORT']}/{found['NAME']}"
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_command_ends_cleanly_when_it_is_told_to(accounts, project, redis_client, number):
+    accounts.limit()
+    redis_client.flushall()
+    process = subprocess.Popen(
+        [sys.executable, str(settings.BASE_DIR / "manage.py"), "run_reconciler"],
+        env=os.environ
+        | {
+            "DJANGO_SETTINGS_MODULE": "config.settings",
+            "DATABASE_URL": address_of_the_test_database(),
+        },
+        stderr=subprocess.PIPE,
+    )
+    try:
+        wait_until(lambda: redis_client.exists(limited_set.MARKER), what="the first tick")
+        assert contents(redis_client).keys() == {project.api_token}
+        process.send_signal(number)
+        assert process.wait(5) == 0
+        assert b"Traceback" not in process.stderr.read()
+    finally:
+        process.kill()
+        process.stderr.close()
