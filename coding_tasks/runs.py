@@ -3,7 +3,6 @@
 from datetime import timedelta
 
 from django.conf import settings
-from django.db import transaction
 from django.utils import timezone
 
 from coding_tasks.agents import Agent, Assignment, Exchange, ModelAccess
@@ -51,7 +50,6 @@ def fail(run: TaskRun, error: str) -> None:
     _move(run, TaskRun.State.FAILED, error=error[:200], finished_at=timezone.now())
 
 
-@transaction.atomic
 def finish_task(task: CodingTask, state: str) -> None:
     """Close an active task; its thread is free for another one then."""
     CodingTask.objects.filter(pk=task.pk, state=CodingTask.State.ACTIVE).update(
@@ -65,7 +63,9 @@ def _move(run: TaskRun, state: str, **fields: object) -> None:
 
 
 def _earlier(run: TaskRun) -> tuple[Exchange, ...]:
-    answered = run.task.runs.filter(
-        state=TaskRun.State.SUCCEEDED, created_at__lt=run.created_at
-    ).order_by("-created_at")[:_REMEMBERED]
+    answered = (
+        run.task.runs.filter(state=TaskRun.State.SUCCEEDED, created_at__lt=run.created_at)
+        .exclude(answer="")
+        .order_by("-created_at")[:_REMEMBERED]
+    )
     return tuple(Exchange(past.request, past.answer) for past in reversed(answered))

@@ -68,4 +68,6 @@ class _Heartbeats(ActivityInboundInterceptor):
 async def _beat(interval: float) -> None:
     while True:
         await asyncio.sleep(interval)
-        activity.heartbeat()
+        # Of an activity on a thread, a beat waits for the event loop: from here it would wait for
+        # itself.
+        await asyncio.to_thread(activity.heartbeat)

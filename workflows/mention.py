@@ -257,6 +257,7 @@ class MentionWorkflow:
     async def _answer(self, mention: MentionInput, run_id: str) -> str:
         """Have the run done and its answer posted; return why there is none, or nothing."""
         while True:
+            known = len(self._follow_ups)
             try:
                 run = await workflow.execute_activity_method(
                     CodingActivities.run_agent,
@@ -276,7 +277,7 @@ class MentionWorkflow:
             await self._deliver(run.notice_id)
             if run.answered:
                 return ""
-            if not await self._credits_return(mention, run_id):
+            if not await self._credits_return(mention, run_id, known):
                 return await self._fail_run(run_id, OUT_OF_CREDITS)
 
     async def _fail_run(self, run_id: str, cause: str) -> str:
@@ -284,12 +285,14 @@ class MentionWorkflow:
         await self._deliver(failed.notice_id)
         return cause
 
-    async def _credits_return(self, mention: MentionInput, run_id: str) -> bool:
-        """Wait for credits, asking ever less often, and at once when the thread moves."""
+    async def _credits_return(self, mention: MentionInput, run_id: str, known: int) -> bool:
+        """Wait for credits, asking ever less often, and at once when the thread moves.
+
+        `known` is how many messages waited before the run was refused.
+        """
         give_up = workflow.now() + timedelta(seconds=mention.pause_seconds)
         wait = timedelta(seconds=mention.recheck_seconds)
         while workflow.now() < give_up:
-            known = len(self._follow_ups)
             try:
                 await workflow.wait_condition(
                     lambda known=known: len(self._follow_ups) > known,  # type: ignore[misc]
@@ -297,6 +300,7 @@ class MentionWorkflow:
                 )
             except TimeoutError:
                 wait = min(wait * 2, LONGEST_RECHECK)
+            known = len(self._follow_ups)
             credits = await _locally(QuotaActivities.check_credits, PausedRun(run_id))
             if credits.available:
                 return True

@@ -1,5 +1,6 @@
 """A gateway that lets everything through to the demo model, or refuses as the real one does."""
 
+from collections.abc import Callable
 from typing import Any
 
 from starlette.applications import Starlette
@@ -19,6 +20,7 @@ class FakeGateway(FakeModel):
     def __init__(self) -> None:
         super().__init__()
         self._refusals: list[str] = []
+        self._before_refusing: Callable[[], None] = _nothing
         model = self.model.app
         products = [
             Mount("/slack_app_routing", self._product("slack_app_routing", model)),
@@ -30,19 +32,28 @@ class FakeGateway(FakeModel):
         """Refuse the next calls of a product as of a team without credits."""
         self._refusals += [product] * times
 
+    def before_refusing(self, act: Callable[[], None]) -> None:
+        """Let something happen just before a refusal is answered."""
+        self._before_refusing = act
+
     def reset(self) -> None:
         super().reset()
         self._refusals.clear()
+        self._before_refusing = _nothing
 
     def _product(self, name: str, model: Starlette) -> Any:
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
             if name in self._refusals:
                 self._refusals.remove(name)
+                self._before_refusing()
                 await _out_of_credits()(scope, receive, send)
             else:
                 await model(scope, receive, send)
 
         return serve
+
+
+def _nothing() -> None: ...
 
 
 def _out_of_credits() -> JSONResponse:

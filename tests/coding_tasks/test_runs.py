@@ -1,0 +1,144 @@
+"""The life of a run: one answer, a token that ends with it, and what a failure leaves behind."""
+
+from contextlib import contextmanager
+
+import pytest
+
+from coding_tasks import runs
+from coding_tasks.failures import CheckoutFailed, ModelFailed, OutOfCredits
+from coding_tasks.models import CodingTask, TaskRun
+from projects.models import OAuthAccessToken
+
+
+class Sandbox:
+    """Hands out a checkout that nobody reads."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.cloned: list[str] = []
+
+    @contextmanager
+    def checkout(self, clone_url):
+        self.cloned.append(clone_url)
+        if self.error:
+            raise self.error
+        yield None
+
+
+class Agent:
+    """Answers from a list, and remembers what it was given."""
+
+    def __init__(self, *answers: str | BaseException) -> None:
+        self.answers = list(answers)
+        self.assignments = []
+        self.tokens = []
+
+    def work(self, assignment, checkout, access):
+        self.assignments.append(assignment)
+        self.access = access
+        self.tokens = list(OAuthAccessToken.objects.values("task_run_id", "products", "scope"))
+        answer = self.answers.pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+
+@pytest.fixture
+def task(project, workspace, repository) -> CodingTask:
+    return CodingTask.objects.create(
+        project=project,
+        repository=repository,
+        workspace=workspace,
+        channel_id="C1",
+        thread_ts="100.1",
+        owner_slack_user_id="U1",
+        title="what is this?",
+        workflow_id="mention-1",
+    )
+
+
+@pytest.fixture
+def run(task) -> TaskRun:
+    return TaskRun.objects.create(task=task, message_ts="100.1", request="what is this?")
+
+
+def test_the_agent_works_with_a_token_of_this_run_for_this_product_only(run, settings):
+    agent = Agent("It is a shop.")
+    performed = runs.perform(run, Sandbox(), agent)
+    assert (performed.state, performed.answer) == (TaskRun.State.SUCCEEDED, "It is a shop.")
+    assert performed.started_at <= performed.finished_at
+    assert agent.tokens == [
+        {"task_run_id": run.pk, "products": ["slack_app"], "scope": "llm_gateway:read"}
+    ]
+    assert agent.access.base_url == f"{settings.GATEWAY_URL}/slack_app"
+    assert agent.access.token.startswith("pha_")
+
+
+@pytest.mark.parametrize(
+    "end", [OutOfCredits(), ModelFailed("no answer"), KeyboardInterrupt(), ValueError()]
+)
+def test_the_token_ends_with_the_run_however_it_ends(run, end):
+    with pytest.raises(type(end)):
+        runs.perform(run, Sandbox(), Agent(end))
+    assert not OAuthAccessToken.objects.exists()
+
+
+def test_tokens_of_attempts_that_were_killed_end_too(run, project):
+    runs.mint_run_token(project, run.pk, ["slack_app"], runs.TIME_LIMIT)
+    runs.perform(run, Sandbox(), Agent("fine"))
+    assert not OAuthAccessToken.objects.exists()
+
+
+def test_a_run_that_has_its_answer_is_not_done_again(run):
+    runs.perform(run, Sandbox(), Agent("once"))
+    again = Agent()
+    run.refresh_from_db()
+    assert runs.perform(run, Sandbox(), again).answer == "once"
+    assert again.assignments == []
+
+
+def test_of_two_answers_the_first_stays(run):
+    class Overtaken(Agent):
+        def work(self, assignment, checkout, access):
+            other = TaskRun.objects.get(pk=run.pk)
+            runs.perform(other, Sandbox(), Agent("first"))
+            return "second"
+
+    assert runs.perform(run, Sandbox(), Overtaken()).answer == "first"
+
+
+def test_a_run_without_credits_is_paused_and_may_be_done_later(run):
+    with pytest.raises(OutOfCredits):
+        runs.perform(run, Sandbox(), Agent(OutOfCredits()))
+    run.refresh_from_db()
+    assert run.state == TaskRun.State.PAUSED
+    assert runs.perform(run, Sandbox(), Agent("later")).answer == "later"
+
+
+def test_a_repository_that_cannot_be_fetched_asks_no_model(run):
+    agent = Agent("never")
+    with pytest.raises(CheckoutFailed):
+        runs.perform(run, Sandbox(CheckoutFailed("gone", permanent=True)), agent)
+    assert agent.assignments == []
+
+
+def test_the_agent_is_told_what_was_answered_before(task, run):
+    runs.perform(run, Sandbox(), Agent("It is a shop."))
+    failed = TaskRun.objects.create(task=task, message_ts="100.2", request="and?")
+    runs.fail(failed, "ModelFailed")
+    second = TaskRun.objects.create(task=task, message_ts="100.3", request="what does it sell?")
+    agent = Agent("Shoes.")
+    runs.perform(second, Sandbox(), agent)
+    [assignment] = agent.assignments
+    assert assignment.repository == "acme/shop"
+    assert assignment.request == "what does it sell?"
+    assert [(turn.request, turn.answer) for turn in assignment.earlier] == [
+        ("what is this?", "It is a shop.")
+    ]
+
+
+def test_a_failure_does_not_take_an_answer_back(run):
+    runs.perform(run, Sandbox(), Agent("fine"))
+    runs.fail(run, "ModelFailed")
+    run.refresh_from_db()
+    assert (run.state, run.error) == (TaskRun.State.SUCCEEDED, "")

@@ -1,0 +1,87 @@
+"""Fixtures of the workflow tests: a world on real servers, with Slack and the model as fakes."""
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from tests.fakes import FakeSlack
+from tests.git_repositories import make_repository
+from tests.workflows.fake_gateway import FakeGateway
+from tests.workflows.worker_thread import WorkerThread
+from tests.workflows.world import World, make_world
+from workflows.mention_types import MentionInput
+
+
+@pytest.fixture(scope="session")
+def _slack() -> Iterator[FakeSlack]:
+    with FakeSlack() as slack:
+        yield slack
+
+
+@pytest.fixture(scope="session")
+def _gateway() -> Iterator[FakeGateway]:
+    with FakeGateway() as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="session")
+def clone_urls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Two repositories that a worker can clone, by name."""
+    directory: Path = tmp_path_factory.mktemp("repositories")
+    readme = {"README.md": "# {name}\nThe answer is in the README.\n"}
+    return {
+        f"acme/{name}": make_repository(directory / name, readme) for name in ("shop", "billing")
+    }
+
+
+@pytest.fixture
+def world(
+    transactional_db, redis_client, temporal_address, _slack, _gateway, settings, monkeypatch
+) -> World:
+    """A team with credits but no repository yet; no worker runs."""
+    _slack.reset()
+    _gateway.reset()
+    settings.SLACK_API_URL = _slack.api_url
+    settings.GATEWAY_URL = _gateway.url
+    settings.TEMPORAL_TASK_QUEUE = f"test-{uuid.uuid4()}"
+    # Activities leave no connection behind in threads that outlive the test.
+    monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", 0)
+    return make_world(_slack, _gateway, redis_client)
+
+
+@pytest.fixture
+def worker(world: World, settings) -> Iterator[WorkerThread]:
+    """A worker for the world's task queue."""
+    with WorkerThread(settings.TEMPORAL_TASK_QUEUE) as running:
+        yield running
+
+
+@pytest.fixture
+def shop(world: World, clone_urls: dict[str, str]) -> World:
+    """The world with one repository, acme/shop."""
+    world.add_repository("acme/shop", clone_urls["acme/shop"])
+    return world
+
+
+@pytest.fixture
+def two_repositories(shop: World, clone_urls: dict[str, str]) -> World:
+    """The world with two repositories, acme/shop and acme/billing."""
+    shop.add_repository("acme/billing", clone_urls["acme/billing"])
+    return shop
+
+
+@pytest.fixture
+def hurried(monkeypatch) -> Callable[..., None]:
+    """A verb: start workflows with other times and attempts than the settings say."""
+
+    def hurry(**fields: float) -> None:
+        def impatient(**given: Any) -> MentionInput:
+            return MentionInput(**(given | fields))
+
+        monkeypatch.setattr("workflows.client.MentionInput", impatient)
+
+    return hurry

@@ -1,0 +1,86 @@
+"""What surrounds every activity: heartbeats while it blocks its thread, and fresh connections."""
+
+import asyncio
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from temporalio import activity, workflow
+from temporalio.common import RetryPolicy
+from temporalio.worker import Worker
+
+from workflows.client import connect
+from workflows.interceptors import ActivityEnvironment
+
+HEARTBEAT_TIMEOUT = 0.8
+
+
+@activity.defn
+def block() -> str:
+    """Hold the thread for two heartbeat timeouts, as a slow call does."""
+    time.sleep(2 * HEARTBEAT_TIMEOUT)
+    return "done"
+
+
+@activity.defn
+def use_database() -> str:
+    """Say whether the thread had an open connection, and leave one."""
+    had = "stale" if connection.connection else "fresh"
+    connection.ensure_connection()
+    return had
+
+
+@workflow.defn(sandboxed=False)
+class Once:
+    """Runs one activity, once."""
+
+    @workflow.run
+    async def run(self, name: str) -> str:
+        return await workflow.execute_activity(
+            name,
+            start_to_close_timeout=timedelta(seconds=20),
+            heartbeat_timeout=timedelta(seconds=HEARTBEAT_TIMEOUT),
+            retry_policy=RetryPolicy(maximum_attempts=1),
+            result_type=str,
+        )
+
+
+def execute(*names: str, threads: int) -> list[str]:
+    """Run the activities on a worker with so many threads; return their results."""
+
+    async def main() -> list[str]:
+        client = await connect()
+        queue = str(uuid.uuid4())
+        with ThreadPoolExecutor(threads) as executor:
+            async with Worker(
+                client,
+                task_queue=queue,
+                workflows=[Once],
+                activities=[block, use_database],
+                activity_executor=executor,
+                max_concurrent_activities=threads,
+                interceptors=[ActivityEnvironment()],
+            ):
+                runs = [
+                    client.execute_workflow(Once.run, name, id=f"{queue}-{n}", task_queue=queue)
+                    for n, name in enumerate(names)
+                ]
+                return await asyncio.gather(*runs)
+
+    return asyncio.run(main())
+
+
+@pytest.mark.usefixtures("temporal_address")
+def test_activities_that_block_their_threads_beat_and_do_not_hold_each_other_up():
+    started = time.monotonic()
+    assert execute("block", "block", "block", threads=3) == ["done"] * 3
+    assert time.monotonic() - started < 4
+
+
+@pytest.mark.usefixtures("temporal_address", "transactional_db")
+def test_no_activity_meets_a_connection_that_has_aged_on_its_thread(monkeypatch):
+    monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", 0)
+    assert execute("use_database", "use_database", threads=1) == ["fresh", "fresh"]

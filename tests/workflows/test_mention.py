@@ -1,0 +1,231 @@
+"""The story of a mention, on a real Temporal server, to its answer or refusal."""
+
+import pytest
+
+from coding_tasks.models import CodingTask, TaskRun
+from projects.models import OAuthAccessToken
+from quota import gate
+from tests.conftest import wait_until
+from tests.workflows.fake_gateway import AGENT
+from tests.workflows.world import World
+from workflows import client
+from workflows.models import Mention, Notice
+
+pytestmark = pytest.mark.usefixtures("worker")
+
+
+def test_a_mention_is_answered_in_its_thread(shop: World):
+    shop.gateway.answer_next("It is a shop.")
+
+    mention = shop.handle("what is this?")
+
+    assert (mention.state, mention.outcome) == (Mention.State.ANSWERED, "")
+    assert mention.finished_at
+    assert shop.said(mention.ts) == ["It is a shop."]
+    assert shop.slack.reactions("C1", mention.ts) == ["eyes"]
+    task = CodingTask.objects.get()
+    assert (task.repository.full_name, task.title) == ("acme/shop", "what is this?")
+    assert (task.thread_ts, task.owner_slack_user_id) == (mention.ts, "U1")
+    assert task.state == CodingTask.State.ACTIVE
+    assert mention.ts.replace(".", "") in task.permalink
+    run = TaskRun.objects.get()
+    assert (run.state, run.answer) == (TaskRun.State.SUCCEEDED, "It is a shop.")
+
+
+def test_the_model_is_asked_with_a_token_of_the_run_and_sees_the_repository(shop: World):
+    shop.handle("what is the &lt;answer&gt;? See <https://example.com/a|the page>")
+
+    [request] = shop.gateway.requests(AGENT)
+    assert request.headers["authorization"].startswith("Bearer pha_")
+    assert "The answer is in the README." in request.body["system"]
+    assert request.body["messages"] == [
+        {"role": "user", "content": "what is the <answer>? See the page"}
+    ]
+    assert not OAuthAccessToken.objects.exists()
+
+
+def test_a_mention_in_a_thread_is_answered_in_that_thread(shop: World):
+    root = shop.slack.post("good morning", user="U2")
+
+    mention = shop.handle("what is this?", thread_ts=root["ts"])
+
+    assert mention.state == Mention.State.ANSWERED
+    assert len(shop.said(root["ts"])) == 1
+    assert CodingTask.objects.get().thread_ts == root["ts"]
+
+
+def test_what_a_model_says_pings_nobody(shop: World):
+    shop.gateway.answer_next("<!channel> a < b & <@U2>")
+    mention = shop.handle()
+    assert shop.said(mention.ts) == ["&lt;!channel&gt; a &lt; b &amp; &lt;@U2&gt;"]
+
+
+# --- The gate ------------------------------------------------------------------------------------
+
+
+def test_a_limited_team_gets_one_denial_and_nothing_else_happens(two_repositories: World):
+    world = two_repositories
+    world.limit()
+
+    mention = world.handle("please help")
+
+    assert mention.state == Mention.State.REFUSED
+    assert mention.outcome == "out of credits: set_by_hand"
+    assert len(world.said(mention.ts)) == 1
+    assert "AI credits" in world.said(mention.ts)[0]
+    assert {call.method for call in world.slack.calls()} == {"chat.postMessage"}
+    assert world.gateway.requests() == []
+    assert not CodingTask.objects.exists()
+    assert len(world.notices(Notice.Kind.DENIAL)) == 1
+
+
+def test_a_denial_goes_to_the_root_of_the_thread(shop: World):
+    root = shop.slack.post("good morning", user="U2")
+    shop.limit()
+    shop.handle(thread_ts=root["ts"])
+    assert len(shop.said(root["ts"])) == 1
+
+
+def test_another_organization_is_not_affected_by_the_block(shop: World):
+    shop.redis.zadd("@posthog/quota-limits/ai_credits", {"phc_of-a-stranger": 4102444800})
+    assert shop.handle().state == Mention.State.ANSWERED
+
+
+def test_the_gate_waits_while_nobody_can_tell_whether_there_are_credits(shop: World, monkeypatch):
+    asked = []
+    real = gate.check
+
+    def unknown_twice(*arguments, **options):
+        asked.append(len(shop.slack.calls()))
+        if len(asked) <= 2:
+            raise gate.QuotaUnknown("neither Redis nor the database can tell")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(gate, "check", unknown_twice)
+
+    assert shop.handle().state == Mention.State.ANSWERED
+    assert asked[:3] == [0, 0, 0]
+
+
+def test_a_denial_whose_outcome_is_unknown_is_not_posted_twice(shop: World):
+    shop.limit()
+    shop.slack.drop_answer_next("chat.postMessage")
+    mention = shop.handle()
+    assert mention.state == Mention.State.REFUSED
+    assert len(shop.said(mention.ts)) == 1
+    assert shop.slack.calls("conversations.replies")
+
+
+def test_a_denial_that_the_thread_refuses_is_shown_to_the_author_alone(shop: World):
+    shop.limit()
+    shop.slack.fail_next("chat.postMessage", "is_archived")
+    mention = shop.handle()
+    assert mention.state == Mention.State.REFUSED
+    assert shop.said(mention.ts) == []
+    assert [each["visible_to"] for each in shop.slack.ephemeral_messages("C1")] == ["U1"]
+
+
+def test_a_denial_that_slack_refuses_everywhere_ends_the_mention_all_the_same(shop: World):
+    shop.limit()
+    shop.slack.fail_next("chat.postMessage", "is_archived")
+    shop.slack.fail_next("chat.postEphemeral", "channel_not_found")
+    mention = shop.handle()
+    assert mention.state == Mention.State.REFUSED
+    [denial] = shop.notices(Notice.Kind.DENIAL)
+    assert (denial.state, denial.error) == (Notice.State.GIVEN_UP, "channel_not_found")
+
+
+# --- Access --------------------------------------------------------------------------------------
+
+
+def test_a_guest_is_told_that_guests_have_no_access_and_nothing_is_made(shop: World):
+    mention = shop.handle(user="U3")
+    assert (mention.state, mention.outcome) == (Mention.State.REFUSED, "no access: outsider")
+    assert "full members" in shop.said(mention.ts)[0]
+    assert not CodingTask.objects.exists()
+    assert shop.gateway.requests() == []
+
+
+def test_somebody_slack_does_not_know_has_no_access(shop: World):
+    shop.slack.fail_next("users.info", "user_not_found")
+    assert shop.handle().state == Mention.State.REFUSED
+
+
+def test_a_slack_that_is_down_for_a_moment_delays_the_mention_only(shop: World):
+    shop.slack.fail_next("users.info", "ratelimited", retry_after=0)
+    shop.slack.fail_next("users.info", "internal_error", status=500)
+    assert shop.handle().state == Mention.State.ANSWERED
+
+
+def test_a_workspace_that_uninstalled_the_app_ends_the_mention(shop: World):
+    mention = shop.mention()
+    shop.workspace.is_active = False
+    shop.workspace.save()
+
+    client.start_mention(mention)
+    shop.wait_for_end(mention, Mention.State.FAILED)
+    assert mention.outcome == "SlackRefused"
+    assert shop.slack.calls() == []
+
+
+# --- Embellishments and failures -----------------------------------------------------------------
+
+
+def test_work_does_not_depend_on_reaction_and_permalink(shop: World):
+    shop.slack.fail_next("reactions.add", "not_reactable")
+    shop.slack.fail_next("chat.getPermalink", "internal_error", status=500)
+    mention = shop.handle()
+    assert mention.state == Mention.State.ANSWERED
+    assert shop.slack.reactions("C1", mention.ts) == []
+
+
+def test_a_provider_that_fails_once_is_asked_again(shop: World):
+    shop.gateway.fail_next(529, "overloaded_error")
+    shop.gateway.answer_next("It is a shop.")
+    mention = shop.handle()
+    assert shop.said(mention.ts) == ["It is a shop."]
+    assert len(shop.gateway.requests(AGENT)) == 2
+
+
+def test_a_provider_that_refuses_is_said_in_the_thread_and_the_thread_is_free_again(shop: World):
+    shop.gateway.fail_next(400, "invalid_request_error")
+
+    mention = shop.handle()
+
+    assert (mention.state, mention.outcome) == (Mention.State.FAILED, "ModelFailed")
+    assert shop.said(mention.ts) == [
+        "The AI provider did not answer, even after several attempts. Please try again later."
+    ]
+    task = CodingTask.objects.get()
+    wait_until(
+        lambda: CodingTask.objects.get().state == CodingTask.State.FAILED, 10, "the task ending"
+    )
+    assert task.runs.get().error == "ModelFailed"
+    again = shop.handle("once more", thread_ts=mention.ts)
+    assert again.state == Mention.State.ANSWERED
+
+
+def test_a_provider_that_keeps_failing_is_given_up_after_the_stated_attempts(shop: World, hurried):
+    hurried(attempts=2)
+    shop.gateway.fail_next(503, "api_error", times=3)
+    mention = shop.handle()
+    assert mention.state == Mention.State.FAILED
+    assert len(shop.gateway.requests(AGENT)) == 2
+
+
+def test_a_repository_that_cannot_be_fetched_is_said_in_the_thread(world: World):
+    world.add_repository("acme/gone", "file:///nowhere/at/all")
+    mention = world.handle()
+    assert (mention.state, mention.outcome) == (Mention.State.FAILED, "CheckoutFailed")
+    assert "could not fetch acme/gone" in world.said(mention.ts)[0]
+    assert world.gateway.requests() == []
+
+
+def test_a_mistake_of_ours_ends_the_mention_with_a_message(shop: World, monkeypatch):
+    def broken(*_arguments, **_options):
+        raise TypeError("a mistake")
+
+    monkeypatch.setattr("coding_tasks.creation.create_task", broken)
+    mention = shop.handle()
+    assert (mention.state, mention.outcome) == (Mention.State.FAILED, "TypeError")
+    assert "something went wrong" in shop.wait_until_said(mention.ts, 1)[0]

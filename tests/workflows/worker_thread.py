@@ -1,0 +1,42 @@
+"""A Temporal worker in a thread of the test process, on a task queue of its own."""
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Self
+
+from temporalio.client import Client
+
+from workflows import worker
+from workflows.client import connect
+from workflows.worker import Tools
+
+
+class WorkerThread:
+    """Runs from `__enter__` to `__exit__`, and is stopped as the command stops it."""
+
+    def __init__(self, task_queue: str, tools: Tools | None = None) -> None:
+        self.task_queue = task_queue
+        self._tools = tools or worker.configured_tools()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
+        self._ready = threading.Event()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(20), "the worker did not start"
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(20)
+        assert not self._thread.is_alive(), "the worker did not stop"
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        client: Client = await connect()
+        threads = worker.ACTIVITIES + worker.LOCAL_ACTIVITIES
+        with ThreadPoolExecutor(threads) as executor:
+            async with worker.build(client, executor, self._tools, self.task_queue):
+                self._ready.set()
+                await self._stop.wait()
