@@ -46,6 +46,7 @@ def _serve(settings: Settings) -> None:
         interface="asgi3",
         access_log=False,
         log_level="warning",
+        proxy_headers=False,
         server_header=False,
         date_header=False,
         backlog=4096,

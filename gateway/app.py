@@ -14,7 +14,7 @@ from gateway.change_feed import ChangeFeed
 from gateway.credentials import Credentials
 from gateway.errors import Refusal, bad_request, unavailable
 from gateway.holds import Holds
-from gateway.logs import configure
+from gateway.logs import configure, log_request
 from gateway.outbox import Outbox
 from gateway.prices import Prices
 from gateway.proxy import Call, CallerLeft, Proxy, Receive, Send, new_request_id
@@ -52,8 +52,8 @@ class Gateway:
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self._background.stop()
-        await self._api.close()
-        await self._upstreams.close()
+        self._api.close()
+        self._upstreams.close()
         self._redis.close()
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -122,8 +122,7 @@ class Gateway:
             metrics.IN_FLIGHT.dec()
         if path not in _UNLOGGED:
             metrics.REQUESTS.labels(call.product, call.api, call.status).inc()
-            logger.info(
-                "request",
+            log_request(
                 request_id=call.request_id,
                 product=call.product,
                 api=call.api or path[:100],

@@ -10,7 +10,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import structlog
@@ -75,6 +75,7 @@ class Settlement:
     cost_micro: int
     event: bytes
     account: str = ""
+    group: str = ""
     correct: "Callable[[], Settlement] | None" = None
 
 
@@ -157,7 +158,7 @@ class Holds:
         """
         try:
             await self._settle(settlement)
-        except RedisUnavailable:
+        except (RedisUnavailable, RedisError):
             metrics.REDIS_FAILURES.labels("settle").inc()
             self._spool(settlement)
 
@@ -237,8 +238,13 @@ class Holds:
         metrics.LOST_DATA.labels("rewound").inc()
         logger.error("redis fell back to an earlier state; repeating what this process settled")
         await asyncio.sleep(0)
+        epoch = await self._redis.execute("GET", keys.GROUP_EPOCH)
         for _, settlement in list(self._remembered):
-            await run_settlement(self._redis, self.owner, settlement)
+            same_group = epoch is not None and settlement.group.endswith(epoch.decode())
+            # If all was lost this is another group now: what was spent in the old one comes off the
+            # new one's allotment when it is booked.
+            account = settlement.account if same_group else ""
+            await run_settlement(self._redis, self.owner, replace(settlement, account=account))
         for active in list(self._active.values()):
             await self._redis.run(
                 RESTORE,
@@ -269,6 +275,4 @@ async def run_settlement(redis: Redis, owner: str, settlement: Settlement) -> tu
 
 
 def _forced(settlement: Settlement) -> Settlement:
-    return Settlement(
-        settlement.hold_id, "force", settlement.cost_micro, settlement.event, settlement.account
-    )
+    return replace(settlement, mode="force", correct=None)

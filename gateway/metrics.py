@@ -60,6 +60,11 @@ ADDED_SECONDS = Histogram(
 IN_FLIGHT = Gauge("tollgate_gateway_in_flight", "Calls under way", multiprocess_mode="livesum")
 
 
+def upstream_seconds(upstream: str, seconds: float) -> None:
+    """Note how long a provider took until its first byte."""
+    UPSTREAM_SECONDS.labels(upstream).observe(seconds)
+
+
 def exposition() -> tuple[bytes, bytes]:
     """Return the metrics of all processes and their content type."""
     registry = REGISTRY

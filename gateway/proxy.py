@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 
@@ -20,7 +20,14 @@ from gateway.metering import BYTES_PER_TOKEN, Meter, meter_for
 from gateway.prices import Prices, UnknownPrice, Usage
 from gateway.products import Product
 from gateway.settings import MICRO, Settings
-from gateway.upstream import Answer, UpstreamFailed, Upstreams, refusal_of, response_headers
+from gateway.upstream import (
+    Answer,
+    UpstreamFailed,
+    Upstreams,
+    no_answer,
+    no_answer_in_time,
+    response_headers,
+)
 from gateway.usage_events import Outcome, correction, event, to_micro
 
 logger = structlog.get_logger("gateway.request")
@@ -176,26 +183,15 @@ class Proxy:
         except TimeoutError:
             raise Refusal(408, "request_timeout", "The request body took too long.") from None
 
-    async def settle(
-        self, admission: Admission, meter: Meter, outcome: Outcome, group: str
-    ) -> None:
+    async def settle(self, admission: Admission, outcome: Outcome) -> None:
         """Book a call that ended: once, durably, with its event."""
-        record = admission.record
-        if not record.billable:
-            await self._holds.settle(
-                Settlement(
-                    record.uuid,
-                    "force",
-                    0,
-                    event(record, outcome, account="", group=group, debited_micro=0),
-                )
-            )
-            return
+        record, account, group = admission.record, admission.account, self.group
         cost = to_micro(outcome.cost, admission.credits_per_usd)
-        metrics.SETTLED.labels(record.product).inc(cost / MICRO)
-        if cost > admission.bound_micro:
-            metrics.OVERRUN.inc((cost - admission.bound_micro) / MICRO)
-            logger.error("cost exceeds its bound", hold_id=record.uuid, model=record.model)
+        if record.billable:
+            metrics.SETTLED.labels(record.product).inc(cost / MICRO)
+            if cost > admission.bound_micro:
+                metrics.OVERRUN.inc((cost - admission.bound_micro) / MICRO)
+                logger.error("cost exceeds its bound", hold_id=record.uuid, model=record.model)
         if outcome.estimated:
             metrics.ESTIMATED.labels("call_broken_off").inc()
 
@@ -203,29 +199,16 @@ class Proxy:
             correction_id, debit, data = correction(
                 record,
                 outcome,
-                account=admission.account,
+                account=account,
                 group=group,
                 debited_micro=cost,
                 bound_micro=admission.bound_micro,
             )
-            return Settlement(correction_id, "force", debit, data, admission.account)
+            return Settlement(correction_id, "force", debit, data, account, group)
 
-        await self._holds.settle(
-            Settlement(
-                record.uuid,
-                "hold",
-                cost,
-                event(
-                    record,
-                    outcome,
-                    account=admission.account,
-                    group=group,
-                    debited_micro=cost,
-                ),
-                admission.account,
-                correct,
-            )
-        )
+        data = event(record, outcome, account=account, group=group, debited_micro=cost)
+        mode: Literal["hold", "force"] = "hold" if record.billable else "force"
+        await self._holds.settle(Settlement(record.uuid, mode, cost, data, account, group, correct))
 
 
 class _Exchange:
@@ -251,7 +234,6 @@ class _Exchange:
         self._began = began
         self._waited = 0.0  # for the provider
         self._status = 0
-        self._sent = False
         self._timed_out = False
         self._failed = False
         self._settled = False
@@ -268,20 +250,18 @@ class _Exchange:
                 raise
             self._timed_out = not self._status
             raise CallerLeft from None
-        except UpstreamFailed as failure:
+        except UpstreamFailed:
             self._failed = True
-            self._sent, self._timed_out = failure.sent, failure.timed_out
             if not self._call.started:
-                raise refusal_of(failure, self._api.provider) from None
+                raise no_answer(self._api.provider) from None
         except TimeoutError:
             self._failed = self._timed_out = True
             if not self._call.started:
-                raise refusal_of(
-                    UpstreamFailed("timeout", sent=True, timed_out=True), self._api.provider
-                ) from None
+                raise no_answer_in_time(self._api.provider) from None
         finally:
             departure.forget()
-            await asyncio.shield(self._settle())
+            if not self._settled:
+                await asyncio.shield(self._settle())
             metrics.ADDED_SECONDS.observe(time.perf_counter() - self._began - self._waited)
 
     async def _forward(self, departure: Departure) -> None:
@@ -348,7 +328,7 @@ class _Exchange:
         if self._settled or self._admission is None or self._meter is None:
             return
         self._settled = True
-        await self._proxy.settle(self._admission, self._meter, self._outcome(), self._proxy.group)
+        await self._proxy.settle(self._admission, self._outcome())
 
     def _outcome(self) -> Outcome:
         assert self._admission is not None

@@ -1,14 +1,20 @@
 """Django as the gateway sees it: four questions over HTTP with the service token."""
 
-from datetime import timedelta
-from typing import Any
+import asyncio
+from typing import TypeVar
+from urllib.parse import urlencode
 
 import msgspec
-from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import PyreqwestError
-from pyreqwest.request import RequestBuilder
 
+from gateway.http_client import ConnectFailed, ExchangeFailed, HttpClient, Origin
 from gateway.settings import Settings
+
+ANSWER_SECONDS = 5.0
+DELIVERY_SECONDS = 30.0
+MAX_ANSWER = 16 << 20
+_JSON = b"application/json"
+_FORM = b"application/x-www-form-urlencoded"
+T = TypeVar("T")
 
 
 class TollgateUnavailable(Exception):
@@ -101,63 +107,67 @@ class TollgateApi:
     """The client. Every method raises `TollgateUnavailable` or `TollgateUnusable`."""
 
     def __init__(self, settings: Settings) -> None:
-        self._base = settings.tollgate_url
-        self._token = settings.service_token
-        self._client: Client = (
-            ClientBuilder()
-            .connect_timeout(timedelta(seconds=2))
-            .timeout(timedelta(seconds=5))
-            .follow_redirects(False)
-            .no_proxy()
-            .build()
-        )
+        self._origin = Origin.of(settings.tollgate_url)
+        self._authorization = (b"authorization", f"Bearer {settings.service_token}".encode())
+        self._client = HttpClient(connect_timeout=2.0)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close the connections."""
-        await self._client.close()
+        self._client.close()
 
     async def introspect(self, token: str, group: str) -> TokenAnswer:
         """Ask whose credential this is."""
-        request = self._client.post(f"{self._base}/oauth/introspect/")
-        return await self._ask(request.form({"token": token, "group": group}), TokenAnswer)
+        form = urlencode({"token": token, "group": group}).encode()
+        status, body = await self._send("POST", "/oauth/introspect/", _FORM, form)
+        return _read(status, body, TokenAnswer)
 
     async def quota(self, project_id: int, group: str) -> QuotaAnswer:
         """Ask for a project's quota and the account snapshot of this group."""
-        request = self._client.get(f"{self._base}/api/projects/{project_id}/quota_limits/")
-        return await self._ask(request.query({"group": group}), QuotaAnswer)
+        query = urlencode({"group": group})
+        path = f"/api/projects/{project_id}/quota_limits/?{query}"
+        return _read(*await self._send("GET", path), QuotaAnswer)
 
     async def changes(self, since: int | None, feed: str) -> ChangesAnswer:
         """Ask what changed after a version; without one only the current version is told."""
-        query = {} if since is None else {"since": str(since), "feed": feed}
-        request = self._client.get(f"{self._base}/api/quota_changes/")
-        return await self._ask(request.query(query), ChangesAnswer)
+        query = "" if since is None else "?" + urlencode({"since": since, "feed": feed})
+        return _read(*await self._send("GET", f"/api/quota_changes/{query}"), ChangesAnswer)
 
     async def deliver(self, events: list[msgspec.Raw]) -> list[EventResult]:
         """Hand over events. Raises `BatchRefused` when sending them again cannot help."""
-        request = (
-            self._client.post(f"{self._base}/api/usage_events/")
-            .timeout(timedelta(seconds=30))
-            .header("content-type", "application/json")
-            .body_bytes(msgspec.json.encode({"batch": events}))
+        batch = msgspec.json.encode({"batch": events})
+        status, body = await self._send(
+            "POST", "/api/usage_events/", _JSON, batch, DELIVERY_SECONDS
         )
-        return (await self._ask(request, BatchAnswer, bodies_matter=True)).results
+        if status in (400, 413, 422):
+            raise BatchRefused(f"status {status}")
+        return _read(status, body, BatchAnswer).results
 
-    async def _ask(
-        self, request: RequestBuilder, answer: Any, *, bodies_matter: bool = False
-    ) -> Any:
+    async def _send(
+        self,
+        method: str,
+        target: str,
+        content_type: bytes = _JSON,
+        body: bytes = b"",
+        patience: float = ANSWER_SECONDS,
+    ) -> tuple[int, bytes]:
+        headers = [self._authorization, (b"accept", _JSON)]
+        if body:
+            headers.append((b"content-type", content_type))
         try:
-            response = await request.bearer_auth(self._token).build().send()
-            body = await response.bytes()
-        except PyreqwestError as error:
-            raise TollgateUnavailable(type(error).__name__) from None
-        status = response.status
-        if status >= 500 or status == 429:
-            raise TollgateUnavailable(f"status {status}")
-        if status != 200 and not (bodies_matter and status in (207, 409)):
-            if bodies_matter and status in (400, 413, 422):
-                raise BatchRefused(f"status {status}")
-            raise TollgateUnusable(f"status {status}")
-        try:
-            return msgspec.json.decode(memoryview(body), type=answer)
-        except msgspec.DecodeError as error:
-            raise TollgateUnusable(f"malformed answer: {error}") from None
+            async with asyncio.timeout(patience):
+                return await self._client.fetch(
+                    self._origin, method, target, headers, body, MAX_ANSWER
+                )
+        except (ConnectFailed, ExchangeFailed, TimeoutError) as error:
+            raise TollgateUnavailable(str(error) or "timed out") from None
+
+
+def _read(status: int, body: bytes, answer: type[T]) -> T:
+    if status >= 500 or status == 429:
+        raise TollgateUnavailable(f"status {status}")
+    if status != 200:
+        raise TollgateUnusable(f"status {status}")
+    try:
+        return msgspec.json.decode(body, type=answer)
+    except msgspec.DecodeError as error:
+        raise TollgateUnusable(f"malformed answer: {error}") from None

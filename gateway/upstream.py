@@ -1,21 +1,21 @@
-"""The way to the providers: one HTTP client, what is sent on of a call, and a breaker per host."""
+"""The way to the providers: what is sent on of a call, and a breaker per host."""
 
 import time
 from collections.abc import Iterable
-from datetime import timedelta
 from typing import Self
-
-from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import PyreqwestError
-from pyreqwest.request import StreamRequest
-from pyreqwest.response import Response, ResponseBodyReader
 
 from gateway import metrics
 from gateway.apis import Api
 from gateway.errors import Refusal, unavailable
+from gateway.http_client import (
+    ConnectFailed,
+    ExchangeFailed,
+    Headers,
+    HttpClient,
+    HttpResponse,
+    Origin,
+)
 from gateway.settings import Settings
-
-Headers = list[tuple[bytes, bytes]]
 
 # Of one connection only (RFC 9110, 7.6.1), and what is made anew for the next.
 _HOP_BY_HOP = frozenset(
@@ -42,12 +42,11 @@ OPEN_SECONDS = 5.0
 
 
 class UpstreamFailed(Exception):
-    """The provider could not be reached or broke off. `sent`: it may have got the request."""
+    """The provider gave no answer, or only a part. `sent`: it may have had the request."""
 
-    def __init__(self, message: str, *, sent: bool, timed_out: bool = False) -> None:
+    def __init__(self, message: str, *, sent: bool) -> None:
         super().__init__(message)
         self.sent = sent
-        self.timed_out = timed_out
 
 
 class Breaker:
@@ -78,53 +77,56 @@ class Breaker:
 class Answer:
     """A provider's answer, read chunk by chunk. To be used as an async context manager."""
 
-    def __init__(self, request: StreamRequest, upstream: str, breaker: Breaker) -> None:
-        self._request = request
-        self._upstream = upstream
+    def __init__(
+        self,
+        client: HttpClient,
+        origin: Origin,
+        api: Api,
+        target: str,
+        headers: Headers,
+        body: bytes,
+        breaker: Breaker,
+    ) -> None:
+        self._client = client
+        self._origin = origin
+        self._api = api
+        self._target = target
+        self._headers = headers
+        self._body = body
         self._breaker = breaker
-        self._reader: ResponseBodyReader | None = None
+        self._response: HttpResponse | None = None
         self.status = 0
         self.headers: Headers = []
-        self.first_byte_after = 0.0
 
     async def __aenter__(self) -> Self:
         """Send the request and wait for the head of the answer. Raises `UpstreamFailed`."""
         started = time.perf_counter()
         try:
-            response: Response = await self._request.__aenter__()
-        except PyreqwestError as error:
-            kind = type(error).__name__
-            connecting = kind in ("ConnectError", "ConnectTimeoutError", "PoolTimeoutError")
-            if connecting:
-                self._breaker.failed()
-            raise UpstreamFailed(
-                kind, sent=not connecting, timed_out=isinstance(error, TimeoutError)
-            ) from None
+            self._response = await self._client.open(
+                self._origin, self._api.method, self._target, self._headers, self._body
+            )
+        except ConnectFailed as error:
+            self._breaker.failed()
+            raise UpstreamFailed(str(error), sent=False) from None
+        except ExchangeFailed as error:
+            raise UpstreamFailed(str(error), sent=True) from None
         self._breaker.succeeded()
-        self.first_byte_after = time.perf_counter() - started
-        metrics.UPSTREAM_SECONDS.labels(self._upstream).observe(self.first_byte_after)
-        self.status = response.status
-        self.headers = [
-            (name.encode("latin-1"), value.encode("latin-1"))
-            for name, value in response.headers.items()
-        ]
-        self._reader = response.body_reader
+        metrics.upstream_seconds(self._api.provider, time.perf_counter() - started)
+        self.status, self.headers = self._response.status, self._response.headers
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Close the answer; what was not read is not read any more."""
-        await self._request.__aexit__(None, None, None)
+        if self._response is not None:
+            self._response.close()
 
     async def read(self) -> bytes | None:
         """Return the next bytes as they come, None at the end. Raises `UpstreamFailed`."""
-        assert self._reader is not None
+        assert self._response is not None
         try:
-            chunk = await self._reader.read_chunk()
-        except PyreqwestError as error:
-            raise UpstreamFailed(
-                type(error).__name__, sent=True, timed_out=isinstance(error, TimeoutError)
-            ) from None
-        return None if chunk is None else bytes(chunk)
+            return await self._response.read()
+        except ExchangeFailed as error:
+            raise UpstreamFailed(str(error), sent=True) from None
 
 
 class Upstreams:
@@ -132,68 +134,51 @@ class Upstreams:
 
     def __init__(self, settings: Settings) -> None:
         self._upstreams = settings.upstreams
+        self._origins = {name: Origin.of(up.url) for name, up in settings.upstreams.items()}
         self._breakers = {name: Breaker() for name in settings.upstreams}
-        self._client: Client = (
-            ClientBuilder()
-            .connect_timeout(timedelta(seconds=settings.connect_timeout))
-            .max_connections(None)
-            .follow_redirects(False)
-            .referer(False)
-            .gzip(False)
-            .brotli(False)
-            .zstd(False)
-            .deflate(False)
-            .http1_only()
-            .pool_max_idle_per_host(512)
-            .pool_idle_timeout(timedelta(seconds=30))
-            .build()
-        )
+        self._client = HttpClient(settings.connect_timeout)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close the connections."""
-        await self._client.close()
+        self._client.close()
 
     def call(
         self, api: Api, query: bytes, headers: Iterable[tuple[bytes, bytes]], body: bytes
     ) -> Answer:
         """Prepare a call to the API's provider. Raises `Refusal` while it cannot be reached."""
-        upstream = self._upstreams[api.provider]
         breaker = self._breakers[api.provider]
         breaker.check(api.provider)
-        url = f"{upstream.url}{api.path}"
-        if query:
-            url += "?" + query.decode("ascii", "replace")
-        request = self._client.request(api.method, url).headers(
-            request_headers(headers, api, upstream.key)
+        return Answer(
+            self._client,
+            self._origins[api.provider],
+            api,
+            f"{api.path}?{query.decode('latin-1')}" if query else api.path,
+            request_headers(headers, api, self._upstreams[api.provider].key),
+            body,
+            breaker,
         )
-        if api.method != "GET":
-            request = request.body_bytes(body)
-        return Answer(request.streamed_read_buffer_limit(0).build_streamed(), api.provider, breaker)
 
 
-def request_headers(
-    headers: Iterable[tuple[bytes, bytes]], api: Api, key: str
-) -> list[tuple[str, str]]:
+def request_headers(headers: Iterable[tuple[bytes, bytes]], api: Api, key: str) -> Headers:
     """Return the headers for the provider: the caller's own, with the operator's key.
 
     Compression is not asked for, because the usage has to be read from what passes.
     """
-    headers = list(headers)
-    named = {
-        token.strip().lower()
-        for name, value in headers
-        if name == b"connection"
-        for token in value.split(b",")
-    }
-    sent = [
-        (name.decode("latin-1"), value.decode("latin-1"))
-        for name, value in headers
-        if name not in _NOT_SENT and name not in named and not name.startswith(_NOT_SENT_PREFIXES)
-    ]
-    sent.append(("accept-encoding", "identity"))
+    sent: Headers = []
+    named: set[bytes] = set()
+    for name, value in headers:
+        if name == b"connection":
+            named.update(token.strip().lower() for token in value.split(b","))
+        elif name not in _NOT_SENT and not name.startswith(_NOT_SENT_PREFIXES):
+            sent.append((name, value))
+    if named:
+        sent = [(name, value) for name, value in sent if name not in named]
+    sent.append((b"accept-encoding", b"identity"))
     if key:
         sent.append(
-            ("x-api-key", key) if api.dialect == "anthropic" else ("authorization", f"Bearer {key}")
+            (b"x-api-key", key.encode())
+            if api.dialect == "anthropic"
+            else (b"authorization", b"Bearer " + key.encode())
         )
     return sent
 
@@ -207,8 +192,11 @@ def response_headers(headers: Headers, *, length_changes: bool) -> Headers:
     ]
 
 
-def refusal_of(failure: UpstreamFailed, provider: str) -> Refusal:
+def no_answer(provider: str) -> Refusal:
     """Return what the caller is told when the provider gave no answer at all."""
-    if failure.timed_out:
-        return Refusal(504, "provider_timeout", f"The provider {provider} did not answer in time.")
-    return Refusal(502, "provider_failed", f"The provider {provider} could not be reached.")
+    return Refusal(502, "provider_failed", f"The provider {provider} did not answer.")
+
+
+def no_answer_in_time(provider: str) -> Refusal:
+    """Return what the caller is told when the provider took too long."""
+    return Refusal(504, "provider_timeout", f"The provider {provider} did not answer in time.")
