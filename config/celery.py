@@ -4,15 +4,26 @@ Nothing depends on the broker's memory: tasks only hasten what rows in the datab
 and the sweeps below find whatever a flushed or dead broker lost.
 """
 
+import logging.config
 import os
+from typing import Any
 
 from celery import Celery
+from celery.signals import setup_logging
+from django.conf import settings
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 app = Celery("tollgate")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+
+
+@setup_logging.connect
+def configure_logging(**_kwargs: Any) -> None:
+    """Log as every other process does: that masks secrets, Celery's own way does not."""
+    logging.config.dictConfig(settings.LOGGING)
+
 
 app.conf.beat_schedule = {
     "decide every account": {"task": "billing.tasks.sweep_accounts", "schedule": 60.0},

@@ -1,24 +1,34 @@
 """Structured logs: one line per event, on standard error, from structlog and the standard library.
 
-Secrets never reach a line: `redact` masks whatever looks like one of our credentials or Slack's.
+Secrets never reach a line. `redact` works on the finished line, whatever it was made of: it masks
+what looks like one of our credentials or Slack's, and the secrets that the settings told it of.
 """
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import structlog
 
-_SECRET = re.compile(
-    r"(?:phx_|pha_|phr_|xox[a-z]-|sk-|Bearer\s+)[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE
+LEAST_SECRET = 8
+"""A shorter secret would mask ordinary words."""
+
+_CREDENTIAL = re.compile(
+    r"(?:\b(?:phx_|pha_|phr_|xox[a-z]-|xapp-|sk-)|\bBearer\s+)[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE
 )
+_known: list[str] = []
 
 
-def redact(_logger: Any, _name: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
-    """Replace every credential in the event's text values by its first characters."""
-    for key, value in event.items():
-        if isinstance(value, str):
-            event[key] = _SECRET.sub(lambda found: found.group()[:4] + "…", value)
-    return event
+def conceal(secrets: Iterable[str]) -> None:
+    """Have these secrets masked from now on, wherever they occur."""
+    _known.extend(secret for secret in secrets if len(secret) >= LEAST_SECRET)
+
+
+def redact(_logger: Any, _name: str, line: str) -> str:
+    """Mask every secret in a finished line: what it is stays recognisable, its value does not."""
+    for secret in _known:
+        line = line.replace(secret, "…")
+    return _CREDENTIAL.sub(lambda found: found.group()[:4] + "…", line)
 
 
 _SHARED: list[structlog.types.Processor] = [
@@ -27,7 +37,6 @@ _SHARED: list[structlog.types.Processor] = [
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     structlog.processors.format_exc_info,
-    redact,
 ]
 
 structlog.configure(
@@ -47,6 +56,7 @@ LOGGING = {
                 structlog.processors.KeyValueRenderer(
                     key_order=["timestamp", "level", "logger", "event"], drop_missing=True
                 ),
+                redact,
             ],
             "foreign_pre_chain": _SHARED,
         }

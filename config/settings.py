@@ -24,6 +24,7 @@ from config.environment import (
     web_address,
 )
 from config.logs import LOGGING as LOGGING  # configures structlog on import
+from config.logs import conceal
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -79,6 +80,16 @@ PROMETHEUS_MULTIPROC_DIR = env.str("PROMETHEUS_MULTIPROC_DIR", "")
 # Nothing is derived from a value above this line: one that is wrong is None until it is reported.
 seal(env)
 
+conceal(
+    [
+        SECRET_KEY,
+        *SECRET_KEY_FALLBACKS,
+        *GATEWAY_SERVICE_TOKENS,
+        *SLACK_SIGNING_SECRETS,
+        SLACK_CLIENT_SECRET,
+        *METRICS_TOKENS,
+    ]
+)
 PUBLIC_URL = PUBLIC_URL.rstrip("/")
 GATEWAY_URL = GATEWAY_URL.rstrip("/")
 TEMPORAL_UI_URL = TEMPORAL_UI_URL.rstrip("/")

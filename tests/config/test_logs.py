@@ -1,0 +1,117 @@
+"""What is logged: one line per event, and never a secret."""
+
+import io
+import logging
+import logging.config
+import os
+import subprocess
+import sys
+import uuid
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import structlog
+from django.conf import settings
+
+from config.logs import LOGGING, redact
+from projects import tokens
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SERVICE_TOKEN = "service-token-of-the-test-suite"
+SIGNING_SECRET = "8f742231b10e8888abcd99yyyzzz85a5"
+
+
+@pytest.fixture
+def logged():
+    """What the handler of the settings writes."""
+    written = io.StringIO()
+    configuration = LOGGING["formatters"]["line"] | {}
+    factory = configuration.pop("()")
+    handler = logging.StreamHandler(written)
+    handler.setFormatter(factory(**configuration))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    yield written.getvalue
+    root.removeHandler(handler)
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        tokens.generate_personal_api_key(),
+        tokens.generate_access_token(),
+        tokens.generate_refresh_token(),
+        "xoxb-123-456-abcdef",
+        "xoxe.xoxp-1-abcdefgh",
+        "xapp-1-A012-345-abcdef",
+        "sk-ant-api03-abcdefghijkl",
+        SERVICE_TOKEN,
+        SIGNING_SECRET,
+        settings.SECRET_KEY,
+        "metrics-token-of-the-test-suite",
+    ],
+)
+def test_no_secret_reaches_a_line_wherever_it_hides(logged, secret):
+    log = structlog.get_logger("tests")
+    log.info("in the event " + secret)
+    log.info("in a value", value=secret)
+    log.info("in a container", headers={"authorization": f"Bearer {secret}"}, several=[secret])
+    plain = logging.getLogger("tests.plain")
+    plain.info("as an argument: %s", secret)
+    plain.info("in an object: %s", {"token": secret})
+    try:
+        raise ValueError(f"refused {secret}")
+    except ValueError as error:
+        plain.exception("it failed")
+        log.exception("it failed", error=error)
+        plain.error(error)
+    assert logged().count("\n") == 8
+    assert secret not in logged()
+
+
+def test_a_bearer_token_of_any_kind_is_masked():
+    assert redact(None, "", "Authorization: Bearer abcdef123456") == "Authorization: Bear…"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "phc_ is public: phc_abcdefghijklmnop",
+        "task-skipped because sk- is short",
+        f"run {uuid.uuid4()} took {timedelta(seconds=3)}",
+        "the bearer of good news",
+    ],
+)
+def test_what_is_no_secret_stays_readable(line):
+    assert redact(None, "", line) == line
+
+
+def test_an_event_is_one_line_with_its_time_level_and_origin(logged):
+    structlog.get_logger("tests.origin").warning("it\nhappened", number=7)
+    [line] = logged().splitlines()
+    assert "level='warning' logger='tests.origin' event='it\\nhappened' number=7" in line
+    assert line.startswith("timestamp='20")
+
+
+def test_celery_logs_as_every_other_process_does():
+    script = """
+import logging
+from config.celery import app
+app.log.setup(loglevel="INFO")
+logging.getLogger("celery.worker").warning("with pha_abcdefghijklmnop")
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env={
+            "PATH": os.environ["PATH"],
+            "DJANGO_SETTINGS_MODULE": "config.settings",
+            "SECRET_KEY": "x",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    [line] = ran.stderr.splitlines()
+    assert "event='with pha_…'" in line
