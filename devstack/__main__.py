@@ -65,11 +65,16 @@ async def up(stack: Stack, console: Console) -> None:
 
 
 async def _start(supervisor: Supervisor, stack: Stack, console: Console) -> None:
-    await supervisor.start(server_programs(stack))
-    await migrate(supervisor)
-    project = await furnish(supervisor, stack)
-    await supervisor.start(tollgate_programs(stack))
-    console.write(table(stack, project))
+    try:
+        async with asyncio.TaskGroup() as first:
+            first.create_task(supervisor.start(server_programs(stack)))
+            first.create_task(migrate(supervisor))
+        async with asyncio.TaskGroup() as second:
+            second.create_task(supervisor.start(tollgate_programs(stack)))
+            furnishing = second.create_task(furnish(supervisor, stack))
+    except* StackError as errors:
+        raise errors.exceptions[0] from None
+    console.write(table(stack, furnishing.result()))
     ready_file(stack).write_text(str(os.getpid()))
 
 

@@ -1,0 +1,226 @@
+"""The tour: `python -m devstack.demo`, behind `make demo`.
+
+A stack of its own on free ports, in a folder that is removed afterwards; nothing of the caller's
+Slack or provider keys reaches it. Exit status 0 means that every step was seen.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+from devstack.env_file import read_env_file
+from devstack.isolation import throw_away_environment
+from devstack.settings import ROOT
+
+START_WITHIN = 60.0  # seconds
+STEP_WITHIN = 30.0  # seconds
+MONTHLY_CREDITS = "8"
+TOP_UP = "20"
+LONG_ANSWER_TOKENS = 4000
+
+Json = Any
+
+
+class NotSeen(Exception):
+    """What the tour waited for and did not see."""
+
+
+def main() -> int:
+    """Run the tour and print it; returns the exit status."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    began = time.monotonic()
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="tollgate-demo-") as directory,
+            running_stack(Path(directory)) as tour,
+        ):
+            tour.run()
+    except NotSeen as error:
+        print(f"\nNot seen: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    print(f"\nEvery step was seen, in {time.monotonic() - began:.0f} s. Yours to try: make up")
+    return 0
+
+
+@contextmanager
+def running_stack(directory: Path) -> Iterator["Tour"]:
+    """Run a throw-away stack until the block ends."""
+    print("Starting a stack of its own: Redis twice, Temporal, web, workers, gateway, a demo Slack")
+    print("and a demo model, on free ports …", flush=True)
+    log = directory / "log"
+    environment = throw_away_environment(os.environ, str(directory))
+    python = [sys.executable, "-m"]
+    with log.open("wb") as output:
+        stack = subprocess.Popen(
+            [*python, "devstack.child", str(os.getpid()), *python, "devstack"],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        _wait_for_start(stack, directory)
+        yield Tour(directory, environment)
+    except NotSeen:
+        print("\nThe last lines of the stack's log:", file=sys.stderr)
+        sys.stderr.write("".join(log.read_text(errors="replace").splitlines(True)[-30:]))
+        raise
+    finally:
+        stack.terminate()
+        stack.wait()
+
+
+def _wait_for_start(stack: "subprocess.Popen[bytes]", directory: Path) -> None:
+    deadline = time.monotonic() + START_WITHIN
+    while not (directory / "ready").exists():
+        if stack.poll() is not None:
+            raise NotSeen("the stack starting: it ended, and its last line says why")
+        if time.monotonic() > deadline:
+            raise NotSeen(f"the stack starting within {START_WITHIN:g} s")
+        time.sleep(0.1)
+
+
+class Tour:
+    """The steps, on a running stack."""
+
+    def __init__(self, directory: Path, environment: dict[str, str]) -> None:
+        self.values = read_env_file(directory / "env")
+        self.environment = environment | self.values
+        self.project = json.loads((directory / "project.json").read_text())
+        self.slack = f"http://127.0.0.1:{self.values['DEMO_SLACK_PORT']}"
+        self.model = f"http://127.0.0.1:{self.values['DEMO_MODEL_PORT']}"
+
+    def run(self) -> None:
+        """Go through all steps; raises `NotSeen` at the first that does not happen."""
+        project_id = str(self.project["project_id"])
+        self._manage("set_limit", project_id, "ai_credits", MONTHLY_CREDITS)
+        _step(f"The team has {MONTHLY_CREDITS} AI credits a month.")
+
+        _step("1. A mention that works")
+        self._mention_that_works("how does the web shop compute the total of a basket?")
+        used = self._usage_above(0)
+
+        _step("2. Credits burning")
+        choice_of_repository = {"text": "acme/payments-api"}
+        answer = {
+            "text": "[demo model] A long answer, of which only the bill is shown here.",
+            "usage": {"input": 500, "output": LONG_ANSWER_TOKENS},
+        }
+        _http(f"{self.model}/_control/replies", [choice_of_repository, answer])
+        self._mention_that_works("rewrite how the payments service numbers its invoices")
+        self._usage_above(used + 5)
+
+        _step("3. A denial in the thread: less than the one credit that it takes to start is left")
+        thread = self._mention("add a discount to the web shop's basket")
+        denial = self._reply_in(thread, lambda text: "Top up at" in text)
+        _show("Tollgate", denial["text"])
+        if self._messages(thread)[0]["reactions"]:
+            raise NotSeen("a refusal without a reaction: the bot began to work all the same")
+
+        _step(f"4. A top-up: manage.py grant_credits {project_id} ai_credits {TOP_UP}")
+        self._manage("grant_credits", project_id, "ai_credits", TOP_UP)
+        self._print_quota()
+
+        _step("5. A mention that works again")
+        self._mention_that_works("add a discount to the web shop's basket")
+        self._print_quota()
+
+    # --- what the steps are made of --------------------------------------------------------------
+
+    def _mention_that_works(self, request: str) -> None:
+        thread = self._mention(request)
+        reply = self._reply_in(thread, lambda text: True)
+        _show("Tollgate", reply["text"])
+        if "[demo model]" not in reply["text"]:
+            raise NotSeen("an answer of the model in the thread")
+
+    def _mention(self, request: str) -> str:
+        _show("Olivia", f"@Tollgate {request}")
+        post = {"channel": "C1", "user": "U1", "text": f"<@UBOT> {request}"}
+        return str(_http(f"{self.slack}/_control/posts", post)["ts"])
+
+    def _reply_in(self, thread: str, wanted: Callable[[str], bool]) -> Json:
+        def find() -> Json:
+            for message in self._messages(thread)[1:]:
+                if message.get("bot_id") and wanted(message["text"]):
+                    return message
+            return None
+
+        return _until(find, "the bot's reply in the thread")
+
+    def _messages(self, thread: str) -> Json:
+        return _http(f"{self.slack}/_control/messages?channel=C1&thread_ts={thread}")
+
+    def _usage_above(self, least: float) -> float:
+        """Wait until the usage is above `least` credits, print the account, return the usage."""
+        _until(lambda: (self._quota()["usage"] or 0) > least, f"usage above {least:g} credits")
+        return self._print_quota()
+
+    def _print_quota(self) -> float:
+        quota = self._quota()
+        left = "" if quota["remaining"] is None else f", {quota['remaining']:.2f} left"
+        print(f"      {quota['usage']:.2f} of {quota['limit']:g} credits used{left}", flush=True)
+        return float(quota["usage"])
+
+    def _quota(self) -> Json:
+        url = f"{self.values['TOLLGATE_URL']}/api/projects/{self.project['project_id']}"
+        answer = _http(f"{url}/quota_limits/", token=self.project["personal_api_key"])
+        return answer["limited"]["ai_credits"]
+
+    def _manage(self, *arguments: str) -> None:
+        ran = subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if ran.returncode:
+            raise NotSeen(f"manage.py {' '.join(arguments)}: {ran.stderr.strip()[-500:]}")
+
+
+def _http(url: str, body: Json = None, token: str = "") -> Json:
+    headers = {"Content-Type": "application/json"}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    data = None if body is None else json.dumps(body).encode()
+    with urlopen(Request(url, data, headers), timeout=10) as response:
+        return json.load(response)
+
+
+def _until(find: Callable[[], Json], what: str) -> Json:
+    """Poll until something is found and return it; raises `NotSeen` after half a minute."""
+    deadline = time.monotonic() + STEP_WITHIN
+    while True:
+        found = find()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise NotSeen(f"{what} within {STEP_WITHIN:g} s")
+        time.sleep(0.1)
+
+
+def _step(title: str) -> None:
+    print(f"\n{title}", flush=True)
+
+
+def _show(who: str, text: str) -> None:
+    print(f"      {who}: {text}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+"""An environment that knows nothing of whoever runs a throw-away stack: no keys, no addresses."""
+
+from collections.abc import Mapping
+
+from devstack.servers import free_port
+from devstack.settings import PORTS
+
+_PREFIXES = ("SLACK_", "ANTHROPIC_", "OPENAI_", "GATEWAY_", "TEMPORAL_", "GRANIAN_", "DJANGO_")
+_NAMES = {
+    *("DATABASE_URL", "REDIS_URL", "TOLLGATE_URL", "PUBLIC_URL", "BILLING_URL", "ALLOWED_HOSTS"),
+    *("SECRET_KEY", "SECRET_KEY_FALLBACKS", "ADMIN_PASSWORD", "METRICS_TOKEN", "BOT_NAME", "DEBUG"),
+    *("START_CREDITS", "WEB_PROCESSES", "AGENT_MODEL", "ROUTING_MODEL", "GIT_ALLOWED_PROTOCOLS"),
+    *("DEVSTACK_DIR", "DEMO_SLACK_BOT_TOKEN"),
+}
+
+
+def throw_away_environment(environ: Mapping[str, str], directory: str) -> dict[str, str]:
+    """Return the environment of a stack of its own: its folder, free ports, nothing inherited."""
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith(_PREFIXES) and name not in _NAMES
+    }
+    return kept | {"DEVSTACK_DIR": directory} | free_ports()
+
+
+def free_ports() -> dict[str, str]:
+    """Return a free port for each server of a stack, all different."""
+    ports: set[int] = set()
+    while len(ports) < len(PORTS):
+        ports.add(free_port())
+    return dict(zip(PORTS, map(str, ports), strict=True))
