@@ -42,6 +42,8 @@ def _status(workspace: SlackWorkspace) -> str:
         verdict = gate.check(workspace.project)
     except gate.QuotaUnknown:
         return wording.credits_unknown()
+    if verdict.state == "unknown":  # nothing was ever decided about the account
+        return wording.credits_unknown()
     return wording.credits_status(
         remaining=_credits(verdict.remaining_micro),
         denial_text=notices.denial_text(verdict) if verdict.limited else None,

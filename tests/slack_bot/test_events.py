@@ -165,7 +165,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_whatever_replaces_a_part_of_a_payload_it_is_read_without_an_error(data):
     case = data.draw(st.sampled_from(["mention", "reply_in_a_thread", "tokens_revoked"]))

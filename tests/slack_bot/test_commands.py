@@ -1,0 +1,91 @@
+"""The slash command: what is left, to whoever asks."""
+
+import pytest
+from django.db import OperationalError, connection
+
+from billing.limits import set_limit
+from quota.resources import AI_CREDITS, MICRO
+from tests.slack_bot.conftest import captured
+
+PATH = "/slack/commands/"
+
+
+def command(door, text="status", **fields):
+    form = {
+        "command": "/tollgate",
+        "text": text,
+        "team_id": "T1",
+        "enterprise_id": "",
+        "is_enterprise_install": "false",
+        "user_id": "U1",
+        "channel_id": "C1",
+        "response_url": "https://hooks.slack.com/commands/T1/1/abc",
+        **fields,
+    }
+    return door.deliver(form, PATH)
+
+
+def answer(door, text="status", **fields) -> str:
+    response = command(door, text, **fields)
+    assert response.status_code == 200
+    assert response.json()["response_type"] == "ephemeral"
+    return response.json()["text"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "shown"),
+    [
+        (2000 * MICRO, "2,000"),
+        (100 * MICRO, "100"),
+        (1_500_000, "1.5"),
+        (12_345_678, "12.35"),
+        (10_000, "0.01"),
+        (9_999, "<0.01"),
+    ],
+)
+def test_the_status_says_how_many_credits_are_left(door, workspace, limit, shown):
+    set_limit(workspace.project.organization, AI_CREDITS, limit)
+    said = answer(door).replace("&lt;", "<")
+    assert said.startswith(f"Your team has {shown} Tollgate AI credits left.")
+    assert door.slack.calls() == []
+
+
+def test_the_status_of_a_team_out_of_credits_is_the_denial(door, workspace, out_of_credits):
+    assert answer(door).startswith("Your team has used its monthly Tollgate AI credits.")
+
+
+def test_the_status_of_a_team_without_a_limit_says_so(door, workspace):
+    assert answer(door, "  STATUS ") == "Your team's Tollgate AI credits have no limit."
+
+
+def test_the_status_is_of_the_askers_own_team(door, workspace, stranger):
+    set_limit(stranger.organization, AI_CREDITS, 0)
+    assert "no limit" in answer(door)
+
+
+@pytest.mark.parametrize("text", ["", "help", "status please", "\0", "x" * 5000])
+def test_anything_else_gets_help(door, workspace, text):
+    assert answer(door, text).startswith("`/tollgate status` shows")
+
+
+@pytest.mark.parametrize("team", ["T9", "", "T1\0", "x" * 100])
+def test_a_workspace_without_the_app_is_told_so(door, workspace, team):
+    assert answer(door, team_id=team) == "Tollgate is not connected to this workspace."
+
+
+def test_slacks_check_of_the_certificate_is_answered(door):
+    assert door.deliver({"ssl_check": "1", "token": "x"}, PATH).status_code == 200
+
+
+def test_when_nobody_knows_the_status_says_that(door, workspace, no_redis):
+    def quota_is_down(execute, sql, *rest):
+        if "quota_" in sql:
+            raise OperationalError("this table cannot be read")
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(quota_is_down):
+        assert "cannot look up" in answer(door)
+
+
+def test_a_json_body_is_no_command_and_no_error(door, workspace):
+    assert door.deliver(str(captured("mention")).encode(), PATH).status_code == 200

@@ -1,0 +1,139 @@
+"""The end of an installation, in any order and however often Slack tells of it."""
+
+import time
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from projects.models import SlackWorkspace
+from slack_bot import installations
+from slack_bot.events import Installation
+from slack_bot.installations import Grant, ServesAnotherProject
+from tests.slack_bot.conftest import captured
+from workflows import tasks
+from workflows.models import Mention, Notice
+
+ENDS = ["app_uninstalled", "tokens_revoked"]
+
+
+def test_the_app_ends_once_in_whatever_order_slack_tells_of_it(door, workspace):
+    seen = set()
+    for case in (*ENDS, *reversed(ENDS)):
+        assert door.deliver(captured(case)).status_code == 200
+        workspace.refresh_from_db()
+        assert not workspace.is_active
+        seen.add(workspace.uninstalled_at)
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_slack_is_not_called_after_the_end(door, workspace, out_of_credits, case):
+    door.mention()
+    door.deliver(captured(case))
+    door.mention()
+    tasks.deliver_pending_denials()
+    assert door.slack.calls() == []
+    assert Notice.objects.get().state == "given_up"
+    assert Mention.objects.count() == 1
+
+
+def test_the_revoked_token_of_a_user_ends_nothing(door, workspace):
+    door.deliver(captured("tokens_of_a_user_revoked"))
+    workspace.refresh_from_db()
+    assert workspace.is_active
+
+
+def test_another_workspace_is_not_ended(door, workspace, stranger):
+    theirs = SlackWorkspace.objects.create(
+        project=stranger, team_id="T2", bot_user_id="UBOT", bot_token="xoxb-theirs"
+    )
+    door.deliver(captured("app_uninstalled"))
+    theirs.refresh_from_db()
+    assert theirs.is_active
+
+
+def test_the_end_of_an_org_wide_installation_is_its_own(door, workspace):
+    org_wide = SlackWorkspace.objects.create(
+        project=workspace.project, enterprise_id="E1", bot_user_id="UBOT", bot_token="xoxb-org"
+    )
+    payload = captured("app_uninstalled")
+    payload["authorizations"][0] |= {
+        "team_id": None,
+        "enterprise_id": "E1",
+        "is_enterprise_install": True,
+    }
+    door.deliver(payload)
+    states = [SlackWorkspace.objects.get(pk=each.pk).is_active for each in (workspace, org_wide)]
+    assert states == [True, False]
+
+
+def test_an_old_end_delivered_again_does_not_end_a_new_installation(door, workspace):
+    payload = captured("app_uninstalled")
+    payload["event_time"] = int(time.time()) - 60
+    SlackWorkspace.objects.update(installed_at=timezone.now() - timedelta(days=1))
+    door.deliver(payload)
+    workspace.refresh_from_db()
+    assert not workspace.is_active
+    installations.connect(workspace.project, grant())
+    door.deliver(payload)
+    workspace.refresh_from_db()
+    assert workspace.is_active
+
+
+def test_an_end_just_after_the_installation_counts(door, workspace):
+    payload = captured("app_uninstalled")
+    payload["event_time"] = int(time.time())
+    door.deliver(payload)
+    workspace.refresh_from_db()
+    assert not workspace.is_active
+
+
+@pytest.mark.parametrize("moment", [10**30, -(10**30), "now", None, True, 1.5, []])
+def test_an_end_at_no_moment_at_all_counts(door, workspace, moment):
+    payload = captured("app_uninstalled")
+    payload["event_time"] = moment
+    door.deliver(payload)
+    workspace.refresh_from_db()
+    assert not workspace.is_active
+
+
+# --- Connecting ----------------------------------------------------------------------------------
+def grant(**fields) -> Grant:
+    return Grant(
+        **{
+            "installation": Installation("T1", "", is_org_wide=False),
+            "name": "Acme",
+            "app_id": "A1",
+            "bot_user_id": "UBOT",
+            "bot_token": "xoxb-new",
+        }
+        | fields
+    )
+
+
+def test_installing_again_renews_the_token_and_keeps_the_settings(workspace):
+    SlackWorkspace.objects.update(access="members", is_active=False, uninstalled_at=timezone.now())
+    again = installations.connect(workspace.project, grant())
+    again.refresh_from_db()
+    assert again.pk == workspace.pk
+    assert (again.bot_token, again.access) == ("xoxb-new", "members")
+    assert (again.is_active, again.uninstalled_at) == (True, None)
+
+
+@pytest.mark.parametrize("is_active", [True, False])
+def test_a_workspace_is_not_silently_moved_to_another_project(workspace, stranger, is_active):
+    SlackWorkspace.objects.update(is_active=is_active)
+    with pytest.raises(ServesAnotherProject):
+        installations.connect(stranger, grant())
+    workspace.refresh_from_db()
+    assert workspace.bot_token == "xoxb-demo"
+
+
+def test_an_org_wide_installation_has_no_team(project):
+    made = installations.connect(
+        project, grant(installation=Installation("", "E1", is_org_wide=True))
+    )
+    assert (made.team_id, made.enterprise_id) == ("", "E1")
+    assert installations.find(Installation("", "E1", is_org_wide=True)) == made
+    assert installations.find(Installation("", "", is_org_wide=False)) is None
