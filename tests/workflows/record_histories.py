@@ -1,0 +1,163 @@
+"""Plays each story on a real Temporal server and keeps its history in `histories/`.
+
+    python -m pytest tests/workflows/record_histories.py
+
+Run it when the workflow gains a story. A history that exists says what runs in the field look like:
+replace one only when no such run can be left.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from coding_tasks.models import Repository
+from tests.workflows.before_the_gate import WorkflowBeforeTheGate
+from tests.workflows.temporal import history, wait_for_close
+from tests.workflows.worker_thread import WorkerThread
+from tests.workflows.world import World
+from workflows import client, worker
+from workflows.mention_types import RepositoryChoice
+from workflows.models import FollowUp, Mention
+
+HISTORIES = Path(__file__).parent / "histories"
+
+
+def keep(name: str, workflow_id: str) -> None:
+    """Write the history, without what names the machine that recorded it."""
+    recorded = _anonymous(json.loads(history(workflow_id).to_json()))
+    text = json.dumps({"workflow_id": workflow_id, "history": recorded}, indent=1)
+    (HISTORIES / f"{name}.json").write_text(text + "\n")
+
+
+def _anonymous(node):
+    if isinstance(node, dict):
+        return {name: _anonymous(each) for name, each in node.items() if name != "stackTrace"}
+    if isinstance(node, list):
+        return [_anonymous(each) for each in node]
+    return re.sub(r"^\d+@.*", "recorder", node) if isinstance(node, str) else node
+
+
+@pytest.fixture
+def before_the_gate(world: World, settings, monkeypatch) -> Iterator[None]:
+    """A worker that runs the workflow as it was."""
+    monkeypatch.setattr(worker, "MentionWorkflow", WorkflowBeforeTheGate)
+    with WorkerThread(settings.TEMPORAL_TASK_QUEUE):
+        yield
+
+
+def converse(shop: World) -> Mention:
+    mention = shop.handle("what is this?")
+    shop.reply(mention, "and what does it sell?")
+    shop.wait_until_said(mention.ts, 2)
+    return mention
+
+
+def wait_for_picker(world: World) -> Mention:
+    world.gateway.answer_next("none")
+    mention = world.start("please help")
+    world.wait_until_said(mention.ts, 1)
+    return mention
+
+
+def test_a_conversation_begun_before_the_gate(before_the_gate, shop: World, hurried):
+    hurried(idle_seconds=1)
+    mention = converse(shop)
+    wait_for_close(mention.workflow_id)
+    keep("before-the-gate", mention.workflow_id)
+
+
+def test_an_open_picker_of_before_the_gate(before_the_gate, two_repositories: World):
+    mention = wait_for_picker(two_repositories)
+    keep("before-the-gate-picker-open", mention.workflow_id)
+
+
+def test_a_refusal(worker, shop: World):
+    shop.limit()
+    mention = shop.handle()
+    wait_for_close(mention.workflow_id)
+    keep("refused", mention.workflow_id)
+
+
+def test_no_access(worker, shop: World):
+    mention = shop.handle(user="U3")
+    wait_for_close(mention.workflow_id)
+    keep("no-access", mention.workflow_id)
+
+
+def test_one_repository_and_follow_ups(worker, shop: World, hurried):
+    hurried(idle_seconds=1)
+    mention = converse(shop)
+    wait_for_close(mention.workflow_id)
+    keep("one-repository-and-follow-up", mention.workflow_id)
+
+
+def test_a_denied_follow_up(worker, shop: World):
+    mention = shop.handle()
+    shop.limit()
+    follow_up = shop.reply(mention, "<@UBOT> more", addressed=True)
+    shop.wait_for_follow_up(follow_up, FollowUp.State.REFUSED)
+    shop.wait_until_said(mention.ts, 2)
+    shop.top_up()
+    shop.reply(mention, "and now?")
+    shop.wait_until_said(mention.ts, 3)
+    keep("denied-follow-up", mention.workflow_id)
+
+
+def test_a_classified_repository(worker, two_repositories: World, hurried):
+    hurried(idle_seconds=0.2)
+    two_repositories.gateway.answer_next("acme/billing")
+    mention = two_repositories.handle("how are invoices sent?")
+    wait_for_close(mention.workflow_id)
+    keep("classified", mention.workflow_id)
+
+
+def test_a_classifier_without_credits(worker, two_repositories: World):
+    two_repositories.gateway.refuse_next("slack_app_routing")
+    mention = two_repositories.handle("how are invoices sent?")
+    wait_for_close(mention.workflow_id)
+    keep("classifier-refused", mention.workflow_id)
+
+
+def test_a_picked_repository(worker, two_repositories: World, hurried):
+    hurried(idle_seconds=0.2)
+    mention = wait_for_picker(two_repositories)
+    chosen = RepositoryChoice(Repository.objects.get(full_name="acme/shop").pk)
+    client.signal_repository_choice(mention.workflow_id, chosen)
+    wait_for_close(mention.workflow_id)
+    keep("picked", mention.workflow_id)
+
+
+def test_a_picker_that_expired(worker, two_repositories: World, hurried):
+    hurried(picker_seconds=0.2)
+    two_repositories.gateway.answer_next("none")
+    mention = two_repositories.handle("please help")
+    wait_for_close(mention.workflow_id)
+    keep("picker-expired", mention.workflow_id)
+
+
+def test_a_paused_run(worker, shop: World, hurried):
+    hurried(recheck_seconds=0.3, idle_seconds=0.2)
+    shop.gateway.refuse_next("slack_app")
+    shop.limit_after_next_gate()
+    mention = shop.start()
+    shop.wait_until_said(mention.ts, 1)
+    shop.top_up()
+    wait_for_close(mention.workflow_id)
+    keep("paused", mention.workflow_id)
+
+
+def test_a_failed_run(worker, shop: World):
+    shop.gateway.fail_next(400, "invalid_request_error")
+    mention = shop.handle()
+    wait_for_close(mention.workflow_id)
+    keep("failed", mention.workflow_id)
+
+
+def test_a_mention_that_joins_a_task(worker, shop: World):
+    first = shop.handle()
+    second = shop.handle("and this?", thread_ts=first.ts)
+    wait_for_close(second.workflow_id)
+    keep("joined", second.workflow_id)

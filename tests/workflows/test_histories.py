@@ -1,0 +1,62 @@
+"""Runs that older workers began go on: every recorded history replays on today's workflow."""
+
+import asyncio
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from temporalio.client import WorkflowHistory
+from temporalio.worker import Replayer
+from temporalio.workflow import NondeterminismError
+
+from workflows import mention
+from workflows.isolation import sandboxed_runner
+from workflows.mention_types import GATE_PATCH
+
+HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
+BEFORE_THE_GATE = [path for path in HISTORIES if path.name.startswith("before-the-gate")]
+
+
+def replay(path: Path, workflow: type) -> None:
+    recorded = json.loads(path.read_text())
+    history = WorkflowHistory.from_json(recorded["workflow_id"], recorded["history"])
+    replayer = Replayer(workflows=[workflow], workflow_runner=sandboxed_runner())
+    asyncio.run(replayer.replay_workflow(history))
+
+
+def test_there_are_histories_of_both_times():
+    assert len(BEFORE_THE_GATE) == 2
+    assert len(HISTORIES) > 10
+
+
+@pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)
+def test_a_recorded_history_replays(path: Path):
+    replay(path, mention.MentionWorkflow)
+
+
+@pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)
+def test_the_gate_is_in_every_history_but_those_of_before(path: Path):
+    events = json.loads(path.read_text())["history"]["events"]
+    markers = json.dumps([each for each in events if "MARKER" in each["eventType"]])
+    assert ("core_patch" in markers) == (path not in BEFORE_THE_GATE)
+
+
+@pytest.mark.parametrize("path", BEFORE_THE_GATE, ids=lambda path: path.stem)
+def test_without_its_patch_the_gate_would_break_runs_begun_before_it(
+    path: Path, tmp_path, monkeypatch
+):
+    source = Path(mention.__file__).read_text()
+    patched = "workflow.patched(GATE_PATCH)"
+    assert source.count(patched) == 1
+    (tmp_path / "unpatched_mention.py").write_text(source.replace(patched, "True"))
+    monkeypatch.syspath_prepend(tmp_path)
+    unpatched = importlib.import_module("unpatched_mention")
+    monkeypatch.delitem(sys.modules, "unpatched_mention")
+    with pytest.raises(NondeterminismError):
+        replay(path, unpatched.MentionWorkflow)
+
+
+def test_the_gates_patch_has_the_name_that_runs_in_the_field_carry():
+    assert GATE_PATCH == "posthog-code-slack-billing-gate"
