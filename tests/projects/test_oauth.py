@@ -7,6 +7,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 from django.core.exceptions import ValidationError
+from django.test import Client
 
 from projects.models import (
     Change,
@@ -310,11 +311,17 @@ def test_logging_in_sends_nobody_elsewhere(client, member):
 
 
 def test_consent_needs_the_pages_own_form(member, project, request_of):
-    from django.test import Client
-
     browser = Client(enforce_csrf_checks=True)
     browser.force_login(member)
     assert browser.post(request_of(), {"allow": "true"}).status_code == 403
+
+
+@pytest.mark.parametrize("path", ["/oauth/token/", "/oauth/revoke_token/"])
+def test_a_desktop_client_has_no_form_to_send(desktop, path):
+    answer = Client(enforce_csrf_checks=True).post(
+        path, {"client_id": desktop.client_id, "token": "t", "grant_type": "refresh_token"}
+    )
+    assert answer.status_code in (200, 400)
 
 
 @pytest.mark.parametrize(
