@@ -1,0 +1,226 @@
+"""The admin's pages of repositories, tasks and runs: what was asked, its outcome, its credits."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import quote
+
+from django.conf import settings
+from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+
+from billing.credits import display
+from billing.usage import usage_of_task_runs
+from coding_tasks.models import ChannelDefault, CodingTask, Repository, TaskRun
+
+_TURN = ("message", "state", "request", "answer", "credits")
+
+
+@admin.display(description="workflow")
+def temporal_link(task: CodingTask) -> SafeString:
+    """Link to the task's workflow in Temporal's web UI."""
+    url = (
+        f"{settings.TEMPORAL_UI_URL}/namespaces/{quote(settings.TEMPORAL_NAMESPACE, safe='')}"
+        f"/workflows/{quote(task.workflow_id, safe='')}"
+    )
+    return format_html('<a href="{}">{}</a>', url, task.workflow_id)
+
+
+@admin.display(description="thread")
+def slack_link(task: CodingTask) -> SafeString | str:
+    """Link to the message in Slack that the task began with."""
+    name = f"{task.channel_id}/{task.thread_ts}"
+    return format_html('<a href="{}">{}</a>', task.permalink, name) if task.permalink else name
+
+
+@admin.display(description="credits")
+def credits_used(row: Any) -> str:
+    """Show what the row's runs used; the list has looked it up for all rows at once."""
+    return display(row.used_micro)
+
+
+class _RunsWithCredits(ChangeList):
+    """Looks up the credits of all the runs of a page at once."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        """Fill the page."""
+        super().get_results(request)
+        self.result_list = list(self.result_list)
+        _add_credits_of_runs(self.result_list)
+
+
+class _TasksWithCredits(ChangeList):
+    """Looks up the credits of all the tasks of a page at once."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        """Fill the page."""
+        super().get_results(request)
+        self.result_list = list(self.result_list)
+        _add_credits_of_tasks(self.result_list)
+
+
+def _add_credits_of_runs(runs: Iterable[Any]) -> None:
+    used = usage_of_task_runs(run.pk for run in runs)
+    for run in runs:
+        run.used_micro = used.get(run.pk, 0)
+
+
+def _add_credits_of_tasks(tasks: Iterable[Any]) -> None:
+    runs = dict(TaskRun.objects.filter(task__in=list(tasks)).values_list("pk", "task_id"))
+    used: Counter[Any] = Counter()
+    for run_id, micro in usage_of_task_runs(runs).items():
+        used[runs[run_id]] += micro
+    for task in tasks:
+        task.used_micro = used[task.pk]
+
+
+class _ReadOnly(admin.ModelAdmin):
+    """Records of what happened: looked at, never written here."""
+
+    def has_add_permission(self, _request: HttpRequest) -> bool:
+        """Tasks are made by mentions."""
+        return False
+
+    def has_change_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
+        """History is not edited."""
+        return False
+
+    def has_delete_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
+        """Erasure is a command of its own."""
+        return False
+
+
+@admin.register(Repository)
+class RepositoryAdmin(admin.ModelAdmin):
+    """The repositories that coding tasks may work on."""
+
+    list_display = ["full_name", "project", "organization", "clone_url"]
+    list_filter = ["project__organization"]
+    list_select_related = ["project__organization"]
+    search_fields = ["full_name", "project__name", "project__organization__name"]
+    autocomplete_fields = ["project"]
+
+    @admin.display(ordering="project__organization__name")
+    def organization(self, repository: Repository) -> str:
+        """Name who owns it."""
+        return repository.project.organization.name
+
+
+@admin.register(ChannelDefault)
+class ChannelDefaultAdmin(admin.ModelAdmin):
+    """The repository that a channel's mentions are about unless they say otherwise."""
+
+    list_display = ["channel_id", "workspace", "repository"]
+    list_select_related = ["workspace", "repository"]
+    search_fields = ["channel_id", "workspace__name", "repository__full_name"]
+    autocomplete_fields = ["workspace", "repository"]
+
+
+@admin.display(description="turns")
+def turns(task: CodingTask) -> SafeString:
+    """Show the task's runs in their order, with the credits of all looked up at once."""
+    runs = list(task.runs.order_by("created_at"))
+    _add_credits_of_runs(runs)
+    rows = format_html_join(
+        "",
+        '<tr><td><a href="{}">{}</a></td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>',
+        (
+            (
+                reverse("admin:coding_tasks_taskrun_change", args=[run.pk]),
+                run.message_ts,
+                run.get_state_display(),
+                run.request,
+                run.answer or run.error,
+                credits_used(run),
+            )
+            for run in runs
+        ),
+    )
+    names = format_html_join("", "<th>{}</th>", ((name,) for name in _TURN))
+    return format_html("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>", names, rows)
+
+
+@admin.register(CodingTask)
+class CodingTaskAdmin(_ReadOnly):
+    """Coding tasks, each with its turns."""
+
+    list_display = [
+        "title",
+        "state",
+        "repository",
+        "project",
+        "owner_slack_user_id",
+        credits_used,
+        temporal_link,
+        slack_link,
+        "created_at",
+        "finished_at",
+    ]
+    list_filter = ["state", "project__organization", "repository", "created_at"]
+    list_select_related = ["repository", "project"]
+    search_fields = [
+        "title",
+        "=id",
+        "workflow_id",
+        "thread_ts",
+        "channel_id",
+        "owner_slack_user_id",
+        "repository__full_name",
+    ]
+    date_hierarchy = "created_at"
+    fields = [
+        "title",
+        "state",
+        "project",
+        "repository",
+        "workspace",
+        slack_link,
+        "owner_slack_user_id",
+        temporal_link,
+        "created_at",
+        "finished_at",
+        turns,
+    ]
+    readonly_fields = fields
+
+    def get_changelist(self, _request: HttpRequest, **_options: Any) -> type[ChangeList]:
+        """List with credits."""
+        return _TasksWithCredits
+
+
+@admin.register(TaskRun)
+class TaskRunAdmin(_ReadOnly):
+    """Runs: one request each, and its answer."""
+
+    list_display = [
+        "task",
+        "message_ts",
+        "state",
+        "error",
+        credits_used,
+        "workflow",
+        "created_at",
+        "finished_at",
+    ]
+    list_filter = ["state", "task__project__organization", "created_at"]
+    list_select_related = ["task"]
+    search_fields = ["=id", "task__title", "task__workflow_id", "message_ts", "error"]
+    date_hierarchy = "created_at"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[TaskRun]:
+        """Leave out of lists what only the run's own page shows."""
+        return super().get_queryset(request).defer("answer", "request")
+
+    def get_changelist(self, _request: HttpRequest, **_options: Any) -> type[ChangeList]:
+        """List with credits."""
+        return _RunsWithCredits
+
+    @admin.display(description="workflow")
+    def workflow(self, run: TaskRun) -> SafeString:
+        """Link to the workflow of the run's task."""
+        return temporal_link(run.task)
