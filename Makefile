@@ -22,4 +22,11 @@ lint: ## format, types, import contracts, migrations, API schema
 bench: ## the benchmarks
 	$(LAUNCH) benchmarks
 
-.PHONY: help up demo test lint bench
+LOCK = uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate pyproject.toml
+
+lock: ## the lock files anew, from pyproject.toml (needs uv)
+	@$(LOCK) --group dev --output-file requirements.lock
+	@$(LOCK) --constraint requirements.lock --output-file requirements-web.lock
+	@$(subst pyproject.toml,,$(LOCK)) --group gateway --constraint requirements.lock --output-file requirements-gateway.lock
+
+.PHONY: help up demo test lint bench lock

@@ -10,9 +10,9 @@ WEB = ["granian", "--interface", "wsgi", "--no-ws", "--backpressure", "32"]
 WEB += ["config.wsgi:application"]
 WORKER = ["python", "manage.py", "run_worker"]
 # Tasks wait for Slack and the database, so threads serve them; the schedule needs no file, since
-# every entry repeats within minutes.
+# every entry repeats within minutes. At INFO they would report a sweep every other second.
 CELERY = ["celery", "--quiet", "--app", "config.celery", "worker"]
-CELERY += ["--pool", "threads", "--concurrency", "8", "--loglevel", "INFO"]
+CELERY += ["--pool", "threads", "--concurrency", "8", "--loglevel", "WARNING"]
 BEAT = ["celery", "--quiet", "--app", "config.celery", "beat"]
 BEAT += ["--scheduler", "celery.beat:Scheduler"]
 RECONCILER = ["python", "manage.py", "run_reconciler"]

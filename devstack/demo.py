@@ -21,7 +21,7 @@ from devstack.env_file import read_env_file
 from devstack.isolation import throw_away_environment
 from devstack.settings import ROOT
 
-START_WITHIN = 60.0  # seconds
+START_WITHIN = 120.0  # seconds
 STEP_WITHIN = 30.0  # seconds
 MONTHLY_CREDITS = "8"
 TOP_UP = "20"

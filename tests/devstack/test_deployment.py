@@ -1,0 +1,128 @@
+"""The compose file and the images run what `make up` runs, with no secret that has a default."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from devstack import commands
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+SECRETS = {
+    "SECRET_KEY",
+    "POSTGRES_PASSWORD",
+    "GATEWAY_SERVICE_TOKEN",
+    "METRICS_TOKEN",
+    "SLACK_SIGNING_SECRET",
+}
+
+
+@pytest.mark.parametrize(
+    ("service", "command"),
+    [
+        ("web", commands.WEB),
+        ("worker", commands.WORKER),
+        ("celery", commands.CELERY),
+        ("beat", commands.BEAT),
+        ("reconciler", commands.RECONCILER),
+        ("gateway", commands.GATEWAY),
+        ("migrate", commands.MIGRATE),
+    ],
+)
+def test_a_service_is_started_as_make_up_starts_it(service: str, command: list[str]) -> None:
+    assert COMPOSE["services"][service]["command"] == command
+
+
+def test_the_images_start_the_same_commands() -> None:
+    started = re.findall(r"^CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)
+    assert [yaml.safe_load(command) for command in started] == [commands.WEB, commands.GATEWAY]
+
+
+def test_no_secret_has_a_default() -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    for name in SECRETS:
+        uses = re.findall(rf"\$\{{{name}(?![A-Z_])([^}}]*)\}}", text)
+        assert uses, name
+        assert all(use.startswith(":?") for use in uses), name
+
+
+def test_every_variable_is_documented() -> None:
+    documented = set(re.findall(r"^#?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.M))
+    used = set(re.findall(r"\$\{([A-Z_]+)", (ROOT / "docker-compose.yml").read_text()))
+    assert used - documented == {"POSTGRES_PASSWORD"}
+
+
+def test_django_and_the_gateway_share_no_store() -> None:
+    services = COMPOSE["services"]
+    networks = {name: set(service["networks"]) for name, service in services.items()}
+    assert networks["gateway"] & networks["redis"] == set()
+    assert networks["gateway"] & networks["postgres"] == set()
+    assert networks["web"] & networks["gateway-redis"] == set()
+    assert networks["web"] & networks["gateway"] == {"http"}
+
+
+def test_what_a_service_waits_for_exists_and_can_be_healthy() -> None:
+    services = COMPOSE["services"]
+    for name, service in services.items():
+        for other, how in service.get("depends_on", {}).items():
+            if how["condition"] == "service_healthy":
+                assert "healthcheck" in services[other], f"{name} waits for {other}"
+            else:
+                assert services[other]["restart"].startswith("on-failure"), other
+
+
+def test_the_stores_keep_their_data_and_evict_nothing() -> None:
+    for name in ("redis", "gateway-redis"):
+        service = COMPOSE["services"][name]
+        options = dict(zip(service["command"][1::2], service["command"][2::2], strict=True))
+        assert options["--appendonly"] == "yes"
+        assert options["--maxmemory-policy"] == "noeviction"
+        assert service["volumes"] == [f"{name}:/data"]
+
+
+def test_the_images_run_as_an_ordinary_user() -> None:
+    stages = DOCKERFILE.split("\nFROM base")[1:]
+    assert len(stages) == 2
+    assert all("\nUSER tollgate\n" in stage for stage in stages)
+
+
+def test_the_gateway_image_has_nothing_of_django() -> None:
+    names = _pins("requirements-gateway.lock")
+    assert "django" not in names
+    gateway = DOCKERFILE.split("AS gateway")[1]
+    assert re.findall(r"^COPY (\w+) ", gateway, re.MULTILINE) == ["gateway"]
+
+
+@pytest.mark.parametrize("lock", ["requirements-web.lock", "requirements-gateway.lock"])
+def test_the_locks_of_the_images_pin_what_the_suite_runs_on(lock: str) -> None:
+    assert _pins(lock).items() <= _pins("requirements.lock").items()
+
+
+@pytest.mark.parametrize(
+    "lock", ["requirements.lock", "requirements-web.lock", "requirements-gateway.lock"]
+)
+def test_a_lock_names_no_index_and_hashes_every_package(lock: str) -> None:
+    text = (ROOT / lock).read_text()
+    assert "://" not in text
+    packages = re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE)[1:]
+    assert packages
+    assert all("--hash=sha256:" in package for package in packages)
+
+
+def test_the_locks_cover_the_project_and_the_gateways_group() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    for wanted, lock in (
+        (project["project"]["dependencies"], "requirements-web.lock"),
+        (project["dependency-groups"]["gateway"], "requirements-gateway.lock"),
+    ):
+        names = {re.split(r"[\[<>=]", requirement)[0] for requirement in wanted}
+        assert names <= _pins(lock).keys(), lock
+
+
+def _pins(lock: str) -> dict[str, str]:
+    return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / lock).read_text(), re.MULTILINE))
