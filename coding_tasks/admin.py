@@ -21,7 +21,6 @@ from coding_tasks.models import ChannelDefault, CodingTask, Repository, TaskRun
 _TURN = ("message", "state", "request", "answer", "credits")
 
 
-@admin.display(description="workflow")
 def temporal_link(task: CodingTask) -> SafeString:
     """Link to the task's workflow in Temporal's web UI."""
     url = (
@@ -29,13 +28,6 @@ def temporal_link(task: CodingTask) -> SafeString:
         f"/workflows/{quote(task.workflow_id, safe='')}"
     )
     return format_html('<a href="{}">{}</a>', url, task.workflow_id)
-
-
-@admin.display(description="thread")
-def slack_link(task: CodingTask) -> SafeString | str:
-    """Link to the message in Slack that the task began with."""
-    name = f"{task.channel_id}/{task.thread_ts}"
-    return format_html('<a href="{}">{}</a>', task.permalink, name) if task.permalink else name
 
 
 @admin.display(description="credits")
@@ -121,30 +113,6 @@ class ChannelDefaultAdmin(admin.ModelAdmin):
     autocomplete_fields = ["workspace", "repository"]
 
 
-@admin.display(description="turns")
-def turns(task: CodingTask) -> SafeString:
-    """Show the task's runs in their order, with the credits of all looked up at once."""
-    runs = list(task.runs.order_by("created_at"))
-    _add_credits_of_runs(runs)
-    rows = format_html_join(
-        "",
-        '<tr><td><a href="{}">{}</a></td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>',
-        (
-            (
-                reverse("admin:coding_tasks_taskrun_change", args=[run.pk]),
-                run.message_ts,
-                run.get_state_display(),
-                run.request,
-                run.answer or run.error,
-                credits_used(run),
-            )
-            for run in runs
-        ),
-    )
-    names = format_html_join("", "<th>{}</th>", ((name,) for name in _TURN))
-    return format_html("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>", names, rows)
-
-
 @admin.register(CodingTask)
 class CodingTaskAdmin(_ReadOnly):
     """Coding tasks, each with its turns."""
@@ -156,8 +124,8 @@ class CodingTaskAdmin(_ReadOnly):
         "project",
         "owner_slack_user_id",
         credits_used,
-        temporal_link,
-        slack_link,
+        "workflow",
+        "thread",
         "created_at",
         "finished_at",
     ]
@@ -179,18 +147,51 @@ class CodingTaskAdmin(_ReadOnly):
         "project",
         "repository",
         "workspace",
-        slack_link,
+        "thread",
         "owner_slack_user_id",
-        temporal_link,
+        "workflow",
         "created_at",
         "finished_at",
-        turns,
+        "turns",
     ]
     readonly_fields = fields
 
-    def get_changelist(self, _request: HttpRequest, **_options: Any) -> type[ChangeList]:
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         """List with credits."""
         return _TasksWithCredits
+
+    def thread(self, task: CodingTask) -> SafeString | str:
+        """Link to the message in Slack that the task began with."""
+        name = f"{task.channel_id}/{task.thread_ts}"
+        return format_html('<a href="{}">{}</a>', task.permalink, name) if task.permalink else name
+
+    def workflow(self, task: CodingTask) -> SafeString:
+        """Link to the task's workflow."""
+        return temporal_link(task)
+
+    def turns(self, task: CodingTask) -> SafeString:
+        """Show the task's runs in their order, with the credits of all looked up at once."""
+        runs = list(task.runs.order_by("created_at"))
+        _add_credits_of_runs(runs)
+        rows = format_html_join(
+            "",
+            '<tr><td><a href="{}">{}</a></td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>',
+            (
+                (
+                    reverse("admin:coding_tasks_taskrun_change", args=[run.pk]),
+                    run.message_ts,
+                    run.get_state_display(),
+                    run.request,
+                    run.answer or run.error,
+                    credits_used(run),
+                )
+                for run in runs
+            ),
+        )
+        names = format_html_join("", "<th>{}</th>", ((name,) for name in _TURN))
+        return format_html(
+            "<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>", names, rows
+        )
 
 
 @admin.register(TaskRun)
@@ -216,11 +217,10 @@ class TaskRunAdmin(_ReadOnly):
         """Leave out of lists what only the run's own page shows."""
         return super().get_queryset(request).defer("answer", "request")
 
-    def get_changelist(self, _request: HttpRequest, **_options: Any) -> type[ChangeList]:
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         """List with credits."""
         return _RunsWithCredits
 
-    @admin.display(description="workflow")
     def workflow(self, run: TaskRun) -> SafeString:
         """Link to the workflow of the run's task."""
         return temporal_link(run.task)
