@@ -93,9 +93,17 @@ def _open(quarantined: QuarantinedEvent) -> QuarantinedEvent:
     return found
 
 
+def _parsed(quarantined: QuarantinedEvent) -> Any:
+    """Return the payload; None for one that is nested too deeply to mean anything."""
+    try:
+        return parse_json(quarantined.payload)
+    except RecursionError:
+        return None
+
+
 def _item(quarantined: QuarantinedEvent, project: Project | None) -> Any:
     """Return the item as it arrived, with an identity and the project that was chosen for it."""
-    item = parse_json(quarantined.payload)
+    item = _parsed(quarantined)
     if not isinstance(item, dict):
         return item
     if events.claimed_uuid(item) is None:
@@ -135,7 +143,7 @@ def _correction(row: LedgerRow, original: UsageEvent, quarantined: QuarantinedEv
 
 def _account_debited(quarantined: QuarantinedEvent) -> Account | None:
     """Return the account on which a gateway group counts the event as spent, if one does."""
-    item = parse_json(quarantined.payload)
+    item = _parsed(quarantined)
     if not isinstance(item, Mapping) or not _debit(item):
         return None
     organization_id, _, resource = str(item.get("account", "")).partition(":")
@@ -158,7 +166,7 @@ def _debit(item: Mapping[str, Any]) -> tuple[str, int] | None:
 
 
 def _discarded(quarantined: QuarantinedEvent, account: Account, now: datetime) -> LedgerRow:
-    item = parse_json(quarantined.payload)
+    item = _parsed(quarantined)
     debit = _debit(item)
     assert debit is not None, "only a debited event is discarded with a row"
     uuid = events.claimed_uuid(item)

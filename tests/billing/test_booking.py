@@ -1,6 +1,5 @@
 """An event is booked once, for ever, where it belongs; what cannot be booked is set aside."""
 
-import json
 import uuid
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +9,6 @@ from django.utils import timezone
 
 from billing import ledger, ledger_rows, retries
 from billing.accounts import create_project
-from billing.batches import parse_json
 from billing.events import MAXIMUM_DEBIT_MICRO
 from billing.grants import grant_credits
 from billing.ledger_rows import LedgerRow
@@ -18,14 +16,9 @@ from billing.limits import set_limit
 from billing.models import Account, AccountGroup, QuarantinedEvent, UsageEvent, UsageTotal
 from projects.models import Change
 from quota.resources import AI_CREDITS, POSTHOG_CODE_CREDITS
-from tests.billing.world import CREDIT, account_of, held, published, usage_event, used
+from tests.billing.world import CREDIT, account_of, book, held, published, usage_event, used
 
 pytestmark = pytest.mark.django_db
-
-
-def book(*items):
-    """Book a batch that has been through JSON, as everything that arrives has."""
-    return ledger.book(parse_json(json.dumps(items)))
 
 
 def statuses(*items):

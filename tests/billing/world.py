@@ -9,6 +9,8 @@ from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
 
+from billing import ledger
+from billing.batches import parse_json
 from billing.models import Account, UsageTotal
 from projects.models import Organization, Project
 from quota.models import QuotaState
@@ -57,6 +59,11 @@ def usage_event(
     }
     event["properties"] |= properties or {}
     return event | envelope
+
+
+def book(*items: Any) -> list[ledger.Result]:
+    """Book items that have been through JSON, as everything that arrives has."""
+    return ledger.book(parse_json(json.dumps(items)))
 
 
 def held(event: dict[str, Any], debited_micro: int, group: str = "gateway:epoch") -> dict[str, Any]:

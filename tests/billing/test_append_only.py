@@ -1,0 +1,75 @@
+"""What is written once is never changed and never deleted: not by the ORM, not in the database."""
+
+import importlib
+
+import pytest
+from django.db import IntegrityError, connection, transaction
+from django.db.migrations.executor import MigrationExecutor
+
+from billing.append_only import AppendOnlyError
+from billing.limits import set_limit
+from billing.models import AuditEntry, DecisionRecord, Limit, UsageEvent
+from quota.resources import AI_CREDITS
+from tests.billing.world import CREDIT, book, usage_event
+
+pytestmark = pytest.mark.django_db
+KEPT = [UsageEvent, Limit, DecisionRecord, AuditEntry]
+triggers = importlib.import_module("billing.migrations.0002_append_only_triggers")
+
+
+@pytest.fixture
+def written(project):
+    """A row of each kind."""
+    set_limit(project.organization, AI_CREDITS, 12 * CREDIT)
+    book(usage_event(project))
+    return project
+
+
+@pytest.mark.parametrize("model", KEPT)
+def test_the_orm_refuses_to_change_or_delete(written, model):
+    row = model.objects.first()
+
+    for attempt in (
+        row.save,
+        row.delete,
+        model.objects.all().delete,
+        lambda: model.objects.update(pk=row.pk),
+        lambda: model.objects.bulk_update([row], [row._meta.concrete_fields[1].name]),
+        lambda: model.objects.update_or_create(pk=row.pk),
+        lambda: model.objects.bulk_create(
+            [row],
+            update_conflicts=True,
+            unique_fields=[row._meta.pk.name],
+            update_fields=[row._meta.concrete_fields[1].name],
+        ),
+    ):
+        with pytest.raises(AppendOnlyError):
+            attempt()
+
+
+@pytest.mark.parametrize("model", KEPT)
+def test_the_database_refuses_to_change_or_delete(written, model):
+    table, pk = model._meta.db_table, model._meta.pk.column
+    if connection.vendor == "sqlite":  # where the suite takes them away to clean up
+        with connection.cursor() as cursor:
+            cursor.execute(triggers.SQLITE_TRIGGER.format(table=table, action="delete"))
+
+    for statement in (f"UPDATE {table} SET {pk} = {pk}", f"DELETE FROM {table}"):
+        with pytest.raises(IntegrityError), transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(statement)
+    assert model.objects.exists()
+
+
+def test_every_table_that_is_kept_has_its_triggers_after_all_migrations():
+    newest = MigrationExecutor(connection).loader.graph.leaf_nodes("billing")
+
+    assert newest, "billing has migrations"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal"
+            if connection.vendor == "postgresql"
+            else "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+        )
+        there = {name for (name,) in cursor.fetchall()}
+    actions = ["update", "delete"] if connection.vendor == "postgresql" else ["update"]
+    assert {f"{model._meta.db_table}_no_{action}" for model in KEPT for action in actions} <= there

@@ -1,0 +1,196 @@
+"""Limits and grants take effect in the transaction that sets them, and are told why."""
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from billing.accounts import create_organization
+from billing.grants import grant_credits, void_grant
+from billing.limits import set_limit
+from billing.models import AuditEntry, CreditGrant, DecisionRecord, Limit, UsageTotal
+from billing.totals import ledger_sum
+from quota.resources import AI_CREDITS, POSTHOG_CODE_CREDITS
+from tests.billing.world import CREDIT, account_of, book, published, usage_event, used
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def exhausted(project):
+    """A project whose organization used exactly what it may."""
+    set_limit(project.organization, AI_CREDITS, 12 * CREDIT)
+    book(usage_event(project))
+    assert published(project.organization).limited
+    return project
+
+
+def test_a_top_up_lifts_the_limit(exhausted):
+    grant_credits(exhausted.organization, AI_CREDITS, CREDIT)
+
+    state = published(exhausted.organization)
+    assert (state.limited, state.remaining_micro) == (False, CREDIT)
+
+
+def test_a_higher_limit_lifts_it_and_a_lower_one_limits_again(exhausted):
+    set_limit(exhausted.organization, AI_CREDITS, 12 * CREDIT + 1)
+    assert not published(exhausted.organization).limited
+
+    set_limit(exhausted.organization, AI_CREDITS, 11 * CREDIT)
+    assert published(exhausted.organization).limited
+
+
+def test_no_limit_lifts_it(exhausted):
+    set_limit(exhausted.organization, AI_CREDITS, None)
+
+    state = published(exhausted.organization)
+    assert (state.limited, state.limit_micro, state.allotment_micro) == (False, None, None)
+
+
+def test_a_soft_limit_lifts_it(exhausted):
+    set_limit(exhausted.organization, AI_CREDITS, 12 * CREDIT, mode="soft")
+
+    state = published(exhausted.organization)
+    assert (state.limited, state.state, state.mode) == (False, "warning", "soft")
+    assert state.allotment_micro is None
+
+
+def test_voiding_a_top_up_takes_back_what_is_left_of_it(exhausted):
+    grant = grant_credits(exhausted.organization, AI_CREDITS, 24 * CREDIT)
+    book(usage_event(exhausted))
+
+    void_grant(grant, actor="ops@example.com", reason="a mistake")
+
+    state = published(exhausted.organization)
+    assert (state.limited, state.remaining_micro) == (True, 0)
+    assert used(exhausted.organization) == 24 * CREDIT
+
+    again = AuditEntry.objects.count()
+    void_grant(grant)
+    assert AuditEntry.objects.count() == again
+
+
+def test_a_grant_of_another_bucket_or_organization_lifts_nothing(exhausted, stranger):
+    grant_credits(exhausted.organization, POSTHOG_CODE_CREDITS, CREDIT)
+    grant_credits(stranger.organization, AI_CREDITS, CREDIT)
+
+    assert published(exhausted.organization).limited
+
+
+def test_a_grant_that_starts_later_says_when_it_lifts(exhausted):
+    tomorrow = timezone.now() + timedelta(days=1)
+    grant_credits(exhausted.organization, AI_CREDITS, CREDIT, starts_at=tomorrow)
+
+    state = published(exhausted.organization)
+    assert state.limited
+    assert state.limited_until == int(tomorrow.timestamp()) + 1
+    assert state.valid_until == tomorrow
+
+
+def test_the_totals_are_cut_where_a_grant_starts_and_add_up_to_the_ledger(project):
+    set_limit(project.organization, AI_CREDITS, 0)
+    now = timezone.now()
+    book(*(usage_event(project, at=now - timedelta(minutes=back)) for back in range(1, 7)))
+    account = account_of(project.organization)
+
+    grant_credits(
+        project.organization,
+        AI_CREDITS,
+        CREDIT,
+        starts_at=now - timedelta(minutes=4, seconds=30),
+        expires_at=now + timedelta(days=1),
+    )
+
+    totals = list(UsageTotal.objects.filter(account=account).order_by("starts_at"))
+    assert sum(total.usage_micro for total in totals) == 72 * CREDIT
+    for total in totals:
+        assert total.usage_micro == ledger_sum(account, total.starts_at, total.ends_at)
+    assert 24 * CREDIT in [total.usage_micro for total in totals]
+
+
+def test_a_new_anchor_day_ends_the_period_there_and_keeps_its_usage(project):
+    book(usage_event(project))
+    today = timezone.now()
+    anchor = (today + timedelta(days=2)).day
+
+    set_limit(project.organization, AI_CREDITS, 100 * CREDIT, anchor_day=anchor)
+
+    state = published(project.organization)
+    assert state.resets_at.day == anchor
+    assert state.usage_micro == 12 * CREDIT
+    book(usage_event(project))
+    assert published(project.organization).usage_micro == 24 * CREDIT
+
+
+def test_what_is_not_given_stays_as_it_was(project):
+    organization = project.organization
+    set_limit(
+        organization, AI_CREDITS, CREDIT, grace_days=3, anchor_day=9, time_zone="Europe/Berlin"
+    )
+
+    limit = set_limit(organization, AI_CREDITS, 2 * CREDIT)
+
+    assert (limit.grace_days, limit.anchor_day, limit.time_zone) == (3, 9, "Europe/Berlin")
+    assert Limit.objects.filter(account=account_of(organization)).count() == 2
+
+
+def test_who_set_what_and_why_is_kept(project):
+    set_limit(project.organization, AI_CREDITS, 5, actor="ops@example.com", reason="trial")
+
+    entry = AuditEntry.objects.get()
+    assert (entry.action, entry.organization) == ("limit_set", project.organization)
+    assert (entry.actor, entry.reason) == ("ops@example.com", "trial")
+    assert entry.details["limit_micro"] == 5
+
+
+def test_a_decision_that_changed_the_state_is_kept_with_its_inputs(exhausted):
+    record = DecisionRecord.objects.filter(account=account_of(exhausted.organization)).first()
+
+    assert (record.previous_state, record.state, record.reason) == (
+        "ok",
+        "limited",
+        "limit_reached",
+    )
+    assert list(record.inputs["usage"].values()) == [12 * CREDIT]
+    assert record.inputs["terms"][0]["limit_micro"] == 12 * CREDIT
+    assert record.outcome["remaining"] == 0
+    assert record.version == published(exhausted.organization).version
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"limit_micro": -1},
+        {"limit_micro": 10**18},
+        {"mode": "strict"},
+        {"anchor_day": 0},
+        {"anchor_day": 32},
+        {"grace_days": -1},
+        {"time_zone": "Mars/Olympus"},
+    ],
+)
+def test_a_limit_that_cannot_be_is_refused(project, wrong):
+    with pytest.raises(ValueError):
+        set_limit(project.organization, AI_CREDITS, **({"limit_micro": 1} | wrong))
+    assert not Limit.objects.exists()
+
+
+def test_a_grant_that_cannot_be_is_refused(project):
+    now = timezone.now()
+    for wrong in (
+        {"amount_micro": 0},
+        {"amount_micro": -1},
+        {"amount_micro": 10**18},
+        {"amount_micro": 1, "expires_at": now - timedelta(days=1)},
+        {"amount_micro": 1, "starts_at": now + timedelta(days=2), "expires_at": now + timedelta(1)},
+    ):
+        with pytest.raises(ValueError):
+            grant_credits(project.organization, AI_CREDITS, **wrong)
+    assert not CreditGrant.objects.exists()
+
+
+def test_accounts_are_made_on_first_use(db):
+    organization = create_organization("New")
+
+    assert organization.accounts.count() == 2
+    assert published(organization, POSTHOG_CODE_CREDITS).state == "ok"

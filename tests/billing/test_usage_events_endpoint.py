@@ -1,0 +1,197 @@
+"""`POST /api/usage_events/`: any body gets a clear answer, and nothing is half-booked."""
+
+import gzip
+import json
+import threading
+
+import pytest
+from django.db import OperationalError
+
+from billing import ledger, views
+from billing.batches import MAXIMUM_BYTES
+from billing.models import QuarantinedEvent, UsageEvent
+from billing.retries import DatabaseBusy
+from projects.credentials import issue_personal_api_key
+from projects.principal import READ_SCOPES
+from tests.billing.world import SERVICE, usage_event, used
+
+pytestmark = pytest.mark.django_db
+GZIP = {"HTTP_CONTENT_ENCODING": "gzip"}
+
+
+def test_every_item_is_answered_in_the_order_sent(project, deliveries):
+    event = usage_event(project)
+    broken = usage_event(project, "NaN")
+
+    response = deliveries.post({"batch": [event, broken, None, event]})
+
+    assert response.status_code == 200
+    assert response["Content-Type"] == "application/json"
+    version = response.json()["results"][0]["version"]
+    assert isinstance(version, int)
+    assert response.json() == {
+        "results": [
+            {"uuid": event["uuid"], "status": "accepted", "reason": None, "version": version},
+            {
+                "uuid": broken["uuid"],
+                "status": "quarantined",
+                "reason": "cost_invalid",
+                "version": None,
+            },
+            {"uuid": None, "status": "quarantined", "reason": "not_an_event", "version": None},
+            {"uuid": event["uuid"], "status": "duplicate", "reason": None, "version": version},
+        ]
+    }
+
+
+def test_a_bare_list_and_an_empty_batch_are_batches(project, deliveries):
+    listed = deliveries.post([usage_event(project)])
+
+    assert [result["status"] for result in listed.json()["results"]] == ["accepted"]
+    assert deliveries.post([]).json() == deliveries.post({"batch": []}).json() == {"results": []}
+
+
+def test_a_gzipped_batch_is_unpacked(project, deliveries):
+    body = gzip.compress(json.dumps({"batch": [usage_event(project)]}).encode())
+
+    assert deliveries.post(body, **GZIP).json()["results"][0]["status"] == "accepted"
+
+
+def test_a_number_is_never_read_as_a_float(project, deliveries):
+    event = json.dumps({"batch": [usage_event(project, "COST")]})
+
+    deliveries.post(event.replace('"COST"', "0.1000000000000000055511151231257827"))
+
+    assert UsageEvent.objects.get().cost_usd == "0.1000000000000000055511151231257827"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *("", "{bad", "null", "7", '"batch"', "{}", '{"batch": {}}', '{"batch": null}', "[1,]"),
+        *(b"\xff\xfe", b"\xef\xbb\xbf[]", "[" * 100_000, '{"a":' * 5_000 + "1" + "}" * 5_000),
+    ],
+)
+def test_what_is_no_batch_is_400(deliveries, body):
+    response = deliveries.post(body)
+
+    assert response.status_code == 400
+    assert response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        *(
+            "NaN",
+            "Infinity",
+            "-Infinity",
+            "9" * 6000,
+            "1e999999",
+            "-0.0",
+            '"\\ud800\\u0000"',
+            "true",
+        ),
+        '{"uuid": "\\ud800", "properties": {"\\u0000": "\\udfff"}}',
+        '{"uuid": ' + "9" * 5000 + "}",
+        "[" * 600 + "]" * 600,
+    ],
+)
+def test_an_item_of_any_shape_is_set_aside_and_can_be_read_again(project, deliveries, item):
+    good = json.dumps(usage_event(project))
+
+    response = deliveries.post(f'{{"batch": [{item}, {good}]}}')
+
+    assert response.status_code == 200
+    assert [result["status"] for result in response.json()["results"]] == [
+        "quarantined",
+        "accepted",
+    ]
+    kept = QuarantinedEvent.objects.get()
+    json.loads(kept.payload)
+    assert kept.payload.isascii()
+
+
+class TestSize:
+    def test_a_thousand_events_are_a_batch_and_one_more_is_not(self, project, deliveries):
+        event = usage_event(project)
+
+        assert deliveries.post([event] * 1000).status_code == 200
+        assert deliveries.post([event] * 1001).status_code == 413
+
+    def test_more_than_five_megabytes_are_refused(self, deliveries):
+        fits = b"[" + b" " * (MAXIMUM_BYTES - 2) + b"]"
+
+        assert deliveries.post(fits).status_code == 200
+        assert deliveries.post(fits + b" ").status_code == 413
+
+    def test_a_bomb_is_not_unpacked(self, deliveries):
+        bomb = gzip.compress(b"[" + b" " * 20_000_000 + b"]")
+
+        assert len(bomb) < 100_000
+        assert deliveries.post(bomb, **GZIP).status_code == 413
+
+    @pytest.mark.parametrize(
+        "body", [b"[]", gzip.compress(b"[]")[:-4], gzip.compress(b"[]") + b"[]", b""]
+    )
+    def test_broken_gzip_is_400(self, deliveries, body):
+        assert deliveries.post(body, **GZIP).status_code == 400
+
+    def test_another_encoding_is_415(self, deliveries):
+        assert deliveries.post(b"[]", HTTP_CONTENT_ENCODING="br").status_code == 415
+
+
+class TestWhoMay:
+    def test_only_the_service_token_opens_it(self, project, client):
+        _, key = issue_personal_api_key(project.organization, "all", READ_SCOPES)
+        body = json.dumps([usage_event(project)])
+
+        for headers in ({}, {"HTTP_AUTHORIZATION": f"Bearer {key}"}):
+            response = client.post(
+                "/api/usage_events/", body, content_type="application/json", **headers
+            )
+            assert response.status_code == 401
+            assert response["WWW-Authenticate"].startswith("Bearer")
+        assert not UsageEvent.objects.exists()
+
+    @pytest.mark.parametrize("method", ["get", "put", "patch", "delete"])
+    def test_other_methods_are_405(self, client, method):
+        assert getattr(client, method)("/api/usage_events/", **SERVICE).status_code == 405
+
+
+class TestBackpressure:
+    """A batch that is not booked says so, and is booked when it is sent again."""
+
+    @pytest.mark.parametrize(
+        ("failure", "status"),
+        [(DatabaseBusy(), 429), (OperationalError("the connection is gone"), 503)],
+    )
+    def test_a_slow_or_absent_database_asks_to_come_again(
+        self, project, deliveries, monkeypatch, failure, status
+    ):
+        event = usage_event(project)
+
+        def fail(rows):
+            raise failure
+
+        with monkeypatch.context() as patched:
+            patched.setattr(ledger, "insert", fail)
+            response = deliveries.post([event])
+
+        assert response.status_code == status
+        assert int(response["Retry-After"]) >= 1
+        assert used(project.organization) == 0
+        assert deliveries.statuses(event) == ["accepted"]
+
+    def test_more_batches_at_once_than_there_are_places_wait_their_turn(
+        self, project, deliveries, monkeypatch
+    ):
+        monkeypatch.setattr(views, "_places", threading.BoundedSemaphore(1))
+        monkeypatch.setattr(views, "PATIENCE_SECONDS", 0.01)
+
+        with views._places:
+            response = deliveries.post([usage_event(project)])
+
+        assert response.status_code == 429
+        assert int(response["Retry-After"]) >= 1
+        assert deliveries.post([usage_event(project)]).status_code == 200
