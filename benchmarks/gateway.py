@@ -9,12 +9,40 @@ exactly so many, callers that try again, and SIGKILL under load. `--full` runs t
 """
 
 import argparse
+import asyncio
+import gc
+import os
+
+import uvloop
+
+from benchmarks.load import processes, speed
+from benchmarks.load.table import Table
+from benchmarks.load.world import world
+
+
+async def measure(arguments: argparse.Namespace) -> Table:
+    """Measure row by row."""
+    table = Table()
+    async with world() as around:
+        await speed.harness_ceiling(around, table, 2)
+        await speed.gateway_speeds(around, table, arguments.seconds)
+        await speed.added_latency(around, table, 2000)
+        await speed.added_first_byte(around, table, 4)
+        await speed.memory(around, table, 20_000)
+        await speed.many_streams(around, table, 100, 6)
+    return table
 
 
 def main() -> int:
     """Measure, print the table; return 1 if an exactness row failed."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
-    print("nothing is measured yet")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=4)
+    arguments = parser.parse_args()
+    os.sched_setaffinity(0, {processes.OTHER_CORE})
+    gc.disable()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        table = runner.run(measure(arguments))
+    table.show()
     return 0
 
 

@@ -1,1 +1,1 @@
-"""The load generator, the fake upstream and the servers around the gateway that is measured."""
+"""What stands around the gateway while it is measured: load generator, fakes, other gateways."""

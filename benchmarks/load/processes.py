@@ -1,0 +1,143 @@
+"""Processes on cores of their own, and what they cost: CPU time, memory, and how quiet it was."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PR_SET_PDEATHSIG = 1
+
+_cores = sorted(os.sched_getaffinity(0))
+GATEWAY_CORE = _cores[0]
+# Where the harness, the stores and the fakes run. On a machine of one core all share it.
+OTHER_CORE = _cores[-1]
+
+
+def start(
+    argv: list[str],
+    log: Path,
+    *,
+    cores: AbstractSet[int],
+    environment: dict[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a program on certain cores, with no more environment than it is given.
+
+    It dies with this process.
+    """
+
+    def prepare() -> None:
+        os.sched_setaffinity(0, cores)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={"PATH": os.environ["PATH"], **(environment or {})},
+            preexec_fn=prepare,  # noqa: PLW1509 - this process has one thread
+        )
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process to end; kill it if it does not."""
+    process.terminate()
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def wait_ready(process: subprocess.Popen[bytes], ready: Callable[[], bool], log: Path) -> None:
+    """Wait until a process serves. Raises `RuntimeError` with the end of its log."""
+    deadline = time.monotonic() + 90
+    while not ready():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"{log.name}: {log.read_text(errors='replace')[-600:]}")
+        time.sleep(0.05)
+
+
+@contextmanager
+def running(
+    argv: list[str],
+    log: Path,
+    ready: Callable[[], bool],
+    *,
+    cores: AbstractSet[int],
+    environment: dict[str, str] | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program until the block ends."""
+    process = start(argv, log, cores=cores, environment=environment)
+    try:
+        wait_ready(process, ready, log)
+        yield process
+    finally:
+        stop(process)
+
+
+def family(pid: int) -> list[int]:
+    """Return a process and all its descendants."""
+    found = [pid]
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += family(int(child))
+    return found
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time that a process and its descendants have used."""
+    total = 0
+    for each in family(pid):
+        fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / _TICKS
+
+
+def resident_megabytes(pid: int) -> float:
+    """Return the resident memory of a process and its descendants."""
+    pages = sum(int(Path(f"/proc/{each}/statm").read_text().split()[1]) for each in family(pid))
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def _busy_seconds(core: int) -> float:
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *fields = line.split()
+        if name == f"cpu{core}":
+            user, nice, system, _idle, _wait, irq, softirq, steal = map(int, fields[:8])
+            return (user + nice + system + irq + softirq + steal) / _TICKS
+    return 0.0
+
+
+@dataclass
+class Cost:
+    """What was used while something was measured. `others`: share of the gateway's core that
+    belonged to somebody else, which makes a throughput too low."""
+
+    cpu: float = 0.0
+    others: float = 0.0
+    load: float = 0.0
+
+    def note(self) -> str:
+        """Say how quiet it was."""
+        return f"load {self.load:.1f}, others {self.others:.0%}"
+
+
+@contextmanager
+def costing(pid: int) -> Iterator[Cost]:
+    """Measure what a process uses in this block, and who else was on its core."""
+    cost = Cost()
+    began, cpu, busy = time.monotonic(), cpu_seconds(pid), _busy_seconds(GATEWAY_CORE)
+    yield cost
+    elapsed = time.monotonic() - began
+    cost.cpu = cpu_seconds(pid) - cpu
+    cost.others = max(0.0, (_busy_seconds(GATEWAY_CORE) - busy - cost.cpu) / elapsed)
+    cost.load = os.getloadavg()[0]

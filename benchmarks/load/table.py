@@ -1,0 +1,49 @@
+"""The one table: what was measured, what it should be, and how quiet the machine was."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure. `met` is None where there is no target."""
+
+    what: str
+    seen: str
+    target: str = ""
+    met: bool | None = None
+    note: str = ""
+
+
+@dataclass
+class Table:
+    """Collects rows, shows each as it comes and all at the end."""
+
+    rows: list[Row] = field(default_factory=list)
+
+    def add(
+        self, what: str, seen: str, target: str = "", met: bool | None = None, note: str = ""
+    ) -> None:
+        """Add a row."""
+        row = Row(what, seen, target, met, note)
+        self.rows.append(row)
+        print(f"  {_line(row)}", flush=True)
+
+    def show(self) -> None:
+        """Print the table in Markdown, as README.gateway.md keeps it."""
+        print("\n| figure | seen | target | | how quiet it was |\n|---|---|---|---|---|")
+        for row in self.rows:
+            print(f"| {row.what} | {row.seen} | {row.target} | {_mark(row)} | {row.note} |")
+
+    @property
+    def missed(self) -> list[Row]:
+        """Rows whose target was not met."""
+        return [row for row in self.rows if row.met is False]
+
+
+def _mark(row: Row) -> str:
+    return {None: "", True: "met", False: "**not met**"}[row.met]
+
+
+def _line(row: Row) -> str:
+    target = f"  (target {row.target}: {_mark(row)})" if row.target else ""
+    return f"{row.what}: {row.seen}{target}  [{row.note}]"
