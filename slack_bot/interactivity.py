@@ -61,12 +61,13 @@ def read(payload: dict[str, Any]) -> Interaction | None:
         actions = [mapping(action) for action in listed] if isinstance(listed, list) else []
         action = next((a for a in actions if a.get("action_id") == picker.ACTION_ID), {})
         value = text(mapping(action.get("selected_option")).get("value"), 200)
-    if action.get("action_id") != picker.ACTION_ID:
+    user_id = identifier(mapping(payload.get("user")).get("id"))
+    if action.get("action_id") != picker.ACTION_ID or not user_id:
         return None
     container = mapping(payload.get("container"))
     return Interaction(
         installation=installation_of(payload),
-        user_id=identifier(mapping(payload.get("user")).get("id")),
+        user_id=user_id,
         channel_id=identifier(container.get("channel_id")),
         message_ts=timestamp(container.get("message_ts")),
         block_id=text(action.get("block_id"), 255),
@@ -89,16 +90,19 @@ def _mention(interaction: Interaction) -> Mention | None:
     workspace = installations.find(interaction.installation)
     if workspace is None:
         return None
-    mentions = Mention.objects.filter(workspace=workspace).select_related("workspace__project")
+    mentions = Mention.objects.filter(workspace=workspace)
     try:
-        return mentions.filter(pk=picker.mention_of(interaction.block_id)).first()
+        mention = mentions.filter(pk=picker.mention_of(interaction.block_id)).first()
     except (BadSignature, ValueError):
-        # The message is Slack's word, so the thread can still be told.
-        return mentions.filter(
+        # Which message it was is Slack's word: the thread can be told even so.
+        mention = mentions.filter(
             notices__kind=Notice.Kind.PICKER,
             notices__channel_id=interaction.channel_id,
             notices__message_ts=interaction.message_ts,
         ).first()
+    if mention is not None:
+        mention.workspace = workspace
+    return mention
 
 
 def _options(interaction: Interaction) -> list[dict[str, Any]]:

@@ -13,7 +13,6 @@ from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 
 from projects.models import SlackWorkspace
-from workflows.wording import escape as escape
 
 TIMEOUT = 10
 """Seconds without an answer after which a call counts as lost."""

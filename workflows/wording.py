@@ -25,9 +25,11 @@ _DENIAL_OTHERWISE = "Your team cannot use its {bot_name} AI credits at the momen
 def escape(text: str) -> str:
     """Return text so that Slack shows it literally: `<!channel>` pings nobody, `<…>` links nothing.
 
+    What no database column holds (NUL, lone surrogates) is left out or replaced.
     https://docs.slack.dev/messaging/formatting-message-text/#escaping
     """
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    storable = text.replace("\0", "").encode("utf-8", "replace").decode()
+    return storable.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def person(user_id: str) -> str:
@@ -119,11 +121,6 @@ def picker_placeholder() -> str:
     return "Search repositories"
 
 
-def picker_chosen(repository: str) -> str:
-    """Take the picker's place once a repository was chosen."""
-    return f"Repository: *{escape(repository)}*"
-
-
 def picker_not_yours(user_id: str, *, owner_id: str) -> str:
     """Refuse a choice made by somebody else."""
     return f"{person(user_id)}, only {person(owner_id)} can choose the repository here."
@@ -147,14 +144,6 @@ def no_repositories(user_id: str, *, bot_name: str) -> str:
     return (
         f"{person(user_id)}, {escape(bot_name)} has no repository to work on yet. "
         "Ask an administrator to add one."
-    )
-
-
-def unknown_repository(user_id: str, *, repository: str) -> str:
-    """Say that the repository named in the mention is not one of the project's."""
-    return (
-        f"{person(user_id)}, I do not know a repository {escape(repository)}. "
-        "Ask an administrator to add it, or name another one."
     )
 
 

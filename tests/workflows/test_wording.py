@@ -60,6 +60,10 @@ def test_an_answer_keeps_its_text_readable():
     assert wording.answer(" a < b && b > c\n") == "a &lt; b &amp;&amp; b &gt; c"
 
 
+def test_an_answer_holds_nothing_that_a_database_refuses():
+    assert wording.answer("a\0b\ud800c") == "ab?c"
+
+
 def test_an_empty_answer_still_says_something():
     assert wording.answer(" \n") == "I have nothing to answer."
 
@@ -72,8 +76,7 @@ def test_an_overlong_answer_is_cut_before_slack_cuts_it_and_never_inside_an_enti
 
 
 def test_names_from_people_are_escaped_in_sentences():
-    assert "<!here>" not in wording.picker_chosen("<!here>/x")
-    assert "<!here>" not in wording.unknown_repository("U1", repository="<!here>/x")
+    assert "<!here>" not in wording.repository_unavailable("<!here>/x")
     assert "<!here>" not in wording.no_access_without_membership(
         "U1", bot_name="Tollgate", organization="<!here>"
     )
