@@ -21,6 +21,7 @@ class TollgateAdminSite(AdminSite):
     site_header = "Tollgate"
     site_title = "Tollgate"
     index_title = "AI credits"
+    site_url = None
     index_template = "config/admin_index.html"
 
     def index(

@@ -214,7 +214,7 @@ class ExpiredFilter(admin.SimpleListFilter):
 class OAuthAccessTokenAdmin(admin.ModelAdmin):
     """Access tokens of task runs, products and desktop clients; only their hashes are known."""
 
-    list_display = ["id", "project", "application", "user", "task_run_id", "products", "expires"]
+    list_display = ["id", "project", "made_for", "user", "expires"]
     list_filter = [ExpiredFilter, ("application", admin.EmptyFieldListFilter)]
     list_select_related = ["project", "application", "user"]
     search_fields = ["=task_run_id", "project__name", "user__username", "application__name"]
@@ -229,6 +229,13 @@ class OAuthAccessTokenAdmin(admin.ModelAdmin):
         "expires",
     ]
     actions = ["revoke"]
+
+    @admin.display(description="made for")
+    def made_for(self, token: OAuthAccessToken) -> str:
+        """Name whoever holds it: a task run, a product, or a desktop client."""
+        if token.task_run_id:
+            return f"task run {token.task_run_id}"
+        return str(token.application) if token.application else ", ".join(token.products)
 
     def has_add_permission(self, _request: HttpRequest) -> bool:
         """Tokens are minted, never typed."""
@@ -297,6 +304,10 @@ class SlackWorkspaceAdmin(admin.ModelAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[SlackWorkspace]:
         """Leave the token where it is: a page must not even decrypt it."""
         return super().get_queryset(request).defer("bot_token")
+
+    def has_delete_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
+        """Its mentions would go with it: a workspace is made inactive, not deleted."""
+        return False
 
     @admin.display(ordering="project__organization__name")
     def organization(self, workspace: SlackWorkspace) -> str:

@@ -7,6 +7,7 @@ class ProjectsConfig(AppConfig):
     """Identities and credentials."""
 
     name = "projects"
+    verbose_name = "Organizations and credentials"
 
     def ready(self) -> None:
         """Register how the OpenAPI document names our authentication."""

@@ -34,6 +34,7 @@ class SlackWorkspace(models.Model):
 
     class Meta:
         ordering = ["name", "team_id"]
+        verbose_name = "Slack workspace"
         constraints = [
             models.UniqueConstraint(
                 fields=["team_id"], condition=~Q(team_id=""), name="slack_workspace_team_unique"

@@ -192,6 +192,10 @@ def test_a_page_costs_the_same_number_of_queries_however_much_it_shows(
         assert admin_client.get(page).status_code == 200
 
 
+def test_who_opens_the_bare_address_gets_to_the_admin(client):
+    assert client.get("/")["Location"] == INDEX
+
+
 def test_the_admin_asks_strangers_to_log_in(client, organization):
     page = reverse("admin:projects_organization_change", args=[organization.pk])
     answer = client.get(page)
