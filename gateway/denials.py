@@ -11,11 +11,13 @@ from gateway.tollgate_api import ResourceAnswer
 
 REASON = "billable_credits"
 _NAMES = {"ai_credits": "{bot_name} AI credits"}
+_USED = "Your team has used its monthly {name}."
 _FIRST = {
-    "limit_reached": "Your team has used its monthly {name}.",
+    "limit_reached": _USED,
+    # Whoever writes Django's set by hand leaves no reason: another billing system, mostly.
+    "set_by_hand": _USED,
     "insufficient_remaining": "Your team has too few {name} left to start.",
     "organization_inactive": "Your team's {name} are switched off: its organization is not active.",
-    "set_by_hand": "An administrator has paused your team's {name}.",
 }
 _OTHERWISE = "Your team cannot use its {name} at the moment."
 

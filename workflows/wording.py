@@ -11,13 +11,15 @@ from datetime import UTC, datetime
 _LONGEST_TEXT = 39_000
 _SHORTENED = "\n… (shortened)"
 
+_CREDITS_USED = "Your team has used its monthly {bot_name} AI credits."
 _DENIAL_FIRST_SENTENCES = {
-    "limit_reached": "Your team has used its monthly {bot_name} AI credits.",
+    "limit_reached": _CREDITS_USED,
+    # Whoever writes the published set by hand leaves no reason: another billing system, mostly.
+    "set_by_hand": _CREDITS_USED,
     "insufficient_remaining": "Your team has too few {bot_name} AI credits left to start.",
     "organization_inactive": (
         "Your team's {bot_name} AI credits are switched off: its organization is not active."
     ),
-    "set_by_hand": "An administrator has paused your team's {bot_name} AI credits.",
 }
 _DENIAL_OTHERWISE = "Your team cannot use its {bot_name} AI credits at the moment."
 
