@@ -36,7 +36,6 @@ def test_each_reason_has_a_first_sentence_of_its_own():
         "limit_reached",
         "insufficient_remaining",
         "organization_inactive",
-        "set_by_hand",
         "some reason of the future",
     ]
     texts = [wording.denial(reason, RESET, **NAMES) for reason in reasons]
@@ -45,6 +44,11 @@ def test_each_reason_has_a_first_sentence_of_its_own():
         assert text.endswith(
             " They reset on 2026-12-01. Top up at https://billing.example.com/credits to continue."
         )
+
+
+def test_a_block_written_by_hand_without_a_reason_gets_the_usual_sentence():
+    by_hand = wording.denial("set_by_hand", RESET, **NAMES)
+    assert by_hand == wording.denial("limit_reached", RESET, **NAMES)
 
 
 def test_no_reason_at_all_gets_the_sentence_of_an_unknown_one():
