@@ -1,9 +1,12 @@
 """Who is let in, as an API view sees it."""
 
+import socket
+import time
 import uuid
 from datetime import timedelta
 
 import pytest
+from django.db import OperationalError
 from django.http import HttpResponse
 from django.test import override_settings
 from django.urls import path
@@ -12,7 +15,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from devstack.servers import free_port
-from projects import credential_cache, credentials
+from projects import credential_cache, credential_lookup, credentials
 from projects.authentication import (
     ProjectCredentialAuthentication,
     ServiceTokenAuthentication,
@@ -23,7 +26,7 @@ from projects.authentication import (
 from projects.models import Membership, OAuthAccessToken, PersonalAPIKey, Project
 from projects.permissions import IsService, covered_project, has_any_scope
 from projects.principal import READ_SCOPES, Kind, Principal
-from projects.redis_connection import redis_connection
+from projects.redis_connection import ANSWER_SECONDS, redis_connection
 from tests.conftest import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -282,6 +285,33 @@ def test_without_redis_the_database_answers_every_time(get, key, project, prefix
         assert get(project.pk, key[1], prefix).status_code == 401
     finally:
         redis_connection.cache_clear()
+
+
+def test_a_redis_that_hangs_delays_one_request_and_not_the_next(get, key, project, settings):
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        settings.REDIS_URL = f"redis://127.0.0.1:{mute.getsockname()[1]}/0"
+        redis_connection.cache_clear()
+        try:
+            assert get(project.pk, key[1]).status_code == 200
+            began = time.monotonic()
+            assert get(project.pk, key[1]).status_code == 200
+            assert time.monotonic() - began < ANSWER_SECONDS
+        finally:
+            redis_connection().close()
+            redis_connection.cache_clear()
+
+
+def test_while_the_database_is_down_strangers_wait_and_the_known_are_served(
+    get, key, project, monkeypatch
+):
+    def unanswered(*_args):
+        raise OperationalError("no database")
+
+    assert get(project.pk, key[1]).status_code == 200
+    monkeypatch.setattr(credential_lookup, "find", unanswered)
+    assert get(project.pk, key[1]).status_code == 200
+    answer = get(project.pk, "phx_unknown")
+    assert (answer.status_code, answer["Retry-After"]) == (503, "5")
 
 
 def test_a_revocation_that_redis_never_heard_of_is_forgotten_after_the_lifetime(
