@@ -1,0 +1,208 @@
+"""Accounts are decided without an occasion too: when they are due, and everybody regularly."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db import IntegrityError, connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from billing import enforcement, sweep, tasks
+from billing.accounts import create_organization, set_organization_active
+from billing.grants import grant_credits
+from billing.limits import set_limit
+from billing.models import Account
+from projects.models import Change, Organization
+from quota.models import QuotaState
+from quota.resources import AI_CREDITS, POSTHOG_CODE_CREDITS
+from tests.billing.world import CREDIT, account_of, book, published, usage_event
+
+pytestmark = pytest.mark.django_db
+
+
+class Clock:
+    """The time as billing reads it."""
+
+    def __init__(self, monkeypatch) -> None:
+        self._monkeypatch = monkeypatch
+
+    def set(self, instant: datetime) -> None:
+        self._monkeypatch.setattr(timezone, "now", lambda: instant)
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+@pytest.fixture
+def exhausted(project):
+    set_limit(project.organization, AI_CREDITS, 12 * CREDIT)
+    book(usage_event(project))
+    return project
+
+
+def test_a_new_period_lifts_without_anybody_booking_anything(exhausted, clock):
+    end = published(exhausted.organization).resets_at
+    clock.set(end)
+
+    swept = sweep.sweep_due()
+
+    state = published(exhausted.organization)
+    assert swept.failed == 0
+    assert (state.limited, state.usage_micro, state.remaining_micro) == (False, 0, 12 * CREDIT)
+    assert state.resets_at > end
+    assert state.allotment_micro == 12 * CREDIT
+
+
+def test_quota_can_ask_for_a_decision_that_is_due(exhausted, clock):
+    clock.set(published(exhausted.organization).resets_at)
+
+    enforcement.decide_account(exhausted.organization_id, AI_CREDITS)
+
+    assert not published(exhausted.organization).limited
+
+
+def test_a_grant_starts_and_expires_by_the_clock(exhausted, clock):
+    organization = exhausted.organization
+    now = timezone.now()
+    start, end = now + timedelta(hours=1), now + timedelta(hours=2)
+    grant_credits(organization, AI_CREDITS, CREDIT, starts_at=start, expires_at=end)
+
+    clock.set(start)
+    sweep.sweep_due()
+    assert not published(organization).limited
+
+    clock.set(end)
+    sweep.sweep_due()
+    assert published(organization).limited
+
+
+def test_a_grace_ends_by_the_clock(project, clock):
+    organization = project.organization
+    set_limit(organization, POSTHOG_CODE_CREDITS, 10 * CREDIT, grace_days=2)
+    book(usage_event(project, properties={"ai_product": "posthog_code"}))
+    state = published(organization, POSTHOG_CODE_CREDITS)
+    assert (state.state, state.limited) == ("grace", False)
+
+    clock.set(datetime.fromtimestamp(state.suspended_until, UTC))
+    sweep.sweep_due()
+
+    assert published(organization, POSTHOG_CODE_CREDITS).limited
+
+
+def test_nothing_that_did_not_change_is_published_again(exhausted):
+    before = (published(exhausted.organization).version, Change.objects.count())
+
+    swept = sweep.sweep_all()
+
+    assert (swept.seen, swept.changed, swept.failed) == (2, 0, 0)
+    assert (published(exhausted.organization).version, Change.objects.count()) == before
+
+
+def test_a_quiet_sweep_takes_no_locks_and_few_queries(exhausted, stranger):
+    with CaptureQueriesContext(
+        connection,
+    ) as queries:
+        sweep.sweep_all()
+
+    assert len(queries) <= 12
+    assert not any("FOR UPDATE" in query["sql"] for query in queries)
+
+
+def test_organizations_that_were_made_elsewhere_get_their_accounts(db):
+    organization = Organization.objects.create(name="Made in the admin")
+
+    sweep.sweep_all()
+
+    assert published(organization).state == "ok"
+
+
+def test_one_account_that_cannot_be_decided_stops_and_unblocks_nobody(
+    exhausted, stranger, monkeypatch, clock
+):
+    set_limit(stranger.organization, AI_CREDITS, 0)
+    broken = account_of(exhausted.organization)
+    grant_credits(
+        stranger.organization, AI_CREDITS, 1, starts_at=timezone.now() + timedelta(seconds=5)
+    )
+    clock.set(published(exhausted.organization).resets_at)
+    decide = enforcement.decide
+
+    def decide_unless_broken(snapshot):
+        if snapshot.usage:
+            raise RuntimeError("this account is broken")
+        return decide(snapshot)
+
+    monkeypatch.setattr(enforcement, "decide", decide_unless_broken)
+    swept = sweep.sweep_all()
+
+    assert swept.failed >= 1
+    assert published(exhausted.organization).limited
+    assert account_of(exhausted.organization).version == broken.version
+    assert not published(stranger.organization).limited
+
+
+def test_a_limit_that_is_raised_while_a_sweep_is_under_way_survives_it(exhausted, monkeypatch):
+    """The sweep compared before, decides under the lock after, and reads everything again."""
+    Account.objects.filter(organization=exhausted.organization).update(published_digest="old")
+    lock = sweep.lock_accounts
+
+    def raise_the_limit_first(ids):
+        monkeypatch.setattr(sweep, "lock_accounts", lock)
+        set_limit(exhausted.organization, AI_CREDITS, 50 * CREDIT)
+        return lock(ids)
+
+    monkeypatch.setattr(sweep, "lock_accounts", raise_the_limit_first)
+    sweep.sweep_all()
+
+    state = published(exhausted.organization)
+    assert (state.limited, state.limit_micro) == (False, 50 * CREDIT)
+
+
+def test_a_block_that_is_set_while_a_sweep_is_under_way_survives_it(project, monkeypatch):
+    Account.objects.filter(organization=project.organization).update(published_digest="old")
+    lock = sweep.lock_accounts
+
+    def limit_first(ids):
+        monkeypatch.setattr(sweep, "lock_accounts", lock)
+        set_limit(project.organization, AI_CREDITS, 0)
+        return lock(ids)
+
+    monkeypatch.setattr(sweep, "lock_accounts", limit_first)
+    sweep.sweep_all()
+
+    assert published(project.organization).limited
+
+
+def test_beat_s_tasks_sweep(exhausted):
+    QuotaState.objects.all().delete()
+    Account.objects.update(published_digest="")
+
+    tasks.sweep_accounts()
+    tasks.sweep_due_accounts()
+
+    assert published(exhausted.organization).limited
+
+
+class TestOrganizations:
+    def test_an_inactive_organization_is_limited_in_every_bucket(self, project, stranger):
+        set_organization_active(project.organization, False, actor="ops")
+
+        for resource in (AI_CREDITS, POSTHOG_CODE_CREDITS):
+            state = published(project.organization, resource)
+            assert (state.limited, state.reason) == (True, "organization_inactive")
+            assert state.resets_at is None
+        assert not published(stranger.organization).limited
+
+    def test_and_is_back_as_it_was_when_it_is_active_again(self, exhausted):
+        set_organization_active(exhausted.organization, False)
+
+        set_organization_active(exhausted.organization, True)
+
+        assert published(exhausted.organization).reason == "limit_reached"
+        assert not published(exhausted.organization, POSTHOG_CODE_CREDITS).limited
+
+    def test_a_name_that_is_taken_is_refused(self, project):
+        with pytest.raises(IntegrityError):
+            create_organization(project.organization.name)
