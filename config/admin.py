@@ -16,6 +16,7 @@ from django.utils.safestring import SafeString
 
 from billing import accounts
 from billing.credits import display
+from projects import revocation
 from projects.admin import MembershipInline
 from projects.models import Organization, Project
 from quota.resources import RESOURCES
@@ -78,7 +79,10 @@ class OrganizationAdmin(admin.ModelAdmin):
         return False
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Write through billing what decides about credits."""
+        """Write through billing what decides about credits.
+
+        Keys learn at once, wherever they are known, what else they may call or may no longer.
+        """
         if not change:
             created = accounts.create_organization(obj.name)
             obj.pk, obj.created_at = created.pk, created.created_at
@@ -88,6 +92,9 @@ class OrganizationAdmin(admin.ModelAdmin):
             accounts.set_organization_active(
                 obj, obj.is_active, actor=request.user.get_username(), reason="in the admin"
             )
+        if change and "unmetered_gateway" in form.changed_data:
+            keys = obj.personal_api_keys.filter(revoked_at=None)
+            revocation.announce(keys.values_list("sha256", flat=True))
 
     @admin.display(description="projects", ordering="projects_total")
     def projects_count(self, organization: Any) -> int:

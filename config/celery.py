@@ -38,4 +38,8 @@ app.conf.beat_schedule = {
         "task": "workflows.tasks.deliver_pending_follow_ups",
         "schedule": 5.0,
     },
+    "clear expired credentials": {
+        "task": "projects.tasks.clear_expired_credentials",
+        "schedule": 600.0,
+    },
 }

@@ -9,7 +9,8 @@ from django.utils import timezone
 
 from billing import accounts
 from billing.limits import set_limit
-from projects.models import Organization, Project, SlackWorkspace, User
+from projects import credentials
+from projects.models import Change, Organization, Project, SlackWorkspace, User
 from quota.gate import check
 from quota.resources import AI_CREDITS
 from workflows.models import Mention
@@ -122,6 +123,19 @@ def test_renaming_an_organization_publishes_nothing(admin_client, organization, 
     assert answer.status_code == 302, answer.context["errors"]
     assert [state.version for state in organization.quota_states.all()] == before
     assert Organization.objects.get().name == "Renamed"
+
+
+def test_switching_the_unmetered_product_is_announced_for_the_organizations_keys(
+    admin_client, organization
+):
+    stranger = accounts.create_organization("Stranger")
+    credentials.issue_personal_api_key(stranger, "k", ["llm_gateway:read"])
+    key, _ = credentials.issue_personal_api_key(organization, "k", ["llm_gateway:read"])
+    page = reverse("admin:projects_organization_change", args=[organization.pk])
+    for switch in ({"unmetered_gateway": "on"}, {}):
+        admin_client.post(page, NO_INLINES | switch | {"name": "Acme", "is_active": "on"})
+    revoked = Change.objects.filter(kind=Change.Kind.CREDENTIAL_REVOKED)
+    assert [change.payload for change in revoked] == [{"sha256": key.sha256}] * 2
 
 
 def test_the_page_of_an_organization_says_where_it_stands(admin_client, organization, project):

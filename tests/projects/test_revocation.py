@@ -9,7 +9,7 @@ from django.db import connection, transaction
 from django.db.models import ProtectedError
 from django.db.transaction import TransactionManagementError
 from django.utils import timezone
-from oauth2_provider.models import clear_expired, revoke_access_token
+from oauth2_provider.models import revoke_access_token
 
 from projects import change_feed, credentials, revocation
 from projects.models import (
@@ -22,6 +22,7 @@ from projects.models import (
     PersonalAPIKey,
     User,
 )
+from projects.tasks import clear_expired_credentials
 from projects.tokens import sha256
 
 HOUR = timedelta(hours=1)
@@ -100,10 +101,11 @@ def test_a_deleted_key_is_announced(organization, delete):
     assert announced() == [sha256(plain)]
 
 
-def test_clearing_away_expired_tokens_announces_nothing(project):
+def test_clearing_away_what_expired_announces_nothing_and_keeps_the_rest(project):
     credentials.mint_product_token(project, "slack_app_routing", -HOUR)
-    clear_expired()
-    assert not OAuthAccessToken.objects.exists()
+    live = credentials.mint_product_token(project, "slack_app_routing", HOUR)
+    clear_expired_credentials()
+    assert OAuthAccessToken.objects.get().token_checksum == sha256(live)
     assert announced() == []
 
 
