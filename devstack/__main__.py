@@ -26,7 +26,7 @@ def main() -> int:
     console = Console()
     try:
         stack = read(os.environ)
-        stack.directory.mkdir(parents=True, exist_ok=True)
+        _make_directory(stack.directory)
         with alone(stack.directory):
             refuse_taken_ports(stack)
             write_env_file(stack.directory / "env", stack.environment)
@@ -109,6 +109,15 @@ def refuse_taken_ports(stack: Stack) -> None:
                 f"port {port} is taken. Stop what listens there, or choose another:"
                 f" {name}={port + 10_000 if port < 50_000 else port - 10_000} make up"
             )
+
+
+def _make_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StackError(
+            f"{directory} cannot be made ({error.strerror}); name another folder: DEVSTACK_DIR=…"
+        ) from None
 
 
 def _stop_with_make() -> None:

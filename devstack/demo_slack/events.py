@@ -184,6 +184,8 @@ class Events:
 
     async def send(self, request: SignedRequest, headers: Json | None = None) -> Answer:
         """Send one signed request to the app and return what it answered within three seconds."""
+        if not self.app_url:
+            return Answer(0, b"", "connection_failed")
         return await asyncio.to_thread(_post, self.app_url, request, headers or {})
 
     def sign_json(self, path: str, payload: Json) -> SignedRequest:

@@ -254,7 +254,7 @@ class WebAPI:
 
     def _users_info(self, install: Install, arguments: Json) -> Json:
         user = self.workspace.user(str(arguments.get("user", "")))
-        if user is None:
+        if user is None or not (user["team_id"] == install.team_id or user["is_stranger"]):
             raise SlackError("user_not_found")
         return {"user": user}
 

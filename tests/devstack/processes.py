@@ -1,8 +1,8 @@
 """Running a process whose lines a test reads, and telling whether processes are gone."""
 
-import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -57,11 +57,11 @@ class Lines:
 def started(
     arguments: Sequence[str], environment: Mapping[str, str] | None = None
 ) -> Iterator[Lines]:
-    """Run a Python module of this checkout until the block ends."""
+    """Run a Python module of this checkout until the block ends, by default in our environment."""
     process = subprocess.Popen(
         [sys.executable, "-um", *arguments],
         cwd=ROOT,
-        env={**os.environ, "PYTHONWARNINGS": "default", **(environment or {})},
+        env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -94,3 +94,10 @@ def wait_until_gone(pids: Sequence[int], timeout: float = 5) -> None:
     wait_until(
         lambda: not any(lives(pid) for pid in pids), timeout, f"the end of the processes {pids}"
     )
+
+
+@contextmanager
+def listening() -> Iterator[int]:
+    """Let something listen on a port until the block ends."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]

@@ -1,0 +1,146 @@
+"""The demo Slack's page and its verbs over HTTP, as the browser and the tour use them."""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from slack_sdk import WebClient
+from slack_sdk.errors import SlackApiError
+
+from devstack.demo_slack.typing_text import as_stored
+from tests.fakes import BOT_TOKEN, FakeSlack
+
+
+@pytest.fixture(scope="module")
+def _server() -> Iterator[FakeSlack]:
+    with FakeSlack() as fake:
+        yield fake
+
+
+@pytest.fixture
+def slack(_server: FakeSlack) -> FakeSlack:
+    _server.reset()
+    return _server
+
+
+def http(url: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **headers})
+    try:
+        with urllib.request.urlopen(request) as response:
+            text = response.read()
+            return response.status, json.loads(text) if text else None
+    except urllib.error.HTTPError as error:
+        with error:
+            text = error.read()
+            return error.code, json.loads(text) if text.startswith(b"{") else text
+
+
+def state(slack: FakeSlack, user: str = "U1", version: str = "") -> tuple[int, Any]:
+    return http(f"{slack.url}/page/state?user={user}&version={version}")
+
+
+def test_what_a_person_types_is_stored_as_slack_stores_it(slack: FakeSlack) -> None:
+    workspace = slack.slack.workspace
+    typed = "@Tollgate and @carl: is 1 < 2 & <b>? see https://e.example/a?b=1 in #general @here"
+    assert as_stored(typed, workspace.users(), workspace.channels()) == (
+        "<@UBOT> and <@U2>: is 1 &lt; 2 &amp; &lt;b&gt;? see <https://e.example/a?b=1>"
+        " in <#C1|general> <!here>"
+    )
+
+
+def test_a_person_posts_and_replies(slack: FakeSlack) -> None:
+    posted = {"user": "U1", "channel": "C1", "text": "@Tollgate hello"}
+    status, answer = http(f"{slack.url}/page/messages", posted)
+    assert status == 200
+    root = answer["message"]
+    http(f"{slack.url}/page/messages", {**posted, "text": "and?", "thread_ts": root["ts"]})
+    assert [message["text"] for message in slack.messages("C1", root["ts"])] == [
+        "<@UBOT> hello",
+        "and?",
+    ]
+
+
+@pytest.mark.parametrize(
+    "change", [{"user": "U9"}, {"channel": "C9"}, {"text": "  "}, {"text": None}]
+)
+def test_a_post_that_cannot_be_is_refused_with_a_sentence(slack: FakeSlack, change: dict) -> None:
+    posted = {"user": "U1", "channel": "C1", "text": "hello", **change}
+    status, answer = http(f"{slack.url}/page/messages", posted)
+    assert status == 422
+    assert answer["error"].endswith(".")
+    assert slack.messages() == []
+
+
+def test_a_person_sees_what_is_theirs_to_see(slack: FakeSlack) -> None:
+    client = WebClient(BOT_TOKEN, base_url=slack.api_url)
+    message = slack.post("hello")
+    client.reactions_add(channel="C1", timestamp=message["ts"], name="eyes")
+    client.chat_postEphemeral(channel="C1", user="U1", text="psst")
+    _, mine = state(slack, "U1")
+    _, theirs = state(slack, "U2")
+    assert [message["text"] for message in mine["messages"]["C1"]] == ["hello", "psst"]
+    assert [message["text"] for message in theirs["messages"]["C1"]] == ["hello"]
+    assert mine["messages"]["C1"][0]["reactions"][0]["name"] == "eyes"
+    assert mine["bot"]["id"] == "UBOT"
+
+
+def test_nothing_is_sent_while_nothing_changed(slack: FakeSlack) -> None:
+    _, first = state(slack)
+    assert state(slack, version=first["version"]) == (204, None)
+    slack.post("hello")
+    assert state(slack, version=first["version"])[0] == 200
+    assert state(slack, user="U2", version=first["version"])[0] == 200
+
+
+def test_an_app_that_is_down_is_said_instead_of_options(slack: FakeSlack) -> None:
+    message = slack.post("a message with a control")
+    place = {"user": "U1", "channel": "C1", "ts": message["ts"]}
+    status, answer = http(f"{slack.url}/page/options", {**place, "value": "x"})
+    assert status == 422
+    assert "connection_failed" in answer["error"]
+
+
+def test_an_ephemeral_control_is_nobody_elses_to_use(slack: FakeSlack) -> None:
+    client = WebClient(BOT_TOKEN, base_url=slack.api_url)
+    ts = client.chat_postEphemeral(channel="C1", user="U1", text="psst")["message_ts"]
+    place = {"user": "U2", "channel": "C1", "ts": ts, "action": {}}
+    status, answer = http(f"{slack.url}/page/actions", place)
+    assert (status, answer["error"]) == (422, "The message is gone.")
+
+
+def test_the_page_is_one_file_that_loads_nothing_from_elsewhere(slack: FakeSlack) -> None:
+    with urllib.request.urlopen(slack.url) as response:
+        policy = response.headers["Content-Security-Policy"]
+        html = response.read().decode()
+    assert "default-src 'none'" in policy
+    assert "Demo Slack" in html
+    assert "innerHTML" not in html, "texts become text nodes, never HTML"
+    assert "src=" not in html
+    assert "@import" not in html
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Host": "rebound.example"}, {"Origin": "https://evil.example"}, {"Origin": "null"}]
+)
+def test_another_sites_page_gets_nothing(slack: FakeSlack, headers: dict) -> None:
+    status, _ = http(f"{slack.url}/_control/posts", {"channel": "C1"}, **headers)
+    assert status == 403
+
+
+def test_the_verbs_over_http(slack: FakeSlack) -> None:
+    control = f"{slack.url}/_control"
+    _, message = http(f"{control}/posts", {"channel": "C1", "user": "U1", "text": "hello"})
+    _, thread = http(f"{control}/messages?channel=C1&thread_ts={message['ts']}")
+    assert [entry["text"] for entry in thread] == ["hello"]
+
+    assert http(f"{control}/faults", {"method": "auth.test", "error": "fatal_error"})[0] == 200
+    assert http(f"{control}/faults", {"method": "auth.test", "eror": "x"})[0] == 422
+    client = WebClient(BOT_TOKEN, base_url=slack.api_url)
+    with pytest.raises(SlackApiError, match="fatal_error"):
+        client.auth_test()
+    _, calls = http(f"{control}/calls")
+    assert [(call["method"], call["answer"]["ok"]) for call in calls] == [("auth.test", False)]

@@ -1,0 +1,121 @@
+"""The launcher behind `make` makes the environment once, and says in one line what is missing."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from devstack import launch
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_an_old_python_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch.sys, "version_info", (3, 9, 2))
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(launch.LaunchError, match=r"^Python 3\.11 or newer is needed, and .* is "):
+        launch.use_new_enough_python()
+
+
+def test_a_newer_python_of_the_machine_is_used_instead_of_an_old_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    newer = tmp_path / "python3.13"
+    newer.write_text("#!/bin/sh\necho 3.13.1\n")
+    newer.chmod(0o755)
+    broken = tmp_path / "python3.14"
+    broken.write_text("#!/bin/sh\nexit 127\n")
+    broken.chmod(0o755)
+    became = []
+    monkeypatch.setattr(launch.sys, "version_info", (3, 9, 2))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(launch.os, "execv", lambda program, argv: became.append(argv))
+    with pytest.raises(launch.LaunchError):
+        launch.use_new_enough_python()
+    assert became == [[str(newer), *sys.argv]]
+
+
+def test_a_debian_without_venv_is_told_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(launch.LaunchError, match=r"sudo apt install python3\.\d+-venv$"):
+        launch._make_environment(uv=None)
+
+
+def test_every_module_behind_make_can_be_launched() -> None:
+    targets = (ROOT / "Makefile").read_text()
+    for module in ("devstack", "devstack.demo", "pytest", "devstack.lint", "benchmarks"):
+        assert f"$(LAUNCH) {module}" in targets
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout with the launcher, a lock file of one package, and no network."""
+    (tmp_path / "devstack").mkdir()
+    shutil.copy(ROOT / "devstack" / "launch.py", tmp_path / "devstack")
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    wheel = tmp_path / "tiny-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("tiny.py", "import sys; print('tiny ran', sys.argv[1:])")
+        archive.writestr(
+            "tiny-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1\n"
+        )
+        archive.writestr("tiny-1.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr("tiny-1.dist-info/RECORD", "")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    lock = tmp_path / "requirements.lock"
+    lock.write_text(f"tiny @ {wheel.as_uri()} --hash=sha256:{digest}\n")
+    return tmp_path
+
+
+def run(checkout: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    # Without uv, which a newcomer does not have; pip asks an index that is not there, once.
+    clean = {"PATH": "/usr/bin:/bin", "PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0"}
+    return subprocess.run(
+        [sys.executable, "devstack/launch.py", *arguments],
+        cwd=checkout,
+        env={**clean, "HOME": str(checkout), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.slow
+def test_from_a_fresh_checkout_to_the_module_and_again(checkout: Path) -> None:
+    first = run(checkout, "tiny", "a", "b")
+    assert first.stdout == "tiny ran ['a', 'b']\n", first.stderr
+    assert "installing 1 locked packages into .venv/" in first.stderr
+    assert "installed in" in first.stderr
+    again = run(checkout, "tiny")
+    assert (again.stdout, again.stderr) == ("tiny ran []\n", "")
+
+    lock = checkout / "requirements.lock"
+    lock.write_text("absent==1 --hash=sha256:" + "0" * 64 + "\n")
+    failed = run(checkout, "tiny")
+    assert failed.returncode == 1
+    assert failed.stderr.splitlines()[-1].startswith(
+        "tollgate: the packages could not be fetched: no network, or no package index behind it."
+    )
+    assert failed.stdout == ""
+
+
+def test_make_without_a_python_says_so() -> None:
+    made = subprocess.run(
+        ["make", "up", "PYTHON=python-that-is-not-there"],
+        cwd=ROOT,
+        env={**os.environ, "MAKEFLAGS": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode != 0
+    assert made.stderr.splitlines()[0] == (
+        "tollgate: python-that-is-not-there is missing. Install Python 3.11 or newer, or name one:"
+        " make up PYTHON=/path/to/python3.12"
+    )

@@ -1,0 +1,60 @@
+"""What `make up` says, in one line, when it cannot start."""
+
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from devstack.__main__ import refuse_taken_ports
+from devstack.isolation import throw_away_environment
+from devstack.settings import PORTS, read
+from devstack.supervisor import StackError
+from tests.devstack.processes import listening, started
+
+
+def said_by_make_up(directory: Path, **environment: str) -> str:
+    """Run it, expect it to end at once, and return its one line."""
+    clean = throw_away_environment(os.environ, str(directory)) | environment
+    with started(["devstack"], clean) as lines:
+        assert lines.end() == 1
+    [line] = lines.text.splitlines()
+    return line
+
+
+def test_a_port_that_is_taken_is_named_in_one_line(tmp_path: Path) -> None:
+    with listening() as port:
+        line = said_by_make_up(tmp_path, GATEWAY_PORT=str(port))
+    assert line.startswith(
+        f"tollgate: port {port} is taken. Stop what listens there, or choose another: GATEWAY_PORT="
+    )
+    assert line.endswith(" make up")
+
+
+@pytest.mark.parametrize("variable", sorted(PORTS))
+def test_each_port_has_a_variable_that_moves_it(tmp_path: Path, variable: str) -> None:
+    with listening() as port:
+        stack = read(throw_away_environment({}, str(tmp_path)) | {variable: str(port)})
+        with pytest.raises(StackError, match=rf"^port {port} is taken\..* {variable}=\d+ make up$"):
+            refuse_taken_ports(stack)
+
+
+def test_a_malformed_value_is_named(tmp_path: Path) -> None:
+    line = said_by_make_up(tmp_path, REDIS_PORT="redis")
+    assert line == "tollgate: REDIS_PORT must be a number from 1 to 65535, not 'redis'."
+
+
+def test_a_second_one_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as lock:
+        lock.write("4711")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        line = said_by_make_up(tmp_path)
+    assert line.startswith("tollgate: it runs already (process 4711) with the data in ")
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    line = said_by_make_up(tmp_path / "file" / "below")
+    assert line.startswith("tollgate: ")
+    assert str(tmp_path / "file") in line
