@@ -63,49 +63,52 @@ def _refusal(status: int, name: str, detail: str) -> OpenApiExample:
 _ERROR = inline_serializer("Error", {"detail": serializers.CharField()})
 _TIME = "RFC 3339, UTC."
 
-_RESOURCE_FIELDS: dict[str, serializers.Field] = {
-    "limited": serializers.BooleanField(help_text="The one field every client may rely on."),
-    "state": serializers.ChoiceField(["ok", "warning", "grace", "limited", "unknown"]),
-    "reason": serializers.CharField(
+
+class QuotaOfResource(serializers.Serializer):
+    """One resource in the answer of `quota_limits`."""
+
+    limited = serializers.BooleanField(help_text="The one field every client may rely on.")
+    state = serializers.ChoiceField(["ok", "warning", "grace", "limited", "unknown"])
+    reason = serializers.CharField(
         allow_null=True,
         help_text="Why it is limited or in grace: limit_reached, organization_inactive, "
         "set_by_hand, …",
-    ),
-    "usage": serializers.FloatField(
+    )
+    usage = serializers.FloatField(
         allow_null=True, help_text="Credits used in the period; null: nothing was ever booked."
-    ),
-    "limit": serializers.FloatField(
+    )
+    limit = serializers.FloatField(
         allow_null=True, help_text="Credits per period; null: unlimited, unless unknown."
-    ),
-    "remaining": serializers.FloatField(
+    )
+    remaining = serializers.FloatField(
         allow_null=True, help_text="Credits left, grants included; null: no limit."
-    ),
-    "limited_until": serializers.DateTimeField(
+    )
+    limited_until = serializers.DateTimeField(
         allow_null=True, help_text=f"{_TIME} Null: not limited, or not lifted by time alone."
-    ),
-    "resets_at": serializers.DateTimeField(
+    )
+    resets_at = serializers.DateTimeField(
         allow_null=True, help_text=f"{_TIME} When usage starts again."
-    ),
-    "mode": serializers.ChoiceField(["hard", "soft"]),
-    "credits_per_usd": serializers.FloatField(
+    )
+    mode = serializers.ChoiceField(["hard", "soft"])
+    credits_per_usd = serializers.FloatField(
         help_text="Credits that one dollar of provider cost takes, markup included."
-    ),
-    "account": serializers.CharField(required=False, help_text="Service callers only."),
-    "allotment_micro": serializers.IntegerField(
+    )
+    account = serializers.CharField(required=False, help_text="Service callers only.")
+    allotment_micro = serializers.IntegerField(
         required=False,
         allow_null=True,
         help_text="Service callers only. What the group may ever spend, in micro-credits; "
         "null: unlimited; absent: unknown.",
-    ),
-    "booked_micro": serializers.IntegerField(
+    )
+    booked_micro = serializers.IntegerField(
         required=False, help_text="Service callers only. What the group's events ever booked."
-    ),
-    "valid_until": serializers.DateTimeField(
+    )
+    valid_until = serializers.DateTimeField(
         required=False, allow_null=True, help_text="Service callers only. Ask again then."
-    ),
-    "ledger_epoch": serializers.CharField(required=False, help_text="Service callers only."),
-    "version": serializers.IntegerField(required=False, help_text="Service callers only."),
-}
+    )
+    ledger_epoch = serializers.CharField(required=False, help_text="Service callers only.")
+    version = serializers.IntegerField(required=False, help_text="Service callers only.")
+
 
 QUOTA_LIMITS: dict[str, Any] = {
     "operation_id": "quota_limits",
@@ -125,10 +128,7 @@ QUOTA_LIMITS: dict[str, Any] = {
             {
                 "limited": inline_serializer(
                     "QuotaOfResources",
-                    {
-                        resource: inline_serializer("QuotaOfResource", dict(_RESOURCE_FIELDS))
-                        for resource in RESOURCES
-                    },
+                    {resource: QuotaOfResource() for resource in RESOURCES},
                 ),
                 "organization_id": serializers.UUIDField(),
                 "version": serializers.IntegerField(

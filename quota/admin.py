@@ -1,0 +1,83 @@
+"""Who is limited, since when, until when, and why."""
+
+from datetime import datetime
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+
+from quota.limited_set import instant
+from quota.models import SetMember
+
+
+class InForceFilter(admin.SimpleListFilter):
+    """Blocks and graces apart; both are what is in force now."""
+
+    title = "in force"
+    parameter_name = "in_force"
+
+    def lookups(self, _request: HttpRequest, _model_admin: Any) -> list[tuple[str, str]]:
+        """Offer blocks and graces."""
+        return [("block", "limited"), ("grace", "in grace, not limited yet")]
+
+    def queryset(
+        self, _request: HttpRequest, queryset: QuerySet[SetMember]
+    ) -> QuerySet[SetMember] | None:
+        """Choose."""
+        if self.value() is None:
+            return queryset
+        return queryset.filter(limited_until__isnull=self.value() == "grace")
+
+
+@admin.register(SetMember)
+class LimitedProjectAdmin(admin.ModelAdmin):
+    """The limited projects, as billing published them or somebody set them by hand in Redis.
+
+    Nothing is changed here: limits and grants change what is published, `ZREM` what was set by
+    hand.
+    """
+
+    list_display = ["name", "organization", "resource", "until", "why", "since", "origin"]
+    list_filter = ["resource", "origin", "reason", InForceFilter]
+    list_select_related = ["organization", "project"]
+    search_fields = ["organization__name", "project__name", "=token"]
+    ordering = ["-since", "pk"]
+    fields = ["name", "organization", "resource", "origin", "why", "since", "until", "token"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[SetMember]:
+        """Leave out tombstones and what has passed."""
+        now = timezone.now().timestamp()
+        in_force = Q(limited_until__gt=now) | Q(suspended_until__gt=now)
+        return super().get_queryset(request).filter(in_force)
+
+    @admin.display(description="project", ordering="project__name")
+    def name(self, member: SetMember) -> str:
+        """Name the project, or the member as it was written where there is none."""
+        return str(member.project) if member.project else f"no project: {member.token}"
+
+    @admin.display(description="until", ordering="limited_until")
+    def until(self, member: SetMember) -> datetime | str | None:
+        """Tell when the block or the grace ends by itself."""
+        if member.limited_until is None:
+            return instant(member.suspended_until)
+        return instant(member.limited_until) or "it is lifted"
+
+    @admin.display(description="why", ordering="reason")
+    def why(self, member: SetMember) -> str:
+        """Spell the reason out."""
+        reason = member.reason.replace("_", " ")
+        return reason if member.limited_until is not None else f"in grace: {reason}"
+
+    def has_add_permission(self, _request: HttpRequest) -> bool:
+        """Blocks are decided, or set by hand in Redis."""
+        return False
+
+    def has_change_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
+        """Nothing here decides anything."""
+        return False
+
+    def has_delete_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
+        """The next comparison would bring it back."""
+        return False
