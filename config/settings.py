@@ -153,6 +153,11 @@ TIME_ZONE = "UTC"
 STATIC_URL = "/static/"
 WHITENOISE_USE_FINDERS = True  # served from the packages that bring them: nothing to collect
 
+SILENCED_SYSTEM_CHECKS = [
+    "oauth2_provider.W008",  # http is for loopback addresses alone: OAuthApplication.clean
+    "security.W004",  # TLS ends at a proxy, which also redirects to it and says so (HSTS)
+    "security.W008",
+]
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PUBLIC_URL.startswith("https://")

@@ -40,6 +40,11 @@ def test_a_sound_configuration_has_no_findings(found, redis_client, deploy):
     assert found(deploy) == []
 
 
+def test_a_sound_deployment_is_not_warned_by_anybody(found, redis_client, settings, capsys):
+    settings.SESSION_COOKIE_SECURE = settings.CSRF_COOKIE_SECURE = True
+    call_command("check", deploy=True, fail_level="WARNING")
+
+
 @pytest.mark.parametrize(
     ("setting", "value", "identifier"),
     [
