@@ -98,6 +98,7 @@ class Holds:
         self._run_cap = "" if run_cap_micro is None else str(run_cap_micro)
         self._per_minute = requests_per_minute
         self._sequence = 0
+        self._generation = ""
         self._active: dict[str, Reservation] = {}
         self._remembered: deque[tuple[float, Settlement]] = deque()
         self._unsettled: deque[Settlement] = deque()
@@ -111,6 +112,8 @@ class Holds:
 
     async def hold(self, wanted: Reservation) -> Verdict:
         """Reserve, or learn why not. Raises `RedisUnavailable`; then nothing stays reserved."""
+        if self._replaying is not None and not self._replaying.done():
+            return Verdict("rewound", 0, 0, 0, b"", 0)
         run = keys.run(wanted.task_run_id) if wanted.task_run_id else ""
         self._active[wanted.hold_id] = wanted
         try:
@@ -124,6 +127,7 @@ class Holds:
                     keys.rate(wanted.credential_sha256),
                     keys.SEQUENCE,
                     run,
+                    keys.GENERATION,
                 ],
                 wanted.hold_id,
                 wanted.bound_micro,
@@ -134,6 +138,7 @@ class Holds:
                 wanted.record,
                 self._run_cap,
                 self._per_minute,
+                self._generation,
             )
         except (RedisUnavailable, RedisError, asyncio.CancelledError):
             # It may have been reserved all the same: give it back as soon as Redis answers.
@@ -144,7 +149,9 @@ class Holds:
             answer[0].decode(), int(answer[1]), int(answer[2]), int(answer[3]), answer[4],
             int(answer[5]),
         )  # fmt: skip
-        if verdict.status != "held":
+        if verdict.status == "held":
+            self._sequence = max(self._sequence, int(answer[6]))
+        else:
             del self._active[wanted.hold_id]
             if verdict.status == "rewound":
                 self._replay()
@@ -165,14 +172,15 @@ class Holds:
     async def _settle(self, settlement: Settlement) -> None:
         status, sequence = await run_settlement(self._redis, self.owner, settlement)
         self._active.pop(settlement.hold_id, None)
-        if status == b"settled" and settlement.mode != "release":
-            self._sequence = max(self._sequence, sequence)
-            self._remember(settlement)
-        elif sequence < self._sequence:
+        if sequence < self._sequence:
             self._replay()
-            if status == b"gone" and settlement.mode == "hold":
-                # Redis forgot the hold, nobody booked it.
-                await self._settle(_forced(settlement))
+        if status == b"settled":
+            self._sequence = max(self._sequence, sequence)
+            if settlement.mode != "release":
+                self._remember(settlement)
+        elif status == b"gone" and settlement.mode == "hold":
+            # Nobody booked it: Redis forgot the hold.
+            await self._settle(_forced(settlement))
         elif status == b"reaped" and settlement.mode == "hold" and settlement.correct:
             logger.warning("hold was booked by another process", hold_id=settlement.hold_id)
             await self._settle(settlement.correct())
@@ -215,11 +223,11 @@ class Holds:
         seconds, micros = await self._redis.execute("TIME")
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         await self._redis.execute("ZADD", keys.OWNERS, now_ms + self._lease_ms, self.owner)
-        sequence = int(await self._redis.execute("GET", keys.SEQUENCE) or 0)
-        if sequence < self._sequence:
+        sequence, generation = await self._redis.execute("MGET", keys.SEQUENCE, keys.GENERATION)
+        if int(sequence or 0) < self._sequence or (generation or b"").decode() != self._generation:
             self._replay()
         else:
-            self._sequence = sequence
+            self._sequence = int(sequence or 0)
 
     async def retire(self) -> None:
         """Give the lease up: no call of this process is under way any more."""
@@ -232,12 +240,15 @@ class Holds:
     async def _repeat_what_redis_forgot(self) -> None:
         """Settle again what was settled lately, restore open holds, then admit again.
 
-        Until every process of the group had the time to do so, nobody admits: each of them sees a
-        sequence that went back.
+        The first process to notice writes a new generation, by which the others notice too; nobody
+        admits until all of them had the time to repeat what they remember.
         """
-        metrics.LOST_DATA.labels("rewound").inc()
-        logger.error("redis fell back to an earlier state; repeating what this process settled")
-        await asyncio.sleep(0)
+        sequence, generation = await self._redis.execute("MGET", keys.SEQUENCE, keys.GENERATION)
+        if int(sequence or 0) < self._sequence:
+            metrics.LOST_DATA.labels("rewound").inc()
+            logger.error("redis fell back to an earlier state; repeating what was settled lately")
+            generation = uuid.uuid4().hex.encode()
+            await self._redis.execute("SET", keys.GENERATION, generation)
         epoch = await self._redis.execute("GET", keys.GROUP_EPOCH)
         for _, settlement in list(self._remembered):
             same_group = epoch is not None and settlement.group.endswith(epoch.decode())
@@ -248,14 +259,16 @@ class Holds:
         for active in list(self._active.values()):
             await self._redis.run(
                 RESTORE,
-                [keys.holds(self.owner), keys.SETTLED],
+                [keys.holds(self.owner), keys.SETTLED, keys.SEQUENCE],
                 active.hold_id, active.account, active.bound_micro,
                 keys.run(active.task_run_id) if active.task_run_id else "", active.record,
             )  # fmt: skip
         for raw in await self._redis.execute("HKEYS", keys.holds(self.owner)):
             if (hold_id := raw.decode()) not in self._active:
                 self._spool(Settlement(hold_id, "release", 0, b""))
-        await asyncio.sleep(REPLAY_GRACE)
+        if self._sequence:
+            await asyncio.sleep(REPLAY_GRACE)
+        self._generation = (generation or b"").decode()
         self._sequence = int(await self._redis.execute("GET", keys.SEQUENCE) or 0)
 
 

@@ -223,7 +223,10 @@ class _Stream:
             self._tail_size = 0
         else:
             complete = chunk[:end]
+        opening = self._reader.usage is None
         shown = self._lines(complete)
+        if opening and self._reader.usage is not None:
+            self._size = self._events = 0  # what told the input is no output
         rest = chunk[end:]
         if not self.hides_usage:
             self._keep(rest)

@@ -49,13 +49,13 @@ class _Node(msgspec.Struct):
     source: "_Node | None" = None
     data: msgspec.Raw = msgspec.Raw()
     image_url: msgspec.Raw = msgspec.Raw()
-    cache_control: msgspec.Raw | None = None
+    cache_control: msgspec.Raw = msgspec.Raw()
 
 
 class _Tool(msgspec.Struct):
     type: str | None = None
     max_uses: int | None = None
-    cache_control: msgspec.Raw | None = None
+    cache_control: msgspec.Raw = msgspec.Raw()
 
 
 class _Thinking(msgspec.Struct):
@@ -243,7 +243,7 @@ def _extent(request: ModelRequest, output_cap: int) -> Extent:
         size += TOOLS_OVERHEAD
         for tool in content.tools:
             size += TOOLS_OVERHEAD if tool.type and tool.type.startswith(_CLIENT_TOOLS) else 0
-            cached = cached or tool.cache_control is not None
+            cached = cached or len(memoryview(tool.cache_control)) > 0
             searches = max(searches, _uses(tool, meter, parsed.max_tool_calls, searches))
         # Every use of a server-side tool reads the whole conversation again.
         whole += searches + 1 if searches else 0
@@ -293,7 +293,7 @@ class _Measure:
         if nodes is None or isinstance(nodes, str):
             return
         for node in nodes:
-            if node.cache_control is not None:
+            if len(memoryview(node.cache_control)):
                 self.cached = True
             if node.type in _IMAGES:
                 self._image(node)

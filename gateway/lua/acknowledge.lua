@@ -9,7 +9,7 @@ for index = 1, #ARGV, 4 do
     redis.call('XDEL', KEYS[1], id)
     removed = removed + 1
     if account ~= '' then
-      redis.call('HINCRBY', 'tollgate:account:' .. account, 'pending', int(-tonumber(debited)))
+      redis.call('HINCRBY', 'tollgate:account:' .. account, 'pending', int(0 - tonumber(debited)))
     end
     if status ~= 'booked' then
       redis.call('XADD', KEYS[2], 'MAXLEN', '~', 100000, '*', 'status', status, unpack(entry[2]))

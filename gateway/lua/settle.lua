@@ -34,7 +34,7 @@ if hold then
   end
 end
 if mode == 'release' then
-  return {'settled', sequence()}
+  return {'settled', redis.call('INCR', KEYS[3])}
 end
 if account ~= '' then
   redis.call('HINCRBY', 'tollgate:account:' .. account, 'spent', cost)

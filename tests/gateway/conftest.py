@@ -29,6 +29,7 @@ class World:
     """Everything one gateway talks to, and the way to it."""
 
     url: str
+    http: httpx.Client
     tollgate: FakeTollgate
     provider: FakeProvider
     redis: redis.Redis
@@ -48,10 +49,12 @@ class World:
             headers.setdefault("authorization", f"Bearer {token}")
         content = body if isinstance(body, bytes) else None
         document = None if isinstance(body, bytes) else (body or messages_body())
-        with httpx.Client(trust_env=False, timeout=30) as client:
-            return client.post(
-                self.url + path, headers=headers, content=content, json=document, **options
-            )
+        return self.http.post(path, headers=headers, content=content, json=document, **options)
+
+    def get(self, path: str, token: str | None = None) -> httpx.Response:
+        """Ask the gateway for a page."""
+        headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        return self.http.get(path, headers=headers)
 
     def booked(self, project: FakeProject, count: int = 1) -> list[dict[str, Any]]:
         """Wait until so many events of a project are booked; return them."""
@@ -73,13 +76,14 @@ class World:
             for name, value in zip(("spent", "held", "pending"), values, strict=True)
         }
 
+    def settled(self, project: FakeProject) -> dict[str, int]:
+        """The account once nothing is pending any more."""
+        wait_until(lambda: self.account(project)["pending"] == 0, 10, "all being acknowledged")
+        return self.account(project)
+
     def metric(self, name: str) -> float:
         """Return the sum of a metric's samples."""
-        text = httpx.get(
-            self.url + "/metrics",
-            headers={"authorization": f"Bearer {METRICS_TOKEN}"},
-            trust_env=False,
-        ).text
+        text = self.get("/metrics", METRICS_TOKEN).text
         return sum(
             float(line.rpartition(" ")[2])
             for line in text.splitlines()
@@ -153,7 +157,19 @@ def world_of(directory: Path, **environment: str) -> Iterator[World]:
         program = gateway_program(port, redis_url, tollgate.url, provider.url, **environment)
         log = directory / "gateway.log"
         stack.enter_context(serving(program, log))
-        yield World(f"http://127.0.0.1:{port}", tollgate, provider, client, redis_url, log)
+        url = f"http://127.0.0.1:{port}"
+        http = stack.enter_context(
+            httpx.Client(base_url=url, trust_env=False, timeout=30, verify=False)
+        )
+        yield World(url, http, tollgate, provider, client, redis_url, log)
+
+
+@pytest.fixture(scope="session")
+def own_redis() -> Iterator[str]:
+    """The address of a Redis that no gateway process uses."""
+    directory, port = suite.DIRECTORY / "gateway-stores", free_port()
+    with running(redis_server("redis", directory, port), suite.DIRECTORY / "gateway-stores.log"):
+        yield f"redis://127.0.0.1:{port}/0"
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import json
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,7 +102,7 @@ class FakeProvider(SocketThread):
 
 
 async def _opened(event: threading.Event) -> None:
-    while not event.is_set():
+    while not event.is_set():  # noqa: ASYNC110 - set from another thread
         await asyncio.sleep(0.002)
 
 
@@ -245,8 +245,8 @@ def default_script(seen: Seen) -> Script:
     """Answer every API properly."""
     path = seen.path.partition("?")[0]
     if path == "/v1/models":
-        return json_script({"object": "list", "data": [{"id": "gpt-4o", "object": "model",
-                                                        "created": 1, "owned_by": "x"}]})  # fmt: skip
+        model = {"id": "gpt-4o", "object": "model", "created": 1, "owned_by": "x"}
+        return json_script({"object": "list", "data": [model]})
     if path.endswith("/count_tokens"):
         return json_script({"input_tokens": 7})
     stream = seen.json.get("stream")
@@ -258,9 +258,3 @@ def default_script(seen: Seen) -> Script:
         asked = (seen.json.get("stream_options") or {}).get("include_usage", False)
         return Script(200, SSE_HEADERS, completion_stream(asked))
     return Script(200, SSE_HEADERS, response_stream()) if stream else json_script(response())
-
-
-async def drip(chunks: list[bytes]) -> AsyncIterator[bytes]:
-    """Yield the chunks one by one."""
-    for chunk in chunks:
-        yield chunk

@@ -3,8 +3,32 @@
 import json
 from decimal import Decimal
 
+import httpx
+import pytest
+
 from tests.gateway.conftest import World, messages_body
-from tests.gateway.fake_provider import message, messages_stream
+from tests.gateway.fake_provider import (
+    Script,
+    completion,
+    completion_stream,
+    json_script,
+    message,
+    messages_stream,
+    messages_usage,
+    response_stream,
+)
+
+CHAT = "/slack_app/v1/chat/completions"
+RESPONSES = "/slack_app/v1/responses"
+
+
+def chat_body(**fields):
+    return {
+        "model": "gpt-4o",
+        "max_completion_tokens": 100,
+        "messages": [{"role": "user", "content": "Hi"}],
+        **fields,
+    }
 
 
 def test_a_message_passes_unchanged_and_is_booked_once(world: World) -> None:
@@ -16,18 +40,270 @@ def test_a_message_passes_unchanged_and_is_booked_once(world: World) -> None:
     [event] = world.booked(project)
     properties = event["properties"]
     assert Decimal(properties["$ai_total_cost_usd"]) == Decimal("0.0006")
-    assert event["debited_micro"] == 72_000
+    assert event["debited_micro"] == 72_000 == world.tollgate.credits_booked(project)
     assert properties["$ai_billable"] is True
     assert properties["ai_product"] == "slack_app"
+    assert properties["organization_id"] == project.organization_id
     assert (properties["$ai_input_tokens"], properties["$ai_output_tokens"]) == (100, 20)
-    assert world.account(project) == {"spent": 72_000, "held": 0, "pending": 0}
+    assert (properties["$ai_is_error"], properties["$ai_usage_estimated"]) == (False, False)
+    assert event["account"] == f"{project.organization_id}:ai_credits"
+    assert event["hold_id"] == event["uuid"]
+    assert world.settled(project) == {"spent": 72_000, "held": 0, "pending": 0}
 
 
-def test_a_streamed_message_passes_unchanged(world: World) -> None:
+@pytest.mark.parametrize(
+    ("path", "body", "expected"),
+    [
+        ("/slack_app/v1/messages", messages_body(stream=True), messages_stream()),
+        (CHAT, chat_body(stream=True), completion_stream(with_usage=False)),
+        (
+            CHAT,
+            chat_body(stream=True, stream_options={"include_usage": True}),
+            completion_stream(with_usage=True),
+        ),
+        (RESPONSES, {"model": "gpt-4o", "input": "Hi", "stream": True,
+                     "max_output_tokens": 100}, response_stream()),
+    ],
+    ids=["messages", "chat without usage", "chat with usage", "responses"],
+)  # fmt: skip
+def test_a_stream_passes_unchanged_and_is_metered(world, path, body, expected) -> None:
     project = world.tollgate.project(credits=100)
-    answer = world.post(world.tollgate.token(project), body=messages_body(stream=True))
-    assert answer.content == b"".join(messages_stream())
+    answer = world.post(world.tollgate.token(project), path, body)
+    shown = answer.content.replace(b',"usage":null', b"")
+    assert shown == b"".join(expected).replace(b',"usage":null', b"")
     [event] = world.booked(project)
-    assert event["debited_micro"] == 72_000
-    assert event["properties"]["$ai_is_error"] is False
-    assert json.loads(world.provider.requests[-1].body) == messages_body(stream=True)
+    properties = event["properties"]
+    assert properties["$ai_output_tokens"] == 20
+    assert properties["$ai_stream"] is True
+    assert (properties["$ai_is_error"], properties["$ai_usage_estimated"]) == (False, False)
+
+
+def test_request_bytes_reach_the_provider_as_they_came(world: World) -> None:
+    project = world.tollgate.project(credits=100)
+    body = (
+        b'{ "model":"claude-sonnet-4-5" ,\n "max_tokens": 100, "unknown_field": {"a": [1, 2.50]},'
+        b' "messages":[{"role":"user","content":[{"type":"text","text":"\\u00e9"}]}] }'
+    )
+    headers = {
+        "anthropic-version": "2023-06-01",
+        "anthropic-beta": "one-2025-01-01,two-2025-02-02",
+        "content-type": "application/json",
+    }
+    answer = world.post(
+        world.tollgate.token(project),
+        "/slack_app/v1/messages?beta=true",
+        body,
+        headers=headers,
+    )
+    assert answer.status_code == 200
+    seen = world.provider.requests[-1]
+    assert seen.body == body
+    assert seen.path == "/v1/messages?beta=true"
+    assert headers.items() <= seen.headers.items()
+
+
+def test_what_identifies_the_caller_never_reaches_the_provider(world: World) -> None:
+    project = world.tollgate.project(credits=100)
+    token = world.tollgate.token(project)
+    world.post(
+        token,
+        headers={
+            "cookie": "session=1",
+            "x-project-id": str(project.id),
+            "x-api-key": token,
+            "x-forwarded-for": "10.1.2.3",
+            "connection": "x-private",
+            "x-private": "for one hop",
+        },
+    )
+    seen = world.provider.requests[-1]
+    assert token not in str(seen)
+    assert seen.headers["x-api-key"] == "sk-ant-key-of-the-operator"
+    for name in ("authorization", "cookie", "x-project-id", "x-forwarded-for", "x-private"):
+        assert name not in seen.headers
+    assert seen.headers["accept-encoding"] == "identity"
+
+
+def test_the_operators_key_goes_to_openai_as_a_bearer_and_its_account_is_not_the_callers_choice(
+    world: World,
+) -> None:
+    project = world.tollgate.project(credits=100)
+    world.post(
+        world.tollgate.token(project),
+        CHAT,
+        chat_body(),
+        headers={"openai-organization": "org-other", "openai-project": "proj-other"},
+    )
+    seen = world.provider.requests[-1]
+    assert seen.headers["authorization"] == "Bearer sk-key-of-the-operator"
+    assert "openai-organization" not in seen.headers
+    assert "openai-project" not in seen.headers
+
+
+def test_the_gateway_adds_an_output_cap_and_the_usage_option_where_the_caller_gave_none(
+    world: World,
+) -> None:
+    project = world.tollgate.project(credits=100)
+    body = chat_body(stream=True, stream_options={"include_obfuscation": False})
+    del body["max_completion_tokens"]
+    world.post(world.tollgate.token(project), CHAT, body)
+    assert world.provider.requests[-1].json == {
+        **body,
+        "max_completion_tokens": 16_384,
+        "stream_options": {"include_obfuscation": False, "include_usage": True},
+    }
+
+
+def test_an_alias_is_the_same_product_in_check_and_event(world: World) -> None:
+    project = world.tollgate.project(credits=100)
+    token = world.tollgate.token(project, "slack_app_routing")
+    body = messages_body(model="claude-haiku-4-5")
+    assert world.post(token, "/slack-posthog-code/v1/messages", body).status_code == 200
+    [event] = world.booked(project)
+    assert event["properties"]["ai_product"] == "slack_app_routing"
+
+
+def test_billing_fields_of_the_caller_are_ignored(world: World) -> None:
+    project, stranger = world.tollgate.project(credits=100), world.tollgate.project(credits=100)
+    answer = world.post(
+        world.tollgate.token(project),
+        body=messages_body(
+            metadata={"user_id": "x", "$ai_billable": False, "ai_product": "llm_gateway"}
+        ),
+        headers={
+            "x-posthog-property-$ai_billable": "false",
+            "x-posthog-property-ai_product": "llm_gateway",
+            "x-posthog-team-id": str(stranger.id),
+            "x-organization-id": stranger.organization_id,
+        },
+    )
+    assert answer.status_code == 200
+    [event] = world.booked(project)
+    assert event["properties"]["$ai_billable"] is True
+    assert event["properties"]["ai_product"] == "slack_app"
+    assert event["properties"]["organization_id"] == project.organization_id
+    assert world.tollgate.events_of(stranger) == []
+
+
+def test_counting_tokens_and_listing_models_cost_nothing(world: World) -> None:
+    project = world.tollgate.project(credits=0)
+    token = world.tollgate.token(project)
+    counted = world.post(token, "/slack_app/v1/messages/count_tokens")
+    assert counted.json() == {"input_tokens": 7}
+    listed = world.get("/slack_app/v1/models", token)
+    assert listed.json()["data"][0]["id"] == "gpt-4o"
+    assert world.account(project)["spent"] == 0
+
+
+def test_the_unmetered_product_asks_nobody_and_is_reported_unbilled(world: World) -> None:
+    project = world.tollgate.project(credits=0)
+    world.tollgate.limit(project)
+    asked = world.tollgate.calls.get("quota", 0)
+    token = world.tollgate.token(project, "llm_gateway")
+    assert world.post(token, "/llm_gateway/v1/messages").status_code == 200
+    assert world.tollgate.calls.get("quota", 0) == asked
+    [event] = world.booked(project)
+    assert event["properties"]["$ai_billable"] is False
+    assert event["debited_micro"] == 0
+    assert event["account"] is None
+    assert Decimal(event["properties"]["$ai_total_cost_usd"]) == Decimal("0.0006")
+
+
+def test_cache_reads_and_writes_of_both_lifetimes_are_priced_as_such(world: World) -> None:
+    usage = messages_usage(
+        cache_read_input_tokens=1000,
+        cache_creation_input_tokens=700,
+        cache_creation={"ephemeral_5m_input_tokens": 500, "ephemeral_1h_input_tokens": 200},
+    )
+    world.provider.script = lambda _: json_script(message(usage))
+    project = world.tollgate.project(credits=100)
+    body = messages_body(system=[{"type": "text", "text": "x" * 2000, "cache_control": {
+        "type": "ephemeral", "ttl": "1h"}}])  # fmt: skip
+    world.post(world.tollgate.token(project), body=body)
+    [event] = world.booked(project)
+    # 100 × $3 + 20 × $15 + 1000 × $0.30 + 500 × $3.75 + 200 × $6, per million
+    assert Decimal(event["properties"]["$ai_total_cost_usd"]) == Decimal("0.003975")
+    assert event["properties"]["$ai_cache_creation_1h_input_tokens"] == 200
+    assert event["debited_micro"] == 477_000
+
+
+def test_a_dearer_service_tier_is_priced_by_what_was_served(world: World) -> None:
+    world.provider.script = lambda _: json_script({**completion(), "service_tier": "priority"})
+    project = world.tollgate.project(credits=100)
+    world.post(world.tollgate.token(project), CHAT, chat_body(service_tier="priority"))
+    [event] = world.booked(project)
+    # 60 × $4.25 + 40 × $2.125 + 20 × $17, per million
+    assert Decimal(event["properties"]["$ai_total_cost_usd"]) == Decimal("0.00068")
+    assert event["properties"]["$ai_service_tier"] == "priority"
+
+
+def test_provider_errors_pass_unchanged_and_are_booked_at_what_they_cost(world: World) -> None:
+    error = b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}'
+    headers = {"retry-after": "7", "anthropic-ratelimit-requests-remaining": "0"}
+    world.provider.script = lambda _: json_script(error, 529, **headers)
+    project = world.tollgate.project(credits=100)
+    answer = world.post(world.tollgate.token(project))
+    assert (answer.status_code, answer.content) == (529, error)
+    assert headers.items() <= dict(answer.headers).items()
+    [event] = world.booked(project)
+    assert event["properties"]["$ai_is_error"] is True
+    assert event["properties"]["$ai_http_status"] == 529
+    assert event["properties"]["$ai_billable"] is True
+    assert event["properties"]["$ai_total_cost_usd"] == "0"
+    assert world.settled(project)["held"] == 0
+
+
+def test_a_provider_that_breaks_off_is_booked_as_far_as_it_got(world: World) -> None:
+    world.provider.script = lambda _: Script(
+        200, {"content-type": "text/event-stream"}, messages_stream()[:5], cut=True
+    )
+    project = world.tollgate.project(credits=100)
+    with pytest.raises(httpx.RemoteProtocolError):
+        world.post(world.tollgate.token(project), body=messages_body(stream=True))
+    [event] = world.booked(project)
+    properties = event["properties"]
+    assert (properties["$ai_is_error"], properties["$ai_usage_estimated"]) == (True, True)
+    assert properties["$ai_input_tokens"] == 100
+    assert 0 < event["debited_micro"] <= 72_000
+
+
+def test_the_usage_page_tells_what_is_left(world: World) -> None:
+    project = world.tollgate.project(credits=100)
+    token = world.tollgate.token(project)
+    world.post(token)
+    world.booked(project)
+    page = world.get("/v1/usage/slack_app", token).json()
+    assert page["limited"] is False
+    assert page["remaining"] == pytest.approx(99.928)
+    assert page["held"] == 0
+
+
+def test_what_claude_code_asks_first_is_answered(world: World) -> None:
+    assert world.http.head("/").status_code == 200
+    assert world.get("/_health").status_code == 200
+    assert world.get("/_ready").json()["ready"] is True
+
+
+def test_no_credential_and_no_prompt_is_ever_logged(world: World) -> None:
+    project = world.tollgate.project(credits=100)
+    token = world.tollgate.token(project)
+    prompt = "a prompt that nobody may read"
+    world.post(token, body=messages_body(messages=[{"role": "user", "content": prompt}]))
+    world.post(token, f"/slack_app/{token}")
+    world.post(token, body=f'{{"model": "{token}", "max_tokens": "x"}}'.encode())
+    log = world.log.read_text()
+    assert "slack_app" in log
+    assert token not in log
+    assert prompt not in log
+    assert "sk-ant-key-of-the-operator" not in log
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    assert {"request_id", "product", "status", "seconds"} <= lines[-1].keys()
+
+
+def test_metrics_need_their_token_and_name_no_caller(world: World) -> None:
+    project = world.tollgate.project(credits=100)
+    token = world.tollgate.token(project)
+    world.post(token)
+    assert world.get("/metrics").status_code == 401
+    assert world.metric("tollgate_gateway_requests_total") > 0
+    assert world.metric("tollgate_gateway_overrun_credits_total") == 0

@@ -23,7 +23,7 @@ class AsgiThread:
             port=self.port,
             log_config=None,
             ws="none",
-            access_log=False,
+            log_level="error",
             **options,
         )
         self.server = uvicorn.Server(config)

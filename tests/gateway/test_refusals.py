@@ -1,0 +1,262 @@
+"""Calls that the gateway refuses: when, with which words, and in the shape of the API called."""
+
+import json
+
+import pytest
+
+from gateway.products import PRODUCTS
+from tests.gateway.conftest import World, messages_body
+from tests.gateway.fake_tollgate import RESETS_AT
+from tests.gateway.test_calls import CHAT, RESPONSES, chat_body
+
+DENIAL = (
+    "Your team has used its monthly Tollgate AI credits. They reset on 2126-12-01. "
+    "Top up at https://billing.example.com/credits to continue."
+)
+GIVE_UP = {"retry-after": "60", "x-should-retry": "false"}
+
+
+def refused(world, answer, status: int) -> dict:
+    """Return the error of a refusal that reached no provider and is no server error of ours."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    return answer.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["/slack_app/v1/messages", CHAT, RESPONSES])
+def test_a_limited_team_gets_429_in_the_shape_of_the_api(world: World, path: str) -> None:
+    project = world.tollgate.project(credits=100)
+    world.tollgate.limit(project)
+    body = {"model": "gpt-4o", "input": "Hi"} if path == RESPONSES else None
+    body = chat_body() if path == CHAT else body
+    before = len(world.provider.requests)
+    answer = world.post(world.tollgate.token(project), path, body)
+    error = refused(world, answer, 429)
+    assert GIVE_UP.items() <= dict(answer.headers).items()
+    assert error["message"] == DENIAL
+    assert (error["reason"], error["resets_at"]) == ("billable_credits", RESETS_AT)
+    assert error["billing_url"] == "https://billing.example.com/credits"
+    if "messages" in path:
+        assert answer.json()["type"] == "error"
+        assert error["type"] == "rate_limit_error"
+    else:
+        assert error["type"] == error["code"] == "insufficient_quota"
+    assert len(world.provider.requests) == before
+
+
+def test_a_bucket_without_a_text_of_its_own_has_a_general_one(world: World) -> None:
+    project = world.tollgate.project(credits=100, resource="posthog_code_credits")
+    world.tollgate.limit(project, "posthog_code_credits")
+    token = world.tollgate.token(project, "posthog_code")
+    error = refused(world, world.post(token, "/posthog_code/v1/messages"), 429)
+    assert error["message"].startswith("Your team has used its monthly credits. They reset on")
+
+
+@pytest.mark.parametrize("reason", ["organization_inactive", "insufficient_remaining", "made up later"])
+def test_other_reasons_have_sentences_of_their_own(world: World, reason: str) -> None:
+    project = world.tollgate.project(credits=100)
+    world.tollgate.limit(project, reason=reason)
+    error = refused(world, world.post(world.tollgate.token(project)), 429)
+    assert "monthly" not in error["message"]
+    assert error["message"].endswith("Top up at https://billing.example.com/credits to continue.")
+
+
+def test_buckets_are_limited_one_by_one(world: World) -> None:
+    project = world.tollgate.project(credits=100)
+    world.tollgate.limit(project, "ai_credits")
+    token = world.tollgate.token(project, "posthog_code")
+    assert world.post(token, "/posthog_code/v1/messages").status_code == 200
+    assert world.post(world.tollgate.token(project)).status_code == 429
+
+
+def test_a_call_that_may_cost_more_than_is_left_says_how_much_is_left(world: World) -> None:
+    project = world.tollgate.project(credits=1)
+    answer = world.post(world.tollgate.token(project), body=messages_body(max_tokens=4000))
+    error = refused(world, answer, 429)
+    assert GIVE_UP.items() <= dict(answer.headers).items()
+    assert "1.00 are left" in error["message"]
+    assert (error["reason"], error["remaining"]) == ("billable_credits", "1.00")
+    assert world.account(project)["held"] == 0
+
+
+def test_an_output_cap_of_the_gateways_own_shrinks_to_what_is_left(world: World) -> None:
+    project = world.tollgate.project(credits=1)
+    body = chat_body()
+    del body["max_completion_tokens"]
+    assert world.post(world.tollgate.token(project), CHAT, body).status_code == 200
+    cap = world.provider.requests[-1].json["max_completion_tokens"]
+    assert 256 <= cap < 1000
+
+
+@pytest.mark.parametrize("path", ["/nothing/v1/messages", "/nothing/v1/chat/completions"])
+def test_an_unknown_product_is_refused_by_name(world: World, path: str) -> None:
+    token = world.tollgate.token(world.tollgate.project(credits=100))
+    message = refused(world, world.post(token, path), 400)["message"]
+    for product in PRODUCTS:
+        assert product.name in message
+
+
+@pytest.mark.parametrize(
+    ("product", "kind", "products", "allowed"),
+    [
+        ("slack_app", "oauth_run", ["slack_app", "slack_app_routing"], True),
+        ("slack_app", "oauth_product", ["slack_app"], True),
+        ("slack_app", "oauth_run", ["posthog_code"], False),
+        ("slack_app", "oauth_client", ["posthog_code"], False),
+        ("slack_app", "oauth_client", ["slack_app"], False),
+        ("slack_app", "personal_api_key", ["slack_app_routing"], False),
+        ("slack_app_routing", "personal_api_key", ["slack_app_routing"], True),
+        ("slack_app_routing", "oauth_product", ["slack_app_routing"], True),
+        ("slack_app_routing", "oauth_run", ["slack_app"], False),
+        ("slack_app_routing", "oauth_client", ["posthog_code"], False),
+        ("posthog_code", "oauth_client", ["posthog_code"], True),
+        ("posthog_code", "oauth_run", ["slack_app"], False),
+        ("posthog_code", "personal_api_key", ["slack_app_routing"], False),
+        ("posthog_code", "session", ["posthog_code"], False),
+        ("llm_gateway", "personal_api_key", ["slack_app_routing", "llm_gateway"], True),
+        ("llm_gateway", "personal_api_key", ["slack_app_routing"], False),
+        ("llm_gateway", "oauth_client", ["posthog_code"], False),
+        ("llm_gateway", "oauth_run", ["slack_app"], False),
+    ],
+)
+def test_each_product_has_its_callers(world, product, kind, products, allowed) -> None:
+    project = world.tollgate.project(credits=100)
+    token = world.tollgate.token(
+        project, token_kind=kind, products=products, unmetered_gateway=None
+    )
+    body = messages_body(model="claude-haiku-4-5")
+    answer = world.post(token, f"/{product}/v1/messages", body)
+    assert answer.status_code == (200 if allowed else 403), answer.text
+    if not allowed:
+        assert answer.json()["error"]["type"] == "permission_error"
+
+
+def test_the_unmetered_product_needs_its_switch(world: World) -> None:
+    project = world.tollgate.project()
+    token = world.tollgate.token(project, "llm_gateway", unmetered_gateway=False)
+    refused(world, world.post(token, "/llm_gateway/v1/messages"), 403)
+
+
+def test_the_routing_product_is_for_small_models_only(world: World) -> None:
+    project = world.tollgate.project(credits=100)
+    token = world.tollgate.token(project, "slack_app_routing")
+    error = refused(world, world.post(token, "/slack_app_routing/v1/messages"), 403)
+    assert error["reason"] == "model_not_allowed"
+
+
+def test_a_token_without_the_scope_is_refused_naming_it(world: World) -> None:
+    token = world.tollgate.token(world.tollgate.project(credits=9), scope="project:read")
+    assert "llm_gateway:read" in refused(world, world.post(token), 403)["message"]
+
+
+def test_an_expired_token_is_refused_although_it_was_known(world: World) -> None:
+    token = world.tollgate.token(world.tollgate.project(credits=9), exp=1_000_000)
+    refused(world, world.post(token), 401)
+
+
+def test_a_token_of_several_projects_names_the_one_that_pays(world: World) -> None:
+    first, second = world.tollgate.project(credits=9), world.tollgate.project(credits=9)
+    second.organization_id = first.organization_id
+    stranger = world.tollgate.project(credits=9)
+    token = world.tollgate.token(
+        first, "slack_app_routing", token_kind="personal_api_key",
+        project_id=None, project_ids=[first.id, second.id],
+    )  # fmt: skip
+    path, body = "/slack_app_routing/v1/messages", messages_body(model="claude-haiku-4-5")
+
+    def post(project: object) -> int:
+        headers = {} if project is None else {"x-project-id": str(project)}
+        return world.post(token, path, body, headers=headers).status_code
+
+    assert post(None) == 400
+    assert post("x") == 400
+    assert post(stranger.id) == 403
+    assert post(second.id) == 200
+    world.booked(second)
+    assert world.tollgate.events_of(first) == []
+
+
+def test_a_token_of_one_project_pays_for_no_other(world: World) -> None:
+    project, stranger = world.tollgate.project(credits=9), world.tollgate.project(credits=9)
+    token = world.tollgate.token(project)
+    answer = world.post(token, headers={"x-project-id": str(stranger.id)})
+    refused(world, answer, 403)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/slack_app/v1/messages", messages_body(model="a-model-nobody-knows")),
+        (CHAT, chat_body(model="ft:gpt-4o:acme::x")),
+        (CHAT, chat_body(modalities=["text", "audio"])),
+        (CHAT, chat_body(web_search_options={})),
+        (RESPONSES, {"model": "gpt-4o", "input": "Hi", "background": True}),
+        (RESPONSES, {"model": "gpt-4o", "input": "Hi", "tools": [{"type": "web_search"}]}),
+        (RESPONSES, {"model": "gpt-4o", "input": "Hi", "tools": [{"type": "mcp"}],
+                     "max_tool_calls": 1}),
+        ("/slack_app/v1/messages", messages_body(
+            tools=[{"type": "web_search_20250305", "name": "web_search"}])),
+        ("/slack_app/v1/messages", messages_body(
+            tools=[{"type": "code_execution_20250825", "name": "code_execution"}])),
+        ("/slack_app/v1/messages", messages_body(mcp_servers=[{"type": "url"}])),
+        ("/slack_app/v1/messages", messages_body(max_tokens=0)),
+        ("/slack_app/v1/messages", messages_body(max_tokens=-5)),
+        ("/slack_app/v1/messages", messages_body(max_tokens="100")),
+        ("/slack_app/v1/messages", b'{"model":"claude-sonnet-4-5","max_tokens":1,'
+                                   b'"max_tokens":64000,"messages":[]}'),
+        ("/slack_app/v1/messages", b'{"model":"claude-sonnet-4-5","max_tokens":1,'
+                                   b'"max_\\u0074okens":64000,"messages":[]}'),
+        ("/slack_app/v1/messages", b"[" * 100_000),
+        ("/slack_app/v1/messages", b'{"model":' * 50_000),
+        ("/slack_app/v1/messages", b'{"model": "claude-sonnet-4-5", "x": ' + b"[" * 90_000),
+        ("/slack_app/v1/messages", b"{bad"),
+        ("/slack_app/v1/messages", b"\xff\xfe"),
+        ("/slack_app/v1/messages", b"null"),
+        (CHAT, b""),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_what_cannot_be_bounded_is_refused_before_it_is_made(world, path, body) -> None:
+    project = world.tollgate.project(credits=1000)
+    before = len(world.provider.requests)
+    answer = world.post(world.tollgate.token(project), path, body)
+    refused(world, answer, 400)
+    assert answer.headers["x-should-retry"] == "false"
+    assert len(world.provider.requests) == before
+    assert world.account(project)["held"] == 0
+
+
+def test_server_side_tools_with_a_maximum_are_allowed_and_paid(world: World) -> None:
+    project = world.tollgate.project(credits=10_000)
+    tools = [{"type": "web_search_20250305", "name": "web_search", "max_uses": 2}]
+    answer = world.post(world.tollgate.token(project), body=messages_body(tools=tools))
+    assert answer.status_code == 200
+
+
+def test_a_model_without_a_price_may_be_called_where_nobody_pays(world: World) -> None:
+    project = world.tollgate.project()
+    token = world.tollgate.token(project, "llm_gateway")
+    answer = world.post(token, "/llm_gateway/v1/messages", messages_body(model="brand-new"))
+    assert answer.status_code == 200
+    [event] = world.booked(project)
+    assert event["properties"]["price_version"] == "unknown"
+
+
+def test_paths_and_methods_that_do_not_exist_are_refused_in_shape(world: World) -> None:
+    token = world.tollgate.token(world.tollgate.project(credits=9))
+    assert refused(world, world.post(token, "/slack_app/v1/embeddings"), 404)["message"]
+    assert refused(world, world.get("/slack_app/v1/messages", token), 405)["message"]
+    assert world.get("/favicon.ico").status_code == 404
+
+
+def test_a_body_beyond_the_limit_is_refused_with_413(world: World) -> None:
+    token = world.tollgate.token(world.tollgate.project(credits=9))
+    answer = world.post(token, body=b"x" * (33 * 1024 * 1024))
+    assert answer.status_code == 413
+    chunked = world.http.post(
+        "/slack_app/v1/messages",
+        headers={"authorization": f"Bearer {token}"},
+        content=(b"x" * 1_000_000 for _ in range(40)),
+    )
+    assert chunked.status_code == 413
+    assert json.loads(chunked.content)["error"]["type"] == "request_too_large"
