@@ -150,11 +150,11 @@ def test_a_refused_mention_stays_refused_when_it_is_delivered_again_after_a_top_
     assert not temporal.has(workflow_of(message))
 
 
-def test_a_mention_whose_request_died_after_recording_it_is_resumed_by_its_redelivery(
-    door, workspace, temporal
-):
+@pytest.fixture
+def recorded(door, workspace) -> Mention:
+    """A mention that was recorded, and its request died before deciding about it."""
     message = door.slack.post()
-    Mention.objects.create(
+    return Mention.objects.create(
         workspace=workspace,
         team_id="T1",
         channel_id="C1",
@@ -163,33 +163,45 @@ def test_a_mention_whose_request_died_after_recording_it_is_resumed_by_its_redel
         user_id="U1",
         text=message["text"],
     )
-    door.deliver(door.slack.event(message))
-    assert Mention.objects.get().state == "started"
-    assert temporal.has(workflow_of(message))
 
 
-def test_a_mention_whose_request_died_while_deciding_is_resumed_by_the_sweep(
-    door, workspace, temporal
+def deliver_again(door, mention: Mention) -> None:
+    [message] = door.slack.messages("C1", mention.ts)
+    assert door.deliver(door.slack.event(message)).status_code == 200
+    mention.refresh_from_db()
+
+
+def lease(mention: Mention, seconds: int) -> None:
+    Mention.objects.update(lease_until=timezone.now() + timedelta(seconds=seconds))
+
+
+def test_a_mention_whose_request_died_is_resumed_by_its_redelivery(door, recorded, temporal):
+    deliver_again(door, recorded)
+    assert recorded.state == "started"
+    assert temporal.has(recorded.workflow_id)
+
+
+def test_a_mention_whose_request_died_is_resumed_by_the_sweep(recorded, temporal):
+    tasks.start_pending_mentions()
+    recorded.refresh_from_db()
+    assert recorded.state == "started"
+    assert temporal.has(recorded.workflow_id)
+
+
+def test_a_mention_that_somebody_is_deciding_about_is_left_to_them(door, recorded):
+    lease(recorded, seconds=10)
+    tasks.start_pending_mentions()
+    deliver_again(door, recorded)
+    assert recorded.state == "received"
+
+
+def test_a_decision_that_died_half_way_is_taken_up_and_contradicted_by_no_denial(
+    door, recorded, out_of_credits, temporal
 ):
-    message = door.slack.post()
-    mention = Mention.objects.create(
-        workspace=workspace,
-        team_id="T1",
-        channel_id="C1",
-        ts=message["ts"],
-        thread_ts=message["ts"],
-        user_id="U1",
-        text=message["text"],
-        lease_until=timezone.now() + timedelta(seconds=10),
-    )
-    tasks.start_pending_mentions()
-    mention.refresh_from_db()
-    assert mention.state == "received"
-    Mention.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
-    tasks.start_pending_mentions()
-    mention.refresh_from_db()
-    assert mention.state == "started"
-    assert temporal.has(workflow_of(message))
+    lease(recorded, seconds=-1)  # whoever held it may have started the workflow
+    deliver_again(door, recorded)
+    assert recorded.state == "started"
+    assert not Notice.objects.exists()
 
 
 # --- What else arrives ---------------------------------------------------------------------------

@@ -23,7 +23,7 @@ def exhausted(task) -> None:
 # --- The owner -----------------------------------------------------------------------------------
 def test_a_reply_of_the_owner_is_one_follow_up_and_its_redelivery_none(door, task, temporal):
     reply = door.reply("and the tests?", task.thread_ts)
-    door.deliver(door.slack.event(reply, "message"))
+    assert door.deliver(door.slack.event(reply, "message")).status_code == 200
     follow_up = FollowUp.objects.get()
     assert (follow_up.text, follow_up.state) == ("and the tests?", "signalled")
     assert not follow_up.addressed
