@@ -17,6 +17,7 @@ ORGANIZATION = "Acme"
 PROJECT = "Acme coding bot"
 ADMIN = "admin"
 MONTHLY_CREDITS = "100"
+GENERAL = "C1"
 
 REPOSITORIES = {
     "acme/web-shop": {
@@ -67,6 +68,8 @@ async def furnish(supervisor: Supervisor, stack: Stack) -> DemoProject:
     if stack.starts_demo_slack:
         options += ["--slack-workspace", "T1", "--slack-bot-user", "UBOT"]
         options += ["--slack-bot-token", stack["DEMO_SLACK_BOT_TOKEN"]]
+        # Mentions in one channel work at once; the other shows the classifier and the picker.
+        options += ["--channel-default", f"{GENERAL}={next(iter(repositories))}"]
     made = await supervisor.run_once(
         Program("bootstrap", ["python", "manage.py", "create_project", *options, "--json"]),
         capture=True,

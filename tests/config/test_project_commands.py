@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 from django.core.management import CommandError, call_command
 
-from coding_tasks.models import Repository
+from coding_tasks.models import ChannelDefault, Repository
 from projects import introspection
 from projects.models import (
     OAuthAccessToken,
@@ -219,3 +219,31 @@ def test_an_unknown_product_is_one_clear_line_that_names_the_known_ones(create, 
     with pytest.raises(CommandError, match="unknown product 'nonsense'; there are slack_app, "):
         token(project_id, "nonsense")
     assert not OAuthAccessToken.objects.exists()
+
+
+def test_a_channel_can_be_given_the_repository_its_mentions_are_about(create):
+    repositories = [
+        "--repository=a/b=https://example.com/b",
+        "--repository=a/c=https://example.com/c",
+    ]
+    create(*SLACK, *repositories, "--channel-default=C1=a/c")
+    create("--channel-default=C1=a/b")
+    default = ChannelDefault.objects.get(workspace__team_id="T1", channel_id="C1")
+    assert default.repository.full_name == "a/b"
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ([*SLACK, "--channel-default=C1=a/b"], "the project has no a/b"),
+        (
+            ["--repository=a/b=https://example.com/b", "--channel-default=C1=a/b"],
+            "no Slack workspace",
+        ),
+        ([*SLACK, "--channel-default=general"], "is written"),
+    ],
+)
+def test_a_channel_default_that_cannot_be_is_one_clear_line(create, options, complaint):
+    with pytest.raises(CommandError, match=complaint):
+        create(*options)
+    assert not Project.objects.exists()

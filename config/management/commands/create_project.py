@@ -12,7 +12,7 @@ from django.db import IntegrityError, transaction
 from billing import accounts
 from billing.credits import parse_credits
 from billing.limits import set_limit
-from coding_tasks.models import Repository
+from coding_tasks.models import ChannelDefault, Repository
 from projects.credentials import issue_personal_api_key
 from projects.models import Organization, Project
 from projects.principal import READ_SCOPES
@@ -54,6 +54,13 @@ class Command(BaseCommand):
             metavar="OWNER/NAME=CLONE_URL",
             help="may be given several times",
         )
+        parser.add_argument(
+            "--channel-default",
+            action="append",
+            default=[],
+            metavar="C…=OWNER/NAME",
+            help="the repository a channel's mentions are about; may be given several times",
+        )
         parser.add_argument("--json", action="store_true", help="print one JSON object")
 
     def handle(self, *_args: Any, **options: Any) -> None:
@@ -80,6 +87,8 @@ def _make(options: dict[str, Any]) -> dict[str, Any]:
     _connect_slack(project, options)
     for text in options["repository"]:
         _add_repository(project, text)
+    for text in options["channel_default"]:
+        _set_channel_default(project, text)
     _, key = issue_personal_api_key(organization, f"made by {ACTOR}", READ_SCOPES, [project])
     return {
         "organization_id": str(organization.pk),
@@ -149,3 +158,19 @@ def _add_repository(project: Project, text: str) -> None:
     except ValidationError as error:
         raise CommandError(f"--repository {full_name}: {' '.join(error.messages)}") from error
     repository.save()
+
+
+def _set_channel_default(project: Project, text: str) -> None:
+    channel, separator, full_name = text.partition("=")
+    if not separator or not re.fullmatch(r"[CG][A-Z0-9]{1,30}", channel, re.ASCII):
+        raise CommandError("--channel-default is written C…=OWNER/NAME")
+    repository = Repository.objects.filter(project=project, full_name=full_name).first()
+    if repository is None:
+        raise CommandError(f"--channel-default {channel}: the project has no {full_name}")
+    workspaces = project.slack_workspaces.filter(is_active=True)
+    if not workspaces:
+        raise CommandError(f"--channel-default {channel}: no Slack workspace is connected")
+    for workspace in workspaces:
+        ChannelDefault.objects.update_or_create(
+            workspace=workspace, channel_id=channel, defaults={"repository": repository}
+        )
