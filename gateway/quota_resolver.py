@@ -62,10 +62,11 @@ class QuotaResolver:
     async def terms(self, project_id: int, resource: str) -> Terms:
         """Return who pays. Raises `Refusal` (503) when that is not known."""
         terms = self._terms.get((project_id, resource))
-        if terms is None:
+        if terms is None and project_id not in self._asking:
             terms = await self._remembered_terms(project_id, resource)
         if terms is None:
-            await self.ask(project_id)
+            if (project_id, resource) not in self._terms:
+                await self.ask(project_id)
             terms = self._terms.get((project_id, resource))
         if terms is None:
             raise self._unknown()
@@ -120,9 +121,6 @@ class QuotaResolver:
             raise TollgateUnusable(str(error)) from None
         self._backoff.pop(project_id, None)
         for resource, found in answer.limited.items():
-            self._terms[project_id, resource] = Terms(
-                found.account, Decimal(str(found.credits_per_usd))
-            )
             _, _, lost = await self._redis.run(
                 INSTALL,
                 [
@@ -133,6 +131,10 @@ class QuotaResolver:
                 ],
                 ticket, asked_at, *snapshots[resource], str(project_id),
             )  # fmt: skip
+            # Not before it is installed: who knows the terms asks the hold script.
+            self._terms[project_id, resource] = Terms(
+                found.account, Decimal(str(found.credits_per_usd))
+            )
             if lost:
                 metrics.LOST_DATA.labels("booked_more").inc()
                 logger.error("redis lost what it had spent", account=found.account)

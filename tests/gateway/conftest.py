@@ -1,5 +1,7 @@
 """A gateway with all around it: its own Redis, a Django and a provider that obey the tests."""
 
+import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -33,8 +35,8 @@ class World:
     tollgate: FakeTollgate
     provider: FakeProvider
     redis: redis.Redis
-    redis_url: str
     log: Path
+    process: "_Process"
 
     def post(
         self,
@@ -50,6 +52,30 @@ class World:
         content = body if isinstance(body, bytes) else None
         document = None if isinstance(body, bytes) else (body or messages_body())
         return self.http.post(path, headers=headers, content=content, json=document, **options)
+
+    def post_at_once(
+        self, token: str, count: int, path: str = "/slack_app/v1/messages"
+    ) -> list[int]:
+        """Send so many calls at the same moment; return their statuses."""
+        body = json.dumps(messages_body()).encode()
+        request = (
+            f"POST {path} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {token}\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        ).encode() + body
+        port = int(self.url.rpartition(":")[2])
+
+        async def send(connection: tuple[Any, Any]) -> int:
+            reader, writer = connection
+            writer.write(request)
+            answer = await reader.read()
+            writer.close()
+            return int(answer.split(b" ", 2)[1])
+
+        async def send_all() -> list[int]:
+            connections = [await asyncio.open_connection("127.0.0.1", port) for _ in range(count)]
+            return await asyncio.gather(*map(send, connections))
+
+        return asyncio.run(send_all())
 
     def get(self, path: str, token: str | None = None) -> httpx.Response:
         """Ask the gateway for a page."""
@@ -89,6 +115,30 @@ class World:
             for line in text.splitlines()
             if line.startswith((f"{name} ", f"{name}{{"))
         )
+
+
+class _Process:
+    """The gateway's process, to be killed and started again."""
+
+    def __init__(self, program: Program, log: Path) -> None:
+        self._program = program
+        self._log = log
+        self._running = ExitStack()
+        self.popen: subprocess.Popen
+
+    def start(self) -> None:
+        """Start it and wait until it is ready."""
+        self.popen = self._running.enter_context(serving(self._program, self._log))
+
+    def stop(self) -> None:
+        """Stop it gracefully."""
+        self._running.close()
+
+    def kill(self) -> None:
+        """Kill it without a word."""
+        self.popen.kill()
+        self.popen.wait()
+        self._running.close()
 
 
 def messages_body(**fields: Any) -> dict[str, Any]:
@@ -132,13 +182,11 @@ def gateway_program(
 
 @contextmanager
 def serving(program: Program, log: Path) -> Iterator[subprocess.Popen]:
-    """Run a program with its environment until the block ends."""
-    argv = [f"{name}={value}" for name, value in program.environment.items()]
-    keep = [f"PATH={os.environ['PATH']}", f"PYTHONPATH={ROOT}"]
-    wrapped = Program(
-        program.name, ["/usr/bin/env", "-i", *keep, *argv, *program.argv], program.ready
-    )
-    with running(wrapped, log) as process:
+    """Run a program with its environment, and nothing inherited, until the block ends."""
+    variables = [f"{name}={value}" for name, value in program.environment.items()]
+    variables += [f"PATH={os.environ['PATH']}", f"PYTHONPATH={ROOT}"]
+    argv = ["/usr/bin/env", "-i", *variables, *program.argv]
+    with running(Program(program.name, argv, program.ready), log) as process:
         yield process
 
 
@@ -156,12 +204,14 @@ def world_of(directory: Path, **environment: str) -> Iterator[World]:
         client = stack.enter_context(redis.Redis.from_url(redis_url, decode_responses=True))
         program = gateway_program(port, redis_url, tollgate.url, provider.url, **environment)
         log = directory / "gateway.log"
-        stack.enter_context(serving(program, log))
+        process = _Process(program, log)
+        process.start()
+        stack.callback(process.stop)
         url = f"http://127.0.0.1:{port}"
         http = stack.enter_context(
             httpx.Client(base_url=url, trust_env=False, timeout=30, verify=False)
         )
-        yield World(url, http, tollgate, provider, client, redis_url, log)
+        yield World(url, http, tollgate, provider, client, log, process)
 
 
 @pytest.fixture(scope="session")
@@ -176,6 +226,31 @@ def own_redis() -> Iterator[str]:
 def _world() -> Iterator[World]:
     with world_of(suite.DIRECTORY / "gateway") as world:
         yield world
+
+
+@pytest.fixture(scope="session")
+def _fragile_world() -> Iterator[World]:
+    directory = suite.DIRECTORY / "fragile-gateway"
+    with world_of(directory, GATEWAY_OPEN_WINDOW="2", GATEWAY_LEASE="1") as world:
+        yield world
+
+
+@pytest.fixture
+def fragile(_fragile_world: World) -> Iterator[World]:
+    """A gateway for tests that break something; all is well again before the next."""
+    yield _fragile_world
+    _fragile_world.provider.script = default_script
+    _fragile_world.tollgate.mend()
+    _fragile_world.tollgate.forget_booking_answers = False
+    wait_until(
+        lambda: _fragile_world.get("/_ready").status_code == 200, what="the gateway being ready"
+    )
+    wait_until(lambda: works(_fragile_world), what="calls being admitted")
+
+
+def works(world: World) -> bool:
+    """Tell whether an ordinary call of a new token is admitted."""
+    return world.post(world.tollgate.token(world.tollgate.project())).status_code == 200
 
 
 @pytest.fixture

@@ -52,7 +52,9 @@ def test_a_bucket_without_a_text_of_its_own_has_a_general_one(world: World) -> N
     assert error["message"].startswith("Your team has used its monthly credits. They reset on")
 
 
-@pytest.mark.parametrize("reason", ["organization_inactive", "insufficient_remaining", "made up later"])
+@pytest.mark.parametrize(
+    "reason", ["organization_inactive", "insufficient_remaining", "made up later"]
+)
 def test_other_reasons_have_sentences_of_their_own(world: World, reason: str) -> None:
     project = world.tollgate.project(credits=100)
     world.tollgate.limit(project, reason=reason)

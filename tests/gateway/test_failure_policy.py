@@ -1,0 +1,203 @@
+"""What happens when something the gateway depends on is away: one test for each promise."""
+
+import time
+
+import httpx
+import pytest
+
+from tests.conftest import wait_until
+from tests.gateway.conftest import World
+from tests.gateway.fake_tollgate import FakeProject
+
+EVERYTHING = ("introspect", "quota", "changes", "events")
+OPEN_WINDOW = 2.0
+
+
+def known(world: World, credits: float | None = 100) -> tuple[FakeProject, str]:
+    """Return a project and token that the gateway knows."""
+    project = world.tollgate.project(credits=credits)
+    token = world.tollgate.token(project)
+    assert world.post(token).status_code == 200
+    return project, token
+
+
+def django_goes_away(world: World) -> float:
+    """Answer 503 to everything; return when."""
+    for what in EVERYTHING:
+        world.tollgate.fail(what, 503)
+    return time.monotonic()
+
+
+def assert_closed(answer: httpx.Response) -> None:
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) > 0
+    assert answer.headers.get("x-should-retry") != "false"
+    assert answer.json()["error"]["message"]
+
+
+def test_while_django_is_away_the_gate_is_open_for_the_window_and_then_closed(
+    fragile: World,
+) -> None:
+    _, token = known(fragile)
+    opened = fragile.metric("tollgate_gateway_open_because_unknown_total")
+    went = django_goes_away(fragile)
+    assert fragile.post(token).status_code == 200
+    wait_until(lambda: fragile.post(token).status_code == 503, what="the gate being closed")
+    assert time.monotonic() - went >= OPEN_WINDOW - 0.5
+    assert_closed(fragile.post(token))
+    assert fragile.get("/_ready").status_code == 503
+    fragile.tollgate.mend()
+    wait_until(lambda: fragile.post(token).status_code == 200, what="the gate being open again")
+    assert fragile.metric("tollgate_gateway_open_because_unknown_total") >= opened
+
+
+def test_no_more_than_was_last_known_to_be_left_passes_the_open_window(fragile: World) -> None:
+    _, token = known(fragile, credits=1)
+    django_goes_away(fragile)
+    statuses = [fragile.post(token).status_code for _ in range(12)]
+    # One call costs 0.072 credits and may cost 0.3.
+    assert 200 in statuses
+    assert statuses[-1] == 429
+
+
+def test_while_django_is_away_a_limited_team_stays_limited(fragile: World) -> None:
+    project, token = known(fragile)
+    fragile.tollgate.limit(project)
+    wait_until(lambda: fragile.post(token).status_code == 429, what="the limit being known")
+    went = django_goes_away(fragile)
+    wait_until(lambda: time.monotonic() > went + OPEN_WINDOW + 0.5, what="the window's end")
+    assert fragile.post(token).status_code == 429
+
+
+def test_while_django_is_away_who_was_never_known_waits(fragile: World) -> None:
+    token = fragile.tollgate.token(fragile.tollgate.project(credits=100))
+    django_goes_away(fragile)
+    assert_closed(fragile.post(token))
+
+
+def test_while_django_is_away_unmetered_calls_of_known_tokens_pass(fragile: World) -> None:
+    project = fragile.tollgate.project()
+    token = fragile.tollgate.token(project, "llm_gateway")
+    path = "/llm_gateway/v1/messages"
+    assert fragile.post(token, path).status_code == 200
+    went = django_goes_away(fragile)
+    wait_until(lambda: time.monotonic() > went + OPEN_WINDOW + 0.5, what="the window's end")
+    assert fragile.post(token, path).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(401, {}), (403, {}), (404, {}), (200, b"{nonsense"), (200, {}), (200, {"limited": {}}),
+     (200, {"limited": {"ai_credits": {"limited": False}}, "organization_id": "x"})],
+)  # fmt: skip
+def test_an_answer_that_is_none_never_opens_the_gate(fragile, status, body) -> None:
+    unusable = fragile.metric("tollgate_gateway_resolver_failures_total")
+    fragile.tollgate.fail("quota", status, body)
+    project = fragile.tollgate.project(credits=100)
+    token = fragile.tollgate.token(project)
+    assert_closed(fragile.post(token))
+    assert fragile.metric("tollgate_gateway_resolver_failures_total") > unusable
+    # Nothing of it is kept for the team: the next good answer counts at once.
+    fragile.tollgate.mend()
+    wait_until(lambda: fragile.post(token).status_code == 200, what="the gate being open")
+
+
+def test_a_refused_question_about_a_known_team_closes_the_gate(fragile: World) -> None:
+    project, token = known(fragile)
+    fragile.tollgate.fail("quota", 403)
+    fragile.tollgate.limit(project)  # the feed tells that something changed
+    wait_until(lambda: fragile.post(token).status_code == 503, 5, "the gate being closed")
+    fragile.tollgate.mend()
+    wait_until(lambda: fragile.post(token).status_code == 429, 10, "the limit being known")
+
+
+def test_events_wait_for_django_and_are_delivered_in_order(fragile: World) -> None:
+    project, token = known(fragile)
+    fragile.booked(project)
+    fragile.tollgate.fail("events", 503)
+    for _ in range(5):
+        assert fragile.post(token).status_code == 200
+    assert fragile.account(project)["pending"] == 5 * 72_000
+    waiting = [
+        entry["event"].split('"uuid":"')[1][:36]
+        for _, entry in fragile.redis.xrange("tollgate:events")
+        if project.organization_id in entry["account"]
+    ]
+    delivered = len(fragile.tollgate.deliveries)
+    fragile.tollgate.mend()
+    fragile.booked(project, 6)
+    after = fragile.tollgate.deliveries[delivered:]
+    assert [uuid for uuid in after if uuid in waiting] == waiting
+    assert fragile.settled(project) == {"spent": 6 * 72_000, "held": 0, "pending": 0}
+
+
+def test_an_acknowledgement_that_gets_lost_books_nothing_twice(fragile: World) -> None:
+    project = fragile.tollgate.project(credits=100)
+    fragile.tollgate.forget_booking_answers = True
+    assert fragile.post(fragile.tollgate.token(project)).status_code == 200
+    fragile.booked(project)
+    fragile.tollgate.forget_booking_answers = False
+    assert fragile.settled(project) == {"spent": 72_000, "held": 0, "pending": 0}
+    assert fragile.tollgate.account(project).booked == 72_000
+
+
+@pytest.mark.parametrize("status", ["conflict", "quarantined", "poison"])
+def test_an_event_that_billing_will_not_have_is_set_aside_and_holds_up_nobody(
+    fragile: World, status: str
+) -> None:
+    project = fragile.tollgate.project(credits=100)
+    token = fragile.tollgate.token(project)
+    fragile.tollgate.fail("events", 503)
+    for _ in range(3):
+        assert fragile.post(token).status_code == 200
+    [*_, (_, entry), _] = fragile.redis.xrange("tollgate:events")
+    refused = entry["event"].split('"uuid":"')[1][:36]
+    fragile.tollgate.event_status[refused] = status
+    fragile.tollgate.mend()
+    assert refused not in {event["uuid"] for event in fragile.booked(project, 2)}
+    assert fragile.settled(project)["spent"] == 3 * 72_000
+    [*_, (_, aside)] = fragile.redis.xrange("tollgate:events:set-aside")
+    assert refused in aside["event"]
+
+
+def test_a_limit_and_its_lifting_are_obeyed_within_a_second(fragile: World) -> None:
+    project, token = known(fragile)
+    for change, status in ((fragile.tollgate.limit, 429), (fragile.tollgate.lift, 200)):
+        change(project)
+        changed = time.monotonic()
+        wait_until(lambda: fragile.post(token).status_code == status, 10, f"status {status}")  # noqa: B023
+        assert time.monotonic() - changed < 4
+
+
+def test_a_revoked_token_is_refused_within_seconds(fragile: World) -> None:
+    project, token = known(fragile)
+    other = fragile.tollgate.token(project)
+    assert fragile.post(other).status_code == 200
+    fragile.tollgate.revoke(token)
+    wait_until(lambda: fragile.post(token).status_code == 401, 8, "the token being refused")
+    assert fragile.post(other).status_code == 200
+
+
+def test_a_feed_that_begins_anew_makes_everything_be_asked_again(fragile: World) -> None:
+    """After a restored database neither limits nor revocations were announced."""
+    project, token = known(fragile)
+    fragile.tollgate.limit(project)
+    fragile.tollgate.changes.clear()
+    revoked = fragile.tollgate.token(project)
+    del fragile.tollgate.tokens[revoked]
+    fragile.tollgate.feed = "2f6b8a5f-0000-4000-8000-000000000000"
+    wait_until(lambda: fragile.post(token).status_code == 429, 10, "the limit being known")
+
+
+def test_a_thousand_first_calls_of_a_team_ask_once(fragile: World) -> None:
+    project = fragile.tollgate.project(credits=None)
+    version = fragile.tollgate.version
+    wait_until(  # the project's making is in the feed, which asks about projects it knows
+        lambda: int(fragile.redis.hget("tollgate:feed", "version")) >= version,
+        what="the feed being read",
+    )
+    token = fragile.tollgate.token(project)
+    asked = {what: fragile.tollgate.calls.get(what, 0) for what in ("introspect", "quota")}
+    assert set(fragile.post_at_once(token, 1000)) == {200}
+    for what, before in asked.items():
+        assert fragile.tollgate.calls[what] == before + 1
