@@ -114,13 +114,12 @@ class Tour:
         used = self._usage_above(0)
 
         _step("2. Credits burning")
-        choice_of_repository = {"text": "acme/payments-api"}
         answer = {
             "text": "[demo model] A long answer, of which only the bill is shown here.",
             "usage": {"input": 500, "output": LONG_ANSWER_TOKENS},
         }
-        _http(f"{self.model}/_control/replies", [choice_of_repository, answer])
-        self._mention_that_works("rewrite how the payments service numbers its invoices")
+        _http(f"{self.model}/_control/replies", [answer])
+        self._mention_that_works("rewrite the checkout of the web shop")
         self._usage_above(used + 5)
 
         _step("3. A denial in the thread: less than the one credit that it takes to start is left")

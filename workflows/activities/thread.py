@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from django.utils import timezone
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from coding_tasks import threads
 from workflows import access, notices, wording
@@ -92,7 +92,11 @@ class ThreadActivities:
         notices.deliver(notice)
         notice.refresh_from_db(fields=["state", "error"])
         if notice.state in (Notice.State.PENDING, Notice.State.SENDING):
-            raise ApplicationError(f"still to send: {notice.error}", type="StillOwed")
+            raise ApplicationError(
+                f"still to send: {notice.error}",
+                type="StillOwed",
+                category=ApplicationErrorCategory.BENIGN,  # somebody else is sending it just now
+            )
         return Delivered(sent=notice.state == Notice.State.SENT)
 
     @activity.defn
