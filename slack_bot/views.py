@@ -1,9 +1,12 @@
 """The webhook of the Events API. Slack gives it three seconds; it calls Slack for nothing."""
 
+import structlog
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from slack_bot import events, inbox, installations, payloads
 from slack_bot.signature import signed_by_slack
+
+log = structlog.get_logger(__name__)
 
 
 @signed_by_slack
@@ -15,6 +18,8 @@ def receive_event(_request: HttpRequest, body: bytes) -> HttpResponse:
     payload = payloads.parse(body)
     if payload.get("type") == "url_verification":
         return JsonResponse({"challenge": payloads.text(payload.get("challenge"))})
+    if payload.get("type") == "app_rate_limited":
+        log.warning("Slack holds events back: more than 30,000 an hour in a workspace")
     match events.read(payload):
         case events.Post() as post:
             inbox.receive(post)

@@ -27,7 +27,7 @@ def forward(mention: Mention, task: CodingTask) -> bool:
         return True
     with transaction.atomic():
         locked = lock_active_task(mention.workspace, mention.channel_id, mention.thread_ts)
-        if locked is None:
+        if locked is None or locked.pk != task.pk:
             return False
         follow_up, _ = FollowUp.objects.update_or_create(
             workspace_id=mention.workspace_id,

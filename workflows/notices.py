@@ -28,10 +28,10 @@ from workflows.slack import Failure, Meaning, client_for, failure_of
 log = structlog.get_logger(__name__)
 
 METADATA_TYPE = "tollgate_notice"
-LEASE = timedelta(seconds=90)
-"""Longer than all calls of one attempt can take: an expired lease means that its holder died."""
+LEASE = timedelta(seconds=45)
+"""Longer than the calls of one attempt take: an expired lease means that its holder died."""
 GIVE_UP_AFTER = timedelta(hours=6)
-"""The age of a notice at which a failure that would be retried counts as a refusal."""
+"""The age of a notice after which a failed attempt is not repeated."""
 LONGEST_BACKOFF = timedelta(minutes=5)
 
 _CLOCK_SKEW = timedelta(minutes=10)

@@ -10,7 +10,7 @@ from coding_tasks.models import CodingTask
 from projects.models import SlackWorkspace
 from quota.resources import AI_CREDITS
 from tests.slack_bot.conftest import captured, workflow_of
-from workflows import client, tasks
+from workflows import client, follow_ups, tasks
 from workflows.models import FollowUp, Mention, Notice
 
 
@@ -84,6 +84,26 @@ def test_the_same_thread_of_another_organizations_workspace_is_another_thread(
     payload = captured("reply_in_a_thread", thread_ts=task.thread_ts)
     payload["authorizations"][0]["team_id"] = "T2"
     door.deliver(payload)
+    assert not FollowUp.objects.exists()
+
+
+def test_a_mention_is_not_handed_to_a_task_that_took_the_threads_place_meanwhile(
+    door, task, temporal
+):
+    door.deliver(captured("mention_in_a_thread"))
+    mention = Mention.objects.get(ts="100.3")
+    CodingTask.objects.update(state=CodingTask.State.DONE)
+    CodingTask.objects.create(
+        project=task.project,
+        repository=task.repository,
+        workspace=task.workspace,
+        channel_id="C1",
+        thread_ts=mention.thread_ts,
+        owner_slack_user_id="U2",
+        title="Another",
+        workflow_id="another",
+    )
+    assert not follow_ups.forward(mention, task)
     assert not FollowUp.objects.exists()
 
 
