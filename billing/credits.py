@@ -72,6 +72,12 @@ def parse_credits(text: str) -> int:
     return micro
 
 
+def exact(micro: int) -> str:
+    """Return an amount of credits to the last digit, as `parse_credits` reads it."""
+    text = f"{Decimal(micro) / MICRO:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def display(micro: int | None) -> str:
     """Return an amount for people: two decimals, and never zero for what is not."""
     if micro is None:

@@ -1,0 +1,176 @@
+"""Accounts: where an organization stands with a bucket, and why."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import OuterRef, QuerySet, Subquery
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+
+from billing.admin.read_only import ReadOnly, credits_column, indented
+from billing.credits import display
+from billing.models import Account, CreditGrant, DecisionRecord, Limit, UsageTotal
+from quota.account_state import AccountState, from_json
+from quota.models import QuotaState
+
+SHOWN_DECISIONS = 20
+
+
+class LimitInline(ReadOnly, admin.TabularInline):
+    """What was allowed, the newest first."""
+
+    model = Limit
+    fields = ("set_at", "limit", "mode", "grace_days", "anchor_day", "time_zone", "actor", "reason")
+    readonly_fields = fields
+
+    @admin.display(description="credits per period")
+    def limit(self, row: Limit) -> str:
+        """The amount, or that there is none."""
+        return "unlimited" if row.limit_micro is None else display(row.limit_micro)
+
+
+class GrantInline(ReadOnly, admin.TabularInline):
+    """Top-ups, the newest first."""
+
+    model = CreditGrant
+    fields = ("amount", "priority", "starts_at", "expires_at", "voided_at", "actor", "reason")
+    readonly_fields = fields
+    show_change_link = True
+    amount = credits_column("amount_micro", "credits")
+
+
+class TotalInline(ReadOnly, admin.TabularInline):
+    """What was used, stretch by stretch."""
+
+    model = UsageTotal
+    fields = ("starts_at", "ends_at", "usage")
+    readonly_fields = fields
+    usage = credits_column("usage_micro", "credits used")
+
+
+@admin.register(Account)
+class AccountAdmin(ReadOnly, admin.ModelAdmin):
+    """One organization's credits of one bucket."""
+
+    list_display = [
+        *("organization", "resource", "state", "reason"),
+        *("used", "limit", "left", "exhausted_since", "resets"),
+    ]
+    list_filter = ["resource", "state", "reason"]
+    search_fields = ["organization__name", "organization__id", "organization__projects__name"]
+    list_select_related = ["organization"]
+    fields = [
+        *("organization", "resource", "state", "reason", "used", "limit", "left"),
+        *("exhausted_since", "resets", "decide_again_at", "version", "change", "more", "why"),
+    ]
+    inlines = [LimitInline, GrantInline, TotalInline]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Account]:
+        """Bring what is published along, in the same query."""
+        published = QuotaState.objects.filter(
+            organization=OuterRef("organization"), resource=OuterRef("resource")
+        )
+        return (
+            super().get_queryset(request).annotate(document=Subquery(published.values("document")))
+        )
+
+    @admin.display(description="credits used")
+    def used(self, account: Account) -> str:
+        """This period's usage."""
+        state = _published(account)
+        return display(state.usage_micro if state else None)
+
+    @admin.display(description="limit")
+    def limit(self, account: Account) -> str:
+        """What the period allows."""
+        state = _published(account)
+        if state is None:
+            return "–"
+        if state.limit_micro is None:
+            return "unlimited"
+        return f"{display(state.limit_micro)} ({state.mode})"
+
+    @admin.display(description="credits left")
+    def left(self, account: Account) -> str:
+        """What is left of limit and top-ups."""
+        state = _published(account)
+        if state is None:
+            return "–"
+        return "unlimited" if state.limit_micro is None else display(state.remaining_micro)
+
+    @admin.display(description="resets")
+    def resets(self, account: Account) -> Any:
+        """When usage starts from zero again."""
+        state = _published(account)
+        return state and state.resets_at
+
+    @admin.display(description="change")
+    def change(self, account: Account) -> SafeString:
+        """The forms that change what may be used."""
+        return format_html(
+            '<a href="{0}?account={2}">Set limit</a> · <a href="{1}?account={2}">Top up</a>',
+            reverse("admin:billing_limit_add"),
+            reverse("admin:billing_creditgrant_add"),
+            account.pk,
+        )
+
+    @admin.display(description="more")
+    def more(self, account: Account) -> SafeString:
+        """Where the credits went, and every decision."""
+        return format_html(
+            '<a href="{0}?account__id__exact={2}">Ledger</a> · '
+            '<a href="{1}?account__id__exact={2}">All decisions</a>',
+            reverse("admin:billing_usageevent_changelist"),
+            reverse("admin:billing_decisionrecord_changelist"),
+            account.pk,
+        )
+
+    @admin.display(description="latest decisions")
+    def why(self, account: Account) -> SafeString:
+        """The decisions that changed its state, the newest first, with links to their inputs."""
+        records = DecisionRecord.objects.filter(account=account)[:SHOWN_DECISIONS]
+        return format_html_join(
+            "",
+            '<a href="{}">{}</a>: {} {}<br>',
+            (
+                (
+                    reverse("admin:billing_decisionrecord_change", args=[record.pk]),
+                    f"{record.decided_at:%Y-%m-%d %H:%M:%S} UTC",
+                    record.state,
+                    record.reason,
+                )
+                for record in records
+            ),
+        )
+
+
+def _published(account: Any) -> AccountState | None:
+    return None if account.document is None else from_json(account.document)
+
+
+@admin.register(DecisionRecord)
+class DecisionRecordAdmin(ReadOnly, admin.ModelAdmin):
+    """Why was this refused? Every decision that changed a state, with all it was made from."""
+
+    list_display = ["decided_at", "account", "previous_state", "state", "reason", "version"]
+    list_filter = ["state", "reason", "account__resource"]
+    search_fields = ["account__organization__name", "account__organization__id"]
+    list_select_related = ["account__organization"]
+    date_hierarchy = "decided_at"
+    show_full_result_count = False
+    fields = [
+        *("account", "decided_at", "version", "previous_state", "state", "reason"),
+        *("made_from", "decided"),
+    ]
+
+    @admin.display(description="made from")
+    def made_from(self, record: DecisionRecord) -> SafeString:
+        """The snapshot: amounts in micro-credits."""
+        return indented(record.inputs)
+
+    @admin.display(description="decided")
+    def decided(self, record: DecisionRecord) -> SafeString:
+        """The whole decision: amounts in micro-credits."""
+        return indented(record.outcome)

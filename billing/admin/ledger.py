@@ -1,0 +1,53 @@
+"""The ledger, to be read; a refund is a new row."""
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+from billing.admin.read_only import ReadOnly, actor, credits_column
+from billing.models import UsageEvent
+from billing.refunds import NotRefundable, refund
+
+
+@admin.register(UsageEvent)
+class UsageEventAdmin(ReadOnly, admin.ModelAdmin):
+    """Every event that was booked."""
+
+    list_display = [
+        *("booked_at", "occurred_at", "organization", "project", "product", "model"),
+        *("credits", "cost_usd", "kind", "is_error", "is_estimated", "distinct_id"),
+    ]
+    list_filter = ["product", "kind", "billable", "is_error", "is_estimated", "account__resource"]
+    list_select_related = ["project__organization"]
+    search_fields = [
+        *("uuid", "adjusts", "distinct_id", "task_run_id", "trace_id", "model"),
+        "project__organization__name",
+    ]
+    search_help_text = "An event's, run's or trace's id, a user, a model or an organization."
+    date_hierarchy = "booked_at"
+    show_full_result_count = False
+    actions = ["refund"]
+    credits = credits_column("credits_micro", "credits")
+
+    @admin.display(description="organization")
+    def organization(self, event: UsageEvent) -> Any:
+        """Whose project used it."""
+        return event.project.organization if event.project else None
+
+    def has_refund_permission(self, request: HttpRequest) -> bool:
+        """Whoever may top up may refund."""
+        return bool(request.user.has_perm("billing.add_creditgrant"))
+
+    @admin.action(description="Refund: take back what it cost", permissions=["refund"])
+    def refund(self, request: HttpRequest, events: QuerySet[UsageEvent]) -> None:
+        """Refund the chosen events, each for itself."""
+        refunded = 0
+        for event in events:
+            try:
+                refund(event, actor=actor(request), reason="in the admin")
+                refunded += 1
+            except NotRefundable as error:
+                self.message_user(request, str(error), messages.WARNING)
+        self.message_user(request, f"{refunded} event(s) refunded.", messages.SUCCESS)

@@ -1,0 +1,90 @@
+"""Events that could not be booked: book them after all, or discard them."""
+
+import json
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ActionForm
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from billing import quarantine
+from billing.admin.read_only import ReadOnly, actor, indented, number
+from billing.events import EventRefused
+from billing.models import QuarantinedEvent
+from billing.quarantine import AlreadyDecided
+from projects.models import Project
+
+
+class DecisionForm(ActionForm):
+    """What somebody says who decides about quarantined events."""
+
+    project = forms.CharField(required=False, label="Book on project (id)")
+    reason = forms.CharField(required=False, max_length=500, label="Reason")
+
+
+@admin.register(QuarantinedEvent)
+class QuarantinedEventAdmin(ReadOnly, admin.ModelAdmin):
+    """What the gateway delivered and billing could not book."""
+
+    list_display = ["received_at", "event_uuid", "reason", "detail", "state", "resolved_by"]
+    list_filter = ["state", "reason"]
+    search_fields = ["event_uuid", "payload"]
+    date_hierarchy = "received_at"
+    fields = [
+        *("event_uuid", "reason", "detail", "state", "received_at"),
+        *("resolved_at", "resolved_by", "readable_payload"),
+    ]
+    action_form = DecisionForm
+    actions = ["book_now", "discard"]
+
+    @admin.display(description="payload")
+    def readable_payload(self, quarantined: QuarantinedEvent) -> SafeString:
+        """The event as it arrived, indented."""
+        try:
+            return indented(json.loads(quarantined.payload))
+        except RecursionError:
+            return format_html("<pre>{}</pre>", quarantined.payload)
+
+    def has_decide_permission(self, request: HttpRequest) -> bool:
+        """Who may change quarantined events may decide about them."""
+        return bool(request.user.has_perm("billing.change_quarantinedevent"))
+
+    @admin.action(description="Book now", permissions=["decide"])
+    def book_now(self, request: HttpRequest, chosen: QuerySet[QuarantinedEvent]) -> None:
+        """Book the chosen events, on the project that is named if one is."""
+        named = request.POST.get("project", "").strip()
+        project = Project.objects.filter(pk=number(named)).first() if named else None
+        if named and project is None:
+            self.message_user(request, f"There is no project {named}.", messages.ERROR)
+            return
+        booked = 0
+        for event in chosen.order_by("received_at"):
+            try:
+                quarantine.book_now(event, project=project, **_said(request))
+                booked += 1
+            except EventRefused as refusal:
+                why = f"{refusal.reason} {refusal.detail}".strip()
+                self.message_user(request, f"{event}: {why}", messages.WARNING)
+            except AlreadyDecided as error:
+                self.message_user(request, f"{event}: {error}", messages.WARNING)
+        self.message_user(request, f"{booked} event(s) booked.", messages.SUCCESS)
+
+    @admin.action(description="Discard: nobody pays", permissions=["decide"])
+    def discard(self, request: HttpRequest, chosen: QuerySet[QuarantinedEvent]) -> None:
+        """Discard the chosen events."""
+        discarded = 0
+        for event in chosen:
+            try:
+                quarantine.discard(event, **_said(request))
+                discarded += 1
+            except AlreadyDecided as error:
+                self.message_user(request, f"{event}: {error}", messages.WARNING)
+        self.message_user(request, f"{discarded} event(s) discarded.", messages.SUCCESS)
+
+
+def _said(request: HttpRequest) -> dict[str, Any]:
+    return {"actor": actor(request), "reason": request.POST.get("reason", "").strip()}
