@@ -8,6 +8,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pytest
 from django.core.exceptions import ValidationError
 from django.test import Client
+from oauthlib.common import Request
+from oauthlib.oauth2.rfc6749.errors import InvalidRequestError
 
 from projects.models import (
     Change,
@@ -18,6 +20,7 @@ from projects.models import (
     OAuthRefreshToken,
     Project,
 )
+from projects.oauth import ProjectBoundValidator
 from projects.tokens import sha256
 
 pytestmark = pytest.mark.django_db
@@ -221,6 +224,14 @@ def test_a_client_that_skips_authorization_gets_no_code(client, member, project,
     answer = client.get(request_of(chosen_project=str(project.pk)))
     assert not OAuthGrant.objects.exists()
     assert "error=invalid_request" in answer["Location"]
+
+
+def test_a_project_that_a_request_names_is_no_choice(project):
+    """oauthlib answers to an unknown attribute with the request parameter of that name."""
+    request = Request(f"https://example.com/oauth/authorize/?chosen_project={project.pk}")
+    assert request.chosen_project == str(project.pk)
+    with pytest.raises(InvalidRequestError):
+        ProjectBoundValidator().save_authorization_code("client", {"code": "c"}, request)
 
 
 @pytest.mark.parametrize(
