@@ -4,46 +4,75 @@ The real gateway (`python -m gateway`, a real valkey beside it) runs under the f
 authenticate, hold, forward, settle, event written - pinned to one core, between a load generator
 and a fake upstream that are the same for every row and every peer. The table states throughput,
 added latency, memory, and the exactness of the accounting: parallel calls against credits for
-exactly so many, callers that try again, and SIGKILL under load. `--full` runs the long versions,
-`--peers` installs and measures other gateways. Method and figures: README.gateway.md.
+exactly so many, callers that try again, and SIGKILL under load. `--full` runs the long versions;
+`--peers` installs other gateways, which are measured from then on. Method and figures:
+README.gateway.md.
 """
 
 import argparse
 import asyncio
 import gc
 import os
+import sys
 
 import uvloop
 
-from benchmarks.load import processes, speed
+from benchmarks.load import comparison, exactness, machine, peers, processes, speed
 from benchmarks.load.table import Table
 from benchmarks.load.world import world
 
+PARTS = ("exactness", "latency", "memory", "speed", "streams")
 
-async def measure(arguments: argparse.Namespace) -> Table:
-    """Measure row by row."""
-    table = Table()
+
+async def measure(parts: list[str], *, seconds: float, full: bool, table: Table) -> None:
+    """Add the rows of these parts to the table."""
     async with world() as around:
-        await speed.harness_ceiling(around, table, 2)
-        await speed.gateway_speeds(around, table, arguments.seconds)
-        await speed.added_latency(around, table, 2000)
-        await speed.added_first_byte(around, table, 4)
-        await speed.memory(around, table, 20_000)
-        await speed.many_streams(around, table, 100, 6)
-    return table
+        if "speed" in parts:
+            await speed.harness_ceiling(around, table, seconds / 2)
+            figures = await speed.gateway_speeds(around, table, seconds)
+            await comparison.compare(around, table, figures, seconds)
+        if "latency" in parts:
+            await speed.added_latency(around, table, 2_000)
+            await speed.added_first_byte(around, table, seconds)
+        if "memory" in parts:
+            await speed.memory(around, table, 100_000 if full else 20_000)
+        if "exactness" in parts:
+            await exactness.all_at_once(around, table)
+            await exactness.trying_again(around, table)
+            await exactness.killed(around, table, 50 if full else 5)
+        if "streams" in parts:
+            streams, length = (500, 60) if full else (100, 8)
+            await speed.many_streams(around, table, streams, length)
 
 
 def main() -> int:
-    """Measure, print the table; return 1 if an exactness row failed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=4)
+    """Measure and print the table; return 1 if a row about exactness missed its target."""
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m benchmarks.gateway")
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all of them if none")
+    parser.add_argument("--full", action="store_true", help="the long versions (10 minutes)")
+    parser.add_argument("--peers", action="store_true", help="install other gateways first")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of each throughput row")
     arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - set(PARTS):
+        parser.error(f"there is no part {', '.join(sorted(unknown))}")
+    print(machine.describe(), flush=True)
+    if arguments.peers:
+        for problem in peers.install():
+            print(f"could not be installed: {problem}", file=sys.stderr)
     os.sched_setaffinity(0, {processes.OTHER_CORE})
-    gc.disable()
+    gc.disable()  # a pause of the harness would count as latency of the gateway
+    table = Table()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        table = runner.run(measure(arguments))
+        runner.run(
+            measure(
+                arguments.parts or list(PARTS),
+                seconds=arguments.seconds,
+                full=arguments.full,
+                table=table,
+            )
+        )
     table.show()
-    return 0
+    return 1 if table.inexact else 0
 
 
 if __name__ == "__main__":

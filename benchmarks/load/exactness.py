@@ -67,6 +67,7 @@ async def all_at_once(world: World, table: Table) -> None:
         f"booked {project.booked / HOLDS / bound:.0%} of the limit, 0 held after",
         f"exactly {HOLDS} pass",
         exact,
+        exactness=True,
     )
 
 
@@ -113,6 +114,7 @@ async def trying_again(world: World, table: Table) -> None:
         f"{passed} pass, {left / bound:.2f} of a hold left, over the limit {over} times",
         "≤ limit at every instant, less than one hold left",
         not over and 0 <= left < bound and _spent_as_booked(world, project),
+        exactness=True,
     )
 
 
@@ -215,6 +217,7 @@ def _compare_books(world: World, table: Table, project: Project, seen: _Seen, ki
         "0, 0, 0",
         not (lost or doubled or wrong or world.tollgate.conflicts)
         and _spent_as_booked(world, project),
+        exactness=True,
     )
     table.add(
         f"… {len(seen.cut)} calls cut off by it, {len(arrived)} of which the provider saw",

@@ -12,6 +12,7 @@ class Row:
     target: str = ""
     met: bool | None = None
     note: str = ""
+    exactness: bool = False
 
 
 @dataclass
@@ -21,10 +22,17 @@ class Table:
     rows: list[Row] = field(default_factory=list)
 
     def add(
-        self, what: str, seen: str, target: str = "", met: bool | None = None, note: str = ""
+        self,
+        what: str,
+        seen: str,
+        target: str = "",
+        met: bool | None = None,
+        note: str = "",
+        *,
+        exactness: bool = False,
     ) -> None:
-        """Add a row."""
-        row = Row(what, seen, target, met, note)
+        """Add a row. A row about exactness does not depend on how fast or quiet the machine is."""
+        row = Row(what, seen, target, met, note, exactness)
         self.rows.append(row)
         print(f"  {_line(row)}", flush=True)
 
@@ -35,9 +43,9 @@ class Table:
             print(f"| {row.what} | {row.seen} | {row.target} | {_mark(row)} | {row.note} |")
 
     @property
-    def missed(self) -> list[Row]:
-        """Rows whose target was not met."""
-        return [row for row in self.rows if row.met is False]
+    def inexact(self) -> bool:
+        """Whether a row about exactness missed its target."""
+        return any(row.exactness and row.met is False for row in self.rows)
 
 
 def _mark(row: Row) -> str:
@@ -46,4 +54,5 @@ def _mark(row: Row) -> str:
 
 def _line(row: Row) -> str:
     target = f"  (target {row.target}: {_mark(row)})" if row.target else ""
-    return f"{row.what}: {row.seen}{target}  [{row.note}]"
+    note = f"  [{row.note}]" if row.note else ""
+    return f"{row.what}: {row.seen}{target}{note}"
