@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,17 @@ class World:
     log: Path
     process: "_Process"
 
+    @property
+    def port(self) -> int:
+        """The port that the gateway listens on."""
+        return int(self.url.rpartition(":")[2])
+
+    @contextmanager
+    def at(self, url: str) -> Iterator["World"]:
+        """The same world as seen through another gateway."""
+        with httpx.Client(base_url=url, trust_env=False, timeout=30, verify=False) as http:
+            yield replace(self, url=url, http=http)
+
     def post(
         self,
         token: str | None,
@@ -62,7 +73,6 @@ class World:
             f"POST {path} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {token}\r\n"
             f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
         ).encode() + body
-        port = int(self.url.rpartition(":")[2])
 
         async def send(connection: tuple[Any, Any]) -> int:
             reader, writer = connection
@@ -72,7 +82,9 @@ class World:
             return int(answer.split(b" ", 2)[1])
 
         async def send_all() -> list[int]:
-            connections = [await asyncio.open_connection("127.0.0.1", port) for _ in range(count)]
+            connections = [
+                await asyncio.open_connection("127.0.0.1", self.port) for _ in range(count)
+            ]
             return await asyncio.gather(*map(send, connections))
 
         return asyncio.run(send_all())

@@ -1,0 +1,149 @@
+"""Processes that die, with calls under way and events undelivered: nothing is lost or doubled."""
+
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import httpx
+import pytest
+
+from devstack.servers import accepts_connections
+from tests.conftest import wait_until
+from tests.gateway.conftest import World, messages_body
+from tests.gateway.fake_provider import (
+    SSE_HEADERS,
+    Script,
+    default_script,
+    json_script,
+    message,
+    messages_stream,
+)
+
+
+@pytest.fixture
+def background() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(max_workers=32) as pool:
+        yield pool
+
+
+def call_quietly(world: World, token: str, **body: object) -> int:
+    """Call; 0 when the connection broke."""
+    with suppress(httpx.HTTPError):
+        return world.post(token, body=messages_body(**body)).status_code
+    return 0
+
+
+def under_way(world: World, count: int, before: int) -> None:
+    wait_until(lambda: len(world.provider.requests) >= before + count, what="calls under way")
+
+
+def test_a_call_in_flight_at_the_kill_is_booked_once_from_its_hold(
+    fragile: World, background: ThreadPoolExecutor
+) -> None:
+    project = fragile.tollgate.project(credits=100)
+    token = fragile.tollgate.token(project)
+    gate = threading.Event()
+    fragile.provider.script = lambda _: Script(200, {}, [b"{}"], gate=gate)
+    before = len(fragile.provider.requests)
+    answers = [background.submit(call_quietly, fragile, token) for _ in range(3)]
+    under_way(fragile, 3, before)
+    held = fragile.account(project)["held"]
+    assert held > 3 * 72_000
+    fragile.process.kill()
+    gate.set()
+    assert [answer.result() for answer in answers] == [0, 0, 0]
+    fragile.process.start()
+    events = fragile.booked(project, 3)
+    assert all(event["properties"]["$ai_usage_estimated"] for event in events)
+    assert sum(event["debited_micro"] for event in events) == held
+    assert fragile.tollgate.credits_booked(project) <= held
+    assert fragile.settled(project) == {"spent": held, "held": 0, "pending": 0}
+
+
+def test_events_that_were_not_delivered_survive_the_kill(fragile: World) -> None:
+    project = fragile.tollgate.project(credits=100)
+    token = fragile.tollgate.token(project)
+    fragile.tollgate.fail("events", 503)
+    for _ in range(4):
+        assert fragile.post(token).status_code == 200
+    fragile.process.kill()
+    fragile.tollgate.mend()
+    fragile.process.start()
+    assert {event["debited_micro"] for event in fragile.booked(project, 4)} == {72_000}
+    assert fragile.settled(project) == {"spent": 4 * 72_000, "held": 0, "pending": 0}
+
+
+def test_kills_under_load_lose_and_double_nothing(
+    fragile: World, background: ThreadPoolExecutor
+) -> None:
+    project = fragile.tollgate.project(credits=None)
+    token = fragile.tollgate.token(project)
+    served: list[str] = []
+    lock = threading.Lock()
+
+    def answer(seen: object) -> Script:
+        with lock:
+            served.append("call")
+        return json_script(message())
+
+    complete = 0
+    for _ in range(2):
+        fragile.provider.script = answer
+        stop = threading.Event()
+
+        def load(stop: threading.Event = stop) -> int:
+            count = 0
+            while not stop.is_set():
+                count += call_quietly(fragile, token) == 200
+            return count
+
+        workers = [background.submit(load) for _ in range(4)]
+        reached = len(served) + 60
+        wait_until(lambda: len(served) >= reached, what="load")  # noqa: B023
+        fragile.process.kill()
+        stop.set()
+        complete += sum(worker.result() for worker in workers)
+        fragile.provider.script = default_script
+        fragile.process.start()
+    wait_until(
+        lambda: fragile.account(project)["held"] == fragile.account(project)["pending"] == 0,
+        what="everything being settled and acknowledged",
+    )
+    events = fragile.tollgate.events_of(project)
+    exact = [event for event in events if not event["properties"]["$ai_usage_estimated"]]
+    # Whose answer was received is booked exactly; the provider served no call that is not booked.
+    assert complete <= len(exact)
+    assert len(served) <= len(events)
+    assert {event["debited_micro"] for event in exact} == {72_000}
+    spent = sum(event["debited_micro"] for event in events)
+    assert fragile.settled(project)["spent"] == spent
+    assert fragile.tollgate.account(project).booked == spent
+
+
+def test_a_stop_lets_streams_end(fragile: World, background: ThreadPoolExecutor) -> None:
+    project = fragile.tollgate.project(credits=100)
+    token = fragile.tollgate.token(project)
+    release = threading.Event()
+    fragile.provider.script = lambda _: Script(
+        200, SSE_HEADERS, messages_stream(), hold_after=4, release=release
+    )
+    before = len(fragile.provider.requests)
+
+    def read() -> bytes:
+        return fragile.post(token, body=messages_body(stream=True)).content
+
+    answer = background.submit(read)
+    under_way(fragile, 1, before)
+    fragile.process.popen.send_signal(signal.SIGTERM)
+    wait_until(lambda: not accepts_connections(fragile.port), what="the port being closed")
+    release.set()
+    assert answer.result() == b"".join(messages_stream())
+    fragile.process.popen.wait(20)
+    fragile.process.kill()
+    fragile.process.start()
+    [event] = fragile.booked(project)
+    assert event["properties"]["$ai_usage_estimated"] is False
+    assert json.loads(json.dumps(event))["debited_micro"] == 72_000

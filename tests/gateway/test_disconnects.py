@@ -1,0 +1,125 @@
+"""Callers that leave and callers that are slow."""
+
+import json
+import socket
+import threading
+import time
+
+import psutil
+import pytest
+
+from tests.conftest import wait_until
+from tests.gateway.conftest import World, messages_body
+from tests.gateway.fake_provider import SSE_HEADERS, Script, json_script, message, messages_stream
+
+
+def connect(world: World, token: str, body: dict) -> socket.socket:
+    """Send a call over a raw connection."""
+    content = json.dumps(body).encode()
+    head = (
+        f"POST /slack_app/v1/messages HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n"
+        f"content-length: {len(content)}\r\n\r\n"
+    )
+    connection = socket.create_connection(("127.0.0.1", world.port))
+    connection.sendall(head.encode() + content)
+    return connection
+
+
+def test_leaving_a_stream_closes_the_provider_and_books_what_was_generated(world: World) -> None:
+    chunks = messages_stream(pieces=40)
+    world.provider.script = lambda _: Script(200, SSE_HEADERS, chunks, between=0.02)
+    project = world.tollgate.project(credits=100)
+    closed = world.provider.closed_early
+    with connect(world, world.tollgate.token(project), messages_body(stream=True)) as connection:
+        received = b""
+        while received.count(b"text_delta") < 3:
+            received += connection.recv(4096)
+    left = time.monotonic()
+    wait_until(lambda: world.provider.closed_early > closed, 5, "the provider being closed")
+    assert time.monotonic() - left < 1.5
+    [event] = world.booked(project)
+    properties = event["properties"]
+    assert properties["$ai_usage_estimated"] is True
+    assert properties["$ai_input_tokens"] == 100
+    assert 3 <= properties["$ai_output_tokens"] < 100
+    assert world.settled(project)["held"] == 0
+
+
+def test_leaving_a_whole_answer_books_what_the_provider_charges(world: World) -> None:
+    gate = threading.Event()
+
+    def script(_: object) -> Script:
+        answer = json_script(message())
+        answer.gate = gate
+        return answer
+
+    world.provider.script = script
+    project = world.tollgate.project(credits=100)
+    before = len(world.provider.requests)
+    connection = connect(world, world.tollgate.token(project), messages_body())
+    wait_until(lambda: len(world.provider.requests) > before, what="the call being under way")
+    connection.close()
+    gate.set()
+    [event] = world.booked(project)
+    assert event["debited_micro"] == 72_000
+    assert event["properties"]["$ai_usage_estimated"] is False
+
+
+def test_leaving_before_the_provider_answers_a_stream_books_the_bound(world: World) -> None:
+    gate = threading.Event()
+    world.provider.script = lambda _: Script(200, SSE_HEADERS, messages_stream(), gate=gate)
+    project = world.tollgate.project(credits=100)
+    before = len(world.provider.requests)
+    connection = connect(world, world.tollgate.token(project), messages_body(stream=True))
+    wait_until(lambda: len(world.provider.requests) > before, what="the call being under way")
+    held = world.account(project)["held"]
+    connection.close()
+    [event] = world.booked(project)
+    gate.set()
+    assert event["properties"]["$ai_usage_estimated"] is True
+    assert event["debited_micro"] == held > 0
+
+
+def test_a_slow_reader_slows_the_provider_down_instead_of_filling_memory(world: World) -> None:
+    piece = b'data: {"type":"ping","padding":"' + b"x" * 100_000 + b'"}\n\n'
+    count = 400
+
+    def script(_: object) -> Script:
+        return Script(200, SSE_HEADERS, [*messages_stream()[:2], *[piece] * count])
+
+    world.provider.script = script
+    project = world.tollgate.project(credits=100)
+    process = gateway_process(world)
+    before = process.memory_info().rss
+    connection = connect(world, world.tollgate.token(project), messages_body(stream=True))
+    connection.recv(1000)
+    served = world.provider.served
+    peak = 0
+    deadline = time.monotonic() + 1.0
+    while time.monotonic() < deadline:
+        peak = max(peak, process.memory_info().rss)
+    assert world.provider.served == served, "the provider was read to the end"
+    assert peak - before < 16_000_000
+    connection.close()
+    world.booked(project)
+
+
+def gateway_process(world: World) -> psutil.Process:
+    """The Python process behind /usr/bin/env."""
+    return psutil.Process(world.process.popen.pid)
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nhost: x\r\nx-long: " + b"a" * 100_000 + b"\r\n\r\n", b"431"),
+        (b"GET / HTTP/1.1\r\nhost: x\r\n" + b"x-many: a\r\n" * 10_000 + b"\r\n", b"431"),
+        (b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n", b"431"),
+        (b"nonsense\r\n\r\n", b"400"),
+    ],
+    ids=["one long header", "many headers", "long path", "no HTTP"],
+)
+def test_heads_beyond_any_measure_are_refused(world, request_bytes, status) -> None:
+    with socket.create_connection(("127.0.0.1", world.port), timeout=10) as connection:
+        connection.sendall(request_bytes)
+        assert status in connection.recv(200).split(b"\r\n")[0]
