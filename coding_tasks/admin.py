@@ -141,7 +141,7 @@ class CodingTaskAdmin(_ReadOnly):
         "repository__full_name",
     ]
     date_hierarchy = "created_at"
-    fields = [
+    readonly_fields = fields = (
         "title",
         "state",
         "project",
@@ -153,8 +153,7 @@ class CodingTaskAdmin(_ReadOnly):
         "created_at",
         "finished_at",
         "turns",
-    ]
-    readonly_fields = fields
+    )
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         """List with credits."""

@@ -1,5 +1,6 @@
 """Fixtures of the workflow tests: a world on real servers, with Slack and the model as fakes."""
 
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -85,3 +86,26 @@ def hurried(monkeypatch) -> Callable[..., None]:
         monkeypatch.setattr("workflows.client.MentionInput", impatient)
 
     return hurry
+
+
+@pytest.fixture
+def environment(world: World, settings) -> dict[str, str]:
+    """The environment of a process on the same servers and database."""
+    database = connection.settings_dict
+    url = f"sqlite:///{database['NAME']}"
+    if connection.vendor == "postgresql":
+        url = f"postgres://{database['USER']}@{database['HOST']}:{database['PORT']}/"
+        url += database["NAME"]
+    return {
+        "PATH": os.environ["PATH"],
+        "DJANGO_SETTINGS_MODULE": "config.settings",
+        "SECRET_KEY": settings.SECRET_KEY,
+        "DATABASE_URL": url,
+        "REDIS_URL": settings.REDIS_URL,
+        "TEMPORAL_ADDRESS": settings.TEMPORAL_ADDRESS,
+        "SLACK_API_URL": settings.SLACK_API_URL,
+        "GATEWAY_URL": settings.GATEWAY_URL,
+        "SLACK_SIGNING_SECRET": settings.SLACK_SIGNING_SECRETS[0],
+        "GATEWAY_SERVICE_TOKEN": settings.GATEWAY_SERVICE_TOKENS[0],
+        "GIT_ALLOWED_PROTOCOLS": "file",
+    }

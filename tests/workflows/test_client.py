@@ -1,0 +1,139 @@
+"""How the web process reaches workflows: bounded, from any thread, before and after a fork."""
+
+import os
+import socket
+import threading
+import time
+import uuid
+
+import pytest
+
+from devstack.servers import free_port
+from tests.workflows.world import World
+from workflows import client
+from workflows.mention_types import Ending, RepositoryChoice, workflow_id
+from workflows.models import FollowUp, Mention
+
+
+@pytest.fixture
+def unconnected(monkeypatch):
+    """A process that has not called Temporal yet."""
+    monkeypatch.setattr(client, "_connection", None)
+
+
+@pytest.fixture
+def down(unconnected, settings):
+    """A Temporal that does not answer."""
+    settings.TEMPORAL_ADDRESS = f"127.0.0.1:{free_port()}"
+
+
+def follow_up(world: World, mention: Mention) -> FollowUp:
+    return FollowUp.objects.create(
+        workspace=world.workspace,
+        channel_id="C1",
+        ts="2.0",
+        thread_ts=mention.ts,
+        user_id="U1",
+        text="and?",
+        addressed=False,
+        workflow_id=workflow_id("T1", "C1", mention.ts),
+    )
+
+
+def test_a_workflow_is_named_after_the_message(world: World):
+    mention = world.start()
+    mention.refresh_from_db()
+    assert mention.state == Mention.State.STARTED
+    assert mention.workflow_id == f"mention-T1-C1-{mention.ts}"
+
+
+def test_starting_again_counts_as_started_and_takes_nothing_back(world: World):
+    mention = world.start()
+    client.start_mention(mention)
+    Mention.objects.filter(pk=mention.pk).update(state=Mention.State.ANSWERED)
+    client.start_mention(mention)
+    mention.refresh_from_db()
+    assert mention.state == Mention.State.ANSWERED
+
+
+def test_copies_started_at_once_from_many_threads_are_one_workflow(world: World, unconnected):
+    mention = world.mention()
+    errors = []
+
+    def start() -> None:
+        try:
+            client.start_mention(mention)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=start) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+
+def test_a_finished_workflow_is_not_run_again(world: World, worker):
+    world.limit()
+    mention = world.handle()
+    Mention.objects.filter(pk=mention.pk).update(state=Mention.State.RECEIVED)
+    client.start_mention(mention)
+    mention.refresh_from_db()
+    assert mention.state == Mention.State.STARTED
+    assert len(world.said(mention.ts)) == 1
+
+
+@pytest.mark.usefixtures("down")
+def test_while_temporal_is_down_the_rows_stay_as_they_are(world: World):
+    mention = world.mention()
+    message = follow_up(world, mention)
+    started = time.monotonic()
+    with pytest.raises(client.TemporalUnavailable):
+        client.start_mention(mention)
+    with pytest.raises(client.TemporalUnavailable):
+        client.signal_follow_up(message)
+    with pytest.raises(client.TemporalUnavailable):
+        client.signal_repository_choice("mention-1", RepositoryChoice(1))
+    assert time.monotonic() - started < 3 * client.DEADLINE.total_seconds()
+    mention.refresh_from_db()
+    message.refresh_from_db()
+    assert mention.state == Mention.State.RECEIVED
+    assert message.state == FollowUp.State.RECEIVED
+
+
+def test_a_temporal_that_never_answers_holds_nobody_up(world: World, unconnected, settings):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings.TEMPORAL_ADDRESS = f"127.0.0.1:{silent.getsockname()[1]}"
+        started = time.monotonic()
+        with pytest.raises(client.TemporalUnavailable):
+            client.start_mention(world.mention())
+        assert time.monotonic() - started < client.DEADLINE.total_seconds() + 1
+
+
+def test_a_signal_for_a_workflow_that_never_was_is_told_apart(world: World):
+    message = follow_up(world, world.mention())
+    with pytest.raises(client.WorkflowEnded):
+        client.signal_follow_up(message)
+    message.refresh_from_db()
+    assert message.state == FollowUp.State.DROPPED
+    with pytest.raises(client.WorkflowEnded):
+        client.signal_repository_choice(f"mention-{uuid.uuid4()}", RepositoryChoice(1))
+
+
+def test_a_forked_child_makes_a_connection_of_its_own(world: World):
+    client.signal_repository_choice(world.start().workflow_id, RepositoryChoice(1))
+    started = world.start().workflow_id
+    child = os.fork()
+    if child == 0:
+        try:
+            client.signal_repository_choice(started, RepositoryChoice(1))
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_endings_are_states_of_the_mentions_row():
+    assert {str(ending) for ending in Ending} <= set(Mention.State.values)

@@ -1,0 +1,48 @@
+"""A worker killed at any point: the mention completes, with one task and one answer."""
+
+from collections import Counter
+
+import pytest
+
+from coding_tasks.models import CodingTask, TaskRun
+from projects.models import OAuthAccessToken
+from tests.workflows.worker_process import worker_process
+from tests.workflows.world import World
+from workflows.models import Mention
+
+DEATHS = [
+    "before check_quota",
+    "after check_quota",
+    "before check_access",
+    "before coding_tasks.creation.add_run",
+    "after create_task",
+    "after coding_tasks.runs.mint_run_token",
+    "after coding_tasks.runs.perform",
+    "after run_agent",
+    "after workflows.notices._send",
+    "after deliver_notice",
+    "after close_mention",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_worker_killed_at_any_point_leaves_one_task_and_one_answer(
+    shop: World, environment, settings, tmp_path
+):
+    log = tmp_path / "worker.log"
+    mentions = []
+    with worker_process(settings.TEMPORAL_TASK_QUEUE, environment, log, DEATHS) as process:
+        for death in DEATHS:
+            mentions.append(shop.start(death))
+            assert process.stdout.readline().strip() == death, log.read_text()
+        for mention in mentions:
+            shop.wait_for_end(mention, Mention.State.ANSWERED)
+
+    for mention in mentions:
+        assert len(shop.said(mention.ts)) == 1, mention.text
+    tasks = Counter(CodingTask.objects.values_list("thread_ts", flat=True))
+    assert tasks == Counter(mention.ts for mention in mentions)
+    states = TaskRun.objects.values_list("state", flat=True)
+    assert list(states) == [TaskRun.State.SUCCEEDED] * len(mentions)
+    assert not OAuthAccessToken.objects.exists()
