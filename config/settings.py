@@ -63,7 +63,7 @@ GATEWAY_URL = env.str("GATEWAY_URL", "http://127.0.0.1:8100", validate=web_addre
 GATEWAY_SERVICE_TOKENS = several(env, "GATEWAY_SERVICE_TOKEN")
 
 # --- Credits -------------------------------------------------------------------------------------
-BILLING_URL = env.str("BILLING_URL", None, validate=web_address)
+BILLING_URL = env.str("BILLING_URL", "", validate=web_address)
 START_CREDITS = env.decimal("START_CREDITS", Decimal(1))
 QUOTA_DECIDER = "billing.enforcement.decide_account"
 
