@@ -219,6 +219,16 @@ def test_a_bot_token_can_be_replaced_and_left_alone(admin_client, workspace, giv
     assert (workspace.bot_token, workspace.access) == (kept, "members")
 
 
+def test_a_token_that_cannot_be_decrypted_is_no_obstacle_to_replacing_it(admin_client, workspace):
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE projects_slackworkspace SET bot_token = 'of a lost key'")
+    page = reverse("admin:projects_slackworkspace_change", args=[workspace.pk])
+    form = {"project": workspace.project_id, "team_id": "T1", "bot_user_id": "UBOT"}
+    answer = admin_client.post(page, form | {"access": "everyone", "new_bot_token": "xoxb-new"})
+    assert answer.status_code == 302, answer.context["errors"]
+    assert SlackWorkspace.objects.get().bot_token == "xoxb-new"
+
+
 @pytest.mark.parametrize("given", ["", "xoxp-wrong"])
 def test_a_new_workspace_needs_a_bot_token(admin_client, project, given):
     answer = admin_client.post(
