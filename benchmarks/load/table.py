@@ -43,9 +43,14 @@ class Table:
             print(f"| {row.what} | {row.seen} | {row.target} | {_mark(row)} | {row.note} |")
 
     @property
+    def missed(self) -> list[Row]:
+        """Rows whose target was missed."""
+        return [row for row in self.rows if row.met is False]
+
+    @property
     def inexact(self) -> bool:
         """Whether a row about exactness missed its target."""
-        return any(row.exactness and row.met is False for row in self.rows)
+        return any(row.exactness for row in self.missed)
 
 
 def _mark(row: Row) -> str:
