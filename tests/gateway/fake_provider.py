@@ -218,11 +218,18 @@ def response_stream(pieces: int = 3) -> list[bytes]:
     """A streamed OpenAI response."""
     created = {**response("in_progress"), "usage": None, "output": []}
     numbers = itertools.count()
-    events: list[tuple[str, dict[str, Any]]] = [("response.created", {"response": created})]
+    item = {"type": "message", "id": "m1", "role": "assistant", "status": "in_progress",
+            "content": []}  # fmt: skip
+    part = {"type": "output_text", "text": "", "annotations": []}
+    where = {"item_id": "m1", "output_index": 0, "content_index": 0}
+    events: list[tuple[str, dict[str, Any]]] = [
+        ("response.created", {"response": created}),
+        ("response.output_item.added", {"output_index": 0, "item": item}),
+        ("response.content_part.added", {**where, "part": part}),
+    ]
     events += [
         ("response.output_text.delta",
-         {"item_id": "m1", "output_index": 0, "content_index": 0, "delta": f"piece {number} é",
-          "logprobs": []})
+         {**where, "delta": f"piece {number} é", "logprobs": []})
         for number in range(pieces)
     ]  # fmt: skip
     events.append(("response.completed", {"response": response()}))
