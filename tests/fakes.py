@@ -20,7 +20,7 @@ from devstack.demo_model.script import Reply, Usage
 from devstack.demo_slack.app import Call, DemoSlack
 from devstack.demo_slack.events import SignedRequest, sign
 from devstack.demo_slack.faults import Fault
-from devstack.demo_slack.workspace import furnish
+from devstack.demo_slack.furniture import furnish
 from devstack.servers import free_port
 
 Json = dict[str, Any]
@@ -88,12 +88,12 @@ class FakeSlack(_Server):
     def stop(self) -> None:
         """Stop serving and forget everything."""
         super().stop()
-        self.slack.workspace.close()
+        self.slack.database.close()
 
     def reset(self) -> None:
         """Return to the default team without messages, calls, or faults."""
-        self.slack.workspace.clear()
-        furnish(self.slack.workspace, "Tollgate", BOT_TOKEN)
+        self.slack.database.clear()
+        furnish(self.slack.workspace, self.slack.installations, "Tollgate", BOT_TOKEN)
         self.slack.faults.clear()
         self.slack.forget_calls()
 
@@ -114,21 +114,21 @@ class FakeSlack(_Server):
     ) -> None:
         """Add another team with the app installed in it."""
         self.slack.workspace.add_team(team, f"Team {team}")
-        self.slack.workspace.install(team, token, app, bot_user, bot_id)
+        self.slack.installations.add(team, token, app, bot_user, bot_id)
+
+    def new_code(self, team: str = "T1") -> str:
+        """Return an authorization code, as after somebody's consent to the installation."""
+        return self.slack.installations.new_code(team)
 
     def uninstall(self, token: str = BOT_TOKEN) -> None:
         """Answer the token `account_inactive` from now on."""
-        self.slack.workspace.uninstall(token)
+        self.slack.installations.end(token)
 
     def messages(self, channel: str = "C1", thread_ts: str | None = None) -> list[Json]:
         """Return the messages everyone sees, oldest first, of a channel or of one thread."""
         if thread_ts is not None:
             return self.slack.workspace.thread(channel, thread_ts)
-        return [
-            message
-            for message in self.slack.workspace.messages(channel)
-            if message.pop("visible_to") is None
-        ]
+        return self.slack.workspace.messages(channel)
 
     def bot_messages(self, channel: str = "C1", thread_ts: str | None = None) -> list[Json]:
         """Return of those messages the ones that the bot posted."""

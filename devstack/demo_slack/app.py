@@ -16,10 +16,15 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from devstack.demo_slack.control import Control
+from devstack.demo_slack.database import Database
 from devstack.demo_slack.events import RETRY_AFTER, Events
 from devstack.demo_slack.faults import Faults
+from devstack.demo_slack.furniture import TEAM
+from devstack.demo_slack.installations import Installations
 from devstack.demo_slack.interactions import Interactions
+from devstack.demo_slack.outbox import Outbox
 from devstack.demo_slack.page import Page
+from devstack.demo_slack.response_urls import ResponseURLs
 from devstack.demo_slack.web_api import WebAPI
 from devstack.demo_slack.workspace import Json, Workspace
 from devstack.loopback import LoopbackOnly
@@ -54,14 +59,24 @@ class DemoSlack:
         database: Path | None = None,
         retry_after: tuple[float, ...] = RETRY_AFTER,
     ) -> None:
-        self.workspace = Workspace(database)
-        self.events = Events(self.workspace, app_url, signing_secret, retry_after)
-        self.web_api = WebAPI(self.workspace, self.events, base_url)
-        self.interactions = Interactions(self.workspace, self.events, base_url)
+        self.database = Database(database)
+        self.workspace = Workspace(self.database)
+        self.installations = Installations(self.database)
+        self.events = Events(
+            Outbox(self.database), self.installations, app_url, signing_secret, retry_after
+        )
+        self.web_api = WebAPI(self.workspace, self.installations, self.events, base_url)
+        self.interactions = Interactions(
+            self.workspace,
+            self.installations,
+            ResponseURLs(self.database),
+            self.events,
+            base_url,
+        )
         self.faults = Faults()
         self._calls: list[Call] = []
         self._calls_lock = threading.Lock()
-        page = Page(self.workspace, self.events, self.interactions)
+        page = Page(self.database, self.workspace, self.events, self.interactions)
         control = Control(
             self.workspace, self.events, self.faults, lambda: [asdict(c) for c in self.calls()]
         )
@@ -108,7 +123,7 @@ class DemoSlack:
         asked = request.query_params
         if not asked.get("client_id") or not asked.get("redirect_uri"):
             return PlainTextResponse("client_id and redirect_uri are needed\n", 400)
-        answer = {"code": self.workspace.new_code("T1"), "state": asked.get("state", "")}
+        answer = {"code": self.installations.new_code(TEAM), "state": asked.get("state", "")}
         return RedirectResponse(f"{asked['redirect_uri']}?{urlencode(answer)}", 302)
 
     async def _web_api(self, request: Request) -> Response:

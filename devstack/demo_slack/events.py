@@ -7,7 +7,6 @@ https://docs.slack.dev/apis/events-api (retries: at once, after one and after fi
 import asyncio
 import hashlib
 import hmac
-import json
 import time
 import uuid
 from dataclasses import dataclass
@@ -15,7 +14,9 @@ from functools import partial
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from devstack.demo_slack.workspace import Json, Pending, Workspace
+from devstack.demo_slack.installations import Installations
+from devstack.demo_slack.outbox import Outbox, Pending
+from devstack.demo_slack.workspace import Json
 
 EVENTS_PATH = "/slack/events/"
 ANSWER_WITHIN = 3.0  # seconds; Slack counts a slower answer as a failure
@@ -68,12 +69,14 @@ class Events:
 
     def __init__(
         self,
-        workspace: Workspace,
+        outbox: Outbox,
+        installations: Installations,
         app_url: str,
         signing_secret: str,
         retry_after: tuple[float, ...] = RETRY_AFTER,
     ) -> None:
-        self.workspace = workspace
+        self.outbox = outbox
+        self.installations = installations
         self.app_url = app_url.rstrip("/")
         self.signing_secret = signing_secret.partition(",")[0]
         self.retry_after = retry_after
@@ -85,12 +88,17 @@ class Events:
 
     def message_posted(self, team_id: str, channel: str, message: Json) -> None:
         """Owe the app the events of a new post: `message`, and `app_mention` if it mentions it."""
-        install = self.workspace.install_of_team(team_id)
+        install = self.installations.of_team(team_id)
         if install is None:
             return
         if f"<@{install.bot_user_id}>" in message["text"] and not message.get("bot_id"):
             self.owe(self.envelope(message, channel, "app_mention", team_id))
         self.owe(self.envelope(message, channel, "message", team_id))
+
+    def message_changed(self, team_id: str, channel: str, message: Json) -> None:
+        """Owe the app the event of an edit."""
+        changed = {"subtype": "message_changed", "hidden": True, "message": message}
+        self.owe(self.envelope({**changed, "ts": message["ts"]}, channel, "message", team_id))
 
     def envelope(
         self,
@@ -108,7 +116,7 @@ class Events:
 
     def event_envelope(self, event: Json, team_id: str = "T1", event_id: str | None = None) -> Json:
         """Return the envelope of any inner event."""
-        install = self.workspace.install_of_team(team_id)
+        install = self.installations.of_team(team_id)
         return {
             "token": "deprecated",
             "team_id": team_id,
@@ -135,7 +143,7 @@ class Events:
         """Deliver the event from now on, until it is acknowledged. Without an app, do nothing."""
         if not self.app_url:
             return
-        self.workspace.owe(EVENTS_PATH, envelope, time.time())
+        self.outbox.add(EVENTS_PATH, envelope, time.time())
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._wake.set)
 
@@ -147,12 +155,12 @@ class Events:
         try:
             while True:
                 self._wake.clear()
-                for pending in self.workspace.due_events(time.time()):
+                for pending in self.outbox.due(time.time()):
                     if pending.id not in self._in_flight:
                         task = asyncio.create_task(self._deliver(pending))
                         self._in_flight[pending.id] = task
                         task.add_done_callback(partial(self._landed, pending.id))
-                next_due = self.workspace.next_due()
+                next_due = self.outbox.next_due()
                 wait = 60.0 if next_due is None else max(0.02, next_due - time.time())
                 try:
                     await asyncio.wait_for(self._wake.wait(), wait)
@@ -177,20 +185,16 @@ class Events:
         answer = await self.send(request, headers)
         gave_up = pending.attempt >= len(self.retry_after)
         if 200 <= answer.status < 300 or answer.no_retry or gave_up:
-            self.workspace.settle(pending.id)
+            self.outbox.settle(pending.id)
         else:
             due = time.time() + self.retry_after[pending.attempt]
-            self.workspace.postpone(pending.id, answer.reason, due)
+            self.outbox.postpone(pending.id, answer.reason, due)
 
     async def send(self, request: SignedRequest, headers: Json | None = None) -> Answer:
         """Send one signed request to the app and return what it answered within three seconds."""
         if not self.app_url:
             return Answer(0, b"", "connection_failed")
         return await asyncio.to_thread(_post, self.app_url, request, headers or {})
-
-    def sign_json(self, path: str, payload: Json) -> SignedRequest:
-        """Return a signed JSON request."""
-        return sign(self.signing_secret, path, json.dumps(payload).encode())
 
 
 def _post(app_url: str, request: SignedRequest, headers: Json) -> Answer:

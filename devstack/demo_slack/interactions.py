@@ -11,20 +11,30 @@ from typing import Any
 from urllib.parse import urlencode
 
 from devstack.demo_slack.events import Answer, Events, SignedRequest, sign
+from devstack.demo_slack.installations import Installations
+from devstack.demo_slack.response_urls import Place, ResponseURLs
 from devstack.demo_slack.workspace import Json, Workspace
 
 INTERACTIVITY_PATH = "/slack/interactivity/"
 COMMANDS_PATH = "/slack/commands/"
+_OURS = {"visible_to", "reactions"}  # fields that the page adds
 FORM = "application/x-www-form-urlencoded"
-RESPONSES_PER_URL = 5
-RESPONSE_URL_LIVES = 1800.0  # seconds
 
 
 class Interactions:
     """Builds the payloads, sends them signed, and takes what the app posts to a `response_url`."""
 
-    def __init__(self, workspace: Workspace, events: Events, base_url: str) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        installations: Installations,
+        response_urls: ResponseURLs,
+        events: Events,
+        base_url: str,
+    ) -> None:
         self.workspace = workspace
+        self.installations = installations
+        self.response_urls = response_urls
         self.events = events
         self.base_url = base_url
 
@@ -52,7 +62,9 @@ class Interactions:
             "type": "block_actions",
             **self._scene(message, channel, user),
             "trigger_id": _trigger_id(),
-            "response_url": self._response_url(message, channel, user),
+            "response_url": self._response_url(
+                Place(channel, user, message["ts"], message.get("thread_ts", ""))
+            ),
             "state": {"values": {action["block_id"]: {action["action_id"]: chosen}}},
             "actions": [{**action, "action_ts": f"{time.time():.6f}"}],
         }
@@ -61,7 +73,7 @@ class Interactions:
         """Return the fields of a slash command."""
         sender = self._user(user)
         team = self.workspace.team(sender["team_id"])
-        install = self.workspace.install_of_team(team["id"])
+        install = self.installations.of_team(team["id"])
         return {
             "token": "deprecated",
             "team_id": team["id"],
@@ -74,14 +86,14 @@ class Interactions:
             "text": text,
             "api_app_id": install.app_id if install else "A1",
             "is_enterprise_install": "false",
-            "response_url": self._response_url({}, channel, user),
+            "response_url": self._response_url(Place(channel, user, "", "")),
             "trigger_id": _trigger_id(),
         }
 
     def _scene(self, message: Json, channel: str, user: str) -> Json:
         sender = self._user(user)
         team = self.workspace.team(sender["team_id"])
-        install = self.workspace.install_of_team(team["id"])
+        install = self.installations.of_team(team["id"])
         container = {
             "type": "message",
             "message_ts": message["ts"],
@@ -104,7 +116,7 @@ class Interactions:
             "enterprise": None,
             "is_enterprise_install": False,
             "channel": {"id": channel, "name": self._channel(channel)["name"]},
-            "message": {key: value for key, value in message.items() if key != "visible_to"},
+            "message": {key: message[key] for key in message.keys() - _OURS},
         }
 
     def _user(self, user_id: str) -> Json:
@@ -150,31 +162,25 @@ class Interactions:
 
     # --- what the app says to a response_url -----------------------------------------------------
 
-    def _response_url(self, message: Json, channel: str, user: str) -> str:
-        key = uuid.uuid4().hex
-        self.workspace.add_response_url(
-            key, channel, user, message.get("ts", ""), message.get("thread_ts", "")
-        )
-        return f"{self.base_url}/respond/{key}"
+    def _response_url(self, place: Place) -> str:
+        return f"{self.base_url}/respond/{self.response_urls.give(place)}"
 
     def respond(self, key: str, body: Json) -> bool:
         """Do what the app asks at a `response_url`; tell whether it was still valid."""
-        now = time.time()
-        used = self.workspace.use_response_url(key, now - RESPONSE_URL_LIVES, RESPONSES_PER_URL)
-        if used is None:
+        place = self.response_urls.use(key)
+        if place is None:
             return False
-        channel, user, ts, thread_ts = used
-        if body.get("delete_original") and ts:
-            self.workspace.delete_message(channel, ts)
-        elif body.get("replace_original") and ts:
+        if body.get("delete_original") and place.ts:
+            self.workspace.delete_message(place.channel, place.ts)
+        elif body.get("replace_original") and place.ts:
             fields = {"text": body.get("text", ""), "blocks": body.get("blocks", [])}
-            self.workspace.change_message(channel, ts, fields)
+            self.workspace.change_message(place.channel, place.ts, fields)
         else:
-            self._show(body, channel, user, thread_ts)
+            self._show(body, place.channel, place.user, place.thread_ts)
         return True
 
     def _show(self, body: Json, channel: str, user: str, thread_ts: str) -> None:
-        install = self.workspace.install_of_team(self._user(user)["team_id"])
+        install = self.installations.of_team(self._user(user)["team_id"])
         if install is None:
             return
         message: Json = {

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from devstack.demo_slack.database import Database
 from devstack.demo_slack.events import Events
 from devstack.demo_slack.interactions import Interactions
 from devstack.demo_slack.typing_text import as_stored
@@ -23,7 +24,10 @@ _POLICY = (
 class Page:
     """Serves the page and does what it asks. A refusal is HTTP 422 with a sentence."""
 
-    def __init__(self, workspace: Workspace, events: Events, interactions: Interactions) -> None:
+    def __init__(
+        self, database: Database, workspace: Workspace, events: Events, interactions: Interactions
+    ) -> None:
+        self.database = database
         self.workspace = workspace
         self.events = events
         self.interactions = interactions
@@ -45,7 +49,7 @@ class Page:
     async def _state(self, request: Request) -> Response:
         """Answer everything that the user sees; 204 while nothing changed since `version`."""
         user = request.query_params.get("user", "")
-        version = f"{self.workspace.version}.{user}"
+        version = f"{self.database.version}.{user}"
         if request.query_params.get("version") == version:
             return Response(status_code=204)
         bots = [user for user in self.workspace.users() if user["is_bot"]]
@@ -57,22 +61,16 @@ class Page:
                 "users": self.workspace.users(),
                 "channels": self.workspace.channels(),
                 "messages": {
-                    channel["id"]: self._messages(channel["id"], user)
+                    channel["id"]: self.workspace.seen_by(user, channel["id"])[-SHOWN:]
                     for channel in self.workspace.channels()
                 },
                 "undelivered": [
                     {"attempts": pending.attempt, "reason": pending.reason}
-                    for pending in self.workspace.due_events(float("inf"))
+                    for pending in self.events.outbox.due(float("inf"))
                     if pending.attempt
                 ],
             }
         )
-
-    def _messages(self, channel: str, user: str) -> list[Json]:
-        messages = self.workspace.messages(channel, seen_by=user)[-SHOWN:]
-        for message in messages:
-            message["reactions"] = self.workspace.reactions(channel, message["ts"])
-        return messages
 
     async def _post(self, request: Request) -> Response:
         """Post what a person typed; a text that begins with `/` is a slash command."""
@@ -145,10 +143,8 @@ class Page:
         channel, user = str(body.get("channel")), str(body.get("user"))
         if self.workspace.user(user) is None:
             return None
-        for message in self.workspace.messages(channel, seen_by=user):
-            if message["ts"] == body.get("ts"):
-                return message
-        return None
+        seen = self.workspace.seen_by(user, channel)
+        return next((message for message in seen if message["ts"] == body.get("ts")), None)
 
 
 async def _body(request: Request) -> Json:

@@ -13,7 +13,7 @@ from slack_sdk.signature import SignatureVerifier
 
 from devstack.demo_slack.app import DemoSlack
 from devstack.demo_slack.events import sign
-from devstack.demo_slack.workspace import furnish
+from devstack.demo_slack.furniture import furnish
 from tests.conftest import wait_until
 from tests.fakes import BOT_TOKEN, SIGNING_SECRET, FakeSlack
 
@@ -123,17 +123,17 @@ def test_a_failed_delivery_is_repeated_as_the_same_event(slack: FakeSlack, app: 
 def test_an_event_is_given_up_after_three_retries(slack: FakeSlack, app: App) -> None:
     app.statuses = [500] * 9
     slack.post("hello")
-    wait_until(lambda: slack.slack.workspace.next_due() is None, what="giving up")
+    wait_until(lambda: slack.slack.events.outbox.next_due() is None, what="giving up")
     assert len(app.received) == 4
 
 
 def test_an_event_survives_the_end_of_the_demo_slack(app: App, tmp_path: Path) -> None:
     file = tmp_path / "slack.sqlite3"
     before = DemoSlack("http://127.0.0.1:1", app.url, SIGNING_SECRET, file)
-    furnish(before.workspace, "Tollgate")
+    furnish(before.workspace, before.installations, "Tollgate", BOT_TOKEN)
     message = before.workspace.add_message("C1", {"user": "U1", "text": "<@UBOT> hello"})
     before.events.message_posted("T1", "C1", message)
-    before.workspace.close()
+    before.database.close()
 
     slack = FakeSlack(app_url=app.url)
     slack.slack = DemoSlack(slack.url, app.url, SIGNING_SECRET, file)

@@ -47,7 +47,7 @@ def begin(browser: Client, **query) -> dict[str, str]:
 
 
 def finish(browser: Client, slack, state: str, **query):
-    code = slack.slack.workspace.new_code("T1")
+    code = slack.new_code()
     return browser.get(REDIRECT, {"code": code, "state": state, **query})
 
 

@@ -1,0 +1,75 @@
+"""One call of a Web API method: its arguments, and what several methods look up in the same way."""
+
+import base64
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from devstack.demo_slack.installations import Install
+from devstack.demo_slack.workspace import Json, Workspace
+
+
+class SlackError(Exception):
+    """A refusal by its name in Slack's documentation."""
+
+
+@dataclass(frozen=True)
+class ApiCall:
+    """A call by an authenticated app."""
+
+    install: Install
+    arguments: Json
+    workspace: Workspace
+    base_url: str
+
+    def text(self, name: str) -> str:
+        """Return an argument as text; empty when it is missing."""
+        value = self.arguments.get(name)
+        return "" if value is None else str(value)
+
+    def is_true(self, name: str) -> bool:
+        """Tell whether an argument says yes, as a form or JSON says it."""
+        return self.text(name).lower() in {"true", "1"}
+
+    def structured(self, name: str, kind: type, refusal: str) -> Any:
+        """Return an argument that is JSON in a JSON body and JSON text in a form, or None."""
+        value = self.arguments.get(name)
+        if isinstance(value, str) and value:
+            try:
+                value = json.loads(value)
+            except ValueError:
+                raise SlackError(refusal) from None
+        if value in (None, ""):
+            return None
+        if not isinstance(value, kind):
+            raise SlackError(refusal)
+        return value
+
+    def channel(self) -> Json:
+        """Return the channel that the call names, if it is one of the app's team."""
+        channel = self.workspace.channel(self.text("channel"))
+        if channel is None or channel["context_team_id"] != self.install.team_id:
+            raise SlackError("channel_not_found")
+        return channel
+
+    def message(self, channel: str, name: str) -> Json:
+        """Return the message whose `ts` the argument carries."""
+        message = self.workspace.message(channel, self.text(name))
+        if message is None:
+            raise SlackError("message_not_found")
+        return message
+
+    def page(self, items: list[Json]) -> tuple[list[Json], str]:
+        """Return the page that `limit` and `cursor` ask for, and the cursor of the next one."""
+        limit = max(1, min(int(self.text("limit") or 1000), 1000))
+        start = self._offset()
+        more = start + limit < len(items)
+        cursor = base64.b64encode(f"offset:{start + limit}".encode()).decode() if more else ""
+        return items[start : start + limit], cursor
+
+    def _offset(self) -> int:
+        cursor = self.text("cursor")
+        try:
+            return int(base64.b64decode(cursor).decode().removeprefix("offset:")) if cursor else 0
+        except ValueError:
+            raise SlackError("invalid_cursor") from None

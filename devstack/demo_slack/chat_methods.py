@@ -1,0 +1,109 @@
+"""`chat.*`: what the bot posts. https://docs.slack.dev/reference/methods/chat.postMessage"""
+
+from devstack.demo_slack.api_call import ApiCall, SlackError
+from devstack.demo_slack.workspace import Json
+
+MAX_TEXT = 40_000
+MAX_BLOCKS = 50
+
+
+def post_message(call: ApiCall) -> Json:
+    """`chat.postMessage`."""
+    channel = call.channel()
+    if channel["is_archived"]:
+        raise SlackError("is_archived")
+    if not channel["is_member"]:
+        raise SlackError("not_in_channel")
+    message = call.workspace.add_message(channel["id"], _content(call, call.text("thread_ts")))
+    return {"channel": channel["id"], "ts": message["ts"], "message": message}
+
+
+def post_ephemeral(call: ApiCall) -> Json:
+    """`chat.postEphemeral`."""
+    channel = call.channel()
+    user = call.workspace.user(call.text("user"))
+    if user is None or user["team_id"] != call.install.team_id:
+        raise SlackError("user_not_in_channel")
+    content = _content(call, call.text("thread_ts"))
+    message = call.workspace.add_message(channel["id"], content, visible_to=user["id"])
+    return {"message_ts": message["ts"]}
+
+
+def update(call: ApiCall) -> Json:
+    """`chat.update`."""
+    channel = call.channel()
+    old = _own_message(call, channel["id"], "cant_update_message")
+    new: Json = {"blocks": [], **_content(call, old.get("thread_ts", ""))}
+    new["edited"] = {"user": call.install.bot_user_id, "ts": old["ts"]}
+    message = call.workspace.change_message(channel["id"], old["ts"], new)
+    return {
+        "channel": channel["id"],
+        "ts": message["ts"],
+        "text": message["text"],
+        "message": message,
+    }
+
+
+def delete(call: ApiCall) -> Json:
+    """`chat.delete`."""
+    channel = call.channel()
+    message = _own_message(call, channel["id"], "cant_delete_message")
+    call.workspace.delete_message(channel["id"], message["ts"])
+    return {"channel": channel["id"], "ts": message["ts"]}
+
+
+def get_permalink(call: ApiCall) -> Json:
+    """`chat.getPermalink`; the link opens the demo's page at the message."""
+    channel = call.channel()
+    message = call.message(channel["id"], "message_ts")
+    link = f"{call.base_url}/archives/{channel['id']}/p{message['ts'].replace('.', '')}"
+    if message.get("thread_ts"):
+        link += f"?thread_ts={message['thread_ts']}&cid={channel['id']}"
+    return {"channel": channel["id"], "permalink": link}
+
+
+def _own_message(call: ApiCall, channel: str, refusal: str) -> Json:
+    message = call.message(channel, "ts")
+    if message.get("bot_id") != call.install.bot_id:
+        raise SlackError(refusal)
+    return message
+
+
+def _content(call: ApiCall, thread_ts: str) -> Json:
+    """Return the message that the arguments describe, or refuse it as Slack does."""
+    text = call.text("text")
+    blocks = call.structured("blocks", list, "invalid_blocks") or []
+    if not text and not blocks and not call.arguments.get("attachments"):
+        raise SlackError("no_text")
+    if len(text) > MAX_TEXT:
+        raise SlackError("msg_too_long")
+    if len(blocks) > MAX_BLOCKS or not all(
+        isinstance(block, dict) and block.get("type") for block in blocks
+    ):
+        raise SlackError("invalid_blocks")
+    message: Json = {
+        "user": call.install.bot_user_id,
+        "bot_id": call.install.bot_id,
+        "app_id": call.install.app_id,
+        "team": call.install.team_id,
+        "text": text,
+    }
+    if blocks:
+        message["blocks"] = blocks
+    metadata = call.structured("metadata", dict, "invalid_metadata_format")
+    if metadata is not None:
+        if not {"event_type", "event_payload"} <= metadata.keys():
+            raise SlackError("invalid_metadata_schema")
+        message["metadata"] = metadata
+    if thread_ts:
+        message["thread_ts"] = thread_ts
+    return message
+
+
+METHODS = {
+    "chat.delete": delete,
+    "chat.getPermalink": get_permalink,
+    "chat.postEphemeral": post_ephemeral,
+    "chat.postMessage": post_message,
+    "chat.update": update,
+}

@@ -1,0 +1,79 @@
+"""The app's installations: whose bearer a bot token makes, and how a new one is come by."""
+
+import sqlite3
+import uuid
+from dataclasses import dataclass
+
+from devstack.demo_slack.database import Database
+
+
+@dataclass(frozen=True)
+class Install:
+    """An installation of the app in a team."""
+
+    token: str
+    team_id: str
+    app_id: str
+    bot_user_id: str
+    bot_id: str
+    active: bool
+
+
+class Installations:
+    """Bot tokens, and the authorization codes that are exchanged for them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, team_id: str, token: str, app_id: str, bot_user_id: str, bot_id: str) -> None:
+        """Install the app in the team: from now on the token is the bot's."""
+        with self._database.change() as connection:
+            connection.execute(
+                "REPLACE INTO installs VALUES (?, ?, ?, ?, ?, 1)",
+                (token, team_id, app_id, bot_user_id, bot_id),
+            )
+
+    def install(self, team_id: str) -> Install:
+        """Return the team's active installation; a team without one gets a new bot token."""
+        if self.of_team(team_id) is None:
+            self.add(team_id, f"xoxb-{uuid.uuid4().hex}", "A1", "UBOT", "B1")
+        install = self.of_team(team_id)
+        assert install is not None
+        return install
+
+    def end(self, token: str) -> None:
+        """End the installation: its token is answered `account_inactive` from now on."""
+        with self._database.change() as connection:
+            connection.execute("UPDATE installs SET active = 0 WHERE token = ?", (token,))
+
+    def of_token(self, token: str) -> Install | None:
+        """Return the installation whose bot token this is, active or not."""
+        return _first(self._database.rows("SELECT * FROM installs WHERE token = ?", token))
+
+    def of_team(self, team_id: str) -> Install | None:
+        """Return the team's active installation."""
+        return _first(
+            self._database.rows("SELECT * FROM installs WHERE team_id = ? AND active", team_id)
+        )
+
+    def new_code(self, team_id: str) -> str:
+        """Return an authorization code: somebody of the team consented to the installation."""
+        code = uuid.uuid4().hex
+        with self._database.change() as connection:
+            connection.execute("INSERT INTO codes VALUES (?, ?)", (code, team_id))
+        return code
+
+    def redeem_code(self, code: str) -> str | None:
+        """Return the team of an authorization code, once."""
+        with self._database.change() as connection:
+            row = connection.execute(
+                "DELETE FROM codes WHERE code = ? RETURNING team_id", (code,)
+            ).fetchone()
+        return row["team_id"] if row else None
+
+
+def _first(rows: list[sqlite3.Row]) -> Install | None:
+    if not rows:
+        return None
+    fields = dict(rows[0])
+    return Install(**fields | {"active": bool(fields["active"])})
