@@ -18,15 +18,47 @@ from tests.gateway.fake_provider import (
 )
 from tests.gateway.test_calls import CHAT, RESPONSES, chat_body
 
+# Short ones, because every byte of them is a call.
 RECORDINGS = {
-    "messages": ("/slack_app/v1/messages", messages_body(stream=True),
-                 b"".join(messages_stream(pieces=1))),
-    "chat": (CHAT, chat_body(stream=True, stream_options={"include_usage": True}),
-             b"".join(completion_stream(with_usage=True, pieces=1))),
-    "responses": (RESPONSES, {"model": "gpt-4o", "input": "Hi", "stream": True,
-                              "max_output_tokens": 100},
-                  b"".join(response_stream(pieces=1))),
-}  # fmt: skip
+    "messages": (
+        "/slack_app/v1/messages",
+        messages_body(stream=True),
+        b"".join(
+            sse(
+                (
+                    "message_start",
+                    {"type": "message_start", "message": {"usage": {"input_tokens": 100}}},
+                ),
+                ("message_delta", {"type": "message_delta", "usage": {"output_tokens": 20}}),
+                ("message_stop", {"type": "message_stop"}),
+            )
+        ),
+    ),
+    "chat": (
+        CHAT,
+        chat_body(stream=True, stream_options={"include_usage": True}),
+        b"".join(
+            sse(
+                (None, {"choices": [{"delta": {"content": "é"}}]}),
+                (None, {"choices": [], "usage": CHAT_USAGE}),
+                (None, "[DONE]"),
+            )
+        ),
+    ),
+    "responses": (
+        RESPONSES,
+        {"model": "gpt-4o", "input": "Hi", "stream": True, "max_output_tokens": 100},
+        b"".join(
+            sse(
+                ("response.output_text.delta", {"type": "response.output_text.delta"}),
+                (
+                    "response.completed",
+                    {"type": "response.completed", "response": {"usage": RESPONSES_USAGE}},
+                ),
+            )
+        ),
+    ),
+}
 FULL = {"messages": Decimal("0.0006"), "chat": Decimal("0.0004"), "responses": Decimal("0.0004")}
 
 
