@@ -368,6 +368,36 @@ def test_without_the_database_slack_is_asked_to_deliver_again_and_nothing_is_kep
     assert_no_effects(door)
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_database_that_fails_after_the_mention_was_kept_is_no_failure_to_slack(
+    door, workspace, temporal
+):
+    def fails_at_the_decision(execute, sql, *rest):
+        if sql.startswith("UPDATE") and "lease_until" in sql:
+            raise OperationalError("the database is down")
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(fails_at_the_decision):
+        message = door.mention()
+    assert Mention.objects.get().state == "received"
+    tasks.start_pending_mentions()
+    assert Mention.objects.get().state == "started"
+    assert temporal.has(workflow_of(message))
+
+
+def test_a_sweep_without_temporal_stops_after_a_few_attempts_and_tries_others_next(
+    door, workspace, no_temporal
+):
+    for _ in range(5):
+        door.mention()
+    first_tried = {mention.pk: mention.lease_until for mention in Mention.objects.all()}
+    tasks.start_pending_mentions()
+    tasks.start_pending_mentions()
+    mentions = Mention.objects.all()
+    assert all(mention.lease_until > first_tried[mention.pk] for mention in mentions)
+    assert {mention.state for mention in mentions} == {"received"}
+
+
 def test_when_nobody_knows_the_quota_the_workflow_decides(
     door, workspace, out_of_credits, temporal, no_redis
 ):
