@@ -185,6 +185,7 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._begun = False
         self._complete = False
+        self._surplus = False
         self._framed = False
         self._keep_alive = False
         self._broken: str | None = None
@@ -206,7 +207,7 @@ class _Connection(asyncio.Protocol):
     @property
     def is_reusable(self) -> bool:
         """Whether the exchange ended so that another may follow."""
-        return self._complete and self._keep_alive and self.is_usable
+        return self._complete and self._keep_alive and not self._surplus and self.is_usable
 
     def send(self, request: bytes) -> None:
         """Write a request."""
@@ -288,9 +289,14 @@ class _Connection(asyncio.Protocol):
     # --- called by the parser --------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        self.headers = []
+        if self._complete:
+            self._surplus = True  # an answer that nobody asked for is nobody's
+        else:
+            self.headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._surplus:
+            return
         name = name.lower()
         if name in (b"content-length", b"transfer-encoding"):
             self._framed = True
@@ -298,13 +304,15 @@ class _Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        if status >= 200:
+        if status >= 200 and not self._surplus:
             self.status = status
             self._begun = True
             self._framed = self._framed or status in (204, 304)
             self._keep_alive = self._parser.should_keep_alive()
 
     def on_body(self, body: bytes) -> None:
+        if self._surplus:
+            return
         self._chunks.append(body)
         self._buffered += len(body)
         if self._buffered > HIGH_WATER and not self._paused:

@@ -1,0 +1,113 @@
+"""Meters fed with anything: never an exception, and what passes is what came."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.metering import MAX_LINE, meter_for
+from gateway.prices import Usage
+from tests.gateway.fake_provider import (
+    completion,
+    completion_stream,
+    message,
+    messages_stream,
+    messages_usage,
+    response,
+    response_stream,
+)
+
+KINDS = ("messages", "chat", "responses")
+STREAMS = {
+    "messages": b"".join(messages_stream()),
+    "chat": b"".join(completion_stream(with_usage=True)),
+    "responses": b"".join(response_stream()),
+}
+NUMBERS = st.one_of(st.integers(-(2**70), 2**70), st.none(), st.text(max_size=3), st.floats())
+
+
+def mangled(document):
+    """Any one value of a document replaced by something else."""
+    return st.sampled_from(list(document)).flatmap(
+        lambda name: NUMBERS.map(lambda value: {**document, name: value})
+    )
+
+
+@given(
+    st.sampled_from(KINDS),
+    st.lists(
+        st.one_of(
+            st.binary(max_size=60),
+            st.sampled_from(list(STREAMS.values())),
+            st.sampled_from([b"data: {}\n", b'data: {"usage": 5}\n\n', b"\r\n\r\n", b"data:\n"]),
+        ),
+        max_size=6,
+    ),
+    st.booleans(),
+)
+def test_any_stream_passes_as_it_is(kind: str, chunks: list[bytes], hide: bool) -> None:
+    meter = meter_for(kind, stream=True, hide_usage=hide)
+    shown = b"".join([meter.feed(chunk) for chunk in chunks]) + meter.end()
+    if not hide:
+        assert shown == b"".join(chunks)
+    usage = meter.usage()
+    assert usage is None or min(usage.all_input, usage.output) >= 0
+    assert meter.output_estimate() >= 0
+
+
+@given(st.one_of(st.binary(max_size=200), mangled(message()).map(json.dumps).map(str.encode)))
+def test_any_document_passes_as_it_is(body: bytes) -> None:
+    for kind in KINDS:
+        meter = meter_for(kind, stream=False, hide_usage=False)
+        assert meter.feed(body) + meter.end() == body
+        meter.usage()
+
+
+@given(mangled(messages_usage()))
+def test_odd_numbers_of_a_provider_are_never_negative(usage) -> None:
+    meter = meter_for("messages", stream=False, hide_usage=False)
+    meter.feed(json.dumps(message(usage)).encode())
+    meter.end()
+    told = meter.usage()
+    assert told is None or (told.input >= 0 and told.output >= 0 and told.cache_read >= 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "document", "expected"),
+    [
+        ("messages", message(), Usage(100, output=20, service_tier="standard")),
+        ("chat", completion(), Usage(60, 40, output=20, service_tier="default")),
+        ("responses", response(), Usage(60, 40, output=20, service_tier="default")),
+    ],
+)
+def test_documents_and_streams_tell_the_same(kind, document, expected) -> None:
+    whole = meter_for(kind, stream=False, hide_usage=False)
+    whole.feed(json.dumps(document).encode())
+    whole.end()
+    assert whole.usage() == expected
+    assert whole.finished
+    streamed = meter_for(kind, stream=True, hide_usage=False)
+    streamed.feed(STREAMS[kind])
+    told = streamed.usage()
+    assert (told.all_input, told.cache_read, told.output) == (100, expected.cache_read, 20)
+
+
+def test_a_line_without_end_is_not_kept() -> None:
+    for hide in (False, True):
+        meter = meter_for("chat", stream=True, hide_usage=hide)
+        shown = b""
+        for _ in range(5):
+            shown += meter.feed(b"x" * MAX_LINE)
+        assert len(shown) >= 4 * MAX_LINE
+        assert len(shown + meter.end()) == 5 * MAX_LINE
+
+
+def test_errors_inside_a_stream_are_noticed() -> None:
+    for kind in ("messages", "responses"):
+        meter = meter_for(kind, stream=True, hide_usage=False)
+        meter.feed(b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error"}}\n\n')
+        assert meter.failed
+    meter = meter_for("chat", stream=True, hide_usage=False)
+    meter.feed(b'data: {"error":{"message":"x"}}\n\n')
+    assert meter.failed

@@ -1,0 +1,162 @@
+"""Reading bodies: the most a call can use, and the bytes that go to the provider."""
+
+import base64
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import apis, requests
+from gateway.errors import Refusal
+
+PIXEL = base64.b64encode(b"\x89PNG" + b"0" * 3000).decode()
+SOURCE = {"type": "base64", "media_type": "image/png", "data": PIXEL}
+
+
+def extent(api: apis.Api, cap: int = 1000, **body):
+    return requests.read(api, json.dumps({"model": "m", **body}).encode()).extent(cap)
+
+
+def messages(*content, **body):
+    return extent(apis.MESSAGES, messages=[{"role": "user", "content": list(content)}], **body)
+
+
+@given(st.text(max_size=300))
+def test_input_is_bounded_by_its_bytes(text: str) -> None:
+    bounded = messages({"type": "text", "text": text}, max_tokens=7)
+    assert bounded.input_tokens >= len(text.encode())
+    assert bounded.output_tokens == 7
+    assert bounded.whole_context == 0
+
+
+def test_an_image_counts_as_an_image_not_as_its_base64() -> None:
+    bounded = messages({"type": "image", "source": SOURCE})
+    assert 5_000 <= bounded.input_tokens < 6_000
+    tool = {"type": "tool_result", "tool_use_id": "t", "content": [
+        {"type": "image", "source": SOURCE}] * 2}  # fmt: skip
+    assert 10_000 <= messages(tool).input_tokens < 11_000
+    url = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
+    chat = extent(apis.CHAT_COMPLETIONS, messages=[{"role": "user", "content": [url]}])
+    assert 50_000 <= chat.input_tokens < 51_000
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "document", "source": SOURCE},
+        {"type": "document", "source": {"type": "url", "url": "https://example.com/a.pdf"}},
+        {"type": "container_upload", "file_id": "f"},
+        {"type": "something_new"},
+        {"type": 5},
+    ],
+)
+def test_what_refers_elsewhere_or_is_unknown_counts_as_the_whole_context(part) -> None:
+    assert messages(part).whole_context >= 1
+
+
+def test_text_documents_count_as_their_bytes() -> None:
+    document = {"type": "document", "source": {"type": "text", "data": "x" * 100}}
+    assert messages(document).whole_context == 0
+
+
+@pytest.mark.parametrize("field", ["previous_response_id", "conversation", "prompt"])
+def test_earlier_responses_count_as_the_whole_context(field: str) -> None:
+    assert extent(apis.RESPONSES, input="Hi", **{field: "x"}).whole_context == 1
+    assert extent(apis.RESPONSES, input="Hi", **{field: None}).whole_context == 0
+    item = [{"type": "item_reference", "id": "x"}]
+    assert extent(apis.RESPONSES, input=item).whole_context == 1
+
+
+def test_every_choice_and_every_thought_counts_as_output() -> None:
+    hi = [{"role": "user", "content": "Hi"}]
+    chat = extent(apis.CHAT_COMPLETIONS, messages=hi, max_tokens=100, n=3)
+    assert chat.output_tokens == 300
+    thinking = {"type": "enabled", "budget_tokens": 5000}
+    assert messages(max_tokens=100, thinking=thinking).output_tokens == 5100
+    guessed = extent(
+        apis.CHAT_COMPLETIONS,
+        messages=hi,
+        max_tokens=100,
+        prediction={"type": "content", "content": "x" * 900},
+    )
+    assert guessed.output_tokens > 1000
+
+
+def test_cache_marks_are_found_wherever_they_are() -> None:
+    mark = {"cache_control": {"type": "ephemeral"}}
+    text = {"type": "text", "text": "x"}
+    assert messages(text | mark).cached
+    assert messages(text, system=[text | mark]).cached
+    assert messages(text, tools=[{"name": "t", "input_schema": {}} | mark]).cached
+    assert messages(text, **mark).cached
+    assert not messages(text).cached
+
+
+def test_every_use_of_a_server_side_tool_reads_the_context_again() -> None:
+    tools = [{"type": "web_search_20250305", "name": "web_search", "max_uses": 3}]
+    bounded = messages({"type": "text", "text": "x"}, tools=tools)
+    assert (bounded.whole_context, bounded.searches) == (4, 3)
+
+
+BODIES = st.dictionaries(
+    st.text(max_size=8).filter(lambda name: name not in ("model", "stream", "n")),
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+        max_leaves=6,
+    ),
+    max_size=5,
+)
+
+
+@given(BODIES, st.sampled_from([(",", ":"), (", ", ": "), (" ,", " : ")]), st.booleans())
+def test_any_body_keeps_its_meaning_but_for_what_is_injected(fields, separators, ascii_only):
+    document = {"model": "m", "stream": True, **fields}
+    body = json.dumps(document, separators=separators, ensure_ascii=ascii_only).encode()
+    try:
+        request = requests.read(apis.CHAT_COMPLETIONS, body)
+    except Refusal as refusal:
+        expect_bad_request(refusal)
+        return
+    sent = json.loads(request.sent_body(99))
+    options = document.get("stream_options") or {}
+    expected = {**document, "stream_options": {**options, "include_usage": True}}
+    if request.output_tokens is None:
+        expected["max_completion_tokens"] = 99
+    assert sent == expected
+    if not fields.keys() & {"stream_options", "max_tokens", "max_completion_tokens"}:
+        assert request.sent_body(99).startswith(body.rstrip()[:-1])
+
+
+@given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode) | BODIES.map(
+    msgspec.json.encode))  # fmt: skip
+def test_any_bytes_are_read_or_refused(body: bytes) -> None:
+    for api in (apis.MESSAGES, apis.CHAT_COMPLETIONS, apis.RESPONSES):
+        try:
+            request = requests.read(api, body)
+            request.extent(100)
+            json.loads(request.sent_body(100))
+        except Refusal as refusal:
+            expect_bad_request(refusal)
+
+
+def expect_bad_request(refusal: Refusal) -> None:
+    assert refusal.status == 400
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"m","max_tokens":1,"max_tokens":2}',
+        b'{"model":"m","max_tokens":1, "max_tokens":2}',
+        b'{"model":"m","max_tokens":1,"max_\\u0074okens":2}',
+        b'{"model":"m","model":"n"}',
+        b'{"model":"m","messages":[],"messages":[{"role":"user","content":"x"}]}',
+    ],
+)
+def test_a_field_given_twice_is_refused(body: bytes) -> None:
+    with pytest.raises(Refusal, match="twice") as refused:
+        requests.read(apis.MESSAGES, body)
+    assert refused.value.status == 400
