@@ -7,7 +7,7 @@ from django.core.management import call_command
 from coding_tasks.models import CodingTask, Repository, TaskRun
 from config.management.commands.erase_slack_user import ERASED
 from projects.models import ChangeCursor, Organization, Project, SlackWorkspace
-from workflows.models import FollowUp, Mention
+from workflows.models import FollowUp, Mention, Notice
 
 pytestmark = pytest.mark.django_db
 
@@ -51,6 +51,13 @@ def test_erasing_a_slack_user_takes_their_words_and_leaves_everybody_elses(works
         message = {**place, "ts": f"{number}.1", "user_id": user, "text": "private words"}
         Mention.objects.create(team_id="T1", **message)
         FollowUp.objects.create(addressed=False, workflow_id="w", **message)
+        Notice.objects.create(
+            key=f"answer:{number}",
+            kind=Notice.Kind.ANSWER,
+            user_id=user,
+            text="private words",
+            **place,
+        )
         task = CodingTask.objects.create(
             workspace=workspace,
             channel_id="C1",
@@ -67,6 +74,8 @@ def test_erasing_a_slack_user_takes_their_words_and_leaves_everybody_elses(works
 
     assert Mention.objects.get(user_id="U1").text == ERASED
     assert FollowUp.objects.get(user_id="U1").text == ERASED
+    assert Notice.objects.get(user_id="U1").text == ERASED
+    assert Notice.objects.get(user_id="U2").text == "private words"
     assert TaskRun.objects.get(task__owner_slack_user_id="U1").answer == ERASED
     assert CodingTask.objects.get(owner_slack_user_id="U1").title == ERASED
     assert Mention.objects.get(user_id="U2").text == "private words"
