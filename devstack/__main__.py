@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from devstack.bootstrap import furnish, migrate
 from devstack.console import Console
 from devstack.env_file import write_env_file
 from devstack.linux import signal_when_parent_dies
-from devstack.programs import server_programs, tollgate_programs
+from devstack.programs import metrics_directory, server_programs, tollgate_programs
 from devstack.servers import port_is_free
 from devstack.settings import SettingsError, Stack, read
 from devstack.supervisor import StackError, Supervisor
@@ -30,6 +31,7 @@ def main() -> int:
         with alone(stack.directory):
             refuse_taken_ports(stack)
             write_env_file(stack.directory / "env", stack.environment)
+            shutil.rmtree(metrics_directory(stack), ignore_errors=True)
             ready_file(stack).unlink(missing_ok=True)
             try:
                 asyncio.run(up(stack, console))

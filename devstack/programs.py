@@ -1,6 +1,7 @@
 """The programs of one stack, in the two stages in which they start: servers, then Tollgate."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from devstack import commands
 from devstack.servers import Program, answers, redis_server, temporal_server
@@ -33,8 +34,10 @@ def tollgate_programs(stack: Stack) -> Sequence[Program]:
     """Return Tollgate's own processes."""
     web = f"http://127.0.0.1:{stack.ports['WEB_PORT']}/_ready"
     gateway = f"http://127.0.0.1:{stack.ports['GATEWAY_PORT']}/_health"
+    several = int(stack["GRANIAN_WORKERS"]) > 1
+    joined = {"PROMETHEUS_MULTIPROC_DIR": str(metrics_directory(stack))} if several else {}
     return [
-        _program("web", commands.WEB, web),
+        _program("web", commands.WEB, web, joined),
         Program("worker", commands.WORKER),
         Program("celery", commands.CELERY),
         Program("beat", commands.BEAT),
@@ -43,5 +46,12 @@ def tollgate_programs(stack: Stack) -> Sequence[Program]:
     ]
 
 
-def _program(name: str, argv: list[str], health: str) -> Program:
-    return Program(name, argv, lambda: answers(health))
+def metrics_directory(stack: Stack) -> Path:
+    """Return where several web processes join their metrics; to be emptied before they start."""
+    return stack.directory / "metrics"
+
+
+def _program(
+    name: str, argv: list[str], health: str, environment: dict[str, str] | None = None
+) -> Program:
+    return Program(name, argv, lambda: answers(health), environment or {})

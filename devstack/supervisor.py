@@ -120,6 +120,7 @@ class Supervisor:
 
     async def start(self, programs: Sequence[Program]) -> None:
         """Start one stage of programs at once and wait until all are ready to serve."""
+        self.console.say(f"starting {', '.join(program.name for program in programs)}")
         stage = [Child(program) for program in programs]
         self._stages.append(stage)
         for child in stage:

@@ -58,7 +58,7 @@ def _is_within(call: ApiCall, message: Json) -> bool:
 
 
 def users_info(call: ApiCall) -> Json:
-    """`users.info`; people of other teams are seen too, as in shared channels and in enterprises."""
+    """`users.info`; other teams' people are seen too, as in shared channels and enterprises."""
     user = call.workspace.user(call.text("user"))
     if user is None:
         raise SlackError("user_not_found")

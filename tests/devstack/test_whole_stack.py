@@ -8,8 +8,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from devstack.isolation import throw_away_environment
 from devstack.servers import free_port
 from tests import settings as suite
 from tests.conftest import wait_until
-from tests.devstack.processes import ROOT, Lines, started, wait_until_gone
+from tests.devstack.processes import ROOT, started, wait_until_gone
 from tests.postgres import postgres_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -31,15 +32,42 @@ QUESTION = "in acme/web-shop, how is the total of a basket computed?"
 
 
 class Stack:
-    """The running stack, as people and operators use it."""
+    """A stack, as people and operators use it."""
 
-    def __init__(self, directory: Path, lines: Lines, environment: dict[str, str]) -> None:
-        self.lines = lines
-        self.values = read_env_file(directory / "env")
-        self.environment = environment | self.values
-        self.project = json.loads((directory / "project.json").read_text())
+    def __init__(self, directory: Path, environment: dict[str, str]) -> None:
+        self.directory = directory
+        self.environment = environment
+        self.running = ExitStack()
+
+    def start(self) -> None:
+        """Start it and wait for its table of addresses."""
+        ready = self.directory / "ready"
+        self.lines = self.running.enter_context(started(["devstack"], self.environment))
+        wait_until(lambda: ready.exists() or self.lines.process.poll() is not None, 120, "start")
+        assert ready.exists(), self.lines.text
+        self.values = read_env_file(self.directory / "env")
+        self.project = json.loads((self.directory / "project.json").read_text())
         self.slack = f"http://127.0.0.1:{self.values['DEMO_SLACK_PORT']}"
         self.redis = redis.Redis.from_url(self.values["REDIS_URL"], decode_responses=True)
+        self.running.callback(self.redis.close)
+
+    def stop(self) -> None:
+        """Stop it as Ctrl-C does; fails if that takes ten seconds or leaves a process."""
+        pids = list(self.children())
+        began = time.monotonic()
+        self.lines.process.send_signal(signal.SIGINT)
+        assert self.lines.end() == 0
+        assert time.monotonic() - began < 10
+        wait_until_gone(pids)
+        self.running.close()
+
+    def die(self) -> None:
+        """Let it be killed; fails if that leaves a process."""
+        pids = list(self.children())
+        self.lines.process.kill()
+        self.lines.end()
+        wait_until_gone(pids)
+        self.running.close()
 
     # --- Slack -----------------------------------------------------------------------------------
 
@@ -67,7 +95,7 @@ class Stack:
         ran = subprocess.run(
             [sys.executable, "manage.py", *arguments],
             cwd=ROOT,
-            env=self.environment,
+            env=self.environment | self.values,
             capture_output=True,
             text=True,
             check=False,
@@ -84,8 +112,7 @@ class Stack:
         assert status == 200
         return answer["limited"]["ai_credits"]
 
-    def token(self) -> str:
-        """Return a token with which an agent calls the gateway."""
+    def create_token(self) -> str:
         project = str(self.project["project_id"])
         return self.manage("create_token", project, "--product", "slack_app").split()[-1]
 
@@ -129,26 +156,22 @@ def http(url: str, body: Any = None, token: str = "") -> tuple[int, Any]:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     directory = tmp_path_factory.mktemp("stack")
     environment = throw_away_environment(os.environ, str(directory))
-    with ExitStack() as servers:
+    with ExitStack() as postgres:
         if suite.ON_POSTGRES:
             data = suite.DIRECTORY / "postgres-of-the-stack"
-            url = servers.enter_context(postgres_server(data, free_port()))
+            url = postgres.enter_context(postgres_server(data, free_port()))
             environment["DATABASE_URL"] = url
-        lines = servers.enter_context(started(["devstack"], environment))
-        wait_until(
-            lambda: (directory / "ready").exists() or lines.process.poll() is not None, 120, "start"
-        )
-        assert (directory / "ready").exists(), lines.text
-        stack = Stack(directory, lines, environment)
+        stack = Stack(directory, environment)
+        postgres.push(stack.running)
+        stack.start()
         yield stack
-        stack.redis.close()
-        pids = list(stack.children())
-        began = time.monotonic()
-        lines.process.send_signal(signal.SIGINT)
-        assert lines.end() == 0
-        assert time.monotonic() - began < 10
-        wait_until_gone(pids)
-        assert lines.find("all stopped")
+        stack.stop()
+
+
+@pytest.fixture(scope="module")
+def token(stack: Stack) -> str:
+    """A token with which an agent calls the gateway."""
+    return stack.create_token()
 
 
 def test_a_mention_is_answered_in_its_thread_and_paid_for(stack: Stack) -> None:
@@ -160,9 +183,9 @@ def test_a_mention_is_answered_in_its_thread_and_paid_for(stack: Stack) -> None:
 
 
 def test_a_block_set_by_hand_is_obeyed_everywhere_and_lifts_as_it_is_removed(
-    stack: Stack,
+    stack: Stack, token: str
 ) -> None:
-    token, member = stack.token(), stack.project["api_token"]
+    member = stack.project["api_token"]
     assert stack.call_gateway(token)[0] == 200
     stack.redis.zadd(BLOCKED, {member: time.time() + 3600})
     try:
@@ -181,8 +204,7 @@ def test_a_block_set_by_hand_is_obeyed_everywhere_and_lifts_as_it_is_removed(
     assert stack.reply(stack.mention()).startswith("[demo model]")
 
 
-def test_a_limit_below_the_usage_refuses_until_it_is_raised(stack: Stack) -> None:
-    token = stack.token()
+def test_a_limit_below_the_usage_refuses_until_it_is_raised(stack: Stack, token: str) -> None:
     assert stack.call_gateway(token)[0] == 200
     wait_until(lambda: stack.quota()["usage"], 20, "the usage")
     stack.set_limit("0")
@@ -198,49 +220,58 @@ def test_a_limit_below_the_usage_refuses_until_it_is_raised(stack: Stack) -> Non
     assert stack.reply(stack.mention()).startswith("[demo model]")
 
 
-def test_no_process_that_is_killed_takes_a_mention_or_its_usage_with_it(stack: Stack) -> None:
-    first = stack.mention()
-    stack.reply(first)
+def test_what_was_there_is_there_after_the_supervisor_was_killed(stack: Stack) -> None:
+    stack.reply(stack.mention())
     wait_until(lambda: stack.quota()["usage"], 20, "the usage")
-    before = stack.quota()["usage"]
-    second = stack.mention()
-    stack.reply(second)
-    wait_until(lambda: stack.quota()["usage"] > before, 20, "the usage of one mention")
-    after_one = stack.quota()["usage"]
+    thread, project = stack.mention(), stack.project
+    stack.die()
+    stack.start()
+    assert stack.project == project
+    assert stack.quota()["usage"]
+    assert stack.reply(thread).startswith("[demo model]")
 
+
+def test_no_process_that_is_killed_takes_a_mention_or_its_usage_with_it(stack: Stack) -> None:
+    before, after = _usage_of_one_mention(stack)
     threads = []
     for pid, command in stack.children().items():
         if "devstack.warden" not in command:
-            threads.append(patiently(stack.mention))
+            threads.append(_patiently(stack.mention))
             os.kill(pid, signal.SIGKILL)
     assert len(threads) == 11
 
-    wait_until(lambda: all(map(stack_answers(stack), threads)), 90, stack.lines.text[-5000:])
-    assert [len(stack.replies(thread)) for thread in threads] == [1] * len(threads)
-    least = after_one + len(threads) * (after_one - before) * 0.99
-    wait_until(lambda: patiently(stack.quota)["usage"] >= least, 30, f"a usage of {least}")
+    wait_until(
+        lambda: all(_patiently(partial(stack.replies, thread)) for thread in threads),
+        90,
+        f"an answer to each mention in {stack.lines.text[-5000:]}",
+    )
+    replies = [stack.replies(thread) for thread in threads]
+    assert [len(thread) for thread in replies] == [1] * len(threads), replies
+    assert all(reply.startswith("[demo model]") for [reply] in replies)
+    least = after + len(threads) * (after - before) * 0.99
+    wait_until(lambda: stack.quota()["usage"] >= least, 30, f"a usage of {least}")
 
 
-def patiently(call: Any) -> Any:
-    """Call until nothing stands in the way of an answer."""
-    results: list[Any] = []
+def _usage_of_one_mention(stack: Stack) -> tuple[float, float]:
+    """Return the usage before and after one mention, when everything before it is booked."""
+    stack.reply(stack.mention())
+    wait_until(lambda: stack.quota()["usage"], 20, "the usage")
+    before = stack.quota()["usage"]
+    stack.reply(stack.mention())
+    wait_until(lambda: stack.quota()["usage"] > before, 20, "the usage of one mention")
+    return before, stack.quota()["usage"]
 
-    def succeeds() -> bool:
+
+def _patiently(call: Callable[[], Any]) -> Any:
+    """Call until there is an answer: what is called may be starting again."""
+    answers: list[Any] = []
+
+    def is_answered() -> bool:
         try:
-            results.append(call())
-        except (OSError, AssertionError):
+            answers.append(call())
+        except OSError:
             return False
         return True
 
-    wait_until(succeeds, 30, f"{call} being answered")
-    return results[0]
-
-
-def stack_answers(stack: Stack) -> Any:
-    def answers(thread: str) -> bool:
-        try:
-            return any(reply.startswith("[demo model]") for reply in stack.replies(thread))
-        except OSError:
-            return False
-
-    return answers
+    wait_until(is_answered, 30, f"{call} being answered")
+    return answers[0]
