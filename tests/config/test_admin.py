@@ -1,5 +1,7 @@
 """The admin's first page, and its pages of organizations and projects."""
 
+import re
+
 import pytest
 from django.contrib.auth.models import Permission
 from django.db import connection
@@ -146,6 +148,14 @@ def test_the_page_of_an_organization_says_where_it_stands(admin_client, organiza
     assert "2,000.50" in page
     assert "unlimited" in page
     assert project.api_token in page
+
+
+def test_the_page_of_an_organization_leads_to_what_belongs_to_it(admin_client, organization):
+    page = admin_client.get(reverse("admin:projects_organization_change", args=[organization.pk]))
+    links = re.findall(rf'href="(/admin/[^"?]+/\?[^"]*{organization.pk})"', page.content.decode())
+    assert links
+    for link in links:
+        assert admin_client.get(link).status_code == 200, link
 
 
 def test_a_rotated_token_of_a_limited_project_is_limited(admin_client, organization, project):
