@@ -72,7 +72,7 @@ class LimitAdmin(AddOnly, admin.ModelAdmin):
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         """Begin with what holds now."""
-        initial = dict(super().get_changeform_initial_data(request))
+        initial: dict[str, Any] = dict(super().get_changeform_initial_data(request))
         account = Account.objects.filter(pk=number(initial.get("account"))).first()
         initial["account"] = account and account.pk
         now = Limit.objects.filter(account=account).first() if account else None
