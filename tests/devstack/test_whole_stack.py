@@ -42,6 +42,7 @@ class Stack:
     def start(self) -> None:
         """Start it and wait for its table of addresses."""
         ready = self.directory / "ready"
+        ready.unlink(missing_ok=True)
         self.lines = self.running.enter_context(started(["devstack"], self.environment))
         wait_until(lambda: ready.exists() or self.lines.process.poll() is not None, 120, "start")
         assert ready.exists(), self.lines.text
