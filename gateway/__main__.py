@@ -52,7 +52,7 @@ def _serve(settings: Settings) -> None:
         backlog=4096,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(settings.shutdown_timeout),
-        timeout_worker_healthcheck=30,
+        timeout_worker_healthcheck=10,
     )
 
 

@@ -1,0 +1,147 @@
+"""Credits for exactly so many calls: no more pass, over any number of processes."""
+
+import threading
+from collections.abc import Callable, Iterator
+
+import httpx
+import psutil
+import pytest
+
+from tests import settings as suite
+from tests.conftest import wait_until
+from tests.gateway.conftest import World, world_of
+from tests.gateway.fake_provider import Script, json_script, message
+
+FIT = 10
+
+
+@pytest.fixture(scope="module")
+def crowd() -> Iterator[World]:
+    """A gateway of two processes."""
+    with world_of(
+        suite.DIRECTORY / "crowd-gateway",
+        GATEWAY_PROCESSES="2",
+        GATEWAY_RUN_CAP_CREDITS="0.5",
+        GATEWAY_REQUESTS_PER_MINUTE="100",
+        GATEWAY_MAX_CONCURRENT="200",
+    ) as world:
+        yield world
+
+
+def gated(gate: threading.Event) -> Callable[[object], Script]:
+    """A provider that answers when the gate opens."""
+
+    def script(_: object) -> Script:
+        answer = json_script(message())
+        answer.gate = gate
+        return answer
+
+    return script
+
+
+def bound_of_one_call(world: World) -> int:
+    """What one call of `messages_body` reserves, in micro-credits."""
+    project = world.tollgate.project()
+    gate, before = threading.Event(), len(world.provider.requests)
+    world.provider.script = gated(gate)
+    thread = threading.Thread(target=world.post_at_once, args=[world.tollgate.token(project), 1])
+    thread.start()
+    wait_until(lambda: len(world.provider.requests) > before, what="the call being under way")
+    held = world.account(project)["held"]
+    gate.set()
+    thread.join()
+    return held
+
+
+def test_of_many_calls_at_once_exactly_those_that_fit_pass(world: World) -> None:
+    bound = bound_of_one_call(world)
+    project = world.tollgate.project(credits=FIT * bound / 1_000_000)
+    token = world.tollgate.token(project)
+    gate, before = threading.Event(), len(world.provider.requests)
+    world.provider.script = gated(gate)
+    refusals = "tollgate_gateway_refusals_total"
+    refused_before = world.metric(refusals)
+    statuses: list[int] = []
+    thread = threading.Thread(target=lambda: statuses.extend(world.post_at_once(token, 200)))
+    thread.start()
+    wait_until(
+        lambda: world.metric(refusals) - refused_before == 200 - FIT,
+        what="all being decided",
+    )
+    assert len(world.provider.requests) == before + FIT
+    assert world.account(project)["held"] == FIT * bound
+    gate.set()
+    thread.join()
+    assert sorted(statuses) == [200] * FIT + [429] * (200 - FIT)
+    assert world.booked(project, FIT)
+    assert world.settled(project) == {"spent": FIT * 72_000, "held": 0, "pending": 0}
+
+
+def test_two_processes_share_what_is_left_and_callers_that_try_again_use_it_up(
+    crowd: World,
+) -> None:
+    project = crowd.tollgate.project(credits=1.5)
+    tokens = [crowd.tollgate.token(project) for _ in range(12)]
+    passed = 0
+    for _ in range(6):
+        for token in tokens:
+            passed += crowd.post(token).status_code == 200
+            assert crowd.account(project)["spent"] <= 1_500_000
+    left = 1_500_000 - passed * 72_000
+    assert 0 <= left < 400_000, "calls that fit were refused"
+    assert crowd.settled(project) == {"spent": passed * 72_000, "held": 0, "pending": 0}
+    assert len(crowd.booked(project, passed)) == passed
+    opened = crowd.metric("tollgate_gateway_requests_total")
+    assert opened >= 12 * 6, "the metrics of the processes are not joined"
+
+
+def test_a_run_has_a_cap_of_its_own(crowd: World) -> None:
+    project = crowd.tollgate.project(credits=None)
+    token = crowd.tollgate.token(project)
+    statuses = [crowd.post(token).status_code for _ in range(10)]
+    assert statuses[0] == 200
+    refused = crowd.post(token)
+    assert refused.status_code == 429
+    assert refused.json()["error"]["reason"] == "run_cap"
+    assert refused.headers["x-should-retry"] == "false"
+    assert statuses.count(200) * 72_000 <= 500_000
+    other_run = crowd.tollgate.token(project)
+    assert crowd.post(other_run).status_code == 200
+
+
+def test_a_token_has_so_many_requests_a_minute(crowd: World) -> None:
+    project = crowd.tollgate.project(credits=None, resource="posthog_code_credits")
+    token = crowd.tollgate.token(project, "posthog_code")
+    path = "/posthog_code/v1/messages"
+    statuses = crowd.post_at_once(token, 120, path)
+    assert 100 <= statuses.count(200) < 115
+    assert set(statuses) == {200, 429}
+    refused = crowd.post(token, path)
+    assert refused.json()["error"]["reason"] == "requests_per_minute"
+    assert int(refused.headers["retry-after"]) >= 1
+    assert "x-should-retry" not in refused.headers
+
+
+def test_a_process_that_dies_is_replaced(crowd: World) -> None:
+    project = crowd.tollgate.project(credits=None, resource="posthog_code_credits")
+    workers = [
+        child
+        for child in psutil.Process(crowd.process.popen.pid).children(recursive=True)
+        if "spawn_main" in " ".join(child.cmdline())
+    ]
+    assert len(workers) == 2
+    before = set(crowd.redis.zrange("tollgate:owners", 0, -1))
+    workers[0].kill()
+
+    def answered() -> bool:
+        token = crowd.tollgate.token(project, "posthog_code")
+        try:
+            return crowd.post(token, "/posthog_code/v1/messages").status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    wait_until(answered, what="calls being answered")
+    wait_until(
+        lambda: set(crowd.redis.zrange("tollgate:owners", 0, -1)) - before,
+        what="a new process",
+    )
