@@ -9,7 +9,11 @@ from tests.billing.world import Deliveries
 
 # Examples touch a database on machines that are busy: only the tests' own timeout bounds them.
 settings.register_profile(
-    "unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+    "unhurried",
+    deadline=None,
+    max_examples=60,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("unhurried")
 

@@ -223,7 +223,7 @@ class Books(RuleBasedStateMachine):
 def test_the_books_agree_whatever_happens(monkeypatch):
     run_state_machine_as_test(
         lambda: Books(monkeypatch),
-        settings=settings(max_examples=12, stateful_step_count=25),
+        settings=settings(max_examples=8, stateful_step_count=20),
     )
     assert not Limit.objects.exists()
 

@@ -23,7 +23,7 @@ def balance(now, events, *, limit=0, grants=()):
     return balance_at(now, calendars=MONTHS, terms=terms, grants=grants, usage=scenario.usage)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(scenarios, instants)
 def test_it_agrees_with_replaying_every_event(scenario, now):
     found = balance_at(
