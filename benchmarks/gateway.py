@@ -32,7 +32,7 @@ async def measure(parts: list[str], *, seconds: float, full: bool, table: Table)
             figures = await speed.gateway_speeds(around, table, seconds)
             await comparison.compare(around, table, figures, seconds)
         if "latency" in parts:
-            await speed.added_latency(around, table, 2_000)
+            await speed.added_latency(around, table, seconds)
             await speed.added_first_byte(around, table, seconds)
         if "memory" in parts:
             await speed.memory(around, table, 100_000 if full else 20_000)
@@ -41,7 +41,7 @@ async def measure(parts: list[str], *, seconds: float, full: bool, table: Table)
             await exactness.trying_again(around, table)
             await exactness.killed(around, table, 50 if full else 5)
         if "streams" in parts:
-            streams, length = (500, 60) if full else (100, 8)
+            streams, length = (500, 60) if full else (100, 6)
             await speed.many_streams(around, table, streams, length)
 
 

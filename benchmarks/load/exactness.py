@@ -63,7 +63,7 @@ async def all_at_once(world: World, table: Table) -> None:
     )
     table.add(
         f"{CALLERS} calls at once over {PROCESSES} processes, credits for {HOLDS} holds",
-        f"{passed} pass ({holding} processes hold them), {refused} refused, "
+        f"{passed} pass (held by {holding} of the processes), {refused} refused, "
         f"booked {project.booked / HOLDS / bound:.0%} of the limit, 0 held after",
         f"exactly {HOLDS} pass",
         exact,

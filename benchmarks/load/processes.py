@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+QUIET = 0.1  # share of the gateway's core that others may have
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PR_SET_PDEATHSIG = 1
 
@@ -125,6 +126,11 @@ class Cost:
     cpu: float = 0.0
     others: float = 0.0
     load: float = 0.0
+
+    @property
+    def noisy(self) -> bool:
+        """Whether others had so much of the core that times mean little."""
+        return self.others > QUIET
 
     def note(self) -> str:
         """Say how quiet it was."""

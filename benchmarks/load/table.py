@@ -13,6 +13,7 @@ class Row:
     met: bool | None = None
     note: str = ""
     exactness: bool = False
+    noisy: bool = False
 
 
 @dataclass
@@ -30,9 +31,13 @@ class Table:
         note: str = "",
         *,
         exactness: bool = False,
+        noisy: bool = False,
     ) -> None:
-        """Add a row. A row about exactness does not depend on how fast or quiet the machine is."""
-        row = Row(what, seen, target, met, note, exactness)
+        """Add a row. A row about exactness does not depend on how fast or quiet the machine is.
+
+        `noisy`: others used the machine so much that a miss may be theirs.
+        """
+        row = Row(what, seen, target, met, note, exactness, noisy)
         self.rows.append(row)
         print(f"  {_line(row)}", flush=True)
 
@@ -54,7 +59,9 @@ class Table:
 
 
 def _mark(row: Row) -> str:
-    return {None: "", True: "met", False: "**not met**"}[row.met]
+    if row.met is False:
+        return "not met, but noisy" if row.noisy else "**not met**"
+    return "met" if row.met else ""
 
 
 def _line(row: Row) -> str:
