@@ -109,8 +109,7 @@ def read(organization_id: UUID, api_token: str) -> Reading:
         raise RedisUnavailable("Redis failed to answer within the last second")
     accounts = [f"{organization_id}:{resource}" for resource in RESOURCES]
     try:
-        reply = redis_client.script("read")(keys=_KEYS, args=[api_token, *accounts])
-        return _parse(reply)
+        return _parse(redis_client.call("read", _KEYS, api_token, *accounts))
     except redis.RedisError as error:
         redis_client.health.failed()
         raise RedisUnavailable(str(error)) from error

@@ -10,6 +10,8 @@ from quota.resources import MICRO, RESOURCES
 from quota.standing import Standing
 from quota.state import Standings, service_fields
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
 
 def render(organization_id: UUID, found: Standings, group: str | None) -> tuple[str, str]:
     """Return the body and its entity tag, which covers everything in it but `as_of`.
@@ -17,7 +19,7 @@ def render(organization_id: UUID, found: Standings, group: str | None) -> tuple[
     With a `group` of the gateway (`<name>:<epoch>`, or empty) each resource carries what only
     service callers get.
     """
-    body = json.dumps(
+    body = _encode(
         {
             "limited": {
                 resource: _resource(standing)
@@ -30,8 +32,7 @@ def render(organization_id: UUID, found: Standings, group: str | None) -> tuple[
                 for standing in found.resources.values()
                 if standing.published
             ),
-        },
-        separators=(",", ":"),
+        }
     )
     tag = hashlib.blake2b(body.encode(), digest_size=16).hexdigest()
     return f'{body[:-1]},"as_of":"{_time(found.now)}"}}', f'"{tag}"'
@@ -58,4 +59,4 @@ def _credits(micro: int | None) -> float | None:
 
 
 def _time(instant: datetime | None) -> str | None:
-    return None if instant is None else instant.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return None if instant is None else f"{instant.isoformat()[:19]}Z"

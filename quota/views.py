@@ -1,10 +1,15 @@
 """`GET /api/projects/<id>/quota_limits/` and `GET /api/quota_changes/`."""
 
+from collections.abc import Iterable
+
 from django.db import Error as DatabaseFailure
 from django.http import HttpResponse, HttpResponseNotModified
 from django.utils.http import parse_etags
 from drf_spectacular.utils import extend_schema
 from rest_framework.exceptions import APIException
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.parsers import BaseParser
+from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -40,6 +45,24 @@ class QuotaUnavailable(APIException):
     wait = 5
 
 
+class JSONWhateverIsAccepted(BaseContentNegotiation):
+    """JSON is all there is: a client that accepts something else is better served than refused."""
+
+    def select_parser(self, _request: Request, parsers: Iterable[BaseParser]) -> BaseParser:
+        """Return the only parser."""
+        return next(iter(parsers))
+
+    def select_renderer(
+        self,
+        _request: Request,
+        renderers: Iterable[BaseRenderer],
+        _format_suffix: str | None = None,
+    ) -> tuple[BaseRenderer, str]:
+        """Return the only renderer."""
+        renderer = next(iter(renderers))
+        return renderer, str(renderer.media_type)
+
+
 class QuotaLimitsView(APIView):
     """What a project may still use, by resource.
 
@@ -53,6 +76,7 @@ class QuotaLimitsView(APIView):
         SessionPrincipalAuthentication,
     ]
     permission_classes = [has_any_scope(PROJECT_READ, LLM_GATEWAY_READ)]
+    content_negotiation_class = JSONWhateverIsAccepted
 
     @extend_schema(**schema.QUOTA_LIMITS)
     def get(self, request: Request, project_id: int) -> HttpResponse:
@@ -62,7 +86,8 @@ class QuotaLimitsView(APIView):
             found = standings(identity, reading=reading)
         except QuotaUnknown as error:
             raise QuotaUnavailable from error
-        group = request.GET.get("group", "") if _principal(request).kind is Kind.SERVICE else None
+        is_service = _principal(request).kind is Kind.SERVICE
+        group = request.GET.get("group", "") if is_service else None
         body, tag = render(identity.organization_id, found, group)
         response: HttpResponse
         if _matches(tag, request.META.get("HTTP_IF_NONE_MATCH")):

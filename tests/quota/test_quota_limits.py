@@ -355,6 +355,11 @@ def test_every_change_of_the_answer_changes_its_tag(ask, accounts, project, vouc
     assert tag() == tags[-1]
 
 
+def test_a_client_that_accepts_something_else_gets_json_all_the_same(ask, accounts, project):
+    response = ask(project, accept="text/html")
+    assert ai_credits(response)["limited"] is False
+
+
 # --- the gateway ---------------------------------------------------------------------------------
 def test_the_service_is_told_what_its_group_may_spend(client, accounts, project, vouched):
     state = accounts.allow(

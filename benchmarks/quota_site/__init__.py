@@ -1,0 +1,1 @@
+"""Tollgate with one more path: an empty view, for `benchmarks.quota_endpoint` to compare with."""

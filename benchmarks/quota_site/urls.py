@@ -1,0 +1,45 @@
+"""The product's paths and two empty views."""
+
+import os
+
+from django.urls import include, path
+from rest_framework.authentication import BaseAuthentication, get_authorization_header
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from projects.principal import Kind, Principal
+from projects.tokens import sha256
+
+KNOWN = {sha256(os.environ["BENCHMARK_KEY"]): Principal(Kind.PERSONAL_API_KEY)}
+
+
+class DictionaryAuthentication(BaseAuthentication):
+    """As little as can be called authentication: no store is asked."""
+
+    def authenticate(self, request: Request) -> tuple[Principal, None] | None:
+        """Look the bearer token up in this process's memory."""
+        _, _, token = get_authorization_header(request).decode().partition(" ")
+        principal = KNOWN.get(sha256(token))
+        return None if principal is None else (principal, None)
+
+
+class EmptyView(APIView):
+    """Nothing but the framework and the product's own authentication, its default."""
+
+    def get(self, _request: Request) -> Response:
+        """Answer with an empty object."""
+        return Response({})
+
+
+class BareView(EmptyView):
+    """Nothing but the framework."""
+
+    authentication_classes = [DictionaryAuthentication]
+
+
+urlpatterns = [
+    path("empty/", EmptyView.as_view()),
+    path("bare/", BareView.as_view()),
+    path("", include("config.urls")),
+]
