@@ -10,7 +10,8 @@ from pathlib import Path
 
 from devstack.servers import free_port
 
-DIRECTORY = Path(tempfile.mkdtemp(prefix="tollgate-tests-"))
+_removed_at_exit = tempfile.TemporaryDirectory(prefix="tollgate-tests-", ignore_cleanup_errors=True)
+DIRECTORY = Path(_removed_at_exit.name)
 DIRECTORY.chmod(0o755)  # PostgreSQL's own user passes through
 ON_POSTGRES = os.environ.get("DB") == "postgres"
 REDIS_PORT = free_port()
