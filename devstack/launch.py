@@ -124,7 +124,7 @@ def _make_environment(uv: str | None) -> None:
 
 def _install(uv: str | None) -> None:
     packages = sum(1 for line in LOCK.read_text().splitlines() if re.match(r"[a-z0-9]", line))
-    _say(f"installing {packages} locked packages into .venv/ (the first time takes half a minute)")
+    _say(f"installing {packages} locked packages into .venv/ (the first time, about a minute)")
     if uv:
         command = [uv, "pip", "install", "--python", str(PYTHON), "--compile-bytecode"]
     else:

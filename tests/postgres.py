@@ -52,8 +52,10 @@ def postgres_server(directory: Path, port: int) -> Iterator[str]:
     data = directory / "data"
     as_user = {"user": user, "cwd": "/"} if user else {}
     subprocess.run(
-        [binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "-N"]
-        + ["--locale=C.UTF-8"],
+        [
+            *(binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust"),
+            *("-E", "UTF8", "-N", "--locale=C.UTF-8"),
+        ],
         check=True,
         capture_output=True,
         **as_user,
