@@ -16,7 +16,14 @@ class CheckoutFailed(RunFailure):
 
 
 class ModelFailed(RunFailure):
-    """The gateway or the provider behind it gave no answer, or one that is an error."""
+    """The gateway or the provider behind it gave no answer this time."""
+
+
+class ModelRefused(RunFailure):
+    """The gateway or the provider behind it will not answer this call, however often it is made."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, permanent=True)
 
 
 class OutOfCredits(Exception):

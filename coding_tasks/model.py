@@ -9,7 +9,7 @@ import anthropic
 from anthropic.types import MessageParam
 
 from coding_tasks.agents import ModelAccess
-from coding_tasks.failures import ModelFailed, OutOfCredits
+from coding_tasks.failures import ModelFailed, ModelRefused, OutOfCredits
 
 _CONNECT_TIMEOUT = 5.0
 # Statuses of the gateway and of providers after which the same call may succeed. 401 is one: a
@@ -31,7 +31,8 @@ class Question:
 def ask(access: ModelAccess, question: Question) -> str:
     """Return the text of the model's answer.
 
-    Raises `OutOfCredits` when the gateway refused for want of credits, and `ModelFailed`.
+    Raises `OutOfCredits` when the gateway refused for want of credits, `ModelFailed` when another
+    attempt may succeed, and `ModelRefused`.
     """
     client = anthropic.Anthropic(
         base_url=access.base_url,
@@ -56,11 +57,15 @@ def ask(access: ModelAccess, question: Question) -> str:
 
 def _failure(error: anthropic.APIStatusError) -> Exception:
     details = _details(error.body)
-    if error.status_code == 429 and details.get("reason") == "billable_credits":
+    told = error.response.headers.get("x-should-retry")
+    status = error.status_code
+    if status == 429 and details.get("reason") == "billable_credits" and told != "true":
         return OutOfCredits(_time(details.get("resets_at")))
-    kind = str(details.get("type") or "no reason given")[:100]
-    permanent = error.status_code < 500 and error.status_code not in _PASSING
-    return ModelFailed(f"the gateway answered {error.status_code}: {kind}", permanent=permanent)
+    kind = details.get("reason") or details.get("type") or "no reason given"
+    message = f"the gateway answered {status}: {kind}"[:200]
+    if status != 401 and (told == "false" or not (status >= 500 or status in _PASSING)):
+        return ModelRefused(message)
+    return ModelFailed(message)
 
 
 def _details(body: object) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def perform(run: TaskRun, sandbox: Sandbox, agent: Agent) -> TaskRun:
     finally:
         revoke_run_tokens(run.pk)
     # The first answer stays, if an attempt that was believed dead comes back with a second one.
-    _move(run, TaskRun.State.SUCCEEDED, answer=answer, finished_at=timezone.now())
+    _move(run, TaskRun.State.SUCCEEDED, answer=_storable(answer), finished_at=timezone.now())
     run.refresh_from_db()
     return run
 
@@ -60,6 +60,11 @@ def finish_task(task: CodingTask, state: str) -> None:
 def _move(run: TaskRun, state: str, **fields: object) -> None:
     unanswered = TaskRun.objects.filter(pk=run.pk).exclude(state=TaskRun.State.SUCCEEDED)
     unanswered.update(state=state, **fields)
+
+
+def _storable(text: str) -> str:
+    """Return text without what no database stores: NUL, and halves of surrogate pairs."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def _earlier(run: TaskRun) -> tuple[Exchange, ...]:

@@ -40,6 +40,7 @@ from workflows.mention_types import (
     GATE_PATCH,
     OUT_OF_CREDITS,
     TIMED_OUT,
+    UNDELIVERABLE,
     Conversation,
     Ending,
     FollowUpReceived,
@@ -131,17 +132,22 @@ class MentionWorkflow:
     async def run(self, mention: MentionInput) -> MentionOutcome:
         """Handle the mention to its end. Whatever ends it, its row and its thread say so."""
         try:
-            outcome = await self._handle(mention)
-        except _Ended as ended:
-            await self._deliver(ended.notice_id)
-            outcome = MentionOutcome(ended.ending, ended.reason)
-            await self._close(mention, outcome)
+            return await self._handle_or_end(mention)
         except (FailureError, asyncio.CancelledError) as error:
             outcome = MentionOutcome(Ending.FAILED, _cause(error))
             await self._break_down(mention, outcome)
             if is_cancelled_exception(error):
                 raise
-        return outcome
+            return outcome
+
+    async def _handle_or_end(self, mention: MentionInput) -> MentionOutcome:
+        try:
+            return await self._handle(mention)
+        except _Ended as ended:
+            await self._deliver(ended.notice_id)
+            outcome = MentionOutcome(ended.ending, ended.reason)
+            await self._close(mention, outcome)
+            return outcome
 
     async def _handle(self, mention: MentionInput) -> MentionOutcome:
         if mention.conversation is not None:
@@ -274,9 +280,9 @@ class MentionWorkflow:
                 if is_cancelled_exception(error):
                     raise
                 return await self._fail_run(run_id, _cause(error))
-            await self._deliver(run.notice_id)
+            delivered = await self._deliver(run.notice_id)
             if run.answered:
-                return ""
+                return "" if delivered else UNDELIVERABLE
             if not await self._credits_return(mention, run_id, known):
                 return await self._fail_run(run_id, OUT_OF_CREDITS)
 
@@ -308,16 +314,23 @@ class MentionWorkflow:
 
     # --- the end ---------------------------------------------------------------------------------
 
-    async def _deliver(self, notice_id: str | None) -> None:
-        """Wait until a notice is in the thread. The row is kept by the sweep if that takes long."""
+    async def _deliver(self, notice_id: str | None) -> bool:
+        """Wait until a notice is in the thread; False if Slack will not have it, now or ever.
+
+        One that takes too long is left to the sweep, and counts as delivered.
+        """
         if notice_id is None:
-            return
+            return True
         try:
-            await _with_slack(ThreadActivities.deliver_notice, NoticeRef(notice_id), DELIVERY)
+            delivered = await _with_slack(
+                ThreadActivities.deliver_notice, NoticeRef(notice_id), DELIVERY
+            )
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
             workflow.logger.warning("a notice is left to the sweep: %s", _cause(error))
+            return True
+        return delivered.sent
 
     async def _close(self, mention: MentionInput, outcome: MentionOutcome) -> None:
         closing = Closing(mention.mention_id, outcome.ending, outcome.reason)

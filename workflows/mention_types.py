@@ -11,6 +11,7 @@ WORKFLOW_ID = "mention-{team}-{channel}-{ts}"
 GATE_PATCH = "posthog-code-slack-billing-gate"
 OUT_OF_CREDITS = "out of credits"
 TIMED_OUT = "timed out"
+UNDELIVERABLE = "the answer could not be posted"
 
 
 class Ending(StrEnum):

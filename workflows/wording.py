@@ -123,6 +123,11 @@ def picker_placeholder() -> str:
     return "Search repositories"
 
 
+def picker_chosen(repository: str) -> str:
+    """Take the picker's place once a repository was chosen."""
+    return f"Repository: *{escape(repository)}*"
+
+
 def picker_not_yours(user_id: str, *, owner_id: str) -> str:
     """Refuse a choice made by somebody else."""
     return f"{person(user_id)}, only {person(owner_id)} can choose the repository here."

@@ -4,7 +4,7 @@ import pytest
 
 from coding_tasks.agents import Assignment, Exchange, ModelAccess
 from coding_tasks.answering_agent import AnsweringAgent
-from coding_tasks.failures import ModelFailed, OutOfCredits
+from coding_tasks.failures import ModelFailed, ModelRefused, OutOfCredits
 from coding_tasks.model import Question, ask
 from tests.fakes import Reply
 from tests.workflows.fake_gateway import AGENT, FakeGateway
@@ -68,9 +68,18 @@ def test_what_may_pass_is_worth_another_attempt_which_is_not_made_here(gateway, 
 @pytest.mark.parametrize("status", [400, 403, 404, 413, 422])
 def test_what_will_not_pass_is_a_failure_for_good(gateway, access, status):
     gateway.fail_next(status, "invalid_request_error")
-    with pytest.raises(ModelFailed, match="invalid_request_error") as failed:
+    with pytest.raises(ModelRefused, match="invalid_request_error") as failed:
         ask(access, QUESTION)
     assert failed.value.permanent
+
+
+def test_the_gateways_word_on_trying_again_is_taken(gateway, access):
+    gateway.fail_next(429, headers={"x-should-retry": "false"})
+    with pytest.raises(ModelRefused):
+        ask(access, QUESTION)
+    gateway.refuse_next("slack_app", retry=True)
+    with pytest.raises(ModelFailed):
+        ask(access, QUESTION)
 
 
 def test_no_answer_in_time_is_worth_another_attempt(gateway, access):

@@ -74,6 +74,10 @@ def test_the_agent_works_with_a_token_of_this_run_for_this_product_only(run, set
     assert agent.access.token.startswith("pha_")
 
 
+def test_an_answer_that_no_database_stores_is_stored_without_what_is_wrong(run):
+    assert runs.perform(run, Sandbox(), Agent("a\0b\ud800c")).answer == "ab?c"
+
+
 @pytest.mark.parametrize(
     "end", [OutOfCredits(), ModelFailed("no answer"), KeyboardInterrupt(), ValueError()]
 )

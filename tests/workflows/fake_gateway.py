@@ -19,7 +19,7 @@ class FakeGateway(FakeModel):
 
     def __init__(self) -> None:
         super().__init__()
-        self._refusals: list[str] = []
+        self._refusals: list[tuple[str, bool]] = []
         self._before_refusing: Callable[[], None] = _nothing
         model = self.model.app
         products = [
@@ -28,9 +28,12 @@ class FakeGateway(FakeModel):
         ]
         self.model.app = Starlette(routes=products)
 
-    def refuse_next(self, product: str, times: int = 1) -> None:
-        """Refuse the next calls of a product as of a team without credits."""
-        self._refusals += [product] * times
+    def refuse_next(self, product: str, *, retry: bool = False) -> None:
+        """Refuse the next call of a product as of a team without credits.
+
+        With `retry` other calls hold what is left, and the refusal says that waiting helps.
+        """
+        self._refusals.append((product, retry))
 
     def before_refusing(self, act: Callable[[], None]) -> None:
         """Let something happen just before a refusal is answered."""
@@ -43,10 +46,11 @@ class FakeGateway(FakeModel):
 
     def _product(self, name: str, model: Starlette) -> Any:
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-            if name in self._refusals:
-                self._refusals.remove(name)
+            refusal = next((each for each in self._refusals if each[0] == name), None)
+            if refusal is not None:
+                self._refusals.remove(refusal)
                 self._before_refusing()
-                await _out_of_credits()(scope, receive, send)
+                await _out_of_credits(retry=refusal[1])(scope, receive, send)
             else:
                 await model(scope, receive, send)
 
@@ -56,7 +60,7 @@ class FakeGateway(FakeModel):
 def _nothing() -> None: ...
 
 
-def _out_of_credits() -> JSONResponse:
+def _out_of_credits(*, retry: bool) -> JSONResponse:
     return JSONResponse(
         {
             "type": "error",
@@ -68,5 +72,5 @@ def _out_of_credits() -> JSONResponse:
             },
         },
         429,
-        {"Retry-After": "60", "x-should-retry": "false"},
+        {"Retry-After": "60", "x-should-retry": "true" if retry else "false"},
     )

@@ -2,7 +2,7 @@
 
 import base64
 import json
-import threading
+from functools import partial
 
 import pytest
 from temporalio.client import WorkflowExecutionStatus
@@ -11,6 +11,7 @@ from coding_tasks.models import CodingTask, TaskRun
 from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT
 from tests.workflows.temporal import cancel, history, terminate, wait_for_close
+from tests.workflows.threads import at_once
 from tests.workflows.world import World
 from workflows import client
 from workflows.models import FollowUp, Mention, Notice
@@ -89,7 +90,7 @@ def test_a_follow_up_that_fails_is_said_and_the_conversation_goes_on(shop: World
     mention = shop.handle()
     shop.gateway.fail_next(400, "invalid_request_error")
     shop.reply(mention, "break")
-    assert "AI provider" in shop.wait_until_said(mention.ts, 2)[1]
+    assert "something went wrong" in shop.wait_until_said(mention.ts, 2)[1]
     shop.gateway.answer_next("Fine again.")
     shop.reply(mention, "go on")
     assert shop.wait_until_said(mention.ts, 3)[2] == "Fine again."
@@ -103,11 +104,7 @@ def test_a_follow_up_that_fails_is_said_and_the_conversation_goes_on(shop: World
 def test_two_mentions_at_once_in_one_thread_make_one_task_with_both_texts(shop: World):
     root = shop.slack.post("good morning", user="U1")
     mentions = [shop.mention(text, thread_ts=root["ts"]) for text in ("first", "second")]
-    starts = [threading.Thread(target=client.start_mention, args=[each]) for each in mentions]
-    for start in starts:
-        start.start()
-    for start in starts:
-        start.join()
+    at_once(*[partial(client.start_mention, mention) for mention in mentions])
 
     for mention in mentions:
         shop.wait_for_end(mention)

@@ -187,20 +187,18 @@ def test_a_provider_that_fails_once_is_asked_again(shop: World):
     assert len(shop.gateway.requests(AGENT)) == 2
 
 
-def test_a_provider_that_refuses_is_said_in_the_thread_and_the_thread_is_free_again(shop: World):
+def test_a_model_that_refuses_is_said_in_the_thread_and_the_thread_is_free_again(shop: World):
     shop.gateway.fail_next(400, "invalid_request_error")
 
     mention = shop.handle()
 
-    assert (mention.state, mention.outcome) == (Mention.State.FAILED, "ModelFailed")
-    assert shop.said(mention.ts) == [
-        "The AI provider did not answer, even after several attempts. Please try again later."
-    ]
-    task = CodingTask.objects.get()
+    assert (mention.state, mention.outcome) == (Mention.State.FAILED, "ModelRefused")
+    assert "something went wrong" in shop.said(mention.ts)[0]
     wait_until(
         lambda: CodingTask.objects.get().state == CodingTask.State.FAILED, 10, "the task ending"
     )
-    assert task.runs.get().error == "ModelFailed"
+    assert TaskRun.objects.get().error == "ModelRefused"
+    assert len(shop.gateway.requests(AGENT)) == 1
     again = shop.handle("once more", thread_ts=mention.ts)
     assert again.state == Mention.State.ANSWERED
 
@@ -209,7 +207,10 @@ def test_a_provider_that_keeps_failing_is_given_up_after_the_stated_attempts(sho
     hurried(attempts=2)
     shop.gateway.fail_next(503, "api_error", times=3)
     mention = shop.handle()
-    assert mention.state == Mention.State.FAILED
+    assert (mention.state, mention.outcome) == (Mention.State.FAILED, "ModelFailed")
+    assert shop.said(mention.ts) == [
+        "The AI provider did not answer, even after several attempts. Please try again later."
+    ]
     assert len(shop.gateway.requests(AGENT)) == 2
 
 
@@ -219,6 +220,23 @@ def test_a_repository_that_cannot_be_fetched_is_said_in_the_thread(world: World)
     assert (mention.state, mention.outcome) == (Mention.State.FAILED, "CheckoutFailed")
     assert "could not fetch acme/gone" in world.said(mention.ts)[0]
     assert world.gateway.requests() == []
+
+
+def test_an_answer_that_slack_will_not_have_is_no_answer(shop: World):
+    shop.slack.fail_next("chat.postMessage", "is_archived")
+    shop.slack.fail_next("chat.postEphemeral", "channel_not_found")
+    mention = shop.handle()
+    assert mention.state == Mention.State.FAILED
+    assert mention.outcome == "the answer could not be posted"
+    assert TaskRun.objects.get().state == TaskRun.State.SUCCEEDED
+
+
+def test_an_answer_whose_outcome_is_unknown_is_not_posted_twice(shop: World):
+    shop.slack.drop_answer_next("chat.postMessage")
+    mention = shop.handle()
+    assert mention.state == Mention.State.ANSWERED
+    assert len(shop.said(mention.ts)) == 1
+    assert len(shop.gateway.requests(AGENT)) == 1
 
 
 def test_a_mistake_of_ours_ends_the_mention_with_a_message(shop: World, monkeypatch):

@@ -130,6 +130,8 @@ def test_a_classifier_that_is_broken_leads_to_the_picker(two_repositories: World
 
     world.wait_for_end(mention, Mention.State.ANSWERED)
     assert chosen() == "acme/billing"
+    assert world.said(mention.ts)[0] == "Repository: *acme/billing*"
+    assert not world.slack.bot_messages("C1", mention.ts)[0].get("blocks")
 
 
 def test_of_two_choices_the_first_counts(two_repositories: World):

@@ -254,7 +254,7 @@ def _refuse(follow_up: FollowUp, refused: Refused) -> ForwardAnswer:
 
 
 def _announce(mention: Mention, task: CodingTask) -> None:
-    """React to the mention and keep a link to it."""
+    """React to the mention, keep a link to it, and put what was picked in the picker's place."""
     with _embellishment():
         client_for(mention.workspace).reactions_add(
             channel=mention.channel_id, timestamp=mention.ts, name=REACTION
@@ -264,6 +264,15 @@ def _announce(mention: Mention, task: CodingTask) -> None:
             channel=mention.channel_id, message_ts=mention.ts
         )
         CodingTask.objects.filter(pk=task.pk).update(permalink=str(link["permalink"])[:500])
+    picker = mention.notices.filter(kind=Notice.Kind.PICKER).exclude(message_ts="").first()
+    if picker is not None:
+        with _embellishment():
+            client_for(mention.workspace).chat_update(
+                channel=picker.channel_id,
+                ts=picker.message_ts,
+                text=wording.picker_chosen(task.repository.full_name),
+                blocks=[],
+            )
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from django.conf import settings
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from coding_tasks.failures import ModelFailed, OutOfCredits
+from coding_tasks.failures import OutOfCredits, RunFailure
 from coding_tasks.models import ChannelDefault, Repository
 from projects.models import Project
 from workflows import denials, notices, picker, wording
@@ -41,7 +41,7 @@ class Classifier(Protocol):
     def choose(self, project: Project, request: str, names: Sequence[str]) -> str | None:
         """Return one of the names, or None when the request does not tell.
 
-        Raises `OutOfCredits` and `ModelFailed`.
+        Raises `OutOfCredits` and `RunFailure`.
         """
         ...
 
@@ -90,9 +90,9 @@ class RepositoryActivities:
         except OutOfCredits as refusal:
             denial = denials.claim(mention, refusal)
             return RepositoryAnswer(notice_id=str(denial.pk), reason="out of credits: classifier")
-        except ModelFailed as error:
+        except RunFailure as error:
             raise ApplicationError(
-                str(error), type="ModelFailed", non_retryable=error.permanent
+                str(error), type=type(error).__name__, non_retryable=error.permanent
             ) from error
         return RepositoryAnswer(repositories[name].pk if name else None)
 
