@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from devstack.bootstrap import furnish, migrate
 from devstack.console import Console
@@ -27,7 +28,6 @@ def main() -> int:
     console = Console()
     try:
         stack = read(os.environ)
-        _make_directory(stack.directory)
         with alone(stack.directory):
             refuse_taken_ports(stack)
             write_env_file(stack.directory / "env", stack.environment)
@@ -53,7 +53,7 @@ async def up(stack: Stack, console: Console) -> None:
         starting = asyncio.create_task(_start(supervisor, stack, console))
         stopping = asyncio.create_task(stop.wait())
         failing = asyncio.create_task(supervisor.failed.wait())
-        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({starting, stopping, failing}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
             await asyncio.wait({stopping, failing}, return_when=asyncio.FIRST_COMPLETED)
@@ -88,7 +88,7 @@ def ready_file(stack: Stack) -> Path:
 @contextmanager
 def alone(directory: Path) -> Iterator[None]:
     """Hold the folder for this process; raises `StackError` when another stack runs from it."""
-    with (directory / "lock").open("a+") as lock:
+    with _lock_file(directory) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -113,12 +113,13 @@ def refuse_taken_ports(stack: Stack) -> None:
             )
 
 
-def _make_directory(directory: Path) -> None:
+def _lock_file(directory: Path) -> TextIO:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return (directory / "lock").open("a+")
     except OSError as error:
         raise StackError(
-            f"{directory} cannot be made ({error.strerror}); name another folder: DEVSTACK_DIR=…"
+            f"{directory} cannot be written ({error.strerror}); name another: DEVSTACK_DIR=…"
         ) from None
 
 

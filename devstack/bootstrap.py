@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from devstack import commands
+from devstack.private_file import write_private
 from devstack.servers import Program
 from devstack.settings import Stack
 from devstack.supervisor import StackError, Supervisor
@@ -75,8 +76,7 @@ async def furnish(supervisor: Supervisor, stack: Stack) -> DemoProject:
         capture=True,
     )
     project = DemoProject(stack["DATABASE_URL"], **json.loads(made))
-    with os.fdopen(os.open(remembered, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump(asdict(project), file, indent=1)
+    write_private(remembered, json.dumps(asdict(project), indent=1))
     return project
 
 
@@ -97,26 +97,29 @@ def make_repositories(folder: Path) -> dict[str, Path]:
     """Make the demo's git repositories and return where they are, by full name."""
     if shutil.which("git") is None:
         raise StackError("git is missing; coding tasks clone repositories with it. Install git.")
-    made = {}
     for name, files in REPOSITORIES.items():
-        path = folder / name
-        made[name] = path
-        if (path / ".git").is_dir():
-            continue
-        for file, text in files.items():
-            (path / file).parent.mkdir(parents=True, exist_ok=True)
-            (path / file).write_text(text)
-        identity = ["-c", "user.name=Demo", "-c", "user.email=demo@acme.example"]
-        for command in (
-            ["init", "--quiet", "--initial-branch=main"],
-            ["add", "."],
-            [*identity, "commit", "--quiet", "--no-gpg-sign", "-m", "Begin"],
-        ):
-            subprocess.run(["git", *command], cwd=path, check=True, env=_git_environment())
-    return made
+        if not (folder / name).exists():
+            _make_repository(folder / name, files)
+    return {name: folder / name for name in REPOSITORIES}
+
+
+def _make_repository(path: Path, files: dict[str, str]) -> None:
+    unfinished = path.with_name(f"{path.name}.new")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    for file, text in files.items():
+        (unfinished / file).parent.mkdir(parents=True, exist_ok=True)
+        (unfinished / file).write_text(text)
+    identity = ["-c", "user.name=Demo", "-c", "user.email=demo@acme.example"]
+    for command in (
+        ["init", "--quiet", "--initial-branch=main"],
+        ["add", "."],
+        [*identity, "commit", "--quiet", "--no-gpg-sign", "-m", "Begin"],
+    ):
+        subprocess.run(["git", *command], cwd=unfinished, check=True, env=_git_environment())
+    unfinished.rename(path)
 
 
 def _git_environment() -> dict[str, str]:
-    """Return an environment in which nobody's git configuration or hooks take part."""
+    """Return an environment in which nobody's git configuration takes part."""
     kept = {"PATH": os.environ.get("PATH", ""), "HOME": os.devnull}
     return kept | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}

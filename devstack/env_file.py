@@ -3,10 +3,11 @@
 `KEY=value` lines, quoted as a shell reads them; readable by the owner alone, for it holds secrets.
 """
 
-import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+
+from devstack.private_file import write_private
 
 
 def read_env_file(path: Path) -> dict[str, str]:
@@ -22,10 +23,6 @@ def read_env_file(path: Path) -> dict[str, str]:
 
 
 def write_env_file(path: Path, values: Mapping[str, str]) -> None:
-    """Write the values so that a reader sees either the old file or the new one."""
-    text = "".join(f"{name}={shlex.quote(value)}\n" for name, value in sorted(values.items()))
-    fresh = path.with_suffix(".new")
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    fresh.replace(path)
+    """Write the values, sorted by name."""
+    lines = (f"{name}={shlex.quote(value)}\n" for name, value in sorted(values.items()))
+    write_private(path, "".join(lines))

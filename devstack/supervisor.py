@@ -12,16 +12,16 @@ import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from devstack.console import Console
+from devstack.pipe import Pipe
 from devstack.servers import Program
 from devstack.settings import ROOT
 
-READY_WITHIN = 60.0  # seconds
+READY_WITHIN = 120.0  # seconds
 STOP_WITHIN = 9.0  # seconds, for all stages together
 DEATHS = 3
 DEATHS_WITHIN = 10.0  # seconds
@@ -29,24 +29,6 @@ DEATHS_WITHIN = 10.0  # seconds
 
 class StackError(Exception):
     """Why the stack cannot run, as one sentence that says what to do."""
-
-
-@dataclass(frozen=True)
-class Pipe:
-    """A pipe that this process reads; `write_end` is for a child and to be closed here."""
-
-    reader: asyncio.StreamReader
-    write_end: int
-
-    @classmethod
-    async def open(cls) -> Self:
-        """Return a new pipe, whose reading end is closed when it has been read to its end."""
-        read_end, write_end = os.pipe()
-        reader = asyncio.StreamReader()
-        await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_end, "rb")
-        )
-        return cls(reader, write_end)
 
 
 class Child:
@@ -109,15 +91,6 @@ class Supervisor:
         self._warden.stdin.close()
         await self._warden.wait()
 
-    def pids(self) -> dict[str, int]:
-        """Return the process id of each program that runs."""
-        return {
-            child.program.name: child.process.pid
-            for stage in self._stages
-            for child in stage
-            if child.process is not None
-        }
-
     async def start(self, programs: Sequence[Program]) -> None:
         """Start one stage of programs at once and wait until all are ready to serve."""
         self.console.say(f"starting {', '.join(program.name for program in programs)}")
@@ -154,7 +127,6 @@ class Supervisor:
     async def _spawn(
         self, program: Program, output: Pipe | None = None
     ) -> asyncio.subprocess.Process:
-        # Pipes of our own: with asyncio's, a process has not ended while a child of its holds one.
         shown = await Pipe.open()
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "devstack.child", str(os.getpid()), *program.argv),

@@ -148,7 +148,10 @@ class Page:
 
 
 async def _body(request: Request) -> Json:
-    body = await request.json()
+    try:
+        body = await request.json()
+    except ValueError:
+        return {}
     return body if isinstance(body, dict) else {}
 
 
