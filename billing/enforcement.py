@@ -6,8 +6,7 @@ did not change in any way that others are told of keeps its version and is not p
 
 import hashlib
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
@@ -17,10 +16,11 @@ from django.db import transaction
 from django.utils import timezone
 
 from billing.account_locks import lock_organization
+from billing.books import Books, load_books
 from billing.decision import Decision, Snapshot, decide
-from billing.models import Account, AccountGroup, DecisionRecord, Limit
-from billing.timeline import Timeline, load_timelines
-from billing.totals import load_usage
+from billing.models import Account, DecisionRecord, Limit
+from billing.timeline import load_timelines
+from billing.totals import recut
 from quota.account_state import AccountState
 from quota.publication import publish
 from quota.resources import RESOURCES
@@ -37,16 +37,24 @@ _DECIDED = [
 ]
 
 
-def enforce(accounts: Sequence[Account], now: datetime, *, anew: bool = False) -> None:
+def enforce(
+    accounts: Sequence[Account],
+    now: datetime,
+    *,
+    books: Mapping[int, Books] | None = None,
+    anew: bool = False,
+) -> None:
     """Decide about accounts that the caller has locked, store and publish what changed.
 
-    Belongs last into the caller's transaction. With `anew`, publishes even what did not change.
-    Sets the decided fields of the accounts given.
+    Belongs last into the caller's transaction. `books` are the accounts' if the caller has them at
+    hand. With `anew`, publishes even what did not change. Sets the decided fields of the accounts.
     """
+    if books is None:
+        books = load_books(account.pk for account in accounts)
     changed = []
     records = []
     states = []
-    for account, snapshot, state, decision in _decided(accounts, now):
+    for account, snapshot, state, decision in _decided(accounts, books, now):
         digest = _digest(state)
         if digest == account.published_digest and not anew:
             continue
@@ -64,9 +72,17 @@ def enforce(accounts: Sequence[Account], now: datetime, *, anew: bool = False) -
         states.append(replace(state, version=account.version))
     if not changed:
         return
-    Account.objects.bulk_update(changed, _DECIDED)
+    Account.objects.bulk_create(  # an upsert: updating that many columns of many rows is slower
+        changed, update_conflicts=True, unique_fields=["id"], update_fields=_DECIDED
+    )
     DecisionRecord.objects.bulk_create(records)
     publish(states)
+
+
+def settle(account: Account, now: datetime) -> None:
+    """Cut the totals of a locked account to limits or grants that just changed, and enforce."""
+    recut(account, load_timelines([account.pk])[account.pk])
+    enforce([account], now)
 
 
 def decide_account(organization_id: UUID, resource: str) -> None:
@@ -80,36 +96,32 @@ def outdated(accounts: Sequence[Account], now: datetime) -> list[int]:
 
     Reads without locks: the answer says where to look again under the lock, nothing more.
     """
+    books = load_books(account.pk for account in accounts)
     return [
         account.pk
-        for account, _, state, _ in _decided(accounts, now)
+        for account, _, state, _ in _decided(accounts, books, now)
         if _digest(state) != account.published_digest
     ]
 
 
 def _decided(
-    accounts: Sequence[Account], now: datetime
-) -> Iterable[tuple[Account, Snapshot, AccountState, Decision]]:
-    ids = [account.pk for account in accounts]
-    timelines = load_timelines(ids)
-    usage = load_usage(ids)
-    booked = _load_booked(ids)
+    accounts: Sequence[Account], books: Mapping[int, Books], now: datetime
+) -> Iterator[tuple[Account, Snapshot, AccountState, Decision]]:
     for account in accounts:
-        timeline = timelines[account.pk]
-        snapshot = _snapshot(account, timeline, usage.get(account.pk, {}), now)
+        found = books[account.pk]
+        snapshot = _snapshot(account, found, now)
         decision = decide(snapshot)
-        yield account, snapshot, _state(account, timeline, decision, booked[account.pk]), decision
+        yield account, snapshot, _state(account, found, decision), decision
 
 
-def _snapshot(
-    account: Account, timeline: Timeline, usage: Mapping[datetime, int], now: datetime
-) -> Snapshot:
+def _snapshot(account: Account, books: Books, now: datetime) -> Snapshot:
+    timeline = books.timeline
     limit = timeline.current
     return Snapshot(
         now=now,
         calendars=timeline.calendars,
         terms=timeline.terms,
-        usage=usage,
+        usage=books.usage,
         grants=timeline.grants,
         is_hard=limit is None or limit.mode == Limit.Mode.HARD,
         has_grace=RESOURCES[account.resource].has_grace,
@@ -120,9 +132,8 @@ def _snapshot(
     )
 
 
-def _state(
-    account: Account, timeline: Timeline, decision: Decision, booked: Mapping[str, int]
-) -> AccountState:
+def _state(account: Account, books: Books, decision: Decision) -> AccountState:
+    limit, booked = books.timeline.current, books.booked
     return AccountState(
         organization_id=account.organization_id,
         resource=account.resource,
@@ -133,7 +144,7 @@ def _state(
         usage_micro=decision.usage,
         limit_micro=decision.limit,
         remaining_micro=decision.remaining,
-        mode="soft" if timeline.current and timeline.current.mode == Limit.Mode.SOFT else "hard",
+        mode="soft" if limit and limit.mode == Limit.Mode.SOFT else "hard",
         limited_until=_score(decision.limited_until),
         resets_at=decision.resets_at,
         suspended_until=_score(decision.suspended_until),
@@ -149,14 +160,6 @@ def _state(
 def _score(instant: datetime | None) -> int | None:
     """Return an instant as a score: unix seconds, rounded up so that nothing lifts early."""
     return None if instant is None else math.ceil(instant.timestamp())
-
-
-def _load_booked(account_ids: Sequence[int]) -> Mapping[int, dict[str, int]]:
-    booked: dict[int, dict[str, int]] = defaultdict(dict)
-    rows = AccountGroup.objects.filter(account__in=account_ids).order_by("pk")
-    for account_id, group, micro in rows.values_list("account", "group", "booked_micro"):
-        booked[account_id][group] = micro
-    return booked
 
 
 def _digest(state: AccountState) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -167,7 +168,13 @@ def milliseconds(seconds: object) -> int | None:
 
 def uuid_or_none(value: object) -> UUID | None:
     """Return a UUID in one of its two common spellings; None for anything else."""
-    return UUID(value) if isinstance(value, str) and _UUID.fullmatch(value) else None
+    return _uuid(value) if isinstance(value, str) else None
+
+
+@lru_cache(maxsize=1024)
+def _uuid(text: str) -> UUID | None:
+    # The events of a batch repeat organizations, runs and, as holds, themselves.
+    return UUID(text) if _UUID.fullmatch(text) else None
 
 
 def http_status(value: object) -> int | None:

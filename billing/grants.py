@@ -8,10 +8,8 @@ from django.utils import timezone
 from billing import audit
 from billing.account_locks import lock_accounts, lock_organization
 from billing.credits import MAXIMUM_MICRO
-from billing.enforcement import enforce
-from billing.models import Account, AuditEntry, CreditGrant
-from billing.timeline import load_timelines
-from billing.totals import recut
+from billing.enforcement import settle
+from billing.models import AuditEntry, CreditGrant
 from projects.models import Organization
 
 
@@ -58,7 +56,7 @@ def grant_credits(
             grant=grant.pk,
             amount_micro=amount_micro,
         )
-        _settle(account, now)
+        settle(account, now)
     return grant
 
 
@@ -80,9 +78,4 @@ def void_grant(grant: CreditGrant, *, actor: str = "", reason: str = "") -> None
             resource=account.resource,
             grant=grant.pk,
         )
-        _settle(account, now)
-
-
-def _settle(account: Account, now: datetime) -> None:
-    recut(account, load_timelines([account.pk])[account.pk])
-    enforce([account], now)
+        settle(account, now)

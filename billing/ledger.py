@@ -9,22 +9,23 @@ Whatever the order of arrival, the same events give the same totals: an event co
 of time in which it occurred.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from django.utils import timezone
 
-from billing import events, totals
+from billing import events
 from billing.account_locks import ensure_accounts, lock_accounts
+from billing.books import Books, Stretch, add_bookings, add_usage, load_books
 from billing.enforcement import enforce
 from billing.events import Event, EventRefused, Refusal
 from billing.ledger_rows import LedgerRow, insert, ledger_row
-from billing.models import Account, AccountGroup, QuarantinedEvent, UsageEvent
+from billing.models import Account, QuarantinedEvent, UsageEvent
 from billing.retries import in_transaction
-from billing.timeline import load_timelines
 from projects.models import Project
 
 ACCEPTED = "accepted"
@@ -45,8 +46,7 @@ class Result:
     version: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Incoming:
+class _Incoming(NamedTuple):
     """One item with its identity, and either the event or the reason why it is none."""
 
     uuid: UUID | None
@@ -94,9 +94,9 @@ def _resolve(incoming: _Incoming, organizations: Mapping[int, UUID]) -> _Incomin
     if event is None:
         return incoming
     try:
-        return replace(incoming, account=account_key(event, organizations))
+        return incoming._replace(account=account_key(event, organizations))
     except EventRefused as refusal:
-        return replace(incoming, event=None, refusal=refusal)
+        return incoming._replace(event=None, refusal=refusal)
 
 
 def account_key(event: Event, organizations: Mapping[int, UUID]) -> AccountKey | None:
@@ -120,16 +120,21 @@ def account_key(event: Event, organizations: Mapping[int, UUID]) -> AccountKey |
     return organization_id, event.bucket
 
 
-def _account_ids(keys: Iterable[AccountKey]) -> list[int]:
+def _account_ids(keys: Collection[AccountKey]) -> list[int]:
+    """Return the ids of accounts; those that are missing are made."""
     organizations = {organization_id for organization_id, _ in keys}
-    ensure_accounts(organizations)
     rows = Account.objects.filter(organization__in=organizations).order_by()
-    wanted = set(keys)
-    return [
-        pk
-        for pk, organization_id, resource in rows.values_list("pk", "organization_id", "resource")
-        if (organization_id, resource) in wanted
-    ]
+    for last_try in (False, True):
+        ids = {
+            (organization_id, resource): pk
+            for pk, organization_id, resource in rows.values_list(
+                "pk", "organization_id", "resource"
+            )
+        }
+        if last_try or ids.keys() >= set(keys):
+            break
+        ensure_accounts(organizations)
+    return [ids[key] for key in keys]
 
 
 def _book(batch: Sequence[_Incoming], account_ids: Collection[int]) -> list[Result]:
@@ -173,13 +178,16 @@ def book_rows(rows: Sequence[LedgerRow], accounts: Sequence[Account], now: datet
     if not rows:
         return
     insert(rows)
-    touched = {row.account_id for row in rows if row.account_id is not None}
-    _add_to_totals([row for row in rows if row.account_id is not None], touched)
-    _add_to_groups([row for row in rows if row.account_id is not None and row.group])
+    touched = {row.account_id for row in rows}
     booked = [account for account in accounts if account.pk in touched]
+    if not booked:
+        return
+    books = load_books(account.pk for account in booked)
+    add_usage(books, _usage(rows, books))
+    add_bookings(books, _bookings(rows))
     for account in booked:
         account.booked = True
-    enforce(booked, now)
+    enforce(booked, now, books=books)
 
 
 def _known(uuids: Collection[UUID]) -> dict[UUID, str]:
@@ -187,41 +195,28 @@ def _known(uuids: Collection[UUID]) -> dict[UUID, str]:
     return dict(rows.values_list("uuid", "payload_sha256"))
 
 
-def _add_to_totals(rows: Sequence[LedgerRow], account_ids: Collection[int]) -> None:
-    timelines = load_timelines(account_ids)
-    stretches: dict[int, totals.Stretch] = {}
-    amounts: Counter[tuple[int, totals.Stretch]] = Counter()
+def _usage(
+    rows: Iterable[LedgerRow], books: Mapping[int, Books]
+) -> Mapping[tuple[int, Stretch], int]:
+    stretches: dict[int, Stretch] = {}
+    amounts: dict[tuple[int, Stretch], int] = defaultdict(int)
     for row in rows:
-        assert row.account_id is not None
+        if row.account_id is None:
+            continue
         stretch = stretches.get(row.account_id)
         if stretch is None or not stretch[0] <= row.occurred_at < stretch[1]:
-            stretch = timelines[row.account_id].stretch_at(row.occurred_at)
+            stretch = books[row.account_id].timeline.stretch_at(row.occurred_at)
             stretches[row.account_id] = stretch
         amounts[row.account_id, stretch] += row.credits_micro
-    totals.add(amounts)
+    return amounts
 
 
-def _add_to_groups(rows: Sequence[LedgerRow]) -> None:
+def _bookings(rows: Iterable[LedgerRow]) -> Mapping[tuple[int, str], int]:
     amounts: dict[tuple[int, str], int] = defaultdict(int)
     for row in rows:
-        assert row.account_id is not None
-        amounts[row.account_id, row.group] += row.debited_micro
-    if not amounts:
-        return
-    there = {
-        (row.account_id, row.group): row
-        for row in AccountGroup.objects.filter(
-            account__in={account_id for account_id, _ in amounts},
-            group__in={group for _, group in amounts},
-        )
-    }
-    for key, counted in there.items():
-        counted.booked_micro += amounts.pop(key, 0)
-    AccountGroup.objects.bulk_update(there.values(), ["booked_micro"])
-    AccountGroup.objects.bulk_create(
-        AccountGroup(account_id=account_id, group=group, booked_micro=micro)
-        for (account_id, group), micro in amounts.items()
-    )
+        if row.account_id is not None and row.group:
+            amounts[row.account_id, row.group] += row.debited_micro
+    return amounts
 
 
 def _quarantined(incoming: _Incoming, now: datetime) -> QuarantinedEvent:

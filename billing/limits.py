@@ -9,10 +9,9 @@ from django.utils import timezone
 from billing import audit
 from billing.account_locks import lock_organization
 from billing.credits import MAXIMUM_MICRO
-from billing.enforcement import enforce
-from billing.models import Account, AuditEntry, Limit
+from billing.enforcement import settle
+from billing.models import AuditEntry, Limit
 from billing.timeline import load_timelines
-from billing.totals import recut
 from projects.models import Organization
 
 
@@ -60,13 +59,8 @@ def set_limit(
             mode=str(mode),
             previous_limit_micro=previous.limit_micro if previous else None,
         )
-        _settle(account, max(now, limit.set_at))
+        settle(account, max(now, limit.set_at))
     return limit
-
-
-def _settle(account: Account, now: datetime) -> None:
-    recut(account, load_timelines([account.pk])[account.pk])
-    enforce([account], now)
 
 
 def _instant_after(previous: Limit | None, now: datetime) -> datetime:

@@ -1,54 +1,16 @@
-"""Running totals per stretch of time: kept while booking, cut anew when limits or grants change.
+"""Running totals are cut anew when limits or grants change what divides an account's time.
 
-All functions want the account's row locked by the caller.
+The account's row is locked by the caller.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
 
 from django.db.models import Sum
 
+from billing.books import Stretch
 from billing.models import Account, UsageEvent, UsageTotal
 from billing.timeline import Timeline
-
-Stretch = tuple[datetime, datetime]
-"""Start (inclusive) and end (exclusive)."""
-
-
-def load_usage(account_ids: Iterable[int]) -> dict[int, dict[datetime, int]]:
-    """Return each account's totals by the start of their stretch, in one query."""
-    usage: dict[int, dict[datetime, int]] = defaultdict(dict)
-    rows = UsageTotal.objects.filter(account__in=list(account_ids)).order_by()
-    for account_id, starts_at, micro in rows.values_list("account", "starts_at", "usage_micro"):
-        usage[account_id][starts_at] = micro
-    return usage
-
-
-def add(amounts: Mapping[tuple[int, Stretch], int]) -> None:
-    """Add amounts to the totals of accounts (by id) and stretches."""
-    if not amounts:
-        return
-    there = {
-        (row.account_id, row.starts_at): row
-        for row in UsageTotal.objects.filter(
-            account__in={account_id for account_id, _ in amounts},
-            starts_at__in={start for _, (start, _) in amounts},
-        )
-    }
-    changed = []
-    made = []
-    for (account_id, (start, end)), micro in amounts.items():
-        row = there.get((account_id, start))
-        if row is None:
-            made.append(
-                UsageTotal(account_id=account_id, starts_at=start, ends_at=end, usage_micro=micro)
-            )
-        elif micro:
-            row.usage_micro += micro
-            changed.append(row)
-    UsageTotal.objects.bulk_create(made)
-    UsageTotal.objects.bulk_update(changed, ["usage_micro"])
 
 
 def recut(account: Account, timeline: Timeline) -> None:
