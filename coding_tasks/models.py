@@ -103,6 +103,8 @@ class TaskRun(models.Model):
         SUCCEEDED = "succeeded"
         FAILED = "failed"
 
+    UNFINISHED = (State.QUEUED, State.RUNNING, State.PAUSED)
+
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     task = models.ForeignKey(CodingTask, on_delete=models.CASCADE, related_name="runs")
     message_ts = models.CharField(max_length=32, help_text="The message that this turn answers.")

@@ -1,8 +1,9 @@
 """Which task a Slack thread belongs to: at most one active task per thread, by constraint."""
 
+from django.db import transaction
 from django.utils import timezone
 
-from coding_tasks.models import CodingTask
+from coding_tasks.models import CodingTask, TaskRun
 from projects.models import SlackWorkspace
 
 
@@ -35,11 +36,15 @@ def lock_active_task(
     )
 
 
+@transaction.atomic
 def abandon(workflow_id: str) -> None:
-    """Close the task of a workflow that is gone (terminated by an operator, say).
+    """Close the task of a workflow that is gone (terminated by an operator, say), and its runs.
 
     Its thread is then free for a new task.
     """
-    CodingTask.objects.filter(workflow_id=workflow_id, state=CodingTask.State.ACTIVE).update(
-        state=CodingTask.State.FAILED, finished_at=timezone.now()
-    )
+    now = timezone.now()
+    tasks = CodingTask.objects.filter(workflow_id=workflow_id, state=CodingTask.State.ACTIVE)
+    if tasks.update(state=CodingTask.State.FAILED, finished_at=now):
+        TaskRun.objects.filter(task__workflow_id=workflow_id, state__in=TaskRun.UNFINISHED).update(
+            state=TaskRun.State.FAILED, error="abandoned", finished_at=now
+        )

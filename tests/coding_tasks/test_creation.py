@@ -64,6 +64,7 @@ def test_a_thread_is_free_again_once_its_task_has_ended(redis_client, request_, 
     create_task(request_, repository, "mention-1")
     threads.abandon("mention-1")
     assert threads.active_task(request_.workspace, "C1", "100.1") is None
+    assert TaskRun.objects.get().state == TaskRun.State.FAILED
     create_task(replace(request_, message_ts="100.2"), repository, "mention-2")
     assert CodingTask.objects.filter(state=CodingTask.State.ACTIVE).count() == 1
 

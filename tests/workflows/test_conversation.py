@@ -233,6 +233,7 @@ def test_a_cancelled_run_of_the_agent_ends_the_mention(shop: World):
     assert wait_for_close(mention.workflow_id) == WorkflowExecutionStatus.CANCELED
     shop.wait_for_end(mention, Mention.State.FAILED)
     assert mention.outcome == "cancelled"
+    assert TaskRun.objects.get().state == TaskRun.State.FAILED
 
 
 def test_histories_hold_no_text_of_people_or_models_and_no_secret(shop: World):
