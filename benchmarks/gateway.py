@@ -29,8 +29,8 @@ async def measure(parts: list[str], *, seconds: float, full: bool, table: Table)
     async with world() as around:
         if "speed" in parts:
             await speed.harness_ceiling(around, table, seconds / 2)
-            figures = await speed.gateway_speeds(around, table, seconds)
-            await comparison.compare(around, table, figures, seconds)
+            await speed.gateway_speeds(around, table, seconds)
+            await comparison.compare(around, table, seconds)
         if "latency" in parts:
             await speed.added_latency(around, table, seconds)
             await speed.added_first_byte(around, table, seconds)

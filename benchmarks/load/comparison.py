@@ -1,58 +1,115 @@
 """The rows about other gateways."""
 
-from benchmarks.load import peers
-from benchmarks.load.generator import Load, large_body
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from benchmarks.load import peers, processes
+from benchmarks.load.generator import Load, large_body, small_body
 from benchmarks.load.speed import Speed, throughput
 from benchmarks.load.table import Table
-from benchmarks.load.world import World
+from benchmarks.load.world import Gateway, World, gateway_of
 
 # How many times a peer's throughput the gateway's should be, with small calls.
 TARGETS = {"LiteLLM proxy": 30.0, "Portkey": 3.0, "TensorZero": 0.7}
 LARGE_TARGET = 0.7
-Speeds = dict[tuple[str, int], Speed]
+ROUNDS = 2
 
 
-async def compare(world: World, table: Table, gateway: Speeds, seconds: float) -> None:
-    """Measure every peer that is installed; say which are not."""
-    for peer in peers.PEERS:
-        if not peer.installed:
-            table.add(peer.name, "not installed (--peers)", _target(peer.name))
-            continue
-        try:
-            async with peers.running(peer, world) as (pid, load):
-                await _measure(peer, pid, load, table, gateway, seconds)
-        except RuntimeError as error:
-            table.add(peer.name, f"does not run: {str(error)[-200:]!r}", _target(peer.name))
+async def compare(world: World, table: Table, seconds: float) -> None:
+    """Measure every peer that is installed beside the gateway; say which are not."""
+    tokens = world.tokens(world.tollgate.project())
+    async with gateway_of(world) as gateway:
+        for peer in peers.PEERS:
+            if not peer.installed:
+                table.add(peer.name, "not installed (--peers)", _target(peer.name))
+                continue
+            try:
+                async with peers.running(peer, world) as (pid, load):
+                    pairs = _Pairs(world, gateway, tokens, pid, seconds)
+                    await _compare_one(peer, load, pairs, table)
+            except RuntimeError as error:
+                table.add(peer.name, f"does not run: {str(error)[-200:]!r}", _target(peer.name))
 
 
-async def _measure(
-    peer: peers.Peer, pid: int, load: Load, table: Table, gateway: Speeds, seconds: float
-) -> None:
+async def _compare_one(peer: peers.Peer, load: Load, pairs: "_Pairs", table: Table) -> None:
     for connections in (16, 64) if peer.name in TARGETS else (16,):
-        speed = await throughput(pid, load, connections, max(seconds, peer.seconds))
-        times = gateway["small", connections].against(speed)
-        least = TARGETS.get(peer.name)
-        table.add(
+        await pairs.add(
+            table,
             f"against {peer.name}, JSON, {connections} concurrent",
-            f"{times:.{1 if times < 10 else 0}f} × ({speed})",
-            _target(peer.name),
-            None if least is None else times >= least,
-            speed.note,
-            noisy=speed.noisy,
+            load,
+            small_body(),
+            connections,
+            TARGETS.get(peer.name),
         )
-    if peer is not peers.AIOHTTP:
-        return
-    large = Load(load.url, large_body(), load.path)
-    speed = await throughput(pid, large, 16, seconds)
-    times = gateway["large", 16].against(speed)
-    table.add(
-        f"against {peer.name}, 200 KB bodies, 16 concurrent",
-        f"{times:.1f} × ({speed})",
-        f"≥ {LARGE_TARGET} ×",
-        times >= LARGE_TARGET,
-        speed.note,
-        noisy=speed.noisy,
-    )
+    if peer is peers.AIOHTTP:
+        await pairs.add(
+            table,
+            f"against {peer.name}, 200 KB bodies, 16 concurrent",
+            Load(load.url, large_body(), load.path),
+            large_body(),
+            16,
+            LARGE_TARGET,
+        )
+
+
+class _Pairs:
+    """Measures the gateway and one peer in turn, so that noise is the same for both."""
+
+    def __init__(
+        self, world: World, gateway: Gateway, tokens: list[str], pid: int, seconds: float
+    ) -> None:
+        self._world = world
+        self._gateway = gateway
+        self._tokens = tokens
+        self._pid = pid
+        self._seconds = seconds
+
+    async def add(
+        self,
+        table: Table,
+        what: str,
+        load: Load,
+        body: bytes,
+        connections: int,
+        least: float | None,
+    ) -> None:
+        """Add the row of one comparison; `load` and `body` are the peer's and the gateway's."""
+        ours, theirs = [], []
+        own = self._world.load(self._gateway.url, self._tokens, body)
+        for _ in range(ROUNDS):
+            with _stopped(self._pid):
+                ours.append(
+                    await throughput(self._gateway.pid, own, connections, self._seconds / ROUNDS)
+                )
+            with _stopped(self._gateway.pid):
+                theirs.append(
+                    await throughput(self._pid, load, connections, self._seconds / ROUNDS)
+                )
+        seen, other = Speed.mean(ours), Speed.mean(theirs)
+        times = seen.against(other)
+        table.add(
+            what,
+            f"{times:.{1 if times < 10 else 0}f} × ({seen} : {other})",
+            "" if least is None else f"≥ {least:g} ×",
+            None if least is None else times >= least,
+            other.note,
+            noisy=seen.noisy or other.noisy,
+        )
+
+
+@contextmanager
+def _stopped(pid: int) -> Iterator[None]:
+    """Keep a process and its descendants from using the core in this block."""
+    pids = processes.family(pid)
+    for each in pids:
+        os.kill(each, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for each in pids:
+            os.kill(each, signal.SIGCONT)
 
 
 def _target(name: str) -> str:

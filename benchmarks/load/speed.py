@@ -30,6 +30,14 @@ class Speed:
     noisy: bool
     note: str
 
+    @classmethod
+    def mean(cls, rounds: list["Speed"]) -> "Speed":
+        """Return the mean of several rounds of the same length."""
+        count = len(rounds)
+        rate = sum(each.rate for each in rounds) / count
+        cpu_ms = sum(each.cpu_ms * each.rate for each in rounds) / count / rate
+        return cls(rate, cpu_ms, any(each.noisy for each in rounds), rounds[-1].note)
+
     def against(self, other: "Speed") -> float:
         """How many times the other's throughput this is.
 
@@ -52,38 +60,26 @@ async def throughput(pid: int, load: Load, connections: int, seconds: float) -> 
     return Speed(result.rate, cost.cpu / result.calls * 1000, cost.noisy, cost.note())
 
 
-async def gateway_speeds(
-    world: World, table: Table, seconds: float
-) -> dict[tuple[str, int], Speed]:
-    """Measure the gateway: small calls at 16 and 64, large ones at 16, the stricter Redis.
-
-    Return the figures by kind of body and number of concurrent calls.
-    """
-    speeds = {}
+async def gateway_speeds(world: World, table: Table, seconds: float) -> None:
+    """Measure the gateway: small and large calls, streams, and with the stricter Redis."""
     project = world.tollgate.project()
     tokens = world.tokens(project)
+    stream = small_body(stream=True)
     async with gateway_of(world) as gateway:
-        for connections in (16, 64):
-            speed = await throughput(
-                gateway.pid, world.load(gateway.url, tokens), connections, seconds
-            )
-            speeds["small", connections] = speed
-            table.add(f"gateway, JSON, {connections} concurrent", str(speed), note=speed.note)
-        load = world.load(gateway.url, tokens, large_body())
-        speed = speeds["large", 16] = await throughput(gateway.pid, load, 16, seconds)
-        table.add("gateway, 200 KB bodies, 16 concurrent", str(speed), note=speed.note)
-        world.redis.config_set("appendfsync", "always")
-        load = world.load(gateway.url, tokens)
-        for connections in (16, 64):
-            speed = await throughput(gateway.pid, load, connections, seconds / 2)
-            table.add(
-                f"gateway, JSON, {connections} concurrent, appendfsync always",
-                str(speed),
-                note=speed.note,
-            )
+        for what, body, connections, fsync in (
+            ("JSON", small_body(), 16, "everysec"),
+            ("JSON", small_body(), 64, "everysec"),
+            ("streams of 24 events", stream, 16, "everysec"),
+            ("200 KB bodies", large_body(), 16, "everysec"),
+            ("JSON, appendfsync always", small_body(), 16, "always"),
+            ("JSON, appendfsync always", small_body(), 64, "always"),
+        ):
+            world.redis.config_set("appendfsync", fsync)
+            load = world.load(gateway.url, tokens, body)
+            speed = await throughput(gateway.pid, load, connections, seconds)
+            table.add(f"gateway, {what}, {connections} concurrent", str(speed), note=speed.note)
         world.redis.config_set("appendfsync", "everysec")
         await settled(lambda: world.at_rest(project), 60, "the delivery of all events")
-    return speeds
 
 
 async def harness_ceiling(world: World, table: Table, seconds: float) -> None:
