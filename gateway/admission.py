@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
 
 from gateway import denials, metrics, throttles
+from gateway.call import Call
 from gateway.credentials import Caller
 from gateway.errors import Refusal, bad_request, unavailable
 from gateway.holds import Holds, Reservation, Verdict
@@ -50,11 +51,11 @@ class Gate:
         self._holds = holds
 
     async def admit(
-        self, product: Product, caller: Caller, request: ModelRequest, trace_id: str
+        self, product: Product, caller: Caller, request: ModelRequest, call: Call
     ) -> Admission:
         """Return what is reserved. Raises `Refusal`."""
         if product.bucket is None:
-            return self._unmetered(product, caller, request, trace_id)
+            return self._unmetered(product, caller, request, call)
         rates, dearest = self._rates(request)
         cap = min(self._settings.default_max_output_tokens, _published_cap(request.model))
         extent = request.extent(cap)
@@ -62,17 +63,7 @@ class Gate:
         while True:
             bound = _bound(dearest, extent, request)
             admission = Admission(
-                record=new_record(
-                    caller,
-                    product=product.name,
-                    billable=True,
-                    model=request.model,
-                    provider=request.api.provider,
-                    stream=request.stream,
-                    trace_id=trace_id,
-                    price_version=rates.version,
-                    bound=bound,
-                ),
+                record=new_record(call, caller, product, request, rates.version, bound),
                 rates=rates,
                 account=terms.account,
                 credits_per_usd=terms.credits_per_usd,
@@ -82,7 +73,7 @@ class Gate:
             )
             verdict = await self._hold(product.bucket, caller, admission)
             if verdict.status == "held":
-                metrics.HELD.labels(product.name).inc(admission.bound_micro / MICRO)
+                metrics.child(metrics.HELD, product.name).inc(admission.bound_micro / MICRO)
                 return admission
             smaller = None
             if verdict.status == "short" and request.output_tokens is None:
@@ -108,7 +99,7 @@ class Gate:
         return rates, rates
 
     def _unmetered(
-        self, product: Product, caller: Caller, request: ModelRequest, trace_id: str
+        self, product: Product, caller: Caller, request: ModelRequest, call: Call
     ) -> Admission:
         """Admit a call that nobody pays for: no store is asked."""
         rates: Rates | None
@@ -116,17 +107,8 @@ class Gate:
             rates = self._prices.rates(request.api.provider, request.model)
         except UnknownPrice:
             rates = None
-        record = new_record(
-            caller,
-            product=product.name,
-            billable=False,
-            model=request.model,
-            provider=request.api.provider,
-            stream=request.stream,
-            trace_id=trace_id,
-            price_version=rates.version if rates else "unknown",
-            bound=Decimal(0),
-        )
+        version = rates.version if rates else "unknown"
+        record = new_record(call, caller, product, request, version, Decimal(0))
         return Admission(record, rates, "", Decimal(0), Decimal(0), 0, request.sent_body(None))
 
     async def _terms(self, caller: Caller, bucket: str) -> Terms:

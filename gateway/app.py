@@ -2,6 +2,7 @@
 
 import hmac
 import time
+import uuid
 from typing import Any
 
 import msgspec
@@ -10,6 +11,8 @@ import structlog
 from gateway import apis, metrics, products
 from gateway.admission import Gate
 from gateway.background import Background
+from gateway.booking import Books
+from gateway.call import Call, CallerLeft, Receive, Send
 from gateway.change_feed import ChangeFeed
 from gateway.credentials import Credentials
 from gateway.errors import Refusal, bad_request, unavailable
@@ -17,7 +20,7 @@ from gateway.holds import Holds
 from gateway.logs import configure, log_request
 from gateway.outbox import Outbox
 from gateway.prices import Prices
-from gateway.proxy import Call, CallerLeft, Proxy, Receive, Send, new_request_id
+from gateway.proxy import Proxy
 from gateway.quota_resolver import QuotaResolver
 from gateway.reaper import Reaper
 from gateway.redis_connection import Redis
@@ -74,14 +77,15 @@ class Gateway:
             requests_per_minute=settings.requests_per_minute,
         )
         gate = Gate(settings, prices, resolver, holds)
-        self._proxy = Proxy(settings, known, gate, holds, prices, self._upstreams)
+        books = Books(holds, prices)
+        self._proxy = Proxy(settings, known, gate, books, self._upstreams)
         self._background = Background(
             settings,
             self._redis,
             known,
             resolver,
             holds,
-            self._proxy,
+            books,
             ChangeFeed(self._redis, self._api, resolver),
             Outbox(self._redis, self._api, resolver),
             Reaper(self._redis),
@@ -101,10 +105,10 @@ class Gateway:
             receive=receive,
             send=send,
             dialect=apis.dialect_of(path, headers),
-            request_id=new_request_id(),
+            call_id=str(uuid.uuid4()),
+            began=time.perf_counter(),
         )
         metrics.IN_FLIGHT.inc()
-        began = time.perf_counter()
         try:
             await self._route(call, path, method)
         except Refusal as refusal:
@@ -112,7 +116,7 @@ class Gateway:
         except CallerLeft:
             call.reason = "caller_left"
         except Exception:
-            logger.exception("a call failed within the gateway", request_id=call.request_id)
+            logger.exception("a call failed within the gateway", call_id=call.call_id)
             if not call.started:
                 await self._refuse(
                     call,
@@ -121,20 +125,20 @@ class Gateway:
         finally:
             metrics.IN_FLIGHT.dec()
         if path not in _UNLOGGED:
-            metrics.REQUESTS.labels(call.product, call.api, call.status).inc()
+            metrics.child(metrics.REQUESTS, call.product, call.api, call.status).inc()
             log_request(
-                request_id=call.request_id,
+                call_id=call.call_id,
                 product=call.product,
-                api=call.api or path[:100],
+                api=call.api,
                 status=call.status,
                 reason=call.reason,
-                seconds=round(time.perf_counter() - began, 4),
+                seconds=round(time.perf_counter() - call.began, 4),
             )
 
     async def _refuse(self, call: Call, refusal: Refusal) -> None:
         call.reason = refusal.reason
         metrics.REFUSALS.labels(call.product, refusal.reason).inc()
-        await call.respond(*refusal.response(call.dialect, call.request_id))
+        await call.respond(*refusal.response(call.dialect, call.call_id))
 
     async def _route(self, call: Call, path: str, method: str) -> None:
         match path.split("/"):

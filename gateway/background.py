@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from gateway import keys, metrics
+from gateway.booking import Books
 from gateway.change_feed import ChangeFeed
 from gateway.credentials import Credentials
 from gateway.holds import Holds
 from gateway.outbox import Outbox
-from gateway.proxy import Proxy
 from gateway.quota_resolver import QuotaResolver
 from gateway.reaper import Reaper
 from gateway.redis_connection import Redis, RedisError, RedisUnavailable, Script
@@ -37,7 +37,7 @@ class Background:
         known: Credentials,
         resolver: QuotaResolver,
         holds: Holds,
-        proxy: Proxy,
+        books: Books,
         feed: ChangeFeed,
         outbox: Outbox,
         reaper: Reaper,
@@ -47,7 +47,7 @@ class Background:
         self._credentials = known
         self._resolver = resolver
         self._holds = holds
-        self._proxy = proxy
+        self._books = books
         self._reaper = reaper
         self._leader_steps = (feed.step, outbox.step, reaper.step)
         self._leading = asyncio.Event()
@@ -111,7 +111,7 @@ class Background:
         await self._redis.execute("SET", keys.GROUP_EPOCH, str(uuid.uuid4()), "NX")
         epoch = (await self._redis.execute("GET", keys.GROUP_EPOCH)).decode()
         group = f"{self._name}:{epoch}"
-        for user in (self._credentials, self._resolver, self._proxy, self._reaper):
+        for user in (self._credentials, self._resolver, self._books, self._reaper):
             user.group = group
 
     async def _learn_from_feed(self) -> None:

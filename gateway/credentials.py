@@ -3,12 +3,12 @@
 import asyncio
 import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
 from gateway import metrics
-from gateway.errors import Refusal, bad_request, forbidden, unavailable
+from gateway.errors import Headers, Refusal, bad_request, forbidden, unavailable
 from gateway.products import Product
 from gateway.tollgate_api import TokenAnswer, TollgateApi, TollgateUnavailable, TollgateUnusable
 
@@ -29,27 +29,31 @@ class Caller:
     credential_sha256: str
     organization_id: str
     project_id: int
-    token_kind: str
-    products: frozenset[str]
     task_run_id: str | None
     distinct_id: str
 
 
-def credential_of(headers: dict[bytes, bytes]) -> str:
+def credential_of(headers: Headers) -> str:
     """Return the credential of a request.
 
     `Authorization: Bearer` comes first; `x-api-key` is read only when there is no `Authorization`
     header or its token is empty. Any other scheme, and a header sent twice, is refused (401), never
     skipped.
     """
-    authorization = headers.get(b"authorization", b"").strip()
+    found: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in (b"authorization", b"x-api-key"):
+            if name in found:
+                raise _unauthorized("A credential header was sent twice.")
+            found[name] = value.strip()
+    authorization = found.get(b"authorization")
     if authorization:
         scheme, _, token = authorization.partition(b" ")
         if scheme.lower() != b"bearer":
             raise _unauthorized("The Authorization header must be 'Bearer <token>'.")
         if token.strip():
             return _text(token.strip())
-    token = headers.get(b"x-api-key", b"").strip()
+    token = found.get(b"x-api-key", b"")
     if not token:
         raise _unauthorized("A token is needed, in Authorization: Bearer or in x-api-key.")
     return _text(token)
@@ -70,9 +74,24 @@ def _unauthorized(message: str) -> Refusal:
 
 
 @dataclass(slots=True)
-class _Known:
+class Known:
+    """A credential, and whom it stands for by product and header; `at` on the monotonic clock."""
+
+    digest: str
     answer: TokenAnswer
     at: float
+    callers: dict[tuple[str, bytes | None], Caller] = field(default_factory=dict)
+
+    def caller(self, product: Product, project_header: bytes | None) -> Caller:
+        """Return who pays. Raises `Refusal` when the credential may not call the product (403) or
+        does not say for which of its projects it calls (400).
+        """
+        key = (product.name, project_header)
+        caller = self.callers.get(key)
+        if caller is None:
+            caller = caller_of(self.digest, self.answer, product, project_header)
+            self.callers[key] = caller
+        return caller
 
 
 class Credentials:
@@ -81,33 +100,32 @@ class Credentials:
     def __init__(self, api: TollgateApi, *, open_window: float) -> None:
         self._api = api
         self._open_window = open_window
-        self._known: dict[str, _Known] = {}
-        self._asking: dict[str, asyncio.Task[TokenAnswer]] = {}
+        self._known: dict[str, Known] = {}
+        self._asking: dict[str, asyncio.Task[Known]] = {}
         self._revoked: dict[str, tuple[int, float]] = {}
         self._failed_at = float("-inf")
         self.group = ""
         self.confirmed_at = float("-inf")  # when Django was last known to answer (monotonic)
 
-    async def identify(self, token: str) -> tuple[str, TokenAnswer]:
-        """Return the token's digest and what it stands for. Raises `Refusal` (401, 503)."""
+    async def identify(self, token: str) -> Known:
+        """Return what a token stands for. Raises `Refusal` (401, 503)."""
         digest = hashlib.sha256(token.encode()).hexdigest()
         known = self._known.get(digest)
-        now = time.monotonic()
         if known is None:
-            answer = await self._ask(digest, token)
+            known = await self._ask(digest, token)
         else:
-            age = now - known.at
-            if not known.answer.active and age > UNKNOWN_SECONDS:
-                answer = await self._ask(digest, token)
+            age = time.monotonic() - known.at
+            if not known.answer.active:
+                if age > UNKNOWN_SECONDS:
+                    known = await self._ask(digest, token)
             elif age > FRESH_SECONDS:
-                answer = await self._ask(digest, token, fallback=known)
-            else:
-                if age > REFRESH_SECONDS and known.answer.active:
-                    self._refresh(digest, token)
-                answer = known.answer
+                known = await self._ask(digest, token, fallback=known)
+            elif age > REFRESH_SECONDS:
+                self._refresh(digest, token)
+        answer = known.answer
         if not answer.active or (answer.exp is not None and answer.exp <= time.time()):
             raise _unauthorized("The token is unknown, revoked or expired.")
-        return digest, answer
+        return known
 
     def revoke(self, digest: str, told_at_ms: int = 0) -> None:
         """Forget a credential; an answer asked for before this is not believed.
@@ -133,13 +151,13 @@ class Credentials:
             task = self._start(digest, token)
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    def _start(self, digest: str, token: str) -> "asyncio.Task[TokenAnswer]":
+    def _start(self, digest: str, token: str) -> "asyncio.Task[Known]":
         task = asyncio.create_task(self._introspect(digest, token))
         self._asking[digest] = task
         task.add_done_callback(lambda _: self._asking.pop(digest, None))
         return task
 
-    async def _ask(self, digest: str, token: str, fallback: _Known | None = None) -> TokenAnswer:
+    async def _ask(self, digest: str, token: str, fallback: Known | None = None) -> Known:
         """Ask Django once for all who wait; fall back on the last answer while that is allowed."""
         task = self._asking.get(digest)
         if task is None:
@@ -155,16 +173,16 @@ class Credentials:
                 "The token cannot be checked at the moment.", "authentication_unavailable"
             ) from None
 
-    def _fall_back(self, known: _Known | None) -> TokenAnswer:
+    def _fall_back(self, known: Known | None) -> Known:
         since = time.monotonic() - self.confirmed_at
         if known is not None and known.answer.active and since <= self._open_window:
             metrics.OPEN_BECAUSE_UNKNOWN.inc()
-            return known.answer
+            return known
         raise unavailable(
             "The token cannot be checked at the moment.", "authentication_unavailable"
         )
 
-    async def _introspect(self, digest: str, token: str) -> TokenAnswer:
+    async def _introspect(self, digest: str, token: str) -> Known:
         asked_at = time.monotonic()
         try:
             answer = await self._api.introspect(token, self.group)
@@ -177,11 +195,11 @@ class Credentials:
             logger.error("introspection is not usable", error=str(error))
             raise
         if self._revoked.get(digest, (0, float("-inf")))[1] >= asked_at:
-            return TokenAnswer(active=False) if answer.active else answer
+            return Known(digest, TokenAnswer(active=False), asked_at)
         while len(self._known) >= MAX_KNOWN:
             self._known.pop(next(iter(self._known)))
-        self._known[digest] = _Known(answer, asked_at)
-        return answer
+        known = self._known[digest] = Known(digest, answer, asked_at)
+        return known
 
 
 def caller_of(
@@ -208,8 +226,6 @@ def caller_of(
         credential_sha256=digest,
         organization_id=answer.organization_id,
         project_id=project_id,
-        token_kind=answer.token_kind,
-        products=frozenset(answer.products),
         task_run_id=answer.task_run_id,
         distinct_id=_distinct_id(answer, project_id),
     )

@@ -187,7 +187,7 @@ class Holds:
 
     def _remember(self, settlement: Settlement) -> None:
         now = time.monotonic()
-        self._remembered.append((now, _forced(settlement)))
+        self._remembered.append((now, settlement))
         while self._remembered[0][0] < now - REMEMBERED_SECONDS:
             self._remembered.popleft()
 
@@ -255,7 +255,8 @@ class Holds:
             # If all was lost this is another group now: what was spent in the old one comes off the
             # new one's allotment when it is booked.
             account = settlement.account if same_group else ""
-            await run_settlement(self._redis, self.owner, replace(settlement, account=account))
+            repeated = replace(_forced(settlement), account=account)
+            await run_settlement(self._redis, self.owner, repeated)
         for active in list(self._active.values()):
             await self._redis.run(
                 RESTORE,

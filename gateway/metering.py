@@ -5,7 +5,6 @@ found are parsed, so that a long stream costs little; what is kept of a stream i
 line.
 """
 
-from dataclasses import replace
 from typing import Protocol
 
 import msgspec
@@ -285,6 +284,10 @@ def _tokens(value: int | None) -> int:
     return min(max(value or 0, 0), 1 << 40)
 
 
+def _newer(told: int | None, before: int) -> int:
+    return before if told is None else _tokens(told)
+
+
 class _Messages:
     """Anthropic: usage in the message, in `message_start` and, cumulative, in `message_delta`."""
 
@@ -317,26 +320,25 @@ class _Messages:
     def _update(self, told: _MessagesUsage | None) -> None:
         if told is None:
             return
-        usage = self.usage or Usage()
-        changes: dict[str, int | str] = {}
-        if told.input_tokens is not None:
-            changes["input"] = _tokens(told.input_tokens)
-        if told.output_tokens is not None:
-            changes["output"] = _tokens(told.output_tokens)
-        if told.cache_read_input_tokens is not None:
-            changes["cache_read"] = _tokens(told.cache_read_input_tokens)
+        before = self.usage or Usage()
+        five, hour = before.cache_write_5m, before.cache_write_1h
         if told.cache_creation_input_tokens is not None or told.cache_creation is not None:
             written = told.cache_creation or _CacheCreation()
             hour = _tokens(written.ephemeral_1h_input_tokens)
-            five = _tokens(written.ephemeral_5m_input_tokens)
-            changes["cache_write_1h"] = hour
             total = _tokens(told.cache_creation_input_tokens)
-            changes["cache_write_5m"] = max(five, total - hour)
+            five = max(_tokens(written.ephemeral_5m_input_tokens), total - hour)
+        searches = before.web_searches
         if told.server_tool_use is not None:
-            changes["web_searches"] = _tokens(told.server_tool_use.web_search_requests)
-        if told.service_tier is not None:
-            changes["service_tier"] = told.service_tier
-        self.usage = replace(usage, **changes)  # type: ignore[arg-type]
+            searches = _tokens(told.server_tool_use.web_search_requests)
+        self.usage = Usage(
+            input=_newer(told.input_tokens, before.input),
+            cache_read=_newer(told.cache_read_input_tokens, before.cache_read),
+            cache_write_5m=five,
+            cache_write_1h=hour,
+            output=_newer(told.output_tokens, before.output),
+            web_searches=searches,
+            service_tier=told.service_tier or before.service_tier,
+        )
 
 
 class _Chat:

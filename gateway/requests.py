@@ -39,6 +39,9 @@ _CLIENT_TOOLS = ("bash_", "text_editor_", "computer_", "memory_")
 _OPENAI_CLIENT_TOOLS = frozenset({"function", "custom", "local_shell", "shell", "apply_patch"})
 
 
+_ABSENT = msgspec.Raw()
+
+
 class _Node(msgspec.Struct):
     """A message, content part or input item of any of the APIs, as far as its size matters."""
 
@@ -47,15 +50,15 @@ class _Node(msgspec.Struct):
     content: "str | list[_Node] | None" = None
     output: "str | list[_Node] | None" = None
     source: "_Node | None" = None
-    data: msgspec.Raw = msgspec.Raw()
-    image_url: msgspec.Raw = msgspec.Raw()
-    cache_control: msgspec.Raw = msgspec.Raw()
+    data: msgspec.Raw = _ABSENT
+    image_url: msgspec.Raw = _ABSENT
+    cache_control: msgspec.Raw = _ABSENT
 
 
 class _Tool(msgspec.Struct):
     type: str | None = None
     max_uses: int | None = None
-    cache_control: msgspec.Raw = msgspec.Raw()
+    cache_control: msgspec.Raw = _ABSENT
 
 
 class _Thinking(msgspec.Struct):
@@ -66,7 +69,7 @@ class _StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
-class _Body(msgspec.Struct):
+class _Scalars(msgspec.Struct):
     """The fields of the three metered APIs that decide about size, price or admission."""
 
     model: str
@@ -84,7 +87,9 @@ class _Body(msgspec.Struct):
     stream_options: _StreamOptions | None = None
 
 
-class _Content(msgspec.Struct):
+class _Body(_Scalars):
+    """The same with the content, as far as it has a shape that is known."""
+
     messages: list[_Node] = []
     system: str | list[_Node] | None = None
     input: str | list[_Node] | None = None
@@ -105,7 +110,7 @@ _UNBOUNDED = {
 _ELSEWHERE = ("previous_response_id", "conversation", "prompt")
 _top_level = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _body = msgspec.json.Decoder(_Body)
-_content = msgspec.json.Decoder(_Content)
+_scalars = msgspec.json.Decoder(_Scalars)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +138,7 @@ class ModelRequest:
     choices: int
     betas: bytes
     fields: dict[str, msgspec.Raw]
-    parsed: _Body
+    parsed: _Scalars
 
     def extent(self, output_cap: int) -> Extent:
         """Bound the call; `output_cap` counts where the caller set none.
@@ -162,7 +167,7 @@ def read(api: Api, body: bytes, betas: bytes = b"") -> ModelRequest:
     """
     try:
         fields = _top_level.decode(body)
-        parsed = _body.decode(body)
+        parsed = _parse(body)
     except msgspec.ValidationError as error:
         raise bad_request(f"The request body is not valid: {error}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -189,6 +194,14 @@ def read(api: Api, body: bytes, betas: bytes = b"") -> ModelRequest:
     )
 
 
+def _parse(body: bytes) -> _Scalars:
+    """Read the fields, and the content if its shape is known."""
+    try:
+        return _body.decode(body)
+    except msgspec.ValidationError:
+        return _scalars.decode(body)
+
+
 def _refuse_ambiguity(body: bytes, fields: dict[str, msgspec.Raw]) -> None:
     """Refuse a field given twice: the provider might read the one that was not counted.
 
@@ -196,7 +209,7 @@ def _refuse_ambiguity(body: bytes, fields: dict[str, msgspec.Raw]) -> None:
     of another length is read again.
     """
     names = sum(len(name) for name in fields)
-    values = sum(len(memoryview(value)) for value in fields.values())
+    values = sum(len(value) for value in fields.values())
     compact = 2 + names + values + 4 * len(fields) - 1
     if len(body) in (compact, compact + 2 * len(fields) - 1):
         return
@@ -235,20 +248,18 @@ def _extent(request: ModelRequest, output_cap: int) -> Extent:
     whole = sum(1 for name in _ELSEWHERE if name in fields and bytes(fields[name]) != b"null")
     cached = "cache_control" in fields
     searches = 0
-    try:
-        content = _content.decode(request.body)
-    except msgspec.ValidationError:
+    if not isinstance(parsed, _Body):
         return Extent(size, output, whole + 1, cached=True)
-    if content.tools:
+    if parsed.tools:
         size += TOOLS_OVERHEAD
-        for tool in content.tools:
+        for tool in parsed.tools:
             size += TOOLS_OVERHEAD if tool.type and tool.type.startswith(_CLIENT_TOOLS) else 0
-            cached = cached or len(memoryview(tool.cache_control)) > 0
+            cached = cached or tool.cache_control is not _ABSENT
             searches = max(searches, _uses(tool, meter, parsed.max_tool_calls, searches))
         # Every use of a server-side tool reads the whole conversation again.
         whole += searches + 1 if searches else 0
     measure = _Measure(IMAGE_TOKENS[request.api.provider])
-    for nodes in (content.messages, content.system, content.input):
+    for nodes in (parsed.messages, parsed.system, parsed.input):
         measure.add(nodes)
     return Extent(
         max(OVERHEAD, size + measure.extra),
@@ -293,7 +304,7 @@ class _Measure:
         if nodes is None or isinstance(nodes, str):
             return
         for node in nodes:
-            if len(memoryview(node.cache_control)):
+            if node.cache_control is not _ABSENT:
                 self.cached = True
             if node.type in _IMAGES:
                 self._image(node)
@@ -309,8 +320,10 @@ class _Measure:
 
     def _image(self, node: _Node) -> None:
         """Count an image once, not its base64 text."""
-        source = node.source.data if node.source is not None else node.image_url
-        self.extra += self.image_tokens - len(memoryview(source))
+        data = node.image_url
+        if node.source is not None:
+            data = node.source.data if node.source.type == "base64" else _ABSENT
+        self.extra += self.image_tokens - len(data)
 
 
 def _with(body: bytes, fields: dict[str, msgspec.Raw], added: dict[str, Any]) -> bytes:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from environs import Env
+from environs import Env, validate
 
 MICRO = 1_000_000
 
@@ -39,7 +39,6 @@ class Settings:
     requests_per_minute: int
     max_concurrent_per_credential: int
     max_body_bytes: int
-    max_header_bytes: int
     default_max_output_tokens: int
     connect_timeout: float
     first_byte_timeout: float
@@ -62,7 +61,7 @@ def from_environment() -> Settings:
         redis_url=env.str("GATEWAY_REDIS_URL", "redis://127.0.0.1:6381/0"),
         group=env.str("GATEWAY_GROUP", "default"),
         tollgate_url=tollgate_url.rstrip("/"),
-        service_token=_newest(env.list("GATEWAY_SERVICE_TOKEN", [])),
+        service_token=_first(env.list("GATEWAY_SERVICE_TOKEN", validate=validate.Length(1))),
         upstreams={
             "anthropic": Upstream(
                 "anthropic",
@@ -87,7 +86,6 @@ def from_environment() -> Settings:
         requests_per_minute=env.int("GATEWAY_REQUESTS_PER_MINUTE", 6000),
         max_concurrent_per_credential=env.int("GATEWAY_MAX_CONCURRENT", 2000),
         max_body_bytes=env.int("GATEWAY_MAX_BODY_BYTES", 32 * 1024 * 1024),
-        max_header_bytes=env.int("GATEWAY_MAX_HEADER_BYTES", 64 * 1024),
         default_max_output_tokens=env.int("GATEWAY_DEFAULT_MAX_OUTPUT_TOKENS", 32_000),
         connect_timeout=env.float("GATEWAY_CONNECT_TIMEOUT", 5.0),
         first_byte_timeout=env.float("GATEWAY_FIRST_BYTE_TIMEOUT", 600.0),
@@ -102,7 +100,7 @@ def from_environment() -> Settings:
     return settings
 
 
-def _newest(tokens: list[str]) -> str:
+def _first(tokens: list[str] | None) -> str:
     """While a token is rotated two are valid; the first of them is the one to send."""
     return tokens[0] if tokens else ""
 

@@ -8,8 +8,11 @@ from typing import Any, Self
 
 import msgspec
 
+from gateway.call import Call
 from gateway.credentials import Caller
 from gateway.prices import Usage
+from gateway.products import Product
+from gateway.requests import ModelRequest
 from gateway.settings import MICRO
 
 _CORRECTION = uuid.UUID("6f0c1f0e-4a5c-4d0a-9a35-3f7ad1b1b7c2")
@@ -57,34 +60,40 @@ class Outcome:
 
 
 def new_record(
+    call: Call,
     caller: Caller,
-    *,
-    product: str,
-    billable: bool,
-    model: str,
-    provider: str,
-    stream: bool,
-    trace_id: str,
+    product: Product,
+    request: ModelRequest,
     price_version: str,
     bound: Decimal,
 ) -> CallRecord:
     """Describe a call that is about to be made."""
     return CallRecord(
-        uuid=str(uuid.uuid4()),
+        uuid=call.call_id,
         timestamp=datetime.now(UTC).isoformat(),
         distinct_id=caller.distinct_id,
-        product=product,
-        billable=billable,
-        model=model,
-        provider=provider,
-        stream=stream,
-        trace_id=trace_id,
+        product=product.name,
+        billable=product.billable,
+        model=request.model,
+        provider=request.api.provider,
+        stream=request.stream,
+        trace_id=_trace_id(call),
         organization_id=caller.organization_id,
         project_id=caller.project_id,
         task_run_id=caller.task_run_id,
         price_version=price_version,
         bound_usd=_decimal(bound),
     )
+
+
+def _trace_id(call: Call) -> str:
+    """Return the caller's trace (https://www.w3.org/TR/trace-context/), else the call's own id."""
+    header = call.headers.get(b"traceparent")
+    if header is not None:
+        parts = header.split(b"-")
+        if len(parts) == 4 and len(parts[1]) == 32 and parts[1].isalnum():
+            return parts[1].decode()
+    return call.call_id
 
 
 def to_micro(cost: Decimal, credits_per_usd: Decimal) -> int:

@@ -69,6 +69,7 @@ class FakeTollgate(AsgiThread):
         self.booked: dict[str, dict[str, Any]] = {}
         self.deliveries: list[str] = []
         self.calls: dict[str, int] = {}
+        self.asked_about: set[int] = set()
         self.failures: dict[str, tuple[int, Any]] = {}
         self.event_status: dict[str, str] = {}
         self.forget_booking_answers = False
@@ -213,6 +214,7 @@ class FakeTollgate(AsgiThread):
         if refusal := self._refusal(request, "quota"):
             return refusal
         with self._lock:
+            self.asked_about.add(request.path_params["project_id"])
             project = self.projects.get(request.path_params["project_id"])
             if project is None:
                 return JSONResponse({"detail": "not found"}, 404)

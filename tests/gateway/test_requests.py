@@ -91,7 +91,7 @@ def test_cache_marks_are_found_wherever_they_are() -> None:
     assert messages(text, system=[text | mark]).cached
     assert messages(text, tools=[{"name": "t", "input_schema": {}} | mark]).cached
     assert messages(text, **mark).cached
-    assert not messages(text).cached
+    assert not messages(text, tools=[{"name": "t", "input_schema": {}}]).cached
 
 
 def test_every_use_of_a_server_side_tool_reads_the_context_again() -> None:

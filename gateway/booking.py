@@ -1,0 +1,116 @@
+"""What a call cost in the end, and booking it: once, durably, with its event."""
+
+import time
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Literal
+
+import structlog
+
+from gateway import metrics
+from gateway.admission import Admission
+from gateway.holds import Holds, Settlement
+from gateway.metering import BYTES_PER_TOKEN, Meter
+from gateway.prices import Prices, Rates, UnknownPrice, Usage
+from gateway.settings import MICRO
+from gateway.usage_events import CallRecord, Outcome, correction, event, to_micro
+
+logger = structlog.get_logger("gateway.booking")
+
+
+@dataclass(slots=True)
+class Ending:
+    """How the exchange with the provider went. `status` is 0 until the provider answered.
+
+    `failed`: it did not come to its end. `given_up`: nobody waited for that end any longer, so that
+    the provider may have done, and may charge, all that was asked of it.
+    """
+
+    began: float
+    status: int = 0
+    failed: bool = False
+    given_up: bool = False
+
+
+class Books:
+    """Turns endings into settlements."""
+
+    def __init__(self, holds: Holds, prices: Prices) -> None:
+        self._holds = holds
+        self._prices = prices
+        self.group = ""
+
+    async def settle(self, admission: Admission, meter: Meter, ending: Ending) -> None:
+        """Book a call. Never raises for want of a store: see `Holds.settle`."""
+        outcome = self._outcome(admission, meter, ending)
+        record, account, group = admission.record, admission.account, self.group
+        cost = to_micro(outcome.cost, admission.credits_per_usd)
+        if record.billable:
+            metrics.child(metrics.SETTLED, record.product).inc(cost / MICRO)
+            if cost > admission.bound_micro:
+                metrics.OVERRUN.inc((cost - admission.bound_micro) / MICRO)
+                logger.error("cost exceeds its bound", hold_id=record.uuid, model=record.model)
+        if outcome.estimated:
+            metrics.child(metrics.ESTIMATED, "call_broken_off").inc()
+
+        def correct() -> Settlement:
+            correction_id, debit, data = correction(
+                record,
+                outcome,
+                account=account,
+                group=group,
+                debited_micro=cost,
+                bound_micro=admission.bound_micro,
+            )
+            return Settlement(correction_id, "force", debit, data, account, group)
+
+        data = event(record, outcome, account=account, group=group, debited_micro=cost)
+        mode: Literal["hold", "force"] = "hold" if record.billable else "force"
+        await self._holds.settle(Settlement(record.uuid, mode, cost, data, account, group, correct))
+
+    def _outcome(self, admission: Admission, meter: Meter, ending: Ending) -> Outcome:
+        """Decide what is booked: what the provider told, else an estimate, at most the bound."""
+        usage = meter.usage()
+        answered = ending.status and ending.status < 400
+        whole_bound = not ending.status and ending.given_up
+        estimated = whole_bound or bool(answered and not (usage and meter.finished))
+        if whole_bound:
+            usage = Usage()
+        elif estimated:
+            usage = _estimate(usage, admission, meter)
+        usage = usage or Usage()  # an error, for which the provider charges nothing it does not say
+        if admission.rates is None:
+            cost, version = Decimal(0), "unknown"
+        elif whole_bound:
+            cost, version = admission.bound, admission.rates.version
+        else:
+            rates = self._rates(admission.record, admission.rates, usage)
+            cost, version = rates.cost(usage), rates.version
+            if estimated and admission.record.billable:
+                cost = min(cost, admission.bound)
+        return Outcome(
+            cost=cost,
+            usage=usage,
+            status=ending.status,
+            is_error=ending.failed or meter.failed or not meter.finished or not answered,
+            estimated=estimated,
+            latency=time.perf_counter() - ending.began,
+            price_version=version,
+        )
+
+    def _rates(self, record: CallRecord, usual: Rates, usage: Usage) -> Rates:
+        """Return the rates of the tier of service that was given."""
+        if usage.service_tier is None:
+            return usual
+        try:
+            return self._prices.rates(record.provider, record.model, usage.service_tier)
+        except UnknownPrice:
+            return usual
+
+
+def _estimate(usage: Usage | None, admission: Admission, meter: Meter) -> Usage:
+    """Estimate what the provider will charge for an answer that was broken off."""
+    output = meter.output_estimate()
+    if usage is None:
+        return Usage(input=len(admission.body) // BYTES_PER_TOKEN, output=output)
+    return replace(usage, output=max(usage.output, output))
