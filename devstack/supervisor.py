@@ -82,8 +82,9 @@ class Supervisor:
     ) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.stop_within
-        for stage in reversed(self._stages):
-            grace = (deadline - loop.time()) * 2 / 3  # the rest is for the stages below
+        for number, stage in reversed(list(enumerate(self._stages))):
+            # What a stage leaves of the time is for those below it.
+            grace = (deadline - loop.time()) * (2 / 3 if number else 1)
             await asyncio.gather(*(self._stop(child, grace) for child in stage))
         await self.console.drain()
         assert self._warden is not None

@@ -92,7 +92,7 @@ def test_a_program_that_does_not_stop_is_killed_after_a_grace() -> None:
         [pid] = lines.wait_for(r"pid (\d+)")
         lines.process.send_signal(signal.SIGINT)
         assert lines.end() == 0
-    assert lines.find("deaf did not stop in 2 s and is killed")
+    assert lines.find("deaf did not stop in 3 s and is killed")
     assert not lives(int(pid))
 
 
