@@ -33,9 +33,9 @@ log = structlog.get_logger(__name__)
 ACTIVITIES = 20
 """How many ordinary activities one process runs at once: runs of the agent, and calls to Slack."""
 LOCAL_ACTIVITIES = 10
-GRACE = timedelta(seconds=5)
+GRACE = timedelta(seconds=3)
 """How long a stopping worker lets activities finish before it cancels them."""
-LAST_GRACE = timedelta(seconds=3)
+LAST_GRACE = timedelta(seconds=2)
 """How long it then waits for them; what is still blocked is left to another worker's retry."""
 
 
