@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from projects import change_feed
 from projects.models import Project
+from quota import changes
 from quota.account_state import FAR_FUTURE, SET_BY_HAND
 from quota.models import SetMember
 
@@ -41,10 +42,12 @@ def notice(seen: Mapping[Member, float]) -> int:
             for member in known.keys() | wanted.keys()
             if known.get(member) != wanted.get(member)
         }
-        projects = _projects(token for _, token in changed)
+        projects = Project.objects.in_bulk({token for _, token in changed}, field_name="api_token")
         _delete(changed - wanted.keys())
         _write({member: wanted[member] for member in changed & wanted.keys()}, projects)
-        _tell(changed, projects)
+        changes.tell(
+            (resource, projects[token]) for resource, token in sorted(changed) if token in projects
+        )
     return len(changed)
 
 
@@ -54,10 +57,6 @@ def _known() -> dict[Member, int | None]:
         (resource, token): score
         for resource, token, score in rows.values_list("resource", "token", "limited_until")
     }
-
-
-def _projects(tokens: Iterable[str]) -> dict[str, Project]:
-    return {project.api_token: project for project in Project.objects.filter(api_token__in=tokens)}
 
 
 def _delete(members: Iterable[Member]) -> None:
@@ -85,25 +84,3 @@ def _write(scores: Mapping[Member, int], projects: Mapping[str, Project]) -> Non
                 "organization_id": project.organization_id if project else None,
             },
         )
-
-
-def _tell(members: Iterable[Member], projects: Mapping[str, Project]) -> None:
-    now = timezone.now().timestamp()
-    limited = set(
-        SetMember.objects.filter(token__in=projects, limited_until__gt=now).values_list(
-            "resource", "token"
-        )
-    )
-    changes = [
-        {
-            "account": f"{projects[token].organization_id}:{resource}",
-            "organization_id": str(projects[token].organization_id),
-            "project_id": projects[token].pk,
-            "resource": resource,
-            "limited": (resource, token) in limited,
-        }
-        for resource, token in sorted(members)
-        if token in projects
-    ]
-    if changes:
-        change_feed.append(change_feed.Change.Kind.QUOTA, changes)

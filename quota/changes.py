@@ -1,10 +1,15 @@
-"""Reading the change feed, as the gateway follows it."""
+"""The change feed of quotas: telling it who changed, and reading it as the gateway does."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from django.utils import timezone
+
 from projects import change_feed
 from projects.change_feed import Change
+from projects.models import Project
+from quota.models import SetMember
 
 PAGE = 5000
 
@@ -23,6 +28,35 @@ class Changes:
     is_reset: bool = False
     revoked: tuple[str, ...] = ()
     changes: tuple[dict[str, Any], ...] = ()
+
+
+def tell(changed: Iterable[tuple[str, Project]]) -> None:
+    """Append a change for each resource and project, as they now are limited or not.
+
+    Belongs last into the transaction that writes their rows.
+    """
+    pairs = list(changed)
+    if not pairs:
+        return
+    limited = set(
+        SetMember.objects.filter(
+            project__in={project.pk for _, project in pairs},
+            limited_until__gt=timezone.now().timestamp(),
+        ).values_list("resource", "token")
+    )
+    change_feed.append(
+        Change.Kind.QUOTA,
+        [
+            {
+                "account": f"{project.organization_id}:{resource}",
+                "organization_id": str(project.organization_id),
+                "project_id": project.pk,
+                "resource": resource,
+                "limited": (resource, project.api_token) in limited,
+            }
+            for resource, project in pairs
+        ],
+    )
 
 
 def changes_since(since: int | None, feed: str | None) -> Changes:

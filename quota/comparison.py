@@ -86,26 +86,35 @@ def push_accounts(accounts: Collection[Account], *, building: str | None = None)
     for part in _parts(accounts):
         in_redis = _versions(STATES, [f"{pk}:{resource}" for pk, resource in part])
         entries = _entry_versions(_member_versions(part))
+        organizations = _organizations(part)
         members: dict[Account, list[MemberScores]] = {}
-        for row in _published().filter(organization_id__in=_organizations(part)):
-            replaces = _replaceable(row.version, entries.get((row.resource, row.token), -1))
-            if row.organization_id is not None:
-                account = row.organization_id, row.resource
-                members.setdefault(account, []).append(MemberScores.of(row, replaces))
-        states = {
-            (row.organization_id, row.resource): row.published
-            for row in QuotaState.objects.filter(organization_id__in=_organizations(part))
-        }
+        for organization, resource, token, version, limited, suspended in (
+            _published()
+            .filter(organization_id__in=organizations)
+            .values_list(
+                *("organization_id", "resource", "token", "version"),
+                *("limited_until", "suspended_until"),
+            )
+        ):
+            replaces = _replaceable(version, entries.get((resource, token), -1))
+            members.setdefault((organization, resource), []).append(
+                MemberScores(token, version, limited, suspended, replaces)
+            )
+        states = QuotaState.objects.filter(organization_id__in=organizations).values_list(
+            "organization_id", "resource", "version", "document"
+        )
         changed += delta.push(
             (
                 AccountDelta(
-                    *account,
-                    state,
-                    members.get(account, ()),
-                    _replaceable(state.version, in_redis[state.account]),
+                    account := f"{organization}:{resource}",
+                    resource,
+                    members.get((organization, resource), ()),
+                    document,
+                    version,
+                    _replaceable(version, in_redis[account]),
                 )
-                for account in part
-                if (state := states.get(account))
+                for organization, resource, version, document in states
+                if (organization, resource) in part
             ),
             building=building,
         )
@@ -124,14 +133,17 @@ def _observe(resource: str, column: str) -> dict[str, tuple[float, float | None]
 
 
 def _repair_members(members: Collection[Member]) -> int:
-    if not members:
-        return 0
     accounts: set[Account] = set()
     unknown = set(members)
-    for row in _published().filter(token__in={token for _, token in members}):
-        if (row.resource, row.token) in members and row.organization_id is not None:
-            accounts.add((row.organization_id, row.resource))
-            unknown.discard((row.resource, row.token))
+    tokens = sorted({token for _, token in members})
+    for at in range(0, len(tokens), SLICE):
+        rows = _published().filter(token__in=tokens[at : at + SLICE])
+        for organization, resource, token in rows.values_list(
+            "organization_id", "resource", "token"
+        ):
+            if (resource, token) in unknown:
+                accounts.add((organization, resource))
+                unknown.discard((resource, token))
     return push_accounts(accounts) + delta.forget(unknown)
 
 

@@ -7,12 +7,9 @@ overwrites a score only if it was written by a push or has passed.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from uuid import UUID
 
 from quota import redis_client
-from quota.account_state import AccountState
 from quota.limited_set import STATES, limits_key, published_key, suspended_key
-from quota.models import SetMember
 
 PIPELINED = 200
 
@@ -30,29 +27,20 @@ class MemberScores:
     suspended_until: int | None = None
     replaces: int | None = None
 
-    @classmethod
-    def of(cls, row: SetMember, replaces: int | None = None) -> "MemberScores":
-        """Return what a published row wants."""
-        return cls(row.token, row.version, row.limited_until, row.suspended_until, replaces)
-
 
 @dataclass(frozen=True, slots=True)
 class AccountDelta:
-    """What Redis shall hold of one account: its state, if it changed, and some of its members.
+    """What Redis shall hold of one account: its state as JSON, if it changed, and some members.
 
     The state replaces one of at most the version `replaces`: its own, unless said otherwise.
     """
 
-    organization_id: UUID
+    account: str
     resource: str
-    state: AccountState | None
     members: Sequence[MemberScores] = ()
+    document: str = ""
+    version: int = 0
     replaces: int | None = None
-
-    @property
-    def account(self) -> str:
-        """The account's name in Redis."""
-        return f"{self.organization_id}:{self.resource}"
 
 
 class RebuildLost(Exception):
@@ -98,10 +86,12 @@ def _keys(resource: str, building: str | None) -> list[str]:
 
 
 def _arguments(delta: AccountDelta) -> list[str | int]:
-    state = delta.state
-    arguments: list[str | int] = [delta.account, "", 0, 0]
-    if state is not None:
-        arguments[1:] = [state.to_json(), state.version, _or(delta.replaces, state.version)]
+    arguments: list[str | int] = [
+        delta.account,
+        delta.document,
+        delta.version,
+        _or(delta.replaces, delta.version),
+    ]
     for member in delta.members:
         arguments += [
             member.token,

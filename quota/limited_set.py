@@ -10,6 +10,7 @@
 A set is anybody's to write by hand; everything we write to one goes through `quota.delta`.
 """
 
+import logging
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,8 @@ from projects.credential_cache import GENERATION_KEY
 from quota import redis_client
 from quota.account_state import FAR_FUTURE, AccountState, from_json
 from quota.resources import RESOURCES
+
+logger = logging.getLogger(__name__)
 
 MARKER = "tollgate:quota:marker"
 STATES = "tollgate:quota:states"
@@ -106,15 +109,17 @@ def read(organization_id: UUID, api_token: str) -> Reading:
     Raises `RedisUnavailable`; at once, without asking, for a second after Redis failed to answer.
     """
     if redis_client.health.is_silent:
-        raise RedisUnavailable("Redis failed to answer within the last second")
+        raise RedisUnavailable
     accounts = [f"{organization_id}:{resource}" for resource in RESOURCES]
     try:
         return _parse(redis_client.call("read", _KEYS, api_token, *accounts))
     except redis.RedisError as error:
         redis_client.health.failed()
-        raise RedisUnavailable(str(error)) from error
+        logger.warning("the database answers for a second, Redis does not: %r", error)
+        raise RedisUnavailable from error
     except (ValueError, KeyError, TypeError) as error:
-        raise RedisUnavailable(f"Redis holds something that is not ours: {error!r}") from error
+        logger.error("the database answers, Redis holds what we never write: %r", error)
+        raise RedisUnavailable from error
 
 
 def _parse(reply: list) -> Reading:

@@ -14,9 +14,8 @@ import redis
 from django.db import transaction
 from django.utils import timezone
 
-from projects import change_feed
 from projects.models import Project
-from quota import delta, redis_client
+from quota import changes, delta, redis_client
 from quota.account_state import AccountState
 from quota.delta import AccountDelta, MemberScores
 from quota.models import QuotaState, SetMember
@@ -34,19 +33,20 @@ def publish(states: Iterable[AccountState]) -> None:
     A state that is not newer than the published one of its account is ignored.
     """
     newest: dict[Account, AccountState] = {}
-    for state in sorted(states, key=lambda state: state.version):
+    for state in sorted(states, key=_age):
         newest[state.organization_id, state.resource] = state
     with transaction.atomic():
         before = _locked_states(newest)
         fresh = {
             account: newest[account]
             for account in sorted(newest)
-            if account not in before or newest[account].version > before[account].version
+            if account not in before or _age(newest[account]) > _age(before[account])
         }
         if not fresh:
             return
         now = timezone.now()
-        _write_states(fresh.values(), now)
+        documents = {account: state.to_json() for account, state in fresh.items()}
+        _write_states(fresh, documents, now)
         moved = [
             state
             for account, state in fresh.items()
@@ -57,14 +57,25 @@ def publish(states: Iterable[AccountState]) -> None:
             for account, state in fresh.items()
             if account not in before or _told(state) != _told(before[account])
         ]
-        projects = _projects_of(told) if moved or told else []
+        projects = _projects_of(told) if told else []
         members = _write_members(moved, projects, now)
         deltas = [
-            AccountDelta(*account, state, members.get(account, ()))
+            AccountDelta(
+                state.account,
+                state.resource,
+                members.get(account, ()),
+                documents[account],
+                state.version,
+            )
             for account, state in fresh.items()
         ]
         transaction.on_commit(lambda: _push(deltas))
-        _tell(told, projects)
+        changes.tell(
+            (state.resource, project)
+            for state in told
+            for project in projects
+            if project.organization_id == state.organization_id
+        )
 
 
 def republish_project(project: Project) -> None:
@@ -82,9 +93,12 @@ def republish_project(project: Project) -> None:
         members = _write_members(states, [project], now)
         for account, buried in _bury_former_tokens(project, now).items():
             members[account] = [*members.get(account, ()), *buried]
-        deltas = [AccountDelta(*account, None, scores) for account, scores in members.items()]
+        deltas = [
+            AccountDelta(f"{organization}:{resource}", resource, scores)
+            for (organization, resource), scores in members.items()
+        ]
         transaction.on_commit(lambda: _push(deltas))
-        _tell(states, [project])
+        changes.tell((state.resource, project) for state in states)
 
 
 def _locked_states(accounts: Iterable[Account]) -> dict[Account, AccountState]:
@@ -99,7 +113,9 @@ def _locked_states(accounts: Iterable[Account]) -> dict[Account, AccountState]:
     return {(row.organization_id, row.resource): row.published for row in rows}
 
 
-def _write_states(states: Iterable[AccountState], now: datetime) -> None:
+def _write_states(
+    states: Mapping[Account, AccountState], documents: Mapping[Account, str], now: datetime
+) -> None:
     QuotaState.objects.bulk_create(
         [
             QuotaState(
@@ -109,15 +125,20 @@ def _write_states(states: Iterable[AccountState], now: datetime) -> None:
                 state=state.state,
                 limited=state.limited,
                 valid_until=state.valid_until,
-                document=state.to_json(),
+                document=documents[account],
                 changed_at=now,
             )
-            for state in states
+            for account, state in states.items()
         ],
         update_conflicts=True,
         unique_fields=["organization", "resource"],
         update_fields=["version", "state", "limited", "valid_until", "document", "changed_at"],
     )
+
+
+def _age(state: AccountState) -> tuple[str, int]:
+    """Return what orders states: a ledger that was restored begins a later epoch."""
+    return state.ledger_epoch, state.version
 
 
 def _scores(state: AccountState) -> tuple:
@@ -181,7 +202,7 @@ def _write_members(
         row.reason = state.reason or ""
         row.changed_at = now
         rows.append(row)
-        pushed.setdefault((state.organization_id, state.resource), []).append(MemberScores.of(row))
+        pushed.setdefault((state.organization_id, state.resource), []).append(_scores_of(row))
     SetMember.objects.bulk_create(
         rows,
         update_conflicts=True,
@@ -207,28 +228,15 @@ def _bury_former_tokens(project: Project, now: datetime) -> Mapping[Account, lis
         row.version += 1
         row.limited_until = row.suspended_until = row.since = None
         row.changed_at = now
-        buried.setdefault((project.organization_id, row.resource), []).append(MemberScores.of(row))
+        buried.setdefault((project.organization_id, row.resource), []).append(_scores_of(row))
     SetMember.objects.bulk_update(
         former, ["version", "limited_until", "suspended_until", "since", "changed_at"]
     )
     return buried
 
 
-def _tell(states: Sequence[AccountState], projects: Sequence[Project]) -> None:
-    changes = [
-        {
-            "account": state.account,
-            "organization_id": str(state.organization_id),
-            "project_id": project.pk,
-            "resource": state.resource,
-            "limited": state.limited,
-        }
-        for state in states
-        for project in projects
-        if project.organization_id == state.organization_id
-    ]
-    if changes:
-        change_feed.append(change_feed.Change.Kind.QUOTA, changes)
+def _scores_of(row: SetMember) -> MemberScores:
+    return MemberScores(row.token, row.version, row.limited_until, row.suspended_until)
 
 
 def _push(deltas: Sequence[AccountDelta]) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -49,11 +50,9 @@ def standings(
     `reading` is what was already read of Redis for this project; `now` stands in for the clock of
     the store. Raises `QuotaUnknown` when no store can answer.
     """
-    try:
-        if reading is None:
+    if reading is None:
+        with suppress(RedisUnavailable):
             reading = limited_set.read(identity.organization_id, identity.api_token)
-    except RedisUnavailable as error:
-        logger.warning("quota is answered from the database: %s", error)
     if reading is not None and reading.is_complete:
         found = _from_redis(identity, reading, now or reading.now)
         if found is not None:
@@ -104,6 +103,8 @@ def _published(identity: ProjectIdentity) -> dict[str, AccountState]:
 def _decide_again(identity: ProjectIdentity, resource: str) -> None:
     try:
         due.decide_again(identity.organization_id, resource)
+    except DatabaseFailure:
+        raise
     except Exception as error:
         logger.exception("an account could not be decided again")
         raise QuotaUnknown("an account could not be decided again") from error

@@ -106,6 +106,16 @@ def test_after_a_reconnect_the_marker_is_believed_only_when_it_must_be_newer(
     assert check(project).source == "redis"
 
 
+def test_a_server_that_lost_its_scripts_is_asked_all_the_same(
+    accounts, project, vouched, redis_client
+):
+    accounts.limit()
+    vouched()
+    redis_client.script_flush()
+    verdict = check(project)
+    assert (verdict.limited, verdict.source) == (True, "redis")
+
+
 def test_more_connections_to_the_same_server_are_no_reconnect(accounts, project, vouched):
     vouched()
     pool = quota_redis.client().connection_pool

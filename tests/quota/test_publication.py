@@ -135,6 +135,14 @@ def test_a_stale_decision_is_ignored(accounts, project, redis_client, told, olde
     assert told() == seen
 
 
+def test_a_ledger_that_began_anew_counts_from_the_start(accounts, project, redis_client):
+    accounts.limit()
+    anew = replace(accounts.state(), version=1, ledger_epoch="1")
+    put(anew)
+    assert QuotaState.objects.get(resource=AI_CREDITS).published == anew
+    assert redis_client.zcard(LIMITS) == 0
+
+
 def test_of_two_decisions_in_one_batch_the_newer_counts(accounts, project, redis_client):
     older, newer = accounts.limited_state(), accounts.state()
     put(newer, older)
@@ -250,7 +258,7 @@ def test_a_groups_own_bookings_leave_the_feed_quiet(accounts, told):
     [
         {"allotment_micro": 1},
         {"allotment_micro": None},
-        {"ledger_epoch": "another"},
+        {"ledger_epoch": "1"},
         {"mode": "soft"},
         {"valid_until": None},
         {"resets_at": None},

@@ -372,7 +372,7 @@ def test_the_service_is_told_what_its_group_may_spend(client, accounts, project,
     assert answer["booked_micro"] == 40 * MICRO
     assert answer["allotment_micro"] == 790 * MICRO
     assert datetime.fromisoformat(answer["valid_until"]) == state.valid_until
-    assert (answer["ledger_epoch"], answer["version"]) == ("epoch", state.version)
+    assert (answer["ledger_epoch"], answer["version"]) == ("0", state.version)
     other = ai_credits(client.get(path(project.pk), {"group": "new:3"}, headers=SERVICE))
     assert (other["booked_micro"], other["allotment_micro"]) == (0, 750 * MICRO)
 

@@ -321,6 +321,17 @@ def test_a_block_set_by_hand_above_a_published_one_gives_way_to_it(
     assert all(limited for _, limited in told())
 
 
+def test_a_block_set_by_hand_stays_told_when_billing_lifts_its_own(
+    accounts, project, reconciler, redis_client, told
+):
+    accounts.limit()
+    redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE - 5})
+    reconciler.tick()
+    with committed():
+        publish([accounts.state()])
+    assert told()[-1] == (project.pk, True)
+
+
 def test_a_member_that_is_no_project_is_listed_and_told_to_nobody(reconciler, redis_client, told):
     redis_client.execute_command("ZADD", LIMITS, "+inf", "somebody")
     reconciler.tick()

@@ -48,7 +48,7 @@ class Accounts:
             "resets_at": later,
             "valid_until": later,
             "allotment_micro": 750 * MICRO,
-            "ledger_epoch": "epoch",
+            "ledger_epoch": "0",
         }
         return AccountState(**ordinary | fields)
 
