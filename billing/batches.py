@@ -13,6 +13,7 @@ from rest_framework.parsers import BaseParser
 
 MAXIMUM_BYTES = 5_000_000
 MAXIMUM_EVENTS = 1_000
+MAXIMUM_DISCARDED = 50_000_000
 _GZIP = zlib.MAX_WBITS | 16
 _LONGEST_INTEGER = 100
 
@@ -44,15 +45,22 @@ class BatchParser(BaseParser):
         what is no batch at all.
         """
         headers = cast(HttpRequest, stream).META
-        if int(headers.get("CONTENT_LENGTH") or 0) > MAXIMUM_BYTES:
-            raise BatchTooLarge
         body = stream.read(MAXIMUM_BYTES + 1)
         if len(body) > MAXIMUM_BYTES:
+            # Taken off the wire before refusing: the sender would see a broken connection instead
+            # of an answer, and try the same again.
+            _discard(stream)
             raise BatchTooLarge
         items = _items(_parsed(_unpacked(body, headers.get("HTTP_CONTENT_ENCODING", ""))))
         if len(items) > MAXIMUM_EVENTS:
             raise BatchTooLarge
         return {"batch": items}
+
+
+def _discard(stream: IO[Any]) -> None:
+    for _ in range(MAXIMUM_DISCARDED // MAXIMUM_BYTES):
+        if not stream.read(MAXIMUM_BYTES):
+            return
 
 
 def _unpacked(body: bytes, encoding: str) -> bytes:

@@ -1,0 +1,195 @@
+"""The ledger as it grows: `python -m benchmarks.ledger [EVENTS]`.
+
+Books events of one organization, shuffled, then all of them again in another order, and looks at
+what a decision and a rebuild cost by then. On the embedded default and on PostgreSQL, each in a
+process of its own. Method and figures: README.billing.md.
+"""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from benchmarks.load.table import Table
+from devstack.servers import free_port
+from tests.postgres import postgres_server
+
+EVENTS = 100_000
+FEW_EVENTS = 10_000
+BATCH = 1_000
+DECISIONS = 60
+MOST_GROWTH = 1.2
+MOST_REBUILD_SECONDS_PER_MILLION = 180
+
+
+def main(events: int) -> int:
+    """Print the table; return 1 if a figure was missed."""
+    table = Table()
+    for name in ("embedded default", "PostgreSQL"):
+        with tempfile.TemporaryDirectory(prefix="tollgate-bench-") as scratch:
+            Path(scratch).chmod(0o755)  # PostgreSQL's own user passes through
+            port = free_port()
+            on_postgresql = name == "PostgreSQL"
+            server = postgres_server(Path(scratch) / "postgres", port)
+            with server if on_postgresql else nullcontext():
+                database = (
+                    f"postgres://postgres@127.0.0.1:{port}/postgres"
+                    if on_postgresql
+                    else f"sqlite:///{scratch}/db.sqlite3"
+                )
+                show(table, name, events, in_a_process_of_its_own(database, events))
+    table.show()
+    return 1 if table.missed else 0
+
+
+def in_a_process_of_its_own(database: str, events: int) -> dict[str, Any]:
+    """Measure on a database, without Redis: what is published waits for it."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "DJANGO_SETTINGS_MODULE": "config.settings",
+        "SECRET_KEY": "a secret of the benchmark, longer than fifty characters, of no value",
+        "DATABASE_URL": database,
+        "REDIS_URL": f"redis://127.0.0.1:{free_port()}/0",
+        "SLACK_SIGNING_SECRET": "of no value",
+        "GATEWAY_SERVICE_TOKEN": "of-no-value",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.ledger", "measure", str(events)],
+        env=environment,
+        check=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    seen: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return seen
+
+
+def show(table: Table, name: str, events: int, seen: dict[str, Any]) -> None:
+    """Add the rows of one database."""
+    load = f"load {os.getloadavg()[0]:.1f}"
+    table.add(
+        f"{name}: {events:,} events booked shuffled, then all again in another order",
+        f"{seen['booked']:,.0f} and {seen['again']:,.0f} events/s",
+        "same balances",
+        seen["balances"],
+        note=load,
+        exactness=True,
+    )
+    growth = seen["decision_late"] / seen["decision_early"]
+    table.add(
+        f"{name}: one decision, {FEW_EVENTS:,} → {events:,} events in the period",
+        f"{seen['decision_early']:.2f} → {seen['decision_late']:.2f} ms, ×{growth:.2f}",
+        f"≤ {MOST_GROWTH}×",
+        growth <= MOST_GROWTH,
+        note=load,
+    )
+    most = MOST_REBUILD_SECONDS_PER_MILLION * events / 1_000_000
+    table.add(
+        f"{name}: rebuild of all projections from {events:,} events",
+        f"{seen['rebuild']:.1f} s",
+        f"≤ {most:.0f} s",
+        seen["rebuild"] <= most,
+        note=load,
+    )
+
+
+def measure(events: int) -> dict[str, Any]:
+    """Book, book again, decide and rebuild; times in seconds, of decisions in milliseconds."""
+    import django
+
+    django.setup()
+    from django.core.management import call_command
+    from django.db import transaction
+    from django.utils import timezone
+
+    from billing.account_locks import lock_accounts
+    from billing.accounts import create_organization, create_project
+    from billing.enforcement import enforce
+    from billing.grants import grant_credits
+    from billing.ledger import book
+    from billing.limits import set_limit
+    from billing.models import Account
+    from quota.models import QuotaState
+    from quota.resources import AI_CREDITS
+
+    call_command("migrate", verbosity=0)
+    project = create_project(create_organization("Bench"), "Bench")
+    organization = project.organization
+    set_limit(organization, AI_CREDITS, 10**15)
+    grant_credits(organization, AI_CREDITS, 10**15)
+    account = Account.objects.get(organization=organization, resource=AI_CREDITS)
+    history = [_event(project, number) for number in range(events)]
+    expected = sum(number % 9 * 1_200_000 for number in range(events))
+
+    def deliver(order: list[dict[str, Any]]) -> None:
+        for at in range(0, len(order), BATCH):
+            book(order[at : at + BATCH])
+
+    def decision() -> float:
+        times = []
+        for _ in range(DECISIONS):
+            with transaction.atomic():
+                began = time.perf_counter()
+                enforce(lock_accounts([account.pk]), timezone.now(), anew=True)
+                times.append((time.perf_counter() - began) * 1e3)
+        return min(times)  # the least disturbed by others
+
+    def used() -> int | None:
+        state = QuotaState.objects.get(organization=organization, resource=AI_CREDITS)
+        return state.published.usage_micro
+
+    random.Random(1).shuffle(history)
+    began = time.perf_counter()
+    deliver(history[:FEW_EVENTS])
+    elapsed = time.perf_counter() - began
+    seen: dict[str, Any] = {"decision_early": decision()}
+    began = time.perf_counter()
+    deliver(history[FEW_EVENTS:])
+    seen["booked"] = events / (elapsed + time.perf_counter() - began)
+    seen["decision_late"] = decision()
+    balances = [used()]
+
+    random.Random(2).shuffle(history)
+    began = time.perf_counter()
+    deliver(history)
+    seen["again"] = events / (time.perf_counter() - began)
+    balances.append(used())
+
+    began = time.perf_counter()
+    call_command("rebuild_quota", stdout=sys.stderr)
+    seen["rebuild"] = time.perf_counter() - began
+    balances.append(used())
+    seen["balances"] = balances == [expected] * 3
+    return seen
+
+
+def _event(project: Any, number: int) -> dict[str, Any]:
+    """One of the events; all of them are of the current period."""
+    return {
+        "uuid": str(uuid.UUID(int=random.Random(number).getrandbits(128))),
+        "timestamp": (datetime.now(UTC) - timedelta(microseconds=number)).isoformat(),
+        "distinct_id": f"slack:T1:U{number % 50}",
+        "properties": {
+            "ai_product": "slack_app",
+            "$ai_model": "claude-sonnet-4-5",
+            "$ai_total_cost_usd": f"0.0{number % 9}",
+            "organization_id": str(project.organization_id),
+            "project_id": project.pk,
+        },
+    }
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["measure"]:
+        print(json.dumps(measure(int(sys.argv[2]))))
+    else:
+        sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else EVENTS))
