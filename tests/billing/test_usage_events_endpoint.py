@@ -132,7 +132,8 @@ class TestSize:
         assert deliveries.post(bomb, **GZIP).status_code == 413
 
     @pytest.mark.parametrize(
-        "body", [b"[]", gzip.compress(b"[]")[:-4], gzip.compress(b"[]") + b"[]", b""]
+        "body",
+        [b"[]", gzip.compress(b"[]", mtime=0)[:-4], gzip.compress(b"[]", mtime=0) + b"[]", b""],
     )
     def test_broken_gzip_is_400(self, deliveries, body):
         assert deliveries.post(body, **GZIP).status_code == 400

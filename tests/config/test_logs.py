@@ -51,6 +51,7 @@ def logged():
         settings.SECRET_KEY,
         "metrics-token-of-the-test-suite",
     ],
+    ids=lambda secret: secret[:4],
 )
 def test_no_secret_reaches_a_line_wherever_it_hides(logged, secret):
     log = structlog.get_logger("tests")
@@ -79,7 +80,7 @@ def test_a_bearer_token_of_any_kind_is_masked():
     [
         "phc_ is public: phc_abcdefghijklmnop",
         "task-skipped because sk- is short",
-        f"run {uuid.uuid4()} took {timedelta(seconds=3)}",
+        f"run {uuid.UUID(int=7)} took {timedelta(seconds=3)}",
         "the bearer of good news",
     ],
 )
