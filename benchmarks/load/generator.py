@@ -144,21 +144,19 @@ async def closed_loop(
     """
     result = Result()
     left = itertools.count() if count is None else iter(range(count))
-    opened = await asyncio.gather(*(wire.connect(load.url) for _ in range(connections)))
     began = time.perf_counter()
     deadline = began + seconds
 
-    async def work(connection: wire.ClientConnection, pause: float) -> None:
+    async def work(pause: float) -> None:
         await asyncio.sleep(pause)
+        connection = await wire.connect(load.url)
         while time.perf_counter() < deadline and next(left, None) is not None:
             if connection.lost:
                 connection = await wire.connect(load.url)
             result.add(await connection.call(load.next()[1]))
         connection.close()
 
-    await asyncio.gather(
-        *(work(each, spread * number / connections) for number, each in enumerate(opened))
-    )
+    await asyncio.gather(*(work(spread * number / connections) for number in range(connections)))
     result.elapsed = time.perf_counter() - began
     return result
 

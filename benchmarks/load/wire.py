@@ -108,6 +108,7 @@ class ClientConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._waiter: asyncio.Future[None] | None = None
+        self._parser: httptools.HttpResponseParser | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
@@ -117,6 +118,9 @@ class ClientConnection(asyncio.Protocol):
         self._done()
 
     def data_received(self, data: bytes) -> None:
+        if self._parser is None:  # nobody asked for it
+            self._transport.abort()
+            return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
@@ -128,7 +132,8 @@ class ClientConnection(asyncio.Protocol):
         self._chunks.append(body)
 
     def on_headers_complete(self) -> None:
-        self._status = self._parser.get_status_code()
+        if self._parser is not None:
+            self._status = self._parser.get_status_code()
 
     def on_message_complete(self) -> None:
         self._complete = True
@@ -152,6 +157,7 @@ class ClientConnection(asyncio.Protocol):
         self._transport.write(request)
         await self._waiter
         ended = time.perf_counter()
+        self._parser = None
         return Reply(
             self._status,
             started,
