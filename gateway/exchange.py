@@ -7,7 +7,7 @@ from gateway import metrics
 from gateway.admission import Admission
 from gateway.apis import Api
 from gateway.booking import Books, Ending
-from gateway.call import Call, CallerLeft
+from gateway.call import Call, CallerLeft, Message
 from gateway.metering import Meter, meter_for
 from gateway.settings import Settings
 from gateway.upstream import (
@@ -49,6 +49,7 @@ class Exchange:
         self._meter = meter
         self._ending = Ending(call.began)
         self._settled = admission is None
+        self._head: Message | None = None  # of the answer, not sent yet
         self._waited = 0.0  # for the provider
 
     async def run(self, watch: Watch) -> None:
@@ -85,7 +86,7 @@ class Exchange:
             self._api, call.query, call.raw_headers, self._body
         ) as answer:
             self._waited += clock() - asked
-            streamed = await self._send_head(answer)
+            streamed = await self._begin(answer)
             meter = self._meter
             held_back = b""
             while True:
@@ -114,9 +115,11 @@ class Exchange:
             if not watch.left:
                 await self._send(held_back, more=False)
 
-    async def _send_head(self, answer: Answer) -> bool:
-        """Pass status and headers on; tell whether the answer is a stream of events."""
-        call = self._call
+    async def _begin(self, answer: Answer) -> bool:
+        """Prepare the head of the answer; tell whether it is a stream of events.
+
+        The head of a stream goes out at once, any other with the first of the body.
+        """
         self._ending.status = answer.status
         streamed = any(
             name == b"content-type" and value.startswith(b"text/event-stream")
@@ -128,13 +131,24 @@ class Exchange:
             self._meter = meter_for(self._api.meter or "", stream=streamed, hide_usage=False)
         filtered = self._meter is not None and self._meter.hides_usage
         headers = response_headers(answer.headers, length_changes=filtered)
-        call.status, call.started = answer.status, True
-        await call.send(
-            {"type": "http.response.start", "status": answer.status, "headers": headers}
-        )
+        self._head = {
+            "type": "http.response.start",
+            "status": answer.status,
+            "headers": headers,
+        }
+        if streamed:
+            await self._send_head()
         return streamed
 
+    async def _send_head(self) -> None:
+        call, head = self._call, self._head
+        if head is not None:
+            self._head = None
+            call.status, call.started = head["status"], True
+            await call.send(head)
+
     async def _send(self, body: bytes, *, more: bool) -> None:
+        await self._send_head()
         await self._call.send({"type": "http.response.body", "body": body, "more_body": more})
 
     async def _settle(self) -> None:

@@ -26,7 +26,7 @@ RESTORE = Script("restore")
 
 # How long a process remembers what it settled, to repeat it should Redis fall back to an earlier
 # state; the server remembers the ids for longer, so that repeating is harmless.
-REMEMBERED_SECONDS = 10.0
+REMEMBERED_SECONDS = 5.0
 MARK_MS = 60_000
 REPLAY_GRACE = 2.0
 
@@ -187,7 +187,7 @@ class Holds:
 
     def _remember(self, settlement: Settlement) -> None:
         now = time.monotonic()
-        self._remembered.append((now, settlement))
+        self._remembered.append((now, _forced(settlement)))
         while self._remembered[0][0] < now - REMEMBERED_SECONDS:
             self._remembered.popleft()
 
@@ -255,8 +255,7 @@ class Holds:
             # If all was lost this is another group now: what was spent in the old one comes off the
             # new one's allotment when it is booked.
             account = settlement.account if same_group else ""
-            repeated = replace(_forced(settlement), account=account)
-            await run_settlement(self._redis, self.owner, repeated)
+            await run_settlement(self._redis, self.owner, replace(settlement, account=account))
         for active in list(self._active.values()):
             await self._redis.run(
                 RESTORE,
@@ -289,4 +288,12 @@ async def run_settlement(redis: Redis, owner: str, settlement: Settlement) -> tu
 
 
 def _forced(settlement: Settlement) -> Settlement:
-    return replace(settlement, mode="force", correct=None)
+    """Return what to repeat, without what it was made from, which may be large."""
+    return Settlement(
+        settlement.hold_id,
+        "force",
+        settlement.cost_micro,
+        settlement.event,
+        settlement.account,
+        settlement.group,
+    )

@@ -79,7 +79,7 @@ class HttpClient:
             lines.append(b"content-length: %d" % len(body))
         connection = self._take(origin) or await self._connect(origin)
         try:
-            connection.send(b"\r\n".join([*lines, b"\r\n"]) + body)
+            connection.send(b"\r\n".join([*lines, b"\r\n"]), body)
             await connection.head()
         except BaseException:
             connection.abort()
@@ -209,10 +209,12 @@ class _Connection(asyncio.Protocol):
         """Whether the exchange ended so that another may follow."""
         return self._complete and self._keep_alive and not self._surplus and self.is_usable
 
-    def send(self, request: bytes) -> None:
+    def send(self, head: bytes, body: bytes) -> None:
         """Write a request."""
         self._sending = True
-        self._transport.write(request)
+        self._transport.write(head)
+        if body:
+            self._transport.write(body)  # not joined: it may be large
 
     async def head(self) -> None:
         """Wait for status and headers."""

@@ -62,8 +62,10 @@ class Watch:
     def close(self) -> None:
         """End the watch."""
         self._all.discard(self)
+        self._task = None
         if self._listening is not None:
             self._listening.cancel()
+            self._listening = None  # each would keep the other from being freed
 
 
 class Watches:
