@@ -39,6 +39,7 @@ class Script:
     between: float = 0.0
     hold_after: int | None = None  # wait for `release` after so many chunks
     release: threading.Event | None = None
+    raw: bytes | None = None  # instead of all that; then close
 
 
 class FakeProvider(SocketThread):
@@ -73,6 +74,9 @@ class FakeProvider(SocketThread):
     ) -> bool:
         if script.gate is not None:
             await _opened(script.gate)
+        if script.raw is not None:
+            writer.write(script.raw)
+            return False
         head = [f"HTTP/1.1 {script.status} Scripted"]
         head += [f"{name}: {value}" for name, value in script.headers.items()]
         if script.chunked:
@@ -94,7 +98,7 @@ class FakeProvider(SocketThread):
                 return False
         if script.cut:
             return False
-        if script.chunked:
+        if script.chunked and script.status != 204:
             writer.write(b"0\r\n\r\n")
         await writer.drain()
         self.served += 1

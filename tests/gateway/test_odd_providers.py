@@ -1,0 +1,80 @@
+"""Providers that answer anything: never an error of our own making, never an unbooked call."""
+
+import json
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.gateway.conftest import World, messages_body
+from tests.gateway.fake_provider import (
+    SSE_HEADERS,
+    Script,
+    completion_stream,
+    messages_stream,
+    response_stream,
+)
+from tests.gateway.test_calls import CHAT, RESPONSES, chat_body
+
+CALLS = [
+    ("/slack_app/v1/messages", messages_body()),
+    ("/slack_app/v1/messages", messages_body(stream=True)),
+    (CHAT, chat_body(stream=True)),
+    (RESPONSES, {"model": "gpt-4o", "input": "Hi", "stream": True}),
+]
+PIECES = st.one_of(
+    st.binary(max_size=80),
+    st.sampled_from(
+        [*messages_stream(), *completion_stream(with_usage=True), *response_stream(),
+         b"data: [DONE]\n\n", b'data: {"usage":', b"\n\n", b'{"usage":{"input_tokens":-1}}']
+    ),
+)  # fmt: skip
+SCRIPTS = st.builds(
+    Script,
+    status=st.sampled_from([200, 200, 200, 201, 204, 302, 400, 429, 500, 529]),
+    headers=st.sampled_from(
+        [{}, SSE_HEADERS, {"content-type": "application/json"}, {"content-encoding": "odd"}]
+    ),
+    chunks=st.lists(PIECES, max_size=5),
+    cut=st.booleans(),
+)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.sampled_from(CALLS), SCRIPTS)
+def test_any_answer_passes_or_breaks_off_and_is_booked_once(world: World, call, script) -> None:
+    if script.status == 204:
+        script.chunks, script.chunked, script.cut = [], False, False
+    world.provider.script = lambda _: script
+    project = world.tollgate.project(credits=1000)
+    path, body = call
+    try:
+        answer = world.post(world.tollgate.token(project), path, body, follow_redirects=False)
+    except httpx.HTTPError:
+        assert script.cut
+    else:
+        assert answer.status_code in (script.status, 502)
+        assert answer.status_code == script.status or script.cut
+    [event] = world.booked(project)
+    assert event["debited_micro"] >= 0
+    assert json.dumps(event["properties"])
+    assert world.account(project)["held"] == 0
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n",
+     b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n"],
+)  # fmt: skip
+def test_what_is_no_answer_is_told_in_the_shape_of_the_api(world: World, raw: bytes) -> None:
+    world.provider.script = lambda _: Script(raw=raw)
+    project = world.tollgate.project(credits=100)
+    answer = world.post(world.tollgate.token(project))
+    assert answer.status_code == 502
+    assert answer.json()["error"]["reason"] == "provider_failed"
+    [event] = world.booked(project)
+    assert event["properties"]["$ai_is_error"] is True
+    assert event["debited_micro"] == 0
