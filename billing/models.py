@@ -241,6 +241,41 @@ class UsageTotal(models.Model):
         return f"{self.account} from {self.starts_at:%Y-%m-%d %H:%M}"
 
 
+class DailyUsage(models.Model):
+    """The usage report: what one user used on one day (of UTC) with one product and model.
+
+    A projection of the ledger, made again for a day whenever events of that day were booked.
+    """
+
+    day = models.DateField()
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+")
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="+")
+    resource = models.CharField(max_length=40, blank=True, help_text="Empty: nobody pays.")
+    product = models.CharField(max_length=40)
+    model = models.CharField(max_length=200, blank=True)
+    distinct_id = models.CharField("user", max_length=200, blank=True)
+    events = models.BigIntegerField()
+    credits_micro = models.BigIntegerField()
+    input_tokens = models.BigIntegerField()
+    output_tokens = models.BigIntegerField()
+    cache_read_input_tokens = models.BigIntegerField()
+    cache_creation_input_tokens = models.BigIntegerField()
+
+    class Meta:
+        ordering = ["-day"]
+        verbose_name_plural = "daily usage"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["day", "project", "resource", "product", "model", "distinct_id"],
+                name="daily_usage_unique",
+            )
+        ]
+        indexes = [models.Index(fields=["organization", "day"], name="daily_usage_by_organization")]
+
+    def __str__(self) -> str:
+        return f"{self.project} on {self.day}"
+
+
 class AccountGroup(models.Model):
     """What one gateway group has been booked on an account since the beginning: a projection."""
 

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from drf_spectacular.utils import OpenApiExample, OpenApiResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
 from rest_framework import serializers
 
 from billing.events import Refusal
@@ -118,5 +119,84 @@ USAGE_EVENTS: dict[str, Any] = {
             response_only=True,
             status_codes=["200"],
         ),
+    ],
+}
+
+
+class UsageGroupSerializer(serializers.Serializer):
+    """What one group used of one bucket; of none where nobody pays. Credits are exact."""
+
+    day = serializers.DateField(required=False)
+    product = serializers.CharField(required=False)
+    model = serializers.CharField(required=False)
+    user = serializers.CharField(required=False)
+    run = serializers.UUIDField(required=False, allow_null=True)
+    resource = serializers.CharField(allow_null=True)
+    events = serializers.IntegerField()
+    credits = serializers.DecimalField(max_digits=20, decimal_places=6)
+    input_tokens = serializers.IntegerField()
+    output_tokens = serializers.IntegerField()
+    cache_read_input_tokens = serializers.IntegerField()
+    cache_creation_input_tokens = serializers.IntegerField()
+
+
+class ProjectUsageSerializer(serializers.Serializer):
+    """A project's usage from `since` to before `until`, days of UTC."""
+
+    project_id = serializers.IntegerField()
+    organization_id = serializers.UUIDField()
+    since = serializers.DateField()
+    until = serializers.DateField()
+    group_by = serializers.ListField(child=serializers.CharField())
+    results = UsageGroupSerializer(many=True)
+    credits = serializers.DictField(
+        child=serializers.DecimalField(max_digits=20, decimal_places=6),
+        help_text="The sum of each bucket.",
+    )
+
+
+PROJECT_USAGE: dict[str, Any] = {
+    "operation_id": "project_usage_retrieve",
+    "parameters": [
+        OpenApiParameter("since", OpenApiTypes.DATE, description="Default: 30 days before until."),
+        OpenApiParameter("until", OpenApiTypes.DATE, description="Exclusive. Default: tomorrow."),
+        OpenApiParameter(
+            "group_by", OpenApiTypes.STR, description="Some of day, product, model, user, run."
+        ),
+    ],
+    "responses": {
+        200: ProjectUsageSerializer,
+        400: problem("A parameter makes no sense, or there are too many groups."),
+        401: problem("No credential, or one that is not valid."),
+        403: problem("The credential lacks the scope billing:read or leaves the project out."),
+        404: problem("There is no such project for this credential."),
+    },
+    "examples": [
+        OpenApiExample(
+            "By day and user",
+            value={
+                "project_id": 7,
+                "organization_id": _ORGANIZATION,
+                "since": "2026-11-01",
+                "until": "2026-12-01",
+                "group_by": ["day", "user"],
+                "results": [
+                    {
+                        "day": "2026-11-23",
+                        "user": "slack:T1:U1",
+                        "resource": "ai_credits",
+                        "events": 14,
+                        "credits": "168.25",
+                        "input_tokens": 168_000,
+                        "output_tokens": 4_200,
+                        "cache_read_input_tokens": 90_000,
+                        "cache_creation_input_tokens": 12_000,
+                    }
+                ],
+                "credits": {"ai_credits": "168.25"},
+            },
+            response_only=True,
+            status_codes=["200"],
+        )
     ],
 }

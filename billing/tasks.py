@@ -1,8 +1,13 @@
 """What Celery beat calls. All of it may run twice, late, or side by side."""
 
-from celery import shared_task
+from datetime import timedelta
 
-from billing import sweep
+from celery import shared_task
+from django.utils import timezone
+
+from billing import daily_usage, sweep
+
+REPORT_LOOKS_BACK = timedelta(days=2)
 
 
 @shared_task
@@ -15,3 +20,13 @@ def sweep_accounts() -> None:
 def sweep_due_accounts() -> None:
     """Decide about the accounts whose decision was only valid until now."""
     sweep.sweep_due()
+
+
+@shared_task
+def report_usage() -> None:
+    """Make the daily usage report again for every day of which events were booked lately.
+
+    Looks back further than its own interval, so that a run that was missed is caught up.
+    """
+    for day in daily_usage.days_booked_since(timezone.now() - REPORT_LOOKS_BACK):
+        daily_usage.report_day(day)

@@ -7,7 +7,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from billing.admin.read_only import ReadOnly, actor, credits_column
-from billing.models import UsageEvent
+from billing.models import DailyUsage, UsageEvent
 from billing.refunds import NotRefundable, refund
 
 
@@ -51,3 +51,18 @@ class UsageEventAdmin(ReadOnly, admin.ModelAdmin):
             except NotRefundable as error:
                 self.message_user(request, str(error), messages.WARNING)
         self.message_user(request, f"{refunded} event(s) refunded.", messages.SUCCESS)
+
+
+@admin.register(DailyUsage)
+class DailyUsageAdmin(ReadOnly, admin.ModelAdmin):
+    """The usage report, day by day."""
+
+    list_display = [
+        *("day", "organization", "project", "resource", "product", "model", "distinct_id"),
+        *("events", "credits", "input_tokens", "output_tokens"),
+    ]
+    list_filter = ["resource", "product"]
+    list_select_related = ["organization", "project"]
+    search_fields = ["organization__name", "project__name", "distinct_id", "model"]
+    date_hierarchy = "day"
+    credits = credits_column("credits_micro", "credits")

@@ -11,6 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from billing.accounts import create_organization, create_project
+from billing.daily_usage import report_day
 from billing.grants import grant_credits
 from billing.limits import set_limit
 from billing.models import (
@@ -28,7 +29,7 @@ from tests.billing.world import CREDIT, account_of, book, published, usage_event
 pytestmark = pytest.mark.django_db
 LISTS = [
     *("account", "limit", "creditgrant", "usageevent", "quarantinedevent"),
-    *("decisionrecord", "auditentry"),
+    *("decisionrecord", "auditentry", "dailyusage"),
 ]
 
 
@@ -43,6 +44,7 @@ def populate(count):
         set_limit(project.organization, AI_CREDITS, 12 * CREDIT, reason="a plan")
         grant_credits(project.organization, AI_CREDITS, CREDIT)
         book(usage_event(project), usage_event(project), usage_event(project, "NaN"))
+    report_day(timezone.now().date())
 
 
 @pytest.mark.parametrize("name", LISTS)
@@ -55,6 +57,7 @@ def test_a_list_costs_the_same_number_of_queries_however_long_it_is(admin_client
         set_limit(project.organization, AI_CREDITS, 0)
         grant_credits(project.organization, AI_CREDITS, 20 * CREDIT)
         book(usage_event(project), usage_event(project, "NaN"))
+    report_day(timezone.now().date())
 
     with CaptureQueriesContext(connection) as many:
         answer = admin_client.get(page(f"{name}_changelist"))

@@ -1,0 +1,78 @@
+"""The daily usage report: the ledger added up per day, project, product, model and user."""
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from itertools import chain
+
+from django.db import transaction
+from django.db.models import Count, F, QuerySet, Sum
+from django.db.models.functions import Coalesce, TruncDate
+
+from billing.models import Account, DailyUsage, UsageEvent
+
+_KEY = ("project", "account__resource", "product", "model", "distinct_id")
+_TOKENS = (
+    *("input_tokens", "output_tokens"),
+    *("cache_read_input_tokens", "cache_creation_input_tokens"),
+)
+
+
+def report_day(day: date) -> int:
+    """Make the report of a day (of UTC) again from the ledger; return its number of rows.
+
+    Idempotent. What is booked meanwhile is in the report either now or when it is made again.
+    """
+    with transaction.atomic():
+        list(_lock(day))
+        rows = [
+            DailyUsage(
+                day=day,
+                organization_id=found["project__organization"],
+                project_id=found["project"],
+                resource=found["account__resource"] or "",
+                product=found["product"],
+                model=found["model"],
+                distinct_id=found["distinct_id"],
+                events=found["events"],
+                credits_micro=found["credits_micro"],
+                **{name: found[f"sum_{name}"] for name in _TOKENS},
+            )
+            for found in chain.from_iterable(_usage(events) for events in _events(day))
+        ]
+        DailyUsage.objects.filter(day=day).delete()
+        DailyUsage.objects.bulk_create(rows, batch_size=500)
+    return len(rows)
+
+
+def days_booked_since(instant: datetime) -> list[date]:
+    """Return the days of which events were booked since the instant, late ones included."""
+    events = UsageEvent.objects.filter(booked_at__gte=instant).order_by()
+    days = events.annotate(day=TruncDate("occurred_at", tzinfo=UTC)).values_list("day", flat=True)
+    return sorted(day for day in days.distinct() if day is not None)
+
+
+def _lock(day: date) -> QuerySet[DailyUsage]:
+    # Two reports of one day at once: the second waits where there is something to wait for, and
+    # meets the unique key where there is not.
+    return DailyUsage.objects.select_for_update().filter(day=day).order_by("pk")
+
+
+def _events(day: date) -> Iterator[QuerySet[UsageEvent]]:
+    """Yield the day's events account by account, as the index has them; those of none at last."""
+    start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    within = UsageEvent.objects.filter(
+        occurred_at__gte=start,
+        occurred_at__lt=start + timedelta(days=1),
+        project__isnull=False,
+    ).order_by()
+    for account in Account.objects.order_by("pk").values_list("pk", flat=True):
+        yield within.filter(account=account)
+    yield within.filter(account=None)
+
+
+def _usage(events: QuerySet[UsageEvent]) -> Iterator[dict]:
+    sums = {f"sum_{name}": Coalesce(Sum(name), 0) for name in _TOKENS}
+    grouped = events.values(*_KEY, "project__organization").annotate(
+        events=Count("uuid"), credits_micro=Sum(F("credits_micro")), **sums
+    )
+    return iter(grouped)

@@ -1,0 +1,101 @@
+"""The daily report is the ledger added up, whenever and however often it is made."""
+
+import csv
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db.models import Sum
+
+from billing import quarantine, tasks
+from billing.daily_usage import report_day
+from billing.models import DailyUsage, QuarantinedEvent, UsageEvent
+from tests.billing.world import CREDIT, book, held, usage_event
+
+pytestmark = pytest.mark.django_db
+NOON = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=2)
+
+
+def row(**key):
+    return DailyUsage.objects.get(**key)
+
+
+def test_it_tells_apart_day_project_product_model_and_user(project, stranger):
+    book(
+        usage_event(project, at=NOON),
+        usage_event(project, "0.20", at=NOON),
+        usage_event(project, at=NOON, distinct_id="slack:T1:U2"),
+        usage_event(project, at=NOON, properties={"ai_product": "posthog_code"}),
+        usage_event(project, at=NOON, properties={"$ai_billable": False}),
+        usage_event(project, at=NOON, properties={"$ai_model": "claude-haiku-4-5"}),
+        usage_event(project, at=NOON - timedelta(days=1)),
+        usage_event(stranger, at=NOON),
+    )
+
+    assert report_day(NOON.date()) == 6
+
+    usual = {"resource": "ai_credits", "model": "claude-sonnet-4-5", "distinct_id": "slack:T1:U1"}
+    found = row(project=project, **usual)
+    assert (found.events, found.credits_micro, found.input_tokens) == (2, 36 * CREDIT, 2400)
+    assert found.organization == project.organization
+    assert row(project=project, resource="").credits_micro == 0
+    assert row(project=stranger).credits_micro == 12 * CREDIT
+
+
+def test_made_again_it_is_the_same_and_has_what_came_late(project):
+    book(usage_event(project, at=NOON))
+    report_day(NOON.date())
+    report_day(NOON.date())
+    assert row().events == 1
+
+    book(usage_event(project, at=NOON), usage_event(project, at=NOON, distinct_id="late"))
+    report_day(NOON.date())
+
+    assert DailyUsage.objects.aggregate(events=Sum("events"))["events"] == 3
+
+
+def test_beat_reports_every_day_of_which_something_was_booked(project):
+    book(*(usage_event(project, at=NOON - timedelta(days=days)) for days in (0, 3, 30)))
+
+    tasks.report_usage()
+
+    assert DailyUsage.objects.count() == 3
+    sums = (
+        DailyUsage.objects.aggregate(micro=Sum("credits_micro"))["micro"],
+        UsageEvent.objects.aggregate(micro=Sum("credits_micro"))["micro"],
+    )
+    assert sums[0] == sums[1] == 36 * CREDIT
+
+
+def test_what_was_discarded_is_in_nobody_s_report(project):
+
+    book(held(usage_event(project, "NaN"), CREDIT))
+    quarantine.discard(QuarantinedEvent.objects.get())
+
+    assert report_day(datetime.now(UTC).date()) == 0
+
+
+def test_it_can_be_had_as_csv(project, tmp_path):
+    book(usage_event(project, "0.000000013", at=NOON))
+    path = tmp_path / "report.csv"
+    until = NOON + timedelta(days=1)
+
+    call_command(
+        "usage_report",
+        *("--since", f"{NOON:%Y-%m-%d}", "--until", f"{until:%Y-%m-%d}", "--output", str(path)),
+    )
+
+    [line] = csv.DictReader(path.read_text().splitlines())
+    assert (line["day"], line["project_id"]) == (f"{NOON:%Y-%m-%d}", str(project.pk))
+    assert (line["credits"], line["credits_micro"]) == ("0.000002", "2")
+    assert json.loads(line["events"]) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("2026-11-02", "2026-11-01"), ("yesterday", "2026-11-01"), ("2020-01-01", "2026-01-01")],
+)
+def test_days_that_make_no_sense_are_refused(db, words):
+    with pytest.raises(CommandError):
+        call_command("usage_report", "--since", words[0], "--until", words[1])
