@@ -32,6 +32,23 @@ PROVIDER_VARIABLES = (
     "OPENAI_API_KEY",
     "OPENAI_UPSTREAM_URL",
 )
+FOR_COMMANDS_TOO = (
+    "AGENT_MODEL",
+    "ALLOWED_HOSTS",
+    "BILLING_URL",
+    "BOT_NAME",
+    "ROUTING_MODEL",
+    "SECRET_KEY_FALLBACKS",
+    "SLACK_API_URL",
+    "SLACK_CLIENT_ID",
+    "SLACK_CLIENT_SECRET",
+    "SLACK_SIGNING_SECRET",
+    "START_CREDITS",
+    "TASK_IDLE_MINUTES",
+    "TEMPORAL_NAMESPACE",
+)
+"""What Django's commands need as the stack's processes do, where it is given: other shells have
+only `.devstack/env`. A provider's keys are for the gateway alone and stay out of that file."""
 
 
 class SettingsError(Exception):
@@ -118,6 +135,7 @@ def read(environ: Mapping[str, str]) -> Stack:
     starts_demo_model = all(given.get(name, model) == model for name in PROVIDER_VARIABLES)
 
     environment = {
+        **{name: given[name] for name in FOR_COMMANDS_TOO if name in given},
         "DEVSTACK_DIR": str(folder),
         **{name: str(port) for name, port in ports.items()},
         "DATABASE_URL": given.get("DATABASE_URL", f"sqlite:///{quote(str(folder))}/db.sqlite3"),
@@ -139,10 +157,11 @@ def read(environ: Mapping[str, str]) -> Stack:
         "GRANIAN_PORT": str(ports["WEB_PORT"]),
         "GRANIAN_WORKERS": given.get("WEB_PROCESSES", "1"),
     }
+    if "SLACK_CLIENT_ID" not in given:  # a stand-in for Slack; the real one makes its own secret
+        environment["SLACK_SIGNING_SECRET"] = secret("SLACK_SIGNING_SECRET")
     if starts_demo_slack:
         environment |= {
             "SLACK_API_URL": slack,
-            "SLACK_SIGNING_SECRET": secret("SLACK_SIGNING_SECRET"),
             "DEMO_SLACK_BOT_TOKEN": secret("DEMO_SLACK_BOT_TOKEN", "xoxb-demo-"),
         }
     if starts_demo_model:

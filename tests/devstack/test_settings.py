@@ -55,6 +55,24 @@ def test_without_the_demo_slack_no_signing_secret_is_made_up(tmp_path: Path) -> 
     assert "SLACK_API_URL" not in made.environment
 
 
+def test_other_shells_are_told_what_the_stack_was_given(tmp_path: Path) -> None:
+    given = {
+        "SLACK_API_URL": "https://slack.example/api/",
+        "SLACK_SIGNING_SECRET": "new,old",
+        "BOT_NAME": "Robo & Co",
+        "ANTHROPIC_API_KEY": "sk-ant",
+    }
+    write_env_file(tmp_path / "env", stack(tmp_path, **given).environment)
+    told = read_env_file(tmp_path / "env")
+    assert told.items() >= {n: v for n, v in given.items() if n != "ANTHROPIC_API_KEY"}.items()
+    assert "ANTHROPIC_API_KEY" not in told
+
+
+def test_a_stand_in_for_slack_finds_a_signing_secret_in_the_env_file(tmp_path: Path) -> None:
+    made = stack(tmp_path, SLACK_API_URL="http://127.0.0.1:9/api/")
+    assert made["SLACK_SIGNING_SECRET"]
+
+
 def test_an_empty_value_counts_as_none(tmp_path: Path) -> None:
     assert stack(tmp_path, SLACK_API_URL="", REDIS_URL="").starts_redis
 
