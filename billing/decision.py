@@ -14,7 +14,8 @@ from billing.periods import Calendar
 FAR_FUTURE = datetime(3000, 1, 1, tzinfo=UTC)
 """Until when something is limited that nothing foreseen can lift (32503680000 as unix time)."""
 
-WARNING_PERCENT = 80
+THRESHOLDS = (80, 100)
+"""Percents of what a period had at which is warned, unless the limit names others."""
 
 
 class State(StrEnum):
@@ -52,7 +53,7 @@ class Snapshot:
     organization_active: bool = True
     booked: bool = True
     exhausted_since: datetime | None = None
-    warning_percent: int = WARNING_PERCENT
+    thresholds: Sequence[int] = THRESHOLDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,8 @@ class Decision:
     where nothing foreseen lifts it, None where nothing is refused. In grace it belongs to the
     refusal that begins at `suspended_until`. `headroom` is what may still be spent, negative after
     more was, None where spending is not compared with anything (unlimited, soft, in grace).
-    The decision holds until `valid_until`, unless something is booked or changed before.
+    `reached` are the thresholds that the period's usage has reached. The decision holds until
+    `valid_until`, unless something is booked or changed before.
     """
 
     state: State
@@ -78,6 +80,7 @@ class Decision:
     valid_until: datetime
     period_start: datetime
     exhausted_since: datetime | None
+    reached: tuple[int, ...]
 
     @property
     def limited(self) -> bool:
@@ -99,6 +102,7 @@ def decide(snapshot: Snapshot) -> Decision:
         else None
     )
 
+    reached = _reached(snapshot, balance)
     state, reason = State.OK, None
     limited_until = suspended_until = None
     compared = snapshot.is_hard
@@ -112,7 +116,7 @@ def decide(snapshot: Snapshot) -> Decision:
         compared = False
     elif exhausted:
         state, reason, limited_until = State.LIMITED, Reason.LIMIT_REACHED, lifts_at
-    elif _warns(snapshot, balance):
+    elif reached:
         state = State.WARNING
 
     return Decision(
@@ -128,6 +132,7 @@ def decide(snapshot: Snapshot) -> Decision:
         valid_until=min(_changes(snapshot, balance, suspended_until)),
         period_start=balance.period.start,
         exhausted_since=since,
+        reached=reached,
     )
 
 
@@ -163,12 +168,12 @@ def _lifts_at(snapshot: Snapshot, balance: Balance) -> datetime:
     return FAR_FUTURE
 
 
-def _warns(snapshot: Snapshot, balance: Balance) -> bool:
-    """Whether the period has used its share of what it had: what was used and what is left."""
-    if balance.headroom is None:
-        return False
+def _reached(snapshot: Snapshot, balance: Balance) -> tuple[int, ...]:
+    """The thresholds reached: shares of what the period had, that is of what is used and left."""
+    if balance.headroom is None or balance.usage <= 0:
+        return ()
     had = balance.usage + balance.headroom
-    return balance.usage * 100 >= snapshot.warning_percent * had
+    return tuple(percent for percent in snapshot.thresholds if balance.usage * 100 >= percent * had)
 
 
 def _changes(

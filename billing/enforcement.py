@@ -17,8 +17,8 @@ from django.utils import timezone
 
 from billing.account_locks import lock_organization
 from billing.books import Books, load_books
-from billing.decision import Decision, Snapshot, decide
-from billing.models import Account, DecisionRecord, Limit
+from billing.decision import THRESHOLDS, Decision, Snapshot, decide
+from billing.models import Account, DecisionRecord, Limit, ThresholdNotice
 from billing.timeline import load_timelines
 from billing.totals import recut
 from quota.account_state import AccountState
@@ -31,6 +31,7 @@ _DECIDED = [
     "state",
     "reason",
     "exhausted_since",
+    "announced_percent",
     "period_start",
     "decide_again_at",
     "published_digest",
@@ -53,6 +54,7 @@ def enforce(
         books = load_books(account.pk for account in accounts)
     changed = []
     records = []
+    notices: list[ThresholdNotice] = []
     states = []
     for account, snapshot, state, decision in _decided(accounts, books, now):
         digest = _digest(state)
@@ -62,6 +64,7 @@ def enforce(
         reason = decision.reason or ""
         if (account.state, account.reason) != (decision.state, reason):
             records.append(_record(account, snapshot, decision))
+        notices += _notices(account, decision, now)
         account.state = decision.state
         account.reason = reason
         account.exhausted_since = decision.exhausted_since
@@ -76,6 +79,7 @@ def enforce(
         changed, update_conflicts=True, unique_fields=["id"], update_fields=_DECIDED
     )
     DecisionRecord.objects.bulk_create(records)
+    ThresholdNotice.objects.bulk_create(notices, ignore_conflicts=True)
     publish(states)
 
 
@@ -129,6 +133,7 @@ def _snapshot(account: Account, books: Books, now: datetime) -> Snapshot:
         organization_active=account.organization.is_active,
         booked=account.booked,
         exhausted_since=account.exhausted_since,
+        thresholds=THRESHOLDS if limit is None else sorted(limit.thresholds),
     )
 
 
@@ -177,6 +182,33 @@ def _record(account: Account, snapshot: Snapshot, decision: Decision) -> Decisio
         inputs=_plain(asdict(snapshot)),
         outcome=_plain(asdict(decision)),
     )
+
+
+def _notices(account: Account, decision: Decision, now: datetime) -> list[ThresholdNotice]:
+    """Return what is to be announced, and note on the account what has been.
+
+    Each threshold once per period, however often it is crossed; that something is left again, of
+    the period that was exhausted.
+    """
+    percents = []
+    if account.exhausted_since is not None and decision.exhausted_since is None:
+        percents.append((account.period_start or decision.period_start, ThresholdNotice.RESOLVED))
+    if account.period_start != decision.period_start:
+        account.announced_percent = 0
+    for percent in decision.reached:
+        if percent > account.announced_percent:
+            account.announced_percent = percent
+            percents.append((decision.period_start, percent))
+    return [
+        ThresholdNotice(
+            account=account,
+            period_start=period_start,
+            percent=percent,
+            usage_micro=decision.usage or 0,
+            noticed_at=now,
+        )
+        for period_start, percent in percents
+    ]
 
 
 def _plain(value: Any) -> Any:

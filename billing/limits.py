@@ -1,6 +1,7 @@
 """Setting what an organization may use of a bucket."""
 
 import zoneinfo
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from django.db import transaction
@@ -24,15 +25,17 @@ def set_limit(
     grace_days: int | None = None,
     anchor_day: int | None = None,
     time_zone: str | None = None,
+    thresholds: Sequence[int] | None = None,
     actor: str = "",
     reason: str = "",
 ) -> Limit:
     """Set the limit per period in micro-credits, None for unlimited, and publish what follows.
 
-    `grace_days`, `anchor_day` and `time_zone` stay as they are unless given.
-    Raises `ValueError` for an amount, day or time zone that cannot be.
+    `thresholds` are the percents of the period's credits at which is announced that they are used;
+    they, `grace_days`, `anchor_day` and `time_zone` stay as they are unless given.
+    Raises `ValueError` for an amount, day, time zone or percent that cannot be.
     """
-    _check(limit_micro, mode, grace_days, anchor_day, time_zone)
+    _check(limit_micro, mode, grace_days, anchor_day, time_zone, thresholds)
     with transaction.atomic():
         [account] = lock_organization(organization.pk, resource)
         now = timezone.now()
@@ -45,6 +48,7 @@ def set_limit(
             grace_days=kept.grace_days if grace_days is None else grace_days,
             anchor_day=kept.anchor_day if anchor_day is None else anchor_day,
             time_zone=kept.time_zone if time_zone is None else time_zone,
+            thresholds=kept.thresholds if thresholds is None else sorted(set(thresholds)),
             set_at=_instant_after(previous, now),
             actor=actor[:200],
             reason=reason[:500],
@@ -74,6 +78,7 @@ def _check(
     grace_days: int | None,
     anchor_day: int | None,
     time_zone: str | None,
+    thresholds: Sequence[int] | None,
 ) -> None:
     if limit_micro is not None and not 0 <= limit_micro <= MAXIMUM_MICRO:
         raise ValueError("a limit is between 0 and 100,000,000,000 credits")
@@ -85,3 +90,5 @@ def _check(
         raise ValueError("a period begins on a day between 1 and 31")
     if time_zone is not None and time_zone not in zoneinfo.available_timezones():
         raise ValueError(f"unknown time zone {time_zone!r}")
+    if thresholds is not None and not all(1 <= percent <= 100 for percent in thresholds):
+        raise ValueError("a threshold is between 1 and 100 percent")

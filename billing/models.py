@@ -50,6 +50,9 @@ class Account(models.Model):
     period_start = models.DateTimeField(
         null=True, editable=False, help_text="Start of the current period; earlier ones are closed."
     )
+    announced_percent = models.PositiveSmallIntegerField(
+        default=0, editable=False, help_text="The highest threshold announced in this period."
+    )
     decide_again_at = models.DateTimeField(null=True, editable=False, db_index=True)
     published_digest = models.CharField(max_length=64, blank=True, default="", editable=False)
 
@@ -66,6 +69,11 @@ class Account(models.Model):
     def key(self) -> str:
         """How the gateway names the account."""
         return f"{self.organization_id}:{self.resource}"
+
+
+def default_thresholds() -> list[int]:
+    """Return the percents at which is warned unless somebody says otherwise."""
+    return [80, 100]
 
 
 class Limit(AppendOnlyModel):
@@ -88,6 +96,10 @@ class Limit(AppendOnlyModel):
     )
     anchor_day = models.PositiveSmallIntegerField(default=1, help_text="First day of the period.")
     time_zone = models.CharField(max_length=64, default="UTC")
+    thresholds = models.JSONField(
+        default=default_thresholds,
+        help_text="Percents of the period's credits at which to warn; the first begins `warning`.",
+    )
     set_at = models.DateTimeField()
     actor = models.CharField(max_length=200, blank=True, default="")
     reason = models.CharField(max_length=500, blank=True, default="")
@@ -321,6 +333,30 @@ class QuarantinedEvent(models.Model):
 
     def __str__(self) -> str:
         return self.event_uuid or f"event without uuid ({self.reason})"
+
+
+class ThresholdNotice(AppendOnlyModel):
+    """An account reached a share of its period's credits, or was lifted again: once per period."""
+
+    RESOLVED = 0
+
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="notices")
+    period_start = models.DateTimeField()
+    percent = models.PositiveSmallIntegerField(help_text="0: something is left again.")
+    usage_micro = models.BigIntegerField()
+    noticed_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["-noticed_at", "-pk"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["account", "period_start", "percent"], name="threshold_notice_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        reached = f"{self.percent} %" if self.percent else "resolved"
+        return f"{self.account}: {reached}"
 
 
 class DecisionRecord(AppendOnlyModel):

@@ -1,9 +1,9 @@
-"""The audit trail."""
+"""The audit trail, and what was announced."""
 
 from django.contrib import admin
 
-from billing.admin.read_only import ReadOnly
-from billing.models import AuditEntry
+from billing.admin.read_only import ReadOnly, credits_column
+from billing.models import AuditEntry, ThresholdNotice
 
 
 @admin.register(AuditEntry)
@@ -15,3 +15,15 @@ class AuditEntryAdmin(ReadOnly, admin.ModelAdmin):
     list_select_related = ["organization"]
     search_fields = ["organization__name", "actor", "reason"]
     date_hierarchy = "at"
+
+
+@admin.register(ThresholdNotice)
+class ThresholdNoticeAdmin(ReadOnly, admin.ModelAdmin):
+    """Which accounts came near their limit, reached it, or were lifted again."""
+
+    list_display = ["noticed_at", "account", "percent", "usage", "period_start"]
+    list_filter = ["percent", "account__resource"]
+    list_select_related = ["account__organization"]
+    search_fields = ["account__organization__name"]
+    date_hierarchy = "noticed_at"
+    usage = credits_column("usage_micro", "credits used")

@@ -31,17 +31,35 @@ class CreditsField(forms.CharField):
             raise forms.ValidationError(str(error)) from error
 
 
+class PercentsField(forms.CharField):
+    """Percents as a person writes them: 80, 100."""
+
+    def clean(self, value: Any) -> Any:
+        """Return them as numbers between 1 and 100."""
+        words = str(super().clean(value)).replace(",", " ").split()
+        percents = [number(word) for word in words]
+        if not all(1 <= percent <= 100 for percent in percents):
+            raise forms.ValidationError("Wanted: percents between 1 and 100, such as 80, 100.")
+        return percents
+
+
 class LimitForm(forms.ModelForm):
     """A new limit; it holds from now on, for the whole of the current period."""
 
     credits = CreditsField(
         required=False, label="Credits per period", help_text="Empty: unlimited."
     )
+    thresholds = PercentsField(
+        initial="80, 100", required=False, help_text="Percents at which to warn, once per period."
+    )
     reason = forms.CharField(max_length=500, help_text="For the audit trail.")
 
     class Meta:
         model = Limit
-        fields = ["account", "credits", "mode", "grace_days", "anchor_day", "time_zone", "reason"]
+        fields = [
+            *("account", "credits", "mode", "grace_days", "anchor_day", "time_zone"),
+            *("thresholds", "reason"),
+        ]
 
     def clean_time_zone(self) -> str:
         """Refuse a zone that nobody knows."""
@@ -68,7 +86,7 @@ class LimitAdmin(AddOnly, admin.ModelAdmin):
         if obj is None:
             return super().get_fields(request, obj)
         shown = ["account", "limit", "mode", "grace_days", "anchor_day", "time_zone"]
-        return [*shown, "set_at", "actor", "reason"]
+        return [*shown, "thresholds", "set_at", "actor", "reason"]
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         """Begin with what holds now."""
@@ -79,6 +97,7 @@ class LimitAdmin(AddOnly, admin.ModelAdmin):
         if now is not None:
             kept = ("mode", "grace_days", "anchor_day", "time_zone")
             initial |= {name: getattr(now, name) for name in kept}
+            initial["thresholds"] = ", ".join(map(str, now.thresholds))
             if now.limit_micro is not None:
                 initial["credits"] = exact(now.limit_micro)
         return initial
@@ -94,6 +113,7 @@ class LimitAdmin(AddOnly, admin.ModelAdmin):
             grace_days=given["grace_days"],
             anchor_day=given["anchor_day"],
             time_zone=given["time_zone"],
+            thresholds=given["thresholds"],
             actor=actor(request),
             reason=given["reason"],
         )

@@ -11,6 +11,7 @@ TABLES = (
     "billing_limit",
     "billing_decisionrecord",
     "billing_auditentry",
+    "billing_thresholdnotice",
 )
 ACTIONS = ("update", "delete")
 

@@ -29,7 +29,7 @@ from tests.billing.world import CREDIT, account_of, book, published, usage_event
 pytestmark = pytest.mark.django_db
 LISTS = [
     *("account", "limit", "creditgrant", "usageevent", "quarantinedevent"),
-    *("decisionrecord", "auditentry", "dailyusage"),
+    *("decisionrecord", "auditentry", "dailyusage", "thresholdnotice"),
 ]
 
 
@@ -119,6 +119,7 @@ class TestForms:
             "grace_days": "0",
             "anchor_day": "1",
             "time_zone": "UTC",
+            "thresholds": "80, 100",
             "reason": "a plan",
         } | given
 
@@ -161,6 +162,8 @@ class TestForms:
             {"credits": "-1"},
             {"anchor_day": "32"},
             {"time_zone": "Mars/Olympus"},
+            {"thresholds": "80, 101"},
+            {"thresholds": "half"},
             {"reason": ""},
             {"account": "999999"},
         ],

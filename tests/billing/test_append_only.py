@@ -8,12 +8,12 @@ from django.db.migrations.executor import MigrationExecutor
 
 from billing.append_only import AppendOnlyError
 from billing.limits import set_limit
-from billing.models import AuditEntry, DecisionRecord, Limit, UsageEvent
+from billing.models import AuditEntry, DecisionRecord, Limit, ThresholdNotice, UsageEvent
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, book, usage_event
 
 pytestmark = pytest.mark.django_db
-KEPT = [UsageEvent, Limit, DecisionRecord, AuditEntry]
+KEPT = [UsageEvent, Limit, DecisionRecord, AuditEntry, ThresholdNotice]
 triggers = importlib.import_module("billing.migrations.0002_append_only_triggers")
 
 

@@ -44,6 +44,17 @@ def test_it_warns_from_eighty_percent_on(usage, state):
     assert decide(snapshot(1000, usage)).state == state
 
 
+def test_it_warns_from_the_first_threshold_that_the_limit_names():
+    thresholds = [50, 90, 100]
+
+    assert decide(snapshot(1000, 499, thresholds=thresholds)).state is State.OK
+    assert decide(snapshot(1000, 500, thresholds=thresholds)).reached == (50,)
+    assert decide(snapshot(1000, 900, thresholds=thresholds)).reached == (50, 90)
+    assert decide(snapshot(1000, 1005, thresholds=thresholds)).reached == (50, 90, 100)
+    assert decide(snapshot(1000, 999, thresholds=[])).state is State.OK
+    assert decide(snapshot(0, 0)).reached == ()
+
+
 @pytest.mark.parametrize("usage", [1000, 1001])
 def test_exactly_at_the_limit_is_limited(usage):
     decision = decide(snapshot(1000, usage))

@@ -8,7 +8,14 @@ from django.utils import timezone
 from billing.accounts import create_organization
 from billing.grants import grant_credits, void_grant
 from billing.limits import set_limit
-from billing.models import AuditEntry, CreditGrant, DecisionRecord, Limit, UsageTotal
+from billing.models import (
+    AuditEntry,
+    CreditGrant,
+    DecisionRecord,
+    Limit,
+    ThresholdNotice,
+    UsageTotal,
+)
 from billing.totals import ledger_sum
 from quota.resources import AI_CREDITS, POSTHOG_CODE_CREDITS
 from tests.billing.world import CREDIT, account_of, book, published, usage_event, used
@@ -157,9 +164,45 @@ def test_a_decision_that_changed_the_state_is_kept_with_its_inputs(exhausted):
     assert record.version == published(exhausted.organization).version
 
 
+class TestThresholds:
+    def noticed(self, project):
+        notices = ThresholdNotice.objects.filter(account=account_of(project.organization))
+        return list(notices.order_by("pk").values_list("percent", flat=True))
+
+    def test_each_is_noticed_once_in_a_period_and_so_is_what_lifts(self, project):
+        set_limit(project.organization, AI_CREDITS, 36 * CREDIT, thresholds=[30, 60, 100])
+
+        book(usage_event(project), usage_event(project, "0.01"))
+        assert self.noticed(project) == [30]
+        book(usage_event(project, "0.20"))
+        assert self.noticed(project) == [30, 60, 100]
+        for _ in range(2):
+            grant_credits(project.organization, AI_CREDITS, 12 * CREDIT)
+            book(usage_event(project))
+        assert self.noticed(project) == [30, 60, 100, ThresholdNotice.RESOLVED]
+
+    def test_a_limit_keeps_its_thresholds_until_others_are_named(self, project):
+        set_limit(project.organization, AI_CREDITS, CREDIT, thresholds=[90, 50, 50])
+
+        assert set_limit(project.organization, AI_CREDITS, CREDIT).thresholds == [50, 90]
+
+    def test_the_next_period_is_noticed_anew(self, project, monkeypatch):
+        set_limit(project.organization, AI_CREDITS, 12 * CREDIT)
+        book(usage_event(project))
+        assert self.noticed(project) == [80, 100]
+        later = published(project.organization).resets_at + timedelta(days=1)
+        monkeypatch.setattr(timezone, "now", lambda: later)
+
+        book(usage_event(project))
+
+        assert self.noticed(project) == [80, 100, 80, 100]
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
+        {"thresholds": [0]},
+        {"thresholds": [101]},
         {"limit_micro": -1},
         {"limit_micro": 10**18},
         {"mode": "strict"},
