@@ -27,12 +27,11 @@ def wait_for_close(workflow_id: str) -> WorkflowExecutionStatus:
     return asyncio.run(wait())
 
 
-def history(workflow_id: str, run_id: str | None = None) -> WorkflowHistory:
-    """Return the history so far."""
+def history(workflow_id: str) -> WorkflowHistory:
+    """Return the history so far of the workflow's latest run."""
 
     async def fetch() -> WorkflowHistory:
-        client = await connect()
-        return await client.get_workflow_handle(workflow_id, run_id=run_id).fetch_history()
+        return await (await _handle(workflow_id)).fetch_history()
 
     return asyncio.run(fetch())
 

@@ -215,6 +215,10 @@ def test_a_message_that_nobody_told_the_workflow_of_is_answered_before_the_task_
     follow_up = shop.reply(mention, "recorded, and the request died")
     shop.wait_until_said(mention.ts, 2)
     shop.wait_for_follow_up(follow_up, FollowUp.State.HANDLED)
+    wait_for_close(mention.workflow_id)
+    task = CodingTask.objects.get()
+    assert task.state == CodingTask.State.DONE
+    assert task.finished_at > task.runs.latest("finished_at").finished_at
 
 
 def test_a_cancelled_workflow_says_so_frees_the_thread_and_stays_cancelled(shop: World):
