@@ -18,9 +18,9 @@ class Api:
 
 MESSAGES = Api("/v1/messages", "POST", "anthropic", "anthropic", "messages")
 COUNT_TOKENS = Api("/v1/messages/count_tokens", "POST", "anthropic", "anthropic", None)
-CHAT_COMPLETIONS = Api("/v1/chat/completions", "POST", "openai", "openai", "chat")
-RESPONSES = Api("/v1/responses", "POST", "openai", "openai", "responses")
-OPENAI_MODELS = Api("/v1/models", "GET", "openai", "openai", None)
+CHAT_COMPLETIONS = Api("/v1/chat/completions", "POST", "chat", "openai", "chat")
+RESPONSES = Api("/v1/responses", "POST", "responses", "openai", "responses")
+OPENAI_MODELS = Api("/v1/models", "GET", "chat", "openai", None)
 ANTHROPIC_MODELS = Api("/v1/models", "GET", "anthropic", "anthropic", None)
 
 _BY_PATH = {api.path: api for api in (MESSAGES, COUNT_TOKENS, CHAT_COMPLETIONS, RESPONSES)}
@@ -35,4 +35,6 @@ def find(path: str, headers: dict[bytes, bytes]) -> Api | None:
 
 def dialect_of(path: str, headers: dict[bytes, bytes]) -> Dialect:
     """Return the shape in which to refuse a call whose product or path may be wrong."""
-    return "anthropic" if "/messages" in path or b"anthropic-version" in headers else "openai"
+    if "/messages" in path or b"anthropic-version" in headers:
+        return "anthropic"
+    return "responses" if path.endswith(RESPONSES.path) else "chat"

@@ -5,11 +5,12 @@ https://platform.openai.com/docs/guides/error-codes. SDKs read the message only 
 """
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
 
-Dialect = Literal["anthropic", "openai"]
+Dialect = Literal["anthropic", "chat", "responses"]
 Headers = list[tuple[bytes, bytes]]
 
 _ANTHROPIC_TYPES = {
@@ -85,8 +86,14 @@ class Refusal(Exception):
         kind = self.code or _OPENAI_TYPES.get(
             self.status, "invalid_request_error" if self.status < 500 else "server_error"
         )
-        error = {"message": self.message, "type": kind, "param": None, "code": code}
-        return {"error": error | common}
+        error = {"message": self.message, "type": kind, "param": None, "code": code, **common}
+        resets_at = error.get("resets_at")
+        if dialect == "responses" and resets_at is not None:
+            # Codex reads Unix seconds here; with anything else it does not understand that the
+            # quota is exhausted, waits as long as Retry-After says and asks again.
+            error["resets_at"] = int(datetime.fromisoformat(resets_at).timestamp())
+            return {"error": error, "resets_at": resets_at}
+        return {"error": error}
 
 
 def bad_request(message: str, reason: str = "invalid_request") -> Refusal:

@@ -58,6 +58,7 @@ class _Node(msgspec.Struct):
 class _Tool(msgspec.Struct):
     type: str | None = None
     max_uses: int | None = None
+    tools: "list[_Tool] | None" = None
     cache_control: msgspec.Raw = _ABSENT
 
 
@@ -274,6 +275,10 @@ def _uses(tool: _Tool, meter: str, max_tool_calls: int | None, sofar: int) -> in
     """Return how often the provider may run tools, this one included."""
     kind = tool.type
     if kind is None or kind in _OPENAI_CLIENT_TOOLS or kind.startswith(_CLIENT_TOOLS):
+        return sofar
+    if kind == "namespace":  # a group of tools, each of its own kind
+        for inner in tool.tools or ():
+            sofar = _uses(inner, meter, max_tool_calls, sofar)
         return sofar
     if meter == "messages" and kind.startswith(("web_search_", "web_fetch_")):
         uses = tool.max_uses

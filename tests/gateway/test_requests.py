@@ -100,6 +100,15 @@ def test_every_use_of_a_server_side_tool_reads_the_context_again() -> None:
     assert (bounded.whole_context, bounded.searches) == (4, 3)
 
 
+def test_a_group_of_tools_is_judged_by_its_tools() -> None:
+    look = {"type": "function", "name": "look"}
+    group = {"type": "namespace", "name": "mcp", "tools": [look]}
+    assert extent(apis.RESPONSES, input="Hi", tools=[look, group]).searches == 0
+    group["tools"].append({"type": "web_search"})
+    with pytest.raises(Refusal, match="web_search needs a maximum"):
+        extent(apis.RESPONSES, input="Hi", tools=[group])
+
+
 BODIES = st.dictionaries(
     st.text(max_size=8).filter(lambda name: name not in ("model", "stream", "n")),
     st.recursive(
