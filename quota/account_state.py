@@ -16,6 +16,9 @@ from quota.resources import RESOURCES
 FAR_FUTURE = 32_503_680_000
 """The year 3000 in unix seconds: the score of a block whose decision cannot lift by itself."""
 
+Account = tuple[UUID, str]
+"""An organization's id and a resource."""
+
 StateName = Literal["ok", "warning", "grace", "limited", "unknown"]
 Mode = Literal["hard", "soft"]
 

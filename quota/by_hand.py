@@ -13,10 +13,8 @@ from projects import change_feed
 from projects.models import Project
 from quota import changes
 from quota.account_state import FAR_FUTURE, SET_BY_HAND
+from quota.limited_set import Member
 from quota.models import SetMember
-
-Member = tuple[str, str]
-"""A resource and a project API token."""
 
 LONGEST_TOKEN = 200
 """Anybody may write anything into a set; what cannot be a token is not kept."""

@@ -12,18 +12,15 @@ from uuid import UUID
 from django.db.models import QuerySet
 
 from quota import delta, redis_client
+from quota.account_state import Account
 from quota.delta import AccountDelta, MemberScores
-from quota.limited_set import STATES, Entry, limits_key, published_key, suspended_key
+from quota.limited_set import STATES, Entry, Member, limits_key, published_key, suspended_key
 from quota.models import QuotaState, SetMember
 from quota.resources import RESOURCES
 
 logger = logging.getLogger(__name__)
 
 SLICE = 500
-
-Account = tuple[UUID, str]
-Member = tuple[str, str]
-"""A resource and a project API token."""
 
 
 def compare_blocks() -> tuple[int, dict[Member, float]]:

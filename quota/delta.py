@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from quota import redis_client
-from quota.limited_set import STATES, limits_key, published_key, suspended_key
+from quota.limited_set import STATES, Member, limits_key, published_key, suspended_key
 
 PIPELINED = 200
 
@@ -67,8 +67,8 @@ def push(deltas: Iterable[AccountDelta], *, building: str | None = None) -> int:
     return changed
 
 
-def forget(members: Iterable[tuple[str, str]]) -> int:
-    """Remove what we wrote for members, (resource, token), that nobody publishes any more."""
+def forget(members: Iterable[Member]) -> int:
+    """Remove what we wrote for members that nobody publishes any more."""
     removed = 0
     with redis_client.client().pipeline(transaction=True) as pipeline:
         for resource, token in members:

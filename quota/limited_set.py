@@ -25,6 +25,9 @@ from quota.resources import RESOURCES
 
 logger = logging.getLogger(__name__)
 
+Member = tuple[str, str]
+"""A resource and a project API token."""
+
 MARKER = "tollgate:quota:marker"
 STATES = "tollgate:quota:states"
 

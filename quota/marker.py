@@ -29,17 +29,23 @@ def renew(nonce: str) -> bool:
     return bool(redis_client.script("renew_marker")(keys=[MARKER], args=[nonce, _LIFETIME_MS]))
 
 
+def building_key(nonce: str) -> str:
+    """Return the key that is there as long as the rebuild of that nonce has lost nothing."""
+    return f"tollgate:quota:building:{nonce}"
+
+
 @contextmanager
 def rebuilding() -> Iterator[str]:
-    """Set the marker if the block ends with Redis as continuous as it began.
+    """Set the marker if the block ends with the Redis that it began with.
 
-    Yields the key that every slice of the rebuild must find in place; it may take
-    `BUILDING_SECONDS`. Raises `RebuildLost` at the end when that key is gone.
+    Yields the nonce that the marker will have. Every slice of the rebuild must find its
+    `building_key` in place; the whole may take `BUILDING_SECONDS`. Raises `RebuildLost` at the end
+    when the key is gone.
     """
     nonce = uuid.uuid4().hex
-    building = f"tollgate:quota:building:{nonce}"
+    building = building_key(nonce)
     redis_client.client().set(building, 1, ex=BUILDING_SECONDS)
-    yield building
+    yield nonce
     if not redis_client.script("finish_rebuild")(
         keys=[MARKER, building], args=[nonce, _LIFETIME_MS]
     ):

@@ -11,7 +11,11 @@ REBUILDS = Counter("tollgate_quota_rebuilds", "Rebuilds of Redis from the databa
 TICK_FAILURES = Counter(
     "tollgate_quota_tick_failures", "Ticks of the reconciler that a dependency cut short."
 )
-TICK_SECONDS = Gauge("tollgate_quota_tick_seconds", "How long the reconciler's last tick took.")
+TICK_SECONDS = Gauge(
+    "tollgate_quota_tick_seconds",
+    "How long the reconciler's last tick took.",
+    multiprocess_mode="mostrecent",
+)
 ANSWERED_FROM_DATABASE = Counter(
     "tollgate_quota_database_answers",
     "Questions answered from the database because Redis could not be trusted.",

@@ -8,7 +8,6 @@ do not, since they leave the allotment as it is.
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from uuid import UUID
 
 import redis
 from django.db import transaction
@@ -16,15 +15,13 @@ from django.utils import timezone
 
 from projects.models import Project
 from quota import changes, delta, redis_client
-from quota.account_state import AccountState
+from quota.account_state import Account, AccountState
 from quota.delta import AccountDelta, MemberScores
 from quota.models import QuotaState, SetMember
 
 __all__ = ["AccountState", "publish", "republish_project"]
 
 logger = logging.getLogger(__name__)
-
-Account = tuple[UUID, str]
 
 
 def publish(states: Iterable[AccountState]) -> None:

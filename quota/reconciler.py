@@ -17,7 +17,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from quota import by_hand, comparison, due, marker, metrics, redis_client, retention
-from quota.comparison import Account
+from quota.account_state import Account
 from quota.delta import RebuildLost
 from quota.models import QuotaState, SetMember
 
@@ -51,8 +51,8 @@ class Reconciler:
         pause = TICK_SECONDS
         while not stop.is_set():
             started = time.monotonic()
-            close_old_connections()
             try:
+                close_old_connections()
                 self.tick()
                 pause = TICK_SECONDS
             except Exception as error:
@@ -76,10 +76,9 @@ class Reconciler:
 
         Raises `redis.RedisError`, `django.db.Error` and `RebuildLost`; the next tick goes on.
         """
-        nonce = self._trusted_marker()
+        nonce = self._marker()
         repaired, blocks_by_hand = comparison.compare_blocks()
-        if nonce is not None:
-            marker.renew(nonce)
+        marker.renew(nonce)
         _count("blocks", repaired)
         _count("recent", comparison.compare(_recent()))
         _count("fleet", comparison.compare(self._next_slice()))
@@ -87,8 +86,8 @@ class Reconciler:
         self._decide_due()
         self._prune()
 
-    def _trusted_marker(self) -> str | None:
-        """Return the marker to vouch for, None after a rebuild, which set a new one.
+    def _marker(self) -> str:
+        """Return the nonce of the marker to vouch for.
 
         Rebuilds where there is none, and where Redis may not be the one that was compared before:
         at the start and after every disruption of the connection.
@@ -97,13 +96,13 @@ class Reconciler:
         nonce = marker.current()
         if nonce is not None and disruptions == self._disruptions:
             return nonce
-        accounts = list(QuotaState.objects.values_list("organization_id", "resource"))
-        with marker.rebuilding() as building:
-            changed = comparison.push_accounts(accounts, building=building)
+        with marker.rebuilding() as nonce:
+            accounts = list(QuotaState.objects.values_list("organization_id", "resource"))
+            changed = comparison.push_accounts(accounts, building=marker.building_key(nonce))
         metrics.REBUILDS.inc()
         logger.info("rebuilt Redis from %d accounts, %d differences", len(accounts), changed)
         self._disruptions = disruptions
-        return None
+        return nonce
 
     def _next_slice(self) -> list[Account]:
         rows = list(

@@ -209,7 +209,7 @@ def test_the_set_converges_and_no_stale_publisher_counts(redis_client):
     run_state_machine_as_test(
         Publications,
         settings=settings(
-            max_examples=40,
+            max_examples=30,
             stateful_step_count=20,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -197,7 +197,8 @@ def test_a_wipe_during_a_rebuild_leaves_no_marker(accounts, reconciler, redis_cl
 
 def test_a_wipe_between_two_slices_of_a_rebuild_stops_it(accounts, redis_client):
     account = (accounts.organization.pk, AI_CREDITS)
-    with suppress(RebuildLost), marker.rebuilding() as building:
+    with suppress(RebuildLost), marker.rebuilding() as nonce:
+        building = marker.building_key(nonce)
         comparison.push_accounts([account], building=building)
         redis_client.flushall()
         with pytest.raises(RebuildLost):
@@ -423,14 +424,14 @@ def test_it_survives_a_dead_redis_and_a_failing_database(accounts, project, own_
     own_redis.stop()
     running, stop = Reconciler(), threading.Event()
     failures = iter([OperationalError("away"), None])
-    trusted_marker = Reconciler._trusted_marker
+    marker_of = Reconciler._marker
 
     def failing(self):
         if error := next(failures, None):
             raise error
-        return trusted_marker(self)
+        return marker_of(self)
 
-    monkeypatch.setattr(Reconciler, "_trusted_marker", failing)
+    monkeypatch.setattr(Reconciler, "_marker", failing)
     before = metrics.TICK_FAILURES._value.get()
     thread = threading.Thread(target=running.run, args=[stop])
     thread.start()
