@@ -9,6 +9,7 @@ import itertools
 import json
 import threading
 import uuid
+from collections import Counter
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
@@ -69,7 +70,7 @@ class FakeTollgate(AsgiThread):
         self.booked: dict[str, dict[str, Any]] = {}
         self.deliveries: list[str] = []
         self.calls: dict[str, int] = {}
-        self.asked_about: set[int] = set()
+        self.asked_about: Counter[int | str] = Counter()  # by project and by token
         self.failures: dict[str, tuple[int, Any]] = {}
         self.event_status: dict[str, str] = {}
         self.forget_booking_answers = False
@@ -208,13 +209,15 @@ class FakeTollgate(AsgiThread):
         if refusal := self._refusal(request, "introspect"):
             return refusal
         form = dict(parse_qsl((await request.body()).decode()))
+        with self._lock:
+            self.asked_about[form["token"]] += 1
         return JSONResponse(self.tokens.get(form["token"], {"active": False}))
 
     async def _quota(self, request: Request) -> Response:
         if refusal := self._refusal(request, "quota"):
             return refusal
         with self._lock:
-            self.asked_about.add(request.path_params["project_id"])
+            self.asked_about[request.path_params["project_id"]] += 1
             project = self.projects.get(request.path_params["project_id"])
             if project is None:
                 return JSONResponse({"detail": "not found"}, 404)

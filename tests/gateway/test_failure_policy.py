@@ -198,7 +198,7 @@ def test_a_thousand_first_calls_of_a_team_ask_once(fragile: World) -> None:
         what="the feed being read",
     )
     token = fragile.tollgate.token(project)
-    asked = {what: fragile.tollgate.calls.get(what, 0) for what in ("introspect", "quota")}
+    asked = fragile.tollgate.asked_about
+    before = asked[project.id]
     assert set(fragile.post_at_once(token, 1000)) == {200}
-    for what, before in asked.items():
-        assert fragile.tollgate.calls[what] == before + 1
+    assert (asked[token], asked[project.id]) == (1, before + 1)
