@@ -31,7 +31,10 @@ UNDER_WAY = timedelta(seconds=1)
 
 FLEET_TICKS = 45
 SMALLEST_SLICE = 200
-DUE_PER_TICK = 100
+DUE_PER_TICK = 500
+DUE_SECONDS = 1.0
+"""How long a tick may decide: the marker has to be renewed in time."""
+
 DUE_AGAIN_SECONDS = 30.0
 PRUNE_SECONDS = 60.0
 
@@ -119,20 +122,22 @@ class Reconciler:
 
     def _decide_due(self) -> None:
         """Ask billing to decide about states that have stopped holding, if nobody asked yet."""
-        due_accounts = QuotaState.objects.filter(valid_until__lte=timezone.now())
         started = time.monotonic()
         self._undecidable = {
             account: again for account, again in self._undecidable.items() if again > started
         }
-        for account in due_accounts.order_by("valid_until").values_list(
-            "organization_id", "resource"
-        )[: DUE_PER_TICK + len(self._undecidable)]:
-            if account not in self._undecidable:
-                try:
-                    due.decide_again(*account)
-                except Exception:
-                    logger.exception("account %s:%s could not be decided", *account)
-                    self._undecidable[account] = started + DUE_AGAIN_SECONDS
+        rows = QuotaState.objects.filter(valid_until__lte=timezone.now()).order_by("valid_until")
+        accounts = rows.values_list("organization_id", "resource")
+        for account in accounts[: DUE_PER_TICK + len(self._undecidable)]:
+            if account in self._undecidable:
+                continue
+            if time.monotonic() - started > DUE_SECONDS:
+                break
+            try:
+                due.decide_again(*account)
+            except Exception:
+                logger.exception("account %s:%s could not be decided", *account)
+                self._undecidable[account] = started + DUE_AGAIN_SECONDS
 
     def _prune(self) -> None:
         if time.monotonic() >= self._prune_at:
