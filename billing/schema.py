@@ -157,6 +157,8 @@ class ProjectUsageSerializer(serializers.Serializer):
 
 PROJECT_USAGE: dict[str, Any] = {
     "operation_id": "project_usage_retrieve",
+    # By name: the schemes are described once, where the quota endpoint uses them.
+    "auth": [{"serviceToken": []}, {"projectCredential": []}, {"session": []}],
     "parameters": [
         OpenApiParameter("since", OpenApiTypes.DATE, description="Default: 30 days before until."),
         OpenApiParameter("until", OpenApiTypes.DATE, description="Exclusive. Default: tomorrow."),
