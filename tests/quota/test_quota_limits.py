@@ -5,13 +5,15 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
+from django.db.models.query import QuerySet
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from billing.accounts import create_project, rotate_api_token
 from projects import credentials
 from projects.models import Membership, Project, User
+from quota import limited_set
 from quota import redis_client as quota_redis
 from quota.account_state import FAR_FUTURE
 from quota.resources import AI_CREDITS, MICRO, POSTHOG_CODE_CREDITS, RESOURCES
@@ -467,21 +469,37 @@ def test_nonsense_in_redis_is_answered_from_the_database(
     assert ai_credits(ask(project))["limited"] is True
 
 
-def test_without_any_store_the_answer_is_come_again(ask, accounts, project, vouched, monkeypatch):
-    from django.db import OperationalError
-    from django.db.models.query import QuerySet
-
+@pytest.mark.parametrize("redis_is", ["silent", "not believed"])
+def test_without_any_store_the_answer_is_come_again(
+    ask, accounts, project, vouched, monkeypatch, redis_client, redis_is
+):
     def fail(*_args, **_kwargs):
         raise OperationalError("the database is down")
 
     vouched()
     assert ask(project).status_code == 200
-    quota_redis.health.failed()
+    if redis_is == "silent":
+        quota_redis.health.failed()
+    else:
+        redis_client.delete(limited_set.MARKER)
     monkeypatch.setattr(QuerySet, "_fetch_all", fail)
     response = ask(project)
     assert response.status_code == 503
     assert int(response.headers["Retry-After"]) > 0
     assert "limited" not in response.json()
+
+
+def test_a_dead_database_is_not_noticed_while_redis_is_believed(
+    ask, accounts, project, vouched, monkeypatch
+):
+    def fail(*_args, **_kwargs):
+        raise OperationalError("the database is down")
+
+    accounts.limit()
+    vouched()
+    assert ask(project).status_code == 200
+    monkeypatch.setattr(QuerySet, "_fetch_all", fail)
+    assert ai_credits(ask(project))["limited"] is True
 
 
 def test_after_a_wipe_the_limited_stay_limited(ask, accounts, project, vouched, redis_client):

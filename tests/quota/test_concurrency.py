@@ -1,0 +1,114 @@
+"""Gates, publishers and reconcilers at the same time, while Redis is wiped again and again."""
+
+import random
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
+import pytest
+from django.db import connection
+
+from projects.models import Organization, Project
+from quota import limited_set, marker
+from quota.delta import RebuildLost
+from quota.gate import check
+from quota.models import QuotaState
+from quota.publication import publish
+from quota.reconciler import Reconciler
+from quota.resources import AI_CREDITS
+from tests.conftest import wait_until
+from tests.quota.world import LIMITS, Accounts
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+FLUSHES = 12
+
+
+class Together:
+    """Runs work over and over in threads of its own until the block ends; keeps what they raise."""
+
+    def __init__(self, *works: Callable[[], object]) -> None:
+        self.failures: list[BaseException] = []
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=[work]) for work in works]
+
+    def _run(self, work: Callable[[], object]) -> None:
+        try:
+            while not self._stop.is_set():
+                work()
+        except BaseException as error:
+            self.failures.append(error)
+        finally:
+            connection.close()
+
+    def __enter__(self) -> "Together":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(20)
+
+
+def test_nobody_over_quota_is_admitted_while_redis_is_wiped(
+    accounts, project, stranger, redis_client
+):
+    accounts.limit()
+    busy = Accounts(Organization.objects.create(name="Busy"))
+    Project.objects.create(organization=busy.organization, name="Busy")
+    reconcilers = Reconciler(), Reconciler()
+    wrong: list[object] = []
+    sources: set[str] = set()
+
+    def ask() -> None:
+        for one, limited in ((project, True), (stranger, False)):
+            verdict = check(one)
+            sources.add(verdict.source)
+            if verdict.limited is not limited:
+                wrong.append(verdict)
+
+    def publish_this_and_that() -> None:
+        busy.limit()
+        busy.allow()
+
+    def reconcile(reconciler: Reconciler) -> None:
+        with suppress(RebuildLost):  # wiped while rebuilding: the next tick begins anew
+            reconciler.tick()
+
+    with Together(
+        ask, ask, publish_this_and_that, *(partial(reconcile, one) for one in reconcilers)
+    ) as together:
+        for flush in range(FLUSHES + 1):
+            wait_until(lambda: together.failures or marker.current(), 5, "the marker")
+            if flush < FLUSHES:
+                redis_client.flushall()
+    assert together.failures == []
+    assert wrong == []
+    assert sources == {"redis", "database"}
+
+
+def test_publishers_that_race_leave_the_newest_decision_in_both_stores(
+    accounts, project, redis_client
+):
+    states = [accounts.limited_state() if n % 2 else accounts.state() for n in range(60)]
+    newest = states[-1]
+    random.Random(5).shuffle(states)
+    lock = threading.Lock()
+
+    def publish_one() -> None:
+        with lock:
+            state = states.pop() if states else None
+        if state is not None:
+            publish([state])
+
+    with Together(*[publish_one] * 4) as together:
+        wait_until(lambda: together.failures or not states, what="the last publication")
+    assert together.failures == []
+    assert QuotaState.objects.get(resource=AI_CREDITS).published == newest
+    assert newest.limited
+    assert redis_client.zscore(LIMITS, project.api_token) == newest.limited_until
+    reading = limited_set.read(project.organization_id, project.api_token)
+    assert reading.resources[AI_CREDITS].state == newest
