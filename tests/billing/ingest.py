@@ -1,9 +1,11 @@
-"""A process that books one batch and is killed meanwhile: `… -m tests.billing.ingest FILE MOMENT`.
+"""Processes that book a batch and are killed meanwhile: `… -m tests.billing.ingest FILE MOMENT …`.
 
-FILE has a batch as JSON. At the MOMENT the process kills itself with SIGKILL: `before-insert`,
-`before-commit`, `after-commit`, `before-redis` or `after-redis`.
+Each FILE has a batch as JSON. For each a process is forked that books it and at the MOMENT kills
+itself with SIGKILL: `before-insert`, `before-commit`, `after-commit`, `before-redis` or
+`after-redis`. Prints the wait status of each.
 """
 
+import json
 import os
 import signal
 import sys
@@ -13,14 +15,13 @@ import django
 from redis.client import Pipeline
 
 
-def die(*_args: object, **_kwargs: object) -> None:
+def die() -> None:
     """End as a machine does that loses power."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main(batch: Path, moment: str) -> None:
-    """Book the batch and die trying."""
-    django.setup()
+def book_and_die(batch: Path, moment: str) -> None:
+    """Book the batch and die at the moment."""
     from django.db import connections
 
     from billing import ledger
@@ -56,5 +57,18 @@ def main(batch: Path, moment: str) -> None:
     ledger.book(parse_json(batch.read_text()))
 
 
+def main(words: list[str]) -> None:
+    """Kill a process for each batch and tell how each ended."""
+    django.setup()
+    statuses = []
+    for batch, moment in zip(words[::2], words[1::2], strict=True):
+        child = os.fork()
+        if not child:
+            book_and_die(Path(batch), moment)
+            os._exit(0)
+        statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    sys.stdout.write(json.dumps(statuses))
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(sys.argv[1:])

@@ -14,13 +14,20 @@ from billing.limits import set_limit
 from billing.models import Account, UsageEvent
 from billing.verification import differences
 from quota.resources import AI_CREDITS
-from tests.billing.world import CREDIT, book, published, usage_event, used
+from tests.billing.world import CREDIT, account_of, book, published, usage_event, used
 
 pytestmark = pytest.mark.django_db(transaction=True)
+SURVIVES = {
+    "before-insert": False,
+    "before-commit": False,
+    "after-commit": True,
+    "before-redis": True,
+    "after-redis": True,
+}
 
 
-def ingest(batch, moment):
-    """Book a batch in a process of its own that dies at the moment."""
+def ingest(*words):
+    """Book batches in processes that die; return how each ended."""
     settings = connection.settings_dict
     url = (
         f"sqlite:///{settings['NAME']}"
@@ -28,45 +35,39 @@ def ingest(batch, moment):
         else f"postgres://postgres@127.0.0.1:{settings['PORT']}/{settings['NAME']}"
     )
     environment = os.environ | {"DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": "config.settings"}
-    return subprocess.run(
-        [sys.executable, "-m", "tests.billing.ingest", str(batch), moment],
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.billing.ingest", *map(str, words)],
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=80,
         check=False,
     )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize(
-    ("moment", "survives"),
-    [
-        ("before-insert", False),
-        ("before-commit", False),
-        ("after-commit", True),
-        ("before-redis", True),
-        ("after-redis", True),
-    ],
-)
-def test_a_batch_is_booked_once_wherever_its_process_was_killed(
-    redis_client, tmp_path, moment, survives
-):
-    project = create_project(create_organization("Acme"), "Main")
-    set_limit(project.organization, AI_CREDITS, 60 * CREDIT)
-    events = [usage_event(project) for _ in range(5)]
-    batch = tmp_path / "batch.json"
-    batch.write_text(json.dumps(events))
+def test_a_batch_is_booked_once_wherever_its_process_was_killed(redis_client, tmp_path):
+    worlds = {}
+    for moment in SURVIVES:
+        project = create_project(create_organization(moment), "Main")
+        set_limit(project.organization, AI_CREDITS, 60 * CREDIT)
+        worlds[moment] = project, [usage_event(project) for _ in range(5)]
+        (tmp_path / moment).write_text(json.dumps(worlds[moment][1]))
 
-    killed = ingest(batch, moment)
+    ended = ingest(*(word for moment in SURVIVES for word in (tmp_path / moment, moment)))
 
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert UsageEvent.objects.count() == (5 if survives else 0)
-    assert published(project.organization).limited == survives
+    assert ended == [-signal.SIGKILL] * len(SURVIVES)
+    for moment, (project, events) in worlds.items():
+        survived = SURVIVES[moment]
+        booked = UsageEvent.objects.filter(account=account_of(project.organization))
+        assert booked.count() == (5 if survived else 0), moment
+        assert published(project.organization).limited == survived
 
-    statuses = [result.status for result in book(*events)]
+        statuses = [result.status for result in book(*events)]
 
-    assert statuses == (["duplicate"] if survives else ["accepted"]) * 5
-    assert used(project.organization) == 60 * CREDIT
-    assert published(project.organization).limited
+        assert statuses == (["duplicate"] if survived else ["accepted"]) * 5
+        assert used(project.organization) == 60 * CREDIT
+        assert published(project.organization).limited
     for account in Account.objects.all():
         assert list(differences(account)) == []
