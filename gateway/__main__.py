@@ -21,6 +21,8 @@ def main() -> int:
     except EnvValidationError as error:
         sys.stderr.write(f"The gateway cannot start: {error}\n")
         return 2
+    # The gateway's metrics are joined among its own processes, never with another program's.
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     if settings.processes > 1:
         with tempfile.TemporaryDirectory(prefix="tollgate-gateway-") as directory:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory

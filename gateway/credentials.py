@@ -148,13 +148,14 @@ class Credentials:
 
     def _refresh(self, digest: str, token: str) -> None:
         if digest not in self._asking and time.monotonic() - self._failed_at > RETRY_SECONDS:
-            task = self._start(digest, token)
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._start(digest, token)
 
     def _start(self, digest: str, token: str) -> "asyncio.Task[Known]":
         task = asyncio.create_task(self._introspect(digest, token))
         self._asking[digest] = task
         task.add_done_callback(lambda _: self._asking.pop(digest, None))
+        # Whoever waits sees the exception; it is no news if nobody waits any more.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task
 
     async def _ask(self, digest: str, token: str, fallback: Known | None = None) -> Known:

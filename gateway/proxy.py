@@ -14,7 +14,7 @@ from gateway.metering import meter_for
 from gateway.products import Product
 from gateway.settings import Settings
 from gateway.upstream import Upstreams
-from gateway.watch import Watch, Watches
+from gateway.watch import Watches
 
 
 class Proxy:
@@ -55,7 +55,7 @@ class Proxy:
         watch = self._watches.begin(self._settings.request_timeout)
         self._concurrency.enter(caller.credential_sha256)
         try:
-            body = await self._read_body(call, watch) if api.method == "POST" else b""
+            body = await self._read_body(call) if api.method == "POST" else b""
             if api.meter is None:
                 exchange = Exchange(
                     self._settings, self._upstreams, self._books, call, api, body, None, None
@@ -82,34 +82,33 @@ class Proxy:
                 meter,
             )
             await exchange.run(watch)
+        except asyncio.CancelledError:
+            if not watch.claim():
+                raise  # the server stops
+            raise Refusal(408, "request_timeout", "The request took too long.") from None
         finally:
             watch.close()
             self._concurrency.leave(caller.credential_sha256)
 
-    async def _read_body(self, call: Call, watch: Watch) -> bytes:
-        """Read the whole body, within limits of size and time."""
+    async def _read_body(self, call: Call) -> bytes:
+        """Read the whole body, up to its greatest size."""
         most = self._settings.max_body_bytes
         length = call.headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > most:
             raise _too_large(most)
         chunks: list[bytes] = []
         size = 0
-        try:
-            while True:
-                message = await call.receive()
-                if message["type"] == "http.disconnect":
-                    raise CallerLeft
-                chunk = message.get("body", b"")
-                size += len(chunk)
-                if size > most:
-                    raise _too_large(most)
-                chunks.append(chunk)
-                if not message.get("more_body"):
-                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        except asyncio.CancelledError:
-            if not watch.claim():
-                raise
-            raise Refusal(408, "request_timeout", "The request body took too long.") from None
+        while True:
+            message = await call.receive()
+            if message["type"] == "http.disconnect":
+                raise CallerLeft
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > most:
+                raise _too_large(most)
+            chunks.append(chunk)
+            if not message.get("more_body"):
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _too_large(most: int) -> Refusal:

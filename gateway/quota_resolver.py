@@ -93,12 +93,14 @@ class QuotaResolver:
         backoff = self._backoff.get(project_id)
         if project_id in self._asking or (backoff and time.monotonic() < backoff.until):
             return
-        self._start(project_id).add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._start(project_id)
 
     def _start(self, project_id: int) -> "asyncio.Task[QuotaAnswer]":
         task = asyncio.create_task(self.refresh(project_id))
         self._asking[project_id] = task
         task.add_done_callback(lambda _: self._asking.pop(project_id, None))
+        # Whoever waits sees the exception; it is no news if nobody waits any more.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task
 
     async def refresh(self, project_id: int) -> QuotaAnswer:

@@ -68,7 +68,9 @@ def test_of_many_calls_at_once_exactly_those_that_fit_pass(world: World) -> None
         lambda: world.metric(refusals) - refused_before == 200 - FIT,
         what="all being decided",
     )
-    assert len(world.provider.requests) == before + FIT
+    wait_until(
+        lambda: len(world.provider.requests) == before + FIT, what="the others being under way"
+    )
     assert world.account(project)["held"] == FIT * bound
     gate.set()
     thread.join()

@@ -1,0 +1,73 @@
+"""The watch over a call: deadlines that move, callers that leave."""
+
+import asyncio
+
+import pytest
+
+from gateway import watch as watch_module
+from gateway.watch import Watches
+
+DISCONNECT = {"type": "http.disconnect"}
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_module, "TICK_SECONDS", 0.005)
+
+
+async def forever() -> None:
+    await asyncio.Event().wait()
+
+
+async def test_a_deadline_interrupts_the_call() -> None:
+    watch = Watches().begin(0.01)
+    with pytest.raises(asyncio.CancelledError):
+        await forever()
+    assert watch.claim()
+    assert (watch.passed, watch.left) == (True, False)
+    await asyncio.sleep(0)  # the cancellation was taken back
+
+
+async def test_a_deadline_that_moves_on_interrupts_nothing() -> None:
+    watch = Watches().begin(0.02)
+    for _ in range(10):
+        watch.expect_within(30)
+        await asyncio.sleep(0.005)
+    watch.close()
+    assert not watch.passed
+
+
+async def test_a_caller_who_leaves_interrupts_at_once() -> None:
+    async def receive() -> dict[str, str]:
+        return DISCONNECT
+
+    watch = Watches().begin(30)
+    watch.listen(receive, 0)
+    with pytest.raises(asyncio.CancelledError):
+        await forever()
+    assert watch.claim()
+    assert watch.left
+
+
+async def test_after_the_caller_left_the_call_may_go_on_for_a_while_only() -> None:
+    async def receive() -> dict[str, str]:
+        return DISCONNECT
+
+    watch = Watches().begin(30)
+    watch.listen(receive, 0.02)
+    with pytest.raises(asyncio.CancelledError):
+        while True:
+            watch.expect_within(30)  # the provider goes on
+            await asyncio.sleep(0.001)
+    assert watch.claim()
+    assert watch.left
+
+
+async def test_a_cancellation_from_elsewhere_is_not_claimed() -> None:
+    watch = Watches().begin(30)
+    asyncio.current_task().cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await forever()
+    assert not watch.claim()
+    asyncio.current_task().uncancel()
+    watch.close()
