@@ -55,10 +55,14 @@ async def test_after_the_caller_left_the_call_may_go_on_for_a_while_only() -> No
 
     watch = Watches().begin(30)
     watch.listen(receive, 0.02)
-    with pytest.raises(asyncio.CancelledError):
+
+    async def read_on() -> None:
         while True:
             watch.expect_within(30)  # the provider goes on
             await asyncio.sleep(0.001)
+
+    with pytest.raises(asyncio.CancelledError):
+        await read_on()
     assert watch.claim()
     assert watch.left
 
