@@ -190,15 +190,15 @@ def test_a_feed_that_begins_anew_makes_everything_be_asked_again(fragile: World)
     wait_until(lambda: fragile.post(token).status_code == 429, 10, "the limit being known")
 
 
-def test_a_thousand_first_calls_of_a_team_ask_once(fragile: World) -> None:
-    project = fragile.tollgate.project(credits=None)
-    version = fragile.tollgate.version
+def test_a_thousand_first_calls_of_a_team_ask_once(world: World) -> None:
+    project = world.tollgate.project(credits=None)
+    version = world.tollgate.version
     wait_until(  # the project's making is in the feed, which asks about projects it knows
-        lambda: int(fragile.redis.hget("tollgate:feed", "version")) >= version,
+        lambda: int(world.redis.hget("tollgate:feed", "version")) >= version,
         what="the feed being read",
     )
-    token = fragile.tollgate.token(project)
-    asked = fragile.tollgate.asked_about
+    token = world.tollgate.token(project)
+    asked = world.tollgate.asked_about
     before = asked[project.id]
-    assert set(fragile.post_at_once(token, 1000)) == {200}
+    assert set(world.post_at_once(token, 1000)) == {200}
     assert (asked[token], asked[project.id]) == (1, before + 1)
