@@ -1,5 +1,7 @@
 # One door. Everything runs through the launcher, which makes .venv/ when it has to.
 PYTHON ?= python3
+# Whole files go to a process; the order is pytest's own. ARGS="-n 0" runs all in one process.
+PARALLEL = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 LAUNCH = @command -v $(PYTHON) >/dev/null || { \
 	echo "tollgate: $(PYTHON) is missing. Install Python 3.11 or newer, or name one: make $@ PYTHON=/path/to/python3.12" >&2; \
 	exit 1; }; exec $(PYTHON) devstack/launch.py
@@ -14,7 +16,7 @@ demo: ## a tour on a throw-away stack
 	$(LAUNCH) devstack.demo
 
 test: ## the test suite (DB=postgres: on PostgreSQL; ARGS="-k gate": what else pytest takes)
-	$(LAUNCH) pytest $(ARGS)
+	$(LAUNCH) pytest $(PARALLEL) $(ARGS)
 
 lint: ## format, types, import contracts, migrations, API schema
 	$(LAUNCH) devstack.lint
