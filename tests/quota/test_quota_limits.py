@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from billing.accounts import create_project, rotate_api_token
-from projects import credentials
+from projects import credential_cache, credentials
 from projects.models import Membership, Project, User
 from quota import limited_set
 from quota import redis_client as quota_redis
@@ -136,15 +136,34 @@ def test_other_methods_are_not_allowed(client, key, accounts, project, method):
     assert "GET" in response.headers["Allow"]
 
 
-def test_a_revoked_key_is_refused_at_once_although_it_is_remembered(
-    client, accounts, project, vouched
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """Whatever is done happens in another process: this one is told by Redis alone."""
+    monkeypatch.setattr(credential_cache, "forget_all", lambda: None)
+    return committed
+
+
+def test_a_key_revoked_elsewhere_is_refused_at_once_although_it_is_remembered(
+    client, accounts, project, vouched, elsewhere
 ):
     row, key = credentials.issue_personal_api_key(project.organization, "poller", ["project:read"])
     vouched()
     assert client.get(path(project.pk), headers=bearer(key)).status_code == 200
-    with committed():
+    with elsewhere():
         credentials.revoke_personal_api_key(row)
     assert client.get(path(project.pk), headers=bearer(key)).status_code == 401
+
+
+def test_a_token_rotated_elsewhere_is_the_one_that_is_looked_up(
+    ask, accounts, project, vouched, redis_client, elsewhere
+):
+    vouched()
+    assert ai_credits(ask(project))["limited"] is False
+    with elsewhere():
+        rotate_api_token(project)
+    project.refresh_from_db()
+    redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE})
+    assert ai_credits(ask(project))["limited"] is True
 
 
 def test_a_key_of_all_projects_reaches_one_that_was_made_after_it_was_remembered(
