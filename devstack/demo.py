@@ -197,8 +197,11 @@ def _http(url: str, body: Json = None, token: str = "") -> Json:
     if token:
         headers["Authorization"] = f"Bearer {token}"
     data = None if body is None else json.dumps(body).encode()
-    with urlopen(Request(url, data, headers), timeout=10) as response:
-        return json.load(response)
+    try:
+        with urlopen(Request(url, data, headers), timeout=10) as response:
+            return json.load(response)
+    except OSError as error:
+        raise NotSeen(f"an answer of {url}: {error}") from error
 
 
 def _until(find: Callable[[], Json], what: str) -> Json:
