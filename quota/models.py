@@ -18,7 +18,6 @@ class QuotaState(models.Model):
     resource = models.CharField(max_length=40, choices=RESOURCE_CHOICES)
     version = models.BigIntegerField()
     state = models.CharField(max_length=10)
-    limited = models.BooleanField()
     valid_until = models.DateTimeField(
         null=True, db_index=True, help_text="From then on billing has to decide again."
     )
@@ -75,6 +74,7 @@ class SetMember(models.Model):
         indexes = [
             models.Index(fields=["organization", "resource"], name="set_member_account"),
             models.Index(fields=["limited_until"], name="set_member_limited_until"),
+            models.Index(fields=["suspended_until"], name="set_member_suspended_until"),
         ]
 
     def __str__(self) -> str:

@@ -120,7 +120,6 @@ def _write_states(
                 resource=state.resource,
                 version=state.version,
                 state=state.state,
-                limited=state.limited,
                 valid_until=state.valid_until,
                 document=documents[account],
                 changed_at=now,
@@ -129,7 +128,7 @@ def _write_states(
         ],
         update_conflicts=True,
         unique_fields=["organization", "resource"],
-        update_fields=["version", "state", "limited", "valid_until", "document", "changed_at"],
+        update_fields=["version", "state", "valid_until", "document", "changed_at"],
     )
 
 

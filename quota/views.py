@@ -35,6 +35,9 @@ from quota.limited_set import Reading, RedisUnavailable
 from quota.representation import render
 from quota.state import QuotaUnknown, standings
 
+LONGEST_VERSION = 19
+"""Digits of the largest integer that the database holds."""
+
 
 class QuotaUnavailable(APIException):
     """No store can tell: 503 with Retry-After, never an answer that somebody may take for "no"."""
@@ -125,11 +128,9 @@ class QuotaChangesView(APIView):
     def get(self, request: Request) -> Response:
         """Answer with everything after the cursor, from the primary database."""
         since = request.GET.get("since", "")
+        is_version = since.isascii() and since.isdecimal() and len(since) <= LONGEST_VERSION
         try:
-            found = changes_since(
-                int(since) if since.isascii() and since.isdecimal() else None,
-                request.GET.get("feed"),
-            )
+            found = changes_since(int(since) if is_version else None, request.GET.get("feed"))
         except DatabaseFailure as error:
             raise QuotaUnavailable from error
         return Response(

@@ -1,7 +1,7 @@
 """What the quota tests are set in: an organization's accounts, and a Redis that may break."""
 
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import redis
@@ -31,11 +31,13 @@ class Accounts:
 
     organization: Organization
     version: int = 0
+    period_end: datetime = field(
+        default_factory=lambda: timezone.now().replace(microsecond=0) + timedelta(days=7)
+    )
 
     def state(self, resource: str = AI_CREDITS, **fields) -> AccountState:
         """Return the next state, not limited unless said otherwise."""
         self.version += 1
-        later = timezone.now().replace(microsecond=0) + timedelta(days=7)
         ordinary = {
             "organization_id": self.organization.pk,
             "resource": resource,
@@ -45,8 +47,8 @@ class Accounts:
             "usage_micro": 1_250 * MICRO,
             "limit_micro": 2_000 * MICRO,
             "remaining_micro": 750 * MICRO,
-            "resets_at": later,
-            "valid_until": later,
+            "resets_at": self.period_end,
+            "valid_until": self.period_end,
             "allotment_micro": 750 * MICRO,
             "ledger_epoch": "0",
         }
