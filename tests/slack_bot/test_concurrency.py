@@ -1,11 +1,13 @@
 """Copies of one post at once, and the three seconds that Slack gives, whatever is slow."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from urllib.request import Request, urlopen
 
 import pytest
@@ -172,7 +174,9 @@ def four_workers(redis_client, temporal_address, tmp_path) -> Iterator[str]:
     argv = [sys.executable, "-m", "granian", "--interface", "wsgi", "--workers", "4"]
     argv += ["--host", "127.0.0.1", "--port", str(port), "config.wsgi:application"]
     with (tmp_path / "web.log").open("wb") as log:
-        process = subprocess.Popen(argv, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            argv, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
     try:
         wait_until(lambda: answers(f"{address}/_ready"), 60, "the web process being ready")
         yield address
@@ -183,6 +187,8 @@ def four_workers(redis_client, temporal_address, tmp_path) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        with suppress(ProcessLookupError):  # workers that outlived the process that started them
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.slow
