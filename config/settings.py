@@ -164,8 +164,8 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PUBLIC_URL.startswith("https://")
 
 DATABASES = {"default": dj_database_url.parse(DATABASE_URL, conn_max_age=60)}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
-    # IMMEDIATE takes the write lock at BEGIN: concurrent writers queue instead of failing. The cache
-    # (KiB per connection, used as needed) holds the ledger's key, whose pages are met at random.
+    # IMMEDIATE takes the write lock at BEGIN: concurrent writers queue instead of failing.
+    # The cache (32 MB per connection, used as needed) holds the ledger's key, met at random.
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 20,
