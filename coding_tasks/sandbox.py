@@ -62,14 +62,17 @@ class ClonedCheckout:
     most_files: int = 20_000
 
     def files(self) -> list[str]:
-        """See `Checkout.files`; at most `most_files` of them."""
+        """See `Checkout.files`; at most `most_files` of them, and only those with names in UTF-8.
+
+        git keeps names as bytes, but only text can be told to a model.
+        """
         found: list[str] = []
         for folder, folders, names in os.walk(self.root, followlinks=False):
-            folders[:] = sorted(name for name in folders if name != ".git")
+            folders[:] = sorted(name for name in folders if _is_shown(name))
             inside = Path(folder).relative_to(self.root)
-            for name in sorted(names):
+            for name in sorted(filter(_is_shown, names)):
                 path = inside / name
-                if stat.S_ISREG((self.root / path).lstat().st_mode) and name != ".git":
+                if stat.S_ISREG((self.root / path).lstat().st_mode):
                     found.append(path.as_posix())
                 if len(found) == self.most_files:
                     return found
@@ -88,6 +91,11 @@ class ClonedCheckout:
             return os.read(handle, limit) if stat.S_ISREG(os.fstat(handle).st_mode) else None
         finally:
             os.close(handle)
+
+
+def _is_shown(name: str) -> bool:
+    """Tell a name in UTF-8 that is not git's own; other bytes are lone surrogates in a `str`."""
+    return name != ".git" and name == name.encode("utf-8", "ignore").decode()
 
 
 def _open_below(root: Path, parts: Sequence[str]) -> int:

@@ -35,6 +35,15 @@ def test_a_checkout_has_the_files_and_is_gone_afterwards(sandbox, origin):
     assert list(sandbox.directory.iterdir()) == []
 
 
+def test_files_and_folders_whose_names_are_not_utf_8_are_left_out(tmp_path):
+    root = os.fsencode(tmp_path)
+    os.mkdir(os.path.join(root, b"d\xe9p\xf4t"))
+    for name in (b"caf\xe9.txt", b"d\xe9p\xf4t/file", "über.txt".encode(), b".git"):
+        with open(os.path.join(root, name), "w") as file:
+            file.write("text")
+    assert ClonedCheckout(tmp_path).files() == ["über.txt"]
+
+
 def test_only_the_newest_commit_is_fetched(sandbox, origin):
     (origin / "README.md").write_text("# Newer\n")
     commit(origin)
