@@ -28,7 +28,13 @@ def perform(run: TaskRun, sandbox: Sandbox, agent: Agent) -> TaskRun:
         return run
     _move(run, TaskRun.State.RUNNING, started_at=run.started_at or timezone.now())
     task = run.task
-    token = mint_run_token(task.project, run.pk, [PRODUCT], TIME_LIMIT)
+    token = mint_run_token(
+        task.project,
+        run.pk,
+        [PRODUCT],
+        TIME_LIMIT,
+        distinct_id=task.workspace.distinct_id(task.owner_slack_user_id),
+    )
     access = ModelAccess(f"{settings.GATEWAY_URL}/{PRODUCT}", token)
     assignment = Assignment(task.repository.full_name, run.request, _earlier(run))
     try:

@@ -96,6 +96,7 @@ def _oauth_access_token(digest: str, now: datetime) -> Principal | None:
         organization_id=token.project.organization_id,
         expires_at=token.expires,
         task_run_id=task_run_id,
+        distinct_id=token.distinct_id,
         products=tuple(token.products) or ("posthog_code",),
         user_id=token.user_id,
         client_id=token.application.client_id if token.application else None,

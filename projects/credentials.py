@@ -64,15 +64,31 @@ def revoke_personal_api_key(key: PersonalAPIKey) -> None:
 
 
 def mint_run_token(
-    project: Project, task_run_id: uuid.UUID, products: Sequence[str], lifetime: timedelta
+    project: Project,
+    task_run_id: uuid.UUID,
+    products: Sequence[str],
+    lifetime: timedelta,
+    *,
+    distinct_id: str = "",
 ) -> str:
-    """Return a new OAuth access token for one run of a coding task, good for these products."""
-    return _mint(project, lifetime, task_run_id=task_run_id, products=_named(products))
+    """Return a new OAuth access token for one run of a coding task, good for these products.
+
+    `distinct_id` names the person for whom the run works: what it uses counts as theirs.
+    """
+    return _mint(
+        project,
+        lifetime,
+        task_run_id=task_run_id,
+        products=_named(products),
+        distinct_id=distinct_id,
+    )
 
 
-def mint_product_token(project: Project, product: str, lifetime: timedelta) -> str:
+def mint_product_token(
+    project: Project, product: str, lifetime: timedelta, *, distinct_id: str = ""
+) -> str:
     """Return a new OAuth access token of a project for one gateway product, bound to no run."""
-    return _mint(project, lifetime, products=_named([product]))
+    return _mint(project, lifetime, products=_named([product]), distinct_id=distinct_id)
 
 
 def mint_client_token(project: Project, lifetime: timedelta) -> str:

@@ -15,7 +15,8 @@ def describe(principal: Principal | None) -> dict[str, Any]:
 
     Beyond RFC 7662: `organization_id`, `project_ids` (all that the credential covers),
     `project_id` (if it covers exactly one), `task_run_id`, `products` (the gateway products it may
-    call) and `token_kind`. Personal API keys do not expire, so they carry no `exp`.
+    call), `token_kind` and, of a token minted for somebody's work, `distinct_id`: the person to
+    whom its usage counts. Personal API keys do not expire, so they carry no `exp`.
     """
     if principal is None:
         return {"active": False}
@@ -31,6 +32,8 @@ def describe(principal: Principal | None) -> dict[str, Any]:
         "products": list(principal.products),
         "token_kind": principal.token_kind,
     }
+    if principal.distinct_id:
+        described["distinct_id"] = principal.distinct_id
     if principal.expires_at is not None:
         described["exp"] = int(principal.expires_at.timestamp())
     if principal.client_id is not None:

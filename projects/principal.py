@@ -55,6 +55,7 @@ class Principal:
     organization_id: UUID | None = None
     expires_at: datetime | None = None
     task_run_id: UUID | None = None
+    distinct_id: str = ""
     products: tuple[str, ...] = ()
     user_id: int | None = None
     client_id: str | None = None

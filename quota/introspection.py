@@ -70,6 +70,9 @@ class IntrospectionView(APIView):
                         child=serializers.IntegerField(), required=False
                     ),
                     "task_run_id": serializers.UUIDField(required=False, allow_null=True),
+                    "distinct_id": serializers.CharField(
+                        required=False, help_text="The person to whom its usage counts."
+                    ),
                     "products": serializers.ListField(
                         child=serializers.CharField(), required=False
                     ),
@@ -91,6 +94,7 @@ class IntrospectionView(APIView):
                     "project_id": 7,
                     "project_ids": [7],
                     "task_run_id": "8d1f5a0e-5d8e-4f5c-9a53-0c3a4f7f6b21",
+                    "distinct_id": "slack:T1:U1",
                     "products": ["slack_app"],
                     "token_kind": "oauth_run",
                     "resources": {

@@ -30,9 +30,11 @@ class ModelClassifier:
     model: str
     timeout: float = 20.0
 
-    def choose(self, project: Project, request: str, names: Sequence[str]) -> str | None:
+    def choose(
+        self, project: Project, request: str, names: Sequence[str], *, distinct_id: str
+    ) -> str | None:
         """See the activities' `Classifier`; of very many repositories the first are offered."""
-        token = mint_product_token(project, PRODUCT, _TOKEN_LIFETIME)
+        token = mint_product_token(project, PRODUCT, _TOKEN_LIFETIME, distinct_id=distinct_id)
         listed = list(names)[:MOST_NAMES]
         instructions = _INSTRUCTIONS.format(names="\n".join(listed))
         question = Question(

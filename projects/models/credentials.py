@@ -153,6 +153,9 @@ class OAuthAccessToken(AbstractAccessToken):
         Project, null=True, blank=True, on_delete=models.PROTECT, related_name="oauth_access_tokens"
     )
     task_run_id = models.UUIDField(null=True, blank=True, db_index=True)
+    distinct_id = models.CharField(
+        max_length=200, blank=True, default="", help_text="The person whose work it is for."
+    )
     products = models.JSONField(
         default=list, blank=True, help_text="Gateway products it may call; empty: by its kind."
     )

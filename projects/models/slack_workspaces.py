@@ -52,3 +52,7 @@ class SlackWorkspace(models.Model):
 
     def __str__(self) -> str:
         return self.name or self.team_id or self.enterprise_id
+
+    def distinct_id(self, user_id: str) -> str:
+        """Return how usage events name a Slack user of this workspace."""
+        return f"slack:{self.team_id or self.enterprise_id}:{user_id}"

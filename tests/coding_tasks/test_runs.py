@@ -87,6 +87,16 @@ def test_the_token_ends_with_the_run_however_it_ends(run, end):
     assert not OAuthAccessToken.objects.exists()
 
 
+def test_what_a_run_uses_counts_as_its_owners(run):
+    class Noting(Agent):
+        def work(self, assignment, checkout, access):
+            token = OAuthAccessToken.objects.get()
+            return f"{token.distinct_id} {token.task_run_id}"
+
+    owner = f"slack:{run.task.workspace.team_id}:{run.task.owner_slack_user_id}"
+    assert runs.perform(run, Sandbox(), Noting()).answer == f"{owner} {run.pk}"
+
+
 def test_tokens_of_attempts_that_were_killed_end_too(run, project):
     runs.mint_run_token(project, run.pk, ["slack_app"], runs.TIME_LIMIT)
     runs.perform(run, Sandbox(), Agent("fine"))

@@ -49,7 +49,8 @@ def introspect(client):
 
 def test_a_run_token_names_its_run_project_and_products(introspect, organization, project):
     run = uuid.uuid4()
-    described = introspect(credentials.mint_run_token(project, run, ["slack_app"], HOUR))
+    token = credentials.mint_run_token(project, run, ["slack_app"], HOUR, distinct_id="slack:T1:U1")
+    described = introspect(token)
     assert described.pop("exp") == pytest.approx((timezone.now() + HOUR).timestamp(), abs=30)
     assert set(described.pop("resources")) == set(RESOURCES)
     assert described == {
@@ -60,6 +61,7 @@ def test_a_run_token_names_its_run_project_and_products(introspect, organization
         "project_id": project.pk,
         "project_ids": [project.pk],
         "task_run_id": str(run),
+        "distinct_id": "slack:T1:U1",
         "products": ["slack_app"],
         "token_kind": "oauth_run",
     }

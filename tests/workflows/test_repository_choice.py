@@ -81,6 +81,7 @@ def test_a_small_model_guesses_with_a_token_of_its_own(two_repositories: World):
     token = OAuthAccessToken.objects.get()
     assert (token.products, token.task_run_id) == (["slack_app_routing"], None)
     assert token.project == world.project
+    assert token.distinct_id == "slack:T1:U1"
 
 
 def test_two_named_repositories_are_left_to_the_model(two_repositories: World):

@@ -38,10 +38,12 @@ class PickerNotice:
 class Classifier(Protocol):
     """Guesses which repository a request is about."""
 
-    def choose(self, project: Project, request: str, names: Sequence[str]) -> str | None:
+    def choose(
+        self, project: Project, request: str, names: Sequence[str], *, distinct_id: str
+    ) -> str | None:
         """Return one of the names, or None when the request does not tell.
 
-        Raises `OutOfCredits` and `RunFailure`.
+        What it costs counts as the usage of `distinct_id`. Raises `OutOfCredits` and `RunFailure`.
         """
         ...
 
@@ -85,7 +87,10 @@ class RepositoryActivities:
         repositories = {found.full_name: found for found in _repositories(mention)}
         try:
             name = self._classifier.choose(
-                mention.workspace.project, request_text(mention), list(repositories)
+                mention.workspace.project,
+                request_text(mention),
+                list(repositories),
+                distinct_id=mention.workspace.distinct_id(mention.user_id),
             )
         except OutOfCredits as refusal:
             denial = denials.claim(mention, refusal)
