@@ -12,11 +12,11 @@ class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol, which by itself limits neither the size of a head nor its time."""
 
     def connection_made(self, transport: Any) -> None:
-        """Begin to wait for the first request."""
+        """Begin to wait for the first request; who never sends one is told nothing."""
         super().connection_made(transport)
         self._head_bytes = 0
         self._refused = False
-        self._impatience = self.loop.call_later(HEAD_SECONDS, self._too_slow)
+        self._impatience = self.loop.call_later(HEAD_SECONDS, transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""

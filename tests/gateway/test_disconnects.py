@@ -8,9 +8,11 @@ import time
 import psutil
 import pytest
 
+from gateway import server
 from tests.conftest import wait_until
 from tests.gateway.conftest import World, messages_body
 from tests.gateway.fake_provider import SSE_HEADERS, Script, json_script, message, messages_stream
+from tests.gateway.threads import AsgiThread
 
 
 def connect(world: World, token: str, body: dict) -> socket.socket:
@@ -123,3 +125,25 @@ def test_heads_beyond_any_measure_are_refused(world, request_bytes, status) -> N
     with socket.create_connection(("127.0.0.1", world.port), timeout=10) as connection:
         connection.sendall(request_bytes)
         assert status in connection.recv(200).split(b"\r\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [(b"", b""), (b"GET / HTTP/1.1\r\nhost: x\r\n", b"HTTP/1.1 408 Request Timeout")],
+    ids=["nothing", "half a head"],
+)
+def test_a_connection_is_closed_without_a_word_unless_a_request_began_on_it(
+    monkeypatch: pytest.MonkeyPatch, sent: bytes, told: bytes
+) -> None:
+    monkeypatch.setattr(server, "HEAD_SECONDS", 0.2)
+
+    async def no_application(scope: object, receive: object, send: object) -> None:
+        raise AssertionError("no request was made")
+
+    with (
+        AsgiThread(no_application, http=server.BoundedProtocol, lifespan="off") as front,
+        socket.create_connection(("127.0.0.1", front.port), timeout=10) as connection,
+    ):
+        connection.sendall(sent)
+        received = b"".join(iter(lambda: connection.recv(1000), b""))
+    assert received.split(b"\r\n")[0] == told
