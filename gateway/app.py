@@ -3,7 +3,6 @@
 import gc
 import hmac
 import time
-import uuid
 from typing import Any
 
 import msgspec
@@ -13,7 +12,7 @@ from gateway import apis, metrics, products
 from gateway.admission import Gate
 from gateway.background import Background
 from gateway.booking import Books
-from gateway.call import Call, CallerLeft, Receive, Send
+from gateway.call import Call, CallerLeft, Receive, Send, new_call_id
 from gateway.change_feed import ChangeFeed
 from gateway.credentials import Credentials
 from gateway.errors import Refusal, bad_request, unavailable
@@ -25,6 +24,7 @@ from gateway.proxy import Proxy
 from gateway.quota_resolver import QuotaResolver
 from gateway.reaper import Reaper
 from gateway.redis_connection import Redis
+from gateway.server import DEPARTURE
 from gateway.settings import MICRO, Settings, from_environment
 from gateway.tollgate_api import TollgateApi
 from gateway.upstream import Upstreams
@@ -106,8 +106,9 @@ class Gateway:
             headers=headers,
             receive=receive,
             send=send,
+            departure=scope["state"][DEPARTURE],
             dialect=apis.dialect_of(path, headers),
-            call_id=str(uuid.uuid4()),
+            call_id=new_call_id(),
             began=time.perf_counter(),
         )
         metrics.IN_FLIGHT.inc()

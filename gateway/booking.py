@@ -1,11 +1,12 @@
 """What a call cost in the end, and booking it: once, durably, with its event."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
 import structlog
+from msgspec.structs import replace
 
 from gateway import metrics
 from gateway.admission import Admission

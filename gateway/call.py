@@ -1,5 +1,8 @@
 """One request as it goes through the gateway."""
 
+import os
+import uuid
+from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +12,24 @@ from gateway.errors import Dialect, Headers
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+TellOfDeparture = Callable[[Callable[[], None] | None], None]
 
 
 class CallerLeft(Exception):
     """The caller is gone; nobody reads an answer."""
+
+
+_ids: deque[str] = deque()
+
+
+def new_call_id() -> str:
+    """Return a random UUID (version 4); the system is asked for many of them at once."""
+    if not _ids:
+        block = os.urandom(16 * 256)
+        _ids.extend(
+            str(uuid.UUID(bytes=block[at : at + 16], version=4)) for at in range(0, len(block), 16)
+        )
+    return _ids.popleft()
 
 
 @dataclass(slots=True)
@@ -29,6 +46,7 @@ class Call:
     headers: dict[bytes, bytes]
     receive: Receive
     send: Send
+    departure: TellOfDeparture
     dialect: Dialect
     call_id: str
     began: float

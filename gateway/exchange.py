@@ -56,7 +56,7 @@ class Exchange:
         """Carry the exchange out. Raises `Refusal` when the provider gave no answer."""
         call, ending = self._call, self._ending
         streamed = self._admission is not None and self._admission.record.stream
-        watch.listen(call.receive, 0 if streamed else self._settings.drain_timeout)
+        watch.listen(call.departure, 0 if streamed else self._settings.drain_timeout)
         try:
             await self._forward(watch)
         except asyncio.CancelledError:

@@ -16,6 +16,7 @@ import httptools
 
 Headers = list[tuple[bytes, bytes]]
 
+JOINED_BYTES = 16 * 1024  # a body up to this size leaves in one piece with its head
 HIGH_WATER = 128 * 1024  # bytes of a body that wait to be read before the sender is slowed down
 MAX_HEAD = 256 * 1024
 MAX_IDLE = 512
@@ -175,6 +176,7 @@ class _Connection(asyncio.Protocol):
     """One connection and the exchange on it."""
 
     def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._lost = False
         self._waiter: asyncio.Future[None] | None = None
@@ -212,9 +214,11 @@ class _Connection(asyncio.Protocol):
     def send(self, head: bytes, body: bytes) -> None:
         """Write a request."""
         self._sending = True
-        self._transport.write(head)
-        if body:
-            self._transport.write(body)  # not joined: it may be large
+        if len(body) <= JOINED_BYTES:
+            self._transport.write(head + body)
+        else:
+            self._transport.write(head)
+            self._transport.write(body)
 
     async def head(self) -> None:
         """Wait for status and headers."""
@@ -251,7 +255,7 @@ class _Connection(asyncio.Protocol):
             raise ExchangeFailed("the connection was closed")
 
     async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._loop.create_future()
         await self._waiter
 
     def _wake(self) -> None:

@@ -1,5 +1,6 @@
 """Structured logs: one JSON object a line, on standard error; no prompt text, no credential."""
 
+import asyncio
 import re
 import sys
 from datetime import UTC, datetime
@@ -9,6 +10,9 @@ import msgspec
 import structlog
 
 _SECRET = re.compile(rb"(?:phx_|pha_|phr_|sk-|Bearer\s+)[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE)
+
+
+_lines: list[bytes] = []
 
 
 def _render(_logger: object, _name: str, event: structlog.types.EventDict) -> bytes:
@@ -32,8 +36,16 @@ def configure() -> None:
 def log_request(**fields: Any) -> None:
     """Write the line of one request: by itself, because structlog takes many times as long.
 
-    No field may hold text of the caller's.
+    The lines of one turn of the event loop are written together. No field may hold text of the
+    caller's.
     """
+    if not _lines:
+        asyncio.get_running_loop().call_soon(_write_lines)
     line = {"event": "request", **fields, "timestamp": datetime.now(UTC).isoformat()}
-    sys.stderr.buffer.write(msgspec.json.encode(line) + b"\n")
+    _lines.append(msgspec.json.encode(line))
+
+
+def _write_lines() -> None:
+    sys.stderr.buffer.write(b"\n".join([*_lines, b""]))
     sys.stderr.buffer.flush()
+    _lines.clear()

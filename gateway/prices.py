@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 import genai_prices
+import msgspec
 from genai_prices import data_snapshot
 from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
 
@@ -36,8 +37,7 @@ class UnknownPrice(LookupError):
     """Nobody knows what this model costs: a billable call of it must not be made."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """What a provider reported. The four kinds of input exclude one another."""
 
     input: int = 0

@@ -6,7 +6,6 @@ least one byte of UTF-8, and JSON never takes fewer bytes than the text it holds
 """
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -42,7 +41,7 @@ _OPENAI_CLIENT_TOOLS = frozenset({"function", "custom", "local_shell", "shell", 
 _ABSENT = msgspec.Raw()
 
 
-class _Node(msgspec.Struct):
+class _Node(msgspec.Struct, gc=False):
     """A message, content part or input item of any of the APIs, as far as its size matters."""
 
     type: str | None = None
@@ -55,7 +54,7 @@ class _Node(msgspec.Struct):
     cache_control: msgspec.Raw = _ABSENT
 
 
-class _Tool(msgspec.Struct):
+class _Tool(msgspec.Struct, gc=False):
     type: str | None = None
     max_uses: int | None = None
     tools: "list[_Tool] | None" = None
@@ -114,8 +113,7 @@ _body = msgspec.json.Decoder(_Body)
 _scalars = msgspec.json.Decoder(_Scalars)
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
+class Extent(msgspec.Struct, frozen=True, gc=False):
     """The most that a call can use. `whole_context`: that many times the model's context more."""
 
     input_tokens: int
@@ -125,8 +123,7 @@ class Extent:
     searches: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ModelRequest:
+class ModelRequest(msgspec.Struct, frozen=True, gc=False):
     """A body that was read."""
 
     api: Api
@@ -318,8 +315,10 @@ class _Measure:
             elif node.type == "document" and node.source and node.source.type == "text":
                 continue
             elif node.type is None or node.type in _TEXTUAL:
-                self.add(node.content)
-                self.add(node.output)
+                if node.content is not None:
+                    self.add(node.content)
+                if node.output is not None:
+                    self.add(node.output)
             else:
                 self.whole = 1
 

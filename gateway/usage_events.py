@@ -1,7 +1,6 @@
 """The `$ai_generation` event: what billing books, and what a hold remembers to make one from."""
 
 import uuid
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
 from typing import Any, Self
@@ -18,7 +17,7 @@ from gateway.settings import MICRO
 _CORRECTION = uuid.UUID("6f0c1f0e-4a5c-4d0a-9a35-3f7ad1b1b7c2")
 
 
-class CallRecord(msgspec.Struct, frozen=True):
+class CallRecord(msgspec.Struct, frozen=True, gc=False):
     """What is known of a call before it is made."""
 
     uuid: str
@@ -46,8 +45,7 @@ class CallRecord(msgspec.Struct, frozen=True):
         return msgspec.json.encode(self)
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """How a call ended. `cost` is in dollars; `usage` as far as it is known."""
 
     cost: Decimal

@@ -5,8 +5,10 @@ every stream would cost more than passing the chunk on.
 """
 
 import asyncio
+import time
+from functools import partial
 
-from gateway.call import Receive
+from gateway.call import TellOfDeparture
 
 TICK_SECONDS = 0.25
 
@@ -14,35 +16,34 @@ TICK_SECONDS = 0.25
 class Watch:
     """The watch over one call; made in the task that it may interrupt, by cancelling it."""
 
-    __slots__ = ("_all", "_latest", "_listening", "_loop", "_task", "at", "left", "passed")
+    __slots__ = ("_all", "_departure", "_latest", "_task", "at", "left", "passed")
 
-    def __init__(self, watches: "Watches", seconds: float) -> None:
+    def __init__(
+        self, watches: "Watches", task: "asyncio.Task[None] | None", seconds: float
+    ) -> None:
         self._all = watches
-        self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
-        self._listening: asyncio.Task[None] | None = None
+        self._task = task
+        self._departure: TellOfDeparture | None = None
         self._latest = float("inf")
-        self.at = self._loop.time() + seconds
+        self.at = time.monotonic() + seconds
         self.left = False  # the caller did
         self.passed = False  # the deadline did
 
     def expect_within(self, seconds: float) -> None:
         """Move the deadline."""
-        self.at = min(self._loop.time() + seconds, self._latest)
+        self.at = min(time.monotonic() + seconds, self._latest)
 
-    def listen(self, receive: Receive, drain: float) -> None:
-        """Notice when the caller leaves, which an ASGI server tells only to those who ask.
+    def listen(self, departure: TellOfDeparture, drain: float) -> None:
+        """Notice when the caller leaves; the call may then go on for `drain` seconds."""
+        self._departure = departure
+        departure(partial(self._depart, drain))
 
-        The call may then go on for `drain` seconds.
-        """
-        self._listening = asyncio.create_task(self._listen(receive, drain))
-
-    async def _listen(self, receive: Receive, drain: float) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
+    def _depart(self, drain: float) -> None:
+        if self._task is None:
+            return  # the call ended in the same moment
         self.left = True
         if drain:
-            self.at = self._latest = self._loop.time() + drain
+            self.at = self._latest = time.monotonic() + drain
         else:
             self.interrupt()
 
@@ -63,24 +64,25 @@ class Watch:
         """End the watch."""
         self._all.discard(self)
         self._task = None
-        if self._listening is not None:
-            self._listening.cancel()
-            self._listening = None  # each would keep the other from being freed
+        if self._departure is not None:
+            self._departure(None)
+            self._departure = None
 
 
 class Watches:
-    """The watches of one process."""
+    """The watches of one process; made in its event loop."""
 
     def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._open: set[Watch] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, seconds: float) -> Watch:
         """Watch over the current task, which has so many seconds."""
-        watch = Watch(self, seconds)
+        watch = Watch(self, asyncio.current_task(self._loop), seconds)
         self._open.add(watch)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self._look)
+            self._timer = self._loop.call_later(TICK_SECONDS, self._look)
         return watch
 
     def discard(self, watch: Watch) -> None:
@@ -88,9 +90,8 @@ class Watches:
         self._open.discard(watch)
 
     def _look(self) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = time.monotonic()
         for watch in [watch for watch in self._open if watch.at <= now]:
             watch.passed = True
             watch.interrupt()
-        self._timer = loop.call_later(TICK_SECONDS, self._look) if self._open else None
+        self._timer = self._loop.call_later(TICK_SECONDS, self._look) if self._open else None

@@ -1,13 +1,12 @@
 """The watch over a call: deadlines that move, callers that leave."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
 from gateway import watch as watch_module
 from gateway.watch import Watches
-
-DISCONNECT = {"type": "http.disconnect"}
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +16,19 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def forever() -> None:
     await asyncio.Event().wait()
+
+
+class Connection:
+    """What the server tells of: the caller leaves."""
+
+    departed: Callable[[], None] | None = None
+
+    def tell(self, departed: Callable[[], None] | None) -> None:
+        self.departed = departed
+
+    def leave(self) -> None:
+        assert self.departed is not None
+        self.departed()
 
 
 async def test_a_deadline_interrupts_the_call() -> None:
@@ -38,11 +50,9 @@ async def test_a_deadline_that_moves_on_interrupts_nothing() -> None:
 
 
 async def test_a_caller_who_leaves_interrupts_at_once() -> None:
-    async def receive() -> dict[str, str]:
-        return DISCONNECT
-
-    watch = Watches().begin(30)
-    watch.listen(receive, 0)
+    watch, connection = Watches().begin(30), Connection()
+    watch.listen(connection.tell, 0)
+    connection.leave()
     with pytest.raises(asyncio.CancelledError):
         await forever()
     assert watch.claim()
@@ -50,11 +60,9 @@ async def test_a_caller_who_leaves_interrupts_at_once() -> None:
 
 
 async def test_after_the_caller_left_the_call_may_go_on_for_a_while_only() -> None:
-    async def receive() -> dict[str, str]:
-        return DISCONNECT
-
-    watch = Watches().begin(30)
-    watch.listen(receive, 0.02)
+    watch, connection = Watches().begin(30), Connection()
+    watch.listen(connection.tell, 0.02)
+    connection.leave()
 
     async def read_on() -> None:
         while True:
@@ -65,6 +73,17 @@ async def test_after_the_caller_left_the_call_may_go_on_for_a_while_only() -> No
         await read_on()
     assert watch.claim()
     assert watch.left
+
+
+async def test_a_call_that_ended_hears_of_nobody_leaving() -> None:
+    watch, connection = Watches().begin(30), Connection()
+    watch.listen(connection.tell, 0)
+    departed = connection.departed
+    watch.close()
+    assert connection.departed is None
+    departed()  # in the same moment
+    await asyncio.sleep(0)
+    assert not watch.left
 
 
 async def test_a_cancellation_from_elsewhere_is_not_claimed() -> None:
