@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from billing import audit
 from billing.account_locks import lock_organization
+from billing.caps import recount_caps
 from billing.enforcement import enforce
 from billing.models import AuditEntry
 from projects.credential_cache import renew_generation_on_commit
@@ -35,7 +36,9 @@ def create_project(organization: Organization, name: str) -> Project:
         accounts = lock_organization(organization.pk)
         project = Project.objects.create(organization=organization, name=name)
         renew_generation_on_commit()
-        enforce(accounts, timezone.now())
+        now = timezone.now()
+        recount_caps(accounts, now)
+        enforce(accounts, now)
         republish_project(project)
     return project
 

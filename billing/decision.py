@@ -3,7 +3,7 @@
 Every instant in a decision is compared with the snapshot's one `now`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -32,6 +32,33 @@ class Reason(StrEnum):
 
     LIMIT_REACHED = "limit_reached"
     ORGANIZATION_INACTIVE = "organization_inactive"
+    PROJECT_CAP_REACHED = "project_cap_reached"
+    USER_CAP_REACHED = "user_cap_reached"
+
+
+CAP_REASONS = {"project": Reason.PROJECT_CAP_REACHED, "user": Reason.USER_CAP_REACHED}
+ORGANIZATION = "organization"
+"""The binding scope of whatever holds for the whole account."""
+
+
+@dataclass(frozen=True, slots=True)
+class CapUse:
+    """A cap in force and what its subject used of it in this period, in micro-credits."""
+
+    scope: str
+    subject: str
+    cap_micro: int
+    usage_micro: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReachedCap:
+    """A cap that refuses, why, and the earliest instant at which it lifts by itself."""
+
+    scope: str
+    subject: str
+    reason: Reason
+    limited_until: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +81,7 @@ class Snapshot:
     booked: bool = True
     exhausted_since: datetime | None = None
     thresholds: Sequence[int] = THRESHOLDS
+    caps: Sequence[CapUse] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +92,9 @@ class Decision:
     where nothing foreseen lifts it, None where nothing is refused. In grace it belongs to the
     refusal that begins at `suspended_until`. `headroom` is what may still be spent, negative after
     more was, None where spending is not compared with anything (unlimited, soft, in grace).
-    `reached` are the thresholds that the period's usage has reached. The decision holds until
-    `valid_until`, unless something is booked or changed before.
+    `reached` are the thresholds that the period's usage has reached. `binding_scope` is what the
+    reason is about, None without one; `reached_caps` refuse their own subjects beside it. The
+    decision holds until `valid_until`, unless something is booked or changed before.
     """
 
     state: State
@@ -81,6 +110,8 @@ class Decision:
     period_start: datetime
     exhausted_since: datetime | None
     reached: tuple[int, ...]
+    binding_scope: str | None
+    reached_caps: tuple[ReachedCap, ...]
 
     @property
     def limited(self) -> bool:
@@ -133,6 +164,8 @@ def decide(snapshot: Snapshot) -> Decision:
         period_start=balance.period.start,
         exhausted_since=since,
         reached=reached,
+        binding_scope=ORGANIZATION if reason else None,
+        reached_caps=tuple(_reached_caps(snapshot, balance)),
     )
 
 
@@ -174,6 +207,13 @@ def _reached(snapshot: Snapshot, balance: Balance) -> tuple[int, ...]:
         return ()
     had = balance.usage + balance.headroom
     return tuple(percent for percent in snapshot.thresholds if balance.usage * 100 >= percent * had)
+
+
+def _reached_caps(snapshot: Snapshot, balance: Balance) -> Iterator[ReachedCap]:
+    for cap in snapshot.caps:
+        if cap.usage_micro >= cap.cap_micro:
+            until = balance.period.end if cap.cap_micro else FAR_FUTURE
+            yield ReachedCap(cap.scope, cap.subject, CAP_REASONS[cap.scope], until)
 
 
 def _changes(

@@ -6,7 +6,7 @@ did not change in any way that others are told of keeps its version and is not p
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
@@ -15,13 +15,16 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
+from billing import cap_usage
 from billing.account_locks import lock_organization
 from billing.books import Books, load_books
-from billing.decision import THRESHOLDS, Decision, Snapshot, decide
-from billing.models import Account, DecisionRecord, Limit, ThresholdNotice
+from billing.cap_usage import CapsInForce, Subject
+from billing.decision import THRESHOLDS, CapUse, Decision, ReachedCap, Snapshot, State, decide
+from billing.models import Account, Cap, DecisionRecord, Limit, ThresholdNotice
 from billing.timeline import load_timelines
 from billing.totals import recut
 from quota.account_state import AccountState
+from quota.models import CapState
 from quota.publication import publish
 from quota.resources import RESOURCES
 
@@ -32,10 +35,13 @@ _DECIDED = [
     "reason",
     "exhausted_since",
     "announced_percent",
+    "caps_version",
     "period_start",
     "decide_again_at",
     "published_digest",
 ]
+
+_NO_CAPS = CapsInForce()
 
 
 def enforce(
@@ -52,11 +58,13 @@ def enforce(
     """
     if books is None:
         books = load_books(account.pk for account in accounts)
+    for account in accounts:
+        _begin_period(account, books[account.pk], now)
     changed = []
     records = []
     notices: list[ThresholdNotice] = []
     states = []
-    for account, snapshot, state, decision in _decided(accounts, books, now):
+    for account, snapshot, state, decision, uses in _decided(accounts, books, now):
         digest = _digest(state)
         if digest == account.published_digest and not anew:
             continue
@@ -64,6 +72,7 @@ def enforce(
         reason = decision.reason or ""
         if (account.state, account.reason) != (decision.state, reason):
             records.append(_record(account, snapshot, decision))
+        records += _cap_records(account, snapshot, decision, uses)
         notices += _notices(account, decision, now)
         account.state = decision.state
         account.reason = reason
@@ -103,22 +112,35 @@ def outdated(accounts: Sequence[Account], now: datetime) -> list[int]:
     books = load_books(account.pk for account in accounts)
     return [
         account.pk
-        for account, _, state, _ in _decided(accounts, books, now)
+        for account, _, state, _, _ in _decided(accounts, books, now)
         if _digest(state) != account.published_digest
     ]
 
 
 def _decided(
     accounts: Sequence[Account], books: Mapping[int, Books], now: datetime
-) -> Iterator[tuple[Account, Snapshot, AccountState, Decision]]:
+) -> Iterator[tuple[Account, Snapshot, AccountState, Decision, Sequence[CapState]]]:
+    caps = cap_usage.load_caps(accounts)
+    uses = cap_usage.uses(accounts)
     for account in accounts:
         found = books[account.pk]
-        snapshot = _snapshot(account, found, now)
+        mine = uses.get(account.pk, ())
+        snapshot = _snapshot(account, found, mine, now)
         decision = decide(snapshot)
-        yield account, snapshot, _state(account, found, decision), decision
+        state = _state(account, found, caps.get(account.pk, _NO_CAPS), decision)
+        yield account, snapshot, state, decision, mine
 
 
-def _snapshot(account: Account, books: Books, now: datetime) -> Snapshot:
+def _begin_period(account: Account, books: Books, now: datetime) -> None:
+    """Let the caps of a locked account begin anew with its period."""
+    if account.caps_version:
+        period = books.timeline.period_at(now)
+        if account.period_start != period.start:
+            cap_usage.recount(account, period)
+            account.caps_version += 1
+
+
+def _snapshot(account: Account, books: Books, uses: Iterable[CapState], now: datetime) -> Snapshot:
     timeline = books.timeline
     limit = timeline.current
     return Snapshot(
@@ -134,10 +156,15 @@ def _snapshot(account: Account, books: Books, now: datetime) -> Snapshot:
         booked=account.booked,
         exhausted_since=account.exhausted_since,
         thresholds=THRESHOLDS if limit is None else sorted(limit.thresholds),
+        caps=[
+            CapUse(use.scope, use.subject, use.cap_micro, use.usage_micro)
+            for use in uses
+            if use.cap_micro is not None
+        ],
     )
 
 
-def _state(account: Account, books: Books, decision: Decision) -> AccountState:
+def _state(account: Account, books: Books, caps: CapsInForce, decision: Decision) -> AccountState:
     limit, booked = books.timeline.current, books.booked
     return AccountState(
         organization_id=account.organization_id,
@@ -159,6 +186,16 @@ def _state(account: Account, books: Books, decision: Decision) -> AccountState:
         ),
         booked=booked,
         ledger_epoch=str(account.ledger_epoch),
+        project_cap_micro=caps.each.get(Cap.Scope.PROJECT),
+        user_cap_micro=caps.each.get(Cap.Scope.USER),
+        run_cap_micro=caps.each.get(Cap.Scope.RUN),
+        caps_users=caps.caps_anybody(Cap.Scope.USER),
+        caps_version=account.caps_version,
+        capped_projects={
+            reached.subject: math.ceil(reached.limited_until.timestamp())
+            for reached in decision.reached_caps
+            if reached.scope == Cap.Scope.PROJECT
+        },
     )
 
 
@@ -181,6 +218,37 @@ def _record(account: Account, snapshot: Snapshot, decision: Decision) -> Decisio
         reason=decision.reason or "",
         inputs=_plain(asdict(snapshot)),
         outcome=_plain(asdict(decision)),
+    )
+
+
+def _cap_records(
+    account: Account, snapshot: Snapshot, decision: Decision, uses: Iterable[CapState]
+) -> list[DecisionRecord]:
+    """Return a record for each cap that is reached or lifted by now, and note that it is."""
+    reached = {(cap.scope, cap.subject): cap for cap in decision.reached_caps}
+    known = {(use.scope, use.subject) for use in uses if use.exhausted}
+    cap_usage.note_exhausted(account, reached.keys() - known, known - reached.keys())
+    return [
+        _cap_record(account, snapshot, subject, reached.get(subject))
+        for subject in sorted(reached.keys() ^ known)
+    ]
+
+
+def _cap_record(
+    account: Account, snapshot: Snapshot, subject: Subject, reached: ReachedCap | None
+) -> DecisionRecord:
+    [*inputs] = (cap for cap in snapshot.caps if (cap.scope, cap.subject) == subject)
+    return DecisionRecord(
+        account=account,
+        version=account.version,
+        decided_at=snapshot.now,
+        scope=subject[0],
+        subject=subject[1],
+        previous_state=State.OK if reached else State.LIMITED,
+        state=State.LIMITED if reached else State.OK,
+        reason=reached.reason if reached else "",
+        inputs=_plain({"now": snapshot.now, "caps": [asdict(cap) for cap in inputs]}),
+        outcome=_plain(asdict(reached) if reached else {}),
     )
 
 

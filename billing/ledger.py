@@ -18,7 +18,7 @@ from uuid import UUID
 
 from django.utils import timezone
 
-from billing import events
+from billing import cap_usage, events
 from billing.account_locks import ensure_accounts, lock_accounts
 from billing.books import Books, Stretch, add_bookings, add_usage, load_books
 from billing.enforcement import enforce
@@ -185,6 +185,8 @@ def book_rows(rows: Sequence[LedgerRow], accounts: Sequence[Account], now: datet
     books = load_books(account.pk for account in booked)
     add_usage(books, _usage(rows, books))
     add_bookings(books, _bookings(rows))
+    periods = {account.pk: books[account.pk].timeline.period_at(now) for account in booked}
+    cap_usage.count(booked, rows, periods)
     for account in booked:
         account.booked = True
     enforce(booked, now, books=books)

@@ -50,6 +50,9 @@ class Account(models.Model):
     period_start = models.DateTimeField(
         null=True, editable=False, help_text="Start of the current period; earlier ones are closed."
     )
+    caps_version = models.BigIntegerField(
+        default=0, editable=False, help_text="Orders what is told of caps; 0: there never were any."
+    )
     announced_percent = models.PositiveSmallIntegerField(
         default=0, editable=False, help_text="The highest threshold announced in this period."
     )
@@ -119,6 +122,48 @@ class Limit(AppendOnlyModel):
 
     def __str__(self) -> str:
         return f"{self.account} from {self.set_at:%Y-%m-%d %H:%M}"
+
+
+class Cap(AppendOnlyModel):
+    """What one project, user or run may use of an account, from `set_at` until the next row.
+
+    A cap refuses, however much the organization has left and whether its limit is hard, soft or
+    none. Those of projects and users hold per period, those of runs for the whole of a run.
+    """
+
+    class Scope(models.TextChoices):
+        PROJECT = "project"
+        USER = "user"
+        RUN = "run"
+
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="caps")
+    scope = models.CharField(max_length=10, choices=Scope.choices)
+    subject = models.CharField(
+        max_length=200,
+        blank=True,
+        default="",
+        help_text="A project's number, or a user such as slack:T1:U1; empty: each one of which "
+        "nothing else is said.",
+    )
+    cap_micro = models.BigIntegerField(null=True, help_text="Empty: not capped.")
+    set_at = models.DateTimeField()
+    actor = models.CharField(max_length=200, blank=True, default="")
+    reason = models.CharField(max_length=500, blank=True, default="")
+
+    class Meta:
+        ordering = ["-set_at", "-pk"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(cap_micro__isnull=True) | Q(cap_micro__gte=0), name="cap_not_negative"
+            ),
+            models.CheckConstraint(
+                condition=~Q(scope="run") | Q(subject=""), name="cap_of_each_run"
+            ),
+        ]
+        indexes = [models.Index(fields=["account", "scope", "subject"], name="cap_by_subject")]
+
+    def __str__(self) -> str:
+        return f"{self.account}: {self.scope} {self.subject or 'each'}"
 
 
 class CreditGrant(models.Model):
@@ -365,6 +410,14 @@ class DecisionRecord(AppendOnlyModel):
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="decisions")
     version = models.BigIntegerField()
     decided_at = models.DateTimeField()
+    scope = models.CharField(
+        max_length=10,
+        choices=Cap.Scope.choices,
+        blank=True,
+        default="",
+        help_text="Whose cap it is about; empty: the whole account.",
+    )
+    subject = models.CharField(max_length=200, blank=True, default="")
     previous_state = models.CharField(max_length=10, blank=True, default="")
     state = models.CharField(max_length=10)
     reason = models.CharField(max_length=40, blank=True, default="")
@@ -384,6 +437,7 @@ class AuditEntry(AppendOnlyModel):
 
     class Action(models.TextChoices):
         LIMIT_SET = "limit_set"
+        CAP_SET = "cap_set"
         CREDITS_GRANTED = "credits_granted"
         GRANT_VOIDED = "grant_voided"
         EVENT_BOOKED = "event_booked", "quarantined event booked"

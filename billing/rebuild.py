@@ -8,6 +8,7 @@ from django.db.models import Min, Sum
 from django.utils import timezone
 
 from billing.account_locks import lock_accounts
+from billing.cap_usage import recount
 from billing.enforcement import enforce
 from billing.models import Account, AccountGroup, UsageEvent, UsageTotal, new_ledger_epoch
 from billing.timeline import Timeline, load_timelines
@@ -32,6 +33,9 @@ def rebuild(account_id: int, *, new_epoch: bool = False) -> None:
             AccountGroup(account=account, group=group, booked_micro=micro)
             for group, micro in bookings_of_ledger(account).items()
         )
+        if account.caps_version:
+            recount(account, timeline.period_at(timezone.now()))
+            account.caps_version += 1
         account.booked = UsageEvent.objects.filter(account=account).exists()
         if new_epoch:
             account.ledger_epoch = new_ledger_epoch()

@@ -8,11 +8,13 @@ from django.db import connection
 from django.db.models import Count, Sum
 from django.utils import timezone
 
+from billing.cap_usage import counts_of_ledger, load_caps
 from billing.credits import credits_micro
 from billing.enforcement import outdated
 from billing.models import Account, AccountGroup, UsageEvent, UsageTotal
 from billing.rebuild import bookings_of_ledger, totals_of_ledger
-from billing.timeline import load_timelines
+from billing.timeline import Timeline, load_timelines
+from quota.models import CapState
 
 
 @contextmanager
@@ -53,8 +55,32 @@ def differences(account: Account) -> Iterator[str]:
     for group in sorted(bookings.keys() | booked.keys()):
         if bookings.get(group, 0) != booked.get(group, 0):
             yield f"group {group}: ledger {bookings.get(group, 0)}, booked {booked.get(group, 0)}"
+    yield from _cap_differences(account, timeline)
     if outdated([account], timezone.now()):
         yield "the published state is not what would be decided now"
+
+
+def _cap_differences(account: Account, timeline: Timeline) -> Iterator[str]:
+    caps = load_caps([account]).get(account.pk)
+    if caps is None:
+        return
+    period = timeline.period_at(timezone.now())
+    if account.period_start != period.start:
+        return  # counted anew as soon as the new period is decided about
+    kept = {
+        (row.scope, row.subject): (row.cap_micro, row.usage_micro, row.booked)
+        for row in CapState.objects.filter(
+            organization=account.organization_id, resource=account.resource
+        )
+    }
+    expected = {
+        subject: (caps.of(subject), counted.usage, dict(counted.booked))
+        for subject, counted in counts_of_ledger(account, caps, period).items()
+    }
+    for scope, subject in sorted(expected.keys() | kept.keys()):
+        wanted, found = expected.get((scope, subject)), kept.get((scope, subject))
+        if wanted != found:
+            yield f"cap of {scope} {subject}: ledger {wanted}, kept {found}"
 
 
 def ledger_faults() -> Iterator[str]:

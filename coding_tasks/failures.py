@@ -27,8 +27,12 @@ class ModelRefused(RunFailure):
 
 
 class OutOfCredits(Exception):
-    """The gateway refused a call: the team's credits are used up (429 `billable_credits`)."""
+    """The gateway refused a call: the credits for it are used up (429).
 
-    def __init__(self, resets_at: datetime | None = None) -> None:
+    `cause` is the gateway's word for why, such as `user_cap_reached`; empty where it gave none.
+    """
+
+    def __init__(self, resets_at: datetime | None = None, cause: str = "") -> None:
         super().__init__("the gateway refused the call: the credits are used up")
         self.resets_at = resets_at
+        self.cause = cause

@@ -10,6 +10,7 @@ from anthropic.types import MessageParam
 
 from coding_tasks.agents import ModelAccess
 from coding_tasks.failures import ModelFailed, ModelRefused, OutOfCredits
+from quota.account_state import RUN_CAP_REACHED
 
 _CONNECT_TIMEOUT = 5.0
 # Statuses of the gateway and of providers after which the same call may succeed. 401 is one: a
@@ -60,7 +61,9 @@ def _failure(error: anthropic.APIStatusError) -> Exception:
     told = error.response.headers.get("x-should-retry")
     status = error.status_code
     if status == 429 and details.get("reason") == "billable_credits" and told != "true":
-        return OutOfCredits(_time(details.get("resets_at")))
+        return OutOfCredits(_time(details.get("resets_at")), str(details.get("cause") or ""))
+    if status == 429 and details.get("reason") == "run_cap":
+        return OutOfCredits(None, RUN_CAP_REACHED)
     kind = details.get("reason") or details.get("type") or "no reason given"
     message = f"the gateway answered {status}: {kind}"[:200]
     if status != 401 and (told == "false" or not (status >= 500 or status in _PASSING)):

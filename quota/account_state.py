@@ -26,6 +26,10 @@ LIMIT_REACHED = "limit_reached"
 INSUFFICIENT_REMAINING = "insufficient_remaining"
 ORGANIZATION_INACTIVE = "organization_inactive"
 SET_BY_HAND = "set_by_hand"
+PROJECT_CAP_REACHED = "project_cap_reached"
+USER_CAP_REACHED = "user_cap_reached"
+RUN_CAP_REACHED = "run_cap_reached"
+CAPS_REACHED = frozenset({PROJECT_CAP_REACHED, USER_CAP_REACHED, RUN_CAP_REACHED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +49,11 @@ class AccountState:
     `booked` maps a group, `<name>:<epoch>`, to what it ever booked.
     `usage_micro` is None when usage was never booked, `limit_micro` and `remaining_micro` are None
     when there is no limit.
+
+    `project_cap_micro`, `user_cap_micro` and `run_cap_micro` cap each project, user and run of
+    which nothing else is said; `caps_users` tells whether any user is capped. `capped_projects`
+    maps the number of a project that reached its cap to its score. `caps_version` grows whenever
+    what a group may spend within a cap changes otherwise than by its own bookings; 0: no caps ever.
 
     Raises `ValueError` for an unknown resource and for a block without a score.
     """
@@ -66,6 +75,12 @@ class AccountState:
     allotment_micro: int | None = None
     booked: Mapping[str, int] = field(default_factory=dict)
     ledger_epoch: str = ""
+    project_cap_micro: int | None = None
+    user_cap_micro: int | None = None
+    run_cap_micro: int | None = None
+    caps_users: bool = False
+    caps_version: int = 0
+    capped_projects: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.resource not in RESOURCES:
@@ -80,8 +95,21 @@ class AccountState:
 
     @property
     def score(self) -> int | None:
-        """What stands in the sorted set of limited projects; None while it is not limited."""
+        """Until when all of the account's projects are limited; None while they are not."""
         return self.limited_until if self.limited else None
+
+    def score_of(self, project_id: int) -> int | None:
+        """What stands in the sorted set for a project; None while it is not limited."""
+        capped = self.capped_projects.get(str(project_id))
+        if capped is None or self.score is None:
+            return self.score if capped is None else capped
+        return max(self.score, capped)
+
+    def reason_of(self, project_id: int) -> str | None:
+        """Why a project is limited or in grace: the account's reason before its own cap."""
+        if self.score is None and str(project_id) in self.capped_projects:
+            return PROJECT_CAP_REACHED
+        return self.reason
 
     def is_due(self, now: datetime) -> bool:
         """Tell whether the state has stopped holding."""

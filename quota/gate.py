@@ -4,9 +4,18 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from django.conf import settings
+from django.db import Error as DatabaseFailure
 
 from projects.models import Project
-from quota.account_state import INSUFFICIENT_REMAINING, StateName
+from quota import caps
+from quota.account_state import (
+    INSUFFICIENT_REMAINING,
+    PROJECT_CAP_REACHED,
+    RUN_CAP_REACHED,
+    USER_CAP_REACHED,
+    AccountState,
+    StateName,
+)
 from quota.resources import AI_CREDITS, MICRO
 from quota.state import QuotaUnknown, Source, identify, standings
 
@@ -32,27 +41,31 @@ def check(
     resource: str = AI_CREDITS,
     *,
     to_start: bool = False,
+    distinct_id: str = "",
+    run_usage_micro: int = 0,
     now: datetime | None = None,
 ) -> Verdict:
     """Tell whether the project is limited, afresh each time: nothing is remembered.
 
     With `to_start` it is also refused when fewer than `settings.START_CREDITS` are left of a hard
-    limit, so that no work begins only to be refused at its first call. `now` replaces the clock of
-    the store that answers. Raises `QuotaUnknown` when neither Redis nor the database can tell.
+    limit or of a cap, so that no work begins only to be refused at its first call. `distinct_id`
+    names the user for whom the work is, `run_usage_micro` is what the run in question used so far:
+    both are held against their caps. `now` replaces the clock of the store that answers. Raises
+    `QuotaUnknown` when neither Redis nor the database can tell.
     """
     found = standings(identify(project), now=now)
     standing = found.resources[resource]
     published = standing.published
     limited, reason = standing.limited, standing.reason
     remaining = published.remaining_micro if published else None
-    too_little = (
-        published is not None
-        and published.mode == "hard"
-        and remaining is not None
-        and remaining < settings.START_CREDITS * MICRO
-    )
-    if to_start and not limited and standing.state != "grace" and too_little:
-        limited, reason = True, INSUFFICIENT_REMAINING
+    if published is not None and not limited:
+        refusal, remaining = _refusal(
+            published,
+            _caps(published, project.pk, distinct_id, run_usage_micro),
+            is_compared=published.mode == "hard" and standing.state != "grace",
+            least=int(settings.START_CREDITS * MICRO) if to_start else 0,
+        )
+        limited, reason = refusal is not None, refusal or reason
     return Verdict(
         resource=resource,
         limited=limited,
@@ -63,3 +76,42 @@ def check(
         remaining_micro=remaining,
         source=found.source,
     )
+
+
+def _caps(
+    published: AccountState, project_id: int, distinct_id: str, run_usage_micro: int
+) -> list[tuple[str, int]]:
+    """Return, of each cap that holds, the reason to give when it is reached, and what is left."""
+    try:
+        kept = caps.binding(published, project_id, distinct_id)
+    except DatabaseFailure as error:
+        raise QuotaUnknown(f"the caps cannot be read: {error}") from error
+    found = [(_REASONS[cap.scope], cap.remaining_micro) for cap in kept]
+    if published.run_cap_micro is not None:
+        found.append((RUN_CAP_REACHED, published.run_cap_micro - run_usage_micro))
+    return found
+
+
+def _refusal(
+    published: AccountState, kept: list[tuple[str, int]], *, is_compared: bool, least: int
+) -> tuple[str | None, int | None]:
+    """Return why a project that is not limited is refused all the same, and the least that is left.
+
+    A project's own cap is left to the sorted set, which anybody may write: it refuses here only who
+    has too little left of it to start.
+    """
+    remaining = published.remaining_micro
+    for _, left in kept:
+        remaining = left if remaining is None else min(remaining, left)
+    for reason, left in kept:
+        if left <= 0 and reason != PROJECT_CAP_REACHED:
+            return reason, remaining
+    compared = [left for _, left in kept]
+    if is_compared and published.remaining_micro is not None:
+        compared.append(published.remaining_micro)
+    if least and any(left < least for left in compared):
+        return INSUFFICIENT_REMAINING, remaining
+    return None, remaining
+
+
+_REASONS = {caps.PROJECT.value: PROJECT_CAP_REACHED, caps.USER.value: USER_CAP_REACHED}

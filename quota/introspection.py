@@ -18,7 +18,7 @@ from projects import introspection
 from projects.authentication import ServiceTokenAuthentication
 from projects.permissions import IsService
 from projects.principal import Principal
-from quota.state import QuotaUnknown, service_fields, standings
+from quota.state import QuotaUnknown, ServiceQuestion, service_fields, standings
 
 
 class InvalidRequest(APIException):
@@ -133,8 +133,11 @@ def _resources(principal: Principal, group: str) -> dict[str, Any]:
     identity = next(iter(principal.projects.values()), None)
     if identity is None:
         return {}
+    question = ServiceQuestion(group, principal.distinct_id)
     try:
-        found = standings(identity).resources
+        return {
+            resource: service_fields(standing, identity.id, question)
+            for resource, standing in standings(identity).resources.items()
+        }
     except QuotaUnknown:
         return {}
-    return {resource: service_fields(standing, group) for resource, standing in found.items()}

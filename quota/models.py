@@ -79,3 +79,34 @@ class SetMember(models.Model):
 
     def __str__(self) -> str:
         return f"{self.resource} of {self.project or self.token}"
+
+
+class CapState(models.Model):
+    """What one project or user has used of an account in its present period, beside their cap.
+
+    Kept by billing for whoever is capped or may be, in the transactions that change it. `booked`
+    maps a gateway group to what it ever booked for the subject.
+    """
+
+    class Scope(models.TextChoices):
+        PROJECT = "project"
+        USER = "user"
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
+    resource = models.CharField(max_length=40, choices=RESOURCE_CHOICES)
+    scope = models.CharField(max_length=10, choices=Scope.choices)
+    subject = models.CharField(max_length=200, help_text="The project's number or the user's id.")
+    cap_micro = models.BigIntegerField(null=True, help_text="Per period; empty: not capped.")
+    usage_micro = models.BigIntegerField(default=0)
+    booked = models.JSONField(default=dict)
+    exhausted = models.BooleanField(default=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["organization", "resource", "scope", "subject"], name="cap_state_unique"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.organization_id}:{self.resource} {self.scope} {self.subject}"

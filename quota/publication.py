@@ -139,7 +139,7 @@ def _age(state: AccountState) -> tuple[str, int]:
 
 def _scores(state: AccountState) -> tuple:
     """Return what of a state stands in the sorted sets, and why."""
-    return (state.score, state.suspended_until, state.reason)
+    return (state.score, state.suspended_until, state.reason, state.capped_projects)
 
 
 def _told(state: AccountState) -> tuple:
@@ -152,6 +152,7 @@ def _told(state: AccountState) -> tuple:
         state.valid_until,
         state.allotment_micro,
         state.ledger_epoch,
+        state.caps_version,
     )
 
 
@@ -186,16 +187,17 @@ def _write_members(
         row = present.get(key) or SetMember(
             resource=key[0], token=key[1], origin=SetMember.Origin.PUBLISHED, version=0
         )
-        if state.score is None:
+        score = state.score_of(project.pk)
+        if score is None:
             row.since = None
         elif row.limited_until is None:
             row.since = now
         row.version += 1
         row.organization_id = project.organization_id
         row.project = project
-        row.limited_until = state.score
+        row.limited_until = score
         row.suspended_until = state.suspended_until
-        row.reason = state.reason or ""
+        row.reason = state.reason_of(project.pk) or ""
         row.changed_at = now
         rows.append(row)
         pushed.setdefault((state.organization_id, state.resource), []).append(_scores_of(row))

@@ -4,29 +4,31 @@ import hashlib
 import json
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
+from projects.principal import ProjectIdentity
 from quota.resources import MICRO, RESOURCES
 from quota.standing import Standing
-from quota.state import Standings, service_fields
+from quota.state import ServiceQuestion, Standings, service_fields
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
-def render(organization_id: UUID, found: Standings, group: str | None) -> tuple[str, str]:
+def render(
+    identity: ProjectIdentity, found: Standings, question: ServiceQuestion | None
+) -> tuple[str, str]:
     """Return the body and its entity tag, which covers everything in it but `as_of`.
 
-    With a `group` of the gateway (`<name>:<epoch>`, or empty) each resource carries what only
-    service callers get.
+    With the `question` of a service each resource carries what only service callers get. Raises
+    `QuotaUnknown` where that cannot be had.
     """
     body = _encode(
         {
             "limited": {
                 resource: _resource(standing)
-                | ({} if group is None else service_fields(standing, group))
+                | ({} if question is None else service_fields(standing, identity.id, question))
                 for resource, standing in found.resources.items()
             },
-            "organization_id": str(organization_id),
+            "organization_id": str(identity.organization_id),
             "version": sum(
                 standing.published.version
                 for standing in found.resources.values()

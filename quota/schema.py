@@ -64,6 +64,28 @@ _ERROR = inline_serializer("Error", {"detail": serializers.CharField()})
 _TIME = "RFC 3339, UTC."
 
 
+class CapAllotment(serializers.Serializer):
+    """What a group may ever spend within one cap, and what its events booked, in micro-credits."""
+
+    allotment_micro = serializers.IntegerField()
+    booked_micro = serializers.IntegerField()
+
+
+class CapsOfResource(serializers.Serializer):
+    """The caps that bind calls of the project and, if it was named, of the user."""
+
+    version = serializers.IntegerField(
+        help_text="Grows when an allotment changes otherwise than by the group's own bookings."
+    )
+    run_micro = serializers.IntegerField(
+        allow_null=True, help_text="What one run may use in all; null: not capped."
+    )
+    users = serializers.BooleanField(help_text="Whether to ask with `user` before a user's call.")
+    scopes = serializers.DictField(
+        child=CapAllotment(), help_text="By `project:<id>` and `user:<distinct_id>`."
+    )
+
+
 class QuotaOfResource(serializers.Serializer):
     """One resource in the answer of `quota_limits`."""
 
@@ -108,6 +130,9 @@ class QuotaOfResource(serializers.Serializer):
     )
     ledger_epoch = serializers.CharField(required=False, help_text="Service callers only.")
     version = serializers.IntegerField(required=False, help_text="Service callers only.")
+    caps = CapsOfResource(
+        required=False, help_text="Service callers only, where there are any: the caps of a call."
+    )
 
 
 QUOTA_LIMITS: dict[str, Any] = {
@@ -119,6 +144,9 @@ QUOTA_LIMITS: dict[str, Any] = {
         OpenApiParameter("project_id", int, OpenApiParameter.PATH),
         OpenApiParameter(
             "group", str, description="Service callers: the gateway's Redis, as name:epoch."
+        ),
+        OpenApiParameter(
+            "user", str, description="Service callers: the `distinct_id` of a call, for its cap."
         ),
         OpenApiParameter("If-None-Match", str, OpenApiParameter.HEADER),
     ],

@@ -41,6 +41,7 @@ class Scores:
 def stand(
     organization_id: UUID,
     resource: str,
+    project_id: int,
     published: AccountState | None,
     scores: Scores,
     now: datetime,
@@ -54,7 +55,7 @@ def stand(
         reason = SET_BY_HAND
         resets_at = instant(scores.limited_until)
     elif limited or grace:
-        reason = (published.reason if published else None) or LIMIT_REACHED
+        reason = (published.reason_of(project_id) if published else None) or LIMIT_REACHED
     state: StateName
     if limited:
         state = "limited"
@@ -78,7 +79,7 @@ def stand(
     )
 
 
-def scores_in_redis(reading: ResourceReading, now: datetime) -> Scores:
+def scores_in_redis(reading: ResourceReading, project_id: int, now: datetime) -> Scores:
     """Return the scores in force by a complete reading of Redis.
 
     The set decides: who is absent is not limited, even when somebody removed a published block by
@@ -87,19 +88,21 @@ def scores_in_redis(reading: ResourceReading, now: datetime) -> Scores:
     """
     if not _is_ahead(reading.score, now) and reading.state is not None:
         written = reading.entry.limited_until if reading.entry else None
-        if written != reading.state.score:
-            return Scores(reading.state.score, False, reading.suspended)
+        score = reading.state.score_of(project_id)
+        if written != score:
+            return Scores(score, False, reading.suspended)
     return Scores(reading.score, reading.is_by_hand, reading.suspended)
 
 
 def scores_in_database(
-    published: AccountState | None, by_hand: float | None, now: datetime
+    published: AccountState | None, project_id: int, by_hand: float | None, now: datetime
 ) -> Scores:
     """Return the scores in force by the published state and a block that was seen set by hand."""
     suspended_until = published.suspended_until if published else None
     if _is_ahead(by_hand, now):
         return Scores(by_hand, True, suspended_until)
-    return Scores(published.score if published else None, False, suspended_until)
+    score = published.score_of(project_id) if published else None
+    return Scores(score, False, suspended_until)
 
 
 def _is_ahead(score: float | None, now: datetime) -> bool:

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from projects.models import Project
 from projects.principal import ProjectIdentity
-from quota import due, limited_set, metrics
+from quota import caps, due, limited_set, metrics
 from quota.account_state import AccountState
 from quota.limited_set import Reading, RedisUnavailable
 from quota.models import QuotaState, SetMember
@@ -70,8 +70,10 @@ def _from_redis(identity: ProjectIdentity, reading: Reading, now: datetime) -> S
     for resource, found in reading.resources.items():
         if found.state is None or found.state.is_due(now):
             return None
-        scores = scores_in_redis(found, now)
-        judged[resource] = stand(identity.organization_id, resource, found.state, scores, now)
+        scores = scores_in_redis(found, identity.id, now)
+        judged[resource] = stand(
+            identity.organization_id, resource, identity.id, found.state, scores, now
+        )
     return Standings(now, "redis", judged)
 
 
@@ -88,8 +90,10 @@ def _from_database(identity: ProjectIdentity, reading: Reading | None, now: date
     judged = {}
     for resource in RESOURCES:
         state = states.get(resource)
-        scores = scores_in_database(state, by_hand.get(resource), now)
-        judged[resource] = stand(identity.organization_id, resource, state, scores, now)
+        scores = scores_in_database(state, identity.id, by_hand.get(resource), now)
+        judged[resource] = stand(
+            identity.organization_id, resource, identity.id, state, scores, now
+        )
     return Standings(now, "database", judged)
 
 
@@ -124,6 +128,14 @@ def _by_hand(identity: ProjectIdentity, reading: Reading | None) -> dict[str, fl
     return dict(rows)
 
 
+@dataclass(frozen=True, slots=True)
+class ServiceQuestion:
+    """For whom a gateway asks: its group, `<name>:<epoch>`, and the user of a call, "" for none."""
+
+    group: str
+    distinct_id: str = ""
+
+
 def service_snapshot(project: Project, group: str) -> dict[str, dict[str, Any]]:
     """Return, per resource, what the gateway's group needs to admit calls by itself.
 
@@ -131,11 +143,17 @@ def service_snapshot(project: Project, group: str) -> dict[str, dict[str, Any]]:
     which is unknown, while None is unlimited. Raises `QuotaUnknown`.
     """
     found = standings(identify(project)).resources
-    return {resource: service_fields(standing, group) for resource, standing in found.items()}
+    question = ServiceQuestion(group)
+    return {
+        resource: service_fields(standing, project.pk, question)
+        for resource, standing in found.items()
+    }
 
 
-def service_fields(standing: Standing, group: str) -> dict[str, Any]:
-    """Return the fields of one resource that only service callers get."""
+def service_fields(
+    standing: Standing, project_id: int, question: ServiceQuestion
+) -> dict[str, Any]:
+    """Return the fields of one resource that only service callers get. Raises `QuotaUnknown`."""
     published = standing.published
     if published is None:
         return {
@@ -146,11 +164,11 @@ def service_fields(standing: Standing, group: str) -> dict[str, Any]:
             "ledger_epoch": "",
             "version": 0,
         }
-    booked = published.booked.get(group, 0)
+    booked = published.booked.get(question.group, 0)
     allotment = published.allotment_micro
     if allotment is not None:
         allotment -= sum(published.booked.values()) - booked
-    return {
+    fields = {
         "limited": standing.limited,
         "account": published.account,
         "allotment_micro": allotment,
@@ -159,3 +177,8 @@ def service_fields(standing: Standing, group: str) -> dict[str, Any]:
         "ledger_epoch": published.ledger_epoch,
         "version": published.version,
     }
+    try:
+        kept = caps.for_gateway(published, project_id, question.distinct_id, question.group)
+    except DatabaseFailure as error:
+        raise QuotaUnknown(f"the caps cannot be read: {error}") from error
+    return fields if kept is None else fields | {"caps": kept}

@@ -33,7 +33,7 @@ from quota import limited_set, schema
 from quota.changes import changes_since
 from quota.limited_set import Reading, RedisUnavailable
 from quota.representation import render
-from quota.state import QuotaUnknown, standings
+from quota.state import QuotaUnknown, ServiceQuestion, standings
 
 LONGEST_VERSION = 19
 """Digits of the largest integer that the database holds."""
@@ -85,13 +85,14 @@ class QuotaLimitsView(APIView):
     def get(self, request: Request, project_id: int) -> HttpResponse:
         """Answer for one project, or 304 if nothing changed since the caller's entity tag."""
         identity, reading = self._identify(request, project_id)
+        question = None
+        if _principal(request).kind is Kind.SERVICE:
+            question = ServiceQuestion(request.GET.get("group", ""), request.GET.get("user", ""))
         try:
             found = standings(identity, reading=reading)
+            body, tag = render(identity, found, question)
         except QuotaUnknown as error:
             raise QuotaUnavailable from error
-        is_service = _principal(request).kind is Kind.SERVICE
-        group = request.GET.get("group", "") if is_service else None
-        body, tag = render(identity.organization_id, found, group)
         response: HttpResponse
         if _matches(tag, request.META.get("HTTP_IF_NONE_MATCH")):
             response = HttpResponseNotModified()

@@ -34,12 +34,12 @@ def receive_command(_request: HttpRequest, body: bytes) -> HttpResponse:
     )
     if workspace is None:
         return _only_to_the_asker(wording.workspace_not_connected(bot_name=settings.BOT_NAME))
-    return _only_to_the_asker(_status(workspace))
+    return _only_to_the_asker(_status(workspace, identifier(fields.get("user_id"))))
 
 
-def _status(workspace: SlackWorkspace) -> str:
+def _status(workspace: SlackWorkspace, user_id: str) -> str:
     try:
-        verdict = gate.check(workspace.project)
+        verdict = gate.check(workspace.project, distinct_id=workspace.distinct_id(user_id))
     except gate.QuotaUnknown:
         return wording.credits_unknown()
     if verdict.state == "unknown":  # nothing was ever decided about the account

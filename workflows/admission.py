@@ -68,7 +68,7 @@ def _decide(mention: Mention, *, at_the_door: bool) -> None:
         mention.conclude(Mention.State.FAILED, "the app was uninstalled")
     elif (task := _task_of_another(mention)) and follow_ups.forward(mention, task):
         pass
-    elif at_the_door and (denied := denial(mention.workspace.project, to_start=True)):
+    elif at_the_door and (denied := denial(mention, to_start=True)):
         refuse(mention, denied)
     else:
         client.start_mention(mention)

@@ -4,7 +4,7 @@ from django.conf import settings
 
 from coding_tasks.failures import OutOfCredits
 from quota import gate
-from quota.account_state import INSUFFICIENT_REMAINING
+from quota.account_state import CAPS_REACHED, INSUFFICIENT_REMAINING
 from workflows import notices, wording
 from workflows.models import FollowUp, Mention, Notice
 
@@ -12,15 +12,16 @@ from workflows.models import FollowUp, Mention, Notice
 def claim(about: Mention | FollowUp, refusal: OutOfCredits, *, half_way: bool = False) -> Notice:
     """Return the one denial of a message; `half_way` says that work had begun.
 
-    The reason is what our own gate says now. Where that still lets work start, what is left was
-    too little for the call.
+    The reason is what our own gate says now. Where that still lets work start, a cap was reached
+    or what is left was too little for the call.
     """
-    verdict = gate.check(about.workspace.project, to_start=True)
+    author = about.workspace.distinct_id(about.user_id)
+    verdict = gate.check(about.workspace.project, to_start=True, distinct_id=author)
     if verdict.limited:
         text = notices.denial_text(verdict)
     else:
         text = wording.denial(
-            INSUFFICIENT_REMAINING,
+            refusal.cause if refusal.cause in CAPS_REACHED else INSUFFICIENT_REMAINING,
             refusal.resets_at,
             bot_name=settings.BOT_NAME,
             billing_url=settings.BILLING_URL,

@@ -22,7 +22,7 @@ def forward(mention: Mention, task: CodingTask) -> bool:
     if mention.user_id != task.owner_slack_user_id:
         _refuse_stranger(mention, task)
         return True
-    if denied := denial(mention.workspace.project):
+    if denied := denial(mention):
         refuse(mention, denied)
         return True
     with transaction.atomic():
@@ -53,7 +53,7 @@ def take(reply: FollowUp) -> None:
     Only the owner's counts. Out of credits, it is recorded as refused, and the thread told at most
     once. Raises `client.TemporalUnavailable` like `forward`.
     """
-    denied = denial(reply.workspace.project)
+    denied = denial(reply)
     with transaction.atomic():
         task = lock_active_task(reply.workspace, reply.channel_id, reply.thread_ts)
         if task is None or task.owner_slack_user_id != reply.user_id or _is_known(reply):

@@ -20,6 +20,9 @@ _DENIAL_FIRST_SENTENCES = {
     "organization_inactive": (
         "Your team's {bot_name} AI credits are switched off: its organization is not active."
     ),
+    "project_cap_reached": "This project has used its share of your team's {bot_name} AI credits.",
+    "user_cap_reached": "You have used your share of your team's {bot_name} AI credits.",
+    "run_cap_reached": "This task has used the {bot_name} AI credits that one task may use.",
 }
 _DENIAL_OTHERWISE = "Your team cannot use its {bot_name} AI credits at the moment."
 

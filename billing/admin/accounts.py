@@ -11,7 +11,7 @@ from django.utils.safestring import SafeString
 
 from billing.admin.read_only import ReadOnly, credits_column, indented
 from billing.credits import display
-from billing.models import Account, CreditGrant, DecisionRecord, Limit, UsageTotal
+from billing.models import Account, Cap, CreditGrant, DecisionRecord, Limit, UsageTotal
 from quota.account_state import AccountState, from_json
 from quota.models import QuotaState
 
@@ -29,6 +29,19 @@ class LimitInline(ReadOnly, admin.TabularInline):
     def limit(self, row: Limit) -> str:
         """The amount, or that there is none."""
         return "unlimited" if row.limit_micro is None else display(row.limit_micro)
+
+
+class CapInline(ReadOnly, admin.TabularInline):
+    """Caps of projects, users and runs, the newest word first."""
+
+    model = Cap
+    fields = ("set_at", "scope", "subject", "cap", "actor", "reason")
+    readonly_fields = fields
+
+    @admin.display(description="credits")
+    def cap(self, row: Cap) -> str:
+        """The amount, or that there is none."""
+        return "not capped" if row.cap_micro is None else display(row.cap_micro)
 
 
 class GrantInline(ReadOnly, admin.TabularInline):
@@ -65,7 +78,7 @@ class AccountAdmin(ReadOnly, admin.ModelAdmin):
         *("organization", "resource", "state", "reason", "used", "limit", "left"),
         *("exhausted_since", "resets", "decide_again_at", "version", "change", "more", "why"),
     ]
-    inlines = [LimitInline, GrantInline, TotalInline]
+    inlines = [LimitInline, GrantInline, CapInline, TotalInline]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Account]:
         """Bring what is published along, in the same query."""
@@ -110,9 +123,11 @@ class AccountAdmin(ReadOnly, admin.ModelAdmin):
     def change(self, account: Account) -> SafeString:
         """The forms that change what may be used."""
         return format_html(
-            '<a href="{0}?account={2}">Set limit</a> · <a href="{1}?account={2}">Top up</a>',
+            '<a href="{0}?account={3}">Set limit</a> · <a href="{1}?account={3}">Top up</a> · '
+            '<a href="{2}?account={3}">Set a cap</a>',
             reverse("admin:billing_limit_add"),
             reverse("admin:billing_creditgrant_add"),
+            reverse("admin:billing_cap_add"),
             account.pk,
         )
 
@@ -154,15 +169,18 @@ def _published(account: Any) -> AccountState | None:
 class DecisionRecordAdmin(ReadOnly, admin.ModelAdmin):
     """Why was this refused? Every decision that changed a state, with all it was made from."""
 
-    list_display = ["decided_at", "account", "previous_state", "state", "reason", "version"]
-    list_filter = ["state", "reason", "account__resource"]
-    search_fields = ["account__organization__name", "account__organization__id"]
+    list_display = [
+        *("decided_at", "account", "scope", "subject", "previous_state", "state", "reason"),
+        "version",
+    ]
+    list_filter = ["state", "reason", "scope", "account__resource"]
+    search_fields = ["account__organization__name", "account__organization__id", "subject"]
     list_select_related = ["account__organization"]
     date_hierarchy = "decided_at"
     show_full_result_count = False
     fields = [
-        *("account", "decided_at", "version", "previous_state", "state", "reason"),
-        *("made_from", "decided"),
+        *("account", "scope", "subject", "decided_at", "version"),
+        *("previous_state", "state", "reason", "made_from", "decided"),
     ]
 
     @admin.display(description="made from")

@@ -11,6 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from billing.accounts import create_organization, create_project
+from billing.caps import set_cap
 from billing.daily_usage import report_day
 from billing.grants import grant_credits
 from billing.limits import set_limit
@@ -28,7 +29,7 @@ from tests.billing.world import CREDIT, account_of, book, published, usage_event
 
 pytestmark = pytest.mark.django_db
 LISTS = [
-    *("account", "limit", "creditgrant", "usageevent", "quarantinedevent"),
+    *("account", "limit", "cap", "creditgrant", "usageevent", "quarantinedevent"),
     *("decisionrecord", "auditentry", "dailyusage", "thresholdnotice"),
 ]
 
@@ -43,6 +44,7 @@ def populate(count):
         project = create_project(create_organization(f"Organization {number}"), "Main")
         set_limit(project.organization, AI_CREDITS, 12 * CREDIT, reason="a plan")
         grant_credits(project.organization, AI_CREDITS, CREDIT)
+        set_cap(project.organization, AI_CREDITS, "user", CREDIT, reason="a share")
         book(usage_event(project), usage_event(project), usage_event(project, "NaN"))
     report_day(timezone.now().date())
 
@@ -174,6 +176,27 @@ class TestForms:
         assert answer.status_code == 200
         assert b"errorlist" in answer.content
         assert not Limit.objects.exists()
+
+    def test_a_cap_is_set_and_published_with_its_reason(self, admin_client, project):
+        account = account_of(project.organization)
+        form = {"account": account.pk, "scope": "user", "subject": "", "credits": "5"}
+
+        answer = admin_client.post(page("cap_add"), form | {"reason": "fair shares"})
+
+        assert answer.status_code == 302
+        assert published(project.organization).user_cap_micro == 5 * CREDIT
+        assert AuditEntry.objects.get().reason == "fair shares"
+        shown = admin_client.get(page("account_change", account.pk)).content.decode()
+        assert "fair shares" in shown
+
+    def test_a_cap_that_cannot_be_is_explained(self, admin_client, project, stranger):
+        account = account_of(project.organization)
+        form = {"account": account.pk, "scope": "project", "subject": str(stranger.pk)}
+
+        answer = admin_client.post(page("cap_add"), form | {"credits": "5", "reason": "?"})
+
+        assert "has no project" in answer.content.decode()
+        assert not AuditEntry.objects.exists()
 
     def test_a_top_up_lifts_at_once(self, admin_client, project):
         set_limit(project.organization, AI_CREDITS, 0)
@@ -311,7 +334,7 @@ class TestWhoMay:
 
         for name in LISTS:
             assert reader.get(page(f"{name}_changelist")).status_code == 200
-        for name in ("limit_add", "creditgrant_add"):
+        for name in ("limit_add", "creditgrant_add", "cap_add"):
             assert reader.get(page(name)).status_code == 403
             assert reader.post(page(name), {}).status_code == 403
         for name, action, row in (

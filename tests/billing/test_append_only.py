@@ -7,13 +7,14 @@ from django.db import IntegrityError, connection, transaction
 from django.db.migrations.executor import MigrationExecutor
 
 from billing.append_only import AppendOnlyError
+from billing.caps import set_cap
 from billing.limits import set_limit
-from billing.models import AuditEntry, DecisionRecord, Limit, ThresholdNotice, UsageEvent
+from billing.models import AuditEntry, Cap, DecisionRecord, Limit, ThresholdNotice, UsageEvent
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, book, usage_event
 
 pytestmark = pytest.mark.django_db
-KEPT = [UsageEvent, Limit, DecisionRecord, AuditEntry, ThresholdNotice]
+KEPT = [UsageEvent, Limit, Cap, DecisionRecord, AuditEntry, ThresholdNotice]
 triggers = importlib.import_module("billing.migrations.0002_append_only_triggers")
 
 
@@ -21,6 +22,7 @@ triggers = importlib.import_module("billing.migrations.0002_append_only_triggers
 def written(project):
     """A row of each kind."""
     set_limit(project.organization, AI_CREDITS, 12 * CREDIT)
+    set_cap(project.organization, AI_CREDITS, "run", CREDIT)
     book(usage_event(project))
     return project
 

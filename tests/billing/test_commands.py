@@ -42,6 +42,9 @@ def run(*words):
         ("grant_credits", "PROJECT", "ai_credits", "none"),
         ("grant_credits", "PROJECT", "ai_credits", "10", "--expires", "tomorrow"),
         ("grant_credits", "PROJECT", "ai_credits", "10", "--expires", "2020-01-01"),
+        ("set_cap", "PROJECT", "ai_credits", "team", "10"),
+        ("set_cap", "PROJECT", "ai_credits", "run", "10", "--for", "somebody"),
+        ("set_cap", "PROJECT", "ai_credits", "user", "ten"),
         ("quota_status", "999999"),
         ("rebuild_quota", "--project", "999999"),
         ("export_usage", "--project", "999999"),
@@ -75,6 +78,14 @@ def test_none_is_unlimited_and_soft_only_warns(project):
     run("set_limit", project.pk, "ai_credits", "0", "--soft")
     assert published(project.organization).mode == "soft"
     assert not published(project.organization).limited
+
+
+def test_one_user_or_each_is_capped(project):
+    said = run("set_cap", project.pk, "ai_credits", "user", "5")
+    assert "Acme: ai_credits of each user: at most 5.00 credits." in said
+    said = run("set_cap", project.pk, "ai_credits", "user", "none", "--for", "slack:T1:U1")
+    assert "Acme: ai_credits of slack:T1:U1: not capped." in said
+    assert published(project.organization).user_cap_micro == 5 * CREDIT
 
 
 def test_credits_are_granted_until_a_date(project):

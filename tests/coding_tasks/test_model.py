@@ -56,6 +56,14 @@ def test_a_refusal_for_want_of_credits_is_told_apart(gateway, access):
     assert len(gateway.requests()) == 0
 
 
+@pytest.mark.parametrize("cause", ["run_cap_reached", "user_cap_reached"])
+def test_a_cap_that_was_reached_is_a_want_of_credits_too(gateway, access, cause):
+    gateway.refuse_next("slack_app", cause=cause)
+    with pytest.raises(OutOfCredits) as refused:
+        ask(access, QUESTION)
+    assert refused.value.cause == cause
+
+
 @pytest.mark.parametrize("status", [401, 408, 409, 429, 500, 502, 503, 529])
 def test_what_may_pass_is_worth_another_attempt_which_is_not_made_here(gateway, access, status):
     gateway.fail_next(status)

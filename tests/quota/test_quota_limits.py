@@ -11,6 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from billing.accounts import create_project, rotate_api_token
+from billing.caps import set_cap
 from projects import credential_cache, credentials
 from projects.models import Membership, Project, User
 from quota import limited_set
@@ -396,6 +397,21 @@ def test_the_service_is_told_what_its_group_may_spend(client, accounts, project,
     assert (answer["ledger_epoch"], answer["version"]) == ("0", state.version)
     other = ai_credits(client.get(path(project.pk), {"group": "new:3"}, headers=SERVICE))
     assert (other["booked_micro"], other["allotment_micro"]) == (0, 750 * MICRO)
+
+
+def test_the_service_is_told_of_the_caps_that_bind_a_call(client, project):
+    set_cap(project.organization, AI_CREDITS, "project", 9, subject=str(project.pk))
+    set_cap(project.organization, AI_CREDITS, "user", 7)
+    path = f"/api/projects/{project.pk}/quota_limits/?group=gateway:epoch&user=slack:T1:U1"
+    headers = {"HTTP_AUTHORIZATION": "Bearer service-token-of-the-test-suite"}
+
+    caps = client.get(path, **headers).json()["limited"][AI_CREDITS]["caps"]
+
+    assert (caps["run_micro"], caps["users"]) == (None, True)
+    assert caps["scopes"] == {
+        f"project:{project.pk}": {"allotment_micro": 9, "booked_micro": 0},
+        "user:slack:T1:U1": {"allotment_micro": 7, "booked_micro": 0},
+    }
 
 
 def test_the_service_tells_unlimited_from_unknown(client, project, vouched):

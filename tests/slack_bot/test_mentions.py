@@ -7,6 +7,7 @@ import pytest
 from django.db import OperationalError, connection
 from django.utils import timezone
 
+from billing.caps import set_cap
 from billing.limits import set_limit
 from projects.models import SlackWorkspace
 from quota.resources import AI_CREDITS, MICRO
@@ -66,6 +67,16 @@ def test_too_few_credits_to_start_are_refused_in_words_of_their_own(door, worksp
     door.mention()
     assert Mention.objects.get().outcome == "out of credits: insufficient_remaining"
     assert Notice.objects.get().text.startswith("Your team has too few Tollgate AI credits left")
+
+
+def test_who_used_their_share_is_refused_and_their_colleague_is_not(door, workspace, temporal):
+    organization = workspace.project.organization
+    set_cap(organization, AI_CREDITS, "user", 0, subject=workspace.distinct_id("U1"))
+    door.mention()
+    assert Mention.objects.get().outcome == "out of credits: user_cap_reached"
+    assert Notice.objects.get().text.startswith("You have used your share of your team's Tollgate")
+    door.mention(user="U2")
+    assert Mention.objects.filter(state="started").count() == 1
 
 
 def test_a_block_set_by_hand_refuses_the_next_mention_and_its_removal_lets_the_one_after_in(

@@ -28,12 +28,13 @@ class FakeGateway(FakeModel):
         ]
         self.model.app = Starlette(routes=products)
 
-    def refuse_next(self, product: str, *, retry: bool = False) -> None:
+    def refuse_next(self, product: str, *, retry: bool = False, cause: str = "") -> None:
         """Refuse the next call of a product as of a team without credits.
 
-        With `retry` other calls hold what is left, and the refusal says that waiting helps.
+        With `retry` other calls hold what is left, and the refusal says that waiting helps. `cause`
+        names a cap that was reached.
         """
-        self._refusals.append((product, retry))
+        self._refusals.append((product, retry, cause))
 
     def before_refusing(self, act: Callable[[], None]) -> None:
         """Let something happen just before a refusal is answered."""
@@ -50,7 +51,7 @@ class FakeGateway(FakeModel):
             if refusal is not None:
                 self._refusals.remove(refusal)
                 self._before_refusing()
-                await _out_of_credits(retry=refusal[1])(scope, receive, send)
+                await _out_of_credits(*refusal[1:])(scope, receive, send)
             else:
                 await model(scope, receive, send)
 
@@ -60,14 +61,15 @@ class FakeGateway(FakeModel):
 def _nothing() -> None: ...
 
 
-def _out_of_credits(*, retry: bool) -> JSONResponse:
+def _out_of_credits(retry: bool, cause: str) -> JSONResponse:
     return JSONResponse(
         {
             "type": "error",
             "error": {
                 "type": "rate_limit_error",
                 "message": "Your team has used its monthly credits.",
-                "reason": "billable_credits",
+                "reason": "run_cap" if cause == "run_cap_reached" else "billable_credits",
+                "cause": cause or None,
                 "resets_at": "2030-01-01T00:00:00Z",
             },
         },

@@ -7,7 +7,11 @@ from functools import partial
 import pytest
 from temporalio.client import WorkflowExecutionStatus
 
+from billing import ledger
+from billing.caps import set_cap
 from coding_tasks.models import CodingTask, TaskRun
+from quota.resources import AI_CREDITS, MICRO
+from tests.billing.world import usage_event
 from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT
 from tests.workflows.temporal import cancel, history, terminate, wait_for_close
@@ -170,6 +174,29 @@ def test_a_run_refused_half_way_is_denied_once_and_goes_on_after_a_top_up(shop: 
     assert len(tokens) == 1
     for method in ("users.info", "reactions.add"):
         assert len(shop.slack.calls(method)) == 1
+
+
+def test_a_run_that_used_what_one_run_may_says_so_and_goes_on_when_the_cap_is_raised(
+    shop: World, hurried
+):
+    hurried(recheck_seconds=0.1)
+    set_cap(shop.project.organization, AI_CREDITS, "run", 12 * MICRO)
+    shop.gateway.refuse_next("slack_app", cause="run_cap_reached")
+    shop.gateway.before_refusing(lambda: at_once(partial(_book_for_the_run, shop)))
+
+    mention = shop.start()
+
+    [denial] = shop.wait_until_said(mention.ts, 1)
+    assert "This task has used the Tollgate AI credits that one task may use." in denial
+    wait_until(lambda: TaskRun.objects.get().state == TaskRun.State.PAUSED, 10, "the pause")
+    shop.gateway.answer_next("It is a shop.")
+    set_cap(shop.project.organization, AI_CREDITS, "run", 100 * MICRO)
+    shop.wait_for_end(mention, Mention.State.ANSWERED)
+
+
+def _book_for_the_run(shop: World) -> None:
+    run = str(TaskRun.objects.get().pk)
+    ledger.book([usage_event(shop.project, properties={"task_run_id": run})])
 
 
 def test_a_message_in_the_thread_wakes_a_paused_run(shop: World, hurried):

@@ -2,9 +2,11 @@
 
 import pytest
 
+from billing.caps import set_cap
 from coding_tasks.models import CodingTask, TaskRun
 from projects.models import OAuthAccessToken
 from quota import gate
+from quota.resources import AI_CREDITS
 from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT
 from tests.workflows.world import World
@@ -77,6 +79,14 @@ def test_a_limited_team_gets_one_denial_and_nothing_else_happens(two_repositorie
     assert world.gateway.requests() == []
     assert not CodingTask.objects.exists()
     assert len(world.notices(Notice.Kind.DENIAL)) == 1
+
+
+def test_who_used_their_share_is_refused_by_the_workflow_too(shop: World):
+    set_cap(shop.project.organization, AI_CREDITS, "user", 0)
+    mention = shop.handle("please help")
+    assert mention.outcome == "out of credits: user_cap_reached"
+    assert shop.said(mention.ts)[0].startswith("You have used your share")
+    assert not CodingTask.objects.exists()
 
 
 def test_a_denial_goes_to_the_root_of_the_thread(shop: World):

@@ -36,6 +36,9 @@ def test_each_reason_has_a_first_sentence_of_its_own():
         "limit_reached",
         "insufficient_remaining",
         "organization_inactive",
+        "project_cap_reached",
+        "user_cap_reached",
+        "run_cap_reached",
         "some reason of the future",
     ]
     texts = [wording.denial(reason, RESET, **NAMES) for reason in reasons]

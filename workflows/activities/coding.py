@@ -156,7 +156,7 @@ class CodingActivities:
             return ForwardAnswer()
         if follow_up.state != FollowUp.State.HANDLED:
             try:
-                creation.require_credits(follow_up.workspace)
+                creation.require_credits(follow_up.workspace, follow_up.user_id)
             except Refused as refused:
                 return _refuse(follow_up, refused)
         with transaction.atomic():

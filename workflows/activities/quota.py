@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from temporalio import activity
 
+from billing.usage import usage_of_run
 from quota import gate
 from workflows import notices
 from workflows.activities import rows
@@ -39,7 +40,8 @@ class QuotaActivities:
     def check_quota(self, about: MentionRef) -> GateAnswer:
         """Check a mention before anything else is done for it, and claim its denial if refused."""
         mention = rows.mention(about.mention_id)
-        verdict = gate.check(mention.workspace.project, to_start=True)
+        author = mention.workspace.distinct_id(mention.user_id)
+        verdict = gate.check(mention.workspace.project, to_start=True, distinct_id=author)
         if not verdict.limited:
             return GateAnswer()
         denial = notices.claim_denial(mention, verdict)
@@ -48,5 +50,12 @@ class QuotaActivities:
     @activity.defn
     def check_credits(self, paused: PausedRun) -> CreditCheck:
         """Tell whether a paused run may go on. Says nothing to anybody."""
-        project = rows.run(paused.run_id).task.project
-        return CreditCheck(available=not gate.check(project, to_start=True).limited)
+        run = rows.run(paused.run_id)
+        task = run.task
+        verdict = gate.check(
+            task.project,
+            to_start=True,
+            distinct_id=task.workspace.distinct_id(task.owner_slack_user_id),
+            run_usage_micro=usage_of_run(run.pk),
+        )
+        return CreditCheck(available=not verdict.limited)

@@ -32,11 +32,12 @@ class Command(BaseCommand):
         """Ask as the gates do and print the answer."""
         project = arguments.project(options["project"])
         try:
-            found = standings(identify(project))
+            identity = identify(project)
+            found = standings(identity)
         except QuotaUnknown as error:
             raise CommandError(str(error)) from error
         if options["json"]:
-            body, _ = render(project.organization_id, found, None)
+            body, _ = render(identity, found, None)
             self.stdout.write(json.dumps(json.loads(body), indent=2))
             return
         self.stdout.write(f"{project.organization} / {project} (from the {found.source})")
