@@ -31,6 +31,7 @@ class Reason(StrEnum):
     """Why a state is not `ok`."""
 
     LIMIT_REACHED = "limit_reached"
+    INSUFFICIENT_REMAINING = "insufficient_remaining"
     ORGANIZATION_INACTIVE = "organization_inactive"
     PROJECT_CAP_REACHED = "project_cap_reached"
     USER_CAP_REACHED = "user_cap_reached"
@@ -67,6 +68,8 @@ class Snapshot:
 
     `usage` maps the start of each stretch (see `billing.burndown`) to its total; `booked` tells
     whether anything ever was. `exhausted_since` is what the previous decision answered.
+    `insufficient_micro` is what was left at `insufficient_at`, when it was found to pay for no call
+    at all: for the rest of that period so much, or less, counts as nothing.
     """
 
     now: datetime
@@ -82,6 +85,8 @@ class Snapshot:
     exhausted_since: datetime | None = None
     thresholds: Sequence[int] = THRESHOLDS
     caps: Sequence[CapUse] = ()
+    insufficient_micro: int = 0
+    insufficient_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +129,7 @@ def decide(snapshot: Snapshot) -> Decision:
     now = snapshot.now
     balance = _balance(snapshot, now)
     has_allowance = balance.limit is None or balance.limit > 0
-    exhausted = balance.headroom is not None and balance.headroom <= 0
+    exhausted = not _pays_for_calls(snapshot, balance)
     since = _exhausted_since(snapshot, balance) if exhausted else None
     lifts_at = _lifts_at(snapshot, balance) if exhausted else None
     grace_ends = (
@@ -133,6 +138,8 @@ def decide(snapshot: Snapshot) -> Decision:
         else None
     )
 
+    spent = balance.headroom is not None and balance.headroom <= 0
+    refusal = Reason.LIMIT_REACHED if spent else Reason.INSUFFICIENT_REMAINING
     reached = _reached(snapshot, balance)
     state, reason = State.OK, None
     limited_until = suspended_until = None
@@ -140,13 +147,13 @@ def decide(snapshot: Snapshot) -> Decision:
     if not snapshot.organization_active:
         state, reason, limited_until = State.LIMITED, Reason.ORGANIZATION_INACTIVE, FAR_FUTURE
     elif exhausted and not snapshot.is_hard:
-        state, reason = State.WARNING, Reason.LIMIT_REACHED
+        state, reason = State.WARNING, refusal
     elif exhausted and grace_ends is not None and now < grace_ends:
-        state, reason = State.GRACE, Reason.LIMIT_REACHED
+        state, reason = State.GRACE, refusal
         limited_until, suspended_until = lifts_at, grace_ends
         compared = False
     elif exhausted:
-        state, reason, limited_until = State.LIMITED, Reason.LIMIT_REACHED, lifts_at
+        state, reason, limited_until = State.LIMITED, refusal, lifts_at
     elif reached:
         state = State.WARNING
 
@@ -179,6 +186,15 @@ def _balance(snapshot: Snapshot, instant: datetime) -> Balance:
     )
 
 
+def _pays_for_calls(snapshot: Snapshot, balance: Balance) -> bool:
+    """Tell whether something is left that is of any use."""
+    if balance.headroom is None:
+        return True
+    noticed = snapshot.insufficient_at
+    noticed_now = noticed is not None and noticed >= balance.period.start
+    return balance.headroom > (snapshot.insufficient_micro if noticed_now else 0)
+
+
 def _exhausted_since(snapshot: Snapshot, balance: Balance) -> datetime:
     """Since when nothing has been left.
 
@@ -195,8 +211,7 @@ def _lifts_at(snapshot: Snapshot, balance: Balance) -> datetime:
     instants = {grant.starts_at for grant in snapshot.grants if grant.starts_at > snapshot.now}
     instants.add(balance.period.end)
     for instant in sorted(instants):
-        headroom = _balance(snapshot, instant).headroom
-        if headroom is None or headroom > 0:
+        if _pays_for_calls(snapshot, _balance(snapshot, instant)):
             return instant
     return FAR_FUTURE
 

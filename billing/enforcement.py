@@ -155,6 +155,8 @@ def _snapshot(account: Account, books: Books, uses: Iterable[CapState], now: dat
         organization_active=account.organization.is_active,
         booked=account.booked,
         exhausted_since=account.exhausted_since,
+        insufficient_micro=account.insufficient_micro,
+        insufficient_at=account.insufficient_at,
         thresholds=THRESHOLDS if limit is None else sorted(limit.thresholds),
         caps=[
             CapUse(use.scope, use.subject, use.cap_micro, use.usage_micro)

@@ -47,6 +47,15 @@ class Account(models.Model):
     exhausted_since = models.DateTimeField(
         null=True, editable=False, help_text="When a decision first found nothing left."
     )
+    insufficient_micro = models.BigIntegerField(
+        default=0,
+        db_default=0,
+        editable=False,
+        help_text="What was left when it paid for no call at all.",
+    )
+    insufficient_at = models.DateTimeField(
+        null=True, editable=False, help_text="When that was; it counts until the period's end."
+    )
     period_start = models.DateTimeField(
         null=True, editable=False, help_text="Start of the current period; earlier ones are closed."
     )

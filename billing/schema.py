@@ -123,6 +123,50 @@ USAGE_EVENTS: dict[str, Any] = {
 }
 
 
+class InsufficientRemainingSerializer(serializers.Serializer):
+    """What was left of an account when a call that nothing else held up did not fit into it."""
+
+    organization_id = serializers.UUIDField()
+    resource = serializers.CharField(max_length=40)
+    remaining_micro = serializers.IntegerField(
+        min_value=0, max_value=2**63 - 1, help_text="In micro-credits."
+    )
+
+
+class StandingSerializer(serializers.Serializer):
+    """Whether the account is limited then."""
+
+    limited = serializers.BooleanField()
+
+
+INSUFFICIENT_REMAINING: dict[str, Any] = {
+    "operation_id": "insufficient_remaining_create",
+    "request": InsufficientRemainingSerializer,
+    "responses": {
+        200: StandingSerializer,
+        400: problem("Not what was asked for."),
+        401: problem("No service token."),
+        404: problem("There is no such account."),
+        429: problem("The database does not keep up. See Retry-After."),
+        503: problem("The database does not answer. See Retry-After."),
+    },
+    "examples": [
+        OpenApiExample(
+            "Less than half a credit",
+            value={
+                "organization_id": _ORGANIZATION,
+                "resource": "ai_credits",
+                "remaining_micro": 410_000,
+            },
+            request_only=True,
+        ),
+        OpenApiExample(
+            "Limited", value={"limited": True}, response_only=True, status_codes=["200"]
+        ),
+    ],
+}
+
+
 class UsageGroupSerializer(serializers.Serializer):
     """What one group used of one bucket; of none where nobody pays. Credits are exact."""
 

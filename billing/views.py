@@ -1,18 +1,21 @@
-"""`POST /api/usage_events/`: where the gateway delivers what was used."""
+"""What the gateway delivers: usage (`POST /api/usage_events/`), and remainders that are too small."""
 
 import json
 import threading
 
 from django.db import Error as DatabaseFailure
 from django.http import HttpResponse
+from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework import status
-from rest_framework.exceptions import APIException, ParseError
+from rest_framework.exceptions import APIException, NotFound, ParseError
 from rest_framework.request import Request
+from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from billing import ledger, schema
+from billing import insufficiency, ledger, schema
 from billing.batches import BatchParser
+from billing.models import Account
 from billing.retries import DatabaseBusy
 from projects.authentication import ServiceTokenAuthentication
 from projects.permissions import IsService
@@ -78,3 +81,25 @@ class UsageEventsView(APIView):
             ]
         }
         return HttpResponse(json.dumps(answer), content_type="application/json")
+
+
+class InsufficientRemainingView(APIView):
+    """What is left of an account turned out to pay for no call: a gateway tells, all gates obey."""
+
+    authentication_classes = [ServiceTokenAuthentication]
+    permission_classes = [IsService]
+
+    @extend_schema(**schema.INSUFFICIENT_REMAINING)
+    def post(self, request: Request) -> Response:
+        """Limit the account until more is left, unless what is left suffices to start work."""
+        told = schema.InsufficientRemainingSerializer(data=request.data)
+        told.is_valid(raise_exception=True)
+        try:
+            limited = insufficiency.report(**told.validated_data, now=timezone.now())
+        except Account.DoesNotExist as error:
+            raise NotFound("There is no such account.") from error
+        except DatabaseBusy as error:
+            raise Overloaded from error
+        except DatabaseFailure as error:
+            raise LedgerUnavailable from error
+        return Response({"limited": limited})

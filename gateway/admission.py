@@ -1,6 +1,6 @@
 """May this call be made, and what is reserved for it?"""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_FLOOR, Decimal
 
 from gateway import denials, metrics, throttles
@@ -79,9 +79,22 @@ class Gate:
             if verdict.status == "short" and request.output_tokens is None:
                 smaller = _affordable_cap(verdict, terms.credits_per_usd, dearest, extent, request)
             if smaller is None or smaller >= cap:
+                if verdict.status == "short":
+                    least = _bound(dearest, _short(extent), request)
+                    self._report(verdict, caller, product.bucket, terms, least)
                 raise self._refusal(verdict, product.bucket, admission)
             cap = smaller
             extent = request.extent(cap)
+
+    def _report(
+        self, verdict: Verdict, caller: Caller, bucket: str, terms: Terms, least: Decimal
+    ) -> None:
+        """Tell Django when nothing but the remainder is in the way, even of a short answer."""
+        needed = to_micro_bound(least, terms.credits_per_usd)
+        if verdict.held_micro == 0 < verdict.remaining_micro < needed:
+            self._resolver.report_insufficient(
+                caller.organization_id, bucket, verdict.remaining_micro
+            )
 
     def _rates(self, request: ModelRequest) -> tuple[Rates, Rates]:
         """Return the rates to expect and the dearest that may come."""
@@ -185,6 +198,11 @@ def _bound(rates: Rates, extent: Extent, request: ModelRequest) -> Decimal:
         cached=extent.cached,
         searches=extent.searches,
     )
+
+
+def _short(extent: Extent) -> Extent:
+    """Return the extent with a short answer: how long a one was asked for is the caller's affair."""
+    return replace(extent, output_tokens=min(extent.output_tokens, SMALLEST_OUTPUT_CAP))
 
 
 def _affordable_cap(

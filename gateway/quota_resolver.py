@@ -32,6 +32,7 @@ INSTALL = Script("install")
 MARK = Script("mark")
 FIRST_RETRY = 0.1
 LAST_RETRY = 5.0
+REPORT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,8 @@ class QuotaResolver:
         self._terms: dict[tuple[int, str], Terms] = {}
         self._asking: dict[int, asyncio.Task[QuotaAnswer]] = {}
         self._backoff: dict[int, _Backoff] = {}
+        self._reported: dict[str, float] = {}
+        self._reporting: set[asyncio.Task[None]] = set()
         self.group = ""
 
     async def terms(self, project_id: int, resource: str) -> Terms:
@@ -141,6 +144,32 @@ class QuotaResolver:
                 metrics.LOST_DATA.labels("booked_more").inc()
                 logger.error("redis lost what it had spent", account=found.account)
         return answer
+
+    def report_insufficient(
+        self, organization_id: str, resource: str, remaining_micro: int
+    ) -> None:
+        """Tell Django in the background that what is left of an account pays for no call.
+
+        Not more often than every few seconds: the next refusal tells it again.
+        """
+        account, now = f"{organization_id}:{resource}", time.monotonic()
+        if now - self._reported.get(account, float("-inf")) < REPORT_SECONDS:
+            return
+        for known in [name for name, at in self._reported.items() if now - at >= REPORT_SECONDS]:
+            del self._reported[known]
+        self._reported[account] = now
+        task = asyncio.create_task(self._report(organization_id, resource, remaining_micro))
+        self._reporting.add(task)
+        task.add_done_callback(self._reporting.discard)
+
+    async def _report(self, organization_id: str, resource: str, remaining_micro: int) -> None:
+        try:
+            await self._api.report_insufficient(organization_id, resource, remaining_micro)
+        except TollgateUnavailable:
+            metrics.RESOLVER_FAILURES.labels("insufficient_remaining", "unavailable").inc()
+        except TollgateUnusable as error:
+            metrics.RESOLVER_FAILURES.labels("insufficient_remaining", "unusable").inc()
+            logger.error("a report was refused", error=str(error))
 
     async def mark_stale(self, project_ids: list[int]) -> None:
         """Note that Django knows something new about these projects."""

@@ -1,4 +1,4 @@
-"""Django as the gateway sees it: four questions over HTTP with the service token."""
+"""Django as the gateway sees it: four questions and a report, over HTTP with the service token."""
 
 import asyncio
 from typing import TypeVar
@@ -97,6 +97,12 @@ class EventResult(msgspec.Struct, frozen=True):
     reason: str | None = None
 
 
+class StandingAnswer(msgspec.Struct, frozen=True):
+    """Whether an account is limited now."""
+
+    limited: bool
+
+
 class BatchAnswer(msgspec.Struct, frozen=True):
     """What became of a batch, in the order sent."""
 
@@ -141,6 +147,20 @@ class TollgateApi:
         if status in (400, 413, 422):
             raise BatchRefused(f"status {status}")
         return _read(status, body, BatchAnswer).results
+
+    async def report_insufficient(
+        self, organization_id: str, resource: str, remaining_micro: int
+    ) -> bool:
+        """Tell that what is left pays for no call; return whether everybody is refused now."""
+        report = msgspec.json.encode(
+            {
+                "organization_id": organization_id,
+                "resource": resource,
+                "remaining_micro": remaining_micro,
+            }
+        )
+        answer = await self._send("POST", "/api/insufficient_remaining/", _JSON, report)
+        return _read(*answer, StandingAnswer).limited
 
     async def _send(
         self,

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,6 +120,14 @@ class World:
         wait_until(lambda: self.account(project)["pending"] == 0, 10, "all being acknowledged")
         return self.account(project)
 
+    def reports(self, project: FakeProject) -> list[int]:
+        """What Django was told is left of a project's account and pays for no call."""
+        return [
+            report["remaining_micro"]
+            for report in self.tollgate.insufficient
+            if report["organization_id"] == project.organization_id
+        ]
+
     def metric(self, name: str) -> float:
         """Return the sum of a metric's samples."""
         text = self.get("/metrics", METRICS_TOKEN).text
@@ -224,6 +233,13 @@ def world_of(directory: Path, **environment: str) -> Iterator[World]:
             httpx.Client(base_url=url, trust_env=False, timeout=30, verify=False)
         )
         yield World(url, http, tollgate, provider, client, log, process)
+
+
+@pytest.fixture
+def background() -> Iterator[ThreadPoolExecutor]:
+    """Threads for calls that wait."""
+    with ThreadPoolExecutor(max_workers=32) as pool:
+        yield pool
 
 
 @pytest.fixture(scope="session")

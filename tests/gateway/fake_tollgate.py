@@ -25,6 +25,7 @@ from tests.gateway.threads import AsgiThread
 SERVICE_TOKEN = "service-token-of-the-gateway-tests"
 RATES = {"ai_credits": Decimal(120), "posthog_code_credits": Decimal(100)}
 RESETS_AT = "2126-12-01T00:00:00Z"
+START_CREDITS = 1_000_000
 
 
 @dataclass
@@ -55,6 +56,7 @@ class FakeTollgate(AsgiThread):
             Route("/api/projects/{project_id:int}/quota_limits/", self._quota),
             Route("/api/quota_changes/", self._changes),
             Route("/api/usage_events/", self._events, methods=["POST"]),
+            Route("/api/insufficient_remaining/", self._insufficient, methods=["POST"]),
         ]
         super().__init__(Starlette(routes=routes), http="httptools", loop="uvloop")
         self._lock = threading.RLock()
@@ -73,6 +75,7 @@ class FakeTollgate(AsgiThread):
         self.asked_about: Counter[int | str] = Counter()  # by project and by token
         self.failures: dict[str, tuple[int, Any]] = {}
         self.event_status: dict[str, str] = {}
+        self.insufficient: list[dict[str, Any]] = []
         self.forget_booking_answers = False
 
     # --- verbs -----------------------------------------------------------------------------------
@@ -269,6 +272,22 @@ class FakeTollgate(AsgiThread):
                     "changes": [change for version, change in self.changes if version > start],
                 }
             )
+
+    async def _insufficient(self, request: Request) -> Response:
+        if refusal := self._refusal(request, "insufficient"):
+            return refusal
+        report = await request.json()
+        with self._lock:
+            self.insufficient.append(report)
+            [project] = [
+                project
+                for project in self.projects.values()
+                if project.organization_id == report["organization_id"]
+            ]
+            limited = report["remaining_micro"] < START_CREDITS
+            if limited:
+                self.limit(project, report["resource"], "insufficient_remaining")
+        return JSONResponse({"limited": limited})
 
     async def _events(self, request: Request) -> Response:
         if refusal := self._refusal(request, "events"):

@@ -3,12 +3,10 @@
 import json
 import signal
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import httpx
-import pytest
 
 from devstack.servers import accepts_connections
 from tests.conftest import wait_until
@@ -21,12 +19,6 @@ from tests.gateway.fake_provider import (
     message,
     messages_stream,
 )
-
-
-@pytest.fixture
-def background() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(max_workers=32) as pool:
-        yield pool
 
 
 def call_quietly(world: World, token: str, **body: object) -> int:

@@ -1,11 +1,15 @@
 """Calls that the gateway refuses: when, with which words, and in the shape of the API called."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from gateway.products import PRODUCTS
+from tests.conftest import wait_until
 from tests.gateway.conftest import World, messages_body
+from tests.gateway.fake_provider import Script
 from tests.gateway.fake_tollgate import RESETS_AT
 from tests.gateway.test_calls import CHAT, RESPONSES, chat_body
 
@@ -92,6 +96,52 @@ def test_an_output_cap_of_the_gateways_own_shrinks_to_what_is_left(world: World)
     assert world.post(world.tollgate.token(project), CHAT, body).status_code == 200
     cap = world.provider.requests[-1].json["max_completion_tokens"]
     assert 256 <= cap < 1000
+
+
+def test_what_pays_for_no_call_is_told_so_that_the_other_gates_refuse_too(world: World) -> None:
+    project = world.tollgate.project(credits=0.04)
+    token = world.tollgate.token(project)
+    error = refused(world, world.post(token), 429)
+    assert error["cause"] == "insufficient_remaining"
+
+    def limited() -> bool:
+        return world.post(token).json()["error"]["message"].startswith("Your team has too few")
+
+    wait_until(limited, what="everybody being refused")
+    assert world.reports(project) == [40_000]
+
+
+@pytest.mark.parametrize(
+    ("credits", "fields"),
+    [
+        (0.6, {"max_tokens": 64_000}),
+        (10_000, {"max_tokens": 100_000_000}),
+    ],
+    ids=["would fit if it asked for less", "enormous"],
+)
+def test_a_call_that_asks_for_too_much_is_refused_alone(world, credits, fields) -> None:
+    project = world.tollgate.project(credits=credits)
+    token = world.tollgate.token(project)
+    refused(world, world.post(token, body=messages_body(**fields)), 429)
+    assert world.post(token, body=messages_body(max_tokens=1)).status_code == 200
+    world.booked(project)
+    assert world.reports(project) == []
+
+
+def test_what_other_calls_hold_is_not_taken_for_what_is_missing(
+    world: World, background: ThreadPoolExecutor
+) -> None:
+    project = world.tollgate.project(credits=0.4)
+    token = world.tollgate.token(project)
+    gate, before = threading.Event(), len(world.provider.requests)
+    world.provider.script = lambda _: Script(200, {}, [b"{}"], gate=gate)
+    first = background.submit(world.post, token)
+    wait_until(lambda: len(world.provider.requests) > before, what="a call under way")
+    error = refused(world, world.post(token), 429)
+    gate.set()
+    assert first.result().status_code == 200
+    assert "while other calls are under way" in error["message"]
+    assert world.reports(project) == []
 
 
 @pytest.mark.parametrize("path", ["/nothing/v1/messages", "/nothing/v1/chat/completions"])
