@@ -29,6 +29,6 @@ LOCK = uv pip compile --quiet --universal --generate-hashes --no-header --no-ann
 lock: ## the lock files anew, from pyproject.toml (needs uv)
 	@$(LOCK) --group dev --output-file requirements.lock
 	@$(LOCK) --constraint requirements.lock --output-file requirements-web.lock
-	@$(subst pyproject.toml,,$(LOCK)) --group gateway --constraint requirements.lock --output-file requirements-gateway.lock
+	@$(subst pyproject.toml,,$(LOCK)) --group gateway --group tracing --constraint requirements.lock --output-file requirements-gateway.lock
 
 .PHONY: help up demo test lint bench lock

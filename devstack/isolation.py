@@ -5,7 +5,10 @@ from collections.abc import Mapping
 from devstack.servers import free_port
 from devstack.settings import FOR_COMMANDS_TOO, PORTS
 
-_PREFIXES = ("SLACK_", "ANTHROPIC_", "OPENAI_", "GATEWAY_", "TEMPORAL_", "GRANIAN_", "DJANGO_")
+_PREFIXES = (
+    *("SLACK_", "ANTHROPIC_", "OPENAI_", "GATEWAY_", "TEMPORAL_", "GRANIAN_", "DJANGO_"),
+    *("POSTHOG_", "OTEL_"),
+)
 _NAMES = {
     *FOR_COMMANDS_TOO,
     *("DATABASE_URL", "REDIS_URL", "TOLLGATE_URL", "PUBLIC_URL", "GIT_ALLOWED_PROTOCOLS"),

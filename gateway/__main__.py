@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import tempfile
+from importlib.util import find_spec
 
 import uvicorn
 from environs import EnvValidationError
@@ -20,6 +21,12 @@ def main() -> int:
         settings = from_environment()
     except EnvValidationError as error:
         sys.stderr.write(f"The gateway cannot start: {error}\n")
+        return 2
+    if settings.traces and find_spec("opentelemetry") is None:
+        sys.stderr.write(
+            "The gateway cannot start: OTEL_EXPORTER_OTLP_ENDPOINT is set, but the packages of the "
+            "dependency group `tracing` are not installed.\n"
+        )
         return 2
     # The gateway's metrics are joined among its own processes, never with another program's.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)

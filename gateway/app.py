@@ -1,9 +1,10 @@
 """The ASGI application: which path is what, and the guard around all of it."""
 
+import asyncio
 import gc
 import hmac
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
@@ -19,6 +20,7 @@ from gateway.errors import Refusal, bad_request, unavailable
 from gateway.holds import Holds
 from gateway.logs import configure, log_request
 from gateway.outbox import Outbox
+from gateway.posthog import PostHogOutbox
 from gateway.prices import Prices
 from gateway.proxy import Proxy
 from gateway.quota_resolver import QuotaResolver
@@ -29,6 +31,9 @@ from gateway.settings import MICRO, Settings, from_environment
 from gateway.tollgate_api import TollgateApi
 from gateway.upstream import Upstreams
 from gateway.usage_report import usage_report
+
+if TYPE_CHECKING:
+    from gateway.tracing import Tracing
 
 logger = structlog.get_logger("gateway.request")
 READY_SECONDS = 5.0
@@ -42,6 +47,7 @@ class Gateway:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._tracing = _tracing() if settings.traces else None
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Serve one connection scope (https://asgi.readthedocs.io/en/latest/specs/)."""
@@ -59,7 +65,11 @@ class Gateway:
         await self._background.stop()
         self._api.close()
         self._upstreams.close()
+        if self._posthog is not None:
+            self._posthog.close()
         self._redis.close()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
         await send({"type": "lifespan.shutdown.complete"})
 
     def _start(self) -> None:
@@ -71,13 +81,16 @@ class Gateway:
         resolver = QuotaResolver(self._redis, self._api)
         prices = Prices(settings.price_overrides)
         cap = settings.run_cap_credits
+        copies = settings.posthog.most if settings.posthog else 0
         holds = Holds(
             self._redis,
             lease=settings.lease,
             open_window=settings.open_window,
             run_cap_micro=None if cap is None else int(cap * MICRO),
             requests_per_minute=settings.requests_per_minute,
+            copies=copies,
         )
+        self._posthog = PostHogOutbox(self._redis, settings.posthog) if settings.posthog else None
         gate = Gate(settings, prices, resolver, holds)
         books = Books(holds, prices)
         self._proxy = Proxy(settings, known, gate, books, self._upstreams)
@@ -90,7 +103,8 @@ class Gateway:
             books,
             ChangeFeed(self._redis, self._api, resolver),
             Outbox(self._redis, self._api, resolver),
-            Reaper(self._redis),
+            Reaper(self._redis, copies),
+            self._posthog,
         )
         self._resolver = resolver
         self._background.start()
@@ -111,6 +125,8 @@ class Gateway:
             call_id=new_call_id(),
             began=time.perf_counter(),
         )
+        if self._tracing is not None and path not in _UNLOGGED:
+            call.trace = self._tracing.begin(method, headers)
         metrics.IN_FLIGHT.inc()
         try:
             await self._route(call, path, method)
@@ -127,6 +143,7 @@ class Gateway:
                 )
         finally:
             metrics.IN_FLIGHT.dec()
+            call.trace.end(call)
         if path not in _UNLOGGED:
             metrics.child(metrics.REQUESTS, call.product, call.api, call.status).inc()
             log_request(
@@ -195,6 +212,13 @@ class Gateway:
             self._redis, self._resolver, product, caller.project_id, self._settings.billing_url
         )
         await call.respond(200, _JSON, msgspec.json.encode(report))
+
+
+def _tracing() -> "Tracing":
+    """Return what traces calls; its packages are needed, and loaded, only where it is configured."""
+    from gateway.tracing import Tracing
+
+    return Tracing()
 
 
 def _tune_garbage_collection() -> None:

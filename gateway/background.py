@@ -14,6 +14,7 @@ from gateway.change_feed import ChangeFeed
 from gateway.credentials import Credentials
 from gateway.holds import Holds
 from gateway.outbox import Outbox
+from gateway.posthog import PostHogOutbox
 from gateway.quota_resolver import QuotaResolver
 from gateway.reaper import Reaper
 from gateway.redis_connection import Redis, RedisError, RedisUnavailable, Script
@@ -41,6 +42,7 @@ class Background:
         feed: ChangeFeed,
         outbox: Outbox,
         reaper: Reaper,
+        posthog: PostHogOutbox | None,
     ) -> None:
         self._name = settings.group
         self._redis = redis
@@ -49,7 +51,9 @@ class Background:
         self._holds = holds
         self._books = books
         self._reaper = reaper
-        self._leader_steps = (feed.step, outbox.step, reaper.step)
+        self._leader_steps = [feed.step, outbox.step, reaper.step]
+        if posthog is not None:
+            self._leader_steps.append(posthog.step)
         self._leading = asyncio.Event()
         self._revoked_seen_ms = 0
         self._resets_seen: int | None = None

@@ -41,8 +41,8 @@ class Books:
         self._prices = prices
         self.group = ""
 
-    async def settle(self, admission: Admission, meter: Meter, ending: Ending) -> None:
-        """Book a call. Never raises for want of a store: see `Holds.settle`."""
+    async def settle(self, admission: Admission, meter: Meter, ending: Ending) -> Outcome:
+        """Book a call; return what as. Never raises for want of a store: see `Holds.settle`."""
         outcome = self._outcome(admission, meter, ending)
         record, account, group = admission.record, admission.account, self.group
         cost = to_micro(outcome.cost, admission.credits_per_usd)
@@ -68,6 +68,7 @@ class Books:
         data = event(record, outcome, account=account, group=group, debited_micro=cost)
         mode: Literal["hold", "force"] = "hold" if record.billable else "force"
         await self._holds.settle(Settlement(record.uuid, mode, cost, data, account, group, correct))
+        return outcome
 
     def _outcome(self, admission: Admission, meter: Meter, ending: Ending) -> Outcome:
         """Decide what is booked: what the provider told, else an estimate, at most the bound."""

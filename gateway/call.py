@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.errors import Dialect, Headers
+from gateway.trace import NO_TRACE, Trace
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -55,6 +56,7 @@ class Call:
     status: int = 0
     reason: str | None = None
     started: bool = False
+    trace: Trace = NO_TRACE
 
     async def respond(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a whole answer of our own."""

@@ -156,4 +156,6 @@ class Exchange:
         assert self._admission is not None
         assert self._meter is not None
         self._settled = True
-        await self._books.settle(self._admission, self._meter, self._ending)
+        trace = self._call.trace
+        with trace.settling():
+            trace.settled(await self._books.settle(self._admission, self._meter, self._ending))

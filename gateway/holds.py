@@ -90,13 +90,16 @@ class Holds:
         open_window: float,
         run_cap_micro: int | None,
         requests_per_minute: int,
+        copies: int = 0,
     ) -> None:
+        """`copies` is how many events may wait for PostHog; 0 where it is told of none."""
         self.owner = uuid.uuid4().hex
         self._redis = redis
         self._lease_ms = int(lease * 1000)
         self._window_ms = int(open_window * 1000)
         self._run_cap = "" if run_cap_micro is None else str(run_cap_micro)
         self._per_minute = requests_per_minute
+        self._copies = copies
         self._sequence = 0
         self._generation = ""
         self._active: dict[str, Reservation] = {}
@@ -170,7 +173,9 @@ class Holds:
             self._spool(settlement)
 
     async def _settle(self, settlement: Settlement) -> None:
-        status, sequence = await run_settlement(self._redis, self.owner, settlement)
+        status, sequence = await run_settlement(
+            self._redis, self.owner, settlement, self._copies
+        )
         self._active.pop(settlement.hold_id, None)
         if sequence < self._sequence:
             self._replay()
@@ -255,7 +260,8 @@ class Holds:
             # If all was lost this is another group now: what was spent in the old one comes off the
             # new one's allotment when it is booked.
             account = settlement.account if same_group else ""
-            await run_settlement(self._redis, self.owner, replace(settlement, account=account))
+            repeated = replace(settlement, account=account)
+            await run_settlement(self._redis, self.owner, repeated, self._copies)
         for active in list(self._active.values()):
             await self._redis.run(
                 RESTORE,
@@ -272,17 +278,31 @@ class Holds:
         self._sequence = int(await self._redis.execute("GET", keys.SEQUENCE) or 0)
 
 
-async def run_settlement(redis: Redis, owner: str, settlement: Settlement) -> tuple[bytes, int]:
-    """Run the script on the holds of an owner; return its status and the sequence."""
+async def run_settlement(
+    redis: Redis, owner: str, settlement: Settlement, copies: int
+) -> tuple[bytes, int]:
+    """Run the script on the holds of an owner; return its status and the sequence.
+
+    A copy of the event is kept for PostHog as long as fewer than `copies` are waiting.
+    """
     status, sequence = await redis.run(
         SETTLE,
-        [keys.holds(owner), keys.EVENTS, keys.SEQUENCE, keys.SETTLED, keys.REAPED],
+        [
+            keys.holds(owner),
+            keys.EVENTS,
+            keys.SEQUENCE,
+            keys.SETTLED,
+            keys.REAPED,
+            keys.POSTHOG_EVENTS,
+            keys.POSTHOG_LEFT_OUT,
+        ],
         settlement.mode,
         settlement.hold_id,
         settlement.cost_micro,
         settlement.event,
         settlement.account,
         MARK_MS,
+        copies,
     )
     return status, int(sequence)
 

@@ -14,6 +14,9 @@ RESYNC = "tollgate:resync"
 REVOKED = "tollgate:revoked"
 EVENTS = "tollgate:events"
 SET_ASIDE = "tollgate:events:set-aside"
+POSTHOG_EVENTS = "tollgate:posthog:events"
+POSTHOG_SET_ASIDE = "tollgate:posthog:set-aside"
+POSTHOG_LEFT_OUT = "tollgate:posthog:left-out"
 
 
 def project(project_id: int, resource: str) -> str:

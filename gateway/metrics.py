@@ -47,6 +47,18 @@ EVENTS_AGE = Gauge(
     multiprocess_mode="mostrecent",
 )
 EVENTS_DELIVERED = Counter("tollgate_gateway_events_delivered", "Delivered, by answer", ["status"])
+POSTHOG_EVENTS = Counter(
+    "tollgate_gateway_posthog_events", "Events handed to PostHog, by what became of them", ["status"]
+)
+POSTHOG_FAILURES = Counter("tollgate_gateway_posthog_failures", "Attempts that PostHog did not take")
+POSTHOG_WAITING = Gauge(
+    "tollgate_gateway_posthog_waiting", "Events waiting for PostHog", multiprocess_mode="mostrecent"
+)
+POSTHOG_LEFT_OUT = Gauge(
+    "tollgate_gateway_posthog_left_out",
+    "Events that PostHog never gets, because too many were waiting",
+    multiprocess_mode="mostrecent",
+)
 UPSTREAM_SECONDS = Histogram(
     "tollgate_gateway_upstream_seconds",
     "Until the provider's first byte",

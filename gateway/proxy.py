@@ -52,6 +52,7 @@ class Proxy:
         """Carry out one call. Raises `Refusal` as long as nothing was sent, or `CallerLeft`."""
         call.api = api.path
         product, caller = await self.identify(call, name)
+        call.trace.identified(caller)
         watch = self._watches.begin(self._settings.request_timeout)
         self._concurrency.enter(caller.credential_sha256)
         try:
@@ -60,12 +61,15 @@ class Proxy:
                 exchange = Exchange(
                     self._settings, self._upstreams, self._books, call, api, body, None, None
                 )
-                await exchange.run(watch)
+                with call.trace.upstream(call, api, None):
+                    await exchange.run(watch)
                 return
             request = requests.read(api, body, call.headers.get(b"anthropic-beta", b""))
             throttles.check_model(product, request.model, self._settings.small_models)
             watch.expect_within(self._settings.request_timeout)
-            admission = await self._gate.admit(product, caller, request, call)
+            with call.trace.holding():
+                admission = await self._gate.admit(product, caller, request, call)
+                call.trace.held(admission)
             meter = meter_for(
                 api.meter,
                 stream=request.stream,
@@ -81,7 +85,8 @@ class Proxy:
                 admission,
                 meter,
             )
-            await exchange.run(watch)
+            with call.trace.upstream(call, api, request):
+                await exchange.run(watch)
         except asyncio.CancelledError:
             if not watch.claim():
                 raise  # the server stops

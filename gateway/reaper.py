@@ -15,8 +15,9 @@ TICK_SECONDS = 1.0
 class Reaper:
     """The leader's part: find owners whose lease ended and end their holds."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, copies: int = 0) -> None:
         self._redis = redis
+        self._copies = copies
         self.group = ""
 
     async def step(self) -> float:
@@ -37,6 +38,7 @@ class Reaper:
                 self._redis,
                 owner,
                 Settlement(hold_id.decode(), "reap", int(bound), event, account),
+                self._copies,
             )
             metrics.ESTIMATED.labels("process_died").inc()
             logger.warning("booked a dead process' call", hold_id=hold_id, status=status)

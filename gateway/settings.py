@@ -19,6 +19,15 @@ class Upstream:
 
 
 @dataclass(frozen=True, slots=True)
+class PostHog:
+    """A PostHog project that is told of every generation. `most` events wait for it."""
+
+    host: str
+    api_key: str
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The gateway's configuration. Durations are seconds, sizes are bytes."""
 
@@ -48,6 +57,8 @@ class Settings:
     shutdown_timeout: float
     lease: float
     open_window: float
+    posthog: PostHog | None
+    traces: bool
 
 
 def from_environment() -> Settings:
@@ -95,9 +106,25 @@ def from_environment() -> Settings:
         shutdown_timeout=env.float("GATEWAY_SHUTDOWN_TIMEOUT", 25.0),
         lease=env.float("GATEWAY_LEASE", 15.0),
         open_window=env.float("GATEWAY_OPEN_WINDOW", 60.0),
+        posthog=_posthog(
+            env.str("POSTHOG_HOST", "https://us.i.posthog.com"),
+            env.str("POSTHOG_API_KEY", ""),
+            env.int("POSTHOG_MAX_WAITING", 100_000),
+        ),
+        # Whether there is tracing at all; OpenTelemetry's SDK reads these and its other variables.
+        traces=bool(
+            env.str("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+            or env.str("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "")
+        )
+        and env.str("OTEL_TRACES_EXPORTER", "otlp") == "otlp"
+        and not env.bool("OTEL_SDK_DISABLED", False),
     )
     env.seal()
     return settings
+
+
+def _posthog(host: str, api_key: str, most: int) -> PostHog | None:
+    return PostHog(host.rstrip("/"), api_key, most) if api_key else None
 
 
 def _first(tokens: list[str] | None) -> str:

@@ -86,6 +86,9 @@ def new_record(
 
 def _trace_id(call: Call) -> str:
     """Return the caller's trace (https://www.w3.org/TR/trace-context/), else the call's own id."""
+    traced = call.trace.trace_id()
+    if traced is not None:
+        return traced
     header = call.headers.get(b"traceparent")
     if header is not None:
         parts = header.split(b"-")

@@ -1,6 +1,7 @@
 -- End a hold: book the real cost, release the rest, append the event; all or nothing.
--- KEYS: holds of the owner, events, sequence, settled, reaped
--- ARGV: mode, hold id, cost, event, account, until when the id is remembered (ms from now)
+-- KEYS: holds of the owner, events, sequence, settled, reaped, PostHog's events, left out of those
+-- ARGV: mode, hold id, cost, event, account, until when the id is remembered (ms from now),
+--       how many events may wait for PostHog ('0': it is told of none)
 -- Modes: 'hold' needs the hold; 'reap' too, on behalf of a dead owner; 'force' books with or without
 -- it (a call without a hold, a correction, what Redis lost); 'release' books and appends nothing.
 -- Answers {'settled', sequence}, or why nothing was done: 'done' before, 'reaped' before, or the
@@ -41,6 +42,13 @@ if account ~= '' then
   redis.call('HINCRBY', 'tollgate:account:' .. account, 'pending', cost)
 end
 redis.call('XADD', KEYS[2], '*', 'event', ARGV[4], 'account', account, 'debited', cost)
+if ARGV[7] ~= '0' then
+  if redis.call('XLEN', KEYS[6]) < tonumber(ARGV[7]) then
+    redis.call('XADD', KEYS[6], '*', 'event', ARGV[4])
+  else
+    redis.call('INCR', KEYS[7])
+  end
+end
 redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', int(now))
 redis.call('ZADD', KEYS[4], int(now + tonumber(ARGV[6])), hold_id)
 if mode == 'reap' then

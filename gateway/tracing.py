@@ -1,0 +1,166 @@
+"""OpenTelemetry traces of calls: what was held, forwarded and settled, never what was said.
+
+Imported only where the standard `OTEL_*` variables name a collector; the SDK reads the rest of them
+by itself (sampler, headers, batches). Spans follow the conventions for HTTP servers and, towards
+the provider, those for generative AI (https://opentelemetry.io/docs/specs/semconv/gen-ai/).
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import Attributes
+
+from gateway.admission import Admission
+from gateway.apis import Api
+from gateway.call import Call
+from gateway.credentials import Caller
+from gateway.errors import Headers, Refusal
+from gateway.requests import ModelRequest
+from gateway.settings import MICRO
+from gateway.usage_events import Outcome
+
+_NAME = "tollgate-gateway"
+# What a caller writes for a model is shown only as far as it looks like the name of one.
+_MODEL = re.compile(r"(?!phx_|pha_|phr_|phc_|sk-)[A-Za-z0-9][A-Za-z0-9._:/@-]{0,79}")
+_PROPAGATED = (b"traceparent", b"tracestate")
+_propagator = TraceContextTextMapPropagator()
+
+
+class Tracing:
+    """The traces of one process."""
+
+    def __init__(self) -> None:
+        resource = Resource.create()
+        if str(resource.attributes.get("service.name", "")).startswith("unknown_service"):
+            resource = resource.merge(Resource({"service.name": _NAME}))
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._tracer = self._provider.get_tracer(_NAME)
+
+    def begin(self, method: str, headers: dict[bytes, bytes]) -> "CallTrace":
+        """Begin the trace of a call, or continue its caller's."""
+        carrier = {
+            name.decode(): headers[name].decode("latin-1") for name in _PROPAGATED if name in headers
+        }
+        return CallTrace(self._tracer, method, _propagator.extract(carrier, Context()))
+
+    def close(self) -> None:
+        """Send what is left; takes as long as the exporter's timeout at most."""
+        self._provider.shutdown()
+
+
+class CallTrace:
+    """The span of one call, and the spans below it."""
+
+    def __init__(self, tracer: Tracer, method: str, context: Context) -> None:
+        self._tracer = tracer
+        self._method = method
+        self._span = tracer.start_span(
+            method, context, SpanKind.SERVER, {"http.request.method": method}
+        )
+        self._context = set_span_in_context(self._span, context)
+        self._upstream = self._span
+
+    def identified(self, caller: Caller) -> None:
+        """Tell who calls: identifiers, no credential."""
+        self._span.set_attribute("tollgate.organization_id", caller.organization_id)
+        self._span.set_attribute("tollgate.project_id", caller.project_id)
+        if caller.task_run_id is not None:
+            self._span.set_attribute("tollgate.task_run_id", caller.task_run_id)
+
+    @contextmanager
+    def _step(self, name: str, kind: SpanKind, attributes: Attributes) -> Iterator[Span]:
+        span = self._tracer.start_span(name, self._context, kind, attributes)
+        try:
+            yield span
+        except BaseException as error:
+            reason = error.reason if isinstance(error, Refusal) else type(error).__name__
+            span.set_attribute("error.type", reason)
+            span.set_status(Status(StatusCode.ERROR))
+            raise
+        finally:
+            span.end()
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Surround the reservation."""
+        with self._step("hold", SpanKind.INTERNAL, None) as span:
+            self._hold = span
+            yield
+
+    def held(self, admission: Admission) -> None:
+        """Tell what was reserved."""
+        self._hold.set_attribute("tollgate.bound_credits", admission.bound_micro / MICRO)
+
+    @contextmanager
+    def upstream(self, call: Call, api: Api, request: ModelRequest | None) -> Iterator[None]:
+        """Surround the exchange with the provider."""
+        name, attributes = f"{api.method} {api.path}", {"gen_ai.provider.name": api.provider}
+        if request is not None:
+            model = request.model if _MODEL.fullmatch(request.model) else "other"
+            name = f"chat {model}"
+            attributes |= {"gen_ai.operation.name": "chat", "gen_ai.request.model": model}
+        with self._step(name, SpanKind.CLIENT, attributes) as span:
+            self._upstream = span
+            if request is not None and request.output_tokens is not None:
+                span.set_attribute("gen_ai.request.max_tokens", request.output_tokens)
+            call.raw_headers = self._continued(call.raw_headers)
+            try:
+                yield
+            finally:
+                if call.started:
+                    span.set_attribute("http.response.status_code", call.status)
+                    if call.status >= 400:
+                        span.set_attribute("error.type", str(call.status))
+                        span.set_status(Status(StatusCode.ERROR))
+
+    def _continued(self, headers: Headers) -> Headers:
+        carrier: dict[str, str] = {}
+        _propagator.inject(carrier, set_span_in_context(self._upstream, self._context))
+        kept = [(name, value) for name, value in headers if name not in _PROPAGATED]
+        return kept + [(name.encode(), value.encode()) for name, value in carrier.items()]
+
+    @contextmanager
+    def settling(self) -> Iterator[None]:
+        """Surround the settlement."""
+        with self._step("settle", SpanKind.INTERNAL, None) as span:
+            self._settle = span
+            yield
+
+    def settled(self, outcome: Outcome) -> None:
+        """Tell what was used, and what it cost."""
+        usage = outcome.usage
+        self._settle.set_attribute("tollgate.cost_usd", str(outcome.cost))
+        self._settle.set_attribute("tollgate.estimated", outcome.estimated)
+        self._upstream.set_attribute("gen_ai.usage.input_tokens", usage.all_input)
+        self._upstream.set_attribute("gen_ai.usage.output_tokens", usage.output)
+        self._upstream.set_attribute("gen_ai.usage.cache_read.input_tokens", usage.cache_read)
+        self._upstream.set_attribute(
+            "gen_ai.usage.cache_creation.input_tokens", usage.cache_write_5m + usage.cache_write_1h
+        )
+
+    def trace_id(self) -> str | None:
+        """Return the id of the trace, for the event."""
+        return format(self._span.get_span_context().trace_id, "032x")
+
+    def end(self, call: Call) -> None:
+        """Tell how the call ended. The path is left out: a caller may have put anything there."""
+        if call.api:
+            self._span.update_name(f"{self._method} {call.api}")
+            self._span.set_attribute("http.route", call.api)
+        self._span.set_attribute("tollgate.call_id", call.call_id)
+        self._span.set_attribute("tollgate.product", call.product)
+        self._span.set_attribute("http.response.status_code", call.status)
+        if call.reason is not None:
+            self._span.set_attribute("error.type", call.reason)
+        if call.status >= 500:
+            self._span.set_status(Status(StatusCode.ERROR))
+        self._span.end()

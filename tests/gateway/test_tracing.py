@@ -1,0 +1,197 @@
+"""Traces of calls, received by a real OTLP receiver: what was held, forwarded and settled."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from tests import settings as suite
+from tests.conftest import wait_until
+from tests.gateway.conftest import ROOT, World, messages_body, world_of
+from tests.gateway.fake_provider import Script, default_script
+from tests.gateway.threads import AsgiThread
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+PARENT = "00f067aa0ba902b7"
+PROMPT = "a prompt that nobody may read"
+
+
+class Collector(AsgiThread):
+    """Receives traces as the protocol says (https://opentelemetry.io/docs/specs/otlp/#otlphttp)."""
+
+    def __init__(self) -> None:
+        super().__init__(Starlette(routes=[Route("/v1/traces", self._traces, methods=["POST"])]))
+        self.spans: list[Span] = []
+        self.services: set[str] = set()
+        self.raw = b""
+
+    async def _traces(self, request: Request) -> Response:
+        body = await request.body()
+        self.raw += body
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            self.services |= {
+                attribute.value.string_value
+                for attribute in resource.resource.attributes
+                if attribute.key == "service.name"
+            }
+            for scope in resource.scope_spans:
+                self.spans += scope.spans
+        return Response(b"", media_type="application/x-protobuf")
+
+    def of(self, trace_id: str, count: int) -> dict[str, Span]:
+        """Wait until a trace has so many spans; return them by name."""
+
+        def found() -> list[Span]:
+            return [span for span in self.spans if span.trace_id.hex() == trace_id]
+
+        wait_until(lambda: len(found()) >= count, 15, f"{count} spans, not {len(found())}")
+        assert len(found()) == count
+        return {span.name: span for span in found()}
+
+
+def attributes(span: Span) -> dict[str, object]:
+    """The attributes of a span."""
+    return {
+        one.key: getattr(one.value, one.value.WhichOneof("value")) for one in span.attributes
+    }
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    with Collector() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="module")
+def _traced(collector: Collector) -> Iterator[World]:
+    with world_of(
+        suite.DIRECTORY / "traced-gateway",
+        OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
+        OTEL_BSP_SCHEDULE_DELAY="100",
+    ) as world:
+        yield world
+
+
+@pytest.fixture
+def traced(_traced: World) -> World:
+    _traced.provider.script = default_script
+    return _traced
+
+
+def test_a_call_is_traced_from_its_caller_to_the_provider(traced, collector) -> None:
+    project = traced.tollgate.project(credits=100)
+    token = traced.tollgate.token(project)
+    answer = traced.post(
+        token,
+        body=messages_body(stream=True, messages=[{"role": "user", "content": PROMPT}]),
+        headers={"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "vendor=1"},
+    )
+    assert answer.status_code == 200
+    spans = collector.of(TRACE, 4)
+    call, upstream = spans["POST /v1/messages"], spans["chat claude-sonnet-4-5"]
+    assert call.kind == Span.SPAN_KIND_SERVER
+    assert call.parent_span_id.hex() == PARENT
+    assert {span.parent_span_id for name, span in spans.items() if span is not call} == {
+        call.span_id
+    }
+    assert attributes(call).items() >= {
+        "http.request.method": "POST",
+        "http.route": "/v1/messages",
+        "http.response.status_code": 200,
+        "tollgate.product": "slack_app",
+        "tollgate.project_id": project.id,
+    }.items()
+    assert upstream.kind == Span.SPAN_KIND_CLIENT
+    assert attributes(upstream) == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "anthropic",
+        "gen_ai.request.model": "claude-sonnet-4-5",
+        "gen_ai.request.max_tokens": 100,
+        "gen_ai.usage.input_tokens": 100,
+        "gen_ai.usage.output_tokens": 20,
+        "gen_ai.usage.cache_read.input_tokens": 0,
+        "gen_ai.usage.cache_creation.input_tokens": 0,
+        "http.response.status_code": 200,
+    }
+    assert attributes(spans["hold"])["tollgate.bound_credits"] > 0.072
+    assert attributes(spans["settle"]) == {
+        "tollgate.cost_usd": "0.000600",
+        "tollgate.estimated": False,
+    }
+    # The provider may go on with the trace, below the span of this exchange.
+    sent = traced.provider.requests[-1].headers
+    assert sent["traceparent"] == f"00-{TRACE}-{upstream.span_id.hex()}-01"
+    assert sent["tracestate"] == "vendor=1"
+    [event] = traced.booked(project)
+    assert event["properties"]["$ai_trace_id"] == TRACE
+    assert collector.services == {"tollgate-gateway"}
+
+
+def test_without_a_trace_of_the_callers_a_new_one_begins(traced, collector) -> None:
+    project = traced.tollgate.project(credits=100)
+    traced.post(traced.tollgate.token(project))
+    [event] = traced.booked(project)
+    spans = collector.of(event["properties"]["$ai_trace_id"], 4)
+    assert spans["POST /v1/messages"].parent_span_id == b""
+
+
+def test_refusals_and_failures_name_their_reason(traced, collector) -> None:
+    project = traced.tollgate.project(credits=100)
+    token = traced.tollgate.token(project)
+    traced.provider.script = lambda _: Script(raw=b"nonsense\r\n\r\n")
+    traced.post(token, headers={"traceparent": f"00-{'b' * 32}-{PARENT}-01"})
+    failed = collector.of("b" * 32, 4)
+    assert attributes(failed["chat claude-sonnet-4-5"])["error.type"] == "provider_failed"
+    assert attributes(failed["POST /v1/messages"])["error.type"] == "provider_failed"
+    traced.tollgate.limit(project)
+    wait_until(lambda: traced.post(token).status_code == 429, what="the limit being known")
+    traced.post(token, headers={"traceparent": f"00-{'c' * 32}-{PARENT}-01"})
+    refused = collector.of("c" * 32, 2)
+    assert attributes(refused["hold"])["error.type"] == "billable_credits"
+    assert attributes(refused["POST /v1/messages"])["http.response.status_code"] == 429
+
+
+def test_no_prompt_and_no_credential_is_ever_in_a_trace(traced, collector) -> None:
+    project = traced.tollgate.project(credits=100)
+    token = traced.tollgate.token(project)
+    unmetered = traced.tollgate.token(project, "llm_gateway")
+    trace = {"traceparent": f"00-{'d' * 32}-{PARENT}-01"}
+    said = [{"role": "user", "content": PROMPT}]
+    traced.post(token, body=messages_body(messages=said), headers=trace)
+    traced.post(token, f"/slack_app/{token}", headers=trace)
+    traced.post(token, f"/{token}/v1/messages?key={token}", headers=trace)
+    traced.post(
+        unmetered, "/llm_gateway/v1/messages", messages_body(model=unmetered), headers=trace
+    )
+    collector.of("d" * 32, 4 + 1 + 1 + 4)
+    for secret in (token, unmetered, PROMPT, "sk-ant-key-of-the-operator"):
+        assert secret.encode() not in collector.raw
+    assert b"Hello there" not in collector.raw
+
+
+def test_without_a_collector_nothing_of_opentelemetry_is_loaded() -> None:
+    look = (
+        "import sys, gateway.app, gateway.__main__;"
+        "print([name for name in sys.modules if name.startswith('opentelemetry')])"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert loaded.stdout.strip() == "[]"
+
+
+def test_a_collector_that_is_away_costs_no_call(tmp_path) -> None:
+    with world_of(
+        tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", OTEL_BSP_SCHEDULE_DELAY="50"
+    ) as world:
+        project = world.tollgate.project(credits=100)
+        token = world.tollgate.token(project)
+        assert [world.post(token).status_code for _ in range(5)] == [200] * 5
+        assert token not in world.log.read_text()
