@@ -1,4 +1,4 @@
-"""What the gateway delivers: usage (`POST /api/usage_events/`), and remainders that are too small."""
+"""What the gateway delivers: usage (`POST /api/usage_events/`), remainders that are too small."""
 
 import json
 import threading

@@ -201,7 +201,7 @@ def _bound(rates: Rates, extent: Extent, request: ModelRequest) -> Decimal:
 
 
 def _short(extent: Extent) -> Extent:
-    """Return the extent with a short answer: how long a one was asked for is the caller's affair."""
+    """Return the extent with a short answer: a long one is the caller's own wish."""
     return replace(extent, output_tokens=min(extent.output_tokens, SMALLEST_OUTPUT_CAP))
 
 

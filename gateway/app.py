@@ -215,7 +215,7 @@ class Gateway:
 
 
 def _tracing() -> "Tracing":
-    """Return what traces calls; its packages are needed, and loaded, only where it is configured."""
+    """Return what traces calls; its packages are loaded only where it is configured."""
     from gateway.tracing import Tracing
 
     return Tracing()

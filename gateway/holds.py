@@ -173,9 +173,7 @@ class Holds:
             self._spool(settlement)
 
     async def _settle(self, settlement: Settlement) -> None:
-        status, sequence = await run_settlement(
-            self._redis, self.owner, settlement, self._copies
-        )
+        status, sequence = await run_settlement(self._redis, self.owner, settlement, self._copies)
         self._active.pop(settlement.hold_id, None)
         if sequence < self._sequence:
             self._replay()

@@ -48,9 +48,13 @@ EVENTS_AGE = Gauge(
 )
 EVENTS_DELIVERED = Counter("tollgate_gateway_events_delivered", "Delivered, by answer", ["status"])
 POSTHOG_EVENTS = Counter(
-    "tollgate_gateway_posthog_events", "Events handed to PostHog, by what became of them", ["status"]
+    "tollgate_gateway_posthog_events",
+    "Events handed to PostHog, by what became of them",
+    ["status"],
 )
-POSTHOG_FAILURES = Counter("tollgate_gateway_posthog_failures", "Attempts that PostHog did not take")
+POSTHOG_FAILURES = Counter(
+    "tollgate_gateway_posthog_failures", "Attempts that PostHog did not take"
+)
 POSTHOG_WAITING = Gauge(
     "tollgate_gateway_posthog_waiting", "Events waiting for PostHog", multiprocess_mode="mostrecent"
 )

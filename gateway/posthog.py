@@ -83,7 +83,7 @@ class PostHogOutbox:
         metrics.POSTHOG_LEFT_OUT.set(int(left_out or 0))
 
     async def _deliver(self, entries: list[tuple[bytes, bytes]]) -> None:
-        """Hand over; a batch that is refused is halved until the culprit is alone: it goes aside."""
+        """Hand over; a refused batch is halved until the culprit is alone, which goes aside."""
         try:
             await self._send([_shown(event) for _, event in entries])
         except _Refused as error:

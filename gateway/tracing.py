@@ -48,7 +48,9 @@ class Tracing:
     def begin(self, method: str, headers: dict[bytes, bytes]) -> "CallTrace":
         """Begin the trace of a call, or continue its caller's."""
         carrier = {
-            name.decode(): headers[name].decode("latin-1") for name in _PROPAGATED if name in headers
+            name.decode(): headers[name].decode("latin-1")
+            for name in _PROPAGATED
+            if name in headers
         }
         return CallTrace(self._tracer, method, _propagator.extract(carrier, Context()))
 

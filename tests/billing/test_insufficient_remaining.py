@@ -1,4 +1,4 @@
-"""A remainder that pays for no call: the gateway tells, and every gate refuses until more is left."""
+"""A remainder that pays for no call: the gateway tells, and every gate refuses."""
 
 from dataclasses import replace
 from decimal import Decimal
@@ -102,7 +102,10 @@ def test_the_decision_names_the_reason_and_the_instant_of_more():
     assert decide(replace(little, is_hard=False)).state is State.WARNING
     assert decide(replace(little, usage={PERIOD_START: 1000})).reason is Reason.LIMIT_REACHED
     too_small, enough = (Grant(1, amount, NOW + DAY) for amount in (1, 10))
-    assert decide(replace(little, insufficient_micro=12, grants=[too_small])).limited_until == PERIOD_END
+    assert (
+        decide(replace(little, insufficient_micro=12, grants=[too_small])).limited_until
+        == PERIOD_END
+    )
     assert decide(replace(little, grants=[enough])).limited_until == NOW + DAY
 
 

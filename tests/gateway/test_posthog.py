@@ -146,9 +146,7 @@ def test_an_event_that_posthog_refuses_is_set_aside_and_stops_no_other(
     for _ in range(3):
         assert watched.post(token).status_code == 200
     first, poison, last = (event["uuid"] for event in watched.booked(project, 3))
-    posthog.answer = lambda batch: (
-        status if poison in [event["uuid"] for event in batch] else 200
-    )
+    posthog.answer = lambda batch: status if poison in [event["uuid"] for event in batch] else 200
     told(watched, posthog, {first, last})
     wait_until(
         lambda: poison in str(watched.redis.xrange("tollgate:posthog:set-aside")),

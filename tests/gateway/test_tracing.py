@@ -58,9 +58,7 @@ class Collector(AsgiThread):
 
 def attributes(span: Span) -> dict[str, object]:
     """The attributes of a span."""
-    return {
-        one.key: getattr(one.value, one.value.WhichOneof("value")) for one in span.attributes
-    }
+    return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in span.attributes}
 
 
 @pytest.fixture(scope="module")
@@ -101,13 +99,16 @@ def test_a_call_is_traced_from_its_caller_to_the_provider(traced, collector) -> 
     assert {span.parent_span_id for name, span in spans.items() if span is not call} == {
         call.span_id
     }
-    assert attributes(call).items() >= {
-        "http.request.method": "POST",
-        "http.route": "/v1/messages",
-        "http.response.status_code": 200,
-        "tollgate.product": "slack_app",
-        "tollgate.project_id": project.id,
-    }.items()
+    assert (
+        attributes(call).items()
+        >= {
+            "http.request.method": "POST",
+            "http.route": "/v1/messages",
+            "http.response.status_code": 200,
+            "tollgate.product": "slack_app",
+            "tollgate.project_id": project.id,
+        }.items()
+    )
     assert upstream.kind == Span.SPAN_KIND_CLIENT
     assert attributes(upstream) == {
         "gen_ai.operation.name": "chat",
