@@ -1,7 +1,9 @@
 """May this call be made, and what is reserved for it?"""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
+
+import msgspec
 
 from gateway import denials, metrics, throttles
 from gateway.call import Call
@@ -202,7 +204,9 @@ def _bound(rates: Rates, extent: Extent, request: ModelRequest) -> Decimal:
 
 def _short(extent: Extent) -> Extent:
     """Return the extent with a short answer: a long one is the caller's own wish."""
-    return replace(extent, output_tokens=min(extent.output_tokens, SMALLEST_OUTPUT_CAP))
+    return msgspec.structs.replace(
+        extent, output_tokens=min(extent.output_tokens, SMALLEST_OUTPUT_CAP)
+    )
 
 
 def _affordable_cap(
