@@ -3,10 +3,12 @@
 from typing import Any
 
 from django.contrib.admin import AdminSite
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
+from django.utils.decorators import method_decorator
 
+from projects.log_in_throttle import throttled
 from quota.limited_set import instant
 from quota.models import SetMember
 from workflows.models import Mention
@@ -23,6 +25,13 @@ class TollgateAdminSite(AdminSite):
     index_title = "AI credits"
     site_url = None
     index_template = "config/admin_index.html"
+
+    @method_decorator(throttled)
+    def login(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Log in; somebody who tries too often has to wait."""
+        return super().login(request, extra_context)
 
     def index(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None

@@ -37,6 +37,8 @@ DEBUG = env.bool("DEBUG", False)
 ALLOWED_HOSTS = several(env, "ALLOWED_HOSTS") or ["localhost", "127.0.0.1"]
 PUBLIC_URL = env.str("PUBLIC_URL", "http://localhost:8000", validate=web_address)
 
+NUM_PROXIES = env.int("NUM_PROXIES", 0, validate=validate.Range(min=0))
+
 # --- Stores --------------------------------------------------------------------------------------
 DATABASE_URL = env.str(
     "DATABASE_URL",
@@ -224,6 +226,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "NUM_PROXIES": NUM_PROXIES,
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
 }
 SPECTACULAR_SETTINGS = {

@@ -6,6 +6,7 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
+from projects.log_in_throttle import throttled
 from quota.introspection import IntrospectionView
 
 urlpatterns = [
@@ -14,7 +15,7 @@ urlpatterns = [
     path("api/", include("billing.urls")),
     path("oauth/introspect/", IntrospectionView.as_view(), name="oauth-introspect"),
     path("oauth/", include("projects.urls")),
-    path("login/", LoginView.as_view(template_name="projects/login.html"), name="login"),
+    path("login/", throttled(LoginView.as_view(template_name="projects/login.html")), name="login"),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
     path("admin/", admin.site.urls),
