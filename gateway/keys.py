@@ -41,4 +41,4 @@ def holds(owner: str) -> str:
 
 def rate(credential_sha256: str) -> str:
     """The token bucket of one credential."""
-    return f"tollgate:rate:{credential_sha256}"
+    return f"tollgate:bucket:{credential_sha256}"

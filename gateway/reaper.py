@@ -13,7 +13,7 @@ TICK_SECONDS = 1.0
 
 
 class Reaper:
-    """The leader's part: find owners whose lease ended and end their holds."""
+    """The leader's part: end the holds of owners whose lease ended, forget ends of long ago."""
 
     def __init__(self, redis: Redis, copies: int = 0) -> None:
         self._redis = redis
@@ -24,6 +24,8 @@ class Reaper:
         """Look once; return how many seconds to wait before the next time."""
         seconds, micros = await self._redis.execute("TIME")
         now_ms = int(seconds) * 1000 + int(micros) // 1000
+        for ended in (keys.SETTLED, keys.REAPED):
+            await self._redis.execute("ZREMRANGEBYSCORE", ended, "-inf", now_ms)
         dead = await self._redis.execute("ZRANGEBYSCORE", keys.OWNERS, "-inf", now_ms)
         for owner in dead:
             await self._bury(owner.decode(), now_ms)

@@ -3,9 +3,10 @@
 --       generation
 -- ARGV: hold id, bound, owner, lease ms, open window ms, sequence known to the caller, record,
 --       run cap ('' for none), requests per minute (0 for any), generation known to the caller
--- Answers {status, remaining, held, age of the last known answer in ms, the project's answer,
---          age of that answer in ms, sequence}. Every change counts the sequence up, so that one
--- that went down tells that Redis lost changes; whoever notices writes a new generation.
+-- Answers {status, remaining, held, age of the last known answer in ms, the project's answer
+--          (to a refusal only), age of that answer in ms, sequence}. Every change counts the
+-- sequence up, so that one that went down tells that Redis lost changes; whoever notices writes a
+-- new generation. A command takes about two microseconds: none is made that is not needed.
 local project, feed, holds, owners, bucket = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local hold_id, bound, owner = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local now = now_ms()
@@ -15,8 +16,7 @@ if tonumber(redis.call('GET', KEYS[6]) or '0') < tonumber(ARGV[6])
   return {'rewound', 0, 0, 0, '', 0, 0}
 end
 local p = redis.call('HMGET', project, 'account', 'limited', 'limited_until', 'asked_at',
-  'stale_since', 'broken', 'answer', 'soft')
-local answer = p[7] or ''
+  'stale_since', 'broken', 'soft')
 if not p[1] then
   return {'unknown', 0, 0, 0, '', 0, 0}
 end
@@ -27,61 +27,78 @@ if p[5] then
   confirmed = math.min(confirmed, tonumber(p[5]))
 end
 local age = now - math.max(asked_at, confirmed)
+local function refused(status, remaining, held)
+  local answer = redis.call('HGET', project, 'answer') or ''
+  return {status, remaining, held, age, answer, age_of_answer, 0}
+end
 
 if p[2] == '1' then
   if p[3] == '' or now < tonumber(p[3]) then
-    return {'limited', 0, 0, age, answer, age_of_answer, 0}
+    return refused('limited', 0, 0)
   end
-  return {'unknown', 0, 0, age, answer, age_of_answer, 0}
+  return refused('unknown', 0, 0)
 end
 if p[6] or age > tonumber(ARGV[5]) then
-  return {'closed', 0, 0, age, answer, age_of_answer, 0}
+  return refused('closed', 0, 0)
 end
 local account = 'tollgate:account:' .. p[1]
 local a = redis.call('HMGET', account, 'allotment', 'valid_until', 'spent', 'held')
 if not a[1] or (a[2] ~= '' and now >= tonumber(a[2])) then
-  return {'unknown', 0, 0, age, answer, age_of_answer, 0}
+  return refused('unknown', 0, 0)
 end
 local spent, held = tonumber(a[3] or '0'), tonumber(a[4] or '0')
 local remaining = -1
-if a[1] ~= '' and p[8] ~= '1' then
+local compared = a[1] ~= '' and p[7] ~= '1'
+if compared then
   remaining = tonumber(a[1]) - spent - held
 end
-if redis.call('HEXISTS', holds, hold_id) == 1 then
-  return {'held', remaining, held, age, answer, age_of_answer, 0}
+local function held_before()
+  return {'held', remaining, held, age, '', age_of_answer, 0}
 end
-if a[1] ~= '' and p[8] ~= '1' and remaining < bound then
-  return {'short', remaining, held, age, answer, age_of_answer, 0}
+local function unless_held_before(status, left, under_way)
+  if redis.call('HEXISTS', holds, hold_id) == 1 then
+    return held_before()
+  end
+  return refused(status, left, under_way)
+end
+if compared and remaining < bound then
+  return unless_held_before('short', remaining, held)
 end
 if KEYS[7] ~= '' and ARGV[8] ~= '' then
   local r = redis.call('HMGET', KEYS[7], 'spent', 'held')
   local left = tonumber(ARGV[8]) - tonumber(r[1] or '0') - tonumber(r[2] or '0')
   if left < bound then
-    return {'run_cap', left, tonumber(r[2] or '0'), age, answer, age_of_answer, 0}
+    return unless_held_before('run_cap', left, tonumber(r[2] or '0'))
   end
 end
 local per_minute = tonumber(ARGV[9])
+local tokens = per_minute
 if per_minute > 0 then
   -- A token bucket: it holds one minute's requests and refills evenly.
-  local b = redis.call('HMGET', bucket, 'tokens', 'at')
-  local tokens = per_minute
-  if b[1] then
-    tokens = math.min(per_minute, tonumber(b[1]) + (now - tonumber(b[2])) * per_minute / 60000)
+  local left, at = string.match(redis.call('GET', bucket) or '', '^(%S+) (%S+)$')
+  if left then
+    tokens = math.min(per_minute, tonumber(left) + (now - tonumber(at)) * per_minute / 60000)
   end
   if tokens < 1 then
-    return {'rate', math.ceil((1 - tokens) * 60000 / per_minute), 0, age, answer, age_of_answer, 0}
+    return unless_held_before('rate', math.ceil((1 - tokens) * 60000 / per_minute), 0)
   end
-  redis.call('HSET', bucket, 'tokens', tostring(tokens - 1), 'at', int(now))
-  redis.call('PEXPIRE', bucket, 60000)
+end
+if redis.call('HSETNX', holds, hold_id,
+    p[1] .. '\n' .. ARGV[2] .. '\n' .. KEYS[7] .. '\n' .. ARGV[7]) == 0 then
+  return held_before()
+end
+if per_minute > 0 then
+  redis.call('SET', bucket, (tokens - 1) .. ' ' .. int(now), 'PX', 60000)
 end
 redis.call('ZADD', owners, int(now + tonumber(ARGV[4])), owner)
-redis.call('HSET', holds, hold_id, p[1] .. '\n' .. ARGV[2] .. '\n' .. KEYS[7] .. '\n' .. ARGV[7])
 redis.call('HINCRBY', account, 'held', ARGV[2])
 if KEYS[7] ~= '' then
   redis.call('HINCRBY', KEYS[7], 'held', ARGV[2])
-  redis.call('EXPIRE', KEYS[7], 604800)
+  if redis.call('HSETNX', KEYS[7], 'begun', int(now)) == 1 then
+    redis.call('EXPIRE', KEYS[7], 2592000)
+  end
 end
 if remaining >= 0 then
   remaining = remaining - bound
 end
-return {'held', remaining, held + bound, age, answer, age_of_answer, redis.call('INCR', KEYS[6])}
+return {'held', remaining, held + bound, age, '', age_of_answer, redis.call('INCR', KEYS[6])}

@@ -11,15 +11,17 @@ local now = now_ms()
 local function sequence()
   return tonumber(redis.call('GET', KEYS[3]) or '0')
 end
-if redis.call('ZSCORE', KEYS[5], hold_id) then
-  return {'reaped', sequence()}
-end
-if redis.call('ZSCORE', KEYS[4], hold_id) then
-  return {'done', sequence()}
-end
 local hold = redis.call('HGET', KEYS[1], hold_id)
-if not hold and mode ~= 'force' then
-  return {'gone', sequence()}
+if not hold then -- a hold goes in the same step in which its end is remembered
+  if redis.call('ZSCORE', KEYS[5], hold_id) then
+    return {'reaped', sequence()}
+  end
+  if redis.call('ZSCORE', KEYS[4], hold_id) then
+    return {'done', sequence()}
+  end
+  if mode ~= 'force' then
+    return {'gone', sequence()}
+  end
 end
 local account = ARGV[5]
 if hold then
@@ -49,10 +51,8 @@ if ARGV[7] ~= '0' then
     redis.call('INCR', KEYS[7])
   end
 end
-redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', int(now))
 redis.call('ZADD', KEYS[4], int(now + tonumber(ARGV[6])), hold_id)
 if mode == 'reap' then
-  redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', int(now))
   redis.call('ZADD', KEYS[5], int(now + 86400000), hold_id)
 end
 return {'settled', redis.call('INCR', KEYS[3])}

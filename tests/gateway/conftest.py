@@ -273,6 +273,13 @@ def fragile(_fragile_world: World) -> Iterator[World]:
     wait_until(
         lambda: _fragile_world.get("/_ready").status_code == 200, what="the gateway being ready"
     )
+    # After an outage the feed is asked less often; what it tells now belongs to this test.
+    seconds, micros = _fragile_world.redis.time()
+    mended_ms = seconds * 1000 + micros // 1000
+    wait_until(
+        lambda: int(_fragile_world.redis.hget("tollgate:feed", "confirmed_at") or 0) > mended_ms,
+        what="the change feed being followed again",
+    )
     wait_until(lambda: works(_fragile_world), what="calls being admitted")
 
 

@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 import time
+from typing import Any
 
 import psutil
 import pytest
@@ -147,3 +148,33 @@ def test_a_connection_is_closed_without_a_word_unless_a_request_began_on_it(
         connection.sendall(sent)
         received = b"".join(iter(lambda: connection.recv(1000), b""))
     assert received.split(b"\r\n")[0] == told
+
+
+@pytest.mark.parametrize(
+    "trailers", [b"x-many: a\r\n" * 50_000, b"x-long: " + b"a" * 500_000], ids=["many", "long"]
+)
+def test_trailers_are_neither_kept_nor_read_for_ever(world: World, trailers: bytes) -> None:
+    head = b"POST /slack_app/v1/messages HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", world.port), timeout=10) as connection:
+        connection.sendall(head + b"2\r\n{}\r\n0\r\n")
+        assert b"401" in connection.recv(200).split(b"\r\n")[0]
+        with pytest.raises(ConnectionError):
+            connection.sendall(trailers * 50)
+
+
+def test_a_request_that_is_answered_already_has_its_time_to_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "LINGER_SECONDS", 0.2)
+
+    async def application(scope: object, receive: object, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 429, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    with (
+        AsgiThread(application, http=server.BoundedProtocol, lifespan="off") as front,
+        socket.create_connection(("127.0.0.1", front.port), timeout=10) as connection,
+    ):
+        connection.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
+        received = b"".join(iter(lambda: connection.recv(1000), b""))
+    assert received.startswith(b"HTTP/1.1 429")
