@@ -69,6 +69,7 @@ async def furnish(supervisor: Supervisor, stack: Stack) -> DemoProject:
     if stack.starts_demo_slack:
         options += ["--slack-workspace", "T1", "--slack-bot-user", "UBOT"]
         options += ["--slack-bot-token", stack["DEMO_SLACK_BOT_TOKEN"]]
+        options += ["--credits-channel", GENERAL]
         # Mentions in one channel work at once; the other shows the classifier and the picker.
         options += ["--channel-default", f"{GENERAL}={next(iter(repositories))}"]
     made = await supervisor.run_once(

@@ -173,6 +173,7 @@ def _exchange(code: str) -> Grant:
         app_id=identifier(answer.get("app_id")),
         bot_user_id=identifier(answer.get("bot_user_id")),
         bot_token=text(answer.get("access_token"), 500),
+        installer_id=identifier(mapping(answer.get("authed_user")).get("id")),
     )
     if not (grant.bot_token and grant.bot_user_id):
         raise Refused("Slack granted no bot token.")

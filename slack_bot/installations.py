@@ -32,6 +32,7 @@ class Grant:
     app_id: str
     bot_user_id: str
     bot_token: str
+    installer_id: str = ""
 
 
 def find(installation: Installation) -> SlackWorkspace | None:
@@ -62,6 +63,7 @@ def end(uninstalled: Uninstalled) -> None:
 def connect(project: Project, grant: Grant) -> SlackWorkspace:
     """Connect the workspace to the project, or renew its token if it is connected already.
 
+    Who installs it hears when credits run low, until the admin names another person or channel.
     Raises `ServesAnotherProject`.
     """
     with transaction.atomic():
@@ -79,6 +81,7 @@ def connect(project: Project, grant: Grant) -> SlackWorkspace:
         workspace.app_id = grant.app_id
         workspace.bot_user_id = grant.bot_user_id
         workspace.bot_token = grant.bot_token
+        workspace.credits_channel_id = workspace.credits_channel_id or grant.installer_id
         workspace.is_active = True
         workspace.installed_at = timezone.now()
         workspace.uninstalled_at = None

@@ -76,7 +76,7 @@ class Mention(models.Model):
 
 
 class Notice(models.Model):
-    """One message that the bot owes a thread at most once: a denial or another refusal.
+    """One message that the bot owes a thread, or a channel, at most once: a denial or another.
 
     Claimed by its unique `key` (for a denial, the mention), written before anything is sent, sent
     by whoever gets to it first: a Celery task, the workflow's activity or the sweep.
@@ -90,6 +90,7 @@ class Notice(models.Model):
         PICKER_REFUSAL = "picker_refusal"
         ANSWER = "answer"
         FAILURE = "failure"
+        CREDITS = "credits", "credits: they run low, or there are some again"
 
     class State(models.TextChoices):
         PENDING = "pending"
@@ -109,8 +110,12 @@ class Notice(models.Model):
         Mention, null=True, blank=True, on_delete=models.CASCADE, related_name="notices"
     )
     channel_id = models.CharField(max_length=32)
-    thread_ts = models.CharField(max_length=32)
-    user_id = models.CharField(max_length=32, help_text="Who is told, if only they can be.")
+    thread_ts = models.CharField(
+        max_length=32, blank=True, help_text="Empty: at the root of the channel."
+    )
+    user_id = models.CharField(
+        max_length=32, blank=True, help_text="Who is told, if only they can be."
+    )
     text = models.TextField()
     blocks = models.JSONField(
         default=list, blank=True, help_text="Block Kit blocks shown instead of the text, if any."

@@ -36,7 +36,8 @@ LONGEST_BACKOFF = timedelta(minutes=5)
 
 _CLOCK_SKEW = timedelta(minutes=10)
 _PAGE = 200
-_NO_SUCH_THREAD = {"thread_not_found", "message_not_found"}
+# A person's id names a direct message to post to, and nothing that could be read.
+_NO_SUCH_THREAD = {"thread_not_found", "message_not_found", "channel_not_found"}
 
 
 # --- Claiming ------------------------------------------------------------------------------------
@@ -163,10 +164,13 @@ def _take(notice: Notice, now: datetime) -> tuple[Notice, bool] | None:
 
 def _find(client: WebClient, notice: Notice) -> str | None:
     """Return the `ts` of the notice's message if an earlier attempt did post it."""
+    where: dict[str, Any] = {"channel": notice.channel_id}
+    if notice.thread_ts:
+        where["ts"] = notice.thread_ts
+    read = client.conversations_replies if notice.thread_ts else client.conversations_history
     try:
-        pages = client.conversations_replies(
-            channel=notice.channel_id,
-            ts=notice.thread_ts,
+        pages = read(
+            **where,
             oldest=f"{(notice.created_at - _CLOCK_SKEW).timestamp():.6f}",
             include_all_metadata=True,
             limit=_PAGE,
@@ -196,7 +200,7 @@ def _send(client: WebClient, notice: Notice) -> str:
             return _post(client, notice)
         except SlackApiError as error:
             refusal = failure_of(error)
-            if refusal is None or refusal.meaning is not Meaning.REFUSED:
+            if refusal is None or refusal.meaning is not Meaning.REFUSED or not notice.user_id:
                 raise
             log.info("a thread refused a notice", notice=str(notice.pk), error=refusal.error)
             _keep(notice, destination=Notice.Destination.EPHEMERAL, error=refusal.error)
@@ -214,7 +218,7 @@ def _send(client: WebClient, notice: Notice) -> str:
 def _post(client: WebClient, notice: Notice) -> str:
     posted = client.chat_postMessage(
         channel=notice.channel_id,
-        thread_ts=notice.thread_ts,
+        thread_ts=notice.thread_ts or None,
         text=notice.text,
         blocks=notice.blocks or None,
         metadata={

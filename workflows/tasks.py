@@ -13,7 +13,7 @@ import structlog
 from celery import shared_task
 from django.utils import timezone
 
-from workflows import admission, client, follow_ups, notices
+from workflows import admission, client, credit_notices, follow_ups, notices
 from workflows.models import FollowUp, Notice
 
 log = structlog.get_logger(__name__)
@@ -41,6 +41,13 @@ def deliver_notice(notice_id: str) -> None:
 def deliver_pending_denials() -> None:
     """Send whatever notice is due: denials, and all else the bot owes a thread."""
     _sweep(notices.due(timezone.now())[:_BATCH], notices.deliver)
+
+
+@shared_task(expires=_EXPIRES)
+def announce_credits() -> None:
+    """Tell who wants to hear it that credits run low, or that there are some again."""
+    for notice in credit_notices.claim_new(timezone.now()):
+        notices.deliver(notice)
 
 
 @shared_task(expires=_EXPIRES)

@@ -59,6 +59,23 @@ def denial(
     return " ".join(sentences)
 
 
+def credits_running_low(
+    percent: int, resets_at: datetime | None, *, credits_name: str, billing_url: str
+) -> str:
+    """Warn that a share of the period's credits is used, or all of it."""
+    share = "all" if percent >= 100 else f"{percent} %"
+    sentences = [f"Your team has used {share} of its {escape(credits_name)} for this period."]
+    if resets_at is not None:
+        sentences.append(f"They reset on {resets_at.astimezone(UTC):%Y-%m-%d}.")
+    sentences.append(f"Top up at {escape(billing_url)}.")
+    return " ".join(sentences)
+
+
+def credits_are_back(*, credits_name: str) -> str:
+    """Say that a team that had used its credits has some again."""
+    return f"Your team has {escape(credits_name)} again."
+
+
 def out_of_credits_during_work(denial_text: str) -> str:
     """Say that a run stopped half-way because the credits ended; takes the denial's own text."""
     return f"I had to stop half-way. {denial_text}"

@@ -28,6 +28,14 @@ class SlackWorkspace(models.Model):
     bot_id = models.CharField(max_length=32, blank=True, default="")
     bot_token = EncryptedTextField()
     access = models.CharField(max_length=10, choices=Access.choices, default=Access.EVERYONE)
+    credits_channel_id = models.CharField(
+        "credits channel",
+        max_length=32,
+        blank=True,
+        default="",
+        help_text="Who hears when the credits run low, and when there are some again: a channel "
+        "(C…) that the bot is in, or a person (U…) by direct message. Empty: nobody.",
+    )
     is_active = models.BooleanField(default=True)
     installed_at = models.DateTimeField(auto_now_add=True)
     uninstalled_at = models.DateTimeField(null=True, blank=True)

@@ -113,6 +113,7 @@ def test_the_workspace_serves_the_chosen_project(browser, slack, project):
     assert (workspace.project, workspace.team_id, workspace.bot_token) == (
         *(project, "T1", "xoxb-demo"),
     )
+    assert workspace.credits_channel_id == "U1"
     assert (workspace.bot_user_id, workspace.app_id) == ("UBOT", "A1")
     assert "Acme" in response.content.decode()
 

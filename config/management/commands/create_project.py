@@ -61,6 +61,11 @@ class Command(BaseCommand):
             metavar="C…=OWNER/NAME",
             help="the repository a channel's mentions are about; may be given several times",
         )
+        parser.add_argument(
+            "--credits-channel",
+            metavar="C…|U…",
+            help="the channel or person that hears when credits run low",
+        )
         parser.add_argument("--json", action="store_true", help="print one JSON object")
 
     def handle(self, *_args: Any, **options: Any) -> None:
@@ -89,6 +94,8 @@ def _make(options: dict[str, Any]) -> dict[str, Any]:
         _add_repository(project, text)
     for text in options["channel_default"]:
         _set_channel_default(project, text)
+    if options["credits_channel"]:
+        _set_credits_channel(project, options["credits_channel"])
     _, key = issue_personal_api_key(organization, f"made by {ACTOR}", READ_SCOPES, [project])
     return {
         "organization_id": str(organization.pk),
@@ -174,3 +181,10 @@ def _set_channel_default(project: Project, text: str) -> None:
         ChannelDefault.objects.update_or_create(
             workspace=workspace, channel_id=channel, defaults={"repository": repository}
         )
+
+
+def _set_credits_channel(project: Project, channel: str) -> None:
+    if not re.fullmatch(r"[CGUW][A-Z0-9]{1,30}", channel, re.ASCII):
+        raise CommandError("--credits-channel is the id of a channel (C…) or a person (U…)")
+    if not project.slack_workspaces.filter(is_active=True).update(credits_channel_id=channel):
+        raise CommandError("--credits-channel: no Slack workspace is connected")
