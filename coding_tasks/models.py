@@ -115,11 +115,27 @@ class TaskRun(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
+    left_at_pause = models.BigIntegerField(
+        null=True,
+        blank=True,
+        help_text="While paused: the fewest micro-credits seen left where they were too few for "
+        "the work; none where nothing may be started at all.",
+    )
+    woken_at = models.DateTimeField(
+        null=True, blank=True, help_text="While paused: when its workflow was told of credits."
+    )
 
     class Meta:
         ordering = ["-created_at"]
         constraints = [
             models.UniqueConstraint(fields=["task", "message_ts"], name="task_run_unique_message")
+        ]
+        indexes = [
+            models.Index(
+                fields=["created_at"],
+                condition=Q(state="paused", woken_at=None),
+                name="task_run_to_wake",
+            )
         ]
 
     def __str__(self) -> str:

@@ -3,18 +3,22 @@
 from datetime import timedelta
 
 from django.conf import settings
+from django.db.models import BigIntegerField, QuerySet
 from django.utils import timezone
 
+from billing.usage import usage_of_run
 from coding_tasks.agents import Agent, Assignment, Exchange, ModelAccess
 from coding_tasks.failures import OutOfCredits
 from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.sandbox import Sandbox
 from projects.credentials import mint_run_token, revoke_run_tokens
+from quota import gate
 
 PRODUCT = "slack_app"
 TIME_LIMIT = timedelta(minutes=15)
 """How long one attempt may take, and so how long its token lives."""
 _REMEMBERED = 10
+_NO_LIMIT = BigIntegerField.MAX_BIGINT
 
 
 def perform(run: TaskRun, sandbox: Sandbox, agent: Agent) -> TaskRun:
@@ -41,7 +45,7 @@ def perform(run: TaskRun, sandbox: Sandbox, agent: Agent) -> TaskRun:
         with sandbox.checkout(task.repository.clone_url) as checkout:
             answer = agent.work(assignment, checkout, access)
     except OutOfCredits:
-        _move(run, TaskRun.State.PAUSED)
+        _move(run, TaskRun.State.PAUSED, left_at_pause=_left(run), woken_at=None)
         raise
     finally:
         revoke_run_tokens(run.pk)
@@ -49,6 +53,52 @@ def perform(run: TaskRun, sandbox: Sandbox, agent: Agent) -> TaskRun:
     _move(run, TaskRun.State.SUCCEEDED, answer=_storable(answer), finished_at=timezone.now())
     run.refresh_from_db()
     return run
+
+
+def verdict_on(run: TaskRun) -> gate.Verdict:
+    """Return whether the run may go on, by the limits of its project, its person and itself.
+
+    Raises `QuotaUnknown`.
+    """
+    task = run.task
+    return gate.check(
+        task.project,
+        to_start=True,
+        distinct_id=task.workspace.distinct_id(task.owner_slack_user_id),
+        run_usage_micro=usage_of_run(run.pk),
+    )
+
+
+def look_for_credits(run: TaskRun) -> bool:
+    """Tell whether a paused run has more credits to go on with than when it stopped.
+
+    Remembers the fewest it has seen: that what was too few has not become more is no news.
+    Raises `QuotaUnknown`.
+    """
+    verdict = verdict_on(run)
+    left = None if verdict.limited else _amount(verdict)
+    before = run.left_at_pause
+    if left is not None and (before is None or left > before):
+        return True
+    if left != before:
+        _waiting(run).update(left_at_pause=left)
+    return False
+
+
+def mark_woken(run: TaskRun) -> None:
+    """Record that the run's workflow was told of credits; it is not told again."""
+    _waiting(run).update(woken_at=timezone.now())
+
+
+def stay_paused(run: TaskRun) -> None:
+    """Record that the credits were gone again when the workflow looked: it is to be told anew."""
+    paused = TaskRun.objects.filter(pk=run.pk, state=TaskRun.State.PAUSED)
+    paused.update(left_at_pause=None, woken_at=None)
+
+
+def to_wake() -> QuerySet[TaskRun]:
+    """Return the paused runs whose workflows were not told of credits yet."""
+    return TaskRun.objects.filter(state=TaskRun.State.PAUSED, woken_at=None)
 
 
 def fail(run: TaskRun, error: str) -> None:
@@ -61,6 +111,24 @@ def finish_task(task: CodingTask, state: str) -> None:
     CodingTask.objects.filter(pk=task.pk, state=CodingTask.State.ACTIVE).update(
         state=state, finished_at=timezone.now()
     )
+
+
+def _waiting(run: TaskRun) -> QuerySet[TaskRun]:
+    return to_wake().filter(pk=run.pk)
+
+
+def _left(run: TaskRun) -> int | None:
+    """Return how much is left for a run that the gateway refused; None where we refuse as well."""
+    try:
+        verdict = verdict_on(run)
+    except gate.QuotaUnknown:
+        return None
+    return None if verdict.limited else _amount(verdict)
+
+
+def _amount(verdict: gate.Verdict) -> int:
+    """Return what is left as a number: no limit is more than any."""
+    return _NO_LIMIT if verdict.remaining_micro is None else verdict.remaining_micro
 
 
 def _move(run: TaskRun, state: str, **fields: object) -> None:

@@ -40,6 +40,15 @@ app.conf.beat_schedule = {
         "task": "workflows.tasks.deliver_pending_follow_ups",
         "schedule": 5.0,
     },
+    "wake paused runs": {
+        "task": "workflows.tasks.wake_paused_runs",
+        "schedule": 2.0,
+        "options": {"expires": 2.0},
+    },
+    "clear up terminated workflows": {
+        "task": "workflows.tasks.clear_up_terminated_workflows",
+        "schedule": 30.0,
+    },
     "clear expired credentials": {
         "task": "projects.tasks.clear_expired_credentials",
         "schedule": 600.0,

@@ -14,7 +14,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from projects.models import Project
-from quota import changes, delta, redis_client
+from quota import changes, delta, gains, redis_client
 from quota.account_state import Account, AccountState
 from quota.delta import AccountDelta, MemberScores
 from quota.models import QuotaState, SetMember
@@ -67,6 +67,7 @@ def publish(states: Iterable[AccountState]) -> None:
             for account, state in fresh.items()
         ]
         transaction.on_commit(lambda: _push(deltas))
+        gains.announce((before.get(account), state) for account, state in fresh.items())
         changes.tell(
             (state.resource, project)
             for state in told

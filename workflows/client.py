@@ -11,12 +11,12 @@ import os
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import TimeoutError as FutureTimeout
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
 from django.db.models import Q
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.envconfig import ClientConfig
 from temporalio.exceptions import WorkflowAlreadyStartedError
@@ -35,6 +35,8 @@ from workflows.models import FollowUp, Mention
 
 DEADLINE = timedelta(seconds=1.5)
 """How long a caller waits for Temporal: Slack wants its answer within 3 s."""
+_LISTING = timedelta(seconds=10)
+_MOST_LISTED = 1000
 
 
 class TemporalUnavailable(Exception):
@@ -79,11 +81,11 @@ class _Connection:
         )
         self.client = opened.result()
 
-    def call(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    def call(self, coroutine: Coroutine[Any, Any, Any], deadline: timedelta | None = None) -> Any:
         """Run a coroutine in the client's loop; raises `TemporalUnavailable` at the deadline."""
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
-            return future.result(DEADLINE.total_seconds())
+            return future.result((deadline or DEADLINE).total_seconds())
         except FutureTimeout:
             future.cancel()
             raise TemporalUnavailable("no answer in time") from None
@@ -163,11 +165,59 @@ def signal_repository_choice(workflow_id: str, choice: RepositoryChoice) -> None
     _signal(workflow_id, "repository_chosen", choice)
 
 
-def _signal(workflow_id: str, signal: str, argument: FollowUpReceived | RepositoryChoice) -> None:
+def signal_credits_gained(workflow_id: str) -> None:
+    """Have a workflow whose run is paused look again whether there are credits.
+
+    Raises `TemporalUnavailable` and `WorkflowEnded`.
+    """
+    _signal(workflow_id, "credits_gained")
+
+
+def terminated_workflows(since: datetime) -> list[str]:
+    """Return the ids of the mentions' workflows that something else ended than their own code.
+
+    Those closed after `since`; one that an operator reset is among them, and runs.
+    Raises `TemporalUnavailable`.
+    """
+    connection = _connected()
+    try:
+        return connection.call(_terminated(connection.client, since), _LISTING)
+    except (RPCError, RuntimeError) as error:
+        raise TemporalUnavailable(str(error)) from error
+
+
+def has_ended(workflow_id: str) -> bool:
+    """Tell whether the latest run of a workflow is over, or there is none.
+
+    Raises `TemporalUnavailable`.
+    """
     connection = _connected()
     handle = connection.client.get_workflow_handle(workflow_id)
     try:
-        connection.call(handle.signal(signal, argument, rpc_timeout=DEADLINE))
+        found = connection.call(handle.describe(rpc_timeout=DEADLINE))
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            return True
+        raise TemporalUnavailable(str(error)) from error
+    except RuntimeError as error:
+        raise TemporalUnavailable(str(error)) from error
+    return found.status is not WorkflowExecutionStatus.RUNNING
+
+
+async def _terminated(client: Client, since: datetime) -> list[str]:
+    query = (
+        f"WorkflowType = 'MentionWorkflow' AND CloseTime > '{since.isoformat()}' "
+        "AND ExecutionStatus IN ('Terminated', 'TimedOut', 'Failed')"
+    )
+    listed = client.list_workflows(query, limit=_MOST_LISTED, rpc_timeout=_LISTING)
+    return [each.id async for each in listed]
+
+
+def _signal(workflow_id: str, signal: str, *arguments: FollowUpReceived | RepositoryChoice) -> None:
+    connection = _connected()
+    handle = connection.client.get_workflow_handle(workflow_id)
+    try:
+        connection.call(handle.signal(signal, args=arguments, rpc_timeout=DEADLINE))
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
             raise WorkflowEnded(workflow_id) from error

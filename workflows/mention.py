@@ -8,8 +8,8 @@ every limit and retry is stated below.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from temporalio import workflow
@@ -38,6 +38,7 @@ from workflows.activities.repository import RepositoryActivities
 from workflows.activities.thread import Closing, NoticeRef, ThreadActivities
 from workflows.mention_types import (
     GATE_PATCH,
+    ONE_PAUSE_PATCH,
     OUT_OF_CREDITS,
     TIMED_OUT,
     UNDELIVERABLE,
@@ -108,6 +109,14 @@ class _Ended(Exception):
         self.reason = reason
 
 
+@dataclass
+class _Pause:
+    """How long a run that is out of credits waits: in all, and before it looks again by itself."""
+
+    until: datetime
+    recheck: timedelta
+
+
 @workflow.defn
 class MentionWorkflow:
     """One mention of the bot, from the gate to the end of its thread's conversation."""
@@ -115,6 +124,7 @@ class MentionWorkflow:
     def __init__(self) -> None:
         self._follow_ups: deque[str] = deque()
         self._choice: RepositoryChoice | None = None
+        self._gains = 0
 
     @workflow.signal
     def follow_up(self, received: FollowUpReceived) -> None:
@@ -127,6 +137,11 @@ class MentionWorkflow:
         """Take the choice made in the picker; the first one counts."""
         if self._choice is None:
             self._choice = choice
+
+    @workflow.signal
+    def credits_gained(self) -> None:
+        """Look again whether a paused run may go on. Told in vain, it changes nothing."""
+        self._gains += 1
 
     @workflow.run
     async def run(self, mention: MentionInput) -> MentionOutcome:
@@ -262,8 +277,9 @@ class MentionWorkflow:
 
     async def _answer(self, mention: MentionInput, run_id: str) -> str:
         """Have the run done and its answer posted; return why there is none, or nothing."""
+        pause: _Pause | None = None
         while True:
-            known = len(self._follow_ups)
+            known = self._news()
             try:
                 run = await workflow.execute_activity_method(
                     CodingActivities.run_agent,
@@ -283,7 +299,12 @@ class MentionWorkflow:
             delivered = await self._deliver(run.notice_id)
             if run.answered:
                 return "" if delivered else UNDELIVERABLE
-            if not await self._credits_return(mention, run_id, known):
+            if pause is None or not workflow.patched(ONE_PAUSE_PATCH):
+                pause = _Pause(
+                    until=workflow.now() + timedelta(seconds=mention.pause_seconds),
+                    recheck=timedelta(seconds=mention.recheck_seconds),
+                )
+            if not await self._credits_return(pause, run_id, known):
                 return await self._fail_run(run_id, OUT_OF_CREDITS)
 
     async def _fail_run(self, run_id: str, cause: str) -> str:
@@ -291,26 +312,28 @@ class MentionWorkflow:
         await self._deliver(failed.notice_id)
         return cause
 
-    async def _credits_return(self, mention: MentionInput, run_id: str, known: int) -> bool:
-        """Wait for credits, asking ever less often, and at once when the thread moves.
+    async def _credits_return(self, pause: _Pause, run_id: str, known: int) -> bool:
+        """Wait for credits; look at once when told of some, or of a message, else ever less often.
 
-        `known` is how many messages waited before the run was refused.
+        `known` is what had been told before the run was refused.
         """
-        give_up = workflow.now() + timedelta(seconds=mention.pause_seconds)
-        wait = timedelta(seconds=mention.recheck_seconds)
-        while workflow.now() < give_up:
+        while workflow.now() < pause.until:
             try:
                 await workflow.wait_condition(
-                    lambda known=known: len(self._follow_ups) > known,  # type: ignore[misc]
-                    timeout=wait,
+                    lambda known=known: self._news() > known,  # type: ignore[misc]
+                    timeout=pause.recheck,
                 )
             except TimeoutError:
-                wait = min(wait * 2, LONGEST_RECHECK)
-            known = len(self._follow_ups)
+                pause.recheck = min(pause.recheck * 2, LONGEST_RECHECK)
+            known = self._news()
             credits = await _locally(QuotaActivities.check_credits, PausedRun(run_id))
             if credits.available:
                 return True
         return False
+
+    def _news(self) -> int:
+        """Return how much a paused run was told that is worth a look: messages, and credits."""
+        return len(self._follow_ups) + self._gains
 
     # --- the end ---------------------------------------------------------------------------------
 

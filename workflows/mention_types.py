@@ -9,6 +9,7 @@ from enum import StrEnum
 
 WORKFLOW_ID = "mention-{team}-{channel}-{ts}"
 GATE_PATCH = "posthog-code-slack-billing-gate"
+ONE_PAUSE_PATCH = "one-pause-for-each-run"
 OUT_OF_CREDITS = "out of credits"
 TIMED_OUT = "timed out"
 UNDELIVERABLE = "the answer could not be posted"
@@ -49,8 +50,8 @@ class MentionInput:
     """How long the repository picker waits for a choice."""
     pause_seconds: float = 7 * 24 * 3600
     """How long a run that was out of credits waits for a top-up."""
-    recheck_seconds: float = 60
-    """How long a paused run waits before it first asks again whether there are credits."""
+    recheck_seconds: float = 5
+    """How long a paused run that nobody wakes waits before it first looks again for credits."""
     attempts: int = 6
     """How often the agent tries in all, when the provider or the repository gives no answer."""
     conversation: Conversation | None = None

@@ -19,14 +19,15 @@ from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 
 from coding_tasks.models import CodingTask
+from projects.hints import hasten
 from quota.gate import Verdict
 from workflows import wording
-from workflows.hints import DELIVER_NOTICE, hasten
 from workflows.models import FollowUp, Mention, Notice
 from workflows.slack import Failure, Meaning, client_for, failure_of
 
 log = structlog.get_logger(__name__)
 
+DELIVER_NOTICE = "workflows.tasks.deliver_notice"
 METADATA_TYPE = "tollgate_notice"
 LEASE = timedelta(seconds=45)
 """Longer than the calls of one attempt take: an expired lease means that its holder died."""

@@ -8,13 +8,17 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import structlog
 from celery import shared_task
 from django.utils import timezone
 
-from workflows import admission, client, credit_notices, follow_ups, notices
-from workflows.models import FollowUp, Notice
+from coding_tasks import runs
+from coding_tasks.models import TaskRun
+from quota.gate import QuotaUnknown
+from workflows import admission, breakdown, client, credit_notices, follow_ups, notices
+from workflows.models import FollowUp, Mention, Notice
 
 log = structlog.get_logger(__name__)
 
@@ -25,6 +29,10 @@ _EXPIRES = 5
 """Seconds for which a sweep is worth starting: then the next is due anyway."""
 _PATIENCE = 3
 """Failures to reach Temporal after which a sweep stops: every one takes its time limit."""
+_SWEEP_OF_TERMINATED = 30
+"""Seconds between two looks for workflows that were terminated."""
+_LOOK_BACK = timedelta(days=1)
+"""Workflows terminated longer ago than Celery was down are found when their thread moves."""
 _GRACE = timedelta(seconds=3)
 """How long a follow-up is left to the request that recorded it."""
 
@@ -63,6 +71,48 @@ def deliver_pending_follow_ups() -> None:
         state=FollowUp.State.RECEIVED, received_at__lte=timezone.now() - _GRACE
     )
     _sweep(unsignalled.order_by("received_at")[:_BATCH], follow_ups.tell)
+
+
+@shared_task(expires=_EXPIRES)
+def wake_paused_runs(*organization_ids: str) -> None:
+    """Tell workflows whose runs are paused that there are credits; without ids, of everybody."""
+    paused = runs.to_wake().select_related("task__project", "task__workspace")
+    paused = paused.defer("task__workspace__bot_token")
+    if organization_ids:
+        paused = paused.filter(task__project__organization__in=[*map(UUID, organization_ids)])
+    # In no order: of very many, those that stay paused do not keep the others waiting.
+    _sweep(paused.order_by("?")[:_BATCH], _wake_if_credits)
+
+
+@shared_task(expires=_SWEEP_OF_TERMINATED)
+def clear_up_terminated_workflows() -> None:
+    """End the mentions and tasks of workflows that an operator terminated."""
+    since = timezone.now() - _LOOK_BACK
+    try:
+        terminated = client.terminated_workflows(since)
+    except client.TemporalUnavailable as error:
+        log.warning("temporal is unavailable", error=str(error))
+        return
+    _sweep(breakdown.left_behind(terminated), _clear_up_if_ended)
+
+
+def _clear_up_if_ended(mention: Mention) -> None:
+    if client.has_ended(mention.workflow_id):  # one that was reset runs again under the same id
+        breakdown.clear_up(mention.workflow_id)
+
+
+def _wake_if_credits(run: TaskRun) -> None:
+    try:
+        if not runs.look_for_credits(run):
+            return
+    except QuotaUnknown:
+        return
+    try:
+        client.signal_credits_gained(run.task.workflow_id)
+    except client.WorkflowEnded:
+        breakdown.clear_up(run.task.workflow_id)
+    else:
+        runs.mark_woken(run)
 
 
 def _sweep(rows: Iterable[Any], handle: Callable[[Any], None]) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from django.db import connection
 
+from billing.accounts import create_organization, create_project
+from projects.models import Project
 from tests.fakes import FakeSlack
 from tests.git_repositories import make_repository
 from tests.workflows.fake_gateway import FakeGateway
@@ -73,6 +75,12 @@ def two_repositories(shop: World, clone_urls: dict[str, str]) -> World:
     """The world with two repositories, acme/shop and acme/billing."""
     shop.add_repository("acme/billing", clone_urls["acme/billing"])
     return shop
+
+
+@pytest.fixture
+def stranger(world: World) -> Project:
+    """A project of another organization."""
+    return create_project(create_organization("Stranger"), "Theirs")
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A gateway that lets everything through to the demo model, or refuses as the real one does."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ class FakeGateway(FakeModel):
     def __init__(self) -> None:
         super().__init__()
         self._refusals: list[tuple[str, bool]] = []
+        self.refused_with: list[str] = []
         self._before_refusing: Callable[[], None] = _nothing
         model = self.model.app
         products = [
@@ -28,13 +30,15 @@ class FakeGateway(FakeModel):
         ]
         self.model.app = Starlette(routes=products)
 
-    def refuse_next(self, product: str, *, retry: bool = False, cause: str = "") -> None:
-        """Refuse the next call of a product as of a team without credits.
+    def refuse_next(
+        self, product: str, *, retry: bool = False, cause: str = "", times: int = 1
+    ) -> None:
+        """Refuse the next calls of a product as of a team without credits.
 
         With `retry` other calls hold what is left, and the refusal says that waiting helps. `cause`
         names a cap that was reached.
         """
-        self._refusals.append((product, retry, cause))
+        self._refusals.extend([(product, retry, cause)] * times)
 
     def before_refusing(self, act: Callable[[], None]) -> None:
         """Let something happen just before a refusal is answered."""
@@ -43,6 +47,7 @@ class FakeGateway(FakeModel):
     def reset(self) -> None:
         super().reset()
         self._refusals.clear()
+        self.refused_with.clear()
         self._before_refusing = _nothing
 
     def _product(self, name: str, model: Starlette) -> Any:
@@ -50,7 +55,8 @@ class FakeGateway(FakeModel):
             refusal = next((each for each in self._refusals if each[0] == name), None)
             if refusal is not None:
                 self._refusals.remove(refusal)
-                self._before_refusing()
+                self.refused_with.append(dict(scope["headers"])[b"authorization"].decode())
+                await asyncio.to_thread(self._before_refusing)
                 await _out_of_credits(*refusal[1:])(scope, receive, send)
             else:
                 await model(scope, receive, send)

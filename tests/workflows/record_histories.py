@@ -149,6 +149,16 @@ def test_a_paused_run(worker, shop: World, hurried):
     keep("paused", mention.workflow_id)
 
 
+def test_a_run_paused_twice_and_woken(worker, shop: World, hurried):
+    hurried(recheck_seconds=0.3, idle_seconds=0.2)
+    shop.gateway.refuse_next("slack_app", times=2)
+    mention = shop.start()
+    shop.wait_until_said(mention.ts, 1)
+    client.signal_credits_gained(mention.workflow_id)
+    wait_for_close(mention.workflow_id)
+    keep("paused-twice-and-woken", mention.workflow_id)
+
+
 def test_a_failed_run(worker, shop: World):
     shop.gateway.fail_next(400, "invalid_request_error")
     mention = shop.handle()

@@ -1,8 +1,11 @@
 """What the Temporal server knows of a workflow."""
 
 import asyncio
+import uuid
 from datetime import timedelta
 
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import WorkflowExecutionStatus, WorkflowHandle, WorkflowHistory
 
 from workflows.client import connect
@@ -52,3 +55,28 @@ def terminate(workflow_id: str) -> None:
         await (await _handle(workflow_id)).terminate()
 
     asyncio.run(end())
+
+
+def reset_to_start(workflow_id: str) -> None:
+    """Begin a run of the same id from the first step in the latest one's place."""
+
+    async def reset() -> None:
+        handle = await _handle(workflow_id)
+        events = (await handle.fetch_history()).events
+        first = next(
+            each.event_id
+            for each in events
+            if each.HasField("workflow_task_completed_event_attributes")
+        )
+        client = await connect()
+        await client.workflow_service.reset_workflow_execution(
+            ResetWorkflowExecutionRequest(
+                namespace=client.namespace,
+                workflow_execution=WorkflowExecution(workflow_id=workflow_id),
+                reason="a test",
+                workflow_task_finish_event_id=first,
+                request_id=str(uuid.uuid4()),
+            )
+        )
+
+    asyncio.run(reset())

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from temporalio import activity
 
-from billing.usage import usage_of_run
+from coding_tasks import runs
 from quota import gate
 from workflows import notices
 from workflows.activities import rows
@@ -51,11 +51,7 @@ class QuotaActivities:
     def check_credits(self, paused: PausedRun) -> CreditCheck:
         """Tell whether a paused run may go on. Says nothing to anybody."""
         run = rows.run(paused.run_id)
-        task = run.task
-        verdict = gate.check(
-            task.project,
-            to_start=True,
-            distinct_id=task.workspace.distinct_id(task.owner_slack_user_id),
-            run_usage_micro=usage_of_run(run.pk),
-        )
-        return CreditCheck(available=not verdict.limited)
+        available = not runs.verdict_on(run).limited
+        if not available:
+            runs.stay_paused(run)
+        return CreditCheck(available)

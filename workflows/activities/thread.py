@@ -2,15 +2,13 @@
 
 from dataclasses import dataclass
 
-from django.utils import timezone
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
-from coding_tasks import threads
-from workflows import access, notices, wording
+from workflows import access, breakdown, notices
 from workflows.activities import rows
 from workflows.mention_types import MentionRef
-from workflows.models import FollowUp, Mention, Notice
+from workflows.models import Notice
 from workflows.slack import Failure, Meaning, failure_of
 
 
@@ -102,21 +100,14 @@ class ThreadActivities:
     @activity.defn
     def close_mention(self, closing: Closing) -> Closed:
         """Write how the mention ended, unless that is written already."""
-        return Closed(_close(closing.mention_id, closing.state, closing.outcome))
+        return Closed(breakdown.close_mention(closing.mention_id, closing.state, closing.outcome))
 
     @activity.defn
     def break_down(self, closing: Closing) -> Breakdown:
         """End a mention and its task after a failure that nothing else handles, and say so."""
         mention = rows.mention(closing.mention_id)
-        _close(closing.mention_id, closing.state, closing.outcome)
         workflow_id = activity.info().workflow_id or ""
-        threads.abandon(workflow_id)
-        waiting = [FollowUp.State.RECEIVED, FollowUp.State.SIGNALLED]
-        FollowUp.objects.filter(workflow_id=workflow_id, state__in=waiting).update(
-            state=FollowUp.State.DROPPED
-        )
-        text = wording.failed(mention.user_id)
-        notice = notices.claim(f"failed:{mention.pk}", Notice.Kind.FAILURE, mention, text)
+        notice = breakdown.end(mention, workflow_id, closing.state, closing.outcome)
         return Breakdown(str(notice.pk))
 
 
@@ -130,13 +121,4 @@ def _to_temporal(failure: Failure) -> ApplicationError:
         f"Slack refused: {failure.error}",
         type="SlackRefused" if permanent else "SlackUnavailable",
         non_retryable=permanent,
-    )
-
-
-def _close(mention_id: str, state: str, outcome: str) -> bool:
-    still_open = [Mention.State.RECEIVED, Mention.State.STARTED]
-    return bool(
-        Mention.objects.filter(pk=mention_id, state__in=still_open).update(
-            state=state, outcome=outcome[:200], finished_at=timezone.now()
-        )
     )

@@ -8,8 +8,6 @@ from celery import current_app
 
 log = structlog.get_logger(__name__)
 
-DELIVER_NOTICE = "workflows.tasks.deliver_notice"
-
 # Celery's defaults wait seconds for a broker that is down and for ever for one that hangs; the
 # caller is a webhook that Slack gives three seconds.
 _IMPATIENT = {

@@ -1,0 +1,74 @@
+"""Who waits for credits hears of more: a hint to Celery, after the commit."""
+
+import base64
+import json
+
+import pytest
+from django.conf import settings
+
+from projects.models import Organization
+from quota.publication import publish
+from quota.resources import AI_CREDITS, MICRO
+from tests.quota.world import Accounts, committed
+
+pytestmark = pytest.mark.django_db
+
+
+def hints(redis_client) -> list[list[str]]:
+    """Return the arguments of the hints given so far, and forget them."""
+    waiting = [json.loads(each) for each in redis_client.lrange("celery", 0, -1)]
+    redis_client.delete("celery")
+    return [
+        json.loads(base64.b64decode(each["body"]))[0]
+        for each in waiting
+        if each["headers"]["task"] == settings.QUOTA_GAINED_TASK
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"remaining_micro": 1}, {"remaining_micro": 100 * MICRO}),
+        ({"remaining_micro": 1}, {"remaining_micro": None, "limit_micro": None}),
+    ],
+    ids=["more is left", "the limit is removed"],
+)
+def test_more_that_is_left_is_a_hint(accounts: Accounts, redis_client, before, after):
+    accounts.allow(**before)
+    hints(redis_client)
+    accounts.allow(**after)
+    assert hints(redis_client) == [[str(accounts.organization.pk)]]
+
+
+def test_a_limit_that_is_lifted_is_a_hint(accounts: Accounts, redis_client):
+    accounts.limit(remaining_micro=None)
+    hints(redis_client)
+    accounts.allow(remaining_micro=None)
+    assert hints(redis_client) == [[str(accounts.organization.pk)]]
+
+
+def test_spending_is_none_and_neither_is_a_new_limit(accounts: Accounts, redis_client):
+    hints(redis_client)
+    accounts.allow(remaining_micro=700 * MICRO)
+    accounts.allow(remaining_micro=700 * MICRO)
+    accounts.limit()
+    assert hints(redis_client) == []
+
+
+def test_a_change_that_is_rolled_back_is_none(accounts: Accounts, redis_client):
+    accounts.limit()
+    hints(redis_client)
+    publish([accounts.state(AI_CREDITS)])  # this test's transaction never commits
+    assert hints(redis_client) == []
+
+
+def test_very_many_gains_at_once_are_one_hint_that_names_nobody(redis_client, organization):
+    everybody = [
+        Accounts(Organization.objects.create(name=f"Acme {number}")) for number in range(21)
+    ]
+    with committed():
+        publish(each.limited_state() for each in everybody)
+    hints(redis_client)
+    with committed():
+        publish(each.state() for each in everybody)
+    assert hints(redis_client) == [[]]

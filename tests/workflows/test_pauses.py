@@ -1,0 +1,200 @@
+"""Runs that stop half-way for want of credits, and go on as soon as there are some."""
+
+import time
+from collections import Counter
+
+import pytest
+from django.db import connections
+
+from billing.grants import grant_credits
+from billing.limits import set_limit
+from coding_tasks import runs
+from coding_tasks.models import CodingTask, TaskRun
+from projects.models import OAuthAccessToken
+from quota.resources import AI_CREDITS, MICRO
+from tests.conftest import wait_until
+from tests.workflows.fake_gateway import AGENT
+from tests.workflows.temporal import history, terminate
+from tests.workflows.world import World
+from workflows import client, tasks
+from workflows.models import Mention
+
+pytestmark = pytest.mark.usefixtures("worker")
+
+
+@pytest.fixture(autouse=True)
+def _unhurried(hurried) -> None:
+    """No run looks for credits by itself while a test lasts."""
+    hurried(recheck_seconds=3600)
+
+
+def paused(world: World, before_refusing=lambda: None) -> Mention:
+    """Start a mention whose run is refused half-way; return it once the workflow waits."""
+    world.gateway.refuse_next("slack_app")
+    world.gateway.before_refusing(before_refusing)
+    mention = world.start()
+    world.wait_until_said(mention.ts, 1)
+    wait_until(lambda: TaskRun.objects.get().state == TaskRun.State.PAUSED, what="the pause")
+    return mention
+
+
+def exhaust(world: World) -> None:
+    """Take the credits away, on a thread of the gateway's."""
+    set_limit(world.project.organization, AI_CREDITS, 0)
+    connections.close_all()
+
+
+def carry_out_hints(redis) -> None:
+    """Do what Celery was hinted to do, as its worker would."""
+    hints = Counter(redis.lrange("celery", 0, -1))
+    redis.delete("celery")
+    for hint in hints:
+        if "wake_paused_runs" in hint:
+            tasks.wake_paused_runs()
+
+
+def activities(mention: Mention) -> Counter[str]:
+    """Count the ordinary activities that were completed for a mention, by name."""
+    events = history(mention.workflow_id).events
+    names = {
+        event.event_id: event.activity_task_scheduled_event_attributes.activity_type.name
+        for event in events
+    }
+    return Counter(
+        names[event.activity_task_completed_event_attributes.scheduled_event_id]
+        for event in events
+        if event.HasField("activity_task_completed_event_attributes")
+    )
+
+
+def test_a_top_up_wakes_a_paused_run_which_goes_on_where_it_stood(shop: World):
+    mention = paused(shop, lambda: exhaust(shop))
+    shop.gateway.answer_next("It is a shop.")
+    before = activities(mention)
+
+    began = time.monotonic()
+    grant_credits(shop.project.organization, AI_CREDITS, 100 * MICRO)
+    carry_out_hints(shop.redis)
+    wait_until(lambda: TaskRun.objects.get().state != TaskRun.State.PAUSED, 2, "the run going on")
+    assert time.monotonic() - began < 2
+
+    shop.wait_for_end(mention, Mention.State.ANSWERED)
+    assert shop.said(mention.ts)[1:] == ["It is a shop."]
+    repeated = activities(mention) - before
+    assert repeated == {"run_agent": 1, "deliver_notice": 1}
+    [used] = shop.gateway.refused_with
+    [request] = shop.gateway.requests(AGENT)
+    assert request.headers["authorization"] != used
+    assert not OAuthAccessToken.objects.exists()
+
+
+@pytest.mark.parametrize("limit", [None, 1000 * MICRO])
+def test_a_raised_or_removed_limit_wakes_it_too(shop: World, limit):
+    mention = paused(shop, lambda: exhaust(shop))
+    set_limit(shop.project.organization, AI_CREDITS, limit)
+    carry_out_hints(shop.redis)
+    shop.wait_for_end(mention, Mention.State.ANSWERED)
+
+
+def test_a_block_that_is_removed_by_hand_wakes_it_with_the_next_sweep(shop: World):
+    mention = paused(shop, shop.limit)
+    tasks.wake_paused_runs()
+    assert TaskRun.objects.get().woken_at is None
+    shop.top_up()
+    tasks.wake_paused_runs()
+    shop.wait_for_end(mention, Mention.State.ANSWERED)
+
+
+def test_another_organizations_top_up_wakes_nobody(shop: World, stranger):
+    mention = paused(shop, lambda: exhaust(shop))
+    set_limit(shop.project.organization, AI_CREDITS, None)
+    tasks.wake_paused_runs(str(stranger.organization_id))
+    assert TaskRun.objects.get().woken_at is None
+    assert "credits_gained" not in signals(mention)
+
+
+def test_a_lost_hint_is_made_good_by_the_sweep_and_nobody_is_told_twice(shop: World, monkeypatch):
+    mention = paused(shop, lambda: exhaust(shop))
+    shop.redis.flushall()
+    grant_credits(shop.project.organization, AI_CREDITS, 100 * MICRO)
+    shop.redis.delete("celery")
+    shop.gateway.hang_next(1)
+    for _ in range(3):
+        tasks.wake_paused_runs()
+    assert signals(mention) == ["credits_gained"]
+    shop.wait_for_end(mention, Mention.State.ANSWERED)
+
+
+def signals(mention: Mention) -> list[str]:
+    received = [
+        event.workflow_execution_signaled_event_attributes.signal_name
+        for event in history(mention.workflow_id).events
+    ]
+    return [name for name in received if name]
+
+
+def test_credits_that_are_too_few_for_the_call_wake_it_only_once_they_are_more(shop: World):
+    """The gate would let work start: only the gateway knows what the call may cost."""
+    set_limit(shop.project.organization, AI_CREDITS, 5 * MICRO)
+    mention = paused(shop)
+    for _ in range(3):
+        tasks.wake_paused_runs()
+    set_limit(shop.project.organization, AI_CREDITS, 4 * MICRO)
+    tasks.wake_paused_runs()
+    assert signals(mention) == []
+    set_limit(shop.project.organization, AI_CREDITS, 5 * MICRO)
+    tasks.wake_paused_runs()
+    shop.wait_for_end(mention, Mention.State.ANSWERED)
+
+
+def test_credits_that_are_gone_again_when_it_looks_do_not_use_up_its_waking(shop: World):
+    mention = paused(shop, lambda: exhaust(shop))
+    client.signal_credits_gained(mention.workflow_id)
+    runs.mark_woken(TaskRun.objects.get())
+    wait_until(lambda: TaskRun.objects.get().woken_at is None, what="the look in vain")
+    set_limit(shop.project.organization, AI_CREDITS, None)
+    tasks.wake_paused_runs()
+    shop.wait_for_end(mention, Mention.State.ANSWERED)
+
+
+def test_credits_that_come_while_the_denial_is_being_posted_are_not_missed(shop: World):
+    shop.gateway.refuse_next("slack_app")
+    shop.gateway.before_refusing(lambda: exhaust(shop))
+    shop.slack.hang_next("chat.postMessage", 1.5)
+    mention = shop.start()
+    wait_until(lambda: TaskRun.objects.filter(state=TaskRun.State.PAUSED).exists(), what="a pause")
+    set_limit(shop.project.organization, AI_CREDITS, None)
+    tasks.wake_paused_runs()
+    shop.wait_for_end(mention, Mention.State.ANSWERED)
+
+
+def test_a_run_that_is_refused_again_and_again_gives_up_when_its_pause_is_over(
+    shop: World, hurried
+):
+    hurried(recheck_seconds=0.05, pause_seconds=1)
+    shop.gateway.refuse_next("slack_app", times=1000)
+    mention = shop.handle()
+    assert (mention.state, mention.outcome) == (Mention.State.FAILED, "out of credits")
+    assert len(shop.said(mention.ts)) == 1
+    assert len(shop.gateway.refused_with) < 10  # it tries ever less often
+
+
+def test_without_temporal_it_stays_to_be_woken(shop: World, settings, monkeypatch):
+    paused(shop, lambda: exhaust(shop))
+    set_limit(shop.project.organization, AI_CREDITS, None)
+    monkeypatch.setattr(client, "_connection", None)
+    settings.TEMPORAL_ADDRESS = "127.0.0.1:1"
+    tasks.wake_paused_runs()
+    assert TaskRun.objects.get().woken_at is None
+
+
+def test_a_paused_run_whose_workflow_was_terminated_is_ended_and_said(shop: World):
+    mention = paused(shop, lambda: exhaust(shop))
+    terminate(mention.workflow_id)
+    set_limit(shop.project.organization, AI_CREDITS, None)
+    tasks.wake_paused_runs()
+    tasks.deliver_pending_denials()
+    mention.refresh_from_db()
+    assert mention.state == Mention.State.FAILED
+    assert CodingTask.objects.get().state == CodingTask.State.FAILED
+    assert "something went wrong" in shop.said(mention.ts)[1]
