@@ -24,6 +24,8 @@ UNCONFIRMED_MS = 2_000
 REFRESH_MS = 300_000
 # An output cap of our own may shrink to what is left, but not to an answer that says nothing.
 SMALLEST_OUTPUT_CAP = 256
+# What is left, of the account or of a part of it with a cap of its own, is less than the bound.
+_TOO_LITTLE = frozenset({"short", "project_cap", "user_cap", "run_cap"})
 # The tiers of service for which a provider may charge more than for its default.
 _DEAR_TIERS = frozenset({"auto", "priority", "fast", "scale"})
 
@@ -78,7 +80,7 @@ class Gate:
                 metrics.child(metrics.HELD, product.name).inc(admission.bound_micro / MICRO)
                 return admission
             smaller = None
-            if verdict.status == "short" and request.output_tokens is None:
+            if verdict.status in _TOO_LITTLE and request.output_tokens is None:
                 smaller = _affordable_cap(verdict, terms.credits_per_usd, dearest, extent, request)
             if smaller is None or smaller >= cap:
                 if verdict.status == "short":
@@ -141,12 +143,16 @@ class Gate:
             bound_micro=admission.bound_micro,
             credential_sha256=caller.credential_sha256,
             task_run_id=caller.task_run_id,
+            user=caller.user,
             record=admission.record.encode(),
         )
         try:
             verdict = await self._holds.hold(wanted)
             if verdict.status in ("unknown", "closed"):
                 await self._resolver.ask(caller.project_id)
+                verdict = await self._holds.hold(wanted)
+            if verdict.status == "unknown_user":
+                await self._resolver.ask(caller.project_id, caller.distinct_id)
                 verdict = await self._holds.hold(wanted)
         except (RedisUnavailable, RedisError):
             raise _store_unavailable() from None
@@ -162,7 +168,11 @@ class Gate:
         match verdict.status:
             case "limited":
                 return denials.denial(verdict.answer, bucket, bot_name, billing_url)
-            case "short":
+            case "project_cap" | "user_cap" if verdict.remaining_micro <= 0:
+                return denials.cap_reached(
+                    verdict.answer, bucket, bot_name, billing_url, f"{verdict.status}_reached"
+                )
+            case "short" | "project_cap" | "user_cap":
                 return denials.too_little(
                     verdict.answer,
                     bucket,
@@ -173,7 +183,7 @@ class Gate:
                     held_micro=verdict.held_micro,
                 )
             case "run_cap":
-                return denials.run_cap_reached(verdict.remaining_micro)
+                return denials.run_cap_reached(verdict.remaining_micro, bucket, bot_name)
             case "rate":
                 return throttles.too_many_requests(verdict.remaining_micro)
             case "rewound":

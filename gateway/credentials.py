@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import time
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 import structlog
 
@@ -31,6 +32,7 @@ class Caller:
     project_id: int
     task_run_id: str | None
     distinct_id: str
+    user: str  # the same as a part of a key
 
 
 def credential_of(headers: Headers) -> str:
@@ -223,12 +225,14 @@ def caller_of(
             "product_not_allowed",
         )
     project_id = _project_of(answer, project_header)
+    distinct_id = _distinct_id(answer, project_id)
     return Caller(
         credential_sha256=digest,
         organization_id=answer.organization_id,
         project_id=project_id,
         task_run_id=answer.task_run_id,
-        distinct_id=_distinct_id(answer, project_id),
+        distinct_id=distinct_id,
+        user=quote(distinct_id, safe=":"),
     )
 
 
@@ -256,6 +260,8 @@ def _project_of(answer: TokenAnswer, header: bytes | None) -> int:
 
 
 def _distinct_id(answer: TokenAnswer, project_id: int) -> str:
+    if answer.distinct_id:
+        return answer.distinct_id
     if answer.sub is not None:
         return str(answer.sub)
     if answer.task_run_id is not None:

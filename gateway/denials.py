@@ -17,6 +17,8 @@ _FIRST = {
     # Whoever writes Django's set by hand leaves no reason: another billing system, mostly.
     "set_by_hand": _USED,
     "insufficient_remaining": "Your team has too few {name} left to start.",
+    "project_cap_reached": "This project has used its share of your team's {name}.",
+    "user_cap_reached": "You have used your share of your team's {name}.",
     "organization_inactive": "Your team's {name} are switched off: its organization is not active.",
 }
 _OTHERWISE = "Your team cannot use its {name} at the moment."
@@ -25,12 +27,26 @@ _OTHERWISE = "Your team cannot use its {name} at the moment."
 def denial(answer: bytes, resource: str, bot_name: str, billing_url: str) -> Refusal:
     """Return the 429 for a limited team; `answer` is Django's, as it was installed."""
     found = msgspec.json.decode(answer, type=ResourceAnswer)
+    return _denial(found, resource, bot_name, billing_url, found.reason)
+
+
+def cap_reached(
+    answer: bytes, resource: str, bot_name: str, billing_url: str, cause: str
+) -> Refusal:
+    """Return the 429 for a project or a user that used up its share of the team's credits."""
+    found = msgspec.json.decode(answer, type=ResourceAnswer)
+    return _denial(found, resource, bot_name, billing_url, cause)
+
+
+def _denial(
+    found: ResourceAnswer, resource: str, bot_name: str, billing_url: str, cause: str | None
+) -> Refusal:
     name = credits_name(resource, bot_name)
-    sentences = [_FIRST.get(found.reason or "", _OTHERWISE).format(name=name)]
+    sentences = [_FIRST.get(cause or "", _OTHERWISE).format(name=name)]
     if found.resets_at is not None:
         day = datetime.fromisoformat(found.resets_at).astimezone(UTC)
         sentences.append(f"They reset on {day:%Y-%m-%d}.")
-    return _refusal(sentences, found.resets_at, billing_url, cause=found.reason)
+    return _refusal(sentences, found.resets_at, billing_url, cause=cause)
 
 
 def too_little(
@@ -72,15 +88,16 @@ def too_little(
     return refusal
 
 
-def run_cap_reached(remaining_micro: int) -> Refusal:
+def run_cap_reached(remaining_micro: int, resource: str, bot_name: str) -> Refusal:
     """Return the 429 for a task run that has used what one run may use."""
     return Refusal(
         429,
         "run_cap",
-        "This task run has reached the credits that one run may use; "
+        f"This task has used the {credits_name(resource, bot_name)} that one task may use; "
         f"{_credits(max(remaining_micro, 0))} are left.",
         retry=False,
         code="insufficient_quota",
+        details={"cause": "run_cap_reached"},
     )
 
 

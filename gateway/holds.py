@@ -29,13 +29,21 @@ RESTORE = Script("restore")
 REMEMBERED_SECONDS = 5.0
 MARK_MS = 60_000
 REPLAY_GRACE = 2.0
+# Events of calls that nobody pays for are not worth the memory of a Redis that stays away.
+MAX_UNPAID_WAITING = 10_000
 
-Status = Literal["held", "limited", "short", "run_cap", "rate", "unknown", "closed", "rewound"]
+Status = Literal[
+    "held", "limited", "short", "project_cap", "user_cap", "run_cap", "rate", "unknown",
+    "unknown_user", "closed", "rewound",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What a call asks to hold. `record` is what the reaper needs to book it."""
+    """What a call asks to hold. `record` is what the reaper needs to book it.
+
+    `scopes` are the caps within the account that the hold counts in, as the script named them.
+    """
 
     hold_id: str
     project_id: int
@@ -44,7 +52,9 @@ class Reservation:
     bound_micro: int
     credential_sha256: str
     task_run_id: str | None
+    user: str
     record: bytes
+    scopes: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +87,7 @@ class Settlement:
     account: str = ""
     group: str = ""
     correct: "Callable[[], Settlement] | None" = None
+    scopes: str = ""
 
 
 class Holds:
@@ -142,6 +153,8 @@ class Holds:
                 self._run_cap,
                 self._per_minute,
                 self._generation,
+                wanted.project_id,
+                wanted.user,
             )
         except (RedisUnavailable, RedisError, asyncio.CancelledError):
             # It may have been reserved all the same: give it back as soon as Redis answers.
@@ -154,6 +167,8 @@ class Holds:
         )  # fmt: skip
         if verdict.status == "held":
             self._sequence = max(self._sequence, int(answer[6]))
+            if len(answer[7]) > len(run):  # the run's own scope is known without being told
+                self._active[wanted.hold_id] = replace(wanted, scopes=answer[7].decode())
         else:
             del self._active[wanted.hold_id]
             if verdict.status == "rewound":
@@ -164,33 +179,37 @@ class Holds:
         """End a hold, or book a call that had none.
 
         Never raises: what Redis does not confirm is repeated in the background until it does, and
-        booked at its bound by the reaper should this process die before.
+        booked at its bound by the reaper should this process die before. Of the calls that nobody
+        pays for only so many wait.
         """
         try:
             await self._settle(settlement)
         except (RedisUnavailable, RedisError):
             metrics.REDIS_FAILURES.labels("settle").inc()
-            self._spool(settlement)
+            if not settlement.account and len(self._unsettled) >= MAX_UNPAID_WAITING:
+                metrics.EVENTS_LET_GO.inc()
+            else:
+                self._spool(settlement)
 
     async def _settle(self, settlement: Settlement) -> None:
         status, sequence = await run_settlement(self._redis, self.owner, settlement, self._copies)
-        self._active.pop(settlement.hold_id, None)
+        active = self._active.pop(settlement.hold_id, None)
         if sequence < self._sequence:
             self._replay()
         if status == b"settled":
             self._sequence = max(self._sequence, sequence)
             if settlement.mode != "release":
-                self._remember(settlement)
+                self._remember(_forced(settlement, active))
         elif status == b"gone" and settlement.mode == "hold":
             # Nobody booked it: Redis forgot the hold.
-            await self._settle(_forced(settlement))
+            await self._settle(_forced(settlement, active))
         elif status == b"reaped" and settlement.mode == "hold" and settlement.correct:
             logger.warning("hold was booked by another process", hold_id=settlement.hold_id)
-            await self._settle(settlement.correct())
+            await self._settle(replace(settlement.correct(), scopes=_scopes(active)))
 
     def _remember(self, settlement: Settlement) -> None:
         now = time.monotonic()
-        self._remembered.append((now, _forced(settlement)))
+        self._remembered.append((now, settlement))
         while self._remembered[0][0] < now - REMEMBERED_SECONDS:
             self._remembered.popleft()
 
@@ -264,8 +283,7 @@ class Holds:
             await self._redis.run(
                 RESTORE,
                 [keys.holds(self.owner), keys.SETTLED, keys.SEQUENCE],
-                active.hold_id, active.account, active.bound_micro,
-                keys.run(active.task_run_id) if active.task_run_id else "", active.record,
+                active.hold_id, active.account, active.bound_micro, _scopes(active), active.record,
             )  # fmt: skip
         for raw in await self._redis.execute("HKEYS", keys.holds(self.owner)):
             if (hold_id := raw.decode()) not in self._active:
@@ -301,11 +319,19 @@ async def run_settlement(
         settlement.account,
         MARK_MS,
         copies,
+        settlement.scopes,
     )
     return status, int(sequence)
 
 
-def _forced(settlement: Settlement) -> Settlement:
+def _scopes(active: Reservation | None) -> str:
+    """Return the scopes beside the account that a hold counts in."""
+    if active is None:
+        return ""
+    return active.scopes or (keys.run(active.task_run_id) if active.task_run_id else "")
+
+
+def _forced(settlement: Settlement, active: Reservation | None) -> Settlement:
     """Return what to repeat, without what it was made from, which may be large."""
     return Settlement(
         settlement.hold_id,
@@ -314,4 +340,5 @@ def _forced(settlement: Settlement) -> Settlement:
         settlement.event,
         settlement.account,
         settlement.group,
+        scopes=settlement.scopes or _scopes(active),
     )

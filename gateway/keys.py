@@ -1,5 +1,7 @@
 """The names of everything the gateway keeps in its Redis. One server, not a cluster."""
 
+from urllib.parse import quote
+
 GROUP_EPOCH = "tollgate:group"
 FEED = "tollgate:feed"
 LEADER = "tollgate:leader"
@@ -27,6 +29,14 @@ def project(project_id: int, resource: str) -> str:
 def account(account: str) -> str:
     """Allotment and lifetime counters of an account."""
     return f"tollgate:account:{account}"
+
+
+def scope(account: str, name: str) -> str:
+    """What a part of an account may spend, spent and holds: `project:7`, `user:slack:T1:U1`.
+
+    Quoted, because holds list their scopes with spaces in between.
+    """
+    return f"tollgate:scope:{account}:{quote(name, safe=':')}"
 
 
 def run(task_run_id: str) -> str:

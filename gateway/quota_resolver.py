@@ -56,7 +56,7 @@ class QuotaResolver:
         self._redis = redis
         self._api = api
         self._terms: dict[tuple[int, str], Terms] = {}
-        self._asking: dict[int, asyncio.Task[QuotaAnswer]] = {}
+        self._asking: dict[tuple[int, str], asyncio.Task[QuotaAnswer]] = {}
         self._backoff: dict[int, _Backoff] = {}
         self._reported: dict[str, float] = {}
         self._reporting: set[asyncio.Task[None]] = set()
@@ -65,7 +65,7 @@ class QuotaResolver:
     async def terms(self, project_id: int, resource: str) -> Terms:
         """Return who pays. Raises `Refusal` (503) when that is not known."""
         terms = self._terms.get((project_id, resource))
-        if terms is None and project_id not in self._asking:
+        if terms is None and (project_id, "") not in self._asking:
             terms = await self._remembered_terms(project_id, resource)
         if terms is None:
             if (project_id, resource) not in self._terms:
@@ -75,17 +75,18 @@ class QuotaResolver:
             raise self._unknown()
         return terms
 
-    async def ask(self, project_id: int) -> None:
+    async def ask(self, project_id: int, user: str = "") -> None:
         """Ask Django now, once for all who wait. Raises `Refusal` (503) without a usable answer.
 
-        After a failure, callers are refused at once until a growing delay has passed.
+        With a user (a distinct id) also what that one may spend. After a failure, callers are
+        refused at once until a growing delay has passed.
         """
-        task = self._asking.get(project_id)
+        task = self._asking.get((project_id, user))
         if task is None:
             backoff = self._backoff.get(project_id)
             if backoff is not None and time.monotonic() < backoff.until:
                 raise self._unknown()
-            task = self._start(project_id)
+            task = self._start(project_id, user)
         try:
             await asyncio.shield(task)
         except (TollgateUnavailable, TollgateUnusable):
@@ -94,23 +95,23 @@ class QuotaResolver:
     def ask_in_background(self, project_id: int) -> None:
         """Ask Django unless that is happening or failed a moment ago."""
         backoff = self._backoff.get(project_id)
-        if project_id in self._asking or (backoff and time.monotonic() < backoff.until):
+        if (project_id, "") in self._asking or (backoff and time.monotonic() < backoff.until):
             return
         self._start(project_id)
 
-    def _start(self, project_id: int) -> "asyncio.Task[QuotaAnswer]":
-        task = asyncio.create_task(self.refresh(project_id))
-        self._asking[project_id] = task
-        task.add_done_callback(lambda _: self._asking.pop(project_id, None))
+    def _start(self, project_id: int, user: str = "") -> "asyncio.Task[QuotaAnswer]":
+        task = asyncio.create_task(self.refresh(project_id, user))
+        self._asking[project_id, user] = task
+        task.add_done_callback(lambda _: self._asking.pop((project_id, user), None))
         # Whoever waits sees the exception; it is no news if nobody waits any more.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task
 
-    async def refresh(self, project_id: int) -> QuotaAnswer:
+    async def refresh(self, project_id: int, user: str = "") -> QuotaAnswer:
         """Ask and install. Raises `TollgateUnavailable` or `TollgateUnusable`."""
         ticket, asked_at = await self._redis.run(TICKET, [keys.TICKETS])
         try:
-            answer = await self._api.quota(project_id, self.group)
+            answer = await self._api.quota(project_id, self.group, user)
             snapshots = {
                 resource: _installable(found) for resource, found in answer.limited.items()
             }
@@ -134,7 +135,7 @@ class QuotaResolver:
                     keys.PROJECTS,
                     keys.RESYNC,
                 ],
-                ticket, asked_at, *snapshots[resource], str(project_id),
+                ticket, asked_at, *snapshots[resource], str(project_id), *_caps(found, user),
             )  # fmt: skip
             # Not before it is installed: who knows the terms asks the hold script.
             self._terms[project_id, resource] = Terms(
@@ -235,6 +236,22 @@ def _installable(found: ResourceAnswer) -> tuple[Any, ...]:
         _milliseconds(found.valid_until),
         found.booked_micro,
     )
+
+
+def _caps(found: ResourceAnswer, user: str) -> list[str | int]:
+    """Return the arguments of the install script that tell of caps within the account."""
+    caps = found.caps
+    if caps is None:
+        return ["", 0]
+    project = any(name.startswith("project:") for name in caps.scopes)
+    run = "" if caps.run_micro is None else caps.run_micro
+    line = f"{caps.version} {run} {int(project)} {int(caps.users)}"
+    told: list[str | int] = [line if project or caps.users or run != "" else "", caps.version]
+    for name, scope in caps.scopes.items():
+        told += [keys.scope(found.account, name), scope.allotment_micro, scope.booked_micro]
+    if user and f"user:{user}" not in caps.scopes:
+        told += [keys.scope(found.account, f"user:{user}"), "", 0]
+    return told
 
 
 def _milliseconds(instant: str | None) -> str:

@@ -43,6 +43,27 @@ class TokenAnswer(msgspec.Struct, frozen=True):
     products: list[str] = []
     unmetered_gateway: bool | None = None  # None: `products` says it
     sub: str | int | None = None
+    distinct_id: str | None = None
+
+
+class ScopeAnswer(msgspec.Struct, frozen=True):
+    """What a part of an account may spend by itself, in micro-credits, like the account's own."""
+
+    allotment_micro: int
+    booked_micro: int
+
+
+class Caps(msgspec.Struct, frozen=True):
+    """Caps within an account: of a run, of the project asked for, of the user asked for.
+
+    `users`: there are caps of users, so that each has to be asked about. What `scopes` does not
+    name is not capped.
+    """
+
+    version: int
+    run_micro: int | None = None
+    users: bool = False
+    scopes: dict[str, ScopeAnswer] = {}
 
 
 class ResourceAnswer(msgspec.Struct, frozen=True):
@@ -63,6 +84,7 @@ class ResourceAnswer(msgspec.Struct, frozen=True):
     resets_at: str | None = None
     valid_until: str | None = None
     allotment_micro: int | msgspec.UnsetType | None = msgspec.UNSET
+    caps: Caps | None = None
 
 
 class QuotaAnswer(msgspec.Struct, frozen=True):
@@ -127,9 +149,9 @@ class TollgateApi:
         status, body = await self._send("POST", "/oauth/introspect/", _FORM, form)
         return _read(status, body, TokenAnswer)
 
-    async def quota(self, project_id: int, group: str) -> QuotaAnswer:
-        """Ask for a project's quota and the account snapshot of this group."""
-        query = urlencode({"group": group})
+    async def quota(self, project_id: int, group: str, user: str = "") -> QuotaAnswer:
+        """Ask for a project's quota and the account snapshot of this group; and a user's cap."""
+        query = urlencode({"group": group} | ({"user": user} if user else {}))
         path = f"/api/projects/{project_id}/quota_limits/?{query}"
         return _read(*await self._send("GET", path), QuotaAnswer)
 

@@ -7,3 +7,9 @@ end
 local function int(number)
   return string.format('%.0f', number)
 end
+-- Count in every scope of a list like 'tollgate:scope:… tollgate:run:…'.
+local function each_scope(scopes, counter, amount)
+  for scope in string.gmatch(scopes, '%S+') do
+    redis.call('HINCRBY', scope, counter, amount)
+  end
+end

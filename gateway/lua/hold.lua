@@ -2,23 +2,24 @@
 -- KEYS: project, feed, holds of the owner, owners, rate bucket, sequence, run ('' for none),
 --       generation
 -- ARGV: hold id, bound, owner, lease ms, open window ms, sequence known to the caller, record,
---       run cap ('' for none), requests per minute (0 for any), generation known to the caller
+--       run cap ('' for none), requests per minute (0 for any), generation known to the caller,
+--       project id, user
 -- Answers {status, remaining, held, age of the last known answer in ms, the project's answer
---          (to a refusal only), age of that answer in ms, sequence}. Every change counts the
--- sequence up, so that one that went down tells that Redis lost changes; whoever notices writes a
--- new generation. A command takes about two microseconds: none is made that is not needed.
+--          (to a refusal only), age of that answer in ms, sequence, the scopes it is held in
+--          beside the account}. Every change counts the sequence up, so that one that went down
+-- tells that Redis lost changes; whoever notices writes a new generation. A command takes about two microseconds: none is made that is not needed.
 local project, feed, holds, owners, bucket = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local hold_id, bound, owner = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local now = now_ms()
 
 if tonumber(redis.call('GET', KEYS[6]) or '0') < tonumber(ARGV[6])
     or (redis.call('GET', KEYS[8]) or '') ~= ARGV[10] then
-  return {'rewound', 0, 0, 0, '', 0, 0}
+  return {'rewound', 0, 0, 0, '', 0, 0, ''}
 end
 local p = redis.call('HMGET', project, 'account', 'limited', 'limited_until', 'asked_at',
-  'stale_since', 'broken', 'soft')
+  'stale_since', 'broken', 'soft', 'caps')
 if not p[1] then
-  return {'unknown', 0, 0, 0, '', 0, 0}
+  return {'unknown', 0, 0, 0, '', 0, 0, ''}
 end
 local asked_at = tonumber(p[4])
 local age_of_answer = now - asked_at
@@ -29,7 +30,7 @@ end
 local age = now - math.max(asked_at, confirmed)
 local function refused(status, remaining, held)
   local answer = redis.call('HGET', project, 'answer') or ''
-  return {status, remaining, held, age, answer, age_of_answer, 0}
+  return {status, remaining, held, age, answer, age_of_answer, 0, ''}
 end
 
 if p[2] == '1' then
@@ -53,7 +54,7 @@ if compared then
   remaining = tonumber(a[1]) - spent - held
 end
 local function held_before()
-  return {'held', remaining, held, age, '', age_of_answer, 0}
+  return {'held', remaining, held, age, '', age_of_answer, 0, ''}
 end
 local function unless_held_before(status, left, under_way)
   if redis.call('HEXISTS', holds, hold_id) == 1 then
@@ -64,9 +65,42 @@ end
 if compared and remaining < bound then
   return unless_held_before('short', remaining, held)
 end
-if KEYS[7] ~= '' and ARGV[8] ~= '' then
+local run_cap, scopes = tonumber(ARGV[8]), ''
+if p[8] then
+  -- What Django said of caps: version, greatest spending of a run, whether this project's is capped,
+  -- whether users' are.
+  local version, of_run, of_project, of_users = string.match(p[8], '^(%d+) (%d*) (%d) (%d)$')
+  of_run = tonumber(of_run)
+  if of_run and (not run_cap or of_run < run_cap) then
+    run_cap = of_run
+  end
+  local capped = {}
+  if of_project == '1' then
+    capped[1] = {'project_cap', 'tollgate:scope:' .. p[1] .. ':project:' .. ARGV[11]}
+  end
+  if of_users == '1' then
+    local user = 'tollgate:scope:' .. p[1] .. ':user:' .. ARGV[12]
+    local known = redis.call('HMGET', user, 'epoch', 'version')
+    if known[1] ~= redis.call('HGET', account, 'epoch')
+        or tonumber(known[2]) < tonumber(version) then
+      return unless_held_before('unknown_user', 0, 0)
+    end
+    capped[#capped + 1] = {'user_cap', user}
+  end
+  for _, scope in ipairs(capped) do
+    local s = redis.call('HMGET', scope[2], 'allotment', 'spent', 'held')
+    if s[1] and s[1] ~= '' then
+      local left = tonumber(s[1]) - tonumber(s[2] or '0') - tonumber(s[3] or '0')
+      if left < bound then
+        return unless_held_before(scope[1], left, tonumber(s[3] or '0'))
+      end
+      scopes = scopes .. scope[2] .. ' '
+    end
+  end
+end
+if KEYS[7] ~= '' and run_cap then
   local r = redis.call('HMGET', KEYS[7], 'spent', 'held')
-  local left = tonumber(ARGV[8]) - tonumber(r[1] or '0') - tonumber(r[2] or '0')
+  local left = run_cap - tonumber(r[1] or '0') - tonumber(r[2] or '0')
   if left < bound then
     return unless_held_before('run_cap', left, tonumber(r[2] or '0'))
   end
@@ -83,8 +117,9 @@ if per_minute > 0 then
     return unless_held_before('rate', math.ceil((1 - tokens) * 60000 / per_minute), 0)
   end
 end
+scopes = scopes .. KEYS[7]
 if redis.call('HSETNX', holds, hold_id,
-    p[1] .. '\n' .. ARGV[2] .. '\n' .. KEYS[7] .. '\n' .. ARGV[7]) == 0 then
+    p[1] .. '\n' .. ARGV[2] .. '\n' .. scopes .. '\n' .. ARGV[7]) == 0 then
   return held_before()
 end
 if per_minute > 0 then
@@ -92,8 +127,8 @@ if per_minute > 0 then
 end
 redis.call('ZADD', owners, int(now + tonumber(ARGV[4])), owner)
 redis.call('HINCRBY', account, 'held', ARGV[2])
+each_scope(scopes, 'held', ARGV[2])
 if KEYS[7] ~= '' then
-  redis.call('HINCRBY', KEYS[7], 'held', ARGV[2])
   if redis.call('HSETNX', KEYS[7], 'begun', int(now)) == 1 then
     redis.call('EXPIRE', KEYS[7], 2592000)
   end
@@ -101,4 +136,5 @@ end
 if remaining >= 0 then
   remaining = remaining - bound
 end
-return {'held', remaining, held + bound, age, '', age_of_answer, redis.call('INCR', KEYS[6])}
+return {'held', remaining, held + bound, age, '', age_of_answer, redis.call('INCR', KEYS[6]),
+  scopes}

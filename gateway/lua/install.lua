@@ -2,7 +2,9 @@
 -- newer, the account's snapshot.
 -- KEYS: project, account, projects, projects to resynchronise
 -- ARGV: ticket, asked at, account, limited, limited until, answer, soft, ledger epoch, version,
---       allotment ('' unlimited, 'unknown'), valid until, booked, member of projects
+--       allotment ('' unlimited, 'unknown'), valid until, booked, member of projects,
+--       caps ('' none, else as hold.lua reads it), caps' version, (scope, allotment ('' not capped),
+--       booked)…
 -- Answers {verdict installed, snapshot installed, this Redis had lost data}.
 local ticket, asked_at = tonumber(ARGV[1]), ARGV[2]
 local installed, snapshot, lost = 0, 0, 0
@@ -11,6 +13,11 @@ if not p[1] or tonumber(p[1]) < ticket then
   redis.call('HSET', KEYS[1], 'ticket', ARGV[1], 'asked_at', asked_at, 'account', ARGV[3],
     'limited', ARGV[4], 'limited_until', ARGV[5], 'answer', ARGV[6], 'soft', ARGV[7])
   redis.call('HDEL', KEYS[1], 'broken')
+  if ARGV[14] == '' then
+    redis.call('HDEL', KEYS[1], 'caps')
+  else
+    redis.call('HSET', KEYS[1], 'caps', ARGV[14])
+  end
   if p[2] and tonumber(p[2]) < ticket then
     redis.call('HDEL', KEYS[1], 'stale_since', 'stale_ticket')
   end
@@ -44,5 +51,20 @@ if newer then
   redis.call('HSET', KEYS[2], 'epoch', ARGV[8], 'version', ARGV[9], 'allotment', ARGV[10],
     'valid_until', ARGV[11], 'ticket', ARGV[1])
   snapshot = 1
+end
+if not newer and not same_ledger then
+  return {installed, snapshot, lost}
+end
+for index = 16, #ARGV, 3 do
+  local scope, allotment, booked = ARGV[index], ARGV[index + 1], tonumber(ARGV[index + 2])
+  local s = redis.call('HMGET', scope, 'epoch', 'version', 'spent')
+  if s[1] ~= ARGV[8] or tonumber(s[2]) <= tonumber(ARGV[15]) then
+    redis.call('HSET', scope, 'epoch', ARGV[8], 'version', ARGV[15], 'allotment', allotment)
+    -- More is booked than was counted here: before the cap was known, or by a Redis that lost it.
+    -- A restored ledger (another epoch) knows less.
+    if booked > tonumber(s[3] or '0') or (s[1] and s[1] ~= ARGV[8]) then
+      redis.call('HSET', scope, 'spent', int(booked))
+    end
+  end
 end
 return {installed, snapshot, lost}

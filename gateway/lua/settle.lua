@@ -1,7 +1,8 @@
 -- End a hold: book the real cost, release the rest, append the event; all or nothing.
 -- KEYS: holds of the owner, events, sequence, settled, reaped, PostHog's events, left out of those
 -- ARGV: mode, hold id, cost, event, account, until when the id is remembered (ms from now),
---       how many events may wait for PostHog ('0': it is told of none)
+--       how many events may wait for PostHog ('0': it is told of none),
+--       the scopes to count in if there is no hold that says it
 -- Modes: 'hold' needs the hold; 'reap' too, on behalf of a dead owner; 'force' books with or without
 -- it (a call without a hold, a correction, what Redis lost); 'release' books and appends nothing.
 -- Answers {'settled', sequence}, or why nothing was done: 'done' before, 'reaped' before, or the
@@ -23,23 +24,19 @@ if not hold then -- a hold goes in the same step in which its end is remembered
     return {'gone', sequence()}
   end
 end
-local account = ARGV[5]
+local account, scopes = ARGV[5], ARGV[8]
 if hold then
-  local held_account, bound, run = string.match(hold, '^([^\n]*)\n([^\n]*)\n([^\n]*)\n')
-  account = held_account
+  local bound
+  account, bound, scopes = string.match(hold, '^([^\n]*)\n([^\n]*)\n([^\n]*)\n')
   redis.call('HDEL', KEYS[1], hold_id)
   redis.call('HINCRBY', 'tollgate:account:' .. account, 'held', '-' .. bound)
-  if run ~= '' then
-    redis.call('HINCRBY', run, 'held', '-' .. bound)
-    if mode ~= 'release' then
-      redis.call('HINCRBY', run, 'spent', cost)
-    end
-  end
+  each_scope(scopes, 'held', '-' .. bound)
 end
 if mode == 'release' then
   return {'settled', redis.call('INCR', KEYS[3])}
 end
 if account ~= '' then
+  each_scope(scopes, 'spent', cost)
   redis.call('HINCRBY', 'tollgate:account:' .. account, 'spent', cost)
   redis.call('HINCRBY', 'tollgate:account:' .. account, 'pending', cost)
 end

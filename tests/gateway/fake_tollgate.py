@@ -36,6 +36,8 @@ class Account:
     booked: int = 0
     version: int = 1
     usage_elsewhere: int = 0
+    caps: dict[str, int] = field(default_factory=dict)  # by scope; "run" for every run
+    caps_version: int = 0
 
 
 @dataclass
@@ -103,6 +105,21 @@ class FakeTollgate(AsgiThread):
             account.allotted = None if credits is None else round(credits * 1_000_000)
             account.version += 1
             self._announce(project)
+
+    def cap(
+        self, project: FakeProject, scope: str, credits: float | None, resource: str = "ai_credits"
+    ) -> None:
+        """Cap `project:<id>`, `user:<distinct id>` or `run` within an account (None: no longer)."""
+        with self._lock:
+            account = self.account(project, resource)
+            account.caps_version += 1
+            if credits is None:
+                del account.caps[scope]
+            else:
+                account.caps[scope] = round(credits * 1_000_000)
+            for sibling in self.projects.values():
+                if sibling.organization_id == project.organization_id:
+                    self._announce(sibling)
 
     def limit(
         self, project: FakeProject, resource: str = "ai_credits", reason: str = "limit_reached"
@@ -224,7 +241,8 @@ class FakeTollgate(AsgiThread):
             project = self.projects.get(request.path_params["project_id"])
             if project is None:
                 return JSONResponse({"detail": "not found"}, 404)
-            limited = {name: self._resource(project, name) for name in RATES}
+            user = request.query_params.get("user")
+            limited = {name: self._resource(project, name, user) for name in RATES}
             body = {
                 "limited": limited,
                 "organization_id": project.organization_id,
@@ -233,7 +251,7 @@ class FakeTollgate(AsgiThread):
             }
         return JSONResponse(body)
 
-    def _resource(self, project: FakeProject, name: str) -> dict[str, Any]:
+    def _resource(self, project: FakeProject, name: str, user: str | None) -> dict[str, Any]:
         account = self.account(project, name)
         allotment = account.allotted
         if allotment is not None:
@@ -254,6 +272,36 @@ class FakeTollgate(AsgiThread):
             "valid_until": RESETS_AT,
             "ledger_epoch": self.ledger_epoch,
             "version": account.version,
+            "caps": self._caps(account, f"{project.organization_id}:{name}", project, user),
+        }
+
+    def _caps(
+        self, account: Account, name: str, project: FakeProject, user: str | None
+    ) -> dict[str, Any] | None:
+        if not account.caps_version:
+            return None
+        asked = {f"project:{project.id}": None, f"user:{user}": user}
+        return {
+            "version": account.caps_version,
+            "run_micro": account.caps.get("run"),
+            "users": any(scope.startswith("user:") for scope in account.caps),
+            "scopes": {
+                scope: {
+                    "allotment_micro": account.caps[scope],
+                    "booked_micro": sum(
+                        event["debited_micro"]
+                        for event in self.booked.values()
+                        if event["account"] == name
+                        and (
+                            event["distinct_id"] == whose
+                            if whose
+                            else event["properties"]["project_id"] == project.id
+                        )
+                    ),
+                }
+                for scope, whose in asked.items()
+                if scope in account.caps
+            },
         }
 
     async def _changes(self, request: Request) -> Response:

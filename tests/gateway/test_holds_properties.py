@@ -8,7 +8,9 @@ import asyncio
 import itertools
 import json
 import uuid
+from collections import Counter
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 import pytest
 import redis
@@ -31,7 +33,14 @@ from gateway.outbox import Outbox
 from gateway.quota_resolver import QuotaResolver
 from gateway.reaper import Reaper
 from gateway.redis_connection import Redis
-from gateway.tollgate_api import EventResult, QuotaAnswer, ResourceAnswer, TollgateUnavailable
+from gateway.tollgate_api import (
+    Caps,
+    EventResult,
+    QuotaAnswer,
+    ResourceAnswer,
+    ScopeAnswer,
+    TollgateUnavailable,
+)
 from gateway.usage_events import CallRecord
 
 PROJECT, RESOURCE = 7, "ai_credits"
@@ -39,6 +48,14 @@ ORGANIZATION = "0b0f7c1e-3f0a-4d52-9a41-2f6b8a5f9d10"
 ACCOUNT = f"{ORGANIZATION}:{RESOURCE}"
 GROUP = "default:epoch"
 AMOUNTS = st.integers(1, 40)
+PROJECT_SCOPE, USERS = f"project:{PROJECT}", ("slack:T1:U1", "slack:T1:U 2")
+RUNS = (None, "8d1f5a0e-5d8e-4f5c-9a53-0c3a4f7f6b21")
+CAPS = st.integers(0, 150)
+
+
+def scopes_of(user: str, run: str | None) -> list[str]:
+    """The parts of the account that a call counts in."""
+    return [PROJECT_SCOPE, f"user:{user}", *(["run"] if run else [])]
 
 
 @dataclass
@@ -51,6 +68,9 @@ class Ledger:
     version: int = 1
     events: dict[str, int] = field(default_factory=dict)
     parked: dict[str, int] = field(default_factory=dict)
+    users: dict[str, str] = field(default_factory=dict)  # of events
+    caps: dict[str, int] = field(default_factory=dict)  # by scope
+    caps_version: int = 1
     lose_answers: bool = False
     park: bool = False
 
@@ -58,7 +78,7 @@ class Ledger:
     def booked(self) -> int:
         return sum(self.events.values())
 
-    def snapshot(self) -> QuotaAnswer:
+    def snapshot(self, user: str = "") -> QuotaAnswer:
         """What Django answers: the group's own bookings leave the allotment as it is."""
         allotment = None if self.limit is None else self.limit - self.usage_elsewhere
         found = ResourceAnswer(
@@ -70,14 +90,31 @@ class Ledger:
             booked_micro=self.booked,
             allotment_micro=allotment,
             valid_until="2126-01-01T00:00:00Z",
+            caps=Caps(
+                version=self.caps_version,
+                run_micro=self.caps.get("run"),
+                users=any(scope.startswith("user:") for scope in self.caps),
+                scopes={
+                    scope: ScopeAnswer(self.caps[scope], self.booked_in(scope))
+                    for scope in (PROJECT_SCOPE, f"user:{user}")
+                    if scope in self.caps
+                },
+            ),
         )
         return QuotaAnswer(limited={RESOURCE: found}, organization_id=ORGANIZATION)
+
+    def booked_in(self, scope: str) -> int:
+        return sum(
+            micro
+            for uid, micro in self.events.items()
+            if scope in (PROJECT_SCOPE, f"user:{self.users[uid]}")
+        )
 
     # The gateway's view of it: two of the questions of `TollgateApi`.
     answers: list = field(default_factory=list)
 
-    async def quota(self, _project_id: int, _group: str) -> QuotaAnswer:
-        return self.answers.pop() if self.answers else self.snapshot()
+    async def quota(self, _project_id: int, _group: str, user: str = "") -> QuotaAnswer:
+        return self.answers.pop() if self.answers else self.snapshot(user)
 
     async def deliver(self, batch: list) -> list[EventResult]:
         results = []
@@ -106,6 +143,8 @@ class Held:
     hold_id: str
     process: int
     bound: int
+    user: str = USERS[0]
+    run: str | None = None
     ended: bool = False
 
 
@@ -115,12 +154,17 @@ class HoldsMachine(RuleBasedStateMachine):
     held = Bundle("held")
     redis_url = ""
 
-    @initialize(limit=st.one_of(st.none(), st.integers(0, 200)))
-    def begin(self, limit: int | None) -> None:
+    @initialize(
+        limit=st.one_of(st.none(), st.integers(0, 200)),
+        caps=st.dictionaries(
+            st.sampled_from([PROJECT_SCOPE, *(f"user:{user}" for user in USERS), "run"]), CAPS
+        ),
+    )
+    def begin(self, limit: int | None, caps: dict[str, int]) -> None:
         self.plain = redis.Redis.from_url(self.redis_url)
         self.plain.flushdb()
         self.loop = asyncio.new_event_loop()
-        self.ledger = Ledger(limit=limit)
+        self.ledger = Ledger(limit=limit, caps=caps)
         self.numbers = itertools.count()
         self.redis = Redis(self.redis_url)
         self.resolver = QuotaResolver(self.redis, self.ledger)  # type: ignore[arg-type]
@@ -133,6 +177,8 @@ class HoldsMachine(RuleBasedStateMachine):
         self.expected: dict[str, int] = {}
         self.installed: QuotaAnswer | None = None
         self.model_spent = 0
+        self.scope_spent: Counter[str] = Counter()
+        self.known_caps: dict[str, int] = {}
         self.saved: dict[bytes, bytes] | None = None
         self.fell_back = False
         self.install_newest()
@@ -166,6 +212,12 @@ class HoldsMachine(RuleBasedStateMachine):
         self.ledger.limit = limit
         self.ledger.version += 1
 
+    @precondition(lambda self: self.ledger.caps)
+    @rule(data=st.data(), cap=CAPS)
+    def a_cap_changes(self, data: st.DataObject, cap: int) -> None:
+        self.ledger.caps[data.draw(st.sampled_from(sorted(self.ledger.caps)))] = cap
+        self.ledger.caps_version += 1
+
     @rule(amount=AMOUNTS)
     def somebody_else_uses(self, amount: int) -> None:
         self.ledger.usage_elsewhere += amount
@@ -178,7 +230,11 @@ class HoldsMachine(RuleBasedStateMachine):
 
     @rule()
     def install_newest(self) -> None:
-        self.installed = self.run(self.resolver.refresh(PROJECT))
+        self.install()
+
+    def install(self, user: str = "") -> None:
+        self.installed = self.run(self.resolver.refresh(PROJECT, user))
+        self.known_caps = dict(self.ledger.caps)
 
     @rule()
     def two_answers_come_in_the_wrong_order(self) -> None:
@@ -186,7 +242,7 @@ class HoldsMachine(RuleBasedStateMachine):
         early = self.ledger.snapshot()
         arrived = asyncio.Event()
 
-        async def slow(_project_id: int, _group: str) -> QuotaAnswer:
+        async def slow(_project_id: int, _group: str, _user: str) -> QuotaAnswer:
             await arrived.wait()
             return early
 
@@ -204,6 +260,7 @@ class HoldsMachine(RuleBasedStateMachine):
             return newest
 
         self.installed = self.run(both())
+        self.known_caps = dict(self.ledger.caps)
 
     @rule()
     def an_outdated_snapshot_is_not_installed(self) -> None:
@@ -211,7 +268,7 @@ class HoldsMachine(RuleBasedStateMachine):
         outdated = self.ledger.snapshot()
         self.ledger.usage_elsewhere += 1
         self.ledger.version += 1
-        self.installed = self.run(self.resolver.refresh(PROJECT))
+        self.install()
         self.ledger.answers.append(outdated)
         self.run(self.resolver.refresh(PROJECT))
 
@@ -223,25 +280,35 @@ class HoldsMachine(RuleBasedStateMachine):
 
     # --- calls -----------------------------------------------------------------------------------
 
-    @rule(target=held, process=st.integers(0, 1), bound=AMOUNTS)
-    def call(self, process: int, bound: int) -> Held | None:
-        hold_id = str(uuid.UUID(int=next(self.numbers) + 1))
-        verdict = self.run(self.processes[process].hold(self.reservation(hold_id, bound)))
-        fits = self.fits(bound)
+    @rule(
+        target=held,
+        process=st.integers(0, 1),
+        bound=AMOUNTS,
+        user=st.sampled_from(USERS),
+        run=st.sampled_from(RUNS),
+    )
+    def call(self, process: int, bound: int, user: str, run: str | None) -> Held | None:
+        granted = Held(str(uuid.UUID(int=next(self.numbers) + 1)), process, bound, user, run)
+        holds = self.processes[process]
+        verdict = self.run(holds.hold(self.reservation(granted)))
+        if verdict.status == "unknown_user":
+            self.install(user)
+            verdict = self.run(holds.hold(self.reservation(granted)))
+        fits = self.fits(granted)
         if verdict.status == "held":
             assert fits, "an overrun"
-            granted = Held(hold_id, process, bound)
-            self.open[hold_id] = granted
+            self.open[granted.hold_id] = granted
             return granted
         assert self.fell_back or not fits, f"a call that fits was refused: {verdict}"
-        return Held(hold_id, process, bound, ended=True)
+        granted.ended = True
+        return granted
 
     @rule(call=held)
     def the_same_hold_is_asked_for_again(self, call: Held) -> None:
         """A lost answer: asking again reserves nothing more."""
         if not call.ended and call.process in self.processes:
             before = self.counters()
-            self.run(self.processes[call.process].hold(self.reservation(call.hold_id, call.bound)))
+            self.run(self.processes[call.process].hold(self.reservation(call)))
             assert self.counters()[1] <= before[1] or self.fell_back
 
     @rule(call=held, share=st.integers(0, 100))
@@ -251,8 +318,7 @@ class HoldsMachine(RuleBasedStateMachine):
         call.ended = True
         cost = call.bound * share // 100
         self.open.pop(call.hold_id)
-        self.expected[call.hold_id] = cost
-        self.model_spent += cost
+        self.spend(call, cost)
         settlement = self.settlement(call.hold_id, cost)
         self.run(self.processes[call.process].settle(settlement))
         # Its answer got lost: settling again changes nothing.
@@ -271,8 +337,7 @@ class HoldsMachine(RuleBasedStateMachine):
             if call.process == number:
                 call.ended = True
                 self.open.pop(call.hold_id)
-                self.expected[call.hold_id] = call.bound
-                self.model_spent += call.bound
+                self.spend(call, call.bound)
         self.processes[number] = self.process()
 
     # --- Redis -----------------------------------------------------------------------------------
@@ -312,6 +377,28 @@ class HoldsMachine(RuleBasedStateMachine):
             # After a fall-back more may count as spent until the ledger has told what it booked.
             assert spent >= self.model_spent if self.fell_back else spent == self.model_spent
 
+    @invariant()
+    def what_is_held_and_spent_counts_in_every_scope(self) -> None:
+        """As far as a cap makes it count; a run always does."""
+        if not hasattr(self, "plain"):
+            return
+        for scope in (*self.ledger.caps, "run"):
+            spent, held = self.counters(self.key_of(scope))
+            under_way = (call for call in self.open.values() if scope in self.scopes(call))
+            assert held == sum(call.bound for call in under_way), scope
+            assert (
+                spent >= self.scope_spent[scope]
+                if self.fell_back
+                else (spent == self.scope_spent[scope])
+            ), scope
+
+    def spend(self, call: Held, cost: int) -> None:
+        self.expected[call.hold_id] = cost
+        self.ledger.users[call.hold_id] = call.user
+        self.model_spent += cost
+        for scope in self.scopes(call):
+            self.scope_spent[scope] += cost
+
     def at_rest_nothing_is_held_and_what_was_spent_is_booked(self) -> None:
         self.finish_replays()
         for call in list(self.open.values()):
@@ -331,21 +418,38 @@ class HoldsMachine(RuleBasedStateMachine):
         assert held == 0
         assert spent == self.ledger.booked + sum(self.ledger.parked.values())
 
-    def counters(self) -> tuple[int, int]:
-        spent, held = self.plain.hmget(keys.account(ACCOUNT), "spent", "held")
+    def counters(self, key: str = keys.account(ACCOUNT)) -> tuple[int, int]:
+        spent, held = self.plain.hmget(key, "spent", "held")
         return int(spent or 0), int(held or 0)
 
-    def fits(self, bound: int) -> bool:
+    def key_of(self, scope: str) -> str:
+        return keys.run(RUNS[1]) if scope == "run" else keys.scope(ACCOUNT, scope)
+
+    def scopes(self, call: Held) -> list[str]:
+        """The capped parts of the account that a call counts in; a run always counts."""
+        return [
+            scope
+            for scope in scopes_of(call.user, call.run)
+            if scope in self.ledger.caps or scope == "run"
+        ]
+
+    def fits(self, call: Held) -> bool:
         """Brute force: what the newest installed snapshot leaves, less what is spent and held."""
         found = self.installed.limited[RESOURCE]
         if found.limited:
             return False
+        for scope in self.scopes(call):
+            cap = self.known_caps.get(scope)
+            held = sum(one.bound for one in self.open.values() if scope in self.scopes(one))
+            if cap is not None and cap - self.scope_spent[scope] - held < call.bound:
+                return False
         if found.allotment_micro is None:
             return True
-        held = sum(call.bound for call in self.open.values())
-        return found.allotment_micro - self.model_spent - held >= bound
+        held = sum(one.bound for one in self.open.values())
+        return found.allotment_micro - self.model_spent - held >= call.bound
 
-    def reservation(self, hold_id: str, bound: int) -> Reservation:
+    def reservation(self, call: Held) -> Reservation:
+        hold_id = call.hold_id
         record = CallRecord(
             uuid=hold_id, timestamp="2026-11-23T08:00:00+00:00", distinct_id="d",
             product="slack_app", billable=True, model="m", provider="anthropic", stream=False,
@@ -353,7 +457,15 @@ class HoldsMachine(RuleBasedStateMachine):
             price_version="v", bound_usd="1",
         )  # fmt: skip
         return Reservation(
-            hold_id, PROJECT, RESOURCE, ACCOUNT, bound, "digest", None, record.encode()
+            hold_id,
+            PROJECT,
+            RESOURCE,
+            ACCOUNT,
+            call.bound,
+            "digest",
+            call.run,
+            quote(call.user, safe=":"),
+            record.encode(),
         )
 
     def settlement(self, hold_id: str, cost: int) -> Settlement:

@@ -1,0 +1,157 @@
+"""Caps within a team's credits: of a project, of a user, of a run."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.conftest import wait_until
+from tests.gateway.conftest import World, messages_body
+from tests.gateway.fake_provider import json_script, message
+from tests.gateway.fake_tollgate import FakeProject
+from tests.gateway.test_calls import CHAT, chat_body
+
+COST = 72_000  # of a call of `messages_body`; it holds about four times as much
+USER, COLLEAGUE = "slack:T1:U1", "slack:T1:U 2\n"
+
+
+@pytest.fixture
+def project(world: World) -> FakeProject:
+    """A project of a team that has plenty."""
+    return world.tollgate.project(credits=1000)
+
+
+def refused(answer) -> dict:
+    """Return the error of a refusal that it does not help to repeat."""
+    assert answer.status_code == 429, answer.text
+    assert answer.headers["x-should-retry"] == "false"
+    return answer.json()["error"]
+
+
+def passed_until_refused(world: World, token: str) -> int:
+    """Call until the first refusal; return how many calls passed."""
+    passed = 0
+    while world.post(token).status_code == 200:
+        passed += 1
+        assert passed < 50
+    return passed
+
+
+def test_a_project_has_its_share_and_its_sibling_the_rest(world: World, project) -> None:
+    sibling = world.tollgate.project(credits=1000)
+    sibling.organization_id = project.organization_id
+    world.tollgate.cap(project, f"project:{project.id}", 1)
+    token = world.tollgate.token(project)
+    passed = passed_until_refused(world, token)
+    assert 0 < passed * COST <= 1_000_000
+    error = refused(world.post(token))
+    assert (error["reason"], error["cause"]) == ("billable_credits", "insufficient_remaining")
+    assert world.post(world.tollgate.token(sibling)).status_code == 200
+    world.booked(project, passed)
+
+
+def test_a_user_has_a_share_over_all_runs_and_projects(world: World, project) -> None:
+    sibling = world.tollgate.project(credits=1000)
+    sibling.organization_id = project.organization_id
+    world.tollgate.cap(project, f"user:{USER}", 1)
+    first, second = (world.tollgate.token(one, distinct_id=USER) for one in (project, sibling))
+    other = world.tollgate.token(project, distinct_id=COLLEAGUE)
+    assert world.post(second).status_code == 200
+    passed = 1 + passed_until_refused(world, first)
+    assert passed * COST <= 1_000_000
+    refused(world.post(second))
+    assert world.post(other).status_code == 200
+    events = world.booked(project, passed)
+    assert {event["distinct_id"] for event in events} == {USER, COLLEAGUE}
+
+
+def test_who_has_nothing_left_at_all_is_told_so(world: World, project) -> None:
+    world.tollgate.cap(project, f"user:{USER}", 0)
+    error = refused(world.post(world.tollgate.token(project, distinct_id=USER)))
+    assert error["message"] == (
+        "You have used your share of your team's Tollgate AI credits. They reset on 2126-12-01. "
+        "Top up at https://billing.example.com/credits to continue."
+    )
+    assert (error["reason"], error["cause"]) == ("billable_credits", "user_cap_reached")
+    world.tollgate.cap(project, f"project:{project.id}", 0)
+    error = refused(world.post(world.tollgate.token(project)))
+    assert error["message"].startswith("This project has used its share of your team's")
+
+
+def test_a_run_has_what_one_run_may_use(world: World, project) -> None:
+    world.tollgate.cap(project, "run", 1)
+    token = world.tollgate.token(project)
+    assert 0 < passed_until_refused(world, token) * COST <= 1_000_000
+    error = refused(world.post(token))
+    assert (error["reason"], error["cause"]) == ("run_cap", "run_cap_reached")
+    assert world.post(world.tollgate.token(project)).status_code == 200
+
+
+def test_of_many_calls_at_once_no_more_pass_than_fit(
+    world: World, project, background: ThreadPoolExecutor
+) -> None:
+    world.tollgate.cap(project, f"user:{USER}", 1)
+    token = world.tollgate.token(project, distinct_id=USER)
+    gate, before = threading.Event(), len(world.provider.requests)
+
+    def script(_: object):
+        answer = json_script(message())
+        answer.gate = gate
+        return answer
+
+    world.provider.script = script
+    refusals = world.metric("tollgate_gateway_refusals_total")
+    statuses = background.submit(world.post_at_once, token, 30)
+    wait_until(
+        lambda: (
+            len(world.provider.requests) - before
+            + world.metric("tollgate_gateway_refusals_total") - refusals
+            == 30
+        ),
+        what="all being decided",
+    )  # fmt: skip
+    fit = len(world.provider.requests) - before
+    held = world.account(project)["held"]
+    assert held <= 1_000_000 < held + held // fit
+    gate.set()
+    assert sorted(statuses.result()) == [200] * fit + [429] * (30 - fit)
+    world.booked(project, fit)
+
+
+def test_a_raised_cap_counts_at_once_and_a_removed_one_no_longer(world: World, project) -> None:
+    scope = f"user:{USER}"
+    world.tollgate.cap(project, scope, 0)
+    token = world.tollgate.token(project, distinct_id=USER)
+    refused(world.post(token))
+    world.tollgate.cap(project, scope, 0.4)
+    wait_until(lambda: world.post(token).status_code == 200, what="the raise being known")
+    passed = 1 + passed_until_refused(world, token)
+    assert passed * COST <= 400_000
+    world.tollgate.cap(project, scope, None)
+    wait_until(lambda: world.post(token).status_code == 200, what="the removal being known")
+    # Made again, it knows what was used meanwhile.
+    world.booked(project, passed + 1)
+    world.tollgate.cap(project, scope, (passed + 1) * COST / 1_000_000)
+
+    def told() -> bool:
+        answer = world.post(token)
+        return answer.status_code == 429 and answer.json()["error"]["cause"] == "user_cap_reached"
+
+    wait_until(told, what="the cap being known")
+
+
+def test_an_output_cap_of_the_gateways_own_shrinks_to_the_share(world: World, project) -> None:
+    world.tollgate.cap(project, f"user:{USER}", 1)
+    body = chat_body()
+    del body["max_completion_tokens"]
+    token = world.tollgate.token(project, distinct_id=USER)
+    assert world.post(token, CHAT, body).status_code == 200
+    assert 256 <= world.provider.requests[-1].json["max_completion_tokens"] < 1000
+
+
+def test_a_share_counts_although_the_team_has_no_limit(world: World) -> None:
+    project = world.tollgate.project(credits=None)
+    world.tollgate.cap(project, f"project:{project.id}", 0.1)
+    token = world.tollgate.token(project)
+    refused(world.post(token))
+    assert world.post(token, body=messages_body(max_tokens=1)).status_code == 200
