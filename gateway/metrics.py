@@ -63,6 +63,9 @@ POSTHOG_LEFT_OUT = Gauge(
     "Events that PostHog never gets, because too many were waiting",
     multiprocess_mode="mostrecent",
 )
+EVENTS_LET_GO = Counter(
+    "tollgate_gateway_events_let_go", "Events of unmetered calls lost because Redis stayed away"
+)
 UPSTREAM_SECONDS = Histogram(
     "tollgate_gateway_upstream_seconds",
     "Until the provider's first byte",

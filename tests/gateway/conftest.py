@@ -5,9 +5,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class World:
     redis: redis.Redis
     log: Path
     process: "_Process"
+    store: "_Process"
 
     @property
     def port(self) -> int:
@@ -139,17 +140,23 @@ class World:
 
 
 class _Process:
-    """The gateway's process, to be killed and started again."""
+    """The gateway's process, or its Redis', to be killed and started again."""
 
-    def __init__(self, program: Program, log: Path) -> None:
+    def __init__(
+        self,
+        program: Program,
+        log: Path,
+        run: Callable[[Program, Path], AbstractContextManager[subprocess.Popen]],
+    ) -> None:
         self._program = program
         self._log = log
+        self._run = run
         self._running = ExitStack()
         self.popen: subprocess.Popen
 
     def start(self) -> None:
         """Start it and wait until it is ready."""
-        self.popen = self._running.enter_context(serving(self._program, self._log))
+        self.popen = self._running.enter_context(self._run(self._program, self._log))
 
     def stop(self) -> None:
         """Stop it gracefully."""
@@ -218,21 +225,22 @@ def world_of(directory: Path, **environment: str) -> Iterator[World]:
         tollgate = stack.enter_context(FakeTollgate())
         provider = stack.enter_context(FakeProvider())
         redis_port, port = free_port(), free_port()
-        stack.enter_context(
-            running(redis_server("redis", directory / "redis", redis_port), directory / "redis.log")
-        )
+        server = redis_server("redis", directory / "redis", redis_port)
+        store = _Process(server, directory / "redis.log", running)
+        store.start()
+        stack.callback(store.stop)
         redis_url = f"redis://127.0.0.1:{redis_port}/0"
         client = stack.enter_context(redis.Redis.from_url(redis_url, decode_responses=True))
         program = gateway_program(port, redis_url, tollgate.url, provider.url, **environment)
         log = directory / "gateway.log"
-        process = _Process(program, log)
+        process = _Process(program, log, serving)
         process.start()
         stack.callback(process.stop)
         url = f"http://127.0.0.1:{port}"
         http = stack.enter_context(
             httpx.Client(base_url=url, trust_env=False, timeout=30, verify=False)
         )
-        yield World(url, http, tollgate, provider, client, log, process)
+        yield World(url, http, tollgate, provider, client, log, process, store)
 
 
 @pytest.fixture

@@ -7,8 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import httpx
+import pytest
 
-from devstack.servers import accepts_connections
+from devstack.servers import accepts_connections, free_port
+from gateway import holds
+from gateway.redis_connection import Redis
 from tests.conftest import wait_until
 from tests.gateway.conftest import World, messages_body
 from tests.gateway.fake_provider import (
@@ -19,6 +22,8 @@ from tests.gateway.fake_provider import (
     message,
     messages_stream,
 )
+
+FAILURES = "tollgate_gateway_redis_failures_total"
 
 
 def call_quietly(world: World, token: str, **body: object) -> int:
@@ -66,6 +71,61 @@ def test_events_that_were_not_delivered_survive_the_kill(fragile: World) -> None
     fragile.process.start()
     assert {event["debited_micro"] for event in fragile.booked(project, 4)} == {72_000}
     assert fragile.settled(project) == {"spent": 4 * 72_000, "held": 0, "pending": 0}
+
+
+@pytest.mark.parametrize("killed", [True, False], ids=["killed meanwhile", "not killed"])
+def test_what_ends_while_redis_is_down_is_booked_once(
+    fragile: World, background: ThreadPoolExecutor, killed: bool
+) -> None:
+    project = fragile.tollgate.project(credits=100)
+    token = fragile.tollgate.token(project)
+    gate = threading.Event()
+
+    def answer(_: object) -> Script:
+        script = json_script(message())
+        script.gate = gate
+        return script
+
+    fragile.provider.script = answer
+    before = len(fragile.provider.requests)
+    calls = [background.submit(call_quietly, fragile, token) for _ in range(3)]
+    under_way(fragile, 3, before)
+    held = fragile.account(project)["held"]
+    failures = fragile.metric(FAILURES)
+    fragile.store.kill()
+    gate.set()
+    # Their callers are served all the same; nobody new is.
+    assert [call.result() for call in calls] == [200, 200, 200]
+    assert fragile.post(token).status_code == 503
+    assert fragile.metric(FAILURES) > failures
+    if killed:
+        fragile.process.popen.kill()
+    fragile.store.start()
+    if killed:
+        fragile.process.kill()
+        fragile.process.start()
+    events = fragile.booked(project, 3)
+    spent = held if killed else 3 * 72_000
+    assert sum(event["debited_micro"] for event in events) == spent
+    assert {event["properties"]["$ai_usage_estimated"] for event in events} == {killed}
+    assert fragile.settled(project) == {"spent": spent, "held": 0, "pending": 0}
+
+
+async def test_a_redis_that_stays_away_does_not_fill_the_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(holds, "MAX_UNPAID_WAITING", 3)
+    nowhere = Redis(f"redis://127.0.0.1:{free_port()}/0")
+    unsettled = holds.Holds(
+        nowhere, lease=60, open_window=60, run_cap_micro=None, requests_per_minute=0
+    )
+    for number in range(5):
+        await unsettled.settle(holds.Settlement(f"unpaid {number}", "force", 0, b"{}"))
+    assert unsettled.unsettled == 3
+    await unsettled.settle(holds.Settlement("paid", "hold", 7, b"{}", account="a"))
+    assert unsettled.unsettled == 4
+    assert unsettled._retrying is not None
+    unsettled._retrying.cancel()
 
 
 def test_kills_under_load_lose_and_double_nothing(
