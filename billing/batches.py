@@ -82,11 +82,11 @@ def _unpacked(body: bytes, encoding: str) -> bytes:
 
 
 def parse_json(text: str) -> Any:
-    """Return what JSON says: fractions as `Decimal`, NaN and integers beyond any meaning as text.
+    """Return what JSON says: fractions as `Decimal`, NaN and numbers beyond any meaning as text.
 
     Raises `ValueError` and, for what is nested too deeply, `RecursionError`.
     """
-    return json.loads(text, parse_float=Decimal, parse_int=_integer, parse_constant=str)
+    return json.loads(text, parse_float=_fraction, parse_int=_integer, parse_constant=str)
 
 
 def _parsed(body: bytes) -> Any:
@@ -101,6 +101,13 @@ def _parsed(body: bytes) -> Any:
 def _integer(digits: str) -> int | str:
     # Reading them as numbers would take quadratic time.
     return int(digits) if len(digits) <= _LONGEST_INTEGER else digits
+
+
+def _fraction(digits: str) -> Decimal | str:
+    try:
+        return Decimal(digits)
+    except ArithmeticError:  # an exponent that no machine counts to
+        return digits
 
 
 def _items(parsed: Any) -> list[Any]:

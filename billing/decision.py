@@ -208,7 +208,8 @@ def _exhausted_since(snapshot: Snapshot, balance: Balance) -> datetime:
 
 def _lifts_at(snapshot: Snapshot, balance: Balance) -> datetime:
     """The first foreseen instant at which something is left, were nothing more used until then."""
-    instants = {grant.starts_at for grant in snapshot.grants if grant.starts_at > snapshot.now}
+    begins = {grant.starts_at for grant in snapshot.grants if grant.is_live(grant.starts_at)}
+    instants = {begin for begin in begins if snapshot.now < begin < FAR_FUTURE}
     instants.add(balance.period.end)
     for instant in sorted(instants):
         if _pays_for_calls(snapshot, _balance(snapshot, instant)):

@@ -52,7 +52,12 @@ class Refusal(StrEnum):
     COST_INVALID = "cost_invalid"
     GROUP_INVALID = "group_invalid"
     DEBIT_INVALID = "debit_invalid"
+    ACCOUNT_UNDECIDABLE = "account_undecidable"
     CONFLICT = "conflict"
+
+
+class NestedTooDeeply(Exception):
+    """An item that cannot even be written down."""
 
 
 class EventRefused(Exception):
@@ -88,9 +93,12 @@ class Event:
 def canonical(item: object) -> str:
     """Return the item as JSON in ASCII with sorted keys: equal payloads, equal text.
 
-    Raises `RecursionError` for an item that is nested too deeply.
+    Raises `NestedTooDeeply`.
     """
-    return _encode(item)
+    try:
+        return _encode(item)
+    except RecursionError as error:
+        raise NestedTooDeeply from error
 
 
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=str).encode

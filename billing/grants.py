@@ -1,6 +1,6 @@
 """Credit grants: top-ups beside the periodic limit."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from django.db import transaction
 from django.utils import timezone
@@ -8,9 +8,12 @@ from django.utils import timezone
 from billing import audit
 from billing.account_locks import lock_accounts, lock_organization
 from billing.credits import MAXIMUM_MICRO
+from billing.decision import FAR_FUTURE
 from billing.enforcement import settle
 from billing.models import AuditEntry, CreditGrant
 from projects.models import Organization
+
+_EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 def grant_credits(
@@ -26,8 +29,7 @@ def grant_credits(
 ) -> CreditGrant:
     """Grant micro-credits from `starts_at` (now) until `expires_at` (never) and publish.
 
-    Raises `ValueError` for an amount that is not positive, and for a grant that would expire before
-    it starts or is over already.
+    Raises `ValueError` for an amount that is not positive and for times that `check_times` refuses.
     """
     if not 0 < amount_micro <= MAXIMUM_MICRO:
         raise ValueError("a grant is more than 0 and at most 100,000,000,000 credits")
@@ -35,8 +37,7 @@ def grant_credits(
         [account] = lock_organization(organization.pk, resource)
         now = timezone.now()
         starts_at = starts_at or now
-        if expires_at is not None and expires_at <= max(starts_at, now):
-            raise ValueError("a grant expires after it starts, and in the future")
+        check_times(starts_at, expires_at, now)
         grant = CreditGrant.objects.create(
             account=account,
             amount_micro=amount_micro,
@@ -58,6 +59,18 @@ def grant_credits(
         )
         settle(account, now)
     return grant
+
+
+def check_times(starts_at: datetime, expires_at: datetime | None, now: datetime) -> None:
+    """Raise `ValueError` for a grant that could never be spent or lies beyond all calendars."""
+    if not _EARLIEST <= starts_at < FAR_FUTURE:
+        raise ValueError("A grant starts between the years 2000 and 3000.")
+    if expires_at is None:
+        return
+    if expires_at <= max(starts_at, now):
+        raise ValueError("A grant expires after it starts, and in the future.")
+    if expires_at >= FAR_FUTURE:
+        raise ValueError("A grant expires before the year 3000, or never.")
 
 
 def void_grant(grant: CreditGrant, *, actor: str = "", reason: str = "") -> None:

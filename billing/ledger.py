@@ -9,6 +9,7 @@ Whatever the order of arrival, the same events give the same totals: an event co
 of time in which it occurred.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,16 +17,18 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
+from django.db import DataError
+from django.db import Error as DatabaseFailure
 from django.utils import timezone
 
-from billing import cap_usage, events
+from billing import cap_usage, events, metrics
 from billing.account_locks import ensure_accounts, lock_accounts
 from billing.books import Books, Stretch, add_bookings, add_usage, load_books
 from billing.enforcement import enforce
 from billing.events import Event, EventRefused, Refusal
 from billing.ledger_rows import LedgerRow, insert, ledger_row
 from billing.models import Account, QuarantinedEvent, UsageEvent
-from billing.retries import in_transaction
+from billing.retries import DatabaseBusy, in_transaction
 from projects.models import Project
 
 ACCEPTED = "accepted"
@@ -34,6 +37,8 @@ CONFLICT = "conflict"
 QUARANTINED = "quarantined"
 
 AccountKey = tuple[UUID, str]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +65,59 @@ class _Incoming(NamedTuple):
 def book(items: Sequence[object]) -> list[Result]:
     """Book a batch and return what became of each item, in the order given.
 
-    The whole batch is one transaction: raises, with nothing written, what the database says, and
-    `DatabaseBusy` where it was too slow. Raises `RecursionError` for an item nested too deeply.
+    The whole batch is one transaction. An account about which nothing can be decided holds nobody
+    else up: then each account's events are a transaction, and those of that account are set aside.
+    Raises what a database says that fails, `DatabaseBusy` where it was too slow, and
+    `NestedTooDeeply`; what was booked by then is a duplicate when it is sent again.
     """
     now = timezone.now()
     read = [_read(item, now) for item in items]
     projects = _organizations_of({incoming.event.project_id for incoming in read if incoming.event})
     batch = [_resolve(incoming, projects) for incoming in read]
-    wanted = {incoming.account for incoming in batch if incoming.account}
-    ids = _account_ids(wanted)
+    try:
+        return _book_together(batch)
+    except Exception as error:
+        if _of_the_database(error):
+            raise
+        logger.exception("a batch cannot be booked, trying its accounts one by one")
+        return _book_by_account(batch)
+
+
+def _book_together(batch: Sequence[_Incoming]) -> list[Result]:
+    ids = _account_ids({incoming.account for incoming in batch if incoming.account})
     return in_transaction(lambda: _book(batch, ids))
+
+
+def _book_by_account(batch: Sequence[_Incoming]) -> list[Result]:
+    places: dict[AccountKey | None, list[int]] = defaultdict(list)
+    for place, incoming in enumerate(batch):
+        places[incoming.account].append(place)
+    results: dict[int, Result] = {}
+    for account, of_account in places.items():
+        events_of_account = [batch[place] for place in of_account]
+        try:
+            booked = _book_together(events_of_account)
+        except Exception as error:
+            if _of_the_database(error):
+                raise
+            logger.exception("%s cannot be decided: its events are set aside", account)
+            metrics.UNDECIDABLE.inc(len(events_of_account))
+            refusal = EventRefused(Refusal.ACCOUNT_UNDECIDABLE, repr(error))
+            booked = _book_together(
+                [
+                    each._replace(event=None, account=None, refusal=each.refusal or refusal)
+                    for each in events_of_account
+                ]
+            )
+        results |= zip(of_account, booked, strict=True)
+    return [results[place] for place in range(len(batch))]
+
+
+def _of_the_database(error: Exception) -> bool:
+    """Tell what ails the database, and will pass, from what ails the data."""
+    if isinstance(error, DatabaseFailure):
+        return not isinstance(error, DataError)
+    return isinstance(error, DatabaseBusy)
 
 
 def _read(item: object, now: datetime) -> _Incoming:

@@ -68,14 +68,17 @@ def period_at(instant: datetime, calendars: Sequence[Calendar]) -> Period:
 def _start(instant: datetime, index: int, calendars: Sequence[Calendar]) -> datetime:
     """The latest boundary at or before the instant, which calendar `index` governs."""
     start = calendars[index].period_at(instant).start
-    if index == 0 or start > calendars[index].since:
-        return start
-    return _start(calendars[index].since, index - 1, calendars)
+    while index > 0 and start <= calendars[index].since:
+        instant = calendars[index].since
+        index -= 1
+        start = calendars[index].period_at(instant).start
+    return start
 
 
 def _end(instant: datetime, index: int, calendars: Sequence[Calendar]) -> datetime:
     """The earliest boundary after the instant, which calendar `index` governs."""
     end = calendars[index].period_at(instant).end
-    if index + 1 == len(calendars) or end <= calendars[index + 1].since:
-        return end
-    return _end(calendars[index + 1].since, index + 1, calendars)
+    while index + 1 < len(calendars) and end > calendars[index + 1].since:
+        index += 1
+        end = calendars[index].period_at(calendars[index].since).end
+    return end

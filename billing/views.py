@@ -15,6 +15,7 @@ from rest_framework.views import APIView
 
 from billing import insufficiency, ledger, schema
 from billing.batches import BatchParser
+from billing.events import NestedTooDeeply
 from billing.models import Account
 from billing.retries import DatabaseBusy
 from projects.authentication import ServiceTokenAuthentication
@@ -53,7 +54,7 @@ class UsageEventsView(APIView):
 
     @extend_schema(**schema.USAGE_EVENTS)
     def post(self, request: Request) -> HttpResponse:
-        """Book a batch in one transaction and answer item by item, in the order sent."""
+        """Book a batch and answer item by item, in the order sent."""
         if "batch" not in request.data:
             raise ParseError("The body is empty.")
         items = dict(request.data)["batch"]
@@ -65,7 +66,7 @@ class UsageEventsView(APIView):
             raise Overloaded from error
         except DatabaseFailure as error:
             raise LedgerUnavailable from error
-        except RecursionError as error:
+        except NestedTooDeeply as error:
             raise ParseError("The JSON is nested too deeply.") from error
         finally:
             _places.release()

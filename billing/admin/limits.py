@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from billing.admin.read_only import AddOnly, actor, credits_column, number
 from billing.credits import display, exact, parse_credits
-from billing.grants import grant_credits, void_grant
+from billing.grants import check_times, grant_credits, void_grant
 from billing.limits import set_limit
 from billing.models import Account, CreditGrant, Limit
 
@@ -142,9 +142,10 @@ class CreditGrantForm(forms.ModelForm):
         """Refuse what could never be spent."""
         given: dict[str, Any] = super().clean() or self.cleaned_data
         now = timezone.now()
-        expires_at = given.get("expires_at")
-        if expires_at is not None and expires_at <= max(given.get("starts_at") or now, now):
-            self.add_error("expires_at", "It expires after it starts, and in the future.")
+        try:
+            check_times(given.get("starts_at") or now, given.get("expires_at"), now)
+        except ValueError as error:
+            self.add_error(None, str(error))
         if given.get("credits") == 0:
             self.add_error("credits", "A top-up is more than nothing.")
         return given

@@ -233,6 +233,7 @@ class TestForms:
             {"credits": ""},
             {"credits": "0"},
             {"expires_at_0": "2020-01-01", "expires_at_1": "00:00"},
+            {"starts_at_0": "9999-12-31", "starts_at_1": "00:00"},
             {"reason": ""},
         ],
     )

@@ -183,6 +183,12 @@ class TestGrants:
 
         assert (decision.limited_until, decision.resets_at) == (FAR_FUTURE, None)
 
+    def test_a_grant_that_never_begins_or_begins_at_the_end_of_time_lifts_nothing(self):
+        voided = Grant(1, 10, NOW + DAY, ends_at=NOW)
+        endless = Grant(2, 10, datetime.max.replace(tzinfo=UTC))
+
+        assert decide(snapshot(0, 0, grants=[voided, endless])).limited_until == FAR_FUTURE
+
     def test_it_holds_until_a_grant_starts_or_expires(self):
         expiring = Grant(1, 10, PERIOD_START, NOW + 2 * DAY, NOW + 2 * DAY)
         starting = Grant(2, 10, NOW + DAY)

@@ -1,11 +1,12 @@
 """Limits and grants take effect in the transaction that sets them, and are told why."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.utils import timezone
 
 from billing.accounts import create_organization
+from billing.decision import FAR_FUTURE
 from billing.grants import grant_credits, void_grant
 from billing.limits import set_limit
 from billing.models import (
@@ -225,6 +226,9 @@ def test_a_grant_that_cannot_be_is_refused(project):
         {"amount_micro": -1},
         {"amount_micro": 10**18},
         {"amount_micro": 1, "expires_at": now - timedelta(days=1)},
+        {"amount_micro": 1, "starts_at": datetime(1, 1, 1, tzinfo=UTC)},
+        {"amount_micro": 1, "starts_at": FAR_FUTURE},
+        {"amount_micro": 1, "expires_at": FAR_FUTURE},
         {"amount_micro": 1, "starts_at": now + timedelta(days=2), "expires_at": now + timedelta(1)},
     ):
         with pytest.raises(ValueError):

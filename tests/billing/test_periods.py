@@ -41,6 +41,16 @@ def test_a_period_runs_from_anchor_to_anchor(anchor_day, zone, instant, start, e
     assert calendar.period_at(utc(instant)) == Period(utc(start), utc(end))
 
 
+def test_a_calendar_may_change_as_often_as_somebody_likes():
+    often = [
+        Calendar(utc("2026-11-23T08:00") + timedelta(minutes=n), 1 + n % 2) for n in range(1500)
+    ]
+
+    period = Period(utc("2026-11-01T00:00"), utc("2026-12-02T00:00"))
+    assert period_at(utc("2026-11-22T12:00"), often) == period
+    assert period_at(utc("2026-11-25T12:00"), often) == period
+
+
 instants = st.integers(0, 4 * 366 * 24).map(
     lambda hours: datetime(2024, 6, 1, tzinfo=UTC) + timedelta(hours=hours)
 )

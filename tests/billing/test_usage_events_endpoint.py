@@ -7,13 +7,13 @@ import threading
 import pytest
 from django.db import OperationalError
 
-from billing import ledger, views
+from billing import ledger, metrics, quarantine, views
 from billing.batches import MAXIMUM_BYTES
-from billing.models import QuarantinedEvent, UsageEvent
+from billing.models import QuarantinedEvent, UsageEvent, UsageTotal
 from billing.retries import DatabaseBusy
 from projects.credentials import issue_personal_api_key
 from projects.principal import READ_SCOPES
-from tests.billing.world import SERVICE, usage_event, used
+from tests.billing.world import CREDIT, SERVICE, usage_event, used
 
 pytestmark = pytest.mark.django_db
 GZIP = {"HTTP_CONTENT_ENCODING": "gzip"}
@@ -88,6 +88,7 @@ def test_what_is_no_batch_is_400(deliveries, body):
             "-Infinity",
             "9" * 6000,
             "1e999999",
+            "1e9999999999999999999",
             "-0.0",
             '"\\ud800\\u0000"',
             "true",
@@ -183,6 +184,27 @@ class TestBackpressure:
         assert int(response["Retry-After"]) >= 1
         assert used(project.organization) == 0
         assert deliveries.statuses(event) == ["accepted"]
+
+    def test_an_account_that_cannot_be_decided_holds_nobody_else_up(
+        self, project, stranger, deliveries
+    ):
+        deliveries.results(usage_event(project))
+        full = UsageTotal.objects.filter(account__organization=project.organization)
+        full.update(usage_micro=2**63 - 1)  # adding to it fails
+        counted = metrics.UNDECIDABLE._value.get()
+
+        results = deliveries.results(usage_event(stranger), usage_event(project), None)
+
+        assert [(result["status"], result["reason"]) for result in results] == [
+            ("accepted", None),
+            ("quarantined", "account_undecidable"),
+            ("quarantined", "not_an_event"),
+        ]
+        assert used(stranger.organization) == 12 * CREDIT
+        assert metrics.UNDECIDABLE._value.get() == counted + 1
+        full.update(usage_micro=12 * CREDIT)
+        quarantine.book_now(QuarantinedEvent.objects.get(reason="account_undecidable"))
+        assert used(project.organization) == 24 * CREDIT
 
     def test_more_batches_at_once_than_there_are_places_wait_their_turn(
         self, project, deliveries, monkeypatch

@@ -1,0 +1,8 @@
+"""What is counted about booking."""
+
+from prometheus_client import Counter
+
+UNDECIDABLE = Counter(
+    "tollgate_undecidable_events",
+    "Events set aside because nothing could be decided about their account.",
+)
