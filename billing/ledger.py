@@ -24,6 +24,7 @@ from django.utils import timezone
 from billing import cap_usage, events, metrics
 from billing.account_locks import ensure_accounts, lock_accounts
 from billing.books import Books, Stretch, add_bookings, add_usage, load_books
+from billing.corrections import bounded
 from billing.enforcement import enforce
 from billing.events import Event, EventRefused, Refusal
 from billing.ledger_rows import LedgerRow, insert, ledger_row
@@ -193,12 +194,13 @@ def _book(batch: Sequence[_Incoming], account_ids: Collection[int]) -> list[Resu
     # Read after the locks were taken: one `now` for the booking and the decision.
     now = timezone.now()
     known = _known([incoming.uuid for incoming in batch if incoming.uuid])
+    kept = _kept({incoming.sha256 for incoming in batch})
     statuses: list[str] = []
     rows: list[LedgerRow] = []
     refused: dict[str, QuarantinedEvent] = {}
     for incoming in batch:
         booked_as = known.get(incoming.uuid) if incoming.uuid else None
-        if booked_as == incoming.sha256:
+        if booked_as == incoming.sha256 or _is_decided(kept.get(incoming.sha256)):
             statuses.append(DUPLICATE)
         elif incoming.event is None or booked_as is not None:
             statuses.append(QUARANTINED if booked_as is None else CONFLICT)
@@ -209,6 +211,7 @@ def _book(batch: Sequence[_Incoming], account_ids: Collection[int]) -> list[Resu
             rows.append(ledger_row(incoming.event, account, incoming.sha256, now))
             known[incoming.event.uuid] = incoming.sha256
     QuarantinedEvent.objects.bulk_create(refused.values(), ignore_conflicts=True)
+    _close(kept, rows, now)
     book_rows(rows, list(accounts.values()), now)
     return [
         Result(
@@ -225,6 +228,7 @@ def book_rows(rows: Sequence[LedgerRow], accounts: Sequence[Account], now: datet
     """Insert ledger rows, add them up, decide and publish. The accounts are locked."""
     if not rows:
         return
+    rows = bounded(rows)
     insert(rows)
     touched = {row.account_id for row in rows}
     booked = [account for account in accounts if account.pk in touched]
@@ -243,6 +247,25 @@ def book_rows(rows: Sequence[LedgerRow], accounts: Sequence[Account], now: datet
 def _known(uuids: Collection[UUID]) -> dict[UUID, str]:
     rows = UsageEvent.objects.filter(pk__in=uuids).order_by()
     return dict(rows.values_list("uuid", "payload_sha256"))
+
+
+def _kept(payloads: Collection[str]) -> dict[str, QuarantinedEvent]:
+    """Return what was set aside of these payloads before; nobody decides about it meanwhile."""
+    rows = QuarantinedEvent.objects.select_for_update().filter(payload_sha256__in=payloads)
+    return {row.payload_sha256: row for row in rows.defer("payload").order_by("pk")}
+
+
+def _is_decided(kept: QuarantinedEvent | None) -> bool:
+    return kept is not None and kept.state != QuarantinedEvent.State.OPEN
+
+
+def _close(kept: Mapping[str, QuarantinedEvent], rows: Iterable[LedgerRow], now: datetime) -> None:
+    """Nothing is left to decide about what was set aside and could be booked when it came again."""
+    booked = [kept[row.payload_sha256].pk for row in rows if row.payload_sha256 in kept]
+    if booked:
+        QuarantinedEvent.objects.filter(pk__in=booked).update(
+            state=QuarantinedEvent.State.BOOKED, resolved_at=now, resolved_by="delivered again"
+        )
 
 
 def _usage(

@@ -44,15 +44,21 @@ def book_now(
     Raises `EventRefused` if it still cannot be booked, `AlreadyDecided` if it no longer has to be.
     """
     with transaction.atomic():
+        item = _item(quarantined, project)
+        event = events.read(item, timezone.now())
+        debited = _account_debited(quarantined) if _lost_its_debit(item, quarantined) else None
+        accounts, account = _lock(event, debited)
         quarantined = _open(quarantined)
         now = timezone.now()
-        event = events.read(_item(quarantined, project), now)
-        accounts, account = _lock(event)
-        original = UsageEvent.objects.filter(pk=event.uuid).first()
         row = ledger_row(event, account, quarantined.payload_sha256, now)
-        if original is not None:
+        original = UsageEvent.objects.filter(pk=event.uuid).first()
+        if original is not None and original.payload_sha256 != row.payload_sha256:
             row = _correction(row, original, quarantined)
-        book_rows([row], accounts, now)
+            original = None
+        if original is None:
+            own = uuid5(_NAMESPACE, f"{quarantined.payload_sha256} debit")
+            given_back = [_discarded(quarantined, debited, own, now)] if debited else []
+            book_rows([row, *given_back], accounts, now)
         booked_on = Project.objects.select_related("organization").get(pk=event.project_id)
         _close(
             quarantined,
@@ -69,12 +75,17 @@ def book_now(
 def discard(quarantined: QuarantinedEvent, *, actor: str = "", reason: str = "") -> None:
     """Decide that nobody pays for an event. Raises `AlreadyDecided`."""
     with transaction.atomic():
-        quarantined = _open(quarantined)
-        now = timezone.now()
         account = _account_debited(quarantined)
+        locked = lock_accounts([account.pk]) if account else []
+        quarantined = _open(quarantined)
+        if _is_booked(quarantined):
+            raise AlreadyDecided("it is booked already; what nobody shall pay is refunded")
+        now = timezone.now()
         if account is not None:
-            [locked] = lock_accounts([account.pk])
-            book_rows([_discarded(quarantined, locked, now)], [locked], now)
+            uuid = events.claimed_uuid(_parsed(quarantined))
+            if uuid is None or UsageEvent.objects.filter(pk=uuid).exists():
+                uuid = uuid5(_NAMESPACE, quarantined.payload_sha256)
+            book_rows([_discarded(quarantined, account, uuid, now)], locked, now)
         _close(
             quarantined,
             QuarantinedEvent.State.DISCARDED,
@@ -87,10 +98,18 @@ def discard(quarantined: QuarantinedEvent, *, actor: str = "", reason: str = "")
 
 
 def _open(quarantined: QuarantinedEvent) -> QuarantinedEvent:
+    """Lock it: after the accounts, as whoever books what is delivered again does."""
     found = QuarantinedEvent.objects.select_for_update().get(pk=quarantined.pk)
     if found.state != QuarantinedEvent.State.OPEN:
         raise AlreadyDecided(f"it is {found.state} already")
     return found
+
+
+def _is_booked(quarantined: QuarantinedEvent) -> bool:
+    """Tell whether another process could book it while it was being set aside."""
+    uuid = events.claimed_uuid(_parsed(quarantined))
+    booked = UsageEvent.objects.filter(pk=uuid, payload_sha256=quarantined.payload_sha256)
+    return uuid is not None and booked.exists()
 
 
 def _parsed(quarantined: QuarantinedEvent) -> Any:
@@ -102,7 +121,11 @@ def _parsed(quarantined: QuarantinedEvent) -> Any:
 
 
 def _item(quarantined: QuarantinedEvent, project: Project | None) -> Any:
-    """Return the item as it arrived, with an identity and the project that was chosen for it."""
+    """Return the item as it arrived, with an identity and the project that was chosen for it.
+
+    Where that project is another organization's, the item leaves the account that was debited for
+    it, and what was debited there.
+    """
     item = _parsed(quarantined)
     if not isinstance(item, dict):
         return item
@@ -112,18 +135,27 @@ def _item(quarantined: QuarantinedEvent, project: Project | None) -> Any:
     if project is not None and isinstance(item.get("properties"), dict):
         item["properties"]["project_id"] = project.pk
         item["properties"]["organization_id"] = str(project.organization_id)
+        paying, _, _ = str(item.get("account") or "").partition(":")
+        if paying and paying != str(project.organization_id):
+            for name in ("account", "group", "debited_micro"):
+                item.pop(name, None)
     return item
 
 
-def _lock(event: Event) -> tuple[list[Account], Account | None]:
+def _lost_its_debit(item: Any, quarantined: QuarantinedEvent) -> bool:
+    return isinstance(item, dict) and "group" not in item and "group" in _parsed(quarantined)
+
+
+def _lock(event: Event, debited: Account | None) -> tuple[list[Account], Account | None]:
     project = Project.objects.filter(pk=event.project_id).values_list("pk", "organization_id")
     key = account_key(event, dict(project))
+    also = {debited.pk} if debited else set()
     if key is None:
-        return [], None
+        return lock_accounts(also), None
     ensure_accounts([key[0]])
     account = Account.objects.get(organization=key[0], resource=key[1])
-    accounts = lock_accounts([account.pk])
-    return accounts, accounts[0]
+    accounts = lock_accounts({account.pk} | also)
+    return accounts, next(locked for locked in accounts if locked.pk == account.pk)
 
 
 def _correction(row: LedgerRow, original: UsageEvent, quarantined: QuarantinedEvent) -> LedgerRow:
@@ -165,13 +197,11 @@ def _debit(item: Mapping[str, Any]) -> tuple[str, int] | None:
     return (group, debited) if debited else None
 
 
-def _discarded(quarantined: QuarantinedEvent, account: Account, now: datetime) -> LedgerRow:
-    item = _parsed(quarantined)
-    debit = _debit(item)
+def _discarded(
+    quarantined: QuarantinedEvent, account: Account, uuid: UUID, now: datetime
+) -> LedgerRow:
+    debit = _debit(_parsed(quarantined))
     assert debit is not None, "only a debited event is discarded with a row"
-    uuid = events.claimed_uuid(item)
-    if uuid is None or UsageEvent.objects.filter(pk=uuid).exists():
-        uuid = uuid5(_NAMESPACE, quarantined.payload_sha256)
     return LedgerRow(
         uuid=uuid,
         account_id=account.pk,

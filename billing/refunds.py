@@ -28,12 +28,14 @@ def refund(event: UsageEvent, *, actor: str = "", reason: str = "") -> UsageEven
     with transaction.atomic():
         accounts = lock_accounts([event.account_id])
         now = timezone.now()
-        costs = [event, *UsageEvent.objects.filter(adjusts=event.uuid)]
+        adjustments = UsageEvent.objects.filter(account=event.account_id, adjusts=event.uuid)
+        costs = [event, *adjustments]
         credits_micro = sum(row.credits_micro for row in costs)
         if credits_micro <= 0:
             raise NotRefundable(f"event {event.uuid} has nothing to refund")
         row = LedgerRow(
-            uuid=uuid5(event.uuid, "refund"),
+            # What is corrected after a refund may be refunded again.
+            uuid=uuid5(event.uuid, f"refund {len(costs)}"),
             account_id=event.account_id,
             project_id=event.project_id,
             kind=UsageEvent.Kind.REFUND,

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from django.utils import timezone
 
 from billing import quarantine, refunds
 from billing.accounts import create_project
@@ -21,6 +22,12 @@ def set_aside(item):
     [result] = book(item)
     assert result.status in ("quarantined", "conflict")
     return QuarantinedEvent.objects.get()
+
+
+def move_the_clock(monkeypatch, by):
+    later = timezone.now() + by
+    for module in ("ledger", "quarantine"):
+        monkeypatch.setattr(f"billing.{module}.timezone.now", lambda: later)
 
 
 def test_an_event_without_project_is_booked_on_the_one_chosen_for_it(project):
@@ -119,6 +126,71 @@ def test_discarding_gives_the_group_back_what_it_debited(project):
     assert [result.status for result in book(event)] == ["duplicate"]
 
 
+@pytest.mark.parametrize("cost", ["0.10", "0"])
+def test_what_was_discarded_stays_so_when_it_comes_again_and_could_be_booked(
+    project, monkeypatch, cost
+):
+    early = usage_event(project, cost, at=timezone.now() + timedelta(minutes=12))
+    quarantine.discard(set_aside(early))
+
+    move_the_clock(monkeypatch, timedelta(minutes=5))
+
+    assert [result.status for result in book(early)] == ["duplicate"]
+    assert not UsageEvent.objects.exists()
+
+
+def test_what_could_be_booked_when_it_came_again_is_not_to_be_decided_any_more(
+    project, monkeypatch
+):
+    set_limit(project.organization, AI_CREDITS, 100 * CREDIT)
+    early = usage_event(project, at=timezone.now() + timedelta(minutes=12))
+    kept = set_aside(held(early, 12 * CREDIT))
+    move_the_clock(monkeypatch, timedelta(minutes=5))
+
+    assert [result.status for result in book(held(early, 12 * CREDIT))] == ["accepted"]
+
+    kept.refresh_from_db()
+    assert (kept.state, kept.resolved_by) == ("booked", "delivered again")
+    for decide in (quarantine.book_now, quarantine.discard):
+        with pytest.raises(AlreadyDecided):
+            decide(kept)
+    assert published(project.organization).booked == {"gateway:epoch": 12 * CREDIT}
+
+
+def test_what_was_booked_by_another_process_meanwhile_is_debited_once(project, monkeypatch):
+    """It did not see what this one was setting aside."""
+    early = held(usage_event(project, at=timezone.now() + timedelta(minutes=12)), 12 * CREDIT)
+    kept = set_aside(early)
+    move_the_clock(monkeypatch, timedelta(minutes=5))
+    book(early)
+    QuarantinedEvent.objects.update(state="open")
+
+    with pytest.raises(AlreadyDecided):
+        quarantine.discard(kept)
+    assert str(quarantine.book_now(kept).uuid) == early["uuid"]
+
+    assert published(project.organization).booked == {"gateway:epoch": 12 * CREDIT}
+    assert used(project.organization) == 12 * CREDIT
+    kept.refresh_from_db()
+    assert kept.state == "booked"
+
+
+def test_an_event_booked_on_another_organization_gives_back_what_was_debited(project, stranger):
+    """The gateway debited whom it believed to pay; somebody else pays."""
+    for each in (project, stranger):
+        set_limit(each.organization, AI_CREDITS, 100 * CREDIT)
+    event = held(usage_event(project, properties={"project_id": stranger.pk}), 12 * CREDIT)
+    kept = set_aside(event)
+
+    row = quarantine.book_now(kept, project=stranger)
+
+    assert (str(row.uuid), row.project, row.group) == (event["uuid"], stranger, "")
+    debited, paying = published(project.organization), published(stranger.organization)
+    assert (debited.usage_micro, debited.booked) == (0, {"gateway:epoch": 12 * CREDIT})
+    assert (paying.usage_micro, paying.booked) == (12 * CREDIT, {})
+    assert [result.status for result in book(event)] == ["duplicate"]
+
+
 @pytest.mark.parametrize("junk", [None, 7, {}, "text", [[]], {"group": "g", "debited_micro": 1}])
 def test_junk_is_discarded_without_a_trace_in_the_ledger(project, junk):
     kept = set_aside(junk)
@@ -162,6 +234,31 @@ class TestRefunds:
             with pytest.raises(refunds.NotRefundable):
                 refunds.refund(row)
         assert used(project.organization) == 0
+
+    def test_what_is_corrected_upwards_after_a_refund_is_refunded_again(self, project):
+        event = usage_event(project)
+        book(event)
+        refunds.refund(UsageEvent.objects.get())
+        book(usage_event(project, "0.05", hold_id=event["uuid"]))
+        assert used(project.organization) == 6 * CREDIT
+
+        refunds.refund(UsageEvent.objects.get(pk=event["uuid"]))
+
+        assert used(project.organization) == 0
+
+    def test_a_correction_gives_back_nothing_that_a_refund_gave_back_before(self, project):
+        event = usage_event(project)
+        book(event)
+        refunds.refund(UsageEvent.objects.get())
+        by = [usage_event(project, cost, hold_id=event["uuid"]) for cost in ("-0.06", "0.05", "-1")]
+
+        book(by[0])
+        assert used(project.organization) == 0
+        book(*by[1:])
+
+        assert used(project.organization) == 0
+        last = UsageEvent.objects.get(pk=by[2]["uuid"])
+        assert (last.credits_micro, last.cost_usd) == (-6 * CREDIT, "-0.05")
 
     def test_what_nobody_paid_is_not_refunded(self, project):
         book(usage_event(project, properties={"$ai_billable": False}))
