@@ -108,8 +108,9 @@ def _open(quarantined: QuarantinedEvent) -> QuarantinedEvent:
 def _is_booked(quarantined: QuarantinedEvent) -> bool:
     """Tell whether another process could book it while it was being set aside."""
     uuid = events.claimed_uuid(_parsed(quarantined))
-    booked = UsageEvent.objects.filter(pk=uuid, payload_sha256=quarantined.payload_sha256)
-    return uuid is not None and booked.exists()
+    if uuid is None:
+        return False
+    return UsageEvent.objects.filter(pk=uuid, payload_sha256=quarantined.payload_sha256).exists()
 
 
 def _parsed(quarantined: QuarantinedEvent) -> Any:
