@@ -113,6 +113,22 @@ class Stack:
         assert status == 200
         return answer["limited"]["ai_credits"]
 
+    def paid_runs(self) -> set[str]:
+        """The task runs that the ledger has something of."""
+        url = f"{self.values['TOLLGATE_URL']}/api/projects/{self.project['project_id']}"
+        key = self.project["personal_api_key"]
+        status, answer = http(f"{url}/usage/?group_by=run", token=key)
+        assert status == 200
+        used = {result["run"]: float(result["credits"]) for result in answer["results"]}
+        return {run for run, credits in used.items() if run and credits > 0}
+
+    def answered_mentions(self) -> int:
+        """How many threads have an answer of the model."""
+        _, posts = http(f"{self.slack}/_control/messages?channel=C1")
+        return sum(
+            reply.startswith("[demo model]") for post in posts for reply in self.replies(post["ts"])
+        )
+
     def create_token(self) -> str:
         project = str(self.project["project_id"])
         return self.manage("create_token", project, "--product", "slack_app").split()[-1]
@@ -233,7 +249,6 @@ def test_what_was_there_is_there_after_the_supervisor_was_killed(stack: Stack) -
 
 
 def test_no_process_that_is_killed_takes_a_mention_or_its_usage_with_it(stack: Stack) -> None:
-    before, after = _usage_of_one_mention(stack)
     threads = []
     for pid, command in stack.children().items():
         if "devstack.warden" not in command:
@@ -249,18 +264,12 @@ def test_no_process_that_is_killed_takes_a_mention_or_its_usage_with_it(stack: S
     replies = [stack.replies(thread) for thread in threads]
     assert [len(thread) for thread in replies] == [1] * len(threads), replies
     assert all(reply.startswith("[demo model]") for [reply] in replies)
-    least = after + len(threads) * (after - before) * 0.99
-    wait_until(lambda: stack.quota()["usage"] >= least, 30, f"a usage of {least}")
-
-
-def _usage_of_one_mention(stack: Stack) -> tuple[float, float]:
-    """Return the usage before and after one mention, when everything before it is booked."""
-    stack.reply(stack.mention())
-    wait_until(lambda: stack.quota()["usage"], 20, "the usage")
-    before = stack.quota()["usage"]
-    stack.reply(stack.mention())
-    wait_until(lambda: stack.quota()["usage"] > before, 20, "the usage of one mention")
-    return before, stack.quota()["usage"]
+    wait_until(
+        lambda: len(stack.paid_runs()) >= stack.answered_mentions(),
+        30,
+        f"usage of each of {stack.answered_mentions()} answered mentions",
+    )
+    assert len(stack.paid_runs()) == stack.answered_mentions() >= len(threads)
 
 
 def _patiently(call: Callable[[], Any]) -> Any:
