@@ -180,6 +180,10 @@ class Gateway:
                     await self._proxy.identify(call, name)
                     raise Refusal(404, "not_found", f"Unknown path {path[:100]}.", retry=False)
                 if method != api.method:
+                    if b"upgrade" in call.headers:  # Codex falls back to HTTP at this status alone
+                        raise Refusal(
+                            426, "no_websockets", "WebSockets are not spoken here.", retry=False
+                        )
                     raise Refusal(405, "method_not_allowed", f"Use {api.method}.", retry=False)
                 await self._proxy.handle(call, name, api)
             case _:

@@ -67,6 +67,8 @@ class Refusal(Exception):
             headers.append((b"retry-after", str(self.retry_after).encode()))
         if self.retry is not None:
             headers.append((b"x-should-retry", b"true" if self.retry else b"false"))
+        if self.status == 426:
+            headers.append((b"upgrade", b"HTTP/1.1"))
         if self.status == 401:
             headers.append((b"www-authenticate", b"Bearer"))
         body = msgspec.json.encode(self._body(dialect, request_id))

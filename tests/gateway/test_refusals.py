@@ -305,6 +305,20 @@ def test_paths_and_methods_that_do_not_exist_are_refused_in_shape(world: World) 
     assert world.get("/favicon.ico").status_code == 404
 
 
+def test_who_tries_a_websocket_is_told_at_once_to_use_http(world: World) -> None:
+    token = world.tollgate.token(world.tollgate.project(credits=9))
+    handshake = {
+        "authorization": f"Bearer {token}",
+        "connection": "upgrade",
+        "upgrade": "websocket",
+        "sec-websocket-version": "13",
+        "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    answer = world.http.get(RESPONSES, headers=handshake)
+    assert refused(world, answer, 426)["reason"] == "no_websockets"
+    assert answer.headers["upgrade"] == "HTTP/1.1"
+
+
 def test_a_body_beyond_the_limit_is_refused_with_413(world: World) -> None:
     token = world.tollgate.token(world.tollgate.project(credits=9))
     answer = world.post(token, body=b"x" * (33 * 1024 * 1024))
