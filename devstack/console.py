@@ -3,11 +3,13 @@
 import asyncio
 import sys
 import time
+from collections import deque
 from contextlib import suppress
 from typing import TextIO
 
 _COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 _LONGEST_LINE = 1 << 16  # bytes; a longer one is shown in parts
+_REMEMBERED = 2  # lines: an error, and what to do about it
 NAME_WIDTH = 13
 
 
@@ -19,6 +21,7 @@ class Console:
         self._colour = self._stream.isatty()
         self._colour_of: dict[str, int] = {}
         self._pumps: set[asyncio.Task[None]] = set()
+        self._last_lines: dict[str, deque[str]] = {}
 
     def say(self, text: str) -> None:
         """Print a sentence of the supervisor's own."""
@@ -40,11 +43,17 @@ class Console:
             self._stream.write(text)
             self._stream.flush()
 
-    def follow(self, name: str, stream: asyncio.StreamReader) -> None:
-        """Print a program's output line by line from now on."""
+    def follow(self, name: str, stream: asyncio.StreamReader) -> asyncio.Task[None]:
+        """Print a program's output line by line; return the task that ends with the output."""
+        self._last_lines[name] = deque(maxlen=_REMEMBERED)
         pump = asyncio.create_task(self._pump(name, stream))
         self._pumps.add(pump)
         pump.add_done_callback(self._pumps.discard)
+        return pump
+
+    def last_lines(self, name: str) -> list[str]:
+        """Return the last lines of the program that was followed last under that name."""
+        return list(self._last_lines.get(name, ()))
 
     async def drain(self) -> None:
         """Print what is left of the outputs; programs that ended have closed them."""
@@ -58,6 +67,12 @@ class Console:
             if len(rest) > _LONGEST_LINE:
                 lines, rest = [*lines, rest], b""
             for line in lines:
-                self.line(name, line.decode("utf-8", "replace").rstrip())
+                self._show(name, line)
         if rest:
-            self.line(name, rest.decode("utf-8", "replace").rstrip())
+            self._show(name, rest)
+
+    def _show(self, name: str, line: bytes) -> None:
+        text = line.decode("utf-8", "replace").rstrip()
+        self.line(name, text)
+        if text:
+            self._last_lines[name].append(text.strip())

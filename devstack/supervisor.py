@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from devstack.console import Console
+from devstack.guard import Guard
 from devstack.pipe import Pipe
 from devstack.servers import Program
 from devstack.settings import ROOT
@@ -25,6 +26,7 @@ READY_WITHIN = 120.0  # seconds
 STOP_WITHIN = 9.0  # seconds, for all stages together
 DEATHS = 3
 DEATHS_WITHIN = 10.0  # seconds
+LONGEST_REASON = 500  # characters
 
 
 class StackError(Exception):
@@ -64,14 +66,10 @@ class Supervisor:
         self.failed = asyncio.Event()
         self.failure = ""
         self._stages: list[list[Child]] = []
-        self._warden: asyncio.subprocess.Process | None = None
+        self._guard = Guard(console.say)
 
     async def __aenter__(self) -> Self:
-        self._warden = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "devstack.warden"),
-            stdin=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
+        await self._guard.begin()
         return self
 
     async def __aexit__(
@@ -87,10 +85,7 @@ class Supervisor:
             grace = (deadline - loop.time()) * (2 / 3 if number else 1)
             await asyncio.gather(*(self._stop(child, grace) for child in stage))
         await self.console.drain()
-        assert self._warden is not None
-        assert self._warden.stdin is not None
-        self._warden.stdin.close()
-        await self._warden.wait()
+        await self._guard.end()
 
     async def start(self, programs: Sequence[Program]) -> None:
         """Start one stage of programs at once and wait until all are ready to serve."""
@@ -107,7 +102,7 @@ class Supervisor:
         Otherwise its lines are shown. Raises `StackError` when the program fails.
         """
         output = await Pipe.open() if capture else None
-        process = await self._spawn(program, output)
+        process, showing = await self._spawn(program, output)
         try:
             captured = await output.reader.read() if output else b""
             await process.wait()
@@ -117,17 +112,16 @@ class Supervisor:
                 await process.wait()
             self._sweep(process.pid)
         if process.returncode:
-            await self.console.drain()
-            raise StackError(
-                f"{program.name} failed (exit {process.returncode}); its lines above say why."
-            )
+            said = await self._last_said(program.name, showing)
+            raise StackError(f"{program.name} failed (exit {process.returncode}){said}")
         return captured
 
     # --- starting and keeping --------------------------------------------------------------------
 
     async def _spawn(
         self, program: Program, output: Pipe | None = None
-    ) -> asyncio.subprocess.Process:
+    ) -> tuple[asyncio.subprocess.Process, asyncio.Task[None]]:
+        """Start a program; return its process, and the task that ends when all is shown."""
         shown = await Pipe.open()
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "devstack.child", str(os.getpid()), *program.argv),
@@ -140,14 +134,13 @@ class Supervisor:
         )
         for pipe in filter(None, (shown, output)):
             os.close(pipe.write_end)
-        self._tell_warden("+", process.pid)
-        self.console.follow(program.name, shown.reader)
-        return process
+        self._guard.watch(process.pid)
+        return process, self.console.follow(program.name, shown.reader)
 
     async def _keep(self, child: Child) -> None:
         loop = asyncio.get_running_loop()
         while not child.stopping:
-            child.process = await self._spawn(child.program)
+            child.process, showing = await self._spawn(child.program)
             if child.stopping:
                 child.process.terminate()
             status = await child.process.wait()
@@ -156,13 +149,20 @@ class Supervisor:
                 return
             how = f"was killed by signal {-status}" if status < 0 else f"ended (exit {status})"
             if child.dies_too_often(loop.time()):
+                said = await self._last_said(child.program.name, showing)
                 self.failure = self.failure or (
-                    f"{child.program.name} {how} for the third time within {DEATHS_WITHIN:g} s;"
-                    " its lines above say why. All is stopped."
+                    f"All is stopped: {child.program.name} {how} for the third time within"
+                    f" {DEATHS_WITHIN:g} s{said}"
                 )
                 self.failed.set()
                 return
             self.console.say(f"{child.program.name} {how}; starting it again")
+
+    async def _last_said(self, name: str, showing: asyncio.Task[None]) -> str:
+        """Return what a program that ended gave as the reason, to end a sentence of ours."""
+        await asyncio.wait({showing}, timeout=1)
+        said = " ".join(self.console.last_lines(name))
+        return f": {said[:LONGEST_REASON]}" if said else "."
 
     async def _until_ready(self, program: Program) -> None:
         loop = asyncio.get_running_loop()
@@ -192,9 +192,4 @@ class Supervisor:
         """End what a program that ended has left behind."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(group, signal.SIGKILL)
-        self._tell_warden("-", group)
-
-    def _tell_warden(self, sign: str, group: int) -> None:
-        assert self._warden is not None
-        assert self._warden.stdin is not None
-        self._warden.stdin.write(f"{sign}{group}\n".encode())
+        self._guard.release(group)

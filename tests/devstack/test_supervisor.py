@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +36,15 @@ def family_of(lines: Lines, count: int = 1) -> list[int]:
     return [int(pid) for pid in lines.wait_for(r"family (\d+ \d+)", count)[-1].split()]
 
 
+def children(lines: Lines) -> list[int]:
+    leader = lines.process.pid
+    return [int(p) for p in Path(f"/proc/{leader}/task/{leader}/children").read_text().split()]
+
+
+def command_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
 def test_each_line_stands_behind_the_name_of_its_program() -> None:
     talker = "import time; print('one'); print('two', end=''); time.sleep(600)"
     with small_stack({"talker": talker}) as lines:
@@ -57,9 +67,8 @@ def test_three_deaths_within_ten_seconds_stop_everything_with_one_line() -> None
         assert lines.end() == 1
         healthy = [int(pid) for pid in lines.find(r"pid (\d+)")]
     assert len(lines.find(r"broken +│ dying")) == 3
-    assert lines.find(
-        r"StackError: broken ended \(exit 3\) for the third time within 10 s; its lines above say"
-        r" why. All is stopped."
+    assert lines.text.endswith(
+        "StackError: All is stopped: broken ended (exit 3) for the third time within 10 s: dying\n"
     )
     wait_until_gone(healthy)
 
@@ -104,6 +113,30 @@ def test_nothing_survives_a_supervisor_that_is_killed() -> None:
         wait_until_gone(pids)
 
 
+def test_a_warden_that_is_killed_is_replaced_and_nothing_survives_either() -> None:
+    with small_stack({"web": FAMILY}) as lines:
+        pids = family_of(lines)
+        warden = next(pid for pid in children(lines) if "devstack.warden" in command_of(pid))
+        os.kill(warden, signal.SIGKILL)
+        lines.wait_for("the warden was killed; another one watches")
+        lines.process.kill()
+        lines.end()
+        wait_until_gone(pids)
+
+
+def test_a_program_that_fails_is_quoted_with_its_last_words() -> None:
+    words = "import sys; sys.exit('SETTING: not a number.\\n\\n(see the example)\\n')"
+    failing = Program("migrate", [sys.executable, "-c", words])
+
+    async def run() -> None:
+        async with Supervisor(os.environ, Console(io.StringIO())) as supervisor:
+            await supervisor.run_once(failing)
+
+    with pytest.raises(StackError) as error:
+        asyncio.run(run())
+    assert str(error.value) == ("migrate failed (exit 1): SETTING: not a number. (see the example)")
+
+
 def test_a_program_that_does_not_exist_is_named() -> None:
     missing = Program("ghost", ["no-such-program"])
 
@@ -112,7 +145,7 @@ def test_a_program_that_does_not_exist_is_named() -> None:
             await supervisor.run_once(missing)
 
     output = io.StringIO()
-    with pytest.raises(StackError, match=r"ghost failed \(exit 1\); its lines above say why."):
+    with pytest.raises(StackError, match=r"^ghost failed \(exit 1\): no-such-program: No such"):
         asyncio.run(run())
     assert "no-such-program: No such file or directory" in output.getvalue()
 
