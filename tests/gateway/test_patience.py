@@ -1,0 +1,158 @@
+"""How long the gateway waits, for whom, and what it says and books when it waits no longer."""
+
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from devstack.servers import free_port
+from gateway import upstream
+from gateway.errors import Refusal
+from tests import settings as suite
+from tests.conftest import wait_until
+from tests.gateway.conftest import ROOT, World, messages_body, world_of
+from tests.gateway.fake_provider import (
+    SSE_HEADERS,
+    Script,
+    default_script,
+    json_script,
+    message,
+    messages_stream,
+)
+from tests.gateway.test_calls import CHAT, chat_body
+
+
+@pytest.fixture(scope="module")
+def _impatient() -> Iterator[World]:
+    with world_of(
+        suite.DIRECTORY / "impatient-gateway",
+        GATEWAY_CONNECT_TIMEOUT="0.5",
+        GATEWAY_FIRST_BYTE_TIMEOUT="0.5",
+        GATEWAY_IDLE_TIMEOUT="0.5",
+        GATEWAY_REQUEST_TIMEOUT="0.5",
+        GATEWAY_MAX_CONCURRENT="2",
+        OPENAI_UPSTREAM_URL=f"http://127.0.0.1:{free_port()}",
+    ) as world:
+        yield world
+
+
+@pytest.fixture
+def impatient(_impatient: World) -> Iterator[World]:
+    """A gateway that waits for half a second; its OpenAI is not there at all."""
+    _impatient.provider.script = default_script
+    yield _impatient
+    _impatient.provider.script = default_script
+
+
+def test_a_provider_that_does_not_begin_to_answer_is_booked_at_the_bound(impatient: World) -> None:
+    gate = threading.Event()
+    impatient.provider.script = lambda _: Script(200, {}, [b"{}"], gate=gate)
+    project = impatient.tollgate.project(credits=100)
+    answer = impatient.post(impatient.tollgate.token(project))
+    gate.set()
+    assert answer.status_code == 504
+    assert answer.json()["error"]["reason"] == "provider_timeout"
+    [event] = impatient.booked(project)
+    assert event["properties"]["$ai_usage_estimated"] is True
+    assert event["debited_micro"] > 72_000
+    assert impatient.settled(project)["held"] == 0
+
+
+def test_a_stream_that_stops_is_broken_off_and_booked_as_far_as_it_came(impatient: World) -> None:
+    release = threading.Event()
+    impatient.provider.script = lambda _: Script(
+        200, SSE_HEADERS, messages_stream(), hold_after=4, release=release
+    )
+    project = impatient.tollgate.project(credits=100)
+    with pytest.raises(httpx.RemoteProtocolError):
+        impatient.post(impatient.tollgate.token(project), body=messages_body(stream=True))
+    release.set()
+    [event] = impatient.booked(project)
+    properties = event["properties"]
+    assert (properties["$ai_usage_estimated"], properties["$ai_input_tokens"]) == (True, 100)
+    assert 0 < event["debited_micro"] < 72_000
+
+
+def test_a_caller_that_does_not_finish_its_request_is_told_so(impatient: World) -> None:
+    token = impatient.tollgate.token(impatient.tollgate.project(credits=100))
+    head = (
+        f"POST /slack_app/v1/messages HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n"
+        "content-length: 1000\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", impatient.port), timeout=10) as connection:
+        connection.sendall(head.encode() + b'{"model":')
+        assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_provider_that_cannot_be_reached_is_left_alone_for_a_while(impatient: World) -> None:
+    project = impatient.tollgate.project(credits=100)
+    token = impatient.tollgate.token(project)
+    statuses = [impatient.post(token, CHAT, chat_body()).status_code for _ in range(7)]
+    assert statuses == [502] * upstream.FAILURES_TO_OPEN + [503] * 2
+    refused = impatient.post(token, CHAT, chat_body())
+    assert refused.json()["error"]["reason"] == "provider_unreachable"
+    assert int(refused.headers["retry-after"]) > 0
+    assert impatient.post(token).status_code == 200, "the other provider is there"
+    events = impatient.booked(project, len(statuses) + 2)
+    assert sum(event["debited_micro"] for event in events) == 72_000
+    assert impatient.settled(project)["held"] == 0
+
+
+def test_after_a_while_one_call_tries_and_the_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(upstream.time, "monotonic", lambda: now)
+    breaker = upstream.Breaker()
+    for _ in range(upstream.FAILURES_TO_OPEN):
+        breaker.check("openai")
+        breaker.failed()
+    with pytest.raises(Refusal):
+        breaker.check("openai")
+    now += upstream.OPEN_SECONDS
+    breaker.check("openai")
+    with pytest.raises(Refusal):
+        breaker.check("openai")
+    breaker.succeeded()
+    breaker.check("openai")
+
+
+def test_a_token_has_only_so_many_calls_under_way(
+    impatient: World, background: ThreadPoolExecutor
+) -> None:
+    gate, before = threading.Event(), len(impatient.provider.requests)
+
+    def answer(_: object) -> Script:
+        script = json_script(message())
+        script.gate = gate
+        return script
+
+    impatient.provider.script = answer
+    project = impatient.tollgate.project(credits=100)
+    token = impatient.tollgate.token(project)
+    under_way = [background.submit(impatient.post, token) for _ in range(2)]
+    wait_until(lambda: len(impatient.provider.requests) == before + 2, what="two calls under way")
+    refused = impatient.post(token)
+    gate.set()
+    assert refused.status_code == 429
+    assert refused.json()["error"]["reason"] == "too_many_concurrent_requests"
+    assert refused.headers["retry-after"] == "1"
+    assert [call.result().status_code for call in under_way] == [200, 200]
+    assert impatient.post(token).status_code == 200
+
+
+def test_the_gateway_runs_alone() -> None:
+    """Nothing of the other folders is loaded, nor anything that they are made of."""
+    look = (
+        "import sys, gateway.app, gateway.server, gateway.tracing, gateway.__main__;"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    others = {"django", "rest_framework", "celery", "temporalio", "slack_sdk", "redis", "psycopg"}
+    folders = {"config", "slack_bot", "workflows", "coding_tasks", "billing", "quota", "projects"}
+    assert not (others | folders) & set(loaded.stdout.split())
