@@ -24,6 +24,9 @@ lint: ## format, types, import contracts, migrations, API schema
 bench: ## the benchmarks
 	$(LAUNCH) benchmarks
 
+mutations: ## the mistakes of others, made in a copy: does each turn its test red?
+	$(LAUNCH) tests.mutations
+
 LOCK = uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate pyproject.toml
 
 lock: ## the lock files anew, from pyproject.toml (needs uv)
@@ -31,4 +34,4 @@ lock: ## the lock files anew, from pyproject.toml (needs uv)
 	@$(LOCK) --constraint requirements.lock --output-file requirements-web.lock
 	@$(subst pyproject.toml,,$(LOCK)) --group gateway --group tracing --constraint requirements.lock --output-file requirements-gateway.lock
 
-.PHONY: help up demo test lint bench lock
+.PHONY: help up demo test lint bench mutations lock

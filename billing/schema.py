@@ -61,6 +61,11 @@ class ProblemSerializer(serializers.Serializer):
     detail = serializers.CharField()
 
 
+def mistake(description: str) -> OpenApiResponse:
+    """Return the documentation of a refusal that says what is wrong, field by field."""
+    return OpenApiResponse(OpenApiTypes.OBJECT, description)
+
+
 def problem(description: str) -> OpenApiResponse:
     """Return the documentation of a refusal."""
     return OpenApiResponse(ProblemSerializer, description)
@@ -144,7 +149,7 @@ INSUFFICIENT_REMAINING: dict[str, Any] = {
     "request": InsufficientRemainingSerializer,
     "responses": {
         200: StandingSerializer,
-        400: problem("Not what was asked for."),
+        400: mistake("Not what was asked for: says what, by field."),
         401: problem("No service token."),
         404: problem("There is no such account."),
         429: problem("The database does not keep up. See Retry-After."),
@@ -212,7 +217,7 @@ PROJECT_USAGE: dict[str, Any] = {
     ],
     "responses": {
         200: ProjectUsageSerializer,
-        400: problem("A parameter makes no sense, or there are too many groups."),
+        400: mistake("A parameter makes no sense, or there are too many groups: says which."),
         401: problem("No credential, or one that is not valid."),
         403: problem("The credential lacks the scope billing:read or leaves the project out."),
         404: problem("There is no such project for this credential."),

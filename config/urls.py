@@ -9,6 +9,8 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from projects.log_in_throttle import throttled
 from quota.introspection import IntrospectionView
 
+handler404 = "config.not_found.not_found"
+
 urlpatterns = [
     path("slack/", include("slack_bot.urls")),
     path("api/", include("quota.urls")),

@@ -6,7 +6,13 @@ costs the gateway one round trip.
 
 from typing import Any
 
-from drf_spectacular.utils import OpenApiExample, extend_schema, inline_serializer
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiResponse,
+    extend_schema,
+    inline_serializer,
+)
 from rest_framework import serializers
 from rest_framework.exceptions import APIException
 from rest_framework.parsers import FormParser
@@ -79,7 +85,11 @@ class IntrospectionView(APIView):
                     "token_kind": serializers.CharField(required=False),
                     "resources": serializers.DictField(required=False),
                 },
-            )
+            ),
+            400: OpenApiResponse(OpenApiTypes.OBJECT, "No token was sent, as RFC 6749 says it."),
+            401: OpenApiResponse(OpenApiTypes.OBJECT, "No service token."),
+            415: OpenApiResponse(OpenApiTypes.OBJECT, "Not a form."),
+            503: OpenApiResponse(OpenApiTypes.OBJECT, "The database does not answer."),
         },
         examples=[
             OpenApiExample(

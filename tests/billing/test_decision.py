@@ -39,6 +39,13 @@ def test_below_the_limit_nothing_is_refused():
     assert decision.limited_until is None
 
 
+def test_a_decision_knows_one_now():
+    decision = decide(snapshot(1000, 1000, has_grace=True, grace_days=3))
+
+    assert decision.exhausted_since == NOW
+    assert decision.suspended_until == NOW + 3 * DAY
+
+
 @pytest.mark.parametrize(("usage", "state"), [(799, "ok"), (800, "warning"), (999, "warning")])
 def test_it_warns_from_eighty_percent_on(usage, state):
     assert decide(snapshot(1000, usage)).state == state

@@ -78,6 +78,13 @@ def test_nobody_without_a_valid_credential_is_answered(client, accounts, project
     assert response.headers["WWW-Authenticate"].startswith("Bearer")
 
 
+def test_one_callers_refusal_is_nobody_elses(client, accounts, project, stranger, key):
+    _, theirs = credentials.issue_personal_api_key(stranger.organization, "x", ["project:read"])
+    for headers in (bearer("phx_unknown"), bearer(theirs)):
+        assert client.get(path(project.pk), headers=headers).status_code in (401, 404)
+        assert client.get(path(project.pk), headers=bearer(key)).status_code == 200
+
+
 @pytest.mark.parametrize("scope", ["project:read", "llm_gateway:read"])
 def test_one_of_two_scopes_is_enough(client, accounts, project, scope):
     _, key = credentials.issue_personal_api_key(project.organization, "poller", [scope])

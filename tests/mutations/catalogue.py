@@ -1,0 +1,150 @@
+"""Mistakes that others made, as small changes of our code, each with a test that must notice it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """Put `mistake` in the place of `ours` in a file: then `test`, which passes, has to fail."""
+
+    number: int
+    says: str
+    file: str
+    ours: str
+    mistake: str
+    test: str
+
+    def apply(self, root: Path) -> None:
+        """Make the mistake in a copy of the project. Raises `ValueError` if it is not there."""
+        path = root / self.file
+        text = path.read_text()
+        if text.count(self.ours) != 1:
+            raise ValueError(f"{self.file} has {text.count(self.ours)} times {self.ours!r}")
+        path.write_text(text.replace(self.ours, self.mistake))
+
+
+MUTATIONS = [
+    Mutation(
+        1,
+        "the quota endpoint refuses the scope that the gateway's callers have",
+        "quota/views.py",
+        "[has_any_scope(PROJECT_READ, LLM_GATEWAY_READ)]",
+        "[has_any_scope(PROJECT_READ)]",
+        "tests/quota/test_quota_limits.py::test_one_of_two_scopes_is_enough",
+    ),
+    Mutation(
+        3,
+        "what one caller may not is remembered for the whole team",
+        "quota/views.py",
+        "    def _identify(\n        self, request: Request, project_id: int\n    )",
+        "    def initial(self, request, *args, **kwargs):\n"
+        "        try:\n"
+        "            if getattr(type(self), 'refused', None):\n"
+        "                raise type(self).refused\n"
+        "            super().initial(request, *args, **kwargs)\n"
+        "        except Exception as error:\n"
+        "            type(self).refused = error\n"
+        "            raise\n\n"
+        "    def _identify(\n        self, request: Request, project_id: int\n    )",
+        "tests/quota/test_quota_limits.py::test_one_callers_refusal_is_nobody_elses",
+    ),
+    Mutation(
+        4,
+        "an account about which nothing can be told counts as not limited",
+        "quota/state.py",
+        '            raise QuotaUnknown("a state has stopped holding and no newer one came")',
+        "            pass",
+        "tests/quota/test_gate.py::test_a_decision_that_changes_nothing_is_unknown_too",
+    ),
+    Mutation(
+        6,
+        "one decision looks at the clock twice",
+        "billing/decision.py",
+        "        return snapshot.now\n    return since",
+        "        return datetime.now(UTC)\n    return since",
+        "tests/billing/test_decision.py::test_a_decision_knows_one_now",
+    ),
+    Mutation(
+        7,
+        "publishing replaces the whole set",
+        "quota/delta.py",
+        '    script = redis_client.script("push")\n',
+        '    script = redis_client.script("push")\n'
+        "    for resource in {delta.resource for delta in (deltas := list(deltas))}:\n"
+        "        redis_client.client().delete(limits_key(resource))\n",
+        "tests/quota/test_publication.py"
+        "::test_a_block_reaches_every_project_of_the_organization_and_nobody_else",
+    ),
+    Mutation(
+        7,
+        "one account that cannot be decided ends the sweep of all",
+        "billing/sweep.py",
+        "        if len(ids) > 1:\n",
+        "        raise\n        if len(ids) > 1:\n",
+        "tests/billing/test_sweep.py"
+        "::test_one_account_that_cannot_be_decided_stops_and_unblocks_nobody",
+    ),
+    Mutation(
+        8,
+        "each process remembers the limited list for a while",
+        "quota/limited_set.py",
+        "def read(organization_id: UUID, api_token: str) -> Reading:",
+        "@__import__('functools').cache\n"
+        "def read(organization_id: UUID, api_token: str) -> Reading:",
+        "tests/quota/test_gate.py::test_nothing_is_remembered_between_two_questions",
+    ),
+    Mutation(
+        10,
+        "an event that is delivered again is billed again",
+        "billing/ledger_rows.py",
+        "        uuid=event.uuid,\n",
+        '        uuid=__import__("uuid").uuid4(),\n',
+        "tests/billing/test_booking.py::test_the_same_event_again_is_a_duplicate_and_counts_once",
+    ),
+    Mutation(
+        10,
+        "what cannot be booked is dropped",
+        "billing/ledger.py",
+        "            refused[incoming.sha256] = _quarantined(incoming, now)\n",
+        "",
+        "tests/billing/test_booking.py::test_what_is_set_aside_is_kept_once_however_often_it_arrives",
+    ),
+    Mutation(
+        11,
+        "an event is booked on the organization that its sender names",
+        "billing/ledger.py",
+        "    if event.organization_id not in (None, organization_id):",
+        "    if event.organization_id:\n"
+        "        organization_id = event.organization_id\n"
+        "    if False:",
+        "tests/billing/test_booking.py::test_what_decides_about_money_must_be_right",
+    ),
+    Mutation(
+        12,
+        "a gateway is told what is left as if others had not booked",
+        "quota/state.py",
+        "        allotment -= sum(published.booked.values()) - booked\n",
+        "        pass\n",
+        "tests/quota/test_gate.py"
+        "::test_every_group_is_told_the_same_rest_beyond_what_it_booked_itself",
+    ),
+    Mutation(
+        12,
+        "work is started with too little left for its first call",
+        "quota/gate.py",
+        "    if least and any(left < least for left in compared):",
+        "    if False:",
+        "tests/quota/test_gate.py::test_work_is_not_started_with_too_little_left",
+    ),
+    Mutation(
+        14,
+        "a reason without a text of its own breaks the denial",
+        "workflows/wording.py",
+        '_DENIAL_FIRST_SENTENCES.get(reason or "", _DENIAL_OTHERWISE)',
+        '_DENIAL_FIRST_SENTENCES[reason or ""]',
+        "tests/workflows/test_wording.py::test_each_reason_has_a_first_sentence_of_its_own",
+    ),
+]

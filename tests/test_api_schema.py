@@ -1,0 +1,78 @@
+"""Whatever the HTTP API is asked, its answer is one that the OpenAPI document knows; never a 5xx.
+
+Schemathesis makes the questions: what the document allows, and what it does not.
+"""
+
+import pytest
+import schemathesis
+from django.core.signals import request_finished, request_started
+from django.db import close_old_connections
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from billing.accounts import create_organization, create_project
+from billing.caps import set_cap
+from billing.limits import set_limit
+from config.wsgi import application
+from projects import credentials
+from quota.resources import AI_CREDITS, MICRO
+
+CHECKS = [
+    *(not_a_server_error, status_code_conformance),
+    *(content_type_conformance, response_schema_conformance),
+]
+EXAMPLES = 10
+SERVICE = "service-token-of-the-test-suite"
+
+
+@pytest.fixture
+def project(db, redis_client):
+    made = create_project(create_organization("Acme"), "Main")
+    set_limit(made.organization, AI_CREDITS, 100 * MICRO)
+    set_cap(made.organization, AI_CREDITS, "user", 5 * MICRO)
+    return made
+
+
+@pytest.fixture
+def api(project):
+    """The application in this very process and transaction, as Django's own test client has it."""
+    signals = request_started, request_finished
+    for signal in signals:
+        signal.disconnect(close_old_connections)
+    yield schemathesis.openapi.from_wsgi("/api/schema/", application)
+    for signal in signals:
+        signal.connect(close_old_connections)
+
+
+@pytest.fixture
+def tokens(project):
+    """What each caller sends."""
+    scopes = ["project:read", "billing:read", "llm_gateway:read"]
+    _, key = credentials.issue_personal_api_key(project.organization, "reader", scopes)
+    return {"the gateway": SERVICE, "a key": key, "nobody": ""}
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode))
+@pytest.mark.parametrize("caller", ["the gateway", "a key", "nobody"])
+def test_every_answer_is_a_documented_one(api, project, tokens, caller, mode):
+    headers = {"Authorization": f"Bearer {tokens[caller]}"} if tokens[caller] else {}
+    for found in api.get_all_operations():
+        operation = found.ok()
+
+        @given(case=operation.as_strategy(generation_mode=mode), is_ours=st.booleans())
+        @settings(max_examples=EXAMPLES)
+        def ask(case, is_ours):
+            case.headers.pop("Authorization", None)
+            if is_ours and "project_id" in case.path_parameters:
+                case.path_parameters["project_id"] = project.pk
+            answer = case.call(headers=headers)
+            case.validate_response(answer, checks=CHECKS)
+
+        ask()
