@@ -18,6 +18,9 @@ import hiredis
 CONNECT_TIMEOUT = 1.0
 ANSWER_TIMEOUT = 2.0
 MAX_WAITING = 50_000
+# Commands that leave in one packet. With more, Redis and this process would wait for each other in
+# turns instead of working side by side.
+AT_ONCE = 4
 
 
 class RedisUnavailable(Exception):
@@ -122,11 +125,13 @@ class _Connection(asyncio.Protocol):
             self._loop.call_soon(self._flush)
         packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub names one argument
         self._outgoing.append(packed)
+        if len(self._outgoing) == AT_ONCE:
+            self._flush()
         self._waiting.append((self._loop.time() + ANSWER_TIMEOUT, future))
         return future
 
     def _flush(self) -> None:
-        if self._transport is not None and not self.lost:
+        if self._outgoing and self._transport is not None and not self.lost:
             self._transport.write(b"".join(self._outgoing))
         self._outgoing.clear()
 
