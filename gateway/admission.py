@@ -186,6 +186,8 @@ class Gate:
                 return denials.run_cap_reached(verdict.remaining_micro, bucket, bot_name)
             case "rate":
                 return throttles.too_many_requests(verdict.remaining_micro)
+            case "excessive":
+                return bad_request("More cannot be reserved at once.", "unmeterable")
             case "rewound":
                 return _store_unavailable()
         return unavailable(

@@ -34,7 +34,7 @@ MAX_UNPAID_WAITING = 10_000
 
 Status = Literal[
     "held", "limited", "short", "project_cap", "user_cap", "run_cap", "rate", "unknown",
-    "unknown_user", "closed", "rewound",
+    "unknown_user", "closed", "rewound", "excessive",
 ]  # fmt: skip
 
 
@@ -129,7 +129,9 @@ class Holds:
         if self._replaying is not None and not self._replaying.done():
             return Verdict("rewound", 0, 0, 0, b"", 0)
         run = keys.run(wanted.task_run_id) if wanted.task_run_id else ""
-        self._active[wanted.hold_id] = wanted
+        again = wanted.hold_id in self._active
+        if not again:
+            self._active[wanted.hold_id] = wanted
         try:
             answer = await self._redis.run(
                 HOLD,
@@ -170,7 +172,8 @@ class Holds:
             if len(answer[7]) > len(run):  # the run's own scope is known without being told
                 self._active[wanted.hold_id] = replace(wanted, scopes=answer[7].decode())
         else:
-            del self._active[wanted.hold_id]
+            if not again:  # else it is still held
+                del self._active[wanted.hold_id]
             if verdict.status == "rewound":
                 self._replay()
         return verdict

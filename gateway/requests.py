@@ -6,7 +6,7 @@ least one byte of UTF-8, and JSON never takes fewer bytes than the text it holds
 """
 
 import json
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -20,11 +20,16 @@ IMAGE_TOKENS = {"anthropic": 5_000, "openai": 50_000}
 # System prompts that a provider adds for tools or structured output (Anthropic: ≤ 700 each).
 TOOLS_OVERHEAD = 1_000
 OVERHEAD = 100
+# Beyond any model of any provider; sums of what is beyond would not be exact any more.
+MAX_TOKENS = 10_000_000
+MAX_CHOICES = 128  # https://platform.openai.com/docs/api-reference/chat/create
+MAX_USES = 1_000
 
 _TEXTUAL = frozenset(
     {
         "text", "tool_use", "tool_result", "thinking", "redacted_thinking", "search_result",
-        "server_tool_use", "web_search_tool_result", "web_search_result", "tool_reference",
+        "server_tool_use", "web_search_tool_result", "web_search_result",
+        "web_search_tool_result_error", "tool_reference", "computer_call", "computer_call_output",
         "message", "function_call", "function_call_output", "custom_tool_call",
         "custom_tool_call_output", "reasoning", "summary_text", "reasoning_text", "input_text",
         "output_text", "refusal", "local_shell_call", "local_shell_call_output", "shell_call",
@@ -32,13 +37,16 @@ _TEXTUAL = frozenset(
         "compaction", "ephemeral",
     }
 )  # fmt: skip
-_IMAGES = frozenset({"image", "image_url", "input_image"})
+_IMAGES = frozenset({"image", "image_url", "input_image", "computer_screenshot"})
 _AUDIO = frozenset({"input_audio", "audio"})
 _CLIENT_TOOLS = ("bash_", "text_editor_", "computer_", "memory_")
 _OPENAI_CLIENT_TOOLS = frozenset({"function", "custom", "local_shell", "shell", "apply_patch"})
 
 
 _ABSENT = msgspec.Raw()
+_Tokens = Annotated[int, msgspec.Meta(ge=1, le=MAX_TOKENS)]
+_Choices = Annotated[int, msgspec.Meta(le=MAX_CHOICES)]
+_Uses = Annotated[int, msgspec.Meta(ge=0, le=MAX_USES)]
 
 
 class _Node(msgspec.Struct, gc=False):
@@ -46,8 +54,8 @@ class _Node(msgspec.Struct, gc=False):
 
     type: str | None = None
     role: str | None = None
-    content: "str | list[_Node] | None" = None
-    output: "str | list[_Node] | None" = None
+    content: "str | list[_Node] | _Node | None" = None
+    output: "str | list[_Node] | _Node | None" = None
     source: "_Node | None" = None
     data: msgspec.Raw = _ABSENT
     image_url: msgspec.Raw = _ABSENT
@@ -56,44 +64,47 @@ class _Node(msgspec.Struct, gc=False):
 
 class _Tool(msgspec.Struct, gc=False):
     type: str | None = None
-    max_uses: int | None = None
+    max_uses: _Uses | None = None
     tools: "list[_Tool] | None" = None
     cache_control: msgspec.Raw = _ABSENT
 
 
 class _Thinking(msgspec.Struct):
-    budget_tokens: int | None = None
+    budget_tokens: Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)] | None = None
 
 
 class _StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
-class _Scalars(msgspec.Struct):
-    """The fields of the three metered APIs that decide about size, price or admission."""
+class _Known(msgspec.Struct):
+    """The fields of the three metered APIs that decide about size, price or admission.
+
+    They have to have the shape that is written here: no other is forwarded.
+    """
 
     model: str
     stream: bool | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    max_output_tokens: int | None = None
-    n: int | None = None
-    best_of: int | None = None
+    max_tokens: _Tokens | None = None
+    max_completion_tokens: _Tokens | None = None
+    max_output_tokens: _Tokens | None = None
+    n: _Choices | None = None
+    best_of: _Choices | None = None
     service_tier: str | None = None
     background: bool | None = None
     modalities: list[str] | None = None
-    max_tool_calls: int | None = None
+    max_tool_calls: _Uses | None = None
     thinking: _Thinking | None = None
     stream_options: _StreamOptions | None = None
+    tools: list[_Tool] | None = None
 
 
-class _Body(_Scalars):
+class _Body(_Known):
     """The same with the content, as far as it has a shape that is known."""
 
     messages: list[_Node] = []
     system: str | list[_Node] | None = None
     input: str | list[_Node] | None = None
-    tools: list[_Tool] | None = None
 
 
 _OUTPUT_FIELDS = {
@@ -110,7 +121,7 @@ _UNBOUNDED = {
 _ELSEWHERE = ("previous_response_id", "conversation", "prompt")
 _top_level = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _body = msgspec.json.Decoder(_Body)
-_scalars = msgspec.json.Decoder(_Scalars)
+_known = msgspec.json.Decoder(_Known)
 
 
 class Extent(msgspec.Struct, frozen=True, gc=False):
@@ -136,7 +147,7 @@ class ModelRequest(msgspec.Struct, frozen=True, gc=False):
     choices: int
     betas: bytes
     fields: dict[str, msgspec.Raw]
-    parsed: _Scalars
+    parsed: _Known
 
     def extent(self, output_cap: int) -> Extent:
         """Bound the call; `output_cap` counts where the caller set none.
@@ -192,12 +203,12 @@ def read(api: Api, body: bytes, betas: bytes = b"") -> ModelRequest:
     )
 
 
-def _parse(body: bytes) -> _Scalars:
+def _parse(body: bytes) -> _Known:
     """Read the fields, and the content if its shape is known."""
     try:
         return _body.decode(body)
     except msgspec.ValidationError:
-        return _scalars.decode(body)
+        return _known.decode(body)
 
 
 def _refuse_ambiguity(body: bytes, fields: dict[str, msgspec.Raw]) -> None:
@@ -246,8 +257,6 @@ def _extent(request: ModelRequest, output_cap: int) -> Extent:
     whole = sum(1 for name in _ELSEWHERE if name in fields and bytes(fields[name]) != b"null")
     cached = "cache_control" in fields
     searches = 0
-    if not isinstance(parsed, _Body):
-        return Extent(size, output, whole + 1, cached=True)
     if parsed.tools:
         size += TOOLS_OVERHEAD
         for tool in parsed.tools:
@@ -256,6 +265,8 @@ def _extent(request: ModelRequest, output_cap: int) -> Extent:
             searches = max(searches, _uses(tool, meter, parsed.max_tool_calls, searches))
         # Every use of a server-side tool reads the whole conversation again.
         whole += searches + 1 if searches else 0
+    if not isinstance(parsed, _Body):
+        return Extent(size, output, whole + 1, cached=True, searches=searches)
     measure = _Measure(IMAGE_TOKENS[request.api.provider])
     for nodes in (parsed.messages, parsed.system, parsed.input):
         measure.add(nodes)
@@ -301,11 +312,11 @@ class _Measure:
         self.whole = 0
         self.cached = False
 
-    def add(self, nodes: "str | list[_Node] | None") -> None:
-        """Measure a list of messages, parts or items."""
+    def add(self, nodes: "str | list[_Node] | _Node | None") -> None:
+        """Measure a list of messages, parts or items, or one of them."""
         if nodes is None or isinstance(nodes, str):
             return
-        for node in nodes:
+        for node in (nodes,) if isinstance(nodes, _Node) else nodes:
             if node.cache_control is not _ABSENT:
                 self.cached = True
             if node.type in _IMAGES:

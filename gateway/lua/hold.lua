@@ -48,6 +48,10 @@ if not a[1] or (a[2] ~= '' and now >= tonumber(a[2])) then
   return refused('unknown', 0, 0)
 end
 local spent, held = tonumber(a[3] or '0'), tonumber(a[4] or '0')
+if held + bound > 4503599627370496 then
+  -- 2^52: beyond it neither doubles nor 64-bit integers would go on adding up exactly.
+  return refused('excessive', 0, held)
+end
 local remaining = -1
 local compared = a[1] ~= '' and p[7] ~= '1'
 if compared then

@@ -29,7 +29,10 @@ if hold then
   local bound
   account, bound, scopes = string.match(hold, '^([^\n]*)\n([^\n]*)\n([^\n]*)\n')
   redis.call('HDEL', KEYS[1], hold_id)
-  redis.call('HINCRBY', 'tollgate:account:' .. account, 'held', '-' .. bound)
+  -- Less than nothing cannot be held: it would void the limit.
+  if redis.call('HINCRBY', 'tollgate:account:' .. account, 'held', '-' .. bound) < 0 then
+    redis.call('HSET', 'tollgate:account:' .. account, 'held', '0')
+  end
   each_scope(scopes, 'held', '-' .. bound)
 end
 if mode == 'release' then

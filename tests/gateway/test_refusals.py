@@ -115,7 +115,7 @@ def test_what_pays_for_no_call_is_told_so_that_the_other_gates_refuse_too(world:
     ("credits", "fields"),
     [
         (0.6, {"max_tokens": 64_000}),
-        (10_000, {"max_tokens": 100_000_000}),
+        (10_000, {"max_tokens": 10_000_000}),
     ],
     ids=["would fit if it asked for less", "enormous"],
 )

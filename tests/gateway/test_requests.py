@@ -109,6 +109,50 @@ def test_a_group_of_tools_is_judged_by_its_tools() -> None:
         extent(apis.RESPONSES, input="Hi", tools=[group])
 
 
+FAILED_SEARCH = {"type": "web_search_tool_result", "tool_use_id": "t", "content": {
+    "type": "web_search_tool_result_error", "error_code": "unavailable"}}  # fmt: skip
+SCREENSHOT = {"type": "computer_call_output", "call_id": "c", "output": {
+    "type": "computer_screenshot", "image_url": "https://example.com/x.png"}}  # fmt: skip
+SEARCH = {"type": "web_search_20250305", "name": "web_search"}
+
+
+@pytest.mark.parametrize("odd", [FAILED_SEARCH, SCREENSHOT, {"type": 5}, {"content": 5}])
+def test_no_shape_of_the_content_switches_the_check_of_tools_off(odd) -> None:
+    with pytest.raises(Refusal, match="needs a maximum"):
+        messages(odd, tools=[SEARCH])
+    with pytest.raises(Refusal, match="needs a maximum"):
+        extent(apis.RESPONSES, input=[odd], tools=[{"type": "web_search"}])
+    bounded = messages(odd, tools=[SEARCH | {"max_uses": 3}])
+    assert (bounded.searches, bounded.whole_context >= 4) == (3, True)
+
+
+def test_results_in_one_object_count_as_their_bytes() -> None:
+    assert messages(FAILED_SEARCH).whole_context == 0
+    assert 50_000 <= extent(apis.RESPONSES, input=[SCREENSHOT]).input_tokens < 51_000
+
+
+@pytest.mark.parametrize("uses", [50.5, 50.0, "50", -1])
+def test_tools_of_another_shape_are_refused(uses) -> None:
+    for tools in ([SEARCH | {"max_uses": uses}], SEARCH, [[SEARCH]]):
+        with pytest.raises(Refusal, match="not valid"):
+            messages(tools=tools)
+
+
+@pytest.mark.parametrize(
+    "beyond",
+    [
+        {"max_tokens": 10_000_001},
+        {"max_tokens": 10**30},
+        {"n": 129},
+        {"thinking": {"budget_tokens": 10**9}},
+        {"tools": [SEARCH | {"max_uses": 10_000}]},
+    ],
+)
+def test_numbers_beyond_reason_are_refused(beyond) -> None:
+    with pytest.raises(Refusal, match="not valid"):
+        messages(**beyond)
+
+
 BODIES = st.dictionaries(
     st.text(max_size=8).filter(lambda name: name not in ("model", "stream", "n")),
     st.recursive(

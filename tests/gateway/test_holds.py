@@ -1,0 +1,64 @@
+"""Holds at the edge of what can be counted, on a real server."""
+
+import asyncio
+
+from gateway import keys
+from gateway.holds import Holds, Reservation, Settlement
+from gateway.redis_connection import Redis, RedisUnavailable
+
+PROJECT, RESOURCE, ACCOUNT = 7, "ai_credits", "organization:ai_credits"
+
+
+class LosesAnswers(Redis):
+    """Carries commands out; while it is `deaf` the answers get lost."""
+
+    deaf = False
+
+    async def execute(self, *command):
+        answer = await super().execute(*command)
+        if self.deaf and str(command[0]).startswith("EVAL"):
+            raise RedisUnavailable("the answer got lost")
+        return answer
+
+
+async def prepared(url: str, allotment: int | str) -> LosesAnswers:
+    """A Redis that knows one project and its account."""
+    redis = LosesAnswers(url)
+    await redis.execute("FLUSHALL")
+    now = int((await redis.execute("TIME"))[0]) * 1000
+    await redis.execute(
+        "HSET", keys.project(PROJECT, RESOURCE), "account", ACCOUNT, "limited", "0",
+        "limited_until", "", "asked_at", now, "answer", "{}", "soft", "0",
+    )  # fmt: skip
+    await redis.execute("HSET", keys.account(ACCOUNT), "allotment", allotment, "valid_until", "")
+    await redis.execute("HSET", keys.FEED, "confirmed_at", now)
+    return redis
+
+
+def holds_of(redis: Redis) -> Holds:
+    return Holds(redis, lease=60, open_window=60, run_cap_micro=None, requests_per_minute=9)
+
+
+def reservation(hold_id: str, bound: int) -> Reservation:
+    return Reservation(hold_id, PROJECT, RESOURCE, ACCOUNT, bound, "digest", None, "user", b"{}")
+
+
+async def counters(redis: Redis) -> tuple[int, int]:
+    """Return what is spent and what is held."""
+    spent, held = await redis.execute("HMGET", keys.account(ACCOUNT), "spent", "held")
+    return int(spent or 0), int(held or 0)
+
+
+def test_holds_of_an_unlimited_account_never_exceed_what_adds_up_exactly(own_redis: str) -> None:
+    async def overlap() -> None:
+        redis = await prepared(own_redis, "")
+        holds = holds_of(redis)
+        assert (await holds.hold(reservation("first", 2**52))).status == "held"
+        assert (await holds.hold(reservation("second", 1))).status == "excessive"
+        assert await counters(redis) == (0, 2**52)
+        await redis.execute("HSET", keys.account(ACCOUNT), "held", 5)
+        await holds.settle(Settlement("first", "hold", 1, b"{}", ACCOUNT))
+        assert await counters(redis) == (1, 0), "less than nothing is held"
+        redis.close()
+
+    asyncio.run(overlap())
