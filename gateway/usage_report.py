@@ -31,6 +31,11 @@ async def usage_report(
         raise unavailable("Usage cannot be told at the moment.", "quota_unknown")
     found = msgspec.json.decode(answer, type=ResourceAnswer)
     held_micro = int(held or 0)
+    # Since Django answered, this group alone has spent that much more; nobody was told.
+    since_micro = int(spent or 0) - found.booked_micro
+    usage = found.usage
+    if usage is not None or since_micro > 0:
+        usage = round((usage or 0) + max(since_micro, 0) / MICRO, 6)
     remaining = None
     if allotment:
         remaining = max(0, int(allotment) - int(spent or 0) - held_micro) / MICRO
@@ -41,7 +46,7 @@ async def usage_report(
         "limited": found.limited,
         "state": found.state,
         "reason": found.reason,
-        "usage": found.usage,
+        "usage": usage,
         "limit": found.limit,
         "held": held_micro / MICRO,
         "remaining": remaining,

@@ -273,6 +273,7 @@ def test_the_usage_page_tells_what_is_left(world: World) -> None:
     world.booked(project)
     page = world.get("/v1/usage/slack_app", token).json()
     assert page["limited"] is False
+    assert (page["usage"], page["limit"]) == (0.072, 100)
     assert page["remaining"] == pytest.approx(99.928)
     assert page["held"] == 0
 

@@ -107,6 +107,8 @@ def test_a_refused_question_about_a_known_team_closes_the_gate(fragile: World) -
     fragile.tollgate.fail("quota", 403)
     fragile.tollgate.limit(project)  # the feed tells that something changed
     wait_until(lambda: fragile.post(token).status_code == 503, 5, "the gate being closed")
+    # At once, not when the window of a Django that is away would have ended.
+    assert fragile.redis.hget(f"tollgate:project:{project.id}:ai_credits", "broken") == "1"
     fragile.tollgate.mend()
     wait_until(lambda: fragile.post(token).status_code == 429, 10, "the limit being known")
 
