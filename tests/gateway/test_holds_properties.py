@@ -51,6 +51,7 @@ AMOUNTS = st.integers(1, 40)
 PROJECT_SCOPE, USERS = f"project:{PROJECT}", ("slack:T1:U1", "slack:T1:U 2")
 RUNS = (None, "8d1f5a0e-5d8e-4f5c-9a53-0c3a4f7f6b21")
 CAPS = st.integers(0, 150)
+PAST, FUTURE = "2026-01-01T00:00:00Z", "2126-01-01T00:00:00Z"
 
 
 def scopes_of(user: str, run: str | None) -> list[str]:
@@ -71,6 +72,8 @@ class Ledger:
     users: dict[str, str] = field(default_factory=dict)  # of events
     caps: dict[str, int] = field(default_factory=dict)  # by scope
     caps_version: int = 1
+    valid_until: str = FUTURE
+    old: set[str] = field(default_factory=set)  # events of periods before this one
     lose_answers: bool = False
     park: bool = False
 
@@ -80,7 +83,9 @@ class Ledger:
 
     def snapshot(self, user: str = "") -> QuotaAnswer:
         """What Django answers: the group's own bookings leave the allotment as it is."""
-        allotment = None if self.limit is None else self.limit - self.usage_elsewhere
+        allotment = None
+        if self.limit is not None:
+            allotment = self.limit - self.usage_elsewhere + self.booked_in(PROJECT_SCOPE, self.old)
         found = ResourceAnswer(
             limited=self.limited,
             credits_per_usd=120,
@@ -89,13 +94,13 @@ class Ledger:
             ledger_epoch="ledger",
             booked_micro=self.booked,
             allotment_micro=allotment,
-            valid_until="2126-01-01T00:00:00Z",
+            valid_until=self.valid_until,
             caps=Caps(
                 version=self.caps_version,
                 run_micro=self.caps.get("run"),
                 users=any(scope.startswith("user:") for scope in self.caps),
                 scopes={
-                    scope: ScopeAnswer(self.caps[scope], self.booked_in(scope))
+                    scope: ScopeAnswer(self.allotted(scope), self.booked_in(scope))
                     for scope in (PROJECT_SCOPE, f"user:{user}")
                     if scope in self.caps
                 },
@@ -103,11 +108,16 @@ class Ledger:
         )
         return QuotaAnswer(limited={RESOURCE: found}, organization_id=ORGANIZATION)
 
-    def booked_in(self, scope: str) -> int:
+    def allotted(self, scope: str) -> int:
+        """What may ever be spent in a scope: the cap, and what other periods have had of it."""
+        return self.caps[scope] + (self.booked_in(scope, self.old) if scope != "run" else 0)
+
+    def booked_in(self, scope: str, among: set[str] | None = None) -> int:
         return sum(
             micro
             for uid, micro in self.events.items()
             if scope in (PROJECT_SCOPE, f"user:{self.users[uid]}")
+            and (among is None or uid in among)
         )
 
     # The gateway's view of it: two of the questions of `TollgateApi`.
@@ -129,6 +139,7 @@ class Ledger:
             else:
                 self.events[uid] = debited
                 self.version += 1
+                self.caps_version += uid in self.old
                 status = "accepted"
             results.append(EventResult(uid, status))
         if self.lose_answers:
@@ -234,7 +245,26 @@ class HoldsMachine(RuleBasedStateMachine):
 
     def install(self, user: str = "") -> None:
         self.installed = self.run(self.resolver.refresh(PROJECT, user))
-        self.known_caps = dict(self.ledger.caps)
+        self.note_caps()
+
+    def note_caps(self) -> None:
+        self.known_caps = {scope: self.ledger.allotted(scope) for scope in self.ledger.caps}
+
+    @rule()
+    def a_period_ends(self) -> None:
+        """Until Django has decided again, nothing is known of the next one."""
+        self.ledger.valid_until = PAST
+        self.ledger.version += 1
+        self.install()
+
+    @rule()
+    def a_new_period_begins(self) -> None:
+        """What was used by then, booked or not, counts no longer."""
+        self.ledger.valid_until = FUTURE
+        self.ledger.old |= self.expected.keys()
+        self.ledger.usage_elsewhere = 0
+        self.ledger.version += 1
+        self.ledger.caps_version += 1
 
     @rule()
     def two_answers_come_in_the_wrong_order(self) -> None:
@@ -260,7 +290,7 @@ class HoldsMachine(RuleBasedStateMachine):
             return newest
 
         self.installed = self.run(both())
-        self.known_caps = dict(self.ledger.caps)
+        self.note_caps()
 
     @rule()
     def an_outdated_snapshot_is_not_installed(self) -> None:
@@ -436,7 +466,7 @@ class HoldsMachine(RuleBasedStateMachine):
     def fits(self, call: Held) -> bool:
         """Brute force: what the newest installed snapshot leaves, less what is spent and held."""
         found = self.installed.limited[RESOURCE]
-        if found.limited:
+        if found.limited or found.valid_until == PAST:
             return False
         for scope in self.scopes(call):
             cap = self.known_caps.get(scope)
@@ -473,18 +503,42 @@ class HoldsMachine(RuleBasedStateMachine):
         return Settlement(hold_id, "hold", cost, event, ACCOUNT, GROUP)
 
 
-def test_holds_keep_their_properties_in_any_order_of_events(
-    own_redis: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def machine(own_redis: str, monkeypatch: pytest.MonkeyPatch) -> type[HoldsMachine]:
     monkeypatch.setattr(holds_module, "REPLAY_GRACE", 0.0)
     monkeypatch.setattr(redis_connection, "CONNECT_TIMEOUT", 30.0)  # the machine may be busy
     monkeypatch.setattr(redis_connection, "ANSWER_TIMEOUT", 30.0)
     monkeypatch.setattr(HoldsMachine, "redis_url", own_redis)
+    return HoldsMachine
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["once", "asked for twice"])
+def test_what_redis_forgot_is_repeated_and_what_is_open_is_held_again(
+    machine: type[HoldsMachine], again: bool
+) -> None:
+    """The one order of events that chance seldom finds."""
+    state = machine()
+    state.begin(100, {PROJECT_SCOPE: 50, f"user:{USERS[1]}": 50, "run": 50})
+    state.redis_writes_its_state_down()
+    ended, still_open = (state.call(0, 20, USERS[1], RUNS[1]) for _ in range(2))
+    if again:
+        state.the_same_hold_is_asked_for_again(still_open)
+    state.the_call_ends(ended, 100)
+    state.redis_falls_back_to_it()
+    assert state.open.keys() == {still_open.hold_id}
+    state.what_is_held_is_what_is_open()
+    state.what_is_held_and_spent_counts_in_every_scope()
+    state.teardown()
+
+
+def test_holds_keep_their_properties_in_any_order_of_events(
+    machine: type[HoldsMachine],
+) -> None:
     run_state_machine_as_test(
-        HoldsMachine,
+        machine,
         settings=settings(
-            max_examples=40,
-            stateful_step_count=25,
+            max_examples=80,
+            stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
             print_blob=True,
