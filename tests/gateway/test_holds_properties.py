@@ -521,8 +521,11 @@ def test_what_redis_forgot_is_repeated_and_what_is_open_is_held_again(
     state.begin(100, {PROJECT_SCOPE: 50, f"user:{USERS[1]}": 50, "run": 50})
     state.redis_writes_its_state_down()
     ended, still_open = (state.call(0, 20, USERS[1], RUNS[1]) for _ in range(2))
-    if again:
+    if again:  # and refused, because its period is over
+        state.a_period_ends()
         state.the_same_hold_is_asked_for_again(still_open)
+        state.a_new_period_begins()
+        state.install()
     state.the_call_ends(ended, 100)
     state.redis_falls_back_to_it()
     assert state.open.keys() == {still_open.hold_id}
