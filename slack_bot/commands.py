@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 
+import structlog
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
@@ -12,7 +13,13 @@ from slack_bot import installations
 from slack_bot.events import Installation
 from slack_bot.payloads import form, identifier, text
 from slack_bot.signature import signed_by_slack
-from workflows import notices, wording
+from workflows import access, notices, wording
+from workflows.slack import failure_of
+
+log = structlog.get_logger(__name__)
+
+_SLACK_ANSWERS_WITHIN = 2
+"""Seconds; Slack itself waits three for the answer to a command."""
 
 
 @signed_by_slack
@@ -34,7 +41,23 @@ def receive_command(_request: HttpRequest, body: bytes) -> HttpResponse:
     )
     if workspace is None:
         return _only_to_the_asker(wording.workspace_not_connected(bot_name=settings.BOT_NAME))
-    return _only_to_the_asker(_status(workspace, identifier(fields.get("user_id"))))
+    user_id = identifier(fields.get("user_id"))
+    return _only_to_the_asker(_no_access(workspace, user_id) or _status(workspace, user_id))
+
+
+def _no_access(workspace: SlackWorkspace, user_id: str) -> str | None:
+    """Return why the asker is not told, if the workspace's setting or Slack's silence says so."""
+    try:
+        answer = access.check(workspace, user_id, timeout=_SLACK_ANSWERS_WITHIN)
+    except Exception as error:
+        failure = failure_of(error)
+        if failure is None:
+            raise
+        log.warning("cannot tell who gave a command", error=failure.error)
+        return wording.asker_unknown()
+    if answer is access.Access.GRANTED:
+        return None
+    return access.refusal_text(workspace, answer, user_id)
 
 
 def _status(workspace: SlackWorkspace, user_id: str) -> str:

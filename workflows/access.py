@@ -6,10 +6,14 @@ from enum import Enum
 from typing import Any
 
 from django.conf import settings
+from slack_sdk.errors import SlackApiError
 
 from projects.models import Membership, SlackWorkspace
 from workflows import wording
-from workflows.slack import client_for
+from workflows.slack import TIMEOUT, client_for
+
+# https://docs.slack.dev/reference/methods/users.info/#errors
+_NOBODY = {"user_not_found", "user_not_visible"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +67,17 @@ def decide(workspace: SlackWorkspace, person: Person, *, is_member: bool) -> Acc
     return Access.OUTSIDER if person.is_guest else Access.GRANTED
 
 
-def check(workspace: SlackWorkspace, user_id: str) -> Access:
-    """Ask Slack who the user is, and decide. Raises what a Slack call raises."""
-    answer = client_for(workspace).users_info(user=user_id)
+def check(workspace: SlackWorkspace, user_id: str, timeout: int = TIMEOUT) -> Access:
+    """Ask Slack who the user is, and decide. Raises what a Slack call raises.
+
+    `timeout` is how many seconds to wait for Slack.
+    """
+    try:
+        answer = client_for(workspace, timeout).users_info(user=user_id)
+    except SlackApiError as error:
+        if error.response.get("error") in _NOBODY:
+            return Access.OUTSIDER
+        raise
     person = Person.from_slack(answer["user"] or {})
     return decide(workspace, person, is_member=_is_member(workspace, person.email))
 

@@ -49,7 +49,7 @@ class Failure:
     """Seconds that Slack asked us to wait."""
 
 
-def client_for(workspace: SlackWorkspace) -> WebClient:
+def client_for(workspace: SlackWorkspace, timeout: int = TIMEOUT) -> WebClient:
     """Return a client with the workspace's bot token; it does not retry, its caller does.
 
     Raises `Uninstalled` for an inactive workspace.
@@ -59,7 +59,7 @@ def client_for(workspace: SlackWorkspace) -> WebClient:
     return WebClient(
         workspace.bot_token,
         base_url=settings.SLACK_API_URL,
-        timeout=TIMEOUT,
+        timeout=timeout,
         retry_handlers=[],
     )
 

@@ -105,6 +105,11 @@ def credits_unknown() -> str:
     return "I cannot look up your team's credits just now. Please try again in a minute."
 
 
+def asker_unknown() -> str:
+    """Answer `status` when Slack does not say who asks."""
+    return "I cannot find out from Slack who you are just now. Please try again in a minute."
+
+
 # --- Who may use the bot -------------------------------------------------------------------------
 def no_access_for_outsiders(user_id: str, *, bot_name: str) -> str:
     """Refuse a guest, an external user or an unknown one."""

@@ -201,7 +201,7 @@ def test_the_unmetered_product_takes_a_personal_key_and_the_operators_consent(cr
     assert "llm_gateway" not in introspection.find(plain).products
     Organization.objects.update(unmetered_gateway=True)
     plain, remark = token(project_id, "llm_gateway")
-    assert remark == ""
+    assert remark == "a personal API key, which llm_gateway takes; valid until it is revoked\n"
     found = introspection.find(plain)
     assert found.kind == "personal_api_key"
     assert "llm_gateway" in found.products

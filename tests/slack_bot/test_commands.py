@@ -1,9 +1,12 @@
 """The slash command: what is left, to whoever asks."""
 
+import time
+
 import pytest
 from django.db import OperationalError, connection
 
 from billing.limits import set_limit
+from projects.models import Membership, SlackWorkspace, User
 from quota.resources import AI_CREDITS, MICRO
 from tests.slack_bot.conftest import captured
 
@@ -47,7 +50,7 @@ def test_the_status_says_how_many_credits_are_left(door, workspace, limit, shown
     set_limit(workspace.project.organization, AI_CREDITS, limit)
     said = answer(door).replace("&lt;", "<")
     assert said.startswith(f"Your team has {shown} Tollgate AI credits left.")
-    assert door.slack.calls() == []
+    assert [call.method for call in door.slack.calls()] == ["users.info"]
 
 
 def test_the_status_of_a_team_out_of_credits_is_the_denial(door, workspace, out_of_credits):
@@ -63,6 +66,51 @@ def test_the_status_is_of_the_askers_own_team(door, workspace, stranger):
     assert "no limit" in answer(door)
 
 
+# --- Who is told ---------------------------------------------------------------------------------
+@pytest.mark.parametrize("user", ["U3", "U404", ""], ids=["a guest", "nobody", "no id"])
+def test_only_full_members_are_told_the_credits(door, workspace, user):
+    said = answer(door, user_id=user)
+    assert "only full members of this workspace can use Tollgate" in said
+    assert "credits" not in said
+
+
+def test_somebody_of_another_organization_is_not_told(door, workspace):
+    door.slack.install("T2", "xoxb-theirs")
+    door.slack.add_user("U5", team="T2")
+    assert "only full members" in answer(door, user_id="U5")
+
+
+def test_where_members_only_may_use_the_bot_nobody_else_is_told(door, workspace, project):
+    workspace.access = SlackWorkspace.Access.MEMBERS
+    workspace.save()
+    assert "works for members of Acme only" in answer(door)
+    email = door.slack.slack.workspace.user("U1")["profile"]["email"]
+    Membership.objects.create(
+        organization=project.organization,
+        user=User.objects.create_user("u1", email, "a long password"),
+    )
+    assert "no limit" in answer(door)
+
+
+@pytest.mark.parametrize("error", ["ratelimited", "internal_error", "missing_scope"])
+def test_while_slack_does_not_say_who_asks_nobody_is_told(door, workspace, error):
+    door.slack.fail_next("users.info", error)
+    assert answer(door).startswith("I cannot find out from Slack who you are")
+
+
+def test_a_slack_that_hangs_delays_the_answer_no_longer_than_slack_waits(door, workspace):
+    door.slack.hang_next("users.info", 3)
+    began = time.monotonic()
+    assert answer(door).startswith("I cannot find out from Slack who you are")
+    assert time.monotonic() - began < 3
+
+
+def test_help_asks_nobody_who_you_are(door, workspace):
+    answer(door, "help", user_id="U3")
+    assert door.slack.calls() == []
+
+
+# --- What else is said ---------------------------------------------------------------------------
 @pytest.mark.parametrize("text", ["", "help", "status please", "\0", "x" * 5000])
 def test_anything_else_gets_help(door, workspace, text):
     assert answer(door, text).startswith("`/tollgate status` shows")

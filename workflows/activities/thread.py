@@ -70,9 +70,7 @@ class ThreadActivities:
             failure = failure_of(error)
             if failure is None:
                 raise
-            if failure.error not in _NOBODY:
-                raise _to_temporal(failure) from error
-            answer = access.Access.OUTSIDER
+            raise _to_temporal(failure) from error
         if answer is access.Access.GRANTED:
             return AccessAnswer()
         notice = notices.claim(
@@ -109,10 +107,6 @@ class ThreadActivities:
         workflow_id = activity.info().workflow_id or ""
         notice = breakdown.end(mention, workflow_id, closing.state, closing.outcome)
         return Breakdown(str(notice.pk))
-
-
-# https://docs.slack.dev/reference/methods/users.info/#errors
-_NOBODY = {"user_not_found", "user_not_visible"}
 
 
 def _to_temporal(failure: Failure) -> ApplicationError:

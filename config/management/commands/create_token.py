@@ -50,6 +50,7 @@ class Command(BaseCommand):
                 f"the gateway will refuse it: llm_gateway is switched off for "
                 f"{project.organization} (unmetered gateway, in the admin)"
             )
+        self.stderr.write("a personal API key, which llm_gateway takes; valid until it is revoked")
         _, key = credentials.issue_personal_api_key(
             project.organization, "made by manage.py create_token", [LLM_GATEWAY_READ], [project]
         )
