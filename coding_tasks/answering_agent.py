@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from anthropic.types import MessageParam
 
-from coding_tasks.agents import Assignment, ModelAccess
+from coding_tasks.agents import Assignment, Exchange, ModelAccess
 from coding_tasks.model import Question, ask
 from coding_tasks.reading import Budget, Excerpt, relevant_files
 from coding_tasks.sandbox import Checkout
@@ -36,26 +36,43 @@ class AnsweringAgent:
         said = " ".join([*(turn.request for turn in assignment.earlier), assignment.request])
         system = _INSTRUCTIONS.format(
             repository=assignment.repository,
-            paths=_listing(paths, self.budget.listed_paths),
+            paths=_listing(paths, self.budget),
             excerpts="\n\n".join(map(_shown, relevant_files(checkout, said, self.budget))),
         )
         question = Question(
-            self.model, system, _messages(assignment), self.max_tokens, self.timeout
+            self.model, system, self._messages(assignment), self.max_tokens, self.timeout
         )
         return ask(access, question)
 
+    def _messages(self, assignment: Assignment) -> list[MessageParam]:
+        messages: list[MessageParam] = []
+        for turn in _newest(assignment.earlier, self.budget.earlier):
+            messages.append({"role": "user", "content": turn.request})
+            messages.append({"role": "assistant", "content": turn.answer})
+        return [*messages, {"role": "user", "content": assignment.request}]
 
-def _messages(assignment: Assignment) -> list[MessageParam]:
-    messages: list[MessageParam] = []
-    for turn in assignment.earlier:
-        messages.append({"role": "user", "content": turn.request})
-        messages.append({"role": "assistant", "content": turn.answer})
-    return [*messages, {"role": "user", "content": assignment.request}]
+
+def _newest(turns: Sequence[Exchange], most: int) -> list[Exchange]:
+    """Return the latest turns of a conversation that fit into so many bytes."""
+    kept: list[Exchange] = []
+    for turn in reversed(turns):
+        most -= len(turn.request.encode()) + len(turn.answer.encode())
+        if most < 0:
+            break
+        kept.insert(0, turn)
+    return kept
 
 
-def _listing(paths: Sequence[str], most: int) -> str:
-    more = len(paths) - most
-    return "\n".join(paths[:most]) + (f"\n… and {more} more" if more > 0 else "")
+def _listing(paths: Sequence[str], budget: Budget) -> str:
+    listed: list[str] = []
+    left = budget.listed
+    for path in paths[: budget.listed_paths]:
+        left -= len(path.encode()) + 1
+        if left < 0:
+            break
+        listed.append(path)
+    more = len(paths) - len(listed)
+    return "\n".join(listed) + (f"\n… and {more} more" if more > 0 else "")
 
 
 def _shown(excerpt: Excerpt) -> str:

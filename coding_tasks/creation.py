@@ -6,7 +6,7 @@ from django.db import IntegrityError, transaction
 
 from coding_tasks.models import CodingTask, Repository, TaskRun
 from coding_tasks.threads import lock_active_task
-from projects.models import SlackWorkspace
+from projects.models import Project, SlackWorkspace
 from quota import gate
 from quota.gate import Verdict
 
@@ -46,7 +46,7 @@ def create_task(request: Request, repository: Repository, workflow_id: str) -> T
     made = TaskRun.objects.filter(task__workflow_id=workflow_id, message_ts=request.message_ts)
     if run := made.first():
         return run
-    require_credits(request.workspace, request.user_id)
+    require_credits(request.workspace.project, request.workspace, request.user_id)
     try:
         with transaction.atomic():
             task = CodingTask.objects.create(
@@ -76,11 +76,9 @@ def add_run(task: CodingTask, message_ts: str, text: str) -> TaskRun:
     return run
 
 
-def require_credits(workspace: SlackWorkspace, user_id: str) -> None:
-    """Raise `Refused` unless the workspace's project may start work for a Slack user."""
-    verdict = gate.check(
-        workspace.project, to_start=True, distinct_id=workspace.distinct_id(user_id)
-    )
+def require_credits(project: Project, workspace: SlackWorkspace, user_id: str) -> None:
+    """Raise `Refused` unless the project, which pays, may start work for a Slack user."""
+    verdict = gate.check(project, to_start=True, distinct_id=workspace.distinct_id(user_id))
     if verdict.limited:
         raise Refused(verdict)
 

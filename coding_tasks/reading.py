@@ -27,6 +27,9 @@ class Budget:
     searched_files: int = 500
     searched_of_one_file: int = 20_000
     listed_paths: int = 400
+    listed: int = 20_000
+    earlier: int = 60_000
+    """What was said before in the thread: the oldest is left out."""
 
 
 @dataclass(frozen=True)

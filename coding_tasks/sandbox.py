@@ -1,6 +1,7 @@
 """Where an agent works: a fresh copy of one repository, gone when the work is done."""
 
 import os
+import resource
 import shutil
 import signal
 import stat
@@ -8,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -31,6 +32,7 @@ _PERMANENT = (
     "does not exist",
     "does not appear to be a git repository",
     "not allowed",
+    "out of memory",
 )
 
 
@@ -117,6 +119,8 @@ class CloneSandbox:
 
     timeout: timedelta = timedelta(minutes=5)
     most_bytes: int = 500_000_000
+    most_memory: int = 2_000_000_000
+    """Bytes of address space for git, which maps the packs that it reads."""
     directory: Path | None = None
     """Where the clones live; the system's temporary directory unless given."""
 
@@ -157,6 +161,7 @@ class CloneSandbox:
                 stderr=output,
                 start_new_session=True,
             )
+            self._bound(process)
             try:
                 self._watch(process, target)
             finally:
@@ -164,6 +169,12 @@ class CloneSandbox:
             if process.returncode:
                 output.seek(0)
                 raise _failure(output.read(100_000).decode(errors="replace"))
+
+    def _bound(self, process: subprocess.Popen[bytes]) -> None:
+        """Bound git's memory: a small pack can unfold to more than any machine has."""
+        with suppress(ProcessLookupError):  # it has ended already
+            bound = (self.most_memory, self.most_memory)
+            resource.prlimit(process.pid, resource.RLIMIT_AS, bound)
 
     def _watch(self, process: subprocess.Popen[bytes], target: Path) -> None:
         deadline = time.monotonic() + self.timeout.total_seconds()

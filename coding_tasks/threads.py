@@ -9,12 +9,16 @@ from projects.models import SlackWorkspace
 
 def active_task(workspace: SlackWorkspace, channel_id: str, thread_ts: str) -> CodingTask | None:
     """Return the thread's active task, or None."""
-    return CodingTask.objects.filter(
-        workspace=workspace,
-        channel_id=channel_id,
-        thread_ts=thread_ts,
-        state=CodingTask.State.ACTIVE,
-    ).first()
+    return (
+        CodingTask.objects.filter(
+            workspace=workspace,
+            channel_id=channel_id,
+            thread_ts=thread_ts,
+            state=CodingTask.State.ACTIVE,
+        )
+        .select_related("project")
+        .first()
+    )
 
 
 def lock_active_task(

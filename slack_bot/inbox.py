@@ -83,10 +83,14 @@ def _receive_reply(workspace: SlackWorkspace, post: Post) -> None:
         text=post.text,
         addressed=False,
     )
+    if not follow_ups.record(reply, task.project):
+        return
     try:
-        follow_ups.take(reply)
+        follow_ups.tell(reply)
     except TemporalUnavailable as error:
         log.warning("temporal is unavailable", follow_up=str(reply.pk), error=str(error))
+    except Exception:  # kept, as above
+        log.exception("a reply was kept for later", follow_up=str(reply.pk))
 
 
 def _is_external(workspace: SlackWorkspace, post: Post) -> bool:

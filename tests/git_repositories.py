@@ -22,7 +22,15 @@ def commit(directory: Path) -> None:
     run_git(directory, "commit", "--quiet", "--message=change")
 
 
-def run_git(directory: Path, *arguments: str) -> None:
-    """Run git in the directory as a person of the tests."""
+def run_git(directory: Path, *arguments: str, given: str | None = None) -> str:
+    """Run git in the directory as a person of the tests; return what it printed."""
     person = ("-c", "user.name=Test", "-c", "user.email=test@example.com")
-    subprocess.run(["git", *person, *arguments], cwd=directory, check=True, capture_output=True)
+    ran = subprocess.run(
+        ["git", *person, *arguments],
+        cwd=directory,
+        check=True,
+        capture_output=True,
+        input=given,
+        text=True,
+    )
+    return ran.stdout.strip()

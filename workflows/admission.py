@@ -66,9 +66,11 @@ def _leased(mention: Mention) -> Iterator[bool]:
 def _decide(mention: Mention, *, at_the_door: bool) -> None:
     if not mention.workspace.is_active:
         mention.conclude(Mention.State.FAILED, "the app was uninstalled")
-    elif (task := _task_of_another(mention)) and follow_ups.forward(mention, task):
+    elif (task := _task_of_another(mention)) and follow_ups.forward(
+        mention, task, at_the_door=at_the_door
+    ):
         pass
-    elif at_the_door and (denied := denial(mention, to_start=True)):
+    elif at_the_door and (denied := denial(mention, mention.workspace.project, to_start=True)):
         refuse(mention, denied)
     else:
         client.start_mention(mention)

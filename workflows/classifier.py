@@ -13,6 +13,8 @@ from projects.models import Project
 
 PRODUCT = "slack_app_routing"
 MOST_NAMES = 300
+_MOST_READ = 4_000
+"""Characters of a request; what it is about is said at its beginning."""
 _TOKEN_LIFETIME = timedelta(minutes=2)
 _INSTRUCTIONS = """\
 Choose the one repository that the user's message is about. Answer with its name exactly as it is
@@ -40,7 +42,7 @@ class ModelClassifier:
         question = Question(
             self.model,
             instructions,
-            [{"role": "user", "content": request}],
+            [{"role": "user", "content": request[:_MOST_READ]}],
             max_tokens=100,
             timeout=self.timeout,
         )

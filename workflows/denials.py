@@ -3,20 +3,23 @@
 from django.conf import settings
 
 from coding_tasks.failures import OutOfCredits
+from projects.models import Project
 from quota import gate
 from quota.account_state import CAPS_REACHED, INSUFFICIENT_REMAINING
 from workflows import notices, wording
 from workflows.models import FollowUp, Mention, Notice
 
 
-def claim(about: Mention | FollowUp, refusal: OutOfCredits, *, half_way: bool = False) -> Notice:
-    """Return the one denial of a message; `half_way` says that work had begun.
+def claim(
+    about: Mention | FollowUp, project: Project, refusal: OutOfCredits, *, half_way: bool = False
+) -> Notice:
+    """Return the one denial of a message whose work the project pays; `half_way`: it had begun.
 
     The reason is what our own gate says now. Where that still lets work start, a cap was reached
     or what is left was too little for the call.
     """
     author = about.workspace.distinct_id(about.user_id)
-    verdict = gate.check(about.workspace.project, to_start=True, distinct_id=author)
+    verdict = gate.check(project, to_start=True, distinct_id=author)
     if verdict.limited:
         text = notices.denial_text(verdict)
     else:

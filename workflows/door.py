@@ -3,6 +3,7 @@
 import structlog
 from django.db import transaction
 
+from projects.models import Project
 from quota import gate
 from workflows import notices
 from workflows.models import FollowUp, Mention
@@ -10,13 +11,14 @@ from workflows.models import FollowUp, Mention
 log = structlog.get_logger(__name__)
 
 
-def denial(about: Mention | FollowUp, *, to_start: bool = False) -> gate.Verdict | None:
-    """Return the verdict that limits a message's project or author, or None.
+def denial(
+    about: Mention | FollowUp, project: Project, *, to_start: bool = False
+) -> gate.Verdict | None:
+    """Return the verdict that limits the project that would pay, or the author; or None.
 
     None also when nobody knows: what is then let through meets the workflow's gate, which waits
     until somebody does.
     """
-    project = about.workspace.project
     author = about.workspace.distinct_id(about.user_id)
     try:
         verdict = gate.check(project, to_start=to_start, distinct_id=author)

@@ -6,6 +6,7 @@ from django.db import transaction
 
 from coding_tasks.models import CodingTask
 from coding_tasks.threads import lock_active_task
+from projects.models import Project
 from workflows import client, notices, wording
 from workflows.door import denial, refuse
 from workflows.models import FollowUp, Mention, Notice
@@ -13,16 +14,17 @@ from workflows.models import FollowUp, Mention, Notice
 log = structlog.get_logger(__name__)
 
 
-def forward(mention: Mention, task: CodingTask) -> bool:
+def forward(mention: Mention, task: CodingTask, *, at_the_door: bool = True) -> bool:
     """Hand a mention in the task's thread to the task; False when the task has ended meanwhile.
 
-    Another user's is refused, with one notice for each task and user. Raises
+    Another user's is refused, with one notice for each task and user. Not `at_the_door`, an earlier
+    attempt may have begun work that a denial would contradict: the workflow asks. Raises
     `client.TemporalUnavailable` when the message is recorded but the workflow not yet told.
     """
     if mention.user_id != task.owner_slack_user_id:
         _refuse_stranger(mention, task)
         return True
-    if denied := denial(mention):
+    if at_the_door and (denied := denial(mention, task.project)):
         refuse(mention, denied)
         return True
     with transaction.atomic():
@@ -47,24 +49,23 @@ def forward(mention: Mention, task: CodingTask) -> bool:
     return True
 
 
-def take(reply: FollowUp) -> None:
-    """Record an unsaved reply that does not mention the bot, once, and tell the workflow.
+def record(reply: FollowUp, project: Project) -> bool:
+    """Keep an unsaved reply that does not mention the bot, once; whether it is now to be told.
 
-    Only the owner's counts. Out of credits, it is recorded as refused, and the thread told at most
-    once. Raises `client.TemporalUnavailable` like `forward`.
+    Only the owner's counts. Out of credits of the project, which pays for the thread's task, it is
+    recorded as refused, and the thread told at most once.
     """
-    denied = denial(reply)
+    denied = denial(reply, project)
     with transaction.atomic():
         task = lock_active_task(reply.workspace, reply.channel_id, reply.thread_ts)
         if task is None or task.owner_slack_user_id != reply.user_id or _is_known(reply):
-            return
+            return False
         reply.workflow_id = task.workflow_id
         reply.state = FollowUp.State.REFUSED if denied else FollowUp.State.RECEIVED
         reply.save(force_insert=True)
         if denied:
             notices.send_soon(notices.claim_denial(reply, denied))
-    if not denied:
-        tell(reply)
+    return not denied
 
 
 def tell(follow_up: FollowUp) -> None:

@@ -11,6 +11,7 @@ WORKFLOW_ID = "mention-{team}-{channel}-{ts}"
 GATE_PATCH = "posthog-code-slack-billing-gate"
 ONE_PAUSE_PATCH = "one-pause-for-each-run"
 OUT_OF_CREDITS = "out of credits"
+SAID_ALREADY = "the denial was said already"
 TIMED_OUT = "timed out"
 UNDELIVERABLE = "the answer could not be posted"
 

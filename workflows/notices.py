@@ -86,6 +86,11 @@ def claim_denial(about: Mention | FollowUp, verdict: Verdict) -> Notice:
     return claim(key, Notice.Kind.DENIAL, about, denial_text(verdict))
 
 
+def denial_of(mention: Mention) -> Notice | None:
+    """Return the denial that was claimed for a mention: what was refused once is not begun."""
+    return Notice.objects.filter(key=f"denial:{mention.pk}").first()
+
+
 def denial_text(verdict: Verdict) -> str:
     """Return the denial for a verdict, under the names this installation goes by."""
     return wording.denial(

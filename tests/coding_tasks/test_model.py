@@ -135,6 +135,29 @@ def test_the_agent_shows_the_model_files_and_what_was_said_before(gateway, acces
     ]
 
 
+def test_of_a_very_long_conversation_only_the_end_is_told(gateway, access):
+    earlier = tuple(Exchange(f"request {n}", "é" * 10_000) for n in range(10))
+    assignment = Assignment("acme/shop", "and now?", earlier)
+    AnsweringAgent("claude-demo").work(assignment, Files(), access)
+    asked = [each["content"] for each in gateway.requests()[-1].body["messages"]]
+    assert [text for text in asked if text.startswith("request")] == ["request 8", "request 9"]
+    assert asked[-1] == "and now?"
+
+
+def test_of_very_long_paths_only_some_are_listed(gateway, access):
+    class Deep(Files):
+        def files(self):
+            return [f"{'deep/' * 200}{number}.bin" for number in range(100)]
+
+        def read(self, path, limit):
+            return b"\0"
+
+    AnsweringAgent("claude-demo").work(Assignment("acme/shop", "hello"), Deep(), access)
+    system = gateway.requests()[-1].body["system"]
+    assert len(system) < 25_000
+    assert "… and 81 more" in system
+
+
 def test_of_very_many_files_only_some_are_listed(gateway, access):
     class Many(Files):
         def files(self):

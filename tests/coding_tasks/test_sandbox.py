@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -175,6 +176,28 @@ def test_a_repository_beyond_the_bound_is_refused(origin, sandbox):
     with pytest.raises(CheckoutFailed, match="too big"), small.checkout(f"file://{origin}"):
         pass
     assert list(sandbox.directory.iterdir()) == []
+
+
+def test_a_small_repository_that_unfolds_beyond_all_bounds_is_refused_at_once(sandbox, tmp_path):
+    origin = tmp_path / "bomb"
+    make_repository(origin, {"file": "text"})
+    kind, name = "blob", run_git(origin, "hash-object", "file")
+    for _ in range(10):  # ten folders in each of ten folders in each of …
+        entries = "".join(f"{_mode(kind)} {kind} {name}\t{n}\n" for n in range(10))
+        kind, name = "tree", run_git(origin, "mktree", given=entries)
+    run_git(origin, "reset", "--soft", run_git(origin, "commit-tree", "-m", "bomb", name))
+    began = time.monotonic()
+    with (
+        pytest.raises(CheckoutFailed) as failed,
+        replace(sandbox, most_memory=200_000_000).checkout(f"file://{origin}"),
+    ):
+        pass
+    assert failed.value.permanent
+    assert time.monotonic() - began < 10
+
+
+def _mode(kind: str) -> str:
+    return "100644" if kind == "blob" else "040000"
 
 
 def test_a_clone_that_hangs_is_ended_with_all_its_children(sandbox, tmp_path, monkeypatch):

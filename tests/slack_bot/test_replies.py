@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from django.db import OperationalError, connection
 from django.utils import timezone
 
 from billing.limits import set_limit
@@ -154,6 +155,28 @@ def test_small_talk_in_other_threads_gets_silence_from_a_team_out_of_credits(
     assert not FollowUp.objects.exists()
 
 
+# --- A workspace that has moved to another project -----------------------------------------------
+def test_the_credits_that_count_for_a_running_task_are_those_of_the_project_that_pays(
+    door, task, workspace, stranger, temporal
+):
+    set_limit(task.project.organization, AI_CREDITS, 0)
+    SlackWorkspace.objects.update(project=stranger)
+    door.reply("go on", task.thread_ts)
+    door.mention(text="<@UBOT> go on", thread_ts=task.thread_ts)
+    assert FollowUp.objects.get().state == "refused"
+    assert Mention.objects.latest("received_at").state == "refused"
+    assert temporal.signals(task.workflow_id) == []
+
+
+def test_the_new_projects_limit_does_not_stop_the_old_ones_task(
+    door, task, workspace, stranger, temporal
+):
+    set_limit(stranger.organization, AI_CREDITS, 0)
+    SlackWorkspace.objects.update(project=stranger)
+    door.reply("go on", task.thread_ts)
+    assert FollowUp.objects.get().state == "signalled"
+
+
 # --- Other people --------------------------------------------------------------------------------
 def test_small_talk_of_others_in_the_thread_gets_silence(door, task, temporal):
     door.reply("nice", task.thread_ts, user="U2")
@@ -195,6 +218,54 @@ def test_without_temporal_a_reply_is_kept_and_signalled_later(
     door.deliver(door.slack.event(reply, "message"))
     assert FollowUp.objects.get().state == "signalled"
     assert temporal.signals(task.workflow_id) == ["follow_up"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_database_that_fails_after_a_reply_was_kept_is_no_failure_to_slack(door, task, temporal):
+    def fails_after_the_signal(execute, sql, *rest):
+        if sql.startswith("UPDATE") and "followup" in sql:
+            raise OperationalError("the database is down")
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(fails_after_the_signal):
+        reply = door.reply("and the tests?", task.thread_ts)
+    FollowUp.objects.update(received_at=timezone.now() - timedelta(minutes=1))
+    tasks.deliver_pending_follow_ups()
+    door.deliver(door.slack.event(reply, "message"))
+    assert FollowUp.objects.get().state == "signalled"
+
+
+def test_a_database_that_fails_before_a_reply_was_kept_has_slack_deliver_it_again(door, task):
+    def fails_at_the_record(execute, sql, *rest):
+        if sql.startswith("INSERT") and "followup" in sql:
+            raise OperationalError("the database is down")
+        return execute(sql, *rest)
+
+    reply = door.slack.post("and the tests?", thread_ts=task.thread_ts)
+    with connection.execute_wrapper(fails_at_the_record):
+        assert door.deliver(door.slack.event(reply, "message")).status_code == 503
+    assert not FollowUp.objects.exists()
+    assert door.deliver(door.slack.event(reply, "message")).status_code == 200
+    assert FollowUp.objects.get().state == "signalled"
+
+
+def test_a_mention_that_was_taken_up_again_is_not_denied_what_may_have_begun(
+    door, task, exhausted, temporal
+):
+    message = door.slack.post("<@UBOT> go on", thread_ts=task.thread_ts)
+    Mention.objects.create(
+        workspace=task.workspace,
+        team_id="T1",
+        channel_id="C1",
+        ts=message["ts"],
+        thread_ts=task.thread_ts,
+        user_id="U1",
+        text=message["text"],
+        lease_until=timezone.now() - timedelta(seconds=1),
+    )
+    tasks.start_pending_mentions()
+    assert FollowUp.objects.get().state == "signalled"
+    assert not Notice.objects.exists()
 
 
 def test_a_reply_that_was_just_recorded_is_left_to_the_request_that_recorded_it(door, task):

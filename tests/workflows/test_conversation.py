@@ -102,6 +102,16 @@ def test_a_follow_up_that_fails_is_said_and_the_conversation_goes_on(shop: World
     assert mention.state == Mention.State.ANSWERED
 
 
+def test_a_follow_up_is_held_against_the_project_that_pays_for_the_task(shop: World, stranger):
+    mention = shop.handle()
+    shop.limit()
+    shop.workspace.project = stranger
+    shop.workspace.save()
+    follow_up = shop.reply(mention, "<@UBOT> more", addressed=True)
+    shop.wait_for_follow_up(follow_up, FollowUp.State.REFUSED)
+    assert len(shop.gateway.requests(AGENT)) == 1
+
+
 # --- Two mentions in one thread ------------------------------------------------------------------
 
 

@@ -3,14 +3,15 @@
 import pytest
 
 from billing.caps import set_cap
-from coding_tasks.models import CodingTask, TaskRun
+from coding_tasks.models import CodingTask, Repository, TaskRun
 from projects.models import OAuthAccessToken
 from quota import gate
 from quota.resources import AI_CREDITS
 from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT
 from tests.workflows.world import World
-from workflows import client
+from workflows import client, notices
+from workflows.mention_types import RepositoryChoice
 from workflows.models import Mention, Notice
 
 pytestmark = pytest.mark.usefixtures("worker")
@@ -143,6 +144,32 @@ def test_a_denial_that_slack_refuses_everywhere_ends_the_mention_all_the_same(sh
     assert mention.state == Mention.State.REFUSED
     [denial] = shop.notices(Notice.Kind.DENIAL)
     assert (denial.state, denial.error) == (Notice.State.GIVEN_UP, "channel_not_found")
+
+
+def test_what_was_denied_by_an_attempt_that_died_is_not_begun_after_a_top_up(shop: World):
+    mention = shop.mention()
+    shop.limit()
+    denial = notices.claim_denial(mention, gate.check(shop.project, to_start=True))
+    shop.top_up()
+    client.start_mention(mention)
+    shop.wait_for_end(mention, Mention.State.REFUSED)
+    assert shop.said(mention.ts) == [denial.text]
+    assert not CodingTask.objects.exists()
+
+
+def test_what_task_creation_denied_is_not_created_after_a_top_up(two_repositories: World):
+    world = two_repositories
+    world.gateway.answer_next("none")
+    mention = world.start("please help")
+    world.wait_until_said(mention.ts, 1)
+    world.limit()
+    notices.claim_denial(mention, gate.check(world.project, to_start=True))
+    world.top_up()
+    chosen = Repository.objects.get(full_name="acme/shop")
+    client.signal_repository_choice(mention.workflow_id, RepositoryChoice(chosen.pk))
+    world.wait_for_end(mention, Mention.State.REFUSED)
+    assert "AI credits" in world.said(mention.ts)[1]
+    assert not CodingTask.objects.exists()
 
 
 # --- Access --------------------------------------------------------------------------------------

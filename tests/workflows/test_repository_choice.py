@@ -84,6 +84,13 @@ def test_a_small_model_guesses_with_a_token_of_its_own(two_repositories: World):
     assert token.distinct_id == "slack:T1:U1"
 
 
+def test_a_small_model_is_not_asked_to_read_a_very_long_request(two_repositories: World):
+    two_repositories.gateway.answer_next("acme/billing")
+    two_repositories.handle("how are invoices sent? " + "x" * 30_000)
+    [request] = two_repositories.gateway.requests(CLASSIFIER)
+    assert len(request.body["messages"][0]["content"]) == 4_000
+
+
 def test_two_named_repositories_are_left_to_the_model(two_repositories: World):
     two_repositories.gateway.answer_next("acme/shop")
     two_repositories.handle("does acme/shop call acme/billing?")

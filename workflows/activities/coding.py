@@ -18,7 +18,7 @@ from coding_tasks.models import CodingTask, Repository, TaskRun
 from coding_tasks.sandbox import Sandbox
 from workflows import denials, notices, wording
 from workflows.activities import rows
-from workflows.mention_types import OUT_OF_CREDITS, TIMED_OUT
+from workflows.mention_types import OUT_OF_CREDITS, SAID_ALREADY, TIMED_OUT
 from workflows.models import FollowUp, Mention, Notice
 from workflows.requests import request_text
 from workflows.slack import client_for, failure_of
@@ -126,6 +126,8 @@ class CodingActivities:
         """
         mention = rows.mention(new.mention_id)
         repository = Repository.objects.get(pk=new.repository_id, project=mention.workspace.project)
+        if denial := notices.denial_of(mention):  # an attempt before this one was refused
+            return TaskAnswer(notice_id=str(denial.pk), reason=SAID_ALREADY)
         if new.gone:
             threads.abandon(new.gone)
         request = Request(
@@ -151,12 +153,12 @@ class CodingActivities:
     def forward_follow_up(self, message: ForwardedMessage) -> ForwardAnswer:
         """Make a run of a follow-up if there are credits for it; if not, it counts as handled."""
         follow_up = rows.follow_up(message.follow_up_id)
-        task = CodingTask.objects.get(pk=message.task_id)
+        task = CodingTask.objects.select_related("project").get(pk=message.task_id)
         if follow_up.state == FollowUp.State.REFUSED:
             return ForwardAnswer()
         if follow_up.state != FollowUp.State.HANDLED:
             try:
-                creation.require_credits(follow_up.workspace, follow_up.user_id)
+                creation.require_credits(task.project, follow_up.workspace, follow_up.user_id)
             except Refused as refused:
                 return _refuse(follow_up, refused)
         with transaction.atomic():
@@ -175,7 +177,7 @@ class CodingActivities:
         try:
             run = runs.perform(run, self._sandbox, self._agent)
         except OutOfCredits as refusal:
-            denial = denials.claim(about, refusal, half_way=True)
+            denial = denials.claim(about, run.task.project, refusal, half_way=True)
             return RunAnswer(str(denial.pk), answered=False)
         except RunFailure as failure:
             log.warning("a run failed", run=ref.run_id, error=str(failure))

@@ -8,7 +8,7 @@ from coding_tasks import runs
 from quota import gate
 from workflows import notices
 from workflows.activities import rows
-from workflows.mention_types import MentionRef
+from workflows.mention_types import SAID_ALREADY, MentionRef
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class QuotaActivities:
         author = mention.workspace.distinct_id(mention.user_id)
         verdict = gate.check(mention.workspace.project, to_start=True, distinct_id=author)
         if not verdict.limited:
-            return GateAnswer()
+            denial = notices.denial_of(mention)  # of an attempt before this one, or of the door
+            return GateAnswer(str(denial.pk), SAID_ALREADY) if denial else GateAnswer()
         denial = notices.claim_denial(mention, verdict)
         return GateAnswer(str(denial.pk) if denial else None, verdict.reason or verdict.state)
 

@@ -93,7 +93,7 @@ class RepositoryActivities:
                 distinct_id=mention.workspace.distinct_id(mention.user_id),
             )
         except OutOfCredits as refusal:
-            denial = denials.claim(mention, refusal)
+            denial = denials.claim(mention, mention.workspace.project, refusal)
             return RepositoryAnswer(notice_id=str(denial.pk), reason="out of credits: classifier")
         except RunFailure as error:
             raise ApplicationError(
