@@ -6,7 +6,7 @@ from decimal import Decimal
 import httpx
 import pytest
 
-from tests.gateway.conftest import World, messages_body
+from tests.gateway.conftest import METRICS_TOKEN, World, messages_body
 from tests.gateway.fake_provider import (
     Script,
     completion,
@@ -307,3 +307,9 @@ def test_metrics_need_their_token_and_name_no_caller(world: World) -> None:
     assert world.get("/metrics").status_code == 401
     assert world.metric("tollgate_gateway_requests_total") > 0
     assert world.metric("tollgate_gateway_overrun_credits_total") == 0
+    world.post(token, f"/{token}/v1/messages")
+    world.post(token, f"/slack_app/{token}")
+    world.post(token, body=messages_body(model=token))
+    shown = world.get("/metrics", METRICS_TOKEN).text
+    for secret in (token, project.organization_id, METRICS_TOKEN, "claude-sonnet-4-5"):
+        assert secret not in shown
