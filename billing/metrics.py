@@ -6,3 +6,6 @@ UNDECIDABLE = Counter(
     "tollgate_undecidable_events",
     "Events set aside because nothing could be decided about their account.",
 )
+REPAIRS = Counter(
+    "tollgate_billing_repairs", "Accounts whose running totals differed from the ledger."
+)

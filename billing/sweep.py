@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from django.db import transaction
 from django.utils import timezone
 
+from billing import metrics
 from billing.account_locks import ensure_accounts, lock_accounts
+from billing.drift import drifted
 from billing.enforcement import enforce, outdated
 from billing.models import Account
+from billing.rebuild import rebuild
 from projects.models import Organization
 from quota.resources import RESOURCES
 
@@ -48,13 +51,28 @@ def sweep_due() -> Swept:
 
 
 def sweep_all() -> Swept:
-    """Decide about every account, those that are due first; makes accounts that are missing."""
+    """Decide about every account, those that are due first, by totals that agree with the ledger.
+
+    Makes accounts that are missing.
+    """
     swept = sweep_due()
     lacking = [Organization.objects.exclude(accounts__resource=name) for name in RESOURCES]
     ensure_accounts(pk for query in lacking for pk in query.values_list("pk", flat=True))
     for ids in _slices(list(Account.objects.order_by("pk").values_list("pk", flat=True))):
+        _follow_the_ledger(ids)
         swept += _sweep(ids)
     return swept
+
+
+def _follow_the_ledger(ids: Sequence[int]) -> None:
+    """Rebuild accounts whose totals are not the ledger's: something came around us."""
+    try:
+        for pk in drifted(ids, timezone.now()):
+            logger.error("the totals of account %d are not what the ledger says: rebuilt", pk)
+            rebuild(pk)
+            metrics.REPAIRS.inc()
+    except Exception:
+        logger.exception("a slice of %d accounts could not be compared with the ledger", len(ids))
 
 
 def _slices(ids: Sequence[int]) -> Iterator[Sequence[int]]:

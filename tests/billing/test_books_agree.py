@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 
 from billing import quarantine, refunds
 from billing.accounts import create_organization, create_project
+from billing.caps import set_cap
 from billing.grants import grant_credits, void_grant
 from billing.limits import set_limit
 from billing.models import CreditGrant, Limit, QuarantinedEvent, UsageEvent
@@ -27,12 +28,14 @@ from billing.rebuild import rebuild
 from billing.sweep import sweep_due
 from billing.timeline import load_timelines
 from billing.verification import differences
+from quota.caps import binding
 from quota.resources import POSTHOG_CODE_CREDITS as BUCKET
 from tests.billing.brute_force import simulate
 from tests.billing.world import CREDIT, account_of, book, held, published, usage_event
 
 amounts = st.integers(0, 30)
 whole_days = st.integers(0, 50)
+USERS = ["U0", "U1"]
 
 
 @dataclass
@@ -42,6 +45,8 @@ class Known:
     payload: dict
     at: datetime
     micro: int
+    project: str
+    user: str
 
 
 class Books(RuleBasedStateMachine):
@@ -53,6 +58,7 @@ class Books(RuleBasedStateMachine):
         self.now = datetime(2028, 1, 20, 12, tzinfo=UTC)
         self.known: dict[str, Known] = {}
         self.debited = 0
+        self.caps: dict[tuple[str, str], int | None] = {}
         self.block = transaction.atomic()
         self.block.__enter__()
         self.tick()
@@ -81,6 +87,7 @@ class Books(RuleBasedStateMachine):
             f"{credits / 100:.2f}",
             at=self.now - timedelta(days=days),
             properties={"ai_product": "posthog_code"},
+            distinct_id=f"U{project}",
         )
         return held(event, credits * CREDIT) | {
             "account": f"{self.organization.pk}:posthog_code_credits"
@@ -88,7 +95,10 @@ class Books(RuleBasedStateMachine):
 
     def note(self, event, credits):
         at = datetime.fromisoformat(event["timestamp"])
-        self.known[event["uuid"]] = Known(event, at, credits * CREDIT)
+        project = event["properties"]["project_id"] or self.projects[1].pk
+        self.known[event["uuid"]] = Known(
+            event, at, credits * CREDIT, str(project), event["distinct_id"]
+        )
         self.debited += credits * CREDIT
 
     @rule(days=st.integers(0, 40), hours=st.integers(0, 23))
@@ -183,6 +193,19 @@ class Books(RuleBasedStateMachine):
         self.tick()
         void_grant(random.Random(seed).choice(CreditGrant.objects.filter(voided_at=None)))
 
+    @rule(
+        credits=st.none() | amounts,
+        scope=st.sampled_from(["project", "user"]),
+        whose=st.none() | st.integers(0, 1),
+    )
+    def a_cap_is_set(self, credits, scope, whose):
+        self.tick()
+        names = [str(project.pk) for project in self.projects] if scope == "project" else USERS
+        subject = "" if whose is None else names[whose]
+        micro = None if credits is None else credits * CREDIT
+        set_cap(self.organization, BUCKET, scope, micro, subject=subject)
+        self.caps[scope, subject] = micro
+
     @rule()
     def everything_is_rebuilt_from_the_ledger(self):
         self.tick()
@@ -212,6 +235,24 @@ class Books(RuleBasedStateMachine):
             assert state.limited == (expected.headroom <= 0)
             assert state.remaining_micro == max(expected.headroom, 0)
             assert state.allotment_micro == expected.headroom + self.debited
+
+    @invariant()
+    def what_is_left_of_each_cap_is_what_the_model_says(self):
+        if not hasattr(self, "account"):
+            return
+        sweep_due()
+        state = published(self.organization, BUCKET)
+        timeline = load_timelines([self.account.pk])[self.account.pk]
+        period = timeline.period_at(self.now)
+        now = [known for known in self.known.values() if period.start <= known.at < period.end]
+        for project, user in zip(self.projects, USERS, strict=True):
+            left = {cap.scope: cap.remaining_micro for cap in binding(state, project.pk, user)}
+            for scope, subject in (("project", str(project.pk)), ("user", user)):
+                cap = self.caps.get((scope, subject), self.caps.get((scope, "")))
+                used = sum(known.micro for known in now if getattr(known, scope) == subject)
+                assert left.get(scope) == (None if cap is None else cap - used)
+            is_out = left.get("project") is not None and left["project"] <= 0
+            assert (str(project.pk) in state.capped_projects) == is_out
 
     @invariant()
     def totals_and_bookings_are_those_of_the_ledger(self):

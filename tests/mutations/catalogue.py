@@ -140,6 +140,14 @@ MUTATIONS = [
         "tests/quota/test_gate.py::test_work_is_not_started_with_too_little_left",
     ),
     Mutation(
+        12,
+        "what a user uses is not held against their cap",
+        "billing/cap_usage.py",
+        "                counted.usage += row.credits_micro\n",
+        "                counted.usage += 0\n",
+        "tests/billing/test_books_agree.py::test_the_books_agree_whatever_happens",
+    ),
+    Mutation(
         14,
         "a reason without a text of its own breaks the denial",
         "workflows/wording.py",
