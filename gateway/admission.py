@@ -10,7 +10,7 @@ from gateway.call import Call
 from gateway.credentials import Caller
 from gateway.errors import Refusal, bad_request, unavailable
 from gateway.holds import Holds, Reservation, Verdict
-from gateway.prices import Prices, Rates, UnknownPrice
+from gateway.prices import REGION_FACTOR, Prices, Rates, UnknownPrice
 from gateway.products import Product
 from gateway.quota_resolver import QuotaResolver, Terms
 from gateway.redis_connection import RedisError, RedisUnavailable
@@ -27,7 +27,9 @@ SMALLEST_OUTPUT_CAP = 256
 # What is left, of the account or of a part of it with a cap of its own, is less than the bound.
 _TOO_LITTLE = frozenset({"short", "project_cap", "user_cap", "run_cap"})
 # The tiers of service for which a provider may charge more than for its default.
-_DEAR_TIERS = frozenset({"auto", "priority", "fast", "scale"})
+# Without a word it is "auto": what the operator's project is set to.
+_DEAR_TIERS = frozenset({None, "auto", "priority", "fast", "scale"})
+_OTHER_TIERS = frozenset({"default", "flex"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Gate:
             return self._unmetered(product, caller, request, call)
         rates, dearest = self._rates(request)
         cap = min(self._settings.default_max_output_tokens, _published_cap(request.model))
-        extent = request.extent(cap)
+        extent = request.extent(cap, self._settings.allowed_fields)
         terms = await self._terms(caller, product.bucket)
         while True:
             bound = _bound(dearest, extent, request)
@@ -88,7 +90,7 @@ class Gate:
                     self._report(verdict, caller, product.bucket, terms, least)
                 raise self._refusal(verdict, product.bucket, admission)
             cap = smaller
-            extent = request.extent(cap)
+            extent = request.extent(cap, self._settings.allowed_fields)
 
     def _report(
         self, verdict: Verdict, caller: Caller, bucket: str, terms: Terms, least: Decimal
@@ -103,10 +105,12 @@ class Gate:
     def _rates(self, request: ModelRequest) -> tuple[Rates, Rates]:
         """Return the rates to expect and the dearest that may come."""
         try:
-            rates = self._prices.rates(request.api.provider, request.model)
-            if request.service_tier in _DEAR_TIERS:
-                dear = self._prices.rates(request.api.provider, request.model, "priority")
-                return rates, dear
+            provider, model = request.api.provider, request.model
+            rates = self._prices.rates(provider, model, None, request.fast)
+            if provider == "openai" and request.service_tier in _DEAR_TIERS:
+                return rates, self._prices.rates(provider, model, "priority")
+            if provider == "openai" and request.service_tier not in _OTHER_TIERS:
+                raise UnknownPrice
         except UnknownPrice:
             raise bad_request(
                 f"The price of the model {request.model[:100]} is not known here, so it cannot be "
@@ -206,12 +210,15 @@ def _bound(rates: Rates, extent: Extent, request: ModelRequest) -> Decimal:
     window = rates.context_window
     if b"context-1m" in request.betas:
         window = max(window, 1_000_000)
-    return rates.bound(
+    bound = rates.bound(
         extent.input_tokens + extent.whole_context * window,
         extent.output_tokens,
-        cached=extent.cached,
+        cached=extent.cached or (request.api.provider == "openai" and rates.writes_cost_more),
         searches=extent.searches,
     )
+    # The workspace's own setting may be a dear region, where the caller names none.
+    named = request.inference_geo
+    return bound * REGION_FACTOR if named is not None and named != "global" else bound
 
 
 def _short(extent: Extent) -> Extent:

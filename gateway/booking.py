@@ -24,13 +24,15 @@ class Ending:
     """How the exchange with the provider went. `status` is 0 until the provider answered.
 
     `failed`: it did not come to its end. `given_up`: nobody waited for that end any longer, so that
-    the provider may have done, and may charge, all that was asked of it.
+    the provider may have done, and may charge, all that was asked of it. `abandoned`: it was the
+    caller who did not take the answer.
     """
 
     began: float
     status: int = 0
     failed: bool = False
     given_up: bool = False
+    abandoned: bool = False
 
 
 class Books:
@@ -74,8 +76,10 @@ class Books:
         """Decide what is booked: what the provider told, else an estimate, at most the bound."""
         usage = meter.usage()
         answered = ending.status and ending.status < 400
-        whole_bound = not ending.status and ending.given_up
-        estimated = whole_bound or bool(answered and not (usage and meter.finished))
+        unfinished = bool(answered and not (usage and meter.finished))
+        # What was not read to its end may hide any amount of reasoning, and tell no input.
+        whole_bound = ending.given_up and (not ending.status or (unfinished and ending.abandoned))
+        estimated = whole_bound or unfinished
         if whole_bound:
             usage = Usage()
         elif estimated:
@@ -102,10 +106,10 @@ class Books:
 
     def _rates(self, record: CallRecord, usual: Rates, usage: Usage) -> Rates:
         """Return the rates of the tier of service that was given."""
-        if usage.service_tier is None:
+        if usage.service_tier is None and not usage.fast:
             return usual
         try:
-            return self._prices.rates(record.provider, record.model, usage.service_tier)
+            return self._prices.rates(record.provider, record.model, usage.service_tier, usage.fast)
         except UnknownPrice:
             return usual
 

@@ -82,16 +82,18 @@ class Known:
     digest: str
     answer: TokenAnswer
     at: float
-    callers: dict[tuple[str, bytes | None], Caller] = field(default_factory=dict)
+    callers: dict[tuple[str, int | None], Caller] = field(default_factory=dict)
 
     def caller(self, product: Product, project_header: bytes | None) -> Caller:
         """Return who pays. Raises `Refusal` when the credential may not call the product (403) or
         does not say for which of its projects it calls (400).
         """
-        key = (product.name, project_header)
+        # A number has many spellings: kept are those of the covered projects alone, written once.
+        project = None if project_header is None else _number(project_header)
+        key = (product.name, project)
         caller = self.callers.get(key)
         if caller is None:
-            caller = caller_of(self.digest, self.answer, product, project_header)
+            caller = caller_of(self.digest, self.answer, product, project)
             self.callers[key] = caller
         return caller
 
@@ -205,9 +207,7 @@ class Credentials:
         return known
 
 
-def caller_of(
-    digest: str, answer: TokenAnswer, product: Product, project_header: bytes | None
-) -> Caller:
+def caller_of(digest: str, answer: TokenAnswer, product: Product, project: int | None) -> Caller:
     """Return who pays. Raises `Refusal` when the credential may not call the product (403) or
     does not say for which of its projects it calls (400).
     """
@@ -224,7 +224,7 @@ def caller_of(
             f"The product {product.name} is not switched on for this organization.",
             "product_not_allowed",
         )
-    project_id = _project_of(answer, project_header)
+    project_id = _project_of(answer, project)
     distinct_id = _distinct_id(answer, project_id)
     return Caller(
         credential_sha256=digest,
@@ -236,15 +236,18 @@ def caller_of(
     )
 
 
-def _project_of(answer: TokenAnswer, header: bytes | None) -> int:
+def _number(header: bytes) -> int:
+    try:
+        return int(header)
+    except ValueError:
+        raise bad_request("x-project-id must be a number.", "project_unknown") from None
+
+
+def _project_of(answer: TokenAnswer, named: int | None) -> int:
     covered = set(answer.project_ids)
     if answer.project_id is not None:
         covered.add(answer.project_id)
-    if header is not None:
-        try:
-            named = int(header)
-        except ValueError:
-            raise bad_request("x-project-id must be a number.", "project_unknown") from None
+    if named is not None:
         if named not in covered:
             raise forbidden("The token does not cover this project.", "project_not_allowed")
         return named

@@ -24,8 +24,8 @@ from gateway.watch import Watch
 class Exchange:
     """Passes a call on and its answer back. `admission` is None for what costs nothing.
 
-    A streamed answer whose reader leaves is closed at once and booked as far as it came; any other
-    answer is read to its end for a while, because the provider charges for all of it.
+    An answer whose reader leaves is read on for a while, until it tells its usage: what the caller
+    saw of it says little of what it cost, and leaving early must not make it cheaper.
     """
 
     def __init__(
@@ -51,18 +51,19 @@ class Exchange:
         self._settled = admission is None
         self._head: Message | None = None  # of the answer, not sent yet
         self._waited = 0.0  # for the provider
+        self._reading = False  # from the provider, not writing to a caller who may not take it
 
     async def run(self, watch: Watch) -> None:
         """Carry the exchange out. Raises `Refusal` when the provider gave no answer."""
         call, ending = self._call, self._ending
-        streamed = self._admission is not None and self._admission.record.stream
-        watch.listen(call.departure, 0 if streamed else self._settings.drain_timeout)
+        watch.listen(call.departure, self._settings.drain_timeout)
         try:
             await self._forward(watch)
         except asyncio.CancelledError:
             ending.failed = ending.given_up = True
             if not watch.claim():
                 raise  # the server stops
+            ending.abandoned = watch.left or not self._reading
             if watch.left:
                 raise CallerLeft from None
             if not call.started:
@@ -92,7 +93,9 @@ class Exchange:
             while True:
                 watch.expect_within(idle)
                 asked = clock()
+                self._reading = True
                 chunk = await answer.read()
+                self._reading = False
                 self._waited += clock() - asked
                 if chunk is None:
                     break

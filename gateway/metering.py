@@ -35,6 +35,8 @@ class _MessagesUsage(msgspec.Struct, frozen=True):
     cache_creation: _CacheCreation | None = None
     server_tool_use: _ServerTools | None = None
     service_tier: str | None = None
+    speed: str | None = None
+    inference_geo: str | None = None
 
 
 class _Message(msgspec.Struct, frozen=True):
@@ -49,6 +51,7 @@ class _MessagesEvent(msgspec.Struct, frozen=True):
 
 class _Details(msgspec.Struct, frozen=True):
     cached_tokens: Count = 0
+    cache_write_tokens: Count = 0
 
 
 class _ChatUsage(msgspec.Struct, frozen=True):
@@ -323,10 +326,14 @@ class _Messages:
         before = self.usage or Usage()
         five, hour = before.cache_write_5m, before.cache_write_1h
         if told.cache_creation_input_tokens is not None or told.cache_creation is not None:
-            written = told.cache_creation or _CacheCreation()
-            hour = _tokens(written.ephemeral_1h_input_tokens)
+            written = told.cache_creation
             total = _tokens(told.cache_creation_input_tokens)
-            five = max(_tokens(written.ephemeral_5m_input_tokens), total - hour)
+            if written is None:  # the end of a stream has the total alone
+                hour = min(hour, total)
+                five = total - hour
+            else:
+                hour = _tokens(written.ephemeral_1h_input_tokens)
+                five = max(_tokens(written.ephemeral_5m_input_tokens), total - hour)
         searches = before.web_searches
         if told.server_tool_use is not None:
             searches = _tokens(told.server_tool_use.web_search_requests)
@@ -338,6 +345,8 @@ class _Messages:
             output=_newer(told.output_tokens, before.output),
             web_searches=searches,
             service_tier=told.service_tier or before.service_tier,
+            fast=before.fast if told.speed is None else told.speed == "fast",
+            inference_geo=told.inference_geo or before.inference_geo,
         )
 
 
@@ -373,10 +382,13 @@ class _Chat:
         if told is None:
             return
         details = told.prompt_tokens_details or _Details()
-        cached = min(_tokens(details.cached_tokens), _tokens(told.prompt_tokens))
+        everything = _tokens(told.prompt_tokens)
+        cached = min(_tokens(details.cached_tokens), everything)
+        written = min(_tokens(details.cache_write_tokens), everything - cached)
         self.usage = Usage(
-            input=_tokens(told.prompt_tokens) - cached,
+            input=everything - cached - written,
             cache_read=cached,
+            cache_write_5m=written,
             output=_tokens(told.completion_tokens),
             service_tier=event.service_tier,
         )
@@ -417,11 +429,14 @@ class _Responses:
         if told.usage is None:
             return
         details = told.usage.input_tokens_details or _Details()
-        cached = min(_tokens(details.cached_tokens), _tokens(told.usage.input_tokens))
+        everything = _tokens(told.usage.input_tokens)
+        cached = min(_tokens(details.cached_tokens), everything)
+        written = min(_tokens(details.cache_write_tokens), everything - cached)
         kinds = [item.type for item in told.output or ()]
         self.usage = Usage(
-            input=_tokens(told.usage.input_tokens) - cached,
+            input=everything - cached - written,
             cache_read=cached,
+            cache_write_5m=written,
             output=_tokens(told.usage.output_tokens),
             web_searches=kinds.count("web_search_call"),
             file_searches=kinds.count("file_search_call"),

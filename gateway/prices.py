@@ -17,6 +17,9 @@ from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
 
 MILLION = Decimal(1_000_000)
 THOUSAND = Decimal(1_000)
+# https://platform.claude.com/docs/en/about-claude/pricing#data-residency-pricing
+DEAR_REGIONS = frozenset({"us"})
+REGION_FACTOR = Decimal("1.1")
 _NO_TIER = ((0, Decimal(0)),)
 Tiers = tuple[tuple[int, Decimal], ...]
 
@@ -48,6 +51,8 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     web_searches: int = 0
     file_searches: int = 0
     service_tier: str | None = None
+    fast: bool = False
+    inference_geo: str | None = None
 
     @property
     def all_input(self) -> int:
@@ -69,6 +74,11 @@ class Rates:
     version: str
     context_window: int
 
+    @property
+    def writes_cost_more(self) -> bool:
+        """Whether writing a cache costs more than plain input (OpenAI does it without a word)."""
+        return self.cache_write_5m != self.input
+
     def cost(self, usage: Usage) -> Decimal:
         """Return the exact price of a call."""
         total = usage.all_input
@@ -81,6 +91,8 @@ class Rates:
             cost += usage.cache_write_1h * _rate(self.cache_write_1h, total)
         if usage.web_searches:
             cost += usage.web_searches * self.web_search
+        if usage.inference_geo in DEAR_REGIONS:
+            cost *= REGION_FACTOR
         if usage.file_searches:
             cost += usage.file_searches * self.file_search
         return cost
@@ -107,25 +119,32 @@ class Prices:
         self._overrides = {
             model: _operator_rates(model, price) for model, price in overrides.items()
         }
-        self._cache: dict[tuple[str, str, str | None], Rates] = {}
+        self._cache: dict[tuple[str, str, str | None, bool], Rates] = {}
         self._day = datetime.now(UTC).date()
 
-    def rates(self, provider: str, model: str, service_tier: str | None = None) -> Rates:
-        """Return the rates in force today. Raises `UnknownPrice`."""
+    def rates(
+        self, provider: str, model: str, service_tier: str | None = None, fast: bool = False
+    ) -> Rates:
+        """Return the rates in force today, `fast` at Anthropic's higher speed.
+
+        Raises `UnknownPrice`.
+        """
         override = self._overrides.get(model)
         if override is not None:
+            if fast:
+                raise UnknownPrice(f"no price is known for {model} at a higher speed")
             return override
         now = datetime.now(UTC)
         if now.date() != self._day or len(self._cache) > 10_000:
             self._day = now.date()
             self._cache.clear()
-        key = (provider, model, service_tier)
+        key = (provider, model, service_tier, fast)
         rates = self._cache.get(key)
         if rates is None:
             try:
-                rates = _published_rates(provider, model, service_tier, now)
+                rates = _published_rates(provider, model, service_tier, fast, now)
             except LookupError:
-                rates = self._overrides.get("*")
+                rates = None if fast else self._overrides.get("*")
                 if rates is None:
                     raise UnknownPrice(f"no price is known for {model}") from None
             self._cache[key] = rates
@@ -140,11 +159,17 @@ def _rate(tiers: Tiers, total_input: int) -> Decimal:
     return rate
 
 
-def _published_rates(provider: str, model: str, service_tier: str | None, now: datetime) -> Rates:
+def _published_rates(
+    provider: str, model: str, service_tier: str | None, fast: bool, now: datetime
+) -> Rates:
     info: ModelInfo
     _, info = data_snapshot.get_snapshot().find_provider_model(model, None, provider, None)
-    context = {"service_tier": service_tier} if service_tier else None
-    price = info.get_prices(now, context)
+    context = {"service_tier": service_tier} if service_tier else {}
+    if fast:
+        context["speed"] = "fast"
+    price = info.get_prices(now, context or None)
+    if fast and price == info.get_prices(now, None):
+        raise LookupError(model)  # no price of its own is published
     unsupported = {
         key
         for key, value in vars(price).items()

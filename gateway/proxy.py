@@ -53,8 +53,8 @@ class Proxy:
         call.api = api.path
         product, caller = await self.identify(call, name)
         call.trace.identified(caller)
-        watch = self._watches.begin(self._settings.request_timeout)
         self._concurrency.enter(caller.credential_sha256)
+        watch = self._watches.begin(self._settings.request_timeout)
         try:
             body = await self._read_body(call) if api.method == "POST" else b""
             if api.meter is None:
@@ -64,7 +64,7 @@ class Proxy:
                 with call.trace.upstream(call, api, None):
                     await exchange.run(watch)
                 return
-            request = requests.read(api, body, call.headers.get(b"anthropic-beta", b""))
+            request = requests.read(api, body, _betas(call))
             throttles.check_model(product, request.model, self._settings.small_models)
             watch.expect_within(self._settings.request_timeout)
             with call.trace.holding():
@@ -97,6 +97,10 @@ class Proxy:
 
     async def _read_body(self, call: Call) -> bytes:
         """Read the whole body, up to its greatest size."""
+        if call.headers.get(b"content-encoding", b"identity") != b"identity":
+            raise Refusal(
+                415, "unsupported_encoding", "The request body must not be compressed.", retry=False
+            )
         most = self._settings.max_body_bytes
         length = call.headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > most:
@@ -114,6 +118,13 @@ class Proxy:
             chunks.append(chunk)
             if not message.get("more_body"):
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _betas(call: Call) -> bytes:
+    """Return the `anthropic-beta` headers, all of them: the provider reads all."""
+    if b"anthropic-beta" not in call.headers:
+        return b""
+    return b",".join(value for name, value in call.raw_headers if name == b"anthropic-beta")
 
 
 def _too_large(most: int) -> Refusal:

@@ -12,6 +12,7 @@ import msgspec
 
 from gateway.apis import Api
 from gateway.errors import bad_request
+from gateway.fields import check as check_fields
 
 # Upper bounds in tokens. An image is scaled down by the provider before it is read:
 # https://docs.anthropic.com/en/docs/build-with-claude/vision#evaluate-image-size (≤ 4,784) and
@@ -24,6 +25,7 @@ OVERHEAD = 100
 MAX_TOKENS = 10_000_000
 MAX_CHOICES = 128  # https://platform.openai.com/docs/api-reference/chat/create
 MAX_USES = 1_000
+MAX_MODEL = 256  # characters; the name goes into every record of the call
 
 _TEXTUAL = frozenset(
     {
@@ -39,7 +41,7 @@ _TEXTUAL = frozenset(
 )  # fmt: skip
 _IMAGES = frozenset({"image", "image_url", "input_image", "computer_screenshot"})
 _AUDIO = frozenset({"input_audio", "audio"})
-_CLIENT_TOOLS = ("bash_", "text_editor_", "computer_", "memory_")
+_CLIENT_TOOLS = ("bash_", "text_editor_", "computer_", "memory_", "browser_")
 _OPENAI_CLIENT_TOOLS = frozenset({"function", "custom", "local_shell", "shell", "apply_patch"})
 
 
@@ -66,11 +68,25 @@ class _Tool(msgspec.Struct, gc=False):
     type: str | None = None
     max_uses: _Uses | None = None
     tools: "list[_Tool] | None" = None
+    environment: "_Environment | None" = None
+    execution: str | None = None
     cache_control: msgspec.Raw = _ABSENT
 
 
 class _Thinking(msgspec.Struct):
     budget_tokens: Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)] | None = None
+
+
+class _Edit(msgspec.Struct):
+    type: str | None = None
+
+
+class _ContextManagement(msgspec.Struct):
+    edits: list[_Edit] | None = None
+
+
+class _Environment(msgspec.Struct):
+    type: str | None = None
 
 
 class _StreamOptions(msgspec.Struct):
@@ -91,12 +107,15 @@ class _Known(msgspec.Struct):
     n: _Choices | None = None
     best_of: _Choices | None = None
     service_tier: str | None = None
+    speed: str | None = None
+    inference_geo: str | None = None
     background: bool | None = None
     modalities: list[str] | None = None
     max_tool_calls: _Uses | None = None
     thinking: _Thinking | None = None
     stream_options: _StreamOptions | None = None
     tools: list[_Tool] | None = None
+    context_management: "_ContextManagement | list[msgspec.Raw] | None" = None
 
 
 class _Body(_Known):
@@ -112,14 +131,9 @@ _OUTPUT_FIELDS = {
     "chat": ("max_completion_tokens", "max_tokens"),
     "responses": ("max_output_tokens",),
 }
-# Fields that a provider bills for in a way which no bound covers.
-_UNBOUNDED = {
-    "messages": ("mcp_servers", "container"),
-    "chat": ("web_search_options", "audio"),
-    "responses": (),
-}
-_ELSEWHERE = ("previous_response_id", "conversation", "prompt")
+_ELSEWHERE = ("previous_response_id", "conversation", "thread")
 _top_level = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_tools = msgspec.json.Decoder(list[msgspec.Raw])
 _body = msgspec.json.Decoder(_Body)
 _known = msgspec.json.Decoder(_Known)
 
@@ -143,19 +157,22 @@ class ModelRequest(msgspec.Struct, frozen=True, gc=False):
     stream: bool
     output_tokens: int | None
     service_tier: str | None
+    fast: bool
+    inference_geo: str | None
     usage_asked: bool
     choices: int
     betas: bytes
     fields: dict[str, msgspec.Raw]
     parsed: _Known
 
-    def extent(self, output_cap: int) -> Extent:
+    def extent(self, output_cap: int, further: frozenset[str] = frozenset()) -> Extent:
         """Bound the call; `output_cap` counts where the caller set none.
 
+        `further` are fields that the operator knows to be harmless.
         Raises a 400 `Refusal` for what cannot be bounded, such as server-side tools without a
         maximum number of uses.
         """
-        return _extent(self, output_cap)
+        return _extent(self, output_cap, further)
 
     def sent_body(self, output_cap: int | None) -> bytes:
         """Return the bytes for the provider: the caller's, with what has to be injected."""
@@ -183,6 +200,8 @@ def read(api: Api, body: bytes, betas: bytes = b"") -> ModelRequest:
         raise bad_request("The request body is not valid JSON.") from None
     except RecursionError:
         raise bad_request("The request body is nested too deeply.") from None
+    if len(parsed.model) > MAX_MODEL:
+        raise bad_request("No model has a name of such a length.")
     _refuse_ambiguity(body, fields)
     asked = [getattr(parsed, name) for name in _OUTPUT_FIELDS.get(api.meter or "", ())]
     given = [value for value in asked if value is not None]
@@ -195,6 +214,8 @@ def read(api: Api, body: bytes, betas: bytes = b"") -> ModelRequest:
         stream=bool(parsed.stream),
         output_tokens=max(given) if given else None,
         service_tier=parsed.service_tier,
+        fast=parsed.speed == "fast",
+        inference_geo=parsed.inference_geo,
         usage_asked=bool(parsed.stream_options and parsed.stream_options.include_usage),
         choices=max(1, parsed.n or 1, parsed.best_of or 1),
         betas=betas,
@@ -214,15 +235,38 @@ def _parse(body: bytes) -> _Known:
 def _refuse_ambiguity(body: bytes, fields: dict[str, msgspec.Raw]) -> None:
     """Refuse a field given twice: the provider might read the one that was not counted.
 
-    The two common ways of writing JSON have a length that follows from their fields; only a body
-    of another length is read again.
+    The two common ways of writing JSON follow from their fields; only what is written in another
+    way is read again. Looked into is also what decides about the cost from further within.
     """
-    names = sum(len(name) for name in fields)
-    values = sum(len(value) for value in fields.values())
-    compact = 2 + names + values + 4 * len(fields) - 1
-    if len(body) in (compact, compact + 2 * len(fields) - 1):
-        return
+    _refuse_twice(body, fields)
+    for name in ("thinking", "stream_options", "context_management"):
+        if name in fields:
+            _read_strictly(bytes(fields[name]))
+    if "tools" in fields:
+        try:
+            tools = _tools.decode(fields["tools"])
+        except msgspec.ValidationError:
+            return  # null
+        for tool in tools:
+            within = _top_level.decode(tool)
+            if "tools" in within or "environment" in within:
+                _read_strictly(bytes(tool))
+            else:
+                _refuse_twice(bytes(tool), within)
 
+
+def _refuse_twice(body: bytes, fields: dict[str, msgspec.Raw]) -> None:
+    size = 1 + sum(map(len, fields)) + sum(map(len, fields.values())) + 4 * len(fields)
+    if len(body) == size:  # nothing but the fields fits into that
+        return
+    if len(body) == size + 2 * len(fields) - 1:
+        pairs = (b'"%b": %b' % (name.encode(), value) for name, value in fields.items())
+        if body == b"{" + b", ".join(pairs) + b"}":
+            return
+    _read_strictly(body)
+
+
+def _read_strictly(body: bytes) -> None:
     def unique(pairs: list[tuple[str, Any]]) -> int:
         if len({name for name, _ in pairs}) != len(pairs):
             raise ValueError
@@ -236,15 +280,21 @@ def _refuse_ambiguity(body: bytes, fields: dict[str, msgspec.Raw]) -> None:
         raise bad_request("The request body names a field twice.") from None
 
 
-def _extent(request: ModelRequest, output_cap: int) -> Extent:
+def _extent(request: ModelRequest, output_cap: int, further: frozenset[str]) -> Extent:
     meter, parsed, fields = request.api.meter or "", request.parsed, request.fields
     if parsed.background:
         raise bad_request("Background responses cannot be metered here.", "unmeterable")
     if "audio" in (parsed.modalities or ()):
         raise bad_request("Audio output cannot be metered here.", "unmeterable")
-    for name in _UNBOUNDED.get(meter, ()):
-        if name in fields and bytes(fields[name]) not in (b"null", b"[]"):
-            raise bad_request(f"{name} has no known maximum cost here.", "unmeterable")
+    check_fields(meter, fields, further)
+    if isinstance(parsed.context_management, _ContextManagement):
+        for edit in parsed.context_management.edits or ():
+            if edit.type is None or not edit.type.startswith("clear_"):
+                raise bad_request(
+                    "Compaction by the provider has no known maximum cost here.", "unmeterable"
+                )
+    if meter == "chat" and "search-" in parsed.model:
+        raise bad_request("Models that search have no known maximum cost here.", "unmeterable")
     output = (request.output_tokens or output_cap) * request.choices
     if parsed.thinking is not None and parsed.thinking.budget_tokens is not None:
         # Interleaved thinking may use its budget on top of the cap.
@@ -282,6 +332,10 @@ def _extent(request: ModelRequest, output_cap: int) -> Extent:
 def _uses(tool: _Tool, meter: str, max_tool_calls: int | None, sofar: int) -> int:
     """Return how often the provider may run tools, this one included."""
     kind = tool.type
+    if kind == "shell" and tool.environment and tool.environment.type != "local":
+        raise bad_request("The provider's shell has no known maximum cost here.", "unmeterable")
+    if kind == "tool_search" and tool.execution == "client":
+        return sofar
     if kind is None or kind in _OPENAI_CLIENT_TOOLS or kind.startswith(_CLIENT_TOOLS):
         return sofar
     if kind == "namespace":  # a group of tools, each of its own kind

@@ -44,6 +44,7 @@ class Settings:
     metrics_tokens: list[str]
     price_overrides: dict[str, Any]
     small_models: list[str]
+    allowed_fields: frozenset[str]
     run_cap_credits: Decimal | None
     requests_per_minute: int
     max_concurrent_per_credential: int
@@ -93,6 +94,7 @@ def from_environment() -> Settings:
             "GATEWAY_SMALL_MODELS",
             ["claude-haiku-*", "claude-*-haiku-*", "gpt-*-mini*", "gpt-*-nano*", "o*-mini*"],
         ),
+        allowed_fields=frozenset(env.list("GATEWAY_ALLOWED_FIELDS", [])),
         run_cap_credits=env.decimal("GATEWAY_RUN_CAP_CREDITS", None),
         requests_per_minute=env.int("GATEWAY_REQUESTS_PER_MINUTE", 6000),
         max_concurrent_per_credential=env.int("GATEWAY_MAX_CONCURRENT", 2000),

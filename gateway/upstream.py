@@ -30,12 +30,16 @@ _NOT_SENT = _HOP_BY_HOP | frozenset(
     {
         b"host", b"content-length", b"authorization", b"x-api-key", b"cookie", b"x-project-id",
         b"accept-encoding", b"expect", b"forwarded", b"via", b"x-real-ip", b"openai-organization",
-        b"openai-project",
+        b"openai-project", b"anthropic-user-profile-id", b"anthropic-workspace-id",
+        b"content-encoding",
     }
 )  # fmt: skip
 _NOT_SENT_PREFIXES = (b"x-forwarded-", b"sec-", b"cf-")
-# Cookies of the provider's edge are for the gateway, not for its callers.
-_NOT_RETURNED = _HOP_BY_HOP | {b"set-cookie"}
+# Cookies of the provider's edge are for the gateway, not for its callers; nor is whose account at
+# the provider it uses.
+_NOT_RETURNED = _HOP_BY_HOP | {
+    b"set-cookie", b"openai-organization", b"openai-project", b"anthropic-organization-id",
+}  # fmt: skip
 
 FAILURES_TO_OPEN = 5
 OPEN_SECONDS = 5.0

@@ -9,8 +9,10 @@ import pytest
 from tests.gateway.conftest import METRICS_TOKEN, World, messages_body
 from tests.gateway.fake_provider import (
     Script,
+    Seen,
     completion,
     completion_stream,
+    default_script,
     json_script,
     message,
     messages_stream,
@@ -81,7 +83,7 @@ def test_a_stream_passes_unchanged_and_is_metered(world, path, body, expected) -
 def test_request_bytes_reach_the_provider_as_they_came(world: World) -> None:
     project = world.tollgate.project(credits=100)
     body = (
-        b'{ "model":"claude-sonnet-4-5" ,\n "max_tokens": 100, "unknown_field": {"a": [1, 2.50]},'
+        b'{ "model":"claude-sonnet-4-5" ,\n "max_tokens": 100, "metadata": {"a": [1, 2.50]},'
         b' "messages":[{"role":"user","content":[{"type":"text","text":"\\u00e9"}]}] }'
     )
     headers = {
@@ -100,6 +102,43 @@ def test_request_bytes_reach_the_provider_as_they_came(world: World) -> None:
     assert seen.body == body
     assert seen.path == "/v1/messages?beta=true"
     assert headers.items() <= seen.headers.items()
+
+
+def test_who_pays_at_the_provider_is_not_the_callers_choice(world: World) -> None:
+    names = {"anthropic-workspace-id": "w", "anthropic-user-profile-id": "p"}
+    named = {"anthropic-organization-id": "o", "openai-organization": "o", "openai-project": "p"}
+
+    def script(seen: Seen) -> Script:
+        answer = default_script(seen)
+        answer.headers = {**answer.headers, **named}
+        return answer
+
+    world.provider.script = script
+    token = world.tollgate.token(world.tollgate.project(credits=100))
+    answer = world.post(token, headers=names)
+    assert answer.status_code == 200
+    assert not names.keys() & world.provider.requests[-1].headers.keys()
+    assert not named.keys() & answer.headers.keys()
+
+
+def test_compressed_bodies_are_refused_because_they_cannot_be_read(world: World) -> None:
+    token = world.tollgate.token(world.tollgate.project(credits=100))
+    assert world.post(token, headers={"content-encoding": "deflate"}).status_code == 415
+
+
+def test_every_beta_header_counts_for_the_size_of_the_context(world: World) -> None:
+    """A document counts as the whole context, which one of the betas makes five times as large."""
+    token = world.tollgate.token(world.tollgate.project(credits=200))
+    document = {"type": "document", "source": {"type": "url", "url": "https://example.com/a.pdf"}}
+    body = messages_body(messages=[{"role": "user", "content": [document]}])
+    betas = [("anthropic-beta", "context-1m-2025-08-07"), ("anthropic-beta", "other")]
+    for headers, status in ((betas[1:], 200), (betas, 429), (betas[::-1], 429)):
+        answer = world.http.post(
+            "/slack_app/v1/messages",
+            json=body,
+            headers=[*headers, ("authorization", f"Bearer {token}")],
+        )
+        assert answer.status_code == status
 
 
 def test_what_identifies_the_caller_never_reaches_the_provider(world: World) -> None:

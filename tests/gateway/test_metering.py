@@ -93,6 +93,31 @@ def test_documents_and_streams_tell_the_same(kind, document, expected) -> None:
     assert (told.all_input, told.cache_read, told.output) == (100, expected.cache_read, 20)
 
 
+def test_an_hour_of_cache_stays_an_hour_when_the_end_of_a_stream_has_the_total_alone() -> None:
+    written = {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 90}
+    usage = messages_usage(cache_creation_input_tokens=100, cache_creation=written)
+    total = {"output_tokens": 20, "cache_creation_input_tokens": 100}
+    meter = meter_for("messages", stream=True, hide_usage=False)
+    for event in (
+        {"type": "message_start", "message": {"usage": usage}},
+        {"type": "message_delta", "usage": total},
+    ):
+        meter.feed(f"data: {json.dumps(event)}\n\n".encode())
+    told = meter.usage()
+    assert (told.cache_write_5m, told.cache_write_1h) == (10, 90)
+
+
+@pytest.mark.parametrize(("kind", "prefix"), [("chat", "prompt"), ("responses", "input")])
+def test_cache_writes_of_openai_are_told_apart(kind: str, prefix: str) -> None:
+    details = {"cached_tokens": 10, "cache_write_tokens": 60}
+    usage = {f"{prefix}_tokens": 100, f"{prefix}_tokens_details": details}
+    meter = meter_for(kind, stream=False, hide_usage=False)
+    meter.feed(json.dumps({"usage": usage}).encode())
+    meter.end()
+    told = meter.usage()
+    assert (told.input, told.cache_read, told.cache_write_5m) == (30, 10, 60)
+
+
 def test_a_line_without_end_is_not_kept() -> None:
     for hide in (False, True):
         meter = meter_for("chat", stream=True, hide_usage=hide)

@@ -104,3 +104,24 @@ def test_an_incomplete_price_of_the_operator_is_refused_at_the_start(price) -> N
 def test_credits_are_rounded_once_half_to_even_and_bounds_up(dollars, micro, bound) -> None:
     assert to_micro(Decimal(dollars), Decimal(120)) == micro
     assert to_micro_bound(Decimal(dollars), Decimal(120)) == bound
+
+
+def test_a_higher_speed_has_its_own_price_or_none() -> None:
+    prices = Prices({"claude-opus-4-6": {"input_mtok": "1", "output_mtok": "1"}})
+    fast = prices.rates("anthropic", "claude-opus-5-5", None, fast=True)
+    told = genai_prices.calc_price(
+        genai_prices.Usage(input_tokens=10, output_tokens=1000),
+        "claude-opus-5-5",
+        provider_id="anthropic",
+        price_context={"speed": "fast"},
+    )
+    assert fast.cost(Usage(10, output=1000)) == told.total_price
+    for model in ("claude-haiku-4-5", "claude-opus-4-6"):
+        with pytest.raises(UnknownPrice):
+            prices.rates("anthropic", model, None, fast=True)
+
+
+def test_a_region_that_costs_more_is_booked_as_such() -> None:
+    rates = Prices({}).rates("anthropic", "claude-opus-4-6")
+    there = rates.cost(Usage(1000, output=10, inference_geo="us"))
+    assert there == rates.cost(Usage(1000, output=10)) * Decimal("1.1")

@@ -61,7 +61,7 @@ def test_text_documents_count_as_their_bytes() -> None:
     assert messages(document).whole_context == 0
 
 
-@pytest.mark.parametrize("field", ["previous_response_id", "conversation", "prompt"])
+@pytest.mark.parametrize("field", ["previous_response_id", "conversation"])
 def test_earlier_responses_count_as_the_whole_context(field: str) -> None:
     assert extent(apis.RESPONSES, input="Hi", **{field: "x"}).whole_context == 1
     assert extent(apis.RESPONSES, input="Hi", **{field: None}).whole_context == 0
@@ -206,6 +206,10 @@ def expect_bad_request(refusal: Refusal) -> None:
         b'{"model":"m","max_tokens":1, "max_tokens":2}',
         b'{"model":"m","max_tokens":1,"max_\\u0074okens":2}',
         b'{"model":"m","model":"n"}',
+        b'{"n":100,"model":"m","max_tokens":10,"messages":[],"stream":false,"n":1}',
+        b'{"model": "m","max_tokens":10,"messages":[],"stream":false,"max_tokens":1}',
+        b'{"model":"m","thinking":{"budget_tokens":60000,"budget_tokens":1024},"messages":[]}',
+        b'{"model":"m","tools":[{"type":"web_search_20250305","type":"custom"}],"messages":[]}',
         b'{"model":"m","messages":[],"messages":[{"role":"user","content":"x"}]}',
     ],
 )
