@@ -27,11 +27,15 @@ bench: ## the benchmarks
 mutations: ## the mistakes of others, made in a copy: does each turn its test red?
 	$(LAUNCH) tests.mutations
 
+screenshots: ## the pictures of the docs, made with this machine's Chromium
+	$(LAUNCH) devstack.screenshots
+
 LOCK = uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate pyproject.toml
 
 lock: ## the lock files anew, from pyproject.toml (needs uv)
 	@$(LOCK) --group dev --output-file requirements.lock
 	@$(LOCK) --constraint requirements.lock --output-file requirements-web.lock
 	@$(subst pyproject.toml,,$(LOCK)) --group gateway --group tracing --constraint requirements.lock --output-file requirements-gateway.lock
+	@$(subst pyproject.toml,,$(LOCK)) --group screenshots --constraint requirements.lock --output-file requirements-screenshots.lock
 
-.PHONY: help up demo test lint bench mutations lock
+.PHONY: help up demo test lint bench mutations screenshots lock

@@ -1,20 +1,46 @@
-"""The daily usage report: the ledger added up per day, project, product, model and user."""
+"""The daily usage report: the ledger added up per day, project, product, model, user and run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from itertools import chain
 
 from django.db import transaction
 from django.db.models import Count, F, QuerySet, Sum
 from django.db.models.functions import Coalesce, TruncDate
+from django.utils import timezone
 
-from billing.models import Account, DailyUsage, UsageEvent
+from billing.models import Account, DailyUsage, ReportedUsage, UsageEvent
 
-_KEY = ("project", "account__resource", "product", "model", "distinct_id")
+SURELY_COMMITTED = timedelta(minutes=10)
+"""After how long an event that was booked is there to be read: a booking takes seconds at most."""
+
+_KEY = ("project", "account__resource", "product", "model", "distinct_id", "task_run_id")
+_EVER = datetime.min.replace(tzinfo=UTC)
 _TOKENS = (
     *("input_tokens", "output_tokens"),
     *("cache_read_input_tokens", "cache_creation_input_tokens"),
 )
+
+
+def report_what_was_booked() -> None:
+    """Make the report of every day again of which events were booked since the last time.
+
+    A run that dies half-way leaves all of it to the next one.
+    """
+    now = timezone.now()
+    reported = ReportedUsage.objects.filter(pk=1).first()
+    for day in days_booked_since(reported.booked_before if reported else _EVER):
+        report_day(day)
+    booked_before = now - SURELY_COMMITTED
+    ReportedUsage.objects.update_or_create(pk=1, defaults={"booked_before": booked_before})
+
+
+def reported_days(days: Iterable[date]) -> set[date]:
+    """Return those of the days whose report has everything; of the others it may lack something."""
+    reported = ReportedUsage.objects.filter(pk=1).first()
+    if reported is None:
+        return set()
+    return set(days).difference(days_booked_since(reported.booked_before))
 
 
 def report_day(day: date) -> int:
@@ -33,6 +59,7 @@ def report_day(day: date) -> int:
                 product=found["product"],
                 model=found["model"],
                 distinct_id=found["distinct_id"],
+                task_run_id=found["task_run_id"],
                 events=found["events"],
                 credits_micro=found["credits_micro"],
                 **{name: found[f"sum_{name}"] for name in _TOKENS},

@@ -9,7 +9,8 @@ import time
 import uuid
 
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import F, Q, Value
+from django.db.models.functions import Coalesce
 
 from billing.append_only import AppendOnlyModel
 from projects.models import Organization, Project
@@ -308,7 +309,7 @@ class UsageTotal(models.Model):
 
 
 class DailyUsage(models.Model):
-    """The usage report: what one user used on one day (of UTC) with one product and model.
+    """The usage report: what one user or run used on one day (of UTC) with one product and model.
 
     A projection of the ledger, made again for a day whenever events of that day were booked.
     """
@@ -320,6 +321,7 @@ class DailyUsage(models.Model):
     product = models.CharField(max_length=40)
     model = models.CharField(max_length=200, blank=True)
     distinct_id = models.CharField("user", max_length=200, blank=True)
+    task_run_id = models.UUIDField(null=True)
     events = models.BigIntegerField()
     credits_micro = models.BigIntegerField()
     input_tokens = models.BigIntegerField()
@@ -332,7 +334,8 @@ class DailyUsage(models.Model):
         verbose_name_plural = "daily usage"
         constraints = [
             models.UniqueConstraint(
-                fields=["day", "project", "resource", "product", "model", "distinct_id"],
+                *("day", "project", "resource", "product", "model", "distinct_id"),
+                Coalesce("task_run_id", Value(uuid.UUID(int=0), models.UUIDField())),
                 name="daily_usage_unique",
             )
         ]
@@ -340,6 +343,20 @@ class DailyUsage(models.Model):
 
     def __str__(self) -> str:
         return f"{self.project} on {self.day}"
+
+
+class ReportedUsage(models.Model):
+    """Up to when the daily usage reports have all that was booked: one row, or none yet."""
+
+    booked_before = models.DateTimeField(
+        help_text="What was booked since may be missing from the report of its day."
+    )
+
+    class Meta:
+        verbose_name_plural = "reported usage"
+
+    def __str__(self) -> str:
+        return f"reported: booked before {self.booked_before:%Y-%m-%d %H:%M}"
 
 
 class AccountGroup(models.Model):

@@ -1,13 +1,8 @@
 """What Celery beat calls. All of it may run twice, late, or side by side."""
 
-from datetime import timedelta
-
 from celery import shared_task
-from django.utils import timezone
 
 from billing import daily_usage, sweep
-
-REPORT_LOOKS_BACK = timedelta(days=2)
 
 
 @shared_task
@@ -24,9 +19,5 @@ def sweep_due_accounts() -> None:
 
 @shared_task
 def report_usage() -> None:
-    """Make the daily usage report again for every day of which events were booked lately.
-
-    Looks back further than its own interval, so that a run that was missed is caught up.
-    """
-    for day in daily_usage.days_booked_since(timezone.now() - REPORT_LOOKS_BACK):
-        daily_usage.report_day(day)
+    """Bring the daily usage report up to date."""
+    daily_usage.report_what_was_booked()

@@ -9,13 +9,14 @@ from typing import Any
 from django.contrib import admin, messages
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
-from django.urls import NoReverseMatch, reverse
+from django.urls import NoReverseMatch, URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 
 from billing import accounts
 from billing.credits import display
+from config import usage_pages
 from projects import revocation
 from projects.admin import MembershipInline
 from projects.models import Organization, Project
@@ -47,7 +48,14 @@ class ProjectInline(admin.TabularInline):
 class OrganizationAdmin(admin.ModelAdmin):
     """Who pays, who belongs to it, and where it stands."""
 
-    list_display = ["name", "is_active", "projects_count", "members_count", "credit_states"]
+    list_display = [
+        "name",
+        "is_active",
+        "projects_count",
+        "members_count",
+        "credit_states",
+        "usage",
+    ]
     list_filter = ["is_active", "unmetered_gateway", "quota_states__state"]
     search_fields = ["name", "id", "projects__name", "projects__api_token"]
     readonly_fields = ["id", "created_at", "standing", "more"]
@@ -73,6 +81,19 @@ class OrganizationAdmin(admin.ModelAdmin):
             )
         )
         return counted.prefetch_related("quota_states")
+
+    def get_urls(self) -> list[URLPattern]:
+        """Add the pages that report on an organization's usage."""
+        pages = (("usage", usage_pages.usage_page), ("backtest", usage_pages.backtest_page))
+        own = [
+            path(
+                f"<uuid:organization_id>/{name}/",
+                self.admin_site.admin_view(page),
+                name=f"projects_organization_{name}",
+            )
+            for name, page in pages
+        ]
+        return own + super().get_urls()
 
     def has_delete_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
         """What was booked stays booked: an organization is deactivated, not deleted."""
@@ -112,6 +133,12 @@ class OrganizationAdmin(admin.ModelAdmin):
         states = {row.resource: row.state for row in organization.quota_states.all()}
         return ", ".join(f"{name}: {states[name]}" for name in RESOURCES if name in states) or "–"
 
+    @admin.display(description="usage")
+    def usage(self, organization: Any) -> SafeString:
+        """Link to where its credits went."""
+        page = reverse("admin:projects_organization_usage", args=[organization.pk])
+        return format_html('<a href="{}">Usage</a>', page)
+
     @admin.display(description="where it stands")
     def standing(self, organization: Any) -> SafeString | str:
         """What is published of each bucket, in credits."""
@@ -144,7 +171,8 @@ class OrganizationAdmin(admin.ModelAdmin):
         """Links to the pages of what belongs to it."""
         if organization.pk is None or organization._state.adding:
             return "–"
-        found = []
+        usage = reverse("admin:projects_organization_usage", args=[organization.pk])
+        found = [(usage, "usage: charts, forecast, who used most, who is limited and why")]
         for title, model, field in LINKS:
             try:
                 page = reverse(f"admin:{model}_changelist")

@@ -8,6 +8,8 @@ from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.utils.decorators import method_decorator
 
+from config import report_permissions
+from config.reasons import in_words
 from projects.log_in_throttle import throttled
 from quota.limited_set import instant
 from quota.models import SetMember
@@ -42,6 +44,8 @@ class TollgateAdminSite(AdminSite):
             shown["limited"] = _limited()
         if request.user.has_perm("workflows.view_mention"):
             shown["refusals"] = _refusals()
+        shown["may_see_usage"] = request.user.has_perms(report_permissions.ORGANIZATION_USAGE)
+        shown["may_see_threads"] = request.user.has_perms(report_permissions.THREADS)
         return super().index(request, shown | (extra_context or {}))
 
 
@@ -52,7 +56,14 @@ def _limited() -> list[dict[str, Any]]:
         .select_related("project__organization")
         .order_by("-since", "-changed_at")[:LIMITED_SHOWN]
     )
-    return [{"member": member, "until": instant(member.limited_until)} for member in members]
+    return [
+        {
+            "member": member,
+            "until": instant(member.limited_until),
+            "why": in_words(member.reason),
+        }
+        for member in members
+    ]
 
 
 def _refusals() -> list[Mention]:

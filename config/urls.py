@@ -6,10 +6,13 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
+from config import thread_pages
 from projects.log_in_throttle import throttled
 from quota.introspection import IntrospectionView
 
 handler404 = "config.not_found.not_found"
+
+THREAD = "admin/threads/<int:workspace_id>/<str:channel_id>/<str:thread_ts>/"
 
 urlpatterns = [
     path("slack/", include("slack_bot.urls")),
@@ -20,6 +23,8 @@ urlpatterns = [
     path("login/", throttled(LoginView.as_view(template_name="projects/login.html")), name="login"),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("admin/threads/", admin.site.admin_view(thread_pages.threads_page), name="threads"),
+    path(THREAD, admin.site.admin_view(thread_pages.thread_page), name="thread"),
     path("admin/", admin.site.urls),
     path("", RedirectView.as_view(pattern_name="admin:index")),
 ]

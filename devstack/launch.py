@@ -79,7 +79,7 @@ def prepare() -> None:
         uv = shutil.which("uv")
         if _version_of(PYTHON) != VERSION:
             _make_environment(uv)
-        _install(uv)
+        install(LOCK, uv)
         STAMP.write_text(stamp)
 
 
@@ -122,8 +122,9 @@ def _make_environment(uv: str | None) -> None:
         raise LaunchError(f"{ENVIRONMENT} could not be made; the lines above say why.")
 
 
-def _install(uv: str | None) -> None:
-    packages = sum(1 for line in LOCK.read_text().splitlines() if re.match(r"[a-z0-9]", line))
+def install(lock: Path, uv: str | None) -> None:
+    """Install what a lock file lists into the environment, beside what is there."""
+    packages = sum(1 for line in lock.read_text().splitlines() if re.match(r"[a-z0-9]", line))
     _say(f"installing {packages} locked packages into .venv/ (the first time, about a minute)")
     if uv:
         command = [uv, "pip", "install", "--python", str(PYTHON), "--compile-bytecode"]
@@ -132,7 +133,7 @@ def _install(uv: str | None) -> None:
         command += ["--no-input", "--progress-bar", "off"]
     began = said = time.monotonic()
     installing = subprocess.Popen(
-        [*command, "--require-hashes", "-r", str(LOCK)],
+        [*command, "--require-hashes", "-r", str(lock)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -1,5 +1,6 @@
 """Accounts: where an organization stands with a bucket, and why."""
 
+from datetime import datetime
 from typing import Any
 
 from django.contrib import admin
@@ -11,11 +12,25 @@ from django.utils.safestring import SafeString
 
 from billing.admin.read_only import ReadOnly, credits_column, indented
 from billing.credits import display
+from billing.decision import FAR_FUTURE
 from billing.models import Account, Cap, CreditGrant, DecisionRecord, Limit, UsageTotal
 from quota.account_state import AccountState, from_json
 from quota.models import QuotaState
 
 SHOWN_DECISIONS = 20
+
+_AMOUNTS = {
+    "usage": "used in the period",
+    "limit": "limit of the period",
+    "remaining": "left, with top-ups",
+}
+_INSTANTS = {
+    "period_start": "period began",
+    "exhausted_since": "nothing left since",
+    "limited_until": "refused until",
+    "suspended_until": "in grace until",
+    "resets_at": "usage resets",
+}
 
 
 class LimitInline(ReadOnly, admin.TabularInline):
@@ -161,6 +176,18 @@ class AccountAdmin(ReadOnly, admin.ModelAdmin):
         )
 
 
+def _of_cap(cap: dict[str, Any]) -> str:
+    return f"{display(cap['usage_micro'])} of {display(cap['cap_micro'])}"
+
+
+def _moment(text: str) -> str:
+    """Return an instant of a stored decision as people read it."""
+    instant = datetime.fromisoformat(text)
+    if instant >= FAR_FUTURE:
+        return "a limit or top-up changes it"
+    return f"{instant:%Y-%m-%d %H:%M} UTC"
+
+
 def _published(account: Any) -> AccountState | None:
     return None if account.document is None else from_json(account.document)
 
@@ -180,8 +207,30 @@ class DecisionRecordAdmin(ReadOnly, admin.ModelAdmin):
     show_full_result_count = False
     fields = [
         *("account", "scope", "subject", "decided_at", "version"),
-        *("previous_state", "state", "reason", "made_from", "decided"),
+        *("previous_state", "state", "reason", "in_short", "made_from", "decided"),
     ]
+
+    @admin.display(description="in short")
+    def in_short(self, record: DecisionRecord) -> SafeString:
+        """What was compared, in credits."""
+        said = [
+            *(
+                (f"used of the cap of {cap['scope']} {cap['subject']}", _of_cap(cap))
+                for cap in record.inputs.get("caps", ())
+                if record.subject
+            ),
+            *(
+                (title, display(record.outcome[name]))
+                for name, title in _AMOUNTS.items()
+                if record.outcome.get(name) is not None
+            ),
+            *(
+                (title, _moment(record.outcome[name]))
+                for name, title in _INSTANTS.items()
+                if record.outcome.get(name) is not None
+            ),
+        ]
+        return format_html_join("", "{}: {}<br>", said)
 
     @admin.display(description="made from")
     def made_from(self, record: DecisionRecord) -> SafeString:

@@ -16,7 +16,7 @@ from billing.models import DailyUsage
 
 COLUMNS = (
     *("day", "organization_id", "project_id", "resource", "product", "model", "distinct_id"),
-    *("events", "credits_micro", "input_tokens", "output_tokens"),
+    *("task_run_id", "events", "credits_micro", "input_tokens", "output_tokens"),
     *("cache_read_input_tokens", "cache_creation_input_tokens"),
 )
 
@@ -41,7 +41,7 @@ class Command(BaseCommand):
         for number in range((until - since).days):
             report_day(since + timedelta(days=number))
         rows = DailyUsage.objects.filter(day__gte=since, day__lt=until)
-        rows = rows.order_by("day", "project", "resource", "product", "model", "distinct_id")
+        rows = rows.order_by("day", "project", "resource", "product", "model", "distinct_id", "pk")
         if options["output"]:
             try:
                 with Path(options["output"]).open("w", newline="") as file:

@@ -1,0 +1,94 @@
+"""What a limit would have refused in a period: its usage replayed against another limit.
+
+An event is admitted while something is left, the one that reaches the limit included, and refused
+from then on, until a top-up starts that covers more. Top-ups count as they were, and refused usage
+spends nothing of them.
+
+It is an approximation of what would have happened. The gateway holds the most that a call can cost
+before it lets it through, so it refuses a little earlier. A refused call also ends its run: most of
+what came later would not have been asked for at all. So what is counted as refused is the most that
+the limit would have saved, not what people would have missed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from billing.burndown import Terms
+from billing.models import Account, UsageEvent
+from billing.reports.period_usage import PeriodUsage
+from billing.reports.sums import Span
+from billing.reports.walk import Walk
+
+
+class Reached(NamedTuple):
+    """The instant of the event that left nothing, and what was used up to and with it."""
+
+    at: datetime
+    used_micro: int
+
+
+FindReached = Callable[[Span, int], Reached | None]
+"""Within a span, when was this much used?"""
+
+
+@dataclass(frozen=True, slots=True)
+class Backtest:
+    """When a limit would have been reached first, and the times at which it would have refused."""
+
+    limit_micro: int
+    reached_at: datetime | None
+    refused: tuple[Span, ...]
+
+
+def hypothetical_terms(usage: PeriodUsage, terms: list[Terms], limit_micro: int) -> list[Terms]:
+    """Return the terms as they would be, had this limit held for the period."""
+    before = [term for term in terms if term.set_at < usage.period.end]
+    last = max([usage.period.start, *(term.set_at for term in before)])
+    return [*before, Terms(last, limit_micro)]
+
+
+def replay(walk: Walk, usage: PeriodUsage, limit_micro: int, find_reached: FindReached) -> Backtest:
+    """Replay a period; `walk` stands at its start, with the hypothetical terms."""
+    refused: list[Span] = []
+    reached_at: datetime | None = None
+    for segment in usage.segments:
+        span, used = segment.span, segment.used.credits_micro
+        left = walk.balance(span.start).headroom
+        if left is not None and left <= 0:
+            reached_at = reached_at or span.start
+            refused.append(span)
+            continue
+        reached = find_reached(span, left) if left is not None and used >= left else None
+        if reached is None:
+            walk.spend(span, used)
+            continue
+        reached_at = reached_at or reached.at
+        walk.spend(span, reached.used_micro)
+        rest = Span(reached.at + datetime.resolution, span.end)
+        if rest.start < rest.end:
+            refused.append(rest)
+    return Backtest(limit_micro, reached_at, tuple(refused))
+
+
+def reached_in_ledger(account: Account) -> FindReached:
+    """Return how the ledger finds the instant; it reads at most the events of one day."""
+
+    def find(span: Span, micro: int) -> Reached | None:
+        events = UsageEvent.objects.filter(
+            account=account, occurred_at__gte=span.start, occurred_at__lt=span.end
+        ).order_by("occurred_at")
+        used = 0
+        reached_at: datetime | None = None
+        for occurred_at, credits_micro in events.values_list(
+            "occurred_at", "credits_micro"
+        ).iterator(chunk_size=2000):
+            if reached_at is not None and occurred_at > reached_at:
+                break
+            used += credits_micro
+            if reached_at is None and used >= micro:
+                reached_at = occurred_at
+        return None if reached_at is None else Reached(reached_at, used)
+
+    return find

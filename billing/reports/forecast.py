@@ -1,0 +1,79 @@
+"""The day on which the credits run out, if every day uses what the last days did. Pure.
+
+The rule: each day to come uses the mean of the last seven whole days (of UTC), or of as many as
+there are since the first usage. The limit and every top-up are spent as they would be, top-ups that
+expire before are lost, and the first day on which nothing is left is the answer.
+"""
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+
+from billing.periods import Period
+from billing.reports.period_usage import segments_of
+from billing.reports.sums import Span, midnight
+from billing.reports.walk import Walk
+
+DAYS = 7
+PREPAID_HORIZON = timedelta(days=90)
+"""How far is looked ahead where no new period brings new credits."""
+
+_DAY = timedelta(days=1)
+
+
+class Kind(StrEnum):
+    """What can be foreseen."""
+
+    UNLIMITED = "unlimited"
+    USED_UP = "used_up"
+    NO_HISTORY = "no_history"
+    RUNS_OUT = "runs_out"
+    NOT_IN_PERIOD = "not_in_period"
+    NOT_SOON = "not_soon"
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What is foreseen: `day` where the credits run out; the mean in micro-credits per day."""
+
+    kind: Kind
+    daily_mean_micro: int = 0
+    days_counted: int = 0
+    day: date | None = None
+    left_micro: int | None = None
+
+
+def trailing_days(now: datetime, first_use: datetime | None) -> Span | None:
+    """Return the whole days of which the mean is taken; None where there is none yet."""
+    today = midnight(now.date())
+    if first_use is None:
+        return None
+    start = max(today - DAYS * _DAY, midnight(first_use.date()))
+    return Span(start, today) if start < today else None
+
+
+def foresee(
+    walk: Walk, period: Period, now: datetime, trailing: Span | None, trailing_micro: int
+) -> Forecast:
+    """Return the forecast for the current period, all of whose usage was walked.
+
+    `trailing_micro` is what was used within `trailing`.
+    """
+    balance = walk.balance(now)
+    left = balance.headroom
+    days = (trailing.end - trailing.start).days if trailing else 0
+    mean = max(trailing_micro, 0) // days if days else 0
+    if left is None:
+        return Forecast(Kind.UNLIMITED, mean, days)
+    if left <= 0:
+        return Forecast(Kind.USED_UP, mean, days, left_micro=left)
+    if mean == 0:
+        return Forecast(Kind.NO_HISTORY, mean, days, left_micro=left)
+    horizon = period.end if balance.limit else now + PREPAID_HORIZON
+    for span in segments_of(walk.timeline, Span(now, horizon)):
+        walk.spend(span, mean * (span.end - span.start) // _DAY)
+        headroom = walk.balance(span.end - datetime.resolution).headroom
+        if headroom is not None and headroom <= 0:
+            return Forecast(Kind.RUNS_OUT, mean, days, span.start.date(), left)
+    kind = Kind.NOT_IN_PERIOD if balance.limit else Kind.NOT_SOON
+    return Forecast(kind, mean, days, left_micro=left)

@@ -1,0 +1,45 @@
+"""Who used most. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from billing.reports.sums import NOTHING, Used
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """One of those who used most, with their share of the whole in percent, rounded down."""
+
+    key: Any
+    used: Used
+    percent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Those who used most, and all the others together: the sum of both is the whole."""
+
+    top: tuple[Ranked, ...]
+    others: int
+    others_used: Used
+    others_percent: int
+    total: Used
+
+
+def rank(sums: Mapping[Any, Used], count: int) -> Ranking:
+    """Return the `count` who used most; the order of equals is that of their keys."""
+    order = sorted(sums.items(), key=lambda item: (-item[1].credits_micro, str(item[0])))
+    total = sum(sums.values(), NOTHING)
+    rest = sum((used for _, used in order[count:]), NOTHING)
+    return Ranking(
+        top=tuple(Ranked(key, used, _percent(used, total)) for key, used in order[:count]),
+        others=len(order[count:]),
+        others_used=rest,
+        others_percent=_percent(rest, total),
+        total=total,
+    )
+
+
+def _percent(used: Used, total: Used) -> int:
+    return used.credits_micro * 100 // total.credits_micro if total.credits_micro else 0

@@ -1,0 +1,45 @@
+"""A walk through a period that can be asked, wherever it stands, what is left. Pure."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from billing.burndown import Balance, Terms, balance_at
+from billing.reports.sums import Span
+from billing.timeline import Timeline
+
+
+class Walk:
+    """Spends a period's usage bit by bit on top of what earlier periods used."""
+
+    def __init__(
+        self,
+        timeline: Timeline,
+        usage: Mapping[datetime, int],
+        period_start: datetime,
+        terms: Sequence[Terms] | None = None,
+    ) -> None:
+        """Begin at the start of a period.
+
+        `usage` maps the start of each stretch (see `billing.burndown`) to its total; what the
+        period itself used is left out of it. `terms` replace the account's own limits.
+        """
+        self.timeline = timeline
+        self._terms = timeline.terms if terms is None else terms
+        self._calendars = timeline.calendars
+        earlier = {start: micro for start, micro in usage.items() if start < period_start}
+        self._usage: dict[datetime, int] = defaultdict(int, earlier)
+
+    def spend(self, span: Span, micro: int) -> None:
+        """Spend micro-credits within a span over which no grant starts or ends."""
+        self._usage[self.timeline.stretch_at(span.start)[0]] += micro
+
+    def balance(self, instant: datetime) -> Balance:
+        """Return what is used and left at the instant after what was spent so far."""
+        return balance_at(
+            instant,
+            calendars=self._calendars,
+            terms=self._terms,
+            grants=self.timeline.grants,
+            usage=self._usage,
+        )

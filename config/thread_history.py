@@ -1,0 +1,346 @@
+"""The whole story of a Slack thread: who asked, what was refused and why, what it cost.
+
+It joins what the folders know: mentions and what was said (`workflows`), tasks and runs
+(`coding_tasks`), credits and decisions (`billing`). The number of queries does not depend on how
+much happened in the thread.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from django.db.models import Q, QuerySet
+
+from billing.models import Account, DecisionRecord
+from billing.reports.refusals import WHOLE, Decisions, Subject
+from billing.reports.run_usage import ModelUsage, usage_by_model
+from billing.usage import usage_of_task_runs
+from coding_tasks.models import CodingTask, TaskRun
+from config.reasons import REASONS
+from config.thread_search import Message
+from projects.models import SlackWorkspace
+from quota.account_state import SET_BY_HAND
+from quota.resources import AI_CREDITS
+from workflows.mention_types import OUT_OF_CREDITS
+from workflows.models import FollowUp, Mention, Notice
+from workflows.requests import request_text
+
+MOST_MESSAGES = 200
+"""How many messages of a user, or of a thread, are looked at, the newest first."""
+
+
+class ThreadKey(NamedTuple):
+    """Names a thread: the workspace's row, the channel and the root's ts."""
+
+    workspace_id: int
+    channel_id: str
+    thread_ts: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a message was refused: what the thread was told, and the decision that refused it.
+
+    Without a decision something was left, but less than it takes to begin or to go on, unless the
+    project was limited by hand.
+    """
+
+    reason: str
+    notice: Notice | None
+    decision: DecisionRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One mention or follow-up, what the bot said because of it, and why it was refused, if so."""
+
+    message: Mention | FollowUp
+    notices: tuple[Notice, ...]
+    refusal: Refusal | None
+
+    @property
+    def text(self) -> str:
+        """The message as the person typed it."""
+        return request_text(self.message)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One run with what it used."""
+
+    run: TaskRun
+    models: tuple[ModelUsage, ...]
+
+    @property
+    def credits_micro(self) -> int:
+        """What the run used in all."""
+        return sum(usage.credits_micro for usage in self.models)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One coding task of the thread with its runs, in their order."""
+
+    task: CodingTask
+    turns: tuple[Turn, ...]
+
+    @property
+    def credits_micro(self) -> int:
+        """What the task used in all."""
+        return sum(turn.credits_micro for turn in self.turns)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTotal:
+    """What the thread used of one model for one product."""
+
+    product: str
+    model: str
+    generations: int
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    credits_micro: int
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """A thread and everything known of it."""
+
+    key: ThreadKey
+    workspace: SlackWorkspace
+    asked: tuple[Asked, ...]
+    work: tuple[Work, ...]
+    models: tuple[ModelTotal, ...]
+
+    @property
+    def credits_micro(self) -> int:
+        """What the thread used in all."""
+        return sum(work.credits_micro for work in self.work)
+
+    @property
+    def permalink(self) -> str:
+        """Its address in Slack, where that is known."""
+        return next((work.task.permalink for work in self.work if work.task.permalink), "")
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadSummary:
+    """One line of a list of threads."""
+
+    key: ThreadKey
+    workspace: SlackWorkspace
+    title: str
+    latest: datetime
+    requests: int
+    refused: int
+    credits_micro: int
+
+
+def find_threads(message: Message) -> list[ThreadKey]:
+    """Return the threads that a message is in, one per workspace: a shared channel has several."""
+    ts = Q(ts=message.ts) | Q(thread_ts__in=[message.ts, message.thread_ts or message.ts])
+    of_task = Q(thread_ts__in=[message.ts, message.thread_ts or message.ts])
+    keys: set[ThreadKey] = set()
+    for rows, wanted in (
+        (Mention.objects, ts),
+        (FollowUp.objects, ts),
+        (CodingTask.objects, of_task),
+    ):
+        found = rows.filter(wanted, channel_id=message.channel_id).order_by()
+        names = found.values_list("workspace_id", "channel_id", "thread_ts").distinct()
+        keys.update(ThreadKey(*name) for name in names)
+    return sorted(keys)
+
+
+def threads_of_user(user_id: str) -> list[ThreadSummary]:
+    """Return the threads in which a Slack user lately asked for something, the newest first."""
+    by_user = {"user_id": user_id}
+    messages: list[Mention | FollowUp] = [
+        *_messages(Mention.objects.filter(**by_user))[:MOST_MESSAGES],
+        *_messages(FollowUp.objects.filter(**by_user))[:MOST_MESSAGES],
+    ]
+    by_thread: dict[ThreadKey, list[Mention | FollowUp]] = defaultdict(list)
+    for message in messages:
+        by_thread[_key(message)].append(message)
+    return _summaries(by_thread)
+
+
+def summaries(keys: Sequence[ThreadKey]) -> list[ThreadSummary]:
+    """Return the summaries of some threads, the newest first."""
+    by_thread: dict[ThreadKey, list[Mention | FollowUp]] = {key: [] for key in keys}
+    wanted = {
+        "channel_id__in": [key.channel_id for key in keys],
+        "thread_ts__in": [key.thread_ts for key in keys],
+    }
+    for rows in (Mention.objects.filter(**wanted), FollowUp.objects.filter(**wanted)):
+        for message in _messages(rows):
+            if _key(message) in by_thread:
+                by_thread[_key(message)].append(message)
+    return _summaries({key: messages for key, messages in by_thread.items() if messages})
+
+
+def thread_history(key: ThreadKey) -> Thread | None:
+    """Return the story of a thread; None if nothing is known of it."""
+    where = key._asdict()
+    workspace = (
+        SlackWorkspace.objects.select_related("project__organization")
+        .defer("bot_token")
+        .filter(pk=key.workspace_id)
+        .first()
+    )
+    mentions = list(_messages(Mention.objects.filter(**where))[:MOST_MESSAGES])
+    follow_ups = list(_messages(FollowUp.objects.filter(**where))[:MOST_MESSAGES])
+    tasks = list(
+        CodingTask.objects.filter(**where)
+        .select_related("repository")
+        .prefetch_related("runs")
+        .order_by("created_at")
+    )
+    if workspace is None or not (mentions or follow_ups or tasks):
+        return None
+    usage = usage_by_model(run.pk for task in tasks for run in task.runs.all())
+    return Thread(
+        key=key,
+        workspace=workspace,
+        asked=tuple(_asked([*mentions, *follow_ups], key, workspace)),
+        work=tuple(_work(task, usage) for task in tasks),
+        models=_totals(usage),
+    )
+
+
+def _messages(rows: QuerySet) -> QuerySet:
+    found = rows.select_related("workspace__project__organization")
+    return found.defer("workspace__bot_token").order_by("-received_at")
+
+
+def _key(message: Mention | FollowUp) -> ThreadKey:
+    return ThreadKey(message.workspace_id, message.channel_id, message.thread_ts)
+
+
+def _asked(
+    messages: Sequence[Mention | FollowUp], key: ThreadKey, workspace: SlackWorkspace
+) -> Iterable[Asked]:
+    said: dict[str, list[Notice]] = defaultdict(list)
+    notices = Notice.objects.filter(**key._asdict()).order_by("created_at")
+    for notice in notices:
+        said[str(notice.mention_id or notice.key.partition(":")[2])].append(notice)
+    refused = {
+        message: _refused_at(message, said[str(message.pk)])
+        for message in messages
+        if _was_refused(message, said[str(message.pk)])
+    }
+    account = Account.objects.filter(
+        organization=workspace.project.organization_id, resource=AI_CREDITS
+    ).first()
+    subjects = {subject for message in refused for subject in _subjects(message, workspace)}
+    decisions = Decisions(account, subjects, set(refused.values())) if account else None
+    for message in sorted(messages, key=lambda message: message.received_at):
+        told = said[str(message.pk)]
+        refusal = None
+        if message in refused:
+            reason = _reason(message)
+            decision = None
+            if decisions and reason != SET_BY_HAND:
+                about = _subjects(message, workspace)
+                decision = decisions.refusing(about, refused[message])
+            reason = reason or (decision.reason if decision else "")
+            refusal = Refusal(reason, _denial(told), decision)
+        yield Asked(message, tuple(told), refusal)
+
+
+def _was_refused(message: Mention | FollowUp, told: Sequence[Notice]) -> bool:
+    """Tell whether it was refused for want of credits; other reasons say themselves in words."""
+    if isinstance(message, FollowUp):
+        return message.state == FollowUp.State.REFUSED
+    return _denial(told) is not None or message.outcome.startswith(OUT_OF_CREDITS)
+
+
+def _refused_at(message: Mention | FollowUp, told: Sequence[Notice]) -> datetime:
+    denial = _denial(told)
+    return denial.created_at if denial else message.received_at
+
+
+def _denial(told: Sequence[Notice]) -> Notice | None:
+    return next((notice for notice in told if notice.kind == Notice.Kind.DENIAL), None)
+
+
+def _reason(message: Mention | FollowUp) -> str:
+    """Return the reason that the outcome names; empty where it names none."""
+    outcome = message.outcome if isinstance(message, Mention) else ""
+    reason = outcome.removeprefix(f"{OUT_OF_CREDITS}: ") if OUT_OF_CREDITS in outcome else ""
+    return reason if reason in REASONS else ""
+
+
+def _subjects(message: Mention | FollowUp, workspace: SlackWorkspace) -> list[Subject]:
+    """Return whose decision may have refused a message: the one that its reason names first."""
+    project = ("project", str(workspace.project_id))
+    user = ("user", workspace.distinct_id(message.user_id))
+    by_reason = {"project_cap_reached": [project], "user_cap_reached": [user]}
+    return by_reason.get(_reason(message), [WHOLE, project, user])
+
+
+def _work(task: CodingTask, usage: Sequence[ModelUsage]) -> Work:
+    by_run: dict[UUID, list[ModelUsage]] = defaultdict(list)
+    for each in usage:
+        by_run[each.task_run_id].append(each)
+    runs = sorted(task.runs.all(), key=lambda run: run.created_at)
+    return Work(task, tuple(Turn(run, tuple(by_run[run.pk])) for run in runs))
+
+
+def _totals(usage: Sequence[ModelUsage]) -> tuple[ModelTotal, ...]:
+    by_model: dict[tuple[str, str], list[ModelUsage]] = defaultdict(list)
+    for each in usage:
+        by_model[each.product, each.model].append(each)
+    totals = [
+        ModelTotal(
+            product,
+            model,
+            *(
+                sum(getattr(each, name) for each in rows)
+                for name in (
+                    *("generations", "input_tokens", "output_tokens"),
+                    *("cached_tokens", "credits_micro"),
+                )
+            ),
+        )
+        for (product, model), rows in by_model.items()
+    ]
+    return tuple(sorted(totals, key=lambda total: (-total.credits_micro, total.model)))
+
+
+def _summaries(
+    by_thread: Mapping[ThreadKey, Sequence[Mention | FollowUp]],
+) -> list[ThreadSummary]:
+    tasks = CodingTask.objects.filter(
+        workspace__in={key.workspace_id for key in by_thread},
+        thread_ts__in=[key.thread_ts for key in by_thread],
+    )
+    titles: dict[ThreadKey, str] = {}
+    threads: dict[UUID, ThreadKey] = {}
+    for pk, workspace_id, channel_id, thread_ts, title in tasks.order_by("-created_at").values_list(
+        "pk", "workspace_id", "channel_id", "thread_ts", "title"
+    ):
+        key = ThreadKey(workspace_id, channel_id, thread_ts)
+        threads[pk] = key
+        titles[key] = title
+    runs = dict(TaskRun.objects.filter(task__in=list(threads)).values_list("pk", "task_id"))
+    used: dict[ThreadKey, int] = defaultdict(int)
+    for run, micro in usage_of_task_runs(runs).items():
+        used[threads[runs[run]]] += micro
+    found = [
+        ThreadSummary(
+            key=key,
+            workspace=messages[0].workspace,
+            title=titles.get(key) or request_text(min(messages, key=lambda each: each.received_at)),
+            latest=max(message.received_at for message in messages),
+            requests=len(messages),
+            refused=sum(message.state == "refused" for message in messages),
+            credits_micro=used[key],
+        )
+        for key, messages in by_thread.items()
+    ]
+    return sorted(found, key=lambda summary: summary.latest, reverse=True)
