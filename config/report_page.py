@@ -17,7 +17,7 @@ POLICY = (
 
 def require(request: HttpRequest, permissions: Iterable[str]) -> None:
     """Raise `PermissionDenied` unless the reader has all of the permissions."""
-    if not request.user.has_perms(list(permissions)):  # type: ignore[union-attr]
+    if not request.user.has_perms(list(permissions)):
         raise PermissionDenied
 
 

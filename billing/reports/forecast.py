@@ -43,6 +43,11 @@ class Forecast:
     left_micro: int | None = None
 
 
+def within(daily_mean_micro: int, time: timedelta) -> int:
+    """Return what is used within a time; a timedelta itself multiplies small numbers only."""
+    return daily_mean_micro * (time // timedelta.resolution) // (_DAY // timedelta.resolution)
+
+
 def trailing_days(now: datetime, first_use: datetime | None) -> Span | None:
     """Return the whole days of which the mean is taken; None where there is none yet."""
     today = midnight(now.date())
@@ -71,7 +76,7 @@ def foresee(
         return Forecast(Kind.NO_HISTORY, mean, days, left_micro=left)
     horizon = period.end if balance.limit else now + PREPAID_HORIZON
     for span in segments_of(walk.timeline, Span(now, horizon)):
-        walk.spend(span, mean * (span.end - span.start) // _DAY)
+        walk.spend(span, within(mean, span.end - span.start))
         headroom = walk.balance(span.end - datetime.resolution).headroom
         if headroom is not None and headroom <= 0:
             return Forecast(Kind.RUNS_OUT, mean, days, span.start.date(), left)

@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from billing.burndown import Grant
+from billing.credits import MAXIMUM_MICRO
 from billing.models import Limit
 from billing.periods import Period
 from billing.reports.backtest import Reached, hypothetical_terms, replay
@@ -146,6 +147,11 @@ class TestForecast:
     )
     def test_where_there_is_nothing_to_foresee_it_says_so(self, line, used, weekly, kind):
         assert self.forecast(line, used, weekly=weekly).kind is kind
+
+    def test_the_largest_amounts_can_be_foreseen(self):
+        found = self.forecast(timeline(MAXIMUM_MICRO), {3: 70}, weekly=7 * MAXIMUM_MICRO)
+
+        assert found.day == date(2026, 11, 11)
 
     def test_the_mean_is_taken_of_whole_days_since_the_first_usage(self):
         assert trailing_days(at(10, 12), OCTOBER) == Span(at(3), at(10))
