@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -131,6 +132,7 @@ def install(lock: Path, uv: str | None) -> None:
     else:
         command = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check"]
         command += ["--no-input", "--progress-bar", "off"]
+<<<<<<< HEAD
     began = said = time.monotonic()
     installing = subprocess.Popen(
         [*command, "--require-hashes", "-r", str(lock)],
@@ -148,12 +150,39 @@ def install(lock: Path, uv: str | None) -> None:
     if installing.wait():
         sys.stderr.writelines(output[-15:])
         if _NO_NETWORK.search("".join(output)):
+=======
+    command += ["--require-hashes", "-r", str(LOCK)]
+    began = time.monotonic()
+    status, output = _run(command, os.environ)
+    if status and uv and "certificate" in output:
+        # Unlike pip, uv does not ask the system which certificates a company's proxy may have.
+        status, output = _run(command, {**os.environ, "UV_SYSTEM_CERTS": "true"})
+    if status:
+        sys.stderr.writelines(output.splitlines(keepends=True)[-15:])
+        if _NO_NETWORK.search(output):
+>>>>>>> 5a86e4d (Install with uv behind a company's proxy, and forget what killed gateways had under way)
             raise LaunchError(
                 "the packages could not be fetched: no network, or no package index behind it."
                 " Connect (or set PIP_INDEX_URL or UV_INDEX_URL) and run the same command again."
             )
         raise LaunchError("the packages could not be installed; the lines above say why.")
     _say(f"installed in {time.monotonic() - began:.0f} s")
+
+
+def _run(command: list[str], environment: Mapping[str, str]) -> tuple[int, str]:
+    """Run an installer; show a line of it now and then; return its exit status and its output."""
+    said = time.monotonic()
+    output = []
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as installing:
+        assert installing.stdout is not None
+        for line in installing.stdout:
+            output.append(line)
+            if time.monotonic() - said > 2:
+                said = time.monotonic()
+                _say(f"  {line.strip()[:76]}")
+    return installing.returncode, "".join(output)
 
 
 def _say(text: str) -> None:

@@ -67,8 +67,12 @@ def _serve(settings: Settings) -> None:
 
 def create_in_worker() -> object:
     """Return the application in a worker process, which dies with the process that started it."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     from gateway.app import create
+    from gateway.metrics import forget_the_dead
+
+    forget_the_dead()
 
     return create()
 

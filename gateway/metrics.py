@@ -1,6 +1,7 @@
 """What Prometheus reads. With several processes `PROMETHEUS_MULTIPROC_DIR` joins them."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import (
@@ -12,7 +13,7 @@ from prometheus_client import (
     Histogram,
     generate_latest,
 )
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
@@ -95,6 +96,17 @@ def child(metric: Any, *labels: object) -> Any:
 def upstream_seconds(upstream: str, seconds: float) -> None:
     """Note how long a provider took until its first byte."""
     child(UPSTREAM_SECONDS, upstream).observe(seconds)
+
+
+def forget_the_dead() -> None:
+    """Leave calls of processes that were killed out of what is under way."""
+    folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+    for file in folder.glob("gauge_live*_*.db"):
+        pid = int(file.stem.rpartition("_")[2])
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            mark_process_dead(pid)
 
 
 def exposition() -> tuple[bytes, bytes]:

@@ -105,6 +105,20 @@ def test_from_a_fresh_checkout_to_the_module_and_again(checkout: Path) -> None:
     assert failed.stdout == ""
 
 
+def test_uv_behind_a_proxy_of_a_company_asks_the_system_for_certificates(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uv = tmp_path / "uv"
+    uv.write_text(
+        '#!/bin/sh\n[ -n "$UV_SYSTEM_CERTS" ] && exit 0\n'
+        "echo 'cause: invalid peer certificate: UnknownIssuer'; exit 2\n"
+    )
+    uv.chmod(0o755)
+    monkeypatch.delenv("UV_SYSTEM_CERTS", raising=False)
+    launch._install(str(uv))
+    assert "installed in" in capsys.readouterr().err
+
+
 def test_make_without_a_python_says_so() -> None:
     made = subprocess.run(
         ["make", "up", "PYTHON=python-that-is-not-there"],

@@ -1,0 +1,43 @@
+"""What several processes count is joined, and what a killed one left behind is not."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+KILLED = """
+import os, signal
+from gateway import metrics
+metrics.IN_FLIGHT.inc()
+metrics.OPEN_BECAUSE_UNKNOWN.inc()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+ITS_SUCCESSOR = """
+from gateway import metrics
+metrics.IN_FLIGHT.inc()
+metrics.OPEN_BECAUSE_UNKNOWN.inc()
+metrics.forget_the_dead()
+print(metrics.exposition()[0].decode())
+"""
+
+
+def run(script: str, directory: Path) -> str:
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(directory)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return ran.stdout
+
+
+def test_calls_under_way_in_a_process_that_was_killed_are_not_under_way_for_ever(
+    tmp_path: Path,
+) -> None:
+    run(KILLED, tmp_path)
+    lines = run(ITS_SUCCESSOR, tmp_path).splitlines()
+    assert "tollgate_gateway_in_flight 1.0" in lines
+    assert "tollgate_gateway_open_because_unknown_total 2.0" in lines
