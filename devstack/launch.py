@@ -132,26 +132,7 @@ def install(lock: Path, uv: str | None) -> None:
     else:
         command = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check"]
         command += ["--no-input", "--progress-bar", "off"]
-<<<<<<< HEAD
-    began = said = time.monotonic()
-    installing = subprocess.Popen(
-        [*command, "--require-hashes", "-r", str(lock)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert installing.stdout is not None
-    output = []
-    for line in installing.stdout:
-        output.append(line)
-        if time.monotonic() - said > 2:
-            said = time.monotonic()
-            _say(f"  {line.strip()[:76]}")
-    if installing.wait():
-        sys.stderr.writelines(output[-15:])
-        if _NO_NETWORK.search("".join(output)):
-=======
-    command += ["--require-hashes", "-r", str(LOCK)]
+    command += ["--require-hashes", "-r", str(lock)]
     began = time.monotonic()
     status, output = _run(command, os.environ)
     if status and uv and "certificate" in output:
@@ -160,7 +141,6 @@ def install(lock: Path, uv: str | None) -> None:
     if status:
         sys.stderr.writelines(output.splitlines(keepends=True)[-15:])
         if _NO_NETWORK.search(output):
->>>>>>> 5a86e4d (Install with uv behind a company's proxy, and forget what killed gateways had under way)
             raise LaunchError(
                 "the packages could not be fetched: no network, or no package index behind it."
                 " Connect (or set PIP_INDEX_URL or UV_INDEX_URL) and run the same command again."

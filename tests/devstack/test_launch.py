@@ -115,7 +115,7 @@ def test_uv_behind_a_proxy_of_a_company_asks_the_system_for_certificates(
     )
     uv.chmod(0o755)
     monkeypatch.delenv("UV_SYSTEM_CERTS", raising=False)
-    launch._install(str(uv))
+    launch.install(launch.LOCK, str(uv))
     assert "installed in" in capsys.readouterr().err
 
 
