@@ -21,6 +21,8 @@ REFRESH_SECONDS = 30.0
 UNKNOWN_SECONDS = 5.0
 RETRY_SECONDS = 0.25
 MAX_KNOWN = 20_000
+MAX_STRANGERS = 1_000
+MAX_QUESTIONS = 64  # at once, about tokens never seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,8 @@ class Credentials:
         self._api = api
         self._open_window = open_window
         self._known: dict[str, Known] = {}
+        self._strangers: dict[str, Known] = {}  # tokens that are not active
+        self._questions = asyncio.Semaphore(MAX_QUESTIONS)
         self._asking: dict[str, asyncio.Task[Known]] = {}
         self._revoked: dict[str, tuple[int, float]] = {}
         self._failed_at = float("-inf")
@@ -114,7 +118,7 @@ class Credentials:
     async def identify(self, token: str) -> Known:
         """Return what a token stands for. Raises `Refusal` (401, 503)."""
         digest = hashlib.sha256(token.encode()).hexdigest()
-        known = self._known.get(digest)
+        known = self._known.get(digest) or self._strangers.get(digest)
         if known is None:
             known = await self._ask(digest, token)
         else:
@@ -139,6 +143,7 @@ class Credentials:
         if told_at_ms and self._revoked.get(digest, (0, 0.0))[0] == told_at_ms:
             return
         self._known.pop(digest, None)
+        self._strangers.pop(digest, None)
         self._revoked[digest] = (told_at_ms, time.monotonic())
         while len(self._revoked) > MAX_KNOWN:
             self._revoked.pop(next(iter(self._revoked)))
@@ -190,7 +195,12 @@ class Credentials:
     async def _introspect(self, digest: str, token: str) -> Known:
         asked_at = time.monotonic()
         try:
-            answer = await self._api.introspect(token, self.group)
+            # Tokens in use are asked about again without waiting for strangers.
+            if digest in self._known:
+                answer = await self._api.introspect(token, self.group)
+            else:
+                async with self._questions:
+                    answer = await self._api.introspect(token, self.group)
         except TollgateUnavailable:
             self._failed_at = time.monotonic()
             metrics.RESOLVER_FAILURES.labels("introspection", "unavailable").inc()
@@ -201,9 +211,15 @@ class Credentials:
             raise
         if self._revoked.get(digest, (0, float("-inf")))[1] >= asked_at:
             return Known(digest, TokenAnswer(active=False), asked_at)
-        while len(self._known) >= MAX_KNOWN:
-            self._known.pop(next(iter(self._known)))
-        known = self._known[digest] = Known(digest, answer, asked_at)
+        # Whoever makes tokens up must not push known ones out.
+        kept, other = self._strangers, self._known
+        most = MAX_STRANGERS
+        if answer.active:
+            kept, other, most = self._known, self._strangers, MAX_KNOWN
+        other.pop(digest, None)
+        while len(kept) >= most:
+            kept.pop(next(iter(kept)))
+        known = kept[digest] = Known(digest, answer, asked_at)
         return known
 
 

@@ -28,6 +28,8 @@ RESTORE = Script("restore")
 # state; the server remembers the ids for longer, so that repeating is harmless.
 REMEMBERED_SECONDS = 5.0
 MARK_MS = 60_000
+# Nor does it forget any while a process has yet to repeat one whose answer it did not get.
+LONGEST_MARK_MS = 86_400_000
 REPLAY_GRACE = 2.0
 # Events of calls that nobody pays for are not worth the memory of a Redis that stays away.
 MAX_UNPAID_WAITING = 10_000
@@ -248,6 +250,10 @@ class Holds:
         seconds, micros = await self._redis.execute("TIME")
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         await self._redis.execute("ZADD", keys.OWNERS, now_ms + self._lease_ms, self.owner)
+        kept = LONGEST_MARK_MS if self._unsettled else 0
+        settled = keys.settled(self.owner)
+        await self._redis.execute("ZREMRANGEBYSCORE", settled, "-inf", now_ms - kept)
+        await self._redis.execute("PEXPIRE", settled, LONGEST_MARK_MS)
         sequence, generation = await self._redis.execute("MGET", keys.SEQUENCE, keys.GENERATION)
         if int(sequence or 0) < self._sequence or (generation or b"").decode() != self._generation:
             self._replay()
@@ -285,7 +291,7 @@ class Holds:
         for active in list(self._active.values()):
             await self._redis.run(
                 RESTORE,
-                [keys.holds(self.owner), keys.SETTLED, keys.SEQUENCE],
+                [keys.holds(self.owner), keys.settled(self.owner), keys.SEQUENCE],
                 active.hold_id, active.account, active.bound_micro, _scopes(active), active.record,
             )  # fmt: skip
         for raw in await self._redis.execute("HKEYS", keys.holds(self.owner)):
@@ -310,7 +316,7 @@ async def run_settlement(
             keys.holds(owner),
             keys.EVENTS,
             keys.SEQUENCE,
-            keys.SETTLED,
+            keys.settled(owner),
             keys.REAPED,
             keys.POSTHOG_EVENTS,
             keys.POSTHOG_LEFT_OUT,

@@ -8,7 +8,6 @@ LEADER = "tollgate:leader"
 OWNERS = "tollgate:owners"
 SEQUENCE = "tollgate:sequence"
 GENERATION = "tollgate:generation"
-SETTLED = "tollgate:settled"
 REAPED = "tollgate:reaped"
 TICKETS = "tollgate:tickets"
 PROJECTS = "tollgate:projects"
@@ -52,3 +51,8 @@ def holds(owner: str) -> str:
 def rate(credential_sha256: str) -> str:
     """The token bucket of one credential."""
     return f"tollgate:bucket:{credential_sha256}"
+
+
+def settled(owner: str) -> str:
+    """Which holds of one process ended, and until when that is remembered."""
+    return f"tollgate:settled:{owner}"

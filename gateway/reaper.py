@@ -3,7 +3,7 @@
 import structlog
 
 from gateway import keys, metrics
-from gateway.holds import Settlement, run_settlement
+from gateway.holds import LONGEST_MARK_MS, Settlement, run_settlement
 from gateway.redis_connection import Redis
 from gateway.usage_events import CallRecord, estimated_event
 
@@ -24,8 +24,7 @@ class Reaper:
         """Look once; return how many seconds to wait before the next time."""
         seconds, micros = await self._redis.execute("TIME")
         now_ms = int(seconds) * 1000 + int(micros) // 1000
-        for ended in (keys.SETTLED, keys.REAPED):
-            await self._redis.execute("ZREMRANGEBYSCORE", ended, "-inf", now_ms)
+        await self._redis.execute("ZREMRANGEBYSCORE", keys.REAPED, "-inf", now_ms)
         dead = await self._redis.execute("ZRANGEBYSCORE", keys.OWNERS, "-inf", now_ms)
         for owner in dead:
             await self._bury(owner.decode(), now_ms)
@@ -47,4 +46,5 @@ class Reaper:
         # An owner that came back meanwhile has a newer lease, which stays.
         score = await self._redis.execute("ZSCORE", keys.OWNERS, owner)
         if score is not None and float(score) <= now_ms:
+            await self._redis.execute("PEXPIRE", keys.settled(owner), LONGEST_MARK_MS)
             await self._redis.execute("ZREM", keys.OWNERS, owner)

@@ -2,6 +2,9 @@
 
 import asyncio
 
+import pytest
+
+from gateway import holds as holds_module
 from gateway import keys
 from gateway.holds import Holds, Reservation, Settlement
 from gateway.redis_connection import Redis, RedisUnavailable
@@ -62,3 +65,27 @@ def test_holds_of_an_unlimited_account_never_exceed_what_adds_up_exactly(own_red
         redis.close()
 
     asyncio.run(overlap())
+
+
+def test_a_settlement_that_is_repeated_late_is_debited_once(
+    own_redis: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holds_module, "MARK_MS", 0)
+
+    async def repeat() -> None:
+        redis = await prepared(own_redis, 1000)
+        holds = holds_of(redis)
+        assert (await holds.hold(reservation("late", 100))).status == "held"
+        redis.deaf = True
+        await holds.settle(Settlement("late", "hold", 60, b"{}", ACCOUNT, "group"))
+        assert (await counters(redis), holds.unsettled) == ((60, 0), 1)
+        await holds.beat()  # would forget the end by now
+        redis.deaf = False
+        await holds.drain()
+        assert await counters(redis) == (60, 0)
+        assert await redis.execute("XLEN", keys.EVENTS) == 1
+        await holds.beat()
+        assert await redis.execute("EXISTS", keys.settled(holds.owner)) == 0, "nothing stays"
+        redis.close()
+
+    asyncio.run(repeat())

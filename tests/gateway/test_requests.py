@@ -217,3 +217,9 @@ def test_a_field_given_twice_is_refused(body: bytes) -> None:
     with pytest.raises(Refusal, match="twice") as refused:
         requests.read(apis.MESSAGES, body)
     assert refused.value.status == 400
+
+
+def test_a_body_of_too_many_parts_is_refused_before_it_is_read() -> None:
+    body = b'{"model": "m","max_tokens":1,"messages":[' + b"{}," * 1_000_000 + b"{}]}"
+    with pytest.raises(Refusal, match="too many parts"):
+        requests.read(apis.MESSAGES, body)
