@@ -21,14 +21,16 @@ def claim(
     author = about.workspace.distinct_id(about.user_id)
     verdict = gate.check(project, to_start=True, distinct_id=author)
     if verdict.limited:
-        text = notices.denial_text(verdict)
+        reason, resets_at = verdict.reason, verdict.resets_at
     else:
-        text = wording.denial(
-            refusal.cause if refusal.cause in CAPS_REACHED else INSUFFICIENT_REMAINING,
-            refusal.resets_at,
-            bot_name=settings.BOT_NAME,
-            billing_url=settings.BILLING_URL,
-        )
-    if half_way:
-        text = wording.out_of_credits_during_work(text)
+        reached_cap = refusal.cause in CAPS_REACHED
+        reason = refusal.cause if reached_cap else INSUFFICIENT_REMAINING
+        resets_at = refusal.resets_at
+    text = wording.denial(
+        reason,
+        resets_at,
+        bot_name=settings.BOT_NAME,
+        billing_url=settings.BILLING_URL,
+        half_way=half_way,
+    )
     return notices.claim(f"denial:{about.pk}", Notice.Kind.DENIAL, about, text)

@@ -16,7 +16,7 @@ _DENIAL_FIRST_SENTENCES = {
     "limit_reached": _CREDITS_USED,
     # Whoever writes the published set by hand leaves no reason: another billing system, mostly.
     "set_by_hand": _CREDITS_USED,
-    "insufficient_remaining": "Your team has too few {bot_name} AI credits left to start.",
+    "insufficient_remaining": "Your team has too few {bot_name} AI credits left to {purpose}.",
     "organization_inactive": (
         "Your team's {bot_name} AI credits are switched off: its organization is not active."
     ),
@@ -44,15 +44,23 @@ def person(user_id: str) -> str:
 
 # --- Credits -------------------------------------------------------------------------------------
 def denial(
-    reason: str | None, resets_at: datetime | None, *, bot_name: str, billing_url: str
+    reason: str | None,
+    resets_at: datetime | None,
+    *,
+    bot_name: str,
+    billing_url: str,
+    half_way: bool = False,
 ) -> str:
     """Say that the team is out of credits, when they come back (in UTC) and where to top up.
 
     `resets_at` is aware, or None where there is no reset time. An unknown reason gets a sentence
-    that is true of all.
+    that is true of all. `half_way`: work had begun.
     """
     first = _DENIAL_FIRST_SENTENCES.get(reason or "", _DENIAL_OTHERWISE)
-    sentences = [first.format(bot_name=escape(bot_name))]
+    purpose = "go on" if half_way else "start"
+    sentences = [first.format(bot_name=escape(bot_name), purpose=purpose)]
+    if half_way:
+        sentences.insert(0, "I had to stop half-way.")
     if resets_at is not None:
         sentences.append(f"They reset on {resets_at.astimezone(UTC):%Y-%m-%d}.")
     sentences.append(f"Top up at {escape(billing_url)} to continue.")
@@ -74,11 +82,6 @@ def credits_running_low(
 def credits_are_back(*, credits_name: str) -> str:
     """Say that a team that had used its credits has some again."""
     return f"Your team has {escape(credits_name)} again."
-
-
-def out_of_credits_during_work(denial_text: str) -> str:
-    """Say that a run stopped half-way because the credits ended; takes the denial's own text."""
-    return f"I had to stop half-way. {denial_text}"
 
 
 def credits_status(

@@ -49,6 +49,15 @@ def test_each_reason_has_a_first_sentence_of_its_own():
         )
 
 
+def test_a_denial_half_way_says_so_and_speaks_of_going_on():
+    said = wording.denial(
+        "insufficient_remaining", None, bot_name="Bot", billing_url="https://b", half_way=True
+    )
+    assert said.startswith(
+        "I had to stop half-way. Your team has too few Bot AI credits left to go on."
+    )
+
+
 def test_a_block_written_by_hand_without_a_reason_gets_the_usual_sentence():
     by_hand = wording.denial("set_by_hand", RESET, **NAMES)
     assert by_hand == wording.denial("limit_reached", RESET, **NAMES)
