@@ -145,6 +145,15 @@ def test_a_temporal_that_hangs_delays_no_acknowledgement_beyond_slacks_time(
     assert Mention.objects.get().state == "received"
 
 
+def test_a_redis_and_a_temporal_that_both_hang_are_still_answered_in_time(
+    door, workspace, hanging_redis, hanging_temporal
+):
+    began = time.monotonic()
+    door.mention()
+    assert time.monotonic() - began < 3
+    assert Mention.objects.get().state == "received"
+
+
 def test_a_limit_lifted_while_copies_arrive_is_never_both_refused_and_started(
     door, workspace, out_of_credits, temporal, ts
 ):
