@@ -1,0 +1,54 @@
+"""The dearest that a call may turn out to be."""
+
+import json
+
+import pytest
+
+from gateway import apis, requests
+from gateway.admission import Gate, _bound
+from gateway.credentials import Known
+from gateway.errors import Refusal
+from gateway.prices import Prices
+from gateway.products import PRODUCTS
+from gateway.tollgate_api import TokenAnswer
+
+PRICES = Prices({})
+
+
+def read(model: str, **more) -> requests.ModelRequest:
+    body = {"model": model, "max_completion_tokens": 16, "messages": [], **more}
+    return requests.read(apis.CHAT_COMPLETIONS, json.dumps(body).encode())
+
+
+def dearest(**more):
+    gate = Gate(None, PRICES, None, None)  # type: ignore[arg-type]
+    return gate._rates(read("gpt-5", **more))[1]
+
+
+def test_a_call_that_names_no_tier_is_held_at_the_price_of_the_dearest() -> None:
+    assert dearest() == dearest(service_tier="auto") == PRICES.rates("openai", "gpt-5", "priority")
+    assert dearest(service_tier="default") == PRICES.rates("openai", "gpt-5")
+
+
+def test_a_tier_whose_price_nobody_knows_is_refused() -> None:
+    with pytest.raises(Refusal, match="price"):
+        dearest(service_tier="ultrafast")
+
+
+def test_caches_that_openai_writes_without_a_word_are_held() -> None:
+    request, rates = read("gpt-5.6-sol"), PRICES.rates("openai", "gpt-5.6-sol")
+    extent = request.extent(9)
+    assert not extent.cached
+    written = rates.bound(extent.input_tokens, extent.output_tokens, cached=True, searches=0)
+    assert _bound(rates, extent, request) == written
+
+
+def test_a_number_in_many_spellings_is_remembered_once() -> None:
+    answer = TokenAnswer(
+        active=True, scope="llm_gateway:read", organization_id="o", project_id=7,
+        token_kind="oauth_run", products=["slack_app"], task_run_id="r",
+    )  # fmt: skip
+    known = Known("digest", answer, 0.0)
+    for spelled in (b"7", b"007", b" 7"):
+        assert known.caller(PRODUCTS[0], spelled).project_id == 7
+    assert len(known.callers) == 1
