@@ -14,7 +14,9 @@ from coding_tasks.models import CodingTask, TaskRun
 from projects.models import SlackWorkspace, User
 
 THREAD = Subquery(
-    TaskRun.objects.filter(pk=OuterRef("task_run_id")).values(
+    TaskRun.objects.filter(pk=OuterRef("task_run_id"))
+    .order_by()
+    .values(
         thread=Concat(
             *(Cast("task__workspace_id", CharField()), Value("/"), F("task__channel_id")),
             *(Value("/"), F("task__thread_ts")),
