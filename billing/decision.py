@@ -67,7 +67,8 @@ class Snapshot:
     """Everything that a decision depends on, read under the account's lock.
 
     `usage` maps the start of each stretch (see `billing.burndown`) to its total; `booked` tells
-    whether anything ever was. `exhausted_since` is what the previous decision answered.
+    whether anything ever was. `exhausted_since` and `grace_began_at` are
+    what the previous decision answered.
     `insufficient_micro` is what was left at `insufficient_at`, when it was found to pay for no call
     at all: for the rest of that period so much, or less, counts as nothing.
     """
@@ -83,6 +84,7 @@ class Snapshot:
     organization_active: bool = True
     booked: bool = True
     exhausted_since: datetime | None = None
+    grace_began_at: datetime | None = None
     thresholds: Sequence[int] = THRESHOLDS
     caps: Sequence[CapUse] = ()
     insufficient_micro: int = 0
@@ -114,6 +116,7 @@ class Decision:
     valid_until: datetime
     period_start: datetime
     exhausted_since: datetime | None
+    grace_began_at: datetime | None
     reached: tuple[int, ...]
     binding_scope: str | None
     reached_caps: tuple[ReachedCap, ...]
@@ -129,14 +132,12 @@ def decide(snapshot: Snapshot) -> Decision:
     now = snapshot.now
     balance = _balance(snapshot, now)
     has_allowance = balance.limit is None or balance.limit > 0
+    has_grace = snapshot.has_grace and has_allowance
     exhausted = not _pays_for_calls(snapshot, balance)
     since = _exhausted_since(snapshot, balance) if exhausted else None
     lifts_at = _lifts_at(snapshot, balance) if exhausted else None
-    grace_ends = (
-        since + timedelta(days=snapshot.grace_days)
-        if since and snapshot.has_grace and has_allowance
-        else None
-    )
+    grace_began = _grace_began_at(snapshot, balance, exhausted) if has_grace else None
+    grace_ends = grace_began and grace_began + timedelta(days=snapshot.grace_days)
 
     spent = balance.headroom is not None and balance.headroom <= 0
     refusal = Reason.LIMIT_REACHED if spent else Reason.INSUFFICIENT_REMAINING
@@ -170,6 +171,7 @@ def decide(snapshot: Snapshot) -> Decision:
         valid_until=min(_changes(snapshot, balance, suspended_until)),
         period_start=balance.period.start,
         exhausted_since=since,
+        grace_began_at=grace_began,
         reached=reached,
         binding_scope=ORGANIZATION if reason else None,
         reached_caps=tuple(_reached_caps(snapshot, balance)),
@@ -204,6 +206,22 @@ def _exhausted_since(snapshot: Snapshot, balance: Balance) -> datetime:
     if since is None or (balance.limit and since < balance.period.start):
         return snapshot.now
     return since
+
+
+def _grace_began_at(snapshot: Snapshot, balance: Balance, exhausted: bool) -> datetime | None:
+    """When the grace began of which a period has one.
+
+    It is not begun again where a correction or a top-up left something for a while; a limit that
+    was set anew and leaves something has its own.
+    """
+    began = snapshot.grace_began_at
+    if began is not None and balance.limit and began < balance.period.start:
+        began = None
+    if exhausted:
+        return began or snapshot.now
+    if began is not None and any(began < terms.set_at <= snapshot.now for terms in snapshot.terms):
+        return None
+    return began
 
 
 def _lifts_at(snapshot: Snapshot, balance: Balance) -> datetime:

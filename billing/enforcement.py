@@ -34,6 +34,7 @@ _DECIDED = [
     "state",
     "reason",
     "exhausted_since",
+    "grace_began_at",
     "announced_percent",
     "caps_version",
     "period_start",
@@ -77,6 +78,7 @@ def enforce(
         account.state = decision.state
         account.reason = reason
         account.exhausted_since = decision.exhausted_since
+        account.grace_began_at = decision.grace_began_at
         account.period_start = decision.period_start
         account.decide_again_at = decision.valid_until
         account.published_digest = digest
@@ -155,6 +157,7 @@ def _snapshot(account: Account, books: Books, uses: Iterable[CapState], now: dat
         organization_active=account.organization.is_active,
         booked=account.booked,
         exhausted_since=account.exhausted_since,
+        grace_began_at=account.grace_began_at,
         insufficient_micro=account.insufficient_micro,
         insufficient_at=account.insufficient_at,
         thresholds=THRESHOLDS if limit is None else sorted(limit.thresholds),

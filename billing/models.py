@@ -57,6 +57,9 @@ class Account(models.Model):
     insufficient_at = models.DateTimeField(
         null=True, editable=False, help_text="When that was; it counts until the period's end."
     )
+    grace_began_at = models.DateTimeField(
+        null=True, editable=False, help_text="When the period's one grace began."
+    )
     period_start = models.DateTimeField(
         null=True, editable=False, help_text="Start of the current period; earlier ones are closed."
     )

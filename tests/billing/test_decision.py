@@ -110,14 +110,22 @@ def test_a_bucket_without_grace_is_refused_at_once_whatever_grace_the_account_ha
 class TestGrace:
     def at(self, moment, *, usage=1000, since=NOW, limit=1000):
         return decide(
-            snapshot(limit, usage, now=moment, has_grace=True, grace_days=3, exhausted_since=since)
+            snapshot(
+                limit,
+                usage,
+                now=moment,
+                has_grace=True,
+                grace_days=3,
+                exhausted_since=since,
+                grace_began_at=since,
+            )
         )
 
     def test_it_begins_when_the_limit_is_reached(self):
         decision = self.at(NOW, since=None)
 
         assert (decision.state, decision.reason) == (State.GRACE, Reason.LIMIT_REACHED)
-        assert decision.exhausted_since == NOW
+        assert decision.exhausted_since == decision.grace_began_at == NOW
         assert decision.suspended_until == decision.valid_until == NOW + 3 * DAY
         assert decision.limited_until == PERIOD_END
         assert decision.headroom is None
@@ -126,8 +134,19 @@ class TestGrace:
         assert self.at(NOW + 3 * DAY - timedelta.resolution).state is State.GRACE
         assert self.at(NOW + 3 * DAY).state is State.LIMITED
 
-    def test_it_is_forgotten_when_the_account_is_back_under(self):
-        assert self.at(NOW + DAY, usage=10).exhausted_since is None
+    def test_a_period_has_one_however_often_something_is_left_again(self):
+        between = self.at(NOW + DAY, usage=10)
+
+        assert (between.exhausted_since, between.grace_began_at) == (None, NOW)
+        assert self.at(NOW + 4 * DAY, since=between.grace_began_at).state is State.LIMITED
+
+    def test_a_limit_that_is_set_anew_and_leaves_something_has_its_own(self):
+        raised = snapshot(1000, 999, now=NOW + DAY, has_grace=True, grace_began_at=NOW)
+        raised = replace(raised, terms=[*raised.terms, Terms(NOW + DAY, 2000)])
+
+        assert decide(raised).grace_began_at is None
+        still_exhausted = replace(raised, usage={PERIOD_START: 2000})
+        assert decide(still_exhausted).grace_began_at == NOW
 
     def test_a_new_period_has_its_own(self):
         in_december = self.at(PERIOD_END + DAY)
@@ -138,6 +157,7 @@ class TestGrace:
                 snapshot(1000, now=PERIOD_END + DAY, has_grace=True, grace_days=3),
                 usage={PERIOD_END: 1000},
                 exhausted_since=NOW,
+                grace_began_at=NOW,
             )
         )
         assert again.suspended_until == PERIOD_END + 4 * DAY
@@ -254,8 +274,9 @@ def test_nothing_changes_before_the_decision_stops_being_valid(found, share):
     decision = decide(found)
     lifetime = (decision.valid_until - found.now) // timedelta.resolution
     later = found.now + int(lifetime * share) * timedelta.resolution
+    markers = {name: getattr(decision, name) for name in ("exhausted_since", "grace_began_at")}
 
-    again = decide(replace(found, now=later, exhausted_since=decision.exhausted_since))
+    again = decide(replace(found, now=later, **markers))
 
     assert replace(again, period_start=decision.period_start) == decision
 

@@ -15,8 +15,10 @@ from billing.models import (
     DecisionRecord,
     Limit,
     ThresholdNotice,
+    UsageEvent,
     UsageTotal,
 )
+from billing.refunds import refund
 from billing.totals import ledger_sum
 from quota.resources import AI_CREDITS, POSTHOG_CODE_CREDITS
 from tests.billing.world import CREDIT, account_of, book, published, usage_event, used
@@ -234,6 +236,29 @@ def test_a_grant_that_cannot_be_is_refused(project):
         with pytest.raises(ValueError):
             grant_credits(project.organization, AI_CREDITS, **wrong)
     assert not CreditGrant.objects.exists()
+
+
+def test_a_refund_during_a_grace_that_is_over_begins_no_other(project, monkeypatch):
+    set_limit(project.organization, POSTHOG_CODE_CREDITS, 10 * CREDIT, grace_days=1)
+    # At the beginning of a period, so that it lasts long enough.
+    begins = account_of(project.organization, POSTHOG_CODE_CREDITS).decide_again_at
+    clock = {"now": begins}
+    for module in ("ledger", "refunds"):
+        monkeypatch.setattr(f"billing.{module}.timezone.now", lambda: clock["now"])
+
+    def call():
+        code = {"ai_product": "posthog_code"}
+        event = usage_event(project, "0.10", at=clock["now"], properties=code)
+        book(event)
+        return event["uuid"], published(project.organization, POSTHOG_CODE_CREDITS).state
+
+    uuid, state = call()
+    assert state == "grace"
+    clock["now"] += timedelta(days=2)
+    refund(UsageEvent.objects.get(pk=uuid))
+    assert published(project.organization, POSTHOG_CODE_CREDITS).state == "ok"
+
+    assert call()[1] == "limited"
 
 
 def test_accounts_are_made_on_first_use(db):
