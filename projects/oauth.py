@@ -5,13 +5,11 @@ consent page to the code, the tokens and each refreshed pair, and the rule that 
 inactive or left the organization gets no further token.
 """
 
-from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 from django import forms
 from django.contrib.auth.models import AnonymousUser
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from oauth2_provider.forms import AllowForm
 from oauth2_provider.oauth2_validators import OAuth2Validator
@@ -22,7 +20,6 @@ from oauthlib.oauth2.rfc6749 import errors
 from projects.models import OAuthAccessToken, OAuthGrant, OAuthRefreshToken, Project, User
 from projects.tokens import sha256
 
-View = Callable[..., HttpResponse]
 GRANTS = ("authorization_code", "refresh_token")
 
 
@@ -55,7 +52,9 @@ class ProjectBoundValidator(OAuth2Validator):
         """Accept a code of a user who still belongs to the project's organization."""
         if not super().validate_code(client_id, code, client, request, *args, **kwargs):
             return False
-        grant = OAuthGrant.objects.select_related("project").get(code=code)
+        # Of several requests with one code, the others wait here and then find none.
+        locked = OAuthGrant.objects.select_for_update(of=("self",)).select_related("project")
+        grant = locked.get(code=code)
         return _bind(request, grant.user, grant.project)
 
     def validate_refresh_token(
@@ -94,19 +93,6 @@ def _chosen_project(request: Request) -> Project:
 def _projects_of(user: User | AnonymousUser) -> Any:
     """The projects that a user may choose from."""
     return Project.objects.filter(organization__members=user.pk).select_related("organization")
-
-
-def refuse_nul(view: View) -> View:
-    """Wrap a view so that a NUL character, which PostgreSQL's text cannot hold, is answered 400."""
-
-    @wraps(view)
-    def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        for parameters in (request.GET, request.POST):
-            if any("\x00" in value for _, values in parameters.lists() for value in values):
-                return JsonResponse({"error": "invalid_request"}, status=400)
-        return view(request, *args, **kwargs)
-
-    return wrapped
 
 
 class ProjectChoiceField(forms.ModelChoiceField):

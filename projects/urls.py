@@ -3,10 +3,11 @@
 from django.urls import path
 from oauth2_provider.views import RevokeTokenView, TokenView
 
-from projects.oauth import ConsentView, refuse_nul
+from projects.oauth import ConsentView
+from projects.oauth_requests import answered
 
 urlpatterns = [
-    path("authorize/", refuse_nul(ConsentView.as_view()), name="oauth-authorize"),
-    path("token/", refuse_nul(TokenView.as_view()), name="oauth-token"),
-    path("revoke_token/", refuse_nul(RevokeTokenView.as_view()), name="oauth-revoke"),
+    path("authorize/", answered(ConsentView.as_view()), name="oauth-authorize"),
+    path("token/", answered(TokenView.as_view()), name="oauth-token"),
+    path("revoke_token/", answered(RevokeTokenView.as_view()), name="oauth-revoke"),
 ]

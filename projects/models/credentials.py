@@ -6,6 +6,7 @@ django-oauth-toolkit's own revocation and our code alike announce it in the same
 """
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
@@ -21,7 +22,7 @@ from oauth2_provider.models import (
 from projects import revocation
 from projects.models.organizations import Organization, Project, User
 
-LOOPBACK = ("http://127.0.0.1", "http://[::1]", "http://localhost")
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class PersonalAPIKeyQuerySet(models.QuerySet["PersonalAPIKey"]):
@@ -110,7 +111,10 @@ class OAuthApplication(AbstractApplication):
 
 
 def _is_loopback(uri: str) -> bool:
-    return any(uri == host or uri.startswith((f"{host}:", f"{host}/")) for host in LOOPBACK)
+    try:
+        return urlsplit(uri).hostname in LOOPBACK
+    except ValueError:
+        return False
 
 
 class OAuthGrant(AbstractGrant):

@@ -53,6 +53,38 @@ def test_a_token_request_of_junk_is_refused(client, application, path, text):
         assert answer.status_code < 500
 
 
+@pytest.mark.parametrize(
+    ("name", "junk"),
+    [
+        ("resource", "http://["),
+        ("client_id", "nobody"),
+        ("code_challenge", "c" * 129),
+        ("nonce", "n" * 256),
+    ],
+)
+def test_a_form_that_was_tampered_with_is_refused(client, member, project, application, name, junk):
+    client.force_login(member)
+    honest = {
+        "client_id": application.client_id,
+        "response_type": "code",
+        "redirect_uri": "http://127.0.0.1/callback",
+        "code_challenge": "c" * 43,
+        "code_challenge_method": "S256",
+        "scope": "project:read",
+    }
+    assert client.get("/oauth/authorize/?" + urlencode(honest | {name: junk})).status_code == 400
+    form = honest | {name: junk, "allow": "true", "project": project.pk}
+    assert client.post("/oauth/authorize/?" + urlencode(honest), form).status_code == 400
+
+
+@pytest.mark.parametrize("path", ["/oauth/token/", "/oauth/revoke_token/"])
+@pytest.mark.parametrize("credentials", ["YQBiOmM=", "YSUwMGI6Yw==", "\xe9", "!", "YQ=="])
+def test_client_credentials_of_junk_are_refused(client, application, path, credentials):
+    form = {"grant_type": "refresh_token", "refresh_token": "t", "token": "t"}
+    answer = client.post(path, form, headers={"authorization": f"Basic {credentials}"})
+    assert 400 <= answer.status_code < 500
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_login_of_junk_is_refused(client, member, text):
     for form in ({"username": text, "password": "p"}, {"username": "ada", "password": text}):

@@ -3,10 +3,13 @@
 import base64
 import hashlib
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 from django.core.exceptions import ValidationError
+from django.db import connection
 from django.test import Client
 from oauthlib.common import Request
 from oauthlib.oauth2.rfc6749.errors import InvalidRequestError
@@ -341,6 +344,7 @@ def test_a_desktop_client_has_no_form_to_send(desktop, path):
         ("authorization_grant_type", "password"),
         ("redirect_uris", "http://example.com/callback"),
         ("redirect_uris", "http://127.0.0.1.evil.example.com/callback"),
+        ("redirect_uris", "http://127.0.0.1:pw@evil.example.com/callback"),
         ("skip_authorization", True),
     ],
 )
@@ -356,3 +360,35 @@ def test_a_deleted_project_takes_its_codes_along(client, member, sibling, projec
     consent(sibling)
     Project.objects.filter(pk=sibling.pk).delete()
     assert not OAuthGrant.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("grant_type", ["authorization_code", "refresh_token"])
+def test_of_several_who_use_one_grant_at_once_one_wins(
+    client, member, project, consent, exchange, desktop, grant_type
+):
+    client.force_login(member)
+    code = {
+        "grant_type": "authorization_code",
+        "code": consent(project)["code"][0],
+        "redirect_uri": REDIRECT,
+        "code_verifier": VERIFIER,
+    }
+    form = code
+    if grant_type == "refresh_token":
+        form = {"grant_type": grant_type, "refresh_token": exchange(**code).json()["refresh_token"]}
+    together = threading.Barrier(4)
+
+    def use(_number):
+        try:
+            together.wait(10)
+            answer = Client().post("/oauth/token/", {"client_id": desktop.client_id} | form)
+            return answer.status_code
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        statuses = sorted(pool.map(use, range(4)))
+
+    assert statuses == [200, 400, 400, 400]
+    assert OAuthAccessToken.objects.count() <= 1
