@@ -5,8 +5,10 @@ import os
 from django.core.wsgi import get_wsgi_application
 from django.urls import get_resolver
 
+from config.charsets import with_known_charset
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
-application = get_wsgi_application()
+application = with_known_charset(get_wsgi_application())
 # Import every view now, not at the first request: Slack gives that one three seconds, too.
 get_resolver().url_patterns  # noqa: B018 - a cached property that imports
