@@ -51,6 +51,18 @@ class UserAdmin(DjangoUserAdmin):
 
     list_display = ["username", "email", "is_active", "is_staff", "last_login"]
     inlines = [MembershipInline]
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Whoever could set a superuser's password would be one."""
+        if obj is not None and obj.is_superuser and not request.user.is_superuser:
+            return False
+        return super().has_change_permission(request, obj)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Only superusers hand out rights."""
+        rights = () if request.user.is_superuser else ("is_superuser", "groups", "user_permissions")
+        return (*super().get_readonly_fields(request, obj), *rights)
+
     add_fieldsets = (
         (
             None,

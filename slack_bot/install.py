@@ -103,8 +103,10 @@ def _projects_of(request: HttpRequest) -> QuerySet[Project]:
     """Return the projects that the user may connect a workspace to."""
     user = request.user
     projects = Project.objects.select_related("organization")
-    if not isinstance(user, User) or user.is_staff:
-        return projects if isinstance(user, User) else projects.none()
+    if not isinstance(user, User):
+        return projects.none()
+    if user.has_perms(["projects.view_project", "projects.change_slackworkspace"]):
+        return projects
     administered = Membership.objects.filter(user=user, role=Membership.Role.ADMIN)
     return projects.filter(organization__in=administered.values("organization"))
 

@@ -319,3 +319,23 @@ def test_searching_finds_credentials_by_what_is_known_of_them(admin_client, orga
     for words in (str(run), "Main", "not a uuid"):
         answer = admin_client.get(TOKENS, {"q": words})
         assert len(answer.context["cl"].result_list) == (words != "not a uuid")
+
+
+def test_who_may_change_users_becomes_no_superuser(client, django_user_model):
+    root = django_user_model.objects.create_superuser("root", "root@example.com", "a long password")
+    clerk = django_user_model.objects.create_user("clerk", "c@example.com", "pass", is_staff=True)
+    clerk.user_permissions.set(Permission.objects.filter(codename__in=["change_user", "view_user"]))
+    client.force_login(clerk)
+    own, other = (reverse("admin:projects_user_change", args=[user.pk]) for user in (clerk, root))
+    joined = {"date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
+    memberships = {"memberships-TOTAL_FORMS": 0, "memberships-INITIAL_FORMS": 0}
+
+    flags = {"is_active": "on", "is_staff": "on", "is_superuser": "on"}
+    form = {"username": "clerk", "email": "new@example.com"} | flags | joined | memberships
+    client.post(own, form)
+
+    clerk.refresh_from_db()
+    assert (clerk.is_superuser, clerk.email) == (False, "new@example.com")
+    password = reverse("admin:auth_user_password_change", args=[root.pk])
+    for page in (other, password):
+        assert client.post(page, {"username": "root"}).status_code == 403

@@ -3,6 +3,7 @@
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client
 
@@ -82,8 +83,11 @@ def test_another_organizations_project_cannot_be_chosen(browser, stranger):
     assert browser.get(INSTALL, {"project": stranger.pk}).status_code == 200
 
 
-def test_staff_may_choose_any_project(stranger, project):
+def test_staff_with_the_rights_may_choose_any_project_and_others_see_none(stranger, project):
     staff = User.objects.create_user("root", "root@example.com", "a long password", is_staff=True)
+    assert logged_in(staff).get(INSTALL).status_code == 403
+    rights = Permission.objects.filter(codename__in=["view_project", "change_slackworkspace"])
+    staff.user_permissions.set(rights)
     assert begin(logged_in(staff), project=stranger.pk)
 
 
