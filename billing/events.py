@@ -29,7 +29,7 @@ MAXIMUM_DEBIT_MICRO = 2**53
 
 _UUID = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _PROJECT = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
-_LARGEST_COUNT = 2**63 - 1
+_LARGEST_COUNT = 10**12  # far beyond any call, and millions of them still add up
 
 
 class Refusal(StrEnum):

@@ -52,6 +52,12 @@ class LimitForm(forms.ModelForm):
     thresholds = PercentsField(
         initial="80, 100", required=False, help_text="Percents at which to warn, once per period."
     )
+    grace_days = forms.IntegerField(
+        min_value=0,
+        max_value=366,
+        initial=0,
+        help_text="Days between reaching the limit and the refusal, where there is grace.",
+    )
     reason = forms.CharField(max_length=500, help_text="For the audit trail.")
 
     class Meta:

@@ -163,6 +163,7 @@ class TestForms:
             {"credits": "many"},
             {"credits": "-1"},
             {"anchor_day": "32"},
+            {"grace_days": "367"},
             {"time_zone": "Mars/Olympus"},
             {"thresholds": "80, 101"},
             {"thresholds": "half"},

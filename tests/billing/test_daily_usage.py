@@ -99,3 +99,12 @@ def test_it_can_be_had_as_csv(project, tmp_path):
 def test_days_that_make_no_sense_are_refused(db, words):
     with pytest.raises(CommandError):
         call_command("usage_report", "--since", words[0], "--until", words[1])
+
+
+def test_a_count_beyond_any_call_breaks_no_report(project):
+    huge = {"$ai_input_tokens": 2**63 - 1}
+    book(usage_event(project, properties=huge), usage_event(project, properties=huge))
+
+    report_day(datetime.now(UTC).date())
+
+    assert DailyUsage.objects.get().input_tokens == 0
