@@ -13,9 +13,11 @@ from billing.account_locks import lock_organization
 from billing.caps import recount_caps
 from billing.enforcement import enforce
 from billing.models import AuditEntry
+from projects import revocation
 from projects.credential_cache import renew_generation_on_commit
 from projects.models import Organization, Project
 from projects.tokens import generate_project_api_token
+from quota import by_hand
 from quota.publication import republish_project
 
 
@@ -48,7 +50,8 @@ def rotate_api_token(project: Project, *, actor: str = "", reason: str = "") -> 
     with transaction.atomic():
         lock_organization(project.organization_id)
         project.refresh_from_db()
-        project.api_token = generate_project_api_token()
+        former, project.api_token = project.api_token, generate_project_api_token()
+        by_hand.carry_over(project.organization_id, former, project.api_token)
         project.save(update_fields=["api_token"])
         audit.record(
             AuditEntry.Action.TOKEN_ROTATED,
@@ -80,4 +83,7 @@ def set_organization_active(
             reason=reason,
         )
         renew_generation_on_commit()
+        # An unmetered gateway is open to the keys of an active organization only.
+        working = organization.personal_api_keys.filter(revoked_at=None)
+        revocation.announce(working.values_list("sha256", flat=True))
         enforce(accounts, timezone.now())

@@ -71,7 +71,7 @@ def _personal_api_key(digest: str) -> Principal | None:
         credential_sha256=digest,
         organization_id=organization.pk,
         products=("slack_app_routing", "llm_gateway")
-        if organization.unmetered_gateway
+        if organization.unmetered_gateway and organization.is_active
         else ("slack_app_routing",),
         user_id=key.user_id,
     )

@@ -3,18 +3,23 @@
 Redis alone decides about them; the rows are for the admin, and for answers while Redis is silent.
 """
 
+import logging
 import math
 from collections.abc import Iterable, Mapping
+from uuid import UUID
 
+import redis
 from django.db import transaction
 from django.utils import timezone
 
 from projects import change_feed
 from projects.models import Project
-from quota import changes
+from quota import changes, limited_set, redis_client
 from quota.account_state import FAR_FUTURE, SET_BY_HAND
 from quota.limited_set import Member
 from quota.models import SetMember
+
+logger = logging.getLogger(__name__)
 
 LONGEST_TOKEN = 200
 """Anybody may write anything into a set; what cannot be a token is not kept."""
@@ -47,6 +52,21 @@ def notice(seen: Mapping[Member, float]) -> int:
             (resource, projects[token]) for resource, token in sorted(changed) if token in projects
         )
     return len(changed)
+
+
+def carry_over(organization_id: UUID, former: str, token: str) -> None:
+    """Let blocks set by hand hold for the API token that replaces another, before it is committed.
+
+    While Redis is silent there is nothing to carry: such blocks live there alone.
+    """
+    try:
+        reading = limited_set.read(organization_id, former)
+        for resource, found in reading.resources.items():
+            score = found.score if found.is_by_hand else None
+            if score is not None and score > reading.now.timestamp():
+                redis_client.client().zadd(limited_set.limits_key(resource), {token: score})
+    except (limited_set.RedisUnavailable, redis.RedisError) as error:
+        logger.warning("blocks set by hand do not follow a token that is replaced: %r", error)
 
 
 def _known() -> dict[Member, int | None]:

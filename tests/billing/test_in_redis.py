@@ -1,5 +1,7 @@
 """What billing decides is in Redis, and at every gate, as soon as it is committed."""
 
+import time
+
 import pytest
 import redis
 
@@ -54,3 +56,14 @@ def test_a_rotated_token_is_limited_and_the_old_one_is_gone(exhausted, redis_cli
     assert redis_client.zscore(LIMITS, exhausted.api_token) is not None
     assert redis_client.zscore(LIMITS, before) is None
     assert gate.check(exhausted).limited
+
+
+def test_a_block_set_by_hand_follows_the_token_that_is_rotated(redis_client):
+    project = create_project(create_organization("Acme"), "Main")
+    until = int(time.time()) + 3600
+    redis_client.zadd(LIMITS, {project.api_token: until})
+
+    rotate_api_token(project)
+
+    assert redis_client.zscore(LIMITS, project.api_token) == until
+    assert gate.check(project).limited

@@ -7,9 +7,11 @@ from urllib.parse import urlencode
 import pytest
 from django.utils import timezone
 
+from billing.accounts import set_organization_active
 from projects import credentials
-from projects.models import OAuthAccessToken, OAuthApplication, Organization, Project, User
+from projects.models import Change, OAuthAccessToken, OAuthApplication, Organization, Project, User
 from projects.principal import READ_SCOPES
+from projects.tokens import sha256
 from quota.resources import RESOURCES
 
 pytestmark = pytest.mark.django_db
@@ -105,6 +107,9 @@ def test_the_unmetered_product_is_the_operators_to_switch_on(introspect, organiz
     organization.unmetered_gateway = True
     organization.save()
     assert introspect(plain)["products"] == ["slack_app_routing", "llm_gateway"]
+    set_organization_active(organization, False)
+    assert introspect(plain)["products"] == ["slack_app_routing"]
+    assert Change.objects.get(kind="credential_revoked").payload == {"sha256": sha256(plain)}
 
 
 def test_what_is_revoked_is_inactive_at_once(introspect, organization, project):
