@@ -7,8 +7,8 @@ from projects.models import Organization, Project, User
 
 
 @pytest.fixture(autouse=True)
-def nothing_remembered():
-    """Each test starts in a process that knows no credential."""
+def nothing_remembered(redis_client):
+    """Each test starts where no credential is known and no attempt to log in was counted."""
     credential_cache.forget_all()
     yield
     credential_cache.forget_all()
