@@ -7,7 +7,8 @@
 -- Answers {status, remaining, held, age of the last known answer in ms, the project's answer
 --          (to a refusal only), age of that answer in ms, sequence, the scopes it is held in
 --          beside the account}. Every change counts the sequence up, so that one that went down
--- tells that Redis lost changes; whoever notices writes a new generation. A command takes about two microseconds: none is made that is not needed.
+-- tells that Redis lost changes; whoever notices writes a new generation. A command takes about
+-- two microseconds: none is made that is not needed.
 local project, feed, holds, owners, bucket = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local hold_id, bound, owner = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local now = now_ms()
