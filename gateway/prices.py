@@ -89,10 +89,10 @@ class Rates:
             cost += usage.cache_write_5m * _rate(self.cache_write_5m, total)
         if usage.cache_write_1h:
             cost += usage.cache_write_1h * _rate(self.cache_write_1h, total)
+        if usage.inference_geo in DEAR_REGIONS:  # tokens cost more there, searches do not
+            cost *= REGION_FACTOR
         if usage.web_searches:
             cost += usage.web_searches * self.web_search
-        if usage.inference_geo in DEAR_REGIONS:
-            cost *= REGION_FACTOR
         if usage.file_searches:
             cost += usage.file_searches * self.file_search
         return cost

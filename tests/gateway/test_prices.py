@@ -125,3 +125,5 @@ def test_a_region_that_costs_more_is_booked_as_such() -> None:
     rates = Prices({}).rates("anthropic", "claude-opus-4-6")
     there = rates.cost(Usage(1000, output=10, inference_geo="us"))
     assert there == rates.cost(Usage(1000, output=10)) * Decimal("1.1")
+    searched = rates.cost(Usage(1000, output=10, web_searches=3, inference_geo="us"))
+    assert searched == there + 3 * rates.web_search, "searches cost the same everywhere"
