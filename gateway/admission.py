@@ -216,9 +216,9 @@ def _bound(rates: Rates, extent: Extent, request: ModelRequest) -> Decimal:
         cached=extent.cached or (request.api.provider == "openai" and rates.writes_cost_more),
         searches=extent.searches,
     )
-    # The workspace's own setting may be a dear region, where the caller names none.
-    named = request.inference_geo
-    return bound * REGION_FACTOR if named is not None and named != "global" else bound
+    # Where the caller names no region the workspace's own setting counts, which may be a dear one.
+    may_be_dear = request.api.provider == "anthropic" and request.inference_geo != "global"
+    return bound * REGION_FACTOR if may_be_dear else bound
 
 
 def _short(extent: Extent) -> Extent:
@@ -237,12 +237,9 @@ def _affordable_cap(
 ) -> int | None:
     """Return the output cap that what is left pays for, if an answer of that length is of use."""
     left = Decimal(verdict.remaining_micro) / MICRO / credits_per_usd
-    spare = left - _bound(
-        rates,
-        Extent(extent.input_tokens, 0, extent.whole_context, extent.cached, extent.searches),
-        request,
-    )
-    each = rates.bound(0, 1, cached=False, searches=0) * request.choices
+    unanswered = _bound(rates, msgspec.structs.replace(extent, output_tokens=0), request)
+    shortest = msgspec.structs.replace(extent, output_tokens=request.choices)
+    spare, each = left - unanswered, _bound(rates, shortest, request) - unanswered
     if spare <= 0 or each == 0:
         return None
     cap = int((spare / each).to_integral_value(ROUND_FLOOR))

@@ -1,15 +1,19 @@
 """The dearest that a call may turn out to be."""
 
 import json
+from decimal import Decimal
 
+import msgspec
 import pytest
 
 from gateway import apis, requests
-from gateway.admission import Gate, _bound
+from gateway.admission import Gate, _affordable_cap, _bound
 from gateway.credentials import Known
 from gateway.errors import Refusal
+from gateway.holds import Verdict
 from gateway.prices import Prices
 from gateway.products import PRODUCTS
+from gateway.requests import Extent
 from gateway.tollgate_api import TokenAnswer
 
 PRICES = Prices({})
@@ -41,6 +45,36 @@ def test_caches_that_openai_writes_without_a_word_are_held() -> None:
     assert not extent.cached
     written = rates.bound(extent.input_tokens, extent.output_tokens, cached=True, searches=0)
     assert _bound(rates, extent, request) == written
+
+
+def test_a_region_that_may_be_the_dear_one_is_held_as_such() -> None:
+    def bound(**more) -> Decimal:
+        body = {"model": "claude-sonnet-4-6", "max_tokens": 16, "messages": [], **more}
+        request = requests.read(apis.MESSAGES, json.dumps(body).encode())
+        rates = PRICES.rates("anthropic", "claude-sonnet-4-6")
+        return _bound(rates, Extent(1000, 10), request)
+
+    elsewhere = bound(inference_geo="global")
+    assert bound() == bound(inference_geo=None) == bound(inference_geo="us")
+    assert bound() == elsewhere * Decimal("1.1")
+
+
+@pytest.mark.parametrize("more", [{}, {"inference_geo": "global"}, {"n": 2}])
+@pytest.mark.parametrize("searches", [0, 3])
+def test_the_output_cap_that_is_affordable_uses_what_is_left_and_no_more(more, searches) -> None:
+    body = {"model": "claude-sonnet-4-6", "messages": [], **more}
+    request = requests.read(apis.MESSAGES, json.dumps(body).encode())
+    rates, left = PRICES.rates("anthropic", "claude-sonnet-4-6"), Decimal("0.05")
+    extent = Extent(1000, 0, searches=searches)
+    short = Verdict("short", int(left * 120 * 1_000_000), 0, 0, b"", 0)
+    cap = _affordable_cap(short, Decimal(120), rates, extent, request)
+    assert cap is not None
+
+    def costs(tokens: int) -> Decimal:
+        answered = msgspec.structs.replace(extent, output_tokens=tokens * request.choices)
+        return _bound(rates, answered, request)
+
+    assert costs(cap) <= left < costs(cap + 1)
 
 
 def test_a_number_in_many_spellings_is_remembered_once() -> None:
