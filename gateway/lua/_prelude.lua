@@ -10,6 +10,9 @@ end
 -- Count in every scope of a list like 'tollgate:scope:… tollgate:run:…'.
 local function each_scope(scopes, counter, amount)
   for scope in string.gmatch(scopes, '%S+') do
-    redis.call('HINCRBY', scope, counter, amount)
+    -- Less than nothing cannot be held: it would void the cap.
+    if redis.call('HINCRBY', scope, counter, amount) < 0 and counter == 'held' then
+      redis.call('HSET', scope, counter, '0')
+    end
   end
 end

@@ -94,7 +94,10 @@ if p[8] then
   end
   for _, scope in ipairs(capped) do
     local s = redis.call('HMGET', scope[2], 'allotment', 'spent', 'held')
-    if s[1] and s[1] ~= '' then
+    if not s[1] then -- its counter was lost: what is left of the cap is not known
+      return unless_held_before('unknown', 0, 0)
+    end
+    if s[1] ~= '' then
       local left = tonumber(s[1]) - tonumber(s[2] or '0') - tonumber(s[3] or '0')
       if left < bound then
         return unless_held_before(scope[1], left, tonumber(s[3] or '0'))

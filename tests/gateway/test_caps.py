@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from gateway import keys
 from tests.conftest import wait_until
 from tests.gateway.conftest import World, messages_body
 from tests.gateway.fake_provider import json_script, message
@@ -76,6 +77,15 @@ def test_who_has_nothing_left_at_all_is_told_so(world: World, project) -> None:
     world.tollgate.cap(project, f"project:{project.id}", 0)
     error = refused(world.post(world.tollgate.token(project)))
     assert error["message"].startswith("This project has used its share of your team's")
+
+
+def test_a_cap_whose_counter_was_lost_is_asked_for_again(world: World, project) -> None:
+    world.tollgate.cap(project, f"project:{project.id}", 0)
+    token = world.tollgate.token(project)
+    refused(world.post(token))
+    scope = keys.scope(f"{project.organization_id}:ai_credits", f"project:{project.id}")
+    assert world.redis.delete(scope) == 1
+    assert refused(world.post(token))["cause"] == "project_cap_reached"
 
 
 def test_a_run_has_what_one_run_may_use(world: World, project) -> None:

@@ -1,6 +1,7 @@
 """Holds at the edge of what can be counted, on a real server."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -65,6 +66,20 @@ def test_holds_of_an_unlimited_account_never_exceed_what_adds_up_exactly(own_red
         redis.close()
 
     asyncio.run(overlap())
+
+
+def test_of_a_scope_too_less_than_nothing_is_never_held(own_redis: str) -> None:
+    async def forget() -> None:
+        redis = await prepared(own_redis, 1000)
+        holds, run = holds_of(redis), keys.run("run")
+        wanted = replace(reservation("one", 100), task_run_id="run")
+        assert (await holds.hold(wanted)).status == "held"
+        await redis.execute("HSET", run, "held", 5)
+        await holds.settle(Settlement("one", "hold", 60, b"{}", ACCOUNT))
+        assert await redis.execute("HMGET", run, "spent", "held") == [b"60", b"0"]
+        redis.close()
+
+    asyncio.run(forget())
 
 
 def test_a_settlement_that_is_repeated_late_is_debited_once(
