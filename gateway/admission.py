@@ -185,6 +185,11 @@ class Gate:
                     needed_micro=admission.bound_micro,
                     remaining_micro=verdict.remaining_micro,
                     held_micro=verdict.held_micro,
+                    cause=(
+                        "insufficient_remaining"
+                        if verdict.status == "short"
+                        else f"{verdict.status}_reached"
+                    ),
                 )
             case "run_cap":
                 return denials.run_cap_reached(verdict.remaining_micro, bucket, bot_name)

@@ -58,8 +58,9 @@ def too_little(
     needed_micro: int,
     remaining_micro: int,
     held_micro: int,
+    cause: str,
 ) -> Refusal:
-    """Return the 429 for a call that may cost more than is left.
+    """Return the 429 for a call that may cost more than is left, of what `cause` says.
 
     Waiting helps only when other calls hold what this one would need.
     """
@@ -78,7 +79,7 @@ def too_little(
         sentences,
         found.resets_at,
         billing_url,
-        cause="insufficient_remaining",
+        cause=cause,
         needed=_credits(needed_micro),
         remaining=_credits(max(remaining_micro, 0)),
     )

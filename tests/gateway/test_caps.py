@@ -46,7 +46,7 @@ def test_a_project_has_its_share_and_its_sibling_the_rest(world: World, project)
     passed = passed_until_refused(world, token)
     assert 0 < passed * COST <= 1_000_000
     error = refused(world.post(token))
-    assert (error["reason"], error["cause"]) == ("billable_credits", "insufficient_remaining")
+    assert (error["reason"], error["cause"]) == ("billable_credits", "project_cap_reached")
     assert world.post(world.tollgate.token(sibling)).status_code == 200
     world.booked(project, passed)
 
