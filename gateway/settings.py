@@ -89,13 +89,15 @@ def from_environment() -> Settings:
         billing_url=env.str("BILLING_URL", f"{tollgate_url}/admin/"),
         bot_name=env.str("BOT_NAME", "Tollgate"),
         metrics_tokens=env.list("METRICS_TOKEN", []),
-        price_overrides=dict(env.json("GATEWAY_PRICE_OVERRIDES", {})),
+        price_overrides=dict(env.json("GATEWAY_PRICE_OVERRIDES", {}) or {}),
         small_models=env.list(
             "GATEWAY_SMALL_MODELS",
             ["claude-haiku-*", "claude-*-haiku-*", "gpt-*-mini*", "gpt-*-nano*", "o*-mini*"],
         ),
         allowed_fields=frozenset(env.list("GATEWAY_ALLOWED_FIELDS", [])),
-        run_cap_credits=env.decimal("GATEWAY_RUN_CAP_CREDITS", None),
+        run_cap_credits=(
+            env.decimal("GATEWAY_RUN_CAP_CREDITS") if env.str("GATEWAY_RUN_CAP_CREDITS", "") else None
+        ),
         requests_per_minute=env.int("GATEWAY_REQUESTS_PER_MINUTE", 6000),
         max_concurrent_per_credential=env.int("GATEWAY_MAX_CONCURRENT", 2000),
         max_body_bytes=env.int("GATEWAY_MAX_BODY_BYTES", 32 * 1024 * 1024),

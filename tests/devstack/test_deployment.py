@@ -57,6 +57,38 @@ def test_every_variable_is_documented() -> None:
     assert used - documented == {"POSTGRES_PASSWORD"}
 
 
+# What only an image or `make up` sets: the inner addresses, and what shows source code.
+_NOT_OF_ENV = {"DEBUG", "GATEWAY_HOST", "GATEWAY_PORT", "TEMPORAL_NAMESPACE"}
+_WEB_ALONE = {"NUM_PROXIES", "PROMETHEUS_MULTIPROC_DIR"}
+_SET_HERE = {
+    "DATABASE_URL", "REDIS_URL", "GATEWAY_REDIS_URL", "TEMPORAL_ADDRESS", "TOLLGATE_URL",
+    "GATEWAY_URL", "PROMETHEUS_MULTIPROC_DIR",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("service", "settings", "left_out"),
+    [
+        ("web", "config/settings.py", _NOT_OF_ENV),
+        *(
+            (name, "config/settings.py", _NOT_OF_ENV | _WEB_ALONE)
+            for name in ("worker", "celery", "beat", "reconciler", "migrate")
+        ),
+        ("gateway", "gateway/settings.py", _NOT_OF_ENV),
+    ],
+)
+def test_a_variable_of_the_env_file_reaches_the_services_that_read_it(
+    service: str, settings: str, left_out: set[str]
+) -> None:
+    call = r"(?:env\.\w+\(\s*|several\(env, )\"([A-Z_]+)\""
+    read = set(re.findall(call, (ROOT / settings).read_text()))
+    environment = COMPOSE["services"][service]["environment"]
+    assert read - left_out <= environment.keys()
+    for name in read - left_out - _SET_HERE:
+        value = environment[name]
+        assert value is None or f"${{{name}:" in value, name
+
+
 def test_django_and_the_gateway_share_no_store() -> None:
     services = COMPOSE["services"]
     networks = {name: set(service["networks"]) for name, service in services.items()}

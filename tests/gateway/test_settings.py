@@ -1,0 +1,27 @@
+"""What the gateway reads of the environment."""
+
+from decimal import Decimal
+
+import pytest
+from environs import EnvValidationError
+
+from gateway import settings
+
+
+@pytest.mark.parametrize(("written", "cap"), [("", None), ("2.5", Decimal("2.5"))])
+def test_an_empty_cap_of_a_run_is_none(monkeypatch: pytest.MonkeyPatch, written, cap) -> None:
+    monkeypatch.setenv("GATEWAY_SERVICE_TOKEN", "secret")
+    monkeypatch.setenv("GATEWAY_RUN_CAP_CREDITS", written)
+    assert settings.from_environment().run_cap_credits == cap
+
+
+def test_mistakes_are_told_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_SERVICE_TOKEN", "secret")
+    monkeypatch.setenv("GATEWAY_RUN_CAP_CREDITS", "many")
+    monkeypatch.setenv("GATEWAY_PRICE_OVERRIDES", "cheap")
+    with pytest.raises(EnvValidationError) as mistakes:
+        settings.from_environment()
+    assert mistakes.value.error_messages.keys() == {
+        "GATEWAY_RUN_CAP_CREDITS",
+        "GATEWAY_PRICE_OVERRIDES",
+    }
