@@ -96,7 +96,9 @@ def from_environment() -> Settings:
         ),
         allowed_fields=frozenset(env.list("GATEWAY_ALLOWED_FIELDS", [])),
         run_cap_credits=(
-            env.decimal("GATEWAY_RUN_CAP_CREDITS") if env.str("GATEWAY_RUN_CAP_CREDITS", "") else None
+            env.decimal("GATEWAY_RUN_CAP_CREDITS")
+            if env.str("GATEWAY_RUN_CAP_CREDITS", "")
+            else None
         ),
         requests_per_minute=env.int("GATEWAY_REQUESTS_PER_MINUTE", 6000),
         max_concurrent_per_credential=env.int("GATEWAY_MAX_CONCURRENT", 2000),
