@@ -114,13 +114,18 @@ class Stack:
         return answer["limited"]["ai_credits"]
 
     def paid_runs(self) -> set[str]:
-        """The task runs that the ledger has something of."""
+        """The task runs that the ledger has something of; a minted token has a run of its own."""
         url = f"{self.values['TOLLGATE_URL']}/api/projects/{self.project['project_id']}"
         key = self.project["personal_api_key"]
         status, answer = http(f"{url}/usage/?group_by=run", token=key)
         assert status == 200
         used = {result["run"]: float(result["credits"]) for result in answer["results"]}
-        return {run for run, credits in used.items() if run and credits > 0}
+        list_runs = (
+            "from coding_tasks.models import TaskRun\n"
+            "print(*TaskRun.objects.values_list('pk', flat=True))"
+        )
+        runs = self.manage("shell", "--verbosity", "0", "-c", list_runs).split()
+        return {run for run in runs if used.get(run, 0) > 0}
 
     def answered_mentions(self) -> int:
         """How many threads have an answer of the model."""
