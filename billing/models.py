@@ -64,7 +64,10 @@ class Account(models.Model):
         null=True, editable=False, help_text="Start of the current period; earlier ones are closed."
     )
     caps_version = models.BigIntegerField(
-        default=0, editable=False, help_text="Orders what is told of caps; 0: there never were any."
+        default=0,
+        db_default=0,
+        editable=False,
+        help_text="Orders what is told of caps; 0: there never were any.",
     )
     announced_percent = models.PositiveSmallIntegerField(
         default=0, editable=False, help_text="The highest threshold announced in this period."
@@ -444,9 +447,10 @@ class DecisionRecord(AppendOnlyModel):
         choices=Cap.Scope.choices,
         blank=True,
         default="",
+        db_default="",
         help_text="Whose cap it is about; empty: the whole account.",
     )
-    subject = models.CharField(max_length=200, blank=True, default="")
+    subject = models.CharField(max_length=200, blank=True, default="", db_default="")
     previous_state = models.CharField(max_length=10, blank=True, default="")
     state = models.CharField(max_length=10)
     reason = models.CharField(max_length=40, blank=True, default="")

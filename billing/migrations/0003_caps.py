@@ -34,17 +34,17 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='account',
             name='caps_version',
-            field=models.BigIntegerField(default=0, editable=False, help_text='Orders what is told of caps; 0: there never were any.'),
+            field=models.BigIntegerField(db_default=0, default=0, editable=False, help_text='Orders what is told of caps; 0: there never were any.'),
         ),
         migrations.AddField(
             model_name='decisionrecord',
             name='scope',
-            field=models.CharField(blank=True, choices=[('project', 'Project'), ('user', 'User'), ('run', 'Run')], default='', help_text='Whose cap it is about; empty: the whole account.', max_length=10),
+            field=models.CharField(blank=True, choices=[('project', 'Project'), ('user', 'User'), ('run', 'Run')], db_default='', default='', help_text='Whose cap it is about; empty: the whole account.', max_length=10),
         ),
         migrations.AddField(
             model_name='decisionrecord',
             name='subject',
-            field=models.CharField(blank=True, default='', max_length=200),
+            field=models.CharField(blank=True, db_default='', default='', max_length=200),
         ),
         migrations.AlterField(
             model_name='auditentry',

@@ -13,6 +13,6 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='oauthaccesstoken',
             name='distinct_id',
-            field=models.CharField(blank=True, default='', help_text='The person whose work it is for.', max_length=200),
+            field=models.CharField(blank=True, db_default='', default='', help_text='The person whose work it is for.', max_length=200),
         ),
     ]

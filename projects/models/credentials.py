@@ -158,7 +158,11 @@ class OAuthAccessToken(AbstractAccessToken):
     )
     task_run_id = models.UUIDField(null=True, blank=True, db_index=True)
     distinct_id = models.CharField(
-        max_length=200, blank=True, default="", help_text="The person whose work it is for."
+        max_length=200,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="The person whose work it is for.",
     )
     products = models.JSONField(
         default=list, blank=True, help_text="Gateway products it may call; empty: by its kind."

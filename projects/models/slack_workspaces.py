@@ -33,6 +33,7 @@ class SlackWorkspace(models.Model):
         max_length=32,
         blank=True,
         default="",
+        db_default="",
         help_text="Who hears when the credits run low, and when there are some again: a channel "
         "(C…) that the bot is in, or a person (U…) by direct message. Empty: nobody.",
     )
