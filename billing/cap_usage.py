@@ -70,7 +70,8 @@ def count(
     """Add rows that were just inserted to what their subjects used and their groups booked.
 
     `periods` are the accounts' present ones. Where more changes than a group's own bookings, the
-    account's `caps_version` grows; the caller stores it.
+    account's `caps_version` grows; the caller stores it. So it does where a cap is reached: calls
+    that were on their way when it was set are unknown to the counter that the group made of it.
     """
     in_force = load_caps(accounts)
     for account in accounts:
@@ -104,15 +105,19 @@ def _add(account: Account, caps: CapsInForce, counts: Mapping[Subject, Count]) -
         for row in rows.filter(subject__in={subject for _, subject in kept})
     }
     changed = []
+    reached = False
     for (scope, subject), counted in sorted(kept.items()):
         row = present.get((scope, subject)) or _row(account, scope, subject)
         row.cap_micro = caps.of((scope, subject))
         row.usage_micro += counted.usage
+        if not row.exhausted and row.cap_micro is not None and row.usage_micro >= row.cap_micro:
+            reached = True
         for group, micro in counted.booked.items():
             row.booked[group] = row.booked.get(group, 0) + micro
         changed.append(row)
     _write(changed)
-    if any(counted.usage != sum(counted.booked.values()) for counted in kept.values()):
+    others = any(counted.usage != sum(counted.booked.values()) for counted in kept.values())
+    if reached or others:
         account.caps_version += 1
 
 

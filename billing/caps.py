@@ -80,6 +80,7 @@ def check_cap(organization: Organization, scope: str, subject: str, cap_micro: i
         raise ValueError("a user is named by at most 200 characters")
     if scope == Cap.Scope.PROJECT and subject:
         is_number = subject.isascii() and subject.isdecimal() and len(subject) < 19
+        is_number = is_number and subject == str(int(subject))  # usage is counted for "7", not "07"
         mine = Project.objects.filter(organization=organization)
         if not is_number or not mine.filter(pk=int(subject)).exists():
             raise ValueError(f"{organization} has no project {subject!r}")

@@ -186,6 +186,21 @@ def test_whatever_else_changes_what_is_left_of_a_cap_is_told(project):
     assert caps["scopes"] == {f"user:{ANN}": allotted}
 
 
+def test_a_cap_that_is_reached_is_told_once_whoever_booked_it(project):
+    """A call on its way when the cap was set is missing from the counter made of it."""
+    cap(project, "user", 24)
+    version = scopes(project, ANN)["version"]
+    spend(project, 12)
+    assert scopes(project, ANN)["version"] == version
+
+    spend(project, 12)
+
+    reached = scopes(project, ANN)["version"]
+    assert reached > version
+    spend(project, 1)
+    assert scopes(project, ANN)["version"] == reached
+
+
 def test_the_gateway_is_told_of_caps_only_where_there_are_any(project, stranger):
     assert scopes(project, ANN) is None
     cap(project, "run", 5)
@@ -261,6 +276,12 @@ def test_a_cap_that_cannot_be_is_refused(project, wrong):
     with pytest.raises(ValueError, match=r"cap|named|runs|no project"):
         cap(project, *wrong)
     assert not Cap.objects.exists()
+
+
+def test_a_project_is_capped_by_its_number_as_it_is_counted(project):
+    """Usage counts for "7": a cap of "07" would hold nobody back."""
+    with pytest.raises(ValueError, match="has no project"):
+        cap(project, "project", 1, f"0{project.pk}")
 
 
 def test_a_project_of_another_organization_cannot_be_capped(project, stranger):
