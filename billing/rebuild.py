@@ -22,6 +22,7 @@ def rebuild(account_id: int, *, new_epoch: bool = False) -> None:
     """
     with transaction.atomic():
         [account] = lock_accounts([account_id])
+        now = timezone.now()
         timeline = load_timelines([account_id])[account_id]
         UsageTotal.objects.filter(account=account).delete()
         UsageTotal.objects.bulk_create(
@@ -34,13 +35,13 @@ def rebuild(account_id: int, *, new_epoch: bool = False) -> None:
             for group, micro in bookings_of_ledger(account).items()
         )
         if account.caps_version:
-            recount(account, timeline.period_at(timezone.now()))
+            recount(account, timeline.period_at(now))
             account.caps_version += 1
         account.booked = UsageEvent.objects.filter(account=account).exists()
         if new_epoch:
             account.ledger_epoch = new_ledger_epoch()
             account.save(update_fields=["ledger_epoch"])
-        enforce([account], timezone.now(), anew=True)
+        enforce([account], now, anew=True)
 
 
 def totals_of_ledger(

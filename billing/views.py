@@ -5,7 +5,6 @@ import threading
 
 from django.db import Error as DatabaseFailure
 from django.http import HttpResponse
-from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework import status
 from rest_framework.exceptions import APIException, NotFound, ParseError
@@ -96,7 +95,7 @@ class InsufficientRemainingView(APIView):
         told = schema.InsufficientRemainingSerializer(data=request.data)
         told.is_valid(raise_exception=True)
         try:
-            limited = insufficiency.report(**told.validated_data, now=timezone.now())
+            limited = insufficiency.report(**told.validated_data)
         except Account.DoesNotExist as error:
             raise NotFound("There is no such account.") from error
         except DatabaseBusy as error:
