@@ -339,3 +339,21 @@ def test_who_may_change_users_becomes_no_superuser(client, django_user_model):
     password = reverse("admin:auth_user_password_change", args=[root.pk])
     for page in (other, password):
         assert client.post(page, {"username": "root"}).status_code == 403
+
+
+def test_who_may_delete_users_deletes_no_superuser(client, django_user_model):
+    users = django_user_model.objects
+    root = users.create_superuser("root", "root@example.com", "a long password")
+    leaver = users.create_user("leaver")
+    clerk = users.create_user("clerk", is_staff=True)
+    rights = ["delete_user", "view_user", "view_membership", "delete_membership"]
+    clerk.user_permissions.set(Permission.objects.filter(codename__in=rights))
+    client.force_login(clerk)
+    chosen = {"action": "delete_selected", "post": "yes", "_selected_action": [root.pk]}
+
+    for user, status in ((root, 403), (leaver, 302)):
+        page = reverse("admin:projects_user_delete", args=[user.pk])
+        assert client.post(page, {"post": "yes"}).status_code == status
+    client.post(reverse("admin:projects_user_changelist"), chosen)
+
+    assert set(users.values_list("username", flat=True)) == {"root", "clerk"}
