@@ -26,6 +26,13 @@ class ModelRefused(RunFailure):
         super().__init__(message, permanent=True)
 
 
+class RunCapReached(RunFailure):
+    """The gateway's own cap of what one run may use was reached: no credits change that."""
+
+    def __init__(self) -> None:
+        super().__init__("the run used what the gateway lets one run use", permanent=True)
+
+
 class OutOfCredits(Exception):
     """The gateway refused a call: the credits for it are used up (429).
 

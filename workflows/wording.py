@@ -208,6 +208,14 @@ def repository_unavailable(repository: str) -> str:
     )
 
 
+def run_cap_reached(*, bot_name: str) -> str:
+    """Say that the work was given up at what one task may use, which no top-up changes."""
+    return (
+        f"I had to stop half-way. This task has used the {escape(bot_name)} AI credits that one "
+        "task may use. Try a smaller request."
+    )
+
+
 def took_too_long() -> str:
     """Say that the work was given up after its time limit."""
     return "I stopped because this took too long. Try a smaller request."

@@ -204,6 +204,17 @@ def test_a_run_that_used_what_one_run_may_says_so_and_goes_on_when_the_cap_is_ra
     shop.wait_for_end(mention, Mention.State.ANSWERED)
 
 
+def test_a_run_that_reached_the_gateways_own_cap_ends_and_asks_for_no_top_up(shop: World):
+    shop.gateway.refuse_next("slack_app", cause="run_cap_reached")
+    mention = shop.handle()
+    assert (mention.state, mention.outcome) == (Mention.State.FAILED, "RunCapReached")
+    assert shop.said(mention.ts) == [
+        "I had to stop half-way. This task has used the Tollgate AI credits that one task may use. "
+        "Try a smaller request."
+    ]
+    assert TaskRun.objects.get().state == TaskRun.State.FAILED
+
+
 def _book_for_the_run(shop: World) -> None:
     run = str(TaskRun.objects.get().pk)
     ledger.book([usage_event(shop.project, properties={"task_run_id": run})])

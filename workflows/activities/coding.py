@@ -13,7 +13,13 @@ from temporalio.exceptions import ApplicationError
 from coding_tasks import creation, runs, threads
 from coding_tasks.agents import Agent
 from coding_tasks.creation import Refused, Request, ThreadTaken
-from coding_tasks.failures import CheckoutFailed, ModelFailed, OutOfCredits, RunFailure
+from coding_tasks.failures import (
+    CheckoutFailed,
+    ModelFailed,
+    OutOfCredits,
+    RunCapReached,
+    RunFailure,
+)
 from coding_tasks.models import CodingTask, Repository, TaskRun
 from coding_tasks.sandbox import Sandbox
 from workflows import denials, notices, wording
@@ -294,6 +300,8 @@ def _sentence(failure: str, run: TaskRun, about: Mention | FollowUp) -> str:
         return wording.provider_unavailable()
     if failure == CheckoutFailed.__name__:
         return wording.repository_unavailable(run.task.repository.full_name)
+    if failure == RunCapReached.__name__:
+        return wording.run_cap_reached(bot_name=settings.BOT_NAME)
     if failure == TIMED_OUT:
         return wording.took_too_long()
     return wording.failed(about.user_id)
