@@ -64,6 +64,22 @@ def standings(
         raise QuotaUnknown(f"neither Redis nor the database can tell: {error}") from error
 
 
+def standings_of_primary(identity: ProjectIdentity, *, reading: Reading | None = None) -> Standings:
+    """Return where the project stands as the database has it, and what was set by hand in Redis.
+
+    For who asks because the change feed, which is read of the database, told of a change: Redis
+    hears of it a moment later, and would answer with what was before. Raises `QuotaUnknown` when
+    the database cannot answer.
+    """
+    if reading is None:
+        with suppress(RedisUnavailable):
+            reading = limited_set.read(identity.organization_id, identity.api_token)
+    try:
+        return _from_database(identity, reading, timezone.now())
+    except DatabaseFailure as error:
+        raise QuotaUnknown(f"the database cannot tell: {error}") from error
+
+
 def _from_redis(identity: ProjectIdentity, reading: Reading, now: datetime) -> Standings | None:
     """Judge by Redis; None when it misses a state, or holds one that has stopped holding."""
     judged = {}
@@ -142,7 +158,7 @@ def service_snapshot(project: Project, group: str) -> dict[str, dict[str, Any]]:
     Amounts in micro-credits; a resource about which nothing was decided has no `allotment_micro`,
     which is unknown, while None is unlimited. Raises `QuotaUnknown`.
     """
-    found = standings(identify(project)).resources
+    found = standings_of_primary(identify(project)).resources
     question = ServiceQuestion(group)
     return {
         resource: service_fields(standing, project.pk, question)

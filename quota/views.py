@@ -33,7 +33,7 @@ from quota import limited_set, schema
 from quota.changes import changes_since
 from quota.limited_set import Reading, RedisUnavailable
 from quota.representation import render
-from quota.state import QuotaUnknown, ServiceQuestion, standings
+from quota.state import QuotaUnknown, ServiceQuestion, standings, standings_of_primary
 
 LONGEST_VERSION = 19
 """Digits of the largest integer that the database holds."""
@@ -89,7 +89,11 @@ class QuotaLimitsView(APIView):
         if _principal(request).kind is Kind.SERVICE:
             question = ServiceQuestion(request.GET.get("group", ""), request.GET.get("user", ""))
         try:
-            found = standings(identity, reading=reading)
+            found = (
+                standings(identity, reading=reading)
+                if question is None
+                else standings_of_primary(identity, reading=reading)
+            )
             body, tag = render(identity, found, question)
         except QuotaUnknown as error:
             raise QuotaUnavailable from error

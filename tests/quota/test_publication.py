@@ -18,7 +18,7 @@ from quota.limited_set import Entry, published_key
 from quota.models import QuotaState, SetMember
 from quota.publication import publish, republish_project
 from quota.resources import AI_CREDITS, MICRO
-from tests.quota.world import LIMITS, SUSPENDED, committed
+from tests.quota.world import LIMITS, SUSPENDED, Delayed, committed
 
 pytestmark = pytest.mark.django_db
 
@@ -46,22 +46,6 @@ def put(*states) -> None:
 
 def entry(redis_client, project) -> Entry | None:
     return Entry.parse(redis_client.hget(published_key(AI_CREDITS), project.api_token))
-
-
-class Delayed:
-    """Keeps what a block would do on commit, to be run later and in any order."""
-
-    def __enter__(self) -> "Delayed":
-        self._start = len(connection.run_on_commit)
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._kept = connection.run_on_commit[self._start :]
-        del connection.run_on_commit[self._start :]
-
-    def run(self) -> None:
-        for _, callback, _ in self._kept:
-            callback()
 
 
 # --- rows and scores -----------------------------------------------------------------------------

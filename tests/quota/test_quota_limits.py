@@ -17,8 +17,9 @@ from projects.models import Membership, Project, User
 from quota import limited_set
 from quota import redis_client as quota_redis
 from quota.account_state import FAR_FUTURE
+from quota.publication import publish
 from quota.resources import AI_CREDITS, MICRO, POSTHOG_CODE_CREDITS, RESOURCES
-from tests.quota.world import LIMITS, SUSPENDED, Accounts, committed
+from tests.quota.world import LIMITS, SUSPENDED, Accounts, Delayed, committed
 
 pytestmark = pytest.mark.django_db
 
@@ -404,6 +405,20 @@ def test_the_service_is_told_what_its_group_may_spend(client, accounts, project,
     assert (answer["ledger_epoch"], answer["version"]) == ("0", state.version)
     other = ai_credits(client.get(path(project.pk), {"group": "new:3"}, headers=SERVICE))
     assert (other["booked_micro"], other["allotment_micro"]) == (0, 750 * MICRO)
+
+
+def test_the_service_that_heard_of_a_change_is_not_told_what_redis_still_says(
+    client, ask, accounts, project, vouched
+):
+    accounts.limit()
+    vouched()
+    with Delayed():  # committed, and in the change feed, but Redis was not told yet
+        state = accounts.state(allotment_micro=792 * MICRO)
+        publish([state])
+    assert ai_credits(ask(project))["limited"] is True
+    answer = ai_credits(client.get(path(project.pk), {"group": "eu:1"}, headers=SERVICE))
+    assert (answer["limited"], answer["version"]) == (False, state.version)
+    assert answer["allotment_micro"] == 792 * MICRO
 
 
 def test_the_service_is_told_of_the_caps_that_bind_a_call(client, project):

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import redis
+from django.db import connection
 from django.test import TestCase
 from django.utils import timezone
 
@@ -108,3 +109,19 @@ class OwnRedis:
         if self._running:
             self._running.__exit__(None, None, None)
             self._running = None
+
+
+class Delayed:
+    """Keeps what a block would do on commit, to be run later and in any order."""
+
+    def __enter__(self) -> "Delayed":
+        self._start = len(connection.run_on_commit)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._kept = connection.run_on_commit[self._start :]
+        del connection.run_on_commit[self._start :]
+
+    def run(self) -> None:
+        for _, callback, _ in self._kept:
+            callback()
