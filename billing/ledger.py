@@ -29,7 +29,7 @@ from billing.enforcement import enforce
 from billing.events import Event, EventRefused, Refusal
 from billing.ledger_rows import LedgerRow, insert, ledger_row
 from billing.models import Account, QuarantinedEvent, UsageEvent
-from billing.retries import DatabaseBusy, in_transaction
+from billing.retries import DatabaseBusy, breaks_a_rule, in_transaction
 from projects.models import Project
 
 ACCEPTED = "accepted"
@@ -117,7 +117,7 @@ def _book_by_account(batch: Sequence[_Incoming]) -> list[Result]:
 def _of_the_database(error: Exception) -> bool:
     """Tell what ails the database, and will pass, from what ails the data."""
     if isinstance(error, DatabaseFailure):
-        return not isinstance(error, DataError)
+        return not isinstance(error, DataError) and not breaks_a_rule(error)
     return isinstance(error, DatabaseBusy)
 
 

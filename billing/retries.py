@@ -15,6 +15,8 @@ LOCK_SECONDS = 5
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _LOST_A_RACE = {"40001", "40P01"}
 _TOOK_TOO_LONG = {"55P03", "57014"}
+# Check and restrict violation there, a check and a trigger of ours in SQLite.
+_BREAKS_A_RULE = {"23514", "23001", "SQLITE_CONSTRAINT_CHECK", "SQLITE_CONSTRAINT_TRIGGER"}
 
 
 class DatabaseBusy(Exception):
@@ -33,8 +35,8 @@ def in_transaction(work: Callable[[], T]) -> T:
             with transaction.atomic():
                 _bound_lock_waits()
                 return work()
-        except IntegrityError:
-            if attempt == ATTEMPTS:
+        except IntegrityError as error:
+            if attempt == ATTEMPTS or breaks_a_rule(error):
                 raise
         except OperationalError as error:
             state = getattr(error.__cause__, "sqlstate", None)
@@ -44,6 +46,13 @@ def in_transaction(work: Callable[[], T]) -> T:
                 raise
         time.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311
     raise AssertionError("unreachable")
+
+
+def breaks_a_rule(error: Exception) -> bool:
+    """Tell rows that a check or a trigger refuses, and always will, from a unique row's race."""
+    cause = error.__cause__
+    codes = {getattr(cause, "sqlstate", None), getattr(cause, "sqlite_errorname", None)}
+    return not codes.isdisjoint(_BREAKS_A_RULE)
 
 
 def _bound_lock_waits() -> None:

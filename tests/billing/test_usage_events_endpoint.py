@@ -5,7 +5,8 @@ import json
 import threading
 
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, connection
+from django.utils import timezone
 
 from billing import ledger, metrics, quarantine, views
 from billing.batches import MAXIMUM_BYTES
@@ -13,7 +14,7 @@ from billing.models import QuarantinedEvent, UsageEvent, UsageTotal
 from billing.retries import DatabaseBusy
 from projects.credentials import issue_personal_api_key
 from projects.principal import READ_SCOPES
-from tests.billing.world import CREDIT, SERVICE, usage_event, used
+from tests.billing.world import CREDIT, SERVICE, account_of, usage_event, used
 
 pytestmark = pytest.mark.django_db
 GZIP = {"HTTP_CONTENT_ENCODING": "gzip"}
@@ -184,6 +185,30 @@ class TestBackpressure:
         assert int(response["Retry-After"]) >= 1
         assert used(project.organization) == 0
         assert deliveries.statuses(event) == ["accepted"]
+
+    @pytest.mark.parametrize("rule", ["check", "trigger"])
+    def test_an_account_whose_rows_the_database_refuses_holds_nobody_else_up(
+        self, project, stranger, deliveries, monkeypatch, rule
+    ):
+        deliveries.results(usage_event(project))
+        account, insert = account_of(project.organization), ledger.insert
+
+        def break_a_rule(rows):
+            if account.pk not in {row.account_id for row in rows}:
+                insert(rows)
+            elif rule == "check":
+                account.caps.create(scope="run", subject="one run", set_at=timezone.now())
+            else:
+                with connection.cursor() as cursor:
+                    cursor.execute("UPDATE billing_usageevent SET kind = kind")
+
+        monkeypatch.setattr(ledger, "insert", break_a_rule)
+        results = deliveries.results(usage_event(stranger), usage_event(project))
+
+        assert [(result["status"], result["reason"]) for result in results] == [
+            ("accepted", None),
+            ("quarantined", "account_undecidable"),
+        ]
 
     def test_an_account_that_cannot_be_decided_holds_nobody_else_up(
         self, project, stranger, deliveries
