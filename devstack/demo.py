@@ -23,7 +23,7 @@ from devstack.settings import ROOT
 
 START_WITHIN = 120.0  # seconds
 STEP_WITHIN = 30.0  # seconds
-MONTHLY_CREDITS = "8"
+MONTHLY_CREDITS = "9"
 TOP_UP = "20"
 LONG_ANSWER_TOKENS = 4000
 
@@ -116,7 +116,7 @@ class Tour:
         _step("2. Credits burning")
         answer = {
             "text": "[demo model] A long answer, of which only the bill is shown here.",
-            "usage": {"input": 500, "output": LONG_ANSWER_TOKENS},
+            "usage": {"input": 2500, "output": LONG_ANSWER_TOKENS},
         }
         _http(f"{self.model}/_control/replies", [answer])
         self._mention_that_works("rewrite the checkout of the web shop")
