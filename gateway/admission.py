@@ -173,7 +173,7 @@ class Gate:
             case "limited":
                 return denials.denial(verdict.answer, bucket, bot_name, billing_url)
             case "project_cap" | "user_cap" if verdict.remaining_micro <= 0:
-                return denials.cap_reached(
+                return denials.denial(
                     verdict.answer, bucket, bot_name, billing_url, f"{verdict.status}_reached"
                 )
             case "short" | "project_cap" | "user_cap":

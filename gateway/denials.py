@@ -24,29 +24,17 @@ _FIRST = {
 _OTHERWISE = "Your team cannot use its {name} at the moment."
 
 
-def denial(answer: bytes, resource: str, bot_name: str, billing_url: str) -> Refusal:
-    """Return the 429 for a limited team; `answer` is Django's, as it was installed."""
-    found = msgspec.json.decode(answer, type=ResourceAnswer)
-    return _denial(found, resource, bot_name, billing_url, found.reason)
-
-
-def cap_reached(
-    answer: bytes, resource: str, bot_name: str, billing_url: str, cause: str
+def denial(
+    answer: bytes, resource: str, bot_name: str, billing_url: str, cause: str | None = None
 ) -> Refusal:
-    """Return the 429 for a project or a user that used up its share of the team's credits."""
+    """Return the 429 for a limited team; `answer` is Django's, as it was installed.
+
+    `cause` stands in for its reason: a project or a user that used up its share is not the team.
+    """
     found = msgspec.json.decode(answer, type=ResourceAnswer)
-    return _denial(found, resource, bot_name, billing_url, cause)
-
-
-def _denial(
-    found: ResourceAnswer, resource: str, bot_name: str, billing_url: str, cause: str | None
-) -> Refusal:
-    name = credits_name(resource, bot_name)
-    sentences = [_FIRST.get(cause or "", _OTHERWISE).format(name=name)]
-    if found.resets_at is not None:
-        day = datetime.fromisoformat(found.resets_at).astimezone(UTC)
-        sentences.append(f"They reset on {day:%Y-%m-%d}.")
-    return _refusal(sentences, found.resets_at, billing_url, cause=cause)
+    cause = cause or found.reason
+    first = _FIRST.get(cause or "", _OTHERWISE).format(name=credits_name(resource, bot_name))
+    return _refusal([first, *_reset(found)], found.resets_at, billing_url, cause=cause)
 
 
 def too_little(
@@ -72,9 +60,8 @@ def too_little(
         f"{_credits(max(remaining_micro, 0))} are left"
         + (" while other calls are under way." if waiting_helps else ".")
     ]
-    if found.resets_at is not None and not waiting_helps:
-        day = datetime.fromisoformat(found.resets_at).astimezone(UTC)
-        sentences.append(f"They reset on {day:%Y-%m-%d}.")
+    if not waiting_helps:
+        sentences += _reset(found)
     refusal = _refusal(
         sentences,
         found.resets_at,
@@ -105,6 +92,13 @@ def run_cap_reached(remaining_micro: int, resource: str, bot_name: str) -> Refus
 def credits_name(resource: str, bot_name: str) -> str:
     """Return what a bucket's credits are called; any bucket without a name has a general one."""
     return _NAMES.get(resource, "credits").format(bot_name=bot_name)
+
+
+def _reset(found: ResourceAnswer) -> list[str]:
+    """Return the sentence that says when the credits come back; none where nobody knows."""
+    if found.resets_at is None:
+        return []
+    return [f"They reset on {datetime.fromisoformat(found.resets_at).astimezone(UTC):%Y-%m-%d}."]
 
 
 def _refusal(

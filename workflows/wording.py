@@ -61,8 +61,7 @@ def denial(
     sentences = [first.format(bot_name=escape(bot_name), purpose=purpose)]
     if half_way:
         sentences.insert(0, "I had to stop half-way.")
-    if resets_at is not None:
-        sentences.append(f"They reset on {resets_at.astimezone(UTC):%Y-%m-%d}.")
+    sentences += _reset(resets_at)
     sentences.append(f"Top up at {escape(billing_url)} to continue.")
     return " ".join(sentences)
 
@@ -73,8 +72,7 @@ def credits_running_low(
     """Warn that a share of the period's credits is used, or all of it."""
     share = "all" if percent >= 100 else f"{percent} %"
     sentences = [f"Your team has used {share} of its {escape(credits_name)} for this period."]
-    if resets_at is not None:
-        sentences.append(f"They reset on {resets_at.astimezone(UTC):%Y-%m-%d}.")
+    sentences += _reset(resets_at)
     sentences.append(f"Top up at {escape(billing_url)}.")
     return " ".join(sentences)
 
@@ -97,10 +95,13 @@ def credits_status(
     name = escape(bot_name)
     if remaining is None:
         return f"Your team's {name} AI credits have no limit."
-    status = f"Your team has {escape(remaining)} {name} AI credits left."
-    if resets_at is not None:
-        status += f" They reset on {resets_at.astimezone(UTC):%Y-%m-%d}."
-    return status
+    left = f"Your team has {escape(remaining)} {name} AI credits left."
+    return " ".join([left, *_reset(resets_at)])
+
+
+def _reset(resets_at: datetime | None) -> list[str]:
+    """Return the sentence that says when the credits come back, in UTC; none without a time."""
+    return [] if resets_at is None else [f"They reset on {resets_at.astimezone(UTC):%Y-%m-%d}."]
 
 
 def credits_unknown() -> str:
