@@ -92,10 +92,10 @@ class FakeSlack(_Server):
 
     def reset(self) -> None:
         """Return to the default team without messages, calls, or faults."""
+        self.slack.forget_calls()
+        self.slack.faults.clear()
         self.slack.database.clear()
         furnish(self.slack.workspace, self.slack.installations, "Tollgate", BOT_TOKEN)
-        self.slack.faults.clear()
-        self.slack.forget_calls()
 
     # --- the world -------------------------------------------------------------------------------
 

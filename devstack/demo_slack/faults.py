@@ -41,6 +41,11 @@ class Faults:
                     return queue.popleft()
         return None
 
+    def __bool__(self) -> bool:
+        """Tell whether any fault is still to happen."""
+        with self._lock:
+            return any(self._by_method.values())
+
     def clear(self) -> None:
         """Let everything go well from now on."""
         with self._lock:

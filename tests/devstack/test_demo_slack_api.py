@@ -3,12 +3,14 @@
 import json
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlencode
 
 import pytest
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 
+from tests.conftest import wait_until
 from tests.fakes import BOT_TOKEN, FakeSlack
 
 
@@ -249,6 +251,20 @@ def test_a_hanging_call_is_late_but_done(slack: FakeSlack) -> None:
     with pytest.raises(TimeoutError):
         impatient.chat_postMessage(channel="C1", text="hi")
     assert slack.messages() == []
+
+
+def test_a_call_that_hangs_across_a_new_start_has_no_effect_after_it(
+    slack: FakeSlack, client: WebClient
+) -> None:
+    slack.hang_next("chat.postMessage", 0.5)
+    with ThreadPoolExecutor(1) as background:
+        post = background.submit(client.chat_postMessage, channel="C1", text="hi")
+        wait_until(lambda: not slack.slack.faults)
+        slack.reset()
+        with pytest.raises(ConnectionError):
+            post.result()
+    assert slack.messages() == []
+    assert slack.calls() == []
 
 
 def test_a_dropped_answer_leaves_the_caller_in_the_dark(
