@@ -117,6 +117,11 @@ def test_the_stores_keep_their_data_and_evict_nothing() -> None:
         assert service["volumes"] == [f"{name}:/data"]
 
 
+def test_a_power_loss_costs_no_event_that_the_gateway_has_written() -> None:
+    command = COMPOSE["services"]["gateway-redis"]["command"]
+    assert command[command.index("--appendfsync") + 1] == "always"
+
+
 def test_the_images_run_as_an_ordinary_user() -> None:
     stages = DOCKERFILE.split("\nFROM base")[1:]
     assert len(stages) == 2
