@@ -8,7 +8,7 @@ from coding_tasks.threads import active_task
 from projects.models import SlackWorkspace
 from slack_bot import installations
 from slack_bot.events import Post
-from workflows import admission, follow_ups, notices, wording
+from workflows import admission, closing, follow_ups, notices, wording
 from workflows.client import TemporalUnavailable
 from workflows.models import FollowUp, Mention, Notice
 
@@ -60,7 +60,8 @@ def _record(workspace: SlackWorkspace, post: Post) -> Mention:
             },
         )
         if created and is_external:
-            mention.conclude(Mention.State.REFUSED, "the author is of another organization")
+            outcome = "the author is of another organization"
+            closing.conclude(mention, Mention.State.REFUSED, outcome)
             mention.state = Mention.State.REFUSED
             words = wording.no_access_for_outsiders(mention.user_id, bot_name=settings.BOT_NAME)
             key = f"no-access:{mention.pk}"
@@ -70,9 +71,12 @@ def _record(workspace: SlackWorkspace, post: Post) -> Mention:
 
 
 def _receive_reply(workspace: SlackWorkspace, post: Post) -> None:
-    """Take a reply that does not name us: it is for us only from the owner of a running task."""
+    """Take a reply that does not name us: it is for us only from the owner of the thread's task.
+
+    That is the author of its mention already while the task is still to be made.
+    """
     task = active_task(workspace, post.channel_id, post.thread_ts)
-    if task is None or task.owner_slack_user_id != post.user_id:
+    if task is not None and task.owner_slack_user_id != post.user_id:
         return
     reply = FollowUp(
         workspace=workspace,
@@ -83,7 +87,11 @@ def _receive_reply(workspace: SlackWorkspace, post: Post) -> None:
         text=post.text,
         addressed=False,
     )
-    if not follow_ups.record(reply, task.project):
+    if task is not None:
+        to_tell = follow_ups.record(reply, task.project)
+    else:
+        to_tell = follow_ups.record_early(reply)
+    if not to_tell:
         return
     try:
         follow_ups.tell(reply)

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from coding_tasks.models import CodingTask
 from coding_tasks.threads import active_task
-from workflows import client, follow_ups
+from workflows import client, closing, follow_ups
 from workflows.door import denial, refuse
 from workflows.mention_types import workflow_id
 from workflows.models import Mention
@@ -65,7 +65,7 @@ def _leased(mention: Mention) -> Iterator[bool]:
 
 def _decide(mention: Mention, *, at_the_door: bool) -> None:
     if not mention.workspace.is_active:
-        mention.conclude(Mention.State.FAILED, "the app was uninstalled")
+        closing.conclude(mention, Mention.State.FAILED, "the app was uninstalled")
     elif (task := _task_of_another(mention)) and follow_ups.forward(
         mention, task, at_the_door=at_the_door
     ):

@@ -5,35 +5,21 @@ in Temporal's pages, cannot: a sweep finds it.
 """
 
 from collections.abc import Sequence
-from uuid import UUID
 
 from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
-from django.utils import timezone
 
 from coding_tasks import threads
 from coding_tasks.models import CodingTask, TaskRun
-from workflows import notices, wording
+from workflows import closing, notices, wording
 from workflows.models import FollowUp, Mention, Notice
-
-_OPEN = [Mention.State.RECEIVED, Mention.State.STARTED]
-_WAITING = [FollowUp.State.RECEIVED, FollowUp.State.SIGNALLED]
-
-
-def close_mention(mention_id: UUID | str, state: str, outcome: str) -> bool:
-    """Write how the mention ended, unless that is written already; tell whether it was not."""
-    return bool(
-        Mention.objects.filter(pk=mention_id, state__in=_OPEN).update(
-            state=state, outcome=outcome[:200], finished_at=timezone.now()
-        )
-    )
 
 
 def end(mention: Mention, workflow_id: str, state: str, outcome: str) -> Notice:
     """End the mention of a workflow and its task; return the notice that says so."""
-    close_mention(mention.pk, state, outcome)
+    closing.close(mention.pk, state, outcome)
     threads.abandon(workflow_id)
-    FollowUp.objects.filter(workflow_id=workflow_id, state__in=_WAITING).update(
+    FollowUp.objects.filter(workflow_id=workflow_id, state__in=FollowUp.WAITING).update(
         state=FollowUp.State.DROPPED
     )
     text = wording.failed(mention.user_id)
@@ -53,12 +39,15 @@ def left_behind(workflow_ids: Sequence[str]) -> QuerySet[Mention]:
 @transaction.atomic
 def clear_up(workflow_id: str) -> None:
     """End what a workflow left that will never go on. The thread is told if it waited for it."""
-    mention = Mention.objects.select_for_update().filter(workflow_id=workflow_id).first()
+    found = Mention.objects.filter(workflow_id=workflow_id)
+    mention = found.select_related("workspace").defer("workspace__bot_token").first()
     if mention is None:
         return
+    threads.lock_active_task(mention.workspace, mention.channel_id, mention.thread_ts)
+    mention = Mention.objects.select_for_update().get(pk=mention.pk)
     somebody_waits = (
-        mention.state in _OPEN
-        or FollowUp.objects.filter(workflow_id=workflow_id, state__in=_WAITING).exists()
+        mention.state in Mention.OPEN
+        or FollowUp.objects.filter(workflow_id=workflow_id, state__in=FollowUp.WAITING).exists()
         or TaskRun.objects.filter(
             task__workflow_id=workflow_id, state__in=TaskRun.UNFINISHED
         ).exists()

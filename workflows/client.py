@@ -24,6 +24,7 @@ from temporalio.runtime import Runtime, TelemetryConfig
 from temporalio.service import RetryConfig, RPCError, RPCStatusCode
 
 from coding_tasks import threads
+from coding_tasks.models import CodingTask
 from workflows.mention import MentionWorkflow
 from workflows.mention_types import (
     FollowUpReceived,
@@ -146,13 +147,15 @@ def signal_follow_up(follow_up: FollowUp) -> None:
     """Tell the workflow of the thread's task that a further message was recorded.
 
     Telling twice is harmless. Raises `TemporalUnavailable` (the row stays `received`) and
-    `WorkflowEnded` (the row is `dropped`, and the thread free for a new task).
+    `WorkflowEnded` (the row is `dropped`, and the thread free for a new task; what waits for a
+    task that a mention has not made yet stays, for whoever closes or restarts the mention).
     """
     try:
         _signal(follow_up.workflow_id, "follow_up", FollowUpReceived(str(follow_up.pk)))
     except WorkflowEnded:
-        threads.abandon(follow_up.workflow_id)
-        _move(follow_up, FollowUp.State.DROPPED)
+        if not _is_before_its_task(follow_up):
+            threads.abandon(follow_up.workflow_id)
+            _move(follow_up, FollowUp.State.DROPPED)
         raise
     _move(follow_up, FollowUp.State.SIGNALLED)
 
@@ -224,6 +227,14 @@ def _signal(workflow_id: str, signal: str, *arguments: FollowUpReceived | Reposi
         raise TemporalUnavailable(str(error)) from error
     except RuntimeError as error:
         raise TemporalUnavailable(str(error)) from error
+
+
+def _is_before_its_task(follow_up: FollowUp) -> bool:
+    workflow = {"workflow_id": follow_up.workflow_id}
+    return (
+        Mention.objects.filter(**workflow, state__in=Mention.OPEN).exists()
+        and not CodingTask.objects.filter(**workflow).exists()
+    )
 
 
 def _move(follow_up: FollowUp, state: str) -> None:

@@ -1,14 +1,18 @@
-"""Replies in a running task's thread: its owner's reach the workflow, others' do not."""
+"""Replies in the thread of a task, or of a mention that will make one: its owner's alone count."""
+
+from decimal import Decimal
 
 import structlog
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Exists, OuterRef, QuerySet
 
 from coding_tasks.models import CodingTask
 from coding_tasks.threads import lock_active_task
 from projects.models import Project
-from workflows import client, notices, wording
+from workflows import client, closing, notices, wording
 from workflows.door import denial, refuse
+from workflows.mention_types import workflow_id
 from workflows.models import FollowUp, Mention, Notice
 
 log = structlog.get_logger(__name__)
@@ -44,7 +48,7 @@ def forward(mention: Mention, task: CodingTask, *, at_the_door: bool = True) -> 
                 "state": FollowUp.State.RECEIVED,
             },
         )
-        mention.conclude(Mention.State.FORWARDED, f"follow-up of {locked.workflow_id}")
+        closing.conclude(mention, Mention.State.FORWARDED, f"follow-up of {locked.workflow_id}")
     tell(follow_up)
     return True
 
@@ -68,6 +72,38 @@ def record(reply: FollowUp, project: Project) -> bool:
     return not denied
 
 
+def record_early(reply: FollowUp) -> bool:
+    """Keep an unsaved reply that came before its thread's task, once; whether it is now to be told.
+
+    Only that of a mention's author counts, and only while the mention is open: it waits for the
+    mention's task and begins nothing itself. The gate is not asked: the mention's own checks say
+    whether there will be a task, and say so once.
+    """
+    if not _open_mentions(reply).exists():
+        return False
+    with transaction.atomic():
+        locked = _open_mentions(reply).select_for_update().order_by("received_at")
+        written = Decimal(reply.ts)
+        mention = next((each for each in locked if Decimal(each.ts) < written), None)
+        if mention is None or _is_known(reply):
+            return False
+        reply.workflow_id = workflow_id(mention.team_id, mention.channel_id, mention.ts)
+        reply.save(force_insert=True)
+    return mention.state == Mention.State.STARTED
+
+
+def to_tell() -> QuerySet[FollowUp]:
+    """Return what workflows were not told of, without what waits for one that is not started."""
+    unstarted = Mention.objects.filter(
+        workspace=OuterRef("workspace"),
+        channel_id=OuterRef("channel_id"),
+        thread_ts=OuterRef("thread_ts"),
+        user_id=OuterRef("user_id"),
+        state=Mention.State.RECEIVED,
+    )
+    return FollowUp.objects.filter(~Exists(unstarted), state=FollowUp.State.RECEIVED)
+
+
 def tell(follow_up: FollowUp) -> None:
     """Signal the follow-up to its workflow; twice is harmless. Raises `client.TemporalUnavailable`.
 
@@ -86,6 +122,16 @@ def tell(follow_up: FollowUp) -> None:
             ).update(state=Mention.State.RECEIVED, outcome="", finished_at=None, lease_until=None)
 
 
+def _open_mentions(reply: FollowUp) -> QuerySet[Mention]:
+    return Mention.objects.filter(
+        workspace=reply.workspace,
+        channel_id=reply.channel_id,
+        thread_ts=reply.thread_ts,
+        user_id=reply.user_id,
+        state__in=Mention.OPEN,
+    )
+
+
 def _is_known(reply: FollowUp) -> bool:
     post = {"workspace": reply.workspace, "channel_id": reply.channel_id, "ts": reply.ts}
     return FollowUp.objects.filter(**post).exists()
@@ -93,7 +139,7 @@ def _is_known(reply: FollowUp) -> bool:
 
 def _refuse_stranger(mention: Mention, task: CodingTask) -> None:
     with transaction.atomic():
-        if mention.conclude(Mention.State.REFUSED, "another user's task"):
+        if closing.conclude(mention, Mention.State.REFUSED, "another user's task"):
             words = wording.not_your_task(
                 mention.user_id, owner_id=task.owner_slack_user_id, bot_name=settings.BOT_NAME
             )

@@ -24,6 +24,8 @@ class Mention(models.Model):
         ANSWERED = "answered", "answered in the thread"
         FAILED = "failed", "failed, and said so in the thread"
 
+    OPEN = (State.RECEIVED, State.STARTED)
+
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     workspace = models.ForeignKey(SlackWorkspace, on_delete=models.CASCADE, related_name="mentions")
     team_id = models.CharField(max_length=32)
@@ -60,19 +62,16 @@ class Mention(models.Model):
                 fields=["received_at"],
                 condition=models.Q(state="received"),
                 name="mention_still_to_start",
-            )
+            ),
+            models.Index(
+                fields=["workspace", "channel_id", "thread_ts"],
+                condition=models.Q(state__in=["received", "started"]),
+                name="mention_open_in_thread",
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.channel_id}/{self.ts}"
-
-    def conclude(self, state: str, outcome: str) -> bool:
-        """Move from `received` to where the door ends it; False when somebody else already has."""
-        return bool(
-            Mention.objects.filter(pk=self.pk, state=self.State.RECEIVED).update(
-                state=state, outcome=outcome[:200], finished_at=timezone.now()
-            )
-        )
 
 
 class Notice(models.Model):
@@ -154,6 +153,8 @@ class FollowUp(models.Model):
 
     Write it in the transaction that holds the lock of the task it is for
     (`coding_tasks.threads.lock_active_task`): a task does not finish while a message waits for it.
+    A reply that came before the task is written under the lock of the open mention that will make
+    the task: the mention does not close without settling it (`workflows.closing`).
     """
 
     class State(models.TextChoices):
@@ -161,7 +162,9 @@ class FollowUp(models.Model):
         SIGNALLED = "signalled", "signalled: the workflow knows of it"
         HANDLED = "handled", "handled: a run of the task answers it"
         REFUSED = "refused", "refused for want of credits"
-        DROPPED = "dropped", "dropped: the task had ended"
+        DROPPED = "dropped", "dropped: there was no task for it, or no longer"
+
+    WAITING = (State.RECEIVED, State.SIGNALLED)
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     workspace = models.ForeignKey(
@@ -189,7 +192,12 @@ class FollowUp(models.Model):
                 fields=["received_at"],
                 condition=models.Q(state="received"),
                 name="follow_up_still_to_signal",
-            )
+            ),
+            models.Index(
+                fields=["workflow_id"],
+                condition=models.Q(state__in=["received", "signalled"]),
+                name="follow_up_waiting",
+            ),
         ]
 
     def __str__(self) -> str:

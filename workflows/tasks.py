@@ -18,7 +18,7 @@ from coding_tasks import runs
 from coding_tasks.models import TaskRun
 from quota.gate import QuotaUnknown
 from workflows import admission, breakdown, client, credit_notices, follow_ups, notices
-from workflows.models import FollowUp, Mention, Notice
+from workflows.models import Mention, Notice
 
 log = structlog.get_logger(__name__)
 
@@ -67,9 +67,7 @@ def start_pending_mentions() -> None:
 @shared_task(expires=_EXPIRES)
 def deliver_pending_follow_ups() -> None:
     """Tell the workflows of the follow-ups that they were not told of when they were recorded."""
-    unsignalled = FollowUp.objects.filter(
-        state=FollowUp.State.RECEIVED, received_at__lte=timezone.now() - _GRACE
-    )
+    unsignalled = follow_ups.to_tell().filter(received_at__lte=timezone.now() - _GRACE)
     _sweep(unsignalled.order_by("received_at")[:_BATCH], follow_ups.tell)
 
 

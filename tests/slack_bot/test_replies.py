@@ -11,7 +11,8 @@ from coding_tasks.models import CodingTask
 from projects.models import SlackWorkspace
 from quota.resources import AI_CREDITS
 from tests.slack_bot.conftest import captured, workflow_of
-from workflows import client, follow_ups, tasks
+from workflows import client, closing, follow_ups, tasks
+from workflows.mention_types import workflow_id
 from workflows.models import FollowUp, Mention, Notice
 
 
@@ -65,6 +66,7 @@ def test_replies_in_other_threads_are_not(door, task, temporal, case):
 
 
 def test_a_reply_after_the_task_has_ended_is_not_for_the_bot(door, task):
+    Mention.objects.update(state=Mention.State.ANSWERED)
     CodingTask.objects.update(state=CodingTask.State.DONE)
     door.reply("thanks", task.thread_ts)
     assert not FollowUp.objects.exists()
@@ -106,6 +108,130 @@ def test_a_mention_is_not_handed_to_a_task_that_took_the_threads_place_meanwhile
     )
     assert not follow_ups.forward(mention, task)
     assert not FollowUp.objects.exists()
+
+
+# --- Before the task exists ----------------------------------------------------------------------
+def test_the_authors_reply_to_a_mention_that_has_no_task_yet_is_one_follow_up(
+    door, workspace, temporal
+):
+    mention = door.mention()
+    reply = door.reply("in the shop, please", mention["ts"])
+    door.deliver(door.slack.event(reply, "message"))
+    follow_up = FollowUp.objects.get()
+    assert (follow_up.text, follow_up.state) == ("in the shop, please", "signalled")
+    assert temporal.signals(workflow_of(mention)) == ["follow_up"]
+    assert door.slack.calls() == []
+
+
+def test_replies_of_others_and_in_other_threads_do_not_count_before_the_task(
+    door, workspace, stranger, temporal
+):
+    SlackWorkspace.objects.create(
+        project=stranger, team_id="T2", bot_user_id="UBOT", bot_token="xoxb-theirs"
+    )
+    mention = door.mention()
+    door.reply("me too", mention["ts"], user="U2")
+    door.reply("lunch?", door.slack.post("hi")["ts"])
+    elsewhere = captured("reply_in_a_thread", thread_ts=mention["ts"], ts=_after(mention))
+    elsewhere["authorizations"][0]["team_id"] = "T2"
+    door.deliver(elsewhere)
+    assert not FollowUp.objects.exists()
+    assert temporal.signals(workflow_of(mention)) == []
+
+
+def test_what_the_author_wrote_in_the_thread_before_the_mention_is_not_for_the_bot(
+    door, workspace, temporal
+):
+    root = door.slack.post("good morning")
+    before = door.slack.post("anybody?", thread_ts=root["ts"])
+    door.mention(thread_ts=root["ts"])
+    door.deliver(door.slack.event(before, "message"))
+    assert not FollowUp.objects.exists()
+
+
+def test_a_reply_to_a_mention_that_waits_for_temporal_waits_with_it(
+    door, workspace, settings, monkeypatch, temporal_address, temporal
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "_connection", None)
+        settings.TEMPORAL_ADDRESS = "127.0.0.1:1"
+        mention = door.mention()
+        door.reply("in the shop, please", mention["ts"])
+    settings.TEMPORAL_ADDRESS = temporal_address
+    FollowUp.objects.update(received_at=timezone.now() - timedelta(minutes=1))
+    tasks.deliver_pending_follow_ups()
+    assert FollowUp.objects.get().state == "received"
+    tasks.start_pending_mentions()
+    tasks.deliver_pending_follow_ups()
+    assert FollowUp.objects.get().state == "signalled"
+    assert temporal.signals(workflow_of(mention)) == ["follow_up"]
+
+
+def test_a_reply_to_a_mention_that_was_refused_begins_nothing(
+    door, workspace, out_of_credits, temporal
+):
+    mention = door.mention()
+    door.reply("please?", mention["ts"])
+    tasks.deliver_pending_denials()
+    assert not FollowUp.objects.exists()
+    assert len(door.slack.bot_messages("C1")) == 1
+    assert not temporal.has(workflow_of(mention))
+
+
+def test_a_reply_waits_in_silence_when_the_credits_end_and_is_dropped_with_its_mention(
+    door, workspace, temporal
+):
+    message = door.mention()
+    set_limit(workspace.project.organization, AI_CREDITS, 0)
+    door.reply("in the shop, please", message["ts"])
+    assert not Notice.objects.exists()
+    assert closing.close(Mention.objects.get().pk, Mention.State.REFUSED, "out of credits")
+    assert FollowUp.objects.get().state == "dropped"
+
+
+def test_a_reply_that_waits_for_a_mention_goes_with_it_to_the_task_that_got_the_thread(
+    door, task, temporal
+):
+    Mention.objects.update(state=Mention.State.ANSWERED)
+    CodingTask.objects.update(state=CodingTask.State.DONE)
+    message = door.mention(text="<@UBOT> and this", thread_ts=task.thread_ts)
+    reply = door.reply("the one in the shop", task.thread_ts)
+    CodingTask.objects.update(state=CodingTask.State.ACTIVE)
+    assert FollowUp.objects.get().workflow_id == workflow_of(message)
+    mention = Mention.objects.get(ts=message["ts"])
+    closing.close(mention.pk, Mention.State.FORWARDED, "follow-up")
+    FollowUp.objects.update(received_at=timezone.now() - timedelta(minutes=1))
+    tasks.deliver_pending_follow_ups()
+    assert FollowUp.objects.get(ts=reply["ts"]).state == "signalled"
+    assert temporal.signals(task.workflow_id) == ["follow_up"]
+
+
+def test_a_reply_that_waits_for_a_mention_is_no_message_for_somebody_elses_task(door, task):
+    CodingTask.objects.update(state=CodingTask.State.DONE)
+    message = door.mention(text="<@UBOT> and this", thread_ts=task.thread_ts, user="U2")
+    door.reply("the one in the shop", task.thread_ts, user="U2")
+    CodingTask.objects.update(state=CodingTask.State.ACTIVE)
+    mention = Mention.objects.get(ts=message["ts"])
+    closing.close(mention.pk, Mention.State.REFUSED, "another user's task")
+    assert FollowUp.objects.get().state == "dropped"
+
+
+def test_the_end_of_a_mention_leaves_the_messages_of_its_own_task_alone(door, task):
+    door.reply("and the tests?", task.thread_ts)
+    closing.close(Mention.objects.get().pk, Mention.State.ANSWERED, "")
+    assert FollowUp.objects.get().state == "signalled"
+
+
+def test_a_reply_to_a_mention_whose_workflow_cannot_be_found_is_kept(door, workspace, temporal):
+    mention = door.mention()
+    Mention.objects.update(ts="1.1", workflow_id=workflow_id("T1", "C1", "1.1"))
+    door.reply("in the shop, please", mention["ts"])
+    assert FollowUp.objects.get().state == "received"
+
+
+def _after(message: dict) -> str:
+    seconds, _, micro = message["ts"].partition(".")
+    return f"{int(seconds) + 1}.{micro}"
 
 
 # --- Out of credits ------------------------------------------------------------------------------

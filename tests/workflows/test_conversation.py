@@ -9,7 +9,7 @@ from temporalio.client import WorkflowExecutionStatus
 
 from billing import ledger
 from billing.caps import set_cap
-from coding_tasks.models import CodingTask, TaskRun
+from coding_tasks.models import CodingTask, Repository, TaskRun
 from quota.resources import AI_CREDITS, MICRO
 from tests.billing.world import usage_event
 from tests.conftest import wait_until
@@ -18,6 +18,7 @@ from tests.workflows.temporal import cancel, history, terminate, wait_for_close
 from tests.workflows.threads import at_once
 from tests.workflows.world import World
 from workflows import client
+from workflows.mention_types import RepositoryChoice
 from workflows.models import FollowUp, Mention, Notice
 
 pytestmark = pytest.mark.usefixtures("worker")
@@ -110,6 +111,52 @@ def test_a_follow_up_is_held_against_the_project_that_pays_for_the_task(shop: Wo
     follow_up = shop.reply(mention, "<@UBOT> more", addressed=True)
     shop.wait_for_follow_up(follow_up, FollowUp.State.REFUSED)
     assert len(shop.gateway.requests(AGENT)) == 1
+
+
+def test_a_reply_while_the_picker_is_open_is_answered_after_its_mention_by_the_same_task(
+    two_repositories: World,
+):
+    world = two_repositories
+    world.gateway.script("none", "It is a shop.", "Shoes.")
+    mention = world.start("what is this?")
+    world.wait_until_said(mention.ts, 1)
+    reply = world.reply_early(mention, "and what does it sell?")
+    chosen = Repository.objects.get(full_name="acme/shop")
+    client.signal_repository_choice(mention.workflow_id, RepositoryChoice(chosen.pk))
+    assert world.wait_until_said(mention.ts, 3)[1:] == ["It is a shop.", "Shoes."]
+    world.wait_for_follow_up(reply, FollowUp.State.HANDLED)
+    assert CodingTask.objects.get().runs.count() == 2
+
+
+def test_a_reply_while_the_picker_is_open_is_dropped_when_nothing_is_picked(
+    two_repositories: World, hurried
+):
+    world = two_repositories
+    hurried(picker_seconds=1)
+    world.gateway.answer_next("none")
+    mention = world.start("what is this?")
+    world.wait_until_said(mention.ts, 1)
+    reply = world.reply_early(mention, "and what does it sell?")
+    world.wait_for_follow_up(reply, FollowUp.State.DROPPED)
+    world.wait_for_end(mention, Mention.State.FAILED)
+    assert not CodingTask.objects.exists()
+
+
+def test_a_reply_whose_mention_is_refused_when_the_task_is_made_is_met_with_one_denial(
+    two_repositories: World,
+):
+    world = two_repositories
+    world.gateway.answer_next("none")
+    mention = world.start("what is this?")
+    world.wait_until_said(mention.ts, 1)
+    world.limit()
+    reply = world.reply_early(mention, "and what does it sell?")
+    chosen = Repository.objects.get(full_name="acme/shop")
+    client.signal_repository_choice(mention.workflow_id, RepositoryChoice(chosen.pk))
+    world.wait_for_follow_up(reply, FollowUp.State.DROPPED)
+    world.wait_for_end(mention, Mention.State.REFUSED)
+    assert len(world.notices(Notice.Kind.DENIAL)) == 1
+    assert not CodingTask.objects.exists()
 
 
 # --- Two mentions in one thread ------------------------------------------------------------------

@@ -9,7 +9,7 @@ from quota.resources import AI_CREDITS
 from tests.conftest import wait_until
 from tests.fakes import BOT_TOKEN, BOT_USER, FakeSlack
 from tests.workflows.fake_gateway import FakeGateway
-from workflows import client
+from workflows import client, follow_ups
 from workflows.models import FollowUp, Mention, Notice
 
 FAR_FUTURE = datetime(2100, 1, 1, tzinfo=UTC)
@@ -92,6 +92,22 @@ class World:
             workflow_id=CodingTask.objects.get(thread_ts=mention.thread_ts).workflow_id,
         )
         client.signal_follow_up(follow_up)
+        return follow_up
+
+    def reply_early(self, mention: Mention, text: str) -> FollowUp:
+        """Let the author reply before the mention has a task, as the webhook takes it."""
+        post = self.slack.post(text, user=mention.user_id, thread_ts=mention.thread_ts)
+        follow_up = FollowUp(
+            workspace=self.workspace,
+            channel_id="C1",
+            ts=post["ts"],
+            thread_ts=mention.thread_ts,
+            user_id=mention.user_id,
+            text=text,
+            addressed=False,
+        )
+        assert follow_ups.record_early(follow_up)
+        follow_ups.tell(follow_up)
         return follow_up
 
     def wait_for_follow_up(self, follow_up: FollowUp, state: str) -> None:

@@ -213,7 +213,7 @@ class CodingActivities:
             task = CodingTask.objects.select_for_update().get(pk=end.task_id)
             waiting = FollowUp.objects.filter(
                 workflow_id=task.workflow_id,
-                state__in=[FollowUp.State.RECEIVED, FollowUp.State.SIGNALLED],
+                state__in=FollowUp.WAITING,
             ).order_by("ts")
             ids = tuple(str(pk) for pk in waiting.values_list("pk", flat=True))
             if not ids:

@@ -7,6 +7,7 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from workflows import access, breakdown, notices
 from workflows.activities import rows
+from workflows.closing import close
 from workflows.mention_types import MentionRef
 from workflows.models import Notice
 from workflows.slack import Failure, Meaning, failure_of
@@ -98,7 +99,7 @@ class ThreadActivities:
     @activity.defn
     def close_mention(self, closing: Closing) -> Closed:
         """Write how the mention ended, unless that is written already."""
-        return Closed(breakdown.close_mention(closing.mention_id, closing.state, closing.outcome))
+        return Closed(close(closing.mention_id, closing.state, closing.outcome))
 
     @activity.defn
     def break_down(self, closing: Closing) -> Breakdown:
