@@ -1,4 +1,8 @@
-"""Delivering events to billing: in order, in batches, until each of them is acknowledged."""
+"""Delivering events to billing: in order, in batches, until each of them is acknowledged.
+
+A batch is bounded in events and in bytes: billing refuses larger ones, and what waits after an hour
+without billing must not come into memory at once.
+"""
 
 import time
 from typing import Any
@@ -20,8 +24,11 @@ from gateway.tollgate_api import (
 logger = structlog.get_logger("gateway.outbox")
 
 ACKNOWLEDGE = Script("acknowledge")
+OLDEST = Script("oldest")
 RESYNC = Script("resync")
 BATCH = 500
+# Billing takes 5,000,000 bytes at once; the rest is what stands around the events.
+BATCH_BYTES = 4_900_000
 POLL_SECONDS = 0.05
 FIRST_RETRY = 0.25
 LAST_RETRY = 15.0
@@ -40,8 +47,8 @@ class Outbox:
 
     async def step(self) -> float:
         """Deliver one batch; return how many seconds to wait before the next."""
-        entries = await self._redis.execute("XRANGE", keys.EVENTS, "-", "+", "COUNT", BATCH)
-        await self._measure(entries)
+        entries = await self._redis.run(OLDEST, [keys.EVENTS], BATCH, BATCH_BYTES)
+        more = await self._measure(entries) > len(entries)
         try:
             await self._resynchronise(int(entries[0][0].split(b"-")[0]) if entries else None)
             if not entries:
@@ -54,11 +61,13 @@ class Outbox:
             )
             return self._delay
         self._delay = 0.0
-        return 0.0 if len(entries) == BATCH else POLL_SECONDS
+        return 0.0 if more else POLL_SECONDS
 
     async def _deliver(self, entries: "list[_Entry]") -> None:
         """Hand over; a batch that is refused as a whole is halved until the culprit is alone."""
         try:
+            if len(entries) == 1 and len(entries[0].event) > BATCH_BYTES:
+                raise BatchRefused("larger than a batch may be")
             results = await self._api.deliver([entry.event for entry in entries])
         except BatchRefused as error:
             if len(entries) > 1:
@@ -82,11 +91,13 @@ class Outbox:
         if arguments:
             await self._redis.run(ACKNOWLEDGE, [keys.EVENTS, keys.SET_ASIDE], *arguments)
 
-    async def _measure(self, entries: list[Any]) -> None:
-        waiting = await self._redis.execute("XLEN", keys.EVENTS)
+    async def _measure(self, entries: list[Any]) -> int:
+        """Export how many events wait, and since when; return how many."""
+        waiting: int = await self._redis.execute("XLEN", keys.EVENTS)
         metrics.EVENTS_WAITING.set(waiting)
         oldest = int(entries[0][0].split(b"-")[0]) / 1000 if entries else time.time()
         metrics.EVENTS_AGE.set(max(0.0, time.time() - oldest))
+        return waiting
 
     async def _resynchronise(self, oldest_ms: int | None) -> None:
         """After data loss, believe the ledger about what was spent.

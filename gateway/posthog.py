@@ -13,6 +13,7 @@ import structlog
 
 from gateway import keys, metrics
 from gateway.http_client import ConnectFailed, ExchangeFailed, HttpClient, Origin
+from gateway.outbox import BATCH_BYTES, OLDEST
 from gateway.redis_connection import Redis
 from gateway.settings import PostHog
 
@@ -62,8 +63,8 @@ class PostHogOutbox:
 
     async def step(self) -> float:
         """Deliver one batch; return how many seconds to wait before the next."""
-        entries = await self._redis.execute("XRANGE", keys.POSTHOG_EVENTS, "-", "+", "COUNT", BATCH)
-        await self._measure()
+        entries = await self._redis.run(OLDEST, [keys.POSTHOG_EVENTS], BATCH, BATCH_BYTES)
+        more = await self._measure() > len(entries)
         if not entries:
             return POLL_SECONDS
         try:
@@ -74,17 +75,21 @@ class PostHogOutbox:
             logger.warning("events wait for PostHog", error=str(error), retry_in=self._delay)
             return self._delay
         self._delay = 0.0
-        return 0.0 if len(entries) == BATCH else POLL_SECONDS
+        return 0.0 if more else POLL_SECONDS
 
-    async def _measure(self) -> None:
-        waiting = await self._redis.execute("XLEN", keys.POSTHOG_EVENTS)
+    async def _measure(self) -> int:
+        """Export how many events wait and were left out; return the first."""
+        waiting: int = await self._redis.execute("XLEN", keys.POSTHOG_EVENTS)
         left_out = await self._redis.execute("GET", keys.POSTHOG_LEFT_OUT)
         metrics.POSTHOG_WAITING.set(waiting)
         metrics.POSTHOG_LEFT_OUT.set(int(left_out or 0))
+        return waiting
 
     async def _deliver(self, entries: list[tuple[bytes, bytes]]) -> None:
         """Hand over; a refused batch is halved until the culprit is alone, which goes aside."""
         try:
+            if len(entries) == 1 and len(entries[0][1]) > BATCH_BYTES:
+                raise _Refused("larger than a batch may be")
             await self._send([_shown(event) for _, event in entries])
         except _Refused as error:
             if len(entries) > 1:

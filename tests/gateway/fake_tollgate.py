@@ -26,6 +26,7 @@ SERVICE_TOKEN = "service-token-of-the-gateway-tests"
 RATES = {"ai_credits": Decimal(120), "posthog_code_credits": Decimal(100)}
 RESETS_AT = "2126-12-01T00:00:00Z"
 START_CREDITS = 1_000_000
+LARGEST_BATCH = (1_000, 5_000_000)  # events, bytes
 
 
 @dataclass
@@ -73,6 +74,8 @@ class FakeTollgate(AsgiThread):
         self.revoked: list[tuple[int, str]] = []
         self.booked: dict[str, dict[str, Any]] = {}
         self.deliveries: list[str] = []
+        self.batches: list[tuple[int, int]] = []  # events and bytes of each
+        self.largest_batch = LARGEST_BATCH
         self.calls: dict[str, int] = {}
         self.asked_about: Counter[int | str] = Counter()  # by project and by token
         self.failures: dict[str, tuple[int, Any]] = {}
@@ -287,6 +290,7 @@ class FakeTollgate(AsgiThread):
             "users": any(scope.startswith("user:") for scope in account.caps),
             "scopes": {
                 scope: {
+                    "cap_micro": account.caps[scope],
                     "allotment_micro": account.caps[scope],
                     "booked_micro": sum(
                         event["debited_micro"]
@@ -341,6 +345,10 @@ class FakeTollgate(AsgiThread):
         if refusal := self._refusal(request, "events"):
             return refusal
         batch = (await request.json())["batch"]
+        size = len(batch), len(await request.body())
+        self.batches.append(size)
+        if size[0] > self.largest_batch[0] or size[1] > self.largest_batch[1]:
+            return JSONResponse({"detail": "too large"}, 413)
         with self._lock:
             if any(event["uuid"] in self.event_status for event in batch) and len(batch) > 1:
                 for event in batch:

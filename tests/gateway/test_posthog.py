@@ -2,6 +2,7 @@
 
 import json
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -29,10 +30,12 @@ class FakePostHog(AsgiThread):
         super().__init__(Starlette(routes=routes))
         self.events: dict[str, dict[str, Any]] = {}
         self.attempts = 0
+        self.sizes: list[int] = []
         self.let_go = threading.Event()
         self.answer: Callable[[list[dict[str, Any]]], int] = lambda _: 200
 
     async def _batch(self, request: Request) -> JSONResponse:
+        self.sizes.append(len(await request.body()))
         body = json.loads(await request.body(), parse_float=str)
         self.attempts += 1
         assert body["api_key"] == KEY
@@ -154,6 +157,25 @@ def test_an_event_that_posthog_refuses_is_set_aside_and_stops_no_other(
     )
     assert poison not in posthog.events
     assert watched.settled(project)["spent"] == 3 * 72_000
+
+
+def test_a_batch_is_not_larger_than_what_fits_into_memory(watched, posthog) -> None:
+    posthog.answer = lambda _: 503
+    event = {"event": "$ai_generation", "timestamp": "2126-11-23T08:00:00Z", "distinct_id": "d"}
+    small, large = [
+        [
+            {**event, "uuid": str(uuid.uuid4()), "properties": {"text": "x" * size}}
+            for _ in range(count)
+        ]
+        for count, size in ((6, 2_000_000), (1, 6_000_000))
+    ]
+    for each in small[:3] + large + small[3:]:
+        watched.redis.xadd("tollgate:posthog:events", {"event": json.dumps(each)})
+    wait_until(lambda: posthog.attempts > 0, what="an attempt")
+    posthog.answer = lambda _: 200
+    told(watched, posthog, {each["uuid"] for each in small})
+    assert max(posthog.sizes) < 5_000_000
+    assert large[0]["uuid"] in str(watched.redis.xrange("tollgate:posthog:set-aside"))
 
 
 def test_the_key_of_the_project_is_nowhere_to_be_read(watched, posthog) -> None:

@@ -1,0 +1,20 @@
+-- Read the oldest entries of a stream, as XRANGE does, but no more bytes than one batch may have;
+-- an entry that is larger by itself comes alone.
+-- KEYS: stream   ARGV: most entries, most bytes
+local PAGE = 20
+local most, most_bytes = tonumber(ARGV[1]), tonumber(ARGV[2])
+local entries, bytes, from = {}, 0, '-'
+repeat
+  local page = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', math.min(PAGE, most - #entries))
+  for _, entry in ipairs(page) do
+    for _, text in ipairs(entry[2]) do
+      bytes = bytes + #text
+    end
+    if bytes > most_bytes and #entries > 0 then
+      return entries
+    end
+    entries[#entries + 1] = entry
+    from = '(' .. entry[1]
+  end
+until #page < PAGE or #entries >= most or bytes > most_bytes
+return entries
