@@ -9,10 +9,12 @@ import anthropic
 from anthropic.types import MessageParam
 
 from coding_tasks.agents import ModelAccess
-from coding_tasks.failures import ModelFailed, ModelRefused, OutOfCredits
+from coding_tasks.failures import ModelFailed, ModelRefused, OutOfCredits, RunCapReached
 from quota.account_state import RUN_CAP_REACHED
 
 _CONNECT_TIMEOUT = 5.0
+# The gateway's word for a cap of runs that is its own, and so not the team's to raise.
+_CAP_OF_THE_GATEWAY = "gateway_run_cap_reached"
 # Statuses of the gateway and of providers after which the same call may succeed. 401 is one: a
 # token may have been revoked by an earlier attempt at the same run that was believed dead.
 _PASSING = frozenset({401, 408, 409, 429})
@@ -32,8 +34,8 @@ class Question:
 def ask(access: ModelAccess, question: Question) -> str:
     """Return the text of the model's answer.
 
-    Raises `OutOfCredits` when the gateway refused for want of credits, `ModelFailed` when another
-    attempt may succeed, and `ModelRefused`.
+    Raises `OutOfCredits` when the gateway refused for want of credits, `RunCapReached` when no
+    credits would help, `ModelFailed` when another attempt may succeed, and `ModelRefused`.
     """
     client = anthropic.Anthropic(
         base_url=access.base_url,
@@ -63,6 +65,8 @@ def _failure(error: anthropic.APIStatusError) -> Exception:
     if status == 429 and details.get("reason") == "billable_credits" and told != "true":
         return OutOfCredits(_time(details.get("resets_at")), str(details.get("cause") or ""))
     if status == 429 and details.get("reason") == "run_cap":
+        if details.get("cause") == _CAP_OF_THE_GATEWAY:
+            return RunCapReached()
         return OutOfCredits(None, RUN_CAP_REACHED)
     kind = details.get("reason") or details.get("type") or "no reason given"
     message = f"the gateway answered {status}: {kind}"[:200]

@@ -8,12 +8,11 @@ from django.utils import timezone
 
 from billing.usage import usage_of_run
 from coding_tasks.agents import Agent, Assignment, Exchange, ModelAccess
-from coding_tasks.failures import OutOfCredits, RunCapReached
+from coding_tasks.failures import OutOfCredits
 from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.sandbox import Sandbox
 from projects.credentials import mint_run_token, revoke_run_tokens
 from quota import gate
-from quota.account_state import RUN_CAP_REACHED
 
 PRODUCT = "slack_app"
 TIME_LIMIT = timedelta(minutes=15)
@@ -45,9 +44,7 @@ def perform(run: TaskRun, sandbox: Sandbox, agent: Agent) -> TaskRun:
     try:
         with sandbox.checkout(task.repository.clone_url) as checkout:
             answer = agent.work(assignment, checkout, access)
-    except OutOfCredits as refusal:
-        if refusal.cause == RUN_CAP_REACHED and not _has_a_cap_of_ours(run):
-            raise RunCapReached from refusal
+    except OutOfCredits:
         _move(run, TaskRun.State.PAUSED, left_at_pause=_left(run), woken_at=None)
         raise
     finally:
@@ -118,14 +115,6 @@ def finish_task(task: CodingTask, state: str) -> None:
 
 def _waiting(run: TaskRun) -> QuerySet[TaskRun]:
     return to_wake().filter(pk=run.pk)
-
-
-def _has_a_cap_of_ours(run: TaskRun) -> bool:
-    """Tell whether the team has a cap of runs, which may be raised; if in doubt it has."""
-    try:
-        return gate.run_cap_micro(run.task.project) is not None
-    except gate.QuotaUnknown:
-        return True
 
 
 def _left(run: TaskRun) -> int | None:

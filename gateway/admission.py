@@ -192,7 +192,9 @@ class Gate:
                     ),
                 )
             case "run_cap":
-                return denials.run_cap_reached(verdict.remaining_micro, bucket, bot_name)
+                own = self._settings.run_cap_credits
+                left = verdict.remaining_micro
+                return denials.run_cap_reached(verdict.answer, left, bucket, bot_name, own)
             case "rate":
                 return throttles.too_many_requests(verdict.remaining_micro)
             case "excessive":

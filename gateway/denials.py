@@ -1,6 +1,7 @@
 """The words of a refusal for want of credits. They go to the caller, so they name no secret."""
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -76,8 +77,17 @@ def too_little(
     return refusal
 
 
-def run_cap_reached(remaining_micro: int, resource: str, bot_name: str) -> Refusal:
-    """Return the 429 for a task run that has used what one run may use."""
+def run_cap_reached(
+    answer: bytes, remaining_micro: int, resource: str, bot_name: str, own_cap: Decimal | None
+) -> Refusal:
+    """Return the 429 for a task run that has used what one run may use.
+
+    Its cause says whose cap that is: the team may raise its own, but not the gateway's `own_cap`
+    (in credits), so that nobody waits for that.
+    """
+    caps = msgspec.json.decode(answer, type=ResourceAnswer).caps
+    of_the_team = None if caps is None else caps.run_micro
+    ours = own_cap is not None and (of_the_team is None or own_cap * MICRO <= of_the_team)
     return Refusal(
         429,
         "run_cap",
@@ -85,7 +95,7 @@ def run_cap_reached(remaining_micro: int, resource: str, bot_name: str) -> Refus
         f"{_credits(max(remaining_micro, 0))} are left.",
         retry=False,
         code="insufficient_quota",
-        details={"cause": "run_cap_reached"},
+        details={"cause": "gateway_run_cap_reached" if ours else "run_cap_reached"},
     )
 
 

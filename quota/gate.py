@@ -19,7 +19,7 @@ from quota.account_state import (
 from quota.resources import AI_CREDITS, MICRO
 from quota.state import QuotaUnknown, Source, identify, standings
 
-__all__ = ["QuotaUnknown", "Verdict", "check", "run_cap_micro"]
+__all__ = ["QuotaUnknown", "Verdict", "check"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +76,6 @@ def check(
         remaining_micro=remaining,
         source=found.source,
     )
-
-
-def run_cap_micro(project: Project, resource: str = AI_CREDITS) -> int | None:
-    """Return what each run of the project may use, None where runs have no cap.
-
-    Raises `QuotaUnknown`.
-    """
-    published = standings(identify(project)).resources[resource].published
-    return published.run_cap_micro if published else None
 
 
 def _caps(

@@ -104,11 +104,27 @@ def test_a_run_has_a_cap_of_its_own(crowd: World) -> None:
     assert statuses[0] == 200
     refused = crowd.post(token)
     assert refused.status_code == 429
-    assert refused.json()["error"]["reason"] == "run_cap"
+    error = refused.json()["error"]
+    assert (error["reason"], error["cause"]) == ("run_cap", "gateway_run_cap_reached")
     assert refused.headers["x-should-retry"] == "false"
     assert statuses.count(200) * 72_000 <= 500_000
     other_run = crowd.tollgate.token(project)
     assert crowd.post(other_run).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("of_the_team", "cause"), [(0.4, "run_cap_reached"), (0.6, "gateway_run_cap_reached")]
+)
+def test_the_smaller_cap_of_a_run_holds_and_the_refusal_says_whose_it_is(
+    crowd: World, of_the_team: float, cause: str
+) -> None:
+    project = crowd.tollgate.project(credits=None)
+    crowd.tollgate.cap(project, "run", of_the_team)
+    token = crowd.tollgate.token(project)
+    while (answer := crowd.post(token)).status_code == 200:
+        pass
+    assert answer.json()["error"]["cause"] == cause
+    assert crowd.account(project)["spent"] <= min(of_the_team, 0.5) * 1_000_000
 
 
 def test_a_token_has_so_many_requests_a_minute(crowd: World) -> None:

@@ -74,7 +74,7 @@ def _out_of_credits(retry: bool, cause: str) -> JSONResponse:
             "error": {
                 "type": "rate_limit_error",
                 "message": "Your team has used its monthly credits.",
-                "reason": "run_cap" if cause == "run_cap_reached" else "billable_credits",
+                "reason": "run_cap" if cause.endswith("run_cap_reached") else "billable_credits",
                 "cause": cause or None,
                 "resets_at": "2030-01-01T00:00:00Z",
             },

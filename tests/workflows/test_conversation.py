@@ -251,8 +251,13 @@ def test_a_run_that_used_what_one_run_may_says_so_and_goes_on_when_the_cap_is_ra
     shop.wait_for_end(mention, Mention.State.ANSWERED)
 
 
-def test_a_run_that_reached_the_gateways_own_cap_ends_and_asks_for_no_top_up(shop: World):
-    shop.gateway.refuse_next("slack_app", cause="run_cap_reached")
+@pytest.mark.parametrize("cap_of_the_team", [None, 1_000 * MICRO])
+def test_a_run_that_reached_the_gateways_own_cap_ends_and_asks_for_no_top_up(
+    shop: World, cap_of_the_team
+):
+    if cap_of_the_team is not None:
+        set_cap(shop.project.organization, AI_CREDITS, "run", cap_of_the_team)
+    shop.gateway.refuse_next("slack_app", cause="gateway_run_cap_reached")
     mention = shop.handle()
     assert (mention.state, mention.outcome) == (Mention.State.FAILED, "RunCapReached")
     assert shop.said(mention.ts) == [
