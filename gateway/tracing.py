@@ -5,6 +5,7 @@ by itself (sampler, headers, batches). Spans follow the conventions for HTTP ser
 the provider, those for generative AI (https://opentelemetry.io/docs/specs/semconv/gen-ai/).
 """
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ class Tracing:
     """The traces of one process."""
 
     def __init__(self) -> None:
+        _keep_headers_out_of_the_log()
         resource = Resource.create()
         if str(resource.attributes.get("service.name", "")).startswith("unknown_service"):
             resource = resource.merge(Resource({"service.name": _NAME}))
@@ -57,6 +59,17 @@ class Tracing:
     def close(self) -> None:
         """Send what is left; takes as long as the exporter's timeout at most."""
         self._provider.shutdown()
+
+
+def _keep_headers_out_of_the_log() -> None:
+    """The SDK repeats a header of OTEL_EXPORTER_OTLP_HEADERS that it cannot read: a secret."""
+
+    def without_the_header(record: logging.LogRecord) -> bool:
+        record.msg = "a header of OTEL_EXPORTER_OTLP_HEADERS is not written as name=value: left out"
+        record.args = ()
+        return True
+
+    logging.getLogger("opentelemetry.util.re").addFilter(without_the_header)
 
 
 class CallTrace:

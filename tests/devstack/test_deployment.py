@@ -89,6 +89,17 @@ def test_a_variable_of_the_env_file_reaches_the_services_that_read_it(
         assert value is None or f"${{{name}:" in value, name
 
 
+def test_what_opentelemetry_itself_reads_reaches_the_gateway() -> None:
+    documented = set(re.findall(r"^#(OTEL_[A-Z_]+)=", (ROOT / ".env.example").read_text(), re.M))
+    environment = COMPOSE["services"]["gateway"]["environment"]
+    assert {
+        "OTEL_EXPORTER_OTLP_HEADERS",
+        "OTEL_SERVICE_NAME",
+        "OTEL_RESOURCE_ATTRIBUTES",
+    } <= documented
+    assert documented == {name for name in environment if name.startswith("OTEL_")}
+
+
 def test_django_and_the_gateway_share_no_store() -> None:
     services = COMPOSE["services"]
     networks = {name: set(service["networks"]) for name, service in services.items()}

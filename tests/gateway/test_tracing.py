@@ -29,17 +29,18 @@ class Collector(AsgiThread):
     def __init__(self) -> None:
         super().__init__(Starlette(routes=[Route("/v1/traces", self._traces, methods=["POST"])]))
         self.spans: list[Span] = []
-        self.services: set[str] = set()
+        self.resources: set[tuple[str, str]] = set()
+        self.keys: set[str | None] = set()
         self.raw = b""
 
     async def _traces(self, request: Request) -> Response:
         body = await request.body()
         self.raw += body
+        self.keys.add(request.headers.get("authorization"))
         for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-            self.services |= {
-                attribute.value.string_value
+            self.resources |= {
+                (attribute.key, attribute.value.string_value)
                 for attribute in resource.resource.attributes
-                if attribute.key == "service.name"
             }
             for scope in resource.scope_spans:
                 self.spans += scope.spans
@@ -132,7 +133,8 @@ def test_a_call_is_traced_from_its_caller_to_the_provider(traced, collector) -> 
     assert sent["tracestate"] == "vendor=1"
     [event] = traced.booked(project)
     assert event["properties"]["$ai_trace_id"] == TRACE
-    assert collector.services == {"tollgate-gateway"}
+    assert ("service.name", "tollgate-gateway") in collector.resources
+    assert collector.keys == {None}
 
 
 def test_without_a_trace_of_the_callers_a_new_one_begins(traced, collector) -> None:
@@ -186,6 +188,31 @@ def test_without_a_collector_nothing_of_opentelemetry_is_loaded() -> None:
         [sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert loaded.stdout.strip() == "[]"
+
+
+def test_the_operator_names_the_service_and_has_a_key_for_the_collector(tmp_path) -> None:
+    key = "the-key-of-the-collector"
+    with (
+        Collector() as collector,
+        world_of(
+            tmp_path,
+            OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
+            OTEL_EXPORTER_OTLP_HEADERS=f"authorization=Bearer%20{key},{key} {key}",
+            OTEL_SERVICE_NAME="gateway-of-the-north",
+            OTEL_RESOURCE_ATTRIBUTES="deployment.environment.name=staging",
+            OTEL_BSP_SCHEDULE_DELAY="50",
+        ) as world,
+    ):
+        world.post(world.tollgate.token(world.tollgate.project(credits=100)))
+        wait_until(lambda: collector.spans, what="a trace")
+        assert collector.keys == {f"Bearer {key}"}
+        assert collector.resources >= {
+            ("service.name", "gateway-of-the-north"),
+            ("deployment.environment.name", "staging"),
+        }
+        log = world.log.read_text()
+        assert "OTEL_EXPORTER_OTLP_HEADERS" in log
+        assert key not in log
 
 
 def test_a_collector_that_is_away_costs_no_call(tmp_path) -> None:
