@@ -248,9 +248,10 @@ def _caps(found: ResourceAnswer, user: str) -> list[str | int]:
     line = f"{caps.version} {run} {int(project)} {int(caps.users)}"
     told: list[str | int] = [line if project or caps.users or run != "" else "", caps.version]
     for name, scope in caps.scopes.items():
-        told += [keys.scope(found.account, name), scope.allotment_micro, scope.booked_micro]
+        cap = "" if scope.cap_micro is None else scope.cap_micro
+        told += [keys.scope(found.account, name), scope.allotment_micro, scope.booked_micro, cap]
     if user and f"user:{user}" not in caps.scopes:
-        told += [keys.scope(found.account, f"user:{user}"), "", 0]
+        told += [keys.scope(found.account, f"user:{user}"), "", 0, ""]
     return told
 
 

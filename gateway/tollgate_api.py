@@ -47,10 +47,14 @@ class TokenAnswer(msgspec.Struct, frozen=True):
 
 
 class ScopeAnswer(msgspec.Struct, frozen=True):
-    """What a part of an account may spend by itself, in micro-credits, like the account's own."""
+    """What a part of an account may spend by itself, in micro-credits, like the account's own.
+
+    `cap_micro` is what it may use in one period.
+    """
 
     allotment_micro: int
     booked_micro: int
+    cap_micro: int | None = None
 
 
 class Caps(msgspec.Struct, frozen=True):

@@ -33,9 +33,13 @@ class Cap:
         return self.cap_micro - self.usage_micro
 
     def for_group(self, group: str) -> dict[str, int]:
-        """Return what a gateway group may ever spend within the cap, and what it booked."""
+        """Return the cap, what a gateway group may ever spend within it, and what it booked."""
         booked = self.booked.get(group, 0)
-        return {"allotment_micro": self.remaining_micro + booked, "booked_micro": booked}
+        return {
+            "cap_micro": self.cap_micro,
+            "allotment_micro": self.remaining_micro + booked,
+            "booked_micro": booked,
+        }
 
 
 def binding(published: AccountState, project_id: int, distinct_id: str) -> list[Cap]:

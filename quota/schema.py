@@ -65,8 +65,9 @@ _TIME = "RFC 3339, UTC."
 
 
 class CapAllotment(serializers.Serializer):
-    """What a group may ever spend within one cap, and what its events booked, in micro-credits."""
+    """A cap, what a group may ever spend within it, and what its events booked: micro-credits."""
 
+    cap_micro = serializers.IntegerField(help_text="What may be used in one period.")
     allotment_micro = serializers.IntegerField()
     booked_micro = serializers.IntegerField()
 

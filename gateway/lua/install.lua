@@ -4,7 +4,7 @@
 -- ARGV: ticket, asked at, account, limited, limited until, answer, soft, ledger epoch, version,
 --       allotment ('' unlimited, 'unknown'), valid until, booked, member of projects,
 --       caps ('' none, else as hold.lua reads it), caps' version, (scope, allotment ('' not capped),
---       booked)…
+--       booked, cap)…
 -- Answers {verdict installed, snapshot installed, this Redis had lost data}.
 local ticket, asked_at = tonumber(ARGV[1]), ARGV[2]
 local installed, snapshot, lost = 0, 0, 0
@@ -55,11 +55,12 @@ end
 if not newer and not same_ledger then
   return {installed, snapshot, lost}
 end
-for index = 16, #ARGV, 3 do
+for index = 16, #ARGV, 4 do
   local scope, allotment, booked = ARGV[index], ARGV[index + 1], tonumber(ARGV[index + 2])
   local s = redis.call('HMGET', scope, 'epoch', 'version', 'spent')
   if s[1] ~= ARGV[8] or tonumber(s[2]) <= tonumber(ARGV[15]) then
-    redis.call('HSET', scope, 'epoch', ARGV[8], 'version', ARGV[15], 'allotment', allotment)
+    redis.call('HSET', scope, 'epoch', ARGV[8], 'version', ARGV[15], 'allotment', allotment,
+      'cap', ARGV[index + 3])
     -- More is booked than was counted here: before the cap was known, or by a Redis that lost it.
     -- A restored ledger (another epoch) knows less.
     if booked > tonumber(s[3] or '0') or (s[1] and s[1] ~= ARGV[8]) then

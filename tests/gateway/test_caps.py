@@ -150,6 +150,32 @@ def test_a_raised_cap_counts_at_once_and_a_removed_one_no_longer(world: World, p
     wait_until(told, what="the cap being known")
 
 
+def test_the_usage_page_tells_the_shares_that_bind_the_caller(world: World, project) -> None:
+    page = "/v1/usage/slack_app"
+    assert world.get(page, world.tollgate.token(project)).json()["caps"] == {}
+    world.tollgate.cap(project, f"user:{USER}", 5)
+    world.tollgate.cap(project, f"project:{project.id}", 3)
+    world.tollgate.cap(project, "run", 1)
+    mine = world.tollgate.token(project, distinct_id=USER)
+    theirs = world.tollgate.token(project, distinct_id=COLLEAGUE)
+    # Told to who asks before any call, too.
+    wait_until(lambda: len(world.get(page, mine).json()["caps"]) == 3, what="the caps being known")
+    assert world.get(page, mine).json()["caps"]["user"] == {
+        "usage": 0, "limit": 5, "held": 0, "remaining": 5,
+    }  # fmt: skip
+    for token in (mine, theirs):
+        assert world.post(token).status_code == 200
+    world.booked(project, 2)
+    used = {"held": 0}
+    assert world.get(page, mine).json()["caps"] == {
+        "project": {"usage": 0.144, "limit": 3, "remaining": 2.856} | used,
+        "user": {"usage": 0.072, "limit": 5, "remaining": 4.928} | used,
+        "run": {"usage": 0.072, "limit": 1, "remaining": 0.928} | used,
+    }
+    assert world.get(page, theirs).json()["caps"].keys() == {"project", "run"}
+    assert world.get(page, world.tollgate.token(world.tollgate.project())).json()["caps"] == {}
+
+
 def test_an_output_cap_of_the_gateways_own_shrinks_to_the_share(world: World, project) -> None:
     world.tollgate.cap(project, f"user:{USER}", 1)
     body = chat_body()

@@ -431,8 +431,8 @@ def test_the_service_is_told_of_the_caps_that_bind_a_call(client, project):
 
     assert (caps["run_micro"], caps["users"]) == (None, True)
     assert caps["scopes"] == {
-        f"project:{project.pk}": {"allotment_micro": 9, "booked_micro": 0},
-        "user:slack:T1:U1": {"allotment_micro": 7, "booked_micro": 0},
+        f"project:{project.pk}": {"cap_micro": 9, "allotment_micro": 9, "booked_micro": 0},
+        "user:slack:T1:U1": {"cap_micro": 7, "allotment_micro": 7, "booked_micro": 0},
     }
 
 
