@@ -28,6 +28,7 @@ from gateway.reaper import Reaper
 from gateway.redis_connection import Redis
 from gateway.server import DEPARTURE
 from gateway.settings import MICRO, Settings, from_environment
+from gateway.throttles import UnpaidRequests
 from gateway.tollgate_api import TollgateApi
 from gateway.upstream import Upstreams
 from gateway.usage_report import usage_report
@@ -93,7 +94,8 @@ class Gateway:
         self._posthog = PostHogOutbox(self._redis, settings.posthog) if settings.posthog else None
         gate = Gate(settings, prices, resolver, holds)
         books = Books(holds, prices)
-        self._proxy = Proxy(settings, known, gate, books, self._upstreams)
+        unpaid = UnpaidRequests(self._redis, settings.requests_per_minute)
+        self._proxy = Proxy(settings, known, gate, books, self._upstreams, unpaid)
         self._background = Background(
             settings,
             self._redis,
@@ -212,9 +214,7 @@ class Gateway:
     async def _usage(self, call: Call, name: str) -> None:
         product, caller = await self._proxy.identify(call, name)
         call.api = "/v1/usage"
-        report = await usage_report(
-            self._redis, self._resolver, product, caller.project_id, self._settings.billing_url
-        )
+        report = await usage_report(self._redis, self._resolver, self._settings, product, caller)
         await call.respond(200, _JSON, msgspec.json.encode(report))
 
 

@@ -14,12 +14,10 @@ Dialect = Literal["anthropic", "chat", "responses"]
 Headers = list[tuple[bytes, bytes]]
 
 _ANTHROPIC_TYPES = {
-    400: "invalid_request_error",
     401: "authentication_error",
     402: "billing_error",
     403: "permission_error",
     404: "not_found_error",
-    408: "invalid_request_error",
     413: "request_too_large",
     429: "rate_limit_error",
     503: "overloaded_error",
@@ -78,7 +76,9 @@ class Refusal(Exception):
     def _body(self, dialect: Dialect, request_id: str) -> dict[str, Any]:
         common = {"reason": self.reason, **self.details}
         if dialect == "anthropic":
-            kind = _ANTHROPIC_TYPES.get(self.status, "api_error")
+            kind = _ANTHROPIC_TYPES.get(
+                self.status, "invalid_request_error" if self.status < 500 else "api_error"
+            )
             return {
                 "type": "error",
                 "error": {"type": kind, "message": self.message, **common},

@@ -53,6 +53,11 @@ def rate(credential_sha256: str) -> str:
     return f"tollgate:bucket:{credential_sha256}"
 
 
+def rate_unpaid(credential_sha256: str) -> str:
+    """The same for its calls that cost nothing, such as counting tokens."""
+    return f"tollgate:bucket:unpaid:{credential_sha256}"
+
+
 def settled(owner: str) -> str:
     """Which holds of one process ended, and until when that is remembered."""
     return f"tollgate:settled:{owner}"

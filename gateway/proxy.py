@@ -10,6 +10,7 @@ from gateway.call import Call, CallerLeft
 from gateway.credentials import Caller, Credentials
 from gateway.errors import Refusal, bad_request
 from gateway.exchange import Exchange
+from gateway.media_type import check as check_media_type
 from gateway.metering import meter_for
 from gateway.products import Product
 from gateway.settings import Settings
@@ -27,12 +28,14 @@ class Proxy:
         gate: Gate,
         books: Books,
         upstreams: Upstreams,
+        unpaid: throttles.UnpaidRequests,
     ) -> None:
         self._settings = settings
         self._credentials = known
         self._gate = gate
         self._books = books
         self._upstreams = upstreams
+        self._unpaid = unpaid
         self._watches = Watches()
         self._concurrency = throttles.Concurrency(settings.max_concurrent_per_credential)
 
@@ -56,6 +59,10 @@ class Proxy:
         self._concurrency.enter(caller.credential_sha256)
         watch = self._watches.begin(self._settings.request_timeout)
         try:
+            if api.meter is None or not product.billable:
+                await self._unpaid.count(caller.credential_sha256)
+            elif api.method == "POST":
+                check_media_type(call.raw_headers)
             body = await self._read_body(call) if api.method == "POST" else b""
             if api.meter is None:
                 exchange = Exchange(

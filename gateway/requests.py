@@ -79,6 +79,10 @@ class _Thinking(msgspec.Struct):
     budget_tokens: Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)] | None = None
 
 
+class _Reasoning(msgspec.Struct):
+    mode: str | None = None
+
+
 class _Edit(msgspec.Struct):
     type: str | None = None
 
@@ -115,6 +119,7 @@ class _Known(msgspec.Struct):
     modalities: list[str] | None = None
     max_tool_calls: _Uses | None = None
     thinking: _Thinking | None = None
+    reasoning: _Reasoning | None = None
     stream_options: _StreamOptions | None = None
     tools: list[_Tool] | None = None
     context_management: "_ContextManagement | list[msgspec.Raw] | None" = None
@@ -193,6 +198,8 @@ def read(api: Api, body: bytes, betas: bytes = b"") -> ModelRequest:
 
     Raises a 400 `Refusal` for what no provider would accept either.
     """
+    if not body.isascii() and not _is_utf_8(body):
+        raise bad_request("The request body is not UTF-8.")
     if len(body) > MANY_NODES and body.count(b",") + body.count(b"[") > MANY_NODES:
         raise bad_request("The request body has too many parts.")
     try:
@@ -228,6 +235,15 @@ def read(api: Api, body: bytes, betas: bytes = b"") -> ModelRequest:
     )
 
 
+def _is_utf_8(body: bytes) -> bool:
+    """Tell whether every byte is; read leniently, one that is not may become three of UTF-8."""
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _parse(body: bytes) -> _Known:
     """Read the fields, and the content if its shape is known."""
     try:
@@ -243,7 +259,7 @@ def _refuse_ambiguity(body: bytes, fields: dict[str, msgspec.Raw]) -> None:
     way is read again. Looked into is also what decides about the cost from further within.
     """
     _refuse_twice(body, fields)
-    for name in ("thinking", "stream_options", "context_management"):
+    for name in ("thinking", "reasoning", "stream_options", "context_management"):
         if name in fields:
             _read_strictly(bytes(fields[name]))
     if "tools" in fields:
@@ -297,6 +313,10 @@ def _extent(request: ModelRequest, output_cap: int, further: frozenset[str]) -> 
                 raise bad_request(
                     "Compaction by the provider has no known maximum cost here.", "unmeterable"
                 )
+    if parsed.reasoning is not None and parsed.reasoning.mode not in (None, "standard"):
+        # It reasons several times over, and nothing says that the cap holds for all of it:
+        # https://developers.openai.com/api/docs/guides/reasoning
+        raise bad_request("This mode of reasoning has no known maximum cost here.", "unmeterable")
     if meter == "chat" and "search-" in parsed.model:
         raise bad_request("Models that search have no known maximum cost here.", "unmeterable")
     output = (request.output_tokens or output_cap) * request.choices

@@ -1,13 +1,17 @@
-"""Checks before a call that need no store; the first refusal wins.
+"""Checks before a call beside its hold; the first refusal wins.
 
-What needs the gateway's Redis (credits, the cap of a run, requests per minute) is checked in one
-step by the hold script.
+What a call that costs credits needs of the gateway's Redis (credits, the cap of a run, requests per
+minute) is checked in one step by the hold script.
 """
 
 from collections import Counter
 
+from gateway import keys, metrics
 from gateway.errors import Refusal, forbidden
 from gateway.products import Product, is_small
+from gateway.redis_connection import Redis, RedisError, RedisUnavailable, Script
+
+RATE = Script("rate")
 
 
 def check_model(product: Product, model: str, small_models: list[str]) -> None:
@@ -42,6 +46,31 @@ class Concurrency:
         self._under_way[credential_sha256] -= 1
         if not self._under_way[credential_sha256]:
             del self._under_way[credential_sha256]
+
+
+class UnpaidRequests:
+    """Counts the requests a minute of each credential that cost nothing, over all processes.
+
+    They have a budget of their own, so that counting tokens leaves room for calls.
+    """
+
+    def __init__(self, redis: Redis, per_minute: int) -> None:
+        self._redis = redis
+        self._per_minute = per_minute
+
+    async def count(self, credential_sha256: str) -> None:
+        """Count one more; refuse when there were too many. Without Redis nothing is refused."""
+        if self._per_minute <= 0:
+            return
+        try:
+            wait_ms = await self._redis.run(
+                RATE, [keys.rate_unpaid(credential_sha256)], self._per_minute
+            )
+        except (RedisUnavailable, RedisError):
+            metrics.REDIS_FAILURES.labels("rate").inc()
+            return
+        if wait_ms:
+            raise too_many_requests(wait_ms)
 
 
 def too_many_requests(retry_after_ms: int) -> Refusal:

@@ -114,15 +114,11 @@ if KEYS[7] ~= '' and run_cap then
   end
 end
 local per_minute = tonumber(ARGV[9])
-local tokens = per_minute
+local tokens
 if per_minute > 0 then
-  -- A token bucket: it holds one minute's requests and refills evenly.
-  local left, at = string.match(redis.call('GET', bucket) or '', '^(%S+) (%S+)$')
-  if left then
-    tokens = math.min(per_minute, tonumber(left) + (now - tonumber(at)) * per_minute / 60000)
-  end
+  tokens = tokens_in(bucket, per_minute, now)
   if tokens < 1 then
-    return unless_held_before('rate', math.ceil((1 - tokens) * 60000 / per_minute), 0)
+    return unless_held_before('rate', ms_until_a_token(tokens, per_minute), 0)
   end
 end
 scopes = scopes .. KEYS[7]
@@ -131,7 +127,7 @@ if redis.call('HSETNX', holds, hold_id,
   return held_before()
 end
 if per_minute > 0 then
-  redis.call('SET', bucket, (tokens - 1) .. ' ' .. int(now), 'PX', 60000)
+  take_token(bucket, tokens, now)
 end
 redis.call('ZADD', owners, int(now + tonumber(ARGV[4])), owner)
 redis.call('HINCRBY', account, 'held', ARGV[2])

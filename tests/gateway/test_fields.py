@@ -40,6 +40,7 @@ def test_every_field_of_the_sdks_is_allowed_or_refused_on_purpose(meter: str, sd
         ("messages", {"tools": [{"type": "advisor_20260301", "max_uses": 1}]}),
         ("responses", {"tools": [{"type": "shell", "environment": {"type": "container_auto"}}]}),
         ("responses", {"tools": [{"type": "mcp", "server_url": "https://example.com"}]}),
+        ("responses", {"reasoning": {"mode": "pro"}}),
         ("chat", {"model": "gpt-4o-search-preview"}),
         ("chat", {"model": "gpt-5-search-api"}),
     ],
@@ -57,6 +58,8 @@ def test_what_has_no_known_maximum_cost_is_refused(meter: str, more: dict) -> No
         ("messages", {"context_management": {"edits": [{"type": "clear_thinking_20251015"}]}}),
         ("messages", {"tools": [{"name": "t", "input_schema": {}}, {"type": "bash_20250124"}]}),
         ("responses", {"tools": [{"type": "shell"}, {"type": "custom", "name": "c"}]}),
+        ("responses", {"reasoning": {"effort": "high", "mode": "standard", "summary": "auto"}}),
+        ("responses", {"reasoning": {"effort": "max", "mode": None}}),
         ("responses", {"client_metadata": {"x": "y"}, "include": [], "store": False}),
     ],
 )

@@ -209,6 +209,7 @@ def expect_bad_request(refusal: Refusal) -> None:
         b'{"n":100,"model":"m","max_tokens":10,"messages":[],"stream":false,"n":1}',
         b'{"model": "m","max_tokens":10,"messages":[],"stream":false,"max_tokens":1}',
         b'{"model":"m","thinking":{"budget_tokens":60000,"budget_tokens":1024},"messages":[]}',
+        b'{"model":"m","reasoning":{"mode":"pro","mode":"standard"},"messages":[]}',
         b'{"model":"m","tools":[{"type":"web_search_20250305","type":"custom"}],"messages":[]}',
         b'{"model":"m","messages":[],"messages":[{"role":"user","content":"x"}]}',
     ],

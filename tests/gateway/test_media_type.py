@@ -1,0 +1,96 @@
+"""A provider reads a paid body as it was counted: JSON in UTF-8, whatever the caller announces."""
+
+import json
+
+import pytest
+
+from tests.gateway.conftest import World, messages_body
+from tests.gateway.fake_tollgate import FakeProject
+from tests.gateway.test_calls import CHAT, RESPONSES
+
+BODY = json.dumps(messages_body()).encode()
+PATH = "/slack_app/v1/messages"
+
+
+@pytest.fixture
+def project(world: World) -> FakeProject:
+    return world.tollgate.project(credits=1000)
+
+
+def sent(world: World, token: str, body: bytes, *told: str, path: str = PATH):
+    """Post bytes under so many content types; return the answer and whether the provider saw it."""
+    before = len(world.provider.requests)
+    headers = [("authorization", f"Bearer {token}"), *(("content-type", value) for value in told)]
+    answer = world.http.post(path, headers=headers, content=body)
+    return answer, len(world.provider.requests) > before
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        ("application/json; charset=utf-16",),
+        ("application/json; charset=ISO-8859-1",),
+        ('application/json;charset="utf-7"',),
+        ("application/json; charset*=utf-8''utf-16",),
+        ("application/json; charset=utf-8; charset=utf-16",),
+        ("application/json; x=y;\tcharset = utf-32",),
+        ("application/json", "application/json; charset=utf-16"),
+        ("application/json; charset=utf-16", "application/json"),
+        ("application/json, text/plain; charset=utf-16",),
+        ("application/x-www-form-urlencoded",),
+        ("multipart/form-data; boundary=x",),
+        ("text/plain; charset=utf-8",),
+        ("",),
+    ],
+)
+def test_what_is_announced_as_another_text_than_was_counted_is_refused(
+    world: World, project, told: tuple[str, ...]
+) -> None:
+    answer, reached = sent(world, world.tollgate.token(project), BODY, *told)
+    assert (answer.status_code, reached) == (415, False)
+    error = answer.json()["error"]
+    assert (error["type"], error["reason"]) == ("invalid_request_error", "unsupported_media_type")
+    assert world.account(project) == {"spent": 0, "held": 0, "pending": 0}
+
+
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
+def test_it_is_refused_in_the_shape_of_each_api(world: World, project, path: str) -> None:
+    told = "application/json; charset=utf-16"
+    answer, reached = sent(world, world.tollgate.token(project), BODY, told, path=path)
+    assert (answer.status_code, reached) == (415, False)
+    assert answer.json()["error"]["reason"] == "unsupported_media_type"
+
+
+@pytest.mark.parametrize(
+    "told",
+    ["application/json", "Application/JSON", "application/json; charset=utf-8",
+     "application/json;charset=\"UTF-8\"", "application/json; v=1", None],
+)  # fmt: skip
+def test_json_in_utf_8_passes_however_it_is_written(world: World, project, told) -> None:
+    answer, reached = sent(world, world.tollgate.token(project), BODY, *([told] if told else []))
+    assert (answer.status_code, reached) == (200, True)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\xef\xbb\xbf" + BODY,
+        BODY.decode().encode("utf-16"),
+        BODY.decode().encode("utf-16-le"),
+        BODY.decode().encode("utf-32-be"),
+        json.dumps(messages_body(metadata={"user_id": "\xe9"}), ensure_ascii=False).encode(
+            "latin-1"
+        ),
+    ],
+    ids=["a byte order mark", "UTF-16", "UTF-16 without a mark", "UTF-32", "Latin-1"],
+)
+def test_bytes_that_are_no_utf_8_never_reach_a_provider(world: World, project, body) -> None:
+    answer, reached = sent(world, world.tollgate.token(project), body, "application/json")
+    assert (answer.status_code, reached) == (400, False)
+
+
+def test_where_nobody_pays_the_provider_decides(world: World, project) -> None:
+    token = world.tollgate.token(project, "llm_gateway")
+    path = "/llm_gateway/v1/messages"
+    answer, reached = sent(world, token, BODY, "application/json; charset=utf-16", path=path)
+    assert (answer.status_code, reached) == (200, True)

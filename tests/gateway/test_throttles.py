@@ -1,0 +1,108 @@
+"""Calls that cost nothing are counted too, in a budget of their own."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests import settings as suite
+from tests.conftest import wait_until
+from tests.gateway.conftest import World, messages_body, world_of
+from tests.gateway.fake_provider import json_script
+
+COUNT = "/slack_app/v1/messages/count_tokens"
+PER_MINUTE = 40
+
+
+@pytest.fixture(scope="module")
+def strict() -> Iterator[World]:
+    """A gateway that lets few requests a minute through."""
+    with world_of(
+        suite.DIRECTORY / "strict-gateway",
+        GATEWAY_REQUESTS_PER_MINUTE=str(PER_MINUTE),
+        GATEWAY_MAX_CONCURRENT="5",
+    ) as world:
+        yield world
+
+
+@pytest.fixture
+def token(strict: World) -> str:
+    return strict.tollgate.token(strict.tollgate.project(credits=1000))
+
+
+def passed_until_refused(ask) -> tuple[int, object]:
+    """Ask until the first refusal; return how often it passed, and the refusal."""
+    for passed in range(3 * PER_MINUTE):
+        if (answer := ask()).status_code != 200:
+            return passed, answer
+    pytest.fail("nothing was refused")
+
+
+def test_counting_tokens_is_throttled_and_leaves_room_for_calls(strict: World, token) -> None:
+    passed, refusal = passed_until_refused(lambda: strict.post(token, COUNT))
+    assert PER_MINUTE <= passed < 1.5 * PER_MINUTE
+    assert refusal.status_code == 429
+    assert refusal.json()["error"]["type"] == "rate_limit_error"
+    assert refusal.json()["error"]["reason"] == "requests_per_minute"
+    assert int(refusal.headers["retry-after"]) >= 1
+    assert strict.post(token).status_code == 200
+    other = strict.tollgate.token(strict.tollgate.project(credits=1000))
+    assert strict.post(other, COUNT).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "kind"),
+    [({}, "rate_limit_exceeded"), ({"anthropic-version": "2023-06-01"}, "rate_limit_error")],
+)
+def test_listing_models_is_throttled_in_the_shape_of_the_sdk(
+    strict: World, token, headers: dict[str, str], kind: str
+) -> None:
+    headers = {**headers, "authorization": f"Bearer {token}"}
+    _, refusal = passed_until_refused(
+        lambda: strict.http.get("/slack_app/v1/models", headers=headers)
+    )
+    assert refusal.status_code == 429
+    error = refusal.json()["error"]
+    assert kind in (error["type"], error.get("code"))
+
+
+def test_calls_that_nobody_pays_for_are_throttled(strict: World) -> None:
+    token = strict.tollgate.token(strict.tollgate.project(), "llm_gateway")
+    _, refusal = passed_until_refused(lambda: strict.post(token, "/llm_gateway/v1/messages"))
+    assert refusal.json()["error"]["reason"] == "requests_per_minute"
+
+
+def test_counting_tokens_counts_as_a_call_under_way(
+    strict: World, token, background: ThreadPoolExecutor
+) -> None:
+    gate, before = threading.Event(), len(strict.provider.requests)
+
+    def script(_: object):
+        answer = json_script({"input_tokens": 7})
+        answer.gate = gate
+        return answer
+
+    strict.provider.script = script
+    calls = [background.submit(strict.post, token, COUNT) for _ in range(5)]
+    wait_until(lambda: len(strict.provider.requests) == before + 5, what="five being under way")
+    refusal = strict.post(token, COUNT)
+    gate.set()
+    assert refusal.status_code == 429
+    assert refusal.json()["error"]["reason"] == "too_many_concurrent_requests"
+    assert {call.result().status_code for call in calls} == {200}
+
+
+def test_a_burst_of_a_coding_agent_passes_by_default(world: World) -> None:
+    token = world.tollgate.token(world.tollgate.project(credits=1000))
+    assert set(world.post_at_once(token, 60, COUNT)) == {200}
+
+
+def test_without_redis_counting_tokens_goes_on(fragile: World) -> None:
+    token = fragile.tollgate.token(fragile.tollgate.project(credits=1000))
+    assert fragile.post(token, COUNT, messages_body()).status_code == 200
+    fragile.store.stop()
+    try:
+        assert fragile.post(token, COUNT, messages_body()).status_code == 200
+    finally:
+        fragile.store.start()
