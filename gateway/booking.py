@@ -92,11 +92,12 @@ class Books:
         else:
             rates = self._rates(admission.record, admission.rates, usage)
             cost, version = rates.cost(usage), rates.version
+            cost += self._cost_apart(admission.record, rates, usage)
             if estimated and admission.record.billable:
                 cost = min(cost, admission.bound)
         return Outcome(
             cost=cost,
-            usage=usage,
+            usage=usage.together(),
             status=ending.status,
             is_error=ending.failed or meter.failed or not meter.finished or not answered,
             estimated=estimated,
@@ -112,6 +113,19 @@ class Books:
             return self._prices.rates(record.provider, record.model, usage.service_tier, usage.fast)
         except UnknownPrice:
             return usual
+
+    def _cost_apart(self, record: CallRecord, own: Rates, usage: Usage) -> Decimal:
+        """Return the price of what the provider did besides, as a call of its own."""
+        cost = Decimal(0)
+        for each in usage.apart:
+            rates = own
+            if each.model is not None and each.model != record.model:
+                try:
+                    rates = self._prices.rates(record.provider, each.model, usage.service_tier)
+                except UnknownPrice:
+                    logger.error("no price is known for a model that took part", model=each.model)
+            cost += rates.cost(replace(each.usage, inference_geo=usage.inference_geo))
+        return cost
 
 
 def _estimate(usage: Usage | None, admission: Admission, meter: Meter) -> Usage:

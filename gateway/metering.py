@@ -9,13 +9,15 @@ from typing import Protocol
 
 import msgspec
 
-from gateway.prices import Usage
+from gateway.prices import Apart, Usage
 
 MAX_LINE = 1 << 20
 MAX_DOCUMENT = 16 << 20
+MAX_WORD = 64
 BYTES_PER_TOKEN = 3  # of text; providers say 4 on average, so this estimates a little too much
 
 Count = int | None
+_ABSENT = msgspec.Raw(b"null")
 
 
 class _CacheCreation(msgspec.Struct, frozen=True):
@@ -27,12 +29,21 @@ class _ServerTools(msgspec.Struct, frozen=True):
     web_search_requests: Count = 0
 
 
-class _MessagesUsage(msgspec.Struct, frozen=True):
+class _MessagesTokens(msgspec.Struct, frozen=True):
     input_tokens: Count = None
     output_tokens: Count = None
     cache_creation_input_tokens: Count = None
     cache_read_input_tokens: Count = None
     cache_creation: _CacheCreation | None = None
+
+
+class _Iteration(_MessagesTokens, frozen=True):
+    type: str | None = None
+    model: str | None = None
+
+
+class _MessagesUsage(_MessagesTokens, frozen=True):
+    iterations: msgspec.Raw = _ABSENT
     server_tool_use: _ServerTools | None = None
     service_tier: str | None = None
     speed: str | None = None
@@ -87,6 +98,10 @@ class _ResponsesEvent(msgspec.Struct, frozen=True):
     response: _Response | None = None
 
 
+# What these used is not among the tokens of the message, says the provider's SDK of the first, and
+# https://platform.claude.com/docs/en/agents-and-tools/tool-use/advisor-tool of the second.
+_APART = frozenset({"compaction", "advisor_message"})
+_iterations = msgspec.json.Decoder(list[_Iteration])
 _messages_event = msgspec.json.Decoder(_MessagesEvent)
 _chat_event = msgspec.json.Decoder(_ChatEvent)
 _responses_event = msgspec.json.Decoder(_ResponsesEvent)
@@ -287,8 +302,49 @@ def _tokens(value: int | None) -> int:
     return min(max(value or 0, 0), 1 << 40)
 
 
+def _word(told: str | None) -> str | None:
+    """A name from outside, which goes into the event: none is that long."""
+    return told if told is not None and len(told) <= MAX_WORD else None
+
+
 def _newer(told: int | None, before: int) -> int:
     return before if told is None else _tokens(told)
+
+
+def _cache_writes(told: _MessagesTokens, before: Usage) -> tuple[int, int]:
+    """Return the tokens written to the cache for five minutes and for an hour."""
+    five, hour = before.cache_write_5m, before.cache_write_1h
+    if told.cache_creation_input_tokens is not None or told.cache_creation is not None:
+        written = told.cache_creation
+        total = _tokens(told.cache_creation_input_tokens)
+        if written is None:  # the end of a stream has the total alone
+            hour = min(hour, total)
+            five = total - hour
+        else:
+            hour = _tokens(written.ephemeral_1h_input_tokens)
+            five = max(_tokens(written.ephemeral_5m_input_tokens), total - hour)
+    return five, hour
+
+
+def _apart(told: msgspec.Raw) -> tuple[Apart, ...]:
+    """Return what was used beside the message itself."""
+    try:
+        iterations = _iterations.decode(told)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ()
+    found = []
+    for each in iterations:
+        if each.type in _APART:
+            five, hour = _cache_writes(each, Usage())
+            usage = Usage(
+                input=_tokens(each.input_tokens),
+                cache_read=_tokens(each.cache_read_input_tokens),
+                cache_write_5m=five,
+                cache_write_1h=hour,
+                output=_tokens(each.output_tokens),
+            )
+            found.append(Apart(_word(each.model), usage))
+    return tuple(found)
 
 
 class _Messages:
@@ -324,16 +380,7 @@ class _Messages:
         if told is None:
             return
         before = self.usage or Usage()
-        five, hour = before.cache_write_5m, before.cache_write_1h
-        if told.cache_creation_input_tokens is not None or told.cache_creation is not None:
-            written = told.cache_creation
-            total = _tokens(told.cache_creation_input_tokens)
-            if written is None:  # the end of a stream has the total alone
-                hour = min(hour, total)
-                five = total - hour
-            else:
-                hour = _tokens(written.ephemeral_1h_input_tokens)
-                five = max(_tokens(written.ephemeral_5m_input_tokens), total - hour)
+        five, hour = _cache_writes(told, before)
         searches = before.web_searches
         if told.server_tool_use is not None:
             searches = _tokens(told.server_tool_use.web_search_requests)
@@ -344,9 +391,10 @@ class _Messages:
             cache_write_1h=hour,
             output=_newer(told.output_tokens, before.output),
             web_searches=searches,
-            service_tier=told.service_tier or before.service_tier,
+            service_tier=_word(told.service_tier) or before.service_tier,
             fast=before.fast if told.speed is None else told.speed == "fast",
             inference_geo=told.inference_geo or before.inference_geo,
+            apart=before.apart if bytes(told.iterations) == b"null" else _apart(told.iterations),
         )
 
 
@@ -390,7 +438,7 @@ class _Chat:
             cache_read=cached,
             cache_write_5m=written,
             output=_tokens(told.completion_tokens),
-            service_tier=event.service_tier,
+            service_tier=_word(event.service_tier),
         )
 
 
@@ -440,5 +488,5 @@ class _Responses:
             output=_tokens(told.usage.output_tokens),
             web_searches=kinds.count("web_search_call"),
             file_searches=kinds.count("file_search_call"),
-            service_tier=told.service_tier,
+            service_tier=_word(told.service_tier),
         )

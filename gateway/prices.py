@@ -53,11 +53,30 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     service_tier: str | None = None
     fast: bool = False
     inference_geo: str | None = None
+    apart: "tuple[Apart, ...]" = ()
+
+    def together(self) -> "Usage":
+        """Return the tokens of all models that took part, for those who only count."""
+        if not self.apart:
+            return self
+        all_of_it = (self, *(each.usage for each in self.apart))
+        sums = {
+            name: sum(getattr(each, name) for each in all_of_it)
+            for name in ("input", "cache_read", "cache_write_5m", "cache_write_1h", "output")
+        }
+        return msgspec.structs.replace(self, apart=(), **sums)
 
     @property
     def all_input(self) -> int:
         """Every input token, however it was cached: what long-context prices go by."""
         return self.input + self.cache_read + self.cache_write_5m + self.cache_write_1h
+
+
+class Apart(msgspec.Struct, frozen=True, gc=False):
+    """What a provider did besides, priced by itself: on another model, unless `model` is None."""
+
+    model: str | None
+    usage: Usage
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import pytest
 
 from tests.gateway.conftest import METRICS_TOKEN, World, messages_body
 from tests.gateway.fake_provider import (
+    SSE_HEADERS,
     Script,
     Seen,
     completion,
@@ -245,6 +246,38 @@ def test_the_unmetered_product_asks_nobody_and_is_reported_unbilled(world: World
     assert event["debited_micro"] == 0
     assert event["account"] is None
     assert Decimal(event["properties"]["$ai_total_cost_usd"]) == Decimal("0.0006")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_compaction_and_an_adviser_are_priced_by_themselves(world: World, stream: bool) -> None:
+    """Both are refused where somebody pays; elsewhere the event tells what they cost."""
+    none = {"cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
+    usage = messages_usage(
+        iterations=[
+            {"type": "compaction", "input_tokens": 1000, "output_tokens": 50, **none},
+            {"type": "message", "input_tokens": 100, "output_tokens": 20, **none},
+            {"type": "advisor_message", "model": "claude-opus-4-5",
+             "input_tokens": 500, "output_tokens": 9, **none},
+        ]
+    )  # fmt: skip
+    answer = (
+        Script(200, SSE_HEADERS, messages_stream(usage)) if stream else json_script(message(usage))
+    )
+    world.provider.script = lambda _: answer
+    project = world.tollgate.project()
+    token = world.tollgate.token(project, "llm_gateway")
+    body = messages_body(
+        stream=stream,
+        context_management={"edits": [{"type": "compact_20260112"}]},
+        tools=[{"type": "advisor_20260301", "name": "advisor", "model": "claude-opus-4-5"}],
+    )
+    assert world.post(token, "/llm_gateway/v1/messages", body).status_code == 200
+    [event] = world.booked(project)
+    properties = event["properties"]
+    assert properties["$ai_input_tokens"] == 100 + 1000 + 500
+    assert properties["$ai_output_tokens"] == 20 + 50 + 9
+    # (100 + 1000) × $3 + (20 + 50) × $15 of one model, 500 × $5 + 9 × $25 of the other, per million
+    assert Decimal(properties["$ai_total_cost_usd"]) == Decimal("0.007075")
 
 
 def test_cache_reads_and_writes_of_both_lifetimes_are_priced_as_such(world: World) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.metering import MAX_LINE, meter_for
-from gateway.prices import Usage
+from gateway.prices import Apart, Usage
 from tests.gateway.fake_provider import (
     completion,
     completion_stream,
@@ -91,6 +91,68 @@ def test_documents_and_streams_tell_the_same(kind, document, expected) -> None:
     streamed.feed(STREAMS[kind])
     told = streamed.usage()
     assert (told.all_input, told.cache_read, told.output) == (100, expected.cache_read, 20)
+
+
+@pytest.mark.parametrize(
+    ("kind", "document"),
+    [
+        ("messages", message(messages_usage(service_tier="x" * 100_000))),
+        ("chat", completion() | {"service_tier": "x" * 100_000}),
+        ("responses", response() | {"service_tier": "x" * 100_000}),
+    ],
+)
+def test_a_word_of_a_provider_makes_no_event_large(kind: str, document: dict) -> None:
+    meter = meter_for(kind, stream=False, hide_usage=False)
+    meter.feed(json.dumps(document).encode())
+    meter.end()
+    assert meter.usage().service_tier is None
+    assert meter.usage().output == 20
+
+
+ITERATIONS = [
+    {"type": "compaction", "input_tokens": 1_000, "output_tokens": 50,
+     "cache_creation_input_tokens": 30, "cache_read_input_tokens": 7,
+     "cache_creation": {"ephemeral_1h_input_tokens": 20, "ephemeral_5m_input_tokens": 10}},
+    {"type": "message", "input_tokens": 60, "output_tokens": 12, "cache_read_input_tokens": 0},
+    {"type": "advisor_message", "model": "claude-opus-4-5", "input_tokens": 500,
+     "output_tokens": 9, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0},
+    {"type": "fallback_message", "model": "claude-haiku-4-5", "input_tokens": 40,
+     "output_tokens": 8},
+    {"type": "something new", "input_tokens": 10**9},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_the_message_does_not_count_is_told_apart(stream: bool) -> None:
+    meter = meter_for("messages", stream=stream, hide_usage=False)
+    if stream:
+        for event in (
+            {"type": "message_start", "message": {"usage": messages_usage()}},
+            {"type": "message_delta", "usage": {"output_tokens": 20, "iterations": ITERATIONS[:1]}},
+            {"type": "message_delta", "usage": {"output_tokens": 20, "iterations": ITERATIONS}},
+            {"type": "message_delta", "usage": {"output_tokens": 20}},
+        ):
+            meter.feed(f"data: {json.dumps(event)}\n\n".encode())
+    else:
+        meter.feed(json.dumps(message(messages_usage(iterations=ITERATIONS))).encode())
+    meter.end()
+    told = meter.usage()
+    assert (told.input, told.output) == (100, 20)
+    assert told.apart == (
+        Apart(None, Usage(1_000, 7, 10, 20, 50)),
+        Apart("claude-opus-4-5", Usage(500, output=9)),
+    )
+    together = told.together()
+    assert (together.input, together.output, together.all_input) == (1_600, 79, 1_637)
+    assert together.service_tier == "standard"
+
+
+@pytest.mark.parametrize("odd", [5, {}, [5], [{"type": 5}], "x", [{"input_tokens": "x"}]])
+def test_odd_iterations_spoil_nothing_else(odd) -> None:
+    meter = meter_for("messages", stream=False, hide_usage=False)
+    meter.feed(json.dumps(message(messages_usage(iterations=odd))).encode())
+    meter.end()
+    assert (meter.usage().input, meter.usage().apart) == (100, ())
 
 
 def test_an_hour_of_cache_stays_an_hour_when_the_end_of_a_stream_has_the_total_alone() -> None:
