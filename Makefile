@@ -24,6 +24,9 @@ lint: ## format, types, import contracts, migrations, API schema
 bench: ## the benchmarks
 	$(LAUNCH) benchmarks
 
+soak: ## what is random or gets killed, tried again and again (MINUTES=30)
+	$(LAUNCH) tests.soak $(MINUTES)
+
 mutations: ## the mistakes of others, made in a copy: does each turn its test red?
 	$(LAUNCH) tests.mutations
 
@@ -38,4 +41,4 @@ lock: ## the lock files anew, from pyproject.toml (needs uv)
 	@$(subst pyproject.toml,,$(LOCK)) --group gateway --group tracing --constraint requirements.lock --output-file requirements-gateway.lock
 	@$(subst pyproject.toml,,$(LOCK)) --group screenshots --constraint requirements.lock --output-file requirements-screenshots.lock
 
-.PHONY: help up demo test lint bench mutations screenshots lock
+.PHONY: help up demo test lint bench soak mutations screenshots lock

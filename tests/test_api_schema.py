@@ -23,12 +23,13 @@ from billing.limits import set_limit
 from config.wsgi import application
 from projects import credentials
 from quota.resources import AI_CREDITS, MICRO
+from tests.examples import examples
 
 CHECKS = [
     *(not_a_server_error, status_code_conformance),
     *(content_type_conformance, response_schema_conformance),
 ]
-EXAMPLES = 10
+EXAMPLES = examples(10)
 SERVICE = "service-token-of-the-test-suite"
 
 

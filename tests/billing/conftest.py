@@ -6,12 +6,13 @@ from hypothesis import HealthCheck, settings
 from billing.accounts import create_organization, create_project
 from projects.models import Project
 from tests.billing.world import Deliveries
+from tests.examples import examples
 
 # Examples touch a database on machines that are busy: only the tests' own timeout bounds them.
 settings.register_profile(
     "unhurried",
     deadline=None,
-    max_examples=60,
+    max_examples=examples(60),
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )

@@ -32,6 +32,7 @@ from quota.caps import binding
 from quota.resources import POSTHOG_CODE_CREDITS as BUCKET
 from tests.billing.brute_force import simulate
 from tests.billing.world import CREDIT, account_of, book, held, published, usage_event
+from tests.examples import examples
 
 amounts = st.integers(0, 30)
 whole_days = st.integers(0, 50)
@@ -264,7 +265,7 @@ class Books(RuleBasedStateMachine):
 def test_the_books_agree_whatever_happens(monkeypatch):
     run_state_machine_as_test(
         lambda: Books(monkeypatch),
-        settings=settings(max_examples=8, stateful_step_count=20),
+        settings=settings(max_examples=examples(8), stateful_step_count=20),
     )
     assert not Limit.objects.exists()
 

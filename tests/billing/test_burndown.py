@@ -8,6 +8,7 @@ from billing.burndown import Grant, Terms, balance_at
 from billing.periods import Calendar
 from tests.billing.brute_force import simulate
 from tests.billing.scenarios import Scenario, instants, scenarios
+from tests.examples import examples
 
 MONTHS = [Calendar(datetime.min.replace(tzinfo=UTC))]
 NEVER_SET = datetime(2026, 1, 1, tzinfo=UTC)
@@ -23,7 +24,7 @@ def balance(now, events, *, limit=0, grants=()):
     return balance_at(now, calendars=MONTHS, terms=terms, grants=grants, usage=scenario.usage)
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(scenarios, instants)
 def test_it_agrees_with_replaying_every_event(scenario, now):
     found = balance_at(

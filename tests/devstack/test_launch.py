@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from devstack import launch
+from tests import soak
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,8 +50,24 @@ def test_a_debian_without_venv_is_told_the_package(monkeypatch: pytest.MonkeyPat
 
 def test_every_module_behind_make_can_be_launched() -> None:
     targets = (ROOT / "Makefile").read_text()
-    for module in ("devstack", "devstack.demo", "pytest", "devstack.lint", "benchmarks"):
+    modules = ("devstack", "devstack.demo", "pytest", "devstack.lint", "benchmarks", "tests.soak")
+    for module in modules:
         assert f"$(LAUNCH) {module}" in targets
+
+
+def test_what_a_soak_runs_exists() -> None:
+    assert all((ROOT / path).exists() for path in soak.PROPERTIES + soak.FAILURES)
+    tests = (ROOT / "tests").rglob("test_*.py")
+    random = [path for path in tests if re.search(r"^\s*@given\(", path.read_text(), re.MULTILINE)]
+    assert {str(path.relative_to(ROOT)) for path in random} <= set(soak.PROPERTIES)
+    commands = [step.command(1) for step in soak.STEPS]
+    modules = {command[2] for command in commands} - {"pytest"}
+    assert all((ROOT / f"{module.replace('.', '/')}.py").exists() for module in modules)
+
+
+def test_a_soak_of_no_minutes_is_over(capsys: pytest.CaptureFixture[str]) -> None:
+    assert soak.main(0) == 0
+    assert capsys.readouterr().out.strip() == "0 steps, 0 failed"
 
 
 @pytest.fixture

@@ -42,6 +42,7 @@ from gateway.tollgate_api import (
     TollgateUnavailable,
 )
 from gateway.usage_events import CallRecord
+from tests.examples import examples
 
 PROJECT, RESOURCE = 7, "ai_credits"
 ORGANIZATION = "0b0f7c1e-3f0a-4d52-9a41-2f6b8a5f9d10"
@@ -540,7 +541,7 @@ def test_holds_keep_their_properties_in_any_order_of_events(
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=80,
+            max_examples=examples(80),
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.gateway.conftest import World, messages_body
 from tests.gateway.fake_provider import (
     SSE_HEADERS,
@@ -42,7 +43,9 @@ SCRIPTS = st.builds(
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(60),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.sampled_from(CALLS), SCRIPTS)
 def test_any_answer_passes_or_breaks_off_and_is_booked_once(world: World, call, script) -> None:

@@ -29,6 +29,7 @@ from quota.models import QuotaState, SetMember
 from quota.publication import publish, republish_project
 from quota.reconciler import Reconciler
 from quota.resources import AI_CREDITS
+from tests.examples import examples
 from tests.quota.world import LIMITS, Accounts
 
 pytestmark = pytest.mark.django_db
@@ -209,7 +210,7 @@ def test_the_set_converges_and_no_stale_publisher_counts(redis_client):
     run_state_machine_as_test(
         Publications,
         settings=settings(
-            max_examples=30,
+            max_examples=examples(30),
             stateful_step_count=20,
             deadline=None,
             suppress_health_check=list(HealthCheck),

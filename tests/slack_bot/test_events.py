@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from slack_bot import events, payloads
 from slack_bot.events import Installation, Post, Uninstalled
+from tests.examples import examples
 from tests.slack_bot.conftest import captured
 
 
@@ -165,7 +166,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.data())
 def test_whatever_replaces_a_part_of_a_payload_it_is_read_without_an_error(data):
     case = data.draw(st.sampled_from(["mention", "reply_in_a_thread", "tokens_revoked"]))

@@ -6,12 +6,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.slack_bot.conftest import captured
 from tests.slack_bot.test_events import json_values
 from workflows.models import FollowUp, Mention, Notice
 
 one_world_for_all_examples = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(60),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 PATHS = st.sampled_from(["/slack/events/", "/slack/interactivity/", "/slack/commands/"])
 
