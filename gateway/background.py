@@ -108,6 +108,7 @@ class Background:
         else:
             self._leading.clear()
         self.beat_at = time.monotonic()
+        metrics.hand_over()
         return BEAT_SECONDS
 
     async def _learn_group(self) -> None:

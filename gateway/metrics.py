@@ -10,14 +10,17 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     generate_latest,
 )
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from gateway.tally import TalliedCounter, TalliedHistogram, UnderWay, hand_over
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
-REQUESTS = Counter("tollgate_gateway_requests", "Calls by outcome", ["product", "api", "status"])
+REQUESTS = TalliedCounter(
+    "tollgate_gateway_requests", "Calls by outcome", ["product", "api", "status"]
+)
 REFUSALS = Counter("tollgate_gateway_refusals", "Calls refused by us", ["product", "reason"])
 OPEN_BECAUSE_UNKNOWN = Counter(
     "tollgate_gateway_open_because_unknown", "Calls admitted on an answer that may be outdated"
@@ -27,8 +30,10 @@ RESOLVER_FAILURES = Counter(
     "Questions to Django without a usable answer (kind unusable: look at once)",
     ["question", "kind"],
 )
-HELD = Counter("tollgate_gateway_held_credits", "Credits reserved before calls", ["product"])
-SETTLED = Counter("tollgate_gateway_settled_credits", "Credits booked after calls", ["product"])
+HELD = TalliedCounter("tollgate_gateway_held_credits", "Credits reserved before calls", ["product"])
+SETTLED = TalliedCounter(
+    "tollgate_gateway_settled_credits", "Credits booked after calls", ["product"]
+)
 OVERRUN = Counter(
     "tollgate_gateway_overrun_credits", "Credits booked beyond the bound of their hold: read 0"
 )
@@ -67,18 +72,19 @@ POSTHOG_LEFT_OUT = Gauge(
 EVENTS_LET_GO = Counter(
     "tollgate_gateway_events_let_go", "Events of unmetered calls lost because Redis stayed away"
 )
-UPSTREAM_SECONDS = Histogram(
+UPSTREAM_SECONDS = TalliedHistogram(
     "tollgate_gateway_upstream_seconds",
     "Until the provider's first byte",
     ["upstream"],
     buckets=_SECONDS,
 )
-ADDED_SECONDS = Histogram(
+ADDED_SECONDS = TalliedHistogram(
     "tollgate_gateway_added_seconds",
     "From the request's end to the provider, without waiting for it",
     buckets=_SECONDS,
 )
 IN_FLIGHT = Gauge("tollgate_gateway_in_flight", "Calls under way", multiprocess_mode="livesum")
+under_way = UnderWay(IN_FLIGHT)
 
 
 _children: dict[tuple[object, ...], Any] = {}
@@ -111,6 +117,7 @@ def forget_the_dead() -> None:
 
 def exposition() -> tuple[bytes, bytes]:
     """Return the metrics of all processes and their content type."""
+    hand_over()
     registry = REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()

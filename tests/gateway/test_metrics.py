@@ -9,13 +9,19 @@ ROOT = Path(__file__).resolve().parents[2]
 KILLED = """
 import os, signal
 from gateway import metrics
-metrics.IN_FLIGHT.inc()
+metrics.under_way.begin()
+metrics.REQUESTS.labels("p", "a", 200).inc()
+metrics.UPSTREAM_SECONDS.labels("u").observe(0.002)
+metrics.hand_over()
 metrics.OPEN_BECAUSE_UNKNOWN.inc()
 os.kill(os.getpid(), signal.SIGKILL)
 """
 ITS_SUCCESSOR = """
 from gateway import metrics
-metrics.IN_FLIGHT.inc()
+metrics.under_way.begin()
+metrics.REQUESTS.labels("p", "a", 200).inc()
+metrics.UPSTREAM_SECONDS.labels("u").observe(0.002)
+metrics.hand_over()
 metrics.OPEN_BECAUSE_UNKNOWN.inc()
 metrics.forget_the_dead()
 print(metrics.exposition()[0].decode())
@@ -41,3 +47,7 @@ def test_calls_under_way_in_a_process_that_was_killed_are_not_under_way_for_ever
     lines = run(ITS_SUCCESSOR, tmp_path).splitlines()
     assert "tollgate_gateway_in_flight 1.0" in lines
     assert "tollgate_gateway_open_because_unknown_total 2.0" in lines
+    assert 'tollgate_gateway_requests_total{api="a",product="p",status="200"} 2.0' in lines
+    assert 'tollgate_gateway_upstream_seconds_bucket{le="0.001",upstream="u"} 0.0' in lines
+    assert 'tollgate_gateway_upstream_seconds_bucket{le="0.0025",upstream="u"} 2.0' in lines
+    assert 'tollgate_gateway_upstream_seconds_sum{upstream="u"} 0.004' in lines
