@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import msgspec
 
 from gateway.apis import Api
+from gateway.divided_bodies import divided
 from gateway.errors import bad_request
 from gateway.fields import check as check_fields
 
@@ -27,6 +28,7 @@ MAX_CHOICES = 128  # https://platform.openai.com/docs/api-reference/chat/create
 MAX_USES = 1_000
 # Commas and brackets of a body. No conversation comes near; each may cost a microsecond to read.
 MANY_NODES = 1_000_000
+LARGE = 16 * 1024  # bytes, from which on it pays to read a body in two parts
 MAX_MODEL = 256  # characters; the name goes into every record of the call
 
 _TEXTUAL = frozenset(
@@ -138,11 +140,14 @@ _OUTPUT_FIELDS = {
     "chat": ("max_completion_tokens", "max_tokens"),
     "responses": ("max_output_tokens",),
 }
+_TWICE = "The request body names a field twice."
 _ELSEWHERE = ("previous_response_id", "conversation", "thread")
 _top_level = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _tools = msgspec.json.Decoder(list[msgspec.Raw])
 _body = msgspec.json.Decoder(_Body)
 _known = msgspec.json.Decoder(_Known)
+_nodes = msgspec.json.Decoder(list[_Node])
+_CONVERSATION = {"messages": "messages", "chat": "messages", "responses": "input"}
 
 
 class Extent(msgspec.Struct, frozen=True, gc=False):
@@ -203,8 +208,13 @@ def read(api: Api, body: bytes, betas: bytes = b"") -> ModelRequest:
     if len(body) > MANY_NODES and body.count(b",") + body.count(b"[") > MANY_NODES:
         raise bad_request("The request body has too many parts.")
     try:
-        fields = _top_level.decode(body)
-        parsed = _parse(body)
+        read_apart = _read_apart(api, body) if len(body) > LARGE else None
+        if read_apart is not None:
+            fields, parsed = read_apart
+        else:
+            fields = _top_level.decode(body)
+            parsed = _parse(body)
+            _refuse_ambiguity(body, fields)
     except msgspec.ValidationError as error:
         raise bad_request(f"The request body is not valid: {error}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -213,7 +223,6 @@ def read(api: Api, body: bytes, betas: bytes = b"") -> ModelRequest:
         raise bad_request("The request body is nested too deeply.") from None
     if len(parsed.model) > MAX_MODEL:
         raise bad_request("No model has a name of such a length.")
-    _refuse_ambiguity(body, fields)
     asked = [getattr(parsed, name) for name in _OUTPUT_FIELDS.get(api.meter or "", ())]
     given = [value for value in asked if value is not None]
     if any(value < 1 for value in given):
@@ -250,6 +259,30 @@ def _parse(body: bytes) -> _Known:
         return _body.decode(body)
     except msgspec.ValidationError:
         return _known.decode(body)
+
+
+def _read_apart(api: Api, body: bytes) -> tuple[dict[str, msgspec.Raw], _Known] | None:
+    """Read fields and content of a large body, the conversation apart from the rest.
+
+    None where it cannot be taken out, or has a shape that is not known. Raises as reading it whole
+    does.
+    """
+    name = _CONVERSATION[api.meter or ""]
+    apart = divided(body, name)
+    if apart is None:
+        return None
+    try:
+        conversation = _nodes.decode(apart.conversation)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    fields = _top_level.decode(apart.rest)
+    parsed = _parse(apart.rest)
+    _refuse_ambiguity(apart.rest, fields)
+    if name in fields:
+        raise bad_request(_TWICE)
+    if isinstance(parsed, _Body):
+        setattr(parsed, name, conversation)
+    return apart.joined(fields), parsed
 
 
 def _refuse_ambiguity(body: bytes, fields: dict[str, msgspec.Raw]) -> None:
@@ -297,7 +330,7 @@ def _read_strictly(body: bytes) -> None:
     except RecursionError:
         raise bad_request("The request body is nested too deeply.") from None
     except ValueError:
-        raise bad_request("The request body names a field twice.") from None
+        raise bad_request(_TWICE) from None
 
 
 def _extent(request: ModelRequest, output_cap: int, further: frozenset[str]) -> Extent:
@@ -397,18 +430,17 @@ class _Measure:
         for node in (nodes,) if isinstance(nodes, _Node) else nodes:
             if node.cache_control is not _ABSENT:
                 self.cached = True
-            if node.type in _IMAGES:
-                self._image(node)
-            elif node.type in _AUDIO:
-                raise bad_request("Audio input cannot be metered here.", "unmeterable")
-            elif node.type == "document" and node.source and node.source.type == "text":
-                continue
-            elif node.type is None or node.type in _TEXTUAL:
-                if node.content is not None:
+            kind = node.type
+            if kind is None or kind in _TEXTUAL:
+                if node.content.__class__ is not str:
                     self.add(node.content)
                 if node.output is not None:
                     self.add(node.output)
-            else:
+            elif kind in _IMAGES:
+                self._image(node)
+            elif kind in _AUDIO:
+                raise bad_request("Audio input cannot be metered here.", "unmeterable")
+            elif not (kind == "document" and node.source and node.source.type == "text"):
                 self.whole = 1
 
     def _image(self, node: _Node) -> None:

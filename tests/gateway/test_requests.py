@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import apis, requests
+from gateway import apis, divided_bodies, requests
 from gateway.errors import Refusal
 
 PIXEL = base64.b64encode(b"\x89PNG" + b"0" * 3000).decode()
@@ -224,3 +224,74 @@ def test_a_body_of_too_many_parts_is_refused_before_it_is_read() -> None:
     body = b'{"model": "m","max_tokens":1,"messages":[' + b"{}," * 1_000_000 + b"{}]}"
     with pytest.raises(Refusal, match="too many parts"):
         requests.read(apis.MESSAGES, body)
+
+
+SEPARATORS = [(",", ":"), (", ", ": ")]
+CONTENT = st.lists(
+    st.dictionaries(st.sampled_from(["type", "content", "max_tokens"]), st.text(max_size=3))
+    | st.just({"type": "image", "source": SOURCE})
+    | st.just({"role": "user", "content": [{"type": "text", "text": '],"stream":true}'}]})
+    | st.just({"content": [{"messages": [1], "x": []}], "n": [2]}),
+    max_size=3,
+)
+AROUND = st.dictionaries(
+    st.sampled_from(["system", "stop_sequences", "metadata", "max_tokens", "tools", "x]", "input"]),
+    st.none() | st.integers(1, 9) | st.lists(st.text(max_size=2), max_size=2)
+    | st.just({"messages": [{"messages": []}], "n": 1}),
+    max_size=4,
+)  # fmt: skip
+
+
+def outcome(api: apis.Api, body: bytes, monkeypatch: pytest.MonkeyPatch, large: int) -> object:
+    monkeypatch.setattr(requests, "LARGE", large)
+    try:
+        request = requests.read(api, body)
+        fields = {name: bytes(value) for name, value in request.fields.items()}
+        return list(fields.items()), request.parsed, request.extent(100), request.sent_body(9)
+    except Refusal as refusal:
+        return refusal.message
+
+
+@given(AROUND, CONTENT, AROUND, st.sampled_from(SEPARATORS), st.sampled_from("ac"), st.booleans())
+def test_a_body_read_in_two_parts_is_read_as_in_one(
+    before, content, behind, separators, api, twice
+) -> None:
+    name, field = {"a": (apis.MESSAGES, "messages"), "c": (apis.RESPONSES, "input")}[api]
+    parts = [before, {field: content}, behind, {"model": "m"}]
+    if twice:
+        parts.insert(2, {"max_tokens": 1})
+    texts = [json.dumps(part, separators=separators)[1:-1] for part in parts if part]
+    body = ("{" + separators[0].join(texts) + "}").encode()
+    with pytest.MonkeyPatch.context() as patch:
+        assert outcome(name, body, patch, 0) == outcome(name, body, patch, 1 << 40)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"m","messages":[],"max_tokens":1,"max_tokens":2,"stop":[]}',
+        b'{"model":"m","max_tokens":1,"messages":[],"max_tokens":2}',
+        b'{"max_tokens":1,"messages":[],"model":"m","messages":[{"role":"user"}]}',
+        b'{"max_tokens":1,"max_tokens":2,"model":"m","messages":[]}',
+        b'{"model":"m","messages":[],"max_tokens":2,"messages":[]}',
+    ],
+)
+def test_a_field_given_twice_around_a_large_conversation_is_refused(
+    body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "LARGE", 0)
+    with pytest.raises(Refusal, match="twice"):
+        requests.read(apis.MESSAGES, body)
+
+
+def test_a_large_conversation_is_taken_out_of_its_body() -> None:
+    content = [{"role": "user", "content": "x" * requests.LARGE}]
+    for order in ("model messages", "messages model", "max_tokens messages model stop"):
+        values = {"model": "m", "messages": content, "max_tokens": 5, "stop": ["a"]}
+        body = json.dumps({name: values[name] for name in order.split()}).encode()
+        divided = divided_bodies.divided(body, "messages")
+        assert divided is not None
+        assert json.loads(bytes(divided.conversation)) == content
+        assert json.loads(divided.rest) == {
+            name: values[name] for name in order.split() if name != "messages"
+        }
