@@ -1,7 +1,7 @@
 """May this call be made, and what is reserved for it?"""
 
-from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
+from functools import lru_cache
 
 import msgspec
 
@@ -32,8 +32,7 @@ _DEAR_TIERS = frozenset({None, "auto", "priority", "fast", "scale"})
 _OTHER_TIERS = frozenset({"default", "flex"})
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(msgspec.Struct, frozen=True, gc=False):
     """A call that may be made. `account` is empty where nobody pays."""
 
     record: CallRecord
@@ -264,6 +263,7 @@ _SHORT_OUTPUTS = (
 )
 
 
+@lru_cache(maxsize=1_000)
 def _published_cap(model: str) -> int:
     for prefix, cap in _SHORT_OUTPUTS:
         if model.startswith(prefix):

@@ -1,10 +1,10 @@
 """What a call cost in the end, and booking it: once, durably, with its event."""
 
 import time
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
+import msgspec
 import structlog
 from msgspec.structs import replace
 
@@ -19,8 +19,7 @@ from gateway.usage_events import CallRecord, Outcome, correction, event, to_micr
 logger = structlog.get_logger("gateway.booking")
 
 
-@dataclass(slots=True)
-class Ending:
+class Ending(msgspec.Struct, gc=False):
     """How the exchange with the provider went. `status` is 0 until the provider answered.
 
     `failed`: it did not come to its end. `given_up`: nobody waited for that end any longer, so that

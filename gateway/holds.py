@@ -9,11 +9,12 @@ import asyncio
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
+import msgspec
 import structlog
+from msgspec.structs import replace
 
 from gateway import keys, metrics
 from gateway.redis_connection import Redis, RedisError, RedisUnavailable, Script
@@ -40,8 +41,7 @@ Status = Literal[
 ]  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(msgspec.Struct, frozen=True, gc=False):
     """What a call asks to hold. `record` is what the reaper needs to book it.
 
     `scopes` are the caps within the account that the hold counts in, as the script named them.
@@ -59,8 +59,7 @@ class Reservation:
     scopes: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True, gc=False):
     """Redis' answer to a reservation. `remaining_micro` is -1 for an unlimited account.
 
     `age_ms` is how long ago the answer it rests on was last known to be true.
@@ -74,8 +73,7 @@ class Verdict:
     answer_age_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(msgspec.Struct, frozen=True, gc=False):
     """The end of a call: its cost and event. Without an account nothing is debited.
 
     `correct` makes the settlement to book instead when the hold turns out to have been booked at
@@ -107,6 +105,7 @@ class Holds:
     ) -> None:
         """`copies` is how many events may wait for PostHog; 0 where it is told of none."""
         self.owner = uuid.uuid4().hex
+        self._holds_key = keys.holds(self.owner)
         self._redis = redis
         self._lease_ms = int(lease * 1000)
         self._window_ms = int(open_window * 1000)
@@ -137,16 +136,16 @@ class Holds:
         try:
             answer = await self._redis.run(
                 HOLD,
-                [
+                (
                     keys.project(wanted.project_id, wanted.resource),
                     keys.FEED,
-                    keys.holds(self.owner),
+                    self._holds_key,
                     keys.OWNERS,
                     keys.rate(wanted.credential_sha256),
                     keys.SEQUENCE,
                     run,
                     keys.GENERATION,
-                ],
+                ),
                 wanted.hold_id,
                 wanted.bound_micro,
                 self.owner,
@@ -165,12 +164,9 @@ class Holds:
             metrics.REDIS_FAILURES.labels("hold").inc()
             self._spool(Settlement(wanted.hold_id, "release", 0, b""))
             raise
-        verdict = Verdict(
-            answer[0].decode(), int(answer[1]), int(answer[2]), int(answer[3]), answer[4],
-            int(answer[5]),
-        )  # fmt: skip
+        verdict = Verdict(answer[0].decode(), *answer[1:6])
         if verdict.status == "held":
-            self._sequence = max(self._sequence, int(answer[6]))
+            self._sequence = max(self._sequence, answer[6])
             if len(answer[7]) > len(run):  # the run's own scope is known without being told
                 self._active[wanted.hold_id] = replace(wanted, scopes=answer[7].decode())
         else:
@@ -303,16 +299,16 @@ class Holds:
         self._sequence = int(await self._redis.execute("GET", keys.SEQUENCE) or 0)
 
 
-async def run_settlement(
+def run_settlement(
     redis: Redis, owner: str, settlement: Settlement, copies: int
-) -> tuple[bytes, int]:
+) -> Awaitable[tuple[bytes, int]]:
     """Run the script on the holds of an owner; return its status and the sequence.
 
     A copy of the event is kept for PostHog as long as fewer than `copies` are waiting.
     """
-    status, sequence = await redis.run(
+    return redis.run(
         SETTLE,
-        [
+        (
             keys.holds(owner),
             keys.EVENTS,
             keys.SEQUENCE,
@@ -320,7 +316,7 @@ async def run_settlement(
             keys.REAPED,
             keys.POSTHOG_EVENTS,
             keys.POSTHOG_LEFT_OUT,
-        ],
+        ),
         settlement.mode,
         settlement.hold_id,
         settlement.cost_micro,
@@ -330,7 +326,6 @@ async def run_settlement(
         copies,
         settlement.scopes,
     )
-    return status, int(sequence)
 
 
 def _scopes(active: Reservation | None) -> str:

@@ -5,6 +5,7 @@ package takes a quarter of a millisecond for one price, so the rates of a model 
 once a day and multiplied here; a test holds both to the same results.
 """
 
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -17,6 +18,7 @@ from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
 
 MILLION = Decimal(1_000_000)
 THOUSAND = Decimal(1_000)
+_DAY = 86_400  # seconds
 # https://platform.claude.com/docs/en/about-claude/pricing#data-residency-pricing
 DEAR_REGIONS = frozenset({"us"})
 REGION_FACTOR = Decimal("1.1")
@@ -139,7 +141,7 @@ class Prices:
             model: _operator_rates(model, price) for model, price in overrides.items()
         }
         self._cache: dict[tuple[str, str, str | None, bool], Rates] = {}
-        self._day = datetime.now(UTC).date()
+        self._day = time.time() // _DAY
 
     def rates(
         self, provider: str, model: str, service_tier: str | None = None, fast: bool = False
@@ -153,14 +155,15 @@ class Prices:
             if fast:
                 raise UnknownPrice(f"no price is known for {model} at a higher speed")
             return override
-        now = datetime.now(UTC)
-        if now.date() != self._day or len(self._cache) > 10_000:
-            self._day = now.date()
+        day = time.time() // _DAY
+        if day != self._day or len(self._cache) > 10_000:
+            self._day = day
             self._cache.clear()
         key = (provider, model, service_tier, fast)
         rates = self._cache.get(key)
         if rates is None:
             try:
+                now = datetime.now(UTC)
                 rates = _published_rates(provider, model, service_tier, fast, now)
             except LookupError:
                 rates = None if fast else self._overrides.get("*")

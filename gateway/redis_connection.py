@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import ssl
 from collections import deque
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -64,10 +65,13 @@ class Redis:
             connection = await self._connect()
         return await connection.send(command)
 
-    async def run(self, script: Script, keys: list[str], *arguments: str | bytes | int) -> Any:
+    async def run(self, script: Script, keys: Sequence[str], *arguments: str | bytes | int) -> Any:
         """Run a script, sending its source when the server does not have it."""
+        connection = self._connection
+        if connection is None or connection.lost:
+            connection = await self._connect()
         try:
-            return await self.execute("EVALSHA", script.sha, len(keys), *keys, *arguments)
+            return await connection.send(("EVALSHA", script.sha, len(keys), *keys, *arguments))
         except RedisError as error:
             if not str(error).startswith("NOSCRIPT"):
                 raise
