@@ -40,7 +40,7 @@ def main() -> int:
 
 
 def _serve(settings: Settings) -> None:
-    from gateway.server import BoundedProtocol
+    from gateway.server import Connection
 
     uvicorn.run(
         "gateway.app:create" if settings.processes == 1 else "gateway.__main__:create_in_worker",
@@ -49,7 +49,7 @@ def _serve(settings: Settings) -> None:
         port=settings.port,
         workers=settings.processes,
         loop="uvloop",
-        http=BoundedProtocol,
+        http=Connection,
         ws="none",
         lifespan="on",
         interface="asgi3",
@@ -59,7 +59,6 @@ def _serve(settings: Settings) -> None:
         server_header=False,
         date_header=False,
         backlog=4096,
-        timeout_keep_alive=75,
         timeout_graceful_shutdown=int(settings.shutdown_timeout),
         timeout_worker_healthcheck=10,
     )

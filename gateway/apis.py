@@ -23,7 +23,8 @@ RESPONSES = Api("/v1/responses", "POST", "responses", "openai", "responses")
 OPENAI_MODELS = Api("/v1/models", "GET", "chat", "openai", None)
 ANTHROPIC_MODELS = Api("/v1/models", "GET", "anthropic", "anthropic", None)
 
-_BY_PATH = {api.path: api for api in (MESSAGES, COUNT_TOKENS, CHAT_COMPLETIONS, RESPONSES)}
+METERED = (MESSAGES, CHAT_COMPLETIONS, RESPONSES)
+_BY_PATH = {api.path: api for api in (*METERED, COUNT_TOKENS)}
 
 
 def find(path: str, headers: dict[bytes, bytes]) -> Api | None:

@@ -1,9 +1,10 @@
-"""The ASGI application: which path is what, and the guard around all of it."""
+"""The application: which path is what, and the guard around all of it."""
 
 import asyncio
 import gc
 import hmac
 import time
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,11 +14,12 @@ from gateway import apis, metrics, products
 from gateway.admission import Gate
 from gateway.background import Background
 from gateway.booking import Books
-from gateway.call import Call, CallerLeft, Receive, Send, new_call_id
+from gateway.call import Call, new_call_id
 from gateway.change_feed import ChangeFeed
 from gateway.credentials import Credentials
 from gateway.errors import Refusal, bad_request, unavailable
 from gateway.holds import Holds
+from gateway.incoming import CallerLeft, Incoming
 from gateway.logs import configure, log_request
 from gateway.outbox import Outbox
 from gateway.posthog import PostHogOutbox
@@ -26,7 +28,6 @@ from gateway.proxy import Proxy
 from gateway.quota_resolver import QuotaResolver
 from gateway.reaper import Reaper
 from gateway.redis_connection import Redis
-from gateway.server import DEPARTURE
 from gateway.settings import MICRO, Settings, from_environment
 from gateway.throttles import UnpaidRequests
 from gateway.tollgate_api import TollgateApi
@@ -41,6 +42,10 @@ READY_SECONDS = 5.0
 _UNLOGGED = frozenset({"/", "/_health", "/_ready", "/metrics"})
 _PLAIN = [(b"content-type", b"text/plain; charset=utf-8")]
 _JSON = [(b"content-type", b"application/json")]
+_METERED = {f"/{name}{api.path}": (name, api) for name in products.NAMES for api in apis.METERED}
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 
 class Gateway:
@@ -51,13 +56,11 @@ class Gateway:
         self._tracing = _tracing() if settings.traces else None
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        """Serve one connection scope (https://asgi.readthedocs.io/en/latest/specs/)."""
-        if scope["type"] == "http":
-            await self._serve(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await self._live(receive, send)
+        """Start and stop as the server says: ASGI's lifespan, the only scope there is here.
 
-    async def _live(self, receive: Receive, send: Send) -> None:
+        https://asgi.readthedocs.io/en/latest/specs/lifespan.html
+        """
+        assert scope["type"] == "lifespan"
         await receive()
         self._start()
         _tune_garbage_collection()
@@ -111,67 +114,54 @@ class Gateway:
         self._resolver = resolver
         self._background.start()
 
-    async def _serve(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        path, method = scope["path"], scope["method"]
-        raw_headers = scope["headers"]
+    async def serve(self, request: Incoming) -> None:
+        """Answer one request."""
+        path, raw_headers = request.path, request.headers
         headers = dict(raw_headers)
-        call = Call(
-            path=path,
-            query=scope["query_string"],
-            raw_headers=raw_headers,
-            headers=headers,
-            receive=receive,
-            send=send,
-            departure=scope["state"][DEPARTURE],
-            dialect=apis.dialect_of(path, headers),
-            call_id=new_call_id(),
-            began=time.perf_counter(),
-        )
+        call = Call(request, raw_headers, headers, new_call_id(), time.perf_counter())
         if self._tracing is not None and path not in _UNLOGGED:
-            call.trace = self._tracing.begin(method, headers)
-        metrics.IN_FLIGHT.inc()
+            call.trace = self._tracing.begin(request.method, headers)
+        metrics.under_way.begin()
         try:
-            await self._route(call, path, method)
+            metered = _METERED.get(path)
+            if metered is not None and request.method == "POST":
+                await self._proxy.handle(call, *metered)
+            else:
+                await self._route(call, path, request.method)
         except Refusal as refusal:
-            await self._refuse(call, refusal)
+            self._refuse(call, refusal)
         except CallerLeft:
             call.reason = "caller_left"
         except Exception:
             logger.exception("a call failed within the gateway", call_id=call.call_id)
             if not call.started:
-                await self._refuse(
+                self._refuse(
                     call,
                     unavailable("The gateway failed. Please try again.", "internal", 1),
                 )
         finally:
-            metrics.IN_FLIGHT.dec()
+            metrics.under_way.end()
             call.trace.end(call)
         if path not in _UNLOGGED:
             metrics.child(metrics.REQUESTS, call.product, call.api, call.status).inc()
-            log_request(
-                call_id=call.call_id,
-                product=call.product,
-                api=call.api,
-                status=call.status,
-                reason=call.reason,
-                seconds=round(time.perf_counter() - call.began, 4),
-            )
+            log_request(call, round(time.perf_counter() - call.began, 4))
 
-    async def _refuse(self, call: Call, refusal: Refusal) -> None:
+    def _refuse(self, call: Call, refusal: Refusal) -> None:
         call.reason = refusal.reason
         metrics.REFUSALS.labels(call.product, refusal.reason).inc()
-        await call.respond(*refusal.response(call.dialect, call.call_id))
+        dialect = apis.dialect_of(call.request.path, call.headers)
+        call.respond(*refusal.response(dialect, call.call_id))
 
     async def _route(self, call: Call, path: str, method: str) -> None:
         match path.split("/"):
             case ["", ""]:
-                await call.respond(200, _PLAIN, b"" if method == "HEAD" else b"Tollgate gateway\n")
+                call.respond(200, _PLAIN, b"Tollgate gateway\n")
             case ["", "_health"]:
-                await call.respond(200, _PLAIN, b"ok\n")
+                call.respond(200, _PLAIN, b"ok\n")
             case ["", "_ready"]:
-                await self._ready(call)
+                self._ready(call)
             case ["", "metrics"]:
-                await self._metrics(call)
+                self._metrics(call)
             case ["", "v1", "usage", name]:
                 await self._usage(call, name)
             case ["", name, *rest]:
@@ -191,7 +181,7 @@ class Gateway:
             case _:
                 raise bad_request("The path must begin with a slash.")
 
-    async def _ready(self, call: Call) -> None:
+    def _ready(self, call: Call) -> None:
         now = time.monotonic()
         missing = []
         if now - self._background.beat_at > READY_SECONDS:
@@ -199,23 +189,21 @@ class Gateway:
         if now - self._background.confirmed_at > self._settings.open_window:
             missing.append("tollgate")
         status = 503 if missing else 200
-        await call.respond(
-            status, _JSON, msgspec.json.encode({"ready": not missing, "missing": missing})
-        )
+        call.respond(status, _JSON, msgspec.json.encode({"ready": not missing, "missing": missing}))
 
-    async def _metrics(self, call: Call) -> None:
+    def _metrics(self, call: Call) -> None:
         given = call.headers.get(b"authorization", b"")
         allowed = [f"Bearer {token}".encode() for token in self._settings.metrics_tokens]
         if not any(hmac.compare_digest(given, token) for token in allowed):
             raise Refusal(401, "unauthenticated", "The metrics token is needed.", retry=False)
         body, content_type = metrics.exposition()
-        await call.respond(200, [(b"content-type", content_type)], body)
+        call.respond(200, [(b"content-type", content_type)], body)
 
     async def _usage(self, call: Call, name: str) -> None:
         product, caller = await self._proxy.identify(call, name)
         call.api = "/v1/usage"
         report = await usage_report(self._redis, self._resolver, self._settings, product, caller)
-        await call.respond(200, _JSON, msgspec.json.encode(report))
+        call.respond(200, _JSON, msgspec.json.encode(report))
 
 
 def _tracing() -> "Tracing":

@@ -7,11 +7,13 @@ from gateway import metrics
 from gateway.admission import Admission
 from gateway.apis import Api
 from gateway.booking import Books, Ending
-from gateway.call import Call, CallerLeft, Message
+from gateway.call import Call
+from gateway.errors import Headers
+from gateway.http_client import ExchangeFailed, HttpResponse
+from gateway.incoming import CallerLeft
 from gateway.metering import Meter, meter_for
 from gateway.settings import Settings
 from gateway.upstream import (
-    Answer,
     UpstreamFailed,
     Upstreams,
     no_answer,
@@ -49,14 +51,14 @@ class Exchange:
         self._meter = meter
         self._ending = Ending(call.began)
         self._settled = admission is None
-        self._head: Message | None = None  # of the answer, not sent yet
+        self._head: Headers | None = None  # of the answer, not sent yet
         self._waited = 0.0  # for the provider
         self._reading = False  # from the provider, not writing to a caller who may not take it
 
     async def run(self, watch: Watch) -> None:
         """Carry the exchange out. Raises `Refusal` when the provider gave no answer."""
         call, ending = self._call, self._ending
-        watch.listen(call.departure, self._settings.drain_timeout)
+        watch.listen(call.request.on_departure, self._settings.drain_timeout)
         try:
             await self._forward(watch)
         except asyncio.CancelledError:
@@ -68,7 +70,7 @@ class Exchange:
                 raise CallerLeft from None
             if not call.started:
                 raise no_answer_in_time(self._api.provider) from None
-        except UpstreamFailed:
+        except (UpstreamFailed, ExchangeFailed):
             ending.failed = True
             if not call.started:
                 raise no_answer(self._api.provider) from None
@@ -80,14 +82,14 @@ class Exchange:
 
     async def _forward(self, watch: Watch) -> None:
         clock, idle = time.perf_counter, self._settings.idle_timeout
-        call, meter = self._call, self._meter
+        call = self._call
+        request = call.request
         watch.expect_within(self._settings.first_byte_timeout)
         asked = clock()
-        async with self._upstreams.call(
-            self._api, call.query, call.raw_headers, self._body
-        ) as answer:
+        answer = await self._upstreams.open(self._api, request.query, call.raw_headers, self._body)
+        try:
             self._waited += clock() - asked
-            streamed = await self._begin(answer)
+            streamed = self._begin(answer)
             meter = self._meter
             held_back = b""
             while True:
@@ -105,20 +107,25 @@ class Exchange:
                     if not self._settled and meter is not None and meter.finished:
                         await self._settle()
                     if chunk and not watch.left:
-                        await self._send(chunk, more=True)
-                else:
-                    # The last bytes wait for the settlement.
-                    if held_back and not watch.left:
-                        await self._send(held_back, more=True)
+                        request.write(chunk)
+                elif held_back and not watch.left:  # the last bytes wait for the settlement
+                    self._send_head()
+                    request.write(held_back)
+                if request.congested:
+                    await request.drained()
+                if not streamed:
                     held_back = chunk
-            if meter is not None:
-                held_back += meter.end()
-            if not self._settled:
-                await self._settle()
-            if not watch.left:
-                await self._send(held_back, more=False)
+        finally:
+            answer.close()
+        if meter is not None:
+            held_back += meter.end()
+        if not self._settled:
+            await self._settle()
+        if not watch.left:
+            self._send_head()
+            request.end(held_back)
 
-    async def _begin(self, answer: Answer) -> bool:
+    def _begin(self, answer: HttpResponse) -> bool:
         """Prepare the head of the answer; tell whether it is a stream of events.
 
         The head of a stream goes out at once, any other with the first of the body.
@@ -133,26 +140,17 @@ class Exchange:
         ):
             self._meter = meter_for(self._api.meter or "", stream=streamed, hide_usage=False)
         filtered = self._meter is not None and self._meter.hides_usage
-        headers = response_headers(answer.headers, length_changes=filtered)
-        self._head = {
-            "type": "http.response.start",
-            "status": answer.status,
-            "headers": headers,
-        }
+        self._head = response_headers(answer.headers, length_changes=filtered)
         if streamed:
-            await self._send_head()
+            self._send_head()
+            self._call.request.send_head_soon()
         return streamed
 
-    async def _send_head(self) -> None:
-        call, head = self._call, self._head
-        if head is not None:
+    def _send_head(self) -> None:
+        if self._head is not None:
+            self._call.status = self._ending.status
+            self._call.request.start(self._ending.status, self._head)
             self._head = None
-            call.status, call.started = head["status"], True
-            await call.send(head)
-
-    async def _send(self, body: bytes, *, more: bool) -> None:
-        await self._send_head()
-        await self._call.send({"type": "http.response.body", "body": body, "more_body": more})
 
     async def _settle(self) -> None:
         """Book the call, once."""

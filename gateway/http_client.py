@@ -33,14 +33,18 @@ class ExchangeFailed(Exception):
     """The connection broke or carried nonsense; the server may have had the request."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Origin:
-    """Where a server is: scheme, host and port, and the path before every target."""
+    """Where a server is: scheme, host and port, and the path before every target.
+
+    Each has connections of its own, be it equal to another or not.
+    """
 
     host: str
     port: int
     tls: bool
     prefix: str
+    authority: bytes
 
     @classmethod
     def of(cls, url: str) -> "Origin":
@@ -49,13 +53,11 @@ class Origin:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"not an address of a server: {url!r}")
         tls = parts.scheme == "https"
-        return cls(parts.hostname, parts.port or (443 if tls else 80), tls, parts.path.rstrip("/"))
-
-    @property
-    def authority(self) -> str:
-        """The Host header."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
+        usual = 443 if tls else 80
+        port = parts.port or usual
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        authority = host if port == usual else f"{host}:{port}"
+        return cls(parts.hostname, port, tls, parts.path.rstrip("/"), authority.encode())
 
 
 class HttpClient:
@@ -74,14 +76,19 @@ class HttpClient:
         Host and content-length are added. Raises `ConnectFailed` or `ExchangeFailed`; cancelling
         closes the connection.
         """
-        lines = [f"{method} {origin.prefix}{target} HTTP/1.1\r\nhost: {origin.authority}".encode()]
-        lines += [name + b": " + value for name, value in headers]
+        start = f"{method} {origin.prefix}{target} HTTP/1.1".encode("latin-1")
+        lines = [start, b"host: " + origin.authority]
+        lines += [b": ".join(header) for header in headers]
         if body or method != "GET":
             lines.append(b"content-length: %d" % len(body))
+        lines.append(b"\r\n")
+        head = b"\r\n".join(lines)
         connection = self._take(origin) or await self._connect(origin)
         try:
-            connection.send(b"\r\n".join([*lines, b"\r\n"]), body)
-            await connection.head()
+            connection.send(head, body)
+            while not connection.begun:
+                connection.check()
+                await connection.more()
         except BaseException:
             connection.abort()
             raise
@@ -112,18 +119,23 @@ class HttpClient:
 
     def _take(self, origin: Origin) -> "_Connection | None":
         waiting = self._idle.get(origin)
-        while waiting:
-            since, connection = waiting.pop()
-            if connection.is_usable and time.monotonic() - since < IDLE_SECONDS:
-                return connection
-            connection.abort()
+        if waiting:
+            earliest = time.monotonic() - IDLE_SECONDS
+            while waiting:
+                since, connection = waiting.pop()
+                if connection.is_usable and since > earliest:
+                    return connection
+                connection.abort()
         return None
 
     def _give_back(self, origin: Origin, connection: "_Connection") -> None:
-        waiting = self._idle.setdefault(origin, deque())
-        waiting.append((time.monotonic(), connection))
+        waiting = self._idle.get(origin)
+        if waiting is None:
+            waiting = self._idle[origin] = deque()
+        now = time.monotonic()
+        waiting.append((now, connection))
         # The longest idle ones are to the left.
-        while len(waiting) > MAX_IDLE or waiting[0][0] < time.monotonic() - IDLE_SECONDS:
+        while len(waiting) > MAX_IDLE or waiting[0][0] < now - IDLE_SECONDS:
             waiting.popleft()[1].abort()
 
     async def _connect(self, origin: Origin) -> "_Connection":
@@ -153,16 +165,20 @@ class HttpResponse:
 
     async def read(self) -> bytes | None:
         """Return the next bytes as they come; None at the end. Raises `ExchangeFailed`."""
-        if self._connection is None:
+        connection = self._connection
+        if connection is None:
             return None
-        chunk = await self._connection.read()
-        if chunk is None:
-            connection, self._connection = self._connection, None
-            if connection.is_reusable:
-                connection.renew()
-                self._client._give_back(self._origin, connection)
-            else:
-                connection.abort()
+        while not (chunk := connection.take()):
+            if connection.complete:
+                self._connection = None
+                if connection.is_reusable:
+                    connection.renew()
+                    self._client._give_back(self._origin, connection)
+                else:
+                    connection.abort()
+                return None
+            connection.check()
+            await connection.more()
         return chunk
 
     def close(self) -> None:
@@ -177,6 +193,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport
         self._lost = False
         self._waiter: asyncio.Future[None] | None = None
@@ -184,15 +201,13 @@ class _Connection(asyncio.Protocol):
 
     def renew(self) -> None:
         """Get ready for the next exchange."""
-        self._parser = httptools.HttpResponseParser(self)
-        self._begun = False
-        self._complete = False
+        self.begun = self.complete = False
         self._surplus = False
         self._framed = False
         self._keep_alive = False
         self._broken: str | None = None
         self._head_size = 0
-        self._chunks: deque[bytes] = deque()
+        self._chunks: list[bytes] = []
         self._buffered = 0
         self._paused = False
         self._sending = False
@@ -209,7 +224,7 @@ class _Connection(asyncio.Protocol):
     @property
     def is_reusable(self) -> bool:
         """Whether the exchange ended so that another may follow."""
-        return self._complete and self._keep_alive and not self._surplus and self.is_usable
+        return self.complete and self._keep_alive and not self._surplus and self.is_usable
 
     def send(self, head: bytes, body: bytes) -> None:
         """Write a request."""
@@ -217,46 +232,36 @@ class _Connection(asyncio.Protocol):
         if len(body) <= JOINED_BYTES:
             self._transport.write(head + body)
         else:
-            self._transport.write(head)
-            self._transport.write(body)
+            self._transport.writelines((head, body))
 
-    async def head(self) -> None:
-        """Wait for status and headers."""
-        while not self._begun:
-            self._check()
-            await self._wait()
-
-    async def read(self) -> bytes | None:
-        """Return what was received, waiting for it; None at the end."""
-        while not self._chunks:
-            if self._complete:
-                return None
-            self._check()
-            await self._wait()
-        if len(self._chunks) == 1:
-            chunk = self._chunks.popleft()
-        else:
-            chunk = b"".join(self._chunks)
-            self._chunks.clear()
+    def take(self) -> bytes:
+        """Return what was received since the last time; nothing if that is nothing."""
+        chunks = self._chunks
+        if not chunks:
+            return b""
+        chunk = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
         self._buffered = 0
         if self._paused and not self._lost:
             self._paused = False
             self._transport.resume_reading()
         return chunk
 
-    def abort(self) -> None:
-        """Close at once."""
-        self._transport.abort()
+    def more(self) -> "asyncio.Future[None]":
+        """Wait until something is received, or nothing more can be."""
+        self._waiter = self._loop.create_future()
+        return self._waiter
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise `ExchangeFailed` if nothing more can be received."""
         if self._broken is not None:
             raise ExchangeFailed(self._broken)
         if self._lost:
             raise ExchangeFailed("the connection was closed")
 
-    async def _wait(self) -> None:
-        self._waiter = self._loop.create_future()
-        await self._waiter
+    def abort(self) -> None:
+        """Close at once."""
+        self._transport.abort()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -268,15 +273,15 @@ class _Connection(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
-        if not self._sending or self._complete:
+        if not self._sending or self.complete:
             self._broken = "data that nobody asked for"
             self._transport.abort()
             return
         try:
-            if not self._begun:
+            if not self.begun:
                 self._head_size += len(data)
             self._parser.feed_data(data)
-            if not self._begun and self._head_size > MAX_HEAD:
+            if not self.begun and self._head_size > MAX_HEAD:
                 self._broken = "the head is too long"
         except httptools.HttpParserError as error:
             self._broken = f"not HTTP: {error}"
@@ -288,14 +293,14 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._lost = True
-        if self._begun and not self._framed and self._broken is None:
-            self._complete = True  # a body that ends with the connection
+        if self.begun and not self._framed and self._broken is None:
+            self.complete = True  # a body that ends with the connection
         self._wake()
 
     # --- called by the parser --------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        if self._complete:
+        if self.complete:
             self._surplus = True  # an answer that nobody asked for is nobody's
         else:
             self.headers = []
@@ -312,7 +317,7 @@ class _Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         if status >= 200 and not self._surplus:
             self.status = status
-            self._begun = True
+            self.begun = True
             self._framed = self._framed or status in (204, 304)
             self._keep_alive = self._parser.should_keep_alive()
 
@@ -326,5 +331,5 @@ class _Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:
-        if self._begun:  # not after 100 Continue or 103 Early Hints
-            self._complete = True
+        if self.begun:  # not after 100 Continue or 103 Early Hints
+            self.complete = True

@@ -4,15 +4,17 @@ import asyncio
 import re
 import sys
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 import structlog
+
+from gateway.call import Call
 
 _SECRET = re.compile(rb"(?:phx_|pha_|phr_|sk-|Bearer\s+)[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE)
 
 
 _lines: list[bytes] = []
+_encoder = msgspec.json.Encoder()
 
 
 def _render(_logger: object, _name: str, event: structlog.types.EventDict) -> bytes:
@@ -33,7 +35,18 @@ def configure() -> None:
     )
 
 
-def log_request(**fields: Any) -> None:
+class _RequestLine(msgspec.Struct, gc=False):
+    event: str
+    call_id: str
+    product: str
+    api: str
+    status: int
+    reason: str | None
+    seconds: float
+    timestamp: str
+
+
+def log_request(call: Call, seconds: float) -> None:
     """Write the line of one request: by itself, because structlog takes many times as long.
 
     The lines of one turn of the event loop are written together. No field may hold text of the
@@ -41,8 +54,17 @@ def log_request(**fields: Any) -> None:
     """
     if not _lines:
         asyncio.get_running_loop().call_soon(_write_lines)
-    line = {"event": "request", **fields, "timestamp": datetime.now(UTC).isoformat()}
-    _lines.append(msgspec.json.encode(line))
+    line = _RequestLine(
+        "request",
+        call.call_id,
+        call.product,
+        call.api,
+        call.status,
+        call.reason,
+        seconds,
+        datetime.now(UTC).isoformat(),
+    )
+    _lines.append(_encoder.encode(line))
 
 
 def _write_lines() -> None:

@@ -49,6 +49,7 @@ PRODUCTS = (
 )
 _BY_NAME = {name: product for product in PRODUCTS for name in (product.name, *product.aliases)}
 KNOWN_NAMES = tuple(product.name for product in PRODUCTS)
+NAMES = tuple(_BY_NAME)  # with the aliases
 
 
 def find(name: str) -> Product | None:

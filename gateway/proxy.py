@@ -6,10 +6,11 @@ from gateway import credentials, products, requests, throttles
 from gateway.admission import Gate
 from gateway.apis import Api
 from gateway.booking import Books
-from gateway.call import Call, CallerLeft
+from gateway.call import Call
 from gateway.credentials import Caller, Credentials
 from gateway.errors import Refusal, bad_request
 from gateway.exchange import Exchange
+from gateway.incoming import BodyTooLarge
 from gateway.media_type import check as check_media_type
 from gateway.metering import meter_for
 from gateway.products import Product
@@ -112,19 +113,10 @@ class Proxy:
         length = call.headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > most:
             raise _too_large(most)
-        chunks: list[bytes] = []
-        size = 0
-        while True:
-            message = await call.receive()
-            if message["type"] == "http.disconnect":
-                raise CallerLeft
-            chunk = message.get("body", b"")
-            size += len(chunk)
-            if size > most:
-                raise _too_large(most)
-            chunks.append(chunk)
-            if not message.get("more_body"):
-                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        try:
+            return await call.request.body(most)
+        except BodyTooLarge:
+            raise _too_large(most) from None
 
 
 def _betas(call: Call) -> bytes:

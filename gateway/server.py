@@ -1,155 +1,312 @@
-"""The HTTP server's protocol: limits on what a client may send before its request counts, answers
-in as few packets as may be, and word of a client that left without a task that waits for it.
+"""The HTTP/1.1 server: httptools parses, asyncio carries, a coroutine answers.
+
+uvicorn starts and stops the processes and keeps their sockets. Its own protocol is not used: it
+limits neither the size of a head nor its time, and what stands between it and an application took a
+tenth of the gateway's CPU (`benchmarks/README.gateway.md`).
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
+from urllib.parse import unquote
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import httptools
+import structlog
+
+from gateway.errors import Headers
+from gateway.incoming import Incoming
+
+logger = structlog.get_logger("gateway.server")
 
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_SECONDS = 20.0
+KEEP_ALIVE_SECONDS = 75.0
 LINGER_SECONDS = 60.0  # for the rest of a request that is answered already
-DEPARTURE = "tollgate.departure"
-"""Names, in an ASGI scope's state, what is told whom to call when the client leaves."""
+_NEVER = float("inf")
 
 
-class JoinedWrites:
-    """A transport that sends the head of an answer together with what follows it at once.
+class Application(Protocol):
+    """What answers requests."""
 
-    uvicorn writes them apart, which costs another system call here and wakes the reader twice.
+    async def serve(self, request: Incoming) -> None:
+        """Answer one request. What it raises ends the connection."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection of a client, made by uvicorn for `config.loaded_app`, an `Application`.
+
+    Requests are answered one at a time, in order; of one that waits no more is read than has been.
     """
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._waiting = b""
-
-    def write(self, data: bytes) -> None:
-        """Send with what waits; by itself not before the event loop's next turn."""
-        if self._waiting:
-            self._send(self._waiting + data)
-        elif data:
-            self._waiting = data
-            self._loop.call_soon(self._flush)
-
-    def close(self) -> None:
-        """Send what waits, then close."""
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        if self._waiting:
-            self._send(self._waiting)
-
-    def _send(self, data: bytes) -> None:
-        self._waiting = b""
-        if not self._transport.is_closing():
-            self._transport.write(data)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
-class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, which by itself limits neither the size of a head nor its time."""
-
-    def connection_made(self, transport: Any) -> None:
-        """Begin to wait for the first request; who never sends one is told nothing."""
-        super().connection_made(JoinedWrites(transport, self.loop))  # type: ignore[arg-type]
+    def __init__(
+        self, config: Any, server_state: Any, app_state: object, _loop: object = None
+    ) -> None:
+        self._serve = config.loaded_app.serve
+        self._connections: set[Any] = server_state.connections
+        self._tasks: set[asyncio.Task[None]] = server_state.tasks
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport
+        self.paused = False
+        self._reading = True
+        # The request that is being received, the one that is being answered, and those in between.
+        self._receiving: Incoming | None = None
+        self._current: Incoming | None = None
+        self._queue: deque[Incoming] = deque()
+        self._url = b""
+        self._headers: Headers = []
         self._in_head = self._in_message = False
         self._loose_bytes = 0  # received since the last part of a body: a head, trailers
-        self._refused = False
-        self._departed: Callable[[], None] | None = None
-        self._impatience: asyncio.TimerHandle | None = self.loop.call_later(
-            HEAD_SECONDS, transport.close
-        )
+        self._deaf = False  # to whatever still comes
+        self._deadline = _NEVER
+        self._late: Callable[[], None] = self._close
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = _NEVER
+
+    # --- called by the event loop and by uvicorn -------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to wait for the first request; who never sends one is told nothing."""
+        self._transport = transport  # type: ignore[assignment]
+        self._connections.add(self)
+        self._expect_within(HEAD_SECONDS, self._close)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting, and tell the call that is under way."""
-        self._stop_waiting()
-        super().connection_lost(exc)
-        if self._departed is not None:
-            self._departed()
+        """Tell whoever waits for the client."""
+        self._connections.discard(self)
+        self._deaf = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._queue.clear()
+        if self._current is not None:
+            self._current.depart()
 
     def data_received(self, data: bytes) -> None:
         """Read on, unless the connection is being closed."""
-        if self._refused:
+        if self._deaf:
             return
         self._loose_bytes += len(data)
-        super().data_received(data)
-        if not self._in_message:
-            return
-        if self._loose_bytes > MAX_HEAD_BYTES:
-            self._refuse(b"431 Request Header Fields Too Large")
-        elif self._in_head and self._impatience is None:
-            # Only a head that does not come in one piece is worth a timer.
-            self._impatience = self.loop.call_later(HEAD_SECONDS, self._too_slow)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._deaf = True  # what follows would be another protocol, which is not spoken here
+        except httptools.HttpParserError as error:
+            if isinstance(error, httptools.HttpParserCallbackError):
+                logger.error("a request was not understood", exc_info=error)
+            self._refuse(b"400 Bad Request")
+        if self._in_message and not self._deaf:
+            if self._loose_bytes > MAX_HEAD_BYTES:
+                self._refuse(b"431 Request Header Fields Too Large")
+            elif self._in_head and self._late != self._too_slow:
+                # Only a head that does not come in one piece is worth a timer.
+                self._expect_within(HEAD_SECONDS, self._too_slow)
+
+    def pause_writing(self) -> None:
+        """The client takes less than it is sent."""
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        """The client took most of what it was sent."""
+        self.paused = False
+        if self._current is not None:
+            self._current.writable()
+
+    def shutdown(self) -> None:
+        """Close as soon as what is being answered is answered."""
+        if self._current is None:
+            self._close()
+        else:
+            self._current.keep_alive = False
+
+    # --- called by the parser --------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """Begin to wait for the rest of the head."""
-        super().on_message_begin()
-        self.scope["state"][DEPARTURE] = self._tell_of_departure
+        """A request begins."""
+        self._url = b""
+        self._headers = []
         self._in_head = self._in_message = True
-        self._stop_waiting()
+        self._deadline = _NEVER
+
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the target."""
+        self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; trailers, which nobody reads, are dropped."""
         if self._in_head:
-            super().on_header(name, value)
+            self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """Start the request."""
-        self._loose_bytes = 0
-        self._stop_waiting()
-        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        if size > MAX_HEAD_BYTES:
-            self._refuse(b"431 Request Header Fields Too Large")
+        """Let the request be answered, now or after those before it."""
+        self._deadline, self._late = _NEVER, self._close
+        if self._loose_bytes > MAX_HEAD_BYTES:
+            size = len(self._url) + sum(len(name) + len(value) for name, value in self._headers)
+            if size > MAX_HEAD_BYTES:
+                self._refuse(b"431 Request Header Fields Too Large")
         self._in_head = False
-        if not self._refused:
-            super().on_headers_complete()
+        self._loose_bytes = 0
+        if self._deaf:
+            return
+        parser = self._parser
+        try:
+            path, query = _split(self._url)
+        except ValueError:
+            self._refuse(b"400 Bad Request")
+            return
+        chunks = parser.get_http_version() == "1.1"
+        request = Incoming(
+            self,
+            parser.get_method().decode("ascii"),
+            path,
+            query,
+            self._headers,
+            keep_alive=chunks and parser.should_keep_alive() and not parser.should_upgrade(),
+            chunks=chunks,
+        )
+        self._receiving = request
+        if self._current is None:
+            self._start(request)
+        else:
+            self._queue.append(request)
+            self.pause_reading()
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
         self._loose_bytes = 0
-        if not self._refused:
-            super().on_body(body)
+        if self._receiving is not None:
+            self._receiving.receive(body)
 
     def on_message_complete(self) -> None:
-        """End the request."""
+        """The request is all there."""
         self._in_message = False
         self._loose_bytes = 0
-        self._stop_waiting()
-        if not self._refused:
-            super().on_message_complete()
+        request, self._receiving = self._receiving, None
+        if request is not None:
+            request.received()
+            if self._current is None:  # answered before it was all there
+                self._expect_within(KEEP_ALIVE_SECONDS, self._close)
 
-    def on_response_complete(self) -> None:
-        """Wait for the next request; for the rest of this one, if it is not all there, not long."""
-        super().on_response_complete()
-        if self._in_message and self._impatience is None:
-            self._impatience = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+    # --- used by requests ------------------------------------------------------------------------
 
-    def _tell_of_departure(self, departed: Callable[[], None] | None) -> None:
-        """Call `departed` when the client leaves, at once if it has; None takes that back."""
-        self._departed = departed
-        if departed is not None and self.cycle.disconnected:
-            self.loop.call_soon(departed)
+    def write(self, data: bytes) -> None:
+        """Send bytes, unless the connection is being closed."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
-    def _stop_waiting(self) -> None:
-        if self._impatience is not None:
-            self._impatience.cancel()
-            self._impatience = None
+    def write_soon(self, request: Incoming) -> None:
+        """Send the head of an answer at the end of this turn unless it was sent until then."""
+        self._loop.call_soon(request.send_head)
+
+    def pause_reading(self) -> None:
+        """Receive nothing for now."""
+        if self._reading and not self._transport.is_closing():
+            self._reading = False
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Receive on."""
+        if not self._reading and not self._transport.is_closing():
+            self._reading = True
+            self._transport.resume_reading()
+
+    def future(self) -> "asyncio.Future[None]":
+        """Return a future of the connection's event loop."""
+        return self._loop.create_future()
+
+    def answered(self, request: Incoming) -> None:
+        """Go on to the next request; wait for the rest of this one, if it is not all there."""
+        self._current = None
+        if not request.keep_alive:
+            self._transport.close()
+        elif self._queue:
+            self._start(self._queue.popleft())
+            self.resume_reading()
+        else:
+            self.resume_reading()
+            if not self._in_head:
+                seconds = KEEP_ALIVE_SECONDS if request.complete else LINGER_SECONDS
+                self._expect_within(seconds, self._close)
+
+    # --- within ----------------------------------------------------------------------------------
+
+    def _start(self, request: Incoming) -> None:
+        self._current = request
+        self._tasks.add(self._loop.create_task(self._answer(request)))
+
+    async def _answer(self, request: Incoming) -> None:
+        try:
+            await self._serve(request)
+        except BaseException as error:
+            # Nobody is above it: a task that is cancelled because the server stops ends here too.
+            if not isinstance(error, asyncio.CancelledError):
+                logger.exception("a request was not answered")
+            if not request.started:
+                request.keep_alive = False
+                request.start(500, [(b"content-length", b"0")])
+                request.end()
+        finally:
+            self._tasks.discard(asyncio.current_task(self._loop))
+            if not request.ended:
+                request.send_head()
+                self._transport.close()  # whoever reads the answer sees that it is not complete
+
+    def _expect_within(self, seconds: float, late: Callable[[], None]) -> None:
+        """Call `late` unless the deadline is moved before: a timer is moved only when it is due."""
+        now = self._loop.time()
+        self._deadline, self._late = now + seconds, late
+        if self._timer is not None and self._timer_at > self._deadline:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
+            self._timer_at = self._deadline
+            self._timer = self._loop.call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._deadline == _NEVER:
+            return
+        left = self._deadline - self._loop.time()
+        if left <= 0.001:
+            self._late()
+        else:
+            self._timer_at = self._deadline
+            self._timer = self._loop.call_later(left, self._look)
+
+    def _close(self) -> None:
+        self._transport.close()
 
     def _too_slow(self) -> None:
         self._refuse(b"408 Request Timeout")
 
     def _refuse(self, status: bytes) -> None:
-        """Close; with an answer if the request has not begun to get one."""
-        if not self._refused and not self.transport.is_closing():
-            if self._in_head:
-                self.transport.write(
-                    b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-                )
-            self.transport.close()
-        self._refused = True
+        """Close, with an answer if nothing else is being answered; else as soon as that is."""
+        if self._deaf:
+            return
+        self._deaf = True
+        current = self._current
+        if current is not None and current is not self._receiving:
+            if self._queue and self._queue[-1] is self._receiving:
+                self._queue.pop()
+            (self._queue[-1] if self._queue else current).keep_alive = False
+            return
+        answered = current is None and self._in_message and not self._in_head
+        if not answered and not (current is not None and current.started):
+            self._transport.write(
+                b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            )
+        self._transport.close()
+
+
+def _split(target: bytes) -> tuple[str, bytes]:
+    """Return path and query of a request's target. Raises `ValueError`."""
+    if target.startswith(b"/") and b"#" not in target:
+        raw_path, _, query = target.partition(b"?")
+    else:
+        try:
+            url = httptools.parse_url(target)
+        except httptools.HttpParserInvalidURLError as error:
+            raise ValueError(str(error)) from None
+        raw_path, query = url.path or b"/", url.query or b""
+    path = raw_path.decode("ascii")
+    return unquote(path) if "%" in path else path, query

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable
-from typing import Self
 
 from gateway import metrics
 from gateway.apis import Api
@@ -46,7 +45,7 @@ OPEN_SECONDS = 5.0
 
 
 class UpstreamFailed(Exception):
-    """The provider gave no answer, or only a part. `sent`: it may have had the request."""
+    """The provider gave no answer. `sent`: it may have had the request."""
 
     def __init__(self, message: str, *, sent: bool) -> None:
         super().__init__(message)
@@ -78,61 +77,6 @@ class Breaker:
         self._open_until = time.monotonic() + OPEN_SECONDS
 
 
-class Answer:
-    """A provider's answer, read chunk by chunk. To be used as an async context manager."""
-
-    def __init__(
-        self,
-        client: HttpClient,
-        origin: Origin,
-        api: Api,
-        target: str,
-        headers: Headers,
-        body: bytes,
-        breaker: Breaker,
-    ) -> None:
-        self._client = client
-        self._origin = origin
-        self._api = api
-        self._target = target
-        self._headers = headers
-        self._body = body
-        self._breaker = breaker
-        self._response: HttpResponse | None = None
-        self.status = 0
-        self.headers: Headers = []
-
-    async def __aenter__(self) -> Self:
-        """Send the request and wait for the head of the answer. Raises `UpstreamFailed`."""
-        started = time.perf_counter()
-        try:
-            self._response = await self._client.open(
-                self._origin, self._api.method, self._target, self._headers, self._body
-            )
-        except ConnectFailed as error:
-            self._breaker.failed()
-            raise UpstreamFailed(str(error), sent=False) from None
-        except ExchangeFailed as error:
-            raise UpstreamFailed(str(error), sent=True) from None
-        self._breaker.succeeded()
-        metrics.upstream_seconds(self._api.provider, time.perf_counter() - started)
-        self.status, self.headers = self._response.status, self._response.headers
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Close the answer; what was not read is not read any more."""
-        if self._response is not None:
-            self._response.close()
-
-    async def read(self) -> bytes | None:
-        """Return the next bytes as they come, None at the end. Raises `UpstreamFailed`."""
-        assert self._response is not None
-        try:
-            return await self._response.read()
-        except ExchangeFailed as error:
-            raise UpstreamFailed(str(error), sent=True) from None
-
-
 class Upstreams:
     """The providers of the registry."""
 
@@ -146,21 +90,31 @@ class Upstreams:
         """Close the connections."""
         self._client.close()
 
-    def call(
+    async def open(
         self, api: Api, query: bytes, headers: Iterable[tuple[bytes, bytes]], body: bytes
-    ) -> Answer:
-        """Prepare a call to the API's provider. Raises `Refusal` while it cannot be reached."""
-        breaker = self._breakers[api.provider]
-        breaker.check(api.provider)
-        return Answer(
-            self._client,
-            self._origins[api.provider],
-            api,
-            f"{api.path}?{query.decode('latin-1')}" if query else api.path,
-            request_headers(headers, api, self._upstreams[api.provider].key),
-            body,
-            breaker,
-        )
+    ) -> HttpResponse:
+        """Call the API's provider and wait for the head of its answer, which is to be closed.
+
+        Raises `Refusal` while the provider cannot be reached, or `UpstreamFailed`.
+        """
+        provider = api.provider
+        breaker = self._breakers[provider]
+        breaker.check(provider)
+        target = f"{api.path}?{query.decode('latin-1')}" if query else api.path
+        sent = request_headers(headers, api, self._upstreams[provider].key)
+        started = time.perf_counter()
+        try:
+            response = await self._client.open(
+                self._origins[provider], api.method, target, sent, body
+            )
+        except ConnectFailed as error:
+            breaker.failed()
+            raise UpstreamFailed(str(error), sent=False) from None
+        except ExchangeFailed as error:
+            raise UpstreamFailed(str(error), sent=True) from None
+        breaker.succeeded()
+        metrics.upstream_seconds(provider, time.perf_counter() - started)
+        return response
 
 
 def request_headers(headers: Iterable[tuple[bytes, bytes]], api: Api, key: str) -> Headers:
@@ -170,11 +124,13 @@ def request_headers(headers: Iterable[tuple[bytes, bytes]], api: Api, key: str) 
     """
     sent: Headers = []
     named: set[bytes] = set()
-    for name, value in headers:
-        if name == b"connection":
-            named.update(token.strip().lower() for token in value.split(b","))
-        elif name not in _NOT_SENT and not name.startswith(_NOT_SENT_PREFIXES):
-            sent.append((name, value))
+    for header in headers:
+        name = header[0]
+        if name in _NOT_SENT:
+            if name == b"connection":
+                named.update(token.strip().lower() for token in header[1].split(b","))
+        elif not name.startswith(_NOT_SENT_PREFIXES):
+            sent.append(header)
     if named:
         sent = [(name, value) for name, value in sent if name not in named]
     sent.append((b"accept-encoding", b"identity"))

@@ -6,17 +6,17 @@ every stream would cost more than passing the chunk on.
 
 import asyncio
 import time
-from functools import partial
-
-from gateway.call import TellOfDeparture
+from collections.abc import Callable
 
 TICK_SECONDS = 0.25
+# Told whom to call when the caller leaves; None takes that back.
+TellOfDeparture = Callable[[Callable[[], None] | None], None]
 
 
 class Watch:
     """The watch over one call; made in the task that it may interrupt, by cancelling it."""
 
-    __slots__ = ("_all", "_departure", "_latest", "_task", "at", "left", "passed")
+    __slots__ = ("_all", "_departure", "_drain", "_latest", "_task", "at", "left", "passed")
 
     def __init__(
         self, watches: "Watches", task: "asyncio.Task[None] | None", seconds: float
@@ -24,6 +24,7 @@ class Watch:
         self._all = watches
         self._task = task
         self._departure: TellOfDeparture | None = None
+        self._drain = 0.0
         self._latest = float("inf")
         self.at = time.monotonic() + seconds
         self.left = False  # the caller did
@@ -35,15 +36,15 @@ class Watch:
 
     def listen(self, departure: TellOfDeparture, drain: float) -> None:
         """Notice when the caller leaves; the call may then go on for `drain` seconds."""
-        self._departure = departure
-        departure(partial(self._depart, drain))
+        self._departure, self._drain = departure, drain
+        departure(self._depart)
 
-    def _depart(self, drain: float) -> None:
+    def _depart(self) -> None:
         if self._task is None:
             return  # the call ended in the same moment
         self.left = True
-        if drain:
-            self.at = self._latest = time.monotonic() + drain
+        if self._drain:
+            self.at = self._latest = time.monotonic() + self._drain
         else:
             self.interrupt()
 

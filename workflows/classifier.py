@@ -33,13 +33,7 @@ class ModelClassifier:
     timeout: float = 20.0
 
     def choose(
-        self,
-        project: Project,
-        request: str,
-        names: Sequence[str],
-        *,
-        distinct_id: str,
-        trace_id: str,
+        self, project: Project, request: str, names: Sequence[str], *, distinct_id: str
     ) -> str | None:
         """See the activities' `Classifier`; of very many repositories the first are offered."""
         token = mint_product_token(project, PRODUCT, _TOKEN_LIFETIME, distinct_id=distinct_id)
@@ -52,7 +46,6 @@ class ModelClassifier:
             max_tokens=100,
             timeout=self.timeout,
         )
-        access = ModelAccess(f"{settings.GATEWAY_URL}/{PRODUCT}", token, trace_id)
-        answer = ask(access, question)
+        answer = ask(ModelAccess(f"{settings.GATEWAY_URL}/{PRODUCT}", token), question)
         said = answer.strip().strip("`*\"'.").lower()
         return next((name for name in listed if name.lower() == said), None)

@@ -5,16 +5,16 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import psutil
 import pytest
 
 from gateway import server
+from gateway.incoming import Incoming
 from tests.conftest import wait_until
 from tests.gateway.conftest import World, messages_body, world_of
 from tests.gateway.fake_provider import SSE_HEADERS, Script, json_script, message, messages_stream
-from tests.gateway.threads import AsgiThread
+from tests.gateway.threads import served_by
 
 
 def connect(world: World, token: str, body: dict) -> socket.socket:
@@ -148,11 +148,11 @@ def test_a_connection_is_closed_without_a_word_unless_a_request_began_on_it(
 ) -> None:
     monkeypatch.setattr(server, "HEAD_SECONDS", 0.2)
 
-    async def no_application(scope: object, receive: object, send: object) -> None:
+    async def serve(request: Incoming) -> None:
         raise AssertionError("no request was made")
 
     with (
-        AsgiThread(no_application, http=server.BoundedProtocol, lifespan="off") as front,
+        served_by(serve) as front,
         socket.create_connection(("127.0.0.1", front.port), timeout=10) as connection,
     ):
         connection.sendall(sent)
@@ -177,12 +177,12 @@ def test_a_request_that_is_answered_already_has_its_time_to_end(
 ) -> None:
     monkeypatch.setattr(server, "LINGER_SECONDS", 0.2)
 
-    async def application(scope: object, receive: object, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 429, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
+    async def serve(request: Incoming) -> None:
+        request.start(429, [])
+        request.end()
 
     with (
-        AsgiThread(application, http=server.BoundedProtocol, lifespan="off") as front,
+        served_by(serve) as front,
         socket.create_connection(("127.0.0.1", front.port), timeout=10) as connection,
     ):
         connection.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")

@@ -168,6 +168,6 @@ def test_only_addresses_of_servers_are_taken(url: str) -> None:
 
 
 def test_the_host_header_names_a_port_only_where_it_is_unusual() -> None:
-    assert Origin.of("https://api.example.com/v1/").authority == "api.example.com"
-    assert Origin.of("http://[::1]:81").authority == "[::1]:81"
-    assert Origin.of("https://x:80").authority == "x:80"
+    assert Origin.of("https://api.example.com/v1/").authority == b"api.example.com"
+    assert Origin.of("http://[::1]:81").authority == b"[::1]:81"
+    assert Origin.of("https://x:80").authority == b"x:80"

@@ -3,11 +3,14 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any, Self
 
 import uvicorn
 
 from devstack.servers import free_port
+from gateway.incoming import Incoming
+from gateway.server import Connection
 from tests.conftest import wait_until
 
 
@@ -39,6 +42,13 @@ class AsgiThread:
         self.server.should_exit = True
         self._thread.join(10)
         assert not self._thread.is_alive()
+
+
+def served_by(serve: Callable[[Incoming], Awaitable[None]]) -> AsgiThread:
+    """Serve requests with a coroutine function instead of the gateway."""
+    application = SimpleNamespace(serve=serve)
+    options = {"interface": "asgi3", "lifespan": "off", "proxy_headers": False}
+    return AsgiThread(application, http=Connection, **options)
 
 
 class SocketThread:
