@@ -284,6 +284,11 @@ class UsageEvent(AppendOnlyModel):
                 name="usage_event_by_run",
             ),
             models.Index(
+                fields=["trace_id"],
+                condition=Q(task_run_id__isnull=True),
+                name="usage_event_by_trace",
+            ),
+            models.Index(
                 fields=["adjusts"], condition=Q(adjusts__isnull=False), name="usage_event_linked"
             ),
         ]

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from uuid import UUID
 
-from django.db.models import Count, F, Q, Sum
+from django.db.models import Count, F, Q, QuerySet, Sum
 from django.db.models.functions import TruncDate
 
 from billing.models import Account, UsageEvent
@@ -22,6 +22,23 @@ def usage_of_task_runs(task_run_ids: Iterable[UUID]) -> dict[UUID, int]:
     events = UsageEvent.objects.filter(task_run_id__in=list(task_run_ids)).order_by()
     sums = events.values_list("task_run_id").annotate(micro=Sum("credits_micro"))
     return {run: micro for run, micro in sums if run is not None}
+
+
+def usage_of_traces(project_ids: Iterable[int], trace_ids: Iterable[str]) -> dict[str, int]:
+    """Return what the projects used in each trace without a task run, in micro-credits.
+
+    A trace is named by its caller: of other projects it could be anybody's. Traces without such
+    events are left out.
+    """
+    sums = events_of_traces(project_ids, trace_ids).values_list("trace_id")
+    return dict(sums.annotate(micro=Sum("credits_micro")))
+
+
+def events_of_traces(project_ids: Iterable[int], trace_ids: Iterable[str]) -> QuerySet[UsageEvent]:
+    """Return the events of the projects that belong to a trace and to no task run."""
+    return UsageEvent.objects.filter(
+        trace_id__in=list(trace_ids), task_run_id=None, project__in=list(project_ids)
+    ).order_by()
 
 
 class Grouping(StrEnum):

@@ -1,5 +1,6 @@
 """Who does the work: the interface that every coding agent has."""
 
+import uuid
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -8,10 +9,20 @@ from coding_tasks.sandbox import Checkout
 
 @dataclass(frozen=True)
 class ModelAccess:
-    """One gateway product and the token to call it with, which no representation shows."""
+    """One gateway product and the token to call it with, which no representation shows.
+
+    `trace_id` (32 hex digits, https://www.w3.org/TR/trace-context/) says what a call was made for,
+    in the ledger and in traces.
+    """
 
     base_url: str
     token: str = field(repr=False)
+    trace_id: str
+
+
+def trace_of(workflow_id: str) -> str:
+    """Return the trace id that all calls made for one workflow have in common."""
+    return uuid.uuid5(uuid.NAMESPACE_URL, workflow_id).hex
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ def ask(access: ModelAccess, question: Question) -> str:
         auth_token=access.token,
         max_retries=0,
         timeout=anthropic.Timeout(question.timeout, connect=_CONNECT_TIMEOUT),
+        default_headers={"traceparent": f"00-{access.trace_id}-{access.trace_id[:16]}-01"},
     )
     with client:
         try:

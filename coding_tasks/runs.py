@@ -7,7 +7,7 @@ from django.db.models import BigIntegerField, QuerySet
 from django.utils import timezone
 
 from billing.usage import usage_of_run
-from coding_tasks.agents import Agent, Assignment, Exchange, ModelAccess
+from coding_tasks.agents import Agent, Assignment, Exchange, ModelAccess, trace_of
 from coding_tasks.failures import OutOfCredits
 from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.sandbox import Sandbox
@@ -39,7 +39,7 @@ def perform(run: TaskRun, sandbox: Sandbox, agent: Agent) -> TaskRun:
         TIME_LIMIT,
         distinct_id=task.workspace.distinct_id(task.owner_slack_user_id),
     )
-    access = ModelAccess(f"{settings.GATEWAY_URL}/{PRODUCT}", token)
+    access = ModelAccess(f"{settings.GATEWAY_URL}/{PRODUCT}", token, trace_of(task.workflow_id))
     assignment = Assignment(task.repository.full_name, run.request, _earlier(run))
     try:
         with sandbox.checkout(task.repository.clone_url) as checkout:

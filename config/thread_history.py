@@ -15,9 +15,9 @@ from uuid import UUID
 from django.db.models import Q, QuerySet
 
 from billing.models import Account, DecisionRecord
+from billing.reports.model_usage import ModelUsage, model_usage_of_runs, model_usage_of_traces
 from billing.reports.refusals import WHOLE, Decisions, Subject
-from billing.reports.run_usage import ModelUsage, usage_by_model
-from billing.usage import usage_of_task_runs
+from billing.usage import usage_of_task_runs, usage_of_traces
 from coding_tasks.models import CodingTask, TaskRun
 from config.reasons import REASONS
 from config.thread_search import Message
@@ -118,8 +118,13 @@ class Thread:
 
     @property
     def credits_micro(self) -> int:
-        """What the thread used in all."""
-        return sum(work.credits_micro for work in self.work)
+        """What the thread used in all: its tasks, and choosing the repository before them."""
+        return sum(total.credits_micro for total in self.models)
+
+    @property
+    def choosing_micro(self) -> int:
+        """What it cost to choose the repository."""
+        return self.credits_micro - sum(work.credits_micro for work in self.work)
 
     @property
     def permalink(self) -> str:
@@ -202,13 +207,17 @@ def thread_history(key: ThreadKey) -> Thread | None:
     )
     if workspace is None or not (mentions or follow_ups or tasks):
         return None
-    usage = usage_by_model(run.pk for task in tasks for run in task.runs.all())
+    usage = model_usage_of_runs(run.pk for task in tasks for run in task.runs.all())
+    choosing = model_usage_of_traces(
+        {workspace.project_id, *(task.project_id for task in tasks)},
+        (mention.trace_id for mention in mentions),
+    )
     return Thread(
         key=key,
         workspace=workspace,
         asked=tuple(_asked([*mentions, *follow_ups], key, workspace)),
         work=tuple(_work(task, usage) for task in tasks),
-        models=_totals(usage),
+        models=_totals([*usage, *choosing]),
     )
 
 
@@ -284,9 +293,9 @@ def _subjects(message: Mention | FollowUp, workspace: SlackWorkspace) -> list[Su
 
 
 def _work(task: CodingTask, usage: Sequence[ModelUsage]) -> Work:
-    by_run: dict[UUID, list[ModelUsage]] = defaultdict(list)
+    by_run: dict[UUID | str, list[ModelUsage]] = defaultdict(list)
     for each in usage:
-        by_run[each.task_run_id].append(each)
+        by_run[each.made_for].append(each)
     runs = sorted(task.runs.all(), key=lambda run: run.created_at)
     return Work(task, tuple(Turn(run, tuple(by_run[run.pk])) for run in runs))
 
@@ -321,9 +330,13 @@ def _summaries(
     )
     titles: dict[ThreadKey, str] = {}
     threads: dict[UUID, ThreadKey] = {}
-    for pk, workspace_id, channel_id, thread_ts, title in tasks.order_by("-created_at").values_list(
-        "pk", "workspace_id", "channel_id", "thread_ts", "title"
-    ):
+    projects = {
+        message.workspace.project_id for messages in by_thread.values() for message in messages
+    }
+    for pk, project_id, workspace_id, channel_id, thread_ts, title in tasks.order_by(
+        "-created_at"
+    ).values_list("pk", "project_id", "workspace_id", "channel_id", "thread_ts", "title"):
+        projects.add(project_id)
         key = ThreadKey(workspace_id, channel_id, thread_ts)
         threads[pk] = key
         titles[key] = title
@@ -331,6 +344,14 @@ def _summaries(
     used: dict[ThreadKey, int] = defaultdict(int)
     for run, micro in usage_of_task_runs(runs).items():
         used[threads[runs[run]]] += micro
+    traces = {
+        message.trace_id: key
+        for key, messages in by_thread.items()
+        for message in messages
+        if isinstance(message, Mention)
+    }
+    for trace, micro in usage_of_traces(projects, traces).items():
+        used[traces[trace]] += micro
     found = [
         ThreadSummary(
             key=key,

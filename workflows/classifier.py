@@ -33,7 +33,13 @@ class ModelClassifier:
     timeout: float = 20.0
 
     def choose(
-        self, project: Project, request: str, names: Sequence[str], *, distinct_id: str
+        self,
+        project: Project,
+        request: str,
+        names: Sequence[str],
+        *,
+        distinct_id: str,
+        trace_id: str,
     ) -> str | None:
         """See the activities' `Classifier`; of very many repositories the first are offered."""
         token = mint_product_token(project, PRODUCT, _TOKEN_LIFETIME, distinct_id=distinct_id)
@@ -46,6 +52,7 @@ class ModelClassifier:
             max_tokens=100,
             timeout=self.timeout,
         )
-        answer = ask(ModelAccess(f"{settings.GATEWAY_URL}/{PRODUCT}", token), question)
+        access = ModelAccess(f"{settings.GATEWAY_URL}/{PRODUCT}", token, trace_id)
+        answer = ask(access, question)
         said = answer.strip().strip("`*\"'.").lower()
         return next((name for name in listed if name.lower() == said), None)

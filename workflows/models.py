@@ -5,7 +5,9 @@ import uuid
 from django.db import models
 from django.utils import timezone
 
+from coding_tasks.agents import trace_of
 from projects.models import SlackWorkspace
+from workflows.mention_types import workflow_id
 
 
 class Mention(models.Model):
@@ -72,6 +74,11 @@ class Mention(models.Model):
 
     def __str__(self) -> str:
         return f"{self.channel_id}/{self.ts}"
+
+    @property
+    def trace_id(self) -> str:
+        """The trace of the calls made for it, before there is a task and by the task."""
+        return trace_of(workflow_id(self.team_id, self.channel_id, self.ts))
 
 
 class Notice(models.Model):

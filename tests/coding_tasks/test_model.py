@@ -1,8 +1,10 @@
 """Asking a model through the gateway: one attempt, and what each refusal means."""
 
+import re
+
 import pytest
 
-from coding_tasks.agents import Assignment, Exchange, ModelAccess
+from coding_tasks.agents import Assignment, Exchange, ModelAccess, trace_of
 from coding_tasks.answering_agent import AnsweringAgent
 from coding_tasks.failures import ModelFailed, ModelRefused, OutOfCredits
 from coding_tasks.model import Question, ask
@@ -23,7 +25,9 @@ def gateway():
 @pytest.fixture
 def access(gateway) -> ModelAccess:
     gateway.reset()
-    return ModelAccess(f"{gateway.url}/slack_app", "pha_token-of-the-run")
+    return ModelAccess(
+        f"{gateway.url}/slack_app", "pha_token-of-the-run", trace_of("mention-T1-C1-100.1")
+    )
 
 
 def test_the_answer_is_the_text_of_the_model(gateway, access):
@@ -33,6 +37,16 @@ def test_the_answer_is_the_text_of_the_model(gateway, access):
     assert request.headers["authorization"] == "Bearer pha_token-of-the-run"
     assert request.body["model"] == "claude-sonnet-4-6"
     assert request.body["system"] == "Be brief."
+
+
+def test_a_call_says_which_workflow_it_was_made_for(gateway, access):
+    ask(access, QUESTION)
+    [request] = gateway.requests()
+    version, trace, parent, flags = request.headers["traceparent"].split("-")
+    assert (version, flags) == ("00", "01")
+    assert trace == access.trace_id == trace_of("mention-T1-C1-100.1")
+    assert re.fullmatch("[0-9a-f]{32}", trace)
+    assert re.fullmatch("[0-9a-f]{16}", parent)
 
 
 def test_a_provider_key_of_the_environment_is_never_sent(gateway, access, monkeypatch):
@@ -100,7 +114,7 @@ def test_no_answer_in_time_is_worth_another_attempt(gateway, access):
 
 def test_a_gateway_that_is_down_is_worth_another_attempt():
     with pytest.raises(ModelFailed) as failed:
-        ask(ModelAccess("http://127.0.0.1:1/slack_app", "pha_x"), QUESTION)
+        ask(ModelAccess("http://127.0.0.1:1/slack_app", "pha_x", trace_of("x")), QUESTION)
     assert not failed.value.permanent
 
 

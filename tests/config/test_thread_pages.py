@@ -13,6 +13,7 @@ from django.urls import reverse
 from billing import accounts
 from billing.caps import set_cap
 from billing.limits import set_limit
+from coding_tasks.agents import trace_of
 from coding_tasks.models import CodingTask, Repository, TaskRun
 from config.report_permissions import THREADS
 from config.thread_search import Message, SlackUser, understand
@@ -21,6 +22,7 @@ from quota.gate import check
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, book, usage_event
 from workflows.door import refuse
+from workflows.mention_types import workflow_id
 from workflows.models import FollowUp, Mention
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("redis_client")]
@@ -103,6 +105,30 @@ class TestCredits:
         assert "claude-haiku-4-5: 1 generation, <0.01" in said
         assert [work.credits_micro for work in thread.work] == [18 * CREDIT + 12, 24 * CREDIT]
         assert quote(first.workflow_id) in answer.content.decode()
+
+    def test_choosing_the_repository_is_a_cost_of_the_thread(self, admin_client, workspace):
+        mention(workspace, state="answered")
+        run(task(workspace), "100.000001", "0.10")
+        mention(workspace, "900.000001")
+        stranger = accounts.create_project(accounts.create_organization("Stranger"), "Theirs")
+        choosing = {"ai_product": "slack_app_routing", "task_run_id": None}
+        for project, ts, cost in (
+            (workspace.project, "100.000001", "0.001"),
+            (workspace.project, "900.000001", "0.002"),  # another thread's
+            (stranger, "100.000001", "0.004"),  # says that it was for this one
+        ):
+            trace = {"$ai_trace_id": trace_of(workflow_id("T1", "C1", ts))}
+            book(usage_event(project, cost, properties=choosing | trace))
+
+        answer = admin_client.get(page(workspace))
+        listed = admin_client.get(SEARCH, {"q": "U1"}).context["threads"]
+
+        assert answer.context["thread"].credits_micro == 12 * CREDIT + 120_000
+        assert {each.key.thread_ts: each.credits_micro for each in listed} == {
+            "100.000001": 12 * CREDIT + 120_000,
+            "900.000001": 240_000,
+        }
+        assert "used by 1 task, 0.12 to choose the repository" in text_of(answer)
 
     def test_a_thread_of_which_nothing_is_known_is_not_found(self, admin_client, workspace):
         assert admin_client.get(page(workspace)).status_code == 404

@@ -2,6 +2,7 @@
 
 import pytest
 
+from coding_tasks.agents import trace_of
 from coding_tasks.models import ChannelDefault, CodingTask, Repository
 from projects.models import OAuthAccessToken, Organization, Project
 from tests.workflows.fake_gateway import AGENT, CLASSIFIER
@@ -125,6 +126,15 @@ def test_a_model_that_cannot_tell_leads_to_the_picker(two_repositories: World, g
     [section] = message["blocks"]
     assert section["accessory"]["action_id"] == picker.ACTION_ID
     assert picker.mention_of(section["block_id"]) == mention.pk
+
+
+def test_all_calls_of_a_mention_are_one_trace(two_repositories: World):
+    world = two_repositories
+    world.gateway.answer_next("acme/billing")
+    mention = world.handle("please help")
+    [choosing], [working] = world.gateway.requests(CLASSIFIER), world.gateway.requests(AGENT)
+    assert choosing.headers["traceparent"] == working.headers["traceparent"]
+    assert trace_of(mention.workflow_id) in choosing.headers["traceparent"]
 
 
 def test_a_classifier_that_is_broken_leads_to_the_picker(two_repositories: World):

@@ -39,11 +39,18 @@ class Classifier(Protocol):
     """Guesses which repository a request is about."""
 
     def choose(
-        self, project: Project, request: str, names: Sequence[str], *, distinct_id: str
+        self,
+        project: Project,
+        request: str,
+        names: Sequence[str],
+        *,
+        distinct_id: str,
+        trace_id: str,
     ) -> str | None:
         """Return one of the names, or None when the request does not tell.
 
-        What it costs counts as the usage of `distinct_id`. Raises `OutOfCredits` and `RunFailure`.
+        What it costs counts as the usage of `distinct_id`, in the trace. Raises `OutOfCredits`
+        and `RunFailure`.
         """
         ...
 
@@ -91,6 +98,7 @@ class RepositoryActivities:
                 request_text(mention),
                 list(repositories),
                 distinct_id=mention.workspace.distinct_id(mention.user_id),
+                trace_id=mention.trace_id,
             )
         except OutOfCredits as refusal:
             denial = denials.claim(mention, mention.workspace.project, refusal)

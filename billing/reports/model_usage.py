@@ -1,20 +1,24 @@
-"""What task runs used, on which models."""
+"""What task runs, and what was done before there was one, used on which models."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
-from django.db.models import Count, Sum
+from django.db.models import Count, QuerySet, Sum
 from django.db.models.functions import Coalesce
 
 from billing.models import UsageEvent
+from billing.usage import events_of_traces
 
 
 @dataclass(frozen=True, slots=True)
 class ModelUsage:
-    """What one run used of one model; `resource` None where nobody pays."""
+    """What one run, or one trace outside any run, used of one model.
 
-    task_run_id: UUID
+    `resource` is None where nobody pays.
+    """
+
+    made_for: UUID | str
     product: str
     model: str
     resource: str | None
@@ -25,10 +29,19 @@ class ModelUsage:
     credits_micro: int
 
 
-def usage_by_model(task_run_ids: Iterable[UUID]) -> list[ModelUsage]:
+def model_usage_of_runs(task_run_ids: Iterable[UUID]) -> list[ModelUsage]:
     """Return what runs used, by product and model, the dearest first; straight from the ledger."""
     events = UsageEvent.objects.filter(task_run_id__in=list(task_run_ids)).order_by()
-    rows = events.values_list("task_run_id", "product", "model", "account__resource").annotate(
+    return _by_model(events, "task_run_id")
+
+
+def model_usage_of_traces(project_ids: Iterable[int], trace_ids: Iterable[str]) -> list[ModelUsage]:
+    """Return the same of what the projects used in traces outside any run."""
+    return _by_model(events_of_traces(project_ids, trace_ids), "trace_id")
+
+
+def _by_model(events: QuerySet[UsageEvent], made_for: str) -> list[ModelUsage]:
+    rows = events.values_list(made_for, "product", "model", "account__resource").annotate(
         generations=Count("uuid"),
         input_tokens=Coalesce(Sum("input_tokens"), 0),
         output_tokens=Coalesce(Sum("output_tokens"), 0),
