@@ -217,7 +217,10 @@ def test_the_operator_names_the_service_and_has_a_key_for_the_collector(tmp_path
 
 def test_a_collector_that_is_away_costs_no_call(tmp_path) -> None:
     with world_of(
-        tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", OTEL_BSP_SCHEDULE_DELAY="50"
+        tmp_path,
+        OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9",
+        OTEL_EXPORTER_OTLP_TIMEOUT="1",
+        OTEL_BSP_SCHEDULE_DELAY="50",
     ) as world:
         project = world.tollgate.project(credits=100)
         token = world.tollgate.token(project)
