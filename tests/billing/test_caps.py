@@ -167,8 +167,12 @@ def test_a_groups_own_bookings_leave_its_allotments_and_the_feed_as_they_are(pro
     assert Change.objects.count() == told
     assert after["version"] == before["version"]
     assert after["scopes"] == {
-        f"project:{project.pk}": {"allotment_micro": 100 * CREDIT, "booked_micro": 12 * CREDIT},
-        f"user:{ANN}": {"allotment_micro": 50 * CREDIT, "booked_micro": 12 * CREDIT},
+        scope: {
+            "cap_micro": credits * CREDIT,
+            "allotment_micro": credits * CREDIT,
+            "booked_micro": 12 * CREDIT,
+        }
+        for scope, credits in ((f"project:{project.pk}", 100), (f"user:{ANN}", 50))
     }
 
 
@@ -182,8 +186,11 @@ def test_whatever_else_changes_what_is_left_of_a_cap_is_told(project):
     caps = scopes(project, ANN)
     assert caps["version"] > version
     assert Change.objects.count() != told
-    allotted = {"allotment_micro": 62 * CREDIT, "booked_micro": 12 * CREDIT}
-    assert caps["scopes"] == {f"user:{ANN}": allotted}
+    assert caps["scopes"][f"user:{ANN}"] == {
+        "cap_micro": 50 * CREDIT,
+        "allotment_micro": 62 * CREDIT,
+        "booked_micro": 12 * CREDIT,
+    }
 
 
 def test_a_cap_that_is_reached_is_told_once_whoever_booked_it(project):
@@ -208,7 +215,7 @@ def test_the_gateway_is_told_of_caps_only_where_there_are_any(project, stranger)
 
     told = scopes(project)
     assert (told["run_micro"], told["users"], told["scopes"]) == (5 * CREDIT, True, {})
-    fresh = {"allotment_micro": 7 * CREDIT, "booked_micro": 0}
+    fresh = {"cap_micro": 7 * CREDIT, "allotment_micro": 7 * CREDIT, "booked_micro": 0}
     assert scopes(project, BEN)["scopes"] == {f"user:{BEN}": fresh}
     assert scopes(stranger, BEN) is None
 
