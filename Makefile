@@ -1,7 +1,9 @@
 # One door. Everything runs through the launcher, which makes .venv/ when it has to.
 PYTHON ?= python3
 # Whole files go to a process; the order is pytest's own. ARGS="-n 0" runs all in one process.
-PARALLEL = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Tests wait for servers a third of the time: three processes keep two cores busy.
+PROCESSES ?= 3
+PARALLEL = --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 LAUNCH = @command -v $(PYTHON) >/dev/null || { \
 	echo "tollgate: $(PYTHON) is missing. Install Python 3.11 or newer, or name one: make $@ PYTHON=/path/to/python3.12" >&2; \
 	exit 1; }; exec $(PYTHON) devstack/launch.py

@@ -14,6 +14,27 @@ from devstack.servers import Program, redis_server, temporal_server
 from tests import settings as suite
 from tests.postgres import postgres_server
 
+LONGEST = [
+    "devstack/test_whole_stack.py",
+    "devstack/test_demo.py",
+    "workflows/test_worker_killed.py",
+    "gateway/test_crashes.py",
+    "gateway/test_failure_policy.py",
+    "slack_bot/test_concurrency.py",
+    "workflows/test_conversation.py",
+    "workflows/test_mention.py",
+    "workflows/test_run_worker.py",
+    "workflows/test_long_conversations.py",
+]
+"""The files that take longest, in this order before all others: none is what a process ends with."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files; the others stay in their random order."""
+    rank = {file: number for number, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get("/".join(item.path.parts[-2:]), len(rank)))
+
 
 def wait_until(condition, timeout: float = 20.0, what: str = "the condition") -> None:
     """Poll until `condition()` is true; fail with a sentence when it is not in time."""
