@@ -26,7 +26,7 @@ LONGEST = [
     "workflows/test_run_worker.py",
     "workflows/test_long_conversations.py",
 ]
-"""The files that take longest, in this order before all others: none is what a process ends with."""
+"""The files that take longest: they come first, so that no process ends with one of them."""
 
 
 @pytest.hookimpl(trylast=True)
