@@ -10,6 +10,7 @@ from billing.usage import usage_of_run
 from coding_tasks.agents import Agent, Assignment, Exchange, ModelAccess, trace_of
 from coding_tasks.failures import OutOfCredits
 from coding_tasks.models import CodingTask, TaskRun
+from coding_tasks.outages import through_an_outage
 from coding_tasks.sandbox import Sandbox
 from projects.credentials import mint_run_token, revoke_run_tokens
 from quota import gate
@@ -26,7 +27,7 @@ def perform(run: TaskRun, sandbox: Sandbox, agent: Agent) -> TaskRun:
 
     A run that has its answer is not done again. Raises `OutOfCredits` (the run is then paused: it
     may be performed again) and `RunFailure`. The token the agent works with is minted here, is good
-    for this run alone and ends with this call.
+    for this run alone and ends with this call. An answer outlasts an outage of the database.
     """
     if run.state == TaskRun.State.SUCCEEDED:
         return run
@@ -45,13 +46,15 @@ def perform(run: TaskRun, sandbox: Sandbox, agent: Agent) -> TaskRun:
         with sandbox.checkout(task.repository.clone_url) as checkout:
             answer = agent.work(assignment, checkout, access)
     except OutOfCredits:
-        _move(run, TaskRun.State.PAUSED, left_at_pause=_left(run), woken_at=None)
+        try:
+            _move(run, TaskRun.State.PAUSED, left_at_pause=_left(run), woken_at=None)
+        finally:
+            revoke_run_tokens(run.pk)
         raise
-    finally:
+    except BaseException:
         revoke_run_tokens(run.pk)
-    # The first answer stays, if an attempt that was believed dead comes back with a second one.
-    _move(run, TaskRun.State.SUCCEEDED, answer=_storable(answer), finished_at=timezone.now())
-    run.refresh_from_db()
+        raise
+    through_an_outage(lambda: _keep(run, answer))
     return run
 
 
@@ -111,6 +114,13 @@ def finish_task(task: CodingTask, state: str) -> None:
     CodingTask.objects.filter(pk=task.pk, state=CodingTask.State.ACTIVE).update(
         state=state, finished_at=timezone.now()
     )
+
+
+def _keep(run: TaskRun, answer: str) -> None:
+    # The first answer stays, if an attempt that was believed dead comes back with a second one.
+    _move(run, TaskRun.State.SUCCEEDED, answer=_storable(answer), finished_at=timezone.now())
+    revoke_run_tokens(run.pk)
+    run.refresh_from_db()
 
 
 def _waiting(run: TaskRun) -> QuerySet[TaskRun]:

@@ -7,7 +7,7 @@ every limit and retry is stated below.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -40,6 +40,8 @@ from workflows.mention_types import (
     GATE_PATCH,
     ONE_PAUSE_PATCH,
     OUT_OF_CREDITS,
+    OUTAGE_PATCH,
+    STORES_OUT,
     TIMED_OUT,
     UNDELIVERABLE,
     Conversation,
@@ -65,6 +67,7 @@ MISTAKES = [
     "ValidationError",
     "ValueError",
 ]
+OUTAGES = {STORES_OUT, "InterfaceError", "OperationalError", "QuotaUnknown"}
 OUTAGE = timedelta(hours=24)
 """How long a mention outlives an outage of the database or of Slack before it fails."""
 
@@ -88,13 +91,13 @@ DELIVERY = timedelta(hours=1)
 """How long the story waits for a message to be posted; after that the sweep goes on alone."""
 
 CLASSIFIER_ATTEMPT = timedelta(seconds=40)
-CLASSIFIER_RETRY = RetryPolicy(
-    initial_interval=timedelta(seconds=1), maximum_attempts=2, non_retryable_error_types=MISTAKES
-)
+CLASSIFIER_ATTEMPTS = 2
 
 AGENT_ATTEMPT = timedelta(minutes=15)
 AGENT_HEARTBEAT = timedelta(seconds=10)
-AGENT_FIRST_RETRY = timedelta(seconds=1)
+
+WORK_FIRST_RETRY = timedelta(seconds=1)
+LONGEST_WAIT_FOR_STORES = timedelta(minutes=1)
 
 LONGEST_RECHECK = timedelta(hours=1)
 
@@ -197,11 +200,15 @@ class MentionWorkflow:
         found = await _locally(RepositoryActivities.choose_repository, about)
         if not found.repository_id and not found.notice_id:
             try:
-                found = await workflow.execute_activity_method(
-                    RepositoryActivities.classify_repository,
-                    about,
-                    start_to_close_timeout=CLASSIFIER_ATTEMPT,
-                    retry_policy=CLASSIFIER_RETRY,
+                found = await self._work(
+                    mention,
+                    CLASSIFIER_ATTEMPTS,
+                    lambda attempts: workflow.execute_activity_method(
+                        RepositoryActivities.classify_repository,
+                        about,
+                        start_to_close_timeout=CLASSIFIER_ATTEMPT,
+                        retry_policy=_work_retry(attempts),
+                    ),
                 )
             except ActivityError as error:
                 if is_cancelled_exception(error):
@@ -281,15 +288,15 @@ class MentionWorkflow:
         while True:
             known = self._news()
             try:
-                run = await workflow.execute_activity_method(
-                    CodingActivities.run_agent,
-                    RunRef(run_id),
-                    start_to_close_timeout=AGENT_ATTEMPT,
-                    heartbeat_timeout=AGENT_HEARTBEAT,
-                    retry_policy=RetryPolicy(
-                        initial_interval=AGENT_FIRST_RETRY,
-                        maximum_attempts=mention.attempts,
-                        non_retryable_error_types=MISTAKES,
+                run = await self._work(
+                    mention,
+                    mention.attempts,
+                    lambda attempts: workflow.execute_activity_method(
+                        CodingActivities.run_agent,
+                        RunRef(run_id),
+                        start_to_close_timeout=AGENT_ATTEMPT,
+                        heartbeat_timeout=AGENT_HEARTBEAT,
+                        retry_policy=_work_retry(attempts),
                     ),
                 )
             except ActivityError as error:
@@ -306,6 +313,29 @@ class MentionWorkflow:
                 )
             if not await self._credits_return(pause, run_id, known):
                 return await self._fail_run(run_id, OUT_OF_CREDITS)
+
+    async def _work(
+        self, mention: MentionInput, attempts: int, perform: Callable[[int], Awaitable[Answer]]
+    ) -> Answer:
+        """Perform work in so many attempts; those that an outage of our stores ends do not count.
+
+        During an outage it is tried ever less often, until it lasted too long for this work.
+        """
+        until: datetime | None = None
+        wait = WORK_FIRST_RETRY
+        while True:
+            try:
+                return await perform(attempts)
+            except ActivityError as error:
+                made = _attempts_before_outage(error)
+                if made is None or not workflow.patched(OUTAGE_PATCH):
+                    raise
+                until = until or workflow.now() + timedelta(seconds=mention.outage_seconds)
+                if workflow.now() >= until:
+                    raise
+            attempts = max(1, attempts - made)
+            await workflow.sleep(wait)
+            wait = min(2 * wait, LONGEST_WAIT_FOR_STORES)
 
     async def _fail_run(self, run_id: str, cause: str) -> str:
         failed = await _locally(CodingActivities.fail_run, FailedRun(run_id, cause))
@@ -391,6 +421,25 @@ async def _with_slack(
         heartbeat_timeout=SLACK_HEARTBEAT,
         retry_policy=SLACK_RETRY,
     )
+
+
+def _work_retry(attempts: int) -> RetryPolicy:
+    return RetryPolicy(
+        initial_interval=WORK_FIRST_RETRY,
+        maximum_attempts=attempts,
+        non_retryable_error_types=MISTAKES,
+    )
+
+
+def _attempts_before_outage(error: ActivityError) -> int | None:
+    """Return how many attempts at the work came before the outage that ended it; None: no outage.
+
+    Drivers' own names come from activities that an older worker scheduled or ran.
+    """
+    cause = error.cause
+    if not isinstance(cause, ApplicationError) or cause.type not in OUTAGES:
+        return None
+    return next((each for each in cause.details if isinstance(each, int)), 0)
 
 
 def _cause(error: BaseException) -> str:

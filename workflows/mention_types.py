@@ -10,9 +10,11 @@ from enum import StrEnum
 WORKFLOW_ID = "mention-{team}-{channel}-{ts}"
 GATE_PATCH = "posthog-code-slack-billing-gate"
 ONE_PAUSE_PATCH = "one-pause-for-each-run"
+OUTAGE_PATCH = "runs-outlast-outages"
 OUT_OF_CREDITS = "out of credits"
 SAID_ALREADY = "the denial was said already"
 TIMED_OUT = "timed out"
+STORES_OUT = "StoresOut"
 UNDELIVERABLE = "the answer could not be posted"
 
 
@@ -55,6 +57,8 @@ class MentionInput:
     """How long a paused run that nobody wakes waits before it first looks again for credits."""
     attempts: int = 6
     """How often the agent tries in all, when the provider or the repository gives no answer."""
+    outage_seconds: float = 3600
+    """How long an outage of our own stores may hold up one run before it is given up."""
     conversation: Conversation | None = None
     """Set when the workflow continues as new in the middle of a conversation."""
 

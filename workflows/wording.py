@@ -217,6 +217,11 @@ def run_cap_reached(*, bot_name: str) -> str:
     )
 
 
+def stores_out() -> str:
+    """Say that the work was given up because our own stores could not be used for too long."""
+    return "I gave up: a part of me has been out of order for too long. Please try again later."
+
+
 def took_too_long() -> str:
     """Say that the work was given up after its time limit."""
     return "I stopped because this took too long. Try a smaller request."

@@ -14,6 +14,7 @@ from projects.models import Project
 from tests.fakes import FakeSlack
 from tests.git_repositories import make_repository
 from tests.workflows.fake_gateway import FakeGateway
+from tests.workflows.outage import Outage, database_outage
 from tests.workflows.worker_thread import WorkerThread
 from tests.workflows.world import World, make_world
 from workflows.mention_types import MentionInput
@@ -94,6 +95,13 @@ def hurried(monkeypatch) -> Callable[..., None]:
         monkeypatch.setattr("workflows.client.MentionInput", impatient)
 
     return hurry
+
+
+@pytest.fixture
+def outage() -> Iterator[Outage]:
+    """The database of workers that are started after this fixture, which may go out."""
+    with database_outage() as verbs:
+        yield verbs
 
 
 @pytest.fixture

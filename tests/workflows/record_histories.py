@@ -15,6 +15,7 @@ import pytest
 
 from coding_tasks.models import Repository
 from tests.workflows.before_the_gate import WorkflowBeforeTheGate
+from tests.workflows.outage import MINTING
 from tests.workflows.temporal import history, wait_for_close
 from tests.workflows.worker_thread import WorkerThread
 from tests.workflows.world import World
@@ -164,6 +165,17 @@ def test_a_failed_run(worker, shop: World):
     mention = shop.handle()
     wait_for_close(mention.workflow_id)
     keep("failed", mention.workflow_id)
+
+
+def test_a_run_that_outlasts_an_outage_of_the_database(outage, worker, shop: World, hurried):
+    """`before-outlasting-outages` is this story with one attempt, when an outage used it up."""
+    hurried(idle_seconds=0.2)
+    outage.begin_at(MINTING)
+    mention = shop.start()
+    outage.wait_until_noticed()
+    outage.end()
+    wait_for_close(mention.workflow_id)
+    keep("outage-outlasted", mention.workflow_id)
 
 
 def test_a_mention_that_joins_a_task(worker, shop: World):

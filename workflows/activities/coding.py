@@ -24,7 +24,8 @@ from coding_tasks.models import CodingTask, Repository, TaskRun
 from coding_tasks.sandbox import Sandbox
 from workflows import denials, notices, wording
 from workflows.activities import rows
-from workflows.mention_types import OUT_OF_CREDITS, SAID_ALREADY, TIMED_OUT
+from workflows.activities.outages import outages_named
+from workflows.mention_types import OUT_OF_CREDITS, SAID_ALREADY, STORES_OUT, TIMED_OUT
 from workflows.models import FollowUp, Mention, Notice
 from workflows.requests import request_text
 from workflows.slack import client_for, failure_of
@@ -173,10 +174,12 @@ class CodingActivities:
         return ForwardAnswer(run_id=str(run.pk))
 
     @activity.defn
+    @outages_named()
     def run_agent(self, ref: RunRef) -> RunAnswer:
         """Have the agent do a run and claim its answer, or the denial if the credits ended.
 
-        Fails, for good or for now as the cause says, when there is no answer to be had.
+        Fails, for good or for now as the cause says, when there is no answer to be had, and as
+        `STORES_OUT` when the database is out, which an answer that was had by then waits for.
         """
         run = rows.run(ref.run_id)
         about = rows.message_of(run)
@@ -302,6 +305,8 @@ def _sentence(failure: str, run: TaskRun, about: Mention | FollowUp) -> str:
         return wording.repository_unavailable(run.task.repository.full_name)
     if failure == RunCapReached.__name__:
         return wording.run_cap_reached(bot_name=settings.BOT_NAME)
+    if failure == STORES_OUT:
+        return wording.stores_out()
     if failure == TIMED_OUT:
         return wording.took_too_long()
     return wording.failed(about.user_id)

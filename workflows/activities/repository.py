@@ -14,6 +14,7 @@ from coding_tasks.models import ChannelDefault, Repository
 from projects.models import Project
 from workflows import denials, notices, picker, wording
 from workflows.activities import rows
+from workflows.activities.outages import outages_named
 from workflows.mention_types import MentionRef
 from workflows.models import Mention, Notice
 from workflows.requests import request_text
@@ -85,10 +86,12 @@ class RepositoryActivities:
         return RepositoryAnswer(default.repository_id if default and not named else None)
 
     @activity.defn
+    @outages_named()
     def classify_repository(self, about: MentionRef) -> RepositoryAnswer:
         """Ask a small model. Refused for want of credits, claim the denial.
 
-        Fails, for good or for now as the refusal says, when there is no answer to be had.
+        Fails, for good or for now as the refusal says, when there is no answer to be had, and as
+        `STORES_OUT` when our own stores are out.
         """
         mention = rows.mention(about.mention_id)
         repositories = {found.full_name: found for found in _repositories(mention)}
