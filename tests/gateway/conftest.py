@@ -267,7 +267,7 @@ def _world() -> Iterator[World]:
 @pytest.fixture(scope="session")
 def _fragile_world() -> Iterator[World]:
     directory = suite.DIRECTORY / "fragile-gateway"
-    with world_of(directory, GATEWAY_OPEN_WINDOW="2") as world:
+    with world_of(directory, GATEWAY_OPEN_WINDOW="2.6") as world:
         yield world
 
 

@@ -1,11 +1,14 @@
 """Calls that work: passed through unchanged, priced, and booked once."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
 import httpx
 import pytest
 
+from tests.conftest import wait_until
 from tests.gateway.conftest import METRICS_TOKEN, World, messages_body
 from tests.gateway.fake_provider import (
     SSE_HEADERS,
@@ -79,6 +82,74 @@ def test_a_stream_passes_unchanged_and_is_metered(world, path, body, expected) -
     assert properties["$ai_output_tokens"] == 20
     assert properties["$ai_stream"] is True
     assert (properties["$ai_is_error"], properties["$ai_usage_estimated"]) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "first"),
+    [
+        ("/slack_app/v1/messages", messages_body(stream=True), 4),
+        (CHAT, chat_body(stream=True), 1),
+        (RESPONSES, {"model": "gpt-4o", "input": "Hi", "stream": True}, 4),
+    ],
+    ids=["messages", "chat", "responses"],
+)
+def test_what_came_of_a_stream_is_passed_on_before_the_rest_comes(
+    world: World, path: str, body: dict, first: int
+) -> None:
+    release = threading.Event()
+
+    def script(seen: Seen) -> Script:
+        answer = default_script(seen)
+        answer.hold_after, answer.release = first, release
+        return answer
+
+    world.provider.script = script
+    project = world.tollgate.project(credits=1000)
+    headers = {"authorization": f"Bearer {world.tollgate.token(project)}"}
+    received = b""
+    with world.http.stream("POST", path, json=body, headers=headers, timeout=5) as answer:
+        for chunk in answer.iter_raw():
+            received += chunk
+            if b"piece 0" in received and not release.is_set():
+                assert b"piece 1" not in received
+                release.set()
+    assert b"piece 2" in received
+    world.booked(project)
+
+
+@pytest.mark.parametrize(
+    ("stream", "end"), [(False, b"}"), (True, b'{"type":"message_stop"}\n\n')], ids=["JSON", "SSE"]
+)
+def test_a_call_is_booked_before_the_end_of_its_answer_is_sent(
+    fragile: World, stream: bool, end: bytes
+) -> None:
+    gate = threading.Event()
+
+    def script(seen: Seen) -> Script:
+        answer = default_script(seen)
+        answer.gate = gate
+        return answer
+
+    fragile.provider.script = script
+    project = fragile.tollgate.project(credits=100)
+    headers = {"authorization": f"Bearer {fragile.tollgate.token(project)}"}
+    body, path = messages_body(stream=stream), "/slack_app/v1/messages"
+
+    def read_to_the_end() -> bool:
+        received = b""
+        with fragile.http.stream("POST", path, json=body, headers=headers) as answer:
+            return any((received := received + chunk).endswith(end) for chunk in answer.iter_raw())
+
+    with ThreadPoolExecutor() as pool:
+        call = pool.submit(read_to_the_end)
+        wait_until(lambda: fragile.account(project)["held"] > 0, what="the hold")
+        # Redis writes nothing for a while: an answer that came to its end would not be booked.
+        fragile.redis.execute_command("CLIENT", "PAUSE", 600, "WRITE")
+        gate.set()
+        with pytest.raises(TimeoutError):
+            call.result(timeout=0.4)
+        assert call.result()
+    assert fragile.account(project)["spent"] == 72_000
 
 
 def test_request_bytes_reach_the_provider_as_they_came(world: World) -> None:
@@ -306,6 +377,24 @@ def test_a_dearer_service_tier_is_priced_by_what_was_served(world: World) -> Non
     # 60 × $4.25 + 40 × $2.125 + 20 × $17, per million
     assert Decimal(event["properties"]["$ai_total_cost_usd"]) == Decimal("0.00068")
     assert event["properties"]["$ai_service_tier"] == "priority"
+
+
+def test_a_provider_that_charges_more_than_the_bound_is_booked_in_full_and_told(
+    fragile: World,
+) -> None:
+    fragile.provider.script = lambda _: json_script(message(messages_usage(output_tokens=10_000)))
+    project = fragile.tollgate.project(credits=1)
+    told = fragile.metric("tollgate_gateway_overrun_credits_total")
+    token = fragile.tollgate.token(project)
+    assert fragile.post(token).status_code == 200
+    # 100 × $3 + 10,000 × $15 per million, at 120 credits a dollar
+    assert fragile.settled(project)["spent"] == 18_036_000
+    assert fragile.tollgate.credits_booked(project) == 18_036_000
+    assert fragile.post(token).status_code == 429
+    wait_until(
+        lambda: fragile.metric("tollgate_gateway_overrun_credits_total") > told + 17,
+        what="the overrun being told",
+    )
 
 
 def test_provider_errors_pass_unchanged_and_are_booked_at_what_they_cost(world: World) -> None:

@@ -5,6 +5,7 @@ import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -58,6 +59,37 @@ def test_a_call_in_flight_at_the_kill_is_booked_once_from_its_hold(
     assert sum(event["debited_micro"] for event in events) == held
     assert fragile.tollgate.credits_booked(project) <= held
     assert fragile.settled(project) == {"spent": held, "held": 0, "pending": 0}
+
+
+def test_a_call_whose_process_was_taken_for_dead_is_corrected_to_what_it_cost(
+    fragile: World, background: ThreadPoolExecutor
+) -> None:
+    project = fragile.tollgate.project(credits=100)
+    token = fragile.tollgate.token(project)
+    gate = threading.Event()
+    fragile.provider.script = lambda seen: replace(default_script(seen), gate=gate)
+    before = len(fragile.provider.requests)
+    answer = background.submit(fragile.post, token)
+    under_way(fragile, 1, before)
+    held = fragile.account(project)["held"]
+
+    def given_up() -> bool:
+        """It was only slow: its lease ends before it is renewed."""
+        for owner in fragile.redis.zrange("tollgate:owners", 0, -1):
+            fragile.redis.zadd("tollgate:owners", {owner: 0})
+        return bool(fragile.tollgate.events_of(project))
+
+    wait_until(given_up, what="the call being booked at its bound")
+    assert fragile.account(project)["held"] == 0
+    gate.set()
+    assert answer.result().status_code == 200
+    bound, correction = fragile.booked(project, 2)
+    assert (bound["debited_micro"], bound["properties"]["$ai_usage_estimated"]) == (held, True)
+    assert correction["uuid"] != bound["uuid"] == correction["hold_id"]
+    assert correction["debited_micro"] == 72_000 - held
+    assert correction["properties"]["$ai_usage_estimated"] is False
+    assert fragile.tollgate.credits_booked(project) == 72_000
+    assert fragile.settled(project) == {"spent": 72_000, "held": 0, "pending": 0}
 
 
 def test_events_that_were_not_delivered_survive_the_kill(fragile: World) -> None:

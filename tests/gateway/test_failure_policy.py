@@ -10,7 +10,7 @@ from tests.gateway.conftest import World
 from tests.gateway.fake_tollgate import FakeProject
 
 EVERYTHING = ("introspect", "quota", "changes", "events")
-OPEN_WINDOW = 2.0
+OPEN_WINDOW = 2.6
 
 
 def known(world: World, credits: float | None = 100) -> tuple[FakeProject, str]:
@@ -48,7 +48,8 @@ def test_while_django_is_away_the_gate_is_open_for_the_window_and_then_closed(
     assert fragile.get("/_ready").status_code == 503
     fragile.tollgate.mend()
     wait_until(lambda: fragile.post(token).status_code == 200, what="the gate being open again")
-    assert fragile.metric("tollgate_gateway_open_because_unknown_total") >= opened
+    # Each call that passed although nothing had been heard for a while is counted.
+    assert fragile.metric("tollgate_gateway_open_because_unknown_total") > opened
 
 
 def test_no_more_than_was_last_known_to_be_left_passes_the_open_window(fragile: World) -> None:

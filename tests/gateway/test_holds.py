@@ -82,6 +82,46 @@ def test_of_a_scope_too_less_than_nothing_is_never_held(own_redis: str) -> None:
     asyncio.run(forget())
 
 
+@pytest.mark.parametrize("noticing", ["whose changes were lost", "that made no change"])
+def test_after_redis_forgot_nobody_is_admitted_before_all_could_repeat_what_they_know(
+    own_redis: str, monkeypatch: pytest.MonkeyPatch, noticing: str
+) -> None:
+    monkeypatch.setattr(holds_module, "REPLAY_GRACE", 0.05)
+
+    async def fall_back() -> None:
+        redis = await prepared(own_redis, 100)
+        await redis.execute("SET", keys.GROUP_EPOCH, "group")
+        one, other = holds_of(redis), holds_of(redis)
+        await one.beat()
+        await other.beat()
+        saved = [
+            (key, await redis.execute("DUMP", key)) for key in await redis.execute("KEYS", "*")
+        ]
+        assert (await one.hold(reservation("spent", 60))).status == "held"
+        await one.settle(Settlement("spent", "hold", 60, b"{}", ACCOUNT, "group"))
+        await redis.execute("FLUSHALL")
+        for key, value in saved:
+            await redis.execute("RESTORE", key, 0, value)
+        if noticing == "that made no change":
+            # It learns of it from whoever noticed, before its own next look.
+            await one.beat()
+            while not await redis.execute("EXISTS", keys.GENERATION):
+                pass
+            asker = other
+        else:
+            asker = one
+        assert (await asker.hold(reservation("early", 50))).status == "rewound"
+        for each in (one, other):
+            await each.beat()
+            await asyncio.gather(*filter(None, [each._replaying]))
+        assert (await other.hold(reservation("too much", 50))).status == "short"
+        assert (await one.hold(reservation("fits", 40))).status == "held"
+        assert await counters(redis) == (60, 40)
+        redis.close()
+
+    asyncio.run(fall_back())
+
+
 def test_a_settlement_that_is_repeated_late_is_debited_once(
     own_redis: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,18 @@ def test_an_event_that_no_batch_can_hold_is_set_aside_unsent(fragile: World) -> 
     wait_until(lambda: fragile.redis.hget(account, "parked") == "1", what="it being accounted for")
 
 
+def test_an_event_about_which_billing_says_nothing_clear_is_sent_again(fragile: World) -> None:
+    project = fragile.tollgate.project(credits=100)
+    fragile.tollgate.fail("events", 503)
+    unclear, last = written(fragile, project, 900), written(fragile, project, 900)
+    fragile.tollgate.event_status[unclear] = "perhaps"
+    fragile.tollgate.mend()
+    assert [event["uuid"] for event in fragile.booked(project)] == [last]
+    assert not aside(fragile, unclear)
+    del fragile.tollgate.event_status[unclear]
+    assert {event["uuid"] for event in fragile.booked(project, 2)} == {last, unclear}
+
+
 def aside(world: World, event_id: str) -> bool:
     """Tell whether an event is in the stream of those set aside."""
     return any(event_id in fields["event"] for _, fields in world.redis.xrange(SET_ASIDE))
