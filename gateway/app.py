@@ -202,6 +202,7 @@ class Gateway:
     async def _usage(self, call: Call, name: str) -> None:
         product, caller = await self._proxy.identify(call, name)
         call.api = "/v1/usage"
+        await self._proxy.count_unpaid(caller)
         report = await usage_report(self._redis, self._resolver, self._settings, product, caller)
         call.respond(200, _JSON, msgspec.json.encode(report))
 

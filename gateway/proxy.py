@@ -52,6 +52,10 @@ class Proxy:
         known = await self._credentials.identify(credentials.credential_of(call.raw_headers))
         return product, known.caller(product, call.headers.get(b"x-project-id"))
 
+    async def count_unpaid(self, caller: Caller) -> None:
+        """Count a request that holds nothing. Raises a 429 `Refusal` after too many of them."""
+        await self._unpaid.count(caller.credential_sha256)
+
     async def handle(self, call: Call, name: str, api: Api) -> None:
         """Carry out one call. Raises `Refusal` as long as nothing was sent, or `CallerLeft`."""
         call.api = api.path
@@ -61,7 +65,7 @@ class Proxy:
         watch = self._watches.begin(self._settings.request_timeout)
         try:
             if api.meter is None or not product.billable:
-                await self._unpaid.count(caller.credential_sha256)
+                await self.count_unpaid(caller)
             elif api.method == "POST":
                 check_media_type(call.raw_headers)
             body = await self._read_body(call) if api.method == "POST" else b""

@@ -67,6 +67,12 @@ def test_listing_models_is_throttled_in_the_shape_of_the_sdk(
     assert kind in (error["type"], error.get("code"))
 
 
+def test_asking_what_is_left_is_throttled(strict: World, token) -> None:
+    _, refusal = passed_until_refused(lambda: strict.get("/v1/usage/slack_app", token))
+    assert refusal.status_code == 429
+    assert refusal.json()["error"]["reason"] == "requests_per_minute"
+
+
 def test_calls_that_nobody_pays_for_are_throttled(strict: World) -> None:
     token = strict.tollgate.token(strict.tollgate.project(), "llm_gateway")
     _, refusal = passed_until_refused(lambda: strict.post(token, "/llm_gateway/v1/messages"))
