@@ -45,6 +45,8 @@ WATCHED = 1.5
 ASKERS = {"endpoint": 2, "webhook": 1, "gateway": 2}
 PAUSE = 0.01
 PATIENCE = 20.0
+UNTHROTTLED = 1_000_000
+"""Requests a minute: one token asks for all, and it is not the throttle that is measured."""
 CREDITS = 5_000
 MICRO = 1_000_000
 SET = "@posthog/quota-limits/ai_credits"
@@ -70,6 +72,7 @@ def serving(scratch: Path, *, on_postgresql: bool) -> Iterator[dict[str, str]]:
     """Run the stack without what only answers mentions; yields the environment it runs in."""
     environment = throw_away_environment(os.environ, str(scratch / "stack"))
     environment |= {"WEB_PROCESSES": "2", "GATEWAY_PROCESSES": "2"}
+    environment["GATEWAY_REQUESTS_PER_MINUTE"] = str(UNTHROTTLED)
     anywhere = os.sched_getaffinity(0)
     with ExitStack() as running:
         if on_postgresql:
@@ -214,7 +217,7 @@ class Doors:
                 return
             time.sleep(0.005)
         if not self.stop.is_set():
-            raise TimeoutError(f"a door did not come to admitted={admitted}")
+            raise TimeoutError(f"not every door came to admitted={admitted}: {newest}")
 
     def latest_wrong(self, door: str, *, admitted: bool, since: float, until: float) -> float:
         """Return how long after `since` the last question was asked that was answered wrongly."""
@@ -372,7 +375,7 @@ class World:
         message = {"role": "user", "content": "hello"}
         body = json.dumps({"model": "claude-haiku-4-5", "max_tokens": 16, "messages": [message]})
         status, answer = _call(self.gateway, "POST", "/slack_app/v1/messages", headers, body)
-        if status not in (200, 429):
+        if status != 200 and answer["error"].get("reason") != "billable_credits":
             raise RuntimeError(f"the gateway answered {status}: {answer}")
         return status == 200
 
