@@ -1,15 +1,18 @@
 """Telling a team that its credits run low, or that there are some again: once for each threshold.
 
 Billing writes a row when a threshold is crossed. Every workspace of the organization that named a
-channel or a person gets one notice for it; the notice's key makes it one however often this runs.
+channel or a person gets a notice of an account's newest one, if it is still true by then; the
+notice's key makes it one however often this runs.
 """
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from django.conf import settings
 
 from billing.models import ThresholdNotice
 from projects.models import SlackWorkspace
+from quota.account_state import AccountState
 from quota.models import QuotaState
 from quota.resources import AI_CREDITS, RESOURCES
 from workflows import wording
@@ -20,52 +23,84 @@ LOOKS_BACK = timedelta(hours=6)
 
 
 def claim_new(now: datetime) -> list[Notice]:
-    """Return a notice, written now, for each threshold and workspace that has none yet."""
-    crossed = ThresholdNotice.objects.filter(noticed_at__gt=now - LOOKS_BACK).select_related(
-        "account"
-    )
+    """Return a notice, written now, for each account's news and workspace that has none yet."""
     news = {
-        f"credits:{notice.pk}:{workspace.pk}": (notice, workspace)
-        for notice in crossed.order_by("pk")
-        for workspace in _listeners(notice)
+        _key(crossed, workspace): (crossed, workspace, state)
+        for crossed, state in _news(now)
+        for workspace in _listeners(crossed)
     }
     known = set(Notice.objects.filter(key__in=news).values_list("key", flat=True))
-    return [_claim(key, *about) for key, about in news.items() if key not in known]
+    return [
+        _claim(key, *about)
+        for key, about in news.items()
+        if key not in known and _means_something(*about[:2])
+    ]
 
 
-def _listeners(notice: ThresholdNotice) -> list[SlackWorkspace]:
+def _news(now: datetime) -> Iterator[tuple[ThresholdNotice, AccountState]]:
+    """Yield the newest row of each account, if it still says what is."""
+    recent = ThresholdNotice.objects.filter(noticed_at__gt=now - LOOKS_BACK).order_by("pk")
+    newest = {crossed.account_id: crossed for crossed in recent.select_related("account")}
+    for crossed in newest.values():
+        state = QuotaState.objects.filter(
+            organization=crossed.account.organization_id, resource=crossed.account.resource
+        ).first()
+        if state is not None and _is_still_true(crossed, state.published):
+            yield crossed, state.published
+
+
+def _is_still_true(crossed: ThresholdNotice, state: AccountState) -> bool:
+    if crossed.percent == ThresholdNotice.RESOLVED:
+        return not state.limited
+    if state.remaining_micro is None:  # no limit any more
+        return False
+    used = state.usage_micro or 0
+    return used * 100 >= crossed.percent * (used + state.remaining_micro)
+
+
+def _means_something(crossed: ThresholdNotice, workspace: SlackWorkspace) -> bool:
+    """Tell whether the workspace knows what the news is about: "again" follows a warning."""
+    if crossed.percent != ThresholdNotice.RESOLVED:
+        return True
+    warnings = ThresholdNotice.objects.filter(
+        account=crossed.account, period_start=crossed.period_start, pk__lt=crossed.pk
+    )
+    keys = [_key(warning, workspace) for warning in warnings]
+    return Notice.objects.filter(key__in=keys).exists()
+
+
+def _key(crossed: ThresholdNotice, workspace: SlackWorkspace) -> str:
+    return f"credits:{crossed.pk}:{workspace.pk}"
+
+
+def _listeners(crossed: ThresholdNotice) -> list[SlackWorkspace]:
     workspaces = SlackWorkspace.objects.filter(
-        project__organization=notice.account.organization_id, is_active=True
+        project__organization=crossed.account.organization_id, is_active=True
     )
     return list(workspaces.exclude(credits_channel_id="").defer("bot_token"))
 
 
-def _claim(key: str, crossed: ThresholdNotice, workspace: SlackWorkspace) -> Notice:
+def _claim(
+    key: str, crossed: ThresholdNotice, workspace: SlackWorkspace, state: AccountState
+) -> Notice:
     notice, _ = Notice.objects.get_or_create(
         key=key,
         defaults={
             "kind": Notice.Kind.CREDITS,
             "workspace": workspace,
             "channel_id": workspace.credits_channel_id,
-            "text": _text(crossed),
+            "text": _text(crossed, state),
         },
     )
     return notice
 
 
-def _text(crossed: ThresholdNotice) -> str:
-    account = crossed.account
-    name = RESOURCES[account.resource].title
-    if account.resource == AI_CREDITS:
+def _text(crossed: ThresholdNotice, state: AccountState) -> str:
+    name = RESOURCES[crossed.account.resource].title
+    if crossed.account.resource == AI_CREDITS:
         name = f"{settings.BOT_NAME} {name}"
     if crossed.percent == ThresholdNotice.RESOLVED:
         return wording.credits_are_back(credits_name=name)
-    state = QuotaState.objects.filter(
-        organization=account.organization_id, resource=account.resource
-    ).first()
     return wording.credits_running_low(
-        crossed.percent,
-        state.published.resets_at if state else None,
-        credits_name=name,
-        billing_url=settings.BILLING_URL,
+        crossed.percent, state.resets_at, credits_name=name, billing_url=settings.BILLING_URL
     )

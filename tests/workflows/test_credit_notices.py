@@ -60,6 +60,35 @@ def test_each_threshold_is_told_once_and_so_is_that_there_are_credits_again(work
     assert all("thread_ts" not in message for message in slack.bot_messages("C1"))
 
 
+def test_a_channel_named_late_is_told_what_is_still_true_and_no_more(workspace, slack):
+    SlackWorkspace.objects.update(credits_channel_id="")
+    for _ in range(2):
+        book(usage_event(workspace.project))
+        tasks.announce_credits()
+    SlackWorkspace.objects.update(credits_channel_id="C1")
+    for _ in range(2):
+        tasks.announce_credits()
+    assert said(slack) == ["Your team has used all of its Tollgate AI credits for this period"]
+
+
+@pytest.mark.parametrize("generations", [1, 2], ids=["warned", "exhausted"])
+def test_a_channel_named_after_a_top_up_is_told_nothing(workspace, slack, generations):
+    SlackWorkspace.objects.update(credits_channel_id="")
+    for _ in range(generations):
+        book(usage_event(workspace.project))
+    grant_credits(workspace.project.organization, AI_CREDITS, 100 * MICRO)
+    SlackWorkspace.objects.update(credits_channel_id="C1")
+    tasks.announce_credits()
+    assert slack.calls() == []
+
+
+def test_a_warning_is_no_news_once_the_limit_is_gone(workspace, slack):
+    book(usage_event(workspace.project))
+    set_limit(workspace.project.organization, AI_CREDITS, None)
+    tasks.announce_credits()
+    assert slack.calls() == []
+
+
 def test_a_warning_says_when_they_reset_and_where_to_top_up(workspace, slack, settings):
     book(usage_event(workspace.project))
     tasks.announce_credits()
