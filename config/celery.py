@@ -49,6 +49,10 @@ app.conf.beat_schedule = {
         "task": "workflows.tasks.clear_up_terminated_workflows",
         "schedule": 30.0,
     },
+    "look for workflows": {
+        "task": "workflows.tasks.look_for_workflows",
+        "schedule": 60.0,
+    },
     "clear expired credentials": {
         "task": "projects.tasks.clear_expired_credentials",
         "schedule": 600.0,

@@ -60,8 +60,8 @@ def carry_over(organization_id: UUID, former: str, token: str) -> None:
     While Redis is silent there is nothing to carry: such blocks live there alone.
 
     The caller's transaction is open and holds the locks of one organization's accounts. After the
-    commit would be too late, for the new token is good from then on. It is safe here: Redis is given
-    no longer than `redis_client` states, about a second in all and none while it is known to be
+    commit would be too late, for the new token is good from then on. It is safe here: Redis gets no
+    longer than `redis_client` states, about a second in all, and none while it is known to be
     silent; its failure ends nothing; and after a rollback the score stands for a token that nobody
     has, and lapses.
     """

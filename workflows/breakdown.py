@@ -37,7 +37,7 @@ def left_behind(workflow_ids: Sequence[str]) -> QuerySet[Mention]:
 
 
 @transaction.atomic
-def clear_up(workflow_id: str) -> None:
+def clear_up(workflow_id: str, outcome: str = "its workflow was terminated") -> None:
     """End what a workflow left that will never go on. The thread is told if it waited for it."""
     found = Mention.objects.filter(workflow_id=workflow_id)
     mention = found.select_related("workspace").defer("workspace__bot_token").first()
@@ -53,7 +53,6 @@ def clear_up(workflow_id: str) -> None:
         ).exists()
     )
     if somebody_waits:
-        outcome = "its workflow was terminated"
         notices.send_soon(end(mention, workflow_id, Mention.State.FAILED, outcome))
     else:
         threads.abandon(workflow_id)

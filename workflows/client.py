@@ -16,6 +16,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db.models import Q
+from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.envconfig import ClientConfig
@@ -194,17 +195,25 @@ def has_ended(workflow_id: str) -> bool:
 
     Raises `TemporalUnavailable`.
     """
+    return status_of(workflow_id) is not WorkflowExecutionStatus.RUNNING
+
+
+def status_of(workflow_id: str) -> WorkflowExecutionStatus | None:
+    """Return the status of a workflow's latest run; None when Temporal knows of none.
+
+    Raises `TemporalUnavailable`.
+    """
     connection = _connected()
     handle = connection.client.get_workflow_handle(workflow_id)
     try:
         found = connection.call(handle.describe(rpc_timeout=DEADLINE))
     except RPCError as error:
-        if error.status is RPCStatusCode.NOT_FOUND:
-            return True
+        if _says_no_workflow(error):
+            return None
         raise TemporalUnavailable(str(error)) from error
     except RuntimeError as error:
         raise TemporalUnavailable(str(error)) from error
-    return found.status is not WorkflowExecutionStatus.RUNNING
+    return found.status
 
 
 async def _terminated(client: Client, since: datetime) -> list[str]:
@@ -222,11 +231,19 @@ def _signal(workflow_id: str, signal: str, *arguments: FollowUpReceived | Reposi
     try:
         connection.call(handle.signal(signal, args=arguments, rpc_timeout=DEADLINE))
     except RPCError as error:
-        if error.status is RPCStatusCode.NOT_FOUND:
+        if _says_no_workflow(error):
             raise WorkflowEnded(workflow_id) from error
         raise TemporalUnavailable(str(error)) from error
     except RuntimeError as error:
         raise TemporalUnavailable(str(error)) from error
+
+
+def _says_no_workflow(error: RPCError) -> bool:
+    """Tell a workflow that is not there from a namespace that is not: that one may come back."""
+    details = error.grpc_status.details
+    return error.status is RPCStatusCode.NOT_FOUND and not any(
+        detail.Is(NamespaceNotFoundFailure.DESCRIPTOR) for detail in details
+    )
 
 
 def _is_before_its_task(follow_up: FollowUp) -> bool:

@@ -17,7 +17,7 @@ from django.utils import timezone
 from coding_tasks import runs
 from coding_tasks.models import TaskRun
 from quota.gate import QuotaUnknown
-from workflows import admission, breakdown, client, credit_notices, follow_ups, notices
+from workflows import admission, breakdown, client, credit_notices, follow_ups, losses, notices
 from workflows.models import Mention, Notice
 
 log = structlog.get_logger(__name__)
@@ -31,6 +31,8 @@ _PATIENCE = 3
 """Failures to reach Temporal after which a sweep stops: every one takes its time limit."""
 _SWEEP_OF_TERMINATED = 30
 """Seconds between two looks for workflows that were terminated."""
+_LOOK_FOR_WORKFLOWS = 60
+"""Seconds between two looks for workflows that Temporal lost."""
 _LOOK_BACK = timedelta(days=1)
 """Workflows terminated longer ago than Celery was down are found when their thread moves."""
 _GRACE = timedelta(seconds=3)
@@ -92,6 +94,12 @@ def clear_up_terminated_workflows() -> None:
         log.warning("temporal is unavailable", error=str(error))
         return
     _sweep(breakdown.left_behind(terminated), _clear_up_if_ended)
+
+
+@shared_task(expires=_LOOK_FOR_WORKFLOWS)
+def look_for_workflows() -> None:
+    """Begin anew, or end, what Temporal should be running and is not."""
+    _sweep(losses.suspects(timezone.now(), _BATCH), losses.look_for_workflow)
 
 
 def _clear_up_if_ended(mention: Mention) -> None:

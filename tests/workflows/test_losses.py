@@ -1,0 +1,120 @@
+"""Temporal lost its store: mentions for which nothing was done begin anew, the others end."""
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from coding_tasks.models import CodingTask, TaskRun
+from tests.workflows.world import World
+from workflows import client, tasks
+from workflows.losses import BEGUN_ANEW_WITHIN, LOOKED_FOR_AFTER
+from workflows.mention_types import workflow_id
+from workflows.models import FollowUp, Mention
+
+NEW = LOOKED_FOR_AFTER + timedelta(seconds=1)
+OLD = BEGUN_ANEW_WITHIN + timedelta(seconds=1)
+
+
+def lost(world: World, age: timedelta, **fields: str) -> Mention:
+    """Return a mention of so long ago that Temporal was told of and knows nothing of."""
+    mention = world.mention(**fields)
+    mention.state = Mention.State.STARTED
+    mention.workflow_id = workflow_id("T1", "C1", mention.ts)
+    mention.received_at = timezone.now() - age
+    mention.save()
+    return mention
+
+
+def sweep(mention: Mention) -> None:
+    for _ in range(2):
+        tasks.look_for_workflows()
+        tasks.deliver_pending_denials()
+    mention.refresh_from_db()
+
+
+def work_on(shop: World, mention: Mention) -> CodingTask:
+    task = CodingTask.objects.create(
+        project=shop.project,
+        repository=shop.project.repositories.get(),
+        workspace=shop.workspace,
+        channel_id="C1",
+        thread_ts=mention.ts,
+        owner_slack_user_id="U1",
+        title="Look",
+        workflow_id=mention.workflow_id,
+    )
+    TaskRun.objects.create(task=task, message_ts=mention.ts, request="Look")
+    return task
+
+
+def test_a_young_mention_without_a_task_begins_anew_with_what_was_said_since(shop: World, worker):
+    shop.gateway.script("It is a shop.", "Shoes.")
+    mention = lost(shop, NEW)
+    reply = FollowUp.objects.create(
+        workspace=shop.workspace,
+        channel_id="C1",
+        ts=shop.slack.post("and what does it sell?", thread_ts=mention.ts)["ts"],
+        thread_ts=mention.ts,
+        user_id="U1",
+        text="and what does it sell?",
+        addressed=False,
+        workflow_id=mention.workflow_id,
+        state=FollowUp.State.SIGNALLED,
+    )
+    sweep(mention)
+    shop.wait_for_end(mention, Mention.State.ANSWERED)
+    FollowUp.objects.update(received_at=timezone.now() - timedelta(minutes=1))
+    tasks.deliver_pending_follow_ups()
+    assert shop.wait_until_said(mention.ts, 2) == ["It is a shop.", "Shoes."]
+    shop.wait_for_follow_up(reply, FollowUp.State.HANDLED)
+
+
+def test_an_old_mention_ends_with_one_message(shop: World):
+    mention = lost(shop, OLD)
+    sweep(mention)
+    assert (mention.state, mention.outcome) == (Mention.State.FAILED, "its workflow was lost")
+    [said] = shop.said(mention.ts)
+    assert "something went wrong" in said
+    assert client.has_ended(mention.workflow_id)
+
+
+def test_a_mention_whose_task_had_begun_ends_with_one_message_and_frees_its_thread(shop: World):
+    mention = lost(shop, NEW)
+    task = work_on(shop, mention)
+    sweep(mention)
+    task.refresh_from_db()
+    assert (mention.state, task.state) == (Mention.State.FAILED, CodingTask.State.FAILED)
+    assert len(shop.said(mention.ts)) == 1
+    assert client.has_ended(mention.workflow_id)
+
+
+def test_a_conversation_that_nobody_waits_for_ends_in_silence(shop: World):
+    mention = lost(shop, NEW)
+    task = work_on(shop, mention)
+    TaskRun.objects.update(state=TaskRun.State.SUCCEEDED)
+    Mention.objects.update(state=Mention.State.ANSWERED)
+    sweep(mention)
+    task.refresh_from_db()
+    assert task.state == CodingTask.State.FAILED
+    assert shop.said(mention.ts) == []
+
+
+def test_what_just_began_and_what_runs_are_left_alone(shop: World):
+    young = lost(shop, timedelta(seconds=1))
+    running = shop.start()
+    Mention.objects.filter(pk=running.pk).update(received_at=timezone.now() - OLD)
+    sweep(running)
+    young.refresh_from_db()
+    assert {young.state, running.state} == {Mention.State.STARTED}
+    assert client.has_ended(young.workflow_id)
+
+
+def test_a_namespace_that_is_not_there_is_no_loss(shop: World, settings, monkeypatch):
+    mention = lost(shop, OLD)
+    monkeypatch.setattr(client, "_connection", None)
+    settings.TEMPORAL_NAMESPACE = "not-there"
+    sweep(mention)
+    assert mention.state == Mention.State.STARTED
+    with pytest.raises(client.TemporalUnavailable):
+        client.signal_credits_gained(mention.workflow_id)
