@@ -47,7 +47,8 @@ PAUSE = 0.01
 PATIENCE = 20.0
 UNTHROTTLED = 1_000_000
 """Requests a minute: one token asks for all, and it is not the throttle that is measured."""
-CREDITS = 5_000
+CREDITS = 6_000
+"""What a round tops up and uses up, exactly: what was used beyond it would count in the next."""
 MICRO = 1_000_000
 SET = "@posthog/quota-limits/ai_credits"
 MARKER = "tollgate:quota:marker"
@@ -320,7 +321,7 @@ class World:
             "timestamp": datetime.now(UTC).isoformat(),
             "properties": {
                 "ai_product": "slack_app",
-                "$ai_total_cost_usd": str(CREDITS // 100),  # 120 credits a dollar: more than all
+                "$ai_total_cost_usd": str(CREDITS // 120),  # 120 credits a dollar
                 "project_id": self.project.pk,
             },
         }
