@@ -54,6 +54,7 @@ REFUSED: Mapping[str, frozenset[str]] = {
     "chat": frozenset({"audio", "web_search_options"}),
     "responses": frozenset({"access_programs", "context_management", "image", "prompt"}),
 }  # fmt: skip
+DOCUMENTED = frozenset[str]().union(*ALLOWED.values(), *REFUSED.values())
 _NOTHING = (b"null", b"[]")
 
 

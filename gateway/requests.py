@@ -5,14 +5,15 @@ streamed chat completion where the caller gave none. Input is bounded by its siz
 least one byte of UTF-8, and JSON never takes fewer bytes than the text it holds.
 """
 
-import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
+from gateway.ambiguity import TWICE, refuse_ambiguity
 from gateway.apis import Api
 from gateway.divided_bodies import divided
 from gateway.errors import bad_request
+from gateway.fields import DOCUMENTED
 from gateway.fields import check as check_fields
 
 # Upper bounds in tokens. An image is scaled down by the provider before it is read:
@@ -26,8 +27,14 @@ OVERHEAD = 100
 MAX_TOKENS = 10_000_000
 MAX_CHOICES = 128  # https://platform.openai.com/docs/api-reference/chat/create
 MAX_USES = 1_000
-# Commas and brackets of a body. No conversation comes near; each may cost a microsecond to read.
-MANY_NODES = 1_000_000
+# Commas and brackets of a body, in its text too. Skipping one takes some nanoseconds; what opens
+# with a bracket may be read, which takes some hundreds.
+MANY_COMMAS = 1_000_000
+MANY_BRACKETS = 100_000
+MANY_TOOLS = 1_000
+LONGEST_NUMBER = 1_000  # characters
+# Bytes, from which on these can be so many that it matters.
+COUNTED = 256 * 1024
 LARGE = 16 * 1024  # bytes, from which on it pays to read a body in two parts
 MAX_MODEL = 256  # characters; the name goes into every record of the call
 
@@ -77,6 +84,9 @@ class _Tool(msgspec.Struct, gc=False):
     cache_control: msgspec.Raw = _ABSENT
 
 
+_Tools = Annotated[list[_Tool], msgspec.Meta(max_length=MANY_TOOLS)]
+
+
 class _Thinking(msgspec.Struct):
     budget_tokens: Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)] | None = None
 
@@ -123,7 +133,7 @@ class _Known(msgspec.Struct):
     thinking: _Thinking | None = None
     reasoning: _Reasoning | None = None
     stream_options: _StreamOptions | None = None
-    tools: list[_Tool] | None = None
+    tools: _Tools | None = None
     context_management: "_ContextManagement | list[msgspec.Raw] | None" = None
 
 
@@ -140,10 +150,15 @@ _OUTPUT_FIELDS = {
     "chat": ("max_completion_tokens", "max_tokens"),
     "responses": ("max_output_tokens",),
 }
-_TWICE = "The request body names a field twice."
+_NUMBERS = frozenset(
+    {
+        "best_of", "max_completion_tokens", "max_output_tokens", "max_tokens", "max_tool_calls",
+        "n", "stream",
+    }
+)  # fmt: skip
 _ELSEWHERE = ("previous_response_id", "conversation", "thread")
 _top_level = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_tools = msgspec.json.Decoder(list[msgspec.Raw])
+_documented = msgspec.json.Decoder(dict[Literal[tuple(sorted(DOCUMENTED))], msgspec.Raw])  # type: ignore[misc]
 _body = msgspec.json.Decoder(_Body)
 _known = msgspec.json.Decoder(_Known)
 _nodes = msgspec.json.Decoder(list[_Node])
@@ -205,16 +220,16 @@ def read(api: Api, body: bytes, betas: bytes = b"") -> ModelRequest:
     """
     if not body.isascii() and not _is_utf_8(body):
         raise bad_request("The request body is not UTF-8.")
-    if len(body) > MANY_NODES and body.count(b",") + body.count(b"[") > MANY_NODES:
-        raise bad_request("The request body has too many parts.")
+    if len(body) > COUNTED:
+        _refuse_many_parts(body)
     try:
         read_apart = _read_apart(api, body) if len(body) > LARGE else None
         if read_apart is not None:
             fields, parsed = read_apart
         else:
-            fields = _top_level.decode(body)
+            fields = _fields(body)
             parsed = _parse(body)
-            _refuse_ambiguity(body, fields)
+            refuse_ambiguity(body, fields)
     except msgspec.ValidationError as error:
         raise bad_request(f"The request body is not valid: {error}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -242,6 +257,27 @@ def read(api: Api, body: bytes, betas: bytes = b"") -> ModelRequest:
         fields=fields,
         parsed=parsed,
     )
+
+
+def _refuse_many_parts(body: bytes) -> None:
+    """Refuse what would block the process for long; no conversation comes near."""
+    if body.count(b",") > MANY_COMMAS or body.count(b"{") + body.count(b"[") > MANY_BRACKETS:
+        raise bad_request("The request body has too many parts.")
+
+
+def _fields(body: bytes) -> dict[str, msgspec.Raw]:
+    """Return the fields of a body; of a large one no numbers of any length, nor names."""
+    if len(body) <= COUNTED:
+        return _top_level.decode(body)
+    try:
+        fields: dict[str, msgspec.Raw] = _documented.decode(body)
+    except msgspec.ValidationError:
+        if body.count(b",") > MANY_BRACKETS:
+            raise bad_request("A body of so many parts may have documented fields only.") from None
+        fields = _top_level.decode(body)
+    if any(len(fields[name]) > LONGEST_NUMBER for name in _NUMBERS & fields.keys()):
+        raise bad_request("A number of the request body is too long.")
+    return fields
 
 
 def _is_utf_8(body: bytes) -> bool:
@@ -277,60 +313,12 @@ def _read_apart(api: Api, body: bytes) -> tuple[dict[str, msgspec.Raw], _Known] 
         return None
     fields = _top_level.decode(apart.rest)
     parsed = _parse(apart.rest)
-    _refuse_ambiguity(apart.rest, fields)
+    refuse_ambiguity(apart.rest, fields)
     if name in fields:
-        raise bad_request(_TWICE)
+        raise bad_request(TWICE)
     if isinstance(parsed, _Body):
         setattr(parsed, name, conversation)
     return apart.joined(fields), parsed
-
-
-def _refuse_ambiguity(body: bytes, fields: dict[str, msgspec.Raw]) -> None:
-    """Refuse a field given twice: the provider might read the one that was not counted.
-
-    The two common ways of writing JSON follow from their fields; only what is written in another
-    way is read again. Looked into is also what decides about the cost from further within.
-    """
-    _refuse_twice(body, fields)
-    for name in ("thinking", "reasoning", "stream_options", "context_management"):
-        if name in fields:
-            _read_strictly(bytes(fields[name]))
-    if "tools" in fields:
-        try:
-            tools = _tools.decode(fields["tools"])
-        except msgspec.ValidationError:
-            return  # null
-        for tool in tools:
-            within = _top_level.decode(tool)
-            if "tools" in within or "environment" in within:
-                _read_strictly(bytes(tool))
-            else:
-                _refuse_twice(bytes(tool), within)
-
-
-def _refuse_twice(body: bytes, fields: dict[str, msgspec.Raw]) -> None:
-    size = 1 + sum(map(len, fields)) + sum(map(len, fields.values())) + 4 * len(fields)
-    if len(body) == size:  # nothing but the fields fits into that
-        return
-    if len(body) == size + 2 * len(fields) - 1:
-        pairs = (b'"%b": %b' % (name.encode(), value) for name, value in fields.items())
-        if body == b"{" + b", ".join(pairs) + b"}":
-            return
-    _read_strictly(body)
-
-
-def _read_strictly(body: bytes) -> None:
-    def unique(pairs: list[tuple[str, Any]]) -> int:
-        if len({name for name, _ in pairs}) != len(pairs):
-            raise ValueError
-        return 0
-
-    try:
-        json.loads(body, object_pairs_hook=unique)
-    except RecursionError:
-        raise bad_request("The request body is nested too deeply.") from None
-    except ValueError:
-        raise bad_request(_TWICE) from None
 
 
 def _extent(request: ModelRequest, output_cap: int, further: frozenset[str]) -> Extent:

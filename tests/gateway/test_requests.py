@@ -1,7 +1,10 @@
 """Reading bodies: the most a call can use, and the bytes that go to the provider."""
 
 import base64
+import contextlib
+import gc
 import json
+import time
 
 import msgspec
 import pytest
@@ -220,10 +223,74 @@ def test_a_field_given_twice_is_refused(body: bytes) -> None:
     assert refused.value.status == 400
 
 
+MANY = 90_000  # each with a bracket: fewer than are refused unread
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'"messages":[' + b",".join([b"{}"] * MANY) + b"]",
+        b'"messages":[' + b",".join([b'{"type":"text"}'] * MANY) + b"]",
+        b'"messages":[' + b",".join([b'{"content":[' * 300 + b"]}" * 300] * 160) + b"]",
+        b'"messages":[],"tools":[' + b",".join([b"{}"] * MANY) + b"]",
+        b'"messages":[],"tools":[' + b",".join([b'{"a" :1}'] * 999) + b"]",
+        b'"messages":[] ,"metadata":{' + b",".join(b'"%d":1' % n for n in range(990_000)) + b"}",
+        b'"messages":[],"thinking":{' + b",".join(b'"%d":1' % n for n in range(990_000)) + b"}",
+        b'"messages":[],' + b",".join(b'"%d":1' % n for n in range(990_000)),
+        b'"messages":[],"tools":[{' + b",".join(b'"%d":1' % n for n in range(990_000)) + b"}]",
+        b'"messages":[],"n":1' + b"0" * 30_000_000 + b".5",
+        b'"messages":[],"metadata":' + b'{"a":' * 900 + b"1" + b"}" * 900,
+        b'"messages":[],"metadata":[' + b",".join([b"[" * 400 + b"]" * 400] * 2_300) + b"]",
+    ],
+    ids=["messages", "parts", "depth", "tools", "odd tools", "odd spaces", "thinking", "fields",
+         "fields of a tool", "digits", "deep", "many deep"],
+)  # fmt: skip
+def test_no_body_blocks_the_process_for_long(body: bytes) -> None:
+    body = b'{"model":"m","max_tokens":1,' + body + b"}"
+    gc.disable()  # it would look through all that other tests left
+    began = time.thread_time()
+    with contextlib.suppress(Refusal):
+        requests.read(apis.MESSAGES, body).extent(100)
+    took = time.thread_time() - began
+    gc.enable()
+    assert took < 0.2  # 50 ms on a quiet machine
+
+
+def test_large_bodies_of_text_are_read_whatever_they_say() -> None:
+    text = "x = f(a, b[1]) {};\n" * 40_000
+    for spaces in ((",", ":"), (", ", ": ")):
+        for around in ({}, {"metadata": {"user_id": "u"}}, {"tools": [{"name": "t" * 300_000}]}):
+            document = {"model": "m", "messages": [{"role": "user", "content": text}], **around}
+            body = json.dumps(document, separators=spaces).encode()
+            assert requests.read(apis.MESSAGES, body).extent(100).input_tokens >= len(text)
+
+
 def test_a_body_of_too_many_parts_is_refused_before_it_is_read() -> None:
-    body = b'{"model": "m","max_tokens":1,"messages":[' + b"{}," * 1_000_000 + b"{}]}"
+    body = b'{"model": "m","max_tokens":1,"messages":[' + b"{}," * 100_000 + b"{}]}"
     with pytest.raises(Refusal, match="too many parts"):
         requests.read(apis.MESSAGES, body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{ "model" : "m" , "max_tokens":1, "messages":[ ] , "max_tokens":12 }',
+        b'{ "model" : "m" , "n":12, "messages":[ ] , "n":1 }',
+        b'{ "model":"m","messages":[],"n":1,"n":1}',
+        b'{"model":"m",\n"messages":[],\t"\\u006e":1,"n":1}',
+    ],
+)
+def test_no_spaces_hide_a_field_that_is_there_twice(body: bytes) -> None:
+    with pytest.raises(Refusal, match="twice"):
+        requests.read(apis.MESSAGES, body)
+
+
+@pytest.mark.parametrize("indent", [1, 2, "\t"])
+def test_a_body_may_be_written_for_people(indent: int | str) -> None:
+    content = [{"role": "user", "content": "x" * 300_000}]
+    document = {"model": "m", "max_tokens": 7, "messages": content, "metadata": {"a": "\u00e4"}}
+    body = json.dumps(document, indent=indent).encode()
+    assert requests.read(apis.MESSAGES, b" " + body + b"\n").output_tokens == 7
 
 
 SEPARATORS = [(",", ":"), (", ", ": ")]
@@ -281,6 +348,17 @@ def test_a_field_given_twice_around_a_large_conversation_is_refused(
 ) -> None:
     monkeypatch.setattr(requests, "LARGE", 0)
     with pytest.raises(Refusal, match="twice"):
+        requests.read(apis.MESSAGES, body)
+
+
+@pytest.mark.parametrize(
+    "body", [b'{,"messages":[],"model":"m"}', b'{"model":"m""messages":[]}', b'{"messages":[],}']
+)
+def test_what_is_no_json_is_none_around_a_large_conversation(
+    body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "LARGE", 0)
+    with pytest.raises(Refusal, match="not valid JSON"):
         requests.read(apis.MESSAGES, body)
 
 
