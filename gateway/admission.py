@@ -24,6 +24,7 @@ UNCONFIRMED_MS = 2_000
 REFRESH_MS = 300_000
 # An output cap of our own may shrink to what is left, but not to an answer that says nothing.
 SMALLEST_OUTPUT_CAP = 256
+MAX_REFUSED = 10_000
 # What is left, of the account or of a part of it with a cap of its own, is less than the bound.
 _TOO_LITTLE = frozenset({"short", "project_cap", "user_cap", "run_cap"})
 # The tiers of service for which a provider may charge more than for its default.
@@ -33,7 +34,7 @@ _OTHER_TIERS = frozenset({"default", "flex"})
 
 
 class Admission(msgspec.Struct, frozen=True, gc=False):
-    """A call that may be made. `account` is empty where nobody pays."""
+    """A call that may be made. `account` is empty where nobody pays; `size` is of the body."""
 
     record: CallRecord
     rates: Rates | None
@@ -41,7 +42,7 @@ class Admission(msgspec.Struct, frozen=True, gc=False):
     credits_per_usd: Decimal
     bound: Decimal
     bound_micro: int
-    body: bytes
+    size: int
 
 
 class Gate:
@@ -54,11 +55,12 @@ class Gate:
         self._prices = prices
         self._resolver = resolver
         self._holds = holds
+        self._refused: dict[object, None] = {}  # projects' buckets and credentials, oldest first
 
     async def admit(
         self, product: Product, caller: Caller, request: ModelRequest, call: Call
-    ) -> Admission:
-        """Return what is reserved. Raises `Refusal`."""
+    ) -> tuple[Admission, bytes]:
+        """Return what is reserved, and the body for the provider. Raises `Refusal`."""
         if product.bucket is None:
             return self._unmetered(product, caller, request, call)
         rates, dearest = self._rates(request)
@@ -67,6 +69,7 @@ class Gate:
         terms = await self._terms(caller, product.bucket)
         while True:
             bound = _bound(dearest, extent, request)
+            body = request.sent_body(cap)
             admission = Admission(
                 record=new_record(call, caller, product, request, rates.version, bound),
                 rates=rates,
@@ -74,12 +77,12 @@ class Gate:
                 credits_per_usd=terms.credits_per_usd,
                 bound=bound,
                 bound_micro=to_micro_bound(bound, terms.credits_per_usd),
-                body=request.sent_body(cap),
+                size=len(body),
             )
             verdict = await self._hold(product.bucket, caller, admission)
             if verdict.status == "held":
                 metrics.child(metrics.HELD, product.name).inc(admission.bound_micro / MICRO)
-                return admission
+                return admission, body
             smaller = None
             if verdict.status in _TOO_LITTLE and request.output_tokens is None:
                 smaller = _affordable_cap(verdict, terms.credits_per_usd, dearest, extent, request)
@@ -87,9 +90,42 @@ class Gate:
                 if verdict.status == "short":
                     least = _bound(dearest, _short(extent), request)
                     self._report(verdict, caller, product.bucket, terms, least)
+                if verdict.status == "limited":
+                    self._remember_refused((caller.project_id, product.bucket))
+                elif verdict.status == "rate":
+                    self._remember_refused(caller.credential_sha256)
                 raise self._refusal(verdict, product.bucket, admission)
             cap = smaller
             extent = request.extent(cap, self._settings.allowed_fields)
+
+    async def look_ahead(self, product: Product, caller: Caller) -> None:
+        """Refuse what is refused whatever its body says, before that is read.
+
+        Only who was refused so a moment ago is looked at: all others are asked nothing twice.
+        """
+        if product.bucket is None:
+            return
+        looked_at = (caller.project_id, product.bucket), caller.credential_sha256
+        if not any(key in self._refused for key in looked_at):
+            return
+        try:
+            status, answer, wait_ms = await self._holds.look(
+                caller.project_id, product.bucket, caller.credential_sha256
+            )
+        except (RedisUnavailable, RedisError):
+            raise _store_unavailable() from None
+        if status == "limited":
+            bot_name, billing_url = self._settings.bot_name, self._settings.billing_url
+            raise denials.denial(answer, product.bucket, bot_name, billing_url)
+        if status == "rate":
+            raise throttles.too_many_requests(wait_ms)
+        for key in looked_at:
+            self._refused.pop(key, None)
+
+    def _remember_refused(self, key: object) -> None:
+        if len(self._refused) >= MAX_REFUSED:
+            self._refused.pop(next(iter(self._refused)))
+        self._refused[key] = None
 
     def _report(
         self, verdict: Verdict, caller: Caller, bucket: str, terms: Terms, least: Decimal
@@ -120,7 +156,7 @@ class Gate:
 
     def _unmetered(
         self, product: Product, caller: Caller, request: ModelRequest, call: Call
-    ) -> Admission:
+    ) -> tuple[Admission, bytes]:
         """Admit a call that nobody pays for: no store is asked."""
         rates: Rates | None
         try:
@@ -129,7 +165,8 @@ class Gate:
             rates = None
         version = rates.version if rates else "unknown"
         record = new_record(call, caller, product, request, version, Decimal(0))
-        return Admission(record, rates, "", Decimal(0), Decimal(0), 0, request.sent_body(None))
+        body = request.sent_body(None)
+        return Admission(record, rates, "", Decimal(0), Decimal(0), 0, len(body)), body
 
     async def _terms(self, caller: Caller, bucket: str) -> Terms:
         try:

@@ -19,7 +19,7 @@ from gateway.change_feed import ChangeFeed
 from gateway.credentials import Credentials
 from gateway.errors import Refusal, bad_request, unavailable
 from gateway.holds import Holds
-from gateway.incoming import CallerLeft, Incoming
+from gateway.incoming import BodyBudget, CallerLeft, Incoming
 from gateway.logs import configure, log_request
 from gateway.outbox import Outbox
 from gateway.posthog import PostHogOutbox
@@ -53,6 +53,7 @@ class Gateway:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.body_budget = BodyBudget(max(settings.body_budget, settings.max_body_bytes))
         self._tracing = _tracing() if settings.traces else None
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:

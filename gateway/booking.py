@@ -131,5 +131,5 @@ def _estimate(usage: Usage | None, admission: Admission, meter: Meter) -> Usage:
     """Estimate what the provider will charge for an answer that was broken off."""
     output = meter.output_estimate()
     if usage is None:
-        return Usage(input=len(admission.body) // BYTES_PER_TOKEN, output=output)
+        return Usage(input=admission.size // BYTES_PER_TOKEN, output=output)
     return replace(usage, output=max(usage.output, output))

@@ -46,7 +46,7 @@ class Exchange:
         self._books = books
         self._call = call
         self._api = api
-        self._body = body
+        self._body = body  # until it is sent
         self._admission = admission
         self._meter = meter
         self._ending = Ending(call.began)
@@ -86,7 +86,7 @@ class Exchange:
         request = call.request
         watch.expect_within(self._settings.first_byte_timeout)
         asked = clock()
-        answer = await self._upstreams.open(self._api, request.query, call.raw_headers, self._body)
+        answer = await self._open()
         try:
             self._waited += clock() - asked
             streamed = self._begin(answer)
@@ -124,6 +124,13 @@ class Exchange:
         if not watch.left:
             self._send_head()
             request.end(held_back)
+
+    async def _open(self) -> HttpResponse:
+        """Send the request, which nobody has to keep after that."""
+        call, body, self._body = self._call, self._body, b""
+        answer = await self._upstreams.open(self._api, call.request.query, call.raw_headers, body)
+        call.request.let_go()
+        return answer
 
     def _begin(self, answer: HttpResponse) -> bool:
         """Prepare the head of the answer; tell whether it is a stream of events.

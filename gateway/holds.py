@@ -24,6 +24,7 @@ logger = structlog.get_logger("gateway.holds")
 HOLD = Script("hold")
 SETTLE = Script("settle")
 RESTORE = Script("restore")
+LOOK = Script("look")
 
 # How long a process remembers what it settled, to repeat it should Redis fall back to an earlier
 # state; the server remembers the ids for longer, so that repeating is harmless.
@@ -175,6 +176,21 @@ class Holds:
             if verdict.status == "rewound":
                 self._replay()
         return verdict
+
+    async def look(
+        self, project_id: int, resource: str, credential_sha256: str
+    ) -> tuple[str, bytes, int]:
+        """Tell whether a call would be refused whatever its bound: "limited" or "rate", or "".
+
+        With Django's answer about the project, and for how many milliseconds the credential has to
+        wait. Raises `RedisUnavailable` or `RedisError`.
+        """
+        status, answer, wait_ms = await self._redis.run(
+            LOOK,
+            (keys.project(project_id, resource), keys.rate(credential_sha256)),
+            self._per_minute,
+        )
+        return status.decode(), answer, wait_ms
 
     async def settle(self, settlement: Settlement) -> None:
         """End a hold, or book a call that had none.

@@ -8,7 +8,7 @@ from typing import Protocol
 from gateway.errors import Headers
 
 # Bytes of a body that wait to be asked for before its sender is slowed down.
-HIGH_WATER = 256 * 1024
+HIGH_WATER = 64 * 1024
 _STATUS_LINES: dict[int, bytes] = {
     **{status: b"HTTP/1.1 %d \r\n" % status for status in range(100, 1000)},
     **{int(each): b"HTTP/1.1 %d %b\r\n" % (each, each.phrase.encode()) for each in HTTPStatus},
@@ -22,6 +22,18 @@ class CallerLeft(Exception):
 
 class BodyTooLarge(Exception):
     """The body is longer than was allowed."""
+
+
+class TooManyBodies(Exception):
+    """With this body the process would keep more bytes of bodies than it may."""
+
+
+class BodyBudget:
+    """How many bytes of bodies a process keeps at once, and how many it may."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.kept = 0
 
 
 class Wire(Protocol):
@@ -52,14 +64,15 @@ class Incoming:
     """One request. `departed`: its client is gone; `started` and `ended` are about the answer."""
 
     __slots__ = (
-        "_chunked", "_chunks", "_departure", "_framed_by_close", "_head", "_head_only", "_most",
-        "_size", "_unread", "_waiter", "_wire", "_writable", "complete", "departed", "ended",
-        "headers", "keep_alive", "method", "path", "query", "started",
+        "_budget", "_chunked", "_chunks", "_departure", "_framed_by_close", "_head", "_head_only",
+        "_kept", "_most", "_size", "_unread", "_waiter", "_wire", "_writable", "complete",
+        "departed", "ended", "headers", "keep_alive", "method", "path", "query", "started",
     )  # fmt: skip
 
     def __init__(
         self,
         wire: Wire,
+        budget: BodyBudget,
         method: str,
         path: str,
         query: bytes,
@@ -70,6 +83,7 @@ class Incoming:
     ) -> None:
         """`chunks`: the client knows the chunked transfer coding."""
         self._wire = wire
+        self._budget = budget
         self.method = method
         self.path = path
         self.query = query
@@ -78,7 +92,7 @@ class Incoming:
         self._framed_by_close = not chunks
         self._head_only = method == "HEAD"
         self._chunks: list[bytes] = []
-        self._size = 0
+        self._size = self._kept = 0
         self._most = HIGH_WATER
         self._unread = True
         self._waiter: asyncio.Future[None] | None = None
@@ -91,22 +105,37 @@ class Incoming:
     # --- used by the application -----------------------------------------------------------------
 
     async def body(self, most: int) -> bytes:
-        """Return the whole body. Raises `BodyTooLarge` beyond so many bytes, or `CallerLeft`."""
+        """Return the whole body, which counts as kept until it is `let_go`.
+
+        Raises `BodyTooLarge` beyond so many bytes, `TooManyBodies`, or `CallerLeft`.
+        """
+        budget = self._budget
         if not self.complete:
             self._unread, self._most = False, most
             if not self._chunks and self._expects_continue():
                 self._wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self._wire.resume_reading()
-            while not (self.complete or self.departed or self._size > most):
+            while not (
+                self.complete or self.departed or self._size > most or budget.kept > budget.most
+            ):
+                # Also after a pause because of others, who are gone by now.
+                self._wire.resume_reading()
                 self._waiter = self._wire.future()
                 await self._waiter
         if self._size > most:
             raise BodyTooLarge
+        if budget.kept > budget.most:
+            raise TooManyBodies
         if not self.complete:
             raise CallerLeft
         body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
         return body
+
+    def let_go(self) -> None:
+        """Take note that nobody keeps the body any longer."""
+        self._budget.kept -= self._kept
+        self._kept = 0
+        self._chunks.clear()
 
     def on_departure(self, departed: Callable[[], None] | None) -> None:
         """Call `departed` when the client leaves, soon if it has; None takes that back."""
@@ -172,11 +201,15 @@ class Incoming:
 
     def receive(self, data: bytes) -> None:
         """Take a part of the body."""
-        if self.ended:
+        if self.ended or self.departed:
             return
+        size = len(data)
         self._chunks.append(data)
-        self._size += len(data)
-        if self._size > self._most:
+        self._size += size
+        self._kept += size
+        budget = self._budget
+        budget.kept += size
+        if self._size > self._most or budget.kept > budget.most:
             self._wire.pause_reading()
             if not self._unread:
                 self._wake()

@@ -3,20 +3,20 @@
 import asyncio
 
 from gateway import credentials, products, requests, throttles
-from gateway.admission import Gate
+from gateway.admission import Admission, Gate
 from gateway.apis import Api
 from gateway.booking import Books
 from gateway.call import Call
 from gateway.credentials import Caller, Credentials
-from gateway.errors import Refusal, bad_request
+from gateway.errors import Refusal, bad_request, unavailable
 from gateway.exchange import Exchange
-from gateway.incoming import BodyTooLarge
+from gateway.incoming import BodyTooLarge, TooManyBodies
 from gateway.media_type import check as check_media_type
-from gateway.metering import meter_for
+from gateway.metering import Meter, meter_for
 from gateway.products import Product
 from gateway.settings import Settings
 from gateway.upstream import Upstreams
-from gateway.watch import Watches
+from gateway.watch import Watch, Watches
 
 
 class Proxy:
@@ -64,40 +64,8 @@ class Proxy:
         self._concurrency.enter(caller.credential_sha256)
         watch = self._watches.begin(self._settings.request_timeout)
         try:
-            if api.meter is None or not product.billable:
-                await self.count_unpaid(caller)
-            elif api.method == "POST":
-                check_media_type(call.raw_headers)
-            body = await self._read_body(call) if api.method == "POST" else b""
-            if api.meter is None:
-                exchange = Exchange(
-                    self._settings, self._upstreams, self._books, call, api, body, None, None
-                )
-                with call.trace.upstream(call, api, None):
-                    await exchange.run(watch)
-                return
-            request = requests.read(api, body, _betas(call))
-            throttles.check_model(product, request.model, self._settings.small_models)
-            watch.expect_within(self._settings.request_timeout)
-            with call.trace.holding():
-                admission = await self._gate.admit(product, caller, request, call)
-                call.trace.held(admission)
-            meter = meter_for(
-                api.meter,
-                stream=request.stream,
-                hide_usage=request.stream and api.meter == "chat" and not request.usage_asked,
-            )
-            exchange = Exchange(
-                self._settings,
-                self._upstreams,
-                self._books,
-                call,
-                api,
-                admission.body,
-                admission,
-                meter,
-            )
-            with call.trace.upstream(call, api, request):
+            exchange, model, output_tokens = await self._prepare(call, product, caller, api, watch)
+            with call.trace.upstream(call, api, model, output_tokens):
                 await exchange.run(watch)
         except asyncio.CancelledError:
             if not watch.claim():
@@ -106,6 +74,44 @@ class Proxy:
         finally:
             watch.close()
             self._concurrency.leave(caller.credential_sha256)
+
+    async def _prepare(
+        self, call: Call, product: Product, caller: Caller, api: Api, watch: Watch
+    ) -> tuple[Exchange, str | None, int | None]:
+        """Return what is to be carried out, and which model is asked for how much.
+
+        What was read of the body is gone when this returns, but for what the provider gets.
+        """
+        if api.meter is None or not product.billable:
+            await self.count_unpaid(caller)
+        elif api.method == "POST":
+            check_media_type(call.raw_headers)
+        if api.meter is None:
+            body = await self._read_body(call) if api.method == "POST" else b""
+            exchange = self._exchange(call, api, body, None, None)
+            return exchange, None, None
+        if not call.request.complete:
+            await self._gate.look_ahead(product, caller)
+        request = requests.read(api, await self._read_body(call), _betas(call))
+        throttles.check_model(product, request.model, self._settings.small_models)
+        watch.expect_within(self._settings.request_timeout)
+        with call.trace.holding():
+            admission, body = await self._gate.admit(product, caller, request, call)
+            call.trace.held(admission)
+        meter = meter_for(
+            api.meter,
+            stream=request.stream,
+            hide_usage=request.stream and api.meter == "chat" and not request.usage_asked,
+        )
+        exchange = self._exchange(call, api, body, admission, meter)
+        return exchange, request.model, request.output_tokens
+
+    def _exchange(
+        self, call: Call, api: Api, body: bytes, admission: Admission | None, meter: Meter | None
+    ) -> Exchange:
+        return Exchange(
+            self._settings, self._upstreams, self._books, call, api, body, admission, meter
+        )
 
     async def _read_body(self, call: Call) -> bytes:
         """Read the whole body, up to its greatest size."""
@@ -121,6 +127,12 @@ class Proxy:
             return await call.request.body(most)
         except BodyTooLarge:
             raise _too_large(most) from None
+        except TooManyBodies:
+            raise unavailable(
+                "The gateway is receiving too much at the moment. Please try again.",
+                "too_many_bodies",
+                1,
+            ) from None
 
 
 def _betas(call: Call) -> bytes:

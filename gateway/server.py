@@ -15,7 +15,7 @@ import httptools
 import structlog
 
 from gateway.errors import Headers
-from gateway.incoming import Incoming
+from gateway.incoming import BodyBudget, Incoming
 
 logger = structlog.get_logger("gateway.server")
 
@@ -27,7 +27,9 @@ _NEVER = float("inf")
 
 
 class Application(Protocol):
-    """What answers requests."""
+    """What answers requests, and how many bytes of their bodies are kept at once."""
+
+    body_budget: BodyBudget
 
     async def serve(self, request: Incoming) -> None:
         """Answer one request. What it raises ends the connection."""
@@ -43,6 +45,7 @@ class Connection(asyncio.Protocol):
         self, config: Any, server_state: Any, app_state: object, _loop: object = None
     ) -> None:
         self._serve = config.loaded_app.serve
+        self._budget: BodyBudget = config.loaded_app.body_budget
         self._connections: set[Any] = server_state.connections
         self._tasks: set[asyncio.Task[None]] = server_state.tasks
         self._loop = asyncio.get_running_loop()
@@ -78,6 +81,8 @@ class Connection(asyncio.Protocol):
         self._deaf = True
         if self._timer is not None:
             self._timer.cancel()
+        for request in self._queue:
+            request.let_go()
         self._queue.clear()
         if self._current is not None:
             self._current.depart()
@@ -157,6 +162,7 @@ class Connection(asyncio.Protocol):
         chunks = parser.get_http_version() == "1.1"
         request = Incoming(
             self,
+            self._budget,
             parser.get_method().decode("ascii"),
             path,
             query,
@@ -246,6 +252,7 @@ class Connection(asyncio.Protocol):
                 request.start(500, [(b"content-length", b"0")])
                 request.end()
         finally:
+            request.let_go()
             self._tasks.discard(asyncio.current_task(self._loop))
             if not request.ended:
                 request.send_head()
@@ -287,7 +294,7 @@ class Connection(asyncio.Protocol):
         current = self._current
         if current is not None and current is not self._receiving:
             if self._queue and self._queue[-1] is self._receiving:
-                self._queue.pop()
+                self._queue.pop().let_go()
             (self._queue[-1] if self._queue else current).keep_alive = False
             return
         answered = current is None and self._in_message and not self._in_head

@@ -49,6 +49,7 @@ class Settings:
     requests_per_minute: int
     max_concurrent_per_credential: int
     max_body_bytes: int
+    body_budget: int
     default_max_output_tokens: int
     connect_timeout: float
     first_byte_timeout: float
@@ -103,6 +104,7 @@ def from_environment() -> Settings:
         requests_per_minute=env.int("GATEWAY_REQUESTS_PER_MINUTE", 6000),
         max_concurrent_per_credential=env.int("GATEWAY_MAX_CONCURRENT", 2000),
         max_body_bytes=env.int("GATEWAY_MAX_BODY_BYTES", 32 * 1024 * 1024),
+        body_budget=env.int("GATEWAY_BODY_BUDGET", 4 * 32 * 1024 * 1024),
         default_max_output_tokens=env.int("GATEWAY_DEFAULT_MAX_OUTPUT_TOKENS", 32_000),
         connect_timeout=env.float("GATEWAY_CONNECT_TIMEOUT", 5.0),
         first_byte_timeout=env.float("GATEWAY_FIRST_BYTE_TIMEOUT", 600.0),

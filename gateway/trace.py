@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from gateway.apis import Api
     from gateway.call import Call
     from gateway.credentials import Caller
-    from gateway.requests import ModelRequest
     from gateway.usage_events import Outcome
 
 
@@ -28,7 +27,7 @@ class Trace(Protocol):
         """Tell what was reserved."""
 
     def upstream(
-        self, call: "Call", api: "Api", request: "ModelRequest | None"
+        self, call: "Call", api: "Api", model: str | None, output_tokens: int | None
     ) -> AbstractContextManager[object]:
         """Surround the exchange with the provider, whose headers continue the trace."""
 
@@ -62,7 +61,7 @@ class NoTrace:
         """Tell nobody."""
 
     def upstream(
-        self, call: "Call", api: "Api", request: "ModelRequest | None"
+        self, call: "Call", api: "Api", model: str | None, output_tokens: int | None
     ) -> AbstractContextManager[object]:
         """Surround nothing."""
         return _NOTHING

@@ -24,7 +24,6 @@ from gateway.apis import Api
 from gateway.call import Call
 from gateway.credentials import Caller
 from gateway.errors import Headers, Refusal
-from gateway.requests import ModelRequest
 from gateway.settings import MICRO
 from gateway.usage_events import Outcome
 
@@ -116,17 +115,19 @@ class CallTrace:
         self._hold.set_attribute("tollgate.bound_credits", admission.bound_micro / MICRO)
 
     @contextmanager
-    def upstream(self, call: Call, api: Api, request: ModelRequest | None) -> Iterator[None]:
+    def upstream(
+        self, call: Call, api: Api, model: str | None, output_tokens: int | None
+    ) -> Iterator[None]:
         """Surround the exchange with the provider."""
         name, attributes = f"{api.method} {api.path}", {"gen_ai.provider.name": api.provider}
-        if request is not None:
-            model = request.model if _MODEL.fullmatch(request.model) else "other"
-            name = f"chat {model}"
-            attributes |= {"gen_ai.operation.name": "chat", "gen_ai.request.model": model}
+        if model is not None:
+            shown = model if _MODEL.fullmatch(model) else "other"
+            name = f"chat {shown}"
+            attributes |= {"gen_ai.operation.name": "chat", "gen_ai.request.model": shown}
         with self._step(name, SpanKind.CLIENT, attributes) as span:
             self._upstream = span
-            if request is not None and request.output_tokens is not None:
-                span.set_attribute("gen_ai.request.max_tokens", request.output_tokens)
+            if output_tokens is not None:
+                span.set_attribute("gen_ai.request.max_tokens", output_tokens)
             call.raw_headers = self._continued(call.raw_headers)
             try:
                 yield

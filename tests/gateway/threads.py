@@ -9,7 +9,7 @@ from typing import Any, Self
 import uvicorn
 
 from devstack.servers import free_port
-from gateway.incoming import Incoming
+from gateway.incoming import BodyBudget, Incoming
 from gateway.server import Connection
 from tests.conftest import wait_until
 
@@ -46,7 +46,7 @@ class AsgiThread:
 
 def served_by(serve: Callable[[Incoming], Awaitable[None]]) -> AsgiThread:
     """Serve requests with a coroutine function instead of the gateway."""
-    application = SimpleNamespace(serve=serve)
+    application = SimpleNamespace(serve=serve, body_budget=BodyBudget(1 << 30))
     options = {"interface": "asgi3", "lifespan": "off", "proxy_headers": False}
     return AsgiThread(application, http=Connection, **options)
 

@@ -1,0 +1,139 @@
+"""What is refused before a body is read, and how much of bodies is kept at once."""
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests import settings as suite
+from tests.conftest import wait_until
+from tests.gateway.conftest import World, messages_body, world_of
+from tests.gateway.fake_provider import SSE_HEADERS, Script, default_script, messages_stream
+
+LARGEST = 400_000
+BUDGET = 500_000
+PER_MINUTE = 30
+
+
+@pytest.fixture(scope="module")
+def _narrow() -> Iterator[World]:
+    with world_of(
+        suite.DIRECTORY / "narrow-gateway",
+        GATEWAY_MAX_BODY_BYTES=str(LARGEST),
+        GATEWAY_BODY_BUDGET=str(BUDGET),
+        GATEWAY_REQUESTS_PER_MINUTE=str(PER_MINUTE),
+    ) as world:
+        yield world
+
+
+@pytest.fixture
+def narrow(_narrow: World) -> Iterator[World]:
+    """A gateway that keeps few bodies at once."""
+    yield _narrow
+    _narrow.provider.script = default_script
+
+
+def body_of(size: int, **fields: object) -> bytes:
+    return json.dumps(messages_body(system="x" * size, **fields)).encode()
+
+
+def begin(world: World, token: str, body: bytes, sent: int) -> socket.socket:
+    """Announce a body and send the first bytes of it."""
+    head = (
+        f"POST /slack_app/v1/messages HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n"
+        f"content-length: {len(body)}\r\n\r\n"
+    )
+    connection = socket.create_connection(("127.0.0.1", world.port), timeout=10)
+    connection.sendall(head.encode() + body[:sent])
+    return connection
+
+
+def answer(connection: socket.socket) -> bytes:
+    """Return the beginning of what comes back."""
+    received = b""
+    while b"\r\n\r\n" not in received or received.endswith(b"\r\n\r\n"):
+        received += connection.recv(65536)
+    return received
+
+
+def test_a_team_known_to_be_limited_is_refused_before_its_upload(narrow: World) -> None:
+    project = narrow.tollgate.project(credits=10_000)
+    token = narrow.tollgate.token(project)
+    narrow.tollgate.limit(project)
+    wait_until(lambda: narrow.post(token).status_code == 429, what="the limit being known")
+    body = body_of(300_000)
+    with begin(narrow, token, body, 10) as connection:
+        refused = answer(connection)
+    assert refused.startswith(b"HTTP/1.1 429 ")
+    assert b'"reason":"billable_credits"' in refused
+    narrow.tollgate.lift(project)
+    wait_until(lambda: narrow.post(token).status_code == 200, what="the limit being lifted")
+    with begin(narrow, token, body, 10) as connection:
+        connection.sendall(body[10:])
+        assert answer(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_token_that_used_up_its_minute_is_refused_before_its_upload(narrow: World) -> None:
+    token = narrow.tollgate.token(narrow.tollgate.project(credits=10_000))
+    while narrow.post(token).status_code == 200:
+        pass
+    body = body_of(300_000)
+    for _ in range(2):  # room for one more may have come back in between
+        with begin(narrow, token, body, 10) as connection:
+            connection.settimeout(1)
+            try:
+                refused = answer(connection)
+            except TimeoutError:
+                narrow.post(token)
+                continue
+        assert refused.startswith(b"HTTP/1.1 429 ")
+        assert b'"reason":"requests_per_minute"' in refused
+        return
+    pytest.fail("the upload was not refused")
+
+
+@pytest.mark.parametrize("token", [None, "phx_unknown"])
+def test_a_stranger_is_refused_before_the_upload(narrow: World, token: str | None) -> None:
+    with begin(narrow, token or "", body_of(300_000), 10) as connection:
+        assert answer(connection).startswith(b"HTTP/1.1 401 ")
+
+
+def test_more_bodies_than_are_kept_at_once_are_told_to_come_back(narrow: World) -> None:
+    token = narrow.tollgate.token(narrow.tollgate.project(credits=10_000))
+    body = body_of(300_000)
+    reason = 'tollgate_gateway_refusals_total{product="slack_app",reason="too_many_bodies"}'
+    with begin(narrow, token, body, 280_000) as first:
+        with begin(narrow, token, body, 280_000) as second:
+            refused = answer(second)
+        assert refused.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nretry-after: 1\r\n" in refused
+        assert narrow.metric(reason) >= 1
+        first.sendall(body[280_000:])
+        assert answer(first).startswith(b"HTTP/1.1 200 ")
+    assert narrow.post(token, body=body).status_code == 200, "what was kept was let go"
+
+
+def test_a_body_that_the_provider_has_is_kept_no_longer(narrow: World) -> None:
+    release = threading.Event()
+    narrow.provider.script = lambda _: Script(
+        200, SSE_HEADERS, messages_stream(), hold_after=4, release=release
+    )
+    token = narrow.tollgate.token(narrow.tollgate.project(credits=10_000))
+    body = body_of(300_000, stream=True)
+    with begin(narrow, token, body, len(body)) as first:
+        assert answer(first).startswith(b"HTTP/1.1 200 ")
+        narrow.provider.script = default_script
+        assert narrow.post(token, body=body_of(300_000)).status_code == 200
+        release.set()
+
+
+def test_who_leaves_within_an_upload_leaves_nothing_behind(narrow: World) -> None:
+    token = narrow.tollgate.token(narrow.tollgate.project(credits=10_000))
+    body = body_of(300_000)
+    for _ in range(4):
+        begin(narrow, token, body, 200_000).close()
+    wait_until(
+        lambda: narrow.post(token, body=body).status_code == 200, what="there being room again"
+    )
