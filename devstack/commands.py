@@ -5,9 +5,10 @@ on one machine and in containers.
 """
 
 MIGRATE = ["python", "manage.py", "migrate", "--noinput"]
-# Requests mostly wait for a database or Redis; each thread may hold a database connection.
-WEB = ["granian", "--interface", "wsgi", "--no-ws", "--backpressure", "32"]
-WEB += ["config.wsgi:application"]
+# Requests mostly wait for a database or Redis; each thread may hold a database connection. What
+# granian calls backpressure bounds the connections, and each gateway keeps one open for ever.
+WEB = ["granian", "--interface", "wsgi", "--no-ws", "--blocking-threads", "16"]
+WEB += ["--backpressure", "1024", "config.wsgi:application"]
 WORKER = ["python", "manage.py", "run_worker"]
 # Tasks wait for Slack and the database, so threads serve them; the schedule needs no file, since
 # every entry repeats within minutes. At INFO they would report a sweep every other second.

@@ -1,11 +1,16 @@
 """The application as a web server calls it."""
 
+import http.client
 import io
+import sys
 
 import pytest
 from django.core.handlers.wsgi import WSGIRequest
 
 from config.charsets import with_known_charset
+from devstack.commands import WEB
+from devstack.servers import Program, answers, free_port
+from tests.conftest import running
 
 
 @pytest.mark.parametrize(
@@ -29,3 +34,18 @@ def test_a_charset_that_is_none_is_no_failure(content_type):
     request = with_known_charset(lambda environ, _start: WSGIRequest(environ))(environ, print)
 
     assert request.GET["a"] == "1"
+
+
+def test_connections_that_are_kept_open_lock_nobody_out(tmp_path):
+    """Every gateway keeps one, and asks on it four times a second for ever."""
+    port = free_port()
+    argv = [sys.executable, "-m", *WEB, "--port", str(port)]
+    web = Program("web", argv, lambda: answers(f"http://127.0.0.1:{port}/_health"))
+    with running(web, tmp_path / "web.log"):
+        kept = [http.client.HTTPConnection("127.0.0.1", port, timeout=5) for _ in range(100)]
+        for connection in kept:
+            connection.request("GET", "/_health")
+            answer = connection.getresponse()
+            assert (answer.status, answer.read() != b"") == (200, True)
+        for connection in kept:
+            connection.close()
