@@ -225,3 +225,20 @@ def test_the_admin_asks_strangers_to_log_in(client, organization):
     answer = client.get(page)
     assert answer.status_code == 302
     assert answer["Location"].startswith("/admin/login/?next=/admin/")
+
+
+@pytest.mark.parametrize("page", ["billing_usageevent", "billing_dailyusage", "billing_account"])
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("id__exact=abc", 302),
+        ("account__id__exact=99999999999999999999999", 200),
+        ("product__exact=%00", 400),
+        ("q=%00", 400),
+        ("booked_at__year=99999999999999999999", 400),
+    ],
+)
+def test_junk_in_the_address_of_a_list_is_no_failure(admin_client, page, query, status):
+    answer = admin_client.get(f"{reverse(f'admin:{page}_changelist')}?{query}")
+
+    assert answer.status_code in (status, 302)
