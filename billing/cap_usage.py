@@ -107,13 +107,10 @@ def _add(account: Account, caps: CapsInForce, counts: Mapping[Subject, Count]) -
     changed = []
     reached = False
     for (scope, subject), counted in sorted(kept.items()):
-        row = present.get((scope, subject)) or _row(account, scope, subject)
-        row.cap_micro = caps.of((scope, subject))
-        row.usage_micro += counted.usage
+        row = present.get((scope, subject)) or _row(account, (scope, subject))
+        _add_to(row, caps, counted)
         if not row.exhausted and row.cap_micro is not None and row.usage_micro >= row.cap_micro:
             reached = True
-        for group, micro in counted.booked.items():
-            row.booked[group] = row.booked.get(group, 0) + micro
         changed.append(row)
     _write(changed)
     others = any(counted.usage != sum(counted.booked.values()) for counted in kept.values())
@@ -131,11 +128,10 @@ def recount(account: Account, period: Period) -> None:
     known = set(_rows(account).filter(exhausted=True).values_list("scope", "subject"))
     _rows(account).delete()
     made = []
-    for (scope, subject), counted in sorted(counts_of_ledger(account, caps, period).items()):
-        row = _row(account, scope, subject)
-        row.cap_micro = caps.of((scope, subject))
-        row.usage_micro, row.booked = counted.usage, dict(counted.booked)
-        row.exhausted = (scope, subject) in known
+    for subject, counted in sorted(counts_of_ledger(account, caps, period).items()):
+        row = _row(account, subject)
+        _add_to(row, caps, counted)
+        row.exhausted = subject in known
         made.append(row)
     CapState.objects.bulk_create(made, batch_size=500)
 
@@ -205,13 +201,20 @@ def _rows(account: Account) -> QuerySet[CapState]:
     return CapState.objects.filter(organization=account.organization_id, resource=account.resource)
 
 
-def _row(account: Account, scope: str, subject: str) -> CapState:
+def _row(account: Account, subject: Subject) -> CapState:
     return CapState(
         organization_id=account.organization_id,
         resource=account.resource,
-        scope=scope,
-        subject=subject,
+        scope=subject[0],
+        subject=subject[1],
     )
+
+
+def _add_to(row: CapState, caps: CapsInForce, counted: Count) -> None:
+    row.cap_micro = caps.of((row.scope, row.subject))
+    row.usage_micro += counted.usage
+    for group, micro in counted.booked.items():
+        row.booked[group] = row.booked.get(group, 0) + micro
 
 
 def _write(rows: Sequence[CapState]) -> None:

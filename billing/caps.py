@@ -3,11 +3,8 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from django.db import transaction
-from django.utils import timezone
-
-from billing import audit, cap_usage
-from billing.account_locks import lock_organization
+from billing import cap_usage
+from billing.allowances import allow, locked
 from billing.credits import MAXIMUM_MICRO
 from billing.enforcement import enforce
 from billing.models import Account, AuditEntry, Cap
@@ -32,28 +29,9 @@ def set_cap(
     of it. Raises `ValueError` for a cap that cannot be.
     """
     check_cap(organization, scope, subject, cap_micro)
-    with transaction.atomic():
-        [account] = lock_organization(organization.pk, resource)
-        now = timezone.now()
-        cap = Cap.objects.create(
-            account=account,
-            scope=scope,
-            subject=subject,
-            cap_micro=cap_micro,
-            set_at=now,
-            actor=actor[:200],
-            reason=reason[:500],
-        )
-        audit.record(
-            AuditEntry.Action.CAP_SET,
-            account.organization,
-            actor=actor,
-            reason=reason,
-            resource=resource,
-            scope=str(scope),
-            subject=subject,
-            cap_micro=cap_micro,
-        )
+    with locked(organization, resource) as (account, now):
+        cap = Cap(account=account, scope=scope, subject=subject, cap_micro=cap_micro, set_at=now)
+        allow(AuditEntry.Action.CAP_SET, cap, actor=actor, reason=reason)
         account.caps_version += 1
         recount_caps([account], now)
         enforce([account], now)

@@ -1,7 +1,7 @@
-"""What a correction may still change once its event was refunded."""
+"""Which event a correction may correct, and what of it once it was refunded."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from uuid import UUID
 
@@ -13,6 +13,15 @@ from billing.models import UsageEvent
 
 _Corrected = tuple[int | None, UUID | None]
 """The account and the event that is corrected on it."""
+
+
+def misdirected(corrected: Mapping[UUID, int | None]) -> set[UUID]:
+    """Return those of the events that are booked on another account than that of their correction.
+
+    `corrected` maps an event to the account of what corrects it.
+    """
+    booked = UsageEvent.objects.filter(pk__in=list(corrected)) if corrected else ()
+    return {event.uuid for event in booked if event.account_id != corrected[event.uuid]}
 
 
 def bounded(rows: Sequence[LedgerRow]) -> Sequence[LedgerRow]:

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import chain
 
 from django.db import transaction
-from django.db.models import Count, F, QuerySet, Sum
+from django.db.models import Count, DateField, F, QuerySet, Sum, Value
 from django.db.models.functions import Coalesce, TruncDate
 from django.utils import timezone
 
@@ -50,25 +50,21 @@ def report_day(day: date) -> int:
     """
     with transaction.atomic():
         list(_lock(day))
-        rows = [
-            DailyUsage(
-                day=day,
-                organization_id=found["project__organization"],
-                project_id=found["project"],
-                resource=found["account__resource"] or "",
-                product=found["product"],
-                model=found["model"],
-                distinct_id=found["distinct_id"],
-                task_run_id=found["task_run_id"],
-                events=found["events"],
-                credits_micro=found["credits_micro"],
-                **{name: found[f"sum_{name}"] for name in _TOKENS},
-            )
-            for found in chain.from_iterable(_usage(events) for events in _events(day))
-        ]
+        rows = usage_of_day(day)
         DailyUsage.objects.filter(day=day).delete()
         DailyUsage.objects.bulk_create(rows, batch_size=500)
     return len(rows)
+
+
+def usage_of_day(day: date) -> list[DailyUsage]:
+    """Return the report of a day as the ledger has it now; nothing is written."""
+    return list(chain.from_iterable(_reported(events) for events in _events(day)))
+
+
+def usage_of_all_days() -> Iterator[DailyUsage]:
+    """Yield the reports of all days as the ledger has them now, reading it once."""
+    events = UsageEvent.objects.filter(project__isnull=False).order_by()
+    return _reported(events.annotate(day=TruncDate("occurred_at", tzinfo=UTC)))
 
 
 def days_booked_since(instant: datetime) -> list[date]:
@@ -87,19 +83,36 @@ def _lock(day: date) -> QuerySet[DailyUsage]:
 def _events(day: date) -> Iterator[QuerySet[UsageEvent]]:
     """Yield the day's events account by account, as the index has them; those of none at last."""
     start = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    within = UsageEvent.objects.filter(
-        occurred_at__gte=start,
-        occurred_at__lt=start + timedelta(days=1),
-        project__isnull=False,
-    ).order_by()
+    within = (
+        UsageEvent.objects.filter(
+            occurred_at__gte=start,
+            occurred_at__lt=start + timedelta(days=1),
+            project__isnull=False,
+        )
+        .annotate(day=Value(day, DateField()))
+        .order_by()
+    )
     for account in Account.objects.order_by("pk").values_list("pk", flat=True):
         yield within.filter(account=account)
     yield within.filter(account=None)
 
 
-def _usage(events: QuerySet[UsageEvent]) -> Iterator[dict]:
+def _reported(events: QuerySet[UsageEvent]) -> Iterator[DailyUsage]:
     sums = {f"sum_{name}": Coalesce(Sum(name), 0) for name in _TOKENS}
-    grouped = events.values(*_KEY, "project__organization").annotate(
+    grouped = events.values("day", *_KEY, "project__organization").annotate(
         events=Count("uuid"), credits_micro=Sum(F("credits_micro")), **sums
     )
-    return iter(grouped)
+    for found in grouped.iterator():
+        yield DailyUsage(
+            day=found["day"],
+            organization_id=found["project__organization"],
+            project_id=found["project"],
+            resource=found["account__resource"] or "",
+            product=found["product"],
+            model=found["model"],
+            distinct_id=found["distinct_id"],
+            task_run_id=found["task_run_id"],
+            events=found["events"],
+            credits_micro=found["credits_micro"],
+            **{name: found[f"sum_{name}"] for name in _TOKENS},
+        )

@@ -7,7 +7,7 @@ did not change in any way that others are told of keeps its version and is not p
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -24,22 +24,14 @@ from billing.models import Account, Cap, DecisionRecord, Limit, ThresholdNotice
 from billing.timeline import load_timelines
 from billing.totals import recut
 from quota.account_state import AccountState
-from quota.models import CapState
+from quota.misstatements import misstatements
+from quota.models import CapState, QuotaState
 from quota.publication import publish
 from quota.resources import RESOURCES
 
-_DECIDED = [
-    "version",
-    "booked",
-    "state",
-    "reason",
-    "exhausted_since",
-    "grace_began_at",
-    "announced_percent",
-    "caps_version",
-    "period_start",
-    "decide_again_at",
-    "published_digest",
+_STORED = [
+    *("version", "booked", "state", "reason", "exhausted_since", "grace_began_at"),
+    *("announced_percent", "caps_version", "period_start", "decide_again_at", "published_digest"),
 ]
 
 _NO_CAPS = CapsInForce()
@@ -65,33 +57,33 @@ def enforce(
     records = []
     notices: list[ThresholdNotice] = []
     states = []
+    if anew:
+        _outrun(accounts)
     for account, snapshot, state, decision, uses in _decided(accounts, books, now):
         digest = _digest(state)
-        if digest == account.published_digest and not anew:
+        columns = _columns(decision)
+        publishes = anew or digest != account.published_digest
+        if not publishes and _stored(account, columns) == columns:
             continue
-        account.version += 1
-        reason = decision.reason or ""
-        if (account.state, account.reason) != (decision.state, reason):
-            records.append(_record(account, snapshot, decision))
-        records += _cap_records(account, snapshot, decision, uses)
-        notices += _notices(account, decision, now)
-        account.state = decision.state
-        account.reason = reason
-        account.exhausted_since = decision.exhausted_since
-        account.grace_began_at = decision.grace_began_at
-        account.period_start = decision.period_start
-        account.decide_again_at = decision.valid_until
-        account.published_digest = digest
         changed.append(account)
-        states.append(replace(state, version=account.version))
+        notices += _notices(account, decision, now)
+        if publishes:
+            account.version += 1
+            if (account.state, account.reason) != (columns["state"], columns["reason"]):
+                records.append(_record(account, snapshot, decision))
+            records += _cap_records(account, snapshot, decision, uses)
+            account.published_digest = digest
+            states.append(replace(state, version=account.version))
+        for name, value in columns.items():
+            setattr(account, name, value)
     if not changed:
         return
     Account.objects.bulk_create(  # an upsert: updating that many columns of many rows is slower
-        changed, update_conflicts=True, unique_fields=["id"], update_fields=_DECIDED
+        changed, update_conflicts=True, unique_fields=["id"], update_fields=_STORED
     )
     DecisionRecord.objects.bulk_create(records)
     ThresholdNotice.objects.bulk_create(notices, ignore_conflicts=True)
-    publish(states)
+    publish(states, anew=anew)
 
 
 def settle(account: Account, now: datetime) -> None:
@@ -106,17 +98,68 @@ def decide_account(organization_id: UUID, resource: str) -> None:
         enforce(lock_organization(organization_id, resource), timezone.now())
 
 
-def outdated(accounts: Sequence[Account], now: datetime) -> list[int]:
-    """Return the ids of those accounts whose published state is no longer what would be decided.
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What is wrong with some accounts, by id.
+
+    `outdated`: something else would be decided now. `misstated`: something else was decided than
+    what is stored and published, with a sentence that says so.
+    """
+
+    outdated: list[int]
+    misstated: dict[int, str]
+
+
+def compare(accounts: Sequence[Account], now: datetime) -> Compared:
+    """Compare accounts with what would be decided now, and what is published of them with both.
 
     Reads without locks: the answer says where to look again under the lock, nothing more.
     """
     books = load_books(account.pk for account in accounts)
-    return [
-        account.pk
-        for account, _, state, _, _ in _decided(accounts, books, now)
-        if _digest(state) != account.published_digest
-    ]
+    outdated = []
+    misstated = {}
+    states = {}
+    for account, _, state, decision, _ in _decided(accounts, books, now):
+        columns = _columns(decision)
+        if _digest(state) != account.published_digest:
+            outdated.append(account.pk)
+        elif _stored(account, columns) != columns:
+            misstated[account.pk] = "what is stored of the last decision is not what it was"
+        else:
+            states[account.pk] = replace(state, version=account.version)
+    found = misstatements(states.values())
+    for pk, state in states.items():
+        sentence = found.get((state.organization_id, state.resource))
+        if sentence is not None:
+            misstated[pk] = sentence
+    return Compared(outdated, misstated)
+
+
+def _columns(decision: Decision) -> dict[str, Any]:
+    """Return what is stored of a decision in the account's row."""
+    return {
+        "state": decision.state.value,
+        "reason": decision.reason.value if decision.reason else "",
+        "exhausted_since": decision.exhausted_since,
+        "grace_began_at": decision.grace_began_at,
+        "period_start": decision.period_start,
+        "decide_again_at": decision.valid_until,
+    }
+
+
+def _stored(account: Account, columns: Iterable[str]) -> dict[str, Any]:
+    return {name: getattr(account, name) for name in columns}
+
+
+def _outrun(accounts: Iterable[Account]) -> None:
+    """Let the next version be newer than any that is published, whoever wrote that one."""
+    mine = {(account.organization_id, account.resource): account for account in accounts}
+    rows = QuotaState.objects.filter(organization__in={organization for organization, _ in mine})
+    for organization, resource, version in rows.values_list(
+        "organization_id", "resource", "version"
+    ):
+        if account := mine.get((organization, resource)):
+            account.version = max(account.version, version)
 
 
 def _decided(

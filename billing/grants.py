@@ -6,7 +6,8 @@ from django.db import transaction
 from django.utils import timezone
 
 from billing import audit
-from billing.account_locks import lock_accounts, lock_organization
+from billing.account_locks import lock_accounts
+from billing.allowances import allow, locked
 from billing.credits import MAXIMUM_MICRO
 from billing.decision import FAR_FUTURE
 from billing.enforcement import settle
@@ -33,30 +34,18 @@ def grant_credits(
     """
     if not 0 < amount_micro <= MAXIMUM_MICRO:
         raise ValueError("a grant is more than 0 and at most 100,000,000,000 credits")
-    with transaction.atomic():
-        [account] = lock_organization(organization.pk, resource)
-        now = timezone.now()
+    with locked(organization, resource) as (account, now):
         starts_at = starts_at or now
         check_times(starts_at, expires_at, now)
-        grant = CreditGrant.objects.create(
+        grant = CreditGrant(
             account=account,
             amount_micro=amount_micro,
             starts_at=starts_at,
             expires_at=expires_at,
             priority=priority,
-            actor=actor[:200],
-            reason=reason[:500],
             created_at=now,
         )
-        audit.record(
-            AuditEntry.Action.CREDITS_GRANTED,
-            account.organization,
-            actor=actor,
-            reason=reason,
-            resource=resource,
-            grant=grant.pk,
-            amount_micro=amount_micro,
-        )
+        allow(AuditEntry.Action.CREDITS_GRANTED, grant, actor=actor, reason=reason)
         settle(account, now)
     return grant
 
@@ -90,5 +79,6 @@ def void_grant(grant: CreditGrant, *, actor: str = "", reason: str = "") -> None
             reason=reason,
             resource=account.resource,
             grant=grant.pk,
+            voided_at=now.isoformat(),
         )
         settle(account, now)

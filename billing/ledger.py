@@ -24,7 +24,7 @@ from django.utils import timezone
 from billing import cap_usage, events, metrics
 from billing.account_locks import ensure_accounts, lock_accounts
 from billing.books import Books, Stretch, add_bookings, add_usage, load_books
-from billing.corrections import bounded
+from billing.corrections import bounded, misdirected
 from billing.enforcement import enforce
 from billing.events import Event, EventRefused, Refusal
 from billing.ledger_rows import LedgerRow, insert, ledger_row
@@ -36,6 +36,9 @@ ACCEPTED = "accepted"
 DUPLICATE = "duplicate"
 CONFLICT = "conflict"
 QUARANTINED = "quarantined"
+
+DELIVERED_AGAIN = "delivered again"
+"""Who decided about a quarantined event that could be booked when it came again."""
 
 AccountKey = tuple[UUID, str]
 
@@ -195,6 +198,7 @@ def _book(batch: Sequence[_Incoming], account_ids: Collection[int]) -> list[Resu
     now = timezone.now()
     known = _known([incoming.uuid for incoming in batch if incoming.uuid])
     kept = _kept({incoming.sha256 for incoming in batch})
+    batch = _direct(batch, accounts)
     statuses: list[str] = []
     rows: list[LedgerRow] = []
     refused: dict[str, QuarantinedEvent] = {}
@@ -244,6 +248,25 @@ def book_rows(rows: Sequence[LedgerRow], accounts: Sequence[Account], now: datet
     enforce(booked, now, books=books)
 
 
+def _direct(
+    batch: Sequence[_Incoming], accounts: Mapping[AccountKey, Account]
+) -> Sequence[_Incoming]:
+    """Refuse corrections of what another account pays; those that come before it are believed."""
+    payers = {
+        incoming.event.adjusts: accounts[incoming.account].pk if incoming.account else None
+        for incoming in batch
+        if incoming.event and incoming.event.adjusts
+    }
+    wrong = misdirected(payers)
+    refusal = EventRefused(Refusal.ACCOUNT_MISMATCH, "another account pays what it corrects")
+    return [
+        incoming._replace(event=None, refusal=refusal)
+        if incoming.event and incoming.event.adjusts in wrong
+        else incoming
+        for incoming in batch
+    ]
+
+
 def _known(uuids: Collection[UUID]) -> dict[UUID, str]:
     rows = UsageEvent.objects.filter(pk__in=uuids).order_by()
     return dict(rows.values_list("uuid", "payload_sha256"))
@@ -264,7 +287,7 @@ def _close(kept: Mapping[str, QuarantinedEvent], rows: Iterable[LedgerRow], now:
     booked = [kept[row.payload_sha256].pk for row in rows if row.payload_sha256 in kept]
     if booked:
         QuarantinedEvent.objects.filter(pk__in=booked).update(
-            state=QuarantinedEvent.State.BOOKED, resolved_at=now, resolved_by="delivered again"
+            state=QuarantinedEvent.State.BOOKED, resolved_at=now, resolved_by=DELIVERED_AGAIN
         )
 
 

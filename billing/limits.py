@@ -4,11 +4,7 @@ import zoneinfo
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from django.db import transaction
-from django.utils import timezone
-
-from billing import audit
-from billing.account_locks import lock_organization
+from billing.allowances import allow, locked
 from billing.credits import MAXIMUM_MICRO
 from billing.enforcement import settle
 from billing.models import AuditEntry, Limit
@@ -36,12 +32,10 @@ def set_limit(
     Raises `ValueError` for an amount, day, time zone or percent that cannot be.
     """
     _check(limit_micro, mode, grace_days, anchor_day, time_zone, thresholds)
-    with transaction.atomic():
-        [account] = lock_organization(organization.pk, resource)
-        now = timezone.now()
+    with locked(organization, resource) as (account, now):
         previous = load_timelines([account.pk])[account.pk].current
         kept = previous or Limit()
-        limit = Limit.objects.create(
+        limit = Limit(
             account=account,
             limit_micro=limit_micro,
             mode=mode,
@@ -50,19 +44,9 @@ def set_limit(
             time_zone=kept.time_zone if time_zone is None else time_zone,
             thresholds=kept.thresholds if thresholds is None else sorted(set(thresholds)),
             set_at=_instant_after(previous, now),
-            actor=actor[:200],
-            reason=reason[:500],
         )
-        audit.record(
-            AuditEntry.Action.LIMIT_SET,
-            account.organization,
-            actor=actor,
-            reason=reason,
-            resource=resource,
-            limit_micro=limit_micro,
-            mode=str(mode),
-            previous_limit_micro=previous.limit_micro if previous else None,
-        )
+        before = {"previous_limit_micro": previous.limit_micro if previous else None}
+        allow(AuditEntry.Action.LIMIT_SET, limit, actor=actor, reason=reason, **before)
         settle(account, max(now, limit.set_at))
     return limit
 

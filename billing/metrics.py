@@ -7,5 +7,6 @@ UNDECIDABLE = Counter(
     "Events set aside because nothing could be decided about their account.",
 )
 REPAIRS = Counter(
-    "tollgate_billing_repairs", "Accounts whose running totals differed from the ledger."
+    "tollgate_billing_repairs",
+    "Accounts whose totals, stored decision or publication were not what the ledger says.",
 )

@@ -74,6 +74,9 @@ class Account(models.Model):
     )
     decide_again_at = models.DateTimeField(null=True, editable=False, db_index=True)
     published_digest = models.CharField(max_length=64, blank=True, default="", editable=False)
+    verified_at = models.DateTimeField(
+        null=True, editable=False, help_text="When all of it was last compared with the ledger."
+    )
 
     class Meta:
         ordering = ["organization__name", "resource"]
@@ -385,6 +388,28 @@ class AccountGroup(models.Model):
 
     def __str__(self) -> str:
         return f"{self.account} by {self.group}"
+
+
+class LedgerCheckpoint(models.Model):
+    """Up to when the ledger has been added up, account by account: one row, or none yet."""
+
+    booked_before = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"added up: booked before {self.booked_before:%Y-%m-%d %H:%M:%S}"
+
+
+class CheckpointSum(models.Model):
+    """What an account was booked before the checkpoint: a projection of the ledger."""
+
+    account = models.OneToOneField(
+        Account, primary_key=True, on_delete=models.PROTECT, related_name="+"
+    )
+    credits_micro = models.BigIntegerField(default=0)
+    debited_micro = models.BigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.account_id}: {self.credits_micro}"
 
 
 class QuarantinedEvent(models.Model):

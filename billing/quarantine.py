@@ -16,6 +16,7 @@ from django.utils import timezone
 from billing import audit, events
 from billing.account_locks import ensure_accounts, lock_accounts
 from billing.batches import parse_json
+from billing.corrections import misdirected
 from billing.credits import exact_sum
 from billing.events import Event, EventRefused, Refusal
 from billing.ledger import account_key, book_rows
@@ -51,6 +52,8 @@ def book_now(
         quarantined = _open(quarantined)
         now = timezone.now()
         row = ledger_row(event, account, quarantined.payload_sha256, now)
+        if event.adjusts and misdirected({event.adjusts: row.account_id}):
+            raise EventRefused(Refusal.ACCOUNT_MISMATCH, "another account pays what it corrects")
         original = UsageEvent.objects.filter(pk=event.uuid).first()
         if original is not None and original.payload_sha256 != row.payload_sha256:
             row = _correction(row, original, quarantined)
@@ -82,7 +85,7 @@ def discard(quarantined: QuarantinedEvent, *, actor: str = "", reason: str = "")
             raise AlreadyDecided("it is booked already; what nobody shall pay is refunded")
         now = timezone.now()
         if account is not None:
-            uuid = events.claimed_uuid(_parsed(quarantined))
+            uuid = events.claimed_uuid(parsed(quarantined))
             if uuid is None or UsageEvent.objects.filter(pk=uuid).exists():
                 uuid = uuid5(_NAMESPACE, quarantined.payload_sha256)
             book_rows([_discarded(quarantined, account, uuid, now)], locked, now)
@@ -107,14 +110,14 @@ def _open(quarantined: QuarantinedEvent) -> QuarantinedEvent:
 
 def _is_booked(quarantined: QuarantinedEvent) -> bool:
     """Tell whether another process could book it while it was being set aside."""
-    uuid = events.claimed_uuid(_parsed(quarantined))
+    uuid = events.claimed_uuid(parsed(quarantined))
     if uuid is None:
         return False
     return UsageEvent.objects.filter(pk=uuid, payload_sha256=quarantined.payload_sha256).exists()
 
 
-def _parsed(quarantined: QuarantinedEvent) -> Any:
-    """Return the payload; None for one that is nested too deeply to mean anything."""
+def parsed(quarantined: QuarantinedEvent) -> Any:
+    """Return the payload of an event; None for one that is nested too deeply to mean anything."""
     try:
         return parse_json(quarantined.payload)
     except RecursionError:
@@ -127,7 +130,7 @@ def _item(quarantined: QuarantinedEvent, project: Project | None) -> Any:
     Where that project is another organization's, the item leaves the account that was debited for
     it, and what was debited there.
     """
-    item = _parsed(quarantined)
+    item = parsed(quarantined)
     if not isinstance(item, dict):
         return item
     if events.claimed_uuid(item) is None:
@@ -144,7 +147,7 @@ def _item(quarantined: QuarantinedEvent, project: Project | None) -> Any:
 
 
 def _lost_its_debit(item: Any, quarantined: QuarantinedEvent) -> bool:
-    return isinstance(item, dict) and "group" not in item and "group" in _parsed(quarantined)
+    return isinstance(item, dict) and "group" not in item and "group" in parsed(quarantined)
 
 
 def _lock(event: Event, debited: Account | None) -> tuple[list[Account], Account | None]:
@@ -174,20 +177,26 @@ def _correction(row: LedgerRow, original: UsageEvent, quarantined: QuarantinedEv
     )
 
 
-def _account_debited(quarantined: QuarantinedEvent) -> Account | None:
-    """Return the account on which a gateway group counts the event as spent, if one does."""
-    item = _parsed(quarantined)
+def debited_by(quarantined: QuarantinedEvent) -> tuple[UUID, str] | None:
+    """Return organization and bucket of which a gateway group counts the event as spent, if any."""
+    item = parsed(quarantined)
     if not isinstance(item, Mapping) or not _debit(item):
         return None
     organization_id, _, resource = str(item.get("account", "")).partition(":")
     uuid = events.uuid_or_none(organization_id)
     if uuid is None or resource not in RESOURCES:
         return None
-    if not Organization.objects.filter(pk=uuid).exists():
+    return (uuid, resource) if Organization.objects.filter(pk=uuid).exists() else None
+
+
+def _account_debited(quarantined: QuarantinedEvent) -> Account | None:
+    debited = debited_by(quarantined)
+    if debited is None:
         return None
-    ensure_accounts([uuid])
+    organization_id, resource = debited
+    ensure_accounts([organization_id])
     return Account.objects.select_related("organization").get(
-        organization_id=uuid, resource=resource
+        organization_id=organization_id, resource=resource
     )
 
 
@@ -201,7 +210,7 @@ def _debit(item: Mapping[str, Any]) -> tuple[str, int] | None:
 def _discarded(
     quarantined: QuarantinedEvent, account: Account, uuid: UUID, now: datetime
 ) -> LedgerRow:
-    debit = _debit(_parsed(quarantined))
+    debit = _debit(parsed(quarantined))
     assert debit is not None, "only a debited event is discarded with a row"
     return LedgerRow(
         uuid=uuid,

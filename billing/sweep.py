@@ -7,7 +7,7 @@ published, is logged and stops nobody else.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from django.db import transaction
@@ -15,10 +15,9 @@ from django.utils import timezone
 
 from billing import metrics
 from billing.account_locks import ensure_accounts, lock_accounts
-from billing.drift import drifted
-from billing.enforcement import enforce, outdated
+from billing.drift import repair_drift
+from billing.enforcement import compare, enforce
 from billing.models import Account
-from billing.rebuild import rebuild
 from projects.models import Organization
 from quota.resources import RESOURCES
 
@@ -58,21 +57,17 @@ def sweep_all() -> Swept:
     swept = sweep_due()
     lacking = [Organization.objects.exclude(accounts__resource=name) for name in RESOURCES]
     ensure_accounts(pk for query in lacking for pk in query.values_list("pk", flat=True))
+    _follow_the_ledger()
     for ids in _slices(list(Account.objects.order_by("pk").values_list("pk", flat=True))):
-        _follow_the_ledger(ids)
         swept += _sweep(ids)
     return swept
 
 
-def _follow_the_ledger(ids: Sequence[int]) -> None:
-    """Rebuild accounts whose totals are not the ledger's: something came around us."""
+def _follow_the_ledger() -> None:
     try:
-        for pk in drifted(ids, timezone.now()):
-            logger.error("the totals of account %d are not what the ledger says: rebuilt", pk)
-            rebuild(pk)
-            metrics.REPAIRS.inc()
+        repair_drift(timezone.now())
     except Exception:
-        logger.exception("a slice of %d accounts could not be compared with the ledger", len(ids))
+        logger.exception("the totals could not be compared with the ledger")
 
 
 def _slices(ids: Sequence[int]) -> Iterator[Sequence[int]]:
@@ -82,10 +77,12 @@ def _slices(ids: Sequence[int]) -> Iterator[Sequence[int]]:
 def _sweep(ids: Sequence[int]) -> Swept:
     try:
         accounts = list(Account.objects.select_related("organization").filter(pk__in=ids))
-        stale = outdated(accounts, timezone.now())
-        if stale:
-            _decide(stale)
-        return Swept(seen=len(ids), changed=len(stale))
+        compared = compare(accounts, timezone.now())
+        if compared.outdated:
+            _decide(compared.outdated)
+        if compared.misstated:
+            _restate(compared.misstated)
+        return Swept(seen=len(ids), changed=len(compared.outdated))
     except Exception:
         if len(ids) > 1:
             logger.exception("a slice of %d accounts failed, trying them one by one", len(ids))
@@ -97,3 +94,16 @@ def _sweep(ids: Sequence[int]) -> Swept:
 def _decide(ids: Sequence[int]) -> None:
     with transaction.atomic():
         enforce(lock_accounts(ids), timezone.now())
+
+
+def _restate(ids: Iterable[int]) -> None:
+    """Store and publish again what was decided, where that is still not what stands there."""
+    with transaction.atomic():
+        accounts = lock_accounts(ids)
+        now = timezone.now()
+        misstated = compare(accounts, now).misstated
+        wrong = [account for account in accounts if account.pk in misstated]
+        enforce(wrong, now, anew=True)
+    for account in wrong:
+        logger.error("account %d is published anew: %s", account.pk, misstated[account.pk])
+        metrics.REPAIRS.inc()

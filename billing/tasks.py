@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from billing import daily_usage, sweep
+from billing import daily_usage, rotation, sweep
 
 
 @shared_task
@@ -15,6 +15,12 @@ def sweep_accounts() -> None:
 def sweep_due_accounts() -> None:
     """Decide about the accounts whose decision was only valid until now."""
     sweep.sweep_due()
+
+
+@shared_task
+def verify_accounts() -> None:
+    """Compare some accounts with the whole of their ledger, in turns."""
+    rotation.verify_some()
 
 
 @shared_task

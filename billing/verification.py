@@ -1,41 +1,19 @@
-"""Does everything agree with the ledger? Reads only; `rebuild_quota` repairs what it finds."""
+"""Does what is made from the ledger agree with it? Reads only; `rebuild_quota` repairs accounts."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from decimal import Decimal
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import date
 
-from django.db import connection
-from django.db.models import Count, Sum
+from django.db.models import Sum
 from django.utils import timezone
 
-from billing.cap_usage import counts_of_ledger, load_caps
-from billing.credits import credits_micro
-from billing.enforcement import outdated
-from billing.models import Account, AccountGroup, UsageEvent, UsageTotal
+from billing.cap_usage import Count, counts_of_ledger, load_caps
+from billing.daily_usage import reported_days, usage_of_all_days
+from billing.enforcement import compare
+from billing.models import Account, AccountGroup, DailyUsage, UsageEvent, UsageTotal
 from billing.rebuild import bookings_of_ledger, totals_of_ledger
 from billing.timeline import Timeline, load_timelines
 from quota.models import CapState
-
-
-@contextmanager
-def one_view() -> Iterator[None]:
-    """Read the database as it is at one instant, without keeping anybody from writing.
-
-    Without it, what is booked while the ledger is read looks like a difference. Within a
-    transaction it changes nothing.
-    """
-    if connection.in_atomic_block:
-        yield
-        return
-    on_postgresql = connection.vendor == "postgresql"
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if on_postgresql else "BEGIN DEFERRED"
-        )
-        try:
-            yield
-        finally:
-            cursor.execute("ROLLBACK")
 
 
 def differences(account: Account) -> Iterator[str]:
@@ -56,8 +34,12 @@ def differences(account: Account) -> Iterator[str]:
         if bookings.get(group, 0) != booked.get(group, 0):
             yield f"group {group}: ledger {bookings.get(group, 0)}, booked {booked.get(group, 0)}"
     yield from _cap_differences(account, timeline)
-    if outdated([account], timezone.now()):
+    if account.booked != UsageEvent.objects.filter(account=account).exists():
+        yield "whether anything was ever booked is not what the ledger says"
+    compared = compare([account], timezone.now())
+    if compared.outdated:
         yield "the published state is not what would be decided now"
+    yield from compared.misstated.values()
 
 
 def _cap_differences(account: Account, timeline: Timeline) -> Iterator[str]:
@@ -68,13 +50,13 @@ def _cap_differences(account: Account, timeline: Timeline) -> Iterator[str]:
     if account.period_start != period.start:
         return  # counted anew as soon as the new period is decided about
     kept = {
-        (row.scope, row.subject): (row.cap_micro, row.usage_micro, row.booked)
+        (row.scope, row.subject): (row.cap_micro, row.usage_micro, row.booked, row.exhausted)
         for row in CapState.objects.filter(
             organization=account.organization_id, resource=account.resource
         )
     }
     expected = {
-        subject: (caps.of(subject), counted.usage, dict(counted.booked))
+        subject: _cap_state(caps.of(subject), counted)
         for subject, counted in counts_of_ledger(account, caps, period).items()
     }
     for scope, subject in sorted(expected.keys() | kept.keys()):
@@ -83,19 +65,27 @@ def _cap_differences(account: Account, timeline: Timeline) -> Iterator[str]:
             yield f"cap of {scope} {subject}: ledger {wanted}, kept {found}"
 
 
-def ledger_faults() -> Iterator[str]:
-    """Yield a sentence for each row of the ledger that contradicts itself, and for doubled keys."""
-    rows = UsageEvent.objects.order_by()
-    doubled = rows.values("uuid").annotate(times=Count("uuid")).filter(times__gt=1)
-    for uuid in doubled.values_list("uuid", flat=True):
-        yield f"event {uuid} is in the ledger more than once"
-    # An adjustment is the difference of amounts that were rounded each by itself.
-    own = rows.filter(adjusts=None).exclude(kind=UsageEvent.Kind.DISCARDED)
-    priced = own.values_list("uuid", "account__resource", "cost_usd", "credits_micro")
-    for uuid, resource, cost, micro in priced.iterator(chunk_size=5000):
-        wanted = credits_micro(Decimal(cost), resource) if resource else 0
-        if wanted != micro:
-            yield f"event {uuid}: {cost} dollars are {wanted} micro-credits, not {micro}"
+def _cap_state(cap: int | None, counted: Count) -> tuple[int | None, int, dict[str, int], bool]:
+    exhausted = cap is not None and counted.usage >= cap
+    return cap, counted.usage, dict(counted.booked), exhausted
+
+
+def report_differences() -> Iterator[str]:
+    """Yield a sentence for each day whose usage report should have everything and has not."""
+    wanted = _fingerprints(usage_of_all_days())
+    kept = _fingerprints(DailyUsage.objects.order_by().iterator(chunk_size=2000))
+    for day in sorted(reported_days(wanted.keys() | kept.keys())):
+        if wanted[day] != kept[day]:
+            yield f"the usage report of {day} is not what the ledger says"
+
+
+def _fingerprints(rows: Iterable[DailyUsage]) -> Counter[date]:
+    """Return a number for each day that depends on all of its rows, not on their order."""
+    numbers: Counter[date] = Counter()
+    columns = [field.attname for field in DailyUsage._meta.concrete_fields[1:]]
+    for row in rows:
+        numbers[row.day] += hash(tuple(getattr(row, name) for name in columns))
+    return numbers
 
 
 def ledger_sum() -> int:

@@ -32,6 +32,7 @@ app.conf.beat_schedule = {
         "schedule": 2.0,
         "options": {"expires": 2.0},
     },
+    "verify accounts": {"task": "billing.tasks.verify_accounts", "schedule": 60.0},
     "report usage": {"task": "billing.tasks.report_usage", "schedule": 3600.0},
     "start pending mentions": {"task": "workflows.tasks.start_pending_mentions", "schedule": 5.0},
     "deliver pending denials": {"task": "workflows.tasks.deliver_pending_denials", "schedule": 5.0},

@@ -10,7 +10,7 @@ from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.utils import timezone
 
-from billing.admin.limits import CreditsField
+from billing.admin.allowances import CreditsField
 from billing.models import Account
 from billing.reports.period_usage import DayUsage, PeriodUsage
 from billing.reports.sums import NOTHING, Used, joined

@@ -69,9 +69,11 @@ def changes_since(since: int | None, feed: str | None) -> Changes:
     reset = Changes(cursor.version, name, is_reset=True)
     if since is None or not 0 <= since <= cursor.version or feed not in (None, name):
         return reset
+    if since == cursor.version:
+        return Changes(since, name)
     rows = list(Change.objects.filter(version__gt=since).order_by("version")[:PAGE])
     version = rows[-1].version if rows else since
-    if version - since != len(rows) or (not rows and since < cursor.version):
+    if version - since != len(rows) or not rows:
         return reset
     newest = {
         (row.payload["account"], row.payload["project_id"]): row.payload | {"version": row.version}

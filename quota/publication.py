@@ -24,10 +24,11 @@ __all__ = ["AccountState", "publish", "republish_project"]
 logger = logging.getLogger(__name__)
 
 
-def publish(states: Iterable[AccountState]) -> None:
+def publish(states: Iterable[AccountState], *, anew: bool = False) -> None:
     """Publish decisions; call it last in the transaction that made them.
 
-    A state that is not newer than the published one of its account is ignored.
+    A state that is not newer than the published one of its account is ignored. With `anew` every
+    row is written again, whatever somebody made of what stands there.
     """
     newest: dict[Account, AccountState] = {}
     for state in sorted(states, key=_age):
@@ -37,7 +38,7 @@ def publish(states: Iterable[AccountState]) -> None:
         fresh = {
             account: newest[account]
             for account in sorted(newest)
-            if account not in before or _age(newest[account]) > _age(before[account])
+            if anew or account not in before or _age(newest[account]) > _age(before[account])
         }
         if not fresh:
             return
@@ -47,14 +48,14 @@ def publish(states: Iterable[AccountState]) -> None:
         moved = [
             state
             for account, state in fresh.items()
-            if account not in before or _scores(state) != _scores(before[account])
+            if anew or account not in before or _scores(state) != _scores(before[account])
         ]
         told = [
             state
             for account, state in fresh.items()
             if account not in before or _told(state) != _told(before[account])
         ]
-        projects = _projects_of(told) if told else []
+        projects = _projects_of([*moved, *told]) if moved or told else []
         members = _write_members(moved, projects, now)
         deltas = [
             AccountDelta(
@@ -108,7 +109,16 @@ def _locked_states(accounts: Iterable[Account]) -> dict[Account, AccountState]:
         )
         .order_by("organization_id", "resource")
     )
-    return {(row.organization_id, row.resource): row.published for row in rows}
+    read = {(row.organization_id, row.resource): _readable(row) for row in rows}
+    return {account: state for account, state in read.items() if state is not None}
+
+
+def _readable(row: QuotaState) -> AccountState | None:
+    try:
+        return row.published
+    except (ValueError, KeyError, TypeError):
+        logger.error("%s:%s: what is published is no state", row.organization_id, row.resource)
+        return None
 
 
 def _write_states(

@@ -4,20 +4,17 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.http import HttpRequest
 
-from billing.admin.limits import CreditsField
-from billing.admin.read_only import AddOnly, actor, number
+from billing.admin.allowances import AllowanceAdmin, AllowanceForm, CreditsField
 from billing.caps import check_cap, set_cap
 from billing.credits import display
 from billing.models import Account, Cap
 
 
-class CapForm(forms.ModelForm):
+class CapForm(AllowanceForm):
     """A new cap; it holds from now on, for the whole of the current period."""
 
     credits = CreditsField(required=False, label="Credits", help_text="Empty: not capped.")
-    reason = forms.CharField(max_length=500, help_text="For the audit trail.")
 
     class Meta:
         model = Cap
@@ -40,42 +37,21 @@ class CapForm(forms.ModelForm):
 
 
 @admin.register(Cap)
-class CapAdmin(AddOnly, admin.ModelAdmin):
+class CapAdmin(AllowanceAdmin):
     """What single projects, users and runs may use, now and before."""
 
     form = CapForm
     list_display = ["set_at", "account", "scope", "subject", "cap", "actor", "reason"]
     list_filter = ["scope", "account__resource"]
-    list_select_related = ["account__organization"]
-    search_fields = ["account__organization__name", "subject", "actor", "reason"]
-    autocomplete_fields = ["account"]
+    search_fields = [*AllowanceAdmin.search_fields, "subject"]
     date_hierarchy = "set_at"
+    shown = ["account", "scope", "subject", "cap", "set_at", "actor", "reason"]
 
-    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Ask for credits, show what was set."""
-        if obj is None:
-            return super().get_fields(request, obj)
-        return ["account", "scope", "subject", "cap", "set_at", "actor", "reason"]
-
-    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
-        """Begin with the account that a link names."""
-        initial: dict[str, Any] = dict(super().get_changeform_initial_data(request))
-        account = Account.objects.filter(pk=number(initial.get("account"))).first()
-        return initial | {"account": account and account.pk}
-
-    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Set it, and so publish what follows."""
-        given = form.cleaned_data
-        made = set_cap(
-            given["account"].organization,
-            given["account"].resource,
-            given["scope"],
-            given["credits"],
-            subject=given["subject"],
-            actor=actor(request),
-            reason=given["reason"],
-        )
-        obj.pk, obj.set_at = made.pk, made.set_at
+    def allow(self, account: Account, given: dict[str, Any], **who: Any) -> Cap:
+        """Cap."""
+        credits = given.pop("credits")
+        scope = given.pop("scope")
+        return set_cap(account.organization, account.resource, scope, credits, **given, **who)
 
     @admin.display(description="credits", ordering="cap_micro")
     def cap(self, cap: Cap) -> str:

@@ -10,25 +10,12 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
-from billing.admin.read_only import AddOnly, actor, credits_column, number
-from billing.credits import display, exact, parse_credits
+from billing.admin.allowances import AllowanceAdmin, AllowanceForm, CreditsField
+from billing.admin.read_only import actor, credits_column, number
+from billing.credits import display, exact
 from billing.grants import check_times, grant_credits, void_grant
 from billing.limits import set_limit
 from billing.models import Account, CreditGrant, Limit
-
-
-class CreditsField(forms.CharField):
-    """An amount of credits as a person writes it, in micro-credits."""
-
-    def clean(self, value: Any) -> Any:
-        """Return micro-credits; None for an empty field that may be empty."""
-        text = super().clean(value)
-        if not text:
-            return None
-        try:
-            return parse_credits(text)
-        except ValueError as error:
-            raise forms.ValidationError(str(error)) from error
 
 
 class PercentsField(forms.CharField):
@@ -43,7 +30,7 @@ class PercentsField(forms.CharField):
         return percents
 
 
-class LimitForm(forms.ModelForm):
+class LimitForm(AllowanceForm):
     """A new limit; it holds from now on, for the whole of the current period."""
 
     credits = CreditsField(
@@ -58,7 +45,6 @@ class LimitForm(forms.ModelForm):
         initial=0,
         help_text="Days between reaching the limit and the refusal, where there is grace.",
     )
-    reason = forms.CharField(max_length=500, help_text="For the audit trail.")
 
     class Meta:
         model = Limit
@@ -76,54 +62,34 @@ class LimitForm(forms.ModelForm):
 
 
 @admin.register(Limit)
-class LimitAdmin(AddOnly, admin.ModelAdmin):
+class LimitAdmin(AllowanceAdmin):
     """What organizations may use per period, now and before."""
 
     form = LimitForm
     list_display = ["set_at", "account", "limit", "mode", "actor", "reason"]
     list_filter = ["mode", "account__resource"]
-    list_select_related = ["account__organization"]
-    search_fields = ["account__organization__name", "actor", "reason"]
-    autocomplete_fields = ["account"]
     date_hierarchy = "set_at"
+    shown = [
+        *("account", "limit", "mode", "grace_days", "anchor_day", "time_zone", "thresholds"),
+        *("set_at", "actor", "reason"),
+    ]
 
-    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Ask for credits, show what was set."""
-        if obj is None:
-            return super().get_fields(request, obj)
-        shown = ["account", "limit", "mode", "grace_days", "anchor_day", "time_zone"]
-        return [*shown, "thresholds", "set_at", "actor", "reason"]
+    def allow(self, account: Account, given: dict[str, Any], **who: Any) -> Limit:
+        """Set the limit."""
+        credits = given.pop("credits")
+        return set_limit(account.organization, account.resource, credits, **given, **who)
 
-    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+    def initial_of(self, account: Account) -> dict[str, Any]:
         """Begin with what holds now."""
-        initial: dict[str, Any] = dict(super().get_changeform_initial_data(request))
-        account = Account.objects.filter(pk=number(initial.get("account"))).first()
-        initial["account"] = account and account.pk
-        now = Limit.objects.filter(account=account).first() if account else None
-        if now is not None:
-            kept = ("mode", "grace_days", "anchor_day", "time_zone")
-            initial |= {name: getattr(now, name) for name in kept}
-            initial["thresholds"] = ", ".join(map(str, now.thresholds))
-            if now.limit_micro is not None:
-                initial["credits"] = exact(now.limit_micro)
+        now = Limit.objects.filter(account=account).first()
+        if now is None:
+            return {}
+        kept = ("mode", "grace_days", "anchor_day", "time_zone")
+        initial = {name: getattr(now, name) for name in kept}
+        initial["thresholds"] = ", ".join(map(str, now.thresholds))
+        if now.limit_micro is not None:
+            initial["credits"] = exact(now.limit_micro)
         return initial
-
-    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Set it, and so publish what follows."""
-        given = form.cleaned_data
-        made = set_limit(
-            given["account"].organization,
-            given["account"].resource,
-            given["credits"],
-            mode=given["mode"],
-            grace_days=given["grace_days"],
-            anchor_day=given["anchor_day"],
-            time_zone=given["time_zone"],
-            thresholds=given["thresholds"],
-            actor=actor(request),
-            reason=given["reason"],
-        )
-        obj.pk, obj.set_at = made.pk, made.set_at
 
     @admin.display(description="credits per period", ordering="limit_micro")
     def limit(self, limit: Limit) -> str:
@@ -131,14 +97,13 @@ class LimitAdmin(AddOnly, admin.ModelAdmin):
         return "unlimited" if limit.limit_micro is None else display(limit.limit_micro)
 
 
-class CreditGrantForm(forms.ModelForm):
+class CreditGrantForm(AllowanceForm):
     """A top-up."""
 
     credits = CreditsField(label="Credits")
     starts_at = forms.SplitDateTimeField(
         required=False, widget=AdminSplitDateTime, help_text="UTC. Empty: now."
     )
-    reason = forms.CharField(max_length=500, help_text="For the audit trail.")
 
     class Meta:
         model = CreditGrant
@@ -158,7 +123,7 @@ class CreditGrantForm(forms.ModelForm):
 
 
 @admin.register(CreditGrant)
-class CreditGrantAdmin(AddOnly, admin.ModelAdmin):
+class CreditGrantAdmin(AllowanceAdmin):
     """Top-ups: credits beside the limit. They can be voided, never changed."""
 
     form = CreditGrantForm
@@ -167,34 +132,18 @@ class CreditGrantAdmin(AddOnly, admin.ModelAdmin):
         *("priority", "actor", "reason"),
     ]
     list_filter = ["account__resource", ("voided_at", admin.EmptyFieldListFilter)]
-    list_select_related = ["account__organization"]
-    search_fields = ["account__organization__name", "actor", "reason"]
-    autocomplete_fields = ["account"]
     date_hierarchy = "created_at"
     actions = ["void"]
     amount = credits_column("amount_micro", "credits")
+    shown = [
+        *("account", "amount", "starts_at", "expires_at", "voided_at", "priority"),
+        *("created_at", "actor", "reason"),
+    ]
 
-    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Ask for credits, show what was granted."""
-        if obj is None:
-            return super().get_fields(request, obj)
-        shown = ["account", "amount", "starts_at", "expires_at", "voided_at", "priority"]
-        return [*shown, "created_at", "actor", "reason"]
-
-    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Grant it, and so publish what follows."""
-        given = form.cleaned_data
-        made = grant_credits(
-            given["account"].organization,
-            given["account"].resource,
-            given["credits"],
-            starts_at=given["starts_at"],
-            expires_at=given["expires_at"],
-            priority=given["priority"],
-            actor=actor(request),
-            reason=given["reason"],
-        )
-        obj.pk, obj.created_at = made.pk, made.created_at
+    def allow(self, account: Account, given: dict[str, Any], **who: Any) -> CreditGrant:
+        """Grant."""
+        credits = given.pop("credits")
+        return grant_credits(account.organization, account.resource, credits, **given, **who)
 
     @admin.action(description="Void: take back what is left", permissions=["add"])
     def void(self, request: HttpRequest, grants: QuerySet[CreditGrant]) -> None:

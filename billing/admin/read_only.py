@@ -27,18 +27,6 @@ class ReadOnly:
         return False
 
 
-class AddOnly:
-    """Permissions of a page on which rows are added, by whoever may, and then only shown."""
-
-    def has_change_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
-        """Nothing is changed."""
-        return False
-
-    def has_delete_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
-        """Nothing is deleted."""
-        return False
-
-
 def credits_column(attribute: str, description: str) -> Any:
     """Return a column or field that shows an amount of micro-credits as credits."""
 

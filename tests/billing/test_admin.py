@@ -132,7 +132,9 @@ class TestForms:
     def test_a_limit_is_set_and_published_with_its_reason(self, admin_client, project):
         answer = admin_client.post(page("limit_add"), self.limit(project, credits="0"))
 
-        assert answer.status_code == 302
+        usage = reverse("admin:projects_organization_usage", args=[project.organization_id])
+        assert answer.headers["Location"] == f"{usage}?resource=ai_credits"
+        assert admin_client.get(answer.headers["Location"]).status_code == 200
         assert published(project.organization).limited
         limit = Limit.objects.get()
         assert (limit.limit_micro, limit.actor, limit.reason) == (0, "admin", "a plan")

@@ -7,9 +7,9 @@ import pytest
 from django.db import IntegrityError
 from django.utils import timezone
 
-from billing import ledger, ledger_rows, retries
+from billing import ledger, ledger_rows, quarantine, retries
 from billing.accounts import create_project
-from billing.events import MAXIMUM_DEBIT_MICRO
+from billing.events import MAXIMUM_DEBIT_MICRO, EventRefused
 from billing.grants import grant_credits
 from billing.ledger_rows import LedgerRow
 from billing.limits import set_limit
@@ -343,6 +343,20 @@ class TestGroups:
         assert str(row.adjusts) == estimate["uuid"]
         assert used(project.organization) == 12 * CREDIT
         assert published(project.organization).booked == {"gateway:epoch": 12 * CREDIT}
+
+    def test_a_correction_of_what_another_account_pays_is_set_aside(self, project, stranger):
+        theirs = held(usage_event(stranger), 12 * CREDIT)
+        correction = held(usage_event(project, "-0.10"), -12 * CREDIT)
+        correction["hold_id"] = theirs["uuid"]
+        book(theirs)
+
+        [result] = book(correction)
+
+        assert (result.status, result.reason) == ("quarantined", "account_mismatch")
+        with pytest.raises(EventRefused):
+            quarantine.book_now(QuarantinedEvent.objects.get())
+        assert used(stranger.organization) == 12 * CREDIT
+        assert not UsageEvent.objects.filter(kind="correction").exists()
 
 
 class TestLateEvents:

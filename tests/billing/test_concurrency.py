@@ -4,15 +4,24 @@ import random
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
+from django.utils import timezone
 
-from billing.accounts import create_organization, create_project
+from billing.account_locks import lock_organization
+from billing.accounts import create_organization, create_project, set_organization_active
+from billing.caps import set_cap
+from billing.enforcement import decide_account
 from billing.grants import grant_credits
+from billing.insufficiency import report
+from billing.ledger_faults import ledger_faults
 from billing.limits import set_limit
 from billing.models import Account, AccountGroup, UsageEvent
-from billing.verification import differences, ledger_faults
+from billing.rebuild import rebuild
+from billing.refunds import refund
+from billing.verification import differences
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, account_of, book, held, published, usage_event, used
 
@@ -106,6 +115,59 @@ def test_limits_and_grants_that_are_set_meanwhile_all_count(project):
     state = published(organization)
     assert state.remaining_micro == 100 * CREDIT + 3 * 7 * CREDIT - 3 * 1_200_000
     assert_books_agree(project)
+
+
+WORKS = {
+    "a booking": lambda project: book(usage_event(project, at=BEFORE)),
+    "a limit": lambda project: set_limit(project.organization, AI_CREDITS, 12 * CREDIT),
+    "a top-up": lambda project: grant_credits(project.organization, AI_CREDITS, 1),
+    "a cap": lambda project: set_cap(project.organization, AI_CREDITS, "run", CREDIT),
+    "a refund": lambda project: refund(UsageEvent.objects.get(project=project)),
+    "a decision": lambda project: decide_account(project.organization_id, AI_CREDITS),
+    "a rebuild": lambda project: rebuild(account_of(project.organization).pk),
+    "a new project": lambda project: create_project(project.organization, "Second"),
+    "an activation": lambda project: set_organization_active(project.organization, True),
+    "a gateway's word": lambda project: report(project.organization_id, AI_CREDITS, 1),
+}
+BEFORE = datetime(2027, 4, 30, 23, 59, 59, tzinfo=UTC)
+AFTER = datetime(2027, 5, 1, 0, 0, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("work", WORKS.values(), ids=WORKS)
+def test_what_waits_for_the_lock_while_the_period_ends_decides_in_the_new_one(
+    project, work, monkeypatch
+):
+    """All who decide read the time after they got the lock, however long that took."""
+    clock = [BEFORE]
+    monkeypatch.setattr(timezone, "now", lambda: clock[0])
+    set_limit(project.organization, AI_CREDITS, 12 * CREDIT)
+    book(usage_event(project, at=BEFORE))
+    assert published(project.organization).limited
+    waiting = threading.Event()
+
+    def wait_for_the_lock():
+        def noting(execute, sql, *rest):
+            if sql.startswith("BEGIN") or "FOR UPDATE" in sql:
+                waiting.set()
+            return execute(sql, *rest)
+
+        try:
+            with connection.execute_wrapper(noting):
+                work(project)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            lock_organization(project.organization_id)
+            waiter = pool.submit(wait_for_the_lock)
+            assert waiting.wait(10)
+            clock[0] = AFTER
+        waiter.result(30)
+
+    account = account_of(project.organization)
+    assert account.period_start == datetime(2027, 5, 1, tzinfo=UTC)
+    assert (account.state, published(project.organization).usage_micro) == ("ok", 0)
 
 
 def assert_books_agree(project):

@@ -5,14 +5,18 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from billing.credits import display
+from billing.ledger_faults import ledger_faults
 from billing.models import Account, UsageEvent
-from billing.verification import differences, ledger_faults, ledger_sum, one_view, totals_sum
+from billing.one_view import one_view
+from billing.trail_faults import trail_faults
+from billing.verification import differences, ledger_sum, report_differences, totals_sum
 
 
 class Command(BaseCommand):
-    """Compare totals, group bookings and published states with the ledger, and it with itself.
+    """Compare totals, group bookings, caps, reports and published states with the ledger.
 
-    Changes nothing. Prints a line for each difference; exit status 1 if there is one.
+    Compares it with itself too, and what was allowed and decided with the audit trail. Changes
+    nothing. Prints a line for each difference; exit status 1 if there is one.
     """
 
     help = __doc__
@@ -23,6 +27,7 @@ class Command(BaseCommand):
             faults = list(ledger_faults())
             for account in Account.objects.select_related("organization").order_by("pk"):
                 faults += [f"{account}: {difference}" for difference in differences(account)]
+            faults += [*report_differences(), *trail_faults()]
             count, ledger, totals = UsageEvent.objects.count(), ledger_sum(), totals_sum()
         self.stdout.write(
             f"{count} events, ledger {display(ledger)} credits, totals {display(totals)} credits."

@@ -1,0 +1,57 @@
+"""What an account may use, in rows that are written once: limits, caps and top-ups."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from django.db import transaction
+from django.utils import timezone
+
+from billing import audit
+from billing.account_locks import lock_organization
+from billing.models import Account, AuditEntry, Cap, CreditGrant, Limit
+from projects.models import Organization
+
+A = TypeVar("A", Limit, Cap, CreditGrant)
+
+_TOLD_OTHERWISE = {"id", "account", "actor", "reason", "voided_at"}
+
+
+@contextmanager
+def locked(organization: Organization, resource: str) -> Iterator[tuple[Account, datetime]]:
+    """Hold an organization's account in a transaction; yields it and the time under the lock."""
+    with transaction.atomic():
+        [account] = lock_organization(organization.pk, resource)
+        yield account, timezone.now()
+
+
+def allow(action: AuditEntry.Action, row: A, *, actor: str, reason: str, **details: Any) -> A:
+    """Write a row down, and in the audit trail all that it says; returns it."""
+    row.actor, row.reason = actor[:200], reason[:500]
+    row.save()
+    audit.record(
+        action,
+        row.account.organization,
+        actor=actor,
+        reason=reason,
+        resource=row.account.resource,
+        row=row.pk,
+        **says(row),
+        **details,
+    )
+    return row
+
+
+def says(row: Limit | Cap | CreditGrant) -> dict[str, Any]:
+    """Return what a row says from the beginning, as JSON has it."""
+    return {
+        field.name: plain(getattr(row, field.name))
+        for field in row._meta.concrete_fields
+        if field.name not in _TOLD_OTHERWISE
+    }
+
+
+def plain(value: Any) -> Any:
+    """Return a column's value as the audit trail keeps it."""
+    return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value

@@ -1,0 +1,100 @@
+"""Rows of the ledger that contradict themselves, one another, or who pays for whom. Reads only."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from decimal import Decimal
+from uuid import UUID
+
+from django.db.models import Count
+
+from billing.credits import credits_micro
+from billing.models import UsageEvent
+
+_LINKED = {UsageEvent.Kind.CORRECTION.value, UsageEvent.Kind.REFUND.value}
+_SLICE = 500
+
+
+def ledger_faults() -> Iterator[str]:
+    """Yield a sentence for each row that cannot be right, whatever the totals say."""
+    yield from _doubled()
+    yield from _single_rows()
+    yield from _adjustments()
+
+
+def _doubled() -> Iterator[str]:
+    rows = UsageEvent.objects.order_by().values("uuid")
+    doubled = rows.annotate(times=Count("uuid")).filter(times__gt=1)
+    for uuid in doubled.values_list("uuid", flat=True):
+        yield f"event {uuid} is in the ledger more than once"
+
+
+def _single_rows() -> Iterator[str]:
+    rows = UsageEvent.objects.order_by().values_list(
+        *("uuid", "kind", "adjusts", "billable", "account__resource"),
+        *("account__organization", "project__organization", "cost_usd", "credits_micro"),
+    )
+    for uuid, kind, adjusts, billable, resource, payer, user, cost, micro in rows.iterator(
+        chunk_size=5000
+    ):
+        if payer is not None and user is not None and payer != user:
+            yield f"event {uuid}: a project of organization {user} used what {payer} pays"
+        if kind not in UsageEvent.Kind.values:
+            yield f"event {uuid} is of no kind: {kind}"
+        if (kind in _LINKED) != (adjusts is not None):
+            yield f"event {uuid}: kind {kind}, linked to {adjusts}"
+        if kind == UsageEvent.Kind.DISCARDED:
+            if micro or Decimal(cost) or billable:
+                yield f"event {uuid} is discarded, and somebody pays"
+            continue
+        if billable != (resource is not None):
+            yield f"event {uuid}: billable is {billable}, and the account that pays is {resource}"
+        if adjusts is None and _price(cost, resource) != micro:
+            wanted = _price(cost, resource)
+            yield f"event {uuid}: {cost} dollars are {wanted} micro-credits, not {micro}"
+
+
+def _adjustments() -> Iterator[str]:
+    """Compare corrections and refunds with the events that they are linked to.
+
+    A correction may come before its event, and may be cut to what a refund left. It is a
+    difference of amounts that were rounded each by itself, so its price is known to within a
+    micro-credit for each of them.
+    """
+    linked: dict[UUID, list[UsageEvent]] = defaultdict(list)
+    for row in UsageEvent.objects.exclude(adjusts=None).select_related("account").order_by():
+        if row.adjusts is not None:
+            linked[row.adjusts].append(row)
+    uuids = list(linked)
+    for at in range(0, len(uuids), _SLICE):
+        events = UsageEvent.objects.in_bulk(uuids[at : at + _SLICE])
+        for uuid in uuids[at : at + _SLICE]:
+            yield from _of_event(uuid, events.get(uuid), linked[uuid])
+
+
+def _of_event(uuid: UUID, event: UsageEvent | None, rows: list[UsageEvent]) -> Iterator[str]:
+    if event is not None and event.adjusts is not None:
+        yield f"event {uuid} is adjusted, and itself an adjustment"
+    for row in rows:
+        refunds = row.kind == UsageEvent.Kind.REFUND
+        if refunds and event is None:
+            yield f"event {row.uuid} refunds {uuid}, which is not in the ledger"
+        if event is not None and row.account_id != event.account_id:
+            yield f"event {row.uuid} adjusts {uuid}, which another account pays"
+        if refunds and row.credits_micro > 0:
+            yield f"event {row.uuid} is a refund that costs {row.credits_micro} micro-credits"
+        price = _price(row.cost_usd, row.account.resource if row.account else None)
+        if abs(price - row.credits_micro) > len(rows) + 1:
+            yield (
+                f"event {row.uuid}: {row.cost_usd} dollars are {price} micro-credits, "
+                f"not {row.credits_micro}"
+            )
+    if event is not None:
+        left = event.credits_micro + sum(
+            row.credits_micro for row in rows if row.account_id == event.account_id
+        )
+        if left < 0:
+            yield f"event {uuid}: its adjustments give back {-left} micro-credits more than it cost"
+
+
+def _price(cost: str, resource: str | None) -> int:
+    return credits_micro(Decimal(cost), resource) if resource else 0

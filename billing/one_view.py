@@ -1,0 +1,27 @@
+"""Reading several things as they were at one instant."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.db import connection
+
+
+@contextmanager
+def one_view() -> Iterator[None]:
+    """Read the database as it is at one instant, without keeping anybody from writing.
+
+    Without it, what is booked while the ledger is read looks like a difference. Within a
+    transaction it changes nothing.
+    """
+    if connection.in_atomic_block:
+        yield
+        return
+    on_postgresql = connection.vendor == "postgresql"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if on_postgresql else "BEGIN DEFERRED"
+        )
+        try:
+            yield
+        finally:
+            cursor.execute("ROLLBACK")

@@ -1,0 +1,335 @@
+"""Somebody changes one row through SQL: it is reported, or the operations page says why it is not.
+
+Every column of every table of billing and quota is changed, one at a time, behind the ORM's back
+and with the triggers out of the way; every table loses a row.
+"""
+
+import io
+import re
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from django.apps import apps
+from django.core.management import CommandError, call_command
+from django.db import DatabaseError, connection, models, transaction
+from django.utils import timezone
+
+from billing import quarantine, refunds
+from billing.accounts import create_organization, create_project
+from billing.caps import set_cap
+from billing.daily_usage import report_what_was_booked
+from billing.drift import SURELY_COMMITTED, drifted, repair_drift
+from billing.grants import grant_credits, void_grant
+from billing.insufficiency import report as report_insufficient
+from billing.ledger import DELIVERED_AGAIN, book_rows
+from billing.ledger_rows import LedgerRow
+from billing.limits import set_limit
+from billing.models import (
+    Account,
+    CheckpointSum,
+    DecisionRecord,
+    QuarantinedEvent,
+    ReportedUsage,
+    ThresholdNotice,
+    UsageEvent,
+)
+from billing.sweep import sweep_all
+from projects.models import Project
+from quota.models import SetMember
+from quota.resources import AI_CREDITS
+from tests.billing.world import CREDIT, book, held, usage_event
+
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
+
+UNDETECTABLE = {
+    "billing.UsageEvent": [
+        *("uuid", "kind", "occurred_at", "price_version", "provider", "trace_id"),
+        *("service_tier", "cache_creation_5m_input_tokens", "cache_creation_1h_input_tokens"),
+        *("web_search_count", "latency_ms", "http_status", "is_stream", "is_error"),
+        *("is_estimated", "payload_sha256"),
+    ],
+    "billing.Account": ["exhausted_since", "insufficient_micro", "insufficient_at", "verified_at"],
+    "billing.QuarantinedEvent": ["reason", "detail", "received_at", "resolved_at"],
+    "billing.ThresholdNotice": ["usage_micro", "noticed_at"],
+    "billing.DecisionRecord": ["version", "inputs", "outcome"],
+    "billing.AuditEntry": ["at"],
+    "billing.ReportedUsage": ["booked_before"],
+    "billing.LedgerCheckpoint": ["booked_before"],
+    "quota.QuotaState": ["changed_at"],
+    "quota.SetMember": ["version", "since", "changed_at"],
+}
+LOST_UNNOTICED = ["billing.ReportedUsage"]
+WRITTEN_TWICE_UNNOTICED = ["billing.ReportedUsage", "billing.LedgerCheckpoint"]
+MODELS = [*apps.get_app_config("billing").get_models(), *apps.get_app_config("quota").get_models()]
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def history(db):
+    """A bit of everything, after a sweep that found nothing to say."""
+    make_history()
+    untie_tables()
+
+
+def make_history():
+    project = create_project(create_organization("Acme"), "Main")
+    stranger = create_project(create_organization("Strangers"), "Theirs")
+    organization = project.organization
+    for each in (project, stranger):
+        set_limit(each.organization, AI_CREDITS, 60 * CREDIT, actor="ops", reason="trial")
+        grant_credits(each.organization, AI_CREDITS, 10 * CREDIT, actor="ops", reason="welcome")
+    void_grant(grant_credits(organization, AI_CREDITS, CREDIT), actor="ops")
+    set_cap(organization, AI_CREDITS, "user", 30 * CREDIT, actor="ops")
+    set_cap(organization, AI_CREDITS, "project", 500 * CREDIT, actor="ops")
+    call, other, wrong = (held(usage_event(project), 12 * CREDIT) for _ in range(3))
+    book(call, other, wrong, usage_event(stranger), usage_event(project, at=last_month()))
+    correction = held(usage_event(project, "-0.01"), -1_200_000) | {"hold_id": call["uuid"]}
+    book(correction, usage_event(project, properties={"$ai_billable": False}))
+    refunds.refund(UsageEvent.objects.get(pk=wrong["uuid"]), actor="ops", reason="wrong model")
+    lost = [usage_event(project, properties={"project_id": None}) for _ in range(2)]
+    lost.append(held(usage_event(project, properties={"project_id": None}), 3 * CREDIT))
+    book(*lost)
+    booked, _, discarded = QuarantinedEvent.objects.order_by("pk")
+    quarantine.book_now(booked, project=project, actor="ops")
+    quarantine.discard(discarded, actor="ops")
+    report_insufficient(stranger.organization_id, AI_CREDITS, 1)
+    book(usage_event(project, "0.30"))
+    report_what_was_booked()
+    ReportedUsage.objects.update(booked_before=timezone.now())
+    sweep_all()
+    repair_drift(timezone.now() + SURELY_COMMITTED)
+
+
+def last_month():
+    return timezone.now() - timedelta(days=35)
+
+
+def untie_tables():
+    """Take the triggers away, as somebody would who owns the database."""
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            cursor.execute(
+                "SELECT tgname, tgrelid::regclass FROM pg_trigger WHERE NOT tgisinternal"
+            )
+            for name, table in cursor.fetchall():
+                cursor.execute(f"DROP TRIGGER {name} ON {table}")
+            cursor.execute("SET CONSTRAINTS ALL DEFERRED")
+        else:
+            cursor.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+            for (name,) in cursor.fetchall():
+                cursor.execute(f"DROP TRIGGER {name}")
+
+
+def findings():
+    """Return what `verify_ledger` prints, and the drift check."""
+    output = io.StringIO()
+    try:
+        call_command("verify_ledger", stdout=output)
+    except CommandError:
+        return output.getvalue().splitlines()[1:]
+    return [f"drift of account {pk}" for pk in drifted()]
+
+
+def test_nothing_is_reported_of_what_nobody_touched(history):
+    assert findings() == []
+
+
+def row_of(model):
+    """A row on which much depends."""
+    rows = model._base_manager.order_by("pk")
+    if model is UsageEvent:
+        adjusted = UsageEvent.objects.exclude(adjusts=None).values("adjusts")
+        held = rows.filter(kind="usage", account=account_of_acme()).exclude(group="")
+        return held.exclude(pk__in=adjusted).get()
+    if model is QuarantinedEvent:
+        return rows.get(state="discarded")
+    if model is DecisionRecord:
+        return rows.filter(subject="", account=account_of_acme()).last()
+    if model is ThresholdNotice:
+        return rows.latest("percent")
+    if model in (Account, CheckpointSum):
+        return rows.get(pk=account_of_acme().pk)
+    if model is SetMember:
+        return rows.filter(limited_until__isnull=False).first()
+    return rows.first()
+
+
+def account_of_acme():
+    return Account.objects.get(organization__name="Acme", resource=AI_CREDITS)
+
+
+def another(field, value):
+    """A value that the column could have as well."""
+    if field.is_relation:
+        others = field.related_model._base_manager.exclude(pk=value).order_by("pk")
+        return others.values_list("pk", flat=True).last()
+    if field.name == "time_zone":
+        return "Europe/Berlin"
+    if field.choices:
+        names = [name for name, _ in field.choices]
+        return names[(names.index(value) + 1) % len(names)] if value in names else names[0]
+    if value is None:
+        empty = {"DateTimeField": timezone.now(), "UUIDField": UUID(int=7), "CharField": ""}
+        value = empty.get(field.get_internal_type(), 0)
+    return changed(value, getattr(field, "max_length", None))
+
+
+def changed(value, longest=None):
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, dict):
+        numbers = {name: item for name, item in value.items() if isinstance(item, int)}
+        return value | {name: changed(item) for name, item in numbers.items()}
+    if isinstance(value, list):
+        return [*value, 99]
+    if isinstance(value, UUID):
+        return UUID(int=value.int ^ 1)
+    if isinstance(value, datetime):
+        return value + timedelta(minutes=3)
+    if isinstance(value, date):
+        return value - timedelta(days=1)
+    return value if value is None else f"{value}7"[-(longest or 10**9) :]
+
+
+def reported(harm):
+    """Return what is found after the harm, which is undone; None where a constraint refuses it."""
+    try:
+        with transaction.atomic():
+            harm()
+            found = findings()
+            transaction.set_rollback(True)
+    except DatabaseError:
+        return None
+    return found
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model._meta.label)
+def test_every_column_that_is_changed_is_reported(history, model):
+    row = row_of(model)
+    rows = models.QuerySet(model).filter(pk=row.pk)
+    silent = []
+    for field in model._meta.concrete_fields:
+        if isinstance(field, models.AutoField):
+            continue
+        update = {field.attname: another(field, getattr(row, field.attname))}
+        if reported(lambda update=update: rows.update(**update)) == []:
+            silent.append(field.name)
+
+    assert sorted(silent) == sorted(UNDETECTABLE.get(model._meta.label, []))
+
+
+def test_a_row_that_is_lost_is_reported(history):
+    silent = [
+        model._meta.label
+        for model in MODELS
+        if reported(lambda model=model: delete(model, row_of(model).pk)) == []
+    ]
+
+    assert silent == LOST_UNNOTICED
+
+
+def delete(model, pk):
+    with connection.cursor() as cursor:
+        table, column = model._meta.db_table, model._meta.pk.column
+        value = model._meta.pk.get_db_prep_value(pk, connection)
+        cursor.execute(f"DELETE FROM {table} WHERE {column} = %s", [value])
+
+
+def test_a_row_that_is_written_twice_is_reported(history):
+    silent = [
+        model._meta.label
+        for model in MODELS
+        if reported(lambda model=model: write_again(row_of(model))) == []
+    ]
+
+    assert silent == WRITTEN_TWICE_UNNOTICED
+
+
+def write_again(row):
+    row.pk = UUID(int=7) if isinstance(row.pk, UUID) else 10_000
+    models.QuerySet(type(row)).bulk_create([row])
+
+
+class TestBookedWithTotalsThatAgree:
+    """Wrong rows that came through the front door: the totals say nothing about them."""
+
+    def book(self, row, **changes):
+        account = Account.objects.select_related("organization").get(pk=row.account_id)
+        names = {name: getattr(row, name) for name in LedgerRow._fields}
+        now = timezone.now()
+        same = {"uuid": UUID(int=8), "group": "", "booked_at": now}
+        wrong = LedgerRow(**names | same | changes)
+        return reported(lambda: book_rows([wrong], [account], now))
+
+    def test_an_event_of_another_organizations_project(self, history):
+        row = row_of(UsageEvent)
+        theirs = Project.objects.get(organization__name="Strangers")
+
+        [fault, *_] = self.book(row, project_id=theirs.pk)
+
+        assert f"a project of organization {theirs.organization_id} used" in fault
+
+    def test_a_refund_of_more_than_the_event_cost(self, history):
+        row = row_of(UsageEvent)
+        more = {"credits_micro": -12 * CREDIT - 1, "cost_usd": "-0.10", "adjusts": row.uuid}
+
+        found = self.book(row, kind="refund", **more)
+
+        assert any("give back 1 micro-credits more than it cost" in fault for fault in found)
+
+    def test_a_correction_of_an_event_that_another_account_pays(self, history):
+        theirs = UsageEvent.objects.get(account__organization__name="Strangers")
+
+        [fault] = self.book(row_of(UsageEvent), kind="correction", adjusts=theirs.uuid)
+
+        assert "which another account pays" in fault
+
+    def test_a_refund_of_nothing_that_is_there(self, history):
+        found = self.book(row_of(UsageEvent), kind="refund", adjusts=UUID(int=9))
+
+        assert any("which is not in the ledger" in fault for fault in found)
+
+    @pytest.mark.parametrize("amount", [-12 * CREDIT, CREDIT])
+    def test_but_not_a_correction_that_may_be_right(self, history, amount):
+        row = row_of(UsageEvent)
+        cost = {"credits_micro": amount, "cost_usd": str(Decimal(amount) / (120 * CREDIT))}
+
+        assert self.book(row, kind="correction", adjusts=row.uuid, **cost) == []
+        assert self.book(row, kind="correction", adjusts=UUID(int=9), **cost) == []
+
+    def test_nor_one_that_was_cut_to_what_a_refund_left(self, history):
+        refund = UsageEvent.objects.get(kind="refund")
+        cost = {"credits_micro": -CREDIT, "cost_usd": "-0.008"}
+
+        assert self.book(refund, kind="correction", **cost) == []
+
+
+def test_a_quarantined_event_that_is_closed_or_opened_without_anything_happening(history):
+    now = timezone.now()
+    for state, update in [
+        ("open", {"state": "booked", "resolved_by": DELIVERED_AGAIN, "resolved_at": now}),
+        ("open", {"state": "discarded", "resolved_by": "ops", "resolved_at": now}),
+        ("booked", {"state": "open", "resolved_at": None}),
+        ("booked", {"resolved_by": DELIVERED_AGAIN}),
+        ("discarded", {"state": "booked"}),
+        ("discarded", {"state": "open", "resolved_at": None}),
+    ]:
+        rows = QuarantinedEvent.objects.filter(state=state)
+        assert reported(lambda rows=rows, update=update: rows.update(**update)), (state, update)
+
+
+def test_the_operations_page_names_every_column_of_which_nothing_is_said():
+    page = OPERATIONS.read_text()
+    _, _, section = page.partition("## What `verify_ledger` cannot know")
+
+    for label, names in UNDETECTABLE.items():
+        [line] = [
+            line for line in section.splitlines() if line.startswith(f"| {label.split('.')[1]} ")
+        ]
+        assert sorted(re.findall(r"`(\w+)`", line.split("|")[2])) == sorted(names)
