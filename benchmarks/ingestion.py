@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,12 +22,13 @@ from pathlib import Path
 
 from benchmarks.load import processes
 from benchmarks.load.table import Table
+from devstack.commands import WEB
 from devstack.servers import answers, free_port, redis_server
 from tests.postgres import postgres_server
 
 BATCH = 500
 CONNECTIONS = 2
-SECONDS = 15.0
+SECONDS = 60.0
 WARM_UP_SECONDS = 2.0
 LEAST = {"embedded default": 5_000, "PostgreSQL": 3_000}
 
@@ -60,10 +61,10 @@ class Seen:
 
 def measure(table: Table, name: str, least: int, scratch: Path, seconds: float) -> None:
     """Deliver for a while, then verify the ledger."""
-    with serving(scratch, on_postgresql=name == "PostgreSQL") as (port, project, pid, manage):
-        deliver(port, project, WARM_UP_SECONDS)
-        with processes.costing(pid) as cost:
-            seen = deliver(port, project, seconds)
+    with serving(scratch, on_postgresql=name == "PostgreSQL") as site:
+        deliver(site.port, site.project, WARM_UP_SECONDS)
+        with processes.costing(site.pid) as cost:
+            seen = deliver(site.port, site.project, seconds)
         rate = seen.events / seconds
         table.add(
             f"{name}: ingestion, batches of {BATCH}, {CONNECTIONS} connections",
@@ -80,7 +81,7 @@ def measure(table: Table, name: str, least: int, scratch: Path, seconds: float) 
             f"{name}: one batch, p50 / p99",
             f"{ordered[len(ordered) // 2]:.0f} / {ordered[-1 - len(ordered) // 100]:.0f} ms",
         )
-        verified = manage("verify_ledger").strip().splitlines()
+        verified = site.manage("verify_ledger").strip().splitlines()
         table.add(
             f"{name}: ledger = totals afterwards",
             verified[0],
@@ -90,11 +91,34 @@ def measure(table: Table, name: str, least: int, scratch: Path, seconds: float) 
         )
 
 
+@dataclass(frozen=True)
+class Site:
+    """One web process, with what is around it, and the environment it runs in."""
+
+    port: int
+    pid: int
+    environment: dict[str, str]
+    project: dict[str, str]
+
+    def manage(self, *arguments: str) -> str:
+        """Run a command of Tollgate and return what it prints."""
+        return manage(self.environment, *arguments)
+
+
+def manage(environment: dict[str, str], *arguments: str) -> str:
+    """Run a command of Tollgate in an environment and return what it prints."""
+    return subprocess.run(
+        [str(PYTHON), "manage.py", *arguments],
+        env={"PATH": os.environ["PATH"], **environment},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+
+
 @contextmanager
-def serving(
-    scratch: Path, *, on_postgresql: bool
-) -> Iterator[tuple[int, dict[str, str], int, Callable[..., str]]]:
-    """Run Redis, a database and one web process; yields its port, a project, its pid, a runner."""
+def serving(scratch: Path, *, on_postgresql: bool) -> Iterator[Site]:
+    """Run Redis, a database and one web process on a core of its own; one project is there."""
     redis_port, web_port, postgres_port = free_port(), free_port(), free_port()
     database = (
         f"postgres://postgres@127.0.0.1:{postgres_port}/postgres"
@@ -110,15 +134,6 @@ def serving(
         "GATEWAY_SERVICE_TOKEN": TOKEN,
     }
 
-    def manage(*arguments: str) -> str:
-        return subprocess.run(
-            [str(PYTHON), "manage.py", *arguments],
-            env={"PATH": os.environ["PATH"], **environment},
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-
     with ExitStack() as stack:
         stack.enter_context(
             postgres_server(scratch / "postgres", postgres_port) if on_postgresql else nullcontext()
@@ -127,9 +142,10 @@ def serving(
         stack.enter_context(
             processes.running(program.argv, scratch / "redis.log", program.ready, cores=HERE)
         )
-        manage("migrate", "--verbosity", "0")
+        manage(environment, "migrate", "--verbosity", "0")
         made = json.loads(
             manage(
+                environment,
                 *("create_project", "--organization", "Bench", "--name", "Bench"),
                 *("--limit", "1000000000", "--json"),
             )
@@ -137,9 +153,8 @@ def serving(
         web = stack.enter_context(
             processes.running(
                 [
-                    str(PYTHON.with_name("granian")),
-                    *("--interface", "wsgi", "--no-ws", "--backpressure", "32"),
-                    *("--port", str(web_port), "config.wsgi:application"),
+                    *(str(PYTHON.with_name(WEB[0])), *WEB[1:]),
+                    *("--port", str(web_port)),
                 ],
                 scratch / "web.log",
                 lambda: answers(f"http://127.0.0.1:{web_port}/_health"),
@@ -147,7 +162,7 @@ def serving(
                 environment=environment,
             )
         )
-        yield web_port, made, web.pid, manage
+        yield Site(web_port, web.pid, environment, made)
 
 
 def deliver(port: int, project: dict[str, str], seconds: float) -> Seen:

@@ -22,7 +22,7 @@ from benchmarks.load.table import Table
 from devstack.servers import free_port
 from tests.postgres import postgres_server
 
-EVENTS = 100_000
+EVENTS = 1_000_000
 FEW_EVENTS = 10_000
 BATCH = 1_000
 DECISIONS = 60

@@ -34,7 +34,7 @@ from devstack.servers import free_port
 from devstack.settings import Stack, read
 from tests.postgres import postgres_server
 
-ROUNDS = 12
+ROUNDS = 100
 FLUSHES = 5
 MOST_TO_REFUSE = 1.0
 MOST_TO_ADMIT = 2.0

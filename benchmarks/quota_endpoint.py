@@ -1,7 +1,8 @@
 """`GET quota_limits/` beside an empty view: `python -m benchmarks.quota_endpoint`.
 
-One granian process on a core of its own serves both, from the same settings and middleware; Redis,
-the reconciler and the load generator share the other core. Method and figures: README.quota.md.
+One granian process on a core of its own serves both, from the same settings and middleware; the
+stores, the reconciler and the load generator share the other core. On the embedded default and on
+PostgreSQL. Method and figures: README.quota.md.
 """
 
 import asyncio
@@ -18,7 +19,9 @@ from pathlib import Path
 
 from benchmarks.load import processes, wire
 from benchmarks.load.table import Table
+from devstack.commands import WEB
 from devstack.servers import answers, free_port, redis_server
+from tests.postgres import postgres_server
 
 CONNECTIONS = 16
 SECONDS = 2.0
@@ -39,28 +42,39 @@ def main() -> int:
     """Print the table; return 1 if a figure was missed."""
     os.sched_setaffinity(0, HERE)
     table = Table()
-    with (
-        tempfile.TemporaryDirectory(prefix="tollgate-bench-") as scratch,
-        serving(Path(scratch)) as (url, key, project, pid),
-    ):
-        asyncio.run(measure(table, url, key, project, pid))
+    for name in ("embedded default", "PostgreSQL"):
+        with tempfile.TemporaryDirectory(prefix="tollgate-bench-") as scratch:
+            Path(scratch).chmod(0o755)  # PostgreSQL's own user passes through
+            with serving(Path(scratch), on_postgresql=name == "PostgreSQL") as (
+                url,
+                key,
+                project,
+                pid,
+            ):
+                asyncio.run(measure(table, name, url, key, project, pid))
     table.show()
     return 1 if table.missed else 0
 
 
 @contextmanager
-def serving(scratch: Path) -> Iterator[tuple[str, str, int, int]]:
+def serving(scratch: Path, *, on_postgresql: bool) -> Iterator[tuple[str, str, int, int]]:
     """Run Tollgate with one project; yields its address, a key, the project and the process."""
-    redis_port, web_port = free_port(), free_port()
+    redis_port, web_port, postgres_port = free_port(), free_port(), free_port()
     environment = {
         "DJANGO_SETTINGS_MODULE": "config.settings",
         "SECRET_KEY": "a secret of the benchmark, longer than fifty characters, of no value",
-        "DATABASE_URL": f"sqlite:///{scratch / 'db.sqlite3'}",
+        "DATABASE_URL": (
+            f"postgres://postgres@127.0.0.1:{postgres_port}/postgres"
+            if on_postgresql
+            else f"sqlite:///{scratch / 'db.sqlite3'}"
+        ),
         "REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
         "SLACK_SIGNING_SECRET": "of no value",
         "GATEWAY_SERVICE_TOKEN": "of no value",
     }
     with ExitStack() as stack:
+        if on_postgresql:
+            stack.enter_context(postgres_server(scratch / "postgres", postgres_port))
         program = redis_server("redis", scratch / "redis", redis_port)
         stack.enter_context(
             processes.running(program.argv, scratch / "redis.log", program.ready, cores=HERE)
@@ -86,9 +100,8 @@ def serving(scratch: Path) -> Iterator[tuple[str, str, int, int]]:
         web = stack.enter_context(
             processes.running(
                 [
-                    str(PYTHON.with_name("granian")),
-                    *("--interface", "wsgi", "--no-ws", "--backpressure", "32"),
-                    *("--port", str(web_port), "config.wsgi:application"),
+                    *(str(PYTHON.with_name(WEB[0])), *WEB[1:]),
+                    *("--port", str(web_port)),
                 ],
                 scratch / "web.log",
                 lambda: answers(f"{url}/_health"),
@@ -114,7 +127,7 @@ def manage(environment: dict[str, str], *arguments: str) -> str:
     ).stdout
 
 
-async def measure(table: Table, url: str, key: str, project: int, pid: int) -> None:
+async def measure(table: Table, database: str, url: str, key: str, project: int, pid: int) -> None:
     """Measure both views in turns, so that what else happens on the machine meets both."""
     paths = {
         QUOTA: f"/api/projects/{project}/quota_limits/",
@@ -136,7 +149,7 @@ async def measure(table: Table, url: str, key: str, project: int, pid: int) -> N
                 notes[name] = f"{cost.cpu / SECONDS / rate * 1e6:.0f} µs of CPU, {cost.note()}"
     for name, seen in rates.items():
         table.add(
-            f"{name}, {CONNECTIONS} connections",
+            f"{database}: {name}, {CONNECTIONS} connections",
             f"{statistics.median(seen):.0f} requests/s",
             note=notes[name],
         )
@@ -145,7 +158,7 @@ async def measure(table: Table, url: str, key: str, project: int, pid: int) -> N
         ratios = [one / two for one, two in zip(quota, other, strict=True)]
         ratio = statistics.median(ratios)
         table.add(
-            f"throughput of quota_limits to that of {beside} empty view",
+            f"{database}: throughput of quota_limits to that of {beside} empty view",
             f"{ratio:.2f}",
             f"≥ {target}" if target else "",
             ratio >= target if target else None,
@@ -155,7 +168,7 @@ async def measure(table: Table, url: str, key: str, project: int, pid: int) -> N
         latencies = await paced(url, requests[QUOTA].encode())
     p99 = statistics.quantiles(latencies, n=100)[98] * 1000
     table.add(
-        f"quota_limits at {RATE} requests/s, p99",
+        f"{database}: quota_limits at {RATE} requests/s, p99",
         f"{p99:.1f} ms (p50 {statistics.median(latencies) * 1000:.1f} ms)",
         f"≤ {MOST_P99_MS:g} ms",
         p99 <= MOST_P99_MS,

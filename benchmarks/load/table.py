@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+HEAD = ("| figure | seen | target | | how quiet it was |", "|---|---|---|---|---|")
+
 
 @dataclass(frozen=True)
 class Row:
@@ -43,7 +45,7 @@ class Table:
 
     def show(self) -> None:
         """Print the table in Markdown, as README.gateway.md keeps it."""
-        print("\n| figure | seen | target | | how quiet it was |\n|---|---|---|---|---|")
+        print("\n" + "\n".join(HEAD))
         for row in self.rows:
             print(f"| {row.what} | {row.seen} | {row.target} | {_mark(row)} | {row.note} |")
 
