@@ -21,11 +21,25 @@ class Program:
     port: int | None = None
 
 
+_kept: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """Return a TCP port of the loopback interface that nothing listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port of the loopback interface that nothing listens on just now.
+
+    Linux lets a server listen where somebody is bound who does not listen, if both say
+    SO_REUSEADDR. So the port stays bound until this process ends: nobody else is given it before
+    its server has begun, nor while the server starts again.
+    """
+    probe = socket.socket()
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    probe.bind(("127.0.0.1", 0))
+    port = int(probe.getsockname()[1])
+    if sys.platform == "linux":
+        _kept.append(probe)
+    else:
+        probe.close()
+    return port
 
 
 def port_is_free(port: int) -> bool:

@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank.get("/".join(item.path.parts[-2:]), len(rank)))
 
 
-def wait_until(condition, timeout: float = 20.0, what: str = "the condition") -> None:
+def wait_until(condition, timeout: float = 60.0, what: str = "the condition") -> None:
     """Poll until `condition()` is true; fail with a sentence when it is not in time."""
     deadline = time.monotonic() + timeout
     while not condition():

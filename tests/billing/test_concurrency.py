@@ -40,7 +40,7 @@ def in_parallel(*works):
 
     def run(work):
         try:
-            together.wait(10)
+            together.wait(60)
             return work()
         finally:
             connection.close()

@@ -31,8 +31,8 @@ class Lines:
 
     def end(self) -> int:
         """Wait until the process and its output have ended; return the exit status."""
-        status = self.process.wait(20)
-        self._reader.join(5)
+        status = self.process.wait(60)
+        self._reader.join(60)
         return status
 
     @property
@@ -42,14 +42,14 @@ class Lines:
     def find(self, pattern: str) -> list[str]:
         return re.findall(pattern, self._text)
 
-    def wait_for(self, pattern: str, count: int = 1, timeout: float = 20) -> list[str]:
+    def wait_for(self, pattern: str, count: int = 1, timeout: float = 60) -> list[str]:
         """Wait until the pattern was printed so many times; return what it found."""
         wait_until(
             lambda: len(self.find(pattern)) >= count or self.process.poll() is not None,
             timeout,
             f"{pattern!r} {count} times in {self._text!r}",
         )
-        wait_until(lambda: len(self.find(pattern)) >= count, 2, f"{pattern!r} in {self._text!r}")
+        wait_until(lambda: len(self.find(pattern)) >= count, 10, f"{pattern!r} in {self._text!r}")
         return self.find(pattern)
 
 
@@ -75,7 +75,7 @@ def started(
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
             try:
-                process.wait(15)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
         lines.end()
@@ -90,7 +90,7 @@ def lives(pid: int) -> bool:
     return state not in "ZX"
 
 
-def wait_until_gone(pids: Sequence[int], timeout: float = 5) -> None:
+def wait_until_gone(pids: Sequence[int], timeout: float = 60) -> None:
     wait_until(
         lambda: not any(lives(pid) for pid in pids), timeout, f"the end of the processes {pids}"
     )

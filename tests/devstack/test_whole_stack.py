@@ -24,8 +24,9 @@ from tests import settings as suite
 from tests.conftest import wait_until
 from tests.devstack.processes import ROOT, started, wait_until_gone
 from tests.postgres import postgres_server
+from tests.stopwatch import Stopwatch
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(480)]
 
 BLOCKED = "@posthog/quota-limits/ai_credits"
 QUESTION = "in acme/web-shop, how is the total of a basket computed?"
@@ -55,10 +56,10 @@ class Stack:
     def stop(self) -> None:
         """Stop it as Ctrl-C does; fails if that takes ten seconds or leaves a process."""
         pids = list(self.children())
-        began = time.monotonic()
-        self.lines.process.send_signal(signal.SIGINT)
-        assert self.lines.end() == 0
-        assert time.monotonic() - began < 10
+        with Stopwatch() as waited:
+            self.lines.process.send_signal(signal.SIGINT)
+            assert self.lines.end() == 0
+        assert waited.seconds < 10
         wait_until_gone(pids)
         self.running.close()
 
@@ -81,7 +82,7 @@ class Stack:
         _, messages = http(f"{self.slack}/_control/messages?channel=C1&thread_ts={thread}")
         return [message["text"] for message in messages[1:]]
 
-    def reply(self, thread: str, within: float = 40) -> str:
+    def reply(self, thread: str, within: float = 90) -> str:
         """Wait for the bot's reply in the thread and return it."""
         wait_until(lambda: self.replies(thread), within, f"a reply in {self.lines.text[-3000:]}")
         return self.replies(thread)[0]
@@ -201,7 +202,7 @@ def test_a_mention_is_answered_in_its_thread_and_paid_for(stack: Stack) -> None:
     thread = stack.mention()
     assert stack.reply(thread).startswith("[demo model]")
     assert stack.reactions(thread)
-    wait_until(lambda: (stack.quota()["usage"] or 0) > before, 20, "the usage")
+    wait_until(lambda: (stack.quota()["usage"] or 0) > before, what="the usage")
 
 
 def test_a_block_set_by_hand_is_obeyed_everywhere_and_lifts_as_it_is_removed(
@@ -215,36 +216,36 @@ def test_a_block_set_by_hand_is_obeyed_everywhere_and_lifts_as_it_is_removed(
         thread = stack.mention()
         assert "Top up at" in stack.reply(thread)
         assert not stack.reactions(thread)
-        wait_until(lambda: stack.call_gateway(token)[0] == 429, 5, "the gateway's refusal")
+        wait_until(lambda: stack.call_gateway(token)[0] == 429, what="the gateway's refusal")
         _, refusal = stack.call_gateway(token)
         assert refusal["error"]["type"] == "rate_limit_error"
         assert refusal["error"]["reason"] == "billable_credits"
     finally:
         stack.redis.zrem(BLOCKED, member)
     assert not stack.quota()["limited"]
-    wait_until(lambda: stack.call_gateway(token)[0] == 200, 5, "the gateway letting calls through")
+    wait_until(lambda: stack.call_gateway(token)[0] == 200, what="calls being let through")
     assert stack.reply(stack.mention()).startswith("[demo model]")
 
 
 def test_a_limit_below_the_usage_refuses_until_it_is_raised(stack: Stack, token: str) -> None:
     assert stack.call_gateway(token)[0] == 200
-    wait_until(lambda: stack.quota()["usage"], 20, "the usage")
+    wait_until(lambda: stack.quota()["usage"], what="the usage")
     stack.set_limit("0")
     try:
         assert stack.quota()["reason"] == "limit_reached"
         assert stack.redis.zscore(BLOCKED, stack.project["api_token"])
         assert "Top up at" in stack.reply(stack.mention())
-        wait_until(lambda: stack.call_gateway(token)[0] == 429, 5, "the gateway's refusal")
+        wait_until(lambda: stack.call_gateway(token)[0] == 429, what="the gateway's refusal")
     finally:
         stack.set_limit("100")
     assert not stack.quota()["limited"]
-    wait_until(lambda: stack.call_gateway(token)[0] == 200, 5, "the gateway letting calls through")
+    wait_until(lambda: stack.call_gateway(token)[0] == 200, what="calls being let through")
     assert stack.reply(stack.mention()).startswith("[demo model]")
 
 
 def test_what_was_there_is_there_after_the_supervisor_was_killed(stack: Stack) -> None:
     stack.reply(stack.mention())
-    wait_until(lambda: stack.quota()["usage"], 20, "the usage")
+    wait_until(lambda: stack.quota()["usage"], what="the usage")
     thread, project = stack.mention(), stack.project
     stack.die()
     stack.start()
@@ -263,7 +264,7 @@ def test_no_process_that_is_killed_takes_a_mention_or_its_usage_with_it(stack: S
 
     wait_until(
         lambda: all(_patiently(partial(stack.replies, thread)) for thread in threads),
-        90,
+        120,
         f"an answer to each mention in {stack.lines.text[-5000:]}",
     )
     replies = [stack.replies(thread) for thread in threads]
@@ -272,7 +273,7 @@ def test_no_process_that_is_killed_takes_a_mention_or_its_usage_with_it(stack: S
     # A post that was repeated, because Slack died before it said yes, is a mention more.
     wait_until(
         lambda: len(stack.paid_runs()) == stack.answered_mentions() >= len(threads),
-        60,
+        120,
         f"usage of each answered mention, and an answer to each mention paid for: "
         f"{stack.paid_runs()}, {stack.answered_mentions()} answered",
     )
@@ -289,5 +290,5 @@ def _patiently(call: Callable[[], Any]) -> Any:
             return False
         return True
 
-    wait_until(is_answered, 30, f"{call} being answered")
+    wait_until(is_answered, what=f"{call} being answered")
     return answers[0]

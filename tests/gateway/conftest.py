@@ -100,8 +100,7 @@ class World:
         """Wait until so many events of a project are booked; return them."""
         wait_until(
             lambda: len(self.tollgate.events_of(project)) >= count,
-            10,
-            f"{count} events of project {project.id}",
+            what=f"{count} events of project {project.id}",
         )
         events = self.tollgate.events_of(project)
         assert len(events) == count
@@ -118,7 +117,7 @@ class World:
 
     def settled(self, project: FakeProject) -> dict[str, int]:
         """The account once nothing is pending any more."""
-        wait_until(lambda: self.account(project)["pending"] == 0, 10, "all being acknowledged")
+        wait_until(lambda: self.account(project)["pending"] == 0, what="all being acknowledged")
         return self.account(project)
 
     def reports(self, project: FakeProject) -> list[int]:
@@ -195,7 +194,6 @@ def gateway_program(
         "BILLING_URL": "https://billing.example.com/credits",
         "BOT_NAME": "Tollgate",
         "METRICS_TOKEN": METRICS_TOKEN,
-        "GATEWAY_LEASE": "1.5",
         "PYTHONUNBUFFERED": "1",
         **environment,
     }
@@ -267,7 +265,7 @@ def _world() -> Iterator[World]:
 @pytest.fixture(scope="session")
 def _fragile_world() -> Iterator[World]:
     directory = suite.DIRECTORY / "fragile-gateway"
-    with world_of(directory, GATEWAY_OPEN_WINDOW="2.6") as world:
+    with world_of(directory, GATEWAY_OPEN_WINDOW="2.6", GATEWAY_LEASE="1.5") as world:
         yield world
 
 

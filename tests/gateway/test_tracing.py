@@ -52,7 +52,7 @@ class Collector(AsgiThread):
         def found() -> list[Span]:
             return [span for span in self.spans if span.trace_id.hex() == trace_id]
 
-        wait_until(lambda: len(found()) >= count, 15, f"{count} spans, not {len(found())}")
+        wait_until(lambda: len(found()) >= count, what=f"{count} spans, not {len(found())}")
         assert len(found()) == count
         return {span.name: span for span in found()}
 

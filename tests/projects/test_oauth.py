@@ -381,7 +381,7 @@ def test_of_several_who_use_one_grant_at_once_one_wins(
 
     def use(_number):
         try:
-            together.wait(10)
+            together.wait(60)
             answer = Client().post("/oauth/token/", {"client_id": desktop.client_id} | form)
             return answer.status_code
         finally:

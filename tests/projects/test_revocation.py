@@ -202,7 +202,7 @@ def test_two_at_once_make_one_cursor_where_there_was_none(redis_client):
         second.start()
         if connection.vendor == "postgresql":  # SQLite lets nobody else begin
             wait_until(_somebody_waits_for_a_lock, what="the second being kept waiting")
-    second.join(30)
+    second.join(60)
     assert failures == []
     assert announced() == [sha256("the first"), sha256("the second")]
     assert ChangeCursor.objects.get().version == 2

@@ -50,7 +50,7 @@ class Together:
     def __exit__(self, *_error: object) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(20)
+            thread.join(60)
 
 
 def test_nobody_over_quota_is_admitted_while_redis_is_wiped(
@@ -82,7 +82,7 @@ def test_nobody_over_quota_is_admitted_while_redis_is_wiped(
         ask, ask, publish_this_and_that, *(partial(reconcile, one) for one in reconcilers)
     ) as together:
         for flush in range(FLUSHES + 1):
-            wait_until(lambda: together.failures or marker.current(), 5, "the marker")
+            wait_until(lambda: together.failures or marker.current(), what="the marker")
             if flush < FLUSHES:
                 redis_client.flushall()
     assert together.failures == []

@@ -165,11 +165,11 @@ def test_whoever_commits_first_is_read_first_and_nobody_is_skipped(follow, redis
         with transaction.atomic():
             revoke("first")
             appended.set()
-            assert may_commit.wait(20)
+            assert may_commit.wait(60)
         connection.close()
 
     def second() -> None:
-        assert appended.wait(20)
+        assert appended.wait(60)
         revoke("second")
         second_done.set()
         connection.close()
@@ -177,13 +177,13 @@ def test_whoever_commits_first_is_read_first_and_nobody_is_skipped(follow, redis
     writers = [threading.Thread(target=first), threading.Thread(target=second)]
     for writer in writers:
         writer.start()
-    assert appended.wait(20)
+    assert appended.wait(60)
     told = follow(start)
     assert not second_done.wait(0.3), "the second writer did not wait for the first one's commit"
     cursor, read = told["version"], read + told["revoked"]
     may_commit.set()
     for writer in writers:
-        writer.join(20)
+        writer.join(60)
     told = follow(cursor)
     assert read + told["revoked"] == ["first", "second"]
 
@@ -209,7 +209,7 @@ def test_a_reader_beside_many_writers_misses_nothing(follow, redis_client):
         cursor, seen = told["version"], seen + told["revoked"]
         assert alive or told["revoked"] or len(seen) == writers * rounds
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert sorted(seen) == sorted(f"{w}.{n}" for w in range(writers) for n in range(rounds))
     close_old_connections()
 

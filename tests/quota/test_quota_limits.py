@@ -1,7 +1,6 @@
 """`GET /api/projects/<id>/quota_limits/`, as its clients know it."""
 
 import socket
-import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -20,6 +19,7 @@ from quota.account_state import FAR_FUTURE
 from quota.publication import publish
 from quota.resources import AI_CREDITS, MICRO, POSTHOG_CODE_CREDITS, RESOURCES
 from tests.quota.world import LIMITS, SUSPENDED, Accounts, Delayed, committed
+from tests.stopwatch import Stopwatch
 
 pytestmark = pytest.mark.django_db
 
@@ -504,14 +504,13 @@ def test_a_redis_that_hangs_costs_a_caller_less_than_a_second(
     accounts.limit()
     vouched()
     ask(project)
-    own_redis.client.execute_command("CLIENT", "PAUSE", "3000", "ALL")
-    started = time.monotonic()
-    assert ai_credits(ask(project))["limited"] is True
-    first = time.monotonic() - started
-    started = time.monotonic()
-    assert ai_credits(ask(project))["limited"] is True
-    assert first < 2
-    assert time.monotonic() - started < 0.5
+    own_redis.client.execute_command("CLIENT", "PAUSE", "60000", "ALL")
+    with Stopwatch() as first:
+        assert ai_credits(ask(project))["limited"] is True
+    with Stopwatch() as second:
+        assert ai_credits(ask(project))["limited"] is True
+    assert first.seconds < 2
+    assert second.seconds < 0.5
 
 
 def test_nonsense_in_redis_is_answered_from_the_database(

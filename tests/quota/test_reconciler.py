@@ -302,7 +302,7 @@ def test_a_block_set_by_hand_is_noticed_told_and_left_alone(
 
 
 def test_a_block_set_by_hand_that_lapses_is_told(project, reconciler, redis_client, told):
-    redis_client.zadd(LIMITS, {project.api_token: int(timezone.now().timestamp()) + 1})
+    redis_client.zadd(LIMITS, {project.api_token: int(timezone.now().timestamp()) + 2})
     reconciler.tick()
     wait_until(lambda: reconciler.tick() or len(told()) == 2, what="the lapse")
     assert told() == [(project.pk, True), (project.pk, False)]
@@ -438,10 +438,10 @@ def test_it_survives_a_dead_redis_and_a_failing_database(accounts, project, own_
     try:
         wait_until(lambda: metrics.TICK_FAILURES._value.get() >= before + 2, what="two failures")
         own_redis.start()
-        wait_until(lambda: contents(own_redis.client), timeout=5, what="the repair")
+        wait_until(lambda: contents(own_redis.client), what="the repair")
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(60)
     assert not thread.is_alive()
 
 
@@ -470,7 +470,7 @@ def test_the_command_ends_cleanly_when_it_is_told_to(accounts, project, redis_cl
         wait_until(lambda: redis_client.exists(limited_set.MARKER), what="the first tick")
         assert contents(redis_client).keys() == {project.api_token}
         process.send_signal(number)
-        assert process.wait(5) == 0
+        assert process.wait(60) == 0
         assert b"Traceback" not in process.stderr.read()
     finally:
         process.kill()

@@ -20,7 +20,7 @@ def wait_for_close(workflow_id: str) -> WorkflowExecutionStatus:
 
     async def wait() -> WorkflowExecutionStatus:
         handle = await _handle(workflow_id)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 status = (await handle.describe()).status
                 if status != WorkflowExecutionStatus.RUNNING:
@@ -43,7 +43,7 @@ def cancel(workflow_id: str) -> None:
     """Ask the workflow to cancel itself, as an operator does."""
 
     async def ask() -> None:
-        await (await _handle(workflow_id)).cancel(rpc_timeout=timedelta(seconds=5))
+        await (await _handle(workflow_id)).cancel(rpc_timeout=timedelta(seconds=30))
 
     asyncio.run(ask())
 

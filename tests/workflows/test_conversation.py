@@ -221,7 +221,7 @@ def test_a_run_refused_half_way_is_denied_once_and_goes_on_after_a_top_up(shop: 
 
     [denial] = shop.wait_until_said(mention.ts, 1)
     assert denial.startswith("I had to stop half-way. ")
-    wait_until(lambda: TaskRun.objects.get().state == TaskRun.State.PAUSED, 10, "the pause")
+    wait_until(lambda: TaskRun.objects.get().state == TaskRun.State.PAUSED, what="the pause")
     shop.gateway.answer_next("It is a shop.")
     shop.top_up()
     shop.wait_for_end(mention, Mention.State.ANSWERED)
@@ -245,7 +245,7 @@ def test_a_run_that_used_what_one_run_may_says_so_and_goes_on_when_the_cap_is_ra
 
     [denial] = shop.wait_until_said(mention.ts, 1)
     assert "This task has used the Tollgate AI credits that one task may use." in denial
-    wait_until(lambda: TaskRun.objects.get().state == TaskRun.State.PAUSED, 10, "the pause")
+    wait_until(lambda: TaskRun.objects.get().state == TaskRun.State.PAUSED, what="the pause")
     shop.gateway.answer_next("It is a shop.")
     set_cap(shop.project.organization, AI_CREDITS, "run", 100 * MICRO)
     shop.wait_for_end(mention, Mention.State.ANSWERED)
@@ -332,7 +332,7 @@ def test_a_cancelled_workflow_says_so_frees_the_thread_and_stays_cancelled(shop:
 def test_a_cancelled_run_of_the_agent_ends_the_mention(shop: World):
     shop.gateway.hang_next(1.5)
     mention = shop.start()
-    wait_until(lambda: shop.gateway.requests(AGENT), 20, "the agent asking the model")
+    wait_until(lambda: shop.gateway.requests(AGENT), what="the agent asking the model")
     cancel(mention.workflow_id)
     assert wait_for_close(mention.workflow_id) == WorkflowExecutionStatus.CANCELED
     shop.wait_for_end(mention, Mention.State.FAILED)

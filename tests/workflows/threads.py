@@ -12,7 +12,7 @@ def at_once(*calls: Callable[[], None]) -> None:
     barrier = Barrier(len(calls))
 
     def call_it(call: Callable[[], None]) -> None:
-        barrier.wait(10)
+        barrier.wait(60)
         try:
             call()
         finally:

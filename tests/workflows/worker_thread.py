@@ -23,12 +23,12 @@ class WorkerThread:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._ready.wait(20), "the worker did not start"
+        assert self._ready.wait(60), "the worker did not start"
         return self
 
     def __exit__(self, *_exception: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(20)
+        self._thread.join(60)
         assert not self._thread.is_alive(), "the worker did not stop"
 
     async def _main(self) -> None:

@@ -75,7 +75,7 @@ class World:
             mention.refresh_from_db()
             return mention.state in FINAL
 
-        wait_until(ended, 30, f"an end of the mention {mention.text!r}")
+        wait_until(ended, what=f"an end of the mention {mention.text!r}")
         assert state in (None, mention.state), mention.outcome
 
     def reply(self, mention: Mention, text: str, *, addressed: bool = False) -> FollowUp:
@@ -115,14 +115,14 @@ class World:
             follow_up.refresh_from_db()
             return follow_up.state == state
 
-        wait_until(there, 30, f"the follow-up being {state}")
+        wait_until(there, what=f"the follow-up being {state}")
 
     def said(self, thread_ts: str) -> list[str]:
         """Return what the bot said in a thread."""
         return [message["text"] for message in self.slack.bot_messages("C1", thread_ts)]
 
     def wait_until_said(self, thread_ts: str, count: int) -> list[str]:
-        wait_until(lambda: len(self.said(thread_ts)) >= count, 30, f"{count} messages of the bot")
+        wait_until(lambda: len(self.said(thread_ts)) >= count, what=f"{count} messages of the bot")
         return self.said(thread_ts)
 
     def notices(self, kind: str) -> list[Notice]:
