@@ -12,6 +12,7 @@ from django.db import connection
 
 from devstack.servers import Program, redis_server, temporal_server
 from tests import settings as suite
+from tests.emptying import empty_after_tests_that_commit
 from tests.postgres import postgres_server
 
 LONGEST = [
@@ -111,6 +112,7 @@ def django_db_setup(django_db_setup: None, django_db_blocker) -> None:
 
     Changing rows stays refused, and the refused deletion has a test that puts the triggers back.
     """
+    empty_after_tests_that_commit()
     if suite.ON_POSTGRES:
         return
     with django_db_blocker.unblock(), connection.cursor() as cursor:

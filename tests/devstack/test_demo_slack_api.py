@@ -246,7 +246,7 @@ def test_a_fault_can_hit_any_method_several_times(slack: FakeSlack, client: WebC
 
 
 def test_a_hanging_call_is_late_but_done(slack: FakeSlack) -> None:
-    slack.hang_next("chat.postMessage", 1.5)
+    slack.hang_next("chat.postMessage", 5)
     impatient = WebClient(BOT_TOKEN, base_url=slack.api_url, timeout=1, retry_handlers=[])
     with pytest.raises(TimeoutError):
         impatient.chat_postMessage(channel="C1", text="hi")
@@ -256,7 +256,7 @@ def test_a_hanging_call_is_late_but_done(slack: FakeSlack) -> None:
 def test_a_call_that_hangs_across_a_new_start_has_no_effect_after_it(
     slack: FakeSlack, client: WebClient
 ) -> None:
-    slack.hang_next("chat.postMessage", 0.5)
+    slack.hang_next("chat.postMessage", 2)
     with ThreadPoolExecutor(1) as background:
         post = background.submit(client.chat_postMessage, channel="C1", text="hi")
         wait_until(lambda: not slack.slack.faults)

@@ -132,7 +132,7 @@ def test_a_reply_while_the_picker_is_open_is_dropped_when_nothing_is_picked(
     two_repositories: World, hurried
 ):
     world = two_repositories
-    hurried(picker_seconds=1)
+    hurried(picker_seconds=3)
     world.gateway.answer_next("none")
     mention = world.start("what is this?")
     world.wait_until_said(mention.ts, 1)
@@ -309,7 +309,7 @@ def test_a_thread_that_falls_silent_ends_its_task(shop: World, hurried):
 def test_a_message_that_nobody_told_the_workflow_of_is_answered_before_the_task_ends(
     shop: World, hurried, monkeypatch
 ):
-    hurried(idle_seconds=0.5)
+    hurried(idle_seconds=2)
     monkeypatch.setattr(client, "signal_follow_up", lambda _follow_up: None)
     mention = shop.handle()
     follow_up = shop.reply(mention, "recorded, and the request died")
@@ -330,7 +330,7 @@ def test_a_cancelled_workflow_says_so_frees_the_thread_and_stays_cancelled(shop:
 
 
 def test_a_cancelled_run_of_the_agent_ends_the_mention(shop: World):
-    shop.gateway.hang_next(1.5)
+    shop.gateway.hang_next(4)
     mention = shop.start()
     wait_until(lambda: shop.gateway.requests(AGENT), what="the agent asking the model")
     cancel(mention.workflow_id)

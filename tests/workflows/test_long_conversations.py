@@ -31,7 +31,7 @@ def impatient_temporal(world: World, settings, tmp_path, monkeypatch):
 def test_a_long_conversation_goes_on_in_a_new_history(
     shop: World, impatient_temporal, settings, hurried
 ):
-    hurried(idle_seconds=3)
+    hurried(idle_seconds=5)
     with WorkerThread(settings.TEMPORAL_TASK_QUEUE):
         mention = shop.handle("what is this?")
         first = history(mention.workflow_id).run_id

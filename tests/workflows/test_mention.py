@@ -232,7 +232,7 @@ def test_a_model_that_refuses_is_said_in_the_thread_and_the_thread_is_free_again
     assert (mention.state, mention.outcome) == (Mention.State.FAILED, "ModelRefused")
     assert "something went wrong" in shop.said(mention.ts)[0]
     wait_until(
-        lambda: CodingTask.objects.get().state == CodingTask.State.FAILED, 10, "the task ending"
+        lambda: CodingTask.objects.get().state == CodingTask.State.FAILED, what="the task ending"
     )
     assert TaskRun.objects.get().error == "ModelRefused"
     assert len(shop.gateway.requests(AGENT)) == 1

@@ -115,7 +115,7 @@ def test_a_lost_hint_is_made_good_by_the_sweep_and_nobody_is_told_twice(shop: Wo
     shop.redis.flushall()
     grant_credits(shop.project.organization, AI_CREDITS, 100 * MICRO)
     shop.redis.delete("celery")
-    shop.gateway.hang_next(1)
+    shop.gateway.hang_next(3)
     for _ in range(3):
         tasks.wake_paused_runs()
     assert signals(mention) == ["credits_gained"]
