@@ -11,6 +11,7 @@ from datetime import datetime
 
 import redis
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from projects.models import Project
@@ -53,10 +54,15 @@ def publish(states: Iterable[AccountState], *, anew: bool = False) -> None:
         told = [
             state
             for account, state in fresh.items()
-            if account not in before or _told(state) != _told(before[account])
+            if anew or account not in before or _told(state) != _told(before[account])
         ]
         projects = _projects_of([*moved, *told]) if moved or told else []
         members = _write_members(moved, projects, now)
+        if anew:
+            tokens = [project.api_token for project in projects]
+            for account in fresh:
+                buried = _bury(_published(account).exclude(token__in=tokens), now)
+                members[account] = [*members.get(account, ()), *buried]
         deltas = [
             AccountDelta(
                 state.account,
@@ -90,8 +96,10 @@ def republish_project(project: Project) -> None:
         states = [row.published for row in rows.order_by("resource")]
         now = timezone.now()
         members = _write_members(states, [project], now)
-        for account, buried in _bury_former_tokens(project, now).items():
-            members[account] = [*members.get(account, ()), *buried]
+        for state in states:
+            account = (state.organization_id, state.resource)
+            former = _published(account).filter(project=project).exclude(token=project.api_token)
+            members[account] = [*members.get(account, ()), *_bury(former, now)]
         deltas = [
             AccountDelta(f"{organization}:{resource}", resource, scores)
             for (organization, resource), scores in members.items()
@@ -224,24 +232,28 @@ def _write_members(
     return pushed
 
 
-def _bury_former_tokens(project: Project, now: datetime) -> Mapping[Account, list[MemberScores]]:
-    former = list(
-        SetMember.objects.select_for_update()
-        .filter(project=project, origin=SetMember.Origin.PUBLISHED)
-        .exclude(token=project.api_token)
+def _published(account: Account) -> QuerySet[SetMember]:
+    organization, resource = account
+    return SetMember.objects.filter(
+        organization=organization, resource=resource, origin=SetMember.Origin.PUBLISHED
+    )
+
+
+def _bury(rows: QuerySet[SetMember], now: datetime) -> list[MemberScores]:
+    """Leave a tombstone of each row that limits a token which is no project's any more."""
+    limiting = list(
+        rows.select_for_update()
         .exclude(limited_until=None, suspended_until=None)
         .order_by("pk")
     )
-    buried: dict[Account, list[MemberScores]] = {}
-    for row in former:
+    for row in limiting:
         row.version += 1
         row.limited_until = row.suspended_until = row.since = None
         row.changed_at = now
-        buried.setdefault((project.organization_id, row.resource), []).append(_scores_of(row))
     SetMember.objects.bulk_update(
-        former, ["version", "limited_until", "suspended_until", "since", "changed_at"]
+        limiting, ["version", "limited_until", "suspended_until", "since", "changed_at"]
     )
-    return buried
+    return [_scores_of(row) for row in limiting]
 
 
 def _scores_of(row: SetMember) -> MemberScores:

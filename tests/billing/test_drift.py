@@ -13,6 +13,7 @@ from billing.drift import SURELY_COMMITTED, drifted, repair_drift
 from billing.limits import set_limit
 from billing.models import Account, AccountGroup, CheckpointSum, UsageEvent, UsageTotal
 from billing.sweep import sweep_all
+from quota.changes import changes_since
 from quota.models import CapState, QuotaState, SetMember
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, account_of, book, held, published, usage_event, used
@@ -137,13 +138,15 @@ def test_two_that_advance_the_checkpoint_add_nothing_twice(checked, monkeypatch,
         lambda: QuotaState.objects.all().delete(),
         lambda: SetMember.objects.update(limited_until=None),
         lambda: SetMember.objects.all().delete(),
+        lambda: SetMember.objects.update(token="phc_of-nobody"),
         lambda: Account.objects.update(state="ok", reason=""),
         lambda: Account.objects.update(decide_again_at=None),
     ],
-    ids=["document", "version", "no state", "unblocked", "no member", "account", "never due"],
+    ids=["document", "version", "no state", "unblocked", "no member", "foreign token", "account", "never due"],
 )
 def test_what_somebody_made_of_a_publication_is_published_again(exhausted, repairs, harm):
     harm()
+    feed = changes_since(None, None)
     worst = max(QuotaState.objects.values_list("version", flat=True), default=0)
 
     sweep_all()
@@ -156,6 +159,8 @@ def test_what_somebody_made_of_a_publication_is_published_again(exhausted, repai
     assert member.limited_until == state.score
     assert (account.state, account.decide_again_at) == ("limited", state.valid_until)
     assert repairs() >= 1
+    told = changes_since(feed.version, feed.feed).changes
+    assert (exhausted.pk, True) in [(change["project_id"], change["limited"]) for change in told]
     before = repairs()
     sweep_all()
     assert repairs() == before
