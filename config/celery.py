@@ -26,13 +26,21 @@ def configure_logging(**_kwargs: Any) -> None:
 
 
 app.conf.beat_schedule = {
-    "decide every account": {"task": "billing.tasks.sweep_accounts", "schedule": 60.0},
+    "decide every account": {
+        "task": "billing.tasks.sweep_accounts",
+        "schedule": 60.0,
+        "options": {"expires": 60.0},
+    },
     "decide due accounts": {
         "task": "billing.tasks.sweep_due_accounts",
         "schedule": 2.0,
         "options": {"expires": 2.0},
     },
-    "verify accounts": {"task": "billing.tasks.verify_accounts", "schedule": 60.0},
+    "verify accounts": {
+        "task": "billing.tasks.verify_accounts",
+        "schedule": 60.0,
+        "options": {"expires": 60.0},
+    },
     "report usage": {"task": "billing.tasks.report_usage", "schedule": 3600.0},
     "start pending mentions": {"task": "workflows.tasks.start_pending_mentions", "schedule": 5.0},
     "deliver pending denials": {"task": "workflows.tasks.deliver_pending_denials", "schedule": 5.0},

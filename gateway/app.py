@@ -53,7 +53,7 @@ class Gateway:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.body_budget = BodyBudget(max(settings.body_budget, settings.max_body_bytes))
+        self.body_budget = BodyBudget(settings.body_budget)
         self._tracing = _tracing() if settings.traces else None
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:

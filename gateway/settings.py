@@ -67,6 +67,7 @@ def from_environment() -> Settings:
     """Read the environment; raises `environs.EnvValidationError` that names every mistake."""
     env = Env(eager=False)
     tollgate_url = env.str("TOLLGATE_URL", "http://127.0.0.1:8000")
+    max_body_bytes = env.int("GATEWAY_MAX_BODY_BYTES", 32 * 1024 * 1024)
     settings = Settings(
         host=env.str("GATEWAY_HOST", "127.0.0.1"),
         port=env.int("GATEWAY_PORT", 8100),
@@ -103,8 +104,10 @@ def from_environment() -> Settings:
         ),
         requests_per_minute=env.int("GATEWAY_REQUESTS_PER_MINUTE", 6000),
         max_concurrent_per_credential=env.int("GATEWAY_MAX_CONCURRENT", 2000),
-        max_body_bytes=env.int("GATEWAY_MAX_BODY_BYTES", 32 * 1024 * 1024),
-        body_budget=env.int("GATEWAY_BODY_BUDGET", 4 * 32 * 1024 * 1024),
+        max_body_bytes=max_body_bytes,
+        body_budget=env.int(
+            "GATEWAY_BODY_BUDGET", 128 * 1024 * 1024, validate=validate.Range(min=max_body_bytes)
+        ),
         default_max_output_tokens=env.int("GATEWAY_DEFAULT_MAX_OUTPUT_TOKENS", 32_000),
         connect_timeout=env.float("GATEWAY_CONNECT_TIMEOUT", 5.0),
         first_byte_timeout=env.float("GATEWAY_FIRST_BYTE_TIMEOUT", 600.0),

@@ -242,9 +242,7 @@ def _published(account: Account) -> QuerySet[SetMember]:
 def _bury(rows: QuerySet[SetMember], now: datetime) -> list[MemberScores]:
     """Leave a tombstone of each row that limits a token which is no project's any more."""
     limiting = list(
-        rows.select_for_update()
-        .exclude(limited_until=None, suspended_until=None)
-        .order_by("pk")
+        rows.select_for_update().exclude(limited_until=None, suspended_until=None).order_by("pk")
     )
     for row in limiting:
         row.version += 1

@@ -93,7 +93,8 @@ DELIVERY = timedelta(hours=1)
 CLASSIFIER_ATTEMPT = timedelta(seconds=40)
 CLASSIFIER_ATTEMPTS = 2
 
-AGENT_ATTEMPT = timedelta(minutes=15)
+AGENT_ATTEMPT = timedelta(minutes=25)
+"""A run has 15 minutes, as long as its token lives, and its answer 10 to wait for the database."""
 AGENT_HEARTBEAT = timedelta(seconds=10)
 
 WORK_FIRST_RETRY = timedelta(seconds=1)

@@ -48,7 +48,7 @@ class CapAdmin(AllowanceAdmin):
     shown = ["account", "scope", "subject", "cap", "set_at", "actor", "reason"]
 
     def allow(self, account: Account, given: dict[str, Any], **who: Any) -> Cap:
-        """Cap."""
+        """Set the cap, through billing."""
         credits = given.pop("credits")
         scope = given.pop("scope")
         return set_cap(account.organization, account.resource, scope, credits, **given, **who)

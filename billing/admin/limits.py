@@ -141,7 +141,7 @@ class CreditGrantAdmin(AllowanceAdmin):
     ]
 
     def allow(self, account: Account, given: dict[str, Any], **who: Any) -> CreditGrant:
-        """Grant."""
+        """Grant the credits, through billing."""
         credits = given.pop("credits")
         return grant_credits(account.organization, account.resource, credits, **given, **who)
 

@@ -142,7 +142,11 @@ def test_two_that_advance_the_checkpoint_add_nothing_twice(checked, monkeypatch,
         lambda: Account.objects.update(state="ok", reason=""),
         lambda: Account.objects.update(decide_again_at=None),
     ],
-    ids=["document", "version", "no state", "unblocked", "no member", "foreign token", "account", "never due"],
+    ids=[
+        *("document", "version", "no state"),
+        *("unblocked", "no member", "foreign token"),
+        *("account", "never due"),
+    ],
 )
 def test_what_somebody_made_of_a_publication_is_published_again(exhausted, repairs, harm):
     harm()

@@ -25,3 +25,13 @@ def test_mistakes_are_told_together(monkeypatch: pytest.MonkeyPatch) -> None:
         "GATEWAY_RUN_CAP_CREDITS",
         "GATEWAY_PRICE_OVERRIDES",
     }
+
+
+def test_the_largest_body_has_to_fit_into_what_is_kept_of_bodies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GATEWAY_SERVICE_TOKEN", "secret")
+    monkeypatch.setenv("GATEWAY_MAX_BODY_BYTES", "2000")
+    monkeypatch.setenv("GATEWAY_BODY_BUDGET", "1999")
+    with pytest.raises(EnvValidationError, match="GATEWAY_BODY_BUDGET"):
+        settings.from_environment()
