@@ -6,38 +6,23 @@ much happened in the thread.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
 from uuid import UUID
-
-from django.db.models import Q, QuerySet
 
 from billing.models import Account, DecisionRecord
 from billing.reports.model_usage import ModelUsage, model_usage_of_runs, model_usage_of_traces
 from billing.reports.refusals import WHOLE, Decisions, Subject
-from billing.usage import usage_of_task_runs, usage_of_traces
 from coding_tasks.models import CodingTask, TaskRun
 from config.reasons import REASONS
-from config.thread_search import Message
+from config.thread_lookup import MOST_MESSAGES, ThreadKey, messages_in
 from projects.models import SlackWorkspace
 from quota.account_state import SET_BY_HAND
 from quota.resources import AI_CREDITS
 from workflows.mention_types import OUT_OF_CREDITS
 from workflows.models import FollowUp, Mention, Notice
 from workflows.requests import request_text
-
-MOST_MESSAGES = 200
-"""How many messages of a user, or of a thread, are looked at, the newest first."""
-
-
-class ThreadKey(NamedTuple):
-    """Names a thread: the workspace's row, the channel and the root's ts."""
-
-    workspace_id: int
-    channel_id: str
-    thread_ts: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,62 +117,6 @@ class Thread:
         return next((work.task.permalink for work in self.work if work.task.permalink), "")
 
 
-@dataclass(frozen=True, slots=True)
-class ThreadSummary:
-    """One line of a list of threads."""
-
-    key: ThreadKey
-    workspace: SlackWorkspace
-    title: str
-    latest: datetime
-    requests: int
-    refused: int
-    credits_micro: int
-
-
-def find_threads(message: Message) -> list[ThreadKey]:
-    """Return the threads that a message is in, one per workspace: a shared channel has several."""
-    ts = Q(ts=message.ts) | Q(thread_ts__in=[message.ts, message.thread_ts or message.ts])
-    of_task = Q(thread_ts__in=[message.ts, message.thread_ts or message.ts])
-    keys: set[ThreadKey] = set()
-    for rows, wanted in (
-        (Mention.objects, ts),
-        (FollowUp.objects, ts),
-        (CodingTask.objects, of_task),
-    ):
-        found = rows.filter(wanted, channel_id=message.channel_id).order_by()
-        names = found.values_list("workspace_id", "channel_id", "thread_ts").distinct()
-        keys.update(ThreadKey(*name) for name in names)
-    return sorted(keys)
-
-
-def threads_of_user(user_id: str) -> list[ThreadSummary]:
-    """Return the threads in which a Slack user lately asked for something, the newest first."""
-    by_user = {"user_id": user_id}
-    messages: list[Mention | FollowUp] = [
-        *_messages(Mention.objects.filter(**by_user))[:MOST_MESSAGES],
-        *_messages(FollowUp.objects.filter(**by_user))[:MOST_MESSAGES],
-    ]
-    by_thread: dict[ThreadKey, list[Mention | FollowUp]] = defaultdict(list)
-    for message in messages:
-        by_thread[_key(message)].append(message)
-    return _summaries(by_thread)
-
-
-def summaries(keys: Sequence[ThreadKey]) -> list[ThreadSummary]:
-    """Return the summaries of some threads, the newest first."""
-    by_thread: dict[ThreadKey, list[Mention | FollowUp]] = {key: [] for key in keys}
-    wanted = {
-        "channel_id__in": [key.channel_id for key in keys],
-        "thread_ts__in": [key.thread_ts for key in keys],
-    }
-    for rows in (Mention.objects.filter(**wanted), FollowUp.objects.filter(**wanted)):
-        for message in _messages(rows):
-            if _key(message) in by_thread:
-                by_thread[_key(message)].append(message)
-    return _summaries({key: messages for key, messages in by_thread.items() if messages})
-
-
 def thread_history(key: ThreadKey) -> Thread | None:
     """Return the story of a thread; None if nothing is known of it."""
     where = key._asdict()
@@ -197,8 +126,8 @@ def thread_history(key: ThreadKey) -> Thread | None:
         .filter(pk=key.workspace_id)
         .first()
     )
-    mentions = list(_messages(Mention.objects.filter(**where))[:MOST_MESSAGES])
-    follow_ups = list(_messages(FollowUp.objects.filter(**where))[:MOST_MESSAGES])
+    mentions = list(messages_in(Mention.objects.filter(**where))[:MOST_MESSAGES])
+    follow_ups = list(messages_in(FollowUp.objects.filter(**where))[:MOST_MESSAGES])
     tasks = list(
         CodingTask.objects.filter(**where)
         .select_related("repository")
@@ -219,15 +148,6 @@ def thread_history(key: ThreadKey) -> Thread | None:
         work=tuple(_work(task, usage) for task in tasks),
         models=_totals([*usage, *choosing]),
     )
-
-
-def _messages(rows: QuerySet) -> QuerySet:
-    found = rows.select_related("workspace__project__organization")
-    return found.defer("workspace__bot_token").order_by("-received_at")
-
-
-def _key(message: Mention | FollowUp) -> ThreadKey:
-    return ThreadKey(message.workspace_id, message.channel_id, message.thread_ts)
 
 
 def _asked(
@@ -319,49 +239,3 @@ def _totals(usage: Sequence[ModelUsage]) -> tuple[ModelTotal, ...]:
         for (product, model), rows in by_model.items()
     ]
     return tuple(sorted(totals, key=lambda total: (-total.credits_micro, total.model)))
-
-
-def _summaries(
-    by_thread: Mapping[ThreadKey, Sequence[Mention | FollowUp]],
-) -> list[ThreadSummary]:
-    tasks = CodingTask.objects.filter(
-        workspace__in={key.workspace_id for key in by_thread},
-        thread_ts__in=[key.thread_ts for key in by_thread],
-    )
-    titles: dict[ThreadKey, str] = {}
-    threads: dict[UUID, ThreadKey] = {}
-    projects = {
-        message.workspace.project_id for messages in by_thread.values() for message in messages
-    }
-    for pk, project_id, workspace_id, channel_id, thread_ts, title in tasks.order_by(
-        "-created_at"
-    ).values_list("pk", "project_id", "workspace_id", "channel_id", "thread_ts", "title"):
-        projects.add(project_id)
-        key = ThreadKey(workspace_id, channel_id, thread_ts)
-        threads[pk] = key
-        titles[key] = title
-    runs = dict(TaskRun.objects.filter(task__in=list(threads)).values_list("pk", "task_id"))
-    used: dict[ThreadKey, int] = defaultdict(int)
-    for run, micro in usage_of_task_runs(runs).items():
-        used[threads[runs[run]]] += micro
-    traces = {
-        message.trace_id: key
-        for key, messages in by_thread.items()
-        for message in messages
-        if isinstance(message, Mention)
-    }
-    for trace, micro in usage_of_traces(projects, traces).items():
-        used[traces[trace]] += micro
-    found = [
-        ThreadSummary(
-            key=key,
-            workspace=messages[0].workspace,
-            title=titles.get(key) or request_text(min(messages, key=lambda each: each.received_at)),
-            latest=max(message.received_at for message in messages),
-            requests=len(messages),
-            refused=sum(message.state == "refused" for message in messages),
-            credits_micro=used[key],
-        )
-        for key, messages in by_thread.items()
-    ]
-    return sorted(found, key=lambda summary: summary.latest, reverse=True)

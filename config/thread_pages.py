@@ -6,13 +6,9 @@ from django.shortcuts import redirect
 
 from config.report_page import report_page, require
 from config.report_permissions import THREADS
-from config.thread_history import (
-    ThreadKey,
-    find_threads,
-    summaries,
-    thread_history,
-    threads_of_user,
-)
+from config.thread_history import thread_history
+from config.thread_lists import summaries, threads_of_user
+from config.thread_lookup import ThreadKey, find_threads
 from config.thread_search import Message, understand
 from workflows.admin import workflow_link
 
