@@ -88,6 +88,7 @@ class CodingTask(models.Model):
                 name="coding_task_one_active_per_thread",
             )
         ]
+        indexes = [models.Index(fields=["channel_id", "thread_ts"], name="coding_task_in_thread")]
 
     def __str__(self) -> str:
         return self.title

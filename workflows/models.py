@@ -70,6 +70,8 @@ class Mention(models.Model):
                 condition=models.Q(state__in=["received", "started"]),
                 name="mention_open_in_thread",
             ),
+            models.Index(fields=["channel_id", "thread_ts"], name="mention_in_thread"),
+            models.Index(fields=["user_id", "received_at"], name="mention_of_user"),
         ]
 
     def __str__(self) -> str:
@@ -205,6 +207,8 @@ class FollowUp(models.Model):
                 condition=models.Q(state__in=["received", "signalled"]),
                 name="follow_up_waiting",
             ),
+            models.Index(fields=["channel_id", "thread_ts"], name="follow_up_in_thread"),
+            models.Index(fields=["user_id", "received_at"], name="follow_up_of_user"),
         ]
 
     def __str__(self) -> str:

@@ -95,6 +95,19 @@ def test_a_slack_that_hangs_delays_no_acknowledgement(door, workspace, temporal)
     assert door.slack.calls() == []
 
 
+def test_a_slack_that_hangs_delays_no_refusal_and_gets_the_denial_later(
+    door, workspace, out_of_credits
+):
+    door.slack.hang_next("chat.postMessage", 5)
+    began = time.monotonic()
+    door.mention()
+    assert time.monotonic() - began < 3
+    assert door.slack.calls() == []
+    door.slack.slack.faults.clear()
+    tasks.deliver_pending_denials()
+    assert len(door.slack.bot_messages("C1")) == 1
+
+
 def test_a_slack_that_limits_us_gets_the_denial_later(door, workspace, out_of_credits):
     door.slack.fail_next("chat.postMessage", "ratelimited", retry_after=1)
     with Stopwatch() as waited:
