@@ -8,6 +8,7 @@ from decimal import Decimal
 import httpx
 import pytest
 
+from gateway import logs
 from tests.conftest import wait_until
 from tests.gateway.conftest import METRICS_TOKEN, World, messages_body
 from tests.gateway.fake_provider import (
@@ -178,7 +179,8 @@ def test_request_bytes_reach_the_provider_as_they_came(world: World) -> None:
 
 def test_who_pays_at_the_provider_is_not_the_callers_choice(world: World) -> None:
     names = {"anthropic-workspace-id": "w", "anthropic-user-profile-id": "p"}
-    named = {"anthropic-organization-id": "o", "openai-organization": "o", "openai-project": "p"}
+    named = {"anthropic-organization-id": "o", "openai-organization": "o", "openai-project": "p",
+             "set-cookie": "edge=1"}  # fmt: skip
 
     def script(seen: Seen) -> Script:
         answer = default_script(seen)
@@ -459,6 +461,14 @@ def test_no_credential_and_no_prompt_is_ever_logged(world: World) -> None:
     assert "sk-ant-key-of-the-operator" not in log
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
     assert {"call_id", "product", "status", "seconds"} <= lines[-1].keys()
+
+
+def test_what_looks_like_a_credential_is_taken_out_of_whatever_is_logged() -> None:
+    secrets = ("pha_0123456789abcdef", "phx_0123456789abcdef", "sk-ant-0123456789abcdef")
+    event = {"event": "odd", "error": " ".join((*secrets, "Bearer 0123456789abcdef"))}
+    line = logs._render(None, "", event).decode()
+    assert "odd" in line
+    assert "0123456789abcdef" not in line
 
 
 def test_metrics_need_their_token_and_name_no_caller(world: World) -> None:

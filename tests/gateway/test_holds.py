@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from gateway import holds as holds_module
 from gateway import keys
 from gateway.holds import Holds, Reservation, Settlement
+from gateway.reaper import Reaper
 from gateway.redis_connection import Redis, RedisUnavailable
 
 PROJECT, RESOURCE, ACCOUNT = 7, "ai_credits", "organization:ai_credits"
@@ -80,6 +81,19 @@ def test_of_a_scope_too_less_than_nothing_is_never_held(own_redis: str) -> None:
         redis.close()
 
     asyncio.run(forget())
+
+
+def test_only_the_holds_of_an_owner_whose_lease_ended_are_booked_for_it(own_redis: str) -> None:
+    async def look() -> None:
+        redis = await prepared(own_redis, 1000)
+        holds, reaper = holds_of(redis), Reaper(redis)
+        assert (await holds.hold(reservation("alive", 60))).status == "held"
+        await reaper.step()
+        assert await counters(redis) == (0, 60)
+        assert await redis.execute("EXISTS", keys.EVENTS) == 0
+        redis.close()
+
+    asyncio.run(look())
 
 
 @pytest.mark.parametrize("noticing", ["whose changes were lost", "that made no change"])

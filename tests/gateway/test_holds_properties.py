@@ -440,6 +440,7 @@ class HoldsMachine(RuleBasedStateMachine):
             self.run(self.outbox.step())
             if not self.plain.xlen(keys.EVENTS) and not self.plain.zcard(keys.RESYNC):
                 break
+        assert not self.plain.zcard(keys.RESYNC), "after a loss the ledger is believed, once"
         self.install_newest()
         for _ in range(3):
             self.run(self.outbox.step())

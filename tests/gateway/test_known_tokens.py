@@ -88,9 +88,17 @@ def test_an_old_answer_about_credits_is_asked_for_again_beside_the_call(world: W
     project = world.tollgate.project(credits=100)
     token = world.tollgate.token(project)
     assert world.post(token).status_code == 200
+    key = f"tollgate:project:{project.id}:ai_credits"
+
+    def up_to_date() -> bool:
+        """All that the feed told of the project has been asked for."""
+        heard = int(world.redis.hget("tollgate:feed", "version"))
+        return heard >= world.tollgate.version and not world.redis.hexists(key, "stale_since")
+
+    wait_until(up_to_date, what="the project's making being known")
     asked = world.tollgate.asked_about[project.id]
     assert world.post(token).status_code == 200
     assert world.tollgate.asked_about[project.id] == asked
-    world.redis.hincrby(f"tollgate:project:{project.id}:ai_credits", "asked_at", -301_000)
+    world.redis.hincrby(key, "asked_at", -301_000)
     assert world.post(token).status_code == 200
     wait_until(lambda: world.tollgate.asked_about[project.id] > asked, what="it being asked again")
