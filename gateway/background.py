@@ -76,6 +76,7 @@ class Background:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        metrics.hand_over()
         with contextlib.suppress(RedisUnavailable, RedisError, TimeoutError):
             async with asyncio.timeout(2):
                 await self._holds.drain()
@@ -100,6 +101,7 @@ class Background:
             await asyncio.sleep(pause)
 
     async def _beat(self) -> float:
+        metrics.hand_over()  # also while Redis is away
         await self._learn_group()
         await self._holds.beat()
         await self._learn_from_feed()
@@ -108,7 +110,6 @@ class Background:
         else:
             self._leading.clear()
         self.beat_at = time.monotonic()
-        metrics.hand_over()
         return BEAT_SECONDS
 
     async def _learn_group(self) -> None:
