@@ -9,6 +9,7 @@ from gateway.errors import Headers
 
 # Bytes of a body that wait to be asked for before its sender is slowed down.
 HIGH_WATER = 64 * 1024
+SMALL = 4 * 1024  # bytes of a part of a body that are joined to the part before
 _STATUS_LINES: dict[int, bytes] = {
     **{status: b"HTTP/1.1 %d \r\n" % status for status in range(100, 1000)},
     **{int(each): b"HTTP/1.1 %d %b\r\n" % (each, each.phrase.encode()) for each in HTTPStatus},
@@ -91,7 +92,7 @@ class Incoming:
         self.keep_alive = keep_alive
         self._framed_by_close = not chunks
         self._head_only = method == "HEAD"
-        self._chunks: list[bytes] = []
+        self._chunks: list[bytes | bytearray] = []
         self._size = self._kept = 0
         self._most = HIGH_WATER
         self._unread = True
@@ -127,7 +128,7 @@ class Incoming:
             raise TooManyBodies
         if not self.complete:
             raise CallerLeft
-        body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        body = bytes(self._chunks[0]) if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
         return body
 
@@ -203,8 +204,13 @@ class Incoming:
         """Take a part of the body."""
         if self.ended or self.departed:
             return
-        size = len(data)
-        self._chunks.append(data)
+        size, chunks = len(data), self._chunks
+        if size < SMALL and chunks:  # an object for each would take many times its memory
+            if chunks[-1].__class__ is not bytearray or len(chunks[-1]) > HIGH_WATER:
+                chunks.append(bytearray())
+            chunks[-1] += data
+        else:
+            chunks.append(data)
         self._size += size
         self._kept += size
         budget = self._budget

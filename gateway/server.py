@@ -22,7 +22,8 @@ logger = structlog.get_logger("gateway.server")
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_SECONDS = 20.0
 KEEP_ALIVE_SECONDS = 75.0
-LINGER_SECONDS = 60.0  # for the rest of a request that is answered already
+# For the rest of a request that is answered already, and to take an answer before a close.
+LINGER_SECONDS = 60.0
 _NEVER = float("inf")
 
 
@@ -38,7 +39,8 @@ class Application(Protocol):
 class Connection(asyncio.Protocol):
     """One connection of a client, made by uvicorn for `config.loaded_app`, an `Application`.
 
-    Requests are answered one at a time, in order; of one that waits no more is read than has been.
+    Requests are answered one at a time, in order; of one that waits no more is read than has been,
+    nor is anything answered to a client that does not take the answers before it.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._headers: Headers = []
         self._in_head = self._in_message = False
+        self._bodied_upgrade = False
         self._loose_bytes = 0  # received since the last part of a body: a head, trailers
         self._deaf = False  # to whatever still comes
         self._deadline = _NEVER
@@ -94,8 +97,11 @@ class Connection(asyncio.Protocol):
         self._loose_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._deaf = True  # what follows would be another protocol, which is not spoken here
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._bodied_upgrade:
+                self._read_without_upgrade(data[upgrade.args[0] :])
+            else:  # what follows would be another protocol, which is not spoken here
+                self._deaf = True
         except httptools.HttpParserError as error:
             if isinstance(error, httptools.HttpParserCallbackError):
                 logger.error("a request was not understood", exc_info=error)
@@ -103,7 +109,7 @@ class Connection(asyncio.Protocol):
         if self._in_message and not self._deaf:
             if self._loose_bytes > MAX_HEAD_BYTES:
                 self._refuse(b"431 Request Header Fields Too Large")
-            elif self._in_head and self._late != self._too_slow:
+            elif self._in_head and self._reading and self._late != self._too_slow:
                 # Only a head that does not come in one piece is worth a timer.
                 self._expect_within(HEAD_SECONDS, self._too_slow)
 
@@ -116,6 +122,8 @@ class Connection(asyncio.Protocol):
         self.paused = False
         if self._current is not None:
             self._current.writable()
+        elif not self._transport.is_closing():
+            self._go_on()
 
     def shutdown(self) -> None:
         """Close as soon as what is being answered is answered."""
@@ -146,18 +154,22 @@ class Connection(asyncio.Protocol):
         """Let the request be answered, now or after those before it."""
         self._deadline, self._late = _NEVER, self._close
         if self._loose_bytes > MAX_HEAD_BYTES:
-            size = len(self._url) + sum(len(name) + len(value) for name, value in self._headers)
+            size = len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)
             if size > MAX_HEAD_BYTES:
                 self._refuse(b"431 Request Header Fields Too Large")
-        self._in_head = False
-        self._loose_bytes = 0
-        if self._deaf:
-            return
         parser = self._parser
+        self._bodied_upgrade = (
+            parser.should_upgrade()
+            and parser.get_method() != b"CONNECT"
+            and _is_framed(self._headers)
+        )
         try:
             path, query = _split(self._url)
         except ValueError:
             self._refuse(b"400 Bad Request")
+        self._in_head = False
+        self._loose_bytes = 0
+        if self._deaf or self._bodied_upgrade:
             return
         chunks = parser.get_http_version() == "1.1"
         request = Incoming(
@@ -171,7 +183,7 @@ class Connection(asyncio.Protocol):
             chunks=chunks,
         )
         self._receiving = request
-        if self._current is None:
+        if self._current is None and not self.paused:
             self._start(request)
         else:
             self._queue.append(request)
@@ -190,7 +202,9 @@ class Connection(asyncio.Protocol):
         request, self._receiving = self._receiving, None
         if request is not None:
             request.received()
-            if self._current is None:  # answered before it was all there
+            if request.ended and not request.keep_alive:
+                self._close()
+            elif self._current is None:  # answered before it was all there
                 self._expect_within(KEEP_ALIVE_SECONDS, self._close)
 
     # --- used by requests ------------------------------------------------------------------------
@@ -223,18 +237,49 @@ class Connection(asyncio.Protocol):
     def answered(self, request: Incoming) -> None:
         """Go on to the next request; wait for the rest of this one, if it is not all there."""
         self._current = None
-        if not request.keep_alive:
-            self._transport.close()
-        elif self._queue:
-            self._start(self._queue.popleft())
-            self.resume_reading()
+        if self not in self._connections:
+            return  # lost meanwhile
+        if request.keep_alive:
+            self._go_on()
+        elif request.complete or self._deaf or self._transport.is_closing():
+            self._close()
         else:
+            # Who closes while something is still sent to it resets the connection, and the answer
+            # may be lost with that.
+            self._transport.write_eof()
             self.resume_reading()
-            if not self._in_head:
-                seconds = KEEP_ALIVE_SECONDS if request.complete else LINGER_SECONDS
-                self._expect_within(seconds, self._close)
+            self._expect_within(LINGER_SECONDS, self._close)
 
     # --- within ----------------------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        """Begin the next answer, or receive the next request."""
+        if self.paused:
+            self.pause_reading()
+            self._expect_within(KEEP_ALIVE_SECONDS, self._close)
+            return
+        if self._queue:
+            self._deadline = _NEVER
+            self._start(self._queue.popleft())
+            if self._queue:
+                return  # the queue must not grow faster than it is answered
+        elif self._in_head:
+            self._expect_within(HEAD_SECONDS, self._too_slow)
+        else:
+            seconds = KEEP_ALIVE_SECONDS if self._receiving is None else LINGER_SECONDS
+            self._expect_within(seconds, self._close)
+        self.resume_reading()
+
+    def _read_without_upgrade(self, rest: bytes) -> None:
+        """Read a request again as if it asked for no other protocol, and what follows its head.
+
+        The parser takes a body for the other protocol. Java's own client asks for HTTP/2 like this.
+        """
+        method, version = self._parser.get_method(), self._parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (method, self._url, version)]
+        lines += [b"%b: %b" % each for each in self._headers if each[0] != b"upgrade"]
+        self._parser = httptools.HttpRequestParser(self)
+        self.data_received(b"\r\n".join([*lines, b"", rest]))
 
     def _start(self, request: Incoming) -> None:
         self._current = request
@@ -256,7 +301,7 @@ class Connection(asyncio.Protocol):
             self._tasks.discard(asyncio.current_task(self._loop))
             if not request.ended:
                 request.send_head()
-                self._transport.close()  # whoever reads the answer sees that it is not complete
+                self._close()  # whoever reads the answer sees that it is not complete
 
     def _expect_within(self, seconds: float, late: Callable[[], None]) -> None:
         """Call `late` unless the deadline is moved before: a timer is moved only when it is due."""
@@ -281,7 +326,11 @@ class Connection(asyncio.Protocol):
             self._timer = self._loop.call_later(left, self._look)
 
     def _close(self) -> None:
+        """Close when all was taken that was sent, or when that takes too long."""
+        self._deaf = True
         self._transport.close()
+        if self in self._connections:  # not lost yet
+            self._expect_within(LINGER_SECONDS, self._transport.abort)
 
     def _too_slow(self) -> None:
         self._refuse(b"408 Request Timeout")
@@ -302,7 +351,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(
                 b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
             )
-        self._transport.close()
+        self._close()
 
 
 def _split(target: bytes) -> tuple[str, bytes]:
@@ -317,3 +366,8 @@ def _split(target: bytes) -> tuple[str, bytes]:
         raw_path, query = url.path or b"/", url.query or b""
     path = raw_path.decode("ascii")
     return unquote(path) if "%" in path else path, query
+
+
+def _is_framed(headers: Headers) -> bool:
+    """Tell whether a body may follow."""
+    return any(name in (b"content-length", b"transfer-encoding") for name, _ in headers)

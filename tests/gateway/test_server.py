@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -184,3 +185,134 @@ def test_a_server_that_stops_finishes_what_it_answers() -> None:
             answer = received(busy)
         assert answer.endswith(b"connection: close\r\n\r\nGET /a  ")
         wait_until(lambda: not server.server.server_state.tasks, what="the end of all requests")
+
+
+def test_nothing_more_is_answered_to_who_does_not_take_the_answers_before() -> None:
+    begun: list[bool] = []
+
+    async def serve(request: Incoming) -> None:
+        begun.append(request.congested)
+        request.start(200, [(b"content-length", b"1048576")])
+        request.end(b"x" * (1 << 20))
+
+    with (
+        served_by(serve) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection,
+    ):
+        connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * 40)
+        connections = server.server.server_state.connections
+        wait_until(lambda: any(each.paused for each in connections), what="too many answers")
+        got = 0
+        while got < 40 << 20:
+            got += len(connection.recv(1 << 20))
+    assert len(begun) == 40
+    assert not any(begun)
+
+
+def test_no_more_requests_are_read_than_are_answered() -> None:
+    depths: list[int] = []
+
+    async def serve(request: Incoming) -> None:
+        depths.append(len(request._wire._queue))  # type: ignore[attr-defined]
+        await echo(request)
+
+    count = 4_000
+    with connected(serve) as connection:
+        request = b"GET / HTTP/1.1\r\nhost: x\r\nx: " + b"x" * 1_000 + b"\r\n\r\n"
+        sender = threading.Thread(target=lambda: connection.sendall(request * count))
+        sender.start()
+        got = b""
+        while got.count(b"HTTP/1.1 200 OK") < count:
+            got += connection.recv(1 << 20)
+        sender.join()
+    assert len(depths) == count
+    assert max(depths) < 1_000  # what comes in one piece, of 256 KB at most
+
+
+def test_an_answer_before_the_end_of_a_request_is_not_lost_when_the_connection_closes() -> None:
+    async def serve(request: Incoming) -> None:
+        request.start(413, [(b"content-length", b"0")])
+        request.end()
+
+    body = b"x" * (16 * HIGH_WATER)
+    with connected(serve) as connection:
+        connection.sendall(
+            b"POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+            % len(body)
+        )
+        connection.sendall(body)
+        assert received(connection).startswith(b"HTTP/1.1 413 ")
+
+
+def test_who_takes_no_answer_is_cut_off_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.server.LINGER_SECONDS", 0.2)
+
+    async def serve(request: Incoming) -> None:
+        request.start(200, [])
+        request.end(b"x" * (64 << 20))
+
+    with (
+        served_by(serve) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection,
+    ):
+        connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        wait_until(lambda: server.server.server_state.connections, what="the connection")
+        wait_until(lambda: not server.server.server_state.connections, what="its end")
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["at once", "apart"])
+@pytest.mark.parametrize(
+    ("length", "body"),
+    [(b"content-length: 2", b"hi"), (b"transfer-encoding: chunked", b"2\r\nhi\r\n0\r\n\r\n")],
+    ids=["whole", "chunked"],
+)
+def test_an_upgrade_that_nobody_speaks_costs_no_body(
+    length: bytes, body: bytes, apart: bool
+) -> None:
+    head = (
+        b"POST /u HTTP/1.1\r\nhost: x\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\n"
+        b"http2-settings: AAMAAABkAARAAAAAAAIAAAAA\r\n" + length + b"\r\n\r\n"
+    )
+    with connected(echo) as connection:
+        if apart:
+            connection.sendall(head)
+            body = body + b"GET /next HTTP/1.1\r\nhost: x\r\n\r\n"
+            connection.sendall(body)
+        else:
+            connection.sendall(head + body + b"GET /next HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert b"POST /u  hi" in received(connection, b"GET /next  ")
+
+
+def test_a_body_in_tiny_parts_takes_little_more_memory_than_its_bytes() -> None:
+    parts: list[int] = []
+
+    async def serve(request: Incoming) -> None:
+        body = await request.body(MOST)
+        parts.append(len(body))
+        request.start(200, [(b"content-length", b"0")])
+        request.end()
+
+    with connected(serve) as connection:
+        tracemalloc.start()
+        connection.sendall(
+            b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+            + b"2\r\nhi\r\n" * (MOST // 2)
+        )
+        connection.sendall(b"0\r\n\r\n")
+        received(connection, b"\r\n\r\n")
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert parts == [MOST]
+    assert peak < 8 * MOST  # the request itself is among it, on both sides
+
+
+def test_a_target_that_is_no_address_is_refused_with_an_answer() -> None:
+    with connected(echo) as connection:
+        connection.sendall(b"GET http:/// HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert received(connection).startswith(b"HTTP/1.1 400 ")
+
+
+def test_no_tunnel_is_made() -> None:
+    with connected(echo) as connection:
+        connection.sendall(b"CONNECT /x HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nGET /")
+        assert received(connection).endswith(b"\r\nconnection: close\r\n\r\nCONNECT /x  ")
