@@ -24,7 +24,8 @@ class Ending(msgspec.Struct, gc=False):
 
     `failed`: it did not come to its end. `given_up`: nobody waited for that end any longer, so that
     the provider may have done, and may charge, all that was asked of it. `abandoned`: it was the
-    caller who did not take the answer.
+    caller who did not take the answer. `unreadable`: it is compressed, although that was not asked
+    for.
     """
 
     began: float
@@ -32,6 +33,7 @@ class Ending(msgspec.Struct, gc=False):
     failed: bool = False
     given_up: bool = False
     abandoned: bool = False
+    unreadable: bool = False
 
 
 class Books:
@@ -78,6 +80,7 @@ class Books:
         unfinished = bool(answered and not (usage and meter.finished))
         # What was not read to its end may hide any amount of reasoning, and tell no input.
         whole_bound = ending.given_up and (not ending.status or (unfinished and ending.abandoned))
+        whole_bound = whole_bound or (unfinished and ending.unreadable)
         estimated = whole_bound or unfinished
         if whole_bound:
             usage = Usage()

@@ -60,6 +60,9 @@ class Exchange:
         call, ending = self._call, self._ending
         watch.listen(call.request.on_departure, self._settings.drain_timeout)
         try:
+            if call.request.departed:  # before anything was asked of the provider
+                ending.failed = True
+                raise CallerLeft
             await self._forward(watch)
         except asyncio.CancelledError:
             ending.failed = ending.given_up = True
@@ -138,6 +141,10 @@ class Exchange:
         The head of a stream goes out at once, any other with the first of the body.
         """
         self._ending.status = answer.status
+        self._ending.unreadable = any(
+            name == b"content-encoding" and value.lower() != b"identity"
+            for name, value in answer.headers
+        )
         streamed = any(
             name == b"content-type" and value.startswith(b"text/event-stream")
             for name, value in answer.headers

@@ -195,9 +195,9 @@ class Holds:
     async def settle(self, settlement: Settlement) -> None:
         """End a hold, or book a call that had none.
 
-        Never raises: what Redis does not confirm is repeated in the background until it does, and
-        booked at its bound by the reaper should this process die before. Of the calls that nobody
-        pays for only so many wait.
+        Never fails: what Redis does not confirm is repeated in the background until it does, and
+        booked at its bound by the reaper should this process die before; so is what a cancellation
+        comes into. Of the calls that nobody pays for only so many wait.
         """
         try:
             await self._settle(settlement)
@@ -207,6 +207,9 @@ class Holds:
                 metrics.EVENTS_LET_GO.inc()
             else:
                 self._spool(settlement)
+        except asyncio.CancelledError:
+            self._spool(settlement)
+            raise
 
     async def _settle(self, settlement: Settlement) -> None:
         status, sequence = await run_settlement(self._redis, self.owner, settlement, self._copies)

@@ -291,9 +291,9 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
         self._wake()
 
-    def connection_lost(self, _error: Exception | None) -> None:
+    def connection_lost(self, error: Exception | None) -> None:
         self._lost = True
-        if self.begun and not self._framed and self._broken is None:
+        if self.begun and not self._framed and self._broken is None and error is None:
             self.complete = True  # a body that ends with the connection
         self._wake()
 

@@ -212,10 +212,11 @@ class _Stream:
         self._skip_blank = False
         self._size = 0
         self._events = 0
+        self._misread = False  # something that told usage
 
     @property
     def finished(self) -> bool:
-        return self._reader.finished
+        return self._reader.finished and not self._misread
 
     @property
     def failed(self) -> bool:
@@ -294,6 +295,7 @@ class _Stream:
         try:
             return self._reader.line(line[5:].strip())
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self._misread = self._misread or b'"usage"' in line
             return False
 
 

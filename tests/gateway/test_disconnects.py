@@ -73,6 +73,17 @@ def test_leaving_a_stream_that_does_not_end_in_time_pays_the_bound(
     assert event["properties"]["$ai_usage_estimated"] is True
 
 
+def test_the_provider_is_not_asked_for_who_left_before(world: World) -> None:
+    project = world.tollgate.project(credits=100)
+    token, before = world.tollgate.token(project), len(world.provider.requests)
+    with connect(world, token, messages_body()):
+        pass
+    [event] = world.booked(project)
+    assert event["debited_micro"] == 0
+    assert world.settled(project) == {"spent": 0, "held": 0, "pending": 0}
+    assert len(world.provider.requests) == before
+
+
 def test_leaving_a_whole_answer_books_what_the_provider_charges(world: World) -> None:
     gate = threading.Event()
 

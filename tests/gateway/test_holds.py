@@ -158,3 +158,22 @@ def test_a_settlement_that_is_repeated_late_is_debited_once(
         redis.close()
 
     asyncio.run(repeat())
+
+
+def test_a_settlement_that_is_cancelled_is_made_all_the_same(own_redis: str) -> None:
+    async def cancel() -> None:
+        redis = await prepared(own_redis, 1000)
+        holds = holds_of(redis)
+        assert (await holds.hold(reservation("one", 100))).status == "held"
+        redis.close()
+        redis._connection = None  # so that nothing is sent before the cancellation
+        settling = asyncio.create_task(holds.settle(Settlement("one", "hold", 60, b"{}", ACCOUNT)))
+        await asyncio.sleep(0)
+        settling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await settling
+        await holds.drain()
+        assert await counters(redis) == (60, 0)
+        redis.close()
+
+    asyncio.run(cancel())

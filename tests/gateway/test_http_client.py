@@ -1,6 +1,8 @@
 """The HTTP client on its own, against a server that obeys or misbehaves byte for byte."""
 
 import asyncio
+import socket
+import struct
 from contextlib import asynccontextmanager
 
 import pytest
@@ -132,6 +134,29 @@ async def test_what_is_no_whole_answer_fails(answer: bytes) -> None:
     async with serving(answer, close=True) as (client, origin, _, _r):
         with pytest.raises(ExchangeFailed):
             await fetch(client, origin)
+
+
+async def test_a_body_without_a_length_that_is_reset_is_no_whole_answer() -> None:
+    begun = asyncio.Event()
+
+    async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nhalf")
+        await begun.wait()
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(reset, "127.0.0.1", 0)
+    client = HttpClient(connect_timeout=5)
+    origin = Origin.of(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    answer = await client.open(origin, "GET", "/", [], b"")
+    assert await answer.read() == b"half"
+    begun.set()
+    with pytest.raises(ExchangeFailed):
+        await answer.read()
+    client.close()
+    server.close()
 
 
 async def test_nobody_there_is_told_apart() -> None:

@@ -1,5 +1,6 @@
 """Providers that answer anything: never an error of our own making, never an unbooked call."""
 
+import gzip
 import json
 
 import httpx
@@ -13,6 +14,7 @@ from tests.gateway.fake_provider import (
     SSE_HEADERS,
     Script,
     completion_stream,
+    message,
     messages_stream,
     response_stream,
 )
@@ -81,3 +83,32 @@ def test_what_is_no_answer_is_told_in_the_shape_of_the_api(world: World, raw: by
     [event] = world.booked(project)
     assert event["properties"]["$ai_is_error"] is True
     assert event["debited_micro"] == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_nobody_can_read_is_booked_at_its_bound(world: World, stream: bool) -> None:
+    chunks = messages_stream() if stream else [json.dumps(message()).encode()]
+    kind = SSE_HEADERS if stream else {"content-type": "application/json"}
+    packed = gzip.compress(b"".join(chunks))
+    world.provider.script = lambda _: Script(200, {**kind, "content-encoding": "gzip"}, [packed])
+    project = world.tollgate.project(credits=1000)
+    answer = world.post(world.tollgate.token(project), body=messages_body(stream=stream))
+    assert answer.content == b"".join(chunks)
+    [event] = world.booked(project)
+    assert event["properties"]["$ai_usage_estimated"] is True
+    # 100 tokens asked for, and the bytes of the request as tokens, at the price of the dear region.
+    assert event["debited_micro"] > 100 * 15 * 100
+
+
+def test_usage_that_cannot_be_read_is_not_taken_for_what_was_told_before(world: World) -> None:
+    chunks = messages_stream()
+    [told] = [index for index, chunk in enumerate(chunks) if b"message_delta" in chunk]
+    chunks[told] = chunks[told].replace(b'"output_tokens":20', b'"output_tokens":1e400')
+    assert b"1e400" in chunks[told]
+    world.provider.script = lambda _: Script(200, SSE_HEADERS, chunks)
+    project = world.tollgate.project(credits=1000)
+    answer = world.post(world.tollgate.token(project), body=messages_body(stream=True))
+    assert answer.content == b"".join(chunks)
+    [event] = world.booked(project)
+    assert event["properties"]["$ai_usage_estimated"] is True
+    assert event["properties"]["$ai_output_tokens"] > 1
