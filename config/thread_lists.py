@@ -62,6 +62,7 @@ def _summaries(
 ) -> list[ThreadSummary]:
     tasks = CodingTask.objects.filter(
         workspace__in={key.workspace_id for key in by_thread},
+        channel_id__in={key.channel_id for key in by_thread},
         thread_ts__in=[key.thread_ts for key in by_thread],
     )
     titles: dict[ThreadKey, str] = {}
