@@ -243,9 +243,11 @@ class _Stream:
             complete = chunk[:end]
         opening = self._reader.usage is None
         shown = self._lines(complete)
-        if opening and self._reader.usage is not None:
-            self._size = self._events = 0  # what told the input is no output
         rest = chunk[end:]
+        if opening and self._reader.usage is not None:  # what told the input is no output
+            behind = complete[complete.find(b"\n", complete.find(b'"usage"')) :]
+            self._size = len(behind) + len(rest)
+            self._events = behind.count(b"data:") + rest.count(b"data:")
         if not self.hides_usage:
             self._keep(rest)
             return chunk

@@ -198,3 +198,13 @@ def test_errors_inside_a_stream_are_noticed() -> None:
     meter = meter_for("chat", stream=True, hide_usage=False)
     meter.feed(b'data: {"error":{"message":"x"}}\n\n')
     assert meter.failed
+
+
+def test_a_stream_that_breaks_off_is_estimated_alike_in_one_piece_and_in_many() -> None:
+    cut = messages_stream(pieces=50)[:-2]
+    for pieces in (cut, [b"".join(cut)]):
+        meter = meter_for("messages", stream=True, hide_usage=False)
+        for piece in pieces:
+            meter.feed(piece)
+        assert not meter.finished
+        assert meter.output_estimate() >= 50

@@ -92,12 +92,13 @@ def test_an_answer_that_nobody_can_read_is_booked_at_its_bound(world: World, str
     packed = gzip.compress(b"".join(chunks))
     world.provider.script = lambda _: Script(200, {**kind, "content-encoding": "gzip"}, [packed])
     project = world.tollgate.project(credits=1000)
-    answer = world.post(world.tollgate.token(project), body=messages_body(stream=stream))
+    answer = world.post(
+        world.tollgate.token(project), body=messages_body(stream=stream, max_tokens=5000)
+    )
     assert answer.content == b"".join(chunks)
     [event] = world.booked(project)
     assert event["properties"]["$ai_usage_estimated"] is True
-    # 100 tokens asked for, and the bytes of the request as tokens, at the price of the dear region.
-    assert event["debited_micro"] > 100 * 15 * 100
+    assert event["debited_micro"] > 5000 * 15 * 120  # all that was asked for, and the input
 
 
 def test_usage_that_cannot_be_read_is_not_taken_for_what_was_told_before(world: World) -> None:
