@@ -4,8 +4,8 @@ The real gateway (`python -m gateway`, a real valkey beside it) runs under the f
 authenticate, hold, forward, settle, event written - pinned to one core, between a load generator
 and a fake upstream that are the same for every row and every peer. The table states throughput,
 added latency, memory, and the exactness of the accounting: parallel calls against credits for
-exactly so many, callers that try again, and SIGKILL under load. `--full` runs the long versions;
-`--peers` installs other gateways, which are measured from then on. Method and figures:
+exactly so many, callers that try again, and SIGKILL under load. `--short` leaves away what takes
+minutes; `--peers` installs other gateways, which are measured from then on. Method and figures:
 README.gateway.md.
 """
 
@@ -24,7 +24,7 @@ from benchmarks.load.world import world
 PARTS = ("exactness", "latency", "memory", "speed", "streams")
 
 
-async def measure(parts: list[str], *, seconds: float, full: bool, table: Table) -> None:
+async def measure(parts: list[str], *, seconds: float, short: bool, table: Table) -> None:
     """Add the rows of these parts to the table."""
     async with world() as around:
         if "speed" in parts:
@@ -35,13 +35,13 @@ async def measure(parts: list[str], *, seconds: float, full: bool, table: Table)
             await speed.added_latency(around, table, seconds)
             await speed.added_first_byte(around, table, seconds)
         if "memory" in parts:
-            await speed.memory(around, table, 100_000 if full else 20_000)
+            await speed.memory(around, table, 100_000)
         if "exactness" in parts:
             await exactness.all_at_once(around, table)
             await exactness.trying_again(around, table)
-            await exactness.killed(around, table, 50 if full else 5)
+            await exactness.killed(around, table, 5 if short else 50)
         if "streams" in parts:
-            streams, length = (500, 60) if full else (100, 6)
+            streams, length = (100, 6) if short else (500, 60)
             await speed.many_streams(around, table, streams, length)
 
 
@@ -49,7 +49,7 @@ def main() -> int:
     """Measure and print the table; return 1 if a row about exactness missed its target."""
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m benchmarks.gateway")
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all of them if none")
-    parser.add_argument("--full", action="store_true", help="the long versions (10 minutes)")
+    parser.add_argument("--short", action="store_true", help="5 kills, 100 streams of 6 s")
     parser.add_argument("--peers", action="store_true", help="install other gateways first")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of each throughput row")
     arguments = parser.parse_args()
@@ -67,7 +67,7 @@ def main() -> int:
             measure(
                 arguments.parts or list(PARTS),
                 seconds=arguments.seconds,
-                full=arguments.full,
+                short=arguments.short,
                 table=table,
             )
         )

@@ -76,8 +76,8 @@ def _benchmark(*arguments: str) -> Callable[[int], list[str]]:
 STEPS = (
     Step("properties", _pytest(PROPERTIES)),
     Step("kills and cuts", _pytest(FAILURES)),
-    Step("exactness", _benchmark("benchmarks.gateway", "exactness", "--full")),
-    Step("streams", _benchmark("benchmarks.gateway", "streams", "--full")),
+    Step("exactness", _benchmark("benchmarks.gateway", "exactness")),
+    Step("streams", _benchmark("benchmarks.gateway", "streams")),
     Step("propagation", _benchmark("benchmarks.propagation")),
 )
 
