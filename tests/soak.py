@@ -78,7 +78,7 @@ STEPS = (
     Step("kills and cuts", _pytest(FAILURES)),
     Step("exactness", _benchmark("benchmarks.gateway", "exactness")),
     Step("streams", _benchmark("benchmarks.gateway", "streams")),
-    Step("propagation", _benchmark("benchmarks.propagation")),
+    Step("propagation", _benchmark("benchmarks.propagation", "12")),
 )
 
 

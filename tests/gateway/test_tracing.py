@@ -153,12 +153,14 @@ def test_refusals_and_failures_name_their_reason(traced, collector) -> None:
     failed = collector.of("b" * 32, 4)
     assert attributes(failed["chat claude-sonnet-4-5"])["error.type"] == "provider_failed"
     assert attributes(failed["POST /v1/messages"])["error.type"] == "provider_failed"
-    traced.tollgate.limit(project)
-    wait_until(lambda: traced.post(token).status_code == 429, what="the limit being known")
+    limited = traced.tollgate.project(credits=100)
+    traced.tollgate.limit(limited)
+    token = traced.tollgate.token(limited)
     traced.post(token, headers={"traceparent": f"00-{'c' * 32}-{PARENT}-01"})
     refused = collector.of("c" * 32, 2)
     assert attributes(refused["hold"])["error.type"] == "billable_credits"
-    assert attributes(refused["POST /v1/messages"])["http.response.status_code"] == 429
+    call = attributes(refused["POST /v1/messages"])
+    assert (call["http.response.status_code"], call["error.type"]) == (429, "billable_credits")
 
 
 def test_no_prompt_and_no_credential_is_ever_in_a_trace(traced, collector) -> None:
