@@ -253,7 +253,7 @@ def test_no_body_blocks_the_process_for_long(body: bytes) -> None:
         requests.read(apis.MESSAGES, body).extent(100)
     took = time.thread_time() - began
     gc.enable()
-    assert took < 0.2  # 50 ms on a quiet machine
+    assert took < 0.5  # 50 ms on a quiet machine
 
 
 def test_large_bodies_of_text_are_read_whatever_they_say() -> None:
