@@ -18,19 +18,21 @@ ROUNDS = 2
 
 
 async def compare(world: World, table: Table, seconds: float) -> None:
-    """Measure every peer that is installed beside the gateway; say which are not."""
+    """Measure every peer that is installed beside the gateway, both just started.
+
+    Says which peers are not installed.
+    """
     tokens = world.tokens(world.tollgate.project())
-    async with gateway_of(world) as gateway:
-        for peer in peers.PEERS:
-            if not peer.installed:
-                table.add(peer.name, "not installed (--peers)", _target(peer.name))
-                continue
-            try:
-                async with peers.running(peer, world) as (pid, load):
-                    pairs = _Pairs(world, gateway, tokens, pid, seconds)
-                    await _compare_one(peer, load, pairs, table)
-            except RuntimeError as error:
-                table.add(peer.name, f"does not run: {str(error)[-200:]!r}", _target(peer.name))
+    for peer in peers.PEERS:
+        if not peer.installed:
+            table.add(peer.name, "not installed (--peers)", _target(peer.name))
+            continue
+        try:
+            async with gateway_of(world) as gateway, peers.running(peer, world) as (pid, load):
+                pairs = _Pairs(world, gateway, tokens, pid, seconds)
+                await _compare_one(peer, load, pairs, table)
+        except RuntimeError as error:
+            table.add(peer.name, f"does not run: {str(error)[-200:]!r}", _target(peer.name))
 
 
 async def _compare_one(peer: peers.Peer, load: Load, pairs: "_Pairs", table: Table) -> None:
