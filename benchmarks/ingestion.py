@@ -8,7 +8,6 @@ ledger is verified afterwards. Method and figures: README.billing.md.
 import http.client
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import threading
@@ -102,18 +101,7 @@ class Site:
 
     def manage(self, *arguments: str) -> str:
         """Run a command of Tollgate and return what it prints."""
-        return manage(self.environment, *arguments)
-
-
-def manage(environment: dict[str, str], *arguments: str) -> str:
-    """Run a command of Tollgate in an environment and return what it prints."""
-    return subprocess.run(
-        [str(PYTHON), "manage.py", *arguments],
-        env={"PATH": os.environ["PATH"], **environment},
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+        return processes.manage(self.environment, *arguments)
 
 
 @contextmanager
@@ -142,9 +130,9 @@ def serving(scratch: Path, *, on_postgresql: bool) -> Iterator[Site]:
         stack.enter_context(
             processes.running(program.argv, scratch / "redis.log", program.ready, cores=HERE)
         )
-        manage(environment, "migrate", "--verbosity", "0")
+        processes.manage(environment, "migrate", "--verbosity", "0")
         made = json.loads(
-            manage(
+            processes.manage(
                 environment,
                 *("create_project", "--organization", "Bench", "--name", "Bench"),
                 *("--limit", "1000000000", "--json"),

@@ -9,7 +9,6 @@ import asyncio
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -79,9 +78,9 @@ def serving(scratch: Path, *, on_postgresql: bool) -> Iterator[tuple[str, str, i
         stack.enter_context(
             processes.running(program.argv, scratch / "redis.log", program.ready, cores=HERE)
         )
-        manage(environment, "migrate", "--verbosity", "0")
+        processes.manage(environment, "migrate", "--verbosity", "0")
         made = json.loads(
-            manage(
+            processes.manage(
                 environment,
                 *("create_project", "--organization", "Bench", "--name", "Bench"),
                 *("--limit", "2000", "--json"),
@@ -114,17 +113,6 @@ def serving(scratch: Path, *, on_postgresql: bool) -> Iterator[tuple[str, str, i
             )
         )
         yield url, made["personal_api_key"], made["project_id"], web.pid
-
-
-def manage(environment: dict[str, str], *arguments: str) -> str:
-    """Run a command of Tollgate and return what it prints."""
-    return subprocess.run(
-        [str(PYTHON), "manage.py", *arguments],
-        env={"PATH": os.environ["PATH"], **environment},
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
 
 
 async def measure(table: Table, database: str, url: str, key: str, project: int, pid: int) -> None:

@@ -1,7 +1,7 @@
 """Published rows that do not say what was decided: somebody came around `quota.publication`."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from uuid import UUID
 
 from projects.models import Project
@@ -50,9 +50,9 @@ def _state_row(state: AccountState, row: QuotaState | None) -> str | None:
 
 
 def _members(
-    state: AccountState, projects: Iterable[Project], members: dict[str, SetMember]
+    state: AccountState, projects: Collection[Project], members: dict[str, SetMember]
 ) -> Iterator[str]:
-    tokens = {project.api_token: project for project in projects}
+    tokens = {project.api_token for project in projects}
     for project in projects:
         score = state.score_of(project.pk)
         row = members.get(project.api_token)

@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
@@ -19,6 +20,17 @@ _cores = sorted(os.sched_getaffinity(0))
 GATEWAY_CORE = _cores[0]
 # Where the harness, the stores and the fakes run. On a machine of one core all share it.
 OTHER_CORE = _cores[-1]
+
+
+def manage(environment: dict[str, str], *arguments: str) -> str:
+    """Run a command of Tollgate in an environment and return what it prints."""
+    return subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        env={"PATH": os.environ["PATH"], **environment},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
 
 
 def start(
