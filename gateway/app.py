@@ -29,6 +29,7 @@ from gateway.quota_resolver import QuotaResolver
 from gateway.reaper import Reaper
 from gateway.redis_connection import Redis
 from gateway.settings import MICRO, Settings, from_environment
+from gateway.tally import show
 from gateway.throttles import UnpaidRequests
 from gateway.tollgate_api import TollgateApi
 from gateway.upstream import Upstreams
@@ -54,6 +55,7 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.body_budget = BodyBudget(settings.body_budget)
+        self._under_way = 0
         self._tracing = _tracing() if settings.traces else None
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -113,6 +115,8 @@ class Gateway:
             self._posthog,
         )
         self._resolver = resolver
+        show(metrics.IN_FLIGHT, lambda: self._under_way)
+        show(metrics.BODY_BYTES, lambda: self.body_budget.kept)
         self._background.start()
 
     async def serve(self, request: Incoming) -> None:
@@ -122,7 +126,7 @@ class Gateway:
         call = Call(request, raw_headers, headers, new_call_id(), time.perf_counter())
         if self._tracing is not None and path not in _UNLOGGED:
             call.trace = self._tracing.begin(request.method, headers)
-        metrics.under_way.begin()
+        self._under_way += 1
         try:
             metered = _METERED.get(path)
             if metered is not None and request.method == "POST":
@@ -141,7 +145,7 @@ class Gateway:
                     unavailable("The gateway failed. Please try again.", "internal", 1),
                 )
         finally:
-            metrics.under_way.end()
+            self._under_way -= 1
             call.trace.end(call)
         if path not in _UNLOGGED:
             metrics.child(metrics.REQUESTS, call.product, call.api, call.status).inc()

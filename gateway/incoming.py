@@ -26,11 +26,16 @@ class BodyTooLarge(Exception):
 
 
 class TooManyBodies(Exception):
-    """With this body the process would keep more bytes of bodies than it may."""
+    """With this body more bytes of bodies would be kept than `budget` allows."""
+
+    def __init__(self, budget: "BodyBudget") -> None:
+        self.budget = budget
 
 
 class BodyBudget:
-    """How many bytes of bodies a process keeps at once, and how many it may."""
+    """How many bytes of bodies a process or a credential keeps at once, and how many it may."""
+
+    __slots__ = ("kept", "most")
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -65,9 +70,10 @@ class Incoming:
     """One request. `departed`: its client is gone; `started` and `ended` are about the answer."""
 
     __slots__ = (
-        "_budget", "_chunked", "_chunks", "_departure", "_framed_by_close", "_head", "_head_only",
-        "_kept", "_most", "_size", "_unread", "_waiter", "_wire", "_writable", "complete",
-        "departed", "ended", "headers", "keep_alive", "method", "path", "query", "started",
+        "_chunked", "_chunks", "_departure", "_framed_by_close", "_head", "_head_only", "_kept",
+        "_most", "_share", "_size", "_unread", "_waiter", "_wire", "_writable", "budget",
+        "complete", "departed", "ended", "headers", "keep_alive", "method", "path", "query",
+        "started",
     )  # fmt: skip
 
     def __init__(
@@ -84,7 +90,7 @@ class Incoming:
     ) -> None:
         """`chunks`: the client knows the chunked transfer coding."""
         self._wire = wire
-        self._budget = budget
+        self.budget = self._share = budget
         self.method = method
         self.path = path
         self.query = query
@@ -105,18 +111,22 @@ class Incoming:
 
     # --- used by the application -----------------------------------------------------------------
 
+    def keep_within(self, share: BodyBudget) -> None:
+        """Let the body count in a second budget too, once, from before it is asked for."""
+        self._share = share
+        share.kept += self._kept
+
     async def body(self, most: int) -> bytes:
         """Return the whole body, which counts as kept until it is `let_go`.
 
         Raises `BodyTooLarge` beyond so many bytes, `TooManyBodies`, or `CallerLeft`.
         """
-        budget = self._budget
         if not self.complete:
             self._unread, self._most = False, most
             if not self._chunks and self._expects_continue():
                 self._wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             while not (
-                self.complete or self.departed or self._size > most or budget.kept > budget.most
+                self.complete or self.departed or self._size > most or self._exceeded() is not None
             ):
                 # Also after a pause because of others, who are gone by now.
                 self._wire.resume_reading()
@@ -124,8 +134,9 @@ class Incoming:
                 await self._waiter
         if self._size > most:
             raise BodyTooLarge
-        if budget.kept > budget.most:
-            raise TooManyBodies
+        exceeded = self._exceeded()
+        if exceeded is not None:
+            raise TooManyBodies(exceeded)
         if not self.complete:
             raise CallerLeft
         body = bytes(self._chunks[0]) if len(self._chunks) == 1 else b"".join(self._chunks)
@@ -134,8 +145,7 @@ class Incoming:
 
     def let_go(self) -> None:
         """Take note that nobody keeps the body any longer."""
-        self._budget.kept -= self._kept
-        self._kept = 0
+        self._count(-self._kept)
         self._chunks.clear()
 
     def on_departure(self, departed: Callable[[], None] | None) -> None:
@@ -212,10 +222,8 @@ class Incoming:
         else:
             chunks.append(data)
         self._size += size
-        self._kept += size
-        budget = self._budget
-        budget.kept += size
-        if self._size > self._most or budget.kept > budget.most:
+        self._count(size)
+        if self._size > self._most or self._exceeded() is not None:
             self._wire.pause_reading()
             if not self._unread:
                 self._wake()
@@ -244,6 +252,18 @@ class Incoming:
         """Send the head if nothing was sent with it yet."""
         if self._head:
             self._write(b"")
+
+    def _count(self, size: int) -> None:
+        self._kept += size
+        self.budget.kept += size
+        if self._share is not self.budget:
+            self._share.kept += size
+
+    def _exceeded(self) -> BodyBudget | None:
+        for budget in (self._share, self.budget):
+            if budget.kept > budget.most:
+                return budget
+        return None
 
     def _write(self, data: bytes) -> None:
         if self._head:

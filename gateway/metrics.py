@@ -14,7 +14,7 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from gateway.tally import TalliedCounter, TalliedHistogram, UnderWay, hand_over
+from gateway.tally import TalliedCounter, TalliedHistogram, hand_over
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
@@ -84,7 +84,11 @@ ADDED_SECONDS = TalliedHistogram(
     buckets=_SECONDS,
 )
 IN_FLIGHT = Gauge("tollgate_gateway_in_flight", "Calls under way", multiprocess_mode="livesum")
-under_way = UnderWay(IN_FLIGHT)
+BODY_BYTES = Gauge(
+    "tollgate_gateway_body_bytes",
+    "Bytes of request bodies kept until providers begin to answer",
+    multiprocess_mode="livesum",
+)
 
 
 _children: dict[tuple[object, ...], Any] = {}

@@ -38,7 +38,10 @@ class Proxy:
         self._upstreams = upstreams
         self._unpaid = unpaid
         self._watches = Watches()
-        self._concurrency = throttles.Concurrency(settings.max_concurrent_per_credential)
+        self._concurrency = throttles.Concurrency(
+            settings.max_concurrent_per_credential,
+            max(settings.max_body_bytes, settings.body_budget // 2),
+        )
 
     async def identify(self, call: Call, name: str) -> tuple[Product, Caller]:
         """Return product and caller. Raises `Refusal`."""
@@ -61,7 +64,7 @@ class Proxy:
         call.api = api.path
         product, caller = await self.identify(call, name)
         call.trace.identified(caller)
-        self._concurrency.enter(caller.credential_sha256)
+        call.request.keep_within(self._concurrency.enter(caller.credential_sha256))
         watch = self._watches.begin(self._settings.request_timeout)
         try:
             exchange, model, output_tokens = await self._prepare(call, product, caller, api, watch)
@@ -127,12 +130,8 @@ class Proxy:
             return await call.request.body(most)
         except BodyTooLarge:
             raise _too_large(most) from None
-        except TooManyBodies:
-            raise unavailable(
-                "The gateway is receiving too much at the moment. Please try again.",
-                "too_many_bodies",
-                1,
-            ) from None
+        except TooManyBodies as error:
+            raise _too_many(of_all=error.budget is call.request.budget) from None
 
 
 def _betas(call: Call) -> bytes:
@@ -140,6 +139,14 @@ def _betas(call: Call) -> bytes:
     if b"anthropic-beta" not in call.headers:
         return b""
     return b",".join(value for name, value in call.raw_headers if name == b"anthropic-beta")
+
+
+def _too_many(*, of_all: bool) -> Refusal:
+    if of_all:
+        message = "The gateway is receiving too much at the moment. Please try again."
+        return unavailable(message, "too_many_bodies", 1)
+    message = "This token is sending too much at once. Please try again."
+    return Refusal(429, "too_many_bodies", message, retry_after=1)
 
 
 def _too_large(most: int) -> Refusal:

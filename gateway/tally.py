@@ -5,17 +5,26 @@ twenty-fifth of a call's CPU. What a killed process did not hand over is lost.
 """
 
 from bisect import bisect_left
+from collections.abc import Callable
 from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
-_waiting: "list[TalliedCounter | TalliedHistogram | UnderWay]" = []
+_waiting: "list[TalliedCounter | TalliedHistogram]" = []
+_levels: dict[Gauge, Callable[[], float]] = {}
 
 
 def hand_over() -> None:
-    """Tell Prometheus what was counted since the last time."""
+    """Tell Prometheus what was counted since the last time, and what the levels are."""
     while _waiting:
         _waiting.pop().hand_over()
+    for gauge, level in _levels.items():
+        gauge.set(level())
+
+
+def show(gauge: Gauge, level: Callable[[], float]) -> None:
+    """Let a gauge be what `level()` returns, as often as numbers are handed over."""
+    _levels[gauge] = level
 
 
 class TalliedCounter(Counter):
@@ -65,32 +74,3 @@ class TalliedHistogram(Histogram):
             if count:
                 buckets[index].inc(count)
                 self._counts[index] = 0
-
-
-class UnderWay:
-    """How many calls are under way, for a gauge."""
-
-    def __init__(self, gauge: Gauge) -> None:
-        self._gauge = gauge
-        self._count = 0
-        self._waits = False
-
-    def begin(self) -> None:
-        """One more."""
-        self._count += 1
-        self._wait()
-
-    def end(self) -> None:
-        """One less."""
-        self._count -= 1
-        self._wait()
-
-    def hand_over(self) -> None:
-        """Tell Prometheus."""
-        self._waits = False
-        self._gauge.set(self._count)
-
-    def _wait(self) -> None:
-        if not self._waits:
-            self._waits = True
-            _waiting.append(self)

@@ -4,10 +4,11 @@ What a call that costs credits needs of the gateway's Redis (credits, the cap of
 minute) is checked in one step by the hold script.
 """
 
-from collections import Counter
+import msgspec
 
 from gateway import keys, metrics
 from gateway.errors import Refusal, forbidden
+from gateway.incoming import BodyBudget
 from gateway.products import Product, is_small
 from gateway.redis_connection import Redis, RedisError, RedisUnavailable, Script
 
@@ -23,28 +24,40 @@ def check_model(product: Product, model: str, small_models: list[str]) -> None:
         )
 
 
+class _UnderWay(msgspec.Struct, gc=False):
+    bodies: BodyBudget
+    calls: int = 0
+
+
 class Concurrency:
-    """Counts the calls under way of each credential in this process."""
+    """Counts the calls under way of each credential in this process, and bytes of their bodies."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, most_body_bytes: int) -> None:
         self._most = most
-        self._under_way: Counter[str] = Counter()
+        self._most_body_bytes = most_body_bytes
+        self._under_way: dict[str, _UnderWay] = {}
 
-    def enter(self, credential_sha256: str) -> None:
-        """Count one more; refuse when there are too many."""
-        if self._under_way[credential_sha256] >= self._most:
+    def enter(self, credential_sha256: str) -> BodyBudget:
+        """Count one more and return what its body counts in; refuse when there are too many."""
+        under_way = self._under_way.get(credential_sha256)
+        if under_way is None:
+            under_way = _UnderWay(BodyBudget(self._most_body_bytes))
+            self._under_way[credential_sha256] = under_way
+        if under_way.calls >= self._most:
             raise Refusal(
                 429,
                 "too_many_concurrent_requests",
                 f"At most {self._most} requests of one token may be under way at once.",
                 retry_after=1,
             )
-        self._under_way[credential_sha256] += 1
+        under_way.calls += 1
+        return under_way.bodies
 
     def leave(self, credential_sha256: str) -> None:
         """Count one less."""
-        self._under_way[credential_sha256] -= 1
-        if not self._under_way[credential_sha256]:
+        under_way = self._under_way[credential_sha256]
+        under_way.calls -= 1
+        if not under_way.calls:
             del self._under_way[credential_sha256]
 
 
