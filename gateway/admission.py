@@ -9,12 +9,13 @@ from gateway import denials, metrics, throttles
 from gateway.call import Call
 from gateway.credentials import Caller
 from gateway.errors import Refusal, bad_request, unavailable
+from gateway.extent import Extent, extent_of
 from gateway.holds import Holds, Reservation, Verdict
 from gateway.prices import REGION_FACTOR, Prices, Rates, UnknownPrice
 from gateway.products import Product
 from gateway.quota_resolver import QuotaResolver, Terms
 from gateway.redis_connection import RedisError, RedisUnavailable
-from gateway.requests import Extent, ModelRequest
+from gateway.requests import ModelRequest
 from gateway.settings import MICRO, Settings
 from gateway.usage_events import CallRecord, new_record, to_micro_bound
 
@@ -65,7 +66,7 @@ class Gate:
             return self._unmetered(product, caller, request, call)
         rates, dearest = self._rates(request)
         cap = min(self._settings.default_max_output_tokens, _published_cap(request.model))
-        extent = request.extent(cap, self._settings.allowed_fields)
+        extent = extent_of(request, cap, self._settings.allowed_fields)
         terms = await self._terms(caller, product.bucket)
         while True:
             bound = _bound(dearest, extent, request)
@@ -96,7 +97,7 @@ class Gate:
                     self._remember_refused(caller.credential_sha256)
                 raise self._refusal(verdict, product.bucket, admission)
             cap = smaller
-            extent = request.extent(cap, self._settings.allowed_fields)
+            extent = extent_of(request, cap, self._settings.allowed_fields)
 
     async def look_ahead(self, product: Product, caller: Caller) -> None:
         """Refuse what is refused whatever its body says, before that is read.

@@ -10,10 +10,10 @@ from gateway import apis, requests
 from gateway.admission import Gate, _affordable_cap, _bound
 from gateway.credentials import Known
 from gateway.errors import Refusal
+from gateway.extent import Extent, extent_of
 from gateway.holds import Verdict
 from gateway.prices import Prices
 from gateway.products import PRODUCTS
-from gateway.requests import Extent
 from gateway.tollgate_api import TokenAnswer
 
 PRICES = Prices({})
@@ -41,7 +41,7 @@ def test_a_tier_whose_price_nobody_knows_is_refused() -> None:
 
 def test_caches_that_openai_writes_without_a_word_are_held() -> None:
     request, rates = read("gpt-5.6-sol"), PRICES.rates("openai", "gpt-5.6-sol")
-    extent = request.extent(9)
+    extent = extent_of(request, 9)
     assert not extent.cached
     written = rates.bound(extent.input_tokens, extent.output_tokens, cached=True, searches=0)
     assert _bound(rates, extent, request) == written

@@ -10,6 +10,7 @@ from openai.types.responses.response_create_params import ResponseCreateParamsSt
 
 from gateway import apis, fields, requests
 from gateway.errors import Refusal
+from gateway.extent import Extent, extent_of
 
 MINIMAL = {
     "messages": (apis.MESSAGES, {"model": "m", "max_tokens": 9, "messages": []}),
@@ -18,9 +19,10 @@ MINIMAL = {
 }
 
 
-def extent(meter: str, further=frozenset(), **more) -> requests.Extent:
+def extent(meter: str, further=frozenset(), **more) -> Extent:
     api, body = MINIMAL[meter]
-    return requests.read(api, json.dumps({**body, **more}).encode()).extent(9, further)
+    request = requests.read(api, json.dumps({**body, **more}).encode())
+    return extent_of(request, 9, further)
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from gateway import apis, divided_bodies, requests
 from gateway.errors import Refusal
+from gateway.extent import extent_of
 
 PIXEL = base64.b64encode(b"\x89PNG" + b"0" * 3000).decode()
 SOURCE = {"type": "base64", "media_type": "image/png", "data": PIXEL}
 
 
 def extent(api: apis.Api, cap: int = 1000, **body):
-    return requests.read(api, json.dumps({"model": "m", **body}).encode()).extent(cap)
+    return extent_of(requests.read(api, json.dumps({"model": "m", **body}).encode()), cap)
 
 
 def messages(*content, **body):
@@ -192,7 +193,7 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
     for api in (apis.MESSAGES, apis.CHAT_COMPLETIONS, apis.RESPONSES):
         try:
             request = requests.read(api, body)
-            request.extent(100)
+            extent_of(request, 100)
             json.loads(request.sent_body(100))
         except Refusal as refusal:
             expect_bad_request(refusal)
@@ -250,7 +251,7 @@ def test_no_body_blocks_the_process_for_long(body: bytes) -> None:
     gc.disable()  # it would look through all that other tests left
     began = time.thread_time()
     with contextlib.suppress(Refusal):
-        requests.read(apis.MESSAGES, body).extent(100)
+        extent_of(requests.read(apis.MESSAGES, body), 100)
     took = time.thread_time() - began
     gc.enable()
     assert took < 0.5  # 50 ms on a quiet machine
@@ -262,7 +263,8 @@ def test_large_bodies_of_text_are_read_whatever_they_say() -> None:
         for around in ({}, {"metadata": {"user_id": "u"}}, {"tools": [{"name": "t" * 300_000}]}):
             document = {"model": "m", "messages": [{"role": "user", "content": text}], **around}
             body = json.dumps(document, separators=spaces).encode()
-            assert requests.read(apis.MESSAGES, body).extent(100).input_tokens >= len(text)
+            request = requests.read(apis.MESSAGES, body)
+            assert extent_of(request, 100).input_tokens >= len(text)
 
 
 def test_a_body_of_too_many_parts_is_refused_before_it_is_read() -> None:
@@ -314,7 +316,7 @@ def outcome(api: apis.Api, body: bytes, monkeypatch: pytest.MonkeyPatch, large: 
     try:
         request = requests.read(api, body)
         fields = {name: bytes(value) for name, value in request.fields.items()}
-        return list(fields.items()), request.parsed, request.extent(100), request.sent_body(9)
+        return list(fields.items()), request.parsed, extent_of(request, 100), request.sent_body(9)
     except Refusal as refusal:
         return refusal.message
 
