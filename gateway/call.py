@@ -5,7 +5,7 @@ from collections import deque
 
 import msgspec
 
-from gateway.errors import Headers
+from gateway.headers import Headers
 from gateway.incoming import Incoming
 from gateway.trace import NO_TRACE, Trace
 

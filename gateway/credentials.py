@@ -9,7 +9,8 @@ from urllib.parse import quote
 import structlog
 
 from gateway import metrics
-from gateway.errors import Headers, Refusal, bad_request, forbidden, unavailable
+from gateway.errors import Refusal, bad_request, forbidden, unavailable
+from gateway.headers import Headers
 from gateway.products import Product
 from gateway.tollgate_api import TokenAnswer, TollgateApi, TollgateUnavailable, TollgateUnusable
 

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from gateway.headers import Headers
+
 Dialect = Literal["anthropic", "chat", "responses"]
-Headers = list[tuple[bytes, bytes]]
 
 _ANTHROPIC_TYPES = {
     401: "authentication_error",

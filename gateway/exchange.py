@@ -8,7 +8,7 @@ from gateway.admission import Admission
 from gateway.apis import Api
 from gateway.booking import Books, Ending
 from gateway.call import Call
-from gateway.errors import Headers
+from gateway.headers import Headers
 from gateway.http_client import ExchangeFailed, HttpResponse
 from gateway.incoming import CallerLeft
 from gateway.metering import Meter, meter_for

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
-Headers = list[tuple[bytes, bytes]]
+from gateway.headers import Headers
 
 JOINED_BYTES = 16 * 1024  # a body up to this size leaves in one piece with its head
 HIGH_WATER = 128 * 1024  # bytes of a body that wait to be read before the sender is slowed down

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Protocol
 
-from gateway.errors import Headers
+from gateway.headers import Headers
 
 # Bytes of a body that wait to be asked for before its sender is slowed down.
 HIGH_WATER = 64 * 1024

@@ -5,7 +5,8 @@ programs (https://www.rfc-editor.org/rfc/rfc8259#section-8.1). A provider that b
 charset, or read a form, would see another text than the one that was bounded.
 """
 
-from gateway.errors import Headers, Refusal
+from gateway.errors import Refusal
+from gateway.headers import Headers
 
 
 def check(headers: Headers) -> None:

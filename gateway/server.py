@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import httptools
 import structlog
 
-from gateway.errors import Headers
+from gateway.headers import Headers
 from gateway.incoming import BodyBudget, Incoming
 
 logger = structlog.get_logger("gateway.server")

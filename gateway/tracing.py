@@ -23,7 +23,8 @@ from gateway.admission import Admission
 from gateway.apis import Api
 from gateway.call import Call
 from gateway.credentials import Caller
-from gateway.errors import Headers, Refusal
+from gateway.errors import Refusal
+from gateway.headers import Headers
 from gateway.settings import MICRO
 from gateway.usage_events import Outcome
 

@@ -6,26 +6,19 @@ from collections.abc import Iterable
 from gateway import metrics
 from gateway.apis import Api
 from gateway.errors import Refusal, unavailable
+from gateway.headers import HOP_BY_HOP, Headers, without_named
 from gateway.http_client import (
     ConnectFailed,
     ExchangeFailed,
-    Headers,
     HttpClient,
     HttpResponse,
     Origin,
 )
 from gateway.settings import Settings
 
-# Of one connection only (RFC 9110, 7.6.1), and what is made anew for the next.
-_HOP_BY_HOP = frozenset(
-    {
-        b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization",
-        b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade",
-    }
-)  # fmt: skip
 # Never told to a provider: who calls us, how they came here, and the choice of the operator's
 # account with the provider.
-_NOT_SENT = _HOP_BY_HOP | frozenset(
+_NOT_SENT = HOP_BY_HOP | frozenset(
     {
         b"host", b"content-length", b"authorization", b"x-api-key", b"cookie", b"x-project-id",
         b"accept-encoding", b"expect", b"forwarded", b"via", b"x-real-ip", b"openai-organization",
@@ -36,7 +29,7 @@ _NOT_SENT = _HOP_BY_HOP | frozenset(
 _NOT_SENT_PREFIXES = (b"x-forwarded-", b"sec-", b"cf-")
 # Cookies of the provider's edge are for the gateway, not for its callers; nor is whose account at
 # the provider it uses.
-_NOT_RETURNED = _HOP_BY_HOP | {
+_NOT_RETURNED = HOP_BY_HOP | {
     b"set-cookie", b"openai-organization", b"openai-project", b"anthropic-organization-id",
 }  # fmt: skip
 
@@ -123,16 +116,15 @@ def request_headers(headers: Iterable[tuple[bytes, bytes]], api: Api, key: str) 
     Compression is not asked for, because the usage has to be read from what passes.
     """
     sent: Headers = []
-    named: set[bytes] = set()
+    connection: list[bytes] = []
     for header in headers:
         name = header[0]
         if name in _NOT_SENT:
             if name == b"connection":
-                named.update(token.strip().lower() for token in header[1].split(b","))
+                connection.append(header[1])
         elif not name.startswith(_NOT_SENT_PREFIXES):
             sent.append(header)
-    if named:
-        sent = [(name, value) for name, value in sent if name not in named]
+    sent = without_named(sent, connection)
     sent.append((b"accept-encoding", b"identity"))
     if key:
         sent.append(
@@ -145,11 +137,16 @@ def request_headers(headers: Iterable[tuple[bytes, bytes]], api: Api, key: str) 
 
 def response_headers(headers: Headers, *, length_changes: bool) -> Headers:
     """Return the provider's headers for the caller."""
-    return [
-        (name, value)
-        for name, value in headers
-        if name not in _NOT_RETURNED and not (length_changes and name == b"content-length")
-    ]
+    returned: Headers = []
+    connection: list[bytes] = []
+    for header in headers:
+        name = header[0]
+        if name in _NOT_RETURNED:
+            if name == b"connection":
+                connection.append(header[1])
+        elif not (length_changes and name == b"content-length"):
+            returned.append(header)
+    return without_named(returned, connection)
 
 
 def no_answer(provider: str) -> Refusal:

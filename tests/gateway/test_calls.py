@@ -38,6 +38,15 @@ def chat_body(**fields):
     }
 
 
+def test_what_a_provider_names_as_of_its_connection_alone_is_not_passed_on(world: World) -> None:
+    headers = {"connection": "keep-alive, X-Edge", "x-edge": "7", "keep-alive": "5", "x-kept": "y"}
+    world.provider.script = lambda _: json_script(message(), **headers)
+    answer = world.post(world.tollgate.token(world.tollgate.project(credits=100)))
+    assert answer.status_code == 200
+    assert answer.headers["x-kept"] == "y"
+    assert not {"x-edge", "keep-alive", "connection"} & answer.headers.keys()
+
+
 def test_a_message_passes_unchanged_and_is_booked_once(world: World) -> None:
     project = world.tollgate.project(credits=100)
     answer = world.post(world.tollgate.token(project))
