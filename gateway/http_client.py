@@ -293,6 +293,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._lost = True
+        del self._parser  # it refers to this connection: nothing is left to the garbage collector
         if self.begun and not self._framed and self._broken is None and error is None:
             self.complete = True  # a body that ends with the connection
         self._wake()
@@ -306,8 +307,8 @@ class _Connection(asyncio.Protocol):
             self.headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._surplus:
-            return
+        if self._surplus or self.begun:
+            return  # trailers: nobody reads them
         name = name.lower()
         if name in (b"content-length", b"transfer-encoding"):
             self._framed = True

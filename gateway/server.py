@@ -79,7 +79,10 @@ class Connection(asyncio.Protocol):
         self._expect_within(HEAD_SECONDS, self._close)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell whoever waits for the client."""
+        """Tell whoever waits for the client, and let go of all that refers to the connection.
+
+        So nothing of it is left to the garbage collector, which would stop all calls for its time.
+        """
         self._connections.discard(self)
         self._deaf = True
         if self._timer is not None:
@@ -87,8 +90,10 @@ class Connection(asyncio.Protocol):
         for request in self._queue:
             request.let_go()
         self._queue.clear()
-        if self._current is not None:
-            self._current.depart()
+        current, self._current, self._receiving = self._current, None, None
+        del self._parser, self._late
+        if current is not None:
+            current.depart()
 
     def data_received(self, data: bytes) -> None:
         """Read on, unless the connection is being closed."""

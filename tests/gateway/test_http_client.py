@@ -1,8 +1,10 @@
 """The HTTP client on its own, against a server that obeys or misbehaves byte for byte."""
 
 import asyncio
+import gc
 import socket
 import struct
+import weakref
 from contextlib import asynccontextmanager
 
 import pytest
@@ -175,6 +177,34 @@ async def test_a_body_waits_until_it_is_read() -> None:
         while (chunk := await response.read()) is not None:
             read += len(chunk)
         assert read == size
+
+
+async def test_trailers_are_no_headers() -> None:
+    answer = (
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n"
+        b"x-checksum: 7\r\n\r\n"
+    )
+    async with serving(answer, OK) as (client, origin, connections, _):
+        response = await client.open(origin, "GET", "/", [], b"")
+        assert await response.read() == b"ok"
+        assert await response.read() is None
+        assert response.headers == [(b"transfer-encoding", b"chunked")]
+        assert await fetch(client, origin) == (200, b"ok")
+        assert len(connections) == 1
+
+
+async def test_a_closed_connection_leaves_nothing_to_the_garbage_collector() -> None:
+    async with serving(OK) as (client, origin, _, _r):
+        gc.disable()
+        try:
+            response = await client.open(origin, "GET", "/", [], b"")
+            closed = weakref.ref(response._connection)
+            response.close()
+            async with asyncio.timeout(5):
+                while closed() is not None:  # noqa: ASYNC110 - nothing tells of it
+                    await asyncio.sleep(0)
+        finally:
+            gc.enable()
 
 
 async def test_an_answer_that_is_left_closes_its_connection() -> None:

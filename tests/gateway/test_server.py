@@ -1,9 +1,11 @@
 """The HTTP server on its own: what clients may send, in which order, and when they go."""
 
 import asyncio
+import gc
 import socket
 import threading
 import tracemalloc
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -227,6 +229,41 @@ def test_no_more_requests_are_read_than_are_answered() -> None:
         sender.join()
     assert len(depths) == count
     assert max(depths) < 1_000  # what comes in one piece, of 256 KB at most
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: x\r\n\r\nGET / HT",
+        b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nhalf",
+        b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n" * 2,
+        b"nonsense\r\n\r\n",
+    ],
+    ids=["answered", "half a head", "half a body", "one that waits", "no request"],
+)
+def test_a_closed_connection_leaves_nothing_to_the_garbage_collector(sent: bytes) -> None:
+    begun = threading.Event()
+
+    async def serve(request: Incoming) -> None:
+        begun.set()
+        await echo(request)
+
+    with served_by(serve) as server:
+        connections = server.server.server_state.connections
+        gc.disable()
+        try:
+            with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+                wait_until(lambda: connections, what="the connection")
+                closed = weakref.ref(next(iter(connections)))
+                connection.sendall(sent)
+                if sent.startswith(b"nonsense"):
+                    received(connection)
+                else:
+                    assert begun.wait(5)
+            wait_until(lambda: closed() is None, what="its end")
+        finally:
+            gc.enable()
 
 
 def test_an_answer_before_the_end_of_a_request_is_not_lost_when_the_connection_closes() -> None:
