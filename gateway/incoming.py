@@ -276,6 +276,7 @@ class Incoming:
             self._waiter.set_result(None)
 
     def _expects_continue(self) -> bool:
-        return any(
+        # Old clients know no interim answers (RFC 9110, 10.1.1).
+        return not self._framed_by_close and any(
             name == b"expect" and value.lower() == b"100-continue" for name, value in self.headers
         )

@@ -24,6 +24,8 @@ HEAD_SECONDS = 20.0
 KEEP_ALIVE_SECONDS = 75.0
 # For the rest of a request that is answered already, and to take an answer before a close.
 LINGER_SECONDS = 60.0
+# Requests that wait for the answers before them; whoever sends more is told to send them again.
+MOST_WAITING = 100
 _NEVER = float("inf")
 
 
@@ -97,20 +99,21 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on, unless the connection is being closed."""
-        if self._deaf:
-            return
-        self._loose_bytes += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            if self._bodied_upgrade:
-                self._read_without_upgrade(data[upgrade.args[0] :])
-            else:  # what follows would be another protocol, which is not spoken here
-                self._deaf = True
-        except httptools.HttpParserError as error:
-            if isinstance(error, httptools.HttpParserCallbackError):
-                logger.error("a request was not understood", exc_info=error)
-            self._refuse(b"400 Bad Request")
+        while data and not self._deaf:
+            self._loose_bytes += len(data)
+            again = b""
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                if self._bodied_upgrade:
+                    again = self._without_upgrade(data[upgrade.args[0] :])
+                else:  # what follows would be another protocol, which is not spoken here
+                    self._deaf = True
+            except httptools.HttpParserError as error:
+                if isinstance(error, httptools.HttpParserCallbackError):
+                    logger.error("a request was not understood", exc_info=error)
+                self._refuse(b"400 Bad Request")
+            data = again
         if self._in_message and not self._deaf:
             if self._loose_bytes > MAX_HEAD_BYTES:
                 self._refuse(b"431 Request Header Fields Too Large")
@@ -174,6 +177,8 @@ class Connection(asyncio.Protocol):
             self._refuse(b"400 Bad Request")
         self._in_head = False
         self._loose_bytes = 0
+        if len(self._queue) >= MOST_WAITING:
+            self._refuse(b"")  # as soon as those before are answered
         if self._deaf or self._bodied_upgrade:
             return
         chunks = parser.get_http_version() == "1.1"
@@ -275,16 +280,17 @@ class Connection(asyncio.Protocol):
             self._expect_within(seconds, self._close)
         self.resume_reading()
 
-    def _read_without_upgrade(self, rest: bytes) -> None:
-        """Read a request again as if it asked for no other protocol, and what follows its head.
+    def _without_upgrade(self, rest: bytes) -> bytes:
+        """Return a request as if it asked for no other protocol, and what follows its head.
 
-        The parser takes a body for the other protocol. Java's own client asks for HTTP/2 like this.
+        A new parser is to read it: the old one takes a body for the other protocol. Java's own
+        client asks for HTTP/2 like this.
         """
         method, version = self._parser.get_method(), self._parser.get_http_version().encode()
         lines = [b"%b %b HTTP/%b" % (method, self._url, version)]
         lines += [b"%b: %b" % each for each in self._headers if each[0] != b"upgrade"]
         self._parser = httptools.HttpRequestParser(self)
-        self.data_received(b"\r\n".join([*lines, b"", rest]))
+        return b"\r\n".join([*lines, b"", rest])
 
     def _start(self, request: Incoming) -> None:
         self._current = request

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from gateway.incoming import HIGH_WATER, CallerLeft, Incoming
+from gateway.server import MOST_WAITING
 from tests.conftest import wait_until
 from tests.gateway.threads import served_by
 
@@ -42,14 +43,14 @@ def connected(serve: Callable) -> Iterator[socket.socket]:
 
 def received(connection: socket.socket, until: bytes | None = None) -> bytes:
     """Return what comes, up to some bytes or to the end of the connection."""
-    got = b""
+    got = bytearray()
     while until is None or until not in got:
         data = connection.recv(65536)
         if not data:
             assert until is None, got
             break
         got += data
-    return got
+    return bytes(got)
 
 
 def test_requests_sent_without_waiting_are_answered_in_order() -> None:
@@ -84,6 +85,22 @@ def test_a_client_that_asks_first_is_told_to_go_on() -> None:
         assert received(connection, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         connection.sendall(b"hi")
         assert received(connection, b"hi").endswith(b"\r\n\r\nPOST /  hi")
+
+
+def test_an_old_client_is_not_told_to_go_on() -> None:
+    waits = threading.Event()
+
+    async def serve(request: Incoming) -> None:
+        waits.set()
+        await echo(request)
+
+    with connected(serve) as connection:
+        connection.sendall(
+            b"POST / HTTP/1.0\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n"
+        )
+        assert waits.wait(5)
+        connection.sendall(b"hi")
+        assert received(connection).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 def test_what_nobody_reads_of_a_body_is_dropped_and_the_next_request_answered() -> None:
@@ -218,9 +235,9 @@ def test_no_more_requests_are_read_than_are_answered() -> None:
         depths.append(len(request._wire._queue))  # type: ignore[attr-defined]
         await echo(request)
 
-    count = 4_000
+    count = 1_000
     with connected(serve) as connection:
-        request = b"GET / HTTP/1.1\r\nhost: x\r\nx: " + b"x" * 1_000 + b"\r\n\r\n"
+        request = b"GET / HTTP/1.1\r\nhost: x\r\nx: " + b"x" * 4_000 + b"\r\n\r\n"
         sender = threading.Thread(target=lambda: connection.sendall(request * count))
         sender.start()
         got = b""
@@ -228,7 +245,36 @@ def test_no_more_requests_are_read_than_are_answered() -> None:
             got += connection.recv(1 << 20)
         sender.join()
     assert len(depths) == count
-    assert max(depths) < 1_000  # what comes in one piece, of 256 KB at most
+    assert max(depths) < 70  # what comes in one piece, of 256 KB at most
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: h2c\r\ncontent-length: 0\r\n\r\n",
+    ],
+    ids=["plain", "upgrade"],
+)
+def test_of_very_many_requests_in_one_piece_only_the_first_are_kept_and_answered(
+    request_bytes: bytes,
+) -> None:
+    depths: list[int] = []
+    release = threading.Event()
+
+    async def serve(request: Incoming) -> None:
+        depths.append(len(request._wire._queue))  # type: ignore[attr-defined]
+        await asyncio.to_thread(release.wait, 5)
+        await echo(request)
+
+    with connected(serve) as connection:
+        connection.sendall(request_bytes * 2_000)
+        release.set()
+        answers = received(connection).split(b"HTTP/1.1 200 OK\r\n")[1:]
+    assert MOST_WAITING < len(answers) < 2_000
+    assert max(depths) <= MOST_WAITING
+    assert b"connection: close" in answers[-1]
+    assert not any(b"connection: close" in answer for answer in answers[:-1])
 
 
 @pytest.mark.parametrize(
