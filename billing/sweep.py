@@ -15,8 +15,9 @@ from django.utils import timezone
 
 from billing import metrics
 from billing.account_locks import ensure_accounts, lock_accounts
+from billing.comparison import compare
 from billing.drift import repair_drift
-from billing.enforcement import compare, enforce
+from billing.enforcement import enforce
 from billing.models import Account
 from projects.models import Organization
 from quota.resources import RESOURCES

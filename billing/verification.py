@@ -8,8 +8,8 @@ from django.db.models import Sum
 from django.utils import timezone
 
 from billing.cap_usage import Count, counts_of_ledger, load_caps
+from billing.comparison import compare
 from billing.daily_usage import reported_days, usage_of_all_days
-from billing.enforcement import compare
 from billing.models import Account, AccountGroup, DailyUsage, UsageEvent, UsageTotal
 from billing.rebuild import bookings_of_ledger, totals_of_ledger
 from billing.timeline import Timeline, load_timelines

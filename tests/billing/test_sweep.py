@@ -7,7 +7,7 @@ from django.db import IntegrityError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from billing import enforcement, sweep, tasks
+from billing import assessment, enforcement, sweep, tasks
 from billing.accounts import create_organization, set_organization_active
 from billing.grants import grant_credits
 from billing.limits import set_limit
@@ -128,14 +128,14 @@ def test_one_account_that_cannot_be_decided_stops_and_unblocks_nobody(
         stranger.organization, AI_CREDITS, 1, starts_at=timezone.now() + timedelta(seconds=5)
     )
     clock.set(published(exhausted.organization).resets_at)
-    decide = enforcement.decide
+    decide = assessment.decide
 
     def decide_unless_broken(snapshot):
         if snapshot.usage:
             raise RuntimeError("this account is broken")
         return decide(snapshot)
 
-    monkeypatch.setattr(enforcement, "decide", decide_unless_broken)
+    monkeypatch.setattr(assessment, "decide", decide_unless_broken)
     swept = sweep.sweep_all()
 
     assert swept.failed >= 1
