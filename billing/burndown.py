@@ -12,7 +12,8 @@ matters, never the order of its events. Walking the stretches in order:
    period starts from its own usage.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_right, insort
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -74,16 +75,16 @@ class Balance:
 
 
 def stretch_at(
-    instant: datetime, calendars: Sequence[Calendar], cuts: Iterable[datetime]
+    instant: datetime, calendars: Sequence[Calendar], cuts: Sequence[datetime]
 ) -> tuple[datetime, datetime]:
-    """Return start (inclusive) and end (exclusive) of the stretch that contains the instant."""
+    """Return start (inclusive) and end (exclusive) of the stretch that contains the instant.
+
+    `cuts` are in order: an account may have thousands of top-ups, and each stretch is asked for.
+    """
     period = period_at(instant, calendars)
-    start, end = period.start, period.end
-    for cut in cuts:
-        if start < cut <= instant:
-            start = cut
-        elif instant < cut < end:
-            end = cut
+    at = bisect_right(cuts, instant)
+    start = period.start if at == 0 else max(period.start, cuts[at - 1])
+    end = period.end if at == len(cuts) else min(period.end, cuts[at])
     return start, end
 
 
@@ -109,6 +110,8 @@ def balance_at(
     since = period_at(min(first, now), calendars).start
     points = {start for start in usage if start >= since}
     points.update(grant.starts_at for grant in order)
+    waiting = sorted(order, key=lambda grant: grant.starts_at, reverse=True)
+    burning: list[Grant] = []
     period: Period | None = None
     used = beyond_limit = 0
     limit: int | None = None
@@ -117,19 +120,22 @@ def balance_at(
             period = period_at(start, calendars)
             limit = limit_of(period, terms)
             used = beyond_limit = overdrawn = 0
+        while waiting and waiting[-1].starts_at <= start:
+            insort(burning, waiting.pop(), key=_burning_order)
         used += usage.get(start, 0)
         if limit is None:
             continue
         beyond = max(used - limit, 0)
         overdrawn += beyond - beyond_limit
         beyond_limit = beyond
-        for grant in order:
-            if overdrawn <= 0:
-                break
+        while overdrawn > 0 and burning:
+            grant = burning[0]
             if grant.is_live(start):
                 covered = min(left[grant.id], overdrawn)
                 left[grant.id] -= covered
                 overdrawn -= covered
+            if overdrawn > 0:
+                burning.pop(0)  # over or used up: it covers nothing at any later point either
     if period != current:
         used = overdrawn = 0
         limit = limit_of(current, terms)

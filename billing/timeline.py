@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 
 from billing.burndown import Grant, Terms, stretch_at
 from billing.models import CreditGrant, Limit
@@ -12,9 +13,12 @@ from billing.periods import Calendar, Period, period_at
 _DEFAULT_CALENDAR = Calendar(since=datetime.min.replace(tzinfo=UTC))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Timeline:
-    """An account's limits and grants. Without a limit it is unlimited, in months of UTC."""
+    """An account's limits and grants. Without a limit it is unlimited, in months of UTC.
+
+    Whatever follows from them is worked out once: each stretch of the account asks for it.
+    """
 
     limits: list[Limit] = field(default_factory=list)
     grants: list[Grant] = field(default_factory=list)
@@ -24,7 +28,7 @@ class Timeline:
         """The newest limit."""
         return self.limits[-1] if self.limits else None
 
-    @property
+    @cached_property
     def calendars(self) -> list[Calendar]:
         """The calendars in the order in which they came into force."""
         calendars = [_DEFAULT_CALENDAR]
@@ -34,14 +38,19 @@ class Timeline:
                 calendars.append(calendar)
         return calendars
 
-    @property
+    @cached_property
     def terms(self) -> list[Terms]:
         """The limits in the order in which they were set."""
         return [Terms(limit.set_at, limit.limit_micro) for limit in self.limits]
 
+    @cached_property
+    def cuts(self) -> list[datetime]:
+        """Where grants start and end, in order."""
+        return sorted(cut for grant in self.grants for cut in grant.cuts)
+
     def stretch_at(self, instant: datetime) -> tuple[datetime, datetime]:
         """Return start and end of the stretch of time that contains the instant."""
-        return stretch_at(instant, self.calendars, (cut for g in self.grants for cut in g.cuts))
+        return stretch_at(instant, self.calendars, self.cuts)
 
     def period_at(self, instant: datetime) -> Period:
         """Return the billing period that contains the instant."""

@@ -30,7 +30,7 @@ class Scenario:
 
     def stretch_at(self, instant: datetime) -> tuple[datetime, datetime]:
         """The stretch of time that contains the instant."""
-        cuts = [cut for grant in self.grants for cut in grant.cuts]
+        cuts = sorted(cut for grant in self.grants for cut in grant.cuts)
         return stretch_at(instant, self.calendars, cuts)
 
     @property

@@ -1,11 +1,12 @@
 """Usage eats the periodic limit first and then the grants, whatever order it arrives in."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from hypothesis import given, settings
 
 from billing.burndown import Grant, Terms, balance_at
 from billing.periods import Calendar
+from billing.timeline import Timeline
 from tests.billing.brute_force import simulate
 from tests.billing.scenarios import Scenario, instants, scenarios
 from tests.examples import examples
@@ -123,3 +124,31 @@ def test_the_limit_of_a_period_is_the_one_in_force_at_its_end():
     assert left(day(20)).allowance_left == 8
     assert left(day(20)).grants_left == {1: 10}
     assert left(day(20, month=4)).allowance_left == 1
+
+
+def test_a_top_up_that_is_used_up_is_not_looked_at_again(monkeypatch):
+    looked_at = []
+    is_live = Grant.is_live
+    monkeypatch.setattr(
+        Grant, "is_live", lambda grant, at: looked_at.append(grant) or is_live(grant, at)
+    )
+    hours = [day(1) + timedelta(hours=number) for number in range(700)]
+    grants = [Grant(number, 5, at) for number, at in enumerate(hours)]
+
+    left = balance(day(31), [(at, 5) for at in hours], grants=grants)
+
+    assert left.headroom == 0
+    assert len(looked_at) <= 4 * len(grants)
+
+
+def test_where_top_ups_cut_time_is_worked_out_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        Grant, "cuts", property(lambda grant: asked.append(grant) or (grant.starts_at,))
+    )
+    timeline = Timeline([], [Grant(number, 1, day(number)) for number in range(1, 29)])
+
+    stretches = {timeline.stretch_at(day(number)) for number in range(1, 29)}
+
+    assert (day(27), day(28)) in stretches
+    assert len(asked) == 28

@@ -286,7 +286,7 @@ def test_the_score_is_the_first_instant_at_which_it_lifts(found, limit):
     found = replace(found, is_hard=True, has_grace=False, organization_active=True)
     found = replace(found, terms=[Terms(FIRST.since, limit)])
     spent = decide(found).remaining
-    cuts = [cut for grant in found.grants for cut in grant.cuts]
+    cuts = sorted(cut for grant in found.grants for cut in grant.cuts)
     stretch, _ = stretch_at(found.now, found.calendars, cuts)
     found = replace(found, usage={**found.usage, stretch: found.usage.get(stretch, 0) + spent})
     decision = decide(found)
