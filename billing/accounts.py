@@ -13,7 +13,7 @@ from billing.account_locks import lock_organization
 from billing.caps import recount_caps
 from billing.enforcement import enforce
 from billing.models import AuditEntry
-from projects import revocation
+from projects import change_feed, revocation
 from projects.credential_cache import renew_generation_on_commit
 from projects.models import Organization, Project
 from projects.tokens import generate_project_api_token
@@ -52,6 +52,9 @@ def rotate_api_token(project: Project, *, actor: str = "", reason: str = "") -> 
         project.refresh_from_db()
         former, project.api_token = project.api_token, generate_project_api_token()
         by_hand.carry_over(project.organization_id, former, project.api_token)
+        # Before the project's row, which a new token locks against rows that refer to it: whoever
+        # writes such rows while holding the change feed would wait for us, and we for them.
+        change_feed.cursor(lock=True)
         project.save(update_fields=["api_token"])
         audit.record(
             AuditEntry.Action.TOKEN_ROTATED,

@@ -8,10 +8,16 @@ from datetime import UTC, datetime
 
 import pytest
 from django.db import connection, transaction
+from django.db.models import F
 from django.utils import timezone
 
-from billing.account_locks import lock_organization
-from billing.accounts import create_organization, create_project, set_organization_active
+from billing.account_locks import lock_accounts, lock_organization
+from billing.accounts import (
+    create_organization,
+    create_project,
+    rotate_api_token,
+    set_organization_active,
+)
 from billing.caps import set_cap
 from billing.enforcement import decide_account
 from billing.grants import grant_credits
@@ -21,9 +27,14 @@ from billing.limits import set_limit
 from billing.models import Account, AccountGroup, UsageEvent
 from billing.rebuild import rebuild
 from billing.refunds import refund
+from billing.rotation import verify_some
 from billing.verification import differences
+from quota import by_hand
+from quota.models import SetMember
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, account_of, book, held, published, usage_event, used
+from tests.conftest import wait_until
+from tests.settings import ON_POSTGRES
 
 pytestmark = pytest.mark.django_db(transaction=True)
 WRITERS = 8
@@ -168,6 +179,56 @@ def test_what_waits_for_the_lock_while_the_period_ends_decides_in_the_new_one(
     account = account_of(project.organization)
     assert account.period_start == datetime(2027, 5, 1, tzinfo=UTC)
     assert (account.state, published(project.organization).usage_micro) == ("ok", 0)
+
+
+def in_background(pool, work):
+    """Run work on another connection."""
+
+    def run():
+        try:
+            return work()
+        finally:
+            connection.close()
+
+    return pool.submit(run)
+
+
+def somebody_waits_for_a_lock():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return cursor.fetchone()[0]
+
+
+@pytest.mark.skipif(not ON_POSTGRES, reason="SQLite has one lock, which nobody takes by halves")
+class TestLocksAreTakenInOneOrder:
+    """A database that finds a deadlock ends one of its transactions, whosever that is."""
+
+    def test_by_who_reads_accounts_whole_in_turns(self, project):
+        first, second = lock_ids = sorted(
+            Account.objects.filter(organization=project.organization).values_list("pk", flat=True)
+        )
+        # The row that was written last is the last that a statement over both of them meets.
+        Account.objects.filter(pk=first).update(version=F("version"))
+
+        with ThreadPoolExecutor(1) as pool:
+            with transaction.atomic():
+                lock_accounts([first])
+                verifying = in_background(pool, verify_some)
+                wait_until(somebody_waits_for_a_lock, what="the turn's wait")
+                lock_accounts([second])
+            assert verifying.result(30) == len(lock_ids)
+
+    def test_by_who_rotates_a_token_of_which_a_block_by_hand_is_noticed(self, project):
+        until = timezone.now().timestamp() + 60
+
+        with ThreadPoolExecutor(1) as pool:
+            with transaction.atomic():
+                by_hand.notice({(AI_CREDITS, project.api_token): until})
+                rotating = in_background(pool, lambda: rotate_api_token(project))
+                wait_until(somebody_waits_for_a_lock, what="the rotation's wait")
+            rotating.result(30)
+
+        assert SetMember.objects.get(origin="by_hand").project == project
 
 
 def assert_books_agree(project):
