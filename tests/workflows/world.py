@@ -80,24 +80,23 @@ class World:
 
     def reply(self, mention: Mention, text: str, *, addressed: bool = False) -> FollowUp:
         """Let the author reply in the thread, recorded and signalled as the webhook does."""
-        post = self.slack.post(text, user=mention.user_id, thread_ts=mention.thread_ts)
-        follow_up = FollowUp.objects.create(
-            workspace=self.workspace,
-            channel_id="C1",
-            ts=post["ts"],
-            thread_ts=mention.thread_ts,
-            user_id=mention.user_id,
-            text=text,
-            addressed=addressed,
-            workflow_id=CodingTask.objects.get(thread_ts=mention.thread_ts).workflow_id,
-        )
+        follow_up = self._posted_reply(mention, text)
+        follow_up.addressed = addressed
+        follow_up.workflow_id = CodingTask.objects.get(thread_ts=mention.thread_ts).workflow_id
+        follow_up.save()
         client.signal_follow_up(follow_up)
         return follow_up
 
     def reply_early(self, mention: Mention, text: str) -> FollowUp:
         """Let the author reply before the mention has a task, as the webhook takes it."""
+        follow_up = self._posted_reply(mention, text)
+        assert follow_ups.record_early(follow_up)
+        follow_ups.tell(follow_up)
+        return follow_up
+
+    def _posted_reply(self, mention: Mention, text: str) -> FollowUp:
         post = self.slack.post(text, user=mention.user_id, thread_ts=mention.thread_ts)
-        follow_up = FollowUp(
+        return FollowUp(
             workspace=self.workspace,
             channel_id="C1",
             ts=post["ts"],
@@ -106,9 +105,6 @@ class World:
             text=text,
             addressed=False,
         )
-        assert follow_ups.record_early(follow_up)
-        follow_ups.tell(follow_up)
-        return follow_up
 
     def wait_for_follow_up(self, follow_up: FollowUp, state: str) -> None:
         def there() -> bool:
