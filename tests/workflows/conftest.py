@@ -62,6 +62,7 @@ def worker(world: World, settings) -> Iterator[WorkerThread]:
     """A worker for the world's task queue."""
     with WorkerThread(settings.TEMPORAL_TASK_QUEUE) as running:
         yield running
+        world.gateway.release()
 
 
 @pytest.fixture

@@ -1,13 +1,14 @@
 """A gateway that lets everything through to the demo model, or refuses as the real one does."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Mount
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from tests.fakes import FakeModel
 
@@ -23,6 +24,8 @@ class FakeGateway(FakeModel):
         self._refusals: list[tuple[str, bool]] = []
         self.refused_with: list[str] = []
         self._before_refusing: Callable[[], None] = _nothing
+        self._holds_next = False
+        self._released = threading.Event()
         model = self.model.app
         products = [
             Mount("/slack_app_routing", self._product("slack_app_routing", model)),
@@ -40,12 +43,22 @@ class FakeGateway(FakeModel):
         """
         self._refusals.extend([(product, retry, cause)] * times)
 
+    def hold_next(self) -> None:
+        """Keep the answer to the agent's next call back until `release`; the call is recorded."""
+        self._holds_next = True
+
+    def release(self) -> None:
+        """Give the answer that is kept back, if there is one."""
+        self._released.set()
+        self._holds_next, self._released = False, threading.Event()
+
     def before_refusing(self, act: Callable[[], None]) -> None:
         """Let something happen just before a refusal is answered."""
         self._before_refusing = act
 
     def reset(self) -> None:
         super().reset()
+        self.release()
         self._refusals.clear()
         self.refused_with.clear()
         self._before_refusing = _nothing
@@ -58,13 +71,24 @@ class FakeGateway(FakeModel):
                 self.refused_with.append(dict(scope["headers"])[b"authorization"].decode())
                 await asyncio.to_thread(self._before_refusing)
                 await _out_of_credits(*refusal[1:])(scope, receive, send)
-            else:
-                await model(scope, receive, send)
+                return
+            if self._holds_next and name == "slack_app":
+                self._holds_next = False
+                send = _after(self._released, send)
+            await model(scope, receive, send)
 
         return serve
 
 
 def _nothing() -> None: ...
+
+
+def _after(event: threading.Event, send: Send) -> Send:
+    async def send_later(message: Message) -> None:
+        await asyncio.to_thread(event.wait, 60)
+        await send(message)
+
+    return send_later
 
 
 def _out_of_credits(retry: bool, cause: str) -> JSONResponse:

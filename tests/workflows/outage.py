@@ -36,7 +36,7 @@ class Outage:
     def wait_until_noticed(self, failures: int = 1) -> None:
         """Wait until so many statements more have failed."""
         enough = self.failures + failures
-        wait_until(lambda: self.failures >= enough, 30, "statements that fail")
+        wait_until(lambda: self.failures >= enough, what="statements that fail")
 
     def fail_if_out(self, execute, sql, *rest):
         """See `django.db.connection.execute_wrapper`."""

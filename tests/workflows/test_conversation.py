@@ -309,10 +309,13 @@ def test_a_thread_that_falls_silent_ends_its_task(shop: World, hurried):
 def test_a_message_that_nobody_told_the_workflow_of_is_answered_before_the_task_ends(
     shop: World, hurried, monkeypatch
 ):
-    hurried(idle_seconds=2)
+    hurried(idle_seconds=0.2)
     monkeypatch.setattr(client, "signal_follow_up", lambda _follow_up: None)
-    mention = shop.handle()
+    shop.gateway.hold_next()
+    mention = shop.start()
+    wait_until(lambda: shop.gateway.requests(AGENT), what="the agent asking the model")
     follow_up = shop.reply(mention, "recorded, and the request died")
+    shop.gateway.release()
     shop.wait_until_said(mention.ts, 2)
     shop.wait_for_follow_up(follow_up, FollowUp.State.HANDLED)
     wait_for_close(mention.workflow_id)
@@ -330,7 +333,7 @@ def test_a_cancelled_workflow_says_so_frees_the_thread_and_stays_cancelled(shop:
 
 
 def test_a_cancelled_run_of_the_agent_ends_the_mention(shop: World):
-    shop.gateway.hang_next(4)
+    shop.gateway.hold_next()
     mention = shop.start()
     wait_until(lambda: shop.gateway.requests(AGENT), what="the agent asking the model")
     cancel(mention.workflow_id)

@@ -25,10 +25,11 @@ def test_an_outage_takes_none_of_the_attempts_that_a_run_has(shop: World, outage
 
 
 def test_an_answer_that_cannot_be_kept_at_once_is_not_asked_for_again(shop: World, outage: Outage):
-    shop.gateway.hang_next(0.5)
+    shop.gateway.hold_next()
     mention = shop.start()
-    wait_until(lambda: shop.gateway.requests(AGENT), 20, "the agent asking the model")
+    wait_until(lambda: shop.gateway.requests(AGENT), what="the agent asking the model")
     outage.begin()
+    shop.gateway.release()
     outage.wait_until_noticed(2)
     outage.end()
     shop.wait_for_end(mention, Mention.State.ANSWERED)
@@ -40,10 +41,11 @@ def test_an_answer_that_cannot_be_kept_at_once_is_not_asked_for_again(shop: Worl
 def test_attempts_before_an_outage_count(shop: World, outage: Outage, hurried):
     hurried(attempts=3)
     shop.gateway.fail_next(503, "api_error", times=5)
-    shop.gateway.hang_next(0.3)
+    shop.gateway.hold_next()
     mention = shop.start()
-    wait_until(lambda: shop.gateway.requests(AGENT), 20, "the agent asking the model")
+    wait_until(lambda: shop.gateway.requests(AGENT), what="the agent asking the model")
     outage.begin_at(MINTING)
+    shop.gateway.release()
     outage.wait_until_noticed()
     outage.end()
     shop.wait_for_end(mention, Mention.State.FAILED)

@@ -69,6 +69,7 @@ def activities(mention: Mention) -> Counter[str]:
 def test_a_top_up_wakes_a_paused_run_which_goes_on_where_it_stood(shop: World):
     mention = paused(shop, lambda: exhaust(shop))
     shop.gateway.answer_next("It is a shop.")
+    wait_until(lambda: activities(mention)["deliver_notice"], what="the delivery being recorded")
     before = activities(mention)
 
     grant_credits(shop.project.organization, AI_CREDITS, 100 * MICRO)
@@ -115,10 +116,11 @@ def test_a_lost_hint_is_made_good_by_the_sweep_and_nobody_is_told_twice(shop: Wo
     shop.redis.flushall()
     grant_credits(shop.project.organization, AI_CREDITS, 100 * MICRO)
     shop.redis.delete("celery")
-    shop.gateway.hang_next(3)
+    shop.gateway.hold_next()
     for _ in range(3):
         tasks.wake_paused_runs()
     assert signals(mention) == ["credits_gained"]
+    shop.gateway.release()
     shop.wait_for_end(mention, Mention.State.ANSWERED)
 
 

@@ -27,7 +27,7 @@ def sweep(mention: Mention) -> None:
 
 
 def test_a_workflow_terminated_at_work_is_said_once_and_its_thread_is_free(shop: World):
-    shop.gateway.hang_next(4)
+    shop.gateway.hold_next()
     mention = shop.start()
     wait_until(lambda: shop.gateway.requests(AGENT), what="the agent asking the model")
     terminate(mention.workflow_id)
@@ -62,7 +62,7 @@ def test_a_conversation_terminated_when_nobody_waits_for_it_ends_silently(shop: 
 
 def test_a_message_that_a_terminated_workflow_had_not_taken_up_is_not_met_with_silence(shop: World):
     mention = shop.handle()
-    shop.gateway.hang_next(4)
+    shop.gateway.hold_next()
     follow_up = shop.reply(mention, "and what does it sell?")
     wait_until(lambda: len(shop.gateway.requests(AGENT)) == 2, what="the agent asking the model")
     waiting = shop.reply(mention, "and where?")
