@@ -125,6 +125,12 @@ class TaskRun(models.Model):
     woken_at = models.DateTimeField(
         null=True, blank=True, help_text="While paused: when its workflow was told of credits."
     )
+    waits = models.PositiveIntegerField(
+        default=0,
+        db_default=0,
+        help_text="How often it began to wait for credits: when it was paused, and after each look "
+        "in vain.",
+    )
 
     class Meta:
         ordering = ["-created_at"]

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from django.conf import settings
-from django.db.models import BigIntegerField, QuerySet
+from django.db.models import BigIntegerField, F, QuerySet
 from django.utils import timezone
 
 from billing.usage import usage_of_run
@@ -47,7 +47,8 @@ def perform(run: TaskRun, sandbox: Sandbox, agent: Agent) -> TaskRun:
             answer = agent.work(assignment, checkout, access)
     except OutOfCredits:
         try:
-            _move(run, TaskRun.State.PAUSED, left_at_pause=_left(run), woken_at=None)
+            waits = F("waits") + 1
+            _move(run, TaskRun.State.PAUSED, left_at_pause=_left(run), woken_at=None, waits=waits)
         finally:
             revoke_run_tokens(run.pk)
         raise
@@ -89,14 +90,17 @@ def look_for_credits(run: TaskRun) -> bool:
 
 
 def mark_woken(run: TaskRun) -> None:
-    """Record that the run's workflow was told of credits; it is not told again."""
-    _waiting(run).update(woken_at=timezone.now())
+    """Record that the run's workflow was told of credits; it is not told again.
+
+    `run` is as it was before that: if it went on and waits again since, it is to be told anew.
+    """
+    _waiting(run).filter(waits=run.waits).update(woken_at=timezone.now())
 
 
 def stay_paused(run: TaskRun) -> None:
     """Record that the credits were gone again when the workflow looked: it is to be told anew."""
     paused = TaskRun.objects.filter(pk=run.pk, state=TaskRun.State.PAUSED)
-    paused.update(left_at_pause=None, woken_at=None)
+    paused.update(left_at_pause=None, woken_at=None, waits=F("waits") + 1)
 
 
 def to_wake() -> QuerySet[TaskRun]:
