@@ -13,6 +13,7 @@ from django.db import connection
 from devstack.servers import Program, redis_server, temporal_server
 from tests import settings as suite
 from tests.emptying import empty_after_tests_that_commit
+from tests.patience import patience
 from tests.postgres import postgres_server
 
 LONGEST = [
@@ -80,6 +81,7 @@ def servers() -> Iterator[ExitStack]:
 def _redis_server(servers: ExitStack) -> str:
     program = redis_server("redis", suite.DIRECTORY / "redis", suite.REDIS_PORT)
     servers.enter_context(running(program, suite.DIRECTORY / "redis.log"))
+    servers.enter_context(patience())
     return f"redis://127.0.0.1:{suite.REDIS_PORT}/0"
 
 

@@ -44,6 +44,7 @@ from config.settings import *  # noqa: E402, F403
 from config.settings import DATABASES  # noqa: E402
 
 if not ON_POSTGRES:
-    # Threads share a file, not an in-memory database.
+    # Threads share a file, not an in-memory database, and wait for each other on busy machines too.
     DATABASES["default"]["TEST"] = {"NAME": str(DIRECTORY / "test.sqlite3")}
+    DATABASES["default"]["OPTIONS"] |= {"timeout": 60}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

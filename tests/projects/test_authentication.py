@@ -26,7 +26,7 @@ from projects.models import Membership, OAuthAccessToken, PersonalAPIKey, Projec
 from projects.permissions import IsService, covered_project, has_any_scope
 from projects.principal import READ_SCOPES, Kind, Principal
 from projects.redis_connection import redis_connection
-from tests.conftest import wait_until
+from tests.patience import wait_as_in_production
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -179,11 +179,13 @@ def test_a_run_token_opens_its_project_until_it_expires(get, project, sibling, f
     assert get(project.pk, token).status_code == 401
 
 
-def test_a_remembered_token_expires_on_time(get, project):
-    token = credentials.mint_product_token(project, "slack_app_routing", timedelta(seconds=1.5))
+def test_a_remembered_token_expires_on_time(get, project, monkeypatch):
+    token = credentials.mint_product_token(project, "slack_app_routing", timedelta(minutes=5))
     assert get(project.pk, token).status_code == 200
-    deadline = OAuthAccessToken.objects.get().expires
-    wait_until(lambda: timezone.now() > deadline)
+    expires = OAuthAccessToken.objects.get().expires
+    monkeypatch.setattr(timezone, "now", lambda: expires - timedelta.resolution)
+    assert get(project.pk, token).status_code == 200
+    monkeypatch.setattr(timezone, "now", lambda: expires)
     assert get(project.pk, token).status_code == 401
 
 
@@ -289,6 +291,7 @@ def test_without_redis_the_database_answers_every_time(get, key, project, prefix
 def test_a_redis_that_hangs_delays_one_request_and_not_the_next(
     get, key, project, settings, monkeypatch
 ):
+    wait_as_in_production(monkeypatch)
     monkeypatch.setattr(credential_cache, "SILENCE_SECONDS", 60)  # however busy this machine is
     with socket.create_server(("127.0.0.1", 0)) as mute:
         settings.REDIS_URL = f"redis://127.0.0.1:{mute.getsockname()[1]}/0"

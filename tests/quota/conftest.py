@@ -9,6 +9,7 @@ from projects.models import Organization, Project
 from projects.redis_connection import redis_connection
 from quota import marker, redis_client
 from quota.reconciler import Reconciler
+from tests.patience import wait_as_in_production
 from tests.quota.world import Accounts, OwnRedis
 
 
@@ -55,6 +56,12 @@ def vouched(redis_client) -> Callable[[], None]:
         assert marker.current()
 
     return _vouch
+
+
+@pytest.fixture
+def impatient(redis_client, monkeypatch) -> None:
+    """A process that waits for Redis as it does in production, if its clients are made after."""
+    wait_as_in_production(monkeypatch)
 
 
 @pytest.fixture

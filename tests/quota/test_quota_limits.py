@@ -499,7 +499,7 @@ def test_a_dead_redis_is_answered_from_the_database(ask, accounts, project, own_
 
 
 def test_a_redis_that_hangs_costs_one_caller_a_second_and_not_the_next(
-    ask, accounts, project, vouched, own_redis, monkeypatch
+    ask, accounts, project, vouched, monkeypatch, impatient, own_redis
 ):
     monkeypatch.setattr(quota_redis, "SILENCE_SECONDS", 60)  # however busy this machine is
     accounts.limit()

@@ -25,6 +25,7 @@ from projects.models import Project, SlackWorkspace
 from quota import redis_client as gate_redis
 from quota.resources import AI_CREDITS
 from tests.fakes import FakeSlack
+from tests.patience import wait_as_in_production
 from workflows import client as workflow_client
 from workflows.mention_types import workflow_id
 
@@ -118,8 +119,9 @@ def no_redis(redis_client, settings) -> Iterator[None]:
 
 
 @pytest.fixture
-def hanging_redis(redis_client, settings) -> Iterator[None]:
+def hanging_redis(redis_client, settings, monkeypatch) -> Iterator[None]:
     """A Redis that accepts connections and never says a word."""
+    wait_as_in_production(monkeypatch)
     with silent_server() as port, unreachable_redis(settings, f"redis://127.0.0.1:{port}/0"):
         yield
 

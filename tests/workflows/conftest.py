@@ -3,6 +3,7 @@
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.workflows.fake_gateway import FakeGateway
 from tests.workflows.outage import Outage, database_outage
 from tests.workflows.worker_thread import WorkerThread
 from tests.workflows.world import World, make_world
+from workflows import client
 from workflows.mention_types import MentionInput
 
 
@@ -52,6 +54,8 @@ def world(
     settings.SLACK_API_URL = _slack.api_url
     settings.GATEWAY_URL = _gateway.url
     settings.TEMPORAL_TASK_QUEUE = f"test-{uuid.uuid4()}"
+    # Temporal answers, however busy this machine is.
+    monkeypatch.setattr(client, "DEADLINE", timedelta(seconds=20))
     # Activities leave no connection behind in threads that outlive the test.
     monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", 0)
     return make_world(_slack, _gateway, redis_client)
