@@ -30,12 +30,26 @@ LONGEST = [
 ]
 """The files that take longest: they come first, so that no process ends with one of them."""
 
+DAY = 24 * 3600
+END_OF_DAY = 10
+"""Seconds; hardly a test takes longer."""
+
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files; the others stay in their random order."""
     rank = {file: number for number, file in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get("/".join(item.path.parts[-2:]), len(rank)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Begin no test in the last seconds of a day in UTC, with which a billing period may end.
+
+    What is used in a test and what is asked about it belong to one day.
+    """
+    while (left := DAY - time.time() % DAY) < END_OF_DAY:
+        time.sleep(left)
 
 
 def wait_until(condition, timeout: float = 60.0, what: str = "the condition") -> None:

@@ -28,8 +28,8 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def exhausted(project):
-    """A project whose organization used exactly what it may."""
-    set_limit(project.organization, AI_CREDITS, 12 * CREDIT)
+    """A project whose organization used exactly what it may, for weeks to come."""
+    set_limit(project.organization, AI_CREDITS, 12 * CREDIT, anchor_day=timezone.now().day)
     book(usage_event(project))
     assert published(project.organization).limited
     return project
@@ -97,9 +97,10 @@ def test_a_grant_that_starts_later_says_when_it_lifts(exhausted):
     assert state.valid_until == tomorrow
 
 
-def test_the_totals_are_cut_where_a_grant_starts_and_add_up_to_the_ledger(project):
+def test_the_totals_are_cut_where_a_grant_starts_and_add_up_to_the_ledger(project, monkeypatch):
+    now = published(project.organization).valid_until + timedelta(days=3)
+    monkeypatch.setattr(timezone, "now", lambda: now)  # in the middle of a period
     set_limit(project.organization, AI_CREDITS, 0)
-    now = timezone.now()
     book(*(usage_event(project, at=now - timedelta(minutes=back)) for back in range(1, 7)))
     account = account_of(project.organization)
 

@@ -37,7 +37,8 @@ def clock(monkeypatch) -> Clock:
 
 @pytest.fixture
 def exhausted(project):
-    set_limit(project.organization, AI_CREDITS, 12 * CREDIT)
+    """A project whose organization used exactly what it may, for weeks to come."""
+    set_limit(project.organization, AI_CREDITS, 12 * CREDIT, anchor_day=timezone.now().day)
     book(usage_event(project))
     return project
 
@@ -80,7 +81,8 @@ def test_a_grant_starts_and_expires_by_the_clock(exhausted, clock):
 
 def test_a_grace_ends_by_the_clock(project, clock):
     organization = project.organization
-    set_limit(organization, POSTHOG_CODE_CREDITS, 10 * CREDIT, grace_days=2)
+    begins = timezone.now().day
+    set_limit(organization, POSTHOG_CODE_CREDITS, 10 * CREDIT, grace_days=2, anchor_day=begins)
     book(usage_event(project, properties={"ai_product": "posthog_code"}))
     state = published(organization, POSTHOG_CODE_CREDITS)
     assert (state.state, state.limited) == ("grace", False)
