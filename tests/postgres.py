@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -72,7 +73,7 @@ def postgres_server(directory: Path, port: int) -> Iterator[str]:
         )
     url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             try:
                 psycopg.connect(url, connect_timeout=2).close()
@@ -83,5 +84,5 @@ def postgres_server(directory: Path, port: int) -> Iterator[str]:
                 time.sleep(0.05)
         yield url
     finally:
-        process.terminate()
+        process.send_signal(signal.SIGINT)  # without waiting for connections that are left open
         process.wait(20)

@@ -172,9 +172,9 @@ def test_what_waits_for_the_lock_while_the_period_ends_decides_in_the_new_one(
         with transaction.atomic():
             lock_organization(project.organization_id)
             waiter = pool.submit(wait_for_the_lock)
-            assert waiting.wait(10)
+            assert waiting.wait(60)
             clock[0] = AFTER
-        waiter.result(30)
+        waiter.result(60)
 
     account = account_of(project.organization)
     assert account.period_start == datetime(2027, 5, 1, tzinfo=UTC)

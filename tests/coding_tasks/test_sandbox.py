@@ -207,7 +207,7 @@ def test_a_clone_that_hangs_is_ended_with_all_its_children(sandbox, tmp_path, mo
     fake.write_text(f"#!/bin/sh\nsleep 60 &\necho $! > {tmp_path}/pid\nwait\n")
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", str(fake.parent), prepend=os.pathsep)
-    impatient = CloneSandbox(timeout=timedelta(seconds=1), directory=sandbox.directory)
+    impatient = CloneSandbox(timeout=timedelta(seconds=3), directory=sandbox.directory)
     with pytest.raises(CheckoutFailed, match="too long"), impatient.checkout("https://h/x"):
         pass
     child = int((tmp_path / "pid").read_text())

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from urllib.request import Request, urlopen
 
 import pytest
 from django.db import close_old_connections, connection, connections
 from django.test import Client
+from django.utils import timezone
 
 from billing.limits import set_limit
 from devstack.servers import answers, free_port
@@ -113,10 +115,11 @@ def test_a_slack_that_limits_us_gets_the_denial_later(door, workspace, out_of_cr
     with Stopwatch() as waited:
         door.mention()
     assert waited.seconds < 3
+    before = timezone.now()
     tasks.deliver_pending_denials()
     notice = Notice.objects.get()
     assert notice.state == "pending"
-    assert 0 < (notice.next_attempt_at - notice.created_at).total_seconds() < 5
+    assert before <= notice.next_attempt_at - timedelta(seconds=1) <= timezone.now()
     Notice.objects.update(next_attempt_at=notice.created_at)
     tasks.deliver_pending_denials()
     assert len(door.slack.bot_messages("C1")) == 1
@@ -221,5 +224,10 @@ def test_twenty_copies_at_once_on_four_workers_are_one_start(
 
     with ThreadPoolExecutor(COPIES) as pool:
         assert set(pool.map(deliver, range(COPIES))) == {200}
-    wait_until(lambda: Mention.objects.get().state == "started", what="the start")
+
+    def is_started() -> bool:
+        tasks.start_pending_mentions()  # of a door that Temporal did not answer in time
+        return Mention.objects.get().state == "started"
+
+    wait_until(is_started, what="the start")
     assert temporal.has(workflow_of({"ts": ts}))
