@@ -9,12 +9,19 @@ from pathlib import Path
 import pytest
 import redis
 from django.db import connection
+from hypothesis import HealthCheck, settings
 
 from devstack.servers import Program, redis_server, temporal_server
 from tests import settings as suite
 from tests.emptying import empty_after_tests_that_commit
 from tests.patience import patience
 from tests.postgres import postgres_server
+
+# How long an example takes says nothing on a machine that is busy.
+settings.register_profile(
+    "patient", settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+)
+settings.load_profile("patient")
 
 LONGEST = [
     "devstack/test_whole_stack.py",
