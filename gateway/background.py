@@ -26,6 +26,7 @@ LEAD = Script("lead")
 BEAT_SECONDS = 0.25
 LEADER_LEASE_MS = 3_000
 RETRY_SECONDS = 0.5
+STOP_SECONDS = 2.0  # for what is left to settle; what is not by then is left to the reaper
 
 
 class Background:
@@ -78,7 +79,7 @@ class Background:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         metrics.hand_over()
         with contextlib.suppress(RedisUnavailable, RedisError, TimeoutError):
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(STOP_SECONDS):
                 await self._holds.drain()
                 await self._holds.retire()
                 if await self._redis.execute("GET", keys.LEADER) == self._holds.owner.encode():

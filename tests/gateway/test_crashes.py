@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -223,6 +224,8 @@ def test_a_stop_lets_streams_end(fragile: World, background: ThreadPoolExecutor)
     under_way(fragile, 1, before)
     fragile.process.popen.send_signal(signal.SIGTERM)
     wait_until(lambda: not accepts_connections(fragile.port), what="the port being closed")
+    with pytest.raises(subprocess.TimeoutExpired):  # it waits, as long as the stream takes
+        fragile.process.popen.wait(0.5)
     release.set()
     assert answer.result() == b"".join(messages_stream())
     fragile.process.popen.wait(60)

@@ -1,25 +1,33 @@
 """Holds at the edge of what can be counted, on a real server."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 from msgspec.structs import replace
 
+from gateway import background, keys
 from gateway import holds as holds_module
-from gateway import keys
+from gateway.background import Background
 from gateway.holds import Holds, Reservation, Settlement
 from gateway.reaper import Reaper
 from gateway.redis_connection import Redis, RedisUnavailable
+
+pytestmark = pytest.mark.usefixtures("patience")
 
 PROJECT, RESOURCE, ACCOUNT = 7, "ai_credits", "organization:ai_credits"
 
 
 class LosesAnswers(Redis):
-    """Carries commands out; while it is `deaf` the answers get lost."""
+    """Carries scripts out; while it is `deaf` their answers get lost, `away` loses so many."""
 
     deaf = False
+    away = 0
 
     async def run(self, script, keys, *arguments):
+        if self.away:
+            self.away -= 1
+            raise RedisUnavailable("nobody is there")
         answer = await super().run(script, keys, *arguments)
         if self.deaf:
             raise RedisUnavailable("the answer got lost")
@@ -158,6 +166,31 @@ def test_a_settlement_that_is_repeated_late_is_debited_once(
         redis.close()
 
     asyncio.run(repeat())
+
+
+def test_a_process_that_stops_leaves_no_settlement_behind(
+    own_redis: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its lease nobody would book the hold any more."""
+    monkeypatch.setattr(background, "STOP_SECONDS", 60.0)
+
+    async def stop() -> None:
+        redis = await prepared(own_redis, 1000)
+        holds, idle = holds_of(redis), SimpleNamespace(step=None)
+        process = Background(
+            SimpleNamespace(group="group"), redis, None, None, holds, None, idle, idle, idle, None
+        )  # fmt: skip
+        assert (await holds.hold(reservation("one", 100))).status == "held"
+        redis.away = 2  # when the call ends, and when that is tried again
+        await holds.settle(Settlement("one", "hold", 60, b"{}", ACCOUNT))
+        assert (await counters(redis), holds.unsettled) == ((0, 100), 1)
+        await process.stop()
+        assert (await counters(redis), holds.unsettled) == ((60, 0), 0)
+        assert await redis.execute("XLEN", keys.EVENTS) == 1
+        assert await redis.execute("EXISTS", keys.OWNERS) == 0, "its lease is given up"
+        redis.close()
+
+    asyncio.run(stop())
 
 
 def test_a_settlement_that_is_cancelled_is_made_all_the_same(own_redis: str) -> None:

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 )
 
 from gateway import holds as holds_module
-from gateway import keys, redis_connection
+from gateway import keys
 from gateway.holds import Holds, Reservation, Settlement
 from gateway.outbox import Outbox
 from gateway.quota_resolver import QuotaResolver
@@ -202,7 +202,7 @@ class HoldsMachine(RuleBasedStateMachine):
 
     def run(self, awaitable):
         async def bounded():
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 return await awaitable
 
         return self.loop.run_until_complete(bounded())
@@ -506,10 +506,8 @@ class HoldsMachine(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def machine(own_redis: str, monkeypatch: pytest.MonkeyPatch) -> type[HoldsMachine]:
+def machine(own_redis: str, patience: None, monkeypatch: pytest.MonkeyPatch) -> type[HoldsMachine]:
     monkeypatch.setattr(holds_module, "REPLAY_GRACE", 0.0)
-    monkeypatch.setattr(redis_connection, "CONNECT_TIMEOUT", 30.0)  # the machine may be busy
-    monkeypatch.setattr(redis_connection, "ANSWER_TIMEOUT", 30.0)
     monkeypatch.setattr(HoldsMachine, "redis_url", own_redis)
     return HoldsMachine
 
