@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.gateway.threads import SocketThread
+from tests.gateway.threads import SocketThread, opened
 
 
 @dataclass
@@ -40,6 +40,7 @@ class Script:
     hold_after: int | None = None  # wait for `release` after so many chunks
     release: threading.Event | None = None
     raw: bytes | None = None  # instead of all that; then close
+    served: bool = False  # all of it, set by the provider
 
 
 class FakeProvider(SocketThread):
@@ -48,8 +49,6 @@ class FakeProvider(SocketThread):
     def __init__(self) -> None:
         super().__init__(self._connection)
         self.requests: list[Seen] = []
-        self.closed_early = 0
-        self.served = 0
         self.script: Callable[[Seen], Script] = default_script
         self._lock = threading.Lock()
 
@@ -73,7 +72,7 @@ class FakeProvider(SocketThread):
         self, script: Script, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
         if script.gate is not None:
-            await _opened(script.gate)
+            await opened(script.gate)
         if script.raw is not None:
             writer.write(script.raw)
             return False
@@ -86,7 +85,7 @@ class FakeProvider(SocketThread):
         writer.write("\r\n".join([*head, "", ""]).encode("latin-1"))
         for number, chunk in enumerate(script.chunks):
             if script.hold_after == number and script.release is not None:
-                await _opened(script.release)
+                await opened(script.release)
             framed = b"%x\r\n%b\r\n" % (len(chunk), chunk) if script.chunked else chunk
             if chunk:
                 writer.write(framed)
@@ -94,20 +93,14 @@ class FakeProvider(SocketThread):
             if script.between:
                 await asyncio.sleep(script.between)
             if reader.at_eof() or writer.transport.is_closing():
-                self.closed_early += 1
                 return False
         if script.cut:
             return False
         if script.chunked and script.status != 204:
             writer.write(b"0\r\n\r\n")
         await writer.drain()
-        self.served += 1
+        script.served = True
         return True
-
-
-async def _opened(event: threading.Event) -> None:
-    while not event.is_set():  # noqa: ASYNC110 - set from another thread
-        await asyncio.sleep(0.002)
 
 
 def sse(*events: tuple[str | None, Any]) -> list[bytes]:

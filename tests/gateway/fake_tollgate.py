@@ -10,6 +10,8 @@ import json
 import threading
 import uuid
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
@@ -20,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from tests.gateway.threads import AsgiThread
+from tests.gateway.threads import AsgiThread, opened
 
 SERVICE_TOKEN = "service-token-of-the-gateway-tests"
 RATES = {"ai_credits": Decimal(120), "posthog_code_credits": Decimal(100)}
@@ -82,6 +84,8 @@ class FakeTollgate(AsgiThread):
         self.event_status: dict[str, str] = {}
         self.insufficient: list[dict[str, Any]] = []
         self.forget_booking_answers = False
+        self._answering = threading.Event()
+        self._answering.set()
 
     # --- verbs -----------------------------------------------------------------------------------
 
@@ -184,6 +188,15 @@ class FakeTollgate(AsgiThread):
         for name in what or list(self.failures):
             self.failures.pop(name, None)
 
+    @contextmanager
+    def hesitating(self) -> Iterator[None]:
+        """Say of no token whose it is until the block ends."""
+        self._answering.clear()
+        try:
+            yield
+        finally:
+            self._answering.set()
+
     def events_of(self, project: FakeProject) -> list[dict[str, Any]]:
         """The booked events of a project."""
         with self._lock:
@@ -234,13 +247,15 @@ class FakeTollgate(AsgiThread):
         form = dict(parse_qsl((await request.body()).decode()))
         with self._lock:
             self.asked_about[form["token"]] += 1
+        await opened(self._answering)
         return JSONResponse(self.tokens.get(form["token"], {"active": False}))
 
     async def _quota(self, request: Request) -> Response:
+        with self._lock:
+            self.asked_about[request.path_params["project_id"]] += 1
         if refusal := self._refusal(request, "quota"):
             return refusal
         with self._lock:
-            self.asked_about[request.path_params["project_id"]] += 1
             project = self.projects.get(request.path_params["project_id"])
             if project is None:
                 return JSONResponse({"detail": "not found"}, 404)

@@ -1,6 +1,7 @@
 """Credits for exactly so many calls: no more pass, over any number of processes."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import httpx
@@ -93,8 +94,10 @@ def test_two_processes_share_what_is_left_and_callers_that_try_again_use_it_up(
     assert 0 <= left < 400_000, "calls that fit were refused"
     assert crowd.settled(project) == {"spent": passed * 72_000, "held": 0, "pending": 0}
     assert len(crowd.booked(project, passed)) == passed
-    opened = crowd.metric("tollgate_gateway_requests_total")
-    assert opened >= 12 * 6, "the metrics of the processes are not joined"
+    wait_until(  # each process hands over what it counted a few times a second
+        lambda: crowd.metric("tollgate_gateway_requests_total") >= 12 * 6,
+        what="the metrics of both processes, joined",
+    )
 
 
 def test_a_run_has_a_cap_of_its_own(crowd: World) -> None:
@@ -131,10 +134,13 @@ def test_a_token_has_so_many_requests_a_minute(crowd: World) -> None:
     project = crowd.tollgate.project(credits=None, resource="posthog_code_credits")
     token = crowd.tollgate.token(project, "posthog_code")
     path = "/posthog_code/v1/messages"
+    began = time.monotonic()
     statuses = crowd.post_at_once(token, 120, path)
-    assert 100 <= statuses.count(200) < 115
-    assert set(statuses) == {200, 429}
-    refused = crowd.post(token, path)
+    assert set(statuses) <= {200, 429}
+    passed = statuses.count(200)
+    while (refused := crowd.post(token, path)).status_code == 200:
+        passed += 1  # as many as came back in the meantime
+    assert 100 <= passed <= 101 + (time.monotonic() - began) * 100 / 60
     assert refused.json()["error"]["reason"] == "requests_per_minute"
     assert int(refused.headers["retry-after"]) >= 1
     assert "x-should-retry" not in refused.headers

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -14,14 +13,11 @@ from devstack.servers import free_port
 from gateway import upstream
 from gateway.errors import Refusal
 from tests import settings as suite
-from tests.conftest import wait_until
 from tests.gateway.conftest import ROOT, World, messages_body, world_of
 from tests.gateway.fake_provider import (
     SSE_HEADERS,
     Script,
     default_script,
-    json_script,
-    message,
     messages_stream,
 )
 from tests.gateway.test_calls import CHAT, chat_body
@@ -32,10 +28,9 @@ def _impatient() -> Iterator[World]:
     with world_of(
         suite.DIRECTORY / "impatient-gateway",
         GATEWAY_CONNECT_TIMEOUT="0.5",
-        GATEWAY_FIRST_BYTE_TIMEOUT="0.5",
-        GATEWAY_IDLE_TIMEOUT="0.5",
-        GATEWAY_REQUEST_TIMEOUT="0.5",
-        GATEWAY_MAX_CONCURRENT="2",
+        GATEWAY_FIRST_BYTE_TIMEOUT="1",
+        GATEWAY_IDLE_TIMEOUT="1",
+        GATEWAY_REQUEST_TIMEOUT="1",
         OPENAI_UPSTREAM_URL=f"http://127.0.0.1:{free_port()}",
     ) as world:
         yield world
@@ -43,7 +38,7 @@ def _impatient() -> Iterator[World]:
 
 @pytest.fixture
 def impatient(_impatient: World) -> Iterator[World]:
-    """A gateway that waits for half a second; its OpenAI is not there at all."""
+    """A gateway that waits for a second; its OpenAI is not there at all."""
     _impatient.provider.script = default_script
     yield _impatient
     _impatient.provider.script = default_script
@@ -118,30 +113,6 @@ def test_after_a_while_one_call_tries_and_the_others_wait(monkeypatch: pytest.Mo
         breaker.check("openai")
     breaker.succeeded()
     breaker.check("openai")
-
-
-def test_a_token_has_only_so_many_calls_under_way(
-    impatient: World, background: ThreadPoolExecutor
-) -> None:
-    gate, before = threading.Event(), len(impatient.provider.requests)
-
-    def answer(_: object) -> Script:
-        script = json_script(message())
-        script.gate = gate
-        return script
-
-    impatient.provider.script = answer
-    project = impatient.tollgate.project(credits=100)
-    token = impatient.tollgate.token(project)
-    under_way = [background.submit(impatient.post, token) for _ in range(2)]
-    wait_until(lambda: len(impatient.provider.requests) == before + 2, what="two calls under way")
-    refused = impatient.post(token)
-    gate.set()
-    assert refused.status_code == 429
-    assert refused.json()["error"]["reason"] == "too_many_concurrent_requests"
-    assert refused.headers["retry-after"] == "1"
-    assert [call.result().status_code for call in under_way] == [200, 200]
-    assert impatient.post(token).status_code == 200
 
 
 def test_the_gateway_runs_alone() -> None:

@@ -126,7 +126,7 @@ def test_nonsense_behind_a_request_does_not_spoil_its_answer() -> None:
     release = threading.Event()
 
     async def serve(request: Incoming) -> None:
-        await asyncio.to_thread(release.wait, 5)
+        await asyncio.to_thread(release.wait, 60)
         await echo(request)
 
     with connected(serve) as connection:
@@ -164,7 +164,7 @@ def test_who_leaves_within_a_body_is_noticed() -> None:
     with connected(serve) as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nhalf")
         connection.close()
-        assert left.wait(5)
+        assert left.wait(60)
 
 
 def test_an_answer_that_fails_ends_the_connection() -> None:
@@ -187,7 +187,7 @@ def test_a_server_that_stops_finishes_what_it_answers() -> None:
 
     async def serve(request: Incoming) -> None:
         begun.set()
-        await asyncio.to_thread(release.wait, 5)
+        await asyncio.to_thread(release.wait, 60)
         await echo(request)
 
     with served_by(serve) as server:
@@ -197,7 +197,7 @@ def test_a_server_that_stops_finishes_what_it_answers() -> None:
             socket.create_connection(address, timeout=10) as busy,
         ):
             busy.sendall(b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n")
-            assert begun.wait(5)
+            assert begun.wait(60)
             server.server.should_exit = True
             assert received(idle) == b""
             release.set()
@@ -220,7 +220,7 @@ def test_nothing_more_is_answered_to_who_does_not_take_the_answers_before() -> N
     ):
         connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * 40)
         connections = server.server.server_state.connections
-        wait_until(lambda: any(each.paused for each in connections), what="too many answers")
+        wait_until(lambda: any(each.paused for each in list(connections)), what="too many answers")
         got = 0
         while got < 40 << 20:
             got += len(connection.recv(1 << 20))
@@ -330,7 +330,10 @@ def test_an_answer_before_the_end_of_a_request_is_not_lost_when_the_connection_c
 def test_who_takes_no_answer_is_cut_off_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.server.LINGER_SECONDS", 0.2)
 
+    begun = threading.Event()
+
     async def serve(request: Incoming) -> None:
+        begun.set()
         request.start(200, [])
         request.end(b"x" * (64 << 20))
 
@@ -339,7 +342,7 @@ def test_who_takes_no_answer_is_cut_off_in_the_end(monkeypatch: pytest.MonkeyPat
         socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection,
     ):
         connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-        wait_until(lambda: server.server.server_state.connections, what="the connection")
+        assert begun.wait(60)
         wait_until(lambda: not server.server.server_state.connections, what="its end")
 
 

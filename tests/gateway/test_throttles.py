@@ -3,15 +3,16 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
 from tests import settings as suite
 from tests.conftest import wait_until
 from tests.gateway.conftest import World, messages_body, world_of
-from tests.gateway.fake_provider import json_script
+from tests.gateway.fake_provider import default_script
 
-COUNT = "/slack_app/v1/messages/count_tokens"
+CALL, COUNT = "/slack_app/v1/messages", "/slack_app/v1/messages/count_tokens"
 PER_MINUTE = 40
 
 
@@ -79,24 +80,21 @@ def test_calls_that_nobody_pays_for_are_throttled(strict: World) -> None:
     assert refusal.json()["error"]["reason"] == "requests_per_minute"
 
 
-def test_counting_tokens_counts_as_a_call_under_way(
-    strict: World, token, background: ThreadPoolExecutor
+@pytest.mark.parametrize("path", [CALL, COUNT], ids=["calls", "counting tokens"])
+def test_a_token_has_only_so_many_calls_under_way(
+    strict: World, token, background: ThreadPoolExecutor, path: str
 ) -> None:
     gate, before = threading.Event(), len(strict.provider.requests)
-
-    def script(_: object):
-        answer = json_script({"input_tokens": 7})
-        answer.gate = gate
-        return answer
-
-    strict.provider.script = script
-    calls = [background.submit(strict.post, token, COUNT) for _ in range(5)]
+    strict.provider.script = lambda seen: replace(default_script(seen), gate=gate)
+    calls = [background.submit(strict.post, token, path) for _ in range(5)]
     wait_until(lambda: len(strict.provider.requests) == before + 5, what="five being under way")
-    refusal = strict.post(token, COUNT)
+    refusal = strict.post(token, path)
     gate.set()
     assert refusal.status_code == 429
     assert refusal.json()["error"]["reason"] == "too_many_concurrent_requests"
+    assert refusal.headers["retry-after"] == "1"
     assert {call.result().status_code for call in calls} == {200}
+    assert strict.post(token, path).status_code == 200
 
 
 def test_a_burst_of_a_coding_agent_passes_by_default(world: World) -> None:

@@ -51,6 +51,12 @@ def served_by(serve: Callable[[Incoming], Awaitable[None]]) -> AsgiThread:
     return AsgiThread(application, http=Connection, **options)
 
 
+async def opened(event: threading.Event) -> None:
+    """Wait on an event loop until another thread sets the event."""
+    while not event.is_set():  # noqa: ASYNC110 - set from another thread
+        await asyncio.sleep(0.002)
+
+
 class SocketThread:
     """A raw TCP server at `url`: `handle(reader, writer)` decides every byte."""
 
