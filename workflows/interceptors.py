@@ -1,4 +1,4 @@
-"""What surrounds every activity: usable database connections, and proof that its worker lives."""
+"""What surrounds activities: usable connections, proof of life, and failures without quotations."""
 
 import asyncio
 import contextlib
@@ -6,9 +6,13 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import structlog
 from django.db import close_old_connections
 from temporalio import activity
+from temporalio.exceptions import ApplicationError, FailureError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
+
+log = structlog.get_logger(__name__)
 
 _BEATS_PER_TIMEOUT = 4
 
@@ -18,7 +22,7 @@ class ActivityEnvironment(Interceptor):
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
         """See `temporalio.worker.Interceptor`."""
-        return _Heartbeats(_FreshConnections(next))
+        return _FailuresInOurWords(_Heartbeats(_FreshConnections(next)))
 
 
 class _FreshConnections(ActivityInboundInterceptor):
@@ -43,6 +47,26 @@ def _with_fresh_connections(function: Callable[..., Any]) -> Callable[..., Any]:
             close_old_connections()
 
     return wrapped
+
+
+class _FailuresInOurWords(ActivityInboundInterceptor):
+    """Lets histories have only what we say of a failure ourselves.
+
+    Drivers and providers quote what people wrote; what once is in a history cannot be erased. Of
+    an error that is not ours the history gets its type, which retries go by, and the log the rest.
+    """
+
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:
+        try:
+            return await super().execute_activity(input)
+        except ApplicationError as error:
+            raise error from None  # its cause would be recorded with it
+        except FailureError:
+            raise
+        except Exception as error:
+            name = type(error).__name__
+            log.warning("an activity failed", activity=activity.info().activity_type, exc_info=True)
+            raise ApplicationError(f"{name}: see the worker's log", type=name) from None
 
 
 class _Heartbeats(ActivityInboundInterceptor):

@@ -10,8 +10,9 @@ from datetime import timedelta
 import pytest
 from django.db import connection
 from temporalio import activity, workflow
-from temporalio.client import WorkflowHandle
+from temporalio.client import WorkflowFailureError, WorkflowHandle
 from temporalio.common import RetryPolicy
+from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker
 
 from workflows.client import connect
@@ -34,6 +35,21 @@ def use_database() -> str:
     had = "stale" if connection.connection else "fresh"
     connection.ensure_connection()
     return had
+
+
+@activity.defn
+def quote() -> str:
+    """Fail as a driver or a provider does, which quotes what it was given."""
+    raise LookupError("somebody-wrote-this") from ValueError("and-this")
+
+
+@activity.defn
+def quote_below() -> str:
+    """Fail in our own words, because of something that quotes."""
+    try:
+        raise LookupError("somebody-wrote-this")
+    except LookupError as error:
+        raise ApplicationError("in our words", type="Ours") from error
 
 
 @workflow.defn(sandboxed=False)
@@ -74,7 +90,7 @@ def execute(
                 client,
                 task_queue=queue,
                 workflows=[Once],
-                activities=[block, use_database],
+                activities=[block, use_database, quote, quote_below],
                 activity_executor=executor,
                 max_concurrent_activities=threads,
                 interceptors=[ActivityEnvironment()],
@@ -101,3 +117,14 @@ def test_activities_that_block_their_threads_beat_and_do_not_hold_each_other_up(
 def test_no_activity_meets_a_connection_that_has_aged_on_its_thread(monkeypatch):
     monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", 0)
     assert execute("use_database", "use_database", threads=1) == ["fresh", "fresh"]
+
+
+@pytest.mark.usefixtures("temporal_address", "transactional_db")
+@pytest.mark.parametrize(("name", "kind"), [("quote", "LookupError"), ("quote_below", "Ours")])
+def test_of_a_failure_histories_hold_what_we_say_ourselves(name, kind):
+    with pytest.raises(WorkflowFailureError) as failed:
+        execute(name, threads=1)
+    recorded = failed.value.cause.cause
+    assert recorded.type == kind
+    assert recorded.cause is None
+    assert "somebody-wrote-this" not in str(recorded.failure)
