@@ -14,7 +14,8 @@ _POSTS = {"app_mention", "message"}
 _SUBTYPES = {"", "file_share", "thread_broadcast"}
 _MARKS_OF_A_BOT = ("bot_id", "bot_profile", "app_id")
 _SLACKBOT = "USLACKBOT"
-_TAG = re.compile(r"<@([A-Za-z0-9_-]{1,32})(?:\|[^>]*)?>", re.ASCII)
+# No "<" inside: of very many that are never closed, each would be searched to the end of the text.
+_TAG = re.compile(r"<@([A-Za-z0-9_-]{1,32})(?:\|[^<>]*)?>", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
