@@ -199,7 +199,7 @@ def _denial(told: Sequence[Notice]) -> Notice | None:
 
 def _reason(message: Mention | FollowUp) -> str:
     """Return the reason that the outcome names; empty where it names none."""
-    outcome = message.outcome if isinstance(message, Mention) else ""
+    outcome = message.outcome
     reason = outcome.removeprefix(f"{OUT_OF_CREDITS}: ") if OUT_OF_CREDITS in outcome else ""
     return reason if reason in REASONS else ""
 

@@ -108,9 +108,9 @@ class FollowUpAdmin(RecordAdmin):
     date_hierarchy = "received_at"
     list_display = [
         *("received_at", "project", "workspace", "channel_id", "user_id"),
-        *("excerpt", "addressed", "state", "workflow"),
+        *("excerpt", "addressed", "state", "outcome", "workflow"),
     ]
     list_filter = ["state", "addressed", "workspace__project"]
-    search_fields = ["text", "channel_id", "user_id", "ts", "thread_ts", "workflow_id"]
+    search_fields = ["text", "outcome", "channel_id", "user_id", "ts", "thread_ts", "workflow_id"]
     exclude = ["workflow_id"]
     readonly_fields = ["workflow"]

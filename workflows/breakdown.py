@@ -8,11 +8,25 @@ from collections.abc import Sequence
 
 from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
+from temporalio.client import WorkflowExecutionStatus
 
 from coding_tasks import threads
 from coding_tasks.models import CodingTask, TaskRun
 from workflows import closing, notices, wording
 from workflows.models import FollowUp, Mention, Notice
+
+_ENDS = {
+    WorkflowExecutionStatus.TERMINATED: "its workflow was terminated",
+    WorkflowExecutionStatus.CANCELED: "its workflow was cancelled",
+    WorkflowExecutionStatus.FAILED: "its workflow failed",
+    WorkflowExecutionStatus.TIMED_OUT: "its workflow ran out of time",
+    None: "its workflow was lost",
+}
+
+
+def in_words(status: WorkflowExecutionStatus | None) -> str:
+    """Say how a workflow ended that left something; None: Temporal knows nothing of it."""
+    return _ENDS.get(status, "its workflow had ended")
 
 
 def end(mention: Mention, workflow_id: str, state: str, outcome: str) -> Notice:
@@ -20,7 +34,7 @@ def end(mention: Mention, workflow_id: str, state: str, outcome: str) -> Notice:
     closing.close(mention.pk, state, outcome)
     threads.abandon(workflow_id)
     FollowUp.objects.filter(workflow_id=workflow_id, state__in=FollowUp.WAITING).update(
-        state=FollowUp.State.DROPPED
+        state=FollowUp.State.DROPPED, outcome=outcome[:200]
     )
     text = wording.failed(mention.user_id)
     return notices.claim(f"failed:{mention.pk}", Notice.Kind.FAILURE, mention, text)
@@ -37,7 +51,7 @@ def left_behind(workflow_ids: Sequence[str]) -> QuerySet[Mention]:
 
 
 @transaction.atomic
-def clear_up(workflow_id: str, outcome: str = "its workflow was terminated") -> None:
+def clear_up(workflow_id: str, outcome: str) -> None:
     """End what a workflow left that will never go on. The thread is told if it waited for it."""
     found = Mention.objects.filter(workflow_id=workflow_id)
     mention = found.select_related("workspace").defer("workspace__bot_token").first()

@@ -156,7 +156,7 @@ def signal_follow_up(follow_up: FollowUp) -> None:
     except WorkflowEnded:
         if not _is_before_its_task(follow_up):
             threads.abandon(follow_up.workflow_id)
-            _move(follow_up, FollowUp.State.DROPPED)
+            _move(follow_up, FollowUp.State.DROPPED, "its task had ended")
         raise
     _move(follow_up, FollowUp.State.SIGNALLED)
 
@@ -188,14 +188,6 @@ def terminated_workflows(since: datetime) -> list[str]:
         return connection.call(_terminated(connection.client, since), _LISTING)
     except (RPCError, RuntimeError) as error:
         raise TemporalUnavailable(str(error)) from error
-
-
-def has_ended(workflow_id: str) -> bool:
-    """Tell whether the latest run of a workflow is over, or there is none.
-
-    Raises `TemporalUnavailable`.
-    """
-    return status_of(workflow_id) is not WorkflowExecutionStatus.RUNNING
 
 
 def status_of(workflow_id: str) -> WorkflowExecutionStatus | None:
@@ -254,7 +246,7 @@ def _is_before_its_task(follow_up: FollowUp) -> bool:
     )
 
 
-def _move(follow_up: FollowUp, state: str) -> None:
+def _move(follow_up: FollowUp, state: str, outcome: str = "") -> None:
     """Record the signal's fate unless the workflow has already handled the message."""
     waiting = Q(state=FollowUp.State.RECEIVED)
-    FollowUp.objects.filter(waiting, pk=follow_up.pk).update(state=state)
+    FollowUp.objects.filter(waiting, pk=follow_up.pk).update(state=state, outcome=outcome)

@@ -39,11 +39,11 @@ def close(
         state=state, outcome=outcome[:200], finished_at=timezone.now()
     )
     if closed:
-        _settle_replies(mention, holder)
+        _settle_replies(mention, holder, outcome)
     return bool(closed)
 
 
-def _settle_replies(mention: Mention, holder: CodingTask | None) -> None:
+def _settle_replies(mention: Mention, holder: CodingTask | None, outcome: str) -> None:
     """Give what waited for the mention's task to the task that has the thread, or drop it.
 
     A task of the mention's own sees to its messages itself.
@@ -55,4 +55,5 @@ def _settle_replies(mention: Mention, holder: CodingTask | None) -> None:
     if holder is not None and holder.owner_slack_user_id == mention.user_id:
         waiting.update(workflow_id=holder.workflow_id, state=FollowUp.State.RECEIVED)
     else:
-        waiting.update(state=FollowUp.State.DROPPED)
+        why = f"its mention made no task: {outcome}"[:200]
+        waiting.update(state=FollowUp.State.DROPPED, outcome=why)

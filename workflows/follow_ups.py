@@ -12,7 +12,7 @@ from coding_tasks.threads import lock_active_task
 from projects.models import Project
 from workflows import client, closing, notices, wording
 from workflows.door import denial, refuse
-from workflows.mention_types import workflow_id
+from workflows.mention_types import OUT_OF_CREDITS, workflow_id
 from workflows.models import FollowUp, Mention, Notice
 
 log = structlog.get_logger(__name__)
@@ -46,6 +46,7 @@ def forward(mention: Mention, task: CodingTask, *, at_the_door: bool = True) -> 
                 "addressed": True,
                 "workflow_id": locked.workflow_id,
                 "state": FollowUp.State.RECEIVED,
+                "outcome": "",
             },
         )
         closing.conclude(mention, Mention.State.FORWARDED, f"follow-up of {locked.workflow_id}")
@@ -65,7 +66,9 @@ def record(reply: FollowUp, project: Project) -> bool:
         if task is None or task.owner_slack_user_id != reply.user_id or _is_known(reply):
             return False
         reply.workflow_id = task.workflow_id
-        reply.state = FollowUp.State.REFUSED if denied else FollowUp.State.RECEIVED
+        if denied:
+            reply.state = FollowUp.State.REFUSED
+            reply.outcome = f"{OUT_OF_CREDITS}: {denied.reason}"
         reply.save(force_insert=True)
         if denied:
             notices.send_soon(notices.claim_denial(reply, denied))

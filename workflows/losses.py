@@ -54,8 +54,8 @@ def look_for_workflow(mention: Mention) -> None:
         )
         told.update(state=FollowUp.State.RECEIVED)
         return
-    log.warning("a workflow is gone", workflow=mention.workflow_id, status=str(status))
-    outcome = "its workflow was lost" if status is None else "its workflow was terminated"
+    outcome = breakdown.in_words(status)
+    log.warning("a workflow is gone", workflow=mention.workflow_id, outcome=outcome)
     breakdown.clear_up(mention.workflow_id, outcome)
 
 

@@ -187,6 +187,13 @@ class FollowUp(models.Model):
     addressed = models.BooleanField(help_text="Whether the reply mentions the bot.")
     workflow_id = models.CharField(max_length=255)
     state = models.CharField(max_length=10, choices=State.choices, default=State.RECEIVED)
+    outcome = models.CharField(
+        max_length=200,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Why it was refused or dropped, in words.",
+    )
     received_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

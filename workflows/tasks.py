@@ -13,6 +13,7 @@ from uuid import UUID
 import structlog
 from celery import shared_task
 from django.utils import timezone
+from temporalio.client import WorkflowExecutionStatus
 
 from coding_tasks import runs
 from coding_tasks.models import TaskRun
@@ -103,8 +104,9 @@ def look_for_workflows() -> None:
 
 
 def _clear_up_if_ended(mention: Mention) -> None:
-    if client.has_ended(mention.workflow_id):  # one that was reset runs again under the same id
-        breakdown.clear_up(mention.workflow_id)
+    status = client.status_of(mention.workflow_id)
+    if status is not WorkflowExecutionStatus.RUNNING:  # one that was reset: under the same id
+        breakdown.clear_up(mention.workflow_id, breakdown.in_words(status))
 
 
 def _wake_if_credits(run: TaskRun) -> None:
@@ -116,7 +118,8 @@ def _wake_if_credits(run: TaskRun) -> None:
     try:
         client.signal_credits_gained(run.task.workflow_id)
     except client.WorkflowEnded:
-        breakdown.clear_up(run.task.workflow_id)
+        status = client.status_of(run.task.workflow_id)
+        breakdown.clear_up(run.task.workflow_id, breakdown.in_words(status))
     else:
         runs.mark_woken(run)
 

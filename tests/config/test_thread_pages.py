@@ -220,6 +220,23 @@ class TestRefusals:
         assert "nothing is left" not in said
         assert "too little" not in said
 
+    def test_why_a_follow_up_was_dropped_is_said(self, admin_client, workspace):
+        mention(workspace, state="refused", outcome="another user's task")
+        FollowUp.objects.create(
+            workspace=workspace,
+            channel_id="C1",
+            ts="105.000001",
+            thread_ts="100.000001",
+            user_id="U1",
+            text="and then?",
+            addressed=False,
+            workflow_id="mention-T1-C1-100.000001",
+            state="dropped",
+            outcome="its mention made no task: another user's task",
+        )
+        said = text_of(admin_client.get(page(workspace)))
+        assert "dropped its mention made no task: another user&#x27;s task" in said
+
     def test_a_follow_up_that_was_refused_has_its_decision_too(self, admin_client, workspace):
         mention(workspace, state="answered")
         set_limit(workspace.project.organization, AI_CREDITS, 0)

@@ -186,7 +186,9 @@ def test_a_reply_waits_in_silence_when_the_credits_end_and_is_dropped_with_its_m
     door.reply("in the shop, please", message["ts"])
     assert not Notice.objects.exists()
     assert closing.close(Mention.objects.get().pk, Mention.State.REFUSED, "out of credits")
-    assert FollowUp.objects.get().state == "dropped"
+    dropped = FollowUp.objects.get()
+    assert dropped.state == "dropped"
+    assert dropped.outcome == "its mention made no task: out of credits"
 
 
 def test_a_reply_that_waits_for_a_mention_goes_with_it_to_the_task_that_got_the_thread(

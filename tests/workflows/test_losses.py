@@ -4,10 +4,13 @@ from datetime import timedelta
 
 import pytest
 from django.utils import timezone
+from temporalio.client import WorkflowExecutionStatus
 
 from coding_tasks.models import CodingTask, TaskRun
+from tests.workflows.temporal import wait_for_close
 from tests.workflows.world import World
 from workflows import client, tasks
+from workflows.breakdown import in_words
 from workflows.losses import BEGUN_ANEW_WITHIN, LOOKED_FOR_AFTER
 from workflows.mention_types import workflow_id
 from workflows.models import FollowUp, Mention
@@ -76,7 +79,27 @@ def test_an_old_mention_ends_with_one_message(shop: World):
     assert (mention.state, mention.outcome) == (Mention.State.FAILED, "its workflow was lost")
     [said] = shop.said(mention.ts)
     assert "something went wrong" in said
-    assert client.has_ended(mention.workflow_id)
+    assert client.status_of(mention.workflow_id) is None
+
+
+def test_a_mention_that_its_workflow_left_open_is_not_said_to_have_been_terminated(
+    shop: World, worker, hurried
+):
+    hurried(idle_seconds=0.1)
+    mention = shop.handle()
+    wait_for_close(mention.workflow_id)
+    Mention.objects.update(
+        state=Mention.State.STARTED, received_at=timezone.now() - OLD, finished_at=None
+    )
+    sweep(mention)
+    assert (mention.state, mention.outcome) == (Mention.State.FAILED, "its workflow had ended")
+
+
+def test_every_end_of_a_workflow_has_words_of_its_own():
+    ends = [*WorkflowExecutionStatus, None]
+    said = [in_words(status) for status in ends if status is not WorkflowExecutionStatus.RUNNING]
+    assert said.count("its workflow was terminated") == 1
+    assert said.count("its workflow was lost") == 1
 
 
 def test_a_mention_whose_task_had_begun_ends_with_one_message_and_frees_its_thread(shop: World):
@@ -86,7 +109,7 @@ def test_a_mention_whose_task_had_begun_ends_with_one_message_and_frees_its_thre
     task.refresh_from_db()
     assert (mention.state, task.state) == (Mention.State.FAILED, CodingTask.State.FAILED)
     assert len(shop.said(mention.ts)) == 1
-    assert client.has_ended(mention.workflow_id)
+    assert client.status_of(mention.workflow_id) is None
 
 
 def test_a_conversation_that_nobody_waits_for_ends_in_silence(shop: World):
@@ -107,7 +130,7 @@ def test_what_just_began_and_what_runs_are_left_alone(shop: World):
     sweep(running)
     young.refresh_from_db()
     assert {young.state, running.state} == {Mention.State.STARTED}
-    assert client.has_ended(young.workflow_id)
+    assert client.status_of(young.workflow_id) is None
 
 
 def test_a_namespace_that_is_not_there_is_no_loss(shop: World, settings, monkeypatch):
