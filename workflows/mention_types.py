@@ -15,6 +15,7 @@ OUT_OF_CREDITS = "out of credits"
 SAID_ALREADY = "the denial was said already"
 TIMED_OUT = "timed out"
 STORES_OUT = "StoresOut"
+UNINSTALLED = "Uninstalled"
 UNDELIVERABLE = "the answer could not be posted"
 
 

@@ -2,9 +2,11 @@
 
 import base64
 import json
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
+from django.utils import timezone
 from temporalio.client import WorkflowExecutionStatus
 
 from billing import ledger
@@ -17,7 +19,7 @@ from tests.workflows.fake_gateway import AGENT
 from tests.workflows.temporal import cancel, history, terminate, wait_for_close
 from tests.workflows.threads import at_once
 from tests.workflows.world import World
-from workflows import client
+from workflows import client, tasks
 from workflows.mention_types import RepositoryChoice
 from workflows.models import FollowUp, Mention, Notice
 
@@ -103,6 +105,17 @@ def test_a_follow_up_that_fails_is_said_and_the_conversation_goes_on(shop: World
     assert mention.state == Mention.State.ANSWERED
 
 
+def test_a_failed_follow_up_that_is_told_again_is_not_tried_again(shop: World):
+    mention = shop.handle()
+    shop.gateway.fail_next(400, "invalid_request_error")
+    follow_up = shop.reply(mention, "and?")
+    shop.wait_until_said(mention.ts, 2)
+    client.signal_follow_up(follow_up)
+    last = shop.reply(mention, "the last one")
+    shop.wait_for_follow_up(last, FollowUp.State.HANDLED)
+    assert TaskRun.objects.get(message_ts=follow_up.ts).state == TaskRun.State.FAILED
+
+
 def test_a_follow_up_is_held_against_the_project_that_pays_for_the_task(shop: World, stranger):
     mention = shop.handle()
     shop.limit()
@@ -157,6 +170,36 @@ def test_a_reply_whose_mention_is_refused_when_the_task_is_made_is_met_with_one_
     world.wait_for_end(mention, Mention.State.REFUSED)
     assert len(world.notices(Notice.Kind.DENIAL)) == 1
     assert not CodingTask.objects.exists()
+
+
+def test_replies_that_overtook_a_mention_that_was_heard_late_are_answered_too(shop: World):
+    shop.gateway.script("It is a shop.", "Shoes.")
+    mention = shop.mention("what is this?")
+    shop.slack.post("and what does it sell?", thread_ts=mention.ts)
+    for text, user in (("me too", "U2"), ("<@UBOT> a mention of its own", "U1")):
+        shop.slack.post(text, thread_ts=mention.ts, user=user)
+    shop.slack.post("elsewhere")
+    heard = datetime.fromtimestamp(float(mention.ts), UTC) + timedelta(seconds=61)
+    Mention.objects.update(received_at=heard)
+    client.start_mention(mention)
+    shop.wait_for_end(mention, Mention.State.ANSWERED)
+    FollowUp.objects.update(received_at=timezone.now() - timedelta(minutes=1))
+    tasks.deliver_pending_follow_ups()
+    assert shop.wait_until_said(mention.ts, 2) == ["It is a shop.", "Shoes."]
+    assert FollowUp.objects.get().text == "and what does it sell?"
+
+
+def test_the_thread_of_a_mention_that_was_heard_at_once_is_not_read(shop: World):
+    shop.handle()
+    assert "conversations.replies" not in [call.method for call in shop.slack.calls()]
+
+
+def test_a_thread_that_cannot_be_read_does_not_hold_up_the_mention(shop: World):
+    mention = shop.mention()
+    Mention.objects.update(received_at=timezone.now() + timedelta(minutes=1))
+    shop.slack.fail_next("conversations.replies")
+    client.start_mention(mention)
+    shop.wait_for_end(mention, Mention.State.ANSWERED)
 
 
 # --- Two mentions in one thread ------------------------------------------------------------------
@@ -353,6 +396,15 @@ def test_histories_hold_no_text_of_people_or_models_and_no_secret(shop: World):
     assert str(mention.pk) in decoded
     for secret in ("the-request", "the-answer", "another-answer", "the-follow", "pha_", "xoxb-"):
         assert secret not in decoded
+
+
+def test_a_history_holds_no_word_of_a_provider_that_refuses(shop: World):
+    shop.gateway.fail_next(400, "invalid_request_error", "the-request-text is not allowed")
+    mention = shop.handle("the-request-text")
+    assert mention.outcome == "ModelRefused"
+    recorded = history(mention.workflow_id).to_json()
+    assert "invalid_request_error" in recorded
+    assert "the-request-text" not in recorded + _payloads(json.loads(recorded))
 
 
 def _payloads(node: object) -> str:

@@ -103,6 +103,17 @@ def test_a_block_that_is_removed_by_hand_wakes_it_with_the_next_sweep(shop: Worl
     shop.wait_for_end(mention, Mention.State.ANSWERED)
 
 
+def test_for_a_workspace_that_uninstalled_the_app_no_credits_are_spent(shop: World):
+    mention = paused(shop, shop.limit)
+    shop.workspace.is_active = False
+    shop.workspace.save()
+    shop.top_up()
+    tasks.wake_paused_runs()
+    shop.wait_for_end(mention, Mention.State.FAILED)
+    assert mention.outcome == "Uninstalled"
+    assert shop.gateway.requests(AGENT) == []
+
+
 def test_another_organizations_top_up_wakes_nobody(shop: World, stranger):
     mention = paused(shop, lambda: exhaust(shop))
     set_limit(shop.project.organization, AI_CREDITS, None)

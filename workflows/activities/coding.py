@@ -22,10 +22,10 @@ from coding_tasks.failures import (
 )
 from coding_tasks.models import CodingTask, Repository, TaskRun
 from coding_tasks.sandbox import Sandbox
-from workflows import denials, notices, wording
+from workflows import denials, notices, overtaken, wording
 from workflows.activities import rows
 from workflows.activities.outages import outages_named
-from workflows.mention_types import OUT_OF_CREDITS, SAID_ALREADY, STORES_OUT, TIMED_OUT
+from workflows.mention_types import OUT_OF_CREDITS, SAID_ALREADY, STORES_OUT, TIMED_OUT, UNINSTALLED
 from workflows.models import FollowUp, Mention, Notice
 from workflows.requests import request_text
 from workflows.slack import client_for, failure_of
@@ -154,6 +154,8 @@ class CodingActivities:
         except ThreadTaken:
             return _join(mention)
         _announce(mention, run.task)
+        with _embellishment():
+            overtaken.hear(mention)
         return TaskAnswer(task_id=str(run.task_id), run_id=str(run.pk))
 
     @activity.defn
@@ -171,6 +173,8 @@ class CodingActivities:
         with transaction.atomic():
             run = creation.add_run(task, follow_up.ts, request_text(follow_up))
             FollowUp.objects.filter(pk=follow_up.pk).update(state=FollowUp.State.HANDLED)
+        if run.state == TaskRun.State.FAILED:  # told again after the thread heard that it failed
+            return ForwardAnswer()
         return ForwardAnswer(run_id=str(run.pk))
 
     @activity.defn
@@ -183,6 +187,9 @@ class CodingActivities:
         """
         run = rows.run(ref.run_id)
         about = rows.message_of(run)
+        if not run.task.workspace.is_active and run.state != TaskRun.State.SUCCEEDED:
+            # Nobody could read the answer: no credits are spent on it.
+            raise ApplicationError("the app was uninstalled", type=UNINSTALLED, non_retryable=True)
         try:
             run = runs.perform(run, self._sandbox, self._agent)
         except OutOfCredits as refusal:
@@ -259,7 +266,9 @@ def _join(mention: Mention) -> TaskAnswer:
 
 def _refuse(follow_up: FollowUp, refused: Refused) -> ForwardAnswer:
     with transaction.atomic():
-        FollowUp.objects.filter(pk=follow_up.pk).update(state=FollowUp.State.REFUSED)
+        FollowUp.objects.filter(pk=follow_up.pk).update(
+            state=FollowUp.State.REFUSED, outcome=f"{OUT_OF_CREDITS}: {refused.verdict.reason}"
+        )
         denial = notices.claim_denial(follow_up, refused.verdict)
     return ForwardAnswer(notice_id=str(denial.pk) if denial else None)
 
