@@ -68,7 +68,7 @@ def test_while_django_is_away_the_gate_is_open_for_the_window_and_then_closed(
     heard_last(fragile, OPEN_WINDOW - 10, project)
     assert fragile.post(token).status_code == 200
     assert fragile.metric(OPENED) == opened + 1  # nothing had been heard for a while
-    heard_last(fragile, OPEN_WINDOW, project)
+    heard_last(fragile, OPEN_WINDOW + 1, project)
     assert_closed(fragile.post(token))
     wait_until(lambda: fragile.get("/_ready").status_code == 503, what="it not being ready")
     fragile.tollgate.mend()
@@ -91,7 +91,7 @@ def test_while_django_is_away_a_limited_team_stays_limited(fragile: World) -> No
     fragile.tollgate.limit(project)
     wait_until(lambda: fragile.post(token).status_code == 429, what="the limit being known")
     django_goes_away(fragile)
-    heard_last(fragile, OPEN_WINDOW, project)
+    heard_last(fragile, OPEN_WINDOW + 1, project)
     assert fragile.post(token).status_code == 429
 
 
@@ -107,7 +107,7 @@ def test_while_django_is_away_unmetered_calls_of_known_tokens_pass(fragile: Worl
     path = "/llm_gateway/v1/messages"
     assert fragile.post(token, path).status_code == 200
     django_goes_away(fragile)
-    heard_last(fragile, OPEN_WINDOW)
+    heard_last(fragile, OPEN_WINDOW + 1)
     wait_until(lambda: fragile.get("/_ready").status_code == 503, what="the window's end")
     assert fragile.post(token, path).status_code == 200
 
@@ -151,7 +151,7 @@ def test_a_change_that_cannot_be_asked_for_leaves_the_gate_open_for_the_window_a
     key = keys.project(project.id, "ai_credits")
     wait_until(lambda: fragile.redis.hexists(key, "stale_since"), what="the change being noted")
     assert fragile.post(token).status_code == 200
-    at = ago(fragile, OPEN_WINDOW)
+    at = ago(fragile, OPEN_WINDOW + 1)
     fragile.redis.hset(key, mapping={"asked_at": at, "stale_since": at})
     assert_closed(fragile.post(token))
 
