@@ -6,7 +6,8 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
-from django.db.models import QuerySet
+from django.contrib.auth.models import Permission
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
@@ -45,6 +46,16 @@ class MembershipInline(admin.TabularInline):
     autocomplete_fields = ["user", "organization"]
 
 
+def _may_do_all_that(other: User, user: Any) -> bool:
+    """Tell whether a user has every right that another one has, or would have while active."""
+    if user.is_superuser:
+        return True
+    granted = Permission.objects.filter(Q(user=other) | Q(group__user=other)).values_list(
+        "content_type__app_label", "codename"
+    )
+    return not other.is_superuser and user.has_perms(f"{app}.{name}" for app, name in granted)
+
+
 @admin.register(User)
 class UserAdmin(DjangoUserAdmin):
     """People. One who leaves is deactivated: that ends their sessions and credentials at once."""
@@ -53,14 +64,14 @@ class UserAdmin(DjangoUserAdmin):
     inlines = [MembershipInline]
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Whoever could set a superuser's password would be one."""
-        if obj is not None and obj.is_superuser and not request.user.is_superuser:
+        """Whoever could set the password of somebody with more rights would have them."""
+        if obj is not None and not _may_do_all_that(obj, request.user):
             return False
         return super().has_change_permission(request, obj)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Superusers are removed by their like alone."""
-        if obj is not None and obj.is_superuser and not request.user.is_superuser:
+        """People are removed by their like alone."""
+        if obj is not None and not _may_do_all_that(obj, request.user):
             return False
         return super().has_delete_permission(request, obj)
 

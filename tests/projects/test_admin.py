@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Permission
+from django.contrib.auth.models import Group, Permission
 from django.contrib.sessions.models import Session
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
@@ -339,6 +339,26 @@ def test_who_may_change_users_becomes_no_superuser(client, django_user_model):
     password = reverse("admin:auth_user_password_change", args=[root.pk])
     for page in (other, password):
         assert client.post(page, {"username": "root"}).status_code == 403
+
+
+@pytest.mark.parametrize("is_active", [True, False])
+def test_who_may_change_users_gets_nobodys_greater_rights(client, django_user_model, is_active):
+    users = django_user_model.objects
+    payer = users.create_user("payer", is_staff=True, is_active=is_active)
+    payers = Group.objects.create(name="Payers")
+    payers.permissions.add(Permission.objects.get(codename="add_creditgrant"))
+    payer.groups.add(payers)
+    clerk, peer = (users.create_user(name, is_staff=True) for name in ("clerk", "peer"))
+    for user in (clerk, peer):
+        rights = Permission.objects.filter(codename__in=["change_user", "view_user"])
+        user.user_permissions.set(rights)
+    client.force_login(clerk)
+
+    for user, status in ((payer, 403), (peer, 200), (clerk, 200)):
+        password = reverse("admin:auth_user_password_change", args=[user.pk])
+        assert client.get(password).status_code == status
+    own = reverse("admin:projects_user_change", args=[payer.pk])
+    assert client.post(own, {"username": "payer", "is_active": "on"}).status_code == 403
 
 
 def test_who_may_delete_users_deletes_no_superuser(client, django_user_model):
