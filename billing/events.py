@@ -29,6 +29,7 @@ MAXIMUM_DEBIT_MICRO = 2**53
 
 _UUID = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _PROJECT = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,40})?(E-[0-9]{1,2})?", re.ASCII)
 _LARGEST_COUNT = 10**12  # far beyond any call, and millions of them still add up
 
 
@@ -167,7 +168,8 @@ def count(value: object) -> int | None:
 
 def milliseconds(seconds: object) -> int | None:
     """Return a duration in whole milliseconds; None for anything that is none."""
-    if type(seconds) is int:
+    # What was set aside comes back as it was kept, and a fraction is kept as text.
+    if type(seconds) is int or (isinstance(seconds, str) and _SECONDS.fullmatch(seconds)):
         seconds = Decimal(seconds)
     if not isinstance(seconds, Decimal) or not 0 <= seconds < 10**9:
         return None

@@ -37,6 +37,7 @@ def test_an_event_without_project_is_booked_on_the_one_chosen_for_it(project):
     row = quarantine.book_now(kept, project=project, actor="ops", reason="found its project")
 
     assert (str(row.uuid), row.project, row.credits_micro) == (event["uuid"], project, 12 * CREDIT)
+    assert row.latency_ms == 1250
     assert published(project.organization).usage_micro == 12 * CREDIT
     kept.refresh_from_db()
     assert (kept.state, kept.resolved_by) == ("booked", "ops")
