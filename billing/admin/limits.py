@@ -2,6 +2,7 @@
 
 import zoneinfo
 from typing import Any
+from uuid import uuid4
 
 from django import forms
 from django.contrib import admin, messages
@@ -13,7 +14,7 @@ from django.utils import timezone
 from billing.admin.allowances import AllowanceAdmin, AllowanceForm, CreditsField
 from billing.admin.read_only import actor, credits_column, number
 from billing.credits import display, exact
-from billing.grants import check_times, grant_credits, void_grant
+from billing.grants import Asked, check_times, grant_credits, granted_before, void_grant
 from billing.limits import set_limit
 from billing.models import Account, CreditGrant, Limit
 
@@ -98,11 +99,14 @@ class LimitAdmin(AllowanceAdmin):
 
 
 class CreditGrantForm(AllowanceForm):
-    """A top-up."""
+    """A top-up. A form that is sent twice, by a double click or a retry, tops up once."""
 
     credits = CreditsField(label="Credits")
     starts_at = forms.SplitDateTimeField(
         required=False, widget=AdminSplitDateTime, help_text="UTC. Empty: now."
+    )
+    form_key = forms.CharField(
+        required=False, widget=forms.HiddenInput, initial=lambda: uuid4().hex
     )
 
     class Meta:
@@ -119,7 +123,17 @@ class CreditGrantForm(AllowanceForm):
             self.add_error(None, str(error))
         if given.get("credits") == 0:
             self.add_error("credits", "A top-up is more than nothing.")
+        if not self.errors:
+            self._refuse_another(given)
         return given
+
+    def _refuse_another(self, given: dict[str, Any]) -> None:
+        """Refuse a form that was sent before, and was changed since."""
+        asked = Asked(*(given[name] for name in ("credits", "starts_at", "expires_at", "priority")))
+        try:
+            granted_before(given["account"], given["form_key"], asked)
+        except ValueError as error:
+            self.add_error(None, f"{error} Open the form anew for one more.")
 
 
 @admin.register(CreditGrant)
@@ -143,6 +157,7 @@ class CreditGrantAdmin(AllowanceAdmin):
     def allow(self, account: Account, given: dict[str, Any], **who: Any) -> CreditGrant:
         """Grant the credits, through billing."""
         credits = given.pop("credits")
+        given["idempotency_key"] = given.pop("form_key")
         return grant_credits(account.organization, account.resource, credits, **given, **who)
 
     @admin.action(description="Void: take back what is left", permissions=["add"])

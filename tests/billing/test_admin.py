@@ -216,6 +216,22 @@ class TestForms:
         grant = CreditGrant.objects.get()
         assert (grant.amount_micro, grant.actor, grant.reason) == (5 * CREDIT, "admin", "thanks")
 
+    def test_a_form_that_is_sent_twice_tops_up_once(self, admin_client, project):
+        def key():
+            form = admin_client.get(page("creditgrant_add")).content.decode()
+            return re.search(r'name="form_key" value="(\w+)"', form)[1]
+
+        form = self.top_up(project, form_key=key())
+
+        answers = [admin_client.post(page("creditgrant_add"), form) for _ in range(2)]
+
+        assert [answer.status_code for answer in answers] == [302, 302]
+        changed = admin_client.post(page("creditgrant_add"), form | {"credits": "6"})
+        assert "Open the form anew" in changed.content.decode()
+        assert CreditGrant.objects.get().amount_micro == 5 * CREDIT
+        admin_client.post(page("creditgrant_add"), form | {"form_key": key()})
+        assert CreditGrant.objects.count() == 2
+
     def test_a_top_up_may_start_later_and_expire(self, admin_client, project):
         start, end = timezone.now() + timedelta(days=1), timezone.now() + timedelta(days=9)
 

@@ -128,6 +128,17 @@ def test_limits_and_grants_that_are_set_meanwhile_all_count(project):
     assert_books_agree(project)
 
 
+def test_a_top_up_that_is_asked_for_at_the_same_moment_under_one_key_is_one(project):
+    organization = project.organization
+    set_limit(organization, AI_CREDITS, 0)
+
+    def top_up():
+        return grant_credits(organization, AI_CREDITS, CREDIT, idempotency_key="invoice 7").pk
+
+    assert len(set(in_parallel(*[top_up] * 4))) == 1
+    assert published(organization).remaining_micro == CREDIT
+
+
 WORKS = {
     "a booking": lambda project: book(usage_event(project, at=BEFORE)),
     "a limit": lambda project: set_limit(project.organization, AI_CREDITS, 12 * CREDIT),

@@ -1,4 +1,4 @@
-"""`manage.py grant_credits PROJECT_ID RESOURCE CREDITS [--expires DATE]`."""
+"""`manage.py grant_credits PROJECT_ID RESOURCE CREDITS [--expires DATE] [--idempotency-key K]`."""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -25,6 +25,12 @@ class Command(BaseCommand):
             metavar="DATE",
             help="a date (from its first instant in UTC on) or an ISO 8601 time; default: never",
         )
+        parser.add_argument(
+            "--idempotency-key",
+            metavar="KEY",
+            default="",
+            help="run again with the same key, it grants nothing more",
+        )
         parser.add_argument("--reason", default="", help="for the audit trail")
 
     def handle(self, *_args: Any, **options: Any) -> None:
@@ -39,6 +45,7 @@ class Command(BaseCommand):
                 resource,
                 amount,
                 expires_at=expires_at,
+                idempotency_key=options["idempotency_key"],
                 actor="manage.py grant_credits",
                 reason=options["reason"],
             )
