@@ -34,14 +34,14 @@ def amount(text: str) -> int:
 
 
 def instant(text: str) -> datetime:
-    """Return a date (its midnight in UTC) or an ISO 8601 time. Raises `CommandError`."""
+    """Return a date (its midnight in UTC) or an ISO 8601 time, in UTC. Raises `CommandError`."""
     try:
         if len(text) == len("2026-12-31"):
             day = date.fromisoformat(text)
             return datetime(day.year, day.month, day.day, tzinfo=UTC)
         found = datetime.fromisoformat(text)
-    except ValueError:
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise CommandError(
             f"{text!r} is neither a date such as 2026-12-31 nor an ISO 8601 time"
         ) from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)

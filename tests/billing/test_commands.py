@@ -13,6 +13,7 @@ from billing.grants import grant_credits
 from billing.limits import set_limit
 from billing.models import Account, AccountGroup, AuditEntry, CreditGrant, UsageEvent, UsageTotal
 from billing.rebuild import rebuild
+from billing.refunds import refund
 from quota.models import QuotaState
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, account_of, book, held, published, usage_event, used
@@ -42,6 +43,7 @@ def run(*words):
         ("grant_credits", "PROJECT", "ai_credits", "none"),
         ("grant_credits", "PROJECT", "ai_credits", "10", "--expires", "tomorrow"),
         ("grant_credits", "PROJECT", "ai_credits", "10", "--expires", "2020-01-01"),
+        ("grant_credits", "PROJECT", "ai_credits", "10", "--idempotency-key", "k" * 101),
         ("set_cap", "PROJECT", "ai_credits", "team", "10"),
         ("set_cap", "PROJECT", "ai_credits", "run", "10", "--for", "somebody"),
         ("set_cap", "PROJECT", "ai_credits", "user", "ten"),
@@ -49,6 +51,7 @@ def run(*words):
         ("rebuild_quota", "--project", "999999"),
         ("export_usage", "--project", "999999"),
         ("export_usage", "--since", "yesterday"),
+        ("export_usage", "--since", "0001-01-01T00:00+14:00"),
         ("export_usage", "--output", "/nowhere/at/all.csv"),
     ],
 )
@@ -97,6 +100,22 @@ def test_credits_are_granted_until_a_date(project):
     assert not published(project.organization).limited
     grant = CreditGrant.objects.get()
     assert grant.expires_at == datetime(2099, 12, 31, tzinfo=UTC)
+    elsewhere = "2099-12-31T00:00+02:00"
+    said = run("grant_credits", project.pk, "ai_credits", "1", "--expires", elsewhere)
+    assert "until 2099-12-30 22:00 UTC" in said
+
+
+def test_credits_that_are_granted_again_under_the_same_key_are_granted_once(project, stranger):
+    words = "ai_credits", "2.5", "--idempotency-key", "invoice 7"
+
+    said = [run("grant_credits", project.pk, *words) for _ in range(2)]
+
+    assert said[0] == said[1]
+    with pytest.raises(CommandError, match="Another top-up"):
+        run("grant_credits", project.pk, "ai_credits", "3", *words[2:])
+    assert CreditGrant.objects.get().amount_micro == 2_500_000
+    run("grant_credits", stranger.pk, *words)
+    assert CreditGrant.objects.count() == 2
 
 
 class TestStatus:
@@ -241,6 +260,19 @@ class TestExport:
         assert (row["resource"], row["product"]) == ("ai_credits", "slack_app")
         assert row["distinct_id"] == "slack:T1:U1"
         assert row["occurred_at"] == event["timestamp"]
+
+    def test_a_caller_cannot_put_a_formula_into_a_spreadsheet(self, project, tmp_path):
+        formulas = {"$ai_model": "=1+1", "$ai_trace_id": "\t@A1", "$ai_provider": "-1+1"}
+        event = usage_event(project, properties=formulas, distinct_id="+A1")
+        book(event)
+        refund(UsageEvent.objects.get())
+
+        rows = {row["kind"]: row for row in self.export(tmp_path)}
+
+        names = ("model", "trace_id", "provider", "distinct_id")
+        assert [rows["usage"][name] for name in names] == ["'=1+1", "'\t@A1", "'-1+1", "'+A1"]
+        assert rows["refund"]["cost_usd"] == "-0.10"
+        assert rows["refund"]["credits_micro"] == "-12000000"
 
     def test_it_can_be_narrowed_to_a_project_and_a_time(self, project, stranger, tmp_path):
         now = timezone.now()

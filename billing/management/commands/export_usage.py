@@ -1,15 +1,12 @@
 """`manage.py export_usage`: the ledger as CSV."""
 
-import csv
-import sys
 from argparse import ArgumentParser
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand
 from django.db.models import F
 
-from billing.management import arguments
+from billing.management import arguments, csv_file
 from billing.models import UsageEvent
 
 COLUMNS = (
@@ -24,7 +21,10 @@ COLUMNS = (
 
 
 class Command(BaseCommand):
-    """Write ledger rows as CSV, the oldest event first: exact dollars, whole micro-credits, UTC."""
+    """Write ledger rows as CSV, the oldest event first: exact dollars, whole micro-credits, UTC.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe in front.
+    """
 
     help = __doc__
 
@@ -47,18 +47,4 @@ class Command(BaseCommand):
         values = rows.annotate(
             organization_id=F("project__organization"), resource=F("account__resource")
         ).values_list(*COLUMNS)
-        if options["output"]:
-            try:
-                with Path(options["output"]).open("w", newline="") as file:
-                    _write(file, values)
-            except OSError as error:
-                raise CommandError(f"{options['output']}: {error.strerror}") from error
-        else:
-            _write(sys.stdout, values)
-
-
-def _write(file: TextIO, values: Any) -> None:
-    writer = csv.writer(file)
-    writer.writerow(COLUMNS)
-    for row in values.iterator(chunk_size=2000):
-        writer.writerow(cell.isoformat() if hasattr(cell, "isoformat") else cell for cell in row)
+        csv_file.write(options["output"], COLUMNS, values.iterator(chunk_size=2000))

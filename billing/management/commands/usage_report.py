@@ -1,17 +1,14 @@
 """`manage.py usage_report`: the daily usage report as CSV."""
 
-import csv
-import sys
 from argparse import ArgumentParser
 from datetime import timedelta
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
 from billing.credits import exact
 from billing.daily_usage import report_day
-from billing.management import arguments
+from billing.management import arguments, csv_file
 from billing.models import DailyUsage
 
 COLUMNS = (
@@ -42,19 +39,12 @@ class Command(BaseCommand):
             report_day(since + timedelta(days=number))
         rows = DailyUsage.objects.filter(day__gte=since, day__lt=until)
         rows = rows.order_by("day", "project", "resource", "product", "model", "distinct_id", "pk")
-        if options["output"]:
-            try:
-                with Path(options["output"]).open("w", newline="") as file:
-                    _write(file, rows.values_list(*COLUMNS))
-            except OSError as error:
-                raise CommandError(f"{options['output']}: {error.strerror}") from error
-        else:
-            _write(sys.stdout, rows.values_list(*COLUMNS))
-
-
-def _write(file: TextIO, rows: Any) -> None:
-    writer = csv.writer(file)
-    writer.writerow([*COLUMNS, "credits"])
-    position = COLUMNS.index("credits_micro")
-    for row in rows.iterator(chunk_size=2000):
-        writer.writerow([*row, exact(row[position])])
+        amount = COLUMNS.index("credits_micro")
+        csv_file.write(
+            options["output"],
+            [*COLUMNS, "credits"],
+            (
+                [*row, exact(row[amount])]
+                for row in rows.values_list(*COLUMNS).iterator(chunk_size=2000)
+            ),
+        )
