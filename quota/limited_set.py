@@ -120,7 +120,7 @@ def read(organization_id: UUID, api_token: str) -> Reading:
         redis_client.health.failed()
         logger.warning("the database answers for a second, Redis does not: %r", error)
         raise RedisUnavailable from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         logger.error("the database answers, Redis holds what we never write: %r", error)
         raise RedisUnavailable from error
 

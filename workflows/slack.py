@@ -18,6 +18,7 @@ TIMEOUT = 10
 """Seconds without an answer after which a call counts as lost."""
 
 _DEFAULT_RETRY_AFTER = 30
+_LONGEST_RETRY_AFTER = 3600
 _ERROR_CODE = re.compile(r"[a-z0-9_]+")
 # https://docs.slack.dev/reference/methods/chat.postMessage/#errors
 _RATE_LIMITED = {"ratelimited", "rate_limited", "message_limit_exceeded"}
@@ -98,4 +99,6 @@ def _api_failure(error: SlackApiError) -> Failure:
 
 def _retry_after(headers: dict[str, str]) -> int:
     value = next((v for name, v in headers.items() if name.lower() == "retry-after"), "")
-    return int(value) if value.isascii() and value.isdigit() else _DEFAULT_RETRY_AFTER
+    if not (value.isascii() and value.isdigit()):
+        return _DEFAULT_RETRY_AFTER
+    return min(int(value[:20]), _LONGEST_RETRY_AFTER)

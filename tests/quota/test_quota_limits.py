@@ -515,12 +515,13 @@ def test_a_redis_that_hangs_costs_one_caller_a_second_and_not_the_next(
     assert quota_redis.health.disruptions == disruptions
 
 
+@pytest.mark.parametrize("state", ["9 {}", "9 []", "9", '9 {"organization_id": 5}'])
 def test_nonsense_in_redis_is_answered_from_the_database(
-    ask, accounts, project, vouched, redis_client
+    ask, accounts, project, vouched, redis_client, state
 ):
     accounts.limit()
     vouched()
-    redis_client.hset("tollgate:quota:states", f"{project.organization_id}:ai_credits", "9 {}")
+    redis_client.hset("tollgate:quota:states", f"{project.organization_id}:ai_credits", state)
     assert ai_credits(ask(project))["limited"] is True
     redis_client.delete(LIMITS)
     redis_client.set(LIMITS, "not a sorted set")

@@ -117,6 +117,13 @@ def test_a_body_that_is_too_large_is_not_even_read(client, slack):
     assert post(client, slack, b" " * (LARGEST_BODY + 1)).status_code == 413
 
 
+def test_a_length_that_no_number_holds_is_too_large_and_no_error(client, slack):
+    request = slack.signed("/slack/events/", b"{}")
+    headers = request.headers | {"Content-Length": "9" * 5_000}
+    response = client.generic("POST", "/slack/events/", b"{}", headers=headers)
+    assert response.status_code == 413
+
+
 @pytest.mark.parametrize("path", ["events", "interactivity", "commands"])
 def test_only_posts_are_taken(client, path):
     assert client.get(f"/slack/{path}/").status_code == 405

@@ -182,6 +182,13 @@ def test_a_rate_limit_is_waited_out_as_long_as_slack_says(slack, notice):
     assert notice.state == "sent"
 
 
+def test_a_rate_limit_for_ever_is_asked_about_after_an_hour(slack, notice):
+    slack.fail_next("chat.postMessage", "ratelimited", retry_after=10**15)
+    deliver(notice)
+    assert notice.state == "pending"
+    assert notice.next_attempt_at <= timezone.now() + timedelta(hours=1)
+
+
 def test_attempts_wait_ever_longer_but_minutes_at_most(slack, notice):
     for seconds in (2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300, 300):
         slack.fail_next("chat.postMessage", "service_unavailable")
