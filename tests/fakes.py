@@ -45,7 +45,7 @@ class _Server:
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not self._server.started:
             assert self._thread.is_alive(), "the fake died while starting"
             assert time.monotonic() < deadline, "the fake did not start in time"

@@ -42,7 +42,7 @@ def test_connections_that_are_kept_open_lock_nobody_out(tmp_path):
     argv = [sys.executable, "-m", *WEB, "--port", str(port)]
     web = Program("web", argv, lambda: answers(f"http://127.0.0.1:{port}/_health"))
     with running(web, tmp_path / "web.log"):
-        kept = [http.client.HTTPConnection("127.0.0.1", port, timeout=5) for _ in range(100)]
+        kept = [http.client.HTTPConnection("127.0.0.1", port, timeout=60) for _ in range(100)]
         for connection in kept:
             connection.request("GET", "/_health")
             answer = connection.getresponse()

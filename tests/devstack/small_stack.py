@@ -1,6 +1,7 @@
 """A supervisor over small programs, run as a process of its own so that a test can kill it.
 
-Its argument is JSON: a list of stages, each a map from a program's name to its Python code.
+Its arguments are JSON, a list of stages, each a map from a program's name to its Python code, and
+how many seconds its programs have to stop.
 """
 
 import asyncio
@@ -14,10 +15,10 @@ from devstack.servers import Program
 from devstack.supervisor import StackError, Supervisor
 
 
-async def main(stages: list[dict[str, str]]) -> None:
+async def main(stages: list[dict[str, str]], stop_within: float) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
-    async with Supervisor(os.environ, Console(), stop_within=3) as supervisor:
+    async with Supervisor(os.environ, Console(), stop_within) as supervisor:
         for stage in stages:
             await supervisor.start(
                 [Program(name, [sys.executable, "-uc", code]) for name, code in stage.items()]
@@ -32,4 +33,4 @@ async def main(stages: list[dict[str, str]]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(json.loads(sys.argv[1])))
+    asyncio.run(main(json.loads(sys.argv[1]), float(sys.argv[2])))

@@ -9,6 +9,7 @@ import httpx
 import openai
 import pytest
 
+from tests.conftest import wait_until
 from tests.fakes import FakeModel, Usage
 
 HELLO = [{"role": "user", "content": "How is the total computed?"}]
@@ -29,7 +30,7 @@ def model(_server: FakeModel) -> FakeModel:
 @pytest.fixture
 def claude(model: FakeModel) -> Iterator[anthropic.Anthropic]:
     with anthropic.Anthropic(
-        base_url=model.url, auth_token="token", max_retries=0, timeout=5
+        base_url=model.url, auth_token="token", max_retries=0, timeout=60
     ) as client:
         yield client
 
@@ -37,7 +38,7 @@ def claude(model: FakeModel) -> Iterator[anthropic.Anthropic]:
 @pytest.fixture
 def gpt(model: FakeModel) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(
-        base_url=f"{model.url}/v1", api_key="key", max_retries=0, timeout=5
+        base_url=f"{model.url}/v1", api_key="key", max_retries=0, timeout=60
     ) as client:
         yield client
 
@@ -198,6 +199,7 @@ def test_a_hanging_request_is_answered_late(model: FakeModel) -> None:
         pytest.raises(anthropic.APITimeoutError),
     ):
         message(impatient)
+    wait_until(model.requests, what="its request being read")
 
 
 def test_requests_are_recorded_as_they_came(model: FakeModel, claude: anthropic.Anthropic) -> None:

@@ -100,7 +100,7 @@ def run(checkout: Path, *arguments: str, **environment: str) -> subprocess.Compl
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=150,
     )
 
 

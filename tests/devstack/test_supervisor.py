@@ -28,8 +28,8 @@ DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + SLEEPER
 DYING = "import sys; print('dying'); sys.exit(3)"
 
 
-def small_stack(*stages: dict[str, str]):
-    return started(["tests.devstack.small_stack", json.dumps(stages)])
+def small_stack(*stages: dict[str, str], stop_within: float = 30):
+    return started(["tests.devstack.small_stack", json.dumps(stages), str(stop_within)])
 
 
 def family_of(lines: Lines, count: int = 1) -> list[int]:
@@ -97,7 +97,7 @@ def test_ctrl_c_stops_the_last_stage_first_and_leaves_no_process() -> None:
 
 
 def test_a_program_that_does_not_stop_is_killed_after_a_grace() -> None:
-    with small_stack({"deaf": DEAF}) as lines:
+    with small_stack({"deaf": DEAF}, stop_within=3) as lines:
         [pid] = lines.wait_for(r"pid (\d+)")
         lines.process.send_signal(signal.SIGINT)
         assert lines.end() == 0
