@@ -20,6 +20,7 @@ from gateway.incoming import BodyBudget, Incoming
 logger = structlog.get_logger("gateway.server")
 
 MAX_HEAD_BYTES = 64 * 1024
+MAX_HEADERS = 200  # each takes some 150 bytes of memory, however short it is
 HEAD_SECONDS = 20.0
 KEEP_ALIVE_SECONDS = 75.0
 # For the rest of a request that is answered already, and to take an answer before a close.
@@ -115,7 +116,7 @@ class Connection(asyncio.Protocol):
                 self._refuse(b"400 Bad Request")
             data = again
         if self._in_message and not self._deaf:
-            if self._loose_bytes > MAX_HEAD_BYTES:
+            if self._loose_bytes > MAX_HEAD_BYTES or len(self._headers) > MAX_HEADERS:
                 self._refuse(b"431 Request Header Fields Too Large")
             elif self._in_head and self._reading and self._late != self._too_slow:
                 # Only a head that does not come in one piece is worth a timer.
@@ -165,6 +166,8 @@ class Connection(asyncio.Protocol):
             size = len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)
             if size > MAX_HEAD_BYTES:
                 self._refuse(b"431 Request Header Fields Too Large")
+        if len(self._headers) > MAX_HEADERS:
+            self._refuse(b"431 Request Header Fields Too Large")
         parser = self._parser
         self._bodied_upgrade = (
             parser.should_upgrade()
@@ -351,6 +354,7 @@ class Connection(asyncio.Protocol):
         if self._deaf:
             return
         self._deaf = True
+        self._headers = []
         current = self._current
         if current is not None and current is not self._receiving:
             if self._queue and self._queue[-1] is self._receiving:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from gateway.incoming import HIGH_WATER, CallerLeft, Incoming
-from gateway.server import MOST_WAITING
+from gateway.server import MAX_HEADERS, MOST_WAITING
 from tests.conftest import wait_until
 from tests.gateway.threads import served_by
 
@@ -150,6 +150,15 @@ def test_what_is_no_request_is_refused(sent: bytes, status: bytes) -> None:
     with connected(echo) as connection:
         connection.sendall(sent)
         assert received(connection).startswith(b"HTTP/1.1 " + status)
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b""], ids=["whole", "half"])
+def test_more_headers_than_anybody_sends_are_refused(end: bytes) -> None:
+    with connected(echo) as connection:
+        connection.sendall(b"GET /a HTTP/1.1\r\n" + b"a:\r\n" * MAX_HEADERS + b"\r\n")
+        assert received(connection, b"GET /a  ").startswith(b"HTTP/1.1 200 ")
+        connection.sendall(b"GET /b HTTP/1.1\r\n" + b"a:\r\n" * (MAX_HEADERS + 2) + end)
+        assert received(connection).startswith(b"HTTP/1.1 431 ")
 
 
 def test_who_leaves_within_a_body_is_noticed() -> None:
