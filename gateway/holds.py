@@ -265,15 +265,16 @@ class Holds:
         seconds, micros = await self._redis.execute("TIME")
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         await self._redis.execute("ZADD", keys.OWNERS, now_ms + self._lease_ms, self.owner)
+        sequence, generation = await self._redis.execute("MGET", keys.SEQUENCE, keys.GENERATION)
+        if int(sequence or 0) < self._sequence or (generation or b"").decode() != self._generation:
+            # Which ids are remembered tells what not to repeat, however long Redis was away.
+            self._replay()
+            return
+        self._sequence = int(sequence or 0)
         kept = LONGEST_MARK_MS if self._unsettled else 0
         settled = keys.settled(self.owner)
         await self._redis.execute("ZREMRANGEBYSCORE", settled, "-inf", now_ms - kept)
         await self._redis.execute("PEXPIRE", settled, LONGEST_MARK_MS)
-        sequence, generation = await self._redis.execute("MGET", keys.SEQUENCE, keys.GENERATION)
-        if int(sequence or 0) < self._sequence or (generation or b"").decode() != self._generation:
-            self._replay()
-        else:
-            self._sequence = int(sequence or 0)
 
     async def retire(self) -> None:
         """Give the lease up: no call of this process is under way any more."""

@@ -56,6 +56,18 @@ def reservation(hold_id: str, bound: int) -> Reservation:
     return Reservation(hold_id, PROJECT, RESOURCE, ACCOUNT, bound, "digest", None, "user", b"{}")
 
 
+async def dumped(redis: Redis) -> list[tuple[bytes, bytes]]:
+    """Return all that Redis holds."""
+    return [(key, await redis.execute("DUMP", key)) for key in await redis.execute("KEYS", "*")]
+
+
+async def fall_back_to(redis: Redis, saved: list[tuple[bytes, bytes]]) -> None:
+    """Let Redis hold that again and nothing else."""
+    await redis.execute("FLUSHALL")
+    for key, value in saved:
+        await redis.execute("RESTORE", key, 0, value)
+
+
 async def counters(redis: Redis) -> tuple[int, int]:
     """Return what is spent and what is held."""
     spent, held = await redis.execute("HMGET", keys.account(ACCOUNT), "spent", "held")
@@ -116,14 +128,10 @@ def test_after_redis_forgot_nobody_is_admitted_before_all_could_repeat_what_they
         one, other = holds_of(redis), holds_of(redis)
         await one.beat()
         await other.beat()
-        saved = [
-            (key, await redis.execute("DUMP", key)) for key in await redis.execute("KEYS", "*")
-        ]
+        saved = await dumped(redis)
         assert (await one.hold(reservation("spent", 60))).status == "held"
         await one.settle(Settlement("spent", "hold", 60, b"{}", ACCOUNT, "group"))
-        await redis.execute("FLUSHALL")
-        for key, value in saved:
-            await redis.execute("RESTORE", key, 0, value)
+        await fall_back_to(redis, saved)
         if noticing == "that made no change":
             # It learns of it from whoever noticed, before its own next look.
             await one.beat()
@@ -191,6 +199,33 @@ def test_a_process_that_stops_leaves_no_settlement_behind(
         redis.close()
 
     asyncio.run(stop())
+
+
+def test_what_redis_still_has_is_not_repeated_however_long_it_was_away(
+    own_redis: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holds_module, "MARK_MS", 0)
+    monkeypatch.setattr(holds_module, "REPLAY_GRACE", 0.05)
+
+    async def come_back() -> None:
+        redis = await prepared(own_redis, 1000)
+        await redis.execute("SET", keys.GROUP_EPOCH, "group")
+        holds = holds_of(redis)
+        await holds.beat()
+        assert (await holds.hold(reservation("kept", 100))).status == "held"
+        await holds.settle(Settlement("kept", "hold", 60, b"{}", ACCOUNT, "group"))
+        saved = await dumped(redis)
+        assert (await holds.hold(reservation("lost", 100))).status == "held"
+        await holds.settle(Settlement("lost", "hold", 30, b"{}", ACCOUNT, "group"))
+        await fall_back_to(redis, saved)
+        await holds.beat()
+        assert holds._replaying is not None
+        await holds._replaying
+        assert await counters(redis) == (90, 0)
+        assert await redis.execute("XLEN", keys.EVENTS) == 2
+        redis.close()
+
+    asyncio.run(come_back())
 
 
 def test_a_settlement_that_is_cancelled_is_made_all_the_same(own_redis: str) -> None:
