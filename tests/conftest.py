@@ -12,6 +12,8 @@ from django.db import connection
 from hypothesis import HealthCheck, settings
 
 from devstack.servers import Program, redis_server, temporal_server
+from projects import credential_cache
+from quota import redis_client as quota_redis
 from tests import settings as suite
 from tests.emptying import empty_after_tests_that_commit
 from tests.patience import patience
@@ -108,9 +110,14 @@ def _redis_server(servers: ExitStack) -> str:
 
 @pytest.fixture
 def redis_client(_redis_server: str) -> Iterator[redis.Redis]:
-    """A client of Django's Redis, emptied before the test."""
+    """A client of Django's Redis, emptied before the test, and of which nothing bad is known.
+
+    A test before this one may have done without Redis, and so seen it refuse connections.
+    """
     with redis.Redis.from_url(_redis_server, decode_responses=True) as client:
         client.flushall()
+        quota_redis.health.__init__()
+        credential_cache.forget_all()
         yield client
 
 
