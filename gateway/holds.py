@@ -115,6 +115,7 @@ class Holds:
         self._copies = copies
         self._sequence = 0
         self._generation = ""
+        self._server = ""
         self._active: dict[str, Reservation] = {}
         self._remembered: deque[tuple[float, Settlement]] = deque()
         self._unsettled: deque[Settlement] = deque()
@@ -166,6 +167,10 @@ class Holds:
             self._spool(Settlement(wanted.hold_id, "release", 0, b""))
             raise
         verdict = Verdict(answer[0].decode(), *answer[1:6])
+        if verdict.status == "held" and self._restarted():
+            verdict = replace(verdict, status="rewound")
+            if not again:
+                self._spool(Settlement(wanted.hold_id, "release", 0, b""))
         if verdict.status == "held":
             self._sequence = max(self._sequence, answer[6])
             if len(answer[7]) > len(run):  # the run's own scope is known without being told
@@ -214,24 +219,18 @@ class Holds:
     async def _settle(self, settlement: Settlement) -> None:
         status, sequence = await run_settlement(self._redis, self.owner, settlement, self._copies)
         active = self._active.pop(settlement.hold_id, None)
-        if sequence < self._sequence:
+        if sequence < self._sequence or self._restarted():
             self._replay()
         if status == b"settled":
             self._sequence = max(self._sequence, sequence)
             if settlement.mode != "release":
-                self._remember(_forced(settlement, active))
+                self._remembered.append((time.monotonic(), _forced(settlement, active)))
         elif status == b"gone" and settlement.mode == "hold":
             # Nobody booked it: Redis forgot the hold.
             await self._settle(_forced(settlement, active))
         elif status == b"reaped" and settlement.mode == "hold" and settlement.correct:
             logger.warning("hold was booked by another process", hold_id=settlement.hold_id)
             await self._settle(replace(settlement.correct(), scopes=_scopes(active)))
-
-    def _remember(self, settlement: Settlement) -> None:
-        now = time.monotonic()
-        self._remembered.append((now, settlement))
-        while self._remembered[0][0] < now - REMEMBERED_SECONDS:
-            self._remembered.popleft()
 
     def _spool(self, settlement: Settlement) -> None:
         self._unsettled.append(settlement)
@@ -262,15 +261,27 @@ class Holds:
 
     async def beat(self) -> None:
         """Renew the lease and notice when Redis fell back to an earlier state."""
+        began = time.monotonic()
         seconds, micros = await self._redis.execute("TIME")
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         await self._redis.execute("ZADD", keys.OWNERS, now_ms + self._lease_ms, self.owner)
         sequence, generation = await self._redis.execute("MGET", keys.SEQUENCE, keys.GENERATION)
-        if int(sequence or 0) < self._sequence or (generation or b"").decode() != self._generation:
-            # Which ids are remembered tells what not to repeat, however long Redis was away.
+        if (
+            int(sequence or 0) < self._sequence
+            or (generation or b"").decode() != self._generation
+            or self._restarted()
+        ):
+            # What is remembered, here and there, is needed to repeat what was lost and nothing
+            # else, however long Redis was away.
             self._replay()
-            return
-        self._sequence = int(sequence or 0)
+        elif self._replaying is None or self._replaying.done():
+            self._sequence = int(sequence or 0)
+            await self._forget_before(began, now_ms)
+
+    async def _forget_before(self, began: float, now_ms: int) -> None:
+        """Forget what Redis had long enough to lose it no more."""
+        while self._remembered and self._remembered[0][0] < began - REMEMBERED_SECONDS:
+            self._remembered.popleft()
         kept = LONGEST_MARK_MS if self._unsettled else 0
         settled = keys.settled(self.owner)
         await self._redis.execute("ZREMRANGEBYSCORE", settled, "-inf", now_ms - kept)
@@ -279,6 +290,11 @@ class Holds:
     async def retire(self) -> None:
         """Give the lease up: no call of this process is under way any more."""
         await self._redis.execute("ZREM", keys.OWNERS, self.owner)
+
+    def _restarted(self) -> bool:
+        """Tell whether Redis was started anew: the sequence may hide what that lost."""
+        self._server = self._server or self._redis.server
+        return self._redis.server != self._server
 
     def _replay(self) -> None:
         if self._replaying is None or self._replaying.done():
@@ -291,6 +307,7 @@ class Holds:
         admits until all of them had the time to repeat what they remember.
         """
         sequence, generation = await self._redis.execute("MGET", keys.SEQUENCE, keys.GENERATION)
+        server = self._redis.server
         if int(sequence or 0) < self._sequence:
             metrics.LOST_DATA.labels("rewound").inc()
             logger.error("redis fell back to an earlier state; repeating what was settled lately")
@@ -315,7 +332,7 @@ class Holds:
                 self._spool(Settlement(hold_id, "release", 0, b""))
         if self._sequence:
             await asyncio.sleep(REPLAY_GRACE)
-        self._generation = (generation or b"").decode()
+        self._generation, self._server = (generation or b"").decode(), server
         self._sequence = int(await self._redis.execute("GET", keys.SEQUENCE) or 0)
 
 

@@ -7,7 +7,9 @@ the CPU, and two of these commands are on the path of every call (`benchmarks/RE
 
 import asyncio
 import hashlib
+import re
 import ssl
+import uuid
 from collections import deque
 from collections.abc import Sequence
 from importlib.resources import files
@@ -57,6 +59,7 @@ class Redis:
         self._database = parts.path.strip("/") or "0"
         self._connection: _Connection | None = None
         self._connecting: asyncio.Task[_Connection] | None = None
+        self.server = ""  # what the last answer came from: another one after each of its starts
 
     async def execute(self, *command: str | bytes | int | float) -> Any:
         """Run one command. Raises `RedisUnavailable` or `RedisError`."""
@@ -99,10 +102,24 @@ class Redis:
                     await connection.send(("AUTH", *user, self._password))
                 if self._database != "0":
                     await connection.send(("SELECT", self._database))
+                server = await _run_id(connection)
         except (OSError, TimeoutError) as error:
             raise RedisUnavailable(str(error) or "timed out") from None
-        self._connection = connection
+        self._connection, self.server = connection, server
         return connection
+
+
+async def _run_id(connection: "_Connection") -> str:
+    """Return the server's random name, or one of the connection's where it does not tell it.
+
+    https://valkey.io/commands/info/ (run_id)
+    """
+    try:
+        answer = await connection.send(("INFO", "server"))
+    except RedisError:  # the user may not ask, or it is not there yet
+        return uuid.uuid4().hex
+    found = re.search(rb"^run_id:(\w+)", answer, re.MULTILINE)
+    return found[1].decode() if found else uuid.uuid4().hex
 
 
 class _Connection(asyncio.Protocol):

@@ -38,8 +38,8 @@ class World:
     provider: FakeProvider
     redis: redis.Redis
     log: Path
-    process: "_Process"
-    store: "_Process"
+    process: "Process"
+    store: "Process"
 
     @property
     def port(self) -> int:
@@ -139,7 +139,7 @@ class World:
         )
 
 
-class _Process:
+class Process:
     """The gateway's process, or its Redis', to be killed and started again."""
 
     def __init__(
@@ -225,14 +225,14 @@ def world_of(directory: Path, **environment: str) -> Iterator[World]:
         provider = stack.enter_context(FakeProvider())
         redis_port, port = free_port(), free_port()
         server = redis_server("redis", directory / "redis", redis_port)
-        store = _Process(server, directory / "redis.log", running)
+        store = Process(server, directory / "redis.log", running)
         store.start()
         stack.callback(store.stop)
         redis_url = f"redis://127.0.0.1:{redis_port}/0"
         client = stack.enter_context(redis.Redis.from_url(redis_url, decode_responses=True))
         program = gateway_program(port, redis_url, tollgate.url, provider.url, **environment)
         log = directory / "gateway.log"
-        process = _Process(program, log, serving)
+        process = Process(program, log, serving)
         process.start()
         stack.callback(process.stop)
         url = f"http://127.0.0.1:{port}"

@@ -1,17 +1,23 @@
 """Holds at the edge of what can be counted, on a real server."""
 
 import asyncio
+import shutil
+from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from msgspec.structs import replace
 
+from devstack.servers import free_port, redis_server
 from gateway import background, keys
 from gateway import holds as holds_module
 from gateway.background import Background
 from gateway.holds import Holds, Reservation, Settlement
 from gateway.reaper import Reaper
 from gateway.redis_connection import Redis, RedisUnavailable
+from tests.conftest import running
+from tests.gateway.conftest import Process
 
 pytestmark = pytest.mark.usefixtures("patience")
 
@@ -66,6 +72,12 @@ async def fall_back_to(redis: Redis, saved: list[tuple[bytes, bytes]]) -> None:
     await redis.execute("FLUSHALL")
     for key, value in saved:
         await redis.execute("RESTORE", key, 0, value)
+
+
+async def lose_the_connection(redis: Redis) -> None:
+    """Let it be noticed that the server at the other end is gone."""
+    with suppress(RedisUnavailable):
+        await redis.execute("PING")
 
 
 async def counters(redis: Redis) -> tuple[int, int]:
@@ -199,6 +211,75 @@ def test_a_process_that_stops_leaves_no_settlement_behind(
         redis.close()
 
     asyncio.run(stop())
+
+
+def test_what_redis_lost_is_repeated_although_as_much_came_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holds_module, "REMEMBERED_SECONDS", 0)
+    monkeypatch.setattr(holds_module, "REPLAY_GRACE", 0.05)
+    files, as_they_were, port = tmp_path / "files", tmp_path / "as-they-were", free_port()
+    store = Process(redis_server("redis", files, port), tmp_path / "log", running)
+    store.start()
+
+    async def come_back() -> None:
+        redis = await prepared(f"redis://127.0.0.1:{port}/0", 1000)
+        await redis.execute("SET", keys.GROUP_EPOCH, "group")
+        holds = holds_of(redis)
+        await holds.beat()
+        for hold_id in ("lost", "under way"):
+            assert (await holds.hold(reservation(hold_id, 100))).status == "held"
+        shutil.copytree(files, as_they_were)
+        await holds.settle(Settlement("lost", "hold", 30, b"{}", ACCOUNT, "group"))
+        store.kill()
+        shutil.rmtree(files)
+        as_they_were.rename(files)
+        store.start()
+        await lose_the_connection(redis)
+        await holds.settle(Settlement("under way", "hold", 60, b"{}", ACCOUNT, "group"))
+        await holds.beat()
+        assert holds._replaying is not None
+        await holds._replaying
+        assert await counters(redis) == (90, 0)
+        assert await redis.execute("XLEN", keys.EVENTS) == 2
+        await holds.beat()
+        assert not holds._remembered, "Redis has it for good"
+        redis.close()
+
+    try:
+        asyncio.run(come_back())
+    finally:
+        store.stop()
+
+
+def test_nothing_is_held_in_a_redis_that_was_started_anew_before_all_is_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holds_module, "REPLAY_GRACE", 0.05)
+    port = free_port()
+    store = Process(redis_server("redis", tmp_path, port), tmp_path / "log", running)
+    store.start()
+
+    async def come_back() -> None:
+        redis = await prepared(f"redis://127.0.0.1:{port}/0", 1000)
+        holds = holds_of(redis)
+        await holds.beat()
+        assert (await holds.hold(reservation("before", 100))).status == "held"
+        store.kill()
+        store.start()
+        await lose_the_connection(redis)
+        assert (await holds.hold(reservation("at once", 100))).status == "rewound"
+        assert holds._replaying is not None
+        await holds._replaying
+        await holds.drain()
+        assert await counters(redis) == (0, 100)
+        assert (await holds.hold(reservation("again", 100))).status == "held"
+        redis.close()
+
+    try:
+        asyncio.run(come_back())
+    finally:
+        store.stop()
 
 
 def test_what_redis_still_has_is_not_repeated_however_long_it_was_away(
