@@ -254,10 +254,10 @@ class Connection(asyncio.Protocol):
             return  # lost meanwhile
         if request.keep_alive:
             self._go_on()
-        elif request.complete or self._deaf or self._transport.is_closing():
+        elif (request.complete and not self._deaf) or self._transport.is_closing():
             self._close()
         else:
-            # Who closes while something is still sent to it resets the connection, and the answer
+            # Who closes while something is still sent to it resets the connection, and the answers
             # may be lost with that.
             self._transport.write_eof()
             self.resume_reading()
