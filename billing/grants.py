@@ -73,7 +73,7 @@ class Asked:
 def granted_before(account: Account, idempotency_key: str, asked: Asked) -> CreditGrant | None:
     """Return the grant that was asked for under this key. Raises `ValueError` if it is another."""
     if len(idempotency_key) > LONGEST_KEY or not idempotency_key.isprintable():
-        raise ValueError(f"an idempotency key has at most {LONGEST_KEY} characters")
+        raise ValueError(f"an idempotency key has at most {LONGEST_KEY} printable characters")
     if not idempotency_key:
         return None
     grant = CreditGrant.objects.filter(account=account, idempotency_key=idempotency_key).first()

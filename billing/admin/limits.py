@@ -124,16 +124,22 @@ class CreditGrantForm(AllowanceForm):
         if given.get("credits") == 0:
             self.add_error("credits", "A top-up is more than nothing.")
         if not self.errors:
-            self._refuse_another(given)
+            self._refuse_again(given)
         return given
 
-    def _refuse_another(self, given: dict[str, Any]) -> None:
-        """Refuse a form that was sent before, and was changed since."""
+    def _refuse_again(self, given: dict[str, Any]) -> None:
+        """Say of a form that was sent before what came of it."""
         asked = Asked(*(given[name] for name in ("credits", "starts_at", "expires_at", "priority")))
         try:
-            granted_before(given["account"], given["form_key"], asked)
+            granted = granted_before(given["account"], given["form_key"], asked)
         except ValueError as error:
             self.add_error(None, f"{error} Open the form anew for one more.")
+        else:
+            if granted is not None:
+                made = f"made at {granted.created_at:%Y-%m-%d %H:%M:%S} UTC"
+                self.add_error(
+                    None, f"This top-up was {made} already. Open the form anew for one more."
+                )
 
 
 @admin.register(CreditGrant)

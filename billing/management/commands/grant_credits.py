@@ -4,6 +4,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
 
 from billing.credits import display
 from billing.grants import grant_credits
@@ -39,6 +40,7 @@ class Command(BaseCommand):
         resource = arguments.resource(options["resource"])
         amount = arguments.amount(options["credits"])
         expires_at = arguments.instant(options["expires"]) if options["expires"] else None
+        began = timezone.now()
         try:
             grant = grant_credits(
                 project.organization,
@@ -52,6 +54,8 @@ class Command(BaseCommand):
         except ValueError as error:
             raise CommandError(str(error)) from error
         until = f" until {expires_at:%Y-%m-%d %H:%M} UTC" if expires_at else ""
-        self.stdout.write(
-            f"{project.organization}: {display(grant.amount_micro)} {resource} granted{until}."
-        )
+        already = ""
+        if grant.created_at < began:
+            already = f", already at {grant.created_at:%Y-%m-%d %H:%M:%S} UTC"
+        credits = f"{display(grant.amount_micro)} {resource}"
+        self.stdout.write(f"{project.organization}: {credits} granted{until}{already}.")
