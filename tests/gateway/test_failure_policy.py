@@ -79,7 +79,7 @@ def test_no_more_than_was_last_known_to_be_left_passes_the_open_window(fragile: 
     project, token = known(fragile, credits=1)
     django_goes_away(fragile)
     passed = 1
-    while (answer := fragile.post(token)).status_code == 200:
+    while passed < 1000 and (answer := fragile.post(token)).status_code == 200:
         passed += 1
     assert answer.status_code == 429
     assert passed > 1
