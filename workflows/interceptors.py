@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
 from typing import Any
 
 import structlog
@@ -60,13 +61,19 @@ class _FailuresInOurWords(ActivityInboundInterceptor):
         try:
             return await super().execute_activity(input)
         except ApplicationError as error:
-            raise error from None  # its cause would be recorded with it
-        except FailureError:
-            raise
+            if error.__cause__ is not None:  # it would be recorded too
+                _log_failure()
+            raise error from None
+        except (FailureError, BrokenExecutor):
+            raise  # broken, the SDK ends the worker, and has to see what it was
         except Exception as error:
             name = type(error).__name__
-            log.warning("an activity failed", activity=activity.info().activity_type, exc_info=True)
+            _log_failure()
             raise ApplicationError(f"{name}: see the worker's log", type=name) from None
+
+
+def _log_failure() -> None:
+    log.warning("an activity failed", activity=activity.info().activity_type, exc_info=True)
 
 
 class _Heartbeats(ActivityInboundInterceptor):

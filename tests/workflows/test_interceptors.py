@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 from django.db import connection
 from temporalio import activity, workflow
-from temporalio.client import WorkflowFailureError, WorkflowHandle
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker
@@ -77,6 +77,19 @@ async def beats_twice(run: WorkflowHandle) -> None:
             await asyncio.sleep(0.02)
 
 
+def worker(client: Client, queue: str, executor: ThreadPoolExecutor, threads: int) -> Worker:
+    return Worker(
+        client,
+        task_queue=queue,
+        workflows=[Once],
+        activities=[block, use_database, quote, quote_below],
+        activity_executor=executor,
+        max_concurrent_activities=threads,
+        interceptors=[ActivityEnvironment()],
+        max_heartbeat_throttle_interval=timedelta(seconds=0.1),
+    )
+
+
 def execute(
     *names: str, threads: int, meanwhile: Callable[[WorkflowHandle], Awaitable[None]] | None = None
 ) -> list[str]:
@@ -86,16 +99,7 @@ def execute(
         client = await connect()
         queue = str(uuid.uuid4())
         with ThreadPoolExecutor(threads) as executor:
-            async with Worker(
-                client,
-                task_queue=queue,
-                workflows=[Once],
-                activities=[block, use_database, quote, quote_below],
-                activity_executor=executor,
-                max_concurrent_activities=threads,
-                interceptors=[ActivityEnvironment()],
-                max_heartbeat_throttle_interval=timedelta(seconds=0.1),
-            ):
+            async with worker(client, queue, executor, threads):
                 runs = [
                     await client.start_workflow(Once.run, name, id=f"{queue}-{n}", task_queue=queue)
                     for n, name in enumerate(names)
@@ -121,10 +125,32 @@ def test_no_activity_meets_a_connection_that_has_aged_on_its_thread(monkeypatch)
 
 @pytest.mark.usefixtures("temporal_address", "transactional_db")
 @pytest.mark.parametrize(("name", "kind"), [("quote", "LookupError"), ("quote_below", "Ours")])
-def test_of_a_failure_histories_hold_what_we_say_ourselves(name, kind):
+def test_of_a_failure_histories_hold_what_we_say_ourselves_and_the_log_all_of_it(
+    name, kind, caplog
+):
     with pytest.raises(WorkflowFailureError) as failed:
         execute(name, threads=1)
     recorded = failed.value.cause.cause
     assert recorded.type == kind
     assert recorded.cause is None
     assert "somebody-wrote-this" not in str(recorded.failure)
+    ours = [each.getMessage() for each in caplog.records if each.name == "workflows.interceptors"]
+    assert len(ours) == 1
+    assert "somebody-wrote-this" in ours[0]
+
+
+@pytest.mark.usefixtures("temporal_address")
+def test_a_worker_whose_threads_cannot_start_ends():
+    def refuse() -> None:
+        raise LookupError("no thread of this pool starts")
+
+    async def main() -> None:
+        client = await connect()
+        queue = str(uuid.uuid4())
+        await client.start_workflow(Once.run, "block", id=queue, task_queue=queue)
+        with ThreadPoolExecutor(1, initializer=refuse) as executor:
+            async with asyncio.timeout(60):
+                await worker(client, queue, executor, threads=1).run()
+
+    with pytest.raises(RuntimeError, match="Activity worker failed"):
+        asyncio.run(main())
