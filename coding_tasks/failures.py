@@ -4,7 +4,10 @@ from datetime import datetime
 
 
 class RunFailure(Exception):
-    """Why a run has no answer."""
+    """Why a run has no answer. Its text may quote git, the gateway or a provider."""
+
+    in_short = "the run has no answer"
+    """The same without a quotation, for what cannot be erased."""
 
     def __init__(self, message: str, *, permanent: bool = False) -> None:
         super().__init__(message)
@@ -14,13 +17,19 @@ class RunFailure(Exception):
 class CheckoutFailed(RunFailure):
     """The repository could not be fetched."""
 
+    in_short = "the repository could not be fetched"
+
 
 class ModelFailed(RunFailure):
     """The gateway or the provider behind it gave no answer this time."""
 
+    in_short = "the model gave no answer this time"
+
 
 class ModelRefused(RunFailure):
     """The gateway or the provider behind it will not answer this call, however often it is made."""
+
+    in_short = "the model will not answer this call"
 
     def __init__(self, message: str) -> None:
         super().__init__(message, permanent=True)
@@ -29,8 +38,10 @@ class ModelRefused(RunFailure):
 class RunCapReached(RunFailure):
     """The gateway's own cap of what one run may use was reached: no credits change that."""
 
+    in_short = "the run used what the gateway lets one run use"
+
     def __init__(self) -> None:
-        super().__init__("the run used what the gateway lets one run use", permanent=True)
+        super().__init__(self.in_short, permanent=True)
 
 
 class OutOfCredits(Exception):

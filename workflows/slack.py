@@ -85,10 +85,13 @@ def failure_of(error: Exception) -> Failure | None:
 
 def _api_failure(error: SlackApiError) -> Failure:
     response = error.response
-    code = str(response.get("error") or f"http_{response.status_code}")[:100]
+    said = str(response.get("error") or "")
+    is_code = _ERROR_CODE.fullmatch(said) is not None
+    # Of an answer that is no JSON the SDK makes an error that quotes it.
+    code = said[:100] if is_code else f"http_{response.status_code}"
     if response.status_code == 429 or code in _RATE_LIMITED:
         return Failure(Meaning.LATER, code, _retry_after(response.headers))
-    if response.status_code >= 500 or code in _PERHAPS_DONE or not _ERROR_CODE.fullmatch(code):
+    if response.status_code >= 500 or code in _PERHAPS_DONE or (said and not is_code):
         return Failure(Meaning.UNKNOWN, code)
     if code in _TEMPORARY:
         return Failure(Meaning.LATER, code)

@@ -127,3 +127,11 @@ def test_a_slack_that_fails_is_no_answer(workspace, slack):
         access.check(workspace, "U1")
     failure = failure_of(raised.value)
     assert (failure.meaning, failure.retry_after) == (Meaning.LATER, 7)
+
+
+def test_an_answer_that_is_not_slacks_api_is_not_quoted(workspace, slack):
+    slack.fail_next("users.info", "Received a response in a non-JSON format: <html>")
+    with pytest.raises(Exception) as raised:
+        access.check(workspace, "U1")
+    failure = failure_of(raised.value)
+    assert (failure.meaning, failure.error) == (Meaning.UNKNOWN, "http_200")

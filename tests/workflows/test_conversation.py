@@ -399,12 +399,21 @@ def test_histories_hold_no_text_of_people_or_models_and_no_secret(shop: World):
 
 
 def test_a_history_holds_no_word_of_a_provider_that_refuses(shop: World):
-    shop.gateway.fail_next(400, "invalid_request_error", "the-request-text is not allowed")
+    shop.gateway.fail_next(400, "the-request-text", "the-request-text is not allowed")
     mention = shop.handle("the-request-text")
     assert mention.outcome == "ModelRefused"
     recorded = history(mention.workflow_id).to_json()
-    assert "invalid_request_error" in recorded
+    assert "the model will not answer" in recorded
     assert "the-request-text" not in recorded + _payloads(json.loads(recorded))
+
+
+def test_a_history_holds_no_word_of_git_that_fails(world: World):
+    world.add_repository("acme/gone", "file:///the-address")
+    mention = world.handle()
+    assert mention.outcome == "CheckoutFailed"
+    recorded = history(mention.workflow_id).to_json()
+    assert "the repository could not be fetched" in recorded
+    assert "the-address" not in recorded + _payloads(json.loads(recorded))
 
 
 def _payloads(node: object) -> str:

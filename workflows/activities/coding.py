@@ -198,7 +198,7 @@ class CodingActivities:
         except RunFailure as failure:
             log.warning("a run failed", run=ref.run_id, error=str(failure))
             raise ApplicationError(
-                str(failure), type=type(failure).__name__, non_retryable=failure.permanent
+                failure.in_short, type=type(failure).__name__, non_retryable=failure.permanent
             ) from failure
         text = wording.answer(run.answer)
         answer = notices.claim(f"answer:{run.pk}", Notice.Kind.ANSWER, about, text)

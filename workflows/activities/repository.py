@@ -108,7 +108,7 @@ class RepositoryActivities:
             return RepositoryAnswer(notice_id=str(denial.pk), reason="out of credits: classifier")
         except RunFailure as error:
             raise ApplicationError(
-                str(error), type=type(error).__name__, non_retryable=error.permanent
+                error.in_short, type=type(error).__name__, non_retryable=error.permanent
             ) from error
         return RepositoryAnswer(repositories[name].pk if name else None)
 
