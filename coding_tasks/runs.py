@@ -12,6 +12,7 @@ from coding_tasks.failures import OutOfCredits
 from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.outages import through_an_outage
 from coding_tasks.sandbox import Sandbox
+from coding_tasks.storable import storable
 from projects.credentials import mint_run_token, revoke_run_tokens
 from quota import gate
 
@@ -122,7 +123,7 @@ def finish_task(task: CodingTask, state: str) -> None:
 
 def _keep(run: TaskRun, answer: str) -> None:
     # The first answer stays, if an attempt that was believed dead comes back with a second one.
-    _move(run, TaskRun.State.SUCCEEDED, answer=_storable(answer), finished_at=timezone.now())
+    _move(run, TaskRun.State.SUCCEEDED, answer=storable(answer), finished_at=timezone.now())
     revoke_run_tokens(run.pk)
     run.refresh_from_db()
 
@@ -148,11 +149,6 @@ def _amount(verdict: gate.Verdict) -> int:
 def _move(run: TaskRun, state: str, **fields: object) -> None:
     unanswered = TaskRun.objects.filter(pk=run.pk).exclude(state=TaskRun.State.SUCCEEDED)
     unanswered.update(state=state, **fields)
-
-
-def _storable(text: str) -> str:
-    """Return text without what no database stores: NUL, and halves of surrogate pairs."""
-    return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def _earlier(run: TaskRun) -> tuple[Exchange, ...]:

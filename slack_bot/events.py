@@ -3,19 +3,14 @@
 https://docs.slack.dev/apis/events-api/ describes the envelope; nothing here trusts its shape.
 """
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from slack_bot.payloads import first, identifier, mapping, moment, text, timestamp
+from slack_bot.payloads import first, identifier, mapping, moment, timestamp
+from workflows import posts
 
 _POSTS = {"app_mention", "message"}
-_SUBTYPES = {"", "file_share", "thread_broadcast"}
-_MARKS_OF_A_BOT = ("bot_id", "bot_profile", "app_id")
-_SLACKBOT = "USLACKBOT"
-# No "<" inside: of very many that are never closed, each would be searched to the end of the text.
-_TAG = re.compile(r"<@([A-Za-z0-9_-]{1,32})(?:\|[^<>]*)?>", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +65,7 @@ def read(payload: dict[str, Any]) -> Post | Uninstalled | None:
     kind = event.get("type")
     if kind == "app_uninstalled" or (kind == "tokens_revoked" and _bot_token_revoked(event)):
         return Uninstalled(_installation(payload), moment(payload.get("event_time")))
-    if isinstance(kind, str) and kind in _POSTS and _is_written_by_a_person(event):
+    if isinstance(kind, str) and kind in _POSTS and _is_news(event):
         return _post(payload, event)
     return None
 
@@ -79,19 +74,12 @@ def _bot_token_revoked(event: dict[str, Any]) -> bool:
     return bool(mapping(event.get("tokens")).get("bot"))
 
 
-def _is_written_by_a_person(event: dict[str, Any]) -> bool:
-    """Tell posts from what bots write and from what merely happened to posts: edits, joins, …
+def _is_news(event: dict[str, Any]) -> bool:
+    """Tell what a person wrote just now.
 
     An `app_mention` that an edit fired carries `edited`: the post was heard when it was written.
     """
-    subtype = event.get("subtype") or ""
-    return (
-        isinstance(subtype, str)
-        and subtype in _SUBTYPES
-        and not event.get("edited")
-        and not any(event.get(mark) for mark in _MARKS_OF_A_BOT)
-        and event.get("user") != _SLACKBOT
-    )
+    return posts.is_written_by_a_person(event) and not event.get("edited")
 
 
 def _post(payload: dict[str, Any], event: dict[str, Any]) -> Post | None:
@@ -103,7 +91,7 @@ def _post(payload: dict[str, Any], event: dict[str, Any]) -> Post | None:
     thread_ts = timestamp(event.get("thread_ts") or ts)
     if not (channel_id and user_id and ts and thread_ts) or user_id == bot_user_id:
         return None
-    written = text(event.get("text"))
+    written = posts.text_of(event)
     teams = (identifier(event.get(name)) for name in ("user_team", "source_team", "team"))
     return Post(
         installation=_installation(payload),
@@ -115,7 +103,7 @@ def _post(payload: dict[str, Any], event: dict[str, Any]) -> Post | None:
         author_teams=frozenset(filter(None, teams)),
         text=written,
         is_app_mention=event.get("type") == "app_mention",
-        tagged=frozenset(_TAG.findall(written)),
+        tagged=posts.tagged(written),
         bot_user_id=bot_user_id,
     )
 

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs
 
+from coding_tasks.storable import storable
+
 # https://docs.slack.dev/reference/objects/ does not promise a form; these are what Slack sends,
 # and all that a column can hold.
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,32}", re.ASCII)
@@ -41,9 +43,7 @@ def first(value: object) -> dict[str, Any]:
 
 def text(value: object, limit: int = 40_000) -> str:
     """Return the value if it is text, as every database takes it: no NUL, no lone surrogate."""
-    if not isinstance(value, str):
-        return ""
-    return value[:limit].replace("\0", "").encode("utf-8", "replace").decode()
+    return storable(value[:limit]) if isinstance(value, str) else ""
 
 
 def identifier(value: object) -> str:

@@ -14,15 +14,13 @@ from typing import Any
 from django.db import transaction
 
 from coding_tasks.threads import lock_active_task
+from workflows import posts
 from workflows.models import FollowUp, Mention
 from workflows.slack import client_for
 
 AT_ONCE = timedelta(seconds=1)
 """How soon a mention is heard that no reply can have overtaken: nobody writes one faster."""
 _MOST = 100
-_LONGEST_TEXT = 40_000
-_SUBTYPES = {"", "file_share", "thread_broadcast"}
-_MARKS_OF_A_BOT = ("bot_id", "bot_profile", "app_id")
 
 
 def hear(mention: Mention) -> None:
@@ -51,7 +49,7 @@ def hear(mention: Mention) -> None:
                 defaults={
                     "thread_ts": mention.thread_ts,
                     "user_id": mention.user_id,
-                    "text": _storable(reply.get("text") or ""),
+                    "text": posts.text_of(reply),
                     "addressed": False,
                     "workflow_id": task.workflow_id,
                 },
@@ -60,18 +58,11 @@ def hear(mention: Mention) -> None:
 
 def _replies(mention: Mention, messages: Any) -> Iterator[dict[str, Any]]:
     """Yield what its author wrote below the mention; what names the bot is a mention itself."""
-    tag = f"<@{mention.workspace.bot_user_id}"
     for message in messages:
         if (
             message.get("user") == mention.user_id
             and Decimal(message["ts"]) > Decimal(mention.ts)
-            and (message.get("subtype") or "") in _SUBTYPES
-            and not any(message.get(mark) for mark in _MARKS_OF_A_BOT)
-            and tag not in (message.get("text") or "")
+            and posts.is_written_by_a_person(message)
+            and mention.workspace.bot_user_id not in posts.tagged(posts.text_of(message))
         ):
             yield message
-
-
-def _storable(text: str) -> str:
-    """Return text as the webhook keeps it: what every database takes."""
-    return text[:_LONGEST_TEXT].replace("\0", "").encode("utf-8", "replace").decode()

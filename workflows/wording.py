@@ -6,6 +6,8 @@ here, so that a caller cannot forget it.
 
 from datetime import UTC, datetime
 
+from coding_tasks.storable import storable
+
 # Slack cuts a message's text off after 40,000 characters: cut it ourselves, and say so.
 # https://docs.slack.dev/reference/methods/chat.postMessage/#truncating
 _LONGEST_TEXT = 39_000
@@ -33,8 +35,7 @@ def escape(text: str) -> str:
     What no database column holds (NUL, lone surrogates) is left out or replaced.
     https://docs.slack.dev/messaging/formatting-message-text/#escaping
     """
-    storable = text.replace("\0", "").encode("utf-8", "replace").decode()
-    return storable.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return storable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def person(user_id: str) -> str:
