@@ -189,11 +189,6 @@ def test_replies_that_overtook_a_mention_that_was_heard_late_are_answered_too(sh
     assert FollowUp.objects.get().text == "and what does it sell?"
 
 
-def test_the_thread_of_a_mention_that_was_heard_at_once_is_not_read(shop: World):
-    shop.handle()
-    assert "conversations.replies" not in [call.method for call in shop.slack.calls()]
-
-
 def test_a_thread_that_cannot_be_read_does_not_hold_up_the_mention(shop: World):
     mention = shop.mention()
     Mention.objects.update(received_at=timezone.now() + timedelta(minutes=1))

@@ -154,8 +154,7 @@ class CodingActivities:
         except ThreadTaken:
             return _join(mention)
         _announce(mention, run.task)
-        with _embellishment():
-            overtaken.hear(mention)
+        overtaken.hear(mention)
         return TaskAnswer(task_id=str(run.task_id), run_id=str(run.pk))
 
     @activity.defn
