@@ -19,7 +19,7 @@ from coding_tasks import runs
 from coding_tasks.models import TaskRun
 from quota.gate import QuotaUnknown
 from workflows import admission, breakdown, client, credit_notices, follow_ups, losses, notices
-from workflows.models import Mention, Notice
+from workflows.models import Notice
 
 log = structlog.get_logger(__name__)
 
@@ -94,7 +94,7 @@ def clear_up_terminated_workflows() -> None:
     except client.TemporalUnavailable as error:
         log.warning("temporal is unavailable", error=str(error))
         return
-    _sweep(breakdown.left_behind(terminated), _clear_up_if_ended)
+    _sweep(breakdown.left_behind(terminated), lambda found: _clear_up_if_ended(found.workflow_id))
 
 
 @shared_task(expires=_LOOK_FOR_WORKFLOWS)
@@ -103,10 +103,10 @@ def look_for_workflows() -> None:
     _sweep(losses.suspects(timezone.now(), _BATCH), losses.look_for_workflow)
 
 
-def _clear_up_if_ended(mention: Mention) -> None:
-    status = client.status_of(mention.workflow_id)
+def _clear_up_if_ended(workflow_id: str) -> None:
+    status = client.status_of(workflow_id)
     if status is not WorkflowExecutionStatus.RUNNING:  # one that was reset: under the same id
-        breakdown.clear_up(mention.workflow_id, breakdown.in_words(status))
+        breakdown.clear_up(workflow_id, breakdown.in_words(status))
 
 
 def _wake_if_credits(run: TaskRun) -> None:
@@ -118,8 +118,7 @@ def _wake_if_credits(run: TaskRun) -> None:
     try:
         client.signal_credits_gained(run.task.workflow_id)
     except client.WorkflowEnded:
-        status = client.status_of(run.task.workflow_id)
-        breakdown.clear_up(run.task.workflow_id, breakdown.in_words(status))
+        _clear_up_if_ended(run.task.workflow_id)
     else:
         runs.mark_woken(run)
 

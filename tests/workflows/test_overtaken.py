@@ -64,7 +64,8 @@ def test_a_thread_that_cannot_be_read_is_warned_of(world: World, caplog):
     mention = heard(world, timedelta(minutes=1))
     world.slack.fail_next("conversations.replies")
     overtaken.hear(mention)
-    [warning] = [each for each in caplog.records if each.levelname == "WARNING"]
+    [warning] = [each for each in caplog.records if each.name == "workflows.overtaken"]
+    assert warning.levelname == "WARNING"
     assert str(mention.pk) in warning.getMessage()
     assert "ratelimited" in warning.getMessage()
 

@@ -210,3 +210,20 @@ def test_a_paused_run_whose_workflow_was_terminated_is_ended_and_said(shop: Worl
     assert mention.state == Mention.State.FAILED
     assert CodingTask.objects.get().state == CodingTask.State.FAILED
     assert "something went wrong" in shop.said(mention.ts)[1]
+
+
+def test_a_paused_run_whose_workflow_was_reset_while_it_was_being_told_is_left_alone(
+    shop: World, monkeypatch
+):
+    mention = paused(shop, lambda: exhaust(shop))
+
+    def ended(workflow_id: str) -> None:
+        raise client.WorkflowEnded(workflow_id)  # the old run; the new one runs by now
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(client, "signal_credits_gained", ended)
+        set_limit(shop.project.organization, AI_CREDITS, None)
+        tasks.wake_paused_runs()
+    assert CodingTask.objects.get().state == CodingTask.State.ACTIVE
+    tasks.wake_paused_runs()
+    shop.wait_for_end(mention, Mention.State.ANSWERED)
