@@ -74,6 +74,11 @@ async def fall_back_to(redis: Redis, saved: list[tuple[bytes, bytes]]) -> None:
         await redis.execute("RESTORE", key, 0, value)
 
 
+async def lose_nothing(redis: Redis) -> None:
+    """Let what was answered be in the file: with "everysec" it may still wait for the disk."""
+    await redis.execute("CONFIG", "SET", "appendfsync", "always")
+
+
 async def lose_the_connection(redis: Redis) -> None:
     """Let it be noticed that the server at the other end is gone."""
     with suppress(RedisUnavailable):
@@ -224,6 +229,7 @@ def test_what_redis_lost_is_repeated_although_as_much_came_since(
 
     async def come_back() -> None:
         redis = await prepared(f"redis://127.0.0.1:{port}/0", 1000)
+        await lose_nothing(redis)
         await redis.execute("SET", keys.GROUP_EPOCH, "group")
         holds = holds_of(redis)
         await holds.beat()
@@ -262,6 +268,7 @@ def test_nothing_is_held_in_a_redis_that_was_started_anew_before_all_is_repeated
 
     async def come_back() -> None:
         redis = await prepared(f"redis://127.0.0.1:{port}/0", 1000)
+        await lose_nothing(redis)
         holds = holds_of(redis)
         await holds.beat()
         assert (await holds.hold(reservation("before", 100))).status == "held"
