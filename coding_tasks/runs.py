@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from django.conf import settings
+from django.db import transaction
 from django.db.models import BigIntegerField, F, QuerySet
 from django.utils import timezone
 
@@ -123,8 +124,10 @@ def finish_task(task: CodingTask, state: str) -> None:
 
 def _keep(run: TaskRun, answer: str) -> None:
     # The first answer stays, if an attempt that was believed dead comes back with a second one.
-    _move(run, TaskRun.State.SUCCEEDED, answer=storable(answer), finished_at=timezone.now())
-    revoke_run_tokens(run.pk)
+    # A run that has its answer is not looked at again: its token ends in the same step.
+    with transaction.atomic():
+        _move(run, TaskRun.State.SUCCEEDED, answer=storable(answer), finished_at=timezone.now())
+        revoke_run_tokens(run.pk)
     run.refresh_from_db()
 
 

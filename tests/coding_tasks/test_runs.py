@@ -151,6 +151,17 @@ def test_the_agent_is_told_what_was_answered_before(task, run):
     ]
 
 
+def test_an_answer_is_kept_only_together_with_the_end_of_its_token(run, monkeypatch):
+    def killed(_run):
+        raise SystemExit
+
+    monkeypatch.setattr(runs, "revoke_run_tokens", killed)
+    with pytest.raises(SystemExit):
+        runs.perform(run, Sandbox(), Agent("fine"))
+    run.refresh_from_db()
+    assert run.state == TaskRun.State.RUNNING, "it is performed again, and that revokes"
+
+
 def test_a_failure_does_not_take_an_answer_back(run):
     runs.perform(run, Sandbox(), Agent("fine"))
     runs.fail(run, "ModelFailed")
