@@ -20,7 +20,7 @@ from config.thread_lookup import MOST_MESSAGES, ThreadKey, messages_in
 from projects.models import SlackWorkspace
 from quota.account_state import SET_BY_HAND
 from quota.resources import AI_CREDITS
-from workflows.mention_types import OUT_OF_CREDITS
+from workflows.mention_types import OUT_OF_CREDITS, out_of_credits
 from workflows.models import FollowUp, Mention, Notice
 from workflows.requests import request_text
 
@@ -200,7 +200,7 @@ def _denial(told: Sequence[Notice]) -> Notice | None:
 def _reason(message: Mention | FollowUp) -> str:
     """Return the reason that the outcome names; empty where it names none."""
     outcome = message.outcome
-    reason = outcome.removeprefix(f"{OUT_OF_CREDITS}: ") if OUT_OF_CREDITS in outcome else ""
+    reason = outcome.removeprefix(out_of_credits("")) if OUT_OF_CREDITS in outcome else ""
     return reason if reason in REASONS else ""
 
 

@@ -6,6 +6,7 @@ from django.db import transaction
 from projects.models import Project
 from quota import gate
 from workflows import closing, notices
+from workflows.mention_types import out_of_credits
 from workflows.models import FollowUp, Mention
 
 log = structlog.get_logger(__name__)
@@ -31,5 +32,5 @@ def denial(
 def refuse(mention: Mention, verdict: gate.Verdict) -> None:
     """End the mention with its one denial."""
     with transaction.atomic():
-        if closing.conclude(mention, Mention.State.REFUSED, f"out of credits: {verdict.reason}"):
+        if closing.conclude(mention, Mention.State.REFUSED, out_of_credits(verdict.reason)):
             notices.send_soon(notices.claim_denial(mention, verdict))

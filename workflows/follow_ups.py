@@ -12,7 +12,7 @@ from coding_tasks.threads import lock_active_task
 from projects.models import Project
 from workflows import client, closing, notices, wording
 from workflows.door import denial, refuse
-from workflows.mention_types import OUT_OF_CREDITS, workflow_id
+from workflows.mention_types import out_of_credits, workflow_id
 from workflows.models import FollowUp, Mention, Notice
 
 log = structlog.get_logger(__name__)
@@ -68,7 +68,7 @@ def record(reply: FollowUp, project: Project) -> bool:
         reply.workflow_id = task.workflow_id
         if denied:
             reply.state = FollowUp.State.REFUSED
-            reply.outcome = f"{OUT_OF_CREDITS}: {denied.reason}"
+            reply.outcome = out_of_credits(denied.reason)
         reply.save(force_insert=True)
         if denied:
             notices.send_soon(notices.claim_denial(reply, denied))

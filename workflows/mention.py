@@ -51,6 +51,7 @@ from workflows.mention_types import (
     MentionOutcome,
     MentionRef,
     RepositoryChoice,
+    out_of_credits,
 )
 
 Activities = TypeVar("Activities")
@@ -177,7 +178,7 @@ class MentionWorkflow:
         if workflow.patched(GATE_PATCH):
             gate = await _locally(QuotaActivities.check_quota, about)
             if gate.reason:
-                raise _Ended(Ending.REFUSED, gate.denial_id, f"out of credits: {gate.reason}")
+                raise _Ended(Ending.REFUSED, gate.denial_id, out_of_credits(gate.reason))
         access = await _with_slack(ThreadActivities.check_access, about, OUTAGE)
         if access.notice_id:
             raise _Ended(Ending.REFUSED, access.notice_id, access.reason)

@@ -19,6 +19,11 @@ UNINSTALLED = "Uninstalled"
 UNDELIVERABLE = "the answer could not be posted"
 
 
+def out_of_credits(reason: str | None) -> str:
+    """Return the outcome of what was refused for a reason of the gate."""
+    return f"{OUT_OF_CREDITS}: {reason}"
+
+
 class Ending(StrEnum):
     """How a mention may end; the same words as the states of its row."""
 

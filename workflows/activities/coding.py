@@ -25,7 +25,14 @@ from coding_tasks.sandbox import Sandbox
 from workflows import denials, notices, overtaken, wording
 from workflows.activities import rows
 from workflows.activities.outages import outages_named
-from workflows.mention_types import OUT_OF_CREDITS, SAID_ALREADY, STORES_OUT, TIMED_OUT, UNINSTALLED
+from workflows.mention_types import (
+    OUT_OF_CREDITS,
+    SAID_ALREADY,
+    STORES_OUT,
+    TIMED_OUT,
+    UNINSTALLED,
+    out_of_credits,
+)
 from workflows.models import FollowUp, Mention, Notice
 from workflows.requests import request_text
 from workflows.slack import client_for, failure_of
@@ -149,7 +156,7 @@ class CodingActivities:
             run = creation.create_task(request, repository, activity.info().workflow_id or "")
         except Refused as refused:
             denial = notices.claim_denial(mention, refused.verdict)
-            reason = f"out of credits: {refused.verdict.reason}"
+            reason = out_of_credits(refused.verdict.reason)
             return TaskAnswer(notice_id=str(denial.pk) if denial else None, reason=reason)
         except ThreadTaken:
             return _join(mention)
@@ -266,7 +273,7 @@ def _join(mention: Mention) -> TaskAnswer:
 def _refuse(follow_up: FollowUp, refused: Refused) -> ForwardAnswer:
     with transaction.atomic():
         FollowUp.objects.filter(pk=follow_up.pk).update(
-            state=FollowUp.State.REFUSED, outcome=f"{OUT_OF_CREDITS}: {refused.verdict.reason}"
+            state=FollowUp.State.REFUSED, outcome=out_of_credits(refused.verdict.reason)
         )
         denial = notices.claim_denial(follow_up, refused.verdict)
     return ForwardAnswer(notice_id=str(denial.pk) if denial else None)

@@ -15,7 +15,7 @@ from projects.models import Project
 from workflows import denials, notices, picker, wording
 from workflows.activities import rows
 from workflows.activities.outages import outages_named
-from workflows.mention_types import MentionRef
+from workflows.mention_types import MentionRef, out_of_credits
 from workflows.models import Mention, Notice
 from workflows.requests import request_text
 
@@ -105,7 +105,7 @@ class RepositoryActivities:
             )
         except OutOfCredits as refusal:
             denial = denials.claim(mention, mention.workspace.project, refusal)
-            return RepositoryAnswer(notice_id=str(denial.pk), reason="out of credits: classifier")
+            return RepositoryAnswer(notice_id=str(denial.pk), reason=out_of_credits("classifier"))
         except RunFailure as error:
             raise ApplicationError(
                 error.in_short, type=type(error).__name__, non_retryable=error.permanent
