@@ -40,6 +40,20 @@ def workspace():
     )
 
 
+def follow_up(workspace, **fields):
+    return FollowUp.objects.create(
+        workspace=workspace,
+        channel_id="C1",
+        ts="105.000001",
+        thread_ts="100.000001",
+        user_id="U1",
+        text="more",
+        addressed=False,
+        workflow_id="w",
+        **fields,
+    )
+
+
 def mention(workspace, ts="100.000001", thread_ts=None, **fields):
     """A mention as the webhook records it."""
     return Mention.objects.create(
@@ -222,17 +236,8 @@ class TestRefusals:
 
     def test_why_a_follow_up_was_dropped_is_said(self, admin_client, workspace):
         mention(workspace, state="refused", outcome="another user's task")
-        FollowUp.objects.create(
-            workspace=workspace,
-            channel_id="C1",
-            ts="105.000001",
-            thread_ts="100.000001",
-            user_id="U1",
-            text="and then?",
-            addressed=False,
-            workflow_id="mention-T1-C1-100.000001",
-            state="dropped",
-            outcome="its mention made no task: another user's task",
+        follow_up(
+            workspace, state="dropped", outcome="its mention made no task: another user's task"
         )
         said = text_of(admin_client.get(page(workspace)))
         assert "dropped its mention made no task: another user&#x27;s task" in said
@@ -240,19 +245,9 @@ class TestRefusals:
     def test_a_follow_up_that_was_refused_has_its_decision_too(self, admin_client, workspace):
         mention(workspace, state="answered")
         set_limit(workspace.project.organization, AI_CREDITS, 0)
-        FollowUp.objects.create(
-            workspace=workspace,
-            channel_id="C1",
-            ts="105.000001",
-            thread_ts="100.000001",
-            user_id="U1",
-            text="more",
-            addressed=False,
-            workflow_id="w",
-            state="refused",
-        )
-        [_, follow_up] = admin_client.get(page(workspace)).context["thread"].asked
-        assert follow_up.refusal.decision.state == "limited"
+        follow_up(workspace, state="refused")
+        [_, refused] = admin_client.get(page(workspace)).context["thread"].asked
+        assert refused.refusal.decision.state == "limited"
 
 
 class TestSearch:

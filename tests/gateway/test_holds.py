@@ -2,9 +2,11 @@
 
 import asyncio
 import shutil
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 from msgspec.structs import replace
@@ -72,6 +74,23 @@ async def fall_back_to(redis: Redis, saved: list[tuple[bytes, bytes]]) -> None:
     await redis.execute("FLUSHALL")
     for key, value in saved:
         await redis.execute("RESTORE", key, 0, value)
+
+
+class Mortal(NamedTuple):
+    """A Redis to be killed and started again, and the files that it has then."""
+
+    url: str
+    files: Path
+    process: Process
+
+
+@pytest.fixture
+def mortal(tmp_path: Path) -> Iterator[Mortal]:
+    files, port = tmp_path / "files", free_port()
+    process = Process(redis_server("redis", files, port), tmp_path / "log", running)
+    process.start()
+    yield Mortal(f"redis://127.0.0.1:{port}/0", files, process)
+    process.stop()
 
 
 async def lose_nothing(redis: Redis) -> None:
@@ -219,28 +238,26 @@ def test_a_process_that_stops_leaves_no_settlement_behind(
 
 
 def test_what_redis_lost_is_repeated_although_as_much_came_since(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mortal: Mortal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(holds_module, "REMEMBERED_SECONDS", 0)
     monkeypatch.setattr(holds_module, "REPLAY_GRACE", 0.05)
-    files, as_they_were, port = tmp_path / "files", tmp_path / "as-they-were", free_port()
-    store = Process(redis_server("redis", files, port), tmp_path / "log", running)
-    store.start()
+    as_they_were = tmp_path / "as-they-were"
 
     async def come_back() -> None:
-        redis = await prepared(f"redis://127.0.0.1:{port}/0", 1000)
+        redis = await prepared(mortal.url, 1000)
         await lose_nothing(redis)
         await redis.execute("SET", keys.GROUP_EPOCH, "group")
         holds = holds_of(redis)
         await holds.beat()
         for hold_id in ("lost", "under way"):
             assert (await holds.hold(reservation(hold_id, 100))).status == "held"
-        shutil.copytree(files, as_they_were)
+        shutil.copytree(mortal.files, as_they_were)
         await holds.settle(Settlement("lost", "hold", 30, b"{}", ACCOUNT, "group"))
-        store.kill()
-        shutil.rmtree(files)
-        as_they_were.rename(files)
-        store.start()
+        mortal.process.kill()
+        shutil.rmtree(mortal.files)
+        as_they_were.rename(mortal.files)
+        mortal.process.start()
         await lose_the_connection(redis)
         await holds.settle(Settlement("under way", "hold", 60, b"{}", ACCOUNT, "group"))
         await holds.beat()
@@ -252,28 +269,22 @@ def test_what_redis_lost_is_repeated_although_as_much_came_since(
         assert not holds._remembered, "Redis has it for good"
         redis.close()
 
-    try:
-        asyncio.run(come_back())
-    finally:
-        store.stop()
+    asyncio.run(come_back())
 
 
 def test_nothing_is_held_in_a_redis_that_was_started_anew_before_all_is_repeated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mortal: Mortal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(holds_module, "REPLAY_GRACE", 0.05)
-    port = free_port()
-    store = Process(redis_server("redis", tmp_path, port), tmp_path / "log", running)
-    store.start()
 
     async def come_back() -> None:
-        redis = await prepared(f"redis://127.0.0.1:{port}/0", 1000)
+        redis = await prepared(mortal.url, 1000)
         await lose_nothing(redis)
         holds = holds_of(redis)
         await holds.beat()
         assert (await holds.hold(reservation("before", 100))).status == "held"
-        store.kill()
-        store.start()
+        mortal.process.kill()
+        mortal.process.start()
         await lose_the_connection(redis)
         assert (await holds.hold(reservation("at once", 100))).status == "rewound"
         assert holds._replaying is not None
@@ -283,10 +294,7 @@ def test_nothing_is_held_in_a_redis_that_was_started_anew_before_all_is_repeated
         assert (await holds.hold(reservation("again", 100))).status == "held"
         redis.close()
 
-    try:
-        asyncio.run(come_back())
-    finally:
-        store.stop()
+    asyncio.run(come_back())
 
 
 def test_what_redis_still_has_is_not_repeated_however_long_it_was_away(
