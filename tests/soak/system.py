@@ -13,6 +13,7 @@ import asyncio
 import os
 import random
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -44,6 +45,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     parser.add_argument("--settle-within", type=float, default=SETTLE_WITHIN, metavar="SECONDS")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end what was started
     with (
         tempfile.TemporaryDirectory(prefix="tollgate-soak-") as directory,
         FakeSlack() as slack,
