@@ -160,6 +160,9 @@ class Stack:
             if file.exists()
         }
 
+    def pids_of(self, argument: str) -> list[int]:
+        return [pid for pid, command in self.children().items() if f" {argument} " in command]
+
 
 def http(url: str, body: Any = None, token: str = "") -> tuple[int, Any]:
     headers = {"Content-Type": "application/json", "anthropic-version": "2023-06-01"}
@@ -277,6 +280,19 @@ def test_no_process_that_is_killed_takes_a_mention_or_its_usage_with_it(stack: S
         f"usage of each answered mention, and an answer to each mention paid for: "
         f"{stack.paid_runs()}, {stack.answered_mentions()} answered",
     )
+
+
+def test_a_worker_that_dies_at_every_start_leaves_the_doors_open(stack: Stack, token: str) -> None:
+    for _ in range(4):
+        wait_until(lambda: stack.pids_of("run_worker"), what="a worker")
+        [pid] = stack.pids_of("run_worker")
+        os.kill(pid, signal.SIGKILL)
+        wait_until_gone([pid])
+    stack.lines.wait_for(r"worker was killed by signal 9, \d times in a row.*next try in \d+ s")
+    assert not stack.quota()["limited"]
+    assert stack.call_gateway(token)[0] == 200
+    thread = stack.mention()
+    assert stack.reply(thread).startswith("[demo model]"), "the worker came back"
 
 
 def _patiently(call: Callable[[], Any]) -> Any:
