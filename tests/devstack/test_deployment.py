@@ -59,7 +59,7 @@ def test_every_variable_is_documented() -> None:
 
 # What only an image or `make up` sets: the inner addresses, and what shows source code.
 _NOT_OF_ENV = {"DEBUG", "GATEWAY_HOST", "GATEWAY_PORT", "TEMPORAL_NAMESPACE"}
-_WEB_ALONE = {"NUM_PROXIES", "PROMETHEUS_MULTIPROC_DIR"}
+_WEB_ALONE = {"NUM_PROXIES", "PROMETHEUS_MULTIPROC_DIR", "WEB_BODY_TIMEOUT"}
 _SET_HERE = {
     "DATABASE_URL", "REDIS_URL", "GATEWAY_REDIS_URL", "TEMPORAL_ADDRESS", "TOLLGATE_URL",
     "GATEWAY_URL", "PROMETHEUS_MULTIPROC_DIR",
