@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from devstack.console import Console
+from devstack.environment import visible
 from devstack.guard import Guard
 from devstack.pipe import Pipe
 from devstack.servers import Program
@@ -142,7 +143,7 @@ class Supervisor:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=(output or shown).write_end,
             stderr=shown.write_end,
-            env=self.environment | program.environment,
+            env=visible(self.environment, program.reads) | program.environment,
             cwd=ROOT,
             start_new_session=True,
         )

@@ -72,8 +72,9 @@ def request(
     try:
         with Stopwatch() as waited:
             client.request(method, path, body, {"Host": "localhost", **headers})
-            status = client.getresponse().status
-        return status, waited.seconds
+            with client.getresponse() as answer:
+                answer.read()
+        return answer.status, waited.seconds
     finally:
         client.close()
 
@@ -275,6 +276,7 @@ def test_nobody_gets_more_log_in_attempts_by_a_header_with_underscores(
     transactional_db, redis_client, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("NUM_PROXIES", "1")
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "config.settings")
     monkeypatch.setenv("DATABASE_URL", database_url())
     statuses = []
     with web_server(tmp_path / "web.log") as port:
@@ -295,9 +297,10 @@ def log_in(port: int, name: str, claimed: str) -> int:
     form_type = "application/x-www-form-urlencoded"
     sent = behind | {"Cookie": f"csrftoken={token}", "Content-Type": form_type}
     client.request("POST", "/admin/login/", form, sent)
-    status = client.getresponse().status
+    with client.getresponse() as answer:
+        answer.read()
     client.close()
-    return status
+    return answer.status
 
 
 def database_url() -> str:

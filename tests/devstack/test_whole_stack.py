@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import redis
 
+from benchmarks.load.processes import family
 from devstack.env_file import read_env_file
 from devstack.isolation import throw_away_environment
 from devstack.servers import free_port
@@ -182,6 +183,7 @@ def http(url: str, body: Any = None, token: str = "") -> tuple[int, Any]:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     directory = tmp_path_factory.mktemp("stack")
     environment = throw_away_environment(os.environ, str(directory))
+    environment |= {"AWS_SECRET_ACCESS_KEY": "of-the-operator", "GH_TOKEN": "of-the-operator"}
     with ExitStack() as postgres:
         if suite.ON_POSTGRES:
             data = suite.DIRECTORY / "postgres-of-the-stack"
@@ -206,6 +208,14 @@ def test_a_mention_is_answered_in_its_thread_and_paid_for(stack: Stack) -> None:
     assert stack.reply(thread).startswith("[demo model]")
     assert stack.reactions(thread)
     wait_until(lambda: (stack.quota()["usage"] or 0) > before, what="the usage")
+
+
+def test_no_process_has_a_secret_that_it_does_not_need(stack: Stack) -> None:
+    for pid, command in stack.children().items():
+        for each in family(pid):
+            environment = Path(f"/proc/{each}/environ").read_bytes()
+            assert b"of-the-operator" not in environment, command
+            assert (b"GATEWAY_REDIS_URL=" in environment) == ("-m gateway" in command), command
 
 
 def test_a_block_set_by_hand_is_obeyed_everywhere_and_lifts_as_it_is_removed(
