@@ -20,6 +20,21 @@ class CheckoutFailed(RunFailure):
     in_short = "the repository could not be fetched"
 
 
+class RepositoryTooBig(CheckoutFailed):
+    """The repository exceeds the bounds of what is unpacked, however often it is fetched."""
+
+    in_short = "the repository is too big"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(f"{self.in_short}: {detail}", permanent=True)
+
+
+class UnpackingFailed(CheckoutFailed):
+    """The repository was fetched, but its files could not be written out."""
+
+    in_short = "the repository could not be unpacked"
+
+
 class ModelFailed(RunFailure):
     """The gateway or the provider behind it gave no answer this time."""
 

@@ -39,6 +39,8 @@ PUBLIC_URL = env.str("PUBLIC_URL", "http://localhost:8000", validate=web_address
 
 NUM_PROXIES = env.int("NUM_PROXIES", 0, validate=validate.Range(min=0))
 
+WEB_BODY_TIMEOUT = env.float("WEB_BODY_TIMEOUT", 20.0, validate=validate.Range(min=1.0))
+
 # --- Stores --------------------------------------------------------------------------------------
 DATABASE_URL = env.str(
     "DATABASE_URL",

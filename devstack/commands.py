@@ -5,10 +5,11 @@ on one machine and in containers.
 """
 
 MIGRATE = ["python", "manage.py", "migrate", "--noinput"]
-# Requests mostly wait for a database or Redis; each thread may hold a database connection. What
-# granian calls backpressure bounds the connections, and each gateway keeps one open for ever.
-WEB = ["granian", "--interface", "wsgi", "--no-ws", "--blocking-threads", "16"]
-WEB += ["--backpressure", "1024", "config.wsgi:application"]
+# What granian calls backpressure bounds the connections. One that is idle, or whose head does not
+# arrive, ends after the timeout (in milliseconds).
+WEB = ["granian", "--interface", "asginl", "--http", "1", "--no-ws"]
+WEB += ["--http1-header-read-timeout", "15000", "--backpressure", "8192"]
+WEB += ["config.asgi:application"]
 WORKER = ["python", "manage.py", "run_worker"]
 # Tasks wait for Slack and the database, so threads serve them; the schedule needs no file, since
 # every entry repeats within minutes. At INFO they would report a sweep every other second.

@@ -6,6 +6,7 @@ here, so that a caller cannot forget it.
 
 from datetime import UTC, datetime
 
+from coding_tasks.bounds import Bounds
 from coding_tasks.storable import storable
 
 # Slack cuts a message's text off after 40,000 characters: cut it ourselves, and say so.
@@ -207,6 +208,23 @@ def repository_unavailable(repository: str) -> str:
     return (
         f"I could not fetch {escape(repository)}. "
         "Ask an administrator to check its address and my access to it."
+    )
+
+
+def repository_too_big(repository: str, bounds: Bounds) -> str:
+    """Say that the repository is larger than what is unpacked."""
+    return (
+        f"{escape(repository)} is too big for me. I take up to {bounds.entries:,} files and "
+        f"folders with {bounds.size // 1_000_000:,} MB in all, nested up to {bounds.depth} deep, "
+        f"with paths of up to {bounds.path:,} bytes."
+    )
+
+
+def repository_not_unpacked(repository: str) -> str:
+    """Say that the repository holds something that git will not write to a disk."""
+    return (
+        f"I fetched {escape(repository)}, but I could not unpack it. "
+        "Ask an administrator to check it for damaged files and file names that are not allowed."
     )
 
 

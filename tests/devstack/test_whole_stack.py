@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import redis
 
+from benchmarks.load.processes import family
 from devstack.env_file import read_env_file
 from devstack.isolation import throw_away_environment
 from devstack.servers import free_port
@@ -160,6 +161,9 @@ class Stack:
             if file.exists()
         }
 
+    def pids_of(self, argument: str) -> list[int]:
+        return [pid for pid, command in self.children().items() if f" {argument} " in command]
+
 
 def http(url: str, body: Any = None, token: str = "") -> tuple[int, Any]:
     headers = {"Content-Type": "application/json", "anthropic-version": "2023-06-01"}
@@ -179,6 +183,7 @@ def http(url: str, body: Any = None, token: str = "") -> tuple[int, Any]:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     directory = tmp_path_factory.mktemp("stack")
     environment = throw_away_environment(os.environ, str(directory))
+    environment |= {"AWS_SECRET_ACCESS_KEY": "of-the-operator", "GH_TOKEN": "of-the-operator"}
     with ExitStack() as postgres:
         if suite.ON_POSTGRES:
             data = suite.DIRECTORY / "postgres-of-the-stack"
@@ -203,6 +208,14 @@ def test_a_mention_is_answered_in_its_thread_and_paid_for(stack: Stack) -> None:
     assert stack.reply(thread).startswith("[demo model]")
     assert stack.reactions(thread)
     wait_until(lambda: (stack.quota()["usage"] or 0) > before, what="the usage")
+
+
+def test_no_process_has_a_secret_that_it_does_not_need(stack: Stack) -> None:
+    for pid, command in stack.children().items():
+        for each in family(pid):
+            environment = Path(f"/proc/{each}/environ").read_bytes()
+            assert b"of-the-operator" not in environment, command
+            assert (b"GATEWAY_REDIS_URL=" in environment) == ("-m gateway" in command), command
 
 
 def test_a_block_set_by_hand_is_obeyed_everywhere_and_lifts_as_it_is_removed(
@@ -277,6 +290,19 @@ def test_no_process_that_is_killed_takes_a_mention_or_its_usage_with_it(stack: S
         f"usage of each answered mention, and an answer to each mention paid for: "
         f"{stack.paid_runs()}, {stack.answered_mentions()} answered",
     )
+
+
+def test_a_worker_that_dies_at_every_start_leaves_the_doors_open(stack: Stack, token: str) -> None:
+    for _ in range(4):
+        wait_until(lambda: stack.pids_of("run_worker"), what="a worker")
+        [pid] = stack.pids_of("run_worker")
+        os.kill(pid, signal.SIGKILL)
+        wait_until_gone([pid])
+    stack.lines.wait_for(r"worker was killed by signal 9, \d times in a row.*next try in \d+ s")
+    assert not stack.quota()["limited"]
+    assert stack.call_gateway(token)[0] == 200
+    thread = stack.mention()
+    assert stack.reply(thread).startswith("[demo model]"), "the worker came back"
 
 
 def _patiently(call: Callable[[], Any]) -> Any:

@@ -3,14 +3,16 @@
 import pytest
 
 from billing.caps import set_cap
+from coding_tasks.bounds import BOUNDS
 from coding_tasks.models import CodingTask, Repository, TaskRun
 from projects.models import OAuthAccessToken
 from quota import gate
 from quota.resources import AI_CREDITS
 from tests.conftest import wait_until
+from tests.git_repositories import import_files
 from tests.workflows.fake_gateway import AGENT
 from tests.workflows.world import World
-from workflows import client, notices
+from workflows import client, notices, wording
 from workflows.mention_types import RepositoryChoice
 from workflows.models import Mention, Notice
 
@@ -256,6 +258,16 @@ def test_a_repository_that_cannot_be_fetched_is_said_in_the_thread(world: World)
     mention = world.handle()
     assert (mention.state, mention.outcome) == (Mention.State.FAILED, "CheckoutFailed")
     assert "could not fetch acme/gone" in world.said(mention.ts)[0]
+    assert world.gateway.requests() == []
+
+
+def test_a_hostile_repository_is_refused_at_once_and_the_message_names_the_bounds(
+    world: World, tmp_path
+):
+    world.add_repository("acme/deep", import_files(tmp_path / "deep", "d/" * 1_500 + "file"))
+    mention = world.handle()
+    assert (mention.state, mention.outcome) == (Mention.State.FAILED, "RepositoryTooBig")
+    assert world.said(mention.ts) == [wording.repository_too_big("acme/deep", BOUNDS)]
     assert world.gateway.requests() == []
 
 

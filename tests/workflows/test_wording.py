@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
+from coding_tasks.bounds import Bounds
 from workflows import wording
 
 NAMES = {"bot_name": "Tollgate", "billing_url": "https://billing.example.com/credits"}
@@ -47,6 +48,13 @@ def test_each_reason_has_a_first_sentence_of_its_own():
         assert text.endswith(
             " They reset on 2026-12-01. Top up at https://billing.example.com/credits to continue."
         )
+
+
+def test_a_repository_that_is_too_big_is_told_what_would_not_be():
+    assert wording.repository_too_big("acme/deep", Bounds()) == (
+        "acme/deep is too big for me. I take up to 100,000 files and folders with 500 MB in all, "
+        "nested up to 100 deep, with paths of up to 1,000 bytes."
+    )
 
 
 def test_a_denial_half_way_says_so_and_speaks_of_going_on():

@@ -12,13 +12,16 @@ from temporalio.exceptions import ApplicationError
 
 from coding_tasks import creation, runs, threads
 from coding_tasks.agents import Agent
+from coding_tasks.bounds import BOUNDS
 from coding_tasks.creation import Refused, Request, ThreadTaken
 from coding_tasks.failures import (
     CheckoutFailed,
     ModelFailed,
     OutOfCredits,
+    RepositoryTooBig,
     RunCapReached,
     RunFailure,
+    UnpackingFailed,
 )
 from coding_tasks.models import CodingTask, Repository, TaskRun
 from coding_tasks.sandbox import Sandbox
@@ -318,6 +321,10 @@ def _sentence(failure: str, run: TaskRun, about: Mention | FollowUp) -> str:
         return wording.provider_unavailable()
     if failure == CheckoutFailed.__name__:
         return wording.repository_unavailable(run.task.repository.full_name)
+    if failure == RepositoryTooBig.__name__:
+        return wording.repository_too_big(run.task.repository.full_name, BOUNDS)
+    if failure == UnpackingFailed.__name__:
+        return wording.repository_not_unpacked(run.task.repository.full_name)
     if failure == RunCapReached.__name__:
         return wording.run_cap_reached(bot_name=settings.BOT_NAME)
     if failure == STORES_OUT:
