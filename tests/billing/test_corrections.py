@@ -1,4 +1,4 @@
-"""A correction corrects one event of its own account, and gives back at most what that one costs."""
+"""A correction corrects one event of its own account, and gives back at most what it costs."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
