@@ -72,7 +72,7 @@ class OrganizationAdmin(PermittedParts, admin.ModelAdmin):
     ]
     list_filter = ["is_active", "unmetered_gateway", "quota_states__state"]
     search_fields = ["name", "id", "projects__name", "projects__api_token"]
-    readonly_fields = ["id", "created_at", "standing", "more"]
+    readonly_fields = ["id", "created_at", "standing"]
     fields = [
         "name",
         "is_active",

@@ -48,7 +48,8 @@ class PermittedParts:
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return the fields that are shown only; links are made for this reader."""
         fields = super().get_readonly_fields(request, obj)  # type: ignore[misc]
-        return [self._linked(request, name) for name in self._permitted(request, fields)]
+        shown = [*self._permitted(request, fields), *self.links]
+        return [self._linked(request, name) for name in shown]
 
     def _permitted(self, request: HttpRequest, parts: Iterable[Any]) -> list[Any]:
         return [part for part in parts if request.user.has_perms(self.needed.get(part, ()))]
