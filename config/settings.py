@@ -199,6 +199,7 @@ OAUTH2_PROVIDER = {
     "ACCESS_TOKEN_EXPIRE_SECONDS": int(timedelta(hours=10).total_seconds()),
     "REFRESH_TOKEN_EXPIRE_SECONDS": int(timedelta(days=30).total_seconds()),
     "REFRESH_TOKEN_REUSE_PROTECTION": True,
+    "OAUTH2_SERVER_CLASS": "oauthlib.oauth2.WebApplicationServer",  # no grant beyond these
     "OAUTH2_VALIDATOR_CLASS": "projects.oauth.ProjectBoundValidator",
     "OIDC_ISS_ENDPOINT": PUBLIC_URL,  # the issuer of RFC 9207; OpenID Connect stays off
     "PKCE_REQUIRED": True,
