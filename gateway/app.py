@@ -125,7 +125,7 @@ class Gateway:
         headers = dict(raw_headers)
         call = Call(request, raw_headers, headers, new_call_id(), time.perf_counter())
         if self._tracing is not None and path not in _UNLOGGED:
-            call.trace = self._tracing.begin(request.method, headers)
+            call.trace = self._tracing.begin(request.method, path, headers)
         self._under_way += 1
         try:
             metered = _METERED.get(path)
