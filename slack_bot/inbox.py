@@ -102,9 +102,11 @@ def _receive_reply(workspace: SlackWorkspace, post: Post) -> None:
 
 
 def _is_external(workspace: SlackWorkspace, post: Post) -> bool:
-    """Tell an author from another company in a shared channel (Slack Connect).
+    """Return whether the event itself says that the author is from another company.
 
-    In an Enterprise organization the author may be of a sister workspace: the payload does not
-    say, so access is judged by the profile, in the workflow.
+    Where it names no team, and in an Enterprise organization, whose workspaces have teams of their
+    own, the author's profile decides, in the workflow (`workflows.access`).
     """
-    return not workspace.enterprise_id and not post.author_teams <= {workspace.team_id}
+    if workspace.enterprise_id or not post.author_team:
+        return False
+    return post.author_team != workspace.team_id

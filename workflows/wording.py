@@ -145,7 +145,10 @@ def not_your_task(user_id: str, *, owner_id: str, bot_name: str) -> str:
 # --- Repository picker ---------------------------------------------------------------------------
 def picker_question(user_id: str) -> str:
     """Ask which repository a mention is about."""
-    return f"{person(user_id)}, which repository is this about?"
+    return (
+        f"{person(user_id)}, which repository is this about? "
+        f"This choice is {person(user_id)}'s: nobody else can make it."
+    )
 
 
 def picker_placeholder() -> str:
@@ -160,7 +163,10 @@ def picker_chosen(repository: str) -> str:
 
 def picker_not_yours(user_id: str, *, owner_id: str) -> str:
     """Refuse a choice made by somebody else."""
-    return f"{person(user_id)}, only {person(owner_id)} can choose the repository here."
+    return (
+        f"{person(user_id)}, this choice belongs to {person(owner_id)}: "
+        f"only {person(owner_id)} can choose the repository here."
+    )
 
 
 def picker_expired(user_id: str, *, bot_name: str) -> str:
