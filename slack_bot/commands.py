@@ -72,6 +72,7 @@ def _status(workspace: SlackWorkspace, user_id: str) -> str:
         denial_text=notices.denial_text(verdict) if verdict.limited else None,
         resets_at=verdict.resets_at,
         bot_name=settings.BOT_NAME,
+        time_zone=verdict.time_zone,
     )
 
 

@@ -98,6 +98,8 @@ def denial_text(verdict: Verdict) -> str:
         verdict.resets_at,
         bot_name=settings.BOT_NAME,
         billing_url=settings.BILLING_URL,
+        time_zone=verdict.time_zone,
+        cap=verdict.cap,
     )
 
 

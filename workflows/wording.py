@@ -4,7 +4,8 @@ All of them return Slack mrkdwn. Whatever comes from a person or a model passes 
 here, so that a caller cannot forget it.
 """
 
-from datetime import UTC, datetime
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 from coding_tasks.storable import storable
 
@@ -25,6 +26,27 @@ _DENIAL_FIRST_SENTENCES = {
     "project_cap_reached": "This project has used its share of your team's {bot_name} AI credits.",
     "user_cap_reached": "You have used your share of your team's {bot_name} AI credits.",
     "run_cap_reached": "This task has used the {bot_name} AI credits that one task may use.",
+}
+_TOO_LITTLE_OF_A_CAP = {
+    "project_cap_reached": (
+        "This project has too little of its share of your team's {bot_name} AI credits left to "
+        "{purpose}."
+    ),
+    "user_cap_reached": (
+        "You have too little of your share of your team's {bot_name} AI credits left to {purpose}."
+    ),
+    "run_cap_reached": (
+        "One task may use too few {bot_name} AI credits to {purpose}, as your team has set it."
+    ),
+}
+# What a top-up does not change, and who can.
+_ADVICE = {
+    "project_cap_reached": "Ask an administrator of your team to raise the project's share.",
+    "user_cap_reached": "Ask an administrator of your team to raise your share.",
+    "run_cap_reached": (
+        "Try a smaller request, or ask an administrator of your team to raise what one task may "
+        "use."
+    ),
 }
 _DENIAL_OTHERWISE = "Your team cannot use its {bot_name} AI credits at the moment."
 
@@ -50,30 +72,42 @@ def denial(
     *,
     bot_name: str,
     billing_url: str,
+    time_zone: str = "UTC",
+    cap: str | None = None,
     half_way: bool = False,
 ) -> str:
-    """Say that the team is out of credits, when they come back (in UTC) and where to top up.
+    """Say why there are no credits to use, when they come back and what can be done about it.
 
-    `resets_at` is aware, or None where there is no reset time. An unknown reason gets a sentence
-    that is true of all. `half_way`: work had begun.
+    `resets_at` is aware, or None where there is no reset time; its day is told in `time_zone`. An
+    unknown reason gets a sentence that is true of all. `cap` is the reason of the cap of which too
+    little is left. `half_way`: work had begun.
     """
-    first = _DENIAL_FIRST_SENTENCES.get(reason or "", _DENIAL_OTHERWISE)
+    if cap in _TOO_LITTLE_OF_A_CAP:
+        first = _TOO_LITTLE_OF_A_CAP[cap]
+    else:
+        first = _DENIAL_FIRST_SENTENCES.get(reason or "", _DENIAL_OTHERWISE)
     purpose = "go on" if half_way else "start"
     sentences = [first.format(bot_name=escape(bot_name), purpose=purpose)]
     if half_way:
         sentences.insert(0, "I had to stop half-way.")
-    sentences += _reset(resets_at)
-    sentences.append(f"Top up at {escape(billing_url)} to continue.")
+    sentences += _reset(resets_at, time_zone)
+    top_up = f"Top up at {escape(billing_url)} to continue."
+    sentences.append(_ADVICE.get(cap or reason or "", top_up))
     return " ".join(sentences)
 
 
 def credits_running_low(
-    percent: int, resets_at: datetime | None, *, credits_name: str, billing_url: str
+    percent: int,
+    resets_at: datetime | None,
+    *,
+    credits_name: str,
+    billing_url: str,
+    time_zone: str = "UTC",
 ) -> str:
     """Warn that a share of the period's credits is used, or all of it."""
     share = "all" if percent >= 100 else f"{percent} %"
     sentences = [f"Your team has used {share} of its {escape(credits_name)} for this period."]
-    sentences += _reset(resets_at)
+    sentences += _reset(resets_at, time_zone)
     sentences.append(f"Top up at {escape(billing_url)}.")
     return " ".join(sentences)
 
@@ -89,6 +123,7 @@ def credits_status(
     denial_text: str | None,
     resets_at: datetime | None,
     bot_name: str,
+    time_zone: str = "UTC",
 ) -> str:
     """Answer `status`: the denial when limited, else what is left (None: no limit is set)."""
     if denial_text is not None:
@@ -97,12 +132,18 @@ def credits_status(
     if remaining is None:
         return f"Your team's {name} AI credits have no limit."
     left = f"Your team has {escape(remaining)} {name} AI credits left."
-    return " ".join([left, *_reset(resets_at)])
+    return " ".join([left, *_reset(resets_at, time_zone)])
 
 
-def _reset(resets_at: datetime | None) -> list[str]:
-    """Return the sentence that says when the credits come back, in UTC; none without a time."""
-    return [] if resets_at is None else [f"They reset on {resets_at.astimezone(UTC):%Y-%m-%d}."]
+def _reset(resets_at: datetime | None, time_zone: str) -> list[str]:
+    """Return the sentence that says when the credits come back; none without a time.
+
+    The day is that of `time_zone`, which is named unless it is UTC.
+    """
+    if resets_at is None:
+        return []
+    day = f"{resets_at.astimezone(ZoneInfo(time_zone)):%Y-%m-%d}"
+    return [f"They reset on {day}." if time_zone == "UTC" else f"They reset on {day} ({time_zone})."]
 
 
 def credits_unknown() -> str:
