@@ -92,7 +92,9 @@ def _chosen_project(request: Request) -> Project:
 
 def _projects_of(user: User | AnonymousUser) -> Any:
     """The projects that a user may choose from."""
-    return Project.objects.filter(organization__members=user.pk).order_by("organization__name", "name")
+    return Project.objects.filter(organization__members=user.pk).order_by(
+        "organization__name", "name"
+    )
 
 
 class ConsentForm(AllowForm):

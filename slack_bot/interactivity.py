@@ -88,9 +88,7 @@ def installations_of(payload: dict[str, Any]) -> tuple[Installation, ...]:
         identifier(mapping(each).get(name))
         for each, name in ((team, "id"), (payload.get("user"), "team_id"))
     )
-    return tuple(
-        Installation(team_id, enterprise_id, is_org_wide=is_org_wide) for team_id in teams
-    )
+    return tuple(Installation(team_id, enterprise_id, is_org_wide=is_org_wide) for team_id in teams)
 
 
 def _mention(interaction: Interaction) -> Mention | None:

@@ -143,7 +143,9 @@ def _reset(resets_at: datetime | None, time_zone: str) -> list[str]:
     if resets_at is None:
         return []
     day = f"{resets_at.astimezone(ZoneInfo(time_zone)):%Y-%m-%d}"
-    return [f"They reset on {day}." if time_zone == "UTC" else f"They reset on {day} ({time_zone})."]
+    return [
+        f"They reset on {day}." if time_zone == "UTC" else f"They reset on {day} ({time_zone})."
+    ]
 
 
 def credits_unknown() -> str:
@@ -281,6 +283,41 @@ def failed(user_id: str) -> str:
         f"{person(user_id)}, something went wrong and I could not finish this. "
         "The error has been logged; please try again."
     )
+
+
+# --- The thread -----------------------------------------------------------------------------------
+def what_to_do(user_id: str) -> str:
+    """Ask what a mention without a text is about."""
+    return f"{person(user_id)}, what shall I do? Reply here, and I will start."
+
+
+def thread_has_ended(user_id: str, *, bot_name: str) -> str:
+    """Tell somebody who replies in a thread that has ended how to go on."""
+    return (
+        f"{person(user_id)}, the work in this thread has ended, so I do not act on replies here. "
+        f"Mention {escape(bot_name)} to go on."
+    )
+
+
+def stopped(user_id: str, *, credits: str | None, in_flight: bool, bot_name: str) -> str:
+    """Say that the work was stopped, and what it used; `credits` is None for nothing."""
+    name = f"{escape(bot_name)} AI credits"
+    used = f"It has used {escape(credits)} {name}." if credits else f"It has used no {name}."
+    sentences = [f"Stopped, as {person(user_id)} asked.", used]
+    if in_flight:
+        sentences.append("The AI provider may have been answering: that is charged as well.")
+    sentences.append(f"Mention {escape(bot_name)} to start again.")
+    return " ".join(sentences)
+
+
+def not_yours_to_stop(user_id: str, *, owner_id: str) -> str:
+    """Refuse to stop somebody else's work."""
+    return f"{person(user_id)}, this is {person(owner_id)}'s: only {person(owner_id)} can stop it."
+
+
+def nothing_to_stop(user_id: str) -> str:
+    """Answer an order to stop where nothing is going on."""
+    return f"{person(user_id)}, nothing is running in this thread, so there is nothing to stop."
 
 
 # --- Slash command -------------------------------------------------------------------------------
