@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from coding_tasks.models import CodingTask
 from coding_tasks.threads import active_task
-from workflows import client, closing, follow_ups, notices, replies, stopping, wording
+from workflows import client, closing, follow_ups, notices, replies, stop_orders, wording
 from workflows.door import denial, refuse
 from workflows.mention_types import workflow_id
 from workflows.models import Mention, Notice
@@ -87,7 +87,7 @@ def _decide(mention: Mention, *, at_the_door: bool) -> None:
     if not mention.workspace.is_active:
         closing.conclude(mention, Mention.State.FAILED, "the app was uninstalled")
     elif is_stop(mention.text):
-        stopping.obey(mention)
+        stop_orders.obey(mention)
     else:
         orders = replies.decide_for(mention)
         _decide_request(mention, at_the_door=at_the_door)
@@ -99,7 +99,7 @@ def _decide_request(mention: Mention, *, at_the_door: bool) -> None:
     task = _task_of_another(mention)
     if task is None:
         replies.take_up_earlier(mention)
-    if stopping.is_countermanded(mention):
+    if stop_orders.is_countermanded(mention):
         closing.conclude(mention, Mention.State.STOPPED, "stopped before it began")
     elif task and _has_nothing_to_do(mention) and task.owner_slack_user_id == mention.user_id:
         _ask(mention)

@@ -9,7 +9,7 @@ take up either.
 What becomes of a reply of the author of the thread's latest request:
 
 - while the request's task works, or the task is still to be made, it is a follow-up;
-- a word such as "stop" ends the work (`workflows.stopping`);
+- a word such as "stop" ends the work (`workflows.stop_orders`);
 - after a request that was not answered (refused for want of credits, failed, or without a text) it
   takes the request up: both are the text of a new one. Without credits it waits in silence: the
   thread knows why, and hears at most once more if the reason has become another;

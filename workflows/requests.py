@@ -30,20 +30,29 @@ _LINK = re.compile(r"<((?:https?|mailto|ssh)[^|<>]*)(?:\|([^<>]*))?>")
 
 def request_text(message: Mention | FollowUp) -> str:
     """Return the message as the person typed it, without the mention of the bot."""
-    return readable(message.text, message.workspace.bot_user_id)
+    return _readable(message.text, message.workspace.bot_user_id) or "(no text)"
 
 
-def readable(text: str, bot_user_id: str) -> str:
-    """Return text of Slack's as people read it, without the mention of the bot.
+def all_that_was_asked(mention: Mention) -> str:
+    """Return everything the author asked for, as they typed it.
 
-    Slack escapes three characters and wraps addresses in angle brackets:
-    https://docs.slack.dev/messaging/formatting-message-text/#escaping
+    Beside the mention's own text that is the request that it takes up, with what was added to it.
     """
-    tag = rf"<@{re.escape(bot_user_id)}(?:\|[^<>]*)?>"
-    text = re.sub(tag, " ", text)
-    text = _LINK.sub(lambda link: link[2] or link[1], text)
-    text = text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
-    return text.strip() or "(no text)"
+    bot_user_id = mention.workspace.bot_user_id
+    texts = [_readable(text, bot_user_id) for text in texts_of(mention)]
+    return "\n\n".join(filter(None, texts)) or "(no text)"
+
+
+def texts_of(mention: Mention) -> list[str]:
+    """Return the texts of a request, oldest first, with Slack's markup."""
+    texts: list[str] = []
+    seen: Mention | None = mention
+    for _ in range(_LONGEST_CHAIN):
+        if seen is None:
+            break
+        texts[:0] = [seen.text, *(() if seen is mention else _additions(seen))]
+        seen = seen.takes_up
+    return [text for text in texts if not is_bare(text)]
 
 
 def is_bare(text: str) -> bool:
@@ -60,23 +69,21 @@ def is_stop(text: str) -> bool:
     return bool(words & STOP_WORDS) and words <= STOP_WORDS | _COURTESIES
 
 
-def asked_for(mention: Mention) -> str:
-    """Return everything that the author asked for, as Slack has it.
-
-    Beside the mention's own text that is the request that it takes up, with what was added to it.
-    """
-    texts: list[str] = []
-    seen: Mention | None = mention
-    for _ in range(_LONGEST_CHAIN):
-        if seen is None:
-            break
-        texts[:0] = [seen.text, *(() if seen is mention else _additions(seen))]
-        seen = seen.takes_up
-    return "\n\n".join(text for text in texts if not is_bare(text))
-
-
 def _additions(mention: Mention) -> list[str]:
     """Return the replies to a mention that waited for a task which was never made."""
     own = workflow_id(mention.team_id, mention.channel_id, mention.ts)
     dropped = FollowUp.objects.filter(workflow_id=own, state=FollowUp.State.DROPPED)
     return list(dropped.order_by("ts").values_list("text", flat=True)[:_LONGEST_CHAIN])
+
+
+def _readable(text: str, bot_user_id: str) -> str:
+    """Return text of Slack's as people read it, without the mention of the bot.
+
+    Slack escapes three characters and wraps addresses in angle brackets:
+    https://docs.slack.dev/messaging/formatting-message-text/#escaping
+    """
+    tag = rf"<@{re.escape(bot_user_id)}(?:\|[^<>]*)?>"
+    text = re.sub(tag, " ", text)
+    text = _LINK.sub(lambda link: link[2] or link[1], text)
+    text = text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+    return text.strip()

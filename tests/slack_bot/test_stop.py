@@ -187,7 +187,7 @@ def test_an_order_whose_process_died_half_way_is_obeyed_by_the_sweep(
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr("workflows.stopping._stop_own_task", dies)
+        patch.setattr("workflows.stop_orders._stop_own_task", dies)
         deliver(door, "stop", mention["ts"])
     assert Mention.objects.get(ts=mention["ts"]).state == "stopped"
     tasks.start_pending_mentions()

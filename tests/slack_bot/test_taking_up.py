@@ -15,7 +15,7 @@ from quota.resources import AI_CREDITS
 from tests.slack_bot.conftest import workflow_of
 from workflows import replies, tasks
 from workflows.models import FollowUp, Mention, Notice, ThreadReply
-from workflows.requests import asked_for
+from workflows.requests import all_that_was_asked
 
 
 @pytest.fixture
@@ -36,12 +36,14 @@ def said(door) -> list[str]:
 
 
 # --- Denied --------------------------------------------------------------------------------------
-def test_after_a_top_up_a_plain_reply_starts_what_was_asked_for(door, workspace, denied, temporal):
+def test_after_a_top_up_a_plain_reply_starts_what_was_all_that_was_asked(
+    door, workspace, denied, temporal
+):
     top_up(workspace)
     reply = door.reply("please?", denied["ts"])
     taken = Mention.objects.get(ts=reply["ts"])
     assert taken.state == "started"
-    assert asked_for(taken) == "<@UBOT> fix the login\n\nplease?"
+    assert all_that_was_asked(taken) == "fix the login\n\nplease?"
     assert temporal.has(workflow_of(reply))
     assert len(said(door)) == 1
 
@@ -135,7 +137,7 @@ def test_a_mention_in_the_thread_takes_the_request_up_too(door, workspace, denie
     top_up(workspace)
     again = door.mention(text="<@UBOT> please?", thread_ts=denied["ts"])
     mention = Mention.objects.get(ts=again["ts"])
-    assert asked_for(mention) == "<@UBOT> fix the login\n\n<@UBOT> please?"
+    assert all_that_was_asked(mention) == "fix the login\n\nplease?"
     assert mention.state == "started"
 
 
@@ -143,15 +145,15 @@ def test_so_does_one_without_a_text(door, workspace, denied, temporal):
     top_up(workspace)
     again = door.mention(text="<@UBOT>", thread_ts=denied["ts"])
     assert temporal.has(workflow_of(again))
-    assert asked_for(Mention.objects.get(ts=again["ts"])) == "<@UBOT> fix the login"
+    assert all_that_was_asked(Mention.objects.get(ts=again["ts"])) == "fix the login"
 
 
 def test_what_is_denied_again_is_taken_up_with_all_that_was_said(door, workspace, denied, temporal):
     door.mention(text="<@UBOT> and the logout", thread_ts=denied["ts"])
     top_up(workspace)
     reply = door.reply("now?", denied["ts"])
-    assert asked_for(Mention.objects.get(ts=reply["ts"])) == (
-        "<@UBOT> fix the login\n\n<@UBOT> and the logout\n\nnow?"
+    assert all_that_was_asked(Mention.objects.get(ts=reply["ts"])) == (
+        "fix the login\n\nand the logout\n\nnow?"
     )
 
 
@@ -232,7 +234,7 @@ def test_the_reply_to_the_question_starts_the_work_once(door, workspace, tempora
     reply = door.reply("fix the login", question["ts"])
     door.deliver(door.slack.event(reply, "message"))
     assert temporal.has(workflow_of(reply))
-    assert asked_for(Mention.objects.get(ts=reply["ts"])) == "fix the login"
+    assert all_that_was_asked(Mention.objects.get(ts=reply["ts"])) == "fix the login"
     assert Mention.objects.count() == 2
     assert not FollowUp.objects.exists()
 

@@ -36,7 +36,7 @@ from workflows.mention_types import (
     out_of_credits,
 )
 from workflows.models import FollowUp, Mention, Notice
-from workflows.requests import asked_for, readable, request_text
+from workflows.requests import all_that_was_asked, request_text
 from workflows.slack import client_for, failure_of
 
 log = structlog.get_logger(__name__)
@@ -154,7 +154,7 @@ class CodingActivities:
             thread_ts=mention.thread_ts,
             message_ts=mention.ts,
             user_id=mention.user_id,
-            text=readable(asked_for(mention), mention.workspace.bot_user_id),
+            text=all_that_was_asked(mention),
         )
         try:
             run = creation.create_task(request, repository, activity.info().workflow_id or "")
