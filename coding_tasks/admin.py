@@ -136,7 +136,7 @@ class CodingTaskAdmin(_ReadOnly):
         "finished_at",
     ]
     list_filter = ["state", "project__organization", "repository", "created_at"]
-    list_select_related = ["repository", "project"]
+    list_select_related = ["repository", "project__organization"]
     search_fields = [
         "title",
         "=id",

@@ -59,6 +59,15 @@ class RunCapReached(RunFailure):
         super().__init__(self.in_short, permanent=True)
 
 
+class RunStopped(RunFailure):
+    """Somebody stopped the run: nothing more is done for it, and its answer is not posted."""
+
+    in_short = "the run was stopped"
+
+    def __init__(self) -> None:
+        super().__init__(self.in_short, permanent=True)
+
+
 class OutOfCredits(Exception):
     """The gateway refused a call: the credits for it are used up (429).
 

@@ -49,6 +49,7 @@ app.conf.beat_schedule = {
         "task": "workflows.tasks.deliver_pending_follow_ups",
         "schedule": 5.0,
     },
+    "match replies": {"task": "workflows.tasks.match_replies", "schedule": 5.0},
     "wake paused runs": {
         "task": "workflows.tasks.wake_paused_runs",
         "schedule": 2.0,

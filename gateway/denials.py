@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
@@ -21,6 +22,11 @@ _FIRST = {
     "project_cap_reached": "This project has used its share of your team's {name}.",
     "user_cap_reached": "You have used your share of your team's {name}.",
     "organization_inactive": "Your team's {name} are switched off: its organization is not active.",
+}
+# What a top-up does not change, and who can.
+_ADVICE = {
+    "project_cap_reached": "Ask an administrator of your team to raise the project's share.",
+    "user_cap_reached": "Ask an administrator of your team to raise your share.",
 }
 _OTHERWISE = "Your team cannot use its {name} at the moment."
 
@@ -105,16 +111,26 @@ def credits_name(resource: str, bot_name: str) -> str:
 
 
 def _reset(found: ResourceAnswer) -> list[str]:
-    """Return the sentence that says when the credits come back; none where nobody knows."""
+    """Return the sentence that says when the credits come back; none where nobody knows.
+
+    The day is that of the limit's own time zone, which is named unless it is UTC.
+    """
     if found.resets_at is None:
         return []
-    return [f"They reset on {datetime.fromisoformat(found.resets_at).astimezone(UTC):%Y-%m-%d}."]
+    resets_at = datetime.fromisoformat(found.resets_at)
+    try:
+        local = resets_at.astimezone(ZoneInfo(found.time_zone))
+    except (ZoneInfoNotFoundError, ValueError):  # this machine may know fewer zones than Django's
+        return [f"They reset on {resets_at.astimezone(UTC):%Y-%m-%d}."]
+    zone = "" if found.time_zone == "UTC" else f" ({found.time_zone})"
+    return [f"They reset on {local:%Y-%m-%d}{zone}."]
 
 
 def _refusal(
     sentences: list[str], resets_at: str | None, billing_url: str, **details: Any
 ) -> Refusal:
-    sentences = [*sentences, f"Top up at {billing_url} to continue."]
+    top_up = f"Top up at {billing_url} to continue."
+    sentences = [*sentences, _ADVICE.get(details.get("cause") or "", top_up)]
     return Refusal(
         429,
         REASON,

@@ -284,7 +284,7 @@ class OAuthAccessTokenAdmin(admin.ModelAdmin):
 
     list_display = ["id", "project", "made_for", "user", "expires"]
     list_filter = [ExpiredFilter, ("application", admin.EmptyFieldListFilter)]
-    list_select_related = ["project", "application", "user"]
+    list_select_related = ["project__organization", "application", "user"]
     search_fields = ["=task_run_id", "project__name", "user__username", "application__name"]
     fields = [
         "project",

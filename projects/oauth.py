@@ -127,7 +127,9 @@ def _chosen_project(request: Request) -> Project:
 
 def _projects_of(user: User | AnonymousUser) -> Any:
     """The projects that a user may choose from."""
-    return Project.objects.filter(organization__members=user.pk).select_related("organization")
+    return Project.objects.filter(organization__members=user.pk).order_by(
+        "organization__name", "name"
+    )
 
 
 class TokenView(ToolkitTokenView):
@@ -139,18 +141,10 @@ class TokenView(ToolkitTokenView):
         return answer
 
 
-class ProjectChoiceField(forms.ModelChoiceField):
-    """A choice of projects that says whose each is."""
-
-    def label_from_instance(self, project: Project) -> str:
-        """Name the project and its organization."""
-        return f"{project.organization} / {project}"
-
-
 class ConsentForm(AllowForm):
     """Allow, for a project, or refuse."""
 
-    project = ProjectChoiceField(
+    project = forms.ModelChoiceField(
         queryset=Project.objects.none(),
         required=False,
         empty_label="Choose a project",

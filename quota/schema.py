@@ -23,6 +23,7 @@ _OK = {
     "remaining": 749.75,
     "limited_until": None,
     "resets_at": "2026-12-01T00:00:00Z",
+    "time_zone": "UTC",
     "mode": "hard",
     "credits_per_usd": 120.0,
 }
@@ -112,6 +113,9 @@ class QuotaOfResource(serializers.Serializer):
     )
     resets_at = serializers.DateTimeField(
         allow_null=True, help_text=f"{_TIME} When usage starts again."
+    )
+    time_zone = serializers.CharField(
+        help_text="The IANA zone at whose midnight the period ends: tell people the day in it."
     )
     mode = serializers.ChoiceField(["hard", "soft"])
     credits_per_usd = serializers.FloatField(

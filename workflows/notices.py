@@ -50,12 +50,14 @@ def claim(
     *,
     blocks: Sequence[dict[str, Any]] = (),
     user_id: str | None = None,
+    only_to_user: bool = False,
 ) -> Notice:
     """Return the notice of this key, written now unless it exists. Somebody has to send it.
 
-    It goes to the thread of `about`, or if the thread refuses it, to `user_id` (the author of
-    `about` unless given) alone.
+    It goes to the thread of `about`, or if the thread refuses it, or `only_to_user`, to `user_id`
+    (the author of `about` unless given) alone.
     """
+    shown = Notice.Destination.EPHEMERAL if only_to_user else Notice.Destination.THREAD
     notice, _ = Notice.objects.get_or_create(
         key=key,
         defaults={
@@ -65,6 +67,7 @@ def claim(
             "channel_id": about.channel_id,
             "thread_ts": about.thread_ts,
             "user_id": user_id or about.user_id,
+            "destination": shown,
             "text": text,
             "blocks": list(blocks),
         },
@@ -98,6 +101,8 @@ def denial_text(verdict: Verdict) -> str:
         verdict.resets_at,
         bot_name=settings.BOT_NAME,
         billing_url=settings.BILLING_URL,
+        time_zone=verdict.time_zone,
+        cap=verdict.cap,
     )
 
 

@@ -21,23 +21,25 @@ from coding_tasks.failures import (
     RepositoryTooBig,
     RunCapReached,
     RunFailure,
+    RunStopped,
     UnpackingFailed,
 )
 from coding_tasks.models import CodingTask, Repository, TaskRun
 from coding_tasks.sandbox import Sandbox
-from workflows import denials, notices, overtaken, wording
+from workflows import denials, notices, stopping, wording
 from workflows.activities import rows
 from workflows.activities.outages import outages_named
 from workflows.mention_types import (
     OUT_OF_CREDITS,
     SAID_ALREADY,
+    STOPPED,
     STORES_OUT,
     TIMED_OUT,
     UNINSTALLED,
     out_of_credits,
 )
 from workflows.models import FollowUp, Mention, Notice
-from workflows.requests import request_text
+from workflows.requests import all_that_was_asked, request_text
 from workflows.slack import client_for, failure_of
 
 log = structlog.get_logger(__name__)
@@ -145,6 +147,8 @@ class CodingActivities:
         repository = Repository.objects.get(pk=new.repository_id, project=mention.workspace.project)
         if denial := notices.denial_of(mention):  # an attempt before this one was refused
             return TaskAnswer(notice_id=str(denial.pk), reason=SAID_ALREADY)
+        if stopping.was_stopped(mention):
+            return TaskAnswer(reason=STOPPED)
         if new.gone:
             threads.abandon(new.gone)
         request = Request(
@@ -153,7 +157,7 @@ class CodingActivities:
             thread_ts=mention.thread_ts,
             message_ts=mention.ts,
             user_id=mention.user_id,
-            text=request_text(mention),
+            text=all_that_was_asked(mention),
         )
         try:
             run = creation.create_task(request, repository, activity.info().workflow_id or "")
@@ -163,8 +167,11 @@ class CodingActivities:
             return TaskAnswer(notice_id=str(denial.pk) if denial else None, reason=reason)
         except ThreadTaken:
             return _join(mention)
+        # Whoever stopped the mention meanwhile may not have seen the task: we see the mention.
+        if stopping.was_stopped(mention):
+            stopping.stop_work(run.task, STOPPED)
+            return TaskAnswer(reason=STOPPED)
         _announce(mention, run.task)
-        overtaken.hear(mention)
         return TaskAnswer(task_id=str(run.task_id), run_id=str(run.pk))
 
     @activity.defn
@@ -172,7 +179,7 @@ class CodingActivities:
         """Make a run of a follow-up if there are credits for it; if not, it counts as handled."""
         follow_up = rows.follow_up(message.follow_up_id)
         task = CodingTask.objects.select_related("project").get(pk=message.task_id)
-        if follow_up.state == FollowUp.State.REFUSED:
+        if follow_up.state == FollowUp.State.REFUSED or task.state == CodingTask.State.STOPPED:
             return ForwardAnswer()
         if follow_up.state != FollowUp.State.HANDLED:
             try:
@@ -219,7 +226,7 @@ class CodingActivities:
         run = rows.run(failed.run_id)
         about = rows.message_of(run)
         runs.fail(run, failed.failure)
-        if failed.failure == OUT_OF_CREDITS:
+        if failed.failure in (OUT_OF_CREDITS, RunStopped.__name__):
             return FailureAnswer(None)
         text = _sentence(failed.failure, run, about)
         notice = notices.claim(f"failed:{run.pk}", Notice.Kind.FAILURE, about, text)

@@ -17,7 +17,7 @@ from workflows.activities import rows
 from workflows.activities.outages import outages_named
 from workflows.mention_types import MentionRef, out_of_credits
 from workflows.models import Mention, Notice
-from workflows.requests import request_text
+from workflows.requests import all_that_was_asked, texts_of
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ class RepositoryActivities:
             return RepositoryAnswer(notice_id=str(notice.pk), reason="no repository")
         if len(repositories) == 1:
             return RepositoryAnswer(repositories[0].pk)
-        named = [found for found in repositories if _is_named(found.full_name, mention.text)]
+        asked = "\n".join(texts_of(mention))
+        named = [found for found in repositories if _is_named(found.full_name, asked)]
         if len(named) == 1:
             return RepositoryAnswer(named[0].pk)
         default = ChannelDefault.objects.filter(
@@ -98,7 +99,7 @@ class RepositoryActivities:
         try:
             name = self._classifier.choose(
                 mention.workspace.project,
-                request_text(mention),
+                all_that_was_asked(mention),
                 list(repositories),
                 distinct_id=mention.workspace.distinct_id(mention.user_id),
                 trace_id=mention.trace_id,

@@ -53,9 +53,9 @@ class Closed:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """The notice that tells the thread that something went wrong."""
+    """The notice that tells the thread that something went wrong; none where it was stopped."""
 
-    notice_id: str
+    notice_id: str | None
 
 
 class ThreadActivities:
@@ -107,7 +107,7 @@ class ThreadActivities:
         mention = rows.mention(closing.mention_id)
         workflow_id = activity.info().workflow_id or ""
         notice = breakdown.end(mention, workflow_id, closing.state, closing.outcome)
-        return Breakdown(str(notice.pk))
+        return Breakdown(str(notice.pk) if notice else None)
 
 
 def _to_temporal(failure: Failure) -> ApplicationError:
