@@ -259,13 +259,28 @@ def test_a_repository_that_cannot_be_fetched_is_said_in_the_thread(world: World)
     assert world.gateway.requests() == []
 
 
-def test_an_answer_that_slack_will_not_have_is_no_answer(shop: World):
-    shop.slack.fail_next("chat.postMessage", "is_archived")
+def test_an_answer_that_slack_takes_nowhere_is_kept(shop: World):
+    shop.slack.fail_next("chat.postMessage", "is_archived", times=3)
     shop.slack.fail_next("chat.postEphemeral", "channel_not_found")
     mention = shop.handle()
     assert mention.state == Mention.State.FAILED
-    assert mention.outcome == "the answer could not be posted"
+    assert mention.outcome == "the answer could not be posted: it is kept on the page of the thread"
     assert TaskRun.objects.get().state == TaskRun.State.SUCCEEDED
+    [answer] = shop.notices("answer")
+    assert (answer.state, answer.destination) == ("given_up", "page")
+
+
+@pytest.mark.parametrize(
+    ("error", "destination"), [("msg_too_long", "file"), ("is_archived", "dm")]
+)
+def test_an_answer_that_reaches_its_author_in_another_way_answers_the_mention(
+    shop: World, error: str, destination: str
+):
+    shop.slack.fail_next("chat.postMessage", error)
+    mention = shop.handle()
+    assert (mention.state, mention.outcome) == (Mention.State.ANSWERED, "")
+    [answer] = shop.notices("answer")
+    assert (answer.state, answer.destination) == ("sent", destination)
 
 
 def test_an_answer_whose_outcome_is_unknown_is_not_posted_twice(shop: World):

@@ -207,7 +207,7 @@ class CodingActivities:
                 failure.in_short, type=type(failure).__name__, non_retryable=failure.permanent
             ) from failure
         text = wording.answer(run.answer)
-        answer = notices.claim(f"answer:{run.pk}", Notice.Kind.ANSWER, about, text)
+        answer = notices.claim(notices.answer_key(run), Notice.Kind.ANSWER, about, text)
         return RunAnswer(str(answer.pk), answered=True)
 
     @activity.defn
