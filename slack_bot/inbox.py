@@ -4,6 +4,7 @@ import structlog
 from django.conf import settings
 from django.db import transaction
 
+from coding_tasks.outages import STORES_AWAY, in_one_line
 from coding_tasks.threads import active_task
 from projects.models import SlackWorkspace
 from slack_bot import installations
@@ -38,6 +39,10 @@ def _receive_mention(workspace: SlackWorkspace, post: Post) -> None:
         admission.admit(mention)
     except TemporalUnavailable as error:
         log.warning("temporal is unavailable", mention=str(mention.pk), error=str(error))
+    except STORES_AWAY as error:
+        log.warning(
+            "a mention waits for a store", mention=str(mention.pk), error=in_one_line(error)
+        )
     except Exception:
         # The row is a promise that a sweep keeps: to fail now would only make Slack repeat itself.
         log.exception("a mention was kept for later", mention=str(mention.pk))
@@ -97,6 +102,8 @@ def _receive_reply(workspace: SlackWorkspace, post: Post) -> None:
         follow_ups.tell(reply)
     except TemporalUnavailable as error:
         log.warning("temporal is unavailable", follow_up=str(reply.pk), error=str(error))
+    except STORES_AWAY as error:
+        log.warning("a reply waits for a store", follow_up=str(reply.pk), error=in_one_line(error))
     except Exception:  # kept, as above
         log.exception("a reply was kept for later", follow_up=str(reply.pk))
 

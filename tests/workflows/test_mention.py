@@ -216,6 +216,22 @@ def test_work_does_not_depend_on_reaction_and_permalink(shop: World):
     assert shop.slack.reactions("C1", mention.ts) == []
 
 
+def test_an_embellishment_that_slack_puts_off_for_a_moment_is_made_after_it(shop: World):
+    shop.slack.fail_next("reactions.add", "ratelimited", retry_after=1)
+    shop.slack.fail_next("chat.getPermalink", "ratelimited", retry_after=0)
+    mention = shop.handle()
+    assert mention.state == Mention.State.ANSWERED
+    assert shop.slack.reactions("C1", mention.ts) == ["eyes"]
+    assert CodingTask.objects.get().permalink
+
+
+def test_an_embellishment_that_slack_puts_off_for_longer_is_left_out(shop: World):
+    shop.slack.fail_next("reactions.add", "ratelimited", retry_after=60)
+    mention = shop.handle()
+    assert mention.state == Mention.State.ANSWERED
+    assert len(shop.slack.calls("reactions.add")) == 1
+
+
 def test_a_provider_that_fails_once_is_asked_again(shop: World):
     shop.gateway.fail_next(529, "overloaded_error")
     shop.gateway.answer_next("It is a shop.")
