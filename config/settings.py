@@ -254,8 +254,17 @@ SPECTACULAR_SETTINGS = {
 
 CELERY_BROKER_URL = REDIS_URL
 CELERY_TASK_IGNORE_RESULT = True
-CELERY_TASK_ACKS_LATE = True
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# A broker may be away for as long as it likes, and refuse commands while it starts.
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+CELERY_BROKER_CHANNEL_ERROR_RETRY = True
 # A caller that only hastens work never waits for a broker that is down.
-CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_connect_timeout": 1, "socket_timeout": 5}
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "socket_connect_timeout": 1,
+    "socket_timeout": 5,
+    # Kombu would note in Redis what is not acknowledged yet, and end the worker with an
+    # AttributeError when the connection breaks meanwhile. What a worker took and did not do, a
+    # sweep does.
+    "ack_emulation": False,
+}
 CELERY_TASK_PUBLISH_RETRY = False

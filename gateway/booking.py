@@ -73,6 +73,11 @@ class Books:
         await self._holds.settle(Settlement(record.uuid, mode, cost, data, account, group, correct))
         return outcome
 
+    def release(self, admission: Admission) -> None:
+        """Book nothing of a call that was not made."""
+        if admission.record.billable:
+            self._holds.release(admission.record.uuid)
+
     def _outcome(self, admission: Admission, meter: Meter, ending: Ending) -> Outcome:
         """Decide what is booked: what the provider told, else an estimate, at most the bound."""
         usage = meter.usage()

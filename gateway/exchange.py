@@ -61,7 +61,7 @@ class Exchange:
         watch.listen(call.request.on_departure, self._settings.drain_timeout)
         try:
             if call.request.departed:  # before anything was asked of the provider
-                ending.failed = True
+                self._release()
                 raise CallerLeft
             await self._forward(watch)
         except asyncio.CancelledError:
@@ -165,6 +165,12 @@ class Exchange:
             self._call.status = self._ending.status
             self._call.request.start(self._ending.status, self._head)
             self._head = None
+
+    def _release(self) -> None:
+        """Book nothing: no call was made."""
+        if self._admission is not None:
+            self._settled = True
+            self._books.release(self._admission)
 
     async def _settle(self) -> None:
         """Book the call, once."""

@@ -1,6 +1,5 @@
 """What a post of a person leads to: a record first, then whatever is decided about it."""
 
-import structlog
 from django.conf import settings
 from django.db import transaction
 
@@ -8,9 +7,8 @@ from projects.models import SlackWorkspace
 from slack_bot import installations
 from slack_bot.events import Post
 from workflows import admission, closing, notices, replies, wording
+from workflows.kept_for_later import left_to_a_sweep
 from workflows.models import Mention, Notice, ThreadReply
-
-log = structlog.get_logger(__name__)
 
 
 def receive(post: Post) -> None:
@@ -72,12 +70,9 @@ def _receive_reply(workspace: SlackWorkspace, post: Post) -> None:
             text=post.text,
         )
     )
-    try:
+    mention = None
+    with left_to_a_sweep("a reply", reply=str(kept.pk)):
         mention = replies.decide(kept)
-    except Exception:
-        # The row is a promise that a sweep keeps: to fail now would only make Slack repeat itself.
-        log.exception("a reply was kept for later", reply=str(kept.pk))
-        return
     if mention is not None:
         admission.admit_or_keep(mention)
 

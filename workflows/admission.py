@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
-import structlog
 from django.db import transaction
 from django.db.models import F, Q, QuerySet
 from django.utils import timezone
@@ -17,11 +16,10 @@ from coding_tasks.models import CodingTask
 from coding_tasks.threads import active_task
 from workflows import client, closing, follow_ups, notices, replies, stop_orders, wording
 from workflows.door import denial, refuse
+from workflows.kept_for_later import left_to_a_sweep
 from workflows.mention_types import workflow_id
 from workflows.models import Mention, Notice
 from workflows.requests import is_bare, is_stop
-
-log = structlog.get_logger(__name__)
 
 LEASE = timedelta(seconds=15)
 """Longer than a decision takes with every dependency at its time limit."""
@@ -41,18 +39,10 @@ def admit(mention: Mention) -> None:
 
 
 def admit_or_keep(mention: Mention) -> None:
-    """Decide about the mention now, or leave it to the sweep. Never raises.
-
-    The row is a promise that the sweep keeps: to fail now would only make Slack repeat itself.
-    """
-    if mention.state != Mention.State.RECEIVED:
-        return
-    try:
-        admit(mention)
-    except client.TemporalUnavailable as error:
-        log.warning("temporal is unavailable", mention=str(mention.pk), error=str(error))
-    except Exception:
-        log.exception("a mention was kept for later", mention=str(mention.pk))
+    """Decide about the mention now, or leave it to the sweep. Never raises."""
+    if mention.state == Mention.State.RECEIVED:
+        with left_to_a_sweep("a mention", mention=str(mention.pk)):
+            admit(mention)
 
 
 def waiting(now: datetime) -> QuerySet[Mention]:

@@ -17,7 +17,7 @@ STOPPED = "stopped"
 TIMED_OUT = "timed out"
 STORES_OUT = "StoresOut"
 UNINSTALLED = "Uninstalled"
-UNDELIVERABLE = "the answer could not be posted"
+UNDELIVERABLE = "the answer could not be posted: it is kept on the page of the thread"
 
 
 def out_of_credits(reason: str | None) -> str:

@@ -126,6 +126,12 @@ class Notice(models.Model):
     class Destination(models.TextChoices):
         THREAD = "thread"
         EPHEMERAL = "ephemeral", "ephemeral: shown to the user only, the thread refused it"
+        PARTS = "parts", "parts: several messages in the thread"
+        FILE = "file", "file: a file in the thread"
+        DM = "dm", "direct message: the thread refused it"
+        DM_PARTS = "dm_parts", "direct messages: several, the thread refused it"
+        DM_FILE = "dm_file", "file in a direct message: the thread refused it"
+        PAGE = "page", "page: kept here, Slack refused it everywhere"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     key = models.CharField(max_length=200, unique=True)
@@ -148,6 +154,9 @@ class Notice(models.Model):
     state = models.CharField(max_length=10, choices=State.choices, default=State.PENDING)
     destination = models.CharField(
         max_length=10, choices=Destination.choices, default=Destination.THREAD
+    )
+    messages_sent = models.PositiveSmallIntegerField(
+        default=0, db_default=0, help_text="How many messages of this destination are sent."
     )
     attempts = models.PositiveIntegerField(default=0)
     next_attempt_at = models.DateTimeField(

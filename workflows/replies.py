@@ -21,20 +21,18 @@ Of everybody else only an order to stop is answered.
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-import structlog
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
 from coding_tasks.threads import active_task
-from workflows import client, follow_ups, notices, wording
+from workflows import follow_ups, notices, wording
 from workflows.door import denial
+from workflows.kept_for_later import left_to_a_sweep
 from workflows.mention_types import OUT_OF_CREDITS, SAID_ALREADY
 from workflows.models import FollowUp, Mention, Notice, ThreadReply
 from workflows.requests import is_bare, is_stop
-
-log = structlog.get_logger(__name__)
 
 KEPT_FOR = timedelta(minutes=15)
 """Longer than Slack goes on delivering a mention: at once, after a minute, and after five."""
@@ -165,17 +163,9 @@ def _as_follow_up(reply: ThreadReply) -> bool:
     else:
         to_tell = follow_ups.record_early(follow_up)
     if to_tell:
-        _tell(follow_up)
+        with left_to_a_sweep("a reply", follow_up=str(follow_up.pk)):
+            follow_ups.tell(follow_up)
     return follow_ups.is_known(reply)
-
-
-def _tell(follow_up: FollowUp) -> None:
-    try:
-        follow_ups.tell(follow_up)
-    except client.TemporalUnavailable as error:
-        log.warning("temporal is unavailable", follow_up=str(follow_up.pk), error=str(error))
-    except Exception:  # the row is a promise that a sweep keeps
-        log.exception("a reply was kept for later", follow_up=str(follow_up.pk))
 
 
 def _below(mention: Mention) -> list[ThreadReply]:

@@ -17,6 +17,7 @@ from temporalio.client import WorkflowExecutionStatus
 
 from coding_tasks import runs
 from coding_tasks.models import TaskRun
+from coding_tasks.outages import STORES_AWAY, in_one_line
 from quota.gate import QuotaUnknown
 from workflows import (
     admission,
@@ -157,5 +158,9 @@ def _sweep(rows: Iterable[Any], handle: Callable[[Any], None]) -> None:
         except client.TemporalUnavailable as error:
             unreachable += 1
             log.warning("temporal is unavailable", row=str(row.pk), error=str(error))
+        except STORES_AWAY as error:
+            log.warning(
+                "a row is left to the next sweep", row=str(row.pk), error=in_one_line(error)
+            )
         except Exception:
             log.exception("a sweep failed on a row", row=str(row.pk))

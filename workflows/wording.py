@@ -10,11 +10,6 @@ from zoneinfo import ZoneInfo
 from coding_tasks.bounds import Bounds
 from coding_tasks.storable import storable
 
-# Slack cuts a message's text off after 40,000 characters: cut it ourselves, and say so.
-# https://docs.slack.dev/reference/methods/chat.postMessage/#truncating
-_LONGEST_TEXT = 39_000
-_SHORTENED = "\n… (shortened)"
-
 _CREDITS_USED = "Your team has used its monthly {bot_name} AI credits."
 _DENIAL_FIRST_SENTENCES = {
     "limit_reached": _CREDITS_USED,
@@ -59,6 +54,11 @@ def escape(text: str) -> str:
     https://docs.slack.dev/messaging/formatting-message-text/#escaping
     """
     return storable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def unescape(text: str) -> str:
+    """Return text as it was before `escape`, for places that show it literally."""
+    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 
 def person(user_id: str) -> str:
@@ -236,15 +236,21 @@ def no_repositories(user_id: str, *, bot_name: str) -> str:
 
 # --- Work ----------------------------------------------------------------------------------------
 def answer(text: str) -> str:
-    """Return an agent's answer, harmless and no longer than Slack shows."""
-    escaped = escape(text.strip()) or "I have nothing to answer."
-    if len(escaped) <= _LONGEST_TEXT:
-        return escaped
-    cut = escaped[: _LONGEST_TEXT - len(_SHORTENED)]
-    entity = cut.rfind("&", len(cut) - 5)  # "&amp;" must not be cut in half
-    if entity != -1 and ";" not in cut[entity:]:
-        cut = cut[:entity]
-    return cut + _SHORTENED
+    """Return an agent's answer, harmless and whole, however long it is."""
+    return escape(text.strip()) or "I have nothing to answer."
+
+
+def answer_in_file(user_id: str) -> str:
+    """Introduce the file with an answer that is too long for a message."""
+    return f"{person(user_id)}, my answer is too long for a message, so it is in this file."
+
+
+def answer_elsewhere(user_id: str, *, page: str) -> str:
+    """Say that an answer could not be posted, and where an administrator finds it."""
+    return (
+        f"{person(user_id)}, Slack did not let me post my answer. It is not lost: "
+        f"an administrator can read it at {escape(page)}"
+    )
 
 
 def provider_unavailable() -> str:

@@ -136,13 +136,6 @@ def test_an_empty_answer_still_says_something():
     assert wording.answer(" \n") == "I have nothing to answer."
 
 
-@pytest.mark.parametrize("shift", range(6))
-def test_an_overlong_answer_is_cut_before_slack_cuts_it_and_never_inside_an_entity(shift):
-    text = wording.answer("x" * shift + "&" * 40_000)
-    assert len(text) <= 40_000
-    assert text.endswith("; … (shortened)".replace(" ", "\n", 1))
-
-
 def test_names_from_people_are_escaped_in_sentences():
     assert "<!here>" not in wording.repository_unavailable("<!here>/x")
     assert "<!here>" not in wording.no_access_without_membership(

@@ -1,7 +1,7 @@
 """The work: making the task, forwarding follow-ups to it, running the agent, and the task's end."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -45,6 +45,8 @@ from workflows.slack import client_for, failure_of
 log = structlog.get_logger(__name__)
 
 REACTION = "eyes"
+PATIENCE = 3
+"""Seconds that an embellishment may hold up the work when Slack asks for them."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,7 @@ class CodingActivities:
                 failure.in_short, type=type(failure).__name__, non_retryable=failure.permanent
             ) from failure
         text = wording.answer(run.answer)
-        answer = notices.claim(f"answer:{run.pk}", Notice.Kind.ANSWER, about, text)
+        answer = notices.claim(notices.answer_key(run), Notice.Kind.ANSWER, about, text)
         return RunAnswer(str(answer.pk), answered=True)
 
     @activity.defn
@@ -291,18 +293,21 @@ def _refuse(follow_up: FollowUp, refused: Refused) -> ForwardAnswer:
 
 def _announce(mention: Mention, task: CodingTask) -> None:
     """React to the mention, keep a link to it, and put what was picked in the picker's place."""
-    with _embellishment():
+
+    def react() -> None:
         client_for(mention.workspace).reactions_add(
             channel=mention.channel_id, timestamp=mention.ts, name=REACTION
         )
-    with _embellishment():
+
+    def keep_link() -> None:
         link = client_for(mention.workspace).chat_getPermalink(
             channel=mention.channel_id, message_ts=mention.ts
         )
         CodingTask.objects.filter(pk=task.pk).update(permalink=str(link["permalink"])[:500])
-    picker = mention.notices.filter(kind=Notice.Kind.PICKER).exclude(message_ts="").first()
-    if picker is not None:
-        with _embellishment():
+
+    def replace_picker() -> None:
+        picker = mention.notices.filter(kind=Notice.Kind.PICKER).exclude(message_ts="").first()
+        if picker is not None:
             client_for(mention.workspace).chat_update(
                 channel=picker.channel_id,
                 ts=picker.message_ts,
@@ -310,17 +315,26 @@ def _announce(mention: Mention, task: CodingTask) -> None:
                 blocks=[],
             )
 
+    for embellish in (react, keep_link, replace_picker):
+        _embellish(embellish)
 
-@contextmanager
-def _embellishment() -> Iterator[None]:
-    """Go on if Slack fails here: the work does not depend on it."""
-    try:
-        yield
-    except Exception as error:
-        failure = failure_of(error)
-        if failure is None:
-            raise
-        log.info("slack refused an embellishment", error=failure.error)
+
+def _embellish(do: Callable[[], None]) -> None:
+    """Do what the work does not depend on; once more if Slack asks for a moment's patience."""
+    for is_last in (False, True):
+        try:
+            do()
+        except Exception as error:
+            failure = failure_of(error)
+            if failure is None:
+                raise
+            wait = failure.retry_after
+            if is_last or wait is None or wait > PATIENCE:
+                log.info("slack refused an embellishment", error=failure.error)
+                return
+            time.sleep(wait)
+        else:
+            return
 
 
 def _sentence(failure: str, run: TaskRun, about: Mention | FollowUp) -> str:

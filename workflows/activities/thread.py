@@ -10,7 +10,7 @@ from workflows.activities import rows
 from workflows.closing import close
 from workflows.mention_types import MentionRef
 from workflows.models import Notice
-from workflows.slack import Failure, Meaning, failure_of
+from workflows.slack import Failure, failure_of
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class NoticeRef:
 
 @dataclass(frozen=True)
 class Delivered:
-    """Whether the notice is in the thread; if not, nobody will try again."""
+    """Whether somebody was told, here or elsewhere; if not, nobody will try again."""
 
     sent: bool
 
@@ -111,9 +111,8 @@ class ThreadActivities:
 
 
 def _to_temporal(failure: Failure) -> ApplicationError:
-    permanent = failure.meaning in (Meaning.REFUSED, Meaning.DISCONNECTED)
     return ApplicationError(
         f"Slack refused: {failure.error}",
-        type="SlackRefused" if permanent else "SlackUnavailable",
-        non_retryable=permanent,
+        type="SlackRefused" if failure.is_permanent else "SlackUnavailable",
+        non_retryable=failure.is_permanent,
     )
