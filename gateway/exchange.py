@@ -154,7 +154,8 @@ class Exchange:
         ):
             self._meter = meter_for(self._api.meter or "", stream=streamed, hide_usage=False)
         filtered = self._meter is not None and self._meter.hides_usage
-        self._head = response_headers(answer.headers, length_changes=filtered)
+        provider = self._api.provider
+        self._head = response_headers(answer.headers, provider, length_changes=filtered)
         if streamed:
             self._send_head()
             self._call.request.send_head_soon()
