@@ -14,6 +14,7 @@ HOP_BY_HOP = frozenset(
 # this family are dropped.
 OURS = b"x-tollgate-"
 REASON = OURS + b"reason"  # on a refusal of the gateway's own: its reason
+REPLAYED = OURS + b"replayed"  # on an answer that was kept and is given again
 PROVIDER = OURS + b"provider"  # on an answer that was passed on: whose it is
 
 

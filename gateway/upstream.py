@@ -23,7 +23,7 @@ _NOT_SENT = HOP_BY_HOP | frozenset(
         b"host", b"content-length", b"authorization", b"x-api-key", b"cookie", b"x-project-id",
         b"accept-encoding", b"expect", b"forwarded", b"via", b"x-real-ip", b"openai-organization",
         b"openai-project", b"anthropic-user-profile-id", b"anthropic-workspace-id",
-        b"content-encoding",
+        b"content-encoding", b"idempotency-key",
     }
 )  # fmt: skip
 _NOT_SENT_PREFIXES = (b"x-forwarded-", b"sec-", b"cf-")

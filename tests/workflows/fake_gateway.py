@@ -92,17 +92,22 @@ def _after(event: threading.Event, send: Send) -> Send:
 
 
 def _out_of_credits(retry: bool, cause: str) -> JSONResponse:
+    reason = "run_cap" if cause.endswith("run_cap_reached") else "billable_credits"
     return JSONResponse(
         {
             "type": "error",
             "error": {
                 "type": "rate_limit_error",
                 "message": "Your team has used its monthly credits.",
-                "reason": "run_cap" if cause.endswith("run_cap_reached") else "billable_credits",
+                "reason": reason,
                 "cause": cause or None,
                 "resets_at": "2030-01-01T00:00:00Z",
             },
         },
         429,
-        {"Retry-After": "60", "x-should-retry": "true" if retry else "false"},
+        {
+            "Retry-After": "1" if retry else "60",
+            "x-should-retry": "true" if retry else "false",
+            "x-tollgate-reason": reason,
+        },
     )
