@@ -38,6 +38,18 @@ CLAIM = Script("claim")
 DISCLAIM = Script("disclaim")
 
 
+def key_of(call: Call) -> bytes:
+    """Return the idempotency key of a call; empty if it has none that is worth the name."""
+    key = call.headers.get(HEADER, b"")
+    return key if SHORTEST_KEY <= len(key) <= LONGEST_KEY else b""
+
+
+def step_id(call: Call) -> str | None:
+    """Return what calls with the same idempotency key have in common in their events."""
+    key = key_of(call)
+    return hashlib.sha256(key).hexdigest()[:32] if key else None
+
+
 class KeptAnswer(msgspec.Struct, frozen=True):
     """An answer as its first caller got it."""
 
@@ -103,8 +115,8 @@ class KeptAnswers:
         Raises `AnswerKept`, and a `Refusal` while the call is under way or if its key was used for
         another.
         """
-        secret = call.headers.get(HEADER, b"")
-        if not self._seconds or not SHORTEST_KEY <= len(secret) <= LONGEST_KEY:
+        secret = key_of(call)
+        if not self._seconds or not secret:
             return None
         scope = f"{call.product} {caller.project_id} ".encode()
         name = keys.kept_answer(hashlib.sha256(scope + secret).hexdigest())

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 import uuid
+from collections import Counter
 
 import pytest
 import redis
@@ -203,6 +204,18 @@ def test_the_answer_to_a_caller_that_was_killed_is_there_for_the_next(
     wait_until(lambda: post_again(world, token, key).status_code == 200, what="the answer")
     assert asked(world) == before + 1
     world.booked(project, 1)
+
+
+def test_events_of_the_same_step_are_known_by_it(world: World, project) -> None:
+    key, token = new_key(), world.tollgate.token(project)
+    for _ in range(2):
+        world.post(token, body=messages_body(stream=True), headers=key)
+    world.post(token, headers=new_key())
+    world.post(token)
+    steps = Counter(each["properties"]["step_id"] for each in world.booked(project, 4))
+    assert sorted(steps.values()) == [1, 1, 2]
+    assert steps[None] == 1
+    assert key["Idempotency-Key"] not in str(steps)
 
 
 def test_a_call_that_a_killed_gateway_left_is_made_again_and_counted(fragile: World) -> None:
