@@ -131,13 +131,20 @@ class Exchange:
             answer.close()
         if meter is not None:
             held_back += meter.end()
-        if self._claim is not None and not streamed and answer.status < 300:
+        if self._claim is not None and not streamed and self._succeeded(answer):
             await self._claim.keep(answer.status, headers)
         if not self._settled:
             await self._settle()
         if not watch.left:
             self._send_head()
             request.end(held_back)
+
+    def _succeeded(self, answer: HttpResponse) -> bool:
+        """Return whether the answer is whole and no error, whatever its status says."""
+        meter = self._meter
+        if answer.status >= 300 or meter is None or not meter.finished:
+            return False
+        return not meter.failed and meter.usage() is not None
 
     async def _open(self) -> HttpResponse:
         """Send the request, which nobody has to keep after that."""

@@ -11,7 +11,7 @@ from gateway.credentials import Caller, Credentials
 from gateway.errors import Refusal, bad_request, unavailable
 from gateway.exchange import Exchange
 from gateway.incoming import BodyTooLarge, TooManyBodies
-from gateway.kept_answers import AnswerKept, Claim, KeptAnswers, replayed
+from gateway.kept_answers import AnswerKept, Claim, KeptAnswers, key_of, replayed
 from gateway.media_type import check as check_media_type
 from gateway.metering import Meter, meter_for
 from gateway.products import Product
@@ -99,7 +99,8 @@ class Proxy:
             body = await self._read_body(call) if api.method == "POST" else b""
             exchange = self._exchange(call, api, body)
             return exchange, None, None
-        if not call.request.complete:
+        # An answer that is kept is given also to a team that has nothing left.
+        if not call.request.complete and not key_of(call):
             await self._gate.look_ahead(product, caller)
         request = requests.read(api, await self._read_body(call), _betas(call))
         throttles.check_model(product, request.model, self._settings.small_models)

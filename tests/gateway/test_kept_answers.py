@@ -109,6 +109,20 @@ def test_an_error_is_not_kept(world: World, project, status) -> None:
     assert world.metric(REPEATED) == repeated
 
 
+@pytest.mark.parametrize(
+    "document", [{"type": "error", "error": {"type": "overloaded_error"}}, {"id": "msg_1"}]
+)
+def test_an_error_or_half_an_answer_that_comes_as_a_success_is_not_kept(
+    world: World, project, document
+) -> None:
+    key, token, before = new_key(), world.tollgate.token(project), asked(world)
+    world.provider.script = lambda _: json_script(document)
+    assert world.post(token, headers=key).status_code == 200
+    world.provider.script = default_script
+    assert world.post(token, headers=key).json()["content"]
+    assert asked(world) == before + 2
+
+
 def test_a_refused_call_does_not_use_its_key_up(world: World, project) -> None:
     key, token = new_key(), world.tollgate.token(project)
     world.post(token)
