@@ -27,19 +27,23 @@ _NO_LIMIT = BigIntegerField.MAX_BIGINT
 def perform(run: TaskRun, sandbox: Sandbox, agent: Agent) -> TaskRun:
     """Have the agent do the run and keep its answer; return the run as it then is.
 
-    A run that has its answer is not done again. Raises `OutOfCredits` (the run is then paused: it
-    may be performed again) and `RunFailure`. The token the agent works with is minted here, is good
-    for this run alone and ends with this call. An answer outlasts an outage of the database.
+    A run that has its answer is not done again; it is kept before anything else is done. Raises
+    `OutOfCredits` (the run is then paused: it may be performed again), `MustWait` and `RunFailure`.
+    The token the agent works with is minted here, is good for this run alone and ends with this
+    call. An answer outlasts an outage of the database.
     """
     if run.state == TaskRun.State.SUCCEEDED:
         return run
     task = run.task
     token = _begin(run)
-    access = ModelAccess(f"{settings.GATEWAY_URL}/{PRODUCT}", token, trace_of(task.workflow_id))
+    access = ModelAccess(
+        f"{settings.GATEWAY_URL}/{PRODUCT}", token, trace_of(task.workflow_id), f"run {run.pk}"
+    )
     assignment = Assignment(task.repository.full_name, run.request, _earlier(run))
     try:
         with sandbox.checkout(task.repository.clone_url) as checkout:
             answer = agent.work(assignment, checkout, access)
+            through_an_outage(lambda: _keep(run, answer))
     except OutOfCredits:
         try:
             waits = F("waits") + 1
@@ -51,7 +55,6 @@ def perform(run: TaskRun, sandbox: Sandbox, agent: Agent) -> TaskRun:
     except BaseException:
         revoke_run_tokens(run.pk)
         raise
-    through_an_outage(lambda: _keep(run, answer))
     _require_not_stopped(run)
     return run
 

@@ -209,7 +209,7 @@ class Gate:
         match verdict.status:
             case "limited":
                 return denials.denial(verdict.answer, bucket, bot_name, billing_url)
-            case "project_cap" | "user_cap" if verdict.remaining_micro <= 0:
+            case "project_cap" | "user_cap" if verdict.remaining_micro + verdict.held_micro <= 0:
                 return denials.denial(
                     verdict.answer, bucket, bot_name, billing_url, f"{verdict.status}_reached"
                 )
@@ -229,9 +229,15 @@ class Gate:
                     ),
                 )
             case "run_cap":
-                own = self._settings.run_cap_credits
-                left = verdict.remaining_micro
-                return denials.run_cap_reached(verdict.answer, left, bucket, bot_name, own)
+                return denials.run_cap_reached(
+                    verdict.answer,
+                    bucket,
+                    bot_name,
+                    self._settings.run_cap_credits,
+                    needed_micro=admission.bound_micro,
+                    remaining_micro=verdict.remaining_micro,
+                    held_micro=verdict.held_micro,
+                )
             case "rate":
                 return throttles.too_many_requests(verdict.remaining_micro)
             case "excessive":

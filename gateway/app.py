@@ -20,6 +20,7 @@ from gateway.credentials import Credentials
 from gateway.errors import Refusal, bad_request, unavailable
 from gateway.holds import Holds
 from gateway.incoming import BodyBudget, CallerLeft, Incoming
+from gateway.kept_answers import KeptAnswers
 from gateway.logs import configure, log_request
 from gateway.outbox import Outbox
 from gateway.posthog import PostHogOutbox
@@ -101,7 +102,8 @@ class Gateway:
         gate = Gate(settings, prices, resolver, holds)
         books = Books(holds, prices)
         unpaid = UnpaidRequests(self._redis, settings.requests_per_minute)
-        self._proxy = Proxy(settings, known, gate, books, self._upstreams, unpaid)
+        answers = KeptAnswers(self._redis, holds.owner, settings.answers_kept)
+        self._proxy = Proxy(settings, known, gate, books, self._upstreams, unpaid, answers)
         self._background = Background(
             settings,
             self._redis,

@@ -69,6 +69,13 @@ POSTHOG_LEFT_OUT = Gauge(
     "Events that PostHog never gets, because too many were waiting",
     multiprocess_mode="mostrecent",
 )
+REPLAYED_ANSWERS = Counter(
+    "tollgate_gateway_replayed_answers", "Calls answered by what an earlier one had paid for"
+)
+REPEATED_GENERATIONS = Counter(
+    "tollgate_gateway_repeated_generations",
+    "Calls made again because the answer to an earlier one, which may have been paid, was lost",
+)
 EVENTS_LET_GO = Counter(
     "tollgate_gateway_events_let_go", "Events of unmetered calls lost because Redis stayed away"
 )

@@ -296,6 +296,22 @@ def stores_out() -> str:
     return "I gave up: a part of me has been out of order for too long. Please try again later."
 
 
+def gateway_out() -> str:
+    """Say that the work was given up because our own gateway was out of order for too long."""
+    return (
+        "I gave up: my own connection to the AI provider has been out of order for too long. "
+        "Please try again later."
+    )
+
+
+def credits_held(*, bot_name: str, billing_url: str) -> str:
+    """Say that the work was given up because other tasks held the credits for too long."""
+    return (
+        f"I gave up waiting: other tasks of your team hold the {escape(bot_name)} AI credits that "
+        f"are left. Try again when they have ended, or top up at {escape(billing_url)}."
+    )
+
+
 def took_too_long() -> str:
     """Say that the work was given up after its time limit."""
     return "I stopped because this took too long. Try a smaller request."

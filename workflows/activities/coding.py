@@ -12,29 +12,17 @@ from temporalio.exceptions import ApplicationError
 
 from coding_tasks import creation, runs, threads
 from coding_tasks.agents import Agent
-from coding_tasks.bounds import BOUNDS
 from coding_tasks.creation import Refused, Request, ThreadTaken
-from coding_tasks.failures import (
-    CheckoutFailed,
-    ModelFailed,
-    OutOfCredits,
-    RepositoryTooBig,
-    RunCapReached,
-    RunFailure,
-    RunStopped,
-    UnpackingFailed,
-)
+from coding_tasks.failures import OutOfCredits, RunFailure, RunStopped
 from coding_tasks.models import CodingTask, Repository, TaskRun
 from coding_tasks.sandbox import Sandbox
-from workflows import denials, notices, stopping, wording
+from workflows import causes, denials, notices, stopping, wording
 from workflows.activities import rows
 from workflows.activities.outages import outages_named
 from workflows.mention_types import (
     OUT_OF_CREDITS,
     SAID_ALREADY,
     STOPPED,
-    STORES_OUT,
-    TIMED_OUT,
     UNINSTALLED,
     out_of_credits,
 )
@@ -200,8 +188,9 @@ class CodingActivities:
     def run_agent(self, ref: RunRef) -> RunAnswer:
         """Have the agent do a run and claim its answer, or the denial if the credits ended.
 
-        Fails, for good or for now as the cause says, when there is no answer to be had, and as
-        `STORES_OUT` when the database is out, which an answer that was had by then waits for.
+        Fails, for good or for now as the cause says, when there is no answer to be had. What has
+        to be waited for ends the attempts: the gateway, credits that other calls hold, and the
+        database (`STORES_OUT`), which an answer that was had by then waits for.
         """
         run = rows.run(ref.run_id)
         about = rows.message_of(run)
@@ -230,7 +219,8 @@ class CodingActivities:
         runs.fail(run, failed.failure)
         if failed.failure in (OUT_OF_CREDITS, RunStopped.__name__):
             return FailureAnswer(None)
-        text = _sentence(failed.failure, run, about)
+        repository = run.task.repository.full_name
+        text = causes.sentence(failed.failure, user_id=about.user_id, repository=repository)
         notice = notices.claim(f"failed:{run.pk}", Notice.Kind.FAILURE, about, text)
         return FailureAnswer(str(notice.pk))
 
@@ -335,21 +325,3 @@ def _embellish(do: Callable[[], None]) -> None:
             time.sleep(wait)
         else:
             return
-
-
-def _sentence(failure: str, run: TaskRun, about: Mention | FollowUp) -> str:
-    if failure == ModelFailed.__name__:
-        return wording.provider_unavailable()
-    if failure == CheckoutFailed.__name__:
-        return wording.repository_unavailable(run.task.repository.full_name)
-    if failure == RepositoryTooBig.__name__:
-        return wording.repository_too_big(run.task.repository.full_name, BOUNDS)
-    if failure == UnpackingFailed.__name__:
-        return wording.repository_not_unpacked(run.task.repository.full_name)
-    if failure == RunCapReached.__name__:
-        return wording.run_cap_reached(bot_name=settings.BOT_NAME)
-    if failure == STORES_OUT:
-        return wording.stores_out()
-    if failure == TIMED_OUT:
-        return wording.took_too_long()
-    return wording.failed(about.user_id)
