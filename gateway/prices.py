@@ -446,9 +446,8 @@ def _rates(
     # Where no price is given for an hour's cache it is Anthropic's rule: twice the input.
     # https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching#pricing
     twice = _times(each or _NO_TIER, Decimal(2))
-    hour = _per_token(price.get("cache_write_1h_mtok")) or (
-        twice if price.get("cache_write_mtok") is not None else written
-    )
+    doubles = provider == "anthropic" and price.get("cache_write_mtok") is not None
+    hour = _per_token(price.get("cache_write_1h_mtok")) or (twice if doubles else written)
     # Twelve hours cost twice as much as OpenAI's usual thirty minutes.
     # https://developers.openai.com/api/docs/models/gpt-6.1-terra
     half_day = _per_token(price.get("cache_write_12h_mtok")) or _times(written, Decimal(2))

@@ -1,12 +1,14 @@
 """No usage that a provider can report within the limits of a request costs more than its bound."""
 
 import base64
+import itertools
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from gateway import apis, price_list, requests
@@ -16,6 +18,7 @@ from gateway.errors import Refusal
 from gateway.extent import extent_of
 from gateway.prices import Prices, Usage
 from gateway.usage_events import CallRecord
+from tests.examples import examples
 
 OURS = {
     "input_mtok": "3", "output_mtok": "7", "cache_write_mtok": "4", "web_searches_kcount": "11",
@@ -31,6 +34,8 @@ GPT = [
     "ours", "gpt-5-chat-latest", "gpt-audio", "gpt-5.4-pro",
 ]  # fmt: skip
 TIERS = ["default", "flex", "priority", "fast", "scale"]
+# Short ones, and some next to which the rest of a request does not matter.
+TEXTS = st.sampled_from(["x" * 90_000, "é" * 60_000, "x" * 300_000]) | st.text(max_size=50)
 PIXEL = base64.b64encode(b"x" * 300).decode()
 
 
@@ -54,7 +59,7 @@ class Limits:
 def messages(draw) -> tuple[apis.Api, dict[str, Any], Limits]:
     """A request of the Messages API, and what it may use."""
     model = draw(st.sampled_from(CLAUDE))
-    text = draw(st.text(max_size=300)) * draw(st.sampled_from([1, 1, 700]))
+    text = draw(TEXTS)
     most = draw(st.integers(0, 9_000))
     limits = Limits(len(text.encode()), most)
     content: list[dict[str, Any]] = [{"type": "text", "text": text}]
@@ -104,7 +109,7 @@ def of_openai(draw) -> tuple[apis.Api, dict[str, Any], Limits]:
     """A request of the other APIs, and what it may use."""
     api = draw(st.sampled_from([apis.CHAT_COMPLETIONS, apis.RESPONSES, apis.COMPACT]))
     model = draw(st.sampled_from(GPT))
-    text = draw(st.text(max_size=300)) * draw(st.sampled_from([1, 1, 1_000]))
+    text = draw(TEXTS)
     limits = Limits(len(text.encode()), CAP, kinds={"input", "cache_read", "cache_write_5m"})
     part: dict[str, Any] = {"type": "text" if api.meter == "chat" else "input_text", "text": text}
     body: dict[str, Any] = {"model": model}
@@ -151,6 +156,7 @@ def of_openai(draw) -> tuple[apis.Api, dict[str, Any], Limits]:
     return api, body, limits
 
 
+@settings(max_examples=examples(200))
 @given(st.one_of(messages(), of_openai()), st.data())
 def test_no_usage_within_the_limits_costs_more_than_the_bound(asked, data) -> None:
     api, body, limits = asked
@@ -162,10 +168,31 @@ def test_no_usage_within_the_limits_costs_more_than_the_bound(asked, data) -> No
     except Refusal:
         assume(False)
     bound = _bound(dearest, extent, request)
-    usage = data.draw(usages(limits, dearest.context_window))
     record = record_of(request)
-    cost, _ = charge(PRICES, record, expected, usage, extent.tools)
-    assert 0 <= cost <= bound, (usage, cost, bound)
+    window = dearest.context_window
+    for usage in (data.draw(usages(limits, window)), *greatest_usages(limits, window)):
+        cost, _ = charge(PRICES, record, expected, usage, extent.tools)
+        assert 0 <= cost <= bound, (usage, cost, bound)
+
+
+def greatest_usages(limits: Limits, window: int) -> Iterator[Usage]:
+    """All of everything that a call may use, of each kind and under all circumstances."""
+    most = limits.text + limits.images * 4_000 + limits.contexts * window
+    of_all_uses = limits.of_all_uses
+    uses = [limits.uses] if of_all_uses is None else [{name: of_all_uses} for name in limits.uses]
+    for kind, used, tier, fast, region in itertools.product(
+        limits.kinds, uses or [{}], limits.tiers, limits.fast, limits.regions
+    ):
+        yield Usage(
+            **{kind: most},
+            **used,
+            output=limits.output,
+            image_input=most if kind == "input" else 0,
+            image_output=limits.output,
+            service_tier=tier,
+            fast=fast,
+            inference_geo=region,
+        )
 
 
 @st.composite
