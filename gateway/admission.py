@@ -40,7 +40,8 @@ _TIERS = {
 class Admission(msgspec.Struct, frozen=True, gc=False):
     """A call that may be made. `account` is empty where nobody pays; `size` is of the body.
 
-    `tools` are those of the provider that it may charge for.
+    `tools` are those of the provider that it may charge for; `filtered`: it may run code besides
+    without a charge.
     """
 
     record: CallRecord
@@ -51,6 +52,7 @@ class Admission(msgspec.Struct, frozen=True, gc=False):
     bound_micro: int
     size: int
     tools: frozenset[str] = frozenset()
+    filtered: bool = False
 
 
 class Gate:
@@ -88,6 +90,7 @@ class Gate:
                 bound_micro=to_micro_bound(bound, terms.credits_per_usd),
                 size=len(body),
                 tools=extent.tools,
+                filtered=extent.filtered,
             )
             verdict = await self._hold(product.bucket, caller, admission)
             if verdict.status == "held":

@@ -94,7 +94,12 @@ class Books:
             cost, version = admission.bound, admission.rates.version
         else:
             cost, version = charge(
-                self._prices, admission.record, admission.rates, usage, admission.tools
+                self._prices,
+                admission.record,
+                admission.rates,
+                usage,
+                admission.tools,
+                free_code=admission.filtered,
             )
             if estimated and admission.record.billable:
                 cost = min(cost, admission.bound)

@@ -17,14 +17,23 @@ _PREVIEW = "web_search_preview"
 
 
 def charge(
-    prices: Prices, record: CallRecord, expected: Rates, usage: Usage, tools: frozenset[str]
+    prices: Prices,
+    record: CallRecord,
+    expected: Rates,
+    usage: Usage,
+    tools: frozenset[str],
+    *,
+    free_code: bool = False,
 ) -> tuple[Decimal, str]:
     """Return the price of a usage in dollars, and the version of the price list.
 
     `expected` are the rates of what was asked for, `tools` those of the provider's that it was
     offered. An answer of another model is charged at that model's price if it is known and dearer.
+    `free_code`: the provider runs code without a charge, because it searched.
     """
     usage = _as_asked(usage, tools)
+    if free_code:
+        usage = replace(usage, code_executions=0)
     rates = _of_the_tier(prices, record, expected, usage)
     cost, version = rates.cost(usage), rates.version
     unpriced = rates.unpriced(usage)

@@ -52,6 +52,7 @@ _TOOLS_OF_THEIR_OWN = frozenset({"tool_addition", "additional_tools", "tool_sear
 _COMPACTS = "compaction_trigger"
 _MORE_THAN_TEXT = tuple(kind.encode() for kind in (*_TOOLS_OF_THEIR_OWN, *_AUDIO, _COMPACTS))
 _ADDS_A_PROMPT = ("bash_", "text_editor_", "computer_", "memory_", "browser_")
+_FORMATS = ("output_format", "output_config", "response_format")
 _ELSEWHERE = ("previous_response_id", "conversation", "thread")
 _MODALITIES = frozenset({"text"})
 _SPEEDS = frozenset({None, "standard", "fast"})
@@ -72,6 +73,7 @@ class Extent(msgspec.Struct, frozen=True, gc=False):
 
     `whole_context`: that many times the model's context more. `searches` is how often any of
     `tools` may be charged for. `uncapped`: the caller's maximum of output does not hold.
+    `filtered`: the model may run code on what it finds, without a charge.
     """
 
     input_tokens: int
@@ -82,6 +84,7 @@ class Extent(msgspec.Struct, frozen=True, gc=False):
     tools: frozenset[str] = frozenset({"web_search"})
     cached_for_long: bool = False
     uncapped: bool = False
+    filtered: bool = False
 
 
 def extent_of(
@@ -102,24 +105,24 @@ def extent_of(
         # Interleaved thinking may use its budget on top of the cap.
         output += int(parsed.thinking.budget_tokens)
     size = len(request.body) + OVERHEAD
-    if "prediction" in fields:
+    if _is_given(fields, "prediction"):
         output += size  # rejected prediction tokens are billed as output
-    if "output_format" in fields or "output_config" in fields or "response_format" in fields:
+    if any(_is_given(fields, name) for name in _FORMATS):
         size += TOOLS_OVERHEAD
-    whole = sum(1 for name in _ELSEWHERE if name in fields and bytes(fields[name]) != b"null")
+    whole = sum(1 for name in _ELSEWHERE if _is_given(fields, name))
     most = parsed.max_tool_calls
     server_tools = ServerTools(meter, None if most is None else int(most))
     measure = _Measure(IMAGE_TOKENS[request.api.provider], meter)
     for lifetime in (parsed.cache_control, parsed.prompt_cache_options):
         measure.keep(lifetime)
-    measure.cached = measure.cached or "cache_control" in fields
+    measure.cached = measure.cached or _is_given(fields, "cache_control")
     if isinstance(parsed, Body):
         for nodes in (parsed.messages, parsed.system, parsed.input):
             measure.add(nodes)
     else:
         measure.add_unknown(fields)
     tools = [*(parsed.tools or ()), *measure.tools]
-    if tools or "functions" in fields:
+    if tools or _is_given(fields, "functions"):
         size += TOOLS_OVERHEAD
     for tool in tools:
         size += TOOLS_OVERHEAD if tool.type and tool.type.startswith(_ADDS_A_PROMPT) else 0
@@ -141,6 +144,7 @@ def extent_of(
         tools=frozenset(server_tools.tools),
         cached_for_long=measure.cached_for_long,
         uncapped=measure.compacts or request.api is COMPACT,
+        filtered=server_tools.filtered,
     )
 
 
@@ -265,6 +269,10 @@ class _Measure:
         if node.source is not None:
             data = node.source.data if node.source.type == "base64" else ABSENT
         self.extra += self.image_tokens - len(data)
+
+
+def _is_given(fields: dict[str, msgspec.Raw], name: str) -> bool:
+    return name in fields and bytes(fields[name]) != b"null"
 
 
 def _any(text: bytes) -> Any:

@@ -53,7 +53,13 @@ REFUSED: Mapping[str, frozenset[str]] = {
         }
     ),
     "chat": frozenset({"audio", "web_search_options"}),
-    "responses": frozenset({"access_programs", "context_management", "prompt"}),
+    "responses": frozenset(
+        {
+            "access_programs",  # what the operator is authorized for
+            "betas",  # belongs into the header
+            "context_management", "multi_agent", "prompt",
+        }
+    ),
 }  # fmt: skip
 DOCUMENTED = frozenset[str]().union(*ALLOWED.values(), *REFUSED.values())
 _NOTHING = (b"null", b"[]")

@@ -40,12 +40,13 @@ class ServerTools:
 
     `uses` is how often the provider may run one and read everything again; `paid` is how often one
     of `tools` may be charged for; `turns` is how often the request's own text may be read again.
+    `filtered`: the model may run code on what it finds, without a charge.
     """
 
     def __init__(self, meter: str, max_tool_calls: int | None) -> None:
         self._meter = meter
         self._max_tool_calls = max_tool_calls
-        self._filtered = False
+        self.filtered = False
         self._uses = 0
         self.paid = 0
         self.turns = 0
@@ -54,7 +55,7 @@ class ServerTools:
     @property
     def uses(self) -> int:
         """Return how often the provider may run a tool and read everything again."""
-        return max(self._uses, TURNS) if self._filtered and self._uses else self._uses
+        return max(self._uses, TURNS) if self.filtered and self._uses else self._uses
 
     def add(self, tools: Iterable[Tool]) -> None:
         """Count further tools. Raise a 400 `Refusal` for one without a known maximum cost."""
@@ -87,7 +88,7 @@ class ServerTools:
             raise _needs_a_maximum(kind, "max_uses")
         uses = int(tool.max_uses)
         self._uses += uses
-        self._filtered = self._filtered or found[2] >= _FILTERS_FROM
+        self.filtered = self.filtered or found[2] >= _FILTERS_FROM
         if found[1] == "search":
             self.paid += uses
             self.tools.add("web_search")

@@ -3,9 +3,13 @@
 import json
 from decimal import Decimal
 
+import msgspec
 import pytest
 
+from gateway import metrics
+from gateway.charges import charge
 from gateway.prices import Prices, UnknownPrice, Usage
+from gateway.usage_events import CallRecord
 from tests.conftest import wait_until
 from tests.gateway.conftest import World, messages_body
 from tests.gateway.fake_provider import (
@@ -21,6 +25,12 @@ from tests.gateway.test_calls import CHAT, RESPONSES, chat_body
 SEARCHED = {"type": "web_search_call", "action": {"type": "search", "query": "x"}}
 FILE_SEARCHED = {"type": "file_search_call", "queries": ["x"]}
 PLENTY = 1_000_000
+RECORD = {
+    "uuid": "u", "timestamp": "t", "distinct_id": "d", "product": "slack_app", "billable": True,
+    "model": "claude-opus-4-6", "provider": "anthropic", "stream": False, "trace_id": "t",
+    "organization_id": "o", "project_id": 1, "task_run_id": None, "price_version": "v",
+    "bound_usd": "0",
+}  # fmt: skip
 
 
 def answer(model: str, items: list[dict], *, tokens: int = 1_000, written: int = 100) -> Script:
@@ -187,6 +197,23 @@ def test_what_was_not_expected_and_has_no_price_is_told(fragile: World) -> None:
     assert dollars(fragile, project) == Decimal("0.00068")
     wait_until(lambda: fragile.metric(metric) == before + 1, what="the metric")
     assert "a part of a call has no price" in fragile.log.read_text()
+
+
+def test_code_that_a_provider_ran_is_told_unless_it_comes_with_a_search() -> None:
+    prices, usage = Prices({}), Usage(1_000, code_executions=3)
+    rates = prices.rates("anthropic", "claude-opus-4-6")
+    assert rates.unpriced(usage) == ["code_executions"]
+    told = metrics.UNPRICED.labels("code_executions")._value
+    before = told.get()
+    record = msgspec.convert(RECORD, CallRecord)
+    for free_code, times in ((True, 0), (False, 1)):
+        cost, _ = charge(prices, record, rates, usage, frozenset(), free_code=free_code)
+        assert (cost, told.get() - before) == (rates.cost(Usage(1_000)), times)
+    ours = {"input_mtok": "5", "output_mtok": "25", "code_executions_kcount": "40"}
+    prices = Prices({"claude-opus-4-6": ours})
+    rates = prices.rates("anthropic", "claude-opus-4-6")
+    cost, version = charge(prices, record, rates, usage, frozenset())
+    assert (cost, version) == (Decimal("0.125"), "operator")
 
 
 def test_a_cache_may_be_warmed_without_an_answer(world: World) -> None:
