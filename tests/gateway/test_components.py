@@ -1,17 +1,18 @@
 """Every part of a call has a price, is refused before it, or is told: none is free by accident."""
 
 import json
+import re
 from decimal import Decimal
 
 import msgspec
 import pytest
 
-from gateway import metrics
+from gateway import metrics, prices
 from gateway.charges import charge
 from gateway.prices import Prices, UnknownPrice, Usage
 from gateway.usage_events import CallRecord
 from tests.conftest import wait_until
-from tests.gateway.conftest import World, messages_body
+from tests.gateway.conftest import ROOT, World, messages_body
 from tests.gateway.fake_provider import (
     Script,
     completion,
@@ -78,9 +79,9 @@ def test_twenty_searches_are_charged_on_every_model(world: World, model, tool, i
 
 def test_searches_are_held_before_the_call(world: World) -> None:
     """A hundred of them cost a dollar, whatever the price list says of the model."""
-    prices = Prices({})
+    published = Prices({})
     for model in ("gpt-5.3-codex", "gpt-4o", "o3-mini"):
-        rates = prices.rates("openai", model)
+        rates = published.rates("openai", model)
         without = rates.bound(1_000, 100, cached=False, searches=0)
         for tool, least in (("web_search", 1), ("file_search", Decimal("0.25"))):
             held = rates.bound(1_000, 100, cached=False, searches=100, tools=[tool])
@@ -200,19 +201,19 @@ def test_what_was_not_expected_and_has_no_price_is_told(fragile: World) -> None:
 
 
 def test_code_that_a_provider_ran_is_told_unless_it_comes_with_a_search() -> None:
-    prices, usage = Prices({}), Usage(1_000, code_executions=3)
-    rates = prices.rates("anthropic", "claude-opus-4-6")
+    published, usage = Prices({}), Usage(1_000, code_executions=3)
+    rates = published.rates("anthropic", "claude-opus-4-6")
     assert rates.unpriced(usage) == ["code_executions"]
     told = metrics.UNPRICED.labels("code_executions")._value
     before = told.get()
     record = msgspec.convert(RECORD, CallRecord)
     for free_code, times in ((True, 0), (False, 1)):
-        cost, _ = charge(prices, record, rates, usage, frozenset(), free_code=free_code)
+        cost, _ = charge(published, record, rates, usage, frozenset(), free_code=free_code)
         assert (cost, told.get() - before) == (rates.cost(Usage(1_000)), times)
     ours = {"input_mtok": "5", "output_mtok": "25", "code_executions_kcount": "40"}
-    prices = Prices({"claude-opus-4-6": ours})
-    rates = prices.rates("anthropic", "claude-opus-4-6")
-    cost, version = charge(prices, record, rates, usage, frozenset())
+    own = Prices({"claude-opus-4-6": ours})
+    rates = own.rates("anthropic", "claude-opus-4-6")
+    cost, version = charge(own, record, rates, usage, frozenset())
     assert (cost, version) == (Decimal("0.125"), "operator")
 
 
@@ -230,3 +231,12 @@ def test_a_cache_may_be_warmed_without_an_answer(world: World) -> None:
     assert answered.status_code == 200, answered.text
     assert json.loads(world.provider.requests[-1].body)["max_tokens"] == 0
     assert dollars(world, project) == Decimal("0.01878")
+
+
+def test_every_price_that_an_operator_may_set_is_documented() -> None:
+    for page in (".env.example", "docs/gateway.md"):
+        text = (ROOT / page).read_text()
+        for key in prices._PRICED | {"context_window"}:
+            assert key in text, (page, key)
+    [example] = re.findall(r'`(\{"my-model".*\})`', (ROOT / "docs/gateway.md").read_text())
+    assert Prices(json.loads(example)).rates("openai", "my-model").web_search == Decimal("0.01")
