@@ -127,7 +127,8 @@ def extent_of(
     for tool in tools:
         size += TOOLS_OVERHEAD if tool.type and tool.type.startswith(_ADDS_A_PROMPT) else 0
         measure.keep_raw(tool.cache_control)
-    server_tools.add(tools)
+    server_tools.add(parsed.tools or ())
+    server_tools.refuse(measure.tools)
     whole += measure.whole
     total = max(OVERHEAD, size + measure.extra)
     if server_tools.turns:  # each reads the same again, and what was written in between

@@ -60,22 +60,40 @@ class ServerTools:
     def add(self, tools: Iterable[Tool]) -> None:
         """Count further tools. Raise a 400 `Refusal` for one without a known maximum cost."""
         for tool in tools:
-            self._add(tool)
+            kind = tool.type
+            if self._is_run_by_the_caller(tool):
+                continue
+            if kind == "namespace":  # a group of tools, each of its own kind
+                self.add(tool.tools or ())
+            elif kind is not None and self._meter == "messages":
+                self._add_to_messages(kind, tool)
+            elif kind is not None and self._meter == "responses":
+                self._add_to_responses(kind, tool)
+            else:
+                raise _unbounded(str(kind))
 
-    def _add(self, tool: Tool) -> None:
+    def refuse(self, tools: Iterable[Tool]) -> None:
+        """Raise a 400 `Refusal` if the provider runs one of these, defined in a conversation.
+
+        Where it keeps the conversation, later calls would have the tool without naming it.
+        """
+        for tool in tools:
+            if tool.type == "namespace":
+                self.refuse(tool.tools or ())
+            elif not self._is_run_by_the_caller(tool):
+                raise bad_request(
+                    f"The server-side tool {str(tool.type)[:100]} has no known maximum cost within "
+                    "a conversation. Name it in the field tools.",
+                    "unmeterable",
+                )
+
+    def _is_run_by_the_caller(self, tool: Tool) -> bool:
         kind = tool.type
         if kind == "shell" and tool.environment and tool.environment.type != "local":
             raise bad_request("The provider's shell has no known maximum cost here.", "unmeterable")
-        if kind is None or _RUN_BY_THE_CALLER[self._meter].match(kind):
-            return
-        if kind == "namespace":  # a group of tools, each of its own kind
-            self.add(tool.tools or ())
-        elif self._meter == "messages":
-            self._add_to_messages(kind, tool)
-        elif self._meter == "responses":
-            self._add_to_responses(kind, tool)
-        else:
-            raise _unbounded(kind)
+        if kind == "tool_search" and self._meter == "responses":
+            return tool.execution == "client"
+        return kind is None or _RUN_BY_THE_CALLER[self._meter].match(kind) is not None
 
     def _add_to_messages(self, kind: str, tool: Tool) -> None:
         if _SEARCHES_THE_TOOLS.match(kind):
@@ -94,8 +112,6 @@ class ServerTools:
             self.tools.add("web_search")
 
     def _add_to_responses(self, kind: str, tool: Tool) -> None:
-        if kind == "tool_search" and tool.execution == "client":
-            return
         paid = next((name for known, name in _PAID_OF_RESPONSES if known.match(kind)), None)
         if paid is None:
             raise _unbounded(kind)

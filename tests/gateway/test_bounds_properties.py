@@ -84,9 +84,6 @@ def messages(draw) -> tuple[apis.Api, dict[str, Any], Limits]:
             uses = draw(st.integers(0, 30))
             tools.append({"type": kind, "name": kind[:10], "max_uses": uses})
             limits.uses[used] = limits.uses.get(used, 0) + uses
-    if tools and draw(st.booleans()):  # a tool may also come with the conversation
-        content.append({"type": "tool_addition", "tool": {"type": "tool_definition",
-                        "definition": tools.pop()}})  # fmt: skip
     if tools:
         body["tools"] = tools
     total = sum(limits.uses.values())

@@ -83,7 +83,10 @@ def test_every_field_of_the_sdks_is_allowed_or_refused_on_purpose(meter: str, sd
             for tool in ({"type": "web_search_20250305"}, {"type": "code_execution_20260521"})
         ),
         *(
-            ("responses", {"input": [{"type": kind, "tools": [{"type": tool}]}]})
+            (
+                "responses",
+                {"input": [{"type": kind, "tools": [{"type": tool}]}], "max_tool_calls": 1},
+            )
             for kind in ("additional_tools", "tool_search_output")
             for tool in ("web_search", "code_interpreter", "mcp", "a_new_one")
         ),
