@@ -38,6 +38,16 @@ OVERRUN = Counter(
     "tollgate_gateway_overrun_credits", "Credits booked beyond the bound of their hold: read 0"
 )
 ESTIMATED = Counter("tollgate_gateway_estimated", "Calls booked from an estimate", ["why"])
+OTHER_MODEL = Counter(
+    "tollgate_gateway_other_model",
+    "Answers of another model than was asked for, by whose price was booked: look at once",
+    ["price"],
+)
+UNPRICED = Counter(
+    "tollgate_gateway_unpriced",
+    "Parts of calls that a provider reported and that have no price here: look at once",
+    ["part"],
+)
 REDIS_FAILURES = Counter(
     "tollgate_gateway_redis_failures", "Commands without an answer", ["operation"]
 )

@@ -13,6 +13,7 @@ from gateway.exchange import Exchange
 from gateway.incoming import BodyTooLarge, TooManyBodies
 from gateway.kept_answers import AnswerKept, Claim, KeptAnswers, key_of, replayed
 from gateway.media_type import check as check_media_type
+from gateway.media_type import refuse_compressed
 from gateway.metering import Meter, meter_for
 from gateway.products import Product
 from gateway.settings import Settings
@@ -64,7 +65,7 @@ class Proxy:
 
     async def handle(self, call: Call, name: str, api: Api) -> None:
         """Carry out one call. Raises `Refusal` as long as nothing was sent, or `CallerLeft`."""
-        call.api = api.path
+        call.api = api.label
         product, caller = await self.identify(call, name)
         call.trace.identified(caller)
         call.request.keep_within(self._concurrency.enter(caller.credential_sha256))
@@ -139,10 +140,7 @@ class Proxy:
 
     async def _read_body(self, call: Call) -> bytes:
         """Read the whole body, up to its greatest size."""
-        if call.headers.get(b"content-encoding", b"identity") != b"identity":
-            raise Refusal(
-                415, "unsupported_encoding", "The request body must not be compressed.", retry=False
-            )
+        refuse_compressed(call.raw_headers)
         most = self._settings.max_body_bytes
         length = call.headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > most:

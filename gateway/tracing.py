@@ -133,7 +133,7 @@ class CallTrace:
         self, call: Call, api: Api, model: str | None, output_tokens: int | None
     ) -> Iterator[None]:
         """Surround the exchange with the provider."""
-        name, attributes = f"{api.method} {api.path}", {names.PROVIDER: api.provider}
+        name, attributes = f"{api.method} {api.label}", {names.PROVIDER: api.provider}
         if model is not None:
             shown = model if _MODEL.fullmatch(model) else "other"
             name = f"chat {shown}"

@@ -281,7 +281,8 @@ def test_a_token_of_one_project_pays_for_no_other(world: World) -> None:
         ("/slack_app/v1/messages", messages_body(
             tools=[{"type": "code_execution_20250825", "name": "code_execution"}])),
         ("/slack_app/v1/messages", messages_body(mcp_servers=[{"type": "url"}])),
-        ("/slack_app/v1/messages", messages_body(max_tokens=0)),
+        (CHAT, chat_body(max_tokens=0)),
+        (RESPONSES, {"model": "gpt-4o", "input": "Hi", "max_output_tokens": 0}),
         ("/slack_app/v1/messages", messages_body(max_tokens=-5)),
         ("/slack_app/v1/messages", messages_body(max_tokens="100")),
         ("/slack_app/v1/messages", b'{"model":"claude-sonnet-4-5","max_tokens":1,'
