@@ -11,7 +11,7 @@ from gateway.credentials import Caller
 from gateway.errors import Refusal, bad_request, unavailable
 from gateway.extent import Extent, extent_of
 from gateway.holds import Holds, Reservation, Verdict
-from gateway.prices import REGION_FACTOR, Prices, Rates, UnknownPrice
+from gateway.prices import REGION_FACTOR, Prices, Rates, UnknownPrice, Usage
 from gateway.products import Product
 from gateway.quota_resolver import QuotaResolver, Terms
 from gateway.redis_connection import RedisError, RedisUnavailable
@@ -35,7 +35,11 @@ _OTHER_TIERS = frozenset({"default", "flex"})
 
 
 class Admission(msgspec.Struct, frozen=True, gc=False):
-    """A call that may be made. `account` is empty where nobody pays; `size` is of the body."""
+    """A call that may be made. `account` is empty where nobody pays; `size` is of the body.
+
+    `input_bound` is the part of the bound that is not output. `dearest` are the rates of the bound.
+    `asked` has the tier, the speed and the region that the caller named.
+    """
 
     record: CallRecord
     rates: Rates | None
@@ -44,6 +48,9 @@ class Admission(msgspec.Struct, frozen=True, gc=False):
     bound: Decimal
     bound_micro: int
     size: int
+    input_bound: Decimal = Decimal(0)
+    dearest: Rates | None = None
+    asked: Usage = Usage()
 
 
 class Gate:
@@ -79,6 +86,11 @@ class Gate:
                 bound=bound,
                 bound_micro=to_micro_bound(bound, terms.credits_per_usd),
                 size=len(body),
+                input_bound=_bound(
+                    dearest, msgspec.structs.replace(extent, output_tokens=0), request
+                ),
+                dearest=dearest,
+                asked=_asked(request),
             )
             verdict = await self._hold(product.bucket, caller, admission)
             if verdict.status == "held":
@@ -167,7 +179,10 @@ class Gate:
         version = rates.version if rates else "unknown"
         record = new_record(call, caller, product, request, version, Decimal(0))
         body = request.sent_body(None)
-        return Admission(record, rates, "", Decimal(0), Decimal(0), 0, len(body)), body
+        admission = Admission(
+            record, rates, "", Decimal(0), Decimal(0), 0, len(body), asked=_asked(request)
+        )
+        return admission, body
 
     async def _terms(self, caller: Caller, bucket: str) -> Terms:
         try:
@@ -247,6 +262,15 @@ class Gate:
 def _store_unavailable() -> Refusal:
     return unavailable(
         "Credits cannot be reserved at the moment. Please try again.", "store_unavailable"
+    )
+
+
+def _asked(request: ModelRequest) -> Usage:
+    """Return what the caller asked for of all that decides about the price."""
+    return Usage(
+        service_tier=request.service_tier if request.api.provider == "openai" else None,
+        fast=request.fast,
+        inference_geo=request.inference_geo,
     )
 
 

@@ -112,7 +112,9 @@ class Books:
         if usage.service_tier is None and not usage.fast:
             return usual
         try:
-            return self._prices.rates(record.provider, record.model, usage.service_tier, usage.fast)
+            return self._prices.rates(
+                record.provider, record.model, usage.service_tier, bool(usage.fast)
+            )
         except UnknownPrice:
             return usual
 

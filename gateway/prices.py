@@ -43,7 +43,13 @@ class UnknownPrice(LookupError):
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
-    """What a provider reported. The four kinds of input exclude one another."""
+    """What a provider reported. The four kinds of input exclude one another.
+
+    Tokens of audio and images are parts of those, not further ones: `audio_input` and
+    `image_input` of the input (cached or not), `audio_output` of the output. None where nothing
+    was said: of the tier, the speed (`fast`), the region, and the model that served the call.
+    `web_searches` are searches alone; pages that were opened are not among them.
+    """
 
     input: int = 0
     cache_read: int = 0
@@ -53,9 +59,16 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     web_searches: int = 0
     file_searches: int = 0
     service_tier: str | None = None
-    fast: bool = False
+    fast: bool | None = None
     inference_geo: str | None = None
     apart: "tuple[Apart, ...]" = ()
+    model: str | None = None
+    audio_input: int = 0
+    audio_output: int = 0
+    image_input: int = 0
+    web_fetches: int = 0
+    code_executions: int = 0  # requests (Anthropic) or calls of the interpreter (OpenAI)
+    image_generations: int = 0
 
     def together(self) -> "Usage":
         """Return the tokens of all models that took part, for those who only count."""
