@@ -38,6 +38,11 @@ OVERRUN = Counter(
     "tollgate_gateway_overrun_credits", "Credits booked beyond the bound of their hold: read 0"
 )
 ESTIMATED = Counter("tollgate_gateway_estimated", "Calls booked from an estimate", ["why"])
+UNCERTAIN = Counter(
+    "tollgate_gateway_uncertain_credits",
+    "Credits between what was booked by the text of broken streams and their bounds: the most that "
+    "hidden reasoning may have cost besides",
+)
 REDIS_FAILURES = Counter(
     "tollgate_gateway_redis_failures", "Commands without an answer", ["operation"]
 )
