@@ -98,16 +98,15 @@ class ChatReader(Reader):
 
     def document(self, data: bytes) -> None:
         """Read a completion, or an error."""
-        completion: _Completion = self.document_form.read(data)
-        self._take(completion)
+        self._take(self.document_form.read(data))
         self.done()
 
     def event(self, data: bytes, name: bytes) -> bool:
         """Read a chunk."""
         chunk: _Completion = self.event_form.read(data)
-        self.failed = self.failed or name == b"error"
-        self._take(chunk)
-        return is_told(chunk.usage) and not chunk.choices
+        if name == b"error":
+            self.failed = True
+        return self._take(chunk) and not chunk.choices
 
     def done(self) -> None:
         """The usage told last, if any, is the last."""
@@ -116,40 +115,45 @@ class ChatReader(Reader):
 
     def used_so_far(self) -> Usage:
         """Return what was told, with the tier of any chunk."""
-        return replace(self.usage or Usage(), service_tier=self._tier, model=self._model)
+        return replace(self.usage or Usage(), service_tier=self._tier, model=word(self._model))
 
-    def _take(self, completion: _Completion) -> None:
-        self._model = word(completion.model) or self._model
-        self._tier = tier(completion.service_tier, self._tier)
+    def _take(self, completion: _Completion) -> bool:
+        """Take in a completion, or a chunk of one; return whether it tells usage."""
+        if completion.model is not None:
+            self._model = completion.model
+        if completion.service_tier is not None:
+            self._tier = tier(completion.service_tier, self._tier)
         ended = True
         for choice in completion.choices or ():
             if choice is not None:
                 ended = ended and choice.finish_reason is not None
-                self._count(choice.delta or choice.message or _Said())
-        if is_error(completion.error) or completion.type == "error" or completion.object == "error":
+                said = choice.delta or choice.message
+                if said is not None:
+                    self._count(said)
+        if is_error(completion.error) or "error" in (completion.type, completion.object):
             self.failed = True
-        if is_told(completion.usage):
-            self.final = self._update(completion.usage) and ended
-        elif self.usage is not None and self._told_since(completion):
-            self.usage = self.used_so_far()
-
-    def _told_since(self, completion: _Completion) -> bool:
-        return completion.service_tier is not None or completion.model is not None
+        if not is_told(completion.usage):
+            return False
+        self.final = self._update(completion.usage) and ended
+        return True
 
     def _count(self, said: _Said) -> None:
         add = self.generated.add
-        add(said.content, said.refusal)
-        if said.reasoning_content is not None or said.reasoning is not None:
-            add(said.reasoning_content or said.reasoning)
+        if said.content:
+            add(said.content)
+        if said.refusal:
+            add(said.refusal)
+        thought = said.reasoning_content or said.reasoning
+        if thought:
+            add(thought)
         if said.function_call is not None:
             add(said.function_call.arguments)
         if said.audio is not None:
             add(said.audio.transcript)
         for call in said.tool_calls or ():
-            if call is not None:
-                for each in (call.function, call.custom):
-                    if each is not None:
-                        add(each.arguments, each.input)
+            for each in (call.function, call.custom) if call is not None else ():
+                if each is not None:
+                    add(each.arguments or each.input)
 
     def _update(self, raw: msgspec.Raw) -> bool:
         """Take in what is told; return whether it can be read."""
@@ -170,7 +174,7 @@ class ChatReader(Reader):
             cache_write_5m=written,
             output=told.completion_tokens,
             service_tier=self._tier,
-            model=self._model,
+            model=word(self._model),
             audio_input=min(details.audio_tokens or 0, everything),
             image_input=min(details.image_tokens or 0, everything),
             audio_output=min(output_details.audio_tokens or 0, told.completion_tokens),

@@ -158,7 +158,7 @@ class Excerpt:
 
     def _string_ended(self) -> None:
         if self._at is _At.IN_KEY:
-            name = _decoded(b'"%b"' % self._kept) if self._size <= MAX_KEY else None
+            name = _decoded(b'"%b"' % bytes(self._kept)) if self._size <= MAX_KEY else None
             shape = self._within[-1][1]
             self._shape = shape.get(name) if name is not None else None
             if self._shape is not None:
@@ -168,10 +168,10 @@ class Excerpt:
         if self._shape is Leaf.TEXT:
             self._write(b"%d" % self._size)
         elif self._shape is Leaf.WORD:
-            word = _decoded(b'"%b"' % self._kept) if self._size <= self._keeps else None
+            word = _decoded(b'"%b"' % bytes(self._kept)) if self._size <= self._keeps else None
             self._write(msgspec.json.encode(word and word[: MAX_WORD + 1]))
         elif self._shape is Leaf.WHOLE:
-            self._write(b'"%b"' % self._kept if self._size <= MAX_VALUE else TOO_LONG)
+            self._write(b'"%b"' % bytes(self._kept) if self._size <= MAX_VALUE else TOO_LONG)
         elif self._shape is not None:
             self._write(b"null")
         self._at = _At.NEXT

@@ -24,11 +24,15 @@ class Generated:
         """The estimate."""
         return -(-self._bytes // BYTES_PER_TOKEN)
 
-    def add(self, *pieces: Text) -> None:
-        """Add pieces of text, each of which came by itself."""
-        for piece in pieces:
-            if piece:
-                self._bytes += max(BYTES_PER_TOKEN, size_of(piece))
+    def add(self, piece: Text) -> int:
+        """Add a piece of text that came by itself; return the bytes that it counts for."""
+        if not piece:
+            return 0
+        size = len(piece) if piece.__class__ is str and piece.isascii() else size_of(piece)
+        if size < BYTES_PER_TOKEN:
+            size = BYTES_PER_TOKEN
+        self._bytes += size
+        return size
 
     def add_bytes(self, size: int) -> None:
         """Add text by its size."""

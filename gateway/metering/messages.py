@@ -113,7 +113,7 @@ class MessagesReader(Reader):
         self.failed = message.type == "error" or is_error(message.error)
         for block in message.content or ():
             if block is not None:
-                self.generated.add(block.text, block.thinking)
+                self.generated.add(block.text or block.thinking)
         self._model = word(message.model)
         self.finished = True
         self.final = self._update(message.usage)
@@ -124,9 +124,11 @@ class MessagesReader(Reader):
         delta, block = event.delta, event.content_block
         match event.type or name.decode("latin-1"):
             case "content_block_delta" if delta is not None:
-                self.generated.add(delta.text, delta.thinking, delta.partial_json, delta.content)
+                self.generated.add(
+                    delta.text or delta.thinking or delta.partial_json or delta.content
+                )
             case "content_block_start" if block is not None:
-                self.generated.add(block.text, block.thinking)
+                self.generated.add(block.text or block.thinking)
                 if block.type == "server_tool_use" and block.name == "web_search":
                     self._searches_seen += 1
             case "message_start" if event.message is not None:

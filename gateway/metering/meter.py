@@ -171,10 +171,13 @@ class Stream(_Metered):
         self._only_usage = False
         self._held: list[bytes] = []
         self._held_size = 0
-        self._too_long_to_hold = False
+        self._is_shown = False  # its beginning was, because it is long
 
     def feed(self, chunk: bytes) -> bytes:
         """Read what came. Where usage is hidden, events are passed on once they are whole."""
+        if chunk.endswith(b"\n\n") and not (self._tail or self._long or self._held):  # as most do
+            hidden = self._lines(chunk.splitlines())
+            return _without(hidden, chunk) if hidden and self.hides_usage else chunk
         pieces = self._pieces(chunk)
         if self.hides_usage:
             return b"".join(map(self._filtered, pieces))
@@ -188,7 +191,7 @@ class Stream(_Metered):
         if self._long:
             self._long_line_ended()
         elif tail:
-            self._line(tail.rstrip(b"\r\n"))
+            self._lines([tail.rstrip(b"\r\n")])
         self._event_ended()
         self._reader.done()
         if not self.hides_usage or self._only_usage:
@@ -213,7 +216,7 @@ class Stream(_Metered):
         """Read a line, or a piece of a long one."""
         ended = piece.endswith((b"\n", b"\r"))
         if ended and not self._long:
-            self._line(piece.rstrip(b"\r\n"))
+            self._lines([piece.rstrip(b"\r\n")])
             return
         if not self._long:
             self._long = True
@@ -232,15 +235,33 @@ class Stream(_Metered):
         if self._long_data:
             self._read_data()
 
-    def _line(self, line: bytes) -> None:
-        """Read a whole line."""
-        line = self._without_mark(line)
-        if not line:
-            self._event_ended()
-        elif line.startswith(b"data:"):
-            self._data_line(line[5:])
-        elif line.startswith(b"event:"):
-            self._name = line[6:].strip()
+    def _lines(self, lines: list[bytes]) -> list[int]:
+        """Read whole lines; return the numbers of those that tell usage and nothing else."""
+        if not self._begun:
+            lines[0] = self._without_mark(lines[0])
+        read = self._reader.event
+        found = []
+        for number, line in enumerate(lines):
+            if line.startswith(b"data:"):
+                if self._data is None:
+                    try:
+                        self._only_usage = read(line[5:], self._name) or self._only_usage
+                    except UNREADABLE:
+                        self._odd_data(line[5:])
+                    else:
+                        self._has_data = True
+                else:
+                    self._odd_data(line[5:])
+                if self._only_usage:
+                    found.append(number)
+            elif not line:
+                if self._data is not None or self._name == b"error":
+                    self._event_ended()
+                self._name = b""
+                self._has_data = self._only_usage = False
+            elif line.startswith(b"event:"):
+                self._name = line[6:].strip()
+        return found
 
     def _without_mark(self, line: bytes) -> bytes:
         if self._begun:
@@ -248,18 +269,14 @@ class Stream(_Metered):
         self._begun = True
         return line.removeprefix(_BOM)
 
-    def _data_line(self, data: bytes) -> None:
+    def _odd_data(self, data: bytes) -> None:
+        """Read data that are no event by themselves: a line of several, or no object at all."""
+        self._has_data = True
         if self._data is None:
-            self._has_data = True
-            try:
-                self._event(data)
-            except UNREADABLE:
-                data = data.strip()
-                if data == b"[DONE]":
-                    self._reader.done()
-                if data in (b"[DONE]", b""):
-                    return
-            else:
+            stripped = data.strip()
+            if stripped == b"[DONE]":
+                self._reader.done()
+            if stripped in (b"[DONE]", b""):
                 return
         self._continue_data().feed(data)
         self._read_data()
@@ -284,34 +301,45 @@ class Stream(_Metered):
     def _event_ended(self) -> None:
         if self._name == b"error" and self._has_data:  # whatever the data are
             self._reader.failed = True
-        elif self._data is not None and not self._reader.finished:
-            self._reader.unreadable = True
-        self._name = b""
-        self._has_data = False
-        self._data = None
+        if self._data is not None:
+            if not self._reader.finished and not self._reader.failed:
+                self._reader.unreadable = True
+            self._data = None
 
     def _filtered(self, piece: bytes) -> bytes:
         """Read a piece; return what may be shown now."""
-        comment = piece.startswith(b":") and not self._held and not self._long
-        blank = piece in (b"\n", b"\r\n", b"\r") and not self._long
+        if piece.startswith(b":") and not self._held and not self._long:
+            self._take(piece)
+            return piece  # a comment between events, such as a sign of life
+        ends_event = piece in (b"\n", b"\r\n", b"\r") and not self._long
+        only_usage = self._only_usage
         self._take(piece)
-        if comment or self._too_long_to_hold:
-            shown = piece
-        else:
-            self._held.append(piece)
-            self._held_size += len(piece)
-            shown = b""
-            if self._held_size > MAX_HELD_BACK:
-                self._too_long_to_hold = True
-                shown = b"".join(self._held)
-            elif blank and not self._only_usage:
-                shown = b"".join(self._held)
-        if blank:
-            self._too_long_to_hold = self._only_usage = False
-        if blank or self._too_long_to_hold:
-            self._held.clear()
+        self._held.append(piece)
+        self._held_size += len(piece)
+        if not ends_event and self._held_size <= MAX_HELD_BACK:
+            return b""
+        shown = b"".join(self._held) if not only_usage or self._is_shown else b""
+        self._is_shown = not ends_event  # and so is the rest of an event too long to be held back
+        self._held.clear()
+        if ends_event:
             self._held_size = 0
         return shown
+
+
+def _without(numbers: list[int], chunk: bytes) -> bytes:
+    """Return whole events but for those of which these lines are."""
+    shown: list[bytes] = []
+    event: list[bytes] = []
+    hidden = False
+    for number, line in enumerate(chunk.splitlines(keepends=True)):
+        event.append(line)
+        hidden = hidden or number in numbers
+        if not line.strip(b"\r\n"):
+            if not hidden:
+                shown += event
+            event.clear()
+            hidden = False
+    return b"".join(shown)
 
 
 def _read(read: Callable[[bytes], None], excerpt: Excerpt) -> bool:

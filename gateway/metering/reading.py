@@ -1,6 +1,7 @@
 """What every API's reader does: take in JSON of any size, and counts that may be anything."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
@@ -20,19 +21,18 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 class Form(Generic[T]):
-    """A form of JSON object, as far as it matters: it is read into a struct."""
+    """A form of JSON object, as far as it matters: it is read into a struct.
+
+    `read` takes a whole object, and raises one of `UNREADABLE`.
+    """
 
     def __init__(self, struct: type[T]) -> None:
-        self._decoder = msgspec.json.Decoder(struct)
+        self.read: Callable[[bytes], T] = msgspec.json.Decoder(struct).decode
         self._shape = shape_of(struct)
 
     def excerpt(self) -> Excerpt:
         """Return an empty excerpt, for an object that comes in pieces."""
         return Excerpt(self._shape)
-
-    def read(self, data: bytes) -> T:
-        """Read a whole object. Raises one of `UNREADABLE`."""
-        return self._decoder.decode(data)
 
 
 class Reader(ABC):
@@ -84,12 +84,12 @@ class Reader(ABC):
 
 def is_error(told: msgspec.Raw) -> bool:
     """Return whether an `error` member names one."""
-    return bytes(told) not in _NO_ERROR
+    return told is not NULL and bytes(told) not in _NO_ERROR
 
 
 def is_told(raw: msgspec.Raw) -> bool:
     """Return whether a member is there and not null."""
-    return bytes(raw) != b"null"
+    return raw is not NULL and bytes(raw) != b"null"
 
 
 def word(told: str | None) -> str | None:

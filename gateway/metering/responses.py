@@ -7,12 +7,13 @@ https://platform.openai.com/docs/guides/tools-web-search#output-and-citations.
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from gateway.metering.excerpt import Text
-from gateway.metering.generated import BYTES_PER_TOKEN, size_of
+from gateway.metering.generated import size_of
 from gateway.metering.reading import (
     NULL,
     UNREADABLE,
@@ -128,9 +129,14 @@ class ResponsesReader(Reader):
         event: _Event = self.event_form.read(data)
         kind = event.type or name.decode("latin-1")
         if kind.endswith(".delta"):
-            if event.delta and kind != "response.audio.delta":  # which is no text
-                self._count(event.output_index or 0, event.delta)
-        elif event.item is not None:
+            if kind != "response.audio.delta":  # which is no text
+                index = event.output_index or 0
+                counted = self.generated.add(event.delta) + self._counted.get(index, 0)
+                self._counted[index] = counted
+                if len(self._counted) > MAX_ITEMS:
+                    self._counted.clear()
+            return False
+        if event.item is not None:
             self._see(event.output_index, event.item, ended=kind == "response.output_item.done")
         elif event.response is not None:
             self._take(event.response, last=kind in _LAST)
@@ -147,12 +153,6 @@ class ResponsesReader(Reader):
         if self.usage is not None:
             return self.usage
         return replace(Usage(service_tier=self._tier, model=self._model), **self._tools(None))
-
-    def _count(self, index: int, text: Text) -> None:
-        self.generated.add(text)
-        if len(self._counted) < MAX_ITEMS or index in self._counted:
-            size = max(BYTES_PER_TOKEN, size_of(text))
-            self._counted[index] = self._counted.get(index, 0) + size
 
     def _see(self, index: int | None, item: _Item, *, ended: bool) -> None:
         """Remember an item that costs something, and count text that came in no delta."""
@@ -172,7 +172,7 @@ class ResponsesReader(Reader):
         if is_told(response.usage):
             self.final = self._update(response) and last
 
-    def _tools(self, output: Iterable[_Item | None] | None) -> dict[str, int]:
+    def _tools(self, output: Iterable[_Item | None] | None) -> dict[str, Any]:
         """Return the counts of tools in the output, or of those that were seen if it has none."""
         items = [_billed_as(item) for item in output or () if item is not None]
         counts = Counter(items if output else self._billed.values())
