@@ -50,8 +50,7 @@ class Books:
 
     async def settle(self, admission: Admission, meter: Meter, ending: Ending) -> Outcome:
         """Book a call; return what as. Never raises for want of a store: see `Holds.settle`."""
-        basis, why = basis_of(meter, ending)
-        outcome = self._outcome(admission, meter, ending, basis)
+        outcome = self.outcome(admission, meter, ending)
         record, account, group = admission.record, admission.account, self.group
         cost = to_micro(outcome.cost, admission.credits_per_usd)
         if record.billable:
@@ -59,6 +58,7 @@ class Books:
             if cost > admission.bound_micro:
                 metrics.OVERRUN.inc((cost - admission.bound_micro) / MICRO)
                 logger.error("cost exceeds its bound", hold_id=record.uuid, model=record.model)
+        basis, why = basis_of(meter, ending)
         if basis != "told":
             metrics.child(metrics.ESTIMATED, why).inc()
         if basis == "text" and record.billable:
@@ -80,8 +80,9 @@ class Books:
         await self._holds.settle(Settlement(record.uuid, mode, cost, data, account, group, correct))
         return outcome
 
-    def _outcome(self, admission: Admission, meter: Meter, ending: Ending, basis: Basis) -> Outcome:
+    def outcome(self, admission: Admission, meter: Meter, ending: Ending) -> Outcome:
         """Decide what is booked, in dollars and tokens."""
+        basis, _ = basis_of(meter, ending)
         usage = Usage()
         if basis == "told":
             usage = _as_asked(meter.usage() or Usage(), admission.asked)

@@ -106,6 +106,7 @@ class MessagesReader(Reader):
         super().__init__()
         self._model: str | None = None
         self._searches_seen = 0
+        self._output_told = False  # by the latest `message_delta`
 
     def document(self, data: bytes) -> None:
         """Read a message, or an error."""
@@ -135,9 +136,12 @@ class MessagesReader(Reader):
                 self._model = word(event.message.model) or self._model
                 self._update(event.message.usage)
             case "message_delta":
-                self.final = self._update(event.usage)
+                self._output_told = self._update(event.usage)
+                ended = delta is not None and delta.stop_reason is not None
+                self.final = self._output_told and ended
             case "message_stop":
                 self.finished = True
+                self.final = self._output_told
             case "error":
                 self.failed = True
                 self._update(event.usage)

@@ -175,7 +175,9 @@ class Stream(_Metered):
 
     def feed(self, chunk: bytes) -> bytes:
         """Read what came. Where usage is hidden, events are passed on once they are whole."""
-        if chunk.endswith(b"\n\n") and not (self._tail or self._long or self._held):  # as most do
+        if chunk.endswith(b"\n\n") and not (
+            self._tail or self._long or self._held or self._is_shown
+        ):  # as most do
             hidden = self._lines(chunk.splitlines())
             return _without(hidden, chunk) if hidden and self.hides_usage else chunk
         pieces = self._pieces(chunk)
