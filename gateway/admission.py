@@ -11,7 +11,7 @@ from gateway.credentials import Caller
 from gateway.errors import Refusal, bad_request, unavailable
 from gateway.extent import Extent, extent_of
 from gateway.holds import Holds, Reservation, Verdict
-from gateway.prices import OPERATOR_KEYS, REGION_FACTOR, Prices, Rates, UnknownPrice
+from gateway.prices import OPERATOR_KEYS, REGION_FACTOR, Prices, Rates, UnknownPrice, Usage
 from gateway.products import Product
 from gateway.quota_resolver import QuotaResolver, Terms
 from gateway.redis_connection import RedisError, RedisUnavailable
@@ -42,6 +42,8 @@ class Admission(msgspec.Struct, frozen=True, gc=False):
 
     `tools` are those of the provider that it may charge for; `filtered`: it may run code besides
     without a charge.
+    `input_bound` is the part of the bound that is not output. `dearest` are the rates of the bound.
+    `asked` has the tier, the speed and the region that the caller named.
     """
 
     record: CallRecord
@@ -53,6 +55,9 @@ class Admission(msgspec.Struct, frozen=True, gc=False):
     size: int
     tools: frozenset[str] = frozenset()
     filtered: bool = False
+    input_bound: Decimal = Decimal(0)
+    dearest: Rates | None = None
+    asked: Usage = Usage()
 
 
 class Gate:
@@ -91,6 +96,11 @@ class Gate:
                 size=len(body),
                 tools=extent.tools,
                 filtered=extent.filtered,
+                input_bound=_bound(
+                    dearest, msgspec.structs.replace(extent, output_tokens=0), request
+                ),
+                dearest=dearest,
+                asked=_asked(request),
             )
             verdict = await self._hold(product.bucket, caller, admission)
             if verdict.status == "held":
@@ -193,7 +203,10 @@ class Gate:
         version = rates.version if rates else "unknown"
         record = new_record(call, caller, product, request, version, Decimal(0))
         body = request.sent_body(None)
-        return Admission(record, rates, "", Decimal(0), Decimal(0), 0, len(body)), body
+        admission = Admission(
+            record, rates, "", Decimal(0), Decimal(0), 0, len(body), asked=_asked(request)
+        )
+        return admission, body
 
     async def _terms(self, caller: Caller, bucket: str) -> Terms:
         try:
@@ -292,6 +305,15 @@ def _refuse_unpriced(rates: Rates, extent: Extent, request: ModelRequest) -> Non
                 "GATEWAY_PRICE_OVERRIDES.",
                 "unmeterable",
             )
+
+
+def _asked(request: ModelRequest) -> Usage:
+    """Return what the caller asked for of all that decides about the price."""
+    return Usage(
+        service_tier=request.service_tier if request.api.provider == "openai" else None,
+        fast=request.fast,
+        inference_geo=request.inference_geo,
+    )
 
 
 def _bound(rates: Rates, extent: Extent, request: ModelRequest) -> Decimal:

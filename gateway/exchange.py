@@ -13,6 +13,7 @@ from gateway.http_client import ExchangeFailed, HttpResponse
 from gateway.incoming import CallerLeft
 from gateway.kept_answers import Claim
 from gateway.metering import Meter, meter_for
+from gateway.metering.media import is_compressed, is_event_stream
 from gateway.settings import Settings
 from gateway.upstream import (
     UpstreamFailed,
@@ -71,7 +72,8 @@ class Exchange:
             ending.failed = ending.given_up = True
             if not watch.claim():
                 raise  # the server stops
-            ending.abandoned = watch.left or not self._reading
+            # A provider that stops in the middle of its answer broke it off.
+            ending.given_up = not ending.status or watch.left or not self._reading
             if watch.left:
                 raise CallerLeft from None
             if not call.started:
@@ -149,9 +151,14 @@ class Exchange:
     async def _open(self) -> HttpResponse:
         """Send the request, which nobody has to keep after that."""
         call, body, self._body = self._call, self._body, b""
-        answer = await self._upstreams.open(self._api, call.request.query, call.raw_headers, body)
+        answer = await self._upstreams.open(
+            self._api, call.request.query, call.raw_headers, body, self._note_sending
+        )
         call.request.let_go()
         return answer
+
+    def _note_sending(self) -> None:
+        self._ending.sent = True
 
     def _begin(self, answer: HttpResponse) -> bool:
         """Prepare the head of the answer; tell whether it is a stream of events.
@@ -159,14 +166,9 @@ class Exchange:
         The head of a stream goes out at once, any other with the first of the body.
         """
         self._ending.status = answer.status
-        self._ending.unreadable = any(
-            name == b"content-encoding" and value.lower() != b"identity"
-            for name, value in answer.headers
-        )
-        streamed = any(
-            name == b"content-type" and value.startswith(b"text/event-stream")
-            for name, value in answer.headers
-        )
+        self._ending.compressed = is_compressed(answer.headers)
+        asked = self._admission is not None and self._admission.record.stream
+        streamed = is_event_stream(answer.headers, asked=asked)
         if self._admission is not None and (
             answer.status >= 400 or streamed != self._admission.record.stream
         ):

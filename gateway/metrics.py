@@ -48,6 +48,11 @@ UNPRICED = Counter(
     "Parts of calls that a provider reported and that have no price here: look at once",
     ["part"],
 )
+UNCERTAIN = Counter(
+    "tollgate_gateway_uncertain_credits",
+    "Credits between what was booked by the text of broken streams and their bounds: the most that "
+    "hidden reasoning may have cost besides",
+)
 REDIS_FAILURES = Counter(
     "tollgate_gateway_redis_failures", "Commands without an answer", ["operation"]
 )

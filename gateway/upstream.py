@@ -1,7 +1,7 @@
 """The way to the providers: what is sent on of a call, and a breaker per host."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from gateway import metrics
 from gateway.apis import Api
@@ -38,11 +38,7 @@ OPEN_SECONDS = 5.0
 
 
 class UpstreamFailed(Exception):
-    """The provider gave no answer. `sent`: it may have had the request."""
-
-    def __init__(self, message: str, *, sent: bool) -> None:
-        super().__init__(message)
-        self.sent = sent
+    """The provider gave no answer."""
 
 
 class Breaker:
@@ -84,11 +80,17 @@ class Upstreams:
         self._client.close()
 
     async def open(
-        self, api: Api, query: bytes, headers: Iterable[tuple[bytes, bytes]], body: bytes
+        self,
+        api: Api,
+        query: bytes,
+        headers: Iterable[tuple[bytes, bytes]],
+        body: bytes,
+        sending: Callable[[], None],
     ) -> HttpResponse:
         """Call the API's provider and wait for the head of its answer, which is to be closed.
 
-        Raises `Refusal` while the provider cannot be reached, or `UpstreamFailed`.
+        `sending` is called before the first byte is sent. Raises `Refusal` while the provider
+        cannot be reached, or `UpstreamFailed`.
         """
         provider = api.provider
         breaker = self._breakers[provider]
@@ -98,13 +100,13 @@ class Upstreams:
         started = time.perf_counter()
         try:
             response = await self._client.open(
-                self._origins[provider], api.method, target, sent, body
+                self._origins[provider], api.method, target, sent, body, sending
             )
         except ConnectFailed as error:
             breaker.failed()
-            raise UpstreamFailed(str(error), sent=False) from None
+            raise UpstreamFailed(str(error)) from None
         except ExchangeFailed as error:
-            raise UpstreamFailed(str(error), sent=True) from None
+            raise UpstreamFailed(str(error)) from None
         breaker.succeeded()
         metrics.upstream_seconds(provider, time.perf_counter() - started)
         return response

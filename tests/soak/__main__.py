@@ -25,6 +25,7 @@ LONGEST_TEST = 1_800  # seconds
 PROPERTIES = (
     "tests/gateway/test_holds_properties.py",
     "tests/gateway/test_metering.py",
+    "tests/gateway/test_metering_properties.py",
     "tests/gateway/test_odd_providers.py",
     "tests/gateway/test_prices.py",
     "tests/gateway/test_requests.py",
