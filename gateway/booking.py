@@ -148,12 +148,12 @@ def basis_of(meter: Meter, ending: Ending) -> tuple[Basis, str]:
         return "told", ""
     if ending.compressed:
         return "bound", "compressed"
-    if ending.given_up:
-        return "bound", "given_up"
     if meter.failed:
         if not meter.generated and not meter.unreadable:
             return "told", ""  # an error costs what it says, which may be nothing
         return "text", "error_after_text"
+    if ending.given_up:
+        return "bound", "given_up"
     if not meter.streamed:
         return "bound", "usage_unreadable" if meter.finished or meter.unreadable else "broken_off"
     if ending.failed:

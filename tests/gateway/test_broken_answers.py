@@ -7,6 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.booking import Ending, basis_of
+from gateway.metering import meter_for
 from tests.gateway.conftest import World, messages_body
 from tests.gateway.fake_provider import (
     CHAT_USAGE,
@@ -144,6 +146,19 @@ def test_a_stream_that_broke_off_is_never_booked_above_its_bound(world: World, k
     answer = Script(200, SSE_HEADERS, sse((None, data)), cut=True)
     result = Booked(world, path, {**body, "stream": True}, answer)
     assert (result.micro, result.estimated) == (result.bound, True)
+
+
+def test_an_error_costs_nothing_whoever_left_after_it() -> None:
+    meter = meter_for("messages", stream=True, hide_usage=False)
+    meter.feed(b'data: {"type":"error","error":{"type":"overloaded_error"}}\n\n')
+    left = Ending(0.0, status=200, sent=True, failed=True, given_up=True)
+    assert basis_of(meter, left)[0] == "told"
+
+
+def test_nothing_is_booked_if_no_byte_was_sent_however_long_it_was_waited() -> None:
+    meter = meter_for("messages", stream=True, hide_usage=False)
+    assert basis_of(meter, Ending(0.0, failed=True, given_up=True))[0] == "told"
+    assert basis_of(meter, Ending(0.0, sent=True, failed=True, given_up=True))[0] == "bound"
 
 
 @kinds
