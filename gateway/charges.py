@@ -34,7 +34,7 @@ def charge(
     usage = _as_asked(usage, tools)
     if free_code:
         usage = replace(usage, code_executions=0)
-    rates = _of_the_tier(prices, record, expected, usage)
+    rates = rates_given(prices, record, expected, usage)
     cost, version = rates.cost(usage), rates.version
     unpriced = rates.unpriced(usage)
     served = usage.model
@@ -73,7 +73,7 @@ def _as_asked(usage: Usage, tools: frozenset[str]) -> Usage:
     return usage
 
 
-def _of_the_tier(prices: Prices, record: CallRecord, expected: Rates, usage: Usage) -> Rates:
+def rates_given(prices: Prices, record: CallRecord, expected: Rates, usage: Usage) -> Rates:
     """Return the rates of the tier of service and the speed that were given, else asked for."""
     provider, model, tier, fast = record.provider, record.model, usage.service_tier, usage.fast
     if tier is not None and not prices.is_standard(provider, tier):

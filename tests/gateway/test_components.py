@@ -187,17 +187,17 @@ def test_an_endpoint_of_one_region_costs_a_tenth_more_on_models_of_which_it_does
     )
 
 
-def test_what_was_not_expected_and_has_no_price_is_told(fragile: World) -> None:
+def test_what_was_not_expected_and_has_no_price_is_told(world: World) -> None:
     metric = "tollgate_gateway_unpriced_total"
-    before = fragile.metric(metric)
+    before = world.metric(metric)
     told = {**completion(), "service_tier": "a-new-one"}
-    fragile.provider.script = lambda _: json_script(told)
-    project = fragile.tollgate.project(credits=100)
-    fragile.post(fragile.tollgate.token(project), CHAT, chat_body(service_tier="default"))
+    world.provider.script = lambda _: json_script(told)
+    project = world.tollgate.project(credits=100)
+    world.post(world.tollgate.token(project), CHAT, chat_body(service_tier="default"))
     # booked at the dearest tier that is known: 60 × $4.25 + 40 × $2.125 + 20 × $17, per million
-    assert dollars(fragile, project) == Decimal("0.00068")
-    wait_until(lambda: fragile.metric(metric) == before + 1, what="the metric")
-    assert "a part of a call has no price" in fragile.log.read_text()
+    assert dollars(world, project) == Decimal("0.00068")
+    wait_until(lambda: world.metric(metric) == before + 1, what="the metric")
+    assert "a part of a call has no price" in world.log.read_text()
 
 
 def test_code_that_a_provider_ran_is_told_unless_it_comes_with_a_search() -> None:

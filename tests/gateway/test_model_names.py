@@ -154,12 +154,12 @@ OTHER = "tollgate_gateway_other_model_total"
     ],
 )
 def test_another_model_than_was_asked_for_is_charged_if_it_is_dearer_and_always_told(
-    fragile: World, api: str, asked: str, answered: str, cost: str
+    world: World, api: str, asked: str, answered: str, cost: str
 ) -> None:
-    before = fragile.metric(OTHER)
-    assert call(fragile, api, asked, served(api, answered)) == Decimal(cost)
-    wait_until(lambda: fragile.metric(OTHER) == before + 1, what="the metric")
-    lines = fragile.log.read_text().splitlines()
+    before = world.metric(OTHER)
+    assert call(world, api, asked, served(api, answered)) == Decimal(cost)
+    wait_until(lambda: world.metric(OTHER) == before + 1, what="the metric")
+    lines = world.log.read_text().splitlines()
     told = json.loads([line for line in lines if "another model answered" in line][-1])
     assert (told["level"], told["asked"], told["served"]) == ("error", asked, answered)
 
@@ -175,15 +175,15 @@ def test_another_model_than_was_asked_for_is_charged_if_it_is_dearer_and_always_
         ("responses", "gpt-5.6", "gpt-5.6-sol"),
     ],
 )
-def test_a_dated_name_of_the_model_is_no_other_model(fragile, api, asked, answered) -> None:
-    before = fragile.metric(OTHER)
-    same = call(fragile, api, asked, served(api, asked))
-    assert call(fragile, api, asked, served(api, answered)) == same
-    assert fragile.metric(OTHER) == before
+def test_a_dated_name_of_the_model_is_no_other_model(world: World, api, asked, answered) -> None:
+    before = world.metric(OTHER)
+    same = call(world, api, asked, served(api, asked))
+    assert call(world, api, asked, served(api, answered)) == same
+    assert world.metric(OTHER) == before
 
 
-def test_the_model_that_a_stream_names_counts_too(fragile: World) -> None:
-    before = fragile.metric(OTHER)
+def test_the_model_that_a_stream_names_counts_too(world: World) -> None:
+    before = world.metric(OTHER)
     answer = served("messages", "claude-opus-4-1", stream=True)
-    assert call(fragile, "messages", "claude-haiku-4-5", answer) == Decimal("0.003")
-    wait_until(lambda: fragile.metric(OTHER) == before + 1, what="the metric")
+    assert call(world, "messages", "claude-haiku-4-5", answer) == Decimal("0.003")
+    wait_until(lambda: world.metric(OTHER) == before + 1, what="the metric")
