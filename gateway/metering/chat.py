@@ -8,12 +8,12 @@ import msgspec
 from msgspec.structs import replace
 
 from gateway.metering.excerpt import Text
+from gateway.metering.openai_tokens import InputDetails, OutputDetails, usage_of
 from gateway.metering.reading import (
     NULL,
     UNREADABLE,
     Count,
     Form,
-    MaybeCount,
     Reader,
     is_error,
     is_told,
@@ -65,22 +65,11 @@ class _Completion(msgspec.Struct, gc=False):
     error: msgspec.Raw = NULL
 
 
-class _InputDetails(msgspec.Struct):
-    cached_tokens: MaybeCount = None
-    cache_write_tokens: MaybeCount = None
-    audio_tokens: MaybeCount = None
-    image_tokens: MaybeCount = None
-
-
-class _OutputDetails(msgspec.Struct):
-    audio_tokens: MaybeCount = None
-
-
 class _Usage(msgspec.Struct):
     prompt_tokens: Count
     completion_tokens: Count
-    prompt_tokens_details: _InputDetails | None = None
-    completion_tokens_details: _OutputDetails | None = None
+    prompt_tokens_details: InputDetails | None = None
+    completion_tokens_details: OutputDetails | None = None
 
 
 _usage = msgspec.json.Decoder(_Usage)
@@ -163,21 +152,15 @@ class ChatReader(Reader):
             self.unreadable = True
             return False
         self.unreadable = False
-        details = told.prompt_tokens_details or _InputDetails()
-        output_details = told.completion_tokens_details or _OutputDetails()
-        everything = told.prompt_tokens
-        cached = min(details.cached_tokens or 0, everything)
-        written = min(details.cache_write_tokens or 0, everything - cached)
-        self.usage = Usage(
-            input=everything - cached - written,
-            cache_read=cached,
-            cache_write_5m=written,
-            output=told.completion_tokens,
+        self.usage = replace(
+            usage_of(
+                told.prompt_tokens,
+                told.completion_tokens,
+                told.prompt_tokens_details,
+                told.completion_tokens_details,
+            ),
             service_tier=self._tier,
             model=word(self._model),
-            audio_input=min(details.audio_tokens or 0, everything),
-            image_input=min(details.image_tokens or 0, everything),
-            audio_output=min(output_details.audio_tokens or 0, told.completion_tokens),
         )
         self.input_told = True
         self.generated.covered()

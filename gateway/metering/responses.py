@@ -14,12 +14,12 @@ from msgspec.structs import replace
 
 from gateway.metering.excerpt import Text
 from gateway.metering.generated import size_of
+from gateway.metering.openai_tokens import InputDetails, OutputDetails, usage_of
 from gateway.metering.reading import (
     NULL,
     UNREADABLE,
     Count,
     Form,
-    MaybeCount,
     Reader,
     is_error,
     is_told,
@@ -80,22 +80,11 @@ class _Event(msgspec.Struct, gc=False):
     error: msgspec.Raw = NULL
 
 
-class _InputDetails(msgspec.Struct):
-    cached_tokens: MaybeCount = None
-    cache_write_tokens: MaybeCount = None
-    audio_tokens: MaybeCount = None
-    image_tokens: MaybeCount = None
-
-
-class _OutputDetails(msgspec.Struct):
-    audio_tokens: MaybeCount = None
-
-
 class _Usage(msgspec.Struct):
     input_tokens: Count
     output_tokens: Count
-    input_tokens_details: _InputDetails | None = None
-    output_tokens_details: _OutputDetails | None = None
+    input_tokens_details: InputDetails | None = None
+    output_tokens_details: OutputDetails | None = None
 
 
 _usage = msgspec.json.Decoder(_Usage)
@@ -186,21 +175,15 @@ class ResponsesReader(Reader):
             self.unreadable = True
             return False
         self.unreadable = False
-        details = told.input_tokens_details or _InputDetails()
-        output_details = told.output_tokens_details or _OutputDetails()
-        everything = told.input_tokens
-        cached = min(details.cached_tokens or 0, everything)
-        written = min(details.cache_write_tokens or 0, everything - cached)
-        self.usage = Usage(
-            input=everything - cached - written,
-            cache_read=cached,
-            cache_write_5m=written,
-            output=told.output_tokens,
+        self.usage = replace(
+            usage_of(
+                told.input_tokens,
+                told.output_tokens,
+                told.input_tokens_details,
+                told.output_tokens_details,
+            ),
             service_tier=self._tier,
             model=self._model,
-            audio_input=min(details.audio_tokens or 0, everything),
-            image_input=min(details.image_tokens or 0, everything),
-            audio_output=min(output_details.audio_tokens or 0, told.output_tokens),
             **self._tools(response.output),
         )
         self.input_told = True

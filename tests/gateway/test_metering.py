@@ -96,6 +96,29 @@ def test_documents_and_streams_tell_the_same(kind, document, expected) -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "document", "names"),
+    [
+        ("chat", completion(), ("prompt_tokens", "completion_tokens")),
+        ("responses", response(), ("input_tokens", "output_tokens")),
+    ],
+)
+def test_what_is_cached_for_twelve_hours_is_told_apart(kind, document, names) -> None:
+    read, made = names
+    details = {
+        "cached_tokens": 10,
+        "cache_write_tokens": 50,
+        "cache_write_tokens_details": {"ttl_12h_tokens": 30},
+    }
+    usage = {read: 100, made: 20, f"{read}_details": details}
+    meter = meter_for(kind, stream=False, hide_usage=False)
+    meter.feed(json.dumps(document | {"usage": usage}).encode())
+    meter.end()
+    told = meter.usage()
+    assert (told.input, told.cache_read) == (40, 10)
+    assert (told.cache_write_5m, told.cache_write_12h, told.output) == (20, 30, 20)
+
+
+@pytest.mark.parametrize(
     ("kind", "document"),
     [
         ("messages", message(messages_usage(service_tier="x" * 100_000))),
