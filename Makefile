@@ -4,6 +4,15 @@ PYTHON ?= python3
 # Tests wait for servers a third of the time: three processes keep two cores busy.
 PROCESSES ?= 3
 PARALLEL = --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
+# A Python that is named beside an environment of another version gets one of its own.
+MINOR = -c 'import sys; print(sys.version_info[:2])' 2>/dev/null
+ifeq ($(origin PYTHON),command line)
+ifneq ($(wildcard .venv/bin/python),)
+ifneq ($(shell $(PYTHON) $(MINOR)),$(shell .venv/bin/python $(MINOR)))
+export TOLLGATE_VENV ?= .venv-$(notdir $(PYTHON))
+endif
+endif
+endif
 LAUNCH = @command -v $(PYTHON) >/dev/null || { \
 	echo "tollgate: $(PYTHON) is missing. Install Python 3.11 or newer, or name one: make $@ PYTHON=/path/to/python3.12" >&2; \
 	exit 1; }; exec $(PYTHON) devstack/launch.py

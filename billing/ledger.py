@@ -177,7 +177,9 @@ def _book(batch: Sequence[_Incoming], account_ids: Collection[int]) -> list[Resu
     now = timezone.now()
     known = _known([incoming.uuid for incoming in batch if incoming.uuid])
     kept = _kept({incoming.sha256 for incoming in batch})
-    booked = booked_events({each.event.adjusts for each in batch if each.event} - {None})
+    booked = booked_events(
+        {each.event.adjusts for each in batch if each.event and each.event.adjusts}
+    )
     batch = list(batch)
     statuses = [""] * len(batch)
     rows: list[LedgerRow] = []

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ENVIRONMENT = ROOT / ".venv"
+ENVIRONMENT = ROOT / os.environ.get("TOLLGATE_VENV", ".venv")
 PYTHON = ENVIRONMENT / "bin" / "python"
 LOCK = ROOT / "requirements.lock"
 STAMP = ENVIRONMENT / "tollgate.stamp"
@@ -126,7 +126,8 @@ def _make_environment(uv: str | None) -> None:
 def install(lock: Path, uv: str | None) -> None:
     """Install what a lock file lists into the environment, beside what is there."""
     packages = sum(1 for line in lock.read_text().splitlines() if re.match(r"[a-z0-9]", line))
-    _say(f"installing {packages} locked packages into .venv/ (the first time, about a minute)")
+    where = f"{ENVIRONMENT.name}/ (the first time, about a minute)"
+    _say(f"installing {packages} locked packages into {where}")
     if uv:
         command = [uv, "pip", "install", "--python", str(PYTHON), "--compile-bytecode"]
     else:

@@ -82,6 +82,9 @@ class ProjectBoundValidator(OAuth2Validator):
         self, refresh_token: str, client: Any, request: Request, *args: Any, **kwargs: Any
     ) -> bool:
         """Accept a refresh token of a user who still belongs to the project's organization."""
+        # Of several requests with one token, the others wait here and then find it used.
+        digest = sha256(refresh_token)
+        list(OAuthRefreshToken.objects.select_for_update().filter(token_checksum=digest))
         if not super().validate_refresh_token(refresh_token, client, request, *args, **kwargs):
             return False
         presented: OAuthRefreshToken = request.refresh_token_instance

@@ -4,6 +4,7 @@ from django.conf import settings
 from django.http import HttpRequest, JsonResponse
 from django.urls import reverse
 from django.views.decorators.http import require_safe
+from oauth2_provider.settings import oauth2_settings
 
 from projects.oauth import GRANTS
 
@@ -20,7 +21,7 @@ def authorization_server_metadata(_request: HttpRequest) -> JsonResponse:
         "token_endpoint": issuer + reverse("oauth-token"),
         "revocation_endpoint": issuer + reverse("oauth-revoke"),
         "introspection_endpoint": issuer + reverse("oauth-introspect"),
-        "scopes_supported": sorted(settings.OAUTH2_PROVIDER["SCOPES"]),
+        "scopes_supported": sorted(oauth2_settings.SCOPES),
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": list(GRANTS),

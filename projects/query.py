@@ -14,21 +14,18 @@ LARGEST_VERSION = 2**63 - 1
 """What the database can hold."""
 
 DAY = r"^2[0-9]{3}-[0-9]{2}-[0-9]{2}$"
-TEXT = r"^[^\x00]*$"
 
 
 def text(request: Request, name: str, default: str | None = None) -> str | None:
     """Return the only value of a parameter, or the default without one.
 
-    Raises `ValidationError` for a parameter that is repeated or holds a NUL, which no database
-    takes.
+    A NUL, which no database takes, is replaced as it is in what is booked. Raises `ValidationError`
+    for a parameter that is repeated.
     """
     values = request.GET.getlist(name)
     if len(values) > 1:
         raise ValidationError({name: "Wanted: one value."})
-    if values and "\x00" in values[0]:
-        raise ValidationError({name: "Wanted: a text without NUL."})
-    return values[0] if values else default
+    return values[0].replace("\x00", "\N{REPLACEMENT CHARACTER}") if values else default
 
 
 def version(request: Request, name: str) -> int | None:

@@ -11,7 +11,7 @@ from drf_spectacular.utils import (
 from rest_framework import serializers
 
 from projects.api_answers import PROJECT_ID, answers, problem, response_headers
-from projects.query import LARGEST_VERSION, TEXT
+from projects.query import LARGEST_VERSION
 from quota.resources import RESOURCES
 
 _OK = {
@@ -142,7 +142,6 @@ class QuotaOfResource(serializers.Serializer):
 
 
 _VERSION = {"type": "integer", "format": "int64", "minimum": 0, "maximum": LARGEST_VERSION}
-_TEXT = {"type": "string", "pattern": TEXT}
 
 
 def _etag(statuses: list[str]) -> OpenApiParameter:
@@ -185,10 +184,10 @@ QUOTA_LIMITS: dict[str, Any] = {
     "parameters": [
         PROJECT_ID,
         OpenApiParameter(
-            "group", _TEXT, description="Service callers: the gateway's Redis, as name:epoch."
+            "group", str, description="Service callers: the gateway's Redis, as name:epoch."
         ),
         OpenApiParameter(
-            "user", _TEXT, description="Service callers: the `distinct_id` of a call, for its cap."
+            "user", str, description="Service callers: the `distinct_id` of a call, for its cap."
         ),
         OpenApiParameter(
             "If-None-Match",
@@ -256,7 +255,7 @@ QUOTA_CHANGES: dict[str, Any] = {
     "tags": ["quota"],
     "parameters": [
         OpenApiParameter("since", _VERSION, description="The version of the previous answer."),
-        OpenApiParameter("feed", _TEXT, description="The feed of the previous answer."),
+        OpenApiParameter("feed", str, description="The feed of the previous answer."),
         *response_headers(_CHANGES_ANSWERS),
     ],
     "responses": answers(_CHANGES_ANSWERS),

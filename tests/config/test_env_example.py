@@ -78,7 +78,7 @@ def test_compose_can_be_started_with_what_it_lists():
 
 
 def test_compose_says_where_what_it_needs_is_described():
-    messages = re.findall(r":\?([^}]*)\}", (ROOT / "docker-compose.yml").read_text())
+    messages = re.findall(r"\$\{[A-Z_]+:\?([^}]*)\}", (ROOT / "docker-compose.yml").read_text())
     assert set(messages) == {"is not set, see .env.example"}
 
 
