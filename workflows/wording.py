@@ -366,7 +366,8 @@ def command_help(command: str, *, bot_name: str) -> str:
     return (
         f"`{escape(command)} status` shows the AI credits your team has left. "
         f"To start work, mention {escape(bot_name)} in a channel and say what to do, with the "
-        "repository as `owner/name` if there are several. Reply in the thread to go on."
+        "repository as `owner/name` if there are several. Reply in the thread to go on, or say "
+        "`stop` there to end the work."
     )
 
 

@@ -7,7 +7,7 @@ from django.core.management import call_command
 from coding_tasks.models import CodingTask, Repository, TaskRun
 from config.management.commands.erase_slack_user import ERASED
 from projects.models import ChangeCursor, Organization, Project, SlackWorkspace
-from workflows.models import FollowUp, Mention, Notice
+from workflows.models import FollowUp, Mention, Notice, ThreadReply
 
 pytestmark = pytest.mark.django_db
 
@@ -51,6 +51,7 @@ def test_erasing_a_slack_user_takes_their_words_and_leaves_everybody_elses(works
         message = {**place, "ts": f"{number}.1", "user_id": user, "text": "private words"}
         Mention.objects.create(team_id="T1", **message)
         FollowUp.objects.create(addressed=False, workflow_id="w", **message)
+        ThreadReply.objects.create(**message)
         Notice.objects.create(
             key=f"answer:{number}",
             kind=Notice.Kind.ANSWER,
@@ -75,6 +76,7 @@ def test_erasing_a_slack_user_takes_their_words_and_leaves_everybody_elses(works
     assert Mention.objects.get(user_id="U1").text == ERASED
     assert FollowUp.objects.get(user_id="U1").text == ERASED
     assert Notice.objects.get(user_id="U1").text == ERASED
+    assert [reply.user_id for reply in ThreadReply.objects.all()] == ["U2"]
     assert Notice.objects.get(user_id="U2").text == "private words"
     assert TaskRun.objects.get(task__owner_slack_user_id="U1").answer == ERASED
     assert CodingTask.objects.get(owner_slack_user_id="U1").title == ERASED

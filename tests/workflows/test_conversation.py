@@ -2,11 +2,9 @@
 
 import base64
 import json
-from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
-from django.utils import timezone
 from temporalio.client import WorkflowExecutionStatus
 
 from billing import ledger
@@ -19,7 +17,7 @@ from tests.workflows.fake_gateway import AGENT
 from tests.workflows.temporal import cancel, history, terminate, wait_for_close
 from tests.workflows.threads import at_once
 from tests.workflows.world import World
-from workflows import client, tasks
+from workflows import client
 from workflows.mention_types import RepositoryChoice
 from workflows.models import FollowUp, Mention, Notice
 
@@ -170,31 +168,6 @@ def test_a_reply_whose_mention_is_refused_when_the_task_is_made_is_met_with_one_
     world.wait_for_end(mention, Mention.State.REFUSED)
     assert len(world.notices(Notice.Kind.DENIAL)) == 1
     assert not CodingTask.objects.exists()
-
-
-def test_replies_that_overtook_a_mention_that_was_heard_late_are_answered_too(shop: World):
-    shop.gateway.script("It is a shop.", "Shoes.")
-    mention = shop.mention("what is this?")
-    shop.slack.post("and what does it sell?", thread_ts=mention.ts)
-    for text, user in (("me too", "U2"), ("<@UBOT> a mention of its own", "U1")):
-        shop.slack.post(text, thread_ts=mention.ts, user=user)
-    shop.slack.post("elsewhere")
-    heard = datetime.fromtimestamp(float(mention.ts), UTC) + timedelta(seconds=61)
-    Mention.objects.update(received_at=heard)
-    client.start_mention(mention)
-    shop.wait_for_end(mention, Mention.State.ANSWERED)
-    FollowUp.objects.update(received_at=timezone.now() - timedelta(minutes=1))
-    tasks.deliver_pending_follow_ups()
-    assert shop.wait_until_said(mention.ts, 2) == ["It is a shop.", "Shoes."]
-    assert FollowUp.objects.get().text == "and what does it sell?"
-
-
-def test_a_thread_that_cannot_be_read_does_not_hold_up_the_mention(shop: World):
-    mention = shop.mention()
-    Mention.objects.update(received_at=timezone.now() + timedelta(minutes=1))
-    shop.slack.fail_next("conversations.replies")
-    client.start_mention(mention)
-    shop.wait_for_end(mention, Mention.State.ANSWERED)
 
 
 # --- Two mentions in one thread ------------------------------------------------------------------
