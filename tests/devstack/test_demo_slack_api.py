@@ -274,3 +274,61 @@ def test_a_dropped_answer_leaves_the_caller_in_the_dark(
     with pytest.raises(ConnectionError):
         client.chat_postMessage(channel="C1", text="hi")
     assert [message["text"] for message in slack.messages()] == ["hi"]
+
+
+def test_a_file_is_uploaded_and_shared_in_a_thread(slack: FakeSlack, client: WebClient) -> None:
+    root = slack.post("a question")
+    client.files_upload_v2(
+        filename="answer.md",
+        content="# Ünïcode",
+        channel="C1",
+        thread_ts=root["ts"],
+        initial_comment="Here it is.",
+    )
+    [_, shared] = client.conversations_replies(channel="C1", ts=root["ts"])["messages"]
+    assert (shared["text"], shared["files"][0]["name"]) == ("Here it is.", "answer.md")
+    assert slack.file(shared) == "# Ünïcode"
+
+
+def test_a_file_is_refused_without_its_bytes_or_in_a_closed_channel(
+    slack: FakeSlack, client: WebClient
+) -> None:
+    ticket = client.files_getUploadURLExternal(filename="a", length=3)
+    files = [{"id": ticket["file_id"], "title": "a"}]
+    assert refusal(client.files_completeUploadExternal, files=files) == "file_not_found"
+    assert refusal(client.files_getUploadURLExternal, filename="a", length=0) == "missing_argument"
+    slack.add_channel("C3", is_archived=True)
+    upload = {"filename": "a", "content": "abc", "channel": "C3"}
+    assert refusal(client.files_upload_v2, **upload) == "posting_to_channel_denied"
+
+
+def test_a_person_is_written_to_by_a_conversation_or_by_their_id(
+    slack: FakeSlack, client: WebClient
+) -> None:
+    channel = client.conversations_open(users="U1")["channel"]["id"]
+    client.chat_postMessage(channel=channel, text="one")
+    client.chat_postMessage(channel="U1", text="two")
+    said = client.conversations_history(channel=channel)["messages"]
+    assert [message["text"] for message in said] == ["two", "one"]
+    assert refusal(client.conversations_history, channel="U1") == "channel_not_found"
+    assert refusal(client.conversations_open, users="U404") == "user_not_found"
+    assert slack.direct_messages("U2") == []
+
+
+def test_it_takes_as_much_as_it_is_told_to(slack: FakeSlack, client: WebClient) -> None:
+    control = f"{slack.url}/_control/limits"
+    request = urllib.request.Request(control, json.dumps({"text": 10}).encode(), method="POST")
+    with urllib.request.urlopen(request) as answer:
+        assert json.load(answer)["text"] == 10
+    assert refusal(client.chat_postMessage, channel="C1", text="x" * 11) == "msg_too_long"
+    client.chat_postMessage(channel="C1", text="x" * 10)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "error"), [([3001], "invalid_blocks"), ([2700] * 5, "msg_blocks_too_long")]
+)
+def test_blocks_have_limits_of_their_own(client: WebClient, lengths: list[int], error: str) -> None:
+    blocks = [
+        {"type": "section", "text": {"type": "mrkdwn", "text": "x" * length}} for length in lengths
+    ]
+    assert refusal(client.chat_postMessage, channel="C1", text="x", blocks=blocks) == error

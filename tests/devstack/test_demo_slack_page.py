@@ -144,3 +144,13 @@ def test_the_verbs_over_http(slack: FakeSlack) -> None:
         client.auth_test()
     _, calls = http(f"{control}/calls")
     assert [(call["method"], call["answer"]["ok"]) for call in calls] == [("auth.test", False)]
+
+
+def test_a_direct_message_is_seen_by_its_person_alone(slack: FakeSlack) -> None:
+    client = WebClient(BOT_TOKEN, base_url=slack.api_url, retry_handlers=[])
+    client.chat_postMessage(channel="U1", text="for you")
+    _, seen = state(slack, "U1")
+    assert [message["text"] for message in seen["messages"]["DU1"]] == ["for you"]
+    _, others = state(slack, "U2")
+    assert "DU1" not in others["messages"]
+    assert all(channel["id"] != "DU1" for channel in others["channels"])
