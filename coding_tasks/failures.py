@@ -1,4 +1,7 @@
-"""What can end a run of a task without an answer. `permanent` says whether another try may help."""
+"""Why a call of a model, and with it an attempt at a run, gave no answer.
+
+Three families: a `RunFailure` takes an attempt, a `MustWait` takes none, and `OutOfCredits` pauses.
+"""
 
 from datetime import datetime
 
@@ -50,6 +53,15 @@ class ModelRefused(RunFailure):
         super().__init__(message, permanent=True)
 
 
+class TokenRefused(RunFailure):
+    """The gateway did not accept the token that was minted for the call.
+
+    An earlier attempt that was believed dead may have revoked it: another attempt has another one.
+    """
+
+    in_short = "the gateway did not accept the token"
+
+
 class RunCapReached(RunFailure):
     """The gateway's own cap of what one run may use was reached: no credits change that."""
 
@@ -59,8 +71,48 @@ class RunCapReached(RunFailure):
         super().__init__(self.in_short, permanent=True)
 
 
+class RunStopped(RunFailure):
+    """Somebody stopped the run: nothing more is done for it, and its answer is not posted."""
+
+    in_short = "the run was stopped"
+
+    def __init__(self) -> None:
+        super().__init__(self.in_short, permanent=True)
+
+
+class MustWait(Exception):
+    """The call could not be made yet, which says nothing against the call.
+
+    `retry_after` is the gateway's word on how many seconds to wait, 0 where it gave none.
+    """
+
+    in_short = "the call has to wait"
+
+    def __init__(self, message: str, *, retry_after: int = 0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class GatewayUnavailable(MustWait):
+    """Our own gateway could not be reached or could not decide; no provider was asked."""
+
+    in_short = "the gateway is unavailable"
+
+
+class AnswerLost(MustWait):
+    """Our own gateway went away while it was asked: the answer may have been made, and paid."""
+
+    in_short = "the gateway went away during the call"
+
+
+class CreditsHeld(MustWait):
+    """Other calls under way hold the credits that this one needs."""
+
+    in_short = "other calls hold the credits"
+
+
 class OutOfCredits(Exception):
-    """The gateway refused a call: the credits for it are used up (429).
+    """The gateway refused a call: the credits for it are used up.
 
     `cause` is the gateway's word for why, such as `user_cap_reached`; empty where it gave none.
     """

@@ -15,6 +15,8 @@ WORKER = ["python", "manage.py", "run_worker"]
 # every entry repeats within minutes. At INFO they would report a sweep every other second.
 CELERY = ["celery", "--quiet", "--app", "config.celery", "worker"]
 CELERY += ["--pool", "threads", "--concurrency", "8", "--loglevel", "WARNING"]
+# Workers have nothing to tell each other, and fail to when the broker comes back.
+CELERY += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
 BEAT = ["celery", "--quiet", "--app", "config.celery", "beat"]
 BEAT += ["--scheduler", "celery.beat:Scheduler"]
 RECONCILER = ["python", "manage.py", "run_reconciler"]

@@ -10,30 +10,35 @@ from msgspec.structs import replace
 
 from gateway import metrics
 from gateway.admission import Admission
+from gateway.charges import charge
 from gateway.holds import Holds, Settlement
-from gateway.metering import BYTES_PER_TOKEN, Meter
-from gateway.prices import Prices, Rates, UnknownPrice, Usage
+from gateway.metering import Meter
+from gateway.metering.generated import BYTES_PER_TOKEN
+from gateway.prices import Prices, Usage
 from gateway.settings import MICRO
-from gateway.usage_events import CallRecord, Outcome, correction, event, to_micro
+from gateway.usage_events import Outcome, correction, event, to_micro
 
 logger = structlog.get_logger("gateway.booking")
+
+# What is booked: what the provider told, or, with the reason, an estimate by the text that passed
+# or the most that the call can have cost.
+Basis = Literal["told", "text", "bound"]
 
 
 class Ending(msgspec.Struct, gc=False):
     """How the exchange with the provider went. `status` is 0 until the provider answered.
 
-    `failed`: it did not come to its end. `given_up`: nobody waited for that end any longer, so that
-    the provider may have done, and may charge, all that was asked of it. `abandoned`: it was the
-    caller who did not take the answer. `unreadable`: it is compressed, although that was not asked
-    for.
+    `sent`: bytes of the request were. `failed`: it did not come to its end. `given_up`: nobody
+    waited for that end any longer, so that the provider may have done, and may charge, all that
+    was asked of it. `compressed`: the answer is, although that was not asked for.
     """
 
     began: float
     status: int = 0
+    sent: bool = False
     failed: bool = False
     given_up: bool = False
-    abandoned: bool = False
-    unreadable: bool = False
+    compressed: bool = False
 
 
 class Books:
@@ -46,7 +51,7 @@ class Books:
 
     async def settle(self, admission: Admission, meter: Meter, ending: Ending) -> Outcome:
         """Book a call; return what as. Never raises for want of a store: see `Holds.settle`."""
-        outcome = self._outcome(admission, meter, ending)
+        outcome = self.outcome(admission, meter, ending)
         record, account, group = admission.record, admission.account, self.group
         cost = to_micro(outcome.cost, admission.credits_per_usd)
         if record.billable:
@@ -54,8 +59,11 @@ class Books:
             if cost > admission.bound_micro:
                 metrics.OVERRUN.inc((cost - admission.bound_micro) / MICRO)
                 logger.error("cost exceeds its bound", hold_id=record.uuid, model=record.model)
-        if outcome.estimated:
-            metrics.child(metrics.ESTIMATED, "call_broken_off").inc()
+        basis, why = basis_of(meter, ending)
+        if basis != "told":
+            metrics.child(metrics.ESTIMATED, why).inc()
+        if basis == "text" and record.billable:
+            metrics.UNCERTAIN.inc(max(0, admission.bound_micro - cost) / MICRO)
 
         def correct() -> Settlement:
             correction_id, debit, data = correction(
@@ -73,66 +81,106 @@ class Books:
         await self._holds.settle(Settlement(record.uuid, mode, cost, data, account, group, correct))
         return outcome
 
-    def _outcome(self, admission: Admission, meter: Meter, ending: Ending) -> Outcome:
-        """Decide what is booked: what the provider told, else an estimate, at most the bound."""
-        usage = meter.usage()
-        answered = ending.status and ending.status < 400
-        unfinished = bool(answered and not (usage and meter.finished))
-        # What was not read to its end may hide any amount of reasoning, and tell no input.
-        whole_bound = ending.given_up and (not ending.status or (unfinished and ending.abandoned))
-        whole_bound = whole_bound or (unfinished and ending.unreadable)
-        estimated = whole_bound or unfinished
-        if whole_bound:
-            usage = Usage()
-        elif estimated:
-            usage = _estimate(usage, admission, meter)
-        usage = usage or Usage()  # an error, for which the provider charges nothing it does not say
+    def release(self, admission: Admission) -> None:
+        """Book nothing of a call that was not made."""
+        if admission.record.billable:
+            self._holds.release(admission.record.uuid)
+
+    def outcome(self, admission: Admission, meter: Meter, ending: Ending) -> Outcome:
+        """Decide what is booked, in dollars and tokens."""
+        basis, _ = basis_of(meter, ending)
+        usage = Usage()
+        if basis == "told":
+            usage = _as_asked(meter.usage() or Usage(), admission.asked)
+        elif basis == "text":
+            usage = _as_asked(_estimate(admission, meter), admission.asked)
         if admission.rates is None:
             cost, version = Decimal(0), "unknown"
-        elif whole_bound:
+        elif basis == "bound":
             cost, version = admission.bound, admission.rates.version
         else:
-            rates = self._rates(admission.record, admission.rates, usage)
-            cost, version = rates.cost(usage), rates.version
-            cost += self._cost_apart(admission.record, rates, usage)
-            if estimated and admission.record.billable:
+            cost, version = self._price(admission, meter, usage, basis)
+            if basis == "text" and admission.record.billable:
                 cost = min(cost, admission.bound)
         return Outcome(
             cost=cost,
             usage=usage.together(),
             status=ending.status,
-            is_error=ending.failed or meter.failed or not meter.finished or not answered,
-            estimated=estimated,
+            is_error=ending.failed or meter.failed or not meter.complete or not _answered(ending),
+            estimated=basis != "told",
             latency=time.perf_counter() - ending.began,
             price_version=version,
         )
 
-    def _rates(self, record: CallRecord, usual: Rates, usage: Usage) -> Rates:
-        """Return the rates of the tier of service that was given."""
-        if usage.service_tier is None and not usage.fast:
-            return usual
-        try:
-            return self._prices.rates(record.provider, record.model, usage.service_tier, usage.fast)
-        except UnknownPrice:
-            return usual
+    def _price(
+        self, admission: Admission, meter: Meter, usage: Usage, basis: Basis
+    ) -> tuple[Decimal, str]:
+        """Return the price of a usage in dollars, and the version of the price list."""
+        usual = admission.rates
+        assert usual is not None
+        rates = usual
+        if basis == "text" and usage.service_tier is None:  # nobody said which one it was given
+            rates = admission.dearest or usual
+        if basis == "text" and admission.record.billable and not meter.input_told:
+            # The bound of the input is dearer than what is shown of it.
+            output = rates.cost(usage) - rates.cost(replace(usage, output=0))
+            return admission.input_bound + output, rates.version
+        return charge(
+            self._prices,
+            admission.record,
+            rates,
+            usage,
+            admission.tools,
+            free_code=admission.filtered,
+        )
 
-    def _cost_apart(self, record: CallRecord, own: Rates, usage: Usage) -> Decimal:
-        """Return the price of what the provider did besides, as a call of its own."""
-        cost = Decimal(0)
-        for each in usage.apart:
-            rates = own
-            if each.model is not None and each.model != record.model:
-                try:
-                    rates = self._prices.rates(record.provider, each.model, usage.service_tier)
-                except UnknownPrice:
-                    logger.error("no price is known for a model that took part", model=each.model)
-            cost += rates.cost(replace(each.usage, inference_geo=usage.inference_geo))
-        return cost
+
+def basis_of(meter: Meter, ending: Ending) -> tuple[Basis, str]:
+    """Return what is booked, and why, where it is not what the provider told.
+
+    The table "What is booked when a call does not end well" in `docs/gateway.md` is this function.
+    """
+    if not ending.status:
+        if not ending.sent:
+            return "told", ""  # which is nothing
+        return "bound", "given_up" if ending.given_up else "no_answer"
+    if not _answered(ending) or meter.complete:
+        return "told", ""
+    if ending.compressed:
+        return "bound", "compressed"
+    if meter.failed:
+        if not meter.generated and not meter.unreadable:
+            return "told", ""  # an error costs what it says, which may be nothing
+        return "text", "error_after_text"
+    if ending.given_up:
+        return "bound", "given_up"
+    if not meter.streamed:
+        return "bound", "usage_unreadable" if meter.finished or meter.unreadable else "broken_off"
+    if ending.failed:
+        return "text", "broken_off"
+    return "text", "usage_unreadable" if meter.unreadable else "usage_missing"
 
 
-def _estimate(usage: Usage | None, admission: Admission, meter: Meter) -> Usage:
-    """Estimate what the provider will charge for an answer that was broken off."""
-    output = meter.output_estimate()
-    if usage is None:
-        return Usage(input=admission.size // BYTES_PER_TOKEN, output=output)
-    return replace(usage, output=max(usage.output, output))
+def _answered(ending: Ending) -> bool:
+    return 200 <= ending.status < 300
+
+
+def _estimate(admission: Admission, meter: Meter) -> Usage:
+    """Estimate what was used by what was told and by the text that passed."""
+    usage = meter.used_so_far()
+    if not meter.input_told:
+        size = admission.size
+        # A token has at least one byte; where nobody pays the usual size of one is closer.
+        usage = replace(usage, input=size if admission.account else size // BYTES_PER_TOKEN)
+    return replace(usage, output=usage.output + meter.generated)
+
+
+def _as_asked(usage: Usage, asked: Usage) -> Usage:
+    """Return the usage with what the caller asked for where the provider says nothing."""
+    tier = asked.service_tier if asked.service_tier != "auto" else None
+    return replace(
+        usage,
+        service_tier=usage.service_tier or tier,
+        fast=(asked.fast or None) if usage.fast is None else usage.fast,
+        inference_geo=usage.inference_geo or asked.inference_geo,
+    )

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
@@ -21,6 +22,11 @@ _FIRST = {
     "project_cap_reached": "This project has used its share of your team's {name}.",
     "user_cap_reached": "You have used your share of your team's {name}.",
     "organization_inactive": "Your team's {name} are switched off: its organization is not active.",
+}
+# What a top-up does not change, and who can.
+_ADVICE = {
+    "project_cap_reached": "Ask an administrator of your team to raise the project's share.",
+    "user_cap_reached": "Ask an administrator of your team to raise your share.",
 }
 _OTHERWISE = "Your team cannot use its {name} at the moment."
 
@@ -72,23 +78,30 @@ def too_little(
         remaining=_credits(max(remaining_micro, 0)),
     )
     if waiting_helps:
-        refusal.retry_after, refusal.retry = 1, True
-        refusal.code = "rate_limit_exceeded"
+        _let_wait(refusal)
     return refusal
 
 
 def run_cap_reached(
-    answer: bytes, remaining_micro: int, resource: str, bot_name: str, own_cap: Decimal | None
+    answer: bytes,
+    resource: str,
+    bot_name: str,
+    own_cap: Decimal | None,
+    *,
+    needed_micro: int,
+    remaining_micro: int,
+    held_micro: int,
 ) -> Refusal:
     """Return the 429 for a task run that has used what one run may use.
 
     Its cause says whose cap that is: the team may raise its own, but not the gateway's `own_cap`
-    (in credits), so that nobody waits for that.
+    (in credits), so that nobody waits for that. Waiting helps only when other calls of the run
+    hold what this one would need: those of an attempt that was killed, say.
     """
     caps = msgspec.json.decode(answer, type=ResourceAnswer).caps
     of_the_team = None if caps is None else caps.run_micro
     ours = own_cap is not None and (of_the_team is None or own_cap * MICRO <= of_the_team)
-    return Refusal(
+    refusal = Refusal(
         429,
         "run_cap",
         f"This task has used the {credits_name(resource, bot_name)} that one task may use; "
@@ -97,6 +110,15 @@ def run_cap_reached(
         code="insufficient_quota",
         details={"cause": "gateway_run_cap_reached" if ours else "run_cap_reached"},
     )
+    if remaining_micro + held_micro >= needed_micro:
+        _let_wait(refusal)
+    return refusal
+
+
+def _let_wait(refusal: Refusal) -> None:
+    """Say that the same call may soon be admitted."""
+    refusal.retry_after, refusal.retry = 1, True
+    refusal.code = "rate_limit_exceeded"
 
 
 def credits_name(resource: str, bot_name: str) -> str:
@@ -105,16 +127,26 @@ def credits_name(resource: str, bot_name: str) -> str:
 
 
 def _reset(found: ResourceAnswer) -> list[str]:
-    """Return the sentence that says when the credits come back; none where nobody knows."""
+    """Return the sentence that says when the credits come back; none where nobody knows.
+
+    The day is that of the limit's own time zone, which is named unless it is UTC.
+    """
     if found.resets_at is None:
         return []
-    return [f"They reset on {datetime.fromisoformat(found.resets_at).astimezone(UTC):%Y-%m-%d}."]
+    resets_at = datetime.fromisoformat(found.resets_at)
+    try:
+        local = resets_at.astimezone(ZoneInfo(found.time_zone))
+    except (ZoneInfoNotFoundError, ValueError):  # this machine may know fewer zones than Django's
+        return [f"They reset on {resets_at.astimezone(UTC):%Y-%m-%d}."]
+    zone = "" if found.time_zone == "UTC" else f" ({found.time_zone})"
+    return [f"They reset on {local:%Y-%m-%d}{zone}."]
 
 
 def _refusal(
     sentences: list[str], resets_at: str | None, billing_url: str, **details: Any
 ) -> Refusal:
-    sentences = [*sentences, f"Top up at {billing_url} to continue."]
+    top_up = f"Top up at {billing_url} to continue."
+    sentences = [*sentences, _ADVICE.get(details.get("cause") or "", top_up)]
     return Refusal(
         429,
         REASON,

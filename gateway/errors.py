@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gateway.headers import Headers
+from gateway.headers import REASON, Headers
 
 Dialect = Literal["anthropic", "chat", "responses"]
 
@@ -41,7 +41,8 @@ _OPENAI_TYPES = {
 class Refusal(Exception):
     """A call that the gateway itself answers.
 
-    `reason` is a word for programs and metrics. `retry_after` is in seconds; `retry` False tells
+    `reason` is a word for programs and metrics; the header that carries it is on no answer of a
+    provider's, so it also says who answered. `retry_after` is in seconds; `retry` False tells
     the SDKs not to try again (`x-should-retry`), None leaves the choice to them. `details` are
     further fields of the error object.
     """
@@ -59,6 +60,7 @@ class Refusal(Exception):
         headers: Headers = [
             (b"content-type", b"application/json"),
             (b"x-request-id", request_id.encode()),
+            (REASON, self.reason.encode()),
         ]
         if dialect == "anthropic":
             headers.append((b"request-id", request_id.encode()))

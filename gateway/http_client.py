@@ -9,6 +9,7 @@ import asyncio
 import ssl
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -69,12 +70,18 @@ class HttpClient:
         self._tls: ssl.SSLContext | None = None
 
     async def open(
-        self, origin: Origin, method: str, target: str, headers: Headers, body: bytes
+        self,
+        origin: Origin,
+        method: str,
+        target: str,
+        headers: Headers,
+        body: bytes,
+        sending: Callable[[], None] = lambda: None,
     ) -> "HttpResponse":
         """Send a request and wait for the head of the answer.
 
-        Host and content-length are added. Raises `ConnectFailed` or `ExchangeFailed`; cancelling
-        closes the connection.
+        Host and content-length are added. `sending` is called before the first byte is sent.
+        Raises `ConnectFailed` or `ExchangeFailed`; cancelling closes the connection.
         """
         start = f"{method} {origin.prefix}{target} HTTP/1.1".encode("latin-1")
         lines = [start, b"host: " + origin.authority]
@@ -85,6 +92,7 @@ class HttpClient:
         head = b"\r\n".join(lines)
         connection = self._take(origin) or await self._connect(origin)
         try:
+            sending()
             connection.send(head, body)
             while not connection.begun:
                 connection.check()

@@ -1,12 +1,12 @@
 """The way to the providers: what is sent on of a call, and a breaker per host."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from gateway import metrics
 from gateway.apis import Api
 from gateway.errors import Refusal, unavailable
-from gateway.headers import HOP_BY_HOP, Headers, without_named
+from gateway.headers import HOP_BY_HOP, OURS, PROVIDER, Headers, without_named
 from gateway.http_client import (
     ConnectFailed,
     ExchangeFailed,
@@ -23,7 +23,7 @@ _NOT_SENT = HOP_BY_HOP | frozenset(
         b"host", b"content-length", b"authorization", b"x-api-key", b"cookie", b"x-project-id",
         b"accept-encoding", b"expect", b"forwarded", b"via", b"x-real-ip", b"openai-organization",
         b"openai-project", b"anthropic-user-profile-id", b"anthropic-workspace-id",
-        b"content-encoding",
+        b"content-encoding", b"idempotency-key",
     }
 )  # fmt: skip
 _NOT_SENT_PREFIXES = (b"x-forwarded-", b"sec-", b"cf-")
@@ -38,11 +38,7 @@ OPEN_SECONDS = 5.0
 
 
 class UpstreamFailed(Exception):
-    """The provider gave no answer. `sent`: it may have had the request."""
-
-    def __init__(self, message: str, *, sent: bool) -> None:
-        super().__init__(message)
-        self.sent = sent
+    """The provider gave no answer."""
 
 
 class Breaker:
@@ -84,11 +80,17 @@ class Upstreams:
         self._client.close()
 
     async def open(
-        self, api: Api, query: bytes, headers: Iterable[tuple[bytes, bytes]], body: bytes
+        self,
+        api: Api,
+        query: bytes,
+        headers: Iterable[tuple[bytes, bytes]],
+        body: bytes,
+        sending: Callable[[], None],
     ) -> HttpResponse:
         """Call the API's provider and wait for the head of its answer, which is to be closed.
 
-        Raises `Refusal` while the provider cannot be reached, or `UpstreamFailed`.
+        `sending` is called before the first byte is sent. Raises `Refusal` while the provider
+        cannot be reached, or `UpstreamFailed`.
         """
         provider = api.provider
         breaker = self._breakers[provider]
@@ -98,13 +100,13 @@ class Upstreams:
         started = time.perf_counter()
         try:
             response = await self._client.open(
-                self._origins[provider], api.method, target, sent, body
+                self._origins[provider], api.method, target, sent, body, sending
             )
         except ConnectFailed as error:
             breaker.failed()
-            raise UpstreamFailed(str(error), sent=False) from None
+            raise UpstreamFailed(str(error)) from None
         except ExchangeFailed as error:
-            raise UpstreamFailed(str(error), sent=True) from None
+            raise UpstreamFailed(str(error)) from None
         breaker.succeeded()
         metrics.upstream_seconds(provider, time.perf_counter() - started)
         return response
@@ -135,8 +137,8 @@ def request_headers(headers: Iterable[tuple[bytes, bytes]], api: Api, key: str) 
     return sent
 
 
-def response_headers(headers: Headers, *, length_changes: bool) -> Headers:
-    """Return the provider's headers for the caller."""
+def response_headers(headers: Headers, provider: str, *, length_changes: bool) -> Headers:
+    """Return the provider's headers for the caller, and which provider it is."""
     returned: Headers = []
     connection: list[bytes] = []
     for header in headers:
@@ -144,9 +146,11 @@ def response_headers(headers: Headers, *, length_changes: bool) -> Headers:
         if name in _NOT_RETURNED:
             if name == b"connection":
                 connection.append(header[1])
-        elif not (length_changes and name == b"content-length"):
+        elif not (name.startswith(OURS) or (length_changes and name == b"content-length")):
             returned.append(header)
-    return without_named(returned, connection)
+    returned = without_named(returned, connection)
+    returned.append((PROVIDER, provider.encode()))
+    return returned
 
 
 def no_answer(provider: str) -> Refusal:

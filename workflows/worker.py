@@ -74,6 +74,7 @@ def activities(tools: Tools) -> Sequence[Callable[..., Any]]:
         repository.classify_repository,
         repository.offer_repositories,
         repository.close_picker,
+        repository.give_up,
         coding.create_task,
         coding.forward_follow_up,
         coding.run_agent,

@@ -71,7 +71,7 @@ def test_who_has_nothing_left_at_all_is_told_so(world: World, project) -> None:
     error = refused(world.post(world.tollgate.token(project, distinct_id=USER)))
     assert error["message"] == (
         "You have used your share of your team's Tollgate AI credits. They reset on 2126-12-01. "
-        "Top up at https://billing.example.com/credits to continue."
+        "Ask an administrator of your team to raise your share."
     )
     assert (error["reason"], error["cause"]) == ("billable_credits", "user_cap_reached")
     world.tollgate.cap(project, f"project:{project.id}", 0)

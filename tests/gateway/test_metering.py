@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.metering import MAX_LINE, meter_for
+from gateway.metering import meter_for
+from gateway.metering.meter import MAX_HELD_BACK
 from gateway.prices import Apart, Usage
+from tests.gateway.conftest import MODEL
 from tests.gateway.fake_provider import (
     completion,
     completion_stream,
@@ -53,7 +55,7 @@ def test_any_stream_passes_as_it_is(kind: str, chunks: list[bytes], hide: bool) 
         assert shown == b"".join(chunks)
     usage = meter.usage()
     assert usage is None or min(usage.all_input, usage.output) >= 0
-    assert meter.output_estimate() >= 0
+    assert meter.generated >= 0
 
 
 @given(st.one_of(st.binary(max_size=200), mangled(message()).map(json.dumps).map(str.encode)))
@@ -76,9 +78,9 @@ def test_odd_numbers_of_a_provider_are_never_negative(usage) -> None:
 @pytest.mark.parametrize(
     ("kind", "document", "expected"),
     [
-        ("messages", message(), Usage(100, output=20, service_tier="standard")),
-        ("chat", completion(), Usage(60, 40, output=20, service_tier="default")),
-        ("responses", response(), Usage(60, 40, output=20, service_tier="default")),
+        ("messages", message(), Usage(100, output=20, service_tier="standard", model=MODEL)),
+        ("chat", completion(), Usage(60, 40, output=20, service_tier="default", model="gpt-4o")),
+        ("responses", response(), Usage(60, 40, output=20, service_tier="default", model="gpt-4o")),
     ],
 )
 def test_documents_and_streams_tell_the_same(kind, document, expected) -> None:
@@ -148,11 +150,12 @@ def test_what_the_message_does_not_count_is_told_apart(stream: bool) -> None:
 
 
 @pytest.mark.parametrize("odd", [5, {}, [5], [{"type": 5}], "x", [{"input_tokens": "x"}]])
-def test_odd_iterations_spoil_nothing_else(odd) -> None:
+def test_odd_iterations_spoil_nothing_else_but_are_not_taken_for_none(odd) -> None:
     meter = meter_for("messages", stream=False, hide_usage=False)
     meter.feed(json.dumps(message(messages_usage(iterations=odd))).encode())
     meter.end()
     assert (meter.usage().input, meter.usage().apart) == (100, ())
+    assert not meter.complete
 
 
 def test_an_hour_of_cache_stays_an_hour_when_the_end_of_a_stream_has_the_total_alone() -> None:
@@ -169,10 +172,13 @@ def test_an_hour_of_cache_stays_an_hour_when_the_end_of_a_stream_has_the_total_a
     assert (told.cache_write_5m, told.cache_write_1h) == (10, 90)
 
 
-@pytest.mark.parametrize(("kind", "prefix"), [("chat", "prompt"), ("responses", "input")])
-def test_cache_writes_of_openai_are_told_apart(kind: str, prefix: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "prefix", "output"),
+    [("chat", "prompt", "completion_tokens"), ("responses", "input", "output_tokens")],
+)
+def test_cache_writes_of_openai_are_told_apart(kind: str, prefix: str, output: str) -> None:
     details = {"cached_tokens": 10, "cache_write_tokens": 60}
-    usage = {f"{prefix}_tokens": 100, f"{prefix}_tokens_details": details}
+    usage = {f"{prefix}_tokens": 100, f"{prefix}_tokens_details": details, output: 5}
     meter = meter_for(kind, stream=False, hide_usage=False)
     meter.feed(json.dumps({"usage": usage}).encode())
     meter.end()
@@ -185,9 +191,9 @@ def test_a_line_without_end_is_not_kept() -> None:
         meter = meter_for("chat", stream=True, hide_usage=hide)
         shown = b""
         for _ in range(5):
-            shown += meter.feed(b"x" * MAX_LINE)
-        assert len(shown) >= 4 * MAX_LINE
-        assert len(shown + meter.end()) == 5 * MAX_LINE
+            shown += meter.feed(b"x" * MAX_HELD_BACK)
+        assert len(shown) >= 4 * MAX_HELD_BACK
+        assert len(shown + meter.end()) == 5 * MAX_HELD_BACK
 
 
 def test_errors_inside_a_stream_are_noticed() -> None:
@@ -207,4 +213,4 @@ def test_a_stream_that_breaks_off_is_estimated_alike_in_one_piece_and_in_many() 
         for piece in pieces:
             meter.feed(piece)
         assert not meter.finished
-        assert meter.output_estimate() >= 50
+        assert meter.generated >= 50

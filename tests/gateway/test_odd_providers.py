@@ -74,7 +74,9 @@ def test_any_answer_passes_or_breaks_off_and_is_booked_once(world: World, call, 
     [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n",
      b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n"],
 )  # fmt: skip
-def test_what_is_no_answer_is_told_in_the_shape_of_the_api(world: World, raw: bytes) -> None:
+def test_a_call_without_an_answer_is_booked_at_its_bound_and_told_as_the_api_tells_errors(
+    world: World, raw: bytes
+) -> None:
     world.provider.script = lambda _: Script(raw=raw)
     project = world.tollgate.project(credits=100)
     answer = world.post(world.tollgate.token(project))
@@ -82,7 +84,8 @@ def test_what_is_no_answer_is_told_in_the_shape_of_the_api(world: World, raw: by
     assert answer.json()["error"]["reason"] == "provider_failed"
     [event] = world.booked(project)
     assert event["properties"]["$ai_is_error"] is True
-    assert event["debited_micro"] == 0
+    assert event["properties"]["$ai_usage_estimated"] is True
+    assert event["debited_micro"] > 100 * 15 * 120  # all that was asked for, and the input
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -1,0 +1,184 @@
+"""OpenAI's chat completions: https://platform.openai.com/docs/api-reference/chat.
+
+Usage is told in the completion, or in a last chunk without choices. Some servers that speak this
+API tell it in every chunk, or in the one with the reason for the end.
+"""
+
+import msgspec
+from msgspec.structs import replace
+
+from gateway.metering.excerpt import Text
+from gateway.metering.reading import (
+    NULL,
+    UNREADABLE,
+    Count,
+    Form,
+    MaybeCount,
+    Reader,
+    is_error,
+    is_told,
+    tier,
+    word,
+)
+from gateway.prices import Usage
+
+
+class _Call(msgspec.Struct, gc=False):
+    arguments: Text = None
+    input: Text = None
+
+
+class _ToolCall(msgspec.Struct, gc=False):
+    function: _Call | None = None
+    custom: _Call | None = None
+
+
+class _Audio(msgspec.Struct, gc=False):
+    transcript: Text = None
+
+
+class _Said(msgspec.Struct, gc=False):
+    content: Text = None
+    refusal: Text = None
+    reasoning_content: Text = None
+    reasoning: Text = None
+    tool_calls: list[_ToolCall | None] | None = None
+    function_call: _Call | None = None
+    audio: _Audio | None = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    delta: _Said | None = None
+    message: _Said | None = None
+    finish_reason: str | None = None
+
+
+class _Completion(msgspec.Struct, gc=False):
+    """A completion, or a chunk of one."""
+
+    type: str | None = None
+    object: str | None = None
+    model: str | None = None
+    service_tier: str | None = None
+    choices: list[_Choice | None] | None = None
+    usage: msgspec.Raw = NULL
+    error: msgspec.Raw = NULL
+
+
+class _InputDetails(msgspec.Struct):
+    cached_tokens: MaybeCount = None
+    cache_write_tokens: MaybeCount = None
+    audio_tokens: MaybeCount = None
+    image_tokens: MaybeCount = None
+
+
+class _OutputDetails(msgspec.Struct):
+    audio_tokens: MaybeCount = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: Count
+    completion_tokens: Count
+    prompt_tokens_details: _InputDetails | None = None
+    completion_tokens_details: _OutputDetails | None = None
+
+
+_usage = msgspec.json.Decoder(_Usage)
+
+
+class ChatReader(Reader):
+    """Reads completions."""
+
+    document_form = event_form = Form(_Completion)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._model: str | None = None
+        self._tier: str | None = None
+
+    def document(self, data: bytes) -> None:
+        """Read a completion, or an error."""
+        self._take(self.document_form.read(data))
+        self.done()
+
+    def event(self, data: bytes, name: bytes) -> bool:
+        """Read a chunk."""
+        chunk: _Completion = self.event_form.read(data)
+        if name == b"error":
+            self.failed = True
+        return self._take(chunk) and not chunk.choices
+
+    def done(self) -> None:
+        """The usage told last, if any, is the last."""
+        self.finished = True
+        self.final = self.usage is not None
+
+    def used_so_far(self) -> Usage:
+        """Return what was told, with the tier of any chunk."""
+        return replace(self.usage or Usage(), service_tier=self._tier, model=word(self._model))
+
+    def _take(self, completion: _Completion) -> bool:
+        """Take in a completion, or a chunk of one; return whether it tells usage."""
+        if completion.model is not None:
+            self._model = completion.model
+        if completion.service_tier is not None:
+            self._tier = tier(completion.service_tier, self._tier)
+        ended = True
+        for choice in completion.choices or ():
+            if choice is not None:
+                ended = ended and choice.finish_reason is not None
+                said = choice.delta or choice.message
+                if said is not None:
+                    self._count(said)
+        if is_error(completion.error) or "error" in (completion.type, completion.object):
+            self.failed = True
+        if not is_told(completion.usage):
+            return False
+        self.final = self._update(completion.usage) and ended
+        return True
+
+    def _count(self, said: _Said) -> None:
+        add = self.generated.add
+        if said.content:
+            add(said.content)
+        if said.refusal:
+            add(said.refusal)
+        thought = said.reasoning_content or said.reasoning
+        if thought:
+            add(thought)
+        if said.function_call is not None:
+            add(said.function_call.arguments)
+        if said.audio is not None:
+            add(said.audio.transcript)
+        for call in said.tool_calls or ():
+            for each in (call.function, call.custom) if call is not None else ():
+                if each is not None:
+                    add(each.arguments or each.input)
+
+    def _update(self, raw: msgspec.Raw) -> bool:
+        """Take in what is told; return whether it can be read."""
+        try:
+            told = _usage.decode(raw)
+        except UNREADABLE:
+            self.unreadable = True
+            return False
+        self.unreadable = False
+        details = told.prompt_tokens_details or _InputDetails()
+        output_details = told.completion_tokens_details or _OutputDetails()
+        everything = told.prompt_tokens
+        cached = min(details.cached_tokens or 0, everything)
+        written = min(details.cache_write_tokens or 0, everything - cached)
+        self.usage = Usage(
+            input=everything - cached - written,
+            cache_read=cached,
+            cache_write_5m=written,
+            output=told.completion_tokens,
+            service_tier=self._tier,
+            model=word(self._model),
+            audio_input=min(details.audio_tokens or 0, everything),
+            image_input=min(details.image_tokens or 0, everything),
+            audio_output=min(output_details.audio_tokens or 0, told.completion_tokens),
+        )
+        self.input_told = True
+        self.generated.covered()
+        return True

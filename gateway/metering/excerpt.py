@@ -1,0 +1,311 @@
+"""An excerpt of a JSON value of any size, taken while its bytes pass by.
+
+Only the members that a shape names are kept, and of their texts only the length, so that the
+excerpt of thirty megabytes is as small as that of a hundred bytes. The value is really parsed: text
+that looks like a member, or a member of the same name elsewhere, is not taken for it. What is left
+out is only looked through for its end, so mistakes inside it are not noticed.
+
+Nothing here calls itself: nesting of any depth costs a number. Why this is no library:
+`docs/decisions/0022-usage-is-read-from-an-excerpt-of-the-answer.md`.
+"""
+
+import re
+from enum import Enum, auto
+from typing import Any
+
+import msgspec
+import msgspec.inspect
+
+# What is kept of one value. Longer ones become `TOO_LONG`: told, but not readable.
+MAX_VALUE = 1024 * 1024
+MAX_EXCERPT = 2 * MAX_VALUE
+MAX_WORD = 64  # characters of a name from outside, such as a tier: longer ones go as null
+MAX_KEY = 256  # bytes; escaped six to one, the longest name that matters has fewer
+TOO_LONG = b'"' + b"too long " * 8 + b'"'
+
+Shape = Any  # a Leaf, {name: Shape}, or [Shape]
+
+
+class Leaf(Enum):
+    """A value that is kept, and how."""
+
+    WHOLE = auto()  # as it is
+    WORD = auto()  # a short string; anything else is null
+    NUMBER = auto()  # a whole number; anything else is null
+    TEXT = auto()  # a string, of which the size is kept; anything else is null
+
+
+Text = str | int | None
+"""A text, or how many bytes of UTF-8 it had."""
+
+
+def shape_of(struct: type[msgspec.Struct]) -> Shape:
+    """Return the shape that a struct reads: `Raw`, str, int and `Text` fields are its leaves."""
+    return _shape(msgspec.inspect.type_info(struct))
+
+
+def _shape(told: msgspec.inspect.Type) -> Shape:
+    if isinstance(told, msgspec.inspect.UnionType):
+        parts = [each for each in told.types if not isinstance(each, msgspec.inspect.NoneType)]
+        return _shape(parts[0]) if len(parts) == 1 else Leaf.TEXT
+    if isinstance(told, msgspec.inspect.StructType):
+        return {field.encode_name: _shape(field.type) for field in told.fields}
+    if isinstance(told, msgspec.inspect.ListType):
+        return [_shape(told.item_type)]
+    if isinstance(told, msgspec.inspect.StrType):
+        return Leaf.WORD
+    return Leaf.NUMBER if isinstance(told, msgspec.inspect.IntType) else Leaf.WHOLE
+
+
+class _At(Enum):
+    """What comes next, or where in a long value the last piece ended."""
+
+    VALUE = auto()
+    ELEMENT_OR_END = auto()
+    KEY_OR_END = auto()
+    KEY = auto()
+    COLON = auto()
+    NEXT = auto()
+    END = auto()
+    IN_KEY = auto()
+    IN_STRING = auto()
+    IN_SCALAR = auto()
+    IN_CONTAINER = auto()
+    IN_CONTAINERS_STRING = auto()
+
+
+_SPACE = re.compile(rb"[ \t\r\n]*+")
+_SPACE_AND_BOM = re.compile(rb"[ \t\r\n\xef\xbb\xbf]*+")
+_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_SCALAR = re.compile(rb'[^ \t\r\n,:"{}\[\]]*+')
+# As much of a container as has no bracket that matters: pairs that hold at most pairs themselves
+# are passed over in one step.
+_PLAIN = rb'[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+"'
+_PAIR = rb"%b|\[(?:%b)*+\]|\{(?:%b)*+\}" % (_PLAIN, _PLAIN, _PLAIN)
+_RUN = re.compile(rb"(?:%b|\[(?:%b)*+\]|\{(?:%b)*+\})*+" % (_PLAIN, _PAIR, _PAIR), re.DOTALL)
+_OPENING = re.compile(rb"[{\[]++")
+_CLOSING = re.compile(rb"[}\]]++")
+_WHOLE_NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]{0,18})")
+_QUOTE, _BACKSLASH = b'"\\'
+_OPEN_OBJECT, _CLOSE_OBJECT, _OPEN_ARRAY, _CLOSE_ARRAY = b"{}[]"
+_COLON, _COMMA = b":,"
+
+
+class Excerpt:
+    """The excerpt of one object."""
+
+    def __init__(self, shape: Shape) -> None:
+        self._out = bytearray()
+        self._at = _At.VALUE
+        self._within: list[tuple[bool, Shape]] = []  # containers: whether an object, its shape
+        self._shape = shape  # of the next value; None where it is left out
+        self._depth = 0  # of a container that is kept whole, or left out
+        self._escaped = False  # the last byte of a string was a backslash
+        self._kept = bytearray()
+        self._keeps = 0  # how many bytes are worth keeping of a value
+        self._size = 0  # of the text, or of all that there was to keep
+        self._begun = False
+        self._malformed = False
+
+    def result(self) -> bytes | None:
+        """Return the excerpt as JSON once the object ended; None before, or if it is no object."""
+        if self._at is not _At.END or self._malformed or len(self._out) > MAX_EXCERPT:
+            return None
+        return bytes(self._out)
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next bytes."""
+        at, end = 0, len(piece)
+        while at < end and not self._malformed:
+            match self._at:
+                case _At.IN_CONTAINER:
+                    at = self._container(piece, at)
+                case _At.IN_KEY | _At.IN_STRING | _At.IN_CONTAINERS_STRING:
+                    at = self._string(piece, at)
+                case _At.IN_SCALAR:
+                    at = self._scalar(piece, at)
+                case _:
+                    at = self._token(piece, at)
+
+    # --- values that may be long -----------------------------------------------------------------
+
+    def _string(self, piece: bytes, at: int) -> int:
+        """Read on in a string; return where it, or the piece, ends."""
+        end = at
+        if self._escaped:
+            self._escaped = False
+            end += 1
+        end = _STRING.match(piece, end).end()  # type: ignore[union-attr]
+        ended = end < len(piece) and piece[end] == _QUOTE
+        if not ended and end < len(piece):  # a backslash whose other half is to come
+            self._escaped = True
+            end += 1
+        if self._at is _At.IN_CONTAINERS_STRING:
+            self._keep(piece, at, end + ended)
+            if ended:
+                self._at = _At.IN_CONTAINER
+            return end + ended
+        if self._shape is Leaf.TEXT and self._at is _At.IN_STRING:
+            part = piece[at:end]
+            escapes = part.count(b"\\")
+            self._size += end - at - escapes - (2 * part.count(b"\\u") if escapes else 0)
+        else:
+            self._keep(piece, at, end)
+        if ended:
+            self._string_ended()
+            return end + 1
+        return end
+
+    def _string_ended(self) -> None:
+        if self._at is _At.IN_KEY:
+            name = _decoded(b'"%b"' % bytes(self._kept)) if self._size <= MAX_KEY else None
+            shape = self._within[-1][1]
+            self._shape = shape.get(name) if name is not None else None
+            if self._shape is not None:
+                self._write(msgspec.json.encode(name) + b":")
+            self._at = _At.COLON
+            return
+        if self._shape is Leaf.TEXT:
+            self._write(b"%d" % self._size)
+        elif self._shape is Leaf.WORD:
+            word = _decoded(b'"%b"' % bytes(self._kept)) if self._size <= self._keeps else None
+            self._write(msgspec.json.encode(word and word[: MAX_WORD + 1]))
+        elif self._shape is Leaf.WHOLE:
+            self._write(b'"%b"' % bytes(self._kept) if self._size <= MAX_VALUE else TOO_LONG)
+        elif self._shape is not None:
+            self._write(b"null")
+        self._at = _At.NEXT
+
+    def _scalar(self, piece: bytes, at: int) -> int:
+        """Read on in a number or a literal."""
+        end = _SCALAR.match(piece, at).end()  # type: ignore[union-attr]
+        self._keep(piece, at, end)
+        if end < len(piece):
+            if self._shape is Leaf.WHOLE:
+                self._write(bytes(self._kept) if self._size <= MAX_WORD else TOO_LONG)
+            elif self._shape is Leaf.NUMBER and _WHOLE_NUMBER.fullmatch(self._kept):
+                self._write(bytes(self._kept))
+            elif self._shape is not None:
+                self._write(b"null")
+            self._at = _At.NEXT
+        return end
+
+    def _container(self, piece: bytes, at: int) -> int:
+        """Read on in an object or array that is kept whole or left out."""
+        start, end = at, len(piece)
+        while self._depth:
+            at = _RUN.match(piece, at).end()  # type: ignore[union-attr]
+            if at == end:
+                break
+            if piece[at] == _QUOTE:  # of a string that does not end in this piece
+                self._keep(piece, start, at + 1)
+                self._at = _At.IN_CONTAINERS_STRING
+                return at + 1
+            if opening := _OPENING.match(piece, at):
+                self._depth += opening.end() - at
+                at = opening.end()
+            else:
+                closing: re.Match[bytes] = _CLOSING.match(piece, at)  # type: ignore[assignment]
+                closed = min(closing.end() - at, self._depth)
+                self._depth -= closed
+                at += closed
+        self._keep(piece, start, at)
+        if not self._depth:
+            if self._shape is Leaf.WHOLE:
+                self._write(bytes(self._kept) if self._size <= MAX_VALUE else TOO_LONG)
+            self._at = _At.NEXT
+        return at
+
+    def _keep(self, piece: bytes, start: int, end: int) -> None:
+        self._size += end - start
+        if self._size <= self._keeps:
+            self._kept += piece[start:end]
+
+    # --- the tokens between ----------------------------------------------------------------------
+
+    def _token(self, piece: bytes, at: int) -> int:
+        """Read one token outside of long values; return where it ends."""
+        space = _SPACE if self._begun else _SPACE_AND_BOM
+        at = space.match(piece, at).end()  # type: ignore[union-attr]
+        if at == len(piece):
+            return at
+        self._begun = True
+        byte = piece[at]
+        match self._at:
+            case _At.KEY_OR_END if byte == _CLOSE_OBJECT:
+                self._close()
+            case _At.KEY | _At.KEY_OR_END if byte == _QUOTE:
+                self._begin(_At.IN_KEY, MAX_KEY)
+            case _At.COLON if byte == _COLON:
+                self._at = _At.VALUE
+            case _At.NEXT if byte == _COMMA and self._within:
+                is_object, shape = self._within[-1]
+                self._at = _At.KEY if is_object else _At.VALUE
+                self._shape = shape
+            case _At.NEXT if self._within and byte == (
+                _CLOSE_OBJECT if self._within[-1][0] else _CLOSE_ARRAY
+            ):
+                self._close()
+            case _At.ELEMENT_OR_END if byte == _CLOSE_ARRAY:
+                self._close()
+            case _At.VALUE | _At.ELEMENT_OR_END:
+                return self._value(byte, at)
+            case _:
+                self._malformed = True
+        return at + 1
+
+    def _value(self, byte: int, at: int) -> int:
+        """Begin a value."""
+        if byte == _QUOTE:
+            # Escaped, a character takes six bytes, or twelve.
+            self._begin(_At.IN_STRING, 12 * MAX_WORD if self._shape is Leaf.WORD else MAX_VALUE)
+        elif byte == _OPEN_OBJECT and isinstance(self._shape, dict):
+            self._open(True, self._shape, b"{", _At.KEY_OR_END)
+        elif byte == _OPEN_ARRAY and isinstance(self._shape, list):
+            self._open(False, self._shape[0], b"[", _At.ELEMENT_OR_END)
+        elif byte in b"{[":
+            self._begin(_At.IN_CONTAINER, MAX_VALUE if self._shape is Leaf.WHOLE else 0)
+            self._depth = 1
+            self._kept.append(byte)
+            self._size = 1
+            if self._shape is not None and self._shape is not Leaf.WHOLE:
+                self._write(b"null")
+        elif byte in b"}]:,":
+            self._malformed = True
+        else:
+            self._begin(_At.IN_SCALAR, MAX_WORD)
+            return at
+        return at + 1
+
+    def _begin(self, at: _At, keeps: int) -> None:
+        self._at = at
+        self._kept.clear()
+        self._size = 0
+        self._keeps = keeps if at is _At.IN_KEY or self._shape is not None else 0
+
+    def _open(self, is_object: bool, shape: Shape, bracket: bytes, at: _At) -> None:
+        self._write(bracket)
+        self._within.append((is_object, shape))
+        self._shape = shape
+        self._at = at
+
+    def _close(self) -> None:
+        is_object, _ = self._within.pop()
+        if len(self._out) <= MAX_EXCERPT:
+            self._out += b"}" if is_object else b"]"
+        self._at = _At.NEXT if self._within else _At.END
+
+    def _write(self, text: bytes) -> None:
+        """Add a name, a value or an opening bracket."""
+        if len(self._out) <= MAX_EXCERPT:
+            if self._out and self._out[-1] not in b"{[:":
+                self._out += b","
+            self._out += text
+
+
+def _decoded(string: bytes) -> str | None:
+    """Return a JSON string; None for what is none."""
+    try:
+        return msgspec.json.decode(string, type=str)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None

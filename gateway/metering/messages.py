@@ -1,0 +1,233 @@
+"""Anthropic's Messages API: https://platform.claude.com/docs/en/build-with-claude/streaming.
+
+Usage is told in the message, or in `message_start` and, cumulative, in each `message_delta`.
+"""
+
+import msgspec
+from msgspec.structs import replace
+
+from gateway.metering.excerpt import Text
+from gateway.metering.reading import (
+    NULL,
+    UNREADABLE,
+    Form,
+    MaybeCount,
+    Reader,
+    is_error,
+    is_told,
+    tier,
+    word,
+)
+from gateway.prices import Apart, Usage
+
+# What these used is not among the tokens of the message, says the provider's SDK of the first, and
+# https://platform.claude.com/docs/en/agents-and-tools/tool-use/advisor-tool of the second.
+_APART = frozenset({"compaction", "advisor_message"})
+
+
+class _Block(msgspec.Struct, gc=False):
+    type: str | None = None
+    name: str | None = None
+    text: Text = None
+    thinking: Text = None
+
+
+class _Delta(msgspec.Struct, gc=False):
+    text: Text = None
+    thinking: Text = None
+    partial_json: Text = None
+    content: Text = None  # of a compaction
+    stop_reason: str | None = None
+
+
+class _Message(msgspec.Struct, gc=False):
+    model: str | None = None
+    usage: msgspec.Raw = NULL
+
+
+class _Document(_Message, gc=False):
+    type: str | None = None
+    error: msgspec.Raw = NULL
+    content: list[_Block | None] | None = None
+
+
+class _Event(msgspec.Struct, gc=False):
+    type: str | None = None
+    delta: _Delta | None = None
+    content_block: _Block | None = None
+    message: _Message | None = None
+    usage: msgspec.Raw = NULL
+    error: msgspec.Raw = NULL
+
+
+class _CacheCreation(msgspec.Struct):
+    ephemeral_5m_input_tokens: MaybeCount = None
+    ephemeral_1h_input_tokens: MaybeCount = None
+
+
+class _ServerTools(msgspec.Struct):
+    web_search_requests: MaybeCount = None
+    web_fetch_requests: MaybeCount = None
+    code_execution_requests: MaybeCount = None
+
+
+class _Tokens(msgspec.Struct):
+    input_tokens: MaybeCount = None
+    output_tokens: MaybeCount = None
+    cache_creation_input_tokens: MaybeCount = None
+    cache_read_input_tokens: MaybeCount = None
+    cache_creation: _CacheCreation | None = None
+
+
+class _Iteration(_Tokens):
+    type: str | None = None
+    model: str | None = None
+
+
+class _Usage(_Tokens):
+    iterations: msgspec.Raw = NULL
+    server_tool_use: _ServerTools | None = None
+    service_tier: str | None = None
+    speed: str | None = None
+    inference_geo: str | None = None
+
+
+_usage = msgspec.json.Decoder(_Usage)
+_iterations = msgspec.json.Decoder(list[_Iteration])
+
+
+class MessagesReader(Reader):
+    """Reads messages."""
+
+    document_form = Form(_Document)
+    event_form = Form(_Event)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._model: str | None = None
+        self._searches_seen = 0
+        self._output_told = False  # by the latest `message_delta`
+
+    def document(self, data: bytes) -> None:
+        """Read a message, or an error."""
+        message: _Document = self.document_form.read(data)
+        self.failed = message.type == "error" or is_error(message.error)
+        for block in message.content or ():
+            if block is not None:
+                self.generated.add(block.text or block.thinking)
+        self._model = word(message.model)
+        self.finished = True
+        self.final = self._update(message.usage)
+
+    def event(self, data: bytes, name: bytes) -> bool:
+        """Read an event."""
+        event: _Event = self.event_form.read(data)
+        delta, block = event.delta, event.content_block
+        match event.type or name.decode("latin-1"):
+            case "content_block_delta" if delta is not None:
+                self.generated.add(
+                    delta.text or delta.thinking or delta.partial_json or delta.content
+                )
+            case "content_block_start" if block is not None:
+                self.generated.add(block.text or block.thinking)
+                if block.type == "server_tool_use" and block.name == "web_search":
+                    self._searches_seen += 1
+            case "message_start" if event.message is not None:
+                self._model = word(event.message.model) or self._model
+                self._update(event.message.usage)
+            case "message_delta":
+                self._output_told = self._update(event.usage)
+                ended = delta is not None and delta.stop_reason is not None
+                self.final = self._output_told and ended
+            case "message_stop":
+                self.finished = True
+                self.final = self._output_told
+            case "error":
+                self.failed = True
+                self._update(event.usage)
+            case _ if is_error(event.error):
+                self.failed = True
+                self._update(event.usage)
+        return False
+
+    def done(self) -> None:
+        """Do nothing: this API has events that say so."""
+
+    def used_so_far(self) -> Usage:
+        """Return what was told, and searches that were begun since."""
+        usage = self.usage or Usage(model=self._model)
+        return replace(usage, web_searches=max(usage.web_searches, self._searches_seen))
+
+    def _update(self, raw: msgspec.Raw) -> bool:
+        """Take in what is told; return whether it tells the output."""
+        if not is_told(raw):
+            return False
+        try:
+            told = _usage.decode(raw)
+        except UNREADABLE:
+            self.unreadable = True
+            return False
+        self.unreadable = False
+        before = self.usage or Usage()
+        five, hour = _cache_writes(told, before)
+        tools = told.server_tool_use or _ServerTools()
+        self.usage = Usage(
+            input=_newer(told.input_tokens, before.input),
+            cache_read=_newer(told.cache_read_input_tokens, before.cache_read),
+            cache_write_5m=five,
+            cache_write_1h=hour,
+            output=_newer(told.output_tokens, before.output),
+            web_searches=_newer(tools.web_search_requests, before.web_searches),
+            web_fetches=_newer(tools.web_fetch_requests, before.web_fetches),
+            code_executions=_newer(tools.code_execution_requests, before.code_executions),
+            service_tier=tier(told.service_tier, before.service_tier),
+            fast=before.fast if told.speed is None else told.speed == "fast",
+            inference_geo=word(told.inference_geo) or before.inference_geo,
+            apart=self._apart(told.iterations) if is_told(told.iterations) else before.apart,
+            model=self._model,
+        )
+        self.input_told = self.input_told or told.input_tokens is not None
+        if told.output_tokens is None:
+            return False
+        self.generated.covered()
+        return True
+
+    def _apart(self, raw: msgspec.Raw) -> tuple[Apart, ...]:
+        """Return what was used beside the message itself."""
+        try:
+            iterations = _iterations.decode(raw)
+        except UNREADABLE:
+            self.unreadable = True
+            return ()
+        return tuple(_apart_of(each) for each in iterations if each.type in _APART)
+
+
+def _newer(told: int | None, before: int) -> int:
+    return before if told is None else told
+
+
+def _cache_writes(told: _Tokens, before: Usage) -> tuple[int, int]:
+    """Return the tokens written to the cache for five minutes and for an hour."""
+    five, hour = before.cache_write_5m, before.cache_write_1h
+    if told.cache_creation_input_tokens is not None or told.cache_creation is not None:
+        written = told.cache_creation
+        total = told.cache_creation_input_tokens or 0
+        if written is None:  # the end of a stream has the total alone
+            hour = min(hour, total)
+            five = total - hour
+        else:
+            hour = written.ephemeral_1h_input_tokens or 0
+            five = max(written.ephemeral_5m_input_tokens or 0, total - hour)
+    return five, hour
+
+
+def _apart_of(iteration: _Iteration) -> Apart:
+    five, hour = _cache_writes(iteration, Usage())
+    usage = Usage(
+        input=iteration.input_tokens or 0,
+        cache_read=iteration.cache_read_input_tokens or 0,
+        cache_write_5m=five,
+        cache_write_1h=hour,
+        output=iteration.output_tokens or 0,
+    )
+    return Apart(word(iteration.model), usage)

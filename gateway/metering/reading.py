@@ -1,0 +1,103 @@
+"""What every API's reader does: take in JSON of any size, and counts that may be anything."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Annotated, Any, Generic, TypeVar
+
+import msgspec
+
+from gateway.metering.excerpt import MAX_WORD, Excerpt, shape_of
+from gateway.metering.generated import Generated
+from gateway.prices import Usage
+
+NULL = msgspec.Raw(b"null")
+# Whole, not negative, and not beyond what sums can hold exactly. What is told otherwise cannot be
+# read, which is not the same as zero.
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+MaybeCount = Count | None
+_NO_ERROR = (b"null", b"{}", b'""', b"false")
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class Form(Generic[T]):
+    """A form of JSON object, as far as it matters: it is read into a struct.
+
+    `read` takes a whole object, and raises one of `UNREADABLE`.
+    """
+
+    def __init__(self, struct: type[T]) -> None:
+        self.read: Callable[[bytes], T] = msgspec.json.Decoder(struct).decode
+        self._shape = shape_of(struct)
+
+    def excerpt(self) -> Excerpt:
+        """Return an empty excerpt, for an object that comes in pieces."""
+        return Excerpt(self._shape)
+
+
+class Reader(ABC):
+    """How one API tells its usage, in a document and in the events of a stream.
+
+    `usage` is what was told so far; `input_told` whether the input is among it. `finished`: the
+    provider said that the answer is complete. `final`: the usage told last is that of the whole
+    answer. `failed`: the provider reported an error instead of the rest. `unreadable`: the usage
+    told last cannot be read.
+    """
+
+    document_form: Form[Any]
+    event_form: Form[Any]
+
+    def __init__(self) -> None:
+        self.usage: Usage | None = None
+        self.input_told = False
+        self.finished = False
+        self.final = False
+        self.failed = False
+        self.unreadable = False
+        self.generated = Generated()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that the answer used was told."""
+        told = self.usage is not None and self.input_told and self.final
+        return told and not self.unreadable and not self.generated.tokens
+
+    @abstractmethod
+    def document(self, data: bytes) -> None:
+        """Read a whole answer, or its excerpt. Raises one of `UNREADABLE`."""
+
+    @abstractmethod
+    def event(self, data: bytes, name: bytes) -> bool:
+        """Read an event, or its excerpt; return whether it tells usage and nothing else.
+
+        Raises one of `UNREADABLE`, having taken in nothing.
+        """
+
+    @abstractmethod
+    def used_so_far(self) -> Usage:
+        """Return what was told, and what was seen and not told yet."""
+
+    @abstractmethod
+    def done(self) -> None:
+        """Take note of `[DONE]`, or that a stream came to its end without it."""
+
+
+def is_error(told: msgspec.Raw) -> bool:
+    """Return whether an `error` member names one."""
+    return told is not NULL and bytes(told) not in _NO_ERROR
+
+
+def is_told(raw: msgspec.Raw) -> bool:
+    """Return whether a member is there and not null."""
+    return raw is not NULL and bytes(raw) != b"null"
+
+
+def word(told: str | None) -> str | None:
+    """Return a name from outside, which goes into the event, unless it is too long for one."""
+    return told if told is not None and len(told) <= MAX_WORD else None
+
+
+def tier(told: str | None, before: str | None) -> str | None:
+    """Return the tier of service that was told last; "auto" is none, but what was asked for."""
+    told = word(told)
+    return before if told is None or told == "auto" else told

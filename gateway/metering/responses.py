@@ -1,0 +1,225 @@
+"""OpenAI's responses: https://platform.openai.com/docs/api-reference/responses-streaming.
+
+Usage is told in the response, which the last event of a stream repeats. Tools that the provider
+runs are items of the output. Of web searches only the action `search` is billed:
+https://platform.openai.com/docs/guides/tools-web-search#output-and-citations.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from gateway.metering.excerpt import Text
+from gateway.metering.generated import size_of
+from gateway.metering.reading import (
+    NULL,
+    UNREADABLE,
+    Count,
+    Form,
+    MaybeCount,
+    Reader,
+    is_error,
+    is_told,
+    tier,
+    word,
+)
+from gateway.prices import Usage
+
+_LAST = frozenset(
+    {"response.completed", "response.incomplete", "response.failed", "response.cancelled"}
+)
+# Items of the output that cost something, by the count of `Usage` that they add to.
+_BILLED = {
+    "web_search_call": "web_searches",
+    "file_search_call": "file_searches",
+    "code_interpreter_call": "code_executions",
+    "image_generation_call": "image_generations",
+}
+MAX_ITEMS = 10_000  # of one response that are told apart; further ones are counted, each event anew
+
+
+class _Action(msgspec.Struct, gc=False):
+    type: str | None = None
+
+
+class _Part(msgspec.Struct, gc=False):
+    text: Text = None
+    refusal: Text = None
+    transcript: Text = None
+
+
+class _Item(msgspec.Struct, gc=False):
+    type: str | None = None
+    action: _Action | None = None
+    content: list[_Part | None] | None = None
+    summary: list[_Part | None] | None = None
+    arguments: Text = None
+    input: Text = None
+    code: Text = None
+
+
+class _Response(msgspec.Struct, gc=False):
+    type: str | None = None
+    model: str | None = None
+    status: str | None = None
+    service_tier: str | None = None
+    output: list[_Item | None] | None = None
+    usage: msgspec.Raw = NULL
+    error: msgspec.Raw = NULL
+
+
+class _Event(msgspec.Struct, gc=False):
+    type: str | None = None
+    delta: Text = None
+    output_index: int | None = None
+    item: _Item | None = None
+    response: _Response | None = None
+    error: msgspec.Raw = NULL
+
+
+class _InputDetails(msgspec.Struct):
+    cached_tokens: MaybeCount = None
+    cache_write_tokens: MaybeCount = None
+    audio_tokens: MaybeCount = None
+    image_tokens: MaybeCount = None
+
+
+class _OutputDetails(msgspec.Struct):
+    audio_tokens: MaybeCount = None
+
+
+class _Usage(msgspec.Struct):
+    input_tokens: Count
+    output_tokens: Count
+    input_tokens_details: _InputDetails | None = None
+    output_tokens_details: _OutputDetails | None = None
+
+
+_usage = msgspec.json.Decoder(_Usage)
+
+
+class ResponsesReader(Reader):
+    """Reads responses."""
+
+    document_form = Form(_Response)
+    event_form = Form(_Event)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._model: str | None = None
+        self._tier: str | None = None
+        self._billed: dict[int, str] = {}  # by index in the output: the count that an item adds to
+        self._counted: dict[int, int] = {}  # the same: bytes of its text that came in deltas
+
+    def document(self, data: bytes) -> None:
+        """Read a response, or an error."""
+        response: _Response = self.document_form.read(data)
+        self.failed = response.type == "error"
+        for item in response.output or ():
+            if item is not None:
+                self.generated.add_bytes(_size(item))
+        self._take(response)
+        self.finished = True
+
+    def event(self, data: bytes, name: bytes) -> bool:
+        """Read an event."""
+        event: _Event = self.event_form.read(data)
+        kind = event.type or name.decode("latin-1")
+        if kind.endswith(".delta"):
+            if kind != "response.audio.delta":  # which is no text
+                index = event.output_index or 0
+                counted = self.generated.add(event.delta) + self._counted.get(index, 0)
+                self._counted[index] = counted
+                if len(self._counted) > MAX_ITEMS:
+                    self._counted.clear()
+            return False
+        if event.item is not None:
+            self._see(event.output_index, event.item, ended=kind == "response.output_item.done")
+        elif event.response is not None:
+            self._take(event.response, last=kind in _LAST)
+            self.finished = self.finished or kind in _LAST
+        if kind == "error" or kind == "response.failed" or is_error(event.error):
+            self.failed = True
+        return False
+
+    def done(self) -> None:
+        """Do nothing: this API has events that say so."""
+
+    def used_so_far(self) -> Usage:
+        """Return what was told, and the tools that ran."""
+        if self.usage is not None:
+            return self.usage
+        return replace(Usage(service_tier=self._tier, model=self._model), **self._tools(None))
+
+    def _see(self, index: int | None, item: _Item, *, ended: bool) -> None:
+        """Remember an item that costs something, and count text that came in no delta."""
+        if ended:
+            counted = self._counted.pop(index or 0, 0)
+            self.generated.add_bytes(max(0, _size(item) - counted))
+        if item.type in _BILLED:
+            if index is None or len(self._billed) >= MAX_ITEMS:
+                index = -len(self._billed)
+            self._billed[index] = _billed_as(item) or ""
+
+    def _take(self, response: _Response, *, last: bool = True) -> None:
+        self._model = word(response.model) or self._model
+        self._tier = tier(response.service_tier, self._tier)
+        if response.status == "failed" or is_error(response.error):
+            self.failed = True
+        if is_told(response.usage):
+            self.final = self._update(response) and last
+
+    def _tools(self, output: Iterable[_Item | None] | None) -> dict[str, Any]:
+        """Return the counts of tools in the output, or of those that were seen if it has none."""
+        items = [_billed_as(item) for item in output or () if item is not None]
+        counts = Counter(items if output else self._billed.values())
+        return {name: counts[name] for name in _BILLED.values()}
+
+    def _update(self, response: _Response) -> bool:
+        """Take in what is told; return whether it can be read."""
+        try:
+            told = _usage.decode(response.usage)
+        except UNREADABLE:
+            self.unreadable = True
+            return False
+        self.unreadable = False
+        details = told.input_tokens_details or _InputDetails()
+        output_details = told.output_tokens_details or _OutputDetails()
+        everything = told.input_tokens
+        cached = min(details.cached_tokens or 0, everything)
+        written = min(details.cache_write_tokens or 0, everything - cached)
+        self.usage = Usage(
+            input=everything - cached - written,
+            cache_read=cached,
+            cache_write_5m=written,
+            output=told.output_tokens,
+            service_tier=self._tier,
+            model=self._model,
+            audio_input=min(details.audio_tokens or 0, everything),
+            image_input=min(details.image_tokens or 0, everything),
+            audio_output=min(output_details.audio_tokens or 0, told.output_tokens),
+            **self._tools(response.output),
+        )
+        self.input_told = True
+        self.generated.covered()
+        return True
+
+
+def _billed_as(item: _Item) -> str | None:
+    """Return the count of `Usage` that an item adds to, if it is billed."""
+    if item.type == "web_search_call":
+        action = item.action.type if item.action is not None else None
+        return "web_searches" if action in (None, "search") else None
+    return _BILLED.get(item.type or "")
+
+
+def _size(item: _Item) -> int:
+    """Return the bytes of the text that the model wrote in an item."""
+    if item.type is not None and item.type.endswith("_output"):  # what a tool said
+        return 0
+    parts = [*(item.content or ()), *(item.summary or ())]
+    texts = [each for part in parts if part for each in (part.text, part.refusal, part.transcript)]
+    return sum(map(size_of, (*texts, item.arguments, item.input, item.code)))

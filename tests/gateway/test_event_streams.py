@@ -1,0 +1,172 @@
+"""Streams in every form that the standard allows, lines of any length, and hidden usage.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
+"""
+
+import json
+
+import pytest
+
+from gateway.metering import meter_for
+from gateway.metering.excerpt import MAX_VALUE
+from gateway.metering.meter import MAX_HELD_BACK, MAX_KEPT
+from tests.gateway.fake_provider import CHAT_USAGE
+
+START = '{"type":"message_start","message":{"usage":{"input_tokens":100,"output_tokens":1}}}'
+DELTA = '{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":20}}'
+STOP = '{"type":"message_stop"}'
+UNTYPED_STOP = "{}"
+
+FORMS = {
+    "plain": f"data: {START}\n\ndata: {DELTA}\n\ndata: {STOP}\n\n",
+    "no space": f"data:{START}\n\ndata:{DELTA}\n\ndata:{STOP}\n\n",
+    "named before": f"event: message_start\ndata: {START}\n\nevent:message_delta\ndata: {DELTA}\n\n"
+    f"event: message_stop\ndata: {UNTYPED_STOP}\n\n",
+    "named after": f"data: {START}\nevent: message_start\n\ndata: {DELTA}\nevent: x\n\n"
+    f"data: {STOP}\nevent: message_stop\n\n",
+    "comments and other fields": f": hi\n\nid: 1\ndata: {START}\nretry: 5\n:\n\nnonsense\n"
+    f'data: {DELTA}\n\n: {{"usage":{{}}}}\ndata: {STOP}\n\ndata\n\ndata:\n\n',
+    "several lines": f"data: {START}\n\n"
+    + "".join(f"data: {line}\n" for line in json.dumps(json.loads(DELTA), indent=1).split("\n"))
+    + f"\ndata: {STOP}\n\n",
+    "a mark of UTF-8": f"\ufeffdata: {START}\n\ndata: {DELTA}\n\ndata: {STOP}\n\n",
+    "no blank line at the end": f"data: {START}\n\ndata: {DELTA}\n\ndata: {STOP}",
+    "escaped names": (f"data: {START}\n\ndata: {DELTA}\n\ndata: {STOP}\n\n")
+    .replace('"usage"', '"us\\u0061ge"')
+    .replace('"type"', '"t\\u0079pe"'),
+    "not UTF-8 elsewhere": f'data: {START}\n\ndata: {{"type":"ping","x":"\udcff"}}\n\n'
+    f"data: {DELTA}\n\ndata: {STOP}\n\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["LF", "CRLF", "CR"])
+def test_a_stream_of_any_form_is_read_wherever_it_is_cut(form: str, end: str) -> None:
+    data = FORMS[form].replace("\n", end).encode(errors="surrogateescape")
+    for cut in range(len(data)):
+        meter = meter_for("messages", stream=True, hide_usage=False)
+        assert meter.feed(data[:cut]) + meter.feed(data[cut:]) == data
+        assert meter.end() == b""
+        assert (meter.complete, meter.failed) == (True, False), cut
+        assert (meter.usage().input, meter.usage().output) == (100, 20), cut
+
+
+def test_what_looks_like_usage_elsewhere_is_not_taken_for_it() -> None:
+    fake = '"usage":{"input_tokens":7,"output_tokens":7}'
+    decoys = [
+        f'{{"type":"ping","item":{{{fake}}}}}',
+        f'{{"type":"content_block_delta","delta":{{"text":{json.dumps("{" + fake + "}")}}}}}',
+        f'{{"type":"message_delta","delta":{{{fake}}}}}',
+        f'{{"type":"message_start","message":{{"content":[{{{fake}}}]}}}}',
+        f'{{"type":"something_new",{fake}}}',
+    ]
+    meter = meter_for("messages", stream=True, hide_usage=False)
+    for decoy in decoys:
+        meter.feed(f"data: {decoy}\n\n".encode())
+        long = decoy.replace("{", '{"x":"' + "x" * 2 * MAX_KEPT + '",', 1)
+        data = f"data: {long}\n\n".encode()
+        for at in range(0, len(data), 1_000):
+            meter.feed(data[at : at + 1_000])
+    assert meter.usage() is None
+
+
+def test_the_last_of_members_that_are_there_twice_counts() -> None:
+    data = b'{"usage":{"prompt_tokens":1,"completion_tokens":1},' + b'"usage":' + (
+        json.dumps(CHAT_USAGE).encode() + b"}"
+    )  # fmt: skip
+    for filler in (b"", b'"x":"' + b"x" * 2 * MAX_KEPT + b'",'):
+        meter = meter_for("chat", stream=False, hide_usage=False)
+        meter.feed(data.replace(b"{", b"{" + filler, 1))
+        meter.end()
+        assert (meter.complete, meter.usage().output) == (True, 20)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [b"[" * 300_000 + b"]" * 300_000, b'{"a":' * 200_000 + b"1" + b"}" * 200_000, b"NaN",
+     b"-Infinity", b"1e999", b'"\xff\x00\x01"', b'"\\ud800"', b"9" * 5_000],
+    ids=["arrays", "objects", "NaN", "Infinity", "huge", "no UTF-8", "half a pair", "long"],
+)  # fmt: skip
+def test_what_is_odd_beside_the_usage_spoils_nothing(odd: bytes) -> None:
+    usage = json.dumps(CHAT_USAGE).encode()
+    document = b'{"x":' + odd + b',"usage":' + usage + b',"choices":[]}'
+    for stream in (False, True):
+        meter = meter_for("chat", stream=stream, hide_usage=False)
+        meter.feed(b"data: " + document + b"\n\ndata: [DONE]\n\n" if stream else document)
+        meter.end()
+        assert (meter.complete, meter.usage().output) == (True, 20)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_usage_longer_than_anything_that_is_kept_is_unreadable_not_nothing(stream: bool) -> None:
+    usage = {**CHAT_USAGE, "x": "x" * 2 * MAX_VALUE}
+    document = json.dumps({"choices": [], "usage": usage}).encode()
+    meter = meter_for("chat", stream=stream, hide_usage=False)
+    data = b"data: " + document + b"\n\ndata: [DONE]\n\n" if stream else document
+    for at in range(0, len(data), 10_000):
+        meter.feed(data[at : at + 10_000])
+    meter.end()
+    assert (meter.complete, meter.unreadable) == (False, True)
+
+
+@pytest.mark.parametrize("length", [MAX_KEPT * 2, 5_000_000])
+def test_an_error_with_a_message_of_any_length_is_an_error(length: int) -> None:
+    error = json.dumps({"error": {"message": "x" * length}}).encode()
+    for kind in ("messages", "chat", "responses"):
+        for stream in (False, True):
+            meter = meter_for(kind, stream=stream, hide_usage=False)
+            data = b"data: " + error + b"\n\n" if stream else error
+            for at in range(0, len(data), 10_000):
+                meter.feed(data[at : at + 10_000])
+            meter.end()
+            assert (meter.failed, meter.usage(), meter.generated) == (True, None, 0)
+
+
+@pytest.mark.parametrize("length", [0, MAX_KEPT * 2, MAX_HELD_BACK * 2, 2_000_000])
+@pytest.mark.parametrize("step", [7_001, 100, 10**9])
+def test_usage_is_taken_out_of_a_stream_with_lines_of_any_length(length: int, step: int) -> None:
+    if step == 100 and length > MAX_HELD_BACK:
+        step = 1_000
+    content = {"choices": [{"index": 0, "delta": {"content": "x" * length}}], "usage": None}
+    before = f": alive\n\ndata: {json.dumps(content)}\n\n".encode()
+    usage = f"id: 7\ndata: {json.dumps({'choices': [], 'usage': CHAT_USAGE})}\n\n".encode()
+    after = b": alive\n\ndata: [DONE]\n\n"
+    data = before + usage + after
+    meter = meter_for("chat", stream=True, hide_usage=True)
+    shown = b"".join(meter.feed(data[at : at + step]) for at in range(0, len(data), step))
+    assert shown + meter.end() == before + after
+    assert (meter.complete, meter.usage().output) == (True, 20)
+
+
+def test_a_usage_chunk_too_long_to_be_held_back_is_passed_on_and_counts() -> None:
+    chunk = {"x": "x" * 2 * MAX_HELD_BACK, "choices": [], "usage": CHAT_USAGE}
+    data = f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n".encode()
+    meter = meter_for("chat", stream=True, hide_usage=True)
+    shown = b"".join(meter.feed(data[at : at + 1_000]) for at in range(0, len(data), 1_000))
+    assert shown + meter.end() == data
+    assert (meter.complete, meter.usage().output) == (True, 20)
+
+
+@pytest.mark.parametrize("end", [b"data: [DONE]\n\n", b""], ids=["DONE", "nothing"])
+def test_a_chat_stream_is_complete_once_its_usage_is_told(end: bytes) -> None:
+    """Some servers tell it with the reason for the end, and some never say `[DONE]`."""
+    choice = {"index": 0, "delta": {}, "finish_reason": "stop"}
+    for chunk in ({"choices": [], "usage": CHAT_USAGE}, {"choices": [choice], "usage": CHAT_USAGE}):
+        meter = meter_for("chat", stream=True, hide_usage=False)
+        meter.feed(f"data: {json.dumps(chunk)}\n\n".encode() + end)
+        assert meter.complete
+        assert meter.usage().output == 20
+
+
+@pytest.mark.parametrize("status", ["incomplete", "cancelled"])
+def test_an_answer_that_was_stopped_is_no_error(status: str) -> None:
+    usage = {"input_tokens": 100, "output_tokens": 20}
+    response = {"status": status, "usage": usage, "error": None,
+                "incomplete_details": {"reason": "content_filter"}}  # fmt: skip
+    whole = meter_for("responses", stream=False, hide_usage=False)
+    whole.feed(json.dumps(response).encode())
+    whole.end()
+    streamed = meter_for("responses", stream=True, hide_usage=False)
+    event = {"type": f"response.{status}", "response": response}
+    streamed.feed(f"data: {json.dumps(event)}\n\n".encode())
+    assert (whole.complete, whole.failed) == (streamed.complete, streamed.failed) == (True, False)
