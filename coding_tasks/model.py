@@ -63,9 +63,9 @@ def _failure(error: anthropic.APIStatusError) -> Exception:
     details = _details(error.body)
     told = error.response.headers.get("x-should-retry")
     status = error.status_code
-    if status == 429 and details.get("reason") == "billable_credits" and told != "true":
+    if details.get("reason") == "billable_credits" and told != "true":
         return OutOfCredits(_time(details.get("resets_at")), str(details.get("cause") or ""))
-    if status == 429 and details.get("reason") == "run_cap":
+    if details.get("reason") == "run_cap":
         if details.get("cause") == _CAP_OF_THE_GATEWAY:
             return RunCapReached()
         return OutOfCredits(None, RUN_CAP_REACHED)

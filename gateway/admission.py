@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import msgspec
 
-from gateway import denials, metrics, throttles
+from gateway import denials, metrics, throttles, wrong_models
 from gateway.call import Call
 from gateway.credentials import Caller
 from gateway.errors import Refusal, bad_request, unavailable
@@ -64,6 +64,7 @@ class Gate:
         """Return what is reserved, and the body for the provider. Raises `Refusal`."""
         if product.bucket is None:
             return self._unmetered(product, caller, request, call)
+        wrong_models.check(product.name, request, self._prices)
         rates, dearest = self._rates(request)
         cap = min(self._settings.default_max_output_tokens, _published_cap(request.model))
         extent = extent_of(request, cap, self._settings.allowed_fields)
@@ -206,14 +207,20 @@ class Gate:
 
     def _refusal(self, verdict: Verdict, bucket: str, admission: Admission) -> Refusal:
         bot_name, billing_url = self._settings.bot_name, self._settings.billing_url
+        # Once the calls under way have ended there may be as much again as they hold.
+        at_most_left = verdict.remaining_micro + verdict.held_micro
         match verdict.status:
             case "limited":
                 return denials.denial(verdict.answer, bucket, bot_name, billing_url)
-            case "project_cap" | "user_cap" if verdict.remaining_micro <= 0:
+            case "project_cap" | "user_cap" if at_most_left <= 0:
                 return denials.denial(
                     verdict.answer, bucket, bot_name, billing_url, f"{verdict.status}_reached"
                 )
-            case "short" | "project_cap" | "user_cap":
+            case "run_cap" if at_most_left < admission.bound_micro:
+                own = self._settings.run_cap_credits
+                left = verdict.remaining_micro
+                return denials.run_cap_reached(verdict.answer, left, bucket, bot_name, own)
+            case "short" | "project_cap" | "user_cap" | "run_cap":
                 return denials.too_little(
                     verdict.answer,
                     bucket,
@@ -228,10 +235,6 @@ class Gate:
                         else f"{verdict.status}_reached"
                     ),
                 )
-            case "run_cap":
-                own = self._settings.run_cap_credits
-                left = verdict.remaining_micro
-                return denials.run_cap_reached(verdict.answer, left, bucket, bot_name, own)
             case "rate":
                 return throttles.too_many_requests(verdict.remaining_micro)
             case "excessive":

@@ -28,7 +28,7 @@ _OTHERWISE = "Your team cannot use its {name} at the moment."
 def denial(
     answer: bytes, resource: str, bot_name: str, billing_url: str, cause: str | None = None
 ) -> Refusal:
-    """Return the 429 for a limited team; `answer` is Django's, as it was installed.
+    """Return the refusal of a limited team; `answer` is Django's, as it was installed.
 
     `cause` stands in for its reason: a project or a user that used up its share is not the team.
     """
@@ -49,9 +49,9 @@ def too_little(
     held_micro: int,
     cause: str,
 ) -> Refusal:
-    """Return the 429 for a call that may cost more than is left, of what `cause` says.
+    """Return the refusal of a call that may cost more than is left, of what `cause` says.
 
-    Waiting helps only when other calls hold what this one would need.
+    Waiting helps only when other calls hold what this one would need: then it may try again.
     """
     found = msgspec.json.decode(answer, type=ResourceAnswer)
     name = credits_name(resource, bot_name)
@@ -72,7 +72,8 @@ def too_little(
         remaining=_credits(max(remaining_micro, 0)),
     )
     if waiting_helps:
-        refusal.retry_after, refusal.retry = 1, True
+        refusal.message = f"{sentences[0]} Please try again."
+        refusal.retry_after, refusal.retry, refusal.denial = 1, True, False
         refusal.code = "rate_limit_exceeded"
     return refusal
 
@@ -80,7 +81,7 @@ def too_little(
 def run_cap_reached(
     answer: bytes, remaining_micro: int, resource: str, bot_name: str, own_cap: Decimal | None
 ) -> Refusal:
-    """Return the 429 for a task run that has used what one run may use.
+    """Return the refusal of a task run that has used what one run may use.
 
     Its cause says whose cap that is: the team may raise its own, but not the gateway's `own_cap`
     (in credits), so that nobody waits for that.
@@ -96,6 +97,7 @@ def run_cap_reached(
         retry=False,
         code="insufficient_quota",
         details={"cause": "gateway_run_cap_reached" if ours else "run_cap_reached"},
+        denial=True,
     )
 
 
@@ -123,6 +125,7 @@ def _refusal(
         retry=False,
         code="insufficient_quota",
         details={"resets_at": resets_at, "billing_url": billing_url, **details},
+        denial=True,
     )
 
 
