@@ -1,9 +1,11 @@
 """The ways of saying that the credits are used up, between which the gateway chooses."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import msgspec
 
+from gateway import denial_status
 from gateway.errors import Dialect, Refusal
 from gateway.headers import Headers
 
@@ -15,16 +17,19 @@ _MESSAGE = f"{SENTENCE} They reset on 2126-12-01. Top up at {_BILLING} to contin
 
 @dataclass(frozen=True)
 class Variant:
-    """One way. `fields` replace those of the error object, by API; None removes one."""
+    """One way. `fields` replace those of the error, by API; `fitted` means as the gateway does."""
 
     name: str
     status: int
     retry_after: int | None = None
     retry: bool | None = False
     fields: dict[Dialect, dict[str, str | None]] = field(default_factory=dict)
+    fitted: bool = False
 
-    def response(self, dialect: Dialect) -> tuple[int, Headers, bytes]:
-        """Return status, headers and body, made as the gateway makes its own."""
+    def response(
+        self, dialect: Dialect, asked: Mapping[bytes, bytes]
+    ) -> tuple[int, Headers, bytes]:
+        """Return status, headers and body for a call whose headers are `asked`."""
         refusal = Refusal(
             self.status,
             "billable_credits",
@@ -38,6 +43,8 @@ class Variant:
                 "cause": "limit_reached",
             },
         )
+        if self.fitted:
+            refusal = denial_status.fit(refusal, dialect, asked, {})
         status, headers, body = refusal.response(dialect, "req_of_the_benchmark")
         changes = self.fields.get(dialect)
         if changes is None:
@@ -65,4 +72,5 @@ VARIANTS = (
     Variant("402", 402),
     Variant("403", 403),
     Variant("400", 400),
+    Variant("the gateway", 429, retry_after=60, fitted=True),
 )

@@ -52,7 +52,10 @@ class RefusingServer:
                     self._answer(404, [], b"{}")
                     return
                 runs[run].times.append(time.monotonic())
-                self._answer(*runs[run].variant.response(dialect))
+                asked = {
+                    name.lower().encode(): value.encode() for name, value in self.headers.items()
+                }
+                self._answer(*runs[run].variant.response(dialect, asked))
 
             def do_GET(self) -> None:
                 upgrade = "upgrade" in self.headers  # Codex goes on over HTTP at this status alone
