@@ -65,7 +65,7 @@ def _failure(error: anthropic.APIStatusError) -> Exception:
     status = error.status_code
     if details.get("reason") == "billable_credits" and told != "true":
         return OutOfCredits(_time(details.get("resets_at")), str(details.get("cause") or ""))
-    if details.get("reason") == "run_cap":
+    if details.get("reason") == "run_cap" and told != "true":
         if details.get("cause") == _CAP_OF_THE_GATEWAY:
             return RunCapReached()
         return OutOfCredits(None, RUN_CAP_REACHED)

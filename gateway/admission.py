@@ -207,20 +207,14 @@ class Gate:
 
     def _refusal(self, verdict: Verdict, bucket: str, admission: Admission) -> Refusal:
         bot_name, billing_url = self._settings.bot_name, self._settings.billing_url
-        # Once the calls under way have ended there may be as much again as they hold.
-        at_most_left = verdict.remaining_micro + verdict.held_micro
         match verdict.status:
             case "limited":
                 return denials.denial(verdict.answer, bucket, bot_name, billing_url)
-            case "project_cap" | "user_cap" if at_most_left <= 0:
+            case "project_cap" | "user_cap" if verdict.remaining_micro + verdict.held_micro <= 0:
                 return denials.denial(
                     verdict.answer, bucket, bot_name, billing_url, f"{verdict.status}_reached"
                 )
-            case "run_cap" if at_most_left < admission.bound_micro:
-                own = self._settings.run_cap_credits
-                left = verdict.remaining_micro
-                return denials.run_cap_reached(verdict.answer, left, bucket, bot_name, own)
-            case "short" | "project_cap" | "user_cap" | "run_cap":
+            case "short" | "project_cap" | "user_cap":
                 return denials.too_little(
                     verdict.answer,
                     bucket,
@@ -234,6 +228,16 @@ class Gate:
                         if verdict.status == "short"
                         else f"{verdict.status}_reached"
                     ),
+                )
+            case "run_cap":
+                return denials.run_cap_reached(
+                    verdict.answer,
+                    bucket,
+                    bot_name,
+                    self._settings.run_cap_credits,
+                    needed_micro=admission.bound_micro,
+                    remaining_micro=verdict.remaining_micro,
+                    held_micro=verdict.held_micro,
                 )
             case "rate":
                 return throttles.too_many_requests(verdict.remaining_micro)

@@ -72,33 +72,50 @@ def too_little(
         remaining=_credits(max(remaining_micro, 0)),
     )
     if waiting_helps:
-        refusal.message = f"{sentences[0]} Please try again."
-        refusal.retry_after, refusal.retry, refusal.denial = 1, True, False
-        refusal.code = "rate_limit_exceeded"
+        _let_wait(refusal, sentences[0])
     return refusal
 
 
 def run_cap_reached(
-    answer: bytes, remaining_micro: int, resource: str, bot_name: str, own_cap: Decimal | None
+    answer: bytes,
+    resource: str,
+    bot_name: str,
+    own_cap: Decimal | None,
+    *,
+    needed_micro: int,
+    remaining_micro: int,
+    held_micro: int,
 ) -> Refusal:
     """Return the refusal of a task run that has used what one run may use.
 
     Its cause says whose cap that is: the team may raise its own, but not the gateway's `own_cap`
-    (in credits), so that nobody waits for that.
+    (in credits), so that nobody waits for that. Waiting helps only when other calls of the run
+    hold what this one would need: those of an attempt that was killed, say.
     """
     caps = msgspec.json.decode(answer, type=ResourceAnswer).caps
     of_the_team = None if caps is None else caps.run_micro
     ours = own_cap is not None and (of_the_team is None or own_cap * MICRO <= of_the_team)
-    return Refusal(
+    name = credits_name(resource, bot_name)
+    refusal = Refusal(
         429,
         "run_cap",
-        f"This task has used the {credits_name(resource, bot_name)} that one task may use; "
+        f"This task has used the {name} that one task may use; "
         f"{_credits(max(remaining_micro, 0))} are left.",
         retry=False,
         code="insufficient_quota",
         details={"cause": "gateway_run_cap_reached" if ours else "run_cap_reached"},
         denial=True,
     )
+    if remaining_micro + held_micro >= needed_micro:
+        _let_wait(refusal, f"Other calls of this task hold the {name} that one task may use.")
+    return refusal
+
+
+def _let_wait(refusal: Refusal, why: str) -> None:
+    """Say that the same call may soon be admitted."""
+    refusal.message = f"{why} Please try again."
+    refusal.retry_after, refusal.retry, refusal.denial = 1, True, False
+    refusal.code = "rate_limit_exceeded"
 
 
 def credits_name(resource: str, bot_name: str) -> str:

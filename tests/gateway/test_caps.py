@@ -228,5 +228,6 @@ def test_a_share_that_other_calls_hold_is_worth_another_attempt(
     assert answer.status_code == 429, answer.text
     assert (answer.headers["retry-after"], answer.headers["x-should-retry"]) == ("1", "true")
     error = answer.json()["error"]
-    assert (error["reason"], error["cause"]) == ("billable_credits", f"{scope}_cap_reached")
-    assert error["message"].endswith("while other calls are under way. Please try again.")
+    reason = "run_cap" if scope == "run" else "billable_credits"
+    assert (error["reason"], error["cause"]) == (reason, f"{scope}_cap_reached")
+    assert error["message"].endswith(" Please try again.")
