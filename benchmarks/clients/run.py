@@ -17,18 +17,21 @@ from benchmarks.clients.refusals import SENTENCE, Variant
 from benchmarks.clients.server import RefusingServer
 
 MOST_SECONDS_TO_BEGIN = 60.0
-GOES_ON_SECONDS = 8.0  # after the text was shown; a client that ends sooner has given up
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _NO_LETTERS = re.compile(r"[^a-z]")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was seen. `shown` and `ended` are seconds from the first call; None is never."""
+    """What was seen. `shown` and `ended` are seconds from the first call; None is never.
+
+    `goes_on`: it called again after the text was shown.
+    """
 
     attempts: int
     shown: float | None
     ended: float | None
+    goes_on: bool
     said: str
 
     def cell(self, cap: float) -> str:
@@ -39,8 +42,7 @@ class Outcome:
             cell = f"{self.attempts} · {self.shown:.0f} s"
             if self.ended is None:
                 return f"{cell}, goes on for >{cap:.0f} s"
-            late = self.ended - self.shown > GOES_ON_SECONDS
-            return f"{cell}, goes on for {self.ended:.0f} s" if late else cell
+            return f"{cell}, goes on for {self.ended:.0f} s" if self.goes_on else cell
         if self.ended is None:
             return f"{self.attempts} · >{cap:.0f} s"
         return f"{self.attempts} · {self.ended:.0f} s, text lost"
@@ -90,6 +92,7 @@ def run(
         len(attempts.times),
         None if shown is None else shown - first,
         None if ended is None else ended - first,
+        shown is not None and bool(attempts.times) and attempts.times[-1] > shown,
         listener.text(),
     )
 

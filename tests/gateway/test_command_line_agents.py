@@ -130,4 +130,4 @@ def test_an_agent_works_and_is_refused_without_trying_again(
     said, seconds = agent(agents, token, tmp_path)
     assert denial in " ".join(said.split()), said
     assert agents.metric(REQUESTS) - before <= 4, "it tried again"
-    assert seconds < 30
+    assert seconds < 60, "it waited"
