@@ -22,6 +22,11 @@ _FIRST = {
     "user_cap_reached": "You have used your share of your team's {name}.",
     "organization_inactive": "Your team's {name} are switched off: its organization is not active.",
 }
+# What a top-up doesn't change, and who can.
+_ADVICE = {
+    "project_cap_reached": "Ask an administrator of your team to raise the project's share.",
+    "user_cap_reached": "Ask an administrator of your team to raise your share.",
+}
 _OTHERWISE = "Your team cannot use its {name} at the moment."
 
 
@@ -35,7 +40,7 @@ def denial(
     found = msgspec.json.decode(answer, type=ResourceAnswer)
     cause = cause or found.reason
     first = _FIRST.get(cause or "", _OTHERWISE).format(name=credits_name(resource, bot_name))
-    return _refusal([first, *_reset(found)], found.resets_at, billing_url, cause=cause)
+    return _refusal([first, *_reset(found)], found.resets_at, billing_url, cause)
 
 
 def too_little(
@@ -67,7 +72,7 @@ def too_little(
         sentences,
         found.resets_at,
         billing_url,
-        cause=cause,
+        cause,
         needed=_credits(needed_micro),
         remaining=_credits(max(remaining_micro, 0)),
     )
@@ -131,9 +136,10 @@ def _reset(found: ResourceAnswer) -> list[str]:
 
 
 def _refusal(
-    sentences: list[str], resets_at: str | None, billing_url: str, **details: Any
+    sentences: list[str], resets_at: str | None, billing_url: str, cause: str | None, **details: Any
 ) -> Refusal:
-    sentences = [*sentences, f"Top up at {billing_url} to continue."]
+    advice = _ADVICE.get(cause or "", f"Top up at {billing_url} to continue.")
+    sentences = [*sentences, advice]
     return Refusal(
         429,
         REASON,
@@ -141,7 +147,7 @@ def _refusal(
         retry_after=60,
         retry=False,
         code="insufficient_quota",
-        details={"resets_at": resets_at, "billing_url": billing_url, **details},
+        details={"resets_at": resets_at, "billing_url": billing_url, "cause": cause, **details},
         denial=True,
     )
 

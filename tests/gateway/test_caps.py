@@ -47,6 +47,7 @@ def test_a_project_has_its_share_and_its_sibling_the_rest(world: World, project)
     assert 0 < passed * COST <= 1_000_000
     error = refused(world.post(token))
     assert (error["reason"], error["cause"]) == ("billable_credits", "project_cap_reached")
+    assert "Top up" not in error["message"], "more credits would not raise its share"
     assert world.post(world.tollgate.token(sibling)).status_code == 200
     world.booked(project, passed)
 
@@ -71,12 +72,15 @@ def test_who_has_nothing_left_at_all_is_told_so(world: World, project) -> None:
     error = refused(world.post(world.tollgate.token(project, distinct_id=USER)))
     assert error["message"] == (
         "You have used your share of your team's Tollgate AI credits. They reset on 2126-12-01. "
-        "Top up at https://billing.example.com/credits to continue."
+        "Ask an administrator of your team to raise your share."
     )
     assert (error["reason"], error["cause"]) == ("billable_credits", "user_cap_reached")
     world.tollgate.cap(project, f"project:{project.id}", 0)
     error = refused(world.post(world.tollgate.token(project)))
     assert error["message"].startswith("This project has used its share of your team's")
+    assert error["message"].endswith(
+        "Ask an administrator of your team to raise the project's share."
+    )
 
 
 def test_a_cap_whose_counter_was_lost_is_asked_for_again(world: World, project) -> None:
