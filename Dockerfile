@@ -24,7 +24,7 @@ RUN python -m compileall -q .
 USER tollgate
 ENV GRANIAN_HOST=0.0.0.0 GRANIAN_PORT=8000
 EXPOSE 8000
-CMD ["granian", "--interface", "wsgi", "--no-ws", "--blocking-threads", "16", "--backpressure", "1024", "config.wsgi:application"]
+CMD ["granian", "--interface", "asginl", "--http", "1", "--no-ws", "--http1-header-read-timeout", "15000", "--backpressure", "8192", "config.asgi:application"]
 
 FROM base AS gateway
 COPY requirements-gateway.lock ./

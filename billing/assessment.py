@@ -112,6 +112,7 @@ def _state(account: Account, books: Books, caps: CapsInForce, decision: Decision
         mode="soft" if limit and limit.mode == Limit.Mode.SOFT else "hard",
         limited_until=_score(decision.limited_until),
         resets_at=decision.resets_at,
+        time_zone=books.timeline.calendars[-1].time_zone,
         suspended_until=_score(decision.suspended_until),
         valid_until=decision.valid_until,
         allotment_micro=(

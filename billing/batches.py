@@ -89,6 +89,14 @@ def parse_json(text: str) -> Any:
     return json.loads(text, parse_float=_fraction, parse_int=_integer, parse_constant=str)
 
 
+def parse_kept(text: str) -> Any:
+    """Return what was kept of an item; None if it is nested too deeply to mean anything."""
+    try:
+        return parse_json(text)
+    except RecursionError:
+        return None
+
+
 def _parsed(body: bytes) -> Any:
     try:
         return parse_json(body.decode())

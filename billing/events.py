@@ -55,6 +55,9 @@ class Refusal(StrEnum):
     DEBIT_INVALID = "debit_invalid"
     ACCOUNT_UNDECIDABLE = "account_undecidable"
     CONFLICT = "conflict"
+    CORRECTED_EVENT_UNKNOWN = "corrected_event_unknown"
+    CORRECTED_EVENT_INVALID = "corrected_event_invalid"
+    PROJECT_MISMATCH = "project_mismatch"
 
 
 class NestedTooDeeply(Exception):
@@ -113,6 +116,11 @@ def digest(payload: str) -> str:
 def claimed_uuid(item: object) -> UUID | None:
     """Return the uuid under which an item was sent, however broken the rest of it is."""
     return uuid_or_none(item.get("uuid")) if isinstance(item, dict) else None
+
+
+def corrected_uuid(item: object) -> UUID | None:
+    """Return the event that an item corrects, if it corrects one."""
+    return uuid_or_none(item.get("hold_id")) if isinstance(item, dict) else None
 
 
 def read(item: object, now: datetime) -> Event:

@@ -24,12 +24,14 @@ from django.utils import timezone
 from billing import cap_usage, events, metrics
 from billing.account_locks import ensure_accounts, lock_accounts
 from billing.books import Books, Stretch, add_bookings, add_usage, load_books
-from billing.corrections import bounded, misdirected
+from billing.corrections import booked_events, bounded, of_its_event
 from billing.enforcement import enforce
 from billing.events import Event, EventRefused, Refusal
 from billing.ledger_rows import LedgerRow, insert, ledger_row
 from billing.models import Account, QuarantinedEvent, UsageEvent
+from billing.payer import AccountKey, account_key
 from billing.retries import DatabaseBusy, breaks_a_rule, in_transaction
+from billing.waiting_corrections import release
 from projects.models import Project
 
 ACCEPTED = "accepted"
@@ -39,8 +41,6 @@ QUARANTINED = "quarantined"
 
 DELIVERED_AGAIN = "delivered again"
 """Who decided about a quarantined event that could be booked when it came again."""
-
-AccountKey = tuple[UUID, str]
 
 logger = logging.getLogger(__name__)
 
@@ -151,27 +151,6 @@ def _resolve(incoming: _Incoming, organizations: Mapping[int, UUID]) -> _Incomin
         return incoming._replace(event=None, refusal=refusal)
 
 
-def account_key(event: Event, organizations: Mapping[int, UUID]) -> AccountKey | None:
-    """Return organization and bucket of an event, None where nobody pays.
-
-    Raises `EventRefused` where the event contradicts what is known of its project.
-    """
-    organization_id = organizations.get(event.project_id)
-    if organization_id is None:
-        raise EventRefused(Refusal.PROJECT_UNKNOWN, f"there is no project {event.project_id}")
-    if event.organization_id not in (None, organization_id):
-        raise EventRefused(
-            Refusal.ORGANIZATION_MISMATCH, f"the project belongs to {organization_id}"
-        )
-    if event.bucket is None:
-        return None
-    if event.account not in (None, f"{organization_id}:{event.bucket}"):
-        raise EventRefused(
-            Refusal.ACCOUNT_MISMATCH, f"the product is paid from {organization_id}:{event.bucket}"
-        )
-    return organization_id, event.bucket
-
-
 def _account_ids(keys: Collection[AccountKey]) -> list[int]:
     """Return the ids of accounts; those that are missing are made."""
     organizations = {organization_id for organization_id, _ in keys}
@@ -198,22 +177,35 @@ def _book(batch: Sequence[_Incoming], account_ids: Collection[int]) -> list[Resu
     now = timezone.now()
     known = _known([incoming.uuid for incoming in batch if incoming.uuid])
     kept = _kept({incoming.sha256 for incoming in batch})
-    batch = _direct(batch, accounts)
-    statuses: list[str] = []
+    booked = booked_events({each.event.adjusts for each in batch if each.event} - {None})
+    batch = list(batch)
+    statuses = [""] * len(batch)
     rows: list[LedgerRow] = []
     refused: dict[str, QuarantinedEvent] = {}
-    for incoming in batch:
+    # What a batch corrects may stand behind its correction.
+    for place in sorted(range(len(batch)), key=lambda place: _corrects(batch[place])):
+        incoming = batch[place]
         booked_as = known.get(incoming.uuid) if incoming.uuid else None
+        row = None
         if booked_as == incoming.sha256 or _is_decided(kept.get(incoming.sha256)):
-            statuses.append(DUPLICATE)
-        elif incoming.event is None or booked_as is not None:
-            statuses.append(QUARANTINED if booked_as is None else CONFLICT)
+            statuses[place] = DUPLICATE
+            continue
+        if incoming.event is not None and booked_as is None:
+            account = accounts[incoming.account] if incoming.account else None
+            row = ledger_row(incoming.event, account, incoming.sha256, now)
+            try:
+                row = of_its_event(row, booked) if row.adjusts else row
+            except EventRefused as refusal:
+                batch[place] = incoming = incoming._replace(refusal=refusal)
+                row = None
+        if row is None:
+            statuses[place] = QUARANTINED if booked_as is None else CONFLICT
             refused[incoming.sha256] = _quarantined(incoming, now)
         else:
-            statuses.append(ACCEPTED)
-            account = accounts[incoming.account] if incoming.account else None
-            rows.append(ledger_row(incoming.event, account, incoming.sha256, now))
-            known[incoming.event.uuid] = incoming.sha256
+            statuses[place] = ACCEPTED
+            rows.append(row)
+            known[row.uuid] = incoming.sha256
+            booked[row.uuid] = row
     QuarantinedEvent.objects.bulk_create(refused.values(), ignore_conflicts=True)
     _close(kept, rows, now)
     book_rows(rows, list(accounts.values()), now)
@@ -229,10 +221,13 @@ def _book(batch: Sequence[_Incoming], account_ids: Collection[int]) -> list[Resu
 
 
 def book_rows(rows: Sequence[LedgerRow], accounts: Sequence[Account], now: datetime) -> None:
-    """Insert ledger rows, add them up, decide and publish. The accounts are locked."""
+    """Insert ledger rows, add them up, decide and publish. The accounts are locked.
+
+    Corrections that waited for one of the rows are booked with it.
+    """
     if not rows:
         return
-    rows = bounded(rows)
+    rows = bounded([*rows, *release(rows, accounts, now)])
     insert(rows)
     touched = {row.account_id for row in rows}
     booked = [account for account in accounts if account.pk in touched]
@@ -248,23 +243,8 @@ def book_rows(rows: Sequence[LedgerRow], accounts: Sequence[Account], now: datet
     enforce(booked, now, books=books)
 
 
-def _direct(
-    batch: Sequence[_Incoming], accounts: Mapping[AccountKey, Account]
-) -> Sequence[_Incoming]:
-    """Refuse corrections of what another account pays; those that come before it are believed."""
-    payers = {
-        incoming.event.adjusts: accounts[incoming.account].pk if incoming.account else None
-        for incoming in batch
-        if incoming.event and incoming.event.adjusts
-    }
-    wrong = misdirected(payers)
-    refusal = EventRefused(Refusal.ACCOUNT_MISMATCH, "another account pays what it corrects")
-    return [
-        incoming._replace(event=None, refusal=refusal)
-        if incoming.event and incoming.event.adjusts in wrong
-        else incoming
-        for incoming in batch
-    ]
+def _corrects(incoming: _Incoming) -> bool:
+    return incoming.event is not None and incoming.event.adjusts is not None
 
 
 def _known(uuids: Collection[UUID]) -> dict[UUID, str]:
@@ -323,10 +303,18 @@ def _quarantined(incoming: _Incoming, now: datetime) -> QuarantinedEvent:
         event_uuid=str(incoming.uuid) if incoming.uuid else "",
         reason=refusal.reason,
         detail=refusal.detail[:300],
+        awaits=_awaited(incoming, refusal),
         payload=incoming.payload,
         payload_sha256=incoming.sha256,
         received_at=now,
     )
+
+
+def _awaited(incoming: _Incoming, refusal: EventRefused) -> UUID | None:
+    """Return the event for which a correction waits."""
+    if incoming.event is None or refusal.reason != Refusal.CORRECTED_EVENT_UNKNOWN:
+        return None
+    return incoming.event.adjusts
 
 
 def _reason(incoming: _Incoming, status: str) -> str | None:

@@ -56,9 +56,8 @@ def _single_rows() -> Iterator[str]:
 def _adjustments() -> Iterator[str]:
     """Compare corrections and refunds with the events that they are linked to.
 
-    A correction may come before its event, and may be cut to what a refund left. It is a
-    difference of amounts that were rounded each by itself, so its price is known to within a
-    micro-credit for each of them.
+    A correction may be cut to what its event still cost. It is a difference of amounts that were
+    rounded each by itself, so its price is known to within a micro-credit for each of them.
     """
     linked: dict[UUID, list[UsageEvent]] = defaultdict(list)
     for row in UsageEvent.objects.exclude(adjusts=None).select_related("account").order_by():
@@ -76,8 +75,9 @@ def _of_event(uuid: UUID, event: UsageEvent | None, rows: list[UsageEvent]) -> I
         yield f"event {uuid} is adjusted, and itself an adjustment"
     for row in rows:
         refunds = row.kind == UsageEvent.Kind.REFUND
-        if refunds and event is None:
-            yield f"event {row.uuid} refunds {uuid}, which is not in the ledger"
+        if event is None:
+            does = "refunds" if refunds else "corrects"
+            yield f"event {row.uuid} {does} {uuid}, which is not in the ledger"
         if event is not None and row.account_id != event.account_id:
             yield f"event {row.uuid} adjusts {uuid}, which another account pays"
         if refunds and row.credits_micro > 0:

@@ -10,3 +10,7 @@ REPAIRS = Counter(
     "tollgate_billing_repairs",
     "Accounts whose totals, stored decision or publication were not what the ledger says.",
 )
+CORRECTIONS_CUT = Counter(
+    "tollgate_corrections_cut",
+    "Corrections that would have given back more than their event still cost.",
+)

@@ -436,6 +436,7 @@ class QuarantinedEvent(models.Model):
     event_uuid = models.CharField(max_length=64, blank=True, default="", db_index=True)
     reason = models.CharField(max_length=40, db_index=True)
     detail = models.CharField(max_length=300, blank=True, default="")
+    awaits = models.UUIDField(null=True, help_text="The event that it corrects, until it arrives.")
     payload = models.TextField(help_text="The event as it arrived, as JSON in ASCII.")
     payload_sha256 = models.CharField(max_length=64, unique=True)
     state = models.CharField(max_length=10, choices=State.choices, default=State.OPEN)
@@ -448,7 +449,12 @@ class QuarantinedEvent(models.Model):
         indexes = [
             models.Index(
                 fields=["received_at"], condition=Q(state="open"), name="quarantine_still_open"
-            )
+            ),
+            models.Index(
+                fields=["awaits"],
+                condition=Q(state="open", awaits__isnull=False),
+                name="quarantine_awaits_an_event",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -15,13 +15,14 @@ from django.utils import timezone
 
 from billing import audit, events
 from billing.account_locks import ensure_accounts, lock_accounts
-from billing.batches import parse_json
-from billing.corrections import misdirected
+from billing.batches import parse_kept
+from billing.corrections import booked_events, of_its_event
 from billing.credits import exact_sum
 from billing.events import Event, EventRefused, Refusal
-from billing.ledger import account_key, book_rows
+from billing.ledger import book_rows
 from billing.ledger_rows import LedgerRow, ledger_row
 from billing.models import Account, AuditEntry, QuarantinedEvent, UsageEvent
+from billing.payer import account_key
 from projects.models import Organization, Project
 from quota.resources import RESOURCES
 
@@ -52,8 +53,8 @@ def book_now(
         quarantined = _open(quarantined)
         now = timezone.now()
         row = ledger_row(event, account, quarantined.payload_sha256, now)
-        if event.adjusts and misdirected({event.adjusts: row.account_id}):
-            raise EventRefused(Refusal.ACCOUNT_MISMATCH, "another account pays what it corrects")
+        if event.adjusts:
+            row = of_its_event(row, booked_events([event.adjusts]))
         original = UsageEvent.objects.filter(pk=event.uuid).first()
         if original is not None and original.payload_sha256 != row.payload_sha256:
             row = _correction(row, original, quarantined)
@@ -118,10 +119,7 @@ def _is_booked(quarantined: QuarantinedEvent) -> bool:
 
 def parsed(quarantined: QuarantinedEvent) -> Any:
     """Return the payload of an event; None for one that is nested too deeply to mean anything."""
-    try:
-        return parse_json(quarantined.payload)
-    except RecursionError:
-        return None
+    return parse_kept(quarantined.payload)
 
 
 def _item(quarantined: QuarantinedEvent, project: Project | None) -> Any:

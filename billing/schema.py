@@ -2,40 +2,91 @@
 
 from typing import Any
 
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
+from drf_spectacular.extensions import OpenApiSerializerExtension
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter
 from rest_framework import serializers
 
+from billing.batches import MAXIMUM_BYTES, MAXIMUM_EVENTS
 from billing.events import Refusal
+from billing.usage import Grouping
+from projects.api_answers import PROJECT_ID, answers, mistake, problem, response_headers
+from projects.query import DAY
+from quota.resources import RESOURCES
 
 _UUID = "0b6f7f9e-3c7e-4d50-9f0e-6d1f7a6a3f11"
 _ORGANIZATION = "5f0c3a52-8f0e-4a3e-9d0b-1f2a7c4f9a10"
 
 
-class UsageEventSerializer(serializers.Serializer):
-    """One `$ai_generation` event. An event whose `hold_id` is another event's uuid corrects it."""
-
-    uuid = serializers.UUIDField(help_text="Its identity for ever: booked at most once.")
-    event = serializers.CharField(required=False, help_text="`$ai_generation`, if given.")
-    timestamp = serializers.DateTimeField(help_text="When it was used; decides the period.")
-    distinct_id = serializers.CharField(required=False)
-    account = serializers.CharField(
-        required=False, help_text="Organization and bucket; checked against the product."
-    )
-    group = serializers.CharField(
-        required=False, help_text="The gateway Redis that held the call; absent: posted directly."
-    )
-    hold_id = serializers.UUIDField(required=False)
-    debited_micro = serializers.IntegerField(
-        required=False, help_text="Micro-credits that the group counts as spent."
-    )
-    properties = serializers.DictField()
+_ITEM: dict[str, Any] = {
+    "description": "One `$ai_generation` event. An item that is none is quarantined, never refused "
+    "with its batch.",
+    "anyOf": [
+        {
+            "title": "UsageEvent",
+            "type": "object",
+            "properties": {
+                "uuid": {
+                    "type": "string",
+                    "format": "uuid",
+                    "description": "Its identity for ever: booked at most once. Without one the "
+                    "event is quarantined as `uuid_invalid`; somebody may still book it, under an "
+                    "identity made of its payload.",
+                },
+                "event": {"type": "string", "enum": ["$ai_generation"]},
+                "timestamp": {
+                    "type": "string",
+                    "format": "date-time",
+                    "description": "When it was used; decides the period. At most 366 days ago and "
+                    "10 minutes ahead.",
+                },
+                "distinct_id": {"type": "string"},
+                "account": {
+                    "type": "string",
+                    "description": "Organization and bucket; checked against the product.",
+                },
+                "group": {
+                    "type": "string",
+                    "maxLength": 100,
+                    "description": "The gateway Redis that held the call; absent: posted directly.",
+                },
+                "hold_id": {
+                    "type": "string",
+                    "format": "uuid",
+                    "description": "The event itself, or another event, which this one corrects. A "
+                    "correction gives back at most what its event still costs; until that event "
+                    "arrives it is quarantined as `corrected_event_unknown`.",
+                },
+                "debited_micro": {
+                    "type": "integer",
+                    "format": "int64",
+                    "description": "Micro-credits that the group counts as spent.",
+                },
+                "properties": {"type": "object", "additionalProperties": True},
+            },
+        },
+        {"title": "AnythingElse", "description": "Quarantined as `not_an_event`."},
+    ],
+}
+_ITEMS = {"type": "array", "items": _ITEM}
 
 
 class UsageBatchSerializer(serializers.Serializer):
-    """At most 1,000 events and 5 MB. A bare list of events is accepted too."""
+    """Events, alone or below `batch`. `BatchParser` reads them; this is for the document."""
 
-    batch = UsageEventSerializer(many=True)
+
+class UsageBatchSchema(OpenApiSerializerExtension):
+    """How the document describes a batch."""
+
+    target_class = UsageBatchSerializer
+
+    def map_serializer(self, _auto_schema: Any, _direction: Any) -> dict[str, Any]:
+        """Return the schema."""
+        return {
+            "description": f"At most {MAXIMUM_EVENTS:,} events and {MAXIMUM_BYTES:,} bytes, "
+            "unpacked (else 413); `Content-Encoding: gzip` is understood.",
+            "required": ["batch"],  # of an object; the second form is an array
+            "anyOf": [{"type": "object", "properties": {"batch": _ITEMS}}, _ITEMS],
+        }
 
 
 class UsageResultSerializer(serializers.Serializer):
@@ -53,22 +104,6 @@ class UsageResultsSerializer(serializers.Serializer):
     """One result per item, in the order sent."""
 
     results = UsageResultSerializer(many=True)
-
-
-class ProblemSerializer(serializers.Serializer):
-    """Why nothing was done."""
-
-    detail = serializers.CharField()
-
-
-def mistake(description: str) -> OpenApiResponse:
-    """Return the documentation of a refusal that says what is wrong, field by field."""
-    return OpenApiResponse(OpenApiTypes.OBJECT, description)
-
-
-def problem(description: str) -> OpenApiResponse:
-    """Return the documentation of a refusal."""
-    return OpenApiResponse(ProblemSerializer, description)
 
 
 _EVENT = {
@@ -94,18 +129,23 @@ _EVENT = {
     },
 }
 
+_USAGE_EVENTS_ANSWERS: dict[Any, Any] = {
+    200: UsageResultsSerializer,
+    400: problem("Not a batch at all; nothing was booked."),
+    401: problem("No service token."),
+    413: problem("Too many events or bytes; nothing was booked."),
+    415: problem("Neither JSON nor gzipped JSON."),
+    429: problem("The database does not keep up; nothing was booked."),
+    503: problem("The database does not answer; nothing was booked."),
+}
+
 USAGE_EVENTS: dict[str, Any] = {
     "operation_id": "usage_events_create",
+    "summary": "Book what was used",
+    "tags": ["usage"],
     "request": UsageBatchSerializer,
-    "responses": {
-        200: UsageResultsSerializer,
-        400: problem("Not a batch at all; nothing was booked."),
-        401: problem("No service token."),
-        413: problem("Too many events or bytes; nothing was booked."),
-        415: problem("Neither JSON nor gzipped JSON."),
-        429: problem("The database does not keep up; nothing was booked. See Retry-After."),
-        503: problem("The database does not answer; nothing was booked. See Retry-After."),
-    },
+    "parameters": response_headers(_USAGE_EVENTS_ANSWERS),
+    "responses": answers(_USAGE_EVENTS_ANSWERS),
     "examples": [
         OpenApiExample("A generation", value={"batch": [_EVENT]}, request_only=True),
         OpenApiExample(
@@ -128,14 +168,22 @@ USAGE_EVENTS: dict[str, Any] = {
 }
 
 
+class WholeNumber(serializers.IntegerField):
+    """An integer that was sent as one: no text, no fraction, no truth value."""
+
+    def to_internal_value(self, data: Any) -> int:
+        """Return the number."""
+        if type(data) is not int:
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
 class InsufficientRemainingSerializer(serializers.Serializer):
     """What was left of an account when a call that nothing else held up did not fit into it."""
 
     organization_id = serializers.UUIDField()
-    resource = serializers.CharField(max_length=40)
-    remaining_micro = serializers.IntegerField(
-        min_value=0, max_value=2**63 - 1, help_text="In micro-credits."
-    )
+    resource = serializers.ChoiceField(list(RESOURCES))
+    remaining_micro = WholeNumber(min_value=0, max_value=2**63 - 1, help_text="In micro-credits.")
 
 
 class StandingSerializer(serializers.Serializer):
@@ -144,17 +192,21 @@ class StandingSerializer(serializers.Serializer):
     limited = serializers.BooleanField()
 
 
+_INSUFFICIENT_REMAINING_ANSWERS: dict[Any, Any] = {
+    200: StandingSerializer,
+    401: problem("No service token."),
+    404: problem("There is no such account."),
+    415: problem("Not JSON."),
+    429: problem("The database does not keep up."),
+}
+
 INSUFFICIENT_REMAINING: dict[str, Any] = {
     "operation_id": "insufficient_remaining_create",
+    "summary": "Tell of a remainder that pays for no call",
+    "tags": ["quota"],
     "request": InsufficientRemainingSerializer,
-    "responses": {
-        200: StandingSerializer,
-        400: mistake("Not what was asked for: says what, by field."),
-        401: problem("No service token."),
-        404: problem("There is no such account."),
-        429: problem("The database does not keep up. See Retry-After."),
-        503: problem("The database does not answer. See Retry-After."),
-    },
+    "parameters": response_headers(_INSUFFICIENT_REMAINING_ANSWERS),
+    "responses": answers(_INSUFFICIENT_REMAINING_ANSWERS),
     "examples": [
         OpenApiExample(
             "Less than half a credit",
@@ -204,24 +256,47 @@ class ProjectUsageSerializer(serializers.Serializer):
     )
 
 
+_PROJECT_USAGE_ANSWERS: dict[Any, Any] = {
+    200: ProjectUsageSerializer,
+    400: mistake("A parameter makes no sense, or there are too many groups: says which."),
+    403: problem("The credential lacks the scope billing:read or leaves the project out."),
+    404: problem("There is no such project for this credential."),
+}
+_DAY = {"type": "string", "format": "date", "pattern": DAY}
+
 PROJECT_USAGE: dict[str, Any] = {
     "operation_id": "project_usage_retrieve",
+    "summary": "Where the credits went",
+    "tags": ["usage"],
     # By name: the schemes are described once, where the quota endpoint uses them.
     "auth": [{"serviceToken": []}, {"projectCredential": []}, {"session": []}],
     "parameters": [
-        OpenApiParameter("since", OpenApiTypes.DATE, description="Default: 30 days before until."),
-        OpenApiParameter("until", OpenApiTypes.DATE, description="Exclusive. Default: tomorrow."),
+        PROJECT_ID,
         OpenApiParameter(
-            "group_by", OpenApiTypes.STR, description="Some of day, product, model, user, run."
+            "since",
+            _DAY,
+            description="Inclusive, from 2000-01-01 to 2999-12-31. Default: 30 days before until.",
         ),
+        OpenApiParameter(
+            "until",
+            _DAY,
+            description="Exclusive, from 2000-01-01 to 2999-12-31. Default: tomorrow. "
+            "Not after since: nothing lies between, and nothing is found.",
+        ),
+        OpenApiParameter(
+            "group_by",
+            {
+                "type": "array",
+                "items": {"type": "string", "enum": list(Grouping)},
+                "uniqueItems": True,
+            },
+            style="form",
+            explode=False,
+            description="What the usage is told apart by, separated by commas.",
+        ),
+        *response_headers(_PROJECT_USAGE_ANSWERS),
     ],
-    "responses": {
-        200: ProjectUsageSerializer,
-        400: mistake("A parameter makes no sense, or there are too many groups: says which."),
-        401: problem("No credential, or one that is not valid."),
-        403: problem("The credential lacks the scope billing:read or leaves the project out."),
-        404: problem("There is no such project for this credential."),
-    },
+    "responses": answers(_PROJECT_USAGE_ANSWERS),
     "examples": [
         OpenApiExample(
             "By day and user",

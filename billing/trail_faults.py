@@ -25,6 +25,7 @@ from billing.models import (
     UsageEvent,
 )
 from billing.quarantine import debited_by, parsed
+from billing.waiting_corrections import ITS_EVENT_ARRIVED
 
 Action = AuditEntry.Action
 State = QuarantinedEvent.State
@@ -38,6 +39,8 @@ _DECIDED_BY = {
     State.BOOKED.value: Action.EVENT_BOOKED,
     State.DISCARDED.value: Action.EVENT_DISCARDED,
 }
+
+_BY_ITSELF = {DELIVERED_AGAIN, ITS_EVENT_ARRIVED}
 
 
 def trail_faults() -> Iterator[str]:
@@ -67,7 +70,7 @@ def _quarantine() -> Iterator[str]:
             yield f"{said} is open, but booked: book it now, which only closes it"
         if row.state == State.BOOKED and row.pk not in in_ledger:
             yield f"{said} is closed as booked, and not in the ledger"
-        by_itself = row.state == State.BOOKED and row.resolved_by == DELIVERED_AGAIN
+        by_itself = row.state == State.BOOKED and row.resolved_by in _BY_ITSELF
         told = [(_DECIDED_BY.get(row.state), row.resolved_by)] if decided and not by_itself else []
         if entries.pop(row.pk, []) != told:
             yield f"{said}: the audit trail does not say that it is {row.state}"
@@ -77,6 +80,8 @@ def _quarantine() -> Iterator[str]:
         uuid = events.claimed_uuid(parsed(row))
         if row.event_uuid != (str(uuid) if uuid else ""):
             yield f"{said}: its payload has the uuid {uuid}, not {row.event_uuid}"
+        if row.awaits and row.awaits != events.corrected_uuid(parsed(row)):
+            yield f"{said} does not correct event {row.awaits}, which it awaits"
         if row.state == State.DISCARDED and debited_by(row) and row.pk not in given_back:
             yield f"{said} is discarded, and its group never got back what it debited"
     for pk in entries:

@@ -14,6 +14,7 @@ from rest_framework.views import APIView
 from billing import schema
 from billing.credits import exact
 from billing.usage import Grouping, UsageOf, usage_of_project
+from projects import query
 from projects.authentication import (
     ProjectCredentialAuthentication,
     ServiceTokenAuthentication,
@@ -23,7 +24,6 @@ from projects.permissions import covered_project, has_any_scope
 from projects.principal import BILLING_READ, Principal
 
 DEFAULT_DAYS = 30
-MAXIMUM_DAYS = 366
 MAXIMUM_GROUPS = 10_000
 
 
@@ -44,7 +44,7 @@ class ProjectUsageView(APIView):
         assert isinstance(principal, Principal), "the permission saw to that"
         project = covered_project(principal, project_id)
         since, until = _days(request)
-        groupings = _groupings(request.GET.get("group_by", ""))
+        groupings = _groupings(query.text(request, "group_by") or "")
         found = usage_of_project(
             project.id,
             project.organization_id,
@@ -89,23 +89,9 @@ def _sums(found: Iterable[UsageOf]) -> dict[str, str]:
 
 def _days(request: Request) -> tuple[datetime, datetime]:
     tomorrow = timezone.now().astimezone(UTC).date() + timedelta(days=1)
-    until = _day("until", request.GET.get("until"), tomorrow)
-    since = _day("since", request.GET.get("since"), until - timedelta(days=DEFAULT_DAYS))
-    if not timedelta(0) < until - since <= timedelta(days=MAXIMUM_DAYS):
-        raise ValidationError({"since": f"Wanted: 1 to {MAXIMUM_DAYS} days before until."})
+    until = query.day(request, "until", tomorrow)
+    since = query.day(request, "since", max(until - timedelta(days=DEFAULT_DAYS), query.FIRST_DAY))
     return _midnight(since), _midnight(until)
-
-
-def _day(name: str, text: str | None, default: date) -> date:
-    if text is None:
-        return default
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        raise ValidationError({name: "Wanted: a date such as 2026-11-23."}) from None
-    if not 2000 <= day.year <= 2999:
-        raise ValidationError({name: "Wanted: a date of this millennium."})
-    return day
 
 
 def _midnight(day: date) -> datetime:
@@ -113,7 +99,7 @@ def _midnight(day: date) -> datetime:
 
 
 def _groupings(text: str) -> list[Grouping]:
-    names: list[Any] = [name for name in text.split(",") if name]
+    names: list[Any] = text.split(",") if text else []
     known = list(Grouping)
     if len(set(names)) < len(names) or not set(names) <= set(known):
         raise ValidationError({"group_by": f"Wanted: some of {', '.join(known)}, each once."})

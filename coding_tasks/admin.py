@@ -17,6 +17,7 @@ from django.utils.safestring import SafeString
 from billing.credits import display
 from billing.usage import usage_of_task_runs
 from coding_tasks.models import ChannelDefault, CodingTask, Repository, TaskRun
+from projects.permitted_parts import PermittedParts
 
 _TURN = ("message", "state", "request", "answer", "credits")
 
@@ -71,8 +72,13 @@ def _add_credits_of_tasks(tasks: Iterable[Any]) -> None:
         task.used_micro = used[task.pk]
 
 
-class _ReadOnly(admin.ModelAdmin):
+class _ReadOnly(PermittedParts, admin.ModelAdmin):
     """Records of what happened: looked at, never written here."""
+
+    needed = {
+        credits_used: ("billing.view_usageevent",),
+        "turns": ("coding_tasks.view_taskrun", "billing.view_usageevent"),
+    }
 
     def has_add_permission(self, _request: HttpRequest) -> bool:
         """Tasks are made by mentions."""
@@ -130,7 +136,7 @@ class CodingTaskAdmin(_ReadOnly):
         "finished_at",
     ]
     list_filter = ["state", "project__organization", "repository", "created_at"]
-    list_select_related = ["repository", "project"]
+    list_select_related = ["repository", "project__organization"]
     search_fields = [
         "title",
         "=id",

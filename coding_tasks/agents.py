@@ -1,6 +1,8 @@
 """Who does the work: the interface that every coding agent has."""
 
+import itertools
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,12 +14,16 @@ class ModelAccess:
     """One gateway product and the token to call it with, which no representation shows.
 
     `trace_id` (32 hex digits, https://www.w3.org/TR/trace-context/) says what a call was made for,
-    in the ledger and in traces.
+    in the ledger and in traces. `purpose` names the one piece of work whose calls these are: a
+    repeated attempt at it asks the same questions in the same order, and finds the answers that an
+    earlier one paid for. Empty: nothing is looked for.
     """
 
     base_url: str
     token: str = field(repr=False)
     trace_id: str
+    purpose: str = ""
+    steps: Iterator[int] = field(default_factory=itertools.count, repr=False, compare=False)
 
 
 def trace_of(workflow_id: str) -> str:

@@ -1,4 +1,7 @@
-"""What can end a run of a task without an answer. `permanent` says whether another try may help."""
+"""Why a call of a model, and with it an attempt at a run, gave no answer.
+
+Three families: a `RunFailure` takes an attempt, a `MustWait` takes none, and `OutOfCredits` pauses.
+"""
 
 from datetime import datetime
 
@@ -20,6 +23,21 @@ class CheckoutFailed(RunFailure):
     in_short = "the repository could not be fetched"
 
 
+class RepositoryTooBig(CheckoutFailed):
+    """The repository exceeds the bounds of what is unpacked, however often it is fetched."""
+
+    in_short = "the repository is too big"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(f"{self.in_short}: {detail}", permanent=True)
+
+
+class UnpackingFailed(CheckoutFailed):
+    """The repository was fetched, but its files could not be written out."""
+
+    in_short = "the repository could not be unpacked"
+
+
 class ModelFailed(RunFailure):
     """The gateway or the provider behind it gave no answer this time."""
 
@@ -35,6 +53,15 @@ class ModelRefused(RunFailure):
         super().__init__(message, permanent=True)
 
 
+class TokenRefused(RunFailure):
+    """The gateway did not accept the token that was minted for the call.
+
+    An earlier attempt that was believed dead may have revoked it: another attempt has another one.
+    """
+
+    in_short = "the gateway did not accept the token"
+
+
 class RunCapReached(RunFailure):
     """The gateway's own cap of what one run may use was reached: no credits change that."""
 
@@ -44,8 +71,48 @@ class RunCapReached(RunFailure):
         super().__init__(self.in_short, permanent=True)
 
 
+class RunStopped(RunFailure):
+    """Somebody stopped the run: nothing more is done for it, and its answer is not posted."""
+
+    in_short = "the run was stopped"
+
+    def __init__(self) -> None:
+        super().__init__(self.in_short, permanent=True)
+
+
+class MustWait(Exception):
+    """The call could not be made yet, which says nothing against the call.
+
+    `retry_after` is the gateway's word on how many seconds to wait, 0 where it gave none.
+    """
+
+    in_short = "the call has to wait"
+
+    def __init__(self, message: str, *, retry_after: int = 0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class GatewayUnavailable(MustWait):
+    """Our own gateway could not be reached or could not decide; no provider was asked."""
+
+    in_short = "the gateway is unavailable"
+
+
+class AnswerLost(MustWait):
+    """Our own gateway went away while it was asked: the answer may have been made, and paid."""
+
+    in_short = "the gateway went away during the call"
+
+
+class CreditsHeld(MustWait):
+    """Other calls under way hold the credits that this one needs."""
+
+    in_short = "other calls hold the credits"
+
+
 class OutOfCredits(Exception):
-    """The gateway refused a call: the credits for it are used up (429).
+    """The gateway refused a call: the credits for it are used up.
 
     `cause` is the gateway's word for why, such as `user_cap_reached`; empty where it gave none.
     """

@@ -1,23 +1,21 @@
 """Asking a model through the LLM gateway, once. Temporal owns every retry."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import anthropic
-from anthropic.types import MessageParam
+import httpx2
+from anthropic.types import Message, MessageParam
+from django.utils.crypto import salted_hmac
 
 from coding_tasks.agents import ModelAccess
-from coding_tasks.failures import ModelFailed, ModelRefused, OutOfCredits, RunCapReached
-from quota.account_state import RUN_CAP_REACHED
+from coding_tasks.failures import AnswerLost, GatewayUnavailable, ModelFailed
+from coding_tasks.refusals import failure_of
 
+_SALT = "coding_tasks.model"
 _CONNECT_TIMEOUT = 5.0
-# The gateway's word for a cap of runs that is its own, and so not the team's to raise.
-_CAP_OF_THE_GATEWAY = "gateway_run_cap_reached"
-# Statuses of the gateway and of providers after which the same call may succeed. 401 is one: a
-# token may have been revoked by an earlier attempt at the same run that was believed dead.
-_PASSING = frozenset({401, 408, 409, 429})
+_NOT_CONNECTED = (httpx2.ConnectError, httpx2.ConnectTimeout)
 
 
 @dataclass(frozen=True)
@@ -34,15 +32,18 @@ class Question:
 def ask(access: ModelAccess, question: Question) -> str:
     """Return the text of the model's answer.
 
-    Raises `OutOfCredits` when the gateway refused for want of credits, `RunCapReached` when no
-    credits would help, `ModelFailed` when another attempt may succeed, and `ModelRefused`.
+    Raises `OutOfCredits` when the gateway refused for want of credits, `MustWait` when it could
+    not pass the call on yet, and a `RunFailure` when the provider gave no answer, or none is to be
+    had.
     """
+    begun: list[object] = []
     client = anthropic.Anthropic(
         base_url=access.base_url,
         auth_token=access.token,
         max_retries=0,
         timeout=anthropic.Timeout(question.timeout, connect=_CONNECT_TIMEOUT),
-        default_headers={"traceparent": f"00-{access.trace_id}-{access.trace_id[:16]}-01"},
+        default_headers=_headers(access, question),
+        http_client=anthropic.DefaultHttpxClient(event_hooks={"response": [begun.append]}),
     )
     with client:
         try:
@@ -53,37 +54,51 @@ def ask(access: ModelAccess, question: Question) -> str:
                 max_tokens=question.max_tokens,
             )
         except anthropic.APIStatusError as error:
-            raise _failure(error) from error
+            raise failure_of(error) from error
         except anthropic.APIError as error:  # no connection, no answer in time, or not the API's
-            raise ModelFailed(f"the gateway gave no answer: {type(error).__name__}") from error
+            raise _no_answer(access, error, begun=bool(begun)) from error
+    if not isinstance(message, Message) or not isinstance(message.content, list):
+        raise ModelFailed("the answer is not one of the API's")
     return "".join(block.text for block in message.content if block.type == "text")
 
 
-def _failure(error: anthropic.APIStatusError) -> Exception:
-    details = _details(error.body)
-    told = error.response.headers.get("x-should-retry")
-    status = error.status_code
-    if details.get("reason") == "billable_credits" and told != "true":
-        return OutOfCredits(_time(details.get("resets_at")), str(details.get("cause") or ""))
-    if details.get("reason") == "run_cap" and told != "true":
-        if details.get("cause") == _CAP_OF_THE_GATEWAY:
-            return RunCapReached()
-        return OutOfCredits(None, RUN_CAP_REACHED)
-    kind = details.get("reason") or details.get("type") or "no reason given"
-    message = f"the gateway answered {status}: {kind}"[:200]
-    if status != 401 and (told == "false" or not (status >= 500 or status in _PASSING)):
-        return ModelRefused(message)
-    return ModelFailed(message)
+def _headers(access: ModelAccess, question: Question) -> dict[str, str]:
+    headers = {"traceparent": f"00-{access.trace_id}-{access.trace_id[:16]}-01"}
+    if access.purpose:
+        headers["Idempotency-Key"] = _step_key(access, question)
+    return headers
 
 
-def _details(body: object) -> dict[str, Any]:
-    """Return the error of an Anthropic error body: `{"type": "error", "error": {…}}`."""
-    details = body.get("error") if isinstance(body, dict) else None
-    return details if isinstance(details, dict) else {}
+def _step_key(access: ModelAccess, question: Question) -> str:
+    """Return what the same question has in each attempt at the same step, and nobody can guess.
+
+    The gateway encrypts the answer that it keeps with this key.
+    """
+    asked = json.dumps([access.purpose, next(access.steps), asdict(question)], sort_keys=True)
+    return salted_hmac(_SALT, asked, algorithm="sha256").hexdigest()
 
 
-def _time(value: object) -> datetime | None:
+def _no_answer(access: ModelAccess, error: anthropic.APIError, *, begun: bool) -> Exception:
+    """Return whose fault it is that a call has no answer, or (`begun`) only the head of one.
+
+    The gateway answers for a provider that does not. Where it says nothing it is the gateway that
+    is gone, unless the provider takes longer than we wait.
+    """
+    name = type(error).__name__
+    if begun:
+        return ModelFailed(f"the answer broke off: {name}")
+    if isinstance(error.__cause__, _NOT_CONNECTED):
+        return GatewayUnavailable("the gateway cannot be reached")
+    if isinstance(error, anthropic.APITimeoutError) and _is_alive(access):
+        return ModelFailed("no answer in time")
+    return AnswerLost(f"the gateway gave no answer: {name}")
+
+
+def _is_alive(access: ModelAccess) -> bool:
+    """Return whether the gateway answers anything at all."""
+    gateway, _, _product = access.base_url.rpartition("/")
     try:
-        return datetime.fromisoformat(str(value)) if value else None
-    except ValueError:
-        return None
+        httpx2.get(f"{gateway}/_health", timeout=_CONNECT_TIMEOUT)
+    except httpx2.HTTPError:
+        return False
+    return True

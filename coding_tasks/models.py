@@ -64,6 +64,7 @@ class CodingTask(models.Model):
         ACTIVE = "active"
         DONE = "done"
         FAILED = "failed"
+        STOPPED = "stopped"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="coding_tasks")
@@ -103,8 +104,11 @@ class TaskRun(models.Model):
         PAUSED = "paused", "paused: out of credits"
         SUCCEEDED = "succeeded"
         FAILED = "failed"
+        STOPPED = "stopped", "stopped: somebody ended it"
 
     UNFINISHED = (State.QUEUED, State.RUNNING, State.PAUSED)
+    FINAL = (State.SUCCEEDED, State.STOPPED)
+    """What no later attempt at the run changes."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     task = models.ForeignKey(CodingTask, on_delete=models.CASCADE, related_name="runs")

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from billing.usage import usage_of_run
 from coding_tasks.agents import Agent, Assignment, Exchange, ModelAccess, trace_of
-from coding_tasks.failures import OutOfCredits
+from coding_tasks.failures import OutOfCredits, RunStopped
 from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.outages import through_an_outage
 from coding_tasks.sandbox import Sandbox
@@ -27,37 +27,35 @@ _NO_LIMIT = BigIntegerField.MAX_BIGINT
 def perform(run: TaskRun, sandbox: Sandbox, agent: Agent) -> TaskRun:
     """Have the agent do the run and keep its answer; return the run as it then is.
 
-    A run that has its answer is not done again. Raises `OutOfCredits` (the run is then paused: it
-    may be performed again) and `RunFailure`. The token the agent works with is minted here, is good
-    for this run alone and ends with this call. An answer outlasts an outage of the database.
+    A run that has its answer is not done again; it is kept before anything else is done. Raises
+    `OutOfCredits` (the run is then paused: it may be performed again), `MustWait` and `RunFailure`.
+    The token the agent works with is minted here, is good for this run alone and ends with this
+    call. An answer outlasts an outage of the database.
     """
     if run.state == TaskRun.State.SUCCEEDED:
         return run
-    _move(run, TaskRun.State.RUNNING, started_at=run.started_at or timezone.now())
     task = run.task
-    token = mint_run_token(
-        task.project,
-        run.pk,
-        [PRODUCT],
-        TIME_LIMIT,
-        distinct_id=task.workspace.distinct_id(task.owner_slack_user_id),
+    token = _begin(run)
+    access = ModelAccess(
+        f"{settings.GATEWAY_URL}/{PRODUCT}", token, trace_of(task.workflow_id), f"run {run.pk}"
     )
-    access = ModelAccess(f"{settings.GATEWAY_URL}/{PRODUCT}", token, trace_of(task.workflow_id))
     assignment = Assignment(task.repository.full_name, run.request, _earlier(run))
     try:
         with sandbox.checkout(task.repository.clone_url) as checkout:
             answer = agent.work(assignment, checkout, access)
+            through_an_outage(lambda: _keep(run, answer))
     except OutOfCredits:
         try:
             waits = F("waits") + 1
             _move(run, TaskRun.State.PAUSED, left_at_pause=_left(run), woken_at=None, waits=waits)
         finally:
             revoke_run_tokens(run.pk)
+        _require_not_stopped(run)
         raise
     except BaseException:
         revoke_run_tokens(run.pk)
         raise
-    through_an_outage(lambda: _keep(run, answer))
+    _require_not_stopped(run)
     return run
 
 
@@ -122,6 +120,28 @@ def finish_task(task: CodingTask, state: str) -> None:
     )
 
 
+@transaction.atomic
+def _begin(run: TaskRun) -> str:
+    """Move the run to `running` and return its token. Raises `RunStopped`."""
+    # The lock: a run that is being stopped gets no token after its tokens were revoked.
+    locked = TaskRun.objects.select_for_update().get(pk=run.pk)
+    _require_not_stopped(locked)
+    _move(run, TaskRun.State.RUNNING, started_at=run.started_at or timezone.now())
+    task = run.task
+    return mint_run_token(
+        task.project,
+        run.pk,
+        [PRODUCT],
+        TIME_LIMIT,
+        distinct_id=task.workspace.distinct_id(task.owner_slack_user_id),
+    )
+
+
+def _require_not_stopped(run: TaskRun) -> None:
+    if TaskRun.objects.filter(pk=run.pk, state=TaskRun.State.STOPPED).exists():
+        raise RunStopped
+
+
 def _keep(run: TaskRun, answer: str) -> None:
     # The first answer stays, if an attempt that was believed dead comes back with a second one.
     # A run that has its answer is not looked at again: its token ends in the same step.
@@ -150,7 +170,7 @@ def _amount(verdict: gate.Verdict) -> int:
 
 
 def _move(run: TaskRun, state: str, **fields: object) -> None:
-    unanswered = TaskRun.objects.filter(pk=run.pk).exclude(state=TaskRun.State.SUCCEEDED)
+    unanswered = TaskRun.objects.filter(pk=run.pk).exclude(state__in=TaskRun.FINAL)
     unanswered.update(state=state, **fields)
 
 

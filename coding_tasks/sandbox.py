@@ -1,39 +1,29 @@
 """Where an agent works: a fresh copy of one repository, gone when the work is done."""
 
 import os
-import resource
-import shutil
-import signal
 import stat
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
+from itertools import islice
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from django.conf import settings
+import structlog
 
+from coding_tasks.bounds import BOUNDS, Bounds, require_within
 from coding_tasks.clone_urls import UnsafeCloneURL, protocol_of
 from coding_tasks.failures import CheckoutFailed
+from coding_tasks.git import Git
+from coding_tasks.trees import remove_tree
+
+log = structlog.get_logger(__name__)
 
 PREFIX = "tollgate-clone-"
 _NO_FOLLOW = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-# What git says when trying again cannot help; LC_ALL=C keeps it English.
-_PERMANENT = (
-    "authentication failed",
-    "could not read username",
-    "permission denied",
-    "host key verification failed",
-    "not found",
-    "does not exist",
-    "does not appear to be a git repository",
-    "not allowed",
-    "out of memory",
-)
 
 
 class Checkout(Protocol):
@@ -62,22 +52,29 @@ class ClonedCheckout:
 
     root: Path
     most_files: int = 20_000
+    most_entries: int = BOUNDS.entries
 
     def files(self) -> list[str]:
         """See `Checkout.files`; at most `most_files` of them, and only those with names in UTF-8.
 
-        git keeps names as bytes, but only text can be told to a model.
+        git keeps names as bytes, but only text can be told to a model. Not more than `most_entries`
+        entries of all kinds are looked at.
         """
         found: list[str] = []
-        for folder, folders, names in os.walk(self.root, followlinks=False):
-            folders[:] = sorted(name for name in folders if _is_shown(name))
-            inside = Path(folder).relative_to(self.root)
-            for name in sorted(filter(_is_shown, names)):
-                path = inside / name
-                if stat.S_ISREG((self.root / path).lstat().st_mode):
-                    found.append(path.as_posix())
-                if len(found) == self.most_files:
-                    return found
+        waiting = [PurePosixPath()]
+        left = self.most_entries
+        while waiting and left > 0:
+            folder = waiting.pop()
+            entries = _entries(self.root / folder, left)
+            left -= len(entries)
+            found += [str(folder / entry.name) for entry in entries if _is_file(entry)]
+            if len(found) >= self.most_files:
+                return found[: self.most_files]
+            waiting += [
+                folder / entry.name
+                for entry in reversed(entries)
+                if entry.is_dir(follow_symlinks=False)
+            ]
         return found
 
     def read(self, path: str, limit: int) -> bytes | None:
@@ -93,6 +90,20 @@ class ClonedCheckout:
             return os.read(handle, limit) if stat.S_ISREG(os.fstat(handle).st_mode) else None
         finally:
             os.close(handle)
+
+
+def _entries(folder: Path, most: int) -> list[os.DirEntry[str]]:
+    """Return up to `most` entries that may be shown, in order; none if it cannot be read."""
+    try:
+        with os.scandir(folder) as inside:
+            shown = [entry for entry in islice(inside, most) if _is_shown(entry.name)]
+    except OSError:
+        return []
+    return sorted(shown, key=lambda entry: entry.name)
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    return entry.is_file(follow_symlinks=False)
 
 
 def _is_shown(name: str) -> bool:
@@ -115,14 +126,19 @@ def _open_below(root: Path, parts: Sequence[str]) -> int:
 
 @dataclass(frozen=True)
 class CloneSandbox:
-    """Clones the newest commit into a throw-away directory. Runs nothing of the repository."""
+    """Clones the newest commit into a throw-away directory. Runs nothing of the repository.
+
+    git lists the files before it unpacks any, so a repository that exceeds the bounds fills
+    neither the disk nor its table of files.
+    """
 
     timeout: timedelta = timedelta(minutes=5)
-    most_bytes: int = 500_000_000
+    bounds: Bounds = BOUNDS
     most_memory: int = 2_000_000_000
     """Bytes of address space for git, which maps the packs that it reads."""
     directory: Path | None = None
     """Where the clones live; the system's temporary directory unless given."""
+    _reported: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @contextmanager
     def checkout(self, clone_url: str) -> Iterator[ClonedCheckout]:
@@ -131,122 +147,40 @@ class CloneSandbox:
             protocol_of(clone_url)
         except UnsafeCloneURL as error:
             raise CheckoutFailed(f"the address is refused: {error}", permanent=True) from error
-        with tempfile.TemporaryDirectory(
-            prefix=PREFIX, dir=self.directory, ignore_cleanup_errors=True
-        ) as directory:
-            target = Path(directory) / "repository"
-            self._clone(clone_url, target)
-            yield ClonedCheckout(target)
+        directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=self.directory))
+        try:
+            yield ClonedCheckout(self._clone(clone_url, directory))
+        finally:
+            self._remove(directory)
 
     def remove_leftovers(self, older_than: timedelta) -> None:
-        """Remove clones that a killed worker left behind."""
+        """Remove clones that a killed worker left behind; never fails, whatever they hold."""
         directory = self.directory or Path(tempfile.gettempdir())
         for left in directory.glob(f"{PREFIX}*"):
             try:
-                abandoned = time.time() - left.lstat().st_mtime > older_than.total_seconds()
+                found = left.lstat()
             except OSError:
                 continue
-            if abandoned:
-                shutil.rmtree(left, ignore_errors=True)
+            ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+            if ours and time.time() - found.st_mtime > older_than.total_seconds():
+                self._remove(left)
 
-    def _clone(self, url: str, target: Path) -> None:
-        git = _git()
-        with tempfile.TemporaryFile(dir=target.parent) as output:
-            process = subprocess.Popen(  # noqa: S603 - the address was judged, and follows `--`
-                _command(git, url, target),
-                cwd=target.parent,
-                env=_environment(git),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-            self._bound(process)
-            try:
-                self._watch(process, target)
-            finally:
-                _end(process)
-            if process.returncode:
-                output.seek(0)
-                raise _failure(output.read(100_000).decode(errors="replace"))
+    def _remove(self, directory: Path) -> None:
+        """Remove a clone; one that cannot be removed is reported once, and tried again later."""
+        try:
+            remove_tree(directory)
+        except OSError as error:
+            if str(directory) not in self._reported:
+                self._reported.add(str(directory))
+                log.warning("a clone cannot be removed", path=str(directory), error=str(error))
 
-    def _bound(self, process: subprocess.Popen[bytes]) -> None:
-        """Bound git's memory: a small pack can unfold to more than any machine has."""
-        with suppress(ProcessLookupError):  # it has ended already
-            bound = (self.most_memory, self.most_memory)
-            resource.prlimit(process.pid, resource.RLIMIT_AS, bound)
-
-    def _watch(self, process: subprocess.Popen[bytes], target: Path) -> None:
+    def _clone(self, url: str, directory: Path) -> Path:
+        """Fetch, judge the list of files, and only then unpack them; return where they are."""
         deadline = time.monotonic() + self.timeout.total_seconds()
-        running = True
-        while running:
-            try:
-                process.wait(0.25)
-                running = False
-            except subprocess.TimeoutExpired:
-                if time.monotonic() > deadline:
-                    raise CheckoutFailed("cloning took too long") from None
-            if _size(target) > self.most_bytes:
-                raise CheckoutFailed("the repository is too big", permanent=True)
-
-
-def _git() -> str:
-    found = shutil.which("git")
-    if found is None:
-        raise CheckoutFailed("git is not installed", permanent=True)
-    return found
-
-
-def _command(git: str, url: str, target: Path) -> list[str]:
-    return [
-        git,
-        *("-c", "core.symlinks=false"),
-        *("-c", "core.hooksPath=/dev/null"),
-        *("-c", "core.fsmonitor=false"),
-        *("-c", "credential.helper="),
-        "clone",
-        *("--quiet", "--depth=1", "--single-branch", "--no-tags"),
-        *("--no-recurse-submodules", "--template=", "--no-local"),
-        "--",
-        url,
-        str(target),
-    ]
-
-
-def _environment(git: str) -> dict[str, str]:
-    """Return all that git sees of our environment: none of our secrets, and no configuration."""
-    return {
-        "PATH": os.pathsep.join((os.path.dirname(git), os.defpath)),
-        "HOME": str(Path.home()),  # ssh's keys and known hosts
-        "LC_ALL": "C",
-        "GIT_ALLOW_PROTOCOL": ":".join(settings.GIT_ALLOWED_PROTOCOLS),
-        "GIT_CONFIG_GLOBAL": "/dev/null",
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_LFS_SKIP_SMUDGE": "1",
-        "GIT_SSH_COMMAND": "ssh -oBatchMode=yes",
-        "GIT_TERMINAL_PROMPT": "0",
-    }
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Make sure that neither git nor a child of it goes on."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _failure(output: str) -> CheckoutFailed:
-    lines = [line for line in output.splitlines() if line.startswith(("fatal:", "ERROR:"))]
-    permanent = any(sign in output.lower() for sign in _PERMANENT)
-    return CheckoutFailed(" ".join(lines)[:200] or "git failed", permanent=permanent)
-
-
-def _size(directory: Path) -> int:
-    total = 0
-    for folder, _, names in os.walk(directory):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(folder, name)).st_size
-            except OSError:
-                continue  # git renames its temporary files
-    return total
+        git = Git(directory, deadline, self.bounds, self.most_memory)
+        git.fetch(url)
+        if git.has_commit():
+            with git.listing() as listing:
+                require_within(self.bounds, listing)
+            git.unpack()
+        return git.target

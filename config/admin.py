@@ -4,12 +4,13 @@ They join folders: what is written goes through billing, which publishes it, and
 the organization stands with its credits.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from django.contrib import admin, messages
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
-from django.urls import NoReverseMatch, URLPattern, path, reverse
+from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
@@ -17,16 +18,29 @@ from django.utils.safestring import SafeString
 from billing import accounts
 from billing.credits import display
 from config import usage_pages
+from config.report_permissions import ORGANIZATION_USAGE
 from projects import revocation
 from projects.admin import MembershipInline
 from projects.models import Organization, Project
+from projects.permitted_parts import Link, PermittedParts
 from quota.resources import RESOURCES
 
-LINKS = (
-    ("accounts, limits and usage", "billing_account", "organization__id__exact"),
-    ("personal API keys", "projects_personalapikey", "organization__id__exact"),
-    ("coding tasks", "coding_tasks_codingtask", "project__organization__id__exact"),
+LISTS = (
+    ("accounts, limits and usage", "billing", "account", "organization__id__exact"),
+    ("personal API keys", "projects", "personalapikey", "organization__id__exact"),
+    ("coding tasks", "coding_tasks", "codingtask", "project__organization__id__exact"),
 )
+
+
+def _more(organization: Organization) -> Iterator[Link]:
+    """Yield the pages of what belongs to an organization."""
+    usage = reverse("admin:projects_organization_usage", args=[organization.pk])
+    title = "usage: charts, forecast, who used most, who is limited and why"
+    yield Link(ORGANIZATION_USAGE, title, usage)
+    for title, app, model, field in LISTS:
+        page = reverse(f"admin:{app}_{model}_changelist")
+        address = f"{page}?{urlencode({field: str(organization.pk)})}"
+        yield Link((f"{app}.view_{model}",), title, address)
 
 
 class ProjectInline(admin.TabularInline):
@@ -45,7 +59,7 @@ class ProjectInline(admin.TabularInline):
 
 
 @admin.register(Organization)
-class OrganizationAdmin(admin.ModelAdmin):
+class OrganizationAdmin(PermittedParts, admin.ModelAdmin):
     """Who pays, who belongs to it, and where it stands."""
 
     list_display = [
@@ -58,7 +72,7 @@ class OrganizationAdmin(admin.ModelAdmin):
     ]
     list_filter = ["is_active", "unmetered_gateway", "quota_states__state"]
     search_fields = ["name", "id", "projects__name", "projects__api_token"]
-    readonly_fields = ["id", "created_at", "standing", "more"]
+    readonly_fields = ["id", "created_at", "standing"]
     fields = [
         "name",
         "is_active",
@@ -68,6 +82,15 @@ class OrganizationAdmin(admin.ModelAdmin):
         "id",
         "created_at",
     ]
+    needed = {
+        "projects_count": ("projects.view_project",),
+        "members_count": ("projects.view_membership",),
+        "credit_states": ("billing.view_account",),
+        "quota_states__state": ("billing.view_account",),
+        "standing": ("billing.view_account",),
+        "usage": ORGANIZATION_USAGE,
+    }
+    links = {"more": ("more about it", _more)}
     inlines = [ProjectInline, MembershipInline]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Organization]:
@@ -165,21 +188,6 @@ class OrganizationAdmin(admin.ModelAdmin):
                 ),
             ),
         )
-
-    @admin.display(description="more about it")
-    def more(self, organization: Any) -> SafeString | str:
-        """Links to the pages of what belongs to it."""
-        if organization.pk is None or organization._state.adding:
-            return "–"
-        usage = reverse("admin:projects_organization_usage", args=[organization.pk])
-        found = [(usage, "usage: charts, forecast, who used most, who is limited and why")]
-        for title, model, field in LINKS:
-            try:
-                page = reverse(f"admin:{model}_changelist")
-            except NoReverseMatch:
-                continue
-            found.append((f"{page}?{urlencode({field: str(organization.pk)})}", title))
-        return format_html_join(" · ", '<a href="{}">{}</a>', found)
 
 
 @admin.register(Project)

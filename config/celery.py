@@ -8,13 +8,40 @@ import logging.config
 import os
 from typing import Any
 
+import redis
+import structlog
 from celery import Celery
+from celery import Task as CeleryTask
 from celery.signals import setup_logging
 from django.conf import settings
+from django.db import InterfaceError, OperationalError
+from kombu.transport.virtual import QoS
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
-app = Celery("tollgate")
+log = structlog.get_logger(__name__)
+
+# Of a message that a worker did not get to, nothing is put back: the sweeps do its work, and over a
+# connection that broke it would only fail.
+QoS.restore_at_shutdown = False
+
+
+class Task(CeleryTask):
+    """A task whose failure for want of a store is a line; any other is an error of ours."""
+
+    throws = (OperationalError, InterfaceError, redis.ConnectionError, redis.TimeoutError)
+
+    def on_failure(self, exc: Exception, *_arguments: Any) -> None:
+        """Say which store was away: the next sweep makes it good."""
+        if isinstance(exc, self.throws):
+            log.warning(
+                "a task is left to the next sweep",
+                task=self.name,
+                error=f"{type(exc).__name__}: {exc}"[:300],
+            )
+
+
+app = Celery("tollgate", task_cls=Task)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 
@@ -49,6 +76,7 @@ app.conf.beat_schedule = {
         "task": "workflows.tasks.deliver_pending_follow_ups",
         "schedule": 5.0,
     },
+    "match replies": {"task": "workflows.tasks.match_replies", "schedule": 5.0},
     "wake paused runs": {
         "task": "workflows.tasks.wake_paused_runs",
         "schedule": 2.0,

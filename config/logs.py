@@ -4,10 +4,14 @@ Secrets never reach a line. `redact` works on the finished line, whatever it was
 what looks like one of our credentials or Slack's, and the secrets that the settings told it of.
 """
 
+import logging
 import re
 from collections.abc import Iterable
 from typing import Any
 
+import django.db
+import kombu.exceptions
+import redis
 import structlog
 
 LEAST_SECRET = 8
@@ -31,11 +35,57 @@ def redact(_logger: Any, _name: str, line: str) -> str:
     return _CREDENTIAL.sub(lambda found: found.group()[:4] + "…", line)
 
 
+_STORE_AWAY = (
+    redis.ConnectionError,  # while it loads its data, too
+    redis.TimeoutError,
+    kombu.exceptions.OperationalError,
+    django.db.OperationalError,
+    django.db.InterfaceError,
+    ConnectionError,
+    TimeoutError,
+)
+
+
+def tone_down(record: logging.LogRecord) -> bool:
+    """Return whether to write a record; what is expected becomes a warning of one line.
+
+    A store that is away is nobody's mistake: what met it is repeated, and probes and metrics tell.
+    Celery says it as an error, at each attempt, and beat with a traceback. The failure of an
+    activity is told by `workflows.interceptors`, so the SDK's own report of it goes.
+    """
+    if getattr(record, "__temporal_error_identifier", None) == "ActivityFailure":
+        return False
+    if record.name == "py.warnings" and "CPendingDeprecationWarning" in record.getMessage():
+        return False  # of Celery, at each loss of the broker
+    away = _store_away(record)
+    refused = record.name == "django.request" and getattr(record, "status_code", 0) == 503
+    if away is not None or refused:
+        record.levelno, record.levelname = min(
+            (record.levelno, record.levelname), (logging.WARNING, "WARNING")
+        )
+    if away is not None and record.exc_info:
+        first_line = record.getMessage().partition("\n")[0]
+        record.msg, record.args = f"{first_line}: {type(away).__name__}: {away}", ()
+        record.exc_info = record.exc_text = None
+    return True
+
+
+def _store_away(record: logging.LogRecord) -> BaseException | None:
+    raised = record.exc_info[1] if record.exc_info else None
+    candidates: list[Any] = [raised]
+    if record.name == "celery.beat" and raised is not None:  # its own error quotes another
+        candidates.append(raised.__cause__ or raised.__context__)
+    if record.name.startswith("celery."):
+        candidates += record.args if isinstance(record.args, tuple) else ()
+    return next((each for each in candidates if isinstance(each, _STORE_AWAY)), None)
+
+
 _SHARED: list[structlog.types.Processor] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.UnicodeDecoder(),
     structlog.processors.format_exc_info,
 ]
 
@@ -61,7 +111,14 @@ LOGGING = {
             "foreign_pre_chain": _SHARED,
         }
     },
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "filters": {"tone down": {"()": lambda: tone_down}},
+    "handlers": {
+        "stderr": {
+            "class": "logging.StreamHandler",
+            "formatter": "line",
+            "filters": ["tone down"],
+        }
+    },
     "root": {"handlers": ["stderr"], "level": "INFO"},
     "loggers": {
         "httpx2": {"level": "WARNING"},

@@ -187,7 +187,7 @@ def _limited(account: Account, state: AccountState | None, now: datetime) -> Ite
         SetMember.objects.filter(
             in_force, resource=account.resource, limited_until__gt=now.timestamp()
         )
-        .select_related("project")
+        .select_related("project__organization")
         .order_by("-since", "pk")
     )
     users = list(

@@ -39,6 +39,8 @@ PUBLIC_URL = env.str("PUBLIC_URL", "http://localhost:8000", validate=web_address
 
 NUM_PROXIES = env.int("NUM_PROXIES", 0, validate=validate.Range(min=0))
 
+WEB_BODY_TIMEOUT = env.float("WEB_BODY_TIMEOUT", 20.0, validate=validate.Range(min=1.0))
+
 # --- Stores --------------------------------------------------------------------------------------
 DATABASE_URL = env.str(
     "DATABASE_URL",
@@ -199,6 +201,7 @@ OAUTH2_PROVIDER = {
     "ACCESS_TOKEN_EXPIRE_SECONDS": int(timedelta(hours=10).total_seconds()),
     "REFRESH_TOKEN_EXPIRE_SECONDS": int(timedelta(days=30).total_seconds()),
     "REFRESH_TOKEN_REUSE_PROTECTION": True,
+    "OAUTH2_SERVER_CLASS": "oauthlib.oauth2.WebApplicationServer",  # no grant beyond these
     "OAUTH2_VALIDATOR_CLASS": "projects.oauth.ProjectBoundValidator",
     "OIDC_ISS_ENDPOINT": PUBLIC_URL,  # the issuer of RFC 9207; OpenID Connect stays off
     "PKCE_REQUIRED": True,
@@ -234,7 +237,16 @@ SPECTACULAR_SETTINGS = {
     "TITLE": "Tollgate",
     "DESCRIPTION": "AI credits for a coding bot that lives in Slack.",
     "VERSION": "1",
+    "SERVERS": [{"url": "/", "description": "The server that sent this document."}],
+    "CONTACT": {"name": "Whoever operates this server", "url": PUBLIC_URL},
+    "TAGS": [
+        {"name": "quota", "description": "May they? What is left, and what changed."},
+        {"name": "usage", "description": "What was used, and where it went."},
+        {"name": "OAuth", "description": "What a credential is."},
+    ],
     "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_AUTHENTICATION": [],  # public: also to a caller whose credential is for elsewhere
+    "POSTPROCESSING_HOOKS": [],  # enums stand where they are used: shared ones lose their type
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
@@ -242,8 +254,17 @@ SPECTACULAR_SETTINGS = {
 
 CELERY_BROKER_URL = REDIS_URL
 CELERY_TASK_IGNORE_RESULT = True
-CELERY_TASK_ACKS_LATE = True
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# A broker may be away for as long as it likes, and refuse commands while it starts.
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+CELERY_BROKER_CHANNEL_ERROR_RETRY = True
 # A caller that only hastens work never waits for a broker that is down.
-CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_connect_timeout": 1, "socket_timeout": 5}
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "socket_connect_timeout": 1,
+    "socket_timeout": 5,
+    # Kombu would note in Redis what is not acknowledged yet, and end the worker with an
+    # AttributeError when the connection breaks meanwhile. What a worker took and did not do, a
+    # sweep does.
+    "ack_emulation": False,
+}
 CELERY_TASK_PUBLISH_RETRY = False

@@ -6,7 +6,7 @@ much happened in the thread.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -22,6 +22,7 @@ from quota.account_state import SET_BY_HAND
 from quota.resources import AI_CREDITS
 from workflows.mention_types import OUT_OF_CREDITS, out_of_credits
 from workflows.models import FollowUp, Mention, Notice
+from workflows.notices import answer_key
 from workflows.requests import request_text
 
 
@@ -54,10 +55,11 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One run with what it used."""
+    """One run with what it used, and the notice that brought its answer to Slack, or did not."""
 
     run: TaskRun
     models: tuple[ModelUsage, ...]
+    answer: Notice | None
 
     @property
     def credits_micro(self) -> int:
@@ -141,11 +143,12 @@ def thread_history(key: ThreadKey) -> Thread | None:
         {workspace.project_id, *(task.project_id for task in tasks)},
         (mention.trace_id for mention in mentions),
     )
+    answers = _answers(key)
     return Thread(
         key=key,
         workspace=workspace,
         asked=tuple(_asked([*mentions, *follow_ups], key, workspace)),
-        work=tuple(_work(task, usage) for task in tasks),
+        work=tuple(_work(task, usage, answers) for task in tasks),
         models=_totals([*usage, *choosing]),
     )
 
@@ -212,12 +215,18 @@ def _subjects(message: Mention | FollowUp, workspace: SlackWorkspace) -> list[Su
     return by_reason.get(_reason(message), [WHOLE, project, user])
 
 
-def _work(task: CodingTask, usage: Sequence[ModelUsage]) -> Work:
+def _answers(key: ThreadKey) -> dict[str, Notice]:
+    answers = Notice.objects.filter(**key._asdict(), kind=Notice.Kind.ANSWER)
+    return {notice.key: notice for notice in answers}
+
+
+def _work(task: CodingTask, usage: Sequence[ModelUsage], answers: Mapping[str, Notice]) -> Work:
     by_run: dict[UUID | str, list[ModelUsage]] = defaultdict(list)
     for each in usage:
         by_run[each.made_for].append(each)
     runs = sorted(task.runs.all(), key=lambda run: run.created_at)
-    return Work(task, tuple(Turn(run, tuple(by_run[run.pk])) for run in runs))
+    turns = (Turn(run, tuple(by_run[run.pk]), answers.get(answer_key(run))) for run in runs)
+    return Work(task, tuple(turns))
 
 
 def _totals(usage: Sequence[ModelUsage]) -> tuple[ModelTotal, ...]:

@@ -1,16 +1,19 @@
 """The pages that answer: where did this thread's credits go, and why was that mention refused?"""
 
+from dataclasses import replace
+
 from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponseBase
 from django.shortcuts import redirect
 
 from config.report_page import report_page, require
-from config.report_permissions import THREADS
+from config.report_permissions import ORGANIZATION_USAGE, THREADS
 from config.thread_history import thread_history
 from config.thread_lists import summaries, threads_of_user
 from config.thread_lookup import ThreadKey, find_threads
 from config.thread_search import Message, understand
 from workflows.admin import workflow_link
+from workflows.models import Mention
 
 
 def threads_page(request: HttpRequest) -> HttpResponseBase:
@@ -46,6 +49,9 @@ def thread_page(
     thread = thread_history(ThreadKey(workspace_id, channel_id, thread_ts))
     if thread is None:
         raise Http404
+    if not request.user.has_perm("workflows.view_followup"):
+        mentioned = (asked for asked in thread.asked if isinstance(asked.message, Mention))
+        thread = replace(thread, asked=tuple(mentioned))
     workflows = {asked.message.workflow_id for asked in thread.asked if asked.message.workflow_id}
     workflows.update(work.task.workflow_id for work in thread.work)
     context = {
@@ -53,6 +59,6 @@ def thread_page(
         "thread": thread,
         "workflows": [workflow_link(workflow_id) for workflow_id in sorted(workflows)],
         "start_credits": settings.START_CREDITS,
-        "may_see_decisions": request.user.has_perm("billing.view_decisionrecord"),
+        "may_see_usage": request.user.has_perms(ORGANIZATION_USAGE),
     }
     return report_page(request, "config/thread.html", context)

@@ -8,6 +8,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
 from config import thread_pages
 from projects.log_in_throttle import throttled
+from projects.oauth_metadata import authorization_server_metadata
 from quota.introspection import IntrospectionView
 
 handler404 = "config.not_found.not_found"
@@ -20,6 +21,7 @@ urlpatterns = [
     path("api/", include("billing.urls")),
     path("oauth/introspect/", IntrospectionView.as_view(), name="oauth-introspect"),
     path("oauth/", include("projects.urls")),
+    path(".well-known/oauth-authorization-server", authorization_server_metadata),
     path("login/", throttled(LoginView.as_view(template_name="projects/login.html")), name="login"),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),

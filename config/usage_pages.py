@@ -1,5 +1,6 @@
 """The pages of an organization's usage, and of what another limit would have done."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -20,7 +21,7 @@ from config import spenders
 from config.charts import charts, limit_is_drawn
 from config.reasons import in_words
 from config.report_page import report_page, require
-from config.report_permissions import ORGANIZATION_USAGE
+from config.report_permissions import ORGANIZATION_USAGE, THREADS
 from projects.models import Organization
 from quota.resources import AI_CREDITS, RESOURCES
 
@@ -36,6 +37,8 @@ def usage_page(request: HttpRequest, organization_id: UUID) -> TemplateResponse:
     require(request, ORGANIZATION_USAGE)
     account = _account(request, organization_id)
     report = reports.organization_usage(account, _instant(request), timezone.now())
+    if not request.user.has_perm("billing.view_creditgrant"):
+        report = replace(report, grants=())
     context = _frame(account, report.periods, report.usage) | {
         "title": f"Usage of {account.organization}",
         "report": report,
@@ -50,13 +53,8 @@ def usage_page(request: HttpRequest, organization_id: UUID) -> TemplateResponse:
         "users": spenders.users(report.by_user),
         "threads": spenders.threads(report.by_thread),
         "models": spenders.models(report.by_model),
-        "may_set_limit": request.user.has_perm("billing.add_limit"),
         "why": in_words(report.state.reason) if report.state else "",
-        "may_set_cap": request.user.has_perm("billing.add_cap"),
-        "may_top_up": request.user.has_perm("billing.add_creditgrant"),
-        "may_see_audit": request.user.has_perm("billing.view_auditentry"),
-        "may_see_decisions": request.user.has_perm("billing.view_decisionrecord"),
-        "may_see_ledger": request.user.has_perm("billing.view_usageevent"),
+        "may_see_threads": request.user.has_perms(THREADS),
     }
     return report_page(request, "config/organization_usage.html", context)
 

@@ -1,4 +1,4 @@
-"""The WSGI application: `granian --interface wsgi config.wsgi:application`."""
+"""Django as a WSGI application; `config.asgi` serves it."""
 
 import os
 

@@ -52,17 +52,14 @@ async def up(stack: Stack, console: Console) -> None:
     async with Supervisor(os.environ | stack.environment, console) as supervisor:
         starting = asyncio.create_task(_start(supervisor, stack, console))
         stopping = asyncio.create_task(stop.wait())
-        failing = asyncio.create_task(supervisor.failed.wait())
-        await asyncio.wait({starting, stopping, failing}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
-            await asyncio.wait({stopping, failing}, return_when=asyncio.FIRST_COMPLETED)
-        for waiting in (starting, stopping, failing):
+            await stopping
+        for waiting in (starting, stopping):
             waiting.cancel()
-        await asyncio.wait({starting, stopping, failing})
+        await asyncio.wait({starting, stopping})
         console.say("stopping")
-    if supervisor.failure:
-        raise StackError(supervisor.failure)
     console.say("all stopped")
 
 

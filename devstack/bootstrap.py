@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from devstack import commands
+from devstack.environment import DJANGO
 from devstack.private_file import write_private
 from devstack.servers import Program
 from devstack.settings import Stack
@@ -51,7 +52,7 @@ class DemoProject:
 
 async def migrate(supervisor: Supervisor) -> None:
     """Bring the database's tables up to date."""
-    await supervisor.run_once(Program("migrate", commands.MIGRATE))
+    await supervisor.run_once(Program("migrate", commands.MIGRATE, reads=DJANGO))
 
 
 async def furnish(supervisor: Supervisor, stack: Stack) -> DemoProject:
@@ -73,7 +74,11 @@ async def furnish(supervisor: Supervisor, stack: Stack) -> DemoProject:
         # Mentions in one channel work at once; the other shows the classifier and the picker.
         options += ["--channel-default", f"{GENERAL}={next(iter(repositories))}"]
     made = await supervisor.run_once(
-        Program("bootstrap", ["python", "manage.py", "create_project", *options, "--json"]),
+        Program(
+            "bootstrap",
+            ["python", "manage.py", "create_project", *options, "--json"],
+            reads=DJANGO,
+        ),
         capture=True,
     )
     project = DemoProject(stack["DATABASE_URL"], **json.loads(made))
@@ -88,8 +93,9 @@ async def _make_admin(supervisor: Supervisor, stack: Stack) -> None:
         "DJANGO_SUPERUSER_EMAIL": "admin@acme.example",
     }
     command = ["python", "manage.py", "createsuperuser", "--noinput"]
+    program = Program("bootstrap", command, environment=superuser, reads=DJANGO)
     try:
-        await supervisor.run_once(Program("bootstrap", command, environment=superuser))
+        await supervisor.run_once(program)
     except StackError:
         supervisor.console.say("the database has an admin already; its password stays as it is")
 

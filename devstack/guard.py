@@ -1,9 +1,12 @@
 """Keep a warden (`devstack.warden`) told of the process groups that must not outlive us."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+
+from devstack.environment import visible
 
 
 class Guard:
@@ -43,6 +46,7 @@ class Guard:
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "devstack.warden"),
             stdin=asyncio.subprocess.PIPE,
+            env=visible(os.environ, ()),
             start_new_session=True,
         )
 

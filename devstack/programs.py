@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from devstack import commands
+from devstack.environment import DEMO, DEMO_SLACK, DJANGO, GATEWAY, TEMPORAL_CLIENT, WEB
 from devstack.servers import Program, answers, redis_server, temporal_server
 from devstack.settings import Stack
 
@@ -23,10 +24,10 @@ def server_programs(stack: Stack) -> Sequence[Program]:
         programs.append(temporal_server(database, *ports))
     if stack.starts_demo_slack:
         health = f"http://127.0.0.1:{stack.ports['DEMO_SLACK_PORT']}/_health"
-        programs.append(_program("demo-slack", commands.DEMO_SLACK, health))
+        programs.append(_program("demo-slack", commands.DEMO_SLACK, health, DEMO_SLACK))
     if stack.starts_demo_model:
         health = f"http://127.0.0.1:{stack.ports['DEMO_MODEL_PORT']}/_health"
-        programs.append(_program("demo-model", commands.DEMO_MODEL, health))
+        programs.append(_program("demo-model", commands.DEMO_MODEL, health, DEMO))
     return programs
 
 
@@ -37,12 +38,12 @@ def tollgate_programs(stack: Stack) -> Sequence[Program]:
     several = int(stack["GRANIAN_WORKERS"]) > 1
     joined = {"PROMETHEUS_MULTIPROC_DIR": str(metrics_directory(stack))} if several else {}
     return [
-        _program("web", commands.WEB, web, joined),
-        Program("worker", commands.WORKER),
-        Program("celery", commands.CELERY),
-        Program("beat", commands.BEAT),
-        Program("reconciler", commands.RECONCILER),
-        _program("gateway", commands.GATEWAY, gateway),
+        _program("web", commands.WEB, web, WEB, joined),
+        Program("worker", commands.WORKER, reads=DJANGO | TEMPORAL_CLIENT),
+        Program("celery", commands.CELERY, reads=DJANGO | TEMPORAL_CLIENT),
+        Program("beat", commands.BEAT, reads=DJANGO),
+        Program("reconciler", commands.RECONCILER, reads=DJANGO),
+        _program("gateway", commands.GATEWAY, gateway, GATEWAY),
     ]
 
 
@@ -52,6 +53,10 @@ def metrics_directory(stack: Stack) -> Path:
 
 
 def _program(
-    name: str, argv: list[str], health: str, environment: dict[str, str] | None = None
+    name: str,
+    argv: list[str],
+    health: str,
+    reads: frozenset[str],
+    environment: dict[str, str] | None = None,
 ) -> Program:
-    return Program(name, argv, lambda: answers(health), environment or {})
+    return Program(name, argv, lambda: answers(health), environment or {}, reads)

@@ -18,6 +18,8 @@ class Program:
     argv: list[str]
     ready: Callable[[], bool] = lambda: True
     environment: dict[str, str] = field(default_factory=dict)
+    reads: frozenset[str] = frozenset()
+    """The variables of the stack's environment that it is given; see `devstack.environment`."""
     port: int | None = None
 
 

@@ -9,7 +9,6 @@ import asyncio
 import os
 import signal
 import sys
-from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from devstack.console import Console
+from devstack.environment import visible
 from devstack.guard import Guard
 from devstack.pipe import Pipe
 from devstack.servers import Program
@@ -24,8 +24,12 @@ from devstack.settings import ROOT
 
 READY_WITHIN = 120.0  # seconds
 STOP_WITHIN = 9.0  # seconds, for all stages together
-DEATHS = 3
-DEATHS_WITHIN = 10.0  # seconds
+DEATHS_AT_START = 3
+"""How often in a row a program may die before it was ready once."""
+FIRST_WAIT = 1.0  # seconds, between the second death in a row and the next start
+LONGEST_WAIT = 60.0  # seconds
+STABLE_AFTER = 10.0  # seconds
+"""A program that lived so long starts a new row of deaths."""
 LONGEST_REASON = 500  # characters
 
 
@@ -39,21 +43,29 @@ class Child:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.process: asyncio.subprocess.Process | None = None
-        self.deaths: deque[float] = deque(maxlen=DEATHS)
-        self.stopping = False
+        self.stopping = asyncio.Event()
         self.keeping: asyncio.Task[None] | None = None
+        self.was_ready = False
+        self.deaths = 0
+        """In a row: a program that stayed up begins to count again."""
 
-    def dies_too_often(self, now: float) -> bool:
-        """Count a death; tell whether it is the third within ten seconds."""
-        self.deaths.append(now)
-        return len(self.deaths) == DEATHS and now - self.deaths[0] <= DEATHS_WITHIN
+    def wait_after_death(self, lived: float) -> float:
+        """Count a death after so many seconds of life; return how many to wait before the next.
+
+        The first death of a row is not waited after, so a server that was killed is back at once.
+        """
+        self.deaths = self.deaths + 1 if lived < STABLE_AFTER else 1
+        doubled = FIRST_WAIT * 2 ** min(self.deaths - 2, 30)
+        return 0.0 if self.deaths == 1 else min(doubled, LONGEST_WAIT)
 
 
 class Supervisor:
-    """Keeps programs running until it is left; when one cannot be kept, `failed` says so.
+    """Keeps programs running until it is left.
 
     Use as `async with Supervisor(…) as supervisor`. Every stage that was started is stopped on
-    leaving, the last one first.
+    leaving, the last one first. A program that dies again and again leaves the others running: the
+    doors that refuse stay open. It is tried ever less often, with a line for each death. Only a
+    program that never became ready ends the start.
     """
 
     def __init__(
@@ -63,8 +75,8 @@ class Supervisor:
         self.environment = {**environment, "PATH": path}
         self.console = console
         self.stop_within = stop_within
-        self.failed = asyncio.Event()
         self.failure = ""
+        """Why a program could not be started at all."""
         self._stages: list[list[Child]] = []
         self._guard = Guard(console.say)
 
@@ -88,13 +100,16 @@ class Supervisor:
         await self._guard.end()
 
     async def start(self, programs: Sequence[Program]) -> None:
-        """Start one stage of programs at once and wait until all are ready to serve."""
+        """Start one stage of programs at once and wait until all are ready to serve.
+
+        Raises `StackError` when one dies again and again before it was ready.
+        """
         self.console.say(f"starting {', '.join(program.name for program in programs)}")
         stage = [Child(program) for program in programs]
         self._stages.append(stage)
         for child in stage:
             child.keeping = asyncio.create_task(self._keep(child))
-        await asyncio.gather(*(self._until_ready(child.program) for child in stage))
+        await asyncio.gather(*(self._until_ready(child) for child in stage))
 
     async def run_once(self, program: Program, *, capture: bool = False) -> bytes:
         """Run a program to its end and return its standard output if that is to be captured.
@@ -128,7 +143,7 @@ class Supervisor:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=(output or shown).write_end,
             stderr=shown.write_end,
-            env=self.environment | program.environment,
+            env=visible(self.environment, program.reads) | program.environment,
             cwd=ROOT,
             start_new_session=True,
         )
@@ -138,25 +153,41 @@ class Supervisor:
         return process, self.console.follow(program.name, shown.reader)
 
     async def _keep(self, child: Child) -> None:
+        """Start the program again whenever it ends, ever less often, until it is to stop."""
         loop = asyncio.get_running_loop()
-        while not child.stopping:
-            child.process, showing = await self._spawn(child.program)
-            if child.stopping:
-                child.process.terminate()
-            status = await child.process.wait()
-            self._sweep(child.process.pid)
-            if child.stopping:
+        while not child.stopping.is_set():
+            began = loop.time()
+            how, said = await self._live(child)
+            if child.stopping.is_set():
                 return
-            how = f"was killed by signal {-status}" if status < 0 else f"ended (exit {status})"
-            if child.dies_too_often(loop.time()):
-                said = await self._last_said(child.program.name, showing)
+            wait = child.wait_after_death(loop.time() - began)
+            if child.deaths >= DEATHS_AT_START and not child.was_ready:
                 self.failure = self.failure or (
-                    f"All is stopped: {child.program.name} {how} for the third time within"
-                    f" {DEATHS_WITHIN:g} s{said}"
+                    f"{child.program.name} cannot be started: it {how} {child.deaths} times{said}"
                 )
-                self.failed.set()
                 return
-            self.console.say(f"{child.program.name} {how}; starting it again")
+            if not wait:
+                self.console.say(f"{child.program.name} {how}; starting it again")
+                continue
+            self.console.say(
+                f"{child.program.name} {how}, {child.deaths} times in a row{said.rstrip('.')};"
+                f" next try in {wait:g} s"
+            )
+            with suppress(TimeoutError):
+                await asyncio.wait_for(child.stopping.wait(), wait)
+
+    async def _live(self, child: Child) -> tuple[str, str]:
+        """Run the program once; return how it ended, and what it gave as the reason."""
+        try:
+            child.process, showing = await self._spawn(child.program)
+        except OSError as error:  # no process or file descriptor is left on this machine
+            return f"did not start ({error.strerror})", "."
+        if child.stopping.is_set():
+            child.process.terminate()
+        status = await child.process.wait()
+        self._sweep(child.process.pid)
+        how = f"was killed by signal {-status}" if status < 0 else f"ended (exit {status})"
+        return how, await self._last_said(child.program.name, showing)
 
     async def _last_said(self, name: str, showing: asyncio.Task[None]) -> str:
         """Return what a program that ended gave as the reason, to end a sentence of ours."""
@@ -164,20 +195,21 @@ class Supervisor:
         said = " ".join(self.console.last_lines(name))
         return f": {said[:LONGEST_REASON]}" if said else "."
 
-    async def _until_ready(self, program: Program) -> None:
+    async def _until_ready(self, child: Child) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + READY_WITHIN
-        while not await asyncio.to_thread(program.ready):
+        while not await asyncio.to_thread(child.program.ready):
             if self.failure:
                 raise StackError(self.failure)
             if loop.time() > deadline:
-                raise StackError(f"{program.name} was not ready within {READY_WITHIN:g} s.")
+                raise StackError(f"{child.program.name} was not ready within {READY_WITHIN:g} s.")
             await asyncio.sleep(0.05)
+        child.was_ready = True
 
     # --- ending ----------------------------------------------------------------------------------
 
     async def _stop(self, child: Child, grace: float) -> None:
-        child.stopping = True
+        child.stopping.set()
         if child.keeping is None:
             return
         if child.process is not None and child.process.returncode is None:

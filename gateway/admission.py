@@ -11,7 +11,7 @@ from gateway.credentials import Caller
 from gateway.errors import Refusal, bad_request, unavailable
 from gateway.extent import Extent, extent_of
 from gateway.holds import Holds, Reservation, Verdict
-from gateway.prices import REGION_FACTOR, Prices, Rates, UnknownPrice
+from gateway.prices import OPERATOR_KEYS, REGION_FACTOR, Prices, Rates, UnknownPrice
 from gateway.products import Product
 from gateway.quota_resolver import QuotaResolver, Terms
 from gateway.redis_connection import RedisError, RedisUnavailable
@@ -28,14 +28,21 @@ SMALLEST_OUTPUT_CAP = 256
 MAX_REFUSED = 10_000
 # What is left, of the account or of a part of it with a cap of its own, is less than the bound.
 _TOO_LITTLE = frozenset({"short", "project_cap", "user_cap", "run_cap"})
-# The tiers of service for which a provider may charge more than for its default.
-# Without a word it is "auto": what the operator's project is set to.
-_DEAR_TIERS = frozenset({None, "auto", "priority", "fast", "scale"})
-_OTHER_TIERS = frozenset({"default", "flex"})
+# Tiers of service that a caller may ask for. Without a word OpenAI's is "auto": what the operator's
+# project is set to, which may be the dearest; "scale" is paid in advance.
+_ANY_TIER = frozenset({None, "auto"})
+_TIERS = {
+    "openai": _ANY_TIER | {"default", "scale", "flex", "priority", "fast"},
+    "anthropic": _ANY_TIER | {"standard_only"},
+}
 
 
 class Admission(msgspec.Struct, frozen=True, gc=False):
-    """A call that may be made. `account` is empty where nobody pays; `size` is of the body."""
+    """A call that may be made. `account` is empty where nobody pays; `size` is of the body.
+
+    `tools` are those of the provider that it may charge for; `filtered`: it may run code besides
+    without a charge.
+    """
 
     record: CallRecord
     rates: Rates | None
@@ -44,6 +51,8 @@ class Admission(msgspec.Struct, frozen=True, gc=False):
     bound: Decimal
     bound_micro: int
     size: int
+    tools: frozenset[str] = frozenset()
+    filtered: bool = False
 
 
 class Gate:
@@ -68,6 +77,7 @@ class Gate:
         rates, dearest = self._rates(request)
         cap = min(self._settings.default_max_output_tokens, _published_cap(request.model))
         extent = extent_of(request, cap, self._settings.allowed_fields)
+        _refuse_unpriced(dearest, extent, request)
         terms = await self._terms(caller, product.bucket)
         while True:
             bound = _bound(dearest, extent, request)
@@ -80,13 +90,19 @@ class Gate:
                 bound=bound,
                 bound_micro=to_micro_bound(bound, terms.credits_per_usd),
                 size=len(body),
+                tools=extent.tools,
+                filtered=extent.filtered,
             )
             verdict = await self._hold(product.bucket, caller, admission)
             if verdict.status == "held":
                 metrics.child(metrics.HELD, product.name).inc(admission.bound_micro / MICRO)
                 return admission, body
             smaller = None
-            if verdict.status in _TOO_LITTLE and request.output_tokens is None:
+            if (
+                verdict.status in _TOO_LITTLE
+                and request.output_tokens is None
+                and not extent.uncapped
+            ):
                 smaller = _affordable_cap(verdict, terms.credits_per_usd, dearest, extent, request)
             if smaller is None or smaller >= cap:
                 if verdict.status == "short":
@@ -141,20 +157,30 @@ class Gate:
 
     def _rates(self, request: ModelRequest) -> tuple[Rates, Rates]:
         """Return the rates to expect and the dearest that may come."""
+        provider, model, tier = request.api.provider, request.model, request.service_tier or None
         try:
-            provider, model = request.api.provider, request.model
-            rates = self._prices.rates(provider, model, None, request.fast)
-            if provider == "openai" and request.service_tier in _DEAR_TIERS:
-                return rates, self._prices.rates(provider, model, "priority")
-            if provider == "openai" and request.service_tier not in _OTHER_TIERS:
-                raise UnknownPrice
+            standard = self._prices.rates(provider, model, None, request.fast)
         except UnknownPrice:
             raise bad_request(
-                f"The price of the model {request.model[:100]} is not known here, so it cannot be "
-                "called.",
+                f"The price of the model {model[:100]} is not known here, so it cannot be called.",
                 "model_without_price",
             ) from None
-        return rates, rates
+        try:
+            if tier not in _TIERS[provider]:
+                raise UnknownPrice
+            if provider != "openai":
+                return standard, standard
+            expected = self._prices.rates(provider, model, tier)
+        except UnknownPrice:
+            raise bad_request(
+                f"The price of {model[:100]} at the service tier {str(tier)[:50]} is not known "
+                "here. An operator can set one for all tiers: GATEWAY_PRICE_OVERRIDES.",
+                "model_without_price",
+            ) from None
+        dear = tier in _ANY_TIER or tier in ("priority", "fast")
+        return expected, self._prices.dearest(provider, model) if dear else expected.dearer(
+            standard
+        )
 
     def _unmetered(
         self, product: Product, caller: Caller, request: ModelRequest, call: Call
@@ -257,25 +283,50 @@ def _store_unavailable() -> Refusal:
     )
 
 
+def _refuse_unpriced(rates: Rates, extent: Extent, request: ModelRequest) -> None:
+    """Raise a 400 `Refusal` that names a tool of the provider's that has no price here."""
+    for tool in sorted(extent.tools):
+        if rates.of_use(tool) is None:
+            raise bad_request(
+                f"The price of the provider's tool {tool} is not known here for the model "
+                f"{request.model[:100]}. An operator can set it: {OPERATOR_KEYS[tool]} in "
+                "GATEWAY_PRICE_OVERRIDES.",
+                "unmeterable",
+            )
+
+
 def _bound(rates: Rates, extent: Extent, request: ModelRequest) -> Decimal:
     window = rates.context_window
-    if b"context-1m" in request.betas:
+    if b"context-1m" in request.betas.lower():
         window = max(window, 1_000_000)
+    output = extent.output_tokens
+    if extent.uncapped:
+        output = max(output, min(window, _longest_output(request.model)))
     bound = rates.bound(
         extent.input_tokens + extent.whole_context * window,
-        extent.output_tokens,
+        output,
         cached=extent.cached or (request.api.provider == "openai" and rates.writes_cost_more),
+        cached_for_long=extent.cached_for_long and request.api.provider == "openai",
         searches=extent.searches,
+        tools=extent.tools,
     )
     # Where the caller names no region the workspace's own setting counts, which may be a dear one.
     may_be_dear = request.api.provider == "anthropic" and request.inference_geo != "global"
     return bound * REGION_FACTOR if may_be_dear else bound
 
 
+def _longest_output(model: str) -> int:
+    """Return the most that a model of OpenAI's writes where nothing caps it.
+
+    https://developers.openai.com/api/docs/models
+    """
+    return 272_000 if "-pro" in model else 128_000
+
+
 def _short(extent: Extent) -> Extent:
     """Return the extent with a short answer: a long one is the caller's own wish."""
     return msgspec.structs.replace(
-        extent, output_tokens=min(extent.output_tokens, SMALLEST_OUTPUT_CAP)
+        extent, output_tokens=min(extent.output_tokens, SMALLEST_OUTPUT_CAP), uncapped=False
     )
 
 

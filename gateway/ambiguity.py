@@ -20,7 +20,12 @@ MOST_READ_AGAIN = 256 * 1024
 MOST_IN_TOOLS = 50_000
 TWICE = "The request body names a field twice."
 # They decide about the cost from further within.
-_LOOKED_INTO = ("thinking", "reasoning", "stream_options", "context_management")
+_LOOKED_INTO = (
+    "thinking", "reasoning", "stream_options", "context_management", "prompt_cache_options",
+    "cache_control",
+)  # fmt: skip
+
+_NESTED = frozenset({"tools", "environment", "container"})
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _list = msgspec.json.Decoder(list[msgspec.Raw])
@@ -47,7 +52,7 @@ def _check_tools(tools: bytes, reader: "_Reader") -> None:
         return  # null
     for tool in each:
         within = _object.decode(tool)
-        if "tools" in within or "environment" in within:
+        if within.keys() & _NESTED:
             reader.read_again(bytes(tool))
         else:
             reader.check(bytes(tool), within)

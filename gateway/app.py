@@ -20,9 +20,11 @@ from gateway.credentials import Credentials
 from gateway.errors import Refusal, bad_request, unavailable
 from gateway.holds import Holds
 from gateway.incoming import BodyBudget, CallerLeft, Incoming
+from gateway.kept_answers import KeptAnswers
 from gateway.logs import configure, log_request
 from gateway.outbox import Outbox
 from gateway.posthog import PostHogOutbox
+from gateway.price_list import is_regional
 from gateway.prices import Prices
 from gateway.proxy import Proxy
 from gateway.quota_resolver import QuotaResolver
@@ -86,7 +88,10 @@ class Gateway:
         self._upstreams = Upstreams(settings)
         known = Credentials(self._api, open_window=settings.open_window)
         resolver = QuotaResolver(self._redis, self._api)
-        prices = Prices(settings.price_overrides)
+        prices = Prices(
+            settings.price_overrides,
+            openai_in_a_region=is_regional(settings.upstreams["openai"].url),
+        )
         cap = settings.run_cap_credits
         copies = settings.posthog.most if settings.posthog else 0
         holds = Holds(
@@ -101,7 +106,8 @@ class Gateway:
         gate = Gate(settings, prices, resolver, holds)
         books = Books(holds, prices)
         unpaid = UnpaidRequests(self._redis, settings.requests_per_minute)
-        self._proxy = Proxy(settings, known, gate, books, self._upstreams, unpaid)
+        answers = KeptAnswers(self._redis, holds.owner, settings.answers_kept)
+        self._proxy = Proxy(settings, known, gate, books, self._upstreams, unpaid, answers)
         self._background = Background(
             settings,
             self._redis,
@@ -125,7 +131,7 @@ class Gateway:
         headers = dict(raw_headers)
         call = Call(request, raw_headers, headers, new_call_id(), time.perf_counter())
         if self._tracing is not None and path not in _UNLOGGED:
-            call.trace = self._tracing.begin(request.method, headers)
+            call.trace = self._tracing.begin(request.method, path, headers)
         self._under_way += 1
         try:
             metered = _METERED.get(path)
@@ -177,10 +183,11 @@ class Gateway:
             case ["", name, *rest]:
                 if wrong_paths.is_misplaced(path) or (products.find(name) is None and not rest):
                     raise wrong_paths.not_found(path)
-                api = apis.find("/" + "/".join(rest), call.headers)
+                below = "/" + "/".join(rest)
+                api = apis.find(below, call.headers)
                 if api is None:
                     await self._proxy.identify(call, name)
-                    raise wrong_paths.not_found(path)
+                    raise wrong_paths.not_found(path, apis.instead_of(below))
                 if method != api.method:
                     if b"upgrade" in call.headers:  # Codex falls back to HTTP at this status alone
                         message = "WebSockets are not spoken here."

@@ -10,11 +10,12 @@ from msgspec.structs import replace
 
 from gateway import metrics
 from gateway.admission import Admission
+from gateway.charges import charge
 from gateway.holds import Holds, Settlement
 from gateway.metering import BYTES_PER_TOKEN, Meter
-from gateway.prices import Prices, Rates, UnknownPrice, Usage
+from gateway.prices import Prices, Usage
 from gateway.settings import MICRO
-from gateway.usage_events import CallRecord, Outcome, correction, event, to_micro
+from gateway.usage_events import Outcome, correction, event, to_micro
 
 logger = structlog.get_logger("gateway.booking")
 
@@ -73,6 +74,11 @@ class Books:
         await self._holds.settle(Settlement(record.uuid, mode, cost, data, account, group, correct))
         return outcome
 
+    def release(self, admission: Admission) -> None:
+        """Book nothing of a call that was not made."""
+        if admission.record.billable:
+            self._holds.release(admission.record.uuid)
+
     def _outcome(self, admission: Admission, meter: Meter, ending: Ending) -> Outcome:
         """Decide what is booked: what the provider told, else an estimate, at most the bound."""
         usage = meter.usage()
@@ -92,9 +98,14 @@ class Books:
         elif whole_bound:
             cost, version = admission.bound, admission.rates.version
         else:
-            rates = self._rates(admission.record, admission.rates, usage)
-            cost, version = rates.cost(usage), rates.version
-            cost += self._cost_apart(admission.record, rates, usage)
+            cost, version = charge(
+                self._prices,
+                admission.record,
+                admission.rates,
+                usage,
+                admission.tools,
+                free_code=admission.filtered,
+            )
             if estimated and admission.record.billable:
                 cost = min(cost, admission.bound)
         return Outcome(
@@ -106,28 +117,6 @@ class Books:
             latency=time.perf_counter() - ending.began,
             price_version=version,
         )
-
-    def _rates(self, record: CallRecord, usual: Rates, usage: Usage) -> Rates:
-        """Return the rates of the tier of service that was given."""
-        if usage.service_tier is None and not usage.fast:
-            return usual
-        try:
-            return self._prices.rates(record.provider, record.model, usage.service_tier, usage.fast)
-        except UnknownPrice:
-            return usual
-
-    def _cost_apart(self, record: CallRecord, own: Rates, usage: Usage) -> Decimal:
-        """Return the price of what the provider did besides, as a call of its own."""
-        cost = Decimal(0)
-        for each in usage.apart:
-            rates = own
-            if each.model is not None and each.model != record.model:
-                try:
-                    rates = self._prices.rates(record.provider, each.model, usage.service_tier)
-                except UnknownPrice:
-                    logger.error("no price is known for a model that took part", model=each.model)
-            cost += rates.cost(replace(each.usage, inference_geo=usage.inference_geo))
-        return cost
 
 
 def _estimate(usage: Usage | None, admission: Admission, meter: Meter) -> Usage:

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
@@ -22,7 +23,7 @@ _FIRST = {
     "user_cap_reached": "You have used your share of your team's {name}.",
     "organization_inactive": "Your team's {name} are switched off: its organization is not active.",
 }
-# What a top-up doesn't change, and who can.
+# What a top-up does not change, and who can.
 _ADVICE = {
     "project_cap_reached": "Ask an administrator of your team to raise the project's share.",
     "user_cap_reached": "Ask an administrator of your team to raise your share.",
@@ -129,10 +130,19 @@ def credits_name(resource: str, bot_name: str) -> str:
 
 
 def _reset(found: ResourceAnswer) -> list[str]:
-    """Return the sentence that says when the credits come back; none where nobody knows."""
+    """Return the sentence that says when the credits come back; none where nobody knows.
+
+    The day is that of the limit's own time zone, which is named unless it is UTC.
+    """
     if found.resets_at is None:
         return []
-    return [f"They reset on {datetime.fromisoformat(found.resets_at).astimezone(UTC):%Y-%m-%d}."]
+    resets_at = datetime.fromisoformat(found.resets_at)
+    try:
+        local = resets_at.astimezone(ZoneInfo(found.time_zone))
+    except (ZoneInfoNotFoundError, ValueError):  # this machine may know fewer zones than Django's
+        return [f"They reset on {resets_at.astimezone(UTC):%Y-%m-%d}."]
+    zone = "" if found.time_zone == "UTC" else f" ({found.time_zone})"
+    return [f"They reset on {local:%Y-%m-%d}{zone}."]
 
 
 def _refusal(

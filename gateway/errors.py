@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gateway.headers import Headers
+from gateway.headers import REASON, Headers
 
 Dialect = Literal["anthropic", "chat", "responses"]
 
@@ -41,7 +41,8 @@ _OPENAI_TYPES = {
 class Refusal(Exception):
     """A call that the gateway itself answers.
 
-    `reason` is a word for programs and metrics. `retry_after` is in seconds; `retry` False tells
+    `reason` is a word for programs and metrics; the header that carries it is on no answer of a
+    provider's, so it also says who answered. `retry_after` is in seconds; `retry` False tells
     the SDKs not to try again (`x-should-retry`), None leaves the choice to them. `details` are
     further fields of the error object, `headers` further ones of the answer. `denial`: waiting a
     little won't help, because credits are used up; its status may be chosen (`denial_status.py`).
@@ -64,6 +65,7 @@ class Refusal(Exception):
         headers: Headers = [
             (b"content-type", b"application/json"),
             (b"x-request-id", request_id.encode()),
+            (REASON, self.reason.encode()),
             *self.headers,
         ]
         if dialect == "anthropic":

@@ -11,6 +11,7 @@ from gateway.call import Call
 from gateway.headers import Headers
 from gateway.http_client import ExchangeFailed, HttpResponse
 from gateway.incoming import CallerLeft
+from gateway.kept_answers import Claim
 from gateway.metering import Meter, meter_for
 from gateway.settings import Settings
 from gateway.upstream import (
@@ -40,6 +41,7 @@ class Exchange:
         body: bytes,
         admission: Admission | None,
         meter: Meter | None,
+        claim: Claim | None = None,
     ) -> None:
         self._settings = settings
         self._upstreams = upstreams
@@ -49,6 +51,7 @@ class Exchange:
         self._body = body  # until it is sent
         self._admission = admission
         self._meter = meter
+        self._claim = claim
         self._ending = Ending(call.began)
         self._settled = admission is None
         self._head: Headers | None = None  # of the answer, not sent yet
@@ -61,7 +64,7 @@ class Exchange:
         watch.listen(call.request.on_departure, self._settings.drain_timeout)
         try:
             if call.request.departed:  # before anything was asked of the provider
-                ending.failed = True
+                self._release()
                 raise CallerLeft
             await self._forward(watch)
         except asyncio.CancelledError:
@@ -81,6 +84,9 @@ class Exchange:
             watch.close()
             if not self._settled:
                 await asyncio.shield(self._settle())
+            if self._claim is not None:
+                generated = ending.given_up or 0 < ending.status < 400
+                await asyncio.shield(self._claim.end(generated=generated))
             metrics.ADDED_SECONDS.observe(time.perf_counter() - call.began - self._waited)
 
     async def _forward(self, watch: Watch) -> None:
@@ -93,6 +99,7 @@ class Exchange:
         try:
             self._waited += clock() - asked
             streamed = self._begin(answer)
+            headers = self._head or []
             meter = self._meter
             held_back = b""
             while True:
@@ -106,6 +113,8 @@ class Exchange:
                     break
                 if meter is not None:
                     chunk = meter.feed(chunk)
+                if self._claim is not None:
+                    self._claim.add(chunk)
                 if streamed:
                     if not self._settled and meter is not None and meter.finished:
                         await self._settle()
@@ -122,11 +131,20 @@ class Exchange:
             answer.close()
         if meter is not None:
             held_back += meter.end()
+        if self._claim is not None and not streamed and self._succeeded(answer):
+            await self._claim.keep(answer.status, headers)
         if not self._settled:
             await self._settle()
         if not watch.left:
             self._send_head()
             request.end(held_back)
+
+    def _succeeded(self, answer: HttpResponse) -> bool:
+        """Return whether the answer is whole and no error, whatever its status says."""
+        meter = self._meter
+        if answer.status >= 300 or meter is None or not meter.finished:
+            return False
+        return not meter.failed and meter.usage() is not None
 
     async def _open(self) -> HttpResponse:
         """Send the request, which nobody has to keep after that."""
@@ -154,7 +172,8 @@ class Exchange:
         ):
             self._meter = meter_for(self._api.meter or "", stream=streamed, hide_usage=False)
         filtered = self._meter is not None and self._meter.hides_usage
-        self._head = response_headers(answer.headers, length_changes=filtered)
+        provider = self._api.provider
+        self._head = response_headers(answer.headers, provider, length_changes=filtered)
         if streamed:
             self._send_head()
             self._call.request.send_head_soon()
@@ -165,6 +184,12 @@ class Exchange:
             self._call.status = self._ending.status
             self._call.request.start(self._ending.status, self._head)
             self._head = None
+
+    def _release(self) -> None:
+        """Book nothing: no call was made."""
+        if self._admission is not None:
+            self._settled = True
+            self._books.release(self._admission)
 
     async def _settle(self) -> None:
         """Book the call, once."""

@@ -37,7 +37,8 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     },
     "responses": _CHAT_AND_RESPONSES
     | {
-        "background", "background_options", "client_metadata", "conversation", "include", "input",
+        "background", "background_options", "client_metadata", "conversation", "image", "include",
+        "input",
         "instructions", "max_output_tokens", "max_tool_calls", "previous_response_id", "reasoning",
         "text", "truncation",
     },
@@ -52,7 +53,13 @@ REFUSED: Mapping[str, frozenset[str]] = {
         }
     ),
     "chat": frozenset({"audio", "web_search_options"}),
-    "responses": frozenset({"access_programs", "context_management", "image", "prompt"}),
+    "responses": frozenset(
+        {
+            "access_programs",  # what the operator is authorized for
+            "betas",  # belongs into the header
+            "context_management", "multi_agent", "prompt",
+        }
+    ),
 }  # fmt: skip
 DOCUMENTED = frozenset[str]().union(*ALLOWED.values(), *REFUSED.values())
 _NOTHING = (b"null", b"[]")

@@ -10,6 +10,13 @@ HOP_BY_HOP = frozenset(
     }
 )  # fmt: skip
 
+# Who answered, which no body can tell: a provider's may say anything. Providers' own headers of
+# this family are dropped.
+OURS = b"x-tollgate-"
+REASON = OURS + b"reason"  # on a refusal of the gateway's own: its reason
+REPLAYED = OURS + b"replayed"  # on an answer that was kept and is given again
+PROVIDER = OURS + b"provider"  # on an answer that was passed on: whose it is
+
 
 def without_named(headers: Headers, connection: list[bytes]) -> Headers:
     """Leave out what the values of `connection` name as theirs alone (RFC 9110, 7.6.1)."""

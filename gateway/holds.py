@@ -216,6 +216,10 @@ class Holds:
             self._spool(settlement)
             raise
 
+    def release(self, hold_id: str) -> None:
+        """Give back a hold whose call was not made, in the background: there is no event of it."""
+        self._spool(Settlement(hold_id, "release", 0, b""))
+
     async def _settle(self, settlement: Settlement) -> None:
         status, sequence = await run_settlement(self._redis, self.owner, settlement, self._copies)
         active = self._active.pop(settlement.hold_id, None)

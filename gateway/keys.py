@@ -48,6 +48,11 @@ def holds(owner: str) -> str:
     return f"tollgate:holds:{owner}"
 
 
+def kept_answer(digest: str) -> str:
+    """What became of the call with an idempotency key, by the digest of that."""
+    return f"tollgate:answer:{digest}"
+
+
 def rate(credential_sha256: str) -> str:
     """The token bucket of one credential."""
     return f"tollgate:bucket:{credential_sha256}"

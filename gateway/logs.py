@@ -27,6 +27,7 @@ def configure() -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.UnicodeDecoder(),  # else bytes become base64
             structlog.processors.format_exc_info,
             _render,
         ],

@@ -5,8 +5,20 @@ programs (https://www.rfc-editor.org/rfc/rfc8259#section-8.1). A provider that b
 charset, or read a form, would see another text than the one that was bounded.
 """
 
+import re
+
 from gateway.errors import Refusal
 from gateway.headers import Headers
+
+# Its names: https://www.iana.org/assignments/character-sets and https://encoding.spec.whatwg.org
+_UTF_8 = frozenset(
+    {
+        "utf-8", "utf8", "csutf8", "unicode-1-1-utf-8", "unicode11utf8", "unicode20utf8",
+        "x-unicode20utf8",
+    }
+)  # fmt: skip
+# A name and its value, which may be quoted and hold anything then.
+_PARAMETER = re.compile(r'([^;=]*)=\s*("(?:[^"\\]|\\.)*"|[^;]*)')
 
 
 def check(headers: Headers) -> None:
@@ -24,14 +36,26 @@ def check(headers: Headers) -> None:
         )
 
 
+def refuse_compressed(headers: Headers) -> None:
+    """Refuse (415) a body that is compressed: it could not be counted.
+
+    Codings are compared without regard to case; "identity" is none.
+    https://www.rfc-editor.org/rfc/rfc9110#section-8.4
+    """
+    codings = b",".join(value for name, value in headers if name == b"content-encoding")
+    if any(coding.strip().lower() not in (b"", b"identity") for coding in codings.split(b",")):
+        raise Refusal(
+            415, "unsupported_encoding", "The request body must not be compressed.", retry=False
+        )
+
+
 def _is_json(told: bytes) -> bool:
     kind, _, parameters = told.decode("latin-1").partition(";")
     if kind.strip().lower() != "application/json":
         return False
-    named = [part.partition("=") for part in parameters.split(";") if part.strip()]
     charsets = [
-        value.strip().strip('"').lower()
-        for name, _, value in named
+        (quoted[1:-1] if quoted.startswith('"') else quoted).strip().lower()
+        for name, quoted in _PARAMETER.findall(parameters)
         if name.strip().lower().startswith("charset")  # charset*=… is another way to write it
     ]
-    return all(charset in ("utf-8", "utf8") for charset in charsets)
+    return all(charset in _UTF_8 for charset in charsets)

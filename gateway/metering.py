@@ -52,12 +52,14 @@ class _MessagesUsage(_MessagesTokens, frozen=True):
 
 class _Message(msgspec.Struct, frozen=True):
     usage: _MessagesUsage | None = None
+    model: str | None = None
 
 
 class _MessagesEvent(msgspec.Struct, frozen=True):
     type: str | None = None
     message: _Message | None = None
     usage: _MessagesUsage | None = None
+    model: str | None = None
 
 
 class _Details(msgspec.Struct, frozen=True):
@@ -74,6 +76,7 @@ class _ChatUsage(msgspec.Struct, frozen=True):
 class _ChatEvent(msgspec.Struct, frozen=True):
     usage: _ChatUsage | None = None
     service_tier: str | None = None
+    model: str | None = None
     choices: list[msgspec.Raw] | None = None
 
 
@@ -90,6 +93,7 @@ class _OutputItem(msgspec.Struct, frozen=True):
 class _Response(msgspec.Struct, frozen=True):
     usage: _ResponsesUsage | None = None
     service_tier: str | None = None
+    model: str | None = None
     output: list[_OutputItem] | None = None
 
 
@@ -366,12 +370,12 @@ class _Messages:
 
     def document(self, body: bytes) -> None:
         event = _messages_event.decode(body)
-        self._update(event.usage)
+        self._update(event.usage, event.model)
 
     def line(self, data: bytes) -> bool:
         event = _messages_event.decode(data)
         if event.type == "message_start" and event.message is not None:
-            self._update(event.message.usage)
+            self._update(event.message.usage, event.message.model)
         elif event.type == "message_delta":
             self._update(event.usage)
         elif event.type == "message_stop":
@@ -380,7 +384,7 @@ class _Messages:
             self.failed = True
         return False
 
-    def _update(self, told: _MessagesUsage | None) -> None:
+    def _update(self, told: _MessagesUsage | None, model: str | None = None) -> None:
         if told is None:
             return
         before = self.usage or Usage()
@@ -398,6 +402,7 @@ class _Messages:
             service_tier=_word(told.service_tier) or before.service_tier,
             fast=before.fast if told.speed is None else told.speed == "fast",
             inference_geo=told.inference_geo or before.inference_geo,
+            model=_word(model) or before.model,
             apart=before.apart if bytes(told.iterations) == b"null" else _apart(told.iterations),
         )
 
@@ -443,6 +448,7 @@ class _Chat:
             cache_write_5m=written,
             output=_tokens(told.completion_tokens),
             service_tier=_word(event.service_tier),
+            model=_word(event.model),
         )
 
 
@@ -493,4 +499,5 @@ class _Responses:
             web_searches=kinds.count("web_search_call"),
             file_searches=kinds.count("file_search_call"),
             service_tier=_word(told.service_tier),
+            model=_word(told.model),
         )

@@ -38,6 +38,16 @@ OVERRUN = Counter(
     "tollgate_gateway_overrun_credits", "Credits booked beyond the bound of their hold: read 0"
 )
 ESTIMATED = Counter("tollgate_gateway_estimated", "Calls booked from an estimate", ["why"])
+OTHER_MODEL = Counter(
+    "tollgate_gateway_other_model",
+    "Answers of another model than was asked for, by whose price was booked: look at once",
+    ["price"],
+)
+UNPRICED = Counter(
+    "tollgate_gateway_unpriced",
+    "Parts of calls that a provider reported and that have no price here: look at once",
+    ["part"],
+)
 REDIS_FAILURES = Counter(
     "tollgate_gateway_redis_failures", "Commands without an answer", ["operation"]
 )
@@ -68,6 +78,13 @@ POSTHOG_LEFT_OUT = Gauge(
     "tollgate_gateway_posthog_left_out",
     "Events that PostHog never gets, because too many were waiting",
     multiprocess_mode="mostrecent",
+)
+REPLAYED_ANSWERS = Counter(
+    "tollgate_gateway_replayed_answers", "Calls answered by what an earlier one had paid for"
+)
+REPEATED_GENERATIONS = Counter(
+    "tollgate_gateway_repeated_generations",
+    "Calls made again because the answer to an earlier one, which may have been paid, was lost",
 )
 EVENTS_LET_GO = Counter(
     "tollgate_gateway_events_let_go", "Events of unmetered calls lost because Redis stayed away"

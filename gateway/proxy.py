@@ -11,7 +11,9 @@ from gateway.credentials import Caller, Credentials
 from gateway.errors import Refusal, bad_request, unavailable
 from gateway.exchange import Exchange
 from gateway.incoming import BodyTooLarge, TooManyBodies
+from gateway.kept_answers import AnswerKept, Claim, KeptAnswers, key_of, replayed
 from gateway.media_type import check as check_media_type
+from gateway.media_type import refuse_compressed
 from gateway.metering import Meter, meter_for
 from gateway.products import Product
 from gateway.settings import Settings
@@ -30,6 +32,7 @@ class Proxy:
         books: Books,
         upstreams: Upstreams,
         unpaid: throttles.UnpaidRequests,
+        answers: KeptAnswers,
     ) -> None:
         self._settings = settings
         self._credentials = known
@@ -37,6 +40,7 @@ class Proxy:
         self._books = books
         self._upstreams = upstreams
         self._unpaid = unpaid
+        self._answers = answers
         self._watches = Watches()
         self._concurrency = throttles.Concurrency(
             settings.max_concurrent_per_credential,
@@ -61,7 +65,7 @@ class Proxy:
 
     async def handle(self, call: Call, name: str, api: Api) -> None:
         """Carry out one call. Raises `Refusal` as long as nothing was sent, or `CallerLeft`."""
-        call.api = api.path
+        call.api = api.label
         product, caller = await self.identify(call, name)
         if denial_status.HEADER in call.headers:
             denial_status.check_header(call.raw_headers)
@@ -72,6 +76,9 @@ class Proxy:
             exchange, model, output_tokens = await self._prepare(call, product, caller, api, watch)
             with call.trace.upstream(call, api, model, output_tokens):
                 await exchange.run(watch)
+        except AnswerKept as found:
+            call.reason = "replayed"
+            call.respond(found.answer.status, replayed(found.answer), found.answer.body)
         except asyncio.CancelledError:
             if not watch.claim():
                 raise  # the server stops
@@ -93,37 +100,49 @@ class Proxy:
             check_media_type(call.raw_headers)
         if api.meter is None:
             body = await self._read_body(call) if api.method == "POST" else b""
-            exchange = self._exchange(call, api, body, None, None)
+            exchange = self._exchange(call, api, body)
             return exchange, None, None
-        if not call.request.complete:
+        # An answer that is kept is given also to a team that has nothing left.
+        if not call.request.complete and not key_of(call):
             await self._gate.look_ahead(product, caller)
         request = requests.read(api, await self._read_body(call), _betas(call))
         throttles.check_model(product, request.model, self._settings.small_models)
         watch.expect_within(self._settings.request_timeout)
-        with call.trace.holding():
-            admission, body = await self._gate.admit(product, caller, request, call)
-            call.trace.held(admission)
+        claim = None
+        if product.billable and not request.stream:
+            claim = await self._answers.claim(call, caller, request.body)
+        try:
+            with call.trace.holding():
+                admission, body = await self._gate.admit(product, caller, request, call)
+                call.trace.held(admission)
+        except BaseException:
+            if claim is not None:
+                await asyncio.shield(claim.end(generated=False))
+            raise
         meter = meter_for(
             api.meter,
             stream=request.stream,
             hide_usage=request.stream and api.meter == "chat" and not request.usage_asked,
         )
-        exchange = self._exchange(call, api, body, admission, meter)
+        exchange = self._exchange(call, api, body, admission, meter, claim)
         return exchange, request.model, request.output_tokens
 
     def _exchange(
-        self, call: Call, api: Api, body: bytes, admission: Admission | None, meter: Meter | None
+        self,
+        call: Call,
+        api: Api,
+        body: bytes,
+        admission: Admission | None = None,
+        meter: Meter | None = None,
+        claim: Claim | None = None,
     ) -> Exchange:
         return Exchange(
-            self._settings, self._upstreams, self._books, call, api, body, admission, meter
+            self._settings, self._upstreams, self._books, call, api, body, admission, meter, claim
         )
 
     async def _read_body(self, call: Call) -> bytes:
         """Read the whole body, up to its greatest size."""
-        if call.headers.get(b"content-encoding", b"identity") != b"identity":
-            raise Refusal(
-                415, "unsupported_encoding", "The request body must not be compressed.", retry=False
-            )
+        refuse_compressed(call.raw_headers)
         most = self._settings.max_body_bytes
         length = call.headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > most:

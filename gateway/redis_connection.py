@@ -34,6 +34,10 @@ class RedisError(Exception):
     """Redis answered with an error."""
 
 
+_NOT_NOW = ("LOADING ", "BUSY ", "MASTERDOWN ", "TRYAGAIN ", "CLUSTERDOWN ")
+"""What a server says that will answer in a while: it just started, or is busy or cut off."""
+
+
 class Script:
     """A Lua script of `gateway/lua/`, run by its digest."""
 
@@ -163,7 +167,8 @@ class _Connection(asyncio.Protocol):
             if future.done():
                 continue
             if isinstance(answer, RedisError):
-                future.set_exception(answer)
+                away = str(answer).startswith(_NOT_NOW)
+                future.set_exception(RedisUnavailable(str(answer)) if away else answer)
             else:
                 future.set_result(answer)
 

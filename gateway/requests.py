@@ -30,9 +30,23 @@ LARGE = 16 * 1024  # bytes, from which on it pays to read a body in two parts
 MAX_MODEL = 256  # characters; the name goes into every record of the call
 
 ABSENT = msgspec.Raw()
-_Tokens = Annotated[int, msgspec.Meta(ge=1, le=MAX_TOKENS)]
-_Choices = Annotated[int, msgspec.Meta(le=MAX_CHOICES)]
-_Uses = Annotated[int, msgspec.Meta(ge=0, le=MAX_USES)]
+# Whole numbers, which JSON may also write as 1024.0 or 1e3; see `_made_whole`.
+_OF_TOKENS = msgspec.Meta(ge=0, le=MAX_TOKENS)
+_OF_CHOICES = msgspec.Meta(ge=0, le=MAX_CHOICES)
+_OF_USES = msgspec.Meta(ge=0, le=MAX_USES)
+_Tokens = Annotated[int, _OF_TOKENS] | Annotated[float, _OF_TOKENS]
+_Choices = Annotated[int, _OF_CHOICES] | Annotated[float, _OF_CHOICES]
+_Uses = Annotated[int, _OF_USES] | Annotated[float, _OF_USES]
+
+
+def _made_whole(struct: msgspec.Struct, *names: str) -> None:
+    """Write numbers like 1024.0 as integers. Raise `ValueError` if one is not whole."""
+    for name in names:
+        value = getattr(struct, name)
+        if value.__class__ is float:
+            if not value.is_integer():
+                raise ValueError(f"{name} must be a whole number")
+            setattr(struct, name, int(value))
 
 
 class Node(msgspec.Struct, gc=False):
@@ -46,6 +60,15 @@ class Node(msgspec.Struct, gc=False):
     data: msgspec.Raw = ABSENT
     image_url: msgspec.Raw = ABSENT
     cache_control: msgspec.Raw = ABSENT
+    prompt_cache_breakpoint: msgspec.Raw = ABSENT
+    tools: "list[Tool] | None" = None
+    tool: "ToolChange | None" = None
+
+
+class ToolChange(msgspec.Struct, gc=False):
+    """A tool that is named, or defined, within a conversation."""
+
+    definition: "Tool | None" = None
 
 
 class Tool(msgspec.Struct, gc=False):
@@ -55,15 +78,22 @@ class Tool(msgspec.Struct, gc=False):
     max_uses: _Uses | None = None
     tools: "list[Tool] | None" = None
     environment: "_Environment | None" = None
+    container: "str | _Container | None" = None
     execution: str | None = None
     cache_control: msgspec.Raw = ABSENT
+
+    def __post_init__(self) -> None:
+        _made_whole(self, "max_uses")
 
 
 _Tools = Annotated[list[Tool], msgspec.Meta(max_length=MANY_TOOLS)]
 
 
 class _Thinking(msgspec.Struct):
-    budget_tokens: Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)] | None = None
+    budget_tokens: _Tokens | None = None
+
+    def __post_init__(self) -> None:
+        _made_whole(self, "budget_tokens")
 
 
 class _Reasoning(msgspec.Struct):
@@ -82,6 +112,18 @@ class ContextManagement(msgspec.Struct):
 
 class _Environment(msgspec.Struct):
     type: str | None = None
+
+
+class _Container(msgspec.Struct):
+    type: str | None = None
+    memory_limit: str | None = None
+    file_ids: msgspec.Raw = ABSENT
+
+
+class Lifetime(msgspec.Struct):
+    """How long a provider is asked to keep what it writes into its cache."""
+
+    ttl: str | None = None
 
 
 class _StreamOptions(msgspec.Struct):
@@ -112,6 +154,19 @@ class Known(msgspec.Struct):
     stream_options: _StreamOptions | None = None
     tools: _Tools | None = None
     context_management: "ContextManagement | list[msgspec.Raw] | None" = None
+    cache_control: Lifetime | None = None
+    prompt_cache_options: Lifetime | None = None
+
+    def __post_init__(self) -> None:
+        _made_whole(
+            self,
+            "max_tokens",
+            "max_completion_tokens",
+            "max_output_tokens",
+            "n",
+            "best_of",
+            "max_tool_calls",
+        )
 
 
 class Body(Known):
@@ -122,11 +177,6 @@ class Body(Known):
     input: str | list[Node] | None = None
 
 
-_OUTPUT_FIELDS = {
-    "messages": ("max_tokens",),
-    "chat": ("max_completion_tokens", "max_tokens"),
-    "responses": ("max_output_tokens",),
-}
 _NUMBERS = frozenset(
     {
         "best_of", "max_completion_tokens", "max_output_tokens", "max_tokens", "max_tool_calls",
@@ -161,8 +211,8 @@ class ModelRequest(msgspec.Struct, frozen=True, gc=False):
     def sent_body(self, output_cap: int | None) -> bytes:
         """Return the bytes for the provider: the caller's, with what has to be injected."""
         added: dict[str, Any] = {}
-        if output_cap is not None and self.output_tokens is None:
-            added[_OUTPUT_FIELDS[self.api.meter or ""][0]] = output_cap
+        if output_cap is not None and self.output_tokens is None and self.api.output_fields:
+            added[self.api.output_fields[0]] = output_cap
         if self.api.meter == "chat" and self.stream and not self.usage_asked:
             options = self.fields.get("stream_options")
             kept = {} if options is None else msgspec.json.decode(options) or {}
@@ -195,9 +245,10 @@ def read(api: Api, body: bytes, betas: bytes = b"") -> ModelRequest:
         raise bad_request("The request body is nested too deeply.") from None
     if len(parsed.model) > MAX_MODEL:
         raise bad_request("No model has a name of such a length.")
-    asked = [getattr(parsed, name) for name in _OUTPUT_FIELDS.get(api.meter or "", ())]
+    asked = [getattr(parsed, name) for name in api.output_fields]
     given = [value for value in asked if value is not None]
-    if any(value < 1 for value in given):
+    # Anthropic takes none at all: that writes the cache. OpenAI refuses it.
+    if api.meter != "messages" and any(value < 1 for value in given):
         raise bad_request("The maximum number of output tokens must be at least 1.")
     return ModelRequest(
         api=api,
@@ -209,7 +260,7 @@ def read(api: Api, body: bytes, betas: bytes = b"") -> ModelRequest:
         fast=parsed.speed == "fast",
         inference_geo=parsed.inference_geo,
         usage_asked=bool(parsed.stream_options and parsed.stream_options.include_usage),
-        choices=max(1, parsed.n or 1, parsed.best_of or 1),
+        choices=max(1, int(parsed.n or 1), int(parsed.best_of or 1)),
         betas=betas,
         fields=fields,
         parsed=parsed,

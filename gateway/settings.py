@@ -63,6 +63,7 @@ class Settings:
     shutdown_timeout: float
     lease: float
     open_window: float
+    answers_kept: float
     posthog: PostHog | None
     traces: bool
 
@@ -123,6 +124,7 @@ def from_environment() -> Settings:
         shutdown_timeout=env.float("GATEWAY_SHUTDOWN_TIMEOUT", 25.0),
         lease=env.float("GATEWAY_LEASE", 15.0),
         open_window=env.float("GATEWAY_OPEN_WINDOW", 60.0),
+        answers_kept=env.float("GATEWAY_ANSWERS_KEPT", 600.0),
         posthog=_posthog(
             env.str("POSTHOG_HOST", "https://us.i.posthog.com"),
             env.str("POSTHOG_API_KEY", ""),

@@ -86,6 +86,7 @@ class ResourceAnswer(msgspec.Struct, frozen=True):
     limit: float | None = None
     limited_until: str | None = None
     resets_at: str | None = None
+    time_zone: str = "UTC"
     valid_until: str | None = None
     allotment_micro: int | msgspec.UnsetType | None = msgspec.UNSET
     caps: Caps | None = None

@@ -19,6 +19,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import Attributes
 
+from gateway import span_attributes as names
 from gateway.admission import Admission
 from gateway.apis import Api
 from gateway.call import Call
@@ -31,6 +32,9 @@ from gateway.usage_events import Outcome
 _NAME = "tollgate-gateway"
 # What a caller writes for a model is shown only as far as it looks like the name of one.
 _MODEL = re.compile(r"(?!phx_|pha_|phr_|phc_|sk-)[A-Za-z0-9][A-Za-z0-9._:/@-]{0,79}")
+# A path is anybody's text: shown is what can be a part of one of ours, not what can be a secret.
+_SEGMENT = re.compile(r"[a-z_-]{0,24}|v[0-9]")
+_SCHEMES = {b"http": "http", b"https": "https"}
 _PROPAGATED = (b"traceparent", b"tracestate")
 _propagator = TraceContextTextMapPropagator()
 
@@ -47,18 +51,29 @@ class Tracing:
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer(_NAME)
 
-    def begin(self, method: str, headers: dict[bytes, bytes]) -> "CallTrace":
+    def begin(self, method: str, path: str, headers: dict[bytes, bytes]) -> "CallTrace":
         """Begin the trace of a call, or continue its caller's."""
         carrier = {
             name.decode(): headers[name].decode("latin-1")
             for name in _PROPAGATED
             if name in headers
         }
-        return CallTrace(self._tracer, method, _propagator.extract(carrier, Context()))
+        attributes = {
+            names.HTTP_METHOD: method,
+            names.URL_PATH: _shown(path),
+            # Where TLS ends at a proxy, the proxy says so.
+            names.URL_SCHEME: _SCHEMES.get(headers.get(b"x-forwarded-proto", b"").lower(), "http"),
+        }
+        return CallTrace(self._tracer, attributes, _propagator.extract(carrier, Context()))
 
     def close(self) -> None:
         """Send what is left; takes as long as the exporter's timeout at most."""
         self._provider.shutdown()
+
+
+def _shown(path: str) -> str:
+    segments = path[:1000].split("/")
+    return "/".join(one if _SEGMENT.fullmatch(one) else "REDACTED" for one in segments)
 
 
 def _keep_headers_out_of_the_log() -> None:
@@ -75,21 +90,19 @@ def _keep_headers_out_of_the_log() -> None:
 class CallTrace:
     """The span of one call, and the spans below it."""
 
-    def __init__(self, tracer: Tracer, method: str, context: Context) -> None:
+    def __init__(self, tracer: Tracer, attributes: dict[str, str], context: Context) -> None:
         self._tracer = tracer
-        self._method = method
-        self._span = tracer.start_span(
-            method, context, SpanKind.SERVER, {"http.request.method": method}
-        )
+        self._method = attributes[names.HTTP_METHOD]
+        self._span = tracer.start_span(self._method, context, SpanKind.SERVER, attributes)
         self._context = set_span_in_context(self._span, context)
         self._upstream = self._span
 
     def identified(self, caller: Caller) -> None:
         """Tell who calls: identifiers, no credential."""
-        self._span.set_attribute("tollgate.organization_id", caller.organization_id)
-        self._span.set_attribute("tollgate.project_id", caller.project_id)
+        self._span.set_attribute(names.ORGANIZATION_ID, caller.organization_id)
+        self._span.set_attribute(names.PROJECT_ID, caller.project_id)
         if caller.task_run_id is not None:
-            self._span.set_attribute("tollgate.task_run_id", caller.task_run_id)
+            self._span.set_attribute(names.TASK_RUN_ID, caller.task_run_id)
 
     @contextmanager
     def _step(self, name: str, kind: SpanKind, attributes: Attributes) -> Iterator[Span]:
@@ -98,7 +111,7 @@ class CallTrace:
             yield span
         except BaseException as error:
             reason = error.reason if isinstance(error, Refusal) else type(error).__name__
-            span.set_attribute("error.type", reason)
+            span.set_attribute(names.ERROR_TYPE, reason)
             span.set_status(Status(StatusCode.ERROR))
             raise
         finally:
@@ -113,30 +126,30 @@ class CallTrace:
 
     def held(self, admission: Admission) -> None:
         """Tell what was reserved."""
-        self._hold.set_attribute("tollgate.bound_credits", admission.bound_micro / MICRO)
+        self._hold.set_attribute(names.BOUND_CREDITS, admission.bound_micro / MICRO)
 
     @contextmanager
     def upstream(
         self, call: Call, api: Api, model: str | None, output_tokens: int | None
     ) -> Iterator[None]:
         """Surround the exchange with the provider."""
-        name, attributes = f"{api.method} {api.path}", {"gen_ai.provider.name": api.provider}
+        name, attributes = f"{api.method} {api.label}", {names.PROVIDER: api.provider}
         if model is not None:
             shown = model if _MODEL.fullmatch(model) else "other"
             name = f"chat {shown}"
-            attributes |= {"gen_ai.operation.name": "chat", "gen_ai.request.model": shown}
+            attributes |= {names.OPERATION: "chat", names.REQUEST_MODEL: shown}
         with self._step(name, SpanKind.CLIENT, attributes) as span:
             self._upstream = span
             if output_tokens is not None:
-                span.set_attribute("gen_ai.request.max_tokens", output_tokens)
+                span.set_attribute(names.REQUEST_MAX_TOKENS, output_tokens)
             call.raw_headers = self._continued(call.raw_headers)
             try:
                 yield
             finally:
                 if call.started:
-                    span.set_attribute("http.response.status_code", call.status)
+                    span.set_attribute(names.HTTP_STATUS, call.status)
                     if call.status >= 400:
-                        span.set_attribute("error.type", str(call.status))
+                        span.set_attribute(names.ERROR_TYPE, str(call.status))
                         span.set_status(Status(StatusCode.ERROR))
 
     def _continued(self, headers: Headers) -> Headers:
@@ -155,29 +168,28 @@ class CallTrace:
     def settled(self, outcome: Outcome) -> None:
         """Tell what was used, and what it cost."""
         usage = outcome.usage
-        self._settle.set_attribute("tollgate.cost_usd", str(outcome.cost))
-        self._settle.set_attribute("tollgate.estimated", outcome.estimated)
-        self._upstream.set_attribute("gen_ai.usage.input_tokens", usage.all_input)
-        self._upstream.set_attribute("gen_ai.usage.output_tokens", usage.output)
-        self._upstream.set_attribute("gen_ai.usage.cache_read.input_tokens", usage.cache_read)
-        self._upstream.set_attribute(
-            "gen_ai.usage.cache_creation.input_tokens", usage.cache_write_5m + usage.cache_write_1h
-        )
+        self._settle.set_attribute(names.COST_USD, str(outcome.cost))
+        self._settle.set_attribute(names.ESTIMATED, outcome.estimated)
+        self._upstream.set_attribute(names.INPUT_TOKENS, usage.all_input)
+        self._upstream.set_attribute(names.OUTPUT_TOKENS, usage.output)
+        self._upstream.set_attribute(names.CACHE_READ_TOKENS, usage.cache_read)
+        for name in names.CACHE_WRITE_TOKENS:
+            self._upstream.set_attribute(name, usage.cache_write_5m + usage.cache_write_1h)
 
     def trace_id(self) -> str | None:
         """Return the id of the trace, for the event."""
         return format(self._span.get_span_context().trace_id, "032x")
 
     def end(self, call: Call) -> None:
-        """Tell how the call ended. The path is left out: a caller may have put anything there."""
+        """Tell how the call ended."""
         if call.api:
             self._span.update_name(f"{self._method} {call.api}")
-            self._span.set_attribute("http.route", call.api)
-        self._span.set_attribute("tollgate.call_id", call.call_id)
-        self._span.set_attribute("tollgate.product", call.product)
-        self._span.set_attribute("http.response.status_code", call.status)
+            self._span.set_attribute(names.HTTP_ROUTE, call.api)
+        self._span.set_attribute(names.CALL_ID, call.call_id)
+        self._span.set_attribute(names.PRODUCT, call.product)
+        self._span.set_attribute(names.HTTP_STATUS, call.status)
         if call.reason is not None:
-            self._span.set_attribute("error.type", call.reason)
+            self._span.set_attribute(names.ERROR_TYPE, call.reason)
         if call.status >= 500:
             self._span.set_status(Status(StatusCode.ERROR))
         self._span.end()

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from gateway import denial_status, metrics
 from gateway.apis import Api
 from gateway.errors import Refusal, unavailable
-from gateway.headers import HOP_BY_HOP, Headers, without_named
+from gateway.headers import HOP_BY_HOP, OURS, PROVIDER, Headers, without_named
 from gateway.http_client import (
     ConnectFailed,
     ExchangeFailed,
@@ -23,7 +23,7 @@ _NOT_SENT = HOP_BY_HOP | frozenset(
         b"host", b"content-length", b"authorization", b"x-api-key", b"cookie", b"x-project-id",
         b"accept-encoding", b"expect", b"forwarded", b"via", b"x-real-ip", b"openai-organization",
         b"openai-project", b"anthropic-user-profile-id", b"anthropic-workspace-id",
-        b"content-encoding", denial_status.HEADER,
+        b"content-encoding", b"idempotency-key", denial_status.HEADER,
     }
 )  # fmt: skip
 _NOT_SENT_PREFIXES = (b"x-forwarded-", b"sec-", b"cf-")
@@ -135,8 +135,8 @@ def request_headers(headers: Iterable[tuple[bytes, bytes]], api: Api, key: str) 
     return sent
 
 
-def response_headers(headers: Headers, *, length_changes: bool) -> Headers:
-    """Return the provider's headers for the caller."""
+def response_headers(headers: Headers, provider: str, *, length_changes: bool) -> Headers:
+    """Return the provider's headers for the caller, and which provider it is."""
     returned: Headers = []
     connection: list[bytes] = []
     for header in headers:
@@ -144,9 +144,11 @@ def response_headers(headers: Headers, *, length_changes: bool) -> Headers:
         if name in _NOT_RETURNED:
             if name == b"connection":
                 connection.append(header[1])
-        elif not (length_changes and name == b"content-length"):
+        elif not (name.startswith(OURS) or (length_changes and name == b"content-length")):
             returned.append(header)
-    return without_named(returned, connection)
+    returned = without_named(returned, connection)
+    returned.append((PROVIDER, provider.encode()))
+    return returned
 
 
 def no_answer(provider: str) -> Refusal:

@@ -9,6 +9,7 @@ import msgspec
 
 from gateway.call import Call
 from gateway.credentials import Caller
+from gateway.kept_answers import step_id
 from gateway.prices import Usage
 from gateway.products import Product
 from gateway.requests import ModelRequest
@@ -34,6 +35,7 @@ class CallRecord(msgspec.Struct, frozen=True, gc=False):
     task_run_id: str | None
     price_version: str
     bound_usd: str
+    step_id: str | None = None
 
     @classmethod
     def decode(cls, record: str | bytes) -> Self:
@@ -81,6 +83,7 @@ def new_record(
         task_run_id=caller.task_run_id,
         price_version=price_version,
         bound_usd=_decimal(bound),
+        step_id=step_id(call),
     )
 
 
@@ -226,6 +229,7 @@ def _encode(
                 "organization_id": record.organization_id,
                 "project_id": record.project_id,
                 "task_run_id": record.task_run_id,
+                "step_id": record.step_id,
                 **properties,
             },
             "account": account or None,

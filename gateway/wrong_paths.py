@@ -38,8 +38,8 @@ def is_misplaced(path: str) -> bool:
     )
 
 
-def not_found(path: str) -> Refusal:
-    """Return the 404 of a path, which names the path that was meant if there is one like it."""
+def not_found(path: str, advice: str = "") -> Refusal:
+    """Return the 404 of a path, with advice or else the path that was meant if one is like it."""
     path = path[:_LONGEST]
     words = [word for word in path.lower().split("/") if word and not _VERSION.fullmatch(word)]
     named = next((word for word in words if products.find(word) is not None), None)
@@ -52,7 +52,7 @@ def not_found(path: str) -> Refusal:
         use = f"{api.method} /{product}{api.path}"
     else:
         use = "one of " + ", ".join(f"/{product}{each.path}" for each in _SERVED)
-    message = f"There is nothing at {path}. Use {use}."
+    message = f"There is nothing at {path}. {advice or f'Use {use}.'}"
     if named is None:
         message += f" The products are {', '.join(products.KNOWN_NAMES)}."
     refusal = Refusal(404, "not_found", message, retry=False)

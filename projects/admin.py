@@ -5,8 +5,9 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
-from django.contrib.auth.models import Permission
+from django.contrib.auth.models import Group, Permission
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
@@ -36,6 +37,10 @@ for model in (
     OAuthIDToken,
 ):  # the toolkit's own pages: half of them are of no use here, the others are replaced below
     admin.site.unregister(model)
+admin.site.unregister(Group)
+
+_ANY_MEMBERSHIP = ("projects.add_membership", "projects.change_membership")
+"""Whoever may hand out memberships can have each of them."""
 
 
 class MembershipInline(admin.TabularInline):
@@ -47,13 +52,47 @@ class MembershipInline(admin.TabularInline):
 
 
 def _may_do_all_that(other: User, user: Any) -> bool:
-    """Tell whether a user has every right that another one has, or would have while active."""
+    """Return whether a user has every right that another one has, or would have while active.
+
+    Membership of an organization is a right, to its projects and credits; administering it is more.
+    """
     if user.is_superuser:
         return True
     granted = Permission.objects.filter(Q(user=other) | Q(group__user=other)).values_list(
         "content_type__app_label", "codename"
     )
-    return not other.is_superuser and user.has_perms(f"{app}.{name}" for app, name in granted)
+    return (
+        not other.is_superuser
+        and user.has_perms(f"{app}.{name}" for app, name in granted)
+        and (user.has_perms(_ANY_MEMBERSHIP) or _belongs_wherever(other, user))
+    )
+
+
+def _belongs_wherever(other: User, user: Any) -> bool:
+    """Return whether a user is in each organization of another one, and administers each that the
+    other one administers."""
+    own = dict(Membership.objects.filter(user=user.pk).values_list("organization", "role"))
+    theirs = Membership.objects.filter(user=other).values_list("organization", "role")
+    return all(
+        own.get(organization) in {role, Membership.Role.ADMIN} for organization, role in theirs
+    )
+
+
+@admin.register(Group)
+class GroupAdmin(DjangoGroupAdmin):
+    """Groups of rights. Only superusers hand out rights."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """A new group can have any right."""
+        return bool(request.user.is_superuser)
+
+    def has_change_permission(self, request: HttpRequest, _obj: Any = None) -> bool:
+        """Whoever changed a group that they are in would have any right."""
+        return bool(request.user.is_superuser)
+
+    def has_delete_permission(self, request: HttpRequest, _obj: Any = None) -> bool:
+        """With a group, rights are taken away."""
+        return bool(request.user.is_superuser)
 
 
 @admin.register(User)
@@ -245,7 +284,7 @@ class OAuthAccessTokenAdmin(admin.ModelAdmin):
 
     list_display = ["id", "project", "made_for", "user", "expires"]
     list_filter = [ExpiredFilter, ("application", admin.EmptyFieldListFilter)]
-    list_select_related = ["project", "application", "user"]
+    list_select_related = ["project__organization", "application", "user"]
     search_fields = ["=task_run_id", "project__name", "user__username", "application__name"]
     fields = [
         "project",

@@ -1,10 +1,11 @@
 """A brake on guessing passwords: how often somebody may try to log in.
 
-Attempts are counted in Redis, in windows that begin with the first of them: by user name and
-address, and by address alone. There is deliberately no count by user name alone: with one, anybody
-could lock an administrator out. Attempts count before the password is looked at, so that many at
-once are not more than many in a row. Without Redis nobody is held back: passwords still decide, and
-somebody has to be able to log in and see what is wrong.
+Attempts are counted in Redis, in windows that begin with the first of them: by user and address,
+and by address alone. Whatever Django takes for the name of one user counts as one. There is
+deliberately no count by user name alone: with one, anybody could lock an administrator out.
+Attempts count before the password is looked at, so that many at once are not more than many in a
+row. Without Redis nobody is held back: passwords still decide, and somebody has to be able to log
+in and see what is wrong.
 """
 
 import hashlib
@@ -14,6 +15,9 @@ from collections.abc import Callable
 from functools import wraps
 
 import redis
+from django.contrib.auth.forms import AuthenticationForm
+from django.core.exceptions import ValidationError
+from django.db import Error as DatabaseFailure
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
@@ -21,6 +25,7 @@ from prometheus_client import Counter
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
+from projects.models import User
 from projects.redis_connection import redis_connection
 
 WINDOW = 15 * 60
@@ -29,6 +34,9 @@ ATTEMPTS = 5
 """Attempts at one user name from one address, per window."""
 ATTEMPTS_OF_AN_ADDRESS = 100
 """Attempts at all user names from one address, per window: an office may share one."""
+
+_TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
+"""IPv4 addresses behind a translator (RFC 6052, 2.1)."""
 
 HELD_BACK = Counter("tollgate_log_ins_held_back", "Attempts to log in that came too often.")
 logger = logging.getLogger(__name__)
@@ -46,7 +54,7 @@ def throttled(view: View) -> View:
     def log_in(request: HttpRequest, *args: object, **kwargs: object) -> HttpResponseBase:
         if request.method != "POST":
             return view(request, *args, **kwargs)
-        name, network = request.POST.get("username", ""), client_network(request)
+        name, network = user_named(request.POST.get("username", "")), client_network(request)
         seconds = attempt(name, network)
         if seconds:
             HELD_BACK.inc()
@@ -60,10 +68,26 @@ def throttled(view: View) -> View:
     return log_in
 
 
+def user_named(text: str) -> str:
+    """Return the user name that a log-in form means: one name, however it is spelled.
+
+    The form strips and normalizes what was typed, and the database may compare letters as it likes:
+    if it finds a user, the name is the one that is stored.
+    """
+    try:
+        name = str(AuthenticationForm().fields["username"].clean(text))
+        found = User.objects.filter(username=name).values_list("username", flat=True).first()
+    except ValidationError:  # the form is refused before a password is looked at
+        return ""
+    except DatabaseFailure:  # nobody logs in either
+        found = None
+    return (found or name).casefold()
+
+
 def attempt(name: str, network: str) -> int:
     """Count an attempt; return the seconds to wait when it is one too many, else 0."""
     limits = {
-        _key("name", name.casefold(), network): ATTEMPTS,
+        _key("name", name, network): ATTEMPTS,
         _key("address", network): ATTEMPTS_OF_AN_ADDRESS,
     }
     try:
@@ -88,13 +112,15 @@ def attempt(name: str, network: str) -> int:
 def forget(name: str, network: str) -> None:
     """Forget the attempts at a user name from an address: the last one succeeded."""
     try:
-        redis_connection().delete(_key("name", name.casefold(), network))
+        redis_connection().delete(_key("name", name, network))
     except redis.RedisError:
         return
 
 
 def client_network(request: HttpRequest) -> str:
     """Return the client's address, or its network where one client has many addresses (IPv6: /64).
+
+    An IPv4 address that is written as an IPv6 one, or carried in one, is that IPv4 address.
 
     `X-Forwarded-For` counts only as far as our own proxies wrote it (`NUM_PROXIES`): what a caller
     puts in front of that is the caller's claim.
@@ -117,8 +143,11 @@ def _network(text: str) -> str:
         return ""
     if isinstance(address, ipaddress.IPv4Address):
         return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
+    carried = address.ipv4_mapped or address.sixtofour
+    if address in _TRANSLATED:
+        carried = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    if carried is not None:
+        return str(carried)
     return str(ipaddress.IPv6Network((int(address), 64), strict=False))
 
 

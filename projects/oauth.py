@@ -1,19 +1,24 @@
 """OAuth 2.0 for desktop clients: each authorization is for one project, which the user chooses.
 
-django-oauth-toolkit does the protocol; what is added here is the project, which travels from the
-consent page to the code, the tokens and each refreshed pair, and the rule that a user who is
-inactive or left the organization gets no further token.
+django-oauth-toolkit does the protocol. What is added here is the project, which travels from the
+consent page to the code, the tokens and each refreshed pair; the rule that a user who is inactive
+or left the organization gets no further token; and the rule that a code which is used again ends
+what it gave.
 """
 
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+from uuid import UUID, uuid5
 
 from django import forms
+from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from oauth2_provider.forms import AllowForm
 from oauth2_provider.oauth2_validators import OAuth2Validator
 from oauth2_provider.views import AuthorizationView
+from oauth2_provider.views import TokenView as ToolkitTokenView
 from oauthlib.common import Request
 from oauthlib.oauth2.rfc6749 import errors
 
@@ -21,6 +26,16 @@ from projects.models import OAuthAccessToken, OAuthGrant, OAuthRefreshToken, Pro
 from projects.tokens import sha256
 
 GRANTS = ("authorization_code", "refresh_token")
+
+_FAMILIES = UUID("0c8d5a1e-7a60-4f0d-9d29-5f5c3f0b6a4d")
+
+
+def family_of(code: str) -> UUID:
+    """Return the family of the tokens that a code gives, and of those that replace them.
+
+    It follows from the code, so that it is known when a code comes again that was deleted.
+    """
+    return uuid5(_FAMILIES, sha256(code))
 
 
 class ProjectBoundValidator(OAuth2Validator):
@@ -49,12 +64,18 @@ class ProjectBoundValidator(OAuth2Validator):
     def validate_code(
         self, client_id: str, code: str, client: Any, request: Request, *args: Any, **kwargs: Any
     ) -> bool:
-        """Accept a code of a user who still belongs to the project's organization."""
-        if not super().validate_code(client_id, code, client, request, *args, **kwargs):
-            return False
+        """Accept a code of a user who still belongs to the project's organization.
+
+        A code that was used before may be in other hands: what it gave ends (RFC 6749, 4.1.2).
+        """
         # Of several requests with one code, the others wait here and then find none.
         locked = OAuthGrant.objects.select_for_update(of=("self",)).select_related("project")
-        grant = locked.get(code=code)
+        grant = locked.filter(code=code, application=client).first()
+        if grant is None:
+            _end_family(family_of(code), client)
+            return False
+        if not super().validate_code(client_id, code, client, request, *args, **kwargs):
+            return False
         return _bind(request, grant.user, grant.project)
 
     def validate_refresh_token(
@@ -66,6 +87,13 @@ class ProjectBoundValidator(OAuth2Validator):
         presented: OAuthRefreshToken = request.refresh_token_instance
         return _bind(request, presented.user, presented.project)
 
+    def _create_refresh_token(self, request: Request, *args: Any, **kwargs: Any) -> Any:
+        refresh = super()._create_refresh_token(request, *args, **kwargs)
+        if request.grant_type == "authorization_code":
+            refresh.token_family = family_of(request.code)
+            refresh.save(update_fields=["token_family"])
+        return refresh
+
     def _save_bearer_token(
         self, token: dict[str, Any], request: Request, *args: Any, **kwargs: Any
     ) -> None:
@@ -74,6 +102,13 @@ class ProjectBoundValidator(OAuth2Validator):
         access, refresh = sha256(token["access_token"]), sha256(token["refresh_token"])
         OAuthAccessToken.objects.filter(token_checksum=access).update(project=project)
         OAuthRefreshToken.objects.filter(token_checksum=refresh).update(project=project)
+
+
+def _end_family(family: UUID, client: Any) -> None:
+    """Revoke all tokens of a family; the gateway learns of it as of any revocation."""
+    tokens = OAuthRefreshToken.objects.filter(token_family=family, application=client, revoked=None)
+    for token in tokens.order_by("pk"):
+        token.revoke()
 
 
 def _bind(request: Request, user: User, project: Project | None) -> bool:
@@ -92,21 +127,24 @@ def _chosen_project(request: Request) -> Project:
 
 def _projects_of(user: User | AnonymousUser) -> Any:
     """The projects that a user may choose from."""
-    return Project.objects.filter(organization__members=user.pk).select_related("organization")
+    return Project.objects.filter(organization__members=user.pk).order_by(
+        "organization__name", "name"
+    )
 
 
-class ProjectChoiceField(forms.ModelChoiceField):
-    """A choice of projects that says whose each is."""
+class TokenView(ToolkitTokenView):
+    """The token endpoint of the grants that there are; the toolkit's knows of devices, too."""
 
-    def label_from_instance(self, project: Project) -> str:
-        """Name the project and its organization."""
-        return f"{project.organization} / {project}"
+    def post(self, request: HttpRequest, *_args: Any, **_kwargs: Any) -> HttpResponse:
+        """Exchange a code or a refresh token."""
+        answer: HttpResponse = self.authorization_flow_token_response(request)
+        return answer
 
 
 class ConsentForm(AllowForm):
     """Allow, for a project, or refuse."""
 
-    project = ProjectChoiceField(
+    project = forms.ModelChoiceField(
         queryset=Project.objects.none(),
         required=False,
         empty_label="Choose a project",
@@ -152,6 +190,13 @@ class ConsentView(AuthorizationView):
     def form_invalid(self, _form: ConsentForm) -> HttpResponse:
         """Show the page again; browsers do not send the form without a project."""
         return redirect(self.request.get_full_path())
+
+    def redirect(self, redirect_to: str, application: Any) -> HttpResponse:
+        """Send the browser back to the client, and say by whom (RFC 9207), whatever the answer."""
+        parts = urlsplit(redirect_to)
+        query = [pair for pair in parse_qsl(parts.query, True) if pair[0] != "iss"]
+        query.append(("iss", settings.PUBLIC_URL))
+        return super().redirect(parts._replace(query=urlencode(query)).geturl(), application)
 
     def create_authorization_response(
         self, request: HttpRequest, scopes: str, credentials: dict[str, Any], allow: bool

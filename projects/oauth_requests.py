@@ -4,16 +4,20 @@ import base64
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
-from urllib.parse import unquote_plus, urlsplit
+from urllib.parse import quote, unquote_plus, urlsplit
 
 from django.core.exceptions import ObjectDoesNotExist
 from django.db import IntegrityError, transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from oauthlib.common import urldecode, urlencoded
 
 View = Callable[..., HttpResponse]
 
 _LONGEST = {"code_challenge": 128, "nonce": 255}
 """What the columns hold. A challenge of S256 has 43 characters (RFC 7636, 4.2)."""
+
+_REPEATABLE = {"resource"}
+"""RFC 6749 forbids to repeat a parameter (3.1, 3.2), RFC 8707 allows it for this one."""
 
 
 def answered(view: View) -> View:
@@ -38,8 +42,14 @@ def answered(view: View) -> View:
 
 
 def _makes_sense(request: HttpRequest) -> bool:
+    try:
+        urldecode(quote(request.META.get("QUERY_STRING", ""), safe="".join(urlencoded)))
+    except ValueError:  # oauthlib reads the query itself, and more strictly than Django
+        return False
     for parameters in (request.GET, request.POST):
         for name, values in parameters.lists():
+            if len(values) > 1 and name not in _REPEATABLE:
+                return False
             # PostgreSQL's text cannot hold a NUL.
             if any(
                 "\x00" in value or len(value) > _LONGEST.get(name, len(value)) for value in values

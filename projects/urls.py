@@ -1,9 +1,9 @@
 """OAuth 2.0 below `/oauth/`. Introspection is added above, it tells of quotas as well."""
 
 from django.urls import path
-from oauth2_provider.views import RevokeTokenView, TokenView
+from oauth2_provider.views import RevokeTokenView
 
-from projects.oauth import ConsentView
+from projects.oauth import ConsentView, TokenView
 from projects.oauth_requests import answered
 
 urlpatterns = [

@@ -42,7 +42,8 @@ class AccountState:
     the end of a grace. During a grace nothing is limited and only the second one is published.
     `valid_until` is the earliest period end, grant start, grant expiry or end of a grace: from
     then on nobody uses this state, billing is asked to decide again. `resets_at` is when usage
-    starts from zero again, for people to read.
+    starts from zero again, for people to read, in the `time_zone` in which the limit's months
+    begin.
 
     `allotment_micro` is what may be spent by the end of the state's validity plus everything that
     the groups ever booked (limit + grants - usage + sum of `booked`); None is unlimited.
@@ -70,6 +71,7 @@ class AccountState:
     mode: Mode = "hard"
     limited_until: int | None = None
     resets_at: datetime | None = None
+    time_zone: str = "UTC"
     suspended_until: int | None = None
     valid_until: datetime | None = None
     allotment_micro: int | None = None

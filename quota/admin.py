@@ -41,7 +41,7 @@ class LimitedProjectAdmin(admin.ModelAdmin):
 
     list_display = ["name", "organization", "resource", "until", "why", "since", "origin"]
     list_filter = ["resource", "origin", "reason", InForceFilter]
-    list_select_related = ["organization", "project"]
+    list_select_related = ["organization", "project__organization"]
     search_fields = ["organization__name", "project__name", "=token"]
     ordering = ["-since", "pk"]
     fields = ["name", "organization", "resource", "origin", "why", "since", "until", "token"]

@@ -24,7 +24,11 @@ __all__ = ["QuotaUnknown", "Verdict", "check"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The answer. Times are aware; `remaining_micro` is None where there is no limit."""
+    """The answer. Times are aware; `remaining_micro` is None where there is no limit.
+
+    People are told the day of `resets_at` in `time_zone`. `cap` is the reason that names the cap
+    of which too little is left to start, None where no cap refuses for that.
+    """
 
     resource: str
     limited: bool
@@ -34,6 +38,8 @@ class Verdict:
     resets_at: datetime | None
     remaining_micro: int | None
     source: Source
+    time_zone: str = "UTC"
+    cap: str | None = None
 
 
 def check(
@@ -56,10 +62,10 @@ def check(
     found = standings(identify(project), now=now)
     standing = found.resources[resource]
     published = standing.published
-    limited, reason = standing.limited, standing.reason
+    limited, reason, cap = standing.limited, standing.reason, None
     remaining = published.remaining_micro if published else None
     if published is not None and not limited:
-        refusal, remaining = _refusal(
+        refusal, remaining, cap = _refusal(
             published,
             _caps(published, project.pk, distinct_id, run_usage_micro),
             is_compared=published.mode == "hard" and standing.state != "grace",
@@ -75,6 +81,8 @@ def check(
         resets_at=standing.resets_at,
         remaining_micro=remaining,
         source=found.source,
+        time_zone=standing.time_zone,
+        cap=cap,
     )
 
 
@@ -94,8 +102,10 @@ def _caps(
 
 def _refusal(
     published: AccountState, kept: list[tuple[str, int]], *, is_compared: bool, least: int
-) -> tuple[str | None, int | None]:
+) -> tuple[str | None, int | None, str | None]:
     """Return why a project that is not limited is refused all the same, and the least that is left.
+
+    The third is the reason of the cap of which too little is left to start.
 
     A project's own cap is left to the sorted set, which anybody may write: it refuses here only who
     has too little left of it to start.
@@ -105,13 +115,15 @@ def _refusal(
         remaining = left if remaining is None else min(remaining, left)
     for reason, left in kept:
         if left <= 0 and reason != PROJECT_CAP_REACHED:
-            return reason, remaining
-    compared = [left for _, left in kept]
-    if is_compared and published.remaining_micro is not None:
-        compared.append(published.remaining_micro)
-    if least and any(left < least for left in compared):
-        return INSUFFICIENT_REMAINING, remaining
-    return None, remaining
+            return reason, remaining, None
+    if not least:
+        return None, remaining, None
+    if is_compared and published.remaining_micro is not None and published.remaining_micro < least:
+        return INSUFFICIENT_REMAINING, remaining, None
+    for reason, left in kept:
+        if left < least:
+            return INSUFFICIENT_REMAINING, remaining, reason
+    return None, remaining, None
 
 
 _REASONS = {caps.PROJECT.value: PROJECT_CAP_REACHED, caps.USER.value: USER_CAP_REACHED}

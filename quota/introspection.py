@@ -6,13 +6,7 @@ costs the gateway one round trip.
 
 from typing import Any
 
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import (
-    OpenApiExample,
-    OpenApiResponse,
-    extend_schema,
-    inline_serializer,
-)
+from drf_spectacular.utils import OpenApiExample, extend_schema, inline_serializer
 from rest_framework import serializers
 from rest_framework.exceptions import APIException
 from rest_framework.parsers import FormParser
@@ -21,6 +15,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from projects import introspection
+from projects.api_answers import answers, mistake, problem, response_headers
 from projects.authentication import ServiceTokenAuthentication
 from projects.permissions import IsService
 from projects.principal import Principal
@@ -36,6 +31,38 @@ class InvalidRequest(APIException):
         super().__init__({"error": "invalid_request", "error_description": "token is required"})
 
 
+_ANSWERS: dict[Any, Any] = {
+    200: inline_serializer(
+        "Introspection",
+        {
+            "active": serializers.BooleanField(),
+            "token_type": serializers.CharField(required=False),
+            "scope": serializers.CharField(required=False),
+            "exp": serializers.IntegerField(required=False, help_text="Unix seconds."),
+            "client_id": serializers.CharField(required=False),
+            "sub": serializers.CharField(required=False),
+            "organization_id": serializers.UUIDField(required=False),
+            "project_id": serializers.IntegerField(
+                required=False,
+                allow_null=True,
+                help_text="The project, if the credential covers exactly one.",
+            ),
+            "project_ids": serializers.ListField(child=serializers.IntegerField(), required=False),
+            "task_run_id": serializers.UUIDField(required=False, allow_null=True),
+            "distinct_id": serializers.CharField(
+                required=False, help_text="The person to whom its usage counts."
+            ),
+            "products": serializers.ListField(child=serializers.CharField(), required=False),
+            "token_kind": serializers.CharField(required=False),
+            "resources": serializers.DictField(required=False),
+        },
+    ),
+    400: mistake("No token was sent, as RFC 6749 says it."),
+    401: problem("No service token."),
+    415: problem("Not a form."),
+}
+
+
 class IntrospectionView(APIView):
     """RFC 7662 token introspection, for OAuth access tokens and personal API keys."""
 
@@ -45,52 +72,20 @@ class IntrospectionView(APIView):
 
     @extend_schema(
         operation_id="introspect",
+        tags=["OAuth"],
+        parameters=response_headers(_ANSWERS),
         request={
             "application/x-www-form-urlencoded": inline_serializer(
                 "Introspect",
                 {
-                    "token": serializers.CharField(),
+                    "token": serializers.CharField(min_length=1),
                     "group": serializers.CharField(
                         required=False, help_text="The gateway's Redis, as name:epoch."
                     ),
                 },
             )
         },
-        responses={
-            200: inline_serializer(
-                "Introspection",
-                {
-                    "active": serializers.BooleanField(),
-                    "token_type": serializers.CharField(required=False),
-                    "scope": serializers.CharField(required=False),
-                    "exp": serializers.IntegerField(required=False, help_text="Unix seconds."),
-                    "client_id": serializers.CharField(required=False),
-                    "sub": serializers.CharField(required=False),
-                    "organization_id": serializers.UUIDField(required=False),
-                    "project_id": serializers.IntegerField(
-                        required=False,
-                        allow_null=True,
-                        help_text="The project, if the credential covers exactly one.",
-                    ),
-                    "project_ids": serializers.ListField(
-                        child=serializers.IntegerField(), required=False
-                    ),
-                    "task_run_id": serializers.UUIDField(required=False, allow_null=True),
-                    "distinct_id": serializers.CharField(
-                        required=False, help_text="The person to whom its usage counts."
-                    ),
-                    "products": serializers.ListField(
-                        child=serializers.CharField(), required=False
-                    ),
-                    "token_kind": serializers.CharField(required=False),
-                    "resources": serializers.DictField(required=False),
-                },
-            ),
-            400: OpenApiResponse(OpenApiTypes.OBJECT, "No token was sent, as RFC 6749 says it."),
-            401: OpenApiResponse(OpenApiTypes.OBJECT, "No service token."),
-            415: OpenApiResponse(OpenApiTypes.OBJECT, "Not a form."),
-            503: OpenApiResponse(OpenApiTypes.OBJECT, "The database does not answer."),
-        },
+        responses=answers(_ANSWERS),
         examples=[
             OpenApiExample(
                 "The token of a task run",

@@ -51,6 +51,7 @@ def _resource(standing: Standing) -> dict[str, Any]:
         "remaining": _credits(published.remaining_micro if published else None),
         "limited_until": _time(standing.limited_until),
         "resets_at": _time(standing.resets_at),
+        "time_zone": standing.time_zone,
         "mode": published.mode if published else "hard",
         "credits_per_usd": float(RESOURCES[standing.resource].credits_per_usd),
     }

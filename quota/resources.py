@@ -29,3 +29,10 @@ RESOURCES: dict[str, Resource] = {
         Resource(POSTHOG_CODE_CREDITS, "PostHog Code credits", Decimal(100), has_grace=True),
     )
 }
+
+
+def in_credits(micro: int) -> str:
+    """Return an amount to read: two decimals at most, and nothing that is left reads as zero."""
+    if 0 < micro < MICRO // 100:
+        return "<0.01"
+    return f"{(Decimal(micro) / MICRO).quantize(Decimal('0.01')).normalize():,f}"

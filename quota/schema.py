@@ -10,6 +10,8 @@ from drf_spectacular.utils import (
 )
 from rest_framework import serializers
 
+from projects.api_answers import PROJECT_ID, answers, problem, response_headers
+from projects.query import LARGEST_VERSION, TEXT
 from quota.resources import RESOURCES
 
 _OK = {
@@ -21,6 +23,7 @@ _OK = {
     "remaining": 749.75,
     "limited_until": None,
     "resets_at": "2026-12-01T00:00:00Z",
+    "time_zone": "UTC",
     "mode": "hard",
     "credits_per_usd": 120.0,
 }
@@ -60,7 +63,6 @@ def _refusal(status: int, name: str, detail: str) -> OpenApiExample:
     )
 
 
-_ERROR = inline_serializer("Error", {"detail": serializers.CharField()})
 _TIME = "RFC 3339, UTC."
 
 
@@ -112,6 +114,9 @@ class QuotaOfResource(serializers.Serializer):
     resets_at = serializers.DateTimeField(
         allow_null=True, help_text=f"{_TIME} When usage starts again."
     )
+    time_zone = serializers.CharField(
+        help_text="The IANA zone at whose midnight the period ends: tell people the day in it."
+    )
     mode = serializers.ChoiceField(["hard", "soft"])
     credits_per_usd = serializers.FloatField(
         help_text="Credits that one dollar of provider cost takes, markup included."
@@ -136,41 +141,67 @@ class QuotaOfResource(serializers.Serializer):
     )
 
 
+_VERSION = {"type": "integer", "format": "int64", "minimum": 0, "maximum": LARGEST_VERSION}
+_TEXT = {"type": "string", "pattern": TEXT}
+
+
+def _etag(statuses: list[str]) -> OpenApiParameter:
+    return OpenApiParameter(
+        "ETag",
+        str,
+        OpenApiParameter.HEADER,
+        response=statuses,
+        description="Of all that the answer says but `as_of`: send it back as If-None-Match.",
+    )
+
+
+_LIMITS_ANSWERS: dict[Any, Any] = {
+    200: inline_serializer(
+        "QuotaLimits",
+        {
+            "limited": inline_serializer(
+                "QuotaOfResources",
+                {resource: QuotaOfResource() for resource in RESOURCES},
+            ),
+            "organization_id": serializers.UUIDField(),
+            "version": serializers.IntegerField(
+                help_text="Grows with every change of what was decided for the organization."
+            ),
+            "as_of": serializers.DateTimeField(help_text=_TIME),
+        },
+    ),
+    304: OpenApiResponse(description="Nothing changed since the entity tag given."),
+    403: problem("The credential does not reach this far."),
+    404: problem("No such project, or another organization's."),
+    503: problem("No store can tell."),
+}
+
 QUOTA_LIMITS: dict[str, Any] = {
     "operation_id": "quota_limits",
     "summary": "What a project may still use",
     "description": "Limits and what is left are the organization's; its projects share them. "
     "Every resource is listed. Amounts are credits.",
+    "tags": ["quota"],
     "parameters": [
-        OpenApiParameter("project_id", int, OpenApiParameter.PATH),
+        PROJECT_ID,
         OpenApiParameter(
-            "group", str, description="Service callers: the gateway's Redis, as name:epoch."
+            "group", _TEXT, description="Service callers: the gateway's Redis, as name:epoch."
         ),
         OpenApiParameter(
-            "user", str, description="Service callers: the `distinct_id` of a call, for its cap."
+            "user", _TEXT, description="Service callers: the `distinct_id` of a call, for its cap."
         ),
-        OpenApiParameter("If-None-Match", str, OpenApiParameter.HEADER),
+        OpenApiParameter(
+            "If-None-Match",
+            str,
+            OpenApiParameter.HEADER,
+            description="The entity tag of an answer that the caller still has.",
+        ),
+        _etag(["200", "304"]),
+        *response_headers(_LIMITS_ANSWERS),
     ],
+    # Never 406: whatever a client accepts, it is better served with JSON.
     "responses": {
-        200: inline_serializer(
-            "QuotaLimits",
-            {
-                "limited": inline_serializer(
-                    "QuotaOfResources",
-                    {resource: QuotaOfResource() for resource in RESOURCES},
-                ),
-                "organization_id": serializers.UUIDField(),
-                "version": serializers.IntegerField(
-                    help_text="Grows with every change of what was decided for the organization."
-                ),
-                "as_of": serializers.DateTimeField(help_text=_TIME),
-            },
-        ),
-        304: OpenApiResponse(description="Nothing changed since the entity tag given."),
-        401: OpenApiResponse(_ERROR, "No credential, or one that is not valid."),
-        403: OpenApiResponse(_ERROR, "The credential does not reach this far."),
-        404: OpenApiResponse(_ERROR, "No such project, or another organization's."),
-        503: OpenApiResponse(_ERROR, "No store can tell. Carries Retry-After."),
+        status: answer for status, answer in answers(_LIMITS_ANSWERS).items() if status != 406
     },
     "examples": [
         _limits_example("Limited", _LIMITED),
@@ -200,31 +231,35 @@ _CHANGE = inline_serializer(
     many=True,
 )
 
+_CHANGES_ANSWERS: dict[Any, Any] = {
+    200: inline_serializer(
+        "QuotaChanges",
+        {
+            "version": serializers.IntegerField(help_text="The next cursor."),
+            "reset": serializers.BooleanField(),
+            "feed": serializers.UUIDField(),
+            "revoked": serializers.ListField(
+                child=serializers.CharField(), help_text="SHA-256 of credentials."
+            ),
+            "changes": _CHANGE,
+        },
+    ),
+    401: problem("Not a service token."),
+    503: problem("The database cannot tell."),
+}
+
 QUOTA_CHANGES: dict[str, Any] = {
     "operation_id": "quota_changes",
     "summary": "Whose quota changed, and which credentials were revoked",
     "description": "A cursor that is missing, foreign, ahead or too old is answered with a reset: "
     "forget everything and go on from the version given.",
+    "tags": ["quota"],
     "parameters": [
-        OpenApiParameter("since", int, description="The version of the previous answer."),
-        OpenApiParameter("feed", str, description="The feed of the previous answer."),
+        OpenApiParameter("since", _VERSION, description="The version of the previous answer."),
+        OpenApiParameter("feed", _TEXT, description="The feed of the previous answer."),
+        *response_headers(_CHANGES_ANSWERS),
     ],
-    "responses": {
-        200: inline_serializer(
-            "QuotaChanges",
-            {
-                "version": serializers.IntegerField(help_text="The next cursor."),
-                "reset": serializers.BooleanField(),
-                "feed": serializers.UUIDField(),
-                "revoked": serializers.ListField(
-                    child=serializers.CharField(), help_text="SHA-256 of credentials."
-                ),
-                "changes": _CHANGE,
-            },
-        ),
-        401: OpenApiResponse(_ERROR, "Not a service token."),
-        503: OpenApiResponse(_ERROR, "The database cannot tell. Carries Retry-After."),
-    },
+    "responses": answers(_CHANGES_ANSWERS),
     "examples": [
         OpenApiExample(
             "One change",

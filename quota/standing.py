@@ -25,6 +25,11 @@ class Standing:
     resets_at: datetime | None
     published: AccountState | None
 
+    @property
+    def time_zone(self) -> str:
+        """The zone in whose days to tell people when usage starts again."""
+        return self.published.time_zone if self.published else "UTC"
+
 
 @dataclass(frozen=True, slots=True)
 class Scores:

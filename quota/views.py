@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from projects import credential_cache
+from projects import credential_cache, query
 from projects.authentication import (
     ServiceTokenAuthentication,
     SessionPrincipalAuthentication,
@@ -34,9 +34,6 @@ from quota.changes import changes_since
 from quota.limited_set import Reading, RedisUnavailable
 from quota.representation import render
 from quota.state import QuotaUnknown, ServiceQuestion, standings, standings_of_primary
-
-LONGEST_VERSION = 19
-"""Digits of the largest integer that the database holds."""
 
 
 class QuotaUnavailable(APIException):
@@ -87,7 +84,9 @@ class QuotaLimitsView(APIView):
         identity, reading = self._identify(request, project_id)
         question = None
         if _principal(request).kind is Kind.SERVICE:
-            question = ServiceQuestion(request.GET.get("group", ""), request.GET.get("user", ""))
+            question = ServiceQuestion(
+                query.text(request, "group") or "", query.text(request, "user") or ""
+            )
         try:
             found = (
                 standings(identity, reading=reading)
@@ -132,10 +131,9 @@ class QuotaChangesView(APIView):
     @extend_schema(**schema.QUOTA_CHANGES)
     def get(self, request: Request) -> Response:
         """Answer with everything after the cursor, from the primary database."""
-        since = request.GET.get("since", "")
-        is_version = since.isascii() and since.isdecimal() and len(since) <= LONGEST_VERSION
+        since, feed = query.version(request, "since"), query.text(request, "feed")
         try:
-            found = changes_since(int(since) if is_version else None, request.GET.get("feed"))
+            found = changes_since(since, feed)
         except DatabaseFailure as error:
             raise QuotaUnavailable from error
         return Response(

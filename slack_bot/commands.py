@@ -1,14 +1,12 @@
 """The slash command: what is left, told to whoever asks and to nobody else."""
 
-from decimal import Decimal
-
 import structlog
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from projects.models import SlackWorkspace
 from quota import gate
-from quota.resources import MICRO
+from quota.resources import in_credits
 from slack_bot import installations
 from slack_bot.events import Installation
 from slack_bot.payloads import form, identifier, text
@@ -68,20 +66,14 @@ def _status(workspace: SlackWorkspace, user_id: str) -> str:
     if verdict.state == "unknown":  # nothing was ever decided about the account
         return wording.credits_unknown()
     return wording.credits_status(
-        remaining=_credits(verdict.remaining_micro),
+        remaining=(
+            None if verdict.remaining_micro is None else in_credits(verdict.remaining_micro)
+        ),
         denial_text=notices.denial_text(verdict) if verdict.limited else None,
         resets_at=verdict.resets_at,
         bot_name=settings.BOT_NAME,
+        time_zone=verdict.time_zone,
     )
-
-
-def _credits(micro: int | None) -> str | None:
-    """Return an amount to read: two decimals at most, and nothing that is left reads as zero."""
-    if micro is None:
-        return None
-    if 0 < micro < MICRO // 100:
-        return "<0.01"
-    return f"{(Decimal(micro) / MICRO).quantize(Decimal('0.01')).normalize():,f}"
 
 
 def _only_to_the_asker(words: str) -> HttpResponse:

@@ -33,8 +33,8 @@ class Post:
     thread_ts: str
     """The root of the thread; `ts` itself at top level."""
     user_id: str
-    author_teams: frozenset[str]
-    """The author's team under each of the names Slack gives it; empty when it gives none."""
+    author_team: str
+    """The author's own team; empty when the event does not say. Their profile decides then."""
     text: str
     is_app_mention: bool
     tagged: frozenset[str]
@@ -92,7 +92,6 @@ def _post(payload: dict[str, Any], event: dict[str, Any]) -> Post | None:
     if not (channel_id and user_id and ts and thread_ts) or user_id == bot_user_id:
         return None
     written = posts.text_of(event)
-    teams = (identifier(event.get(name)) for name in ("user_team", "source_team", "team"))
     return Post(
         installation=_installation(payload),
         event_id=identifier(payload.get("event_id")),
@@ -100,7 +99,9 @@ def _post(payload: dict[str, Any], event: dict[str, Any]) -> Post | None:
         ts=ts,
         thread_ts=thread_ts,
         user_id=user_id,
-        author_teams=frozenset(filter(None, teams)),
+        # `source_team` and `team` may name the workspace that hosts a shared channel.
+        author_team=identifier(event.get("user_team"))
+        or identifier(mapping(event.get("user_profile")).get("team")),
         text=written,
         is_app_mention=event.get("type") == "app_mention",
         tagged=posts.tagged(written),

@@ -1,18 +1,14 @@
 """What a post of a person leads to: a record first, then whatever is decided about it."""
 
-import structlog
 from django.conf import settings
 from django.db import transaction
 
-from coding_tasks.threads import active_task
 from projects.models import SlackWorkspace
 from slack_bot import installations
 from slack_bot.events import Post
-from workflows import admission, closing, follow_ups, notices, wording
-from workflows.client import TemporalUnavailable
-from workflows.models import FollowUp, Mention, Notice
-
-log = structlog.get_logger(__name__)
+from workflows import admission, closing, notices, replies, wording
+from workflows.kept_for_later import left_to_a_sweep
+from workflows.models import Mention, Notice, ThreadReply
 
 
 def receive(post: Post) -> None:
@@ -25,22 +21,9 @@ def receive(post: Post) -> None:
     if workspace is None or post.user_id == workspace.bot_user_id:
         return
     if post.is_app_mention or post.tagged & {workspace.bot_user_id, post.bot_user_id}:
-        _receive_mention(workspace, post)
+        admission.admit_or_keep(_record(workspace, post))
     elif post.is_reply:
         _receive_reply(workspace, post)
-
-
-def _receive_mention(workspace: SlackWorkspace, post: Post) -> None:
-    mention = _record(workspace, post)
-    if mention.state != Mention.State.RECEIVED:
-        return
-    try:
-        admission.admit(mention)
-    except TemporalUnavailable as error:
-        log.warning("temporal is unavailable", mention=str(mention.pk), error=str(error))
-    except Exception:
-        # The row is a promise that a sweep keeps: to fail now would only make Slack repeat itself.
-        log.exception("a mention was kept for later", mention=str(mention.pk))
 
 
 def _record(workspace: SlackWorkspace, post: Post) -> Mention:
@@ -71,40 +54,35 @@ def _record(workspace: SlackWorkspace, post: Post) -> Mention:
 
 
 def _receive_reply(workspace: SlackWorkspace, post: Post) -> None:
-    """Take a reply that does not name us: it is for us only from the owner of the thread's task.
+    """Keep a reply that does not name us, then find out whether it is for us.
 
-    That is the author of its mention already while the task is still to be made.
+    An external author has nothing going on here that a reply could be for.
     """
-    task = active_task(workspace, post.channel_id, post.thread_ts)
-    if task is not None and task.owner_slack_user_id != post.user_id:
+    if _is_external(workspace, post):
         return
-    reply = FollowUp(
-        workspace=workspace,
-        channel_id=post.channel_id,
-        ts=post.ts,
-        thread_ts=post.thread_ts,
-        user_id=post.user_id,
-        text=post.text,
-        addressed=False,
+    kept = replies.keep(
+        ThreadReply(
+            workspace=workspace,
+            channel_id=post.channel_id,
+            ts=post.ts,
+            thread_ts=post.thread_ts,
+            user_id=post.user_id,
+            text=post.text,
+        )
     )
-    if task is not None:
-        to_tell = follow_ups.record(reply, task.project)
-    else:
-        to_tell = follow_ups.record_early(reply)
-    if not to_tell:
-        return
-    try:
-        follow_ups.tell(reply)
-    except TemporalUnavailable as error:
-        log.warning("temporal is unavailable", follow_up=str(reply.pk), error=str(error))
-    except Exception:  # kept, as above
-        log.exception("a reply was kept for later", follow_up=str(reply.pk))
+    mention = None
+    with left_to_a_sweep("a reply", reply=str(kept.pk)):
+        mention = replies.decide(kept)
+    if mention is not None:
+        admission.admit_or_keep(mention)
 
 
 def _is_external(workspace: SlackWorkspace, post: Post) -> bool:
-    """Tell an author from another company in a shared channel (Slack Connect).
+    """Return whether the event itself says that the author is from another company.
 
-    In an Enterprise organization the author may be of a sister workspace: the payload does not
-    say, so access is judged by the profile, in the workflow.
+    Where it names no team, and in an Enterprise organization, whose workspaces have teams of their
+    own, the author's profile decides, in the workflow (`workflows.access`).
     """
-    return not workspace.enterprise_id and not post.author_teams <= {workspace.team_id}
+    if workspace.enterprise_id or not post.author_team:
+        return False
+    return post.author_team != workspace.team_id

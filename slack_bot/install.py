@@ -33,8 +33,10 @@ SCOPES = (
     "channels:history",
     "chat:write",
     "commands",
+    "files:write",
     "groups:history",
     "im:history",
+    "im:write",
     "mpim:history",
     "reactions:write",
     "users:read",
@@ -102,7 +104,7 @@ def oauth_redirect(request: HttpRequest) -> HttpResponse:
 def _projects_of(request: HttpRequest) -> QuerySet[Project]:
     """Return the projects that the user may connect a workspace to."""
     user = request.user
-    projects = Project.objects.select_related("organization")
+    projects = Project.objects.order_by("organization__name", "name")
     if not isinstance(user, User):
         return projects.none()
     if user.has_perms(["projects.view_project", "projects.change_slackworkspace"]):

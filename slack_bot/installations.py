@@ -39,7 +39,7 @@ def find(installation: Installation) -> SlackWorkspace | None:
     """Return the active workspace with its project, without its token; None when there is none."""
     return (
         SlackWorkspace.objects.filter(_identity(installation), is_active=True)
-        .select_related("project")
+        .select_related("project__organization")
         .defer("bot_token")
         .first()
     )

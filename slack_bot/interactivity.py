@@ -25,7 +25,8 @@ from workflows.models import Mention, Notice
 class Interaction:
     """One use of the picker."""
 
-    installation: Installation
+    installations: tuple[Installation, ...]
+    """The app's, in the workspace that the payload names, or else in the user's own."""
     user_id: str
     channel_id: str
     message_ts: str
@@ -66,7 +67,7 @@ def read(payload: dict[str, Any]) -> Interaction | None:
         return None
     container = mapping(payload.get("container"))
     return Interaction(
-        installation=installation_of(payload),
+        installations=installations_of(payload),
         user_id=user_id,
         channel_id=identifier(container.get("channel_id")),
         message_ts=timestamp(container.get("message_ts")),
@@ -75,19 +76,25 @@ def read(payload: dict[str, Any]) -> Interaction | None:
     )
 
 
-def installation_of(payload: dict[str, Any]) -> Installation:
-    """Return the installation that an interaction is for."""
+def installations_of(payload: dict[str, Any]) -> tuple[Installation, ...]:
+    """Return the installations that an interaction may be for.
+
+    In a channel that another company hosts, the payload may name the host's workspace.
+    """
     team, enterprise = mapping(payload.get("team")), mapping(payload.get("enterprise"))
-    return Installation(
-        team_id=identifier(team.get("id")),
-        enterprise_id=identifier(enterprise.get("id") or team.get("enterprise_id")),
-        is_org_wide=payload.get("is_enterprise_install") in (True, "true"),
+    enterprise_id = identifier(enterprise.get("id") or team.get("enterprise_id"))
+    is_org_wide = payload.get("is_enterprise_install") in (True, "true")
+    teams = dict.fromkeys(
+        identifier(mapping(each).get(name))
+        for each, name in ((team, "id"), (payload.get("user"), "team_id"))
     )
+    return tuple(Installation(team_id, enterprise_id, is_org_wide=is_org_wide) for team_id in teams)
 
 
 def _mention(interaction: Interaction) -> Mention | None:
     """Return the mention whose picker was used; None when it was none of this workspace's."""
-    workspace = installations.find(interaction.installation)
+    found = map(installations.find, interaction.installations)
+    workspace = next((each for each in found if each is not None), None)
     if workspace is None:
         return None
     mentions = Mention.objects.filter(workspace=workspace)

@@ -94,6 +94,7 @@ class FakeSlack(_Server):
         """Return to the default team without messages, calls, or faults."""
         self.slack.forget_calls()
         self.slack.faults.clear()
+        self.slack.limits.reset()
         self.slack.database.clear()
         furnish(self.slack.workspace, self.slack.installations, "Tollgate", BOT_TOKEN)
 
@@ -146,6 +147,17 @@ class FakeSlack(_Server):
         """Return the Web API calls so far (`method`, `arguments`, `answer`), oldest first."""
         return self.slack.calls(method)
 
+    def direct_messages(self, user: str = "U1") -> list[Json]:
+        """Return what the bot and a person said to each other, oldest first."""
+        return self.messages(f"D{user}")
+
+    def file(self, message: Json) -> str:
+        """Return the content of a message's one file."""
+        [file] = message["files"]
+        content = self.slack.files.content(file["id"])
+        assert content is not None
+        return content.decode()
+
     # --- what goes wrong -------------------------------------------------------------------------
 
     def fail_next(
@@ -163,6 +175,10 @@ class FakeSlack(_Server):
         if status == 429 and retry_after is None:
             retry_after = 1
         self.slack.faults.add(method, Fault(error, status, retry_after), times)
+
+    def take_at_most(self, characters: int) -> None:
+        """Refuse longer texts from now on (`msg_too_long`)."""
+        self.slack.limits.text = characters
 
     def hang_next(self, method: str, seconds: float, times: int = 1) -> None:
         """Let the next calls of the method wait before they are done and answered."""

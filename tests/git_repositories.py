@@ -4,6 +4,9 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+EMPTY_FILE = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
+"""The name that git gives to an empty file."""
+
 
 def make_repository(directory: Path, files: Mapping[str, str]) -> str:
     """Commit the files to a new repository; return the address to clone it from."""
@@ -13,6 +16,16 @@ def make_repository(directory: Path, files: Mapping[str, str]) -> str:
         (directory / name).write_text(text)
     run_git(directory, "init", "--quiet", "--initial-branch=main")
     commit(directory)
+    return f"file://{directory}"
+
+
+def import_files(directory: Path, *paths: str) -> str:
+    """Commit empty files at any paths that git can name, and return the address to clone from."""
+    make_repository(directory, {"README.md": "# Imported\n"})
+    files = "".join(f"M 100644 {EMPTY_FILE} {path}\n" for path in paths)
+    blob = "blob\ndata 0\n\n"
+    head = "commit refs/heads/main\ncommitter Test <test@example.com> 0 +0000\ndata 0\n\n"
+    run_git(directory, "fast-import", "--quiet", "--force", given=f"{blob}{head}{files}")
     return f"file://{directory}"
 
 

@@ -13,6 +13,9 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
+    negative_data_rejection,
+    positive_data_acceptance,
+    response_headers_conformance,
     response_schema_conformance,
     status_code_conformance,
 )
@@ -27,7 +30,8 @@ from tests.examples import examples
 
 CHECKS = [
     *(not_a_server_error, status_code_conformance),
-    *(content_type_conformance, response_schema_conformance),
+    *(content_type_conformance, response_schema_conformance, response_headers_conformance),
+    *(negative_data_rejection, positive_data_acceptance),
 ]
 EXAMPLES = examples(10)
 SERVICE = "service-token-of-the-test-suite"
@@ -77,3 +81,33 @@ def test_every_answer_is_a_documented_one(api, project, tokens, caller, mode):
             case.validate_response(answer, checks=CHECKS)
 
         ask()
+
+
+def test_every_schema_that_may_be_null_has_a_type(api):
+    def nullable(part):
+        if isinstance(part, dict):
+            if part.get("nullable") is True:
+                yield part
+            part = list(part.values())
+        if isinstance(part, list):
+            for inner in part:
+                yield from nullable(inner)
+
+    found = list(nullable(api.raw_schema))
+    assert found
+    assert [part for part in found if "type" not in part] == []
+
+
+@pytest.mark.parametrize("caller", ["the gateway", "a key", "nobody"])
+def test_the_document_is_for_everybody(client, tokens, caller):
+    headers = {"Authorization": f"Bearer {tokens[caller]}"} if tokens[caller] else {}
+    assert client.get("/api/schema/", headers=headers).status_code == 200
+
+
+def test_every_answer_that_makes_callers_wait_says_how_long(api):
+    for path in api.raw_schema["paths"].values():
+        for operation in path.values():
+            assert {"200", "400", "401", "503"} <= operation["responses"].keys()
+            for status, answer in operation["responses"].items():
+                wants = {"429": "Retry-After", "503": "Retry-After", "401": "WWW-Authenticate"}
+                assert wants.get(status) in {None, *answer.get("headers", {})}

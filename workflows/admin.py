@@ -36,7 +36,7 @@ class RecordAdmin(ReadOnly, admin.ModelAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Fetch the workspaces with the rows."""
-        rows = super().get_queryset(request).select_related("workspace__project")
+        rows = super().get_queryset(request).select_related("workspace__project__organization")
         return rows.defer("workspace__bot_token")
 
     @admin.display(ordering="workspace__project__name")

@@ -1,4 +1,4 @@
-"""What becomes of a recorded mention: refused, handed to the thread's running task, or started.
+"""What becomes of a recorded mention: refused, handed to the thread's task, started or asked about.
 
 Decided once, by whoever holds the mention's lease: the webhook that recorded it, a redelivery or
 the sweep. A mention that nobody could finish stays `received` for the next of them.
@@ -8,15 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
+from django.db import transaction
 from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from coding_tasks.models import CodingTask
 from coding_tasks.threads import active_task
-from workflows import client, closing, follow_ups
+from workflows import client, closing, follow_ups, notices, replies, stop_orders, wording
 from workflows.door import denial, refuse
+from workflows.kept_for_later import left_to_a_sweep
 from workflows.mention_types import workflow_id
-from workflows.models import Mention
+from workflows.models import Mention, Notice
+from workflows.requests import is_bare, is_stop
 
 LEASE = timedelta(seconds=15)
 """Longer than a decision takes with every dependency at its time limit."""
@@ -33,6 +36,13 @@ def admit(mention: Mention) -> None:
     with _leased(mention) as mine:
         if mine:
             _decide(mention, at_the_door=first_attempt)
+
+
+def admit_or_keep(mention: Mention) -> None:
+    """Decide about the mention now, or leave it to the sweep. Never raises."""
+    if mention.state == Mention.State.RECEIVED:
+        with left_to_a_sweep("a mention", mention=str(mention.pk)):
+            admit(mention)
 
 
 def waiting(now: datetime) -> QuerySet[Mention]:
@@ -66,14 +76,46 @@ def _leased(mention: Mention) -> Iterator[bool]:
 def _decide(mention: Mention, *, at_the_door: bool) -> None:
     if not mention.workspace.is_active:
         closing.conclude(mention, Mention.State.FAILED, "the app was uninstalled")
-    elif (task := _task_of_another(mention)) and follow_ups.forward(
-        mention, task, at_the_door=at_the_door
-    ):
+    elif is_stop(mention.text):
+        stop_orders.obey(mention)
+    else:
+        orders = replies.decide_for(mention)
+        _decide_request(mention, at_the_door=at_the_door)
+        for each in orders + replies.decide_for(mention):
+            admit(each)
+
+
+def _decide_request(mention: Mention, *, at_the_door: bool) -> None:
+    task = _task_of_another(mention)
+    if task is None:
+        replies.take_up_earlier(mention)
+    if stop_orders.is_countermanded(mention):
+        closing.conclude(mention, Mention.State.STOPPED, "stopped before it began")
+    elif task and _has_nothing_to_do(mention) and task.owner_slack_user_id == mention.user_id:
+        _ask(mention)
+    elif task and follow_ups.forward(mention, task, at_the_door=at_the_door):
         pass
     elif at_the_door and (denied := denial(mention, mention.workspace.project, to_start=True)):
         refuse(mention, denied)
+    elif _has_nothing_to_do(mention):
+        _ask(mention)
     else:
         client.start_mention(mention)
+
+
+def _has_nothing_to_do(mention: Mention) -> bool:
+    return is_bare(mention.text) and mention.takes_up_id is None
+
+
+def _ask(mention: Mention) -> None:
+    """End a mention without a text by asking what to do, unless a reply has said so already."""
+    with transaction.atomic():
+        if not closing.conclude(mention, Mention.State.ASKED, "it had no text"):
+            return
+        if not replies.has_followed(mention):
+            words = wording.what_to_do(mention.user_id)
+            key = f"question:{mention.pk}"
+            notices.send_soon(notices.claim(key, Notice.Kind.QUESTION, mention, words))
 
 
 def _task_of_another(mention: Mention) -> CodingTask | None:

@@ -29,13 +29,24 @@ def in_words(status: WorkflowExecutionStatus | None) -> str:
     return _ENDS.get(status, "its workflow had ended")
 
 
-def end(mention: Mention, workflow_id: str, state: str, outcome: str) -> Notice:
-    """End the mention of a workflow and its task; return the notice that says so."""
+def end(mention: Mention, workflow_id: str, state: str, outcome: str) -> Notice | None:
+    """End the mention of a workflow and its task; return the notice that says so.
+
+    None where somebody stopped the work, who was told.
+    """
+    was_stopped = (
+        mention.state == Mention.State.STOPPED
+        or CodingTask.objects.filter(
+            workflow_id=workflow_id, state=CodingTask.State.STOPPED
+        ).exists()
+    )
     closing.close(mention.pk, state, outcome)
     threads.abandon(workflow_id)
     FollowUp.objects.filter(workflow_id=workflow_id, state__in=FollowUp.WAITING).update(
         state=FollowUp.State.DROPPED, outcome=outcome[:200]
     )
+    if was_stopped:
+        return None
     text = wording.failed(mention.user_id)
     return notices.claim(f"failed:{mention.pk}", Notice.Kind.FAILURE, mention, text)
 
@@ -67,6 +78,7 @@ def clear_up(workflow_id: str, outcome: str) -> None:
         ).exists()
     )
     if somebody_waits:
-        notices.send_soon(end(mention, workflow_id, Mention.State.FAILED, outcome))
+        if notice := end(mention, workflow_id, Mention.State.FAILED, outcome):
+            notices.send_soon(notice)
     else:
         threads.abandon(workflow_id)

@@ -52,7 +52,8 @@ class ModelClassifier:
             max_tokens=100,
             timeout=self.timeout,
         )
-        access = ModelAccess(f"{settings.GATEWAY_URL}/{PRODUCT}", token, trace_id)
+        purpose = f"repository {trace_id}"
+        access = ModelAccess(f"{settings.GATEWAY_URL}/{PRODUCT}", token, trace_id, purpose)
         answer = ask(access, question)
         said = answer.strip().strip("`*\"'.").lower()
         return next((name for name in listed if name.lower() == said), None)

@@ -177,6 +177,23 @@ def signal_credits_gained(workflow_id: str) -> None:
     _signal(workflow_id, "credits_gained")
 
 
+def cancel(workflow_id: str) -> None:
+    """Ask a workflow to end; it ends its mention and its task, if nobody has.
+
+    Raises `TemporalUnavailable` and `WorkflowEnded`.
+    """
+    connection = _connected()
+    handle = connection.client.get_workflow_handle(workflow_id)
+    try:
+        connection.call(handle.cancel(rpc_timeout=DEADLINE))
+    except RPCError as error:
+        if _says_no_workflow(error):
+            raise WorkflowEnded(workflow_id) from error
+        raise TemporalUnavailable(str(error)) from error
+    except RuntimeError as error:
+        raise TemporalUnavailable(str(error)) from error
+
+
 def terminated_workflows(since: datetime) -> list[str]:
     """Return the ids of the mentions' workflows that something else ended than their own code.
 

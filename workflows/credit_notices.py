@@ -102,5 +102,9 @@ def _text(crossed: ThresholdNotice, state: AccountState) -> str:
     if crossed.percent == ThresholdNotice.RESOLVED:
         return wording.credits_are_back(credits_name=name)
     return wording.credits_running_low(
-        crossed.percent, state.resets_at, credits_name=name, billing_url=settings.BILLING_URL
+        crossed.percent,
+        state.resets_at,
+        credits_name=name,
+        billing_url=settings.BILLING_URL,
+        time_zone=state.time_zone,
     )

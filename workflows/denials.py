@@ -21,16 +21,18 @@ def claim(
     author = about.workspace.distinct_id(about.user_id)
     verdict = gate.check(project, to_start=True, distinct_id=author)
     if verdict.limited:
-        reason, resets_at = verdict.reason, verdict.resets_at
+        reason, resets_at, cap = verdict.reason, verdict.resets_at, verdict.cap
     else:
         reached_cap = refusal.cause in CAPS_REACHED
         reason = refusal.cause if reached_cap else INSUFFICIENT_REMAINING
-        resets_at = refusal.resets_at
+        resets_at, cap = refusal.resets_at, None
     text = wording.denial(
         reason,
         resets_at,
         bot_name=settings.BOT_NAME,
         billing_url=settings.BILLING_URL,
+        time_zone=verdict.time_zone,
+        cap=cap,
         half_way=half_way,
     )
     return notices.claim(f"denial:{about.pk}", Notice.Kind.DENIAL, about, text)

@@ -7,13 +7,13 @@ from projects.models import Project
 from quota import gate
 from workflows import closing, notices
 from workflows.mention_types import out_of_credits
-from workflows.models import FollowUp, Mention
+from workflows.models import FollowUp, Mention, ThreadReply
 
 log = structlog.get_logger(__name__)
 
 
 def denial(
-    about: Mention | FollowUp, project: Project, *, to_start: bool = False
+    about: Mention | FollowUp | ThreadReply, project: Project, *, to_start: bool = False
 ) -> gate.Verdict | None:
     """Return the verdict that limits the project that would pay, or the author; or None.
 

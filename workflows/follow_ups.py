@@ -13,7 +13,7 @@ from projects.models import Project
 from workflows import client, closing, notices, wording
 from workflows.door import denial, refuse
 from workflows.mention_types import out_of_credits, workflow_id
-from workflows.models import FollowUp, Mention, Notice
+from workflows.models import FollowUp, Mention, Notice, ThreadReply
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +63,7 @@ def record(reply: FollowUp, project: Project) -> bool:
     denied = denial(reply, project)
     with transaction.atomic():
         task = lock_active_task(reply.workspace, reply.channel_id, reply.thread_ts)
-        if task is None or task.owner_slack_user_id != reply.user_id or _is_known(reply):
+        if task is None or task.owner_slack_user_id != reply.user_id or is_known(reply):
             return False
         reply.workflow_id = task.workflow_id
         if denied:
@@ -88,7 +88,7 @@ def record_early(reply: FollowUp) -> bool:
         locked = _open_mentions(reply).select_for_update().order_by("received_at")
         written = Decimal(reply.ts)
         mention = next((each for each in locked if Decimal(each.ts) < written), None)
-        if mention is None or _is_known(reply):
+        if mention is None or is_known(reply):
             return False
         reply.workflow_id = workflow_id(mention.team_id, mention.channel_id, mention.ts)
         reply.save(force_insert=True)
@@ -125,6 +125,12 @@ def tell(follow_up: FollowUp) -> None:
             ).update(state=Mention.State.RECEIVED, outcome="", finished_at=None, lease_until=None)
 
 
+def is_known(reply: FollowUp | ThreadReply) -> bool:
+    """Return whether the reply is a follow-up already, whatever became of it."""
+    post = {"workspace": reply.workspace_id, "channel_id": reply.channel_id, "ts": reply.ts}
+    return FollowUp.objects.filter(**post).exists()
+
+
 def _open_mentions(reply: FollowUp) -> QuerySet[Mention]:
     return Mention.objects.filter(
         workspace=reply.workspace,
@@ -133,11 +139,6 @@ def _open_mentions(reply: FollowUp) -> QuerySet[Mention]:
         user_id=reply.user_id,
         state__in=Mention.OPEN,
     )
-
-
-def _is_known(reply: FollowUp) -> bool:
-    post = {"workspace": reply.workspace, "channel_id": reply.channel_id, "ts": reply.ts}
-    return FollowUp.objects.filter(**post).exists()
 
 
 def _refuse_stranger(mention: Mention, task: CodingTask) -> None:

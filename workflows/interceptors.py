@@ -10,8 +10,14 @@ from typing import Any
 import structlog
 from django.db import close_old_connections
 from temporalio import activity
-from temporalio.exceptions import ApplicationError, FailureError
+from temporalio.exceptions import (
+    ApplicationError,
+    ApplicationErrorCategory,
+    FailureError,
+)
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
+
+from coding_tasks.outages import STORES_AWAY, in_one_line
 
 log = structlog.get_logger(__name__)
 
@@ -61,19 +67,33 @@ class _FailuresInOurWords(ActivityInboundInterceptor):
         try:
             return await super().execute_activity(input)
         except ApplicationError as error:
-            if error.__cause__ is not None:  # it would be recorded too
-                _log_failure()
-            raise error from None
+            if error.category is not ApplicationErrorCategory.BENIGN:
+                _log_failure(error)
+            raise error from None  # a cause would be recorded too
         except (FailureError, BrokenExecutor):
             raise  # broken, the SDK ends the worker, and has to see what it was
         except Exception as error:
+            _log_failure(error)
             name = type(error).__name__
-            _log_failure()
             raise ApplicationError(f"{name}: see the worker's log", type=name) from None
 
 
-def _log_failure() -> None:
-    log.warning("an activity failed", activity=activity.info().activity_type, exc_info=True)
+def _log_failure(error: Exception) -> None:
+    """Write a line of what is expected, and of a mistake of ours an error with its traceback."""
+    info = activity.info()
+    where = {"activity": info.activity_type, "attempt": info.attempt, "workflow": info.workflow_id}
+    if isinstance(error, ApplicationError):
+        cause = error.__cause__
+        log.warning(
+            "an activity failed",
+            **where,
+            error=f"{error.type}: {error.message}",
+            cause=in_one_line(cause) if cause else None,
+        )
+    elif isinstance(error, STORES_AWAY):
+        log.warning("an activity waits for a store", **where, error=in_one_line(error))
+    else:
+        log.error("an activity failed by a mistake", **where, exc_info=error)
 
 
 class _Heartbeats(ActivityInboundInterceptor):

@@ -34,16 +34,20 @@ from workflows.activities.coding import (
     TaskEnd,
 )
 from workflows.activities.quota import PausedRun, QuotaActivities
-from workflows.activities.repository import RepositoryActivities
+from workflows.activities.repository import GivenUp, RepositoryActivities
 from workflows.activities.thread import Closing, NoticeRef, ThreadActivities
 from workflows.mention_types import (
+    ANSWER_LOST,
+    CREDITS_HELD,
     GATE_PATCH,
+    GATEWAY_OUT,
     ONE_PAUSE_PATCH,
     OUT_OF_CREDITS,
     OUTAGE_PATCH,
     STORES_OUT,
     TIMED_OUT,
     UNDELIVERABLE,
+    WAITS_PATCH,
     Conversation,
     Ending,
     FollowUpReceived,
@@ -68,7 +72,14 @@ MISTAKES = [
     "ValidationError",
     "ValueError",
 ]
-OUTAGES = {STORES_OUT, "InterfaceError", "OperationalError", "QuotaUnknown"}
+# What is waited for, with the patch by which workflows learned to. Drivers' own names come from
+# activities that an older worker scheduled or ran.
+WAITED_FOR = {
+    **dict.fromkeys(
+        (STORES_OUT, "InterfaceError", "OperationalError", "QuotaUnknown"), OUTAGE_PATCH
+    ),
+    **dict.fromkeys((GATEWAY_OUT, ANSWER_LOST, CREDITS_HELD), WAITS_PATCH),
+}
 OUTAGE = timedelta(hours=24)
 """How long a mention outlives an outage of the database or of Slack before it fails."""
 
@@ -99,7 +110,9 @@ AGENT_ATTEMPT = timedelta(minutes=25)
 AGENT_HEARTBEAT = timedelta(seconds=10)
 
 WORK_FIRST_RETRY = timedelta(seconds=1)
-LONGEST_WAIT_FOR_STORES = timedelta(minutes=1)
+LONGEST_WAIT = timedelta(minutes=1)
+LONGEST_WAIT_FOR_OTHERS = timedelta(seconds=15)
+"""Credits that other calls hold are free again soon, and the one that looks first has them."""
 
 LONGEST_RECHECK = timedelta(hours=1)
 
@@ -120,6 +133,15 @@ class _Pause:
 
     until: datetime
     recheck: timedelta
+
+
+@dataclass(frozen=True)
+class _Obstacle:
+    """What work has to wait for, how many attempts were made before, and its shortest wait."""
+
+    kind: str
+    attempts_before: int
+    at_least: timedelta
 
 
 @workflow.defn
@@ -215,7 +237,13 @@ class MentionWorkflow:
             except ActivityError as error:
                 if is_cancelled_exception(error):
                     raise
-                workflow.logger.warning("the classifier is broken: %s", _cause(error))
+                cause = _cause(error)
+                if WAITED_FOR.get(cause) == WAITS_PATCH and workflow.patched(WAITS_PATCH):
+                    # Whatever is picked, the work would have to wait for the same.
+                    given_up = GivenUp(mention.mention_id, cause)
+                    said = await _locally(RepositoryActivities.give_up, given_up)
+                    raise _Ended(Ending.FAILED, said.notice_id, cause) from None
+                workflow.logger.warning("the classifier is broken: %s", cause)
         if found.notice_id:
             ending = Ending.FAILED if found.reason == "no repository" else Ending.REFUSED
             raise _Ended(ending, found.notice_id, found.reason)
@@ -319,25 +347,28 @@ class MentionWorkflow:
     async def _work(
         self, mention: MentionInput, attempts: int, perform: Callable[[int], Awaitable[Answer]]
     ) -> Answer:
-        """Perform work in so many attempts; those that an outage of our stores ends do not count.
+        """Perform work in so many attempts; those that have to wait for something do not count.
 
-        During an outage it is tried ever less often, until it lasted too long for this work.
+        Meanwhile it is tried ever less often, until it has waited too long in all.
         """
         until: datetime | None = None
         wait = WORK_FIRST_RETRY
+        lost = 0
         while True:
             try:
                 return await perform(attempts)
             except ActivityError as error:
-                made = _attempts_before_outage(error)
-                if made is None or not workflow.patched(OUTAGE_PATCH):
+                obstacle = _obstacle(error)
+                if obstacle is None or not workflow.patched(WAITED_FOR[obstacle.kind]):
                     raise
                 until = until or workflow.now() + timedelta(seconds=mention.outage_seconds)
-                if workflow.now() >= until:
+                lost += obstacle.kind == ANSWER_LOST
+                if workflow.now() >= until or lost > mention.lost_answers:
                     raise
-            attempts = max(1, attempts - made)
-            await workflow.sleep(wait)
-            wait = min(2 * wait, LONGEST_WAIT_FOR_STORES)
+            attempts = max(1, attempts - obstacle.attempts_before)
+            longest = LONGEST_WAIT_FOR_OTHERS if obstacle.kind == CREDITS_HELD else LONGEST_WAIT
+            await workflow.sleep(min(max(wait, obstacle.at_least), longest))
+            wait = min(2 * wait, LONGEST_WAIT)
 
     async def _fail_run(self, run_id: str, cause: str) -> str:
         failed = await _locally(CodingActivities.fail_run, FailedRun(run_id, cause))
@@ -433,15 +464,14 @@ def _work_retry(attempts: int) -> RetryPolicy:
     )
 
 
-def _attempts_before_outage(error: ActivityError) -> int | None:
-    """Return how many attempts at the work came before the outage that ended it; None: no outage.
-
-    Drivers' own names come from activities that an older worker scheduled or ran.
-    """
+def _obstacle(error: ActivityError) -> _Obstacle | None:
+    """Return what the activity has to wait for; None if it failed."""
     cause = error.cause
-    if not isinstance(cause, ApplicationError) or cause.type not in OUTAGES:
+    if not isinstance(cause, ApplicationError) or cause.type not in WAITED_FOR:
         return None
-    return next((each for each in cause.details if isinstance(each, int)), 0)
+    told = [each for each in cause.details if isinstance(each, int)]
+    before, seconds, *_ = *told, 0, 0
+    return _Obstacle(cause.type, before, timedelta(seconds=seconds))
 
 
 def _cause(error: BaseException) -> str:

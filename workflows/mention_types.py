@@ -11,12 +11,17 @@ WORKFLOW_ID = "mention-{team}-{channel}-{ts}"
 GATE_PATCH = "posthog-code-slack-billing-gate"
 ONE_PAUSE_PATCH = "one-pause-for-each-run"
 OUTAGE_PATCH = "runs-outlast-outages"
+WAITS_PATCH = "the-gateway-is-waited-for"
 OUT_OF_CREDITS = "out of credits"
 SAID_ALREADY = "the denial was said already"
+STOPPED = "stopped"
 TIMED_OUT = "timed out"
 STORES_OUT = "StoresOut"
+GATEWAY_OUT = "GatewayUnavailable"
+ANSWER_LOST = "AnswerLost"
+CREDITS_HELD = "CreditsHeld"
 UNINSTALLED = "Uninstalled"
-UNDELIVERABLE = "the answer could not be posted"
+UNDELIVERABLE = "the answer could not be posted: it is kept on the page of the thread"
 
 
 def out_of_credits(reason: str | None) -> str:
@@ -64,7 +69,9 @@ class MentionInput:
     attempts: int = 6
     """How often the agent tries in all, when the provider or the repository gives no answer."""
     outage_seconds: float = 3600
-    """How long an outage of our own stores may hold up one run before it is given up."""
+    """How long a run waits in all for our own stores, our gateway, and credits that others hold."""
+    lost_answers: int = 5
+    """How often a run asks again after the gateway went away with an answer that may be paid."""
     conversation: Conversation | None = None
     """Set when the workflow continues as new in the middle of a conversation."""
 

@@ -11,7 +11,10 @@ from workflows.mention_types import workflow_id
 
 
 class Mention(models.Model):
-    """One post that mentioned the bot, recorded before Slack is answered.
+    """One post that asked something of the bot, recorded before Slack is answered.
+
+    Most mention it. A reply of the author's that takes up an earlier request counts as one too, as
+    does a word that stops the work.
 
     The row is the identity: a redelivery, the `message` twin of an `app_mention` and concurrent
     copies all meet the unique constraint. A row in state `received` is a promise that the sweep
@@ -25,6 +28,8 @@ class Mention(models.Model):
         FORWARDED = "forwarded", "forwarded to the running task of the thread"
         ANSWERED = "answered", "answered in the thread"
         FAILED = "failed", "failed, and said so in the thread"
+        ASKED = "asked", "asked what to do: it had no text"
+        STOPPED = "stopped", "stopped by its author, or the word that stopped another"
 
     OPEN = (State.RECEIVED, State.STARTED)
 
@@ -38,6 +43,15 @@ class Mention(models.Model):
     thread_ts = models.CharField(max_length=32, help_text="Root of the thread; `ts` at top level.")
     user_id = models.CharField(max_length=32)
     text = models.TextField()
+    takes_up = models.OneToOneField(
+        "self",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="taken_up_by",
+        help_text="The author's earlier request in the thread, which was not answered: it is asked "
+        "for again. Each is taken up at most once.",
+    )
     event_id = models.CharField(max_length=64, blank=True, default="")
     state = models.CharField(max_length=10, choices=State.choices, default=State.RECEIVED)
     outcome = models.CharField(
@@ -99,6 +113,9 @@ class Notice(models.Model):
         ANSWER = "answer"
         FAILURE = "failure"
         CREDITS = "credits", "credits: they run low, or there are some again"
+        QUESTION = "question", "question: what is there to do?"
+        STOP = "stop", "stop: what was stopped, or why nothing was"
+        HINT = "hint", "hint: how to go on in a thread that has ended"
 
     class State(models.TextChoices):
         PENDING = "pending"
@@ -109,6 +126,12 @@ class Notice(models.Model):
     class Destination(models.TextChoices):
         THREAD = "thread"
         EPHEMERAL = "ephemeral", "ephemeral: shown to the user only, the thread refused it"
+        PARTS = "parts", "parts: several messages in the thread"
+        FILE = "file", "file: a file in the thread"
+        DM = "dm", "direct message: the thread refused it"
+        DM_PARTS = "dm_parts", "direct messages: several, the thread refused it"
+        DM_FILE = "dm_file", "file in a direct message: the thread refused it"
+        PAGE = "page", "page: kept here, Slack refused it everywhere"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     key = models.CharField(max_length=200, unique=True)
@@ -131,6 +154,9 @@ class Notice(models.Model):
     state = models.CharField(max_length=10, choices=State.choices, default=State.PENDING)
     destination = models.CharField(
         max_length=10, choices=Destination.choices, default=Destination.THREAD
+    )
+    messages_sent = models.PositiveSmallIntegerField(
+        default=0, db_default=0, help_text="How many messages of this destination are sent."
     )
     attempts = models.PositiveIntegerField(default=0)
     next_attempt_at = models.DateTimeField(
@@ -216,6 +242,50 @@ class FollowUp(models.Model):
             ),
             models.Index(fields=["channel_id", "thread_ts"], name="follow_up_in_thread"),
             models.Index(fields=["user_id", "received_at"], name="follow_up_of_user"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.channel_id}/{self.ts}"
+
+
+class ThreadReply(models.Model):
+    """One reply that does not mention the bot, kept until it is clear whether it is for the bot.
+
+    Slack may tell of a reply before the mention that it follows. So a reply is written first, and
+    its mention looked for afterwards, while a mention is written first, and its replies looked for
+    afterwards: one of the two always finds the other (`workflows.replies`). Most replies are for
+    nobody here, so the rows are deleted after minutes.
+    """
+
+    workspace = models.ForeignKey(SlackWorkspace, on_delete=models.CASCADE, related_name="+")
+    channel_id = models.CharField(max_length=32)
+    ts = models.CharField(max_length=32)
+    thread_ts = models.CharField(max_length=32)
+    user_id = models.CharField(max_length=32)
+    text = models.TextField()
+    decided_at = models.DateTimeField(
+        null=True, blank=True, help_text="When it was found to be for nobody, so far."
+    )
+    received_at = models.DateTimeField(auto_now_add=True, db_index=True)
+
+    class Meta:
+        ordering = ["-received_at"]
+        verbose_name_plural = "thread replies"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["workspace", "channel_id", "ts"], name="thread_reply_unique_message"
+            )
+        ]
+        indexes = [
+            models.Index(
+                fields=["workspace", "channel_id", "thread_ts", "user_id"],
+                name="thread_reply_of_author",
+            ),
+            models.Index(
+                fields=["received_at"],
+                condition=models.Q(decided_at=None),
+                name="thread_reply_undecided",
+            ),
         ]
 
     def __str__(self) -> str:

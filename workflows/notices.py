@@ -7,6 +7,7 @@ id as metadata, before anything is posted again.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,29 +17,23 @@ from django.db import transaction
 from django.db.models import F, QuerySet, Subquery
 from django.utils import timezone
 from slack_sdk import WebClient
-from slack_sdk.errors import SlackApiError
 
-from coding_tasks.models import CodingTask
+from coding_tasks.models import CodingTask, TaskRun
 from projects.hints import hasten
 from quota.gate import Verdict
-from workflows import wording
+from workflows import posting, wording
+from workflows.metrics import NOTICES
 from workflows.models import FollowUp, Mention, Notice
 from workflows.slack import Failure, Meaning, client_for, failure_of
 
 log = structlog.get_logger(__name__)
 
 DELIVER_NOTICE = "workflows.tasks.deliver_notice"
-METADATA_TYPE = "tollgate_notice"
 LEASE = timedelta(seconds=45)
 """Longer than the calls of one attempt take: an expired lease means that its holder died."""
 GIVE_UP_AFTER = timedelta(hours=6)
 """The age of a notice after which a failed attempt is not repeated."""
 LONGEST_BACKOFF = timedelta(minutes=5)
-
-_CLOCK_SKEW = timedelta(minutes=10)
-_PAGE = 200
-# A person's id names a direct message to post to, and nothing that could be read.
-_NO_SUCH_THREAD = {"thread_not_found", "message_not_found", "channel_not_found"}
 
 
 # --- Claiming ------------------------------------------------------------------------------------
@@ -50,12 +45,14 @@ def claim(
     *,
     blocks: Sequence[dict[str, Any]] = (),
     user_id: str | None = None,
+    only_to_user: bool = False,
 ) -> Notice:
     """Return the notice of this key, written now unless it exists. Somebody has to send it.
 
-    It goes to the thread of `about`, or if the thread refuses it, to `user_id` (the author of
-    `about` unless given) alone.
+    It goes to the thread of `about`, or if the thread refuses it, or `only_to_user`, to `user_id`
+    (the author of `about` unless given) alone.
     """
+    shown = Notice.Destination.EPHEMERAL if only_to_user else Notice.Destination.THREAD
     notice, _ = Notice.objects.get_or_create(
         key=key,
         defaults={
@@ -65,6 +62,7 @@ def claim(
             "channel_id": about.channel_id,
             "thread_ts": about.thread_ts,
             "user_id": user_id or about.user_id,
+            "destination": shown,
             "text": text,
             "blocks": list(blocks),
         },
@@ -98,6 +96,8 @@ def denial_text(verdict: Verdict) -> str:
         verdict.resets_at,
         bot_name=settings.BOT_NAME,
         billing_url=settings.BILLING_URL,
+        time_zone=verdict.time_zone,
+        cap=verdict.cap,
     )
 
 
@@ -112,6 +112,11 @@ def _denial_of_task(about: FollowUp) -> Notice | None:
     ).first()
 
 
+def answer_key(run: TaskRun) -> str:
+    """Return the key of the notice with a run's answer."""
+    return f"answer:{run.pk}"
+
+
 # --- Sending -------------------------------------------------------------------------------------
 def send_soon(notice: Notice) -> None:
     """Have a worker send the notice once the transaction is committed."""
@@ -121,28 +126,33 @@ def send_soon(notice: Notice) -> None:
 def deliver(notice: Notice) -> None:
     """Send the notice if it is due and nobody else is at it. A failure of Slack never raises.
 
-    What could not be sent falls due again later, for the sweep; what the thread refuses is shown
-    to the user alone; what is refused there too is given up.
+    What could not be sent falls due again later, for the sweep; what Slack refuses is said in
+    another way (`workflows.posting`); what it refuses in every way is given up.
     """
     taken = _take(notice, timezone.now())
     if taken is None:
         return
-    notice, outcome_unknown = taken
-    if outcome_unknown and notice.destination == Notice.Destination.EPHEMERAL:
-        _give_up(notice, "outcome_unknown")  # no search finds an ephemeral message
+    if taken.outcome_unknown and taken.notice.destination == Notice.Destination.EPHEMERAL:
+        _give_up(taken.notice, "outcome_unknown")  # no search finds an ephemeral message
         return
     try:
-        client = client_for(notice.workspace)
-        message_ts = _find(client, notice) if outcome_unknown else None
-        outcome_unknown = False
-        message_ts = message_ts or _send(client, notice)
+        message_ts = _send(client_for(taken.notice.workspace), taken)
+    except _LeaseLost:
+        return
     except Exception as error:
         failure = failure_of(error)
         if failure is None:
             raise
-        _keep_failure(notice, failure, outcome_unknown, timezone.now())
+        _keep_failure(taken, failure, timezone.now())
     else:
-        _keep(notice, state=Notice.State.SENT, message_ts=message_ts, sent_at=timezone.now())
+        NOTICES.labels(taken.notice.kind, taken.notice.destination, Notice.State.SENT).inc()
+        _keep(
+            taken.notice,
+            state=Notice.State.SENT,
+            destination=taken.notice.destination,
+            message_ts=message_ts,
+            sent_at=timezone.now(),
+        )
 
 
 def due(now: datetime) -> QuerySet[Notice]:
@@ -153,8 +163,19 @@ def due(now: datetime) -> QuerySet[Notice]:
     )
 
 
-def _take(notice: Notice, now: datetime) -> tuple[Notice, bool] | None:
-    """Lease the notice; return it, and whether an earlier attempt's outcome is unknown."""
+@dataclass
+class _Attempt:
+    """A leased notice, and whether what was sent last may be in Slack already."""
+
+    notice: Notice
+    outcome_unknown: bool
+
+
+class _LeaseLost(Exception):
+    """Somebody else took over the notice."""
+
+
+def _take(notice: Notice, now: datetime) -> _Attempt | None:
     mine = Notice.objects.filter(pk=notice.pk, next_attempt_at__lte=now)
     for state in (Notice.State.PENDING, Notice.State.SENDING):
         if mine.filter(state=state).update(
@@ -164,84 +185,55 @@ def _take(notice: Notice, now: datetime) -> tuple[Notice, bool] | None:
         ):
             # The token is read only when Slack is called: it may be one that cannot be decrypted.
             rows = Notice.objects.select_related("workspace").defer("workspace__bot_token")
-            return rows.get(pk=notice.pk), state == Notice.State.SENDING
+            return _Attempt(rows.get(pk=notice.pk), state == Notice.State.SENDING)
     return None
 
 
-def _find(client: WebClient, notice: Notice) -> str | None:
-    """Return the `ts` of the notice's message if an earlier attempt did post it."""
-    where: dict[str, Any] = {"channel": notice.channel_id}
-    if notice.thread_ts:
-        where["ts"] = notice.thread_ts
-    read = client.conversations_replies if notice.thread_ts else client.conversations_history
-    try:
-        pages = read(
-            **where,
-            oldest=f"{(notice.created_at - _CLOCK_SKEW).timestamp():.6f}",
-            include_all_metadata=True,
-            limit=_PAGE,
-        )
-        for page in pages:
-            for message in page.get("messages") or ():
-                if _is(notice, message.get("metadata")):
-                    return str(message["ts"])
-    except SlackApiError as error:
-        if error.response.get("error") not in _NO_SUCH_THREAD:
-            raise
-    return None
-
-
-def _is(notice: Notice, metadata: dict[str, Any] | None) -> bool:
-    return bool(
-        metadata
-        and metadata.get("event_type") == METADATA_TYPE
-        and (metadata.get("event_payload") or {}).get("notice") == str(notice.pk)
-    )
-
-
-def _send(client: WebClient, notice: Notice) -> str:
-    """Post in the thread, or where the thread refuses, to the user alone; return the `ts`."""
-    if notice.destination == Notice.Destination.THREAD:
+def _send(client: WebClient, attempt: _Attempt) -> str:
+    """Send the notice in the first way that Slack does not refuse; return the `ts`."""
+    notice = attempt.notice
+    notice.destination = posting.first_way(notice)
+    while True:
         try:
-            return _post(client, notice)
-        except SlackApiError as error:
+            return _send_messages(client, attempt)
+        except Exception as error:
             refusal = failure_of(error)
-            if refusal is None or refusal.meaning is not Meaning.REFUSED or not notice.user_id:
+            if refusal is None or not refusal.is_refusal:
                 raise
-            log.info("a thread refused a notice", notice=str(notice.pk), error=refusal.error)
-            _keep(notice, destination=Notice.Destination.EPHEMERAL, error=refusal.error)
-            notice.destination = Notice.Destination.EPHEMERAL
-    shown = client.chat_postEphemeral(
-        channel=notice.channel_id,
-        user=notice.user_id,
-        thread_ts=notice.thread_ts,
-        text=notice.text,
-        blocks=notice.blocks or None,
-    )
-    return str(shown["message_ts"])
+            # Where it cannot be searched, it is not sent a second time either.
+            elsewhere = attempt.outcome_unknown or refusal.meaning is Meaning.REFUSED_HERE
+            way = posting.next_way(notice, elsewhere=elsewhere)
+            if way is None:
+                raise
+            log.info(
+                "slack refused a notice", notice=str(notice.pk), error=refusal.error, next=str(way)
+            )
+            attempt.outcome_unknown = False
+            _renew(notice, destination=way, messages_sent=0, message_ts="", error=refusal.error)
 
 
-def _post(client: WebClient, notice: Notice) -> str:
-    posted = client.chat_postMessage(
-        channel=notice.channel_id,
-        thread_ts=notice.thread_ts or None,
-        text=notice.text,
-        blocks=notice.blocks or None,
-        metadata={
-            "event_type": METADATA_TYPE,
-            "event_payload": {"notice": str(notice.pk)},
-        },
-        unfurl_links=False,
-        unfurl_media=False,
-    )
-    return str(posted["ts"])
+def _send_messages(client: WebClient, attempt: _Attempt) -> str:
+    notice = attempt.notice
+    messages = posting.messages_of(notice)
+    for number in range(notice.messages_sent, len(messages)):
+        message_ts = None
+        if attempt.outcome_unknown:
+            message_ts = posting.find(client, notice, messages[number])
+            attempt.outcome_unknown = False
+        if message_ts is None:
+            message_ts = posting.post(client, notice, messages[number])
+        first_ts = notice.message_ts or message_ts
+        if number + 1 < len(messages):
+            _renew(notice, messages_sent=number + 1, message_ts=first_ts)
+    return first_ts
 
 
-def _keep_failure(notice: Notice, failure: Failure, outcome_unknown: bool, now: datetime) -> None:
-    outcome_unknown = outcome_unknown or failure.meaning is Meaning.UNKNOWN
+def _keep_failure(attempt: _Attempt, failure: Failure, now: datetime) -> None:
+    notice = attempt.notice
+    outcome_unknown = attempt.outcome_unknown or failure.meaning is Meaning.UNKNOWN
     ephemeral = notice.destination == Notice.Destination.EPHEMERAL
     if (
-        failure.meaning in (Meaning.REFUSED, Meaning.DISCONNECTED)
+        failure.is_permanent
         or (outcome_unknown and ephemeral)
         or now - notice.created_at > GIVE_UP_AFTER
     ):
@@ -262,12 +254,24 @@ def _keep_failure(notice: Notice, failure: Failure, outcome_unknown: bool, now: 
 
 
 def _give_up(notice: Notice, error: str) -> None:
-    log.warning("a notice was given up", notice=str(notice.pk), error=error)
-    _keep(notice, state=Notice.State.GIVEN_UP, error=error)
+    log.warning("a notice was given up", notice=str(notice.pk), kind=notice.kind, error=error)
+    kept = Notice.Destination.PAGE if notice.kind == Notice.Kind.ANSWER else notice.destination
+    NOTICES.labels(notice.kind, kept, Notice.State.GIVEN_UP).inc()
+    _keep(notice, state=Notice.State.GIVEN_UP, destination=kept, error=error)
 
 
-def _keep(notice: Notice, **fields: Any) -> None:
+def _keep(notice: Notice, **fields: Any) -> bool:
     """Write to the notice while the lease is ours; whoever took over knows better."""
-    Notice.objects.filter(
+    mine = Notice.objects.filter(
         pk=notice.pk, state=Notice.State.SENDING, next_attempt_at=notice.next_attempt_at
-    ).update(**fields)
+    )
+    return bool(mine.update(**fields))
+
+
+def _renew(notice: Notice, **fields: Any) -> None:
+    """Write to the notice and lease it for as long again. Raises `_LeaseLost`."""
+    fields["next_attempt_at"] = timezone.now() + LEASE
+    if not _keep(notice, **fields):
+        raise _LeaseLost
+    for name, value in fields.items():
+        setattr(notice, name, value)

@@ -1,21 +1,89 @@
 """What a person asked for: a Slack message without Slack's markup."""
 
 import re
+import unicodedata
 
+from workflows.mention_types import workflow_id
 from workflows.models import FollowUp, Mention
+
+STOP_WORDS = frozenset(
+    (
+        *("stop", "cancel", "abort", "halt"),  # English
+        *("stopp", "abbrechen", "abbruch"),  # German
+        *("arrête", "arrete", "annuler"),  # French
+        *("detener", "cancelar", "parar"),  # Spanish, Portuguese
+        *("ferma", "annulla"),  # Italian
+    )
+)
+"""A message of one of these, and of courtesies, ends the work. docs/operations.md lists them."""
+_COURTESIES = frozenset(("please", "pls", "now", "it", "this", "that", "thanks", "bitte", "jetzt"))
+_LONGEST_ORDER = 200
+"""Characters; what is longer is no order to stop."""
+# Tags, entities and emoji: `<@U1>`, `&amp;`, `:wave::skin-tone-2:`.
+_MARKUP = re.compile(r"<[@#!][^<>]*>|&(?:amp|lt|gt);|:[^\s:<>]+:")
+_WORD = re.compile(r"[^\W_]+")
+_LONGEST_CHAIN = 20
 
 # No "<" inside: of very many that are never closed, each would be searched to the end of the text.
 _LINK = re.compile(r"<((?:https?|mailto|ssh)[^|<>]*)(?:\|([^<>]*))?>")
 
 
 def request_text(message: Mention | FollowUp) -> str:
-    """Return the message as the person typed it, without the mention of the bot.
+    """Return the message as the person typed it, without the mention of the bot."""
+    return _readable(message.text, message.workspace.bot_user_id) or "(no text)"
+
+
+def all_that_was_asked(mention: Mention) -> str:
+    """Return everything the author asked for, as they typed it.
+
+    Beside the mention's own text that is the request that it takes up, with what was added to it.
+    """
+    bot_user_id = mention.workspace.bot_user_id
+    texts = [_readable(text, bot_user_id) for text in texts_of(mention)]
+    return "\n\n".join(filter(None, texts)) or "(no text)"
+
+
+def texts_of(mention: Mention) -> list[str]:
+    """Return the texts of a request, oldest first, with Slack's markup."""
+    texts: list[str] = []
+    seen: Mention | None = mention
+    for _ in range(_LONGEST_CHAIN):
+        if seen is None:
+            break
+        texts[:0] = [seen.text, *(() if seen is mention else _additions(seen))]
+        seen = seen.takes_up
+    return [text for text in texts if not is_bare(text)]
+
+
+def is_bare(text: str) -> bool:
+    """Return whether a message says nothing: no letter and no digit beside tags and emoji."""
+    return _WORD.search(_MARKUP.sub(" ", text)) is None
+
+
+def is_stop(text: str) -> bool:
+    """Return whether a message is nothing but an order to stop."""
+    if len(text) > _LONGEST_ORDER:
+        return False
+    plain = unicodedata.normalize("NFKC", _MARKUP.sub(" ", text))
+    words = {word.casefold() for word in _WORD.findall(plain)}
+    return bool(words & STOP_WORDS) and words <= STOP_WORDS | _COURTESIES
+
+
+def _additions(mention: Mention) -> list[str]:
+    """Return the replies to a mention that waited for a task which was never made."""
+    own = workflow_id(mention.team_id, mention.channel_id, mention.ts)
+    dropped = FollowUp.objects.filter(workflow_id=own, state=FollowUp.State.DROPPED)
+    return list(dropped.order_by("ts").values_list("text", flat=True)[:_LONGEST_CHAIN])
+
+
+def _readable(text: str, bot_user_id: str) -> str:
+    """Return text of Slack's as people read it, without the mention of the bot.
 
     Slack escapes three characters and wraps addresses in angle brackets:
     https://docs.slack.dev/messaging/formatting-message-text/#escaping
     """
-    tag = rf"<@{re.escape(message.workspace.bot_user_id)}(?:\|[^<>]*)?>"
-    text = re.sub(tag, " ", message.text)
+    tag = rf"<@{re.escape(bot_user_id)}(?:\|[^<>]*)?>"
+    text = re.sub(tag, " ", text)
     text = _LINK.sub(lambda link: link[2] or link[1], text)
     text = text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
-    return text.strip() or "(no text)"
+    return text.strip()

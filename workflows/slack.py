@@ -5,12 +5,12 @@ import re
 import socket
 from dataclasses import dataclass
 from enum import Enum
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 
 from cryptography.fernet import InvalidToken
 from django.conf import settings
 from slack_sdk import WebClient
-from slack_sdk.errors import SlackApiError
+from slack_sdk.errors import SlackApiError, SlackRequestError
 
 from projects.models import SlackWorkspace
 
@@ -20,11 +20,26 @@ TIMEOUT = 10
 _DEFAULT_RETRY_AFTER = 30
 _LONGEST_RETRY_AFTER = 3600
 _ERROR_CODE = re.compile(r"[a-z0-9_]+")
-# https://docs.slack.dev/reference/methods/chat.postMessage/#errors
+# https://docs.slack.dev/reference/methods/chat.postMessage/#errors; docs/slack.md lists them all.
 _RATE_LIMITED = {"ratelimited", "rate_limited", "message_limit_exceeded"}
-_TEMPORARY = {"service_unavailable", "request_timeout", "team_added_to_org", "org_login_required"}
+_TEMPORARY = {
+    *("service_unavailable", "request_timeout", "team_added_to_org", "org_login_required"),
+    "accesslimited",  # the administrators' list of networks, which they can correct
+}
 _PERHAPS_DONE = {"internal_error", "fatal_error"}
 _DISCONNECTED = {"account_inactive", "token_revoked", "token_expired", "invalid_auth", "not_authed"}
+_REFUSED_HERE = {
+    *("channel_not_found", "not_in_channel", "is_archived", "cannot_reply_to_message"),
+    *("restricted_action", "restricted_action_read_only_channel"),
+    *("restricted_action_thread_only_channel", "restricted_action_non_threadable_channel"),
+    *("restricted_action_thread_locked", "thread_locked", "thread_not_found"),
+    *("message_not_found", "messages_tab_disabled", "ekm_access_denied", "no_permission"),
+    *("access_denied", "app_access_restricted", "team_not_found", "team_access_not_granted"),
+    # of conversations.open, chat.postEphemeral and files.completeUploadExternal
+    *("user_not_found", "user_not_visible", "user_disabled", "user_not_in_channel"),
+    *("invalid_user_combination", "invalid_channel", "posting_to_channel_denied"),
+}
+"""What another place may take. Another text or a file will not be taken there either."""
 
 
 class Uninstalled(Exception):
@@ -34,7 +49,8 @@ class Uninstalled(Exception):
 class Meaning(Enum):
     """What a failed call leaves us with."""
 
-    REFUSED = "refused"  # not done, and never will be
+    REFUSED = "refused"  # not done, and never will be; another text or a file may be
+    REFUSED_HERE = "refused here"  # not done, and never will be here; elsewhere it may be
     LATER = "later"  # not done; worth another attempt
     UNKNOWN = "unknown"  # perhaps done
     DISCONNECTED = "disconnected"  # not done; no call for this workspace will be
@@ -48,6 +64,16 @@ class Failure:
     error: str
     retry_after: int | None = None
     """Seconds that Slack asked us to wait."""
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether Slack answered, and would answer the same again."""
+        return self.meaning in (Meaning.REFUSED, Meaning.REFUSED_HERE)
+
+    @property
+    def is_permanent(self) -> bool:
+        """Whether the same call is not worth another attempt."""
+        return self.is_refusal or self.meaning is Meaning.DISCONNECTED
 
 
 def client_for(workspace: SlackWorkspace, timeout: int = TIMEOUT) -> WebClient:
@@ -69,6 +95,8 @@ def failure_of(error: Exception) -> Failure | None:
     """Return what an exception of a Slack call means; None for one that Slack has no part in."""
     if isinstance(error, SlackApiError):
         return _api_failure(error)
+    if isinstance(error, SlackRequestError | HTTPError):  # Slack did not take a file's bytes
+        return Failure(Meaning.REFUSED, "upload_failed")
     if isinstance(error, Uninstalled):
         return Failure(Meaning.DISCONNECTED, "uninstalled")
     if isinstance(error, InvalidToken):
@@ -97,6 +125,8 @@ def _api_failure(error: SlackApiError) -> Failure:
         return Failure(Meaning.LATER, code)
     if code in _DISCONNECTED:
         return Failure(Meaning.DISCONNECTED, code)
+    if code in _REFUSED_HERE:
+        return Failure(Meaning.REFUSED_HERE, code)
     return Failure(Meaning.REFUSED, code)
 
 

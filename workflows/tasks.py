@@ -17,9 +17,19 @@ from temporalio.client import WorkflowExecutionStatus
 
 from coding_tasks import runs
 from coding_tasks.models import TaskRun
+from coding_tasks.outages import STORES_AWAY, in_one_line
 from quota.gate import QuotaUnknown
-from workflows import admission, breakdown, client, credit_notices, follow_ups, losses, notices
-from workflows.models import Notice
+from workflows import (
+    admission,
+    breakdown,
+    client,
+    credit_notices,
+    follow_ups,
+    losses,
+    notices,
+    replies,
+)
+from workflows.models import Notice, ThreadReply
 
 log = structlog.get_logger(__name__)
 
@@ -65,6 +75,19 @@ def announce_credits() -> None:
 def start_pending_mentions() -> None:
     """Decide about the mentions whose request died, or came while Temporal was down."""
     _sweep(admission.waiting(timezone.now())[:_BATCH], admission.admit)
+
+
+@shared_task(expires=_EXPIRES)
+def match_replies() -> None:
+    """Decide about the replies whose request died, and forget those that are for nobody here."""
+    _sweep(replies.undecided(timezone.now())[:_BATCH], _match)
+    replies.forget_old(timezone.now())
+
+
+def _match(reply: ThreadReply) -> None:
+    mention = replies.decide(reply)
+    if mention is not None:
+        admission.admit(mention)
 
 
 @shared_task(expires=_EXPIRES)
@@ -135,5 +158,9 @@ def _sweep(rows: Iterable[Any], handle: Callable[[Any], None]) -> None:
         except client.TemporalUnavailable as error:
             unreachable += 1
             log.warning("temporal is unavailable", row=str(row.pk), error=str(error))
+        except STORES_AWAY as error:
+            log.warning(
+                "a row is left to the next sweep", row=str(row.pk), error=in_one_line(error)
+            )
         except Exception:
             log.exception("a sweep failed on a row", row=str(row.pk))

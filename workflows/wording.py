@@ -4,14 +4,11 @@ All of them return Slack mrkdwn. Whatever comes from a person or a model passes 
 here, so that a caller cannot forget it.
 """
 
-from datetime import UTC, datetime
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
+from coding_tasks.bounds import Bounds
 from coding_tasks.storable import storable
-
-# Slack cuts a message's text off after 40,000 characters: cut it ourselves, and say so.
-# https://docs.slack.dev/reference/methods/chat.postMessage/#truncating
-_LONGEST_TEXT = 39_000
-_SHORTENED = "\n… (shortened)"
 
 _CREDITS_USED = "Your team has used its monthly {bot_name} AI credits."
 _DENIAL_FIRST_SENTENCES = {
@@ -26,6 +23,27 @@ _DENIAL_FIRST_SENTENCES = {
     "user_cap_reached": "You have used your share of your team's {bot_name} AI credits.",
     "run_cap_reached": "This task has used the {bot_name} AI credits that one task may use.",
 }
+_TOO_LITTLE_OF_A_CAP = {
+    "project_cap_reached": (
+        "This project has too little of its share of your team's {bot_name} AI credits left to "
+        "{purpose}."
+    ),
+    "user_cap_reached": (
+        "You have too little of your share of your team's {bot_name} AI credits left to {purpose}."
+    ),
+    "run_cap_reached": (
+        "One task may use too few {bot_name} AI credits to {purpose}, as your team has set it."
+    ),
+}
+# What a top-up does not change, and who can.
+_ADVICE = {
+    "project_cap_reached": "Ask an administrator of your team to raise the project's share.",
+    "user_cap_reached": "Ask an administrator of your team to raise your share.",
+    "run_cap_reached": (
+        "Try a smaller request, or ask an administrator of your team to raise what one task may "
+        "use."
+    ),
+}
 _DENIAL_OTHERWISE = "Your team cannot use its {bot_name} AI credits at the moment."
 
 
@@ -36,6 +54,11 @@ def escape(text: str) -> str:
     https://docs.slack.dev/messaging/formatting-message-text/#escaping
     """
     return storable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def unescape(text: str) -> str:
+    """Return text as it was before `escape`, for places that show it literally."""
+    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 
 def person(user_id: str) -> str:
@@ -50,30 +73,42 @@ def denial(
     *,
     bot_name: str,
     billing_url: str,
+    time_zone: str = "UTC",
+    cap: str | None = None,
     half_way: bool = False,
 ) -> str:
-    """Say that the team is out of credits, when they come back (in UTC) and where to top up.
+    """Say why there are no credits to use, when they come back and what can be done about it.
 
-    `resets_at` is aware, or None where there is no reset time. An unknown reason gets a sentence
-    that is true of all. `half_way`: work had begun.
+    `resets_at` is aware, or None where there is no reset time; its day is told in `time_zone`. An
+    unknown reason gets a sentence that is true of all. `cap` is the reason of the cap of which too
+    little is left. `half_way`: work had begun.
     """
-    first = _DENIAL_FIRST_SENTENCES.get(reason or "", _DENIAL_OTHERWISE)
+    if cap in _TOO_LITTLE_OF_A_CAP:
+        first = _TOO_LITTLE_OF_A_CAP[cap]
+    else:
+        first = _DENIAL_FIRST_SENTENCES.get(reason or "", _DENIAL_OTHERWISE)
     purpose = "go on" if half_way else "start"
     sentences = [first.format(bot_name=escape(bot_name), purpose=purpose)]
     if half_way:
         sentences.insert(0, "I had to stop half-way.")
-    sentences += _reset(resets_at)
-    sentences.append(f"Top up at {escape(billing_url)} to continue.")
+    sentences += _reset(resets_at, time_zone)
+    top_up = f"Top up at {escape(billing_url)} to continue."
+    sentences.append(_ADVICE.get(cap or reason or "", top_up))
     return " ".join(sentences)
 
 
 def credits_running_low(
-    percent: int, resets_at: datetime | None, *, credits_name: str, billing_url: str
+    percent: int,
+    resets_at: datetime | None,
+    *,
+    credits_name: str,
+    billing_url: str,
+    time_zone: str = "UTC",
 ) -> str:
     """Warn that a share of the period's credits is used, or all of it."""
     share = "all" if percent >= 100 else f"{percent} %"
     sentences = [f"Your team has used {share} of its {escape(credits_name)} for this period."]
-    sentences += _reset(resets_at)
+    sentences += _reset(resets_at, time_zone)
     sentences.append(f"Top up at {escape(billing_url)}.")
     return " ".join(sentences)
 
@@ -89,6 +124,7 @@ def credits_status(
     denial_text: str | None,
     resets_at: datetime | None,
     bot_name: str,
+    time_zone: str = "UTC",
 ) -> str:
     """Answer `status`: the denial when limited, else what is left (None: no limit is set)."""
     if denial_text is not None:
@@ -97,12 +133,20 @@ def credits_status(
     if remaining is None:
         return f"Your team's {name} AI credits have no limit."
     left = f"Your team has {escape(remaining)} {name} AI credits left."
-    return " ".join([left, *_reset(resets_at)])
+    return " ".join([left, *_reset(resets_at, time_zone)])
 
 
-def _reset(resets_at: datetime | None) -> list[str]:
-    """Return the sentence that says when the credits come back, in UTC; none without a time."""
-    return [] if resets_at is None else [f"They reset on {resets_at.astimezone(UTC):%Y-%m-%d}."]
+def _reset(resets_at: datetime | None, time_zone: str) -> list[str]:
+    """Return the sentence that says when the credits come back; none without a time.
+
+    The day is that of `time_zone`, which is named unless it is UTC.
+    """
+    if resets_at is None:
+        return []
+    day = f"{resets_at.astimezone(ZoneInfo(time_zone)):%Y-%m-%d}"
+    return [
+        f"They reset on {day}." if time_zone == "UTC" else f"They reset on {day} ({time_zone})."
+    ]
 
 
 def credits_unknown() -> str:
@@ -145,7 +189,10 @@ def not_your_task(user_id: str, *, owner_id: str, bot_name: str) -> str:
 # --- Repository picker ---------------------------------------------------------------------------
 def picker_question(user_id: str) -> str:
     """Ask which repository a mention is about."""
-    return f"{person(user_id)}, which repository is this about?"
+    return (
+        f"{person(user_id)}, which repository is this about? "
+        f"This choice is {person(user_id)}'s: nobody else can make it."
+    )
 
 
 def picker_placeholder() -> str:
@@ -160,7 +207,10 @@ def picker_chosen(repository: str) -> str:
 
 def picker_not_yours(user_id: str, *, owner_id: str) -> str:
     """Refuse a choice made by somebody else."""
-    return f"{person(user_id)}, only {person(owner_id)} can choose the repository here."
+    return (
+        f"{person(user_id)}, this choice belongs to {person(owner_id)}: "
+        f"only {person(owner_id)} can choose the repository here."
+    )
 
 
 def picker_expired(user_id: str, *, bot_name: str) -> str:
@@ -186,15 +236,21 @@ def no_repositories(user_id: str, *, bot_name: str) -> str:
 
 # --- Work ----------------------------------------------------------------------------------------
 def answer(text: str) -> str:
-    """Return an agent's answer, harmless and no longer than Slack shows."""
-    escaped = escape(text.strip()) or "I have nothing to answer."
-    if len(escaped) <= _LONGEST_TEXT:
-        return escaped
-    cut = escaped[: _LONGEST_TEXT - len(_SHORTENED)]
-    entity = cut.rfind("&", len(cut) - 5)  # "&amp;" must not be cut in half
-    if entity != -1 and ";" not in cut[entity:]:
-        cut = cut[:entity]
-    return cut + _SHORTENED
+    """Return an agent's answer, harmless and whole, however long it is."""
+    return escape(text.strip()) or "I have nothing to answer."
+
+
+def answer_in_file(user_id: str) -> str:
+    """Introduce the file with an answer that is too long for a message."""
+    return f"{person(user_id)}, my answer is too long for a message, so it is in this file."
+
+
+def answer_elsewhere(user_id: str, *, page: str) -> str:
+    """Say that an answer could not be posted, and where an administrator finds it."""
+    return (
+        f"{person(user_id)}, Slack did not let me post my answer. It is not lost: "
+        f"an administrator can read it at {escape(page)}"
+    )
 
 
 def provider_unavailable() -> str:
@@ -207,6 +263,23 @@ def repository_unavailable(repository: str) -> str:
     return (
         f"I could not fetch {escape(repository)}. "
         "Ask an administrator to check its address and my access to it."
+    )
+
+
+def repository_too_big(repository: str, bounds: Bounds) -> str:
+    """Say that the repository is larger than what is unpacked."""
+    return (
+        f"{escape(repository)} is too big for me. I take up to {bounds.entries:,} files and "
+        f"folders with {bounds.size // 1_000_000:,} MB in all, nested up to {bounds.depth} deep, "
+        f"with paths of up to {bounds.path:,} bytes."
+    )
+
+
+def repository_not_unpacked(repository: str) -> str:
+    """Say that the repository holds something that git will not write to a disk."""
+    return (
+        f"I fetched {escape(repository)}, but I could not unpack it. "
+        "Ask an administrator to check it for damaged files and file names that are not allowed."
     )
 
 
@@ -223,6 +296,22 @@ def stores_out() -> str:
     return "I gave up: a part of me has been out of order for too long. Please try again later."
 
 
+def gateway_out() -> str:
+    """Say that the work was given up because our own gateway was out of order for too long."""
+    return (
+        "I gave up: my own connection to the AI provider has been out of order for too long. "
+        "Please try again later."
+    )
+
+
+def credits_held(*, bot_name: str, billing_url: str) -> str:
+    """Say that the work was given up because other tasks held the credits for too long."""
+    return (
+        f"I gave up waiting: other tasks of your team hold the {escape(bot_name)} AI credits that "
+        f"are left. Try again when they have ended, or top up at {escape(billing_url)}."
+    )
+
+
 def took_too_long() -> str:
     """Say that the work was given up after its time limit."""
     return "I stopped because this took too long. Try a smaller request."
@@ -234,6 +323,41 @@ def failed(user_id: str) -> str:
         f"{person(user_id)}, something went wrong and I could not finish this. "
         "The error has been logged; please try again."
     )
+
+
+# --- The thread -----------------------------------------------------------------------------------
+def what_to_do(user_id: str) -> str:
+    """Ask what a mention without a text is about."""
+    return f"{person(user_id)}, what shall I do? Reply here, and I will start."
+
+
+def thread_has_ended(user_id: str, *, bot_name: str) -> str:
+    """Tell somebody who replies in a thread that has ended how to go on."""
+    return (
+        f"{person(user_id)}, the work in this thread has ended, so I do not act on replies here. "
+        f"Mention {escape(bot_name)} to go on."
+    )
+
+
+def stopped(user_id: str, *, credits: str | None, in_flight: bool, bot_name: str) -> str:
+    """Say that the work was stopped, and what it used; `credits` is None for nothing."""
+    name = f"{escape(bot_name)} AI credits"
+    used = f"It has used {escape(credits)} {name}." if credits else f"It has used no {name}."
+    sentences = [f"Stopped, as {person(user_id)} asked.", used]
+    if in_flight:
+        sentences.append("The AI provider may have been answering: that is charged as well.")
+    sentences.append(f"Mention {escape(bot_name)} to start again.")
+    return " ".join(sentences)
+
+
+def not_yours_to_stop(user_id: str, *, owner_id: str) -> str:
+    """Refuse to stop somebody else's work."""
+    return f"{person(user_id)}, this is {person(owner_id)}'s: only {person(owner_id)} can stop it."
+
+
+def nothing_to_stop(user_id: str) -> str:
+    """Answer an order to stop where nothing is going on."""
+    return f"{person(user_id)}, nothing is running in this thread, so there is nothing to stop."
 
 
 # --- Slash command -------------------------------------------------------------------------------

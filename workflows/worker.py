@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import chain, repeat
+from threading import Thread
 from typing import Any
 
 import structlog
@@ -37,6 +39,8 @@ GRACE = timedelta(seconds=3)
 """How long a stopping worker lets activities finish before it cancels them."""
 LAST_GRACE = timedelta(seconds=2)
 """How long it then waits for them; what is still blocked is left to another worker's retry."""
+TIDYING = timedelta(minutes=10)
+"""How long after one removal of leftovers the next one begins."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ def activities(tools: Tools) -> Sequence[Callable[..., Any]]:
         repository.classify_repository,
         repository.offer_repositories,
         repository.close_picker,
+        repository.give_up,
         coding.create_task,
         coding.forward_follow_up,
         coding.run_agent,
@@ -139,7 +144,20 @@ async def _connect_or_stop(stop: asyncio.Event) -> Client | None:
     return None
 
 
-def remove_leftovers(tools: Tools) -> None:
-    """Remove what a killed worker left on the disk."""
+def keep_tidy(tools: Tools) -> None:
+    """Remove what killed workers left on the disk, now and again, beside the work.
+
+    This returns at once. A leftover that cannot be removed keeps no worker from starting.
+    """
     if isinstance(tools.sandbox, CloneSandbox):
-        tools.sandbox.remove_leftovers(older_than=2 * TIME_LIMIT)
+        tidying = Thread(target=_tidy, args=(tools.sandbox,), name="leftovers", daemon=True)
+        tidying.start()
+
+
+def _tidy(sandbox: CloneSandbox) -> None:
+    while True:
+        try:
+            sandbox.remove_leftovers(older_than=2 * TIME_LIMIT)
+        except Exception:
+            log.exception("leftovers on the disk cannot be removed; trying again later")
+        time.sleep(TIDYING.total_seconds())

@@ -1,5 +1,6 @@
 """Accounts: where an organization stands with a bucket, and why."""
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -7,13 +8,14 @@ from django.contrib import admin
 from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
 from billing.admin.read_only import ReadOnly, credits_column, indented
 from billing.credits import display
 from billing.decision import FAR_FUTURE
 from billing.models import Account, Cap, CreditGrant, DecisionRecord, Limit, UsageTotal
+from projects.permitted_parts import Link, PermittedParts
 from quota.account_state import AccountState, from_json
 from quota.models import QuotaState
 
@@ -78,8 +80,23 @@ class TotalInline(ReadOnly, admin.TabularInline):
     usage = credits_column("usage_micro", "credits used")
 
 
+def _changes(account: Account) -> Iterator[Link]:
+    """Yield the forms that change what may be used."""
+    for model, title in (("limit", "Set limit"), ("creditgrant", "Top up"), ("cap", "Set a cap")):
+        form = reverse(f"admin:billing_{model}_add")
+        yield Link((f"billing.add_{model}",), title, f"{form}?account={account.pk}")
+
+
+def _more(account: Account) -> Iterator[Link]:
+    """Yield where the credits went, and every decision."""
+    for model, title in (("usageevent", "Ledger"), ("decisionrecord", "All decisions")):
+        rows = reverse(f"admin:billing_{model}_changelist")
+        permission = f"billing.view_{model}"
+        yield Link((permission,), title, f"{rows}?account__id__exact={account.pk}")
+
+
 @admin.register(Account)
-class AccountAdmin(ReadOnly, admin.ModelAdmin):
+class AccountAdmin(PermittedParts, ReadOnly, admin.ModelAdmin):
     """One organization's credits of one bucket."""
 
     list_display = [
@@ -93,6 +110,8 @@ class AccountAdmin(ReadOnly, admin.ModelAdmin):
         *("organization", "resource", "state", "reason", "used", "limit", "left"),
         *("exhausted_since", "resets", "decide_again_at", "version", "change", "more", "why"),
     ]
+    needed = {"why": ("billing.view_decisionrecord",)}
+    links = {"change": ("change", _changes), "more": ("more", _more)}
     inlines = [LimitInline, GrantInline, CapInline, TotalInline]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Account]:
@@ -133,29 +152,6 @@ class AccountAdmin(ReadOnly, admin.ModelAdmin):
         """When usage starts from zero again."""
         state = _published(account)
         return state and state.resets_at
-
-    @admin.display(description="change")
-    def change(self, account: Account) -> SafeString:
-        """The forms that change what may be used."""
-        return format_html(
-            '<a href="{0}?account={3}">Set limit</a> · <a href="{1}?account={3}">Top up</a> · '
-            '<a href="{2}?account={3}">Set a cap</a>',
-            reverse("admin:billing_limit_add"),
-            reverse("admin:billing_creditgrant_add"),
-            reverse("admin:billing_cap_add"),
-            account.pk,
-        )
-
-    @admin.display(description="more")
-    def more(self, account: Account) -> SafeString:
-        """Where the credits went, and every decision."""
-        return format_html(
-            '<a href="{0}?account__id__exact={2}">Ledger</a> · '
-            '<a href="{1}?account__id__exact={2}">All decisions</a>',
-            reverse("admin:billing_usageevent_changelist"),
-            reverse("admin:billing_decisionrecord_changelist"),
-            account.pk,
-        )
 
     @admin.display(description="latest decisions")
     def why(self, account: Account) -> SafeString:

@@ -62,7 +62,7 @@ class DailyUsageAdmin(ReadOnly, admin.ModelAdmin):
         *("events", "credits", "input_tokens", "output_tokens"),
     ]
     list_filter = ["resource", "product"]
-    list_select_related = ["organization", "project"]
+    list_select_related = ["organization", "project__organization"]
     search_fields = ["organization__name", "project__name", "distinct_id", "model"]
     date_hierarchy = "day"
     credits = credits_column("credits_micro", "credits")

@@ -2,10 +2,11 @@
 
 import base64
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from devstack.demo_slack.installations import Install
+from devstack.demo_slack.limits import Limits
 from devstack.demo_slack.workspace import Json, Workspace
 
 
@@ -21,6 +22,7 @@ class ApiCall:
     arguments: Json
     workspace: Workspace
     base_url: str
+    limits: Limits = field(default_factory=Limits)
 
     def text(self, name: str) -> str:
         """Return an argument as text; empty when it is missing."""
@@ -45,9 +47,18 @@ class ApiCall:
             raise SlackError(refusal)
         return value
 
-    def channel(self) -> Json:
-        """Return the channel that the call names, if it is one of the app's team."""
-        channel = self.workspace.channel(self.text("channel"))
+    def author(self) -> Json:
+        """Return what a message says of the app that posts it."""
+        return {
+            "user": self.install.bot_user_id,
+            "bot_id": self.install.bot_id,
+            "app_id": self.install.app_id,
+            "team": self.install.team_id,
+        }
+
+    def channel(self, name: str = "channel") -> Json:
+        """Return the channel that the argument names, if it is one of the app's team."""
+        channel = self.workspace.channel(self.text(name))
         if channel is None or channel["context_team_id"] != self.install.team_id:
             raise SlackError("channel_not_found")
         return channel

@@ -19,6 +19,7 @@ from devstack.demo_slack.control import Control
 from devstack.demo_slack.database import Database
 from devstack.demo_slack.events import RETRY_AFTER, Events
 from devstack.demo_slack.faults import Faults
+from devstack.demo_slack.file_methods import Files
 from devstack.demo_slack.furniture import TEAM
 from devstack.demo_slack.installations import Installations
 from devstack.demo_slack.interactions import Interactions
@@ -73,16 +74,24 @@ class DemoSlack:
             self.events,
             base_url,
         )
+        self.limits = self.web_api.limits
+        self.files = Files(self.database)
         self.faults = Faults()
         self._calls: list[Call] = []
         self._calls_lock = threading.Lock()
         page = Page(self.database, self.workspace, self.events, self.interactions)
         control = Control(
-            self.workspace, self.events, self.faults, lambda: [asdict(c) for c in self.calls()]
+            self.workspace,
+            self.events,
+            self.faults,
+            self.limits,
+            lambda: [asdict(c) for c in self.calls()],
         )
         routes = [
             Route("/api/{method}", self._web_api, methods=["GET", "POST"]),
             Route("/respond/{key}", self._respond, methods=["POST"]),
+            Route("/upload/v1/{file}", self._upload, methods=["POST"]),
+            Route("/files/{file}", self._download),
             Route("/oauth/v2/authorize", self._authorize),
             Route("/_health", self._health),
             *page.routes(),
@@ -117,6 +126,19 @@ class DemoSlack:
         body = await _arguments(request)
         valid = self.interactions.respond(request.path_params["key"], body)
         return PlainTextResponse("ok") if valid else PlainTextResponse("expired_url", 404)
+
+    async def _upload(self, request: Request) -> Response:
+        """Take the bytes of a file, as `files.slack.com` does."""
+        fault = self.faults.take("upload")
+        if fault is not None:
+            await asyncio.sleep(fault.hang)
+            return PlainTextResponse(fault.error, fault.status)
+        taken = self.files.take(request.path_params["file"], await request.body())
+        return PlainTextResponse("OK") if taken else PlainTextResponse("no such upload", 404)
+
+    async def _download(self, request: Request) -> Response:
+        content = self.files.content(request.path_params["file"])
+        return PlainTextResponse("no such file", 404) if content is None else _as_text(content)
 
     async def _authorize(self, request: Request) -> Response:
         """Consent to the installation in the demo's team at once, and send the browser back."""
@@ -160,6 +182,10 @@ class _WithTransport:
         # uvicorn's `send` is a method of the cycle that owns the connection.
         scope["tollgate.transport"] = getattr(getattr(send, "__self__", None), "transport", None)
         await self.app(scope, receive, send)
+
+
+def _as_text(content: bytes) -> Response:
+    return Response(content, media_type="text/plain", headers={"X-Content-Type-Options": "nosniff"})
 
 
 async def _arguments(request: Request) -> Json:

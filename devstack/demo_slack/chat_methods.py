@@ -1,15 +1,14 @@
 """`chat.*`: what the bot posts. https://docs.slack.dev/reference/methods/chat.postMessage"""
 
+from typing import Any
+
 from devstack.demo_slack.api_call import ApiCall, SlackError
 from devstack.demo_slack.workspace import Json
 
-MAX_TEXT = 40_000
-MAX_BLOCKS = 50
-
 
 def post_message(call: ApiCall) -> Json:
-    """`chat.postMessage`."""
-    channel = call.channel()
+    """`chat.postMessage`; a person's id stands for the direct conversation with them."""
+    channel = call.workspace.direct_channel(call.text("channel")) or call.channel()
     if channel["is_archived"]:
         raise SlackError("is_archived")
     if not channel["is_member"]:
@@ -75,19 +74,10 @@ def _content(call: ApiCall, thread_ts: str) -> Json:
     blocks = call.structured("blocks", list, "invalid_blocks") or []
     if not text and not blocks and not call.arguments.get("attachments"):
         raise SlackError("no_text")
-    if len(text) > MAX_TEXT:
+    if len(text) > call.limits.text:
         raise SlackError("msg_too_long")
-    if len(blocks) > MAX_BLOCKS or not all(
-        isinstance(block, dict) and block.get("type") for block in blocks
-    ):
-        raise SlackError("invalid_blocks")
-    message: Json = {
-        "user": call.install.bot_user_id,
-        "bot_id": call.install.bot_id,
-        "app_id": call.install.app_id,
-        "team": call.install.team_id,
-        "text": text,
-    }
+    _check_blocks(call, blocks)
+    message: Json = {**call.author(), "text": text}
     if blocks:
         message["blocks"] = blocks
     metadata = call.structured("metadata", dict, "invalid_metadata_format")
@@ -98,6 +88,22 @@ def _content(call: ApiCall, thread_ts: str) -> Json:
     if thread_ts:
         message["thread_ts"] = thread_ts
     return message
+
+
+def _check_blocks(call: ApiCall, blocks: list[Any]) -> None:
+    if len(blocks) > call.limits.blocks:
+        raise SlackError("invalid_blocks")
+    in_all = 0
+    for block in blocks:
+        if not isinstance(block, dict) or not block.get("type"):
+            raise SlackError("invalid_blocks")
+        text = block.get("text")
+        length = len(str(text.get("text") or "")) if isinstance(text, dict) else 0
+        if block["type"] == "section" and length > call.limits.section:
+            raise SlackError("invalid_blocks")
+        in_all += length
+    if in_all > call.limits.blocks_text:
+        raise SlackError("msg_blocks_too_long")
 
 
 METHODS = {

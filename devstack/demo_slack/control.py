@@ -9,6 +9,7 @@ from starlette.routing import BaseRoute, Route
 
 from devstack.demo_slack.events import Events
 from devstack.demo_slack.faults import Fault, Faults
+from devstack.demo_slack.limits import Limits
 from devstack.demo_slack.workspace import Json, Workspace
 
 
@@ -16,11 +17,17 @@ class Control:
     """`/_control/…`: post as somebody, read a thread, let calls fail, list the calls."""
 
     def __init__(
-        self, workspace: Workspace, events: Events, faults: Faults, calls: Callable[[], list[Json]]
+        self,
+        workspace: Workspace,
+        events: Events,
+        faults: Faults,
+        limits: Limits,
+        calls: Callable[[], list[Json]],
     ) -> None:
         self.workspace = workspace
         self.events = events
         self.faults = faults
+        self.limits = limits
         self.calls = calls
 
     def routes(self) -> list[BaseRoute]:
@@ -31,6 +38,7 @@ class Control:
             Route("/_control/calls", self._list_calls),
             Route("/_control/faults", self._add_fault, methods=["POST"]),
             Route("/_control/faults", self._clear_faults, methods=["DELETE"]),
+            Route("/_control/limits", self._set_limits, methods=["POST"]),
         ]
 
     async def _post(self, request: Request) -> Response:
@@ -63,6 +71,16 @@ class Control:
             return JSONResponse({"error": f"unknown: {', '.join(sorted(unknown))}"}, 422)
         self.faults.add(method, Fault(**body), times)
         return JSONResponse({"ok": True})
+
+    async def _set_limits(self, request: Request) -> Response:
+        """Take less, or more: the fields of `Limits`."""
+        body = await request.json()
+        known = dataclasses.asdict(self.limits)
+        if unknown := body.keys() - known.keys():
+            return JSONResponse({"error": f"unknown: {', '.join(sorted(unknown))}"}, 422)
+        for name, value in body.items():
+            setattr(self.limits, name, int(value))
+        return JSONResponse(dataclasses.asdict(self.limits))
 
     async def _clear_faults(self, _request: Request) -> Response:
         self.faults.clear()

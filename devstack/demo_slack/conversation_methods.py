@@ -12,6 +12,14 @@ def conversations_info(call: ApiCall) -> Json:
     return {"channel": call.channel()}
 
 
+def conversations_open(call: ApiCall) -> Json:
+    """`conversations.open`, with one person."""
+    channel = call.workspace.direct_channel(call.text("users"))
+    if channel is None or channel["context_team_id"] != call.install.team_id:
+        raise SlackError("user_not_found")
+    return {"channel": {"id": channel["id"]}}
+
+
 def conversations_replies(call: ApiCall) -> Json:
     """`conversations.replies`: a thread by its root or any reply, oldest first."""
     channel = call.channel()["id"]
@@ -102,6 +110,7 @@ def _reaction(call: ApiCall) -> tuple[str, str, str, str]:
 METHODS = {
     "conversations.history": conversations_history,
     "conversations.info": conversations_info,
+    "conversations.open": conversations_open,
     "conversations.replies": conversations_replies,
     "reactions.add": reactions_add,
     "reactions.remove": reactions_remove,

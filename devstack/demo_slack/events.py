@@ -113,7 +113,7 @@ class Events:
         """Return the event envelope around a message, with an `event_id` of its own."""
         event = {**message, "type": kind, "channel": channel, "event_ts": message["ts"]}
         if kind == "message":
-            event["channel_type"] = "channel"
+            event["channel_type"] = "im" if channel.startswith("D") else "channel"
         return self.event_envelope(event, team_id, event_id)
 
     def event_envelope(self, event: Json, team_id: str = "T1", event_id: str | None = None) -> Json:

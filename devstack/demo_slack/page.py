@@ -53,16 +53,21 @@ class Page:
         if request.query_params.get("version") == version:
             return Response(status_code=204)
         bots = [user for user in self.workspace.users() if user["is_bot"]]
+        channels = [
+            channel
+            for channel in self.workspace.channels()
+            if not channel.get("is_im") or channel["user"] == user
+        ]
         return JSONResponse(
             {
                 "version": version,
                 "team": self.workspace.team("T1"),
                 "bot": bots[0] if bots else None,
                 "users": self.workspace.users(),
-                "channels": self.workspace.channels(),
+                "channels": channels,
                 "messages": {
                     channel["id"]: self.workspace.seen_by(user, channel["id"])[-SHOWN:]
-                    for channel in self.workspace.channels()
+                    for channel in channels
                 },
                 "undelivered": [
                     {"attempts": pending.attempt, "reason": pending.reason}

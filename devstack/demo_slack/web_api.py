@@ -6,14 +6,18 @@ limit has a status of its own (429 with `Retry-After`, see `faults`).
 
 import base64
 
-from devstack.demo_slack import chat_methods, conversation_methods
+from devstack.demo_slack import chat_methods, conversation_methods, file_methods
 from devstack.demo_slack.api_call import ApiCall, SlackError
 from devstack.demo_slack.events import Events
 from devstack.demo_slack.installations import Install, Installations
+from devstack.demo_slack.limits import Limits
 from devstack.demo_slack.workspace import Json, Workspace
 
-_METHODS = chat_methods.METHODS | conversation_methods.METHODS
-_SCOPE = "app_mentions:read,channels:history,chat:write,commands,reactions:write,users:read"
+_METHODS = chat_methods.METHODS | conversation_methods.METHODS | file_methods.METHODS
+_SCOPE = (
+    "app_mentions:read,channels:history,chat:write,commands,files:write,im:write,reactions:write,"
+    "users:read"
+)
 
 
 class WebAPI:
@@ -26,6 +30,7 @@ class WebAPI:
         self.installations = installations
         self.events = events
         self.base_url = base_url
+        self.limits = Limits()
 
     def call(self, method: str, authorization: str, arguments: Json) -> Json:
         """Return Slack's answer to a call; `arguments` come from a form or a JSON body."""
@@ -40,7 +45,7 @@ class WebAPI:
         if method == "oauth.v2.access":
             return self._oauth_v2_access(authorization, arguments)
         install = self._authenticate(authorization, arguments)
-        call = ApiCall(install, arguments, self.workspace, self.base_url)
+        call = ApiCall(install, arguments, self.workspace, self.base_url, self.limits)
         if method == "auth.test":
             return self._auth_test(install)
         if method == "auth.revoke":

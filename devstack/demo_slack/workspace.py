@@ -15,7 +15,7 @@ class Workspace:
     """People, places and what was said, as the objects of Slack's Web API."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self.database = self._database = database
         self._last_ts = 0
 
     # --- who and where ---------------------------------------------------------------------------
@@ -72,6 +72,17 @@ class Workspace:
             **fields,
         }
         self._put("channels", team_id, body)
+
+    def direct_channel(self, user_id: str) -> Json | None:
+        """Return the conversation of the bot with a person, made now if need be."""
+        user = self.user(user_id)
+        if user is None or user["is_bot"]:
+            return None
+        channel_id = f"D{user_id}"
+        if self.channel(channel_id) is None:
+            fields = {"is_channel": False, "is_im": True, "user": user_id}
+            self.add_channel(user["team_id"], channel_id, f"bot and {user['name']}", **fields)
+        return self.channel(channel_id)
 
     def channel(self, channel_id: str) -> Json | None:
         """Return Slack's conversation object."""

@@ -64,6 +64,14 @@ class Organization(models.Model):
         return self.name
 
 
+class ProjectManager(models.Manager["Project"]):
+    """Projects with their organizations, which are part of their names."""
+
+    def get_queryset(self) -> models.QuerySet["Project"]:
+        """Fetch the organization along, so that a list of projects is one query."""
+        return super().get_queryset().select_related("organization")
+
+
 class Project(models.Model):  # type: ignore[django-manager-missing]
     """What is metered: every credential, workspace and task belongs to exactly one project."""
 
@@ -80,6 +88,8 @@ class Project(models.Model):  # type: ignore[django-manager-missing]
     )
     created_at = models.DateTimeField(auto_now_add=True)
 
+    objects = ProjectManager()
+
     class Meta:
         ordering = ["name"]
         constraints = [
@@ -87,7 +97,8 @@ class Project(models.Model):  # type: ignore[django-manager-missing]
         ]
 
     def __str__(self) -> str:
-        return self.name
+        # Two organizations may each have a "web": nobody should take one for the other.
+        return f"{self.organization} / {self.name}"
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Keys of the whole organization cover a new project, and all know the API token."""

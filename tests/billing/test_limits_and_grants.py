@@ -20,6 +20,7 @@ from billing.models import (
 )
 from billing.refunds import refund
 from billing.totals import ledger_sum
+from quota import gate
 from quota.resources import AI_CREDITS, POSTHOG_CODE_CREDITS
 from tests.billing.world import CREDIT, account_of, book, published, usage_event, used
 
@@ -267,3 +268,12 @@ def test_accounts_are_made_on_first_use(db):
 
     assert organization.accounts.count() == 2
     assert published(organization, POSTHOG_CODE_CREDITS).state == "ok"
+
+
+def test_the_zone_of_a_limit_is_published_with_the_time_it_resets(project):
+    set_limit(project.organization, AI_CREDITS, 0, time_zone="Asia/Tokyo")
+    set_limit(project.organization, AI_CREDITS, 0, time_zone="Europe/Berlin")
+
+    verdict = gate.check(project)
+
+    assert verdict.time_zone == "Europe/Berlin"

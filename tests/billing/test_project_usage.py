@@ -105,14 +105,34 @@ def test_a_sibling_s_and_a_stranger_s_usage_are_not_in_it(project, stranger, ask
         {"until": "2026-13-01"},
         {"until": "9999-12-31"},
         {"since": "0001-01-01"},
-        {"since": "2026-11-02", "until": "2026-11-01"},
-        {"since": "2020-01-01", "until": "2026-11-01"},
+        *({"since": day} for day in ("20261101", "2026-W47-1", "2026-1-1", "1999-12-31", "")),
+        *(
+            {"until": day}
+            for day in ("3000-01-01", " 2026-11-01", "2026-11-01T00:00", "２026-11-01")
+        ),
+        {"since": ["2026-11-01", "2026-11-01"]},
         {"group_by": "colour"},
         {"group_by": "day,day"},
+        *({"group_by": names} for names in (",", "day,", "Day", "day, model")),
+        {"group_by": ["day", "model"]},
     ],
 )
 def test_a_question_that_makes_no_sense_is_400(ask, parameters):
     assert ask(**parameters).status_code == 400
+
+
+def test_nothing_is_found_between_a_day_and_an_earlier_one(project, ask):
+    book(usage_event(project))
+
+    answer = ask(since="2999-12-31", until="2000-01-01").json()
+
+    assert (answer["results"], answer["credits"]) == ([], {})
+
+
+def test_all_that_was_ever_used_can_be_asked_for(project, ask):
+    book(usage_event(project))
+
+    assert ask(since="2000-01-01", until="2999-12-31").json()["credits"] == {"ai_credits": "12"}
 
 
 class TestWhoMay:

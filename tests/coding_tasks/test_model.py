@@ -1,12 +1,22 @@
 """Asking a model through the gateway: one attempt, and what each refusal means."""
 
 import re
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from coding_tasks.agents import Assignment, Exchange, ModelAccess, trace_of
 from coding_tasks.answering_agent import AnsweringAgent
-from coding_tasks.failures import ModelFailed, ModelRefused, OutOfCredits
+from coding_tasks.failures import (
+    AnswerLost,
+    CreditsHeld,
+    GatewayUnavailable,
+    ModelFailed,
+    ModelRefused,
+    OutOfCredits,
+)
 from coding_tasks.model import Question, ask
 from tests.fakes import Reply
 from tests.workflows.fake_gateway import AGENT, FakeGateway
@@ -99,9 +109,13 @@ def test_the_gateways_word_on_trying_again_is_taken(gateway, access):
     gateway.fail_next(429, headers={"x-should-retry": "false"})
     with pytest.raises(ModelRefused):
         ask(access, QUESTION)
+
+
+def test_credits_that_other_calls_hold_are_waited_for(gateway, access):
     gateway.refuse_next("slack_app", retry=True)
-    with pytest.raises(ModelFailed):
+    with pytest.raises(CreditsHeld) as held:
         ask(access, QUESTION)
+    assert held.value.retry_after == 1
 
 
 def test_no_answer_in_time_is_worth_another_attempt(gateway, access):
@@ -112,10 +126,38 @@ def test_no_answer_in_time_is_worth_another_attempt(gateway, access):
     assert not failed.value.permanent
 
 
-def test_a_gateway_that_is_down_is_worth_another_attempt():
-    with pytest.raises(ModelFailed) as failed:
+def test_a_gateway_that_is_down_is_waited_for():
+    with pytest.raises(GatewayUnavailable):
         ask(ModelAccess("http://127.0.0.1:1/slack_app", "pha_x", trace_of("x")), QUESTION)
-    assert not failed.value.permanent
+
+
+@pytest.fixture
+def silent() -> Iterator[ModelAccess]:
+    """A gateway that takes connections and says nothing, as one that is frozen."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/slack_app"
+        yield ModelAccess(url, "pha_x", trace_of("x"))
+
+
+def test_a_gateway_that_is_frozen_is_not_taken_for_a_slow_provider(silent, monkeypatch):
+    monkeypatch.setattr("coding_tasks.model._CONNECT_TIMEOUT", 0.2)
+    with pytest.raises(AnswerLost):
+        ask(silent, Question(QUESTION.model, "", QUESTION.messages, 100, 0.05))
+
+
+def test_a_gateway_that_dies_during_a_call_is_not_taken_for_the_provider():
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+
+        def die() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1)
+
+        dying = pool.submit(die)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/slack_app"
+        with pytest.raises(AnswerLost):
+            ask(ModelAccess(url, "pha_x", trace_of("x")), QUESTION)
+        dying.result()
 
 
 def test_an_answer_that_is_cut_off_is_worth_another_attempt(gateway, access):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from coding_tasks.bounds import Bounds
 from coding_tasks.failures import CheckoutFailed
 from coding_tasks.sandbox import PREFIX, ClonedCheckout, CloneSandbox
 from tests.devstack.processes import wait_until_gone
@@ -173,7 +174,7 @@ def test_a_host_that_does_not_answer_is_worth_another_attempt(sandbox):
 def test_a_repository_beyond_the_bound_is_refused(origin, sandbox):
     (origin / "big").write_bytes(os.urandom(200_000))
     commit(origin)
-    small = CloneSandbox(most_bytes=100_000, directory=sandbox.directory)
+    small = replace(sandbox, bounds=Bounds(size=100_000))
     with pytest.raises(CheckoutFailed, match="too big"), small.checkout(f"file://{origin}"):
         pass
     assert list(sandbox.directory.iterdir()) == []
@@ -229,5 +230,26 @@ def test_clones_that_a_killed_worker_left_are_removed_once_they_are_old(sandbox)
         (directory / "file").touch()
     for directory in (old, foreign):
         os.utime(directory, (0, 0))
+    (sandbox.directory / f"{PREFIX}file").touch()
+    (sandbox.directory / f"{PREFIX}link").symlink_to(foreign)
     sandbox.remove_leftovers(older_than=timedelta(hours=1))
-    assert sorted(sandbox.directory.iterdir()) == sorted([young, foreign])
+    assert not old.exists()
+    assert (young / "file").exists()
+    assert (foreign / "file").exists()
+
+
+def test_a_leftover_that_cannot_be_removed_is_reported_once_and_tried_again(
+    sandbox, monkeypatch, caplog
+):
+    def fails(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (sandbox.directory / f"{PREFIX}old").mkdir()
+    os.utime(sandbox.directory / f"{PREFIX}old", (0, 0))
+    with monkeypatch.context() as broken:
+        broken.setattr("coding_tasks.sandbox.remove_tree", fails)
+        for _ in range(3):
+            sandbox.remove_leftovers(older_than=timedelta(hours=1))
+    assert caplog.text.count("a clone cannot be removed") == 1
+    sandbox.remove_leftovers(older_than=timedelta(hours=1))
+    assert list(sandbox.directory.iterdir()) == []

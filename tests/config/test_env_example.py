@@ -60,6 +60,28 @@ def read_by(path: str, pattern: str) -> set[str]:
     return set(re.findall(pattern, (ROOT / path).read_text()))
 
 
+def read_by_compose() -> set[str]:
+    """The variables that `docker-compose.yml` fills in; two dollars are a shell's."""
+    return read_by("docker-compose.yml", r"(?<!\$)\$\{?([A-Z][A-Z0-9_]+)")
+
+
+def required_by_compose() -> set[str]:
+    """Those that it cannot do without."""
+    return read_by("docker-compose.yml", r"(?<!\$)\$\{([A-Z][A-Z0-9_]+):?\?")
+
+
+def test_compose_can_be_started_with_what_it_lists():
+    assert {"POSTGRES_PASSWORD", "SECRET_KEY"} <= required_by_compose()
+    assert read_by_compose() <= set(documented())
+    needed = {line.partition("=")[0] for line in LINES if not line.startswith("#")}
+    assert required_by_compose() <= needed
+
+
+def test_compose_says_where_what_it_needs_is_described():
+    messages = re.findall(r":\?([^}]*)\}", (ROOT / "docker-compose.yml").read_text())
+    assert set(messages) == {"is not set, see .env.example"}
+
+
 def test_it_lists_what_is_read_and_nothing_else():
     read = (
         read_by("config/settings.py", r'(?:env\.\w+\(|several\(env,)\s*"([A-Z_]+)"')
@@ -67,7 +89,7 @@ def test_it_lists_what_is_read_and_nothing_else():
         | read_by("devstack/settings.py", r'"([A-Z][A-Z0-9]*_[A-Z0-9_]+)"')
     )
     assert read - SET_FOR_OTHERS <= set(documented())
-    assert set(documented()) <= read | READ_BY_OPENTELEMETRY
+    assert set(documented()) <= read | READ_BY_OPENTELEMETRY | read_by_compose()
 
 
 def test_it_lists_what_others_rely_on():

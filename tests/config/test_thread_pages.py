@@ -23,7 +23,8 @@ from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, book, usage_event
 from workflows.door import refuse
 from workflows.mention_types import workflow_id
-from workflows.models import FollowUp, Mention
+from workflows.models import FollowUp, Mention, Notice
+from workflows.notices import answer_key
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("redis_client")]
 SEARCH = reverse("threads")
@@ -143,6 +144,30 @@ class TestCredits:
             "900.000001": 240_000,
         }
         assert "used by 1 task, 0.12 to choose the repository" in text_of(answer)
+
+    @pytest.mark.parametrize("state", ["sent", "given_up"])
+    def test_an_answer_that_slack_did_not_take_is_shown(self, admin_client, workspace, state):
+        mention(workspace, state="failed")
+        made = run(task(workspace), "101.000001")  # the answer to a reply
+        TaskRun.objects.update(answer="if a < b && c: <script>alert(1)</script>")
+        Notice.objects.create(
+            key=answer_key(made),
+            kind="answer",
+            workspace=workspace,
+            channel_id="C1",
+            thread_ts="100.000001",
+            text="if a &lt; b &amp;&amp; c",
+            state=state,
+            destination="page",
+            error="is_archived",
+        )
+        answer = admin_client.get(page(workspace))
+        said = text_of(answer)
+        assert (
+            f"Answer: {state}, page: kept here, Slack refused it everywhere (is_archived)" in said
+        )
+        assert "if a < b &amp;&amp; c:" in said
+        assert "<script>alert" not in answer.content.decode()
 
     def test_a_thread_of_which_nothing_is_known_is_not_found(self, admin_client, workspace):
         assert admin_client.get(page(workspace)).status_code == 404

@@ -12,7 +12,12 @@ import sys
 
 from devstack.console import Console
 from devstack.servers import Program
-from devstack.supervisor import StackError, Supervisor
+from devstack.supervisor import Supervisor
+
+
+def program(name: str, code: str) -> Program:
+    """Return a program; one that is called "never-ready" is never ready to serve."""
+    return Program(name, [sys.executable, "-uc", code], lambda: name != "never-ready")
 
 
 async def main(stages: list[dict[str, str]], stop_within: float) -> None:
@@ -20,16 +25,8 @@ async def main(stages: list[dict[str, str]], stop_within: float) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
     async with Supervisor(os.environ, Console(), stop_within) as supervisor:
         for stage in stages:
-            await supervisor.start(
-                [Program(name, [sys.executable, "-uc", code]) for name, code in stage.items()]
-            )
-        events = (stop, supervisor.failed)
-        waits = [asyncio.create_task(event.wait()) for event in events]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
-    if supervisor.failure:
-        raise StackError(supervisor.failure)
+            await supervisor.start([program(name, code) for name, code in stage.items()])
+        await stop.wait()
 
 
 if __name__ == "__main__":

@@ -136,6 +136,7 @@ def test_an_event_survives_the_end_of_the_demo_slack(app: App, tmp_path: Path) -
     before.database.close()
 
     slack = FakeSlack(app_url=app.url)
+    slack.slack.database.close()
     slack.slack = DemoSlack(slack.url, app.url, SIGNING_SECRET, file)
     with slack:
         wait_until(lambda: len(app.received) == 2, what="the deliveries")

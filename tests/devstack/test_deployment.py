@@ -59,7 +59,8 @@ def test_every_variable_is_documented() -> None:
 
 # What only an image or `make up` sets: the inner addresses, and what shows source code.
 _NOT_OF_ENV = {"DEBUG", "GATEWAY_HOST", "GATEWAY_PORT", "TEMPORAL_NAMESPACE"}
-_WEB_ALONE = {"NUM_PROXIES", "PROMETHEUS_MULTIPROC_DIR"}
+_WEB_ALONE = {"NUM_PROXIES", "PROMETHEUS_MULTIPROC_DIR", "WEB_BODY_TIMEOUT"}
+_WEB_ALONE |= {"METRICS_TOKEN", "SLACK_CLIENT_ID", "SLACK_CLIENT_SECRET"}
 _SET_HERE = {
     "DATABASE_URL", "REDIS_URL", "GATEWAY_REDIS_URL", "TEMPORAL_ADDRESS", "TOLLGATE_URL",
     "GATEWAY_URL", "PROMETHEUS_MULTIPROC_DIR",
@@ -98,6 +99,23 @@ def test_what_opentelemetry_itself_reads_reaches_the_gateway() -> None:
         "OTEL_RESOURCE_ATTRIBUTES",
     } <= documented
     assert documented == {name for name in environment if name.startswith("OTEL_")}
+
+
+def test_a_secret_reaches_no_service_that_has_no_use_for_it() -> None:
+    of_web = {"METRICS_TOKEN", "SLACK_CLIENT_SECRET"}
+    of_gateway = {"ANTHROPIC_API_KEY", "OPENAI_API_KEY", "POSTHOG_API_KEY"}
+    of_django = {"SECRET_KEY", "DATABASE_URL", "SLACK_SIGNING_SECRET"}
+    for name in ("worker", "celery", "beat", "reconciler", "migrate"):
+        assert not (of_web | of_gateway) & COMPOSE["services"][name]["environment"].keys()
+    assert not of_gateway & COMPOSE["services"]["web"]["environment"].keys()
+    assert not of_django & COMPOSE["services"]["gateway"]["environment"].keys()
+
+
+def test_what_dies_is_started_again() -> None:
+    """Docker waits ever longer between attempts, until a service has been up for ten seconds."""
+    for name, service in COMPOSE["services"].items():
+        once = name in {"migrate", "temporal-schema", "temporal-namespace"}
+        assert service["restart"] == ("on-failure:5" if once else "unless-stopped"), name
 
 
 def test_django_and_the_gateway_share_no_store() -> None:

@@ -13,7 +13,9 @@ import pytest
 from devstack.console import Console
 from devstack.servers import Program
 from devstack.supervisor import Child, StackError, Supervisor
+from tests.conftest import wait_until
 from tests.devstack.processes import Lines, lives, started, wait_until_gone
+from tests.stopwatch import Stopwatch
 
 # A program with a child of its own, as web servers have; the child is deaf to the usual signals.
 FAMILY = """
@@ -62,21 +64,57 @@ def test_a_program_that_was_killed_is_started_again_without_what_it_left() -> No
         assert lines.find("web was killed by signal 9; starting it again")
 
 
-def test_three_deaths_within_ten_seconds_stop_everything_with_one_line() -> None:
-    with small_stack({"healthy": SLEEPER}, {"broken": DYING}) as lines:
+def test_a_program_that_dies_again_and_again_leaves_the_others_running() -> None:
+    with small_stack({"web": SLEEPER}, {"worker": DYING}) as lines:
+        [web] = lines.wait_for(r"pid (\d+)")
+        lines.wait_for(r"worker ended \(exit 3\); starting it again\n")
+        lines.wait_for(r"worker ended \(exit 3\), 2 times in a row: dying; next try in 1 s\n")
+        lines.wait_for(r"worker ended \(exit 3\), 3 times in a row: dying; next try in 2 s\n")
+        lines.wait_for(r"worker ended \(exit 3\), 4 times in a row: dying; next try in 4 s\n")
+        assert lives(int(web))
+        with Stopwatch() as waited:
+            lines.process.send_signal(signal.SIGINT)
+            assert lines.end() == 0
+    assert waited.seconds < 3.5, "a stop does not wait for the next try"
+    assert len(lines.find(r"pid (\d+)")) == 1
+
+
+def test_waits_double_up_to_a_minute_and_begin_anew_after_a_life() -> None:
+    child = Child(Program("worker", ["false"]))
+    waits = [child.wait_after_death(lived=0.5) for _ in range(10)]
+    assert waits == [0, 1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert [child.wait_after_death(lived=lived) for lived in (10, 9, 9, 100)] == [0, 1, 2, 0]
+    assert [child.wait_after_death(lived=0) for _ in range(5_000)][-1] == 60
+
+
+def test_a_program_that_dies_before_it_was_ever_ready_ends_the_start_with_one_line() -> None:
+    with small_stack({"healthy": SLEEPER}, {"never-ready": DYING}) as lines:
         assert lines.end() == 1
         healthy = [int(pid) for pid in lines.find(r"pid (\d+)")]
-    assert len(lines.find(r"broken +│ dying")) == 3
+    assert len(lines.find(r"never-ready +│ dying")) == 3
     assert lines.text.endswith(
-        "StackError: All is stopped: broken ended (exit 3) for the third time within 10 s: dying\n"
+        "StackError: never-ready cannot be started: it ended (exit 3) 3 times: dying\n"
     )
     wait_until_gone(healthy)
 
 
-def test_three_deaths_far_apart_are_no_reason_to_stop() -> None:
-    child = Child(Program("slow", ["true"]))
-    assert [child.dies_too_often(at) for at in (0, 6, 12, 18)] == [False] * 4
-    assert child.dies_too_often(19)
+def test_a_program_that_cannot_be_spawned_is_tried_again(monkeypatch) -> None:
+    async def run() -> None:
+        async with Supervisor(os.environ, Console(output)) as supervisor:
+            spawn, failures = supervisor._spawn, [OSError(24, "Too many open files")]
+
+            async def fail_first(program: Program):
+                if failures:
+                    raise failures.pop()
+                return await spawn(program)
+
+            monkeypatch.setattr(supervisor, "_spawn", fail_first)
+            await supervisor.start([Program("late", [sys.executable, "-uc", SLEEPER])])
+            await asyncio.to_thread(wait_until, lambda: "pid" in output.getvalue())
+
+    output = io.StringIO()
+    asyncio.run(run())
+    assert "late did not start (Too many open files); starting it again" in output.getvalue()
 
 
 def test_ctrl_c_stops_the_last_stage_first_and_leaves_no_process() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import redis
 
+from benchmarks.load.processes import family
 from devstack.env_file import read_env_file
 from devstack.isolation import throw_away_environment
 from devstack.servers import free_port
@@ -147,6 +148,31 @@ class Stack:
         }
         return http(f"{self.values['GATEWAY_URL']}/slack_app/v1/messages", body, token)
 
+    def refusals(self, reason: str) -> float:
+        """How many calls the gateway refused for a reason."""
+        request = urllib.request.Request(
+            f"{self.values['GATEWAY_URL']}/metrics",
+            headers={"Authorization": f"Bearer {self.values['METRICS_TOKEN']}"},
+        )
+        with urllib.request.urlopen(request, timeout=20) as response:
+            lines = response.read().decode().splitlines()
+        named = f'reason="{reason}"'
+        found = [line for line in lines if "_refusals_total{" in line and named in line]
+        return sum(float(line.rpartition(" ")[2]) for line in found)
+
+    # --- the model -------------------------------------------------------------------------------
+
+    def answer_slowly(self, seconds: float, times: int = 1) -> None:
+        """Let the next answers of the model take so long."""
+        replies = [{"text": f"[demo model] answer {n}", "delay": seconds} for n in range(times)]
+        model = f"http://127.0.0.1:{self.values['DEMO_MODEL_PORT']}"
+        assert http(f"{model}/_control/replies", replies)[0] < 300
+
+    def times_asked(self, words: str) -> int:
+        """How often the model was asked something that holds the words."""
+        model = f"http://127.0.0.1:{self.values['DEMO_MODEL_PORT']}"
+        return sum(words in json.dumps(seen) for seen in http(f"{model}/_control/requests")[1])
+
     # --- processes -------------------------------------------------------------------------------
 
     def children(self) -> dict[int, str]:
@@ -159,6 +185,9 @@ class Stack:
             for pid, file in commands.items()
             if file.exists()
         }
+
+    def pids_of(self, argument: str) -> list[int]:
+        return [pid for pid, command in self.children().items() if f" {argument} " in command]
 
 
 def http(url: str, body: Any = None, token: str = "") -> tuple[int, Any]:
@@ -179,6 +208,7 @@ def http(url: str, body: Any = None, token: str = "") -> tuple[int, Any]:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     directory = tmp_path_factory.mktemp("stack")
     environment = throw_away_environment(os.environ, str(directory))
+    environment |= {"AWS_SECRET_ACCESS_KEY": "of-the-operator", "GH_TOKEN": "of-the-operator"}
     with ExitStack() as postgres:
         if suite.ON_POSTGRES:
             data = suite.DIRECTORY / "postgres-of-the-stack"
@@ -203,6 +233,14 @@ def test_a_mention_is_answered_in_its_thread_and_paid_for(stack: Stack) -> None:
     assert stack.reply(thread).startswith("[demo model]")
     assert stack.reactions(thread)
     wait_until(lambda: (stack.quota()["usage"] or 0) > before, what="the usage")
+
+
+def test_no_process_has_a_secret_that_it_does_not_need(stack: Stack) -> None:
+    for pid, command in stack.children().items():
+        for each in family(pid):
+            environment = Path(f"/proc/{each}/environ").read_bytes()
+            assert b"of-the-operator" not in environment, command
+            assert (b"GATEWAY_REDIS_URL=" in environment) == ("-m gateway" in command), command
 
 
 def test_a_block_set_by_hand_is_obeyed_everywhere_and_lifts_as_it_is_removed(
@@ -243,6 +281,76 @@ def test_a_limit_below_the_usage_refuses_until_it_is_raised(stack: Stack, token:
     assert stack.reply(stack.mention()).startswith("[demo model]")
 
 
+def test_mentions_with_credits_for_one_at_a_time_are_all_answered(stack: Stack) -> None:
+    store = redis.Redis.from_url(stack.values["GATEWAY_REDIS_URL"], decode_responses=True)
+
+    def held() -> int:
+        accounts = [key for key in store.scan_iter("tollgate:account:*") if "ai_credits" in key]
+        return sum(int(store.hget(account, "held") or 0) for account in accounts)
+
+    stack.answer_slowly(2)
+    first = stack.mention()
+    wait_until(held, what="the hold of the first mention")
+    hold = held()
+    assert stack.reply(first).startswith("[demo model]")
+    wait_until(lambda: not held() and stack.quota()["usage"], what="the settlement")
+    refused = stack.refusals("billable_credits")
+    stack.set_limit(f"{stack.quota()['usage'] + 1.9 * hold / 1_000_000:.6f}")
+    try:
+        stack.answer_slowly(2, times=6)
+        threads = [stack.mention() for _ in range(6)]
+        for thread in threads:
+            assert stack.reply(thread, within=150).startswith("[demo model]")
+        assert stack.refusals("billable_credits") > refused, "one at a time was enough"
+    finally:
+        stack.set_limit("100")
+        store.close()
+    assert [len(stack.replies(thread)) for thread in threads] == [1] * 6
+
+
+def test_a_run_waits_while_the_gateways_redis_is_frozen(stack: Stack) -> None:
+    port = stack.values["GATEWAY_REDIS_URL"].rpartition(":")[2].partition("/")[0]
+    [frozen] = [
+        pid
+        for pid, command in stack.children().items()
+        if "gateway-redis" in command or f":{port}" in command
+    ]
+    refused = stack.refusals("store_unavailable")
+    os.kill(frozen, signal.SIGSTOP)
+    try:
+        thread = stack.mention(f"{QUESTION} while its Redis is frozen")
+        wait_until(lambda: stack.refusals("store_unavailable") > refused + 1, what="two refusals")
+        assert stack.replies(thread) == []
+    finally:
+        os.kill(frozen, signal.SIGCONT)
+    assert stack.reply(thread).startswith("[demo model]")
+    assert stack.times_asked("while its Redis is frozen") == 1
+
+
+def test_the_answer_to_a_worker_that_was_killed_is_found_again(stack: Stack) -> None:
+    stack.answer_slowly(4)
+    thread = stack.mention(f"{QUESTION} while the worker dies")
+    wait_until(lambda: stack.times_asked("while the worker dies"), what="the model being asked")
+    [worker] = [pid for pid, command in stack.children().items() if "run_worker" in command]
+    os.kill(worker, signal.SIGKILL)
+    assert stack.reply(thread, within=120).startswith("[demo model]")
+    assert stack.times_asked("while the worker dies") == 1
+
+
+def test_a_gateway_that_is_killed_and_started_again_fails_no_run(stack: Stack) -> None:
+    stack.answer_slowly(4)
+    thread = stack.mention(f"{QUESTION} while the gateway dies")
+    wait_until(lambda: stack.times_asked("while the gateway dies"), what="the model being asked")
+    [gateway] = [
+        pid
+        for pid, command in stack.children().items()
+        if command.split()[-2:] == ["-m", "gateway"]
+    ]
+    os.kill(gateway, signal.SIGKILL)
+    assert stack.reply(thread, within=120).startswith("[demo model]")
+    assert len(stack.replies(thread)) == 1
+
+
 def test_what_was_there_is_there_after_the_supervisor_was_killed(stack: Stack) -> None:
     stack.reply(stack.mention())
     wait_until(lambda: stack.quota()["usage"], what="the usage")
@@ -277,6 +385,19 @@ def test_no_process_that_is_killed_takes_a_mention_or_its_usage_with_it(stack: S
         f"usage of each answered mention, and an answer to each mention paid for: "
         f"{stack.paid_runs()}, {stack.answered_mentions()} answered",
     )
+
+
+def test_a_worker_that_dies_at_every_start_leaves_the_doors_open(stack: Stack, token: str) -> None:
+    for _ in range(4):
+        wait_until(lambda: stack.pids_of("run_worker"), what="a worker")
+        [pid] = stack.pids_of("run_worker")
+        os.kill(pid, signal.SIGKILL)
+        wait_until_gone([pid])
+    stack.lines.wait_for(r"worker was killed by signal 9, \d times in a row.*next try in \d+ s")
+    assert not stack.quota()["limited"]
+    assert stack.call_gateway(token)[0] == 200
+    thread = stack.mention()
+    assert stack.reply(thread).startswith("[demo model]"), "the worker came back"
 
 
 def _patiently(call: Callable[[], Any]) -> Any:

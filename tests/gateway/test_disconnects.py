@@ -77,12 +77,20 @@ def test_leaving_a_stream_that_does_not_end_in_time_pays_the_bound(
 def test_the_provider_is_not_asked_for_who_left_before(world: World) -> None:
     project = world.tollgate.project(credits=100)
     token, before = world.tollgate.token(project), len(world.provider.requests)
+    ended = world.metric("tollgate_gateway_added_seconds_count")
     with world.tollgate.hesitating(), connect(world, token, messages_body()):
         wait_until(lambda: world.tollgate.asked_about[token], what="the call being under way")
-    [event] = world.booked(project)
-    assert event["debited_micro"] == 0
-    assert world.settled(project) == {"spent": 0, "held": 0, "pending": 0}
+    wait_until(
+        lambda: world.metric("tollgate_gateway_added_seconds_count") > ended,
+        what="the end of the call",
+    )
+    wait_until(lambda: world.account(project)["held"] == 0, what="the hold being given back")
     assert len(world.provider.requests) == before
+    # No call was made, so there is no event of it: the only one is that of the next call.
+    assert world.post(token, body=messages_body()).status_code == 200
+    [event] = world.booked(project)
+    assert event["debited_micro"] > 0
+    assert world.settled(project)["held"] == 0
 
 
 def test_leaving_a_whole_answer_books_what_the_provider_charges(world: World) -> None:

@@ -64,7 +64,11 @@ def test_it_is_refused_in_the_shape_of_each_api(world: World, project, path: str
 @pytest.mark.parametrize(
     "told",
     ["application/json", "Application/JSON", "application/json; charset=utf-8",
-     "application/json;charset=\"UTF-8\"", "application/json; v=1", None],
+     "application/json;charset=\"UTF-8\"", "application/json; v=1", None,
+     'Application/JSON ; Charset="Utf-8"', "APPLICATION/JSON;CHARSET=UTF8",
+     "application/json; charset=unicode-1-1-utf-8", "application/json; charset=csUTF8",
+     'application/json; profile="a;charset=utf-16"; charset=utf-8', "application/json;",
+     "application/json;; charset=utf-8 ;"],
 )  # fmt: skip
 def test_json_in_utf_8_passes_however_it_is_written(world: World, project, told) -> None:
     answer, reached = sent(world, world.tollgate.token(project), BODY, *([told] if told else []))
@@ -94,3 +98,22 @@ def test_where_nobody_pays_the_provider_decides(world: World, project) -> None:
     path = "/llm_gateway/v1/messages"
     answer, reached = sent(world, token, BODY, "application/json; charset=utf-16", path=path)
     assert (answer.status_code, reached) == (200, True)
+
+
+@pytest.mark.parametrize(
+    ("codings", "status"),
+    [
+        (("identity",), 200), (("Identity",), 200), (("IDENTITY", ""), 200),
+        (("identity, identity",), 200), (("",), 200),
+        (("gzip",), 415), (("GZIP",), 415), (("identity, gzip",), 415), (("identity", "br"), 415),
+        (("x-identity",), 415),
+    ],
+)  # fmt: skip
+def test_codings_of_a_body_are_compared_as_the_standard_says(
+    world: World, project, codings: tuple[str, ...], status: int
+) -> None:
+    token = world.tollgate.token(project)
+    headers = [("authorization", f"Bearer {token}"), ("content-type", "application/json")]
+    headers += [("content-encoding", coding) for coding in codings]
+    answer = world.http.post(PATH, headers=headers, content=BODY)
+    assert answer.status_code == status

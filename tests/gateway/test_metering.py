@@ -76,9 +76,13 @@ def test_odd_numbers_of_a_provider_are_never_negative(usage) -> None:
 @pytest.mark.parametrize(
     ("kind", "document", "expected"),
     [
-        ("messages", message(), Usage(100, output=20, service_tier="standard")),
-        ("chat", completion(), Usage(60, 40, output=20, service_tier="default")),
-        ("responses", response(), Usage(60, 40, output=20, service_tier="default")),
+        (
+            "messages",
+            message(),
+            Usage(100, output=20, service_tier="standard", model="claude-sonnet-4-5"),
+        ),
+        ("chat", completion(), Usage(60, 40, output=20, service_tier="default", model="gpt-4o")),
+        ("responses", response(), Usage(60, 40, output=20, service_tier="default", model="gpt-4o")),
     ],
 )
 def test_documents_and_streams_tell_the_same(kind, document, expected) -> None:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from gateway import denials
 from gateway.products import PRODUCTS
 from tests.conftest import wait_until
 from tests.gateway.conftest import DENIED, World, messages_body
@@ -18,6 +19,31 @@ def refused(world, answer, status: int) -> dict:
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/json"
     return answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("zone", "told"),
+    [
+        ("UTC", "They reset on 2126-11-30. "),
+        ("Europe/Berlin", "They reset on 2126-12-01 (Europe/Berlin). "),
+        ("Mars/Olympus", "They reset on 2126-11-30. "),
+        ("../../etc/passwd", "They reset on 2126-11-30. "),
+    ],
+)
+def test_the_reset_date_is_the_day_in_the_limits_own_zone(zone: str, told: str) -> None:
+    answer = {
+        "limited": True,
+        "credits_per_usd": 100,
+        "account": "a",
+        "version": 1,
+        "ledger_epoch": "e",
+        "booked_micro": 0,
+        "reason": "limit_reached",
+        "resets_at": "2126-11-30T23:00:00Z",
+        "time_zone": zone,
+    }
+    refusal = denials.denial(json.dumps(answer).encode(), "ai_credits", "Bot", "https://b")
+    assert told in refusal.message
 
 
 def test_a_bucket_without_a_text_of_its_own_has_a_general_one(world: World) -> None:
@@ -227,7 +253,8 @@ def test_a_token_of_one_project_pays_for_no_other(world: World) -> None:
         ("/slack_app/v1/messages", messages_body(
             tools=[{"type": "code_execution_20250825", "name": "code_execution"}])),
         ("/slack_app/v1/messages", messages_body(mcp_servers=[{"type": "url"}])),
-        ("/slack_app/v1/messages", messages_body(max_tokens=0)),
+        (CHAT, chat_body(max_tokens=0)),
+        (RESPONSES, {"model": "gpt-4o", "input": "Hi", "max_output_tokens": 0}),
         ("/slack_app/v1/messages", messages_body(max_tokens=-5)),
         ("/slack_app/v1/messages", messages_body(max_tokens="100")),
         ("/slack_app/v1/messages", b'{"model":"claude-sonnet-4-5","max_tokens":1,'

@@ -135,7 +135,7 @@ def test_results_in_one_object_count_as_their_bytes() -> None:
     assert 50_000 <= extent(apis.RESPONSES, input=[SCREENSHOT]).input_tokens < 51_000
 
 
-@pytest.mark.parametrize("uses", [50.5, 50.0, "50", -1])
+@pytest.mark.parametrize("uses", [50.5, "50", -1])
 def test_tools_of_another_shape_are_refused(uses) -> None:
     for tools in ([SEARCH | {"max_uses": uses}], SEARCH, [[SEARCH]]):
         with pytest.raises(Refusal, match="not valid"):

@@ -1,5 +1,6 @@
 """Traces of calls, received by a real OTLP receiver: what was held, forwarded and settled."""
 
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -104,6 +105,8 @@ def test_a_call_is_traced_from_its_caller_to_the_provider(traced, collector) -> 
         attributes(call).items()
         >= {
             "http.request.method": "POST",
+            "url.path": "/slack_app/v1/messages",
+            "url.scheme": "http",
             "http.route": "/v1/messages",
             "http.response.status_code": 200,
             "tollgate.product": "slack_app",
@@ -120,6 +123,7 @@ def test_a_call_is_traced_from_its_caller_to_the_provider(traced, collector) -> 
         "gen_ai.usage.output_tokens": 20,
         "gen_ai.usage.cache_read.input_tokens": 0,
         "gen_ai.usage.cache_creation.input_tokens": 0,
+        "gen_ai.usage.cache_write.input_tokens": 0,
         "http.response.status_code": 200,
     }
     assert attributes(spans["hold"])["tollgate.bound_credits"] > 0.072
@@ -179,6 +183,30 @@ def test_no_prompt_and_no_credential_is_ever_in_a_trace(traced, collector) -> No
     for secret in (token, unmetered, PROMPT, "sk-ant-key-of-the-operator"):
         assert secret.encode() not in collector.raw
     assert b"Hello there" not in collector.raw
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/slack-posthog-code/v1/messages", "/slack-posthog-code/v1/messages"),
+        ("/v1/v1/messages?key=secret", "/v1/v1/messages"),
+        ("/slack_app/v1/models/claude-sonnet-4-5", "/slack_app/v1/models/REDACTED"),
+        ("/d41d8cd98f00b204e9800998ecf8427e/x", "/REDACTED/x"),
+        ("/", "/"),
+    ],
+)
+def test_a_path_is_shown_as_far_as_it_can_be_one_of_ours(traced, collector, path, shown) -> None:
+    trace = secrets.token_hex(16)
+    headers = {"traceparent": f"00-{trace}-{PARENT}-01", "x-forwarded-proto": "HTTPS"}
+    traced.post(traced.tollgate.token(traced.tollgate.project(credits=100)), path, headers=headers)
+
+    def server() -> list[Span]:
+        spans = [span for span in collector.spans if span.trace_id.hex() == trace]
+        return [span for span in spans if span.kind == Span.SPAN_KIND_SERVER]
+
+    wait_until(server, what="the span of the call")
+    told = attributes(server()[0])
+    assert (told["url.path"], told["url.scheme"]) == (shown, "https")
 
 
 def test_without_a_collector_nothing_of_opentelemetry_is_loaded() -> None:

@@ -1,5 +1,6 @@
 """Text that no honest client sends: refused, never a server error, on either database."""
 
+import random
 from urllib.parse import urlencode
 
 import pytest
@@ -83,6 +84,113 @@ def test_client_credentials_of_junk_are_refused(client, application, path, crede
     form = {"grant_type": "refresh_token", "refresh_token": "t", "token": "t"}
     answer = client.post(path, form, headers={"authorization": f"Basic {credentials}"})
     assert 400 <= answer.status_code < 500
+
+
+NAMES = [
+    *("client_id", "client_secret", "response_type", "redirect_uri", "scope", "state", "nonce"),
+    *("code_challenge", "code_challenge_method", "claims", "resource", "prompt", "ui_locales"),
+    *("approval_prompt", "response_mode", "request", "request_uri", "max_age", "id_token_hint"),
+    *("grant_type", "code", "code_verifier", "refresh_token", "device_code", "username"),
+    *("password", "token", "token_type_hint", "group", "allow", "project", "chosen_project"),
+    *("assertion", "client_assertion", "client_assertion_type", "callback", "next"),
+]
+VALUES = [
+    *("", " ", "none", "login", "create", "none login", "true", "0", "-1", "9" * 30, "S256"),
+    *("plain", "code", "token", "id_token", "code id_token", "authorization_code"),
+    *("refresh_token", "password", "client_credentials", "access_token", "query", "fragment"),
+    *("urn:ietf:params:oauth:grant-type:device_code", "project:read", "openid", "a\x00b"),
+    *("urn:ietf:params:oauth:grant-type:jwt-bearer", "{", "{}", "[]", '{"id_token": 7}', "null"),
+    *("http://[", "http://127.0.0.1/callback", "javascript:alert(1)", "http://a b", "//evil"),
+    *("\U0001f600", "\u0130", "%", "%zz", "%00", "&=", ";", "\r\nX: y", "x" * 5000, "c" * 43),
+]
+PATHS = ["authorize", "token", "revoke_token", "introspect"]
+BODIES = [
+    (b"", "application/json"),
+    (b"{", "application/json"),
+    (b'{"grant_type": "refresh_token"}', "application/json"),
+    (b"\xff\xfe=%ff%fe", "application/x-www-form-urlencoded"),
+    (b"grant_type=%zz&token=%", "application/x-www-form-urlencoded"),
+    (b"a=1&a=2&token=1&token=2", "application/x-www-form-urlencoded"),
+    (b"&".join(b"n%d=1" % number for number in range(1500)), "application/x-www-form-urlencoded"),
+    (b"token=" + b"x" * 3_000_000, "application/x-www-form-urlencoded"),
+    (b"token=t", "application/x-www-form-urlencoded; charset=hex"),
+    (b"token=t", "application/x-www-form-urlencoded; charset=utf-16"),
+    (b"--x\r\n", "multipart/form-data; boundary=x"),
+    (b"junk", "multipart/form-data"),
+    (b"junk", "multipart/form-data; boundary=\x00"),
+    (b"\x00", "text/plain"),
+    (b"token=t", ""),
+]
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_no_mixture_of_parameters_is_a_server_error(client, member, project, application, name):
+    """Also with all that is needed to come far, and whatever the method is."""
+    far = {
+        "client_id": application.client_id,
+        "response_type": "code",
+        "redirect_uri": "http://127.0.0.1/callback",
+        "code_challenge": "c" * 43,
+        "code_challenge_method": "S256",
+        "grant_type": "authorization_code",
+        "token": "t",
+    }
+    chance = random.Random(name)  # the same attempts each time
+    service = {"authorization": "Bearer service-token-of-the-test-suite"}
+    for number in range(400):
+        chosen = chance.sample(NAMES, chance.randint(1, 4))
+        form = (far if number % 2 else {}) | {each: chance.choice(VALUES) for each in chosen}
+        method = chance.choice(["get", "post", "post", "put", "delete", "options", "head"])
+        query = urlencode(form if number % 3 else {})
+        if number % 50 == 0:
+            client.logout() if number % 100 else client.force_login(member)
+        path = f"/oauth/{name}/?{query}"
+        data = form if method == "post" else None
+        answer = getattr(client, method)(path, data, headers=service if number % 5 else {})
+        assert answer.status_code < 500, (method, form)
+        if (name, method) == ("token", "post"):
+            assert answer.status_code in (400, 401), form
+
+
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize(("body", "media_type"), BODIES)
+def test_no_body_is_a_server_error(client, member, application, name, body, media_type):
+    client.force_login(member)
+    headers = {"authorization": "Bearer service-token-of-the-test-suite"}
+    path = f"/oauth/{name}/"
+    answer = client.generic("POST", path, body, content_type=media_type, headers=headers)
+    assert 200 <= answer.status_code < 500
+    if name == "token":
+        assert answer.status_code in (400, 401, 413)
+
+
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize(
+    "query", ["%", "a=%zz", "%ff=%fe", "a=1&a=2", "\xff=\xfe", "a[]=1", ";;", "="]
+)
+def test_no_query_is_a_server_error(client, member, application, name, query):
+    client.force_login(member)
+    for method in ("GET", "POST"):
+        # As it stands in the request line: the test client's own encoding is left out.
+        answer = client.generic(method, f"/oauth/{name}/", QUERY_STRING=query)
+        assert answer.status_code < 500
+
+
+@pytest.mark.parametrize("name", ["client_id", "code_challenge", "state", "scope", "redirect_uri"])
+def test_a_parameter_that_is_repeated_is_refused(client, member, application, name):
+    client.force_login(member)
+    honest = {
+        "client_id": application.client_id,
+        "response_type": "code",
+        "redirect_uri": "http://127.0.0.1/callback",
+        "code_challenge": "c" * 43,
+        "code_challenge_method": "S256",
+        "state": "s",
+        "scope": "project:read",
+    }
+    query = urlencode([*honest.items(), (name, honest[name])])
+    answer = client.get(f"/oauth/authorize/?{query}")
+    assert (answer.status_code, answer.json()) == (400, {"error": "invalid_request"})
 
 
 @pytest.mark.parametrize("text", HOSTILE)

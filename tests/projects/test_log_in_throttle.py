@@ -69,9 +69,38 @@ def test_another_address_and_another_user_are_not_held_back(client, administrato
     assert try_to_log_in(Client(), PASSWORD, REMOTE_ADDR="192.0.2.7").status_code == 302
 
 
-def test_a_user_name_in_other_letters_is_the_same(client, administrator):
+SPELLINGS = [
+    *("ADA", " ada", "ada ", "\tada\n", "\u3000ada", "\xa0ada\u2028", "\x1fada"),
+    *("\uff41\uff44\uff41", "\uff21\uff24\uff21", "\u1d43da", "\U0001d41a\U0001d41d\U0001d41a"),
+]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_user_name_that_is_spelled_otherwise_is_the_same(client, administrator, spelling):
     be_held_back(client)
-    assert try_to_log_in(client, name="ADA").status_code == 429
+    assert try_to_log_in(client, PASSWORD, spelling).status_code == 429
+
+
+def test_all_spellings_together_are_five_attempts(client, administrator):
+    attempts = [try_to_log_in(client, name=spelling).status_code for spelling in SPELLINGS]
+    assert attempts == [200] * ATTEMPTS + [429] * (len(SPELLINGS) - ATTEMPTS)
+
+
+@pytest.mark.parametrize("page", DOORS)
+def test_every_name_that_logs_a_user_in_counts_as_theirs(client, administrator, page, redis_client):
+    """Whatever the form and the database make of a name, the brake makes the same of it."""
+    for spelling in [*SPELLINGS, "ada\u200b", "a\u0308da", "\u0430da", "ada\0", "ada" + " " * 200]:
+        redis_client.flushdb()
+        logs_in = try_to_log_in(Client(), PASSWORD, spelling, page=page).status_code == 302
+        assert not logs_in or log_in_throttle.user_named(spelling) == "ada"
+
+
+@pytest.mark.parametrize("name", ["", "ada\0", "a" * 151, " " * 5])
+def test_a_name_that_no_form_accepts_holds_nobody_back(client, administrator, name):
+    for _ in range(ATTEMPTS + 1):
+        answer = try_to_log_in(client, PASSWORD, name)
+    assert answer.status_code == 429
+    assert try_to_log_in(client, PASSWORD).status_code == 302
 
 
 def test_who_succeeds_is_not_held_back_by_earlier_mistakes(client, administrator):
@@ -135,6 +164,12 @@ def test_no_name_and_no_address_is_kept(client, administrator, redis_client):
         (1, "[2001:db8:1:2::3]:51234", "192.0.2.1", "2001:db8:1:2::/64"),
         (1, "2001:db8:1:2:ffff::3", "192.0.2.1", "2001:db8:1:2::/64"),
         (1, "::ffff:203.0.113.9", "192.0.2.1", "203.0.113.9"),
+        (1, "::FFFF:cb00:7109", "192.0.2.1", "203.0.113.9"),
+        (1, "[::ffff:203.0.113.9]:51234", "192.0.2.1", "203.0.113.9"),
+        (1, "2002:cb00:7109:1234::1", "192.0.2.1", "203.0.113.9"),
+        (1, "64:ff9b::203.0.113.9", "192.0.2.1", "203.0.113.9"),
+        (1, "fe80::1%eth0", "192.0.2.1", "fe80::/64"),
+        (1, "2001:DB8:0001:2::3", "192.0.2.1", "2001:db8:1:2::/64"),
         (1, "unknown", "192.0.2.1", "192.0.2.1"),
         (1, "", "192.0.2.1", "192.0.2.1"),
         (1, "[", "", ""),

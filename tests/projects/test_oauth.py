@@ -5,7 +5,7 @@ import hashlib
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import pytest
 from django.core.exceptions import ValidationError
@@ -133,6 +133,62 @@ def test_a_replayed_refresh_token_ends_the_whole_family(tokens, exchange):
     assert replay.status_code == 400
     assert not OAuthAccessToken.objects.exists()
     assert Change.objects.count() == 2
+
+
+@pytest.fixture
+def code_of(client, member, project, consent):
+    """A code, as the form that exchanges it."""
+    client.force_login(member)
+    return {
+        "grant_type": "authorization_code",
+        "code": consent(project)["code"][0],
+        "redirect_uri": REDIRECT,
+        "code_verifier": VERIFIER,
+    }
+
+
+def test_a_code_that_is_used_again_ends_what_it_gave(exchange, code_of):
+    tokens = exchange(**code_of).json()
+
+    assert exchange(**code_of).json() == {"error": "invalid_grant"}
+
+    assert not OAuthAccessToken.objects.exists()
+    assert Change.objects.get().payload == {"sha256": sha256(tokens["access_token"])}
+    again = exchange(grant_type="refresh_token", refresh_token=tokens["refresh_token"])
+    assert again.status_code == 400
+
+
+def test_a_code_that_is_used_again_ends_what_its_tokens_were_exchanged_for(exchange, code_of):
+    tokens = exchange(**code_of).json()
+    for _ in range(2):
+        form = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
+        tokens = exchange(**form).json()
+
+    # Whoever holds the code alone has neither the verifier nor the right address.
+    stolen = code_of | {"code_verifier": "w" * 64, "redirect_uri": "http://127.0.0.1:1/callback"}
+    assert exchange(**stolen).status_code == 400
+
+    assert not OAuthAccessToken.objects.exists()
+    assert sha256(tokens["access_token"]) in {
+        change.payload["sha256"] for change in Change.objects.all()
+    }
+    form = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
+    assert exchange(**form).status_code == 400
+
+
+def test_a_code_that_another_client_uses_ends_nothing(client, exchange, code_of):
+    exchange(**code_of)
+    stranger = OAuthApplication.objects.create(client_type="public", redirect_uris=REDIRECT)
+
+    answer = client.post("/oauth/token/", code_of | {"client_id": stranger.client_id})
+
+    assert answer.status_code == 400
+    assert OAuthAccessToken.objects.exists()
+
+
+def test_a_code_that_was_refused_ends_nothing_and_still_works(exchange, code_of):
+    assert exchange(**code_of | {"code_verifier": "w" * 64}).status_code == 400
+    assert exchange(**code_of).status_code == 200
 
 
 @pytest.mark.parametrize("which", ["access_token", "refresh_token"])
@@ -291,16 +347,83 @@ def test_the_wrong_verifier_gets_nothing(client, member, project, consent, excha
     assert answer.status_code == 400
 
 
-@pytest.mark.parametrize("grant_type", ["password", "client_credentials", "nonsense"])
-def test_other_grants_are_refused(exchange, member, project, grant_type):
+DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
+OTHER_GRANTS = [
+    *("password", "client_credentials", "implicit", "nonsense", "", DEVICE),
+    *("urn:ietf:params:oauth:grant-type:jwt-bearer", "AUTHORIZATION_CODE", "refresh_token "),
+]
+
+
+@pytest.mark.parametrize("more", [{}, {"device_code": "d"}, {"code": "c", "refresh_token": "r"}])
+@pytest.mark.parametrize("grant_type", OTHER_GRANTS)
+def test_other_grants_are_refused(exchange, member, project, grant_type, more):
     answer = exchange(
         grant_type=grant_type,
         username="ada",
         password="a long password",
         chosen_project=str(project.pk),
+        **more,
     )
-    assert 400 <= answer.status_code < 500
+    assert (answer.status_code, answer.json()["error"]) == (400, "unsupported_grant_type")
     assert not OAuthAccessToken.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "path", ["device-authorization", "device", "register", "applications", "userinfo", "logout"]
+)
+def test_what_the_toolkit_can_do_besides_is_not_served(admin_client, path):
+    assert admin_client.get(f"/oauth/{path}/").status_code == 404
+    assert admin_client.post(f"/oauth/{path}/").status_code == 404
+
+
+class TestMetadata:
+    PATH = "/.well-known/oauth-authorization-server"
+
+    def test_it_says_where_everything_is(self, client, settings):
+        settings.PUBLIC_URL = "https://tollgate.example.com"
+        answer = client.get(self.PATH)
+        assert answer["Content-Type"] == "application/json"
+        told = answer.json()
+        assert told["issuer"] == "https://tollgate.example.com"
+        for name in ("authorization", "token", "revocation", "introspection"):
+            address = told[f"{name}_endpoint"]
+            assert address.startswith(told["issuer"] + "/oauth/")
+            path = address.removeprefix(told["issuer"])
+            assert client.post(path).status_code in (302, 400, 401), name
+
+    def test_it_tells_the_truth_of_what_is_accepted(self, client, member, request_of, exchange):
+        told = client.get(self.PATH).json()
+        client.force_login(member)
+        for scope in told["scopes_supported"]:
+            assert client.get(request_of(scope=scope)).status_code == 200
+        refused = client.get(request_of(response_type="token"))["Location"]
+        assert "error=unsupported_response_type" in refused
+        assert f"iss={quote(told['issuer'], safe='')}" in refused
+        assert told["response_types_supported"] == ["code"]
+        for grant in told["grant_types_supported"]:
+            assert exchange(grant_type=grant).json()["error"] != "unsupported_grant_type"
+        assert told["code_challenge_methods_supported"] == ["S256"]
+
+    @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
+    def test_a_client_with_a_secret_authenticates_as_it_says(self, client, method):
+        secret = "a secret that is long enough"
+        confidential = OAuthApplication.objects.create(
+            client_type="confidential", client_secret=secret, redirect_uris=REDIRECT
+        )
+        assert method in client.get(self.PATH).json()["token_endpoint_auth_methods_supported"]
+        pair = f"{confidential.client_id}:{secret}".encode()
+        form, headers = {"grant_type": "refresh_token", "refresh_token": "r"}, {}
+        if method == "client_secret_basic":
+            headers = {"authorization": f"Basic {base64.b64encode(pair).decode()}"}
+        else:
+            form |= {"client_id": confidential.client_id, "client_secret": secret}
+        answer = client.post("/oauth/token/", form, headers=headers)
+        assert answer.json()["error"] == "invalid_grant"
+
+    def test_it_is_only_read(self, client):
+        assert client.post(self.PATH).status_code == 405
+        assert client.head(self.PATH).status_code == 200
+        assert client.get(self.PATH)["Access-Control-Allow-Origin"] == "*"
 
 
 def test_who_is_not_logged_in_logs_in_first_and_comes_back(client, member, request_of):
@@ -391,4 +514,7 @@ def test_of_several_who_use_one_grant_at_once_one_wins(
         statuses = sorted(pool.map(use, range(4)))
 
     assert statuses == [200, 400, 400, 400]
-    assert OAuthAccessToken.objects.count() <= 1
+    # Three used what was used before: nothing of it works any longer, and the gateway is told.
+    assert not OAuthAccessToken.objects.exists()
+    assert not OAuthRefreshToken.objects.filter(revoked=None).exists()
+    assert Change.objects.count() == (1 if grant_type == "authorization_code" else 2)

@@ -31,12 +31,12 @@ def page(admin_client):
 def test_it_tells_who_is_limited_since_when_until_when_and_why(page, accounts, project, stranger):
     state = accounts.limit()
     shown = page()
-    for cell in ("Main", "Acme", "AI credits", "limit reached", "Published"):
+    for cell in ("Acme / Main", "Acme", "AI credits", "limit reached", "Published"):
         assert f">{cell}<" in shown
     member = SetMember.objects.get(resource="ai_credits", token=project.api_token)
     for instant in (state.resets_at, member.since):
         assert localize(instant) in shown
-    assert ">Theirs<" not in shown
+    assert ">Stranger / Theirs<" not in shown
 
 
 def test_a_block_that_nothing_lifts_by_itself_says_so(page, accounts):
@@ -74,8 +74,8 @@ def test_what_was_lifted_is_not_shown(page, accounts):
 def test_it_can_be_searched_and_filtered(page, accounts, stranger):
     accounts.limit()
     Accounts(stranger.organization, version=10).limit()
-    assert ">Theirs<" not in page(q="Acme")
-    assert ">Main<" in page(q="Acme")
+    assert ">Stranger / Theirs<" not in page(q="Acme")
+    assert ">Acme / Main<" in page(q="Acme")
     assert "1 limited project" in page(q="Acme", resource__exact="ai_credits")
 
 

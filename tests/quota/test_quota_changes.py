@@ -102,7 +102,25 @@ def test_a_long_absence_is_caught_up_with_page_by_page(follow, accounts, monkeyp
 
 
 # --- cursors that mean nothing here --------------------------------------------------------------
-@pytest.mark.parametrize("since", ["", "-1", "abc", "1e3", "²", "9" * 30, "9" * 5000, "1000000"])
+@pytest.mark.parametrize(
+    "since",
+    [
+        *("", "-1", "abc", "1e3", "²", "9" * 30, "9" * 5000, "1.0", "+1", "٣", " 1", "1 ", "1\n"),
+        *("1_000", "0x1", "01", "１", "1\0", "null", "9223372036854775808"),
+    ],
+)
+def test_a_cursor_that_is_no_whole_number_is_refused(client, accounts, since):
+    answer = client.get("/api/quota_changes/", {"since": since}, headers=SERVICE)
+    assert (answer.status_code, list(answer.json())) == (400, ["since"])
+
+
+@pytest.mark.parametrize("name", ["since", "feed"])
+def test_a_parameter_that_is_repeated_is_refused(client, accounts, name):
+    answer = client.get("/api/quota_changes/", {name: ["1", "1"]}, headers=SERVICE)
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("since", ["1000000", "9223372036854775807"])
 def test_a_cursor_that_was_never_given_out_starts_afresh(follow, accounts, since):
     told = follow(since)
     assert (told["reset"], told["version"]) == (True, follow()["version"])

@@ -205,6 +205,7 @@ def test_the_answer_has_the_shape_that_clients_rely_on(ask, accounts, project, v
         "remaining": 0.0,
         "limited_until": ends,
         "resets_at": ends,
+        "time_zone": "UTC",
         "mode": "hard",
         "credits_per_usd": 120.0,
     }

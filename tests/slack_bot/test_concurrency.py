@@ -15,6 +15,7 @@ from django.test import Client
 from django.utils import timezone
 
 from billing.limits import set_limit
+from devstack.commands import WEB
 from devstack.servers import answers, free_port
 from quota.resources import AI_CREDITS
 from tests.conftest import wait_until
@@ -195,8 +196,8 @@ def four_workers(redis_client, temporal_address, tmp_path) -> Iterator[str]:
             else f"postgres://postgres@127.0.0.1:{database['PORT']}/{database['NAME']}"
         ),
     }
-    argv = [sys.executable, "-m", "granian", "--interface", "wsgi", "--workers", "4"]
-    argv += ["--host", "127.0.0.1", "--port", str(port), "config.wsgi:application"]
+    argv = [sys.executable, "-m", *WEB, "--workers", "4", "--host", "127.0.0.1"]
+    argv += ["--port", str(port)]
     with (tmp_path / "web.log").open("wb") as log:
         process = subprocess.Popen(
             argv, env=environment, stdout=log, stderr=log, start_new_session=True

@@ -21,7 +21,7 @@ def test_a_mention_is_read():
         ts="100.1",
         thread_ts="100.1",
         user_id="U1",
-        author_teams=frozenset({"T1"}),
+        author_team="",
         text="<@UBOT> why does the build fail?",
         is_app_mention=True,
         tagged=frozenset({"UBOT"}),

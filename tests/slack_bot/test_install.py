@@ -79,6 +79,19 @@ def test_an_administrator_with_several_projects_chooses(browser, project, strang
     assert begin(browser, project=project.pk)
 
 
+def test_two_projects_of_one_name_are_told_apart_by_their_organizations(
+    browser, admin, project, stranger, slack
+):
+    Membership.objects.create(
+        organization=stranger.organization, user=admin, role=Membership.Role.ADMIN
+    )
+    Project.objects.filter(pk__in=[project.pk, stranger.pk]).update(name="web")
+    page = browser.get(INSTALL).content.decode()
+    assert page.index("Acme / web") < page.index("Stranger / web")
+    outcome = finish(browser, slack, begin(browser, project=stranger.pk)["state"])
+    assert "for Stranger / web." in outcome.content.decode()
+
+
 def test_another_organizations_project_cannot_be_chosen(browser, stranger):
     assert browser.get(INSTALL, {"project": stranger.pk}).status_code == 200
 

@@ -19,9 +19,11 @@ SCOPES_OF_METHODS = {
     "chat_postEphemeral": {"chat:write"},
     "chat_postMessage": {"chat:write"},
     "chat_update": {"chat:write"},
+    "conversations_open": {"im:write"},
     "conversations_replies": {
         *("channels:history", "groups:history", "im:history", "mpim:history"),
     },
+    "files_upload_v2": {"files:write"},
     "oauth_v2_access": set(),
     "reactions_add": {"reactions:write"},
     "reactions_remove": {"reactions:write"},
@@ -74,6 +76,10 @@ def test_every_address_is_one_of_ours(address):
     host = "https://tollgate.example.com"
     assert address.startswith(host)
     assert resolve(address.removeprefix(host))
+
+
+def test_people_can_be_written_to_directly():
+    assert MANIFEST["features"]["app_home"]["messages_tab_enabled"] is True
 
 
 def test_tokens_do_not_expire():

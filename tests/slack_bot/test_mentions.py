@@ -309,6 +309,51 @@ def test_a_mention_of_an_external_author_is_refused_once_and_starts_nothing(
     assert not Mention.objects.exclude(workflow_id="").exists()
 
 
+SHAPES_OF_COLLEAGUES = {
+    "in a channel that they host": {"user_team": "T1", "source_team": "T9", "team": "T1"},
+    "hosted by us": {"user_team": "T1", "source_team": "T1", "team": "T1"},
+    "the host under both other names": {"user_team": "T1", "source_team": "T9", "team": "T9"},
+    "only the host is named": {"user_team": None, "source_team": "T9", "team": "T9"},
+    "only `team`": {"user_team": None, "source_team": None, "team": "T1"},
+    "no team at all": {"user_team": None, "source_team": None, "team": None},
+    "the profile alone": {"user_team": None, "team": "T9", "user_profile": {"team": "T1"}},
+    "teams of another type": {"user_team": ["T9"], "source_team": {}, "team": 9},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES_OF_COLLEAGUES)
+@pytest.mark.parametrize("case", ["mention_in_a_shared_channel", "message_twin_of_the_mention"])
+def test_the_author_is_judged_by_their_own_team_not_by_the_channels_host(
+    door, workspace, temporal, ts, case, shape
+):
+    door.deliver(captured(case, ts=ts, **SHAPES_OF_COLLEAGUES[shape]))
+    assert Mention.objects.get().state == "started"
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"user_team": "T9", "source_team": "T1", "team": "T1"},
+        {"user_team": "T9", "source_team": None, "team": None},
+        {"user_team": None, "team": "T1", "user_profile": {"team": "T9"}},
+        {"user_team": "E9", "team": "T1"},
+    ],
+)
+def test_an_external_author_stays_refused_whoever_hosts_the_channel(
+    door, workspace, temporal, ts, shape
+):
+    door.deliver(captured("mention_in_a_shared_channel", ts=ts, user="U9", **shape))
+    assert Mention.objects.get().outcome == "the author is of another organization"
+
+
+def test_in_an_enterprise_the_profile_decides_about_sister_workspaces(
+    door, workspace, temporal, ts
+):
+    SlackWorkspace.objects.update(enterprise_id="E1")
+    door.deliver(captured("mention_in_a_shared_channel", ts=ts, user_team="T2", team="T2"))
+    assert Mention.objects.get().state == "started"
+
+
 def test_a_colleague_in_a_shared_channel_is_let_in(door, workspace, temporal, ts):
     door.deliver(captured("mention_in_a_shared_channel", ts=ts))
     assert Mention.objects.get().state == "started"

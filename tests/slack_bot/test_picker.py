@@ -1,5 +1,7 @@
 """The repository picker: who may search and choose, and what is refused."""
 
+import uuid
+
 import pytest
 
 from coding_tasks.models import Repository
@@ -101,6 +103,28 @@ def test_a_search_in_a_forged_picker_finds_nothing(door, mention):
 
 
 # --- Choosing ------------------------------------------------------------------------------------
+def test_a_choice_in_a_channel_that_another_company_hosts_reaches_the_workflow(
+    door, mention, repository, temporal
+):
+    payload = choose(mention, repository)
+    payload["team"] = {"id": "T9", "domain": "hosts"}
+    assert send(door, payload).status_code == 200
+    assert temporal.signals(mention.workflow_id) == ["repository_chosen"]
+
+
+def test_a_choice_from_another_workspace_reaches_nobody(door, mention, repository, temporal):
+    payload = choose(mention, repository)
+    payload["team"] = {"id": "T9", "domain": "hosts"}
+    payload["user"]["team_id"] = "T9"
+    send(door, payload)
+    assert temporal.signals(mention.workflow_id) == []
+
+
+def test_the_picker_says_whose_choice_it_is():
+    [block] = picker.blocks(uuid.uuid4(), "U1")
+    assert "This choice is <@U1>'s" in block["text"]["text"]
+
+
 def test_a_choice_reaches_the_workflow(door, mention, repository, temporal):
     door.slack.slack.forget_calls()
     assert send(door, choose(mention, repository)).status_code == 200

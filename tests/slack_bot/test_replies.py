@@ -365,7 +365,7 @@ def test_a_database_that_fails_after_a_reply_was_kept_is_no_failure_to_slack(doo
 
 def test_a_database_that_fails_before_a_reply_was_kept_has_slack_deliver_it_again(door, task):
     def fails_at_the_record(execute, sql, *rest):
-        if sql.startswith("INSERT") and "followup" in sql:
+        if sql.startswith("INSERT") and "threadreply" in sql:
             raise OperationalError("the database is down")
         return execute(sql, *rest)
 

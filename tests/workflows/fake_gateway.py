@@ -21,7 +21,7 @@ class FakeGateway(FakeModel):
 
     def __init__(self) -> None:
         super().__init__()
-        self._refusals: list[tuple[str, bool]] = []
+        self._refusals: list[tuple[str, JSONResponse]] = []
         self.refused_with: list[str] = []
         self._before_refusing: Callable[[], None] = _nothing
         self._holds_next = False
@@ -41,7 +41,11 @@ class FakeGateway(FakeModel):
         With `retry` other calls hold what is left, and the refusal says that waiting helps. `cause`
         names a cap that was reached.
         """
-        self._refusals.extend([(product, retry, cause)] * times)
+        self._refusals.extend([(product, _out_of_credits(retry, cause))] * times)
+
+    def decline_next(self, product: str, reason: str, status: int = 503, *, times: int = 1) -> None:
+        """Refuse the next calls of a product as the gateway does when it cannot decide."""
+        self._refusals.extend([(product, _declined(reason, status))] * times)
 
     def hold_next(self) -> None:
         """Keep the answer to the agent's next call back until `release`; the call is recorded."""
@@ -70,12 +74,12 @@ class FakeGateway(FakeModel):
                 self._refusals.remove(refusal)
                 self.refused_with.append(dict(scope["headers"])[b"authorization"].decode())
                 await asyncio.to_thread(self._before_refusing)
-                await _out_of_credits(*refusal[1:])(scope, receive, send)
+                await refusal[1](scope, receive, send)
                 return
             if self._holds_next and name == "slack_app":
                 self._holds_next = False
                 send = _after(self._released, send)
-            await model(scope, receive, send)
+            await model(scope, receive, _as_passed_on(send))
 
         return serve
 
@@ -91,18 +95,39 @@ def _after(event: threading.Event, send: Send) -> Send:
     return send_later
 
 
+def _as_passed_on(send: Send) -> Send:
+    async def mark_and_send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = [*message["headers"], (b"x-tollgate-provider", b"anthropic")]
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return mark_and_send
+
+
+def _declined(reason: str, status: int) -> JSONResponse:
+    error = {"type": "overloaded_error", "message": "Please try again.", "reason": reason}
+    headers = {"Retry-After": "1", "x-tollgate-reason": reason}
+    return JSONResponse({"type": "error", "error": error}, status, headers)
+
+
 def _out_of_credits(retry: bool, cause: str) -> JSONResponse:
+    reason = "run_cap" if cause.endswith("run_cap_reached") else "billable_credits"
     return JSONResponse(
         {
             "type": "error",
             "error": {
-                "type": "rate_limit_error",
+                "type": "rate_limit_error" if retry else "billing_error",
                 "message": "Your team has used its monthly credits.",
-                "reason": "run_cap" if cause.endswith("run_cap_reached") else "billable_credits",
+                "reason": reason,
                 "cause": cause or None,
                 "resets_at": "2030-01-01T00:00:00Z",
             },
         },
-        429,
-        {"Retry-After": "60", "x-should-retry": "true" if retry else "false"},
+        429 if retry else 402,
+        {
+            **({"Retry-After": "1"} if retry else {}),
+            "x-should-retry": "true" if retry else "false",
+            "x-tollgate-reason": reason,
+        },
     )

@@ -178,6 +178,23 @@ def test_a_run_that_outlasts_an_outage_of_the_database(outage, worker, shop: Wor
     keep("outage-outlasted", mention.workflow_id)
 
 
+def test_a_run_that_waits_for_the_gateway(worker, shop: World, hurried):
+    hurried(idle_seconds=0.2)
+    shop.gateway.decline_next("slack_app", "store_unavailable")
+    shop.gateway.refuse_next("slack_app", retry=True)
+    mention = shop.handle()
+    wait_for_close(mention.workflow_id)
+    keep("gateway-waited-for", mention.workflow_id)
+
+
+def test_a_guess_that_waits_for_the_gateway_in_vain(worker, two_repositories: World, hurried):
+    hurried(outage_seconds=1)
+    two_repositories.gateway.decline_next("slack_app_routing", "store_unavailable", times=9)
+    mention = two_repositories.handle("how are invoices sent?")
+    wait_for_close(mention.workflow_id)
+    keep("guess-given-up", mention.workflow_id)
+
+
 def test_a_mention_that_joins_a_task(worker, shop: World):
     first = shop.handle()
     second = shop.handle("and this?", thread_ts=first.ts)

@@ -1,6 +1,7 @@
 """What surrounds every activity: heartbeats while it blocks its thread, and fresh connections."""
 
 import asyncio
+import logging
 import threading
 import uuid
 from collections.abc import Awaitable, Callable
@@ -8,13 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from temporalio import activity, workflow
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from temporalio.worker import Worker
 
+from config.logs import tone_down
 from workflows.client import connect
 from workflows.interceptors import ActivityEnvironment
 
@@ -52,6 +54,18 @@ def quote_below() -> str:
         raise ApplicationError("in our words", type="Ours") from error
 
 
+@activity.defn
+def miss_a_store() -> str:
+    """Fail as an activity does while the database is down."""
+    raise OperationalError("the connection was closed")
+
+
+@activity.defn
+def leave_to_others() -> str:
+    """Fail because somebody else is at it just now."""
+    raise ApplicationError("still", type="Owed", category=ApplicationErrorCategory.BENIGN)
+
+
 @workflow.defn(sandboxed=False)
 class Once:
     """Runs one activity, once."""
@@ -82,7 +96,7 @@ def worker(client: Client, queue: str, executor: ThreadPoolExecutor, threads: in
         client,
         task_queue=queue,
         workflows=[Once],
-        activities=[block, use_database, quote, quote_below],
+        activities=[block, use_database, quote, quote_below, miss_a_store, leave_to_others],
         activity_executor=executor,
         max_concurrent_activities=threads,
         interceptors=[ActivityEnvironment()],
@@ -137,6 +151,35 @@ def test_of_a_failure_histories_hold_what_we_say_ourselves_and_the_log_all_of_it
     ours = [each.getMessage() for each in caplog.records if each.name == "workflows.interceptors"]
     assert len(ours) == 1
     assert "somebody-wrote-this" in ours[0]
+
+
+def told(name: str, caplog) -> list[logging.LogRecord]:
+    """Let the activity fail, and return what is written of it: the handler leaves the rest out."""
+    with pytest.raises(WorkflowFailureError):
+        execute(name, threads=1)
+    return [each for each in caplog.records if "activity" in each.getMessage() and tone_down(each)]
+
+
+@pytest.mark.usefixtures("temporal_address", "transactional_db")
+@pytest.mark.parametrize(
+    ("name", "level", "has_traceback"),
+    [
+        ("miss_a_store", "WARNING", False),
+        ("quote_below", "WARNING", False),
+        ("quote", "ERROR", True),
+    ],
+)
+def test_a_failure_is_told_once_and_only_a_mistake_with_a_traceback(
+    name, level, has_traceback, caplog
+):
+    [line] = told(name, caplog)
+    assert line.levelname == level
+    assert ("Traceback" in line.getMessage()) is has_traceback
+
+
+@pytest.mark.usefixtures("temporal_address", "transactional_db")
+def test_of_what_somebody_else_is_at_nothing_is_told(caplog):
+    assert told("leave_to_others", caplog) == []
 
 
 @pytest.mark.usefixtures("temporal_address")

@@ -11,7 +11,7 @@ from tests.workflows.temporal import wait_for_close
 from tests.workflows.world import World
 from workflows import client, tasks
 from workflows.breakdown import in_words
-from workflows.losses import BEGUN_ANEW_WITHIN, LOOKED_FOR_AFTER
+from workflows.losses import BEGUN_ANEW_WITHIN, LOOKED_FOR_AFTER, look_for_workflow
 from workflows.mention_types import workflow_id
 from workflows.models import FollowUp, Mention
 
@@ -93,6 +93,20 @@ def test_a_mention_that_its_workflow_left_open_is_not_said_to_have_been_terminat
     )
     sweep(mention)
     assert (mention.state, mention.outcome) == (Mention.State.FAILED, "its workflow had ended")
+
+
+def test_a_workflow_that_ended_since_its_mention_was_listed_is_no_loss(
+    shop: World, worker, hurried, caplog
+):
+    hurried(idle_seconds=0.1)
+    mention = shop.start()
+    listed = Mention.objects.get(pk=mention.pk)
+    shop.wait_for_end(mention, Mention.State.ANSWERED)
+    wait_for_close(mention.workflow_id)
+    assert listed.state == Mention.State.STARTED
+    look_for_workflow(listed)
+    assert "a workflow is gone" not in caplog.text
+    assert shop.notices("failure") == []
 
 
 def test_every_end_of_a_workflow_has_words_of_its_own():

@@ -3,14 +3,16 @@
 import pytest
 
 from billing.caps import set_cap
+from coding_tasks.bounds import BOUNDS
 from coding_tasks.models import CodingTask, Repository, TaskRun
 from projects.models import OAuthAccessToken
 from quota import gate
 from quota.resources import AI_CREDITS
 from tests.conftest import wait_until
+from tests.git_repositories import import_files
 from tests.workflows.fake_gateway import AGENT
 from tests.workflows.world import World
-from workflows import client, notices
+from workflows import client, notices, wording
 from workflows.mention_types import RepositoryChoice
 from workflows.models import Mention, Notice
 
@@ -216,6 +218,22 @@ def test_work_does_not_depend_on_reaction_and_permalink(shop: World):
     assert shop.slack.reactions("C1", mention.ts) == []
 
 
+def test_an_embellishment_that_slack_puts_off_for_a_moment_is_made_after_it(shop: World):
+    shop.slack.fail_next("reactions.add", "ratelimited", retry_after=1)
+    shop.slack.fail_next("chat.getPermalink", "ratelimited", retry_after=0)
+    mention = shop.handle()
+    assert mention.state == Mention.State.ANSWERED
+    assert shop.slack.reactions("C1", mention.ts) == ["eyes"]
+    assert CodingTask.objects.get().permalink
+
+
+def test_an_embellishment_that_slack_puts_off_for_longer_is_left_out(shop: World):
+    shop.slack.fail_next("reactions.add", "ratelimited", retry_after=60)
+    mention = shop.handle()
+    assert mention.state == Mention.State.ANSWERED
+    assert len(shop.slack.calls("reactions.add")) == 1
+
+
 def test_a_provider_that_fails_once_is_asked_again(shop: World):
     shop.gateway.fail_next(529, "overloaded_error")
     shop.gateway.answer_next("It is a shop.")
@@ -259,13 +277,38 @@ def test_a_repository_that_cannot_be_fetched_is_said_in_the_thread(world: World)
     assert world.gateway.requests() == []
 
 
-def test_an_answer_that_slack_will_not_have_is_no_answer(shop: World):
-    shop.slack.fail_next("chat.postMessage", "is_archived")
+def test_a_hostile_repository_is_refused_at_once_and_the_message_names_the_bounds(
+    world: World, tmp_path
+):
+    world.add_repository("acme/deep", import_files(tmp_path / "deep", "d/" * 1_500 + "file"))
+    mention = world.handle()
+    assert (mention.state, mention.outcome) == (Mention.State.FAILED, "RepositoryTooBig")
+    assert world.said(mention.ts) == [wording.repository_too_big("acme/deep", BOUNDS)]
+    assert world.gateway.requests() == []
+
+
+def test_an_answer_that_slack_takes_nowhere_is_kept(shop: World):
+    shop.slack.fail_next("chat.postMessage", "is_archived", times=3)
     shop.slack.fail_next("chat.postEphemeral", "channel_not_found")
     mention = shop.handle()
     assert mention.state == Mention.State.FAILED
-    assert mention.outcome == "the answer could not be posted"
+    assert mention.outcome == "the answer could not be posted: it is kept on the page of the thread"
     assert TaskRun.objects.get().state == TaskRun.State.SUCCEEDED
+    [answer] = shop.notices("answer")
+    assert (answer.state, answer.destination) == ("given_up", "page")
+
+
+@pytest.mark.parametrize(
+    ("error", "destination"), [("msg_too_long", "file"), ("is_archived", "dm")]
+)
+def test_an_answer_that_reaches_its_author_in_another_way_answers_the_mention(
+    shop: World, error: str, destination: str
+):
+    shop.slack.fail_next("chat.postMessage", error)
+    mention = shop.handle()
+    assert (mention.state, mention.outcome) == (Mention.State.ANSWERED, "")
+    [answer] = shop.notices("answer")
+    assert (answer.state, answer.destination) == ("sent", destination)
 
 
 def test_an_answer_whose_outcome_is_unknown_is_not_posted_twice(shop: World):

@@ -11,7 +11,7 @@ from coding_tasks.models import CodingTask, Repository
 from projects.models import Organization, Project, SlackWorkspace
 from quota.gate import Verdict
 from tests.fakes import FakeSlack
-from workflows import notices, tasks
+from workflows import notices, posting, tasks
 from workflows.models import FollowUp, Mention, Notice
 
 
@@ -231,7 +231,7 @@ def test_a_search_that_is_rate_limited_does_not_count_as_not_found(slack, mentio
 
 
 def test_a_search_goes_through_all_pages_of_a_long_thread(slack, mention, notice, monkeypatch):
-    monkeypatch.setattr(notices, "_PAGE", 2)
+    monkeypatch.setattr(posting, "_PAGE", 2)
     for number in range(5):
         slack.post(f"remark {number}", user="U2", thread_ts=mention.ts)
     slack.drop_answer_next("chat.postMessage")
@@ -359,10 +359,10 @@ def test_a_row_that_cannot_be_handled_does_not_stop_the_sweep(slack, mention, no
     Notice.objects.filter(pk=broken.pk).update(next_attempt_at=timezone.now() - timedelta(hours=1))
     send = notices._send
 
-    def fail_on_broken(client, current):
-        if current.pk == broken.pk:
+    def fail_on_broken(client, attempt):
+        if attempt.notice.pk == broken.pk:
             raise AssertionError("a mistake of ours")
-        return send(client, current)
+        return send(client, attempt)
 
     monkeypatch.setattr(notices, "_send", fail_on_broken)
     tasks.deliver_pending_denials()

@@ -6,7 +6,7 @@ import pytest
 
 from projects.models import SlackWorkspace
 from workflows.models import Mention
-from workflows.requests import request_text
+from workflows.requests import STOP_WORDS, is_bare, is_stop, request_text
 
 
 def asked(text: str) -> str:
@@ -28,3 +28,52 @@ def test_a_text_full_of_what_never_ends_is_read_in_one_pass(never_ends):
     began = time.thread_time()
     asked(never_ends * 30_000)
     assert time.thread_time() - began < 1  # milliseconds; a pass from each would be half a minute
+
+
+# --- What says nothing, and what says stop -------------------------------------------------------
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", " \n\t", "<@UBOT>", "<@UBOT|tollgate> <@U2> <!here> <#C1|general>", "?!", "👍🏽"),
+        *(":wave:", ":wave::skin-tone-2:", "*_~`>&gt;", "&amp;", "\u200b", "…", "——"),
+    ],
+)
+def test_tags_emoji_and_punctuation_say_nothing(text):
+    assert is_bare(text)
+    assert not is_stop(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["hi", "1", "修理", "<https://example.com>", "at 10:30:45", "<@UBOT> é"]
+)
+def test_a_word_a_number_or_an_address_says_something(text):
+    assert not is_bare(text)
+
+
+@pytest.mark.parametrize("word", sorted(STOP_WORDS))
+@pytest.mark.parametrize(
+    "form", ["{}", "{}!", " {} .", "*{}*", "<@UBOT> {}", ":no_entry: {}", "please {} it now, {}!"]
+)
+def test_a_word_for_stopping_is_one_in_every_form(word, form):
+    for written in (word, word.upper(), word.capitalize()):
+        assert is_stop(form.format(written, written))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("stop the server", "don't stop", "please", "why did it stop?", "stopping", "nonstop"),
+        *("cancel the order", "<https://example.com/stop>", "stop and fix the tests", "now", ""),
+        "stop " * 1000,
+    ],
+)
+def test_what_says_more_or_less_than_stop_does_not(text):
+    assert not is_stop(text)
+
+
+@pytest.mark.parametrize("never_ends", [":", "<@", "<!", "&", ":a", "*"])
+def test_a_text_full_of_markup_that_never_ends_is_judged_in_no_time(never_ends):
+    before = time.perf_counter()
+    is_bare(never_ends * 20_000)
+    is_stop(never_ends * 20_000)
+    assert time.perf_counter() - before < 1

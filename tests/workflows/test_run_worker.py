@@ -1,16 +1,21 @@
 """The worker's command: it waits for Temporal, works, and stops when it is told to."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
+from threading import Event
 
 import pytest
 
+from coding_tasks.sandbox import PREFIX, CloneSandbox
 from devstack.servers import free_port, temporal_server
 from tests.conftest import running, wait_until
+from tests.deep_folders import nest
 from tests.stopwatch import Stopwatch
 from tests.workflows.fake_gateway import AGENT
 from tests.workflows.world import World
@@ -69,6 +74,37 @@ def test_a_worker_waits_for_temporal_works_and_stops_in_time_whatever_an_agent_d
             assert waited.seconds < 10
     assert "left to another worker" in log.read_text()
     assert "Traceback" not in log.read_text()
+
+
+def test_no_leftover_on_the_disk_keeps_a_worker_from_starting(environment, log, tmp_path):
+    environment["TEMPORAL_ADDRESS"] = f"127.0.0.1:{free_port()}"
+    environment["TMPDIR"] = str(tmp_path)
+    leftover = tmp_path / f"{PREFIX}killed"
+    nest(leftover, 1_500, "d")
+    os.utime(leftover, (0, 0))
+    with run_worker(environment, log) as process:
+        wait_for(process, log, "waiting for Temporal")
+        wait_until(lambda: not leftover.exists(), what="the leftover being removed")
+        process.terminate()
+        assert process.wait(60) == 0
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_removal_of_leftovers_that_fails_is_tried_again(monkeypatch, caplog):
+    tried = Event()
+    outcomes = [RecursionError("too deep"), FileNotFoundError("no temporary folder")]
+
+    def remove(*_arguments: object, **_options: object) -> None:
+        if outcomes:
+            raise outcomes.pop()
+        tried.set()
+
+    monkeypatch.setattr(CloneSandbox, "remove_leftovers", remove)
+    monkeypatch.setattr(worker, "TIDYING", timedelta(milliseconds=1))
+    worker.keep_tidy(worker.configured_tools())
+    assert tried.wait(10)
+    monkeypatch.setattr(worker, "TIDYING", timedelta(days=1))
+    assert "leftovers on the disk cannot be removed" in caplog.text
 
 
 def test_a_worker_that_is_stopped_before_temporal_was_ever_up_stops(settings):

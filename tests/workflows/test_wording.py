@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
+from coding_tasks.bounds import Bounds
 from workflows import wording
 
 NAMES = {"bot_name": "Tollgate", "billing_url": "https://billing.example.com/credits"}
@@ -43,10 +44,61 @@ def test_each_reason_has_a_first_sentence_of_its_own():
     ]
     texts = [wording.denial(reason, RESET, **NAMES) for reason in reasons]
     assert len({text.split(". ")[0] for text in texts}) == len(reasons)
-    for text in texts:
-        assert text.endswith(
-            " They reset on 2026-12-01. Top up at https://billing.example.com/credits to continue."
-        )
+    assert all(" They reset on 2026-12-01. " in text for text in texts)
+
+
+@pytest.mark.parametrize("reason", ["limit_reached", "insufficient_remaining", "set_by_hand", None])
+def test_a_team_without_credits_is_told_where_to_top_up(reason):
+    said = wording.denial(reason, RESET, **NAMES)
+    assert said.endswith("Top up at https://billing.example.com/credits to continue.")
+
+
+@pytest.mark.parametrize(
+    ("reason", "who"),
+    [
+        ("user_cap_reached", "Ask an administrator of your team to raise your share."),
+        ("project_cap_reached", "Ask an administrator of your team to raise the project's share."),
+        ("run_cap_reached", "ask an administrator of your team to raise what one task may use."),
+    ],
+)
+def test_whom_no_top_up_helps_is_told_who_can_help_instead(reason, who):
+    for said in (
+        wording.denial(reason, RESET, **NAMES),
+        wording.denial(reason, None, half_way=True, **NAMES),
+    ):
+        assert said.endswith(who)
+        assert "Top up" not in said
+
+
+@pytest.mark.parametrize("cap", ["user_cap_reached", "project_cap_reached", "run_cap_reached"])
+def test_too_little_left_of_a_cap_is_not_blamed_on_the_team(cap):
+    said = wording.denial("insufficient_remaining", RESET, cap=cap, **NAMES)
+    assert "Your team has too few" not in said
+    assert "Top up" not in said
+
+
+@pytest.mark.parametrize(
+    ("zone", "told"),
+    [
+        ("UTC", "They reset on 2026-11-30."),
+        ("Europe/Berlin", "They reset on 2026-12-01 (Europe/Berlin)."),
+        ("America/New_York", "They reset on 2026-11-30 (America/New_York)."),
+    ],
+)
+def test_the_reset_date_is_the_day_in_the_limits_own_zone(zone, told):
+    midnight_in_berlin = datetime(2026, 11, 30, 23, tzinfo=UTC)
+    assert told in wording.denial("limit_reached", midnight_in_berlin, time_zone=zone, **NAMES)
+    names = {"credits_name": "credits", "billing_url": "https://b"}
+    assert told in wording.credits_running_low(80, midnight_in_berlin, time_zone=zone, **names)
+    status = {"remaining": "1", "denial_text": None, "bot_name": "Bot"}
+    assert told in wording.credits_status(resets_at=midnight_in_berlin, time_zone=zone, **status)
+
+
+def test_a_repository_that_is_too_big_is_told_what_would_not_be():
+    assert wording.repository_too_big("acme/deep", Bounds()) == (
+        "acme/deep is too big for me. I take up to 100,000 files and folders with 500 MB in all, "
+        "nested up to 100 deep, with paths of up to 1,000 bytes."
+    )
 
 
 def test_a_denial_half_way_says_so_and_speaks_of_going_on():
@@ -82,13 +134,6 @@ def test_an_answer_holds_nothing_that_a_database_refuses():
 
 def test_an_empty_answer_still_says_something():
     assert wording.answer(" \n") == "I have nothing to answer."
-
-
-@pytest.mark.parametrize("shift", range(6))
-def test_an_overlong_answer_is_cut_before_slack_cuts_it_and_never_inside_an_entity(shift):
-    text = wording.answer("x" * shift + "&" * 40_000)
-    assert len(text) <= 40_000
-    assert text.endswith("; … (shortened)".replace(" ", "\n", 1))
 
 
 def test_names_from_people_are_escaped_in_sentences():

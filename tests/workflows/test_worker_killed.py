@@ -6,6 +6,7 @@ import pytest
 
 from coding_tasks.models import CodingTask, TaskRun
 from projects.models import OAuthAccessToken
+from tests.workflows.fake_gateway import AGENT
 from tests.workflows.worker_process import worker_process
 from tests.workflows.world import World
 from workflows.models import Mention
@@ -17,7 +18,7 @@ DEATHS = [
     "before coding_tasks.creation.add_run",
     "after create_task",
     "after coding_tasks.runs.mint_run_token",
-    "after coding_tasks.runs.perform",
+    "after coding_tasks.runs._keep",
     "after run_agent",
     "after workflows.notices._send",
     "after deliver_notice",
@@ -41,6 +42,8 @@ def test_a_worker_killed_at_any_point_leaves_one_task_and_one_answer(
 
     for mention in mentions:
         assert len(shop.said(mention.ts)) == 1, mention.text
+    kept = [each for each in shop.gateway.requests(AGENT) if "runs._keep" in str(each.body)]
+    assert len(kept) == 1, "an answer that was kept was asked for again"
     tasks = Counter(CodingTask.objects.values_list("thread_ts", flat=True))
     assert tasks == Counter(mention.ts for mention in mentions)
     states = TaskRun.objects.values_list("state", flat=True)

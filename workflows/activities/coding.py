@@ -1,7 +1,7 @@
 """The work: making the task, forwarding follow-ups to it, running the agent, and the task's end."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -13,33 +13,28 @@ from temporalio.exceptions import ApplicationError
 from coding_tasks import creation, runs, threads
 from coding_tasks.agents import Agent
 from coding_tasks.creation import Refused, Request, ThreadTaken
-from coding_tasks.failures import (
-    CheckoutFailed,
-    ModelFailed,
-    OutOfCredits,
-    RunCapReached,
-    RunFailure,
-)
+from coding_tasks.failures import OutOfCredits, RunFailure, RunStopped
 from coding_tasks.models import CodingTask, Repository, TaskRun
 from coding_tasks.sandbox import Sandbox
-from workflows import denials, notices, overtaken, wording
+from workflows import causes, denials, notices, stopping, wording
 from workflows.activities import rows
 from workflows.activities.outages import outages_named
 from workflows.mention_types import (
     OUT_OF_CREDITS,
     SAID_ALREADY,
-    STORES_OUT,
-    TIMED_OUT,
+    STOPPED,
     UNINSTALLED,
     out_of_credits,
 )
 from workflows.models import FollowUp, Mention, Notice
-from workflows.requests import request_text
+from workflows.requests import all_that_was_asked, request_text
 from workflows.slack import client_for, failure_of
 
 log = structlog.get_logger(__name__)
 
 REACTION = "eyes"
+PATIENCE = 3
+"""Seconds that an embellishment may hold up the work when Slack asks for them."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +137,8 @@ class CodingActivities:
         repository = Repository.objects.get(pk=new.repository_id, project=mention.workspace.project)
         if denial := notices.denial_of(mention):  # an attempt before this one was refused
             return TaskAnswer(notice_id=str(denial.pk), reason=SAID_ALREADY)
+        if stopping.was_stopped(mention):
+            return TaskAnswer(reason=STOPPED)
         if new.gone:
             threads.abandon(new.gone)
         request = Request(
@@ -150,7 +147,7 @@ class CodingActivities:
             thread_ts=mention.thread_ts,
             message_ts=mention.ts,
             user_id=mention.user_id,
-            text=request_text(mention),
+            text=all_that_was_asked(mention),
         )
         try:
             run = creation.create_task(request, repository, activity.info().workflow_id or "")
@@ -160,8 +157,11 @@ class CodingActivities:
             return TaskAnswer(notice_id=str(denial.pk) if denial else None, reason=reason)
         except ThreadTaken:
             return _join(mention)
+        # Whoever stopped the mention meanwhile may not have seen the task: we see the mention.
+        if stopping.was_stopped(mention):
+            stopping.stop_work(run.task, STOPPED)
+            return TaskAnswer(reason=STOPPED)
         _announce(mention, run.task)
-        overtaken.hear(mention)
         return TaskAnswer(task_id=str(run.task_id), run_id=str(run.pk))
 
     @activity.defn
@@ -169,7 +169,7 @@ class CodingActivities:
         """Make a run of a follow-up if there are credits for it; if not, it counts as handled."""
         follow_up = rows.follow_up(message.follow_up_id)
         task = CodingTask.objects.select_related("project").get(pk=message.task_id)
-        if follow_up.state == FollowUp.State.REFUSED:
+        if follow_up.state == FollowUp.State.REFUSED or task.state == CodingTask.State.STOPPED:
             return ForwardAnswer()
         if follow_up.state != FollowUp.State.HANDLED:
             try:
@@ -188,8 +188,9 @@ class CodingActivities:
     def run_agent(self, ref: RunRef) -> RunAnswer:
         """Have the agent do a run and claim its answer, or the denial if the credits ended.
 
-        Fails, for good or for now as the cause says, when there is no answer to be had, and as
-        `STORES_OUT` when the database is out, which an answer that was had by then waits for.
+        Fails, for good or for now as the cause says, when there is no answer to be had. What has
+        to be waited for ends the attempts: the gateway, credits that other calls hold, and the
+        database (`STORES_OUT`), which an answer that was had by then waits for.
         """
         run = rows.run(ref.run_id)
         about = rows.message_of(run)
@@ -207,7 +208,7 @@ class CodingActivities:
                 failure.in_short, type=type(failure).__name__, non_retryable=failure.permanent
             ) from failure
         text = wording.answer(run.answer)
-        answer = notices.claim(f"answer:{run.pk}", Notice.Kind.ANSWER, about, text)
+        answer = notices.claim(notices.answer_key(run), Notice.Kind.ANSWER, about, text)
         return RunAnswer(str(answer.pk), answered=True)
 
     @activity.defn
@@ -216,9 +217,10 @@ class CodingActivities:
         run = rows.run(failed.run_id)
         about = rows.message_of(run)
         runs.fail(run, failed.failure)
-        if failed.failure == OUT_OF_CREDITS:
+        if failed.failure in (OUT_OF_CREDITS, RunStopped.__name__):
             return FailureAnswer(None)
-        text = _sentence(failed.failure, run, about)
+        repository = run.task.repository.full_name
+        text = causes.sentence(failed.failure, user_id=about.user_id, repository=repository)
         notice = notices.claim(f"failed:{run.pk}", Notice.Kind.FAILURE, about, text)
         return FailureAnswer(str(notice.pk))
 
@@ -281,18 +283,21 @@ def _refuse(follow_up: FollowUp, refused: Refused) -> ForwardAnswer:
 
 def _announce(mention: Mention, task: CodingTask) -> None:
     """React to the mention, keep a link to it, and put what was picked in the picker's place."""
-    with _embellishment():
+
+    def react() -> None:
         client_for(mention.workspace).reactions_add(
             channel=mention.channel_id, timestamp=mention.ts, name=REACTION
         )
-    with _embellishment():
+
+    def keep_link() -> None:
         link = client_for(mention.workspace).chat_getPermalink(
             channel=mention.channel_id, message_ts=mention.ts
         )
         CodingTask.objects.filter(pk=task.pk).update(permalink=str(link["permalink"])[:500])
-    picker = mention.notices.filter(kind=Notice.Kind.PICKER).exclude(message_ts="").first()
-    if picker is not None:
-        with _embellishment():
+
+    def replace_picker() -> None:
+        picker = mention.notices.filter(kind=Notice.Kind.PICKER).exclude(message_ts="").first()
+        if picker is not None:
             client_for(mention.workspace).chat_update(
                 channel=picker.channel_id,
                 ts=picker.message_ts,
@@ -300,28 +305,23 @@ def _announce(mention: Mention, task: CodingTask) -> None:
                 blocks=[],
             )
 
-
-@contextmanager
-def _embellishment() -> Iterator[None]:
-    """Go on if Slack fails here: the work does not depend on it."""
-    try:
-        yield
-    except Exception as error:
-        failure = failure_of(error)
-        if failure is None:
-            raise
-        log.info("slack refused an embellishment", error=failure.error)
+    for embellish in (react, keep_link, replace_picker):
+        _embellish(embellish)
 
 
-def _sentence(failure: str, run: TaskRun, about: Mention | FollowUp) -> str:
-    if failure == ModelFailed.__name__:
-        return wording.provider_unavailable()
-    if failure == CheckoutFailed.__name__:
-        return wording.repository_unavailable(run.task.repository.full_name)
-    if failure == RunCapReached.__name__:
-        return wording.run_cap_reached(bot_name=settings.BOT_NAME)
-    if failure == STORES_OUT:
-        return wording.stores_out()
-    if failure == TIMED_OUT:
-        return wording.took_too_long()
-    return wording.failed(about.user_id)
+def _embellish(do: Callable[[], None]) -> None:
+    """Do what the work does not depend on; once more if Slack asks for a moment's patience."""
+    for is_last in (False, True):
+        try:
+            do()
+        except Exception as error:
+            failure = failure_of(error)
+            if failure is None:
+                raise
+            wait = failure.retry_after
+            if is_last or wait is None or wait > PATIENCE:
+                log.info("slack refused an embellishment", error=failure.error)
+                return
+            time.sleep(wait)
+        else:
+            return

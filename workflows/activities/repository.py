@@ -12,12 +12,12 @@ from temporalio.exceptions import ApplicationError
 from coding_tasks.failures import OutOfCredits, RunFailure
 from coding_tasks.models import ChannelDefault, Repository
 from projects.models import Project
-from workflows import denials, notices, picker, wording
+from workflows import causes, denials, notices, picker, wording
 from workflows.activities import rows
 from workflows.activities.outages import outages_named
 from workflows.mention_types import MentionRef, out_of_credits
 from workflows.models import Mention, Notice
-from workflows.requests import request_text
+from workflows.requests import all_that_was_asked, texts_of
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,16 @@ class RepositoryAnswer:
 
 
 @dataclass(frozen=True)
+class GivenUp:
+    """A mention whose repository was waited for in vain, and the type of what was in the way."""
+
+    mention_id: str
+    failure: str
+
+
+@dataclass(frozen=True)
 class PickerNotice:
-    """The message that offers the picker, or that closes it."""
+    """The message that offers the picker, or that closes it, or that says why there is none."""
 
     notice_id: str
 
@@ -75,7 +83,8 @@ class RepositoryActivities:
             return RepositoryAnswer(notice_id=str(notice.pk), reason="no repository")
         if len(repositories) == 1:
             return RepositoryAnswer(repositories[0].pk)
-        named = [found for found in repositories if _is_named(found.full_name, mention.text)]
+        asked = "\n".join(texts_of(mention))
+        named = [found for found in repositories if _is_named(found.full_name, asked)]
         if len(named) == 1:
             return RepositoryAnswer(named[0].pk)
         default = ChannelDefault.objects.filter(
@@ -90,15 +99,15 @@ class RepositoryActivities:
     def classify_repository(self, about: MentionRef) -> RepositoryAnswer:
         """Ask a small model. Refused for want of credits, claim the denial.
 
-        Fails, for good or for now as the refusal says, when there is no answer to be had, and as
-        `STORES_OUT` when our own stores are out.
+        Fails, for good or for now as the refusal says, when there is no answer to be had. What has
+        to be waited for ends the attempts: see `CodingActivities.run_agent`.
         """
         mention = rows.mention(about.mention_id)
         repositories = {found.full_name: found for found in _repositories(mention)}
         try:
             name = self._classifier.choose(
                 mention.workspace.project,
-                request_text(mention),
+                all_that_was_asked(mention),
                 list(repositories),
                 distinct_id=mention.workspace.distinct_id(mention.user_id),
                 trace_id=mention.trace_id,
@@ -132,6 +141,14 @@ class RepositoryActivities:
         text = wording.picker_expired(mention.user_id, bot_name=settings.BOT_NAME)
         key = f"picker-expired:{mention.pk}"
         notice = notices.claim(key, Notice.Kind.FAILURE, mention, text)
+        return PickerNotice(str(notice.pk))
+
+    @activity.defn
+    def give_up(self, given_up: GivenUp) -> PickerNotice:
+        """Claim the message that the work never began, and why."""
+        mention = rows.mention(given_up.mention_id)
+        text = causes.sentence(given_up.failure, user_id=mention.user_id)
+        notice = notices.claim(f"failed:{mention.pk}", Notice.Kind.FAILURE, mention, text)
         return PickerNotice(str(notice.pk))
 
 

@@ -10,7 +10,7 @@ from workflows.activities import rows
 from workflows.closing import close
 from workflows.mention_types import MentionRef
 from workflows.models import Notice
-from workflows.slack import Failure, Meaning, failure_of
+from workflows.slack import Failure, failure_of
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class NoticeRef:
 
 @dataclass(frozen=True)
 class Delivered:
-    """Whether the notice is in the thread; if not, nobody will try again."""
+    """Whether somebody was told, here or elsewhere; if not, nobody will try again."""
 
     sent: bool
 
@@ -53,9 +53,9 @@ class Closed:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """The notice that tells the thread that something went wrong."""
+    """The notice that tells the thread that something went wrong; none where it was stopped."""
 
-    notice_id: str
+    notice_id: str | None
 
 
 class ThreadActivities:
@@ -107,13 +107,12 @@ class ThreadActivities:
         mention = rows.mention(closing.mention_id)
         workflow_id = activity.info().workflow_id or ""
         notice = breakdown.end(mention, workflow_id, closing.state, closing.outcome)
-        return Breakdown(str(notice.pk))
+        return Breakdown(str(notice.pk) if notice else None)
 
 
 def _to_temporal(failure: Failure) -> ApplicationError:
-    permanent = failure.meaning in (Meaning.REFUSED, Meaning.DISCONNECTED)
     return ApplicationError(
         f"Slack refused: {failure.error}",
-        type="SlackRefused" if permanent else "SlackUnavailable",
-        non_retryable=permanent,
+        type="SlackRefused" if failure.is_permanent else "SlackUnavailable",
+        non_retryable=failure.is_permanent,
     )

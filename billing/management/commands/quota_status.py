@@ -40,7 +40,7 @@ class Command(BaseCommand):
             body, _ = render(identity, found, None)
             self.stdout.write(json.dumps(json.loads(body), indent=2))
             return
-        self.stdout.write(f"{project.organization} / {project} (from the {found.source})")
+        self.stdout.write(f"{project} (from the {found.source})")
         rows = [HEADINGS, *(_row(standing) for standing in found.resources.values())]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:

@@ -8,7 +8,7 @@ from django.db import transaction
 from django.db.models import Q
 
 from coding_tasks.models import CodingTask, TaskRun
-from workflows.models import FollowUp, Mention, Notice
+from workflows.models import FollowUp, Mention, Notice, ThreadReply
 
 ERASED = "[erased]"
 
@@ -29,6 +29,7 @@ class Command(BaseCommand):
             by_user = Q(workspace__team_id=team, user_id=user)
             mentions = Mention.objects.filter(by_user).update(text=ERASED)
             follow_ups = FollowUp.objects.filter(by_user).update(text=ERASED)
+            ThreadReply.objects.filter(by_user).delete()
             Notice.objects.filter(by_user).update(text=ERASED)  # answers are notices too
             tasks = CodingTask.objects.filter(workspace__team_id=team, owner_slack_user_id=user)
             runs = TaskRun.objects.filter(task__in=tasks).update(request=ERASED, answer=ERASED)

@@ -22,7 +22,7 @@ class Command(BaseCommand):
     def handle(self, *_arguments: Any, **_options: Any) -> None:
         """Run; a stop takes at most ten seconds, whatever an activity is blocked in."""
         tools = worker.configured_tools()
-        worker.remove_leftovers(tools)
+        worker.keep_tidy(tools)
         asyncio.run(_run_until_signal(tools))
 
 

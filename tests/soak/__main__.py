@@ -2,10 +2,11 @@
 
     python -m tests.soak [MINUTES]
 
-Round after round, until the minutes are over: the state machines and other property tests with many
-times the examples and a new seed, everything that is killed, cut off or unplugged in another order,
-and the long versions of the benchmarks that count to the micro-credit. The step that is under way
-when the minutes are over is finished. Whatever fails is told with what it takes to see it again.
+Round after round, until the minutes are over: the whole system under load and in trouble, the state
+machines and other property tests with many times the examples and a new seed, everything that is
+killed, cut off or unplugged in another order, and the long versions of the benchmarks that count to
+the micro-credit. The step that is under way when the minutes are over is finished. Every failure is
+printed with the command that repeats it.
 """
 
 import os
@@ -17,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MINUTES = 30.0
 EXAMPLES_TIMES = 10
 LONGEST_TEST = 1_800  # seconds
@@ -69,11 +70,16 @@ def _pytest(paths: tuple[str, ...]) -> Callable[[int], list[str]]:
     return command
 
 
+def _system(seed: int) -> list[str]:
+    return [sys.executable, "-m", "tests.soak.system", "--seed", str(seed)]
+
+
 def _benchmark(*arguments: str) -> Callable[[int], list[str]]:
     return lambda _: [sys.executable, "-m", *arguments]
 
 
 STEPS = (
+    Step("whole system", _system),
     Step("properties", _pytest(PROPERTIES)),
     Step("kills and cuts", _pytest(FAILURES)),
     Step("exactness", _benchmark("benchmarks.gateway", "exactness")),

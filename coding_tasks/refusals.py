@@ -1,0 +1,104 @@
+"""What an error that came back through the gateway means: whose it is, and whether to try again.
+
+The gateway marks its own refusals and the answers that it passes on by headers (docs/gateway.md). A
+body alone is never believed where a provider may have written it.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import anthropic
+
+from coding_tasks.failures import (
+    CreditsHeld,
+    GatewayUnavailable,
+    ModelFailed,
+    ModelRefused,
+    OutOfCredits,
+    RunCapReached,
+    TokenRefused,
+)
+from quota.account_state import RUN_CAP_REACHED
+
+REASON = "x-tollgate-reason"
+PROVIDER = "x-tollgate-provider"
+_OUT_OF_CREDITS = "billable_credits"
+_RUN_CAP = "run_cap"
+# The gateway's word for a cap of runs that is its own, and so not the team's to raise.
+_CAP_OF_THE_GATEWAY = "gateway_run_cap_reached"
+# What the gateway says of a provider that did not answer.
+_ABOUT_THE_PROVIDER = frozenset({"provider_failed", "provider_timeout", "provider_unreachable"})
+_UNAUTHENTICATED = "unauthenticated"
+# Other statuses below 500 of the gateway, and of providers, after which the same call may succeed.
+_PASSING = frozenset({408, 409, 429})
+_PASSING_AT_PROVIDERS = _PASSING | {401}
+# What stands between us and the gateway says that there is no gateway.
+_NO_GATEWAY = frozenset({502, 503, 504})
+
+
+def failure_of(error: anthropic.APIStatusError) -> Exception:
+    """Return what an error means for the run: see `coding_tasks.failures`."""
+    headers, details = error.response.headers, _details(error.body)
+    reason = headers.get(REASON)
+    if reason is None and PROVIDER not in headers:  # a gateway that does not mark answers yet
+        reason = details.get("reason")
+        if not reason and not details and error.status_code in _NO_GATEWAY:
+            return GatewayUnavailable(f"there is no gateway: {error.status_code}")
+    if reason:
+        return _refusal_of_the_gateway(error.status_code, str(reason), headers, details)
+    return _failure_of_the_provider(error.status_code, headers, details)
+
+
+def _refusal_of_the_gateway(
+    status: int, reason: str, headers: Mapping[str, str], details: dict[str, Any]
+) -> Exception:
+    message = f"the gateway refused ({status}): {reason}"[:200]
+    may_pass = headers.get("x-should-retry") == "true"
+    if reason in (_OUT_OF_CREDITS, _RUN_CAP):
+        if may_pass:
+            return CreditsHeld(message, retry_after=_seconds(headers))
+        return _out_of_credits(reason, details)
+    if reason in _ABOUT_THE_PROVIDER:
+        return ModelFailed(message)
+    if reason == _UNAUTHENTICATED:
+        return TokenRefused(message)
+    if may_pass or status >= 500 or status in _PASSING:
+        return GatewayUnavailable(message, retry_after=_seconds(headers))
+    return ModelRefused(message)
+
+
+def _out_of_credits(reason: str, details: dict[str, Any]) -> Exception:
+    cause = str(details.get("cause") or "")
+    if reason != _RUN_CAP:
+        return OutOfCredits(_time(details.get("resets_at")), cause)
+    return RunCapReached() if cause == _CAP_OF_THE_GATEWAY else OutOfCredits(None, RUN_CAP_REACHED)
+
+
+def _failure_of_the_provider(
+    status: int, headers: Mapping[str, str], details: dict[str, Any]
+) -> Exception:
+    message = f"the provider answered {status}: {details.get('type') or 'no type given'}"[:200]
+    may_pass = status >= 500 or status in _PASSING_AT_PROVIDERS
+    if status != 401 and (headers.get("x-should-retry") == "false" or not may_pass):
+        return ModelRefused(message)
+    return ModelFailed(message)
+
+
+def _details(body: object) -> dict[str, Any]:
+    """Return the error of an Anthropic error body: `{"type": "error", "error": {…}}`."""
+    details = body.get("error") if isinstance(body, dict) else None
+    return details if isinstance(details, dict) else {}
+
+
+def _seconds(headers: Mapping[str, str]) -> int:
+    """Return `Retry-After`, which the gateway gives in seconds; 0 for none."""
+    told = headers.get("retry-after", "")
+    return int(told) if told.isdecimal() else 0
+
+
+def _time(value: object) -> datetime | None:
+    try:
+        return datetime.fromisoformat(str(value)) if value else None
+    except ValueError:
+        return None

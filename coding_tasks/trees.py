@@ -1,0 +1,128 @@
+"""Folders whose contents strangers chose: any depth, any names, any permissions.
+
+Nothing here recurses: a folder within a folder within … costs a list entry, not a stack frame.
+"""
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count, islice
+from pathlib import Path
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much a folder holds: its entries, folders included, and the bytes of its files."""
+
+    entries: int
+    size: int
+
+
+def extent(root: Path, most_entries: int) -> Extent:
+    """Return how much the folder holds; counting stops once there are more than `most_entries`."""
+    entries = size = 0
+    for entry in islice(_walk(root), most_entries + 1):
+        entries += 1
+        with suppress(OSError):  # git renames its temporary files
+            size += entry.stat(follow_symlinks=False).st_size
+    return Extent(entries, size)
+
+
+def _walk(root: Path) -> Iterator[os.DirEntry[str]]:
+    waiting = [str(root)]
+    while waiting:
+        with suppress(OSError), os.scandir(waiting.pop()) as inside:
+            for entry in inside:
+                yield entry
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder and everything in it; raise OSError if something cannot be removed.
+
+    Only two folders are open at a time and no path is longer than one name, because a folder that
+    is found in a folder is first moved up to the top. So neither the longest path that the system
+    takes nor the number of files that a process may open limits what can be removed. No other
+    process should be writing to the folder. A folder that does not exist is no error.
+    """
+    with suppress(FileNotFoundError):
+        _make_writable(str(path))
+        top = os.open(path, _FOLDER)
+        try:
+            _Removal(top).run()
+        finally:
+            os.close(top)
+        os.rmdir(path)
+
+
+class _Removal:
+    """The emptying of one folder, in passes over what lies directly in it."""
+
+    def __init__(self, top: int) -> None:
+        self._top = top
+        unused = secrets.token_hex(8)
+        self._names = (f"{unused}-{number}" for number in count())
+        self._failure: OSError | None = None
+
+    def run(self) -> None:
+        """Make passes until one changes nothing; raise what stood in the way of that one."""
+        while self._advances():
+            pass
+        if self._failure is not None:
+            raise self._failure
+
+    def _advances(self) -> bool:
+        self._failure = None
+        with os.scandir(self._top) as inside:
+            return sum(self._remove(entry) for entry in inside) > 0
+
+    def _remove(self, entry: os.DirEntry[str]) -> int:
+        """Remove what lies at the top; return how many steps that took, none if it failed."""
+        if not entry.is_dir(follow_symlinks=False):
+            return self._try(lambda: os.unlink(entry.name, dir_fd=self._top))
+        try:
+            _make_writable(entry.name, self._top)
+            folder = os.open(entry.name, _FOLDER, dir_fd=self._top)
+        except OSError as error:
+            self._note(error)
+            return 0
+        try:
+            with os.scandir(folder) as inside:
+                steps = sum(self._take_out(found, folder) for found in inside)
+        finally:
+            os.close(folder)
+        return steps + self._try(lambda: os.rmdir(entry.name, dir_fd=self._top))
+
+    def _take_out(self, entry: os.DirEntry[str], folder: int) -> int:
+        """Remove a file of a folder, or move a folder in it to the top."""
+        if not entry.is_dir(follow_symlinks=False):
+            return self._try(lambda: os.unlink(entry.name, dir_fd=folder))
+
+        def move() -> None:
+            _make_writable(entry.name, folder)  # moving a folder changes its "..", a write
+            os.rename(entry.name, next(self._names), src_dir_fd=folder, dst_dir_fd=self._top)
+
+        return self._try(move)
+
+    def _try(self, step: Callable[[], None]) -> int:
+        try:
+            step()
+        except OSError as error:
+            self._note(error)
+            return 0
+        return 1
+
+    def _note(self, error: OSError) -> None:
+        """Keep the first failure of a pass; that something is gone already is none."""
+        if self._failure is None and not isinstance(error, FileNotFoundError):
+            self._failure = error
+
+
+def _make_writable(folder: str, parent: int | None = None) -> None:
+    with suppress(PermissionError):  # somebody else's: what can be removed is removed all the same
+        os.chmod(folder, 0o700, dir_fd=parent)

@@ -1,0 +1,24 @@
+"""The web server's application: `granian --interface asginl config.asgi:application`.
+
+Django itself stays under WSGI, where its synchronous views run side by side.
+"""
+
+import resource
+
+from django.conf import settings
+
+from config.request_bodies import Limits
+from config.threaded_wsgi import ThreadedWSGI
+from config.wsgi import application as django
+
+THREADS = 16
+"""Requests mostly wait for a database or Redis; each thread may hold a database connection."""
+_OPEN_FILES = 16_384
+
+# Thousands of idle connections must not use up the files that a shell lets a process open.
+_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+if _soft != resource.RLIM_INFINITY and _soft < _OPEN_FILES:
+    _most = _OPEN_FILES if _hard == resource.RLIM_INFINITY else min(_OPEN_FILES, _hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_most, _hard))
+
+application = ThreadedWSGI(django, THREADS, Limits(seconds=settings.WEB_BODY_TIMEOUT))

@@ -1,0 +1,83 @@
+"""`files.*`: uploading in three steps, and sharing what was uploaded.
+
+https://docs.slack.dev/messaging/working-with-files/#uploading_files
+"""
+
+import uuid
+
+from devstack.demo_slack.api_call import ApiCall, SlackError
+from devstack.demo_slack.database import Database
+from devstack.demo_slack.workspace import Json
+
+
+class Files:
+    """What the app uploaded, by the id that Slack gave it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def give_ticket(self, name: str, size: int) -> str:
+        """Return the id of a file that is to be uploaded."""
+        file_id = f"F{uuid.uuid4().hex[:10].upper()}"
+        with self._database.change() as connection:
+            connection.execute("INSERT INTO files VALUES (?, ?, ?, NULL)", (file_id, name, size))
+        return file_id
+
+    def take(self, file_id: str, content: bytes) -> bool:
+        """Keep the content of a file; False without a ticket, or if its size is another one."""
+        with self._database.change() as connection:
+            taken = connection.execute(
+                "UPDATE files SET content = ? WHERE id = ? AND size = ?",
+                (content, file_id, len(content)),
+            )
+            return taken.rowcount == 1
+
+    def content(self, file_id: str) -> bytes | None:
+        """Return what was uploaded; None without a ticket, or before the upload."""
+        rows = self._database.rows("SELECT content FROM files WHERE id = ?", file_id)
+        return rows[0]["content"] if rows else None
+
+    def describe(self, file_id: str) -> Json:
+        """Return Slack's file object, as far as the page and the app need it."""
+        rows = self._database.rows("SELECT * FROM files WHERE id = ?", file_id)
+        if not rows or rows[0]["content"] is None:
+            raise SlackError("file_not_found")
+        name = rows[0]["name"]
+        return {"id": file_id, "name": name, "title": name, "size": rows[0]["size"]}
+
+
+def get_upload_url_external(call: ApiCall) -> Json:
+    """`files.getUploadURLExternal`."""
+    name, size = call.text("filename"), call.text("length")
+    if not name or not size.isdigit() or int(size) == 0:
+        raise SlackError("missing_argument")
+    file_id = Files(call.workspace.database).give_ticket(name, int(size))
+    return {"file_id": file_id, "upload_url": f"{call.base_url}/upload/v1/{file_id}"}
+
+
+def complete_upload_external(call: ApiCall) -> Json:
+    """`files.completeUploadExternal`: share the files as one message of the bot."""
+    stored = Files(call.workspace.database)
+    files = [
+        stored.describe(str(each.get("id"))) | {"title": each.get("title", "")}
+        for each in call.structured("files", list, "invalid_arguments") or []
+    ]
+    if not files:
+        raise SlackError("invalid_arguments")
+    if call.text("channel_id"):
+        channel = call.channel("channel_id")
+        if channel["is_archived"] or not channel["is_member"]:
+            raise SlackError("posting_to_channel_denied")
+        message: Json = {**call.author(), "text": call.text("initial_comment"), "files": files}
+        if thread_ts := call.text("thread_ts"):
+            message["thread_ts"] = thread_ts
+        message = call.workspace.add_message(channel["id"], message)
+        shared = {"public": {channel["id"]: [{"ts": message["ts"]}]}}
+        files = [file | {"shares": shared} for file in files]
+    return {"files": files}
+
+
+METHODS = {
+    "files.completeUploadExternal": complete_upload_external,
+    "files.getUploadURLExternal": get_upload_url_external,
+}

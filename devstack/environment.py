@@ -1,0 +1,65 @@
+"""Which variables each program of the stack is given: those it reads, and nobody's secrets beside.
+
+Whoever runs `make up` may have the keys of a provider, a cloud or GitHub in the environment. A name
+that ends in `*` stands for all that begin so.
+"""
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+
+Names = frozenset[str]
+
+SYSTEM: Names = frozenset(
+    {
+        *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_*", "TZ", "TERM", "TMPDIR"),
+        *("PYTHON*", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+    }
+)
+"""What any process needs to find its files, its language and its way to the network."""
+
+DJANGO: Names = frozenset(
+    {
+        *("SECRET_KEY", "SECRET_KEY_FALLBACKS", "DEBUG", "DJANGO_SETTINGS_MODULE", "PG*"),
+        *("DATABASE_URL", "REDIS_URL", "PUBLIC_URL", "ALLOWED_HOSTS", "GATEWAY_URL"),
+        *("GATEWAY_SERVICE_TOKEN", "SLACK_SIGNING_SECRET", "SLACK_API_URL", "BOT_NAME"),
+        *("TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE", "TEMPORAL_UI_URL"),
+        *("BILLING_URL", "START_CREDITS", "AGENT_MODEL", "ROUTING_MODEL"),
+        *("GIT_ALLOWED_PROTOCOLS", "TASK_IDLE_MINUTES"),
+    }
+)
+"""The settings of every Django process; its system checks ask for the first two secrets of Slack
+and the gateway."""
+
+TEMPORAL_CLIENT: Names = frozenset({"TEMPORAL_*"})
+"""Temporal's TLS and API key, for what starts, signals or runs workflows."""
+
+WEB: Names = (
+    DJANGO
+    | TEMPORAL_CLIENT
+    | {
+        *("SLACK_CLIENT_ID", "SLACK_CLIENT_SECRET", "METRICS_TOKEN", "NUM_PROXIES"),
+        *("WEB_BODY_TIMEOUT", "PROMETHEUS_MULTIPROC_DIR", "GRANIAN_*"),
+    }
+)
+
+GATEWAY: Names = frozenset(
+    {
+        *("GATEWAY_*", "ANTHROPIC_API_KEY", "ANTHROPIC_UPSTREAM_URL"),
+        *("OPENAI_API_KEY", "OPENAI_UPSTREAM_URL", "TOLLGATE_URL", "METRICS_TOKEN"),
+        *("BILLING_URL", "BOT_NAME", "POSTHOG_*", "OTEL_*"),
+    }
+)
+
+DEMO: Names = frozenset({"DEVSTACK_DIR", "DEMO_*", "TOLLGATE_URL", "BOT_NAME"})
+DEMO_SLACK: Names = DEMO | {"SLACK_SIGNING_SECRET"}
+
+
+def visible(environment: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+    """Return the part of the environment that a program reading these names is given."""
+    patterns = [*SYSTEM, *names]
+    return {
+        name: value
+        for name, value in environment.items()
+        if any(fnmatchcase(name, pattern) for pattern in patterns)
+    }

@@ -1,0 +1,206 @@
+"""Answers kept for whoever asks again: a call that names an idempotency key is made once.
+
+A caller that was killed lost an answer that is paid for. With the same `Idempotency-Key` and the
+same body it gets that answer again, without a hold and without an event. Statuses are those of
+https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/: 409 while the first
+call is under way, 422 for another body. Redis has the answer encrypted with the caller's key, of
+which it knows only a digest.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import os
+import time
+from collections import deque
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from gateway import keys, metrics
+from gateway.call import Call
+from gateway.credentials import Caller
+from gateway.errors import Refusal, unavailable
+from gateway.headers import REPLAYED, Headers
+from gateway.redis_connection import Redis, RedisError, RedisUnavailable, Script
+
+HEADER = b"idempotency-key"
+SHORTEST_KEY, LONGEST_KEY = 16, 255  # bytes: a shorter one keeps no secret
+LARGEST_ANSWER = 256 * 1024
+# Of a process, in the time for which answers are kept: events on their way need the room more.
+MOST_BYTES = 32 * 1024 * 1024
+CLAIM_MS = 5_000  # between a claim and its hold are milliseconds
+REMEMBERED_MS = 3_600_000  # that a call was made, without its answer
+NONCE_BYTES = 12
+
+CLAIM = Script("claim")
+DISCLAIM = Script("disclaim")
+
+
+def key_of(call: Call) -> bytes:
+    """Return the idempotency key of a call; empty if it has none that is worth the name."""
+    key = call.headers.get(HEADER, b"")
+    return key if SHORTEST_KEY <= len(key) <= LONGEST_KEY else b""
+
+
+def step_id(call: Call) -> str | None:
+    """Return what calls with the same idempotency key have in common in their events."""
+    key = key_of(call)
+    return hashlib.sha256(key).hexdigest()[:32] if key else None
+
+
+class KeptAnswer(msgspec.Struct, frozen=True):
+    """An answer as its first caller got it."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class AnswerKept(Exception):
+    """The call was made before: this is its answer."""
+
+    def __init__(self, answer: KeptAnswer) -> None:
+        self.answer = answer
+
+
+class Claim:
+    """The right to make the call of one idempotency key, and its answer as it passes."""
+
+    def __init__(self, answers: "KeptAnswers", name: str, secret: bytes, call_id: str) -> None:
+        self._answers = answers
+        self._name = name
+        self._secret = secret
+        self._call_id = call_id
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._kept = False
+
+    def add(self, chunk: bytes) -> None:
+        """Take a part of the answer; one that is too long is not kept."""
+        self._size += len(chunk)
+        if self._size <= LARGEST_ANSWER:
+            self._chunks.append(chunk)
+        else:
+            self._chunks.clear()
+
+    async def keep(self, status: int, headers: Headers) -> None:
+        """Keep the whole answer, if there is room: before the hold of its call ends."""
+        if self._size > LARGEST_ANSWER:
+            return
+        answer = KeptAnswer(status, headers, b"".join(self._chunks))
+        self._kept = await self._answers.keep(self._name, self._secret, answer)
+
+    async def end(self, *, generated: bool) -> None:
+        """Let others claim the key if no answer was kept; `generated`: one may have been."""
+        if not self._kept:
+            await self._answers.disclaim(self._name, self._call_id, generated=generated)
+
+
+class KeptAnswers:
+    """The answers that this process keeps in Redis, for all processes; `seconds` 0 keeps none."""
+
+    def __init__(self, redis: Redis, owner: str, seconds: float) -> None:
+        """`owner` is whose holds these calls have."""
+        self._redis = redis
+        self._owner = owner
+        self._seconds = seconds
+        self._sizes: deque[tuple[float, int]] = deque()
+        self._bytes = 0
+
+    async def claim(self, call: Call, caller: Caller, body: bytes) -> Claim | None:
+        """Return the right to make a call; None if it names no key.
+
+        Raises `AnswerKept`, and a `Refusal` while the call is under way or if its key was used for
+        another.
+        """
+        secret = key_of(call)
+        if not self._seconds or not secret:
+            return None
+        scope = f"{call.product} {caller.project_id} ".encode()
+        name = keys.kept_answer(hashlib.sha256(scope + secret).hexdigest())
+        fingerprint = hashlib.sha256(call.api.encode() + b" " + body).hexdigest()
+        try:
+            status, sealed = await self._redis.run(
+                CLAIM, [name], call.call_id, self._owner, fingerprint, CLAIM_MS, REMEMBERED_MS
+            )
+        except (RedisUnavailable, RedisError):
+            raise unavailable(
+                "Credits cannot be reserved at the moment. Please try again.", "store_unavailable"
+            ) from None
+        if status == b"under_way":
+            raise Refusal(
+                409,
+                "call_under_way",
+                "An earlier call with this idempotency key is still under way.",
+                retry_after=1,
+            )
+        if status == b"other":
+            raise Refusal(
+                422,
+                "idempotency_key_reused",
+                "This idempotency key was used for another request.",
+                retry=False,
+            )
+        if status == b"kept":
+            metrics.REPLAYED_ANSWERS.inc()
+            raise AnswerKept(_opened(sealed, secret))
+        if status == b"again":
+            metrics.REPEATED_GENERATIONS.inc()
+        return Claim(self, name, secret, call.call_id)
+
+    async def keep(self, name: str, secret: bytes, answer: KeptAnswer) -> bool:
+        """Keep an answer; return False when there is no room or no Redis."""
+        sealed = _sealed(answer, secret)
+        if not self._has_room(len(sealed)):
+            return False
+        try:
+            await asyncio.gather(
+                self._redis.execute("HSET", name, "answer", sealed),
+                self._redis.execute("PEXPIRE", name, int(self._seconds * 1000)),
+            )
+        except (RedisUnavailable, RedisError):
+            metrics.REDIS_FAILURES.labels("keep_answer").inc()
+            return False
+        return True
+
+    async def disclaim(self, name: str, call_id: str, *, generated: bool) -> None:
+        """Give the right to make a call back; without Redis it ends by itself."""
+        try:
+            await self._redis.run(DISCLAIM, [name], call_id, int(generated))
+        except (RedisUnavailable, RedisError):
+            metrics.REDIS_FAILURES.labels("keep_answer").inc()
+
+    def _has_room(self, size: int) -> bool:
+        now = time.monotonic()
+        while self._sizes and self._sizes[0][0] <= now:
+            self._bytes -= self._sizes.popleft()[1]
+        if self._bytes + size > MOST_BYTES:
+            return False
+        self._sizes.append((now + self._seconds, size))
+        self._bytes += size
+        return True
+
+
+def replayed(answer: KeptAnswer) -> Headers:
+    """Return the headers of an answer that is given again."""
+    return [*answer.headers, (REPLAYED, b"true")]
+
+
+def _cipher(secret: bytes) -> ChaCha20Poly1305:
+    return ChaCha20Poly1305(hmac.digest(secret, b"tollgate kept answer", "sha256"))
+
+
+def _sealed(answer: KeptAnswer, secret: bytes) -> bytes:
+    nonce = os.urandom(NONCE_BYTES)
+    return nonce + _cipher(secret).encrypt(nonce, msgspec.msgpack.encode(answer), None)
+
+
+def _opened(sealed: bytes, secret: bytes) -> KeptAnswer:
+    nonce, text = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]
+    try:
+        plain = _cipher(secret).decrypt(nonce, text, None)
+    except InvalidTag:
+        raise unavailable("The answer kept for this call cannot be read.", "internal") from None
+    return msgspec.msgpack.decode(plain, type=KeptAnswer)

@@ -1,0 +1,76 @@
+"""Parts of the admin's pages that show what belongs to another model.
+
+Django asks who may see a page. What a page shows of other models is asked for here: a column, a
+field, a filter or a link follows the permission of what it shows.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+from django.http import HttpRequest
+from django.utils.html import format_html_join
+from django.utils.safestring import SafeString
+
+Permissions = tuple[str, ...]
+
+
+class Link(NamedTuple):
+    """A link to a page, and what its reader must be allowed to see there."""
+
+    permissions: Permissions
+    title: str
+    address: str
+
+
+class PermittedParts:
+    """Mixed into a `ModelAdmin`: leaves out the parts that the reader may not see.
+
+    `needed` names the permissions of columns, fields and filters. `links` names the fields that are
+    links, each with its title and a function that makes the links of an object.
+    """
+
+    needed: ClassVar[Mapping[Any, Permissions]] = {}
+    links: ClassVar[Mapping[str, tuple[str, Callable[[Any], Iterable[Link]]]]] = {}
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        """Return the columns that the reader may see."""
+        return self._permitted(request, super().get_list_display(request))  # type: ignore[misc]
+
+    def get_list_filter(self, request: HttpRequest) -> Any:
+        """Return the filters that the reader may use."""
+        return self._permitted(request, super().get_list_filter(request))  # type: ignore[misc]
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Return the fields that the reader may see; links are made for this reader."""
+        fields = self._permitted(request, super().get_fields(request, obj))  # type: ignore[misc]
+        return [self._linked(request, name) for name in fields]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Return the fields that are shown only; links are made for this reader."""
+        fields = super().get_readonly_fields(request, obj)  # type: ignore[misc]
+        shown = [*self._permitted(request, fields), *self.links]
+        return [self._linked(request, name) for name in shown]
+
+    def _permitted(self, request: HttpRequest, parts: Iterable[Any]) -> list[Any]:
+        return [part for part in parts if request.user.has_perms(self.needed.get(part, ()))]
+
+    def _linked(self, request: HttpRequest, name: Any) -> Any:
+        if name not in self.links:
+            return name
+        made: dict[str, Any] = request.__dict__.setdefault("_permitted_links", {})
+        # Django compares fields with read-only fields: both are asked for the same one.
+        return made.setdefault(name, self._links_for(request, *self.links[name]))
+
+    @staticmethod
+    def _links_for(
+        request: HttpRequest, title: str, links_of: Callable[[Any], Iterable[Link]]
+    ) -> Callable[[Any], SafeString | str]:
+        def shown(row: Any) -> SafeString | str:
+            if row._state.adding:
+                return "–"
+            allowed = (link for link in links_of(row) if request.user.has_perms(link.permissions))
+            found = ((link.address, link.title) for link in allowed)
+            return format_html_join(" · ", '<a href="{}">{}</a>', found) or "–"
+
+        shown.short_description = title  # type: ignore[attr-defined]
+        return shown

@@ -1,0 +1,109 @@
+"""Whose error it is that came back through the gateway, and what it means for a run."""
+
+import anthropic
+import httpx2
+import pytest
+
+from coding_tasks.failures import (
+    CreditsHeld,
+    GatewayUnavailable,
+    ModelFailed,
+    ModelRefused,
+    OutOfCredits,
+    RunCapReached,
+    TokenRefused,
+)
+from coding_tasks.refusals import failure_of
+
+OWN = {"x-tollgate-reason": "billable_credits"}
+PASSED_ON = {"x-tollgate-provider": "anthropic"}
+
+
+def failure(status: int, headers: dict[str, str], details: object = None) -> Exception:
+    """Return what an answer of the Messages API means."""
+    body = None if details is None else {"type": "error", "error": details}
+    request = httpx2.Request("POST", "http://gateway/slack_app/v1/messages")
+    response = httpx2.Response(status, headers=headers, request=request)
+    return failure_of(anthropic.APIStatusError("an error", response=response, body=body))
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (503, "store_unavailable"),
+        (503, "authentication_unavailable"),
+        (503, "quota_unknown"),
+        (503, "too_many_bodies"),
+        (503, "internal"),
+        (503, "a reason of a later gateway"),
+        (429, "too_many_bodies"),
+        (429, "too_many_concurrent_requests"),
+        (429, "requests_per_minute"),
+        (408, "request_timeout"),
+    ],
+)
+def test_what_the_gateway_cannot_decide_now_is_waited_for(status, reason):
+    headers = {"x-tollgate-reason": reason, "retry-after": "7"}
+    found = failure(status, headers, {"reason": reason})
+    assert type(found) is GatewayUnavailable
+    assert found.retry_after == 7
+
+
+@pytest.mark.parametrize("reason", ["provider_failed", "provider_timeout", "provider_unreachable"])
+def test_what_the_gateway_says_of_a_silent_provider_counts_as_the_providers(reason):
+    assert type(failure(503, {"x-tollgate-reason": reason})) is ModelFailed
+
+
+@pytest.mark.parametrize("status", [429, 503, 529])
+@pytest.mark.parametrize("reason", ["store_unavailable", "billable_credits", "run_cap"])
+def test_a_provider_that_imitates_the_gateways_words_is_the_provider(status, reason):
+    details = {"type": "overloaded_error", "reason": reason, "cause": "gateway_run_cap_reached"}
+    headers = PASSED_ON | {"x-should-retry": "true"}
+    assert type(failure(status, headers, details)) is ModelFailed
+
+
+@pytest.mark.parametrize("status", [402, 403, 429])
+def test_the_want_of_credits_is_known_by_its_reason_whatever_the_status(status):
+    details = {"reason": "billable_credits", "cause": "user_cap_reached"}
+    found = failure(status, OWN | {"x-should-retry": "false"}, details)
+    assert type(found) is OutOfCredits
+    assert found.cause == "user_cap_reached"
+    assert type(failure(status, OWN)) is OutOfCredits
+
+
+@pytest.mark.parametrize("reason", ["billable_credits", "run_cap"])
+@pytest.mark.parametrize("cause", ["insufficient_remaining", "gateway_run_cap_reached"])
+def test_credits_that_other_calls_hold_are_waited_for(reason, cause):
+    headers = {"x-tollgate-reason": reason, "x-should-retry": "true", "retry-after": "1"}
+    assert type(failure(429, headers, {"cause": cause})) is CreditsHeld
+
+
+def test_a_cap_of_the_gateways_own_ends_the_run():
+    details = {"reason": "run_cap", "cause": "gateway_run_cap_reached"}
+    headers = {"x-tollgate-reason": "run_cap", "x-should-retry": "false"}
+    assert type(failure(429, headers, details)) is RunCapReached
+    assert type(failure(429, headers, {"cause": "run_cap_reached"})) is OutOfCredits
+
+
+def test_a_token_that_was_revoked_meanwhile_is_replaced_by_another_attempt():
+    found = failure(401, {"x-tollgate-reason": "unauthenticated", "x-should-retry": "false"})
+    assert type(found) is TokenRefused
+    assert not found.permanent
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 413, 415])
+def test_what_the_gateway_will_never_take_is_not_repeated(status):
+    headers = {"x-tollgate-reason": "model_without_price", "x-should-retry": "false"}
+    assert type(failure(status, headers)) is ModelRefused
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_proxy_that_finds_no_gateway_behind_it_is_no_provider(status):
+    assert type(failure(status, {"content-type": "text/html"})) is GatewayUnavailable
+    assert type(failure(status, PASSED_ON)) is ModelFailed
+
+
+def test_a_gateway_that_marks_nothing_yet_is_believed_by_its_body():
+    assert type(failure(429, {}, {"reason": "billable_credits"})) is OutOfCredits
+    assert type(failure(503, {}, {"reason": "store_unavailable"})) is GatewayUnavailable
+    assert type(failure(503, {}, {"type": "overloaded_error"})) is ModelFailed

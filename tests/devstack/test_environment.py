@@ -1,0 +1,102 @@
+"""What the programs of the stack see of the environment of whoever runs `make up`."""
+
+import asyncio
+import io
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from devstack.bootstrap import DJANGO
+from devstack.console import Console
+from devstack.environment import GATEWAY, WEB, visible
+from devstack.isolation import throw_away_environment
+from devstack.programs import server_programs, tollgate_programs
+from devstack.servers import Program
+from devstack.settings import ROOT, read
+from devstack.supervisor import Supervisor
+
+WHO_NEEDS_IT = {
+    "ANTHROPIC_API_KEY": {"gateway"},
+    "OPENAI_API_KEY": {"gateway"},
+    "POSTHOG_API_KEY": {"gateway"},
+    "GATEWAY_REDIS_URL": {"gateway"},
+    "OTEL_EXPORTER_OTLP_HEADERS": {"gateway"},
+    "SLACK_CLIENT_SECRET": {"web"},
+    "METRICS_TOKEN": {"web", "gateway"},
+    "GATEWAY_SERVICE_TOKEN": {"gateway", "web", "worker", "celery", "beat", "reconciler"},
+    "SECRET_KEY": {"web", "worker", "celery", "beat", "reconciler"},
+    "DATABASE_URL": {"web", "worker", "celery", "beat", "reconciler"},
+    "TEMPORAL_API_KEY": {"web", "worker", "celery"},
+    "ADMIN_PASSWORD": set(),
+    "AWS_SECRET_ACCESS_KEY": set(),
+    "AWS_SESSION_TOKEN": set(),
+    "GITHUB_TOKEN": set(),
+    "GH_TOKEN": set(),
+    "GEMINI_API_KEY": set(),
+    "OPENROUTER_API_KEY": set(),
+    "ANTHROPIC_AUTH_TOKEN": set(),
+    "ANTHROPIC_ADMIN_KEY": set(),
+    "OPENAI_ADMIN_KEY": set(),
+    "CLAUDE_CODE_OAUTH_TOKEN": set(),
+    "NPM_TOKEN": set(),
+    "SSH_AUTH_SOCK": set(),
+}
+
+
+@pytest.mark.parametrize(("name", "needed_by"), WHO_NEEDS_IT.items())
+def test_a_secret_is_given_only_to_the_programs_that_need_it(
+    tmp_path: Path, name: str, needed_by: set[str]
+) -> None:
+    given = throw_away_environment(os.environ, str(tmp_path)) | {name: "the-secret"}
+    stack = read(given)
+    programs = [*server_programs(stack), *tollgate_programs(stack)]
+    environment = given | stack.environment | {name: "the-secret"}
+    seen = {
+        program.name
+        for program in programs
+        if "the-secret" in (visible(environment, program.reads) | program.environment).values()
+    }
+    assert seen == needed_by
+
+
+@pytest.mark.parametrize(
+    ("file", "names", "unneeded"),
+    [
+        ("config/settings.py", WEB, set()),
+        (
+            "config/settings.py",
+            DJANGO,
+            {
+                *("SLACK_CLIENT_ID", "SLACK_CLIENT_SECRET", "METRICS_TOKEN", "NUM_PROXIES"),
+                *("WEB_BODY_TIMEOUT", "PROMETHEUS_MULTIPROC_DIR"),
+            },
+        ),
+        ("gateway/settings.py", GATEWAY, set()),
+    ],
+)
+def test_a_program_is_given_every_variable_that_it_reads(
+    file: str, names: frozenset[str], unneeded: set[str]
+) -> None:
+    read_there = set(
+        re.findall(r'(?:env\.\w+\(\s*|several\(env, )"([A-Z_]+)"', (ROOT / file).read_text())
+    )
+    assert len(read_there) > 10
+    assert visible(dict.fromkeys(read_there, ""), names).keys() == read_there - unneeded
+
+
+def test_a_running_program_has_nothing_else_in_its_environment() -> None:
+    code = "import json, os; print(json.dumps(dict(os.environ)))"
+    program = Program("asked", [sys.executable, "-c", code], reads=frozenset({"MINE", "MY_*"}))
+    environment = {**os.environ, "MINE": "1", "MY_OWN": "2", "NOT_MINE": "3", "AWS_TOKEN": "4"}
+
+    async def run() -> bytes:
+        async with Supervisor(environment, Console(io.StringIO())) as supervisor:
+            return await supervisor.run_once(program, capture=True)
+
+    seen = json.loads(asyncio.run(run()))
+    assert (seen["MINE"], seen["MY_OWN"]) == ("1", "2")
+    assert not {"NOT_MINE", "AWS_TOKEN"} & seen.keys()

@@ -1,0 +1,237 @@
+"""Replies that arrive before, beside or after their mention: each is one follow-up, never none."""
+
+import itertools
+import random
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from django.db import OperationalError, close_old_connections, connection, connections
+from django.test import Client
+from django.utils import timezone
+
+from slack_bot import inbox
+from tests.slack_bot.conftest import workflow_of
+from workflows import admission, replies, tasks
+from workflows.models import FollowUp, Mention, ThreadReply
+
+
+@pytest.fixture
+def posts(slack, ts) -> tuple[dict, dict]:
+    """A mention and its author's reply, both written, neither delivered."""
+    mention = slack.post("<@UBOT> why does the build fail?", ts=ts)
+    return mention, slack.post("in the shop, please", thread_ts=mention["ts"])
+
+
+def sweep() -> None:
+    """Let time pass until every sweep has run."""
+    long_ago = timezone.now() - timedelta(minutes=1)
+    for _ in range(2):
+        ThreadReply.objects.update(received_at=long_ago)
+        FollowUp.objects.update(received_at=long_ago)
+        tasks.match_replies()
+        tasks.start_pending_mentions()
+        tasks.deliver_pending_follow_ups()
+
+
+def assert_one_follow_up(temporal, mention: dict) -> None:
+    sweep()
+    follow_up = FollowUp.objects.get()
+    assert (follow_up.text, follow_up.state) == ("in the shop, please", "signalled")
+    assert temporal.signals(workflow_of(mention)).count("follow_up") == 1
+    assert Mention.objects.get().state == "started"
+    assert not ThreadReply.objects.exists()
+
+
+def after(monkeypatch, module, name: str, action) -> None:
+    """Have the action done once, right after the next call of a function."""
+    original = getattr(module, name)
+    waiting = [action]
+
+    def interrupted(*arguments, **fields):
+        result = original(*arguments, **fields)
+        if waiting:
+            waiting.pop()()
+        return result
+
+    monkeypatch.setattr(module, name, interrupted)
+
+
+@pytest.mark.parametrize("order", ["mention first", "reply first"])
+def test_one_after_the_other(door, workspace, temporal, posts, order):
+    mention, reply = posts
+    events = [door.slack.event(mention), door.slack.event(reply, "message")]
+    for each in events if order == "mention first" else reversed(events):
+        door.deliver(each)
+    assert_one_follow_up(temporal, mention)
+
+
+@pytest.mark.parametrize(
+    ("module", "moment"),
+    [(replies, "keep"), (replies, "_latest_request"), (replies, "_may_be_matched_soon")],
+)
+def test_the_mention_is_handled_while_its_reply_is_being_handled(
+    door, workspace, temporal, posts, monkeypatch, module, moment
+):
+    mention, reply = posts
+    after(monkeypatch, module, moment, lambda: door.deliver(door.slack.event(mention)))
+    door.deliver(door.slack.event(reply, "message"))
+    assert_one_follow_up(temporal, mention)
+
+
+@pytest.mark.parametrize(
+    ("module", "moment"),
+    [
+        (inbox, "_record"),
+        (replies, "decide_for"),
+        (replies, "take_up_earlier"),
+        (admission, "_decide_request"),
+    ],
+)
+def test_the_reply_is_handled_while_its_mention_is_being_handled(
+    door, workspace, temporal, posts, monkeypatch, module, moment
+):
+    mention, reply = posts
+    after(monkeypatch, module, moment, lambda: door.deliver(door.slack.event(reply, "message")))
+    door.deliver(door.slack.event(mention))
+    assert_one_follow_up(temporal, mention)
+
+
+def test_a_reply_whose_process_died_is_decided_by_a_sweep(
+    door, workspace, temporal, posts, monkeypatch
+):
+    mention, reply = posts
+    door.deliver(door.slack.event(mention))
+
+    def dies(_reply):
+        raise OperationalError("the database is down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(replies, "decide", dies)
+        assert door.deliver(door.slack.event(reply, "message")).status_code == 200
+    assert not FollowUp.objects.exists()
+    assert_one_follow_up(temporal, mention)
+
+
+def test_a_mention_whose_process_died_finds_the_reply_that_came_first(
+    door, workspace, temporal, posts, monkeypatch
+):
+    mention, reply = posts
+    door.deliver(door.slack.event(reply, "message"))
+
+    def dies(_mention):
+        raise OperationalError("the database is down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(replies, "decide_for", dies)
+        door.deliver(door.slack.event(mention))
+    assert_one_follow_up(temporal, mention)
+
+
+def test_redeliveries_in_any_order_are_one_follow_up(door, workspace, temporal, posts):
+    mention, reply = posts
+    events = [
+        door.slack.event(mention),
+        door.slack.event(mention, "message"),
+        door.slack.event(reply, "message"),
+        door.slack.event(reply, "message"),
+    ]
+    for each in random.Random(7).sample(events * 2, 8):
+        door.deliver(each)
+    assert_one_follow_up(temporal, mention)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_several_replies_in_any_order_are_all_heard_in_the_order_they_were_written(
+    door, workspace, temporal, slack, ts, seed
+):
+    mention = slack.post("<@UBOT> why does the build fail?", ts=ts)
+    written = [slack.post(f"reply {number}", thread_ts=ts) for number in range(4)]
+    events = [slack.event(mention), *(slack.event(each, "message") for each in written)]
+    for each in random.Random(seed).sample(events, len(events)):
+        door.deliver(each)
+    sweep()
+    heard = FollowUp.objects.order_by("ts").values_list("text", "state")
+    assert list(heard) == [(f"reply {number}", "signalled") for number in range(4)]
+
+
+# --- What is for nobody --------------------------------------------------------------------------
+def test_the_text_of_an_unrelated_reply_is_gone_after_a_quarter_of_an_hour(door, workspace):
+    root = door.slack.post("lunch?", user="U2")
+    door.reply("yes", root["ts"])
+    assert ThreadReply.objects.get().decided_at is not None
+    ThreadReply.objects.update(received_at=timezone.now() - timedelta(minutes=14))
+    tasks.match_replies()
+    assert ThreadReply.objects.exists()
+    ThreadReply.objects.update(received_at=timezone.now() - replies.KEPT_FOR)
+    tasks.match_replies()
+    assert not ThreadReply.objects.exists()
+
+
+def test_nothing_is_kept_of_external_authors_nor_of_posts_outside_threads(door, workspace):
+    root = door.slack.post("lunch?")
+    door.deliver(door.slack.event(root, "message"))
+    reply = door.slack.post("yes", thread_ts=root["ts"], user="U9", user_team="T9")
+    door.deliver(door.slack.event(reply, "message"))
+    assert not ThreadReply.objects.exists()
+
+
+def test_the_reply_of_another_is_not_taken_for_the_authors(door, workspace, temporal, slack, ts):
+    mention = slack.post("<@UBOT> why does the build fail?", ts=ts)
+    other = slack.post("me too", thread_ts=ts, user="U2")
+    door.deliver(slack.event(other, "message"))
+    door.deliver(slack.event(mention))
+    sweep()
+    assert not FollowUp.objects.exists()
+
+
+# --- At once -------------------------------------------------------------------------------------
+def deliver_at_once(door, events: list[dict], jitter: random.Random) -> None:
+    """Deliver the events on a thread each, which begin in any order."""
+    requests = [door.slack.signed("/slack/events/", each) for each in events]
+    jitter.shuffle(requests)
+
+    def deliver(request) -> int:
+        close_old_connections()
+        try:
+            answer = Client().post(
+                request.path,
+                request.body,
+                content_type="application/json",
+                headers=request.headers,
+            )
+            return answer.status_code
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(len(requests)) as pool:
+        assert set(pool.map(deliver, requests)) == {200}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("seed", range(3))
+def test_mentions_and_replies_at_once_are_each_one_start_and_one_follow_up(
+    door, workspace, temporal, slack, seed
+):
+    jitter = random.Random(seed)
+    mentions = [slack.post(f"<@UBOT> build {number}?") for number in range(4)]
+    events = list(
+        itertools.chain.from_iterable(
+            (
+                slack.event(mention),
+                slack.event(mention, "message"),
+                slack.event(reply := slack.post("please", thread_ts=mention["ts"]), "message"),
+                slack.event(reply, "message"),
+            )
+            for mention in mentions
+        )
+    )
+    deliver_at_once(door, events, jitter)
+    sweep()
+    connection.close()
+    assert Mention.objects.filter(state="started").count() == len(mentions)
+    heard = FollowUp.objects.values_list("thread_ts", "state")
+    assert sorted(heard) == sorted((each["ts"], "signalled") for each in mentions)
+    for mention in mentions:
+        assert temporal.signals(workflow_of(mention)).count("follow_up") == 1
+    assert not ThreadReply.objects.exists()

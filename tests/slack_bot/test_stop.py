@@ -1,0 +1,208 @@
+"""Orders to stop in threads: never a prompt, whoever gives them, in whatever order they arrive."""
+
+import pytest
+
+from billing.limits import set_limit
+from coding_tasks.models import CodingTask, Repository, TaskRun
+from coding_tasks.runs import TIME_LIMIT
+from projects.credentials import mint_run_token
+from projects.models import OAuthAccessToken, SlackWorkspace
+from quota.resources import AI_CREDITS
+from tests.slack_bot.conftest import workflow_of
+from workflows import client, tasks
+from workflows.client import TemporalUnavailable
+from workflows.models import FollowUp, Mention, Notice, ThreadReply
+
+ORDERS = [
+    *("stop", "Stop.", " STOP! ", "cancel", "*stop*", "_Stop_", "stop :octagonal_sign:", "🛑 stop"),
+    *("please stop", "stop it now", "Stopp!", "arrête", "abbrechen bitte", "<@UBOT> stop"),
+    *("stop\n<@UBOT>", "\uff33\uff34\uff2f\uff30", "~cancel~", "`stop`", "stop, stop, stop"),
+]
+PROMPTS = [
+    *("stop the server from crashing", "don't stop", "why did it stop?", "nonstop", "cancel order"),
+    "please",
+]
+
+
+@pytest.fixture
+def running(task) -> TaskRun:
+    """A run of U1's that the agent works on, with a token."""
+    run = TaskRun.objects.create(
+        task=task, message_ts=task.thread_ts, request="look", state=TaskRun.State.RUNNING
+    )
+    mint_run_token(task.project, run.pk, ["slack_app"], TIME_LIMIT, distinct_id="slack:T1:U1")
+    return run
+
+
+def said(door) -> list[str]:
+    tasks.deliver_pending_denials()
+    return [each["text"] for each in door.slack.bot_messages("C1")]
+
+
+def deliver(door, text: str, thread_ts: str, **fields) -> dict:
+    """Post a message in the thread and deliver its events, as Slack does."""
+    message = door.slack.post(text, thread_ts=thread_ts, **fields)
+    if "<@UBOT>" in text:
+        door.deliver(door.slack.event(message))
+    door.deliver(door.slack.event(message, "message"))
+    return message
+
+
+@pytest.mark.parametrize("text", ORDERS)
+def test_the_owner_ends_the_run_with_a_word(door, running, temporal, text):
+    message = deliver(door, text, running.task.thread_ts)
+    running.refresh_from_db()
+    assert running.state == "stopped"
+    assert CodingTask.objects.get().state == "stopped"
+    assert not OAuthAccessToken.objects.filter(task_run_id=running.pk).exists()
+    assert not FollowUp.objects.exists()
+    assert not temporal.has(workflow_of(message))
+    [stopped] = said(door)
+    assert stopped == (
+        "Stopped, as <@U1> asked. It has used no Tollgate AI credits. The AI provider may have "
+        "been answering: that is charged as well. Mention Tollgate to start again."
+    )
+
+
+@pytest.mark.parametrize("text", PROMPTS)
+def test_what_only_speaks_of_stopping_is_a_prompt(door, running, temporal, text):
+    deliver(door, text, running.task.thread_ts)
+    assert FollowUp.objects.get().state == "signalled"
+    assert CodingTask.objects.get().state == "active"
+
+
+def test_an_order_that_is_delivered_again_stops_nothing_else(door, running, temporal):
+    message = deliver(door, "<@UBOT> stop", running.task.thread_ts)
+    CodingTask.objects.update(state=CodingTask.State.ACTIVE)
+    TaskRun.objects.update(state=TaskRun.State.RUNNING)
+    door.deliver(door.slack.event(message))
+    assert CodingTask.objects.get().state == "active"
+    assert len(said(door)) == 1
+
+
+@pytest.mark.parametrize("text", ["stop", "<@UBOT> stop"])
+def test_others_are_told_once_whose_run_it_is(door, running, temporal, text):
+    for _ in range(3):
+        deliver(door, text, running.task.thread_ts, user="U2")
+    running.refresh_from_db()
+    assert running.state == "running"
+    assert said(door) == ["<@U2>, this is <@U1>'s: only <@U1> can stop it."]
+    assert not FollowUp.objects.exists()
+
+
+def test_with_nothing_running_it_says_so_and_the_conversation_stays_open(door, task, temporal):
+    Mention.objects.update(state=Mention.State.ANSWERED)
+    deliver(door, "stop", task.thread_ts)
+    assert said(door) == ["<@U1>, nothing is running in this thread, so there is nothing to stop."]
+    assert CodingTask.objects.get().state == "active"
+    assert not FollowUp.objects.exists()
+
+
+def test_at_top_level_there_is_nothing_to_stop_and_nothing_starts(door, workspace, temporal):
+    message = door.mention(text="<@UBOT> stop")
+    assert not temporal.has(workflow_of(message))
+    assert "nothing to stop" in said(door)[0]
+
+
+def test_in_threads_of_others_the_word_is_not_for_the_bot(door, workspace, temporal):
+    root = door.slack.post("lunch?", user="U2")
+    deliver(door, "stop", root["ts"])
+    assert said(door) == []
+    assert not Mention.objects.exists()
+
+
+def test_without_credits_stopping_is_no_less_free(door, running, out_of_credits, temporal):
+    deliver(door, "<@UBOT> stop", running.task.thread_ts)
+    running.refresh_from_db()
+    assert running.state == "stopped"
+    assert said(door)[0].startswith("Stopped")
+
+
+def test_a_paused_run_is_stopped(door, running, temporal):
+    TaskRun.objects.update(state=TaskRun.State.PAUSED)
+    deliver(door, "stop", running.task.thread_ts)
+    running.refresh_from_db()
+    assert running.state == "stopped"
+    assert "may have been answering" not in said(door)[0]
+
+
+def test_what_waits_is_dropped(door, task, temporal):
+    door.reply("and the tests?", task.thread_ts)
+    deliver(door, "stop", task.thread_ts)
+    assert FollowUp.objects.get().state == "dropped"
+
+
+def test_a_mention_that_has_no_task_yet_is_stopped(door, workspace, temporal):
+    mention = door.mention()
+    deliver(door, "stop", mention["ts"])
+    assert Mention.objects.get(ts=mention["ts"]).state == "stopped"
+    assert said(door)[0].startswith("Stopped")
+
+
+@pytest.mark.parametrize("text", ["stop", "<@UBOT> stop"])
+def test_an_order_that_overtakes_its_mention_keeps_it_from_starting(
+    door, workspace, temporal, slack, text
+):
+    mention = slack.post("<@UBOT> look")
+    deliver(door, text, mention["ts"])
+    door.deliver(slack.event(mention))
+    assert Mention.objects.get(ts=mention["ts"]).state == "stopped"
+    assert not temporal.has(workflow_of(mention))
+    assert not ThreadReply.objects.exists()
+
+
+def test_after_a_stop_a_reply_begins_nothing_and_a_mention_starts_anew(door, running, temporal):
+    thread = running.task.thread_ts
+    deliver(door, "stop", thread)
+    reply = door.reply("ok", thread)
+    assert not temporal.has(workflow_of(reply))
+    again = door.mention(text="<@UBOT> the other one", thread_ts=thread)
+    assert temporal.has(workflow_of(again))
+
+
+def test_a_denied_request_is_withdrawn(door, workspace, out_of_credits, temporal):
+    mention = door.mention()
+    deliver(door, "cancel", mention["ts"])
+    set_limit(workspace.project.organization, AI_CREDITS, None)
+    assert not temporal.has(workflow_of(door.reply("ok", mention["ts"])))
+
+
+def test_without_temporal_the_run_is_stopped_all_the_same(door, running, monkeypatch):
+    def unreachable(_workflow_id):
+        raise TemporalUnavailable("no answer in time")
+
+    monkeypatch.setattr(client, "cancel", unreachable)
+    deliver(door, "stop", running.task.thread_ts)
+    running.refresh_from_db()
+    assert running.state == "stopped"
+    assert said(door)[0].startswith("Stopped")
+
+
+def test_an_order_whose_process_died_half_way_is_obeyed_by_the_sweep(
+    door, workspace, temporal, monkeypatch
+):
+    mention = door.mention()
+
+    def dies(*_arguments):
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("workflows.stop_orders._stop_own_task", dies)
+        deliver(door, "stop", mention["ts"])
+    assert Mention.objects.get(ts=mention["ts"]).state == "stopped"
+    tasks.start_pending_mentions()
+    assert said(door)[0].startswith("Stopped")
+    assert Notice.objects.count() == 1
+
+
+def test_a_stop_of_another_workspaces_thread_reaches_nothing(door, running, stranger, temporal):
+    SlackWorkspace.objects.create(
+        project=stranger, team_id="T2", bot_user_id="UBOT", bot_token="xoxb-theirs"
+    )
+    Repository.objects.create(project=stranger, full_name="a/b", clone_url="https://x/y")
+    message = door.slack.post("stop", thread_ts=running.task.thread_ts)
+    payload = door.slack.event(message, "message")
+    payload["authorizations"][0]["team_id"] = "T2"
+    door.deliver(payload)
+    running.refresh_from_db()
+    assert running.state == "running"

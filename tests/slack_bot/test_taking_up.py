@@ -1,0 +1,274 @@
+"""Threads whose request was not answered: how they are taken up again, and what begins nothing."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from django.db import close_old_connections, connections
+from django.test import Client
+from django.utils import timezone
+
+from billing.caps import set_cap
+from billing.limits import set_limit
+from coding_tasks.models import CodingTask
+from quota.resources import AI_CREDITS
+from tests.slack_bot.conftest import workflow_of
+from workflows import replies, tasks
+from workflows.models import FollowUp, Mention, Notice, ThreadReply
+from workflows.requests import all_that_was_asked
+
+
+@pytest.fixture
+def denied(door, workspace, out_of_credits, temporal) -> dict:
+    """A mention that was denied for want of credits; its thread knows."""
+    message = door.mention(text="<@UBOT> fix the login")
+    tasks.deliver_pending_denials()
+    return message
+
+
+def top_up(workspace) -> None:
+    set_limit(workspace.project.organization, AI_CREDITS, None)
+
+
+def said(door) -> list[str]:
+    tasks.deliver_pending_denials()
+    return [each["text"] for each in door.slack.bot_messages("C1")]
+
+
+# --- Denied --------------------------------------------------------------------------------------
+def test_after_a_top_up_a_plain_reply_starts_what_was_all_that_was_asked(
+    door, workspace, denied, temporal
+):
+    top_up(workspace)
+    reply = door.reply("please?", denied["ts"])
+    taken = Mention.objects.get(ts=reply["ts"])
+    assert taken.state == "started"
+    assert all_that_was_asked(taken) == "fix the login\n\nplease?"
+    assert temporal.has(workflow_of(reply))
+    assert len(said(door)) == 1
+
+
+def test_until_then_replies_wait_in_silence(door, workspace, denied, temporal):
+    replied = [door.reply(text, denied["ts"]) for text in ("please?", "hello?", "anybody?")]
+    assert len(said(door)) == 1
+    top_up(workspace)
+    ThreadReply.objects.update(received_at=timezone.now() - timedelta(minutes=1))
+    tasks.match_replies()
+    assert not any(temporal.has(workflow_of(each)) for each in replied)
+    assert temporal.has(workflow_of(door.reply("now?", denied["ts"])))
+
+
+def test_a_reply_hears_once_when_the_reason_has_become_another(door, workspace, denied, temporal):
+    top_up(workspace)
+    set_cap(
+        workspace.project.organization,
+        AI_CREDITS,
+        "user",
+        0,
+        subject=workspace.distinct_id("U1"),
+    )
+    for text in ("please?", "hello?"):
+        door.reply(text, denied["ts"])
+    assert len(said(door)) == 2
+    assert said(door)[1].endswith("Ask an administrator of your team to raise your share.")
+    set_cap(
+        workspace.project.organization,
+        AI_CREDITS,
+        "user",
+        None,
+        subject=workspace.distinct_id("U1"),
+    )
+    assert temporal.has(workflow_of(door.reply("now?", denied["ts"])))
+
+
+def test_redeliveries_of_the_reply_are_one_start(door, workspace, denied, temporal):
+    top_up(workspace)
+    reply = door.reply("please?", denied["ts"])
+    for _ in range(3):
+        door.deliver(door.slack.event(reply, "message"))
+    assert Mention.objects.count() == 2
+    assert not FollowUp.objects.exists()
+    assert not ThreadReply.objects.exists()
+
+
+def test_a_second_reply_is_a_follow_up_of_the_first(door, workspace, denied, temporal):
+    top_up(workspace)
+    first = door.reply("please?", denied["ts"])
+    door.reply("in the shop", denied["ts"])
+    assert FollowUp.objects.get().workflow_id == workflow_of(first)
+    assert Mention.objects.count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_copies_and_several_replies_at_once_are_one_start(door, workspace, denied, temporal):
+    top_up(workspace)
+    posts = [door.slack.post(f"please {number}?", thread_ts=denied["ts"]) for number in range(3)]
+    requests = [
+        door.slack.signed("/slack/events/", door.slack.event(each, "message")) for each in posts * 4
+    ]
+
+    def deliver(request) -> int:
+        close_old_connections()
+        try:
+            return (
+                Client()
+                .post(
+                    request.path,
+                    request.body,
+                    content_type="application/json",
+                    headers=request.headers,
+                )
+                .status_code
+            )
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(len(requests)) as pool:
+        assert set(pool.map(deliver, requests)) == {200}
+    ThreadReply.objects.update(received_at=timezone.now() - timedelta(minutes=1))
+    tasks.match_replies()
+    tasks.start_pending_mentions()
+    started = [each for each in posts if temporal.has(workflow_of(each))]
+    assert len(started) == 1
+    assert Mention.objects.filter(takes_up__ts=denied["ts"]).count() == 1
+
+
+def test_a_mention_in_the_thread_takes_the_request_up_too(door, workspace, denied, temporal):
+    top_up(workspace)
+    again = door.mention(text="<@UBOT> please?", thread_ts=denied["ts"])
+    mention = Mention.objects.get(ts=again["ts"])
+    assert all_that_was_asked(mention) == "fix the login\n\nplease?"
+    assert mention.state == "started"
+
+
+def test_so_does_one_without_a_text(door, workspace, denied, temporal):
+    top_up(workspace)
+    again = door.mention(text="<@UBOT>", thread_ts=denied["ts"])
+    assert temporal.has(workflow_of(again))
+    assert all_that_was_asked(Mention.objects.get(ts=again["ts"])) == "fix the login"
+
+
+def test_what_is_denied_again_is_taken_up_with_all_that_was_said(door, workspace, denied, temporal):
+    door.mention(text="<@UBOT> and the logout", thread_ts=denied["ts"])
+    top_up(workspace)
+    reply = door.reply("now?", denied["ts"])
+    assert all_that_was_asked(Mention.objects.get(ts=reply["ts"])) == (
+        "fix the login\n\nand the logout\n\nnow?"
+    )
+
+
+def test_the_reply_of_another_takes_nothing_up(door, workspace, denied, temporal):
+    top_up(workspace)
+    reply = door.reply("please?", denied["ts"], user="U2")
+    assert not temporal.has(workflow_of(reply))
+    assert len(said(door)) == 1
+
+
+def test_an_old_request_is_not_taken_up_and_its_author_is_told(door, workspace, denied, temporal):
+    top_up(workspace)
+    Mention.objects.update(received_at=timezone.now() - replies.TAKEN_UP_WITHIN)
+    reply = door.reply("please?", denied["ts"])
+    assert not temporal.has(workflow_of(reply))
+    assert Notice.objects.filter(kind="hint").count() == 1
+
+
+# --- Ended otherwise -----------------------------------------------------------------------------
+def ended(state: str, outcome: str = "") -> None:
+    Mention.objects.update(state=state, outcome=outcome)
+    CodingTask.objects.update(state=CodingTask.State.DONE)
+
+
+@pytest.mark.parametrize(
+    "outcome", ["ModelFailed", "no repository was chosen", "out of credits", "no repository"]
+)
+def test_a_request_that_failed_is_taken_up_by_a_reply(door, task, temporal, outcome):
+    ended("failed", outcome)
+    assert temporal.has(workflow_of(door.reply("try again", task.thread_ts)))
+
+
+@pytest.mark.parametrize(
+    ("state", "outcome"),
+    [
+        ("answered", ""),
+        ("stopped", ""),
+        ("forwarded", ""),
+        ("refused", "no access: not_a_member"),
+        ("refused", "another user's task"),
+    ],
+)
+def test_elsewhere_the_author_alone_is_told_once_how_to_go_on(door, task, temporal, state, outcome):
+    ended(state, outcome)
+    for text in ("thanks", "and the tests?"):
+        assert not temporal.has(workflow_of(door.reply(text, task.thread_ts)))
+    assert said(door) == []
+    [hint] = door.slack.ephemeral_messages("C1")
+    assert hint["visible_to"] == "U1"
+    assert "Mention Tollgate to go on." in hint["text"]
+    assert not FollowUp.objects.exists()
+
+
+def test_whoever_got_access_since_asks_again_by_a_mention(door, task, temporal):
+    ended("refused", "no access: not_a_member")
+    again = door.mention(text="<@UBOT>", thread_ts=task.thread_ts)
+    assert temporal.has(workflow_of(again))
+
+
+# --- Without a text ------------------------------------------------------------------------------
+BARE = ["<@UBOT>", "  <@UBOT>\n", "<@UBOT> :wave::skin-tone-2:", "<@UBOT> 👍", "*<@UBOT>* ?!", "…"]
+
+
+@pytest.mark.parametrize("text", BARE)
+def test_a_mention_without_a_text_is_asked_what_to_do_and_starts_nothing(
+    door, workspace, temporal, text
+):
+    message = door.slack.post(text)
+    for kind in ("app_mention", "message", "app_mention"):
+        door.deliver(door.slack.event(message, kind))
+    assert Mention.objects.get().state == "asked"
+    assert not temporal.has(workflow_of(message))
+    assert said(door) == ["<@U1>, what shall I do? Reply here, and I will start."]
+
+
+def test_the_reply_to_the_question_starts_the_work_once(door, workspace, temporal):
+    question = door.mention(text="<@UBOT>")
+    reply = door.reply("fix the login", question["ts"])
+    door.deliver(door.slack.event(reply, "message"))
+    assert temporal.has(workflow_of(reply))
+    assert all_that_was_asked(Mention.objects.get(ts=reply["ts"])) == "fix the login"
+    assert Mention.objects.count() == 2
+    assert not FollowUp.objects.exists()
+
+
+def test_a_reply_that_comes_before_its_bare_mention_is_what_it_asks_for(
+    door, workspace, temporal, slack
+):
+    mention = slack.post("<@UBOT>")
+    reply = slack.post("fix the login", thread_ts=mention["ts"])
+    door.deliver(slack.event(reply, "message"))
+    door.deliver(slack.event(mention))
+    assert temporal.has(workflow_of(reply))
+    assert not temporal.has(workflow_of(mention))
+    assert said(door) == []
+
+
+def test_a_bare_mention_without_credits_is_denied_and_taken_up_later(
+    door, workspace, out_of_credits, temporal
+):
+    mention = door.mention(text="<@UBOT>")
+    assert said(door)[0].startswith("Your team has used its monthly")
+    top_up(workspace)
+    assert temporal.has(workflow_of(door.reply("fix the login", mention["ts"])))
+
+
+def test_a_bare_mention_in_a_running_task_is_asked_and_its_reply_is_a_follow_up(
+    door, task, temporal
+):
+    door.mention(text="<@UBOT>", thread_ts=task.thread_ts)
+    assert temporal.signals(task.workflow_id) == []
+    door.reply("and the tests", task.thread_ts)
+    assert temporal.signals(task.workflow_id) == ["follow_up"]
+    assert len(said(door)) == 1
+
+
+def test_a_word_is_no_bare_mention(door, workspace, temporal):
+    assert temporal.has(workflow_of(door.mention(text="<@UBOT> 修理")))

@@ -1,0 +1,133 @@
+"""Orders to stop while a worker is at work: the run ends, and nothing is said or spent after it."""
+
+import pytest
+from temporalio.client import WorkflowExecutionStatus
+
+from coding_tasks import creation
+from coding_tasks.models import CodingTask, TaskRun
+from projects.models import OAuthAccessToken
+from tests.conftest import wait_until
+from tests.workflows.fake_gateway import AGENT
+from tests.workflows.temporal import wait_for_close
+from tests.workflows.world import World
+from workflows import admission, client, replies, stop_orders, tasks
+from workflows.models import Mention, ThreadReply
+
+pytestmark = pytest.mark.usefixtures("worker")
+
+
+def order(world: World, mention: Mention) -> Mention:
+    """Let the author of a mention say stop in its thread, as the webhook takes it."""
+    post = world.slack.post("Stop!", user=mention.user_id, thread_ts=mention.thread_ts)
+    kept = replies.keep(
+        ThreadReply(
+            workspace=world.workspace,
+            channel_id="C1",
+            ts=post["ts"],
+            thread_ts=mention.thread_ts,
+            user_id=mention.user_id,
+            text=post["text"],
+        )
+    )
+    became = replies.decide(kept)
+    assert became is not None
+    admission.admit(became)
+    tasks.deliver_pending_denials()
+    return became
+
+
+def test_a_run_at_work_is_ended_and_its_answer_is_not_posted(shop: World):
+    shop.gateway.hold_next()
+    mention = shop.start()
+    wait_until(lambda: shop.gateway.requests(AGENT), what="the agent's call")
+    order(shop, mention)
+    assert wait_for_close(mention.workflow_id) is WorkflowExecutionStatus.CANCELED
+    shop.gateway.release()
+    run = TaskRun.objects.get()
+    assert (run.state, run.answer) == (TaskRun.State.STOPPED, "")
+    assert CodingTask.objects.get().state == CodingTask.State.STOPPED
+    assert not OAuthAccessToken.objects.filter(task_run_id=run.pk).exists()
+    tasks.deliver_pending_denials()
+    [said] = shop.said(mention.ts)
+    assert said.startswith("Stopped, as <@U1> asked.")
+    mention.refresh_from_db()
+    assert mention.state == Mention.State.STOPPED
+
+
+def test_a_run_whose_workflow_was_not_told_ends_by_itself(shop: World, monkeypatch):
+    monkeypatch.setattr(stop_orders, "_cancel", lambda _workflow_ids: None)
+    shop.gateway.hold_next()
+    mention = shop.start()
+    wait_until(lambda: shop.gateway.requests(AGENT), what="the agent's call")
+    order(shop, mention)
+    shop.gateway.release()
+    assert wait_for_close(mention.workflow_id) is WorkflowExecutionStatus.COMPLETED
+    tasks.deliver_pending_denials()
+    assert len(shop.said(mention.ts)) == 1
+    assert TaskRun.objects.get().state == TaskRun.State.STOPPED
+    assert len(shop.gateway.requests(AGENT)) == 1
+
+
+def test_a_paused_run_ends_and_no_top_up_wakes_it(shop: World):
+    shop.gateway.refuse_next("slack_app")
+    mention = shop.start()
+    wait_until(
+        lambda: TaskRun.objects.filter(state=TaskRun.State.PAUSED).exists(), what="the pause"
+    )
+    order(shop, mention)
+    wait_for_close(mention.workflow_id)
+    shop.top_up()
+    tasks.wake_paused_runs()
+    assert TaskRun.objects.get().state == TaskRun.State.STOPPED
+    assert [each.split(",")[0] for each in shop.said(mention.ts)][-1] == "Stopped"
+
+
+def test_an_open_picker_is_closed_by_it(two_repositories: World):
+    world = two_repositories
+    world.gateway.answer_next("none")
+    mention = world.start("what is this?")
+    world.wait_until_said(mention.ts, 1)
+    order(world, mention)
+    wait_for_close(mention.workflow_id)
+    assert not CodingTask.objects.exists()
+    assert len(world.said(mention.ts)) == 2
+    mention.refresh_from_db()
+    assert mention.state == Mention.State.STOPPED
+
+
+def test_a_mention_that_was_stopped_before_its_workflow_began_makes_no_task(shop: World):
+    mention = shop.mention()
+    Mention.objects.update(state=Mention.State.STOPPED)
+    client.start_mention(mention)
+    wait_for_close(mention.workflow_id)
+    assert not CodingTask.objects.exists()
+    assert shop.said(mention.ts) == []
+    assert Mention.objects.get().state == Mention.State.STOPPED
+
+
+def test_a_task_made_while_its_mention_was_being_stopped_is_stopped_too(shop: World, monkeypatch):
+    create = creation.create_task
+
+    def stopped_meanwhile(*arguments):
+        run = create(*arguments)
+        Mention.objects.update(state=Mention.State.STOPPED)
+        return run
+
+    monkeypatch.setattr(creation, "create_task", stopped_meanwhile)
+    mention = shop.start()
+    wait_for_close(mention.workflow_id)
+    assert CodingTask.objects.get().state == CodingTask.State.STOPPED
+    assert shop.gateway.requests(AGENT) == []
+    assert shop.said(mention.ts) == []
+
+
+def test_what_was_asked_for_before_is_done_when_a_denied_thread_is_taken_up(shop: World):
+    shop.limit()
+    denied = shop.handle("what is this?")
+    shop.top_up()
+    again = shop.mention("please?", thread_ts=denied.thread_ts)
+    admission.admit(again)
+    shop.wait_for_end(again, Mention.State.ANSWERED)
+    [request] = shop.gateway.requests(AGENT)
+    assert request.body["messages"][-1]["content"] == "what is this?\n\nplease?"
+    assert CodingTask.objects.get().title == "what is this?"

@@ -1,0 +1,38 @@
+"""What a thread is told of work that was given up: its true cause."""
+
+from django.conf import settings
+
+from coding_tasks.bounds import BOUNDS
+from coding_tasks.failures import (
+    CheckoutFailed,
+    ModelFailed,
+    RepositoryTooBig,
+    RunCapReached,
+    TokenRefused,
+    UnpackingFailed,
+)
+from workflows import wording
+from workflows.mention_types import ANSWER_LOST, CREDITS_HELD, GATEWAY_OUT, STORES_OUT, TIMED_OUT
+
+
+def sentence(failure: str, *, user_id: str, repository: str = "") -> str:
+    """Return the message about a failure, which is named by its type as in Temporal's history."""
+    if failure == ModelFailed.__name__:
+        return wording.provider_unavailable()
+    if failure == CheckoutFailed.__name__:
+        return wording.repository_unavailable(repository)
+    if failure == RepositoryTooBig.__name__:
+        return wording.repository_too_big(repository, BOUNDS)
+    if failure == UnpackingFailed.__name__:
+        return wording.repository_not_unpacked(repository)
+    if failure == RunCapReached.__name__:
+        return wording.run_cap_reached(bot_name=settings.BOT_NAME)
+    if failure in (GATEWAY_OUT, ANSWER_LOST):
+        return wording.gateway_out()
+    if failure == CREDITS_HELD:
+        return wording.credits_held(bot_name=settings.BOT_NAME, billing_url=settings.BILLING_URL)
+    if failure in (STORES_OUT, TokenRefused.__name__):
+        return wording.stores_out()
+    if failure == TIMED_OUT:
+        return wording.took_too_long()
+    return wording.failed(user_id)

@@ -1,0 +1,271 @@
+"""Replies that do not mention the bot: kept first, then matched to what they are for.
+
+Slack may tell of a reply before the mention that it follows, and two processes may handle both at
+once. So nothing is decided because a row is missing: a reply is committed before its mention is
+looked for, and a mention before its replies are. Whoever looks second finds the other. A process
+that dies in between leaves a reply without a decision, or a mention that is not decided: sweeps
+take up either.
+
+What becomes of a reply of the author of the thread's latest request:
+
+- while the request's task works, or the task is still to be made, it is a follow-up;
+- a word such as "stop" ends the work (`workflows.stop_orders`);
+- after a request that was not answered (refused for want of credits, failed, or without a text) it
+  takes the request up: both are the text of a new one. Without credits it waits in silence: the
+  thread knows why, and hears at most once more if the reason has become another;
+- in a thread that has ended otherwise its author alone is told, once, how to go on.
+
+Of everybody else only an order to stop is answered.
+"""
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from coding_tasks.threads import active_task
+from workflows import follow_ups, notices, wording
+from workflows.door import denial
+from workflows.kept_for_later import left_to_a_sweep
+from workflows.mention_types import OUT_OF_CREDITS, SAID_ALREADY
+from workflows.models import FollowUp, Mention, Notice, ThreadReply
+from workflows.requests import is_bare, is_stop
+
+KEPT_FOR = timedelta(minutes=15)
+"""Longer than Slack goes on delivering a mention: at once, after a minute, and after five."""
+TAKEN_UP_WITHIN = timedelta(days=45)
+"""How old a request may be to be taken up by a reply: until after the next reset, and some days."""
+NO_ACCESS = "no access"
+_MOST_REQUESTS = 50
+_LOOKS = 2
+
+
+def keep(reply: ThreadReply) -> ThreadReply:
+    """Return the kept row of an unsaved reply, written now unless a copy was here before."""
+    kept, _ = ThreadReply.objects.get_or_create(
+        workspace=reply.workspace,
+        channel_id=reply.channel_id,
+        ts=reply.ts,
+        defaults={"thread_ts": reply.thread_ts, "user_id": reply.user_id, "text": reply.text},
+    )
+    kept.workspace = reply.workspace
+    return kept
+
+
+def decide(reply: ThreadReply) -> Mention | None:
+    """Decide what a kept reply is for; return the mention that it became, which is to be admitted.
+
+    The row goes once the reply is written elsewhere.
+    """
+    mention = None
+    for _ in range(_LOOKS):  # what it is for may change while we look
+        mention = _as_mention(reply)
+        if mention is not None or _as_follow_up(reply):
+            ThreadReply.objects.filter(pk=reply.pk).delete()
+            return mention
+    if not _may_be_matched_soon(reply):
+        ThreadReply.objects.filter(pk=reply.pk).update(decided_at=timezone.now())
+    return None
+
+
+def decide_for(mention: Mention) -> list[Mention]:
+    """Decide again about what its author wrote below a mention; return what became mentions."""
+    became = []
+    for reply in _below(mention):
+        reply.workspace = mention.workspace
+        became.append(decide(reply))
+    return [each for each in became if each is not None]
+
+
+def has_followed(mention: Mention) -> bool:
+    """Return whether a reply of its author's is kept that was written below the mention."""
+    return bool(_below(mention))
+
+
+def undecided(now: datetime) -> QuerySet[ThreadReply]:
+    """Return the replies whose request died, or that wait for a mention to be decided about."""
+    return (
+        ThreadReply.objects.filter(decided_at=None, received_at__lte=now - timedelta(seconds=3))
+        .select_related("workspace__project__organization")
+        .defer("workspace__bot_token")
+        .order_by("received_at")
+    )
+
+
+def forget_old(now: datetime) -> None:
+    """Delete the replies that no mention will come for any more."""
+    ThreadReply.objects.filter(received_at__lte=now - KEPT_FOR).delete()
+
+
+def take_up_earlier(mention: Mention) -> None:
+    """Have a mention take up the author's latest request in the thread if it was not answered.
+
+    Not before the thread has no task: what a task works on is not asked for again.
+    """
+    earlier = _latest_request(mention)
+    if mention.takes_up_id or earlier is None:
+        return
+    if not (_is_unanswered(earlier) or earlier.outcome.startswith(NO_ACCESS)):
+        return
+    try:
+        with transaction.atomic():
+            Mention.objects.filter(pk=mention.pk).update(takes_up=earlier)
+    except IntegrityError:  # another message took it up
+        return
+    mention.takes_up = earlier
+
+
+def _as_mention(reply: ThreadReply) -> Mention | None:
+    """Return the mention that the reply is or now becomes: an order to stop, or a request again."""
+    post = {"workspace": reply.workspace, "channel_id": reply.channel_id, "ts": reply.ts}
+    if known := Mention.objects.filter(**post).first():
+        return known
+    task = active_task(reply.workspace, reply.channel_id, reply.thread_ts)
+    request = _latest_request(reply)
+    if is_stop(reply.text):
+        is_about_work = task is not None or request is not None or _others_wait(reply)
+        return _become_mention(reply, None) if is_about_work else None
+    if task is not None or request is None or request.state in Mention.OPEN:
+        return None
+    if not _is_unanswered(request):
+        _tell_how_to_go_on(request)
+        return None
+    if refused := denial(reply, reply.workspace.project, to_start=True):
+        _tell_if_news(request, notices.denial_text(refused))
+        return None
+    return _become_mention(reply, request)
+
+
+def _as_follow_up(reply: ThreadReply) -> bool:
+    """Hand the reply to the task that it is for, made or to be made; return whether it has one."""
+    if is_stop(reply.text):
+        return False
+    task = active_task(reply.workspace, reply.channel_id, reply.thread_ts)
+    if task is not None and task.owner_slack_user_id != reply.user_id:
+        return False
+    request = _latest_request(reply)
+    if task is None and (request is None or _will_ask(request)):
+        return False
+    follow_up = FollowUp(
+        workspace=reply.workspace,
+        channel_id=reply.channel_id,
+        ts=reply.ts,
+        thread_ts=reply.thread_ts,
+        user_id=reply.user_id,
+        text=reply.text,
+        addressed=False,
+    )
+    if task is not None:
+        to_tell = follow_ups.record(follow_up, task.project)
+    else:
+        to_tell = follow_ups.record_early(follow_up)
+    if to_tell:
+        with left_to_a_sweep("a reply", follow_up=str(follow_up.pk)):
+            follow_ups.tell(follow_up)
+    return follow_ups.is_known(reply)
+
+
+def _below(mention: Mention) -> list[ThreadReply]:
+    kept = ThreadReply.objects.filter(
+        workspace=mention.workspace_id,
+        channel_id=mention.channel_id,
+        thread_ts=mention.thread_ts,
+        user_id=mention.user_id,
+    )
+    later = [each for each in kept if Decimal(each.ts) > Decimal(mention.ts)]
+    return sorted(later, key=lambda each: Decimal(each.ts))
+
+
+def _latest_request(message: ThreadReply | Mention) -> Mention | None:
+    """Return what the author of a message last asked for in its thread, before it."""
+    mentions = Mention.objects.filter(
+        workspace=message.workspace_id,
+        channel_id=message.channel_id,
+        thread_ts=message.thread_ts,
+        user_id=message.user_id,
+    ).order_by("-received_at")[:_MOST_REQUESTS]
+    earlier = [each for each in mentions if Decimal(each.ts) < Decimal(message.ts)]
+    return max(earlier, key=lambda each: Decimal(each.ts), default=None)
+
+
+def _others_wait(reply: ThreadReply) -> bool:
+    return Mention.objects.filter(
+        workspace=reply.workspace_id,
+        channel_id=reply.channel_id,
+        thread_ts=reply.thread_ts,
+        state__in=Mention.OPEN,
+    ).exists()
+
+
+def _may_be_matched_soon(reply: ThreadReply) -> bool:
+    """Return whether a request of the author's that is under way may still want the reply."""
+    request = _latest_request(reply)
+    if request is None:
+        return False
+    taken_up = Mention.objects.filter(takes_up=request, state__in=Mention.OPEN)
+    return request.state in Mention.OPEN or taken_up.exists()
+
+
+def _is_unanswered(request: Mention) -> bool:
+    """Return whether a request may be taken up again; each may be once."""
+    if request.received_at < timezone.now() - TAKEN_UP_WITHIN:
+        return False
+    for_want_of_credits = request.outcome.startswith((OUT_OF_CREDITS, SAID_ALREADY))
+    open_still = request.state in (Mention.State.ASKED, Mention.State.FAILED) or (
+        request.state == Mention.State.REFUSED and for_want_of_credits
+    )
+    return open_still and not Mention.objects.filter(takes_up=request).exists()
+
+
+def _will_ask(request: Mention) -> bool:
+    """Return whether a mention that nobody has decided about has no text and will be asked for one.
+
+    What follows it is what it asks for, and no addition to it.
+    """
+    return request.state == Mention.State.RECEIVED and is_bare(request.text)
+
+
+def _become_mention(reply: ThreadReply, takes_up: Mention | None) -> Mention | None:
+    """Return the mention of the reply, written now; None when another took the request up."""
+    workspace = reply.workspace
+    try:
+        with transaction.atomic():
+            mention, _ = Mention.objects.get_or_create(
+                workspace=workspace,
+                channel_id=reply.channel_id,
+                ts=reply.ts,
+                defaults={
+                    "team_id": workspace.team_id or workspace.enterprise_id,
+                    "thread_ts": reply.thread_ts,
+                    "user_id": reply.user_id,
+                    "text": reply.text,
+                    "takes_up": takes_up,
+                },
+            )
+    except IntegrityError:
+        return None
+    mention.workspace = workspace
+    return mention
+
+
+def _tell_if_news(request: Mention, words: str) -> None:
+    """Say once why a request can still not be taken up, unless the thread was told just that."""
+    said = notices.denial_of(request)
+    if said is not None and said.text == words and said.state != Notice.State.GIVEN_UP:
+        return
+    key = f"still-denied:{request.pk}"
+    notices.send_soon(notices.claim(key, Notice.Kind.DENIAL, request, words))
+
+
+def _tell_how_to_go_on(request: Mention) -> None:
+    """Tell the author alone, once for each request, that plain replies begin nothing here."""
+    if Mention.objects.filter(takes_up=request).exists():
+        return
+    words = wording.thread_has_ended(request.user_id, bot_name=settings.BOT_NAME)
+    notice = notices.claim(
+        f"ended:{request.pk}", Notice.Kind.HINT, request, words, only_to_user=True
+    )
+    notices.send_soon(notice)

@@ -1,0 +1,132 @@
+"""Orders to stop: a message that says nothing but "stop" ends the work of its thread.
+
+Only the work of whoever says so; others are told whose it is.
+"""
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+
+import structlog
+from django.conf import settings
+from django.db import transaction
+from django.db.models import QuerySet
+
+from billing.usage import usage_of_task_runs, usage_of_traces
+from coding_tasks.agents import trace_of
+from coding_tasks.threads import active_task, lock_active_task
+from quota.resources import in_credits
+from workflows import client, closing, notices, wording
+from workflows.mention_types import workflow_id
+from workflows.models import Mention, Notice
+from workflows.requests import is_stop
+from workflows.stopping import Stopped, stop_work
+
+log = structlog.get_logger(__name__)
+
+
+def obey(order: Mention) -> None:
+    """End what the author of the order has at work in its thread, and say what came of it, once."""
+    mark = f"stopped by the message {order.ts}"
+    for mention in _own_open(order):
+        closing.close(mention.pk, Mention.State.STOPPED, mark)
+    mentions = list(_of_thread(order).filter(state=Mention.State.STOPPED, outcome=mark))
+    with transaction.atomic():
+        stopped = _stop_own_task(order, mark)
+        owner_id = None if stopped or mentions else _whose(order)
+        words = _words(order, mentions, stopped, owner_id)
+        if closing.conclude(order, Mention.State.STOPPED, _outcome(mentions, stopped)):
+            notices.send_soon(notices.claim(_key(order, owner_id), Notice.Kind.STOP, order, words))
+    workflows = {workflow_id(each.team_id, each.channel_id, each.ts) for each in mentions}
+    _cancel(workflows | ({stopped.task.workflow_id} if stopped else set()))
+
+
+def is_countermanded(mention: Mention) -> bool:
+    """Return whether its author has already said to stop, in a message that came first."""
+    later = _of_thread(mention).filter(user_id=mention.user_id).exclude(pk=mention.pk)
+    return any(is_stop(each.text) and Decimal(each.ts) > Decimal(mention.ts) for each in later)
+
+
+def _of_thread(mention: Mention) -> QuerySet[Mention]:
+    return Mention.objects.filter(
+        workspace=mention.workspace_id,
+        channel_id=mention.channel_id,
+        thread_ts=mention.thread_ts,
+    )
+
+
+def _own_open(order: Mention) -> list[Mention]:
+    """Return the requests under way that the author of the order made before it."""
+    mine = _of_thread(order).filter(user_id=order.user_id, state__in=Mention.OPEN)
+    return [
+        each for each in mine if Decimal(each.ts) < Decimal(order.ts) and not is_stop(each.text)
+    ]
+
+
+def _stop_own_task(order: Mention, why: str) -> Stopped | None:
+    task = lock_active_task(order.workspace, order.channel_id, order.thread_ts)
+    if task is None or task.owner_slack_user_id != order.user_id:
+        return None
+    return stop_work(task, why)
+
+
+def _key(order: Mention, owner_id: str | None) -> str:
+    """Return the key of the answer; whose work it is is said once to each person in a thread."""
+    if owner_id is None:
+        return f"stop:{order.pk}"
+    thread = f"{order.workspace_id}:{order.channel_id}:{order.thread_ts}"
+    return f"stop-refused:{thread}:{order.user_id}"
+
+
+def _words(
+    order: Mention, mentions: Sequence[Mention], stopped: Stopped | None, owner_id: str | None
+) -> str:
+    bot_name = settings.BOT_NAME
+    if stopped is not None or mentions:
+        return wording.stopped(
+            order.user_id,
+            credits=_used(order, mentions, stopped),
+            in_flight=stopped is not None and stopped.in_flight,
+            bot_name=bot_name,
+        )
+    if owner_id is not None:
+        return wording.not_yours_to_stop(order.user_id, owner_id=owner_id)
+    return wording.nothing_to_stop(order.user_id)
+
+
+def _outcome(mentions: Sequence[Mention], stopped: Stopped | None) -> str:
+    return "it stopped the work" if stopped is not None or mentions else "there was nothing to stop"
+
+
+def _whose(order: Mention) -> str | None:
+    """Return whose work is going on in the thread, if it is somebody else's."""
+    task = active_task(order.workspace, order.channel_id, order.thread_ts)
+    if task is not None and task.owner_slack_user_id != order.user_id:
+        return task.owner_slack_user_id
+    others = _of_thread(order).filter(state__in=Mention.OPEN).exclude(user_id=order.user_id)
+    return others.order_by("received_at").values_list("user_id", flat=True).first()
+
+
+def _used(order: Mention, mentions: Iterable[Mention], stopped: Stopped | None) -> str | None:
+    """Return the credits that were used so far, as people read them; None for none."""
+    traces = {each.trace_id for each in mentions}
+    project_id = order.workspace.project_id
+    micro = 0
+    if stopped is not None:
+        task = stopped.task
+        traces.add(trace_of(task.workflow_id))
+        project_id = task.project_id
+        micro += sum(usage_of_task_runs(task.runs.values_list("pk", flat=True)).values())
+    micro += sum(usage_of_traces([project_id], traces).values())
+    return in_credits(micro) if micro else None
+
+
+def _cancel(workflow_ids: Iterable[str]) -> None:
+    """Have the worker drop what it does. If it does not hear, it finds out at its next step."""
+    for each in workflow_ids:
+        try:
+            client.cancel(each)
+        except client.WorkflowEnded:
+            pass
+        except client.TemporalUnavailable as error:
+            log.warning("a stopped workflow was not told", workflow=each, error=str(error))
+            return

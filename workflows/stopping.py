@@ -1,0 +1,34 @@
+"""Stopping the work of a task, whoever asks for it: its rows end, and its tokens with them."""
+
+from dataclasses import dataclass
+
+from coding_tasks import stopping
+from coding_tasks.models import CodingTask, TaskRun
+from workflows.models import FollowUp, Mention
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The task that was stopped, and whether a model may have been answering for it just then."""
+
+    task: CodingTask
+    in_flight: bool
+
+
+def stop_work(task: CodingTask, why: str) -> Stopped | None:
+    """Stop a task that has something at work or waiting; None where there is nothing to stop.
+
+    Its workflow is to be cancelled afterwards, so that the worker hears of it at once.
+    """
+    waiting = FollowUp.objects.filter(workflow_id=task.workflow_id, state__in=FollowUp.WAITING)
+    at_work = task.runs.filter(state__in=TaskRun.UNFINISHED).exists()
+    if not at_work and not waiting.exists():
+        return None
+    in_flight = stopping.stop(task.pk, why)
+    waiting.update(state=FollowUp.State.DROPPED, outcome=why[:200])
+    return Stopped(task, in_flight)
+
+
+def was_stopped(mention: Mention) -> bool:
+    """Return whether the mention was stopped while its workflow went on."""
+    return Mention.objects.filter(pk=mention.pk, state=Mention.State.STOPPED).exists()
