@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import msgspec
 
-from gateway import denials, metrics, throttles
+from gateway import denials, metrics, throttles, wrong_models
 from gateway.call import Call
 from gateway.credentials import Caller
 from gateway.errors import Refusal, bad_request, unavailable
@@ -78,6 +78,7 @@ class Gate:
         """Return what is reserved, and the body for the provider. Raises `Refusal`."""
         if product.bucket is None:
             return self._unmetered(product, caller, request, call)
+        wrong_models.check(product.name, request, self._prices)
         rates, dearest = self._rates(request)
         cap = min(self._settings.default_max_output_tokens, _published_cap(request.model))
         extent = extent_of(request, cap, self._settings.allowed_fields)

@@ -58,8 +58,6 @@ _INSTEAD = (
         "What the provider keeps of earlier calls cannot be read here. "
         "Read the answer of POST /v1/responses, streamed or not.",
     ),
-    (re.compile(r"/v1/completions\Z"), "Use POST /v1/chat/completions."),
-    (re.compile(r"/v1/complete\Z"), "Use POST /v1/messages."),
 )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 
-from gateway import apis, metrics, products
+from gateway import apis, denial_status, metrics, products, wrong_paths
 from gateway.admission import Gate
 from gateway.background import Background
 from gateway.booking import Books
@@ -160,7 +160,10 @@ class Gateway:
     def _refuse(self, call: Call, refusal: Refusal) -> None:
         call.reason = refusal.reason
         metrics.REFUSALS.labels(call.product, refusal.reason).inc()
-        dialect = apis.dialect_of(call.request.path, call.headers)
+        dialect = refusal.dialect or apis.dialect_of(call.request.path, call.headers)
+        if refusal.denial:
+            chosen = self._settings.denial_status
+            refusal = denial_status.fit(refusal, dialect, call.headers, chosen)
         call.respond(*refusal.response(dialect, call.call_id))
 
     async def _route(self, call: Call, path: str, method: str) -> None:
@@ -173,24 +176,24 @@ class Gateway:
                 self._ready(call)
             case ["", "metrics"]:
                 self._metrics(call)
-            case ["", "v1", "usage", name]:
+            case ["", "v1", "usage", name] if name:
+                if method not in ("GET", "HEAD"):
+                    raise wrong_paths.method_not_allowed("GET, HEAD", path)
                 await self._usage(call, name)
             case ["", name, *rest]:
-                if products.find(name) is None and not rest:
-                    raise Refusal(404, "not_found", "There is nothing at this path.", retry=False)
+                if wrong_paths.is_misplaced(path) or (products.find(name) is None and not rest):
+                    raise wrong_paths.not_found(path)
                 below = "/" + "/".join(rest)
                 api = apis.find(below, call.headers)
                 if api is None:
                     await self._proxy.identify(call, name)
-                    instead = apis.instead_of(below)
-                    message = f"Unknown path {path[:100]}. {instead}".rstrip()
-                    raise Refusal(404, "not_found", message, retry=False)
+                    raise wrong_paths.not_found(path, apis.instead_of(below))
                 if method != api.method:
                     if b"upgrade" in call.headers:  # Codex falls back to HTTP at this status alone
-                        raise Refusal(
-                            426, "no_websockets", "WebSockets are not spoken here.", retry=False
-                        )
-                    raise Refusal(405, "method_not_allowed", f"Use {api.method}.", retry=False)
+                        message = "WebSockets are not spoken here."
+                        upgrade = [(b"upgrade", b"HTTP/1.1")]
+                        raise Refusal(426, "no_websockets", message, retry=False, headers=upgrade)
+                    raise wrong_paths.method_not_allowed(api.method, path)
                 await self._proxy.handle(call, name, api)
             case _:
                 raise bad_request("The path must begin with a slash.")

@@ -34,14 +34,14 @@ _OTHERWISE = "Your team cannot use its {name} at the moment."
 def denial(
     answer: bytes, resource: str, bot_name: str, billing_url: str, cause: str | None = None
 ) -> Refusal:
-    """Return the 429 for a limited team; `answer` is Django's, as it was installed.
+    """Return the refusal of a limited team; `answer` is Django's, as it was installed.
 
     `cause` stands in for its reason: a project or a user that used up its share is not the team.
     """
     found = msgspec.json.decode(answer, type=ResourceAnswer)
     cause = cause or found.reason
     first = _FIRST.get(cause or "", _OTHERWISE).format(name=credits_name(resource, bot_name))
-    return _refusal([first, *_reset(found)], found.resets_at, billing_url, cause=cause)
+    return _refusal([first, *_reset(found)], found.resets_at, billing_url, cause)
 
 
 def too_little(
@@ -55,9 +55,9 @@ def too_little(
     held_micro: int,
     cause: str,
 ) -> Refusal:
-    """Return the 429 for a call that may cost more than is left, of what `cause` says.
+    """Return the refusal of a call that may cost more than is left, of what `cause` says.
 
-    Waiting helps only when other calls hold what this one would need.
+    Waiting helps only when other calls hold what this one would need: then it may try again.
     """
     found = msgspec.json.decode(answer, type=ResourceAnswer)
     name = credits_name(resource, bot_name)
@@ -73,12 +73,12 @@ def too_little(
         sentences,
         found.resets_at,
         billing_url,
-        cause=cause,
+        cause,
         needed=_credits(needed_micro),
         remaining=_credits(max(remaining_micro, 0)),
     )
     if waiting_helps:
-        _let_wait(refusal)
+        _let_wait(refusal, sentences[0])
     return refusal
 
 
@@ -92,7 +92,7 @@ def run_cap_reached(
     remaining_micro: int,
     held_micro: int,
 ) -> Refusal:
-    """Return the 429 for a task run that has used what one run may use.
+    """Return the refusal of a task run that has used what one run may use.
 
     Its cause says whose cap that is: the team may raise its own, but not the gateway's `own_cap`
     (in credits), so that nobody waits for that. Waiting helps only when other calls of the run
@@ -101,23 +101,26 @@ def run_cap_reached(
     caps = msgspec.json.decode(answer, type=ResourceAnswer).caps
     of_the_team = None if caps is None else caps.run_micro
     ours = own_cap is not None and (of_the_team is None or own_cap * MICRO <= of_the_team)
+    name = credits_name(resource, bot_name)
     refusal = Refusal(
         429,
         "run_cap",
-        f"This task has used the {credits_name(resource, bot_name)} that one task may use; "
+        f"This task has used the {name} that one task may use; "
         f"{_credits(max(remaining_micro, 0))} are left.",
         retry=False,
         code="insufficient_quota",
         details={"cause": "gateway_run_cap_reached" if ours else "run_cap_reached"},
+        denial=True,
     )
     if remaining_micro + held_micro >= needed_micro:
-        _let_wait(refusal)
+        _let_wait(refusal, f"Other calls of this task hold the {name} that one task may use.")
     return refusal
 
 
-def _let_wait(refusal: Refusal) -> None:
+def _let_wait(refusal: Refusal, why: str) -> None:
     """Say that the same call may soon be admitted."""
-    refusal.retry_after, refusal.retry = 1, True
+    refusal.message = f"{why} Please try again."
+    refusal.retry_after, refusal.retry, refusal.denial = 1, True, False
     refusal.code = "rate_limit_exceeded"
 
 
@@ -143,10 +146,10 @@ def _reset(found: ResourceAnswer) -> list[str]:
 
 
 def _refusal(
-    sentences: list[str], resets_at: str | None, billing_url: str, **details: Any
+    sentences: list[str], resets_at: str | None, billing_url: str, cause: str | None, **details: Any
 ) -> Refusal:
-    top_up = f"Top up at {billing_url} to continue."
-    sentences = [*sentences, _ADVICE.get(details.get("cause") or "", top_up)]
+    advice = _ADVICE.get(cause or "", f"Top up at {billing_url} to continue.")
+    sentences = [*sentences, advice]
     return Refusal(
         429,
         REASON,
@@ -154,7 +157,8 @@ def _refusal(
         retry_after=60,
         retry=False,
         code="insufficient_quota",
-        details={"resets_at": resets_at, "billing_url": billing_url, **details},
+        details={"resets_at": resets_at, "billing_url": billing_url, "cause": cause, **details},
+        denial=True,
     )
 
 

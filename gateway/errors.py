@@ -44,7 +44,9 @@ class Refusal(Exception):
     `reason` is a word for programs and metrics; the header that carries it is on no answer of a
     provider's, so it also says who answered. `retry_after` is in seconds; `retry` False tells
     the SDKs not to try again (`x-should-retry`), None leaves the choice to them. `details` are
-    further fields of the error object.
+    further fields of the error object, `headers` further ones of the answer. `denial`: waiting a
+    little won't help, because credits are used up; its status may be chosen (`denial_status.py`).
+    `dialect` is the API that was meant where the path doesn't tell.
     """
 
     status: int
@@ -54,6 +56,9 @@ class Refusal(Exception):
     retry: bool | None = None
     code: str | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    headers: Headers = field(default_factory=list)
+    denial: bool = False
+    dialect: Dialect | None = None
 
     def response(self, dialect: Dialect, request_id: str) -> tuple[int, Headers, bytes]:
         """Return status, headers and body."""
@@ -61,6 +66,7 @@ class Refusal(Exception):
             (b"content-type", b"application/json"),
             (b"x-request-id", request_id.encode()),
             (REASON, self.reason.encode()),
+            *self.headers,
         ]
         if dialect == "anthropic":
             headers.append((b"request-id", request_id.encode()))
@@ -68,8 +74,6 @@ class Refusal(Exception):
             headers.append((b"retry-after", str(self.retry_after).encode()))
         if self.retry is not None:
             headers.append((b"x-should-retry", b"true" if self.retry else b"false"))
-        if self.status == 426:
-            headers.append((b"upgrade", b"HTTP/1.1"))
         if self.status == 401:
             headers.append((b"www-authenticate", b"Bearer"))
         body = msgspec.json.encode(self._body(dialect, request_id))

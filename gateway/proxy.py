@@ -2,7 +2,7 @@
 
 import asyncio
 
-from gateway import credentials, products, requests, throttles
+from gateway import credentials, denial_status, products, requests, throttles
 from gateway.admission import Admission, Gate
 from gateway.apis import Api
 from gateway.booking import Books
@@ -67,6 +67,8 @@ class Proxy:
         """Carry out one call. Raises `Refusal` as long as nothing was sent, or `CallerLeft`."""
         call.api = api.label
         product, caller = await self.identify(call, name)
+        if denial_status.HEADER in call.headers:
+            denial_status.check_header(call.raw_headers)
         call.trace.identified(caller)
         call.request.keep_within(self._concurrency.enter(caller.credential_sha256))
         watch = self._watches.begin(self._settings.request_timeout)

@@ -6,6 +6,9 @@ from typing import Any
 
 from environs import Env, validate
 
+from gateway import denial_status
+from gateway.errors import Dialect
+
 MICRO = 1_000_000
 
 
@@ -41,6 +44,7 @@ class Settings:
     upstreams: dict[str, Upstream]
     billing_url: str
     bot_name: str
+    denial_status: dict[Dialect, int]
     metrics_tokens: list[str]
     price_overrides: dict[str, Any]
     small_models: list[str]
@@ -67,6 +71,7 @@ class Settings:
 def from_environment() -> Settings:
     """Read the environment; raises `environs.EnvValidationError` that names every mistake."""
     env = Env(eager=False)
+    env.add_parser("denial_status", denial_status.read_setting)
     tollgate_url = env.str("TOLLGATE_URL", "http://127.0.0.1:8000")
     max_body_bytes = env.int("GATEWAY_MAX_BODY_BYTES", 32 * 1024 * 1024)
     settings = Settings(
@@ -91,6 +96,7 @@ def from_environment() -> Settings:
         },
         billing_url=env.str("BILLING_URL", f"{tollgate_url}/admin/"),
         bot_name=env.str("BOT_NAME", "Tollgate"),
+        denial_status=env.denial_status("GATEWAY_DENIAL_STATUS", ""),
         metrics_tokens=env.list("METRICS_TOKEN", []),
         price_overrides=dict(env.json("GATEWAY_PRICE_OVERRIDES", {}) or {}),
         small_models=env.list(

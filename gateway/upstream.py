@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 
-from gateway import metrics
+from gateway import denial_status, metrics
 from gateway.apis import Api
 from gateway.errors import Refusal, unavailable
 from gateway.headers import HOP_BY_HOP, OURS, PROVIDER, Headers, without_named
@@ -23,7 +23,7 @@ _NOT_SENT = HOP_BY_HOP | frozenset(
         b"host", b"content-length", b"authorization", b"x-api-key", b"cookie", b"x-project-id",
         b"accept-encoding", b"expect", b"forwarded", b"via", b"x-real-ip", b"openai-organization",
         b"openai-project", b"anthropic-user-profile-id", b"anthropic-workspace-id",
-        b"content-encoding", b"idempotency-key",
+        b"content-encoding", b"idempotency-key", denial_status.HEADER,
     }
 )  # fmt: skip
 _NOT_SENT_PREFIXES = (b"x-forwarded-", b"sec-", b"cf-")

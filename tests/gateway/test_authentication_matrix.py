@@ -10,7 +10,7 @@ import pytest
 from devstack.servers import answers, free_port
 from tests import settings as suite
 from tests.conftest import wait_until
-from tests.gateway.conftest import World, gateway_program, messages_body, serving, works
+from tests.gateway.conftest import DENIED, World, gateway_program, messages_body, serving, works
 from tests.gateway.test_calls import CHAT, chat_body
 
 
@@ -87,7 +87,7 @@ def expected(headers: str, introspection: str, quota: str, redis: bool) -> set[i
     if headers == "another Bearer and x-api-key":
         return {401, 503}
     # A failed question is not repeated at once: others are told to wait as well.
-    return {429, 503} if quota == "limited" and redis else {503}
+    return {DENIED, 503} if quota == "limited" and redis else {503}
 
 
 def attempt(world: World, headers: str, introspection: str, quota: str) -> int:

@@ -10,7 +10,7 @@ import pytest
 
 from gateway import logs
 from tests.conftest import wait_until
-from tests.gateway.conftest import METRICS_TOKEN, World, messages_body
+from tests.gateway.conftest import DENIED, METRICS_TOKEN, World, messages_body
 from tests.gateway.fake_provider import (
     SSE_HEADERS,
     Script,
@@ -216,7 +216,7 @@ def test_every_beta_header_counts_for_the_size_of_the_context(world: World) -> N
     document = {"type": "document", "source": {"type": "url", "url": "https://example.com/a.pdf"}}
     body = messages_body(messages=[{"role": "user", "content": [document]}])
     betas = [("anthropic-beta", "context-1m-2025-08-07"), ("anthropic-beta", "other")]
-    for headers, status in ((betas[1:], 200), (betas, 429), (betas[::-1], 429)):
+    for headers, status in ((betas[1:], 200), (betas, DENIED), (betas[::-1], DENIED)):
         answer = world.http.post(
             "/slack_app/v1/messages",
             json=body,
@@ -402,7 +402,7 @@ def test_a_provider_that_charges_more_than_the_bound_is_booked_in_full_and_told(
     # 100 × $3 + 10,000 × $15 per million, at 120 credits a dollar
     assert fragile.settled(project)["spent"] == 18_036_000
     assert fragile.tollgate.credits_booked(project) == 18_036_000
-    assert fragile.post(token).status_code == 429
+    assert fragile.post(token).status_code == DENIED
     wait_until(
         lambda: fragile.metric("tollgate_gateway_overrun_credits_total") > told + 17,
         what="the overrun being told",

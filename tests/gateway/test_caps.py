@@ -7,7 +7,7 @@ import pytest
 
 from gateway import keys
 from tests.conftest import wait_until
-from tests.gateway.conftest import World, messages_body
+from tests.gateway.conftest import DENIED, World, messages_body
 from tests.gateway.fake_provider import json_script, message
 from tests.gateway.fake_tollgate import FakeProject
 from tests.gateway.test_calls import CHAT, chat_body
@@ -24,7 +24,7 @@ def project(world: World) -> FakeProject:
 
 def refused(answer) -> dict:
     """Return the error of a refusal that it does not help to repeat."""
-    assert answer.status_code == 429, answer.text
+    assert answer.status_code == DENIED, answer.text
     assert answer.headers["x-should-retry"] == "false"
     return answer.json()["error"]
 
@@ -47,6 +47,7 @@ def test_a_project_has_its_share_and_its_sibling_the_rest(world: World, project)
     assert 0 < passed * COST <= 1_000_000
     error = refused(world.post(token))
     assert (error["reason"], error["cause"]) == ("billable_credits", "project_cap_reached")
+    assert "Top up" not in error["message"], "more credits would not raise its share"
     assert world.post(world.tollgate.token(sibling)).status_code == 200
     world.booked(project, passed)
 
@@ -77,6 +78,9 @@ def test_who_has_nothing_left_at_all_is_told_so(world: World, project) -> None:
     world.tollgate.cap(project, f"project:{project.id}", 0)
     error = refused(world.post(world.tollgate.token(project)))
     assert error["message"].startswith("This project has used its share of your team's")
+    assert error["message"].endswith(
+        "Ask an administrator of your team to raise the project's share."
+    )
 
 
 def test_a_cap_whose_counter_was_lost_is_asked_for_again(world: World, project) -> None:
@@ -145,7 +149,9 @@ def test_a_raised_cap_counts_at_once_and_a_removed_one_no_longer(world: World, p
 
     def told() -> bool:
         answer = world.post(token)
-        return answer.status_code == 429 and answer.json()["error"]["cause"] == "user_cap_reached"
+        return (
+            answer.status_code == DENIED and answer.json()["error"]["cause"] == "user_cap_reached"
+        )
 
     wait_until(told, what="the cap being known")
 
@@ -191,3 +197,41 @@ def test_a_share_counts_although_the_team_has_no_limit(world: World) -> None:
     token = world.tollgate.token(project)
     refused(world.post(token))
     assert world.post(token, body=messages_body(max_tokens=20)).status_code == 200
+
+
+@pytest.mark.parametrize("scope", ["project", "user", "run"])
+@pytest.mark.parametrize("spare", [0, 100_000], ids=["all of it", "a part of it"])
+def test_a_share_that_other_calls_hold_is_worth_another_attempt(
+    world: World, project, background: ThreadPoolExecutor, scope: str, spare: int
+) -> None:
+    gate, before = threading.Event(), len(world.provider.requests)
+
+    def script(_: object):
+        answer = json_script(message())
+        answer.gate = gate
+        return answer
+
+    def begin(project: FakeProject, token: str):
+        """Make a call that stays under way until the gate opens."""
+        call = background.submit(world.post, token)
+        wait_until(lambda: world.account(project)["held"] > 0, what="a call under way")
+        return call
+
+    world.provider.script = script
+    without_caps = world.tollgate.project(credits=1000)
+    calls = [begin(without_caps, world.tollgate.token(without_caps))]
+    bound = world.account(without_caps)["held"]
+    names = {"project": f"project:{project.id}", "user": f"user:{USER}", "run": "run"}
+    world.tollgate.cap(project, names[scope], (bound + spare) / 1_000_000)
+    token = world.tollgate.token(project, distinct_id=USER)
+    calls.append(begin(project, token))
+    wait_until(lambda: len(world.provider.requests) == before + 2, what="both being under way")
+    answer = world.post(token)
+    gate.set()
+    assert [call.result().status_code for call in calls] == [200, 200]
+    assert answer.status_code == 429, answer.text
+    assert (answer.headers["retry-after"], answer.headers["x-should-retry"]) == ("1", "true")
+    error = answer.json()["error"]
+    reason = "run_cap" if scope == "run" else "billable_credits"
+    assert (error["reason"], error["cause"]) == (reason, f"{scope}_cap_reached")
+    assert error["message"].endswith(" Please try again.")

@@ -17,12 +17,12 @@ from devstack.demo_model.app import DemoModel
 from devstack.demo_model.script import Reply
 from tests import settings as suite
 from tests.conftest import wait_until
-from tests.gateway.conftest import World, world_of
+from tests.gateway.conftest import DENIED, World, world_of
 from tests.gateway.threads import AsgiThread
 
 REQUESTS = "tollgate_gateway_requests_total"
 QUESTION = "What is in README.md?"
-DENIED = "Your team has used its monthly Tollgate AI credits."
+SENTENCE = "Your team has used its monthly Tollgate AI credits."
 BASH = "```mswea_bash_command\n{}\n```"
 
 
@@ -98,11 +98,11 @@ def mini(world: World, token: str, home: Path) -> tuple[str, float]:
     )  # fmt: skip
 
 
-# What each says when it works, and when credits have ended: Codex has words of its own for that.
+# What each says when it works, and when credits have ended.
 AGENTS = [
-    pytest.param(claude, "[demo model]", DENIED, marks=needs("claude"), id="Claude Code"),
-    pytest.param(codex, "[demo model]", "Quota exceeded.", marks=needs("codex"), id="Codex CLI"),
-    pytest.param(mini, "COMPLETE_TASK", DENIED, marks=needs("mini"), id="mini-swe-agent"),
+    pytest.param(claude, "[demo model]", SENTENCE, marks=needs("claude"), id="Claude Code"),
+    pytest.param(codex, "[demo model]", SENTENCE, marks=needs("codex"), id="Codex CLI"),
+    pytest.param(mini, "COMPLETE_TASK", SENTENCE, marks=needs("mini"), id="mini-swe-agent"),
 ]
 
 
@@ -125,9 +125,9 @@ def test_an_agent_works_and_is_refused_without_trying_again(
     assert agents.settled(project)["held"] == 0
 
     agents.tollgate.limit(project)
-    wait_until(lambda: agents.post(token).status_code == 429, what="the limit being known")
+    wait_until(lambda: agents.post(token).status_code == DENIED, what="the limit being known")
     before = agents.metric(REQUESTS)
     said, seconds = agent(agents, token, tmp_path)
     assert denial in " ".join(said.split()), said
     assert agents.metric(REQUESTS) - before <= 4, "it tried again"
-    assert seconds < 30
+    assert seconds < 60, "it waited"

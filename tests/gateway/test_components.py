@@ -12,7 +12,7 @@ from gateway.charges import charge
 from gateway.prices import Prices, UnknownPrice, Usage
 from gateway.usage_events import CallRecord
 from tests.conftest import wait_until
-from tests.gateway.conftest import ROOT, World, messages_body
+from tests.gateway.conftest import DENIED, ROOT, World, messages_body
 from tests.gateway.fake_provider import (
     Script,
     completion,
@@ -91,7 +91,7 @@ def test_searches_are_held_before_the_call(world: World) -> None:
             "tools": [{"type": "web_search"}]}  # fmt: skip
     before = len(world.provider.requests)
     refused = world.post(world.tollgate.token(project), RESPONSES, body)
-    assert (refused.status_code, len(world.provider.requests)) == (429, before)
+    assert (refused.status_code, len(world.provider.requests)) == (DENIED, before)
     assert float(refused.json()["error"]["needed"]) >= 120
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests import settings as suite
 from tests.conftest import wait_until
-from tests.gateway.conftest import World, world_of
+from tests.gateway.conftest import DENIED, World, world_of
 from tests.gateway.fake_provider import Script, json_script, message
 
 FIT = 10
@@ -106,7 +106,7 @@ def test_a_run_has_a_cap_of_its_own(crowd: World) -> None:
     statuses = [crowd.post(token).status_code for _ in range(10)]
     assert statuses[0] == 200
     refused = crowd.post(token)
-    assert refused.status_code == 429
+    assert refused.status_code == DENIED
     error = refused.json()["error"]
     assert (error["reason"], error["cause"]) == ("run_cap", "gateway_run_cap_reached")
     assert refused.headers["x-should-retry"] == "false"

@@ -5,7 +5,7 @@ import pytest
 
 from gateway import keys
 from tests.conftest import wait_until
-from tests.gateway.conftest import METRICS_TOKEN, World
+from tests.gateway.conftest import DENIED, METRICS_TOKEN, World
 from tests.gateway.fake_tollgate import FakeProject
 from tests.stopwatch import Stopwatch
 
@@ -81,7 +81,7 @@ def test_no_more_than_was_last_known_to_be_left_passes_the_open_window(fragile: 
     passed = 1
     while passed < 1000 and (answer := fragile.post(token)).status_code == 200:
         passed += 1
-    assert answer.status_code == 429
+    assert answer.status_code == DENIED
     assert passed > 1
     assert fragile.account(project)["spent"] == passed * 72_000 <= 1_000_000
 
@@ -89,10 +89,10 @@ def test_no_more_than_was_last_known_to_be_left_passes_the_open_window(fragile: 
 def test_while_django_is_away_a_limited_team_stays_limited(fragile: World) -> None:
     project, token = known(fragile)
     fragile.tollgate.limit(project)
-    wait_until(lambda: fragile.post(token).status_code == 429, what="the limit being known")
+    wait_until(lambda: fragile.post(token).status_code == DENIED, what="the limit being known")
     django_goes_away(fragile)
     heard_last(fragile, OPEN_WINDOW + 1, project)
-    assert fragile.post(token).status_code == 429
+    assert fragile.post(token).status_code == DENIED
 
 
 def test_while_django_is_away_who_was_never_known_waits(fragile: World) -> None:
@@ -138,7 +138,7 @@ def test_a_refused_question_about_a_known_team_closes_the_gate(fragile: World) -
     wait_until(lambda: fragile.redis.hget(key, "broken") == "1", what="the answer being noted")
     assert_closed(fragile.post(token))
     fragile.tollgate.mend()
-    wait_until(lambda: fragile.post(token).status_code == 429, what="the limit being known")
+    wait_until(lambda: fragile.post(token).status_code == DENIED, what="the limit being known")
 
 
 def test_a_change_that_cannot_be_asked_for_leaves_the_gate_open_for_the_window_alone(
@@ -225,7 +225,7 @@ def test_an_event_that_billing_will_not_have_is_set_aside_and_holds_up_nobody(
 
 def test_a_limit_and_its_lifting_are_obeyed_within_a_second(fragile: World) -> None:
     project, token = known(fragile)
-    for change, status in ((fragile.tollgate.limit, 429), (fragile.tollgate.lift, 200)):
+    for change, status in ((fragile.tollgate.limit, DENIED), (fragile.tollgate.lift, 200)):
         change(project)
         with Stopwatch() as waited:
             wait_until(lambda: fragile.post(token).status_code == status, what=f"status {status}")  # noqa: B023
@@ -249,7 +249,7 @@ def test_a_feed_that_begins_anew_makes_everything_be_asked_again(fragile: World)
     revoked = fragile.tollgate.token(project)
     del fragile.tollgate.tokens[revoked]
     fragile.tollgate.feed = "2f6b8a5f-0000-4000-8000-000000000000"
-    wait_until(lambda: fragile.post(token).status_code == 429, what="the limit being known")
+    wait_until(lambda: fragile.post(token).status_code == DENIED, what="the limit being known")
 
 
 def test_a_thousand_first_calls_of_a_team_ask_once(world: World) -> None:

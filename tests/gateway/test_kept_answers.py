@@ -13,7 +13,7 @@ import redis
 
 from gateway import kept_answers
 from tests.conftest import wait_until
-from tests.gateway.conftest import World, messages_body
+from tests.gateway.conftest import DENIED, World, messages_body
 from tests.gateway.fake_provider import Script, default_script, json_script, message
 from tests.gateway.test_calls import CHAT, chat_body
 
@@ -60,7 +60,7 @@ def test_an_answer_is_given_again_to_a_team_that_has_nothing_left(world: World, 
     key, token = new_key(), world.tollgate.token(project)
     first = world.post(token, headers=key)
     world.tollgate.limit(project)
-    wait_until(lambda: world.post(token).status_code == 429, what="the limit")
+    wait_until(lambda: world.post(token).status_code == DENIED, what="the limit")
     assert world.post(world.tollgate.token(project), headers=key).content == first.content
 
 
@@ -127,8 +127,8 @@ def test_a_refused_call_does_not_use_its_key_up(world: World, project) -> None:
     key, token = new_key(), world.tollgate.token(project)
     world.post(token)
     world.tollgate.limit(project)
-    wait_until(lambda: world.post(token).status_code == 429, what="the limit")
-    assert world.post(token, headers=key).status_code == 429
+    wait_until(lambda: world.post(token).status_code == DENIED, what="the limit")
+    assert world.post(token, headers=key).status_code == DENIED
     world.tollgate.lift(project)
     wait_until(lambda: world.post(token, headers=key).status_code == 200, what="an answer")
 

@@ -6,7 +6,7 @@ import anthropic
 import openai
 import pytest
 
-from tests.gateway.conftest import World
+from tests.gateway.conftest import DENIED, World
 from tests.gateway.fake_provider import completion, json_script, message
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -96,14 +96,33 @@ def test_openai_responses_and_models(gpt, world, project) -> None:
 def test_out_of_credits_the_sdks_try_once_and_show_the_message(world, project, claude, gpt) -> None:
     world.tollgate.limit(project)
     refused_before = world.metric("tollgate_gateway_refusals_total")
-    with pytest.raises(anthropic.RateLimitError, match="Top up at") as told:
+    with pytest.raises(anthropic.APIStatusError, match="Top up at") as told:
         claude.messages.create(model="claude-sonnet-4-6", max_tokens=100, messages=HI)
     assert told.value.body["error"]["reason"] == "billable_credits"
-    with pytest.raises(openai.RateLimitError, match="Top up at") as refused:
+    assert told.value.status_code == DENIED
+    with pytest.raises(openai.APIStatusError, match="Top up at") as refused:
         gpt.chat.completions.create(model="gpt-4o", messages=HI)
     assert refused.value.code == "insufficient_quota"
-    with pytest.raises(openai.RateLimitError, match="Top up at"):
+    with pytest.raises(openai.APIStatusError, match="Top up at"):
         gpt.responses.create(model="gpt-4o", input="Hi")
+    tries = world.metric("tollgate_gateway_refusals_total") - refused_before
+    assert tries == 3, "an SDK retried"
+
+
+@pytest.mark.parametrize("credits", [0])
+def test_the_sdks_try_a_429_that_was_asked_for_once_too(world, project, claude, gpt) -> None:
+    world.tollgate.limit(project)
+    wish = {"x-tollgate-denial-status": "429"}
+    refused_before = world.metric("tollgate_gateway_refusals_total")
+    with pytest.raises(anthropic.RateLimitError, match="Top up at"):
+        claude.messages.create(
+            model="claude-sonnet-4-6", max_tokens=100, messages=HI, extra_headers=wish
+        )
+    with pytest.raises(openai.RateLimitError, match="Top up at") as refused:
+        gpt.chat.completions.create(model="gpt-4o", messages=HI, extra_headers=wish)
+    assert refused.value.code == "insufficient_quota"
+    with pytest.raises(openai.RateLimitError, match="Top up at"):
+        gpt.responses.create(model="gpt-4o", input="Hi", extra_headers=wish)
     tries = world.metric("tollgate_gateway_refusals_total") - refused_before
     assert tries == 3, "an SDK retried"
 

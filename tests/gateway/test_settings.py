@@ -19,11 +19,13 @@ def test_mistakes_are_told_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_SERVICE_TOKEN", "secret")
     monkeypatch.setenv("GATEWAY_RUN_CAP_CREDITS", "many")
     monkeypatch.setenv("GATEWAY_PRICE_OVERRIDES", "cheap")
+    monkeypatch.setenv("GATEWAY_DENIAL_STATUS", "messages=500")
     with pytest.raises(EnvValidationError) as mistakes:
         settings.from_environment()
     assert mistakes.value.error_messages.keys() == {
         "GATEWAY_RUN_CAP_CREDITS",
         "GATEWAY_PRICE_OVERRIDES",
+        "GATEWAY_DENIAL_STATUS",
     }
 
 

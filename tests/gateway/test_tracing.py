@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from tests import settings as suite
 from tests.conftest import wait_until
-from tests.gateway.conftest import ROOT, World, messages_body, world_of
+from tests.gateway.conftest import DENIED, ROOT, World, messages_body, world_of
 from tests.gateway.fake_provider import Script, default_script
 from tests.gateway.threads import AsgiThread
 
@@ -164,7 +164,7 @@ def test_refusals_and_failures_name_their_reason(traced, collector) -> None:
     refused = collector.of("c" * 32, 2)
     assert attributes(refused["hold"])["error.type"] == "billable_credits"
     call = attributes(refused["POST /v1/messages"])
-    assert (call["http.response.status_code"], call["error.type"]) == (429, "billable_credits")
+    assert (call["http.response.status_code"], call["error.type"]) == (DENIED, "billable_credits")
 
 
 def test_no_prompt_and_no_credential_is_ever_in_a_trace(traced, collector) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests import settings as suite
 from tests.conftest import wait_until
-from tests.gateway.conftest import World, messages_body, world_of
+from tests.gateway.conftest import DENIED, World, messages_body, world_of
 from tests.gateway.fake_provider import SSE_HEADERS, Script, default_script, messages_stream
 
 LARGEST = 400_000
@@ -63,11 +63,11 @@ def test_a_team_known_to_be_limited_is_refused_before_its_upload(narrow: World) 
     project = narrow.tollgate.project(credits=10_000)
     token = narrow.tollgate.token(project)
     narrow.tollgate.limit(project)
-    wait_until(lambda: narrow.post(token).status_code == 429, what="the limit being known")
+    wait_until(lambda: narrow.post(token).status_code == DENIED, what="the limit being known")
     body = body_of(300_000)
     with begin(narrow, token, body, 10) as connection:
         refused = answer(connection)
-    assert refused.startswith(b"HTTP/1.1 429 ")
+    assert refused.startswith(b"HTTP/1.1 %d " % DENIED)
     assert b'"reason":"billable_credits"' in refused
     narrow.tollgate.lift(project)
     wait_until(lambda: narrow.post(token).status_code == 200, what="the limit being lifted")

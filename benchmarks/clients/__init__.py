@@ -1,0 +1,1 @@
+"""What clients do when the gateway says that the credits are used up."""
