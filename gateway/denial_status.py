@@ -1,7 +1,8 @@
 """The status of a refusal for want of credits: it differs by API, operator and caller.
 
 Many clients try again after any 429, whatever the headers say. They stop at a 402 and show its
-text. docs/gateway.md has the figures of each client.
+text. The SDKs of Anthropic and OpenAI obey `x-should-retry`, and a 429 is what programs built on
+them expect. docs/gateway.md has the figures of each client.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,13 @@ from gateway.headers import Headers
 
 HEADER = b"x-tollgate-denial-status"
 _STATUSES = {"402": 402, "429": 429}
-_DEFAULT = 402
+# Libraries that only carry requests: whoever uses one wrote the program for these refusals.
+_HTTP_LIBRARIES = (
+    *(b"curl/", b"wget/", b"httpie/", b"python-httpx/", b"python-requests/", b"python-urllib"),
+    *(b"python/", b"aiohttp/", b"testclient", b"node", b"undici", b"axios/", b"got"),
+    *(b"go-http-client/", b"okhttp/", b"java/", b"java-http-client/", b"ruby", b"postmanruntime/"),
+    *(b"schemathesis/", b"mozilla/"),
+)
 # The names of the APIs, as operators write them.
 _DIALECTS: dict[str, Dialect] = {"messages": "anthropic", "chat": "chat", "responses": "responses"}
 
@@ -54,15 +61,23 @@ def fit(
 ) -> Refusal:
     """Return the refusal with the status that the caller asks for, or else the operator.
 
-    If neither does, it has the status after which the client shows the text soonest.
+    If neither does, an application that calls itself by a name gets 402, and all others 429.
     """
     codex = dialect == "responses" and headers.get(b"originator", b"").startswith(b"codex")
     status = _STATUSES.get(headers.get(HEADER, b"").decode("latin-1"))
     if status is None:
-        status = configured.get(dialect, 429 if codex else _DEFAULT)
+        status = configured.get(dialect, 429 if codex or _expects_429(headers) else 402)
     if status == 402:  # a Retry-After would be obeyed, and what is limited stays so for weeks
         return replace(refusal, status=402, retry_after=None)
     return _for_codex(refusal) if codex else refusal
+
+
+def _expects_429(headers: Mapping[bytes, bytes]) -> bool:
+    """Return whether the caller is an SDK that obeys `x-should-retry`, or only an HTTP library."""
+    if b"x-stainless-lang" in headers:  # sent by the SDKs of Anthropic and OpenAI
+        return True
+    agent = headers.get(b"user-agent", b"").lower()
+    return not agent or agent.startswith(_HTTP_LIBRARIES)
 
 
 def _for_codex(refusal: Refusal) -> Refusal:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from devstack import launch
-from tests import soak
+from tests.soak import __main__ as soak
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -254,9 +254,9 @@ def test_a_block_set_by_hand_is_obeyed_everywhere_and_lifts_as_it_is_removed(
         thread = stack.mention()
         assert "Top up at" in stack.reply(thread)
         assert not stack.reactions(thread)
-        wait_until(lambda: stack.call_gateway(token)[0] == 402, what="the gateway's refusal")
+        wait_until(lambda: stack.call_gateway(token)[0] == 429, what="the gateway's refusal")
         _, refusal = stack.call_gateway(token)
-        assert refusal["error"]["type"] == "billing_error"
+        assert refusal["error"]["type"] == "rate_limit_error"
         assert refusal["error"]["reason"] == "billable_credits"
     finally:
         stack.redis.zrem(BLOCKED, member)
@@ -273,7 +273,7 @@ def test_a_limit_below_the_usage_refuses_until_it_is_raised(stack: Stack, token:
         assert stack.quota()["reason"] == "limit_reached"
         assert stack.redis.zscore(BLOCKED, stack.project["api_token"])
         assert "Top up at" in stack.reply(stack.mention())
-        wait_until(lambda: stack.call_gateway(token)[0] == 402, what="the gateway's refusal")
+        wait_until(lambda: stack.call_gateway(token)[0] == 429, what="the gateway's refusal")
     finally:
         stack.set_limit("100")
     assert not stack.quota()["limited"]

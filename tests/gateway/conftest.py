@@ -25,7 +25,7 @@ from tests.gateway.fake_tollgate import SERVICE_TOKEN, FakeProject, FakeTollgate
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODEL = "claude-sonnet-4-5"
-DENIED = 402  # the status of a refusal for want of credits, unless somebody chooses another
+DENIED = 429  # the status of a refusal for want of credits, unless somebody chooses another
 METRICS_TOKEN = "metrics-token-of-the-gateway-tests"
 
 

@@ -68,10 +68,42 @@ def assert_refused(answer: httpx.Response, path: str, status: int) -> None:
 
 
 @pytest.mark.parametrize("path", APIS)
-def test_a_limited_team_gets_402_in_the_shape_of_the_api(world, limited, path) -> None:
+def test_a_limited_team_is_refused_in_the_shape_of_the_api(world, limited, path) -> None:
     before = len(world.provider.requests)
-    assert_refused(ask(world, limited, path), path, 402)
+    assert_refused(ask(world, limited, path), path, 429)
     assert len(world.provider.requests) == before
+
+
+@pytest.mark.parametrize("path", APIS)
+@pytest.mark.parametrize(
+    "agent",
+    [
+        "opencode/1.18.33 ai-sdk/provider-utils/4.0.46 runtime/bun/1.3.14",
+        "ai/6.0.326 ai-sdk/provider-utils/4.0.65 runtime/node.js/v20.20.2",
+        "litellm/1.110.2",
+        "lm15/stdlib",
+    ],
+)
+def test_an_application_that_tries_every_429_again_gets_402(world, limited, path, agent) -> None:
+    assert_refused(ask(world, limited, path, user_agent=agent), path, 402)
+
+
+@pytest.mark.parametrize("path", APIS)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"user_agent": "OpenAI/Python 3.57.0", "x_stainless_lang": "python"},
+        {"user_agent": "claude-cli/2.1.197 (external, cli)", "x_stainless_lang": "js"},
+        {"user_agent": "curl/8.5.0"},
+        {"user_agent": "Python/3.11 aiohttp/3.13.2"},
+        {"user_agent": "Python-urllib/3.11"},
+        {"user_agent": ""},
+    ],
+)
+def test_an_sdk_that_obeys_the_headers_and_a_plain_program_get_429(
+    world, limited, path, headers
+) -> None:
+    assert_refused(ask(world, limited, path, **headers), path, 429)
 
 
 @pytest.mark.parametrize("path", APIS)
@@ -122,7 +154,7 @@ def test_codex_gets_the_429_of_which_it_shows_the_text(world, limited) -> None:
     assert_refused(
         ask(world, limited, RESPONSES, **CODEX, x_tollgate_denial_status="402"), RESPONSES, 402
     )
-    assert_refused(ask(world, limited, CHAT, **CODEX), CHAT, 402)
+    assert_refused(ask(world, limited, CHAT, **CODEX), CHAT, 429)
 
 
 def test_the_text_for_codex_fits_into_a_header_whatever_the_bot_is_called() -> None:
@@ -138,7 +170,7 @@ def test_the_text_for_codex_fits_into_a_header_whatever_the_bot_is_called() -> N
     "reason", ["insufficient_remaining", "project_cap", "user_cap", "run_cap", "too large"]
 )
 @pytest.mark.parametrize(
-    ("wish", "status"), [({}, 402), ({"x_tollgate_denial_status": "429"}, 429)]
+    ("wish", "status"), [({}, 429), ({"x_tollgate_denial_status": "402"}, 402)]
 )
 def test_every_want_of_credits_has_the_chosen_status(world, reason, wish, status) -> None:
     project = world.tollgate.project(credits=0.04 if reason == "insufficient_remaining" else 5)
@@ -162,7 +194,7 @@ def chosen() -> Iterator[World]:
     """A gateway whose operator chose."""
     with world_of(
         suite.DIRECTORY / "denial-status",
-        GATEWAY_DENIAL_STATUS="messages=429, responses=429",
+        GATEWAY_DENIAL_STATUS="messages=402, responses=402",
     ) as world:
         yield world
 
@@ -170,10 +202,10 @@ def chosen() -> Iterator[World]:
 def test_an_operator_chooses_by_api(chosen: World) -> None:
     project = chosen.tollgate.project(credits=100)
     chosen.tollgate.limit(project)
-    for path, status in ((MESSAGES, 429), (CHAT, 402), (RESPONSES, 429)):
+    for path, status in ((MESSAGES, 402), (CHAT, 429), (RESPONSES, 402)):
         assert_refused(ask(chosen, project, path), path, status)
-    answer = ask(chosen, project, MESSAGES, x_tollgate_denial_status="402")
-    assert_refused(answer, MESSAGES, 402)
+    answer = ask(chosen, project, MESSAGES, x_tollgate_denial_status="429")
+    assert_refused(answer, MESSAGES, 429)
 
 
 @pytest.mark.parametrize(

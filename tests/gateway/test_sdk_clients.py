@@ -166,12 +166,12 @@ def test_a_client_that_gives_up_waiting_is_no_error_of_the_gateway(world, projec
     with anthropic.Anthropic(
         base_url=f"{world.url}/slack_app", auth_token=token, max_retries=0
     ) as client:
-        while not asked:  # who gives up before the provider was asked pays nothing
+        while not asked:  # giving up before the provider was asked costs and leaves nothing
             patience.append(0.3 * 2 ** len(patience))
             with pytest.raises(anthropic.APITimeoutError):
                 client.messages.create(
                     model="claude-sonnet-4-6", max_tokens=100, messages=HI, timeout=patience[-1]
                 )
     gate.set()
-    events = world.booked(project, len(patience))
+    events = world.booked(project, len(asked))
     assert sum(event["debited_micro"] for event in events) == 72_000 * len(asked)

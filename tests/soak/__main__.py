@@ -23,6 +23,7 @@ MINUTES = 30.0
 EXAMPLES_TIMES = 10
 LONGEST_TEST = 1_800  # seconds
 PROPERTIES = (
+    "tests/gateway/test_bounds_properties.py",
     "tests/gateway/test_holds_properties.py",
     "tests/gateway/test_metering.py",
     "tests/gateway/test_metering_properties.py",
@@ -37,6 +38,7 @@ PROPERTIES = (
     "tests/quota/test_publication_properties.py",
     "tests/slack_bot/test_events.py",
     "tests/slack_bot/test_fuzz.py",
+    "tests/workflows/test_splitting.py",
     "tests/test_api_schema.py",
 )
 FAILURES = (

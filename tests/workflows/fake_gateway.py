@@ -117,16 +117,16 @@ def _out_of_credits(retry: bool, cause: str) -> JSONResponse:
         {
             "type": "error",
             "error": {
-                "type": "rate_limit_error" if retry else "billing_error",
+                "type": "rate_limit_error",
                 "message": "Your team has used its monthly credits.",
                 "reason": reason,
                 "cause": cause or None,
                 "resets_at": "2030-01-01T00:00:00Z",
             },
         },
-        429 if retry else 402,
+        429,
         {
-            **({"Retry-After": "1"} if retry else {}),
+            "Retry-After": "1" if retry else "60",
             "x-should-retry": "true" if retry else "false",
             "x-tollgate-reason": reason,
         },
