@@ -36,7 +36,7 @@ class CapsInForce:
         return self.each.get(subject[0])
 
     def caps_anybody(self, scope: str) -> bool:
-        """Tell whether anybody of a scope is capped."""
+        """Return whether anybody of a scope is capped."""
         named = (cap for (kind, _), cap in self.named.items() if kind == scope)
         return self.each.get(scope) is not None or any(cap is not None for cap in named)
 

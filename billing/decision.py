@@ -189,7 +189,7 @@ def _balance(snapshot: Snapshot, instant: datetime) -> Balance:
 
 
 def _pays_for_calls(snapshot: Snapshot, balance: Balance) -> bool:
-    """Tell whether something is left that is of any use."""
+    """Return whether enough is left to pay for a call."""
     if balance.headroom is None:
         return True
     noticed = snapshot.insufficient_at

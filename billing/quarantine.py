@@ -110,7 +110,7 @@ def _open(quarantined: QuarantinedEvent) -> QuarantinedEvent:
 
 
 def _is_booked(quarantined: QuarantinedEvent) -> bool:
-    """Tell whether another process could book it while it was being set aside."""
+    """Return whether another process could book it while it was being set aside."""
     uuid = events.claimed_uuid(parsed(quarantined))
     if uuid is None:
         return False

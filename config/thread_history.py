@@ -185,7 +185,7 @@ def _asked(
 
 
 def _was_refused(message: Mention | FollowUp, told: Sequence[Notice]) -> bool:
-    """Tell whether it was refused for want of credits; other reasons say themselves in words."""
+    """Return whether the message was refused for lack of credits."""
     if isinstance(message, FollowUp):
         return message.state == FollowUp.State.REFUSED
     return _denial(told) is not None or message.outcome.startswith(OUT_OF_CREDITS)

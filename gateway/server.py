@@ -42,8 +42,8 @@ class Application(Protocol):
 class Connection(asyncio.Protocol):
     """One connection of a client, made by uvicorn for `config.loaded_app`, an `Application`.
 
-    Requests are answered one at a time, in order; of one that waits no more is read than has been,
-    nor is anything answered to a client that does not take the answers before it.
+    Requests are answered one at a time, in order. While one is answered, the requests behind it are
+    not read further. A client that does not take its answers gets no further ones.
     """
 
     def __init__(
@@ -384,5 +384,5 @@ def _split(target: bytes) -> tuple[str, bytes]:
 
 
 def _is_framed(headers: Headers) -> bool:
-    """Tell whether a body may follow."""
+    """Return whether a body may follow."""
     return any(name in (b"content-length", b"transfer-encoding") for name, _ in headers)

@@ -114,7 +114,7 @@ class AccountState:
         return self.reason
 
     def is_due(self, now: datetime) -> bool:
-        """Tell whether the state has stopped holding."""
+        """Return whether the state has stopped holding."""
         return self.valid_until is not None and self.valid_until <= now
 
     def to_json(self) -> str:

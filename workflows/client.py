@@ -178,7 +178,7 @@ def signal_credits_gained(workflow_id: str) -> None:
 
 
 def cancel(workflow_id: str) -> None:
-    """Ask a workflow to end; it ends its mention and its task, if nobody has.
+    """Ask a workflow to end. It ends its mention and its task unless somebody already has.
 
     Raises `TemporalUnavailable` and `WorkflowEnded`.
     """
@@ -248,7 +248,7 @@ def _signal(workflow_id: str, signal: str, *arguments: FollowUpReceived | Reposi
 
 
 def _says_no_workflow(error: RPCError) -> bool:
-    """Tell a workflow that is not there from a namespace that is not: that one may come back."""
+    """Return whether the workflow is missing, and not its namespace, which may come back."""
     details = error.grpc_status.details
     return error.status is RPCStatusCode.NOT_FOUND and not any(
         detail.Is(NamespaceNotFoundFailure.DESCRIPTOR) for detail in details
