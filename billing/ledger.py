@@ -313,7 +313,7 @@ def _quarantined(incoming: _Incoming, now: datetime) -> QuarantinedEvent:
 
 
 def _awaited(incoming: _Incoming, refusal: EventRefused) -> UUID | None:
-    """Return the event for which a correction waits."""
+    """Return the uuid of the event that a refused correction waits for, if any."""
     if incoming.event is None or refusal.reason != Refusal.CORRECTED_EVENT_UNKNOWN:
         return None
     return incoming.event.adjusts

@@ -93,7 +93,7 @@ class ClonedCheckout:
 
 
 def _entries(folder: Path, most: int) -> list[os.DirEntry[str]]:
-    """Return up to `most` entries that may be shown, in order; none if it cannot be read."""
+    """Return up to `most` entries that can be shown, in order; none if the folder is unreadable."""
     try:
         with os.scandir(folder) as inside:
             shown = [entry for entry in islice(inside, most) if _is_shown(entry.name)]
@@ -166,7 +166,7 @@ class CloneSandbox:
                 self._remove(left)
 
     def _remove(self, directory: Path) -> None:
-        """Remove a clone; one that cannot be removed is reported once, and tried again later."""
+        """Remove a clone. If that fails, it is reported once and tried again later."""
         try:
             remove_tree(directory)
         except OSError as error:
@@ -175,7 +175,7 @@ class CloneSandbox:
                 log.warning("a clone cannot be removed", path=str(directory), error=str(error))
 
     def _clone(self, url: str, directory: Path) -> Path:
-        """Fetch, judge the list of files, and only then unpack them; return where they are."""
+        """Fetch, check the list of files, and only then unpack them; return where they are."""
         deadline = time.monotonic() + self.timeout.total_seconds()
         git = Git(directory, deadline, self.bounds, self.most_memory)
         git.fetch(url)
