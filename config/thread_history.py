@@ -55,7 +55,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One run with what it used, and the notice that brought its answer to Slack, or did not."""
+    """One run with what it used, and the notice of its answer, delivered or not."""
 
     run: TaskRun
     models: tuple[ModelUsage, ...]

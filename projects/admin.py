@@ -52,9 +52,9 @@ class MembershipInline(admin.TabularInline):
 
 
 def _may_do_all_that(other: User, user: Any) -> bool:
-    """Return whether a user has every right that another one has, or would have while active.
+    """Return whether a user has every right that another user has, or would have if active.
 
-    Membership of an organization is a right, to its projects and credits; administering it is more.
+    Membership of an organization counts as a right, and administering it as a further one.
     """
     if user.is_superuser:
         return True
@@ -69,8 +69,7 @@ def _may_do_all_that(other: User, user: Any) -> bool:
 
 
 def _belongs_wherever(other: User, user: Any) -> bool:
-    """Return whether a user is in each organization of another one, and administers each that the
-    other one administers."""
+    """Return whether a user is in all organizations of another, with the same or higher role."""
     own = dict(Membership.objects.filter(user=user.pk).values_list("organization", "role"))
     theirs = Membership.objects.filter(user=other).values_list("organization", "role")
     return all(
@@ -83,15 +82,15 @@ class GroupAdmin(DjangoGroupAdmin):
     """Groups of rights. Only superusers hand out rights."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """A new group can have any right."""
+        """Allow superusers only, because a new group can have any right."""
         return bool(request.user.is_superuser)
 
     def has_change_permission(self, request: HttpRequest, _obj: Any = None) -> bool:
-        """Whoever changed a group that they are in would have any right."""
+        """Allow superusers only, because others could give their own group any right."""
         return bool(request.user.is_superuser)
 
     def has_delete_permission(self, request: HttpRequest, _obj: Any = None) -> bool:
-        """With a group, rights are taken away."""
+        """Allow superusers only, because deleting a group takes rights away."""
         return bool(request.user.is_superuser)
 
 

@@ -26,7 +26,7 @@ __all__ = ["QuotaUnknown", "Verdict", "check"]
 class Verdict:
     """The answer. Times are aware; `remaining_micro` is None where there is no limit.
 
-    People are told the day of `resets_at` in `time_zone`. `cap` is set when too
+    People read the day of `resets_at` in `time_zone`. `cap` is set when too
     little of a cap is left to start: it is the reason that names the cap.
     """
 
