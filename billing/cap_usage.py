@@ -191,7 +191,7 @@ def uses(accounts: Sequence[Account]) -> dict[int, list[CapState]]:
 
 
 def note_exhausted(account: Account, now: Iterable[Subject], no_more: Iterable[Subject]) -> None:
-    """Note whose caps are reached by now and whose no more."""
+    """Record whose caps are reached now and whose are no longer."""
     for subjects, flag in ((now, True), (no_more, False)):
         for scope, subject in subjects:
             _rows(account).filter(scope=scope, subject=subject).update(exhausted=flag)

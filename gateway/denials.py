@@ -1,4 +1,4 @@
-"""The words of a refusal for want of credits. They go to the caller, so they name no secret."""
+"""The words of a refusal for lack of credits. They go to the caller, so they name no secret."""
 
 from datetime import UTC, datetime
 from decimal import Decimal

@@ -162,7 +162,7 @@ class Holds:
                 wanted.user,
             )
         except (RedisUnavailable, RedisError, asyncio.CancelledError):
-            # It may have been reserved all the same: give it back as soon as Redis answers.
+            # It may have been reserved anyway: give it back as soon as Redis answers.
             metrics.REDIS_FAILURES.labels("hold").inc()
             self._spool(Settlement(wanted.hold_id, "release", 0, b""))
             raise

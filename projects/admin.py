@@ -40,7 +40,7 @@ for model in (
 admin.site.unregister(Group)
 
 _ANY_MEMBERSHIP = ("projects.add_membership", "projects.change_membership")
-"""Whoever may hand out memberships can have each of them."""
+"""Users with these rights can give themselves any membership."""
 
 
 class MembershipInline(admin.TabularInline):
@@ -102,7 +102,7 @@ class UserAdmin(DjangoUserAdmin):
     inlines = [MembershipInline]
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Whoever could set the password of somebody with more rights would have them."""
+        """Refuse users with more rights than one's own: setting a password gives their rights."""
         if obj is not None and not _may_do_all_that(obj, request.user):
             return False
         return super().has_change_permission(request, obj)
@@ -299,7 +299,7 @@ class OAuthAccessTokenAdmin(admin.ModelAdmin):
 
     @admin.display(description="made for")
     def made_for(self, token: OAuthAccessToken) -> str:
-        """Name whoever holds it: a task run, a product, or a desktop client."""
+        """Name the holder: a task run, a product, or a desktop client."""
         if token.task_run_id:
             return f"task run {token.task_run_id}"
         return str(token.application) if token.application else ", ".join(token.products)
@@ -317,7 +317,7 @@ class OAuthAccessTokenAdmin(admin.ModelAdmin):
         return False
 
     def has_revoke_permission(self, request: HttpRequest) -> bool:
-        """Whoever may delete may revoke."""
+        """Allow revoking to users who can delete."""
         return bool(request.user.has_perm("projects.delete_oauthaccesstoken"))
 
     @admin.action(description="Revoke the selected tokens", permissions=["revoke"])

@@ -103,7 +103,7 @@ def _caps(
 def _refusal(
     published: AccountState, kept: list[tuple[str, int]], *, is_compared: bool, least: int
 ) -> tuple[str | None, int | None, str | None]:
-    """Return why a project that is not limited is refused all the same, and the least that is left.
+    """Return why a project that is not limited is refused anyway, and the least that is left.
 
     The third value is the reason that names a cap, if too little of that cap is left to start.
 

@@ -150,8 +150,8 @@ def signal_follow_up(follow_up: FollowUp) -> None:
     """Tell the workflow of the thread's task that a further message was recorded.
 
     Telling twice is harmless. Raises `TemporalUnavailable` (the row stays `received`) and
-    `WorkflowEnded` (the row is `dropped`, and the thread free for a new task; what waits for a
-    task that a mention has not made yet stays, for whoever closes or restarts the mention).
+    `WorkflowEnded` (the row is `dropped`, and the thread is free for a new task). A message that
+    waits for a mention's task stays until the mention is closed or restarted.
     """
     try:
         _signal(follow_up.workflow_id, "follow_up", FollowUpReceived(str(follow_up.pk)))

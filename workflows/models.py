@@ -101,7 +101,7 @@ class Notice(models.Model):
     """One message that the bot owes a thread, or a channel, at most once: a denial or another.
 
     Claimed by its unique `key` (for a denial, the mention), written before anything is sent, sent
-    by whoever gets to it first: a Celery task, the workflow's activity or the sweep.
+    by the first that gets to it: a Celery task, the workflow's activity or the sweep.
     """
 
     class Kind(models.TextChoices):

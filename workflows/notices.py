@@ -71,7 +71,7 @@ def claim(
 
 
 def claim_denial(about: Mention | FollowUp, verdict: Verdict) -> Notice:
-    """Return the one denial of a message that was refused for want of credits.
+    """Return the one denial of a message that was refused for lack of credits.
 
     A reply that does not mention the bot shares the one its thread has had since the task began:
     the conversation knows, and every further remark would repeat it.

@@ -75,7 +75,7 @@ def _lines(text: str, room: int) -> Iterator[tuple[str, bool]]:
 
 
 def _fitting(line: str, room: int) -> int:
-    """Return how many characters of the line take no more than so many code units."""
+    """Return how many characters at the start of the line fit into `room` code units."""
     units = 0
     for end, character in enumerate(line):
         units += length(character)

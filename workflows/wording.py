@@ -340,7 +340,7 @@ def thread_has_ended(user_id: str, *, bot_name: str) -> str:
 
 
 def stopped(user_id: str, *, credits: str | None, in_flight: bool, bot_name: str) -> str:
-    """Say that the work was stopped, and what it used; `credits` is None for nothing."""
+    """Say that the work was stopped, and what it used. `credits` is None if it used none."""
     name = f"{escape(bot_name)} AI credits"
     used = f"It has used {escape(credits)} {name}." if credits else f"It has used no {name}."
     sentences = [f"Stopped, as {person(user_id)} asked.", used]

@@ -311,7 +311,7 @@ def _announce(mention: Mention, task: CodingTask) -> None:
 
 
 def _embellish(do: Callable[[], None]) -> None:
-    """Do something that the work does not depend on, twice if Slack asks to wait a moment."""
+    """Do what the work does not depend on. Try once more if Slack asks to wait a moment."""
     for is_last in (False, True):
         try:
             do()
