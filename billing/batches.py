@@ -90,7 +90,7 @@ def parse_json(text: str) -> Any:
 
 
 def parse_kept(text: str) -> Any:
-    """Return what was kept of an item; None if it is nested too deeply to mean anything."""
+    """Return a kept item; None if it is nested too deeply to be read."""
     try:
         return parse_json(text)
     except RecursionError:

@@ -34,7 +34,7 @@ class Grant:
     priority: int = 0
 
     def is_live(self, instant: datetime) -> bool:
-        """Tell whether usage at the instant may be covered by it."""
+        """Return whether usage at the instant may be covered by it."""
         return self.starts_at <= instant and (self.ends_at is None or instant < self.ends_at)
 
     @property

@@ -36,7 +36,7 @@ class CapsInForce:
         return self.each.get(subject[0])
 
     def caps_anybody(self, scope: str) -> bool:
-        """Tell whether anybody of a scope is capped."""
+        """Return whether anybody of a scope is capped."""
         named = (cap for (kind, _), cap in self.named.items() if kind == scope)
         return self.each.get(scope) is not None or any(cap is not None for cap in named)
 
@@ -191,7 +191,7 @@ def uses(accounts: Sequence[Account]) -> dict[int, list[CapState]]:
 
 
 def note_exhausted(account: Account, now: Iterable[Subject], no_more: Iterable[Subject]) -> None:
-    """Note whose caps are reached by now and whose no more."""
+    """Record whose caps are reached now and whose are no longer."""
     for subjects, flag in ((now, True), (no_more, False)):
         for scope, subject in subjects:
             _rows(account).filter(scope=scope, subject=subject).update(exhausted=flag)

@@ -1,4 +1,4 @@
-"""Which events a correction may correct, and how much it may give back. The accounts are locked."""
+"""Which event a correction may correct, and how much it may return. Accounts must be locked."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -23,16 +23,15 @@ _Corrected = tuple[int | None, UUID | None]
 
 
 def booked_events(uuids: Collection[UUID]) -> dict[UUID, Booked]:
-    """Return those of the events that are in the ledger."""
+    """Return the events that are in the ledger."""
     return dict(UsageEvent.objects.in_bulk(list(uuids))) if uuids else {}
 
 
 def of_its_event(row: LedgerRow, booked: Mapping[UUID, Booked]) -> LedgerRow:
     """Return a correction as a row of the event that it corrects.
 
-    It counts when that event occurred, and for the same person and run, whatever it says itself.
-    Raises `EventRefused` if the event is unknown, belongs to somebody else, or is none that can be
-    corrected.
+    It counts at the time of that event, and for the same person and run, whatever it says itself.
+    Raises `EventRefused` if the event is unknown, belongs to somebody else or cannot be corrected.
     """
     assert row.adjusts is not None, "only a correction has an event that it corrects"
     event = booked.get(row.adjusts)
@@ -58,10 +57,10 @@ def of_its_event(row: LedgerRow, booked: Mapping[UUID, Booked]) -> LedgerRow:
 
 
 def bounded(rows: Sequence[LedgerRow]) -> Sequence[LedgerRow]:
-    """Return the rows; no correction gives back more than its event still costs.
+    """Return the rows, with no correction giving back more than its event still costs.
 
-    What an event still costs is its own cost with all its corrections and refunds, those that
-    stand before in `rows` included.
+    That is the event's own cost with all its corrections and refunds, including those earlier in
+    `rows`.
     """
     corrected = {row.adjusts for row in rows if _corrects(row)}
     if not corrected:
@@ -73,7 +72,7 @@ def bounded(rows: Sequence[LedgerRow]) -> Sequence[LedgerRow]:
 
 
 class _Left:
-    """What is left of events: of their cost, and of what a group debited for them."""
+    """What is left of each event's cost, and of what a group debited for it."""
 
     def __init__(self) -> None:
         self._micro: dict[_Corrected, int] = defaultdict(int)
@@ -89,7 +88,7 @@ class _Left:
             self._costs[event].append(Decimal(row.cost_usd))
 
     def bound(self, row: LedgerRow) -> LedgerRow:
-        """Return the correction, giving back at most what is left, and count it."""
+        """Return the correction, cut to what is left, and count it."""
         event = (row.account_id, row.adjusts)
         cost = max(Decimal(row.cost_usd), -exact_sum(self._costs[event]))
         within = row._replace(

@@ -189,7 +189,7 @@ def _balance(snapshot: Snapshot, instant: datetime) -> Balance:
 
 
 def _pays_for_calls(snapshot: Snapshot, balance: Balance) -> bool:
-    """Tell whether something is left that is of any use."""
+    """Return whether enough is left to pay for a call."""
     if balance.headroom is None:
         return True
     noticed = snapshot.insufficient_at
@@ -209,10 +209,10 @@ def _exhausted_since(snapshot: Snapshot, balance: Balance) -> datetime:
 
 
 def _grace_began_at(snapshot: Snapshot, balance: Balance, exhausted: bool) -> datetime | None:
-    """When the grace began of which a period has one.
+    """Return when the period's one grace began, if it did.
 
-    It is not begun again where a correction or a top-up left something for a while; a limit that
-    was set anew and leaves something has its own.
+    A correction or a top-up that leaves something for a while does not start another grace. A newly
+    set limit that leaves something has its own.
     """
     began = snapshot.grace_began_at
     if began is not None and balance.limit and began < balance.period.start:

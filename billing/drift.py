@@ -58,7 +58,7 @@ def repair_drift(now: datetime) -> int:
 
 
 def _follow_the_ledger(pk: int) -> bool:
-    """Rebuild an account if its totals are not those of the whole ledger; tell whether it was."""
+    """Rebuild an account whose totals differ from the ledger; return whether that was needed."""
     with one_view():
         differs = _whole(pk) != _kept(pk)
     if differs:

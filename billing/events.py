@@ -119,7 +119,7 @@ def claimed_uuid(item: object) -> UUID | None:
 
 
 def corrected_uuid(item: object) -> UUID | None:
-    """Return the event that an item corrects, if it corrects one."""
+    """Return the uuid of the event that an item corrects, if any."""
     return uuid_or_none(item.get("hold_id")) if isinstance(item, dict) else None
 
 

@@ -118,7 +118,7 @@ def _book_by_account(batch: Sequence[_Incoming]) -> list[Result]:
 
 
 def _of_the_database(error: Exception) -> bool:
-    """Tell what ails the database, and will pass, from what ails the data."""
+    """Return whether the error is temporary (the database) rather than permanent (the data)."""
     if isinstance(error, DatabaseFailure):
         return not isinstance(error, DataError) and not breaks_a_rule(error)
     return isinstance(error, DatabaseBusy)
@@ -184,7 +184,7 @@ def _book(batch: Sequence[_Incoming], account_ids: Collection[int]) -> list[Resu
     statuses = [""] * len(batch)
     rows: list[LedgerRow] = []
     refused: dict[str, QuarantinedEvent] = {}
-    # What a batch corrects may stand behind its correction.
+    # In a batch, an event may come after its correction.
     for place in sorted(range(len(batch)), key=lambda place: _corrects(batch[place])):
         incoming = batch[place]
         booked_as = known.get(incoming.uuid) if incoming.uuid else None
@@ -223,7 +223,7 @@ def _book(batch: Sequence[_Incoming], account_ids: Collection[int]) -> list[Resu
 
 
 def book_rows(rows: Sequence[LedgerRow], accounts: Sequence[Account], now: datetime) -> None:
-    """Insert ledger rows, add them up, decide and publish. The accounts are locked.
+    """Insert ledger rows, update totals, decide and publish. The accounts must be locked.
 
     Corrections that waited for one of the rows are booked with it.
     """
@@ -313,7 +313,7 @@ def _quarantined(incoming: _Incoming, now: datetime) -> QuarantinedEvent:
 
 
 def _awaited(incoming: _Incoming, refusal: EventRefused) -> UUID | None:
-    """Return the event for which a correction waits."""
+    """Return the uuid of the event that a refused correction waits for, if any."""
     if incoming.event is None or refusal.reason != Refusal.CORRECTED_EVENT_UNKNOWN:
         return None
     return incoming.event.adjusts

@@ -56,8 +56,8 @@ def _single_rows() -> Iterator[str]:
 def _adjustments() -> Iterator[str]:
     """Compare corrections and refunds with the events that they are linked to.
 
-    A correction may be cut to what its event still cost. It is a difference of amounts that were
-    rounded each by itself, so its price is known to within a micro-credit for each of them.
+    A correction can be cut to what its event still cost. It is the difference of two amounts that
+    were rounded separately, so its price is only known to within a micro-credit for each.
     """
     linked: dict[UUID, list[UsageEvent]] = defaultdict(list)
     for row in UsageEvent.objects.exclude(adjusts=None).select_related("account").order_by():

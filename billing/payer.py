@@ -10,9 +10,9 @@ AccountKey = tuple[UUID, str]
 
 
 def account_key(event: Event, organizations: Mapping[int, UUID]) -> AccountKey | None:
-    """Return organization and bucket of an event, None where nobody pays.
+    """Return organization and bucket of an event, or None if nobody pays.
 
-    Raises `EventRefused` where the event contradicts what is known of its project.
+    Raises `EventRefused` if the event contradicts what is known about its project.
     """
     organization_id = organizations.get(event.project_id)
     if organization_id is None:

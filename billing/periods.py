@@ -42,7 +42,7 @@ class Calendar:
         return midnight.astimezone(UTC)
 
     def cuts_like(self, other: "Calendar") -> bool:
-        """Tell whether both cut time alike, whenever they came into force."""
+        """Return whether both cut time alike, whenever they came into force."""
         return (self.anchor_day, self.time_zone) == (other.anchor_day, other.time_zone)
 
 

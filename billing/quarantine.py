@@ -102,7 +102,7 @@ def discard(quarantined: QuarantinedEvent, *, actor: str = "", reason: str = "")
 
 
 def _open(quarantined: QuarantinedEvent) -> QuarantinedEvent:
-    """Lock it: after the accounts, as whoever books what is delivered again does."""
+    """Lock the event, after the accounts, in the order that booking uses."""
     found = QuarantinedEvent.objects.select_for_update().get(pk=quarantined.pk)
     if found.state != QuarantinedEvent.State.OPEN:
         raise AlreadyDecided(f"it is {found.state} already")
@@ -110,7 +110,7 @@ def _open(quarantined: QuarantinedEvent) -> QuarantinedEvent:
 
 
 def _is_booked(quarantined: QuarantinedEvent) -> bool:
-    """Tell whether another process could book it while it was being set aside."""
+    """Return whether another process could book it while it was being set aside."""
     uuid = events.claimed_uuid(parsed(quarantined))
     if uuid is None:
         return False
@@ -176,7 +176,7 @@ def _correction(row: LedgerRow, original: UsageEvent, quarantined: QuarantinedEv
 
 
 def debited_by(quarantined: QuarantinedEvent) -> tuple[UUID, str] | None:
-    """Return organization and bucket of which a gateway group counts the event as spent, if any."""
+    """Return the organization and bucket in which a gateway group counts the event as spent."""
     item = parsed(quarantined)
     if not isinstance(item, Mapping) or not _debit(item):
         return None

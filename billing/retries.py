@@ -49,7 +49,7 @@ def in_transaction(work: Callable[[], T]) -> T:
 
 
 def breaks_a_rule(error: Exception) -> bool:
-    """Tell rows that a check or a trigger refuses, and always will, from a unique row's race."""
+    """Return whether a check or trigger refuses the row for good, unlike a unique row's race."""
     cause = error.__cause__
     codes = {getattr(cause, "sqlstate", None), getattr(cause, "sqlite_errorname", None)}
     return not codes.isdisjoint(_BREAKS_A_RULE)

@@ -169,7 +169,7 @@ USAGE_EVENTS: dict[str, Any] = {
 
 
 class WholeNumber(serializers.IntegerField):
-    """An integer that was sent as one: no text, no fraction, no truth value."""
+    """An integer that was sent as one, not as text, a fraction or a truth value."""
 
     def to_internal_value(self, data: Any) -> int:
         """Return the number."""

@@ -1,4 +1,4 @@
-"""Corrections that arrived before the event that they correct, and were set aside until it does."""
+"""Corrections that arrived before their event, and are set aside until it arrives."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -20,10 +20,10 @@ ITS_EVENT_ARRIVED = "its event arrived"
 def release(
     arriving: Sequence[LedgerRow], accounts: Sequence[Account], now: datetime
 ) -> list[LedgerRow]:
-    """Return the rows of the corrections that waited for one of the rows that are arriving.
+    """Return the rows of the corrections that waited for one of the arriving rows.
 
-    One that turns out to be no correction of that event stays set aside, with the reason. The
-    accounts are locked, and so are the corrections, until the transaction ends.
+    A correction that does not fit its event stays set aside, with the reason. The accounts must be
+    locked. The corrections are locked until the transaction ends.
     """
     arrived = {row.uuid: row for row in arriving if row.adjusts is None}
     waiting = QuarantinedEvent.objects.select_for_update().filter(

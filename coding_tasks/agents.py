@@ -11,12 +11,12 @@ from coding_tasks.sandbox import Checkout
 
 @dataclass(frozen=True)
 class ModelAccess:
-    """One gateway product and the token to call it with, which no representation shows.
+    """One gateway product and the token to call it with, which `repr` does not show.
 
     `trace_id` (32 hex digits, https://www.w3.org/TR/trace-context/) says what a call was made for,
-    in the ledger and in traces. `purpose` names the one piece of work whose calls these are: a
-    repeated attempt at it asks the same questions in the same order, and finds the answers that an
-    earlier one paid for. Empty: nothing is looked for.
+    in the ledger and in traces. `purpose` names the piece of work that makes the calls: a repeated
+    attempt at it asks the same questions in the same order, and gets the answers that an earlier
+    one paid for. With an empty purpose every call is made.
     """
 
     base_url: str

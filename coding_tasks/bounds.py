@@ -1,4 +1,4 @@
-"""How large a repository may be, judged from git's list of its files before any is unpacked."""
+"""How large a repository can be, judged from git's list of its files before unpacking any."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Bounds:
 
     @property
     def listing(self) -> int:
-        """The longest list of a repository's files that is read."""
+        """The longest list of a repository's files that is read, in bytes."""
         return self.entries * 400
 
 

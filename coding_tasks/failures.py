@@ -1,4 +1,4 @@
-"""Why a call of a model, and with it an attempt at a run, gave no answer.
+"""Why a call to a model, and with it an attempt at a run, gave no answer.
 
 Three families: a `RunFailure` takes an attempt, a `MustWait` takes none, and `OutOfCredits` pauses.
 """
@@ -24,7 +24,7 @@ class CheckoutFailed(RunFailure):
 
 
 class RepositoryTooBig(CheckoutFailed):
-    """The repository exceeds the bounds of what is unpacked, however often it is fetched."""
+    """The repository exceeds the bounds of what is unpacked. Fetching it again does not help."""
 
     in_short = "the repository is too big"
 
@@ -56,7 +56,7 @@ class ModelRefused(RunFailure):
 class TokenRefused(RunFailure):
     """The gateway did not accept the token that was minted for the call.
 
-    An earlier attempt that was believed dead may have revoked it: another attempt has another one.
+    An earlier attempt that was believed dead may have revoked it. The next attempt has its own.
     """
 
     in_short = "the gateway did not accept the token"
@@ -72,7 +72,7 @@ class RunCapReached(RunFailure):
 
 
 class RunStopped(RunFailure):
-    """Somebody stopped the run: nothing more is done for it, and its answer is not posted."""
+    """Somebody stopped the run, so its work ends and its answer is not posted."""
 
     in_short = "the run was stopped"
 
@@ -81,9 +81,9 @@ class RunStopped(RunFailure):
 
 
 class MustWait(Exception):
-    """The call could not be made yet, which says nothing against the call.
+    """The call could not be made yet, through no fault of the call itself.
 
-    `retry_after` is the gateway's word on how many seconds to wait, 0 where it gave none.
+    `retry_after` is how many seconds the gateway said to wait, 0 if it did not say.
     """
 
     in_short = "the call has to wait"
@@ -100,7 +100,7 @@ class GatewayUnavailable(MustWait):
 
 
 class AnswerLost(MustWait):
-    """Our own gateway went away while it was asked: the answer may have been made, and paid."""
+    """Our own gateway went away during the call, so the answer may have been made and paid."""
 
     in_short = "the gateway went away during the call"
 
@@ -114,7 +114,7 @@ class CreditsHeld(MustWait):
 class OutOfCredits(Exception):
     """The gateway refused a call: the credits for it are used up.
 
-    `cause` is the gateway's word for why, such as `user_cap_reached`; empty where it gave none.
+    `cause` is the gateway's reason, such as `user_cap_reached`; empty if it gave none.
     """
 
     def __init__(self, resets_at: datetime | None = None, cause: str = "") -> None:

@@ -22,7 +22,7 @@ from coding_tasks.trees import extent
 _LONGEST_MESSAGE = 1_000_000  # bytes; a server can send progress messages for ever
 _ENTRIES_OF_GIT = 1_000
 _PAUSE = 0.25  # seconds
-# What git says when trying again cannot help; LC_ALL=C keeps it English.
+# What git prints when trying again cannot help. LC_ALL=C keeps it English.
 _PERMANENT = (
     "authentication failed",
     "could not read username",
@@ -39,10 +39,10 @@ _TOO_BIG = (
     "out of memory",
     "cannot allocate memory",
     "file too large",
-    f"died of signal {int(signal.SIGSEGV)}",  # the stack ends where folders are nested too deep
+    f"died of signal {int(signal.SIGSEGV)}",  # deeply nested folders exhaust the stack
     "exceeded maximum allowed tree depth",
 )
-# What is wrong with this machine rather than with the repository.
+# Errors of this machine rather than of the repository.
 _OUR_OWN = (
     "no space left on device",
     "quota exceeded",
@@ -71,7 +71,7 @@ class Git:
     def fetch(self, url: str) -> None:
         """Fetch the newest commit of the default branch and unpack nothing.
 
-        The address must have been judged. Raises `CheckoutFailed`.
+        The address must have been checked before. Raises `CheckoutFailed`.
         """
         what = ("clone", "--no-checkout", "--quiet", "--depth=1", "--single-branch", "--no-tags")
         how = ("--no-recurse-submodules", "--template=", "--no-local")
@@ -107,11 +107,11 @@ class Git:
     ) -> tuple[int, str]:
         """Run git in the directory; return its exit status and what it said on standard error.
 
-        Raises `CheckoutFailed` if that takes too long, and `RepositoryTooBig` at the bounds.
+        Raises `CheckoutFailed` if that takes too long, and `RepositoryTooBig` beyond the bounds.
         """
         git = _git()
         with tempfile.TemporaryFile(dir=self.directory) as messages:
-            process = subprocess.Popen(  # noqa: S603 - the address was judged, and follows `--`
+            process = subprocess.Popen(  # noqa: S603 - the address was checked, and follows `--`
                 [git, *_options(), *arguments],
                 cwd=directory,
                 env=_environment(git),
@@ -156,9 +156,9 @@ class Git:
             pause = self._measure()
 
     def _measure(self) -> float:
-        """Raise `RepositoryTooBig` if the clone is; else return how long to wait until next time.
+        """Raise `RepositoryTooBig` if the clone is; return how long to wait before the next look.
 
-        Looking at many files takes a while, so it is done less often then.
+        A look at many files takes a while, so it happens less often then.
         """
         began = time.monotonic()
         most = self.bounds.entries + _ENTRIES_OF_GIT
@@ -188,7 +188,7 @@ def _options() -> Sequence[str]:
 
 
 def _environment(git: str) -> dict[str, str]:
-    """Return all that git sees of our environment: none of our secrets, and no configuration."""
+    """Return the environment that git gets: without our secrets, and without configuration."""
     return {
         "PATH": os.pathsep.join((os.path.dirname(git), os.defpath)),
         "HOME": str(Path.home()),  # ssh's keys and known hosts
@@ -203,7 +203,7 @@ def _environment(git: str) -> dict[str, str]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Make sure that neither git nor a child of it goes on."""
+    """End git and all its children."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -219,7 +219,7 @@ def _refuse_too_big(status: int, said: str) -> None:
 
 
 def _refuse_failure(status: int, said: str) -> None:
-    """Raise why git failed at what it had fetched: the machine if it says so, else the contents."""
+    """Raise why git failed after fetching: this machine if git says so, else the contents."""
     if status:
         _refuse_too_big(status, said)
         ours = status == -signal.SIGKILL or any(sign in said.lower() for sign in _OUR_OWN)

@@ -32,9 +32,8 @@ class Question:
 def ask(access: ModelAccess, question: Question) -> str:
     """Return the text of the model's answer.
 
-    Raises `OutOfCredits` when the gateway refused for want of credits, `MustWait` when it could
-    not pass the call on yet, and a `RunFailure` when the provider gave no answer, or none is to be
-    had.
+    Raises `OutOfCredits` if the gateway refused for lack of credits, `MustWait` if it could not
+    pass the call on yet, and a `RunFailure` if the provider gave no answer or there cannot be one.
     """
     begun: list[object] = []
     client = anthropic.Anthropic(
@@ -70,7 +69,7 @@ def _headers(access: ModelAccess, question: Question) -> dict[str, str]:
 
 
 def _step_key(access: ModelAccess, question: Question) -> str:
-    """Return what the same question has in each attempt at the same step, and nobody can guess.
+    """Return a key that is the same in each attempt at the same step, and cannot be guessed.
 
     The gateway encrypts the answer that it keeps with this key.
     """
@@ -79,10 +78,10 @@ def _step_key(access: ModelAccess, question: Question) -> str:
 
 
 def _no_answer(access: ModelAccess, error: anthropic.APIError, *, begun: bool) -> Exception:
-    """Return whose fault it is that a call has no answer, or (`begun`) only the head of one.
+    """Return the failure of a call without an answer, or (`begun`) with only the head of one.
 
-    The gateway answers for a provider that does not. Where it says nothing it is the gateway that
-    is gone, unless the provider takes longer than we wait.
+    The gateway answers in place of a provider that does not. If it does not answer either, the
+    gateway is gone, unless the provider takes longer than we wait.
     """
     name = type(error).__name__
     if begun:
@@ -95,7 +94,7 @@ def _no_answer(access: ModelAccess, error: anthropic.APIError, *, begun: bool) -
 
 
 def _is_alive(access: ModelAccess) -> bool:
-    """Return whether the gateway answers anything at all."""
+    """Return whether the gateway answers at all."""
     gateway, _, _product = access.base_url.rpartition("/")
     try:
         httpx2.get(f"{gateway}/_health", timeout=_CONNECT_TIMEOUT)

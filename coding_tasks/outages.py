@@ -23,7 +23,7 @@ _LONGEST_LINE = 300  # characters
 
 
 def in_one_line(error: BaseException) -> str:
-    """Name an error for a log that does without its traceback."""
+    """Return an error in one line, for a log without its traceback."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST_LINE]
 
 

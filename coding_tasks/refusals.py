@@ -1,7 +1,7 @@
 """What an error that came back through the gateway means: whose it is, and whether to try again.
 
-The gateway marks its own refusals and the answers that it passes on by headers (docs/gateway.md). A
-body alone is never believed where a provider may have written it.
+Headers mark the gateway's own refusals and the answers that it passes on (docs/gateway.md). A body
+alone is never believed, because a provider may have written it.
 """
 
 from collections.abc import Mapping
@@ -25,15 +25,15 @@ REASON = "x-tollgate-reason"
 PROVIDER = "x-tollgate-provider"
 _OUT_OF_CREDITS = "billable_credits"
 _RUN_CAP = "run_cap"
-# The gateway's word for a cap of runs that is its own, and so not the team's to raise.
+# The gateway's word for its own cap of runs, which the team cannot raise.
 _CAP_OF_THE_GATEWAY = "gateway_run_cap_reached"
-# What the gateway says of a provider that did not answer.
+# What the gateway says if a provider did not answer.
 _ABOUT_THE_PROVIDER = frozenset({"provider_failed", "provider_timeout", "provider_unreachable"})
 _UNAUTHENTICATED = "unauthenticated"
 # Other statuses below 500 of the gateway, and of providers, after which the same call may succeed.
 _PASSING = frozenset({408, 409, 429})
 _PASSING_AT_PROVIDERS = _PASSING | {401}
-# What stands between us and the gateway says that there is no gateway.
+# A proxy between us and the gateway says that there is no gateway.
 _NO_GATEWAY = frozenset({502, 503, 504})
 
 
@@ -92,7 +92,7 @@ def _details(body: object) -> dict[str, Any]:
 
 
 def _seconds(headers: Mapping[str, str]) -> int:
-    """Return `Retry-After`, which the gateway gives in seconds; 0 for none."""
+    """Return `Retry-After`, which the gateway gives in seconds; 0 if there is none."""
     told = headers.get("retry-after", "")
     return int(told) if told.isdecimal() else 0
 

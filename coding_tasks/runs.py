@@ -27,10 +27,10 @@ _NO_LIMIT = BigIntegerField.MAX_BIGINT
 def perform(run: TaskRun, sandbox: Sandbox, agent: Agent) -> TaskRun:
     """Have the agent do the run and keep its answer; return the run as it then is.
 
-    A run that has its answer is not done again; it is kept before anything else is done. Raises
-    `OutOfCredits` (the run is then paused: it may be performed again), `MustWait` and `RunFailure`.
-    The token the agent works with is minted here, is good for this run alone and ends with this
-    call. An answer outlasts an outage of the database.
+    A run that has its answer is not done again. The answer is kept before anything else happens,
+    and survives an outage of the database. The agent's token is minted here, is good for this run
+    alone and ends with this call. Raises `OutOfCredits` (the run is then paused, and can be
+    performed again), `MustWait` and `RunFailure`.
     """
     if run.state == TaskRun.State.SUCCEEDED:
         return run
@@ -74,9 +74,9 @@ def verdict_on(run: TaskRun) -> gate.Verdict:
 
 
 def look_for_credits(run: TaskRun) -> bool:
-    """Tell whether a paused run has more credits to go on with than when it stopped.
+    """Return whether a paused run has more credits to go on with than when it stopped.
 
-    Remembers the fewest it has seen: that what was too few has not become more is no news.
+    The run remembers the fewest credits that were seen, and only more than those count.
     Raises `QuotaUnknown`.
     """
     verdict = verdict_on(run)
@@ -123,7 +123,7 @@ def finish_task(task: CodingTask, state: str) -> None:
 @transaction.atomic
 def _begin(run: TaskRun) -> str:
     """Move the run to `running` and return its token. Raises `RunStopped`."""
-    # The lock: a run that is being stopped gets no token after its tokens were revoked.
+    # Locked, so that a run being stopped gets no token after its tokens were revoked.
     locked = TaskRun.objects.select_for_update().get(pk=run.pk)
     _require_not_stopped(locked)
     _move(run, TaskRun.State.RUNNING, started_at=run.started_at or timezone.now())

@@ -57,8 +57,8 @@ class ClonedCheckout:
     def files(self) -> list[str]:
         """See `Checkout.files`; at most `most_files` of them, and only those with names in UTF-8.
 
-        git keeps names as bytes, but only text can be told to a model. Not more than `most_entries`
-        entries of all kinds are looked at.
+        git keeps names as bytes, but a model can only be given text. At most `most_entries` entries
+        of all kinds are looked at.
         """
         found: list[str] = []
         waiting = [PurePosixPath()]
@@ -93,7 +93,7 @@ class ClonedCheckout:
 
 
 def _entries(folder: Path, most: int) -> list[os.DirEntry[str]]:
-    """Return up to `most` entries that may be shown, in order; none if it cannot be read."""
+    """Return up to `most` entries that can be shown, in order; none if the folder is unreadable."""
     try:
         with os.scandir(folder) as inside:
             shown = [entry for entry in islice(inside, most) if _is_shown(entry.name)]
@@ -107,7 +107,7 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_shown(name: str) -> bool:
-    """Tell a name in UTF-8 that is not git's own; other bytes are lone surrogates in a `str`."""
+    """Return whether a name is UTF-8 and not git's own. Other bytes are lone surrogates here."""
     return name != ".git" and name == name.encode("utf-8", "ignore").decode()
 
 
@@ -154,7 +154,7 @@ class CloneSandbox:
             self._remove(directory)
 
     def remove_leftovers(self, older_than: timedelta) -> None:
-        """Remove clones that a killed worker left behind; never fails, whatever they hold."""
+        """Remove clones that a killed worker left behind. This never fails, whatever they hold."""
         directory = self.directory or Path(tempfile.gettempdir())
         for left in directory.glob(f"{PREFIX}*"):
             try:
@@ -166,7 +166,7 @@ class CloneSandbox:
                 self._remove(left)
 
     def _remove(self, directory: Path) -> None:
-        """Remove a clone; one that cannot be removed is reported once, and tried again later."""
+        """Remove a clone. If that fails, it is reported once and tried again later."""
         try:
             remove_tree(directory)
         except OSError as error:
@@ -175,7 +175,7 @@ class CloneSandbox:
                 log.warning("a clone cannot be removed", path=str(directory), error=str(error))
 
     def _clone(self, url: str, directory: Path) -> Path:
-        """Fetch, judge the list of files, and only then unpack them; return where they are."""
+        """Fetch, check the list of files, and only then unpack them; return where they are."""
         deadline = time.monotonic() + self.timeout.total_seconds()
         git = Git(directory, deadline, self.bounds, self.most_memory)
         git.fetch(url)

@@ -1,6 +1,6 @@
 """Folders whose contents strangers chose: any depth, any names, any permissions.
 
-Nothing here recurses: a folder within a folder within … costs a list entry, not a stack frame.
+Nothing here recurses, so nesting costs list entries and not stack frames.
 """
 
 import os
@@ -45,10 +45,10 @@ def _walk(root: Path) -> Iterator[os.DirEntry[str]]:
 def remove_tree(path: Path) -> None:
     """Remove a folder and everything in it; raise OSError if something cannot be removed.
 
-    Only two folders are open at a time and no path is longer than one name, because a folder that
-    is found in a folder is first moved up to the top. So neither the longest path that the system
-    takes nor the number of files that a process may open limits what can be removed. No other
-    process should be writing to the folder. A folder that does not exist is no error.
+    A folder within a folder is first moved up to the top. So only two folders are open at a time,
+    no path is longer than one name, and neither the system's longest path nor the number of open
+    files limits what can be removed. No other process should write to the folder meanwhile. A
+    folder that does not exist is not an error.
     """
     with suppress(FileNotFoundError):
         _make_writable(str(path))
@@ -70,7 +70,7 @@ class _Removal:
         self._failure: OSError | None = None
 
     def run(self) -> None:
-        """Make passes until one changes nothing; raise what stood in the way of that one."""
+        """Make passes until one changes nothing; raise the error that stopped that one."""
         while self._advances():
             pass
         if self._failure is not None:
@@ -82,7 +82,7 @@ class _Removal:
             return sum(self._remove(entry) for entry in inside) > 0
 
     def _remove(self, entry: os.DirEntry[str]) -> int:
-        """Remove what lies at the top; return how many steps that took, none if it failed."""
+        """Remove an entry at the top; return how many steps that took, 0 if it failed."""
         if not entry.is_dir(follow_symlinks=False):
             return self._try(lambda: os.unlink(entry.name, dir_fd=self._top))
         try:
@@ -118,11 +118,11 @@ class _Removal:
         return 1
 
     def _note(self, error: OSError) -> None:
-        """Keep the first failure of a pass; that something is gone already is none."""
+        """Keep the first failure of a pass. Something that is gone already is not a failure."""
         if self._failure is None and not isinstance(error, FileNotFoundError):
             self._failure = error
 
 
 def _make_writable(folder: str, parent: int | None = None) -> None:
-    with suppress(PermissionError):  # somebody else's: what can be removed is removed all the same
+    with suppress(PermissionError):  # somebody else's folder: the rest is removed anyway
         os.chmod(folder, 0o700, dir_fd=parent)

@@ -21,18 +21,18 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 log = structlog.get_logger(__name__)
 
-# Of a message that a worker did not get to, nothing is put back: the sweeps do its work, and over a
-# connection that broke it would only fail.
+# A message that a worker did not get to is not put back: the sweeps do its work, and putting it
+# back over a broken connection would only fail.
 QoS.restore_at_shutdown = False
 
 
 class Task(CeleryTask):
-    """A task whose failure for want of a store is a line; any other is an error of ours."""
+    """A task that logs a missing store in one line, and any other failure as an error of ours."""
 
     throws = (OperationalError, InterfaceError, redis.ConnectionError, redis.TimeoutError)
 
     def on_failure(self, exc: Exception, *_arguments: Any) -> None:
-        """Say which store was away: the next sweep makes it good."""
+        """Log which store was away; the next sweep does the work."""
         if isinstance(exc, self.throws):
             log.warning(
                 "a task is left to the next sweep",

@@ -26,7 +26,7 @@ def charts(report: OrganizationUsage) -> dict[str, Any]:
 
 
 def limit_is_drawn(report: OrganizationUsage) -> bool:
-    """Tell whether the limit is within the picture."""
+    """Return whether the limit is within the picture."""
     limit = report.usage.limit_micro
     return limit is not None and limit <= HIGHEST_LINE * max(_highest(report), 1)
 

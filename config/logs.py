@@ -36,7 +36,7 @@ def redact(_logger: Any, _name: str, line: str) -> str:
 
 
 _STORE_AWAY = (
-    redis.ConnectionError,  # while it loads its data, too
+    redis.ConnectionError,  # also while it loads its data
     redis.TimeoutError,
     kombu.exceptions.OperationalError,
     django.db.OperationalError,
@@ -47,16 +47,16 @@ _STORE_AWAY = (
 
 
 def tone_down(record: logging.LogRecord) -> bool:
-    """Return whether to write a record; what is expected becomes a warning of one line.
+    """Return whether to write a record. What is expected becomes a warning of one line.
 
-    A store that is away is nobody's mistake: what met it is repeated, and probes and metrics tell.
-    Celery says it as an error, at each attempt, and beat with a traceback. The failure of an
-    activity is told by `workflows.interceptors`, so the SDK's own report of it goes.
+    A store that is away is nobody's mistake: the work is repeated, and probes and metrics show it.
+    Celery logs it as an error at each attempt, and beat logs a traceback. `workflows.interceptors`
+    logs the failure of an activity, so the SDK's own record of it is dropped.
     """
     if getattr(record, "__temporal_error_identifier", None) == "ActivityFailure":
         return False
     if record.name == "py.warnings" and "CPendingDeprecationWarning" in record.getMessage():
-        return False  # of Celery, at each loss of the broker
+        return False  # Celery's, at each loss of the broker
     away = _store_away(record)
     refused = record.name == "django.request" and getattr(record, "status_code", 0) == 503
     if away is not None or refused:

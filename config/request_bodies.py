@@ -1,4 +1,4 @@
-"""Reading the body of a request, within a deadline, a size and a budget that all bodies share."""
+"""Reading the body of a request within a deadline, a size and a budget that all bodies share."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -11,7 +11,7 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Limits:
-    """What one process spends on the bodies of requests. Sizes are in bytes."""
+    """What one process spends on request bodies. Sizes are in bytes, times in seconds."""
 
     seconds: float = 20.0
     """How long a body may take, from its first byte to its last."""
@@ -22,7 +22,7 @@ class Limits:
 
 
 class Refused(Exception):
-    """The body is not taken; `status` is the HTTP status to answer with."""
+    """The body is refused; `status` is the HTTP status of the answer."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
@@ -35,7 +35,7 @@ class Gone(Exception):
 
 @dataclass
 class Body:
-    """What arrived of a body, and how many bytes of the shared budget it takes."""
+    """The part of a body that arrived, and how many bytes of the shared budget it takes."""
 
     content: bytearray = field(default_factory=bytearray)
     taken: int = 0
@@ -58,7 +58,7 @@ class Bodies:
             self._left += body.taken
 
     async def read(self, body: Body, receive: Receive, declared: int) -> None:
-        """Read a body of `declared` bytes (0 if that is not known) to its end.
+        """Read a body of `declared` bytes (0 if that is unknown) to its end.
 
         Raises `Refused` and `Gone`.
         """

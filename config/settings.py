@@ -201,7 +201,7 @@ OAUTH2_PROVIDER = {
     "ACCESS_TOKEN_EXPIRE_SECONDS": int(timedelta(hours=10).total_seconds()),
     "REFRESH_TOKEN_EXPIRE_SECONDS": int(timedelta(days=30).total_seconds()),
     "REFRESH_TOKEN_REUSE_PROTECTION": True,
-    "OAUTH2_SERVER_CLASS": "oauthlib.oauth2.WebApplicationServer",  # no grant beyond these
+    "OAUTH2_SERVER_CLASS": "oauthlib.oauth2.WebApplicationServer",  # no other grants
     "OAUTH2_VALIDATOR_CLASS": "projects.oauth.ProjectBoundValidator",
     "OIDC_ISS_ENDPOINT": PUBLIC_URL,  # the issuer of RFC 9207; OpenID Connect stays off
     "PKCE_REQUIRED": True,
@@ -245,8 +245,8 @@ SPECTACULAR_SETTINGS = {
         {"name": "OAuth", "description": "What a credential is."},
     ],
     "SERVE_INCLUDE_SCHEMA": False,
-    "SERVE_AUTHENTICATION": [],  # public: also to a caller whose credential is for elsewhere
-    "POSTPROCESSING_HOOKS": [],  # enums stand where they are used: shared ones lose their type
+    "SERVE_AUTHENTICATION": [],  # public, even to a caller whose credential is for elsewhere
+    "POSTPROCESSING_HOOKS": [],  # enums stand inline: shared ones lose their type
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
@@ -255,16 +255,15 @@ SPECTACULAR_SETTINGS = {
 CELERY_BROKER_URL = REDIS_URL
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-# A broker may be away for as long as it likes, and refuse commands while it starts.
+# The broker can be away for any time, and refuses commands while it starts.
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_BROKER_CHANNEL_ERROR_RETRY = True
 # A caller that only hastens work never waits for a broker that is down.
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "socket_connect_timeout": 1,
     "socket_timeout": 5,
-    # Kombu would note in Redis what is not acknowledged yet, and end the worker with an
-    # AttributeError when the connection breaks meanwhile. What a worker took and did not do, a
-    # sweep does.
+    # Kombu would note in Redis what is not acknowledged yet, and would end the worker with an
+    # AttributeError if the connection broke meanwhile. A sweep does what a worker took and left.
     "ack_emulation": False,
 }
 CELERY_TASK_PUBLISH_RETRY = False

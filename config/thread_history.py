@@ -55,7 +55,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One run with what it used, and the notice that brought its answer to Slack, or did not."""
+    """One run with what it used, and the notice of its answer, delivered or not."""
 
     run: TaskRun
     models: tuple[ModelUsage, ...]
@@ -185,7 +185,7 @@ def _asked(
 
 
 def _was_refused(message: Mention | FollowUp, told: Sequence[Notice]) -> bool:
-    """Tell whether it was refused for want of credits; other reasons say themselves in words."""
+    """Return whether the message was refused for lack of credits."""
     if isinstance(message, FollowUp):
         return message.state == FollowUp.State.REFUSED
     return _denial(told) is not None or message.outcome.startswith(OUT_OF_CREDITS)

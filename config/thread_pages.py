@@ -17,7 +17,7 @@ from workflows.models import Mention
 
 
 def threads_page(request: HttpRequest) -> HttpResponseBase:
-    """Look for a thread by its permalink, its channel and ts, or by whoever asked in it."""
+    """Look for a thread by its permalink, its channel and ts, or the user who asked in it."""
     require(request, THREADS)
     query = request.GET.get("q", "").strip()[:500]
     wanted = understand(query) if query else None

@@ -1,7 +1,7 @@
 """Run a WSGI application on an ASGI server, so that no slow client holds a thread.
 
-The event loop reads the whole request; only then does a thread take it. The thread hands the whole
-answer back, and the event loop sends it.
+The event loop reads the whole request before a thread takes it. The thread hands the whole answer
+back, and the event loop sends it.
 """
 
 import asyncio
@@ -67,7 +67,7 @@ class ThreadedWSGI:
             return await loop.run_in_executor(self._pool, self._call, environ)
 
     def _call(self, environ: Environ) -> Answer:
-        """Return what the application answers; its failure is a 500."""
+        """Return the application's answer, or a 500 if it fails."""
         begun: list[tuple[str, list[tuple[str, str]]]] = []
         written: list[bytes] = []
 

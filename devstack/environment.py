@@ -1,7 +1,7 @@
-"""Which variables each program of the stack is given: those it reads, and nobody's secrets beside.
+"""Which environment variables each program of the stack is given: only those that it reads.
 
-Whoever runs `make up` may have the keys of a provider, a cloud or GitHub in the environment. A name
-that ends in `*` stands for all that begin so.
+The environment of `make up` may contain keys of a provider, a cloud or GitHub. A name that ends in
+`*` stands for all names with that beginning.
 """
 
 from collections.abc import Iterable, Mapping
@@ -56,7 +56,7 @@ DEMO_SLACK: Names = DEMO | {"SLACK_SIGNING_SECRET"}
 
 
 def visible(environment: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
-    """Return the part of the environment that a program reading these names is given."""
+    """Return the part of the environment that has these names."""
     patterns = [*SYSTEM, *names]
     return {
         name: value

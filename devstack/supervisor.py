@@ -50,9 +50,9 @@ class Child:
         """In a row: a program that stayed up begins to count again."""
 
     def wait_after_death(self, lived: float) -> float:
-        """Count a death after so many seconds of life; return how many to wait before the next.
+        """Count a death after `lived` seconds; return how many to wait before the next start.
 
-        The first death of a row is not waited after, so a server that was killed is back at once.
+        There is no wait after the first death in a row, so a killed server is back at once.
         """
         self.deaths = self.deaths + 1 if lived < STABLE_AFTER else 1
         doubled = FIRST_WAIT * 2 ** min(self.deaths - 2, 30)
@@ -63,9 +63,9 @@ class Supervisor:
     """Keeps programs running until it is left.
 
     Use as `async with Supervisor(…) as supervisor`. Every stage that was started is stopped on
-    leaving, the last one first. A program that dies again and again leaves the others running: the
-    doors that refuse stay open. It is tried ever less often, with a line for each death. Only a
-    program that never became ready ends the start.
+    leaving, the last one first. A program that dies again and again leaves the others running. It
+    is started ever less often, with a line for each death. Only a program that never became ready
+    ends the start.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Supervisor:
     async def start(self, programs: Sequence[Program]) -> None:
         """Start one stage of programs at once and wait until all are ready to serve.
 
-        Raises `StackError` when one dies again and again before it was ready.
+        Raises `StackError` if one dies again and again before it is ready.
         """
         self.console.say(f"starting {', '.join(program.name for program in programs)}")
         stage = [Child(program) for program in programs]
@@ -153,7 +153,7 @@ class Supervisor:
         return process, self.console.follow(program.name, shown.reader)
 
     async def _keep(self, child: Child) -> None:
-        """Start the program again whenever it ends, ever less often, until it is to stop."""
+        """Start the program again whenever it ends, ever less often, until it is told to stop."""
         loop = asyncio.get_running_loop()
         while not child.stopping.is_set():
             began = loop.time()
@@ -177,7 +177,7 @@ class Supervisor:
                 await asyncio.wait_for(child.stopping.wait(), wait)
 
     async def _live(self, child: Child) -> tuple[str, str]:
-        """Run the program once; return how it ended, and what it gave as the reason."""
+        """Run the program once; return how it ended, and the reason that it gave."""
         try:
             child.process, showing = await self._spawn(child.program)
         except OSError as error:  # no process or file descriptor is left on this machine

@@ -28,8 +28,8 @@ SMALLEST_OUTPUT_CAP = 256
 MAX_REFUSED = 10_000
 # What is left, of the account or of a part of it with a cap of its own, is less than the bound.
 _TOO_LITTLE = frozenset({"short", "project_cap", "user_cap", "run_cap"})
-# Tiers of service that a caller may ask for. Without a word OpenAI's is "auto": what the operator's
-# project is set to, which may be the dearest; "scale" is paid in advance.
+# Tiers of service that a caller may ask for. OpenAI's default is "auto": what the operator's
+# project is set to, which may be the dearest. "scale" is paid in advance.
 _ANY_TIER = frozenset({None, "auto"})
 _TIERS = {
     "openai": _ANY_TIER | {"default", "scale", "flex", "priority", "fast"},
@@ -38,12 +38,12 @@ _TIERS = {
 
 
 class Admission(msgspec.Struct, frozen=True, gc=False):
-    """A call that may be made. `account` is empty where nobody pays; `size` is of the body.
+    """A call that may be made. `account` is empty where nobody pays.
 
-    `tools` are those of the provider that it may charge for; `filtered`: it may run code besides
-    without a charge.
-    `input_bound` is the part of the bound that is not output. `dearest` are the rates of the bound.
-    `asked` has the tier, the speed and the region that the caller named.
+    `size` is the size of the body in bytes. `tools` are the provider's tools that it may charge
+    for. `filtered` is True if the provider may also run code without a charge. `input_bound` is the
+    part of the bound that is not output. `dearest` are the rates of the bound. `asked` has the
+    tier, the speed and the region that the caller named.
     """
 
     record: CallRecord
@@ -297,7 +297,7 @@ def _store_unavailable() -> Refusal:
 
 
 def _refuse_unpriced(rates: Rates, extent: Extent, request: ModelRequest) -> None:
-    """Raise a 400 `Refusal` that names a tool of the provider's that has no price here."""
+    """Raise a 400 `Refusal` that names the provider's tool if it has no price here."""
     for tool in sorted(extent.tools):
         if rates.of_use(tool) is None:
             raise bad_request(
@@ -309,7 +309,7 @@ def _refuse_unpriced(rates: Rates, extent: Extent, request: ModelRequest) -> Non
 
 
 def _asked(request: ModelRequest) -> Usage:
-    """Return what the caller asked for of all that decides about the price."""
+    """Return the tier, speed and region that the caller asked for."""
     return Usage(
         service_tier=request.service_tier if request.api.provider == "openai" else None,
         fast=request.fast,
@@ -338,7 +338,7 @@ def _bound(rates: Rates, extent: Extent, request: ModelRequest) -> Decimal:
 
 
 def _longest_output(model: str) -> int:
-    """Return the most that a model of OpenAI's writes where nothing caps it.
+    """Return the most tokens that a model of OpenAI's writes if nothing caps it.
 
     https://developers.openai.com/api/docs/models
     """

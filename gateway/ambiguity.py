@@ -91,7 +91,7 @@ class _Reader:
 
 
 def _made_of(text: bytes, fields: dict[str, msgspec.Raw]) -> bool:
-    """Tell whether an object is these fields one after the other, whatever spaces are between."""
+    """Return whether an object is these fields in this order, whatever spaces are between."""
     after = _space.match
     at = text.index(b"{") + 1
     for name, value in fields.items():

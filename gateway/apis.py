@@ -10,9 +10,9 @@ from gateway.errors import Dialect
 class Api:
     """One endpoint of a provider.
 
-    `meter` names how its answers tell their usage, if they do. `output_fields` are the fields that
-    limit the output of a call, the one to add first. `name` stands for the path in logs and
-    metrics, where nothing of a caller's must be.
+    `meter` names how its answers report usage, if they do. `output_fields` are the fields that
+    limit the output of a call; the first is the one to add. `name` stands for the path in logs and
+    metrics, which must not hold anything that a caller wrote.
     """
 
     path: str
@@ -36,7 +36,7 @@ CHAT_COMPLETIONS = Api(
     ("max_completion_tokens", "max_tokens"),
 )  # fmt: skip
 RESPONSES = Api("/v1/responses", "POST", "responses", "openai", "responses", ("max_output_tokens",))
-# It knows no maximum of output: https://developers.openai.com/api/reference/resources/responses
+# This API has no maximum of output: https://developers.openai.com/api/reference/resources/responses
 COMPACT = Api("/v1/responses/compact", "POST", "responses", "openai", "responses")
 INPUT_TOKENS = Api("/v1/responses/input_tokens", "POST", "responses", "openai")
 OPENAI_MODELS = Api("/v1/models", "GET", "chat", "openai")
@@ -70,7 +70,7 @@ def find(path: str, headers: dict[bytes, bytes]) -> Api | None:
 
 
 def instead_of(path: str) -> str:
-    """Return what to do instead of calling a path that is known and not served, or ""."""
+    """Return what to do instead if a known path is not served, else ""."""
     return next((advice for known, advice in _INSTEAD if known.match(path)), "")
 
 

@@ -20,17 +20,18 @@ from gateway.usage_events import Outcome, correction, event, to_micro
 
 logger = structlog.get_logger("gateway.booking")
 
-# What is booked: what the provider told, or, with the reason, an estimate by the text that passed
-# or the most that the call can have cost.
+# What is booked: what the provider reported, an estimate from the text that passed, or the most
+# that the call can have cost.
 Basis = Literal["told", "text", "bound"]
 
 
 class Ending(msgspec.Struct, gc=False):
-    """How the exchange with the provider went. `status` is 0 until the provider answered.
+    """How the exchange with the provider went. `status` is 0 until the provider answers.
 
-    `sent`: bytes of the request were. `failed`: it did not come to its end. `given_up`: nobody
-    waited for that end any longer, so that the provider may have done, and may charge, all that
-    was asked of it. `compressed`: the answer is, although that was not asked for.
+    - `sent`: part of the request was sent.
+    - `failed`: the exchange broke off.
+    - `given_up`: nobody waited for the end any longer, so the provider may charge for everything.
+    - `compressed`: the answer is compressed, although nobody asked for that.
     """
 
     began: float
@@ -50,7 +51,7 @@ class Books:
         self.group = ""
 
     async def settle(self, admission: Admission, meter: Meter, ending: Ending) -> Outcome:
-        """Book a call; return what as. Never raises for want of a store: see `Holds.settle`."""
+        """Book a call; return what was booked. A store that is down raises nothing."""
         outcome = self.outcome(admission, meter, ending)
         record, account, group = admission.record, admission.account, self.group
         cost = to_micro(outcome.cost, admission.credits_per_usd)
@@ -82,12 +83,12 @@ class Books:
         return outcome
 
     def release(self, admission: Admission) -> None:
-        """Book nothing of a call that was not made."""
+        """Book nothing for a call that was not made."""
         if admission.record.billable:
             self._holds.release(admission.record.uuid)
 
     def outcome(self, admission: Admission, meter: Meter, ending: Ending) -> Outcome:
-        """Decide what is booked, in dollars and tokens."""
+        """Return what is booked, in dollars and tokens."""
         basis, _ = basis_of(meter, ending)
         usage = Usage()
         if basis == "told":
@@ -119,10 +120,10 @@ class Books:
         usual = admission.rates
         assert usual is not None
         rates = usual
-        if basis == "text" and usage.service_tier is None:  # nobody said which one it was given
+        if basis == "text" and usage.service_tier is None:  # it may have been any
             rates = admission.dearest or usual
         if basis == "text" and admission.record.billable and not meter.input_told:
-            # The bound of the input is dearer than what is shown of it.
+            # The input was not reported, so its bound is booked.
             output = rates.cost(usage) - rates.cost(replace(usage, output=0))
             return admission.input_bound + output, rates.version
         return charge(
@@ -136,13 +137,13 @@ class Books:
 
 
 def basis_of(meter: Meter, ending: Ending) -> tuple[Basis, str]:
-    """Return what is booked, and why, where it is not what the provider told.
+    """Return what is booked, and why if it is not what the provider reported.
 
     The table "What is booked when a call does not end well" in `docs/gateway.md` is this function.
     """
     if not ending.status:
         if not ending.sent:
-            return "told", ""  # which is nothing
+            return "told", ""  # nothing was reported, and nothing is owed
         return "bound", "given_up" if ending.given_up else "no_answer"
     if not _answered(ending) or meter.complete:
         return "told", ""
@@ -166,17 +167,17 @@ def _answered(ending: Ending) -> bool:
 
 
 def _estimate(admission: Admission, meter: Meter) -> Usage:
-    """Estimate what was used by what was told and by the text that passed."""
+    """Estimate the usage from what was reported and from the text that passed."""
     usage = meter.used_so_far()
     if not meter.input_told:
         size = admission.size
-        # A token has at least one byte; where nobody pays the usual size of one is closer.
+        # A token has at least one byte. If nobody pays, its usual size is the better estimate.
         usage = replace(usage, input=size if admission.account else size // BYTES_PER_TOKEN)
     return replace(usage, output=usage.output + meter.generated)
 
 
 def _as_asked(usage: Usage, asked: Usage) -> Usage:
-    """Return the usage with what the caller asked for where the provider says nothing."""
+    """Return the usage, filled in with what the caller asked for and the provider left out."""
     tier = asked.service_tier if asked.service_tier != "auto" else None
     return replace(
         usage,

@@ -1,6 +1,6 @@
-"""What a call is charged: its usage at the rates of what served it, and what did not go as asked.
+"""What a call is charged: its usage, at the rates of the model and tier that served it.
 
-Nothing that a provider reports is dropped in silence: what has no price is counted and logged.
+What a provider reports and has no price here is counted and logged.
 """
 
 from decimal import Decimal
@@ -27,9 +27,9 @@ def charge(
 ) -> tuple[Decimal, str]:
     """Return the price of a usage in dollars, and the version of the price list.
 
-    `expected` are the rates of what was asked for, `tools` those of the provider's that it was
-    offered. An answer of another model is charged at that model's price if it is known and dearer.
-    `free_code`: the provider runs code without a charge, because it searched.
+    `expected` are the rates of what was asked for. `tools` are the provider's tools that the model
+    was offered. An answer of another model is charged at that model's price if it is known and
+    dearer. `free_code` is True if the provider runs code without a charge, because it searched.
     """
     usage = _as_asked(usage, tools)
     if free_code:
@@ -63,7 +63,7 @@ def _priced_at(other: Rates | None, *, dearer: bool) -> str:
 
 
 def _as_asked(usage: Usage, tools: frozenset[str]) -> Usage:
-    """Count searches as those of the tool that was offered: an answer does not tell which."""
+    """Count searches for the tool that was offered: an answer does not say which tool ran."""
     if usage.web_searches and _PREVIEW in tools:
         return replace(
             usage,
@@ -74,7 +74,7 @@ def _as_asked(usage: Usage, tools: frozenset[str]) -> Usage:
 
 
 def rates_given(prices: Prices, record: CallRecord, expected: Rates, usage: Usage) -> Rates:
-    """Return the rates of the tier of service and the speed that were given, else asked for."""
+    """Return the rates of the tier and speed that were given, or else asked for."""
     provider, model, tier, fast = record.provider, record.model, usage.service_tier, usage.fast
     if tier is not None and not prices.is_standard(provider, tier):
         try:
@@ -109,7 +109,7 @@ def _known(prices: Prices, record: CallRecord, model: str, usage: Usage) -> Rate
 
 
 def _apart(prices: Prices, record: CallRecord, own: Rates, usage: Usage) -> Decimal:
-    """Return the price of what the provider did besides, as a call of its own."""
+    """Return the price of work beside the message itself, each as a call of its own."""
     cost = Decimal(0)
     for each in usage.apart:
         rates = own

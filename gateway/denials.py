@@ -1,4 +1,4 @@
-"""The words of a refusal for want of credits. They go to the caller, so they name no secret."""
+"""The words of a refusal for lack of credits. They go to the caller, so they name no secret."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -16,14 +16,14 @@ _NAMES = {"ai_credits": "{bot_name} AI credits"}
 _USED = "Your team has used its monthly {name}."
 _FIRST = {
     "limit_reached": _USED,
-    # Whoever writes Django's set by hand leaves no reason: another billing system, mostly.
+    # A set that was written by hand, mostly by another billing system, has no reason.
     "set_by_hand": _USED,
     "insufficient_remaining": "Your team has too few {name} left to start.",
     "project_cap_reached": "This project has used its share of your team's {name}.",
     "user_cap_reached": "You have used your share of your team's {name}.",
     "organization_inactive": "Your team's {name} are switched off: its organization is not active.",
 }
-# What a top-up does not change, and who can.
+# Who can help where a top-up does not.
 _ADVICE = {
     "project_cap_reached": "Ask an administrator of your team to raise the project's share.",
     "user_cap_reached": "Ask an administrator of your team to raise your share.",
@@ -36,7 +36,7 @@ def denial(
 ) -> Refusal:
     """Return the refusal of a limited team; `answer` is Django's, as it was installed.
 
-    `cause` stands in for its reason: a project or a user that used up its share is not the team.
+    `cause` replaces the answer's reason if a project or a user, not the team, used up its share.
     """
     found = msgspec.json.decode(answer, type=ResourceAnswer)
     cause = cause or found.reason
@@ -55,9 +55,9 @@ def too_little(
     held_micro: int,
     cause: str,
 ) -> Refusal:
-    """Return the refusal of a call that may cost more than is left, of what `cause` says.
+    """Return the refusal of a call that may cost more than is left; `cause` says of which limit.
 
-    Waiting helps only when other calls hold what this one would need: then it may try again.
+    If other calls hold what this one needs, the refusal says to try again soon.
     """
     found = msgspec.json.decode(answer, type=ResourceAnswer)
     name = credits_name(resource, bot_name)
@@ -94,9 +94,9 @@ def run_cap_reached(
 ) -> Refusal:
     """Return the refusal of a task run that has used what one run may use.
 
-    Its cause says whose cap that is: the team may raise its own, but not the gateway's `own_cap`
-    (in credits), so that nobody waits for that. Waiting helps only when other calls of the run
-    hold what this one would need: those of an attempt that was killed, say.
+    Its cause says whose cap that is: the team can raise its own, but not the gateway's `own_cap`
+    (in credits). If other calls of the run hold what this one needs, such as those of an attempt
+    that was killed, the refusal says to try again soon.
     """
     caps = msgspec.json.decode(answer, type=ResourceAnswer).caps
     of_the_team = None if caps is None else caps.run_micro
@@ -118,19 +118,19 @@ def run_cap_reached(
 
 
 def _let_wait(refusal: Refusal, why: str) -> None:
-    """Say that the same call may soon be admitted."""
+    """Make the refusal say that the same call may soon be admitted."""
     refusal.message = f"{why} Please try again."
     refusal.retry_after, refusal.retry, refusal.denial = 1, True, False
     refusal.code = "rate_limit_exceeded"
 
 
 def credits_name(resource: str, bot_name: str) -> str:
-    """Return what a bucket's credits are called; any bucket without a name has a general one."""
+    """Return what a bucket's credits are called, "credits" by default."""
     return _NAMES.get(resource, "credits").format(bot_name=bot_name)
 
 
 def _reset(found: ResourceAnswer) -> list[str]:
-    """Return the sentence that says when the credits come back; none where nobody knows.
+    """Return the sentence that says when the credits come back, if that is known.
 
     The day is that of the limit's own time zone, which is named unless it is UTC.
     """

@@ -41,12 +41,12 @@ _OPENAI_TYPES = {
 class Refusal(Exception):
     """A call that the gateway itself answers.
 
-    `reason` is a word for programs and metrics; the header that carries it is on no answer of a
-    provider's, so it also says who answered. `retry_after` is in seconds; `retry` False tells
-    the SDKs not to try again (`x-should-retry`), None leaves the choice to them. `details` are
-    further fields of the error object, `headers` further ones of the answer. `denial`: waiting a
-    little won't help, because credits are used up; its status may be chosen (`denial_status.py`).
-    `dialect` is the API that was meant where the path doesn't tell.
+    `reason` is a word for programs and metrics. Its header is never on a provider's answer, so it
+    also says who answered. `retry_after` is in seconds. `retry` False tells the SDKs not to try
+    again (`x-should-retry`); None leaves the choice to them. `details` are further fields of the
+    error object, `headers` further ones of the answer. `denial` is True if credits are used up:
+    waiting a little does not help, and its status can be chosen (`denial_status.py`). `dialect` is
+    the API that was meant if the path does not say so.
     """
 
     status: int

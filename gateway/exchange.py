@@ -142,7 +142,7 @@ class Exchange:
             request.end(held_back)
 
     def _succeeded(self, answer: HttpResponse) -> bool:
-        """Return whether the answer is whole and no error, whatever its status says."""
+        """Return whether the answer is complete and not an error, whatever its status says."""
         meter = self._meter
         if answer.status >= 300 or meter is None or not meter.finished:
             return False
@@ -161,7 +161,7 @@ class Exchange:
         self._ending.sent = True
 
     def _begin(self, answer: HttpResponse) -> bool:
-        """Prepare the head of the answer; tell whether it is a stream of events.
+        """Prepare the head of the answer; return whether it is a stream of events.
 
         The head of a stream goes out at once, any other with the first of the body.
         """
@@ -188,7 +188,7 @@ class Exchange:
             self._head = None
 
     def _release(self) -> None:
-        """Book nothing: no call was made."""
+        """Book nothing, because no call was made."""
         if self._admission is not None:
             self._settled = True
             self._books.release(self._admission)

@@ -47,7 +47,7 @@ _TEXTUAL = frozenset(
 )  # fmt: skip
 _IMAGES = frozenset({"image", "image_url", "input_image", "computer_screenshot"})
 _AUDIO = frozenset({"input_audio", "audio"})
-# Content that makes the provider do more than to answer.
+# Content that makes the provider do more than answer.
 _TOOLS_OF_THEIR_OWN = frozenset({"tool_addition", "additional_tools", "tool_search_output"})
 _COMPACTS = "compaction_trigger"
 _MORE_THAN_TEXT = tuple(kind.encode() for kind in (*_TOOLS_OF_THEIR_OWN, *_AUDIO, _COMPACTS))
@@ -57,7 +57,7 @@ _ELSEWHERE = ("previous_response_id", "conversation", "thread")
 _MODALITIES = frozenset({"text"})
 _SPEEDS = frozenset({None, "standard", "fast"})
 _REGIONS = frozenset({None, "", "global", "us"})
-# How long a provider may keep what it writes into its cache, where the price of that is known.
+# Lifetimes of a provider's cache whose price is known.
 _LIFETIMES = {
     "messages": frozenset({None, "5m", "1h"}),
     "chat": frozenset({None, "30m", "12h"}),
@@ -71,9 +71,9 @@ _lifetime = msgspec.json.Decoder(Lifetime | None)
 class Extent(msgspec.Struct, frozen=True, gc=False):
     """The most that a call can use.
 
-    `whole_context`: that many times the model's context more. `searches` is how often any of
-    `tools` may be charged for. `uncapped`: the caller's maximum of output does not hold.
-    `filtered`: the model may run code on what it finds, without a charge.
+    `whole_context` is how many times the model's whole context is read besides. `searches` is how
+    often any of `tools` may be charged for. `uncapped` is True if the caller's maximum of output
+    does not apply. `filtered` is True if the model may run code on what it finds, free of charge.
     """
 
     input_tokens: int
@@ -214,9 +214,9 @@ class _Measure:
                 self.whole = 1
 
     def add_unknown(self, fields: dict[str, msgspec.Raw]) -> None:
-        """Measure content of a shape that is not known: anything may be in it.
+        """Measure content of an unknown shape: anything may be in it.
 
-        Raise a 400 `Refusal` if that is more than something to read.
+        Raise a 400 `Refusal` if it is more than text to read.
         """
         self.whole = 1
         self.cached = self.cached_for_long = True
@@ -240,7 +240,7 @@ class _Measure:
             parts += [inner for inner in part if inner.__class__ in (list, dict)]
 
     def keep_raw(self, told: msgspec.Raw) -> None:
-        """Take note of how long something is to be kept in the provider's cache."""
+        """Record how long the provider's cache is asked to keep something."""
         if told is ABSENT:
             return
         try:
@@ -254,7 +254,7 @@ class _Measure:
         self.keep(lifetime)
 
     def keep(self, lifetime: Lifetime | None) -> None:
-        """Take note of it. Raise a 400 `Refusal` if nobody knows what that costs."""
+        """Record a lifetime. Raise a 400 `Refusal` if its price is not known."""
         if lifetime is None or lifetime.ttl is None:
             return
         if lifetime.ttl not in _LIFETIMES[self._meter]:

@@ -47,7 +47,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
 REFUSED: Mapping[str, frozenset[str]] = {
     "messages": frozenset(
         {
-            "betas",  # belongs into the header, where it is read
+            "betas",  # belongs in the header, where it is read
             "billing_policy", "user_profile_id", "workspace_id",  # who pays at the provider
             "compaction", "container", "fallback_credit_token", "fallbacks", "mcp_servers",
         }
@@ -56,7 +56,7 @@ REFUSED: Mapping[str, frozenset[str]] = {
     "responses": frozenset(
         {
             "access_programs",  # what the operator is authorized for
-            "betas",  # belongs into the header
+            "betas",  # belongs in the header
             "context_management", "multi_agent", "prompt",
         }
     ),

@@ -10,8 +10,8 @@ HOP_BY_HOP = frozenset(
     }
 )  # fmt: skip
 
-# Who answered, which no body can tell: a provider's may say anything. Providers' own headers of
-# this family are dropped.
+# Who answered. A body cannot say that, because a provider can write anything into it. Providers'
+# own headers of this family are dropped.
 OURS = b"x-tollgate-"
 REASON = OURS + b"reason"  # on a refusal of the gateway's own: its reason
 REPLAYED = OURS + b"replayed"  # on an answer that was kept and is given again

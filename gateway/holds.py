@@ -162,7 +162,7 @@ class Holds:
                 wanted.user,
             )
         except (RedisUnavailable, RedisError, asyncio.CancelledError):
-            # It may have been reserved all the same: give it back as soon as Redis answers.
+            # It may have been reserved anyway: give it back as soon as Redis answers.
             metrics.REDIS_FAILURES.labels("hold").inc()
             self._spool(Settlement(wanted.hold_id, "release", 0, b""))
             raise
@@ -185,10 +185,10 @@ class Holds:
     async def look(
         self, project_id: int, resource: str, credential_sha256: str
     ) -> tuple[str, bytes, int]:
-        """Tell whether a call would be refused whatever its bound: "limited" or "rate", or "".
+        """Return why a call would be refused whatever its bound: "limited", "rate", or "".
 
-        With Django's answer about the project, and for how many milliseconds the credential has to
-        wait. Raises `RedisUnavailable` or `RedisError`.
+        Also return Django's answer about the project, and how many milliseconds the credential has
+        to wait. Raises `RedisUnavailable` or `RedisError`.
         """
         status, answer, wait_ms = await self._redis.run(
             LOOK,
@@ -217,7 +217,7 @@ class Holds:
             raise
 
     def release(self, hold_id: str) -> None:
-        """Give back a hold whose call was not made, in the background: there is no event of it."""
+        """Give back, in the background, the hold of a call that was not made. It has no event."""
         self._spool(Settlement(hold_id, "release", 0, b""))
 
     async def _settle(self, settlement: Settlement) -> None:
@@ -283,7 +283,7 @@ class Holds:
             await self._forget_before(began, now_ms)
 
     async def _forget_before(self, began: float, now_ms: int) -> None:
-        """Forget what Redis had long enough to lose it no more."""
+        """Forget settlements that Redis has already persisted."""
         while self._remembered and self._remembered[0][0] < began - REMEMBERED_SECONDS:
             self._remembered.popleft()
         kept = LONGEST_MARK_MS if self._unsettled else 0
@@ -296,7 +296,7 @@ class Holds:
         await self._redis.execute("ZREM", keys.OWNERS, self.owner)
 
     def _restarted(self) -> bool:
-        """Tell whether Redis was started anew: the sequence may hide what that lost."""
+        """Return whether Redis was restarted: the sequence may hide what was lost with it."""
         self._server = self._server or self._redis.server
         return self._redis.server != self._server
 

@@ -81,7 +81,7 @@ class HttpClient:
         """Send a request and wait for the head of the answer.
 
         Host and content-length are added. `sending` is called before the first byte is sent.
-        Raises `ConnectFailed` or `ExchangeFailed`; cancelling closes the connection.
+        Raises `ConnectFailed` or `ExchangeFailed`. Cancelling closes the connection.
         """
         start = f"{method} {origin.prefix}{target} HTTP/1.1".encode("latin-1")
         lines = [start, b"host: " + origin.authority]

@@ -1,10 +1,10 @@
-"""Answers kept for whoever asks again: a call that names an idempotency key is made once.
+"""Answers kept for callers that repeat a call: a call with an idempotency key is made once.
 
 A caller that was killed lost an answer that is paid for. With the same `Idempotency-Key` and the
-same body it gets that answer again, without a hold and without an event. Statuses are those of
+same body it gets that answer again, without a hold and without an event. Statuses follow
 https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/: 409 while the first
-call is under way, 422 for another body. Redis has the answer encrypted with the caller's key, of
-which it knows only a digest.
+call is under way, 422 for another body. In Redis the answer is encrypted with the caller's key;
+only a digest of the key is stored.
 """
 
 import asyncio
@@ -28,9 +28,9 @@ from gateway.redis_connection import Redis, RedisError, RedisUnavailable, Script
 HEADER = b"idempotency-key"
 SHORTEST_KEY, LONGEST_KEY = 16, 255  # bytes: a shorter one keeps no secret
 LARGEST_ANSWER = 256 * 1024
-# Of a process, in the time for which answers are kept: events on their way need the room more.
+# For each process, within the time that answers are kept. Events on their way need the room more.
 MOST_BYTES = 32 * 1024 * 1024
-CLAIM_MS = 5_000  # between a claim and its hold are milliseconds
+CLAIM_MS = 5_000  # a claim is followed by its hold within milliseconds
 REMEMBERED_MS = 3_600_000  # that a call was made, without its answer
 NONCE_BYTES = 12
 
@@ -39,7 +39,7 @@ DISCLAIM = Script("disclaim")
 
 
 def key_of(call: Call) -> bytes:
-    """Return the idempotency key of a call; empty if it has none that is worth the name."""
+    """Return the idempotency key of a call; empty if it has none, or one that keeps no secret."""
     key = call.headers.get(HEADER, b"")
     return key if SHORTEST_KEY <= len(key) <= LONGEST_KEY else b""
 
@@ -78,7 +78,7 @@ class Claim:
         self._kept = False
 
     def add(self, chunk: bytes) -> None:
-        """Take a part of the answer; one that is too long is not kept."""
+        """Take a part of the answer. An answer that is too long is not kept."""
         self._size += len(chunk)
         if self._size <= LARGEST_ANSWER:
             self._chunks.append(chunk)
@@ -86,23 +86,23 @@ class Claim:
             self._chunks.clear()
 
     async def keep(self, status: int, headers: Headers) -> None:
-        """Keep the whole answer, if there is room: before the hold of its call ends."""
+        """Keep the whole answer if there is room. Call this before the call's hold ends."""
         if self._size > LARGEST_ANSWER:
             return
         answer = KeptAnswer(status, headers, b"".join(self._chunks))
         self._kept = await self._answers.keep(self._name, self._secret, answer)
 
     async def end(self, *, generated: bool) -> None:
-        """Let others claim the key if no answer was kept; `generated`: one may have been."""
+        """Let others claim the key if no answer was kept. `generated`: one may have been made."""
         if not self._kept:
             await self._answers.disclaim(self._name, self._call_id, generated=generated)
 
 
 class KeptAnswers:
-    """The answers that this process keeps in Redis, for all processes; `seconds` 0 keeps none."""
+    """The answers that this process keeps in Redis for all processes."""
 
     def __init__(self, redis: Redis, owner: str, seconds: float) -> None:
-        """`owner` is whose holds these calls have."""
+        """`owner` is the process that has these calls' holds. With `seconds` 0 nothing is kept."""
         self._redis = redis
         self._owner = owner
         self._seconds = seconds
@@ -112,8 +112,8 @@ class KeptAnswers:
     async def claim(self, call: Call, caller: Caller, body: bytes) -> Claim | None:
         """Return the right to make a call; None if it names no key.
 
-        Raises `AnswerKept`, and a `Refusal` while the call is under way or if its key was used for
-        another.
+        Raises `AnswerKept`. Raises a `Refusal` while the call is under way, or if its key was used
+        for another call.
         """
         secret = key_of(call)
         if not self._seconds or not secret:
@@ -166,7 +166,7 @@ class KeptAnswers:
         return True
 
     async def disclaim(self, name: str, call_id: str, *, generated: bool) -> None:
-        """Give the right to make a call back; without Redis it ends by itself."""
+        """Give back the right to make a call. Without Redis that right expires."""
         try:
             await self._redis.run(DISCLAIM, [name], call_id, int(generated))
         except (RedisUnavailable, RedisError):

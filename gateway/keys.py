@@ -49,7 +49,7 @@ def holds(owner: str) -> str:
 
 
 def kept_answer(digest: str) -> str:
-    """What became of the call with an idempotency key, by the digest of that."""
+    """What became of the call with an idempotency key, by the key's digest."""
     return f"tollgate:answer:{digest}"
 
 

@@ -17,7 +17,7 @@ _UTF_8 = frozenset(
         "x-unicode20utf8",
     }
 )  # fmt: skip
-# A name and its value, which may be quoted and hold anything then.
+# A name and its value. A quoted value can hold anything.
 _PARAMETER = re.compile(r'([^;=]*)=\s*("(?:[^"\\]|\\.)*"|[^;]*)')
 
 
@@ -37,9 +37,9 @@ def check(headers: Headers) -> None:
 
 
 def refuse_compressed(headers: Headers) -> None:
-    """Refuse (415) a body that is compressed: it could not be counted.
+    """Raise a 415 `Refusal` if the body is compressed, because it could not be counted.
 
-    Codings are compared without regard to case; "identity" is none.
+    Codings are compared without regard to case; "identity" is not one.
     https://www.rfc-editor.org/rfc/rfc9110#section-8.4
     """
     codings = b",".join(value for name, value in headers if name == b"content-encoding")

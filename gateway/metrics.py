@@ -40,7 +40,7 @@ OVERRUN = Counter(
 ESTIMATED = Counter("tollgate_gateway_estimated", "Calls booked from an estimate", ["why"])
 OTHER_MODEL = Counter(
     "tollgate_gateway_other_model",
-    "Answers of another model than was asked for, by whose price was booked: look at once",
+    "Answers of another model than the call asked for, by whose price was booked: look at once",
     ["price"],
 )
 UNPRICED = Counter(

@@ -1,6 +1,6 @@
-"""Which published price is a model's: `genai-prices` by exact name, and what it leaves out.
+"""The published prices of models: `genai-prices` by exact name, and what it leaves out.
 
-The package finds models by how their names begin, so that one name could stand for another model
+The package finds models by how their names begin, so one name could be taken for another model
 (`claude-haiku-4-5,claude-opus-4-5`). Here a name has to be listed, or be a listed name with a date.
 """
 
@@ -23,7 +23,7 @@ _LATEST = "-latest"
 # https://developers.openai.com/api/docs/guides/supervised-fine-tuning
 _FINE_TUNED = re.compile(r"(ft:[^:]+):[\w-]+:[\w-]*:\w+(?::ckpt-step-\d+)?\Z")
 _UNFINISHED = re.compile(r"(?:[-@.]|-20\d\d|-0)\Z")  # a beginning that is no name by itself
-# Documented names that the package knows by their beginning only.
+# Documented names that the package only knows by their beginning.
 _ALIASES = {"openai": {"computer-use-preview": "computer-use"}}
 
 # Dollars for a thousand uses, which each provider publishes once for all of its models:
@@ -36,7 +36,7 @@ WEB_SEARCH_PREVIEWS = Decimal(25)
 WEB_SEARCH_PREVIEWS_OF_REASONING = Decimal(10)
 _REASONING = re.compile(r"(?:o\d|gpt-[5-9](?!.*-chat))")
 # https://developers.openai.com/api/docs/guides/data-residency: an endpoint of a region costs a
-# tenth more for models from 5 March 2026 on, of which gpt-5.4 was the first.
+# tenth more for models from 5 March 2026 on. The first was gpt-5.4.
 _REGIONAL_HOST = re.compile(r"https?://[a-z]{2}\.api\.openai\.com(?::\d+)?(?:/|\Z)")
 _BEFORE_REGIONS_COST_MORE = re.compile(
     r"(?:ft:)?(?:gpt-(?:3|4|5(?![.-]\d)|5[.-][0-3](?!\d))|o[134]|chatgpt-4o|codex-mini|computer-use)"
@@ -44,7 +44,7 @@ _BEFORE_REGIONS_COST_MORE = re.compile(
 
 
 def find(provider: str, model: str) -> ModelInfo:
-    """Return what is published of a model. Raise `LookupError` if its name is not listed."""
+    """Return what is published about a model. Raise `LookupError` if its name is not listed."""
     names = _names(provider)
     fine_tuned = _FINE_TUNED.match(model)
     if fine_tuned:
@@ -63,12 +63,12 @@ def _found(info: ModelInfo | None, model: str) -> ModelInfo:
 
 
 def undated(model: str) -> str:
-    """Return the name without the date, or the word for its newest version, at its end."""
+    """Return the name without the date, or the `-latest`, at its end."""
     return _DATE.sub("", model).removesuffix(_LATEST)
 
 
 def has_tier(info: ModelInfo, service_tier: str, now: datetime) -> bool:
-    """Return whether a price of its own is published for a tier of service."""
+    """Return whether a tier of service has a published price of its own."""
     return any(
         variant.when.get("service_tier") == service_tier
         and (variant.constraint is None or variant.constraint.active(now))
@@ -83,7 +83,7 @@ def tiers(info: ModelInfo) -> set[str]:
 
 
 def web_search_previews(model: str) -> Decimal:
-    """Return dollars for a thousand searches of OpenAI's older tool."""
+    """Return the price in dollars of a thousand searches of OpenAI's older tool."""
     reasons = _REASONING.match(model)
     return WEB_SEARCH_PREVIEWS_OF_REASONING if reasons else WEB_SEARCH_PREVIEWS
 
@@ -94,7 +94,7 @@ def is_regional(url: str) -> bool:
 
 
 def costs_more_in_a_region(model: str) -> bool:
-    """Return whether an endpoint of a region charges more for a model of OpenAI's."""
+    """Return whether a regional endpoint charges more for a model of OpenAI's."""
     return _BEFORE_REGIONS_COST_MORE.match(model) is None
 
 

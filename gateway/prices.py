@@ -4,8 +4,7 @@ The rates come from `genai-prices` (offline), or from the operator where a model
 package takes a quarter of a millisecond for one price, so the rates of a model are read from it
 once a day and multiplied here; a test holds both to the same results.
 
-Nothing is free because its price is missing: a part of a call without a price is None here, and
-what would use it is refused before the call.
+A missing price never means free: it is None here, and a call that could need it is refused.
 """
 
 import time
@@ -24,7 +23,7 @@ from gateway import price_list
 MILLION = Decimal(1_000_000)
 THOUSAND = Decimal(1_000)
 _DAY = 86_400  # seconds
-OPERATOR = "operator"  # instead of the version of a price list
+OPERATOR = "operator"  # in place of a price list's version
 # https://platform.claude.com/docs/en/about-claude/pricing#data-residency-pricing
 REGIONS_AT_NO_SURCHARGE = frozenset({None, "global", "not_available"})
 DEAR_REGIONS = frozenset({"us"})
@@ -46,10 +45,9 @@ _PER_USE = frozenset(
     }
 )  # fmt: skip
 _PRICED = _PER_TOKEN | _PER_USE
-# Published, and of no use here: OpenAI tells of no cached audio or image apart from cached text.
+# Published but unused: OpenAI does not report cached audio or images apart from cached text.
 _WITHIN_OTHERS = frozenset({"cache_audio_read_mtok", "cache_image_read_mtok"})
-# Tiers of service at the standard price: those of OpenAI that are no choice or are paid in advance,
-# and all of Anthropic's.
+# Tiers of service at the standard price: OpenAI's default and prepaid ones, and all of Anthropic's.
 _STANDARD_TIERS = {
     "openai": frozenset({None, "auto", "default", "standard", "scale"}),
     "anthropic": frozenset({None, "auto", "standard", "standard_only", "priority", "batch"}),
@@ -57,16 +55,16 @@ _STANDARD_TIERS = {
 
 
 class UnknownPrice(LookupError):
-    """Nobody knows what this costs: a billable call of it must not be made."""
+    """Nobody knows what this costs, so a billable call of it must not be made."""
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
     """What a provider reported. The five kinds of input exclude one another.
 
-    Tokens of audio and images are parts of those, not further ones: `audio_input` and
-    `image_input` of the input (cached or not), `audio_output` and `image_output` of the output.
-    None where nothing was said: of the tier, the speed (`fast`), the region, and the model that
-    served the call. `web_searches` are searches alone; pages that were opened are not among them.
+    Tokens of audio and images are included in those: `audio_input` and `image_input` in the input
+    (cached or not), `audio_output` and `image_output` in the output. The tier, the speed (`fast`),
+    the region and the model are None if they were not reported. `web_searches` counts searches,
+    not the pages that were opened.
     """
 
     input: int = 0
@@ -121,7 +119,7 @@ class Apart(msgspec.Struct, frozen=True, gc=False):
     usage: Usage
 
 
-# What is paid by use: the count in a usage, and the rate.
+# What is paid per use: the count in a usage, and the rate.
 _USES = {
     "web_searches": "web_search",
     "web_search_previews": "web_search_preview",
@@ -129,7 +127,7 @@ _USES = {
     "code_executions": "code_execution",
     "image_generations": "image_generation",
 }
-# Tokens that may have a price of their own: count, rate, and the rate of the text they are among.
+# Tokens that can have their own price: count, rate, and the rate of the text around them.
 _MODALITIES = (
     ("audio_input", "audio_input", "input"),
     ("image_input", "image_input", "input"),
@@ -150,7 +148,8 @@ OPERATOR_KEYS = {
 class Rates:
     """Dollars per token, or per use, of one model.
 
-    Rates of tokens are pairs (from how much input on, rate). None: no price is known.
+    Rates of tokens are pairs: the input from which a rate applies, and the rate. None means that no
+    price is known.
     """
 
     input: Tiers
@@ -182,7 +181,7 @@ class Rates:
         return price
 
     def cost(self, usage: Usage) -> Decimal:
-        """Return the exact price of a call. What has no price is left out; see `unpriced`."""
+        """Return the exact price of a call without its parts that have no price (`unpriced`)."""
         total = usage.all_input
         cost = usage.input * _rate(self.input, total) + usage.output * _rate(self.output, total)
         if usage.cache_read:
@@ -209,7 +208,7 @@ class Rates:
     def unpriced(self, usage: Usage) -> list[str]:
         """Return the parts of a usage that have no price.
 
-        Tokens of images are priced as text where nothing else is published, as providers do.
+        Tokens of images are priced as text if no other price is published, as providers do.
         """
         parts = [
             count
@@ -259,7 +258,7 @@ class Rates:
         return price
 
     def dearer(self, other: "Rates") -> "Rates":
-        """Return rates that are nowhere below these or the others."""
+        """Return the higher of both rates in every part."""
         return replace(
             self,
             input=_dearer(self.input, other.input),
@@ -271,7 +270,7 @@ class Rates:
         )
 
     def in_a_region(self) -> "Rates":
-        """Return the rates where the place of processing costs more."""
+        """Return the rates of a region that costs more."""
         return replace(
             self,
             input=_times(self.input, REGION_FACTOR),
@@ -303,7 +302,7 @@ class Prices:
     ) -> Rates:
         """Return the rates in force today, `fast` at Anthropic's higher speed.
 
-        Raise `UnknownPrice` if there are none, of the model or of this tier of service.
+        Raise `UnknownPrice` if the model or this tier of service has none.
         """
         override = self._overrides.get((provider, model))
         if override is not None:
@@ -349,7 +348,7 @@ class Prices:
         return service_tier in _STANDARD_TIERS[provider]
 
     def is_alias(self, provider: str, asked: str, served: str) -> bool:
-        """Return whether two names are one model's: dated, or one price in the list."""
+        """Return whether two names mean one model: by a date, or by one price in the list."""
         if price_list.undated(asked) == price_list.undated(served):
             return True
         try:
@@ -400,7 +399,7 @@ def _rate(tiers: Tiers, total_input: int) -> Decimal:
 
 
 def _highest(total_input: int, *kinds: Tiers | None) -> Decimal:
-    """Return the highest of these rates that a call of up to so much input can have."""
+    """Return the highest of these rates for a call with up to this much input."""
     return max(
         price
         for tiers in kinds
@@ -440,7 +439,7 @@ def _operator_rates(provider: str, model: str, price: dict[str, Any]) -> Rates:
 def _rates(
     provider: str, model: str, price: dict[str, Any], version: str, context_window: int
 ) -> Rates:
-    """Return the rates of a price list's entry, with what a provider publishes for all models."""
+    """Return the rates of a price list's entry, and what the provider publishes for all models."""
     each = _per_token(price.get("input_mtok"))
     written = _per_token(price.get("cache_write_mtok")) or each
     # Where no price is given for an hour's cache it is Anthropic's rule: twice the input.

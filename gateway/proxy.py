@@ -102,7 +102,7 @@ class Proxy:
             body = await self._read_body(call) if api.method == "POST" else b""
             exchange = self._exchange(call, api, body)
             return exchange, None, None
-        # An answer that is kept is given also to a team that has nothing left.
+        # A kept answer is given even to a team that has nothing left.
         if not call.request.complete and not key_of(call):
             await self._gate.look_ahead(product, caller)
         request = requests.read(api, await self._read_body(call), _betas(call))

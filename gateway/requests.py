@@ -40,7 +40,7 @@ _Uses = Annotated[int, _OF_USES] | Annotated[float, _OF_USES]
 
 
 def _made_whole(struct: msgspec.Struct, *names: str) -> None:
-    """Write numbers like 1024.0 as integers. Raise `ValueError` if one is not whole."""
+    """Turn numbers like 1024.0 into integers. Raise `ValueError` if one is not whole."""
     for name in names:
         value = getattr(struct, name)
         if value.__class__ is float:
@@ -66,7 +66,7 @@ class Node(msgspec.Struct, gc=False):
 
 
 class ToolChange(msgspec.Struct, gc=False):
-    """A tool that is named, or defined, within a conversation."""
+    """A tool that is named or defined within a conversation."""
 
     definition: "Tool | None" = None
 
@@ -247,7 +247,7 @@ def read(api: Api, body: bytes, betas: bytes = b"") -> ModelRequest:
         raise bad_request("No model has a name of such a length.")
     asked = [getattr(parsed, name) for name in api.output_fields]
     given = [value for value in asked if value is not None]
-    # Anthropic takes none at all: that writes the cache. OpenAI refuses it.
+    # Anthropic accepts 0, which only writes the cache. OpenAI refuses it.
     if api.meter != "messages" and any(value < 1 for value in given):
         raise bad_request("The maximum number of output tokens must be at least 1.")
     return ModelRequest(

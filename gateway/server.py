@@ -25,7 +25,7 @@ HEAD_SECONDS = 20.0
 KEEP_ALIVE_SECONDS = 75.0
 # For the rest of a request that is answered already, and to take an answer before a close.
 LINGER_SECONDS = 60.0
-# Requests that wait for the answers before them; whoever sends more is told to send them again.
+# Requests that wait for the answers before them. A client that sends more has to repeat them.
 MOST_WAITING = 100
 _NEVER = float("inf")
 
@@ -42,8 +42,8 @@ class Application(Protocol):
 class Connection(asyncio.Protocol):
     """One connection of a client, made by uvicorn for `config.loaded_app`, an `Application`.
 
-    Requests are answered one at a time, in order; of one that waits no more is read than has been,
-    nor is anything answered to a client that does not take the answers before it.
+    Requests are answered one at a time, in order. While one is answered, the requests behind it are
+    not read further. A client that does not take its answers gets no further ones.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Connection(asyncio.Protocol):
         self._expect_within(HEAD_SECONDS, self._close)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell whoever waits for the client, and let go of all that refers to the connection.
+        """Wake the task that waits for the client, and drop all references to the connection.
 
         So nothing of it is left to the garbage collector, which would stop all calls for its time.
         """
@@ -315,7 +315,7 @@ class Connection(asyncio.Protocol):
             self._tasks.discard(asyncio.current_task(self._loop))
             if not request.ended:
                 request.send_head()
-                self._close()  # whoever reads the answer sees that it is not complete
+                self._close()  # the client sees that the answer is not complete
 
     def _expect_within(self, seconds: float, late: Callable[[], None]) -> None:
         """Call `late` unless the deadline is moved before: a timer is moved only when it is due."""
@@ -384,5 +384,5 @@ def _split(target: bytes) -> tuple[str, bytes]:
 
 
 def _is_framed(headers: Headers) -> bool:
-    """Tell whether a body may follow."""
+    """Return whether a body may follow."""
     return any(name in (b"content-length", b"transfer-encoding") for name, _ in headers)

@@ -1,7 +1,7 @@
-"""How often a provider may run tools of its own in one call, and which of them it charges for.
+"""How often a provider may run its own tools in one call, and which of them it charges for.
 
-A tool is known by its type. One that the caller runs costs nothing by itself; one that the provider
-runs needs a maximum number of uses, and a price for each; everything else is refused.
+A tool is known by its type. A tool that the caller runs costs nothing by itself. A tool that the
+provider runs needs a maximum number of uses, and a price for each. Everything else is refused.
 """
 
 import re
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from gateway.errors import bad_request
 from gateway.requests import ABSENT, Tool
 
-# Anthropic lets a model go on after its own tools so often, then the caller has to ask again.
+# How often Anthropic lets a model continue after its own tools before the caller has to ask again.
 # https://platform.claude.com/docs/en/agents-and-tools/tool-use/server-tools
 TURNS = 10
 _RUN_BY_THE_CALLER = {
@@ -22,7 +22,7 @@ _RUN_BY_THE_CALLER = {
 }
 _SEARCHES_THE_TOOLS = re.compile(r"tool_search_tool_(?:bm25|regex)(?:_\d{8})?\Z")
 _SEARCHES_OR_FETCHES = re.compile(r"web_(search|fetch)_(\d{8})\Z")
-# From here on the model may write code that goes through what was found, without a charge.
+# From this date on, the model may write code to filter what was found, free of charge.
 # https://platform.claude.com/docs/en/agents-and-tools/tool-use/web-search-tool
 _FILTERS_FROM = "20260209"
 _PAID_OF_RESPONSES = (
@@ -38,9 +38,9 @@ _EMPTY = (b"", b"null", b"[]")
 class ServerTools:
     """What the tools of one call add up to.
 
-    `uses` is how often the provider may run one and read everything again; `paid` is how often one
-    of `tools` may be charged for; `turns` is how often the request's own text may be read again.
-    `filtered`: the model may run code on what it finds, without a charge.
+    `uses` is how often the provider may run a tool and read everything again. `paid` is how often
+    one of `tools` may be charged for. `turns` is how often the request's own text may be read
+    again. `filtered` is True if the model may run code on what it finds, free of charge.
     """
 
     def __init__(self, meter: str, max_tool_calls: int | None) -> None:
@@ -63,7 +63,7 @@ class ServerTools:
             kind = tool.type
             if self._is_run_by_the_caller(tool):
                 continue
-            if kind == "namespace":  # a group of tools, each of its own kind
+            if kind == "namespace":  # a group of tools of any kind
                 self.add(tool.tools or ())
             elif kind is not None and self._meter == "messages":
                 self._add_to_messages(kind, tool)
@@ -73,9 +73,9 @@ class ServerTools:
                 raise _unbounded(str(kind))
 
     def refuse(self, tools: Iterable[Tool]) -> None:
-        """Raise a 400 `Refusal` if the provider runs one of these, defined in a conversation.
+        """Raise a 400 `Refusal` if a tool that a conversation defines is run by the provider.
 
-        Where it keeps the conversation, later calls would have the tool without naming it.
+        If the provider keeps the conversation, later calls would have the tool without naming it.
         """
         for tool in tools:
             if tool.type == "namespace":

@@ -32,7 +32,7 @@ from gateway.usage_events import Outcome
 _NAME = "tollgate-gateway"
 # What a caller writes for a model is shown only as far as it looks like the name of one.
 _MODEL = re.compile(r"(?!phx_|pha_|phr_|phc_|sk-)[A-Za-z0-9][A-Za-z0-9._:/@-]{0,79}")
-# A path is anybody's text: shown is what can be a part of one of ours, not what can be a secret.
+# Anybody can write a path. Only words that our paths can contain are shown, never a secret.
 _SEGMENT = re.compile(r"[a-z_-]{0,24}|v[0-9]")
 _SCHEMES = {b"http": "http", b"https": "https"}
 _PROPAGATED = (b"traceparent", b"tracestate")
@@ -181,7 +181,7 @@ class CallTrace:
         return format(self._span.get_span_context().trace_id, "032x")
 
     def end(self, call: Call) -> None:
-        """Tell how the call ended."""
+        """Record how the call ended."""
         if call.api:
             self._span.update_name(f"{self._method} {call.api}")
             self._span.set_attribute(names.HTTP_ROUTE, call.api)

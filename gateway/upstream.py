@@ -87,7 +87,7 @@ class Upstreams:
         body: bytes,
         sending: Callable[[], None],
     ) -> HttpResponse:
-        """Call the API's provider and wait for the head of its answer, which is to be closed.
+        """Call the API's provider and wait for the head of its answer. The caller must close it.
 
         `sending` is called before the first byte is sent. Raises `Refusal` while the provider
         cannot be reached, or `UpstreamFailed`.
@@ -138,7 +138,7 @@ def request_headers(headers: Iterable[tuple[bytes, bytes]], api: Api, key: str) 
 
 
 def response_headers(headers: Headers, provider: str, *, length_changes: bool) -> Headers:
-    """Return the provider's headers for the caller, and which provider it is."""
+    """Return the provider's headers for the caller, with one that names the provider."""
     returned: Headers = []
     connection: list[bytes] = []
     for header in headers:

@@ -55,7 +55,7 @@ class Watch:
             self._task.cancel()
 
     def claim(self) -> bool:
-        """Tell whether a cancellation came from here; then it is taken back."""
+        """Return whether a cancellation came from here; if so, take it back."""
         if (self.left or self.passed) and self._task is not None:
             self._task.uncancel()
             return True

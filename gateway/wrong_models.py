@@ -7,14 +7,14 @@ from gateway.errors import bad_request
 from gateway.prices import Prices, UnknownPrice
 from gateway.requests import ModelRequest
 
-# By a word of their names: some tools put the provider or a region before it.
+# Models by a word of their names. Some tools put the provider or a region before it.
 _OPENAI = re.compile(r"(?:^|[/.])(?:gpt-|chatgpt-|codex-|o\d)")
 
 
 def check(product: str, request: ModelRequest, prices: Prices) -> None:
     """Raise a 400 `Refusal` that names the model's own API if it is called over another's.
 
-    A model that has a price here isn't looked at: the operator's provider may know it.
+    A model that has a price here is passed: the operator's provider may know it.
     """
     provider, model = request.api.provider, request.model
     is_claude = "claude" in model

@@ -1,7 +1,7 @@
 """Paths and methods that don't exist, and what to use instead.
 
-Clients join a base URL and a path of their own, so that `/v1` or the product is left out, repeated
-or in the wrong place.
+Clients join a base URL and a path of their own, which can leave out, repeat or misplace `/v1` or
+the product.
 """
 
 import re
@@ -13,7 +13,7 @@ from gateway.errors import Refusal
 
 _SERVED = (*apis.METERED, apis.COUNT_TOKENS, apis.OPENAI_MODELS)
 _APIS = {api.path.removeprefix("/v1/"): api for api in _SERVED}
-# What is too unlike today's names: former APIs, and a name cut short.
+# Names too unlike today's: former APIs, and a name cut short.
 _ALSO = {
     "chat": apis.CHAT_COMPLETIONS,
     "complete": apis.MESSAGES,
@@ -26,7 +26,7 @@ _LONGEST = 100  # characters of a path that are looked at
 
 
 def is_misplaced(path: str) -> bool:
-    """Return whether the product is missing or in the wrong place; a wrong one is neither."""
+    """Return whether the product is missing or misplaced. An unknown product is neither."""
     first, *others = path[:_LONGEST].lower().removeprefix("/").split("/")
     if products.find(first) is not None:
         return False
@@ -39,7 +39,7 @@ def is_misplaced(path: str) -> bool:
 
 
 def not_found(path: str, advice: str = "") -> Refusal:
-    """Return the 404 of a path, with advice or else the path that was meant if one is like it."""
+    """Return the 404 of a path, with the advice or else the path that was probably meant."""
     path = path[:_LONGEST]
     words = [word for word in path.lower().split("/") if word and not _VERSION.fullmatch(word)]
     named = next((word for word in words if products.find(word) is not None), None)
@@ -56,13 +56,13 @@ def not_found(path: str, advice: str = "") -> Refusal:
     if named is None:
         message += f" The products are {', '.join(products.KNOWN_NAMES)}."
     refusal = Refusal(404, "not_found", message, retry=False)
-    if api is not None and api is not apis.OPENAI_MODELS:  # whose models is told by a header
+    if api is not None and api is not apis.OPENAI_MODELS:  # a header decides whose models
         refusal.dialect = api.dialect
     return refusal
 
 
 def method_not_allowed(allowed: str, path: str) -> Refusal:
-    """Return the 405 of a path that exists for other methods; `allowed` are those."""
+    """Return the 405 of a path that only exists for the `allowed` methods."""
     return Refusal(
         405,
         "method_not_allowed",

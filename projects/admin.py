@@ -40,7 +40,7 @@ for model in (
 admin.site.unregister(Group)
 
 _ANY_MEMBERSHIP = ("projects.add_membership", "projects.change_membership")
-"""Whoever may hand out memberships can have each of them."""
+"""Users with these rights can give themselves any membership."""
 
 
 class MembershipInline(admin.TabularInline):
@@ -52,9 +52,9 @@ class MembershipInline(admin.TabularInline):
 
 
 def _may_do_all_that(other: User, user: Any) -> bool:
-    """Return whether a user has every right that another one has, or would have while active.
+    """Return whether a user has every right that another user has, or would have if active.
 
-    Membership of an organization is a right, to its projects and credits; administering it is more.
+    Membership of an organization counts as a right, and administering it as a further one.
     """
     if user.is_superuser:
         return True
@@ -69,8 +69,7 @@ def _may_do_all_that(other: User, user: Any) -> bool:
 
 
 def _belongs_wherever(other: User, user: Any) -> bool:
-    """Return whether a user is in each organization of another one, and administers each that the
-    other one administers."""
+    """Return whether a user is in all organizations of another, with the same or higher role."""
     own = dict(Membership.objects.filter(user=user.pk).values_list("organization", "role"))
     theirs = Membership.objects.filter(user=other).values_list("organization", "role")
     return all(
@@ -83,15 +82,15 @@ class GroupAdmin(DjangoGroupAdmin):
     """Groups of rights. Only superusers hand out rights."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """A new group can have any right."""
+        """Allow superusers only, because a new group can have any right."""
         return bool(request.user.is_superuser)
 
     def has_change_permission(self, request: HttpRequest, _obj: Any = None) -> bool:
-        """Whoever changed a group that they are in would have any right."""
+        """Allow superusers only, because others could give their own group any right."""
         return bool(request.user.is_superuser)
 
     def has_delete_permission(self, request: HttpRequest, _obj: Any = None) -> bool:
-        """With a group, rights are taken away."""
+        """Allow superusers only, because deleting a group takes rights away."""
         return bool(request.user.is_superuser)
 
 
@@ -103,7 +102,7 @@ class UserAdmin(DjangoUserAdmin):
     inlines = [MembershipInline]
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Whoever could set the password of somebody with more rights would have them."""
+        """Refuse users with more rights than one's own: setting a password gives their rights."""
         if obj is not None and not _may_do_all_that(obj, request.user):
             return False
         return super().has_change_permission(request, obj)
@@ -300,7 +299,7 @@ class OAuthAccessTokenAdmin(admin.ModelAdmin):
 
     @admin.display(description="made for")
     def made_for(self, token: OAuthAccessToken) -> str:
-        """Name whoever holds it: a task run, a product, or a desktop client."""
+        """Name the holder: a task run, a product, or a desktop client."""
         if token.task_run_id:
             return f"task run {token.task_run_id}"
         return str(token.application) if token.application else ", ".join(token.products)
@@ -318,7 +317,7 @@ class OAuthAccessTokenAdmin(admin.ModelAdmin):
         return False
 
     def has_revoke_permission(self, request: HttpRequest) -> bool:
-        """Whoever may delete may revoke."""
+        """Allow revoking to users who can delete."""
         return bool(request.user.has_perm("projects.delete_oauthaccesstoken"))
 
     @admin.action(description="Revoke the selected tokens", permissions=["revoke"])

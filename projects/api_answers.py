@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of answers that every endpoint can give."""
+"""What the OpenAPI document says about answers that every endpoint can give."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,7 +30,7 @@ def mistake(description: str) -> OpenApiResponse:
 
 
 def answers(of_its_own: Answers) -> dict[Any, Any]:
-    """Return the answers of an endpoint, with those that all give."""
+    """Return the answers of an endpoint, with those that all endpoints give."""
     common = {
         400: mistake("What was asked makes no sense: says what, by name."),
         401: problem("No credential, or one that is not valid."),
@@ -41,7 +41,7 @@ def answers(of_its_own: Answers) -> dict[Any, Any]:
 
 
 def response_headers(of_its_own: Answers) -> list[OpenApiParameter]:
-    """Return the headers that go with the answers of an endpoint."""
+    """Return the headers of an endpoint's answers."""
     waits = [str(status) for status in (429, 503) if status in answers(of_its_own)]
     return [
         OpenApiParameter(

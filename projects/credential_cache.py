@@ -43,7 +43,7 @@ class Remembered:
     forget_at: float
 
     def holds(self, generation: str | None) -> bool:
-        """Tell whether nothing was revoked since, given the generation just read from Redis."""
+        """Return whether nothing was revoked since, given the generation just read from Redis."""
         return generation is not None and generation == self.generation
 
 

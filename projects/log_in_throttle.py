@@ -1,11 +1,11 @@
 """A brake on guessing passwords: how often somebody may try to log in.
 
-Attempts are counted in Redis, in windows that begin with the first of them: by user and address,
-and by address alone. Whatever Django takes for the name of one user counts as one. There is
-deliberately no count by user name alone: with one, anybody could lock an administrator out.
-Attempts count before the password is looked at, so that many at once are not more than many in a
-row. Without Redis nobody is held back: passwords still decide, and somebody has to be able to log
-in and see what is wrong.
+Attempts are counted in Redis by user and address, and by address alone. A window begins with its
+first attempt. All spellings that Django takes for one user count as one name. There is deliberately
+no count by user name alone, because anybody could then lock an administrator out. Attempts count
+before the password is checked, so many at once gain nothing over many in a row. Without Redis
+nobody is held back: passwords still decide, and somebody must be able to log in to see what is
+wrong.
 """
 
 import hashlib
@@ -69,17 +69,17 @@ def throttled(view: View) -> View:
 
 
 def user_named(text: str) -> str:
-    """Return the user name that a log-in form means: one name, however it is spelled.
+    """Return the user name that a log-in form means, however it is spelled.
 
-    The form strips and normalizes what was typed, and the database may compare letters as it likes:
-    if it finds a user, the name is the one that is stored.
+    The form strips and normalizes what was typed, and databases compare letters differently. If the
+    database finds a user, the name is the stored one.
     """
     try:
         name = str(AuthenticationForm().fields["username"].clean(text))
         found = User.objects.filter(username=name).values_list("username", flat=True).first()
-    except ValidationError:  # the form is refused before a password is looked at
+    except ValidationError:  # the form is refused before a password is checked
         return ""
-    except DatabaseFailure:  # nobody logs in either
+    except DatabaseFailure:  # nobody can log in then
         found = None
     return (found or name).casefold()
 
@@ -120,7 +120,7 @@ def forget(name: str, network: str) -> None:
 def client_network(request: HttpRequest) -> str:
     """Return the client's address, or its network where one client has many addresses (IPv6: /64).
 
-    An IPv4 address that is written as an IPv6 one, or carried in one, is that IPv4 address.
+    An IPv4 address that is written or embedded as an IPv6 address counts as the IPv4 address.
 
     `X-Forwarded-For` counts only as far as our own proxies wrote it (`NUM_PROXIES`): what a caller
     puts in front of that is the caller's claim.

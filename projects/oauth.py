@@ -1,9 +1,8 @@
 """OAuth 2.0 for desktop clients: each authorization is for one project, which the user chooses.
 
-django-oauth-toolkit does the protocol. What is added here is the project, which travels from the
-consent page to the code, the tokens and each refreshed pair; the rule that a user who is inactive
-or left the organization gets no further token; and the rule that a code which is used again ends
-what it gave.
+django-oauth-toolkit does the protocol. This module adds the project, which travels from the
+consent page to the code, the tokens and each refreshed pair. A user who is inactive or left the
+organization gets no further token. A code that is used again ends the tokens that it gave.
 """
 
 from typing import Any
@@ -33,7 +32,7 @@ _FAMILIES = UUID("0c8d5a1e-7a60-4f0d-9d29-5f5c3f0b6a4d")
 def family_of(code: str) -> UUID:
     """Return the family of the tokens that a code gives, and of those that replace them.
 
-    It follows from the code, so that it is known when a code comes again that was deleted.
+    It is derived from the code, so it is known even if a deleted code is used again.
     """
     return uuid5(_FAMILIES, sha256(code))
 
@@ -82,7 +81,7 @@ class ProjectBoundValidator(OAuth2Validator):
         self, refresh_token: str, client: Any, request: Request, *args: Any, **kwargs: Any
     ) -> bool:
         """Accept a refresh token of a user who still belongs to the project's organization."""
-        # Of several requests with one token, the others wait here and then find it used.
+        # Other requests with the same token wait here, and then find it used.
         digest = sha256(refresh_token)
         list(OAuthRefreshToken.objects.select_for_update().filter(token_checksum=digest))
         if not super().validate_refresh_token(refresh_token, client, request, *args, **kwargs):
@@ -108,7 +107,7 @@ class ProjectBoundValidator(OAuth2Validator):
 
 
 def _end_family(family: UUID, client: Any) -> None:
-    """Revoke all tokens of a family; the gateway learns of it as of any revocation."""
+    """Revoke all tokens of a family. The gateway is told, as of any revocation."""
     tokens = OAuthRefreshToken.objects.filter(token_family=family, application=client, revoked=None)
     for token in tokens.order_by("pk"):
         token.revoke()
@@ -136,7 +135,7 @@ def _projects_of(user: User | AnonymousUser) -> Any:
 
 
 class TokenView(ToolkitTokenView):
-    """The token endpoint of the grants that there are; the toolkit's knows of devices, too."""
+    """The token endpoint without the toolkit's device grant."""
 
     def post(self, request: HttpRequest, *_args: Any, **_kwargs: Any) -> HttpResponse:
         """Exchange a code or a refresh token."""
@@ -195,7 +194,7 @@ class ConsentView(AuthorizationView):
         return redirect(self.request.get_full_path())
 
     def redirect(self, redirect_to: str, application: Any) -> HttpResponse:
-        """Send the browser back to the client, and say by whom (RFC 9207), whatever the answer."""
+        """Send the browser back to the client, always naming the issuer (RFC 9207)."""
         parts = urlsplit(redirect_to)
         query = [pair for pair in parse_qsl(parts.query, True) if pair[0] != "iss"]
         query.append(("iss", settings.PUBLIC_URL))

@@ -18,7 +18,7 @@ class IsService(BasePermission):
     message = "This endpoint is for the service token."
 
     def has_permission(self, request: Request, _view: APIView) -> bool:
-        """Tell whether the caller is the service."""
+        """Return whether the caller is the service."""
         return isinstance(request.user, Principal) and request.user.kind is Kind.SERVICE
 
 

@@ -1,7 +1,7 @@
-"""Parts of the admin's pages that show what belongs to another model.
+"""Parts of the admin's pages that show data of another model.
 
-Django asks who may see a page. What a page shows of other models is asked for here: a column, a
-field, a filter or a link follows the permission of what it shows.
+Django checks who may see a page. This module checks who may see a column, a field, a filter or a
+link that shows data of another model: it needs that model's permission.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -58,7 +58,7 @@ class PermittedParts:
         if name not in self.links:
             return name
         made: dict[str, Any] = request.__dict__.setdefault("_permitted_links", {})
-        # Django compares fields with read-only fields: both are asked for the same one.
+        # Django compares fields with read-only fields, so both must get the same function.
         return made.setdefault(name, self._links_for(request, *self.links[name]))
 
     @staticmethod

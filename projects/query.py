@@ -17,10 +17,10 @@ DAY = r"^2[0-9]{3}-[0-9]{2}-[0-9]{2}$"
 
 
 def text(request: Request, name: str, default: str | None = None) -> str | None:
-    """Return the only value of a parameter, or the default without one.
+    """Return the only value of a parameter, or the default if there is none.
 
-    A NUL, which no database takes, is replaced as it is in what is booked. Raises `ValidationError`
-    for a parameter that is repeated.
+    A NUL, which no database accepts, is replaced as in booked texts. Raises `ValidationError` if
+    the parameter is repeated.
     """
     values = request.GET.getlist(name)
     if len(values) > 1:
@@ -29,9 +29,9 @@ def text(request: Request, name: str, default: str | None = None) -> str | None:
 
 
 def version(request: Request, name: str) -> int | None:
-    """Return a whole number of at most 63 bits, None without one.
+    """Return a whole number of at most 63 bits, or None if there is none.
 
-    Raises `ValidationError` for another spelling of a number, and for anything that is none.
+    Raises `ValidationError` if it is spelled in another way or is not a number.
     """
     given = text(request, name)
     if given is None:
@@ -42,7 +42,7 @@ def version(request: Request, name: str) -> int | None:
 
 
 def day(request: Request, name: str, default: date) -> date:
-    """Return a date of this millennium, or the default without one. Raises `ValidationError`."""
+    """Return a date from 2000 on, or the default if there is none. Raises `ValidationError`."""
     given = text(request, name)
     if given is None:
         return default
@@ -53,7 +53,7 @@ def day(request: Request, name: str, default: date) -> date:
 
 
 def _day(given: str) -> date:
-    # Python reads more of ISO 8601 than dates that are written like this.
+    # Python also reads other forms of ISO 8601.
     if not re.fullmatch(DAY, given, re.ASCII):
         raise ValueError(given)
     return date.fromisoformat(given)

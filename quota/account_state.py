@@ -51,8 +51,8 @@ class AccountState:
     `usage_micro` is None when usage was never booked, `limit_micro` and `remaining_micro` are None
     when there is no limit.
 
-    `project_cap_micro`, `user_cap_micro` and `run_cap_micro` cap each project, user and run of
-    which nothing else is said; `caps_users` tells whether any user is capped. `capped_projects`
+    `project_cap_micro`, `user_cap_micro` and `run_cap_micro` cap each project, user and run that
+    has no cap of its own; `caps_users` says whether any user is capped. `capped_projects`
     maps the number of a project that reached its cap to its score. `caps_version` grows whenever
     what a group may spend within a cap changes otherwise than by its own bookings; 0: no caps ever.
 
@@ -114,7 +114,7 @@ class AccountState:
         return self.reason
 
     def is_due(self, now: datetime) -> bool:
-        """Tell whether the state has stopped holding."""
+        """Return whether the state has stopped holding."""
         return self.valid_until is not None and self.valid_until <= now
 
     def to_json(self) -> str:

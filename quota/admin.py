@@ -59,7 +59,7 @@ class LimitedProjectAdmin(admin.ModelAdmin):
 
     @admin.display(description="until", ordering="limited_until")
     def until(self, member: SetMember) -> datetime | str | None:
-        """Tell when the block or the grace ends by itself."""
+        """Return when the block or the grace ends by itself."""
         if member.limited_until is None:
             return instant(member.suspended_until)
         return instant(member.limited_until) or "it is lifted"

@@ -26,8 +26,8 @@ __all__ = ["QuotaUnknown", "Verdict", "check"]
 class Verdict:
     """The answer. Times are aware; `remaining_micro` is None where there is no limit.
 
-    People are told the day of `resets_at` in `time_zone`. `cap` is the reason that names the cap
-    of which too little is left to start, None where no cap refuses for that.
+    People read the day of `resets_at` in `time_zone`. `cap` is set when too
+    little of a cap is left to start: it is the reason that names the cap.
     """
 
     resource: str
@@ -51,7 +51,7 @@ def check(
     run_usage_micro: int = 0,
     now: datetime | None = None,
 ) -> Verdict:
-    """Tell whether the project is limited, afresh each time: nothing is remembered.
+    """Return whether the project is limited. Nothing is remembered between calls.
 
     With `to_start` it is also refused when fewer than `settings.START_CREDITS` are left of a hard
     limit or of a cap, so that no work begins only to be refused at its first call. `distinct_id`
@@ -103,12 +103,12 @@ def _caps(
 def _refusal(
     published: AccountState, kept: list[tuple[str, int]], *, is_compared: bool, least: int
 ) -> tuple[str | None, int | None, str | None]:
-    """Return why a project that is not limited is refused all the same, and the least that is left.
+    """Return why a project that is not limited is refused anyway, and the least that is left.
 
-    The third is the reason of the cap of which too little is left to start.
+    The third value is the reason that names a cap, if too little of that cap is left to start.
 
-    A project's own cap is left to the sorted set, which anybody may write: it refuses here only who
-    has too little left of it to start.
+    The sorted set decides whether a project's own cap is reached. Here the cap only refuses a start
+    for which too little is left.
     """
     remaining = published.remaining_micro
     for _, left in kept:

@@ -32,7 +32,7 @@ RESOURCES: dict[str, Resource] = {
 
 
 def in_credits(micro: int) -> str:
-    """Return an amount to read: two decimals at most, and nothing that is left reads as zero."""
+    """Return an amount for people: at most two decimals, and "0" only if nothing is left."""
     if 0 < micro < MICRO // 100:
         return "<0.01"
     return f"{(Decimal(micro) / MICRO).quantize(Decimal('0.01')).normalize():,f}"

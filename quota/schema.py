@@ -198,7 +198,7 @@ QUOTA_LIMITS: dict[str, Any] = {
         _etag(["200", "304"]),
         *response_headers(_LIMITS_ANSWERS),
     ],
-    # Never 406: whatever a client accepts, it is better served with JSON.
+    # Never 406: a client is better served with JSON, whatever it accepts.
     "responses": {
         status: answer for status, answer in answers(_LIMITS_ANSWERS).items() if status != 406
     },

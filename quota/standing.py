@@ -27,7 +27,7 @@ class Standing:
 
     @property
     def time_zone(self) -> str:
-        """The zone in whose days to tell people when usage starts again."""
+        """The time zone of the day on which usage starts again."""
         return self.published.time_zone if self.published else "UTC"
 
 

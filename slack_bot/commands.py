@@ -1,4 +1,4 @@
-"""The slash command: what is left, told to whoever asks and to nobody else."""
+"""The slash command: what is left, shown only to the person who asks."""
 
 import structlog
 from django.conf import settings

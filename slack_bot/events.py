@@ -75,7 +75,7 @@ def _bot_token_revoked(event: dict[str, Any]) -> bool:
 
 
 def _is_news(event: dict[str, Any]) -> bool:
-    """Tell what a person wrote just now.
+    """Return whether a person wrote this just now.
 
     An `app_mention` that an edit fired carries `edited`: the post was heard when it was written.
     """

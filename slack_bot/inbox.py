@@ -12,10 +12,10 @@ from workflows.models import Mention, Notice, ThreadReply
 
 
 def receive(post: Post) -> None:
-    """Record the post if it is for us, and act on it. Calls Slack for nothing.
+    """Record the post if it is for us, and act on it. This never calls Slack.
 
-    Raises `django.db.Error` only when nothing was kept. Once something is, this succeeds: what
-    cannot be done now is done by a sweep.
+    Raises `django.db.Error` only when nothing was recorded. Once something was, this succeeds, and
+    a sweep does what cannot be done now.
     """
     workspace = installations.find(post.installation)
     if workspace is None or post.user_id == workspace.bot_user_id:
@@ -27,7 +27,7 @@ def receive(post: Post) -> None:
 
 
 def _record(workspace: SlackWorkspace, post: Post) -> Mention:
-    """Return the mention of this post, written now unless a copy of the post was here before."""
+    """Return the mention of this post, creating it if needed."""
     is_external = _is_external(workspace, post)
     with transaction.atomic():
         mention, created = Mention.objects.get_or_create(
@@ -54,9 +54,9 @@ def _record(workspace: SlackWorkspace, post: Post) -> Mention:
 
 
 def _receive_reply(workspace: SlackWorkspace, post: Post) -> None:
-    """Keep a reply that does not name us, then find out whether it is for us.
+    """Record a reply that does not name us, then find out whether it is for us.
 
-    An external author has nothing going on here that a reply could be for.
+    Replies of external authors are ignored: they have no work here.
     """
     if _is_external(workspace, post):
         return

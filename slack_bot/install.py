@@ -59,7 +59,7 @@ class ProjectForm(forms.Form):
 
 
 class Refused(Exception):
-    """The installation cannot be finished; the message says why, to whoever tried."""
+    """The installation cannot be finished. The message tells the user why."""
 
 
 @login_required

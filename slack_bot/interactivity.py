@@ -77,7 +77,7 @@ def read(payload: dict[str, Any]) -> Interaction | None:
 
 
 def installations_of(payload: dict[str, Any]) -> tuple[Installation, ...]:
-    """Return the installations that an interaction may be for.
+    """Return the installations that an interaction can be for.
 
     In a channel that another company hosts, the payload may name the host's workspace.
     """

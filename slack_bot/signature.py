@@ -18,9 +18,10 @@ LARGEST_BODY = 1024 * 1024
 def is_signed(
     body: bytes, headers: Mapping[str, str], secrets: list[str], clock: Clock | None = None
 ) -> bool:
-    """Tell whether any of the secrets signed the body, at most five minutes ago or ahead.
+    """Return whether any of the secrets signed the body, at most five minutes ago or ahead.
 
-    Without a secret nothing is. https://docs.slack.dev/authentication/verifying-requests-from-slack/
+    Without a secret, nothing is signed.
+    https://docs.slack.dev/authentication/verifying-requests-from-slack/
     """
     clock = clock or Clock()
     return any(_signed_with(secret, body, headers, clock) for secret in secrets)

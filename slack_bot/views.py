@@ -1,4 +1,4 @@
-"""The webhook of the Events API. Slack gives it three seconds; it calls Slack for nothing."""
+"""The webhook of the Events API. Slack allows three seconds, so this never calls Slack."""
 
 import structlog
 from django.http import HttpRequest, HttpResponse, JsonResponse

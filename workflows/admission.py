@@ -1,7 +1,7 @@
 """What becomes of a recorded mention: refused, handed to the thread's task, started or asked about.
 
-Decided once, by whoever holds the mention's lease: the webhook that recorded it, a redelivery or
-the sweep. A mention that nobody could finish stays `received` for the next of them.
+The webhook that recorded a mention, a redelivery or the sweep decides once, under the mention's
+lease. A mention that none of them could finish stays `received` for the next one.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ LEASE = timedelta(seconds=15)
 
 
 def admit(mention: Mention) -> None:
-    """Decide about the mention, unless somebody else is at it or it is decided.
+    """Decide about the mention, unless it is decided or another process is deciding.
 
     Raises `client.TemporalUnavailable`; the mention then stays `received`.
     """
@@ -46,7 +46,7 @@ def admit_or_keep(mention: Mention) -> None:
 
 
 def waiting(now: datetime) -> QuerySet[Mention]:
-    """Return the mentions that nobody is at, those first that were tried longest ago."""
+    """Return the undecided mentions without a lease, those tried longest ago first."""
     return (
         Mention.objects.filter(_unleased(now), state=Mention.State.RECEIVED)
         .select_related("workspace__project")
@@ -108,7 +108,7 @@ def _has_nothing_to_do(mention: Mention) -> bool:
 
 
 def _ask(mention: Mention) -> None:
-    """End a mention without a text by asking what to do, unless a reply has said so already."""
+    """End a mention without a text by asking what to do, unless a reply already says so."""
     with transaction.atomic():
         if not closing.conclude(mention, Mention.State.ASKED, "it had no text"):
             return

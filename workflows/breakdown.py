@@ -32,7 +32,7 @@ def in_words(status: WorkflowExecutionStatus | None) -> str:
 def end(mention: Mention, workflow_id: str, state: str, outcome: str) -> Notice | None:
     """End the mention of a workflow and its task; return the notice that says so.
 
-    None where somebody stopped the work, who was told.
+    There is no notice if somebody stopped the work, because they were told.
     """
     was_stopped = (
         mention.state == Mention.State.STOPPED

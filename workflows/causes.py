@@ -1,4 +1,4 @@
-"""What a thread is told of work that was given up: its true cause."""
+"""The true cause of work that was given up, as its thread is told."""
 
 from django.conf import settings
 
@@ -16,7 +16,7 @@ from workflows.mention_types import ANSWER_LOST, CREDITS_HELD, GATEWAY_OUT, STOR
 
 
 def sentence(failure: str, *, user_id: str, repository: str = "") -> str:
-    """Return the message about a failure, which is named by its type as in Temporal's history."""
+    """Return the message about a failure, named by its type in Temporal's history."""
     if failure == ModelFailed.__name__:
         return wording.provider_unavailable()
     if failure == CheckoutFailed.__name__:

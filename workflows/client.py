@@ -9,15 +9,15 @@ reconnects by itself. Every call is bounded by `DEADLINE`.
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import TimeoutError as FutureTimeout
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.db.models import Q
 from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
-from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.envconfig import ClientConfig
 from temporalio.exceptions import WorkflowAlreadyStartedError
@@ -39,6 +39,8 @@ DEADLINE = timedelta(seconds=1.5)
 """How long a caller waits for Temporal: Slack wants its answer within 3 s."""
 _LISTING = timedelta(seconds=10)
 _MOST_LISTED = 1000
+
+Answer = TypeVar("Answer")
 
 
 class TemporalUnavailable(Exception):
@@ -148,8 +150,8 @@ def signal_follow_up(follow_up: FollowUp) -> None:
     """Tell the workflow of the thread's task that a further message was recorded.
 
     Telling twice is harmless. Raises `TemporalUnavailable` (the row stays `received`) and
-    `WorkflowEnded` (the row is `dropped`, and the thread free for a new task; what waits for a
-    task that a mention has not made yet stays, for whoever closes or restarts the mention).
+    `WorkflowEnded` (the row is `dropped`, and the thread is free for a new task). A message that
+    waits for a mention's task stays until the mention is closed or restarted.
     """
     try:
         _signal(follow_up.workflow_id, "follow_up", FollowUpReceived(str(follow_up.pk)))
@@ -178,26 +180,17 @@ def signal_credits_gained(workflow_id: str) -> None:
 
 
 def cancel(workflow_id: str) -> None:
-    """Ask a workflow to end; it ends its mention and its task, if nobody has.
+    """Ask a workflow to end. It ends its mention and its task unless somebody already has.
 
     Raises `TemporalUnavailable` and `WorkflowEnded`.
     """
-    connection = _connected()
-    handle = connection.client.get_workflow_handle(workflow_id)
-    try:
-        connection.call(handle.cancel(rpc_timeout=DEADLINE))
-    except RPCError as error:
-        if _says_no_workflow(error):
-            raise WorkflowEnded(workflow_id) from error
-        raise TemporalUnavailable(str(error)) from error
-    except RuntimeError as error:
-        raise TemporalUnavailable(str(error)) from error
+    _call(workflow_id, lambda handle: handle.cancel(rpc_timeout=DEADLINE))
 
 
 def terminated_workflows(since: datetime) -> list[str]:
-    """Return the ids of the mentions' workflows that something else ended than their own code.
+    """Return the ids of the mentions' workflows that did not end by their own code after `since`.
 
-    Those closed after `since`; one that an operator reset is among them, and runs.
+    A workflow that an operator reset is among them, although it is running.
     Raises `TemporalUnavailable`.
     """
     connection = _connected()
@@ -212,16 +205,10 @@ def status_of(workflow_id: str) -> WorkflowExecutionStatus | None:
 
     Raises `TemporalUnavailable`.
     """
-    connection = _connected()
-    handle = connection.client.get_workflow_handle(workflow_id)
     try:
-        found = connection.call(handle.describe(rpc_timeout=DEADLINE))
-    except RPCError as error:
-        if _says_no_workflow(error):
-            return None
-        raise TemporalUnavailable(str(error)) from error
-    except RuntimeError as error:
-        raise TemporalUnavailable(str(error)) from error
+        found = _call(workflow_id, lambda handle: handle.describe(rpc_timeout=DEADLINE))
+    except WorkflowEnded:
+        return None
     return found.status
 
 
@@ -235,20 +222,34 @@ async def _terminated(client: Client, since: datetime) -> list[str]:
 
 
 def _signal(workflow_id: str, signal: str, *arguments: FollowUpReceived | RepositoryChoice) -> None:
+    _call(
+        workflow_id,
+        lambda handle: handle.signal(signal, args=arguments, rpc_timeout=DEADLINE),
+    )
+
+
+def _call(
+    workflow_id: str, operation: Callable[[WorkflowHandle[Any, Any]], Coroutine[Any, Any, Answer]]
+) -> Answer:
+    """Return the answer to an operation on a workflow.
+
+    Raises `TemporalUnavailable` and `WorkflowEnded`.
+    """
     connection = _connected()
     handle = connection.client.get_workflow_handle(workflow_id)
     try:
-        connection.call(handle.signal(signal, args=arguments, rpc_timeout=DEADLINE))
+        answer: Answer = connection.call(operation(handle))
     except RPCError as error:
         if _says_no_workflow(error):
             raise WorkflowEnded(workflow_id) from error
         raise TemporalUnavailable(str(error)) from error
     except RuntimeError as error:
         raise TemporalUnavailable(str(error)) from error
+    return answer
 
 
 def _says_no_workflow(error: RPCError) -> bool:
-    """Tell a workflow that is not there from a namespace that is not: that one may come back."""
+    """Return whether the workflow is missing, and not its namespace, which may come back."""
     details = error.grpc_status.details
     return error.status is RPCStatusCode.NOT_FOUND and not any(
         detail.Is(NamespaceNotFoundFailure.DESCRIPTOR) for detail in details

@@ -1,7 +1,7 @@
 """Closing a mention: its row, and the replies that came before it had a coding task.
 
-Whoever closes one locks the thread's active task first and the mention second, as whoever records a
-message for either does.
+Closing a mention locks the thread's active task first and the mention second. Recording a message
+for either uses the same order.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from workflows.models import FollowUp, Mention
 
 
 def conclude(mention: Mention, state: str, outcome: str) -> bool:
-    """Move from `received` to where the door ends it; False when somebody else already has."""
+    """End a mention that is still `received`; return False if it has ended already."""
     return close(mention.pk, state, outcome, those_in=[Mention.State.RECEIVED])
 
 
@@ -25,7 +25,7 @@ def conclude(mention: Mention, state: str, outcome: str) -> bool:
 def close(
     mention_id: UUID | str, state: str, outcome: str, *, those_in: Sequence[str] = Mention.OPEN
 ) -> bool:
-    """Write how the mention ended, unless that is written already; tell whether it was not."""
+    """Record how the mention ended; return False if that was recorded already."""
     mention = (
         Mention.objects.select_related("workspace")
         .defer("workspace__bot_token")

@@ -59,7 +59,7 @@ def _is_still_true(crossed: ThresholdNotice, state: AccountState) -> bool:
 
 
 def _means_something(crossed: ThresholdNotice, workspace: SlackWorkspace) -> bool:
-    """Tell whether the workspace knows what the news is about: "again" follows a warning."""
+    """Return whether the workspace knows what the news is about: "again" follows a warning."""
     if crossed.percent != ThresholdNotice.RESOLVED:
         return True
     warnings = ThresholdNotice.objects.filter(

@@ -17,8 +17,7 @@ def denial(
 ) -> gate.Verdict | None:
     """Return the verdict that limits the project that would pay, or the author; or None.
 
-    None also when nobody knows: what is then let through meets the workflow's gate, which waits
-    until somebody does.
+    Return None also if nobody knows. The workflow's own gate then waits until somebody does.
     """
     author = about.workspace.distinct_id(about.user_id)
     try:

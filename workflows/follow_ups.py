@@ -126,7 +126,7 @@ def tell(follow_up: FollowUp) -> None:
 
 
 def is_known(reply: FollowUp | ThreadReply) -> bool:
-    """Return whether the reply is a follow-up already, whatever became of it."""
+    """Return whether the reply was recorded as a follow-up, in whatever state."""
     post = {"workspace": reply.workspace_id, "channel_id": reply.channel_id, "ts": reply.ts}
     return FollowUp.objects.filter(**post).exists()
 

@@ -59,8 +59,8 @@ def _with_fresh_connections(function: Callable[..., Any]) -> Callable[..., Any]:
 class _FailuresInOurWords(ActivityInboundInterceptor):
     """Lets histories have only what we say of a failure ourselves.
 
-    Drivers and providers quote what people wrote; what once is in a history cannot be erased. Of
-    an error that is not ours the history gets its type, which retries go by, and the log the rest.
+    Drivers and providers quote what people wrote, and a history cannot be erased. So the history
+    only gets the type of an error that is not ours, which retries need. The log gets the rest.
     """
 
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:
@@ -69,7 +69,7 @@ class _FailuresInOurWords(ActivityInboundInterceptor):
         except ApplicationError as error:
             if error.category is not ApplicationErrorCategory.BENIGN:
                 _log_failure(error)
-            raise error from None  # a cause would be recorded too
+            raise error from None  # a cause would enter the history too
         except (FailureError, BrokenExecutor):
             raise  # broken, the SDK ends the worker, and has to see what it was
         except Exception as error:
@@ -79,7 +79,7 @@ class _FailuresInOurWords(ActivityInboundInterceptor):
 
 
 def _log_failure(error: Exception) -> None:
-    """Write a line of what is expected, and of a mistake of ours an error with its traceback."""
+    """Log an expected failure in one line, and a mistake of ours as an error with a traceback."""
     info = activity.info()
     where = {"activity": info.activity_type, "attempt": info.attempt, "workflow": info.workflow_id}
     if isinstance(error, ApplicationError):

@@ -15,7 +15,7 @@ log = structlog.get_logger(__name__)
 def left_to_a_sweep(what: str, **ids: str) -> Iterator[None]:
     """Log what the block raises instead of raising it; `what` and `ids` name the row.
 
-    The row is a promise that a sweep keeps: to fail now would only make Slack repeat itself.
+    A sweep will act on the row. Failing now would only make Slack deliver the event again.
     """
     try:
         yield

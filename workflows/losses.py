@@ -55,7 +55,7 @@ def look_for_workflow(mention: Mention) -> None:
         told.update(state=FollowUp.State.RECEIVED)
         return
     if not breakdown.left_behind([mention.workflow_id]).exists():
-        return  # it ended, and saw to everything itself, since its mention was listed
+        return  # it ended in order since its mention was listed
     outcome = breakdown.in_words(status)
     log.warning("a workflow is gone", workflow=mention.workflow_id, outcome=outcome)
     breakdown.clear_up(mention.workflow_id, outcome)

@@ -72,7 +72,7 @@ MISTAKES = [
     "ValidationError",
     "ValueError",
 ]
-# What is waited for, with the patch by which workflows learned to. Drivers' own names come from
+# What work waits for, with the patch that introduced the wait. Drivers' own names come from
 # activities that an older worker scheduled or ran.
 WAITED_FOR = {
     **dict.fromkeys(
@@ -137,7 +137,7 @@ class _Pause:
 
 @dataclass(frozen=True)
 class _Obstacle:
-    """What work has to wait for, how many attempts were made before, and its shortest wait."""
+    """What work has to wait for, the attempts made before, and the shortest wait in seconds."""
 
     kind: str
     attempts_before: int
@@ -239,7 +239,7 @@ class MentionWorkflow:
                     raise
                 cause = _cause(error)
                 if WAITED_FOR.get(cause) == WAITS_PATCH and workflow.patched(WAITS_PATCH):
-                    # Whatever is picked, the work would have to wait for the same.
+                    # A picker would not help: the work would have to wait for the same thing.
                     given_up = GivenUp(mention.mention_id, cause)
                     said = await _locally(RepositoryActivities.give_up, given_up)
                     raise _Ended(Ending.FAILED, said.notice_id, cause) from None
@@ -347,9 +347,9 @@ class MentionWorkflow:
     async def _work(
         self, mention: MentionInput, attempts: int, perform: Callable[[int], Awaitable[Answer]]
     ) -> Answer:
-        """Perform work in so many attempts; those that have to wait for something do not count.
+        """Perform work in at most `attempts` attempts; those that have to wait do not count.
 
-        Meanwhile it is tried ever less often, until it has waited too long in all.
+        Waiting work is tried ever less often, until it has waited too long in all.
         """
         until: datetime | None = None
         wait = WORK_FIRST_RETRY

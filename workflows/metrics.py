@@ -1,4 +1,4 @@
-"""What operators watch of the messages to Slack."""
+"""Metrics of the messages to Slack."""
 
 from prometheus_client import Counter
 

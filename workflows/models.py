@@ -13,8 +13,8 @@ from workflows.mention_types import workflow_id
 class Mention(models.Model):
     """One post that asked something of the bot, recorded before Slack is answered.
 
-    Most mention it. A reply of the author's that takes up an earlier request counts as one too, as
-    does a word that stops the work.
+    Most of them name the bot. A reply of the author that takes up an earlier request also counts
+    as a mention, and so does an order to stop.
 
     The row is the identity: a redelivery, the `message` twin of an `app_mention` and concurrent
     copies all meet the unique constraint. A row in state `received` is a promise that the sweep
@@ -101,7 +101,7 @@ class Notice(models.Model):
     """One message that the bot owes a thread, or a channel, at most once: a denial or another.
 
     Claimed by its unique `key` (for a denial, the mention), written before anything is sent, sent
-    by whoever gets to it first: a Celery task, the workflow's activity or the sweep.
+    by the first that gets to it: a Celery task, the workflow's activity or the sweep.
     """
 
     class Kind(models.TextChoices):
@@ -251,10 +251,10 @@ class FollowUp(models.Model):
 class ThreadReply(models.Model):
     """One reply that does not mention the bot, kept until it is clear whether it is for the bot.
 
-    Slack may tell of a reply before the mention that it follows. So a reply is written first, and
-    its mention looked for afterwards, while a mention is written first, and its replies looked for
-    afterwards: one of the two always finds the other (`workflows.replies`). Most replies are for
-    nobody here, so the rows are deleted after minutes.
+    Slack may deliver a reply before the mention that it follows. So a reply is recorded before its
+    mention is looked for, and a mention before its replies are: one of the two always finds the
+    other (`workflows.replies`). Most replies are not for the bot, so the rows are deleted after
+    minutes.
     """
 
     workspace = models.ForeignKey(SlackWorkspace, on_delete=models.CASCADE, related_name="+")

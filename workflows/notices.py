@@ -1,9 +1,9 @@
-"""Messages that the bot owes a thread at most once: claimed as rows, then sent by whoever is first.
+"""Messages that the bot owes a thread at most once: claimed as rows, then sent.
 
-A webhook, an activity and a sweep may all want to say the same; the unique key lets one row exist,
-and a lease on the row lets one sender try at a time. Slack has no idempotent post, so after an
-attempt whose outcome is unknown the thread is searched for the message, which carries the notice's
-id as metadata, before anything is posted again.
+A webhook, an activity and a sweep may all want to say the same. The unique key allows one row, and
+a lease on the row allows one sender at a time. Slack has no idempotent post. So after an attempt
+whose outcome is unknown, the thread is searched for the message before anything is posted again:
+each message carries its notice's id as metadata.
 """
 
 from collections.abc import Sequence
@@ -47,10 +47,10 @@ def claim(
     user_id: str | None = None,
     only_to_user: bool = False,
 ) -> Notice:
-    """Return the notice of this key, written now unless it exists. Somebody has to send it.
+    """Return the notice for this key, creating it if needed. The caller must send it.
 
-    It goes to the thread of `about`, or if the thread refuses it, or `only_to_user`, to `user_id`
-    (the author of `about` unless given) alone.
+    It goes to the thread of `about`. If the thread refuses it, or with `only_to_user`, it goes to
+    `user_id` alone (by default the author of `about`).
     """
     shown = Notice.Destination.EPHEMERAL if only_to_user else Notice.Destination.THREAD
     notice, _ = Notice.objects.get_or_create(
@@ -71,7 +71,7 @@ def claim(
 
 
 def claim_denial(about: Mention | FollowUp, verdict: Verdict) -> Notice:
-    """Return the one denial of a message that was refused for want of credits.
+    """Return the one denial of a message that was refused for lack of credits.
 
     A reply that does not mention the bot shares the one its thread has had since the task began:
     the conversation knows, and every further remark would repeat it.
@@ -124,10 +124,10 @@ def send_soon(notice: Notice) -> None:
 
 
 def deliver(notice: Notice) -> None:
-    """Send the notice if it is due and nobody else is at it. A failure of Slack never raises.
+    """Send the notice if it is due and no other sender has it. A failure of Slack never raises.
 
-    What could not be sent falls due again later, for the sweep; what Slack refuses is said in
-    another way (`workflows.posting`); what it refuses in every way is given up.
+    A notice that could not be sent falls due again later, for the sweep. One that Slack refuses is
+    sent in another way (`workflows.posting`). One that it refuses in every way is given up.
     """
     taken = _take(notice, timezone.now())
     if taken is None:
@@ -165,7 +165,7 @@ def due(now: datetime) -> QuerySet[Notice]:
 
 @dataclass
 class _Attempt:
-    """A leased notice, and whether what was sent last may be in Slack already."""
+    """A leased notice, and whether the message sent last may have reached Slack."""
 
     notice: Notice
     outcome_unknown: bool
@@ -190,7 +190,7 @@ def _take(notice: Notice, now: datetime) -> _Attempt | None:
 
 
 def _send(client: WebClient, attempt: _Attempt) -> str:
-    """Send the notice in the first way that Slack does not refuse; return the `ts`."""
+    """Send the notice in the first way that Slack accepts; return the `ts`."""
     notice = attempt.notice
     notice.destination = posting.first_way(notice)
     while True:
@@ -200,7 +200,7 @@ def _send(client: WebClient, attempt: _Attempt) -> str:
             refusal = failure_of(error)
             if refusal is None or not refusal.is_refusal:
                 raise
-            # Where it cannot be searched, it is not sent a second time either.
+            # A place that cannot be searched gets no second attempt.
             elsewhere = attempt.outcome_unknown or refusal.meaning is Meaning.REFUSED_HERE
             way = posting.next_way(notice, elsewhere=elsewhere)
             if way is None:
@@ -261,7 +261,7 @@ def _give_up(notice: Notice, error: str) -> None:
 
 
 def _keep(notice: Notice, **fields: Any) -> bool:
-    """Write to the notice while the lease is ours; whoever took over knows better."""
+    """Write to the notice while the lease is ours; another sender may have taken over."""
     mine = Notice.objects.filter(
         pk=notice.pk, state=Notice.State.SENDING, next_attempt_at=notice.next_attempt_at
     )
@@ -269,7 +269,7 @@ def _keep(notice: Notice, **fields: Any) -> bool:
 
 
 def _renew(notice: Notice, **fields: Any) -> None:
-    """Write to the notice and lease it for as long again. Raises `_LeaseLost`."""
+    """Write to the notice and renew its lease. Raises `_LeaseLost`."""
     fields["next_attempt_at"] = timezone.now() + LEASE
     if not _keep(notice, **fields):
         raise _LeaseLost

@@ -1,7 +1,7 @@
-"""The ways in which a notice may reach people, and how to find out whether it has.
+"""The ways in which a notice can reach people, and how to find out whether it has.
 
-An answer was paid for: what Slack refuses in one way is said in the next, and what it refuses in
-every way is kept for the thread's page. Anything else is said in the thread, or to the user alone.
+An answer was paid for. If Slack refuses it in one way, the next way is tried; if it refuses every
+way, the thread's page keeps the answer. Any other notice goes to the thread, or to the user alone.
 `docs/slack.md` lists what Slack refuses.
 """
 
@@ -32,7 +32,7 @@ _FILES = {Destination.FILE, Destination.DM_FILE}
 _DIRECT = {Destination.DM, Destination.DM_PARTS, Destination.DM_FILE}
 _CLOCK_SKEW = timedelta(minutes=10)
 _PAGE = 200
-# A person's id names a direct message to post to, and nothing that could be read.
+# A person's id can be posted to as a direct message, but that cannot be read.
 _NO_SUCH_THREAD = {"thread_not_found", "message_not_found", "channel_not_found"}
 
 
@@ -63,7 +63,7 @@ def first_way(notice: Notice) -> str:
 def next_way(notice: Notice, *, elsewhere: bool) -> str | None:
     """Return the destination to try after the notice's; None after the last.
 
-    `elsewhere`: its place takes nothing, in whatever form.
+    `elsewhere` leaves out the other ways to the same place, because it takes nothing.
     """
     ways = _ways(notice)
     for way in ways[ways.index(notice.destination) + 1 :]:
@@ -73,7 +73,7 @@ def next_way(notice: Notice, *, elsewhere: bool) -> str | None:
 
 
 def last_way(notice: Notice) -> str:
-    """Return where the notice ends if Slack refuses it everywhere."""
+    """Return the destination of a notice that Slack refuses everywhere."""
     return _ways(notice)[-1]
 
 
@@ -117,7 +117,7 @@ def _page_of(notice: Notice) -> str:
 
 # --- Sending -------------------------------------------------------------------------------------
 def post(client: WebClient, notice: Notice, message: Message) -> str:
-    """Send a message to the notice's destination; return its `ts` if Slack tells. Raises."""
+    """Send a message to the notice's destination; return its `ts` if Slack gives one. Raises."""
     if notice.destination == Destination.EPHEMERAL:
         return _show_to_user(client, notice, message)
     place = _place(client, notice)
@@ -145,8 +145,8 @@ def _place(client: WebClient, notice: Notice) -> _Place:
         refusal = failure_of(error)
         if refusal is None or refusal.meaning is not Meaning.REFUSED:
             raise
-        # An installation from before the app asked for `im:write`: a user's id does as well, but
-        # what was posted under it cannot be searched.
+        # The installation is older than the scope `im:write`. A user's id can be posted to as
+        # well, but not searched.
         return _Place(notice.user_id, None)
     return _Place(str(opened["channel"]["id"]), None)
 
@@ -191,7 +191,7 @@ def _show_to_user(client: WebClient, notice: Notice, message: Message) -> str:
 
 # --- Searching -----------------------------------------------------------------------------------
 def find(client: WebClient, notice: Notice, message: Message) -> str | None:
-    """Return the `ts` of the message if an earlier attempt did send it. Raises."""
+    """Return the `ts` of the message if an earlier attempt sent it. Raises."""
     place = _place(client, notice)
     where: dict[str, Any] = {"channel": place.channel}
     if place.thread_ts:

@@ -18,7 +18,7 @@ _TAG = re.compile(r"<@([A-Za-z0-9_-]{1,32})(?:\|[^<>]*)?>", re.ASCII)
 
 
 def is_written_by_a_person(message: Mapping[str, Any]) -> bool:
-    """Tell posts from what bots write and from what merely happened to posts: edits, joins, …"""
+    """Return whether a person wrote this: not a bot, and not an edit, a join or the like."""
     subtype = message.get("subtype") or ""
     return (
         isinstance(subtype, str)

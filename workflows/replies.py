@@ -1,21 +1,20 @@
 """Replies that do not mention the bot: kept first, then matched to what they are for.
 
-Slack may tell of a reply before the mention that it follows, and two processes may handle both at
-once. So nothing is decided because a row is missing: a reply is committed before its mention is
-looked for, and a mention before its replies are. Whoever looks second finds the other. A process
-that dies in between leaves a reply without a decision, or a mention that is not decided: sweeps
-take up either.
+Slack may deliver a reply before the mention that it follows, and two processes may handle both at
+once. So a missing row never decides anything: a reply is committed before its mention is looked
+for, and a mention before its replies are. The one that looks second finds the other. If a process
+dies in between, sweeps decide the reply or the mention that it left.
 
-What becomes of a reply of the author of the thread's latest request:
+What becomes of a reply by the author of the thread's latest request:
 
-- while the request's task works, or the task is still to be made, it is a follow-up;
-- a word such as "stop" ends the work (`workflows.stop_orders`);
-- after a request that was not answered (refused for want of credits, failed, or without a text) it
-  takes the request up: both are the text of a new one. Without credits it waits in silence: the
-  thread knows why, and hears at most once more if the reason has become another;
-- in a thread that has ended otherwise its author alone is told, once, how to go on.
+- While the request's task works or is still to be made, the reply is a follow-up.
+- A word such as "stop" ends the work (`workflows.stop_orders`).
+- If the request was not answered (refused for lack of credits, failed, or without a text), the
+  reply takes it up: both texts make a new request. Without credits nothing is said, because the
+  thread knows why. It is told once more if the reason has changed.
+- If the thread has ended otherwise, its author alone is told, once, how to go on.
 
-Of everybody else only an order to stop is answered.
+Anybody else is answered only if they order a stop.
 """
 
 from datetime import datetime, timedelta
@@ -44,7 +43,7 @@ _LOOKS = 2
 
 
 def keep(reply: ThreadReply) -> ThreadReply:
-    """Return the kept row of an unsaved reply, written now unless a copy was here before."""
+    """Return the row of an unsaved reply, creating it if needed."""
     kept, _ = ThreadReply.objects.get_or_create(
         workspace=reply.workspace,
         channel_id=reply.channel_id,
@@ -56,12 +55,12 @@ def keep(reply: ThreadReply) -> ThreadReply:
 
 
 def decide(reply: ThreadReply) -> Mention | None:
-    """Decide what a kept reply is for; return the mention that it became, which is to be admitted.
+    """Decide what a kept reply is for; return the mention it became, for the caller to admit.
 
-    The row goes once the reply is written elsewhere.
+    The row is deleted once the reply is recorded elsewhere.
     """
     mention = None
-    for _ in range(_LOOKS):  # what it is for may change while we look
+    for _ in range(_LOOKS):  # the answer can change while we look
         mention = _as_mention(reply)
         if mention is not None or _as_follow_up(reply):
             ThreadReply.objects.filter(pk=reply.pk).delete()
@@ -72,7 +71,7 @@ def decide(reply: ThreadReply) -> Mention | None:
 
 
 def decide_for(mention: Mention) -> list[Mention]:
-    """Decide again about what its author wrote below a mention; return what became mentions."""
+    """Decide again about the author's replies to a mention; return those that became mentions."""
     became = []
     for reply in _below(mention):
         reply.workspace = mention.workspace
@@ -81,12 +80,12 @@ def decide_for(mention: Mention) -> list[Mention]:
 
 
 def has_followed(mention: Mention) -> bool:
-    """Return whether a reply of its author's is kept that was written below the mention."""
+    """Return whether the mention's author replied to it, in a reply that is still kept."""
     return bool(_below(mention))
 
 
 def undecided(now: datetime) -> QuerySet[ThreadReply]:
-    """Return the replies whose request died, or that wait for a mention to be decided about."""
+    """Return the replies whose process died, or that wait for a mention to be decided."""
     return (
         ThreadReply.objects.filter(decided_at=None, received_at__lte=now - timedelta(seconds=3))
         .select_related("workspace__project__organization")
@@ -96,14 +95,14 @@ def undecided(now: datetime) -> QuerySet[ThreadReply]:
 
 
 def forget_old(now: datetime) -> None:
-    """Delete the replies that no mention will come for any more."""
+    """Delete the replies whose mention will not come any more."""
     ThreadReply.objects.filter(received_at__lte=now - KEPT_FOR).delete()
 
 
 def take_up_earlier(mention: Mention) -> None:
-    """Have a mention take up the author's latest request in the thread if it was not answered.
+    """Let a mention take up the author's latest request in the thread if that was not answered.
 
-    Not before the thread has no task: what a task works on is not asked for again.
+    The thread must have no task: what a task works on is not asked for again.
     """
     earlier = _latest_request(mention)
     if mention.takes_up_id or earlier is None:
@@ -119,7 +118,7 @@ def take_up_earlier(mention: Mention) -> None:
 
 
 def _as_mention(reply: ThreadReply) -> Mention | None:
-    """Return the mention that the reply is or now becomes: an order to stop, or a request again."""
+    """Return the reply's mention, creating it for an order to stop or a request taken up."""
     post = {"workspace": reply.workspace, "channel_id": reply.channel_id, "ts": reply.ts}
     if known := Mention.objects.filter(**post).first():
         return known
@@ -140,7 +139,7 @@ def _as_mention(reply: ThreadReply) -> Mention | None:
 
 
 def _as_follow_up(reply: ThreadReply) -> bool:
-    """Hand the reply to the task that it is for, made or to be made; return whether it has one."""
+    """Hand the reply to its task, even one still to be made; return whether it has a task."""
     if is_stop(reply.text):
         return False
     task = active_task(reply.workspace, reply.channel_id, reply.thread_ts)
@@ -180,7 +179,7 @@ def _below(mention: Mention) -> list[ThreadReply]:
 
 
 def _latest_request(message: ThreadReply | Mention) -> Mention | None:
-    """Return what the author of a message last asked for in its thread, before it."""
+    """Return the author's latest request in the thread before the message."""
     mentions = Mention.objects.filter(
         workspace=message.workspace_id,
         channel_id=message.channel_id,
@@ -201,7 +200,7 @@ def _others_wait(reply: ThreadReply) -> bool:
 
 
 def _may_be_matched_soon(reply: ThreadReply) -> bool:
-    """Return whether a request of the author's that is under way may still want the reply."""
+    """Return whether a request of the author that is under way may still need the reply."""
     request = _latest_request(reply)
     if request is None:
         return False
@@ -210,7 +209,7 @@ def _may_be_matched_soon(reply: ThreadReply) -> bool:
 
 
 def _is_unanswered(request: Mention) -> bool:
-    """Return whether a request may be taken up again; each may be once."""
+    """Return whether a request can be taken up again, which is possible once."""
     if request.received_at < timezone.now() - TAKEN_UP_WITHIN:
         return False
     for_want_of_credits = request.outcome.startswith((OUT_OF_CREDITS, SAID_ALREADY))
@@ -221,15 +220,15 @@ def _is_unanswered(request: Mention) -> bool:
 
 
 def _will_ask(request: Mention) -> bool:
-    """Return whether a mention that nobody has decided about has no text and will be asked for one.
+    """Return whether an undecided mention has no text, so its author will be asked for one.
 
-    What follows it is what it asks for, and no addition to it.
+    The next message is then the request itself, not an addition to it.
     """
     return request.state == Mention.State.RECEIVED and is_bare(request.text)
 
 
 def _become_mention(reply: ThreadReply, takes_up: Mention | None) -> Mention | None:
-    """Return the mention of the reply, written now; None when another took the request up."""
+    """Return the reply's new mention; None if another message took the request up."""
     workspace = reply.workspace
     try:
         with transaction.atomic():
@@ -252,7 +251,7 @@ def _become_mention(reply: ThreadReply, takes_up: Mention | None) -> Mention | N
 
 
 def _tell_if_news(request: Mention, words: str) -> None:
-    """Say once why a request can still not be taken up, unless the thread was told just that."""
+    """Say once why a request still cannot be taken up, unless the thread knows the reason."""
     said = notices.denial_of(request)
     if said is not None and said.text == words and said.state != Notice.State.GIVEN_UP:
         return
@@ -261,7 +260,7 @@ def _tell_if_news(request: Mention, words: str) -> None:
 
 
 def _tell_how_to_go_on(request: Mention) -> None:
-    """Tell the author alone, once for each request, that plain replies begin nothing here."""
+    """Tell the author alone, once for each request, that plain replies start nothing here."""
     if Mention.objects.filter(takes_up=request).exists():
         return
     words = wording.thread_has_ended(request.user_id, bot_name=settings.BOT_NAME)

@@ -36,7 +36,7 @@ def request_text(message: Mention | FollowUp) -> str:
 def all_that_was_asked(mention: Mention) -> str:
     """Return everything the author asked for, as they typed it.
 
-    Beside the mention's own text that is the request that it takes up, with what was added to it.
+    That is the mention's own text, and the request that it takes up with all additions to it.
     """
     bot_user_id = mention.workspace.bot_user_id
     texts = [_readable(text, bot_user_id) for text in texts_of(mention)]
@@ -56,12 +56,12 @@ def texts_of(mention: Mention) -> list[str]:
 
 
 def is_bare(text: str) -> bool:
-    """Return whether a message says nothing: no letter and no digit beside tags and emoji."""
+    """Return whether a message has no letter or digit besides tags and emoji."""
     return _WORD.search(_MARKUP.sub(" ", text)) is None
 
 
 def is_stop(text: str) -> bool:
-    """Return whether a message is nothing but an order to stop."""
+    """Return whether a message is only an order to stop."""
     if len(text) > _LONGEST_ORDER:
         return False
     plain = unicodedata.normalize("NFKC", _MARKUP.sub(" ", text))
@@ -70,7 +70,7 @@ def is_stop(text: str) -> bool:
 
 
 def _additions(mention: Mention) -> list[str]:
-    """Return the replies to a mention that waited for a task which was never made."""
+    """Return the replies to a mention that waited for a task that was never made."""
     own = workflow_id(mention.team_id, mention.channel_id, mention.ts)
     dropped = FollowUp.objects.filter(workflow_id=own, state=FollowUp.State.DROPPED)
     return list(dropped.order_by("ts").values_list("text", flat=True)[:_LONGEST_CHAIN])

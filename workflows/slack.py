@@ -67,7 +67,7 @@ class Failure:
 
     @property
     def is_refusal(self) -> bool:
-        """Whether Slack answered, and would answer the same again."""
+        """Whether Slack refused, and would refuse again."""
         return self.meaning in (Meaning.REFUSED, Meaning.REFUSED_HERE)
 
     @property

@@ -1,4 +1,4 @@
-"""Dividing a long text into messages: what Slack shows as one thing is not cut in half.
+"""Dividing a long text into messages without cutting what Slack shows as one thing.
 
 A message ends where a paragraph, a line or a word does. A code block that goes on in the next
 message is closed and opened again.
@@ -18,7 +18,7 @@ _LONGEST_TOKEN = 70
 
 
 def split(text: str, at_most: int) -> list[str]:
-    """Return the text in parts of at most so many UTF-16 code units (100 or more)."""
+    """Return the text in parts of at most `at_most` UTF-16 code units (100 or more)."""
     assert at_most >= _LEAST, at_most
     if length(text) <= at_most:
         return [text]
@@ -43,7 +43,7 @@ def _parts(text: str, room: int) -> Iterator[str]:
         lines.append(line)
         size += takes
         in_code ^= line.count(_FENCE) % 2 == 1
-        if reopened and lines == [_FENCE]:  # the code block ended where the part did
+        if reopened and lines == [_FENCE]:  # the code block ended with the part
             lines, size, reopened = [], 0, False
     if lines:
         yield _part(lines, opens=reopened, closes=in_code)
@@ -54,7 +54,7 @@ def _part(lines: list[str], *, opens: bool, closes: bool) -> str:
 
 
 def _last_paragraph(lines: list[str]) -> list[str]:
-    """Return the last lines if they begin a paragraph that is better left to the next part."""
+    """Return the last lines if they begin a paragraph that fits better into the next part."""
     begin = len(lines)
     while begin > 0 and lines[begin - 1]:
         begin -= 1
@@ -64,7 +64,7 @@ def _last_paragraph(lines: list[str]) -> list[str]:
 
 
 def _lines(text: str, room: int) -> Iterator[tuple[str, bool]]:
-    """Yield each line, long ones in pieces, and whether the piece goes on with a line."""
+    """Yield each line, long ones in pieces, and whether the piece continues a line."""
     for line in text.split("\n"):
         rest, goes_on = line, False
         while length(rest) > room:
@@ -75,7 +75,7 @@ def _lines(text: str, room: int) -> Iterator[tuple[str, bool]]:
 
 
 def _fitting(line: str, room: int) -> int:
-    """Return how many characters of the line take no more than so many code units."""
+    """Return how many characters at the start of the line fit into `room` code units."""
     units = 0
     for end, character in enumerate(line):
         units += length(character)

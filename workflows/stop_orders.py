@@ -1,6 +1,6 @@
-"""Orders to stop: a message that says nothing but "stop" ends the work of its thread.
+"""Orders to stop: a message that only says "stop" ends its author's work in the thread.
 
-Only the work of whoever says so; others are told whose it is.
+Anybody else is told whose work it is.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 
 def obey(order: Mention) -> None:
-    """End what the author of the order has at work in its thread, and say what came of it, once."""
+    """End the author's work in the thread, and say once what came of the order."""
     mark = f"stopped by the message {order.ts}"
     for mention in _own_open(order):
         closing.close(mention.pk, Mention.State.STOPPED, mark)
@@ -41,7 +41,7 @@ def obey(order: Mention) -> None:
 
 
 def is_countermanded(mention: Mention) -> bool:
-    """Return whether its author has already said to stop, in a message that came first."""
+    """Return whether its author already ordered a stop, in a message that arrived earlier."""
     later = _of_thread(mention).filter(user_id=mention.user_id).exclude(pk=mention.pk)
     return any(is_stop(each.text) and Decimal(each.ts) > Decimal(mention.ts) for each in later)
 
@@ -70,7 +70,7 @@ def _stop_own_task(order: Mention, why: str) -> Stopped | None:
 
 
 def _key(order: Mention, owner_id: str | None) -> str:
-    """Return the key of the answer; whose work it is is said once to each person in a thread."""
+    """Return the key of the answer. Each person in a thread is told once whose work it is."""
     if owner_id is None:
         return f"stop:{order.pk}"
     thread = f"{order.workspace_id}:{order.channel_id}:{order.thread_ts}"
@@ -98,7 +98,7 @@ def _outcome(mentions: Sequence[Mention], stopped: Stopped | None) -> str:
 
 
 def _whose(order: Mention) -> str | None:
-    """Return whose work is going on in the thread, if it is somebody else's."""
+    """Return the owner of the work in the thread, if that is somebody else."""
     task = active_task(order.workspace, order.channel_id, order.thread_ts)
     if task is not None and task.owner_slack_user_id != order.user_id:
         return task.owner_slack_user_id
@@ -107,7 +107,7 @@ def _whose(order: Mention) -> str | None:
 
 
 def _used(order: Mention, mentions: Iterable[Mention], stopped: Stopped | None) -> str | None:
-    """Return the credits that were used so far, as people read them; None for none."""
+    """Return the credits used so far, in words; None if none were used."""
     traces = {each.trace_id for each in mentions}
     project_id = order.workspace.project_id
     micro = 0
@@ -121,7 +121,7 @@ def _used(order: Mention, mentions: Iterable[Mention], stopped: Stopped | None) 
 
 
 def _cancel(workflow_ids: Iterable[str]) -> None:
-    """Have the worker drop what it does. If it does not hear, it finds out at its next step."""
+    """Tell the worker to stop. If it does not hear, it finds out at its next step."""
     for each in workflow_ids:
         try:
             client.cancel(each)

@@ -1,4 +1,4 @@
-"""Stopping the work of a task, whoever asks for it: its rows end, and its tokens with them."""
+"""Stopping the work of a task: its rows end, and its tokens are revoked."""
 
 from dataclasses import dataclass
 
@@ -16,9 +16,9 @@ class Stopped:
 
 
 def stop_work(task: CodingTask, why: str) -> Stopped | None:
-    """Stop a task that has something at work or waiting; None where there is nothing to stop.
+    """Stop a task that is working or waiting; return None if there is nothing to stop.
 
-    Its workflow is to be cancelled afterwards, so that the worker hears of it at once.
+    The caller should then cancel its workflow, so that the worker hears of it at once.
     """
     waiting = FollowUp.objects.filter(workflow_id=task.workflow_id, state__in=FollowUp.WAITING)
     at_work = task.runs.filter(state__in=TaskRun.UNFINISHED).exists()
@@ -30,5 +30,5 @@ def stop_work(task: CodingTask, why: str) -> Stopped | None:
 
 
 def was_stopped(mention: Mention) -> bool:
-    """Return whether the mention was stopped while its workflow went on."""
+    """Return whether the mention was stopped while its workflow was running."""
     return Mention.objects.filter(pk=mention.pk, state=Mention.State.STOPPED).exists()

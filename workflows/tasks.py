@@ -79,7 +79,7 @@ def start_pending_mentions() -> None:
 
 @shared_task(expires=_EXPIRES)
 def match_replies() -> None:
-    """Decide about the replies whose request died, and forget those that are for nobody here."""
+    """Decide about replies whose process died, and delete those that are not for the bot."""
     _sweep(replies.undecided(timezone.now())[:_BATCH], _match)
     replies.forget_old(timezone.now())
 

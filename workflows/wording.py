@@ -13,7 +13,7 @@ from coding_tasks.storable import storable
 _CREDITS_USED = "Your team has used its monthly {bot_name} AI credits."
 _DENIAL_FIRST_SENTENCES = {
     "limit_reached": _CREDITS_USED,
-    # Whoever writes the published set by hand leaves no reason: another billing system, mostly.
+    # A set that was written by hand, mostly by another billing system, has no reason.
     "set_by_hand": _CREDITS_USED,
     "insufficient_remaining": "Your team has too few {bot_name} AI credits left to {purpose}.",
     "organization_inactive": (
@@ -35,7 +35,7 @@ _TOO_LITTLE_OF_A_CAP = {
         "One task may use too few {bot_name} AI credits to {purpose}, as your team has set it."
     ),
 }
-# What a top-up does not change, and who can.
+# Who can help where a top-up does not.
 _ADVICE = {
     "project_cap_reached": "Ask an administrator of your team to raise the project's share.",
     "user_cap_reached": "Ask an administrator of your team to raise your share.",
@@ -79,9 +79,9 @@ def denial(
 ) -> str:
     """Say why there are no credits to use, when they come back and what can be done about it.
 
-    `resets_at` is aware, or None where there is no reset time; its day is told in `time_zone`. An
-    unknown reason gets a sentence that is true of all. `cap` is the reason of the cap of which too
-    little is left. `half_way`: work had begun.
+    `resets_at` is aware, or None if there is no reset time; its day is given in `time_zone`. An
+    unknown reason gets a general sentence. `cap` is set if too little of a cap is left: it is the
+    reason that names the cap. `half_way` is True if work had begun.
     """
     if cap in _TOO_LITTLE_OF_A_CAP:
         first = _TOO_LITTLE_OF_A_CAP[cap]
@@ -137,7 +137,7 @@ def credits_status(
 
 
 def _reset(resets_at: datetime | None, time_zone: str) -> list[str]:
-    """Return the sentence that says when the credits come back; none without a time.
+    """Return the sentence that says when the credits come back, if they do.
 
     The day is that of `time_zone`, which is named unless it is UTC.
     """
@@ -236,7 +236,7 @@ def no_repositories(user_id: str, *, bot_name: str) -> str:
 
 # --- Work ----------------------------------------------------------------------------------------
 def answer(text: str) -> str:
-    """Return an agent's answer, harmless and whole, however long it is."""
+    """Return an agent's whole answer, escaped, however long it is."""
     return escape(text.strip()) or "I have nothing to answer."
 
 
@@ -340,7 +340,7 @@ def thread_has_ended(user_id: str, *, bot_name: str) -> str:
 
 
 def stopped(user_id: str, *, credits: str | None, in_flight: bool, bot_name: str) -> str:
-    """Say that the work was stopped, and what it used; `credits` is None for nothing."""
+    """Say that the work was stopped, and what it used. `credits` is None if it used none."""
     name = f"{escape(bot_name)} AI credits"
     used = f"It has used {escape(credits)} {name}." if credits else f"It has used no {name}."
     sentences = [f"Stopped, as {person(user_id)} asked.", used]

@@ -145,9 +145,9 @@ async def _connect_or_stop(stop: asyncio.Event) -> Client | None:
 
 
 def keep_tidy(tools: Tools) -> None:
-    """Remove what killed workers left on the disk, now and again, beside the work.
+    """Remove what killed workers left on the disk, now and then, in the background.
 
-    This returns at once. A leftover that cannot be removed keeps no worker from starting.
+    This returns at once, so a leftover that cannot be removed does not stop a worker from starting.
     """
     if isinstance(tools.sandbox, CloneSandbox):
         tidying = Thread(target=_tidy, args=(tools.sandbox,), name="leftovers", daemon=True)

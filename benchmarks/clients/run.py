@@ -35,7 +35,7 @@ class Outcome:
     said: str
 
     def cell(self, cap: float) -> str:
-        """Return it as the table has it: attempts, seconds, and whether the text was lost."""
+        """Return the table's cell: attempts, seconds, and whether the text was lost."""
         if not self.attempts:
             return "did not call"
         if self.shown is not None:

@@ -88,7 +88,7 @@ def _changes(account: Account) -> Iterator[Link]:
 
 
 def _more(account: Account) -> Iterator[Link]:
-    """Yield where the credits went, and every decision."""
+    """Yield the pages that show where the credits went, and every decision."""
     for model, title in (("usageevent", "Ledger"), ("decisionrecord", "All decisions")):
         rows = reverse(f"admin:billing_{model}_changelist")
         permission = f"billing.view_{model}"

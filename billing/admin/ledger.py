@@ -37,7 +37,7 @@ class UsageEventAdmin(ReadOnly, admin.ModelAdmin):
         return event.project.organization if event.project else None
 
     def has_refund_permission(self, request: HttpRequest) -> bool:
-        """Whoever may top up may refund."""
+        """Allow refunds to users who can top up."""
         return bool(request.user.has_perm("billing.add_creditgrant"))
 
     @admin.action(description="Refund: take back what it cost", permissions=["refund"])

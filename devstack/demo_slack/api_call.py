@@ -48,7 +48,7 @@ class ApiCall:
         return value
 
     def author(self) -> Json:
-        """Return what a message says of the app that posts it."""
+        """Return the fields of a message that describe the app that posts it."""
         return {
             "user": self.install.bot_user_id,
             "bot_id": self.install.bot_id,
@@ -57,7 +57,7 @@ class ApiCall:
         }
 
     def channel(self, name: str = "channel") -> Json:
-        """Return the channel that the argument names, if it is one of the app's team."""
+        """Return the channel that the argument names, which must be in the app's team."""
         channel = self.workspace.channel(self.text(name))
         if channel is None or channel["context_team_id"] != self.install.team_id:
             raise SlackError("channel_not_found")

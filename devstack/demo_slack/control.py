@@ -73,7 +73,7 @@ class Control:
         return JSONResponse({"ok": True})
 
     async def _set_limits(self, request: Request) -> Response:
-        """Take less, or more: the fields of `Limits`."""
+        """Set how much is accepted, by the fields of `Limits`."""
         body = await request.json()
         known = dataclasses.asdict(self.limits)
         if unknown := body.keys() - known.keys():

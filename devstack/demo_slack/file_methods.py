@@ -24,7 +24,7 @@ class Files:
         return file_id
 
     def take(self, file_id: str, content: bytes) -> bool:
-        """Keep the content of a file; False without a ticket, or if its size is another one."""
+        """Keep the content of a file; return False without a ticket or if the size differs."""
         with self._database.change() as connection:
             taken = connection.execute(
                 "UPDATE files SET content = ? WHERE id = ? AND size = ?",

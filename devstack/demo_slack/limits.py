@@ -1,4 +1,4 @@
-"""How much Slack takes. What it takes has changed before, and differs from what it documents."""
+"""How much Slack accepts. That has changed before, and differs from its documentation."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 class Limits:
     """The longest text and the longest blocks of a message, in characters, and how many blocks.
 
-    Longer texts are refused (`msg_too_long`), although the documentation says that they are cut:
+    Longer texts are refused (`msg_too_long`), although the documentation says they are cut:
     https://docs.slack.dev/reference/methods/chat.postMessage/#truncating
-    Of blocks, about 13,200 characters are taken: https://github.com/slackapi/bolt-js/issues/2509
+    About 13,200 characters of blocks are accepted: https://github.com/slackapi/bolt-js/issues/2509
     """
 
     text: int = 40_000
@@ -18,5 +18,5 @@ class Limits:
     section: int = 3_000
 
     def reset(self) -> None:
-        """Take as much as at first."""
+        """Accept as much as at the start."""
         vars(self).update(vars(Limits()))

@@ -74,7 +74,7 @@ class Workspace:
         self._put("channels", team_id, body)
 
     def direct_channel(self, user_id: str) -> Json | None:
-        """Return the conversation of the bot with a person, made now if need be."""
+        """Return the bot's conversation with a person, creating it if needed."""
         user = self.user(user_id)
         if user is None or user["is_bot"]:
             return None

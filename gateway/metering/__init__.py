@@ -16,6 +16,6 @@ _READERS: dict[str, type[Reader]] = {
 
 
 def meter_for(kind: str, *, stream: bool, hide_usage: bool) -> Meter:
-    """Return a meter for one answer of an API; `hide_usage` takes the usage chunk out of it."""
+    """Return a meter for one answer of an API. `hide_usage` removes the usage chunk from it."""
     reader = _READERS[kind]()
     return Stream(reader, hide_usage=hide_usage) if stream else Document(reader)

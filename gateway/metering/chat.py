@@ -1,7 +1,7 @@
 """OpenAI's chat completions: https://platform.openai.com/docs/api-reference/chat.
 
-Usage is told in the completion, or in a last chunk without choices. Some servers that speak this
-API tell it in every chunk, or in the one with the reason for the end.
+Usage is reported in the completion, or in a last chunk without choices. Some servers that speak
+this API report it in every chunk, or in the one that says why the answer ended.
 """
 
 import msgspec
@@ -98,16 +98,16 @@ class ChatReader(Reader):
         return self._take(chunk) and not chunk.choices
 
     def done(self) -> None:
-        """The usage told last, if any, is the last."""
+        """Take the usage reported last, if any, as final."""
         self.finished = True
         self.final = self.usage is not None
 
     def used_so_far(self) -> Usage:
-        """Return what was told, with the tier of any chunk."""
+        """Return what was reported, with the tier of any chunk."""
         return replace(self.usage or Usage(), service_tier=self._tier, model=word(self._model))
 
     def _take(self, completion: _Completion) -> bool:
-        """Take in a completion, or a chunk of one; return whether it tells usage."""
+        """Take in a completion, or a chunk of one; return whether it reports usage."""
         if completion.model is not None:
             self._model = completion.model
         if completion.service_tier is not None:
@@ -145,7 +145,7 @@ class ChatReader(Reader):
                     add(each.arguments or each.input)
 
     def _update(self, raw: msgspec.Raw) -> bool:
-        """Take in what is told; return whether it can be read."""
+        """Take in reported usage; return whether it can be read."""
         try:
             told = _usage.decode(raw)
         except UNREADABLE:

@@ -1,11 +1,11 @@
 """An excerpt of a JSON value of any size, taken while its bytes pass by.
 
-Only the members that a shape names are kept, and of their texts only the length, so that the
-excerpt of thirty megabytes is as small as that of a hundred bytes. The value is really parsed: text
-that looks like a member, or a member of the same name elsewhere, is not taken for it. What is left
-out is only looked through for its end, so mistakes inside it are not noticed.
+Only the members that a shape names are kept, and only the length of their texts. So the excerpt of
+thirty megabytes is as small as that of a hundred bytes. The value is really parsed: text that looks
+like a member, or a member of the same name elsewhere, is not mistaken for it. Whatever is left out
+is only searched for its end, so mistakes inside it go unnoticed.
 
-Nothing here calls itself: nesting of any depth costs a number. Why this is no library:
+Nothing here recurses, so nesting of any depth costs one number. Why this is not a library:
 `docs/decisions/0022-usage-is-read-from-an-excerpt-of-the-answer.md`.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import msgspec.inspect
 
-# What is kept of one value. Longer ones become `TOO_LONG`: told, but not readable.
+# The most that is kept of one value. Longer ones become `TOO_LONG`: reported, but not readable.
 MAX_VALUE = 1024 * 1024
 MAX_EXCERPT = 2 * MAX_VALUE
 MAX_WORD = 64  # characters of a name from outside, such as a tier: longer ones go as null
@@ -32,7 +32,7 @@ class Leaf(Enum):
     WHOLE = auto()  # as it is
     WORD = auto()  # a short string; anything else is null
     NUMBER = auto()  # a whole number; anything else is null
-    TEXT = auto()  # a string, of which the size is kept; anything else is null
+    TEXT = auto()  # a string whose size is kept; anything else is null
 
 
 Text = str | int | None
@@ -78,8 +78,8 @@ _SPACE = re.compile(rb"[ \t\r\n]*+")
 _SPACE_AND_BOM = re.compile(rb"[ \t\r\n\xef\xbb\xbf]*+")
 _STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _SCALAR = re.compile(rb'[^ \t\r\n,:"{}\[\]]*+')
-# As much of a container as has no bracket that matters: pairs that hold at most pairs themselves
-# are passed over in one step.
+# As much of a container as has no bracket that matters: pairs that hold at most pairs are skipped
+# in one step.
 _PLAIN = rb'[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+"'
 _PAIR = rb"%b|\[(?:%b)*+\]|\{(?:%b)*+\}" % (_PLAIN, _PLAIN, _PLAIN)
 _RUN = re.compile(rb"(?:%b|\[(?:%b)*+\]|\{(?:%b)*+\})*+" % (_PLAIN, _PAIR, _PAIR), re.DOTALL)
@@ -130,7 +130,7 @@ class Excerpt:
     # --- values that may be long -----------------------------------------------------------------
 
     def _string(self, piece: bytes, at: int) -> int:
-        """Read on in a string; return where it, or the piece, ends."""
+        """Read on in a string; return where it or the piece ends."""
         end = at
         if self._escaped:
             self._escaped = False
@@ -304,7 +304,7 @@ class Excerpt:
 
 
 def _decoded(string: bytes) -> str | None:
-    """Return a JSON string; None for what is none."""
+    """Return the text of a JSON string; None if it is not one."""
     try:
         return msgspec.json.decode(string, type=str)
     except (msgspec.DecodeError, UnicodeDecodeError):

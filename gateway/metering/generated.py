@@ -1,4 +1,4 @@
-"""How many tokens a text is, roughly, where nobody says.
+"""About how many tokens a text has, for text whose usage is not reported.
 
 Providers name four characters of English as the rule of thumb
 (https://platform.claude.com/docs/en/about-claude/glossary#tokens,
@@ -14,7 +14,7 @@ MAX_TEXT = 1 << 40
 
 
 class Generated:
-    """Text that was generated and that no usage told so far covers."""
+    """Generated text that no reported usage covers yet."""
 
     def __init__(self) -> None:
         self._bytes = 0  # of text, rounded up to a token for each piece
@@ -39,7 +39,7 @@ class Generated:
         self._bytes += size
 
     def covered(self) -> None:
-        """Begin anew: usage was told."""
+        """Begin again, because usage was reported."""
         self._bytes = 0
 
 

@@ -1,10 +1,10 @@
-"""What an answer is, by its headers, compared as RFC 9110 (8.3, 8.4) says: never by case."""
+"""What an answer is, by its headers, compared without case as RFC 9110 (8.3, 8.4) says."""
 
 from gateway.headers import Headers
 
 
 def is_event_stream(headers: Headers, *, asked: bool) -> bool:
-    """Return whether an answer is a stream of events: without a media type, what was asked for.
+    """Return whether an answer is a stream of events; without a media type, whether one was asked.
 
     Of several types the last one counts (https://fetch.spec.whatwg.org/#concept-header-extract-mime-type).
     """

@@ -1,6 +1,6 @@
 """Anthropic's Messages API: https://platform.claude.com/docs/en/build-with-claude/streaming.
 
-Usage is told in the message, or in `message_start` and, cumulative, in each `message_delta`.
+Usage is reported in the message, or in `message_start` and cumulatively in each `message_delta`.
 """
 
 import msgspec
@@ -20,8 +20,8 @@ from gateway.metering.reading import (
 )
 from gateway.prices import Apart, Usage
 
-# What these used is not among the tokens of the message, says the provider's SDK of the first, and
-# https://platform.claude.com/docs/en/agents-and-tools/tool-use/advisor-tool of the second.
+# What these used is not among the tokens of the message. The provider's SDK says so of the first,
+# and https://platform.claude.com/docs/en/agents-and-tools/tool-use/advisor-tool of the second.
 _APART = frozenset({"compaction", "advisor_message"})
 
 
@@ -151,15 +151,15 @@ class MessagesReader(Reader):
         return False
 
     def done(self) -> None:
-        """Do nothing: this API has events that say so."""
+        """Do nothing: this API has an event for its end."""
 
     def used_so_far(self) -> Usage:
-        """Return what was told, and searches that were begun since."""
+        """Return what was reported, and searches that began since."""
         usage = self.usage or Usage(model=self._model)
         return replace(usage, web_searches=max(usage.web_searches, self._searches_seen))
 
     def _update(self, raw: msgspec.Raw) -> bool:
-        """Take in what is told; return whether it tells the output."""
+        """Take in reported usage; return whether it includes the output."""
         if not is_told(raw):
             return False
         try:
@@ -212,7 +212,7 @@ def _cache_writes(told: _Tokens, before: Usage) -> tuple[int, int]:
     if told.cache_creation_input_tokens is not None or told.cache_creation is not None:
         written = told.cache_creation
         total = told.cache_creation_input_tokens or 0
-        if written is None:  # the end of a stream has the total alone
+        if written is None:  # the end of a stream only has the total
             hour = min(hour, total)
             five = total - hour
         else:

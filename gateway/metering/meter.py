@@ -1,6 +1,6 @@
-"""A meter: it is fed every byte of an answer, lets them pass, and knows what was used.
+"""A meter is fed every byte of an answer, passes them on, and knows what was used.
 
-What it keeps is bounded, whatever the answer's size: an unfinished line, or an excerpt.
+It keeps only an unfinished line or an excerpt, so its memory is bounded whatever the answer's size.
 """
 
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from gateway.metering.excerpt import Excerpt
 from gateway.metering.reading import UNREADABLE, Reader
 from gateway.prices import Usage
 
-# Up to here an answer, or an unfinished line, is kept to be read at once, which is fastest; of a
-# longer one an excerpt is taken while it passes.
+# An answer or unfinished line up to this size is kept and read at once, which is fastest. For a
+# longer one, an excerpt is taken while it passes.
 MAX_KEPT = 16 * 1024
-# Of an event that may have to be taken out of a stream. A longer one is passed on, whatever it is.
+# The longest event that can be taken out of a stream. A longer one is passed on, whatever it is.
 MAX_HELD_BACK = 64 * 1024
 _BOM = b"\xef\xbb\xbf"
 
@@ -30,7 +30,7 @@ class Meter(Protocol):
 
     @property
     def complete(self) -> bool:
-        """Whether all that the answer used was told, and can be read."""
+        """Whether all that the answer used was reported, and can be read."""
 
     @property
     def failed(self) -> bool:
@@ -38,15 +38,15 @@ class Meter(Protocol):
 
     @property
     def unreadable(self) -> bool:
-        """Whether usage was told that cannot be read."""
+        """Whether usage was reported that cannot be read."""
 
     @property
     def input_told(self) -> bool:
-        """Whether the input is among what was told."""
+        """Whether the input is among what was reported."""
 
     @property
     def generated(self) -> int:
-        """An estimate of the output tokens that passed and were not told."""
+        """An estimate of the output tokens that passed and were not reported."""
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes of the answer; return those that may go on to the caller now."""
@@ -55,14 +55,14 @@ class Meter(Protocol):
         """Take note that the answer came to its end; return bytes that were held back."""
 
     def usage(self) -> Usage | None:
-        """Return what the provider told; None if it told no tokens."""
+        """Return what the provider reported; None if it reported no tokens."""
 
     def used_so_far(self) -> Usage:
-        """Return what was told, and what else was seen of a broken answer."""
+        """Return what was reported, and what else was seen of a broken answer."""
 
 
 class _Metered:
-    """What both kinds of meters have of their reader."""
+    """What both kinds of meter share: their reader."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -161,17 +161,17 @@ class Stream(_Metered):
         self.hides_usage = hide_usage
         self._begun = False
         self._tail = b""  # the beginning of a line
-        self._long = False  # the rest of a line is to come whose beginning was read already
-        self._long_data = False  # it is one of data
+        self._long = False  # the rest of a line, whose beginning was read, is yet to come
+        self._long_data = False  # that line is data
         # Of the event under way:
         self._name = b""
         self._has_data = False
-        self._data: Excerpt | None = None  # if one line was not all of it
+        self._data: Excerpt | None = None  # its data, unless that is one whole line
         # Where usage is hidden, also:
         self._only_usage = False
         self._held: list[bytes] = []
         self._held_size = 0
-        self._is_shown = False  # its beginning was, because it is long
+        self._is_shown = False  # its beginning was shown, because it is long
 
     def feed(self, chunk: bytes) -> bytes:
         """Read what came. Where usage is hidden, events are passed on once they are whole."""
@@ -188,7 +188,7 @@ class Stream(_Metered):
         return chunk
 
     def end(self) -> bytes:
-        """Read what nothing ends but the answer itself."""
+        """Read what only the end of the answer completes."""
         tail, self._tail = self._tail, b""
         if self._long:
             self._long_line_ended()
@@ -201,7 +201,7 @@ class Stream(_Metered):
         return b"".join(self._held) + tail
 
     def _pieces(self, chunk: bytes) -> list[bytes]:
-        """Return the lines that are whole now, and what came of a long one that is not."""
+        """Return the lines that are complete, and what arrived of a long one that is not."""
         if self._tail:
             chunk = self._tail + chunk
         # A carriage return at the very end may be half of a line's end.
@@ -238,7 +238,7 @@ class Stream(_Metered):
             self._read_data()
 
     def _lines(self, lines: list[bytes]) -> list[int]:
-        """Read whole lines; return the numbers of those that tell usage and nothing else."""
+        """Read whole lines; return the numbers of those that only report usage."""
         if not self._begun:
             lines[0] = self._without_mark(lines[0])
         read = self._reader.event
@@ -272,7 +272,7 @@ class Stream(_Metered):
         return line.removeprefix(_BOM)
 
     def _odd_data(self, data: bytes) -> None:
-        """Read data that are no event by themselves: a line of several, or no object at all."""
+        """Read data that are no event by themselves: one line of several, or no object."""
         self._has_data = True
         if self._data is None:
             stripped = data.strip()
@@ -293,7 +293,7 @@ class Stream(_Metered):
         return self._data
 
     def _read_data(self) -> None:
-        """Read the event's data if they are complete; else further lines may follow."""
+        """Read the event's data if they are complete; otherwise further lines may follow."""
         if self._data is not None and _read(self._event, self._data):
             self._data = None
 
@@ -321,7 +321,7 @@ class Stream(_Metered):
         if not ends_event and self._held_size <= MAX_HELD_BACK:
             return b""
         shown = b"".join(self._held) if not only_usage or self._is_shown else b""
-        self._is_shown = not ends_event  # and so is the rest of an event too long to be held back
+        self._is_shown = not ends_event  # the rest of a long event is shown too
         self._held.clear()
         if ends_event:
             self._held_size = 0
@@ -329,7 +329,7 @@ class Stream(_Metered):
 
 
 def _without(numbers: list[int], chunk: bytes) -> bytes:
-    """Return whole events but for those of which these lines are."""
+    """Return whole events without those that contain these lines."""
     shown: list[bytes] = []
     event: list[bytes] = []
     hidden = False

@@ -1,4 +1,4 @@
-"""How OpenAI's APIs break the tokens of a call down: both alike, under different names.
+"""How both of OpenAI's APIs divide the tokens of a call: alike, under different names.
 
 https://platform.openai.com/docs/api-reference/responses/object and …/chat/object.
 """
@@ -34,7 +34,7 @@ class OutputDetails(msgspec.Struct):
 def usage_of(
     everything: int, output: int, read: InputDetails | None, made: OutputDetails | None
 ) -> Usage:
-    """Return the usage of so many tokens of input and output. A part is never above its whole."""
+    """Return the usage of so many tokens of input and output. A part never exceeds its whole."""
     read, made = read or InputDetails(), made or OutputDetails()
     lifetimes = read.cache_write_tokens_details or CacheWrites()
     cached = min(read.cached_tokens or 0, everything)

@@ -1,4 +1,4 @@
-"""What every API's reader does: take in JSON of any size, and counts that may be anything."""
+"""What the readers of all APIs share: JSON of any size, and counts that can be anything."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,8 +11,8 @@ from gateway.metering.generated import Generated
 from gateway.prices import Usage
 
 NULL = msgspec.Raw(b"null")
-# Whole, not negative, and not beyond what sums can hold exactly. What is told otherwise cannot be
-# read, which is not the same as zero.
+# Whole, not negative, and small enough for exact sums. A count of any other form cannot be read,
+# which is not the same as zero.
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
 MaybeCount = Count | None
 _NO_ERROR = (b"null", b"{}", b'""', b"false")
@@ -21,7 +21,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 class Form(Generic[T]):
-    """A form of JSON object, as far as it matters: it is read into a struct.
+    """A form of JSON object, read into a struct.
 
     `read` takes a whole object, and raises one of `UNREADABLE`.
     """
@@ -36,12 +36,14 @@ class Form(Generic[T]):
 
 
 class Reader(ABC):
-    """How one API tells its usage, in a document and in the events of a stream.
+    """How one API reports usage, in a document and in the events of a stream.
 
-    `usage` is what was told so far; `input_told` whether the input is among it. `finished`: the
-    provider said that the answer is complete. `final`: the usage told last is that of the whole
-    answer. `failed`: the provider reported an error instead of the rest. `unreadable`: the usage
-    told last cannot be read.
+    - `usage`: what was reported so far.
+    - `input_told`: it includes the input.
+    - `finished`: the provider said that the answer is complete.
+    - `final`: the usage reported last covers the whole answer.
+    - `failed`: the provider reported an error instead of the rest.
+    - `unreadable`: the usage reported last cannot be read.
     """
 
     document_form: Form[Any]
@@ -58,7 +60,7 @@ class Reader(ABC):
 
     @property
     def complete(self) -> bool:
-        """Whether all that the answer used was told."""
+        """Whether all that the answer used was reported."""
         told = self.usage is not None and self.input_told and self.final
         return told and not self.unreadable and not self.generated.tokens
 
@@ -68,18 +70,18 @@ class Reader(ABC):
 
     @abstractmethod
     def event(self, data: bytes, name: bytes) -> bool:
-        """Read an event, or its excerpt; return whether it tells usage and nothing else.
+        """Read an event, or its excerpt; return whether it only reports usage.
 
-        Raises one of `UNREADABLE`, having taken in nothing.
+        Raises one of `UNREADABLE`, without having taken anything in.
         """
 
     @abstractmethod
     def used_so_far(self) -> Usage:
-        """Return what was told, and what was seen and not told yet."""
+        """Return what was reported, and what was seen and is not reported yet."""
 
     @abstractmethod
     def done(self) -> None:
-        """Take note of `[DONE]`, or that a stream came to its end without it."""
+        """Record the end of a stream, with or without `[DONE]`."""
 
 
 def is_error(told: msgspec.Raw) -> bool:
@@ -93,11 +95,11 @@ def is_told(raw: msgspec.Raw) -> bool:
 
 
 def word(told: str | None) -> str | None:
-    """Return a name from outside, which goes into the event, unless it is too long for one."""
+    """Return a name for the event, unless it is too long."""
     return told if told is not None and len(told) <= MAX_WORD else None
 
 
 def tier(told: str | None, before: str | None) -> str | None:
-    """Return the tier of service that was told last; "auto" is none, but what was asked for."""
+    """Return the tier reported last, ignoring "auto", which is only what was asked for."""
     told = word(told)
     return before if told is None or told == "auto" else told

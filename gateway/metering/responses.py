@@ -1,7 +1,7 @@
 """OpenAI's responses: https://platform.openai.com/docs/api-reference/responses-streaming.
 
-Usage is told in the response, which the last event of a stream repeats. Tools that the provider
-runs are items of the output. Of web searches only the action `search` is billed:
+Usage is reported in the response, which the last event of a stream repeats. Tools that the provider
+runs are items of the output. Of web searches, only the action `search` is billed:
 https://platform.openai.com/docs/guides/tools-web-search#output-and-citations.
 """
 
@@ -38,7 +38,7 @@ _BILLED = {
     "code_interpreter_call": "code_executions",
     "image_generation_call": "image_generations",
 }
-MAX_ITEMS = 10_000  # of one response that are told apart; further ones are counted, each event anew
+MAX_ITEMS = 10_000  # distinguished in one response; beyond that, every event counts as a new item
 
 
 class _Action(msgspec.Struct, gc=False):
@@ -100,8 +100,8 @@ class ResponsesReader(Reader):
         super().__init__()
         self._model: str | None = None
         self._tier: str | None = None
-        self._billed: dict[int, str] = {}  # by index in the output: the count that an item adds to
-        self._counted: dict[int, int] = {}  # the same: bytes of its text that came in deltas
+        self._billed: dict[int, str] = {}  # by index in the output
+        self._counted: dict[int, int] = {}  # by index: bytes that came in deltas
 
     def document(self, data: bytes) -> None:
         """Read a response, or an error."""
@@ -118,7 +118,7 @@ class ResponsesReader(Reader):
         event: _Event = self.event_form.read(data)
         kind = event.type or name.decode("latin-1")
         if kind.endswith(".delta"):
-            if kind != "response.audio.delta":  # which is no text
+            if kind != "response.audio.delta":  # audio is not text
                 index = event.output_index or 0
                 counted = self.generated.add(event.delta) + self._counted.get(index, 0)
                 self._counted[index] = counted
@@ -135,16 +135,16 @@ class ResponsesReader(Reader):
         return False
 
     def done(self) -> None:
-        """Do nothing: this API has events that say so."""
+        """Do nothing: this API has an event for its end."""
 
     def used_so_far(self) -> Usage:
-        """Return what was told, and the tools that ran."""
+        """Return what was reported, and the tools that ran."""
         if self.usage is not None:
             return self.usage
         return replace(Usage(service_tier=self._tier, model=self._model), **self._tools(None))
 
     def _see(self, index: int | None, item: _Item, *, ended: bool) -> None:
-        """Remember an item that costs something, and count text that came in no delta."""
+        """Remember an item that costs something, and count text that came without deltas."""
         if ended:
             counted = self._counted.pop(index or 0, 0)
             self.generated.add_bytes(max(0, _size(item) - counted))
@@ -162,13 +162,13 @@ class ResponsesReader(Reader):
             self.final = self._update(response) and last
 
     def _tools(self, output: Iterable[_Item | None] | None) -> dict[str, Any]:
-        """Return the counts of tools in the output, or of those that were seen if it has none."""
+        """Return the counts of tools in the output, or of the items that were seen."""
         items = [_billed_as(item) for item in output or () if item is not None]
         counts = Counter(items if output else self._billed.values())
         return {name: counts[name] for name in _BILLED.values()}
 
     def _update(self, response: _Response) -> bool:
-        """Take in what is told; return whether it can be read."""
+        """Take in reported usage; return whether it can be read."""
         try:
             told = _usage.decode(response.usage)
         except UNREADABLE:

@@ -65,10 +65,10 @@ class Organization(models.Model):
 
 
 class ProjectManager(models.Manager["Project"]):
-    """Projects with their organizations, which are part of their names."""
+    """Projects with their organizations, which are part of their displayed names."""
 
     def get_queryset(self) -> models.QuerySet["Project"]:
-        """Fetch the organization along, so that a list of projects is one query."""
+        """Return projects with their organizations, so that a list of projects is one query."""
         return super().get_queryset().select_related("organization")
 
 
@@ -97,7 +97,7 @@ class Project(models.Model):  # type: ignore[django-manager-missing]
         ]
 
     def __str__(self) -> str:
-        # Two organizations may each have a "web": nobody should take one for the other.
+        # Two organizations may each have a project "web", which must not be confused.
         return f"{self.organization} / {self.name}"
 
     def save(self, *args: Any, **kwargs: Any) -> None:

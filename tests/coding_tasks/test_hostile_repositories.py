@@ -1,4 +1,4 @@
-"""Repositories made to do harm: refused for good, before they are unpacked, and cleaned up."""
+"""Hostile repositories are refused for good before they are unpacked, and cleaned up."""
 
 import os
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Whose error it is that came back through the gateway, and what it means for a run."""
+"""Whose error came back through the gateway, and what it means for a run."""
 
 import anthropic
 import httpx2

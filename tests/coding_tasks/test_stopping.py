@@ -1,4 +1,4 @@
-"""Stopping a task: its runs and tokens end, and an attempt that goes on leaves nothing behind."""
+"""Stopping a task ends its runs and tokens, and a running attempt leaves nothing behind."""
 
 import pytest
 
@@ -39,7 +39,7 @@ class Nowhere:
 
 
 class StoppedMeanwhile:
-    """An agent that is stopped while it works, and then answers or is refused all the same."""
+    """An agent that is stopped while it works, and is then answered or refused anyway."""
 
     def __init__(self, task: CodingTask, error: Exception | None = None) -> None:
         self.task, self.error, self.tokens = task, error, []

@@ -80,7 +80,7 @@ print(sorted(path.name for path in root.parent.iterdir()))
 
 
 def as_nobody(root: Path, make: str) -> str:
-    """Run as a user to whom permissions mean something."""
+    """Run as a user who is bound by permissions."""
     code = AS_NOBODY.format(id=NOBODY, make=make)
     ran = subprocess.run(
         [sys.executable, "-c", code, root], check=True, capture_output=True, text=True

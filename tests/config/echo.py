@@ -1,4 +1,4 @@
-"""A WSGI application that answers what it was asked, served as the product's own is."""
+"""A WSGI application that echoes the request, served like the product's own."""
 
 import json
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""What is expected is one line; an error is somebody's work. Workers outlive their broker."""
+"""Expected failures are logged in one line, mistakes as errors. Workers outlive their broker."""
 
 import io
 import logging
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def lines() -> Iterator[list[str]]:
-    """The lines that the handler of the settings has written, once they are asked for."""
+    """Return the lines that the configured log handler has written so far."""
     written = io.StringIO()
     handler = logging.StreamHandler(written)
     formatter = LOGGING["formatters"]["line"] | {}

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("redis_client")]
 
 @pytest.fixture
 def world():
-    """One organization of which every page has something to show."""
+    """An organization with something to show on every page."""
     organization = accounts.create_organization("Acme")
     project = accounts.create_project(organization, "Robot")
     set_limit(organization, AI_CREDITS, 10 * CREDIT, actor="carla", reason="limit reason")

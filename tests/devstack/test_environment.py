@@ -1,4 +1,4 @@
-"""What the programs of the stack see of the environment of whoever runs `make up`."""
+"""What the programs of the stack see of the environment in which `make up` runs."""
 
 import asyncio
 import io

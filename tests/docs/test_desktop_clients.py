@@ -1,4 +1,4 @@
-"""What `docs/desktop-clients.md` tells an application to do lets it in, and out again."""
+"""An application that follows `docs/desktop-clients.md` can sign in and out."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""No usage that a provider can report within the limits of a request costs more than its bound."""
+"""No usage within the limits of a request costs more than the request's bound."""
 
 import base64
 import itertools

@@ -47,7 +47,7 @@ kinds = pytest.mark.parametrize("kind", CALLS)
 
 
 class Booked:
-    """What a call that was answered so was booked as, and the bound of its hold."""
+    """Return what a call with this answer was booked as, and the bound of its hold."""
 
     def __init__(self, world: World, path: str, body: dict[str, Any], answer: Script) -> None:
         project = world.tollgate.project(credits=10_000)
@@ -110,7 +110,7 @@ def test_a_connection_that_breaks_before_any_answer_is_booked_at_its_bound(
 def test_a_broken_stream_is_booked_by_its_text_with_the_input_whole(
     world: World, kind: str
 ) -> None:
-    """As dear as the bound of a call that asks for as much output as came, and no more."""
+    """Never dearer than the bound of a call that asks for as much output as arrived."""
     path, body, _ = CALLS[kind]
     name = "max_completion_tokens" if kind == "chat" else "max_output_tokens"
     tokens = 140

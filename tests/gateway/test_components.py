@@ -1,4 +1,4 @@
-"""Every part of a call has a price, is refused before it, or is told: none is free by accident."""
+"""Every part of a call has a price, is refused before the call, or is counted and logged."""
 
 import json
 import re

@@ -31,7 +31,7 @@ CODEX = {"originator": "codex_exec"}
 
 
 def body_of(path: str, status: int) -> dict:
-    """Return the body of a refusal, but for the id of the request."""
+    """Return the body of a refusal without the request's id."""
     if path == MESSAGES:
         kind = {402: "billing_error", 429: "rate_limit_error"}[status]
         return {"type": "error", "error": {"type": kind, "resets_at": RESETS_AT, **COMMON}}

@@ -1,4 +1,4 @@
-"""Which endpoints of the providers are served, what they cost, and what is said of the others."""
+"""Which of the providers' endpoints are served, what they cost, and how others are refused."""
 
 import socket
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""Idempotency keys: an answer that was paid for is given again, for nothing, to who asks again."""
+"""Idempotency keys: a repeated call gets the answer that was paid for, at no cost."""
 
 import os
 import signal
@@ -173,7 +173,7 @@ def test_redis_holds_no_word_of_an_answer(world: World, project) -> None:
 
 
 def leave_during_a_call(world: World, token: str, key: dict[str, str]) -> None:
-    """Ask, and be gone as soon as the provider has the request."""
+    """Make a call and hang up as soon as the provider has the request."""
     body = b'{"model":"claude-sonnet-4-5","max_tokens":100,"messages":[]}'
     before = asked(world)
     with socket.create_connection(("127.0.0.1", world.port)) as connection:
@@ -192,7 +192,7 @@ def post_again(world: World, token: str, key: dict[str, str]):
 
 
 def held_back(world: World) -> threading.Event:
-    """Let the provider keep its answers back until the event is set."""
+    """Make the provider hold back its answers until the event is set."""
     gate = threading.Event()
 
     def script(seen) -> Script:

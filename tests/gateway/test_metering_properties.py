@@ -94,7 +94,7 @@ def messages_bill(parts: list[Any], asked: str | None) -> Decimal:
 
 
 def chat_bill(parts: list[Any], asked: str | None) -> Decimal:
-    """The completion, or the last chunk that has usage; the tier of whichever chunk tells it."""
+    """The completion, or the last chunk with usage; the tier of any chunk that reports it."""
     [usage] = [part["usage"] for part in parts if part.get("usage")][-1:]
     return openai_bill(parts, usage, "prompt", "completion", asked)
 

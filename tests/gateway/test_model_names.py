@@ -1,4 +1,4 @@
-"""Which price a name has: its own or none, whatever it begins with; and who really answered."""
+"""A model name has its own price or none, and what another model's answer costs."""
 
 import json
 import typing

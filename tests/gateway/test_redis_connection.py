@@ -1,4 +1,4 @@
-"""What the gateway takes an answer of its Redis for, and how it writes what Redis gave it."""
+"""How the gateway reads the answers of its Redis, and logs what Redis returned."""
 
 import asyncio
 import json

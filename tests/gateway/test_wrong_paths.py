@@ -1,4 +1,4 @@
-"""What a caller is told that has the wrong path, method or API for what it wants."""
+"""What a caller with a wrong path, method or API is told."""
 
 import pytest
 

@@ -164,7 +164,7 @@ def test_a_code_that_is_used_again_ends_what_its_tokens_were_exchanged_for(excha
         form = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
         tokens = exchange(**form).json()
 
-    # Whoever holds the code alone has neither the verifier nor the right address.
+    # Somebody who only holds the code has neither the verifier nor the right address.
     stolen = code_of | {"code_verifier": "w" * 64, "redirect_uri": "http://127.0.0.1:1/callback"}
     assert exchange(**stolen).status_code == 400
 

@@ -1,4 +1,4 @@
-"""Replies that arrive before, beside or after their mention: each is one follow-up, never none."""
+"""A reply that arrives before, beside or after its mention is always one follow-up."""
 
 import itertools
 import random

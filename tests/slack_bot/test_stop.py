@@ -1,4 +1,4 @@
-"""Orders to stop in threads: never a prompt, whoever gives them, in whatever order they arrive."""
+"""Orders to stop in threads are never a prompt, in whatever order messages arrive."""
 
 import pytest
 

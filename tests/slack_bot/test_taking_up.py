@@ -1,4 +1,4 @@
-"""Threads whose request was not answered: how they are taken up again, and what begins nothing."""
+"""Threads whose request was not answered: which replies take it up again, and which do not."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -20,7 +20,7 @@ from workflows.requests import all_that_was_asked
 
 @pytest.fixture
 def denied(door, workspace, out_of_credits, temporal) -> dict:
-    """A mention that was denied for want of credits; its thread knows."""
+    """A mention that was denied for lack of credits, with the denial in its thread."""
     message = door.mention(text="<@UBOT> fix the login")
     tasks.deliver_pending_denials()
     return message

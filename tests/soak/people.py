@@ -1,4 +1,4 @@
-"""People in Slack: they mention the bot, reply, and Slack tells of it twice, late or reversed."""
+"""People in Slack who mention the bot and reply. Slack delivers late, twice or reversed."""
 
 import asyncio
 import random

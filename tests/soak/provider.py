@@ -1,4 +1,4 @@
-"""A model provider that fails now and then, and keeps a book of what it charges."""
+"""A model provider that sometimes fails, and keeps a book of what it charges."""
 
 import random
 import re

@@ -93,7 +93,7 @@ async def _round(
     await people.delivered()
     slack.slack.faults.clear()
     provider.moods.calm = True
-    await troubles.top_up(2_000)  # whoever waits for credits goes on
+    await troubles.top_up(2_000)  # runs that wait for credits continue
     allotted = LIMIT + troubles.granted
 
     def judge() -> Verdict:

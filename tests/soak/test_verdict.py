@@ -1,4 +1,4 @@
-"""The verdict over a round of the whole system finds each wrong that it is there to find."""
+"""The verdict over a round of the whole system finds each kind of fault."""
 
 from collections.abc import Iterator
 from decimal import Decimal

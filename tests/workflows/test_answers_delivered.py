@@ -379,7 +379,7 @@ class TestOnce:
 
 
 class TestOthers:
-    """What is no answer is said in the thread, or to the user alone."""
+    """Notices other than answers go to the thread, or to the user alone."""
 
     @pytest.mark.parametrize("error", [*REFUSED_HERE, *REFUSED])
     def test_a_denial_that_the_thread_refuses_is_shown_to_the_user_alone(

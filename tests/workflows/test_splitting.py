@@ -1,4 +1,4 @@
-"""A long text becomes several messages, none of which shows half of something."""
+"""A long text becomes several messages, and nothing is cut in half."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Orders to stop while a worker is at work: the run ends, and nothing is said or spent after it."""
+"""An order to stop ends a run at work, and nothing is said or spent afterwards."""
 
 import pytest
 from temporalio.client import WorkflowExecutionStatus

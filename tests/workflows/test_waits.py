@@ -1,4 +1,4 @@
-"""What is waited for takes no attempt: our own gateway, and credits that other tasks hold."""
+"""Waiting for our own gateway, or for credits that others hold, takes no attempt."""
 
 import socket
 import threading

@@ -157,7 +157,7 @@ class CodingActivities:
             return TaskAnswer(notice_id=str(denial.pk) if denial else None, reason=reason)
         except ThreadTaken:
             return _join(mention)
-        # Whoever stopped the mention meanwhile may not have seen the task: we see the mention.
+        # If the mention was stopped just now, the task may not have been seen. The mention says so.
         if stopping.was_stopped(mention):
             stopping.stop_work(run.task, STOPPED)
             return TaskAnswer(reason=STOPPED)
@@ -188,9 +188,10 @@ class CodingActivities:
     def run_agent(self, ref: RunRef) -> RunAnswer:
         """Have the agent do a run and claim its answer, or the denial if the credits ended.
 
-        Fails, for good or for now as the cause says, when there is no answer to be had. What has
-        to be waited for ends the attempts: the gateway, credits that other calls hold, and the
-        database (`STORES_OUT`), which an answer that was had by then waits for.
+        Fails when there is no answer. The cause says whether trying again can help. If the work has
+        to wait for the gateway, for credits that other calls hold, or for the database
+        (`STORES_OUT`), this ends the attempts. An answer that exists by then is kept until the
+        database is back.
         """
         run = rows.run(ref.run_id)
         about = rows.message_of(run)
@@ -310,7 +311,7 @@ def _announce(mention: Mention, task: CodingTask) -> None:
 
 
 def _embellish(do: Callable[[], None]) -> None:
-    """Do what the work does not depend on; once more if Slack asks for a moment's patience."""
+    """Do what the work does not depend on. Try once more if Slack asks to wait a moment."""
     for is_last in (False, True):
         try:
             do()

@@ -1,4 +1,4 @@
-"""Distinguish what has to be waited for from failures of the work."""
+"""Distinguish outages, which the work waits for, from failures of the work."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +17,10 @@ log = structlog.get_logger(__name__)
 
 @contextmanager
 def outages_named() -> Iterator[None]:
-    """Fail the activity as one that has to wait, which ends its attempts: the workflow waits.
+    """Fail the activity without further attempts if it has to wait: the workflow waits.
 
-    How many attempts came before goes with it, so that the work is given no more than it has, and
-    how many seconds to wait at least.
+    The failure says how many attempts came before, which still count, and the least number of
+    seconds to wait.
     """
     before = activity.info().attempt - 1
     try:

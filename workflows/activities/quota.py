@@ -52,7 +52,7 @@ class QuotaActivities:
 
     @activity.defn
     def check_credits(self, paused: PausedRun) -> CreditCheck:
-        """Tell whether a paused run may go on. Says nothing to anybody."""
+        """Return whether a paused run may go on. This posts nothing."""
         run = rows.run(paused.run_id)
         available = not runs.verdict_on(run).limited
         if not available:

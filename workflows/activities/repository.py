@@ -31,7 +31,7 @@ class RepositoryAnswer:
 
 @dataclass(frozen=True)
 class GivenUp:
-    """A mention whose repository was waited for in vain, and the type of what was in the way."""
+    """A mention whose repository could not be guessed in time, and the type of the obstacle."""
 
     mention_id: str
     failure: str
@@ -97,10 +97,10 @@ class RepositoryActivities:
     @activity.defn
     @outages_named()
     def classify_repository(self, about: MentionRef) -> RepositoryAnswer:
-        """Ask a small model. Refused for want of credits, claim the denial.
+        """Return the repository that a small model chooses, or the denial if there are no credits.
 
-        Fails, for good or for now as the refusal says, when there is no answer to be had. What has
-        to be waited for ends the attempts: see `CodingActivities.run_agent`.
+        Fails when there is no answer. The refusal says whether trying again can help. If the work
+        has to wait, this ends the attempts: see `CodingActivities.run_agent`.
         """
         mention = rows.mention(about.mention_id)
         repositories = {found.full_name: found for found in _repositories(mention)}
@@ -145,7 +145,7 @@ class RepositoryActivities:
 
     @activity.defn
     def give_up(self, given_up: GivenUp) -> PickerNotice:
-        """Claim the message that the work never began, and why."""
+        """Claim the message that says why the work never began."""
         mention = rows.mention(given_up.mention_id)
         text = causes.sentence(given_up.failure, user_id=mention.user_id)
         notice = notices.claim(f"failed:{mention.pk}", Notice.Kind.FAILURE, mention, text)
@@ -157,6 +157,6 @@ def _repositories(mention: Mention) -> list[Repository]:
 
 
 def _is_named(full_name: str, text: str) -> bool:
-    """Tell whether the text names the repository, as such or in an address of it."""
+    """Return whether the text names the repository, as such or in an address of it."""
     name = re.escape(full_name)
     return bool(re.search(rf"(?<![\w.-]){name}(?:\.git)?(?![\w-]|\.\w)", text, re.IGNORECASE))

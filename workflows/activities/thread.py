@@ -30,7 +30,7 @@ class NoticeRef:
 
 @dataclass(frozen=True)
 class Delivered:
-    """Whether somebody was told, here or elsewhere; if not, nobody will try again."""
+    """Whether the message was delivered, here or elsewhere. If not, nobody will try again."""
 
     sent: bool
 
@@ -53,7 +53,7 @@ class Closed:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """The notice that tells the thread that something went wrong; none where it was stopped."""
+    """The notice that tells the thread that something went wrong, unless it was stopped."""
 
     notice_id: str | None
 
@@ -84,7 +84,7 @@ class ThreadActivities:
 
     @activity.defn
     def deliver_notice(self, owed: NoticeRef) -> Delivered:
-        """Send a notice, or wait for whoever is sending it; fails while it is still owed."""
+        """Send a notice, or wait while another process sends it. Fails while it is still owed."""
         notice = Notice.objects.get(pk=owed.notice_id)
         notices.deliver(notice)
         notice.refresh_from_db(fields=["state", "error"])
