@@ -260,7 +260,7 @@ class TestWays:
         [posted] = slack.bot_messages("C1", mention.ts)
         page = f"{settings.PUBLIC_URL}/admin/threads/{answer.workspace_id}/C1/{mention.ts}/"
         assert page in posted["text"]
-        assert "42" not in posted["text"]
+        assert "The answer" not in posted["text"]
 
     def test_what_is_refused_in_every_form_is_said_to_be_on_the_page(self, slack, mention, answer):
         slack.fail_next("chat.postMessage", "msg_too_long", times=2)
