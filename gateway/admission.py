@@ -98,7 +98,9 @@ class Gate:
                 tools=extent.tools,
                 filtered=extent.filtered,
                 input_bound=_bound(
-                    dearest, msgspec.structs.replace(extent, output_tokens=0), request
+                    dearest,
+                    msgspec.structs.replace(extent, output_tokens=0, uncapped=False),
+                    request,
                 ),
                 dearest=dearest,
                 asked=_asked(request),

@@ -125,7 +125,7 @@ def event(
             "$ai_input_tokens": usage.input,
             "$ai_output_tokens": usage.output,
             "$ai_cache_read_input_tokens": usage.cache_read,
-            "$ai_cache_creation_input_tokens": usage.cache_write_5m + usage.cache_write_1h,
+            "$ai_cache_creation_input_tokens": usage.cache_write,
             "$ai_cache_creation_5m_input_tokens": usage.cache_write_5m,
             "$ai_cache_creation_1h_input_tokens": usage.cache_write_1h,
             "$ai_web_search_count": usage.web_searches,
@@ -187,9 +187,7 @@ def correction(
             "$ai_input_tokens": outcome.usage.input,
             "$ai_output_tokens": outcome.usage.output,
             "$ai_cache_read_input_tokens": outcome.usage.cache_read,
-            "$ai_cache_creation_input_tokens": (
-                outcome.usage.cache_write_5m + outcome.usage.cache_write_1h
-            ),
+            "$ai_cache_creation_input_tokens": outcome.usage.cache_write,
             "$ai_total_cost_usd": _decimal(difference),
             "$ai_latency": round(outcome.latency, 3),
             "$ai_is_error": outcome.is_error,
