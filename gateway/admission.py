@@ -42,7 +42,8 @@ class Admission(msgspec.Struct, frozen=True, gc=False):
 
     `tools` are those of the provider that it may charge for; `filtered`: it may run code besides
     without a charge.
-    `input_bound` is the part of the bound that is not output. `dearest` are the rates of the bound.
+    `input_bound` is the part of the bound that is no output to be seen. `dearest` are the rates of
+    the bound.
     `asked` has the tier, the speed and the region that the caller named.
     """
 
@@ -98,9 +99,7 @@ class Gate:
                 tools=extent.tools,
                 filtered=extent.filtered,
                 input_bound=_bound(
-                    dearest,
-                    msgspec.structs.replace(extent, output_tokens=0, uncapped=False),
-                    request,
+                    dearest, msgspec.structs.replace(extent, output_tokens=0), request
                 ),
                 dearest=dearest,
                 asked=_asked(request),

@@ -11,7 +11,7 @@ from gateway.admission import Admission
 from gateway.booking import Books, Ending
 from gateway.metering import Meter, meter_for
 from gateway.prices import Prices, Usage
-from gateway.usage_events import CallRecord, Outcome, event
+from gateway.usage_events import CallRecord, Outcome, correction, event
 from tests.gateway.fake_provider import sse
 from tests.gateway.test_components import RECORD, SEARCHED
 
@@ -225,3 +225,15 @@ def test_no_token_that_was_written_to_a_cache_is_missing_in_the_event() -> None:
     record = msgspec.convert(RECORD, CallRecord)
     data = json.loads(event(record, told, account="", group="", debited_micro=0))
     assert data["properties"]["$ai_cache_creation_input_tokens"] == 7
+
+
+@pytest.mark.parametrize("estimated", [True, False])
+def test_a_correction_says_all_that_the_event_would_have_said(estimated: bool) -> None:
+    told = Outcome(Decimal(1), Usage(10, web_searches=3), 200, False, estimated, 0.0, "v")
+    record = msgspec.convert(RECORD, CallRecord)
+    _, debit, data = correction(
+        record, told, account="a", group="g", debited_micro=1_000, bound_micro=3_000
+    )
+    properties = json.loads(data)["properties"]
+    assert (debit, properties["$ai_web_search_count"]) == (-2_000, 3)
+    assert properties["$ai_usage_estimated"] is estimated
