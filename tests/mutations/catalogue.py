@@ -115,7 +115,7 @@ MUTATIONS = [
     Mutation(
         11,
         "an event is booked on the organization that its sender names",
-        "billing/ledger.py",
+        "billing/payer.py",
         "    if event.organization_id not in (None, organization_id):",
         "    if event.organization_id:\n"
         "        organization_id = event.organization_id\n"
@@ -135,8 +135,8 @@ MUTATIONS = [
         12,
         "work is started with too little left for its first call",
         "quota/gate.py",
-        "    if least and any(left < least for left in compared):",
-        "    if False:",
+        "    if not least:",
+        "    if True:",
         "tests/quota/test_gate.py::test_work_is_not_started_with_too_little_left",
     ),
     Mutation(
