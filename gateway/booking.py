@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from gateway import metrics
 from gateway.admission import Admission
-from gateway.charges import charge
+from gateway.charges import Limits, charge
 from gateway.holds import Holds, Settlement
 from gateway.metering import Meter
 from gateway.metering.generated import BYTES_PER_TOKEN
@@ -101,8 +101,6 @@ class Books:
             cost, version = admission.bound, admission.rates.version
         else:
             cost, version = self._price(admission, meter, usage, basis)
-            if basis == "text" and admission.record.billable:
-                cost = min(cost, admission.bound)
         return Outcome(
             cost=cost,
             usage=usage.together(),
@@ -120,12 +118,14 @@ class Books:
         usual = admission.rates
         assert usual is not None
         rates = usual
-        if basis == "text" and usage.service_tier is None:  # it may have been any
-            rates = admission.dearest or usual
-        if basis == "text" and admission.record.billable and not meter.input_told:
-            # The input was not reported, so its bound is booked.
-            output = rates.cost(usage) - rates.cost(replace(usage, output=0))
-            return admission.input_bound + output, rates.version
+        limits = None
+        if basis == "text":
+            if usage.service_tier is None:  # it may have been any
+                rates = admission.dearest or usual
+            if admission.record.billable:
+                # An input that was not reported is booked at its bound.
+                input_cost = None if _is_input_told(meter) else admission.input_bound
+                limits = Limits(input_cost, admission.bound)
         return charge(
             self._prices,
             admission.record,
@@ -133,6 +133,7 @@ class Books:
             usage,
             admission.tools,
             free_code=admission.filtered,
+            limits=limits,
         )
 
 
@@ -150,7 +151,7 @@ def basis_of(meter: Meter, ending: Ending) -> tuple[Basis, str]:
     if ending.compressed:
         return "bound", "compressed"
     if meter.failed:
-        if not meter.generated and not meter.unreadable:
+        if not (meter.generated or meter.tools_ran or meter.unreadable):
             return "told", ""  # an error costs what it says, which may be nothing
         return "text", "error_after_text"
     if ending.given_up:
@@ -169,11 +170,16 @@ def _answered(ending: Ending) -> bool:
 def _estimate(admission: Admission, meter: Meter) -> Usage:
     """Estimate the usage from what was reported and from the text that passed."""
     usage = meter.used_so_far()
-    if not meter.input_told:
+    if not _is_input_told(meter):
         size = admission.size
         # A token has at least one byte. If nobody pays, its usual size is the better estimate.
         usage = replace(usage, input=size if admission.account else size // BYTES_PER_TOKEN)
     return replace(usage, output=usage.output + meter.generated)
+
+
+def _is_input_told(meter: Meter) -> bool:
+    """Return whether the input was told; none at all, before the end, is only a place for it."""
+    return meter.input_told and meter.used_so_far().all_input > 0
 
 
 def _as_asked(usage: Usage, asked: Usage) -> Usage:

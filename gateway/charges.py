@@ -5,6 +5,7 @@ What a provider reports and has no price here is counted and logged.
 
 from decimal import Decimal
 
+import msgspec
 import structlog
 from msgspec.structs import replace
 
@@ -16,6 +17,16 @@ logger = structlog.get_logger("gateway.charges")
 _PREVIEW = "web_search_preview"
 
 
+class Limits(msgspec.Struct, frozen=True, gc=False):
+    """What the price of an estimate is held to, in dollars, at the model that was asked for.
+
+    `input` is the price of the input; None where that was told. `most` is the bound of the call.
+    """
+
+    input: Decimal | None
+    most: Decimal
+
+
 def charge(
     prices: Prices,
     record: CallRecord,
@@ -24,18 +35,20 @@ def charge(
     tools: frozenset[str],
     *,
     free_code: bool = False,
+    limits: Limits | None = None,
 ) -> tuple[Decimal, str]:
     """Return the price of a usage in dollars, and the version of the price list.
 
     `expected` are the rates of what was asked for. `tools` are the provider's tools that the model
     was offered. An answer of another model is charged at that model's price if it is known and
-    dearer. `free_code` is True if the provider runs code without a charge, because it searched.
+    dearer. `free_code` is True if the provider runs code without a charge, because it searched. `limits`
+    are those of an estimate.
     """
     usage = _as_asked(usage, tools)
     if free_code:
         usage = replace(usage, code_executions=0)
     rates = rates_given(prices, record, expected, usage)
-    cost, version = rates.cost(usage), rates.version
+    cost, version = _within(limits, rates, usage), rates.version
     unpriced = rates.unpriced(usage)
     served = usage.model
     if served is not None and not prices.is_alias(record.provider, record.model, served):
@@ -54,6 +67,15 @@ def charge(
     for part in unpriced:
         _tell(record, part)
     return cost, version
+
+
+def _within(limits: Limits | None, rates: Rates, usage: Usage) -> Decimal:
+    cost = rates.cost(usage)
+    if limits is None:
+        return cost
+    if limits.input is not None:
+        cost += limits.input - rates.cost(replace(usage, output=0))
+    return min(cost, limits.most)
 
 
 def _priced_at(other: Rates | None, *, dearer: bool) -> str:

@@ -87,7 +87,7 @@ class Exchange:
             if not self._settled:
                 await asyncio.shield(self._settle())
             if self._claim is not None:
-                generated = ending.given_up or 0 < ending.status < 400
+                generated = ending.sent and ending.status < 400
                 await asyncio.shield(self._claim.end(generated=generated))
             metrics.ADDED_SECONDS.observe(time.perf_counter() - call.began - self._waited)
 

@@ -103,13 +103,12 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     @property
     def all_input(self) -> int:
         """Every input token, however it was cached: what long-context prices go by."""
-        return (
-            self.input
-            + self.cache_read
-            + self.cache_write_5m
-            + self.cache_write_1h
-            + self.cache_write_12h
-        )
+        return self.input + self.cache_read + self.cache_write
+
+    @property
+    def cache_write(self) -> int:
+        """Every token written to a cache, for however long."""
+        return self.cache_write_5m + self.cache_write_1h + self.cache_write_12h
 
 
 class Apart(msgspec.Struct, frozen=True, gc=False):

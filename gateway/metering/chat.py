@@ -17,6 +17,7 @@ from gateway.metering.reading import (
     Reader,
     is_error,
     is_told,
+    read_usage,
     tier,
     word,
 )
@@ -95,12 +96,17 @@ class ChatReader(Reader):
         chunk: _Completion = self.event_form.read(data)
         if name == b"error":
             self.failed = True
-        return self._take(chunk) and not chunk.choices
+        usage_told = self._take(chunk)
+        return usage_told and not chunk.choices and not is_error(chunk.error)
 
     def done(self) -> None:
         """Take the usage reported last, if any, as final."""
         self.finished = True
         self.final = self.usage is not None
+
+    def told(self) -> Usage | None:
+        """Return what was told, with the tier and the model of any chunk, a later one too."""
+        return None if self.usage is None else self.used_so_far()
 
     def used_so_far(self) -> Usage:
         """Return what was reported, with the tier of any chunk."""
@@ -123,7 +129,7 @@ class ChatReader(Reader):
             self.failed = True
         if not is_told(completion.usage):
             return False
-        self.final = self._update(completion.usage) and ended
+        self.final = self._update(completion.usage, ended=ended) and ended
         return True
 
     def _count(self, said: _Said) -> None:
@@ -144,24 +150,21 @@ class ChatReader(Reader):
                 if each is not None:
                     add(each.arguments or each.input)
 
-    def _update(self, raw: msgspec.Raw) -> bool:
+    def _update(self, raw: msgspec.Raw, *, ended: bool) -> bool:
         """Take in reported usage; return whether it can be read."""
         try:
-            told = _usage.decode(raw)
+            told = read_usage(_usage, raw)
         except UNREADABLE:
             self.unreadable = True
             return False
         self.unreadable = False
-        self.usage = replace(
-            usage_of(
-                told.prompt_tokens,
-                told.completion_tokens,
-                told.prompt_tokens_details,
-                told.completion_tokens_details,
-            ),
-            service_tier=self._tier,
-            model=word(self._model),
+        self.usage = usage_of(
+            told.prompt_tokens,
+            told.completion_tokens,
+            told.prompt_tokens_details,
+            told.completion_tokens_details,
         )
         self.input_told = True
-        self.generated.covered()
+        if ended or told.completion_tokens:  # zeros until the end say nothing of the text so far
+            self.generated.covered()
         return True

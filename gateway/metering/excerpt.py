@@ -104,6 +104,7 @@ class Excerpt:
         self._kept = bytearray()
         self._keeps = 0  # how many bytes are worth keeping of a value
         self._size = 0  # of the text, or of all that there was to keep
+        self.text = 0  # bytes of all texts, of one that did not end yet too
         self._begun = False
         self._malformed = False
 
@@ -148,7 +149,9 @@ class Excerpt:
         if self._shape is Leaf.TEXT and self._at is _At.IN_STRING:
             part = piece[at:end]
             escapes = part.count(b"\\")
-            self._size += end - at - escapes - (2 * part.count(b"\\u") if escapes else 0)
+            size = end - at - escapes - (2 * part.count(b"\\u") if escapes else 0)
+            self._size += size
+            self.text += size
         else:
             self._keep(piece, at, end)
         if ended:

@@ -22,7 +22,7 @@ class Generated:
     @property
     def tokens(self) -> int:
         """The estimate."""
-        return -(-self._bytes // BYTES_PER_TOKEN)
+        return tokens_of(self._bytes)
 
     def add(self, piece: Text) -> int:
         """Add a piece of text that came by itself; return the bytes that it counts for."""
@@ -41,6 +41,11 @@ class Generated:
     def covered(self) -> None:
         """Begin again, because usage was reported."""
         self._bytes = 0
+
+
+def tokens_of(size: int) -> int:
+    """Return the tokens of so many bytes of text."""
+    return -(-size // BYTES_PER_TOKEN)
 
 
 def size_of(text: Text) -> int:

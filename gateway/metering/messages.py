@@ -15,6 +15,7 @@ from gateway.metering.reading import (
     Reader,
     is_error,
     is_told,
+    read_usage,
     tier,
     word,
 )
@@ -136,7 +137,7 @@ class MessagesReader(Reader):
                 self._model = word(event.message.model) or self._model
                 self._update(event.message.usage)
             case "message_delta":
-                self._output_told = self._update(event.usage)
+                self._output_told = self._update(event.usage) or self._output_told
                 ended = delta is not None and delta.stop_reason is not None
                 self.final = self._output_told and ended
             case "message_stop":
@@ -149,6 +150,11 @@ class MessagesReader(Reader):
                 self.failed = True
                 self._update(event.usage)
         return False
+
+    @property
+    def tools_ran(self) -> bool:
+        """Whether more searches were begun than were told."""
+        return self._searches_seen > (self.usage or Usage()).web_searches
 
     def done(self) -> None:
         """Do nothing: this API has an event for its end."""
@@ -163,7 +169,7 @@ class MessagesReader(Reader):
         if not is_told(raw):
             return False
         try:
-            told = _usage.decode(raw)
+            told = read_usage(_usage, raw)
         except UNREADABLE:
             self.unreadable = True
             return False
@@ -195,7 +201,7 @@ class MessagesReader(Reader):
     def _apart(self, raw: msgspec.Raw) -> tuple[Apart, ...]:
         """Return what was used beside the message itself."""
         try:
-            iterations = _iterations.decode(raw)
+            iterations = read_usage(_iterations, raw)
         except UNREADABLE:
             self.unreadable = True
             return ()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gateway.metering.excerpt import Excerpt
+from gateway.metering.generated import tokens_of
 from gateway.metering.reading import UNREADABLE, Reader
 from gateway.prices import Usage
 
@@ -47,6 +48,10 @@ class Meter(Protocol):
     @property
     def generated(self) -> int:
         """An estimate of the output tokens that passed and were not reported."""
+
+    @property
+    def tools_ran(self) -> bool:
+        """Whether tools of the provider's that cost something were seen and not told."""
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes of the answer; return those that may go on to the caller now."""
@@ -91,8 +96,12 @@ class _Metered:
     def generated(self) -> int:
         return self._reader.generated.tokens
 
+    @property
+    def tools_ran(self) -> bool:
+        return self._reader.tools_ran
+
     def usage(self) -> Usage | None:
-        return self._reader.usage
+        return self._reader.told()
 
     def used_so_far(self) -> Usage:
         return self._reader.used_so_far()
@@ -199,6 +208,19 @@ class Stream(_Metered):
         if not self.hides_usage or self._only_usage:
             return b""
         return b"".join(self._held) + tail
+
+    @property
+    def generated(self) -> int:
+        """Return the estimate; the text of an event that broke off counts too.
+
+        Such an event may repeat what came before, so the greater of both is taken.
+        """
+        broken_off, tail = self._data, self._tail
+        if broken_off is None and tail.startswith(b"data:"):
+            broken_off = self._reader.event_form.excerpt()
+            broken_off.feed(tail[5:])
+        text = broken_off.text if broken_off is not None else 0
+        return max(self._reader.generated.tokens, tokens_of(text))
 
     def _pieces(self, chunk: bytes) -> list[bytes]:
         """Return the lines that are complete, and what arrived of a long one that is not."""

@@ -1,5 +1,6 @@
 """What the readers of all APIs share: JSON of any size, and counts that can be anything."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Annotated, Any, Generic, TypeVar
@@ -17,6 +18,7 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
 MaybeCount = Count | None
 _NO_ERROR = (b"null", b"{}", b'""', b"false")
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+S = TypeVar("S")
 T = TypeVar("T", bound=msgspec.Struct)
 
 
@@ -64,6 +66,15 @@ class Reader(ABC):
         told = self.usage is not None and self.input_told and self.final
         return told and not self.unreadable and not self.generated.tokens
 
+    @property
+    def tools_ran(self) -> bool:
+        """Whether tools of the provider's that cost something were seen and not told."""
+        return False
+
+    def told(self) -> Usage | None:
+        """Return what was told; None if no tokens were."""
+        return self.usage
+
     @abstractmethod
     def document(self, data: bytes) -> None:
         """Read a whole answer, or its excerpt. Raises one of `UNREADABLE`."""
@@ -82,6 +93,23 @@ class Reader(ABC):
     @abstractmethod
     def done(self) -> None:
         """Record the end of a stream, with or without `[DONE]`."""
+
+
+def read_usage(decoder: msgspec.json.Decoder[S], raw: msgspec.Raw) -> S:
+    """Read usage; its numbers may be written as 1000.0 or 1e3. Raises one of `UNREADABLE`."""
+    try:
+        return decoder.decode(raw)
+    except msgspec.ValidationError:
+        try:
+            numbers = json.loads(bytes(raw), parse_float=_whole)
+        except ValueError as error:  # such as a number of too many digits
+            raise msgspec.DecodeError(str(error)) from None
+        return msgspec.convert(numbers, decoder.type)
+
+
+def _whole(number: str) -> int | float:
+    value = float(number)
+    return int(value) if value.is_integer() else value
 
 
 def is_error(told: msgspec.Raw) -> bool:

@@ -23,6 +23,7 @@ from gateway.metering.reading import (
     Reader,
     is_error,
     is_told,
+    read_usage,
     tier,
     word,
 )
@@ -31,6 +32,7 @@ from gateway.prices import Usage
 _LAST = frozenset(
     {"response.completed", "response.incomplete", "response.failed", "response.cancelled"}
 )
+_ENDED = frozenset({"completed", "incomplete", "failed", "cancelled"})
 # Items of the output that cost something, by the count of `Usage` that they add to.
 _BILLED = {
     "web_search_call": "web_searches",
@@ -128,8 +130,9 @@ class ResponsesReader(Reader):
         if event.item is not None:
             self._see(event.output_index, event.item, ended=kind == "response.output_item.done")
         elif event.response is not None:
-            self._take(event.response, last=kind in _LAST)
-            self.finished = self.finished or kind in _LAST
+            last = kind in _LAST or event.response.status in _ENDED
+            self._take(event.response, last=last)
+            self.finished = self.finished or last
         if kind == "error" or kind == "response.failed" or is_error(event.error):
             self.failed = True
         return False
@@ -137,20 +140,36 @@ class ResponsesReader(Reader):
     def done(self) -> None:
         """Do nothing: this API has an event for its end."""
 
+    @property
+    def tools_ran(self) -> bool:
+        """Whether items that cost something were seen, and no usage."""
+        return self.usage is None and any(self._billed.values())
+
+    def told(self) -> Usage | None:
+        """Return what was told, with the tier and the model of any event, a later one too."""
+        if self.usage is None:
+            return None
+        return replace(self.usage, service_tier=self._tier, model=self._model)
+
     def used_so_far(self) -> Usage:
         """Return what was reported, and the tools that ran."""
-        if self.usage is not None:
-            return self.usage
-        return replace(Usage(service_tier=self._tier, model=self._model), **self._tools(None))
+        told, seen = self.told(), self._tools(None)
+        if told is None:
+            return Usage(service_tier=self._tier, model=self._model, **seen)
+        return replace(told, **{name: max(seen[name], getattr(told, name)) for name in seen})
 
     def _see(self, index: int | None, item: _Item, *, ended: bool) -> None:
         """Remember an item that costs something, and count text that came without deltas."""
         if ended:
             counted = self._counted.pop(index or 0, 0)
             self.generated.add_bytes(max(0, _size(item) - counted))
+        self._bill(index, item)
+
+    def _bill(self, index: int | None, item: _Item) -> None:
+        """Remember an item that costs something."""
         if item.type in _BILLED:
             if index is None or len(self._billed) >= MAX_ITEMS:
-                index = -len(self._billed)
+                index = -1 - len(self._billed)
             self._billed[index] = _billed_as(item) or ""
 
     def _take(self, response: _Response, *, last: bool = True) -> None:
@@ -158,6 +177,9 @@ class ResponsesReader(Reader):
         self._tier = tier(response.service_tier, self._tier)
         if response.status == "failed" or is_error(response.error):
             self.failed = True
+        for index, item in enumerate(response.output or ()):
+            if item is not None:
+                self._bill(index, item)
         if is_told(response.usage):
             self.final = self._update(response) and last
 
@@ -170,22 +192,18 @@ class ResponsesReader(Reader):
     def _update(self, response: _Response) -> bool:
         """Take in reported usage; return whether it can be read."""
         try:
-            told = _usage.decode(response.usage)
+            told = read_usage(_usage, response.usage)
         except UNREADABLE:
             self.unreadable = True
             return False
         self.unreadable = False
-        self.usage = replace(
-            usage_of(
-                told.input_tokens,
-                told.output_tokens,
-                told.input_tokens_details,
-                told.output_tokens_details,
-            ),
-            service_tier=self._tier,
-            model=self._model,
-            **self._tools(response.output),
+        usage = usage_of(
+            told.input_tokens,
+            told.output_tokens,
+            told.input_tokens_details,
+            told.output_tokens_details,
         )
+        self.usage = replace(usage, **self._tools(response.output))
         self.input_told = True
         self.generated.covered()
         return True

@@ -144,6 +144,17 @@ def test_an_answer_that_broke_off_is_made_again_and_counted(world: World, projec
     assert world.metric(REPEATED) == repeated + 1
 
 
+def test_a_call_that_broke_off_before_its_answer_is_made_again_and_counted(
+    world: World, project
+) -> None:
+    key, token, repeated = new_key(), world.tollgate.token(project), world.metric(REPEATED)
+    world.provider.script = lambda _: Script(raw=b"")
+    assert world.post(token, headers=key).status_code == 502
+    world.provider.script = default_script
+    assert world.post(token, headers=key).status_code == 200
+    wait_until(lambda: world.metric(REPEATED) == repeated + 1, what="the metric")
+
+
 def test_a_very_long_answer_passes_and_is_not_kept(world: World, project) -> None:
     text = "x" * (kept_answers.LARGEST_ANSWER + 1)
     long = message() | {"content": [{"type": "text", "text": text}]}

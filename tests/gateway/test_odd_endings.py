@@ -1,0 +1,239 @@
+"""What is booked where an answer ends oddly: each case asked of the books themselves."""
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.admission import Admission
+from gateway.booking import Books, Ending
+from gateway.metering import Meter, meter_for
+from gateway.prices import Prices, Usage
+from gateway.usage_events import CallRecord, Outcome, correction, event
+from tests.gateway.fake_provider import sse
+from tests.gateway.test_components import RECORD, SEARCHED
+
+BOUND, INPUT_BOUND, SIZE = Decimal(1), Decimal("0.5"), 1_000
+PRICES = Prices({})
+BROKEN = Ending(0.0, status=200, sent=True, failed=True)
+WHOLE = Ending(0.0, status=200, sent=True)
+
+
+def outcome(
+    model: str, meter: Meter, ending: Ending = BROKEN, *, tools: tuple[str, ...] = ()
+) -> Outcome:
+    """What a billable call of a model is booked as."""
+    provider = "anthropic" if model.startswith("claude") else "openai"
+    told = {**RECORD, "model": model, "provider": provider}
+    admission = Admission(
+        record=msgspec.convert(told, CallRecord),
+        rates=PRICES.rates(provider, model),
+        account="account",
+        credits_per_usd=Decimal(120),
+        bound=BOUND,
+        bound_micro=120_000_000,
+        size=SIZE,
+        tools=frozenset(tools),
+        input_bound=INPUT_BOUND,
+        dearest=PRICES.dearest(provider, model),
+    )
+    return Books(None, PRICES).outcome(admission, meter, ending)  # type: ignore[arg-type]
+
+
+def stream(kind: str, *events: Any, ended: bool = False, hide_usage: bool = False) -> Meter:
+    """A meter that saw these events."""
+    meter = meter_for(kind, stream=True, hide_usage=hide_usage)
+    for each in sse(*((None, told) for told in events)):
+        meter.feed(each)
+    if ended:
+        meter.end()
+    return meter
+
+
+def created(model: str, **more: Any) -> dict[str, Any]:
+    return {"type": "response.created", "response": {"model": model, "usage": None, **more}}
+
+
+TEXT = {"type": "response.output_text.delta", "output_index": 0, "delta": "x" * 4_000}
+
+
+def test_a_broken_stream_of_a_dearer_model_is_charged_as_one() -> None:
+    """Also beyond the bound, which is that of the model that was asked for."""
+    asked = outcome("gpt-5-mini", stream("responses", created("gpt-5-mini"), TEXT))
+    served = outcome("gpt-5-mini", stream("responses", created("gpt-4o"), TEXT))
+    assert asked.cost == served.cost  # both are mostly the bound of the input
+    long = {**TEXT, "delta": "x" * 4_000_000}
+    asked = outcome("gpt-5-mini", stream("responses", created("gpt-5-mini"), long))
+    served = outcome("gpt-5-mini", stream("responses", created("gpt-4o"), long))
+    assert asked.cost == BOUND
+    assert served.cost > 10
+
+
+def test_the_tier_that_a_broken_stream_told_prices_its_text() -> None:
+    told = created("gpt-5-mini", service_tier="priority")
+    cost = outcome("gpt-5-mini", stream("responses", told, TEXT)).cost
+    priority = PRICES.rates("openai", "gpt-5-mini", "priority")
+    assert cost == INPUT_BOUND + priority.cost(Usage(output=1_000))
+
+
+@pytest.mark.parametrize("streamed", [True, False], ids=["stream", "document"])
+def test_searches_before_an_error_are_not_free(streamed: bool) -> None:
+    failed = {"status": "failed", "error": {"code": "server_error"}, "usage": None}
+    if streamed:
+        items = [
+            {"type": "response.output_item.done", "output_index": index, "item": SEARCHED}
+            for index in range(3)
+        ]
+        last = {"type": "response.failed", "response": failed}
+        meter = stream("responses", created("gpt-5-mini"), *items, last, ended=True)
+    else:
+        meter = meter_for("responses", stream=False, hide_usage=False)
+        meter.feed(json.dumps({"model": "gpt-5-mini", "output": [SEARCHED] * 3, **failed}).encode())
+        meter.end()
+    found = outcome("gpt-5-mini", meter, WHOLE, tools=("web_search",))
+    assert (found.estimated, found.usage.web_searches) == (True, 3)
+    assert found.cost >= INPUT_BOUND
+
+
+@pytest.mark.parametrize("piece", [1 << 30, 60_000, 1])
+@pytest.mark.parametrize("size", [8_000, 100_000])
+def test_text_counts_of_an_event_that_breaks_off_in_its_middle(size: int, piece: int) -> None:
+    text = b"x" * size
+    cut = {
+        "chat": b'data: {"choices":[{"index":0,"delta":{"content":"' + text,
+        "messages": b'data: {"type":"content_block_delta","delta":{"text":"' + text,
+        "responses": b'data: {"type":"response.output_text.delta","delta":"' + text,
+    }
+    for kind, data in cut.items():
+        meter = meter_for(kind, stream=True, hide_usage=False)
+        for at in range(0, len(data), piece):
+            meter.feed(data[at : at + piece])
+        assert meter.generated == size / 4, kind
+
+
+def test_what_a_request_was_echoed_as_is_no_text_of_a_broken_event() -> None:
+    meter = meter_for("responses", stream=True, hide_usage=False)
+    echo = b'data: {"type":"response.created","response":{"instructions":"' + b"x" * 48_000
+    meter.feed(echo)
+    assert meter.generated == 0
+
+
+def chunk(**fields: Any) -> dict[str, Any]:
+    return {"choices": [], **fields}
+
+
+CHAT_USAGE = {"prompt_tokens": 1_000, "completion_tokens": 500}
+
+
+def test_what_is_told_after_the_usage_decides_too() -> None:
+    after = chunk(service_tier="priority", model="gpt-5-mini-2025-08-07")
+    meter = stream("chat", chunk(usage=CHAT_USAGE), after, "[DONE]")
+    usage = meter.usage()
+    assert usage is not None
+    assert (usage.service_tier, usage.model) == ("priority", "gpt-5-mini-2025-08-07")
+    rates = PRICES.rates("openai", "gpt-5-mini", "priority")
+    assert outcome("gpt-5-mini", meter, WHOLE).cost == rates.cost(Usage(1_000, output=500))
+
+
+def test_zeros_that_stand_for_usage_until_the_end_make_nothing_free() -> None:
+    nothing = {"prompt_tokens": 0, "completion_tokens": 0}
+    said = {"index": 0, "delta": {"content": "word"}, "finish_reason": None}
+    events = [chunk(choices=[said], usage=nothing)] * 100
+    meter = stream("chat", *events)
+    assert meter.generated == 100
+    rates = PRICES.dearest("openai", "gpt-5-mini")
+    cost = outcome("gpt-5-mini", meter).cost
+    assert cost == INPUT_BOUND + rates.cost(Usage(output=100))
+    whole = stream("chat", *events, chunk(usage=CHAT_USAGE), "[DONE]")
+    assert not outcome("gpt-5-mini", whole, WHOLE).estimated
+
+
+def test_an_error_that_tells_usage_is_shown_to_who_did_not_ask_for_usage() -> None:
+    error = chunk(error={"message": "overloaded"}, usage=CHAT_USAGE)
+    data = b"".join(sse((None, error)))
+    for size in (len(data), 1):
+        meter = meter_for("chat", stream=True, hide_usage=True)
+        shown = b"".join(meter.feed(data[at : at + size]) for at in range(0, len(data), size))
+        assert shown + meter.end() == data
+    usage = b"".join(sse((None, chunk(usage=CHAT_USAGE, error=None))))
+    assert meter_for("chat", stream=True, hide_usage=True).feed(usage) == b""
+
+
+@pytest.mark.parametrize("written", ["1000.0", "1e3", "1E+3", "0.1e4"])
+@pytest.mark.parametrize("streamed", [True, False], ids=["stream", "document"])
+def test_a_whole_number_may_be_written_in_every_way_of_json(written: str, streamed: bool) -> None:
+    usages = {
+        "chat": '{"prompt_tokens":%s,"completion_tokens":500.0}',
+        "messages": '{"input_tokens":%s,"output_tokens":5e2}',
+        "responses": '{"input_tokens":%s,"output_tokens":500}',
+    }
+    for kind, usage in usages.items():
+        told = usage % written
+        if streamed:
+            data = {
+                "chat": f'{{"choices":[],"usage":{told}}}\n\ndata: [DONE]',
+                "messages": '{"type":"message_delta","delta":{"stop_reason":"end_turn"},'
+                f'"usage":{told}}}',
+                "responses": f'{{"type":"response.completed","response":{{"usage":{told}}}}}',
+            }[kind]
+            data = f"data: {data}\n\n"
+        else:
+            data = f'{{"usage":{told}}}'
+        meter = meter_for(kind, stream=streamed, hide_usage=False)
+        meter.feed(data.encode())
+        meter.end()
+        found = meter.usage()
+        assert found is not None
+        assert (meter.complete, found.input, found.output) == (True, 1_000, 500), kind
+
+
+def test_a_response_that_ended_has_ended_whatever_its_event_is_called() -> None:
+    usage = {"input_tokens": 1_000, "output_tokens": 500}
+    done = {"type": "response.done", "response": {"status": "completed", "usage": usage}}
+    meter = stream("responses", created("gpt-5-mini"), TEXT, done)
+    assert (meter.finished, meter.complete) == (True, True)
+    queued = {"type": "response.queued", "response": {"status": "queued", "usage": usage}}
+    assert not stream("responses", queued).finished
+
+
+def test_an_event_after_the_usage_of_a_message_takes_nothing_back() -> None:
+    ended = {"delta": {"stop_reason": "end_turn"}}
+    meter = stream(
+        "messages",
+        {"type": "message_start", "message": {"usage": {"input_tokens": 9, "output_tokens": 1}}},
+        {"type": "message_delta", **ended, "usage": {"output_tokens": 5}},
+        {"type": "message_delta", **ended, "usage": None},
+        {"type": "message_stop"},
+    )
+    assert meter.complete
+    only_at_the_start = stream(
+        "messages",
+        {"type": "message_start", "message": {"usage": {"input_tokens": 9, "output_tokens": 1}}},
+        {"type": "content_block_delta", "delta": {"text": "Hello you there"}},
+        {"type": "message_delta", **ended},
+        {"type": "message_stop"},
+    )
+    found = outcome("claude-sonnet-4-5", only_at_the_start, WHOLE)
+    assert (found.estimated, found.usage.input, found.usage.output) == (True, 9, 5)
+
+
+def test_no_token_that_was_written_to_a_cache_is_missing_in_the_event() -> None:
+    usage = Usage(10, cache_write_5m=1, cache_write_1h=2, cache_write_12h=4)
+    told = Outcome(Decimal(0), usage, 200, False, False, 0.0, "v")
+    record = msgspec.convert(RECORD, CallRecord)
+    data = json.loads(event(record, told, account="", group="", debited_micro=0))
+    assert data["properties"]["$ai_cache_creation_input_tokens"] == 7
+
+
+@pytest.mark.parametrize("estimated", [True, False])
+def test_a_correction_says_all_that_the_event_would_have_said(estimated: bool) -> None:
+    told = Outcome(Decimal(1), Usage(10, web_searches=3), 200, False, estimated, 0.0, "v")
+    record = msgspec.convert(RECORD, CallRecord)
+    _, debit, data = correction(
+        record, told, account="a", group="g", debited_micro=1_000, bound_micro=3_000
+    )
+    properties = json.loads(data)["properties"]
+    assert (debit, properties["$ai_web_search_count"]) == (-2_000, 3)
+    assert properties["$ai_usage_estimated"] is estimated
