@@ -371,8 +371,11 @@ class MentionWorkflow:
             wait = min(2 * wait, LONGEST_WAIT)
 
     async def _fail_run(self, run_id: str, cause: str) -> str:
+        """Give a run up; return why there is no answer, or nothing if there turns out to be one."""
         failed = await _locally(CodingActivities.fail_run, FailedRun(run_id, cause))
-        await self._deliver(failed.notice_id)
+        delivered = await self._deliver(failed.notice_id)
+        if failed.answered:
+            return "" if delivered else UNDELIVERABLE
         return cause
 
     async def _credits_return(self, pause: _Pause, run_id: str, known: int) -> bool:
