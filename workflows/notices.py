@@ -220,6 +220,7 @@ def _send_messages(client: WebClient, attempt: _Attempt) -> str:
         if attempt.outcome_unknown:
             message_ts = posting.find(client, notice, messages[number])
             attempt.outcome_unknown = False
+            _renew(notice)  # a search may outlast the lease: whoever took over would post as well
         if message_ts is None:
             message_ts = posting.post(client, notice, messages[number])
         first_ts = notice.message_ts or message_ts

@@ -270,6 +270,21 @@ def test_a_sender_that_lost_its_lease_overwrites_nothing(slack, notice, monkeypa
     assert (notice.state, notice.error) == ("sending", "later")
 
 
+def test_a_sender_whose_search_outlasts_its_lease_posts_nothing(slack, notice, monkeypatch):
+    Notice.objects.update(state=Notice.State.SENDING)
+    search = posting.find
+
+    def slowly(*arguments):
+        found = search(*arguments)
+        Notice.objects.update(next_attempt_at=timezone.now() + timedelta(seconds=5))  # of another
+        return found
+
+    monkeypatch.setattr(posting, "find", slowly)
+    deliver_again(notice)
+    assert slack.calls("chat.postMessage") == []
+    assert notice.state == "sending"
+
+
 def test_a_slack_that_is_not_there_is_tried_again_without_a_search(slack, notice, settings):
     reachable, settings.SLACK_API_URL = settings.SLACK_API_URL, "http://127.0.0.1:1/api/"
     assert deliver(notice).state == "pending"
