@@ -338,9 +338,18 @@ def test_a_rate_limited_ephemeral_message_is_sent_later(slack, notice):
 
 
 def test_after_six_hours_of_failures_it_is_given_up(slack, notice):
-    Notice.objects.update(created_at=timezone.now() - timedelta(hours=6, seconds=1))
+    Notice.objects.update(created_at=timezone.now() - timedelta(hours=6, seconds=1), attempts=70)
     slack.fail_next("chat.postMessage", "service_unavailable")
     assert deliver(notice).state == "given_up"
+
+
+def test_one_that_nobody_tried_for_six_hours_is_tried_more_than_once(slack, notice):
+    """Nothing of ours ran, say for a night, and then Slack asks for patience."""
+    Notice.objects.update(created_at=timezone.now() - timedelta(hours=9))
+    slack.fail_next("chat.postMessage", "ratelimited", retry_after=1)
+    assert deliver(notice).state == "pending"
+    deliver_again(notice)
+    assert notice.state == "sent"
 
 
 @pytest.mark.parametrize("error", ["account_inactive", "token_revoked", "invalid_auth"])

@@ -215,7 +215,7 @@ class CodingActivities:
             raise ApplicationError(
                 failure.in_short, type=type(failure).__name__, non_retryable=failure.permanent
             ) from failure
-        return RunAnswer(str(_claim_answer(run, about).pk), answered=True)
+        return RunAnswer(str(notices.claim_answer(run, about).pk), answered=True)
 
     @activity.defn
     def fail_run(self, failed: FailedRun) -> FailureAnswer:
@@ -229,7 +229,7 @@ class CodingActivities:
         runs.fail(run, failed.failure)
         run.refresh_from_db(fields=["state", "answer"])
         if run.state == TaskRun.State.SUCCEEDED:
-            return FailureAnswer(str(_claim_answer(run, about).pk), answered=True)
+            return FailureAnswer(str(notices.claim_answer(run, about).pk), answered=True)
         if run.state == TaskRun.State.STOPPED or failed.failure == OUT_OF_CREDITS:
             return FailureAnswer(None)
         repository = run.task.repository.full_name
@@ -250,11 +250,6 @@ class CodingActivities:
             if not ids:
                 runs.finish_task(task, end.state)
         return TaskEnded(ids)
-
-
-def _claim_answer(run: TaskRun, about: Mention | FollowUp) -> Notice:
-    text = wording.answer(run.answer)
-    return notices.claim(notices.answer_key(run), Notice.Kind.ANSWER, about, text)
 
 
 def _join(mention: Mention) -> TaskAnswer:
