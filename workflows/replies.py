@@ -32,7 +32,7 @@ from workflows.door import denial
 from workflows.kept_for_later import left_to_a_sweep
 from workflows.mention_types import OUT_OF_CREDITS, SAID_ALREADY
 from workflows.models import FollowUp, Mention, Notice, ThreadReply
-from workflows.requests import is_bare, is_stop
+from workflows.requests import is_bare, is_stop, texts_of
 from workflows.stop_orders import is_countermanded
 
 KEPT_FOR = timedelta(minutes=15)
@@ -85,8 +85,8 @@ def decide_for(mention: Mention) -> list[Mention]:
 
 
 def has_followed(mention: Mention) -> bool:
-    """Return whether a reply of its author's is kept that was written below the mention."""
-    return bool(_below(mention))
+    """Return whether its author's kept replies below the mention say something."""
+    return any(not is_bare(each.text) for each in _below(mention))
 
 
 def undecided(now: datetime) -> QuerySet[ThreadReply]:
@@ -135,6 +135,8 @@ def _as_mention(reply: ThreadReply) -> Mention | None:
         return _become_mention(reply, None) if is_about_work else None
     if task is not None or request is None or request.state in Mention.OPEN:
         return None
+    if is_bare(reply.text) and not texts_of(request):
+        return None  # the question what to do is still open
     if not _is_unanswered(request):
         _tell_how_to_go_on(request)
         return None
