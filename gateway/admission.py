@@ -42,8 +42,8 @@ class Admission(msgspec.Struct, frozen=True, gc=False):
 
     `size` is the size of the body in bytes. `tools` are the provider's tools that it may charge
     for. `filtered` is True if the provider may also run code without a charge. `input_bound` is the
-    part of the bound that is not visible output. `dearest` are the rates of the bound. `asked` has the
-    tier, the speed and the region that the caller named.
+    part of the bound that is not visible output. `dearest` are the rates of the bound. `asked` has
+    the tier, the speed and the region that the caller named.
     """
 
     record: CallRecord

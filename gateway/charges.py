@@ -41,8 +41,8 @@ def charge(
 
     `expected` are the rates of what was asked for. `tools` are the provider's tools that the model
     was offered. An answer of another model is charged at that model's price if it is known and
-    dearer. `free_code` is True if the provider runs code without a charge, because it searched. `limits`
-    are those of an estimate.
+    dearer. `free_code` is True if the provider runs code without a charge, because it searched.
+    `limits` are those of an estimate.
     """
     usage = _as_asked(usage, tools)
     if free_code:

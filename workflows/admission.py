@@ -19,7 +19,7 @@ from workflows.door import denial, refuse
 from workflows.kept_for_later import left_to_a_sweep
 from workflows.mention_types import workflow_id
 from workflows.models import Mention, Notice
-from workflows.requests import is_bare, is_stop
+from workflows.requests import is_stop, texts_of
 
 LEASE = timedelta(seconds=15)
 """Longer than a decision takes with every dependency at its time limit."""
@@ -104,7 +104,7 @@ def _decide_request(mention: Mention, *, at_the_door: bool) -> None:
 
 
 def _has_nothing_to_do(mention: Mention) -> bool:
-    return is_bare(mention.text) and mention.takes_up_id is None
+    return not texts_of(mention)
 
 
 def _ask(mention: Mention) -> None:

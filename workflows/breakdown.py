@@ -32,7 +32,8 @@ def in_words(status: WorkflowExecutionStatus | None) -> str:
 def end(mention: Mention, workflow_id: str, state: str, outcome: str) -> Notice | None:
     """End the mention of a workflow and its task; return the notice that says so.
 
-    There is no notice if somebody stopped the work, because they were told.
+    The notice is the answer if the mention had one that was not posted yet. There is none if
+    somebody stopped the work, because they were told.
     """
     was_stopped = (
         mention.state == Mention.State.STOPPED
@@ -40,15 +41,33 @@ def end(mention: Mention, workflow_id: str, state: str, outcome: str) -> Notice 
             workflow_id=workflow_id, state=CodingTask.State.STOPPED
         ).exists()
     )
+    answered = None if was_stopped else _unsaid_answer(mention, workflow_id)
+    if answered is not None:
+        state = Mention.State.ANSWERED
     closing.close(mention.pk, state, outcome)
     threads.abandon(workflow_id)
-    FollowUp.objects.filter(workflow_id=workflow_id, state__in=FollowUp.WAITING).update(
+    dropped = FollowUp.objects.filter(workflow_id=workflow_id, state__in=FollowUp.WAITING).update(
         state=FollowUp.State.DROPPED, outcome=outcome[:200]
     )
     if was_stopped:
         return None
+    if answered is not None:
+        answer = notices.claim_answer(answered, mention)
+        if not dropped:
+            return answer
+        notices.send_soon(answer)
     text = wording.failed(mention.user_id)
     return notices.claim(f"failed:{mention.pk}", Notice.Kind.FAILURE, mention, text)
+
+
+def _unsaid_answer(mention: Mention, workflow_id: str) -> TaskRun | None:
+    """Return the run that answered an open mention: it was paid for, and is not in the thread."""
+    if mention.state not in Mention.OPEN:
+        return None
+    answered = TaskRun.objects.filter(
+        task__workflow_id=workflow_id, message_ts=mention.ts, state=TaskRun.State.SUCCEEDED
+    )
+    return answered.first()
 
 
 def left_behind(workflow_ids: Sequence[str]) -> QuerySet[Mention]:

@@ -117,12 +117,17 @@ def tell(follow_up: FollowUp) -> None:
     except client.WorkflowEnded:
         log.info("a follow-up came after its workflow", follow_up=str(follow_up.pk))
         if follow_up.addressed:
-            Mention.objects.filter(
-                workspace_id=follow_up.workspace_id,
-                channel_id=follow_up.channel_id,
-                ts=follow_up.ts,
-                state=Mention.State.FORWARDED,
-            ).update(state=Mention.State.RECEIVED, outcome="", finished_at=None, lease_until=None)
+            begin_anew(follow_up)
+
+
+def begin_anew(follow_up: FollowUp) -> None:
+    """Have a mention that was forwarded in vain be decided about again, by the sweep."""
+    Mention.objects.filter(
+        workspace_id=follow_up.workspace_id,
+        channel_id=follow_up.channel_id,
+        ts=follow_up.ts,
+        state=Mention.State.FORWARDED,
+    ).update(state=Mention.State.RECEIVED, outcome="", finished_at=None, lease_until=None)
 
 
 def is_known(reply: FollowUp | ThreadReply) -> bool:

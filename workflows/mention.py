@@ -44,6 +44,7 @@ from workflows.mention_types import (
     ONE_PAUSE_PATCH,
     OUT_OF_CREDITS,
     OUTAGE_PATCH,
+    STOPPED,
     STORES_OUT,
     TIMED_OUT,
     UNDELIVERABLE,
@@ -222,7 +223,7 @@ class MentionWorkflow:
     async def _choose_repository(self, mention: MentionInput) -> int:
         about = MentionRef(mention.mention_id)
         found = await _locally(RepositoryActivities.choose_repository, about)
-        if not found.repository_id and not found.notice_id:
+        if not found.repository_id and not found.notice_id and found.reason != STOPPED:
             try:
                 found = await self._work(
                     mention,
@@ -244,6 +245,8 @@ class MentionWorkflow:
                     said = await _locally(RepositoryActivities.give_up, given_up)
                     raise _Ended(Ending.FAILED, said.notice_id, cause) from None
                 workflow.logger.warning("the classifier is broken: %s", cause)
+        if found.reason == STOPPED:
+            raise _Ended(Ending.REFUSED, None, STOPPED)
         if found.notice_id:
             ending = Ending.FAILED if found.reason == "no repository" else Ending.REFUSED
             raise _Ended(ending, found.notice_id, found.reason)
@@ -371,8 +374,11 @@ class MentionWorkflow:
             wait = min(2 * wait, LONGEST_WAIT)
 
     async def _fail_run(self, run_id: str, cause: str) -> str:
+        """Give a run up; return why there is no answer, or nothing if there turns out to be one."""
         failed = await _locally(CodingActivities.fail_run, FailedRun(run_id, cause))
-        await self._deliver(failed.notice_id)
+        delivered = await self._deliver(failed.notice_id)
+        if failed.answered:
+            return "" if delivered else UNDELIVERABLE
         return cause
 
     async def _credits_return(self, pause: _Pause, run_id: str, known: int) -> bool:

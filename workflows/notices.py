@@ -33,6 +33,8 @@ LEASE = timedelta(seconds=45)
 """Longer than the calls of one attempt take: an expired lease means that its holder died."""
 GIVE_UP_AFTER = timedelta(hours=6)
 """The age of a notice after which a failed attempt is not repeated."""
+ATTEMPTS_AT_LEAST = 8
+"""How often a notice is tried whatever its age: nothing of ours may have run for hours."""
 LONGEST_BACKOFF = timedelta(minutes=5)
 
 
@@ -115,6 +117,11 @@ def _denial_of_task(about: FollowUp) -> Notice | None:
 def answer_key(run: TaskRun) -> str:
     """Return the key of the notice with a run's answer."""
     return f"answer:{run.pk}"
+
+
+def claim_answer(run: TaskRun, about: Mention | FollowUp) -> Notice:
+    """Return the notice with a run's answer to a message."""
+    return claim(answer_key(run), Notice.Kind.ANSWER, about, wording.answer(run.answer))
 
 
 # --- Sending -------------------------------------------------------------------------------------
@@ -220,6 +227,7 @@ def _send_messages(client: WebClient, attempt: _Attempt) -> str:
         if attempt.outcome_unknown:
             message_ts = posting.find(client, notice, messages[number])
             attempt.outcome_unknown = False
+            _renew(notice)  # a search may outlast the lease: whoever took over would post as well
         if message_ts is None:
             message_ts = posting.post(client, notice, messages[number])
         first_ts = notice.message_ts or message_ts
@@ -235,7 +243,7 @@ def _keep_failure(attempt: _Attempt, failure: Failure, now: datetime) -> None:
     if (
         failure.is_permanent
         or (outcome_unknown and ephemeral)
-        or now - notice.created_at > GIVE_UP_AFTER
+        or _was_tried_long_enough(notice, now)
     ):
         _give_up(notice, failure.error)
         return
@@ -251,6 +259,10 @@ def _keep_failure(attempt: _Attempt, failure: Failure, now: datetime) -> None:
         next_attempt_at=now + wait,
         error=failure.error,
     )
+
+
+def _was_tried_long_enough(notice: Notice, now: datetime) -> bool:
+    return now - notice.created_at > GIVE_UP_AFTER and notice.attempts >= ATTEMPTS_AT_LEAST
 
 
 def _give_up(notice: Notice, error: str) -> None:

@@ -22,7 +22,7 @@ from decimal import Decimal
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from coding_tasks.threads import active_task
@@ -31,10 +31,13 @@ from workflows.door import denial
 from workflows.kept_for_later import left_to_a_sweep
 from workflows.mention_types import OUT_OF_CREDITS, SAID_ALREADY
 from workflows.models import FollowUp, Mention, Notice, ThreadReply
-from workflows.requests import is_bare, is_stop
+from workflows.requests import is_bare, is_stop, texts_of
+from workflows.stop_orders import is_countermanded
 
 KEPT_FOR = timedelta(minutes=15)
 """Longer than Slack goes on delivering a mention: at once, after a minute, and after five."""
+UNDECIDED_FOR = timedelta(days=1)
+"""How long a reply waits for a sweep, if none ran or none could decide about it."""
 TAKEN_UP_WITHIN = timedelta(days=45)
 """How old a request may be to be taken up by a reply: until after the next reset, and some days."""
 NO_ACCESS = "no access"
@@ -65,8 +68,9 @@ def decide(reply: ThreadReply) -> Mention | None:
         if mention is not None or _as_follow_up(reply):
             ThreadReply.objects.filter(pk=reply.pk).delete()
             return mention
-    if not _may_be_matched_soon(reply):
-        ThreadReply.objects.filter(pk=reply.pk).update(decided_at=timezone.now())
+    # One that was for nobody may wait for a mention that came since: a sweep is to see it again.
+    decided_at = None if _may_be_matched_soon(reply) else timezone.now()
+    ThreadReply.objects.filter(pk=reply.pk).update(decided_at=decided_at)
     return None
 
 
@@ -80,8 +84,8 @@ def decide_for(mention: Mention) -> list[Mention]:
 
 
 def has_followed(mention: Mention) -> bool:
-    """Return whether the mention's author replied to it, in a reply that is still kept."""
-    return bool(_below(mention))
+    """Return whether the author's kept replies below the mention say something."""
+    return any(not is_bare(each.text) for each in _below(mention))
 
 
 def undecided(now: datetime) -> QuerySet[ThreadReply]:
@@ -96,7 +100,8 @@ def undecided(now: datetime) -> QuerySet[ThreadReply]:
 
 def forget_old(now: datetime) -> None:
     """Delete the replies whose mention will not come any more."""
-    ThreadReply.objects.filter(received_at__lte=now - KEPT_FOR).delete()
+    old = ThreadReply.objects.filter(received_at__lte=now - KEPT_FOR)
+    old.filter(Q(received_at__lte=now - UNDECIDED_FOR) | ~Q(decided_at=None)).delete()
 
 
 def take_up_earlier(mention: Mention) -> None:
@@ -129,6 +134,8 @@ def _as_mention(reply: ThreadReply) -> Mention | None:
         return _become_mention(reply, None) if is_about_work else None
     if task is not None or request is None or request.state in Mention.OPEN:
         return None
+    if is_bare(reply.text) and not texts_of(request):
+        return None  # the question what to do is still open
     if not _is_unanswered(request):
         _tell_how_to_go_on(request)
         return None
@@ -140,12 +147,14 @@ def _as_mention(reply: ThreadReply) -> Mention | None:
 
 def _as_follow_up(reply: ThreadReply) -> bool:
     """Hand the reply to its task, even one still to be made; return whether it has a task."""
-    if is_stop(reply.text):
+    if is_stop(reply.text) or is_countermanded(reply):
         return False
     task = active_task(reply.workspace, reply.channel_id, reply.thread_ts)
     if task is not None and task.owner_slack_user_id != reply.user_id:
         return False
     request = _latest_request(reply)
+    if request is not None and _is_order_to_come(request):
+        return False
     if task is None and (request is None or _will_ask(request)):
         return False
     follow_up = FollowUp(
@@ -225,6 +234,14 @@ def _will_ask(request: Mention) -> bool:
     The next message is then the request itself, not an addition to it.
     """
     return request.state == Mention.State.RECEIVED and is_bare(request.text)
+
+
+def _is_order_to_come(request: Mention) -> bool:
+    """Return whether a message orders to stop and is not obeyed yet: what follows it has to wait.
+
+    Taken for an addition to the work, it would end with the work.
+    """
+    return request.state == Mention.State.RECEIVED and is_stop(request.text)
 
 
 def _become_mention(reply: ThreadReply, takes_up: Mention | None) -> Mention | None:

@@ -13,11 +13,12 @@ from django.db.models import QuerySet
 
 from billing.usage import usage_of_task_runs, usage_of_traces
 from coding_tasks.agents import trace_of
+from coding_tasks.models import CodingTask
 from coding_tasks.threads import active_task, lock_active_task
 from quota.resources import in_credits
-from workflows import client, closing, notices, wording
+from workflows import client, closing, follow_ups, notices, wording
 from workflows.mention_types import workflow_id
-from workflows.models import Mention, Notice
+from workflows.models import FollowUp, Mention, Notice, ThreadReply
 from workflows.requests import is_stop
 from workflows.stopping import Stopped, stop_work
 
@@ -40,17 +41,17 @@ def obey(order: Mention) -> None:
     _cancel(workflows | ({stopped.task.workflow_id} if stopped else set()))
 
 
-def is_countermanded(mention: Mention) -> bool:
-    """Return whether its author already ordered a stop, in a message that arrived earlier."""
-    later = _of_thread(mention).filter(user_id=mention.user_id).exclude(pk=mention.pk)
-    return any(is_stop(each.text) and Decimal(each.ts) > Decimal(mention.ts) for each in later)
+def is_countermanded(message: Mention | ThreadReply) -> bool:
+    """Return whether the author ordered a stop later, in a message that arrived earlier."""
+    own = _of_thread(message).filter(user_id=message.user_id)
+    return any(is_stop(each.text) and Decimal(each.ts) > Decimal(message.ts) for each in own)
 
 
-def _of_thread(mention: Mention) -> QuerySet[Mention]:
+def _of_thread(message: Mention | ThreadReply) -> QuerySet[Mention]:
     return Mention.objects.filter(
-        workspace=mention.workspace_id,
-        channel_id=mention.channel_id,
-        thread_ts=mention.thread_ts,
+        workspace=message.workspace_id,
+        channel_id=message.channel_id,
+        thread_ts=message.thread_ts,
     )
 
 
@@ -66,7 +67,36 @@ def _stop_own_task(order: Mention, why: str) -> Stopped | None:
     task = lock_active_task(order.workspace, order.channel_id, order.thread_ts)
     if task is None or task.owner_slack_user_id != order.user_id:
         return None
-    return stop_work(task, why)
+    stopped = stop_work(task, why)
+    if stopped is not None:
+        _have_the_rest_decided(order, task, why)
+    return stopped
+
+
+def _have_the_rest_decided(order: Mention, task: CodingTask, why: str) -> None:
+    """Leave what its author wrote after the order to the sweeps: it came first, and is not meant.
+
+    A message that mentions the bot begins anew, of any other the author hears how to go on.
+    """
+    dropped = FollowUp.objects.filter(
+        workflow_id=task.workflow_id, state=FollowUp.State.DROPPED, outcome=why
+    )
+    for each in dropped:
+        if Decimal(each.ts) < Decimal(order.ts):
+            continue
+        if each.addressed:
+            follow_ups.begin_anew(each)
+        else:
+            ThreadReply.objects.get_or_create(
+                workspace_id=each.workspace_id,
+                channel_id=each.channel_id,
+                ts=each.ts,
+                defaults={
+                    "thread_ts": each.thread_ts,
+                    "user_id": each.user_id,
+                    "text": each.text,
+                },
+            )
 
 
 def _key(order: Mention, owner_id: str | None) -> str:

@@ -168,6 +168,58 @@ def test_the_text_of_an_unrelated_reply_is_gone_after_a_quarter_of_an_hour(door,
     assert not ThreadReply.objects.exists()
 
 
+def test_a_reply_that_nobody_decided_about_outlasts_a_long_rest_of_the_sweeps(
+    door, workspace, temporal, posts, monkeypatch
+):
+    """Celery was away: its first sweep is to decide about the reply, not to delete it."""
+    mention, reply = posts
+    door.deliver(door.slack.event(mention))
+
+    def fails(_reply):
+        raise OperationalError("the database is down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(replies, "decide", fails)
+        door.deliver(door.slack.event(reply, "message"))
+        ThreadReply.objects.update(received_at=timezone.now() - timedelta(hours=2))
+        tasks.match_replies()
+    assert_one_follow_up(temporal, mention)
+
+
+def test_the_text_of_a_reply_that_nobody_could_decide_about_is_gone_after_a_day(
+    door, workspace, posts, monkeypatch
+):
+    _, reply = posts
+
+    def fails(_reply):
+        raise OperationalError("the database is down")
+
+    monkeypatch.setattr(replies, "decide", fails)
+    door.deliver(door.slack.event(reply, "message"))
+    ThreadReply.objects.update(received_at=timezone.now() - replies.UNDECIDED_FOR)
+    tasks.match_replies()
+    assert not ThreadReply.objects.exists()
+
+
+def test_a_reply_that_came_before_a_mention_without_text_survives_its_process(
+    door, workspace, temporal, slack, ts, monkeypatch
+):
+    mention = slack.post("<@UBOT>", ts=ts)
+    reply = slack.post("why does the build fail?", thread_ts=ts)
+    door.deliver(slack.event(reply, "message"))
+    asking = admission._ask
+
+    def dies_afterwards(about):
+        asking(about)
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(admission, "_ask", dies_afterwards)
+        door.deliver(slack.event(mention))
+    sweep()
+    assert temporal.has(workflow_of(reply))
+
+
 def test_nothing_is_kept_of_external_authors_nor_of_posts_outside_threads(door, workspace):
     root = door.slack.post("lunch?")
     door.deliver(door.slack.event(root, "message"))

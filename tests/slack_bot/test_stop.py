@@ -1,6 +1,9 @@
 """Orders to stop in threads are never a prompt, in whatever order messages arrive."""
 
+from datetime import timedelta
+
 import pytest
+from django.utils import timezone
 
 from billing.limits import set_limit
 from coding_tasks.models import CodingTask, Repository, TaskRun
@@ -37,6 +40,13 @@ def running(task) -> TaskRun:
 def said(door) -> list[str]:
     tasks.deliver_pending_denials()
     return [each["text"] for each in door.slack.bot_messages("C1")]
+
+
+def let_sweeps_run() -> None:
+    """Let time pass until the sweeps have seen every reply and mention."""
+    ThreadReply.objects.update(received_at=timezone.now() - timedelta(minutes=1))
+    tasks.match_replies()
+    tasks.start_pending_mentions()
 
 
 def deliver(door, text: str, thread_ts: str, **fields) -> dict:
@@ -193,6 +203,51 @@ def test_an_order_whose_process_died_half_way_is_obeyed_by_the_sweep(
     tasks.start_pending_mentions()
     assert said(door)[0].startswith("Stopped")
     assert Notice.objects.count() == 1
+
+
+def test_what_was_written_before_a_stop_and_comes_after_it_begins_nothing(door, task, temporal):
+    """Nothing ran when the order came, so the conversation is still open."""
+    Mention.objects.update(state=Mention.State.ANSWERED)
+    late = door.slack.post("and the tests?", thread_ts=task.thread_ts)
+    deliver(door, "stop", task.thread_ts)
+    door.deliver(door.slack.event(late, "message"))
+    let_sweeps_run()
+    assert not FollowUp.objects.exists()
+
+
+@pytest.mark.parametrize("has_run", [True, False])
+def test_a_reply_that_overtakes_a_stop_is_not_lost_with_the_work(door, task, temporal, has_run):
+    if has_run:
+        TaskRun.objects.create(task=task, message_ts=task.thread_ts, request="look")
+    order = door.slack.post("stop", thread_ts=task.thread_ts)
+    door.reply("do the other one", task.thread_ts)
+    door.deliver(door.slack.event(order, "message"))
+    let_sweeps_run()
+    said(door)
+    [hint] = door.slack.ephemeral_messages("C1")
+    assert hint["visible_to"] == "U1"
+
+
+def test_a_mention_that_overtakes_a_stop_begins_anew(door, running, temporal):
+    order = door.slack.post("stop", thread_ts=running.task.thread_ts)
+    mention = door.mention(text="<@UBOT> the other one", thread_ts=running.task.thread_ts)
+    door.deliver(door.slack.event(order, "message"))
+    let_sweeps_run()
+    assert temporal.has(workflow_of(mention))
+
+
+def test_a_reply_to_a_stop_that_is_not_obeyed_yet_waits_for_it(
+    door, running, temporal, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr("workflows.stop_orders.obey", lambda _order: 1 / 0)
+        deliver(door, "stop", running.task.thread_ts)
+    door.reply("do the other one", running.task.thread_ts)
+    assert not FollowUp.objects.exists()
+    tasks.start_pending_mentions()
+    let_sweeps_run()
+    said(door)
+    assert len(door.slack.ephemeral_messages("C1")) == 1
 
 
 def test_a_stop_of_another_workspaces_thread_reaches_nothing(door, running, stranger, temporal):

@@ -260,6 +260,36 @@ def test_a_bare_mention_without_credits_is_denied_and_taken_up_later(
     assert temporal.has(workflow_of(door.reply("fix the login", mention["ts"])))
 
 
+def test_a_second_mention_without_a_text_is_asked_again_and_starts_nothing(
+    door, workspace, temporal
+):
+    first = door.mention(text="<@UBOT>")
+    again = door.mention(text="<@UBOT> :wave:", thread_ts=first["ts"])
+    assert not temporal.has(workflow_of(again))
+    assert len(said(door)) == 2
+    reply = door.reply("fix the login", first["ts"])
+    assert temporal.has(workflow_of(reply))
+    assert all_that_was_asked(Mention.objects.get(ts=reply["ts"])) == "fix the login"
+
+
+@pytest.mark.parametrize("text", ["👍", "?", ":wave:", "<@U2>"])
+def test_a_reply_without_a_text_is_no_answer_to_the_question(door, workspace, temporal, text):
+    question = door.mention(text="<@UBOT>")
+    reply = door.reply(text, question["ts"])
+    assert not temporal.has(workflow_of(reply))
+    assert len(said(door)) == 1
+    assert temporal.has(workflow_of(door.reply("fix the login", question["ts"])))
+
+
+def test_a_reply_without_a_text_that_comes_first_does_not_spare_the_question(
+    door, workspace, temporal, slack, ts
+):
+    mention = slack.post("<@UBOT>", ts=ts)
+    door.reply("👀", ts)
+    door.deliver(slack.event(mention))
+    assert len(said(door)) == 1
+
+
 def test_a_bare_mention_in_a_running_task_is_asked_and_its_reply_is_a_follow_up(
     door, task, temporal
 ):

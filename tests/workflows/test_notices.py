@@ -270,6 +270,21 @@ def test_a_sender_that_lost_its_lease_overwrites_nothing(slack, notice, monkeypa
     assert (notice.state, notice.error) == ("sending", "later")
 
 
+def test_a_sender_whose_search_outlasts_its_lease_posts_nothing(slack, notice, monkeypatch):
+    Notice.objects.update(state=Notice.State.SENDING)
+    search = posting.find
+
+    def slowly(*arguments):
+        found = search(*arguments)
+        Notice.objects.update(next_attempt_at=timezone.now() + timedelta(seconds=5))  # of another
+        return found
+
+    monkeypatch.setattr(posting, "find", slowly)
+    deliver_again(notice)
+    assert slack.calls("chat.postMessage") == []
+    assert notice.state == "sending"
+
+
 def test_a_slack_that_is_not_there_is_tried_again_without_a_search(slack, notice, settings):
     reachable, settings.SLACK_API_URL = settings.SLACK_API_URL, "http://127.0.0.1:1/api/"
     assert deliver(notice).state == "pending"
@@ -323,9 +338,18 @@ def test_a_rate_limited_ephemeral_message_is_sent_later(slack, notice):
 
 
 def test_after_six_hours_of_failures_it_is_given_up(slack, notice):
-    Notice.objects.update(created_at=timezone.now() - timedelta(hours=6, seconds=1))
+    Notice.objects.update(created_at=timezone.now() - timedelta(hours=6, seconds=1), attempts=70)
     slack.fail_next("chat.postMessage", "service_unavailable")
     assert deliver(notice).state == "given_up"
+
+
+def test_one_that_nobody_tried_for_six_hours_is_tried_more_than_once(slack, notice):
+    """Nothing of ours ran, say for a night, and then Slack asks for patience."""
+    Notice.objects.update(created_at=timezone.now() - timedelta(hours=9))
+    slack.fail_next("chat.postMessage", "ratelimited", retry_after=1)
+    assert deliver(notice).state == "pending"
+    deliver_again(notice)
+    assert notice.state == "sent"
 
 
 @pytest.mark.parametrize("error", ["account_inactive", "token_revoked", "invalid_auth"])

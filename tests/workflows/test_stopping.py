@@ -7,10 +7,10 @@ from coding_tasks import creation
 from coding_tasks.models import CodingTask, TaskRun
 from projects.models import OAuthAccessToken
 from tests.conftest import wait_until
-from tests.workflows.fake_gateway import AGENT
+from tests.workflows.fake_gateway import AGENT, CLASSIFIER
 from tests.workflows.temporal import wait_for_close
 from tests.workflows.world import World
-from workflows import admission, client, replies, stop_orders, tasks
+from workflows import access, admission, client, replies, stop_orders, tasks
 from workflows.models import Mention, ThreadReply
 
 pytestmark = pytest.mark.usefixtures("worker")
@@ -93,6 +93,37 @@ def test_an_open_picker_is_closed_by_it(two_repositories: World):
     assert len(world.said(mention.ts)) == 2
     mention.refresh_from_db()
     assert mention.state == Mention.State.STOPPED
+
+
+def test_a_picker_whose_workflow_was_not_told_closes_without_a_word(
+    two_repositories: World, monkeypatch, hurried
+):
+    world = two_repositories
+    monkeypatch.setattr(stop_orders, "_cancel", lambda _workflow_ids: None)
+    hurried(picker_seconds=5)
+    world.gateway.answer_next("none")
+    mention = world.start("what is this?")
+    world.wait_until_said(mention.ts, 1)
+    order(world, mention)
+    wait_for_close(mention.workflow_id)
+    tasks.deliver_pending_denials()
+    assert [each.split(",")[0] for each in world.said(mention.ts)][1:] == ["Stopped"]
+
+
+def test_after_a_stop_no_model_is_asked_which_repository_is_meant(
+    two_repositories: World, monkeypatch
+):
+    stop = access.check
+
+    def stopped_meanwhile(*arguments):
+        Mention.objects.update(state=Mention.State.STOPPED)
+        return stop(*arguments)
+
+    monkeypatch.setattr(access, "check", stopped_meanwhile)
+    mention = two_repositories.start("what is this?")
+    wait_for_close(mention.workflow_id)
+    assert two_repositories.gateway.requests(CLASSIFIER) == []
+    assert two_repositories.said(mention.ts) == []
 
 
 def test_a_mention_that_was_stopped_before_its_workflow_began_makes_no_task(shop: World):

@@ -1,7 +1,10 @@
 """Workflows that an operator terminates in Temporal's pages: what they leave is ended and said."""
 
+import threading
+
 import pytest
 
+from coding_tasks import runs
 from coding_tasks.models import CodingTask, TaskRun
 from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT
@@ -40,6 +43,30 @@ def test_a_workflow_terminated_at_work_is_said_once_and_its_thread_is_free(shop:
     assert "something went wrong" in said
     assert TaskRun.objects.get().state == TaskRun.State.FAILED
     assert shop.handle("once more", thread_ts=mention.ts).state == Mention.State.ANSWERED
+
+
+def test_an_answer_that_was_kept_and_not_said_is_said_when_its_workflow_is_gone(
+    shop: World, monkeypatch
+):
+    kept = threading.Event()
+    keep = runs._keep
+
+    def keep_and_hang(*arguments):
+        keep(*arguments)
+        kept.set()
+        gone.wait(60)
+        raise TimeoutError
+
+    gone = threading.Event()
+    monkeypatch.setattr(runs, "_keep", keep_and_hang)
+    mention = shop.start()
+    wait_until(kept.is_set, what="the answer being kept")
+    terminate(mention.workflow_id)
+    sweep(mention)
+    gone.set()
+    assert mention.state == Mention.State.ANSWERED
+    [said] = shop.said(mention.ts)
+    assert "something went wrong" not in said
 
 
 def test_a_workflow_terminated_while_its_picker_was_open_is_said(two_repositories: World):

@@ -13,7 +13,7 @@ from temporalio.exceptions import ApplicationError
 from coding_tasks import creation, runs, threads
 from coding_tasks.agents import Agent
 from coding_tasks.creation import Refused, Request, ThreadTaken
-from coding_tasks.failures import OutOfCredits, RunFailure, RunStopped
+from coding_tasks.failures import OutOfCredits, RunFailure
 from coding_tasks.models import CodingTask, Repository, TaskRun
 from coding_tasks.sandbox import Sandbox
 from workflows import causes, denials, notices, stopping, wording
@@ -100,9 +100,13 @@ class FailedRun:
 
 @dataclass(frozen=True)
 class FailureAnswer:
-    """The notice that says so in the thread; none where a denial has said it."""
+    """The notice that says so in the thread; none where a denial or an order to stop has said it.
+
+    `answered`: an attempt that was believed dead had kept the answer, and this is its notice.
+    """
 
     notice_id: str | None
+    answered: bool = False
 
 
 @dataclass(frozen=True)
@@ -177,6 +181,10 @@ class CodingActivities:
             except Refused as refused:
                 return _refuse(follow_up, refused)
         with transaction.atomic():
+            # The lock: a task that is being stopped gets no run after its runs were ended.
+            task = CodingTask.objects.select_for_update().get(pk=task.pk)
+            if task.state == CodingTask.State.STOPPED:
+                return ForwardAnswer()
             run = creation.add_run(task, follow_up.ts, request_text(follow_up))
             FollowUp.objects.filter(pk=follow_up.pk).update(state=FollowUp.State.HANDLED)
         if run.state == TaskRun.State.FAILED:  # told again after the thread heard that it failed
@@ -208,17 +216,22 @@ class CodingActivities:
             raise ApplicationError(
                 failure.in_short, type=type(failure).__name__, non_retryable=failure.permanent
             ) from failure
-        text = wording.answer(run.answer)
-        answer = notices.claim(notices.answer_key(run), Notice.Kind.ANSWER, about, text)
-        return RunAnswer(str(answer.pk), answered=True)
+        return RunAnswer(str(notices.claim_answer(run, about).pk), answered=True)
 
     @activity.defn
     def fail_run(self, failed: FailedRun) -> FailureAnswer:
-        """Record that a run has no answer, and claim the message that says why."""
+        """Record that a run has no answer, and claim the message that says why.
+
+        An answer that was paid for is said instead: the last attempt may have died just after it
+        was kept.
+        """
         run = rows.run(failed.run_id)
         about = rows.message_of(run)
         runs.fail(run, failed.failure)
-        if failed.failure in (OUT_OF_CREDITS, RunStopped.__name__):
+        run.refresh_from_db(fields=["state", "answer"])
+        if run.state == TaskRun.State.SUCCEEDED:
+            return FailureAnswer(str(notices.claim_answer(run, about).pk), answered=True)
+        if run.state == TaskRun.State.STOPPED or failed.failure == OUT_OF_CREDITS:
             return FailureAnswer(None)
         repository = run.task.repository.full_name
         text = causes.sentence(failed.failure, user_id=about.user_id, repository=repository)

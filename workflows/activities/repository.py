@@ -12,10 +12,10 @@ from temporalio.exceptions import ApplicationError
 from coding_tasks.failures import OutOfCredits, RunFailure
 from coding_tasks.models import ChannelDefault, Repository
 from projects.models import Project
-from workflows import causes, denials, notices, picker, wording
+from workflows import causes, denials, notices, picker, stopping, wording
 from workflows.activities import rows
 from workflows.activities.outages import outages_named
-from workflows.mention_types import MentionRef, out_of_credits
+from workflows.mention_types import STOPPED, MentionRef, out_of_credits
 from workflows.models import Mention, Notice
 from workflows.requests import all_that_was_asked, texts_of
 
@@ -39,9 +39,12 @@ class GivenUp:
 
 @dataclass(frozen=True)
 class PickerNotice:
-    """The message that offers the picker, or that closes it, or that says why there is none."""
+    """The message that offers the picker, or that closes it, or that says why there is none.
 
-    notice_id: str
+    None where somebody stopped the work, who was told.
+    """
+
+    notice_id: str | None
 
 
 class Classifier(Protocol):
@@ -74,6 +77,8 @@ class RepositoryActivities:
     def choose_repository(self, about: MentionRef) -> RepositoryAnswer:
         """Take the project's only repository, the one the text names, or the channel's default."""
         mention = rows.mention(about.mention_id)
+        if stopping.was_stopped(mention):
+            return RepositoryAnswer(reason=STOPPED)
         repositories = _repositories(mention)
         if not repositories:
             text = wording.no_repositories(mention.user_id, bot_name=settings.BOT_NAME)
@@ -103,6 +108,8 @@ class RepositoryActivities:
         has to wait, this ends the attempts: see `CodingActivities.run_agent`.
         """
         mention = rows.mention(about.mention_id)
+        if stopping.was_stopped(mention):
+            return RepositoryAnswer(reason=STOPPED)
         repositories = {found.full_name: found for found in _repositories(mention)}
         try:
             name = self._classifier.choose(
@@ -138,6 +145,8 @@ class RepositoryActivities:
     def close_picker(self, about: MentionRef) -> PickerNotice:
         """Claim the message that nobody chose in time."""
         mention = rows.mention(about.mention_id)
+        if stopping.was_stopped(mention):
+            return PickerNotice(None)
         text = wording.picker_expired(mention.user_id, bot_name=settings.BOT_NAME)
         key = f"picker-expired:{mention.pk}"
         notice = notices.claim(key, Notice.Kind.FAILURE, mention, text)
