@@ -289,7 +289,8 @@ class TestWays:
         assert len(slack.calls()) < 12
 
     def test_after_six_hours_of_failures_it_is_kept(self, slack, answer):
-        Notice.objects.update(created_at=timezone.now() - timedelta(hours=6, seconds=1))
+        since = timezone.now() - timedelta(hours=6, seconds=1)
+        Notice.objects.update(created_at=since, attempts=70)
         slack.fail_next("chat.postMessage", "service_unavailable")
         deliver(answer)
         assert (answer.state, answer.destination) == ("given_up", "page")

@@ -74,6 +74,7 @@ def test_a_paused_run_ends_and_no_top_up_wakes_it(shop: World):
     wait_until(
         lambda: TaskRun.objects.filter(state=TaskRun.State.PAUSED).exists(), what="the pause"
     )
+    shop.wait_until_said(mention.ts, 1)
     order(shop, mention)
     wait_for_close(mention.workflow_id)
     shop.top_up()
