@@ -14,6 +14,7 @@ COPY requirements-web.lock ./
 RUN pip install --require-hashes --requirement requirements-web.lock
 COPY manage.py ./
 COPY config config
+COPY console console
 COPY slack_bot slack_bot
 COPY workflows workflows
 COPY coding_tasks coding_tasks

@@ -192,13 +192,14 @@ def measure(organizations: int) -> dict[str, Any]:
     from django.conf import settings
     from django.utils import timezone
 
-    from billing import metrics, rotation
-    from billing.drift import repair_drift
+    from billing import metrics
+    from billing.decisions.sweep import sweep_all
     from billing.models import Account, UsageTotal
-    from billing.sweep import sweep_all
+    from billing.verification import rotation
+    from billing.verification.drift import repair_drift
     from quota import metrics as quota_metrics
     from quota.models import QuotaState, SetMember
-    from quota.reconciler import Reconciler
+    from quota.published.reconciler import Reconciler
     from quota.resources import AI_CREDITS
 
     populate(organizations)
@@ -296,7 +297,7 @@ def add_history() -> None:
     from django.db import transaction
     from django.utils import timezone
 
-    from billing.ledger_rows import LedgerRow, insert
+    from billing.ingestion.ledger_rows import LedgerRow, insert
     from billing.models import Account, CheckpointSum, LedgerCheckpoint
     from projects.models import Project
     from quota.resources import AI_CREDITS
@@ -350,7 +351,7 @@ def change(seconds: float) -> None:
     import django
 
     django.setup()
-    from billing.limits import set_limit
+    from billing.allowances.limits import set_limit
     from projects.models import Organization
     from quota.resources import AI_CREDITS
 

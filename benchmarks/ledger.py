@@ -114,10 +114,10 @@ def measure(events: int) -> dict[str, Any]:
 
     from billing.account_locks import lock_accounts
     from billing.accounts import create_organization, create_project
-    from billing.enforcement import enforce
-    from billing.grants import grant_credits
-    from billing.ledger import book
-    from billing.limits import set_limit
+    from billing.allowances.grants import grant_credits
+    from billing.allowances.limits import set_limit
+    from billing.decisions.enforcement import enforce
+    from billing.ingestion.ledger import book
     from billing.models import Account
     from quota.models import QuotaState
     from quota.resources import AI_CREDITS

@@ -238,7 +238,7 @@ def measure(rounds: int) -> dict[str, Any]:
     import redis
     from django.conf import settings
 
-    from billing.grants import grant_credits
+    from billing.allowances.grants import grant_credits
     from quota.resources import AI_CREDITS
 
     world = World()
@@ -291,7 +291,7 @@ class World:
         from django.conf import settings
 
         from billing.accounts import create_organization, create_project
-        from billing.limits import set_limit
+        from billing.allowances.limits import set_limit
         from projects.credentials import issue_personal_api_key, mint_run_token
         from projects.models import SlackWorkspace
         from quota.resources import AI_CREDITS

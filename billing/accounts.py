@@ -10,15 +10,15 @@ from django.utils import timezone
 
 from billing import audit
 from billing.account_locks import lock_organization
-from billing.caps import recount_caps
-from billing.enforcement import enforce
+from billing.allowances.caps import recount_caps
+from billing.decisions.enforcement import enforce
 from billing.models import AuditEntry
 from projects import change_feed, revocation
 from projects.credential_cache import renew_generation_on_commit
 from projects.models import Organization, Project
 from projects.tokens import generate_project_api_token
-from quota import by_hand
-from quota.publication import republish_project
+from quota.published import manual_blocks
+from quota.published.publication import republish_project
 
 
 def create_organization(name: str) -> Organization:
@@ -51,7 +51,7 @@ def rotate_api_token(project: Project, *, actor: str = "", reason: str = "") -> 
         lock_organization(project.organization_id)
         project.refresh_from_db()
         former, project.api_token = project.api_token, generate_project_api_token()
-        by_hand.carry_over(project.organization_id, former, project.api_token)
+        manual_blocks.carry_over(project.organization_id, former, project.api_token)
         # Before the project's row, which a new token locks against rows that refer to it: whoever
         # writes such rows while holding the change feed would wait for us, and we for them.
         change_feed.cursor(lock=True)

@@ -6,9 +6,9 @@ from drf_spectacular.extensions import OpenApiSerializerExtension
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter
 from rest_framework import serializers
 
-from billing.batches import MAXIMUM_BYTES, MAXIMUM_EVENTS
-from billing.events import Refusal
-from billing.usage import Grouping
+from billing.ingestion.batches import MAXIMUM_BYTES, MAXIMUM_EVENTS
+from billing.ingestion.events import Refusal
+from billing.reports.usage import Grouping
 from projects.api_answers import PROJECT_ID, answers, mistake, problem, response_headers
 from projects.query import DAY
 from quota.resources import RESOURCES

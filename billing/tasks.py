@@ -2,7 +2,9 @@
 
 from celery import shared_task
 
-from billing import daily_usage, rotation, sweep
+from billing.decisions import sweep
+from billing.reports import daily_usage
+from billing.verification import rotation
 
 
 @shared_task

@@ -2,8 +2,8 @@
 
 from django.urls import path
 
-from billing.usage_views import ProjectUsageView
-from billing.views import InsufficientRemainingView, UsageEventsView
+from billing.ingestion.views import InsufficientRemainingView, UsageEventsView
+from billing.reports.usage_views import ProjectUsageView
 
 urlpatterns = [
     path("usage_events/", UsageEventsView.as_view(), name="usage-events"),

@@ -15,7 +15,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from billing.credits import display
-from billing.usage import usage_of_task_runs
+from billing.reports.usage import usage_of_task_runs
 from coding_tasks.models import ChannelDefault, CodingTask, Repository, TaskRun
 from projects.permitted_parts import PermittedParts
 

@@ -7,7 +7,7 @@ from django.db import transaction
 from django.db.models import BigIntegerField, F, QuerySet
 from django.utils import timezone
 
-from billing.usage import usage_of_run
+from billing.reports.usage import usage_of_run
 from coding_tasks.agents import Agent, Assignment, Exchange, ModelAccess, trace_of
 from coding_tasks.failures import OutOfCredits, RunStopped
 from coding_tasks.models import CodingTask, TaskRun

@@ -69,7 +69,7 @@ GATEWAY_SERVICE_TOKENS = several(env, "GATEWAY_SERVICE_TOKEN")
 # --- Credits -------------------------------------------------------------------------------------
 BILLING_URL = env.str("BILLING_URL", "", validate=web_address)
 START_CREDITS = env.decimal("START_CREDITS", Decimal(1))
-QUOTA_DECIDER = "billing.enforcement.decide_account"
+QUOTA_DECIDER = "billing.decisions.enforcement.decide_account"
 QUOTA_GAINED_TASK = "workflows.tasks.wake_paused_runs"
 
 # --- Coding tasks --------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ if PROMETHEUS_MULTIPROC_DIR:
 CSRF_TRUSTED_ORIGINS = ["{0.scheme}://{0.netloc}".format(urlsplit(PUBLIC_URL))]
 
 INSTALLED_APPS = [
-    "config.apps.TollgateAdminConfig",
+    "console.apps.TollgateAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -120,6 +120,7 @@ INSTALLED_APPS = [
     "coding_tasks",
     "workflows",
     "slack_bot",
+    "console.apps.ConsoleConfig",
     "config.apps.ConfigConfig",
 ]
 

@@ -6,7 +6,7 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
-from config import thread_pages
+from console.threads import pages
 from projects.log_in_throttle import throttled
 from projects.oauth_metadata import authorization_server_metadata
 from quota.introspection import IntrospectionView
@@ -25,8 +25,8 @@ urlpatterns = [
     path("login/", throttled(LoginView.as_view(template_name="projects/login.html")), name="login"),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
-    path("admin/threads/", admin.site.admin_view(thread_pages.threads_page), name="threads"),
-    path(THREAD, admin.site.admin_view(thread_pages.thread_page), name="thread"),
+    path("admin/threads/", admin.site.admin_view(pages.threads_page), name="threads"),
+    path(THREAD, admin.site.admin_view(pages.thread_page), name="thread"),
     path("admin/", admin.site.urls),
     path("", RedirectView.as_view(pattern_name="admin:index")),
 ]

@@ -40,7 +40,7 @@ def main() -> int:
 
 
 def _serve(settings: Settings) -> None:
-    from gateway.server import Connection
+    from gateway.network.server import Connection
 
     uvicorn.run(
         "gateway.app:create" if settings.processes == 1 else "gateway.__main__:create_in_worker",
@@ -69,7 +69,7 @@ def create_in_worker() -> object:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     from gateway.app import create
-    from gateway.metrics import forget_the_dead
+    from gateway.telemetry.metrics import forget_the_dead
 
     forget_the_dead()
 

@@ -10,35 +10,37 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 
-from gateway import apis, denial_status, metrics, products, wrong_paths
-from gateway.admission import Gate
+from gateway import apis, products
 from gateway.background import Background
-from gateway.booking import Books
 from gateway.call import Call, new_call_id
-from gateway.change_feed import ChangeFeed
-from gateway.credentials import Credentials
-from gateway.errors import Refusal, bad_request, unavailable
-from gateway.holds import Holds
-from gateway.incoming import BodyBudget, CallerLeft, Incoming
 from gateway.kept_answers import KeptAnswers
-from gateway.logs import configure, log_request
-from gateway.outbox import Outbox
-from gateway.posthog import PostHogOutbox
-from gateway.price_list import is_regional
-from gateway.prices import Prices
+from gateway.money.booking import Books
+from gateway.money.holds import Holds
+from gateway.money.outbox import Outbox
+from gateway.money.posthog import PostHogOutbox
+from gateway.money.price_list import is_regional
+from gateway.money.prices import Prices
+from gateway.money.reaper import Reaper
+from gateway.network.incoming import BodyBudget, CallerLeft, Incoming
+from gateway.network.redis_connection import Redis
+from gateway.network.upstream import Upstreams
 from gateway.proxy import Proxy
-from gateway.quota_resolver import QuotaResolver
-from gateway.reaper import Reaper
-from gateway.redis_connection import Redis
+from gateway.refusals import denial_status, wrong_paths
+from gateway.refusals.admission import Gate
+from gateway.refusals.errors import Refusal, bad_request, unavailable
+from gateway.refusals.throttles import UnpaidRequests
+from gateway.resolver.change_feed import ChangeFeed
+from gateway.resolver.credentials import Credentials
+from gateway.resolver.quota import QuotaResolver
+from gateway.resolver.tollgate_api import TollgateApi
+from gateway.resolver.usage_report import usage_report
 from gateway.settings import MICRO, Settings, from_environment
-from gateway.tally import show
-from gateway.throttles import UnpaidRequests
-from gateway.tollgate_api import TollgateApi
-from gateway.upstream import Upstreams
-from gateway.usage_report import usage_report
+from gateway.telemetry import metrics
+from gateway.telemetry.buffered_metrics import show
+from gateway.telemetry.logs import configure, log_request
 
 if TYPE_CHECKING:
-    from gateway.tracing import Tracing
+    from gateway.telemetry.tracing import Tracing
 
 logger = structlog.get_logger("gateway.request")
 READY_SECONDS = 5.0
@@ -226,7 +228,7 @@ class Gateway:
 
 def _tracing() -> "Tracing":
     """Return what traces calls; its packages are loaded only where it is configured."""
-    from gateway.tracing import Tracing
+    from gateway.telemetry.tracing import Tracing
 
     return Tracing()
 

@@ -8,17 +8,18 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from gateway import keys, metrics
-from gateway.booking import Books
-from gateway.change_feed import ChangeFeed
-from gateway.credentials import Credentials
-from gateway.holds import Holds
-from gateway.outbox import Outbox
-from gateway.posthog import PostHogOutbox
-from gateway.quota_resolver import QuotaResolver
-from gateway.reaper import Reaper
-from gateway.redis_connection import Redis, RedisError, RedisUnavailable, Script
+from gateway import keys
+from gateway.money.booking import Books
+from gateway.money.holds import Holds
+from gateway.money.outbox import Outbox
+from gateway.money.posthog import PostHogOutbox
+from gateway.money.reaper import Reaper
+from gateway.network.redis_connection import Redis, RedisError, RedisUnavailable, Script
+from gateway.resolver.change_feed import ChangeFeed
+from gateway.resolver.credentials import Credentials
+from gateway.resolver.quota import QuotaResolver
 from gateway.settings import Settings
+from gateway.telemetry import metrics
 
 logger = structlog.get_logger("gateway.background")
 

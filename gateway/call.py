@@ -5,9 +5,9 @@ from collections import deque
 
 import msgspec
 
-from gateway.headers import Headers
-from gateway.incoming import Incoming
-from gateway.trace import NO_TRACE, Trace
+from gateway.network.headers import Headers
+from gateway.network.incoming import Incoming
+from gateway.telemetry.trace import NO_TRACE, Trace
 
 _ids: deque[str] = deque()
 _VARIANTS = "89ab"

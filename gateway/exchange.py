@@ -3,26 +3,26 @@
 import asyncio
 import time
 
-from gateway import metrics
-from gateway.admission import Admission
 from gateway.apis import Api
-from gateway.booking import Books, Ending
 from gateway.call import Call
-from gateway.headers import Headers
-from gateway.http_client import ExchangeFailed, HttpResponse
-from gateway.incoming import CallerLeft
 from gateway.kept_answers import Claim
 from gateway.metering import Meter, meter_for
 from gateway.metering.media import is_compressed, is_event_stream
-from gateway.settings import Settings
-from gateway.upstream import (
+from gateway.money.booking import Books, Ending
+from gateway.network.client import ExchangeFailed, HttpResponse
+from gateway.network.headers import Headers
+from gateway.network.incoming import CallerLeft
+from gateway.network.interruptions import Watch
+from gateway.network.upstream import (
     UpstreamFailed,
     Upstreams,
     no_answer,
     no_answer_in_time,
     response_headers,
 )
-from gateway.watch import Watch
+from gateway.refusals.admission import Admission
+from gateway.settings import Settings
+from gateway.telemetry import metrics
 
 
 class Exchange:

@@ -18,12 +18,13 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from gateway import keys, metrics
+from gateway import keys
 from gateway.call import Call
-from gateway.credentials import Caller
-from gateway.errors import Refusal, unavailable
-from gateway.headers import REPLAYED, Headers
-from gateway.redis_connection import Redis, RedisError, RedisUnavailable, Script
+from gateway.network.headers import REPLAYED, Headers
+from gateway.network.redis_connection import Redis, RedisError, RedisUnavailable, Script
+from gateway.refusals.errors import Refusal, unavailable
+from gateway.resolver.credentials import Caller
+from gateway.telemetry import metrics
 
 HEADER = b"idempotency-key"
 SHORTEST_KEY, LONGEST_KEY = 16, 255  # bytes: a shorter one keeps no secret

@@ -2,23 +2,26 @@
 
 import asyncio
 
-from gateway import credentials, denial_status, products, requests, throttles
-from gateway.admission import Admission, Gate
+from gateway import products
 from gateway.apis import Api
-from gateway.booking import Books
+from gateway.body import requests
+from gateway.body.media_type import check as check_media_type
+from gateway.body.media_type import refuse_compressed
 from gateway.call import Call
-from gateway.credentials import Caller, Credentials
-from gateway.errors import Refusal, bad_request, unavailable
 from gateway.exchange import Exchange
-from gateway.incoming import BodyTooLarge, TooManyBodies
 from gateway.kept_answers import AnswerKept, Claim, KeptAnswers, key_of, replayed
-from gateway.media_type import check as check_media_type
-from gateway.media_type import refuse_compressed
 from gateway.metering import Meter, meter_for
+from gateway.money.booking import Books
+from gateway.network.incoming import BodyTooLarge, TooManyBodies
+from gateway.network.interruptions import Watch, Watches
+from gateway.network.upstream import Upstreams
 from gateway.products import Product
+from gateway.refusals import denial_status, throttles
+from gateway.refusals.admission import Admission, Gate
+from gateway.refusals.errors import Refusal, bad_request, unavailable
+from gateway.resolver import credentials
+from gateway.resolver.credentials import Caller, Credentials
 from gateway.settings import Settings
-from gateway.upstream import Upstreams
-from gateway.watch import Watch, Watches
 
 
 class Proxy:

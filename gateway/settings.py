@@ -6,8 +6,8 @@ from typing import Any
 
 from environs import Env, validate
 
-from gateway import denial_status
-from gateway.errors import Dialect
+from gateway.refusals import denial_status
+from gateway.refusals.errors import Dialect
 
 MICRO = 1_000_000
 

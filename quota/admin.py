@@ -8,8 +8,8 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
-from quota.limited_set import instant
 from quota.models import SetMember
+from quota.published.limited_set import instant
 
 
 class InForceFilter(admin.SimpleListFilter):

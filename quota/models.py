@@ -10,7 +10,7 @@ RESOURCE_CHOICES = [(resource.name, resource.title) for resource in RESOURCES.va
 
 
 class QuotaState(models.Model):
-    """The published state of an account; written by `quota.publication` alone."""
+    """The published state of an account; written by `quota.published.publication` alone."""
 
     organization = models.ForeignKey(
         Organization, on_delete=models.CASCADE, related_name="quota_states"

@@ -5,7 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 from quota.account_state import LIMIT_REACHED, SET_BY_HAND, AccountState, StateName
-from quota.limited_set import ResourceReading, instant
+from quota.published.limited_set import ResourceReading, instant
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,11 @@ from django.utils import timezone
 
 from projects.models import Project
 from projects.principal import ProjectIdentity
-from quota import caps, due, limited_set, metrics
+from quota import caps, due, metrics
 from quota.account_state import AccountState
-from quota.limited_set import Reading, RedisUnavailable
 from quota.models import QuotaState, SetMember
+from quota.published import limited_set
+from quota.published.limited_set import Reading, RedisUnavailable
 from quota.resources import RESOURCES
 from quota.standing import Standing, scores_in_database, scores_in_redis, stand
 

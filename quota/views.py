@@ -29,9 +29,10 @@ from projects.principal import (
     Principal,
     ProjectIdentity,
 )
-from quota import limited_set, schema
-from quota.changes import changes_since
-from quota.limited_set import Reading, RedisUnavailable
+from quota import schema
+from quota.published import limited_set
+from quota.published.changes import changes_since
+from quota.published.limited_set import Reading, RedisUnavailable
 from quota.representation import render
 from quota.state import QuotaUnknown, ServiceQuestion, standings, standings_of_primary
 

@@ -11,8 +11,9 @@ from slack_bot import installations
 from slack_bot.events import Installation
 from slack_bot.payloads import form, identifier, text
 from slack_bot.signature import signed_by_slack
-from workflows import access, notices, wording
-from workflows.slack import failure_of
+from workflows import notices, wording
+from workflows.slack import access
+from workflows.slack.client import failure_of
 
 log = structlog.get_logger(__name__)
 

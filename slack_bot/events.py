@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from slack_bot.payloads import first, identifier, mapping, moment, timestamp
-from workflows import posts
+from workflows.slack import messages
 
 _POSTS = {"app_mention", "message"}
 
@@ -79,7 +79,7 @@ def _is_news(event: dict[str, Any]) -> bool:
 
     An `app_mention` that an edit fired carries `edited`: the post was heard when it was written.
     """
-    return posts.is_written_by_a_person(event) and not event.get("edited")
+    return messages.is_written_by_a_person(event) and not event.get("edited")
 
 
 def _post(payload: dict[str, Any], event: dict[str, Any]) -> Post | None:
@@ -91,7 +91,7 @@ def _post(payload: dict[str, Any], event: dict[str, Any]) -> Post | None:
     thread_ts = timestamp(event.get("thread_ts") or ts)
     if not (channel_id and user_id and ts and thread_ts) or user_id == bot_user_id:
         return None
-    written = posts.text_of(event)
+    written = messages.text_of(event)
     return Post(
         installation=_installation(payload),
         event_id=identifier(payload.get("event_id")),
@@ -104,7 +104,7 @@ def _post(payload: dict[str, Any], event: dict[str, Any]) -> Post | None:
         or identifier(mapping(event.get("user_profile")).get("team")),
         text=written,
         is_app_mention=event.get("type") == "app_mention",
-        tagged=posts.tagged(written),
+        tagged=messages.tagged(written),
         bot_user_id=bot_user_id,
     )
 

@@ -6,9 +6,9 @@ from django.db import transaction
 from projects.models import SlackWorkspace
 from slack_bot import installations
 from slack_bot.events import Post
-from workflows import admission, closing, notices, replies, wording
-from workflows.kept_for_later import left_to_a_sweep
+from workflows import closing, intake, notices, replies, wording
 from workflows.models import Mention, Notice, ThreadReply
+from workflows.recovery.deferral import left_to_a_sweep
 
 
 def receive(post: Post) -> None:
@@ -21,7 +21,7 @@ def receive(post: Post) -> None:
     if workspace is None or post.user_id == workspace.bot_user_id:
         return
     if post.is_app_mention or post.tagged & {workspace.bot_user_id, post.bot_user_id}:
-        admission.admit_or_keep(_record(workspace, post))
+        intake.admit_or_keep(_record(workspace, post))
     elif post.is_reply:
         _receive_reply(workspace, post)
 
@@ -74,14 +74,14 @@ def _receive_reply(workspace: SlackWorkspace, post: Post) -> None:
     with left_to_a_sweep("a reply", reply=str(kept.pk)):
         mention = replies.decide(kept)
     if mention is not None:
-        admission.admit_or_keep(mention)
+        intake.admit_or_keep(mention)
 
 
 def _is_external(workspace: SlackWorkspace, post: Post) -> bool:
     """Return whether the event itself says that the author is from another company.
 
     Where it names no team, and in an Enterprise organization, whose workspaces have teams of their
-    own, the author's profile decides, in the workflow (`workflows.access`).
+    own, the author's profile decides, in the workflow (`workflows.slack.access`).
     """
     if workspace.enterprise_id or not post.author_team:
         return False

@@ -24,7 +24,7 @@ from slack_bot import installations
 from slack_bot.events import Installation
 from slack_bot.installations import Grant, ServesAnotherProject
 from slack_bot.payloads import identifier, mapping, text
-from workflows.slack import TIMEOUT, failure_of
+from workflows.slack.client import TIMEOUT, failure_of
 
 log = structlog.get_logger(__name__)
 

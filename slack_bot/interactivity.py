@@ -16,9 +16,10 @@ from slack_bot import installations
 from slack_bot.events import Installation
 from slack_bot.payloads import form, identifier, mapping, parse, text, timestamp
 from slack_bot.signature import signed_by_slack
-from workflows import client, notices, picker, wording
+from workflows import client, notices, wording
 from workflows.mention_types import RepositoryChoice, workflow_id
 from workflows.models import Mention, Notice
+from workflows.slack import picker
 
 
 @dataclass(frozen=True, slots=True)

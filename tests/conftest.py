@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from devstack.servers import Program, redis_server, temporal_server
 from projects import credential_cache
-from quota import redis_client as quota_redis
+from quota.published import redis_client as quota_redis
 from tests import settings as suite
 from tests.emptying import empty_after_tests_that_commit
 from tests.patience import patience

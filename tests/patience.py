@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from projects import hints, redis_connection
-from quota import redis_client
+from quota.published import redis_client
 
 _TIMES: list[tuple[dict, str]] = [
     (vars(redis_connection), "CONNECT_SECONDS"),

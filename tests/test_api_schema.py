@@ -20,8 +20,8 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from billing.accounts import create_organization, create_project
-from billing.caps import set_cap
-from billing.limits import set_limit
+from billing.allowances.caps import set_cap
+from billing.allowances.limits import set_limit
 from config.wsgi import application
 from projects import credentials
 from quota.resources import AI_CREDITS, MICRO

@@ -21,10 +21,11 @@ from slack_sdk import WebClient
 from coding_tasks.models import CodingTask, TaskRun
 from projects.hints import hasten
 from quota.gate import Verdict
-from workflows import posting, wording
+from workflows import wording
 from workflows.metrics import NOTICES
 from workflows.models import FollowUp, Mention, Notice
-from workflows.slack import Failure, Meaning, client_for, failure_of
+from workflows.slack import posting
+from workflows.slack.client import Failure, Meaning, client_for, failure_of
 
 log = structlog.get_logger(__name__)
 
@@ -134,7 +135,7 @@ def deliver(notice: Notice) -> None:
     """Send the notice if it is due and no other sender has it. A failure of Slack never raises.
 
     A notice that could not be sent falls due again later, for the sweep. One that Slack refuses is
-    sent in another way (`workflows.posting`). One that it refuses in every way is given up.
+    sent in another way (`workflows.slack.posting`). One that it refuses in every way is given up.
     """
     taken = _take(notice, timezone.now())
     if taken is None:

@@ -8,7 +8,7 @@ dies in between, sweeps decide the reply or the mention that it left.
 What becomes of a reply by the author of the thread's latest request:
 
 - While the request's task works or is still to be made, the reply is a follow-up.
-- A word such as "stop" ends the work (`workflows.stop_orders`).
+- A word such as "stop" ends the work (`workflows.stopping.orders`).
 - If the request was not answered (refused for lack of credits, failed, or without a text), the
   reply takes it up: both texts make a new request. Without credits nothing is said, because the
   thread knows why. It is told once more if the reason has changed.
@@ -28,11 +28,11 @@ from django.utils import timezone
 from coding_tasks.threads import active_task
 from workflows import follow_ups, notices, wording
 from workflows.door import denial
-from workflows.kept_for_later import left_to_a_sweep
 from workflows.mention_types import OUT_OF_CREDITS, SAID_ALREADY
 from workflows.models import FollowUp, Mention, Notice, ThreadReply
+from workflows.recovery.deferral import left_to_a_sweep
 from workflows.requests import is_bare, is_stop, texts_of
-from workflows.stop_orders import is_countermanded
+from workflows.stopping.orders import is_countermanded
 
 KEPT_FOR = timedelta(minutes=15)
 """Longer than Slack goes on delivering a mention: at once, after a minute, and after five."""

@@ -19,17 +19,9 @@ from coding_tasks import runs
 from coding_tasks.models import TaskRun
 from coding_tasks.outages import STORES_AWAY, in_one_line
 from quota.gate import QuotaUnknown
-from workflows import (
-    admission,
-    breakdown,
-    client,
-    credit_notices,
-    follow_ups,
-    losses,
-    notices,
-    replies,
-)
+from workflows import client, credit_notices, follow_ups, intake, notices, replies
 from workflows.models import Notice, ThreadReply
+from workflows.recovery import lost_workflows, unfinished
 
 log = structlog.get_logger(__name__)
 
@@ -74,7 +66,7 @@ def announce_credits() -> None:
 @shared_task(expires=_EXPIRES)
 def start_pending_mentions() -> None:
     """Decide about the mentions whose request died, or came while Temporal was down."""
-    _sweep(admission.waiting(timezone.now())[:_BATCH], admission.admit)
+    _sweep(intake.waiting(timezone.now())[:_BATCH], intake.admit)
 
 
 @shared_task(expires=_EXPIRES)
@@ -87,7 +79,7 @@ def match_replies() -> None:
 def _match(reply: ThreadReply) -> None:
     mention = replies.decide(reply)
     if mention is not None:
-        admission.admit(mention)
+        intake.admit(mention)
 
 
 @shared_task(expires=_EXPIRES)
@@ -117,19 +109,19 @@ def clear_up_terminated_workflows() -> None:
     except client.TemporalUnavailable as error:
         log.warning("temporal is unavailable", error=str(error))
         return
-    _sweep(breakdown.left_behind(terminated), lambda found: _clear_up_if_ended(found.workflow_id))
+    _sweep(unfinished.left_behind(terminated), lambda found: _clear_up_if_ended(found.workflow_id))
 
 
 @shared_task(expires=_LOOK_FOR_WORKFLOWS)
 def look_for_workflows() -> None:
     """Begin anew, or end, what Temporal should be running and is not."""
-    _sweep(losses.suspects(timezone.now(), _BATCH), losses.look_for_workflow)
+    _sweep(lost_workflows.suspects(timezone.now(), _BATCH), lost_workflows.look_for_workflow)
 
 
 def _clear_up_if_ended(workflow_id: str) -> None:
     status = client.status_of(workflow_id)
     if status is not WorkflowExecutionStatus.RUNNING:  # one that was reset: under the same id
-        breakdown.clear_up(workflow_id, breakdown.in_words(status))
+        unfinished.clear_up(workflow_id, unfinished.in_words(status))
 
 
 def _wake_if_credits(run: TaskRun) -> None:

@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString
 
 from billing.admin.read_only import ReadOnly, credits_column, indented
 from billing.credits import display
-from billing.decision import FAR_FUTURE
+from billing.decisions.decision import FAR_FUTURE
 from billing.models import Account, Cap, CreditGrant, DecisionRecord, Limit, UsageTotal
 from projects.permitted_parts import Link, PermittedParts
 from quota.account_state import AccountState, from_json

@@ -6,7 +6,7 @@ from django import forms
 from django.contrib import admin
 
 from billing.admin.allowances import AllowanceAdmin, AllowanceForm, CreditsField
-from billing.caps import check_cap, set_cap
+from billing.allowances.caps import check_cap, set_cap
 from billing.credits import display
 from billing.models import Account, Cap
 

@@ -7,8 +7,8 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from billing.admin.read_only import ReadOnly, actor, credits_column
+from billing.ingestion.refunds import NotRefundable, refund
 from billing.models import DailyUsage, UsageEvent
-from billing.refunds import NotRefundable, refund
 
 
 @admin.register(UsageEvent)

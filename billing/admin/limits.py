@@ -13,9 +13,9 @@ from django.utils import timezone
 
 from billing.admin.allowances import AllowanceAdmin, AllowanceForm, CreditsField
 from billing.admin.read_only import actor, credits_column, number
+from billing.allowances.grants import Asked, check_times, grant_credits, granted_before, void_grant
+from billing.allowances.limits import set_limit
 from billing.credits import display, exact
-from billing.grants import Asked, check_times, grant_credits, granted_before, void_grant
-from billing.limits import set_limit
 from billing.models import Account, CreditGrant, Limit
 
 

@@ -11,11 +11,11 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from billing import quarantine
 from billing.admin.read_only import ReadOnly, actor, indented, number
-from billing.events import EventRefused
+from billing.ingestion import quarantine
+from billing.ingestion.events import EventRefused
+from billing.ingestion.quarantine import AlreadyDecided
 from billing.models import QuarantinedEvent
-from billing.quarantine import AlreadyDecided
 from projects.models import Project
 
 

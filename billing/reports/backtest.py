@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from billing.burndown import Terms
+from billing.decisions.burndown import Terms
 from billing.models import Account, UsageEvent
 from billing.reports.period_usage import PeriodUsage
 from billing.reports.sums import Span

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import date, datetime
 
-from billing.burndown import Grant
+from billing.decisions.burndown import Grant
 from billing.reports.period_usage import PeriodUsage
 from billing.reports.walk import Walk
 

@@ -8,7 +8,7 @@ from django.db.models import Count, QuerySet, Sum
 from django.db.models.functions import Coalesce
 
 from billing.models import UsageEvent
-from billing.usage import events_of_traces
+from billing.reports.usage import events_of_traces
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 
-from billing.burndown import limit_of
+from billing.decisions.burndown import limit_of
+from billing.decisions.timeline import Timeline
 from billing.periods import Period
 from billing.reports.sums import NOTHING, Span, Sums, Used, cut
-from billing.timeline import Timeline
 
 
 @dataclass(frozen=True, slots=True)

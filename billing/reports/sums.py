@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from django.db.models import Case, Count, F, IntegerField, QuerySet, Sum, When
 from django.db.models.expressions import Combinable
 
-from billing.daily_usage import reported_days
 from billing.models import Account, DailyUsage, UsageEvent
+from billing.reports.daily_usage import reported_days
 
 _DAY = timedelta(days=1)
 

@@ -4,9 +4,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from billing.burndown import Balance, Terms, balance_at
+from billing.decisions.burndown import Balance, Terms, balance_at
+from billing.decisions.timeline import Timeline
 from billing.reports.sums import Span
-from billing.timeline import Timeline
 
 
 class Walk:
@@ -21,8 +21,8 @@ class Walk:
     ) -> None:
         """Begin at the start of a period.
 
-        `usage` maps the start of each stretch (see `billing.burndown`) to its total; what the
-        period itself used is left out of it. `terms` replace the account's own limits.
+        `usage` maps the start of each stretch (see `billing.decisions.burndown`) to its total,
+        without what the period itself used. `terms` replace the account's own limits.
         """
         self.timeline = timeline
         self._terms = timeline.terms if terms is None else terms

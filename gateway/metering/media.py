@@ -1,6 +1,6 @@
 """What an answer is, by its headers, compared without case as RFC 9110 (8.3, 8.4) says."""
 
-from gateway.headers import Headers
+from gateway.network.headers import Headers
 
 
 def is_event_stream(headers: Headers, *, asked: bool) -> bool:

@@ -19,7 +19,7 @@ from gateway.metering.reading import (
     tier,
     word,
 )
-from gateway.prices import Apart, Usage
+from gateway.money.prices import Apart, Usage
 
 # What these used is not among the tokens of the message. The provider's SDK says so of the first,
 # and https://platform.claude.com/docs/en/agents-and-tools/tool-use/advisor-tool of the second.

@@ -9,7 +9,7 @@ from typing import Protocol
 from gateway.metering.excerpt import Excerpt
 from gateway.metering.generated import tokens_of
 from gateway.metering.reading import UNREADABLE, Reader
-from gateway.prices import Usage
+from gateway.money.prices import Usage
 
 # An answer or unfinished line up to this size is kept and read at once, which is fastest. For a
 # longer one, an excerpt is taken while it passes.

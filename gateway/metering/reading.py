@@ -9,7 +9,7 @@ import msgspec
 
 from gateway.metering.excerpt import MAX_WORD, Excerpt, shape_of
 from gateway.metering.generated import Generated
-from gateway.prices import Usage
+from gateway.money.prices import Usage
 
 NULL = msgspec.Raw(b"null")
 # Whole, not negative, and small enough for exact sums. A count of any other form cannot be read,

@@ -27,7 +27,7 @@ from gateway.metering.reading import (
     tier,
     word,
 )
-from gateway.prices import Usage
+from gateway.money.prices import Usage
 
 _LAST = frozenset(
     {"response.completed", "response.incomplete", "response.failed", "response.cancelled"}

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from billing.burndown import Grant, Terms
+from billing.decisions.burndown import Grant, Terms
 from billing.periods import Calendar, period_at
 
 

@@ -24,8 +24,8 @@ def book_and_die(batch: Path, moment: str) -> None:
     """Book the batch and die at the moment."""
     from django.db import connections
 
-    from billing import ledger
-    from billing.batches import parse_json
+    from billing.ingestion import ledger
+    from billing.ingestion.batches import parse_json
 
     wrapper = type(connections["default"])
     commit, insert, execute = wrapper._commit, ledger.insert, Pipeline.execute

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from hypothesis import strategies as st
 
-from billing.burndown import Grant, Terms, stretch_at
+from billing.decisions.burndown import Grant, Terms, stretch_at
 from billing.periods import Calendar
 
 BEGIN = datetime(2026, 1, 10, tzinfo=UTC)

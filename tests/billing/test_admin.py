@@ -11,10 +11,9 @@ from django.urls import reverse
 from django.utils import timezone
 
 from billing.accounts import create_organization, create_project
-from billing.caps import set_cap
-from billing.daily_usage import report_day
-from billing.grants import grant_credits
-from billing.limits import set_limit
+from billing.allowances.caps import set_cap
+from billing.allowances.grants import grant_credits
+from billing.allowances.limits import set_limit
 from billing.models import (
     AuditEntry,
     CreditGrant,
@@ -23,6 +22,7 @@ from billing.models import (
     QuarantinedEvent,
     UsageEvent,
 )
+from billing.reports.daily_usage import report_day
 from projects.models import User
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, account_of, book, published, usage_event, used

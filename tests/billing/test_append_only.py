@@ -6,9 +6,9 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 from django.db.migrations.executor import MigrationExecutor
 
+from billing.allowances.caps import set_cap
+from billing.allowances.limits import set_limit
 from billing.append_only import AppendOnlyError
-from billing.caps import set_cap
-from billing.limits import set_limit
 from billing.models import AuditEntry, Cap, DecisionRecord, Limit, ThresholdNotice, UsageEvent
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, book, usage_event

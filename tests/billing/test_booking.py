@@ -7,12 +7,13 @@ import pytest
 from django.db import IntegrityError
 from django.utils import timezone
 
-from billing import ledger, ledger_rows, quarantine, retries
+from billing import retries
 from billing.accounts import create_project
-from billing.events import MAXIMUM_DEBIT_MICRO, EventRefused
-from billing.grants import grant_credits
-from billing.ledger_rows import LedgerRow
-from billing.limits import set_limit
+from billing.allowances.grants import grant_credits
+from billing.allowances.limits import set_limit
+from billing.ingestion import ledger, ledger_rows, quarantine
+from billing.ingestion.events import MAXIMUM_DEBIT_MICRO, EventRefused
+from billing.ingestion.ledger_rows import LedgerRow
 from billing.models import Account, AccountGroup, QuarantinedEvent, UsageEvent, UsageTotal
 from projects.models import Change
 from quota.resources import AI_CREDITS, POSTHOG_CODE_CREDITS

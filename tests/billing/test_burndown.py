@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 from hypothesis import given, settings
 
-from billing.burndown import Grant, Terms, balance_at
+from billing.decisions.burndown import Grant, Terms, balance_at
+from billing.decisions.timeline import Timeline
 from billing.periods import Calendar
-from billing.timeline import Timeline
 from tests.billing.brute_force import simulate
 from tests.billing.scenarios import Scenario, instants, scenarios
 from tests.examples import examples

@@ -6,13 +6,13 @@ import pytest
 from django.utils import timezone
 
 from billing.accounts import create_project
-from billing.caps import set_cap
-from billing.limits import set_limit
+from billing.allowances.caps import set_cap
+from billing.allowances.limits import set_limit
+from billing.decisions.sweep import sweep_due
+from billing.ingestion.refunds import refund
 from billing.models import AuditEntry, Cap, DecisionRecord, UsageEvent
-from billing.rebuild import rebuild
-from billing.refunds import refund
-from billing.sweep import sweep_due
-from billing.verification import differences
+from billing.verification.projections import differences
+from billing.verification.rebuild import rebuild
 from projects.change_feed import Change
 from quota import gate
 from quota.models import CapState, SetMember

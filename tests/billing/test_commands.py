@@ -9,11 +9,11 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from billing.grants import grant_credits
-from billing.limits import set_limit
+from billing.allowances.grants import grant_credits
+from billing.allowances.limits import set_limit
+from billing.ingestion.refunds import refund
 from billing.models import Account, AccountGroup, AuditEntry, CreditGrant, UsageEvent, UsageTotal
-from billing.rebuild import rebuild
-from billing.refunds import refund
+from billing.verification.rebuild import rebuild
 from quota.models import QuotaState
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, account_of, book, held, published, usage_event, used

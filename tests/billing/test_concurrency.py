@@ -18,19 +18,19 @@ from billing.accounts import (
     rotate_api_token,
     set_organization_active,
 )
-from billing.caps import set_cap
-from billing.enforcement import decide_account
-from billing.grants import grant_credits
-from billing.insufficiency import report
-from billing.ledger_faults import ledger_faults
-from billing.limits import set_limit
+from billing.allowances.caps import set_cap
+from billing.allowances.grants import grant_credits
+from billing.allowances.limits import set_limit
+from billing.decisions.enforcement import decide_account
+from billing.ingestion.refunds import refund
+from billing.ingestion.small_remainders import report
 from billing.models import Account, AccountGroup, UsageEvent
-from billing.rebuild import rebuild
-from billing.refunds import refund
-from billing.rotation import verify_some
-from billing.verification import differences
-from quota import by_hand
+from billing.verification.ledger_faults import ledger_faults
+from billing.verification.projections import differences
+from billing.verification.rebuild import rebuild
+from billing.verification.rotation import verify_some
 from quota.models import SetMember
+from quota.published import manual_blocks
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, account_of, book, held, published, usage_event, used
 from tests.conftest import wait_until
@@ -234,7 +234,7 @@ class TestLocksAreTakenInOneOrder:
 
         with ThreadPoolExecutor(1) as pool:
             with transaction.atomic():
-                by_hand.notice({(AI_CREDITS, project.api_token): until})
+                manual_blocks.notice({(AI_CREDITS, project.api_token): until})
                 rotating = in_background(pool, lambda: rotate_api_token(project))
                 wait_until(somebody_waits_for_a_lock, what="the rotation's wait")
             rotating.result(30)

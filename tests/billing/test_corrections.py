@@ -9,14 +9,14 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from billing import quarantine, refunds
 from billing.accounts import create_organization, create_project
-from billing.events import EventRefused
-from billing.ledger_faults import ledger_faults
-from billing.limits import set_limit
+from billing.allowances.limits import set_limit
+from billing.ingestion import quarantine, refunds
+from billing.ingestion.events import EventRefused
 from billing.metrics import CORRECTIONS_CUT
 from billing.models import QuarantinedEvent, UsageEvent
-from billing.trail_faults import trail_faults
+from billing.verification.audit_faults import trail_faults
+from billing.verification.ledger_faults import ledger_faults
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, book, held, published, usage_event, used
 

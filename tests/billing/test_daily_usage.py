@@ -8,9 +8,10 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db.models import Sum
 
-from billing import quarantine, tasks
-from billing.daily_usage import report_day
+from billing import tasks
+from billing.ingestion import quarantine
 from billing.models import DailyUsage, QuarantinedEvent, UsageEvent
+from billing.reports.daily_usage import report_day
 from tests.billing.world import CREDIT, book, held, usage_event
 
 pytestmark = pytest.mark.django_db

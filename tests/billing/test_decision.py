@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.burndown import Grant, Terms, stretch_at
-from billing.decision import FAR_FUTURE, Reason, Snapshot, State, decide
+from billing.decisions.burndown import Grant, Terms, stretch_at
+from billing.decisions.decision import FAR_FUTURE, Reason, Snapshot, State, decide
 from billing.periods import Calendar
 from tests.billing.brute_force import simulate
 from tests.billing.scenarios import FIRST, instants, scenarios

@@ -7,14 +7,15 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from billing import drift, metrics, rotation
-from billing.caps import set_cap
-from billing.drift import SURELY_COMMITTED, drifted, repair_drift
-from billing.limits import set_limit
+from billing import metrics
+from billing.allowances.caps import set_cap
+from billing.allowances.limits import set_limit
+from billing.decisions.sweep import sweep_all
 from billing.models import Account, AccountGroup, CheckpointSum, UsageEvent, UsageTotal
-from billing.sweep import sweep_all
-from quota.changes import changes_since
+from billing.verification import drift, rotation
+from billing.verification.drift import SURELY_COMMITTED, drifted, repair_drift
 from quota.models import CapState, QuotaState, SetMember
+from quota.published.changes import changes_since
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, account_of, book, held, published, usage_event, used
 

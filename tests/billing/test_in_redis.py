@@ -6,8 +6,8 @@ import pytest
 import redis
 
 from billing.accounts import create_organization, create_project, rotate_api_token
-from billing.grants import grant_credits
-from billing.limits import set_limit
+from billing.allowances.grants import grant_credits
+from billing.allowances.limits import set_limit
 from quota import gate
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, book, usage_event

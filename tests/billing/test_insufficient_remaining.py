@@ -5,10 +5,10 @@ from decimal import Decimal
 
 import pytest
 
-from billing.burndown import Grant
-from billing.decision import Reason, State, decide
-from billing.grants import grant_credits
-from billing.limits import set_limit
+from billing.allowances.grants import grant_credits
+from billing.allowances.limits import set_limit
+from billing.decisions.burndown import Grant
+from billing.decisions.decision import Reason, State, decide
 from quota import gate
 from quota.resources import AI_CREDITS
 from tests.billing.test_decision import DAY, NOW, PERIOD_END, PERIOD_START, snapshot

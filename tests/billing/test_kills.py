@@ -10,9 +10,9 @@ import pytest
 from django.db import connection
 
 from billing.accounts import create_organization, create_project
-from billing.limits import set_limit
+from billing.allowances.limits import set_limit
 from billing.models import Account, UsageEvent
-from billing.verification import differences
+from billing.verification.projections import differences
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, account_of, book, published, usage_event, used
 

@@ -6,9 +6,11 @@ import pytest
 from django.utils import timezone
 
 from billing.accounts import create_organization
-from billing.decision import FAR_FUTURE
-from billing.grants import grant_credits, void_grant
-from billing.limits import set_limit
+from billing.allowances.grants import grant_credits, void_grant
+from billing.allowances.limits import set_limit
+from billing.decisions.decision import FAR_FUTURE
+from billing.decisions.running_totals import ledger_sum
+from billing.ingestion.refunds import refund
 from billing.models import (
     AuditEntry,
     CreditGrant,
@@ -18,8 +20,6 @@ from billing.models import (
     UsageEvent,
     UsageTotal,
 )
-from billing.refunds import refund
-from billing.totals import ledger_sum
 from quota import gate
 from quota.resources import AI_CREDITS, POSTHOG_CODE_CREDITS
 from tests.billing.world import CREDIT, account_of, book, published, usage_event, used

@@ -7,7 +7,7 @@ import pytest
 from django.utils import timezone
 
 from billing.accounts import create_project
-from billing.usage import usage_of_run, usage_of_task_runs
+from billing.reports.usage import usage_of_run, usage_of_task_runs
 from projects import credential_cache
 from projects.credentials import issue_personal_api_key
 from projects.models import User

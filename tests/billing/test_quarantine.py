@@ -5,12 +5,12 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from billing import quarantine, refunds
 from billing.accounts import create_project
-from billing.events import EventRefused
-from billing.limits import set_limit
+from billing.allowances.limits import set_limit
+from billing.ingestion import quarantine, refunds
+from billing.ingestion.events import EventRefused
+from billing.ingestion.quarantine import AlreadyDecided
 from billing.models import AuditEntry, QuarantinedEvent, UsageEvent
-from billing.quarantine import AlreadyDecided
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, account_of, book, held, published, usage_event, used
 

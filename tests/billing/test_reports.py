@@ -4,8 +4,9 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from billing.burndown import Grant
 from billing.credits import MAXIMUM_MICRO
+from billing.decisions.burndown import Grant
+from billing.decisions.timeline import Timeline
 from billing.models import Limit
 from billing.periods import Period
 from billing.reports.backtest import Reached, hypothetical_terms, replay
@@ -15,7 +16,6 @@ from billing.reports.period_usage import PeriodUsage, Segment, periods_until, se
 from billing.reports.ranking import rank
 from billing.reports.sums import Span, Used
 from billing.reports.walk import Walk
-from billing.timeline import Timeline
 
 NOVEMBER = Period(datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC))
 OCTOBER = datetime(2026, 10, 1, tzinfo=UTC)

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from billing.daily_usage import report_day, report_what_was_booked
+from billing.ingestion.refunds import refund
 from billing.models import DailyUsage, ReportedUsage, UsageEvent
-from billing.refunds import refund
+from billing.reports.daily_usage import report_day, report_what_was_booked
 from billing.reports.sums import NOTHING, Span, Sums, Used, cut, midnight
 from tests.billing.world import account_of, book, usage_event
 

@@ -7,10 +7,11 @@ from django.db import IntegrityError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from billing import assessment, enforcement, sweep, tasks
+from billing import tasks
 from billing.accounts import create_organization, set_organization_active
-from billing.grants import grant_credits
-from billing.limits import set_limit
+from billing.allowances.grants import grant_credits
+from billing.allowances.limits import set_limit
+from billing.decisions import assessment, enforcement, sweep
 from billing.models import Account
 from projects.models import Change, Organization
 from quota.models import QuotaState

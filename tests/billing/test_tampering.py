@@ -17,16 +17,15 @@ from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, models, transaction
 from django.utils import timezone
 
-from billing import quarantine, refunds
 from billing.accounts import create_organization, create_project
-from billing.caps import set_cap
-from billing.daily_usage import report_what_was_booked
-from billing.drift import SURELY_COMMITTED, drifted, repair_drift
-from billing.grants import grant_credits, void_grant
-from billing.insufficiency import report as report_insufficient
-from billing.ledger import DELIVERED_AGAIN, book_rows
-from billing.ledger_rows import LedgerRow
-from billing.limits import set_limit
+from billing.allowances.caps import set_cap
+from billing.allowances.grants import grant_credits, void_grant
+from billing.allowances.limits import set_limit
+from billing.decisions.sweep import sweep_all
+from billing.ingestion import quarantine, refunds
+from billing.ingestion.ledger import DELIVERED_AGAIN, book_rows
+from billing.ingestion.ledger_rows import LedgerRow
+from billing.ingestion.small_remainders import report as report_insufficient
 from billing.models import (
     Account,
     CheckpointSum,
@@ -36,7 +35,8 @@ from billing.models import (
     ThresholdNotice,
     UsageEvent,
 )
-from billing.sweep import sweep_all
+from billing.reports.daily_usage import report_what_was_booked
+from billing.verification.drift import SURELY_COMMITTED, drifted, repair_drift
 from projects.models import Project
 from quota.models import SetMember
 from quota.resources import AI_CREDITS

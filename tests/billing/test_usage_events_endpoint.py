@@ -8,8 +8,9 @@ import pytest
 from django.db import OperationalError, connection
 from django.utils import timezone
 
-from billing import ledger, metrics, quarantine, views
-from billing.batches import MAXIMUM_BYTES
+from billing import metrics
+from billing.ingestion import ledger, quarantine, views
+from billing.ingestion.batches import MAXIMUM_BYTES
 from billing.models import QuarantinedEvent, UsageEvent, UsageTotal
 from billing.retries import DatabaseBusy
 from projects.credentials import issue_personal_api_key

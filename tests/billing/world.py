@@ -9,8 +9,8 @@ from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
 
-from billing import ledger
-from billing.batches import parse_json
+from billing.ingestion import ledger
+from billing.ingestion.batches import parse_json
 from billing.models import Account, UsageTotal
 from projects.models import Organization, Project
 from quota.models import QuotaState

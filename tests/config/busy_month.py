@@ -11,10 +11,10 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from billing import accounts
+from billing.allowances.grants import grant_credits
+from billing.allowances.limits import set_limit
 from billing.credits import credits_micro
-from billing.daily_usage import report_what_was_booked
-from billing.grants import grant_credits
-from billing.limits import set_limit
+from billing.reports.daily_usage import report_what_was_booked
 from coding_tasks.models import CodingTask, Repository, TaskRun
 from projects.models import Organization, SlackWorkspace
 from quota.gate import check

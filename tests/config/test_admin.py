@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from billing import accounts
-from billing.limits import set_limit
+from billing.allowances.limits import set_limit
 from projects import credentials
 from projects.models import Change, Organization, Project, SlackWorkspace, User
 from quota.gate import check

@@ -5,12 +5,12 @@ from django.contrib.auth.models import Group, Permission
 from django.urls import reverse
 
 from billing import accounts
-from billing.caps import set_cap
-from billing.grants import grant_credits
-from billing.limits import set_limit
+from billing.allowances.caps import set_cap
+from billing.allowances.grants import grant_credits
+from billing.allowances.limits import set_limit
 from billing.models import Account
 from coding_tasks.models import CodingTask, Repository, TaskRun
-from config.report_permissions import ORGANIZATION_USAGE, THREADS
+from console.report_permissions import ORGANIZATION_USAGE, THREADS
 from projects.models import Membership, SlackWorkspace, User
 from quota.gate import check
 from quota.resources import AI_CREDITS

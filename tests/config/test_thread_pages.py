@@ -11,12 +11,12 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from billing import accounts
-from billing.caps import set_cap
-from billing.limits import set_limit
+from billing.allowances.caps import set_cap
+from billing.allowances.limits import set_limit
 from coding_tasks.agents import trace_of
 from coding_tasks.models import CodingTask, Repository, TaskRun
-from config.report_permissions import THREADS
-from config.thread_search import Message, SlackUser, understand
+from console.report_permissions import THREADS
+from console.threads.search import Message, SlackUser, understand
 from projects.models import SlackWorkspace, User
 from quota.gate import check
 from quota.resources import AI_CREDITS

@@ -5,7 +5,7 @@ from cryptography.fernet import InvalidToken
 from django.core.management import call_command
 
 from coding_tasks.models import CodingTask, Repository, TaskRun
-from config.management.commands.erase_slack_user import ERASED
+from console.management.commands.erase_slack_user import ERASED
 from projects.models import ChangeCursor, Organization, Project, SlackWorkspace
 from workflows.models import FollowUp, Mention, Notice, ThreadReply
 

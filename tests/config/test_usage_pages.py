@@ -14,10 +14,10 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from billing import accounts
-from billing.grants import grant_credits
-from billing.limits import set_limit
+from billing.allowances.grants import grant_credits
+from billing.allowances.limits import set_limit
 from billing.models import Account, UsageEvent
-from config.report_permissions import ORGANIZATION_USAGE
+from console.report_permissions import ORGANIZATION_USAGE
 from projects.models import User
 from quota.resources import AI_CREDITS, POSTHOG_CODE_CREDITS
 from tests.billing.world import CREDIT, book, usage_event
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("redis_client")]
 
 USAGE = "admin:projects_organization_usage"
 BACKTEST = "admin:projects_organization_backtest"
-VENDOR = Path(finders.find("config/vendor/chart.js/README.md")).parent
+VENDOR = Path(finders.find("console/vendor/chart.js/README.md")).parent
 
 
 @pytest.fixture

@@ -76,7 +76,16 @@ def test_every_command_of_manage_py_that_is_named_exists():
 
 
 def test_every_command_of_ours_explains_itself(capsys):
-    folders = ("config", "billing", "quota", "workflows", "coding_tasks", "projects", "slack_bot")
+    folders = (
+        "config",
+        "console",
+        "billing",
+        "quota",
+        "workflows",
+        "coding_tasks",
+        "projects",
+        "slack_bot",
+    )
     ours = {name: app for name, app in get_commands().items() if app in folders}
     assert ours
     for name, app in ours.items():

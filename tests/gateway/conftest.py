@@ -17,7 +17,7 @@ import pytest
 import redis
 
 from devstack.servers import Program, answers, free_port, redis_server
-from gateway import redis_connection
+from gateway.network import redis_connection
 from tests import settings as suite
 from tests.conftest import running, wait_until
 from tests.gateway.fake_provider import FakeProvider, default_script

@@ -6,15 +6,16 @@ from decimal import Decimal
 import msgspec
 import pytest
 
-from gateway import apis, requests
-from gateway.admission import Gate, _affordable_cap, _bound
-from gateway.credentials import Known
-from gateway.errors import Refusal
-from gateway.extent import Extent, extent_of
-from gateway.holds import Verdict
-from gateway.prices import Prices
+from gateway import apis
+from gateway.body import requests
+from gateway.body.usage_bound import Extent, extent_of
+from gateway.money.holds import Verdict
+from gateway.money.prices import Prices
 from gateway.products import PRODUCTS
-from gateway.tollgate_api import TokenAnswer
+from gateway.refusals.admission import Gate, _affordable_cap, _bound
+from gateway.refusals.errors import Refusal
+from gateway.resolver.credentials import Known
+from gateway.resolver.tollgate_api import TokenAnswer
 
 PRICES = Prices({})
 

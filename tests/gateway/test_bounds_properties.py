@@ -11,13 +11,15 @@ from typing import Any
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from gateway import apis, price_list, requests
-from gateway.admission import Gate, _bound, _refuse_unpriced
-from gateway.charges import charge
-from gateway.errors import Refusal
-from gateway.extent import extent_of
-from gateway.prices import Prices, Usage
-from gateway.usage_events import CallRecord
+from gateway import apis
+from gateway.body import requests
+from gateway.body.usage_bound import extent_of
+from gateway.money import price_list
+from gateway.money.charges import charge
+from gateway.money.prices import Prices, Usage
+from gateway.money.usage_events import CallRecord
+from gateway.refusals.admission import Gate, _bound, _refuse_unpriced
+from gateway.refusals.errors import Refusal
 from tests.examples import examples
 
 OURS = {

@@ -8,7 +8,7 @@ from decimal import Decimal
 import httpx
 import pytest
 
-from gateway import logs
+from gateway.telemetry import logs
 from tests.conftest import wait_until
 from tests.gateway.conftest import DENIED, METRICS_TOKEN, World, messages_body
 from tests.gateway.fake_provider import (

@@ -7,10 +7,11 @@ from decimal import Decimal
 import msgspec
 import pytest
 
-from gateway import metrics, prices
-from gateway.charges import charge
-from gateway.prices import Prices, UnknownPrice, Usage
-from gateway.usage_events import CallRecord
+from gateway.money import prices
+from gateway.money.charges import charge
+from gateway.money.prices import Prices, UnknownPrice, Usage
+from gateway.money.usage_events import CallRecord
+from gateway.telemetry import metrics
 from tests.conftest import wait_until
 from tests.gateway.conftest import DENIED, ROOT, World, messages_body
 from tests.gateway.fake_provider import (

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from devstack.servers import accepts_connections, free_port
-from gateway import holds
-from gateway.redis_connection import Redis
+from gateway.money import holds
+from gateway.network.redis_connection import Redis
 from tests.conftest import wait_until
 from tests.gateway.conftest import World, messages_body
 from tests.gateway.fake_provider import (

@@ -6,8 +6,8 @@ import httpx
 import pytest
 from environs import EnvError
 
-from gateway import denial_status
-from gateway.errors import Dialect, Refusal
+from gateway.refusals import denial_status
+from gateway.refusals.errors import Dialect, Refusal
 from tests import settings as suite
 from tests.gateway.conftest import World, messages_body, world_of
 from tests.gateway.fake_tollgate import RESETS_AT, FakeProject

@@ -10,8 +10,8 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from gateway import server
-from gateway.incoming import Incoming
+from gateway.network import server
+from gateway.network.incoming import Incoming
 from tests.conftest import wait_until
 from tests.gateway.conftest import World, messages_body, world_of
 from tests.gateway.fake_provider import SSE_HEADERS, Script, json_script, message, messages_stream

@@ -20,9 +20,10 @@ from openai.types.responses.response_compact_params import ResponseCompactParams
 from openai.types.responses.response_create_params import ResponseCreateParamsStreaming as Responses
 from openai.types.responses.tool_param import ToolParam
 
-from gateway import apis, fields, requests
-from gateway.errors import Refusal
-from gateway.extent import Extent, extent_of
+from gateway import apis
+from gateway.body import forwardable_fields, requests
+from gateway.body.usage_bound import Extent, extent_of
+from gateway.refusals.errors import Refusal
 
 MINIMAL = {
     "messages": (apis.MESSAGES, {"model": "m", "max_tokens": 9, "messages": []}),
@@ -49,14 +50,21 @@ def extent(meter: str, further=frozenset(), **more) -> Extent:
     ],
 )
 def test_every_field_of_the_sdks_is_allowed_or_refused_on_purpose(meter: str, sdk: type) -> None:
-    assert typing.get_type_hints(sdk).keys() <= fields.ALLOWED[meter] | fields.REFUSED[meter]
-    assert not fields.ALLOWED[meter] & fields.REFUSED[meter]
+    assert (
+        typing.get_type_hints(sdk).keys()
+        <= forwardable_fields.ALLOWED[meter] | forwardable_fields.REFUSED[meter]
+    )
+    assert not forwardable_fields.ALLOWED[meter] & forwardable_fields.REFUSED[meter]
 
 
 @pytest.mark.parametrize(
     ("meter", "more"),
     [
-        *((meter, {name: [1]}) for meter in MINIMAL for name in sorted(fields.REFUSED[meter])),
+        *(
+            (meter, {name: [1]})
+            for meter in MINIMAL
+            for name in sorted(forwardable_fields.REFUSED[meter])
+        ),
         ("messages", {"a_new_one": 1}),
         ("messages", {"context_management": {"edits": [{"type": "compact_20260112"}]}}),
         ("messages", {"tools": [{"type": "advisor_20260301", "max_uses": 1}]}),
@@ -205,8 +213,8 @@ def test_what_is_no_number_of_tokens_is_refused(value) -> None:
 
 @pytest.mark.parametrize("meter", MINIMAL)
 def test_optional_fields_may_be_null_or_empty(meter: str) -> None:
-    names = fields.ALLOWED[meter] - {"model", "messages", "input"}
-    nothing = dict.fromkeys(sorted(names | fields.REFUSED[meter]))
+    names = forwardable_fields.ALLOWED[meter] - {"model", "messages", "input"}
+    nothing = dict.fromkeys(sorted(names | forwardable_fields.REFUSED[meter]))
     told, plain = extent(meter, **nothing), extent(meter)
     longer = sum(len(name) + 10 for name in nothing)
     assert plain.input_tokens < told.input_tokens <= plain.input_tokens + longer

@@ -13,11 +13,11 @@ from msgspec.structs import replace
 
 from devstack.servers import free_port, redis_server
 from gateway import background, keys
-from gateway import holds as holds_module
 from gateway.background import Background
-from gateway.holds import Holds, Reservation, Settlement
-from gateway.reaper import Reaper
-from gateway.redis_connection import Redis, RedisUnavailable
+from gateway.money import holds as holds_module
+from gateway.money.holds import Holds, Reservation, Settlement
+from gateway.money.reaper import Reaper
+from gateway.network.redis_connection import Redis, RedisUnavailable
 from tests.conftest import running
 from tests.gateway.conftest import Process
 

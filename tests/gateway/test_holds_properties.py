@@ -26,14 +26,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from gateway import holds as holds_module
 from gateway import keys
-from gateway.holds import Holds, Reservation, Settlement
-from gateway.outbox import Outbox
-from gateway.quota_resolver import QuotaResolver
-from gateway.reaper import Reaper
-from gateway.redis_connection import Redis
-from gateway.tollgate_api import (
+from gateway.money import holds as holds_module
+from gateway.money.holds import Holds, Reservation, Settlement
+from gateway.money.outbox import Outbox
+from gateway.money.reaper import Reaper
+from gateway.money.usage_events import CallRecord
+from gateway.network.redis_connection import Redis
+from gateway.resolver.quota import QuotaResolver
+from gateway.resolver.tollgate_api import (
     Caps,
     EventResult,
     QuotaAnswer,
@@ -41,7 +42,6 @@ from gateway.tollgate_api import (
     ScopeAnswer,
     TollgateUnavailable,
 )
-from gateway.usage_events import CallRecord
 from tests.examples import examples
 
 PROJECT, RESOURCE = 7, "ai_credits"

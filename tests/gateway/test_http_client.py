@@ -10,13 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from devstack.servers import free_port
-from gateway.http_client import (
-    HIGH_WATER,
-    ConnectFailed,
-    ExchangeFailed,
-    HttpClient,
-    Origin,
-)
+from gateway.network.client import HIGH_WATER, ConnectFailed, ExchangeFailed, HttpClient, Origin
 
 
 @asynccontextmanager

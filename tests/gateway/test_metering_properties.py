@@ -17,11 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.admission import Admission
-from gateway.booking import Books, Ending
 from gateway.metering import meter_for
-from gateway.prices import Prices, Usage
-from gateway.usage_events import CallRecord, Outcome
+from gateway.money.booking import Books, Ending
+from gateway.money.prices import Prices, Usage
+from gateway.money.usage_events import CallRecord, Outcome
+from gateway.refusals.admission import Admission
 from tests.examples import examples
 
 # Dollars a million tokens: input, cached, written for five minutes and for an hour, output.

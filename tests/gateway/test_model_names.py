@@ -9,8 +9,8 @@ from anthropic.types.model import Model as AnthropicModel
 from genai_prices import data_snapshot
 from openai.types.shared.responses_model import ResponsesModel
 
-from gateway import price_list
-from gateway.prices import Prices, UnknownPrice
+from gateway.money import price_list
+from gateway.money.prices import Prices, UnknownPrice
 from tests.conftest import wait_until
 from tests.gateway.conftest import World, messages_body
 from tests.gateway.fake_provider import (

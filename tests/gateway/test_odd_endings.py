@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.admission import Admission
-from gateway.booking import Books, Ending
 from gateway.metering import Meter, meter_for
-from gateway.prices import Prices, Usage
-from gateway.usage_events import CallRecord, Outcome, correction, event
+from gateway.money.booking import Books, Ending
+from gateway.money.prices import Prices, Usage
+from gateway.money.usage_events import CallRecord, Outcome, correction, event
+from gateway.refusals.admission import Admission
 from tests.gateway.fake_provider import sse
 from tests.gateway.test_components import RECORD, SEARCHED
 

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from devstack.servers import free_port
-from gateway import upstream
-from gateway.errors import Refusal
+from gateway.network import upstream
+from gateway.refusals.errors import Refusal
 from tests import settings as suite
 from tests.gateway.conftest import ROOT, World, messages_body, world_of
 from tests.gateway.fake_provider import (
@@ -118,12 +118,22 @@ def test_after_a_while_one_call_tries_and_the_others_wait(monkeypatch: pytest.Mo
 def test_the_gateway_runs_alone() -> None:
     """Nothing of the other folders is loaded, nor anything that they are made of."""
     look = (
-        "import sys, gateway.app, gateway.server, gateway.tracing, gateway.__main__;"
+        "import sys, gateway.__main__, gateway.app;"
+        "import gateway.network.server, gateway.telemetry.tracing;"
         "print(*{name.partition('.')[0] for name in sys.modules})"
     )
     loaded = subprocess.run(
         [sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True
     )
     others = {"django", "rest_framework", "celery", "temporalio", "slack_sdk", "redis", "psycopg"}
-    folders = {"config", "slack_bot", "workflows", "coding_tasks", "billing", "quota", "projects"}
+    folders = {
+        "config",
+        "console",
+        "slack_bot",
+        "workflows",
+        "coding_tasks",
+        "billing",
+        "quota",
+        "projects",
+    }
     assert not (others | folders) & set(loaded.stdout.split())

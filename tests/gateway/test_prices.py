@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.prices import Prices, UnknownPrice, Usage
-from gateway.usage_events import to_micro, to_micro_bound
+from gateway.money.prices import Prices, UnknownPrice, Usage
+from gateway.money.usage_events import to_micro, to_micro_bound
 
 MODELS = [
     ("anthropic", "claude-sonnet-4-5"),

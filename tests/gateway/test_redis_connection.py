@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from gateway.redis_connection import RedisError, RedisUnavailable, _Connection
+from gateway.network.redis_connection import RedisError, RedisUnavailable, _Connection
 
 
 def ask(answer: bytes) -> object:

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from gateway import denials
 from gateway.products import PRODUCTS
+from gateway.refusals import denials
 from tests.conftest import wait_until
 from tests.gateway.conftest import DENIED, World, messages_body
 from tests.gateway.fake_provider import Script

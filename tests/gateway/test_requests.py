@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import apis, divided_bodies, requests
-from gateway.errors import Refusal
-from gateway.extent import extent_of
+from gateway import apis
+from gateway.body import divided_bodies, requests
+from gateway.body.usage_bound import extent_of
+from gateway.refusals.errors import Refusal
 
 PIXEL = base64.b64encode(b"\x89PNG" + b"0" * 3000).decode()
 SOURCE = {"type": "base64", "media_type": "image/png", "data": PIXEL}

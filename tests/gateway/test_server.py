@@ -12,8 +12,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from gateway.incoming import HIGH_WATER, CallerLeft, Incoming
-from gateway.server import MAX_HEADERS, MOST_WAITING
+from gateway.network.incoming import HIGH_WATER, CallerLeft, Incoming
+from gateway.network.server import MAX_HEADERS, MOST_WAITING
 from tests.conftest import wait_until
 from tests.gateway.threads import served_by
 
@@ -339,7 +339,7 @@ def test_an_answer_before_the_end_of_a_request_is_not_lost_when_the_connection_c
 
 
 def test_who_takes_no_answer_is_cut_off_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.server.LINGER_SECONDS", 0.2)
+    monkeypatch.setattr("gateway.network.server.LINGER_SECONDS", 0.2)
 
     begun = threading.Event()
 

@@ -2,9 +2,9 @@
 
 import asyncio
 
-from gateway.credentials import MAX_QUESTIONS, MAX_STRANGERS, Credentials
-from gateway.errors import Refusal
-from gateway.tollgate_api import TokenAnswer
+from gateway.refusals.errors import Refusal
+from gateway.resolver.credentials import MAX_QUESTIONS, MAX_STRANGERS, Credentials
+from gateway.resolver.tollgate_api import TokenAnswer
 
 
 class CountingApi:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway import watch as watch_module
-from gateway.watch import Watches
+from gateway.network import interruptions as watch_module
+from gateway.network.interruptions import Watches
 
 
 @pytest.fixture(autouse=True)

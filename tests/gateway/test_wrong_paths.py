@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway import wrong_paths
+from gateway.refusals import wrong_paths
 from tests.gateway.conftest import World, messages_body
 from tests.gateway.test_calls import CHAT, RESPONSES, chat_body
 

@@ -9,8 +9,8 @@ from typing import Any, Self
 import uvicorn
 
 from devstack.servers import free_port
-from gateway.incoming import BodyBudget, Incoming
-from gateway.server import Connection
+from gateway.network.incoming import BodyBudget, Incoming
+from gateway.network.server import Connection
 from tests.conftest import wait_until
 
 

@@ -62,7 +62,7 @@ MUTATIONS = [
     Mutation(
         6,
         "one decision looks at the clock twice",
-        "billing/decision.py",
+        "billing/decisions/decision.py",
         "        return snapshot.now\n    return since",
         "        return datetime.now(UTC)\n    return since",
         "tests/billing/test_decision.py::test_a_decision_knows_one_now",
@@ -70,7 +70,7 @@ MUTATIONS = [
     Mutation(
         7,
         "publishing replaces the whole set",
-        "quota/delta.py",
+        "quota/published/delta.py",
         '    script = redis_client.script("push")\n',
         '    script = redis_client.script("push")\n'
         "    for resource in {delta.resource for delta in (deltas := list(deltas))}:\n"
@@ -81,7 +81,7 @@ MUTATIONS = [
     Mutation(
         7,
         "one account that cannot be decided ends the sweep of all",
-        "billing/sweep.py",
+        "billing/decisions/sweep.py",
         "        if len(ids) > 1:\n",
         "        raise\n        if len(ids) > 1:\n",
         "tests/billing/test_sweep.py"
@@ -90,7 +90,7 @@ MUTATIONS = [
     Mutation(
         8,
         "each process remembers the limited list for a while",
-        "quota/limited_set.py",
+        "quota/published/limited_set.py",
         "def read(organization_id: UUID, api_token: str) -> Reading:",
         "@__import__('functools').cache\n"
         "def read(organization_id: UUID, api_token: str) -> Reading:",
@@ -99,7 +99,7 @@ MUTATIONS = [
     Mutation(
         10,
         "an event that is delivered again is billed again",
-        "billing/ledger_rows.py",
+        "billing/ingestion/ledger_rows.py",
         "        uuid=event.uuid,\n",
         '        uuid=__import__("uuid").uuid4(),\n',
         "tests/billing/test_booking.py::test_the_same_event_again_is_a_duplicate_and_counts_once",
@@ -107,7 +107,7 @@ MUTATIONS = [
     Mutation(
         10,
         "what cannot be booked is dropped",
-        "billing/ledger.py",
+        "billing/ingestion/ledger.py",
         "            refused[incoming.sha256] = _quarantined(incoming, now)\n",
         "",
         "tests/billing/test_booking.py::test_what_is_set_aside_is_kept_once_however_often_it_arrives",
@@ -115,7 +115,7 @@ MUTATIONS = [
     Mutation(
         11,
         "an event is booked on the organization that its sender names",
-        "billing/payer.py",
+        "billing/ingestion/payer.py",
         "    if event.organization_id not in (None, organization_id):",
         "    if event.organization_id:\n"
         "        organization_id = event.organization_id\n"
@@ -142,7 +142,7 @@ MUTATIONS = [
     Mutation(
         12,
         "what a user uses is not held against their cap",
-        "billing/cap_usage.py",
+        "billing/allowances/cap_usage.py",
         "                counted.usage += row.credits_micro\n",
         "                counted.usage += 0\n",
         "tests/billing/test_caps.py::test_a_user_may_have_another_cap_than_each_or_none",

@@ -7,8 +7,8 @@ import pytest
 from projects import credential_cache
 from projects.models import Organization, Project
 from projects.redis_connection import redis_connection
-from quota import marker, redis_client
-from quota.reconciler import Reconciler
+from quota.published import marker, redis_client
+from quota.published.reconciler import Reconciler
 from tests.patience import wait_as_in_production
 from tests.quota.world import Accounts, OwnRedis
 

@@ -11,12 +11,12 @@ import pytest
 from django.db import connection
 
 from projects.models import Organization, Project
-from quota import limited_set, marker
-from quota.delta import RebuildLost
 from quota.gate import check
 from quota.models import QuotaState
-from quota.publication import publish
-from quota.reconciler import Reconciler
+from quota.published import limited_set, marker
+from quota.published.delta import RebuildLost
+from quota.published.publication import publish
+from quota.published.reconciler import Reconciler
 from quota.resources import AI_CREDITS
 from tests.conftest import wait_until
 from tests.quota.world import LIMITS, Accounts

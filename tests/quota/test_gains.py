@@ -7,7 +7,7 @@ import pytest
 from django.conf import settings
 
 from projects.models import Organization
-from quota.publication import publish
+from quota.published.publication import publish
 from quota.resources import AI_CREDITS, MICRO
 from tests.quota.world import Accounts, committed
 

@@ -9,10 +9,10 @@ from django.db import OperationalError
 from django.db.models.query import QuerySet
 from django.utils import timezone
 
-from quota import redis_client as quota_redis
 from quota.account_state import FAR_FUTURE, AccountState, from_json
 from quota.gate import QuotaUnknown, check
-from quota.publication import publish
+from quota.published import redis_client as quota_redis
+from quota.published.publication import publish
 from quota.resources import AI_CREDITS, MICRO, POSTHOG_CODE_CREDITS
 from quota.state import service_snapshot
 from tests.quota.world import LIMITS, Accounts, committed

@@ -14,9 +14,9 @@ from projects.models import Project
 from projects.tokens import generate_project_api_token
 from quota.account_state import FAR_FUTURE
 from quota.gate import check
-from quota.limited_set import Entry, published_key
 from quota.models import QuotaState, SetMember
-from quota.publication import publish, republish_project
+from quota.published.limited_set import Entry, published_key
+from quota.published.publication import publish, republish_project
 from quota.resources import AI_CREDITS, MICRO
 from tests.quota.world import LIMITS, SUSPENDED, Delayed, committed
 

@@ -21,13 +21,13 @@ from hypothesis.stateful import (
 
 from projects.models import Organization, Project
 from projects.tokens import generate_project_api_token
-from quota import limited_set
-from quota import redis_client as quota_redis
 from quota.gate import check
-from quota.limited_set import Entry, published_key
 from quota.models import QuotaState, SetMember
-from quota.publication import publish, republish_project
-from quota.reconciler import Reconciler
+from quota.published import limited_set
+from quota.published import redis_client as quota_redis
+from quota.published.limited_set import Entry, published_key
+from quota.published.publication import publish, republish_project
+from quota.published.reconciler import Reconciler
 from quota.resources import AI_CREDITS
 from tests.examples import examples
 from tests.quota.world import LIMITS, Accounts

@@ -11,8 +11,8 @@ from projects import change_feed, credentials
 from projects.change_feed import Change
 from projects.models import Project
 from projects.tokens import sha256
-from quota import changes, retention
-from quota.publication import publish
+from quota.published import changes, retention
+from quota.published.publication import publish
 from quota.resources import AI_CREDITS
 from tests.quota.world import committed
 

@@ -10,13 +10,13 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from billing.accounts import create_project, rotate_api_token
-from billing.caps import set_cap
+from billing.allowances.caps import set_cap
 from projects import credential_cache, credentials
 from projects.models import Membership, Project, User
-from quota import limited_set
-from quota import redis_client as quota_redis
 from quota.account_state import FAR_FUTURE
-from quota.publication import publish
+from quota.published import limited_set
+from quota.published import redis_client as quota_redis
+from quota.published.publication import publish
 from quota.resources import AI_CREDITS, MICRO, POSTHOG_CODE_CREDITS, RESOURCES
 from tests.quota.world import LIMITS, SUSPENDED, Accounts, Delayed, committed
 from tests.stopwatch import Stopwatch

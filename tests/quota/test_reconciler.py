@@ -16,15 +16,16 @@ from django.utils import timezone
 
 from projects.change_feed import Change
 from projects.models import Organization, Project
-from quota import comparison, limited_set, marker, metrics, retention
-from quota import redis_client as quota_redis
+from quota import metrics
 from quota.account_state import FAR_FUTURE
-from quota.delta import RebuildLost
 from quota.gate import check
-from quota.limited_set import Entry, published_key
 from quota.models import QuotaState, SetMember
-from quota.publication import publish, republish_project
-from quota.reconciler import Reconciler
+from quota.published import comparison, limited_set, marker, retention
+from quota.published import redis_client as quota_redis
+from quota.published.delta import RebuildLost
+from quota.published.limited_set import Entry, published_key
+from quota.published.publication import publish, republish_project
+from quota.published.reconciler import Reconciler
 from quota.resources import AI_CREDITS, RESOURCES
 from tests.conftest import wait_until
 from tests.quota.world import LIMITS, SUSPENDED, Accounts, committed

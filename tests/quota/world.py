@@ -12,8 +12,8 @@ from django.utils import timezone
 from devstack.servers import free_port, redis_server
 from projects.models import Organization
 from quota.account_state import AccountState
-from quota.limited_set import limits_key, suspended_key
-from quota.publication import publish
+from quota.published.limited_set import limits_key, suspended_key
+from quota.published.publication import publish
 from quota.resources import AI_CREDITS, MICRO, RESOURCES
 from tests.conftest import running
 

@@ -19,10 +19,10 @@ from temporalio.client import Client as TemporalClient
 from temporalio.service import RPCError, RPCStatusCode
 
 from billing.accounts import create_organization, create_project
-from billing.limits import set_limit
+from billing.allowances.limits import set_limit
 from coding_tasks.models import CodingTask, Repository
 from projects.models import Project, SlackWorkspace
-from quota import redis_client as gate_redis
+from quota.published import redis_client as gate_redis
 from quota.resources import AI_CREDITS
 from tests.fakes import FakeSlack
 from tests.patience import wait_as_in_production

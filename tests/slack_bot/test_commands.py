@@ -3,7 +3,7 @@
 import pytest
 from django.db import OperationalError, connection
 
-from billing.limits import set_limit
+from billing.allowances.limits import set_limit
 from projects.models import Membership, SlackWorkspace, User
 from quota.resources import AI_CREDITS, MICRO
 from tests.slack_bot.conftest import captured

@@ -14,7 +14,7 @@ from django.db import close_old_connections, connection, connections
 from django.test import Client
 from django.utils import timezone
 
-from billing.limits import set_limit
+from billing.allowances.limits import set_limit
 from devstack.commands import WEB
 from devstack.servers import answers, free_port
 from quota.resources import AI_CREDITS

@@ -7,8 +7,8 @@ import pytest
 from django.db import OperationalError, connection
 from django.utils import timezone
 
-from billing.caps import set_cap
-from billing.limits import set_limit
+from billing.allowances.caps import set_cap
+from billing.allowances.limits import set_limit
 from projects.models import SlackWorkspace
 from quota.resources import AI_CREDITS, MICRO
 from tests.slack_bot.conftest import captured, workflow_of

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from slack_bot import inbox
 from tests.slack_bot.conftest import workflow_of
-from workflows import admission, replies, tasks
+from workflows import intake, replies, tasks
 from workflows.models import FollowUp, Mention, ThreadReply
 
 
@@ -85,7 +85,7 @@ def test_the_mention_is_handled_while_its_reply_is_being_handled(
         (inbox, "_record"),
         (replies, "decide_for"),
         (replies, "take_up_earlier"),
-        (admission, "_decide_request"),
+        (intake, "_decide_request"),
     ],
 )
 def test_the_reply_is_handled_while_its_mention_is_being_handled(
@@ -207,14 +207,14 @@ def test_a_reply_that_came_before_a_mention_without_text_survives_its_process(
     mention = slack.post("<@UBOT>", ts=ts)
     reply = slack.post("why does the build fail?", thread_ts=ts)
     door.deliver(slack.event(reply, "message"))
-    asking = admission._ask
+    asking = intake._ask
 
     def dies_afterwards(about):
         asking(about)
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(admission, "_ask", dies_afterwards)
+        patch.setattr(intake, "_ask", dies_afterwards)
         door.deliver(slack.event(mention))
     sweep()
     assert temporal.has(workflow_of(reply))

@@ -8,9 +8,10 @@ from coding_tasks.models import Repository
 from projects.models import SlackWorkspace
 from tests.slack_bot.conftest import captured
 from tests.stopwatch import Stopwatch
-from workflows import notices, picker, tasks
+from workflows import notices, tasks
 from workflows.models import Mention, Notice
-from workflows.picker import Choice
+from workflows.slack import picker
+from workflows.slack.picker import Choice
 
 PATH = "/slack/interactivity/"
 

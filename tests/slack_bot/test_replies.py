@@ -6,7 +6,7 @@ import pytest
 from django.db import OperationalError, connection
 from django.utils import timezone
 
-from billing.limits import set_limit
+from billing.allowances.limits import set_limit
 from coding_tasks.models import CodingTask
 from projects.models import SlackWorkspace
 from quota.resources import AI_CREDITS

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from billing.limits import set_limit
+from billing.allowances.limits import set_limit
 from coding_tasks.models import CodingTask, Repository, TaskRun
 from coding_tasks.runs import TIME_LIMIT
 from projects.credentials import mint_run_token
@@ -197,7 +197,7 @@ def test_an_order_whose_process_died_half_way_is_obeyed_by_the_sweep(
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr("workflows.stop_orders._stop_own_task", dies)
+        patch.setattr("workflows.stopping.orders._stop_own_task", dies)
         deliver(door, "stop", mention["ts"])
     assert Mention.objects.get(ts=mention["ts"]).state == "stopped"
     tasks.start_pending_mentions()
@@ -240,7 +240,7 @@ def test_a_reply_to_a_stop_that_is_not_obeyed_yet_waits_for_it(
     door, running, temporal, monkeypatch
 ):
     with monkeypatch.context() as patch:
-        patch.setattr("workflows.stop_orders.obey", lambda _order: 1 / 0)
+        patch.setattr("workflows.stopping.orders.obey", lambda _order: 1 / 0)
         deliver(door, "stop", running.task.thread_ts)
     door.reply("do the other one", running.task.thread_ts)
     assert not FollowUp.objects.exists()

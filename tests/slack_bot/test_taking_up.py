@@ -8,8 +8,8 @@ from django.db import close_old_connections, connections
 from django.test import Client
 from django.utils import timezone
 
-from billing.caps import set_cap
-from billing.limits import set_limit
+from billing.allowances.caps import set_cap
+from billing.allowances.limits import set_limit
 from coding_tasks.models import CodingTask
 from quota.resources import AI_CREDITS
 from tests.slack_bot.conftest import workflow_of

@@ -4,9 +4,9 @@ import pytest
 
 from projects.models import Membership, Organization, Project, SlackWorkspace, User
 from tests.fakes import FakeSlack
-from workflows import access
-from workflows.access import Access
-from workflows.slack import Meaning, failure_of
+from workflows.slack import access
+from workflows.slack.access import Access
+from workflows.slack.client import Meaning, failure_of
 
 EVERYONE, MEMBERS = SlackWorkspace.Access.EVERYONE, SlackWorkspace.Access.MEMBERS
 

@@ -7,8 +7,8 @@ from functools import partial
 import pytest
 from temporalio.client import WorkflowExecutionStatus
 
-from billing import ledger
-from billing.caps import set_cap
+from billing.allowances.caps import set_cap
+from billing.ingestion import ledger
 from coding_tasks.models import CodingTask, Repository, TaskRun
 from quota.resources import AI_CREDITS, MICRO
 from tests.billing.world import usage_event

@@ -6,8 +6,8 @@ import pytest
 from django.utils import timezone
 
 from billing.accounts import create_organization, create_project
-from billing.grants import grant_credits
-from billing.limits import set_limit
+from billing.allowances.grants import grant_credits
+from billing.allowances.limits import set_limit
 from projects.models import SlackWorkspace
 from quota.resources import AI_CREDITS, MICRO
 from tests.billing.world import book, usage_event

@@ -11,7 +11,7 @@ from tests.workflows.world import World
 from workflows.activities.coding import CodingActivities, FailedRun, ForwardedMessage
 from workflows.mention_types import TIMED_OUT
 from workflows.models import FollowUp, Mention, Notice
-from workflows.stopping import stop_work
+from workflows.stopping.work import stop_work
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from billing.caps import set_cap
+from billing.allowances.caps import set_cap
 from coding_tasks.bounds import BOUNDS
 from coding_tasks.models import CodingTask, Repository, TaskRun
 from projects.models import OAuthAccessToken

@@ -11,8 +11,9 @@ from coding_tasks.models import CodingTask, Repository
 from projects.models import Organization, Project, SlackWorkspace
 from quota.gate import Verdict
 from tests.fakes import FakeSlack
-from workflows import notices, posting, tasks
+from workflows import notices, tasks
 from workflows.models import FollowUp, Mention, Notice
+from workflows.slack import posting
 
 
 @pytest.fixture

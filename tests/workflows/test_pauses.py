@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 from django.db import connections
 
-from billing.grants import grant_credits
-from billing.limits import set_limit
+from billing.allowances.grants import grant_credits
+from billing.allowances.limits import set_limit
 from coding_tasks import runs
 from coding_tasks.models import CodingTask, TaskRun
 from projects.models import OAuthAccessToken

@@ -7,7 +7,7 @@ from django.core.signing import BadSignature
 
 from coding_tasks.models import Repository
 from projects.models import Organization, Project
-from workflows import picker
+from workflows.slack import picker
 
 MENTION = uuid.UUID("11111111-2222-3333-4444-555555555555")
 

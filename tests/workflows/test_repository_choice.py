@@ -8,9 +8,10 @@ from projects.models import OAuthAccessToken, Organization, Project
 from tests.workflows.fake_gateway import AGENT, CLASSIFIER
 from tests.workflows.temporal import wait_for_close
 from tests.workflows.world import World
-from workflows import client, picker
+from workflows import client
 from workflows.mention_types import RepositoryChoice
 from workflows.models import Mention, Notice
+from workflows.slack import picker
 
 pytestmark = pytest.mark.usefixtures("worker")
 

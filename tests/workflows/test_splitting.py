@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflows.splitting import length, split
+from workflows.slack.splitting import length, split
 
 WORDS = st.sampled_from(
     [

@@ -10,8 +10,10 @@ from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT, CLASSIFIER
 from tests.workflows.temporal import wait_for_close
 from tests.workflows.world import World
-from workflows import access, admission, client, replies, stop_orders, tasks
+from workflows import client, intake, replies, tasks
 from workflows.models import Mention, ThreadReply
+from workflows.slack import access
+from workflows.stopping import orders
 
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -31,7 +33,7 @@ def order(world: World, mention: Mention) -> Mention:
     )
     became = replies.decide(kept)
     assert became is not None
-    admission.admit(became)
+    intake.admit(became)
     tasks.deliver_pending_denials()
     return became
 
@@ -55,7 +57,7 @@ def test_a_run_at_work_is_ended_and_its_answer_is_not_posted(shop: World):
 
 
 def test_a_run_whose_workflow_was_not_told_ends_by_itself(shop: World, monkeypatch):
-    monkeypatch.setattr(stop_orders, "_cancel", lambda _workflow_ids: None)
+    monkeypatch.setattr(orders, "_cancel", lambda _workflow_ids: None)
     shop.gateway.hold_next()
     mention = shop.start()
     wait_until(lambda: shop.gateway.requests(AGENT), what="the agent's call")
@@ -100,7 +102,7 @@ def test_a_picker_whose_workflow_was_not_told_closes_without_a_word(
     two_repositories: World, monkeypatch, hurried
 ):
     world = two_repositories
-    monkeypatch.setattr(stop_orders, "_cancel", lambda _workflow_ids: None)
+    monkeypatch.setattr(orders, "_cancel", lambda _workflow_ids: None)
     hurried(picker_seconds=5)
     world.gateway.answer_next("none")
     mention = world.start("what is this?")
@@ -158,7 +160,7 @@ def test_what_was_asked_for_before_is_done_when_a_denied_thread_is_taken_up(shop
     denied = shop.handle("what is this?")
     shop.top_up()
     again = shop.mention("please?", thread_ts=denied.thread_ts)
-    admission.admit(again)
+    intake.admit(again)
     shop.wait_for_end(again, Mention.State.ANSWERED)
     [request] = shop.gateway.requests(AGENT)
     assert request.body["messages"][-1]["content"] == "what is this?\n\nplease?"

@@ -16,7 +16,7 @@ from coding_tasks.creation import Refused, Request, ThreadTaken
 from coding_tasks.failures import OutOfCredits, RunFailure
 from coding_tasks.models import CodingTask, Repository, TaskRun
 from coding_tasks.sandbox import Sandbox
-from workflows import causes, denials, notices, stopping, wording
+from workflows import denials, notices, wording
 from workflows.activities import rows
 from workflows.activities.outages import outages_named
 from workflows.mention_types import (
@@ -27,8 +27,10 @@ from workflows.mention_types import (
     out_of_credits,
 )
 from workflows.models import FollowUp, Mention, Notice
+from workflows.recovery import causes
 from workflows.requests import all_that_was_asked, request_text
-from workflows.slack import client_for, failure_of
+from workflows.slack.client import client_for, failure_of
+from workflows.stopping import work
 
 log = structlog.get_logger(__name__)
 
@@ -141,7 +143,7 @@ class CodingActivities:
         repository = Repository.objects.get(pk=new.repository_id, project=mention.workspace.project)
         if denial := notices.denial_of(mention):  # an attempt before this one was refused
             return TaskAnswer(notice_id=str(denial.pk), reason=SAID_ALREADY)
-        if stopping.was_stopped(mention):
+        if work.was_stopped(mention):
             return TaskAnswer(reason=STOPPED)
         if new.gone:
             threads.abandon(new.gone)
@@ -162,8 +164,8 @@ class CodingActivities:
         except ThreadTaken:
             return _join(mention)
         # If the mention was stopped just now, the task may not have been seen. The mention says so.
-        if stopping.was_stopped(mention):
-            stopping.stop_work(run.task, STOPPED)
+        if work.was_stopped(mention):
+            work.stop_work(run.task, STOPPED)
             return TaskAnswer(reason=STOPPED)
         _announce(mention, run.task)
         return TaskAnswer(task_id=str(run.task_id), run_id=str(run.pk))

@@ -6,9 +6,10 @@ from temporalio import activity
 
 from coding_tasks import runs
 from quota import gate
-from workflows import notices, stopping
+from workflows import notices
 from workflows.activities import rows
 from workflows.mention_types import SAID_ALREADY, STOPPED, MentionRef
+from workflows.stopping import work
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class QuotaActivities:
     def check_quota(self, about: MentionRef) -> GateAnswer:
         """Check a mention before anything else is done for it, and claim its denial if refused."""
         mention = rows.mention(about.mention_id)
-        if stopping.was_stopped(mention):
+        if work.was_stopped(mention):
             return GateAnswer(None, STOPPED)
         author = mention.workspace.distinct_id(mention.user_id)
         verdict = gate.check(mention.workspace.project, to_start=True, distinct_id=author)

@@ -12,12 +12,15 @@ from temporalio.exceptions import ApplicationError
 from coding_tasks.failures import OutOfCredits, RunFailure
 from coding_tasks.models import ChannelDefault, Repository
 from projects.models import Project
-from workflows import causes, denials, notices, picker, stopping, wording
+from workflows import denials, notices, wording
 from workflows.activities import rows
 from workflows.activities.outages import outages_named
 from workflows.mention_types import STOPPED, MentionRef, out_of_credits
 from workflows.models import Mention, Notice
+from workflows.recovery import causes
 from workflows.requests import all_that_was_asked, texts_of
+from workflows.slack import picker
+from workflows.stopping import work
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class RepositoryActivities:
     def choose_repository(self, about: MentionRef) -> RepositoryAnswer:
         """Take the project's only repository, the one the text names, or the channel's default."""
         mention = rows.mention(about.mention_id)
-        if stopping.was_stopped(mention):
+        if work.was_stopped(mention):
             return RepositoryAnswer(reason=STOPPED)
         repositories = _repositories(mention)
         if not repositories:
@@ -108,7 +111,7 @@ class RepositoryActivities:
         has to wait, this ends the attempts: see `CodingActivities.run_agent`.
         """
         mention = rows.mention(about.mention_id)
-        if stopping.was_stopped(mention):
+        if work.was_stopped(mention):
             return RepositoryAnswer(reason=STOPPED)
         repositories = {found.full_name: found for found in _repositories(mention)}
         try:
@@ -145,7 +148,7 @@ class RepositoryActivities:
     def close_picker(self, about: MentionRef) -> PickerNotice:
         """Claim the message that nobody chose in time."""
         mention = rows.mention(about.mention_id)
-        if stopping.was_stopped(mention):
+        if work.was_stopped(mention):
             return PickerNotice(None)
         text = wording.picker_expired(mention.user_id, bot_name=settings.BOT_NAME)
         key = f"picker-expired:{mention.pk}"

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
-from workflows import access, breakdown, notices
+from workflows import notices
 from workflows.activities import rows
 from workflows.closing import close
 from workflows.mention_types import MentionRef
 from workflows.models import Notice
-from workflows.slack import Failure, failure_of
+from workflows.recovery import unfinished
+from workflows.slack import access
+from workflows.slack.client import Failure, failure_of
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class ThreadActivities:
         """End a mention and its task after a failure that nothing else handles, and say so."""
         mention = rows.mention(closing.mention_id)
         workflow_id = activity.info().workflow_id or ""
-        notice = breakdown.end(mention, workflow_id, closing.state, closing.outcome)
+        notice = unfinished.end(mention, workflow_id, closing.state, closing.outcome)
         return Breakdown(str(notice.pk) if notice else None)
 
 

@@ -6,8 +6,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
+from billing.allowances.grants import grant_credits
 from billing.credits import display
-from billing.grants import grant_credits
 from billing.management import arguments
 
 

@@ -10,7 +10,7 @@ from django.db.models import QuerySet
 from billing.account_locks import ensure_accounts
 from billing.management import arguments
 from billing.models import Account
-from billing.rebuild import rebuild
+from billing.verification.rebuild import rebuild
 from projects.models import Organization
 
 

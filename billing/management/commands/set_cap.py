@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from billing.caps import set_cap
+from billing.allowances.caps import set_cap
 from billing.credits import display
 from billing.management import arguments
 from billing.models import Cap

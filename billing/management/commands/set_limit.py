@@ -5,8 +5,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from billing.allowances.limits import set_limit
 from billing.credits import display
-from billing.limits import set_limit
 from billing.management import arguments
 from billing.models import Limit
 

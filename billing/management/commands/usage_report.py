@@ -7,9 +7,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from billing.credits import exact
-from billing.daily_usage import report_day
 from billing.management import arguments, csv_file
 from billing.models import DailyUsage
+from billing.reports.daily_usage import report_day
 
 COLUMNS = (
     *("day", "organization_id", "project_id", "resource", "product", "model", "distinct_id"),

@@ -5,11 +5,11 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from billing.credits import display
-from billing.ledger_faults import ledger_faults
 from billing.models import Account, UsageEvent
-from billing.one_view import one_view
-from billing.trail_faults import trail_faults
-from billing.verification import differences, ledger_sum, report_differences, totals_sum
+from billing.verification.audit_faults import trail_faults
+from billing.verification.consistent_read import one_view
+from billing.verification.ledger_faults import ledger_faults
+from billing.verification.projections import differences, ledger_sum, report_differences, totals_sum
 
 
 class Command(BaseCommand):

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from quota.reconciler import Reconciler
+from quota.published.reconciler import Reconciler
 
 
 class Command(BaseCommand):

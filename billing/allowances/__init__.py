@@ -1,0 +1,1 @@
+"""What an account may use: limits, grants (top-ups) and caps."""

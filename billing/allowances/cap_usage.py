@@ -1,0 +1,226 @@
+"""What projects and users used of an account that has caps: a projection of the ledger.
+
+Only such accounts are counted, so that all others cost nothing. The account's row is locked by the
+caller.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from django.db.models import F, Q, QuerySet, Sum
+
+from billing.ingestion.ledger_rows import LedgerRow
+from billing.models import Account, Cap, UsageEvent
+from billing.periods import Period
+from projects.models import Project
+from quota.models import CapState
+
+Subject = tuple[str, str]
+"""A scope and whose cap it is: ("project", "7") or ("user", "slack:T1:U1")."""
+
+SUBJECT_OF = {Cap.Scope.PROJECT.value: "project_id", Cap.Scope.USER.value: "distinct_id"}
+
+
+@dataclass(frozen=True, slots=True)
+class CapsInForce:
+    """The newest word on each scope (`each`) and on those that are named, in micro-credits."""
+
+    each: dict[str, int | None] = field(default_factory=dict)
+    named: dict[Subject, int | None] = field(default_factory=dict)
+
+    def of(self, subject: Subject) -> int | None:
+        """Return the cap of a subject; None where there is none."""
+        if subject in self.named:
+            return self.named[subject]
+        return self.each.get(subject[0])
+
+    def caps_anybody(self, scope: str) -> bool:
+        """Return whether anybody of a scope is capped."""
+        named = (cap for (kind, _), cap in self.named.items() if kind == scope)
+        return self.each.get(scope) is not None or any(cap is not None for cap in named)
+
+
+@dataclass(slots=True)
+class Count:
+    """What one subject used in the period and what groups booked for it since the beginning."""
+
+    usage: int = 0
+    booked: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+
+def load_caps(accounts: Iterable[Account]) -> dict[int, CapsInForce]:
+    """Return the caps of those accounts that ever had any; no query where none did."""
+    found = {account.pk: CapsInForce() for account in accounts if account.caps_version}
+    if found:
+        rows = Cap.objects.filter(account__in=found).order_by("set_at", "pk")
+        for pk, scope, subject, micro in rows.values_list(
+            "account_id", "scope", "subject", "cap_micro"
+        ):
+            if subject:
+                found[pk].named[scope, subject] = micro
+            else:
+                found[pk].each[scope] = micro
+    return found
+
+
+def count(
+    accounts: Sequence[Account], rows: Sequence[LedgerRow], periods: Mapping[int, Period]
+) -> None:
+    """Add rows that were just inserted to what their subjects used and their groups booked.
+
+    `periods` are the accounts' present ones. Where more changes than a group's own bookings, the
+    account's `caps_version` grows; the caller stores it. So it does where a cap is reached: calls
+    that were on their way when it was set are unknown to the counter that the group made of it.
+    """
+    in_force = load_caps(accounts)
+    for account in accounts:
+        if account.pk in in_force:
+            mine = [row for row in rows if row.account_id == account.pk]
+            _add(account, in_force[account.pk], _counts(mine, periods[account.pk]))
+
+
+def _counts(rows: Iterable[LedgerRow], period: Period) -> dict[Subject, Count]:
+    counts: dict[Subject, Count] = defaultdict(Count)
+    for row in rows:
+        for scope, column in SUBJECT_OF.items():
+            subject = getattr(row, column)
+            if not subject:
+                continue
+            counted = counts[scope, str(subject)]
+            if period.start <= row.occurred_at < period.end:
+                counted.usage += row.credits_micro
+            if row.group:
+                counted.booked[row.group] += row.debited_micro
+    return counts
+
+
+def _add(account: Account, caps: CapsInForce, counts: Mapping[Subject, Count]) -> None:
+    kept = {subject: counted for subject, counted in counts.items() if _is_counted(caps, subject)}
+    if not kept:
+        return
+    rows = _rows(account)
+    present = {
+        (row.scope, row.subject): row
+        for row in rows.filter(subject__in={subject for _, subject in kept})
+    }
+    changed = []
+    reached = False
+    for (scope, subject), counted in sorted(kept.items()):
+        row = present.get((scope, subject)) or _row(account, (scope, subject))
+        _add_to(row, caps, counted)
+        if not row.exhausted and row.cap_micro is not None and row.usage_micro >= row.cap_micro:
+            reached = True
+        changed.append(row)
+    _write(changed)
+    others = any(counted.usage != sum(counted.booked.values()) for counted in kept.values())
+    if reached or others:
+        account.caps_version += 1
+
+
+def _is_counted(caps: CapsInForce, subject: Subject) -> bool:
+    return subject in caps.named or caps.each.get(subject[0]) is not None
+
+
+def recount(account: Account, period: Period) -> None:
+    """Count a capped account's subjects anew from the ledger."""
+    [caps] = load_caps([account]).values()
+    known = set(_rows(account).filter(exhausted=True).values_list("scope", "subject"))
+    _rows(account).delete()
+    made = []
+    for subject, counted in sorted(counts_of_ledger(account, caps, period).items()):
+        row = _row(account, subject)
+        _add_to(row, caps, counted)
+        row.exhausted = subject in known
+        made.append(row)
+    CapState.objects.bulk_create(made, batch_size=500)
+
+
+def counts_of_ledger(account: Account, caps: CapsInForce, period: Period) -> dict[Subject, Count]:
+    """Return what the ledger says of every subject that is counted, the named ones in any case."""
+    counts = {subject: Count() for subject in caps.named if subject[0] in SUBJECT_OF}
+    if caps.each.get(Cap.Scope.PROJECT) is not None:  # a cap of 0 refuses who never used anything
+        projects = Project.objects.filter(organization=account.organization_id)
+        for pk in projects.values_list("pk", flat=True):
+            counts[Cap.Scope.PROJECT.value, str(pk)] = Count()
+    events = UsageEvent.objects.filter(account=account).order_by()
+    for scope, column in SUBJECT_OF.items():
+        if not (caps.each.get(scope) is not None or any(kind == scope for kind, _ in caps.named)):
+            continue
+        for subject, micro in _sums(
+            events.filter(occurred_at__gte=period.start, occurred_at__lt=period.end), column
+        ):
+            if _is_counted(caps, (scope, subject)):
+                counts.setdefault((scope, subject), Count()).usage = micro
+        debits = events.exclude(group="").values_list(column, "group")
+        for subject, group, micro in debits.annotate(micro=Sum("debited_micro")):
+            if subject and _is_counted(caps, (scope, str(subject))):
+                counts.setdefault((scope, str(subject)), Count()).booked[group] = micro
+    return counts
+
+
+def _sums(events: QuerySet[UsageEvent], column: str) -> Iterator[tuple[str, int]]:
+    for subject, micro in events.values_list(column).annotate(micro=Sum("credits_micro")):
+        if subject:
+            yield str(subject), micro
+
+
+def uses(accounts: Sequence[Account]) -> dict[int, list[CapState]]:
+    """Return the rows that a decision looks at: all projects', and of users whom it concerns.
+
+    That is who reached their cap, and who had when it was last decided.
+    """
+    capped = {
+        (account.organization_id, account.resource): account.pk
+        for account in accounts
+        if account.caps_version
+    }
+    found: dict[int, list[CapState]] = {pk: [] for pk in capped.values()}
+    if not capped:
+        return found
+    reached = Q(usage_micro__gte=F("cap_micro"))
+    rows = CapState.objects.filter(
+        Q(scope=CapState.Scope.PROJECT) | Q(exhausted=True) | reached,
+        organization__in={organization for organization, _ in capped},
+    )
+    for row in rows.order_by("scope", "subject"):
+        pk = capped.get((row.organization_id, row.resource))
+        if pk is not None:
+            found[pk].append(row)
+    return found
+
+
+def note_exhausted(account: Account, now: Iterable[Subject], no_more: Iterable[Subject]) -> None:
+    """Record whose caps are reached now and whose are no longer."""
+    for subjects, flag in ((now, True), (no_more, False)):
+        for scope, subject in subjects:
+            _rows(account).filter(scope=scope, subject=subject).update(exhausted=flag)
+
+
+def _rows(account: Account) -> QuerySet[CapState]:
+    return CapState.objects.filter(organization=account.organization_id, resource=account.resource)
+
+
+def _row(account: Account, subject: Subject) -> CapState:
+    return CapState(
+        organization_id=account.organization_id,
+        resource=account.resource,
+        scope=subject[0],
+        subject=subject[1],
+    )
+
+
+def _add_to(row: CapState, caps: CapsInForce, counted: Count) -> None:
+    row.cap_micro = caps.of((row.scope, row.subject))
+    row.usage_micro += counted.usage
+    for group, micro in counted.booked.items():
+        row.booked[group] = row.booked.get(group, 0) + micro
+
+
+def _write(rows: Sequence[CapState]) -> None:
+    CapState.objects.bulk_create(
+        rows,
+        update_conflicts=True,
+        unique_fields=["organization", "resource", "scope", "subject"],
+        update_fields=["cap_micro", "usage_micro", "booked"],
+    )

@@ -1,0 +1,64 @@
+"""Caps inside an organization's limit: what one project, user or run may use of a bucket."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from billing.allowances import cap_usage
+from billing.allowances.entries import allow, locked
+from billing.credits import MAXIMUM_MICRO
+from billing.decisions.enforcement import enforce
+from billing.decisions.timeline import load_timelines
+from billing.models import Account, AuditEntry, Cap
+from projects.models import Organization, Project
+
+
+def set_cap(
+    organization: Organization,
+    resource: str,
+    scope: str,
+    cap_micro: int | None,
+    *,
+    subject: str = "",
+    actor: str = "",
+    reason: str = "",
+) -> Cap:
+    """Cap a project (by its number), a user or each run, in micro-credits, and publish it.
+
+    Without a subject the cap is for each project, user or run of which nothing else is said; None
+    is no cap, for a named subject in spite of one for each. The cap of a period holds for the whole
+    of it. Raises `ValueError` for a cap that cannot be.
+    """
+    check_cap(organization, scope, subject, cap_micro)
+    with locked(organization, resource) as (account, now):
+        cap = Cap(account=account, scope=scope, subject=subject, cap_micro=cap_micro, set_at=now)
+        allow(AuditEntry.Action.CAP_SET, cap, actor=actor, reason=reason)
+        account.caps_version += 1
+        recount_caps([account], now)
+        enforce([account], now)
+    return cap
+
+
+def recount_caps(accounts: Iterable[Account], now: datetime) -> None:
+    """Count again what the subjects of locked accounts used, where there are caps."""
+    capped = [account for account in accounts if account.caps_version]
+    timelines = load_timelines(account.pk for account in capped) if capped else {}
+    for account in capped:
+        cap_usage.recount(account, timelines[account.pk].period_at(now))
+
+
+def check_cap(organization: Organization, scope: str, subject: str, cap_micro: int | None) -> None:
+    """Raise `ValueError` for a cap that cannot be."""
+    if scope not in Cap.Scope.values:
+        raise ValueError(f"a cap is for a project, user or run, not {scope!r}")
+    if cap_micro is not None and not 0 <= cap_micro <= MAXIMUM_MICRO:
+        raise ValueError("a cap is between 0 and 100,000,000,000 credits")
+    if scope == Cap.Scope.RUN and subject:
+        raise ValueError("runs are capped all alike")
+    if len(subject) > 200 or not subject.isprintable():
+        raise ValueError("a user is named by at most 200 characters")
+    if scope == Cap.Scope.PROJECT and subject:
+        is_number = subject.isascii() and subject.isdecimal() and len(subject) < 19
+        is_number = is_number and subject == str(int(subject))  # usage is counted for "7", not "07"
+        mine = Project.objects.filter(organization=organization)
+        if not is_number or not mine.filter(pk=int(subject)).exists():
+            raise ValueError(f"{organization} has no project {subject!r}")

@@ -1,0 +1,119 @@
+"""Credit grants: top-ups beside the periodic limit."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from django.db import transaction
+from django.utils import timezone
+
+from billing import audit
+from billing.account_locks import lock_accounts
+from billing.allowances.entries import allow, locked
+from billing.credits import MAXIMUM_MICRO
+from billing.decisions.decision import FAR_FUTURE
+from billing.decisions.enforcement import settle
+from billing.models import Account, AuditEntry, CreditGrant
+from projects.models import Organization
+
+LONGEST_KEY = 100
+_EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+def grant_credits(
+    organization: Organization,
+    resource: str,
+    amount_micro: int,
+    *,
+    starts_at: datetime | None = None,
+    expires_at: datetime | None = None,
+    priority: int = 0,
+    idempotency_key: str = "",
+    reason: str = "",
+    actor: str = "",
+) -> CreditGrant:
+    """Grant micro-credits from `starts_at` (now) until `expires_at` (never) and publish.
+
+    Asked again under the same key, which the account knows for ever, returns what was granted then.
+    Raises `ValueError` for an amount that is not positive, for times that `check_times` refuses and
+    for a key under which something else was granted.
+    """
+    if not 0 < amount_micro <= MAXIMUM_MICRO:
+        raise ValueError("a grant is more than 0 and at most 100,000,000,000 credits")
+    with locked(organization, resource) as (account, now):
+        asked = Asked(amount_micro, starts_at, expires_at, priority)
+        granted = granted_before(account, idempotency_key, asked)
+        if granted is not None:
+            return granted
+        starts_at = starts_at or now
+        check_times(starts_at, expires_at, now)
+        grant = CreditGrant(
+            account=account,
+            amount_micro=amount_micro,
+            starts_at=starts_at,
+            expires_at=expires_at,
+            priority=priority,
+            idempotency_key=idempotency_key,
+            created_at=now,
+        )
+        allow(AuditEntry.Action.CREDITS_GRANTED, grant, actor=actor, reason=reason)
+        settle(account, now)
+    return grant
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What somebody asks for; `starts_at` None is at once."""
+
+    amount_micro: int
+    starts_at: datetime | None
+    expires_at: datetime | None
+    priority: int
+
+
+def granted_before(account: Account, idempotency_key: str, asked: Asked) -> CreditGrant | None:
+    """Return the grant that was asked for under this key. Raises `ValueError` if it is another."""
+    if len(idempotency_key) > LONGEST_KEY or not idempotency_key.isprintable():
+        raise ValueError(f"an idempotency key has at most {LONGEST_KEY} printable characters")
+    if not idempotency_key:
+        return None
+    grant = CreditGrant.objects.filter(account=account, idempotency_key=idempotency_key).first()
+    if grant is None:
+        return None
+    starts_at = None if grant.starts_at == grant.created_at else grant.starts_at
+    if asked != Asked(grant.amount_micro, starts_at, grant.expires_at, grant.priority):
+        raise ValueError("Another top-up was made under the same idempotency key.")
+    return grant
+
+
+def check_times(starts_at: datetime, expires_at: datetime | None, now: datetime) -> None:
+    """Raise `ValueError` for a grant that could never be spent or lies beyond all calendars."""
+    if not _EARLIEST <= starts_at < FAR_FUTURE:
+        raise ValueError("A grant starts between the years 2000 and 3000.")
+    if expires_at is None:
+        return
+    if expires_at <= max(starts_at, now):
+        raise ValueError("A grant expires after it starts, and in the future.")
+    if expires_at >= FAR_FUTURE:
+        raise ValueError("A grant expires before the year 3000, or never.")
+
+
+def void_grant(grant: CreditGrant, *, actor: str = "", reason: str = "") -> None:
+    """Take back what is left of a grant; what it covered stays covered. Voided twice is once."""
+    with transaction.atomic():
+        [account] = lock_accounts([grant.account_id])
+        grant.refresh_from_db()
+        if grant.voided_at is not None:
+            return
+        now = timezone.now()
+        grant.voided_at = now
+        grant.save(update_fields=["voided_at"])
+        audit.record(
+            AuditEntry.Action.GRANT_VOIDED,
+            account.organization,
+            actor=actor,
+            reason=reason,
+            resource=account.resource,
+            grant=grant.pk,
+            voided_at=now.isoformat(),
+        )
+        settle(account, now)

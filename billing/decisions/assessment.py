@@ -1,0 +1,138 @@
+"""What is to be decided about accounts by their books and caps: read, computed, never written."""
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from billing.allowances import cap_usage
+from billing.allowances.cap_usage import CapsInForce
+from billing.decisions.balances import Books
+from billing.decisions.decision import THRESHOLDS, CapUse, Decision, Snapshot, decide
+from billing.models import Account, Cap, Limit
+from quota.account_state import AccountState
+from quota.models import CapState
+from quota.resources import RESOURCES
+
+_NO_CAPS = CapsInForce()
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """A decision about an account, what it was made from, and the state to publish for it.
+
+    `uses` are the caps that it looked at; the version of `state` is still to be given.
+    """
+
+    account: Account
+    snapshot: Snapshot
+    decision: Decision
+    state: AccountState
+    uses: Sequence[CapState]
+
+    @property
+    def digest(self) -> str:
+        """What tells this state from any other that others would be told of."""
+        return hashlib.sha256(self.state.to_json().encode()).hexdigest()
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What is stored of the decision in the account's row."""
+        return {
+            "state": self.decision.state.value,
+            "reason": self.decision.reason.value if self.decision.reason else "",
+            "exhausted_since": self.decision.exhausted_since,
+            "grace_began_at": self.decision.grace_began_at,
+            "period_start": self.decision.period_start,
+            "decide_again_at": self.decision.valid_until,
+        }
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the account's row says so already."""
+        return all(getattr(self.account, name) == told for name, told in self.columns.items())
+
+
+def assess(
+    accounts: Sequence[Account], books: Mapping[int, Books], now: datetime
+) -> Iterator[Assessment]:
+    """Decide about each account, with two queries for all that have caps, and none for others."""
+    caps = cap_usage.load_caps(accounts)
+    uses = cap_usage.uses(accounts)
+    for account in accounts:
+        found = books[account.pk]
+        mine = uses.get(account.pk, ())
+        snapshot = _snapshot(account, found, mine, now)
+        decision = decide(snapshot)
+        state = _state(account, found, caps.get(account.pk, _NO_CAPS), decision)
+        yield Assessment(account, snapshot, decision, state, mine)
+
+
+def _snapshot(account: Account, books: Books, uses: Iterable[CapState], now: datetime) -> Snapshot:
+    timeline = books.timeline
+    limit = timeline.current
+    return Snapshot(
+        now=now,
+        calendars=timeline.calendars,
+        terms=timeline.terms,
+        usage=books.usage,
+        grants=timeline.grants,
+        is_hard=limit is None or limit.mode == Limit.Mode.HARD,
+        has_grace=RESOURCES[account.resource].has_grace,
+        grace_days=0 if limit is None else limit.grace_days,
+        organization_active=account.organization.is_active,
+        booked=account.booked,
+        exhausted_since=account.exhausted_since,
+        grace_began_at=account.grace_began_at,
+        insufficient_micro=account.insufficient_micro,
+        insufficient_at=account.insufficient_at,
+        thresholds=THRESHOLDS if limit is None else sorted(limit.thresholds),
+        caps=[
+            CapUse(use.scope, use.subject, use.cap_micro, use.usage_micro)
+            for use in uses
+            if use.cap_micro is not None
+        ],
+    )
+
+
+def _state(account: Account, books: Books, caps: CapsInForce, decision: Decision) -> AccountState:
+    limit, booked = books.timeline.current, books.booked
+    return AccountState(
+        organization_id=account.organization_id,
+        resource=account.resource,
+        version=0,
+        state=decision.state.value,
+        limited=decision.limited,
+        reason=decision.reason and decision.reason.value,
+        usage_micro=decision.usage,
+        limit_micro=decision.limit,
+        remaining_micro=decision.remaining,
+        mode="soft" if limit and limit.mode == Limit.Mode.SOFT else "hard",
+        limited_until=_score(decision.limited_until),
+        resets_at=decision.resets_at,
+        time_zone=books.timeline.calendars[-1].time_zone,
+        suspended_until=_score(decision.suspended_until),
+        valid_until=decision.valid_until,
+        allotment_micro=(
+            None if decision.headroom is None else decision.headroom + sum(booked.values())
+        ),
+        booked=booked,
+        ledger_epoch=str(account.ledger_epoch),
+        project_cap_micro=caps.each.get(Cap.Scope.PROJECT),
+        user_cap_micro=caps.each.get(Cap.Scope.USER),
+        run_cap_micro=caps.each.get(Cap.Scope.RUN),
+        caps_users=caps.caps_anybody(Cap.Scope.USER),
+        caps_version=account.caps_version,
+        capped_projects={
+            reached.subject: math.ceil(reached.limited_until.timestamp())
+            for reached in decision.reached_caps
+            if reached.scope == Cap.Scope.PROJECT
+        },
+    )
+
+
+def _score(instant: datetime | None) -> int | None:
+    """Return an instant as a score: unix seconds, rounded up so that nothing lifts early."""
+    return None if instant is None else math.ceil(instant.timestamp())

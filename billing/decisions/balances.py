@@ -1,0 +1,73 @@
+"""What a decision is made from, besides the account's own row: read once, kept up to date in hand.
+
+All functions want the accounts' rows locked by the caller, or tolerate what changes meanwhile.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from billing.decisions.timeline import Timeline, load_timelines
+from billing.models import AccountGroup, UsageTotal
+
+Stretch = tuple[datetime, datetime]
+"""Start (inclusive) and end (exclusive) of a stretch of time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """One account's limits and grants, totals by the start of their stretch, bookings by group."""
+
+    timeline: Timeline
+    usage: dict[datetime, int]
+    booked: dict[str, int]
+
+
+def load_books(account_ids: Iterable[int]) -> dict[int, Books]:
+    """Return the books of each account, with four queries for all."""
+    ids = list(account_ids)
+    usage: dict[int, dict[datetime, int]] = defaultdict(dict)
+    totals = UsageTotal.objects.filter(account__in=ids).order_by()
+    for pk, starts_at, micro in totals.values_list("account_id", "starts_at", "usage_micro"):
+        usage[pk][starts_at] = micro
+    booked: dict[int, dict[str, int]] = defaultdict(dict)
+    groups = AccountGroup.objects.filter(account__in=ids).order_by("pk")
+    for pk, group, micro in groups.values_list("account_id", "group", "booked_micro"):
+        booked[pk][group] = micro
+    timelines = load_timelines(ids)
+    return {pk: Books(timelines[pk], usage[pk], booked[pk]) for pk in ids}
+
+
+def add_usage(books: Mapping[int, Books], amounts: Mapping[tuple[int, Stretch], int]) -> None:
+    """Add micro-credits to the totals of accounts (by id) and stretches."""
+    rows = []
+    for (pk, (starts_at, ends_at)), micro in amounts.items():
+        usage = books[pk].usage
+        usage[starts_at] = usage.get(starts_at, 0) + micro
+        rows.append(
+            UsageTotal(
+                account_id=pk, starts_at=starts_at, ends_at=ends_at, usage_micro=usage[starts_at]
+            )
+        )
+    UsageTotal.objects.bulk_create(
+        rows,
+        update_conflicts=True,
+        unique_fields=["account", "starts_at"],
+        update_fields=["usage_micro"],
+    )
+
+
+def add_bookings(books: Mapping[int, Books], amounts: Mapping[tuple[int, str], int]) -> None:
+    """Add micro-credits to what gateway groups have been booked on accounts (by id)."""
+    rows = []
+    for (pk, group), micro in amounts.items():
+        booked = books[pk].booked
+        booked[group] = booked.get(group, 0) + micro
+        rows.append(AccountGroup(account_id=pk, group=group, booked_micro=booked[group]))
+    AccountGroup.objects.bulk_create(
+        rows,
+        update_conflicts=True,
+        unique_fields=["account", "group"],
+        update_fields=["booked_micro"],
+    )

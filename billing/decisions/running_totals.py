@@ -1,0 +1,63 @@
+"""Running totals are cut anew when limits or grants change what divides an account's time.
+
+The account's row is locked by the caller.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from django.db.models import Sum
+
+from billing.decisions.balances import Stretch
+from billing.decisions.timeline import Timeline
+from billing.models import Account, UsageEvent, UsageTotal
+
+
+def recut(account: Account, timeline: Timeline) -> None:
+    """Make the account's totals fit stretches that were cut anew.
+
+    Only the ledger between the first and the last total that no longer fits is summed again, and of
+    that not the first new stretch: it gets what the others leave.
+    """
+    rows = list(UsageTotal.objects.filter(account=account).order_by("starts_at"))
+    misfits = [
+        row for row in rows if timeline.stretch_at(row.starts_at) != (row.starts_at, row.ends_at)
+    ]
+    if not misfits:
+        return
+    low = min(row.starts_at for row in misfits)
+    high = max(row.ends_at for row in misfits)
+    while True:
+        within = [row for row in rows if row.starts_at < high and low < row.ends_at]
+        edges = [(row.starts_at, row.ends_at) for row in within]
+        edges += [timeline.stretch_at(low), _stretch_before(high, timeline)]
+        reach = min(start for start, _ in edges), max(end for _, end in edges)
+        if reach == (low, high):
+            break
+        low, high = reach
+    first, *others = _stretches(low, high, timeline)
+    sums = {stretch: ledger_sum(account, *stretch) for stretch in others}
+    sums[first] = sum(row.usage_micro for row in within) - sum(sums.values())
+    UsageTotal.objects.filter(pk__in=[row.pk for row in within]).delete()
+    UsageTotal.objects.bulk_create(
+        UsageTotal(account=account, starts_at=start, ends_at=end, usage_micro=micro)
+        for (start, end), micro in sums.items()
+        if micro
+    )
+
+
+def ledger_sum(account: Account, start: datetime, end: datetime) -> int:
+    """Return the credits of the account's events that occurred from `start` to before `end`."""
+    events = UsageEvent.objects.filter(account=account, occurred_at__gte=start, occurred_at__lt=end)
+    return events.order_by().aggregate(micro=Sum("credits_micro"))["micro"] or 0
+
+
+def _stretches(low: datetime, high: datetime, timeline: Timeline) -> Iterator[Stretch]:
+    while low < high:
+        stretch = timeline.stretch_at(low)
+        yield stretch
+        low = stretch[1]
+
+
+def _stretch_before(instant: datetime, timeline: Timeline) -> Stretch:
+    return timeline.stretch_at(instant - datetime.resolution)

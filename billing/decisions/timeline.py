@@ -1,0 +1,82 @@
+"""What cuts an account's time and what may cover its usage, read for many accounts at once."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+
+from billing.decisions.burndown import Grant, Terms, stretch_at
+from billing.models import CreditGrant, Limit
+from billing.periods import Calendar, Period, period_at
+
+_DEFAULT_CALENDAR = Calendar(since=datetime.min.replace(tzinfo=UTC))
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """An account's limits and grants. Without a limit it is unlimited, in months of UTC.
+
+    Whatever follows from them is worked out once: each stretch of the account asks for it.
+    """
+
+    limits: list[Limit] = field(default_factory=list)
+    grants: list[Grant] = field(default_factory=list)
+
+    @property
+    def current(self) -> Limit | None:
+        """The newest limit."""
+        return self.limits[-1] if self.limits else None
+
+    @cached_property
+    def calendars(self) -> list[Calendar]:
+        """The calendars in the order in which they came into force."""
+        calendars = [_DEFAULT_CALENDAR]
+        for limit in self.limits:
+            calendar = Calendar(limit.set_at, limit.anchor_day, limit.time_zone)
+            if not calendar.cuts_like(calendars[-1]):
+                calendars.append(calendar)
+        return calendars
+
+    @cached_property
+    def terms(self) -> list[Terms]:
+        """The limits in the order in which they were set."""
+        return [Terms(limit.set_at, limit.limit_micro) for limit in self.limits]
+
+    @cached_property
+    def cuts(self) -> list[datetime]:
+        """Where grants start and end, in order."""
+        return sorted(cut for grant in self.grants for cut in grant.cuts)
+
+    def stretch_at(self, instant: datetime) -> tuple[datetime, datetime]:
+        """Return start and end of the stretch of time that contains the instant."""
+        return stretch_at(instant, self.calendars, self.cuts)
+
+    def period_at(self, instant: datetime) -> Period:
+        """Return the billing period that contains the instant."""
+        return period_at(instant, self.calendars)
+
+
+def load_timelines(account_ids: Iterable[int]) -> dict[int, Timeline]:
+    """Return the timeline of each account, with two queries for all."""
+    ids = list(account_ids)
+    limits: dict[int, list[Limit]] = defaultdict(list)
+    for limit in Limit.objects.filter(account__in=ids).order_by("account", "set_at"):
+        limits[limit.account_id].append(limit)
+    grants: dict[int, list[Grant]] = defaultdict(list)
+    for grant in CreditGrant.objects.filter(account__in=ids).order_by("account", "pk"):
+        grants[grant.account_id].append(as_burning(grant))
+    return {pk: Timeline(limits[pk], grants[pk]) for pk in ids}
+
+
+def as_burning(grant: CreditGrant) -> Grant:
+    """Return what the burn-down needs to know of a grant."""
+    ends = [instant for instant in (grant.expires_at, grant.voided_at) if instant is not None]
+    return Grant(
+        id=grant.pk,
+        amount_micro=grant.amount_micro,
+        starts_at=grant.starts_at,
+        ends_at=min(ends, default=None),
+        expires_at=grant.expires_at,
+        priority=grant.priority,
+    )

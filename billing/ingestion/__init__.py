@@ -1,0 +1,1 @@
+"""From a delivered usage event to the ledger."""

@@ -1,0 +1,329 @@
+"""Booking: ledger, running totals, group bookings, decision and publication in one transaction.
+
+Every event is booked at most once, for ever: its uuid is the ledger's key. What is delivered again
+is a duplicate if it says the same, a conflict if it does not. An event that cannot be booked is
+quarantined, once per payload; neither kind counts as usage nor as a booking of its group, until
+somebody decides about it.
+
+Whatever the order of arrival, the same events give the same totals: an event counts in the stretch
+of time in which it occurred.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from django.db import DataError
+from django.db import Error as DatabaseFailure
+from django.utils import timezone
+
+from billing import metrics
+from billing.account_locks import ensure_accounts, lock_accounts
+from billing.allowances import cap_usage
+from billing.decisions.balances import Books, Stretch, add_bookings, add_usage, load_books
+from billing.decisions.enforcement import enforce
+from billing.ingestion import events
+from billing.ingestion.corrections import booked_events, bounded, of_its_event
+from billing.ingestion.events import Event, EventRefused, Refusal
+from billing.ingestion.ledger_rows import LedgerRow, insert, ledger_row
+from billing.ingestion.payer import AccountKey, account_key
+from billing.ingestion.waiting_corrections import release
+from billing.models import Account, QuarantinedEvent, UsageEvent
+from billing.retries import DatabaseBusy, breaks_a_rule, in_transaction
+from projects.models import Project
+
+ACCEPTED = "accepted"
+DUPLICATE = "duplicate"
+CONFLICT = "conflict"
+QUARANTINED = "quarantined"
+
+DELIVERED_AGAIN = "delivered again"
+"""Who decided about a quarantined event that could be booked when it came again."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one item. `version` is its account's, after the booking."""
+
+    uuid: str | None
+    status: str
+    reason: str | None = None
+    version: int | None = None
+
+
+class _Incoming(NamedTuple):
+    """One item with its identity, and either the event or the reason why it is none."""
+
+    uuid: UUID | None
+    payload: str
+    sha256: str
+    event: Event | None
+    account: AccountKey | None
+    refusal: EventRefused | None
+
+
+def book(items: Sequence[object]) -> list[Result]:
+    """Book a batch and return what became of each item, in the order given.
+
+    The whole batch is one transaction. An account about which nothing can be decided holds nobody
+    else up: then each account's events are a transaction, and those of that account are set aside.
+    Raises what a database says that fails, `DatabaseBusy` where it was too slow, and
+    `NestedTooDeeply`; what was booked by then is a duplicate when it is sent again.
+    """
+    now = timezone.now()
+    read = [_read(item, now) for item in items]
+    projects = _organizations_of({incoming.event.project_id for incoming in read if incoming.event})
+    batch = [_resolve(incoming, projects) for incoming in read]
+    try:
+        return _book_together(batch)
+    except Exception as error:
+        if _of_the_database(error):
+            raise
+        logger.exception("a batch cannot be booked, trying its accounts one by one")
+        return _book_by_account(batch)
+
+
+def _book_together(batch: Sequence[_Incoming]) -> list[Result]:
+    ids = _account_ids({incoming.account for incoming in batch if incoming.account})
+    return in_transaction(lambda: _book(batch, ids))
+
+
+def _book_by_account(batch: Sequence[_Incoming]) -> list[Result]:
+    places: dict[AccountKey | None, list[int]] = defaultdict(list)
+    for place, incoming in enumerate(batch):
+        places[incoming.account].append(place)
+    results: dict[int, Result] = {}
+    for account, of_account in places.items():
+        events_of_account = [batch[place] for place in of_account]
+        try:
+            booked = _book_together(events_of_account)
+        except Exception as error:
+            if _of_the_database(error):
+                raise
+            logger.exception("%s cannot be decided: its events are set aside", account)
+            metrics.UNDECIDABLE.inc(len(events_of_account))
+            refusal = EventRefused(Refusal.ACCOUNT_UNDECIDABLE, repr(error))
+            booked = _book_together(
+                [
+                    each._replace(event=None, account=None, refusal=each.refusal or refusal)
+                    for each in events_of_account
+                ]
+            )
+        results |= zip(of_account, booked, strict=True)
+    return [results[place] for place in range(len(batch))]
+
+
+def _of_the_database(error: Exception) -> bool:
+    """Return whether the error is temporary (the database) rather than permanent (the data)."""
+    if isinstance(error, DatabaseFailure):
+        return not isinstance(error, DataError) and not breaks_a_rule(error)
+    return isinstance(error, DatabaseBusy)
+
+
+def _read(item: object, now: datetime) -> _Incoming:
+    payload = events.canonical(item)
+    event = refusal = None
+    try:
+        event = events.read(item, now)
+    except EventRefused as error:
+        refusal = error
+    uuid = event.uuid if event else events.claimed_uuid(item)
+    return _Incoming(uuid, payload, events.digest(payload), event, None, refusal)
+
+
+def _organizations_of(project_ids: Collection[int]) -> dict[int, UUID]:
+    rows = Project.objects.filter(pk__in=project_ids).order_by()
+    return dict(rows.values_list("pk", "organization_id"))
+
+
+def _resolve(incoming: _Incoming, organizations: Mapping[int, UUID]) -> _Incoming:
+    """Find the account of an event, or the reason why it has none that it could be booked on."""
+    event = incoming.event
+    if event is None:
+        return incoming
+    try:
+        return incoming._replace(account=account_key(event, organizations))
+    except EventRefused as refusal:
+        return incoming._replace(event=None, refusal=refusal)
+
+
+def _account_ids(keys: Collection[AccountKey]) -> list[int]:
+    """Return the ids of accounts; those that are missing are made."""
+    organizations = {organization_id for organization_id, _ in keys}
+    rows = Account.objects.filter(organization__in=organizations).order_by()
+    for last_try in (False, True):
+        ids = {
+            (organization_id, resource): pk
+            for pk, organization_id, resource in rows.values_list(
+                "pk", "organization_id", "resource"
+            )
+        }
+        if last_try or ids.keys() >= set(keys):
+            break
+        ensure_accounts(organizations)
+    return [ids[key] for key in keys]
+
+
+def _book(batch: Sequence[_Incoming], account_ids: Collection[int]) -> list[Result]:
+    accounts = {
+        (account.organization_id, account.resource): account
+        for account in lock_accounts(account_ids)
+    }
+    # Read after the locks were taken: one `now` for the booking and the decision.
+    now = timezone.now()
+    known = _known([incoming.uuid for incoming in batch if incoming.uuid])
+    kept = _kept({incoming.sha256 for incoming in batch})
+    booked = booked_events(
+        {each.event.adjusts for each in batch if each.event and each.event.adjusts}
+    )
+    batch = list(batch)
+    statuses = [""] * len(batch)
+    rows: list[LedgerRow] = []
+    refused: dict[str, QuarantinedEvent] = {}
+    # In a batch, an event may come after its correction.
+    for place in sorted(range(len(batch)), key=lambda place: _corrects(batch[place])):
+        incoming = batch[place]
+        booked_as = known.get(incoming.uuid) if incoming.uuid else None
+        row = None
+        if booked_as == incoming.sha256 or _is_decided(kept.get(incoming.sha256)):
+            statuses[place] = DUPLICATE
+            continue
+        if incoming.event is not None and booked_as is None:
+            account = accounts[incoming.account] if incoming.account else None
+            row = ledger_row(incoming.event, account, incoming.sha256, now)
+            try:
+                row = of_its_event(row, booked) if row.adjusts else row
+            except EventRefused as refusal:
+                batch[place] = incoming = incoming._replace(refusal=refusal)
+                row = None
+        if row is None:
+            statuses[place] = QUARANTINED if booked_as is None else CONFLICT
+            refused[incoming.sha256] = _quarantined(incoming, now)
+        else:
+            statuses[place] = ACCEPTED
+            rows.append(row)
+            known[row.uuid] = incoming.sha256
+            booked[row.uuid] = row
+    QuarantinedEvent.objects.bulk_create(refused.values(), ignore_conflicts=True)
+    _close(kept, rows, now)
+    book_rows(rows, list(accounts.values()), now)
+    return [
+        Result(
+            uuid=str(incoming.uuid) if incoming.uuid else None,
+            status=status,
+            reason=_reason(incoming, status),
+            version=accounts[incoming.account].version if incoming.account else None,
+        )
+        for incoming, status in zip(batch, statuses, strict=True)
+    ]
+
+
+def book_rows(rows: Sequence[LedgerRow], accounts: Sequence[Account], now: datetime) -> None:
+    """Insert ledger rows, update totals, decide and publish. The accounts must be locked.
+
+    Corrections that waited for one of the rows are booked with it.
+    """
+    if not rows:
+        return
+    rows = bounded([*rows, *release(rows, accounts, now)])
+    insert(rows)
+    touched = {row.account_id for row in rows}
+    booked = [account for account in accounts if account.pk in touched]
+    if not booked:
+        return
+    books = load_books(account.pk for account in booked)
+    add_usage(books, _usage(rows, books))
+    add_bookings(books, _bookings(rows))
+    periods = {account.pk: books[account.pk].timeline.period_at(now) for account in booked}
+    cap_usage.count(booked, rows, periods)
+    for account in booked:
+        account.booked = True
+    enforce(booked, now, books=books)
+
+
+def _corrects(incoming: _Incoming) -> bool:
+    return incoming.event is not None and incoming.event.adjusts is not None
+
+
+def _known(uuids: Collection[UUID]) -> dict[UUID, str]:
+    rows = UsageEvent.objects.filter(pk__in=uuids).order_by()
+    return dict(rows.values_list("uuid", "payload_sha256"))
+
+
+def _kept(payloads: Collection[str]) -> dict[str, QuarantinedEvent]:
+    """Return what was set aside of these payloads before; nobody decides about it meanwhile."""
+    rows = QuarantinedEvent.objects.select_for_update().filter(payload_sha256__in=payloads)
+    return {row.payload_sha256: row for row in rows.defer("payload").order_by("pk")}
+
+
+def _is_decided(kept: QuarantinedEvent | None) -> bool:
+    return kept is not None and kept.state != QuarantinedEvent.State.OPEN
+
+
+def _close(kept: Mapping[str, QuarantinedEvent], rows: Iterable[LedgerRow], now: datetime) -> None:
+    """Nothing is left to decide about what was set aside and could be booked when it came again."""
+    booked = [kept[row.payload_sha256].pk for row in rows if row.payload_sha256 in kept]
+    if booked:
+        QuarantinedEvent.objects.filter(pk__in=booked).update(
+            state=QuarantinedEvent.State.BOOKED, resolved_at=now, resolved_by=DELIVERED_AGAIN
+        )
+
+
+def _usage(
+    rows: Iterable[LedgerRow], books: Mapping[int, Books]
+) -> Mapping[tuple[int, Stretch], int]:
+    stretches: dict[int, Stretch] = {}
+    amounts: dict[tuple[int, Stretch], int] = defaultdict(int)
+    for row in rows:
+        if row.account_id is None:
+            continue
+        stretch = stretches.get(row.account_id)
+        if stretch is None or not stretch[0] <= row.occurred_at < stretch[1]:
+            stretch = books[row.account_id].timeline.stretch_at(row.occurred_at)
+            stretches[row.account_id] = stretch
+        amounts[row.account_id, stretch] += row.credits_micro
+    return amounts
+
+
+def _bookings(rows: Iterable[LedgerRow]) -> Mapping[tuple[int, str], int]:
+    amounts: dict[tuple[int, str], int] = defaultdict(int)
+    for row in rows:
+        if row.account_id is not None and row.group:
+            amounts[row.account_id, row.group] += row.debited_micro
+    return amounts
+
+
+def _quarantined(incoming: _Incoming, now: datetime) -> QuarantinedEvent:
+    refusal = incoming.refusal or EventRefused(
+        Refusal.CONFLICT, "this uuid is booked with another payload"
+    )
+    return QuarantinedEvent(
+        event_uuid=str(incoming.uuid) if incoming.uuid else "",
+        reason=refusal.reason,
+        detail=refusal.detail[:300],
+        awaits=_awaited(incoming, refusal),
+        payload=incoming.payload,
+        payload_sha256=incoming.sha256,
+        received_at=now,
+    )
+
+
+def _awaited(incoming: _Incoming, refusal: EventRefused) -> UUID | None:
+    """Return the uuid of the event that a refused correction waits for, if any."""
+    if incoming.event is None or refusal.reason != Refusal.CORRECTED_EVENT_UNKNOWN:
+        return None
+    return incoming.event.adjusts
+
+
+def _reason(incoming: _Incoming, status: str) -> str | None:
+    if status == CONFLICT:
+        return Refusal.CONFLICT
+    if status == QUARANTINED and incoming.refusal is not None:
+        return incoming.refusal.reason
+    return None

@@ -1,0 +1,1 @@
+"""Does everything that is made from the ledger agree with it? And repairing what doesn't."""

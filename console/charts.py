@@ -1,0 +1,138 @@
+"""What the browser draws: numbers for the picture, and beside each the words that name it exactly.
+
+The picture is made of floats of credits, the words of micro-credits: a tooltip never shows as zero
+what is not.
+"""
+
+from collections.abc import Iterable
+from datetime import date, timedelta
+from typing import Any
+
+from billing.credits import display
+from billing.reports.forecast import Kind, within
+from console.usage.organization import OrganizationUsage
+from quota.resources import MICRO
+
+HIGHEST_LINE = 4
+"""A limit further above the usage than this many times is not drawn: it would flatten the rest."""
+
+
+def charts(report: OrganizationUsage) -> dict[str, Any]:
+    """Return the charts of an organization's usage, by the id of their canvas."""
+    shown = {"chart-so-far": _so_far(report), "chart-by-day": _by_day(report)}
+    if report.grants:
+        shown["chart-top-ups"] = _top_ups(report)
+    return shown
+
+
+def limit_is_drawn(report: OrganizationUsage) -> bool:
+    """Return whether the limit is within the picture."""
+    limit = report.usage.limit_micro
+    return limit is not None and limit <= HIGHEST_LINE * max(_highest(report), 1)
+
+
+def _so_far(report: OrganizationUsage) -> dict[str, Any]:
+    days = report.usage.days
+    sets = []
+    for product in report.usage.products:
+        used, amounts = 0, []
+        for day in days:
+            if day.day > report.now.date():
+                break
+            used += day.products[product].credits_micro if product in day.products else 0
+            amounts.append(used)
+        sets.append(_dataset(product, amounts, kind="area"))
+    if limit_is_drawn(report):
+        limit = report.usage.limit_micro or 0
+        label = f"limit: {display(limit)}"
+        sets.append(_dataset(label, [limit] * len(days), kind="limit"))
+    if report.grants and limit_is_drawn(report):
+        had = _had(report)
+        sets.append(_dataset(f"limit and top-ups: {display(had[-1])}", had, kind="had"))
+    projected = _projected(report)
+    if projected:
+        sets.append(_dataset("if it goes on like this", projected, kind="forecast"))
+    return _chart("line", "credits since the period began", (day.day for day in days), sets)
+
+
+def _by_day(report: OrganizationUsage) -> dict[str, Any]:
+    days = report.usage.days
+    sets = [
+        _dataset(
+            product,
+            [day.products[product].credits_micro if product in day.products else 0 for day in days],
+            kind="bar",
+        )
+        for product in report.usage.products
+    ]
+    return _chart("bar", "credits per day", (day.day for day in days), sets)
+
+
+def _top_ups(report: OrganizationUsage) -> dict[str, Any]:
+    days = [day.day for day in report.usage.days]
+    sets = [
+        _dataset(
+            f"{display(row.grant.amount_micro)} of {row.grant.starts_at:%Y-%m-%d}",
+            [row.by_day.get(day) for day in days],
+            kind="area",
+        )
+        for row, _ in report.grants
+    ]
+    return _chart("line", "credits left of top-ups", days, sets)
+
+
+def _had(report: OrganizationUsage) -> list[int]:
+    """What there was to be used by each day, of the limit and of what was left of top-ups."""
+    limit = report.usage.limit_micro or 0
+    amounts = []
+    for day in report.usage.days:
+        begun = [row for row, _ in report.grants if min(row.by_day) <= day.day]
+        lost = sum(row.lost for row in begun if max(row.by_day) < day.day)
+        amounts.append(limit + sum(row.at_start for row in begun) - lost)
+    return amounts
+
+
+def _projected(report: OrganizationUsage) -> list[int | None]:
+    forecast = report.forecast
+    if forecast is None or forecast.kind not in (Kind.RUNS_OUT, Kind.NOT_IN_PERIOD, Kind.UNLIMITED):
+        return []
+    if not forecast.daily_mean_micro:
+        return []
+    used = report.usage.used.credits_micro
+    today = report.now.date()
+    begun = report.now - report.now.replace(hour=0, minute=0, second=0, microsecond=0)
+    rest_of_today = within(forecast.daily_mean_micro, timedelta(days=1) - begun)
+    projected: list[int | None] = []
+    for day in report.usage.days:
+        if day.day < today:
+            projected.append(None)
+            continue
+        used += rest_of_today if day.day == today else forecast.daily_mean_micro
+        projected.append(used)
+    return projected
+
+
+def _highest(report: OrganizationUsage) -> int:
+    projected = [amount for amount in _projected(report) if amount is not None]
+    return max([report.usage.used.credits_micro, *projected])
+
+
+def _chart(
+    kind: str, unit: str, days: Iterable[date], datasets: list[dict[str, Any]]
+) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "unit": unit,
+        "days": [f"{day:%-d %b}" for day in days],
+        "datasets": datasets,
+    }
+
+
+def _dataset(label: str, amounts: Iterable[int | None], *, kind: str) -> dict[str, Any]:
+    amounts = list(amounts)
+    return {
+        "label": label,
+        "kind": kind,
+        "credits": [None if micro is None else micro / MICRO for micro in amounts],
+        "shown": [display(micro) for micro in amounts],
+    }

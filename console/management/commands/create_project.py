@@ -1,0 +1,190 @@
+"""`manage.py create_project`: a project with everything that a first mention needs."""
+
+import json
+import re
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.core.management.base import BaseCommand, CommandError
+from django.db import IntegrityError, transaction
+
+from billing import accounts
+from billing.allowances.limits import set_limit
+from billing.credits import parse_credits
+from coding_tasks.models import ChannelDefault, Repository
+from projects.credentials import issue_personal_api_key
+from projects.models import Organization, Project
+from projects.principal import READ_SCOPES
+from quota.resources import AI_CREDITS
+from slack_bot.events import Installation
+from slack_bot.installations import Grant, ServesAnotherProject, connect
+
+ACTOR = "manage.py create_project"
+SLACK_FORMS = {
+    "slack_workspace": r"T[A-Z0-9]{1,30}",
+    "slack_bot_token": r"xoxb-[\w-]{1,300}",
+    "slack_bot_user": r"[UW][A-Z0-9]{1,30}",
+}
+
+
+class Command(BaseCommand):
+    """Make a project, or find it, and give it a limit, a Slack workspace and repositories.
+
+    What is named is added or brought up to date; nothing is taken away. The personal API key is a
+    new one each time. All or nothing: after an error everything is as it was.
+    """
+
+    help = __doc__
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """The project's names, and what it shall have."""
+        parser.add_argument("--organization", required=True, metavar="ORG")
+        parser.add_argument("--name", required=True)
+        parser.add_argument(
+            "--limit", metavar="CREDITS", help="monthly AI credits of the organization, or none"
+        )
+        parser.add_argument("--slack-workspace", metavar="T…", help="the workspace that it serves")
+        parser.add_argument("--slack-bot-token", metavar="xoxb-…")
+        parser.add_argument("--slack-bot-user", metavar="U…")
+        parser.add_argument(
+            "--repository",
+            action="append",
+            default=[],
+            metavar="OWNER/NAME=CLONE_URL",
+            help="may be given several times",
+        )
+        parser.add_argument(
+            "--channel-default",
+            action="append",
+            default=[],
+            metavar="C…=OWNER/NAME",
+            help="the repository a channel's mentions are about; may be given several times",
+        )
+        parser.add_argument(
+            "--credits-channel",
+            metavar="C…|U…",
+            help="the channel or person that hears when credits run low",
+        )
+        parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+    def handle(self, *_args: Any, **options: Any) -> None:
+        """Do it in one transaction and print the identifiers and the new key."""
+        try:
+            with transaction.atomic():
+                made = _make(options)
+        except IntegrityError as error:
+            raise CommandError(
+                "another command made the same project at this moment; try again"
+            ) from error
+        if options["json"]:
+            self.stdout.write(json.dumps(made))
+            return
+        for name, value in made.items():
+            self.stdout.write(f"{name + ':':<18}{value}")
+
+
+def _make(options: dict[str, Any]) -> dict[str, Any]:
+    organization = _organization(_name("--organization", options["organization"]))
+    project = _project(organization, _name("--name", options["name"]))
+    if options["limit"] is not None:
+        set_limit(organization, AI_CREDITS, _limit_micro(options["limit"]), actor=ACTOR)
+    _connect_slack(project, options)
+    for text in options["repository"]:
+        _add_repository(project, text)
+    for text in options["channel_default"]:
+        _set_channel_default(project, text)
+    if options["credits_channel"]:
+        _set_credits_channel(project, options["credits_channel"])
+    _, key = issue_personal_api_key(organization, f"made by {ACTOR}", READ_SCOPES, [project])
+    return {
+        "organization_id": str(organization.pk),
+        "project_id": project.pk,
+        "api_token": project.api_token,
+        "personal_api_key": key,
+    }
+
+
+def _name(option: str, value: str) -> str:
+    name = value.strip()
+    if not 0 < len(name) <= 200:
+        raise CommandError(f"{option} is a name of 1 to 200 characters")
+    return name
+
+
+def _organization(name: str) -> Organization:
+    found = Organization.objects.filter(name=name).first()
+    return found or accounts.create_organization(name)
+
+
+def _project(organization: Organization, name: str) -> Project:
+    found = Project.objects.filter(organization=organization, name=name).first()
+    return found or accounts.create_project(organization, name)
+
+
+def _limit_micro(text: str) -> int | None:
+    if text == "none":
+        return None
+    try:
+        return parse_credits(text)
+    except ValueError as error:
+        raise CommandError(f"--limit: {error}; or none") from error
+
+
+def _connect_slack(project: Project, options: dict[str, Any]) -> None:
+    team, token, user = (
+        options[name] for name in ("slack_workspace", "slack_bot_token", "slack_bot_user")
+    )
+    if not (team or token or user):
+        return
+    if not (team and token and user):
+        raise CommandError(
+            "--slack-workspace, --slack-bot-token and --slack-bot-user are given together"
+        )
+    for name, form in SLACK_FORMS.items():
+        if not re.fullmatch(form, options[name], re.ASCII):
+            raise CommandError(f"--{name.replace('_', '-')} does not look like one: {form}")
+    installation = Installation(team_id=team, enterprise_id="", is_org_wide=False)
+    try:
+        connect(project, Grant(installation, team, app_id="", bot_user_id=user, bot_token=token))
+    except ServesAnotherProject as error:
+        raise CommandError(
+            f"workspace {team} serves another project already; a workspace serves one"
+        ) from error
+
+
+def _add_repository(project: Project, text: str) -> None:
+    full_name, separator, clone_url = text.partition("=")
+    if not separator:
+        raise CommandError("--repository is written OWNER/NAME=CLONE_URL")
+    repository = Repository.objects.filter(project=project, full_name=full_name).first()
+    repository = repository or Repository(project=project, full_name=full_name)
+    repository.clone_url = clone_url
+    try:
+        repository.full_clean()
+    except ValidationError as error:
+        raise CommandError(f"--repository {full_name}: {' '.join(error.messages)}") from error
+    repository.save()
+
+
+def _set_channel_default(project: Project, text: str) -> None:
+    channel, separator, full_name = text.partition("=")
+    if not separator or not re.fullmatch(r"[CG][A-Z0-9]{1,30}", channel, re.ASCII):
+        raise CommandError("--channel-default is written C…=OWNER/NAME")
+    repository = Repository.objects.filter(project=project, full_name=full_name).first()
+    if repository is None:
+        raise CommandError(f"--channel-default {channel}: the project has no {full_name}")
+    workspaces = project.slack_workspaces.filter(is_active=True)
+    if not workspaces:
+        raise CommandError(f"--channel-default {channel}: no Slack workspace is connected")
+    for workspace in workspaces:
+        ChannelDefault.objects.update_or_create(
+            workspace=workspace, channel_id=channel, defaults={"repository": repository}
+        )
+
+
+def _set_credits_channel(project: Project, channel: str) -> None:
+    if not re.fullmatch(r"[CGUW][A-Z0-9]{1,30}", channel, re.ASCII):
+        raise CommandError("--credits-channel is the id of a channel (C…) or a person (U…)")
+    if not project.slack_workspaces.filter(is_active=True).update(credits_channel_id=channel):
+        raise CommandError("--credits-channel: no Slack workspace is connected")

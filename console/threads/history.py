@@ -1,0 +1,250 @@
+"""The whole story of a Slack thread: who asked, what was refused and why, what it cost.
+
+It joins what the folders know: mentions and what was said (`workflows`), tasks and runs
+(`coding_tasks`), credits and decisions (`billing`). The number of queries does not depend on how
+much happened in the thread.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from billing.models import Account, DecisionRecord
+from billing.reports.model_usage import ModelUsage, model_usage_of_runs, model_usage_of_traces
+from billing.reports.refusals import WHOLE, Decisions, Subject
+from coding_tasks.models import CodingTask, TaskRun
+from console.reasons import REASONS
+from console.threads.lookup import MOST_MESSAGES, ThreadKey, messages_in
+from projects.models import SlackWorkspace
+from quota.account_state import SET_BY_HAND
+from quota.resources import AI_CREDITS
+from workflows.mention_types import OUT_OF_CREDITS, out_of_credits
+from workflows.models import FollowUp, Mention, Notice
+from workflows.notices import answer_key
+from workflows.requests import request_text
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a message was refused: what the thread was told, and the decision that refused it.
+
+    Without a decision something was left, but less than it takes to begin or to go on, unless the
+    project was limited by hand.
+    """
+
+    reason: str
+    notice: Notice | None
+    decision: DecisionRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One mention or follow-up, what the bot said because of it, and why it was refused, if so."""
+
+    message: Mention | FollowUp
+    notices: tuple[Notice, ...]
+    refusal: Refusal | None
+
+    @property
+    def text(self) -> str:
+        """The message as the person typed it."""
+        return request_text(self.message)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One run with what it used, and the notice of its answer, delivered or not."""
+
+    run: TaskRun
+    models: tuple[ModelUsage, ...]
+    answer: Notice | None
+
+    @property
+    def credits_micro(self) -> int:
+        """What the run used in all."""
+        return sum(usage.credits_micro for usage in self.models)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One coding task of the thread with its runs, in their order."""
+
+    task: CodingTask
+    turns: tuple[Turn, ...]
+
+    @property
+    def credits_micro(self) -> int:
+        """What the task used in all."""
+        return sum(turn.credits_micro for turn in self.turns)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTotal:
+    """What the thread used of one model for one product."""
+
+    product: str
+    model: str
+    generations: int
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    credits_micro: int
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """A thread and everything known of it."""
+
+    key: ThreadKey
+    workspace: SlackWorkspace
+    asked: tuple[Asked, ...]
+    work: tuple[Work, ...]
+    models: tuple[ModelTotal, ...]
+
+    @property
+    def credits_micro(self) -> int:
+        """What the thread used in all: its tasks, and choosing the repository before them."""
+        return sum(total.credits_micro for total in self.models)
+
+    @property
+    def choosing_micro(self) -> int:
+        """What it cost to choose the repository."""
+        return self.credits_micro - sum(work.credits_micro for work in self.work)
+
+    @property
+    def permalink(self) -> str:
+        """Its address in Slack, where that is known."""
+        return next((work.task.permalink for work in self.work if work.task.permalink), "")
+
+
+def thread_history(key: ThreadKey) -> Thread | None:
+    """Return the story of a thread; None if nothing is known of it."""
+    where = key._asdict()
+    workspace = (
+        SlackWorkspace.objects.select_related("project__organization")
+        .defer("bot_token")
+        .filter(pk=key.workspace_id)
+        .first()
+    )
+    mentions = list(messages_in(Mention.objects.filter(**where))[:MOST_MESSAGES])
+    follow_ups = list(messages_in(FollowUp.objects.filter(**where))[:MOST_MESSAGES])
+    tasks = list(
+        CodingTask.objects.filter(**where)
+        .select_related("repository")
+        .prefetch_related("runs")
+        .order_by("created_at")
+    )
+    if workspace is None or not (mentions or follow_ups or tasks):
+        return None
+    usage = model_usage_of_runs(run.pk for task in tasks for run in task.runs.all())
+    choosing = model_usage_of_traces(
+        {workspace.project_id, *(task.project_id for task in tasks)},
+        (mention.trace_id for mention in mentions),
+    )
+    answers = _answers(key)
+    return Thread(
+        key=key,
+        workspace=workspace,
+        asked=tuple(_asked([*mentions, *follow_ups], key, workspace)),
+        work=tuple(_work(task, usage, answers) for task in tasks),
+        models=_totals([*usage, *choosing]),
+    )
+
+
+def _asked(
+    messages: Sequence[Mention | FollowUp], key: ThreadKey, workspace: SlackWorkspace
+) -> Iterable[Asked]:
+    said: dict[str, list[Notice]] = defaultdict(list)
+    notices = Notice.objects.filter(**key._asdict()).order_by("created_at")
+    for notice in notices:
+        said[str(notice.mention_id or notice.key.partition(":")[2])].append(notice)
+    refused = {
+        message: _refused_at(message, said[str(message.pk)])
+        for message in messages
+        if _was_refused(message, said[str(message.pk)])
+    }
+    account = Account.objects.filter(
+        organization=workspace.project.organization_id, resource=AI_CREDITS
+    ).first()
+    subjects = {subject for message in refused for subject in _subjects(message, workspace)}
+    decisions = Decisions(account, subjects, set(refused.values())) if account else None
+    for message in sorted(messages, key=lambda message: message.received_at):
+        told = said[str(message.pk)]
+        refusal = None
+        if message in refused:
+            reason = _reason(message)
+            decision = None
+            if decisions and reason != SET_BY_HAND:
+                about = _subjects(message, workspace)
+                decision = decisions.refusing(about, refused[message])
+            reason = reason or (decision.reason if decision else "")
+            refusal = Refusal(reason, _denial(told), decision)
+        yield Asked(message, tuple(told), refusal)
+
+
+def _was_refused(message: Mention | FollowUp, told: Sequence[Notice]) -> bool:
+    """Return whether the message was refused for lack of credits."""
+    if isinstance(message, FollowUp):
+        return message.state == FollowUp.State.REFUSED
+    return _denial(told) is not None or message.outcome.startswith(OUT_OF_CREDITS)
+
+
+def _refused_at(message: Mention | FollowUp, told: Sequence[Notice]) -> datetime:
+    denial = _denial(told)
+    return denial.created_at if denial else message.received_at
+
+
+def _denial(told: Sequence[Notice]) -> Notice | None:
+    return next((notice for notice in told if notice.kind == Notice.Kind.DENIAL), None)
+
+
+def _reason(message: Mention | FollowUp) -> str:
+    """Return the reason that the outcome names; empty where it names none."""
+    outcome = message.outcome
+    reason = outcome.removeprefix(out_of_credits("")) if OUT_OF_CREDITS in outcome else ""
+    return reason if reason in REASONS else ""
+
+
+def _subjects(message: Mention | FollowUp, workspace: SlackWorkspace) -> list[Subject]:
+    """Return whose decision may have refused a message: the one that its reason names first."""
+    project = ("project", str(workspace.project_id))
+    user = ("user", workspace.distinct_id(message.user_id))
+    by_reason = {"project_cap_reached": [project], "user_cap_reached": [user]}
+    return by_reason.get(_reason(message), [WHOLE, project, user])
+
+
+def _answers(key: ThreadKey) -> dict[str, Notice]:
+    answers = Notice.objects.filter(**key._asdict(), kind=Notice.Kind.ANSWER)
+    return {notice.key: notice for notice in answers}
+
+
+def _work(task: CodingTask, usage: Sequence[ModelUsage], answers: Mapping[str, Notice]) -> Work:
+    by_run: dict[UUID | str, list[ModelUsage]] = defaultdict(list)
+    for each in usage:
+        by_run[each.made_for].append(each)
+    runs = sorted(task.runs.all(), key=lambda run: run.created_at)
+    turns = (Turn(run, tuple(by_run[run.pk]), answers.get(answer_key(run))) for run in runs)
+    return Work(task, tuple(turns))
+
+
+def _totals(usage: Sequence[ModelUsage]) -> tuple[ModelTotal, ...]:
+    by_model: dict[tuple[str, str], list[ModelUsage]] = defaultdict(list)
+    for each in usage:
+        by_model[each.product, each.model].append(each)
+    totals = [
+        ModelTotal(
+            product,
+            model,
+            *(
+                sum(getattr(each, name) for each in rows)
+                for name in (
+                    *("generations", "input_tokens", "output_tokens"),
+                    *("cached_tokens", "credits_micro"),
+                )
+            ),
+        )
+        for (product, model), rows in by_model.items()
+    ]
+    return tuple(sorted(totals, key=lambda total: (-total.credits_micro, total.model)))

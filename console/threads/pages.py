@@ -1,0 +1,64 @@
+"""The pages that answer: where did this thread's credits go, and why was that mention refused?"""
+
+from dataclasses import replace
+
+from django.conf import settings
+from django.http import Http404, HttpRequest, HttpResponseBase
+from django.shortcuts import redirect
+
+from console.report_page import report_page, require
+from console.report_permissions import ORGANIZATION_USAGE, THREADS
+from console.threads.history import thread_history
+from console.threads.lists import summaries, threads_of_user
+from console.threads.lookup import ThreadKey, find_threads
+from console.threads.search import Message, understand
+from workflows.admin import workflow_link
+from workflows.models import Mention
+
+
+def threads_page(request: HttpRequest) -> HttpResponseBase:
+    """Look for a thread by its permalink, its channel and ts, or the user who asked in it."""
+    require(request, THREADS)
+    query = request.GET.get("q", "").strip()[:500]
+    wanted = understand(query) if query else None
+    found = []
+    if isinstance(wanted, Message):
+        keys = find_threads(wanted)
+        if len(keys) == 1:
+            return redirect("thread", *keys[0])
+        found = summaries(keys)
+    elif wanted is not None:
+        found = threads_of_user(wanted.user_id)
+    context = {
+        "title": "Slack threads",
+        "query": query,
+        "understood": wanted is not None,
+        "threads": found,
+        "refused": sum(summary.refused for summary in found),
+        "credits_micro": sum(summary.credits_micro for summary in found),
+        "slack_user": getattr(wanted, "user_id", None),
+    }
+    return report_page(request, "console/threads.html", context)
+
+
+def thread_page(
+    request: HttpRequest, workspace_id: int, channel_id: str, thread_ts: str
+) -> HttpResponseBase:
+    """Show one thread."""
+    require(request, THREADS)
+    thread = thread_history(ThreadKey(workspace_id, channel_id, thread_ts))
+    if thread is None:
+        raise Http404
+    if not request.user.has_perm("workflows.view_followup"):
+        mentioned = (asked for asked in thread.asked if isinstance(asked.message, Mention))
+        thread = replace(thread, asked=tuple(mentioned))
+    workflows = {asked.message.workflow_id for asked in thread.asked if asked.message.workflow_id}
+    workflows.update(work.task.workflow_id for work in thread.work)
+    context = {
+        "title": f"Thread {channel_id}/{thread_ts}",
+        "thread": thread,
+        "workflows": [workflow_link(workflow_id) for workflow_id in sorted(workflows)],
+        "start_credits": settings.START_CREDITS,
+        "may_see_usage": request.user.has_perms(ORGANIZATION_USAGE),
+    }
+    return report_page(request, "console/thread.html", context)

@@ -1,0 +1,61 @@
+"""In which encoding a provider reads a body: the one in which it was counted, or none.
+
+What a call can cost at most is counted in bytes of UTF-8, which is what JSON is written in between
+programs (https://www.rfc-editor.org/rfc/rfc8259#section-8.1). A provider that believed another
+charset, or read a form, would see another text than the one that was bounded.
+"""
+
+import re
+
+from gateway.network.headers import Headers
+from gateway.refusals.errors import Refusal
+
+# Its names: https://www.iana.org/assignments/character-sets and https://encoding.spec.whatwg.org
+_UTF_8 = frozenset(
+    {
+        "utf-8", "utf8", "csutf8", "unicode-1-1-utf-8", "unicode11utf8", "unicode20utf8",
+        "x-unicode20utf8",
+    }
+)  # fmt: skip
+# A name and its value. A quoted value can hold anything.
+_PARAMETER = re.compile(r'([^;=]*)=\s*("(?:[^"\\]|\\.)*"|[^;]*)')
+
+
+def check(headers: Headers) -> None:
+    """Refuse (415) a body that is announced as anything but JSON in UTF-8, or as two things.
+
+    Without a `content-type` there is no other charset to believe.
+    """
+    told = [value for name, value in headers if name == b"content-type"]
+    if told and (len(told) > 1 or (told[0] != b"application/json" and not _is_json(told[0]))):
+        raise Refusal(
+            415,
+            "unsupported_media_type",
+            "The request body must be application/json, in UTF-8.",
+            retry=False,
+        )
+
+
+def refuse_compressed(headers: Headers) -> None:
+    """Raise a 415 `Refusal` if the body is compressed, because it could not be counted.
+
+    Codings are compared without regard to case; "identity" is not one.
+    https://www.rfc-editor.org/rfc/rfc9110#section-8.4
+    """
+    codings = b",".join(value for name, value in headers if name == b"content-encoding")
+    if any(coding.strip().lower() not in (b"", b"identity") for coding in codings.split(b",")):
+        raise Refusal(
+            415, "unsupported_encoding", "The request body must not be compressed.", retry=False
+        )
+
+
+def _is_json(told: bytes) -> bool:
+    kind, _, parameters = told.decode("latin-1").partition(";")
+    if kind.strip().lower() != "application/json":
+        return False
+    charsets = [
+        (quoted[1:-1] if quoted.startswith('"') else quoted).strip().lower()
+        for name, quoted in _PARAMETER.findall(parameters)
+        if name.strip().lower().startswith("charset")  # charset*=… is another way to write it
+    ]
+    return all(charset in _UTF_8 for charset in charsets)

@@ -1,0 +1,340 @@
+"""Reading a call's body: what the gateway has to know, and what is added to it.
+
+The body goes to the provider byte for byte, but for an output cap and the usage option of a
+streamed chat completion where the caller gave none. What it can cost at most: `extent.py`.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from gateway.apis import Api
+from gateway.body.divided_bodies import divided
+from gateway.body.duplicate_fields import TWICE, refuse_ambiguity
+from gateway.body.forwardable_fields import DOCUMENTED
+from gateway.refusals.errors import bad_request
+
+# Beyond any model of any provider; sums of what is beyond would not be exact any more.
+MAX_TOKENS = 10_000_000
+MAX_CHOICES = 128  # https://platform.openai.com/docs/api-reference/chat/create
+MAX_USES = 1_000
+# Commas and brackets of a body, in its text too. Skipping one takes some nanoseconds; what opens
+# with a bracket may be read, which takes some hundreds.
+MANY_COMMAS = 1_000_000
+MANY_BRACKETS = 100_000
+MANY_TOOLS = 1_000
+LONGEST_NUMBER = 1_000  # characters
+# Bytes, from which on these can be so many that it matters.
+COUNTED = 256 * 1024
+LARGE = 16 * 1024  # bytes, from which on it pays to read a body in two parts
+MAX_MODEL = 256  # characters; the name goes into every record of the call
+
+ABSENT = msgspec.Raw()
+# Whole numbers, which JSON may also write as 1024.0 or 1e3; see `_made_whole`.
+_OF_TOKENS = msgspec.Meta(ge=0, le=MAX_TOKENS)
+_OF_CHOICES = msgspec.Meta(ge=0, le=MAX_CHOICES)
+_OF_USES = msgspec.Meta(ge=0, le=MAX_USES)
+_Tokens = Annotated[int, _OF_TOKENS] | Annotated[float, _OF_TOKENS]
+_Choices = Annotated[int, _OF_CHOICES] | Annotated[float, _OF_CHOICES]
+_Uses = Annotated[int, _OF_USES] | Annotated[float, _OF_USES]
+
+
+def _made_whole(struct: msgspec.Struct, *names: str) -> None:
+    """Turn numbers like 1024.0 into integers. Raise `ValueError` if one is not whole."""
+    for name in names:
+        value = getattr(struct, name)
+        if value.__class__ is float:
+            if not value.is_integer():
+                raise ValueError(f"{name} must be a whole number")
+            setattr(struct, name, int(value))
+
+
+class Node(msgspec.Struct, gc=False):
+    """A message, content part or input item of any of the APIs, as far as its size matters."""
+
+    type: str | None = None
+    role: str | None = None
+    content: "str | list[Node] | Node | None" = None
+    output: "str | list[Node] | Node | None" = None
+    source: "Node | None" = None
+    data: msgspec.Raw = ABSENT
+    image_url: msgspec.Raw = ABSENT
+    cache_control: msgspec.Raw = ABSENT
+    prompt_cache_breakpoint: msgspec.Raw = ABSENT
+    tools: "list[Tool] | None" = None
+    tool: "ToolChange | None" = None
+
+
+class ToolChange(msgspec.Struct, gc=False):
+    """A tool that is named or defined within a conversation."""
+
+    definition: "Tool | None" = None
+
+
+class Tool(msgspec.Struct, gc=False):
+    """A tool that the model may use, or a group of them."""
+
+    type: str | None = None
+    max_uses: _Uses | None = None
+    tools: "list[Tool] | None" = None
+    environment: "_Environment | None" = None
+    container: "str | _Container | None" = None
+    execution: str | None = None
+    cache_control: msgspec.Raw = ABSENT
+
+    def __post_init__(self) -> None:
+        _made_whole(self, "max_uses")
+
+
+_Tools = Annotated[list[Tool], msgspec.Meta(max_length=MANY_TOOLS)]
+
+
+class _Thinking(msgspec.Struct):
+    budget_tokens: _Tokens | None = None
+
+    def __post_init__(self) -> None:
+        _made_whole(self, "budget_tokens")
+
+
+class _Reasoning(msgspec.Struct):
+    mode: str | None = None
+
+
+class _Edit(msgspec.Struct):
+    type: str | None = None
+
+
+class ContextManagement(msgspec.Struct):
+    """What a provider may take out of a conversation, or sum up."""
+
+    edits: list[_Edit] | None = None
+
+
+class _Environment(msgspec.Struct):
+    type: str | None = None
+
+
+class _Container(msgspec.Struct):
+    type: str | None = None
+    memory_limit: str | None = None
+    file_ids: msgspec.Raw = ABSENT
+
+
+class Lifetime(msgspec.Struct):
+    """How long a provider is asked to keep what it writes into its cache."""
+
+    ttl: str | None = None
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class Known(msgspec.Struct):
+    """The fields of the three metered APIs that decide about size, price or admission.
+
+    They have to have the shape that is written here: no other is forwarded.
+    """
+
+    model: str
+    stream: bool | None = None
+    max_tokens: _Tokens | None = None
+    max_completion_tokens: _Tokens | None = None
+    max_output_tokens: _Tokens | None = None
+    n: _Choices | None = None
+    best_of: _Choices | None = None
+    service_tier: str | None = None
+    speed: str | None = None
+    inference_geo: str | None = None
+    background: bool | None = None
+    modalities: list[str] | None = None
+    max_tool_calls: _Uses | None = None
+    thinking: _Thinking | None = None
+    reasoning: _Reasoning | None = None
+    stream_options: _StreamOptions | None = None
+    tools: _Tools | None = None
+    context_management: "ContextManagement | list[msgspec.Raw] | None" = None
+    cache_control: Lifetime | None = None
+    prompt_cache_options: Lifetime | None = None
+
+    def __post_init__(self) -> None:
+        _made_whole(
+            self,
+            "max_tokens",
+            "max_completion_tokens",
+            "max_output_tokens",
+            "n",
+            "best_of",
+            "max_tool_calls",
+        )
+
+
+class Body(Known):
+    """The same with the content, as far as it has a shape that is known."""
+
+    messages: list[Node] = []
+    system: str | list[Node] | None = None
+    input: str | list[Node] | None = None
+
+
+_NUMBERS = frozenset(
+    {
+        "best_of", "max_completion_tokens", "max_output_tokens", "max_tokens", "max_tool_calls",
+        "n", "stream",
+    }
+)  # fmt: skip
+_top_level = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_documented = msgspec.json.Decoder(dict[Literal[tuple(sorted(DOCUMENTED))], msgspec.Raw])  # type: ignore[misc]
+_body = msgspec.json.Decoder(Body)
+_known = msgspec.json.Decoder(Known)
+_nodes = msgspec.json.Decoder(list[Node])
+_CONVERSATION = {"messages": "messages", "chat": "messages", "responses": "input"}
+
+
+class ModelRequest(msgspec.Struct, frozen=True, gc=False):
+    """A body that was read."""
+
+    api: Api
+    body: bytes
+    model: str
+    stream: bool
+    output_tokens: int | None
+    service_tier: str | None
+    fast: bool
+    inference_geo: str | None
+    usage_asked: bool
+    choices: int
+    betas: bytes
+    fields: dict[str, msgspec.Raw]
+    parsed: Known
+
+    def sent_body(self, output_cap: int | None) -> bytes:
+        """Return the bytes for the provider: the caller's, with what has to be injected."""
+        added: dict[str, Any] = {}
+        if output_cap is not None and self.output_tokens is None and self.api.output_fields:
+            added[self.api.output_fields[0]] = output_cap
+        if self.api.meter == "chat" and self.stream and not self.usage_asked:
+            options = self.fields.get("stream_options")
+            kept = {} if options is None else msgspec.json.decode(options) or {}
+            added["stream_options"] = {**kept, "include_usage": True}
+        return _with(self.body, self.fields, added) if added else self.body
+
+
+def read(api: Api, body: bytes, betas: bytes = b"") -> ModelRequest:
+    """Read a body; `betas` is its `anthropic-beta` header.
+
+    Raises a 400 `Refusal` for what no provider would accept either.
+    """
+    if not body.isascii() and not _is_utf_8(body):
+        raise bad_request("The request body is not UTF-8.")
+    if len(body) > COUNTED:
+        _refuse_many_parts(body)
+    try:
+        read_apart = _read_apart(api, body) if len(body) > LARGE else None
+        if read_apart is not None:
+            fields, parsed = read_apart
+        else:
+            fields = _fields(body)
+            parsed = _parse(body)
+            refuse_ambiguity(body, fields)
+    except msgspec.ValidationError as error:
+        raise bad_request(f"The request body is not valid: {error}.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise bad_request("The request body is not valid JSON.") from None
+    except RecursionError:
+        raise bad_request("The request body is nested too deeply.") from None
+    if len(parsed.model) > MAX_MODEL:
+        raise bad_request("No model has a name of such a length.")
+    asked = [getattr(parsed, name) for name in api.output_fields]
+    given = [value for value in asked if value is not None]
+    # Anthropic accepts 0, which only writes the cache. OpenAI refuses it.
+    if api.meter != "messages" and any(value < 1 for value in given):
+        raise bad_request("The maximum number of output tokens must be at least 1.")
+    return ModelRequest(
+        api=api,
+        body=body,
+        model=parsed.model,
+        stream=bool(parsed.stream),
+        output_tokens=max(given) if given else None,
+        service_tier=parsed.service_tier,
+        fast=parsed.speed == "fast",
+        inference_geo=parsed.inference_geo,
+        usage_asked=bool(parsed.stream_options and parsed.stream_options.include_usage),
+        choices=max(1, int(parsed.n or 1), int(parsed.best_of or 1)),
+        betas=betas,
+        fields=fields,
+        parsed=parsed,
+    )
+
+
+def _refuse_many_parts(body: bytes) -> None:
+    """Refuse what would block the process for long; no conversation comes near."""
+    if body.count(b",") > MANY_COMMAS or body.count(b"{") + body.count(b"[") > MANY_BRACKETS:
+        raise bad_request("The request body has too many parts.")
+
+
+def _fields(body: bytes) -> dict[str, msgspec.Raw]:
+    """Return the fields of a body; of a large one no numbers of any length, nor names."""
+    if len(body) <= COUNTED:
+        return _top_level.decode(body)
+    try:
+        fields: dict[str, msgspec.Raw] = _documented.decode(body)
+    except msgspec.ValidationError:
+        if body.count(b",") > MANY_BRACKETS:
+            raise bad_request("A body of so many parts may have documented fields only.") from None
+        fields = _top_level.decode(body)
+    if any(len(fields[name]) > LONGEST_NUMBER for name in _NUMBERS & fields.keys()):
+        raise bad_request("A number of the request body is too long.")
+    return fields
+
+
+def _is_utf_8(body: bytes) -> bool:
+    """Tell whether every byte is; read leniently, one that is not may become three of UTF-8."""
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _parse(body: bytes) -> Known:
+    """Read the fields, and the content if its shape is known."""
+    try:
+        return _body.decode(body)
+    except msgspec.ValidationError:
+        return _known.decode(body)
+
+
+def _read_apart(api: Api, body: bytes) -> tuple[dict[str, msgspec.Raw], Known] | None:
+    """Read fields and content of a large body, the conversation apart from the rest.
+
+    None where it cannot be taken out, or has a shape that is not known. Raises as reading it whole
+    does.
+    """
+    name = _CONVERSATION[api.meter or ""]
+    apart = divided(body, name)
+    if apart is None:
+        return None
+    try:
+        conversation = _nodes.decode(apart.conversation)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    fields = _top_level.decode(apart.rest)
+    parsed = _parse(apart.rest)
+    refuse_ambiguity(apart.rest, fields)
+    if name in fields:
+        raise bad_request(TWICE)
+    if isinstance(parsed, Body):
+        setattr(parsed, name, conversation)
+    return apart.joined(fields), parsed
+
+
+def _with(body: bytes, fields: dict[str, msgspec.Raw], added: dict[str, Any]) -> bytes:
+    """Return the body with further fields; what is there already keeps its bytes."""
+    if not added.keys() & fields.keys():
+        tail = b",".join(
+            msgspec.json.encode(name) + b":" + msgspec.json.encode(value)
+            for name, value in added.items()
+        )
+        return body.rstrip()[:-1] + b"," + tail + b"}"
+    return msgspec.json.encode({**fields, **added})

@@ -1,0 +1,1 @@
+"""What calls cost: prices, holds, bookings, and the events that billing books."""

@@ -1,0 +1,193 @@
+"""What a call cost in the end, and booking it: once, durably, with its event."""
+
+import time
+from decimal import Decimal
+from typing import Literal
+
+import msgspec
+import structlog
+from msgspec.structs import replace
+
+from gateway.metering import Meter
+from gateway.metering.generated import BYTES_PER_TOKEN
+from gateway.money.charges import Limits, charge
+from gateway.money.holds import Holds, Settlement
+from gateway.money.prices import Prices, Usage
+from gateway.money.usage_events import Outcome, correction, event, to_micro
+from gateway.refusals.admission import Admission
+from gateway.settings import MICRO
+from gateway.telemetry import metrics
+
+logger = structlog.get_logger("gateway.money.booking")
+
+# What is booked: what the provider reported, an estimate from the text that passed, or the most
+# that the call can have cost.
+Basis = Literal["told", "text", "bound"]
+
+
+class Ending(msgspec.Struct, gc=False):
+    """How the exchange with the provider went. `status` is 0 until the provider answers.
+
+    - `sent`: part of the request was sent.
+    - `failed`: the exchange broke off.
+    - `given_up`: nobody waited for the end any longer, so the provider may charge for everything.
+    - `compressed`: the answer is compressed, although nobody asked for that.
+    """
+
+    began: float
+    status: int = 0
+    sent: bool = False
+    failed: bool = False
+    given_up: bool = False
+    compressed: bool = False
+
+
+class Books:
+    """Turns endings into settlements."""
+
+    def __init__(self, holds: Holds, prices: Prices) -> None:
+        self._holds = holds
+        self._prices = prices
+        self.group = ""
+
+    async def settle(self, admission: Admission, meter: Meter, ending: Ending) -> Outcome:
+        """Book a call; return what was booked. A store that is down raises nothing."""
+        outcome = self.outcome(admission, meter, ending)
+        record, account, group = admission.record, admission.account, self.group
+        cost = to_micro(outcome.cost, admission.credits_per_usd)
+        if record.billable:
+            metrics.child(metrics.SETTLED, record.product).inc(cost / MICRO)
+            if cost > admission.bound_micro:
+                metrics.OVERRUN.inc((cost - admission.bound_micro) / MICRO)
+                logger.error("cost exceeds its bound", hold_id=record.uuid, model=record.model)
+        basis, why = basis_of(meter, ending)
+        if basis != "told":
+            metrics.child(metrics.ESTIMATED, why).inc()
+        if basis == "text" and record.billable:
+            metrics.UNCERTAIN.inc(max(0, admission.bound_micro - cost) / MICRO)
+
+        def correct() -> Settlement:
+            correction_id, debit, data = correction(
+                record,
+                outcome,
+                account=account,
+                group=group,
+                debited_micro=cost,
+                bound_micro=admission.bound_micro,
+            )
+            return Settlement(correction_id, "force", debit, data, account, group)
+
+        data = event(record, outcome, account=account, group=group, debited_micro=cost)
+        mode: Literal["hold", "force"] = "hold" if record.billable else "force"
+        await self._holds.settle(Settlement(record.uuid, mode, cost, data, account, group, correct))
+        return outcome
+
+    def release(self, admission: Admission) -> None:
+        """Book nothing for a call that was not made."""
+        if admission.record.billable:
+            self._holds.release(admission.record.uuid)
+
+    def outcome(self, admission: Admission, meter: Meter, ending: Ending) -> Outcome:
+        """Return what is booked, in dollars and tokens."""
+        basis, _ = basis_of(meter, ending)
+        usage = Usage()
+        if basis == "told":
+            usage = _as_asked(meter.usage() or Usage(), admission.asked)
+        elif basis == "text":
+            usage = _as_asked(_estimate(admission, meter), admission.asked)
+        if admission.rates is None:
+            cost, version = Decimal(0), "unknown"
+        elif basis == "bound":
+            cost, version = admission.bound, admission.rates.version
+        else:
+            cost, version = self._price(admission, meter, usage, basis)
+        return Outcome(
+            cost=cost,
+            usage=usage.together(),
+            status=ending.status,
+            is_error=ending.failed or meter.failed or not meter.complete or not _answered(ending),
+            estimated=basis != "told",
+            latency=time.perf_counter() - ending.began,
+            price_version=version,
+        )
+
+    def _price(
+        self, admission: Admission, meter: Meter, usage: Usage, basis: Basis
+    ) -> tuple[Decimal, str]:
+        """Return the price of a usage in dollars, and the version of the price list."""
+        usual = admission.rates
+        assert usual is not None
+        rates = usual
+        limits = None
+        if basis == "text":
+            if usage.service_tier is None:  # it may have been any
+                rates = admission.dearest or usual
+            if admission.record.billable:
+                # An input that was not reported is booked at its bound.
+                input_cost = None if _is_input_told(meter) else admission.input_bound
+                limits = Limits(input_cost, admission.bound)
+        return charge(
+            self._prices,
+            admission.record,
+            rates,
+            usage,
+            admission.tools,
+            free_code=admission.filtered,
+            limits=limits,
+        )
+
+
+def basis_of(meter: Meter, ending: Ending) -> tuple[Basis, str]:
+    """Return what is booked, and why if it is not what the provider reported.
+
+    The table "What is booked when a call does not end well" in `docs/gateway.md` is this function.
+    """
+    if not ending.status:
+        if not ending.sent:
+            return "told", ""  # nothing was reported, and nothing is owed
+        return "bound", "given_up" if ending.given_up else "no_answer"
+    if not _answered(ending) or meter.complete:
+        return "told", ""
+    if ending.compressed:
+        return "bound", "compressed"
+    if meter.failed:
+        if not (meter.generated or meter.tools_ran or meter.unreadable):
+            return "told", ""  # an error costs what it says, which may be nothing
+        return "text", "error_after_text"
+    if ending.given_up:
+        return "bound", "given_up"
+    if not meter.streamed:
+        return "bound", "usage_unreadable" if meter.finished or meter.unreadable else "broken_off"
+    if ending.failed:
+        return "text", "broken_off"
+    return "text", "usage_unreadable" if meter.unreadable else "usage_missing"
+
+
+def _answered(ending: Ending) -> bool:
+    return 200 <= ending.status < 300
+
+
+def _estimate(admission: Admission, meter: Meter) -> Usage:
+    """Estimate the usage from what was reported and from the text that passed."""
+    usage = meter.used_so_far()
+    if not _is_input_told(meter):
+        size = admission.size
+        # A token has at least one byte. If nobody pays, its usual size is the better estimate.
+        usage = replace(usage, input=size if admission.account else size // BYTES_PER_TOKEN)
+    return replace(usage, output=usage.output + meter.generated)
+
+
+def _is_input_told(meter: Meter) -> bool:
+    """Return whether the input was told; none at all, before the end, is only a place for it."""
+    return meter.input_told and meter.used_so_far().all_input > 0
+
+
+def _as_asked(usage: Usage, asked: Usage) -> Usage:
+    """Return the usage, filled in with what the caller asked for and the provider left out."""
+    tier = asked.service_tier if asked.service_tier != "auto" else None
+    return replace(
+        usage,
+        service_tier=usage.service_tier or tier,
+        fast=(asked.fast or None) if usage.fast is None else usage.fast,
+        inference_geo=usage.inference_geo or asked.inference_geo,
+    )

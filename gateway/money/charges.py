@@ -1,0 +1,156 @@
+"""What a call is charged: its usage, at the rates of the model and tier that served it.
+
+What a provider reports and has no price here is counted and logged.
+"""
+
+from decimal import Decimal
+
+import msgspec
+import structlog
+from msgspec.structs import replace
+
+from gateway.money.prices import Prices, Rates, UnknownPrice, Usage
+from gateway.money.usage_events import CallRecord
+from gateway.telemetry import metrics
+
+logger = structlog.get_logger("gateway.money.charges")
+_PREVIEW = "web_search_preview"
+
+
+class Limits(msgspec.Struct, frozen=True, gc=False):
+    """What the price of an estimate is held to, in dollars, at the model that was asked for.
+
+    `input` is the price of the input; None where that was told. `most` is the bound of the call.
+    """
+
+    input: Decimal | None
+    most: Decimal
+
+
+def charge(
+    prices: Prices,
+    record: CallRecord,
+    expected: Rates,
+    usage: Usage,
+    tools: frozenset[str],
+    *,
+    free_code: bool = False,
+    limits: Limits | None = None,
+) -> tuple[Decimal, str]:
+    """Return the price of a usage in dollars, and the version of the price list.
+
+    `expected` are the rates of what was asked for. `tools` are the provider's tools that the model
+    was offered. An answer of another model is charged at that model's price if it is known and
+    dearer. `free_code` is True if the provider runs code without a charge, because it searched.
+    `limits` are those of an estimate.
+    """
+    usage = _as_asked(usage, tools)
+    if free_code:
+        usage = replace(usage, code_executions=0)
+    rates = rates_given(prices, record, expected, usage)
+    cost, version = _within(limits, rates, usage), rates.version
+    unpriced = rates.unpriced(usage)
+    served = usage.model
+    if served is not None and not prices.is_alias(record.provider, record.model, served):
+        other = _known(prices, record, served, usage)
+        dearer = other is not None and other.cost(usage) > cost
+        if other is not None and dearer:
+            cost, version, unpriced = other.cost(usage), other.version, other.unpriced(usage)
+        metrics.OTHER_MODEL.labels(_priced_at(other, dearer=dearer)).inc()
+        logger.error(
+            "another model answered than was asked for",
+            hold_id=record.uuid,
+            asked=record.model,
+            served=served,
+        )
+    cost += _apart(prices, record, rates, usage)
+    for part in unpriced:
+        _tell(record, part)
+    return cost, version
+
+
+def _within(limits: Limits | None, rates: Rates, usage: Usage) -> Decimal:
+    cost = rates.cost(usage)
+    if limits is None:
+        return cost
+    if limits.input is not None:
+        cost += limits.input - rates.cost(replace(usage, output=0))
+    return min(cost, limits.most)
+
+
+def _priced_at(other: Rates | None, *, dearer: bool) -> str:
+    if other is None:
+        return "unknown"
+    return "served" if dearer else "asked"
+
+
+def _as_asked(usage: Usage, tools: frozenset[str]) -> Usage:
+    """Count searches for the tool that was offered: an answer does not say which tool ran."""
+    if usage.web_searches and _PREVIEW in tools:
+        return replace(
+            usage,
+            web_searches=0,
+            web_search_previews=usage.web_search_previews + usage.web_searches,
+        )
+    return usage
+
+
+def rates_given(prices: Prices, record: CallRecord, expected: Rates, usage: Usage) -> Rates:
+    """Return the rates of the tier and speed that were given, or else asked for."""
+    provider, model, tier, fast = record.provider, record.model, usage.service_tier, usage.fast
+    if tier is not None and not prices.is_standard(provider, tier):
+        try:
+            return prices.rates(provider, model, tier)
+        except UnknownPrice:
+            _tell(record, "service_tier")
+            return _dearest(prices, record, expected)
+    if fast is None and (tier is None or provider == "anthropic"):
+        return expected  # a tier of Anthropic's does not change the price
+    try:
+        return prices.rates(provider, model, None, bool(fast))
+    except UnknownPrice:
+        _tell(record, "speed")
+        return _dearest(prices, record, expected)
+
+
+def _dearest(prices: Prices, record: CallRecord, expected: Rates) -> Rates:
+    try:
+        return expected.dearer(prices.dearest(record.provider, record.model))
+    except UnknownPrice:
+        return expected
+
+
+def _known(prices: Prices, record: CallRecord, model: str, usage: Usage) -> Rates | None:
+    """Return the rates of another model at the same tier and speed, else its usual ones."""
+    for tier, fast in ((usage.service_tier, bool(usage.fast)), (None, False)):
+        try:
+            return prices.rates(record.provider, model, tier, fast)
+        except UnknownPrice:
+            continue
+    return None
+
+
+def _apart(prices: Prices, record: CallRecord, own: Rates, usage: Usage) -> Decimal:
+    """Return the price of work beside the message itself, each as a call of its own."""
+    cost = Decimal(0)
+    for each in usage.apart:
+        rates = own
+        if each.model is not None and each.model != record.model:
+            other = _known(prices, record, each.model, usage)
+            if other is None:
+                metrics.UNPRICED.labels("model").inc()
+                logger.error(
+                    "no price is known for a model that took part",
+                    hold_id=record.uuid,
+                    model=each.model,
+                )
+            rates = other or own
+        cost += rates.cost(replace(each.usage, inference_geo=usage.inference_geo))
+    return cost
+
+
+def _tell(record: CallRecord, part: str) -> None:
+    metrics.UNPRICED.labels(part).inc()
+    logger.error(
+        "a part of a call has no price", hold_id=record.uuid, model=record.model, part=part
+    )

@@ -1,0 +1,390 @@
+"""Holds: credits reserved before a call and settled after it, in the gateway's Redis.
+
+What is left of an account is `allotment − spent − held`; every change of it is one Lua script, so
+that any number of processes share it exactly. A process renews the lease of its holds; when it dies
+the group's leader books them at their bound (`reaper.py`). Amounts are integers of micro-credits.
+"""
+
+import asyncio
+import time
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+import msgspec
+import structlog
+from msgspec.structs import replace
+
+from gateway import keys
+from gateway.network.redis_connection import Redis, RedisError, RedisUnavailable, Script
+from gateway.telemetry import metrics
+
+logger = structlog.get_logger("gateway.money.holds")
+
+HOLD = Script("hold")
+SETTLE = Script("settle")
+RESTORE = Script("restore")
+LOOK = Script("look")
+
+# How long a process remembers what it settled, to repeat it should Redis fall back to an earlier
+# state; the server remembers the ids for longer, so that repeating is harmless.
+REMEMBERED_SECONDS = 5.0
+MARK_MS = 60_000
+# Nor does it forget any while a process has yet to repeat one whose answer it did not get.
+LONGEST_MARK_MS = 86_400_000
+REPLAY_GRACE = 2.0
+# Events of calls that nobody pays for are not worth the memory of a Redis that stays away.
+MAX_UNPAID_WAITING = 10_000
+
+Status = Literal[
+    "held", "limited", "short", "project_cap", "user_cap", "run_cap", "rate", "unknown",
+    "unknown_user", "closed", "rewound", "excessive",
+]  # fmt: skip
+
+
+class Reservation(msgspec.Struct, frozen=True, gc=False):
+    """What a call asks to hold. `record` is what the reaper needs to book it.
+
+    `scopes` are the caps within the account that the hold counts in, as the script named them.
+    """
+
+    hold_id: str
+    project_id: int
+    resource: str
+    account: str
+    bound_micro: int
+    credential_sha256: str
+    task_run_id: str | None
+    user: str
+    record: bytes
+    scopes: str = ""
+
+
+class Verdict(msgspec.Struct, frozen=True, gc=False):
+    """Redis' answer to a reservation. `remaining_micro` is -1 for an unlimited account.
+
+    `age_ms` is how long ago the answer it rests on was last known to be true.
+    """
+
+    status: Status
+    remaining_micro: int
+    held_micro: int
+    age_ms: int
+    answer: bytes
+    answer_age_ms: int
+
+
+class Settlement(msgspec.Struct, frozen=True, gc=False):
+    """The end of a call: its cost and event. Without an account nothing is debited.
+
+    `correct` makes the settlement to book instead when the hold turns out to have been booked at
+    its bound already, by somebody who took this process for dead.
+    """
+
+    hold_id: str
+    mode: Literal["hold", "reap", "force", "release"]
+    cost_micro: int
+    event: bytes
+    account: str = ""
+    group: str = ""
+    correct: "Callable[[], Settlement] | None" = None
+    scopes: str = ""
+
+
+class Holds:
+    """The holds of this process."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        lease: float,
+        open_window: float,
+        run_cap_micro: int | None,
+        requests_per_minute: int,
+        copies: int = 0,
+    ) -> None:
+        """`copies` is how many events may wait for PostHog; 0 where it is told of none."""
+        self.owner = uuid.uuid4().hex
+        self._holds_key = keys.holds(self.owner)
+        self._redis = redis
+        self._lease_ms = int(lease * 1000)
+        self._window_ms = int(open_window * 1000)
+        self._run_cap = "" if run_cap_micro is None else str(run_cap_micro)
+        self._per_minute = requests_per_minute
+        self._copies = copies
+        self._sequence = 0
+        self._generation = ""
+        self._server = ""
+        self._active: dict[str, Reservation] = {}
+        self._remembered: deque[tuple[float, Settlement]] = deque()
+        self._unsettled: deque[Settlement] = deque()
+        self._retrying: asyncio.Task[None] | None = None
+        self._replaying: asyncio.Task[None] | None = None
+
+    @property
+    def unsettled(self) -> int:
+        """Settlements that Redis has not confirmed yet."""
+        return len(self._unsettled)
+
+    async def hold(self, wanted: Reservation) -> Verdict:
+        """Reserve, or learn why not. Raises `RedisUnavailable`; then nothing stays reserved."""
+        if self._replaying is not None and not self._replaying.done():
+            return Verdict("rewound", 0, 0, 0, b"", 0)
+        run = keys.run(wanted.task_run_id) if wanted.task_run_id else ""
+        again = wanted.hold_id in self._active
+        if not again:
+            self._active[wanted.hold_id] = wanted
+        try:
+            answer = await self._redis.run(
+                HOLD,
+                (
+                    keys.project(wanted.project_id, wanted.resource),
+                    keys.FEED,
+                    self._holds_key,
+                    keys.OWNERS,
+                    keys.rate(wanted.credential_sha256),
+                    keys.SEQUENCE,
+                    run,
+                    keys.GENERATION,
+                ),
+                wanted.hold_id,
+                wanted.bound_micro,
+                self.owner,
+                self._lease_ms,
+                self._window_ms,
+                self._sequence,
+                wanted.record,
+                self._run_cap,
+                self._per_minute,
+                self._generation,
+                wanted.project_id,
+                wanted.user,
+            )
+        except (RedisUnavailable, RedisError, asyncio.CancelledError):
+            # It may have been reserved anyway: give it back as soon as Redis answers.
+            metrics.REDIS_FAILURES.labels("hold").inc()
+            self._spool(Settlement(wanted.hold_id, "release", 0, b""))
+            raise
+        verdict = Verdict(answer[0].decode(), *answer[1:6])
+        if verdict.status == "held" and self._restarted():
+            verdict = replace(verdict, status="rewound")
+            if not again:
+                self._spool(Settlement(wanted.hold_id, "release", 0, b""))
+        if verdict.status == "held":
+            self._sequence = max(self._sequence, answer[6])
+            if len(answer[7]) > len(run):  # the run's own scope is known without being told
+                self._active[wanted.hold_id] = replace(wanted, scopes=answer[7].decode())
+        else:
+            if not again:  # else it is still held
+                del self._active[wanted.hold_id]
+            if verdict.status == "rewound":
+                self._replay()
+        return verdict
+
+    async def look(
+        self, project_id: int, resource: str, credential_sha256: str
+    ) -> tuple[str, bytes, int]:
+        """Return why a call would be refused whatever its bound: "limited", "rate", or "".
+
+        Also return Django's answer about the project, and how many milliseconds the credential has
+        to wait. Raises `RedisUnavailable` or `RedisError`.
+        """
+        status, answer, wait_ms = await self._redis.run(
+            LOOK,
+            (keys.project(project_id, resource), keys.rate(credential_sha256)),
+            self._per_minute,
+        )
+        return status.decode(), answer, wait_ms
+
+    async def settle(self, settlement: Settlement) -> None:
+        """End a hold, or book a call that had none.
+
+        Never fails: what Redis does not confirm is repeated in the background until it does, and
+        booked at its bound by the reaper should this process die before; so is what a cancellation
+        comes into. Of the calls that nobody pays for only so many wait.
+        """
+        try:
+            await self._settle(settlement)
+        except (RedisUnavailable, RedisError):
+            metrics.REDIS_FAILURES.labels("settle").inc()
+            if not settlement.account and len(self._unsettled) >= MAX_UNPAID_WAITING:
+                metrics.EVENTS_LET_GO.inc()
+            else:
+                self._spool(settlement)
+        except asyncio.CancelledError:
+            self._spool(settlement)
+            raise
+
+    def release(self, hold_id: str) -> None:
+        """Give back, in the background, the hold of a call that was not made. It has no event."""
+        self._spool(Settlement(hold_id, "release", 0, b""))
+
+    async def _settle(self, settlement: Settlement) -> None:
+        status, sequence = await run_settlement(self._redis, self.owner, settlement, self._copies)
+        active = self._active.pop(settlement.hold_id, None)
+        if sequence < self._sequence or self._restarted():
+            self._replay()
+        if status == b"settled":
+            self._sequence = max(self._sequence, sequence)
+            if settlement.mode != "release":
+                self._remembered.append((time.monotonic(), _forced(settlement, active)))
+        elif status == b"gone" and settlement.mode == "hold":
+            # Nobody booked it: Redis forgot the hold.
+            await self._settle(_forced(settlement, active))
+        elif status == b"reaped" and settlement.mode == "hold" and settlement.correct:
+            logger.warning("hold was booked by another process", hold_id=settlement.hold_id)
+            await self._settle(replace(settlement.correct(), scopes=_scopes(active)))
+
+    def _spool(self, settlement: Settlement) -> None:
+        self._unsettled.append(settlement)
+        if self._retrying is None or self._retrying.done():
+            self._retrying = asyncio.create_task(self._retry())
+
+    async def _retry(self) -> None:
+        delay = 0.05
+        while self._unsettled:
+            settlement = self._unsettled[0]
+            try:
+                await self._settle(settlement)
+            except RedisUnavailable:
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 2.0)
+            except RedisError:
+                logger.exception("a settlement was refused", hold_id=settlement.hold_id)
+                await asyncio.sleep(2.0)
+                self._unsettled.rotate(-1)
+            else:
+                self._unsettled.popleft()
+                delay = 0.05
+
+    async def drain(self) -> None:
+        """Wait until every settlement is confirmed."""
+        while self._retrying is not None and not self._retrying.done():
+            await asyncio.wait([self._retrying])
+
+    async def beat(self) -> None:
+        """Renew the lease and notice when Redis fell back to an earlier state."""
+        began = time.monotonic()
+        seconds, micros = await self._redis.execute("TIME")
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        await self._redis.execute("ZADD", keys.OWNERS, now_ms + self._lease_ms, self.owner)
+        sequence, generation = await self._redis.execute("MGET", keys.SEQUENCE, keys.GENERATION)
+        if (
+            int(sequence or 0) < self._sequence
+            or (generation or b"").decode() != self._generation
+            or self._restarted()
+        ):
+            # What is remembered, here and there, is needed to repeat what was lost and nothing
+            # else, however long Redis was away.
+            self._replay()
+        elif self._replaying is None or self._replaying.done():
+            self._sequence = int(sequence or 0)
+            await self._forget_before(began, now_ms)
+
+    async def _forget_before(self, began: float, now_ms: int) -> None:
+        """Forget settlements that Redis has already persisted."""
+        while self._remembered and self._remembered[0][0] < began - REMEMBERED_SECONDS:
+            self._remembered.popleft()
+        kept = LONGEST_MARK_MS if self._unsettled else 0
+        settled = keys.settled(self.owner)
+        await self._redis.execute("ZREMRANGEBYSCORE", settled, "-inf", now_ms - kept)
+        await self._redis.execute("PEXPIRE", settled, LONGEST_MARK_MS)
+
+    async def retire(self) -> None:
+        """Give the lease up: no call of this process is under way any more."""
+        await self._redis.execute("ZREM", keys.OWNERS, self.owner)
+
+    def _restarted(self) -> bool:
+        """Return whether Redis was restarted: the sequence may hide what was lost with it."""
+        self._server = self._server or self._redis.server
+        return self._redis.server != self._server
+
+    def _replay(self) -> None:
+        if self._replaying is None or self._replaying.done():
+            self._replaying = asyncio.create_task(self._repeat_what_redis_forgot())
+
+    async def _repeat_what_redis_forgot(self) -> None:
+        """Settle again what was settled lately, restore open holds, then admit again.
+
+        The first process to notice writes a new generation, by which the others notice too; nobody
+        admits until all of them had the time to repeat what they remember.
+        """
+        sequence, generation = await self._redis.execute("MGET", keys.SEQUENCE, keys.GENERATION)
+        server = self._redis.server
+        if int(sequence or 0) < self._sequence:
+            metrics.LOST_DATA.labels("rewound").inc()
+            logger.error("redis fell back to an earlier state; repeating what was settled lately")
+            generation = uuid.uuid4().hex.encode()
+            await self._redis.execute("SET", keys.GENERATION, generation)
+        epoch = await self._redis.execute("GET", keys.GROUP_EPOCH)
+        for _, settlement in list(self._remembered):
+            same_group = epoch is not None and settlement.group.endswith(epoch.decode())
+            # If all was lost this is another group now: what was spent in the old one comes off the
+            # new one's allotment when it is booked.
+            account = settlement.account if same_group else ""
+            repeated = replace(settlement, account=account)
+            await run_settlement(self._redis, self.owner, repeated, self._copies)
+        for active in list(self._active.values()):
+            await self._redis.run(
+                RESTORE,
+                [keys.holds(self.owner), keys.settled(self.owner), keys.SEQUENCE],
+                active.hold_id, active.account, active.bound_micro, _scopes(active), active.record,
+            )  # fmt: skip
+        for raw in await self._redis.execute("HKEYS", keys.holds(self.owner)):
+            if (hold_id := raw.decode()) not in self._active:
+                self._spool(Settlement(hold_id, "release", 0, b""))
+        if self._sequence:
+            await asyncio.sleep(REPLAY_GRACE)
+        self._generation, self._server = (generation or b"").decode(), server
+        self._sequence = int(await self._redis.execute("GET", keys.SEQUENCE) or 0)
+
+
+def run_settlement(
+    redis: Redis, owner: str, settlement: Settlement, copies: int
+) -> Awaitable[tuple[bytes, int]]:
+    """Run the script on the holds of an owner; return its status and the sequence.
+
+    A copy of the event is kept for PostHog as long as fewer than `copies` are waiting.
+    """
+    return redis.run(
+        SETTLE,
+        (
+            keys.holds(owner),
+            keys.EVENTS,
+            keys.SEQUENCE,
+            keys.settled(owner),
+            keys.REAPED,
+            keys.POSTHOG_EVENTS,
+            keys.POSTHOG_LEFT_OUT,
+        ),
+        settlement.mode,
+        settlement.hold_id,
+        settlement.cost_micro,
+        settlement.event,
+        settlement.account,
+        MARK_MS,
+        copies,
+        settlement.scopes,
+    )
+
+
+def _scopes(active: Reservation | None) -> str:
+    """Return the scopes beside the account that a hold counts in."""
+    if active is None:
+        return ""
+    return active.scopes or (keys.run(active.task_run_id) if active.task_run_id else "")
+
+
+def _forced(settlement: Settlement, active: Reservation | None) -> Settlement:
+    """Return what to repeat, without what it was made from, which may be large."""
+    return Settlement(
+        settlement.hold_id,
+        "force",
+        settlement.cost_micro,
+        settlement.event,
+        settlement.account,
+        settlement.group,
+        scopes=settlement.scopes or _scopes(active),
+    )

@@ -1,0 +1,133 @@
+"""A second destination for the events: a PostHog project, for looking at them, never for billing.
+
+The script that settles a call appends its event to a stream of PostHog's own, so that whatever
+PostHog does, billing neither waits nor hears of it. The stream is bounded: while it is full, new
+events are counted and left out. PostHog recognises an event that comes again by its uuid.
+"""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import structlog
+
+from gateway import keys
+from gateway.money.outbox import BATCH_BYTES, OLDEST
+from gateway.network.client import ConnectFailed, ExchangeFailed, HttpClient, Origin
+from gateway.network.redis_connection import Redis
+from gateway.settings import PostHog
+from gateway.telemetry import metrics
+
+logger = structlog.get_logger("gateway.money.posthog")
+
+BATCH = 200
+POLL_SECONDS = 0.25
+ANSWER_SECONDS = 10.0
+FIRST_RETRY = 0.5
+LAST_RETRY = 60.0
+MAX_ANSWER = 1 << 20
+SET_ASIDE_KEPT = 1_000
+_JSON = (b"content-type", b"application/json")
+
+
+class _Away(Exception):
+    """PostHog cannot take events now."""
+
+
+class _Refused(Exception):
+    """PostHog will not take this batch as it is."""
+
+
+class _Event(msgspec.Struct):
+    """What PostHog is told: the event without what concerns only billing."""
+
+    uuid: str
+    event: str
+    timestamp: str
+    distinct_id: str
+    properties: dict[str, Any]
+
+
+class PostHogOutbox:
+    """The leader's part: read PostHog's stream, hand over, trim."""
+
+    def __init__(self, redis: Redis, posthog: PostHog) -> None:
+        self._redis = redis
+        self._origin = Origin.of(posthog.host)
+        self._key = posthog.api_key
+        self._client = HttpClient(connect_timeout=2.0)
+        self._delay = 0.0
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    async def step(self) -> float:
+        """Deliver one batch; return how many seconds to wait before the next."""
+        entries = await self._redis.run(OLDEST, [keys.POSTHOG_EVENTS], BATCH, BATCH_BYTES)
+        more = await self._measure() > len(entries)
+        if not entries:
+            return POLL_SECONDS
+        try:
+            await self._deliver([(entry_id, fields[1]) for entry_id, fields in entries])
+        except _Away as error:
+            self._delay = min(max(self._delay * 2, FIRST_RETRY), LAST_RETRY)
+            metrics.POSTHOG_FAILURES.inc()
+            logger.warning("events wait for PostHog", error=str(error), retry_in=self._delay)
+            return self._delay
+        self._delay = 0.0
+        return 0.0 if more else POLL_SECONDS
+
+    async def _measure(self) -> int:
+        """Export how many events wait and were left out; return the first."""
+        waiting: int = await self._redis.execute("XLEN", keys.POSTHOG_EVENTS)
+        left_out = await self._redis.execute("GET", keys.POSTHOG_LEFT_OUT)
+        metrics.POSTHOG_WAITING.set(waiting)
+        metrics.POSTHOG_LEFT_OUT.set(int(left_out or 0))
+        return waiting
+
+    async def _deliver(self, entries: list[tuple[bytes, bytes]]) -> None:
+        """Hand over; a refused batch is halved until the culprit is alone, which goes aside."""
+        try:
+            if len(entries) == 1 and len(entries[0][1]) > BATCH_BYTES:
+                raise _Refused("larger than a batch may be")
+            await self._send([_shown(event) for _, event in entries])
+        except _Refused as error:
+            if len(entries) > 1:
+                middle = len(entries) // 2
+                await self._deliver(entries[:middle])
+                await self._deliver(entries[middle:])
+                return
+            [(_, event)] = entries
+            logger.error("PostHog refuses an event", error=str(error))
+            await self._redis.execute(
+                "XADD", keys.POSTHOG_SET_ASIDE, "MAXLEN", "~", SET_ASIDE_KEPT, "*", "event", event
+            )
+            metrics.POSTHOG_EVENTS.labels("set_aside").inc()
+        else:
+            metrics.POSTHOG_EVENTS.labels("delivered").inc(len(entries))
+        await self._redis.execute("XDEL", keys.POSTHOG_EVENTS, *(entry for entry, _ in entries))
+
+    async def _send(self, events: list[_Event]) -> None:
+        """Post a batch (https://posthog.com/docs/api/capture#batch-events)."""
+        body = msgspec.json.encode({"api_key": self._key, "batch": events})
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                status, _ = await self._client.fetch(
+                    self._origin, "POST", "/batch/", [_JSON], body, MAX_ANSWER
+                )
+        except (ConnectFailed, ExchangeFailed, TimeoutError) as error:
+            raise _Away(str(error) or "timed out") from None
+        if status in (400, 413, 422):
+            raise _Refused(f"status {status}")
+        if not 200 <= status < 300:  # 401: the key is wrong, which waiting for an operator cures
+            raise _Away(f"status {status}")
+
+
+def _shown(event: bytes) -> _Event:
+    shown = msgspec.json.decode(event, type=_Event)
+    # A number for PostHog, which adds it up; the digits are the exact ones that billing has.
+    cost = shown.properties.get("$ai_total_cost_usd")
+    if isinstance(cost, str):
+        shown.properties["$ai_total_cost_usd"] = msgspec.Raw(cost.encode())
+    return shown

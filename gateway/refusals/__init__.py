@@ -1,0 +1,1 @@
+"""Every refusal of ours: who decides, with which status and which words."""

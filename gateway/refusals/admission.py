@@ -1,0 +1,390 @@
+"""May this call be made, and what is reserved for it?"""
+
+from decimal import ROUND_FLOOR, Decimal
+from functools import lru_cache
+
+import msgspec
+
+from gateway.body.requests import ModelRequest
+from gateway.body.usage_bound import Extent, extent_of
+from gateway.call import Call
+from gateway.money.holds import Holds, Reservation, Verdict
+from gateway.money.prices import OPERATOR_KEYS, REGION_FACTOR, Prices, Rates, UnknownPrice, Usage
+from gateway.money.usage_events import CallRecord, new_record, to_micro_bound
+from gateway.network.redis_connection import RedisError, RedisUnavailable
+from gateway.products import Product
+from gateway.refusals import denials, throttles, wrong_models
+from gateway.refusals.errors import Refusal, bad_request, unavailable
+from gateway.resolver.credentials import Caller
+from gateway.resolver.quota import QuotaResolver, Terms
+from gateway.settings import MICRO, Settings
+from gateway.telemetry import metrics
+
+# Without a word from the feed for this long, an admission counts as "open because unknown".
+UNCONFIRMED_MS = 2_000
+# Answers older than this are asked for again, in the background.
+REFRESH_MS = 300_000
+# An output cap of our own may shrink to what is left, but not to an answer that says nothing.
+SMALLEST_OUTPUT_CAP = 256
+MAX_REFUSED = 10_000
+# What is left, of the account or of a part of it with a cap of its own, is less than the bound.
+_TOO_LITTLE = frozenset({"short", "project_cap", "user_cap", "run_cap"})
+# Tiers of service that a caller may ask for. OpenAI's default is "auto": what the operator's
+# project is set to, which may be the dearest. "scale" is paid in advance.
+_ANY_TIER = frozenset({None, "auto"})
+_TIERS = {
+    "openai": _ANY_TIER | {"default", "scale", "flex", "priority", "fast"},
+    "anthropic": _ANY_TIER | {"standard_only"},
+}
+
+
+class Admission(msgspec.Struct, frozen=True, gc=False):
+    """A call that may be made. `account` is empty where nobody pays.
+
+    `size` is the size of the body in bytes. `tools` are the provider's tools that it may charge
+    for. `filtered` is True if the provider may also run code without a charge. `input_bound` is the
+    part of the bound that is not visible output. `dearest` are the rates of the bound. `asked` has
+    the tier, the speed and the region that the caller named.
+    """
+
+    record: CallRecord
+    rates: Rates | None
+    account: str
+    credits_per_usd: Decimal
+    bound: Decimal
+    bound_micro: int
+    size: int
+    tools: frozenset[str] = frozenset()
+    filtered: bool = False
+    input_bound: Decimal = Decimal(0)
+    dearest: Rates | None = None
+    asked: Usage = Usage()
+
+
+class Gate:
+    """Admits calls: reserves the most that a billable call can cost."""
+
+    def __init__(
+        self, settings: Settings, prices: Prices, resolver: QuotaResolver, holds: Holds
+    ) -> None:
+        self._settings = settings
+        self._prices = prices
+        self._resolver = resolver
+        self._holds = holds
+        self._refused: dict[object, None] = {}  # projects' buckets and credentials, oldest first
+
+    async def admit(
+        self, product: Product, caller: Caller, request: ModelRequest, call: Call
+    ) -> tuple[Admission, bytes]:
+        """Return what is reserved, and the body for the provider. Raises `Refusal`."""
+        if product.bucket is None:
+            return self._unmetered(product, caller, request, call)
+        wrong_models.check(product.name, request, self._prices)
+        rates, dearest = self._rates(request)
+        cap = min(self._settings.default_max_output_tokens, _published_cap(request.model))
+        extent = extent_of(request, cap, self._settings.allowed_fields)
+        _refuse_unpriced(dearest, extent, request)
+        terms = await self._terms(caller, product.bucket)
+        while True:
+            bound = _bound(dearest, extent, request)
+            body = request.sent_body(cap)
+            admission = Admission(
+                record=new_record(call, caller, product, request, rates.version, bound),
+                rates=rates,
+                account=terms.account,
+                credits_per_usd=terms.credits_per_usd,
+                bound=bound,
+                bound_micro=to_micro_bound(bound, terms.credits_per_usd),
+                size=len(body),
+                tools=extent.tools,
+                filtered=extent.filtered,
+                input_bound=_bound(
+                    dearest, msgspec.structs.replace(extent, output_tokens=0), request
+                ),
+                dearest=dearest,
+                asked=_asked(request),
+            )
+            verdict = await self._hold(product.bucket, caller, admission)
+            if verdict.status == "held":
+                metrics.child(metrics.HELD, product.name).inc(admission.bound_micro / MICRO)
+                return admission, body
+            smaller = None
+            if (
+                verdict.status in _TOO_LITTLE
+                and request.output_tokens is None
+                and not extent.uncapped
+            ):
+                smaller = _affordable_cap(verdict, terms.credits_per_usd, dearest, extent, request)
+            if smaller is None or smaller >= cap:
+                if verdict.status == "short":
+                    least = _bound(dearest, _short(extent), request)
+                    self._report(verdict, caller, product.bucket, terms, least)
+                if verdict.status == "limited":
+                    self._remember_refused((caller.project_id, product.bucket))
+                elif verdict.status == "rate":
+                    self._remember_refused(caller.credential_sha256)
+                raise self._refusal(verdict, product.bucket, admission)
+            cap = smaller
+            extent = extent_of(request, cap, self._settings.allowed_fields)
+
+    async def look_ahead(self, product: Product, caller: Caller) -> None:
+        """Refuse what is refused whatever its body says, before that is read.
+
+        Only who was refused so a moment ago is looked at: all others are asked nothing twice.
+        """
+        if product.bucket is None:
+            return
+        looked_at = (caller.project_id, product.bucket), caller.credential_sha256
+        if not any(key in self._refused for key in looked_at):
+            return
+        try:
+            status, answer, wait_ms = await self._holds.look(
+                caller.project_id, product.bucket, caller.credential_sha256
+            )
+        except (RedisUnavailable, RedisError):
+            raise _store_unavailable() from None
+        if status == "limited":
+            bot_name, billing_url = self._settings.bot_name, self._settings.billing_url
+            raise denials.denial(answer, product.bucket, bot_name, billing_url)
+        if status == "rate":
+            raise throttles.too_many_requests(wait_ms)
+        for key in looked_at:
+            self._refused.pop(key, None)
+
+    def _remember_refused(self, key: object) -> None:
+        if len(self._refused) >= MAX_REFUSED:
+            self._refused.pop(next(iter(self._refused)))
+        self._refused[key] = None
+
+    def _report(
+        self, verdict: Verdict, caller: Caller, bucket: str, terms: Terms, least: Decimal
+    ) -> None:
+        """Tell Django when nothing but the remainder is in the way, even of a short answer."""
+        needed = to_micro_bound(least, terms.credits_per_usd)
+        if verdict.held_micro == 0 < verdict.remaining_micro < needed:
+            self._resolver.report_insufficient(
+                caller.organization_id, bucket, verdict.remaining_micro
+            )
+
+    def _rates(self, request: ModelRequest) -> tuple[Rates, Rates]:
+        """Return the rates to expect and the dearest that may come."""
+        provider, model, tier = request.api.provider, request.model, request.service_tier or None
+        try:
+            standard = self._prices.rates(provider, model, None, request.fast)
+        except UnknownPrice:
+            raise bad_request(
+                f"The price of the model {model[:100]} is not known here, so it cannot be called.",
+                "model_without_price",
+            ) from None
+        try:
+            if tier not in _TIERS[provider]:
+                raise UnknownPrice
+            if provider != "openai":
+                return standard, standard
+            expected = self._prices.rates(provider, model, tier)
+        except UnknownPrice:
+            raise bad_request(
+                f"The price of {model[:100]} at the service tier {str(tier)[:50]} is not known "
+                "here. An operator can set one for all tiers: GATEWAY_PRICE_OVERRIDES.",
+                "model_without_price",
+            ) from None
+        dear = tier in _ANY_TIER or tier in ("priority", "fast")
+        return expected, self._prices.dearest(provider, model) if dear else expected.dearer(
+            standard
+        )
+
+    def _unmetered(
+        self, product: Product, caller: Caller, request: ModelRequest, call: Call
+    ) -> tuple[Admission, bytes]:
+        """Admit a call that nobody pays for: no store is asked."""
+        rates: Rates | None
+        try:
+            rates = self._prices.rates(request.api.provider, request.model)
+        except UnknownPrice:
+            rates = None
+        version = rates.version if rates else "unknown"
+        record = new_record(call, caller, product, request, version, Decimal(0))
+        body = request.sent_body(None)
+        admission = Admission(
+            record, rates, "", Decimal(0), Decimal(0), 0, len(body), asked=_asked(request)
+        )
+        return admission, body
+
+    async def _terms(self, caller: Caller, bucket: str) -> Terms:
+        try:
+            return await self._resolver.terms(caller.project_id, bucket)
+        except (RedisUnavailable, RedisError):
+            raise _store_unavailable() from None
+
+    async def _hold(self, bucket: str, caller: Caller, admission: Admission) -> Verdict:
+        wanted = Reservation(
+            hold_id=admission.record.uuid,
+            project_id=caller.project_id,
+            resource=bucket,
+            account=admission.account,
+            bound_micro=admission.bound_micro,
+            credential_sha256=caller.credential_sha256,
+            task_run_id=caller.task_run_id,
+            user=caller.user,
+            record=admission.record.encode(),
+        )
+        try:
+            verdict = await self._holds.hold(wanted)
+            if verdict.status in ("unknown", "closed"):
+                await self._resolver.ask(caller.project_id)
+                verdict = await self._holds.hold(wanted)
+            if verdict.status == "unknown_user":
+                await self._resolver.ask(caller.project_id, caller.distinct_id)
+                verdict = await self._holds.hold(wanted)
+        except (RedisUnavailable, RedisError):
+            raise _store_unavailable() from None
+        if verdict.status == "held":
+            if verdict.age_ms > UNCONFIRMED_MS:
+                metrics.OPEN_BECAUSE_UNKNOWN.inc()
+            if verdict.answer_age_ms > REFRESH_MS:
+                self._resolver.ask_in_background(caller.project_id)
+        return verdict
+
+    def _refusal(self, verdict: Verdict, bucket: str, admission: Admission) -> Refusal:
+        bot_name, billing_url = self._settings.bot_name, self._settings.billing_url
+        match verdict.status:
+            case "limited":
+                return denials.denial(verdict.answer, bucket, bot_name, billing_url)
+            case "project_cap" | "user_cap" if verdict.remaining_micro + verdict.held_micro <= 0:
+                return denials.denial(
+                    verdict.answer, bucket, bot_name, billing_url, f"{verdict.status}_reached"
+                )
+            case "short" | "project_cap" | "user_cap":
+                return denials.too_little(
+                    verdict.answer,
+                    bucket,
+                    bot_name,
+                    billing_url,
+                    needed_micro=admission.bound_micro,
+                    remaining_micro=verdict.remaining_micro,
+                    held_micro=verdict.held_micro,
+                    cause=(
+                        "insufficient_remaining"
+                        if verdict.status == "short"
+                        else f"{verdict.status}_reached"
+                    ),
+                )
+            case "run_cap":
+                return denials.run_cap_reached(
+                    verdict.answer,
+                    bucket,
+                    bot_name,
+                    self._settings.run_cap_credits,
+                    needed_micro=admission.bound_micro,
+                    remaining_micro=verdict.remaining_micro,
+                    held_micro=verdict.held_micro,
+                )
+            case "rate":
+                return throttles.too_many_requests(verdict.remaining_micro)
+            case "excessive":
+                return bad_request("More cannot be reserved at once.", "unmeterable")
+            case "rewound":
+                return _store_unavailable()
+        return unavailable(
+            "Whether your team has credits left cannot be told at the moment. Please try again.",
+            "quota_unknown",
+        )
+
+
+def _store_unavailable() -> Refusal:
+    return unavailable(
+        "Credits cannot be reserved at the moment. Please try again.", "store_unavailable"
+    )
+
+
+def _refuse_unpriced(rates: Rates, extent: Extent, request: ModelRequest) -> None:
+    """Raise a 400 `Refusal` that names the provider's tool if it has no price here."""
+    for tool in sorted(extent.tools):
+        if rates.of_use(tool) is None:
+            raise bad_request(
+                f"The price of the provider's tool {tool} is not known here for the model "
+                f"{request.model[:100]}. An operator can set it: {OPERATOR_KEYS[tool]} in "
+                "GATEWAY_PRICE_OVERRIDES.",
+                "unmeterable",
+            )
+
+
+def _asked(request: ModelRequest) -> Usage:
+    """Return the tier, speed and region that the caller asked for."""
+    return Usage(
+        service_tier=request.service_tier if request.api.provider == "openai" else None,
+        fast=request.fast,
+        inference_geo=request.inference_geo,
+    )
+
+
+def _bound(rates: Rates, extent: Extent, request: ModelRequest) -> Decimal:
+    window = rates.context_window
+    if b"context-1m" in request.betas.lower():
+        window = max(window, 1_000_000)
+    output = extent.output_tokens
+    if extent.uncapped:
+        output = max(output, min(window, _longest_output(request.model)))
+    bound = rates.bound(
+        extent.input_tokens + extent.whole_context * window,
+        output,
+        cached=extent.cached or (request.api.provider == "openai" and rates.writes_cost_more),
+        cached_for_long=extent.cached_for_long and request.api.provider == "openai",
+        searches=extent.searches,
+        tools=extent.tools,
+    )
+    # Where the caller names no region the workspace's own setting counts, which may be a dear one.
+    may_be_dear = request.api.provider == "anthropic" and request.inference_geo != "global"
+    return bound * REGION_FACTOR if may_be_dear else bound
+
+
+def _longest_output(model: str) -> int:
+    """Return the most tokens that a model of OpenAI's writes if nothing caps it.
+
+    https://developers.openai.com/api/docs/models
+    """
+    return 272_000 if "-pro" in model else 128_000
+
+
+def _short(extent: Extent) -> Extent:
+    """Return the extent with a short answer: a long one is the caller's own wish."""
+    return msgspec.structs.replace(
+        extent, output_tokens=min(extent.output_tokens, SMALLEST_OUTPUT_CAP), uncapped=False
+    )
+
+
+def _affordable_cap(
+    verdict: Verdict,
+    credits_per_usd: Decimal,
+    rates: Rates,
+    extent: Extent,
+    request: ModelRequest,
+) -> int | None:
+    """Return the output cap that what is left pays for, if an answer of that length is of use."""
+    left = Decimal(verdict.remaining_micro) / MICRO / credits_per_usd
+    unanswered = _bound(rates, msgspec.structs.replace(extent, output_tokens=0), request)
+    shortest = msgspec.structs.replace(extent, output_tokens=request.choices)
+    spare, each = left - unanswered, _bound(rates, shortest, request) - unanswered
+    if spare <= 0 or each == 0:
+        return None
+    cap = int((spare / each).to_integral_value(ROUND_FLOOR))
+    return cap if cap >= SMALLEST_OUTPUT_CAP else None
+
+
+# The longest output that older models accept: asking for more is an error there.
+_SHORT_OUTPUTS = (
+    ("gpt-3.5", 4_096),
+    ("gpt-4o", 16_384),
+    ("gpt-4-", 4_096),
+    ("claude-3-haiku", 4_096),
+    ("claude-3-opus", 4_096),
+    ("claude-3-5", 8_192),
+)
+
+
+@lru_cache(maxsize=1_000)
+def _published_cap(model: str) -> int:
+    for prefix, cap in _SHORT_OUTPUTS:
+        if model.startswith(prefix):
+            return cap
+    return 4_096 if model == "gpt-4" else 32_000

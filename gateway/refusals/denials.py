@@ -1,0 +1,169 @@
+"""The words of a refusal for lack of credits. They go to the caller, so they name no secret."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+
+from gateway.refusals.errors import Refusal
+from gateway.resolver.tollgate_api import ResourceAnswer
+from gateway.settings import MICRO
+
+REASON = "billable_credits"
+_NAMES = {"ai_credits": "{bot_name} AI credits"}
+_USED = "Your team has used its monthly {name}."
+_FIRST = {
+    "limit_reached": _USED,
+    # A set that was written by hand, mostly by another billing system, has no reason.
+    "set_by_hand": _USED,
+    "insufficient_remaining": "Your team has too few {name} left to start.",
+    "project_cap_reached": "This project has used its share of your team's {name}.",
+    "user_cap_reached": "You have used your share of your team's {name}.",
+    "organization_inactive": "Your team's {name} are switched off: its organization is not active.",
+}
+# Who can help where a top-up does not.
+_ADVICE = {
+    "project_cap_reached": "Ask an administrator of your team to raise the project's share.",
+    "user_cap_reached": "Ask an administrator of your team to raise your share.",
+}
+_OTHERWISE = "Your team cannot use its {name} at the moment."
+
+
+def denial(
+    answer: bytes, resource: str, bot_name: str, billing_url: str, cause: str | None = None
+) -> Refusal:
+    """Return the refusal of a limited team; `answer` is Django's, as it was installed.
+
+    `cause` replaces the answer's reason if a project or a user, not the team, used up its share.
+    """
+    found = msgspec.json.decode(answer, type=ResourceAnswer)
+    cause = cause or found.reason
+    first = _FIRST.get(cause or "", _OTHERWISE).format(name=credits_name(resource, bot_name))
+    return _refusal([first, *_reset(found)], found.resets_at, billing_url, cause)
+
+
+def too_little(
+    answer: bytes,
+    resource: str,
+    bot_name: str,
+    billing_url: str,
+    *,
+    needed_micro: int,
+    remaining_micro: int,
+    held_micro: int,
+    cause: str,
+) -> Refusal:
+    """Return the refusal of a call that may cost more than is left; `cause` says of which limit.
+
+    If other calls hold what this one needs, the refusal says to try again soon.
+    """
+    found = msgspec.json.decode(answer, type=ResourceAnswer)
+    name = credits_name(resource, bot_name)
+    waiting_helps = remaining_micro + held_micro >= needed_micro
+    sentences = [
+        f"This call may cost up to {_credits(needed_micro)} {name}; "
+        f"{_credits(max(remaining_micro, 0))} are left"
+        + (" while other calls are under way." if waiting_helps else ".")
+    ]
+    if not waiting_helps:
+        sentences += _reset(found)
+    refusal = _refusal(
+        sentences,
+        found.resets_at,
+        billing_url,
+        cause,
+        needed=_credits(needed_micro),
+        remaining=_credits(max(remaining_micro, 0)),
+    )
+    if waiting_helps:
+        _let_wait(refusal, sentences[0])
+    return refusal
+
+
+def run_cap_reached(
+    answer: bytes,
+    resource: str,
+    bot_name: str,
+    own_cap: Decimal | None,
+    *,
+    needed_micro: int,
+    remaining_micro: int,
+    held_micro: int,
+) -> Refusal:
+    """Return the refusal of a task run that has used what one run may use.
+
+    Its cause says whose cap that is: the team can raise its own, but not the gateway's `own_cap`
+    (in credits). If other calls of the run hold what this one needs, such as those of an attempt
+    that was killed, the refusal says to try again soon.
+    """
+    caps = msgspec.json.decode(answer, type=ResourceAnswer).caps
+    of_the_team = None if caps is None else caps.run_micro
+    ours = own_cap is not None and (of_the_team is None or own_cap * MICRO <= of_the_team)
+    name = credits_name(resource, bot_name)
+    refusal = Refusal(
+        429,
+        "run_cap",
+        f"This task has used the {name} that one task may use; "
+        f"{_credits(max(remaining_micro, 0))} are left.",
+        retry=False,
+        code="insufficient_quota",
+        details={"cause": "gateway_run_cap_reached" if ours else "run_cap_reached"},
+        denial=True,
+    )
+    if remaining_micro + held_micro >= needed_micro:
+        _let_wait(refusal, f"Other calls of this task hold the {name} that one task may use.")
+    return refusal
+
+
+def _let_wait(refusal: Refusal, why: str) -> None:
+    """Make the refusal say that the same call may soon be admitted."""
+    refusal.message = f"{why} Please try again."
+    refusal.retry_after, refusal.retry, refusal.denial = 1, True, False
+    refusal.code = "rate_limit_exceeded"
+
+
+def credits_name(resource: str, bot_name: str) -> str:
+    """Return what a bucket's credits are called, "credits" by default."""
+    return _NAMES.get(resource, "credits").format(bot_name=bot_name)
+
+
+def _reset(found: ResourceAnswer) -> list[str]:
+    """Return the sentence that says when the credits come back, if that is known.
+
+    The day is that of the limit's own time zone, which is named unless it is UTC.
+    """
+    if found.resets_at is None:
+        return []
+    resets_at = datetime.fromisoformat(found.resets_at)
+    try:
+        local = resets_at.astimezone(ZoneInfo(found.time_zone))
+    except (ZoneInfoNotFoundError, ValueError):  # this machine may know fewer zones than Django's
+        return [f"They reset on {resets_at.astimezone(UTC):%Y-%m-%d}."]
+    zone = "" if found.time_zone == "UTC" else f" ({found.time_zone})"
+    return [f"They reset on {local:%Y-%m-%d}{zone}."]
+
+
+def _refusal(
+    sentences: list[str], resets_at: str | None, billing_url: str, cause: str | None, **details: Any
+) -> Refusal:
+    advice = _ADVICE.get(cause or "", f"Top up at {billing_url} to continue.")
+    sentences = [*sentences, advice]
+    return Refusal(
+        429,
+        REASON,
+        " ".join(sentences),
+        retry_after=60,
+        retry=False,
+        code="insufficient_quota",
+        details={"resets_at": resets_at, "billing_url": billing_url, "cause": cause, **details},
+        denial=True,
+    )
+
+
+def _credits(micro: int) -> str:
+    """Show micro-credits as credits; what is not zero is never shown as zero."""
+    if 0 < micro < MICRO // 100:
+        return "<0.01"
+    return f"{micro / MICRO:.2f}"

@@ -1,0 +1,263 @@
+"""What Django says of a project's quota, brought into the gateway's Redis.
+
+The verdict and the account's snapshot live in Redis, where the hold script reads them; this process
+keeps only what does not change while it runs: which account pays, and what a dollar is in credits.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import msgspec
+import structlog
+
+from gateway import keys
+from gateway.network.redis_connection import Redis, Script
+from gateway.refusals.errors import Refusal, unavailable
+from gateway.resolver.tollgate_api import (
+    QuotaAnswer,
+    ResourceAnswer,
+    TollgateApi,
+    TollgateUnavailable,
+    TollgateUnusable,
+)
+from gateway.telemetry import metrics
+
+logger = structlog.get_logger("gateway.quota")
+
+TICKET = Script("ticket")
+INSTALL = Script("install")
+MARK = Script("mark")
+FIRST_RETRY = 0.1
+LAST_RETRY = 5.0
+REPORT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Who pays for a project's calls of a bucket, and at which rate."""
+
+    account: str
+    credits_per_usd: Decimal
+
+
+@dataclass(slots=True)
+class _Backoff:
+    until: float = 0.0
+    delay: float = FIRST_RETRY
+
+
+class QuotaResolver:
+    """Asks Django, installs the answers, and remembers how long not to ask again."""
+
+    def __init__(self, redis: Redis, api: TollgateApi) -> None:
+        self._redis = redis
+        self._api = api
+        self._terms: dict[tuple[int, str], Terms] = {}
+        self._asking: dict[tuple[int, str], asyncio.Task[QuotaAnswer]] = {}
+        self._backoff: dict[int, _Backoff] = {}
+        self._reported: dict[str, float] = {}
+        self._reporting: set[asyncio.Task[None]] = set()
+        self.group = ""
+
+    async def terms(self, project_id: int, resource: str) -> Terms:
+        """Return who pays. Raises `Refusal` (503) when that is not known."""
+        terms = self._terms.get((project_id, resource))
+        if terms is None and (project_id, "") not in self._asking:
+            terms = await self._remembered_terms(project_id, resource)
+        if terms is None:
+            if (project_id, resource) not in self._terms:
+                await self.ask(project_id)
+            terms = self._terms.get((project_id, resource))
+        if terms is None:
+            raise self._unknown()
+        return terms
+
+    async def ask(self, project_id: int, user: str = "") -> None:
+        """Ask Django now, once for all who wait. Raises `Refusal` (503) without a usable answer.
+
+        With a user (a distinct id) also what that one may spend. After a failure, callers are
+        refused at once until a growing delay has passed.
+        """
+        task = self._asking.get((project_id, user))
+        if task is None:
+            backoff = self._backoff.get(project_id)
+            if backoff is not None and time.monotonic() < backoff.until:
+                raise self._unknown()
+            task = self._start(project_id, user)
+        try:
+            await asyncio.shield(task)
+        except (TollgateUnavailable, TollgateUnusable):
+            raise self._unknown() from None
+
+    def ask_in_background(self, project_id: int) -> None:
+        """Ask Django unless that is happening or failed a moment ago."""
+        backoff = self._backoff.get(project_id)
+        if (project_id, "") in self._asking or (backoff and time.monotonic() < backoff.until):
+            return
+        self._start(project_id)
+
+    def _start(self, project_id: int, user: str = "") -> "asyncio.Task[QuotaAnswer]":
+        task = asyncio.create_task(self.refresh(project_id, user))
+        self._asking[project_id, user] = task
+        task.add_done_callback(lambda _: self._asking.pop((project_id, user), None))
+        # Whoever waits sees the exception; it is no news if nobody waits any more.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return task
+
+    async def refresh(self, project_id: int, user: str = "") -> QuotaAnswer:
+        """Ask and install. Raises `TollgateUnavailable` or `TollgateUnusable`."""
+        ticket, asked_at = await self._redis.run(TICKET, [keys.TICKETS])
+        try:
+            answer = await self._api.quota(project_id, self.group, user)
+            snapshots = {
+                resource: _installable(found) for resource, found in answer.limited.items()
+            }
+        except TollgateUnavailable:
+            metrics.RESOLVER_FAILURES.labels("quota", "unavailable").inc()
+            self._wait_longer(project_id)
+            raise
+        except (TollgateUnusable, ValueError, InvalidOperation) as error:
+            metrics.RESOLVER_FAILURES.labels("quota", "unusable").inc()
+            logger.error("quota answer is not usable", project_id=project_id, error=str(error))
+            self._wait_longer(project_id)
+            await self._mark_broken(project_id)
+            raise TollgateUnusable(str(error)) from None
+        self._backoff.pop(project_id, None)
+        for resource, found in answer.limited.items():
+            _, _, lost = await self._redis.run(
+                INSTALL,
+                [
+                    keys.project(project_id, resource),
+                    keys.account(found.account),
+                    keys.PROJECTS,
+                    keys.RESYNC,
+                ],
+                ticket, asked_at, *snapshots[resource], str(project_id), *_caps(found, user),
+            )  # fmt: skip
+            # Not before it is installed: who knows the terms asks the hold script.
+            self._terms[project_id, resource] = Terms(
+                found.account, Decimal(str(found.credits_per_usd))
+            )
+            if lost:
+                metrics.LOST_DATA.labels("booked_more").inc()
+                logger.error("redis lost what it had spent", account=found.account)
+        return answer
+
+    def report_insufficient(
+        self, organization_id: str, resource: str, remaining_micro: int
+    ) -> None:
+        """Tell Django in the background that what is left of an account pays for no call.
+
+        Not more often than every few seconds: the next refusal tells it again.
+        """
+        account, now = f"{organization_id}:{resource}", time.monotonic()
+        if now - self._reported.get(account, float("-inf")) < REPORT_SECONDS:
+            return
+        for known in [name for name, at in self._reported.items() if now - at >= REPORT_SECONDS]:
+            del self._reported[known]
+        self._reported[account] = now
+        task = asyncio.create_task(self._report(organization_id, resource, remaining_micro))
+        self._reporting.add(task)
+        task.add_done_callback(self._reporting.discard)
+
+    async def _report(self, organization_id: str, resource: str, remaining_micro: int) -> None:
+        try:
+            await self._api.report_insufficient(organization_id, resource, remaining_micro)
+        except TollgateUnavailable:
+            metrics.RESOLVER_FAILURES.labels("insufficient_remaining", "unavailable").inc()
+        except TollgateUnusable as error:
+            metrics.RESOLVER_FAILURES.labels("insufficient_remaining", "unusable").inc()
+            logger.error("a report was refused", error=str(error))
+
+    async def mark_stale(self, project_ids: list[int]) -> None:
+        """Note that Django knows something new about these projects."""
+        await self._mark("stale", project_ids)
+
+    async def _mark_broken(self, project_id: int) -> None:
+        """Close the projects' doors until Django answers properly (not because it is away)."""
+        await self._mark("broken", [project_id])
+
+    async def _mark(self, what: str, project_ids: list[int]) -> None:
+        resources = {resource for _, resource in self._terms} | set(KNOWN_BUCKETS)
+        marked = [
+            keys.project(project_id, resource)
+            for project_id in project_ids
+            for resource in sorted(resources)
+        ]
+        if marked:
+            await self._redis.run(MARK, [keys.TICKETS, *marked], what)
+
+    async def _remembered_terms(self, project_id: int, resource: str) -> Terms | None:
+        """Look for the terms in Redis, where another process may have put them."""
+        raw = await self._redis.execute("HGET", keys.project(project_id, resource), "answer")
+        if raw is None:
+            return None
+        found = msgspec.json.decode(raw, type=ResourceAnswer)
+        terms = Terms(found.account, Decimal(str(found.credits_per_usd)))
+        self._terms[project_id, resource] = terms
+        return terms
+
+    def _wait_longer(self, project_id: int) -> None:
+        backoff = self._backoff.setdefault(project_id, _Backoff())
+        backoff.until = time.monotonic() + backoff.delay
+        backoff.delay = min(backoff.delay * 2, LAST_RETRY)
+
+    @staticmethod
+    def _unknown() -> Refusal:
+        return unavailable(
+            "Whether your team has credits left cannot be told at the moment. Please try again.",
+            "quota_unknown",
+        )
+
+
+KNOWN_BUCKETS = ("ai_credits", "posthog_code_credits")
+
+
+def _installable(found: ResourceAnswer) -> tuple[Any, ...]:
+    """Return the arguments of the install script from the account on. Raises `ValueError`."""
+    if Decimal(str(found.credits_per_usd)) <= 0:
+        raise ValueError("credits_per_usd must be positive")
+    if found.allotment_micro is msgspec.UNSET:
+        allotment = "unknown"
+    else:
+        allotment = "" if found.allotment_micro is None else str(found.allotment_micro)
+    return (
+        found.account,
+        "1" if found.limited else "0",
+        _milliseconds(found.limited_until),
+        msgspec.json.encode(found),
+        "1" if found.mode == "soft" else "0",
+        found.ledger_epoch,
+        found.version,
+        allotment,
+        _milliseconds(found.valid_until),
+        found.booked_micro,
+    )
+
+
+def _caps(found: ResourceAnswer, user: str) -> list[str | int]:
+    """Return the arguments of the install script that tell of caps within the account."""
+    caps = found.caps
+    if caps is None:
+        return ["", 0]
+    project = any(name.startswith("project:") for name in caps.scopes)
+    run = "" if caps.run_micro is None else caps.run_micro
+    line = f"{caps.version} {run} {int(project)} {int(caps.users)}"
+    told: list[str | int] = [line if project or caps.users or run != "" else "", caps.version]
+    for name, scope in caps.scopes.items():
+        cap = "" if scope.cap_micro is None else scope.cap_micro
+        told += [keys.scope(found.account, name), scope.allotment_micro, scope.booked_micro, cap]
+    if user and f"user:{user}" not in caps.scopes:
+        told += [keys.scope(found.account, f"user:{user}"), "", 0, ""]
+    return told
+
+
+def _milliseconds(instant: str | None) -> str:
+    """Return an ISO 8601 instant as Unix time in milliseconds; empty for none."""
+    if instant is None:
+        return ""
+    return str(int(datetime.fromisoformat(instant).timestamp() * 1000))

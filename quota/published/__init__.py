@@ -1,0 +1,1 @@
+"""The published state: written to rows, then to Redis, and kept equal."""

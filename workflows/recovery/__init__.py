@@ -1,0 +1,1 @@
+"""What failures leave behind, and finishing it."""

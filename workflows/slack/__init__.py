@@ -1,0 +1,1 @@
+"""Slack as the bot calls it: clients, posting, messages, and who may use the bot."""

@@ -1,0 +1,109 @@
+"""Who may use the bot: a setting of the workspace, judged by the person's Slack profile."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from django.conf import settings
+from slack_sdk.errors import SlackApiError
+
+from projects.models import Membership, SlackWorkspace
+from workflows import wording
+from workflows.slack.client import TIMEOUT, client_for
+
+# https://docs.slack.dev/reference/methods/users.info/#errors
+_NOBODY = {"user_not_found", "user_not_visible"}
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """What Slack says of a user (`users.info`), as far as access depends on it."""
+
+    team_id: str
+    enterprise_id: str
+    email: str
+    is_guest: bool
+    is_stranger: bool
+    is_bot: bool
+    is_deleted: bool
+
+    @classmethod
+    def from_slack(cls, user: Mapping[str, Any]) -> "Person":
+        """Read Slack's user object. An address that Slack has not confirmed counts as none.
+
+        https://docs.slack.dev/reference/objects/user-object/
+        """
+        profile = user.get("profile") or {}
+        confirmed = user.get("is_email_confirmed", True)
+        return cls(
+            team_id=user.get("team_id") or "",
+            enterprise_id=(user.get("enterprise_user") or {}).get("enterprise_id") or "",
+            email=(profile.get("email") or "") if confirmed else "",
+            is_guest=bool(user.get("is_restricted") or user.get("is_ultra_restricted")),
+            is_stranger=bool(user.get("is_stranger")),
+            is_bot=bool(user.get("is_bot")),
+            is_deleted=bool(user.get("deleted")),
+        )
+
+
+class Access(Enum):
+    """The answer: come in, or why not."""
+
+    GRANTED = "granted"
+    OUTSIDER = "outsider"
+    NOT_A_MEMBER = "not_a_member"
+
+
+def decide(workspace: SlackWorkspace, person: Person, *, is_member: bool) -> Access:
+    """Decide whether the person may use the bot of this workspace.
+
+    Other teams' people never may: their profile, address included, is what their team says it is.
+    """
+    if person.is_bot or person.is_deleted or person.is_stranger or not _ours(workspace, person):
+        return Access.OUTSIDER
+    if workspace.access == SlackWorkspace.Access.MEMBERS:
+        return Access.GRANTED if is_member else Access.NOT_A_MEMBER
+    return Access.OUTSIDER if person.is_guest else Access.GRANTED
+
+
+def check(workspace: SlackWorkspace, user_id: str, timeout: int = TIMEOUT) -> Access:
+    """Ask Slack who the user is, and decide. Raises what a Slack call raises.
+
+    `timeout` is how many seconds to wait for Slack.
+    """
+    try:
+        answer = client_for(workspace, timeout).users_info(user=user_id)
+    except SlackApiError as error:
+        if error.response.get("error") in _NOBODY:
+            return Access.OUTSIDER
+        raise
+    person = Person.from_slack(answer["user"] or {})
+    return decide(workspace, person, is_member=_is_member(workspace, person.email))
+
+
+def refusal_text(workspace: SlackWorkspace, access: Access, user_id: str) -> str:
+    """Return what to tell somebody who was not granted access."""
+    if access is Access.NOT_A_MEMBER:
+        return wording.no_access_without_membership(
+            user_id,
+            bot_name=settings.BOT_NAME,
+            organization=workspace.project.organization.name,
+        )
+    return wording.no_access_for_outsiders(user_id, bot_name=settings.BOT_NAME)
+
+
+def _ours(workspace: SlackWorkspace, person: Person) -> bool:
+    if workspace.enterprise_id and person.enterprise_id == workspace.enterprise_id:
+        return True
+    return not person.team_id or person.team_id == workspace.team_id
+
+
+def _is_member(workspace: SlackWorkspace, email: str) -> bool:
+    return bool(email) and (
+        Membership.objects.filter(
+            organization_id=workspace.project.organization_id,
+            user__email__iexact=email,
+            user__is_active=True,
+        ).exists()
+    )

@@ -1,0 +1,232 @@
+"""The ways in which a notice can reach people, and how to find out whether it has.
+
+An answer was paid for. If Slack refuses it in one way, the next way is tried; if it refuses every
+way, the thread's page keeps the answer. Any other notice goes to the thread, or to the user alone.
+`docs/slack.md` lists what Slack refuses.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.urls import reverse
+from slack_sdk import WebClient
+from slack_sdk.errors import SlackApiError
+
+from workflows import wording
+from workflows.models import Notice
+from workflows.slack.client import Meaning, failure_of
+from workflows.slack.splitting import length, split
+
+METADATA_TYPE = "tollgate_notice"
+Destination = Notice.Destination
+
+# Slack cuts a message's text off after 40,000 characters, and advises against more than 4,000.
+# https://docs.slack.dev/reference/methods/chat.postMessage/#truncating
+_LONGEST_TEXT = 39_000
+_LONGEST_PART = 3_000
+_SEVERAL = {Destination.PARTS, Destination.DM_PARTS}
+_FILES = {Destination.FILE, Destination.DM_FILE}
+_DIRECT = {Destination.DM, Destination.DM_PARTS, Destination.DM_FILE}
+_CLOCK_SKEW = timedelta(minutes=10)
+_PAGE = 200
+# A person's id can be posted to as a direct message, but that cannot be read.
+_NO_SUCH_THREAD = {"thread_not_found", "message_not_found", "channel_not_found"}
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message of a notice; `part` distinguishes it from the others of the notice."""
+
+    text: str
+    blocks: Sequence[dict[str, Any]] = ()
+    part: str | int | None = None
+    file_name: str = ""
+    content: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class _Place:
+    channel: str
+    thread_ts: str | None
+
+
+# --- Which way -----------------------------------------------------------------------------------
+def first_way(notice: Notice) -> str:
+    """Return the destination to try now: the notice's own, unless its text is too long for it."""
+    ways = _ways(notice)
+    return notice.destination if notice.destination in ways else ways[0]
+
+
+def next_way(notice: Notice, *, elsewhere: bool) -> str | None:
+    """Return the destination to try after the notice's; None after the last.
+
+    `elsewhere` leaves out the other ways to the same place, because it takes nothing.
+    """
+    ways = _ways(notice)
+    for way in ways[ways.index(notice.destination) + 1 :]:
+        if not elsewhere or _is_direct(way) != _is_direct(notice.destination):
+            return way
+    return last_way(notice) if notice.destination != last_way(notice) else None
+
+
+def last_way(notice: Notice) -> str:
+    """Return the destination of a notice that Slack refuses everywhere."""
+    return _ways(notice)[-1]
+
+
+def _ways(notice: Notice) -> list[str]:
+    if notice.kind != Notice.Kind.ANSWER:
+        return [Destination.THREAD, *[Destination.EPHEMERAL] * bool(notice.user_id)]
+    thread = [Destination.THREAD, Destination.PARTS, Destination.FILE]
+    direct = [Destination.DM, Destination.DM_PARTS, Destination.DM_FILE] * bool(notice.user_id)
+    ways = [*thread, *direct]
+    if length(notice.text) > _LONGEST_TEXT:  # a file is easier to read than so many messages
+        ways = [*thread[:0:-1], *direct[:0:-1]]
+    elif length(notice.text) <= _LONGEST_PART:
+        ways = [way for way in ways if way not in _SEVERAL]
+    return [*ways, Destination.PAGE]
+
+
+def _is_direct(way: str) -> bool:
+    return way in _DIRECT
+
+
+# --- What ----------------------------------------------------------------------------------------
+def messages_of(notice: Notice) -> list[Message]:
+    """Return what is to be sent to the notice's destination, in order."""
+    if notice.destination in _SEVERAL:
+        parts = split(notice.text, _LONGEST_PART)
+        return [Message(text, part=number) for number, text in enumerate(parts)]
+    if notice.destination in _FILES:
+        file_name, content = f"answer-{notice.pk}.md", wording.unescape(notice.text)
+        text = wording.answer_in_file(notice.user_id)
+        return [Message(text, file_name=file_name, content=content)]
+    if notice.destination == Destination.PAGE:
+        text = wording.answer_elsewhere(notice.user_id, page=_page_of(notice))
+        return [Message(text, part="page")]
+    return [Message(notice.text, blocks=notice.blocks)]
+
+
+def _page_of(notice: Notice) -> str:
+    thread = [notice.workspace_id, notice.channel_id, notice.thread_ts]
+    return f"{settings.PUBLIC_URL}{reverse('thread', args=thread)}"
+
+
+# --- Sending -------------------------------------------------------------------------------------
+def post(client: WebClient, notice: Notice, message: Message) -> str:
+    """Send a message to the notice's destination; return its `ts` if Slack gives one. Raises."""
+    if notice.destination == Destination.EPHEMERAL:
+        return _show_to_user(client, notice, message)
+    place = _place(client, notice)
+    if message.file_name:
+        return _upload(client, place, message)
+    try:
+        return _post(client, place, notice, message)
+    except SlackApiError as error:
+        refusal = failure_of(error)
+        if refusal is None or not refusal.is_refusal:
+            raise
+        if message.blocks and refusal.meaning is Meaning.REFUSED:
+            return _post(client, place, notice, Message(message.text, part=message.part))
+        if notice.destination == Destination.PAGE and notice.user_id:
+            return _show_to_user(client, notice, message)
+        raise
+
+
+def _place(client: WebClient, notice: Notice) -> _Place:
+    if not _is_direct(notice.destination):
+        return _Place(notice.channel_id, notice.thread_ts or None)
+    try:
+        opened = client.conversations_open(users=notice.user_id)
+    except SlackApiError as error:
+        refusal = failure_of(error)
+        if refusal is None or refusal.meaning is not Meaning.REFUSED:
+            raise
+        # The installation is older than the scope `im:write`. A user's id can be posted to as
+        # well, but not searched.
+        return _Place(notice.user_id, None)
+    return _Place(str(opened["channel"]["id"]), None)
+
+
+def _post(client: WebClient, place: _Place, notice: Notice, message: Message) -> str:
+    posted = client.chat_postMessage(
+        channel=place.channel,
+        thread_ts=place.thread_ts,
+        text=message.text,
+        blocks=list(message.blocks) or None,
+        metadata={"event_type": METADATA_TYPE, "event_payload": _payload(notice, message)},
+        unfurl_links=False,
+        unfurl_media=False,
+    )
+    return str(posted["ts"])
+
+
+def _upload(client: WebClient, place: _Place, message: Message) -> str:
+    uploaded = client.files_upload_v2(
+        filename=message.file_name,
+        title="Answer",
+        content=message.content,
+        channel=place.channel,
+        thread_ts=place.thread_ts,
+        initial_comment=message.text,
+    )
+    shares = (uploaded.get("file") or {}).get("shares") or {}
+    shared = [where for places in shares.values() for where in places.get(place.channel, ())]
+    return str(shared[0]["ts"]) if shared else ""
+
+
+def _show_to_user(client: WebClient, notice: Notice, message: Message) -> str:
+    shown = client.chat_postEphemeral(
+        channel=notice.channel_id,
+        user=notice.user_id,
+        thread_ts=notice.thread_ts,
+        text=message.text,
+        blocks=list(message.blocks) or None,
+    )
+    return str(shown["message_ts"])
+
+
+# --- Searching -----------------------------------------------------------------------------------
+def find(client: WebClient, notice: Notice, message: Message) -> str | None:
+    """Return the `ts` of the message if an earlier attempt sent it. Raises."""
+    place = _place(client, notice)
+    where: dict[str, Any] = {"channel": place.channel}
+    if place.thread_ts:
+        where["ts"] = place.thread_ts
+    read = client.conversations_replies if place.thread_ts else client.conversations_history
+    try:
+        pages = read(
+            **where,
+            oldest=f"{(notice.created_at - _CLOCK_SKEW).timestamp():.6f}",
+            include_all_metadata=True,
+            limit=_PAGE,
+        )
+        for page in pages:
+            for found in page.get("messages") or ():
+                if _is(notice, message, found):
+                    return str(found["ts"])
+    except SlackApiError as error:
+        if error.response.get("error") not in _NO_SUCH_THREAD:
+            raise
+    return None
+
+
+def _is(notice: Notice, message: Message, found: dict[str, Any]) -> bool:
+    if message.file_name:
+        files: Iterable[dict[str, Any]] = found.get("files") or ()
+        return any(file.get("name") == message.file_name for file in files)
+    metadata = found.get("metadata") or {}
+    return bool(
+        metadata.get("event_type") == METADATA_TYPE
+        and metadata.get("event_payload") == _payload(notice, message)
+    )
+
+
+def _payload(notice: Notice, message: Message) -> dict[str, str | int]:
+    payload: dict[str, str | int] = {"notice": str(notice.pk)}
+    if message.part is not None:
+        payload["part"] = message.part
+    return payload

@@ -1,0 +1,1 @@
+"""Orders to stop, and what they end."""

@@ -1,0 +1,162 @@
+"""Orders to stop: a message that only says "stop" ends its author's work in the thread.
+
+Anybody else is told whose work it is.
+"""
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+
+import structlog
+from django.conf import settings
+from django.db import transaction
+from django.db.models import QuerySet
+
+from billing.reports.usage import usage_of_task_runs, usage_of_traces
+from coding_tasks.agents import trace_of
+from coding_tasks.models import CodingTask
+from coding_tasks.threads import active_task, lock_active_task
+from quota.resources import in_credits
+from workflows import client, closing, follow_ups, notices, wording
+from workflows.mention_types import workflow_id
+from workflows.models import FollowUp, Mention, Notice, ThreadReply
+from workflows.requests import is_stop
+from workflows.stopping.work import Stopped, stop_work
+
+log = structlog.get_logger(__name__)
+
+
+def obey(order: Mention) -> None:
+    """End the author's work in the thread, and say once what came of the order."""
+    mark = f"stopped by the message {order.ts}"
+    for mention in _own_open(order):
+        closing.close(mention.pk, Mention.State.STOPPED, mark)
+    mentions = list(_of_thread(order).filter(state=Mention.State.STOPPED, outcome=mark))
+    with transaction.atomic():
+        stopped = _stop_own_task(order, mark)
+        owner_id = None if stopped or mentions else _whose(order)
+        words = _words(order, mentions, stopped, owner_id)
+        if closing.conclude(order, Mention.State.STOPPED, _outcome(mentions, stopped)):
+            notices.send_soon(notices.claim(_key(order, owner_id), Notice.Kind.STOP, order, words))
+    workflows = {workflow_id(each.team_id, each.channel_id, each.ts) for each in mentions}
+    _cancel(workflows | ({stopped.task.workflow_id} if stopped else set()))
+
+
+def is_countermanded(message: Mention | ThreadReply) -> bool:
+    """Return whether the author ordered a stop later, in a message that arrived earlier."""
+    own = _of_thread(message).filter(user_id=message.user_id)
+    return any(is_stop(each.text) and Decimal(each.ts) > Decimal(message.ts) for each in own)
+
+
+def _of_thread(message: Mention | ThreadReply) -> QuerySet[Mention]:
+    return Mention.objects.filter(
+        workspace=message.workspace_id,
+        channel_id=message.channel_id,
+        thread_ts=message.thread_ts,
+    )
+
+
+def _own_open(order: Mention) -> list[Mention]:
+    """Return the requests under way that the author of the order made before it."""
+    mine = _of_thread(order).filter(user_id=order.user_id, state__in=Mention.OPEN)
+    return [
+        each for each in mine if Decimal(each.ts) < Decimal(order.ts) and not is_stop(each.text)
+    ]
+
+
+def _stop_own_task(order: Mention, why: str) -> Stopped | None:
+    task = lock_active_task(order.workspace, order.channel_id, order.thread_ts)
+    if task is None or task.owner_slack_user_id != order.user_id:
+        return None
+    stopped = stop_work(task, why)
+    if stopped is not None:
+        _have_the_rest_decided(order, task, why)
+    return stopped
+
+
+def _have_the_rest_decided(order: Mention, task: CodingTask, why: str) -> None:
+    """Leave what its author wrote after the order to the sweeps: it came first, and is not meant.
+
+    A message that mentions the bot begins anew, of any other the author hears how to go on.
+    """
+    dropped = FollowUp.objects.filter(
+        workflow_id=task.workflow_id, state=FollowUp.State.DROPPED, outcome=why
+    )
+    for each in dropped:
+        if Decimal(each.ts) < Decimal(order.ts):
+            continue
+        if each.addressed:
+            follow_ups.begin_anew(each)
+        else:
+            ThreadReply.objects.get_or_create(
+                workspace_id=each.workspace_id,
+                channel_id=each.channel_id,
+                ts=each.ts,
+                defaults={
+                    "thread_ts": each.thread_ts,
+                    "user_id": each.user_id,
+                    "text": each.text,
+                },
+            )
+
+
+def _key(order: Mention, owner_id: str | None) -> str:
+    """Return the key of the answer. Each person in a thread is told once whose work it is."""
+    if owner_id is None:
+        return f"stop:{order.pk}"
+    thread = f"{order.workspace_id}:{order.channel_id}:{order.thread_ts}"
+    return f"stop-refused:{thread}:{order.user_id}"
+
+
+def _words(
+    order: Mention, mentions: Sequence[Mention], stopped: Stopped | None, owner_id: str | None
+) -> str:
+    bot_name = settings.BOT_NAME
+    if stopped is not None or mentions:
+        return wording.stopped(
+            order.user_id,
+            credits=_used(order, mentions, stopped),
+            in_flight=stopped is not None and stopped.in_flight,
+            bot_name=bot_name,
+        )
+    if owner_id is not None:
+        return wording.not_yours_to_stop(order.user_id, owner_id=owner_id)
+    return wording.nothing_to_stop(order.user_id)
+
+
+def _outcome(mentions: Sequence[Mention], stopped: Stopped | None) -> str:
+    return "it stopped the work" if stopped is not None or mentions else "there was nothing to stop"
+
+
+def _whose(order: Mention) -> str | None:
+    """Return the owner of the work in the thread, if that is somebody else."""
+    task = active_task(order.workspace, order.channel_id, order.thread_ts)
+    if task is not None and task.owner_slack_user_id != order.user_id:
+        return task.owner_slack_user_id
+    others = _of_thread(order).filter(state__in=Mention.OPEN).exclude(user_id=order.user_id)
+    return others.order_by("received_at").values_list("user_id", flat=True).first()
+
+
+def _used(order: Mention, mentions: Iterable[Mention], stopped: Stopped | None) -> str | None:
+    """Return the credits used so far, in words; None if none were used."""
+    traces = {each.trace_id for each in mentions}
+    project_id = order.workspace.project_id
+    micro = 0
+    if stopped is not None:
+        task = stopped.task
+        traces.add(trace_of(task.workflow_id))
+        project_id = task.project_id
+        micro += sum(usage_of_task_runs(task.runs.values_list("pk", flat=True)).values())
+    micro += sum(usage_of_traces([project_id], traces).values())
+    return in_credits(micro) if micro else None
+
+
+def _cancel(workflow_ids: Iterable[str]) -> None:
+    """Tell the worker to stop. If it does not hear, it finds out at its next step."""
+    for each in workflow_ids:
+        try:
+            client.cancel(each)
+        except client.WorkflowEnded:
+            pass
+        except client.TemporalUnavailable as error:
+            log.warning("a stopped workflow was not told", workflow=each, error=str(error))
+            return
