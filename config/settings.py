@@ -69,8 +69,6 @@ GATEWAY_SERVICE_TOKENS = several(env, "GATEWAY_SERVICE_TOKEN")
 # --- Credits -------------------------------------------------------------------------------------
 BILLING_URL = env.str("BILLING_URL", "", validate=web_address)
 START_CREDITS = env.decimal("START_CREDITS", Decimal(1))
-QUOTA_DECIDER = "billing.decisions.enforcement.decide_account"
-QUOTA_GAINED_TASK = "workflows.tasks.wake_paused_runs"
 
 # --- Coding tasks --------------------------------------------------------------------------------
 AGENT_MODEL = env.str("AGENT_MODEL", "claude-sonnet-4-6", validate=given)

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from projects.models import Project
 from projects.principal import ProjectIdentity
-from quota import caps, due, metrics
+from quota import caps, decider, metrics
 from quota.account_state import AccountState
 from quota.models import QuotaState, SetMember
 from quota.published import limited_set
@@ -123,7 +123,7 @@ def _published(identity: ProjectIdentity) -> dict[str, AccountState]:
 
 def _decide_again(identity: ProjectIdentity, resource: str) -> None:
     try:
-        due.decide_again(identity.organization_id, resource)
+        decider.decide_again(identity.organization_id, resource)
     except DatabaseFailure:
         raise
     except Exception as error:

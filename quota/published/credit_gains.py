@@ -1,18 +1,24 @@
-"""Telling whoever waits for credits that there are more: a top-up, a raised limit, a new period.
+"""Telling paused runs that an account has more credits: a top-up, a raised limit, a new period.
 
-Quota knows nobody who waits: `settings.QUOTA_GAINED_TASK` names a Celery task, which takes ids of
-organizations, or none for all of them. It is a hint. Whoever waits looks for themselves too.
+Quota doesn't know who waits, so workflows registers a Celery task when Django starts: see
+`workflows.apps`. The task is only a hint: a sweep looks for paused runs too.
 """
 
 from collections.abc import Iterable
 
-from django.conf import settings
+from celery import Task
 from django.db import transaction
 
 from projects.hints import hasten
 from quota.account_state import AccountState
 
 _MOST_NAMED = 20
+_registered: list[Task] = []
+
+
+def register(task: Task) -> None:
+    """Hint to `task`. It takes the ids of organizations as text, or none for all of them."""
+    _registered[:] = [task]
 
 
 def announce(moves: Iterable[tuple[AccountState | None, AccountState]]) -> None:
@@ -24,7 +30,7 @@ def announce(moves: Iterable[tuple[AccountState | None, AccountState]]) -> None:
     }
     if gained:
         named = sorted(gained) if len(gained) <= _MOST_NAMED else ()
-        transaction.on_commit(lambda: hasten(settings.QUOTA_GAINED_TASK, *named))
+        transaction.on_commit(lambda: hasten(_registered[0].name, *named))
 
 
 def _gained(before: AccountState, after: AccountState) -> bool:

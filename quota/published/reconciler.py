@@ -16,7 +16,7 @@ from django.db import close_old_connections
 from django.db.models import Q
 from django.utils import timezone
 
-from quota import due, metrics
+from quota import decider, metrics
 from quota.account_state import Account
 from quota.models import QuotaState, SetMember
 from quota.published import comparison, manual_blocks, marker, redis_client, retention
@@ -135,7 +135,7 @@ class Reconciler:
             if time.monotonic() - started > DUE_SECONDS:
                 break
             try:
-                due.decide_again(*account)
+                decider.decide_again(*account)
             except Exception:
                 logger.exception("account %s:%s could not be decided", *account)
                 self._undecidable[account] = started + DUE_AGAIN_SECONDS

@@ -4,12 +4,12 @@ import base64
 import json
 
 import pytest
-from django.conf import settings
 
 from projects.models import Organization
 from quota.published.publication import publish
 from quota.resources import AI_CREDITS, MICRO
 from tests.quota.world import Accounts, committed
+from workflows.tasks import wake_paused_runs
 
 pytestmark = pytest.mark.django_db
 
@@ -21,7 +21,7 @@ def hints(redis_client) -> list[list[str]]:
     return [
         json.loads(base64.b64decode(each["body"]))[0]
         for each in waiting
-        if each["headers"]["task"] == settings.QUOTA_GAINED_TASK
+        if each["headers"]["task"] == wake_paused_runs.name
     ]
 
 

@@ -135,7 +135,7 @@ def decider(settings, monkeypatch) -> list:
         with committed():
             publish([state for state in answers if state.resource == resource])
 
-    monkeypatch.setattr("quota.due.import_string", lambda _path: decide)
+    monkeypatch.setattr("quota.decider._registered", [decide])
     return answers
 
 
@@ -174,7 +174,7 @@ def test_a_decision_that_cannot_be_had_is_unknown_and_not_a_permission(
     def decide(*_account):
         raise RuntimeError("billing is broken")
 
-    monkeypatch.setattr("quota.due.import_string", lambda _path: decide)
+    monkeypatch.setattr("quota.decider._registered", [decide])
     accounts.allow(valid_until=timezone.now() - timedelta(seconds=1))
     vouched()
     with pytest.raises(QuotaUnknown):

@@ -399,7 +399,7 @@ def test_billing_is_asked_about_every_state_that_has_stopped_holding(
             publish([accounts.state(resource)])
 
     accounts.allow(valid_until=timezone.now() - timedelta(seconds=1))
-    monkeypatch.setattr("quota.due.import_string", lambda _path: decide)
+    monkeypatch.setattr("quota.decider._registered", [decide])
     for _ in range(3):
         reconciler.tick()
     assert sorted(asked) == sorted(RESOURCES)

@@ -1,0 +1,16 @@
+"""The application configuration of `billing`."""
+
+from django.apps import AppConfig
+
+
+class BillingConfig(AppConfig):
+    """Usage, credits, limits and decisions."""
+
+    name = "billing"
+
+    def ready(self) -> None:
+        """Let quota ask for a decision: it doesn't import billing."""
+        from billing.decisions.enforcement import decide_account
+        from quota import decider
+
+        decider.register(decide_account)
