@@ -19,7 +19,7 @@ from coding_tasks.failures import (
     RunCapReached,
     TokenRefused,
 )
-from quota.account_state import RUN_CAP_REACHED
+from quota.reasons import Reason
 
 REASON = "x-tollgate-reason"
 PROVIDER = "x-tollgate-provider"
@@ -72,7 +72,11 @@ def _out_of_credits(reason: str, details: dict[str, Any]) -> Exception:
     cause = str(details.get("cause") or "")
     if reason != _RUN_CAP:
         return OutOfCredits(_time(details.get("resets_at")), cause)
-    return RunCapReached() if cause == _CAP_OF_THE_GATEWAY else OutOfCredits(None, RUN_CAP_REACHED)
+    return (
+        RunCapReached()
+        if cause == _CAP_OF_THE_GATEWAY
+        else OutOfCredits(None, Reason.RUN_CAP_REACHED)
+    )
 
 
 def _failure_of_the_provider(

@@ -1,17 +1,18 @@
-"""Why something is refused, in words for whoever administers it."""
+"""Reasons for a refusal in words for administrators."""
 
-REASONS = {
-    "limit_reached": "nothing is left of limit and top-ups",
-    "insufficient_remaining": "what is left pays for no generation",
-    "organization_inactive": "the organization is not active",
-    "project_cap_reached": "the cap of the project is reached",
-    "user_cap_reached": "the cap of the user is reached",
-    "run_cap_reached": "the cap of the run is reached",
-    "set_by_hand": "set by hand in Redis: no decision of ours",
+from quota.reasons import Reason
+
+_WORDS: dict[str, str] = {
+    Reason.LIMIT_REACHED: "nothing is left of limit and top-ups",
+    Reason.INSUFFICIENT_REMAINING: "what is left pays for no generation",
+    Reason.ORGANIZATION_INACTIVE: "the organization is not active",
+    Reason.PROJECT_CAP_REACHED: "the cap of the project is reached",
+    Reason.USER_CAP_REACHED: "the cap of the user is reached",
+    Reason.RUN_CAP_REACHED: "the cap of the run is reached",
+    Reason.SET_BY_HAND: "set by hand in Redis: no decision of ours",
 }
-"""Reason → what it means; the reasons of `quota` and of `billing.decisions.decision`."""
 
 
 def in_words(reason: str | None) -> str:
     """Return what a reason means; one without words of its own as it is."""
-    return REASONS.get(reason or "", (reason or "").replace("_", " "))
+    return _WORDS.get(reason or "", (reason or "").replace("_", " "))

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, Literal
 from uuid import UUID
 
+from quota.reasons import Reason
 from quota.resources import RESOURCES
 
 FAR_FUTURE = 32_503_680_000
@@ -21,15 +22,6 @@ Account = tuple[UUID, str]
 
 StateName = Literal["ok", "warning", "grace", "limited", "unknown"]
 Mode = Literal["hard", "soft"]
-
-LIMIT_REACHED = "limit_reached"
-INSUFFICIENT_REMAINING = "insufficient_remaining"
-ORGANIZATION_INACTIVE = "organization_inactive"
-SET_BY_HAND = "set_by_hand"
-PROJECT_CAP_REACHED = "project_cap_reached"
-USER_CAP_REACHED = "user_cap_reached"
-RUN_CAP_REACHED = "run_cap_reached"
-CAPS_REACHED = frozenset({PROJECT_CAP_REACHED, USER_CAP_REACHED, RUN_CAP_REACHED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +102,7 @@ class AccountState:
     def reason_of(self, project_id: int) -> str | None:
         """Why a project is limited or in grace: the account's reason before its own cap."""
         if self.score is None and str(project_id) in self.capped_projects:
-            return PROJECT_CAP_REACHED
+            return Reason.PROJECT_CAP_REACHED
         return self.reason
 
     def is_due(self, now: datetime) -> bool:

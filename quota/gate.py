@@ -9,13 +9,10 @@ from django.db import Error as DatabaseFailure
 from projects.models import Project
 from quota import caps
 from quota.account_state import (
-    INSUFFICIENT_REMAINING,
-    PROJECT_CAP_REACHED,
-    RUN_CAP_REACHED,
-    USER_CAP_REACHED,
     AccountState,
     StateName,
 )
+from quota.reasons import Reason
 from quota.resources import AI_CREDITS, MICRO
 from quota.state import QuotaUnknown, Source, identify, standings
 
@@ -94,9 +91,9 @@ def _caps(
         kept = caps.binding(published, project_id, distinct_id)
     except DatabaseFailure as error:
         raise QuotaUnknown(f"the caps cannot be read: {error}") from error
-    found = [(_REASONS[cap.scope], cap.remaining_micro) for cap in kept]
+    found: list[tuple[str, int]] = [(_REASONS[cap.scope], cap.remaining_micro) for cap in kept]
     if published.run_cap_micro is not None:
-        found.append((RUN_CAP_REACHED, published.run_cap_micro - run_usage_micro))
+        found.append((Reason.RUN_CAP_REACHED, published.run_cap_micro - run_usage_micro))
     return found
 
 
@@ -114,16 +111,19 @@ def _refusal(
     for _, left in kept:
         remaining = left if remaining is None else min(remaining, left)
     for reason, left in kept:
-        if left <= 0 and reason != PROJECT_CAP_REACHED:
+        if left <= 0 and reason != Reason.PROJECT_CAP_REACHED:
             return reason, remaining, None
     if not least:
         return None, remaining, None
     if is_compared and published.remaining_micro is not None and published.remaining_micro < least:
-        return INSUFFICIENT_REMAINING, remaining, None
+        return Reason.INSUFFICIENT_REMAINING, remaining, None
     for reason, left in kept:
         if left < least:
-            return INSUFFICIENT_REMAINING, remaining, reason
+            return Reason.INSUFFICIENT_REMAINING, remaining, reason
     return None, remaining, None
 
 
-_REASONS = {caps.PROJECT.value: PROJECT_CAP_REACHED, caps.USER.value: USER_CAP_REACHED}
+_REASONS = {
+    caps.PROJECT.value: Reason.PROJECT_CAP_REACHED,
+    caps.USER.value: Reason.USER_CAP_REACHED,
+}

@@ -12,6 +12,7 @@ from rest_framework import serializers
 
 from projects.api_answers import PROJECT_ID, answers, problem, response_headers
 from projects.query import LARGEST_VERSION
+from quota.reasons import Reason
 from quota.resources import RESOURCES
 
 _OK = {
@@ -94,10 +95,10 @@ class QuotaOfResource(serializers.Serializer):
 
     limited = serializers.BooleanField(help_text="The one field every client may rely on.")
     state = serializers.ChoiceField(["ok", "warning", "grace", "limited", "unknown"])
-    reason = serializers.CharField(
+    reason = serializers.ChoiceField(
+        [reason.value for reason in Reason],
         allow_null=True,
-        help_text="Why it is limited or in grace: limit_reached, organization_inactive, "
-        "set_by_hand, …",
+        help_text="Why it is limited or in grace.",
     )
     usage = serializers.FloatField(
         allow_null=True, help_text="Credits used in the period; null: nothing was ever booked."

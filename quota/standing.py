@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from quota.account_state import LIMIT_REACHED, SET_BY_HAND, AccountState, StateName
+from quota.account_state import AccountState, StateName
 from quota.published.limited_set import ResourceReading, instant
+from quota.reasons import Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +55,13 @@ def stand(
     """Join a published state with the scores; a score that has passed is no score."""
     limited = _is_ahead(scores.limited_until, now)
     grace = not limited and _is_ahead(scores.suspended_until, now)
-    reason = None
+    reason: str | None = None
     resets_at = published.resets_at if published else None
     if limited and scores.is_by_hand:
-        reason = SET_BY_HAND
+        reason = Reason.SET_BY_HAND
         resets_at = instant(scores.limited_until)
     elif limited or grace:
-        reason = (published.reason_of(project_id) if published else None) or LIMIT_REACHED
+        reason = (published.reason_of(project_id) if published else None) or Reason.LIMIT_REACHED
     state: StateName
     if limited:
         state = "limited"

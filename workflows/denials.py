@@ -5,7 +5,7 @@ from django.conf import settings
 from coding_tasks.failures import OutOfCredits
 from projects.models import Project
 from quota import gate
-from quota.account_state import CAPS_REACHED, INSUFFICIENT_REMAINING
+from quota.reasons import CAPS_REACHED, Reason
 from workflows import notices, wording
 from workflows.models import FollowUp, Mention, Notice
 
@@ -24,7 +24,7 @@ def claim(
         reason, resets_at, cap = verdict.reason, verdict.resets_at, verdict.cap
     else:
         reached_cap = refusal.cause in CAPS_REACHED
-        reason = refusal.cause if reached_cap else INSUFFICIENT_REMAINING
+        reason = refusal.cause if reached_cap else Reason.INSUFFICIENT_REMAINING
         resets_at, cap = refusal.resets_at, None
     text = wording.denial(
         reason,

@@ -9,37 +9,40 @@ from zoneinfo import ZoneInfo
 
 from coding_tasks.bounds import Bounds
 from coding_tasks.storable import storable
+from quota.reasons import Reason
 
 _CREDITS_USED = "Your team has used its monthly {bot_name} AI credits."
-_DENIAL_FIRST_SENTENCES = {
-    "limit_reached": _CREDITS_USED,
+_DENIAL_FIRST_SENTENCES: dict[str, str] = {
+    Reason.LIMIT_REACHED: _CREDITS_USED,
     # A set that was written by hand, mostly by another billing system, has no reason.
-    "set_by_hand": _CREDITS_USED,
-    "insufficient_remaining": "Your team has too few {bot_name} AI credits left to {purpose}.",
-    "organization_inactive": (
+    Reason.SET_BY_HAND: _CREDITS_USED,
+    Reason.INSUFFICIENT_REMAINING: "Your team has too few {bot_name} AI credits left to {purpose}.",
+    Reason.ORGANIZATION_INACTIVE: (
         "Your team's {bot_name} AI credits are switched off: its organization is not active."
     ),
-    "project_cap_reached": "This project has used its share of your team's {bot_name} AI credits.",
-    "user_cap_reached": "You have used your share of your team's {bot_name} AI credits.",
-    "run_cap_reached": "This task has used the {bot_name} AI credits that one task may use.",
+    Reason.PROJECT_CAP_REACHED: (
+        "This project has used its share of your team's {bot_name} AI credits."
+    ),
+    Reason.USER_CAP_REACHED: "You have used your share of your team's {bot_name} AI credits.",
+    Reason.RUN_CAP_REACHED: "This task has used the {bot_name} AI credits that one task may use.",
 }
-_TOO_LITTLE_OF_A_CAP = {
-    "project_cap_reached": (
+_TOO_LITTLE_OF_A_CAP: dict[str, str] = {
+    Reason.PROJECT_CAP_REACHED: (
         "This project has too little of its share of your team's {bot_name} AI credits left to "
         "{purpose}."
     ),
-    "user_cap_reached": (
+    Reason.USER_CAP_REACHED: (
         "You have too little of your share of your team's {bot_name} AI credits left to {purpose}."
     ),
-    "run_cap_reached": (
+    Reason.RUN_CAP_REACHED: (
         "One task may use too few {bot_name} AI credits to {purpose}, as your team has set it."
     ),
 }
 # Who can help where a top-up does not.
-_ADVICE = {
-    "project_cap_reached": "Ask an administrator of your team to raise the project's share.",
-    "user_cap_reached": "Ask an administrator of your team to raise your share.",
-    "run_cap_reached": (
+_ADVICE: dict[str, str] = {
+    Reason.PROJECT_CAP_REACHED: "Ask an administrator of your team to raise the project's share.",
+    Reason.USER_CAP_REACHED: "Ask an administrator of your team to raise your share.",
+    Reason.RUN_CAP_REACHED: (
         "Try a smaller request, or ask an administrator of your team to raise what one task may "
         "use."
     ),

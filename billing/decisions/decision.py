@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from billing.decisions.burndown import Balance, Grant, Terms, balance_at
 from billing.periods import Calendar
+from quota.reasons import Reason
 
 FAR_FUTURE = datetime(3000, 1, 1, tzinfo=UTC)
 """Until when something is limited that nothing foreseen can lift (32503680000 as unix time)."""
@@ -25,16 +26,6 @@ class State(StrEnum):
     WARNING = "warning"
     GRACE = "grace"
     LIMITED = "limited"
-
-
-class Reason(StrEnum):
-    """Why a state is not `ok`."""
-
-    LIMIT_REACHED = "limit_reached"
-    INSUFFICIENT_REMAINING = "insufficient_remaining"
-    ORGANIZATION_INACTIVE = "organization_inactive"
-    PROJECT_CAP_REACHED = "project_cap_reached"
-    USER_CAP_REACHED = "user_cap_reached"
 
 
 CAP_REASONS = {"project": Reason.PROJECT_CAP_REACHED, "user": Reason.USER_CAP_REACHED}

@@ -15,10 +15,9 @@ from billing.models import Account, DecisionRecord
 from billing.reports.model_usage import ModelUsage, model_usage_of_runs, model_usage_of_traces
 from billing.reports.refusals import WHOLE, Decisions, Subject
 from coding_tasks.models import CodingTask, TaskRun
-from console.reasons import REASONS
 from console.threads.lookup import MOST_MESSAGES, ThreadKey, messages_in
 from projects.models import SlackWorkspace
-from quota.account_state import SET_BY_HAND
+from quota.reasons import Reason
 from quota.resources import AI_CREDITS
 from workflows.mention_types import OUT_OF_CREDITS, out_of_credits
 from workflows.models import FollowUp, Mention, Notice
@@ -176,7 +175,7 @@ def _asked(
         if message in refused:
             reason = _reason(message)
             decision = None
-            if decisions and reason != SET_BY_HAND:
+            if decisions and reason != Reason.SET_BY_HAND:
                 about = _subjects(message, workspace)
                 decision = decisions.refusing(about, refused[message])
             reason = reason or (decision.reason if decision else "")
@@ -204,14 +203,17 @@ def _reason(message: Mention | FollowUp) -> str:
     """Return the reason that the outcome names; empty where it names none."""
     outcome = message.outcome
     reason = outcome.removeprefix(out_of_credits("")) if OUT_OF_CREDITS in outcome else ""
-    return reason if reason in REASONS else ""
+    return reason if reason in {*Reason} else ""
 
 
 def _subjects(message: Mention | FollowUp, workspace: SlackWorkspace) -> list[Subject]:
     """Return whose decision may have refused a message: the one that its reason names first."""
     project = ("project", str(workspace.project_id))
     user = ("user", workspace.distinct_id(message.user_id))
-    by_reason = {"project_cap_reached": [project], "user_cap_reached": [user]}
+    by_reason: dict[str, list[Subject]] = {
+        Reason.PROJECT_CAP_REACHED: [project],
+        Reason.USER_CAP_REACHED: [user],
+    }
     return by_reason.get(_reason(message), [WHOLE, project, user])
 
 

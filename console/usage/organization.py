@@ -24,9 +24,10 @@ from billing.reports.sums import NOTHING, Span, Sums, Used
 from billing.reports.walk import Walk
 from console.reasons import in_words
 from console.usage.spenders import THREAD, USER
-from quota.account_state import SET_BY_HAND, AccountState
+from quota.account_state import AccountState
 from quota.models import CapState, QuotaState, SetMember
 from quota.published.limited_set import instant
+from quota.reasons import Reason
 
 SHOWN = 10
 PERIODS = 13
@@ -209,7 +210,7 @@ def _limited(account: Account, state: AccountState | None, now: datetime) -> Ite
             project_id=member.project_id,
             since=member.since,
             until=instant(member.limited_until),
-            why=in_words(SET_BY_HAND if by_hand else member.reason),
+            why=in_words(Reason.SET_BY_HAND if by_hand else member.reason),
             decision=None if by_hand else decisions.refusing([WHOLE, about], now),
         )
     for row in users:
@@ -219,7 +220,7 @@ def _limited(account: Account, state: AccountState | None, now: datetime) -> Ite
             project_id=None,
             since=decision.decided_at if decision else None,
             until=state.resets_at if state and row.cap_micro else None,
-            why=f"{in_words('user_cap_reached')}: {display(row.cap_micro)}",
+            why=f"{in_words(Reason.USER_CAP_REACHED)}: {display(row.cap_micro)}",
             decision=decision,
         )
 

@@ -15,6 +15,7 @@ from gateway.network.redis_connection import RedisError, RedisUnavailable
 from gateway.products import Product
 from gateway.refusals import denials, throttles, wrong_models
 from gateway.refusals.errors import Refusal, bad_request, unavailable
+from gateway.refusals.reasons import Reason
 from gateway.resolver.credentials import Caller
 from gateway.resolver.quota import QuotaResolver, Terms
 from gateway.settings import MICRO, Settings
@@ -264,7 +265,7 @@ class Gate:
                     remaining_micro=verdict.remaining_micro,
                     held_micro=verdict.held_micro,
                     cause=(
-                        "insufficient_remaining"
+                        Reason.INSUFFICIENT_REMAINING
                         if verdict.status == "short"
                         else f"{verdict.status}_reached"
                     ),

@@ -8,25 +8,28 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from gateway.refusals.errors import Refusal
+from gateway.refusals.reasons import Reason
 from gateway.resolver.tollgate_api import ResourceAnswer
 from gateway.settings import MICRO
 
 REASON = "billable_credits"
 _NAMES = {"ai_credits": "{bot_name} AI credits"}
 _USED = "Your team has used its monthly {name}."
-_FIRST = {
-    "limit_reached": _USED,
+_FIRST: dict[str, str] = {
+    Reason.LIMIT_REACHED: _USED,
     # A set that was written by hand, mostly by another billing system, has no reason.
-    "set_by_hand": _USED,
-    "insufficient_remaining": "Your team has too few {name} left to start.",
-    "project_cap_reached": "This project has used its share of your team's {name}.",
-    "user_cap_reached": "You have used your share of your team's {name}.",
-    "organization_inactive": "Your team's {name} are switched off: its organization is not active.",
+    Reason.SET_BY_HAND: _USED,
+    Reason.INSUFFICIENT_REMAINING: "Your team has too few {name} left to start.",
+    Reason.PROJECT_CAP_REACHED: "This project has used its share of your team's {name}.",
+    Reason.USER_CAP_REACHED: "You have used your share of your team's {name}.",
+    Reason.ORGANIZATION_INACTIVE: (
+        "Your team's {name} are switched off: its organization is not active."
+    ),
 }
 # Who can help where a top-up does not.
-_ADVICE = {
-    "project_cap_reached": "Ask an administrator of your team to raise the project's share.",
-    "user_cap_reached": "Ask an administrator of your team to raise your share.",
+_ADVICE: dict[str, str] = {
+    Reason.PROJECT_CAP_REACHED: "Ask an administrator of your team to raise the project's share.",
+    Reason.USER_CAP_REACHED: "Ask an administrator of your team to raise your share.",
 }
 _OTHERWISE = "Your team cannot use its {name} at the moment."
 
@@ -109,7 +112,7 @@ def run_cap_reached(
         f"{_credits(max(remaining_micro, 0))} are left.",
         retry=False,
         code="insufficient_quota",
-        details={"cause": "gateway_run_cap_reached" if ours else "run_cap_reached"},
+        details={"cause": "gateway_run_cap_reached" if ours else Reason.RUN_CAP_REACHED},
         denial=True,
     )
     if remaining_micro + held_micro >= needed_micro:

@@ -14,10 +14,11 @@ from django.utils import timezone
 
 from projects import change_feed
 from projects.models import Project
-from quota.account_state import FAR_FUTURE, SET_BY_HAND
+from quota.account_state import FAR_FUTURE
 from quota.models import SetMember
 from quota.published import changes, limited_set, redis_client
 from quota.published.limited_set import Member
+from quota.reasons import Reason
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ def _write(scores: Mapping[Member, int], projects: Mapping[str, Project]) -> Non
                 "limited_until": score,
                 "changed_at": now,
                 "since": now,
-                "reason": SET_BY_HAND,
+                "reason": Reason.SET_BY_HAND,
                 "project": project,
                 "organization_id": project.organization_id if project else None,
             },

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing.decisions.burndown import Grant, Terms, stretch_at
-from billing.decisions.decision import FAR_FUTURE, Reason, Snapshot, State, decide
+from billing.decisions.decision import FAR_FUTURE, Snapshot, State, decide
 from billing.periods import Calendar
+from quota.reasons import Reason
 from tests.billing.brute_force import simulate
 from tests.billing.scenarios import FIRST, instants, scenarios
 

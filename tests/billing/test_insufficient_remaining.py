@@ -8,8 +8,9 @@ import pytest
 from billing.allowances.grants import grant_credits
 from billing.allowances.limits import set_limit
 from billing.decisions.burndown import Grant
-from billing.decisions.decision import Reason, State, decide
+from billing.decisions.decision import State, decide
 from quota import gate
+from quota.reasons import Reason
 from quota.resources import AI_CREDITS
 from tests.billing.test_decision import DAY, NOW, PERIOD_END, PERIOD_START, snapshot
 from tests.billing.world import CREDIT, SERVICE, book, published, usage_event
