@@ -18,7 +18,7 @@ LAUNCH = @command -v $(PYTHON) >/dev/null || { \
 	exit 1; }; exec $(PYTHON) devstack/launch.py
 
 help: ## this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 up: ## the whole system on this machine; Ctrl-C stops it, the next one goes on with the same data
 	$(LAUNCH) devstack
@@ -31,6 +31,10 @@ test: ## the test suite (DB=postgres: on PostgreSQL; ARGS="-k gate": what else p
 
 lint: ## format, types, import contracts, migrations, API schema
 	$(LAUNCH) devstack.lint
+
+format: ## the code, formatted, and what the rules can mend
+	@$(LAUNCH) ruff check --fix .
+	@$(LAUNCH) ruff format .
 
 bench: ## the benchmarks
 	$(LAUNCH) benchmarks
@@ -52,4 +56,4 @@ lock: ## the lock files anew, from pyproject.toml (needs uv)
 	@$(subst pyproject.toml,,$(LOCK)) --group gateway --group tracing --constraint requirements.lock --output-file requirements-gateway.lock
 	@$(subst pyproject.toml,,$(LOCK)) --group screenshots --constraint requirements.lock --output-file requirements-screenshots.lock
 
-.PHONY: help up demo test lint bench soak mutations screenshots lock
+.PHONY: help up demo test lint format bench soak mutations screenshots lock
