@@ -95,22 +95,30 @@ class Redis:
         return await asyncio.shield(self._connecting)
 
     async def _open(self) -> "_Connection":
+        connection: _Connection | None = None
+        server = ""
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 loop = asyncio.get_running_loop()
                 _, connection = await loop.create_connection(
                     _Connection, self._host, self._port, ssl=self._tls
                 )
-                if self._password:
-                    user = [self._username] if self._username else []
-                    await connection.send(("AUTH", *user, self._password))
-                if self._database != "0":
-                    await connection.send(("SELECT", self._database))
+                await self._log_in(connection)
                 server = await _run_id(connection)
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, RedisError) as error:
             raise RedisUnavailable(str(error) or "timed out") from None
+        finally:
+            if connection is not None and not server:
+                connection.close()
         self._connection, self.server = connection, server
         return connection
+
+    async def _log_in(self, connection: "_Connection") -> None:
+        if self._password:
+            user = [self._username] if self._username else []
+            await connection.send(("AUTH", *user, self._password))
+        if self._database != "0":
+            await connection.send(("SELECT", self._database))
 
 
 async def _run_id(connection: "_Connection") -> str:
