@@ -48,3 +48,4 @@ if not ON_POSTGRES:
     DATABASES["default"]["TEST"] = {"NAME": str(DIRECTORY / "test.sqlite3")}
     DATABASES["default"]["OPTIONS"] |= {"timeout": 60}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+WHITENOISE_AUTOREFRESH = True  # otherwise every client of a test looks at every static file

@@ -246,7 +246,7 @@ def test_a_refund_during_a_grace_that_is_over_begins_no_other(project, monkeypat
     begins = account_of(project.organization, POSTHOG_CODE_CREDITS).decide_again_at
     clock = {"now": begins}
     for module in ("ledger", "refunds"):
-        monkeypatch.setattr(f"billing.{module}.timezone.now", lambda: clock["now"])
+        monkeypatch.setattr(f"billing.ingestion.{module}.timezone.now", lambda: clock["now"])
 
     def call():
         code = {"ai_product": "posthog_code"}

@@ -27,7 +27,7 @@ def set_aside(item):
 def move_the_clock(monkeypatch, by):
     later = timezone.now() + by
     for module in ("ledger", "quarantine"):
-        monkeypatch.setattr(f"billing.{module}.timezone.now", lambda: later)
+        monkeypatch.setattr(f"billing.ingestion.{module}.timezone.now", lambda: later)
 
 
 def test_an_event_without_project_is_booked_on_the_one_chosen_for_it(project):

@@ -43,7 +43,7 @@ def access(gateway) -> ModelAccess:
 def test_the_answer_is_the_text_of_the_model(gateway, access):
     gateway.answer_next("Hello!")
     assert ask(access, QUESTION) == "Hello!"
-    [request] = gateway.body.requests(AGENT)
+    [request] = gateway.requests(AGENT)
     assert request.headers["authorization"] == "Bearer pha_token-of-the-run"
     assert request.body["model"] == "claude-sonnet-4-6"
     assert request.body["system"] == "Be brief."
@@ -51,7 +51,7 @@ def test_the_answer_is_the_text_of_the_model(gateway, access):
 
 def test_a_call_says_which_workflow_it_was_made_for(gateway, access):
     ask(access, QUESTION)
-    [request] = gateway.body.requests()
+    [request] = gateway.requests()
     version, trace, parent, flags = request.headers["traceparent"].split("-")
     assert (version, flags) == ("00", "01")
     assert trace == access.trace_id == trace_of("mention-T1-C1-100.1")
@@ -63,7 +63,7 @@ def test_a_provider_key_of_the_environment_is_never_sent(gateway, access, monkey
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-secret")
     monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://127.0.0.1:1")
     ask(access, QUESTION)
-    [request] = gateway.body.requests()
+    [request] = gateway.requests()
     assert "x-api-key" not in request.headers
     assert "sk-ant-secret" not in str(request.headers)
 
@@ -77,7 +77,7 @@ def test_a_refusal_for_want_of_credits_is_told_apart(gateway, access):
     with pytest.raises(OutOfCredits) as refused:
         ask(access, QUESTION)
     assert refused.value.resets_at.isoformat() == "2030-01-01T00:00:00+00:00"
-    assert len(gateway.body.requests()) == 0
+    assert len(gateway.requests()) == 0
 
 
 @pytest.mark.parametrize("cause", ["run_cap_reached", "user_cap_reached"])
@@ -94,7 +94,7 @@ def test_what_may_pass_is_worth_another_attempt_which_is_not_made_here(gateway, 
     with pytest.raises(ModelFailed) as failed:
         ask(access, QUESTION)
     assert not failed.value.permanent
-    assert len(gateway.body.requests()) == 1
+    assert len(gateway.requests()) == 1
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 413, 422])
@@ -181,7 +181,7 @@ def test_the_agent_shows_the_model_files_and_what_was_said_before(gateway, acces
         "acme/shop", "and in cart.py?", (Exchange("what is this?", "It is a shop."),)
     )
     assert AnsweringAgent("claude-sonnet-4-6").work(assignment, Files(), access) == "A list."
-    [request] = gateway.body.requests(AGENT)
+    [request] = gateway.requests(AGENT)
     for shown in ("acme/shop", "src/cart.py", "cart = []", "# Shop"):
         assert shown in request.body["system"]
     assert request.body["messages"] == [
@@ -195,7 +195,7 @@ def test_of_a_very_long_conversation_only_the_end_is_told(gateway, access):
     earlier = tuple(Exchange(f"request {n}", "é" * 10_000) for n in range(10))
     assignment = Assignment("acme/shop", "and now?", earlier)
     AnsweringAgent("claude-demo").work(assignment, Files(), access)
-    asked = [each["content"] for each in gateway.body.requests()[-1].body["messages"]]
+    asked = [each["content"] for each in gateway.requests()[-1].body["messages"]]
     assert [text for text in asked if text.startswith("request")] == ["request 8", "request 9"]
     assert asked[-1] == "and now?"
 
@@ -209,7 +209,7 @@ def test_of_very_long_paths_only_some_are_listed(gateway, access):
             return b"\0"
 
     AnsweringAgent("claude-demo").work(Assignment("acme/shop", "hello"), Deep(), access)
-    system = gateway.body.requests()[-1].body["system"]
+    system = gateway.requests()[-1].body["system"]
     assert len(system) < 25_000
     assert "… and 81 more" in system
 
@@ -223,6 +223,6 @@ def test_of_very_many_files_only_some_are_listed(gateway, access):
             return b"\0"
 
     AnsweringAgent("claude-sonnet-4-6").work(Assignment("acme/shop", "hello"), Many(), access)
-    [request] = gateway.body.requests(AGENT)
+    [request] = gateway.requests(AGENT)
     assert "399.bin\n… and 600 more" in request.body["system"]
     assert "400.bin" not in request.body["system"]

@@ -8,8 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 KILLED = """
 import os, signal
-from gateway import metrics, tally
-tally.show(metrics.IN_FLIGHT, lambda: 1)
+from gateway.telemetry import buffered_metrics, metrics
+buffered_metrics.show(metrics.IN_FLIGHT, lambda: 1)
 metrics.REQUESTS.labels("p", "a", 200).inc()
 metrics.UPSTREAM_SECONDS.labels("u").observe(0.002)
 metrics.hand_over()
@@ -17,8 +17,8 @@ metrics.OPEN_BECAUSE_UNKNOWN.inc()
 os.kill(os.getpid(), signal.SIGKILL)
 """
 ITS_SUCCESSOR = """
-from gateway import metrics, tally
-tally.show(metrics.IN_FLIGHT, lambda: 1)
+from gateway.telemetry import buffered_metrics, metrics
+buffered_metrics.show(metrics.IN_FLIGHT, lambda: 1)
 metrics.REQUESTS.labels("p", "a", 200).inc()
 metrics.UPSTREAM_SECONDS.labels("u").observe(0.002)
 metrics.hand_over()
