@@ -82,7 +82,7 @@ def started(
 
 
 def lives(pid: int) -> bool:
-    """Tell whether a process runs; one that ended and that nobody has waited for does not."""
+    """Return whether a process runs; one that ended and that nobody has waited for does not."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):

@@ -24,7 +24,7 @@ from pathlib import Path
 from devstack.isolation import throw_away_environment
 from devstack.servers import free_port
 from tests import settings as suite
-from tests.devstack.test_whole_stack import Stack
+from tests.devstack.stack import Stack
 from tests.fakes import BOT_TOKEN, BOT_USER, SIGNING_SECRET, FakeSlack
 from tests.postgres import postgres_server
 from tests.soak.clients import Clients
@@ -68,7 +68,7 @@ def main() -> int:
         try:
             verdict = asyncio.run(_round(options, stack, slack, provider))
         finally:
-            stack.die()
+            stack.kill()
     sys.stdout.write(f"seed {options.seed}\n{verdict}\n")
     if verdict.wrongs:
         log = Path(tempfile.mkdtemp(prefix="tollgate-soak-log-")) / "log"

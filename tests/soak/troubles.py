@@ -12,7 +12,7 @@ from decimal import Decimal
 
 import redis
 
-from tests.devstack.test_whole_stack import Stack
+from tests.devstack.stack import Stack
 from tests.fakes import FakeSlack
 
 PROGRAMS = {
