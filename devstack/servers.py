@@ -45,7 +45,7 @@ def free_port() -> int:
 
 
 def port_is_free(port: int) -> bool:
-    """Tell whether a server could listen at the port of the loopback interface."""
+    """Return whether a server could listen at the port of the loopback interface."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -56,7 +56,7 @@ def port_is_free(port: int) -> bool:
 
 
 def accepts_connections(port: int) -> bool:
-    """Tell whether something on this machine accepts TCP connections at the port."""
+    """Return whether something on this machine accepts TCP connections at the port."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=0.5):
             return True
@@ -65,7 +65,7 @@ def accepts_connections(port: int) -> bool:
 
 
 def answers(url: str) -> bool:
-    """Tell whether an HTTP GET of the address is answered with a status below 500."""
+    """Return whether an HTTP GET of the address is answered with a status below 500."""
     try:
         with urlopen(url, timeout=1) as response:
             return bool(response.status < 500)

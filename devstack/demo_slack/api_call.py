@@ -30,7 +30,7 @@ class ApiCall:
         return "" if value is None else str(value)
 
     def is_true(self, name: str) -> bool:
-        """Tell whether an argument says yes, as a form or JSON says it."""
+        """Return whether an argument says yes, as a form or JSON says it."""
         return self.text(name).lower() in {"true", "1"}
 
     def structured(self, name: str, kind: type, refusal: str) -> Any:

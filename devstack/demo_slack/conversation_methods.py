@@ -58,7 +58,7 @@ def _read(call: ApiCall, channel: str, messages: list[Json]) -> Json:
 
 
 def _is_within(call: ApiCall, message: Json) -> bool:
-    """Tell whether a message lies between `oldest` and `latest`."""
+    """Return whether a message lies between `oldest` and `latest`."""
     ts, oldest, latest = message["ts"], call.text("oldest"), call.text("latest")
     if call.is_true("inclusive") and ts in (oldest, latest):
         return True

@@ -42,7 +42,7 @@ class Faults:
         return None
 
     def __bool__(self) -> bool:
-        """Tell whether any fault is still to happen."""
+        """Return whether any fault is still to happen."""
         with self._lock:
             return any(self._by_method.values())
 

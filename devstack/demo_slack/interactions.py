@@ -166,7 +166,7 @@ class Interactions:
         return f"{self.base_url}/respond/{self.response_urls.give(place)}"
 
     def respond(self, key: str, body: Json) -> bool:
-        """Do what the app asks at a `response_url`; tell whether it was still valid."""
+        """Do what the app asks at a `response_url`; return whether it was still valid."""
         place = self.response_urls.use(key)
         if place is None:
             return False

@@ -21,7 +21,7 @@ class Workspace:
     # --- who and where ---------------------------------------------------------------------------
 
     def is_empty(self) -> bool:
-        """Tell whether nothing was ever added."""
+        """Return whether nothing was ever added."""
         return not self._database.rows("SELECT 1 FROM teams LIMIT 1")
 
     def add_team(self, team_id: str, name: str) -> None:
@@ -187,7 +187,7 @@ class Workspace:
     # --- reactions -------------------------------------------------------------------------------
 
     def add_reaction(self, channel: str, ts: str, name: str, user: str) -> bool:
-        """Add a reaction; tell whether it was new."""
+        """Add a reaction; return whether it was new."""
         with self._database.change() as connection:
             cursor = connection.execute(
                 "INSERT OR IGNORE INTO reactions VALUES (?, ?, ?, ?)", (channel, ts, name, user)
@@ -195,7 +195,7 @@ class Workspace:
             return cursor.rowcount == 1
 
     def remove_reaction(self, channel: str, ts: str, name: str, user: str) -> bool:
-        """Remove a reaction; tell whether it was there."""
+        """Remove a reaction; return whether it was there."""
         with self._database.change() as connection:
             cursor = connection.execute(
                 "DELETE FROM reactions WHERE channel = ? AND ts = ? AND name = ? AND user = ?",
