@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from devstack.bootstrap import furnish, migrate
+from devstack.bootstrap import create_demo_project, migrate
 from devstack.console import Console
 from devstack.env_file import write_env_file
 from devstack.linux import signal_when_parent_dies
@@ -28,7 +28,7 @@ def main() -> int:
     console = Console()
     try:
         stack = read(os.environ)
-        with alone(stack.directory):
+        with exclusive_use(stack.directory):
             refuse_taken_ports(stack)
             write_env_file(stack.directory / "env", stack.environment)
             shutil.rmtree(metrics_directory(stack), ignore_errors=True)
@@ -70,10 +70,10 @@ async def _start(supervisor: Supervisor, stack: Stack, console: Console) -> None
             first.create_task(migrate(supervisor))
         async with asyncio.TaskGroup() as second:
             second.create_task(supervisor.start(tollgate_programs(stack)))
-            furnishing = second.create_task(furnish(supervisor, stack))
+            creating_project = second.create_task(create_demo_project(supervisor, stack))
     except* StackError as errors:
         raise errors.exceptions[0] from None
-    console.write(table(stack, furnishing.result()))
+    console.write(table(stack, creating_project.result()))
     ready_file(stack).write_text(str(os.getpid()))
 
 
@@ -83,7 +83,7 @@ def ready_file(stack: Stack) -> Path:
 
 
 @contextmanager
-def alone(directory: Path) -> Iterator[None]:
+def exclusive_use(directory: Path) -> Iterator[None]:
     """Hold the folder for this process; raises `StackError` when another stack runs from it."""
     with _lock_file(directory) as lock:
         try:

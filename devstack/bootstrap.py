@@ -55,7 +55,7 @@ async def migrate(supervisor: Supervisor) -> None:
     await supervisor.run_once(Program("migrate", commands.MIGRATE, reads=DJANGO))
 
 
-async def furnish(supervisor: Supervisor, stack: Stack) -> DemoProject:
+async def create_demo_project(supervisor: Supervisor, stack: Stack) -> DemoProject:
     """Make the admin and the demo project, unless an earlier run made them in this database."""
     remembered = stack.directory / "project.json"
     if remembered.is_file():

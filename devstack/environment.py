@@ -55,7 +55,7 @@ DEMO: Names = frozenset({"DEVSTACK_DIR", "DEMO_*", "TOLLGATE_URL", "BOT_NAME"})
 DEMO_SLACK: Names = DEMO | {"SLACK_SIGNING_SECRET"}
 
 
-def visible(environment: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+def filter_environment(environment: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
     """Return the part of the environment that has these names."""
     patterns = [*SYSTEM, *names]
     return {

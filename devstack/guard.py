@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-from devstack.environment import visible
+from devstack.environment import filter_environment
 
 
 class Guard:
@@ -22,7 +22,7 @@ class Guard:
     async def begin(self) -> None:
         """Start the warden."""
         self._warden = await self._start()
-        self._keeping = asyncio.create_task(self._keep(self._warden))
+        self._keeping = asyncio.create_task(self._keep_running(self._warden))
 
     async def end(self) -> None:
         """Let the warden kill the groups that are left, and end."""
@@ -46,11 +46,11 @@ class Guard:
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "devstack.warden"),
             stdin=asyncio.subprocess.PIPE,
-            env=visible(os.environ, ()),
+            env=filter_environment(os.environ, ()),
             start_new_session=True,
         )
 
-    async def _keep(self, warden: asyncio.subprocess.Process) -> None:
+    async def _keep_running(self, warden: asyncio.subprocess.Process) -> None:
         while True:
             await warden.wait()
             if self._ending:

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 
 from devstack.servers import free_port
-from devstack.settings import FOR_COMMANDS_TOO, PORTS
+from devstack.settings import PORTS, SHARED_WITH_COMMANDS
 
 _PREFIXES = (
     *("SLACK_", "ANTHROPIC_", "OPENAI_", "GATEWAY_", "TEMPORAL_", "GRANIAN_", "DJANGO_"),
     *("POSTHOG_", "OTEL_"),
 )
 _NAMES = {
-    *FOR_COMMANDS_TOO,
+    *SHARED_WITH_COMMANDS,
     *("DATABASE_URL", "REDIS_URL", "TOLLGATE_URL", "PUBLIC_URL", "GIT_ALLOWED_PROTOCOLS"),
     *("SECRET_KEY", "METRICS_TOKEN", "ADMIN_PASSWORD", "DEMO_SLACK_BOT_TOKEN"),
     *("DEBUG", "NUM_PROXIES", "WEB_PROCESSES", "PROMETHEUS_MULTIPROC_DIR", "DEVSTACK_DIR"),

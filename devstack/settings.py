@@ -32,7 +32,7 @@ PROVIDER_VARIABLES = (
     "OPENAI_API_KEY",
     "OPENAI_UPSTREAM_URL",
 )
-FOR_COMMANDS_TOO = (
+SHARED_WITH_COMMANDS = (
     "AGENT_MODEL",
     "ALLOWED_HOSTS",
     "BILLING_URL",
@@ -135,7 +135,7 @@ def read(environ: Mapping[str, str]) -> Stack:
     starts_demo_model = all(given.get(name, model) == model for name in PROVIDER_VARIABLES)
 
     environment = {
-        **{name: given[name] for name in FOR_COMMANDS_TOO if name in given},
+        **{name: given[name] for name in SHARED_WITH_COMMANDS if name in given},
         "DEVSTACK_DIR": str(folder),
         **{name: str(port) for name, port in ports.items()},
         "DATABASE_URL": given.get("DATABASE_URL", f"sqlite:///{quote(str(folder))}/db.sqlite3"),

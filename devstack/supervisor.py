@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from devstack.console import Console
-from devstack.environment import visible
+from devstack.environment import filter_environment
 from devstack.guard import Guard
 from devstack.pipe import Pipe
 from devstack.servers import Program
@@ -108,7 +108,7 @@ class Supervisor:
         stage = [Child(program) for program in programs]
         self._stages.append(stage)
         for child in stage:
-            child.keeping = asyncio.create_task(self._keep(child))
+            child.keeping = asyncio.create_task(self._keep_running(child))
         await asyncio.gather(*(self._until_ready(child) for child in stage))
 
     async def run_once(self, program: Program, *, capture: bool = False) -> bytes:
@@ -143,7 +143,7 @@ class Supervisor:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=(output or shown).write_end,
             stderr=shown.write_end,
-            env=visible(self.environment, program.reads) | program.environment,
+            env=filter_environment(self.environment, program.reads) | program.environment,
             cwd=ROOT,
             start_new_session=True,
         )
@@ -152,12 +152,12 @@ class Supervisor:
         self._guard.watch(process.pid)
         return process, self.console.follow(program.name, shown.reader)
 
-    async def _keep(self, child: Child) -> None:
+    async def _keep_running(self, child: Child) -> None:
         """Start the program again whenever it ends, ever less often, until it is told to stop."""
         loop = asyncio.get_running_loop()
         while not child.stopping.is_set():
             began = loop.time()
-            how, said = await self._live(child)
+            how, said = await self._run_until_exit(child)
             if child.stopping.is_set():
                 return
             wait = child.wait_after_death(loop.time() - began)
@@ -176,7 +176,7 @@ class Supervisor:
             with suppress(TimeoutError):
                 await asyncio.wait_for(child.stopping.wait(), wait)
 
-    async def _live(self, child: Child) -> tuple[str, str]:
+    async def _run_until_exit(self, child: Child) -> tuple[str, str]:
         """Run the program once; return how it ended, and the reason that it gave."""
         try:
             child.process, showing = await self._spawn(child.program)

@@ -18,9 +18,9 @@ import uvicorn
 from devstack.demo_model.app import DemoModel, Recorded
 from devstack.demo_model.script import Reply, Usage
 from devstack.demo_slack.app import Call, DemoSlack
+from devstack.demo_slack.demo_team import add_demo_team
 from devstack.demo_slack.events import SignedRequest, sign
 from devstack.demo_slack.faults import Fault
-from devstack.demo_slack.furniture import furnish
 from devstack.servers import free_port
 
 Json = dict[str, Any]
@@ -96,7 +96,7 @@ class FakeSlack(_Server):
         self.slack.faults.clear()
         self.slack.limits.reset()
         self.slack.database.clear()
-        furnish(self.slack.workspace, self.slack.installations, "Tollgate", BOT_TOKEN)
+        add_demo_team(self.slack.workspace, self.slack.installations, "Tollgate", BOT_TOKEN)
 
     # --- the world -------------------------------------------------------------------------------
 

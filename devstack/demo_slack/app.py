@@ -17,10 +17,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from devstack.demo_slack.control import Control
 from devstack.demo_slack.database import Database
+from devstack.demo_slack.demo_team import TEAM
 from devstack.demo_slack.events import RETRY_AFTER, Events
 from devstack.demo_slack.faults import Faults
 from devstack.demo_slack.file_methods import Files
-from devstack.demo_slack.furniture import TEAM
 from devstack.demo_slack.installations import Installations
 from devstack.demo_slack.interactions import Interactions
 from devstack.demo_slack.outbox import Outbox

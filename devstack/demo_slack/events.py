@@ -94,13 +94,13 @@ class Events:
         if install is None:
             return
         if f"<@{install.bot_user_id}>" in message["text"] and not message.get("bot_id"):
-            self.owe(self.envelope(message, channel, "app_mention", team_id))
-        self.owe(self.envelope(message, channel, "message", team_id))
+            self.queue(self.envelope(message, channel, "app_mention", team_id))
+        self.queue(self.envelope(message, channel, "message", team_id))
 
     def message_changed(self, team_id: str, channel: str, message: Json) -> None:
         """Owe the app the event of an edit."""
         changed = {"subtype": "message_changed", "hidden": True, "message": message}
-        self.owe(self.envelope({**changed, "ts": message["ts"]}, channel, "message", team_id))
+        self.queue(self.envelope({**changed, "ts": message["ts"]}, channel, "message", team_id))
 
     def envelope(
         self,
@@ -141,7 +141,7 @@ class Events:
             "is_ext_shared_channel": False,
         }
 
-    def owe(self, envelope: Json) -> None:
+    def queue(self, envelope: Json) -> None:
         """Deliver the event from now on, until it is acknowledged. Without an app, do nothing."""
         if not self.app_url:
             return
@@ -161,7 +161,7 @@ class Events:
                     if pending.id not in self._in_flight:
                         task = asyncio.create_task(self._deliver(pending))
                         self._in_flight[pending.id] = task
-                        task.add_done_callback(partial(self._landed, pending.id))
+                        task.add_done_callback(partial(self._delivery_ended, pending.id))
                 next_due = self.outbox.next_due()
                 wait = 60.0 if next_due is None else max(0.02, next_due - time.time())
                 try:
@@ -172,7 +172,7 @@ class Events:
             for task in self._in_flight.values():
                 task.cancel()
 
-    def _landed(self, event_id: int, _task: asyncio.Task[None]) -> None:
+    def _delivery_ended(self, event_id: int, _task: asyncio.Task[None]) -> None:
         self._in_flight.pop(event_id, None)
         self._wake.set()
 

@@ -12,8 +12,8 @@ from slack_sdk import WebClient
 from slack_sdk.signature import SignatureVerifier
 
 from devstack.demo_slack.app import DemoSlack
+from devstack.demo_slack.demo_team import add_demo_team
 from devstack.demo_slack.events import sign
-from devstack.demo_slack.furniture import furnish
 from tests.conftest import wait_until
 from tests.fakes import BOT_TOKEN, SIGNING_SECRET, FakeSlack
 
@@ -130,7 +130,7 @@ def test_an_event_is_given_up_after_three_retries(slack: FakeSlack, app: App) ->
 def test_an_event_survives_the_end_of_the_demo_slack(app: App, tmp_path: Path) -> None:
     file = tmp_path / "slack.sqlite3"
     before = DemoSlack("http://127.0.0.1:1", app.url, SIGNING_SECRET, file)
-    furnish(before.workspace, before.installations, "Tollgate", BOT_TOKEN)
+    add_demo_team(before.workspace, before.installations, "Tollgate", BOT_TOKEN)
     message = before.workspace.add_message("C1", {"user": "U1", "text": "<@UBOT> hello"})
     before.events.message_posted("T1", "C1", message)
     before.database.close()

@@ -12,7 +12,7 @@ import pytest
 
 from devstack.bootstrap import DJANGO
 from devstack.console import Console
-from devstack.environment import GATEWAY, WEB, visible
+from devstack.environment import GATEWAY, WEB, filter_environment
 from devstack.isolation import throw_away_environment
 from devstack.programs import server_programs, tollgate_programs
 from devstack.servers import Program
@@ -58,7 +58,8 @@ def test_a_secret_is_given_only_to_the_programs_that_need_it(
     seen = {
         program.name
         for program in programs
-        if "the-secret" in (visible(environment, program.reads) | program.environment).values()
+        if "the-secret"
+        in (filter_environment(environment, program.reads) | program.environment).values()
     }
     assert seen == needed_by
 
@@ -85,7 +86,7 @@ def test_a_program_is_given_every_variable_that_it_reads(
         re.findall(r'(?:env\.\w+\(\s*|several\(env, )"([A-Z_]+)"', (ROOT / file).read_text())
     )
     assert len(read_there) > 10
-    assert visible(dict.fromkeys(read_there, ""), names).keys() == read_there - unneeded
+    assert filter_environment(dict.fromkeys(read_there, ""), names).keys() == read_there - unneeded
 
 
 def test_a_running_program_has_nothing_else_in_its_environment() -> None:
