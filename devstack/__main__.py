@@ -23,7 +23,7 @@ from devstack.table import table
 
 
 def main() -> int:
-    """Run the stack until Ctrl-C or SIGTERM; returns the exit status."""
+    """Run the stack until Ctrl-C or SIGTERM; return the exit status."""
     _stop_with_make()
     console = Console()
     try:
@@ -44,7 +44,7 @@ def main() -> int:
 
 
 async def up(stack: Stack, console: Console) -> None:
-    """Start everything, print the table, and keep it running until a signal."""
+    """Start everything, print the table, and keep the stack running until a signal."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -84,7 +84,7 @@ def ready_file(stack: Stack) -> Path:
 
 @contextmanager
 def exclusive_use(directory: Path) -> Iterator[None]:
-    """Hold the folder for this process; raises `StackError` when another stack runs from it."""
+    """Lock the folder for this process. Raise `StackError` if another stack uses it."""
     with _lock_file(directory) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,7 +92,7 @@ def exclusive_use(directory: Path) -> Iterator[None]:
             lock.seek(0)
             raise StackError(
                 f"it runs already (process {lock.read().strip()}) with the data in {directory}."
-                " Stop it with Ctrl-C, or start another with its own DEVSTACK_DIR and ports."
+                " Stop it with Ctrl-C, or start another one with its own DEVSTACK_DIR and ports."
             ) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
@@ -101,7 +101,7 @@ def exclusive_use(directory: Path) -> Iterator[None]:
 
 
 def refuse_taken_ports(stack: Stack) -> None:
-    """Raise `StackError` when a port of the stack is in use, naming the variable that moves it."""
+    """Raise `StackError` if a port of the stack is in use; name the variable that changes it."""
     for name, port in stack.ports_in_use().items():
         if not port_is_free(port):
             raise StackError(
@@ -116,12 +116,12 @@ def _lock_file(directory: Path) -> TextIO:
         return (directory / "lock").open("a+")
     except OSError as error:
         raise StackError(
-            f"{directory} cannot be written ({error.strerror}); name another: DEVSTACK_DIR=…"
+            f"{directory} cannot be written ({error.strerror}); choose another: DEVSTACK_DIR=…"
         ) from None
 
 
 def _stop_with_make() -> None:
-    """Stop cleanly when the `make` that started this is killed."""
+    """Stop cleanly if the `make` that started this process is killed."""
     if "MAKELEVEL" in os.environ:
         signal_when_parent_dies(signal.SIGTERM)
 
