@@ -65,6 +65,10 @@ class AnswerKept(Exception):
         self.answer = answer
 
 
+class KeyInUse(Refusal):
+    """The call of this key is under way, or was another one."""
+
+
 class Claim:
     """The right to make the call of one idempotency key, and its answer as it passes."""
 
@@ -112,8 +116,7 @@ class KeptAnswers:
     async def claim(self, call: Call, caller: Caller, body: bytes) -> Claim | None:
         """Return the right to make a call; None if it names no key.
 
-        Raises `AnswerKept`. Raises a `Refusal` while the call is under way, or if its key was used
-        for another call.
+        Raises `AnswerKept`, `KeyInUse`, or a 503 `Refusal` without Redis.
         """
         secret = key_of(call)
         if not self._seconds or not secret:
@@ -130,21 +133,20 @@ class KeptAnswers:
                 "Credits cannot be reserved at the moment. Please try again.", "store_unavailable"
             ) from None
         if status == b"under_way":
-            raise Refusal(
+            raise KeyInUse(
                 409,
                 "call_under_way",
                 "An earlier call with this idempotency key is still under way.",
                 retry_after=1,
             )
         if status == b"other":
-            raise Refusal(
+            raise KeyInUse(
                 422,
                 "idempotency_key_reused",
                 "This idempotency key was used for another request.",
                 retry=False,
             )
         if status == b"kept":
-            metrics.REPLAYED_ANSWERS.inc()
             raise AnswerKept(_opened(sealed, secret))
         if status == b"again":
             metrics.REPEATED_GENERATIONS.inc()
