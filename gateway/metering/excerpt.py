@@ -114,6 +114,10 @@ class Excerpt:
             return None
         return bytes(self._out)
 
+    def reject(self) -> None:
+        """Take note that the result cannot be read: there is none any longer."""
+        self._malformed = True
+
     def feed(self, piece: bytes) -> None:
         """Take the next bytes."""
         at, end = 0, len(piece)

@@ -374,5 +374,6 @@ def _read(read: Callable[[bytes], None], excerpt: Excerpt) -> bool:
     try:
         read(data)
     except UNREADABLE:
+        excerpt.reject()  # each empty line that follows would have it read again
         return False
     return True
