@@ -40,7 +40,8 @@ _BILLED = {
     "code_interpreter_call": "code_executions",
     "image_generation_call": "image_generations",
 }
-MAX_ITEMS = 10_000  # distinguished in one response; beyond that, every event counts as a new item
+# Distinguished in one response. Of a further item, every event counts as a new one.
+MAX_ITEMS = 10_000
 
 
 class _Action(msgspec.Struct, gc=False):
@@ -103,6 +104,7 @@ class ResponsesReader(Reader):
         self._model: str | None = None
         self._tier: str | None = None
         self._billed: dict[int, str] = {}  # by index in the output
+        self._billed_further: Counter[str] = Counter()
         self._counted: dict[int, int] = {}  # by index: bytes that came in deltas
 
     def document(self, data: bytes) -> None:
@@ -143,7 +145,7 @@ class ResponsesReader(Reader):
     @property
     def tools_ran(self) -> bool:
         """Whether items that cost something were seen, and no usage."""
-        return self.usage is None and any(self._billed.values())
+        return self.usage is None and any(self._tools(None).values())
 
     def told(self) -> Usage | None:
         """Return what was told, with the tier and the model of any event, a later one too."""
@@ -168,9 +170,11 @@ class ResponsesReader(Reader):
     def _bill(self, index: int | None, item: _Item) -> None:
         """Remember an item that costs something."""
         if item.type in _BILLED:
-            if index is None or len(self._billed) >= MAX_ITEMS:
-                index = -1 - len(self._billed)
-            self._billed[index] = _billed_as(item) or ""
+            name = _billed_as(item) or ""
+            if index is None or (len(self._billed) >= MAX_ITEMS and index not in self._billed):
+                self._billed_further[name] += 1
+            else:
+                self._billed[index] = name
 
     def _take(self, response: _Response, *, last: bool = True) -> None:
         self._model = word(response.model) or self._model
@@ -181,15 +185,17 @@ class ResponsesReader(Reader):
             if item is not None:
                 self._bill(index, item)
         if is_told(response.usage):
-            self.final = self._update(response) and last
+            self.final = self._update(response, last=last) and last
 
     def _tools(self, output: Iterable[_Item | None] | None) -> dict[str, Any]:
         """Return the counts of tools in the output, or of the items that were seen."""
-        items = [_billed_as(item) for item in output or () if item is not None]
-        counts = Counter(items if output else self._billed.values())
+        if output:
+            counts = Counter(_billed_as(item) for item in output if item is not None)
+        else:
+            counts = Counter(self._billed.values()) + self._billed_further
         return {name: counts[name] for name in _BILLED.values()}
 
-    def _update(self, response: _Response) -> bool:
+    def _update(self, response: _Response, *, last: bool) -> bool:
         """Take in reported usage; return whether it can be read."""
         try:
             told = read_usage(_usage, response.usage)
@@ -205,7 +211,8 @@ class ResponsesReader(Reader):
         )
         self.usage = replace(usage, **self._tools(response.output))
         self.input_told = True
-        self.generated.covered()
+        if last or told.output_tokens:  # zeros until the end say nothing of the text so far
+            self.generated.covered()
         return True
 
 
