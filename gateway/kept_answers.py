@@ -30,7 +30,10 @@ SHORTEST_KEY, LONGEST_KEY = 16, 255  # bytes: a shorter one keeps no secret
 LARGEST_ANSWER = 256 * 1024
 # For each process, within the time that answers are kept. Events on their way need the room more.
 MOST_BYTES = 32 * 1024 * 1024
-CLAIM_MS = 5_000  # a claim is followed by its hold within milliseconds
+# How long after its claim a call may have no hold yet, if nobody knows whether its process lives.
+CLAIM_MS = 5_000
+# So much later than it should, a call without a hold has given its claim back at the latest.
+GRACE_MS = 5_000
 REMEMBERED_MS = 3_600_000  # that a call was made, without its answer
 NONCE_BYTES = 12
 
@@ -105,9 +108,15 @@ class Claim:
 class KeptAnswers:
     """The answers that this process keeps in Redis for all processes."""
 
-    def __init__(self, redis: Redis, owner: str, seconds: float) -> None:
-        """`owner` is the process that has these calls' holds. With `seconds` 0 nothing is kept."""
+    def __init__(
+        self, redis: Redis, owner: str, seconds: float, *, admission_seconds: float
+    ) -> None:
+        """`owner` is the process that has these calls' holds. With `seconds` 0 nothing is kept.
+
+        `admission_seconds`: how long a call may take to get its hold, as when Django is asked.
+        """
         self._redis = redis
+        self._admission_ms = int(admission_seconds * 1000) + GRACE_MS
         self._owner = owner
         self._seconds = seconds
         self._sizes: deque[tuple[float, int]] = deque()
@@ -126,8 +135,9 @@ class KeptAnswers:
         fingerprint = hashlib.sha256(call.api.encode() + b" " + body).hexdigest()
         try:
             status, sealed = await self._redis.run(
-                CLAIM, [name], call.call_id, self._owner, fingerprint, CLAIM_MS, REMEMBERED_MS
-            )
+                CLAIM, [name, keys.OWNERS], call.call_id, self._owner, fingerprint,
+                self._admission_ms, CLAIM_MS, REMEMBERED_MS,
+            )  # fmt: skip
         except (RedisUnavailable, RedisError):
             raise unavailable(
                 "Credits cannot be reserved at the moment. Please try again.", "store_unavailable"
