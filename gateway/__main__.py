@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def _allow_open_files() -> None:
-    """Let thousands of idle connections leave files for calls: a shell often allows 1,024."""
+    """Raise the limit of open files, often 1,024, so that idle connections leave some for calls."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < _OPEN_FILES:
         most = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)

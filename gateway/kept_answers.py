@@ -30,9 +30,9 @@ SHORTEST_KEY, LONGEST_KEY = 16, 255  # bytes: a shorter one keeps no secret
 LARGEST_ANSWER = 256 * 1024
 # For each process, within the time that answers are kept. Events on their way need the room more.
 MOST_BYTES = 32 * 1024 * 1024
-# How long after its claim a call may have no hold yet, if nobody knows whether its process lives.
+# A claim counts this long even if its process is not known to live, and the call has no hold yet.
 CLAIM_MS = 5_000
-# So much later than it should, a call without a hold has given its claim back at the latest.
+# A call that gets no hold gives its claim back at most this much later than `admission_seconds`.
 GRACE_MS = 5_000
 REMEMBERED_MS = 3_600_000  # that a call was made, without its answer
 NONCE_BYTES = 12

@@ -131,8 +131,8 @@ class Proxy:
     async def _claim(self, call: Call, caller: Caller, body: bytes) -> Claim | None:
         """Return the right to make a call; None if it names no idempotency key.
 
-        What else becomes of it costs nothing and counts as such. Raises what `KeptAnswers.claim`
-        raises, or a 429 `Refusal` after too many of these.
+        A call without that right costs nothing, so it is counted with the requests that hold
+        nothing. Raises what `KeptAnswers.claim` raises, or a 429 `Refusal` after too many of these.
         """
         try:
             return await self._answers.claim(call, caller, body)

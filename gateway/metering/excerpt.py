@@ -115,7 +115,7 @@ class Excerpt:
         return bytes(self._out)
 
     def reject(self) -> None:
-        """Take note that the result cannot be read: there is none any longer."""
+        """Drop the result, because it cannot be read."""
         self._malformed = True
 
     def feed(self, piece: bytes) -> None:

@@ -375,6 +375,6 @@ def _read(read: Callable[[bytes], None], excerpt: Excerpt) -> bool:
     try:
         read(data)
     except UNREADABLE:
-        excerpt.reject()  # each empty line that follows would have it read again
+        excerpt.reject()  # otherwise each empty line that follows would read it again
         return False
     return True
