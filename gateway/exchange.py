@@ -8,6 +8,7 @@ from gateway.admission import Admission
 from gateway.apis import Api
 from gateway.booking import Books, Ending
 from gateway.call import Call
+from gateway.errors import Refusal
 from gateway.headers import Headers
 from gateway.http_client import ExchangeFailed, HttpResponse
 from gateway.incoming import CallerLeft
@@ -78,6 +79,9 @@ class Exchange:
                 raise CallerLeft from None
             if not call.started:
                 raise no_answer_in_time(self._api.provider) from None
+        except Refusal:  # the provider was not even tried
+            self._release()
+            raise
         except (UpstreamFailed, ExchangeFailed):
             ending.failed = True
             if not call.started:

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from gateway import credentials, denial_status, products, requests, throttles
+from gateway import credentials, denial_status, metrics, products, requests, throttles
 from gateway.admission import Admission, Gate
 from gateway.apis import Api
 from gateway.booking import Books
@@ -11,7 +11,7 @@ from gateway.credentials import Caller, Credentials
 from gateway.errors import Refusal, bad_request, unavailable
 from gateway.exchange import Exchange
 from gateway.incoming import BodyTooLarge, TooManyBodies
-from gateway.kept_answers import AnswerKept, Claim, KeptAnswers, key_of, replayed
+from gateway.kept_answers import AnswerKept, Claim, KeptAnswers, KeyInUse, key_of, replayed
 from gateway.media_type import check as check_media_type
 from gateway.media_type import refuse_compressed
 from gateway.metering import Meter, meter_for
@@ -78,6 +78,7 @@ class Proxy:
                 await exchange.run(watch)
         except AnswerKept as found:
             call.reason = "replayed"
+            metrics.REPLAYED_ANSWERS.inc()
             call.respond(found.answer.status, replayed(found.answer), found.answer.body)
         except asyncio.CancelledError:
             if not watch.claim():
@@ -110,7 +111,7 @@ class Proxy:
         watch.expect_within(self._settings.request_timeout)
         claim = None
         if product.billable and not request.stream:
-            claim = await self._answers.claim(call, caller, request.body)
+            claim = await self._claim(call, caller, request.body)
         try:
             with call.trace.holding():
                 admission, body = await self._gate.admit(product, caller, request, call)
@@ -126,6 +127,18 @@ class Proxy:
         )
         exchange = self._exchange(call, api, body, admission, meter, claim)
         return exchange, request.model, request.output_tokens
+
+    async def _claim(self, call: Call, caller: Caller, body: bytes) -> Claim | None:
+        """Return the right to make a call; None if it names no idempotency key.
+
+        A call without that right costs nothing, so it is counted with the requests that hold
+        nothing. Raises what `KeptAnswers.claim` raises, or a 429 `Refusal` after too many of these.
+        """
+        try:
+            return await self._answers.claim(call, caller, body)
+        except (AnswerKept, KeyInUse):
+            await self.count_unpaid(caller)
+            raise
 
     def _exchange(
         self,
