@@ -113,6 +113,16 @@ def test_an_error_is_not_kept(world: World, project, status) -> None:
     assert world.metric(REPEATED) == repeated
 
 
+def test_a_call_that_failed_can_be_repeated_at_once(world: World, project) -> None:
+    token = world.tollgate.token(project)
+    for _ in range(30):
+        key = new_key()
+        world.provider.script = lambda _: json_script({"error": {"type": "api_error"}}, 503)
+        assert world.post(token, headers=key).status_code == 503
+        world.provider.script = default_script
+        assert world.post(token, headers=key).status_code == 200
+
+
 @pytest.mark.parametrize(
     "document", [{"type": "error", "error": {"type": "overloaded_error"}}, {"id": "msg_1"}]
 )
