@@ -3,6 +3,7 @@
 import re
 import unicodedata
 
+from coding_tasks.models import TaskRun
 from workflows.mention_types import workflow_id
 from workflows.models import FollowUp, Mention
 
@@ -31,6 +32,16 @@ _LINK = re.compile(r"<((?:https?|mailto|ssh)[^|<>]*)(?:\|([^<>]*))?>")
 def request_text(message: Mention | FollowUp) -> str:
     """Return the message as the person typed it, without the mention of the bot."""
     return _readable(message.text, message.workspace.bot_user_id) or "(no text)"
+
+
+def message_of(run: TaskRun) -> Mention | FollowUp:
+    """Return the message that a run answers: the follow-up it was recorded as, or the mention."""
+    where = {
+        "workspace": run.task.workspace_id,
+        "channel_id": run.task.channel_id,
+        "ts": run.message_ts,
+    }
+    return FollowUp.objects.filter(**where).first() or Mention.objects.get(**where)
 
 
 def all_that_was_asked(mention: Mention) -> str:

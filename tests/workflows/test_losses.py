@@ -9,7 +9,7 @@ from temporalio.client import WorkflowExecutionStatus
 from coding_tasks.models import CodingTask, TaskRun
 from tests.workflows.temporal import wait_for_close
 from tests.workflows.world import World
-from workflows import client, tasks
+from workflows import client, notices, tasks
 from workflows.breakdown import in_words
 from workflows.losses import BEGUN_ANEW_WITHIN, LOOKED_FOR_AFTER, look_for_workflow
 from workflows.mention_types import workflow_id
@@ -131,12 +131,13 @@ def test_a_mention_whose_task_had_begun_ends_with_one_message_and_frees_its_thre
 def test_a_conversation_that_nobody_waits_for_ends_in_silence(shop: World):
     mention = lost(shop, NEW)
     task = work_on(shop, mention)
-    TaskRun.objects.update(state=TaskRun.State.SUCCEEDED)
+    TaskRun.objects.update(state=TaskRun.State.SUCCEEDED, answer="A shop.")
     Mention.objects.update(state=Mention.State.ANSWERED)
+    notices.claim_answer(TaskRun.objects.get(), mention)
     sweep(mention)
     task.refresh_from_db()
     assert task.state == CodingTask.State.FAILED
-    assert shop.said(mention.ts) == []
+    assert shop.said(mention.ts) == ["A shop."]
 
 
 def test_what_just_began_and_what_runs_are_left_alone(shop: World):

@@ -27,7 +27,7 @@ from workflows.mention_types import (
     out_of_credits,
 )
 from workflows.models import FollowUp, Mention, Notice
-from workflows.requests import all_that_was_asked, request_text
+from workflows.requests import all_that_was_asked, message_of, request_text
 from workflows.slack import client_for, failure_of
 
 log = structlog.get_logger(__name__)
@@ -202,7 +202,7 @@ class CodingActivities:
         database is back.
         """
         run = rows.run(ref.run_id)
-        about = rows.message_of(run)
+        about = message_of(run)
         if not run.task.workspace.is_active and run.state != TaskRun.State.SUCCEEDED:
             # Nobody could read the answer: no credits are spent on it.
             raise ApplicationError("the app was uninstalled", type=UNINSTALLED, non_retryable=True)
@@ -226,7 +226,7 @@ class CodingActivities:
         was kept.
         """
         run = rows.run(failed.run_id)
-        about = rows.message_of(run)
+        about = message_of(run)
         runs.fail(run, failed.failure)
         run.refresh_from_db(fields=["state", "answer"])
         if run.state == TaskRun.State.SUCCEEDED:
