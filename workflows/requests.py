@@ -16,12 +16,14 @@ STOP_WORDS = frozenset(
         *("ferma", "annulla"),  # Italian
     )
 )
-"""A message of one of these, and of courtesies, ends the work. docs/operations.md lists them."""
+"""A message of one of these, and of courtesies, ends the work. docs/threads.md lists them."""
 _COURTESIES = frozenset(("please", "pls", "now", "it", "this", "that", "thanks", "bitte", "jetzt"))
 _LONGEST_ORDER = 200
 """Characters; what is longer is no order to stop."""
 # Tags, entities and emoji: `<@U1>`, `&amp;`, `:wave::skin-tone-2:`.
 _MARKUP = re.compile(r"<[@#!][^<>]*>|&(?:amp|lt|gt);|:[^\s:<>]+:")
+# Tags of persons, of groups and of everybody in a channel.
+_PEOPLE = re.compile(r"<(?:@|!subteam\^|!(?:here|channel|everyone)\b)[^<>]*>")
 _WORD = re.compile(r"[^\W_]+")
 _LONGEST_CHAIN = 20
 
@@ -78,6 +80,15 @@ def is_stop(text: str) -> bool:
     plain = unicodedata.normalize("NFKC", _MARKUP.sub(" ", text))
     words = {word.casefold() for word in _WORD.findall(plain)}
     return bool(words & STOP_WORDS) and words <= STOP_WORDS | _COURTESIES
+
+
+def is_to_others(text: str) -> bool:
+    """Return whether a message that does not mention the bot is addressed to other people.
+
+    It begins by naming them, or it is an order to stop that names them anywhere.
+    """
+    named = _PEOPLE.search(text)
+    return named is not None and (is_bare(text[: named.start()]) or is_stop(text))
 
 
 def _additions(mention: Mention) -> list[str]:

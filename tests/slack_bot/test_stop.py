@@ -21,9 +21,14 @@ ORDERS = [
     *("please stop", "stop it now", "Stopp!", "arrête", "abbrechen bitte", "<@UBOT> stop"),
     *("stop\n<@UBOT>", "\uff33\uff34\uff2f\uff30", "~cancel~", "`stop`", "stop, stop, stop"),
 ]
+TO_OTHERS = [
+    *("<@UALICE> stop", "<@UALICE|alice> please stop", "stop <@UALICE>", "<@UALICE> <@UBEN> stop"),
+    *("<!subteam^S1|@devs> stop", "<!here> stop", ":wave: <@UALICE> stop"),
+    *("<@UALICE> what do you think?", "<@UALICE>"),
+]
 PROMPTS = [
     *("stop the server from crashing", "don't stop", "why did it stop?", "nonstop", "cancel order"),
-    "please",
+    *("please", "ask <@UALICE> about it", "stop asking <@UALICE>"),
 ]
 
 
@@ -72,6 +77,23 @@ def test_the_owner_ends_the_run_with_a_word(door, running, temporal, text):
         "Stopped, as <@U1> asked. It has used no Tollgate AI credits. The AI provider may have "
         "been answering: that is charged as well. Mention Tollgate to start again."
     )
+
+
+@pytest.mark.parametrize("text", TO_OTHERS)
+def test_what_is_said_to_others_neither_stops_nor_asks_for_anything(door, running, temporal, text):
+    deliver(door, text, running.task.thread_ts)
+    running.refresh_from_db()
+    assert running.state == "running"
+    assert said(door) == []
+    assert not FollowUp.objects.exists()
+    assert not ThreadReply.objects.exists()
+
+
+@pytest.mark.parametrize("text", ["<@UBOT> <@UALICE> stop", "<@UALICE> stop <@UBOT>"])
+def test_an_order_to_the_bot_and_others_is_one(door, running, temporal, text):
+    deliver(door, text, running.task.thread_ts)
+    running.refresh_from_db()
+    assert running.state == "stopped"
 
 
 @pytest.mark.parametrize("text", PROMPTS)
