@@ -10,8 +10,8 @@ from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT, CLASSIFIER
 from tests.workflows.temporal import wait_for_close
 from tests.workflows.world import World
-from workflows import access, admission, client, replies, stop_orders, tasks
-from workflows.models import Mention, ThreadReply
+from workflows import access, admission, client, denials, replies, stop_orders, tasks
+from workflows.models import Mention, Notice, ThreadReply
 
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -81,6 +81,45 @@ def test_a_paused_run_ends_and_no_top_up_wakes_it(shop: World):
     tasks.wake_paused_runs()
     assert TaskRun.objects.get().state == TaskRun.State.STOPPED
     assert [each.split(",")[0] for each in shop.said(mention.ts)][-1] == "Stopped"
+
+
+@pytest.mark.parametrize("of_the", ["mention", "follow-up"])
+def test_a_run_stopped_at_the_moment_of_its_pause_is_not_said_to_have_paused(
+    shop: World, monkeypatch, of_the
+):
+    """The run has paused, the author is told that it was stopped, and then the denial is due."""
+    claim = denials.claim
+    mention = shop.handle() if of_the == "follow-up" else None
+
+    def stopped_meanwhile(about, *arguments, **fields):
+        order(shop, mention or Mention.objects.get())
+        return claim(about, *arguments, **fields)
+
+    monkeypatch.setattr(denials, "claim", stopped_meanwhile)
+    shop.gateway.refuse_next("slack_app")
+    if mention is None:
+        mention = shop.start()
+    else:
+        shop.reply(mention, "and the tests?")
+    wait_for_close(mention.workflow_id)
+    tasks.deliver_pending_denials()
+    assert TaskRun.objects.first().state == TaskRun.State.STOPPED
+    assert shop.said(mention.ts)[-1].startswith("Stopped")
+    assert Notice.objects.get(kind=Notice.Kind.DENIAL).state == Notice.State.GIVEN_UP
+
+
+def test_a_paused_run_whose_workflow_was_not_told_ends_when_it_looks_for_credits(
+    shop: World, monkeypatch, hurried
+):
+    hurried(recheck_seconds=1)
+    monkeypatch.setattr(stop_orders, "_cancel", lambda _workflow_ids: None)
+    shop.gateway.refuse_next("slack_app")
+    shop.limit_after_next_gate()
+    mention = shop.start()
+    shop.wait_until_said(mention.ts, 1)
+    order(shop, mention)
+    assert wait_for_close(mention.workflow_id) is WorkflowExecutionStatus.COMPLETED
+    assert shop.gateway.requests(AGENT) == []
 
 
 def test_an_open_picker_is_closed_by_it(two_repositories: World):
