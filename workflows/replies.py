@@ -60,8 +60,12 @@ def keep(reply: ThreadReply) -> ThreadReply:
 def decide(reply: ThreadReply) -> Mention | None:
     """Decide what a kept reply is for; return the mention it became, for the caller to admit.
 
-    The row is deleted once the reply is recorded elsewhere.
+    The row is deleted once the reply is recorded elsewhere. A reply that was recorded before, and
+    is delivered again, is for nothing else.
     """
+    if follow_ups.is_known(reply):
+        ThreadReply.objects.filter(pk=reply.pk).delete()
+        return None
     mention = None
     for _ in range(_LOOKS):  # the answer can change while we look
         mention = _as_mention(reply)

@@ -13,7 +13,7 @@ from billing.limits import set_limit
 from coding_tasks.models import CodingTask
 from quota.resources import AI_CREDITS
 from tests.slack_bot.conftest import workflow_of
-from workflows import replies, tasks
+from workflows import closing, replies, tasks
 from workflows.models import FollowUp, Mention, Notice, ThreadReply
 from workflows.requests import all_that_was_asked
 
@@ -89,6 +89,26 @@ def test_redeliveries_of_the_reply_are_one_start(door, workspace, denied, tempor
     assert Mention.objects.count() == 2
     assert not FollowUp.objects.exists()
     assert not ThreadReply.objects.exists()
+
+
+def test_a_reply_that_was_met_with_silence_starts_nothing_when_it_is_delivered_again(
+    door, workspace, denied, temporal
+):
+    reply = door.reply("please?", denied["ts"])
+    top_up(workspace)
+    door.deliver(door.slack.event(reply, "message"))
+    assert not temporal.has(workflow_of(reply))
+
+
+def test_a_follow_up_that_is_delivered_again_does_not_take_its_failed_request_up(
+    door, workspace, temporal
+):
+    mention = door.mention()
+    reply = door.reply("in the shop", mention["ts"])
+    closing.close(Mention.objects.get().pk, Mention.State.FAILED, "it failed")
+    door.deliver(door.slack.event(reply, "message"))
+    assert Mention.objects.count() == 1
+    assert FollowUp.objects.get().state == "dropped"
 
 
 def test_a_second_reply_is_a_follow_up_of_the_first(door, workspace, denied, temporal):
