@@ -250,6 +250,48 @@ def test_a_reply_that_overtakes_a_stop_is_not_lost_with_the_work(door, task, tem
     assert hint["visible_to"] == "U1"
 
 
+@pytest.mark.parametrize("had_worked", [True, False])
+def test_a_stop_that_comes_late_leaves_work_alone_that_was_asked_for_after_it(
+    door, task, temporal, had_worked
+):
+    """Slack delivered it again after a minute, say."""
+    order = door.slack.post("stop", thread_ts=task.thread_ts)
+    later = door.slack.post("<@UBOT> the other one", thread_ts=task.thread_ts)
+    if had_worked:
+        TaskRun.objects.create(
+            task=task, message_ts=task.thread_ts, request="look", state=TaskRun.State.SUCCEEDED
+        )
+    Mention.objects.update(state=Mention.State.ANSWERED)
+    run = TaskRun.objects.create(
+        task=task, message_ts=later["ts"], request="the other one", state=TaskRun.State.RUNNING
+    )
+    door.deliver(door.slack.event(order, "message"))
+    run.refresh_from_db()
+    assert run.state == "running"
+    assert CodingTask.objects.get().state == "active"
+
+
+def test_work_that_overtook_a_stop_and_ends_with_older_work_begins_anew(door, running, temporal):
+    order = door.slack.post("stop", thread_ts=running.task.thread_ts)
+    mention = door.mention(text="<@UBOT> the other one", thread_ts=running.task.thread_ts)
+    TaskRun.objects.create(task=running.task, message_ts=mention["ts"], request="the other one")
+    FollowUp.objects.update(state=FollowUp.State.HANDLED)
+    door.deliver(door.slack.event(order, "message"))
+    let_sweeps_run()
+    assert temporal.has(workflow_of(mention))
+
+
+def test_of_what_overtook_a_stop_a_reply_follows_its_mention(door, running, temporal):
+    order = door.slack.post("stop", thread_ts=running.task.thread_ts)
+    mention = door.mention(text="<@UBOT> the other one", thread_ts=running.task.thread_ts)
+    door.reply("in the shop", running.task.thread_ts)
+    door.deliver(door.slack.event(order, "message"))
+    let_sweeps_run()
+    follow_up = FollowUp.objects.get(text="in the shop")
+    assert follow_up.workflow_id == workflow_of(mention)
+    assert follow_up.state in FollowUp.WAITING
+
+
 def test_a_mention_that_overtakes_a_stop_begins_anew(door, running, temporal):
     order = door.slack.post("stop", thread_ts=running.task.thread_ts)
     mention = door.mention(text="<@UBOT> the other one", thread_ts=running.task.thread_ts)

@@ -171,9 +171,11 @@ class CodingActivities:
     @activity.defn
     def forward_follow_up(self, message: ForwardedMessage) -> ForwardAnswer:
         """Make a run of a follow-up if there are credits for it; if not, it counts as handled."""
-        follow_up = rows.follow_up(message.follow_up_id)
         task = CodingTask.objects.select_related("project").get(pk=message.task_id)
-        if follow_up.state == FollowUp.State.REFUSED or task.state == CodingTask.State.STOPPED:
+        if task.state == CodingTask.State.STOPPED:
+            return ForwardAnswer()
+        follow_up = rows.follow_up(message.follow_up_id)
+        if follow_up.state == FollowUp.State.REFUSED:
             return ForwardAnswer()
         if follow_up.state != FollowUp.State.HANDLED:
             try:
