@@ -9,11 +9,12 @@ reconnects by itself. Every call is bounded by `DEADLINE`.
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import TimeoutError as FutureTimeout
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
+import structlog
 from django.conf import settings
 from django.db.models import Q
 from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
@@ -34,6 +35,8 @@ from workflows.mention_types import (
     workflow_id,
 )
 from workflows.models import FollowUp, Mention
+
+log = structlog.get_logger(__name__)
 
 DEADLINE = timedelta(seconds=1.5)
 """How long a caller waits for Temporal: Slack wants its answer within 3 s."""
@@ -185,6 +188,18 @@ def cancel(workflow_id: str) -> None:
     Raises `TemporalUnavailable` and `WorkflowEnded`.
     """
     _call(workflow_id, lambda handle: handle.cancel(rpc_timeout=DEADLINE))
+
+
+def cancel_all(workflow_ids: Iterable[str]) -> None:
+    """Cancel workflows whose work was stopped. One that does not hear ends at its next step."""
+    for each in workflow_ids:
+        try:
+            cancel(each)
+        except WorkflowEnded:
+            pass
+        except TemporalUnavailable as error:
+            log.warning("a stopped workflow was not told", workflow=each, error=str(error))
+            return
 
 
 def terminated_workflows(since: datetime) -> list[str]:

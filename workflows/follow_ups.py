@@ -13,7 +13,7 @@ from projects.models import Project
 from workflows import client, closing, notices, wording
 from workflows.door import denial, refuse
 from workflows.mention_types import out_of_credits, workflow_id
-from workflows.models import FollowUp, Mention, Notice, ThreadReply
+from workflows.models import ERASED, FollowUp, Mention, Notice, ThreadReply
 
 log = structlog.get_logger(__name__)
 
@@ -121,13 +121,18 @@ def tell(follow_up: FollowUp) -> None:
 
 
 def begin_anew(follow_up: FollowUp) -> None:
-    """Have a mention that was forwarded in vain be decided about again, by the sweep."""
+    """Have a mention that was forwarded in vain be decided about again, by the sweep.
+
+    Not one that was erased: there is nothing to do for it.
+    """
     Mention.objects.filter(
         workspace_id=follow_up.workspace_id,
         channel_id=follow_up.channel_id,
         ts=follow_up.ts,
         state=Mention.State.FORWARDED,
-    ).update(state=Mention.State.RECEIVED, outcome="", finished_at=None, lease_until=None)
+    ).exclude(text=ERASED).update(
+        state=Mention.State.RECEIVED, outcome="", finished_at=None, lease_until=None
+    )
 
 
 def is_known(reply: FollowUp | ThreadReply) -> bool:

@@ -23,7 +23,7 @@ from projects.hints import hasten
 from quota.gate import Verdict
 from workflows import posting, stopped_work, wording
 from workflows.metrics import NOTICES
-from workflows.models import FollowUp, Mention, Notice
+from workflows.models import ERASED, FollowUp, Mention, Notice
 from workflows.slack import Failure, Meaning, client_for, failure_of
 
 log = structlog.get_logger(__name__)
@@ -120,9 +120,11 @@ def answer_key(run: TaskRun) -> str:
     return f"answer:{run.pk}"
 
 
+@transaction.atomic
 def claim_answer(run: TaskRun, about: Mention | FollowUp) -> Notice:
     """Return the notice with a run's answer to a message."""
-    return claim(answer_key(run), Notice.Kind.ANSWER, about, wording.answer(run.answer))
+    kept = TaskRun.objects.select_for_update().get(pk=run.pk)  # it may have been erased since
+    return claim(answer_key(run), Notice.Kind.ANSWER, about, wording.answer(kept.answer))
 
 
 # --- Sending -------------------------------------------------------------------------------------
@@ -136,14 +138,14 @@ def deliver(notice: Notice) -> None:
 
     A notice that could not be sent falls due again later, for the sweep. One that Slack refuses is
     sent in another way (`workflows.posting`). One that it refuses in every way is given up, and so
-    is one about work that was stopped meanwhile.
+    is one about work that was stopped, or whose words were erased, meanwhile.
     """
     now = timezone.now()
     taken = _take(notice, now)
     if taken is None:
         return
-    if stopped_work.is_withheld(taken.notice):
-        _give_up(taken.notice, "stopped")
+    if taken.notice.text == ERASED or stopped_work.is_withheld(taken.notice):
+        _give_up(taken.notice, "stopped or erased")
         return
     if stopped_work.has_to_wait(taken.notice, now, LEASE):
         _keep(taken.notice, state=Notice.State.PENDING, next_attempt_at=now + _A_MOMENT)

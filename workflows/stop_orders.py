@@ -6,7 +6,6 @@ Anybody else is told whose work it is.
 from collections.abc import Iterable, Sequence, Set
 from decimal import Decimal
 
-import structlog
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Q, QuerySet
@@ -22,8 +21,6 @@ from workflows.models import FollowUp, Mention, Notice, ThreadReply
 from workflows.requests import is_stop
 from workflows.stopping import Stopped, stop_work
 
-log = structlog.get_logger(__name__)
-
 
 def obey(order: Mention) -> None:
     """End the author's work in the thread, and say once what came of the order."""
@@ -38,7 +35,7 @@ def obey(order: Mention) -> None:
         words = _words(order, mentions, stopped, owner_id)
         if closing.conclude(order, Mention.State.STOPPED, _outcome(mentions, stopped)):
             notices.send_soon(notices.claim(_key(order, owner_id), Notice.Kind.STOP, order, words))
-    _cancel(workflows | ({stopped.task.workflow_id} if stopped else set()))
+    client.cancel_all(workflows | ({stopped.task.workflow_id} if stopped else set()))
 
 
 def is_countermanded(message: Mention | ThreadReply) -> bool:
@@ -165,15 +162,3 @@ def _used(order: Mention, mentions: Iterable[Mention], stopped: Stopped | None) 
         micro += sum(usage_of_task_runs(task.runs.values_list("pk", flat=True)).values())
     micro += sum(usage_of_traces([project_id], traces).values())
     return in_credits(micro) if micro else None
-
-
-def _cancel(workflow_ids: Iterable[str]) -> None:
-    """Tell the worker to stop. If it does not hear, it finds out at its next step."""
-    for each in workflow_ids:
-        try:
-            client.cancel(each)
-        except client.WorkflowEnded:
-            pass
-        except client.TemporalUnavailable as error:
-            log.warning("a stopped workflow was not told", workflow=each, error=str(error))
-            return

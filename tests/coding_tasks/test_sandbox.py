@@ -77,7 +77,7 @@ def test_only_a_repository_without_a_commit_counts_as_empty(
 ):
     real = shutil.which("git")
     failing = tmp_path / "git"
-    failing.write_text(f"#!/bin/sh\ncase $* in *rev-parse*) {git};; esac\nexec {real} \"$@\"\n")
+    failing.write_text(f'#!/bin/sh\ncase $* in *rev-parse*) {git};; esac\nexec {real} "$@"\n')
     failing.chmod(0o755)
     monkeypatch.setattr("coding_tasks.git._git", lambda: str(failing))
     with pytest.raises(failure) as refused, sandbox.checkout(f"file://{origin}"):

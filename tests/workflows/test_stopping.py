@@ -10,7 +10,7 @@ from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT, CLASSIFIER
 from tests.workflows.temporal import wait_for_close
 from tests.workflows.world import World
-from workflows import access, admission, client, denials, replies, stop_orders, tasks
+from workflows import access, admission, client, denials, replies, tasks
 from workflows.models import Mention, Notice, ThreadReply
 
 pytestmark = pytest.mark.usefixtures("worker")
@@ -55,7 +55,7 @@ def test_a_run_at_work_is_ended_and_its_answer_is_not_posted(shop: World):
 
 
 def test_a_run_whose_workflow_was_not_told_ends_by_itself(shop: World, monkeypatch):
-    monkeypatch.setattr(stop_orders, "_cancel", lambda _workflow_ids: None)
+    monkeypatch.setattr(client, "cancel_all", lambda _workflow_ids: None)
     shop.gateway.hold_next()
     mention = shop.start()
     wait_until(lambda: shop.gateway.requests(AGENT), what="the agent's call")
@@ -112,7 +112,7 @@ def test_a_paused_run_whose_workflow_was_not_told_ends_when_it_looks_for_credits
     shop: World, monkeypatch, hurried
 ):
     hurried(recheck_seconds=1)
-    monkeypatch.setattr(stop_orders, "_cancel", lambda _workflow_ids: None)
+    monkeypatch.setattr(client, "cancel_all", lambda _workflow_ids: None)
     shop.gateway.refuse_next("slack_app")
     shop.limit_after_next_gate()
     mention = shop.start()
@@ -139,7 +139,7 @@ def test_a_picker_whose_workflow_was_not_told_closes_without_a_word(
     two_repositories: World, monkeypatch, hurried
 ):
     world = two_repositories
-    monkeypatch.setattr(stop_orders, "_cancel", lambda _workflow_ids: None)
+    monkeypatch.setattr(client, "cancel_all", lambda _workflow_ids: None)
     hurried(picker_seconds=5)
     world.gateway.answer_next("none")
     mention = world.start("what is this?")
