@@ -144,11 +144,15 @@ def deliver(notice: Notice) -> None:
     taken = _take(notice, now)
     if taken is None:
         return
-    if taken.notice.text == ERASED or stopped_work.is_withheld(taken.notice):
-        _give_up(taken.notice, "stopped or erased")
+    if taken.notice.text == ERASED:
+        _give_up(taken.notice, "erased")
+        return
+    if stopped_work.is_withheld(taken.notice):
+        _give_up(taken.notice, "stopped")
         return
     if stopped_work.has_to_wait(taken.notice, now, LEASE):
-        _keep(taken.notice, state=Notice.State.PENDING, next_attempt_at=now + _A_MOMENT)
+        unsent = Notice.State.SENDING if taken.outcome_unknown else Notice.State.PENDING
+        _keep(taken.notice, state=unsent, next_attempt_at=now + _A_MOMENT)
         return
     if taken.outcome_unknown and taken.notice.destination == Notice.Destination.EPHEMERAL:
         _give_up(taken.notice, "outcome_unknown")  # no search finds an ephemeral message
