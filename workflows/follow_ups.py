@@ -7,6 +7,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
 
+from coding_tasks import threads
 from coding_tasks.models import CodingTask
 from coding_tasks.threads import lock_active_task
 from projects.models import Project
@@ -110,14 +111,33 @@ def to_tell() -> QuerySet[FollowUp]:
 def tell(follow_up: FollowUp) -> None:
     """Signal the follow-up to its workflow; twice is harmless. Raises `client.TemporalUnavailable`.
 
-    If the workflow is gone, a message that mentions the bot becomes a mention to start with.
+    If the workflow is gone, the thread is free for a new task, and a message that mentions the bot
+    becomes a mention to start with. A message that waits for a mention's task goes on waiting.
     """
     try:
         client.signal_follow_up(follow_up)
     except client.WorkflowEnded:
         log.info("a follow-up came after its workflow", follow_up=str(follow_up.pk))
-        if follow_up.addressed:
-            begin_anew(follow_up)
+        if not _is_before_its_task(follow_up):
+            _drop(follow_up)
+
+
+def _is_before_its_task(follow_up: FollowUp) -> bool:
+    workflow = {"workflow_id": follow_up.workflow_id}
+    return (
+        Mention.objects.filter(**workflow, state__in=Mention.OPEN).exists()
+        and not CodingTask.objects.filter(**workflow).exists()
+    )
+
+
+@transaction.atomic
+def _drop(follow_up: FollowUp) -> None:
+    threads.abandon(follow_up.workflow_id)
+    FollowUp.objects.filter(pk=follow_up.pk, state=FollowUp.State.RECEIVED).update(
+        state=FollowUp.State.DROPPED, outcome="its task had ended"
+    )
+    if follow_up.addressed:
+        begin_anew(follow_up)
 
 
 def begin_anew(follow_up: FollowUp) -> None:
