@@ -37,13 +37,15 @@ def request_text(message: Mention | FollowUp) -> str:
 
 
 def message_of(run: TaskRun) -> Mention | FollowUp:
-    """Return the message that a run answers: the follow-up it was recorded as, or the mention."""
+    """Return the message that a run answers: the mention that began its task, or the follow-up."""
     where = {
         "workspace": run.task.workspace_id,
         "channel_id": run.task.channel_id,
         "ts": run.message_ts,
     }
-    return FollowUp.objects.filter(**where).first() or Mention.objects.get(**where)
+    began = Mention.objects.filter(**where, workflow_id=run.task.workflow_id).first()
+    follow_up = None if began else FollowUp.objects.filter(**where).first()
+    return began or follow_up or Mention.objects.get(**where)
 
 
 def all_that_was_asked(mention: Mention) -> str:

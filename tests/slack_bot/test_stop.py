@@ -21,6 +21,9 @@ ORDERS = [
     *("please stop", "stop it now", "Stopp!", "arrête", "abbrechen bitte", "<@UBOT> stop"),
     *("stop\n<@UBOT>", "\uff33\uff34\uff2f\uff30", "~cancel~", "`stop`", "stop, stop, stop"),
 ]
+NOTHING_TO_STOP = (
+    "<@U1>, nothing was running in this thread when you wrote that, so there is nothing to stop."
+)
 TO_OTHERS = [
     *("<@UALICE> stop", "<@UALICE|alice> please stop", "stop <@UALICE>", "<@UALICE> <@UBEN> stop"),
     *("<!subteam^S1|@devs> stop", "<!here> stop", ":wave: <@UALICE> stop"),
@@ -125,7 +128,7 @@ def test_others_are_told_once_whose_run_it_is(door, running, temporal, text):
 def test_with_nothing_running_it_says_so_and_the_conversation_stays_open(door, task, temporal):
     Mention.objects.update(state=Mention.State.ANSWERED)
     deliver(door, "stop", task.thread_ts)
-    assert said(door) == ["<@U1>, nothing is running in this thread, so there is nothing to stop."]
+    assert said(door) == [NOTHING_TO_STOP]
     assert CodingTask.objects.get().state == "active"
     assert not FollowUp.objects.exists()
 
@@ -269,6 +272,7 @@ def test_a_stop_that_comes_late_leaves_work_alone_that_was_asked_for_after_it(
     run.refresh_from_db()
     assert run.state == "running"
     assert CodingTask.objects.get().state == "active"
+    assert said(door) == [NOTHING_TO_STOP]
 
 
 def test_work_that_overtook_a_stop_and_ends_with_older_work_begins_anew(door, running, temporal):
