@@ -9,7 +9,7 @@ from slack_bot.events import Post
 from workflows import admission, closing, notices, replies, wording
 from workflows.kept_for_later import left_to_a_sweep
 from workflows.models import Mention, Notice, ThreadReply
-from workflows.requests import is_to_others
+from workflows.requests import is_stop_for_others
 
 
 def receive(post: Post) -> None:
@@ -23,7 +23,7 @@ def receive(post: Post) -> None:
         return
     if post.is_app_mention or post.tagged & {workspace.bot_user_id, post.bot_user_id}:
         admission.admit_or_keep(_record(workspace, post))
-    elif post.is_reply and not is_to_others(post.text):
+    elif post.is_reply and not is_stop_for_others(post.text):
         _receive_reply(workspace, post)
 
 

@@ -84,13 +84,9 @@ def is_stop(text: str) -> bool:
     return bool(words & STOP_WORDS) and words <= STOP_WORDS | _COURTESIES
 
 
-def is_to_others(text: str) -> bool:
-    """Return whether a message that does not mention the bot is addressed to other people.
-
-    It begins by naming them, or it is an order to stop that names them anywhere.
-    """
-    named = _PEOPLE.search(text)
-    return named is not None and (is_bare(text[: named.start()]) or is_stop(text))
+def is_stop_for_others(text: str) -> bool:
+    """Return whether a message that does not mention the bot tells other people to stop."""
+    return is_stop(text) and _PEOPLE.search(text) is not None
 
 
 def _additions(mention: Mention) -> list[str]:

@@ -27,11 +27,11 @@ NOTHING_TO_STOP = (
 TO_OTHERS = [
     *("<@UALICE> stop", "<@UALICE|alice> please stop", "stop <@UALICE>", "<@UALICE> <@UBEN> stop"),
     *("<!subteam^S1|@devs> stop", "<!here> stop", ":wave: <@UALICE> stop"),
-    *("<@UALICE> what do you think?", "<@UALICE>"),
 ]
 PROMPTS = [
     *("stop the server from crashing", "don't stop", "why did it stop?", "nonstop", "cancel order"),
     *("please", "ask <@UALICE> about it", "stop asking <@UALICE>"),
+    *("<@UALICE> what do you think?", "<@UALICE>", "@alice stop please"),
 ]
 
 
@@ -83,7 +83,7 @@ def test_the_owner_ends_the_run_with_a_word(door, running, temporal, text):
 
 
 @pytest.mark.parametrize("text", TO_OTHERS)
-def test_what_is_said_to_others_neither_stops_nor_asks_for_anything(door, running, temporal, text):
+def test_an_order_to_others_neither_stops_the_work_nor_is_a_prompt(door, running, temporal, text):
     deliver(door, text, running.task.thread_ts)
     running.refresh_from_db()
     assert running.state == "running"

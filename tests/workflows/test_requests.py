@@ -6,7 +6,7 @@ import pytest
 
 from projects.models import SlackWorkspace
 from workflows.models import Mention
-from workflows.requests import STOP_WORDS, is_bare, is_stop, is_to_others, request_text
+from workflows.requests import STOP_WORDS, is_bare, is_stop, is_stop_for_others, request_text
 
 
 def asked(text: str) -> str:
@@ -76,5 +76,5 @@ def test_a_text_full_of_markup_that_never_ends_is_judged_in_no_time(never_ends):
     before = time.perf_counter()
     is_bare(never_ends * 20_000)
     is_stop(never_ends * 20_000)
-    is_to_others(never_ends * 20_000)
+    is_stop_for_others(never_ends * 20_000)
     assert time.perf_counter() - before < 1
