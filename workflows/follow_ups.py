@@ -15,6 +15,7 @@ from workflows import client, closing, notices, wording
 from workflows.door import denial, refuse
 from workflows.mention_types import out_of_credits, workflow_id
 from workflows.models import ERASED, FollowUp, Mention, Notice, ThreadReply
+from workflows.requests import is_countermanded
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +37,9 @@ def forward(mention: Mention, task: CodingTask, *, at_the_door: bool = True) -> 
         locked = lock_active_task(mention.workspace, mention.channel_id, mention.thread_ts)
         if locked is None or locked.pk != task.pk:
             return False
+        outcome = f"follow-up of {locked.workflow_id}"
+        if not closing.conclude(mention, Mention.State.FORWARDED, outcome):
+            return True  # stopped meanwhile
         follow_up, _ = FollowUp.objects.update_or_create(
             workspace_id=mention.workspace_id,
             channel_id=mention.channel_id,
@@ -50,7 +54,6 @@ def forward(mention: Mention, task: CodingTask, *, at_the_door: bool = True) -> 
                 "outcome": "",
             },
         )
-        closing.conclude(mention, Mention.State.FORWARDED, f"follow-up of {locked.workflow_id}")
     tell(follow_up)
     return True
 
@@ -65,6 +68,8 @@ def record(reply: FollowUp, project: Project) -> bool:
     with transaction.atomic():
         task = lock_active_task(reply.workspace, reply.channel_id, reply.thread_ts)
         if task is None or task.owner_slack_user_id != reply.user_id or is_known(reply):
+            return False
+        if is_countermanded(reply):  # by an order that found nothing to stop just now
             return False
         reply.workflow_id = task.workflow_id
         if denied:

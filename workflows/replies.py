@@ -31,8 +31,7 @@ from workflows.door import denial
 from workflows.kept_for_later import left_to_a_sweep
 from workflows.mention_types import OUT_OF_CREDITS, SAID_ALREADY
 from workflows.models import ERASED, FollowUp, Mention, Notice, ThreadReply
-from workflows.requests import is_bare, is_stop, texts_of
-from workflows.stop_orders import is_countermanded
+from workflows.requests import is_bare, is_countermanded, is_stop, texts_of
 
 KEPT_FOR = timedelta(minutes=15)
 """Longer than Slack goes on delivering a mention: at once, after a minute, and after five."""

@@ -2,10 +2,13 @@
 
 import re
 import unicodedata
+from decimal import Decimal
+
+from django.db.models import QuerySet
 
 from coding_tasks.models import TaskRun
 from workflows.mention_types import workflow_id
-from workflows.models import FollowUp, Mention
+from workflows.models import FollowUp, Mention, ThreadReply
 
 STOP_WORDS = frozenset(
     (
@@ -82,6 +85,21 @@ def is_stop(text: str) -> bool:
     plain = unicodedata.normalize("NFKC", _MARKUP.sub(" ", text))
     words = {word.casefold() for word in _WORD.findall(plain)}
     return bool(words & STOP_WORDS) and words <= STOP_WORDS | _COURTESIES
+
+
+def of_thread(message: Mention | FollowUp | ThreadReply) -> QuerySet[Mention]:
+    """Return the mentions in the message's thread."""
+    return Mention.objects.filter(
+        workspace=message.workspace_id,
+        channel_id=message.channel_id,
+        thread_ts=message.thread_ts,
+    )
+
+
+def is_countermanded(message: Mention | FollowUp | ThreadReply) -> bool:
+    """Return whether the author ordered a stop later, in a message that arrived earlier."""
+    own = of_thread(message).filter(user_id=message.user_id)
+    return any(is_stop(each.text) and Decimal(each.ts) > Decimal(message.ts) for each in own)
 
 
 def is_stop_for_others(text: str) -> bool:

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Q
 
 from billing.usage import usage_of_task_runs, usage_of_traces
 from coding_tasks.agents import trace_of
@@ -18,7 +18,7 @@ from quota.resources import in_credits
 from workflows import client, closing, follow_ups, notices, wording
 from workflows.mention_types import workflow_id
 from workflows.models import FollowUp, Mention, Notice, ThreadReply
-from workflows.requests import is_stop
+from workflows.requests import is_stop, of_thread
 from workflows.stopping import Stopped, stop_work
 
 
@@ -27,7 +27,7 @@ def obey(order: Mention) -> None:
     mark = f"stopped by the message {order.ts}"
     for mention in _own_open(order):
         closing.close(mention.pk, Mention.State.STOPPED, mark)
-    mentions = list(_of_thread(order).filter(state=Mention.State.STOPPED, outcome=mark))
+    mentions = list(of_thread(order).filter(state=Mention.State.STOPPED, outcome=mark))
     workflows = {workflow_id(each.team_id, each.channel_id, each.ts) for each in mentions}
     with transaction.atomic():
         stopped = _stop_own_task(order, mark, workflows)
@@ -38,23 +38,9 @@ def obey(order: Mention) -> None:
     client.cancel_all(workflows | ({stopped.task.workflow_id} if stopped else set()))
 
 
-def is_countermanded(message: Mention | ThreadReply) -> bool:
-    """Return whether the author ordered a stop later, in a message that arrived earlier."""
-    own = _of_thread(message).filter(user_id=message.user_id)
-    return any(is_stop(each.text) and Decimal(each.ts) > Decimal(message.ts) for each in own)
-
-
-def _of_thread(message: Mention | ThreadReply) -> QuerySet[Mention]:
-    return Mention.objects.filter(
-        workspace=message.workspace_id,
-        channel_id=message.channel_id,
-        thread_ts=message.thread_ts,
-    )
-
-
 def _own_open(order: Mention) -> list[Mention]:
     """Return the requests under way that the author of the order made before it."""
-    mine = _of_thread(order).filter(user_id=order.user_id, state__in=Mention.OPEN)
+    mine = of_thread(order).filter(user_id=order.user_id, state__in=Mention.OPEN)
     return [
         each for each in mine if Decimal(each.ts) < Decimal(order.ts) and not is_stop(each.text)
     ]
@@ -146,7 +132,7 @@ def _whose(order: Mention) -> str | None:
     task = active_task(order.workspace, order.channel_id, order.thread_ts)
     if task is not None and task.owner_slack_user_id != order.user_id:
         return task.owner_slack_user_id
-    others = _of_thread(order).filter(state__in=Mention.OPEN).exclude(user_id=order.user_id)
+    others = of_thread(order).filter(state__in=Mention.OPEN).exclude(user_id=order.user_id)
     return others.order_by("received_at").values_list("user_id", flat=True).first()
 
 

@@ -12,7 +12,7 @@ from projects.credentials import mint_run_token
 from projects.models import OAuthAccessToken, SlackWorkspace
 from quota.resources import AI_CREDITS
 from tests.slack_bot.conftest import workflow_of
-from workflows import client, tasks
+from workflows import client, follow_ups, tasks
 from workflows.client import TemporalUnavailable
 from workflows.models import FollowUp, Mention, Notice, ThreadReply
 
@@ -251,6 +251,40 @@ def test_a_reply_that_overtakes_a_stop_is_not_lost_with_the_work(door, task, tem
     said(door)
     [hint] = door.slack.ephemeral_messages("C1")
     assert hint["visible_to"] == "U1"
+
+
+def test_a_mention_that_is_stopped_while_it_is_handed_to_its_task_is_no_message_for_it(
+    door, task, temporal, monkeypatch
+):
+    Mention.objects.update(state=Mention.State.ANSWERED)
+    lock = follow_ups.lock_active_task
+
+    def stopped_meanwhile(*arguments):
+        Mention.objects.filter(state=Mention.State.RECEIVED).update(state=Mention.State.STOPPED)
+        return lock(*arguments)
+
+    monkeypatch.setattr(follow_ups, "lock_active_task", stopped_meanwhile)
+    door.mention(thread_ts=task.thread_ts)
+    assert not FollowUp.objects.exists()
+
+
+def test_a_reply_that_is_recorded_while_a_later_stop_is_obeyed_is_no_message_for_the_task(
+    door, task, temporal, monkeypatch
+):
+    """Nothing ran when the order was obeyed, and the thread was told so."""
+    Mention.objects.update(state=Mention.State.ANSWERED)
+    reply = door.slack.post("and the tests?", thread_ts=task.thread_ts)
+    ask = follow_ups.denial
+
+    def stopped_meanwhile(*arguments):
+        deliver(door, "stop", task.thread_ts)
+        return ask(*arguments)
+
+    monkeypatch.setattr(follow_ups, "denial", stopped_meanwhile)
+    door.deliver(door.slack.event(reply, "message"))
+    let_sweeps_run()
+    assert said(door) == [NOTHING_TO_STOP]
+    assert not FollowUp.objects.exists()
 
 
 @pytest.mark.parametrize("had_worked", [True, False])

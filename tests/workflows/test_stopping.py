@@ -11,7 +11,7 @@ from tests.workflows.fake_gateway import AGENT, CLASSIFIER
 from tests.workflows.temporal import wait_for_close
 from tests.workflows.world import World
 from workflows import access, admission, client, denials, replies, tasks
-from workflows.models import Mention, Notice, ThreadReply
+from workflows.models import FollowUp, Mention, Notice, ThreadReply
 
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -190,6 +190,23 @@ def test_a_task_made_while_its_mention_was_being_stopped_is_stopped_too(shop: Wo
     assert CodingTask.objects.get().state == CodingTask.State.STOPPED
     assert shop.gateway.requests(AGENT) == []
     assert shop.said(mention.ts) == []
+
+
+def test_a_mention_that_is_stopped_while_it_joins_a_task_is_no_message_for_it(
+    shop: World, monkeypatch
+):
+    first = shop.handle()
+    second = shop.mention("and?", thread_ts=first.ts)
+
+    def stopped_meanwhile(*_arguments):
+        Mention.objects.filter(pk=second.pk).update(state=Mention.State.STOPPED)
+        raise creation.ThreadTaken
+
+    monkeypatch.setattr("workflows.activities.coding.creation.create_task", stopped_meanwhile)
+    client.start_mention(second)
+    wait_for_close(second.workflow_id)
+    assert not FollowUp.objects.exists()
+    assert len(shop.said(first.ts)) == 1
 
 
 def test_what_was_asked_for_before_is_done_when_a_denied_thread_is_taken_up(shop: World):

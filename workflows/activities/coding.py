@@ -261,6 +261,8 @@ def _join(mention: Mention) -> TaskAnswer:
         task = threads.lock_active_task(mention.workspace, mention.channel_id, mention.thread_ts)
         if task is None:
             raise ApplicationError("the thread became free just now", type="ThreadChanged")
+        if stopping.was_stopped(mention):
+            return TaskAnswer(reason=STOPPED)
         if task.owner_slack_user_id != mention.user_id:
             notice = notices.claim(
                 f"not-your-task:{task.pk}:{mention.user_id}",
