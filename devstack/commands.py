@@ -5,6 +5,7 @@ on one machine and in containers.
 """
 
 MIGRATE = ["python", "manage.py", "migrate", "--noinput"]
+CHECK_WEB = ["python", "manage.py", "check", "--tag", "web", "--deploy"]
 # What granian calls backpressure bounds the connections. One that is idle, or whose head does not
 # arrive, ends after the timeout (in milliseconds).
 WEB = ["granian", "--interface", "asginl", "--http", "1", "--no-ws"]

@@ -22,14 +22,12 @@ DJANGO: Names = frozenset(
     {
         *("SECRET_KEY", "SECRET_KEY_FALLBACKS", "DEBUG", "DJANGO_SETTINGS_MODULE", "PG*"),
         *("DATABASE_URL", "REDIS_URL", "PUBLIC_URL", "ALLOWED_HOSTS", "GATEWAY_URL"),
-        *("GATEWAY_SERVICE_TOKEN", "SLACK_SIGNING_SECRET", "SLACK_API_URL", "BOT_NAME"),
-        *("TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE", "TEMPORAL_UI_URL"),
-        *("BILLING_URL", "START_CREDITS", "AGENT_MODEL", "ROUTING_MODEL"),
+        *("SLACK_API_URL", "BOT_NAME", "TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE"),
+        *("TEMPORAL_UI_URL", "BILLING_URL", "START_CREDITS", "AGENT_MODEL", "ROUTING_MODEL"),
         *("GIT_ALLOWED_PROTOCOLS", "TASK_IDLE_MINUTES"),
     }
 )
-"""The settings of every Django process; its system checks ask for the first two secrets of Slack
-and the gateway."""
+"""The settings of every Django process."""
 
 TEMPORAL_CLIENT: Names = frozenset({"TEMPORAL_*"})
 """Temporal's TLS and API key, for what starts, signals or runs workflows."""
@@ -38,8 +36,9 @@ WEB: Names = (
     DJANGO
     | TEMPORAL_CLIENT
     | {
-        *("SLACK_CLIENT_ID", "SLACK_CLIENT_SECRET", "METRICS_TOKEN", "NUM_PROXIES"),
-        *("WEB_BODY_TIMEOUT", "PROMETHEUS_MULTIPROC_DIR", "GRANIAN_*"),
+        *("SLACK_SIGNING_SECRET", "SLACK_CLIENT_ID", "SLACK_CLIENT_SECRET"),
+        *("GATEWAY_SERVICE_TOKEN", "METRICS_TOKEN", "NUM_PROXIES", "WEB_BODY_TIMEOUT"),
+        *("PROMETHEUS_MULTIPROC_DIR", "GRANIAN_*"),
     }
 )
 
