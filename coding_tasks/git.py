@@ -21,6 +21,7 @@ from coding_tasks.trees import extent
 
 _LONGEST_MESSAGE = 1_000_000  # bytes; a server can send progress messages for ever
 _ENTRIES_OF_GIT = 1_000
+_NO_SUCH_NAME = 1  # the exit status of `git rev-parse --quiet --verify`; other failures are 128
 _PAUSE = 0.25  # seconds
 # What git prints when trying again cannot help. LC_ALL=C keeps it English.
 _PERMANENT = (
@@ -82,9 +83,15 @@ class Git:
             raise CheckoutFailed(_fatal(said), permanent=permanent)
 
     def has_commit(self) -> bool:
-        """Return whether anything was fetched: an empty repository has no commit."""
-        status, _ = self._run(self.target, "rev-parse", "--quiet", "--verify", "HEAD")
-        return status == 0
+        """Return whether anything was fetched: an empty repository has no commit.
+
+        Raises `CheckoutFailed` if git cannot tell.
+        """
+        status, said = self._run(self.target, "rev-parse", "--quiet", "--verify", "HEAD")
+        if status == _NO_SUCH_NAME and not said:
+            return False
+        _refuse_failure(status, said)
+        return True
 
     @contextmanager
     def listing(self) -> Iterator[BinaryIO]:

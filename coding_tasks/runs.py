@@ -32,10 +32,10 @@ def perform(run: TaskRun, sandbox: Sandbox, agent: Agent) -> TaskRun:
     alone and ends with this call. Raises `OutOfCredits` (the run is then paused, and can be
     performed again), `MustWait` and `RunFailure`.
     """
-    if run.state == TaskRun.State.SUCCEEDED:
+    token = _begin(run)
+    if token is None:
         return run
     task = run.task
-    token = _begin(run)
     access = ModelAccess(
         f"{settings.GATEWAY_URL}/{PRODUCT}", token, trace_of(task.workflow_id), f"run {run.pk}"
     )
@@ -121,11 +121,17 @@ def finish_task(task: CodingTask, state: str) -> None:
 
 
 @transaction.atomic
-def _begin(run: TaskRun) -> str:
-    """Move the run to `running` and return its token. Raises `RunStopped`."""
+def _begin(run: TaskRun) -> str | None:
+    """Move the run to `running` and return its token; None if another attempt has its answer.
+
+    Raises `RunStopped`.
+    """
     # Locked, so that a run being stopped gets no token after its tokens were revoked.
     locked = TaskRun.objects.select_for_update().get(pk=run.pk)
     _require_not_stopped(locked)
+    if locked.state == TaskRun.State.SUCCEEDED:
+        run.refresh_from_db()
+        return None
     _move(run, TaskRun.State.RUNNING, started_at=run.started_at or timezone.now())
     task = run.task
     return mint_run_token(

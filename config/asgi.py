@@ -6,7 +6,9 @@ Django itself stays under WSGI, where its synchronous views run side by side.
 import resource
 
 from django.conf import settings
+from django.core.management import BaseCommand
 
+from config.checks import WEB
 from config.request_bodies import Limits
 from config.threaded_wsgi import ThreadedWSGI
 from config.wsgi import application as django
@@ -21,4 +23,5 @@ if _soft != resource.RLIM_INFINITY and _soft < _OPEN_FILES:
     _most = _OPEN_FILES if _hard == resource.RLIM_INFINITY else min(_OPEN_FILES, _hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (_most, _hard))
 
+BaseCommand().check(tags=[WEB], include_deployment_checks=True)
 application = ThreadedWSGI(django, THREADS, Limits(seconds=settings.WEB_BODY_TIMEOUT))

@@ -1,7 +1,8 @@
 """System checks: configurations that are well formed and still wrong.
 
 `manage.py check` and every command that talks to the database run the first group and refuse to go
-on after an error; `manage.py check --deploy` runs the second as well.
+on after an error. The web server runs the second when it starts, because only that process is given
+the secrets. `manage.py check --deploy` runs all groups.
 """
 
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
 from projects.redis_connection import redis_connection
 
+WEB = "web"
 LEAST_SECRET = 32
 """Characters of a secret that nobody guesses."""
 
@@ -23,13 +25,19 @@ def check_settings(**_kwargs: Any) -> list[CheckMessage]:
     return list(_settings())
 
 
+@register(WEB, deploy=True)
+def check_web(**_kwargs: Any) -> list[CheckMessage]:
+    """Find secrets without which the web server refuses everybody."""
+    return list(_web())
+
+
 @register(Tags.security, deploy=True)
 def check_deployment(**_kwargs: Any) -> list[CheckMessage]:
     """Find what is tolerable on one's own machine and nowhere else."""
     return [*_secrets(), *_redis()]
 
 
-def _settings() -> Iterator[CheckMessage]:
+def _web() -> Iterator[CheckMessage]:
     if not settings.SLACK_SIGNING_SECRETS:
         yield Error(
             "There is no Slack signing secret, so every request from Slack is refused.",
@@ -42,18 +50,21 @@ def _settings() -> Iterator[CheckMessage]:
             hint="Set GATEWAY_SERVICE_TOKEN to one long random text, here and at the gateway.",
             id="tollgate.E002",
         )
-    if settings.START_CREDITS < 0:
-        yield Error(
-            "START_CREDITS is negative, so the gate at the start of a mention means nothing.",
-            hint="Set START_CREDITS to the credits that must be left to start work, 0 or more.",
-            id="tollgate.E003",
-        )
     if bool(settings.SLACK_CLIENT_ID) != bool(settings.SLACK_CLIENT_SECRET):
         yield Error(
             "Only one of SLACK_CLIENT_ID and SLACK_CLIENT_SECRET is set, so the app cannot be "
             "installed.",
             hint="Set both, from the app's Basic Information, or neither.",
             id="tollgate.E004",
+        )
+
+
+def _settings() -> Iterator[CheckMessage]:
+    if settings.START_CREDITS < 0:
+        yield Error(
+            "START_CREDITS is negative, so the gate at the start of a mention means nothing.",
+            hint="Set START_CREDITS to the credits that must be left to start work, 0 or more.",
+            id="tollgate.E003",
         )
     if unsafe := {"ext", "fd"}.intersection(settings.GIT_ALLOWED_PROTOCOLS):
         yield Error(

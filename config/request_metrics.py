@@ -13,6 +13,12 @@ SECONDS = Histogram(
     ["route"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
+BEFORE_DJANGO = Counter(
+    "tollgate_web_answered_before_django",
+    "Requests that the web server answered itself: the body was too slow (408) or too large (413), "
+    "there was no room for it (503), or Django failed without an answer (500).",
+    ["status"],
+)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 

@@ -17,6 +17,7 @@ import structlog
 
 from config.charsets import Application
 from config.request_bodies import Bodies, Gone, Limits, Receive, Refused
+from config.request_metrics import BEFORE_DJANGO
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +50,7 @@ class ThreadedWSGI:
         try:
             answer = await self._answer(_environ(scope), receive)
         except Refused as refused:
+            BEFORE_DJANGO.labels(refused.status).inc()
             answer = _refusal(refused)
         except Gone:
             return
@@ -86,6 +88,7 @@ class ThreadedWSGI:
             [(status, headers)] = begun
             return Answer(int(status[:3]), _encoded(headers), b"".join(written))
         except Exception:
+            BEFORE_DJANGO.labels(500).inc()
             log.exception("the application failed", path=environ["PATH_INFO"])
             return Answer(500, [(b"content-type", b"text/plain")], b"Internal Server Error")
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from devstack.bootstrap import create_demo_project, migrate
+from devstack.bootstrap import check_web, create_demo_project, migrate
 from devstack.console import Console
 from devstack.env_file import write_env_file
 from devstack.linux import signal_when_parent_dies
@@ -68,6 +68,7 @@ async def _start(supervisor: Supervisor, stack: Stack, console: Console) -> None
         async with asyncio.TaskGroup() as first:
             first.create_task(supervisor.start(server_programs(stack)))
             first.create_task(migrate(supervisor))
+            first.create_task(check_web(supervisor))
         async with asyncio.TaskGroup() as second:
             second.create_task(supervisor.start(tollgate_programs(stack)))
             creating_project = second.create_task(create_demo_project(supervisor, stack))

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from devstack import commands
-from devstack.environment import DJANGO
+from devstack.environment import DJANGO, WEB
 from devstack.private_file import write_private
 from devstack.servers import Program
 from devstack.settings import Stack
@@ -53,6 +53,11 @@ class DemoProject:
 async def migrate(supervisor: Supervisor) -> None:
     """Apply the database migrations."""
     await supervisor.run_once(Program("migrate", commands.MIGRATE, reads=DJANGO))
+
+
+async def check_web(supervisor: Supervisor) -> None:
+    """Raise `StackError` if the web server would not start with these settings."""
+    await supervisor.run_once(Program("check", commands.CHECK_WEB, reads=WEB), capture=True)
 
 
 async def create_demo_project(supervisor: Supervisor, stack: Stack) -> DemoProject:

@@ -5,6 +5,7 @@ machine and in containers.
 """
 
 MIGRATE = ["python", "manage.py", "migrate", "--noinput"]
+CHECK_WEB = ["python", "manage.py", "check", "--tag", "web", "--deploy"]
 # granian's "backpressure" limits the number of connections. The timeout (milliseconds) ends
 # connections that are idle or whose head does not arrive.
 WEB = ["granian", "--interface", "asginl", "--http", "1", "--no-ws"]

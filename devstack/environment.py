@@ -47,8 +47,6 @@ DJANGO: Names = frozenset(
         "PUBLIC_URL",
         "ALLOWED_HOSTS",
         "GATEWAY_URL",
-        "GATEWAY_SERVICE_TOKEN",
-        "SLACK_SIGNING_SECRET",
         "SLACK_API_URL",
         "BOT_NAME",
         "TEMPORAL_ADDRESS",
@@ -62,7 +60,7 @@ DJANGO: Names = frozenset(
         "TASK_IDLE_MINUTES",
     }
 )
-"""The settings of every Django process. System checks require Slack's and the gateway's secrets."""
+"""The settings of every Django process."""
 
 TEMPORAL_CLIENT: Names = frozenset({"TEMPORAL_*"})
 """Temporal's TLS and API key, for processes that start, signal or run workflows."""
@@ -71,8 +69,10 @@ WEB: Names = (
     DJANGO
     | TEMPORAL_CLIENT
     | {
+        "SLACK_SIGNING_SECRET",
         "SLACK_CLIENT_ID",
         "SLACK_CLIENT_SECRET",
+        "GATEWAY_SERVICE_TOKEN",
         "METRICS_TOKEN",
         "NUM_PROXIES",
         "WEB_BODY_TIMEOUT",

@@ -49,6 +49,8 @@ def main(arguments: list[str]) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     os.chdir(ROOT)
+    # Without bytecode, each of a stack's or suite's many processes compiles every module again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["VIRTUAL_ENV"] = str(ENVIRONMENT)
     os.environ["PATH"] = f"{PYTHON.parent}{os.pathsep}{os.environ.get('PATH', '')}"
     os.execv(PYTHON, [str(PYTHON), "-m", *arguments])

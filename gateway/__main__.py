@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from environs import EnvValidationError
 from gateway.settings import Settings, from_environment
 
 _PR_SET_PDEATHSIG = 1
+_OPEN_FILES = 16_384
 
 
 def main() -> int:
@@ -28,6 +30,7 @@ def main() -> int:
             "dependency group `tracing` are not installed.\n"
         )
         return 2
+    _allow_open_files()
     # The gateway's metrics are joined among its own processes, never with another program's.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     if settings.processes > 1:
@@ -37,6 +40,14 @@ def main() -> int:
     else:
         _serve(settings)
     return 0
+
+
+def _allow_open_files() -> None:
+    """Raise the limit of open files, often 1,024, so that idle connections leave some for calls."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < _OPEN_FILES:
+        most = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _serve(settings: Settings) -> None:

@@ -108,7 +108,12 @@ class Gateway:
         gate = Gate(settings, prices, resolver, holds)
         books = Books(holds, prices)
         unpaid = UnpaidRequests(self._redis, settings.requests_per_minute)
-        answers = KeptAnswers(self._redis, holds.owner, settings.answers_kept)
+        answers = KeptAnswers(
+            self._redis,
+            holds.owner,
+            settings.answers_kept,
+            admission_seconds=settings.request_timeout,
+        )
         self._proxy = Proxy(settings, known, gate, books, self._upstreams, unpaid, answers)
         self._background = Background(
             settings,

@@ -21,6 +21,7 @@ from gateway.network.upstream import (
     response_headers,
 )
 from gateway.refusals.admission import Admission
+from gateway.refusals.errors import Refusal
 from gateway.settings import Settings
 from gateway.telemetry import metrics
 
@@ -78,6 +79,9 @@ class Exchange:
                 raise CallerLeft from None
             if not call.started:
                 raise no_answer_in_time(self._api.provider) from None
+        except Refusal:  # the provider was not even tried
+            self._release()
+            raise
         except (UpstreamFailed, ExchangeFailed):
             ending.failed = True
             if not call.started:
@@ -87,8 +91,7 @@ class Exchange:
             if not self._settled:
                 await asyncio.shield(self._settle())
             if self._claim is not None:
-                generated = ending.sent and ending.status < 400
-                await asyncio.shield(self._claim.end(generated=generated))
+                await asyncio.shield(self._end_claim(self._claim))
             metrics.ADDED_SECONDS.observe(time.perf_counter() - call.began - self._waited)
 
     async def _forward(self, watch: Watch) -> None:
@@ -137,6 +140,8 @@ class Exchange:
             await self._claim.keep(answer.status, headers)
         if not self._settled:
             await self._settle()
+        if self._claim is not None:  # before the last byte: the caller may repeat the call at once
+            await asyncio.shield(self._end_claim(self._claim))
         if not watch.left:
             self._send_head()
             request.end(held_back)
@@ -192,6 +197,11 @@ class Exchange:
         if self._admission is not None:
             self._settled = True
             self._books.release(self._admission)
+
+    async def _end_claim(self, claim: Claim) -> None:
+        """Let the call's idempotency key be used again, unless its answer was kept."""
+        self._claim = None
+        await claim.end(generated=self._ending.sent and self._ending.status < 400)
 
     async def _settle(self) -> None:
         """Book the call, once."""

@@ -31,7 +31,10 @@ SHORTEST_KEY, LONGEST_KEY = 16, 255  # bytes: a shorter one keeps no secret
 LARGEST_ANSWER = 256 * 1024
 # For each process, within the time that answers are kept. Events on their way need the room more.
 MOST_BYTES = 32 * 1024 * 1024
-CLAIM_MS = 5_000  # a claim is followed by its hold within milliseconds
+# A claim counts this long even if its process is not known to live, and the call has no hold yet.
+CLAIM_MS = 5_000
+# A call that gets no hold gives its claim back at most this much later than `admission_seconds`.
+GRACE_MS = 5_000
 REMEMBERED_MS = 3_600_000  # that a call was made, without its answer
 NONCE_BYTES = 12
 
@@ -64,6 +67,10 @@ class AnswerKept(Exception):
 
     def __init__(self, answer: KeptAnswer) -> None:
         self.answer = answer
+
+
+class KeyInUse(Refusal):
+    """The call of this key is under way, or was another one."""
 
 
 class Claim:
@@ -102,9 +109,15 @@ class Claim:
 class KeptAnswers:
     """The answers that this process keeps in Redis for all processes."""
 
-    def __init__(self, redis: Redis, owner: str, seconds: float) -> None:
-        """`owner` is the process that has these calls' holds. With `seconds` 0 nothing is kept."""
+    def __init__(
+        self, redis: Redis, owner: str, seconds: float, *, admission_seconds: float
+    ) -> None:
+        """`owner` is the process that has these calls' holds. With `seconds` 0 nothing is kept.
+
+        `admission_seconds`: how long a call may take to get its hold, as when Django is asked.
+        """
         self._redis = redis
+        self._admission_ms = int(admission_seconds * 1000) + GRACE_MS
         self._owner = owner
         self._seconds = seconds
         self._sizes: deque[tuple[float, int]] = deque()
@@ -113,8 +126,7 @@ class KeptAnswers:
     async def claim(self, call: Call, caller: Caller, body: bytes) -> Claim | None:
         """Return the right to make a call; None if it names no key.
 
-        Raises `AnswerKept`. Raises a `Refusal` while the call is under way, or if its key was used
-        for another call.
+        Raises `AnswerKept`, `KeyInUse`, or a 503 `Refusal` without Redis.
         """
         secret = key_of(call)
         if not self._seconds or not secret:
@@ -124,28 +136,28 @@ class KeptAnswers:
         fingerprint = hashlib.sha256(call.api.encode() + b" " + body).hexdigest()
         try:
             status, sealed = await self._redis.run(
-                CLAIM, [name], call.call_id, self._owner, fingerprint, CLAIM_MS, REMEMBERED_MS
-            )
+                CLAIM, [name, keys.OWNERS], call.call_id, self._owner, fingerprint,
+                self._admission_ms, CLAIM_MS, REMEMBERED_MS,
+            )  # fmt: skip
         except (RedisUnavailable, RedisError):
             raise unavailable(
                 "Credits cannot be reserved at the moment. Please try again.", "store_unavailable"
             ) from None
         if status == b"under_way":
-            raise Refusal(
+            raise KeyInUse(
                 409,
                 "call_under_way",
                 "An earlier call with this idempotency key is still under way.",
                 retry_after=1,
             )
         if status == b"other":
-            raise Refusal(
+            raise KeyInUse(
                 422,
                 "idempotency_key_reused",
                 "This idempotency key was used for another request.",
                 retry=False,
             )
         if status == b"kept":
-            metrics.REPLAYED_ANSWERS.inc()
             raise AnswerKept(_opened(sealed, secret))
         if status == b"again":
             metrics.REPEATED_GENERATIONS.inc()

@@ -9,7 +9,7 @@ from gateway.body.media_type import check as check_media_type
 from gateway.body.media_type import refuse_compressed
 from gateway.call import Call
 from gateway.exchange import Exchange
-from gateway.kept_answers import AnswerKept, Claim, KeptAnswers, key_of, replayed
+from gateway.kept_answers import AnswerKept, Claim, KeptAnswers, KeyInUse, key_of, replayed
 from gateway.metering import Meter, meter_for
 from gateway.money.booking import Books
 from gateway.network.incoming import BodyTooLarge, TooManyBodies
@@ -22,6 +22,7 @@ from gateway.refusals.errors import Refusal, bad_request, unavailable
 from gateway.resolver import credentials
 from gateway.resolver.credentials import Caller, Credentials
 from gateway.settings import Settings
+from gateway.telemetry import metrics
 
 
 class Proxy:
@@ -81,6 +82,7 @@ class Proxy:
                 await exchange.run(watch)
         except AnswerKept as found:
             call.reason = "replayed"
+            metrics.REPLAYED_ANSWERS.inc()
             call.respond(found.answer.status, replayed(found.answer), found.answer.body)
         except asyncio.CancelledError:
             if not watch.claim():
@@ -113,7 +115,7 @@ class Proxy:
         watch.expect_within(self._settings.request_timeout)
         claim = None
         if product.billable and not request.stream:
-            claim = await self._answers.claim(call, caller, request.body)
+            claim = await self._claim(call, caller, request.body)
         try:
             with call.trace.holding():
                 admission, body = await self._gate.admit(product, caller, request, call)
@@ -129,6 +131,18 @@ class Proxy:
         )
         exchange = self._exchange(call, api, body, admission, meter, claim)
         return exchange, request.model, request.output_tokens
+
+    async def _claim(self, call: Call, caller: Caller, body: bytes) -> Claim | None:
+        """Return the right to make a call; None if it names no idempotency key.
+
+        A call without that right costs nothing, so it is counted with the requests that hold
+        nothing. Raises what `KeptAnswers.claim` raises, or a 429 `Refusal` after too many of these.
+        """
+        try:
+            return await self._answers.claim(call, caller, body)
+        except (AnswerKept, KeyInUse):
+            await self.count_unpaid(caller)
+            raise
 
     def _exchange(
         self,

@@ -9,6 +9,7 @@ from slack_bot.events import Post
 from workflows import closing, intake, notices, replies, wording
 from workflows.models import Mention, Notice, ThreadReply
 from workflows.recovery.deferral import left_to_a_sweep
+from workflows.requests import is_stop_for_others
 
 
 def receive(post: Post) -> None:
@@ -22,7 +23,7 @@ def receive(post: Post) -> None:
         return
     if post.is_app_mention or post.tagged & {workspace.bot_user_id, post.bot_user_id}:
         intake.admit_or_keep(_record(workspace, post))
-    elif post.is_reply:
+    elif post.is_reply and not is_stop_for_others(post.text):
         _receive_reply(workspace, post)
 
 
@@ -56,7 +57,8 @@ def _record(workspace: SlackWorkspace, post: Post) -> Mention:
 def _receive_reply(workspace: SlackWorkspace, post: Post) -> None:
     """Record a reply that does not name us, then find out whether it is for us.
 
-    Replies of external authors are ignored: they have no work here.
+    Replies of external authors are ignored: they have no work here. A reply that was for nobody
+    starts nothing when Slack delivers it again: only a mention that arrives later can change that.
     """
     if _is_external(workspace, post):
         return
@@ -70,6 +72,8 @@ def _receive_reply(workspace: SlackWorkspace, post: Post) -> None:
             text=post.text,
         )
     )
+    if kept.decided_at is not None:
+        return
     mention = None
     with left_to_a_sweep("a reply", reply=str(kept.pk)):
         mention = replies.decide(kept)

@@ -9,13 +9,13 @@ reconnects by itself. Every call is bounded by `DEADLINE`.
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import TimeoutError as FutureTimeout
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
+import structlog
 from django.conf import settings
-from django.db.models import Q
 from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import WorkflowIDReusePolicy
@@ -24,8 +24,6 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.runtime import Runtime, TelemetryConfig
 from temporalio.service import RetryConfig, RPCError, RPCStatusCode
 
-from coding_tasks import threads
-from coding_tasks.models import CodingTask
 from workflows.mention import MentionWorkflow
 from workflows.mention_types import (
     FollowUpReceived,
@@ -34,6 +32,8 @@ from workflows.mention_types import (
     workflow_id,
 )
 from workflows.models import FollowUp, Mention
+
+log = structlog.get_logger(__name__)
 
 DEADLINE = timedelta(seconds=1.5)
 """How long a caller waits for Temporal: Slack wants its answer within 3 s."""
@@ -122,6 +122,9 @@ def start_mention(mention: Mention) -> None:
     `TemporalUnavailable`; the row then stays `received`, for the sweep.
     """
     identifier = workflow_id(mention.team_id, mention.channel_id, mention.ts)
+    # First the name, by which sweeps find a workflow that ends before it could be recorded.
+    Mention.objects.filter(pk=mention.pk).update(workflow_id=identifier)
+    mention.workflow_id = identifier
     request = MentionInput(mention_id=str(mention.pk), idle_seconds=60 * settings.TASK_IDLE_MINUTES)
     connection = _connected()
     try:
@@ -139,8 +142,6 @@ def start_mention(mention: Mention) -> None:
         pass
     except (RPCError, RuntimeError) as error:
         raise TemporalUnavailable(str(error)) from error
-    mention.workflow_id = identifier
-    Mention.objects.filter(pk=mention.pk).update(workflow_id=identifier)
     Mention.objects.filter(pk=mention.pk, state=Mention.State.RECEIVED).update(
         state=Mention.State.STARTED
     )
@@ -149,18 +150,14 @@ def start_mention(mention: Mention) -> None:
 def signal_follow_up(follow_up: FollowUp) -> None:
     """Tell the workflow of the thread's task that a further message was recorded.
 
-    Telling twice is harmless. Raises `TemporalUnavailable` (the row stays `received`) and
-    `WorkflowEnded` (the row is `dropped`, and the thread is free for a new task). A message that
-    waits for a mention's task stays until the mention is closed or restarted.
+    Telling twice is harmless. Raises `TemporalUnavailable` and `WorkflowEnded`; the row then stays
+    `received`.
     """
-    try:
-        _signal(follow_up.workflow_id, "follow_up", FollowUpReceived(str(follow_up.pk)))
-    except WorkflowEnded:
-        if not _is_before_its_task(follow_up):
-            threads.abandon(follow_up.workflow_id)
-            _move(follow_up, FollowUp.State.DROPPED, "its task had ended")
-        raise
-    _move(follow_up, FollowUp.State.SIGNALLED)
+    _signal(follow_up.workflow_id, "follow_up", FollowUpReceived(str(follow_up.pk)))
+    # Unless the workflow has already handled the message.
+    FollowUp.objects.filter(pk=follow_up.pk, state=FollowUp.State.RECEIVED).update(
+        state=FollowUp.State.SIGNALLED
+    )
 
 
 def signal_repository_choice(workflow_id: str, choice: RepositoryChoice) -> None:
@@ -185,6 +182,18 @@ def cancel(workflow_id: str) -> None:
     Raises `TemporalUnavailable` and `WorkflowEnded`.
     """
     _call(workflow_id, lambda handle: handle.cancel(rpc_timeout=DEADLINE))
+
+
+def cancel_all(workflow_ids: Iterable[str]) -> None:
+    """Cancel workflows whose work was stopped. One that does not hear ends at its next step."""
+    for each in workflow_ids:
+        try:
+            cancel(each)
+        except WorkflowEnded:
+            pass
+        except TemporalUnavailable as error:
+            log.warning("a stopped workflow was not told", workflow=each, error=str(error))
+            return
 
 
 def terminated_workflows(since: datetime) -> list[str]:
@@ -254,17 +263,3 @@ def _says_no_workflow(error: RPCError) -> bool:
     return error.status is RPCStatusCode.NOT_FOUND and not any(
         detail.Is(NamespaceNotFoundFailure.DESCRIPTOR) for detail in details
     )
-
-
-def _is_before_its_task(follow_up: FollowUp) -> bool:
-    workflow = {"workflow_id": follow_up.workflow_id}
-    return (
-        Mention.objects.filter(**workflow, state__in=Mention.OPEN).exists()
-        and not CodingTask.objects.filter(**workflow).exists()
-    )
-
-
-def _move(follow_up: FollowUp, state: str, outcome: str = "") -> None:
-    """Record the signal's fate unless the workflow has already handled the message."""
-    waiting = Q(state=FollowUp.State.RECEIVED)
-    FollowUp.objects.filter(waiting, pk=follow_up.pk).update(state=state, outcome=outcome)

@@ -7,13 +7,15 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
 
+from coding_tasks import threads
 from coding_tasks.models import CodingTask
 from coding_tasks.threads import lock_active_task
 from projects.models import Project
 from workflows import client, closing, notices, wording
 from workflows.door import denial, refuse
 from workflows.mention_types import out_of_credits, workflow_id
-from workflows.models import FollowUp, Mention, Notice, ThreadReply
+from workflows.models import ERASED, FollowUp, Mention, Notice, ThreadReply
+from workflows.requests import is_countermanded
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +37,9 @@ def forward(mention: Mention, task: CodingTask, *, at_the_door: bool = True) -> 
         locked = lock_active_task(mention.workspace, mention.channel_id, mention.thread_ts)
         if locked is None or locked.pk != task.pk:
             return False
+        outcome = f"follow-up of {locked.workflow_id}"
+        if not closing.conclude(mention, Mention.State.FORWARDED, outcome):
+            return True  # stopped meanwhile
         follow_up, _ = FollowUp.objects.update_or_create(
             workspace_id=mention.workspace_id,
             channel_id=mention.channel_id,
@@ -49,7 +54,6 @@ def forward(mention: Mention, task: CodingTask, *, at_the_door: bool = True) -> 
                 "outcome": "",
             },
         )
-        closing.conclude(mention, Mention.State.FORWARDED, f"follow-up of {locked.workflow_id}")
     tell(follow_up)
     return True
 
@@ -64,6 +68,8 @@ def record(reply: FollowUp, project: Project) -> bool:
     with transaction.atomic():
         task = lock_active_task(reply.workspace, reply.channel_id, reply.thread_ts)
         if task is None or task.owner_slack_user_id != reply.user_id or is_known(reply):
+            return False
+        if is_countermanded(reply):  # by an order that found nothing to stop just now
             return False
         reply.workflow_id = task.workflow_id
         if denied:
@@ -110,24 +116,48 @@ def to_tell() -> QuerySet[FollowUp]:
 def tell(follow_up: FollowUp) -> None:
     """Signal the follow-up to its workflow; twice is harmless. Raises `client.TemporalUnavailable`.
 
-    If the workflow is gone, a message that mentions the bot becomes a mention to start with.
+    If the workflow is gone, the thread is free for a new task, and a message that mentions the bot
+    becomes a mention to start with. A message that waits for a mention's task goes on waiting.
     """
     try:
         client.signal_follow_up(follow_up)
     except client.WorkflowEnded:
         log.info("a follow-up came after its workflow", follow_up=str(follow_up.pk))
-        if follow_up.addressed:
-            begin_anew(follow_up)
+        if not _is_before_its_task(follow_up):
+            _drop(follow_up)
+
+
+def _is_before_its_task(follow_up: FollowUp) -> bool:
+    workflow = {"workflow_id": follow_up.workflow_id}
+    return (
+        Mention.objects.filter(**workflow, state__in=Mention.OPEN).exists()
+        and not CodingTask.objects.filter(**workflow).exists()
+    )
+
+
+@transaction.atomic
+def _drop(follow_up: FollowUp) -> None:
+    threads.abandon(follow_up.workflow_id)
+    FollowUp.objects.filter(pk=follow_up.pk, state=FollowUp.State.RECEIVED).update(
+        state=FollowUp.State.DROPPED, outcome="its task had ended"
+    )
+    if follow_up.addressed:
+        begin_anew(follow_up)
 
 
 def begin_anew(follow_up: FollowUp) -> None:
-    """Have a mention that was forwarded in vain be decided about again, by the sweep."""
+    """Have a mention that was forwarded in vain be decided about again, by the sweep.
+
+    Not one that was erased: there is nothing to do for it.
+    """
     Mention.objects.filter(
         workspace_id=follow_up.workspace_id,
         channel_id=follow_up.channel_id,
         ts=follow_up.ts,
         state=Mention.State.FORWARDED,
-    ).update(state=Mention.State.RECEIVED, outcome="", finished_at=None, lease_until=None)
+    ).exclude(text=ERASED).update(
+        state=Mention.State.RECEIVED, outcome="", finished_at=None, lease_until=None
+    )
 
 
 def is_known(reply: FollowUp | ThreadReply) -> bool:

@@ -19,7 +19,7 @@ from workflows.door import denial, refuse
 from workflows.mention_types import workflow_id
 from workflows.models import Mention, Notice
 from workflows.recovery.deferral import left_to_a_sweep
-from workflows.requests import is_stop, texts_of
+from workflows.requests import is_countermanded, is_stop, texts_of
 from workflows.stopping import orders
 
 LEASE = timedelta(seconds=15)
@@ -90,7 +90,7 @@ def _decide_request(mention: Mention, *, at_the_door: bool) -> None:
     task = _task_of_another(mention)
     if task is None:
         replies.take_up_earlier(mention)
-    if orders.is_countermanded(mention):
+    if is_countermanded(mention):
         closing.conclude(mention, Mention.State.STOPPED, "stopped before it began")
     elif task and _has_nothing_to_do(mention) and task.owner_slack_user_id == mention.user_id:
         _ask(mention)

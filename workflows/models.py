@@ -9,6 +9,9 @@ from coding_tasks.agents import trace_of
 from projects.models import SlackWorkspace
 from workflows.mention_types import workflow_id
 
+ERASED = "[erased]"
+"""What takes the place of words that were erased."""
+
 
 class Mention(models.Model):
     """One post that asked something of the bot, recorded before Slack is answered.

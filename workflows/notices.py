@@ -23,9 +23,10 @@ from projects.hints import hasten
 from quota.gate import Verdict
 from workflows import wording
 from workflows.metrics import NOTICES
-from workflows.models import FollowUp, Mention, Notice
+from workflows.models import ERASED, FollowUp, Mention, Notice
 from workflows.slack import posting
 from workflows.slack.client import Failure, Meaning, client_for, failure_of
+from workflows.stopping import stopped_work
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +38,7 @@ GIVE_UP_AFTER = timedelta(hours=6)
 ATTEMPTS_AT_LEAST = 8
 """How often a notice is tried whatever its age: nothing of ours may have run for hours."""
 LONGEST_BACKOFF = timedelta(minutes=5)
+_A_MOMENT = timedelta(seconds=1)
 
 
 # --- Claiming ------------------------------------------------------------------------------------
@@ -120,9 +122,11 @@ def answer_key(run: TaskRun) -> str:
     return f"answer:{run.pk}"
 
 
+@transaction.atomic
 def claim_answer(run: TaskRun, about: Mention | FollowUp) -> Notice:
     """Return the notice with a run's answer to a message."""
-    return claim(answer_key(run), Notice.Kind.ANSWER, about, wording.answer(run.answer))
+    kept = TaskRun.objects.select_for_update().get(pk=run.pk)  # it may have been erased since
+    return claim(answer_key(run), Notice.Kind.ANSWER, about, wording.answer(kept.answer))
 
 
 # --- Sending -------------------------------------------------------------------------------------
@@ -135,10 +139,22 @@ def deliver(notice: Notice) -> None:
     """Send the notice if it is due and no other sender has it. A failure of Slack never raises.
 
     A notice that could not be sent falls due again later, for the sweep. One that Slack refuses is
-    sent in another way (`workflows.slack.posting`). One that it refuses in every way is given up.
+    sent in another way (`workflows.slack.posting`). A notice is given up if Slack refuses every
+    way, or if its work was stopped or its words were erased meanwhile.
     """
-    taken = _take(notice, timezone.now())
+    now = timezone.now()
+    taken = _take(notice, now)
     if taken is None:
+        return
+    if taken.notice.text == ERASED:
+        _give_up(taken.notice, "erased")
+        return
+    if stopped_work.is_withheld(taken.notice):
+        _give_up(taken.notice, "stopped")
+        return
+    if stopped_work.has_to_wait(taken.notice, now, LEASE):
+        unsent = Notice.State.SENDING if taken.outcome_unknown else Notice.State.PENDING
+        _keep(taken.notice, state=unsent, next_attempt_at=now + _A_MOMENT)
         return
     if taken.outcome_unknown and taken.notice.destination == Notice.Destination.EPHEMERAL:
         _give_up(taken.notice, "outcome_unknown")  # no search finds an ephemeral message

@@ -29,10 +29,9 @@ from coding_tasks.threads import active_task
 from workflows import follow_ups, notices, wording
 from workflows.door import denial
 from workflows.mention_types import OUT_OF_CREDITS, SAID_ALREADY
-from workflows.models import FollowUp, Mention, Notice, ThreadReply
+from workflows.models import ERASED, FollowUp, Mention, Notice, ThreadReply
 from workflows.recovery.deferral import left_to_a_sweep
-from workflows.requests import is_bare, is_stop, texts_of
-from workflows.stopping.orders import is_countermanded
+from workflows.requests import is_bare, is_countermanded, is_stop, texts_of
 
 KEPT_FOR = timedelta(minutes=15)
 """Longer than Slack goes on delivering a mention: at once, after a minute, and after five."""
@@ -60,17 +59,24 @@ def keep(reply: ThreadReply) -> ThreadReply:
 def decide(reply: ThreadReply) -> Mention | None:
     """Decide what a kept reply is for; return the mention it became, for the caller to admit.
 
-    The row is deleted once the reply is recorded elsewhere.
+    The row is deleted once the reply is recorded elsewhere. A reply that was recorded before, and
+    is delivered again, is for nothing else.
     """
+    row = ThreadReply.objects.filter(pk=reply.pk)
+    if not row.exclude(text=ERASED).exists():
+        return None  # erased, or decided by another process, since it was read
+    if follow_ups.is_known(reply):
+        row.delete()
+        return None
     mention = None
     for _ in range(_LOOKS):  # the answer can change while we look
         mention = _as_mention(reply)
         if mention is not None or _as_follow_up(reply):
-            ThreadReply.objects.filter(pk=reply.pk).delete()
+            row.delete()
             return mention
     # One that was for nobody may wait for a mention that came since: a sweep is to see it again.
     decided_at = None if _may_be_matched_soon(reply) else timezone.now()
-    ThreadReply.objects.filter(pk=reply.pk).update(decided_at=decided_at)
+    row.update(decided_at=decided_at)
     return None
 
 
@@ -112,7 +118,8 @@ def take_up_earlier(mention: Mention) -> None:
     earlier = _latest_request(mention)
     if mention.takes_up_id or earlier is None:
         return
-    if not (_is_unanswered(earlier) or earlier.outcome.startswith(NO_ACCESS)):
+    was_without_access = earlier.outcome.startswith(NO_ACCESS) and earlier.text != ERASED
+    if not (_is_unanswered(earlier) or was_without_access):
         return
     try:
         with transaction.atomic():
@@ -182,7 +189,7 @@ def _below(mention: Mention) -> list[ThreadReply]:
         channel_id=mention.channel_id,
         thread_ts=mention.thread_ts,
         user_id=mention.user_id,
-    )
+    ).exclude(text=ERASED)
     later = [each for each in kept if Decimal(each.ts) > Decimal(mention.ts)]
     return sorted(later, key=lambda each: Decimal(each.ts))
 
@@ -219,7 +226,7 @@ def _may_be_matched_soon(reply: ThreadReply) -> bool:
 
 def _is_unanswered(request: Mention) -> bool:
     """Return whether a request can be taken up again, which is possible once."""
-    if request.received_at < timezone.now() - TAKEN_UP_WITHIN:
+    if request.text == ERASED or request.received_at < timezone.now() - TAKEN_UP_WITHIN:
         return False
     for_want_of_credits = request.outcome.startswith((OUT_OF_CREDITS, SAID_ALREADY))
     open_still = request.state in (Mention.State.ASKED, Mention.State.FAILED) or (

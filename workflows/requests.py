@@ -2,9 +2,13 @@
 
 import re
 import unicodedata
+from decimal import Decimal
 
+from django.db.models import QuerySet
+
+from coding_tasks.models import TaskRun
 from workflows.mention_types import workflow_id
-from workflows.models import FollowUp, Mention
+from workflows.models import FollowUp, Mention, ThreadReply
 
 STOP_WORDS = frozenset(
     (
@@ -15,12 +19,14 @@ STOP_WORDS = frozenset(
         *("ferma", "annulla"),  # Italian
     )
 )
-"""A message of one of these, and of courtesies, ends the work. docs/operations.md lists them."""
+"""A message of one of these, and of courtesies, ends the work. docs/threads.md lists them."""
 _COURTESIES = frozenset(("please", "pls", "now", "it", "this", "that", "thanks", "bitte", "jetzt"))
 _LONGEST_ORDER = 200
 """Characters; what is longer is no order to stop."""
 # Tags, entities and emoji: `<@U1>`, `&amp;`, `:wave::skin-tone-2:`.
 _MARKUP = re.compile(r"<[@#!][^<>]*>|&(?:amp|lt|gt);|:[^\s:<>]+:")
+# Tags of persons, of groups and of everybody in a channel.
+_PEOPLE = re.compile(r"<(?:@|!subteam\^|!(?:here|channel|everyone)\b)[^<>]*>")
 _WORD = re.compile(r"[^\W_]+")
 _LONGEST_CHAIN = 20
 
@@ -31,6 +37,18 @@ _LINK = re.compile(r"<((?:https?|mailto|ssh)[^|<>]*)(?:\|([^<>]*))?>")
 def request_text(message: Mention | FollowUp) -> str:
     """Return the message as the person typed it, without the mention of the bot."""
     return _readable(message.text, message.workspace.bot_user_id) or "(no text)"
+
+
+def message_of(run: TaskRun) -> Mention | FollowUp:
+    """Return the message that a run answers: the mention that began its task, or the follow-up."""
+    where = {
+        "workspace": run.task.workspace_id,
+        "channel_id": run.task.channel_id,
+        "ts": run.message_ts,
+    }
+    began = Mention.objects.filter(**where, workflow_id=run.task.workflow_id).first()
+    follow_up = None if began else FollowUp.objects.filter(**where).first()
+    return began or follow_up or Mention.objects.get(**where)
 
 
 def all_that_was_asked(mention: Mention) -> str:
@@ -67,6 +85,26 @@ def is_stop(text: str) -> bool:
     plain = unicodedata.normalize("NFKC", _MARKUP.sub(" ", text))
     words = {word.casefold() for word in _WORD.findall(plain)}
     return bool(words & STOP_WORDS) and words <= STOP_WORDS | _COURTESIES
+
+
+def of_thread(message: Mention | FollowUp | ThreadReply) -> QuerySet[Mention]:
+    """Return the mentions in the message's thread."""
+    return Mention.objects.filter(
+        workspace=message.workspace_id,
+        channel_id=message.channel_id,
+        thread_ts=message.thread_ts,
+    )
+
+
+def is_countermanded(message: Mention | FollowUp | ThreadReply) -> bool:
+    """Return whether the author ordered a stop later, in a message that arrived earlier."""
+    own = of_thread(message).filter(user_id=message.user_id)
+    return any(is_stop(each.text) and Decimal(each.ts) > Decimal(message.ts) for each in own)
+
+
+def is_stop_for_others(text: str) -> bool:
+    """Return whether a message that does not mention the bot tells other people to stop."""
+    return is_stop(text) and _PEOPLE.search(text) is not None
 
 
 def _additions(mention: Mention) -> list[str]:

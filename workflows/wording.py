@@ -360,7 +360,10 @@ def not_yours_to_stop(user_id: str, *, owner_id: str) -> str:
 
 def nothing_to_stop(user_id: str) -> str:
     """Answer an order to stop where nothing is going on."""
-    return f"{person(user_id)}, nothing is running in this thread, so there is nothing to stop."
+    return (
+        f"{person(user_id)}, nothing was running in this thread when you wrote that, "
+        "so there is nothing to stop."
+    )
 
 
 # --- Slash command -------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 -- Let one call of an idempotency key be made, or say what became of the one before.
--- KEYS: the key's entry
+-- KEYS: the key's entry, owners
 -- ARGV: call id (also of its hold), owner of the hold, fingerprint of the request, how long a call
---       may take to get its hold (ms), how long the entry is remembered (ms)
+--       may take to get its hold (ms) if its owner lives, and if that is not known, how long the
+--       entry is remembered (ms)
 -- Answers {'first'}; {'again'}, where an earlier call was made and its answer is gone; {'kept',
 -- answer}; {'under_way'}; or {'other'}, where the earlier request was a different one.
 local now = now_ms()
@@ -14,7 +15,9 @@ if e[1] then
   if e[2] then
     return {'kept', e[2]}
   end
-  if now - tonumber(e[5]) < tonumber(ARGV[4])
+  local age = now - tonumber(e[5])
+  local lease = tonumber(redis.call('ZSCORE', KEYS[2], e[3]) or '0')
+  if age < tonumber(ARGV[5]) or (age < tonumber(ARGV[4]) and now < lease)
       or redis.call('HEXISTS', 'tollgate:holds:' .. e[3], e[4]) == 1 then
     return {'under_way', ''}
   end
@@ -23,5 +26,5 @@ end
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'fingerprint', ARGV[3], 'owner', ARGV[2], 'call', ARGV[1],
   'at', int(now))
-redis.call('PEXPIRE', KEYS[1], ARGV[5])
+redis.call('PEXPIRE', KEYS[1], ARGV[6])
 return {status, ''}

@@ -114,6 +114,10 @@ class Excerpt:
             return None
         return bytes(self._out)
 
+    def reject(self) -> None:
+        """Drop the result, because it cannot be read."""
+        self._malformed = True
+
     def feed(self, piece: bytes) -> None:
         """Take the next bytes."""
         at, end = 0, len(piece)

@@ -266,10 +266,16 @@ class Stream(_Metered):
         read = self._reader.event
         found = []
         for number, line in enumerate(lines):
-            if line.startswith(b"data:"):
+            if not line:
+                if self._data is not None or self._name == b"error":
+                    self._event_ended()
+                self._name = b""
+                self._has_data = self._only_usage = False
+            elif line[:5] == b"data:":
                 if self._data is None:
                     try:
-                        self._only_usage = read(line[5:], self._name) or self._only_usage
+                        if read(line[5:], self._name):
+                            self._only_usage = True
                     except UNREADABLE:
                         self._odd_data(line[5:])
                     else:
@@ -278,12 +284,7 @@ class Stream(_Metered):
                     self._odd_data(line[5:])
                 if self._only_usage:
                     found.append(number)
-            elif not line:
-                if self._data is not None or self._name == b"error":
-                    self._event_ended()
-                self._name = b""
-                self._has_data = self._only_usage = False
-            elif line.startswith(b"event:"):
+            elif line[:6] == b"event:":
                 self._name = line[6:].strip()
         return found
 
@@ -374,5 +375,6 @@ def _read(read: Callable[[bytes], None], excerpt: Excerpt) -> bool:
     try:
         read(data)
     except UNREADABLE:
+        excerpt.reject()  # otherwise each empty line that follows would read it again
         return False
     return True

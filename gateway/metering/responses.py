@@ -5,7 +5,6 @@ runs are items of the output. Of web searches, only the action `search` is bille
 https://platform.openai.com/docs/guides/tools-web-search#output-and-citations.
 """
 
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -40,7 +39,8 @@ _BILLED = {
     "code_interpreter_call": "code_executions",
     "image_generation_call": "image_generations",
 }
-MAX_ITEMS = 10_000  # distinguished in one response; beyond that, every event counts as a new item
+# Distinguished in one response. Of a further item, every event counts as a new one.
+MAX_ITEMS = 10_000
 
 
 class _Action(msgspec.Struct, gc=False):
@@ -103,29 +103,30 @@ class ResponsesReader(Reader):
         self._model: str | None = None
         self._tier: str | None = None
         self._billed: dict[int, str] = {}  # by index in the output
+        self._billed_further: dict[str, int] = {}  # how often, by what it is billed as
         self._counted: dict[int, int] = {}  # by index: bytes that came in deltas
 
     def document(self, data: bytes) -> None:
         """Read a response, or an error."""
         response: _Response = self.document_form.read(data)
         self.failed = response.type == "error"
-        for item in response.output or ():
-            if item is not None:
-                self.generated.add_bytes(_size(item))
         self._take(response)
+        if not self.final:
+            for item in response.output or ():
+                if item is not None:
+                    self.generated.add_bytes(_size(item))
         self.finished = True
 
     def event(self, data: bytes, name: bytes) -> bool:
         """Read an event."""
         event: _Event = self.event_form.read(data)
         kind = event.type or name.decode("latin-1")
-        if kind.endswith(".delta"):
+        if event.delta is not None:
             if kind != "response.audio.delta":  # audio is not text
-                index = event.output_index or 0
-                counted = self.generated.add(event.delta) + self._counted.get(index, 0)
-                self._counted[index] = counted
-                if len(self._counted) > MAX_ITEMS:
-                    self._counted.clear()
+                index, counted = event.output_index or 0, self._counted
+                counted[index] = counted.get(index, 0) + self.generated.add(event.delta)
+                if len(counted) > MAX_ITEMS:
+                    counted.clear()
             return False
         if event.item is not None:
             self._see(event.output_index, event.item, ended=kind == "response.output_item.done")
@@ -143,7 +144,7 @@ class ResponsesReader(Reader):
     @property
     def tools_ran(self) -> bool:
         """Whether items that cost something were seen, and no usage."""
-        return self.usage is None and any(self._billed.values())
+        return self.usage is None and bool(self._tools(None))
 
     def told(self) -> Usage | None:
         """Return what was told, with the tier and the model of any event, a later one too."""
@@ -168,9 +169,11 @@ class ResponsesReader(Reader):
     def _bill(self, index: int | None, item: _Item) -> None:
         """Remember an item that costs something."""
         if item.type in _BILLED:
-            if index is None or len(self._billed) >= MAX_ITEMS:
-                index = -1 - len(self._billed)
-            self._billed[index] = _billed_as(item) or ""
+            name, further = _billed_as(item) or "", self._billed_further
+            if index is None or (len(self._billed) >= MAX_ITEMS and index not in self._billed):
+                further[name] = further.get(name, 0) + 1
+            else:
+                self._billed[index] = name
 
     def _take(self, response: _Response, *, last: bool = True) -> None:
         self._model = word(response.model) or self._model
@@ -181,15 +184,18 @@ class ResponsesReader(Reader):
             if item is not None:
                 self._bill(index, item)
         if is_told(response.usage):
-            self.final = self._update(response) and last
+            self.final = self._update(response, last=last) and last
 
     def _tools(self, output: Iterable[_Item | None] | None) -> dict[str, Any]:
-        """Return the counts of tools in the output, or of the items that were seen."""
-        items = [_billed_as(item) for item in output or () if item is not None]
-        counts = Counter(items if output else self._billed.values())
-        return {name: counts[name] for name in _BILLED.values()}
+        """Return how often each tool ran, of the output or else of the items that were seen."""
+        counts = {} if output else dict(self._billed_further)
+        for name in map(_billed_as, filter(None, output)) if output else self._billed.values():
+            if name:
+                counts[name] = counts.get(name, 0) + 1
+        counts.pop("", None)
+        return counts
 
-    def _update(self, response: _Response) -> bool:
+    def _update(self, response: _Response, *, last: bool) -> bool:
         """Take in reported usage; return whether it can be read."""
         try:
             told = read_usage(_usage, response.usage)
@@ -205,7 +211,8 @@ class ResponsesReader(Reader):
         )
         self.usage = replace(usage, **self._tools(response.output))
         self.input_told = True
-        self.generated.covered()
+        if last or told.output_tokens:  # zeros until the end say nothing of the text so far
+            self.generated.covered()
         return True
 
 

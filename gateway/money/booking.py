@@ -12,7 +12,7 @@ from gateway.metering import Meter
 from gateway.metering.generated import BYTES_PER_TOKEN
 from gateway.money.charges import Limits, charge
 from gateway.money.holds import Holds, Settlement
-from gateway.money.prices import Prices, Usage
+from gateway.money.prices import DEAREST_REGION, Prices, Usage
 from gateway.money.usage_events import Outcome, correction, event, to_micro
 from gateway.refusals.admission import Admission
 from gateway.settings import MICRO
@@ -123,6 +123,8 @@ class Books:
             if usage.service_tier is None:  # it may have been any
                 rates = admission.dearest or usual
             if admission.record.billable:
+                if admission.record.provider == "anthropic" and usage.inference_geo is None:
+                    usage = replace(usage, inference_geo=DEAREST_REGION)  # likewise
                 # An input that was not reported is booked at its bound.
                 input_cost = None if _is_input_told(meter) else admission.input_bound
                 limits = Limits(input_cost, admission.bound)

@@ -26,7 +26,8 @@ _DAY = 86_400  # seconds
 OPERATOR = "operator"  # in place of a price list's version
 # https://platform.claude.com/docs/en/about-claude/pricing#data-residency-pricing
 REGIONS_AT_NO_SURCHARGE = frozenset({None, "global", "not_available"})
-DEAR_REGIONS = frozenset({"us"})
+DEAREST_REGION = "us"
+DEAR_REGIONS = frozenset({DEAREST_REGION})
 REGION_FACTOR = Decimal("1.1")
 _NO_TIER = ((0, Decimal(0)),)
 Tiers = tuple[tuple[int, Decimal], ...]

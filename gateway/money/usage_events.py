@@ -48,7 +48,10 @@ class CallRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):
-    """How a call ended. `cost` is in dollars; `usage` as far as it is known."""
+    """How a call ended. `cost` is in dollars; `usage` as far as it is known.
+
+    `status` is 0 if the provider gave no answer.
+    """
 
     cost: Decimal
     usage: Usage
@@ -132,7 +135,7 @@ def event(
             "$ai_total_cost_usd": _decimal(outcome.cost),
             "$ai_latency": round(outcome.latency, 3),
             "$ai_is_error": outcome.is_error,
-            "$ai_http_status": outcome.status,
+            "$ai_http_status": outcome.status or None,
             "$ai_usage_estimated": outcome.estimated,
             "$ai_service_tier": usage.service_tier,
             "price_version": outcome.price_version,
@@ -192,7 +195,7 @@ def correction(
             "$ai_total_cost_usd": _decimal(difference),
             "$ai_latency": round(outcome.latency, 3),
             "$ai_is_error": outcome.is_error,
-            "$ai_http_status": outcome.status,
+            "$ai_http_status": outcome.status or None,
             "$ai_usage_estimated": outcome.estimated,
             "$ai_service_tier": outcome.usage.service_tier,
             "price_version": outcome.price_version,

@@ -16,6 +16,7 @@ import structlog
 
 from gateway.network.headers import Headers
 from gateway.network.incoming import BodyBudget, Incoming
+from gateway.telemetry import metrics
 
 logger = structlog.get_logger("gateway.network.server")
 
@@ -28,6 +29,14 @@ LINGER_SECONDS = 60.0
 # Requests that wait for the answers before them. A client that sends more has to repeat them.
 MOST_WAITING = 100
 _NEVER = float("inf")
+_MALFORMED = b"400 Bad Request"
+_TOO_SLOW = b"408 Request Timeout"
+_TOO_LARGE = b"431 Request Header Fields Too Large"
+_REASONS = {
+    _MALFORMED: "request_malformed",
+    _TOO_SLOW: "head_too_slow",
+    _TOO_LARGE: "head_too_large",
+}
 
 
 class Application(Protocol):
@@ -113,11 +122,11 @@ class Connection(asyncio.Protocol):
             except httptools.HttpParserError as error:
                 if isinstance(error, httptools.HttpParserCallbackError):
                     logger.error("a request was not understood", exc_info=error)
-                self._refuse(b"400 Bad Request")
+                self._refuse(_MALFORMED)
             data = again
         if self._in_message and not self._deaf:
             if self._loose_bytes > MAX_HEAD_BYTES or len(self._headers) > MAX_HEADERS:
-                self._refuse(b"431 Request Header Fields Too Large")
+                self._refuse(_TOO_LARGE)
             elif self._in_head and self._reading and self._late != self._too_slow:
                 # Only a head that does not come in one piece is worth a timer.
                 self._expect_within(HEAD_SECONDS, self._too_slow)
@@ -165,9 +174,9 @@ class Connection(asyncio.Protocol):
         if self._loose_bytes > MAX_HEAD_BYTES:
             size = len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)
             if size > MAX_HEAD_BYTES:
-                self._refuse(b"431 Request Header Fields Too Large")
+                self._refuse(_TOO_LARGE)
         if len(self._headers) > MAX_HEADERS:
-            self._refuse(b"431 Request Header Fields Too Large")
+            self._refuse(_TOO_LARGE)
         parser = self._parser
         self._bodied_upgrade = (
             parser.should_upgrade()
@@ -177,7 +186,7 @@ class Connection(asyncio.Protocol):
         try:
             path, query = _split(self._url)
         except ValueError:
-            self._refuse(b"400 Bad Request")
+            self._refuse(_MALFORMED)
         self._in_head = False
         self._loose_bytes = 0
         if len(self._queue) >= MOST_WAITING:
@@ -347,7 +356,7 @@ class Connection(asyncio.Protocol):
             self._expect_within(LINGER_SECONDS, self._transport.abort)
 
     def _too_slow(self) -> None:
-        self._refuse(b"408 Request Timeout")
+        self._refuse(_TOO_SLOW)
 
     def _refuse(self, status: bytes) -> None:
         """Close, with an answer if nothing else is being answered; else as soon as that is."""
@@ -363,6 +372,7 @@ class Connection(asyncio.Protocol):
             return
         answered = current is None and self._in_message and not self._in_head
         if not answered and not (current is not None and current.started):
+            metrics.REFUSALS.labels("", _REASONS[status]).inc()
             self._transport.write(
                 b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
             )

@@ -315,7 +315,7 @@ def _asked(request: ModelRequest) -> Usage:
     return Usage(
         service_tier=request.service_tier if request.api.provider == "openai" else None,
         fast=request.fast,
-        inference_geo=request.inference_geo,
+        inference_geo=request.inference_geo or None,
     )
 
 

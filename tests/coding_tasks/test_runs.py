@@ -111,6 +111,15 @@ def test_a_run_that_has_its_answer_is_not_done_again(run):
     assert again.assignments == []
 
 
+def test_a_run_that_another_attempt_finishes_before_this_one_begins_is_not_done_again(run):
+    found = TaskRun.objects.select_related("task__repository").get(pk=run.pk)
+    runs.perform(run, Sandbox(), Agent("once"))
+    agent, sandbox = Agent("twice"), Sandbox()
+    assert runs.perform(found, sandbox, agent).answer == "once"
+    assert (agent.assignments, sandbox.cloned) == ([], [])
+    assert not OAuthAccessToken.objects.exists()
+
+
 def test_of_two_answers_the_first_stays(run):
     class Overtaken(Agent):
         def work(self, assignment, checkout, access):

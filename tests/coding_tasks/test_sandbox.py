@@ -1,6 +1,7 @@
 """Throw-away clones: what git may do, and what may be read."""
 
 import os
+import shutil
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from coding_tasks.bounds import Bounds
-from coding_tasks.failures import CheckoutFailed
+from coding_tasks.failures import CheckoutFailed, RepositoryTooBig, UnpackingFailed
 from coding_tasks.sandbox import PREFIX, ClonedCheckout, CloneSandbox
 from tests.devstack.processes import wait_until_gone
 from tests.git_repositories import commit, make_repository, run_git
@@ -60,6 +61,28 @@ def test_an_empty_repository_has_no_files(sandbox, tmp_path):
     run_git(tmp_path / "empty", "init", "--quiet")
     with sandbox.checkout(f"file://{tmp_path / 'empty'}") as checkout:
         assert checkout.files() == []
+
+
+@pytest.mark.parametrize(
+    ("git", "failure", "permanent"),
+    [
+        ("kill -9 $$", UnpackingFailed, False),
+        ("echo 'fatal: too many open files' >&2; exit 128", UnpackingFailed, False),
+        ("echo 'fatal: Out of memory, malloc failed' >&2; exit 128", RepositoryTooBig, True),
+        ("echo 'fatal: not a git repository' >&2; exit 128", UnpackingFailed, True),
+    ],
+)
+def test_only_a_repository_without_a_commit_counts_as_empty(
+    sandbox, origin, tmp_path, monkeypatch, git, failure, permanent
+):
+    real = shutil.which("git")
+    failing = tmp_path / "git"
+    failing.write_text(f'#!/bin/sh\ncase $* in *rev-parse*) {git};; esac\nexec {real} "$@"\n')
+    failing.chmod(0o755)
+    monkeypatch.setattr("coding_tasks.git._git", lambda: str(failing))
+    with pytest.raises(failure) as refused, sandbox.checkout(f"file://{origin}"):
+        pass
+    assert refused.value.permanent == permanent
 
 
 def test_a_link_out_of_the_repository_is_not_followed(sandbox, origin, tmp_path):

@@ -1,6 +1,10 @@
 """Mistakes that `manage.py check` finds, each with its identifier and a hint."""
 
+import os
+import subprocess
+import sys
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from django.core.checks import run_checks
@@ -9,6 +13,7 @@ from django.core.management.base import SystemCheckError
 
 from projects.redis_connection import redis_connection
 
+ROOT = Path(__file__).resolve().parents[2]
 SOUND = {
     "SECRET_KEY": "a secret of the test suite, longer than fifty characters, and of no value",
     "PUBLIC_URL": "https://tollgate.example.com",
@@ -48,11 +53,7 @@ def test_a_sound_deployment_is_not_warned_by_anybody(found, redis_client, settin
 @pytest.mark.parametrize(
     ("setting", "value", "identifier"),
     [
-        ("SLACK_SIGNING_SECRETS", [], "tollgate.E001"),
-        ("GATEWAY_SERVICE_TOKENS", [], "tollgate.E002"),
         ("START_CREDITS", Decimal("-1"), "tollgate.E003"),
-        ("SLACK_CLIENT_ID", "123.456", "tollgate.E004"),
-        ("SLACK_CLIENT_SECRET", "secret", "tollgate.E004"),
         ("GIT_ALLOWED_PROTOCOLS", ["https", "ext"], "tollgate.E005"),
     ],
 )
@@ -68,6 +69,10 @@ def test_what_makes_a_part_refuse_everything_is_an_error_at_once(
 @pytest.mark.parametrize(
     ("setting", "value", "identifier"),
     [
+        ("SLACK_SIGNING_SECRETS", [], "tollgate.E001"),
+        ("GATEWAY_SERVICE_TOKENS", [], "tollgate.E002"),
+        ("SLACK_CLIENT_ID", "123.456", "tollgate.E004"),
+        ("SLACK_CLIENT_SECRET", "secret", "tollgate.E004"),
         ("SECRET_KEY", "x", "tollgate.E006"),
         ("SECRET_KEY", "x" * 60, "tollgate.E006"),
         ("GATEWAY_SERVICE_TOKENS", ["s" * 40, "short"], "tollgate.E007"),
@@ -82,6 +87,33 @@ def test_what_only_a_deployment_must_not_have_is_found_for_a_deployment(
     setattr(settings, setting, value)
     assert found() == []
     assert found(deploy=True) == [identifier]
+
+
+@pytest.mark.parametrize("missing", ["SLACK_SIGNING_SECRET", "GATEWAY_SERVICE_TOKEN"])
+def test_only_the_web_server_does_not_start_without_its_secrets(missing):
+    environment = {
+        "PATH": os.environ["PATH"],
+        "DJANGO_SETTINGS_MODULE": "config.settings",
+        "SECRET_KEY": "x",
+        "SLACK_SIGNING_SECRET": "x",
+        "GATEWAY_SERVICE_TOKEN": "x",
+    }
+    assert run_python(environment, "-c", "import config.asgi").returncode == 0
+    del environment[missing]
+    started = run_python(environment, "-c", "import config.asgi")
+    assert (started.returncode, missing in started.stderr) == (1, True)
+    assert run_python(environment, "manage.py", "check").returncode == 0
+
+
+def run_python(environment, *arguments):
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_a_redis_that_evicts_keys_is_found(found, redis_client):

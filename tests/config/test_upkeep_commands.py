@@ -5,9 +5,8 @@ from cryptography.fernet import InvalidToken
 from django.core.management import call_command
 
 from coding_tasks.models import CodingTask, Repository, TaskRun
-from console.management.commands.erase_slack_user import ERASED
 from projects.models import ChangeCursor, Organization, Project, SlackWorkspace
-from workflows.models import FollowUp, Mention, Notice, ThreadReply
+from workflows.models import ERASED, FollowUp, Mention, Notice, ThreadReply
 
 pytestmark = pytest.mark.django_db
 
@@ -40,6 +39,14 @@ def test_without_reencryption_the_old_secret_key_is_still_needed(workspace, sett
     settings.SECRET_KEY = "the new secret key"
     with pytest.raises(InvalidToken):
         SlackWorkspace.objects.get()
+
+
+def test_a_user_of_an_installation_for_a_whole_organization_can_be_erased(workspace):
+    SlackWorkspace.objects.update(team_id="", enterprise_id="E1")
+    message = {"workspace": workspace, "channel_id": "C1", "ts": "1.1", "thread_ts": "1.1"}
+    Mention.objects.create(team_id="E1", user_id="U1", text="private words", **message)
+    call_command("erase_slack_user", "E1", "U1")
+    assert Mention.objects.get().text == ERASED
 
 
 def test_erasing_a_slack_user_takes_their_words_and_leaves_everybody_elses(workspace, capsys):
@@ -76,7 +83,8 @@ def test_erasing_a_slack_user_takes_their_words_and_leaves_everybody_elses(works
     assert Mention.objects.get(user_id="U1").text == ERASED
     assert FollowUp.objects.get(user_id="U1").text == ERASED
     assert Notice.objects.get(user_id="U1").text == ERASED
-    assert [reply.user_id for reply in ThreadReply.objects.all()] == ["U2"]
+    assert ThreadReply.objects.get(user_id="U1").text == ERASED
+    assert ThreadReply.objects.get(user_id="U2").text == "private words"
     assert Notice.objects.get(user_id="U2").text == "private words"
     assert TaskRun.objects.get(task__owner_slack_user_id="U1").answer == ERASED
     assert CodingTask.objects.get(owner_slack_user_id="U1").title == ERASED

@@ -61,6 +61,7 @@ def test_every_variable_is_documented() -> None:
 _NOT_OF_ENV = {"DEBUG", "GATEWAY_HOST", "GATEWAY_PORT", "TEMPORAL_NAMESPACE"}
 _WEB_ALONE = {"NUM_PROXIES", "PROMETHEUS_MULTIPROC_DIR", "WEB_BODY_TIMEOUT"}
 _WEB_ALONE |= {"METRICS_TOKEN", "SLACK_CLIENT_ID", "SLACK_CLIENT_SECRET"}
+_WEB_ALONE |= {"SLACK_SIGNING_SECRET", "GATEWAY_SERVICE_TOKEN"}
 _SET_HERE = {
     "DATABASE_URL", "REDIS_URL", "GATEWAY_REDIS_URL", "TEMPORAL_ADDRESS", "TOLLGATE_URL",
     "GATEWAY_URL", "PROMETHEUS_MULTIPROC_DIR",
@@ -103,6 +104,7 @@ def test_what_opentelemetry_itself_reads_reaches_the_gateway() -> None:
 
 def test_a_secret_reaches_no_service_that_has_no_use_for_it() -> None:
     of_web = {"METRICS_TOKEN", "SLACK_CLIENT_SECRET"}
+    of_web |= {"SLACK_SIGNING_SECRET", "GATEWAY_SERVICE_TOKEN"}
     of_gateway = {"ANTHROPIC_API_KEY", "OPENAI_API_KEY", "POSTHOG_API_KEY"}
     of_django = {"SECRET_KEY", "DATABASE_URL", "SLACK_SIGNING_SECRET"}
     for name in ("worker", "celery", "beat", "reconciler", "migrate"):

@@ -78,7 +78,9 @@ def checkout(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "Makefile", tmp_path)
     wheel = tmp_path / "tiny-1-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("tiny.py", "import sys; print('tiny ran', sys.argv[1:])")
+        archive.writestr(
+            "tiny.py", "import sys; print('tiny ran', sys.argv[1:], sys.dont_write_bytecode)"
+        )
         archive.writestr(
             "tiny-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1\n"
         )
@@ -107,11 +109,11 @@ def run(checkout: Path, *arguments: str, **environment: str) -> subprocess.Compl
 @pytest.mark.slow
 def test_from_a_fresh_checkout_to_the_module_and_again(checkout: Path) -> None:
     first = run(checkout, "tiny", "a", "b")
-    assert first.stdout == "tiny ran ['a', 'b']\n", first.stderr
+    assert first.stdout == "tiny ran ['a', 'b'] False\n", first.stderr
     assert "installing 1 locked packages into .venv/" in first.stderr
     assert "installed in" in first.stderr
-    again = run(checkout, "tiny")
-    assert (again.stdout, again.stderr) == ("tiny ran []\n", "")
+    again = run(checkout, "tiny", PYTHONDONTWRITEBYTECODE="1")
+    assert (again.stdout, again.stderr) == ("tiny ran [] False\n", "")
 
     lock = checkout / "requirements.lock"
     lock.write_text("absent==1 --hash=sha256:" + "0" * 64 + "\n")

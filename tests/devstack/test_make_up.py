@@ -58,3 +58,13 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     line = said_by_make_up(tmp_path / "file" / "below")
     assert line.startswith("tollgate: ")
     assert str(tmp_path / "file") in line
+
+
+def test_secrets_that_the_web_server_needs_are_named(tmp_path: Path) -> None:
+    """With a Slack app of one's own, nobody makes up its signing secret."""
+    environment = throw_away_environment(os.environ, str(tmp_path))
+    environment |= {"SLACK_CLIENT_ID": "1.2", "SLACK_CLIENT_SECRET": "x"}
+    with started(["devstack"], environment) as lines:
+        assert lines.end() == 1
+    last = lines.text.splitlines()[-1]
+    assert last.startswith("tollgate: check failed (exit 1): HINT: Set SLACK_SIGNING_SECRET ")

@@ -62,7 +62,11 @@ def test_no_process_has_a_secret_that_it_does_not_need(stack: Stack) -> None:
         for each in family(pid):
             environment = Path(f"/proc/{each}/environ").read_bytes()
             assert b"of-the-operator" not in environment, command
-            assert (b"GATEWAY_REDIS_URL=" in environment) == ("-m gateway" in command), command
+            is_gateway, is_web = "-m gateway" in command, "granian" in command
+            assert (b"GATEWAY_REDIS_URL=" in environment) == is_gateway, command
+            assert (b"GATEWAY_SERVICE_TOKEN=" in environment) == (is_gateway or is_web), command
+            is_slack = "demo_slack" in command
+            assert (b"SLACK_SIGNING_SECRET=" in environment) == (is_slack or is_web), command
 
 
 def test_a_block_set_by_hand_is_obeyed_everywhere_and_lifts_as_it_is_removed(

@@ -128,7 +128,8 @@ def test_a_broken_stream_is_booked_by_its_text_with_the_input_whole(
 
 
 def test_a_broken_stream_is_booked_with_the_input_that_was_told(world: World) -> None:
-    answer = Script(200, SSE_HEADERS, messages_stream(pieces=10)[:13], cut=True)
+    chunks = messages_stream(messages_usage(inference_geo="global"), pieces=10)[:13]
+    answer = Script(200, SSE_HEADERS, chunks, cut=True)
     result = Booked(world, MESSAGES, messages_body(stream=True), answer)
     # 100 in, and one out that was told; each piece, "piece 0 é ", has eleven bytes.
     assert (result.output, result.micro) == (1 + 28, (100 * 3 + 29 * 15) * 120)

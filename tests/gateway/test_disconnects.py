@@ -5,15 +5,17 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 
 import psutil
 import pytest
 
+from devstack.servers import free_port
 from gateway.network import server
 from gateway.network.incoming import Incoming
 from tests.conftest import wait_until
-from tests.gateway.conftest import World, messages_body, world_of
+from tests.gateway.conftest import World, gateway_program, messages_body, serving, world_of
 from tests.gateway.fake_provider import SSE_HEADERS, Script, json_script, message, messages_stream
 from tests.gateway.threads import served_by
 
@@ -206,3 +208,26 @@ def test_a_request_that_is_answered_already_has_its_time_to_end(
         connection.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
         received = b"".join(iter(lambda: connection.recv(1000), b""))
     assert received.startswith(b"HTTP/1.1 429")
+
+
+def test_idle_connections_leave_files_for_calls(world: World, tmp_path) -> None:
+    """A shell often allows a process fewer files than it may have."""
+    allowed, port = 100, free_port()
+    address = world.redis.connection_pool.connection_kwargs
+    program = gateway_program(
+        port,
+        f"redis://127.0.0.1:{address['port']}/0",
+        world.tollgate.url,
+        world.provider.url,
+    )
+    shell = ["/bin/sh", "-c", f'ulimit -S -n {allowed}; exec "$@"', "sh"]
+    program = replace(program, argv=[*shell, *program.argv])
+    with (
+        serving(program, tmp_path / "gateway.log"),
+        world.at(f"http://127.0.0.1:{port}") as crowded,
+        ExitStack() as idle,
+    ):
+        for _ in range(2 * allowed):
+            idle.enter_context(socket.create_connection(("127.0.0.1", port)))
+        token = world.tollgate.token(world.tollgate.project(credits=100))
+        assert crowded.post(token).status_code == 200

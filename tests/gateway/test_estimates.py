@@ -2,12 +2,15 @@
 
 import itertools
 import json
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from gateway.metering import Meter, meter_for
+from gateway.metering.responses import MAX_ITEMS
+from tests.gateway.fake_provider import sse
 
 WORDS = [
     "the",
@@ -160,6 +163,31 @@ def test_searches_that_were_begun_are_counted_where_nothing_is_told() -> None:
     block = {"type": "server_tool_use", "name": "web_search", "input": {}}
     use = {"type": "content_block_start", "content_block": block}
     assert fed("messages", use, use).used_so_far().web_searches == 2
+
+
+def test_any_number_of_searches_is_counted_without_keeping_each() -> None:
+    meter = meter_for("responses", stream=True, hide_usage=False)
+    [without_index] = sse((None, {"type": "x", "item": {"type": "web_search_call"}}))
+    searches = MAX_ITEMS * 3
+    tracemalloc.start()
+    try:
+        for _ in range(searches):
+            meter.feed(without_index)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (meter.used_so_far().web_searches, meter.tools_ran) == (searches, True)
+    assert kept < 100_000
+
+
+def test_searches_beyond_the_most_items_that_are_distinguished_are_counted() -> None:
+    meter = meter_for("responses", stream=True, hide_usage=False)
+    for index in range(MAX_ITEMS + 10):
+        item = {"type": "web_search_call", "action": {"type": "search"}}
+        told = {"type": "response.output_item.done", "output_index": index, "item": item}
+        for event in sse(*[(None, told)] * (2 if index < 10 else 1)):
+            meter.feed(event)
+    assert meter.used_so_far().web_searches == MAX_ITEMS + 10
 
 
 @pytest.mark.parametrize("ascii_only", [True, False])

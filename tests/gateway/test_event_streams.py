@@ -109,6 +109,23 @@ def test_usage_longer_than_anything_that_is_kept_is_unreadable_not_nothing(strea
     assert (meter.complete, meter.unreadable) == (False, True)
 
 
+@pytest.mark.parametrize("kind", ["messages", "chat", "responses"])
+def test_data_that_cannot_be_read_are_not_read_again_for_each_further_line(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meter = meter_for(kind, stream=True, hide_usage=False)
+    read, attempts = meter._reader.event, []
+    monkeypatch.setattr(
+        meter._reader, "event", lambda data, name: attempts.append(data) or read(data, name)
+    )
+    meter.feed(b'data: {"error":{"a":1!}}\n')
+    for _ in range(100):
+        meter.feed(b"data:\n")
+    meter.feed(b"\n")
+    assert len(attempts) <= 2
+    assert (meter.unreadable, meter.complete) == (True, False)
+
+
 @pytest.mark.parametrize("length", [MAX_KEPT * 2, 5_000_000])
 def test_an_error_with_a_message_of_any_length_is_an_error(length: int) -> None:
     error = json.dumps({"error": {"message": "x" * length}}).encode()

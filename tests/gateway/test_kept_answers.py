@@ -1,5 +1,6 @@
 """Idempotency keys: a repeated call gets the answer that was paid for, at no cost."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -7,11 +8,14 @@ import threading
 import time
 import uuid
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import redis
 
-from gateway import kept_answers
+from gateway import kept_answers, keys
+from gateway.kept_answers import KeptAnswers, KeyInUse
+from gateway.network.redis_connection import Redis
 from tests.conftest import wait_until
 from tests.gateway.conftest import DENIED, World, messages_body
 from tests.gateway.fake_provider import Script, default_script, json_script, message
@@ -109,6 +113,16 @@ def test_an_error_is_not_kept(world: World, project, status) -> None:
     assert world.metric(REPEATED) == repeated
 
 
+def test_a_call_that_failed_can_be_repeated_at_once(world: World, project) -> None:
+    token = world.tollgate.token(project)
+    for _ in range(30):
+        key = new_key()
+        world.provider.script = lambda _: json_script({"error": {"type": "api_error"}}, 503)
+        assert world.post(token, headers=key).status_code == 503
+        world.provider.script = default_script
+        assert world.post(token, headers=key).status_code == 200
+
+
 @pytest.mark.parametrize(
     "document", [{"type": "error", "error": {"type": "overloaded_error"}}, {"id": "msg_1"}]
 )
@@ -181,6 +195,40 @@ def test_redis_holds_no_word_of_an_answer(world: World, project) -> None:
     assert kept
     assert not any(b"secret" in each for each in stored)
     assert all(0 < life <= 600_000 for life in lives)
+
+
+@pytest.mark.usefixtures("patience")
+def test_a_call_that_waits_for_its_hold_is_under_way_as_long_as_its_gateway_lives(
+    own_redis: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_answers, "CLAIM_MS", 0)
+    caller = SimpleNamespace(project_id=7)
+    headers = {kept_answers.HEADER: b"k" * 32}
+
+    async def claims() -> None:
+        store = Redis(own_redis)
+        await store.execute("FLUSHALL")
+        names = iter("abcdef")
+
+        def claim(owner: str, seconds: float = 60):
+            answers = KeptAnswers(store, owner, 600, admission_seconds=seconds)
+            call = SimpleNamespace(
+                headers=headers, product="slack_app", api="messages", call_id=next(names)
+            )
+            return answers.claim(call, caller, b"{}")
+
+        now_ms = int((await store.execute("TIME"))[0]) * 1000
+        await store.execute("ZADD", keys.OWNERS, now_ms + 60_000, "lives")
+        await claim("lives")
+        with pytest.raises(KeyInUse):
+            await claim("another")
+        too_slow = -kept_answers.GRACE_MS / 1000
+        assert await claim("lives", too_slow) is not None
+        await store.execute("ZREM", keys.OWNERS, "lives")
+        assert await claim("another") is not None
+        store.close()
+
+    asyncio.run(claims())
 
 
 def leave_during_a_call(world: World, token: str, key: dict[str, str]) -> None:

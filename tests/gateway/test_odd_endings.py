@@ -22,7 +22,12 @@ WHOLE = Ending(0.0, status=200, sent=True)
 
 
 def outcome(
-    model: str, meter: Meter, ending: Ending = BROKEN, *, tools: tuple[str, ...] = ()
+    model: str,
+    meter: Meter,
+    ending: Ending = BROKEN,
+    *,
+    tools: tuple[str, ...] = (),
+    asked: Usage | None = None,
 ) -> Outcome:
     """What a billable call of a model is booked as."""
     provider = "anthropic" if model.startswith("claude") else "openai"
@@ -38,6 +43,7 @@ def outcome(
         tools=frozenset(tools),
         input_bound=INPUT_BOUND,
         dearest=PRICES.dearest(provider, model),
+        asked=asked or Usage(),
     )
     return Books(None, PRICES).outcome(admission, meter, ending)  # type: ignore[arg-type]
 
@@ -56,6 +62,7 @@ def created(model: str, **more: Any) -> dict[str, Any]:
     return {"type": "response.created", "response": {"model": model, "usage": None, **more}}
 
 
+SEARCH_BEGUN = {"type": "server_tool_use", "name": "web_search", "input": {}}
 TEXT = {"type": "response.output_text.delta", "output_index": 0, "delta": "x" * 4_000}
 
 
@@ -148,6 +155,36 @@ def test_zeros_that_stand_for_usage_until_the_end_make_nothing_free() -> None:
     assert cost == INPUT_BOUND + rates.cost(Usage(output=100))
     whole = stream("chat", *events, chunk(usage=CHAT_USAGE), "[DONE]")
     assert not outcome("gpt-5-mini", whole, WHOLE).estimated
+
+
+def test_zeros_of_a_response_under_way_make_nothing_free() -> None:
+    nothing = {"input_tokens": 0, "output_tokens": 0}
+    under_way = {"type": "response.in_progress", "response": {"usage": nothing}}
+    meter = stream("responses", created("gpt-5-mini"), TEXT, under_way)
+    assert meter.generated == 1_000
+    rates = PRICES.dearest("openai", "gpt-5-mini")
+    assert outcome("gpt-5-mini", meter).cost == INPUT_BOUND + rates.cost(Usage(output=1_000))
+
+
+@pytest.mark.parametrize(
+    ("asked", "told", "factor"),
+    [(None, None, "1.1"), ("us", None, "1.1"), ("global", None, "1"), ("us", "global", "1")],
+)
+def test_a_stream_that_breaks_before_its_region_is_told_is_priced_as_in_the_dearest(
+    asked: str | None, told: str | None, factor: str
+) -> None:
+    usage = {"input_tokens": 1_000, "output_tokens": 1, "inference_geo": told}
+    text = {"type": "content_block_delta", "delta": {"text": "x" * 4_000}}
+    start = {"type": "message_start", "message": {"usage": usage}}
+    region = Usage(inference_geo=asked)
+    found = outcome("claude-sonnet-4-5", stream("messages", start, text), asked=region)
+    usual = PRICES.rates("anthropic", "claude-sonnet-4-5").cost(Usage(1_000, output=1_001))
+    assert found.cost == usual * Decimal(factor)
+    searched = {"type": "content_block_start", "content_block": SEARCH_BEGUN}
+    with_a_search = stream("messages", start, searched, text)
+    tools = ("web_search",)
+    cost = outcome("claude-sonnet-4-5", with_a_search, tools=tools, asked=region).cost
+    assert cost == found.cost + Decimal("0.01")  # a search costs the same everywhere
 
 
 def test_an_error_that_tells_usage_is_shown_to_who_did_not_ask_for_usage() -> None:

@@ -93,8 +93,13 @@ def test_a_provider_that_cannot_be_reached_is_left_alone_for_a_while(impatient: 
     assert refused.json()["error"]["reason"] == "provider_unreachable"
     assert int(refused.headers["retry-after"]) > 0
     assert impatient.post(token).status_code == 200, "the other provider is there"
-    events = impatient.booked(project, len(statuses) + 2)
-    assert sum(event["debited_micro"] for event in events) == 72_000
+    events = impatient.booked(project, upstream.FAILURES_TO_OPEN + 1)
+    *tried, answered = sorted(events, key=lambda event: event["debited_micro"])
+    assert answered["debited_micro"] == 72_000
+    for event in tried:
+        properties = event["properties"]
+        assert (event["debited_micro"], properties["$ai_total_cost_usd"]) == (0, "0")
+        assert (properties["$ai_is_error"], properties["$ai_http_status"]) == (True, None)
     assert impatient.settled(project)["held"] == 0
 
 

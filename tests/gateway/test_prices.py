@@ -121,8 +121,11 @@ def test_a_higher_speed_has_its_own_price_or_none() -> None:
             prices.rates("anthropic", model, None, fast=True)
 
 
-def test_a_region_that_costs_more_is_booked_as_such() -> None:
-    rates = Prices({}).rates("anthropic", "claude-opus-4-6")
+@pytest.mark.parametrize(
+    "overrides", [{}, {"claude-opus-4-6": {"input_mtok": "1", "output_mtok": "2"}}]
+)
+def test_a_region_that_costs_more_is_booked_as_such(overrides) -> None:
+    rates = Prices(overrides).rates("anthropic", "claude-opus-4-6")
     there = rates.cost(Usage(1000, output=10, inference_geo="us"))
     assert there == rates.cost(Usage(1000, output=10)) * Decimal("1.1")
     searched = rates.cost(Usage(1000, output=10, web_searches=3, inference_geo="us"))

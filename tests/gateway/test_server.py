@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+from prometheus_client import REGISTRY
 
 from gateway.network.incoming import HIGH_WATER, CallerLeft, Incoming
 from gateway.network.server import MAX_HEADERS, MOST_WAITING
@@ -149,8 +150,16 @@ def test_nonsense_behind_a_request_does_not_spoil_its_answer() -> None:
 )
 def test_what_is_no_request_is_refused(sent: bytes, status: bytes) -> None:
     with connected(echo) as connection:
+        before = refused("request_malformed")
         connection.sendall(sent)
         assert received(connection).startswith(b"HTTP/1.1 " + status)
+        assert refused("request_malformed") == before + 1
+
+
+def refused(reason: str) -> float:
+    """How many requests the server refused by itself."""
+    labels = {"product": "", "reason": reason}
+    return REGISTRY.get_sample_value("tollgate_gateway_refusals_total", labels) or 0
 
 
 @pytest.mark.parametrize("end", [b"\r\n", b""], ids=["whole", "half"])
@@ -158,8 +167,10 @@ def test_more_headers_than_anybody_sends_are_refused(end: bytes) -> None:
     with connected(echo) as connection:
         connection.sendall(b"GET /a HTTP/1.1\r\n" + b"a:\r\n" * MAX_HEADERS + b"\r\n")
         assert received(connection, b"GET /a  ").startswith(b"HTTP/1.1 200 ")
+        before = refused("head_too_large")
         connection.sendall(b"GET /b HTTP/1.1\r\n" + b"a:\r\n" * (MAX_HEADERS + 2) + end)
         assert received(connection).startswith(b"HTTP/1.1 431 ")
+        assert refused("head_too_large") == before + 1
 
 
 def test_who_leaves_within_a_body_is_noticed() -> None:

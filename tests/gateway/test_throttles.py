@@ -1,6 +1,7 @@
 """Calls that cost nothing are counted too, in a budget of their own."""
 
 import threading
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -78,6 +79,32 @@ def test_calls_that_nobody_pays_for_are_throttled(strict: World) -> None:
     token = strict.tollgate.token(strict.tollgate.project(), "llm_gateway")
     _, refusal = passed_until_refused(lambda: strict.post(token, "/llm_gateway/v1/messages"))
     assert refusal.json()["error"]["reason"] == "requests_per_minute"
+
+
+@pytest.mark.parametrize("status", [200, 409, 422])
+def test_repeating_a_call_with_an_idempotency_key_is_throttled_and_leaves_room_for_calls(
+    strict: World, token, background: ThreadPoolExecutor, status: int
+) -> None:
+    key, gate = {"Idempotency-Key": uuid.uuid4().hex}, threading.Event()
+    before = len(strict.provider.requests)
+    strict.provider.script = lambda seen: replace(default_script(seen), gate=gate)
+    call = background.submit(strict.post, token, headers=key)
+    wait_until(lambda: len(strict.provider.requests) == before + 1, what="the call")
+    if status != 409:
+        gate.set()
+        call.result()
+    body = messages_body(max_tokens=99 if status == 422 else 100)
+    try:
+        answers = [strict.post(token, body=body, headers=key) for _ in range(3 * PER_MINUTE)]
+    finally:
+        gate.set()
+    statuses = [answer.status_code for answer in answers]
+    passed = statuses.index(429)
+    assert PER_MINUTE <= passed < 1.5 * PER_MINUTE
+    assert set(statuses) == {status, 429}
+    assert answers[passed].json()["error"]["reason"] == "requests_per_minute"
+    assert call.result().status_code == 200
+    assert strict.post(token).status_code == 200
 
 
 @pytest.mark.parametrize("path", [CALL, COUNT], ids=["calls", "counting tokens"])

@@ -12,7 +12,7 @@ from projects.credentials import mint_run_token
 from projects.models import OAuthAccessToken, SlackWorkspace
 from quota.resources import AI_CREDITS
 from tests.slack_bot.conftest import workflow_of
-from workflows import client, tasks
+from workflows import client, follow_ups, tasks
 from workflows.client import TemporalUnavailable
 from workflows.models import FollowUp, Mention, Notice, ThreadReply
 
@@ -21,9 +21,17 @@ ORDERS = [
     *("please stop", "stop it now", "Stopp!", "arrête", "abbrechen bitte", "<@UBOT> stop"),
     *("stop\n<@UBOT>", "\uff33\uff34\uff2f\uff30", "~cancel~", "`stop`", "stop, stop, stop"),
 ]
+NOTHING_TO_STOP = (
+    "<@U1>, nothing was running in this thread when you wrote that, so there is nothing to stop."
+)
+TO_OTHERS = [
+    *("<@UALICE> stop", "<@UALICE|alice> please stop", "stop <@UALICE>", "<@UALICE> <@UBEN> stop"),
+    *("<!subteam^S1|@devs> stop", "<!here> stop", ":wave: <@UALICE> stop"),
+]
 PROMPTS = [
     *("stop the server from crashing", "don't stop", "why did it stop?", "nonstop", "cancel order"),
-    "please",
+    *("please", "ask <@UALICE> about it", "stop asking <@UALICE>"),
+    *("<@UALICE> what do you think?", "<@UALICE>", "@alice stop please"),
 ]
 
 
@@ -74,6 +82,23 @@ def test_the_owner_ends_the_run_with_a_word(door, running, temporal, text):
     )
 
 
+@pytest.mark.parametrize("text", TO_OTHERS)
+def test_an_order_to_others_neither_stops_the_work_nor_is_a_prompt(door, running, temporal, text):
+    deliver(door, text, running.task.thread_ts)
+    running.refresh_from_db()
+    assert running.state == "running"
+    assert said(door) == []
+    assert not FollowUp.objects.exists()
+    assert not ThreadReply.objects.exists()
+
+
+@pytest.mark.parametrize("text", ["<@UBOT> <@UALICE> stop", "<@UALICE> stop <@UBOT>"])
+def test_an_order_to_the_bot_and_others_is_one(door, running, temporal, text):
+    deliver(door, text, running.task.thread_ts)
+    running.refresh_from_db()
+    assert running.state == "stopped"
+
+
 @pytest.mark.parametrize("text", PROMPTS)
 def test_what_only_speaks_of_stopping_is_a_prompt(door, running, temporal, text):
     deliver(door, text, running.task.thread_ts)
@@ -103,7 +128,7 @@ def test_others_are_told_once_whose_run_it_is(door, running, temporal, text):
 def test_with_nothing_running_it_says_so_and_the_conversation_stays_open(door, task, temporal):
     Mention.objects.update(state=Mention.State.ANSWERED)
     deliver(door, "stop", task.thread_ts)
-    assert said(door) == ["<@U1>, nothing is running in this thread, so there is nothing to stop."]
+    assert said(door) == [NOTHING_TO_STOP]
     assert CodingTask.objects.get().state == "active"
     assert not FollowUp.objects.exists()
 
@@ -226,6 +251,83 @@ def test_a_reply_that_overtakes_a_stop_is_not_lost_with_the_work(door, task, tem
     said(door)
     [hint] = door.slack.ephemeral_messages("C1")
     assert hint["visible_to"] == "U1"
+
+
+def test_a_mention_that_is_stopped_while_it_is_handed_to_its_task_is_no_message_for_it(
+    door, task, temporal, monkeypatch
+):
+    Mention.objects.update(state=Mention.State.ANSWERED)
+    lock = follow_ups.lock_active_task
+
+    def stopped_meanwhile(*arguments):
+        Mention.objects.filter(state=Mention.State.RECEIVED).update(state=Mention.State.STOPPED)
+        return lock(*arguments)
+
+    monkeypatch.setattr(follow_ups, "lock_active_task", stopped_meanwhile)
+    door.mention(thread_ts=task.thread_ts)
+    assert not FollowUp.objects.exists()
+
+
+def test_a_reply_that_is_recorded_while_a_later_stop_is_obeyed_is_no_message_for_the_task(
+    door, task, temporal, monkeypatch
+):
+    """Nothing ran when the order was obeyed, and the thread was told so."""
+    Mention.objects.update(state=Mention.State.ANSWERED)
+    reply = door.slack.post("and the tests?", thread_ts=task.thread_ts)
+    ask = follow_ups.denial
+
+    def stopped_meanwhile(*arguments):
+        deliver(door, "stop", task.thread_ts)
+        return ask(*arguments)
+
+    monkeypatch.setattr(follow_ups, "denial", stopped_meanwhile)
+    door.deliver(door.slack.event(reply, "message"))
+    let_sweeps_run()
+    assert said(door) == [NOTHING_TO_STOP]
+    assert not FollowUp.objects.exists()
+
+
+@pytest.mark.parametrize("had_worked", [True, False])
+def test_a_stop_that_comes_late_leaves_work_alone_that_was_asked_for_after_it(
+    door, task, temporal, had_worked
+):
+    """Slack delivered it again after a minute, say."""
+    order = door.slack.post("stop", thread_ts=task.thread_ts)
+    later = door.slack.post("<@UBOT> the other one", thread_ts=task.thread_ts)
+    if had_worked:
+        TaskRun.objects.create(
+            task=task, message_ts=task.thread_ts, request="look", state=TaskRun.State.SUCCEEDED
+        )
+    Mention.objects.update(state=Mention.State.ANSWERED)
+    run = TaskRun.objects.create(
+        task=task, message_ts=later["ts"], request="the other one", state=TaskRun.State.RUNNING
+    )
+    door.deliver(door.slack.event(order, "message"))
+    run.refresh_from_db()
+    assert run.state == "running"
+    assert CodingTask.objects.get().state == "active"
+    assert said(door) == [NOTHING_TO_STOP]
+
+
+def test_work_that_overtook_a_stop_and_ends_with_older_work_begins_anew(door, running, temporal):
+    order = door.slack.post("stop", thread_ts=running.task.thread_ts)
+    mention = door.mention(text="<@UBOT> the other one", thread_ts=running.task.thread_ts)
+    TaskRun.objects.create(task=running.task, message_ts=mention["ts"], request="the other one")
+    FollowUp.objects.update(state=FollowUp.State.HANDLED)
+    door.deliver(door.slack.event(order, "message"))
+    let_sweeps_run()
+    assert temporal.has(workflow_of(mention))
+
+
+def test_of_what_overtook_a_stop_a_reply_follows_its_mention(door, running, temporal):
+    order = door.slack.post("stop", thread_ts=running.task.thread_ts)
+    mention = door.mention(text="<@UBOT> the other one", thread_ts=running.task.thread_ts)
+    door.reply("in the shop", running.task.thread_ts)
+    door.deliver(door.slack.event(order, "message"))
+    let_sweeps_run()
+    follow_up = FollowUp.objects.get(text="in the shop")
+    assert follow_up.workflow_id == workflow_of(mention)
+    assert follow_up.state in FollowUp.WAITING
 
 
 def test_a_mention_that_overtakes_a_stop_begins_anew(door, running, temporal):

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+from django.core.management import call_command
 from django.db import close_old_connections, connections
 from django.test import Client
 from django.utils import timezone
@@ -13,7 +14,7 @@ from billing.allowances.limits import set_limit
 from coding_tasks.models import CodingTask
 from quota.resources import AI_CREDITS
 from tests.slack_bot.conftest import workflow_of
-from workflows import replies, tasks
+from workflows import closing, replies, tasks
 from workflows.models import FollowUp, Mention, Notice, ThreadReply
 from workflows.requests import all_that_was_asked
 
@@ -89,6 +90,74 @@ def test_redeliveries_of_the_reply_are_one_start(door, workspace, denied, tempor
     assert Mention.objects.count() == 2
     assert not FollowUp.objects.exists()
     assert not ThreadReply.objects.exists()
+
+
+def test_a_reply_that_was_met_with_silence_starts_nothing_when_it_is_delivered_again(
+    door, workspace, denied, temporal
+):
+    reply = door.reply("please?", denied["ts"])
+    top_up(workspace)
+    door.deliver(door.slack.event(reply, "message"))
+    assert not temporal.has(workflow_of(reply))
+
+
+def test_a_follow_up_that_is_delivered_again_does_not_take_its_failed_request_up(
+    door, workspace, temporal
+):
+    mention = door.mention()
+    reply = door.reply("in the shop", mention["ts"])
+    closing.close(Mention.objects.get().pk, Mention.State.FAILED, "it failed")
+    door.deliver(door.slack.event(reply, "message"))
+    assert Mention.objects.count() == 1
+    assert FollowUp.objects.get().state == "dropped"
+
+
+# --- Erased --------------------------------------------------------------------------------------
+def erase() -> None:
+    call_command("erase_slack_user", "T1", "U1")
+
+
+@pytest.mark.parametrize("text", ["please?", "<@UBOT> please?"])
+@pytest.mark.parametrize("state", ["refused", "failed", "asked"])
+def test_an_erased_request_is_not_taken_up(door, workspace, denied, temporal, state, text):
+    top_up(workspace)
+    Mention.objects.update(state=state)
+    erase()
+    post = door.slack.post(text, thread_ts=denied["ts"])
+    for kind in ("app_mention", "message")["<@UBOT>" not in text :]:
+        door.deliver(door.slack.event(post, kind))
+    begun = Mention.objects.filter(ts=post["ts"]).first()
+    assert (begun is not None) == ("<@UBOT>" in text)
+    if begun is not None:
+        assert all_that_was_asked(begun) == "please?"
+
+
+@pytest.mark.parametrize("was_for", ["nobody", "a task"])
+def test_an_erased_reply_that_is_delivered_again_comes_to_nothing(
+    door, workspace, temporal, slack, was_for
+):
+    mention = slack.post("<@UBOT> fix it")
+    if was_for == "a task":
+        door.deliver(slack.event(mention))
+    reply = door.reply("private words", mention["ts"])
+    erase()
+    door.deliver(slack.event(reply, "message"))
+    door.deliver(slack.event(mention))
+    tasks.match_replies()
+    for model in (ThreadReply, FollowUp):
+        assert not model.objects.filter(text="private words").exists()
+    assert not FollowUp.objects.filter(state__in=FollowUp.WAITING).exists()
+
+
+def test_a_reply_that_is_erased_while_a_sweep_decides_about_it_comes_to_nothing(
+    door, workspace, denied, temporal
+):
+    reply = door.reply("please?", denied["ts"])
+    found = ThreadReply.objects.select_related("workspace__project").get(ts=reply["ts"])
+    erase()
+    Mention.objects.update(text="<@UBOT> fix it", state="failed")
+    top_up(workspace)
+    assert replies.decide(found) is None
 
 
 def test_a_second_reply_is_a_follow_up_of_the_first(door, workspace, denied, temporal):

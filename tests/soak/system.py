@@ -61,6 +61,7 @@ def main() -> int:
             "OPENAI_API_KEY": "unused",
         }
         if suite.ON_POSTGRES:
+            Path(directory).chmod(0o755)  # PostgreSQL's own user passes through
             data = Path(directory) / "postgres"
             environment["DATABASE_URL"] = postgres.enter_context(postgres_server(data, free_port()))
         stack = Stack(Path(directory), environment)

@@ -3,6 +3,7 @@
 import os
 import socket
 import uuid
+from datetime import timedelta
 
 import pytest
 
@@ -11,11 +12,12 @@ from tests.stopwatch import Stopwatch
 from tests.workflows.temporal import history, wait_for_close
 from tests.workflows.threads import at_once
 from tests.workflows.world import World
-from workflows import client
+from workflows import client, follow_ups, tasks
 from workflows.mention_types import Ending, RepositoryChoice, workflow_id
 from workflows.models import FollowUp, Mention
 
 DEADLINE = client.DEADLINE
+HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
@@ -117,10 +119,48 @@ def test_a_signal_for_a_workflow_that_never_was_is_told_apart(world: World):
     message = follow_up(world, world.mention())
     with pytest.raises(client.WorkflowEnded):
         client.signal_follow_up(message)
+    follow_ups.tell(message)
     message.refresh_from_db()
     assert message.state == FollowUp.State.DROPPED
     with pytest.raises(client.WorkflowEnded):
         client.signal_repository_choice(f"mention-{uuid.uuid4()}", RepositoryChoice(1))
+
+
+def test_a_process_that_dies_as_a_task_turns_out_to_be_gone_loses_no_mention(
+    world: World, monkeypatch
+):
+    mention = world.mention()
+    Mention.objects.update(state=Mention.State.FORWARDED)
+    message = follow_up(world, mention)
+    FollowUp.objects.update(addressed=True, ts=mention.ts, received_at=mention.received_at - HOUR)
+    message.refresh_from_db()
+
+    def killed(_message):
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(follow_ups, "begin_anew", killed)
+        with pytest.raises(SystemExit):
+            follow_ups.tell(message)
+    tasks.deliver_pending_follow_ups()
+    mention.refresh_from_db()
+    assert mention.state == Mention.State.RECEIVED
+
+
+def test_a_process_that_dies_after_starting_a_workflow_leaves_its_name(world: World, monkeypatch):
+    """A workflow that ends in disorder is found by the name."""
+    mention = world.mention()
+    call = client._Connection.call
+
+    def started_and_killed(*arguments):
+        call(*arguments)
+        raise SystemExit
+
+    monkeypatch.setattr(client._Connection, "call", started_and_killed)
+    with pytest.raises(SystemExit):
+        client.start_mention(mention)
+    mention.refresh_from_db()
+    assert mention.workflow_id == workflow_id("T1", "C1", mention.ts)
 
 
 def test_a_forked_child_knows_nothing_of_its_parents_connection(world: World):

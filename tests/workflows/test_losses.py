@@ -9,11 +9,12 @@ from temporalio.client import WorkflowExecutionStatus
 from coding_tasks.models import CodingTask, TaskRun
 from tests.workflows.temporal import wait_for_close
 from tests.workflows.world import World
-from workflows import client, tasks
+from workflows import client, notices, tasks
 from workflows.mention_types import workflow_id
 from workflows.models import FollowUp, Mention
 from workflows.recovery.lost_workflows import BEGUN_ANEW_WITHIN, LOOKED_FOR_AFTER, look_for_workflow
 from workflows.recovery.unfinished import in_words
+from workflows.requests import message_of
 
 NEW = LOOKED_FOR_AFTER + timedelta(seconds=1)
 OLD = BEGUN_ANEW_WITHIN + timedelta(seconds=1)
@@ -128,15 +129,38 @@ def test_a_mention_whose_task_had_begun_ends_with_one_message_and_frees_its_thre
     assert client.status_of(mention.workflow_id) is None
 
 
+def test_a_run_answers_the_mention_that_began_its_task_or_else_the_message_handed_to_it(
+    shop: World,
+):
+    """A mention may be handed to a task that turns out to be gone, and then begin its own."""
+    mention = lost(shop, NEW)
+    work_on(shop, mention)
+    follow_up = FollowUp.objects.create(
+        workspace=shop.workspace,
+        channel_id="C1",
+        ts=mention.ts,
+        thread_ts=mention.ts,
+        user_id="U1",
+        text=mention.text,
+        addressed=True,
+        workflow_id="gone",
+    )
+    run = TaskRun.objects.select_related("task").get()
+    assert message_of(run) == mention
+    run.task = CodingTask(workspace=shop.workspace, channel_id="C1", workflow_id="gone")
+    assert message_of(run) == follow_up
+
+
 def test_a_conversation_that_nobody_waits_for_ends_in_silence(shop: World):
     mention = lost(shop, NEW)
     task = work_on(shop, mention)
-    TaskRun.objects.update(state=TaskRun.State.SUCCEEDED)
+    TaskRun.objects.update(state=TaskRun.State.SUCCEEDED, answer="A shop.")
     Mention.objects.update(state=Mention.State.ANSWERED)
+    notices.claim_answer(TaskRun.objects.get(), mention)
     sweep(mention)
     task.refresh_from_db()
     assert task.state == CodingTask.State.FAILED
-    assert shop.said(mention.ts) == []
+    assert shop.said(mention.ts) == ["A shop."]
 
 
 def test_what_just_began_and_what_runs_are_left_alone(shop: World):

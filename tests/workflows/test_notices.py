@@ -372,6 +372,56 @@ def test_a_token_that_cannot_be_decrypted_is_waited_for(slack, notice, settings)
 
 
 # --- The sweep -----------------------------------------------------------------------------------
+# --- After a stop --------------------------------------------------------------------------------
+WITHHELD = ["denial", "failure", "picker", "no_access", "question"]
+
+
+@pytest.mark.parametrize("kind", Notice.Kind.values)
+def test_after_a_stop_nothing_is_said_about_the_work_but_what_it_gave(slack, mention, kind):
+    Mention.objects.update(state=Mention.State.STOPPED)
+    notice = deliver(notices.claim("key", kind, mention, "Words."))
+    assert (notice.state == Notice.State.GIVEN_UP) == (kind in WITHHELD)
+    assert len(slack.bot_messages("C1")) == (kind not in WITHHELD)
+
+
+@pytest.mark.parametrize("state", CodingTask.State.values)
+def test_a_denial_of_a_reply_is_withheld_only_if_its_task_was_stopped(slack, replies, state):
+    CodingTask.objects.update(state=state)
+    notice = deliver(notices.claim_denial(replies[0], verdict()))
+    assert (notice.state == Notice.State.GIVEN_UP) == (state == CodingTask.State.STOPPED)
+
+
+def test_that_work_was_stopped_is_said_after_what_was_being_said(
+    slack, mention, notice, monkeypatch
+):
+    """The stop is committed while the denial is on its way to Slack."""
+    stop = notices.claim("stop", Notice.Kind.STOP, mention, "Stopped.")
+    post = posting.post
+
+    def stopped_meanwhile(client, posted, message):
+        if posted.pk == notice.pk:
+            Mention.objects.update(state=Mention.State.STOPPED)
+            notices.deliver(stop)
+        return post(client, posted, message)
+
+    monkeypatch.setattr(posting, "post", stopped_meanwhile)
+    notices.deliver(notice)
+    deliver_again(stop)
+    assert [each["text"] for each in slack.bot_messages("C1")] == ["No credits.", "Stopped."]
+
+
+def test_that_work_was_stopped_is_not_kept_back_for_long(slack, mention, notice):
+    """A sender died, or does not know whether Slack took its message."""
+    stop = notices.claim("stop", Notice.Kind.STOP, mention, "Stopped.")
+    soon = timezone.now() + timedelta(minutes=5)
+    Notice.objects.filter(pk=notice.pk).update(state=Notice.State.SENDING, next_attempt_at=soon)
+    assert deliver(stop).state == Notice.State.PENDING
+    Notice.objects.filter(pk=stop.pk).update(
+        created_at=timezone.now() - notices.LEASE, next_attempt_at=timezone.now()
+    )
+    assert deliver(stop).state == Notice.State.SENT
+
+
 def test_the_sweep_sends_what_is_due_and_leaves_the_rest(slack, mention, notice):
     notices.claim("later", Notice.Kind.DENIAL, mention, "later")
     Notice.objects.filter(key="later").update(next_attempt_at=timezone.now() + timedelta(hours=1))

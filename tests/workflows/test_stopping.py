@@ -10,10 +10,9 @@ from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT, CLASSIFIER
 from tests.workflows.temporal import wait_for_close
 from tests.workflows.world import World
-from workflows import client, intake, replies, tasks
-from workflows.models import Mention, ThreadReply
+from workflows import client, denials, intake, replies, tasks
+from workflows.models import FollowUp, Mention, Notice, ThreadReply
 from workflows.slack import access
-from workflows.stopping import orders
 
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -57,7 +56,7 @@ def test_a_run_at_work_is_ended_and_its_answer_is_not_posted(shop: World):
 
 
 def test_a_run_whose_workflow_was_not_told_ends_by_itself(shop: World, monkeypatch):
-    monkeypatch.setattr(orders, "_cancel", lambda _workflow_ids: None)
+    monkeypatch.setattr(client, "cancel_all", lambda _workflow_ids: None)
     shop.gateway.hold_next()
     mention = shop.start()
     wait_until(lambda: shop.gateway.requests(AGENT), what="the agent's call")
@@ -85,6 +84,45 @@ def test_a_paused_run_ends_and_no_top_up_wakes_it(shop: World):
     assert [each.split(",")[0] for each in shop.said(mention.ts)][-1] == "Stopped"
 
 
+@pytest.mark.parametrize("of_the", ["mention", "follow-up"])
+def test_a_run_stopped_at_the_moment_of_its_pause_is_not_said_to_have_paused(
+    shop: World, monkeypatch, of_the
+):
+    """The run has paused, the author is told that it was stopped, and then the denial is due."""
+    claim = denials.claim
+    mention = shop.handle() if of_the == "follow-up" else None
+
+    def stopped_meanwhile(about, *arguments, **fields):
+        order(shop, mention or Mention.objects.get())
+        return claim(about, *arguments, **fields)
+
+    monkeypatch.setattr(denials, "claim", stopped_meanwhile)
+    shop.gateway.refuse_next("slack_app")
+    if mention is None:
+        mention = shop.start()
+    else:
+        shop.reply(mention, "and the tests?")
+    wait_for_close(mention.workflow_id)
+    tasks.deliver_pending_denials()
+    assert TaskRun.objects.first().state == TaskRun.State.STOPPED
+    assert shop.said(mention.ts)[-1].startswith("Stopped")
+    assert Notice.objects.get(kind=Notice.Kind.DENIAL).state == Notice.State.GIVEN_UP
+
+
+def test_a_paused_run_whose_workflow_was_not_told_ends_when_it_looks_for_credits(
+    shop: World, monkeypatch, hurried
+):
+    hurried(recheck_seconds=1)
+    monkeypatch.setattr(client, "cancel_all", lambda _workflow_ids: None)
+    shop.gateway.refuse_next("slack_app")
+    shop.limit_after_next_gate()
+    mention = shop.start()
+    shop.wait_until_said(mention.ts, 1)
+    order(shop, mention)
+    assert wait_for_close(mention.workflow_id) is WorkflowExecutionStatus.COMPLETED
+    assert shop.gateway.requests(AGENT) == []
+
+
 def test_an_open_picker_is_closed_by_it(two_repositories: World):
     world = two_repositories
     world.gateway.answer_next("none")
@@ -102,7 +140,7 @@ def test_a_picker_whose_workflow_was_not_told_closes_without_a_word(
     two_repositories: World, monkeypatch, hurried
 ):
     world = two_repositories
-    monkeypatch.setattr(orders, "_cancel", lambda _workflow_ids: None)
+    monkeypatch.setattr(client, "cancel_all", lambda _workflow_ids: None)
     hurried(picker_seconds=5)
     world.gateway.answer_next("none")
     mention = world.start("what is this?")
@@ -153,6 +191,23 @@ def test_a_task_made_while_its_mention_was_being_stopped_is_stopped_too(shop: Wo
     assert CodingTask.objects.get().state == CodingTask.State.STOPPED
     assert shop.gateway.requests(AGENT) == []
     assert shop.said(mention.ts) == []
+
+
+def test_a_mention_that_is_stopped_while_it_joins_a_task_is_no_message_for_it(
+    shop: World, monkeypatch
+):
+    first = shop.handle()
+    second = shop.mention("and?", thread_ts=first.ts)
+
+    def stopped_meanwhile(*_arguments):
+        Mention.objects.filter(pk=second.pk).update(state=Mention.State.STOPPED)
+        raise creation.ThreadTaken
+
+    monkeypatch.setattr("workflows.activities.coding.creation.create_task", stopped_meanwhile)
+    client.start_mention(second)
+    wait_for_close(second.workflow_id)
+    assert not FollowUp.objects.exists()
+    assert len(shop.said(first.ts)) == 1
 
 
 def test_what_was_asked_for_before_is_done_when_a_denied_thread_is_taken_up(shop: World):

@@ -10,8 +10,9 @@ from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT
 from tests.workflows.temporal import reset_to_start, terminate, wait_for_close
 from tests.workflows.world import World
-from workflows import client, tasks
-from workflows.models import FollowUp, Mention
+from workflows import client, notices, tasks
+from workflows.models import FollowUp, Mention, Notice
+from workflows.recovery import unfinished
 
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -67,6 +68,38 @@ def test_an_answer_that_was_kept_and_not_said_is_said_when_its_workflow_is_gone(
     assert mention.state == Mention.State.ANSWERED
     [said] = shop.said(mention.ts)
     assert "something went wrong" not in said
+
+
+def test_an_answer_to_a_reply_that_was_not_said_is_said_when_its_workflow_is_gone(
+    shop: World, monkeypatch
+):
+    mention = shop.handle()
+    shop.gateway.hold_next()
+    shop.reply(mention, "and what does it sell?")
+    wait_until(lambda: len(shop.gateway.requests(AGENT)) == 2, what="the agent asking the model")
+    terminate(mention.workflow_id)
+    TaskRun.objects.filter(state=TaskRun.State.RUNNING).update(
+        state=TaskRun.State.SUCCEEDED, answer="Shoes."
+    )
+    sweep(mention)
+    assert shop.said(mention.ts)[1:] == ["Shoes."]
+
+
+def test_an_answer_is_not_forgotten_if_the_end_of_its_mention_is_interrupted(
+    shop: World, monkeypatch
+):
+    mention = shop.handle()
+    Mention.objects.update(state=Mention.State.STARTED)
+    Notice.objects.all().delete()
+    with monkeypatch.context() as patch:
+        patch.setattr(notices, "claim_answer", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            unfinished.end(mention, mention.workflow_id, Mention.State.FAILED, "cancelled")
+    mention.refresh_from_db()
+    notice = unfinished.end(mention, mention.workflow_id, Mention.State.FAILED, "cancelled")
+    assert notice.kind == Notice.Kind.ANSWER
+    mention.refresh_from_db()
+    assert mention.state == Mention.State.ANSWERED
 
 
 def test_a_workflow_terminated_while_its_picker_was_open_is_said(two_repositories: World):

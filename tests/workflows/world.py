@@ -84,7 +84,7 @@ class World:
         follow_up.addressed = addressed
         follow_up.workflow_id = CodingTask.objects.get(thread_ts=mention.thread_ts).workflow_id
         follow_up.save()
-        client.signal_follow_up(follow_up)
+        follow_ups.tell(follow_up)
         return follow_up
 
     def reply_early(self, mention: Mention, text: str) -> FollowUp:

@@ -28,7 +28,7 @@ from workflows.mention_types import (
 )
 from workflows.models import FollowUp, Mention, Notice
 from workflows.recovery import causes
-from workflows.requests import all_that_was_asked, request_text
+from workflows.requests import all_that_was_asked, message_of, request_text
 from workflows.slack.client import client_for, failure_of
 from workflows.stopping import work
 
@@ -173,9 +173,11 @@ class CodingActivities:
     @activity.defn
     def forward_follow_up(self, message: ForwardedMessage) -> ForwardAnswer:
         """Make a run of a follow-up if there are credits for it; if not, it counts as handled."""
-        follow_up = rows.follow_up(message.follow_up_id)
         task = CodingTask.objects.select_related("project").get(pk=message.task_id)
-        if follow_up.state == FollowUp.State.REFUSED or task.state == CodingTask.State.STOPPED:
+        if task.state == CodingTask.State.STOPPED:
+            return ForwardAnswer()
+        follow_up = rows.follow_up(message.follow_up_id)
+        if follow_up.state == FollowUp.State.REFUSED:
             return ForwardAnswer()
         if follow_up.state != FollowUp.State.HANDLED:
             try:
@@ -204,7 +206,7 @@ class CodingActivities:
         database is back.
         """
         run = rows.run(ref.run_id)
-        about = rows.message_of(run)
+        about = message_of(run)
         if not run.task.workspace.is_active and run.state != TaskRun.State.SUCCEEDED:
             # Nobody could read the answer: no credits are spent on it.
             raise ApplicationError("the app was uninstalled", type=UNINSTALLED, non_retryable=True)
@@ -228,7 +230,7 @@ class CodingActivities:
         was kept.
         """
         run = rows.run(failed.run_id)
-        about = rows.message_of(run)
+        about = message_of(run)
         runs.fail(run, failed.failure)
         run.refresh_from_db(fields=["state", "answer"])
         if run.state == TaskRun.State.SUCCEEDED:
@@ -261,6 +263,8 @@ def _join(mention: Mention) -> TaskAnswer:
         task = threads.lock_active_task(mention.workspace, mention.channel_id, mention.thread_ts)
         if task is None:
             raise ApplicationError("the thread became free just now", type="ThreadChanged")
+        if work.was_stopped(mention):
+            return TaskAnswer(reason=STOPPED)
         if task.owner_slack_user_id != mention.user_id:
             notice = notices.claim(
                 f"not-your-task:{task.pk}:{mention.user_id}",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from temporalio import activity
 
 from coding_tasks import runs
+from coding_tasks.models import TaskRun
 from quota import gate
 from workflows import notices
 from workflows.activities import rows
@@ -53,8 +54,13 @@ class QuotaActivities:
 
     @activity.defn
     def check_credits(self, paused: PausedRun) -> CreditCheck:
-        """Return whether a paused run may go on. This posts nothing."""
+        """Return whether a paused run may go on. This posts nothing.
+
+        One that was stopped may: it ends when it tries.
+        """
         run = rows.run(paused.run_id)
+        if run.state == TaskRun.State.STOPPED:
+            return CreditCheck(available=True)
         available = not runs.verdict_on(run).limited
         if not available:
             runs.stay_paused(run)

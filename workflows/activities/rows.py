@@ -19,13 +19,3 @@ def run(run_id: str) -> TaskRun:
     return TaskRun.objects.select_related(
         "task__repository", "task__workspace", "task__project__organization"
     ).get(pk=run_id)
-
-
-def message_of(run: TaskRun) -> Mention | FollowUp:
-    """Return the message that a run answers: the follow-up it was recorded as, or the mention."""
-    where = {
-        "workspace": run.task.workspace_id,
-        "channel_id": run.task.channel_id,
-        "ts": run.message_ts,
-    }
-    return FollowUp.objects.filter(**where).first() or Mention.objects.get(**where)

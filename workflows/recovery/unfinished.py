@@ -14,6 +14,7 @@ from coding_tasks import threads
 from coding_tasks.models import CodingTask, TaskRun
 from workflows import closing, notices, wording
 from workflows.models import FollowUp, Mention, Notice
+from workflows.requests import message_of
 
 _ENDS = {
     WorkflowExecutionStatus.TERMINATED: "its workflow was terminated",
@@ -29,11 +30,12 @@ def in_words(status: WorkflowExecutionStatus | None) -> str:
     return _ENDS.get(status, "its workflow had ended")
 
 
+@transaction.atomic
 def end(mention: Mention, workflow_id: str, state: str, outcome: str) -> Notice | None:
     """End the mention of a workflow and its task; return the notice that says so.
 
-    The notice is the answer if the mention had one that was not posted yet. There is none if
-    somebody stopped the work, because they were told.
+    The notice is an answer if one was not posted yet, and nothing else is left to say. There is
+    none if somebody stopped the work, because they were told.
     """
     was_stopped = (
         mention.state == Mention.State.STOPPED
@@ -41,8 +43,8 @@ def end(mention: Mention, workflow_id: str, state: str, outcome: str) -> Notice 
             workflow_id=workflow_id, state=CodingTask.State.STOPPED
         ).exists()
     )
-    answered = None if was_stopped else _unsaid_answer(mention, workflow_id)
-    if answered is not None:
+    answered = [] if was_stopped else _owed_answers(mention, workflow_id)
+    if any(run.message_ts == mention.ts for run in answered):
         state = Mention.State.ANSWERED
     closing.close(mention.pk, state, outcome)
     threads.abandon(workflow_id)
@@ -51,23 +53,31 @@ def end(mention: Mention, workflow_id: str, state: str, outcome: str) -> Notice 
     )
     if was_stopped:
         return None
-    if answered is not None:
-        answer = notices.claim_answer(answered, mention)
-        if not dropped:
-            return answer
+    answers = [notices.claim_answer(run, message_of(run)) for run in answered]
+    if answers and not dropped:
+        return answers[-1]
+    for answer in answers:
         notices.send_soon(answer)
     text = wording.failed(mention.user_id)
     return notices.claim(f"failed:{mention.pk}", Notice.Kind.FAILURE, mention, text)
 
 
-def _unsaid_answer(mention: Mention, workflow_id: str) -> TaskRun | None:
-    """Return the run that answered an open mention: it was paid for, and is not in the thread."""
-    if mention.state not in Mention.OPEN:
-        return None
+def _owed_answers(mention: Mention, workflow_id: str) -> list[TaskRun]:
+    """Return the runs whose paid answers may be unsaid, oldest first: they have no notice yet.
+
+    That of an open mention is among them even if it has one.
+    """
     answered = TaskRun.objects.filter(
-        task__workflow_id=workflow_id, message_ts=mention.ts, state=TaskRun.State.SUCCEEDED
-    )
-    return answered.first()
+        task__workflow_id=workflow_id, state=TaskRun.State.SUCCEEDED
+    ).select_related("task")
+    runs = {notices.answer_key(run): run for run in answered.order_by("created_at")}
+    said = set(Notice.objects.filter(key__in=runs).values_list("key", flat=True))
+    is_open = mention.state in Mention.OPEN
+    return [
+        run
+        for key, run in runs.items()
+        if key not in said or (is_open and run.message_ts == mention.ts)
+    ]
 
 
 def left_behind(workflow_ids: Sequence[str]) -> QuerySet[Mention]:
@@ -95,6 +105,7 @@ def clear_up(workflow_id: str, outcome: str) -> None:
         or TaskRun.objects.filter(
             task__workflow_id=workflow_id, state__in=TaskRun.UNFINISHED
         ).exists()
+        or _owed_answers(mention, workflow_id)
     )
     if somebody_waits:
         if notice := end(mention, workflow_id, Mention.State.FAILED, outcome):

@@ -3,26 +3,23 @@
 Anybody else is told whose work it is.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from decimal import Decimal
 
-import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Q
 
 from billing.reports.usage import usage_of_task_runs, usage_of_traces
 from coding_tasks.agents import trace_of
-from coding_tasks.models import CodingTask
+from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.threads import active_task, lock_active_task
 from quota.resources import in_credits
 from workflows import client, closing, follow_ups, notices, wording
 from workflows.mention_types import workflow_id
 from workflows.models import FollowUp, Mention, Notice, ThreadReply
-from workflows.requests import is_stop
+from workflows.requests import is_stop, of_thread
 from workflows.stopping.work import Stopped, stop_work
-
-log = structlog.get_logger(__name__)
 
 
 def obey(order: Mention) -> None:
@@ -30,42 +27,31 @@ def obey(order: Mention) -> None:
     mark = f"stopped by the message {order.ts}"
     for mention in _own_open(order):
         closing.close(mention.pk, Mention.State.STOPPED, mark)
-    mentions = list(_of_thread(order).filter(state=Mention.State.STOPPED, outcome=mark))
+    mentions = list(of_thread(order).filter(state=Mention.State.STOPPED, outcome=mark))
+    workflows = {workflow_id(each.team_id, each.channel_id, each.ts) for each in mentions}
     with transaction.atomic():
-        stopped = _stop_own_task(order, mark)
+        stopped = _stop_own_task(order, mark, workflows)
         owner_id = None if stopped or mentions else _whose(order)
         words = _words(order, mentions, stopped, owner_id)
         if closing.conclude(order, Mention.State.STOPPED, _outcome(mentions, stopped)):
             notices.send_soon(notices.claim(_key(order, owner_id), Notice.Kind.STOP, order, words))
-    workflows = {workflow_id(each.team_id, each.channel_id, each.ts) for each in mentions}
-    _cancel(workflows | ({stopped.task.workflow_id} if stopped else set()))
-
-
-def is_countermanded(message: Mention | ThreadReply) -> bool:
-    """Return whether the author ordered a stop later, in a message that arrived earlier."""
-    own = _of_thread(message).filter(user_id=message.user_id)
-    return any(is_stop(each.text) and Decimal(each.ts) > Decimal(message.ts) for each in own)
-
-
-def _of_thread(message: Mention | ThreadReply) -> QuerySet[Mention]:
-    return Mention.objects.filter(
-        workspace=message.workspace_id,
-        channel_id=message.channel_id,
-        thread_ts=message.thread_ts,
-    )
+    client.cancel_all(workflows | ({stopped.task.workflow_id} if stopped else set()))
 
 
 def _own_open(order: Mention) -> list[Mention]:
     """Return the requests under way that the author of the order made before it."""
-    mine = _of_thread(order).filter(user_id=order.user_id, state__in=Mention.OPEN)
+    mine = of_thread(order).filter(user_id=order.user_id, state__in=Mention.OPEN)
     return [
         each for each in mine if Decimal(each.ts) < Decimal(order.ts) and not is_stop(each.text)
     ]
 
 
-def _stop_own_task(order: Mention, why: str) -> Stopped | None:
+def _stop_own_task(order: Mention, why: str, workflows: Set[str]) -> Stopped | None:
+    """Stop the author's task if its workflow is one of these or works on what came before."""
     task = lock_active_task(order.workspace, order.channel_id, order.thread_ts)
     if task is None or task.owner_slack_user_id != order.user_id:
+        return None
+    if task.workflow_id not in workflows and not _has_work_from_before(order, task):
         return None
     stopped = stop_work(task, why)
     if stopped is not None:
@@ -73,17 +59,31 @@ def _stop_own_task(order: Mention, why: str) -> Stopped | None:
     return stopped
 
 
+def _has_work_from_before(order: Mention, task: CodingTask) -> bool:
+    """Return whether the task works on, or will work on, what was written before the order."""
+    at_work = task.runs.filter(state__in=TaskRun.UNFINISHED).values_list("message_ts", flat=True)
+    waiting = FollowUp.objects.filter(
+        workflow_id=task.workflow_id, state__in=FollowUp.WAITING
+    ).values_list("ts", flat=True)
+    return any(Decimal(each) < Decimal(order.ts) for each in [*at_work, *waiting])
+
+
 def _have_the_rest_decided(order: Mention, task: CodingTask, why: str) -> None:
     """Leave what its author wrote after the order to the sweeps: it came first, and is not meant.
 
-    A message that mentions the bot begins anew, of any other the author hears how to go on.
+    A message that mentions the bot begins anew, even if its run had begun. Of any other that waited
+    the author hears how to go on.
     """
-    dropped = FollowUp.objects.filter(
-        workflow_id=task.workflow_id, state=FollowUp.State.DROPPED, outcome=why
+    stopped = task.runs.filter(state=TaskRun.State.STOPPED, error=why).values("message_ts")
+    ended = FollowUp.objects.filter(
+        Q(state=FollowUp.State.DROPPED, outcome=why)
+        | Q(state=FollowUp.State.HANDLED, addressed=True, ts__in=stopped),
+        workflow_id=task.workflow_id,
     )
-    for each in dropped:
+    for each in ended:
         if Decimal(each.ts) < Decimal(order.ts):
             continue
+        FollowUp.objects.filter(pk=each.pk).delete()
         if each.addressed:
             follow_ups.begin_anew(each)
         else:
@@ -132,7 +132,7 @@ def _whose(order: Mention) -> str | None:
     task = active_task(order.workspace, order.channel_id, order.thread_ts)
     if task is not None and task.owner_slack_user_id != order.user_id:
         return task.owner_slack_user_id
-    others = _of_thread(order).filter(state__in=Mention.OPEN).exclude(user_id=order.user_id)
+    others = of_thread(order).filter(state__in=Mention.OPEN).exclude(user_id=order.user_id)
     return others.order_by("received_at").values_list("user_id", flat=True).first()
 
 
@@ -148,15 +148,3 @@ def _used(order: Mention, mentions: Iterable[Mention], stopped: Stopped | None) 
         micro += sum(usage_of_task_runs(task.runs.values_list("pk", flat=True)).values())
     micro += sum(usage_of_traces([project_id], traces).values())
     return in_credits(micro) if micro else None
-
-
-def _cancel(workflow_ids: Iterable[str]) -> None:
-    """Tell the worker to stop. If it does not hear, it finds out at its next step."""
-    for each in workflow_ids:
-        try:
-            client.cancel(each)
-        except client.WorkflowEnded:
-            pass
-        except client.TemporalUnavailable as error:
-            log.warning("a stopped workflow was not told", workflow=each, error=str(error))
-            return

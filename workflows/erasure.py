@@ -1,0 +1,68 @@
+"""Erasing what a Slack user wrote: the words go, and nothing is done with them any more.
+
+Work at hand ends as if its author had stopped it, in silence. Later deliveries of the same messages
+by Slack find the erased rows, and begin nothing.
+"""
+
+from dataclasses import dataclass
+
+from django.db import transaction
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+
+from coding_tasks import stopping
+from coding_tasks.models import CodingTask, TaskRun
+from projects.models import SlackWorkspace
+from workflows import client, closing
+from workflows.models import ERASED, FollowUp, Mention, Notice, ThreadReply
+
+_WHY = "erased"
+
+
+@dataclass(frozen=True)
+class Erased:
+    """How many rows were concerned."""
+
+    mentions: int
+    follow_ups: int
+    runs: int
+
+
+@transaction.atomic
+def erase(team: str, user_id: str) -> Erased:
+    """Replace what a user wrote in a workspace, and the answers to it. Rows and times stay.
+
+    `team` is the workspace, or the organization for which the app was installed as a whole.
+    """
+    workspaces = SlackWorkspace.objects.filter(
+        Q(team_id=team) | Q(team_id="", enterprise_id=team)
+    ).values("pk")
+    by_user = Q(workspace__in=workspaces, user_id=user_id)
+    tasks = CodingTask.objects.filter(workspace__in=workspaces, owner_slack_user_id=user_id)
+    _end_work(tasks, Mention.objects.filter(by_user), FollowUp.objects.filter(by_user))
+    unsent = Q(state__in=[Notice.State.PENDING, Notice.State.SENDING])
+    Notice.objects.filter(by_user, unsent).update(state=Notice.State.GIVEN_UP, error=_WHY)
+    Notice.objects.filter(by_user).update(text=ERASED)  # answers are notices too
+    ThreadReply.objects.filter(by_user).update(text=ERASED, decided_at=timezone.now())
+    erased = Erased(
+        mentions=Mention.objects.filter(by_user).update(text=ERASED),
+        follow_ups=FollowUp.objects.filter(by_user).update(text=ERASED),
+        runs=TaskRun.objects.filter(task__in=tasks).update(request=ERASED, answer=ERASED),
+    )
+    tasks.update(title=ERASED)
+    return erased
+
+
+def _end_work(
+    tasks: QuerySet[CodingTask], mentions: QuerySet[Mention], follow_ups: QuerySet[FollowUp]
+) -> None:
+    """End the tasks, even those in which nothing runs: a model would be told what was said."""
+    active = dict(tasks.filter(state=CodingTask.State.ACTIVE).values_list("pk", "workflow_id"))
+    for task_id in active:
+        stopping.stop(task_id, _WHY)
+    waiting = mentions.filter(state__in=Mention.OPEN)
+    workflows = {*active.values(), *waiting.values_list("workflow_id", flat=True)} - {""}
+    for mention_id in waiting.values_list("pk", flat=True):
+        closing.close(mention_id, Mention.State.STOPPED, _WHY)
+    follow_ups.filter(state__in=FollowUp.WAITING).update(state=FollowUp.State.DROPPED, outcome=_WHY)
+    transaction.on_commit(lambda: client.cancel_all(workflows))
