@@ -39,8 +39,14 @@ def test_nothing_is_lost_and_every_part_is_short_enough_and_whole(text, at_most)
     assert bare("".join(parts)) == bare(text)
     for part in parts:
         assert length(part) <= at_most
+        assert part.strip() or not text.strip()
         if len(parts) > 1:
             assert part.count("```") % 2 == 0 or part is parts[-1] or text.count("```") % 2
+
+
+def test_a_paragraph_that_is_carried_over_still_fits_with_what_follows():
+    text = "\n\nwordword\n" + "é" * 92
+    assert split(text, 100) == ["wordword", "é" * 92]
 
 
 def test_a_text_that_fits_is_left_as_it_is():

@@ -22,7 +22,7 @@ def split(text: str, at_most: int) -> list[str]:
     assert at_most >= _LEAST, at_most
     if length(text) <= at_most:
         return [text]
-    return list(_parts(text, at_most - _FENCES))
+    return [part for part in _parts(text, at_most - _FENCES) if part.strip()] or [text[:at_most]]
 
 
 def length(text: str) -> int:
@@ -35,7 +35,7 @@ def _parts(text: str, room: int) -> Iterator[str]:
     size, in_code, reopened = 0, False, False
     for line, goes_on in _lines(text, room):
         takes = length(line) + 1
-        if lines and (goes_on or size + takes > room):
+        while lines and (goes_on or size + takes > room):
             rest = [] if in_code or goes_on else _last_paragraph(lines)
             yield _part(lines[: len(lines) - len(rest)], opens=reopened, closes=in_code)
             lines, reopened = rest, in_code
