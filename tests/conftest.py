@@ -15,9 +15,9 @@ from devstack.servers import Program, redis_server, temporal_server
 from projects import credential_cache
 from quota.published import redis_client as quota_redis
 from tests import settings as suite
-from tests.emptying import empty_after_tests_that_commit
-from tests.patience import patience
+from tests.database_cleanup import use_fast_cleanup
 from tests.postgres import postgres_server
+from tests.redis_timeouts import long_timeouts
 
 # How long an example takes says nothing on a machine that is busy.
 settings.register_profile(
@@ -104,7 +104,7 @@ def servers() -> Iterator[ExitStack]:
 def _redis_server(servers: ExitStack) -> str:
     program = redis_server("redis", suite.DIRECTORY / "redis", suite.REDIS_PORT)
     servers.enter_context(running(program, suite.DIRECTORY / "redis.log"))
-    servers.enter_context(patience())
+    servers.enter_context(long_timeouts())
     return f"redis://127.0.0.1:{suite.REDIS_PORT}/0"
 
 
@@ -142,7 +142,7 @@ def django_db_setup(django_db_setup: None, django_db_blocker) -> None:
 
     Changing rows stays refused, and the refused deletion has a test that puts the triggers back.
     """
-    empty_after_tests_that_commit()
+    use_fast_cleanup()
     if suite.ON_POSTGRES:
         return
     with django_db_blocker.unblock(), connection.cursor() as cursor:

@@ -25,7 +25,7 @@ _PATIENT = 30.0
 
 
 @contextmanager
-def patience() -> Iterator[None]:
+def long_timeouts() -> Iterator[None]:
     """Let clients that are made in the block wait long for Redis."""
     with pytest.MonkeyPatch.context() as patch:
         for times, name in _TIMES:

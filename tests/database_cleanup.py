@@ -31,6 +31,6 @@ def empty(connection: BaseDatabaseWrapper) -> None:
             cursor.execute(f"DELETE FROM {connection.ops.quote_name(table)}")
 
 
-def empty_after_tests_that_commit() -> None:
+def use_fast_cleanup() -> None:
     """Let Django's test case for such tests use the above."""
     TransactionTestCase._fixture_teardown = lambda _: empty(connections[DEFAULT_DB_ALIAS])
