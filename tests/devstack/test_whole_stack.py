@@ -45,7 +45,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def token(stack: Stack) -> str:
-    """A token with which an agent calls the gateway."""
+    """A token for calling the gateway."""
     return stack.create_token()
 
 
@@ -69,9 +69,7 @@ def test_no_process_has_a_secret_that_it_does_not_need(stack: Stack) -> None:
             assert (b"SLACK_SIGNING_SECRET=" in environment) == (is_slack or is_web), command
 
 
-def test_a_block_set_by_hand_is_obeyed_everywhere_and_lifts_as_it_is_removed(
-    stack: Stack, token: str
-) -> None:
+def test_every_gate_obeys_a_block_by_hand_until_it_is_removed(stack: Stack, token: str) -> None:
     member = stack.project["api_token"]
     assert stack.call_gateway(token)[0] == 200
     stack.redis.zadd(BLOCKED, {member: time.time() + 3600})
@@ -153,7 +151,7 @@ def test_a_run_waits_while_the_gateways_redis_is_frozen(stack: Stack) -> None:
     assert stack.times_asked("while its Redis is frozen") == 1
 
 
-def test_the_answer_to_a_worker_that_was_killed_is_found_again(stack: Stack) -> None:
+def test_a_killed_workers_answer_is_found_again(stack: Stack) -> None:
     stack.answer_slowly(4)
     thread = stack.mention(f"{QUESTION} while the worker dies")
     wait_until(lambda: stack.times_asked("while the worker dies"), what="the model being asked")
@@ -163,7 +161,7 @@ def test_the_answer_to_a_worker_that_was_killed_is_found_again(stack: Stack) -> 
     assert stack.times_asked("while the worker dies") == 1
 
 
-def test_a_gateway_that_is_killed_and_started_again_fails_no_run(stack: Stack) -> None:
+def test_killing_the_gateway_fails_no_run(stack: Stack) -> None:
     stack.answer_slowly(4)
     thread = stack.mention(f"{QUESTION} while the gateway dies")
     wait_until(lambda: stack.times_asked("while the gateway dies"), what="the model being asked")
@@ -177,7 +175,7 @@ def test_a_gateway_that_is_killed_and_started_again_fails_no_run(stack: Stack) -
     assert len(stack.replies(thread)) == 1
 
 
-def test_what_was_there_is_there_after_the_supervisor_was_killed(stack: Stack) -> None:
+def test_data_survives_a_killed_supervisor(stack: Stack) -> None:
     stack.reply(stack.mention())
     wait_until(lambda: stack.quota()["usage"], what="the usage")
     thread, project = stack.mention(), stack.project
@@ -188,7 +186,7 @@ def test_what_was_there_is_there_after_the_supervisor_was_killed(stack: Stack) -
     assert stack.reply(thread).startswith("[demo model]")
 
 
-def test_no_process_that_is_killed_takes_a_mention_or_its_usage_with_it(stack: Stack) -> None:
+def test_killing_any_process_loses_no_mention_and_no_usage(stack: Stack) -> None:
     threads = []
     for pid, command in stack.children().items():
         if "devstack.warden" not in command:
@@ -204,7 +202,7 @@ def test_no_process_that_is_killed_takes_a_mention_or_its_usage_with_it(stack: S
     replies = [stack.replies(thread) for thread in threads]
     assert [len(thread) for thread in replies] == [1] * len(threads), replies
     assert all(reply.startswith("[demo model]") for [reply] in replies)
-    # A post that was repeated, because Slack died before it said yes, is a mention more.
+    # If Slack dies before it acknowledges a post, the post is repeated and adds a mention.
     wait_until(
         lambda: len(stack.paid_runs()) == stack.answered_mentions() >= len(threads),
         120,
@@ -213,7 +211,7 @@ def test_no_process_that_is_killed_takes_a_mention_or_its_usage_with_it(stack: S
     )
 
 
-def test_a_worker_that_dies_at_every_start_leaves_the_doors_open(stack: Stack, token: str) -> None:
+def test_a_worker_that_keeps_dying_does_not_affect_the_gates(stack: Stack, token: str) -> None:
     for _ in range(4):
         wait_until(lambda: stack.pids_of("run_worker"), what="a worker")
         [pid] = stack.pids_of("run_worker")
@@ -227,7 +225,7 @@ def test_a_worker_that_dies_at_every_start_leaves_the_doors_open(stack: Stack, t
 
 
 def _patiently(call: Callable[[], Any]) -> Any:
-    """Call until there is an answer: what is called may be starting again."""
+    """Call until there is an answer, because the called program can be restarting."""
     answers: list[Any] = []
 
     def is_answered() -> bool:
