@@ -1,1 +1,1 @@
-"""What is measured, and how: see README.md in this folder."""
+"""Benchmarks; README.md in this folder says what they measure."""

@@ -1,7 +1,7 @@
 """`make bench`: run every benchmark of this folder, or those named on the command line.
 
-Each benchmark is a module that runs by itself (`python -m benchmarks.NAME`) and prints its table.
-At the end all figures stand in one.
+Each benchmark is a module that also runs alone (`python -m benchmarks.NAME`) and prints its table.
+At the end, one table shows all figures.
 """
 
 import subprocess
@@ -36,7 +36,7 @@ def main(names: list[str]) -> int:
 
 
 def run(name: str) -> tuple[int, list[str]]:
-    """Run a benchmark, showing what it prints; return its exit status and the rows of its table."""
+    """Run a benchmark and show its output; return its exit status and the rows of its table."""
     command = [sys.executable, "-u", "-m", f"benchmarks.{name}"]
     rows: list[str] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -1,8 +1,8 @@
-"""Ten thousand organizations in motion: `python -m benchmarks.fleet [NUMBER [DATABASE]]`.
+"""Ten thousand organizations: `python -m benchmarks.fleet [NUMBER [DATABASE]]`.
 
-What it costs to compare ledger, totals, states and Redis of the whole fleet, and what a hundred
-groups of gateways cost that poll the change feed. On the embedded default and on PostgreSQL.
-Method and figures: README.billing.md.
+This measures the cost of comparing ledger, totals, states and Redis for all organizations, and of a
+hundred groups of gateways that poll the change feed, on the embedded default and on PostgreSQL.
+README.billing.md has the method and the figures.
 """
 
 import asyncio
@@ -27,13 +27,13 @@ from benchmarks.load.table import Table
 DATABASES = ("embedded default", "PostgreSQL")
 ORGANIZATIONS = 10_000
 LIMITED = 5
-"""Every so manieth organization may use nothing."""
+"""One of so many organizations has no credits."""
 
 HISTORY = 200_000
 USING = 200
-"""So many organizations have a history."""
+"""The number of organizations with usage."""
 
-HARMED = 100
+FALSIFIED = 100
 GROUPS = 100
 POLL_SECONDS = 0.25
 POLLED_SECONDS = 10.0
@@ -62,7 +62,7 @@ def main(organizations: int, databases: Sequence[str]) -> int:
 
 @contextmanager
 def beside(site: Site, *words: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a part of this module as a process of Tollgate, with the site's stores."""
+    """Run a part of this module in a Tollgate process, with the site's stores."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.fleet", *words],
         env={"PATH": os.environ["PATH"], **site.environment},
@@ -115,17 +115,17 @@ def show(table: Table, name: str, seen: dict[str, Any]) -> None:
         note=load,
     )
     table.add(
-        f"{name}: {HARMED} totals, {HARMED} states and {HARMED} scores in Redis falsified",
+        f"{name}: {FALSIFIED} totals, {FALSIFIED} states and {FALSIFIED} scores in Redis falsified",
         f"{seen['totals']:.0f}, {seen['states']:.0f} and {seen['scores']:.0f} repaired at once",
         "all",
-        (seen["totals"], seen["states"], seen["scores"]) == (HARMED,) * 3,
+        (seen["totals"], seen["states"], seen["scores"]) == (FALSIFIED,) * 3,
         note=load,
         exactness=True,
     )
 
 
 def follow(table: Table, what: str, site: Site) -> None:
-    """Poll the change feed as so many groups do, and add what that costs."""
+    """Poll the change feed like `GROUPS` groups, and add the cost to the table."""
     with processes.costing(site.pid) as cost:
         latencies, late = asyncio.run(poll(f"http://127.0.0.1:{site.port}"))
     share = cost.cpu / POLLED_SECONDS
@@ -181,7 +181,7 @@ async def poll(url: str) -> tuple[list[float], int]:
 
 
 def measure(organizations: int) -> dict[str, Any]:
-    """Make a fleet, compare it, harm it and see it repaired; times in seconds."""
+    """Create the organizations, compare, falsify and repair them; return times in seconds."""
     import logging
 
     import django
@@ -232,19 +232,19 @@ def measure(organizations: int) -> dict[str, Any]:
 
     repairs = metrics.REPAIRS._value
     wrong = UsageTotal.objects.filter(
-        pk__in=list(UsageTotal.objects.values_list("pk", flat=True)[:HARMED])
+        pk__in=list(UsageTotal.objects.values_list("pk", flat=True)[:FALSIFIED])
     )
     before = repairs.get()
     wrong.update(usage_micro=1)
     sweep_all()
     seen["totals"] = repairs.get() - before
     before = repairs.get()
-    states = QuotaState.objects.order_by("-pk").values_list("pk", flat=True)[:HARMED]
+    states = QuotaState.objects.order_by("-pk").values_list("pk", flat=True)[:FALSIFIED]
     QuotaState.objects.filter(pk__in=list(states)).update(state="ok", document="{}")
     sweep_all()
     seen["states"] = repairs.get() - before
     tokens = SetMember.objects.filter(limited_until__isnull=False, resource=AI_CREDITS)
-    chosen = list(tokens.values_list("token", flat=True)[:HARMED])
+    chosen = list(tokens.values_list("token", flat=True)[:FALSIFIED])
     reconciler.tick()  # nobody renewed the marker meanwhile
     store = redis.Redis.from_url(settings.REDIS_URL)
     store.zrem(f"@posthog/quota-limits/{AI_CREDITS}", *chosen)
@@ -256,14 +256,14 @@ def measure(organizations: int) -> dict[str, Any]:
 
 
 def timed(work: Any) -> tuple[float, float]:
-    """Return the seconds that some work took, and those of this process's CPU."""
+    """Return the wall-clock and the CPU seconds that some work took."""
     began, cpu = time.perf_counter(), time.process_time()
     work()
     return time.perf_counter() - began, time.process_time() - cpu
 
 
 def populate(organizations: int) -> None:
-    """Make organizations with a project each; a fifth of them have credits for nothing."""
+    """Create organizations with one project each; a fifth of them have no credits."""
     from django.utils import timezone
 
     from billing.account_locks import ensure_accounts
@@ -290,9 +290,9 @@ def populate(organizations: int) -> None:
 
 
 def add_history() -> None:
-    """Write events of an hour ago into the ledger, past billing; the next sweep finds them.
+    """Write events of an hour ago into the ledger without billing; the next sweep finds them.
 
-    It begins to add up anew: what is written behind the checkpoint it would find in turns only.
+    The checkpoints are reset, because the sweep would find older events only in turn.
     """
     from django.db import transaction
     from django.utils import timezone
@@ -335,7 +335,7 @@ def add_history() -> None:
 
 
 def add_up() -> None:
-    """What a comparison would cost that adds up the whole ledger."""
+    """Add up the whole ledger, to compare the cost."""
     from django.db.models import Sum
 
     from billing.models import UsageEvent
@@ -345,7 +345,7 @@ def add_up() -> None:
 
 
 def change(seconds: float) -> None:
-    """Set limits here and there, evenly."""
+    """Set limits of different organizations at a steady rate."""
     import random
 
     import django

@@ -1,12 +1,12 @@
 """What the gateway costs and whether it counts exactly: `python -m benchmarks.gateway`.
 
-The real gateway (`python -m gateway`, a real valkey beside it) runs under the full gate -
-authenticate, hold, forward, settle, event written - pinned to one core, between a load generator
-and a fake upstream that are the same for every row and every peer. The table states throughput,
-added latency, memory, and the exactness of the accounting: parallel calls against credits for
-exactly so many, callers that try again, and SIGKILL under load. `--short` leaves away what takes
-minutes; `--peers` installs other gateways, which are measured from then on. Method and figures:
-README.gateway.md.
+The real gateway (`python -m gateway` with a real Valkey) does everything it does in production:
+authenticate, hold, forward, settle, write the event. It has one core, between a load generator and
+a fake upstream that are the same for every row and every peer. The table shows throughput, added
+latency, memory, and whether the accounting is exact: parallel calls with credits for some of them,
+callers that retry, and SIGKILL under load. `--short` shortens the parts that take minutes.
+`--peers` installs other gateways, which every later run measures too. README.gateway.md has the
+method and the figures.
 """
 
 import argparse

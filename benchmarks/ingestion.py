@@ -1,8 +1,8 @@
 """`POST /api/usage_events/`, everything included: `python -m benchmarks.ingestion [SECONDS]`.
 
-One granian process on a core of its own takes batches of 500 events over two connections, on the
-embedded default and on PostgreSQL; the stores and the load generator share the other core. The
-ledger is verified afterwards. Method and figures: README.billing.md.
+One granian process with its own core takes batches of 500 events over two connections, on the
+embedded default and on PostgreSQL. The stores and the load generator share the other core. The
+ledger is verified afterwards. README.billing.md has the method and the figures.
 """
 
 import http.client
@@ -51,7 +51,7 @@ def main(seconds: float) -> int:
 
 @dataclass
 class Seen:
-    """What the generator saw. `times` are those of whole batches, in ms."""
+    """The results of the generator. `times` are those of whole batches, in ms."""
 
     events: int = 0
     times: list[float] = field(default_factory=list)
@@ -92,7 +92,7 @@ def measure(table: Table, name: str, least: int, scratch: Path, seconds: float) 
 
 @dataclass(frozen=True)
 class Site:
-    """One web process, with what is around it, and the environment it runs in."""
+    """One web process, its stores, and its environment."""
 
     port: int
     pid: int
@@ -100,13 +100,13 @@ class Site:
     project: dict[str, str]
 
     def manage(self, *arguments: str) -> str:
-        """Run a command of Tollgate and return what it prints."""
+        """Run a command of Tollgate and return its output."""
         return processes.manage(self.environment, *arguments)
 
 
 @contextmanager
 def serving(scratch: Path, *, on_postgresql: bool) -> Iterator[Site]:
-    """Run Redis, a database and one web process on a core of its own; one project is there."""
+    """Run Redis, a database, and one web process on its own core; create one project."""
     redis_port, web_port, postgres_port = free_port(), free_port(), free_port()
     database = (
         f"postgres://postgres@127.0.0.1:{postgres_port}/postgres"
@@ -134,15 +134,22 @@ def serving(scratch: Path, *, on_postgresql: bool) -> Iterator[Site]:
         made = json.loads(
             processes.manage(
                 environment,
-                *("create_project", "--organization", "Bench", "--name", "Bench"),
-                *("--limit", "1000000000", "--json"),
+                "create_project",
+                "--organization",
+                "Bench",
+                "--name",
+                "Bench",
+                "--limit",
+                "1000000000",
+                "--json",
             )
         )
         web = stack.enter_context(
             processes.running(
                 [
                     *(str(PYTHON.with_name(WEB[0])), *WEB[1:]),
-                    *("--port", str(web_port)),
+                    "--port",
+                    str(web_port),
                 ],
                 scratch / "web.log",
                 lambda: answers(f"http://127.0.0.1:{web_port}/_health"),
@@ -189,7 +196,7 @@ def deliver(port: int, project: dict[str, str], seconds: float) -> Seen:
 
 
 def event_template(project: dict[str, str]) -> str:
-    """An event as the gateway sends it, with places for its uuid and its time."""
+    """Return an event as the gateway sends it, with placeholders for its uuid and time."""
     organization = project["organization_id"]
     event = {
         "uuid": "UUID",
@@ -230,7 +237,7 @@ def event_template(project: dict[str, str]) -> str:
 
 
 def batch(template: str) -> bytes:
-    """Return a batch of events that nobody has seen."""
+    """Return a batch of new events."""
     timed = template.replace("TIME", datetime.now(UTC).isoformat())
     events = (timed.replace("UUID", str(uuid.uuid4())) for _ in range(BATCH))
     return f'{{"batch": [{",".join(events)}]}}'.encode()

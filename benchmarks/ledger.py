@@ -1,8 +1,8 @@
-"""The ledger as it grows: `python -m benchmarks.ledger [EVENTS]`.
+"""The growing ledger: `python -m benchmarks.ledger [EVENTS]`.
 
-Books events of one organization, shuffled, then all of them again in another order, and looks at
-what a decision and a rebuild cost by then. On the embedded default and on PostgreSQL, each in a
-process of its own. Method and figures: README.billing.md.
+This books shuffled events of one organization, then all of them again in another order. After that
+it measures a decision and a rebuild. It runs on the embedded default and on PostgreSQL, each in a
+separate process. README.billing.md has the method and the figures.
 """
 
 import json
@@ -45,13 +45,13 @@ def main(events: int) -> int:
                     if on_postgresql
                     else f"sqlite:///{scratch}/db.sqlite3"
                 )
-                show(table, name, events, in_a_process_of_its_own(database, events))
+                show(table, name, events, measure_in_subprocess(database, events))
     table.show()
     return 1 if table.missed else 0
 
 
-def in_a_process_of_its_own(database: str, events: int) -> dict[str, Any]:
-    """Measure on a database, without Redis: what is published waits for it."""
+def measure_in_subprocess(database: str, events: int) -> dict[str, Any]:
+    """Measure on a database, without Redis; publications wait for it."""
     environment = {
         "PATH": os.environ["PATH"],
         "DJANGO_SETTINGS_MODULE": "config.settings",
@@ -104,7 +104,7 @@ def show(table: Table, name: str, events: int, seen: dict[str, Any]) -> None:
 
 
 def measure(events: int) -> dict[str, Any]:
-    """Book, book again, decide and rebuild; times in seconds, of decisions in milliseconds."""
+    """Book, book again, decide and rebuild. Times are in seconds, decisions in milliseconds."""
     import django
 
     django.setup()
@@ -136,7 +136,10 @@ def measure(events: int) -> dict[str, Any]:
             book(order[at : at + BATCH])
 
     def decisions() -> list[float]:
-        """In turn, so that a machine that gets slower gets slower for both; the least disturbed."""
+        """Return the fastest decision about each account, timed in turn.
+
+        If the machine gets slower, it gets slower for both.
+        """
         accounts = [
             Account.objects.get(organization=project.organization, resource=AI_CREDITS).pk
             for project in (projects[1], projects[0])
@@ -177,7 +180,7 @@ def measure(events: int) -> dict[str, Any]:
 
 
 def _event(project: Any, number: int) -> dict[str, Any]:
-    """One of the events; all of them are of the current period."""
+    """Return one event of the current period."""
     return {
         "uuid": str(uuid.UUID(int=random.Random(number).getrandbits(128))),
         "timestamp": (datetime.now(UTC) - timedelta(microseconds=number)).isoformat(),

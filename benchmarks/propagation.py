@@ -1,8 +1,8 @@
-"""How soon every door refuses, and lets in again: `python -m benchmarks.propagation [ROUNDS]`.
+"""How soon every gate refuses, and admits again: `python -m benchmarks.propagation [ROUNDS]`.
 
-Real processes: two web workers with the webhook and the endpoint, two of the gateway, Temporal,
-Redis, the reconciler; on the embedded default and on PostgreSQL. Method and figures:
-README.billing.md.
+The processes are real: two web workers with the webhook and the endpoint, two gateway processes,
+Temporal, Redis and the reconciler, on the embedded default and on PostgreSQL. README.billing.md has
+the method and the figures.
 """
 
 import hashlib
@@ -40,15 +40,15 @@ MOST_TO_REFUSE = 1.0
 MOST_TO_ADMIT = 2.0
 MOST_TO_HEAL = 5.0
 WATCHED = 1.5
-"""Seconds for which the doors are watched after a change must have reached them."""
+"""Seconds for which the gates are still asked after a change must have reached them."""
 
-ASKERS = {"endpoint": 2, "webhook": 1, "gateway": 2}
+CLIENTS = {"endpoint": 2, "webhook": 1, "gateway": 2}
 PAUSE = 0.01
 PATIENCE = 20.0
 UNTHROTTLED = 1_000_000
-"""Requests a minute: one token asks for all, and it is not the throttle that is measured."""
+"""Requests per minute: one token makes all calls, and the throttle is not what is measured."""
 CREDITS = 6_000
-"""What a round tops up and uses up, exactly: what was used beyond it would count in the next."""
+"""A round tops up and uses up exactly so many: any more would count in the next round."""
 MICRO = 1_000_000
 SET = "@posthog/quota-limits/ai_credits"
 MARKER = "tollgate:quota:marker"
@@ -63,14 +63,14 @@ def main(rounds: int) -> int:
         with tempfile.TemporaryDirectory(prefix="tollgate-bench-") as scratch:
             Path(scratch).chmod(0o755)  # PostgreSQL's own user passes through
             with serving(Path(scratch), on_postgresql=name == "PostgreSQL") as environment:
-                show(table, name, in_a_process_of_its_own(environment, rounds))
+                show(table, name, measure_in_subprocess(environment, rounds))
     table.show()
     return 1 if table.missed else 0
 
 
 @contextmanager
 def serving(scratch: Path, *, on_postgresql: bool) -> Iterator[dict[str, str]]:
-    """Run the stack without what only answers mentions; yields the environment it runs in."""
+    """Run the stack without the programs that only answer mentions; yield its environment."""
     environment = throw_away_environment(os.environ, str(scratch / "stack"))
     environment |= {"WEB_PROCESSES": "2", "GATEWAY_PROCESSES": "2"}
     environment["GATEWAY_REQUESTS_PER_MINUTE"] = str(UNTHROTTLED)
@@ -103,8 +103,8 @@ def _programs(stack: Stack) -> list[Any]:
     return [program for program in programs if program.name not in SKIPPED]
 
 
-def in_a_process_of_its_own(environment: dict[str, str], rounds: int) -> dict[str, Any]:
-    """Measure as an operator's command would: with the stack's database and Redis."""
+def measure_in_subprocess(environment: dict[str, str], rounds: int) -> dict[str, Any]:
+    """Measure in a process that uses the stack's database and Redis, like an operator's command."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.propagation", "measure", str(rounds)],
         env=environment | {"DJANGO_SETTINGS_MODULE": "config.settings"},
@@ -117,17 +117,17 @@ def in_a_process_of_its_own(environment: dict[str, str], rounds: int) -> dict[st
 
 
 def show(table: Table, name: str, seen: dict[str, Any]) -> None:
-    """Add the rows of one database. Of fewer than a hundred rounds the p99 is the slowest."""
+    """Add the rows of one database. With fewer than a hundred rounds, the p99 is the slowest."""
     load = f"load {os.getloadavg()[0]:.1f}, {seen['asked']:,} questions"
     for what, most, times in (
         ("crossing event accepted → refused by", MOST_TO_REFUSE, seen["refused"]),
         ("top-up committed → accepted by", MOST_TO_ADMIT, seen["admitted"]),
     ):
-        for door, found in times.items():
+        for gate, found in times.items():
             ordered = sorted(found)
             p99 = ordered[-1 - len(ordered) // 100]
             table.add(
-                f"{name}: {what} {door}, p50 / p99",
+                f"{name}: {what} {gate}, p50 / p99",
                 f"{ordered[len(ordered) // 2] * 1e3:.0f} / {p99 * 1e3:.0f} ms",
                 f"p99 ≤ {most:g} s",
                 p99 <= most,
@@ -141,10 +141,10 @@ def show(table: Table, name: str, seen: dict[str, Any]) -> None:
         slowest <= MOST_TO_HEAL,
         load,
     )
-    for door, count in seen["let_through"].items():
+    for gate, count in seen["let_through"].items():
         table.add(
-            f"{name}: over-quota requests let through by the {door} meanwhile",
-            f"{count} of {seen['meanwhile'][door]:,}",
+            f"{name}: over-quota requests let through by the {gate} meanwhile",
+            f"{count} of {seen['meanwhile'][gate]:,}",
             "0",
             count == 0,
             load,
@@ -157,15 +157,15 @@ def show(table: Table, name: str, seen: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Answer:
-    """One question at a door: when it was asked, and whether it was let in."""
+    """One question to a gate: when it was asked, and whether it was admitted."""
 
     began: float
     admitted: bool
 
 
 @dataclass
-class Doors:
-    """Askers that knock at every door, each in a thread, until they are told to stop."""
+class Gates:
+    """Asks every gate again and again, in several threads, until `stop` is set."""
 
     ask: dict[str, Callable[[], bool]]
     answers: dict[str, list[Answer]] = field(default_factory=dict)
@@ -174,12 +174,12 @@ class Doors:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Knock until the block ends. Raises what an asker ran into."""
-        self.answers = {door: [] for door in self.ask}
+        """Ask until the block ends. Raise the first error of a thread."""
+        self.answers = {gate: [] for gate in self.ask}
         threads = [
-            threading.Thread(target=self._knock, args=(door,))
-            for door, count in ASKERS.items()
-            if door in self.ask
+            threading.Thread(target=self._keep_asking, args=(gate,))
+            for gate, count in CLIENTS.items()
+            if gate in self.ask
             for _ in range(count)
         ]
         for thread in threads:
@@ -193,22 +193,22 @@ class Doors:
         if self.failures:
             raise self.failures[0]
 
-    def _knock(self, door: str) -> None:
+    def _keep_asking(self, gate: str) -> None:
         from django.db import connection
 
         try:
             while not self.stop.is_set():
                 began = time.monotonic()
-                self.answers[door].append(Answer(began, self.ask[door]()))
+                self.answers[gate].append(Answer(began, self.ask[gate]()))
                 self.stop.wait(PAUSE)
-        except BaseException as error:  # told to whoever watches
+        except BaseException as error:  # `watched` raises it
             self.failures.append(error)
             self.stop.set()
         finally:
             connection.close()
 
     def wait_until_all(self, *, admitted: bool, since: float) -> None:
-        """Wait until each door's newest answer to a question asked since then is this one."""
+        """Wait until each gate's newest answer to a question after `since` is `admitted`."""
         deadline = time.monotonic() + PATIENCE
         while not self.stop.is_set() and time.monotonic() < deadline:
             newest = [answers[-1] for answers in self.answers.values() if answers]
@@ -218,20 +218,20 @@ class Doors:
                 return
             time.sleep(0.005)
         if not self.stop.is_set():
-            raise TimeoutError(f"not every door came to admitted={admitted}: {newest}")
+            raise TimeoutError(f"not every gate answered admitted={admitted}: {newest}")
 
-    def latest_wrong(self, door: str, *, admitted: bool, since: float, until: float) -> float:
-        """Return how long after `since` the last question was asked that was answered wrongly."""
+    def latest_wrong(self, gate: str, *, admitted: bool, since: float, until: float) -> float:
+        """Return how long after `since` the last question with a wrong answer was asked."""
         wrong = [
             answer.began - since
-            for answer in self.answers[door]
+            for answer in self.answers[gate]
             if since <= answer.began < until and answer.admitted != admitted
         ]
         return max(wrong, default=0.0)
 
 
 def measure(rounds: int) -> dict[str, Any]:
-    """Top up and use up in turns, then flush Redis; times in seconds, by door."""
+    """Top up and use up in turn, then flush Redis. Return times in seconds by gate."""
     import django
 
     django.setup()
@@ -243,20 +243,20 @@ def measure(rounds: int) -> dict[str, Any]:
 
     world = World()
     seen: dict[str, Any] = {"refused": {}, "admitted": {}, "healed": [], "let_through": {}}
-    doors = Doors(world.doors())
-    with doors.watched():
-        doors.wait_until_all(admitted=False, since=time.monotonic())
+    gates = Gates(world.gates())
+    with gates.watched():
+        gates.wait_until_all(admitted=False, since=time.monotonic())
         for _ in range(rounds):
             grant_credits(world.organization, AI_CREDITS, CREDITS * MICRO)
-            _watch(doors, seen["admitted"], admitted=True)
+            _watch(gates, seen["admitted"], admitted=True)
             world.use_up()
-            _watch(doors, seen["refused"], admitted=False)
-    seen["asked"] = sum(map(len, doors.answers.values()))
+            _watch(gates, seen["refused"], admitted=False)
+    seen["asked"] = sum(map(len, gates.answers.values()))
 
     store = redis.Redis.from_url(settings.REDIS_URL)
-    doors = Doors({door: ask for door, ask in world.doors().items() if door != "gateway"})
-    with doors.watched():
-        doors.wait_until_all(admitted=False, since=time.monotonic())
+    gates = Gates({gate: ask for gate, ask in world.gates().items() if gate != "gateway"})
+    with gates.watched():
+        gates.wait_until_all(admitted=False, since=time.monotonic())
         for _ in range(FLUSHES):
             store.flushall()
             began = time.monotonic()
@@ -266,22 +266,22 @@ def measure(rounds: int) -> dict[str, Any]:
                 time.sleep(0.005)
             seen["healed"].append(time.monotonic() - began)
             time.sleep(WATCHED)
-    for door, answers in doors.answers.items():
-        seen["let_through"][door] = sum(answer.admitted for answer in answers)
-    seen["meanwhile"] = {door: len(answers) for door, answers in doors.answers.items()}
+    for gate, answers in gates.answers.items():
+        seen["let_through"][gate] = sum(answer.admitted for answer in answers)
+    seen["meanwhile"] = {gate: len(answers) for gate, answers in gates.answers.items()}
     return seen
 
 
-def _watch(doors: Doors, times: dict[str, list[float]], *, admitted: bool) -> None:
-    """Wait until a change that was just made is everywhere, and note how long that took."""
+def _watch(gates: Gates, times: dict[str, list[float]], *, admitted: bool) -> None:
+    """Wait until a change that was just made has reached every gate, and record the time."""
     since = time.monotonic()
-    doors.wait_until_all(admitted=admitted, since=since)
+    gates.wait_until_all(admitted=admitted, since=since)
     until = max(since + MOST_TO_ADMIT, time.monotonic()) + WATCHED
-    while time.monotonic() < until and not doors.stop.is_set():
+    while time.monotonic() < until and not gates.stop.is_set():
         time.sleep(0.01)
-    for door in doors.ask:
-        wrong = doors.latest_wrong(door, admitted=admitted, since=since, until=until)
-        times.setdefault(door, []).append(wrong)
+    for gate in gates.ask:
+        wrong = gates.latest_wrong(gate, admitted=admitted, since=since, until=until)
+        times.setdefault(gate, []).append(wrong)
 
 
 class World:
@@ -310,12 +310,12 @@ class World:
         self.gateway = urlsplit(os.environ["GATEWAY_URL"]).netloc
         self._numbers = itertools.count(1)
 
-    def doors(self) -> dict[str, Callable[[], bool]]:
-        """Return how to knock at each door; a connection of its own meets any of its processes."""
+    def gates(self) -> dict[str, Callable[[], bool]]:
+        """Return how to ask each gate. Each question opens a connection, to reach any process."""
         return {"endpoint": self._endpoint, "webhook": self._webhook, "gateway": self._gateway}
 
     def use_up(self) -> None:
-        """Deliver the event that crosses the limit; returns when it was accepted."""
+        """Deliver the event that crosses the limit; return when it was accepted."""
         event = {
             "uuid": str(uuid.uuid4()),
             "timestamp": datetime.now(UTC).isoformat(),

@@ -1,8 +1,8 @@
-"""`GET quota_limits/` beside an empty view: `python -m benchmarks.quota_endpoint`.
+"""`GET quota_limits/` compared with an empty view: `python -m benchmarks.quota_endpoint`.
 
-One granian process on a core of its own serves both, from the same settings and middleware; the
-stores, the reconciler and the load generator share the other core. On the embedded default and on
-PostgreSQL. Method and figures: README.quota.md.
+One granian process with its own core serves both with the same settings and middleware. The stores,
+the reconciler and the load generator share the other core. It runs on the embedded default and on
+PostgreSQL. README.quota.md has the method and the figures.
 """
 
 import asyncio
@@ -57,7 +57,7 @@ def main() -> int:
 
 @contextmanager
 def serving(scratch: Path, *, on_postgresql: bool) -> Iterator[tuple[str, str, int, int]]:
-    """Run Tollgate with one project; yields its address, a key, the project and the process."""
+    """Run Tollgate with one project; yield its address, a key, the project and the process."""
     redis_port, web_port, postgres_port = free_port(), free_port(), free_port()
     environment = {
         "DJANGO_SETTINGS_MODULE": "config.settings",
@@ -82,8 +82,14 @@ def serving(scratch: Path, *, on_postgresql: bool) -> Iterator[tuple[str, str, i
         made = json.loads(
             processes.manage(
                 environment,
-                *("create_project", "--organization", "Bench", "--name", "Bench"),
-                *("--limit", "2000", "--json"),
+                "create_project",
+                "--organization",
+                "Bench",
+                "--name",
+                "Bench",
+                "--limit",
+                "2000",
+                "--json",
             )
         )
         stack.enter_context(
@@ -100,7 +106,8 @@ def serving(scratch: Path, *, on_postgresql: bool) -> Iterator[tuple[str, str, i
             processes.running(
                 [
                     *(str(PYTHON.with_name(WEB[0])), *WEB[1:]),
-                    *("--port", str(web_port)),
+                    "--port",
+                    str(web_port),
                 ],
                 scratch / "web.log",
                 lambda: answers(f"{url}/_health"),
@@ -116,7 +123,7 @@ def serving(scratch: Path, *, on_postgresql: bool) -> Iterator[tuple[str, str, i
 
 
 async def measure(table: Table, database: str, url: str, key: str, project: int, pid: int) -> None:
-    """Measure both views in turns, so that what else happens on the machine meets both."""
+    """Measure both views in turn, so that other load on the machine affects both."""
     paths = {
         QUOTA: f"/api/projects/{project}/quota_limits/",
         "an empty view, authenticated as every view is": "/empty/",
@@ -165,7 +172,7 @@ async def measure(table: Table, database: str, url: str, key: str, project: int,
 
 
 async def throughput(url: str, request: bytes) -> float:
-    """Return how many requests a second are answered with 200 on all connections together."""
+    """Return the requests per second answered with 200, on all connections together."""
     deadline = time.perf_counter() + SECONDS
 
     async def loop() -> int:
@@ -183,7 +190,7 @@ async def throughput(url: str, request: bytes) -> float:
 
 
 async def paced(url: str, request: bytes) -> list[float]:
-    """Return the latencies of calls begun at a fixed rate, each from when it was due."""
+    """Return the latencies of calls at a fixed rate, each from the time when it was due."""
     idle = [await wire.connect(url) for _ in range(CONNECTIONS)]
     latencies: list[float] = []
 

@@ -1,6 +1,6 @@
 """How long people wait to read that the credits are used up: `python -m benchmarks.clients DIR`.
 
-DIR is the folder in which the clients are installed. Method and figures: README.md beside this.
+DIR is the folder with the installed clients. README.md in this folder has the method.
 """
 
 import argparse

@@ -1,6 +1,6 @@
-"""The clients that are measured: where each is installed, and how it is told of the gateway.
+"""The measured clients: where each is installed, and how it is told the gateway's address.
 
-`benchmarks/clients/README.md` says how the folder of clients is made.
+`benchmarks/clients/README.md` says how to install them.
 """
 
 import json
@@ -24,7 +24,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Client:
-    """A client as its users have it by default. `package` is what its version is read from."""
+    """A client with its defaults. Its version is that of `package`."""
 
     name: str
     api: str
@@ -34,7 +34,7 @@ class Client:
     """Called with the folder of clients, an empty home and the address of the gateway."""
 
     def version(self, tools: Path) -> str | None:
-        """Return the installed version; None where the client is missing."""
+        """Return the installed version, or None if the client is missing."""
         if self.environment == "node":
             manifest = tools / "node" / "node_modules" / self.package / "package.json"
             return json.loads(manifest.read_text())["version"] if manifest.exists() else None

@@ -1,4 +1,4 @@
-"""The ways of saying that the credits are used up, between which the gateway chooses."""
+"""The ways of saying that the credits are used up; the gateway chooses one of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""One run: a client is refused in one way, until it says so, ends or is ended."""
+"""One run: a client is refused in one way until it shows the text, ends or is ended."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ _NO_LETTERS = re.compile(r"[^a-z]")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was seen. `shown` and `ended` are seconds from the first call; None is never.
+    """The result of a run. `shown` and `ended` are seconds from the first call, or None for never.
 
     `goes_on`: it called again after the text was shown.
     """
@@ -57,7 +57,7 @@ def run(
     cap: float,
     stop: threading.Event,
 ) -> Outcome:
-    """Run a client once. It is ended `cap` seconds after its first call, or at `stop`."""
+    """Run a client once. End it `cap` seconds after its first call, or at `stop`."""
     url, attempts = server.expect(name, variant)
     with tempfile.TemporaryDirectory(prefix="tollgate-client-") as scratch:
         home = Path(scratch)
@@ -98,9 +98,9 @@ def run(
 
 
 class _Listener(threading.Thread):
-    """Reads what a client prints, and takes the time at which the sentence stands in it.
+    """Reads what a client prints, and records when the sentence appears.
 
-    Only letters are compared: clients break lines, draw boxes and escape quotes.
+    Only letters are compared, because clients break lines, draw boxes and escape quotes.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
@@ -127,7 +127,7 @@ def _letters(text: str) -> str:
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End the client and whatever it started."""
+    """End the client and everything that it started."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

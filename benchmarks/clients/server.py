@@ -1,4 +1,4 @@
-"""The server that refuses: one address for each run, so that runs side by side are told apart."""
+"""The server that refuses. Each run has its own address, so parallel runs can be distinguished."""
 
 import sys
 import threading
@@ -29,13 +29,13 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *details: Any) -> None:
-        """Print what went wrong, unless a client was ended and left its connection as it was."""
+        """Print an error, unless it is the broken connection of a client that was ended."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(*details)
 
 
 class RefusingServer:
-    """Refuses every call of a model; whatever else is asked for does not exist."""
+    """Refuses every call of a model; other paths do not exist."""
 
     def __init__(self) -> None:
         self._runs: dict[str, Attempts] = {}
@@ -80,7 +80,7 @@ class RefusingServer:
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     def expect(self, run: str, variant: Variant) -> tuple[str, Attempts]:
-        """Return the address that stands for the gateway in this run, and what is noted of it."""
+        """Return this run's address in place of the gateway, and the record of its calls."""
         attempts = self._runs[run] = Attempts(variant)
         return f"http://127.0.0.1:{self._server.server_port}/{run}", attempts
 

@@ -1,1 +1,1 @@
-"""What stands around the gateway while it is measured: load generator, fakes, other gateways."""
+"""Everything around the measured gateway: load generator, fakes, other gateways."""

@@ -1,4 +1,4 @@
-"""The rows about other gateways."""
+"""The rows that compare the gateway with others."""
 
 import os
 import signal
@@ -18,9 +18,9 @@ ROUNDS = 2
 
 
 async def compare(world: World, table: Table, seconds: float) -> None:
-    """Measure every peer that is installed beside the gateway, both just started.
+    """Compare every installed peer with the gateway, both just started.
 
-    Says which peers are not installed.
+    Print which peers are not installed.
     """
     tokens = world.tokens(world.tollgate.project())
     for peer in peers.PEERS:

@@ -1,4 +1,4 @@
-"""The rows about money: what is admitted, and what is booked in the end, to the micro-credit."""
+"""The rows about money: what is admitted and what is booked, to the micro-credit."""
 
 import asyncio
 import random
@@ -13,12 +13,12 @@ from benchmarks.load.world import Gateway, World, gateways_of
 CALLERS = 1000
 HOLDS = 100
 PROCESSES = 4
-# Exactness is tried where processes really run at the same time.
+# Exactness is tested with processes that really run at the same time.
 BOTH = frozenset({processes.GATEWAY_CORE, processes.OTHER_CORE})
 
 
 async def bound_of_one_call(world: World, gateway: Gateway, body: bytes) -> int:
-    """Return the micro-credits that the gateway holds for a call, by watching it hold one."""
+    """Return the micro-credits that the gateway holds for a call, by making one."""
     project = world.tollgate.project()
     world.upstream.gate.clear()
     call = asyncio.create_task(at_once(world.load(gateway.url, world.tokens(project, 1), body), 1))
@@ -30,7 +30,7 @@ async def bound_of_one_call(world: World, gateway: Gateway, body: bytes) -> int:
 
 
 async def all_at_once(world: World, table: Table) -> None:
-    """A thousand calls in one moment, credits for exactly a hundred of them."""
+    """Send a thousand calls at once, with credits for exactly a hundred of them."""
     async with gateways_of(world, PROCESSES, BOTH) as gateways:
         bound = await bound_of_one_call(world, gateways[0], small_body())
         project = world.tollgate.project(HOLDS * bound)
@@ -72,7 +72,7 @@ async def all_at_once(world: World, table: Table) -> None:
 
 
 async def trying_again(world: World, table: Table) -> None:
-    """The same callers, but they try again every second until less than one hold is left."""
+    """Send the same calls, which retry every second until less than one hold is left."""
     async with gateways_of(world, PROCESSES, BOTH) as gateways:
         bound = await bound_of_one_call(world, gateways[0], small_body())
         limit = HOLDS * bound
@@ -121,7 +121,7 @@ async def trying_again(world: World, table: Table) -> None:
 async def _loads(world: World, gateways: list[Gateway], project: Project) -> list[Load]:
     """Return the load of each caller, spread evenly over the gateways.
 
-    Every gateway has seen the tokens before, so that all of them decide at the same time.
+    Every gateway looks up the tokens beforehand, so that all of them decide at the same time.
     """
     tokens = world.tokens(project, 8)
     for gateway in gateways:
@@ -140,7 +140,7 @@ def _spent_as_booked(world: World, project: Project) -> bool:
 
 @dataclass
 class _Seen:
-    """What callers saw: trace ids by how their calls ended."""
+    """The trace ids of the calls, by how they ended."""
 
     received: set[str] = field(default_factory=set)
     cut: set[str] = field(default_factory=set)
@@ -148,7 +148,7 @@ class _Seen:
 
 
 async def killed(world: World, table: Table, kills: int) -> None:
-    """SIGKILL under load, JSON and streams, and the books of all sides afterwards."""
+    """Kill the gateway under load, with JSON and streams, and then compare all books."""
     project = world.tollgate.project(10**15)
     tokens = world.tokens(project)
     world.upstream.interval = 0.005
@@ -171,7 +171,7 @@ async def killed(world: World, table: Table, kills: int) -> None:
 
 
 async def _call_on(load: Load, seen: _Seen, stop: asyncio.Event) -> None:
-    """Call again and again, through every death of the gateway."""
+    """Call again and again while the gateway is killed and restarted."""
     connection: wire.ClientConnection | None = None
     while not stop.is_set():
         if connection is None or connection.lost:
@@ -191,7 +191,7 @@ async def _call_on(load: Load, seen: _Seen, stop: asyncio.Event) -> None:
 
 
 def _compare_books(world: World, table: Table, project: Project, seen: _Seen, kills: int) -> None:
-    """Compare call by call what was used at the provider with what was booked."""
+    """Compare the provider's usage with the bookings, call by call."""
     ledger, provider = world.tollgate.by_trace, world.upstream.books
     lost = doubled = wrong = 0
     for trace in seen.received:

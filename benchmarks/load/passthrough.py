@@ -1,8 +1,8 @@
-"""The least that a gateway in Python can do: read Redis once, pass the call on, pass it back.
+"""The least that a gateway in Python can do: read Redis once, and pass the call on and back.
 
 python passthrough.py CLIENT PORT UPSTREAM REDIS    CLIENT: aiohttp, httpx or pyreqwest
 
-Runs in the environment of requirements-peers.txt and imports nothing of this repository.
+It runs in the environment of requirements-peers.txt and imports nothing from this repository.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Other gateways, on the gateway's core, between the same generator and the same upstream.
 
-They are installed into `.devstack/bench/` only when asked, and run without any of the caller's
+They are installed into `.devstack/bench/` on request only, and run without the caller's
 environment.
 """
 
@@ -39,7 +39,7 @@ def _at_its_port(_: Path, port: int) -> str:
 
 
 def _as_it_says(log: Path, _: int) -> str:
-    """Find the address in the log of a server that chooses its port."""
+    """Return the address from the log of a server that chooses its own port."""
     found = re.findall(r"^(http://127\.0\.0\.1:\d+)", log.read_text(), re.MULTILINE)
     return str(found[-1]) if found else "http://127.0.0.1:1"
 
@@ -59,12 +59,12 @@ class Peer:
 
     @property
     def installed(self) -> bool:
-        """Whether its packages are there."""
+        """Whether its packages are installed."""
         return PORTKEY.exists() if self.name == "Portkey" else PYTHON.exists()
 
 
 def install() -> list[str]:
-    """Install what is missing; return a sentence for each thing that could not be installed."""
+    """Install missing peers; return a sentence for each one that could not be installed."""
     problems = []
     INSTALLED.mkdir(parents=True, exist_ok=True)
     if not PYTHON.exists():

@@ -1,4 +1,4 @@
-"""Processes on cores of their own, and what they cost: CPU time, memory, and how quiet it was."""
+"""Run processes on chosen cores, and measure their CPU time, their memory, and the noise."""
 
 import ctypes
 import os
@@ -18,12 +18,12 @@ _PR_SET_PDEATHSIG = 1
 
 _cores = sorted(os.sched_getaffinity(0))
 GATEWAY_CORE = _cores[0]
-# Where the harness, the stores and the fakes run. On a machine of one core all share it.
+# The core of the harness, the stores and the fakes. With one core, everything shares it.
 OTHER_CORE = _cores[-1]
 
 
 def manage(environment: dict[str, str], *arguments: str) -> str:
-    """Run a command of Tollgate in an environment and return what it prints."""
+    """Run a command of Tollgate in an environment and return its output."""
     return subprocess.run(
         [sys.executable, "manage.py", *arguments],
         env={"PATH": os.environ["PATH"], **environment},
@@ -40,7 +40,7 @@ def start(
     cores: AbstractSet[int],
     environment: dict[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a program on certain cores, with no more environment than it is given.
+    """Start a program on the given cores with only the given environment.
 
     It dies with this process.
     """
@@ -71,7 +71,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def wait_ready(process: subprocess.Popen[bytes], ready: Callable[[], bool], log: Path) -> None:
-    """Wait until a process serves. Raises `RuntimeError` with the end of its log."""
+    """Wait until a process serves. If it ends, raise `RuntimeError` with the end of its log."""
     deadline = time.monotonic() + 90
     while not ready():
         if process.poll() is not None or time.monotonic() > deadline:
@@ -145,7 +145,7 @@ class Cost:
         return self.others > QUIET
 
     def note(self) -> str:
-        """Say how quiet it was."""
+        """Return the noise as a text."""
         return f"load {self.load:.1f}, others {self.others:.0%}"
 
 

@@ -39,10 +39,10 @@ class Speed:
         return cls(rate, cpu_ms, any(each.noisy for each in rounds), rounds[-1].note)
 
     def against(self, other: "Speed") -> float:
-        """How many times the other's throughput this is.
+        """Return this throughput divided by the other's.
 
-        By CPU per call where either of them had to share its core: both use all of it, so that is
-        what their throughput would be.
+        If either had to share its core, compare the CPU per call instead: both use a whole core, so
+        it determines their throughput.
         """
         if self.noisy or other.noisy:
             return other.cpu_ms / self.cpu_ms
@@ -53,7 +53,7 @@ class Speed:
 
 
 async def throughput(pid: int, load: Load, connections: int, seconds: float) -> Speed:
-    """Measure one gateway at so many concurrent calls."""
+    """Measure one gateway with this number of concurrent calls."""
     await closed_loop(load, connections, seconds=WARM_UP)
     with processes.costing(pid) as cost:
         result = (await closed_loop(load, connections, seconds=seconds)).check()
@@ -83,7 +83,7 @@ async def gateway_speeds(world: World, table: Table, seconds: float) -> None:
 
 
 async def harness_ceiling(world: World, table: Table, seconds: float) -> None:
-    """How fast generator and upstream are with nothing in between."""
+    """Measure generator and upstream without a gateway."""
     load = Load(world.upstream.url, small_body())
     for connections in (16, 64):
         await closed_loop(load, connections, seconds=WARM_UP)
@@ -92,7 +92,7 @@ async def harness_ceiling(world: World, table: Table, seconds: float) -> None:
 
 
 async def added_latency(world: World, table: Table, seconds: float) -> None:
-    """One call at a time, in turn through the gateway and without it."""
+    """Measure one call at a time, in turn with and without the gateway."""
     project = world.tollgate.project()
     async with gateway_of(world) as gateway:
         through = world.load(gateway.url, world.tokens(project))
@@ -116,7 +116,7 @@ async def added_latency(world: World, table: Table, seconds: float) -> None:
 
 
 async def added_first_byte(world: World, table: Table, seconds: float) -> None:
-    """Streams of 24 events in 0.6 s each, kept open in parallel, and released all at once."""
+    """Measure streams of 24 events in 0.6 s, kept open in parallel, and all begun at once."""
     project = world.tollgate.project()
     world.upstream.interval = 0.025
     async with gateway_of(world) as gateway:
@@ -166,7 +166,7 @@ def _added(seen: list[float], base: list[float], share: float) -> float:
 
 
 async def memory(world: World, table: Table, calls: int) -> None:
-    """Resident memory of one process: idle, and while many calls went through."""
+    """Measure the resident memory of one process, idle and during many calls."""
     project = world.tollgate.project()
     world.tollgate.keep_events = False
     async with gateway_of(world) as gateway:
@@ -190,7 +190,7 @@ async def memory(world: World, table: Table, calls: int) -> None:
 
 
 async def many_streams(world: World, table: Table, streams: int, seconds: int) -> None:
-    """Long streams, started evenly over half their length, two chunks a second each."""
+    """Measure long streams with two chunks a second, started evenly over half their length."""
     project = world.tollgate.project()
     upstream = world.upstream
     usual, upstream.interval, upstream.events = upstream.events, 0.5, 2 * seconds - 5

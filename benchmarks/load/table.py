@@ -1,4 +1,4 @@
-"""The one table: what was measured, what it should be, and how quiet the machine was."""
+"""The table of results: what was measured, its target, and the noise on the machine."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ HEAD = ("| figure | measured | target | | noise |", "|---|---|---|---|---|")
 
 @dataclass(frozen=True)
 class Row:
-    """One figure. `met` is None where there is no target."""
+    """One figure. `met` is None if there is no target."""
 
     what: str
     seen: str
@@ -20,7 +20,7 @@ class Row:
 
 @dataclass
 class Table:
-    """Collects rows, shows each as it comes and all at the end."""
+    """Collects rows, prints each at once and all at the end."""
 
     rows: list[Row] = field(default_factory=list)
 
@@ -35,9 +35,10 @@ class Table:
         exactness: bool = False,
         noisy: bool = False,
     ) -> None:
-        """Add a row. A row about exactness does not depend on how fast or quiet the machine is.
+        """Add a row. A row about exactness does not depend on the machine's speed or noise.
 
-        `noisy`: others used the machine so much that a miss may be theirs.
+        `noisy` means that other programs used the machine so much that they can be the reason for
+        a miss.
         """
         row = Row(what, seen, target, met, note, exactness, noisy)
         self.rows.append(row)

@@ -1,4 +1,4 @@
-"""Django as the gateway sees it, in memory and cheap: tokens, quota, the feed, and a ledger."""
+"""A cheap fake of Django for the gateway, in memory: tokens, quota, the feed, and a ledger."""
 
 import asyncio
 import hashlib
@@ -20,7 +20,7 @@ _BUCKETS = ("ai_credits", "posthog_code_credits")
 
 @dataclass
 class Project:
-    """An organization with one project. `allotted` is in micro-credits, None is unlimited."""
+    """An organization with one project. `allotted` is in micro-credits; None means unlimited."""
 
     id: int
     organization: str
@@ -30,13 +30,13 @@ class Project:
 
     @property
     def account(self) -> str:
-        """Who pays for its calls."""
+        """The account that pays for its calls."""
         return f"{self.organization}:ai_credits"
 
 
 @dataclass
 class Tollgate:
-    """The server, its ledger, and the rule that an event is booked once."""
+    """The server and its ledger, which books an event once."""
 
     url: str = ""
     projects: dict[int, Project] = field(default_factory=dict)
@@ -51,17 +51,17 @@ class Tollgate:
         self._feed, self._epoch = str(uuid.uuid4()), str(uuid.uuid4())
 
     async def start(self) -> None:
-        """Listen."""
+        """Start listening."""
         self._server, self.url = await wire.serve(self.handle)
 
     def project(self, allotted: int | None = None) -> Project:
-        """Make a project with so many micro-credits (None: unlimited)."""
+        """Create a project with this allotment in micro-credits (None: unlimited)."""
         project = Project(1000 + len(self.projects), str(uuid.uuid4()), allotted)
         self.projects[project.id] = project
         return project
 
     def token(self, project: Project) -> str:
-        """Make the token of one coding run."""
+        """Create the token of one coding run."""
         token = f"pha_{uuid.uuid4().hex}"
         self.tokens[token] = project
         return token
@@ -140,10 +140,10 @@ class Tollgate:
 
 
 async def settled(condition: Any, seconds: float, what: str) -> None:
-    """Wait until `condition()` is true. Raises `TimeoutError` that says what was waited for."""
+    """Wait until `condition()` is true; after `seconds`, raise a `TimeoutError` with `what`."""
     try:
         async with asyncio.timeout(seconds):
             while not condition():  # noqa: ASYNC110 - the state is in another process
                 await asyncio.sleep(0.02)
     except TimeoutError:
-        raise TimeoutError(f"{what} did not come about within {seconds:g} s") from None
+        raise TimeoutError(f"{what} did not happen within {seconds:g} s") from None

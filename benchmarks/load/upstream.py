@@ -1,7 +1,7 @@
-"""A provider that costs next to nothing to call: Anthropic's Messages API, JSON and SSE.
+"""A fake provider that needs almost no CPU: Anthropic's Messages API, JSON and SSE.
 
-What a call uses follows from its trace id, so the books that are kept here can be compared with the
-ones that billing keeps, call by call.
+A call's usage follows from its trace id, so its own books can be compared with billing's, call by
+call.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ class Used:
     output: int
 
     def micro_credits(self, credits_per_usd: int = 120) -> int:
-        """Price it: 3 and 15 dollars per million tokens, and a dollar is so many credits."""
+        """Return the cost: 3 and 15 dollars per million tokens, in credits."""
         return (3 * self.input + 15 * self.output) * credits_per_usd
 
 
@@ -33,7 +33,7 @@ def used_by(trace: str) -> Used:
 
 @dataclass
 class Upstream:
-    """The provider. Verbs: close the `gate` to let calls wait; set how a stream is paced."""
+    """The provider. Tests can close the `gate` to let calls wait, and set the pace of streams."""
 
     events: int = 20
     interval: float = 0.0  # seconds between the events of a stream
@@ -48,7 +48,7 @@ class Upstream:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Listen."""
+        """Start listening."""
         self._server, self.url = await wire.serve(self.handle)
 
     def handle(self, request: wire.Request, connection: wire.ServerConnection) -> bytes | None:

@@ -1,4 +1,4 @@
-"""HTTP/1.1 in as little CPU as Python allows, so that the harness is not what is measured.
+"""HTTP/1.1 with as little CPU as Python allows, so that the harness doesn't limit the results.
 
 One server and one client connection on httptools, both plain `asyncio.Protocol`s.
 """
@@ -43,7 +43,7 @@ class ServerConnection(asyncio.Protocol):
             self._transport.close()
 
     def write(self, data: bytes) -> None:
-        """Send bytes as they are, unless the other side left."""
+        """Send bytes unchanged, unless the other side left."""
         if not self.lost:
             self._transport.write(data)
 
@@ -148,7 +148,7 @@ class ClientConnection(asyncio.Protocol):
         self._transport.abort()
 
     async def call(self, request: bytes) -> Reply:
-        """Send a request and read its answer to the end; status 0 when none came."""
+        """Send a request and read its answer to the end. Status 0 means that there was none."""
         self._parser = httptools.HttpResponseParser(self)
         self._status, self._first_byte, self._complete = 0, 0.0, False
         self._chunks: list[bytes] = []

@@ -1,4 +1,4 @@
-"""The gateway with all around it: a real Redis-protocol server, a fake Django, a fake provider."""
+"""The gateway and its surroundings: a real Redis-protocol server, a fake Django and provider."""
 
 import asyncio
 import shutil
@@ -26,7 +26,7 @@ PATH = "/slack_app/v1/messages"
 
 @dataclass
 class World:
-    """What the rows use."""
+    """The stores and fakes that the rows use."""
 
     directory: Path
     upstream: Upstream
@@ -35,21 +35,21 @@ class World:
     redis: "redis.Redis"
 
     def load(self, url: str, tokens: list[str], body: bytes | None = None) -> Load:
-        """Calls to a gateway as product `slack_app`."""
+        """Return a load of calls to a gateway as product `slack_app`."""
         return Load(url, body or small_body(), PATH, tokens)
 
     def tokens(self, project: Project, count: int = 64) -> list[str]:
-        """Make tokens of so many runs of a project."""
+        """Create tokens for `count` runs of a project."""
         return [self.tollgate.token(project) for _ in range(count)]
 
     def account(self, project: Project) -> dict[str, int]:
-        """What the gateway's Redis says of an account: micro-credits spent, held, pending."""
+        """Return an account in the gateway's Redis: micro-credits spent, held and pending."""
         names = ("spent", "held", "pending")
         values = self.redis.hmget(f"tollgate:account:{project.account}", names)
         return {name: int(value or 0) for name, value in zip(names, values, strict=True)}
 
     def at_rest(self, project: Project) -> bool:
-        """Return whether nothing is held any more and every event was delivered."""
+        """Return whether nothing is held and every event was delivered."""
         account = self.account(project)
         return account["held"] == account["pending"] == 0 and not self.redis.xlen("tollgate:events")
 
@@ -72,7 +72,7 @@ class Gateway:
             "GATEWAY_SERVICE_TOKEN": SERVICE_TOKEN,
             "ANTHROPIC_UPSTREAM_URL": world.upstream.url,
             "ANTHROPIC_API_KEY": "sk-ant-key-of-the-operator",
-            # A few tokens make the load of many: checked as always, but not the limit here.
+            # A few tokens make the load of many, so this limit is raised; it is still checked.
             "GATEWAY_REQUESTS_PER_MINUTE": "100000000",
             **environment,
         }
@@ -80,12 +80,12 @@ class Gateway:
 
     @property
     def pid(self) -> int:
-        """Of the process that runs now."""
+        """The process id of the running gateway."""
         assert self.process is not None
         return self.process.pid
 
     async def start(self) -> None:
-        """Start it on its core and wait until it is ready."""
+        """Start the gateway on its core and wait until it is ready."""
         process = self.process = processes.start(
             [sys.executable, "-m", "gateway"],
             self.log,
@@ -119,7 +119,7 @@ async def gateway_of(world: World, **environment: str) -> AsyncIterator[Gateway]
 async def gateways_of(
     world: World, count: int, cores: AbstractSet[int] = GATEWAY_ONLY, **environment: str
 ) -> AsyncIterator[list[Gateway]]:
-    """Run several gateways on one Redis, each with a port of its own."""
+    """Run several gateways on one Redis, each with its own port."""
     gateways = [Gateway(world, cores, **environment) for _ in range(count)]
     try:
         await asyncio.gather(*(gateway.start() for gateway in gateways))
@@ -130,7 +130,7 @@ async def gateways_of(
 
 @asynccontextmanager
 async def world() -> AsyncIterator[World]:
-    """Start the stores and fakes on the harness' core; take everything away at the end."""
+    """Start the stores and fakes on the harness's core; remove everything at the end."""
     directory = Path(tempfile.mkdtemp(prefix="tollgate-bench-"))
     upstream, tollgate = Upstream(), Tollgate()
     await upstream.start()

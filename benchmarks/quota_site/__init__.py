@@ -1,1 +1,1 @@
-"""Tollgate with one more path: an empty view, for `benchmarks.quota_endpoint` to compare with."""
+"""Tollgate with empty views for comparison, for `benchmarks.quota_endpoint`."""

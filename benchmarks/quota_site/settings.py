@@ -1,4 +1,4 @@
-"""The product's settings and one more path."""
+"""The product's settings with more paths."""
 
 from config.settings import *  # noqa: F403
 

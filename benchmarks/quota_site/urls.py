@@ -15,7 +15,7 @@ KNOWN = {sha256(os.environ["BENCHMARK_KEY"]): Principal(Kind.PERSONAL_API_KEY)}
 
 
 class DictionaryAuthentication(BaseAuthentication):
-    """As little as can be called authentication: no store is asked."""
+    """The least that can be called authentication, without any store."""
 
     def authenticate(self, request: Request) -> tuple[Principal, None] | None:
         """Look the bearer token up in this process's memory."""
@@ -25,7 +25,7 @@ class DictionaryAuthentication(BaseAuthentication):
 
 
 class EmptyView(APIView):
-    """Nothing but the framework and the product's own authentication, its default."""
+    """Only the framework and the product's authentication, which is the default."""
 
     def get(self, _request: Request) -> Response:
         """Answer with an empty object."""
@@ -33,7 +33,7 @@ class EmptyView(APIView):
 
 
 class BareView(EmptyView):
-    """Nothing but the framework."""
+    """Only the framework."""
 
     authentication_classes = [DictionaryAuthentication]
 
