@@ -21,7 +21,7 @@ class Used:
     output: int
 
     def micro_credits(self, credits_per_usd: int = 120) -> int:
-        """Return the cost: 3 and 15 dollars per million tokens, in credits."""
+        """Return the micro-credits, at 3 and 15 dollars per million tokens."""
         return (3 * self.input + 15 * self.output) * credits_per_usd
 
 
