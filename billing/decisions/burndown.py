@@ -44,7 +44,7 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class LimitTerms:
     """A limit as set at an instant; `limit_micro` None is unlimited."""
 
     set_at: datetime
@@ -92,7 +92,7 @@ def balance_at(
     now: datetime,
     *,
     calendars: Sequence[Calendar],
-    terms: Sequence[Terms],
+    terms: Sequence[LimitTerms],
     grants: Sequence[Grant],
     usage: Mapping[datetime, int],
 ) -> Balance:
@@ -149,7 +149,7 @@ def balance_at(
     )
 
 
-def limit_of(period: Period, terms: Sequence[Terms]) -> int | None:
+def limit_of(period: Period, terms: Sequence[LimitTerms]) -> int | None:
     """Return the period's limit: the one in force at its end; None (unlimited) before the first."""
     in_force = [term for term in terms if term.set_at < period.end]
     return in_force[-1].limit_micro if in_force else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from billing.decisions.burndown import Balance, Grant, Terms, balance_at
+from billing.decisions.burndown import Balance, Grant, LimitTerms, balance_at
 from billing.periods import Calendar
 from quota.reasons import Reason
 
@@ -66,7 +66,7 @@ class Snapshot:
 
     now: datetime
     calendars: Sequence[Calendar]
-    terms: Sequence[Terms]
+    terms: Sequence[LimitTerms]
     usage: Mapping[datetime, int]
     grants: Sequence[Grant] = ()
     is_hard: bool = True

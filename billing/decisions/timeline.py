@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 
-from billing.decisions.burndown import Grant, Terms, stretch_at
+from billing.decisions.burndown import Grant, LimitTerms, stretch_at
 from billing.models import CreditGrant, Limit
 from billing.periods import Calendar, Period, period_at
 
@@ -39,9 +39,9 @@ class Timeline:
         return calendars
 
     @cached_property
-    def terms(self) -> list[Terms]:
+    def terms(self) -> list[LimitTerms]:
         """The limits in the order in which they were set."""
-        return [Terms(limit.set_at, limit.limit_micro) for limit in self.limits]
+        return [LimitTerms(limit.set_at, limit.limit_micro) for limit in self.limits]
 
     @cached_property
     def cuts(self) -> list[datetime]:

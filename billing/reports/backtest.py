@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from billing.decisions.burndown import Terms
+from billing.decisions.burndown import LimitTerms
 from billing.models import Account, UsageEvent
 from billing.reports.period_usage import PeriodUsage
 from billing.reports.sums import Span
@@ -42,11 +42,13 @@ class Backtest:
     refused: tuple[Span, ...]
 
 
-def hypothetical_terms(usage: PeriodUsage, terms: list[Terms], limit_micro: int) -> list[Terms]:
+def hypothetical_terms(
+    usage: PeriodUsage, terms: list[LimitTerms], limit_micro: int
+) -> list[LimitTerms]:
     """Return the terms as they would be, had this limit held for the period."""
     before = [term for term in terms if term.set_at < usage.period.end]
     last = max([usage.period.start, *(term.set_at for term in before)])
-    return [*before, Terms(last, limit_micro)]
+    return [*before, LimitTerms(last, limit_micro)]
 
 
 def replay(walk: Walk, usage: PeriodUsage, limit_micro: int, find_reached: FindReached) -> Backtest:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from billing.decisions.burndown import Balance, Terms, balance_at
+from billing.decisions.burndown import Balance, LimitTerms, balance_at
 from billing.decisions.timeline import Timeline
 from billing.reports.sums import Span
 
@@ -17,7 +17,7 @@ class Walk:
         timeline: Timeline,
         usage: Mapping[datetime, int],
         period_start: datetime,
-        terms: Sequence[Terms] | None = None,
+        terms: Sequence[LimitTerms] | None = None,
     ) -> None:
         """Begin at the start of a period.
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from billing.decisions.burndown import Grant, Terms
+from billing.decisions.burndown import Grant, LimitTerms
 from billing.periods import Calendar, period_at
 
 
@@ -32,7 +32,7 @@ class Outcome:
 def simulate(
     now: datetime,
     calendars: Sequence[Calendar],
-    terms: Sequence[Terms],
+    terms: Sequence[LimitTerms],
     grants: Sequence[Grant],
     events: Iterable[tuple[datetime, int]],
 ) -> Outcome:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from hypothesis import given, settings
 
-from billing.decisions.burndown import Grant, Terms, balance_at
+from billing.decisions.burndown import Grant, LimitTerms, balance_at
 from billing.decisions.timeline import Timeline
 from billing.periods import Calendar
 from tests.billing.brute_force import simulate
@@ -20,7 +20,7 @@ def day(number: int, month: int = 3) -> datetime:
 
 
 def balance(now, events, *, limit=0, grants=()):
-    terms = [Terms(NEVER_SET, limit)]
+    terms = [LimitTerms(NEVER_SET, limit)]
     scenario = Scenario(MONTHS, terms, grants, events)
     return balance_at(now, calendars=MONTHS, terms=terms, grants=grants, usage=scenario.usage)
 
@@ -115,7 +115,7 @@ def test_a_late_event_counts_where_it_occurred():
 
 
 def test_the_limit_of_a_period_is_the_one_in_force_at_its_end():
-    terms = [Terms(day(1), 5), Terms(day(10), 20), Terms(day(3, month=4), 1)]
+    terms = [LimitTerms(day(1), 5), LimitTerms(day(10), 20), LimitTerms(day(3, month=4), 1)]
     grant = Grant(1, 10, day(1))
 
     def left(now):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.decisions.burndown import Grant, Terms, stretch_at
+from billing.decisions.burndown import Grant, LimitTerms, stretch_at
 from billing.decisions.decision import FAR_FUTURE, Snapshot, State, decide
 from billing.periods import Calendar
 from quota.reasons import Reason
@@ -25,7 +25,7 @@ def snapshot(limit, usage=0, **facts):
     return Snapshot(
         now=facts.pop("now", NOW),
         calendars=MONTHS,
-        terms=[] if limit is None else [Terms(PERIOD_START, limit)],
+        terms=[] if limit is None else [LimitTerms(PERIOD_START, limit)],
         usage={PERIOD_START: usage},
         **facts,
     )
@@ -97,7 +97,7 @@ def test_usage_that_was_never_booked_is_unknown_and_not_zero():
 
 def test_a_limit_works_before_anything_was_booked():
     limited = Snapshot(
-        now=NOW, calendars=MONTHS, terms=[Terms(PERIOD_START, 0)], usage={}, booked=False
+        now=NOW, calendars=MONTHS, terms=[LimitTerms(PERIOD_START, 0)], usage={}, booked=False
     )
 
     assert decide(limited).limited
@@ -143,7 +143,7 @@ class TestGrace:
 
     def test_a_limit_that_is_set_anew_and_leaves_something_has_its_own(self):
         raised = snapshot(1000, 999, now=NOW + DAY, has_grace=True, grace_began_at=NOW)
-        raised = replace(raised, terms=[*raised.terms, Terms(NOW + DAY, 2000)])
+        raised = replace(raised, terms=[*raised.terms, LimitTerms(NOW + DAY, 2000)])
 
         assert decide(raised).grace_began_at is None
         still_exhausted = replace(raised, usage={PERIOD_START: 2000})
@@ -285,7 +285,7 @@ def test_nothing_changes_before_the_decision_stops_being_valid(found, share):
 @given(snapshots, st.integers(0, 12))
 def test_the_score_is_the_first_instant_at_which_it_lifts(found, limit):
     found = replace(found, is_hard=True, has_grace=False, organization_active=True)
-    found = replace(found, terms=[Terms(FIRST.since, limit)])
+    found = replace(found, terms=[LimitTerms(FIRST.since, limit)])
     spent = decide(found).remaining
     cuts = sorted(cut for grant in found.grants for cut in grant.cuts)
     stretch, _ = stretch_at(found.now, found.calendars, cuts)
