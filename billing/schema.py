@@ -7,7 +7,7 @@ from drf_spectacular.utils import OpenApiExample, OpenApiParameter
 from rest_framework import serializers
 
 from billing.ingestion.batches import MAXIMUM_BYTES, MAXIMUM_EVENTS
-from billing.ingestion.events import Refusal
+from billing.ingestion.events import QuarantineReason
 from billing.reports.usage import Grouping
 from projects.api_answers import PROJECT_ID, answers, mistake, problem, response_headers
 from projects.query import DAY
@@ -94,7 +94,7 @@ class UsageResultSerializer(serializers.Serializer):
 
     uuid = serializers.UUIDField(allow_null=True)
     status = serializers.ChoiceField(["accepted", "duplicate", "conflict", "quarantined"])
-    reason = serializers.ChoiceField([reason.value for reason in Refusal], allow_null=True)
+    reason = serializers.ChoiceField([reason.value for reason in QuarantineReason], allow_null=True)
     version = serializers.IntegerField(
         allow_null=True, help_text="The account's version after the booking."
     )

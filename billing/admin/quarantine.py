@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString
 
 from billing.admin.read_only import ReadOnly, actor, indented, number
 from billing.ingestion import quarantine
-from billing.ingestion.events import EventRefused
+from billing.ingestion.events import UnbookableEvent
 from billing.ingestion.quarantine import AlreadyDecided
 from billing.models import QuarantinedEvent
 from projects.models import Project
@@ -66,7 +66,7 @@ class QuarantinedEventAdmin(ReadOnly, admin.ModelAdmin):
             try:
                 quarantine.book_now(event, project=project, **_said(request))
                 booked += 1
-            except EventRefused as refusal:
+            except UnbookableEvent as refusal:
                 why = f"{refusal.reason} {refusal.detail}".strip()
                 self.message_user(request, f"{event}: {why}", messages.WARNING)
             except AlreadyDecided as error:

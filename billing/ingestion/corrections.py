@@ -9,7 +9,7 @@ from django.db.models import Q
 
 from billing import metrics
 from billing.credits import exact_sum
-from billing.ingestion.events import EventRefused, Refusal
+from billing.ingestion.events import QuarantineReason, UnbookableEvent
 from billing.ingestion.ledger_rows import LedgerRow
 from billing.models import UsageEvent
 
@@ -31,22 +31,28 @@ def of_its_event(row: LedgerRow, booked: Mapping[UUID, Booked]) -> LedgerRow:
     """Return a correction as a row of the event that it corrects.
 
     It counts at the time of that event, and for the same person and run, whatever it says itself.
-    Raises `EventRefused` if the event is unknown, belongs to somebody else or cannot be corrected.
+    Raises `UnbookableEvent` if the event is unknown, belongs to somebody else or cannot be corrected.
     """
     assert row.adjusts is not None, "only a correction has an event that it corrects"
     event = booked.get(row.adjusts)
     if event is None:
-        raise EventRefused(
-            Refusal.CORRECTED_EVENT_UNKNOWN, f"event {row.adjusts} has not arrived yet"
+        raise UnbookableEvent(
+            QuarantineReason.CORRECTED_EVENT_UNKNOWN, f"event {row.adjusts} has not arrived yet"
         )
     if event.kind not in _CORRECTABLE:
-        raise EventRefused(Refusal.CORRECTED_EVENT_INVALID, f"event {row.adjusts} is {event.kind}")
+        raise UnbookableEvent(
+            QuarantineReason.CORRECTED_EVENT_INVALID, f"event {row.adjusts} is {event.kind}"
+        )
     if row.account_id != event.account_id:
-        raise EventRefused(Refusal.ACCOUNT_MISMATCH, "another account pays what it corrects")
+        raise UnbookableEvent(
+            QuarantineReason.ACCOUNT_MISMATCH, "another account pays what it corrects"
+        )
     if row.project_id != event.project_id:
-        raise EventRefused(Refusal.PROJECT_MISMATCH, "another project used what it corrects")
+        raise UnbookableEvent(
+            QuarantineReason.PROJECT_MISMATCH, "another project used what it corrects"
+        )
     if row.group and row.group != event.group:
-        raise EventRefused(Refusal.GROUP_INVALID, "another group held what it corrects")
+        raise UnbookableEvent(QuarantineReason.GROUP_INVALID, "another group held what it corrects")
     return row._replace(
         occurred_at=event.occurred_at,
         distinct_id=event.distinct_id,

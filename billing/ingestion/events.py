@@ -33,7 +33,7 @@ _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,40})?(E-[0-9]{1,2})?", re.ASCII)
 _LARGEST_COUNT = 10**12  # far beyond any call, and millions of them still add up
 
 
-class Refusal(StrEnum):
+class QuarantineReason(StrEnum):
     """Why an event is quarantined."""
 
     NOT_AN_EVENT = "not_an_event"
@@ -64,10 +64,10 @@ class NestedTooDeeply(Exception):
     """An item that cannot even be written down."""
 
 
-class EventRefused(Exception):
+class UnbookableEvent(Exception):
     """An event that cannot be booked, with the reason and a detail for people."""
 
-    def __init__(self, reason: Refusal, detail: str = "") -> None:
+    def __init__(self, reason: QuarantineReason, detail: str = "") -> None:
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
@@ -124,17 +124,17 @@ def corrected_uuid(item: object) -> UUID | None:
 
 
 def read(item: object, now: datetime) -> Event:
-    """Return what an item says. Raises `EventRefused`."""
+    """Return what an item says. Raises `UnbookableEvent`."""
     if not isinstance(item, dict):
-        raise EventRefused(Refusal.NOT_AN_EVENT, "an event is an object")
+        raise UnbookableEvent(QuarantineReason.NOT_AN_EVENT, "an event is an object")
     if item.get("event", NAME) != NAME:
-        raise EventRefused(Refusal.EVENT_UNKNOWN, f"only {NAME} is metered")
+        raise UnbookableEvent(QuarantineReason.EVENT_UNKNOWN, f"only {NAME} is metered")
     uuid = uuid_or_none(item.get("uuid"))
     if uuid is None:
-        raise EventRefused(Refusal.UUID_INVALID)
+        raise UnbookableEvent(QuarantineReason.UUID_INVALID)
     properties = item.get("properties")
     if not isinstance(properties, dict):
-        raise EventRefused(Refusal.NOT_AN_EVENT, "an event has an object of properties")
+        raise UnbookableEvent(QuarantineReason.NOT_AN_EVENT, "an event has an object of properties")
     product, bucket, billable = _product(properties)
     adjusts = _adjusts(item, uuid)
     group, debited_micro = _debit(item, bucket, adjusts)
@@ -206,12 +206,12 @@ def _occurred_at(value: object, now: datetime) -> datetime:
         if occurred_at.tzinfo is None:
             occurred_at = occurred_at.replace(tzinfo=UTC)
         if occurred_at < now - OLDEST:
-            raise EventRefused(Refusal.TIMESTAMP_TOO_OLD, occurred_at.isoformat())
+            raise UnbookableEvent(QuarantineReason.TIMESTAMP_TOO_OLD, occurred_at.isoformat())
         if occurred_at > now + NEWEST:
-            raise EventRefused(Refusal.TIMESTAMP_IN_FUTURE, occurred_at.isoformat())
+            raise UnbookableEvent(QuarantineReason.TIMESTAMP_IN_FUTURE, occurred_at.isoformat())
         return occurred_at.astimezone(UTC)
     except (TypeError, ValueError, OverflowError):
-        raise EventRefused(Refusal.TIMESTAMP_INVALID, "wanted: ISO 8601") from None
+        raise UnbookableEvent(QuarantineReason.TIMESTAMP_INVALID, "wanted: ISO 8601") from None
 
 
 def _product(properties: Mapping[str, Any]) -> tuple[str, str | None, bool]:
@@ -219,22 +219,22 @@ def _product(properties: Mapping[str, Any]) -> tuple[str, str | None, bool]:
     named = properties.get("ai_product")
     product = products.canonical(named) if isinstance(named, str) else None
     if product is None:
-        raise EventRefused(Refusal.PRODUCT_UNKNOWN, text(named, 100))
+        raise UnbookableEvent(QuarantineReason.PRODUCT_UNKNOWN, text(named, 100))
     bucket = products.BUCKETS[product]
     billable = properties.get("$ai_billable", bucket is not None)
     if not isinstance(billable, bool):
-        raise EventRefused(Refusal.BILLABLE_INVALID, "$ai_billable is true or false")
+        raise UnbookableEvent(QuarantineReason.BILLABLE_INVALID, "$ai_billable is true or false")
     return product, bucket if billable else None, billable and bucket is not None
 
 
 def _project_id(properties: Mapping[str, Any]) -> int:
     value = properties.get("project_id")
     if value is None or value == "":
-        raise EventRefused(Refusal.PROJECT_MISSING)
+        raise UnbookableEvent(QuarantineReason.PROJECT_MISSING)
     if type(value) is int:
         value = str(value)
     if not isinstance(value, str) or not _PROJECT.fullmatch(value):
-        raise EventRefused(Refusal.PROJECT_INVALID, "a project is a positive number")
+        raise UnbookableEvent(QuarantineReason.PROJECT_INVALID, "a project is a positive number")
     return int(value)
 
 
@@ -244,27 +244,29 @@ def _organization_id(properties: Mapping[str, Any]) -> UUID | None:
         return None
     organization_id = uuid_or_none(value)
     if organization_id is None:
-        raise EventRefused(Refusal.ORGANIZATION_MISMATCH, "organization_id is not a UUID")
+        raise UnbookableEvent(
+            QuarantineReason.ORGANIZATION_MISMATCH, "organization_id is not a UUID"
+        )
     return organization_id
 
 
 def _account(item: Mapping[str, Any]) -> str | None:
     value = item.get("account")
     if value is not None and not isinstance(value, str):
-        raise EventRefused(Refusal.ACCOUNT_MISMATCH, "account is not a text")
+        raise UnbookableEvent(QuarantineReason.ACCOUNT_MISMATCH, "account is not a text")
     return value or None
 
 
 def _cost(properties: Mapping[str, Any], adjusts: UUID | None) -> Decimal:
     value = properties.get("$ai_total_cost_usd")
     if value is None:
-        raise EventRefused(Refusal.COST_MISSING, "$ai_total_cost_usd is missing")
+        raise UnbookableEvent(QuarantineReason.COST_MISSING, "$ai_total_cost_usd is missing")
     try:
         cost = exact_cost(value)
     except InvalidCost as error:
-        raise EventRefused(Refusal.COST_INVALID, str(error)) from None
+        raise UnbookableEvent(QuarantineReason.COST_INVALID, str(error)) from None
     if cost < 0 and adjusts is None:
-        raise EventRefused(Refusal.COST_INVALID, "only a correction may be negative")
+        raise UnbookableEvent(QuarantineReason.COST_INVALID, "only a correction may be negative")
     return cost
 
 
@@ -275,7 +277,7 @@ def _adjusts(item: Mapping[str, Any], uuid: UUID) -> UUID | None:
         return None
     hold_id = uuid_or_none(value)
     if hold_id is None:
-        raise EventRefused(Refusal.GROUP_INVALID, "hold_id is not a UUID")
+        raise UnbookableEvent(QuarantineReason.GROUP_INVALID, "hold_id is not a UUID")
     return None if hold_id == uuid else hold_id
 
 
@@ -285,14 +287,16 @@ def _debit(item: Mapping[str, Any], bucket: str | None, adjusts: UUID | None) ->
     debited = item.get("debited_micro")
     if group is None or group == "":
         if debited:
-            raise EventRefused(Refusal.GROUP_INVALID, "a debit names its group")
+            raise UnbookableEvent(QuarantineReason.GROUP_INVALID, "a debit names its group")
         return "", 0
     if not isinstance(group, str) or len(group) > 100 or not group.isascii() or "\0" in group:
-        raise EventRefused(Refusal.GROUP_INVALID, "a group is a short ASCII text")
+        raise UnbookableEvent(QuarantineReason.GROUP_INVALID, "a group is a short ASCII text")
     if type(debited) is not int or abs(debited) > MAXIMUM_DEBIT_MICRO:
-        raise EventRefused(Refusal.DEBIT_INVALID, "debited_micro is a whole number")
+        raise UnbookableEvent(QuarantineReason.DEBIT_INVALID, "debited_micro is a whole number")
     if debited < 0 and adjusts is None:
-        raise EventRefused(Refusal.DEBIT_INVALID, "only a correction may be negative")
+        raise UnbookableEvent(QuarantineReason.DEBIT_INVALID, "only a correction may be negative")
     if debited and bucket is None:
-        raise EventRefused(Refusal.DEBIT_INVALID, "nothing is debited for what nobody pays")
+        raise UnbookableEvent(
+            QuarantineReason.DEBIT_INVALID, "nothing is debited for what nobody pays"
+        )
     return group, debited

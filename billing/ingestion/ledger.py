@@ -28,7 +28,7 @@ from billing.decisions.balances import Books, Stretch, add_bookings, add_usage, 
 from billing.decisions.enforcement import enforce
 from billing.ingestion import events
 from billing.ingestion.corrections import booked_events, bounded, of_its_event
-from billing.ingestion.events import Event, EventRefused, Refusal
+from billing.ingestion.events import Event, QuarantineReason, UnbookableEvent
 from billing.ingestion.ledger_rows import LedgerRow, insert, ledger_row
 from billing.ingestion.payer import AccountKey, account_key
 from billing.ingestion.waiting_corrections import release
@@ -65,7 +65,7 @@ class _Incoming(NamedTuple):
     sha256: str
     event: Event | None
     account: AccountKey | None
-    refusal: EventRefused | None
+    refusal: UnbookableEvent | None
 
 
 def book(items: Sequence[object]) -> list[Result]:
@@ -108,7 +108,7 @@ def _book_by_account(batch: Sequence[_Incoming]) -> list[Result]:
                 raise
             logger.exception("%s cannot be decided: its events are set aside", account)
             metrics.UNDECIDABLE.inc(len(events_of_account))
-            refusal = EventRefused(Refusal.ACCOUNT_UNDECIDABLE, repr(error))
+            refusal = UnbookableEvent(QuarantineReason.ACCOUNT_UNDECIDABLE, repr(error))
             booked = _book_together(
                 [
                     each._replace(event=None, account=None, refusal=each.refusal or refusal)
@@ -131,7 +131,7 @@ def _read(item: object, now: datetime) -> _Incoming:
     event = refusal = None
     try:
         event = events.read(item, now)
-    except EventRefused as error:
+    except UnbookableEvent as error:
         refusal = error
     uuid = event.uuid if event else events.claimed_uuid(item)
     return _Incoming(uuid, payload, events.digest(payload), event, None, refusal)
@@ -149,7 +149,7 @@ def _resolve(incoming: _Incoming, organizations: Mapping[int, UUID]) -> _Incomin
         return incoming
     try:
         return incoming._replace(account=account_key(event, organizations))
-    except EventRefused as refusal:
+    except UnbookableEvent as refusal:
         return incoming._replace(event=None, refusal=refusal)
 
 
@@ -199,7 +199,7 @@ def _book(batch: Sequence[_Incoming], account_ids: Collection[int]) -> list[Resu
             row = ledger_row(incoming.event, account, incoming.sha256, now)
             try:
                 row = of_its_event(row, booked) if row.adjusts else row
-            except EventRefused as refusal:
+            except UnbookableEvent as refusal:
                 batch[place] = incoming = incoming._replace(refusal=refusal)
                 row = None
         if row is None:
@@ -300,8 +300,8 @@ def _bookings(rows: Iterable[LedgerRow]) -> Mapping[tuple[int, str], int]:
 
 
 def _quarantined(incoming: _Incoming, now: datetime) -> QuarantinedEvent:
-    refusal = incoming.refusal or EventRefused(
-        Refusal.CONFLICT, "this uuid is booked with another payload"
+    refusal = incoming.refusal or UnbookableEvent(
+        QuarantineReason.CONFLICT, "this uuid is booked with another payload"
     )
     return QuarantinedEvent(
         event_uuid=str(incoming.uuid) if incoming.uuid else "",
@@ -314,16 +314,16 @@ def _quarantined(incoming: _Incoming, now: datetime) -> QuarantinedEvent:
     )
 
 
-def _awaited(incoming: _Incoming, refusal: EventRefused) -> UUID | None:
+def _awaited(incoming: _Incoming, refusal: UnbookableEvent) -> UUID | None:
     """Return the uuid of the event that a refused correction waits for, if any."""
-    if incoming.event is None or refusal.reason != Refusal.CORRECTED_EVENT_UNKNOWN:
+    if incoming.event is None or refusal.reason != QuarantineReason.CORRECTED_EVENT_UNKNOWN:
         return None
     return incoming.event.adjusts
 
 
 def _reason(incoming: _Incoming, status: str) -> str | None:
     if status == CONFLICT:
-        return Refusal.CONFLICT
+        return QuarantineReason.CONFLICT
     if status == QUARANTINED and incoming.refusal is not None:
         return incoming.refusal.reason
     return None

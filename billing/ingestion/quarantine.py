@@ -19,7 +19,7 @@ from billing.credits import exact_sum
 from billing.ingestion import events
 from billing.ingestion.batches import parse_kept
 from billing.ingestion.corrections import booked_events, of_its_event
-from billing.ingestion.events import Event, EventRefused, Refusal
+from billing.ingestion.events import Event, QuarantineReason, UnbookableEvent
 from billing.ingestion.ledger import book_rows
 from billing.ingestion.ledger_rows import LedgerRow, ledger_row
 from billing.ingestion.payer import account_key
@@ -44,7 +44,7 @@ def book_now(
     """Book an event as it arrived, or on the project given, and return its ledger row.
 
     What conflicts with a booked event corrects it: the difference is booked as a row linked to it.
-    Raises `EventRefused` if it still cannot be booked, `AlreadyDecided` if it no longer has to be.
+    Raises `UnbookableEvent` if it still cannot be booked, `AlreadyDecided` if it no longer has to be.
     """
     with transaction.atomic():
         item = _item(quarantined, project)
@@ -163,8 +163,9 @@ def _lock(event: Event, debited: Account | None) -> tuple[list[Account], Account
 
 def _correction(row: LedgerRow, original: UsageEvent, quarantined: QuarantinedEvent) -> LedgerRow:
     if (row.account_id, row.project_id) != (original.account_id, original.project_id):
-        raise EventRefused(
-            Refusal.CONFLICT, "its uuid is booked on another account or project; discard it"
+        raise UnbookableEvent(
+            QuarantineReason.CONFLICT,
+            "its uuid is booked on another account or project; discard it",
         )
     return row._replace(
         uuid=uuid5(_NAMESPACE, quarantined.payload_sha256),

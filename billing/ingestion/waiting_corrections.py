@@ -7,7 +7,7 @@ from uuid import UUID
 from billing.ingestion import events
 from billing.ingestion.batches import parse_kept
 from billing.ingestion.corrections import of_its_event
-from billing.ingestion.events import EventRefused, Refusal
+from billing.ingestion.events import QuarantineReason, UnbookableEvent
 from billing.ingestion.ledger_rows import LedgerRow, ledger_row
 from billing.ingestion.payer import account_key
 from billing.models import Account, QuarantinedEvent, UsageEvent
@@ -36,8 +36,10 @@ def release(
             row = of_its_event(_row(kept, accounts, now), arrived)
             taken = {row.uuid for row in arriving} | released.keys()
             if row.uuid in taken or UsageEvent.objects.filter(pk=row.uuid).exists():
-                raise EventRefused(Refusal.CONFLICT, "this uuid is booked with another payload")
-        except EventRefused as refusal:
+                raise UnbookableEvent(
+                    QuarantineReason.CONFLICT, "this uuid is booked with another payload"
+                )
+        except UnbookableEvent as refusal:
             kept.reason, kept.detail = refusal.reason, refusal.detail[:300]
         else:
             released[row.uuid] = row
@@ -48,11 +50,13 @@ def release(
 
 
 def _row(kept: QuarantinedEvent, accounts: Sequence[Account], now: datetime) -> LedgerRow:
-    """Return the ledger row of a correction. Raises `EventRefused`."""
+    """Return the ledger row of a correction. Raises `UnbookableEvent`."""
     event = events.read(parse_kept(kept.payload), now)
     project = Project.objects.filter(pk=event.project_id).values_list("pk", "organization_id")
     key = account_key(event, dict(project))
     locked = {(account.organization_id, account.resource): account for account in accounts}
     if key is not None and key not in locked:
-        raise EventRefused(Refusal.ACCOUNT_MISMATCH, "another account pays what it corrects")
+        raise UnbookableEvent(
+            QuarantineReason.ACCOUNT_MISMATCH, "another account pays what it corrects"
+        )
     return ledger_row(event, locked[key] if key else None, kept.payload_sha256, now)

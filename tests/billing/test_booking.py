@@ -12,7 +12,7 @@ from billing.accounts import create_project
 from billing.allowances.grants import grant_credits
 from billing.allowances.limits import set_limit
 from billing.ingestion import ledger, ledger_rows, quarantine
-from billing.ingestion.events import MAXIMUM_DEBIT_MICRO, EventRefused
+from billing.ingestion.events import MAXIMUM_DEBIT_MICRO, UnbookableEvent
 from billing.ingestion.ledger_rows import LedgerRow
 from billing.models import Account, AccountGroup, QuarantinedEvent, UsageEvent, UsageTotal
 from projects.models import Change
@@ -354,7 +354,7 @@ class TestGroups:
         [result] = book(correction)
 
         assert (result.status, result.reason) == ("quarantined", "account_mismatch")
-        with pytest.raises(EventRefused):
+        with pytest.raises(UnbookableEvent):
             quarantine.book_now(QuarantinedEvent.objects.get())
         assert used(stranger.organization) == 12 * CREDIT
         assert not UsageEvent.objects.filter(kind="correction").exists()

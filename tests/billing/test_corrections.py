@@ -12,7 +12,7 @@ from django.utils import timezone
 from billing.accounts import create_organization, create_project
 from billing.allowances.limits import set_limit
 from billing.ingestion import quarantine, refunds
-from billing.ingestion.events import EventRefused
+from billing.ingestion.events import UnbookableEvent
 from billing.metrics import CORRECTIONS_CUT
 from billing.models import QuarantinedEvent, UsageEvent
 from billing.verification.audit_faults import trail_faults
@@ -94,7 +94,7 @@ class TestUnknownEvents:
         assert outcomes(correction(event, "-500")) == [("quarantined", "corrected_event_unknown")]
 
         assert not UsageEvent.objects.exists()
-        with pytest.raises(EventRefused):
+        with pytest.raises(UnbookableEvent):
             quarantine.book_now(QuarantinedEvent.objects.get())
 
     def test_it_is_booked_when_its_event_arrives(self, project):

@@ -8,7 +8,7 @@ from django.utils import timezone
 from billing.accounts import create_project
 from billing.allowances.limits import set_limit
 from billing.ingestion import quarantine, refunds
-from billing.ingestion.events import EventRefused
+from billing.ingestion.events import UnbookableEvent
 from billing.ingestion.quarantine import AlreadyDecided
 from billing.models import AuditEntry, QuarantinedEvent, UsageEvent
 from quota.resources import AI_CREDITS
@@ -57,7 +57,7 @@ def test_an_event_of_a_project_that_exists_by_now_is_booked_as_it_is(project):
 def test_an_event_that_still_cannot_be_booked_stays_where_it_is(project):
     kept = set_aside(usage_event(project, "NaN"))
 
-    with pytest.raises(EventRefused):
+    with pytest.raises(UnbookableEvent):
         quarantine.book_now(kept)
 
     kept.refresh_from_db()
@@ -107,7 +107,7 @@ def test_a_conflict_with_an_event_of_another_project_cannot_be_booked(project):
     book(event)
     kept = set_aside(usage_event(sibling, uuid=event["uuid"]))
 
-    with pytest.raises(EventRefused):
+    with pytest.raises(UnbookableEvent):
         quarantine.book_now(kept)
 
 
