@@ -13,7 +13,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from billing import schema
-from billing.ingestion import ledger, small_remainders
+from billing.ingestion import insufficient_remaining, ledger
 from billing.ingestion.batches import BatchParser
 from billing.ingestion.events import NestedTooDeeply
 from billing.models import Account
@@ -96,7 +96,7 @@ class InsufficientRemainingView(APIView):
         told = schema.InsufficientRemainingSerializer(data=request.data)
         told.is_valid(raise_exception=True)
         try:
-            limited = small_remainders.report(**told.validated_data)
+            limited = insufficient_remaining.report(**told.validated_data)
         except Account.DoesNotExist as error:
             raise NotFound("There is no such account.") from error
         except DatabaseBusy as error:

@@ -22,8 +22,8 @@ from billing.allowances.caps import set_cap
 from billing.allowances.grants import grant_credits
 from billing.allowances.limits import set_limit
 from billing.decisions.enforcement import decide_account
+from billing.ingestion.insufficient_remaining import report
 from billing.ingestion.refunds import refund
-from billing.ingestion.small_remainders import report
 from billing.models import Account, AccountGroup, UsageEvent
 from billing.verification.ledger_faults import ledger_faults
 from billing.verification.projections import differences

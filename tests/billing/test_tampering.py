@@ -23,9 +23,9 @@ from billing.allowances.grants import grant_credits, void_grant
 from billing.allowances.limits import set_limit
 from billing.decisions.sweep import sweep_all
 from billing.ingestion import quarantine, refunds
+from billing.ingestion.insufficient_remaining import report as report_insufficient
 from billing.ingestion.ledger import DELIVERED_AGAIN, book_rows
 from billing.ingestion.ledger_rows import LedgerRow
-from billing.ingestion.small_remainders import report as report_insufficient
 from billing.models import (
     Account,
     CheckpointSum,
