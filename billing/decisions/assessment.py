@@ -9,8 +9,8 @@ from typing import Any
 
 from billing.allowances import cap_usage
 from billing.allowances.cap_usage import CapsInForce
-from billing.decisions.balances import Books
 from billing.decisions.decision import THRESHOLDS, CapUse, Decision, Snapshot, decide
+from billing.decisions.decision_inputs import DecisionInputs
 from billing.models import Account, Cap, Limit
 from quota.account_state import AccountState
 from quota.models import CapState
@@ -56,13 +56,13 @@ class Assessment:
 
 
 def assess(
-    accounts: Sequence[Account], books: Mapping[int, Books], now: datetime
+    accounts: Sequence[Account], inputs: Mapping[int, DecisionInputs], now: datetime
 ) -> Iterator[Assessment]:
     """Decide about each account, with two queries for all that have caps, and none for others."""
     caps = cap_usage.load_caps(accounts)
     uses = cap_usage.uses(accounts)
     for account in accounts:
-        found = books[account.pk]
+        found = inputs[account.pk]
         mine = uses.get(account.pk, ())
         snapshot = _snapshot(account, found, mine, now)
         decision = decide(snapshot)
@@ -70,14 +70,16 @@ def assess(
         yield Assessment(account, snapshot, decision, state, mine)
 
 
-def _snapshot(account: Account, books: Books, uses: Iterable[CapState], now: datetime) -> Snapshot:
-    timeline = books.timeline
+def _snapshot(
+    account: Account, inputs: DecisionInputs, uses: Iterable[CapState], now: datetime
+) -> Snapshot:
+    timeline = inputs.timeline
     limit = timeline.current
     return Snapshot(
         now=now,
         calendars=timeline.calendars,
         terms=timeline.terms,
-        usage=books.usage,
+        usage=inputs.usage,
         grants=timeline.grants,
         is_hard=limit is None or limit.mode == Limit.Mode.HARD,
         has_grace=RESOURCES[account.resource].has_grace,
@@ -97,8 +99,10 @@ def _snapshot(account: Account, books: Books, uses: Iterable[CapState], now: dat
     )
 
 
-def _state(account: Account, books: Books, caps: CapsInForce, decision: Decision) -> AccountState:
-    limit, booked = books.timeline.current, books.booked
+def _state(
+    account: Account, inputs: DecisionInputs, caps: CapsInForce, decision: Decision
+) -> AccountState:
+    limit, booked = inputs.timeline.current, inputs.booked
     return AccountState(
         organization_id=account.organization_id,
         resource=account.resource,
@@ -112,7 +116,7 @@ def _state(account: Account, books: Books, caps: CapsInForce, decision: Decision
         mode="soft" if limit and limit.mode == Limit.Mode.SOFT else "hard",
         limited_until=_score(decision.limited_until),
         resets_at=decision.resets_at,
-        time_zone=books.timeline.calendars[-1].time_zone,
+        time_zone=inputs.timeline.calendars[-1].time_zone,
         suspended_until=_score(decision.suspended_until),
         valid_until=decision.valid_until,
         allotment_micro=(

@@ -16,7 +16,7 @@ from billing.account_locks import lock_organization
 from billing.allowances import cap_usage
 from billing.decisions import decision_records
 from billing.decisions.assessment import assess
-from billing.decisions.balances import Books, load_books
+from billing.decisions.decision_inputs import DecisionInputs, load_inputs
 from billing.decisions.running_totals import recut
 from billing.decisions.timeline import load_timelines
 from billing.models import Account, DecisionRecord, ThresholdNotice
@@ -33,7 +33,7 @@ def enforce(
     accounts: Sequence[Account],
     now: datetime,
     *,
-    books: Mapping[int, Books] | None = None,
+    inputs: Mapping[int, DecisionInputs] | None = None,
     anew: bool = False,
 ) -> None:
     """Decide about accounts that the caller has locked, store and publish what changed.
@@ -41,17 +41,17 @@ def enforce(
     Belongs last into the caller's transaction. `books` are the accounts' if the caller has them at
     hand. With `anew`, publishes even what did not change. Sets the decided fields of the accounts.
     """
-    if books is None:
-        books = load_books(account.pk for account in accounts)
+    if inputs is None:
+        inputs = load_inputs(account.pk for account in accounts)
     for account in accounts:
-        _begin_period(account, books[account.pk], now)
+        _begin_period(account, inputs[account.pk], now)
     changed = []
     records: list[DecisionRecord] = []
     notices: list[ThresholdNotice] = []
     states = []
     if anew:
         _outrun(accounts)
-    for found in assess(accounts, books, now):
+    for found in assess(accounts, inputs, now):
         account, columns, digest = found.account, found.columns, found.digest
         publishes = anew or digest != account.published_digest
         if not publishes and found.is_stored:
@@ -100,10 +100,10 @@ def _outrun(accounts: Iterable[Account]) -> None:
             account.version = max(account.version, version)
 
 
-def _begin_period(account: Account, books: Books, now: datetime) -> None:
+def _begin_period(account: Account, inputs: DecisionInputs, now: datetime) -> None:
     """Let the caps of a locked account begin anew with its period."""
     if account.caps_version:
-        period = books.timeline.period_at(now)
+        period = inputs.timeline.period_at(now)
         if account.period_start != period.start:
             cap_usage.recount(account, period)
             account.caps_version += 1

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from django.db.models import Sum
 
-from billing.decisions.balances import Stretch
+from billing.decisions.decision_inputs import Stretch
 from billing.decisions.timeline import Timeline
 from billing.models import Account, UsageEvent, UsageTotal
 

@@ -24,7 +24,13 @@ from django.utils import timezone
 from billing import metrics
 from billing.account_locks import ensure_accounts, lock_accounts
 from billing.allowances import cap_usage
-from billing.decisions.balances import Books, Stretch, add_bookings, add_usage, load_books
+from billing.decisions.decision_inputs import (
+    DecisionInputs,
+    Stretch,
+    add_bookings,
+    add_usage,
+    load_inputs,
+)
 from billing.decisions.enforcement import enforce
 from billing.ingestion import events
 from billing.ingestion.corrections import booked_events, bounded, of_its_event
@@ -237,14 +243,14 @@ def book_rows(rows: Sequence[LedgerRow], accounts: Sequence[Account], now: datet
     booked = [account for account in accounts if account.pk in touched]
     if not booked:
         return
-    books = load_books(account.pk for account in booked)
-    add_usage(books, _usage(rows, books))
-    add_bookings(books, _bookings(rows))
-    periods = {account.pk: books[account.pk].timeline.period_at(now) for account in booked}
+    inputs = load_inputs(account.pk for account in booked)
+    add_usage(inputs, _usage(rows, inputs))
+    add_bookings(inputs, _bookings(rows))
+    periods = {account.pk: inputs[account.pk].timeline.period_at(now) for account in booked}
     cap_usage.count(booked, rows, periods)
     for account in booked:
         account.booked = True
-    enforce(booked, now, books=books)
+    enforce(booked, now, inputs=inputs)
 
 
 def _corrects(incoming: _Incoming) -> bool:
@@ -276,7 +282,7 @@ def _close(kept: Mapping[str, QuarantinedEvent], rows: Iterable[LedgerRow], now:
 
 
 def _usage(
-    rows: Iterable[LedgerRow], books: Mapping[int, Books]
+    rows: Iterable[LedgerRow], inputs: Mapping[int, DecisionInputs]
 ) -> Mapping[tuple[int, Stretch], int]:
     stretches: dict[int, Stretch] = {}
     amounts: dict[tuple[int, Stretch], int] = defaultdict(int)
@@ -285,7 +291,7 @@ def _usage(
             continue
         stretch = stretches.get(row.account_id)
         if stretch is None or not stretch[0] <= row.occurred_at < stretch[1]:
-            stretch = books[row.account_id].timeline.stretch_at(row.occurred_at)
+            stretch = inputs[row.account_id].timeline.stretch_at(row.occurred_at)
             stretches[row.account_id] = stretch
         amounts[row.account_id, stretch] += row.credits_micro
     return amounts

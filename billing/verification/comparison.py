@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from billing.decisions.assessment import assess
-from billing.decisions.balances import load_books
+from billing.decisions.decision_inputs import load_inputs
 from billing.models import Account
 from quota.published.faults import misstatements
 
@@ -27,11 +27,11 @@ def compare(accounts: Sequence[Account], now: datetime) -> Compared:
 
     Reads without locks: the answer says where to look again under the lock, nothing more.
     """
-    books = load_books(account.pk for account in accounts)
+    inputs = load_inputs(account.pk for account in accounts)
     outdated = []
     misstated = {}
     states = {}
-    for found in assess(accounts, books, now):
+    for found in assess(accounts, inputs, now):
         account = found.account
         if found.digest != account.published_digest:
             outdated.append(account.pk)

@@ -50,7 +50,7 @@ class Known:
     user: str
 
 
-class Books(RuleBasedStateMachine):
+class DecisionInputs(RuleBasedStateMachine):
     """One organization with two projects, a clock that only this machine moves, and a gateway."""
 
     def __init__(self, monkeypatch) -> None:
@@ -264,7 +264,7 @@ class Books(RuleBasedStateMachine):
 @pytest.mark.django_db
 def test_the_books_agree_whatever_happens(monkeypatch):
     run_state_machine_as_test(
-        lambda: Books(monkeypatch),
+        lambda: DecisionInputs(monkeypatch),
         settings=settings(max_examples=examples(8), stateful_step_count=20),
     )
     assert not Limit.objects.exists()

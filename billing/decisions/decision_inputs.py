@@ -16,7 +16,7 @@ Stretch = tuple[datetime, datetime]
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
+class DecisionInputs:
     """One account's limits and grants, totals by the start of their stretch, bookings by group."""
 
     timeline: Timeline
@@ -24,7 +24,7 @@ class Books:
     booked: dict[str, int]
 
 
-def load_books(account_ids: Iterable[int]) -> dict[int, Books]:
+def load_inputs(account_ids: Iterable[int]) -> dict[int, DecisionInputs]:
     """Return the books of each account, with four queries for all."""
     ids = list(account_ids)
     usage: dict[int, dict[datetime, int]] = defaultdict(dict)
@@ -36,14 +36,16 @@ def load_books(account_ids: Iterable[int]) -> dict[int, Books]:
     for pk, group, micro in groups.values_list("account_id", "group", "booked_micro"):
         booked[pk][group] = micro
     timelines = load_timelines(ids)
-    return {pk: Books(timelines[pk], usage[pk], booked[pk]) for pk in ids}
+    return {pk: DecisionInputs(timelines[pk], usage[pk], booked[pk]) for pk in ids}
 
 
-def add_usage(books: Mapping[int, Books], amounts: Mapping[tuple[int, Stretch], int]) -> None:
+def add_usage(
+    inputs: Mapping[int, DecisionInputs], amounts: Mapping[tuple[int, Stretch], int]
+) -> None:
     """Add micro-credits to the totals of accounts (by id) and stretches."""
     rows = []
     for (pk, (starts_at, ends_at)), micro in amounts.items():
-        usage = books[pk].usage
+        usage = inputs[pk].usage
         usage[starts_at] = usage.get(starts_at, 0) + micro
         rows.append(
             UsageTotal(
@@ -58,11 +60,13 @@ def add_usage(books: Mapping[int, Books], amounts: Mapping[tuple[int, Stretch], 
     )
 
 
-def add_bookings(books: Mapping[int, Books], amounts: Mapping[tuple[int, str], int]) -> None:
+def add_bookings(
+    inputs: Mapping[int, DecisionInputs], amounts: Mapping[tuple[int, str], int]
+) -> None:
     """Add micro-credits to what gateway groups have been booked on accounts (by id)."""
     rows = []
     for (pk, group), micro in amounts.items():
-        booked = books[pk].booked
+        booked = inputs[pk].booked
         booked[group] = booked.get(group, 0) + micro
         rows.append(AccountGroup(account_id=pk, group=group, booked_micro=booked[group]))
     AccountGroup.objects.bulk_create(
