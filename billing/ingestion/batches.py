@@ -89,7 +89,7 @@ def parse_json(text: str) -> Any:
     return json.loads(text, parse_float=_fraction, parse_int=_integer, parse_constant=str)
 
 
-def parse_kept(text: str) -> Any:
+def parse_stored(text: str) -> Any:
     """Return a kept item; None if it is nested too deeply to be read."""
     try:
         return parse_json(text)

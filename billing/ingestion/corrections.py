@@ -27,7 +27,7 @@ def booked_events(uuids: Collection[UUID]) -> dict[UUID, Booked]:
     return dict(UsageEvent.objects.in_bulk(list(uuids))) if uuids else {}
 
 
-def of_its_event(row: LedgerRow, booked: Mapping[UUID, Booked]) -> LedgerRow:
+def attach_to_event(row: LedgerRow, booked: Mapping[UUID, Booked]) -> LedgerRow:
     """Return a correction as a row of the event that it corrects.
 
     It counts at the time of that event, and for the same person and run, whatever it says itself.

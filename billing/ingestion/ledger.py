@@ -33,7 +33,7 @@ from billing.decisions.decision_inputs import (
 )
 from billing.decisions.enforcement import enforce
 from billing.ingestion import events
-from billing.ingestion.corrections import booked_events, bounded, of_its_event
+from billing.ingestion.corrections import attach_to_event, booked_events, bounded
 from billing.ingestion.events import Event, QuarantineReason, UnbookableEvent
 from billing.ingestion.ledger_rows import LedgerRow, insert, ledger_row
 from billing.ingestion.payer import AccountKey, account_key
@@ -204,7 +204,7 @@ def _book(batch: Sequence[_Incoming], account_ids: Collection[int]) -> list[Resu
             account = accounts[incoming.account] if incoming.account else None
             row = ledger_row(incoming.event, account, incoming.sha256, now)
             try:
-                row = of_its_event(row, booked) if row.adjusts else row
+                row = attach_to_event(row, booked) if row.adjusts else row
             except UnbookableEvent as refusal:
                 batch[place] = incoming = incoming._replace(refusal=refusal)
                 row = None

@@ -17,8 +17,8 @@ from billing import audit
 from billing.account_locks import ensure_accounts, lock_accounts
 from billing.credits import exact_sum
 from billing.ingestion import events
-from billing.ingestion.batches import parse_kept
-from billing.ingestion.corrections import booked_events, of_its_event
+from billing.ingestion.batches import parse_stored
+from billing.ingestion.corrections import attach_to_event, booked_events
 from billing.ingestion.events import Event, QuarantineReason, UnbookableEvent
 from billing.ingestion.ledger import book_rows
 from billing.ingestion.ledger_rows import LedgerRow, ledger_row
@@ -55,7 +55,7 @@ def book_now(
         now = timezone.now()
         row = ledger_row(event, account, quarantined.payload_sha256, now)
         if event.adjusts:
-            row = of_its_event(row, booked_events([event.adjusts]))
+            row = attach_to_event(row, booked_events([event.adjusts]))
         original = UsageEvent.objects.filter(pk=event.uuid).first()
         if original is not None and original.payload_sha256 != row.payload_sha256:
             row = _correction(row, original, quarantined)
@@ -120,7 +120,7 @@ def _is_booked(quarantined: QuarantinedEvent) -> bool:
 
 def parsed(quarantined: QuarantinedEvent) -> Any:
     """Return the payload of an event; None for one that is nested too deeply to mean anything."""
-    return parse_kept(quarantined.payload)
+    return parse_stored(quarantined.payload)
 
 
 def _item(quarantined: QuarantinedEvent, project: Project | None) -> Any:

@@ -5,8 +5,8 @@ from datetime import datetime
 from uuid import UUID
 
 from billing.ingestion import events
-from billing.ingestion.batches import parse_kept
-from billing.ingestion.corrections import of_its_event
+from billing.ingestion.batches import parse_stored
+from billing.ingestion.corrections import attach_to_event
 from billing.ingestion.events import QuarantineReason, UnbookableEvent
 from billing.ingestion.ledger_rows import LedgerRow, ledger_row
 from billing.ingestion.payer import account_key
@@ -33,7 +33,7 @@ def release(
     for kept in waiting.order_by("pk"):
         kept.awaits = None
         try:
-            row = of_its_event(_row(kept, accounts, now), arrived)
+            row = attach_to_event(_row(kept, accounts, now), arrived)
             taken = {row.uuid for row in arriving} | released.keys()
             if row.uuid in taken or UsageEvent.objects.filter(pk=row.uuid).exists():
                 raise UnbookableEvent(
@@ -51,7 +51,7 @@ def release(
 
 def _row(kept: QuarantinedEvent, accounts: Sequence[Account], now: datetime) -> LedgerRow:
     """Return the ledger row of a correction. Raises `UnbookableEvent`."""
-    event = events.read(parse_kept(kept.payload), now)
+    event = events.read(parse_stored(kept.payload), now)
     project = Project.objects.filter(pk=event.project_id).values_list("pk", "organization_id")
     key = account_key(event, dict(project))
     locked = {(account.organization_id, account.resource): account for account in accounts}
