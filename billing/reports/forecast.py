@@ -43,7 +43,7 @@ class Forecast:
     left_micro: int | None = None
 
 
-def within(daily_mean_micro: int, time: timedelta) -> int:
+def usage_within(daily_mean_micro: int, time: timedelta) -> int:
     """Return what is used within a time; a timedelta itself multiplies small numbers only."""
     return daily_mean_micro * (time // timedelta.resolution) // (_DAY // timedelta.resolution)
 
@@ -57,7 +57,7 @@ def trailing_days(now: datetime, first_use: datetime | None) -> Span | None:
     return Span(start, today) if start < today else None
 
 
-def foresee(
+def make_forecast(
     walk: Walk, period: Period, now: datetime, trailing: Span | None, trailing_micro: int
 ) -> Forecast:
     """Return the forecast for the current period, all of whose usage was walked.
@@ -76,7 +76,7 @@ def foresee(
         return Forecast(Kind.NO_HISTORY, mean, days, left_micro=left)
     horizon = period.end if balance.limit else now + PREPAID_HORIZON
     for span in segments_of(walk.timeline, Span(now, horizon)):
-        walk.spend(span, within(mean, span.end - span.start))
+        walk.spend(span, usage_within(mean, span.end - span.start))
         headroom = walk.balance(span.end - datetime.resolution).headroom
         if headroom is not None and headroom <= 0:
             return Forecast(Kind.RUNS_OUT, mean, days, span.start.date(), left)

@@ -83,7 +83,7 @@ def segments_of(timeline: Timeline, span: Span) -> list[Span]:
     return cut(span, [instant for grant in timeline.grants for instant in grant.cuts])
 
 
-def periods_until(
+def periods_back_to(
     timeline: Timeline, now: datetime, since: datetime, *, at_most: int
 ) -> Iterator[Period]:
     """Yield the current period and those before it, back to the one that contains `since`."""

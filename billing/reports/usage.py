@@ -69,7 +69,7 @@ _SUMS = {
 
 
 @dataclass(frozen=True, slots=True)
-class UsageOf:
+class UsageGroup:
     """What one group used, in one bucket or in none."""
 
     key: Mapping[str, str | None]
@@ -87,7 +87,7 @@ def usage_of_project(
     groupings: Sequence[Grouping],
     *,
     at_most: int,
-) -> list[UsageOf]:
+) -> list[UsageGroup]:
     """Return a project's usage from `since` to before `until`, by bucket and `groupings`.
 
     Read from the ledger itself, so the sums are exact at any time. Days are UTC's. Returns at most
@@ -104,7 +104,7 @@ def usage_of_project(
     names = {f"key_{grouping}": _expression(grouping) for grouping in groupings}
     rows = events.annotate(**names).values("account__resource", *names).annotate(**_SUMS)
     return [
-        UsageOf(
+        UsageGroup(
             key={grouping: _text(row[f"key_{grouping}"]) for grouping in groupings},
             resource=row["account__resource"],
             events=row["events"],

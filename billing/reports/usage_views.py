@@ -13,7 +13,7 @@ from rest_framework.views import APIView
 
 from billing import schema
 from billing.credits import exact
-from billing.reports.usage import Grouping, UsageOf, usage_of_project
+from billing.reports.usage import Grouping, UsageGroup, usage_of_project
 from projects import query
 from projects.authentication import (
     ProjectCredentialAuthentication,
@@ -79,7 +79,7 @@ class ProjectUsageView(APIView):
         )
 
 
-def _sums(found: Iterable[UsageOf]) -> dict[str, str]:
+def _sums(found: Iterable[UsageGroup]) -> dict[str, str]:
     sums: dict[str, int] = {}
     for usage in found:
         if usage.resource is not None:

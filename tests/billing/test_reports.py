@@ -10,9 +10,9 @@ from billing.decisions.timeline import Timeline
 from billing.models import Limit
 from billing.periods import Period
 from billing.reports.backtest import Reached, hypothetical_terms, replay
-from billing.reports.forecast import Forecast, Kind, foresee, trailing_days
+from billing.reports.forecast import Forecast, Kind, make_forecast, trailing_days
 from billing.reports.grant_burndown import burn_down
-from billing.reports.period_usage import PeriodUsage, Segment, periods_until, segments_of
+from billing.reports.period_usage import PeriodUsage, Segment, periods_back_to, segments_of
 from billing.reports.ranking import rank
 from billing.reports.sums import Span, Used
 from billing.reports.walk import Walk
@@ -108,7 +108,7 @@ class TestForecast:
     WEEK = Span(at(3), at(10))
 
     def forecast(self, line, used, weekly=70):
-        return foresee(walked(line, used), NOVEMBER, at(10, 12), self.WEEK, weekly)
+        return make_forecast(walked(line, used), NOVEMBER, at(10, 12), self.WEEK, weekly)
 
     def test_it_is_the_day_on_which_nothing_would_be_left(self):
         found = self.forecast(timeline(100), {3: 70})
@@ -223,10 +223,16 @@ def test_a_ranking_of_nothing_divides_by_nothing():
 
 
 def test_periods_are_told_from_now_back_to_the_first_usage():
-    found = list(periods_until(timeline(100), at(10), datetime(2026, 9, 15, tzinfo=UTC), at_most=9))
+    found = list(
+        periods_back_to(timeline(100), at(10), datetime(2026, 9, 15, tzinfo=UTC), at_most=9)
+    )
 
     assert [period.start.month for period in found] == [11, 10, 9]
     assert (
-        len(list(periods_until(timeline(100), at(10), datetime(2020, 1, 1, tzinfo=UTC), at_most=9)))
+        len(
+            list(
+                periods_back_to(timeline(100), at(10), datetime(2020, 1, 1, tzinfo=UTC), at_most=9)
+            )
+        )
         == 9
     )

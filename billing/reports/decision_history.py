@@ -12,10 +12,10 @@ from billing.models import Account, DecisionRecord
 Subject = tuple[str, str]
 """What a decision was about: the whole account, or the cap of a project or user."""
 
-WHOLE: Subject = ("", "")
+WHOLE_ACCOUNT: Subject = ("", "")
 
 
-class Decisions:
+class DecisionHistory:
     """What was decided about some subjects of an account around some instants; two queries."""
 
     def __init__(
