@@ -13,7 +13,13 @@ from django.utils import timezone
 
 from billing.admin.allowances import AllowanceAdmin, AllowanceForm, CreditsField
 from billing.admin.read_only import actor, credits_column, number
-from billing.allowances.grants import Asked, check_times, grant_credits, granted_before, void_grant
+from billing.allowances.grants import (
+    GrantRequest,
+    check_times,
+    find_grant_by_key,
+    grant_credits,
+    void_grant,
+)
 from billing.allowances.limits import set_limit
 from billing.credits import display, exact
 from billing.models import Account, CreditGrant, Limit
@@ -129,9 +135,11 @@ class CreditGrantForm(AllowanceForm):
 
     def _refuse_again(self, given: dict[str, Any]) -> None:
         """Say of a form that was sent before what came of it."""
-        asked = Asked(*(given[name] for name in ("credits", "starts_at", "expires_at", "priority")))
+        asked = GrantRequest(
+            *(given[name] for name in ("credits", "starts_at", "expires_at", "priority"))
+        )
         try:
-            granted = granted_before(given["account"], given["form_key"], asked)
+            granted = find_grant_by_key(given["account"], given["form_key"], asked)
         except ValueError as error:
             self.add_error(None, f"{error} Open the form anew for one more.")
         else:

@@ -29,20 +29,20 @@ class CapsInForce:
     each: dict[str, int | None] = field(default_factory=dict)
     named: dict[Subject, int | None] = field(default_factory=dict)
 
-    def of(self, subject: Subject) -> int | None:
+    def cap_of(self, subject: Subject) -> int | None:
         """Return the cap of a subject; None where there is none."""
         if subject in self.named:
             return self.named[subject]
         return self.each.get(subject[0])
 
-    def caps_anybody(self, scope: str) -> bool:
+    def caps_any(self, scope: str) -> bool:
         """Return whether anybody of a scope is capped."""
         named = (cap for (kind, _), cap in self.named.items() if kind == scope)
         return self.each.get(scope) is not None or any(cap is not None for cap in named)
 
 
 @dataclass(slots=True)
-class Count:
+class SubjectUsage:
     """What one subject used in the period and what groups booked for it since the beginning."""
 
     usage: int = 0
@@ -64,7 +64,7 @@ def load_caps(accounts: Iterable[Account]) -> dict[int, CapsInForce]:
     return found
 
 
-def count(
+def count_rows(
     accounts: Sequence[Account], rows: Sequence[LedgerRow], periods: Mapping[int, Period]
 ) -> None:
     """Add rows that were just inserted to what their subjects used and their groups booked.
@@ -80,8 +80,8 @@ def count(
             _add(account, in_force[account.pk], _counts(mine, periods[account.pk]))
 
 
-def _counts(rows: Iterable[LedgerRow], period: Period) -> dict[Subject, Count]:
-    counts: dict[Subject, Count] = defaultdict(Count)
+def _counts(rows: Iterable[LedgerRow], period: Period) -> dict[Subject, SubjectUsage]:
+    counts: dict[Subject, SubjectUsage] = defaultdict(SubjectUsage)
     for row in rows:
         for scope, column in SUBJECT_OF.items():
             subject = getattr(row, column)
@@ -95,7 +95,7 @@ def _counts(rows: Iterable[LedgerRow], period: Period) -> dict[Subject, Count]:
     return counts
 
 
-def _add(account: Account, caps: CapsInForce, counts: Mapping[Subject, Count]) -> None:
+def _add(account: Account, caps: CapsInForce, counts: Mapping[Subject, SubjectUsage]) -> None:
     kept = {subject: counted for subject, counted in counts.items() if _is_counted(caps, subject)}
     if not kept:
         return
@@ -136,13 +136,15 @@ def recount(account: Account, period: Period) -> None:
     CapState.objects.bulk_create(made, batch_size=500)
 
 
-def counts_of_ledger(account: Account, caps: CapsInForce, period: Period) -> dict[Subject, Count]:
+def counts_of_ledger(
+    account: Account, caps: CapsInForce, period: Period
+) -> dict[Subject, SubjectUsage]:
     """Return what the ledger says of every subject that is counted, the named ones in any case."""
-    counts = {subject: Count() for subject in caps.named if subject[0] in SUBJECT_OF}
+    counts = {subject: SubjectUsage() for subject in caps.named if subject[0] in SUBJECT_OF}
     if caps.each.get(Cap.Scope.PROJECT) is not None:  # a cap of 0 refuses who never used anything
         projects = Project.objects.filter(organization=account.organization_id)
         for pk in projects.values_list("pk", flat=True):
-            counts[Cap.Scope.PROJECT.value, str(pk)] = Count()
+            counts[Cap.Scope.PROJECT.value, str(pk)] = SubjectUsage()
     events = UsageEvent.objects.filter(account=account).order_by()
     for scope, column in SUBJECT_OF.items():
         if not (caps.each.get(scope) is not None or any(kind == scope for kind, _ in caps.named)):
@@ -151,11 +153,11 @@ def counts_of_ledger(account: Account, caps: CapsInForce, period: Period) -> dic
             events.filter(occurred_at__gte=period.start, occurred_at__lt=period.end), column
         ):
             if _is_counted(caps, (scope, subject)):
-                counts.setdefault((scope, subject), Count()).usage = micro
+                counts.setdefault((scope, subject), SubjectUsage()).usage = micro
         debits = events.exclude(group="").values_list(column, "group")
         for subject, group, micro in debits.annotate(micro=Sum("debited_micro")):
             if subject and _is_counted(caps, (scope, str(subject))):
-                counts.setdefault((scope, str(subject)), Count()).booked[group] = micro
+                counts.setdefault((scope, str(subject)), SubjectUsage()).booked[group] = micro
     return counts
 
 
@@ -165,7 +167,7 @@ def _sums(events: QuerySet[UsageEvent], column: str) -> Iterator[tuple[str, int]
             yield str(subject), micro
 
 
-def uses(accounts: Sequence[Account]) -> dict[int, list[CapState]]:
+def load_cap_states(accounts: Sequence[Account]) -> dict[int, list[CapState]]:
     """Return the rows that a decision looks at: all projects', and of users whom it concerns.
 
     That is who reached their cap, and who had when it was last decided.
@@ -190,7 +192,7 @@ def uses(accounts: Sequence[Account]) -> dict[int, list[CapState]]:
     return found
 
 
-def note_exhausted(account: Account, now: Iterable[Subject], no_more: Iterable[Subject]) -> None:
+def mark_exhausted(account: Account, now: Iterable[Subject], no_more: Iterable[Subject]) -> None:
     """Record whose caps are reached now and whose are no longer."""
     for subjects, flag in ((now, True), (no_more, False)):
         for scope, subject in subjects:
@@ -210,8 +212,8 @@ def _row(account: Account, subject: Subject) -> CapState:
     )
 
 
-def _add_to(row: CapState, caps: CapsInForce, counted: Count) -> None:
-    row.cap_micro = caps.of((row.scope, row.subject))
+def _add_to(row: CapState, caps: CapsInForce, counted: SubjectUsage) -> None:
+    row.cap_micro = caps.cap_of((row.scope, row.subject))
     row.usage_micro += counted.usage
     for group, micro in counted.booked.items():
         row.booked[group] = row.booked.get(group, 0) + micro

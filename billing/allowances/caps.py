@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from billing.allowances import cap_usage
-from billing.allowances.entries import allow, locked
+from billing.allowances.audited_rows import locked_account, save_with_audit
 from billing.credits import MAXIMUM_MICRO
 from billing.decisions.enforcement import enforce
 from billing.decisions.timeline import load_timelines
@@ -29,9 +29,9 @@ def set_cap(
     of it. Raises `ValueError` for a cap that cannot be.
     """
     check_cap(organization, scope, subject, cap_micro)
-    with locked(organization, resource) as (account, now):
+    with locked_account(organization, resource) as (account, now):
         cap = Cap(account=account, scope=scope, subject=subject, cap_micro=cap_micro, set_at=now)
-        allow(AuditEntry.Action.CAP_SET, cap, actor=actor, reason=reason)
+        save_with_audit(AuditEntry.Action.CAP_SET, cap, actor=actor, reason=reason)
         account.caps_version += 1
         recount_caps([account], now)
         enforce([account], now)

@@ -8,10 +8,10 @@ from django.utils import timezone
 
 from billing import audit
 from billing.account_locks import lock_accounts
-from billing.allowances.entries import allow, locked
+from billing.allowances.audited_rows import locked_account, save_with_audit
 from billing.credits import MAXIMUM_MICRO
 from billing.decisions.decision import FAR_FUTURE
-from billing.decisions.enforcement import settle
+from billing.decisions.enforcement import recut_and_enforce
 from billing.models import Account, AuditEntry, CreditGrant
 from projects.models import Organization
 
@@ -39,9 +39,9 @@ def grant_credits(
     """
     if not 0 < amount_micro <= MAXIMUM_MICRO:
         raise ValueError("a grant is more than 0 and at most 100,000,000,000 credits")
-    with locked(organization, resource) as (account, now):
-        asked = Asked(amount_micro, starts_at, expires_at, priority)
-        granted = granted_before(account, idempotency_key, asked)
+    with locked_account(organization, resource) as (account, now):
+        asked = GrantRequest(amount_micro, starts_at, expires_at, priority)
+        granted = find_grant_by_key(account, idempotency_key, asked)
         if granted is not None:
             return granted
         starts_at = starts_at or now
@@ -55,13 +55,13 @@ def grant_credits(
             idempotency_key=idempotency_key,
             created_at=now,
         )
-        allow(AuditEntry.Action.CREDITS_GRANTED, grant, actor=actor, reason=reason)
-        settle(account, now)
+        save_with_audit(AuditEntry.Action.CREDITS_GRANTED, grant, actor=actor, reason=reason)
+        recut_and_enforce(account, now)
     return grant
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class GrantRequest:
     """What somebody asks for; `starts_at` None is at once."""
 
     amount_micro: int
@@ -70,7 +70,9 @@ class Asked:
     priority: int
 
 
-def granted_before(account: Account, idempotency_key: str, asked: Asked) -> CreditGrant | None:
+def find_grant_by_key(
+    account: Account, idempotency_key: str, asked: GrantRequest
+) -> CreditGrant | None:
     """Return the grant that was asked for under this key. Raises `ValueError` if it is another."""
     if len(idempotency_key) > LONGEST_KEY or not idempotency_key.isprintable():
         raise ValueError(f"an idempotency key has at most {LONGEST_KEY} printable characters")
@@ -80,7 +82,7 @@ def granted_before(account: Account, idempotency_key: str, asked: Asked) -> Cred
     if grant is None:
         return None
     starts_at = None if grant.starts_at == grant.created_at else grant.starts_at
-    if asked != Asked(grant.amount_micro, starts_at, grant.expires_at, grant.priority):
+    if asked != GrantRequest(grant.amount_micro, starts_at, grant.expires_at, grant.priority):
         raise ValueError("Another top-up was made under the same idempotency key.")
     return grant
 
@@ -116,4 +118,4 @@ def void_grant(grant: CreditGrant, *, actor: str = "", reason: str = "") -> None
             grant=grant.pk,
             voided_at=now.isoformat(),
         )
-        settle(account, now)
+        recut_and_enforce(account, now)

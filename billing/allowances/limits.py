@@ -4,9 +4,9 @@ import zoneinfo
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from billing.allowances.entries import allow, locked
+from billing.allowances.audited_rows import locked_account, save_with_audit
 from billing.credits import MAXIMUM_MICRO
-from billing.decisions.enforcement import settle
+from billing.decisions.enforcement import recut_and_enforce
 from billing.decisions.timeline import load_timelines
 from billing.models import AuditEntry, Limit
 from projects.models import Organization
@@ -32,7 +32,7 @@ def set_limit(
     Raises `ValueError` for an amount, day, time zone or percent that cannot be.
     """
     _check(limit_micro, mode, grace_days, anchor_day, time_zone, thresholds)
-    with locked(organization, resource) as (account, now):
+    with locked_account(organization, resource) as (account, now):
         previous = load_timelines([account.pk])[account.pk].current
         kept = previous or Limit()
         limit = Limit(
@@ -46,8 +46,8 @@ def set_limit(
             set_at=_instant_after(previous, now),
         )
         before = {"previous_limit_micro": previous.limit_micro if previous else None}
-        allow(AuditEntry.Action.LIMIT_SET, limit, actor=actor, reason=reason, **before)
-        settle(account, max(now, limit.set_at))
+        save_with_audit(AuditEntry.Action.LIMIT_SET, limit, actor=actor, reason=reason, **before)
+        recut_and_enforce(account, max(now, limit.set_at))
     return limit
 
 

@@ -60,7 +60,7 @@ def assess(
 ) -> Iterator[Assessment]:
     """Decide about each account, with two queries for all that have caps, and none for others."""
     caps = cap_usage.load_caps(accounts)
-    uses = cap_usage.uses(accounts)
+    uses = cap_usage.load_cap_states(accounts)
     for account in accounts:
         found = inputs[account.pk]
         mine = uses.get(account.pk, ())
@@ -127,7 +127,7 @@ def _state(
         project_cap_micro=caps.each.get(Cap.Scope.PROJECT),
         user_cap_micro=caps.each.get(Cap.Scope.USER),
         run_cap_micro=caps.each.get(Cap.Scope.RUN),
-        caps_users=caps.caps_anybody(Cap.Scope.USER),
+        caps_users=caps.caps_any(Cap.Scope.USER),
         caps_version=account.caps_version,
         capped_projects={
             reached.subject: math.ceil(reached.limited_until.timestamp())

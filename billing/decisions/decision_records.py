@@ -30,7 +30,7 @@ def cap_records(found: Assessment) -> list[DecisionRecord]:
     """Return a record for each cap that is reached or lifted by now, and note that it is."""
     reached = {(cap.scope, cap.subject): cap for cap in found.decision.reached_caps}
     known = {(use.scope, use.subject) for use in found.uses if use.exhausted}
-    cap_usage.note_exhausted(found.account, reached.keys() - known, known - reached.keys())
+    cap_usage.mark_exhausted(found.account, reached.keys() - known, known - reached.keys())
     return [
         _cap_record(found, subject, reached.get(subject))
         for subject in sorted(reached.keys() ^ known)

@@ -17,7 +17,7 @@ from billing.allowances import cap_usage
 from billing.decisions import decision_records
 from billing.decisions.assessment import assess
 from billing.decisions.decision_inputs import DecisionInputs, load_inputs
-from billing.decisions.running_totals import recut
+from billing.decisions.running_totals import recut_totals
 from billing.decisions.timeline import load_timelines
 from billing.models import Account, DecisionRecord, ThresholdNotice
 from quota.models import QuotaState
@@ -34,12 +34,12 @@ def enforce(
     now: datetime,
     *,
     inputs: Mapping[int, DecisionInputs] | None = None,
-    anew: bool = False,
+    republish: bool = False,
 ) -> None:
     """Decide about accounts that the caller has locked, store and publish what changed.
 
     Belongs last into the caller's transaction. `books` are the accounts' if the caller has them at
-    hand. With `anew`, publishes even what did not change. Sets the decided fields of the accounts.
+    hand. With `republish`, publishes even what did not change. Sets the decided fields of the accounts.
     """
     if inputs is None:
         inputs = load_inputs(account.pk for account in accounts)
@@ -49,11 +49,11 @@ def enforce(
     records: list[DecisionRecord] = []
     notices: list[ThresholdNotice] = []
     states = []
-    if anew:
-        _outrun(accounts)
+    if republish:
+        _advance_past_published(accounts)
     for found in assess(accounts, inputs, now):
         account, columns, digest = found.account, found.columns, found.digest
-        publishes = anew or digest != account.published_digest
+        publishes = republish or digest != account.published_digest
         if not publishes and found.is_stored:
             continue
         changed.append(account)
@@ -74,12 +74,12 @@ def enforce(
     )
     DecisionRecord.objects.bulk_create(records)
     ThresholdNotice.objects.bulk_create(notices, ignore_conflicts=True)
-    publish(states, anew=anew)
+    publish(states, anew=republish)
 
 
-def settle(account: Account, now: datetime) -> None:
+def recut_and_enforce(account: Account, now: datetime) -> None:
     """Cut the totals of a locked account to limits or grants that just changed, and enforce."""
-    recut(account, load_timelines([account.pk])[account.pk])
+    recut_totals(account, load_timelines([account.pk])[account.pk])
     enforce([account], now)
 
 
@@ -89,7 +89,7 @@ def decide_account(organization_id: UUID, resource: str) -> None:
         enforce(lock_organization(organization_id, resource), timezone.now())
 
 
-def _outrun(accounts: Iterable[Account]) -> None:
+def _advance_past_published(accounts: Iterable[Account]) -> None:
     """Let the next version be newer than any that is published, whoever wrote that one."""
     mine = {(account.organization_id, account.resource): account for account in accounts}
     rows = QuotaState.objects.filter(organization__in={organization for organization, _ in mine})

@@ -13,7 +13,7 @@ from billing.decisions.timeline import Timeline
 from billing.models import Account, UsageEvent, UsageTotal
 
 
-def recut(account: Account, timeline: Timeline) -> None:
+def recut_totals(account: Account, timeline: Timeline) -> None:
     """Make the account's totals fit stretches that were cut anew.
 
     Only the ledger between the first and the last total that no longer fits is summed again, and of

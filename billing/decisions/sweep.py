@@ -28,29 +28,29 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Swept:
+class SweepResult:
     """How many accounts a sweep looked at, decided otherwise than before, and failed to decide."""
 
     seen: int = 0
     changed: int = 0
     failed: int = 0
 
-    def __add__(self, other: "Swept") -> "Swept":
-        return Swept(
+    def __add__(self, other: "SweepResult") -> "SweepResult":
+        return SweepResult(
             self.seen + other.seen, self.changed + other.changed, self.failed + other.failed
         )
 
 
-def sweep_due() -> Swept:
+def sweep_due() -> SweepResult:
     """Decide about the accounts whose decision was only valid until now."""
-    swept = Swept()
+    swept = SweepResult()
     due = Account.objects.filter(decide_again_at__lte=timezone.now()).order_by("decide_again_at")
     for ids in _slices(list(due.values_list("pk", flat=True))):
         swept += _sweep(ids)
     return swept
 
 
-def sweep_all() -> Swept:
+def sweep_all() -> SweepResult:
     """Decide about every account, those that are due first, by totals that agree with the ledger.
 
     Makes accounts that are missing.
@@ -75,7 +75,7 @@ def _slices(ids: Sequence[int]) -> Iterator[Sequence[int]]:
     return (ids[at : at + SLICE] for at in range(0, len(ids), SLICE))
 
 
-def _sweep(ids: Sequence[int]) -> Swept:
+def _sweep(ids: Sequence[int]) -> SweepResult:
     try:
         accounts = list(Account.objects.select_related("organization").filter(pk__in=ids))
         compared = compare(accounts, timezone.now())
@@ -83,13 +83,13 @@ def _sweep(ids: Sequence[int]) -> Swept:
             _decide(compared.outdated)
         if compared.misstated:
             _restate(compared.misstated)
-        return Swept(seen=len(ids), changed=len(compared.outdated))
+        return SweepResult(seen=len(ids), changed=len(compared.outdated))
     except Exception:
         if len(ids) > 1:
             logger.exception("a slice of %d accounts failed, trying them one by one", len(ids))
-            return sum((_sweep([pk]) for pk in ids), Swept())
+            return sum((_sweep([pk]) for pk in ids), SweepResult())
         logger.exception("account %d could not be decided and keeps its state", ids[0])
-        return Swept(seen=1, failed=1)
+        return SweepResult(seen=1, failed=1)
 
 
 def _decide(ids: Sequence[int]) -> None:
@@ -104,7 +104,7 @@ def _restate(ids: Iterable[int]) -> None:
         now = timezone.now()
         misstated = compare(accounts, now).misstated
         wrong = [account for account in accounts if account.pk in misstated]
-        enforce(wrong, now, anew=True)
+        enforce(wrong, now, republish=True)
     for account in wrong:
         logger.error("account %d is published anew: %s", account.pk, misstated[account.pk])
         metrics.REPAIRS.inc()

@@ -65,11 +65,11 @@ def load_timelines(account_ids: Iterable[int]) -> dict[int, Timeline]:
         limits[limit.account_id].append(limit)
     grants: dict[int, list[Grant]] = defaultdict(list)
     for grant in CreditGrant.objects.filter(account__in=ids).order_by("account", "pk"):
-        grants[grant.account_id].append(as_burning(grant))
+        grants[grant.account_id].append(to_burndown_grant(grant))
     return {pk: Timeline(limits[pk], grants[pk]) for pk in ids}
 
 
-def as_burning(grant: CreditGrant) -> Grant:
+def to_burndown_grant(grant: CreditGrant) -> Grant:
     """Return what the burn-down needs to know of a grant."""
     ends = [instant for instant in (grant.expires_at, grant.voided_at) if instant is not None]
     return Grant(

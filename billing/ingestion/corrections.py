@@ -62,7 +62,7 @@ def attach_to_event(row: LedgerRow, booked: Mapping[UUID, Booked]) -> LedgerRow:
     )
 
 
-def bounded(rows: Sequence[LedgerRow]) -> Sequence[LedgerRow]:
+def cut_corrections(rows: Sequence[LedgerRow]) -> Sequence[LedgerRow]:
     """Return the rows, with no correction giving back more than its event still costs.
 
     That is the event's own cost with all its corrections and refunds, including those earlier in
@@ -71,13 +71,13 @@ def bounded(rows: Sequence[LedgerRow]) -> Sequence[LedgerRow]:
     corrected = {row.adjusts for row in rows if _corrects(row)}
     if not corrected:
         return rows
-    left = _Left()
+    left = _Remaining()
     left.add(UsageEvent.objects.filter(Q(pk__in=corrected) | Q(adjusts__in=corrected)))
     left.add(row for row in rows if row.uuid in corrected)
     return [left.bound(row) if _corrects(row) else row for row in rows]
 
 
-class _Left:
+class _Remaining:
     """What is left of each event's cost, and of what a group debited for it."""
 
     def __init__(self) -> None:

@@ -33,11 +33,11 @@ from billing.decisions.decision_inputs import (
 )
 from billing.decisions.enforcement import enforce
 from billing.ingestion import events
-from billing.ingestion.corrections import attach_to_event, booked_events, bounded
+from billing.ingestion.corrections import attach_to_event, booked_events, cut_corrections
 from billing.ingestion.events import Event, QuarantineReason, UnbookableEvent
 from billing.ingestion.ledger_rows import LedgerRow, insert, ledger_row
 from billing.ingestion.payer import AccountKey, account_key
-from billing.ingestion.waiting_corrections import release
+from billing.ingestion.waiting_corrections import take_waiting_corrections
 from billing.models import Account, QuarantinedEvent, UsageEvent
 from billing.retries import DatabaseBusy, breaks_a_rule, in_transaction
 from projects.models import Project
@@ -237,7 +237,7 @@ def book_rows(rows: Sequence[LedgerRow], accounts: Sequence[Account], now: datet
     """
     if not rows:
         return
-    rows = bounded([*rows, *release(rows, accounts, now)])
+    rows = cut_corrections([*rows, *take_waiting_corrections(rows, accounts, now)])
     insert(rows)
     touched = {row.account_id for row in rows}
     booked = [account for account in accounts if account.pk in touched]
@@ -247,7 +247,7 @@ def book_rows(rows: Sequence[LedgerRow], accounts: Sequence[Account], now: datet
     add_usage(inputs, _usage(rows, inputs))
     add_bookings(inputs, _bookings(rows))
     periods = {account.pk: inputs[account.pk].timeline.period_at(now) for account in booked}
-    cap_usage.count(booked, rows, periods)
+    cap_usage.count_rows(booked, rows, periods)
     for account in booked:
         account.booked = True
     enforce(booked, now, inputs=inputs)

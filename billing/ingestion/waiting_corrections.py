@@ -17,7 +17,7 @@ ITS_EVENT_ARRIVED = "its event arrived"
 """Who decided about a correction that could be booked once its event was."""
 
 
-def release(
+def take_waiting_corrections(
     arriving: Sequence[LedgerRow], accounts: Sequence[Account], now: datetime
 ) -> list[LedgerRow]:
     """Return the rows of the corrections that waited for one of the arriving rows.

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from django.db.models import F, Max, Q, QuerySet
 
-from billing.allowances.entries import plain, says
+from billing.allowances.audited_rows import audit_value, audited_fields
 from billing.ingestion import events
 from billing.ingestion.ledger import DELIVERED_AGAIN
 from billing.ingestion.quarantine import debited_by, parsed
@@ -115,7 +115,7 @@ def _allowances(action: Action, model: type[Limit | Cap | CreditGrant]) -> Itera
         for row, entry in zip(mine, written, strict=True):
             who = {"row": row.pk, "actor": row.actor, "reason": row.reason}
             told = entry.details | {"actor": entry.actor, "reason": entry.reason}
-            for name, value in (says(row) | who).items():
+            for name, value in (audited_fields(row) | who).items():
                 if told.get(name, value) != value:
                     yield f"{account}: {model._meta.verbose_name} {row.pk}: {name} was {told[name]}"
     for entry in (entry for left in entries.values() for entry in left):
@@ -134,7 +134,7 @@ def _voids() -> Iterator[str]:
         if told[pk] != (pk in voided):
             yield f"grant {pk}: voided is {pk in voided}, in the audit trail {told[pk]} times"
     for grant in CreditGrant.objects.filter(pk__in=voided):
-        if plain(grant.voided_at) != at.get(grant.pk, plain(grant.voided_at)):
+        if audit_value(grant.voided_at) != at.get(grant.pk, audit_value(grant.voided_at)):
             yield f"grant {grant.pk}: it was voided at {at[grant.pk]}"
 
 

@@ -7,7 +7,7 @@ from django.db import connection
 
 
 @contextmanager
-def one_view() -> Iterator[None]:
+def consistent_read() -> Iterator[None]:
     """Read the database as it is at one instant, without keeping anybody from writing.
 
     Without it, what is booked while the ledger is read looks like a difference. Within a

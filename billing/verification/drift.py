@@ -22,7 +22,7 @@ from billing.models import (
     UsageEvent,
     UsageTotal,
 )
-from billing.verification.consistent_read import one_view
+from billing.verification.consistent_read import consistent_read
 from billing.verification.rebuild import rebuild
 
 SURELY_COMMITTED = timedelta(minutes=1)
@@ -60,7 +60,7 @@ def repair_drift(now: datetime) -> int:
 
 def _follow_the_ledger(pk: int) -> bool:
     """Rebuild an account whose totals differ from the ledger; return whether that was needed."""
-    with one_view():
+    with consistent_read():
         differs = _whole(pk) != _kept(pk)
     if differs:
         rebuild(pk)
@@ -71,7 +71,7 @@ def _follow_the_ledger(pk: int) -> bool:
 
 def drifted() -> set[int]:
     """Return the accounts whose totals are not the checkpoint and what was booked since."""
-    with one_view():
+    with consistent_read():
         before, sums = _checkpoint()
         for pk, credits, debited in _by_account(_booked(before, None)):
             had = sums.get(pk, (0, 0))

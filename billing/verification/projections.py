@@ -7,7 +7,7 @@ from datetime import date
 from django.db.models import Sum
 from django.utils import timezone
 
-from billing.allowances.cap_usage import Count, counts_of_ledger, load_caps
+from billing.allowances.cap_usage import SubjectUsage, counts_of_ledger, load_caps
 from billing.decisions.timeline import Timeline, load_timelines
 from billing.models import Account, AccountGroup, DailyUsage, UsageEvent, UsageTotal
 from billing.reports.daily_usage import reported_days, usage_of_all_days
@@ -56,7 +56,7 @@ def _cap_differences(account: Account, timeline: Timeline) -> Iterator[str]:
         )
     }
     expected = {
-        subject: _cap_state(caps.of(subject), counted)
+        subject: _cap_state(caps.cap_of(subject), counted)
         for subject, counted in counts_of_ledger(account, caps, period).items()
     }
     for scope, subject in sorted(expected.keys() | kept.keys()):
@@ -65,7 +65,9 @@ def _cap_differences(account: Account, timeline: Timeline) -> Iterator[str]:
             yield f"cap of {scope} {subject}: ledger {wanted}, kept {found}"
 
 
-def _cap_state(cap: int | None, counted: Count) -> tuple[int | None, int, dict[str, int], bool]:
+def _cap_state(
+    cap: int | None, counted: SubjectUsage
+) -> tuple[int | None, int, dict[str, int], bool]:
     exhausted = cap is not None and counted.usage >= cap
     return cap, counted.usage, dict(counted.booked), exhausted
 

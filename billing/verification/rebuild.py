@@ -41,7 +41,7 @@ def rebuild(account_id: int, *, new_epoch: bool = False) -> None:
         if new_epoch:
             account.ledger_epoch = new_ledger_epoch()
             account.save(update_fields=["ledger_epoch"])
-        enforce([account], now, anew=True)
+        enforce([account], now, republish=True)
 
 
 def totals_of_ledger(

@@ -14,7 +14,7 @@ from django.utils import timezone
 from billing import metrics
 from billing.account_locks import lock_accounts
 from billing.models import Account
-from billing.verification.consistent_read import one_view
+from billing.verification.consistent_read import consistent_read
 from billing.verification.projections import differences
 from billing.verification.rebuild import rebuild
 
@@ -36,7 +36,7 @@ def verify_some() -> int:
     verified = 0
     for account in Account.objects.select_related("organization").order_by(order, "pk")[:AT_MOST]:
         try:
-            with one_view():
+            with consistent_read():
                 differs = any(differences(account))
             if differs:
                 _repair(account.pk)

@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand, CommandError
 from billing.credits import display
 from billing.models import Account, UsageEvent
 from billing.verification.audit_faults import trail_faults
-from billing.verification.consistent_read import one_view
+from billing.verification.consistent_read import consistent_read
 from billing.verification.ledger_faults import ledger_faults
 from billing.verification.projections import differences, ledger_sum, report_differences, totals_sum
 
@@ -23,7 +23,7 @@ class Command(BaseCommand):
 
     def handle(self, *_args: Any, **_options: Any) -> None:
         """Verify all in one view of the database and print the outcome."""
-        with one_view():
+        with consistent_read():
             faults = list(ledger_faults())
             for account in Account.objects.select_related("organization").order_by("pk"):
                 faults += [f"{account}: {difference}" for difference in differences(account)]

@@ -15,18 +15,20 @@ from projects.models import Organization
 
 A = TypeVar("A", Limit, Cap, CreditGrant)
 
-_TOLD_OTHERWISE = {"id", "account", "actor", "reason", "voided_at"}
+_NOT_IN_DETAILS = {"id", "account", "actor", "reason", "voided_at"}
 
 
 @contextmanager
-def locked(organization: Organization, resource: str) -> Iterator[tuple[Account, datetime]]:
+def locked_account(organization: Organization, resource: str) -> Iterator[tuple[Account, datetime]]:
     """Hold an organization's account in a transaction; yields it and the time under the lock."""
     with transaction.atomic():
         [account] = lock_organization(organization.pk, resource)
         yield account, timezone.now()
 
 
-def allow(action: AuditEntry.Action, row: A, *, actor: str, reason: str, **details: Any) -> A:
+def save_with_audit(
+    action: AuditEntry.Action, row: A, *, actor: str, reason: str, **details: Any
+) -> A:
     """Write a row down, and in the audit trail all that it says; returns it."""
     row.actor, row.reason = actor[:200], reason[:500]
     row.save()
@@ -37,21 +39,21 @@ def allow(action: AuditEntry.Action, row: A, *, actor: str, reason: str, **detai
         reason=reason,
         resource=row.account.resource,
         row=row.pk,
-        **says(row),
+        **audited_fields(row),
         **details,
     )
     return row
 
 
-def says(row: Limit | Cap | CreditGrant) -> dict[str, Any]:
+def audited_fields(row: Limit | Cap | CreditGrant) -> dict[str, Any]:
     """Return what a row says from the beginning, as JSON has it."""
     return {
-        field.name: plain(getattr(row, field.name))
+        field.name: audit_value(getattr(row, field.name))
         for field in row._meta.concrete_fields
-        if field.name not in _TOLD_OTHERWISE
+        if field.name not in _NOT_IN_DETAILS
     }
 
 
-def plain(value: Any) -> Any:
+def audit_value(value: Any) -> Any:
     """Return a column's value as the audit trail keeps it."""
     return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value
