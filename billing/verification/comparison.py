@@ -31,14 +31,14 @@ def compare(accounts: Sequence[Account], now: datetime) -> Compared:
     outdated = []
     misstated = {}
     states = {}
-    for found in assess(accounts, inputs, now):
-        account = found.account
-        if found.digest != account.published_digest:
+    for assessment in assess(accounts, inputs, now):
+        account = assessment.account
+        if assessment.digest != account.published_digest:
             outdated.append(account.pk)
-        elif not found.is_stored:
+        elif not assessment.is_stored:
             misstated[account.pk] = "what is stored of the last decision is not what it was"
         else:
-            states[account.pk] = replace(found.state, version=account.version)
+            states[account.pk] = replace(assessment.state, version=account.version)
     sentences = misstatements(states.values())
     for pk, state in states.items():
         sentence = sentences.get((state.organization_id, state.resource))
