@@ -1,4 +1,4 @@
-"""Whose account pays for an event."""
+"""Find the account that pays for an event."""
 
 from collections.abc import Mapping
 from uuid import UUID
@@ -10,7 +10,7 @@ AccountKey = tuple[UUID, str]
 
 
 def account_key(event: Event, organizations: Mapping[int, UUID]) -> AccountKey | None:
-    """Return organization and bucket of an event, or None if nobody pays.
+    """Return the organization and bucket that pay for an event, or None if nobody pays.
 
     Raises `UnbookableEvent` if the event contradicts what is known about its project.
     """

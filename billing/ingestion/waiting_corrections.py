@@ -1,4 +1,4 @@
-"""Corrections that arrived before their event, and are set aside until it arrives."""
+"""Corrections that arrived before their event, and wait in the quarantine until it arrives."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,7 +14,7 @@ from billing.models import Account, QuarantinedEvent, UsageEvent
 from projects.models import Project
 
 ITS_EVENT_ARRIVED = "its event arrived"
-"""Who decided about a correction that could be booked once its event was."""
+"""`resolved_by` of a correction that was booked when its event arrived."""
 
 
 def take_waiting_corrections(
@@ -22,31 +22,31 @@ def take_waiting_corrections(
 ) -> list[LedgerRow]:
     """Return the rows of the corrections that waited for one of the arriving rows.
 
-    A correction that does not fit its event stays set aside, with the reason. The accounts must be
-    locked. The corrections are locked until the transaction ends.
+    A correction that doesn't match its event stays quarantined, with the reason. The accounts must
+    be locked. The corrections are locked until the transaction ends.
     """
     arrived = {row.uuid: row for row in arriving if row.adjusts is None}
     waiting = QuarantinedEvent.objects.select_for_update().filter(
         state=QuarantinedEvent.State.OPEN, awaits__in=arrived
     )
-    released: dict[UUID, LedgerRow] = {}
+    taken: dict[UUID, LedgerRow] = {}
     for kept in waiting.order_by("pk"):
         kept.awaits = None
         try:
             row = attach_to_event(_row(kept, accounts, now), arrived)
-            taken = {row.uuid for row in arriving} | released.keys()
-            if row.uuid in taken or UsageEvent.objects.filter(pk=row.uuid).exists():
+            used = {row.uuid for row in arriving} | taken.keys()
+            if row.uuid in used or UsageEvent.objects.filter(pk=row.uuid).exists():
                 raise UnbookableEvent(
                     QuarantineReason.CONFLICT, "this uuid is booked with another payload"
                 )
-        except UnbookableEvent as refusal:
-            kept.reason, kept.detail = refusal.reason, refusal.detail[:300]
+        except UnbookableEvent as error:
+            kept.reason, kept.detail = error.reason, error.detail[:300]
         else:
-            released[row.uuid] = row
+            taken[row.uuid] = row
             kept.state = QuarantinedEvent.State.BOOKED
             kept.resolved_at, kept.resolved_by = now, ITS_EVENT_ARRIVED
         kept.save()
-    return list(released.values())
+    return list(taken.values())
 
 
 def _row(kept: QuarantinedEvent, accounts: Sequence[Account], now: datetime) -> LedgerRow:
@@ -57,6 +57,6 @@ def _row(kept: QuarantinedEvent, accounts: Sequence[Account], now: datetime) -> 
     locked = {(account.organization_id, account.resource): account for account in accounts}
     if key is not None and key not in locked:
         raise UnbookableEvent(
-            QuarantineReason.ACCOUNT_MISMATCH, "another account pays what it corrects"
+            QuarantineReason.ACCOUNT_MISMATCH, "another account pays for the event that it corrects"
         )
     return ledger_row(event, locked[key] if key else None, kept.payload_sha256, now)

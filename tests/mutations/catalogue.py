@@ -108,7 +108,7 @@ MUTATIONS = [
         10,
         "what cannot be booked is dropped",
         "billing/ingestion/ledger.py",
-        "            refused[incoming.sha256] = _quarantined(incoming, now)\n",
+        "            quarantined[incoming.sha256] = _quarantined(incoming, now)\n",
         "",
         "tests/billing/test_booking.py::test_what_is_set_aside_is_kept_once_however_often_it_arrives",
     ),
