@@ -1,4 +1,4 @@
-"""What is counted about booking."""
+"""Prometheus counters of billing."""
 
 from prometheus_client import Counter
 

@@ -1,4 +1,4 @@
-"""What an account may use, in rows that are written once: limits, caps and top-ups."""
+"""Write limits, caps and top-ups together with their audit entries. Rows are written once."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ _NOT_IN_DETAILS = {"id", "account", "actor", "reason", "voided_at"}
 
 @contextmanager
 def locked_account(organization: Organization, resource: str) -> Iterator[tuple[Account, datetime]]:
-    """Hold an organization's account in a transaction; yields it and the time under the lock."""
+    """Lock an organization's account in a transaction. Yields it, and the time after locking."""
     with transaction.atomic():
         [account] = lock_organization(organization.pk, resource)
         yield account, timezone.now()
@@ -29,7 +29,7 @@ def locked_account(organization: Organization, resource: str) -> Iterator[tuple[
 def save_with_audit(
     action: AuditEntry.Action, row: A, *, actor: str, reason: str, **details: Any
 ) -> A:
-    """Write a row down, and in the audit trail all that it says; returns it."""
+    """Save a row, record its fields in the audit trail, and return it."""
     row.actor, row.reason = actor[:200], reason[:500]
     row.save()
     audit.record(
@@ -46,7 +46,7 @@ def save_with_audit(
 
 
 def audited_fields(row: Limit | Cap | CreditGrant) -> dict[str, Any]:
-    """Return what a row says from the beginning, as JSON has it."""
+    """Return the fields of a row that never change, in a form that JSON can hold."""
     return {
         field.name: audit_value(getattr(row, field.name))
         for field in row._meta.concrete_fields
@@ -55,5 +55,5 @@ def audited_fields(row: Limit | Cap | CreditGrant) -> dict[str, Any]:
 
 
 def audit_value(value: Any) -> Any:
-    """Return a column's value as the audit trail keeps it."""
+    """Return a column's value as it is stored in the audit trail."""
     return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value

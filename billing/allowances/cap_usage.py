@@ -1,7 +1,7 @@
-"""What projects and users used of an account that has caps: a projection of the ledger.
+"""What projects and users have used of an account with caps: a projection of the ledger.
 
-Only such accounts are counted, so that all others cost nothing. The account's row is locked by the
-caller.
+Usage is counted only for accounts with caps, so that other accounts cost nothing. The caller must
+lock the account's row.
 """
 
 from collections import defaultdict
@@ -17,40 +17,40 @@ from projects.models import Project
 from quota.models import CapState
 
 Subject = tuple[str, str]
-"""A scope and whose cap it is: ("project", "7") or ("user", "slack:T1:U1")."""
+"""A scope and the project or user in it: ("project", "7") or ("user", "slack:T1:U1")."""
 
 SUBJECT_OF = {Cap.Scope.PROJECT.value: "project_id", Cap.Scope.USER.value: "distinct_id"}
 
 
 @dataclass(frozen=True, slots=True)
 class CapsInForce:
-    """The newest word on each scope (`each`) and on those that are named, in micro-credits."""
+    """The newest cap for `each` subject of a scope and for `named` subjects, in micro-credits."""
 
     each: dict[str, int | None] = field(default_factory=dict)
     named: dict[Subject, int | None] = field(default_factory=dict)
 
     def cap_of(self, subject: Subject) -> int | None:
-        """Return the cap of a subject; None where there is none."""
+        """Return the cap of a subject, None if it has none."""
         if subject in self.named:
             return self.named[subject]
         return self.each.get(subject[0])
 
     def caps_any(self, scope: str) -> bool:
-        """Return whether anybody of a scope is capped."""
+        """Return whether any subject of the scope is capped."""
         named = (cap for (kind, _), cap in self.named.items() if kind == scope)
         return self.each.get(scope) is not None or any(cap is not None for cap in named)
 
 
 @dataclass(slots=True)
 class SubjectUsage:
-    """What one subject used in the period and what groups booked for it since the beginning."""
+    """What one subject used in the period, and what groups ever booked for it."""
 
     usage: int = 0
     booked: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
 
 def load_caps(accounts: Iterable[Account]) -> dict[int, CapsInForce]:
-    """Return the caps of those accounts that ever had any; no query where none did."""
+    """Return the caps of the accounts that ever had any. Runs no query if none did."""
     found = {account.pk: CapsInForce() for account in accounts if account.caps_version}
     if found:
         rows = Cap.objects.filter(account__in=found).order_by("set_at", "pk")
@@ -69,15 +69,16 @@ def count_rows(
 ) -> None:
     """Add rows that were just inserted to what their subjects used and their groups booked.
 
-    `periods` are the accounts' present ones. Where more changes than a group's own bookings, the
-    account's `caps_version` grows; the caller stores it. So it does where a cap is reached: calls
-    that were on their way when it was set are unknown to the counter that the group made of it.
+    `periods` are the current periods of the accounts. An account's `caps_version` is increased, for
+    the caller to store, if gateways need to read its caps again. That is so if more changed than a
+    group's own bookings. It is also so if a cap was reached, because a group's counter misses the
+    calls that were under way when the cap was set.
     """
     in_force = load_caps(accounts)
     for account in accounts:
         if account.pk in in_force:
-            mine = [row for row in rows if row.account_id == account.pk]
-            _add(account, in_force[account.pk], _counts(mine, periods[account.pk]))
+            own_rows = [row for row in rows if row.account_id == account.pk]
+            _add(account, in_force[account.pk], _counts(own_rows, periods[account.pk]))
 
 
 def _counts(rows: Iterable[LedgerRow], period: Period) -> dict[Subject, SubjectUsage]:
@@ -123,7 +124,7 @@ def _is_counted(caps: CapsInForce, subject: Subject) -> bool:
 
 
 def recount(account: Account, period: Period) -> None:
-    """Count a capped account's subjects anew from the ledger."""
+    """Count the usage of a capped account's subjects again, from the ledger."""
     [caps] = load_caps([account]).values()
     known = set(_rows(account).filter(exhausted=True).values_list("scope", "subject"))
     _rows(account).delete()
@@ -139,9 +140,9 @@ def recount(account: Account, period: Period) -> None:
 def counts_of_ledger(
     account: Account, caps: CapsInForce, period: Period
 ) -> dict[Subject, SubjectUsage]:
-    """Return what the ledger says of every subject that is counted, the named ones in any case."""
+    """Return the usage of every counted subject from the ledger. Includes all named subjects."""
     counts = {subject: SubjectUsage() for subject in caps.named if subject[0] in SUBJECT_OF}
-    if caps.each.get(Cap.Scope.PROJECT) is not None:  # a cap of 0 refuses who never used anything
+    if caps.each.get(Cap.Scope.PROJECT) is not None:  # a cap of 0 applies to unused projects too
         projects = Project.objects.filter(organization=account.organization_id)
         for pk in projects.values_list("pk", flat=True):
             counts[Cap.Scope.PROJECT.value, str(pk)] = SubjectUsage()
@@ -168,9 +169,10 @@ def _sums(events: QuerySet[UsageEvent], column: str) -> Iterator[tuple[str, int]
 
 
 def load_cap_states(accounts: Sequence[Account]) -> dict[int, list[CapState]]:
-    """Return the rows that a decision looks at: all projects', and of users whom it concerns.
+    """Return the rows that a decision needs, by account id.
 
-    That is who reached their cap, and who had when it was last decided.
+    These are the rows of all projects, and of the users who have reached their cap now or had
+    reached it at the last decision.
     """
     capped = {
         (account.organization_id, account.resource): account.pk
@@ -192,9 +194,9 @@ def load_cap_states(accounts: Sequence[Account]) -> dict[int, list[CapState]]:
     return found
 
 
-def mark_exhausted(account: Account, now: Iterable[Subject], no_more: Iterable[Subject]) -> None:
-    """Record whose caps are reached now and whose are no longer."""
-    for subjects, flag in ((now, True), (no_more, False)):
+def mark_exhausted(account: Account, reached: Iterable[Subject], lifted: Iterable[Subject]) -> None:
+    """Record which subjects have reached their cap, and which no longer have."""
+    for subjects, flag in ((reached, True), (lifted, False)):
         for scope, subject in subjects:
             _rows(account).filter(scope=scope, subject=subject).update(exhausted=flag)
 

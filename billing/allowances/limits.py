@@ -1,4 +1,4 @@
-"""Setting what an organization may use of a bucket."""
+"""Set what an organization can use of a bucket per period."""
 
 import zoneinfo
 from collections.abc import Sequence
@@ -25,11 +25,11 @@ def set_limit(
     actor: str = "",
     reason: str = "",
 ) -> Limit:
-    """Set the limit per period in micro-credits, None for unlimited, and publish what follows.
+    """Set the limit per period in micro-credits, None for unlimited, and publish the result.
 
-    `thresholds` are the percents of the period's credits at which is announced that they are used;
-    they, `grace_days`, `anchor_day` and `time_zone` stay as they are unless given.
-    Raises `ValueError` for an amount, day, time zone or percent that cannot be.
+    `thresholds` are the percents of the period's credits at which to warn. `thresholds`,
+    `grace_days`, `anchor_day` and `time_zone` stay as they are unless given. Raises `ValueError` if
+    a value is invalid.
     """
     _check(limit_micro, mode, grace_days, anchor_day, time_zone, thresholds)
     with locked_account(organization, resource) as (account, now):
@@ -52,7 +52,7 @@ def set_limit(
 
 
 def _instant_after(previous: Limit | None, now: datetime) -> datetime:
-    """Limits are ordered by their instants even where a clock was set back."""
+    """Return an instant after the previous limit's, even if a clock was set back."""
     return now if previous is None else max(now, previous.set_at + timedelta.resolution)
 
 
@@ -69,7 +69,7 @@ def _check(
     if mode not in Limit.Mode.values:
         raise ValueError(f"a limit is hard or soft, not {mode!r}")
     if grace_days is not None and not 0 <= grace_days <= 366:
-        raise ValueError("a grace is between 0 and 366 days")
+        raise ValueError("a grace lasts between 0 and 366 days")
     if anchor_day is not None and not 1 <= anchor_day <= 31:
         raise ValueError("a period begins on a day between 1 and 31")
     if time_zone is not None and time_zone not in zoneinfo.available_timezones():
