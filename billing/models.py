@@ -52,10 +52,12 @@ class Account(models.Model):
         default=0,
         db_default=0,
         editable=False,
-        help_text="What was left when it paid for no call at all.",
+        help_text="What was left when it proved too little to pay for a call.",
     )
     insufficient_at = models.DateTimeField(
-        null=True, editable=False, help_text="When that was; it counts until the period's end."
+        null=True,
+        editable=False,
+        help_text="When that was. It applies until the end of the period.",
     )
     grace_began_at = models.DateTimeField(
         null=True, editable=False, help_text="When the period's one grace began."
@@ -67,7 +69,7 @@ class Account(models.Model):
         default=0,
         db_default=0,
         editable=False,
-        help_text="Orders what is told of caps; 0: there never were any.",
+        help_text="Version of the published caps. 0: there never were any.",
     )
     announced_percent = models.PositiveSmallIntegerField(
         default=0, editable=False, help_text="The highest threshold announced in this period."
@@ -75,7 +77,7 @@ class Account(models.Model):
     decide_again_at = models.DateTimeField(null=True, editable=False, db_index=True)
     published_digest = models.CharField(max_length=64, blank=True, default="", editable=False)
     verified_at = models.DateTimeField(
-        null=True, editable=False, help_text="When all of it was last compared with the ledger."
+        null=True, editable=False, help_text="When it was last compared with its whole ledger."
     )
 
     class Meta:
@@ -161,8 +163,8 @@ class Cap(AppendOnlyModel):
         max_length=200,
         blank=True,
         default="",
-        help_text="A project's number, or a user such as slack:T1:U1; empty: each one of which "
-        "nothing else is said.",
+        help_text="A project's number, or a user such as slack:T1:U1. Empty: each one without a "
+        "cap of its own.",
     )
     cap_micro = models.BigIntegerField(null=True, help_text="Empty: not capped.")
     set_at = models.DateTimeField()
@@ -203,7 +205,7 @@ class CreditGrant(models.Model):
         default="",
         db_default="",
         editable=False,
-        help_text="Who asks again under the same key gets this top-up, not another one.",
+        help_text="Repeating the request with this key returns this top-up instead of another one.",
     )
     actor = models.CharField(max_length=200, blank=True, default="")
     reason = models.CharField(max_length=500, blank=True, default="")
@@ -242,7 +244,7 @@ class UsageEvent(AppendOnlyModel):
         LATE = "late", "late: adjusts a period that was closed when it arrived"
         CORRECTION = "correction", "correction of the event it is linked to"
         REFUND = "refund", "refund of the event it is linked to"
-        DISCARDED = "discarded", "discarded: nobody pays, the group has it back"
+        DISCARDED = "discarded", "discarded: nobody pays, the group gets its debit back"
 
     uuid = models.UUIDField(primary_key=True)
     account = models.ForeignKey(
@@ -377,7 +379,7 @@ class ReportedUsage(models.Model):
     """The instant up to which the daily usage reports are complete: one row, or none yet."""
 
     booked_before = models.DateTimeField(
-        help_text="What was booked since may be missing from the report of its day."
+        help_text="Events booked since then can be missing from the report of their day."
     )
 
     class Meta:
@@ -437,7 +439,9 @@ class QuarantinedEvent(models.Model):
     event_uuid = models.CharField(max_length=64, blank=True, default="", db_index=True)
     reason = models.CharField(max_length=40, db_index=True)
     detail = models.CharField(max_length=300, blank=True, default="")
-    awaits = models.UUIDField(null=True, help_text="The event that it corrects, until it arrives.")
+    awaits = models.UUIDField(
+        null=True, help_text="The event that it corrects, while that has not arrived."
+    )
     payload = models.TextField(help_text="The event as it arrived, as JSON in ASCII.")
     payload_sha256 = models.CharField(max_length=64, unique=True)
     state = models.CharField(max_length=10, choices=State.choices, default=State.OPEN)
@@ -498,7 +502,7 @@ class DecisionRecord(AppendOnlyModel):
         blank=True,
         default="",
         db_default="",
-        help_text="Whose cap it is about; empty: the whole account.",
+        help_text="The scope of the cap that it is about. Empty: the whole account.",
     )
     subject = models.CharField(max_length=200, blank=True, default="", db_default="")
     previous_state = models.CharField(max_length=10, blank=True, default="")

@@ -44,7 +44,7 @@ class Migration(migrations.Migration):
             name="verified_at",
             field=models.DateTimeField(
                 editable=False,
-                help_text="When all of it was last compared with the ledger.",
+                help_text="When it was last compared with its whole ledger.",
                 null=True,
             ),
         ),

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from billing.decisions.balances import load_books
 from django.db.models import Q
 
 from billing.credits import display
+from billing.decisions.decision_inputs import load_inputs
 from billing.decisions.timeline import Timeline
 from billing.models import Account, AuditEntry, CreditGrant, DecisionRecord, Limit, UsageEvent
 from billing.periods import Period
@@ -99,15 +99,15 @@ def organization_usage(
     account: Account, period_start: datetime | None, now: datetime
 ) -> OrganizationUsage:
     """Return the report of the period that contains `period_start`, by default of the current."""
-    books = load_books([account.pk])[account.pk]
-    timeline = books.timeline
+    inputs = load_inputs([account.pk])[account.pk]
+    timeline = inputs.timeline
     first = first_use(account)
     period = timeline.period_at(period_start or now)
     trailing = trailing_days(now, first)
     sums = Sums(account, _reach(period, trailing))
     usage = usage_of_period(sums, timeline, period)
     whole = [Span(period.start, period.end)]
-    walk = Walk(timeline, books.usage, period.start)
+    walk = Walk(timeline, inputs.usage, period.start)
     burning = burn_down(walk, usage, now)
     grants = CreditGrant.objects.in_bulk([row.grant.id for row in burning])
     since = first or account.organization.created_at
@@ -133,12 +133,12 @@ def organization_usage(
 
 def backtest(account: Account, period_start: datetime, limit_micro: int) -> BacktestReport:
     """Return what a limit would have refused in the period that contains `period_start`."""
-    books = load_books([account.pk])[account.pk]
-    period = books.timeline.period_at(period_start)
+    inputs = load_inputs([account.pk])[account.pk]
+    period = inputs.timeline.period_at(period_start)
     sums = Sums(account, Span(period.start, period.end))
-    usage = usage_of_period(sums, books.timeline, period)
-    terms = hypothetical_terms(usage, books.timeline.terms, limit_micro)
-    walk = Walk(books.timeline, books.usage, period.start, terms)
+    usage = usage_of_period(sums, inputs.timeline, period)
+    terms = hypothetical_terms(usage, inputs.timeline.terms, limit_micro)
+    walk = Walk(inputs.timeline, inputs.usage, period.start, terms)
     result = replay(walk, usage, limit_micro, reached_in_ledger(account))
     refused = sum(sums.by(result.refused).values(), NOTHING)
     used = usage.used

@@ -112,7 +112,7 @@ def test_credits_that_are_granted_again_under_the_same_key_are_granted_once(proj
 
     assert "2.50 ai_credits granted" in said[0]
     assert "2.50 ai_credits granted, already at 20" in said[1]
-    with pytest.raises(CommandError, match="Another top-up"):
+    with pytest.raises(CommandError, match="A different top-up"):
         run("grant_credits", project.pk, "ai_credits", "3", *words[2:])
     assert CreditGrant.objects.get().amount_micro == 2_500_000
     run("grant_credits", stranger.pk, *words)
