@@ -364,7 +364,12 @@ class DailyUsage(models.Model):
         verbose_name_plural = "daily usage"
         constraints = [
             models.UniqueConstraint(
-                *("day", "project", "resource", "product", "model", "distinct_id"),
+                "day",
+                "project",
+                "resource",
+                "product",
+                "model",
+                "distinct_id",
                 Coalesce("task_run_id", Value(uuid.UUID(int=0), models.UUIDField())),
                 name="daily_usage_unique",
             )

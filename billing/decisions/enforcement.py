@@ -24,8 +24,17 @@ from quota.models import QuotaState
 from quota.published.publication import publish
 
 _STORED = [
-    *("version", "booked", "state", "reason", "exhausted_since", "grace_began_at"),
-    *("announced_percent", "caps_version", "period_start", "decide_again_at", "published_digest"),
+    "version",
+    "booked",
+    "state",
+    "reason",
+    "exhausted_since",
+    "grace_began_at",
+    "announced_percent",
+    "caps_version",
+    "period_start",
+    "decide_again_at",
+    "published_digest",
 ]
 
 

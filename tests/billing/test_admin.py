@@ -29,8 +29,16 @@ from tests.billing.world import CREDIT, account_of, book, published, usage_event
 
 pytestmark = pytest.mark.django_db
 LISTS = [
-    *("account", "limit", "cap", "creditgrant", "usageevent", "quarantinedevent"),
-    *("decisionrecord", "auditentry", "dailyusage", "thresholdnotice"),
+    "account",
+    "limit",
+    "cap",
+    "creditgrant",
+    "usageevent",
+    "quarantinedevent",
+    "decisionrecord",
+    "auditentry",
+    "dailyusage",
+    "thresholdnotice",
 ]
 
 
@@ -228,7 +236,7 @@ class TestForms:
         assert first.status_code == 302
         assert "This top-up was made at" in second.content.decode()
         changed = admin_client.post(page("creditgrant_add"), form | {"credits": "6"})
-        assert "Open the form anew" in changed.content.decode()
+        assert "Open a new form" in changed.content.decode()
         assert CreditGrant.objects.get().amount_micro == 5 * CREDIT
         admin_client.post(page("creditgrant_add"), form | {"form_key": key()})
         assert CreditGrant.objects.count() == 2
@@ -315,7 +323,7 @@ class TestActions:
         self.decide(admin_client, "discard", reason="a test")
 
         assert QuarantinedEvent.objects.get().state == "discarded"
-        assert b"it is discarded already" in self.decide(admin_client, "discard").content
+        assert b"it is already discarded" in self.decide(admin_client, "discard").content
 
     def test_a_payload_of_any_shape_is_shown(self, admin_client, project):
         book(usage_event(project, "<script>alert(1)</script>\ud800"))

@@ -84,7 +84,12 @@ def test_it_can_be_had_as_csv(project, tmp_path):
 
     call_command(
         "usage_report",
-        *("--since", f"{NOON:%Y-%m-%d}", "--until", f"{until:%Y-%m-%d}", "--output", str(path)),
+        "--since",
+        f"{NOON:%Y-%m-%d}",
+        "--until",
+        f"{until:%Y-%m-%d}",
+        "--output",
+        str(path),
     )
 
     [line] = csv.DictReader(path.read_text().splitlines())

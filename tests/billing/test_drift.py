@@ -121,11 +121,11 @@ def test_two_that_advance_the_checkpoint_add_nothing_twice(checked, monkeypatch,
 
     def after_somebody_else():
         monkeypatch.setattr(drift, "_locked_checkpoint", lock)
-        drift._advance(timezone.now())
+        drift._advance_checkpoint(timezone.now())
         return lock()
 
     monkeypatch.setattr(drift, "_locked_checkpoint", after_somebody_else)
-    drift._advance(timezone.now() + timedelta(seconds=5))
+    drift._advance_checkpoint(timezone.now() + timedelta(seconds=5))
 
     kept = CheckpointSum.objects.get(account=account_of(checked.organization))
     assert kept.credits_micro == 24 * CREDIT
@@ -144,9 +144,14 @@ def test_two_that_advance_the_checkpoint_add_nothing_twice(checked, monkeypatch,
         lambda: Account.objects.update(decide_again_at=None),
     ],
     ids=[
-        *("document", "version", "no state"),
-        *("unblocked", "no member", "foreign token"),
-        *("account", "never due"),
+        "document",
+        "version",
+        "no state",
+        "unblocked",
+        "no member",
+        "foreign token",
+        "account",
+        "never due",
     ],
 )
 def test_what_somebody_made_of_a_publication_is_published_again(exhausted, repairs, harm):

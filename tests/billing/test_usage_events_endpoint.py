@@ -70,7 +70,15 @@ def test_a_number_is_never_read_as_a_float(project, deliveries):
 @pytest.mark.parametrize(
     "body",
     [
-        *("", "{bad", "null", "7", '"batch"', "{}", '{"batch": {}}', '{"batch": null}', "[1,]"),
+        "",
+        "{bad",
+        "null",
+        "7",
+        '"batch"',
+        "{}",
+        '{"batch": {}}',
+        '{"batch": null}',
+        "[1,]",
         *(b"\xff\xfe", b"\xef\xbb\xbf[]", "[" * 100_000, '{"a":' * 5_000 + "1" + "}" * 5_000),
     ],
 )
