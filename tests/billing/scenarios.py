@@ -1,4 +1,4 @@
-"""Hypothesis strategies: limits, calendars, grants and usage of one account, and instants."""
+"""Hypothesis strategies for instants and for the history of one account."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ small = st.integers(0, 12)
 
 @dataclass(frozen=True)
 class Scenario:
-    """An account's history."""
+    """An account's limits, calendars, grants and usage."""
 
     calendars: Sequence[Calendar]
     terms: Sequence[LimitTerms]

@@ -1,4 +1,4 @@
-"""The decision: what an account may do, why, and until when."""
+"""The decision: what an account can do, why, and until when."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -40,7 +40,7 @@ def test_below_the_limit_nothing_is_refused():
     assert decision.limited_until is None
 
 
-def test_a_decision_knows_one_now():
+def test_a_decision_uses_one_now():
     decision = decide(snapshot(1000, 1000, has_grace=True, grace_days=3))
 
     assert decision.exhausted_since == NOW
@@ -135,13 +135,13 @@ class TestGrace:
         assert self.at(NOW + 3 * DAY - timedelta.resolution).state is State.GRACE
         assert self.at(NOW + 3 * DAY).state is State.LIMITED
 
-    def test_a_period_has_one_however_often_something_is_left_again(self):
+    def test_a_period_has_one_grace_however_often_something_is_left_again(self):
         between = self.at(NOW + DAY, usage=10)
 
         assert (between.exhausted_since, between.grace_began_at) == (None, NOW)
         assert self.at(NOW + 4 * DAY, since=between.grace_began_at).state is State.LIMITED
 
-    def test_a_limit_that_is_set_anew_and_leaves_something_has_its_own(self):
+    def test_a_new_limit_that_leaves_something_has_its_own_grace(self):
         raised = snapshot(1000, 999, now=NOW + DAY, has_grace=True, grace_began_at=NOW)
         raised = replace(raised, terms=[*raised.terms, LimitTerms(NOW + DAY, 2000)])
 
@@ -149,7 +149,7 @@ class TestGrace:
         still_exhausted = replace(raised, usage={PERIOD_START: 2000})
         assert decide(still_exhausted).grace_began_at == NOW
 
-    def test_a_new_period_has_its_own(self):
+    def test_a_new_period_has_its_own_grace(self):
         in_december = self.at(PERIOD_END + DAY)
         assert in_december.state is State.OK
 
@@ -163,7 +163,7 @@ class TestGrace:
         )
         assert again.suspended_until == PERIOD_END + 4 * DAY
 
-    def test_there_is_none_where_there_is_nothing_to_use_up(self):
+    def test_there_is_no_grace_without_credits_to_use_up(self):
         assert self.at(NOW, limit=0, usage=0).state is State.LIMITED
 
 
@@ -217,7 +217,7 @@ class TestGrants:
 
         assert decide(snapshot(0, 0, grants=[voided, endless])).limited_until == FAR_FUTURE
 
-    def test_it_holds_until_a_grant_starts_or_expires(self):
+    def test_a_decision_is_valid_until_a_grant_starts_or_expires(self):
         expiring = Grant(1, 10, PERIOD_START, NOW + 2 * DAY, NOW + 2 * DAY)
         starting = Grant(2, 10, NOW + DAY)
 
