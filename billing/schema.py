@@ -28,9 +28,9 @@ _ITEM: dict[str, Any] = {
                 "uuid": {
                     "type": "string",
                     "format": "uuid",
-                    "description": "The event's identity: it is booked at most once. An event without "
-                    "a UUID is quarantined as `uuid_invalid`. An operator can still book it, with "
-                    "a UUID derived from its payload.",
+                    "description": "The event's identity: it is booked at most once. Without it, "
+                    "the event is quarantined as `uuid_invalid`. An operator can still book it, "
+                    "with a UUID derived from its payload.",
                 },
                 "event": {"type": "string", "enum": ["$ai_generation"]},
                 "timestamp": {

@@ -97,24 +97,28 @@ def _counts(rows: Iterable[LedgerRow], period: Period) -> dict[Subject, SubjectU
 
 
 def _add(account: Account, caps: CapsInForce, counts: Mapping[Subject, SubjectUsage]) -> None:
-    kept = {subject: counted for subject, counted in counts.items() if _is_counted(caps, subject)}
-    if not kept:
+    counted_subjects = {
+        subject: counted for subject, counted in counts.items() if _is_counted(caps, subject)
+    }
+    if not counted_subjects:
         return
     rows = _rows(account)
     present = {
         (row.scope, row.subject): row
-        for row in rows.filter(subject__in={subject for _, subject in kept})
+        for row in rows.filter(subject__in={subject for _, subject in counted_subjects})
     }
     changed = []
     reached = False
-    for (scope, subject), counted in sorted(kept.items()):
+    for (scope, subject), counted in sorted(counted_subjects.items()):
         row = present.get((scope, subject)) or _row(account, (scope, subject))
         _add_to(row, caps, counted)
         if not row.exhausted and row.cap_micro is not None and row.usage_micro >= row.cap_micro:
             reached = True
         changed.append(row)
     _write(changed)
-    others = any(counted.usage != sum(counted.booked.values()) for counted in kept.values())
+    others = any(
+        counted.usage != sum(counted.booked.values()) for counted in counted_subjects.values()
+    )
     if reached or others:
         account.caps_version += 1
 

@@ -34,15 +34,15 @@ def set_limit(
     _check(limit_micro, mode, grace_days, anchor_day, time_zone, thresholds)
     with locked_account(organization, resource) as (account, now):
         previous = load_timelines([account.pk])[account.pk].current
-        kept = previous or Limit()
+        base = previous or Limit()
         limit = Limit(
             account=account,
             limit_micro=limit_micro,
             mode=mode,
-            grace_days=kept.grace_days if grace_days is None else grace_days,
-            anchor_day=kept.anchor_day if anchor_day is None else anchor_day,
-            time_zone=kept.time_zone if time_zone is None else time_zone,
-            thresholds=kept.thresholds if thresholds is None else sorted(set(thresholds)),
+            grace_days=base.grace_days if grace_days is None else grace_days,
+            anchor_day=base.anchor_day if anchor_day is None else anchor_day,
+            time_zone=base.time_zone if time_zone is None else time_zone,
+            thresholds=base.thresholds if thresholds is None else sorted(set(thresholds)),
             set_at=_instant_after(previous, now),
         )
         before = {"previous_limit_micro": previous.limit_micro if previous else None}

@@ -1,4 +1,4 @@
-"""The decision about one account: what it may do, why, and until when.
+"""The decision about one account: what it can do, why, and until when.
 
 A pure function of a snapshot. Every instant is compared with the snapshot's one `now`.
 """

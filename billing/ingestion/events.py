@@ -268,7 +268,7 @@ def _cost(properties: Mapping[str, Any], adjusts: UUID | None) -> Decimal:
     except InvalidCost as error:
         raise UnbookableEvent(QuarantineReason.COST_INVALID, str(error)) from None
     if cost < 0 and adjusts is None:
-        raise UnbookableEvent(QuarantineReason.COST_INVALID, "only a correction may be negative")
+        raise UnbookableEvent(QuarantineReason.COST_INVALID, "only a correction can be negative")
     return cost
 
 
@@ -299,7 +299,7 @@ def _debit(item: Mapping[str, Any], bucket: str | None, adjusts: UUID | None) ->
     if type(debited) is not int or abs(debited) > MAXIMUM_DEBIT_MICRO:
         raise UnbookableEvent(QuarantineReason.DEBIT_INVALID, "debited_micro is a whole number")
     if debited < 0 and adjusts is None:
-        raise UnbookableEvent(QuarantineReason.DEBIT_INVALID, "only a correction may be negative")
+        raise UnbookableEvent(QuarantineReason.DEBIT_INVALID, "only a correction can be negative")
     if debited and bucket is None:
         raise UnbookableEvent(
             QuarantineReason.DEBIT_INVALID, "an event that nobody pays for has no debit"

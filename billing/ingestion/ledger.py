@@ -184,7 +184,7 @@ def _book(batch: Sequence[_Incoming], account_ids: Collection[int]) -> list[Resu
     # Read the clock after taking the locks: one `now` for the booking and the decision.
     now = timezone.now()
     known = _known([incoming.uuid for incoming in batch if incoming.uuid])
-    kept = _kept({incoming.sha256 for incoming in batch})
+    earlier = _earlier({incoming.sha256 for incoming in batch})
     booked = booked_events(
         {each.event.adjusts for each in batch if each.event and each.event.adjusts}
     )
@@ -197,7 +197,7 @@ def _book(batch: Sequence[_Incoming], account_ids: Collection[int]) -> list[Resu
         incoming = batch[place]
         booked_as = known.get(incoming.uuid) if incoming.uuid else None
         row = None
-        if booked_as == incoming.sha256 or _is_decided(kept.get(incoming.sha256)):
+        if booked_as == incoming.sha256 or _is_decided(earlier.get(incoming.sha256)):
             statuses[place] = DUPLICATE
             continue
         if incoming.event is not None and booked_as is None:
@@ -217,7 +217,7 @@ def _book(batch: Sequence[_Incoming], account_ids: Collection[int]) -> list[Resu
             known[row.uuid] = incoming.sha256
             booked[row.uuid] = row
     QuarantinedEvent.objects.bulk_create(quarantined.values(), ignore_conflicts=True)
-    _close(kept, rows, now)
+    _close(earlier, rows, now)
     book_rows(rows, list(accounts.values()), now)
     return [
         Result(
@@ -262,19 +262,21 @@ def _known(uuids: Collection[UUID]) -> dict[UUID, str]:
     return dict(rows.values_list("uuid", "payload_sha256"))
 
 
-def _kept(payloads: Collection[str]) -> dict[str, QuarantinedEvent]:
+def _earlier(payloads: Collection[str]) -> dict[str, QuarantinedEvent]:
     """Return the quarantined events with these payloads, locked until the transaction ends."""
     rows = QuarantinedEvent.objects.select_for_update().filter(payload_sha256__in=payloads)
     return {row.payload_sha256: row for row in rows.defer("payload").order_by("pk")}
 
 
-def _is_decided(kept: QuarantinedEvent | None) -> bool:
-    return kept is not None and kept.state != QuarantinedEvent.State.OPEN
+def _is_decided(earlier: QuarantinedEvent | None) -> bool:
+    return earlier is not None and earlier.state != QuarantinedEvent.State.OPEN
 
 
-def _close(kept: Mapping[str, QuarantinedEvent], rows: Iterable[LedgerRow], now: datetime) -> None:
+def _close(
+    earlier: Mapping[str, QuarantinedEvent], rows: Iterable[LedgerRow], now: datetime
+) -> None:
     """Close the quarantined events that could now be booked, because they were delivered again."""
-    booked = [kept[row.payload_sha256].pk for row in rows if row.payload_sha256 in kept]
+    booked = [earlier[row.payload_sha256].pk for row in rows if row.payload_sha256 in earlier]
     if booked:
         QuarantinedEvent.objects.filter(pk__in=booked).update(
             state=QuarantinedEvent.State.BOOKED, resolved_at=now, resolved_by=DELIVERED_AGAIN

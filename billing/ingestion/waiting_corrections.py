@@ -30,28 +30,28 @@ def take_waiting_corrections(
         state=QuarantinedEvent.State.OPEN, awaits__in=arrived
     )
     taken: dict[UUID, LedgerRow] = {}
-    for kept in waiting.order_by("pk"):
-        kept.awaits = None
+    for correction in waiting.order_by("pk"):
+        correction.awaits = None
         try:
-            row = attach_to_event(_row(kept, accounts, now), arrived)
+            row = attach_to_event(_row(correction, accounts, now), arrived)
             used = {row.uuid for row in arriving} | taken.keys()
             if row.uuid in used or UsageEvent.objects.filter(pk=row.uuid).exists():
                 raise UnbookableEvent(
                     QuarantineReason.CONFLICT, "this uuid is booked with another payload"
                 )
         except UnbookableEvent as error:
-            kept.reason, kept.detail = error.reason, error.detail[:300]
+            correction.reason, correction.detail = error.reason, error.detail[:300]
         else:
             taken[row.uuid] = row
-            kept.state = QuarantinedEvent.State.BOOKED
-            kept.resolved_at, kept.resolved_by = now, ITS_EVENT_ARRIVED
-        kept.save()
+            correction.state = QuarantinedEvent.State.BOOKED
+            correction.resolved_at, correction.resolved_by = now, ITS_EVENT_ARRIVED
+        correction.save()
     return list(taken.values())
 
 
-def _row(kept: QuarantinedEvent, accounts: Sequence[Account], now: datetime) -> LedgerRow:
+def _row(correction: QuarantinedEvent, accounts: Sequence[Account], now: datetime) -> LedgerRow:
     """Return the ledger row of a correction. Raises `UnbookableEvent`."""
-    event = events.read(parse_stored(kept.payload), now)
+    event = events.read(parse_stored(correction.payload), now)
     project = Project.objects.filter(pk=event.project_id).values_list("pk", "organization_id")
     key = account_key(event, dict(project))
     locked = {(account.organization_id, account.resource): account for account in accounts}
@@ -59,4 +59,4 @@ def _row(kept: QuarantinedEvent, accounts: Sequence[Account], now: datetime) -> 
         raise UnbookableEvent(
             QuarantineReason.ACCOUNT_MISMATCH, "another account pays for the event that it corrects"
         )
-    return ledger_row(event, locked[key] if key else None, kept.payload_sha256, now)
+    return ledger_row(event, locked[key] if key else None, correction.payload_sha256, now)

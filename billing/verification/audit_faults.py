@@ -71,8 +71,10 @@ def _quarantine() -> Iterator[str]:
         if row.state == State.BOOKED and row.pk not in in_ledger:
             yield f"{event} is closed as booked, but not in the ledger"
         by_itself = row.state == State.BOOKED and row.resolved_by in _BY_ITSELF
-        told = [(_DECIDED_BY.get(row.state), row.resolved_by)] if decided and not by_itself else []
-        if entries.pop(row.pk, []) != told:
+        recorded = (
+            [(_DECIDED_BY.get(row.state), row.resolved_by)] if decided and not by_itself else []
+        )
+        if entries.pop(row.pk, []) != recorded:
             yield f"{event}: the audit trail does not say that it is {row.state}"
         if events.digest(row.payload) != row.payload_sha256:
             yield f"{event}: its payload is not the one that arrived"
@@ -89,8 +91,8 @@ def _quarantine() -> Iterator[str]:
 
 
 def _with_payload_of(rows: QuerySet[UsageEvent]) -> set[int]:
-    kept = QuarantinedEvent.objects.filter(payload_sha256__in=rows.values("payload_sha256"))
-    return set(kept.values_list("pk", flat=True))
+    stored = QuarantinedEvent.objects.filter(payload_sha256__in=rows.values("payload_sha256"))
+    return set(stored.values_list("pk", flat=True))
 
 
 def _allowances(action: Action, model: type[Limit | Cap | CreditGrant]) -> Iterator[str]:
@@ -114,25 +116,26 @@ def _allowances(action: Action, model: type[Limit | Cap | CreditGrant]) -> Itera
             continue
         for row, entry in zip(own_rows, written, strict=True):
             who = {"row": row.pk, "actor": row.actor, "reason": row.reason}
-            told = entry.details | {"actor": entry.actor, "reason": entry.reason}
+            recorded = entry.details | {"actor": entry.actor, "reason": entry.reason}
             for name, value in (audited_fields(row) | who).items():
-                if told.get(name, value) != value:
-                    yield f"{account}: {model._meta.verbose_name} {row.pk}: {name} was {told[name]}"
+                if recorded.get(name, value) != value:
+                    entity = f"{model._meta.verbose_name} {row.pk}"
+                    yield f"{account}: {entity}: {name} was {recorded[name]}"
     for entry in (entry for left in entries.values() for entry in left):
         yield f"audit entry {entry.pk}: its account does not exist"
 
 
 def _voids() -> Iterator[str]:
     voided = set(CreditGrant.objects.exclude(voided_at=None).values_list("pk", flat=True))
-    told = Counter(_details(Action.GRANT_VOIDED, "grant"))
+    recorded = Counter(_details(Action.GRANT_VOIDED, "grant"))
     at = {
         entry.details["grant"]: entry.details["voided_at"]
         for entry in AuditEntry.objects.filter(action=Action.GRANT_VOIDED)
         if "voided_at" in entry.details
     }
-    for pk in sorted(voided | told.keys(), key=str):
-        if told[pk] != (pk in voided):
-            yield f"grant {pk}: voided is {pk in voided}, in the audit trail {told[pk]} times"
+    for pk in sorted(voided | recorded.keys(), key=str):
+        if recorded[pk] != (pk in voided):
+            yield f"grant {pk}: voided is {pk in voided}, in the audit trail {recorded[pk]} times"
     for grant in CreditGrant.objects.filter(pk__in=voided):
         if audit_value(grant.voided_at) != at.get(grant.pk, audit_value(grant.voided_at)):
             yield f"grant {grant.pk}: it was voided at {at[grant.pk]}"
@@ -143,15 +146,15 @@ def _refunds() -> Iterator[str]:
     booked = Counter(
         (str(event), -micro) for event, micro in rows.values_list("adjusts", "credits_micro")
     )
-    told = Counter(
+    recorded = Counter(
         (entry.details.get("event"), entry.details.get("credits_micro"))
         for entry in AuditEntry.objects.filter(action=Action.EVENT_REFUNDED)
     )
-    for event, micro in booked.keys() | told.keys():
-        if booked[event, micro] != told[event, micro]:
+    for event, micro in booked.keys() | recorded.keys():
+        if booked[event, micro] != recorded[event, micro]:
             yield (
                 f"event {event} was refunded {micro} micro-credits {booked[event, micro]} times, "
-                f"in the audit trail {told[event, micro]} times"
+                f"in the audit trail {recorded[event, micro]} times"
             )
 
 
@@ -171,10 +174,10 @@ def _decisions() -> Iterator[str]:
         if bool(record.scope) != bool(record.subject):
             yield f"{decision} is about {record.scope} {record.subject}"
         elif record.subject:
-            told = (record.state == "limited", record.reason) if record.outcome else (False, "")
+            recorded = (record.state == "limited", record.reason) if record.outcome else (False, "")
             wanted = (bool(record.outcome), record.outcome.get("reason", ""))
             named = {(cap["scope"], cap["subject"]) for cap in record.inputs.get("caps", ())}
-            if told != wanted or not named <= {(record.scope, record.subject)}:
+            if recorded != wanted or not named <= {(record.scope, record.subject)}:
                 yield f"{decision} about {record.scope} {record.subject} differs from its outcome"
         if record.scope or record.subject:
             continue

@@ -20,12 +20,12 @@ def differences(account: Account) -> Iterator[str]:
     """Yield a sentence for each difference between an account's projections and its ledger."""
     timeline = load_timelines([account.pk])[account.pk]
     expected = {start: (end, micro) for start, end, micro in totals_of_ledger(account, timeline)}
-    kept = {
+    stored = {
         total.starts_at: (total.ends_at, total.usage_micro)
         for total in UsageTotal.objects.filter(account=account)
     }
-    for start in sorted(expected.keys() | kept.keys()):
-        wanted, found = expected.get(start, (None, 0)), kept.get(start, (None, 0))
+    for start in sorted(expected.keys() | stored.keys()):
+        wanted, found = expected.get(start, (None, 0)), stored.get(start, (None, 0))
         if wanted != found and (wanted[1] or found[1]):
             yield f"total from {start:%Y-%m-%d %H:%M}: ledger {wanted[1]}, total {found[1]}"
     bookings = bookings_of_ledger(account)
@@ -49,7 +49,7 @@ def _cap_differences(account: Account, timeline: Timeline) -> Iterator[str]:
     period = timeline.period_at(timezone.now())
     if account.period_start != period.start:
         return  # counted again at the first decision of the new period
-    kept = {
+    stored = {
         (row.scope, row.subject): (row.cap_micro, row.usage_micro, row.booked, row.exhausted)
         for row in CapState.objects.filter(
             organization=account.organization_id, resource=account.resource
@@ -59,8 +59,8 @@ def _cap_differences(account: Account, timeline: Timeline) -> Iterator[str]:
         subject: _cap_state(caps.cap_of(subject), counted)
         for subject, counted in counts_of_ledger(account, caps, period).items()
     }
-    for scope, subject in sorted(expected.keys() | kept.keys()):
-        wanted, found = expected.get((scope, subject)), kept.get((scope, subject))
+    for scope, subject in sorted(expected.keys() | stored.keys()):
+        wanted, found = expected.get((scope, subject)), stored.get((scope, subject))
         if wanted != found:
             yield f"cap of {scope} {subject}: ledger {wanted}, stored {found}"
 
@@ -75,9 +75,9 @@ def _cap_state(
 def report_differences() -> Iterator[str]:
     """Yield a sentence for each day whose usage report should be complete but isn't."""
     wanted = _fingerprints(usage_of_all_days())
-    kept = _fingerprints(DailyUsage.objects.order_by().iterator(chunk_size=2000))
-    for day in sorted(reported_days(wanted.keys() | kept.keys())):
-        if wanted[day] != kept[day]:
+    stored = _fingerprints(DailyUsage.objects.order_by().iterator(chunk_size=2000))
+    for day in sorted(reported_days(wanted.keys() | stored.keys())):
+        if wanted[day] != stored[day]:
             yield f"the usage report of {day} differs from the ledger"
 
 
