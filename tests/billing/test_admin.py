@@ -234,7 +234,7 @@ class TestForms:
         first, second = [admin_client.post(page("creditgrant_add"), form) for _ in range(2)]
 
         assert first.status_code == 302
-        assert "This top-up was made at" in second.content.decode()
+        assert "This top-up was already made at" in second.content.decode()
         changed = admin_client.post(page("creditgrant_add"), form | {"credits": "6"})
         assert "Open a new form" in changed.content.decode()
         assert CreditGrant.objects.get().amount_micro == 5 * CREDIT

@@ -280,7 +280,7 @@ def test_the_audit_trail_says_who_set_a_cap_and_why(project):
     ],
 )
 def test_an_invalid_cap_is_refused(project, wrong):
-    with pytest.raises(ValueError, match=r"cap|named|runs|no project"):
+    with pytest.raises(ValueError, match=r"cap|characters|runs|no project"):
         cap(project, *wrong)
     assert not Cap.objects.exists()
 
