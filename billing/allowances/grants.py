@@ -1,4 +1,4 @@
-"""Credit grants: top-ups beside the periodic limit."""
+"""Credit grants: top-ups in addition to the periodic limit."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime

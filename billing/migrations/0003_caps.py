@@ -9,7 +9,7 @@ triggers = importlib.import_module("billing.migrations.0002_append_only_triggers
 
 
 def install(apps, schema_editor):
-    """Caps are kept as they were set; decisions lost their triggers where SQLite copied the table."""
+    """Add triggers for caps, and again for decisions, whose table SQLite has just copied."""
     triggers.install(apps, schema_editor)
     on_postgresql = schema_editor.connection.vendor == "postgresql"
     trigger = triggers.POSTGRESQL_TRIGGER if on_postgresql else triggers.SQLITE_TRIGGER

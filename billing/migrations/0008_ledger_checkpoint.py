@@ -1,4 +1,4 @@
-"""What was added up of the ledger, and when each account was last read whole."""
+"""Ledger totals, and when each account was last verified in full."""
 
 import django.db.models.deletion
 from django.db import migrations, models

@@ -1,4 +1,4 @@
-"""A top-up that is asked for again under the same key is granted once."""
+"""Add idempotency keys, so that a repeated top-up is granted once."""
 
 from django.db import migrations, models
 

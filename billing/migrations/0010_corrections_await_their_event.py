@@ -1,4 +1,4 @@
-"""Corrections that arrive before their event wait for it in the quarantine."""
+"""Let corrections that arrive before their event wait for it in the quarantine."""
 
 from django.db import migrations, models
 
