@@ -9,7 +9,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from billing.credits import display
-from billing.reports.forecast import Kind, within
+from billing.reports.forecast import Kind, usage_within
 from console.usage.organization import OrganizationUsage
 from quota.resources import MICRO
 
@@ -101,7 +101,7 @@ def _projected(report: OrganizationUsage) -> list[int | None]:
     used = report.usage.used.credits_micro
     today = report.now.date()
     begun = report.now - report.now.replace(hour=0, minute=0, second=0, microsecond=0)
-    rest_of_today = within(forecast.daily_mean_micro, timedelta(days=1) - begun)
+    rest_of_today = usage_within(forecast.daily_mean_micro, timedelta(days=1) - begun)
     projected: list[int | None] = []
     for day in report.usage.days:
         if day.day < today:

@@ -177,7 +177,7 @@ class Migration(migrations.Migration):
             name='UsageEvent',
             fields=[
                 ('uuid', models.UUIDField(primary_key=True, serialize=False)),
-                ('kind', models.CharField(choices=[('usage', 'Usage'), ('late', 'late: adjusts a period that was closed when it arrived'), ('correction', 'correction of the event it is linked to'), ('refund', 'refund of the event it is linked to'), ('discarded', 'discarded: nobody pays, the group has it back')], default='usage', max_length=10)),
+                ('kind', models.CharField(choices=[('usage', 'Usage'), ('late', 'late: adjusts a period that was closed when it arrived'), ('correction', 'correction of the event it is linked to'), ('refund', 'refund of the event it is linked to'), ('discarded', 'discarded: nobody pays, the group gets its debit back')], default='usage', max_length=10)),
                 ('adjusts', models.UUIDField(help_text='The event that this row corrects or refunds.', null=True)),
                 ('occurred_at', models.DateTimeField(help_text='When it was used: decides the period.')),
                 ('booked_at', models.DateTimeField(db_index=True, help_text='When it was written here.')),

@@ -1,7 +1,7 @@
-"""Say in the database too that ledger, limits, decisions and audit trail are never changed.
+"""Add triggers that reject changes to the ledger, limits, decisions and audit trail.
 
-A later migration that makes SQLite copy one of these tables loses its triggers there and has to make
-them again: call `install` at its end.
+If a later migration makes SQLite copy one of these tables, the copy has no triggers. Such a
+migration must call `install` at its end.
 """
 
 from django.db import migrations
@@ -33,7 +33,7 @@ BEGIN SELECT RAISE(ABORT, 'rows of {table} are never changed and never deleted')
 
 
 def install(_apps, schema_editor):
-    """Make the triggers that are not there."""
+    """Create missing triggers."""
     on_postgresql = schema_editor.connection.vendor == "postgresql"
     if on_postgresql:
         schema_editor.execute(POSTGRESQL_FUNCTION, params=None)

@@ -9,7 +9,7 @@ triggers = importlib.import_module("billing.migrations.0002_append_only_triggers
 
 
 def install(apps, schema_editor):
-    """Caps are kept as they were set; decisions lost their triggers where SQLite copied the table."""
+    """Add triggers for caps, and again for decisions, whose table SQLite has just copied."""
     triggers.install(apps, schema_editor)
     on_postgresql = schema_editor.connection.vendor == "postgresql"
     trigger = triggers.POSTGRESQL_TRIGGER if on_postgresql else triggers.SQLITE_TRIGGER
@@ -34,12 +34,12 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='account',
             name='caps_version',
-            field=models.BigIntegerField(db_default=0, default=0, editable=False, help_text='Orders what is told of caps; 0: there never were any.'),
+            field=models.BigIntegerField(db_default=0, default=0, editable=False, help_text='Version of the published caps. 0: there never were any.'),
         ),
         migrations.AddField(
             model_name='decisionrecord',
             name='scope',
-            field=models.CharField(blank=True, choices=[('project', 'Project'), ('user', 'User'), ('run', 'Run')], db_default='', default='', help_text='Whose cap it is about; empty: the whole account.', max_length=10),
+            field=models.CharField(blank=True, choices=[('project', 'Project'), ('user', 'User'), ('run', 'Run')], db_default='', default='', help_text='The scope of the cap that it is about. Empty: the whole account.', max_length=10),
         ),
         migrations.AddField(
             model_name='decisionrecord',
@@ -56,7 +56,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('scope', models.CharField(choices=[('project', 'Project'), ('user', 'User'), ('run', 'Run')], max_length=10)),
-                ('subject', models.CharField(blank=True, default='', help_text="A project's number, or a user such as slack:T1:U1; empty: each one of which nothing else is said.", max_length=200)),
+                ('subject', models.CharField(blank=True, default='', help_text="A project's number, or a user such as slack:T1:U1. Empty: each one without a cap of its own.", max_length=200)),
                 ('cap_micro', models.BigIntegerField(help_text='Empty: not capped.', null=True)),
                 ('set_at', models.DateTimeField()),
                 ('actor', models.CharField(blank=True, default='', max_length=200)),

@@ -13,11 +13,11 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='account',
             name='insufficient_at',
-            field=models.DateTimeField(editable=False, help_text="When that was; it counts until the period's end.", null=True),
+            field=models.DateTimeField(editable=False, help_text="When that was. It applies until the end of the period.", null=True),
         ),
         migrations.AddField(
             model_name='account',
             name='insufficient_micro',
-            field=models.BigIntegerField(db_default=0, default=0, editable=False, help_text='What was left when it paid for no call at all.'),
+            field=models.BigIntegerField(db_default=0, default=0, editable=False, help_text='What was left when it proved too little to pay for a call.'),
         ),
     ]

@@ -16,7 +16,7 @@ class Migration(migrations.Migration):
             name='ReportedUsage',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('booked_before', models.DateTimeField(help_text='What was booked since may be missing from the report of its day.')),
+                ('booked_before', models.DateTimeField(help_text='Events booked since then can be missing from the report of their day.')),
             ],
             options={
                 'verbose_name_plural': 'reported usage',

@@ -1,4 +1,4 @@
-"""The grace of a period begins once: until now every new exhaustion began it again."""
+"""Store when the period's one grace began. Before, grace began again with every exhaustion."""
 
 from django.db import migrations, models
 from django.db.models import F

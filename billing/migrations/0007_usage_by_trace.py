@@ -1,6 +1,6 @@
-"""Events outside task runs are found by what they were made for.
+"""Add an index to find events outside task runs by their trace.
 
-Building the index of a long ledger holds bookings up; their events wait in the gateway meanwhile.
+Building the index of a long ledger blocks bookings. Their events wait in the gateway meanwhile.
 """
 
 from django.db import migrations, models

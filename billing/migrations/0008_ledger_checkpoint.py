@@ -1,4 +1,4 @@
-"""What was added up of the ledger, and when each account was last read whole."""
+"""Ledger totals, and when each account was last verified in full."""
 
 import django.db.models.deletion
 from django.db import migrations, models
@@ -44,7 +44,7 @@ class Migration(migrations.Migration):
             name="verified_at",
             field=models.DateTimeField(
                 editable=False,
-                help_text="When all of it was last compared with the ledger.",
+                help_text="When it was last compared with its whole ledger.",
                 null=True,
             ),
         ),

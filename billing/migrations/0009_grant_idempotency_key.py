@@ -1,4 +1,4 @@
-"""A top-up that is asked for again under the same key is granted once."""
+"""Add idempotency keys, so that a repeated top-up is granted once."""
 
 from django.db import migrations, models
 
@@ -13,7 +13,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='creditgrant',
             name='idempotency_key',
-            field=models.CharField(blank=True, db_default='', default='', editable=False, help_text='Who asks again under the same key gets this top-up, not another one.', max_length=100),
+            field=models.CharField(blank=True, db_default='', default='', editable=False, help_text='Repeating the request with this key returns this top-up instead of another one.', max_length=100),
         ),
         migrations.AddConstraint(
             model_name='creditgrant',

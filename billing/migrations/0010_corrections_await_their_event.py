@@ -1,4 +1,4 @@
-"""Corrections that arrive before their event wait for it in the quarantine."""
+"""Let corrections that arrive before their event wait for it in the quarantine."""
 
 from django.db import migrations, models
 
@@ -13,7 +13,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='quarantinedevent',
             name='awaits',
-            field=models.UUIDField(help_text='The event that it corrects, until it arrives.', null=True),
+            field=models.UUIDField(help_text='The event that it corrects, while that has not arrived.', null=True),
         ),
         migrations.AddIndex(
             model_name='quarantinedevent',

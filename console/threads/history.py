@@ -12,8 +12,8 @@ from datetime import datetime
 from uuid import UUID
 
 from billing.models import Account, DecisionRecord
+from billing.reports.decision_history import WHOLE_ACCOUNT, DecisionHistory, Subject
 from billing.reports.model_usage import ModelUsage, model_usage_of_runs, model_usage_of_traces
-from billing.reports.refusals import WHOLE, Decisions, Subject
 from coding_tasks.models import CodingTask, TaskRun
 from console.threads.lookup import MOST_MESSAGES, ThreadKey, messages_in
 from projects.models import SlackWorkspace
@@ -168,7 +168,7 @@ def _asked(
         organization=workspace.project.organization_id, resource=AI_CREDITS
     ).first()
     subjects = {subject for message in refused for subject in _subjects(message, workspace)}
-    decisions = Decisions(account, subjects, set(refused.values())) if account else None
+    decisions = DecisionHistory(account, subjects, set(refused.values())) if account else None
     for message in sorted(messages, key=lambda message: message.received_at):
         told = said[str(message.pk)]
         refusal = None
@@ -214,7 +214,7 @@ def _subjects(message: Mention | FollowUp, workspace: SlackWorkspace) -> list[Su
         Reason.PROJECT_CAP_REACHED: [project],
         Reason.USER_CAP_REACHED: [user],
     }
-    return by_reason.get(_reason(message), [WHOLE, project, user])
+    return by_reason.get(_reason(message), [WHOLE_ACCOUNT, project, user])
 
 
 def _answers(key: ThreadKey) -> dict[str, Notice]:

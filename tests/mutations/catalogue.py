@@ -65,7 +65,7 @@ MUTATIONS = [
         "billing/decisions/decision.py",
         "        return snapshot.now\n    return since",
         "        return datetime.now(UTC)\n    return since",
-        "tests/billing/test_decision.py::test_a_decision_knows_one_now",
+        "tests/billing/test_decision.py::test_a_decision_uses_one_now",
     ),
     Mutation(
         7,
@@ -85,7 +85,7 @@ MUTATIONS = [
         "        if len(ids) > 1:\n",
         "        raise\n        if len(ids) > 1:\n",
         "tests/billing/test_sweep.py"
-        "::test_one_account_that_cannot_be_decided_stops_and_unblocks_nobody",
+        "::test_one_undecidable_account_neither_stops_the_sweep_nor_unblocks_anybody",
     ),
     Mutation(
         8,
@@ -108,9 +108,9 @@ MUTATIONS = [
         10,
         "what cannot be booked is dropped",
         "billing/ingestion/ledger.py",
-        "            refused[incoming.sha256] = _quarantined(incoming, now)\n",
+        "            quarantined[incoming.sha256] = _quarantined(incoming, now)\n",
         "",
-        "tests/billing/test_booking.py::test_what_is_set_aside_is_kept_once_however_often_it_arrives",
+        "tests/billing/test_booking.py::test_an_unbookable_event_is_quarantined_once_however_often_it_arrives",
     ),
     Mutation(
         11,
@@ -120,7 +120,7 @@ MUTATIONS = [
         "    if event.organization_id:\n"
         "        organization_id = event.organization_id\n"
         "    if False:",
-        "tests/billing/test_booking.py::test_what_decides_about_money_must_be_right",
+        "tests/billing/test_booking.py::test_an_invalid_field_that_affects_money_quarantines_the_event",
     ),
     Mutation(
         12,
@@ -145,7 +145,7 @@ MUTATIONS = [
         "billing/allowances/cap_usage.py",
         "                counted.usage += row.credits_micro\n",
         "                counted.usage += 0\n",
-        "tests/billing/test_caps.py::test_a_user_may_have_another_cap_than_each_or_none",
+        "tests/billing/test_caps.py::test_a_named_user_can_have_a_different_cap_or_none",
     ),
     Mutation(
         14,
