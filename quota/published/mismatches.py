@@ -9,7 +9,7 @@ from quota.account_state import Account, AccountState
 from quota.models import QuotaState, SetMember
 
 
-def misstatements(decided: Collection[AccountState]) -> dict[Account, str]:
+def find_mismatches(decided: Collection[AccountState]) -> dict[Account, str]:
     """Return a sentence for each account of which something is published that was not decided.
 
     The states carry the versions under which they were published. Three queries for all; reads
