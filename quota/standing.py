@@ -44,7 +44,7 @@ class Scores:
     suspended_until: float | None
 
 
-def stand(
+def build_standing(
     organization_id: UUID,
     resource: str,
     project_id: int,

@@ -18,7 +18,7 @@ from quota.models import QuotaState, SetMember
 from quota.published import limited_set
 from quota.published.limited_set import Reading, RedisUnavailable
 from quota.resources import RESOURCES
-from quota.standing import Standing, scores_in_database, scores_in_redis, stand
+from quota.standing import Standing, build_standing, scores_in_database, scores_in_redis
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,9 @@ def standings(
         raise QuotaUnknown(f"neither Redis nor the database can tell: {error}") from error
 
 
-def standings_of_primary(identity: ProjectIdentity, *, reading: Reading | None = None) -> Standings:
+def standings_from_database(
+    identity: ProjectIdentity, *, reading: Reading | None = None
+) -> Standings:
     """Return where the project stands as the database has it, and what was set by hand in Redis.
 
     For who asks because the change feed, which is read of the database, told of a change: Redis
@@ -88,7 +90,7 @@ def _from_redis(identity: ProjectIdentity, reading: Reading, now: datetime) -> S
         if found.state is None or found.state.is_due(now):
             return None
         scores = scores_in_redis(found, identity.id, now)
-        judged[resource] = stand(
+        judged[resource] = build_standing(
             identity.organization_id, resource, identity.id, found.state, scores, now
         )
     return Standings(now, "redis", judged)
@@ -108,7 +110,7 @@ def _from_database(identity: ProjectIdentity, reading: Reading | None, now: date
     for resource in RESOURCES:
         state = states.get(resource)
         scores = scores_in_database(state, identity.id, by_hand.get(resource), now)
-        judged[resource] = stand(
+        judged[resource] = build_standing(
             identity.organization_id, resource, identity.id, state, scores, now
         )
     return Standings(now, "database", judged)
@@ -159,7 +161,7 @@ def service_snapshot(project: Project, group: str) -> dict[str, dict[str, Any]]:
     Amounts in micro-credits; a resource about which nothing was decided has no `allotment_micro`,
     which is unknown, while None is unlimited. Raises `QuotaUnknown`.
     """
-    found = standings_of_primary(identify(project)).resources
+    found = standings_from_database(identify(project)).resources
     question = ServiceQuestion(group)
     return {
         resource: service_fields(standing, project.pk, question)

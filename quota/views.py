@@ -34,7 +34,7 @@ from quota.published import limited_set
 from quota.published.changes import changes_since
 from quota.published.limited_set import Reading, RedisUnavailable
 from quota.representation import render
-from quota.state import QuotaUnknown, ServiceQuestion, standings, standings_of_primary
+from quota.state import QuotaUnknown, ServiceQuestion, standings, standings_from_database
 
 
 class QuotaUnavailable(APIException):
@@ -92,7 +92,7 @@ class QuotaLimitsView(APIView):
             found = (
                 standings(identity, reading=reading)
                 if question is None
-                else standings_of_primary(identity, reading=reading)
+                else standings_from_database(identity, reading=reading)
             )
             body, tag = render(identity, found, question)
         except QuotaUnknown as error:
