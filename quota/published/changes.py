@@ -30,7 +30,7 @@ class Changes:
     changes: tuple[dict[str, Any], ...] = ()
 
 
-def tell(changed: Iterable[tuple[str, Project]]) -> None:
+def record(changed: Iterable[tuple[str, Project]]) -> None:
     """Append a change for each resource and project, as they now are limited or not.
 
     Belongs last into the transaction that writes their rows.

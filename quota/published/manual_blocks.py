@@ -49,7 +49,7 @@ def notice(seen: Mapping[Member, float]) -> int:
         projects = Project.objects.in_bulk({token for _, token in changed}, field_name="api_token")
         _delete(changed - wanted.keys())
         _write({member: wanted[member] for member in changed & wanted.keys()}, projects)
-        changes.tell(
+        changes.record(
             (resource, projects[token]) for resource, token in sorted(changed) if token in projects
         )
     return len(changed)

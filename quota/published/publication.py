@@ -75,7 +75,7 @@ def publish(states: Iterable[AccountState], *, anew: bool = False) -> None:
         ]
         transaction.on_commit(lambda: _push(deltas))
         credit_gains.announce((before.get(account), state) for account, state in fresh.items())
-        changes.tell(
+        changes.record(
             (state.resource, project)
             for state in told
             for project in projects
@@ -105,7 +105,7 @@ def republish_project(project: Project) -> None:
             for (organization, resource), scores in members.items()
         ]
         transaction.on_commit(lambda: _push(deltas))
-        changes.tell((state.resource, project) for state in states)
+        changes.record((state.resource, project) for state in states)
 
 
 def _locked_states(accounts: Iterable[Account]) -> dict[Account, AccountState]:
