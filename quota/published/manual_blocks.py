@@ -22,11 +22,11 @@ from quota.reasons import Reason
 
 logger = logging.getLogger(__name__)
 
-LONGEST_TOKEN = 200
+MAX_TOKEN_LENGTH = 200
 """Anybody may write anything into a set; what cannot be a token is not kept."""
 
 
-def notice(seen: Mapping[Member, float]) -> int:
+def record_seen(seen: Mapping[Member, float]) -> int:
     """Make the rows match the blocks just seen, by their scores; return how many differed.
 
     Several reconcilers may notice at once: the change feed's lock lets one tell it.
@@ -34,7 +34,7 @@ def notice(seen: Mapping[Member, float]) -> int:
     wanted = {
         (resource, token): math.ceil(min(score, FAR_FUTURE))
         for (resource, token), score in seen.items()
-        if len(token) <= LONGEST_TOKEN and token.isprintable()
+        if len(token) <= MAX_TOKEN_LENGTH and token.isprintable()
     }
     if _known() == wanted:
         return 0

@@ -86,7 +86,7 @@ class Reconciler:
         _count("blocks", repaired)
         _count("recent", comparison.compare(_recent()))
         _count("fleet", comparison.compare(self._next_slice()))
-        manual_blocks.notice(blocks_by_hand)
+        manual_blocks.record_seen(blocks_by_hand)
         self._decide_due()
         self._prune()
 
