@@ -14,7 +14,7 @@ from console import report_permissions
 from console.reasons import in_words
 from projects.log_in_throttle import throttled
 from quota.models import SetMember
-from quota.published.limited_set import instant
+from quota.published.limited_set import expires_at
 from workflows.models import Mention
 
 LIMITED_SHOWN = 20
@@ -75,7 +75,7 @@ def _limited() -> list[dict[str, Any]]:
     return [
         {
             "member": member,
-            "until": instant(member.limited_until),
+            "until": expires_at(member.limited_until),
             "why": in_words(member.reason),
         }
         for member in members

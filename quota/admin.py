@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from quota.models import SetMember
-from quota.published.limited_set import instant
+from quota.published.limited_set import expires_at
 
 
 class InForceFilter(admin.SimpleListFilter):
@@ -61,8 +61,8 @@ class LimitedProjectAdmin(admin.ModelAdmin):
     def until(self, member: SetMember) -> datetime | str | None:
         """Return when the block or the grace ends by itself."""
         if member.limited_until is None:
-            return instant(member.suspended_until)
-        return instant(member.limited_until) or "it is lifted"
+            return expires_at(member.suspended_until)
+        return expires_at(member.limited_until) or "it is lifted"
 
     @admin.display(description="why", ordering="reason")
     def why(self, member: SetMember) -> str:

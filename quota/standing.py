@@ -5,7 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 from quota.account_state import AccountState, StateName
-from quota.published.limited_set import ResourceReading, instant
+from quota.published.limited_set import ResourceReading, expires_at
 from quota.reasons import Reason
 
 
@@ -59,7 +59,7 @@ def build_standing(
     resets_at = published.resets_at if published else None
     if limited and scores.is_by_hand:
         reason = Reason.SET_BY_HAND
-        resets_at = instant(scores.limited_until)
+        resets_at = expires_at(scores.limited_until)
     elif limited or grace:
         reason = (published.reason_of(project_id) if published else None) or Reason.LIMIT_REACHED
     state: StateName
@@ -79,7 +79,7 @@ def build_standing(
         limited=limited,
         state=state,
         reason=reason,
-        limited_until=instant(scores.limited_until) if limited else None,
+        limited_until=expires_at(scores.limited_until) if limited else None,
         resets_at=resets_at,
         published=published,
     )

@@ -26,7 +26,7 @@ from console.reasons import in_words
 from console.usage.spenders import THREAD, USER
 from quota.account_state import AccountState
 from quota.models import CapState, QuotaState, SetMember
-from quota.published.limited_set import instant
+from quota.published.limited_set import expires_at
 from quota.reasons import Reason
 
 SHOWN = 10
@@ -209,7 +209,7 @@ def _limited(account: Account, state: AccountState | None, now: datetime) -> Ite
             name=str(member.project or member.token),
             project_id=member.project_id,
             since=member.since,
-            until=instant(member.limited_until),
+            until=expires_at(member.limited_until),
             why=in_words(Reason.SET_BY_HAND if by_hand else member.reason),
             decision=None if by_hand else decisions.refusing([WHOLE, about], now),
         )

@@ -145,7 +145,7 @@ def _parse(reply: list) -> Reading:
     )
 
 
-def instant(score: float | None) -> datetime | None:
+def expires_at(score: float | None) -> datetime | None:
     """Return when a score passes; None for no score and for one that stands for "never"."""
     if score is None or not 0 <= score < FAR_FUTURE:
         return None

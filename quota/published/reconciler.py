@@ -25,13 +25,13 @@ from quota.published.delta import RebuildLost
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
-LONGEST_PAUSE_SECONDS = 2.0
+MAX_PAUSE_SECONDS = 2.0
 RECENT = timedelta(seconds=15)
 UNDER_WAY = timedelta(seconds=1)
 """A publication that was committed just now is about to be pushed by whoever committed it."""
 
 FLEET_TICKS = 45
-SMALLEST_SLICE = 200
+MIN_SLICE = 200
 DUE_PER_TICK = 500
 DUE_SECONDS = 1.0
 """How long a tick may decide: the marker has to be renewed in time."""
@@ -46,8 +46,8 @@ class Reconciler:
     def __init__(self) -> None:
         self._disruptions = -1
         self._position = 0
-        self._slice = SMALLEST_SLICE
-        self._undecidable: dict[Account, float] = {}
+        self._slice = MIN_SLICE
+        self._retry_at: dict[Account, float] = {}
         self._prune_at = 0.0
 
     def run(self, stop: threading.Event) -> None:
@@ -63,7 +63,7 @@ class Reconciler:
                 if isinstance(error, redis.RedisError):
                     redis_client.health.failed()
                 metrics.TICK_FAILURES.inc()
-                pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
+                pause = min(pause * 1.5, MAX_PAUSE_SECONDS)
                 expected = isinstance(error, (redis.RedisError, DatabaseFailure, RebuildLost))
                 logger.warning(
                     "the reconciler tries again in %.1f s: %r",
@@ -118,19 +118,19 @@ class Reconciler:
             self._position = rows[-1][0]
         else:
             self._position = 0
-            self._slice = max(SMALLEST_SLICE, math.ceil(QuotaState.objects.count() / FLEET_TICKS))
+            self._slice = max(MIN_SLICE, math.ceil(QuotaState.objects.count() / FLEET_TICKS))
         return [(organization, resource) for _, organization, resource in rows]
 
     def _decide_due(self) -> None:
         """Ask billing to decide about states that have stopped holding, if nobody asked yet."""
         started = time.monotonic()
-        self._undecidable = {
-            account: again for account, again in self._undecidable.items() if again > started
+        self._retry_at = {
+            account: again for account, again in self._retry_at.items() if again > started
         }
         rows = QuotaState.objects.filter(valid_until__lte=timezone.now()).order_by("valid_until")
         accounts = rows.values_list("organization_id", "resource")
-        for account in accounts[: DUE_PER_TICK + len(self._undecidable)]:
-            if account in self._undecidable:
+        for account in accounts[: DUE_PER_TICK + len(self._retry_at)]:
+            if account in self._retry_at:
                 continue
             if time.monotonic() - started > DUE_SECONDS:
                 break
@@ -138,7 +138,7 @@ class Reconciler:
                 decider.decide_again(*account)
             except Exception:
                 logger.exception("account %s:%s could not be decided", *account)
-                self._undecidable[account] = started + DUE_AGAIN_SECONDS
+                self._retry_at[account] = started + DUE_AGAIN_SECONDS
 
     def _prune(self) -> None:
         if time.monotonic() >= self._prune_at:
