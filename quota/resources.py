@@ -31,7 +31,7 @@ RESOURCES: dict[str, Resource] = {
 }
 
 
-def in_credits(micro: int) -> str:
+def format_credits(micro: int) -> str:
     """Return an amount for people: at most two decimals, and "0" only if nothing is left."""
     if 0 < micro < MICRO // 100:
         return "<0.01"
