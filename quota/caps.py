@@ -42,7 +42,7 @@ class Cap:
         }
 
 
-def binding(published: AccountState, project_id: int, distinct_id: str) -> list[Cap]:
+def in_force(published: AccountState, project_id: int, distinct_id: str) -> list[Cap]:
     """Return the caps that hold for usage of a project by a user; no user is meant by "".
 
     Raises what the database says.
@@ -78,7 +78,7 @@ def for_gateway(
         "users": published.caps_users,
         "scopes": {
             f"{cap.scope}:{cap.subject}": cap.for_group(group)
-            for cap in binding(published, project_id, distinct_id)
+            for cap in in_force(published, project_id, distinct_id)
         },
     }
 

@@ -88,7 +88,7 @@ def _caps(
 ) -> list[tuple[str, int]]:
     """Return, of each cap that holds, the reason to give when it is reached, and what is left."""
     try:
-        kept = caps.binding(published, project_id, distinct_id)
+        kept = caps.in_force(published, project_id, distinct_id)
     except DatabaseFailure as error:
         raise QuotaUnknown(f"the caps cannot be read: {error}") from error
     found: list[tuple[str, int]] = [(_REASONS[cap.scope], cap.remaining_micro) for cap in kept]
