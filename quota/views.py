@@ -46,7 +46,7 @@ class QuotaUnavailable(APIException):
     wait = 5
 
 
-class JSONWhateverIsAccepted(BaseContentNegotiation):
+class AlwaysJSON(BaseContentNegotiation):
     """JSON is all there is: a client that accepts something else is better served than refused."""
 
     def select_parser(self, _request: Request, parsers: Iterable[BaseParser]) -> BaseParser:
@@ -77,7 +77,7 @@ class QuotaLimitsView(APIView):
         SessionPrincipalAuthentication,
     ]
     permission_classes = [has_any_scope(PROJECT_READ, LLM_GATEWAY_READ)]
-    content_negotiation_class = JSONWhateverIsAccepted
+    content_negotiation_class = AlwaysJSON
 
     @extend_schema(**schema.QUOTA_LIMITS)
     def get(self, request: Request, project_id: int) -> HttpResponse:
