@@ -74,7 +74,7 @@ def enforce(
     )
     DecisionRecord.objects.bulk_create(records)
     ThresholdNotice.objects.bulk_create(notices, ignore_conflicts=True)
-    publish(states, anew=anew)
+    publish(states, rewrite=anew)
 
 
 def settle(account: Account, now: datetime) -> None:

@@ -1,6 +1,6 @@
 """Publishing what was decided: rows first, in the decision's own transaction, then Redis by delta.
 
-The rows are the truth. After the commit Redis is told; if it does not listen, the reconciler finds
+The rows are the truth. After the commit Redis is announced; if it does not listen, the reconciler finds
 the difference within a second. The change feed hears of what concerns a gateway: its own bookings
 do not, since they leave the allotment as it is.
 """
@@ -25,10 +25,10 @@ __all__ = ["AccountState", "publish", "republish_project"]
 logger = logging.getLogger(__name__)
 
 
-def publish(states: Iterable[AccountState], *, anew: bool = False) -> None:
+def publish(states: Iterable[AccountState], *, rewrite: bool = False) -> None:
     """Publish decisions; call it last in the transaction that made them.
 
-    A state that is not newer than the published one of its account is ignored. With `anew` every
+    A state that is not newer than the published one of its account is ignored. With `rewrite` every
     row is written again, whatever somebody made of what stands there.
     """
     newest: dict[Account, AccountState] = {}
@@ -39,26 +39,28 @@ def publish(states: Iterable[AccountState], *, anew: bool = False) -> None:
         fresh = {
             account: newest[account]
             for account in sorted(newest)
-            if anew or account not in before or _age(newest[account]) > _age(before[account])
+            if rewrite or account not in before or _age(newest[account]) > _age(before[account])
         }
         if not fresh:
             return
         now = timezone.now()
         documents = {account: state.to_json() for account, state in fresh.items()}
         _write_states(fresh, documents, now)
-        moved = [
+        rescored = [
             state
             for account, state in fresh.items()
-            if anew or account not in before or _scores(state) != _scores(before[account])
+            if rewrite or account not in before or _scores(state) != _scores(before[account])
         ]
-        told = [
+        announced = [
             state
             for account, state in fresh.items()
-            if anew or account not in before or _told(state) != _told(before[account])
+            if rewrite
+            or account not in before
+            or _feed_fields(state) != _feed_fields(before[account])
         ]
-        projects = _projects_of([*moved, *told]) if moved or told else []
-        members = _write_members(moved, projects, now)
-        if anew:
+        projects = _projects_of([*rescored, *announced]) if rescored or announced else []
+        members = _write_members(rescored, projects, now)
+        if rewrite:
             tokens = [project.api_token for project in projects]
             for account in fresh:
                 buried = _bury(_published(account).exclude(token__in=tokens), now)
@@ -77,7 +79,7 @@ def publish(states: Iterable[AccountState], *, anew: bool = False) -> None:
         credit_gains.announce((before.get(account), state) for account, state in fresh.items())
         changes.record(
             (state.resource, project)
-            for state in told
+            for state in announced
             for project in projects
             if project.organization_id == state.organization_id
         )
@@ -161,7 +163,7 @@ def _scores(state: AccountState) -> tuple:
     return (state.score, state.suspended_until, state.reason, state.capped_projects)
 
 
-def _told(state: AccountState) -> tuple:
+def _feed_fields(state: AccountState) -> tuple:
     """Return what of a state a gateway must hear of."""
     return (
         *_scores(state),
