@@ -1,4 +1,4 @@
-"""Where a project stands with one resource right now: the published state joined with its score."""
+"""Where a project stands with one resource now: the published state joined with its scores."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,10 +11,10 @@ from quota.reasons import Reason
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What every gate and every answer is made of.
+    """Where a project stands with one resource. Every gate and every API answer is built from it.
 
-    `published` is None when nothing was ever decided about the account: `state` is `unknown` then.
-    The times are None where there is none, or where a block does not lift by itself.
+    `published` is None and `state` is `unknown` if nothing was ever decided about the account.
+    `limited_until` is None if the project isn't limited, or if the block does not lift by itself.
     """
 
     account: str
@@ -28,15 +28,15 @@ class Standing:
 
     @property
     def time_zone(self) -> str:
-        """The time zone of the day on which usage starts again."""
+        """The time zone in which to show the day of `resets_at`."""
         return self.published.time_zone if self.published else "UTC"
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """The scores that say whether a project is limited, in unix seconds, None for none.
+    """The scores that say whether a project is limited: unix seconds, or None.
 
-    `is_by_hand` tells that somebody else than billing set `limited_until`.
+    `is_by_hand` is True if somebody other than billing set `limited_until`.
     """
 
     limited_until: float | None
@@ -52,7 +52,7 @@ def build_standing(
     scores: Scores,
     now: datetime,
 ) -> Standing:
-    """Join a published state with the scores; a score that has passed is no score."""
+    """Join a published state with the scores. Scores in the past are ignored."""
     limited = _is_ahead(scores.limited_until, now)
     grace = not limited and _is_ahead(scores.suspended_until, now)
     reason: str | None = None
@@ -69,7 +69,7 @@ def build_standing(
         state = "grace"
     elif published is None:
         state = "unknown"
-    elif published.state in ("limited", "grace"):  # its score passed, or somebody removed it
+    elif published.state in ("limited", "grace"):  # the score is past, or somebody removed it
         state = "ok"
     else:
         state = published.state
@@ -86,11 +86,11 @@ def build_standing(
 
 
 def scores_in_redis(reading: ResourceReading, project_id: int, now: datetime) -> Scores:
-    """Return the scores in force by a complete reading of Redis.
+    """Return the scores in force according to a complete reading of Redis.
 
-    The set decides: who is absent is not limited, even when somebody removed a published block by
-    hand. Only a member whom the publication never reached (a new project, a rotated token, a score
-    kept out by one set by hand that has passed since) is judged by the account's state.
+    The sorted set decides: a project that is absent is not limited, even if somebody removed a
+    published block by hand. The account's state decides only if it never reached the set: for a new
+    project, a rotated token, or a score kept out by a block set by hand that has expired since.
     """
     if not _is_ahead(reading.score, now) and reading.state is not None:
         written = reading.entry.limited_until if reading.entry else None
@@ -103,7 +103,7 @@ def scores_in_redis(reading: ResourceReading, project_id: int, now: datetime) ->
 def scores_in_database(
     published: AccountState | None, project_id: int, by_hand: float | None, now: datetime
 ) -> Scores:
-    """Return the scores in force by the published state and a block that was seen set by hand."""
+    """Return the scores in force according to the published state and a block set by hand."""
     suspended_until = published.suspended_until if published else None
     if _is_ahead(by_hand, now):
         return Scores(by_hand, True, suspended_until)

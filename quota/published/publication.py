@@ -1,8 +1,8 @@
-"""Publishing what was decided: rows first, in the decision's own transaction, then Redis by delta.
+"""Publishing decisions: to rows in the decision's own transaction, and to Redis after the commit.
 
-The rows are the truth. After the commit Redis is announced; if it does not listen, the reconciler finds
-the difference within a second. The change feed hears of what concerns a gateway: its own bookings
-do not, since they leave the allotment as it is.
+The rows are the truth. If Redis can't be reached, the reconciler finds the difference within a
+second. The change feed records only what concerns a gateway. Its own bookings don't, because they
+leave the allotment unchanged.
 """
 
 import logging
@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 def publish(states: Iterable[AccountState], *, rewrite: bool = False) -> None:
     """Publish decisions; call it last in the transaction that made them.
 
-    A state that is not newer than the published one of its account is ignored. With `rewrite` every
-    row is written again, whatever somebody made of what stands there.
+    A state that is not newer than the published one of its account is ignored. With `rewrite`,
+    every row is written again, in case somebody changed the rows by hand.
     """
     newest: dict[Account, AccountState] = {}
     for state in sorted(states, key=_age):
@@ -88,8 +88,8 @@ def publish(states: Iterable[AccountState], *, rewrite: bool = False) -> None:
 def republish_project(project: Project) -> None:
     """Publish for a project that is new, or whose API token was just replaced.
 
-    Call it last in that transaction: the project is limited as its organization is from the
-    commit on, and the token it had before leaves a tombstone.
+    Call it last in that transaction. From the commit on the project is limited if its organization
+    is, and its old token has a tombstone.
     """
     with transaction.atomic():
         rows = QuotaState.objects.select_for_update().filter(
@@ -127,7 +127,7 @@ def _readable(row: QuotaState) -> AccountState | None:
     try:
         return row.published
     except (ValueError, KeyError, TypeError):
-        logger.error("%s:%s: what is published is no state", row.organization_id, row.resource)
+        logger.error("%s:%s: the published state can't be read", row.organization_id, row.resource)
         return None
 
 
@@ -154,17 +154,17 @@ def _write_states(
 
 
 def _age(state: AccountState) -> tuple[str, int]:
-    """Return what orders states: a ledger that was restored begins a later epoch."""
+    """Return the key that orders states. A restored ledger begins a later epoch."""
     return state.ledger_epoch, state.version
 
 
 def _scores(state: AccountState) -> tuple:
-    """Return what of a state stands in the sorted sets, and why."""
+    """Return the parts of a state that decide its entries in the sorted sets."""
     return (state.score, state.suspended_until, state.reason, state.capped_projects)
 
 
 def _feed_fields(state: AccountState) -> tuple:
-    """Return what of a state a gateway must hear of."""
+    """Return the parts of a state whose changes a gateway must hear about."""
     return (
         *_scores(state),
         state.state == "unknown",
@@ -185,7 +185,7 @@ def _projects_of(states: Sequence[AccountState]) -> list[Project]:
 def _write_members(
     states: Sequence[AccountState], projects: Sequence[Project], now: datetime
 ) -> dict[Account, list[MemberScores]]:
-    """Write the rows of the projects' tokens as the states say; return what Redis shall hold."""
+    """Write the rows of the projects' tokens from the states; return the scores for Redis."""
     wanted = {
         (state.resource, project.api_token): (state, project)
         for state in states
@@ -227,8 +227,14 @@ def _write_members(
         update_conflicts=True,
         unique_fields=["resource", "token", "origin"],
         update_fields=[
-            *("organization", "project", "version", "limited_until", "suspended_until"),
-            *("reason", "since", "changed_at"),
+            "organization",
+            "project",
+            "version",
+            "limited_until",
+            "suspended_until",
+            "reason",
+            "since",
+            "changed_at",
         ],
     )
     return pushed
@@ -242,7 +248,7 @@ def _published(account: Account) -> QuerySet[SetMember]:
 
 
 def _bury(rows: QuerySet[SetMember], now: datetime) -> list[MemberScores]:
-    """Leave a tombstone of each row that limits a token which is no project's any more."""
+    """Turn each row that limits a token into a tombstone; return their scores for Redis."""
     limiting = list(
         rows.select_for_update().exclude(limited_until=None, suspended_until=None).order_by("pk")
     )
@@ -267,4 +273,4 @@ def _push(deltas: Sequence[AccountDelta]) -> None:
         delta.push(deltas)
     except redis.RedisError as error:
         redis_client.health.failed()
-        logger.warning("%d states wait for the reconciler to reach Redis: %s", len(deltas), error)
+        logger.warning("%d states are left for the reconciler to push: %s", len(deltas), error)

@@ -1,7 +1,7 @@
-"""The reconciler: once a second it makes Redis say what was published, and vouches for it.
+"""The reconciler: once a second it makes Redis match what was published and renews the marker.
 
-Any number may run at once: whatever they write is fenced, and they vouch only for a marker that was
-there before they compared.
+Any number of reconcilers may run at once: their writes are fenced by version, and each renews only
+the marker that was there before it compared.
 """
 
 import logging
@@ -28,13 +28,13 @@ TICK_SECONDS = 1.0
 MAX_PAUSE_SECONDS = 2.0
 RECENT = timedelta(seconds=15)
 UNDER_WAY = timedelta(seconds=1)
-"""A publication that was committed just now is about to be pushed by whoever committed it."""
+"""A publication committed just now is about to be pushed by the process that committed it."""
 
 FLEET_TICKS = 45
 MIN_SLICE = 200
 DUE_PER_TICK = 500
 DUE_SECONDS = 1.0
-"""How long a tick may decide: the marker has to be renewed in time."""
+"""How long a tick may spend on decisions: the marker has to be renewed in time."""
 
 DUE_AGAIN_SECONDS = 30.0
 PRUNE_SECONDS = 60.0
@@ -51,7 +51,7 @@ class Reconciler:
         self._prune_at = 0.0
 
     def run(self, stop: threading.Event) -> None:
-        """Tick once a second until told to stop; a tick that fails only delays the next one."""
+        """Tick once a second until `stop` is set. A tick that fails only delays the next one."""
         pause = TICK_SECONDS
         while not stop.is_set():
             started = time.monotonic()
@@ -76,9 +76,9 @@ class Reconciler:
             stop.wait(max(pause - took, 0.05))
 
     def tick(self) -> None:
-        """Compare, repair, vouch; then notice, decide and prune.
+        """Compare, repair and renew the marker; then record manual blocks, decide and prune.
 
-        Raises `redis.RedisError`, `django.db.Error` and `RebuildLost`; the next tick goes on.
+        Raises `redis.RedisError`, `django.db.Error` or `RebuildLost`; the next tick carries on.
         """
         nonce = self._marker()
         repaired, blocks_by_hand = comparison.compare_blocks()
@@ -91,10 +91,10 @@ class Reconciler:
         self._prune()
 
     def _marker(self) -> str:
-        """Return the nonce of the marker to vouch for.
+        """Return the nonce of the marker to renew.
 
-        Rebuilds where there is none, and where Redis may not be the one that was compared before:
-        at the start and after every disruption of the connection.
+        Rebuilds first if there is no marker, at the start, and after every disruption of the
+        connection, because Redis may be another server then.
         """
         disruptions = redis_client.health.disruptions
         nonce = marker.current()
@@ -122,7 +122,7 @@ class Reconciler:
         return [(organization, resource) for _, organization, resource in rows]
 
     def _decide_due(self) -> None:
-        """Ask billing to decide about states that have stopped holding, if nobody asked yet."""
+        """Ask billing to decide about states that are no longer valid, if nobody has asked yet."""
         started = time.monotonic()
         self._retry_at = {
             account: again for account, again in self._retry_at.items() if again > started
@@ -147,7 +147,7 @@ class Reconciler:
 
 
 def _recent() -> set[Account]:
-    """Return the accounts of which something was published a moment ago."""
+    """Return the accounts for which something was published a moment ago."""
     now = timezone.now()
     window = Q(changed_at__gt=now - RECENT, changed_at__lt=now - UNDER_WAY)
     members = SetMember.objects.filter(
