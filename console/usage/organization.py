@@ -23,7 +23,7 @@ from billing.reports.refusals import WHOLE, Decisions
 from billing.reports.sums import NOTHING, Span, Sums, Used
 from billing.reports.walk import Walk
 from console.reasons import in_words
-from console.usage.spenders import THREAD, USER
+from console.usage.breakdown import THREAD, USER
 from quota.account_state import AccountState
 from quota.models import CapState, QuotaState, SetMember
 from quota.published.limited_set import expires_at

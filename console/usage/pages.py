@@ -20,8 +20,8 @@ from console.charts import charts, limit_is_drawn
 from console.reasons import in_words
 from console.report_page import report_page, require
 from console.report_permissions import ORGANIZATION_USAGE, THREADS
+from console.usage import breakdown
 from console.usage import organization as reports
-from console.usage import spenders
 from projects.models import Organization
 from quota.resources import AI_CREDITS, RESOURCES
 
@@ -50,9 +50,9 @@ def usage_page(request: HttpRequest, organization_id: UUID) -> TemplateResponse:
             {"burning": row, "grant": grant, "before": grant.amount_micro - row.at_start}
             for row, grant in report.grants
         ],
-        "users": spenders.users(report.by_user),
-        "threads": spenders.threads(report.by_thread),
-        "models": spenders.models(report.by_model),
+        "users": breakdown.users(report.by_user),
+        "threads": breakdown.threads(report.by_thread),
+        "models": breakdown.models(report.by_model),
         "why": in_words(report.state.reason) if report.state else "",
         "may_see_threads": request.user.has_perms(THREADS),
     }

@@ -31,8 +31,8 @@ USER = "distinct_id"
 
 
 @dataclass(frozen=True, slots=True)
-class Spender:
-    """One line of a table of spenders; `link` leads to more about them, if anywhere."""
+class BreakdownRow:
+    """One line of a table of breakdown; `link` leads to more about them, if anywhere."""
 
     name: str
     detail: str
@@ -41,7 +41,7 @@ class Spender:
     percent: int
 
 
-def users(ranking: Ranking) -> list[Spender]:
+def users(ranking: Ranking) -> list[BreakdownRow]:
     """Name the users of a ranking by `USER`."""
     teams = {key.split(":")[1] for key in _keys(ranking) if _is_slack(key)}
     workspaces = SlackWorkspace.objects.filter(Q(team_id__in=teams) | Q(enterprise_id__in=teams))
@@ -50,7 +50,7 @@ def users(ranking: Ranking) -> list[Spender]:
     return [_user(row, names, members) for row in ranking.top]
 
 
-def threads(ranking: Ranking) -> list[Spender]:
+def threads(ranking: Ranking) -> list[BreakdownRow]:
     """Name the threads of a ranking by `THREAD`, each after its first request."""
     keys = [key.split("/") for key in _keys(ranking)]
     workspaces = _workspaces(key[0] for key in keys)
@@ -66,30 +66,32 @@ def threads(ranking: Ranking) -> list[Spender]:
     return [_thread(row, workspaces, titles) for row in ranking.top]
 
 
-def models(ranking: Ranking) -> list[Spender]:
+def models(ranking: Ranking) -> list[BreakdownRow]:
     """Name the models of a ranking."""
-    return [Spender(row.key or "(not named)", "", "", row.used, row.percent) for row in ranking.top]
+    return [
+        BreakdownRow(row.key or "(not named)", "", "", row.used, row.percent) for row in ranking.top
+    ]
 
 
-def _user(row: Ranked, workspaces: dict[str, str], members: dict[int, User]) -> Spender:
+def _user(row: Ranked, workspaces: dict[str, str], members: dict[int, User]) -> BreakdownRow:
     if _is_slack(row.key):
         _, team, user_id = row.key.split(":")
         link = f"{reverse('threads')}?{urlencode({'q': user_id})}"
-        return Spender(user_id, workspaces.get(team, team), link, row.used, row.percent)
+        return BreakdownRow(user_id, workspaces.get(team, team), link, row.used, row.percent)
     member = members.get(int(row.key)) if _is_number(row.key) else None
     if member is not None:
-        return Spender(member.get_username(), "by their own key", "", row.used, row.percent)
-    return Spender(row.key or "(not named)", "", "", row.used, row.percent)
+        return BreakdownRow(member.get_username(), "by their own key", "", row.used, row.percent)
+    return BreakdownRow(row.key or "(not named)", "", "", row.used, row.percent)
 
 
-def _thread(row: Ranked, workspaces: dict[str, str], titles: dict[str, str]) -> Spender:
+def _thread(row: Ranked, workspaces: dict[str, str], titles: dict[str, str]) -> BreakdownRow:
     if row.key is None:
         detail = "choosing repositories, and what desktop clients and scripts asked"
-        return Spender("In no thread", detail, "", row.used, row.percent)
+        return BreakdownRow("In no thread", detail, "", row.used, row.percent)
     workspace, channel, ts = row.key.split("/")
     link = reverse("thread", args=[int(workspace), channel, ts])
     detail = f"{channel} in {workspaces.get(workspace, '?')}"
-    return Spender(titles.get(row.key, row.key), detail, link, row.used, row.percent)
+    return BreakdownRow(titles.get(row.key, row.key), detail, link, row.used, row.percent)
 
 
 def _keys(ranking: Ranking) -> list[str]:
