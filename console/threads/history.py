@@ -15,7 +15,7 @@ from billing.models import Account, DecisionRecord
 from billing.reports.model_usage import ModelUsage, model_usage_of_runs, model_usage_of_traces
 from billing.reports.refusals import WHOLE, Decisions, Subject
 from coding_tasks.models import CodingTask, TaskRun
-from console.threads.lookup import MOST_MESSAGES, ThreadKey, messages_in
+from console.threads.lookup import MAX_MESSAGES, ThreadKey, messages_in
 from projects.models import SlackWorkspace
 from quota.reasons import Reason
 from quota.resources import AI_CREDITS
@@ -26,7 +26,7 @@ from workflows.requests import request_text
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RefusalDetails:
     """Why a message was refused: what the thread was told, and the decision that refused it.
 
     Without a decision something was left, but less than it takes to begin or to go on, unless the
@@ -39,12 +39,12 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Request:
     """One mention or follow-up, what the bot said because of it, and why it was refused, if so."""
 
     message: Mention | FollowUp
     notices: tuple[Notice, ...]
-    refusal: Refusal | None
+    refusal: RefusalDetails | None
 
     @property
     def text(self) -> str:
@@ -53,7 +53,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class RunHistory:
     """One run with what it used, and the notice of its answer, delivered or not."""
 
     run: TaskRun
@@ -67,16 +67,16 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class TaskHistory:
     """One coding task of the thread with its runs, in their order."""
 
     task: CodingTask
-    turns: tuple[Turn, ...]
+    runs: tuple[RunHistory, ...]
 
     @property
     def credits_micro(self) -> int:
         """What the task used in all."""
-        return sum(turn.credits_micro for turn in self.turns)
+        return sum(run.credits_micro for run in self.runs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +98,8 @@ class Thread:
 
     key: ThreadKey
     workspace: SlackWorkspace
-    asked: tuple[Asked, ...]
-    work: tuple[Work, ...]
+    requests: tuple[Request, ...]
+    tasks: tuple[TaskHistory, ...]
     models: tuple[ModelTotal, ...]
 
     @property
@@ -110,12 +110,12 @@ class Thread:
     @property
     def choosing_micro(self) -> int:
         """What it cost to choose the repository."""
-        return self.credits_micro - sum(work.credits_micro for work in self.work)
+        return self.credits_micro - sum(task.credits_micro for task in self.tasks)
 
     @property
     def permalink(self) -> str:
         """Its address in Slack, where that is known."""
-        return next((work.task.permalink for work in self.work if work.task.permalink), "")
+        return next((each.task.permalink for each in self.tasks if each.task.permalink), "")
 
 
 def thread_history(key: ThreadKey) -> Thread | None:
@@ -127,8 +127,8 @@ def thread_history(key: ThreadKey) -> Thread | None:
         .filter(pk=key.workspace_id)
         .first()
     )
-    mentions = list(messages_in(Mention.objects.filter(**where))[:MOST_MESSAGES])
-    follow_ups = list(messages_in(FollowUp.objects.filter(**where))[:MOST_MESSAGES])
+    mentions = list(messages_in(Mention.objects.filter(**where))[:MAX_MESSAGES])
+    follow_ups = list(messages_in(FollowUp.objects.filter(**where))[:MAX_MESSAGES])
     tasks = list(
         CodingTask.objects.filter(**where)
         .select_related("repository")
@@ -146,15 +146,15 @@ def thread_history(key: ThreadKey) -> Thread | None:
     return Thread(
         key=key,
         workspace=workspace,
-        asked=tuple(_asked([*mentions, *follow_ups], key, workspace)),
-        work=tuple(_work(task, usage, answers) for task in tasks),
+        requests=tuple(_requests([*mentions, *follow_ups], key, workspace)),
+        tasks=tuple(_task_history(task, usage, answers) for task in tasks),
         models=_totals([*usage, *choosing]),
     )
 
 
-def _asked(
+def _requests(
     messages: Sequence[Mention | FollowUp], key: ThreadKey, workspace: SlackWorkspace
-) -> Iterable[Asked]:
+) -> Iterable[Request]:
     said: dict[str, list[Notice]] = defaultdict(list)
     notices = Notice.objects.filter(**key._asdict()).order_by("created_at")
     for notice in notices:
@@ -179,8 +179,8 @@ def _asked(
                 about = _subjects(message, workspace)
                 decision = decisions.refusing(about, refused[message])
             reason = reason or (decision.reason if decision else "")
-            refusal = Refusal(reason, _denial(told), decision)
-        yield Asked(message, tuple(told), refusal)
+            refusal = RefusalDetails(reason, _denial(told), decision)
+        yield Request(message, tuple(told), refusal)
 
 
 def _was_refused(message: Mention | FollowUp, told: Sequence[Notice]) -> bool:
@@ -222,13 +222,17 @@ def _answers(key: ThreadKey) -> dict[str, Notice]:
     return {notice.key: notice for notice in answers}
 
 
-def _work(task: CodingTask, usage: Sequence[ModelUsage], answers: Mapping[str, Notice]) -> Work:
+def _task_history(
+    task: CodingTask, usage: Sequence[ModelUsage], answers: Mapping[str, Notice]
+) -> TaskHistory:
     by_run: dict[UUID | str, list[ModelUsage]] = defaultdict(list)
     for each in usage:
         by_run[each.made_for].append(each)
     runs = sorted(task.runs.all(), key=lambda run: run.created_at)
-    turns = (Turn(run, tuple(by_run[run.pk]), answers.get(answer_key(run))) for run in runs)
-    return Work(task, tuple(turns))
+    return TaskHistory(
+        task,
+        tuple(RunHistory(run, tuple(by_run[run.pk]), answers.get(answer_key(run))) for run in runs),
+    )
 
 
 def _totals(usage: Sequence[ModelUsage]) -> tuple[ModelTotal, ...]:
@@ -242,8 +246,11 @@ def _totals(usage: Sequence[ModelUsage]) -> tuple[ModelTotal, ...]:
             *(
                 sum(getattr(each, name) for each in rows)
                 for name in (
-                    *("generations", "input_tokens", "output_tokens"),
-                    *("cached_tokens", "credits_micro"),
+                    "generations",
+                    "input_tokens",
+                    "output_tokens",
+                    "cached_tokens",
+                    "credits_micro",
                 )
             ),
         )

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from billing.reports.usage import usage_of_task_runs, usage_of_traces
 from coding_tasks.models import CodingTask, TaskRun
-from console.threads.lookup import MOST_MESSAGES, ThreadKey, key_of, messages_in
+from console.threads.lookup import MAX_MESSAGES, ThreadKey, key_of, messages_in
 from projects.models import SlackWorkspace
 from workflows.models import FollowUp, Mention
 from workflows.requests import request_text
@@ -34,8 +34,8 @@ def threads_of_user(user_id: str) -> list[ThreadSummary]:
     """Return the threads in which a Slack user lately asked for something, the newest first."""
     by_user = {"user_id": user_id}
     messages: list[Mention | FollowUp] = [
-        *messages_in(Mention.objects.filter(**by_user))[:MOST_MESSAGES],
-        *messages_in(FollowUp.objects.filter(**by_user))[:MOST_MESSAGES],
+        *messages_in(Mention.objects.filter(**by_user))[:MAX_MESSAGES],
+        *messages_in(FollowUp.objects.filter(**by_user))[:MAX_MESSAGES],
     ]
     by_thread: dict[ThreadKey, list[Mention | FollowUp]] = defaultdict(list)
     for message in messages:

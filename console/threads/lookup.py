@@ -8,7 +8,7 @@ from coding_tasks.models import CodingTask
 from console.threads.search import Message
 from workflows.models import FollowUp, Mention
 
-MOST_MESSAGES = 200
+MAX_MESSAGES = 200
 """How many messages of a user, or of a thread, are looked at, the newest first."""
 
 

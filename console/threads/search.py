@@ -28,7 +28,7 @@ class SlackUser:
     user_id: str
 
 
-def understand(text: str) -> Message | SlackUser | None:
+def parse_query(text: str) -> Message | SlackUser | None:
     """Return what is looked for; None for what is none of the three.
 
     A permalink is `…/archives/C…/p1700000000123456`, with the root of the thread in its query if

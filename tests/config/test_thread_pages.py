@@ -16,7 +16,7 @@ from billing.allowances.limits import set_limit
 from coding_tasks.agents import trace_of
 from coding_tasks.models import CodingTask, Repository, TaskRun
 from console.report_permissions import THREADS
-from console.threads.search import Message, SlackUser, understand
+from console.threads.search import Message, SlackUser, parse_query
 from projects.models import SlackWorkspace, User
 from quota.gate import check
 from quota.resources import AI_CREDITS
@@ -304,7 +304,7 @@ class TestSearch:
         ],
     )
     def test_it_understands_what_people_copy(self, text, wanted):
-        assert understand(text) == wanted
+        assert parse_query(text) == wanted
 
     @pytest.mark.parametrize(
         "query",
