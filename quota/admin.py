@@ -62,7 +62,7 @@ class LimitedProjectAdmin(admin.ModelAdmin):
         """Return when the block or grace ends by itself."""
         if member.limited_until is None:
             return expires_at(member.suspended_until)
-        return expires_at(member.limited_until) or "it is lifted"
+        return expires_at(member.limited_until) or "further notice"
 
     @admin.display(description="why", ordering="reason")
     def why(self, member: SetMember) -> str:

@@ -104,7 +104,7 @@ def _from_database(identity: ProjectIdentity, reading: Reading | None, now: date
             _decide_again(identity, resource)
         states = _published(identity)
         if any(state.is_due(now) for state in states.values()):
-            raise QuotaUnknown("a state is no longer valid and no newer one was published")
+            raise QuotaUnknown("a state is no longer valid and there is no newer one")
     by_hand = _by_hand(identity, reading)
     judged = {}
     for resource in RESOURCES:

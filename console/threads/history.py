@@ -1,8 +1,7 @@
-"""The whole story of a Slack thread: who asked, what was refused and why, what it cost.
+"""The history of a Slack thread: who asked, what was refused and why, and what it cost.
 
-It joins what the folders know: mentions and what was said (`workflows`), tasks and runs
-(`coding_tasks`), credits and decisions (`billing`). The number of queries does not depend on how
-much happened in the thread.
+It joins mentions and the bot's messages (`workflows`), tasks and runs (`coding_tasks`), and credits
+and decisions (`billing`). The number of queries does not depend on how much happened in the thread.
 """
 
 from collections import defaultdict
@@ -27,10 +26,10 @@ from workflows.requests import request_text
 
 @dataclass(frozen=True, slots=True)
 class RefusalDetails:
-    """Why a message was refused: what the thread was told, and the decision that refused it.
+    """Why a message was refused: the reason, the denial and the decision.
 
-    Without a decision something was left, but less than it takes to begin or to go on, unless the
-    project was limited by hand.
+    `decision` is None if the project was limited by hand, or if some credits were left but too few
+    to start or continue.
     """
 
     reason: str
@@ -40,7 +39,7 @@ class RefusalDetails:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One mention or follow-up, what the bot said because of it, and why it was refused, if so."""
+    """One mention or follow-up, the bot's messages about it, and why it was refused, if it was."""
 
     message: Mention | FollowUp
     notices: tuple[Notice, ...]
@@ -54,7 +53,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class RunHistory:
-    """One run with what it used, and the notice of its answer, delivered or not."""
+    """One run, what it used, and the notice that carries its answer."""
 
     run: TaskRun
     models: tuple[ModelUsage, ...]
@@ -62,26 +61,26 @@ class RunHistory:
 
     @property
     def credits_micro(self) -> int:
-        """What the run used in all."""
+        """What the run used in total."""
         return sum(usage.credits_micro for usage in self.models)
 
 
 @dataclass(frozen=True, slots=True)
 class TaskHistory:
-    """One coding task of the thread with its runs, in their order."""
+    """One coding task of the thread, with its runs in order."""
 
     task: CodingTask
     runs: tuple[RunHistory, ...]
 
     @property
     def credits_micro(self) -> int:
-        """What the task used in all."""
+        """What the task used in total."""
         return sum(run.credits_micro for run in self.runs)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelTotal:
-    """What the thread used of one model for one product."""
+    """The thread's usage of one model for one product."""
 
     product: str
     model: str
@@ -94,7 +93,7 @@ class ModelTotal:
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """A thread and everything known of it."""
+    """A thread and everything known about it."""
 
     key: ThreadKey
     workspace: SlackWorkspace
@@ -104,7 +103,7 @@ class Thread:
 
     @property
     def credits_micro(self) -> int:
-        """What the thread used in all: its tasks, and choosing the repository before them."""
+        """What the thread used in total: choosing the repository, and its tasks."""
         return sum(total.credits_micro for total in self.models)
 
     @property
@@ -114,12 +113,12 @@ class Thread:
 
     @property
     def permalink(self) -> str:
-        """Its address in Slack, where that is known."""
+        """Its address in Slack, or "" if that is unknown."""
         return next((each.task.permalink for each in self.tasks if each.task.permalink), "")
 
 
 def thread_history(key: ThreadKey) -> Thread | None:
-    """Return the story of a thread; None if nothing is known of it."""
+    """Return the history of a thread, or None if nothing is known about it."""
     where = key._asdict()
     workspace = (
         SlackWorkspace.objects.select_related("project__organization")
@@ -200,14 +199,17 @@ def _denial(told: Sequence[Notice]) -> Notice | None:
 
 
 def _reason(message: Mention | FollowUp) -> str:
-    """Return the reason that the outcome names; empty where it names none."""
+    """Return the reason that the outcome names, or "" if it names none."""
     outcome = message.outcome
     reason = outcome.removeprefix(out_of_credits("")) if OUT_OF_CREDITS in outcome else ""
     return reason if reason in {*Reason} else ""
 
 
 def _subjects(message: Mention | FollowUp, workspace: SlackWorkspace) -> list[Subject]:
-    """Return whose decision may have refused a message: the one that its reason names first."""
+    """Return the subjects whose decision may have refused the message.
+
+    That is the capped project or user if the reason names a cap, otherwise all of them.
+    """
     project = ("project", str(workspace.project_id))
     user = ("user", workspace.distinct_id(message.user_id))
     by_reason: dict[str, list[Subject]] = {

@@ -31,7 +31,7 @@ class ThreadSummary:
 
 
 def threads_of_user(user_id: str) -> list[ThreadSummary]:
-    """Return the threads in which a Slack user lately asked for something, the newest first."""
+    """Return the threads of a Slack user's latest messages, newest first."""
     by_user = {"user_id": user_id}
     messages: list[Mention | FollowUp] = [
         *messages_in(Mention.objects.filter(**by_user))[:MAX_MESSAGES],
@@ -44,7 +44,7 @@ def threads_of_user(user_id: str) -> list[ThreadSummary]:
 
 
 def summaries(keys: Sequence[ThreadKey]) -> list[ThreadSummary]:
-    """Return the summaries of some threads, the newest first."""
+    """Return the summaries of these threads, newest first."""
     by_thread: dict[ThreadKey, list[Mention | FollowUp]] = {key: [] for key in keys}
     wanted = {
         "channel_id__in": [key.channel_id for key in keys],

@@ -1,4 +1,4 @@
-"""The pages that answer: where did this thread's credits go, and why was that mention refused?"""
+"""The pages that show where a thread's credits went and why a mention was refused."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ from workflows.models import Mention
 
 
 def threads_page(request: HttpRequest) -> HttpResponseBase:
-    """Look for a thread by its permalink, its channel and ts, or the user who asked in it."""
+    """Find a thread by its permalink, its channel and ts, or a user who asked in it."""
     require(request, THREADS)
     query = request.GET.get("q", "").strip()[:500]
     wanted = parse_query(query) if query else None

@@ -1,4 +1,4 @@
-"""Whose work used the credits: users, threads and models, by names that people know."""
+"""Who and what used the credits: users, threads and models, by names that people know."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,21 +18,24 @@ THREAD = Subquery(
     .order_by()
     .values(
         thread=Concat(
-            *(Cast("task__workspace_id", CharField()), Value("/"), F("task__channel_id")),
-            *(Value("/"), F("task__thread_ts")),
+            Cast("task__workspace_id", CharField()),
+            Value("/"),
+            F("task__channel_id"),
+            Value("/"),
+            F("task__thread_ts"),
             output_field=CharField(),
         )
     )
 )
-"""`workspace/channel/ts` of the thread that a run belongs to; None for a call without one."""
+"""`workspace/channel/ts` of a run's thread; None for a call that belongs to no thread."""
 
 USER = "distinct_id"
-"""Whoever the gateway says that a call is for; Slack users as `slack:T…:U…`."""
+"""The user that the gateway says a call is for; Slack users as `slack:T…:U…`."""
 
 
 @dataclass(frozen=True, slots=True)
 class BreakdownRow:
-    """One line of a table of breakdown; `link` leads to more about them, if anywhere."""
+    """One line of a breakdown table; `link` is empty if there is no page to link to."""
 
     name: str
     detail: str
@@ -42,7 +45,7 @@ class BreakdownRow:
 
 
 def users(ranking: Ranking) -> list[BreakdownRow]:
-    """Name the users of a ranking by `USER`."""
+    """Return the users of a ranking by `USER`, with their names."""
     teams = {key.split(":")[1] for key in _keys(ranking) if _is_slack(key)}
     workspaces = SlackWorkspace.objects.filter(Q(team_id__in=teams) | Q(enterprise_id__in=teams))
     names = {row.team_id or row.enterprise_id: str(row) for row in workspaces.defer("bot_token")}
@@ -51,7 +54,7 @@ def users(ranking: Ranking) -> list[BreakdownRow]:
 
 
 def threads(ranking: Ranking) -> list[BreakdownRow]:
-    """Name the threads of a ranking by `THREAD`, each after its first request."""
+    """Return the threads of a ranking by `THREAD`, each named after its first request."""
     keys = [key.split("/") for key in _keys(ranking)]
     workspaces = _workspaces(key[0] for key in keys)
     tasks = CodingTask.objects.filter(
@@ -67,7 +70,7 @@ def threads(ranking: Ranking) -> list[BreakdownRow]:
 
 
 def models(ranking: Ranking) -> list[BreakdownRow]:
-    """Name the models of a ranking."""
+    """Return the models of a ranking."""
     return [
         BreakdownRow(row.key or "(not named)", "", "", row.used, row.percent) for row in ranking.top
     ]
@@ -86,7 +89,7 @@ def _user(row: Ranked, workspaces: dict[str, str], members: dict[int, User]) -> 
 
 def _thread(row: Ranked, workspaces: dict[str, str], titles: dict[str, str]) -> BreakdownRow:
     if row.key is None:
-        detail = "choosing repositories, and what desktop clients and scripts asked"
+        detail = "choosing repositories, and requests of desktop clients and scripts"
         return BreakdownRow("In no thread", detail, "", row.used, row.percent)
     workspace, channel, ts = row.key.split("/")
     link = reverse("thread", args=[int(workspace), channel, ts])

@@ -1,4 +1,4 @@
-"""The pages of an organization's usage, and of what another limit would have done."""
+"""The pages of an organization's usage and of the backtest of a limit."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ from quota.resources import AI_CREDITS, RESOURCES
 
 
 class BacktestForm(forms.Form):
-    """A limit that never was."""
+    """The limit to try on a past period."""
 
     limit = CreditsField(label="Credits per period")
 
@@ -110,7 +110,7 @@ def _account(request: HttpRequest, organization_id: UUID) -> Account:
 
 
 def _instant(request: HttpRequest) -> datetime | None:
-    """Return the instant that names a period; None for none, and for what is no instant."""
+    """Return the time in `period`, or None if it is missing or isn't a time."""
     try:
         instant = datetime.fromisoformat(request.GET.get("period", ""))
     except ValueError:

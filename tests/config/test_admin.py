@@ -88,7 +88,7 @@ def test_the_first_page_shows_only_what_its_reader_may_see(client, organization,
     reader.user_permissions.set(Permission.objects.filter(codename="view_setmember"))
     page = client.get(INDEX).content.decode()
     assert "Limited now" in page
-    assert "Mentions refused last" not in page
+    assert "Latest refused mentions" not in page
 
 
 def test_a_new_organization_and_its_project_are_known_to_billing_at_once(admin_client):

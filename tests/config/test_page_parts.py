@@ -142,7 +142,7 @@ PARTS = [
     ("task", "<th>credits</th>", "billing.view_usageevent"),
     ("tasks", "column-credits_used", "billing.view_usageevent"),
     ("index", "Limited now", "quota.view_setmember"),
-    ("index", "Mentions refused last", "workflows.view_mention"),
+    ("index", "Latest refused mentions", "workflows.view_mention"),
     ("index", "/usage/?resource", "billing.view_account"),
 ]
 

@@ -122,7 +122,7 @@ def test_the_workspace_and_the_repositories_are_attached_and_brought_up_to_date(
 
 def test_a_workspace_that_serves_another_project_is_not_taken(create):
     create(*SLACK)
-    with pytest.raises(CommandError, match="T1 serves another project already"):
+    with pytest.raises(CommandError, match="T1 already serves another project"):
         create(*SLACK, organization="Stranger")
     assert not Organization.objects.filter(name="Stranger").exists()
     assert SlackWorkspace.objects.get().project.organization.name == "Acme"
@@ -135,10 +135,10 @@ def test_a_workspace_that_serves_another_project_is_not_taken(create):
         (["--limit=lots"], "not an amount of credits"),
         (["--limit=1e3"], "not an amount of credits"),
         (["--limit="], "not an amount of credits"),
-        (["--slack-workspace=T1"], "are given together"),
-        ([*SLACK, "--slack-workspace=C1"], "slack-workspace does not look like one"),
-        ([*SLACK, "--slack-bot-token=xoxp-1"], "slack-bot-token does not look like one"),
-        ([*SLACK, "--slack-bot-user=" + "U" * 40], "slack-bot-user does not look like one"),
+        (["--slack-workspace=T1"], "must be given together"),
+        ([*SLACK, "--slack-workspace=C1"], "slack-workspace must match"),
+        ([*SLACK, "--slack-bot-token=xoxp-1"], "slack-bot-token must match"),
+        ([*SLACK, "--slack-bot-user=" + "U" * 40], "slack-bot-user must match"),
         (["--repository=acme/web"], "OWNER/NAME=CLONE_URL"),
         (["--repository=web=https://example.com/web.git"], "owner/name"),
         (["--repository=acme/web="], "acme/web"),
@@ -240,7 +240,7 @@ def test_a_channel_can_be_given_the_repository_its_mentions_are_about(create):
             ["--repository=a/b=https://example.com/b", "--channel-default=C1=a/b"],
             "no Slack workspace",
         ),
-        ([*SLACK, "--channel-default=general"], "is written"),
+        ([*SLACK, "--channel-default=general"], "must be C"),
     ],
 )
 def test_a_channel_default_that_cannot_be_is_one_clear_line(create, options, complaint):

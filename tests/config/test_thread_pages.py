@@ -194,7 +194,7 @@ class TestRefusals:
         assert answered.refusal is None
         said = text_of(answer)
         assert (
-            "nothing is left of limit and top-ups (used 12.00 of a limit of 10.00, left 0.00)"
+            "the limit and all top-ups are used up (used 12.00 of a limit of 10.00, left 0.00)"
             in said
         )
         assert "Your team has used its monthly Tollgate AI credits." in said
@@ -209,7 +209,7 @@ class TestRefusals:
         self.refused(workspace)
 
         said = text_of(admin_client.get(page(workspace)))
-        assert "Something was left, but too little: a mention needs 1 credit to begin" in said
+        assert "Some credits were left, but too few. A mention needs 1 credit to start" in said
 
     def test_a_block_set_by_hand_has_no_decision_of_ours(
         self, admin_client, workspace, redis_client
@@ -349,8 +349,8 @@ class TestSearch:
         [
             ("U9", "They never mentioned the bot here."),
             ("C9 1.1", "Nobody mentioned the bot in its thread."),
-            ("nonsense", "is none of the three"),
-            ("<script>alert(1)</script>", "is none of the three"),
+            ("nonsense", "is not a permalink"),
+            ("<script>alert(1)</script>", "is not a permalink"),
         ],
     )
     def test_what_is_not_found_is_said(self, admin_client, workspace, query, sentence):

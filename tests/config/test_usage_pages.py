@@ -157,7 +157,7 @@ def test_a_limit_far_above_the_usage_does_not_flatten_the_chart(admin_client, pr
 
     labels = [each["label"] for each in answer.context["charts"]["chart-so-far"]["datasets"]]
     assert labels == ["slack_app"]
-    assert "The limit, 10,000.00, is far above this picture." in text_of(answer)
+    assert "The limit of 10,000.00 is too far above the usage to be drawn." in text_of(answer)
 
 
 def test_who_was_limited_by_hand_is_said_to_be(admin_client, project, redis_client):
@@ -173,7 +173,7 @@ def test_who_was_limited_by_hand_is_said_to_be(admin_client, project, redis_clie
         changed_at=datetime.now(UTC),
     )
     said = text_of(admin_client.get(page(USAGE, project.organization)))
-    assert "set by hand in Redis: no decision of ours" in said
+    assert "set by hand in Redis, not decided by billing" in said
 
 
 def test_a_name_is_text_and_never_markup(admin_client, project):

@@ -55,7 +55,7 @@ MUTATIONS = [
         4,
         "an account about which nothing can be told counts as not limited",
         "quota/state.py",
-        '            raise QuotaUnknown("a state is no longer valid and no newer one was published")',
+        '            raise QuotaUnknown("a state is no longer valid and there is no newer one")',
         "            pass",
         "tests/quota/test_gate.py::test_a_decision_that_changes_nothing_is_unknown_too",
     ),

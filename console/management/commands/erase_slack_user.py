@@ -1,4 +1,4 @@
-"""`manage.py erase_slack_user TEAM USER`: forget what a Slack user wrote."""
+"""`manage.py erase_slack_user TEAM USER`: erase what a Slack user wrote."""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -14,17 +14,17 @@ ERASED = "[erased]"
 
 
 class Command(BaseCommand):
-    """Replace what a Slack user wrote, and the answers to it. Rows, times and amounts stay."""
+    """Erase what a Slack user wrote, and the answers to it. Rows, times and amounts stay."""
 
     help = __doc__
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Both identifiers as Slack writes them."""
+        """Add the workspace and the user, by their ids in Slack."""
         parser.add_argument("team", help="the workspace, T…")
         parser.add_argument("user", help="the user, U… or W…")
 
     def handle(self, *_args: Any, team: str, user: str, **_options: Any) -> None:
-        """Erase in one transaction and print how many rows were concerned."""
+        """Erase in one transaction; print how many rows were changed."""
         with transaction.atomic():
             by_user = Q(workspace__team_id=team, user_id=user)
             mentions = Mention.objects.filter(by_user).update(text=ERASED)
