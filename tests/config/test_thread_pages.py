@@ -118,7 +118,7 @@ class TestCredits:
         models = [(row.model, row.generations, row.credits_micro) for row in thread.models]
         assert models == [("claude-sonnet-4-6", 3, 42 * CREDIT), ("claude-haiku-4-5", 1, 12)]
         assert "claude-haiku-4-5: 1 generation, <0.01" in said
-        assert [work.credits_micro for work in thread.work] == [18 * CREDIT + 12, 24 * CREDIT]
+        assert [work.credits_micro for work in thread.tasks] == [18 * CREDIT + 12, 24 * CREDIT]
         assert quote(first.workflow_id) in answer.content.decode()
 
     def test_choosing_the_repository_is_a_cost_of_the_thread(self, admin_client, workspace):
@@ -189,7 +189,7 @@ class TestRefusals:
         mention(workspace, "200.000001", "100.000001", state="answered")
 
         answer = admin_client.get(page(workspace))
-        [refused, answered] = answer.context["thread"].asked
+        [refused, answered] = answer.context["thread"].requests
         assert refused.refusal.decision.state == "limited"
         assert answered.refusal is None
         said = text_of(answer)
@@ -221,7 +221,7 @@ class TestRefusals:
         mention_row = mention(workspace, state="refused", outcome="out of credits: set_by_hand")
 
         answer = admin_client.get(page(workspace))
-        assert answer.context["thread"].asked[0].message == mention_row
+        assert answer.context["thread"].requests[0].message == mention_row
         assert "limited by hand in Redis" in text_of(answer)
 
     @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ class TestRefusals:
         verdict = check(workspace.project, distinct_id=workspace.distinct_id("U1"))
         refuse(made, verdict)
 
-        [asked] = admin_client.get(page(workspace)).context["thread"].asked
+        [asked] = admin_client.get(page(workspace)).context["thread"].requests
         assert (asked.refusal.decision.scope, asked.refusal.decision.subject) == (scope, subject)
         assert why in text_of(admin_client.get(page(workspace)))
         decision = asked.refusal.decision
@@ -271,7 +271,7 @@ class TestRefusals:
         mention(workspace, state="answered")
         set_limit(workspace.project.organization, AI_CREDITS, 0)
         follow_up(workspace, state="refused")
-        [_, refused] = admin_client.get(page(workspace)).context["thread"].asked
+        [_, refused] = admin_client.get(page(workspace)).context["thread"].requests
         assert refused.refusal.decision.state == "limited"
 
 
