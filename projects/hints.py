@@ -19,7 +19,7 @@ _IMPATIENT = {
 }
 
 
-def hasten(task: str, *arguments: str) -> None:
+def run_soon(task: str, *arguments: str) -> None:
     """Ask a worker to run the task soon. Takes at most about a second and never raises."""
     try:
         with current_app.connection_for_write(transport_options=_IMPATIENT) as connection:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from celery import Task
 from django.db import transaction
 
-from projects.hints import hasten
+from projects.hints import run_soon
 from quota.account_state import AccountState
 
 _MOST_NAMED = 20
@@ -33,7 +33,7 @@ def announce(moves: Iterable[tuple[AccountState | None, AccountState]]) -> None:
     }
     if gained:
         named = sorted(gained) if len(gained) <= _MOST_NAMED else ()
-        transaction.on_commit(lambda: hasten(_registered[0].name, *named))
+        transaction.on_commit(lambda: run_soon(_registered[0].name, *named))
 
 
 def _gained(before: AccountState, after: AccountState) -> bool:
