@@ -60,7 +60,7 @@ class ProjectCredentialAuthentication(BaseAuthentication):
             return None
         remembered = credential_cache.recall(sha256(token), timezone.now())
         generation = credential_cache.current_generation()
-        if remembered is not None and remembered.holds(generation):
+        if remembered is not None and remembered.is_current(generation):
             return remembered.principal, None
         return _look_up(token, generation), None
 
@@ -94,7 +94,9 @@ def confirm(request: Request, view: "APIView", generation: str | None) -> None:
     permissions are checked again, with what is true now. Raises what authentication raises.
     """
     remembered = request.auth
-    if not isinstance(remembered, credential_cache.Remembered) or remembered.holds(generation):
+    if not isinstance(remembered, credential_cache.CachedPrincipal) or remembered.is_current(
+        generation
+    ):
         return
     token = bearer_token(request)
     assert token is not None, "only a bearer token is remembered"

@@ -2,7 +2,7 @@
 
 A remembered principal is used only together with the *generation*, a random text in Redis that
 every revocation, rotation and change of membership replaces. A view reads it in the round trip it
-makes anyway (`GENERATION_KEY`) and asks `Remembered.holds`. So a known credential costs no
+makes anyway (`GENERATION_KEY`) and asks `CachedPrincipal.holds`. So a known credential costs no
 database query, and a revoked one is refused by every process at its next request.
 
 * The generation is missing (Redis was wiped) or Redis is silent: nothing remembered is used, the
@@ -35,23 +35,23 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
+class CachedPrincipal:
     """A principal as it was when the generation was `generation`."""
 
     principal: Principal
     generation: str
     forget_at: float
 
-    def holds(self, generation: str | None) -> bool:
+    def is_current(self, generation: str | None) -> bool:
         """Return whether nothing was revoked since, given the generation just read from Redis."""
         return generation is not None and generation == self.generation
 
 
-_remembered: dict[str, Remembered] = {}
+_remembered: dict[str, CachedPrincipal] = {}
 _silent_until = 0.0  # a Redis that hangs costs one caller a second its timeout, not each of them
 
 
-def recall(credential_sha256: str, now: datetime) -> Remembered | None:
+def recall(credential_sha256: str, now: datetime) -> CachedPrincipal | None:
     """Return what is remembered of a credential; unproven until its generation is compared."""
     found = _remembered.get(credential_sha256)
     if found is None or time.monotonic() >= found.forget_at:
@@ -64,7 +64,7 @@ def remember(principal: Principal, generation: str, read_at: float) -> None:
     """Keep a principal read from the database at `read_at` (monotonic seconds)."""
     if len(_remembered) >= CAPACITY:
         _remembered.clear()
-    _remembered[principal.credential_sha256] = Remembered(
+    _remembered[principal.credential_sha256] = CachedPrincipal(
         principal, generation, read_at + LIFETIME_SECONDS
     )
 
