@@ -1,4 +1,4 @@
-"""What django-oauth-toolkit would answer with a server error, answered as the protocol says."""
+"""What django-oauth-toolkit would answer with a server error, with_oauth_errors as the protocol says."""
 
 import base64
 from collections.abc import Callable
@@ -20,8 +20,8 @@ _REPEATABLE = {"resource"}
 """RFC 6749 forbids to repeat a parameter (3.1, 3.2), RFC 8707 allows it for this one."""
 
 
-def answered(view: View) -> View:
-    """Wrap a view of the protocol: what makes no sense is answered 400, and so is a lost race.
+def with_oauth_errors(view: View) -> View:
+    """Wrap a view of the protocol: what makes no sense is with_oauth_errors 400, and so is a lost race.
 
     Each request is one transaction. Of several that use one code or one refresh token at once, one
     wins; the others find that it is gone, and leave nothing behind.
