@@ -9,7 +9,7 @@ from environs import Env, EnvValidationError, ValidationError, validate
 
 HINT = "For the stack that `make up` runs: set -a; . .devstack/env; set +a"
 
-given = validate.Length(min=1, error="Is empty.")
+not_empty = validate.Length(min=1, error="Is empty.")
 web_address = validate.URL(
     schemes={"http", "https"},
     require_tld=False,
@@ -36,7 +36,7 @@ def database_address(value: str) -> None:
         raise ValidationError("Write an address such as postgres://user:password@host/database.")
 
 
-def several(env: Env, name: str) -> list[str]:
+def comma_separated(env: Env, name: str) -> list[str]:
     """Return the comma-separated values of a variable; empty ones do not count."""
     return [value.strip() for value in env.str(name, "").split(",") if value.strip()]
 

@@ -14,7 +14,7 @@ import kombu.exceptions
 import redis
 import structlog
 
-LEAST_SECRET = 8
+MIN_SECRET_LENGTH = 8
 """A shorter secret would mask ordinary words."""
 
 _CREDENTIAL = re.compile(
@@ -23,9 +23,9 @@ _CREDENTIAL = re.compile(
 _known: list[str] = []
 
 
-def conceal(secrets: Iterable[str]) -> None:
+def mask_secrets(secrets: Iterable[str]) -> None:
     """Have these secrets masked from now on, wherever they occur."""
-    _known.extend(secret for secret in secrets if len(secret) >= LEAST_SECRET)
+    _known.extend(secret for secret in secrets if len(secret) >= MIN_SECRET_LENGTH)
 
 
 def redact(_logger: Any, _name: str, line: str) -> str:

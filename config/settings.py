@@ -14,27 +14,27 @@ import dj_database_url
 from environs import Env, validate
 
 from config.environment import (
+    comma_separated,
     database_address,
-    given,
     host_and_port,
+    not_empty,
     redis_address,
     seal,
-    several,
     slack_api_address,
     web_address,
 )
 from config.logs import LOGGING as LOGGING  # configures structlog on import
-from config.logs import conceal
+from config.logs import mask_secrets
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 env = Env(eager=False)
 
 # --- Django itself -------------------------------------------------------------------------------
-SECRET_KEY = env.str("SECRET_KEY", validate=given)
-SECRET_KEY_FALLBACKS = several(env, "SECRET_KEY_FALLBACKS")
+SECRET_KEY = env.str("SECRET_KEY", validate=not_empty)
+SECRET_KEY_FALLBACKS = comma_separated(env, "SECRET_KEY_FALLBACKS")
 DEBUG = env.bool("DEBUG", False)
-ALLOWED_HOSTS = several(env, "ALLOWED_HOSTS") or ["localhost", "127.0.0.1"]
+ALLOWED_HOSTS = comma_separated(env, "ALLOWED_HOSTS") or ["localhost", "127.0.0.1"]
 PUBLIC_URL = env.str("PUBLIC_URL", "http://localhost:8000", validate=web_address)
 
 NUM_PROXIES = env.int("NUM_PROXIES", 0, validate=validate.Range(min=0))
@@ -51,39 +51,39 @@ REDIS_URL = env.str("REDIS_URL", "redis://127.0.0.1:6380/0", validate=redis_addr
 
 # --- Temporal (TLS and API key come from temporalio's own environment configuration) --------------
 TEMPORAL_ADDRESS = env.str("TEMPORAL_ADDRESS", "127.0.0.1:7233", validate=host_and_port)
-TEMPORAL_NAMESPACE = env.str("TEMPORAL_NAMESPACE", "default", validate=given)
+TEMPORAL_NAMESPACE = env.str("TEMPORAL_NAMESPACE", "default", validate=not_empty)
 TEMPORAL_UI_URL = env.str("TEMPORAL_UI_URL", "http://127.0.0.1:8233", validate=web_address)
 TEMPORAL_TASK_QUEUE = "tollgate"
 
 # --- Slack ---------------------------------------------------------------------------------------
 SLACK_API_URL = env.str("SLACK_API_URL", "https://slack.com/api/", validate=slack_api_address)
-SLACK_SIGNING_SECRETS = several(env, "SLACK_SIGNING_SECRET")
+SLACK_SIGNING_SECRETS = comma_separated(env, "SLACK_SIGNING_SECRET")
 SLACK_CLIENT_ID = env.str("SLACK_CLIENT_ID", "")
 SLACK_CLIENT_SECRET = env.str("SLACK_CLIENT_SECRET", "")
-BOT_NAME = env.str("BOT_NAME", "Tollgate", validate=given)
+BOT_NAME = env.str("BOT_NAME", "Tollgate", validate=not_empty)
 
 # --- The gateway, as the agents and we see it ----------------------------------------------------
 GATEWAY_URL = env.str("GATEWAY_URL", "http://127.0.0.1:8100", validate=web_address)
-GATEWAY_SERVICE_TOKENS = several(env, "GATEWAY_SERVICE_TOKEN")
+GATEWAY_SERVICE_TOKENS = comma_separated(env, "GATEWAY_SERVICE_TOKEN")
 
 # --- Credits -------------------------------------------------------------------------------------
 BILLING_URL = env.str("BILLING_URL", "", validate=web_address)
 START_CREDITS = env.decimal("START_CREDITS", Decimal(1))
 
 # --- Coding tasks --------------------------------------------------------------------------------
-AGENT_MODEL = env.str("AGENT_MODEL", "claude-sonnet-4-6", validate=given)
-ROUTING_MODEL = env.str("ROUTING_MODEL", "claude-haiku-4-5", validate=given)
-GIT_ALLOWED_PROTOCOLS = several(env, "GIT_ALLOWED_PROTOCOLS") or ["https", "ssh"]
+AGENT_MODEL = env.str("AGENT_MODEL", "claude-sonnet-4-6", validate=not_empty)
+ROUTING_MODEL = env.str("ROUTING_MODEL", "claude-haiku-4-5", validate=not_empty)
+GIT_ALLOWED_PROTOCOLS = comma_separated(env, "GIT_ALLOWED_PROTOCOLS") or ["https", "ssh"]
 TASK_IDLE_MINUTES = env.int("TASK_IDLE_MINUTES", 60, validate=validate.Range(min=1))
 
 # --- Seen from outside ---------------------------------------------------------------------------
-METRICS_TOKENS = several(env, "METRICS_TOKEN")
+METRICS_TOKENS = comma_separated(env, "METRICS_TOKEN")
 PROMETHEUS_MULTIPROC_DIR = env.str("PROMETHEUS_MULTIPROC_DIR", "")
 
 # Nothing is derived from a value above this line: one that is wrong is None until it is reported.
 seal(env)
 
-conceal(
+mask_secrets(
     [
         SECRET_KEY,
         *SECRET_KEY_FALLBACKS,

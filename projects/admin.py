@@ -51,7 +51,7 @@ class MembershipInline(admin.TabularInline):
     autocomplete_fields = ["user", "organization"]
 
 
-def _may_do_all_that(other: User, user: Any) -> bool:
+def _has_all_rights_of(other: User, user: Any) -> bool:
     """Return whether a user has every right that another user has, or would have if active.
 
     Membership of an organization counts as a right, and administering it as a further one.
@@ -64,11 +64,11 @@ def _may_do_all_that(other: User, user: Any) -> bool:
     return (
         not other.is_superuser
         and user.has_perms(f"{app}.{name}" for app, name in granted)
-        and (user.has_perms(_ANY_MEMBERSHIP) or _belongs_wherever(other, user))
+        and (user.has_perms(_ANY_MEMBERSHIP) or _shares_organizations(other, user))
     )
 
 
-def _belongs_wherever(other: User, user: Any) -> bool:
+def _shares_organizations(other: User, user: Any) -> bool:
     """Return whether a user is in all organizations of another, with the same or higher role."""
     own = dict(Membership.objects.filter(user=user.pk).values_list("organization", "role"))
     theirs = Membership.objects.filter(user=other).values_list("organization", "role")
@@ -103,13 +103,13 @@ class UserAdmin(DjangoUserAdmin):
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Refuse users with more rights than one's own: setting a password gives their rights."""
-        if obj is not None and not _may_do_all_that(obj, request.user):
+        if obj is not None and not _has_all_rights_of(obj, request.user):
             return False
         return super().has_change_permission(request, obj)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """People are removed by their like alone."""
-        if obj is not None and not _may_do_all_that(obj, request.user):
+        if obj is not None and not _has_all_rights_of(obj, request.user):
             return False
         return super().has_delete_permission(request, obj)
 

@@ -13,7 +13,7 @@ from oauthlib.common import urldecode, urlencoded
 
 View = Callable[..., HttpResponse]
 
-_LONGEST = {"code_challenge": 128, "nonce": 255}
+_MAX_LENGTHS = {"code_challenge": 128, "nonce": 255}
 """What the columns hold. A challenge of S256 has 43 characters (RFC 7636, 4.2)."""
 
 _REPEATABLE = {"resource"}
@@ -52,7 +52,8 @@ def _makes_sense(request: HttpRequest) -> bool:
                 return False
             # PostgreSQL's text cannot hold a NUL.
             if any(
-                "\x00" in value or len(value) > _LONGEST.get(name, len(value)) for value in values
+                "\x00" in value or len(value) > _MAX_LENGTHS.get(name, len(value))
+                for value in values
             ):
                 return False
         if not all(map(_is_address, parameters.getlist("resource"))):

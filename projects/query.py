@@ -10,7 +10,7 @@ FIRST_DAY = date(2000, 1, 1)
 LAST_DAY = date(2999, 12, 31)
 
 VERSION = r"^(0|[1-9][0-9]{0,18})$"
-LARGEST_VERSION = 2**63 - 1
+MAX_VERSION = 2**63 - 1
 """What the database can hold."""
 
 DAY = r"^2[0-9]{3}-[0-9]{2}-[0-9]{2}$"
@@ -36,7 +36,7 @@ def version(request: Request, name: str) -> int | None:
     given = text(request, name)
     if given is None:
         return None
-    if not re.fullmatch(VERSION, given) or int(given) > LARGEST_VERSION:
+    if not re.fullmatch(VERSION, given) or int(given) > MAX_VERSION:
         raise ValidationError({name: "Wanted: a whole number such as 812."})
     return int(given)
 

@@ -11,7 +11,7 @@ from drf_spectacular.utils import (
 from rest_framework import serializers
 
 from projects.api_answers import PROJECT_ID, answers, problem, response_headers
-from projects.query import LARGEST_VERSION
+from projects.query import MAX_VERSION
 from quota.reasons import Reason
 from quota.resources import RESOURCES
 
@@ -144,7 +144,7 @@ class QuotaOfResource(serializers.Serializer):
     )
 
 
-_VERSION = {"type": "integer", "format": "int64", "minimum": 0, "maximum": LARGEST_VERSION}
+_VERSION = {"type": "integer", "format": "int64", "minimum": 0, "maximum": MAX_VERSION}
 
 
 def _etag(statuses: list[str]) -> OpenApiParameter:
