@@ -1,4 +1,4 @@
-"""What django-oauth-toolkit would answer with a server error, with_oauth_errors as the protocol says."""
+"""Answering bad OAuth requests as the protocol says, where the toolkit would fail with a 500."""
 
 import base64
 from collections.abc import Callable
@@ -14,22 +14,22 @@ from oauthlib.common import urldecode, urlencoded
 View = Callable[..., HttpResponse]
 
 _MAX_LENGTHS = {"code_challenge": 128, "nonce": 255}
-"""What the columns hold. A challenge of S256 has 43 characters (RFC 7636, 4.2)."""
+"""The lengths of the columns. An S256 challenge has 43 characters (RFC 7636, 4.2)."""
 
 _REPEATABLE = {"resource"}
-"""RFC 6749 forbids to repeat a parameter (3.1, 3.2), RFC 8707 allows it for this one."""
+"""RFC 6749 forbids repeating a parameter (3.1, 3.2). RFC 8707 allows it for this one."""
 
 
 def with_oauth_errors(view: View) -> View:
-    """Wrap a view of the protocol: what makes no sense is with_oauth_errors 400, and so is a lost race.
+    """Wrap a view so that it answers 400 to requests that are not valid or lost a race.
 
-    Each request is one transaction. Of several that use one code or one refresh token at once, one
-    wins; the others find that it is gone, and leave nothing behind.
+    Each request is one transaction. If several use the same code or refresh token at once, one
+    succeeds. The others find it used and change nothing.
     """
 
     @wraps(view)
     def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        if not _makes_sense(request):
+        if not _is_valid(request):
             return JsonResponse({"error": "invalid_request"}, status=400)
         try:
             with transaction.atomic():
@@ -41,10 +41,10 @@ def with_oauth_errors(view: View) -> View:
     return wrapped
 
 
-def _makes_sense(request: HttpRequest) -> bool:
+def _is_valid(request: HttpRequest) -> bool:
     try:
         urldecode(quote(request.META.get("QUERY_STRING", ""), safe="".join(urlencoded)))
-    except ValueError:  # oauthlib reads the query itself, and more strictly than Django
+    except ValueError:  # oauthlib parses the query again, more strictly than Django
         return False
     for parameters in (request.GET, request.POST):
         for name, values in parameters.lists():

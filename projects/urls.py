@@ -1,4 +1,4 @@
-"""OAuth 2.0 below `/oauth/`. Introspection is added above, it tells of quotas as well."""
+"""OAuth 2.0 below `/oauth/`. Introspection is in `quota`, because it also reports limits."""
 
 from django.urls import path
 from oauth2_provider.views import RevokeTokenView

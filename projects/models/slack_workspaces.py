@@ -1,4 +1,4 @@
-"""Slack workspaces and the project that each serves."""
+"""Slack workspaces, each of which serves one project."""
 
 from django.db import models
 from django.db.models import Q
