@@ -36,7 +36,7 @@ def usage_page(request: HttpRequest, organization_id: UUID) -> TemplateResponse:
     """Show where an organization stands, and where its credits went."""
     require(request, ORGANIZATION_USAGE)
     account = _account(request, organization_id)
-    report = reports.organization_usage(account, _instant(request), timezone.now())
+    report = reports.organization_usage(account, _requested_time(request), timezone.now())
     if not request.user.has_perm("billing.view_creditgrant"):
         report = replace(report, grants=())
     context = _frame(account, report.periods, report.usage) | {
@@ -65,7 +65,7 @@ def backtest_page(request: HttpRequest, organization_id: UUID) -> TemplateRespon
     account = _account(request, organization_id)
     timeline = load_timelines([account.pk])[account.pk]
     periods = reports.periods_of(account, timeline, timezone.now())
-    start = _instant(request) or periods[min(1, len(periods) - 1)].start
+    start = _requested_time(request) or periods[min(1, len(periods) - 1)].start
     form = BacktestForm(request.GET if "limit" in request.GET else None)
     report = None
     if form.is_valid():
@@ -109,7 +109,7 @@ def _account(request: HttpRequest, organization_id: UUID) -> Account:
     return get_object_or_404(accounts, organization=organization_id, resource=resource)
 
 
-def _instant(request: HttpRequest) -> datetime | None:
+def _requested_time(request: HttpRequest) -> datetime | None:
     """Return the time in `period`, or None if it is missing or isn't a time."""
     try:
         instant = datetime.fromisoformat(request.GET.get("period", ""))

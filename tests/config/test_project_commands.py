@@ -216,7 +216,7 @@ def test_an_unknown_project_is_one_clear_line(db, token, project_id):
 
 def test_an_unknown_product_is_one_clear_line_that_names_the_known_ones(create, token):
     project_id = create()["project_id"]
-    with pytest.raises(CommandError, match="unknown product 'nonsense'; there are slack_app, "):
+    with pytest.raises(CommandError, match="unknown product 'nonsense'; use one of slack_app, "):
         token(project_id, "nonsense")
     assert not OAuthAccessToken.objects.exists()
 
