@@ -256,7 +256,7 @@ class TestRefusals:
 
         said = text_of(admin_client.get(page(workspace)))
         assert "another user&#x27;s task" in said
-        assert "nothing is left" not in said
+        assert "are used up" not in said
         assert "too little" not in said
 
     def test_why_a_follow_up_was_dropped_is_said(self, admin_client, workspace):

@@ -82,7 +82,10 @@ class TestAMonth:
         limited = admin_client.get(page(USAGE, busy_month.globex))
         said = text_of(limited)
         assert "used up since 12 Nov 2026 17:00 UTC" in said
-        assert "Assistant 12 Nov 2026 17:00 1 Dec 2026 00:00 the limit and all top-ups are used up" in said
+        assert (
+            "Assistant 12 Nov 2026 17:00 1 Dec 2026 00:00 the limit and all top-ups are used up"
+            in said
+        )
         decision = limited.context["report"].decision
         assert decision.state == "limited"
         why = reverse("admin:billing_decisionrecord_change", args=[decision.pk])
