@@ -111,7 +111,7 @@ def eyes(busy_month: BusyMonth, where, live_server) -> Iterator[Eyes]:
         chromium.close()
 
 
-def test_every_page_can_be_read_and_asks_for_nothing_from_elsewhere(eyes, where):
+def test_every_page_is_readable_and_loads_nothing_from_other_sites(eyes, where):
     for name, path in where.items():
         eyes.look(path, keep=name).close()
     for name in ("usage", "thread-refused"):

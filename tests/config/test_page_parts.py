@@ -178,7 +178,7 @@ def test_a_part_of_a_page_follows_its_own_permission(client, world, subtests):
 
 
 @pytest.mark.parametrize("name", NEEDED)
-def test_with_the_permission_of_the_page_alone_it_says_nothing_of_others(client, world, name):
+def test_the_permission_for_a_page_alone_shows_nothing_about_other_models(client, world, name):
     reader = User.objects.create_user("reader", is_staff=True)
     permit(reader, NEEDED[name])
     client.force_login(reader)
@@ -233,7 +233,7 @@ class TestRightsThroughMemberships:
             ("member", "admin", True),
         ],
     )
-    def test_who_may_change_users_gets_nobodys_membership(
+    def test_a_user_who_may_change_users_cannot_take_over_memberships(
         self, client, clerk, world, theirs, own, allowed
     ):
         other = User.objects.create_user("other", password="the old pass phrase")
@@ -246,14 +246,14 @@ class TestRightsThroughMemberships:
         other.refresh_from_db()
         assert other.check_password("the old pass phrase") is not allowed
 
-    def test_to_administer_another_organization_does_not_help(self, client, clerk, world):
+    def test_being_admin_of_another_organization_does_not_help(self, client, clerk, world):
         other = User.objects.create_user("other")
         self.join(other, world, "admin")
         self.join(clerk, accounts.create_organization("Elsewhere"), "admin")
 
         assert self.statuses(client, other) == {403}
 
-    def test_who_may_hand_out_memberships_has_each_of_them(self, client, clerk, world):
+    def test_a_user_who_may_give_memberships_counts_as_having_them_all(self, client, clerk, world):
         other = User.objects.create_user("other")
         self.join(other, world, "admin")
         handed = [f"projects.{verb}_membership" for verb in ("add", "change")]
@@ -262,7 +262,7 @@ class TestRightsThroughMemberships:
         password = reverse("admin:auth_user_password_change", args=[other.pk])
         assert client.get(password).status_code == 200
 
-    def test_who_may_change_groups_gives_nobody_their_rights(self, client, clerk):
+    def test_a_user_who_may_change_groups_cannot_give_rights(self, client, clerk):
         group = Group.objects.create(name="Clerks")
         clerk.groups.add(group)
         every = [f"auth.{verb}_group" for verb in ("add", "change", "delete", "view")]

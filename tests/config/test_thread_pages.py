@@ -103,7 +103,7 @@ def text_of(answer):
 
 
 class TestCredits:
-    def test_they_are_told_by_run_and_by_model_and_equal_the_ledger(self, admin_client, workspace):
+    def test_they_are_shown_by_run_and_by_model_and_equal_the_ledger(self, admin_client, workspace):
         mention(workspace, state="answered")
         first, second = task(workspace), task(workspace, state="active")
         run(first, "100.000001", "0.10", "0.05")
@@ -169,7 +169,7 @@ class TestCredits:
         assert "if a < b &amp;&amp; c:" in said
         assert "<script>alert" not in answer.content.decode()
 
-    def test_a_thread_of_which_nothing_is_known_is_not_found(self, admin_client, workspace):
+    def test_an_unknown_thread_is_not_found(self, admin_client, workspace):
         assert admin_client.get(page(workspace)).status_code == 404
         assert admin_client.get(reverse("thread", args=[99, "C1", "1.1"])).status_code == 404
 
@@ -204,16 +204,14 @@ class TestRefusals:
         assert decision in answer.content.decode()
         assert admin_client.get(decision).status_code == 200
 
-    def test_too_little_to_begin_is_said_to_be(self, admin_client, workspace):
+    def test_too_little_to_start_is_explained(self, admin_client, workspace):
         set_limit(workspace.project.organization, AI_CREDITS, CREDIT // 2)
         self.refused(workspace)
 
         said = text_of(admin_client.get(page(workspace)))
         assert "Some credits were left, but too few. A mention needs 1 credit to start" in said
 
-    def test_a_block_set_by_hand_has_no_decision_of_ours(
-        self, admin_client, workspace, redis_client
-    ):
+    def test_a_block_set_by_hand_has_no_decision(self, admin_client, workspace, redis_client):
         tomorrow = (datetime.now(UTC) + timedelta(days=1)).timestamp()
         redis_client.zadd(
             "@posthog/quota-limits/ai_credits", {workspace.project.api_token: tomorrow}
@@ -251,7 +249,7 @@ class TestRefusals:
         usage = reverse("admin:projects_organization_usage", args=[organization.pk])
         assert why in text_of(admin_client.get(usage))
 
-    def test_another_reason_is_told_in_its_own_words(self, admin_client, workspace):
+    def test_another_reason_has_its_own_words(self, admin_client, workspace):
         mention(workspace, state="refused", outcome="another user's task")
 
         said = text_of(admin_client.get(page(workspace)))
@@ -259,7 +257,7 @@ class TestRefusals:
         assert "are used up" not in said
         assert "too little" not in said
 
-    def test_why_a_follow_up_was_dropped_is_said(self, admin_client, workspace):
+    def test_the_reason_for_dropping_a_follow_up_is_shown(self, admin_client, workspace):
         mention(workspace, state="refused", outcome="another user's task")
         follow_up(
             workspace, state="dropped", outcome="its mention made no task: another user's task"
@@ -267,7 +265,7 @@ class TestRefusals:
         said = text_of(admin_client.get(page(workspace)))
         assert "dropped its mention made no task: another user&#x27;s task" in said
 
-    def test_a_follow_up_that_was_refused_has_its_decision_too(self, admin_client, workspace):
+    def test_a_refused_follow_up_has_its_decision(self, admin_client, workspace):
         mention(workspace, state="answered")
         set_limit(workspace.project.organization, AI_CREDITS, 0)
         follow_up(workspace, state="refused")
@@ -303,7 +301,7 @@ class TestSearch:
             ("\0", None),
         ],
     )
-    def test_it_understands_what_people_copy(self, text, wanted):
+    def test_it_parses_what_people_copy(self, text, wanted):
         assert parse_query(text) == wanted
 
     @pytest.mark.parametrize(
@@ -331,7 +329,7 @@ class TestSearch:
         assert page(workspace) in html
         assert page(other) in html
 
-    def test_a_user_leads_to_all_their_threads_and_to_nobody_else_s(self, admin_client, workspace):
+    def test_a_user_leads_to_all_their_own_threads(self, admin_client, workspace):
         mention(workspace, state="answered")
         run(task(workspace), "100.000001", "0.10")
         mention(workspace, "200.000001", state="refused", outcome="out of credits: limit_reached")
@@ -353,7 +351,7 @@ class TestSearch:
             ("<script>alert(1)</script>", "is not a permalink"),
         ],
     )
-    def test_what_is_not_found_is_said(self, admin_client, workspace, query, sentence):
+    def test_a_search_without_results_says_why(self, admin_client, workspace, query, sentence):
         answer = admin_client.get(SEARCH, {"q": query})
         assert sentence in text_of(answer)
         assert "<script>alert" not in answer.content.decode()
@@ -365,7 +363,7 @@ class TestWhoMay:
         mention(workspace)
         return SEARCH if request.param == "search" else page(workspace)
 
-    def test_strangers_are_asked_to_log_in(self, client, where):
+    def test_anonymous_users_are_asked_to_log_in(self, client, where):
         answer = client.get(where)
         assert (answer.status_code, "/admin/login/" in answer["Location"]) == (302, True)
 

@@ -63,7 +63,7 @@ def test_a_token_request_of_junk_is_refused(client, application, path, text):
         ("nonce", "n" * 256),
     ],
 )
-def test_a_form_that_was_tampered_with_is_refused(client, member, project, application, name, junk):
+def test_a_tampered_form_is_refused(client, member, project, application, name, junk):
     client.force_login(member)
     honest = {
         "client_id": application.client_id,
@@ -124,7 +124,7 @@ BODIES = [
 
 
 @pytest.mark.parametrize("name", PATHS)
-def test_no_mixture_of_parameters_is_a_server_error(client, member, project, application, name):
+def test_no_combination_of_parameters_is_a_server_error(client, member, project, application, name):
     """Also with all that is needed to come far, and whatever the method is."""
     far = {
         "client_id": application.client_id,

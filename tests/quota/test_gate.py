@@ -29,7 +29,7 @@ def test_a_limited_project_is_told_why_and_until_when(accounts, project, vouched
     assert (verdict.remaining_micro, verdict.source) == (0, "redis")
 
 
-def test_nothing_is_remembered_between_two_questions(accounts, project, vouched):
+def test_verdicts_are_not_cached_between_checks(accounts, project, vouched):
     vouched()
     assert not check(project).limited
     accounts.limit()
@@ -38,7 +38,7 @@ def test_nothing_is_remembered_between_two_questions(accounts, project, vouched)
     assert not check(project).limited
 
 
-def test_each_resource_is_limited_for_itself(accounts, project, vouched):
+def test_each_resource_is_limited_separately(accounts, project, vouched):
     with committed():
         publish([accounts.limited_state(POSTHOG_CODE_CREDITS)])
     vouched()
@@ -46,7 +46,7 @@ def test_each_resource_is_limited_for_itself(accounts, project, vouched):
     assert check(project, POSTHOG_CODE_CREDITS).limited
 
 
-def test_a_stranger_is_not_limited_by_somebody_elses_block(accounts, project, stranger, vouched):
+def test_a_block_does_not_limit_another_organization(accounts, project, stranger, vouched):
     accounts.limit()
     vouched()
     assert check(project).limited
@@ -71,7 +71,7 @@ def test_a_dead_redis_neither_opens_the_gate_nor_closes_it(accounts, project, ow
     assert not check(project).limited
 
 
-def test_a_block_set_by_hand_outlives_the_silence_of_redis(
+def test_a_block_set_by_hand_holds_while_redis_does_not_answer(
     accounts, project, own_redis, stranger, vouched
 ):
     vouched()
@@ -82,7 +82,7 @@ def test_a_block_set_by_hand_outlives_the_silence_of_redis(
     assert not check(stranger).limited
 
 
-def test_with_no_store_left_nobody_can_tell(accounts, project, monkeypatch):
+def test_the_verdict_is_unknown_when_no_store_answers(accounts, project, monkeypatch):
     def fail(*_args, **_kwargs):
         raise OperationalError("the database is down")
 
@@ -93,7 +93,7 @@ def test_with_no_store_left_nobody_can_tell(accounts, project, monkeypatch):
 
 
 # --- the server may be another one ---------------------------------------------------------------
-def test_after_a_reconnect_the_marker_is_believed_only_when_it_must_be_newer(
+def test_after_a_reconnect_the_marker_is_trusted_only_once_older_ones_have_expired(
     accounts, project, own_redis, vouched, monkeypatch
 ):
     vouched()
@@ -106,7 +106,7 @@ def test_after_a_reconnect_the_marker_is_believed_only_when_it_must_be_newer(
     assert check(project).source == "redis"
 
 
-def test_a_server_that_lost_its_scripts_is_asked_all_the_same(
+def test_scripts_are_loaded_again_when_the_server_lost_them(
     accounts, project, vouched, redis_client
 ):
     accounts.limit()
@@ -116,7 +116,9 @@ def test_a_server_that_lost_its_scripts_is_asked_all_the_same(
     assert (verdict.limited, verdict.source) == (True, "redis")
 
 
-def test_more_connections_to_the_same_server_are_no_reconnect(accounts, project, vouched):
+def test_more_connections_to_the_same_server_do_not_count_as_a_reconnect(
+    accounts, project, vouched
+):
     vouched()
     pool = quota_redis.client().connection_pool
     several = [pool.get_connection() for _ in range(3)]
@@ -160,7 +162,7 @@ def test_the_end_of_a_grace_limits_by_itself(accounts, project, vouched, decider
     assert check(project).limited
 
 
-def test_a_score_lapses_at_its_second(accounts, project, vouched):
+def test_a_score_expires_at_its_second(accounts, project, vouched):
     state = accounts.limit(valid_until=None)
     vouched()
     ends = state.resets_at
@@ -168,9 +170,7 @@ def test_a_score_lapses_at_its_second(accounts, project, vouched):
     assert not check(project, now=ends).limited
 
 
-def test_a_decision_that_cannot_be_had_is_unknown_and_not_a_permission(
-    accounts, project, vouched, monkeypatch
-):
+def test_a_failed_decision_is_unknown_and_not_a_permission(accounts, project, vouched, monkeypatch):
     def decide(*_account):
         raise RuntimeError("billing is broken")
 
@@ -181,14 +181,14 @@ def test_a_decision_that_cannot_be_had_is_unknown_and_not_a_permission(
         check(project)
 
 
-def test_a_decision_that_changes_nothing_is_unknown_too(accounts, project, vouched, decider):
+def test_a_decision_that_publishes_no_newer_state_is_unknown(accounts, project, vouched, decider):
     accounts.allow(valid_until=timezone.now() - timedelta(seconds=1))
     vouched()
     with pytest.raises(QuotaUnknown):
         check(project)
 
 
-def test_billing_decides_what_has_stopped_holding(organization, project):
+def test_billing_decides_about_a_state_that_is_no_longer_valid(organization, project):
     accounts = Accounts(organization)
     accounts.allow(valid_until=timezone.now() - timedelta(seconds=1), version=-1)
     verdict = check(project)
@@ -230,7 +230,7 @@ def test_an_account_that_was_never_decided_is_unknown_and_not_limited(project):
 
 
 # --- the gateway's share -------------------------------------------------------------------------
-def test_every_group_is_told_the_same_rest_beyond_what_it_booked_itself(accounts, project):
+def test_every_group_gets_the_same_remainder_plus_its_own_bookings(accounts, project):
     accounts.allow(allotment_micro=100, booked={"a:1": 30, "b:2": 20})
     shares = {
         group: service_snapshot(project, group)[AI_CREDITS] for group in ("a:1", "b:2", "c:3")
@@ -241,7 +241,7 @@ def test_every_group_is_told_the_same_rest_beyond_what_it_booked_itself(accounts
     assert left == {"a:1": 50, "b:2": 50, "c:3": 50}
 
 
-def test_a_state_survives_being_written_and_read(accounts):
+def test_a_state_is_the_same_after_writing_and_reading_it(accounts):
     state = accounts.limited_state(booked={"a:1": 2**60})
     assert from_json(state.to_json()) == state
     assert from_json(replace(state, valid_until=None).to_json()).valid_until is None
@@ -250,6 +250,6 @@ def test_a_state_survives_being_written_and_read(accounts):
 @pytest.mark.parametrize(
     "fields", [{"resource": "unknown"}, {"limited": True, "limited_until": None}]
 )
-def test_a_state_that_makes_no_sense_is_refused(accounts, fields):
+def test_an_invalid_state_is_rejected(accounts, fields):
     with pytest.raises(ValueError):
         replace(accounts.state(), **fields)

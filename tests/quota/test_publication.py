@@ -71,7 +71,7 @@ def test_lifting_removes_the_scores_and_leaves_tombstones(accounts, project, red
     assert entry(redis_client, project) == Entry(row.version, None, None)
 
 
-def test_since_tells_when_the_block_began_and_not_when_it_was_last_confirmed(accounts, project):
+def test_since_is_when_the_block_began_and_not_when_it_was_last_confirmed(accounts, project):
     accounts.limit()
     began = SetMember.objects.get(resource=AI_CREDITS, token=project.api_token).since
     accounts.limit(limited_until=FAR_FUTURE)
@@ -87,7 +87,7 @@ def test_a_grace_is_published_in_its_own_set(accounts, project, redis_client):
     assert redis_client.zscore(SUSPENDED, project.api_token) is None
 
 
-def test_nothing_leaves_a_transaction_that_is_rolled_back(accounts, project, redis_client, told):
+def test_a_rolled_back_transaction_publishes_nothing(accounts, project, redis_client, told):
     with committed(), transaction.atomic():
         publish([accounts.limited_state()])
         transaction.set_rollback(True)
@@ -95,7 +95,7 @@ def test_nothing_leaves_a_transaction_that_is_rolled_back(accounts, project, red
     assert told() == []
 
 
-def test_usage_alone_is_one_read_and_one_write_however_many_accounts_there_are(accounts, stranger):
+def test_usage_alone_costs_one_read_and_one_write_for_any_number_of_accounts(accounts, stranger):
     state = accounts.state(usage_micro=7)
     with CaptureQueriesContext(connection) as queries:
         put(state, replace(state, organization_id=stranger.organization_id))
@@ -120,7 +120,7 @@ def test_a_stale_decision_is_ignored(accounts, project, redis_client, told, olde
     assert told() == seen
 
 
-def test_a_ledger_that_began_anew_counts_from_the_start(accounts, project, redis_client):
+def test_a_state_of_a_new_ledger_replaces_a_higher_version(accounts, project, redis_client):
     accounts.limit()
     anew = replace(accounts.state(), version=1, ledger_epoch="1")
     put(anew)
@@ -128,7 +128,7 @@ def test_a_ledger_that_began_anew_counts_from_the_start(accounts, project, redis
     assert redis_client.zcard(LIMITS) == 0
 
 
-def test_of_two_decisions_in_one_batch_the_newer_counts(accounts, project, redis_client):
+def test_the_newer_of_two_decisions_in_one_batch_wins(accounts, project, redis_client):
     older, newer = accounts.limited_state(), accounts.state()
     put(newer, older)
     assert QuotaState.objects.get(resource=AI_CREDITS).published == newer
@@ -161,13 +161,13 @@ def test_a_published_score_that_was_changed_by_hand_is_left_alone(accounts, proj
     assert redis_client.zscore(LIMITS, project.api_token) == FAR_FUTURE - 7
 
 
-def test_a_score_set_by_hand_that_has_passed_gives_way(accounts, project, redis_client):
+def test_an_expired_score_set_by_hand_is_replaced(accounts, project, redis_client):
     redis_client.zadd(LIMITS, {project.api_token: 1_000_000_000})
     state = accounts.limit()
     assert redis_client.zscore(LIMITS, project.api_token) == state.limited_until
 
 
-def test_the_block_beneath_one_set_by_hand_takes_hold_when_that_passes(
+def test_a_published_block_applies_when_one_set_by_hand_expires(
     accounts, project, vouched, redis_client
 ):
     ends = timezone.now().replace(microsecond=0) + timedelta(seconds=60)
@@ -193,7 +193,7 @@ def test_a_new_project_of_a_limited_organization_is_limited_at_once(
     }
 
 
-def test_a_new_project_is_limited_even_before_redis_hears_of_it(accounts, project, vouched):
+def test_a_new_project_is_limited_even_before_redis_is_updated(accounts, project, vouched):
     accounts.limit()
     vouched()
     newer = Project.objects.create(organization=project.organization, name="Newer")
@@ -201,7 +201,7 @@ def test_a_new_project_is_limited_even_before_redis_hears_of_it(accounts, projec
     assert (verdict.limited, verdict.source) == (True, "redis")
 
 
-def test_a_rotated_token_takes_the_block_along(accounts, project, redis_client):
+def test_a_rotated_token_keeps_the_block(accounts, project, redis_client):
     state = accounts.limit()
     former = project.api_token
     project.api_token = generate_project_api_token()
@@ -215,7 +215,7 @@ def test_a_rotated_token_takes_the_block_along(accounts, project, redis_client):
 
 
 # --- the change feed -----------------------------------------------------------------------------
-def test_the_feed_hears_of_every_project_whose_limit_changed(
+def test_the_feed_records_every_project_whose_limit_changed(
     accounts, project, other_project, stranger, told
 ):
     put(accounts.limited_state())
@@ -231,7 +231,7 @@ def test_the_feed_hears_of_every_project_whose_limit_changed(
     ]
 
 
-def test_a_groups_own_bookings_leave_the_feed_quiet(accounts, told):
+def test_a_groups_own_bookings_are_not_in_the_feed(accounts, told):
     for booked in (1, 2, 3):
         put(accounts.state(usage_micro=booked, booked={"a:1": booked}))
     put(accounts.state(state="warning", usage_micro=1_999 * MICRO))
@@ -250,7 +250,7 @@ def test_a_groups_own_bookings_leave_the_feed_quiet(accounts, told):
         {"state": "grace", "suspended_until": FAR_FUTURE - 1},
     ],
 )
-def test_the_feed_hears_of_what_a_gateway_must_know(accounts, told, fields):
+def test_the_feed_records_what_a_gateway_must_know(accounts, told, fields):
     put(accounts.state(**fields))
     assert len(told()) == 1
 

@@ -206,7 +206,7 @@ class Publications(RuleBasedStateMachine):
                 assert verdict.limited == limited
 
 
-def test_the_set_converges_and_no_stale_publisher_counts(redis_client):
+def test_the_set_converges_and_stale_publishers_change_nothing(redis_client):
     run_state_machine_as_test(
         Publications,
         settings=settings(

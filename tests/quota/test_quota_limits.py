@@ -73,13 +73,15 @@ def epoch(instant: datetime) -> int:
         {"x-api-key": "phx_unknown"},
     ],
 )
-def test_nobody_without_a_valid_credential_is_answered(client, accounts, project, headers):
+def test_a_request_without_a_valid_credential_is_refused(client, accounts, project, headers):
     response = client.get(path(project.pk), headers=headers)
     assert response.status_code == 401
     assert response.headers["WWW-Authenticate"].startswith("Bearer")
 
 
-def test_one_callers_refusal_is_nobody_elses(client, accounts, project, stranger, key):
+def test_one_callers_refusal_does_not_affect_another_caller(
+    client, accounts, project, stranger, key
+):
     _, theirs = credentials.issue_personal_api_key(stranger.organization, "x", ["project:read"])
     for headers in (bearer("phx_unknown"), bearer(theirs)):
         assert client.get(path(project.pk), headers=headers).status_code in (401, 404)
@@ -152,7 +154,7 @@ def elsewhere(monkeypatch):
     return committed
 
 
-def test_a_key_revoked_elsewhere_is_refused_at_once_although_it_is_remembered(
+def test_a_key_revoked_elsewhere_is_refused_at_once_although_it_is_cached(
     client, accounts, project, vouched, elsewhere
 ):
     row, key = credentials.issue_personal_api_key(project.organization, "poller", ["project:read"])
@@ -175,7 +177,7 @@ def test_a_token_rotated_elsewhere_is_the_one_that_is_looked_up(
     assert ai_credits(ask(project))["limited"] is True
 
 
-def test_a_key_of_all_projects_reaches_one_that_was_made_after_it_was_remembered(
+def test_a_cached_key_of_all_projects_covers_a_project_made_later(
     client, accounts, project, vouched
 ):
     _, key = credentials.issue_personal_api_key(project.organization, "poller", ["project:read"])
@@ -225,7 +227,7 @@ def test_both_stores_give_the_same_answer(ask, accounts, project, vouched):
 
 
 @pytest.mark.parametrize("source", ["redis", "database"])
-def test_what_is_not_known_is_null_and_not_zero(ask, accounts, project, vouched, source):
+def test_unknown_amounts_are_null_and_not_zero(ask, accounts, project, vouched, source):
     accounts.allow(usage_micro=None, limit_micro=None, remaining_micro=None, allotment_micro=None)
     if source == "redis":
         vouched()
@@ -319,9 +321,7 @@ def test_a_score_in_the_past_does_not_limit(ask, accounts, project, vouched, red
     assert (answer["limited"], answer["state"]) == (False, "ok")
 
 
-def test_a_block_set_by_hand_counts_before_anybody_vouched_for_redis(
-    ask, accounts, project, redis_client
-):
+def test_a_block_set_by_hand_counts_even_without_a_marker(ask, accounts, project, redis_client):
     redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE})
     assert ai_credits(ask(project))["reason"] == "set_by_hand"
 
@@ -386,13 +386,13 @@ def test_every_change_of_the_answer_changes_its_tag(ask, accounts, project, vouc
     assert tag() == tags[-1]
 
 
-def test_a_client_that_accepts_something_else_gets_json_all_the_same(ask, accounts, project):
+def test_a_client_that_does_not_accept_json_gets_json_anyway(ask, accounts, project):
     response = ask(project, accept="text/html")
     assert ai_credits(response)["limited"] is False
 
 
 # --- the gateway ---------------------------------------------------------------------------------
-def test_the_service_is_told_what_its_group_may_spend(client, accounts, project, vouched):
+def test_the_service_gets_what_its_group_may_spend(client, accounts, project, vouched):
     state = accounts.allow(
         booked={"eu:1": 40 * MICRO, "us:2": 2 * MICRO}, allotment_micro=792 * MICRO
     )
@@ -408,7 +408,7 @@ def test_the_service_is_told_what_its_group_may_spend(client, accounts, project,
     assert (other["booked_micro"], other["allotment_micro"]) == (0, 750 * MICRO)
 
 
-def test_the_service_that_heard_of_a_change_is_not_told_what_redis_still_says(
+def test_the_service_gets_the_database_state_while_redis_is_behind(
     client, ask, accounts, project, vouched
 ):
     accounts.limit()
@@ -422,7 +422,7 @@ def test_the_service_that_heard_of_a_change_is_not_told_what_redis_still_says(
     assert answer["allotment_micro"] == 792 * MICRO
 
 
-def test_the_service_is_told_of_the_caps_that_bind_a_call(client, project):
+def test_the_service_gets_the_caps_that_apply_to_a_call(client, project):
     set_cap(project.organization, AI_CREDITS, "project", 9, subject=str(project.pk))
     set_cap(project.organization, AI_CREDITS, "user", 7)
     path = f"/api/projects/{project.pk}/quota_limits/?group=gateway:epoch&user=slack:T1:U1"
@@ -437,7 +437,7 @@ def test_the_service_is_told_of_the_caps_that_bind_a_call(client, project):
     }
 
 
-def test_the_service_tells_unlimited_from_unknown(client, project, vouched):
+def test_the_service_can_distinguish_unlimited_from_unknown(client, project, vouched):
     answer = ai_credits(client.get(path(project.pk), {"group": "eu:1"}, headers=SERVICE))
     assert "allotment_micro" not in answer
     assert (answer["state"], answer["version"]) == ("unknown", 0)
@@ -448,15 +448,13 @@ def test_the_service_tells_unlimited_from_unknown(client, project, vouched):
     assert answer["allotment_micro"] is None
 
 
-def test_nobody_else_is_told_what_the_service_is_told(ask, client, key, accounts, project):
+def test_other_callers_do_not_get_the_service_fields(ask, client, key, accounts, project):
     assert "account" not in ai_credits(ask(project))
     response = client.get(path(project.pk), {"group": "eu:1"}, headers=bearer(key))
     assert "allotment_micro" not in ai_credits(response)
 
 
-def test_the_service_asks_about_every_organization_but_not_about_nothing(
-    client, accounts, project, stranger
-):
+def test_the_service_can_ask_about_every_existing_project(client, accounts, project, stranger):
     for one in (project, stranger):
         assert client.get(path(one.pk), headers=SERVICE).status_code == 200
     assert client.get(path(10**6), headers=SERVICE).status_code == 404
@@ -530,7 +528,7 @@ def test_nonsense_in_redis_is_answered_from_the_database(
 
 
 @pytest.mark.parametrize("redis_is", ["silent", "not believed"])
-def test_without_any_store_the_answer_is_come_again(
+def test_without_any_store_the_answer_is_503_with_retry_after(
     ask, accounts, project, vouched, monkeypatch, redis_client, redis_is
 ):
     def fail(*_args, **_kwargs):
@@ -549,7 +547,7 @@ def test_without_any_store_the_answer_is_come_again(
     assert "limited" not in response.json()
 
 
-def test_a_dead_database_is_not_noticed_while_redis_is_believed(
+def test_a_dead_database_is_not_noticed_while_redis_is_trusted(
     ask, accounts, project, vouched, monkeypatch
 ):
     def fail(*_args, **_kwargs):
@@ -562,7 +560,7 @@ def test_a_dead_database_is_not_noticed_while_redis_is_believed(
     assert ai_credits(ask(project))["limited"] is True
 
 
-def test_after_a_wipe_the_limited_stay_limited(ask, accounts, project, vouched, redis_client):
+def test_limited_projects_stay_limited_after_a_wipe(ask, accounts, project, vouched, redis_client):
     accounts.limit()
     vouched()
     redis_client.flushall()

@@ -110,7 +110,7 @@ def test_a_removed_grace_is_restored(accounts, project, reconciler, redis_client
 
 
 @pytest.mark.parametrize("change", ["limit", "allow"])
-def test_a_publication_that_redis_never_heard_of_is_repaired(
+def test_a_publication_that_never_reached_redis_is_repaired(
     accounts, project, reconciler, redis_client, change
 ):
     accounts.allow() if change == "limit" else accounts.limit()
@@ -138,7 +138,7 @@ def test_an_old_difference_is_found_by_going_through_the_fleet(accounts, project
     assert reading.resources[AI_CREDITS].state == state
 
 
-def test_a_new_project_that_redis_never_heard_of_is_repaired(
+def test_a_new_project_that_never_reached_redis_is_repaired(
     accounts, project, reconciler, redis_client
 ):
     accounts.limit()
@@ -151,13 +151,13 @@ def test_a_new_project_that_redis_never_heard_of_is_repaired(
     assert newer.api_token in contents(redis_client)
 
 
-def test_scores_that_have_passed_are_pruned(accounts, project, reconciler, redis_client):
+def test_expired_scores_are_pruned(accounts, project, reconciler, redis_client):
     redis_client.zadd(LIMITS, {"phc_anybody": 1_000_000_000, project.api_token: 5})
     reconciler.tick()
     assert contents(redis_client) == {}
 
 
-def test_what_a_deleted_organization_left_is_removed(stranger, reconciler, redis_client):
+def test_entries_of_a_deleted_organization_are_removed(stranger, reconciler, redis_client):
     accounts = Accounts(stranger.organization, version=10)
     accounts.limit()
     token = stranger.api_token
@@ -169,7 +169,7 @@ def test_what_a_deleted_organization_left_is_removed(stranger, reconciler, redis
 
 
 # --- wiped and restored --------------------------------------------------------------------------
-def test_a_wiped_redis_is_rebuilt_and_believed_again(accounts, project, reconciler, redis_client):
+def test_a_wiped_redis_is_rebuilt_and_trusted_again(accounts, project, reconciler, redis_client):
     state = accounts.limit()
     redis_client.flushall()
     reconciler.tick()
@@ -233,7 +233,7 @@ def test_a_marker_is_renewed_only_if_it_is_still_the_same(accounts, redis_client
     assert redis_client.pttl(limited_set.MARKER) <= 5000
 
 
-def test_an_old_snapshot_is_brought_up_to_date_before_anybody_believes_it(
+def test_an_old_snapshot_is_repaired_before_it_is_trusted(
     accounts, project, stranger, own_redis, tmp_path
 ):
     their_accounts = Accounts(stranger.organization, version=10)
@@ -261,7 +261,7 @@ def test_an_old_snapshot_is_brought_up_to_date_before_anybody_believes_it(
     assert not check(stranger).limited
 
 
-def test_after_an_old_backup_of_the_database_redis_follows_it_back(
+def test_redis_follows_the_database_back_to_an_old_backup(
     accounts, project, reconciler, redis_client
 ):
     accounts.limit()
@@ -279,7 +279,7 @@ def test_after_an_old_backup_of_the_database_redis_follows_it_back(
 
 
 # --- by hand -------------------------------------------------------------------------------------
-def test_a_block_set_by_hand_is_noticed_told_and_left_alone(
+def test_a_block_set_by_hand_is_recorded_reported_and_left_alone(
     project, stranger, reconciler, redis_client, told
 ):
     redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE - 5})
@@ -304,7 +304,7 @@ def test_a_block_set_by_hand_is_noticed_told_and_left_alone(
     assert not SetMember.objects.filter(origin=SetMember.Origin.BY_HAND).exists()
 
 
-def test_a_block_set_by_hand_that_lapses_is_told(project, reconciler, redis_client, told):
+def test_the_end_of_a_block_set_by_hand_is_reported(project, reconciler, redis_client, told):
     redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE})
     reconciler.tick()
     assert told() == [(project.pk, True)]
@@ -314,7 +314,7 @@ def test_a_block_set_by_hand_that_lapses_is_told(project, reconciler, redis_clie
     assert contents(redis_client) == {}
 
 
-def test_a_block_set_by_hand_above_a_published_one_gives_way_to_it(
+def test_a_published_block_returns_when_one_set_by_hand_is_removed(
     accounts, project, reconciler, redis_client, told
 ):
     state = accounts.limit()
@@ -327,7 +327,7 @@ def test_a_block_set_by_hand_above_a_published_one_gives_way_to_it(
     assert all(limited for _, limited in told())
 
 
-def test_a_block_set_by_hand_stays_told_when_billing_lifts_its_own(
+def test_a_block_set_by_hand_is_still_reported_when_billing_lifts_its_own(
     accounts, project, reconciler, redis_client, told
 ):
     accounts.limit()
@@ -338,7 +338,7 @@ def test_a_block_set_by_hand_stays_told_when_billing_lifts_its_own(
     assert told()[-1] == (project.pk, True)
 
 
-def test_a_member_that_is_no_project_is_listed_and_told_to_nobody(reconciler, redis_client, told):
+def test_a_member_that_is_not_a_project_is_listed_but_not_reported(reconciler, redis_client, told):
     redis_client.execute_command("ZADD", LIMITS, "+inf", "somebody")
     reconciler.tick()
     row = SetMember.objects.get(origin=SetMember.Origin.BY_HAND)
@@ -346,7 +346,7 @@ def test_a_member_that_is_no_project_is_listed_and_told_to_nobody(reconciler, re
     assert told() == []
 
 
-def test_a_member_that_can_be_no_token_stops_nothing(project, reconciler, redis_client):
+def test_a_member_that_cannot_be_a_token_is_ignored(project, reconciler, redis_client):
     redis_client.execute_command("ZADD", LIMITS, "+inf", b"\xff\x00", "+inf", "x" * 10_000)
     redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE})
     reconciler.tick()
@@ -375,7 +375,7 @@ def test_a_published_block_is_never_taken_for_one_set_by_hand(
 
 
 # --- several of them, deciding, ageing -----------------------------------------------------------
-def test_several_reconcilers_tell_a_block_set_by_hand_once(
+def test_several_reconcilers_report_a_block_set_by_hand_once(
     accounts, project, reconciler, redis_client, told
 ):
     others = [Reconciler() for _ in range(3)]
@@ -386,7 +386,7 @@ def test_several_reconcilers_tell_a_block_set_by_hand_once(
     assert check(project).source == "redis"
 
 
-def test_billing_is_asked_about_every_state_that_has_stopped_holding(
+def test_billing_is_asked_about_every_state_that_is_no_longer_valid(
     accounts, reconciler, monkeypatch
 ):
     asked = []
@@ -459,7 +459,7 @@ def address_of_the_test_database() -> str:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_command_ends_cleanly_when_it_is_told_to(accounts, project, redis_client, number):
+def test_the_command_exits_cleanly_on_a_signal(accounts, project, redis_client, number):
     accounts.limit()
     redis_client.flushall()
     process = subprocess.Popen(
