@@ -61,12 +61,12 @@ def read_by(path: str, pattern: str) -> set[str]:
 
 
 def read_by_compose() -> set[str]:
-    """The variables that `docker-compose.yml` fills in; two dollars are a shell's."""
+    """Return the variables that `docker-compose.yml` fills in. `$$` is left to a shell."""
     return read_by("docker-compose.yml", r"(?<!\$)\$\{?([A-Z][A-Z0-9_]+)")
 
 
 def required_by_compose() -> set[str]:
-    """Those that it cannot do without."""
+    """Return the variables that it requires."""
     return read_by("docker-compose.yml", r"(?<!\$)\$\{([A-Z][A-Z0-9_]+):?\?")
 
 

@@ -1,4 +1,4 @@
-"""The environment: every wrong variable is told at once, and what is derived is derived rightly."""
+"""The environment: all wrong variables are reported at once, and derived settings are right."""
 
 import os
 import runpy
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 @pytest.fixture
 def settings_of(monkeypatch):
-    """Run the settings file in an environment that has nothing but what is given."""
+    """Run the settings file in an environment with only the given variables."""
 
     def _settings_of(**environment):
         for name in list(os.environ):

@@ -1,4 +1,4 @@
-"""Expected failures are logged in one line, mistakes as errors. Workers outlive their broker."""
+"""Expected failures are logged in one line, bugs as errors. Workers survive a broken broker."""
 
 import io
 import logging
@@ -131,7 +131,7 @@ def test_a_task_without_its_store_logs_a_line_and_other_failures_an_error(lines)
 
 @contextmanager
 def celery(argv: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen]:
-    """One of Celery's processes, as the stack starts it."""
+    """Run one of Celery's processes as the stack starts it."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             [str(Path(sys.executable).parent / argv[0]), *argv[1:]],
@@ -172,7 +172,7 @@ def test_worker_and_beat_outlive_a_broker_that_is_killed_frozen_and_flushed(tmp_
 
 
 def serves(broker: Program) -> bool:
-    """Give the worker a task; return whether it takes it soon."""
+    """Send a task; return whether the worker takes it soon."""
     task_id = str(uuid.uuid4())
     with (
         redis.Redis(port=broker.port) as client,

@@ -1,4 +1,4 @@
-"""What is logged: one line per event, and never a secret."""
+"""Logs: one line per event, and never a secret."""
 
 import io
 import logging
@@ -24,7 +24,7 @@ SIGNING_SECRET = "8f742231b10e8888abcd99yyyzzz85a5"
 
 @pytest.fixture
 def logged():
-    """What the handler of the settings writes."""
+    """Return what the configured log handler writes."""
     written = io.StringIO()
     configuration = LOGGING["formatters"]["line"] | {}
     factory = configuration.pop("()")

@@ -1,4 +1,4 @@
-"""Migrations run while the version before them still serves."""
+"""Migrations run while the previous version still serves."""
 
 import pytest
 from django.db import migrations

@@ -1,4 +1,4 @@
-"""Each part of an admin page is shown to those who may see what it shows, and to nobody else."""
+"""Each part of an admin page is shown only to users who may see what it shows."""
 
 import pytest
 from django.contrib.auth.models import Group, Permission
@@ -148,7 +148,7 @@ PARTS = [
 
 
 def permit(user, permissions):
-    """Let a user do exactly this, from the next request on."""
+    """Give the user exactly these permissions, from the next request on."""
     named = (permission.partition(".")[::2] for permission in permissions)
     user.user_permissions.set(
         Permission.objects.get(content_type__app_label=app, codename=name) for app, name in named
@@ -190,7 +190,7 @@ def test_the_permission_for_a_page_alone_shows_nothing_about_other_models(client
         if page == name and permission not in NEEDED[name]:
             assert part not in answer.content.decode(), part
     if name in ("account", "task"):
-        return  # Django links related objects itself, and asks who may see them on their own page
+        return  # Django links related objects itself; their own pages check the permission
     links = set(answer.content.decode().split('href="')[1:])
     for link in {text.partition('"')[0] for text in links}:
         if link.startswith("/admin/") and "logout" not in link:
@@ -200,7 +200,7 @@ def test_the_permission_for_a_page_alone_shows_nothing_about_other_models(client
 class TestRightsThroughMemberships:
     @pytest.fixture
     def clerk(self, client):
-        """Somebody of the staff who may change users."""
+        """A member of the staff who may change users."""
         clerk = User.objects.create_user("clerk", is_staff=True)
         permit(clerk, ["projects.change_user", "projects.view_user", "projects.delete_user"])
         client.force_login(clerk)
@@ -212,7 +212,7 @@ class TestRightsThroughMemberships:
 
     @staticmethod
     def statuses(client, user):
-        """How the pages that change a password, a user, and remove one answer."""
+        """Return the statuses of the pages that change a password, change a user and delete one."""
         password = reverse("admin:auth_user_password_change", args=[user.pk])
         form = {"password1": "a new pass phrase", "password2": "a new pass phrase"}
         posted = client.post(password, form | {"usable_password": "true"}).status_code

@@ -1,4 +1,4 @@
-"""What load balancers and Prometheus ask."""
+"""The endpoints for load balancers and Prometheus."""
 
 import os
 import subprocess
@@ -113,7 +113,7 @@ def test_requests_are_counted_by_route_and_status(client):
 
 
 def test_several_processes_are_counted_together(tmp_path):
-    """As with WEB_PROCESSES above one: each process keeps a file, any of them reads all."""
+    """As with several WEB_PROCESSES: each process writes a file, and any process reads all."""
     script = """
 import django, sys
 django.setup()

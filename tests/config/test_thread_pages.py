@@ -1,4 +1,4 @@
-"""Where did this thread's credits go, and why was that mention refused? An admin can answer."""
+"""The thread pages: where a thread's credits went, and why a mention was refused."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -56,7 +56,7 @@ def follow_up(workspace, **fields):
 
 
 def mention(workspace, ts="100.000001", thread_ts=None, **fields):
-    """A mention as the webhook records it."""
+    """Record a mention like the webhook."""
     return Mention.objects.create(
         workspace=workspace,
         team_id=workspace.team_id,
@@ -68,7 +68,7 @@ def mention(workspace, ts="100.000001", thread_ts=None, **fields):
 
 
 def task(workspace, thread_ts="100.000001", state="done"):
-    """A task of the thread."""
+    """Create a task of the thread."""
     return CodingTask.objects.create(
         project=workspace.project,
         repository=Repository.objects.get(project=workspace.project),
@@ -83,7 +83,7 @@ def task(workspace, thread_ts="100.000001", state="done"):
 
 
 def run(of, ts, *costs, model="claude-sonnet-4-6"):
-    """A run with a generation per cost, in dollars."""
+    """Create a run with one generation for each cost, in dollars."""
     made = TaskRun.objects.create(task=of, message_ts=ts, request="please help", state="succeeded")
     properties = {"task_run_id": str(made.pk), "$ai_model": model}
     book(*(usage_event(of.project, cost, properties=properties) for cost in costs))
@@ -91,12 +91,12 @@ def run(of, ts, *costs, model="claude-sonnet-4-6"):
 
 
 def page(workspace, thread_ts="100.000001"):
-    """The address of a thread's page."""
+    """Return the address of a thread's page."""
     return reverse("thread", args=[workspace.pk, "C1", thread_ts])
 
 
 def text_of(answer):
-    """What a page says, without its markup."""
+    """Return a page's text without its markup."""
     assert answer.status_code == 200
     said = re.sub(r"<[^>]*>", " ", answer.content.decode()).replace("&lt;", "<")
     return re.sub(r"\s+", " ", said)
@@ -130,7 +130,7 @@ class TestCredits:
         for project, ts, cost in (
             (workspace.project, "100.000001", "0.001"),
             (workspace.project, "900.000001", "0.002"),  # another thread's
-            (stranger, "100.000001", "0.004"),  # says that it was for this one
+            (stranger, "100.000001", "0.004"),  # another project's, with this thread's ts
         ):
             trace = {"$ai_trace_id": trace_of(workflow_id("T1", "C1", ts))}
             book(usage_event(project, cost, properties=choosing | trace))

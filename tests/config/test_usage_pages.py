@@ -1,4 +1,4 @@
-"""The pages of an organization's usage: exact, quick, and for those who may see them."""
+"""The pages of an organization's usage: exact, fast, and only for users who may see them."""
 
 import hashlib
 import re
@@ -35,17 +35,17 @@ def project():
 
 
 def page(name, organization, **query):
-    """The address of a page."""
+    """Return the address of a page."""
     return reverse(name, args=[organization.pk], query=query)
 
 
 def text_of(answer):
-    """What a page says, without its markup."""
+    """Return a page's text without its markup."""
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", answer.content.decode()))
 
 
 class TestAMonth:
-    """One world, many questions: making it takes longer than asking."""
+    """These tests share one busy month, because it takes long to create."""
 
     def test_it_shows_what_was_used_by_whom_and_when_credits_run_out(
         self, admin_client, busy_month

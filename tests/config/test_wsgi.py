@@ -1,4 +1,4 @@
-"""The application as a web server calls it."""
+"""The WSGI application, as a web server calls it."""
 
 import http.client
 import io
@@ -37,7 +37,7 @@ def test_an_invalid_charset_does_not_fail(content_type):
 
 
 def test_idle_connections_do_not_block_other_clients(tmp_path):
-    """Every gateway keeps one, and asks on it four times a second for ever."""
+    """Every gateway keeps a connection open and polls on it four times a second."""
     port = free_port()
     argv = [sys.executable, "-m", *WEB, "--port", str(port)]
     web = Program("web", argv, lambda: answers(f"http://127.0.0.1:{port}/_health"))

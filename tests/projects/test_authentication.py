@@ -1,4 +1,4 @@
-"""Who is let in, as an API view sees it."""
+"""Authentication, as an API view sees it."""
 
 import socket
 import uuid
@@ -46,7 +46,7 @@ class ProjectView(APIView):
 
 
 class OneRoundTripView(ProjectView):
-    """Reads the generation along with its answer, as the quota endpoint does."""
+    """Reads the generation together with its answer, like the quota endpoint."""
 
     authentication_classes = [UnconfirmedCredentialAuthentication]
 
@@ -270,7 +270,7 @@ def test_a_revocation_by_another_process_is_obeyed_at_the_next_request(
 @pytest.mark.parametrize("prefix", ["projects", "one-round-trip"])
 def test_the_cache_is_not_used_after_redis_was_wiped(get, key, project, redis_client, prefix):
     assert get(project.pk, key[1], prefix).status_code == 200
-    PersonalAPIKey.objects.update(revoked_at="2026-01-01T00:00Z")  # unannounced
+    PersonalAPIKey.objects.update(revoked_at="2026-01-01T00:00Z")  # without announcing it
     redis_client.flushall()
     assert get(project.pk, key[1], prefix).status_code == 401
 
@@ -298,7 +298,7 @@ def test_a_redis_that_hangs_delays_one_request_and_not_the_next(
         redis_connection.cache_clear()
         try:
             assert get(project.pk, key[1]).status_code == 200
-            monkeypatch.setattr(credential_cache, "redis_connection", None)  # not to be called
+            monkeypatch.setattr(credential_cache, "redis_connection", None)  # must not be called
             assert get(project.pk, key[1]).status_code == 200
         finally:
             redis_connection().close()
@@ -322,7 +322,7 @@ def test_a_revocation_that_never_reached_redis_applies_after_the_cache_lifetime(
     get, key, project, monkeypatch
 ):
     assert get(project.pk, key[1]).status_code == 200
-    PersonalAPIKey.objects.update(revoked_at="2026-01-01T00:00Z")  # its process died before Redis
+    PersonalAPIKey.objects.update(revoked_at="2026-01-01T00:00Z")  # as if the process had died
     assert get(project.pk, key[1]).status_code == 200
     real = credential_cache.time.monotonic
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""Whoever tries to log in too often waits, and nobody else does."""
+"""A client that tries to log in too often has to wait, and nobody else does."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -88,7 +88,7 @@ def test_all_spellings_together_are_five_attempts(client, administrator):
 
 @pytest.mark.parametrize("page", DOORS)
 def test_every_name_that_logs_a_user_in_counts_as_theirs(client, administrator, page, redis_client):
-    """The brake reads a name as the form and the database do."""
+    """The throttle reads a name like the form and the database."""
     for spelling in [*SPELLINGS, "ada\u200b", "a\u0308da", "\u0430da", "ada\0", "ada" + " " * 200]:
         redis_client.flushdb()
         logs_in = try_to_log_in(Client(), PASSWORD, spelling, page=page).status_code == 302

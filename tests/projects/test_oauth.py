@@ -1,4 +1,4 @@
-"""A desktop client is let in: authorization code with PKCE, for the project that the user chose."""
+"""OAuth for desktop clients: authorization code with PKCE, for the project the user chose."""
 
 import base64
 import hashlib
@@ -37,7 +37,7 @@ CHALLENGE = (
 
 @pytest.fixture
 def desktop() -> OAuthApplication:
-    """A public client: it can keep no secret."""
+    """A public client, which can't keep a secret."""
     return OAuthApplication.objects.create(
         name="Desktop",
         client_type=OAuthApplication.CLIENT_PUBLIC,
@@ -64,7 +64,7 @@ def request_of(desktop):
 
 @pytest.fixture
 def consent(client, request_of):
-    """Open the page and submit its form as a browser would; returns the redirect's query."""
+    """Open the page and submit its form like a browser; return the redirect's query."""
 
     def _consent(project, allow="true", **changes):
         page = client.get(request_of())
@@ -91,7 +91,7 @@ def exchange(client, desktop):
 
 @pytest.fixture
 def tokens(client, member, project, consent, exchange):
-    """What the client holds after an ordinary authorization."""
+    """The tokens that a client gets from an ordinary authorization."""
     client.force_login(member)
     code = consent(project)["code"][0]
     answer = exchange(
@@ -137,7 +137,7 @@ def test_a_replayed_refresh_token_ends_the_whole_family(tokens, exchange):
 
 @pytest.fixture
 def code_of(client, member, project, consent):
-    """A code, as the form that exchanges it."""
+    """Return the form that exchanges a new code."""
     client.force_login(member)
     return {
         "grant_type": "authorization_code",
@@ -164,7 +164,7 @@ def test_a_code_that_is_used_twice_revokes_its_refreshed_tokens(exchange, code_o
         form = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
         tokens = exchange(**form).json()
 
-    # Somebody who only holds the code has neither the verifier nor the right address.
+    # A thief has only the code: neither the verifier nor the right redirect address.
     stolen = code_of | {"code_verifier": "w" * 64, "redirect_uri": "http://127.0.0.1:1/callback"}
     assert exchange(**stolen).status_code == 400
 
@@ -286,7 +286,7 @@ def test_a_client_that_skips_authorization_gets_no_code(client, member, project,
 
 
 def test_a_project_parameter_does_not_replace_the_users_choice(project):
-    """oauthlib answers to an unknown attribute with the request parameter of that name."""
+    """oauthlib returns the request parameter of that name for an unknown attribute."""
     request = Request(f"https://example.com/oauth/authorize/?chosen_project={project.pk}")
     assert request.chosen_project == str(project.pk)
     with pytest.raises(InvalidRequestError):
@@ -514,7 +514,7 @@ def test_only_one_of_several_concurrent_uses_of_a_grant_succeeds(
         statuses = sorted(pool.map(use, range(4)))
 
     assert statuses == [200, 400, 400, 400]
-    # Three used what was used before: nothing of it works any longer, and the gateway is told.
+    # Three requests reused the grant, so its tokens are revoked and the gateway is informed.
     assert not OAuthAccessToken.objects.exists()
     assert not OAuthRefreshToken.objects.filter(revoked=None).exists()
     assert Change.objects.count() == (1 if grant_type == "authorization_code" else 2)

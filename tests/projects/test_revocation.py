@@ -1,4 +1,4 @@
-"""Every way to end a credential reaches the change feed, in the transaction that ends it."""
+"""Every way to end a credential is in the change feed, in the transaction that ends it."""
 
 import threading
 import uuid
@@ -30,7 +30,7 @@ HOUR = timedelta(hours=1)
 
 
 def announced() -> list[str]:
-    """The credentials of which the change feed tells, oldest first."""
+    """Return the revoked credentials in the change feed, oldest first."""
     return [change.payload["sha256"] for change in Change.objects.filter(kind="credential_revoked")]
 
 
@@ -200,7 +200,7 @@ def test_two_at_once_make_one_cursor_where_there_was_none(redis_client):
     with transaction.atomic():
         revocation.announce([sha256("the first")])
         second.start()
-        if connection.vendor == "postgresql":  # SQLite lets nobody else begin
+        if connection.vendor == "postgresql":  # SQLite allows only one writer
             wait_until(_somebody_waits_for_a_lock, what="the second being kept waiting")
     second.join(60)
     assert failures == []

@@ -58,9 +58,9 @@ def test_a_grace_is_distinguished_from_a_block(page, accounts):
     assert "in grace: limit reached" not in page(in_force="block")
 
 
-def test_blocks_set_by_hand_are_shown_as_such(page, accounts, project, vouched, redis_client):
+def test_blocks_set_by_hand_are_shown_as_such(page, accounts, project, trusted_redis, redis_client):
     redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE, "nobody": FAR_FUTURE})
-    vouched()
+    trusted_redis()
     shown = page(origin__exact="by_hand")
     assert ">set by hand<" in shown
     assert "no project: nobody" in shown

@@ -1,4 +1,4 @@
-"""Who waits for credits hears of more: a hint to Celery, after the commit."""
+"""Hints to Celery, after the commit, that an account has more credits than before."""
 
 import base64
 import json
@@ -8,7 +8,7 @@ import pytest
 from projects.models import Organization
 from quota.published.publication import publish
 from quota.resources import AI_CREDITS, MICRO
-from tests.quota.world import Accounts, committed
+from tests.quota.world import Accounts, run_commit_hooks
 from workflows.tasks import wake_paused_runs
 
 pytestmark = pytest.mark.django_db
@@ -66,9 +66,9 @@ def test_many_gains_at_once_give_one_hint_without_names(redis_client, organizati
     everybody = [
         Accounts(Organization.objects.create(name=f"Acme {number}")) for number in range(21)
     ]
-    with committed():
+    with run_commit_hooks():
         publish(each.limited_state() for each in everybody)
     hints(redis_client)
-    with committed():
+    with run_commit_hooks():
         publish(each.state() for each in everybody)
     assert hints(redis_client) == [[]]
