@@ -154,14 +154,13 @@ def thread_history(key: ThreadKey) -> Thread | None:
 def _requests(
     messages: Sequence[Mention | FollowUp], key: ThreadKey, workspace: SlackWorkspace
 ) -> Iterable[Request]:
-    said: dict[str, list[Notice]] = defaultdict(list)
-    notices = Notice.objects.filter(**key._asdict()).order_by("created_at")
-    for notice in notices:
-        said[str(notice.mention_id or notice.key.partition(":")[2])].append(notice)
+    notices_of: dict[str, list[Notice]] = defaultdict(list)
+    for notice in Notice.objects.filter(**key._asdict()).order_by("created_at"):
+        notices_of[str(notice.mention_id or notice.key.partition(":")[2])].append(notice)
     refused = {
-        message: _refused_at(message, said[str(message.pk)])
+        message: _refused_at(message, notices_of[str(message.pk)])
         for message in messages
-        if _was_refused(message, said[str(message.pk)])
+        if _was_refused(message, notices_of[str(message.pk)])
     }
     account = Account.objects.filter(
         organization=workspace.project.organization_id, resource=AI_CREDITS
@@ -169,7 +168,7 @@ def _requests(
     subjects = {subject for message in refused for subject in _subjects(message, workspace)}
     decisions = Decisions(account, subjects, set(refused.values())) if account else None
     for message in sorted(messages, key=lambda message: message.received_at):
-        told = said[str(message.pk)]
+        notices = notices_of[str(message.pk)]
         refusal = None
         if message in refused:
             reason = _reason(message)
@@ -178,24 +177,24 @@ def _requests(
                 about = _subjects(message, workspace)
                 decision = decisions.refusing(about, refused[message])
             reason = reason or (decision.reason if decision else "")
-            refusal = RefusalDetails(reason, _denial(told), decision)
-        yield Request(message, tuple(told), refusal)
+            refusal = RefusalDetails(reason, _denial(notices), decision)
+        yield Request(message, tuple(notices), refusal)
 
 
-def _was_refused(message: Mention | FollowUp, told: Sequence[Notice]) -> bool:
+def _was_refused(message: Mention | FollowUp, notices: Sequence[Notice]) -> bool:
     """Return whether the message was refused for lack of credits."""
     if isinstance(message, FollowUp):
         return message.state == FollowUp.State.REFUSED
-    return _denial(told) is not None or message.outcome.startswith(OUT_OF_CREDITS)
+    return _denial(notices) is not None or message.outcome.startswith(OUT_OF_CREDITS)
 
 
-def _refused_at(message: Mention | FollowUp, told: Sequence[Notice]) -> datetime:
-    denial = _denial(told)
+def _refused_at(message: Mention | FollowUp, notices: Sequence[Notice]) -> datetime:
+    denial = _denial(notices)
     return denial.created_at if denial else message.received_at
 
 
-def _denial(told: Sequence[Notice]) -> Notice | None:
-    return next((notice for notice in told if notice.kind == Notice.Kind.DENIAL), None)
+def _denial(notices: Sequence[Notice]) -> Notice | None:
+    return next((notice for notice in notices if notice.kind == Notice.Kind.DENIAL), None)
 
 
 def _reason(message: Mention | FollowUp) -> str:

@@ -166,9 +166,9 @@ def test_worker_and_beat_outlive_a_broker_that_is_killed_frozen_and_flushed(tmp_
                 server.kill()
                 server.wait()
             assert (worker.poll(), beat.poll()) == (None, None), log.read_text()
-    told = log.read_text()
-    assert "Traceback" not in told
-    assert not re.search(r"level='(error|critical)'", told)
+    output = log.read_text()
+    assert "Traceback" not in output
+    assert not re.search(r"level='(error|critical)'", output)
 
 
 def serves(broker: Program) -> bool:

@@ -98,8 +98,8 @@ def page(workspace, thread_ts="100.000001"):
 def text_of(answer):
     """Return a page's text without its markup."""
     assert answer.status_code == 200
-    said = re.sub(r"<[^>]*>", " ", answer.content.decode()).replace("&lt;", "<")
-    return re.sub(r"\s+", " ", said)
+    text = re.sub(r"<[^>]*>", " ", answer.content.decode()).replace("&lt;", "<")
+    return re.sub(r"\s+", " ", text)
 
 
 class TestCredits:
@@ -112,12 +112,12 @@ class TestCredits:
         run(task(workspace, "900.000001"), "900.000001", "5.00")  # another thread's
 
         answer = admin_client.get(page(workspace))
-        thread, said = answer.context["thread"], text_of(answer)
+        thread, text = answer.context["thread"], text_of(answer)
 
         assert thread.credits_micro == 42 * CREDIT + 12
         models = [(row.model, row.generations, row.credits_micro) for row in thread.models]
         assert models == [("claude-sonnet-4-6", 3, 42 * CREDIT), ("claude-haiku-4-5", 1, 12)]
-        assert "claude-haiku-4-5: 1 generation, <0.01" in said
+        assert "claude-haiku-4-5: 1 generation, <0.01" in text
         assert [work.credits_micro for work in thread.tasks] == [18 * CREDIT + 12, 24 * CREDIT]
         assert quote(first.workflow_id) in answer.content.decode()
 
@@ -162,11 +162,11 @@ class TestCredits:
             error="is_archived",
         )
         answer = admin_client.get(page(workspace))
-        said = text_of(answer)
+        text = text_of(answer)
         assert (
-            f"Answer: {state}, page: kept here, Slack refused it everywhere (is_archived)" in said
+            f"Answer: {state}, page: kept here, Slack refused it everywhere (is_archived)" in text
         )
-        assert "if a < b &amp;&amp; c:" in said
+        assert "if a < b &amp;&amp; c:" in text
         assert "<script>alert" not in answer.content.decode()
 
     def test_an_unknown_thread_is_not_found(self, admin_client, workspace):
@@ -192,12 +192,12 @@ class TestRefusals:
         [refused, answered] = answer.context["thread"].requests
         assert refused.refusal.decision.state == "limited"
         assert answered.refusal is None
-        said = text_of(answer)
+        text = text_of(answer)
         assert (
             "the limit and all top-ups are used up (used 12.00 of a limit of 10.00, left 0.00)"
-            in said
+            in text
         )
-        assert "Your team has used its monthly Tollgate AI credits." in said
+        assert "Your team has used its monthly Tollgate AI credits." in text
         decision = reverse(
             "admin:billing_decisionrecord_change", args=[refused.refusal.decision.pk]
         )
@@ -208,8 +208,8 @@ class TestRefusals:
         set_limit(workspace.project.organization, AI_CREDITS, CREDIT // 2)
         self.refused(workspace)
 
-        said = text_of(admin_client.get(page(workspace)))
-        assert "Some credits were left, but too few. A mention needs 1 credit to start" in said
+        text = text_of(admin_client.get(page(workspace)))
+        assert "Some credits were left, but too few. A mention needs 1 credit to start" in text
 
     def test_a_block_set_by_hand_has_no_decision(self, admin_client, workspace, redis_client):
         tomorrow = (datetime.now(UTC) + timedelta(days=1)).timestamp()
@@ -252,18 +252,18 @@ class TestRefusals:
     def test_another_reason_has_its_own_words(self, admin_client, workspace):
         mention(workspace, state="refused", outcome="another user's task")
 
-        said = text_of(admin_client.get(page(workspace)))
-        assert "another user&#x27;s task" in said
-        assert "are used up" not in said
-        assert "too little" not in said
+        text = text_of(admin_client.get(page(workspace)))
+        assert "another user&#x27;s task" in text
+        assert "are used up" not in text
+        assert "too little" not in text
 
     def test_the_reason_for_dropping_a_follow_up_is_shown(self, admin_client, workspace):
         mention(workspace, state="refused", outcome="another user's task")
         follow_up(
             workspace, state="dropped", outcome="its mention made no task: another user's task"
         )
-        said = text_of(admin_client.get(page(workspace)))
-        assert "dropped its mention made no task: another user&#x27;s task" in said
+        text = text_of(admin_client.get(page(workspace)))
+        assert "dropped its mention made no task: another user&#x27;s task" in text
 
     def test_a_refused_follow_up_has_its_decision(self, admin_client, workspace):
         mention(workspace, state="answered")

@@ -51,7 +51,7 @@ class TestAMonth:
         self, admin_client, busy_month
     ):
         answer = admin_client.get(page(USAGE, busy_month.acme))
-        report, said = answer.context["report"], text_of(answer)
+        report, text = answer.context["report"], text_of(answer)
 
         events = UsageEvent.objects.filter(
             account__organization=busy_month.acme,
@@ -67,9 +67,9 @@ class TestAMonth:
         [(burning, _)] = report.grants
         assert burning.burned == in_ledger - 1000 * CREDIT
         assert report.state.remaining_micro == burning.left
-        assert "about 25 November" in said
-        assert "end of the quarter" in said
-        assert "No project of Acme Robotics is refused now." in said
+        assert "about 25 November" in text
+        assert "end of the quarter" in text
+        assert "No project of Acme Robotics is refused now." in text
 
         link = re.search(r'href="(/admin/threads/\d[^"]+)"', answer.content.decode())[1]
         assert admin_client.get(link).status_code == 200
@@ -82,11 +82,11 @@ class TestAMonth:
         assert "Credits run out" not in text_of(october)
 
         limited = admin_client.get(page(USAGE, busy_month.globex))
-        said = text_of(limited)
-        assert "used up since 12 Nov 2026 17:00 UTC" in said
+        text = text_of(limited)
+        assert "used up since 12 Nov 2026 17:00 UTC" in text
         assert (
             "Assistant 12 Nov 2026 17:00 1 Dec 2026 00:00 the limit and all top-ups are used up"
-            in said
+            in text
         )
         decision = limited.context["report"].decision
         assert decision.state == "limited"
@@ -150,9 +150,9 @@ def test_a_soft_limit_and_no_limit_are_distinguished(admin_client, project):
         admin_client.get(page(USAGE, project.organization))
     )
     set_limit(project.organization, AI_CREDITS, 5 * CREDIT, mode="soft")
-    said = text_of(admin_client.get(page(USAGE, project.organization)))
-    assert "soft: warns, never refuses" in said
-    assert "Limited now No project of Acme is refused" in said
+    text = text_of(admin_client.get(page(USAGE, project.organization)))
+    assert "soft: warns, never refuses" in text
+    assert "Limited now No project of Acme is refused" in text
 
 
 def test_a_limit_far_above_the_usage_does_not_flatten_the_chart(admin_client, project):
@@ -177,8 +177,8 @@ def test_a_block_set_by_hand_is_shown_as_such(admin_client, project, redis_clien
         limited_until=int((datetime.now(UTC) + timedelta(days=1)).timestamp()),
         changed_at=datetime.now(UTC),
     )
-    said = text_of(admin_client.get(page(USAGE, project.organization)))
-    assert "set by hand in Redis, not decided by billing" in said
+    text = text_of(admin_client.get(page(USAGE, project.organization)))
+    assert "set by hand in Redis, not decided by billing" in text
 
 
 def test_a_name_is_text_and_never_markup(admin_client, project):

@@ -383,26 +383,26 @@ class TestMetadata:
         settings.PUBLIC_URL = "https://tollgate.example.com"
         answer = client.get(self.PATH)
         assert answer["Content-Type"] == "application/json"
-        told = answer.json()
-        assert told["issuer"] == "https://tollgate.example.com"
+        metadata = answer.json()
+        assert metadata["issuer"] == "https://tollgate.example.com"
         for name in ("authorization", "token", "revocation", "introspection"):
-            address = told[f"{name}_endpoint"]
-            assert address.startswith(told["issuer"] + "/oauth/")
-            path = address.removeprefix(told["issuer"])
+            address = metadata[f"{name}_endpoint"]
+            assert address.startswith(metadata["issuer"] + "/oauth/")
+            path = address.removeprefix(metadata["issuer"])
             assert client.post(path).status_code in (302, 400, 401), name
 
     def test_it_matches_what_is_accepted(self, client, member, request_of, exchange):
-        told = client.get(self.PATH).json()
+        metadata = client.get(self.PATH).json()
         client.force_login(member)
-        for scope in told["scopes_supported"]:
+        for scope in metadata["scopes_supported"]:
             assert client.get(request_of(scope=scope)).status_code == 200
         refused = client.get(request_of(response_type="token"))["Location"]
         assert "error=unsupported_response_type" in refused
-        assert f"iss={quote(told['issuer'], safe='')}" in refused
-        assert told["response_types_supported"] == ["code"]
-        for grant in told["grant_types_supported"]:
+        assert f"iss={quote(metadata['issuer'], safe='')}" in refused
+        assert metadata["response_types_supported"] == ["code"]
+        for grant in metadata["grant_types_supported"]:
             assert exchange(grant_type=grant).json()["error"] != "unsupported_grant_type"
-        assert told["code_challenge_methods_supported"] == ["S256"]
+        assert metadata["code_challenge_methods_supported"] == ["S256"]
 
     @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
     def test_a_client_with_a_secret_authenticates_as_it_says(self, client, method):

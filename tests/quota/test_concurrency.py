@@ -82,7 +82,7 @@ def test_nobody_over_quota_is_admitted_while_redis_is_wiped(
     with Concurrently(
         ask, ask, publish_this_and_that, *(partial(reconcile, one) for one in reconcilers)
     ) as together:
-        wait_until(lambda: together.failures or "redis" in sources, what="Redis being believed")
+        wait_until(lambda: together.failures or "redis" in sources, what="Redis being trusted")
         for flush in count(1):
             redis_client.flushall()
             wait_until(lambda: together.failures or marker.current(), what="the marker")

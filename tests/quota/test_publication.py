@@ -122,9 +122,9 @@ def test_a_stale_decision_is_ignored(accounts, project, redis_client, feed, olde
 
 def test_a_state_of_a_new_ledger_replaces_a_higher_version(accounts, project, redis_client):
     accounts.limit()
-    anew = replace(accounts.state(), version=1, ledger_epoch="1")
-    publish_now(anew)
-    assert QuotaState.objects.get(resource=AI_CREDITS).published == anew
+    restored = replace(accounts.state(), version=1, ledger_epoch="1")
+    publish_now(restored)
+    assert QuotaState.objects.get(resource=AI_CREDITS).published == restored
     assert redis_client.zcard(LIMITS) == 0
 
 

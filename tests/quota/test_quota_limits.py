@@ -535,7 +535,7 @@ def test_nonsense_in_redis_is_answered_from_the_database(
     assert ai_credits(ask(project))["limited"] is True
 
 
-@pytest.mark.parametrize("redis_is", ["silent", "not believed"])
+@pytest.mark.parametrize("redis_is", ["down", "not trusted"])
 def test_without_any_store_the_answer_is_503_with_retry_after(
     ask, accounts, project, trusted_redis, monkeypatch, redis_client, redis_is
 ):
@@ -544,7 +544,7 @@ def test_without_any_store_the_answer_is_503_with_retry_after(
 
     trusted_redis()
     assert ask(project).status_code == 200
-    if redis_is == "silent":
+    if redis_is == "down":
         quota_redis.health.failed()
     else:
         redis_client.delete(limited_set.MARKER)

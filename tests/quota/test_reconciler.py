@@ -225,11 +225,11 @@ def test_a_marker_is_renewed_only_if_it_is_still_the_same(accounts, redis_client
         pass
     nonce = marker.current()
     redis_client.pexpire(limited_set.MARKER, 4000)
-    lapses = redis_client.pexpiretime(limited_set.MARKER)
+    expires = redis_client.pexpiretime(limited_set.MARKER)
     assert not marker.renew("another")
-    assert redis_client.pexpiretime(limited_set.MARKER) == lapses
+    assert redis_client.pexpiretime(limited_set.MARKER) == expires
     assert marker.renew(nonce)
-    assert redis_client.pexpiretime(limited_set.MARKER) > lapses
+    assert redis_client.pexpiretime(limited_set.MARKER) > expires
     assert redis_client.pttl(limited_set.MARKER) <= 5000
 
 
@@ -309,7 +309,7 @@ def test_the_end_of_a_block_set_by_hand_is_reported(project, reconciler, redis_c
     reconciler.tick()
     assert feed() == [(project.pk, True)]
     redis_client.zadd(LIMITS, {project.api_token: int(timezone.now().timestamp()) + 1})
-    wait_until(lambda: reconciler.tick() or not feed()[-1][1], what="the lapse")
+    wait_until(lambda: reconciler.tick() or not feed()[-1][1], what="the end of the block")
     assert feed()[-1] == (project.pk, False)
     assert contents(redis_client) == {}
 
