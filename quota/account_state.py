@@ -135,8 +135,8 @@ def _datetime(text: str | None) -> datetime | None:
 def from_json(text: str) -> AccountState:
     """Return the state that `to_json` wrote.
 
-    Caching is safe because the text itself is always read afresh. Raises `ValueError`, `KeyError`
-    or `TypeError` for any other text.
+    Caching is safe because callers always read the text itself again. Raises `ValueError`,
+    `KeyError` or `TypeError` for any other text.
     """
     document = json.loads(text)
     return AccountState(

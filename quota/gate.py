@@ -11,10 +11,7 @@ from django.db import Error as DatabaseFailure
 
 from projects.models import Project
 from quota import caps
-from quota.account_state import (
-    AccountState,
-    StateName,
-)
+from quota.account_state import AccountState, StateName
 from quota.reasons import Reason
 from quota.resources import AI_CREDITS, MICRO
 from quota.state import QuotaUnknown, Source, identify, standings
@@ -51,7 +48,7 @@ def check(
     run_usage_micro: int = 0,
     now: datetime | None = None,
 ) -> Verdict:
-    """Return whether the project is limited. Each call reads the state afresh.
+    """Return whether the project is limited. Nothing is cached between calls.
 
     With `to_start`, the project is also refused when fewer than `settings.START_CREDITS` are left
     of a hard limit or a cap. Otherwise work would start and then be refused at its first call.

@@ -164,7 +164,7 @@ def _scores(state: AccountState) -> tuple:
 
 
 def _feed_fields(state: AccountState) -> tuple:
-    """Return the parts of a state whose changes a gateway must hear about."""
+    """Return the parts of a state that a gateway must know when they change."""
     return (
         *_scores(state),
         state.state == "unknown",
