@@ -6,7 +6,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from projects.models import SlackWorkspace
 from quota import gate
-from quota.resources import in_credits
+from quota.resources import format_credits
 from slack_bot import installations
 from slack_bot.events import Installation
 from slack_bot.payloads import form, identifier, text
@@ -68,7 +68,7 @@ def _status(workspace: SlackWorkspace, user_id: str) -> str:
         return wording.credits_unknown()
     return wording.credits_status(
         remaining=(
-            None if verdict.remaining_micro is None else in_credits(verdict.remaining_micro)
+            None if verdict.remaining_micro is None else format_credits(verdict.remaining_micro)
         ),
         denial_text=notices.denial_text(verdict) if verdict.limited else None,
         resets_at=verdict.resets_at,

@@ -19,7 +19,7 @@ from django.utils import timezone
 from slack_sdk import WebClient
 
 from coding_tasks.models import CodingTask, TaskRun
-from projects.hints import hasten
+from projects.hints import run_soon
 from quota.gate import Verdict
 from workflows import wording
 from workflows.metrics import NOTICES
@@ -132,7 +132,7 @@ def claim_answer(run: TaskRun, about: Mention | FollowUp) -> Notice:
 # --- Sending -------------------------------------------------------------------------------------
 def send_soon(notice: Notice) -> None:
     """Have a worker send the notice once the transaction is committed."""
-    transaction.on_commit(lambda: hasten(DELIVER_NOTICE, str(notice.pk)))
+    transaction.on_commit(lambda: run_soon(DELIVER_NOTICE, str(notice.pk)))
 
 
 def deliver(notice: Notice) -> None:

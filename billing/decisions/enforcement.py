@@ -83,7 +83,7 @@ def enforce(
     )
     DecisionRecord.objects.bulk_create(records)
     ThresholdNotice.objects.bulk_create(notices, ignore_conflicts=True)
-    publish(states, anew=republish)
+    publish(states, rewrite=republish)
 
 
 def recut_and_enforce(account: Account, now: datetime) -> None:

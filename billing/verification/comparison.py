@@ -7,7 +7,7 @@ from datetime import datetime
 from billing.decisions.assessment import assess
 from billing.decisions.decision_inputs import load_inputs
 from billing.models import Account
-from quota.published.faults import misstatements
+from quota.published.mismatches import find_mismatches
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def compare(accounts: Sequence[Account], now: datetime) -> Compared:
             misstated[account.pk] = "the stored fields are not those of the last decision"
         else:
             states[account.pk] = replace(assessment.state, version=account.version)
-    sentences = misstatements(states.values())
+    sentences = find_mismatches(states.values())
     for pk, state in states.items():
         sentence = sentences.get((state.organization_id, state.resource))
         if sentence is not None:

@@ -23,10 +23,10 @@ from billing.reports.ranking import Ranking, rank
 from billing.reports.sums import NOTHING, Span, Sums, Used
 from billing.reports.walk import Walk
 from console.reasons import in_words
-from console.usage.spenders import THREAD, USER
+from console.usage.breakdown import THREAD, USER
 from quota.account_state import AccountState
 from quota.models import CapState, QuotaState, SetMember
-from quota.published.limited_set import instant
+from quota.published.limited_set import expires_at
 from quota.reasons import Reason
 
 SHOWN = 10
@@ -35,7 +35,7 @@ PERIODS = 13
 
 @dataclass(frozen=True, slots=True)
 class Limited:
-    """A project or user that is refused now, since when, and until when (None: until changed)."""
+    """A project or user that is refused now; `until` is None if it does not lift by itself."""
 
     name: str
     project_id: int | None
@@ -47,7 +47,7 @@ class Limited:
 
 @dataclass(frozen=True, slots=True)
 class OrganizationUsage:
-    """Everything that the page of an organization's usage shows. Amounts are micro-credits."""
+    """Everything that an organization's usage page shows. Amounts are micro-credits."""
 
     account: Account
     now: datetime
@@ -66,7 +66,7 @@ class OrganizationUsage:
 
     @property
     def is_current(self) -> bool:
-        """Whether the period is the one that runs now."""
+        """Whether the period is the current one."""
         return self.usage.period == self.periods[0]
 
 
@@ -84,7 +84,7 @@ class BacktestReport:
 
 
 def periods_of(account: Account, timeline: Timeline, now: datetime) -> tuple[Period, ...]:
-    """Return the current period and the earlier ones that can be looked at."""
+    """Return the current period and the earlier ones that a page offers."""
     since = first_use(account) or account.organization.created_at
     return tuple(periods_back_to(timeline, now, since, at_most=PERIODS))
 
@@ -98,7 +98,7 @@ def first_use(account: Account) -> datetime | None:
 def organization_usage(
     account: Account, period_start: datetime | None, now: datetime
 ) -> OrganizationUsage:
-    """Return the report of the period that contains `period_start`, by default of the current."""
+    """Return the report of the period that contains `period_start`, or of the current period."""
     inputs = load_inputs([account.pk])[account.pk]
     timeline = inputs.timeline
     first = first_use(account)
@@ -163,7 +163,7 @@ def _forecast(
     walk: Walk, usage: PeriodUsage, sums: Sums, trailing: Span | None, now: datetime
 ) -> Forecast:
     used = sum(sums.by([trailing]).values(), NOTHING) if trailing else NOTHING
-    for segment in usage.segments:  # of what the burn-down did not walk: a clock ahead of ours
+    for segment in usage.segments:  # events dated after now, which the burn-down did not walk
         if segment.span.start > now:
             walk.spend(segment.span, segment.used.credits_micro)
     return make_forecast(walk, usage.period, now, trailing, used.credits_micro)
@@ -209,7 +209,7 @@ def _limited(account: Account, state: AccountState | None, now: datetime) -> Ite
             name=str(member.project or member.token),
             project_id=member.project_id,
             since=member.since,
-            until=instant(member.limited_until),
+            until=expires_at(member.limited_until),
             why=in_words(Reason.SET_BY_HAND if by_hand else member.reason),
             decision=None if by_hand else decisions.refusing([WHOLE_ACCOUNT, about], now),
         )

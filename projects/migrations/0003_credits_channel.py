@@ -13,6 +13,6 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='slackworkspace',
             name='credits_channel_id',
-            field=models.CharField(blank=True, db_default='', default='', help_text='Who hears when the credits run low, and when there are some again: a channel (C…) that the bot is in, or a person (U…) by direct message. Empty: nobody.', max_length=32, verbose_name='credits channel'),
+            field=models.CharField(blank=True, db_default='', default='', help_text='Gets a message when credits run low and when there are credits again: a channel (C…) that the bot is in, or a person (U…). Empty: no messages.', max_length=32, verbose_name='credits channel'),
         ),
     ]

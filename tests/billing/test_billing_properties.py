@@ -28,7 +28,7 @@ from billing.ingestion import quarantine, refunds
 from billing.models import CreditGrant, Limit, QuarantinedEvent, UsageEvent
 from billing.verification.projections import differences
 from billing.verification.rebuild import rebuild
-from quota.caps import binding
+from quota.caps import in_force
 from quota.resources import POSTHOG_CODE_CREDITS as BUCKET
 from tests.billing.brute_force import simulate
 from tests.billing.world import CREDIT, account_of, book, held, published, usage_event
@@ -247,7 +247,7 @@ class BillingMachine(RuleBasedStateMachine):
         period = timeline.period_at(self.now)
         now = [known for known in self.known.values() if period.start <= known.at < period.end]
         for project, user in zip(self.projects, USERS, strict=True):
-            left = {cap.scope: cap.remaining_micro for cap in binding(state, project.pk, user)}
+            left = {cap.scope: cap.remaining_micro for cap in in_force(state, project.pk, user)}
             for scope, subject in (("project", str(project.pk)), ("user", user)):
                 cap = self.caps.get((scope, subject), self.caps.get((scope, "")))
                 used = sum(known.micro for known in now if getattr(known, scope) == subject)

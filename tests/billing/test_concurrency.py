@@ -234,7 +234,7 @@ class TestLocksAreTakenInOneOrder:
 
         with ThreadPoolExecutor(1) as pool:
             with transaction.atomic():
-                manual_blocks.notice({(AI_CREDITS, project.api_token): until})
+                manual_blocks.record_seen({(AI_CREDITS, project.api_token): until})
                 rotating = in_background(pool, lambda: rotate_api_token(project))
                 wait_until(somebody_waits_for_a_lock, what="the rotation's wait")
             rotating.result(30)

@@ -49,15 +49,15 @@ MUTATIONS = [
         "            type(self).refused = error\n"
         "            raise\n\n"
         "    def _identify(\n        self, request: Request, project_id: int\n    )",
-        "tests/quota/test_quota_limits.py::test_one_callers_refusal_is_nobody_elses",
+        "tests/quota/test_quota_limits.py::test_one_callers_refusal_does_not_affect_another_caller",
     ),
     Mutation(
         4,
         "an account about which nothing can be told counts as not limited",
         "quota/state.py",
-        '            raise QuotaUnknown("a state has stopped holding and no newer one came")',
+        '            raise QuotaUnknown("a state is no longer valid and there is no newer one")',
         "            pass",
-        "tests/quota/test_gate.py::test_a_decision_that_changes_nothing_is_unknown_too",
+        "tests/quota/test_gate.py::test_a_decision_that_publishes_no_newer_state_is_unknown",
     ),
     Mutation(
         6,
@@ -94,7 +94,7 @@ MUTATIONS = [
         "def read(organization_id: UUID, api_token: str) -> Reading:",
         "@__import__('functools').cache\n"
         "def read(organization_id: UUID, api_token: str) -> Reading:",
-        "tests/quota/test_gate.py::test_nothing_is_remembered_between_two_questions",
+        "tests/quota/test_gate.py::test_verdicts_are_not_cached_between_checks",
     ),
     Mutation(
         10,
@@ -128,8 +128,7 @@ MUTATIONS = [
         "quota/state.py",
         "        allotment -= sum(published.booked.values()) - booked\n",
         "        pass\n",
-        "tests/quota/test_gate.py"
-        "::test_every_group_is_told_the_same_rest_beyond_what_it_booked_itself",
+        "tests/quota/test_gate.py::test_every_group_gets_the_same_remainder_plus_its_own_bookings",
     ),
     Mutation(
         12,

@@ -111,7 +111,7 @@ def test_the_gate_waits_while_nobody_can_tell_whether_there_are_credits(shop: Wo
     def unknown_twice(*arguments, **options):
         asked.append(len(shop.slack.calls()))
         if len(asked) <= 2:
-            raise gate.QuotaUnknown("neither Redis nor the database can tell")
+            raise gate.QuotaUnknown("neither Redis nor the database can answer")
         return real(*arguments, **options)
 
     monkeypatch.setattr(gate, "check", unknown_twice)

@@ -14,7 +14,7 @@ from billing.reports.usage import usage_of_task_runs, usage_of_traces
 from coding_tasks.agents import trace_of
 from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.threads import active_task, lock_active_task
-from quota.resources import in_credits
+from quota.resources import format_credits
 from workflows import client, closing, follow_ups, notices, wording
 from workflows.mention_types import workflow_id
 from workflows.models import FollowUp, Mention, Notice, ThreadReply
@@ -147,4 +147,4 @@ def _used(order: Mention, mentions: Iterable[Mention], stopped: Stopped | None) 
         project_id = task.project_id
         micro += sum(usage_of_task_runs(task.runs.values_list("pk", flat=True)).values())
     micro += sum(usage_of_traces([project_id], traces).values())
-    return in_credits(micro) if micro else None
+    return format_credits(micro) if micro else None
