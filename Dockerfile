@@ -1,5 +1,5 @@
-# Two images from one file: `django` for web, worker, Celery and reconciler; `gateway` for the LLM
-# gateway, which has nothing of Django in it.
+# Two images: `django` for web, worker, Celery and reconciler, and `gateway` for the LLM gateway, which
+# contains no Django.
 FROM python:3.11-slim-bookworm AS base
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN useradd --create-home --uid 10001 tollgate

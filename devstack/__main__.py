@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from devstack.bootstrap import check_web, furnish, migrate
+from devstack.bootstrap import check_web, create_demo_project, migrate
 from devstack.console import Console
 from devstack.env_file import write_env_file
 from devstack.linux import signal_when_parent_dies
@@ -23,12 +23,12 @@ from devstack.table import table
 
 
 def main() -> int:
-    """Run the stack until Ctrl-C or SIGTERM; returns the exit status."""
+    """Run the stack until Ctrl-C or SIGTERM; return the exit status."""
     _stop_with_make()
     console = Console()
     try:
         stack = read(os.environ)
-        with alone(stack.directory):
+        with exclusive_use(stack.directory):
             refuse_taken_ports(stack)
             write_env_file(stack.directory / "env", stack.environment)
             shutil.rmtree(metrics_directory(stack), ignore_errors=True)
@@ -44,7 +44,7 @@ def main() -> int:
 
 
 async def up(stack: Stack, console: Console) -> None:
-    """Start everything, print the table, and keep it running until a signal."""
+    """Start everything, print the table, and keep the stack running until a signal."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -71,10 +71,10 @@ async def _start(supervisor: Supervisor, stack: Stack, console: Console) -> None
             first.create_task(check_web(supervisor))
         async with asyncio.TaskGroup() as second:
             second.create_task(supervisor.start(tollgate_programs(stack)))
-            furnishing = second.create_task(furnish(supervisor, stack))
+            creating_project = second.create_task(create_demo_project(supervisor, stack))
     except* StackError as errors:
         raise errors.exceptions[0] from None
-    console.write(table(stack, furnishing.result()))
+    console.write(table(stack, creating_project.result()))
     ready_file(stack).write_text(str(os.getpid()))
 
 
@@ -84,8 +84,8 @@ def ready_file(stack: Stack) -> Path:
 
 
 @contextmanager
-def alone(directory: Path) -> Iterator[None]:
-    """Hold the folder for this process; raises `StackError` when another stack runs from it."""
+def exclusive_use(directory: Path) -> Iterator[None]:
+    """Lock the folder for this process. Raise `StackError` if another stack uses it."""
     with _lock_file(directory) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -93,7 +93,7 @@ def alone(directory: Path) -> Iterator[None]:
             lock.seek(0)
             raise StackError(
                 f"it runs already (process {lock.read().strip()}) with the data in {directory}."
-                " Stop it with Ctrl-C, or start another with its own DEVSTACK_DIR and ports."
+                " Stop it with Ctrl-C, or start another one with its own DEVSTACK_DIR and ports."
             ) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
@@ -102,7 +102,7 @@ def alone(directory: Path) -> Iterator[None]:
 
 
 def refuse_taken_ports(stack: Stack) -> None:
-    """Raise `StackError` when a port of the stack is in use, naming the variable that moves it."""
+    """Raise `StackError` if a port of the stack is in use; name the variable that changes it."""
     for name, port in stack.ports_in_use().items():
         if not port_is_free(port):
             raise StackError(
@@ -117,12 +117,12 @@ def _lock_file(directory: Path) -> TextIO:
         return (directory / "lock").open("a+")
     except OSError as error:
         raise StackError(
-            f"{directory} cannot be written ({error.strerror}); name another: DEVSTACK_DIR=…"
+            f"{directory} cannot be written ({error.strerror}); choose another: DEVSTACK_DIR=…"
         ) from None
 
 
 def _stop_with_make() -> None:
-    """Stop cleanly when the `make` that started this is killed."""
+    """Stop cleanly if the `make` that started this process is killed."""
     if "MAKELEVEL" in os.environ:
         signal_when_parent_dies(signal.SIGTERM)
 

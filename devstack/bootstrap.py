@@ -1,4 +1,4 @@
-"""What the first run of a stack makes: tables, an admin, a demo project with two repositories."""
+"""What the first run creates: tables, an admin, and a demo project with two repositories."""
 
 import asyncio
 import json
@@ -41,7 +41,7 @@ REPOSITORIES = {
 
 @dataclass(frozen=True)
 class DemoProject:
-    """The project that the first run made, and its credentials."""
+    """The project that the first run created, and its credentials."""
 
     database_url: str
     organization_id: str
@@ -51,7 +51,7 @@ class DemoProject:
 
 
 async def migrate(supervisor: Supervisor) -> None:
-    """Bring the database's tables up to date."""
+    """Apply the database migrations."""
     await supervisor.run_once(Program("migrate", commands.MIGRATE, reads=DJANGO))
 
 
@@ -60,8 +60,8 @@ async def check_web(supervisor: Supervisor) -> None:
     await supervisor.run_once(Program("check", commands.CHECK_WEB, reads=WEB), capture=True)
 
 
-async def furnish(supervisor: Supervisor, stack: Stack) -> DemoProject:
-    """Make the admin and the demo project, unless an earlier run made them in this database."""
+async def create_demo_project(supervisor: Supervisor, stack: Stack) -> DemoProject:
+    """Create the admin and the demo project, unless an earlier run did so in this database."""
     remembered = stack.directory / "project.json"
     if remembered.is_file():
         project = DemoProject(**json.loads(remembered.read_text()))
@@ -106,7 +106,7 @@ async def _make_admin(supervisor: Supervisor, stack: Stack) -> None:
 
 
 def make_repositories(folder: Path) -> dict[str, Path]:
-    """Make the demo's git repositories and return where they are, by full name."""
+    """Create the demo's git repositories if needed; return their paths by full name."""
     if shutil.which("git") is None:
         raise StackError("git is missing; coding tasks clone repositories with it. Install git.")
     for name, files in REPOSITORIES.items():
@@ -132,6 +132,6 @@ def _make_repository(path: Path, files: dict[str, str]) -> None:
 
 
 def _git_environment() -> dict[str, str]:
-    """Return an environment in which nobody's git configuration takes part."""
+    """Return an environment in which git ignores the user's and the system's configuration."""
     kept = {"PATH": os.environ.get("PATH", ""), "HOME": os.devnull}
     return kept | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}

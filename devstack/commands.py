@@ -1,22 +1,22 @@
-"""How each of Tollgate's processes is started; `docker-compose.yml` uses the same commands.
+"""The commands that start Tollgate's processes; `docker-compose.yml` uses the same ones.
 
-Hosts, ports and numbers of processes come from the environment, so that the commands are the same
-on one machine and in containers.
+Hosts, ports and numbers of processes come from the environment, so the commands are the same on one
+machine and in containers.
 """
 
 MIGRATE = ["python", "manage.py", "migrate", "--noinput"]
 CHECK_WEB = ["python", "manage.py", "check", "--tag", "web", "--deploy"]
-# What granian calls backpressure bounds the connections. One that is idle, or whose head does not
-# arrive, ends after the timeout (in milliseconds).
+# granian's "backpressure" limits the number of connections. The timeout (milliseconds) ends
+# connections that are idle or whose head does not arrive.
 WEB = ["granian", "--interface", "asginl", "--http", "1", "--no-ws"]
 WEB += ["--http1-header-read-timeout", "15000", "--backpressure", "8192"]
 WEB += ["config.asgi:application"]
 WORKER = ["python", "manage.py", "run_worker"]
-# Tasks wait for Slack and the database, so threads serve them; the schedule needs no file, since
-# every entry repeats within minutes. At INFO they would report a sweep every other second.
+# Tasks wait for Slack and the database, so threads run them. At INFO, Celery would log a sweep
+# every other second. Beat's schedule needs no file, because every entry repeats within minutes.
 CELERY = ["celery", "--quiet", "--app", "config.celery", "worker"]
 CELERY += ["--pool", "threads", "--concurrency", "8", "--loglevel", "WARNING"]
-# Workers have nothing to tell each other, and fail to when the broker comes back.
+# Workers have nothing to tell each other, and these features fail when the broker comes back.
 CELERY += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
 BEAT = ["celery", "--quiet", "--app", "config.celery", "beat"]
 BEAT += ["--scheduler", "celery.beat:Scheduler"]

@@ -1,4 +1,4 @@
-"""What the development stack prints: every program's lines behind its name."""
+"""The output of the development stack: each line follows the name of its program."""
 
 import asyncio
 import sys
@@ -14,7 +14,7 @@ NAME_WIDTH = 13
 
 
 class Console:
-    """Writes lines to one stream; colours the names when that is a terminal."""
+    """Writes lines to one stream, with coloured names if it is a terminal."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = sys.stdout if stream is None else stream
@@ -24,11 +24,11 @@ class Console:
         self._last_lines: dict[str, deque[str]] = {}
 
     def say(self, text: str) -> None:
-        """Print a sentence of the supervisor's own."""
+        """Print a message of the supervisor."""
         self.line("tollgate", text)
 
     def line(self, name: str, text: str) -> None:
-        """Print one line behind a program's name."""
+        """Print one line after the name of its program."""
         label = f"{name:<{NAME_WIDTH}}"
         if self._colour:
             colour = self._colour_of.setdefault(
@@ -38,13 +38,13 @@ class Console:
         self.write(f"{time.strftime('%H:%M:%S')} {label} │ {text}\n")
 
     def write(self, text: str) -> None:
-        """Print text as it is. A reader that went away (`make up | head`) is no reason to stop."""
+        """Print text unchanged. Ignore a reader that went away (`make up | head`)."""
         with suppress(BrokenPipeError):
             self._stream.write(text)
             self._stream.flush()
 
     def follow(self, name: str, stream: asyncio.StreamReader) -> asyncio.Task[None]:
-        """Print a program's output line by line; return the task that ends with the output."""
+        """Print a program's output line by line. Return the task, which ends with the output."""
         self._last_lines[name] = deque(maxlen=_REMEMBERED)
         pump = asyncio.create_task(self._pump(name, stream))
         self._pumps.add(pump)
@@ -52,11 +52,11 @@ class Console:
         return pump
 
     def last_lines(self, name: str) -> list[str]:
-        """Return the last lines of the program that was followed last under that name."""
+        """Return the last lines that the newest program with this name printed."""
         return list(self._last_lines.get(name, ()))
 
     async def drain(self) -> None:
-        """Print what is left of the outputs; programs that ended have closed them."""
+        """Print the rest of the output of programs that have ended."""
         if self._pumps:
             await asyncio.wait(self._pumps, timeout=1)
 

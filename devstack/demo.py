@@ -1,7 +1,7 @@
 """The tour: `python -m devstack.demo`, behind `make demo`.
 
-A stack of its own on free ports, in a folder that is removed afterwards; nothing of the caller's
-Slack or provider keys reaches it. Exit status 0 means that every step was seen.
+It runs on its own stack, on free ports and in a folder that is removed afterwards. The caller's
+Slack and provider keys don't reach that stack. Exit status 0 means that every step was seen.
 """
 
 import json
@@ -31,11 +31,11 @@ Json = Any
 
 
 class NotSeen(Exception):
-    """What the tour waited for and did not see."""
+    """The tour waited for something that did not happen; the message says what."""
 
 
 def main() -> int:
-    """Run the tour and print it; returns the exit status."""
+    """Run the tour and print it; return the exit status."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
     try:
@@ -56,8 +56,8 @@ def main() -> int:
 @contextmanager
 def running_stack(directory: Path) -> Iterator["Tour"]:
     """Run a throw-away stack until the block ends."""
-    print("Starting a stack of its own: Redis twice, Temporal, web, workers, gateway, a demo Slack")
-    print("and a demo model, on free ports …", flush=True)
+    print("Starting a separate stack on free ports: two Redis servers, Temporal, web, workers,")
+    print("gateway, a demo Slack and a demo model …", flush=True)
     log = directory / "log"
     environment = throw_away_environment(os.environ, str(directory))
     python = [sys.executable, "-m"]
@@ -87,14 +87,14 @@ def _wait_for_start(stack: "subprocess.Popen[bytes]", directory: Path) -> None:
     deadline = time.monotonic() + START_WITHIN
     while not (directory / "ready").exists():
         if stack.poll() is not None:
-            raise NotSeen("the stack starting: it ended, and its last line says why")
+            raise NotSeen("the start of the stack: it ended, and its last line says why")
         if time.monotonic() > deadline:
-            raise NotSeen(f"the stack starting within {START_WITHIN:g} s")
+            raise NotSeen(f"the start of the stack within {START_WITHIN:g} s")
         time.sleep(0.1)
 
 
 class Tour:
-    """The steps, on a running stack."""
+    """The steps of the tour on a running stack."""
 
     def __init__(self, directory: Path, environment: dict[str, str]) -> None:
         self.values = read_env_file(directory / "env")
@@ -104,7 +104,7 @@ class Tour:
         self.model = f"http://127.0.0.1:{self.values['DEMO_MODEL_PORT']}"
 
     def run(self) -> None:
-        """Go through all steps; raises `NotSeen` at the first that does not happen."""
+        """Go through all steps. Raise `NotSeen` at the first that does not happen."""
         project_id = str(self.project["project_id"])
         self._manage("set_limit", project_id, "ai_credits", MONTHLY_CREDITS)
         _step(f"The team has {MONTHLY_CREDITS} AI credits a month.")
@@ -122,12 +122,12 @@ class Tour:
         self._mention_that_works("rewrite the checkout of the web shop")
         self._usage_above(used + 5)
 
-        _step("3. A denial in the thread: less than the one credit that it takes to start is left")
+        _step("3. A denial in the thread: less than one credit is left, too little to start")
         thread = self._mention("add a discount to the web shop's basket")
         denial = self._reply_in(thread, lambda text: "Top up at" in text)
         _show("Tollgate", denial["text"])
         if self._messages(thread)[0]["reactions"]:
-            raise NotSeen("a refusal without a reaction: the bot began to work all the same")
+            raise NotSeen("a denial without a reaction: the bot began to work anyway")
 
         _step(f"4. A top-up: manage.py grant_credits {project_id} ai_credits {TOP_UP}")
         self._manage("grant_credits", project_id, "ai_credits", TOP_UP)
@@ -137,7 +137,7 @@ class Tour:
         self._mention_that_works("add a discount to the web shop's basket")
         self._print_quota()
 
-    # --- what the steps are made of --------------------------------------------------------------
+    # --- parts of the steps ----------------------------------------------------------------------
 
     def _mention_that_works(self, request: str) -> None:
         thread = self._mention(request)
@@ -205,7 +205,7 @@ def _http(url: str, body: Json = None, token: str = "") -> Json:
 
 
 def _until(find: Callable[[], Json], what: str) -> Json:
-    """Poll until something is found and return it; raises `NotSeen` after half a minute."""
+    """Poll until something is found and return it. Raise `NotSeen` after half a minute."""
     deadline = time.monotonic() + STEP_WITHIN
     while True:
         found = find()

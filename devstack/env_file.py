@@ -1,6 +1,6 @@
-"""`.devstack/env`: the values with which any other command works on the running stack.
+"""`.devstack/env`: the settings that other commands need to work on the running stack.
 
-`KEY=value` lines, quoted as a shell reads them; readable by the owner alone, for it holds secrets.
+It has `KEY=value` lines, quoted for a shell. Only the owner can read it, because it holds secrets.
 """
 
 import shlex
@@ -11,7 +11,7 @@ from devstack.private_file import write_private
 
 
 def read_env_file(path: Path) -> dict[str, str]:
-    """Return the file's values; nothing when there is no file."""
+    """Return the file's values, or {} if there is no file."""
     if not path.is_file():
         return {}
     values = {}

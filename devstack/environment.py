@@ -1,7 +1,7 @@
-"""Which environment variables each program of the stack is given: only those that it reads.
+"""The environment variables that each program of the stack gets: only those that it reads.
 
-The environment of `make up` may contain keys of a provider, a cloud or GitHub. A name that ends in
-`*` stands for all names with that beginning.
+The environment of `make up` can contain keys for a provider, a cloud or GitHub, so programs don't
+inherit it. A name that ends in `*` matches every name that begins this way.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,42 +11,89 @@ Names = frozenset[str]
 
 SYSTEM: Names = frozenset(
     {
-        *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_*", "TZ", "TERM", "TMPDIR"),
-        *("PYTHON*", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"),
-        *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "LANG",
+        "LC_*",
+        "TZ",
+        "TERM",
+        "TMPDIR",
+        "PYTHON*",
+        "VIRTUAL_ENV",
+        "LD_LIBRARY_PATH",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "no_proxy",
     }
 )
-"""What any process needs to find its files, its language and its way to the network."""
+"""What every process needs: paths, locale, certificates and proxies."""
 
 DJANGO: Names = frozenset(
     {
-        *("SECRET_KEY", "SECRET_KEY_FALLBACKS", "DEBUG", "DJANGO_SETTINGS_MODULE", "PG*"),
-        *("DATABASE_URL", "REDIS_URL", "PUBLIC_URL", "ALLOWED_HOSTS", "GATEWAY_URL"),
-        *("SLACK_API_URL", "BOT_NAME", "TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE"),
-        *("TEMPORAL_UI_URL", "BILLING_URL", "START_CREDITS", "AGENT_MODEL", "ROUTING_MODEL"),
-        *("GIT_ALLOWED_PROTOCOLS", "TASK_IDLE_MINUTES"),
+        "SECRET_KEY",
+        "SECRET_KEY_FALLBACKS",
+        "DEBUG",
+        "DJANGO_SETTINGS_MODULE",
+        "PG*",
+        "DATABASE_URL",
+        "REDIS_URL",
+        "PUBLIC_URL",
+        "ALLOWED_HOSTS",
+        "GATEWAY_URL",
+        "SLACK_API_URL",
+        "BOT_NAME",
+        "TEMPORAL_ADDRESS",
+        "TEMPORAL_NAMESPACE",
+        "TEMPORAL_UI_URL",
+        "BILLING_URL",
+        "START_CREDITS",
+        "AGENT_MODEL",
+        "ROUTING_MODEL",
+        "GIT_ALLOWED_PROTOCOLS",
+        "TASK_IDLE_MINUTES",
     }
 )
 """The settings of every Django process."""
 
 TEMPORAL_CLIENT: Names = frozenset({"TEMPORAL_*"})
-"""Temporal's TLS and API key, for what starts, signals or runs workflows."""
+"""Temporal's TLS and API key, for processes that start, signal or run workflows."""
 
 WEB: Names = (
     DJANGO
     | TEMPORAL_CLIENT
     | {
-        *("SLACK_SIGNING_SECRET", "SLACK_CLIENT_ID", "SLACK_CLIENT_SECRET"),
-        *("GATEWAY_SERVICE_TOKEN", "METRICS_TOKEN", "NUM_PROXIES", "WEB_BODY_TIMEOUT"),
-        *("PROMETHEUS_MULTIPROC_DIR", "GRANIAN_*"),
+        "SLACK_SIGNING_SECRET",
+        "SLACK_CLIENT_ID",
+        "SLACK_CLIENT_SECRET",
+        "GATEWAY_SERVICE_TOKEN",
+        "METRICS_TOKEN",
+        "NUM_PROXIES",
+        "WEB_BODY_TIMEOUT",
+        "PROMETHEUS_MULTIPROC_DIR",
+        "GRANIAN_*",
     }
 )
 
 GATEWAY: Names = frozenset(
     {
-        *("GATEWAY_*", "ANTHROPIC_API_KEY", "ANTHROPIC_UPSTREAM_URL"),
-        *("OPENAI_API_KEY", "OPENAI_UPSTREAM_URL", "TOLLGATE_URL", "METRICS_TOKEN"),
-        *("BILLING_URL", "BOT_NAME", "POSTHOG_*", "OTEL_*"),
+        "GATEWAY_*",
+        "ANTHROPIC_API_KEY",
+        "ANTHROPIC_UPSTREAM_URL",
+        "OPENAI_API_KEY",
+        "OPENAI_UPSTREAM_URL",
+        "TOLLGATE_URL",
+        "METRICS_TOKEN",
+        "BILLING_URL",
+        "BOT_NAME",
+        "POSTHOG_*",
+        "OTEL_*",
     }
 )
 
@@ -54,8 +101,8 @@ DEMO: Names = frozenset({"DEVSTACK_DIR", "DEMO_*", "TOLLGATE_URL", "BOT_NAME"})
 DEMO_SLACK: Names = DEMO | {"SLACK_SIGNING_SECRET"}
 
 
-def visible(environment: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
-    """Return the part of the environment that has these names."""
+def filter_environment(environment: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+    """Return the variables that match these names or `SYSTEM`."""
     patterns = [*SYSTEM, *names]
     return {
         name: value

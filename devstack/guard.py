@@ -1,4 +1,4 @@
-"""Keep a warden (`devstack.warden`) told of the process groups that must not outlive us."""
+"""Tell a warden (`devstack.warden`) which process groups must not outlive this process."""
 
 import asyncio
 import os
@@ -6,11 +6,11 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-from devstack.environment import visible
+from devstack.environment import filter_environment
 
 
 class Guard:
-    """One warden process, started again when somebody kills it, and then told everything anew."""
+    """Keeps one warden process running. A new one is told about all groups again."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
@@ -22,10 +22,10 @@ class Guard:
     async def begin(self) -> None:
         """Start the warden."""
         self._warden = await self._start()
-        self._keeping = asyncio.create_task(self._keep(self._warden))
+        self._keeping = asyncio.create_task(self._keep_running(self._warden))
 
     async def end(self) -> None:
-        """Let the warden kill the groups that are left, and end."""
+        """Let the warden kill the remaining groups and exit."""
         self._ending = True
         if self._warden is not None and self._warden.stdin is not None:
             self._warden.stdin.close()
@@ -33,24 +33,26 @@ class Guard:
             await self._keeping
 
     def watch(self, group: int) -> None:
-        """Have the group killed when this process is gone."""
+        """Have the warden kill this group when this process is gone."""
         self._groups.add(group)
         self._tell(f"+{group}\n")
 
     def release(self, group: int) -> None:
-        """Leave the group alone from now on: it has ended."""
+        """Stop watching a group that has ended."""
         self._groups.discard(group)
         self._tell(f"-{group}\n")
 
     async def _start(self) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "devstack.warden"),
+            sys.executable,
+            "-m",
+            "devstack.warden",
             stdin=asyncio.subprocess.PIPE,
-            env=visible(os.environ, ()),
+            env=filter_environment(os.environ, ()),
             start_new_session=True,
         )
 
-    async def _keep(self, warden: asyncio.subprocess.Process) -> None:
+    async def _keep_running(self, warden: asyncio.subprocess.Process) -> None:
         while True:
             await warden.wait()
             if self._ending:
@@ -63,7 +65,7 @@ class Guard:
                 warden.stdin.close()
 
     def _tell(self, line: str) -> None:
-        # A warden that is dying is told nothing; the next one is told all.
+        # A dying warden cannot be told; its successor is told about all groups.
         if self._warden is not None and self._warden.stdin is not None:
             with suppress(ConnectionError):
                 self._warden.stdin.write(line.encode())

@@ -1,9 +1,9 @@
-"""Run a module in the checkout's own environment, which is made first when it has to be.
+"""Run a module in the checkout's virtual environment, creating the environment if needed.
 
     python3 devstack/launch.py MODULE [ARGUMENT…]
 
-Standard library only, and no syntax newer than Python 3.8: this file is what tells the owner of
-an old Python, of a Debian without `python3-venv` or of a machine without a network what to do.
+This file uses the standard library only, and no syntax newer than Python 3.8. It has to run, and to
+say what to do, on an old Python, on Debian without `python3-venv`, and without a network.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _NO_NETWORK = re.compile(
 
 
 class LaunchError(Exception):
-    """What keeps the module from being run, as one sentence that says what to do."""
+    """Why the module cannot be run, in one sentence that says what to do."""
 
 
 def main(arguments: list[str]) -> None:
-    """Make the environment if it is not as the lock file says, then become the module."""
+    """Update the environment if it differs from the lock file, then become the module."""
     try:
         use_new_enough_python()
         prepare()
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> None:
 
 
 def use_new_enough_python() -> None:
-    """Go on in a newer Python of the machine when this one is too old."""
+    """Restart in a newer Python of this machine if this one is too old."""
     if sys.version_info >= NEEDS:
         return
     for minor in range(20, NEEDS[1] - 1, -1):
@@ -71,7 +71,7 @@ def use_new_enough_python() -> None:
 
 
 def prepare() -> None:
-    """Make the environment and install what the lock file lists, unless that is done already."""
+    """Create the environment and install the locked packages, unless that was done already."""
     stamp = f"{hashlib.sha256(LOCK.read_bytes()).hexdigest()} {VERSION}"
     if _is_stamped(stamp):
         return
@@ -91,7 +91,7 @@ def _is_stamped(stamp: str) -> bool:
 
 
 def _version_of(python: str | Path) -> str:
-    """Return the version of an interpreter; empty when it does not run."""
+    """Return the version of an interpreter, or "" if it does not run."""
     try:
         asked = subprocess.run(
             [str(python), "-c", "import platform; print(platform.python_version())"],
@@ -106,7 +106,7 @@ def _version_of(python: str | Path) -> str:
 
 
 def _make_environment(uv: str | None) -> None:
-    # Of an environment that is being replaced by itself, take the Python that it was made from.
+    # If this Python is the environment's own, use the Python that the environment was made from.
     python = getattr(sys, "_base_executable", None) or sys.executable
     if uv:
         command = [uv, "venv", "--quiet", "--clear", "--python", python, str(ENVIRONMENT)]
@@ -126,7 +126,7 @@ def _make_environment(uv: str | None) -> None:
 
 
 def install(lock: Path, uv: str | None) -> None:
-    """Install what a lock file lists into the environment, beside what is there."""
+    """Install the packages of a lock file into the environment; keep the others."""
     packages = sum(1 for line in lock.read_text().splitlines() if re.match(r"[a-z0-9]", line))
     where = f"{ENVIRONMENT.name}/ (the first time, about a minute)"
     _say(f"installing {packages} locked packages into {where}")
@@ -139,7 +139,7 @@ def install(lock: Path, uv: str | None) -> None:
     began = time.monotonic()
     status, output = _run(command, os.environ)
     if status and uv and "certificate" in output:
-        # Unlike pip, uv does not ask the system which certificates a company's proxy may have.
+        # Unlike pip, uv does not trust the system's certificates, such as a company proxy's.
         status, output = _run(command, {**os.environ, "UV_SYSTEM_CERTS": "true"})
     if status:
         sys.stderr.writelines(output.splitlines(keepends=True)[-15:])

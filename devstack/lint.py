@@ -1,6 +1,6 @@
-"""Everything that is checked without running the product: `python -m devstack.lint`.
+"""Every check that doesn't run the product: `python -m devstack.lint`.
 
-All checks run even when one fails; the exit status is 1 when any did.
+All checks run even if one fails. The exit status is 1 if any failed.
 """
 
 import os
@@ -25,7 +25,7 @@ CHECKS: dict[str, list[str]] = {
 
 
 def main() -> int:
-    """Run every check and say in one line each how it went; show the output of failures."""
+    """Run every check, print one line for each, and show the output of those that failed."""
     failures = 0
     with tempfile.TemporaryDirectory() as scratch:
         environment = os.environ | {

@@ -1,4 +1,4 @@
-"""What only Linux offers against orphans. Elsewhere these calls do nothing."""
+"""Linux's protection against orphaned processes. Elsewhere these calls do nothing."""
 
 import ctypes
 import signal
@@ -8,7 +8,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def signal_when_parent_dies(number: signal.Signals) -> None:
-    """Let the kernel send this process the signal as soon as its parent is gone.
+    """Ask the kernel to send this process the signal when its parent dies.
 
     "Parent" is the thread that forked. The setting survives `exec`, and is not inherited.
     """

@@ -1,4 +1,4 @@
-"""Keep other people's web pages from using the demo servers through the browser of their user."""
+"""Keep other web pages from calling the demo servers through the user's browser."""
 
 from urllib.parse import urlsplit
 

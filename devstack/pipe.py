@@ -8,10 +8,10 @@ from typing import Self
 
 @dataclass(frozen=True)
 class Pipe:
-    """A pipe that this process reads; `write_end` is for a child and to be closed here.
+    """A pipe that this process reads. Give `write_end` to a child, then close it here.
 
-    With the pipes that asyncio makes itself, a process counts as running for as long as a child of
-    its own holds one open. These do not have that effect.
+    asyncio's own pipes make a process count as running while any of its children holds one open.
+    These don't.
     """
 
     reader: asyncio.StreamReader
@@ -19,7 +19,7 @@ class Pipe:
 
     @classmethod
     async def open(cls) -> Self:
-        """Return a new pipe, whose reading end is closed when it has been read to its end."""
+        """Return a new pipe. Its reading end closes when it has been read to the end."""
         read_end, write_end = os.pipe()
         reader = asyncio.StreamReader()
         await asyncio.get_running_loop().connect_read_pipe(

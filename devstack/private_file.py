@@ -1,4 +1,4 @@
-"""Files that hold secrets: readable by their owner alone, and never seen half-written."""
+"""Files that hold secrets: only their owner can read them, and nobody sees them half-written."""
 
 import os
 from pathlib import Path

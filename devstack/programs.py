@@ -1,4 +1,4 @@
-"""The programs of one stack, in the two stages in which they start: servers, then Tollgate."""
+"""The programs of one stack. They start in two stages: servers first, then Tollgate."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,7 +48,7 @@ def tollgate_programs(stack: Stack) -> Sequence[Program]:
 
 
 def metrics_directory(stack: Stack) -> Path:
-    """Return where several web processes join their metrics; to be emptied before they start."""
+    """Return where several web processes merge their metrics. Empty it before they start."""
     return stack.directory / "metrics"
 
 

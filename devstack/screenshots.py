@@ -1,7 +1,7 @@
-"""The pictures of the docs, made anew: `make screenshots`.
+"""Take the pictures of the docs again: `make screenshots`.
 
-Installs the locked packages that drive a browser beside the others, and runs the tests that look at
-the pages, which then keep what they see in `docs/screenshots/`.
+This installs the locked packages that drive a browser, and runs the browser tests, which then save
+their screenshots in `docs/screenshots/`.
 """
 
 import os
@@ -21,9 +21,9 @@ def browser() -> str | None:
 
 
 def main() -> None:
-    """Become the test run that takes the pictures."""
+    """Replace this process by the test run that takes the pictures."""
     if browser() is None:
-        sys.exit("tollgate: there is no Chromium here. On Debian: sudo apt install chromium")
+        sys.exit("tollgate: Chromium is missing. On Debian: sudo apt install chromium")
     try:
         install(LOCK, shutil.which("uv"))
     except LaunchError as error:

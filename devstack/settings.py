@@ -1,8 +1,8 @@
-"""What the development stack reads of the environment; the defaults serve `make up`.
+"""The development stack's settings, read from the environment. `make up` needs none of them.
 
-`read` turns the environment into a `Stack`: which servers to start, at which ports, and the
-environment of every process. What is not given is made up: addresses from the ports, and secrets
-that `.devstack/env` keeps from one run to the next.
+`read` turns the environment into a `Stack`: which servers to start, on which ports, and the
+environment of every process. Missing addresses follow from the ports. Missing secrets are generated
+and kept in `.devstack/env` from one run to the next.
 """
 
 import secrets
@@ -32,7 +32,7 @@ PROVIDER_VARIABLES = (
     "OPENAI_API_KEY",
     "OPENAI_UPSTREAM_URL",
 )
-FOR_COMMANDS_TOO = (
+SHARED_WITH_COMMANDS = (
     "AGENT_MODEL",
     "ALLOWED_HOSTS",
     "BILLING_URL",
@@ -47,17 +47,17 @@ FOR_COMMANDS_TOO = (
     "TASK_IDLE_MINUTES",
     "TEMPORAL_NAMESPACE",
 )
-"""What Django's commands need as the stack's processes do, where it is given: other shells have
-only `.devstack/env`. A provider's keys are for the gateway alone and stay out of that file."""
+"""Optional settings that Django's commands need too. They are written to `.devstack/env`, which is
+all that other shells have. A provider's keys are for the gateway only and stay out of that file."""
 
 
 class SettingsError(Exception):
-    """A value in the environment that cannot be used, as one sentence that says what to do."""
+    """Why a value in the environment cannot be used, in one sentence that says what to do."""
 
 
 @dataclass(frozen=True)
 class Stack:
-    """One development stack: where it keeps its data, what it starts, and with which values."""
+    """One development stack: where it keeps its data, what it starts, and its settings."""
 
     directory: Path
     ports: dict[str, int]
@@ -72,7 +72,7 @@ class Stack:
         return self.environment[name]
 
     def ports_in_use(self) -> dict[str, int]:
-        """Return the ports that this stack listens on, by the variable that moves them."""
+        """Return the ports that this stack listens on, by the variable that sets each."""
         unused = set()
         if not self.starts_redis:
             unused.add("REDIS_PORT")
@@ -108,8 +108,8 @@ def read(environ: Mapping[str, str]) -> Stack:
     def own(name: str, address: str, port: int) -> tuple[str, bool]:
         """Return the address to use, and whether to start a server there.
 
-        One that is given is used as it is. Our own address counts as given only when somebody
-        serves it: it is in the environment of every shell that has read `.devstack/env`.
+        Another server's address is used as given. Our own default address may come from a shell
+        that has read `.devstack/env`, so it counts as given only if something listens there.
         """
         value = given.get(name, address)
         return value, name not in given or (value == address and not accepts_connections(port))
@@ -135,7 +135,7 @@ def read(environ: Mapping[str, str]) -> Stack:
     starts_demo_model = all(given.get(name, model) == model for name in PROVIDER_VARIABLES)
 
     environment = {
-        **{name: given[name] for name in FOR_COMMANDS_TOO if name in given},
+        **{name: given[name] for name in SHARED_WITH_COMMANDS if name in given},
         "DEVSTACK_DIR": str(folder),
         **{name: str(port) for name, port in ports.items()},
         "DATABASE_URL": given.get("DATABASE_URL", f"sqlite:///{quote(str(folder))}/db.sqlite3"),
@@ -157,7 +157,7 @@ def read(environ: Mapping[str, str]) -> Stack:
         "GRANIAN_PORT": str(ports["WEB_PORT"]),
         "GRANIAN_WORKERS": given.get("WEB_PROCESSES", "1"),
     }
-    if "SLACK_CLIENT_ID" not in given:  # a stand-in for Slack; the real one makes its own secret
+    if "SLACK_CLIENT_ID" not in given:  # not the real Slack, which issues its own secret
         environment["SLACK_SIGNING_SECRET"] = secret("SLACK_SIGNING_SECRET")
     if starts_demo_slack:
         environment |= {
@@ -202,7 +202,7 @@ def _refuse_equal_ports(ports: Mapping[str, int]) -> None:
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """What the demo Slack and the demo model need, each as a process of its own."""
+    """The settings of the demo Slack and the demo model, each of which is a process."""
 
     directory: Path
     slack_port: int
@@ -214,7 +214,7 @@ class DemoSettings:
 
 
 def read_demo(environ: Mapping[str, str]) -> DemoSettings:
-    """Return the demo servers' settings; by hand they run with what `.devstack/env` says."""
+    """Return the demo servers' settings, from the environment or else from `.devstack/env`."""
     folder = directory(environ)
     given = read_env_file(folder / "env") | {n: value for n, value in environ.items() if value}
     return DemoSettings(

@@ -1,8 +1,8 @@
-"""Run programs together: start in order, show their lines, restart what dies, stop all.
+"""Run programs together: start them in order, show their output, restart those that die, stop all.
 
-Each program has a session of its own, so that a Ctrl-C reaches only the supervisor, and so that
-whatever it started can be ended with it. Nothing survives: not a stop, not a death of the
-supervisor by SIGKILL (`devstack.child`, `devstack.warden`).
+Each program has its own session, so Ctrl-C reaches only the supervisor, and a program can be ended
+together with everything it started. No process survives the supervisor, even if it is killed
+(`devstack.child`, `devstack.warden`).
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from devstack.console import Console
-from devstack.environment import visible
+from devstack.environment import filter_environment
 from devstack.guard import Guard
 from devstack.pipe import Pipe
 from devstack.servers import Program
@@ -25,16 +25,16 @@ from devstack.settings import ROOT
 READY_WITHIN = 120.0  # seconds
 STOP_WITHIN = 9.0  # seconds, for all stages together
 DEATHS_AT_START = 3
-"""How often in a row a program may die before it was ready once."""
+"""After so many deaths in a row, a program that was never ready ends the start."""
 FIRST_WAIT = 1.0  # seconds, between the second death in a row and the next start
 LONGEST_WAIT = 60.0  # seconds
 STABLE_AFTER = 10.0  # seconds
-"""A program that lived so long starts a new row of deaths."""
+"""If a program lived this long, its deaths are counted from one again."""
 LONGEST_REASON = 500  # characters
 
 
 class StackError(Exception):
-    """Why the stack cannot run, as one sentence that says what to do."""
+    """Why the stack cannot run, in one sentence that says what to do."""
 
 
 class Child:
@@ -47,12 +47,12 @@ class Child:
         self.keeping: asyncio.Task[None] | None = None
         self.was_ready = False
         self.deaths = 0
-        """In a row: a program that stayed up begins to count again."""
+        """Deaths in a row; a program that stayed up is counted from one again."""
 
     def wait_after_death(self, lived: float) -> float:
-        """Count a death after `lived` seconds; return how many to wait before the next start.
+        """Count a death after `lived` seconds; return the seconds to wait before the next start.
 
-        There is no wait after the first death in a row, so a killed server is back at once.
+        The first death in a row has no wait, so a killed server is back at once.
         """
         self.deaths = self.deaths + 1 if lived < STABLE_AFTER else 1
         doubled = FIRST_WAIT * 2 ** min(self.deaths - 2, 30)
@@ -60,12 +60,11 @@ class Child:
 
 
 class Supervisor:
-    """Keeps programs running until it is left.
+    """Keeps programs running until its block ends.
 
-    Use as `async with Supervisor(…) as supervisor`. Every stage that was started is stopped on
-    leaving, the last one first. A program that dies again and again leaves the others running. It
-    is started ever less often, with a line for each death. Only a program that never became ready
-    ends the start.
+    Use it as `async with Supervisor(…) as supervisor`. At the end it stops the stages, the last one
+    first. A program that keeps dying does not affect the others: it restarts after longer and
+    longer waits, with a line for each death. Only a program that never became ready ends the start.
     """
 
     def __init__(
@@ -76,7 +75,7 @@ class Supervisor:
         self.console = console
         self.stop_within = stop_within
         self.failure = ""
-        """Why a program could not be started at all."""
+        """Why a program could never be started, or empty."""
         self._stages: list[list[Child]] = []
         self._guard = Guard(console.say)
 
@@ -93,28 +92,28 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.stop_within
         for number, stage in reversed(list(enumerate(self._stages))):
-            # What a stage leaves of the time is for those below it.
+            # Time that a stage doesn't use is left for the stages below it.
             grace = (deadline - loop.time()) * (2 / 3 if number else 1)
             await asyncio.gather(*(self._stop(child, grace) for child in stage))
         await self.console.drain()
         await self._guard.end()
 
     async def start(self, programs: Sequence[Program]) -> None:
-        """Start one stage of programs at once and wait until all are ready to serve.
+        """Start the programs of one stage together and wait until all are ready.
 
-        Raises `StackError` if one dies again and again before it is ready.
+        Raises `StackError` if one keeps dying before it is ready.
         """
         self.console.say(f"starting {', '.join(program.name for program in programs)}")
         stage = [Child(program) for program in programs]
         self._stages.append(stage)
         for child in stage:
-            child.keeping = asyncio.create_task(self._keep(child))
+            child.keeping = asyncio.create_task(self._keep_running(child))
         await asyncio.gather(*(self._until_ready(child) for child in stage))
 
     async def run_once(self, program: Program, *, capture: bool = False) -> bytes:
-        """Run a program to its end and return its standard output if that is to be captured.
+        """Run a program to its end. With `capture`, return its output instead of showing it.
 
-        Otherwise its lines are shown. Raises `StackError` when the program fails.
+        Raises `StackError` if the program fails.
         """
         output = await Pipe.open() if capture else None
         process, showing = await self._spawn(program, output)
@@ -131,19 +130,23 @@ class Supervisor:
             raise StackError(f"{program.name} failed (exit {process.returncode}){said}")
         return captured
 
-    # --- starting and keeping --------------------------------------------------------------------
+    # --- starting and restarting -----------------------------------------------------------------
 
     async def _spawn(
         self, program: Program, output: Pipe | None = None
     ) -> tuple[asyncio.subprocess.Process, asyncio.Task[None]]:
-        """Start a program; return its process, and the task that ends when all is shown."""
+        """Start a program. Return its process, and a task that ends when its output was shown."""
         shown = await Pipe.open()
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "devstack.child", str(os.getpid()), *program.argv),
+            sys.executable,
+            "-m",
+            "devstack.child",
+            str(os.getpid()),
+            *program.argv,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=(output or shown).write_end,
             stderr=shown.write_end,
-            env=visible(self.environment, program.reads) | program.environment,
+            env=filter_environment(self.environment, program.reads) | program.environment,
             cwd=ROOT,
             start_new_session=True,
         )
@@ -152,12 +155,12 @@ class Supervisor:
         self._guard.watch(process.pid)
         return process, self.console.follow(program.name, shown.reader)
 
-    async def _keep(self, child: Child) -> None:
-        """Start the program again whenever it ends, ever less often, until it is told to stop."""
+    async def _keep_running(self, child: Child) -> None:
+        """Restart the program whenever it ends, after longer and longer waits, until it stops."""
         loop = asyncio.get_running_loop()
         while not child.stopping.is_set():
             began = loop.time()
-            how, said = await self._live(child)
+            how, said = await self._run_until_exit(child)
             if child.stopping.is_set():
                 return
             wait = child.wait_after_death(loop.time() - began)
@@ -176,11 +179,11 @@ class Supervisor:
             with suppress(TimeoutError):
                 await asyncio.wait_for(child.stopping.wait(), wait)
 
-    async def _live(self, child: Child) -> tuple[str, str]:
-        """Run the program once; return how it ended, and the reason that it gave."""
+    async def _run_until_exit(self, child: Child) -> tuple[str, str]:
+        """Run the program once. Return how it ended, and the reason that it printed."""
         try:
             child.process, showing = await self._spawn(child.program)
-        except OSError as error:  # no process or file descriptor is left on this machine
+        except OSError as error:  # the machine has no process or file descriptor left
             return f"did not start ({error.strerror})", "."
         if child.stopping.is_set():
             child.process.terminate()
@@ -190,7 +193,7 @@ class Supervisor:
         return how, await self._last_said(child.program.name, showing)
 
     async def _last_said(self, name: str, showing: asyncio.Task[None]) -> str:
-        """Return what a program that ended gave as the reason, to end a sentence of ours."""
+        """Return the last lines of a program that ended, to finish a sentence of ours."""
         await asyncio.wait({showing}, timeout=1)
         said = " ".join(self.console.last_lines(name))
         return f": {said[:LONGEST_REASON]}" if said else "."
@@ -221,7 +224,7 @@ class Supervisor:
         await child.keeping
 
     def _sweep(self, group: int) -> None:
-        """End what a program that ended has left behind."""
+        """Kill the processes that a program left behind."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(group, signal.SIGKILL)
         self._guard.release(group)

@@ -1,11 +1,11 @@
-"""The table of addresses and log-ins that ends the start of the stack."""
+"""The table of addresses and log-ins that `make up` prints when the stack is ready."""
 
 from devstack.bootstrap import ADMIN, DemoProject
 from devstack.settings import Stack
 
 
 def table(stack: Stack, project: DemoProject) -> str:
-    """Return where everything is and how to log in, ready to print."""
+    """Return the table of addresses and log-ins as text."""
     public = stack["PUBLIC_URL"]
     rows = [
         ("Admin", f"{public}/admin/", f"{ADMIN} / {stack['ADMIN_PASSWORD']}"),
@@ -23,7 +23,7 @@ def table(stack: Stack, project: DemoProject) -> str:
     if stack.starts_temporal:
         rows.append(("Temporal UI", stack["TEMPORAL_UI_URL"], "workflows and their histories"))
     rows += [
-        ("Project token", project.api_token, "member of the quota sorted sets"),
+        ("Project token", project.api_token, "the project's member in the quota sorted sets"),
         ("API key", project.personal_api_key, "Authorization: Bearer …"),
         ("Environment", str(stack.directory / "env"), "set -a; . this file; set +a"),
     ]

@@ -1,8 +1,9 @@
 """Kill the process groups of a supervisor that died without stopping them.
 
-The kernel ends the supervisor's children with it (see `devstack.child`), but not the children's
-own: web server workers, git, sandboxes. The supervisor writes `+GROUP` for each process group it
-starts and `-GROUP` when that has ended; the end of this input is the supervisor's end.
+The kernel ends the supervisor's children with it (see `devstack.child`), but not their children:
+web server workers, git, sandboxes. The supervisor writes `+GROUP` to this process for each process
+group that it starts, and `-GROUP` when that group has ended. When the input ends, the supervisor is
+gone.
 """
 
 import os
@@ -12,7 +13,7 @@ from contextlib import suppress
 
 
 def main() -> None:
-    """Follow the groups until the supervisor is gone, then kill those that are left."""
+    """Follow the groups until the supervisor is gone, then kill the remaining ones."""
     groups: set[int] = set()
     for line in sys.stdin:
         group = int(line[1:])

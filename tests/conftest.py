@@ -1,4 +1,4 @@
-"""Fixtures that every folder's tests share: the real servers, started once per test process."""
+"""Fixtures for the tests of every folder: the real servers, started once per test process."""
 
 import subprocess
 import time
@@ -15,11 +15,11 @@ from devstack.servers import Program, redis_server, temporal_server
 from projects import credential_cache
 from quota.published import redis_client as quota_redis
 from tests import settings as suite
-from tests.emptying import empty_after_tests_that_commit
-from tests.patience import patience
+from tests.database_cleanup import use_fast_cleanup
 from tests.postgres import postgres_server
+from tests.redis_timeouts import long_timeouts
 
-# How long an example takes says nothing on a machine that is busy.
+# On a busy machine, the time of an example means nothing.
 settings.register_profile(
     "patient", settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 )
@@ -37,42 +37,42 @@ LONGEST = [
     "workflows/test_run_worker.py",
     "workflows/test_long_conversations.py",
 ]
-"""The files that take longest: they come first, so that no process ends with one of them."""
+"""The slowest files. They run first, so that no process ends with one of them."""
 
 DAY = 24 * 3600
 END_OF_DAY = 10
-"""Seconds; hardly a test takes longer."""
+"""Seconds; hardly any test takes longer."""
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files; the others stay in their random order."""
+    """Run the slowest files first; the others keep their random order."""
     rank = {file: number for number, file in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get("/".join(item.path.parts[-2:]), len(rank)))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    """Begin no test in the last seconds of a day in UTC, with which a billing period may end.
+    """Wait for midnight UTC if it is near, because a billing period can end with the day.
 
-    What is used in a test and what is asked about it belong to one day.
+    A test must see its own usage in the same period.
     """
     while (left := DAY - time.time() % DAY) < END_OF_DAY:
         time.sleep(left)
 
 
 def wait_until(condition, timeout: float = 60.0, what: str = "the condition") -> None:
-    """Poll until `condition()` is true; fail with a sentence when it is not in time."""
+    """Poll until `condition()` is true. Fail with a sentence if that takes too long."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
-            pytest.fail(f"{what} did not come about within {timeout:g} s")
+            pytest.fail(f"{what} did not happen within {timeout:g} s")
         time.sleep(0.01)
 
 
 @contextmanager
 def running(program: Program, log: Path) -> Iterator[subprocess.Popen]:
-    """Run a program until the block ends; its output goes to `log`."""
+    """Run a program until the block ends. Its output goes to `log`."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             program.argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output
@@ -95,7 +95,7 @@ def running(program: Program, log: Path) -> Iterator[subprocess.Popen]:
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[ExitStack]:
-    """Whatever servers the session's fixtures started, stopped at its end."""
+    """The servers that the session's fixtures started; they stop at its end."""
     with ExitStack() as stack:
         yield stack
 
@@ -104,15 +104,15 @@ def servers() -> Iterator[ExitStack]:
 def _redis_server(servers: ExitStack) -> str:
     program = redis_server("redis", suite.DIRECTORY / "redis", suite.REDIS_PORT)
     servers.enter_context(running(program, suite.DIRECTORY / "redis.log"))
-    servers.enter_context(patience())
+    servers.enter_context(long_timeouts())
     return f"redis://127.0.0.1:{suite.REDIS_PORT}/0"
 
 
 @pytest.fixture
 def redis_client(_redis_server: str) -> Iterator[redis.Redis]:
-    """A client of Django's Redis, emptied before the test, and of which nothing bad is known.
+    """A client of Django's Redis, which is emptied before the test.
 
-    A test before this one may have done without Redis, and so seen it refuse connections.
+    An earlier test without Redis can have marked it as down, so that is forgotten too.
     """
     with redis.Redis.from_url(_redis_server, decode_responses=True) as client:
         client.flushall()
@@ -123,7 +123,7 @@ def redis_client(_redis_server: str) -> Iterator[redis.Redis]:
 
 @pytest.fixture(scope="session")
 def temporal_address(servers: ExitStack) -> str:
-    """The address of a real Temporal server that keeps all in memory."""
+    """The address of a real Temporal server that keeps everything in memory."""
     program = temporal_server(None, suite.TEMPORAL_PORT, None)
     servers.enter_context(running(program, suite.DIRECTORY / "temporal.log"))
     return f"127.0.0.1:{suite.TEMPORAL_PORT}"
@@ -131,18 +131,19 @@ def temporal_address(servers: ExitStack) -> str:
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(servers: ExitStack) -> None:
-    """Start PostgreSQL before pytest-django makes the test database, when the suite runs on it."""
+    """Start PostgreSQL, if the suite runs on it, before pytest-django creates the test database."""
     if suite.ON_POSTGRES:
         servers.enter_context(postgres_server(suite.DIRECTORY / "postgres", suite.POSTGRES_PORT))
 
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker) -> None:
-    """Let a test that commits be cleaned up: on SQLite that deletes rows, which the ledger refuses.
+    """Allow cleaning up after tests that commit.
 
-    Changing rows stays refused, and the refused deletion has a test that puts the triggers back.
+    On SQLite the clean-up deletes rows, which the ledger's triggers refuse, so these triggers are
+    dropped. The triggers against changes stay. The test of refused deletions puts them back.
     """
-    empty_after_tests_that_commit()
+    use_fast_cleanup()
     if suite.ON_POSTGRES:
         return
     with django_db_blocker.unblock(), connection.cursor() as cursor:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def nest(root: Path, depth: int, name: str) -> None:
-    """Make folders in folders with a file, a link and a FIFO in each, below any path length."""
+    """Create nested folders, each with a file, a link and a FIFO, deeper than paths can be long."""
     root.mkdir()
     folder = os.open(root, os.O_RDONLY)
     for _ in range(depth):

@@ -1,4 +1,4 @@
-"""How many examples the property tests take: few in the suite, many in `make soak`."""
+"""The number of examples in property tests: few in the suite, many in `make soak`."""
 
 import os
 
@@ -6,5 +6,5 @@ _TIMES = int(os.environ.get("TEST_EXAMPLES_TIMES", "1"))
 
 
 def examples(usual: int) -> int:
-    """Return how many to take where the suite takes so many."""
+    """Return the number of examples for a test that usually takes `usual`."""
     return usual * _TIMES

@@ -1,9 +1,9 @@
-"""Slack and the model for tests: the demo servers, in a thread, with verbs for what goes wrong.
+"""Slack and the model for tests: the demo servers in a thread, with methods that cause faults.
 
     with FakeSlack() as slack:
         slack.fail_next("chat.postMessage", "ratelimited", status=429, retry_after=1)
 
-Both are real HTTP servers at `url` on a free port; the verbs may be called from any thread.
+Both are real HTTP servers at `url` on a free port. Any thread can call the methods.
 """
 
 import json
@@ -18,9 +18,9 @@ import uvicorn
 from devstack.demo_model.app import DemoModel, Recorded
 from devstack.demo_model.script import Reply, Usage
 from devstack.demo_slack.app import Call, DemoSlack
+from devstack.demo_slack.demo_team import add_demo_team
 from devstack.demo_slack.events import SignedRequest, sign
 from devstack.demo_slack.faults import Fault
-from devstack.demo_slack.furniture import furnish
 from devstack.servers import free_port
 
 Json = dict[str, Any]
@@ -30,7 +30,7 @@ BOT_USER = "UBOT"
 
 
 class _Server:
-    """An ASGI application served from a thread of this process."""
+    """Serves an ASGI application from a thread of this process."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -52,7 +52,7 @@ class _Server:
             time.sleep(0.002)
 
     def stop(self) -> None:
-        """Stop serving; the port refuses connections afterwards."""
+        """Stop serving. The port refuses connections afterwards."""
         if self._server is not None:
             self._server.should_exit = True
             self._thread.join(10)
@@ -65,8 +65,8 @@ class _Server:
 class FakeSlack(_Server):
     """A Slack with team T1 (token xoxb-demo), people U1, U2 and guest U3, channels C1 and C2.
 
-    With `app_url` it delivers signed events of every post there; without, tests hand the requests
-    that `signed` makes to the view themselves.
+    With `app_url` it delivers signed events of every post to that address. Without it, tests pass
+    the requests that `signed` returns to the view.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class FakeSlack(_Server):
         return self
 
     def stop(self) -> None:
-        """Stop serving and forget everything."""
+        """Stop serving and delete everything."""
         super().stop()
         self.slack.database.close()
 
@@ -96,9 +96,9 @@ class FakeSlack(_Server):
         self.slack.faults.clear()
         self.slack.limits.reset()
         self.slack.database.clear()
-        furnish(self.slack.workspace, self.slack.installations, "Tollgate", BOT_TOKEN)
+        add_demo_team(self.slack.workspace, self.slack.installations, "Tollgate", BOT_TOKEN)
 
-    # --- the world -------------------------------------------------------------------------------
+    # --- people, channels and messages -----------------------------------------------------------
 
     def add_user(self, user_id: str, name: str = "", team: str = "T1", **fields: Any) -> None:
         """Add a person; `email=`, `is_restricted=`, `is_bot=`, `deleted=` … as Slack names them."""
@@ -118,21 +118,21 @@ class FakeSlack(_Server):
         self.slack.installations.add(team, token, app, bot_user, bot_id)
 
     def new_code(self, team: str = "T1") -> str:
-        """Return an authorization code, as after somebody's consent to the installation."""
+        """Return an authorization code, as if somebody had agreed to the installation."""
         return self.slack.installations.new_code(team)
 
     def uninstall(self, token: str = BOT_TOKEN) -> None:
-        """Answer the token `account_inactive` from now on."""
+        """Answer calls with this token with `account_inactive` from now on."""
         self.slack.installations.end(token)
 
     def messages(self, channel: str = "C1", thread_ts: str | None = None) -> list[Json]:
-        """Return the messages everyone sees, oldest first, of a channel or of one thread."""
+        """Return a channel's or a thread's messages, oldest first, without ephemeral ones."""
         if thread_ts is not None:
             return self.slack.workspace.thread(channel, thread_ts)
         return self.slack.workspace.messages(channel)
 
     def bot_messages(self, channel: str = "C1", thread_ts: str | None = None) -> list[Json]:
-        """Return of those messages the ones that the bot posted."""
+        """Return the bot's messages among `messages`."""
         return [message for message in self.messages(channel, thread_ts) if message.get("bot_id")]
 
     def ephemeral_messages(self, channel: str = "C1") -> list[Json]:
@@ -148,7 +148,7 @@ class FakeSlack(_Server):
         return self.slack.calls(method)
 
     def direct_messages(self, user: str = "U1") -> list[Json]:
-        """Return what the bot and a person said to each other, oldest first."""
+        """Return the direct messages between the bot and a person, oldest first."""
         return self.messages(f"D{user}")
 
     def file(self, message: Json) -> str:
@@ -158,7 +158,7 @@ class FakeSlack(_Server):
         assert content is not None
         return content.decode()
 
-    # --- what goes wrong -------------------------------------------------------------------------
+    # --- faults ----------------------------------------------------------------------------------
 
     def fail_next(
         self,
@@ -181,14 +181,14 @@ class FakeSlack(_Server):
         self.slack.limits.text = characters
 
     def hang_next(self, method: str, seconds: float, times: int = 1) -> None:
-        """Let the next calls of the method wait before they are done and answered."""
+        """Let the next calls of the method wait before they take effect and are answered."""
         self.slack.faults.add(method, Fault(hang=seconds), times)
 
     def drop_answer_next(self, method: str, times: int = 1) -> None:
-        """Do the next calls of the method but close the connection without an answer."""
+        """Let the next calls take effect, but close the connection without an answer."""
         self.slack.faults.add(method, Fault(drop=True), times)
 
-    # --- what Slack sends ------------------------------------------------------------------------
+    # --- events and requests from Slack ----------------------------------------------------------
 
     def post(
         self,
@@ -201,7 +201,7 @@ class FakeSlack(_Server):
         team: str = "T1",
         **fields: Any,
     ) -> Json:
-        """Let a person post; returns the message. With an `app_url` the events are delivered."""
+        """Post as a person and return the message. With an `app_url`, deliver its events."""
         message: Json = {"user": user, "text": text, "team": team, **fields}
         message.setdefault("client_msg_id", str(uuid.uuid4()))
         if thread_ts is not None:
@@ -235,17 +235,17 @@ class FakeSlack(_Server):
         timestamp: int | None = None,
         secret: str | None = None,
     ) -> SignedRequest:
-        """Return the signed request (`path`, `body`, `headers`) that carries a payload.
+        """Return the signed request (`path`, `body`, `headers`) for a payload.
 
-        A dict is sent as JSON, or, with a form's content type, in its fields (values that are not
-        text become JSON, as in `payload=`); bytes are sent as they are.
+        A dict becomes JSON, or with a form's content type a form (values that are not text become
+        JSON, as in `payload=`). Bytes are sent unchanged.
         """
         body = payload if isinstance(payload, bytes) else _encode(payload, content_type)
         return sign(secret or self.signing_secret, path, body, content_type, timestamp)
 
 
 class FakeModel(_Server):
-    """A model provider for both APIs. Without a script it gives the demo model's own answers."""
+    """A model provider for both APIs. Without a script it answers like the demo model."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -267,7 +267,7 @@ class FakeModel(_Server):
         )
 
     def answer_next(self, text: str, **fields: Any) -> None:
-        """Give this answer next; `usage=Usage(…)`, `delay=`, `pause=` … as `Reply` has them."""
+        """Give this answer next. The fields are those of `Reply`: `usage=`, `delay=`, `pause=` …"""
         self.model.script.add(Reply(text, **fields))
 
     def fail_next(
@@ -284,11 +284,11 @@ class FakeModel(_Server):
         self.model.script.add(*[reply] * times)
 
     def hang_next(self, seconds: float) -> None:
-        """Let the next request wait before a byte is answered."""
+        """Let the next request wait for its first byte."""
         self.model.script.add(Reply("late", delay=seconds))
 
     def cut_next(self, text: str = "half of an answer", after_events: int = 4) -> None:
-        """Break the next request's connection half-way through its answer."""
+        """Break the next request's connection in the middle of its answer."""
         self.model.script.add(Reply(text, cut_after=after_events))
 
     def requests(self, path: str | None = None) -> list[Recorded]:

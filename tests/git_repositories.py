@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 EMPTY_FILE = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
-"""The name that git gives to an empty file."""
+"""git's object id of an empty file."""
 
 
 def make_repository(directory: Path, files: Mapping[str, str]) -> str:
-    """Commit the files to a new repository; return the address to clone it from."""
+    """Commit the files to a new repository; return its clone address."""
     directory.mkdir(parents=True)
     for name, text in files.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
@@ -20,7 +20,7 @@ def make_repository(directory: Path, files: Mapping[str, str]) -> str:
 
 
 def import_files(directory: Path, *paths: str) -> str:
-    """Commit empty files at any paths that git can name, and return the address to clone from."""
+    """Commit empty files at any paths that git accepts; return the clone address."""
     make_repository(directory, {"README.md": "# Imported\n"})
     files = "".join(f"M 100644 {EMPTY_FILE} {path}\n" for path in paths)
     blob = "blob\ndata 0\n\n"
@@ -30,13 +30,13 @@ def import_files(directory: Path, *paths: str) -> str:
 
 
 def commit(directory: Path) -> None:
-    """Commit whatever is in the working tree."""
+    """Commit everything in the working tree."""
     run_git(directory, "add", "--all")
     run_git(directory, "commit", "--quiet", "--message=change")
 
 
 def run_git(directory: Path, *arguments: str, given: str | None = None) -> str:
-    """Run git in the directory as a person of the tests; return what it printed."""
+    """Run git in the directory as a test user; return its output."""
     person = ("-c", "user.name=Test", "-c", "user.email=test@example.com")
     ran = subprocess.run(
         ["git", *person, *arguments],

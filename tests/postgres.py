@@ -1,4 +1,4 @@
-"""A PostgreSQL server for the suite: the system's if there is one, else the one in a wheel."""
+"""A PostgreSQL server for the suite: the system's if there is one, or else one from a wheel."""
 
 import os
 import pwd
@@ -14,9 +14,9 @@ import psycopg
 
 
 def _binaries(scratch: Path) -> Path:
-    """Return the folder of `initdb` and `postgres`, where an ordinary user can run them.
+    """Return a folder with `initdb` and `postgres` that an ordinary user can run.
 
-    A wheel installed below a folder that only root may enter is copied out of it.
+    If we are root, the wheel can be below a folder that only root can enter, so it is copied.
     """
     found = shutil.which("initdb")
     if found and shutil.which("postgres"):
@@ -33,7 +33,7 @@ def _binaries(scratch: Path) -> Path:
 
 
 def _unprivileged_user() -> str | None:
-    """PostgreSQL refuses to run as root: name the user that runs it then."""
+    """Return the user to run PostgreSQL as if we are root, which PostgreSQL refuses."""
     if os.geteuid() != 0:
         return None
     try:
@@ -44,7 +44,7 @@ def _unprivileged_user() -> str | None:
 
 @contextmanager
 def postgres_server(directory: Path, port: int) -> Iterator[str]:
-    """Run a throw-away server until the block ends; yields its URL (superuser `postgres`)."""
+    """Run a throw-away server until the block ends; yield its URL (superuser `postgres`)."""
     directory.mkdir(parents=True)
     user = _unprivileged_user()
     if user:
@@ -54,8 +54,14 @@ def postgres_server(directory: Path, port: int) -> Iterator[str]:
     as_user = {"user": user, "cwd": "/"} if user else {}
     subprocess.run(
         [
-            *(binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust"),
-            *("-E", "UTF8", "-N", "--locale=C.UTF-8"),
+            binaries / "initdb",
+            "--pgdata",
+            data,
+            "--username=postgres",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--no-sync",
+            "--locale=C.UTF-8",
         ],
         check=True,
         capture_output=True,
@@ -84,5 +90,5 @@ def postgres_server(directory: Path, port: int) -> Iterator[str]:
                 time.sleep(0.05)
         yield url
     finally:
-        process.send_signal(signal.SIGINT)  # without waiting for connections that are left open
+        process.send_signal(signal.SIGINT)  # doesn't wait for open connections
         process.wait(20)

@@ -1,7 +1,7 @@
-"""Settings of the test suite: an environment of its own, then the product's settings unchanged.
+"""Settings of the test suite: its own environment, then the product's settings unchanged.
 
-Servers that a test needs are started by fixtures (`tests/conftest.py`) at the addresses chosen
-here. `DB=postgres` in the environment runs the suite on PostgreSQL instead of SQLite.
+Fixtures (`tests/conftest.py`) start the servers that a test needs, at the addresses chosen here.
+`DB=postgres` in the environment runs the suite on PostgreSQL instead of SQLite.
 """
 
 import os
@@ -12,7 +12,7 @@ from devstack.servers import free_port
 
 _removed_at_exit = tempfile.TemporaryDirectory(prefix="tollgate-tests-", ignore_cleanup_errors=True)
 DIRECTORY = Path(_removed_at_exit.name)
-DIRECTORY.chmod(0o755)  # PostgreSQL's own user passes through
+DIRECTORY.chmod(0o755)  # PostgreSQL's user must be able to enter it
 ON_POSTGRES = os.environ.get("DB") == "postgres"
 REDIS_PORT = free_port()
 TEMPORAL_PORT = free_port()
@@ -44,8 +44,8 @@ from config.settings import *  # noqa: E402, F403
 from config.settings import DATABASES  # noqa: E402
 
 if not ON_POSTGRES:
-    # Threads share a file, not an in-memory database, and wait for each other on busy machines too.
+    # Threads share a file, not an in-memory database. They wait longer on busy machines.
     DATABASES["default"]["TEST"] = {"NAME": str(DIRECTORY / "test.sqlite3")}
     DATABASES["default"]["OPTIONS"] |= {"timeout": 60}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-WHITENOISE_AUTOREFRESH = True  # otherwise every client of a test looks at every static file
+WHITENOISE_AUTOREFRESH = True  # otherwise every test client scans all static files

@@ -1,4 +1,4 @@
-"""Measuring how long something waits, on a machine that may be busy or stand still."""
+"""Measure how long something waits, on a machine that can be busy or stand still."""
 
 import threading
 import time
@@ -8,11 +8,10 @@ _TICK = 0.01
 
 
 class Stopwatch:
-    """Counts the seconds of a block in which this process could run: `seconds`, in all so far.
+    """Counts the seconds of a block in which this process could run (`seconds`).
 
-    Where a limit on time is the specification, what is measured is the code's own waiting and
-    working. Time in which even a thread that wants nothing but to look at the clock got no turn
-    is the machine's.
+    If a test has a time limit, it should measure the time of the code, not of the machine. So time
+    in which even a thread that only reads the clock could not run is left out.
     """
 
     def __init__(self) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-HEAD = ("| figure | seen | target | | how quiet it was |", "|---|---|---|---|---|")
+HEAD = ("| figure | measured | target | | noise |", "|---|---|---|---|---|")
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class World:
         return {name: int(value or 0) for name, value in zip(names, values, strict=True)}
 
     def at_rest(self, project: Project) -> bool:
-        """Tell whether nothing is held any more and every event was delivered."""
+        """Return whether nothing is held any more and every event was delivered."""
         account = self.account(project)
         return account["held"] == account["pending"] == 0 and not self.redis.xlen("tollgate:events")
 

@@ -13,7 +13,7 @@ MODELS = ("claude-sonnet-4-5", "claude-haiku-4-5")
 
 
 def prompt(body: Json) -> Prompt:
-    """Return what a Messages request says."""
+    """Return the prompt of a Messages request."""
     texts = [text_of(message.get("content")) for message in body.get("messages", [])]
     return Prompt(
         str(body.get("model", "")),

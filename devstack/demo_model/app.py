@@ -67,7 +67,7 @@ RESPONSES = Shape(
 
 
 class ConnectionCut(Exception):
-    """The connection breaks here, as a script asked for."""
+    """The script asked for the connection to break here."""
 
 
 class DemoModel:
@@ -97,7 +97,7 @@ class DemoModel:
             return [request for request in self._requests if path in (None, request.path)]
 
     def forget_requests(self) -> None:
-        """Start the record of requests anew."""
+        """Forget the recorded requests."""
         with self._lock:
             self._requests.clear()
 
@@ -162,7 +162,7 @@ class DemoModel:
         return JSONResponse({"object": "list", "data": data})
 
     async def _add_replies(self, request: Request) -> Response:
-        """Give these replies next: a list of objects with the fields of `Reply`."""
+        """Give these replies next. The body is a list of objects with the fields of `Reply`."""
         try:
             replies = [_reply(fields) for fields in await request.json()]
         except (TypeError, ValueError) as error:
@@ -192,7 +192,7 @@ def _reply(fields: Json) -> Reply:
 
 
 class _Stream(StreamingResponse):
-    """A streamed response that ends as a broken connection when its script says so."""
+    """A streamed response whose script can break the connection."""
 
     async def stream_response(self, send: Send) -> None:
         try:

@@ -14,12 +14,12 @@ MODELS = ("gpt-5", "gpt-5-mini")
 
 
 def chat_prompt(body: Json) -> Prompt:
-    """Return what a Chat Completions request says."""
+    """Return the prompt of a Chat Completions request."""
     return _prompt(body, body.get("messages", []))
 
 
 def responses_prompt(body: Json) -> Prompt:
-    """Return what a Responses request says; its input is a text or a list of messages."""
+    """Return the prompt of a Responses request, whose input is a text or a list of messages."""
     given = body.get("input", "")
     messages = given if isinstance(given, list) else [{"role": "user", "content": given}]
     instructions = {"role": "system", "content": body.get("instructions") or ""}
@@ -135,7 +135,7 @@ def responses_answer(asked: Prompt, reply: Reply) -> Json:
 
 
 def responses_stream(asked: Prompt, reply: Reply, _body: Json) -> Iterator[Event]:
-    """Yield the events of a streamed response; the last one carries it whole, with its usage."""
+    """Yield the events of a streamed response; the last one has the whole response and usage."""
     whole = responses_answer(asked, reply)
     item = whole["output"][0]
     begun = {**whole, "status": "in_progress", "output": [], "usage": None}

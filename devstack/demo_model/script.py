@@ -1,4 +1,4 @@
-"""What the demo model says: answers asked for by a test, else a labelled demonstration answer."""
+"""The demo model's answers: those that a test scripted, or else a labelled demonstration."""
 
 import re
 import threading
@@ -15,7 +15,7 @@ _FILE = re.compile(r"(?<![\w/.-])(?:[\w-]+/)*[\w-]+\.(?:md|py|js|ts|toml|txt|htm
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens as the provider would bill them; `input` counts neither cache reads nor writes."""
+    """Tokens as the provider bills them. `input` includes neither cache reads nor cache writes."""
 
     input: int
     output: int
@@ -27,10 +27,10 @@ class Usage:
 class Reply:
     """One scripted answer.
 
-    `usage` is counted from the text when it is not given. `delay` seconds pass before the first
-    byte and `pause` before each streamed piece. With `error` (the error type in the provider's
-    shape) the `status` is answered instead; with `cut_after` the connection breaks after so many
-    streamed events; with `hang` nothing more is sent for so many seconds.
+    Without `usage`, tokens are counted from the text. The first byte comes after `delay` seconds,
+    and each streamed piece after another `pause` seconds. `error` (the error type in the provider's
+    shape) answers with `status` instead. `cut_after` breaks the connection after so many streamed
+    events. `hang` sends nothing for so many seconds before the end.
     """
 
     text: str = ""
@@ -47,7 +47,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a request says, whichever API it came by."""
+    """The content of a request, the same for every API."""
 
     model: str
     system: str
@@ -56,12 +56,12 @@ class Prompt:
 
     @property
     def tokens(self) -> int:
-        """The input tokens the whole prompt is billed as."""
+        """The number of input tokens of the whole prompt."""
         return count_tokens(self.system + self.text)
 
 
 class Script:
-    """The replies still to give, in order; when there is none, the demonstration answers."""
+    """The replies to give next, in order. Without any, the model answers with a demonstration."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -86,20 +86,20 @@ class Script:
 
 
 def count_tokens(text: str) -> int:
-    """Return a deterministic token count: one for each four characters, at least one."""
+    """Return a deterministic token count: one for every four characters, at least one."""
     return max(1, -(-len(text) // CHARACTERS_PER_TOKEN))
 
 
 def usage_of(prompt: Prompt, reply: Reply) -> Usage:
-    """Return the usage that a reply to a prompt is billed as."""
+    """Return the usage that is billed for a reply to a prompt."""
     return reply.usage or Usage(prompt.tokens, count_tokens(reply.text))
 
 
 def demonstration(prompt: Prompt) -> str:
-    """Answer in words that cannot be taken for a real model's.
+    """Return an answer that nobody can mistake for a real model's.
 
-    Told to choose one of the repositories listed, name the one that the request is about; asked
-    anything else, say which files were shown and what was asked.
+    If the system prompt asks for one of its listed repositories, name the one that fits. Otherwise
+    say which files were shown and what was asked.
     """
     if "choose the one repository" in prompt.system.lower():
         return _choice(_LISTED.findall(prompt.system), prompt.last)
@@ -124,7 +124,7 @@ def _choice(listed: list[str], request: str) -> str:
 
 
 def text_of(content: Any) -> str:
-    """Return the text of a message's content: a string, or parts of which some are text."""
+    """Return the text of a message's content, which is a string or a list of parts."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):

@@ -6,7 +6,7 @@ import sys
 import uvicorn
 
 from devstack.demo_slack.app import DemoSlack
-from devstack.demo_slack.furniture import furnish
+from devstack.demo_slack.demo_team import add_demo_team
 from devstack.settings import read_demo
 
 
@@ -23,7 +23,7 @@ def main() -> None:
         settings.directory / "demo-slack.sqlite3",
     )
     if slack.workspace.is_empty():
-        furnish(slack.workspace, slack.installations, settings.bot_name, settings.bot_token)
+        add_demo_team(slack.workspace, slack.installations, settings.bot_name, settings.bot_token)
     uvicorn.run(
         slack.app,
         host="127.0.0.1",

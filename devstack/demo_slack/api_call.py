@@ -1,4 +1,4 @@
-"""One call of a Web API method: its arguments, and what several methods look up in the same way."""
+"""One call of a Web API method: its arguments, and the look-ups that several methods share."""
 
 import base64
 import json
@@ -11,7 +11,7 @@ from devstack.demo_slack.workspace import Json, Workspace
 
 
 class SlackError(Exception):
-    """A refusal by its name in Slack's documentation."""
+    """A refusal; the message is the error's name in Slack's documentation."""
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,16 @@ class ApiCall:
     limits: Limits = field(default_factory=Limits)
 
     def text(self, name: str) -> str:
-        """Return an argument as text; empty when it is missing."""
+        """Return an argument as text, or "" if it is missing."""
         value = self.arguments.get(name)
         return "" if value is None else str(value)
 
     def is_true(self, name: str) -> bool:
-        """Tell whether an argument says yes, as a form or JSON says it."""
+        """Return whether an argument is true, in a form or in JSON."""
         return self.text(name).lower() in {"true", "1"}
 
     def structured(self, name: str, kind: type, refusal: str) -> Any:
-        """Return an argument that is JSON in a JSON body and JSON text in a form, or None."""
+        """Return a structured argument, or None. A form carries it as JSON text."""
         value = self.arguments.get(name)
         if isinstance(value, str) and value:
             try:
@@ -57,14 +57,14 @@ class ApiCall:
         }
 
     def channel(self, name: str = "channel") -> Json:
-        """Return the channel that the argument names, which must be in the app's team."""
+        """Return the channel that the argument names. It must be in the app's team."""
         channel = self.workspace.channel(self.text(name))
         if channel is None or channel["context_team_id"] != self.install.team_id:
             raise SlackError("channel_not_found")
         return channel
 
     def message(self, channel: str, name: str) -> Json:
-        """Return the message whose `ts` the argument carries."""
+        """Return the message with the argument's `ts`."""
         message = self.workspace.message(channel, self.text(name))
         if message is None:
             raise SlackError("message_not_found")

@@ -17,10 +17,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from devstack.demo_slack.control import Control
 from devstack.demo_slack.database import Database
+from devstack.demo_slack.demo_team import TEAM
 from devstack.demo_slack.events import RETRY_AFTER, Events
 from devstack.demo_slack.faults import Faults
 from devstack.demo_slack.file_methods import Files
-from devstack.demo_slack.furniture import TEAM
 from devstack.demo_slack.installations import Installations
 from devstack.demo_slack.interactions import Interactions
 from devstack.demo_slack.outbox import Outbox
@@ -42,7 +42,7 @@ class Call:
 
 
 class DroppedAnswer(Response):
-    """Closes the connection without a byte: the caller cannot know what happened."""
+    """Closes the connection without a byte, so the caller cannot know what happened."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["tollgate.transport"].abort()
@@ -115,7 +115,7 @@ class DemoSlack:
             return [call for call in self._calls if method in (None, call.method)]
 
     def forget_calls(self) -> None:
-        """Start the record of calls anew; one that still hangs is dropped without effect."""
+        """Forget the recorded calls. A call that still hangs is dropped and has no effect."""
         with self._calls_lock:
             self._calls = []
 
@@ -128,7 +128,7 @@ class DemoSlack:
         return PlainTextResponse("ok") if valid else PlainTextResponse("expired_url", 404)
 
     async def _upload(self, request: Request) -> Response:
-        """Take the bytes of a file, as `files.slack.com` does."""
+        """Accept the bytes of a file, as `files.slack.com` does."""
         fault = self.faults.take("upload")
         if fault is not None:
             await asyncio.sleep(fault.hang)
@@ -141,7 +141,7 @@ class DemoSlack:
         return PlainTextResponse("no such file", 404) if content is None else _as_text(content)
 
     async def _authorize(self, request: Request) -> Response:
-        """Consent to the installation in the demo's team at once, and send the browser back."""
+        """Agree to the installation in the demo's team at once, and send the browser back."""
         asked = request.query_params
         if not asked.get("client_id") or not asked.get("redirect_uri"):
             return PlainTextResponse("client_id and redirect_uri are needed\n", 400)
@@ -173,7 +173,7 @@ class DemoSlack:
 
 
 class _WithTransport:
-    """Hands the connection's transport to the application, for answers that never come."""
+    """Gives the connection's transport to the application, so that it can drop an answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -189,7 +189,7 @@ def _as_text(content: bytes) -> Response:
 
 
 async def _arguments(request: Request) -> Json:
-    """Return a call's arguments: the query's, and those of a form or JSON body."""
+    """Return a call's arguments, from the query and from a form or JSON body."""
     arguments: Json = dict(request.query_params)
     body = await request.body()
     if request.headers.get("content-type", "").startswith("application/json"):

@@ -7,7 +7,7 @@ from devstack.demo_slack.workspace import Json
 
 
 def post_message(call: ApiCall) -> Json:
-    """`chat.postMessage`; a person's id stands for the direct conversation with them."""
+    """`chat.postMessage`. A person's id as the channel means the direct conversation with them."""
     channel = call.workspace.direct_channel(call.text("channel")) or call.channel()
     if channel["is_archived"]:
         raise SlackError("is_archived")
@@ -52,7 +52,7 @@ def delete(call: ApiCall) -> Json:
 
 
 def get_permalink(call: ApiCall) -> Json:
-    """`chat.getPermalink`; the link opens the demo's page at the message."""
+    """`chat.getPermalink`. The link opens the message on the demo's page."""
     channel = call.channel()
     message = call.message(channel["id"], "message_ts")
     link = f"{call.base_url}/archives/{channel['id']}/p{message['ts'].replace('.', '')}"

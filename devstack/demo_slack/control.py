@@ -1,4 +1,4 @@
-"""Verbs over HTTP for tests and tours that run the demo Slack as a process of its own."""
+"""Verbs over HTTP, for tests and tours that run the demo Slack as a separate process."""
 
 import dataclasses
 from collections.abc import Callable
@@ -42,7 +42,7 @@ class Control:
         ]
 
     async def _post(self, request: Request) -> Response:
-        """Post a message as it is stored: `{"user", "channel", "text", "thread_ts"?}`."""
+        """Post a message in its stored form: `{"user", "channel", "text", "thread_ts"?}`."""
         body = await request.json()
         channel = body.pop("channel")
         message = self.workspace.add_message(channel, {"team": "T1", **body})
@@ -50,7 +50,7 @@ class Control:
         return JSONResponse(message)
 
     async def _messages(self, request: Request) -> Response:
-        """Answer a thread with its reactions, or without `thread_ts` a channel's messages."""
+        """Answer with a thread and its reactions, or without `thread_ts` with the channel."""
         channel, thread = request.query_params["channel"], request.query_params.get("thread_ts")
         found = (
             self.workspace.thread(channel, thread) if thread else self.workspace.messages(channel)
@@ -63,7 +63,7 @@ class Control:
         return JSONResponse(self.calls())
 
     async def _add_fault(self, request: Request) -> Response:
-        """Let calls go wrong: `{"method", "times"?}` and the fields of `Fault`."""
+        """Let calls fail: `{"method", "times"?}` and the fields of `Fault`."""
         body = await request.json()
         method, times = body.pop("method"), body.pop("times", 1)
         known = {field.name for field in dataclasses.fields(Fault)}
@@ -73,7 +73,7 @@ class Control:
         return JSONResponse({"ok": True})
 
     async def _set_limits(self, request: Request) -> Response:
-        """Set how much is accepted, by the fields of `Limits`."""
+        """Set the sizes that are accepted, by the fields of `Limits`."""
         body = await request.json()
         known = dataclasses.asdict(self.limits)
         if unknown := body.keys() - known.keys():

@@ -36,7 +36,7 @@ def conversations_replies(call: ApiCall) -> Json:
 
 
 def conversations_history(call: ApiCall) -> Json:
-    """`conversations.history`: what stands at the channel's root, newest first."""
+    """`conversations.history`: the channel's messages outside threads, newest first."""
     channel = call.channel()["id"]
     messages = call.workspace.messages(channel)
     roots = [one for one in messages if one.get("thread_ts", one["ts"]) == one["ts"]]
@@ -58,7 +58,7 @@ def _read(call: ApiCall, channel: str, messages: list[Json]) -> Json:
 
 
 def _is_within(call: ApiCall, message: Json) -> bool:
-    """Tell whether a message lies between `oldest` and `latest`."""
+    """Return whether a message lies between `oldest` and `latest`."""
     ts, oldest, latest = message["ts"], call.text("oldest"), call.text("latest")
     if call.is_true("inclusive") and ts in (oldest, latest):
         return True
@@ -66,7 +66,7 @@ def _is_within(call: ApiCall, message: Json) -> bool:
 
 
 def users_info(call: ApiCall) -> Json:
-    """`users.info`; other teams' people are seen too, as in shared channels and enterprises."""
+    """`users.info`. It also finds people of other teams, as in shared channels and enterprises."""
     user = call.workspace.user(call.text("user"))
     if user is None:
         raise SlackError("user_not_found")

@@ -1,4 +1,4 @@
-"""Where the demo Slack keeps its state: one SQLite file, or memory. Usable from any thread."""
+"""The demo Slack's state in one SQLite file, or in memory. Any thread can use it."""
 
 import re
 import sqlite3
@@ -32,7 +32,7 @@ _TABLES = re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", _SCHEMA)
 
 
 class Database:
-    """The tables, and a version that is another one after every change."""
+    """The tables, and a version that changes with every write."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._lock = threading.RLock()
@@ -46,23 +46,23 @@ class Database:
 
     @property
     def version(self) -> str:
-        """A text that is another one after every change."""
+        """A text that changes with every write."""
         return f"{self._boot}.{self._changes}"
 
     def close(self) -> None:
-        """Close the file; nothing may be called afterwards."""
+        """Close the file. The database must not be used afterwards."""
         with self._lock:
             self._connection.close()
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Delete all rows."""
         with self.change() as connection:
             for table in _TABLES:
                 connection.execute(f"DELETE FROM {table}")
 
     @contextmanager
     def change(self) -> Iterator[sqlite3.Connection]:
-        """Change something in one transaction, alone."""
+        """Open a transaction that no other thread can run at the same time."""
         with self._lock:
             self._connection.execute("BEGIN")
             try:

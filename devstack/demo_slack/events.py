@@ -1,4 +1,4 @@
-"""What Slack sends the app: events and interactions, signed, and delivered again when they fail.
+"""What Slack sends to the app: signed events and interactions, delivered again if they fail.
 
 Sources: https://docs.slack.dev/authentication/verifying-requests-from-slack and
 https://docs.slack.dev/apis/events-api (retries: at once, after one and after five minutes).
@@ -21,8 +21,8 @@ from devstack.demo_slack.workspace import Json
 EVENTS_PATH = "/slack/events/"
 ANSWER_WITHIN = 3.0  # seconds; Slack counts a slower answer as a failure
 RETRY_AFTER = (0.5, 2.0, 4.0, 8.0, 16.0)
-"""Seconds. Slack's own are "at once, 1 minute, 5 minutes"; here an app that starts with the demo
-Slack is soon found, and one that takes half a minute is not given up."""
+"""Seconds. Slack retries at once, after 1 minute and after 5 minutes. These values find an app soon
+that starts together with the demo Slack, and don't give up an app that needs half a minute."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class SignedRequest:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the app answered; status 0 is no answer at all, `reason` Slack's name for why."""
+    """The app's answer. Status 0 means no answer; `reason` is then Slack's name for the cause."""
 
     status: int
     body: bytes
@@ -67,7 +67,7 @@ def sign(
 
 
 class Events:
-    """Tells the app what happened, until it acknowledges."""
+    """Delivers events to the app until it acknowledges them."""
 
     def __init__(
         self,
@@ -86,21 +86,21 @@ class Events:
         self._wake = asyncio.Event()
         self._in_flight: dict[int, asyncio.Task[None]] = {}
 
-    # --- what happened ---------------------------------------------------------------------------
+    # --- events ----------------------------------------------------------------------------------
 
     def message_posted(self, team_id: str, channel: str, message: Json) -> None:
-        """Owe the app the events of a new post: `message`, and `app_mention` if it mentions it."""
+        """Queue the events of a new post: `message`, and `app_mention` if it names the app."""
         install = self.installations.of_team(team_id)
         if install is None:
             return
         if f"<@{install.bot_user_id}>" in message["text"] and not message.get("bot_id"):
-            self.owe(self.envelope(message, channel, "app_mention", team_id))
-        self.owe(self.envelope(message, channel, "message", team_id))
+            self.queue(self.envelope(message, channel, "app_mention", team_id))
+        self.queue(self.envelope(message, channel, "message", team_id))
 
     def message_changed(self, team_id: str, channel: str, message: Json) -> None:
-        """Owe the app the event of an edit."""
+        """Queue the event of an edit."""
         changed = {"subtype": "message_changed", "hidden": True, "message": message}
-        self.owe(self.envelope({**changed, "ts": message["ts"]}, channel, "message", team_id))
+        self.queue(self.envelope({**changed, "ts": message["ts"]}, channel, "message", team_id))
 
     def envelope(
         self,
@@ -110,14 +110,14 @@ class Events:
         team_id: str = "T1",
         event_id: str | None = None,
     ) -> Json:
-        """Return the event envelope around a message, with an `event_id` of its own."""
+        """Return the event envelope for a message, with a new `event_id`."""
         event = {**message, "type": kind, "channel": channel, "event_ts": message["ts"]}
         if kind == "message":
             event["channel_type"] = "im" if channel.startswith("D") else "channel"
         return self.event_envelope(event, team_id, event_id)
 
     def event_envelope(self, event: Json, team_id: str = "T1", event_id: str | None = None) -> Json:
-        """Return the envelope of any inner event."""
+        """Return the envelope for any inner event."""
         install = self.installations.of_team(team_id)
         return {
             "token": "deprecated",
@@ -141,8 +141,8 @@ class Events:
             "is_ext_shared_channel": False,
         }
 
-    def owe(self, envelope: Json) -> None:
-        """Deliver the event from now on, until it is acknowledged. Without an app, do nothing."""
+    def queue(self, envelope: Json) -> None:
+        """Queue the event for delivery until it is acknowledged. Without an app, do nothing."""
         if not self.app_url:
             return
         self.outbox.add(EVENTS_PATH, envelope, time.time())
@@ -152,7 +152,7 @@ class Events:
     # --- delivering ------------------------------------------------------------------------------
 
     async def deliver_forever(self) -> None:
-        """Deliver what is owed as it falls due; runs until it is cancelled."""
+        """Deliver queued events when they are due. This runs until it is cancelled."""
         self._loop = asyncio.get_running_loop()
         try:
             while True:
@@ -161,7 +161,7 @@ class Events:
                     if pending.id not in self._in_flight:
                         task = asyncio.create_task(self._deliver(pending))
                         self._in_flight[pending.id] = task
-                        task.add_done_callback(partial(self._landed, pending.id))
+                        task.add_done_callback(partial(self._delivery_ended, pending.id))
                 next_due = self.outbox.next_due()
                 wait = 60.0 if next_due is None else max(0.02, next_due - time.time())
                 try:
@@ -172,7 +172,7 @@ class Events:
             for task in self._in_flight.values():
                 task.cancel()
 
-    def _landed(self, event_id: int, _task: asyncio.Task[None]) -> None:
+    def _delivery_ended(self, event_id: int, _task: asyncio.Task[None]) -> None:
         self._in_flight.pop(event_id, None)
         self._wake.set()
 
@@ -193,7 +193,7 @@ class Events:
             self.outbox.postpone(pending.id, answer.reason, due)
 
     async def send(self, request: SignedRequest, headers: Json | None = None) -> Answer:
-        """Send one signed request to the app and return what it answered within three seconds."""
+        """Send one signed request to the app; return what it answers within three seconds."""
         if not self.app_url:
             return Answer(0, b"", "connection_failed")
         return await asyncio.to_thread(_post, self.app_url, request, headers or {})

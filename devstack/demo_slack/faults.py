@@ -1,4 +1,4 @@
-"""What goes wrong on request: the next calls of a method fail, hang, or lose their answer."""
+"""Faults on request: the next calls of a method fail, hang, or lose their answer."""
 
 import threading
 from collections import deque
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 class Fault:
     """How one call of a method goes wrong.
 
-    `hang` seconds pass first. Then `error` (with the HTTP status and `Retry-After` given) is
-    answered instead of doing anything; or, with `drop`, the call is done and the connection closed
-    without an answer, so that the caller cannot know.
+    The call first waits for `hang` seconds. With `error` it then gets that error (with `status` and
+    `retry_after`) and has no effect. With `drop` it has its effect, but the connection closes
+    without an answer, so the caller cannot know.
     """
 
     error: str = ""
@@ -22,19 +22,19 @@ class Fault:
 
 
 class Faults:
-    """The faults still to happen, by method, in the order they were asked for."""
+    """The faults that will happen, by method, in the order in which they were requested."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._by_method: dict[str, deque[Fault]] = {}
 
     def add(self, method: str, fault: Fault, times: int = 1) -> None:
-        """Let the fault happen to the next `times` calls of the method (`*`: of any method)."""
+        """Apply the fault to the next `times` calls of the method (`*`: of any method)."""
         with self._lock:
             self._by_method.setdefault(method, deque()).extend([fault] * times)
 
     def take(self, method: str) -> Fault | None:
-        """Return the fault that happens to this call, if any."""
+        """Return the fault for this call, if there is one, and use it up."""
         with self._lock:
             for name in (method, "*"):
                 if queue := self._by_method.get(name):
@@ -42,11 +42,11 @@ class Faults:
         return None
 
     def __bool__(self) -> bool:
-        """Tell whether any fault is still to happen."""
+        """Return whether any fault is left."""
         with self._lock:
             return any(self._by_method.values())
 
     def clear(self) -> None:
-        """Let everything go well from now on."""
+        """Forget all faults."""
         with self._lock:
             self._by_method.clear()

@@ -11,20 +11,20 @@ from devstack.demo_slack.workspace import Json
 
 
 class Files:
-    """What the app uploaded, by the id that Slack gave it."""
+    """The app's files, by Slack's file id."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def give_ticket(self, name: str, size: int) -> str:
-        """Return the id of a file that is to be uploaded."""
+        """Return the id for a file that will be uploaded."""
         file_id = f"F{uuid.uuid4().hex[:10].upper()}"
         with self._database.change() as connection:
             connection.execute("INSERT INTO files VALUES (?, ?, ?, NULL)", (file_id, name, size))
         return file_id
 
     def take(self, file_id: str, content: bytes) -> bool:
-        """Keep the content of a file; return False without a ticket or if the size differs."""
+        """Keep a file's content. Return False if there is no ticket or the size differs."""
         with self._database.change() as connection:
             taken = connection.execute(
                 "UPDATE files SET content = ? WHERE id = ? AND size = ?",
@@ -33,12 +33,12 @@ class Files:
             return taken.rowcount == 1
 
     def content(self, file_id: str) -> bytes | None:
-        """Return what was uploaded; None without a ticket, or before the upload."""
+        """Return the uploaded content, or None before the upload or without a ticket."""
         rows = self._database.rows("SELECT content FROM files WHERE id = ?", file_id)
         return rows[0]["content"] if rows else None
 
     def describe(self, file_id: str) -> Json:
-        """Return Slack's file object, as far as the page and the app need it."""
+        """Return the fields of Slack's file object that the page and the app need."""
         rows = self._database.rows("SELECT * FROM files WHERE id = ?", file_id)
         if not rows or rows[0]["content"] is None:
             raise SlackError("file_not_found")

@@ -1,4 +1,4 @@
-"""The app's installations: whose bearer a bot token makes, and how a new one is come by."""
+"""The app's installations: the team of each bot token, and how a new token is issued."""
 
 import sqlite3
 import uuid
@@ -26,7 +26,7 @@ class Installations:
         self._database = database
 
     def add(self, team_id: str, token: str, app_id: str, bot_user_id: str, bot_id: str) -> None:
-        """Install the app in the team: from now on the token is the bot's."""
+        """Install the app in the team with this bot token."""
         with self._database.change() as connection:
             connection.execute(
                 "REPLACE INTO installs VALUES (?, ?, ?, ?, ?, 1)",
@@ -42,12 +42,12 @@ class Installations:
         return install
 
     def end(self, token: str) -> None:
-        """End the installation: its token is answered `account_inactive` from now on."""
+        """End the installation: calls with its token get `account_inactive` from now on."""
         with self._database.change() as connection:
             connection.execute("UPDATE installs SET active = 0 WHERE token = ?", (token,))
 
     def of_token(self, token: str) -> Install | None:
-        """Return the installation whose bot token this is, active or not."""
+        """Return the installation with this bot token, active or not."""
         return _first(self._database.rows("SELECT * FROM installs WHERE token = ?", token))
 
     def of_team(self, team_id: str) -> Install | None:
@@ -57,14 +57,14 @@ class Installations:
         )
 
     def new_code(self, team_id: str) -> str:
-        """Return an authorization code: somebody of the team consented to the installation."""
+        """Return a new authorization code, as if somebody in the team had agreed to install."""
         code = uuid.uuid4().hex
         with self._database.change() as connection:
             connection.execute("INSERT INTO codes VALUES (?, ?)", (code, team_id))
         return code
 
     def redeem_code(self, code: str) -> str | None:
-        """Return the team of an authorization code, once."""
+        """Return the team of an authorization code, or None if the code was used before."""
         with self._database.change() as connection:
             row = connection.execute(
                 "DELETE FROM codes WHERE code = ? RETURNING team_id", (code,)

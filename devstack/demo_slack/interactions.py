@@ -22,7 +22,7 @@ FORM = "application/x-www-form-urlencoded"
 
 
 class Interactions:
-    """Builds the payloads, sends them signed, and takes what the app posts to a `response_url`."""
+    """Builds and sends signed payloads, and handles what the app posts to a `response_url`."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Interactions:
     def block_suggestion(
         self, message: Json, channel: str, user: str, block_id: str, action_id: str, typed: str
     ) -> Json:
-        """Return the request for the options of an external select, as the user types."""
+        """Return the request for an external select's options, sent while the user types."""
         return {
             "type": "block_suggestion",
             **self._scene(message, channel, user),
@@ -138,7 +138,7 @@ class Interactions:
         return self._signed(INTERACTIVITY_PATH, {"payload": json.dumps(payload)})
 
     async def suggestions(self, payload: Json) -> list[Json]:
-        """Return the options that the app offers; raises `LookupError` when it does not answer."""
+        """Return the options that the app offers. Raise `LookupError` if it does not answer."""
         answer = await self.events.send(self.signed_payload(payload))
         parsed = _parsed(answer)
         if "options" in parsed:
@@ -147,11 +147,11 @@ class Interactions:
         return [option for group in groups for option in group["options"]]
 
     async def act(self, payload: Json) -> None:
-        """Tell the app what was clicked; raises `LookupError` when it does not answer."""
+        """Tell the app what was clicked. Raise `LookupError` if it does not answer."""
         _parsed(await self.events.send(self.signed_payload(payload)))
 
     async def command(self, fields: dict[str, str]) -> None:
-        """Run a slash command and show its answer; raises `LookupError` without one."""
+        """Run a slash command and show its answer. Raise `LookupError` if there is none."""
         answer = await self.events.send(self._signed(COMMANDS_PATH, fields))
         parsed = _parsed(answer)
         if parsed:
@@ -160,13 +160,13 @@ class Interactions:
     def _signed(self, path: str, fields: dict[str, str]) -> SignedRequest:
         return sign(self.events.signing_secret, path, urlencode(fields).encode(), FORM)
 
-    # --- what the app says to a response_url -----------------------------------------------------
+    # --- posts to a response_url -----------------------------------------------------------------
 
     def _response_url(self, place: Place) -> str:
         return f"{self.base_url}/respond/{self.response_urls.give(place)}"
 
     def respond(self, key: str, body: Json) -> bool:
-        """Do what the app asks at a `response_url`; tell whether it was still valid."""
+        """Do what the app posted to a `response_url`; return whether that was still valid."""
         place = self.response_urls.use(key)
         if place is None:
             return False
@@ -198,7 +198,7 @@ class Interactions:
 
 
 def _parsed(answer: Answer) -> Json:
-    """Return the JSON of a good answer; plain text counts as `text`, nothing as `{}`."""
+    """Return the JSON of a good answer. Plain text becomes `text`, an empty body `{}`."""
     if not 200 <= answer.status < 300:
         raise LookupError(answer.reason or f"the app answered {answer.status}")
     try:

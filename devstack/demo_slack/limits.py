@@ -1,13 +1,13 @@
-"""How much Slack accepts. That has changed before, and differs from its documentation."""
+"""The sizes that Slack accepts. They have changed before, and differ from its documentation."""
 
 from dataclasses import dataclass
 
 
 @dataclass
 class Limits:
-    """The longest text and the longest blocks of a message, in characters, and how many blocks.
+    """The longest text and blocks of a message, in characters, and the number of blocks.
 
-    Longer texts are refused (`msg_too_long`), although the documentation says they are cut:
+    Slack refuses longer texts (`msg_too_long`), although its documentation says that it cuts them:
     https://docs.slack.dev/reference/methods/chat.postMessage/#truncating
     About 13,200 characters of blocks are accepted: https://github.com/slackapi/bolt-js/issues/2509
     """
@@ -18,5 +18,5 @@ class Limits:
     section: int = 3_000
 
     def reset(self) -> None:
-        """Accept as much as at the start."""
+        """Return to the default limits."""
         vars(self).update(vars(Limits()))

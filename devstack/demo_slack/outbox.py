@@ -1,4 +1,4 @@
-"""The events that Slack still owes the app, kept until they are acknowledged or given up."""
+"""Events for the app, kept until they are acknowledged or given up."""
 
 import json
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from devstack.demo_slack.workspace import Json
 
 @dataclass(frozen=True)
 class Pending:
-    """An event still to deliver; `attempt` counts the deliveries that failed, `reason` says why."""
+    """An event to deliver. `attempt` counts failures; `reason` says why the last one failed."""
 
     id: int
     path: str
@@ -19,13 +19,13 @@ class Pending:
 
 
 class Outbox:
-    """Events by the time at which they are due, in unix seconds."""
+    """Events by their due time, in unix seconds."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def add(self, path: str, payload: Json, due: float) -> None:
-        """Owe the app an event."""
+        """Queue an event for the app."""
         with self._database.change() as connection:
             connection.execute(
                 "INSERT INTO outbox (path, body, attempt, reason, due) VALUES (?, ?, 0, '', ?)",
@@ -33,7 +33,7 @@ class Outbox:
             )
 
     def due(self, now: float) -> list[Pending]:
-        """Return the events whose time has come, oldest first."""
+        """Return the events that are due, oldest first."""
         rows = self._database.rows("SELECT * FROM outbox WHERE due <= ? ORDER BY id", now)
         return [
             Pending(row["id"], row["path"], row["body"].encode(), row["attempt"], row["reason"])
@@ -41,12 +41,12 @@ class Outbox:
         ]
 
     def next_due(self) -> float | None:
-        """Return when the next event is due; None when nothing is owed."""
+        """Return when the next event is due, or None if there is none."""
         due: float | None = self._database.rows("SELECT min(due) AS due FROM outbox")[0]["due"]
         return due
 
     def postpone(self, event_id: int, reason: str, due: float) -> None:
-        """Count a failed delivery and say when the next one is due."""
+        """Count a failed delivery and set the time of the next one."""
         with self._database.change() as connection:
             connection.execute(
                 "UPDATE outbox SET attempt = attempt + 1, reason = ?, due = ? WHERE id = ?",
@@ -54,6 +54,6 @@ class Outbox:
             )
 
     def settle(self, event_id: int) -> None:
-        """Forget an event: acknowledged, or given up."""
+        """Delete an event that was acknowledged or given up."""
         with self._database.change() as connection:
             connection.execute("DELETE FROM outbox WHERE id = ?", (event_id,))

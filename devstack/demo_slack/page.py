@@ -1,4 +1,4 @@
-"""The page on which a person plays a Slack user: what it shows and what it lets them do."""
+"""The page on which a person plays a Slack user."""
 
 import uuid
 from pathlib import Path
@@ -22,7 +22,7 @@ _POLICY = (
 
 
 class Page:
-    """Serves the page and does what it asks. A refusal is HTTP 422 with a sentence."""
+    """Serves the page and handles its requests. A refusal is HTTP 422 with a sentence."""
 
     def __init__(
         self, database: Database, workspace: Workspace, events: Events, interactions: Interactions
@@ -47,7 +47,7 @@ class Page:
         return FileResponse(_HTML, headers={"Content-Security-Policy": _POLICY})
 
     async def _state(self, request: Request) -> Response:
-        """Answer everything that the user sees; 204 while nothing changed since `version`."""
+        """Return everything that the user sees, or 204 if nothing changed since `version`."""
         user = request.query_params.get("user", "")
         version = f"{self.database.version}.{user}"
         if request.query_params.get("version") == version:
@@ -78,13 +78,13 @@ class Page:
         )
 
     async def _post(self, request: Request) -> Response:
-        """Post what a person typed; a text that begins with `/` is a slash command."""
+        """Post what a person typed. A text that begins with `/` is a slash command."""
         body = await _body(request)
         user, channel = str(body.get("user")), str(body.get("channel"))
         typed = str(body.get("text") or "").strip()
         sender = self.workspace.user(user)
         if sender is None or self.workspace.channel(channel) is None:
-            return _refusal("There is no such person or channel.")
+            return _refusal("This person or channel does not exist.")
         if not typed:
             return _refusal("There is nothing to post.")
         if typed.startswith("/"):
@@ -111,7 +111,7 @@ class Page:
         return JSONResponse({"ok": True})
 
     async def _options(self, request: Request) -> Response:
-        """Answer the options of an external select, as the app gives them."""
+        """Return the options that the app offers for an external select."""
         body = await _body(request)
         message = self._clicked(body)
         if message is None:
@@ -130,7 +130,7 @@ class Page:
             return _refusal(f"The app gave no options: {error}")
 
     async def _act(self, request: Request) -> Response:
-        """Tell the app that a button was clicked or an option chosen."""
+        """Tell the app that a button was clicked or an option was chosen."""
         body = await _body(request)
         message = self._clicked(body)
         action = body.get("action")
@@ -140,11 +140,11 @@ class Page:
         try:
             await self.interactions.act(payload)
         except LookupError as error:
-            return _refusal(f"The app did not take it: {error}")
+            return _refusal(f"The app did not accept it: {error}")
         return JSONResponse({"ok": True})
 
     def _clicked(self, body: Json) -> Json | None:
-        """Return the message whose control is used, if the person sees it."""
+        """Return the message whose control was used, if the person can see it."""
         channel, user = str(body.get("channel")), str(body.get("user"))
         if self.workspace.user(user) is None:
             return None

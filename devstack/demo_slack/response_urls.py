@@ -1,4 +1,4 @@
-"""The addresses at which the app answers an interaction: five times within half an hour.
+"""The addresses at which the app can answer an interaction, five times within half an hour.
 
 Source: https://docs.slack.dev/interactivity/handling-user-interaction#message_responses
 """
@@ -15,7 +15,7 @@ LIFETIME = 1800.0  # seconds
 
 @dataclass(frozen=True)
 class Place:
-    """Where an answer belongs: the person, and the message that was used if there was one."""
+    """Where an answer goes: the person, and the message whose control they used, if any."""
 
     channel: str
     user: str
@@ -24,7 +24,7 @@ class Place:
 
 
 class ResponseURLs:
-    """The keys of the addresses that were given out."""
+    """The keys of the addresses that were issued."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -40,7 +40,7 @@ class ResponseURLs:
         return key
 
     def use(self, key: str) -> Place | None:
-        """Count a use and return the place; None when the key is unknown, old or used up."""
+        """Count a use and return the place, or None if the key is unknown, old or used up."""
         with self._database.change() as connection:
             row = connection.execute(
                 "UPDATE response_urls SET uses = uses + 1 WHERE key = ? AND made > ? AND uses < ?"

@@ -1,4 +1,4 @@
-"""What a person types, as Slack stores it: escaped, with names and links in angle brackets.
+"""Turns typed text into the text that Slack stores: escaped, names and links in angle brackets.
 
 Source: https://docs.slack.dev/messaging/formatting-message-text
 """
@@ -13,7 +13,7 @@ _BROADCAST = re.compile(r"@(channel|here|everyone)\b")
 
 
 def as_stored(typed: str, users: Iterable[Json], channels: Iterable[Json]) -> str:
-    """Return the text of the message: `@Carl Colleague` becomes `<@U2>`, `#general` `<#C1|…>`."""
+    """Return the stored text: `@Carl Colleague` becomes `<@U2>`, `#general` becomes `<#C1|…>`."""
     text = typed.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = _LINK.sub(lambda link: f"<{link.group()}>", text)
     text = _BROADCAST.sub(lambda word: f"<!{word.group(1)}>", text)

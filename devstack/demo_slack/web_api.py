@@ -21,7 +21,7 @@ _SCOPE = (
 
 
 class WebAPI:
-    """Answers calls of Web API methods out of the workspace's state."""
+    """Answers calls of Web API methods from the workspace's state."""
 
     def __init__(
         self, workspace: Workspace, installations: Installations, events: Events, base_url: str
@@ -33,7 +33,7 @@ class WebAPI:
         self.limits = Limits()
 
     def call(self, method: str, authorization: str, arguments: Json) -> Json:
-        """Return Slack's answer to a call; `arguments` come from a form or a JSON body."""
+        """Return Slack's answer to a call. `arguments` come from a form or a JSON body."""
         try:
             return {"ok": True, **self._answer(method, authorization, arguments)}
         except SlackError as error:

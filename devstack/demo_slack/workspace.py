@@ -1,4 +1,4 @@
-"""What is in the demo Slack: teams, people, channels, messages and reactions."""
+"""The contents of the demo Slack: teams, people, channels, messages and reactions."""
 
 import json
 import time
@@ -12,7 +12,7 @@ _FLAGS = ("is_bot", "is_restricted", "is_ultra_restricted", "is_stranger", "is_a
 
 
 class Workspace:
-    """People, places and what was said, as the objects of Slack's Web API."""
+    """Stores and returns people, channels and messages as objects of Slack's Web API."""
 
     def __init__(self, database: Database) -> None:
         self.database = self._database = database
@@ -21,7 +21,7 @@ class Workspace:
     # --- who and where ---------------------------------------------------------------------------
 
     def is_empty(self) -> bool:
-        """Tell whether nothing was ever added."""
+        """Return whether nothing was added yet."""
         return not self._database.rows("SELECT 1 FROM teams LIMIT 1")
 
     def add_team(self, team_id: str, name: str) -> None:
@@ -111,7 +111,7 @@ class Workspace:
     def add_message(
         self, channel: str, message: Json, visible_to: str | None = None, ts: str | None = None
     ) -> Json:
-        """Store a message and return it with its `ts`; only `visible_to` sees an ephemeral one."""
+        """Store a message and return it with its `ts`. With `visible_to` it is ephemeral."""
         with self._database.change() as connection:
             message = {"type": "message", **message, "ts": ts or self._next_ts()}
             thread = message.get("thread_ts") or message["ts"]
@@ -122,12 +122,12 @@ class Workspace:
         return message
 
     def _next_ts(self) -> str:
-        """Return the time in Slack's format, later than any before."""
+        """Return the time in Slack's format, later than any earlier one."""
         self._last_ts = max(int(time.time() * 1_000_000), self._last_ts + 1)
         return f"{self._last_ts // 1_000_000}.{self._last_ts % 1_000_000:06d}"
 
     def change_message(self, channel: str, ts: str, fields: Json) -> Json:
-        """Merge the fields into the message and return it; raises `LookupError` without one."""
+        """Merge the fields into the message and return it. Raise `LookupError` if it is gone."""
         with self._database.change() as connection:
             message = self.message(channel, ts)
             if message is None:
@@ -140,7 +140,7 @@ class Workspace:
         return message
 
     def delete_message(self, channel: str, ts: str) -> None:
-        """Forget a message."""
+        """Delete a message."""
         with self._database.change() as connection:
             connection.execute("DELETE FROM messages WHERE channel = ? AND ts = ?", (channel, ts))
 
@@ -152,7 +152,7 @@ class Workspace:
         return json.loads(rows[0]["body"]) if rows else None
 
     def thread(self, channel: str, thread_ts: str) -> list[Json]:
-        """Return the root and its replies, oldest first, without what only one person sees."""
+        """Return the root and its replies, oldest first, without ephemeral messages."""
         rows = self._database.rows(
             "SELECT body FROM messages WHERE channel = ? AND thread_ts = ? AND visible_to IS NULL"
             " ORDER BY ts",
@@ -170,7 +170,7 @@ class Workspace:
         return [json.loads(row["body"]) for row in rows]
 
     def ephemeral_messages(self, channel: str) -> list[Json]:
-        """Return the messages that one person sees, oldest first, each with its `visible_to`."""
+        """Return the ephemeral messages, oldest first, each with its `visible_to`."""
         rows = self._database.rows(
             "SELECT body, visible_to FROM messages"
             " WHERE channel = ? AND visible_to IS NOT NULL ORDER BY ts",
@@ -187,7 +187,7 @@ class Workspace:
     # --- reactions -------------------------------------------------------------------------------
 
     def add_reaction(self, channel: str, ts: str, name: str, user: str) -> bool:
-        """Add a reaction; tell whether it was new."""
+        """Add a reaction; return whether it was new."""
         with self._database.change() as connection:
             cursor = connection.execute(
                 "INSERT OR IGNORE INTO reactions VALUES (?, ?, ?, ?)", (channel, ts, name, user)
@@ -195,7 +195,7 @@ class Workspace:
             return cursor.rowcount == 1
 
     def remove_reaction(self, channel: str, ts: str, name: str, user: str) -> bool:
-        """Remove a reaction; tell whether it was there."""
+        """Remove a reaction; return whether it was there."""
         with self._database.change() as connection:
             cursor = connection.execute(
                 "DELETE FROM reactions WHERE channel = ? AND ts = ? AND name = ? AND user = ?",

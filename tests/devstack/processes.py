@@ -1,4 +1,4 @@
-"""Running a process whose lines a test reads, and telling whether processes are gone."""
+"""Run a process whose output a test reads, and find out whether processes are gone."""
 
 import re
 import signal
@@ -43,7 +43,7 @@ class Lines:
         return re.findall(pattern, self._text)
 
     def wait_for(self, pattern: str, count: int = 1, timeout: float = 60) -> list[str]:
-        """Wait until the pattern was printed so many times; return what it found."""
+        """Wait until the pattern was printed `count` times; return the matches."""
         wait_until(
             lambda: len(self.find(pattern)) >= count or self.process.poll() is not None,
             timeout,
@@ -82,7 +82,7 @@ def started(
 
 
 def lives(pid: int) -> bool:
-    """Tell whether a process runs; one that ended and that nobody has waited for does not."""
+    """Return whether a process runs. A zombie does not."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -98,6 +98,6 @@ def wait_until_gone(pids: Sequence[int], timeout: float = 60) -> None:
 
 @contextmanager
 def listening() -> Iterator[int]:
-    """Let something listen on a port until the block ends."""
+    """Listen on a free port until the block ends; yield the port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]

@@ -1,7 +1,7 @@
-"""A supervisor over small programs, run as a process of its own so that a test can kill it.
+"""A supervisor of small programs, as a separate process that a test can kill.
 
-Its arguments are JSON, a list of stages, each a map from a program's name to its Python code, and
-how many seconds its programs have to stop.
+The first argument is JSON: a list of stages, each a map from a program's name to its Python code.
+The second is the number of seconds that the programs have to stop.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from devstack.supervisor import Supervisor
 
 
 def program(name: str, code: str) -> Program:
-    """Return a program; one that is called "never-ready" is never ready to serve."""
+    """Return a program. One that is called "never-ready" is never ready."""
     return Program(name, [sys.executable, "-uc", code], lambda: name != "never-ready")
 
 

@@ -1,4 +1,4 @@
-"""The demo model answers provider SDKs in their own shapes, and fails as it is told to."""
+"""The demo model answers provider SDKs in their own shapes, and fails on request."""
 
 import json
 import urllib.request
@@ -68,7 +68,7 @@ def test_an_answer_names_the_files_that_were_shown(claude: anthropic.Anthropic) 
         ("something else entirely, and/or nothing", "none"),
     ],
 )
-def test_asked_to_choose_a_repository_it_names_a_listed_one(
+def test_chooses_a_listed_repository_when_asked(
     claude: anthropic.Anthropic, request_text: str, choice: str
 ) -> None:
     answer = claude.messages.create(
@@ -80,7 +80,7 @@ def test_asked_to_choose_a_repository_it_names_a_listed_one(
     assert answer.content[0].text == choice
 
 
-def test_tokens_follow_from_the_lengths_of_the_texts(
+def test_tokens_are_counted_from_the_length_of_the_texts(
     model: FakeModel, claude: anthropic.Anthropic
 ) -> None:
     model.script("x" * 40)
@@ -106,7 +106,7 @@ def test_usage_can_be_scripted_with_cache_reads_and_writes(
     assert completion.usage.prompt_tokens_details.cached_tokens == 100
 
 
-def test_a_streamed_message_adds_up_to_the_whole_one(
+def test_a_streamed_message_adds_up_to_the_whole_message(
     model: FakeModel, claude: anthropic.Anthropic
 ) -> None:
     text = "a longer answer, which comes in several pieces ✓"
@@ -156,7 +156,7 @@ def test_models_are_listed_for_either_client(
     assert "gpt-5" in [listed.id for listed in gpt.models.list()]
 
 
-def test_errors_come_in_the_shape_of_the_api_called(
+def test_errors_have_the_shape_of_the_called_api(
     model: FakeModel, claude: anthropic.Anthropic, gpt: openai.OpenAI
 ) -> None:
     model.fail_next(529, "overloaded_error", "busy", headers={"retry-after": "3"}, times=2)
@@ -178,7 +178,7 @@ def test_a_request_without_a_model_is_refused(model: FakeModel) -> None:
     assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
-def test_a_stream_breaks_half_way(model: FakeModel, claude: anthropic.Anthropic) -> None:
+def test_a_stream_can_break_in_the_middle(model: FakeModel, claude: anthropic.Anthropic) -> None:
     model.cut_next("an answer that nobody hears to its end", after_events=4)
     asked = {"model": "claude-haiku-4-5", "max_tokens": 100, "messages": HELLO}
     heard = []
@@ -202,7 +202,7 @@ def test_a_hanging_request_is_answered_late(model: FakeModel) -> None:
     wait_until(model.requests, what="its request being read")
 
 
-def test_requests_are_recorded_as_they_came(model: FakeModel, claude: anthropic.Anthropic) -> None:
+def test_requests_are_recorded_unchanged(model: FakeModel, claude: anthropic.Anthropic) -> None:
     message(claude, system="be brief")
     [request] = model.requests("/v1/messages")
     assert request.headers["authorization"] == "Bearer token"

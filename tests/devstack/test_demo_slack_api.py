@@ -38,7 +38,7 @@ def refusal(call, **arguments) -> str:
     return refused.value.response["error"]
 
 
-def test_who_the_token_is(client: WebClient) -> None:
+def test_auth_test_says_whose_token_it_is(client: WebClient) -> None:
     answer = client.auth_test()
     assert (answer["team_id"], answer["user_id"], answer["bot_id"]) == ("T1", "UBOT", "B1")
 
@@ -50,7 +50,7 @@ def test_a_wrong_or_missing_token_is_refused(slack: FakeSlack, token: str, error
     assert slack.messages() == []
 
 
-def test_an_uninstalled_app_is_told_so(slack: FakeSlack, client: WebClient) -> None:
+def test_an_uninstalled_app_gets_account_inactive(slack: FakeSlack, client: WebClient) -> None:
     slack.uninstall()
     assert refusal(client.users_info, user="U1") == "account_inactive"
 
@@ -96,7 +96,7 @@ def test_a_message_is_posted_in_a_thread_with_blocks_and_metadata(
         ({"channel": "COUT", "text": "hi"}, "not_in_channel"),
     ],
 )
-def test_a_message_that_slack_refuses(
+def test_an_invalid_message_is_refused_as_by_slack(
     slack: FakeSlack, client: WebClient, arguments: dict, error: str
 ) -> None:
     slack.add_channel("CGONE", is_archived=True)
@@ -140,7 +140,7 @@ def test_a_thread_is_read_in_pages_with_metadata_only_when_asked(
     assert whole["messages"][4]["metadata"]["event_payload"] == {"n": 3}
 
 
-def test_a_thread_read_by_one_of_its_replies_or_since_a_time(
+def test_a_thread_can_be_read_from_a_reply_or_since_a_time(
     slack: FakeSlack, client: WebClient
 ) -> None:
     root = slack.post("a question")
@@ -178,7 +178,7 @@ def test_reactions_are_added_and_removed_once(slack: FakeSlack, client: WebClien
     )
 
 
-def test_people_channels_and_the_team(slack: FakeSlack, client: WebClient) -> None:
+def test_people_channels_and_the_team_can_be_read(slack: FakeSlack, client: WebClient) -> None:
     slack.add_user("U7", "Nora New", email="nora@acme.example", is_ultra_restricted=True)
     user = client.users_info(user="U7")["user"]
     assert user["profile"]["email"] == "nora@acme.example"
@@ -208,7 +208,7 @@ def test_the_app_is_installed_by_a_code_that_works_once(slack: FakeSlack) -> Non
     assert refusal(client.oauth_v2_access, **exchange) == "invalid_code"
 
 
-def test_a_form_and_a_json_body_mean_the_same(slack: FakeSlack) -> None:
+def test_a_form_and_a_json_body_are_equivalent(slack: FakeSlack) -> None:
     message = {"channel": "C1", "text": "hi", "blocks": [{"type": "divider"}]}
     form = urlencode({**message, "blocks": json.dumps(message["blocks"]), "token": BOT_TOKEN})
     as_json = {"Content-Type": "application/json", "Authorization": f"Bearer {BOT_TOKEN}"}
@@ -224,7 +224,7 @@ def test_an_unknown_method_is_refused(client: WebClient) -> None:
     assert refusal(client.api_call, api_method="chat.shout") == "unknown_method"
 
 
-def test_a_rate_limit_is_a_status_of_its_own_and_does_nothing(
+def test_a_rate_limited_call_gets_429_and_has_no_effect(
     slack: FakeSlack, client: WebClient
 ) -> None:
     slack.fail_next("chat.postMessage", "ratelimited", retry_after=7)
@@ -238,14 +238,14 @@ def test_a_rate_limit_is_a_status_of_its_own_and_does_nothing(
     assert [call.answer["ok"] for call in slack.calls("chat.postMessage")] == [False, True]
 
 
-def test_a_fault_can_hit_any_method_several_times(slack: FakeSlack, client: WebClient) -> None:
+def test_a_fault_can_apply_to_any_method_several_times(slack: FakeSlack, client: WebClient) -> None:
     slack.fail_next("*", "internal_error", times=2)
     assert refusal(client.auth_test) == "internal_error"
     assert refusal(client.users_info, user="U1") == "internal_error"
     assert client.auth_test()["ok"]
 
 
-def test_a_hanging_call_is_late_but_done(slack: FakeSlack) -> None:
+def test_a_hanging_call_takes_effect_late(slack: FakeSlack) -> None:
     slack.hang_next("chat.postMessage", 5)
     impatient = WebClient(BOT_TOKEN, base_url=slack.api_url, timeout=1, retry_handlers=[])
     with pytest.raises(TimeoutError):
@@ -253,7 +253,7 @@ def test_a_hanging_call_is_late_but_done(slack: FakeSlack) -> None:
     assert slack.messages() == []
 
 
-def test_a_call_that_hangs_across_a_new_start_has_no_effect_after_it(
+def test_a_call_that_hangs_during_a_reset_has_no_effect(
     slack: FakeSlack, client: WebClient
 ) -> None:
     slack.hang_next("chat.postMessage", 2)
@@ -267,9 +267,7 @@ def test_a_call_that_hangs_across_a_new_start_has_no_effect_after_it(
     assert slack.calls() == []
 
 
-def test_a_dropped_answer_leaves_the_caller_in_the_dark(
-    slack: FakeSlack, client: WebClient
-) -> None:
+def test_a_call_with_a_dropped_answer_takes_effect(slack: FakeSlack, client: WebClient) -> None:
     slack.drop_answer_next("chat.postMessage")
     with pytest.raises(ConnectionError):
         client.chat_postMessage(channel="C1", text="hi")
@@ -302,7 +300,7 @@ def test_a_file_is_refused_without_its_bytes_or_in_a_closed_channel(
     assert refusal(client.files_upload_v2, **upload) == "posting_to_channel_denied"
 
 
-def test_a_person_is_written_to_by_a_conversation_or_by_their_id(
+def test_a_direct_message_goes_to_a_conversation_or_a_user_id(
     slack: FakeSlack, client: WebClient
 ) -> None:
     channel = client.conversations_open(users="U1")["channel"]["id"]
@@ -315,7 +313,7 @@ def test_a_person_is_written_to_by_a_conversation_or_by_their_id(
     assert slack.direct_messages("U2") == []
 
 
-def test_it_takes_as_much_as_it_is_told_to(slack: FakeSlack, client: WebClient) -> None:
+def test_limits_can_be_changed(slack: FakeSlack, client: WebClient) -> None:
     control = f"{slack.url}/_control/limits"
     request = urllib.request.Request(control, json.dumps({"text": 10}).encode(), method="POST")
     with urllib.request.urlopen(request) as answer:
@@ -327,7 +325,7 @@ def test_it_takes_as_much_as_it_is_told_to(slack: FakeSlack, client: WebClient) 
 @pytest.mark.parametrize(
     ("lengths", "error"), [([3001], "invalid_blocks"), ([2700] * 5, "msg_blocks_too_long")]
 )
-def test_blocks_have_limits_of_their_own(client: WebClient, lengths: list[int], error: str) -> None:
+def test_blocks_have_separate_limits(client: WebClient, lengths: list[int], error: str) -> None:
     blocks = [
         {"type": "section", "text": {"type": "mrkdwn", "text": "x" * length}} for length in lengths
     ]

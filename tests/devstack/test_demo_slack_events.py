@@ -12,8 +12,8 @@ from slack_sdk import WebClient
 from slack_sdk.signature import SignatureVerifier
 
 from devstack.demo_slack.app import DemoSlack
+from devstack.demo_slack.demo_team import add_demo_team
 from devstack.demo_slack.events import sign
-from devstack.demo_slack.furniture import furnish
 from tests.conftest import wait_until
 from tests.fakes import BOT_TOKEN, SIGNING_SECRET, FakeSlack
 
@@ -63,7 +63,7 @@ def slack(app: App) -> Iterator[FakeSlack]:
         yield fake
 
 
-def test_the_signature_is_that_of_slacks_documentation() -> None:
+def test_the_signature_matches_slacks_documentation() -> None:
     body = (
         b"token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow"
         b"&channel_id=G8PSS9T3V&channel_name=foobar&user_id=U2CERLKJA&user_name=roadrunner"
@@ -77,7 +77,7 @@ def test_the_signature_is_that_of_slacks_documentation() -> None:
     )
 
 
-def test_a_mention_is_told_twice_with_different_event_ids(slack: FakeSlack, app: App) -> None:
+def test_a_mention_sends_two_events_with_different_ids(slack: FakeSlack, app: App) -> None:
     message = slack.post("<@UBOT> hello", user="U2", channel="C2")
     wait_until(lambda: len(app.received) == 2, what="two deliveries")
     by_type = {envelope["event"]["type"]: envelope for envelope in app.events()}
@@ -100,7 +100,7 @@ def test_every_delivery_is_signed(slack: FakeSlack, app: App) -> None:
     assert "x-slack-retry-num" not in headers
 
 
-def test_a_post_that_mentions_nobody_and_the_bots_own_are_plain_messages(
+def test_posts_without_a_mention_and_the_bots_posts_are_plain_messages(
     slack: FakeSlack, app: App
 ) -> None:
     slack.post("just talking")
@@ -127,10 +127,10 @@ def test_an_event_is_given_up_after_three_retries(slack: FakeSlack, app: App) ->
     assert len(app.received) == 4
 
 
-def test_an_event_survives_the_end_of_the_demo_slack(app: App, tmp_path: Path) -> None:
+def test_an_event_survives_a_restart_of_the_demo_slack(app: App, tmp_path: Path) -> None:
     file = tmp_path / "slack.sqlite3"
     before = DemoSlack("http://127.0.0.1:1", app.url, SIGNING_SECRET, file)
-    furnish(before.workspace, before.installations, "Tollgate", BOT_TOKEN)
+    add_demo_team(before.workspace, before.installations, "Tollgate", BOT_TOKEN)
     message = before.workspace.add_message("C1", {"user": "U1", "text": "<@UBOT> hello"})
     before.events.message_posted("T1", "C1", message)
     before.database.close()
@@ -186,7 +186,9 @@ async def test_a_response_url_replaces_the_original_until_it_is_used_up(
     assert not slack.slack.interactions.respond(key, {"text": "a sixth time"})
 
 
-async def test_a_slash_command_shows_its_answer_to_who_typed_it(slack: FakeSlack, app: App) -> None:
+async def test_a_slash_command_shows_its_answer_to_its_user_only(
+    slack: FakeSlack, app: App
+) -> None:
     app.answer = b'{"response_type": "ephemeral", "text": "42 credits"}'
     fields = slack.slack.interactions.slash_command("C1", "U1", "/tollgate", "status")
     await slack.slack.interactions.command(fields)

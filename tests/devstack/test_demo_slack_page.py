@@ -43,7 +43,7 @@ def state(slack: FakeSlack, user: str = "U1", version: str = "") -> tuple[int, A
     return http(f"{slack.url}/page/state?user={user}&version={version}")
 
 
-def test_what_a_person_types_is_stored_as_slack_stores_it(slack: FakeSlack) -> None:
+def test_typed_text_is_stored_as_by_slack(slack: FakeSlack) -> None:
     workspace = slack.slack.workspace
     typed = "@Tollgate and @carl: is 1 < 2 & <b>? see https://e.example/a?b=1 in #general @here"
     assert as_stored(typed, workspace.users(), workspace.channels()) == (
@@ -67,7 +67,7 @@ def test_a_person_posts_and_replies(slack: FakeSlack) -> None:
 @pytest.mark.parametrize(
     "change", [{"user": "U9"}, {"channel": "C9"}, {"text": "  "}, {"text": None}]
 )
-def test_a_post_that_cannot_be_is_refused_with_a_sentence(slack: FakeSlack, change: dict) -> None:
+def test_an_invalid_post_is_refused_with_a_sentence(slack: FakeSlack, change: dict) -> None:
     posted = {"user": "U1", "channel": "C1", "text": "hello", **change}
     status, answer = http(f"{slack.url}/page/messages", posted)
     assert status == 422
@@ -75,7 +75,7 @@ def test_a_post_that_cannot_be_is_refused_with_a_sentence(slack: FakeSlack, chan
     assert slack.messages() == []
 
 
-def test_a_person_sees_what_is_theirs_to_see(slack: FakeSlack) -> None:
+def test_ephemeral_messages_are_shown_to_their_person_only(slack: FakeSlack) -> None:
     client = WebClient(BOT_TOKEN, base_url=slack.api_url)
     message = slack.post("hello")
     client.reactions_add(channel="C1", timestamp=message["ts"], name="eyes")
@@ -88,7 +88,7 @@ def test_a_person_sees_what_is_theirs_to_see(slack: FakeSlack) -> None:
     assert mine["bot"]["id"] == "UBOT"
 
 
-def test_nothing_is_sent_while_nothing_changed(slack: FakeSlack) -> None:
+def test_the_state_is_204_while_nothing_changed(slack: FakeSlack) -> None:
     _, first = state(slack)
     assert state(slack, version=first["version"]) == (204, None)
     slack.post("hello")
@@ -96,7 +96,7 @@ def test_nothing_is_sent_while_nothing_changed(slack: FakeSlack) -> None:
     assert state(slack, user="U2", version=first["version"])[0] == 200
 
 
-def test_an_app_that_is_down_is_said_instead_of_options(slack: FakeSlack) -> None:
+def test_options_of_an_app_that_is_down_are_an_error(slack: FakeSlack) -> None:
     message = slack.post("a message with a control")
     place = {"user": "U1", "channel": "C1", "ts": message["ts"]}
     status, answer = http(f"{slack.url}/page/options", {**place, "value": "x"})
@@ -104,7 +104,7 @@ def test_an_app_that_is_down_is_said_instead_of_options(slack: FakeSlack) -> Non
     assert "connection_failed" in answer["error"]
 
 
-def test_an_ephemeral_control_is_nobody_elses_to_use(slack: FakeSlack) -> None:
+def test_nobody_else_can_use_an_ephemeral_control(slack: FakeSlack) -> None:
     client = WebClient(BOT_TOKEN, base_url=slack.api_url)
     ts = client.chat_postEphemeral(channel="C1", user="U1", text="psst")["message_ts"]
     place = {"user": "U2", "channel": "C1", "ts": ts, "action": {}}
@@ -126,12 +126,12 @@ def test_the_page_is_one_file_that_loads_nothing_from_elsewhere(slack: FakeSlack
 @pytest.mark.parametrize(
     "headers", [{"Host": "rebound.example"}, {"Origin": "https://evil.example"}, {"Origin": "null"}]
 )
-def test_another_sites_page_gets_nothing(slack: FakeSlack, headers: dict) -> None:
+def test_other_sites_are_refused(slack: FakeSlack, headers: dict) -> None:
     status, _ = http(f"{slack.url}/_control/posts", {"channel": "C1"}, **headers)
     assert status == 403
 
 
-def test_the_verbs_over_http(slack: FakeSlack) -> None:
+def test_the_control_verbs_work_over_http(slack: FakeSlack) -> None:
     control = f"{slack.url}/_control"
     _, message = http(f"{control}/posts", {"channel": "C1", "user": "U1", "text": "hello"})
     _, thread = http(f"{control}/messages?channel=C1&thread_ts={message['ts']}")
@@ -146,7 +146,7 @@ def test_the_verbs_over_http(slack: FakeSlack) -> None:
     assert [(call["method"], call["answer"]["ok"]) for call in calls] == [("auth.test", False)]
 
 
-def test_a_direct_message_is_seen_by_its_person_alone(slack: FakeSlack) -> None:
+def test_a_direct_message_is_shown_to_its_person_only(slack: FakeSlack) -> None:
     client = WebClient(BOT_TOKEN, base_url=slack.api_url, retry_handlers=[])
     client.chat_postMessage(channel="U1", text="for you")
     _, seen = state(slack, "U1")

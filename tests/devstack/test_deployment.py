@@ -57,11 +57,11 @@ def test_every_variable_is_documented() -> None:
     assert used <= documented
 
 
-# What only an image or `make up` sets: the inner addresses, and what shows source code.
-_NOT_OF_ENV = {"DEBUG", "GATEWAY_HOST", "GATEWAY_PORT", "TEMPORAL_NAMESPACE"}
-_WEB_ALONE = {"NUM_PROXIES", "PROMETHEUS_MULTIPROC_DIR", "WEB_BODY_TIMEOUT"}
-_WEB_ALONE |= {"METRICS_TOKEN", "SLACK_CLIENT_ID", "SLACK_CLIENT_SECRET"}
-_WEB_ALONE |= {"SLACK_SIGNING_SECRET", "GATEWAY_SERVICE_TOKEN"}
+# Only an image or `make up` sets these: internal addresses, and a setting that shows source code.
+_NOT_IN_ENV_FILE = {"DEBUG", "GATEWAY_HOST", "GATEWAY_PORT", "TEMPORAL_NAMESPACE"}
+_ONLY_WEB = {"NUM_PROXIES", "PROMETHEUS_MULTIPROC_DIR", "WEB_BODY_TIMEOUT"}
+_ONLY_WEB |= {"METRICS_TOKEN", "SLACK_CLIENT_ID", "SLACK_CLIENT_SECRET"}
+_ONLY_WEB |= {"SLACK_SIGNING_SECRET", "GATEWAY_SERVICE_TOKEN"}
 _SET_HERE = {
     "DATABASE_URL", "REDIS_URL", "GATEWAY_REDIS_URL", "TEMPORAL_ADDRESS", "TOLLGATE_URL",
     "GATEWAY_URL", "PROMETHEUS_MULTIPROC_DIR",
@@ -71,12 +71,12 @@ _SET_HERE = {
 @pytest.mark.parametrize(
     ("service", "settings", "left_out"),
     [
-        ("web", "config/settings.py", _NOT_OF_ENV),
+        ("web", "config/settings.py", _NOT_IN_ENV_FILE),
         *(
-            (name, "config/settings.py", _NOT_OF_ENV | _WEB_ALONE)
+            (name, "config/settings.py", _NOT_IN_ENV_FILE | _ONLY_WEB)
             for name in ("worker", "celery", "beat", "reconciler", "migrate")
         ),
-        ("gateway", "gateway/settings.py", _NOT_OF_ENV),
+        ("gateway", "gateway/settings.py", _NOT_IN_ENV_FILE),
     ],
 )
 def test_a_variable_of_the_env_file_reaches_the_services_that_read_it(
@@ -91,7 +91,7 @@ def test_a_variable_of_the_env_file_reaches_the_services_that_read_it(
         assert value is None or f"${{{name}:" in value, name
 
 
-def test_what_opentelemetry_itself_reads_reaches_the_gateway() -> None:
+def test_opentelemetrys_variables_reach_the_gateway() -> None:
     documented = set(re.findall(r"^#(OTEL_[A-Z_]+)=", (ROOT / ".env.example").read_text(), re.M))
     environment = COMPOSE["services"]["gateway"]["environment"]
     assert {
@@ -102,7 +102,7 @@ def test_what_opentelemetry_itself_reads_reaches_the_gateway() -> None:
     assert documented == {name for name in environment if name.startswith("OTEL_")}
 
 
-def test_a_secret_reaches_no_service_that_has_no_use_for_it() -> None:
+def test_a_secret_reaches_only_services_that_need_it() -> None:
     of_web = {"METRICS_TOKEN", "SLACK_CLIENT_SECRET"}
     of_web |= {"SLACK_SIGNING_SECRET", "GATEWAY_SERVICE_TOKEN"}
     of_gateway = {"ANTHROPIC_API_KEY", "OPENAI_API_KEY", "POSTHOG_API_KEY"}
@@ -113,7 +113,7 @@ def test_a_secret_reaches_no_service_that_has_no_use_for_it() -> None:
     assert not of_django & COMPOSE["services"]["gateway"]["environment"].keys()
 
 
-def test_what_dies_is_started_again() -> None:
+def test_services_that_die_are_restarted() -> None:
     """Docker waits ever longer between attempts, until a service has been up for ten seconds."""
     for name, service in COMPOSE["services"].items():
         once = name in {"migrate", "temporal-schema", "temporal-namespace"}
@@ -129,7 +129,7 @@ def test_django_and_the_gateway_share_no_store() -> None:
     assert networks["web"] & networks["gateway"] == {"http"}
 
 
-def test_what_a_service_waits_for_exists_and_can_be_healthy() -> None:
+def test_every_dependency_exists_and_has_a_health_check() -> None:
     services = COMPOSE["services"]
     for name, service in services.items():
         for other, how in service.get("depends_on", {}).items():
@@ -148,7 +148,7 @@ def test_the_stores_keep_their_data_and_evict_nothing() -> None:
         assert service["volumes"] == [f"{name}:/data"]
 
 
-def test_a_power_loss_costs_no_event_that_the_gateway_has_written() -> None:
+def test_a_power_loss_loses_no_event_of_the_gateway() -> None:
     command = COMPOSE["services"]["gateway-redis"]["command"]
     assert command[command.index("--appendfsync") + 1] == "always"
 
@@ -159,7 +159,7 @@ def test_the_images_run_as_an_ordinary_user() -> None:
     assert all("\nUSER tollgate\n" in stage for stage in stages)
 
 
-def test_the_gateway_image_has_nothing_of_django() -> None:
+def test_the_gateway_image_contains_no_django() -> None:
     names = _pins("requirements-gateway.lock")
     assert "django" not in names
     gateway = DOCKERFILE.split("AS gateway")[1]

@@ -1,4 +1,4 @@
-"""What the programs of the stack see of the environment in which `make up` runs."""
+"""Each program of the stack sees only the environment variables that it needs."""
 
 import asyncio
 import io
@@ -12,7 +12,7 @@ import pytest
 
 from devstack.bootstrap import DJANGO
 from devstack.console import Console
-from devstack.environment import GATEWAY, WEB, visible
+from devstack.environment import GATEWAY, WEB, filter_environment
 from devstack.isolation import throw_away_environment
 from devstack.programs import server_programs, tollgate_programs
 from devstack.servers import Program
@@ -49,7 +49,7 @@ WHO_NEEDS_IT = {
 
 
 @pytest.mark.parametrize(("name", "needed_by"), WHO_NEEDS_IT.items())
-def test_a_secret_is_given_only_to_the_programs_that_need_it(
+def test_only_programs_that_need_a_secret_get_it(
     tmp_path: Path, name: str, needed_by: set[str]
 ) -> None:
     given = throw_away_environment(os.environ, str(tmp_path)) | {name: "the-secret"}
@@ -59,7 +59,8 @@ def test_a_secret_is_given_only_to_the_programs_that_need_it(
     seen = {
         program.name
         for program in programs
-        if "the-secret" in (visible(environment, program.reads) | program.environment).values()
+        if "the-secret"
+        in (filter_environment(environment, program.reads) | program.environment).values()
     }
     assert seen == needed_by
 
@@ -80,17 +81,17 @@ def test_a_secret_is_given_only_to_the_programs_that_need_it(
         ("gateway/settings.py", GATEWAY, set()),
     ],
 )
-def test_a_program_is_given_every_variable_that_it_reads(
+def test_a_program_gets_every_variable_that_it_reads(
     file: str, names: frozenset[str], unneeded: set[str]
 ) -> None:
     read_there = set(
         re.findall(r'(?:env\.\w+\(\s*|several\(env, )"([A-Z_]+)"', (ROOT / file).read_text())
     )
     assert len(read_there) > 10
-    assert visible(dict.fromkeys(read_there, ""), names).keys() == read_there - unneeded
+    assert filter_environment(dict.fromkeys(read_there, ""), names).keys() == read_there - unneeded
 
 
-def test_a_running_program_has_nothing_else_in_its_environment() -> None:
+def test_a_running_program_has_only_its_own_variables() -> None:
     code = "import json, os; print(json.dumps(dict(os.environ)))"
     program = Program("asked", [sys.executable, "-c", code], reads=frozenset({"MINE", "MY_*"}))
     environment = {**os.environ, "MINE": "1", "MY_OWN": "2", "NOT_MINE": "3", "AWS_TOKEN": "4"}

@@ -1,4 +1,4 @@
-"""The launcher behind `make` makes the environment once, and says in one line what is missing."""
+"""The launcher creates the environment once, and says in one line what is missing."""
 
 import hashlib
 import os
@@ -17,14 +17,14 @@ from tests.soak import __main__ as soak
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_an_old_python_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_python_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch.sys, "version_info", (3, 9, 2))
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(launch.LaunchError, match=r"^Python 3\.11 or newer is needed, and .* is "):
         launch.use_new_enough_python()
 
 
-def test_a_newer_python_of_the_machine_is_used_instead_of_an_old_one(
+def test_a_newer_python_on_the_machine_replaces_an_old_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     newer = tmp_path / "python3.13"
@@ -42,7 +42,7 @@ def test_a_newer_python_of_the_machine_is_used_instead_of_an_old_one(
     assert became == [[str(newer), *sys.argv]]
 
 
-def test_a_debian_without_venv_is_told_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debian_without_venv_is_told_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(launch.LaunchError, match=r"sudo apt install python3\.\d+-venv$"):
         launch._make_environment(uv=None)
@@ -55,7 +55,7 @@ def test_every_module_behind_make_can_be_launched() -> None:
         assert f"$(LAUNCH) {module}" in targets
 
 
-def test_what_a_soak_runs_exists() -> None:
+def test_every_file_of_the_soak_exists() -> None:
     assert all((ROOT / path).exists() for path in soak.PROPERTIES + soak.FAILURES)
     tests = (ROOT / "tests").rglob("test_*.py")
     random = [path for path in tests if re.search(r"^\s*@given\(", path.read_text(), re.MULTILINE)]
@@ -65,7 +65,7 @@ def test_what_a_soak_runs_exists() -> None:
     assert all((ROOT / f"{module.replace('.', '/')}.py").exists() for module in modules)
 
 
-def test_a_soak_of_no_minutes_is_over(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_soak_of_zero_minutes_ends_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert soak.main(0) == 0
     assert capsys.readouterr().out.strip() == "0 steps, 0 failed"
 
@@ -107,7 +107,7 @@ def run(checkout: Path, *arguments: str, **environment: str) -> subprocess.Compl
 
 
 @pytest.mark.slow
-def test_from_a_fresh_checkout_to_the_module_and_again(checkout: Path) -> None:
+def test_a_fresh_checkout_installs_once_and_then_starts_at_once(checkout: Path) -> None:
     first = run(checkout, "tiny", "a", "b")
     assert first.stdout == "tiny ran ['a', 'b'] False\n", first.stderr
     assert "installing 1 locked packages into .venv/" in first.stderr
@@ -125,7 +125,7 @@ def test_from_a_fresh_checkout_to_the_module_and_again(checkout: Path) -> None:
     assert failed.stdout == ""
 
 
-def test_uv_behind_a_proxy_of_a_company_asks_the_system_for_certificates(
+def test_uv_behind_a_company_proxy_uses_the_systems_certificates(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     uv = tmp_path / "uv"

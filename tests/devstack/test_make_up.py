@@ -14,7 +14,7 @@ from tests.devstack.processes import listening, started
 
 
 def said_by_make_up(directory: Path, **environment: str) -> str:
-    """Run it, expect it to end at once, and return its one line."""
+    """Run `make up`, expect it to end at once, and return its one line."""
     clean = throw_away_environment(os.environ, str(directory)) | environment
     with started(["devstack"], clean) as lines:
         assert lines.end() == 1
@@ -22,7 +22,7 @@ def said_by_make_up(directory: Path, **environment: str) -> str:
     return line
 
 
-def test_a_port_that_is_taken_is_named_in_one_line(tmp_path: Path) -> None:
+def test_a_taken_port_is_named_in_one_line(tmp_path: Path) -> None:
     with listening() as port:
         line = said_by_make_up(tmp_path, GATEWAY_PORT=str(port))
     assert line.startswith(
@@ -32,7 +32,7 @@ def test_a_port_that_is_taken_is_named_in_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("variable", sorted(PORTS))
-def test_each_port_has_a_variable_that_moves_it(tmp_path: Path, variable: str) -> None:
+def test_each_port_has_a_variable_that_changes_it(tmp_path: Path, variable: str) -> None:
     with listening() as port:
         stack = read(throw_away_environment({}, str(tmp_path)) | {variable: str(port)})
         with pytest.raises(StackError, match=rf"^port {port} is taken\..* {variable}=\d+ make up$"):
@@ -44,7 +44,7 @@ def test_a_malformed_value_is_named(tmp_path: Path) -> None:
     assert line == "tollgate: REDIS_PORT must be a number from 1 to 65535, not 'redis'."
 
 
-def test_a_second_one_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+def test_a_second_stack_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "lock").open("w") as lock:
         lock.write("4711")
         lock.flush()
@@ -53,7 +53,7 @@ def test_a_second_one_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     assert line.startswith("tollgate: it runs already (process 4711) with the data in ")
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     line = said_by_make_up(tmp_path / "file" / "below")
     assert line.startswith("tollgate: ")

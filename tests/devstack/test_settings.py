@@ -1,4 +1,4 @@
-"""What the development stack makes of its environment."""
+"""The development stack's settings follow from the environment."""
 
 import stat
 from pathlib import Path
@@ -16,7 +16,7 @@ def stack(directory: Path, **environment: str) -> Stack:
     return read({"DEVSTACK_DIR": str(directory), **environment})
 
 
-def test_without_anything_given_everything_is_started(tmp_path: Path) -> None:
+def test_everything_is_started_without_settings(tmp_path: Path) -> None:
     made = stack(tmp_path)
     assert made.ports == PORTS
     assert made.ports_in_use() == PORTS
@@ -49,13 +49,13 @@ def test_a_server_that_is_given_is_used_and_not_started(
         assert made.environment.get(name, value) == value
 
 
-def test_without_the_demo_slack_no_signing_secret_is_made_up(tmp_path: Path) -> None:
+def test_no_signing_secret_is_generated_for_the_real_slack(tmp_path: Path) -> None:
     made = stack(tmp_path, SLACK_CLIENT_ID="1.2")
     assert "SLACK_SIGNING_SECRET" not in made.environment
     assert "SLACK_API_URL" not in made.environment
 
 
-def test_other_shells_are_told_what_the_stack_was_given(tmp_path: Path) -> None:
+def test_the_env_file_has_the_settings_that_commands_need(tmp_path: Path) -> None:
     given = {
         "SLACK_API_URL": "https://slack.example/api/",
         "SLACK_SIGNING_SECRET": "new,old",
@@ -68,12 +68,12 @@ def test_other_shells_are_told_what_the_stack_was_given(tmp_path: Path) -> None:
     assert "ANTHROPIC_API_KEY" not in told
 
 
-def test_a_stand_in_for_slack_finds_a_signing_secret_in_the_env_file(tmp_path: Path) -> None:
+def test_a_replacement_for_slack_finds_a_signing_secret_in_the_env_file(tmp_path: Path) -> None:
     made = stack(tmp_path, SLACK_API_URL="http://127.0.0.1:9/api/")
     assert made["SLACK_SIGNING_SECRET"]
 
 
-def test_an_empty_value_counts_as_none(tmp_path: Path) -> None:
+def test_an_empty_value_counts_as_unset(tmp_path: Path) -> None:
     assert stack(tmp_path, SLACK_API_URL="", REDIS_URL="").starts_redis
 
 
@@ -83,7 +83,7 @@ def test_a_shell_that_has_read_the_env_file_starts_the_same_stack(tmp_path: Path
     assert read(ports | first.environment) == first
 
 
-def test_our_own_address_is_used_when_somebody_serves_it(tmp_path: Path) -> None:
+def test_our_own_address_is_used_if_something_listens_there(tmp_path: Path) -> None:
     with listening() as port:
         url = f"redis://127.0.0.1:{port}/0"
         made = stack(tmp_path, REDIS_PORT=str(port), REDIS_URL=url)
@@ -91,7 +91,7 @@ def test_our_own_address_is_used_when_somebody_serves_it(tmp_path: Path) -> None
     assert made["REDIS_URL"] == url
 
 
-def test_secrets_are_made_up_once_and_kept(tmp_path: Path) -> None:
+def test_secrets_are_generated_once_and_kept(tmp_path: Path) -> None:
     first = stack(tmp_path)
     write_env_file(tmp_path / "env", first.environment)
     second = stack(tmp_path)
@@ -108,22 +108,22 @@ def test_two_stacks_share_no_secret(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["abc", "0", "65536", "-1", "80.5", "٣٠٠٠"])
-def test_a_port_that_is_none_is_named(tmp_path: Path, value: str) -> None:
+def test_an_invalid_port_is_named(tmp_path: Path, value: str) -> None:
     with pytest.raises(SettingsError, match=r"^WEB_PORT must be a number from 1 to 65535, not "):
         stack(tmp_path, WEB_PORT=value)
 
 
-def test_a_number_of_processes_that_is_none_is_named(tmp_path: Path) -> None:
+def test_an_invalid_number_of_processes_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"^GATEWAY_PROCESSES must be a number from 1 to 64"):
         stack(tmp_path, GATEWAY_PROCESSES="many")
 
 
-def test_two_servers_at_one_port_are_named(tmp_path: Path) -> None:
+def test_two_servers_on_one_port_are_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"^WEB_PORT and GATEWAY_PORT are both 8100"):
         stack(tmp_path, WEB_PORT="8100")
 
 
-def test_the_env_file_is_read_as_it_was_written_and_by_its_owner_alone(tmp_path: Path) -> None:
+def test_the_env_file_keeps_its_values_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
     file = tmp_path / "env"
     values = {"PLAIN": "redis://127.0.0.1:6380/0", "ODD": "a b'c\"d$e#f", "EMPTY": ""}
     write_env_file(file, values)

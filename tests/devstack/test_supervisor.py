@@ -17,7 +17,7 @@ from tests.conftest import wait_until
 from tests.devstack.processes import Lines, lives, started, wait_until_gone
 from tests.stopwatch import Stopwatch
 
-# A program with a child of its own, as web servers have; the child is deaf to the usual signals.
+# A program with a child, like a web server. The child ignores SIGTERM.
 FAMILY = """
 import os, signal, subprocess, sys, time
 deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"
@@ -47,14 +47,14 @@ def command_of(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
 
 
-def test_each_line_stands_behind_the_name_of_its_program() -> None:
+def test_each_line_follows_the_name_of_its_program() -> None:
     talker = "import time; print('one'); print('two', end=''); time.sleep(600)"
     with small_stack({"talker": talker}) as lines:
         lines.wait_for(r"talker +│ one\n")
     assert lines.find(r"talker +│ two\n"), "the rest of a line is shown when the program ends"
 
 
-def test_a_program_that_was_killed_is_started_again_without_what_it_left() -> None:
+def test_a_killed_program_is_restarted_and_its_children_are_killed() -> None:
     with small_stack({"web": FAMILY}) as lines:
         first = family_of(lines)
         os.kill(first[0], signal.SIGKILL)
@@ -64,7 +64,7 @@ def test_a_program_that_was_killed_is_started_again_without_what_it_left() -> No
         assert lines.find("web was killed by signal 9; starting it again")
 
 
-def test_a_program_that_dies_again_and_again_leaves_the_others_running() -> None:
+def test_a_program_that_keeps_dying_does_not_stop_the_others() -> None:
     with small_stack({"web": SLEEPER}, {"worker": DYING}) as lines:
         [web] = lines.wait_for(r"pid (\d+)")
         lines.wait_for(r"worker ended \(exit 3\); starting it again\n")
@@ -79,7 +79,7 @@ def test_a_program_that_dies_again_and_again_leaves_the_others_running() -> None
     assert len(lines.find(r"pid (\d+)")) == 1
 
 
-def test_waits_double_up_to_a_minute_and_begin_anew_after_a_life() -> None:
+def test_waits_double_up_to_a_minute_and_restart_after_a_stable_run() -> None:
     child = Child(Program("worker", ["false"]))
     waits = [child.wait_after_death(lived=0.5) for _ in range(10)]
     assert waits == [0, 1, 2, 4, 8, 16, 32, 60, 60, 60]
@@ -87,7 +87,7 @@ def test_waits_double_up_to_a_minute_and_begin_anew_after_a_life() -> None:
     assert [child.wait_after_death(lived=0) for _ in range(5_000)][-1] == 60
 
 
-def test_a_program_that_dies_before_it_was_ever_ready_ends_the_start_with_one_line() -> None:
+def test_a_program_that_was_never_ready_ends_the_start_with_one_line() -> None:
     with small_stack({"healthy": SLEEPER}, {"never-ready": DYING}) as lines:
         assert lines.end() == 1
         healthy = [int(pid) for pid in lines.find(r"pid (\d+)")]
@@ -134,7 +134,7 @@ def test_ctrl_c_stops_the_last_stage_first_and_leaves_no_process() -> None:
     wait_until_gone(pids)
 
 
-def test_a_program_that_does_not_stop_is_killed_after_a_grace() -> None:
+def test_a_program_that_does_not_stop_in_time_is_killed() -> None:
     with small_stack({"deaf": DEAF}, stop_within=3) as lines:
         [pid] = lines.wait_for(r"pid (\d+)")
         lines.process.send_signal(signal.SIGINT)
@@ -143,7 +143,7 @@ def test_a_program_that_does_not_stop_is_killed_after_a_grace() -> None:
     assert not lives(int(pid))
 
 
-def test_nothing_survives_a_supervisor_that_is_killed() -> None:
+def test_no_process_survives_a_killed_supervisor() -> None:
     with small_stack({"web": FAMILY, "deaf": DEAF}) as lines:
         pids = family_of(lines) + [int(pid) for pid in lines.wait_for(r"pid (\d+)")]
         lines.process.kill()
@@ -151,7 +151,7 @@ def test_nothing_survives_a_supervisor_that_is_killed() -> None:
         wait_until_gone(pids)
 
 
-def test_a_warden_that_is_killed_is_replaced_and_nothing_survives_either() -> None:
+def test_a_killed_warden_is_replaced_and_still_leaves_no_process() -> None:
     with small_stack({"web": FAMILY}) as lines:
         pids = family_of(lines)
         warden = next(pid for pid in children(lines) if "devstack.warden" in command_of(pid))
@@ -162,7 +162,7 @@ def test_a_warden_that_is_killed_is_replaced_and_nothing_survives_either() -> No
         wait_until_gone(pids)
 
 
-def test_a_program_that_fails_is_quoted_with_its_last_words() -> None:
+def test_the_error_quotes_the_last_lines_of_a_failed_program() -> None:
     words = "import sys; sys.exit('SETTING: not a number.\\n\\n(see the example)\\n')"
     failing = Program("migrate", [sys.executable, "-c", words])
 

@@ -1,13 +1,8 @@
 """The whole system as `make up` starts it: mentions, refusals, and the death of every process."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -18,190 +13,17 @@ import pytest
 import redis
 
 from benchmarks.load.processes import family
-from devstack.env_file import read_env_file
 from devstack.isolation import throw_away_environment
 from devstack.servers import free_port
 from tests import settings as suite
 from tests.conftest import wait_until
-from tests.devstack.processes import ROOT, started, wait_until_gone
+from tests.devstack.processes import wait_until_gone
+from tests.devstack.stack import QUESTION, Stack
 from tests.postgres import postgres_server
-from tests.stopwatch import Stopwatch
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(480)]
 
 BLOCKED = "@posthog/quota-limits/ai_credits"
-QUESTION = "in acme/web-shop, how is the total of a basket computed?"
-
-
-class Stack:
-    """A stack, as people and operators use it."""
-
-    def __init__(self, directory: Path, environment: dict[str, str]) -> None:
-        self.directory = directory
-        self.environment = environment
-        self.running = ExitStack()
-
-    def start(self) -> None:
-        """Start it and wait for its table of addresses."""
-        ready = self.directory / "ready"
-        ready.unlink(missing_ok=True)
-        self.lines = self.running.enter_context(started(["devstack"], self.environment))
-        wait_until(lambda: ready.exists() or self.lines.process.poll() is not None, 120, "start")
-        assert ready.exists(), self.lines.text
-        self.values = read_env_file(self.directory / "env")
-        self.project = json.loads((self.directory / "project.json").read_text())
-        self.slack = f"http://127.0.0.1:{self.values['DEMO_SLACK_PORT']}"
-        self.redis = redis.Redis.from_url(self.values["REDIS_URL"], decode_responses=True)
-        self.running.callback(self.redis.close)
-
-    def stop(self) -> None:
-        """Stop it as Ctrl-C does; fails if that takes ten seconds or leaves a process."""
-        pids = list(self.children())
-        with Stopwatch() as waited:
-            self.lines.process.send_signal(signal.SIGINT)
-            assert self.lines.end() == 0
-        assert waited.seconds < 10
-        wait_until_gone(pids)
-        self.running.close()
-
-    def die(self) -> None:
-        """Let it be killed; fails if that leaves a process."""
-        pids = list(self.children())
-        self.lines.process.kill()
-        self.lines.end()
-        wait_until_gone(pids)
-        self.running.close()
-
-    # --- Slack -----------------------------------------------------------------------------------
-
-    def mention(self, text: str = QUESTION) -> str:
-        """Let a person mention the bot; returns the thread."""
-        post = {"channel": "C1", "user": "U1", "text": f"<@UBOT> {text}"}
-        return http(f"{self.slack}/_control/posts", post)[1]["ts"]
-
-    def replies(self, thread: str) -> list[str]:
-        _, messages = http(f"{self.slack}/_control/messages?channel=C1&thread_ts={thread}")
-        return [message["text"] for message in messages[1:]]
-
-    def reply(self, thread: str, within: float = 90) -> str:
-        """Wait for the bot's reply in the thread and return it."""
-        wait_until(lambda: self.replies(thread), within, f"a reply in {self.lines.text[-3000:]}")
-        return self.replies(thread)[0]
-
-    def reactions(self, thread: str) -> list[dict[str, Any]]:
-        _, messages = http(f"{self.slack}/_control/messages?channel=C1&thread_ts={thread}")
-        return messages[0]["reactions"]
-
-    # --- operators -------------------------------------------------------------------------------
-
-    def manage(self, *arguments: str) -> str:
-        ran = subprocess.run(
-            [sys.executable, "manage.py", *arguments],
-            cwd=ROOT,
-            env=self.environment | self.values,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert ran.returncode == 0, ran.stderr
-        return ran.stdout
-
-    def set_limit(self, credits_: str) -> None:
-        self.manage("set_limit", str(self.project["project_id"]), "ai_credits", credits_)
-
-    def quota(self) -> dict[str, Any]:
-        url = f"{self.values['TOLLGATE_URL']}/api/projects/{self.project['project_id']}"
-        status, answer = http(f"{url}/quota_limits/", token=self.project["personal_api_key"])
-        assert status == 200
-        return answer["limited"]["ai_credits"]
-
-    def paid_runs(self) -> set[str]:
-        """The task runs that the ledger has something of; a minted token has a run of its own."""
-        url = f"{self.values['TOLLGATE_URL']}/api/projects/{self.project['project_id']}"
-        key = self.project["personal_api_key"]
-        status, answer = http(f"{url}/usage/?group_by=run", token=key)
-        assert status == 200
-        used = {result["run"]: float(result["credits"]) for result in answer["results"]}
-        list_runs = (
-            "from coding_tasks.models import TaskRun\n"
-            "print(*TaskRun.objects.values_list('pk', flat=True))"
-        )
-        runs = self.manage("shell", "--verbosity", "0", "-c", list_runs).split()
-        return {run for run in runs if used.get(run, 0) > 0}
-
-    def answered_mentions(self) -> int:
-        """How many threads have an answer of the model."""
-        _, posts = http(f"{self.slack}/_control/messages?channel=C1")
-        return sum(
-            reply.startswith("[demo model]") for post in posts for reply in self.replies(post["ts"])
-        )
-
-    def create_token(self) -> str:
-        project = str(self.project["project_id"])
-        return self.manage("create_token", project, "--product", "slack_app").split()[-1]
-
-    def call_gateway(self, token: str) -> tuple[int, Any]:
-        body = {
-            "model": "claude-haiku-4-5",
-            "max_tokens": 20,
-            "messages": [{"role": "user", "content": "hello"}],
-        }
-        return http(f"{self.values['GATEWAY_URL']}/slack_app/v1/messages", body, token)
-
-    def refusals(self, reason: str) -> float:
-        """How many calls the gateway refused for a reason."""
-        request = urllib.request.Request(
-            f"{self.values['GATEWAY_URL']}/metrics",
-            headers={"Authorization": f"Bearer {self.values['METRICS_TOKEN']}"},
-        )
-        with urllib.request.urlopen(request, timeout=20) as response:
-            lines = response.read().decode().splitlines()
-        named = f'reason="{reason}"'
-        found = [line for line in lines if "_refusals_total{" in line and named in line]
-        return sum(float(line.rpartition(" ")[2]) for line in found)
-
-    # --- the model -------------------------------------------------------------------------------
-
-    def answer_slowly(self, seconds: float, times: int = 1) -> None:
-        """Let the next answers of the model take so long."""
-        replies = [{"text": f"[demo model] answer {n}", "delay": seconds} for n in range(times)]
-        model = f"http://127.0.0.1:{self.values['DEMO_MODEL_PORT']}"
-        assert http(f"{model}/_control/replies", replies)[0] < 300
-
-    def times_asked(self, words: str) -> int:
-        """How often the model was asked something that holds the words."""
-        model = f"http://127.0.0.1:{self.values['DEMO_MODEL_PORT']}"
-        return sum(words in json.dumps(seen) for seen in http(f"{model}/_control/requests")[1])
-
-    # --- processes -------------------------------------------------------------------------------
-
-    def children(self) -> dict[int, str]:
-        """Return the processes that the supervisor started, with their command lines."""
-        leader = self.lines.process.pid
-        pids = Path(f"/proc/{leader}/task/{leader}/children").read_text().split()
-        commands = {int(pid): Path(f"/proc/{pid}/cmdline") for pid in pids}
-        return {
-            pid: file.read_bytes().replace(b"\0", b" ").decode()
-            for pid, file in commands.items()
-            if file.exists()
-        }
-
-    def pids_of(self, argument: str) -> list[int]:
-        return [pid for pid, command in self.children().items() if f" {argument} " in command]
-
-
-def http(url: str, body: Any = None, token: str = "") -> tuple[int, Any]:
-    headers = {"Content-Type": "application/json", "anthropic-version": "2023-06-01"}
-    if token:
-        headers["Authorization"] = f"Bearer {token}"
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, headers)
-    try:
-        with urllib.request.urlopen(request, timeout=20) as response:
-            return response.status, json.load(response)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, json.loads(error.read() or b"null")
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +45,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def token(stack: Stack) -> str:
-    """A token with which an agent calls the gateway."""
+    """A token for calling the gateway."""
     return stack.create_token()
 
 
@@ -247,9 +69,7 @@ def test_no_process_has_a_secret_that_it_does_not_need(stack: Stack) -> None:
             assert (b"SLACK_SIGNING_SECRET=" in environment) == (is_slack or is_web), command
 
 
-def test_a_block_set_by_hand_is_obeyed_everywhere_and_lifts_as_it_is_removed(
-    stack: Stack, token: str
-) -> None:
+def test_every_gate_obeys_a_block_by_hand_until_it_is_removed(stack: Stack, token: str) -> None:
     member = stack.project["api_token"]
     assert stack.call_gateway(token)[0] == 200
     stack.redis.zadd(BLOCKED, {member: time.time() + 3600})
@@ -331,7 +151,7 @@ def test_a_run_waits_while_the_gateways_redis_is_frozen(stack: Stack) -> None:
     assert stack.times_asked("while its Redis is frozen") == 1
 
 
-def test_the_answer_to_a_worker_that_was_killed_is_found_again(stack: Stack) -> None:
+def test_a_killed_workers_answer_is_found_again(stack: Stack) -> None:
     stack.answer_slowly(4)
     thread = stack.mention(f"{QUESTION} while the worker dies")
     wait_until(lambda: stack.times_asked("while the worker dies"), what="the model being asked")
@@ -341,7 +161,7 @@ def test_the_answer_to_a_worker_that_was_killed_is_found_again(stack: Stack) -> 
     assert stack.times_asked("while the worker dies") == 1
 
 
-def test_a_gateway_that_is_killed_and_started_again_fails_no_run(stack: Stack) -> None:
+def test_killing_the_gateway_fails_no_run(stack: Stack) -> None:
     stack.answer_slowly(4)
     thread = stack.mention(f"{QUESTION} while the gateway dies")
     wait_until(lambda: stack.times_asked("while the gateway dies"), what="the model being asked")
@@ -355,18 +175,18 @@ def test_a_gateway_that_is_killed_and_started_again_fails_no_run(stack: Stack) -
     assert len(stack.replies(thread)) == 1
 
 
-def test_what_was_there_is_there_after_the_supervisor_was_killed(stack: Stack) -> None:
+def test_data_survives_a_killed_supervisor(stack: Stack) -> None:
     stack.reply(stack.mention())
     wait_until(lambda: stack.quota()["usage"], what="the usage")
     thread, project = stack.mention(), stack.project
-    stack.die()
+    stack.kill()
     stack.start()
     assert stack.project == project
     assert stack.quota()["usage"]
     assert stack.reply(thread).startswith("[demo model]")
 
 
-def test_no_process_that_is_killed_takes_a_mention_or_its_usage_with_it(stack: Stack) -> None:
+def test_killing_any_process_loses_no_mention_and_no_usage(stack: Stack) -> None:
     threads = []
     for pid, command in stack.children().items():
         if "devstack.warden" not in command:
@@ -382,7 +202,7 @@ def test_no_process_that_is_killed_takes_a_mention_or_its_usage_with_it(stack: S
     replies = [stack.replies(thread) for thread in threads]
     assert [len(thread) for thread in replies] == [1] * len(threads), replies
     assert all(reply.startswith("[demo model]") for [reply] in replies)
-    # A post that was repeated, because Slack died before it said yes, is a mention more.
+    # If Slack dies before it acknowledges a post, the post is repeated and adds a mention.
     wait_until(
         lambda: len(stack.paid_runs()) == stack.answered_mentions() >= len(threads),
         120,
@@ -391,7 +211,7 @@ def test_no_process_that_is_killed_takes_a_mention_or_its_usage_with_it(stack: S
     )
 
 
-def test_a_worker_that_dies_at_every_start_leaves_the_doors_open(stack: Stack, token: str) -> None:
+def test_a_worker_that_keeps_dying_does_not_affect_the_gates(stack: Stack, token: str) -> None:
     for _ in range(4):
         wait_until(lambda: stack.pids_of("run_worker"), what="a worker")
         [pid] = stack.pids_of("run_worker")
@@ -405,7 +225,7 @@ def test_a_worker_that_dies_at_every_start_leaves_the_doors_open(stack: Stack, t
 
 
 def _patiently(call: Callable[[], Any]) -> Any:
-    """Call until there is an answer: what is called may be starting again."""
+    """Call until there is an answer, because the called program can be restarting."""
     answers: list[Any] = []
 
     def is_answered() -> bool:

@@ -23,7 +23,7 @@ ASK, EXCHANGE, CALL, REFRESH, REVOKE = (
 
 
 def filled(example, values):
-    """Put values into what the page leaves open."""
+    """Replace the page's placeholders by values."""
     for name, value in values.items():
         example = example.replace(f"<{name}>", value)
     assert "<" not in example, example
@@ -31,7 +31,7 @@ def filled(example, values):
 
 
 def post(client, example, **values):
-    """Send what a `curl` of the page sends."""
+    """Send the request of one of the page's `curl` commands."""
     program, address, *words = shlex.split(filled(example, values))
     assert program == "curl"
     assert words[::2] == ["-d"] * (len(words) // 2)
@@ -40,7 +40,7 @@ def post(client, example, **values):
 
 
 @pytest.mark.django_db
-def test_an_application_is_let_in_refreshed_and_let_out(admin_client, client, redis_client):
+def test_an_application_can_sign_in_refresh_and_sign_out(admin_client, client, redis_client):
     project = accounts.create_project(accounts.create_organization("Acme"), "Main")
     ada = User.objects.create_user("ada", password="a long password")
     project.organization.members.add(ada)
@@ -89,7 +89,7 @@ def test_an_application_is_let_in_refreshed_and_let_out(admin_client, client, re
     assert Change.objects.filter(kind=Change.Kind.CREDENTIAL_REVOKED).count() == 2
 
 
-def test_it_says_how_long_tokens_live():
+def test_the_page_states_the_lifetimes_of_tokens():
     lives = settings.OAUTH2_PROVIDER
     assert lives["ACCESS_TOKEN_EXPIRE_SECONDS"] == 10 * 3600
     assert lives["REFRESH_TOKEN_EXPIRE_SECONDS"] == 30 * 24 * 3600

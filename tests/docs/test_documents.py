@@ -1,4 +1,4 @@
-"""What the documents name exists, and what they tell people to type works."""
+"""Everything that the documents name exists, and the commands in them work."""
 
 import json
 import re
@@ -27,7 +27,7 @@ TOP = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.s
 
 
 def found(pattern: str) -> Iterator[tuple[str, str]]:
-    """Return each place where a document says so, with the document."""
+    """Yield each match of the pattern, with the name of its document."""
     for name, text in TEXTS.items():
         for match in re.finditer(pattern, text, re.MULTILINE):
             yield name, match[1]
@@ -55,27 +55,27 @@ def test_every_link_leads_somewhere():
             assert anchor in slugs, f"{name}: {target}"
 
 
-def test_every_file_that_is_named_exists():
+def test_every_named_file_exists():
     for name, path in found(r"`([\w.-]+/[\w./-]*)`"):
         near = (ROOT / path, (ROOT / name).parent / path, *ROOT.glob(f"*/{path}"))
         if path.partition("/")[0] in TOP or path.endswith((".py", ".md", ".lua", ".yml")):
             assert any(one.exists() for one in near), f"{name}: {path}"
 
 
-def test_every_make_target_that_is_named_exists():
+def test_every_named_make_target_exists():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {target for _, target in found(r"(?:`|^)make ([a-z]+)")}
     assert {"up", "demo", "test", "lint", "bench", "help"} <= named | targets
     assert named <= targets
 
 
-def test_every_command_of_manage_py_that_is_named_exists():
+def test_every_named_management_command_exists():
     named = {command for _, command in found(r"manage\.py ([a-z_]+)")}
     assert {"create_project", "set_limit", "grant_credits", "quota_status"} <= named
     assert named <= get_commands().keys()
 
 
-def test_every_command_of_ours_explains_itself(capsys):
+def test_each_of_our_commands_has_a_help_text(capsys):
     folders = (
         "config",
         "console",
@@ -96,7 +96,7 @@ def test_every_command_of_ours_explains_itself(capsys):
         assert end.value.code == 0
 
 
-def test_every_module_that_is_named_can_be_run():
+def test_every_named_module_can_be_run():
     for name, module in found(r"python -m ((?:benchmarks|devstack|gateway)[\w.]*)"):
         if module.endswith("NAME"):
             continue
@@ -105,7 +105,7 @@ def test_every_module_that_is_named_can_be_run():
 
 
 @pytest.mark.django_db
-def test_what_the_readme_tells_to_type_does_what_it_says(redis_client, capsys):
+def test_the_readmes_commands_do_what_it_says(redis_client, capsys):
     project = accounts.create_project(accounts.create_organization("Acme"), "Acme coding bot")
     blocks = re.findall(r"```console\n(.*?)```", TEXTS["README.md"], re.DOTALL)
     typed = [line for block in blocks for line in block.splitlines()]
@@ -121,7 +121,11 @@ def test_what_the_readme_tells_to_type_does_what_it_says(redis_client, capsys):
         call_command(name, *arguments)
         seen[name] = capsys.readouterr().out, check(project).limited
     assert list(seen) == [
-        *("create_project", "quota_status", "set_limit", "grant_credits", "create_token")
+        "create_project",
+        "quota_status",
+        "set_limit",
+        "grant_credits",
+        "create_token",
     ]
     made = json.loads(seen["create_project"][0])
     assert Project.objects.get(pk=made["project_id"]).organization == project.organization
@@ -142,7 +146,7 @@ def test_a_shell_reads_the_stacks_environment_as_the_readme_says(tmp_path):
     assert environment.items() >= values.items()
 
 
-def test_the_backup_of_a_running_database_is_whole(tmp_path):
+def test_the_backup_of_a_running_database_is_complete(tmp_path):
     [line] = re.findall(r"^(\.venv/bin/python -c .*backup.*)$", TEXTS["docs/operations.md"], re.M)
     (tmp_path / ".devstack").mkdir()
     running = sqlite3.connect(tmp_path / ".devstack" / "db.sqlite3", isolation_level=None)

@@ -26,7 +26,7 @@ from projects.models import Membership, OAuthAccessToken, PersonalAPIKey, Projec
 from projects.permissions import IsService, covered_project, has_any_scope
 from projects.principal import READ_SCOPES, Kind, Principal
 from projects.redis_connection import redis_connection
-from tests.patience import wait_as_in_production
+from tests.redis_timeouts import wait_as_in_production
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

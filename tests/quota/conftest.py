@@ -9,8 +9,8 @@ from projects.models import Organization, Project
 from projects.redis_connection import redis_connection
 from quota.published import marker, redis_client
 from quota.published.reconciler import Reconciler
-from tests.patience import wait_as_in_production
 from tests.quota.world import Accounts, OwnRedis
+from tests.redis_timeouts import wait_as_in_production
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,7 @@ from projects.models import Project, SlackWorkspace
 from quota.published import redis_client as gate_redis
 from quota.resources import AI_CREDITS
 from tests.fakes import FakeSlack
-from tests.patience import wait_as_in_production
+from tests.redis_timeouts import wait_as_in_production
 from workflows import client as workflow_client
 from workflows.mention_types import workflow_id
 

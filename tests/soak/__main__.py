@@ -1,12 +1,11 @@
-"""`make soak`: what the suite tries a few times, tried again and again for some minutes.
+"""`make soak`: repeat the random tests and the kill tests for some minutes.
 
     python -m tests.soak [MINUTES]
 
-Round after round, until the minutes are over: the whole system under load and in trouble, the state
-machines and other property tests with many times the examples and a new seed, everything that is
-killed, cut off or unplugged in another order, and the long versions of the benchmarks that count to
-the micro-credit. The step that is under way when the minutes are over is finished. Every failure is
-printed with the command that repeats it.
+Each round runs the whole system under load and with faults, the property tests with many times the
+examples and a new seed, the tests that kill or cut off something in a new order, and the long
+versions of the benchmarks that count to the micro-credit. The last step is finished even if the
+time is over. Every failure is printed with the command that repeats it.
 """
 
 import os
@@ -56,7 +55,7 @@ FAILURES = (
 
 @dataclass(frozen=True)
 class Step:
-    """One command of a round; `command` takes the seed."""
+    """One step of a round; `command` returns the command for a seed."""
 
     name: str
     command: Callable[[int], list[str]]

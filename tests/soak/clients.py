@@ -1,4 +1,4 @@
-"""Programs that call the gateway directly, some of which hang up in the middle."""
+"""Programs that call the gateway directly; some hang up in the middle."""
 
 import asyncio
 import itertools
@@ -15,7 +15,7 @@ AT_ONCE = 4
 
 
 class Clients:
-    """Several callers with one token; `statuses` counts what they were answered."""
+    """Several callers with one token; `statuses` counts the answers that they got."""
 
     def __init__(self, gateway_url: str, token: str, seed: int) -> None:
         self._random = random.Random(f"clients {seed}")
@@ -28,7 +28,7 @@ class Clients:
         self.statuses: Counter[str] = Counter()
 
     async def call_until(self, end: float) -> None:
-        """Call until then, some at once."""
+        """Call until then, several calls at once."""
         async with self._http:
             await asyncio.gather(*(self._calls(end) for _ in range(AT_ONCE)))
 

@@ -1,4 +1,4 @@
-"""People in Slack who mention the bot and reply. Slack delivers late, twice or reversed."""
+"""People in Slack who mention the bot and reply. Slack delivers late, twice or out of order."""
 
 import asyncio
 import random
@@ -11,12 +11,12 @@ from tests.fakes import BOT_USER, FakeSlack
 
 CHANNEL = "C1"
 OWNERS = ("U1", "U2")
-_GIVE_UP = 30.0  # seconds of retries, then Slack would give the event up too
+_GIVE_UP = 30.0  # seconds of retries, after which Slack would give up too
 
 
 @dataclass
 class Post:
-    """A post that asks the bot for something, and may expect an answer."""
+    """A post that asks the bot for something; an acknowledged one must be answered."""
 
     tag: str
     ts: str
@@ -34,7 +34,7 @@ class Thread:
 
 
 class People:
-    """Everybody who posts; `threads` is what they did."""
+    """Everybody who posts; `threads` records what they posted."""
 
     def __init__(self, slack: FakeSlack, seed: int) -> None:
         self._slack = slack
@@ -50,7 +50,7 @@ class People:
             await asyncio.sleep(self._random.uniform(0.2, 1.2))
 
     async def delivered(self) -> None:
-        """Wait until Slack has told the app of everything."""
+        """Wait until Slack has delivered all events."""
         while self._deliveries:
             await asyncio.wait(self._deliveries)
 
@@ -74,7 +74,7 @@ class People:
         self.threads.append(thread)
         post = Post(tag, message["ts"])
         thread.posts.append(post)
-        # One post is told of as both, with event ids of their own.
+        # Slack sends both events for one post, each with its own event id.
         self._tell(message, "app_mention", post, self._random.uniform(0, 0.4))
         self._tell(message, "message", post, self._random.uniform(0, 0.4))
         return thread
@@ -111,7 +111,7 @@ class People:
             task.add_done_callback(self._deliveries.discard)
 
     async def _deliver(self, envelope: dict[str, Any], post: Post, delay: float) -> None:
-        """Deliver an event as Slack does: again, with its headers, until it is acknowledged."""
+        """Deliver an event as Slack does, again and again until it is acknowledged."""
         await asyncio.sleep(delay)
         events = self._slack.slack.events
         body = self._slack.signed(EVENTS_PATH, envelope).body

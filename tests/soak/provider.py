@@ -1,4 +1,4 @@
-"""A model provider that sometimes fails, and keeps a book of what it charges."""
+"""A model provider that sometimes fails, and records what it charges."""
 
 import random
 import re
@@ -25,7 +25,7 @@ _EVENTS_BEFORE_TEXT = 3
 
 @dataclass(frozen=True)
 class Charge:
-    """What one call cost, in dollars, and for which of the people's requests it was made."""
+    """The cost of one call in dollars, and the tags of the people's requests behind it."""
 
     tags: tuple[str, ...]
     dollars: Decimal
@@ -33,14 +33,14 @@ class Charge:
 
 
 class Book:
-    """The calls of this provider, in the order in which they came."""
+    """The calls of this provider, in order of arrival."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._charges: list[Charge] = []
 
     def write(self, charge: Charge) -> None:
-        """Note one call."""
+        """Record one call."""
         with self._lock:
             self._charges.append(charge)
 
@@ -50,15 +50,15 @@ class Book:
             return list(self._charges)
 
 
-class Moods(Script):
-    """Answers most calls, each with a number of output tokens of its own; lets some go wrong."""
+class UnreliableScript(Script):
+    """Answers most calls, each with a different number of output tokens, and lets some fail."""
 
     def __init__(self, seed: int, book: Book) -> None:
         super().__init__()
         self._random = random.Random(f"provider {seed}")
         self._book = book
         self._calls = threading.Lock()
-        # No two answers cost the same, so that what was booked says for which call it was.
+        # No two answers cost the same, so a booking's cost identifies its call.
         self._of_runs = self._random.sample(range(200, MOST_OF_A_RUN), MOST_OF_A_RUN - 200)
         self._of_direct_calls = self._random.sample(
             range(MOST_OF_A_RUN, MOST_OF_A_DIRECT_CALL), 8000
@@ -66,7 +66,7 @@ class Moods(Script):
         self.calm = False
 
     def next(self, prompt: Prompt) -> Reply:
-        """Choose a reply, and write down what it is charged."""
+        """Choose a reply, and record what is charged for it."""
         with self._calls:
             return self._reply(prompt)
 
@@ -87,7 +87,7 @@ class Moods(Script):
         streamed = STREAMED in prompt.last
         if mood < 0.07:
             after = self._random.randrange(_EVENTS_BEFORE_TEXT, 8)
-            if streamed:  # what was streamed is charged; all of an answer of one piece
+            if streamed:  # a broken stream is charged as far as it got, other answers completely
                 said = "".join(pieces(text)[: after - _EVENTS_BEFORE_TEXT])
                 charged = Usage(usage.input, count_tokens(said) if said else 1)
             else:
@@ -108,10 +108,10 @@ class Moods(Script):
 
 
 class Provider(FakeModel):
-    """The provider as a server of this process, which nothing kills."""
+    """The provider as a server in this process, so that nothing kills it."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
         self.book = Book()
-        self.moods = Moods(seed, self.book)
-        self.model.script = self.moods
+        self.answers = UnreliableScript(seed, self.book)
+        self.model.script = self.answers

@@ -1,11 +1,12 @@
-"""A round of the whole system under load and in trouble: nobody silent, nothing doubled.
+"""Run the whole system under load and with faults, then check that nothing was lost or doubled.
 
     python -m tests.soak.system [SECONDS] [--seed SEED]
 
-People mention the bot and reply while Slack tells of it twice, late or in the wrong order; clients
-call the gateway and hang up; the provider fails and breaks off; programs are killed and frozen,
-Redis is emptied, Slack fails, and top-ups come in the middle. Afterwards the provider's own book
-and Slack's threads say what should have been booked and said. With DB=postgres it runs there.
+People mention the bot and reply, and Slack delivers their events twice, late or out of order.
+Clients call the gateway and hang up. The provider fails and breaks off. Programs are killed and
+frozen, Redis is emptied, Slack fails, and top-ups arrive in between. Afterwards the provider's
+records and Slack's threads show what should have been booked and said. DB=postgres runs it on
+PostgreSQL.
 """
 
 import argparse
@@ -24,22 +25,22 @@ from pathlib import Path
 from devstack.isolation import throw_away_environment
 from devstack.servers import free_port
 from tests import settings as suite
-from tests.devstack.test_whole_stack import Stack
+from tests.devstack.stack import Stack
 from tests.fakes import BOT_TOKEN, BOT_USER, SIGNING_SECRET, FakeSlack
 from tests.postgres import postgres_server
+from tests.soak.chaos import Chaos
 from tests.soak.clients import Clients
 from tests.soak.people import CHANNEL, People
 from tests.soak.provider import Provider
-from tests.soak.troubles import Troubles
 from tests.soak.verdict import Verdict, judge_money, judge_threads, read_ledger
 
 SECONDS = 360.0
-SETTLE_WITHIN = 420.0  # seconds for what waits at the end
+SETTLE_WITHIN = 420.0  # seconds for work that still waits at the end
 LIMIT = 200  # credits
 
 
 def main() -> int:
-    """Run one round and print the verdict; return 1 if anything is wrong."""
+    """Run one round and print the verdict; return 1 if there is a fault."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("seconds", nargs="?", type=float, default=SECONDS)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
@@ -69,13 +70,13 @@ def main() -> int:
         try:
             verdict = asyncio.run(_round(options, stack, slack, provider))
         finally:
-            stack.die()
+            stack.kill()
     sys.stdout.write(f"seed {options.seed}\n{verdict}\n")
-    if verdict.wrongs:
+    if verdict.faults:
         log = Path(tempfile.mkdtemp(prefix="tollgate-soak-log-")) / "log"
         log.write_text(stack.lines.text)
         sys.stdout.write(f"what the programs said: {log}\n")
-    return 1 if verdict.wrongs else 0
+    return 1 if verdict.faults else 0
 
 
 async def _round(
@@ -85,17 +86,17 @@ async def _round(
     slack.slack.events.app_url = stack.values["TOLLGATE_URL"]
     people = People(slack, options.seed)
     clients = Clients(stack.values["GATEWAY_URL"], stack.create_token(), options.seed)
-    troubles = Troubles(stack, slack, options.seed)
+    chaos = Chaos(stack, slack, options.seed)
     end = time.monotonic() + options.seconds
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(people.post_until(end))
         tasks.create_task(clients.call_until(end))
-        tasks.create_task(troubles.happen_until(end))
+        tasks.create_task(chaos.run_until(end))
     await people.delivered()
     slack.slack.faults.clear()
-    provider.moods.calm = True
-    await troubles.top_up(2_000)  # runs that wait for credits continue
-    allotted = LIMIT + troubles.granted
+    provider.answers.calm = True
+    await chaos.top_up(2_000)  # runs that wait for credits continue
+    allotted = LIMIT + chaos.granted
 
     def judge() -> Verdict:
         verdict = Verdict()
@@ -107,7 +108,7 @@ async def _round(
     verdict = await asyncio.to_thread(_settled, judge, options.settle_within)
     said = stack.lines.text
     verdict.figures |= {
-        "happened": dict(troubles.happened.most_common()),
+        "happened": dict(chaos.happened.most_common()),
         "clients were answered": dict(clients.statuses.most_common()),
         "tracebacks in the log": said.count("Traceback (most recent call last)"),
         "errors in the log": len(re.findall(r'"level": ?"error"|\berror +\]|ERROR', said)),
@@ -116,17 +117,17 @@ async def _round(
 
 
 def _settled(judge: Callable[[], Verdict], within: float) -> Verdict:
-    """Return the verdict once nothing is wrong, or what is still wrong when time is up."""
+    """Return the verdict as soon as it has no faults, or the last one when time is up."""
     deadline = time.monotonic() + within
     while True:
         verdict = judge()
-        if not verdict.wrongs or time.monotonic() > deadline:
+        if not verdict.faults or time.monotonic() > deadline:
             return verdict
         time.sleep(3)
 
 
 def _connect(stack: Stack) -> None:
-    """Give the demo project this process's Slack, and a limit."""
+    """Connect the demo project to this process's Slack, and set its limit."""
     stack.manage(
         "create_project", "--organization", "Acme", "--name", "Acme coding bot",
         "--limit", str(LIMIT), "--slack-workspace", "T1", "--slack-bot-user", BOT_USER,

@@ -1,4 +1,4 @@
-"""Whether what was booked and said is right, by the provider's own book and by Slack's."""
+"""Compare what was booked and said with the provider's and Slack's records."""
 
 import csv
 import io
@@ -17,19 +17,19 @@ PROVIDER_FAILED = "The AI provider did not answer"
 
 @dataclass
 class Verdict:
-    """What was counted, and every wrong that was found."""
+    """What was counted, and every fault that was found."""
 
     figures: dict[str, object] = field(default_factory=dict)
-    wrongs: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = [f"{name:<36}{value}" for name, value in self.figures.items()]
-        return "\n".join([*lines, *(f"WRONG: {wrong}" for wrong in self.wrongs)])
+        return "\n".join([*lines, *(f"FAULT: {fault}" for fault in self.faults)])
 
 
 @dataclass(frozen=True)
 class Booked:
-    """One event of the ledger with its corrections: what it cost in the end."""
+    """The final cost of one event of the ledger, with its corrections."""
 
     dollars: Decimal
     estimated: bool
@@ -55,7 +55,7 @@ def read_ledger(exported: str) -> list[Booked]:
 def judge_money(
     verdict: Verdict, charges: Iterable[Charge], ledger: Iterable[Booked], allotted: Decimal
 ) -> None:
-    """Compare the ledger with the provider's book, and both with the credits there were."""
+    """Compare the ledger with the provider's record, and both with the allotted credits."""
     charges, ledger = list(charges), list(ledger)
     charged = Counter(charge.dollars for charge in charges if charge.dollars)
     exact = Counter(each.dollars for each in ledger if each.dollars and not each.estimated)
@@ -68,25 +68,25 @@ def judge_money(
         "provider calls": len(charges),
         "booked exactly, estimated": f"{exact.total()}, {len(estimates)}",
         "credits charged, allotted": f"{spent:.2f}, {allotted}",
-        "dollars not told, booked for them": f"{missing:.4f}, {sum(estimates):.4f}",
+        "dollars without an event, estimated": f"{missing:.4f}, {sum(estimates):.4f}",
     }
     for dollars, times in never_charged.items():
-        verdict.wrongs.append(f"${dollars} was booked {times} times more than it was charged")
+        verdict.faults.append(f"${dollars} was booked {times} times more than it was charged")
     if without_event.total() > len(estimates):
-        verdict.wrongs.append(
+        verdict.faults.append(
             f"{without_event.total()} calls have no event of their cost, and only "
             f"{len(estimates)} were estimated: {dict(without_event)}"
         )
     if missing > sum(estimates):
-        verdict.wrongs.append(f"${missing} was charged for which ${sum(estimates)} was booked")
+        verdict.faults.append(f"of ${missing} charged, only ${sum(estimates)} was booked")
     if spent > allotted:
-        verdict.wrongs.append(f"overrun: {spent} credits of {allotted}")
+        verdict.faults.append(f"overrun: {spent} of {allotted} credits")
 
 
 def judge_threads(
     verdict: Verdict, slack: FakeSlack, threads: Iterable[Thread], charges: Iterable[Charge]
 ) -> None:
-    """Compare the threads with what people asked: each answered or refused, once."""
+    """Check that each request in the threads was answered or refused exactly once."""
     calls: defaultdict[str, list[Charge]] = defaultdict(list)
     for charge in charges:
         for tag in charge.tags:
@@ -96,20 +96,20 @@ def judge_threads(
         said = [message["text"] for message in slack.bot_messages(CHANNEL, thread.ts)]
         others = [text for text in said if not text.startswith("answer to")]
         for post in thread.posts:
-            if not post.acknowledged:  # Slack gave it up: nobody was told of it
-                outcomes["never heard"] += 1
+            if not post.acknowledged:  # Slack gave up, so the app never heard of it
+                outcomes["never delivered"] += 1
                 continue
             answers = sum(post.tag in text.split(":")[0].split() for text in said)
             if answers > 1:
-                verdict.wrongs.append(f"{post.tag} was answered {answers} times: {said}")
+                verdict.faults.append(f"{post.tag} was answered {answers} times: {said}")
             elif not answers and not others:
-                verdict.wrongs.append(f"{post.tag} met with silence in {thread.ts}: {said}")
+                verdict.faults.append(f"{post.tag} got no answer in {thread.ts}: {said}")
             outcomes["answered" if answers else "refused or given up"] += 1
         if len(others) > len(thread.posts) + thread.by_others:
-            verdict.wrongs.append(f"{thread.ts} was told too often: {said}")
+            verdict.faults.append(f"{thread.ts} got too many messages: {said}")
         failed = any(not call.answered for post in thread.posts for call in calls[post.tag])
         if not failed and any(PROVIDER_FAILED in text for text in others):
-            verdict.wrongs.append(f"{thread.ts} blames a provider that answered: {said}")
+            verdict.faults.append(f"{thread.ts} blames a provider that answered: {said}")
         for text in others:
             outcomes[f"said: {text[:60]}"] += 1
     paid = [sum(call.answered for call in made) for made in calls.values()]

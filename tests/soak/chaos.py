@@ -1,4 +1,4 @@
-"""What goes wrong while people work: programs die or freeze, Redis is emptied, Slack fails."""
+"""Faults while people work: programs die or freeze, Redis is emptied, Slack fails."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from decimal import Decimal
 
 import redis
 
-from tests.devstack.test_whole_stack import Stack
+from tests.devstack.stack import Stack
 from tests.fakes import FakeSlack
 
 PROGRAMS = {
@@ -22,29 +22,29 @@ PROGRAMS = {
     "beat": "config.celery beat",
     "reconciler": "run_reconciler",
     "gateway": "-m gateway",
-    "redis": ":{REDIS_PORT} ",  # as a Redis shows itself
+    "redis": ":{REDIS_PORT} ",  # as in its process title
     "gateway-redis": ":{GATEWAY_REDIS_PORT} ",
     "temporal": "temporal server",
 }
 TOP_UPS = (100, 200, 400)
-_BETWEEN_KILLS = 15.0  # seconds for one program
+_PAUSE_BETWEEN_KILLS = 15.0  # seconds for one program
 
 
-class Troubles:
-    """Chooses what goes wrong next; `happened` counts it. Top-ups are among it."""
+class Chaos:
+    """Causes random faults and top-ups; `happened` counts them."""
 
     def __init__(self, stack: Stack, slack: FakeSlack, seed: int) -> None:
         self._stack = stack
         self._slack = slack
-        self._random = random.Random(f"troubles {seed}")
+        self._random = random.Random(f"chaos {seed}")
         self._killed: dict[str, float] = {}
         self.granted = Decimal(0)
         self.happened: Counter[str] = Counter()
 
-    async def happen_until(self, end: float) -> None:
-        """Let something happen every few seconds until then, and top up now and then."""
+    async def run_until(self, end: float) -> None:
+        """Cause a fault every few seconds until then, and top up now and then."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._go_wrong_until(end))
+            tasks.create_task(self._disrupt_until(end))
             tasks.create_task(self._top_up_until(end))
 
     async def top_up(self, amount: int) -> None:
@@ -56,18 +56,18 @@ class Troubles:
             try:
                 await asyncio.to_thread(self._stack.manage, *arguments)
                 break
-            except AssertionError:  # a database or Redis that is just being killed
+            except AssertionError:  # the database or Redis is being killed
                 await asyncio.sleep(1)
         self.granted += amount
         self.happened["top-up"] += 1
 
-    async def _go_wrong_until(self, end: float) -> None:
+    async def _disrupt_until(self, end: float) -> None:
         kinds: tuple[Callable[[], Coroutine[None, None, str]], ...] = (
             *(self._kill,) * 4,
             *(self._freeze,) * 3,
             self._empty_redis,
             *(self._slack_fails,) * 3,
-            self._kill_both_doors,
+            self._kill_both_gates,
         )
         while time.monotonic() < end:
             await asyncio.sleep(self._random.uniform(2, 8))
@@ -91,23 +91,23 @@ class Troubles:
             with suppress(ProcessLookupError):
                 os.killpg(pid, number)
 
-    def _may_die(self, name: str) -> bool:
+    def _can_be_killed(self, name: str) -> bool:
         now = time.monotonic()
-        if now - self._killed.get(name, -_BETWEEN_KILLS) < _BETWEEN_KILLS:
+        if now - self._killed.get(name, -_PAUSE_BETWEEN_KILLS) < _PAUSE_BETWEEN_KILLS:
             return False
         self._killed[name] = now
         return True
 
     async def _kill(self) -> str:
         name = self._random.choice([*PROGRAMS])
-        if self._may_die(name):
+        if self._can_be_killed(name):
             self._signal(name, signal.SIGKILL)
             return f"killed {name}"
         return "spared"
 
-    async def _kill_both_doors(self) -> str:
+    async def _kill_both_gates(self) -> str:
         for name in ("gateway", "web"):
-            if self._may_die(name):
+            if self._can_be_killed(name):
                 self._signal(name, signal.SIGKILL)
             await asyncio.sleep(self._random.uniform(0, 2))
         return "killed gateway and web"

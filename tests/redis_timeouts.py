@@ -1,7 +1,7 @@
-"""How long tests let the product wait for Django's Redis: longer than it does in production.
+"""Longer timeouts for Django's Redis than in production.
 
-A machine that runs tests may be busy, and an answer that comes late is, to the product, a Redis
-that hangs. Tests about one that does hang take the product's own times back.
+On a busy test machine an answer can be late, and the product would take that for a Redis that
+hangs. Tests about a hanging Redis restore the product's own timeouts.
 """
 
 from collections.abc import Iterator
@@ -25,8 +25,8 @@ _PATIENT = 30.0
 
 
 @contextmanager
-def patience() -> Iterator[None]:
-    """Let clients that are made in the block wait long for Redis."""
+def long_timeouts() -> Iterator[None]:
+    """Give Redis clients that are created in this block long timeouts."""
     with pytest.MonkeyPatch.context() as patch:
         for times, name in _TIMES:
             patch.setitem(times, name, _PATIENT)
@@ -34,6 +34,6 @@ def patience() -> Iterator[None]:
 
 
 def wait_as_in_production(patch: pytest.MonkeyPatch) -> None:
-    """Let clients that are made from now on wait no longer than they do in production."""
+    """Give Redis clients that are created from now on the timeouts of production."""
     for (times, name), seconds in zip(_TIMES, _IN_PRODUCTION, strict=True):
         patch.setitem(times, name, seconds)

@@ -1,4 +1,4 @@
-"""The team with which the demo begins, and with which each test does."""
+"""The team that the demo and every test start with."""
 
 from devstack.demo_slack.installations import Installations
 from devstack.demo_slack.workspace import Workspace
@@ -7,7 +7,9 @@ TEAM = "T1"
 BOT = "UBOT"
 
 
-def furnish(workspace: Workspace, installations: Installations, bot_name: str, token: str) -> None:
+def add_demo_team(
+    workspace: Workspace, installations: Installations, bot_name: str, token: str
+) -> None:
     """Add two members, a guest, two channels, and the bot with its token."""
     workspace.add_team(TEAM, "Acme")
     owner = {"is_admin": True, "profile": {"email": "olivia@acme.example"}}

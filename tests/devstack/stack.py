@@ -1,0 +1,191 @@
+"""The whole system as `make up` runs it, for tests that use it as people and operators do."""
+
+import json
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from devstack.env_file import read_env_file
+from tests.conftest import wait_until
+from tests.devstack.processes import ROOT, started, wait_until_gone
+from tests.stopwatch import Stopwatch
+
+QUESTION = "in acme/web-shop, how is the total of a basket computed?"
+
+
+class Stack:
+    """A running stack: its Slack, its operators' commands, its gateway and its processes."""
+
+    def __init__(self, directory: Path, environment: dict[str, str]) -> None:
+        self.directory = directory
+        self.environment = environment
+        self.running = ExitStack()
+
+    def start(self) -> None:
+        """Start the stack and wait until it is ready."""
+        ready = self.directory / "ready"
+        ready.unlink(missing_ok=True)
+        self.lines = self.running.enter_context(started(["devstack"], self.environment))
+        wait_until(lambda: ready.exists() or self.lines.process.poll() is not None, 120, "start")
+        assert ready.exists(), self.lines.text
+        self.values = read_env_file(self.directory / "env")
+        self.project = json.loads((self.directory / "project.json").read_text())
+        self.slack = f"http://127.0.0.1:{self.values['DEMO_SLACK_PORT']}"
+        self.redis = redis.Redis.from_url(self.values["REDIS_URL"], decode_responses=True)
+        self.running.callback(self.redis.close)
+
+    def stop(self) -> None:
+        """Stop the stack as Ctrl-C does. Fail if that takes ten seconds or leaves a process."""
+        pids = list(self.children())
+        with Stopwatch() as waited:
+            self.lines.process.send_signal(signal.SIGINT)
+            assert self.lines.end() == 0
+        assert waited.seconds < 10
+        wait_until_gone(pids)
+        self.running.close()
+
+    def kill(self) -> None:
+        """Kill the supervisor. Fail if that leaves a process."""
+        pids = list(self.children())
+        self.lines.process.kill()
+        self.lines.end()
+        wait_until_gone(pids)
+        self.running.close()
+
+    # --- Slack -----------------------------------------------------------------------------------
+
+    def mention(self, text: str = QUESTION) -> str:
+        """Mention the bot as a person does; return the thread."""
+        post = {"channel": "C1", "user": "U1", "text": f"<@UBOT> {text}"}
+        return http(f"{self.slack}/_control/posts", post)[1]["ts"]
+
+    def replies(self, thread: str) -> list[str]:
+        _, messages = http(f"{self.slack}/_control/messages?channel=C1&thread_ts={thread}")
+        return [message["text"] for message in messages[1:]]
+
+    def reply(self, thread: str, within: float = 90) -> str:
+        """Wait for the bot's reply in the thread and return it."""
+        wait_until(lambda: self.replies(thread), within, f"a reply in {self.lines.text[-3000:]}")
+        return self.replies(thread)[0]
+
+    def reactions(self, thread: str) -> list[dict[str, Any]]:
+        _, messages = http(f"{self.slack}/_control/messages?channel=C1&thread_ts={thread}")
+        return messages[0]["reactions"]
+
+    # --- operators -------------------------------------------------------------------------------
+
+    def manage(self, *arguments: str) -> str:
+        ran = subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            cwd=ROOT,
+            env=self.environment | self.values,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+
+    def set_limit(self, credits_: str) -> None:
+        self.manage("set_limit", str(self.project["project_id"]), "ai_credits", credits_)
+
+    def quota(self) -> dict[str, Any]:
+        url = f"{self.values['TOLLGATE_URL']}/api/projects/{self.project['project_id']}"
+        status, answer = http(f"{url}/quota_limits/", token=self.project["personal_api_key"])
+        assert status == 200
+        return answer["limited"]["ai_credits"]
+
+    def paid_runs(self) -> set[str]:
+        """Return the task runs with usage in the ledger. (A token made by hand has its own run.)"""
+        url = f"{self.values['TOLLGATE_URL']}/api/projects/{self.project['project_id']}"
+        key = self.project["personal_api_key"]
+        status, answer = http(f"{url}/usage/?group_by=run", token=key)
+        assert status == 200
+        used = {result["run"]: float(result["credits"]) for result in answer["results"]}
+        list_runs = (
+            "from coding_tasks.models import TaskRun\n"
+            "print(*TaskRun.objects.values_list('pk', flat=True))"
+        )
+        runs = self.manage("shell", "--verbosity", "0", "-c", list_runs).split()
+        return {run for run in runs if used.get(run, 0) > 0}
+
+    def answered_mentions(self) -> int:
+        """Return how many threads have an answer of the model."""
+        _, posts = http(f"{self.slack}/_control/messages?channel=C1")
+        return sum(
+            reply.startswith("[demo model]") for post in posts for reply in self.replies(post["ts"])
+        )
+
+    def create_token(self) -> str:
+        project = str(self.project["project_id"])
+        return self.manage("create_token", project, "--product", "slack_app").split()[-1]
+
+    def call_gateway(self, token: str) -> tuple[int, Any]:
+        body = {
+            "model": "claude-haiku-4-5",
+            "max_tokens": 20,
+            "messages": [{"role": "user", "content": "hello"}],
+        }
+        return http(f"{self.values['GATEWAY_URL']}/slack_app/v1/messages", body, token)
+
+    def refusals(self, reason: str) -> float:
+        """Return how many calls the gateway refused for this reason."""
+        request = urllib.request.Request(
+            f"{self.values['GATEWAY_URL']}/metrics",
+            headers={"Authorization": f"Bearer {self.values['METRICS_TOKEN']}"},
+        )
+        with urllib.request.urlopen(request, timeout=20) as response:
+            lines = response.read().decode().splitlines()
+        named = f'reason="{reason}"'
+        found = [line for line in lines if "_refusals_total{" in line and named in line]
+        return sum(float(line.rpartition(" ")[2]) for line in found)
+
+    # --- the model -------------------------------------------------------------------------------
+
+    def answer_slowly(self, seconds: float, times: int = 1) -> None:
+        """Delay the model's next answers."""
+        replies = [{"text": f"[demo model] answer {n}", "delay": seconds} for n in range(times)]
+        model = f"http://127.0.0.1:{self.values['DEMO_MODEL_PORT']}"
+        assert http(f"{model}/_control/replies", replies)[0] < 300
+
+    def times_asked(self, words: str) -> int:
+        """Return how many requests to the model contain the words."""
+        model = f"http://127.0.0.1:{self.values['DEMO_MODEL_PORT']}"
+        return sum(words in json.dumps(seen) for seen in http(f"{model}/_control/requests")[1])
+
+    # --- processes -------------------------------------------------------------------------------
+
+    def children(self) -> dict[int, str]:
+        """Return the processes that the supervisor started, with their command lines."""
+        leader = self.lines.process.pid
+        pids = Path(f"/proc/{leader}/task/{leader}/children").read_text().split()
+        commands = {int(pid): Path(f"/proc/{pid}/cmdline") for pid in pids}
+        return {
+            pid: file.read_bytes().replace(b"\0", b" ").decode()
+            for pid, file in commands.items()
+            if file.exists()
+        }
+
+    def pids_of(self, argument: str) -> list[int]:
+        return [pid for pid, command in self.children().items() if f" {argument} " in command]
+
+
+def http(url: str, body: Any = None, token: str = "") -> tuple[int, Any]:
+    headers = {"Content-Type": "application/json", "anthropic-version": "2023-06-01"}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read() or b"null")
