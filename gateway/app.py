@@ -14,7 +14,7 @@ from gateway import apis, products
 from gateway.background import Background
 from gateway.call import Call, new_call_id
 from gateway.kept_answers import KeptAnswers
-from gateway.money.booking import Books
+from gateway.money.booking import Settler
 from gateway.money.holds import Holds
 from gateway.money.outbox import Outbox
 from gateway.money.posthog import PostHogOutbox
@@ -106,7 +106,7 @@ class Gateway:
         )
         self._posthog = PostHogOutbox(self._redis, settings.posthog) if settings.posthog else None
         gate = Gate(settings, prices, resolver, holds)
-        books = Books(holds, prices)
+        settler = Settler(holds, prices)
         unpaid = UnpaidRequests(self._redis, settings.requests_per_minute)
         answers = KeptAnswers(
             self._redis,
@@ -114,14 +114,14 @@ class Gateway:
             settings.answers_kept,
             admission_seconds=settings.request_timeout,
         )
-        self._proxy = Proxy(settings, known, gate, books, self._upstreams, unpaid, answers)
+        self._proxy = Proxy(settings, known, gate, settler, self._upstreams, unpaid, answers)
         self._background = Background(
             settings,
             self._redis,
             known,
             resolver,
             holds,
-            books,
+            settler,
             ChangeFeed(self._redis, self._api, resolver),
             Outbox(self._redis, self._api, resolver),
             Reaper(self._redis, copies),

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from gateway import keys
-from gateway.money.booking import Books
+from gateway.money.booking import Settler
 from gateway.money.holds import Holds
 from gateway.money.outbox import Outbox
 from gateway.money.posthog import PostHogOutbox
@@ -40,7 +40,7 @@ class Background:
         known: Credentials,
         resolver: QuotaResolver,
         holds: Holds,
-        books: Books,
+        settler: Settler,
         feed: ChangeFeed,
         outbox: Outbox,
         reaper: Reaper,
@@ -51,7 +51,7 @@ class Background:
         self._credentials = known
         self._resolver = resolver
         self._holds = holds
-        self._books = books
+        self._settler = settler
         self._reaper = reaper
         self._leader_steps = [feed.step, outbox.step, reaper.step]
         if posthog is not None:
@@ -119,7 +119,7 @@ class Background:
         await self._redis.execute("SET", keys.GROUP_EPOCH, str(uuid.uuid4()), "NX")
         epoch = (await self._redis.execute("GET", keys.GROUP_EPOCH)).decode()
         group = f"{self._name}:{epoch}"
-        for user in (self._credentials, self._resolver, self._books, self._reaper):
+        for user in (self._credentials, self._resolver, self._settler, self._reaper):
             user.group = group
 
     async def _learn_from_feed(self) -> None:

@@ -8,7 +8,7 @@ from gateway.call import Call
 from gateway.kept_answers import Claim
 from gateway.metering import Meter, meter_for
 from gateway.metering.media import is_compressed, is_event_stream
-from gateway.money.booking import Books, Ending
+from gateway.money.booking import Ending, Settler
 from gateway.network.client import ExchangeFailed, HttpResponse
 from gateway.network.headers import Headers
 from gateway.network.incoming import CallerLeft
@@ -37,7 +37,7 @@ class Exchange:
         self,
         settings: Settings,
         upstreams: Upstreams,
-        books: Books,
+        settler: Settler,
         call: Call,
         api: Api,
         body: bytes,
@@ -47,7 +47,7 @@ class Exchange:
     ) -> None:
         self._settings = settings
         self._upstreams = upstreams
-        self._books = books
+        self._settler = settler
         self._call = call
         self._api = api
         self._body = body  # until it is sent
@@ -196,7 +196,7 @@ class Exchange:
         """Book nothing, because no call was made."""
         if self._admission is not None:
             self._settled = True
-            self._books.release(self._admission)
+            self._settler.release(self._admission)
 
     async def _end_claim(self, claim: Claim) -> None:
         """Let the call's idempotency key be used again, unless its answer was kept."""
@@ -210,4 +210,4 @@ class Exchange:
         self._settled = True
         trace = self._call.trace
         with trace.settling():
-            trace.settled(await self._books.settle(self._admission, self._meter, self._ending))
+            trace.settled(await self._settler.settle(self._admission, self._meter, self._ending))

@@ -11,7 +11,7 @@ from gateway.call import Call
 from gateway.exchange import Exchange
 from gateway.kept_answers import AnswerKept, Claim, KeptAnswers, KeyInUse, key_of, replayed
 from gateway.metering import Meter, meter_for
-from gateway.money.booking import Books
+from gateway.money.booking import Settler
 from gateway.network.incoming import BodyTooLarge, TooManyBodies
 from gateway.network.interruptions import Watch, Watches
 from gateway.network.upstream import Upstreams
@@ -33,7 +33,7 @@ class Proxy:
         settings: Settings,
         known: Credentials,
         gate: Gate,
-        books: Books,
+        settler: Settler,
         upstreams: Upstreams,
         unpaid: throttles.UnpaidRequests,
         answers: KeptAnswers,
@@ -41,7 +41,7 @@ class Proxy:
         self._settings = settings
         self._credentials = known
         self._gate = gate
-        self._books = books
+        self._settler = settler
         self._upstreams = upstreams
         self._unpaid = unpaid
         self._answers = answers
@@ -154,7 +154,7 @@ class Proxy:
         claim: Claim | None = None,
     ) -> Exchange:
         return Exchange(
-            self._settings, self._upstreams, self._books, call, api, body, admission, meter, claim
+            self._settings, self._upstreams, self._settler, call, api, body, admission, meter, claim
         )
 
     async def _read_body(self, call: Call) -> bytes:

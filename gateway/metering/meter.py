@@ -20,7 +20,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class Meter(Protocol):
-    """What the proxy and the books ask of a meter."""
+    """What the proxy and the settler ask of a meter."""
 
     hides_usage: bool  # what it returns is not what it was fed
     streamed: bool

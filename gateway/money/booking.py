@@ -42,7 +42,7 @@ class Ending(msgspec.Struct, gc=False):
     compressed: bool = False
 
 
-class Books:
+class Settler:
     """Turns endings into settlements."""
 
     def __init__(self, holds: Holds, prices: Prices) -> None:

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.metering import meter_for
-from gateway.money.booking import Books, Ending
+from gateway.money.booking import Ending, Settler
 from gateway.money.prices import Prices, Usage
 from gateway.money.usage_events import CallRecord, Outcome
 from gateway.refusals.admission import Admission
@@ -389,7 +389,7 @@ def booked(
         asked=Usage(service_tier=asked),
     )
     ending = Ending(0.0, status=200, sent=True, failed=broken)
-    return Books(None, PRICES).outcome(admission, meter, ending)  # type: ignore[arg-type]
+    return Settler(None, PRICES).outcome(admission, meter, ending)  # type: ignore[arg-type]
 
 
 def cut(answer: bytes, chance: random.Random) -> Iterator[bytes]:

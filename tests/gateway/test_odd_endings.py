@@ -1,4 +1,4 @@
-"""What is booked where an answer ends oddly: each case asked of the books themselves."""
+"""What is booked where an answer ends oddly: each case asked of the settler itself."""
 
 import json
 from decimal import Decimal
@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from gateway.metering import Meter, meter_for
-from gateway.money.booking import Books, Ending
+from gateway.money.booking import Ending, Settler
 from gateway.money.prices import Prices, Usage
 from gateway.money.usage_events import CallRecord, Outcome, correction, event
 from gateway.refusals.admission import Admission
@@ -45,7 +45,7 @@ def outcome(
         dearest=PRICES.dearest(provider, model),
         asked=asked or Usage(),
     )
-    return Books(None, PRICES).outcome(admission, meter, ending)  # type: ignore[arg-type]
+    return Settler(None, PRICES).outcome(admission, meter, ending)  # type: ignore[arg-type]
 
 
 def stream(kind: str, *events: Any, ended: bool = False, hide_usage: bool = False) -> Meter:
