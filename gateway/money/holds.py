@@ -61,7 +61,7 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
     scopes: str = ""
 
 
-class Verdict(msgspec.Struct, frozen=True, gc=False):
+class HoldResult(msgspec.Struct, frozen=True, gc=False):
     """Redis' answer to a reservation. `remaining_micro` is -1 for an unlimited account.
 
     `age_ms` is how long ago the answer it rests on was last known to be true.
@@ -128,10 +128,10 @@ class Holds:
         """Settlements that Redis has not confirmed yet."""
         return len(self._unsettled)
 
-    async def hold(self, wanted: Reservation) -> Verdict:
+    async def hold(self, wanted: Reservation) -> HoldResult:
         """Reserve, or learn why not. Raises `RedisUnavailable`; then nothing stays reserved."""
         if self._replaying is not None and not self._replaying.done():
-            return Verdict("rewound", 0, 0, 0, b"", 0)
+            return HoldResult("rewound", 0, 0, 0, b"", 0)
         run = keys.run(wanted.task_run_id) if wanted.task_run_id else ""
         again = wanted.hold_id in self._active
         if not again:
@@ -167,21 +167,21 @@ class Holds:
             metrics.REDIS_FAILURES.labels("hold").inc()
             self._spool(Settlement(wanted.hold_id, "release", 0, b""))
             raise
-        verdict = Verdict(answer[0].decode(), *answer[1:6])
-        if verdict.status == "held" and self._restarted():
-            verdict = replace(verdict, status="rewound")
+        result = HoldResult(answer[0].decode(), *answer[1:6])
+        if result.status == "held" and self._restarted():
+            result = replace(result, status="rewound")
             if not again:
                 self._spool(Settlement(wanted.hold_id, "release", 0, b""))
-        if verdict.status == "held":
+        if result.status == "held":
             self._sequence = max(self._sequence, answer[6])
             if len(answer[7]) > len(run):  # the run's own scope is known without being told
                 self._active[wanted.hold_id] = replace(wanted, scopes=answer[7].decode())
         else:
             if not again:  # else it is still held
                 del self._active[wanted.hold_id]
-            if verdict.status == "rewound":
+            if result.status == "rewound":
                 self._replay()
-        return verdict
+        return result
 
     async def look(
         self, project_id: int, resource: str, credential_sha256: str

@@ -8,7 +8,7 @@ import msgspec
 from gateway.body.requests import ModelRequest
 from gateway.body.usage_bound import Extent, extent_of
 from gateway.call import Call
-from gateway.money.holds import Holds, Reservation, Verdict
+from gateway.money.holds import HoldResult, Holds, Reservation
 from gateway.money.prices import OPERATOR_KEYS, REGION_FACTOR, Prices, Rates, UnknownPrice, Usage
 from gateway.money.usage_events import CallRecord, new_record, to_micro_bound
 from gateway.network.redis_connection import RedisError, RedisUnavailable
@@ -105,26 +105,26 @@ class Gate:
                 dearest=dearest,
                 asked=_asked(request),
             )
-            verdict = await self._hold(product.bucket, caller, admission)
-            if verdict.status == "held":
+            result = await self._hold(product.bucket, caller, admission)
+            if result.status == "held":
                 metrics.child(metrics.HELD, product.name).inc(admission.bound_micro / MICRO)
                 return admission, body
             smaller = None
             if (
-                verdict.status in _TOO_LITTLE
+                result.status in _TOO_LITTLE
                 and request.output_tokens is None
                 and not extent.uncapped
             ):
-                smaller = _affordable_cap(verdict, terms.credits_per_usd, dearest, extent, request)
+                smaller = _affordable_cap(result, terms.credits_per_usd, dearest, extent, request)
             if smaller is None or smaller >= cap:
-                if verdict.status == "short":
+                if result.status == "short":
                     least = _bound(dearest, _short(extent), request)
-                    self._report(verdict, caller, product.bucket, terms, least)
-                if verdict.status == "limited":
+                    self._report(result, caller, product.bucket, terms, least)
+                if result.status == "limited":
                     self._remember_refused((caller.project_id, product.bucket))
-                elif verdict.status == "rate":
+                elif result.status == "rate":
                     self._remember_refused(caller.credential_sha256)
-                raise self._refusal(verdict, product.bucket, admission)
+                raise self._refusal(result, product.bucket, admission)
             cap = smaller
             extent = extent_of(request, cap, self._settings.allowed_fields)
 
@@ -158,13 +158,13 @@ class Gate:
         self._refused[key] = None
 
     def _report(
-        self, verdict: Verdict, caller: Caller, bucket: str, terms: Terms, least: Decimal
+        self, result: HoldResult, caller: Caller, bucket: str, terms: Terms, least: Decimal
     ) -> None:
         """Tell Django when nothing but the remainder is in the way, even of a short answer."""
         needed = to_micro_bound(least, terms.credits_per_usd)
-        if verdict.held_micro == 0 < verdict.remaining_micro < needed:
+        if result.held_micro == 0 < result.remaining_micro < needed:
             self._resolver.report_insufficient(
-                caller.organization_id, bucket, verdict.remaining_micro
+                caller.organization_id, bucket, result.remaining_micro
             )
 
     def _rates(self, request: ModelRequest) -> tuple[Rates, Rates]:
@@ -217,7 +217,7 @@ class Gate:
         except (RedisUnavailable, RedisError):
             raise _store_unavailable() from None
 
-    async def _hold(self, bucket: str, caller: Caller, admission: Admission) -> Verdict:
+    async def _hold(self, bucket: str, caller: Caller, admission: Admission) -> HoldResult:
         wanted = Reservation(
             hold_id=admission.record.uuid,
             project_id=caller.project_id,
@@ -230,58 +230,58 @@ class Gate:
             record=admission.record.encode(),
         )
         try:
-            verdict = await self._holds.hold(wanted)
-            if verdict.status in ("unknown", "closed"):
+            result = await self._holds.hold(wanted)
+            if result.status in ("unknown", "closed"):
                 await self._resolver.ask(caller.project_id)
-                verdict = await self._holds.hold(wanted)
-            if verdict.status == "unknown_user":
+                result = await self._holds.hold(wanted)
+            if result.status == "unknown_user":
                 await self._resolver.ask(caller.project_id, caller.distinct_id)
-                verdict = await self._holds.hold(wanted)
+                result = await self._holds.hold(wanted)
         except (RedisUnavailable, RedisError):
             raise _store_unavailable() from None
-        if verdict.status == "held":
-            if verdict.age_ms > UNCONFIRMED_MS:
+        if result.status == "held":
+            if result.age_ms > UNCONFIRMED_MS:
                 metrics.OPEN_BECAUSE_UNKNOWN.inc()
-            if verdict.answer_age_ms > REFRESH_MS:
+            if result.answer_age_ms > REFRESH_MS:
                 self._resolver.ask_in_background(caller.project_id)
-        return verdict
+        return result
 
-    def _refusal(self, verdict: Verdict, bucket: str, admission: Admission) -> Refusal:
+    def _refusal(self, result: HoldResult, bucket: str, admission: Admission) -> Refusal:
         bot_name, billing_url = self._settings.bot_name, self._settings.billing_url
-        match verdict.status:
+        match result.status:
             case "limited":
-                return denials.denial(verdict.answer, bucket, bot_name, billing_url)
-            case "project_cap" | "user_cap" if verdict.remaining_micro + verdict.held_micro <= 0:
+                return denials.denial(result.answer, bucket, bot_name, billing_url)
+            case "project_cap" | "user_cap" if result.remaining_micro + result.held_micro <= 0:
                 return denials.denial(
-                    verdict.answer, bucket, bot_name, billing_url, f"{verdict.status}_reached"
+                    result.answer, bucket, bot_name, billing_url, f"{result.status}_reached"
                 )
             case "short" | "project_cap" | "user_cap":
                 return denials.too_little(
-                    verdict.answer,
+                    result.answer,
                     bucket,
                     bot_name,
                     billing_url,
                     needed_micro=admission.bound_micro,
-                    remaining_micro=verdict.remaining_micro,
-                    held_micro=verdict.held_micro,
+                    remaining_micro=result.remaining_micro,
+                    held_micro=result.held_micro,
                     cause=(
                         Reason.INSUFFICIENT_REMAINING
-                        if verdict.status == "short"
-                        else f"{verdict.status}_reached"
+                        if result.status == "short"
+                        else f"{result.status}_reached"
                     ),
                 )
             case "run_cap":
                 return denials.run_cap_reached(
-                    verdict.answer,
+                    result.answer,
                     bucket,
                     bot_name,
                     self._settings.run_cap_credits,
                     needed_micro=admission.bound_micro,
-                    remaining_micro=verdict.remaining_micro,
-                    held_micro=verdict.held_micro,
+                    remaining_micro=result.remaining_micro,
+                    held_micro=result.held_micro,
                 )
             case "rate":
-                return throttles.too_many_requests(verdict.remaining_micro)
+                return throttles.too_many_requests(result.remaining_micro)
             case "excessive":
                 return bad_request("More cannot be reserved at once.", "unmeterable")
             case "rewound":
@@ -355,14 +355,14 @@ def _short(extent: Extent) -> Extent:
 
 
 def _affordable_cap(
-    verdict: Verdict,
+    result: HoldResult,
     credits_per_usd: Decimal,
     rates: Rates,
     extent: Extent,
     request: ModelRequest,
 ) -> int | None:
     """Return the output cap that what is left pays for, if an answer of that length is of use."""
-    left = Decimal(verdict.remaining_micro) / MICRO / credits_per_usd
+    left = Decimal(result.remaining_micro) / MICRO / credits_per_usd
     unanswered = _bound(rates, msgspec.structs.replace(extent, output_tokens=0), request)
     shortest = msgspec.structs.replace(extent, output_tokens=request.choices)
     spare, each = left - unanswered, _bound(rates, shortest, request) - unanswered

@@ -9,7 +9,7 @@ import pytest
 from gateway import apis
 from gateway.body import requests
 from gateway.body.usage_bound import Extent, extent_of
-from gateway.money.holds import Verdict
+from gateway.money.holds import HoldResult
 from gateway.money.prices import Prices
 from gateway.products import PRODUCTS
 from gateway.refusals.admission import Gate, _affordable_cap, _bound
@@ -67,7 +67,7 @@ def test_the_output_cap_that_is_affordable_uses_what_is_left_and_no_more(more, s
     request = requests.read(apis.MESSAGES, json.dumps(body).encode())
     rates, left = PRICES.rates("anthropic", "claude-sonnet-4-6"), Decimal("0.05")
     extent = Extent(1000, 0, searches=searches)
-    short = Verdict("short", int(left * 120 * 1_000_000), 0, 0, b"", 0)
+    short = HoldResult("short", int(left * 120 * 1_000_000), 0, 0, b"", 0)
     cap = _affordable_cap(short, Decimal(120), rates, extent, request)
     assert cap is not None
 
