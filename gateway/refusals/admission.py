@@ -17,7 +17,7 @@ from gateway.refusals import denials, throttles, wrong_models
 from gateway.refusals.errors import Refusal, bad_request, unavailable
 from gateway.refusals.reasons import Reason
 from gateway.resolver.credentials import Caller
-from gateway.resolver.quota import QuotaResolver, Terms
+from gateway.resolver.quota import Payer, QuotaResolver
 from gateway.settings import MICRO, Settings
 from gateway.telemetry import metrics
 
@@ -85,17 +85,17 @@ class Gate:
         cap = min(self._settings.default_max_output_tokens, _published_cap(request.model))
         extent = extent_of(request, cap, self._settings.allowed_fields)
         _refuse_unpriced(dearest, extent, request)
-        terms = await self._terms(caller, product.bucket)
+        payer = await self._payer(caller, product.bucket)
         while True:
             bound = _bound(dearest, extent, request)
             body = request.sent_body(cap)
             admission = Admission(
                 record=new_record(call, caller, product, request, rates.version, bound),
                 rates=rates,
-                account=terms.account,
-                credits_per_usd=terms.credits_per_usd,
+                account=payer.account,
+                credits_per_usd=payer.credits_per_usd,
                 bound=bound,
-                bound_micro=to_micro_bound(bound, terms.credits_per_usd),
+                bound_micro=to_micro_bound(bound, payer.credits_per_usd),
                 size=len(body),
                 tools=extent.tools,
                 filtered=extent.filtered,
@@ -115,11 +115,11 @@ class Gate:
                 and request.output_tokens is None
                 and not extent.uncapped
             ):
-                smaller = _affordable_cap(result, terms.credits_per_usd, dearest, extent, request)
+                smaller = _affordable_cap(result, payer.credits_per_usd, dearest, extent, request)
             if smaller is None or smaller >= cap:
                 if result.status == "short":
                     least = _bound(dearest, _short(extent), request)
-                    self._report(result, caller, product.bucket, terms, least)
+                    self._report(result, caller, product.bucket, payer, least)
                 if result.status == "limited":
                     self._remember_refused((caller.project_id, product.bucket))
                 elif result.status == "rate":
@@ -158,10 +158,10 @@ class Gate:
         self._refused[key] = None
 
     def _report(
-        self, result: HoldResult, caller: Caller, bucket: str, terms: Terms, least: Decimal
+        self, result: HoldResult, caller: Caller, bucket: str, payer: Payer, least: Decimal
     ) -> None:
         """Tell Django when nothing but the remainder is in the way, even of a short answer."""
-        needed = to_micro_bound(least, terms.credits_per_usd)
+        needed = to_micro_bound(least, payer.credits_per_usd)
         if result.held_micro == 0 < result.remaining_micro < needed:
             self._resolver.report_insufficient(
                 caller.organization_id, bucket, result.remaining_micro
@@ -211,9 +211,9 @@ class Gate:
         )
         return admission, body
 
-    async def _terms(self, caller: Caller, bucket: str) -> Terms:
+    async def _payer(self, caller: Caller, bucket: str) -> Payer:
         try:
-            return await self._resolver.terms(caller.project_id, bucket)
+            return await self._resolver.payer(caller.project_id, bucket)
         except (RedisUnavailable, RedisError):
             raise _store_unavailable() from None
 

@@ -37,7 +37,7 @@ REPORT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class Payer:
     """Who pays for a project's calls of a bucket, and at which rate."""
 
     account: str
@@ -56,25 +56,25 @@ class QuotaResolver:
     def __init__(self, redis: Redis, api: TollgateApi) -> None:
         self._redis = redis
         self._api = api
-        self._terms: dict[tuple[int, str], Terms] = {}
+        self._payers: dict[tuple[int, str], Payer] = {}
         self._asking: dict[tuple[int, str], asyncio.Task[QuotaAnswer]] = {}
         self._backoff: dict[int, _Backoff] = {}
         self._reported: dict[str, float] = {}
         self._reporting: set[asyncio.Task[None]] = set()
         self.group = ""
 
-    async def terms(self, project_id: int, resource: str) -> Terms:
+    async def payer(self, project_id: int, resource: str) -> Payer:
         """Return who pays. Raises `Refusal` (503) when that is not known."""
-        terms = self._terms.get((project_id, resource))
-        if terms is None and (project_id, "") not in self._asking:
-            terms = await self._remembered_terms(project_id, resource)
-        if terms is None:
-            if (project_id, resource) not in self._terms:
+        payer = self._payers.get((project_id, resource))
+        if payer is None and (project_id, "") not in self._asking:
+            payer = await self._remembered_payer(project_id, resource)
+        if payer is None:
+            if (project_id, resource) not in self._payers:
                 await self.ask(project_id)
-            terms = self._terms.get((project_id, resource))
-        if terms is None:
+            payer = self._payers.get((project_id, resource))
+        if payer is None:
             raise self._unknown()
-        return terms
+        return payer
 
     async def ask(self, project_id: int, user: str = "") -> None:
         """Ask Django now, once for all who wait. Raises `Refusal` (503) without a usable answer.
@@ -138,8 +138,8 @@ class QuotaResolver:
                 ],
                 ticket, asked_at, *snapshots[resource], str(project_id), *_caps(found, user),
             )  # fmt: skip
-            # Not before it is installed: who knows the terms asks the hold script.
-            self._terms[project_id, resource] = Terms(
+            # Not before it is installed: who knows the payer asks the hold script.
+            self._payers[project_id, resource] = Payer(
                 found.account, Decimal(str(found.credits_per_usd))
             )
             if lost:
@@ -182,7 +182,7 @@ class QuotaResolver:
         await self._mark("broken", [project_id])
 
     async def _mark(self, what: str, project_ids: list[int]) -> None:
-        resources = {resource for _, resource in self._terms} | set(KNOWN_BUCKETS)
+        resources = {resource for _, resource in self._payers} | set(KNOWN_BUCKETS)
         marked = [
             keys.project(project_id, resource)
             for project_id in project_ids
@@ -191,15 +191,15 @@ class QuotaResolver:
         if marked:
             await self._redis.run(MARK, [keys.TICKETS, *marked], what)
 
-    async def _remembered_terms(self, project_id: int, resource: str) -> Terms | None:
-        """Look for the terms in Redis, where another process may have put them."""
+    async def _remembered_payer(self, project_id: int, resource: str) -> Payer | None:
+        """Look for the payer in Redis, where another process may have put them."""
         raw = await self._redis.execute("HGET", keys.project(project_id, resource), "answer")
         if raw is None:
             return None
         found = msgspec.json.decode(raw, type=ResourceAnswer)
-        terms = Terms(found.account, Decimal(str(found.credits_per_usd)))
-        self._terms[project_id, resource] = terms
-        return terms
+        payer = Payer(found.account, Decimal(str(found.credits_per_usd)))
+        self._payers[project_id, resource] = payer
+        return payer
 
     def _wait_longer(self, project_id: int) -> None:
         backoff = self._backoff.setdefault(project_id, _Backoff())

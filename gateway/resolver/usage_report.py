@@ -24,17 +24,17 @@ async def usage_report(
     if product.bucket is None:
         return {"product": product.name, "bucket": None, "limited": False}
     try:
-        terms = await resolver.terms(caller.project_id, product.bucket)
+        payer = await resolver.payer(caller.project_id, product.bucket)
         answer = await redis.execute(
             "HGET", keys.project(caller.project_id, product.bucket), "answer"
         )
         allotment, spent, held, epoch = await redis.execute(
-            "HMGET", keys.account(terms.account), "allotment", "spent", "held", "epoch"
+            "HMGET", keys.account(payer.account), "allotment", "spent", "held", "epoch"
         )
         if answer is None:
             raise unavailable("Usage cannot be told at the moment.", "quota_unknown")
         found = msgspec.json.decode(answer, type=ResourceAnswer)
-        caps = await _Shares(redis, resolver, terms.account, epoch, caller).read(
+        caps = await _Shares(redis, resolver, payer.account, epoch, caller).read(
             found.caps, settings
         )
     except (RedisUnavailable, RedisError):

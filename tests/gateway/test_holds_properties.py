@@ -321,16 +321,16 @@ class HoldsMachine(RuleBasedStateMachine):
     def call(self, process: int, bound: int, user: str, run: str | None) -> Held | None:
         granted = Held(str(uuid.UUID(int=next(self.numbers) + 1)), process, bound, user, run)
         holds = self.processes[process]
-        verdict = self.run(holds.hold(self.reservation(granted)))
-        if verdict.status == "unknown_user":
+        result = self.run(holds.hold(self.reservation(granted)))
+        if result.status == "unknown_user":
             self.install(user)
-            verdict = self.run(holds.hold(self.reservation(granted)))
+            result = self.run(holds.hold(self.reservation(granted)))
         fits = self.fits(granted)
-        if verdict.status == "held":
+        if result.status == "held":
             assert fits, "an overrun"
             self.open[granted.hold_id] = granted
             return granted
-        assert self.fell_back or not fits, f"a call that fits was refused: {verdict}"
+        assert self.fell_back or not fits, f"a call that fits was refused: {result}"
         granted.ended = True
         return granted
 
