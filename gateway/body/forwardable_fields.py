@@ -1,7 +1,7 @@
 """Which fields of a request may be forwarded where somebody pays.
 
 A provider's new field may cost what no bound covers, so only what is known passes: what is
-harmless, what `extent.py` counts, and what the operator adds. Sources: the API references
+harmless, what `usage_bound.py` counts, and what the operator adds. Sources: the API references
 (https://docs.anthropic.com/en/api/messages, https://platform.openai.com/docs/api-reference) and the
 types of the providers' SDKs, to which a test holds these lists.
 """

@@ -1,7 +1,7 @@
 """Reading a call's body: what the gateway has to know, and what is added to it.
 
 The body goes to the provider byte for byte, but for an output cap and the usage option of a
-streamed chat completion where the caller gave none. What it can cost at most: `extent.py`.
+streamed chat completion where the caller gave none. What it can cost at most: `usage_bound.py`.
 """
 
 from typing import Annotated, Any, Literal

@@ -68,7 +68,7 @@ _LONG = "12h"
 _lifetime = msgspec.json.Decoder(Lifetime | None)
 
 
-class Extent(msgspec.Struct, frozen=True, gc=False):
+class UsageBound(msgspec.Struct, frozen=True, gc=False):
     """The most that a call can use.
 
     `whole_context` is how many times the model's whole context is read besides. `searches` is how
@@ -87,9 +87,9 @@ class Extent(msgspec.Struct, frozen=True, gc=False):
     filtered: bool = False
 
 
-def extent_of(
+def usage_bound_of(
     request: ModelRequest, output_cap: int, further: frozenset[str] = frozenset()
-) -> Extent:
+) -> UsageBound:
     """Bound a call; `output_cap` counts where the caller set none.
 
     `further` are fields that the operator knows to be harmless.
@@ -136,7 +136,7 @@ def extent_of(
         total += server_tools.turns * (total + output)
     if server_tools.uses:  # each reads the whole conversation again, with what it found
         whole += server_tools.uses + 1
-    return Extent(
+    return UsageBound(
         total,
         output,
         whole,

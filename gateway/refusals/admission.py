@@ -6,7 +6,7 @@ from functools import lru_cache
 import msgspec
 
 from gateway.body.requests import ModelRequest
-from gateway.body.usage_bound import Extent, extent_of
+from gateway.body.usage_bound import UsageBound, usage_bound_of
 from gateway.call import Call
 from gateway.money.holds import HoldResult, Holds, Reservation
 from gateway.money.prices import OPERATOR_KEYS, REGION_FACTOR, Prices, Rates, UnknownPrice, Usage
@@ -83,11 +83,11 @@ class Gate:
         wrong_models.check(product.name, request, self._prices)
         rates, dearest = self._rates(request)
         cap = min(self._settings.default_max_output_tokens, _published_cap(request.model))
-        extent = extent_of(request, cap, self._settings.allowed_fields)
-        _refuse_unpriced(dearest, extent, request)
+        usage_bound = usage_bound_of(request, cap, self._settings.allowed_fields)
+        _refuse_unpriced(dearest, usage_bound, request)
         payer = await self._payer(caller, product.bucket)
         while True:
-            bound = _bound(dearest, extent, request)
+            bound = _cost_bound(dearest, usage_bound, request)
             body = request.sent_body(cap)
             admission = Admission(
                 record=new_record(call, caller, product, request, rates.version, bound),
@@ -97,10 +97,10 @@ class Gate:
                 bound=bound,
                 bound_micro=to_micro_bound(bound, payer.credits_per_usd),
                 size=len(body),
-                tools=extent.tools,
-                filtered=extent.filtered,
-                input_bound=_bound(
-                    dearest, msgspec.structs.replace(extent, output_tokens=0), request
+                tools=usage_bound.tools,
+                filtered=usage_bound.filtered,
+                input_bound=_cost_bound(
+                    dearest, msgspec.structs.replace(usage_bound, output_tokens=0), request
                 ),
                 dearest=dearest,
                 asked=_asked(request),
@@ -113,12 +113,14 @@ class Gate:
             if (
                 result.status in _TOO_LITTLE
                 and request.output_tokens is None
-                and not extent.uncapped
+                and not usage_bound.uncapped
             ):
-                smaller = _affordable_cap(result, payer.credits_per_usd, dearest, extent, request)
+                smaller = _affordable_cap(
+                    result, payer.credits_per_usd, dearest, usage_bound, request
+                )
             if smaller is None or smaller >= cap:
                 if result.status == "short":
-                    least = _bound(dearest, _short(extent), request)
+                    least = _cost_bound(dearest, _short(usage_bound), request)
                     self._report(result, caller, product.bucket, payer, least)
                 if result.status == "limited":
                     self._remember_refused((caller.project_id, product.bucket))
@@ -126,7 +128,7 @@ class Gate:
                     self._remember_refused(caller.credential_sha256)
                 raise self._refusal(result, product.bucket, admission)
             cap = smaller
-            extent = extent_of(request, cap, self._settings.allowed_fields)
+            usage_bound = usage_bound_of(request, cap, self._settings.allowed_fields)
 
     async def look_ahead(self, product: Product, caller: Caller) -> None:
         """Refuse what is refused whatever its body says, before that is read.
@@ -298,9 +300,9 @@ def _store_unavailable() -> Refusal:
     )
 
 
-def _refuse_unpriced(rates: Rates, extent: Extent, request: ModelRequest) -> None:
+def _refuse_unpriced(rates: Rates, usage_bound: UsageBound, request: ModelRequest) -> None:
     """Raise a 400 `Refusal` that names the provider's tool if it has no price here."""
-    for tool in sorted(extent.tools):
+    for tool in sorted(usage_bound.tools):
         if rates.of_use(tool) is None:
             raise bad_request(
                 f"The price of the provider's tool {tool} is not known here for the model "
@@ -319,20 +321,20 @@ def _asked(request: ModelRequest) -> Usage:
     )
 
 
-def _bound(rates: Rates, extent: Extent, request: ModelRequest) -> Decimal:
+def _cost_bound(rates: Rates, usage_bound: UsageBound, request: ModelRequest) -> Decimal:
     window = rates.context_window
     if b"context-1m" in request.betas.lower():
         window = max(window, 1_000_000)
-    output = extent.output_tokens
-    if extent.uncapped:
+    output = usage_bound.output_tokens
+    if usage_bound.uncapped:
         output = max(output, min(window, _longest_output(request.model)))
     bound = rates.bound(
-        extent.input_tokens + extent.whole_context * window,
+        usage_bound.input_tokens + usage_bound.whole_context * window,
         output,
-        cached=extent.cached or (request.api.provider == "openai" and rates.writes_cost_more),
-        cached_for_long=extent.cached_for_long and request.api.provider == "openai",
-        searches=extent.searches,
-        tools=extent.tools,
+        cached=usage_bound.cached or (request.api.provider == "openai" and rates.writes_cost_more),
+        cached_for_long=usage_bound.cached_for_long and request.api.provider == "openai",
+        searches=usage_bound.searches,
+        tools=usage_bound.tools,
     )
     # Where the caller names no region the workspace's own setting counts, which may be a dear one.
     may_be_dear = request.api.provider == "anthropic" and request.inference_geo != "global"
@@ -347,10 +349,12 @@ def _longest_output(model: str) -> int:
     return 272_000 if "-pro" in model else 128_000
 
 
-def _short(extent: Extent) -> Extent:
-    """Return the extent with a short answer: a long one is the caller's own wish."""
+def _short(usage_bound: UsageBound) -> UsageBound:
+    """Return the usage_bound with a short answer: a long one is the caller's own wish."""
     return msgspec.structs.replace(
-        extent, output_tokens=min(extent.output_tokens, SMALLEST_OUTPUT_CAP), uncapped=False
+        usage_bound,
+        output_tokens=min(usage_bound.output_tokens, SMALLEST_OUTPUT_CAP),
+        uncapped=False,
     )
 
 
@@ -358,14 +362,14 @@ def _affordable_cap(
     result: HoldResult,
     credits_per_usd: Decimal,
     rates: Rates,
-    extent: Extent,
+    usage_bound: UsageBound,
     request: ModelRequest,
 ) -> int | None:
     """Return the output cap that what is left pays for, if an answer of that length is of use."""
     left = Decimal(result.remaining_micro) / MICRO / credits_per_usd
-    unanswered = _bound(rates, msgspec.structs.replace(extent, output_tokens=0), request)
-    shortest = msgspec.structs.replace(extent, output_tokens=request.choices)
-    spare, each = left - unanswered, _bound(rates, shortest, request) - unanswered
+    unanswered = _cost_bound(rates, msgspec.structs.replace(usage_bound, output_tokens=0), request)
+    shortest = msgspec.structs.replace(usage_bound, output_tokens=request.choices)
+    spare, each = left - unanswered, _cost_bound(rates, shortest, request) - unanswered
     if spare <= 0 or each == 0:
         return None
     cap = int((spare / each).to_integral_value(ROUND_FLOOR))

@@ -8,11 +8,11 @@ import pytest
 
 from gateway import apis
 from gateway.body import requests
-from gateway.body.usage_bound import Extent, extent_of
+from gateway.body.usage_bound import UsageBound, usage_bound_of
 from gateway.money.holds import HoldResult
 from gateway.money.prices import Prices
 from gateway.products import PRODUCTS
-from gateway.refusals.admission import Gate, _affordable_cap, _bound
+from gateway.refusals.admission import Gate, _affordable_cap, _cost_bound
 from gateway.refusals.errors import Refusal
 from gateway.resolver.credentials import Known
 from gateway.resolver.tollgate_api import TokenAnswer
@@ -42,10 +42,12 @@ def test_a_tier_whose_price_nobody_knows_is_refused() -> None:
 
 def test_caches_that_openai_writes_without_a_word_are_held() -> None:
     request, rates = read("gpt-5.6-sol"), PRICES.rates("openai", "gpt-5.6-sol")
-    extent = extent_of(request, 9)
-    assert not extent.cached
-    written = rates.bound(extent.input_tokens, extent.output_tokens, cached=True, searches=0)
-    assert _bound(rates, extent, request) == written
+    usage_bound = usage_bound_of(request, 9)
+    assert not usage_bound.cached
+    written = rates.bound(
+        usage_bound.input_tokens, usage_bound.output_tokens, cached=True, searches=0
+    )
+    assert _cost_bound(rates, usage_bound, request) == written
 
 
 def test_a_region_that_may_be_the_dear_one_is_held_as_such() -> None:
@@ -53,7 +55,7 @@ def test_a_region_that_may_be_the_dear_one_is_held_as_such() -> None:
         body = {"model": "claude-sonnet-4-6", "max_tokens": 16, "messages": [], **more}
         request = requests.read(apis.MESSAGES, json.dumps(body).encode())
         rates = PRICES.rates("anthropic", "claude-sonnet-4-6")
-        return _bound(rates, Extent(1000, 10), request)
+        return _cost_bound(rates, UsageBound(1000, 10), request)
 
     elsewhere = bound(inference_geo="global")
     assert bound() == bound(inference_geo=None) == bound(inference_geo="us")
@@ -66,14 +68,14 @@ def test_the_output_cap_that_is_affordable_uses_what_is_left_and_no_more(more, s
     body = {"model": "claude-sonnet-4-6", "messages": [], **more}
     request = requests.read(apis.MESSAGES, json.dumps(body).encode())
     rates, left = PRICES.rates("anthropic", "claude-sonnet-4-6"), Decimal("0.05")
-    extent = Extent(1000, 0, searches=searches)
+    usage_bound = UsageBound(1000, 0, searches=searches)
     short = HoldResult("short", int(left * 120 * 1_000_000), 0, 0, b"", 0)
-    cap = _affordable_cap(short, Decimal(120), rates, extent, request)
+    cap = _affordable_cap(short, Decimal(120), rates, usage_bound, request)
     assert cap is not None
 
     def costs(tokens: int) -> Decimal:
-        answered = msgspec.structs.replace(extent, output_tokens=tokens * request.choices)
-        return _bound(rates, answered, request)
+        answered = msgspec.structs.replace(usage_bound, output_tokens=tokens * request.choices)
+        return _cost_bound(rates, answered, request)
 
     assert costs(cap) <= left < costs(cap + 1)
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from gateway import apis
 from gateway.body import requests
-from gateway.body.usage_bound import extent_of
+from gateway.body.usage_bound import usage_bound_of
 from gateway.money import price_list
 from gateway.money.charges import charge
 from gateway.money.prices import Prices, Usage
 from gateway.money.usage_events import CallRecord
-from gateway.refusals.admission import Gate, _bound, _refuse_unpriced
+from gateway.refusals.admission import Gate, _cost_bound, _refuse_unpriced
 from gateway.refusals.errors import Refusal
 from tests.examples import examples
 
@@ -162,15 +162,15 @@ def test_no_usage_within_the_limits_costs_more_than_the_bound(asked, data) -> No
     try:
         request = requests.read(api, json.dumps(body).encode())
         expected, dearest = GATE._rates(request)
-        extent = extent_of(request, CAP)
-        _refuse_unpriced(dearest, extent, request)
+        usage_bound = usage_bound_of(request, CAP)
+        _refuse_unpriced(dearest, usage_bound, request)
     except Refusal:
         assume(False)
-    bound = _bound(dearest, extent, request)
+    bound = _cost_bound(dearest, usage_bound, request)
     record = record_of(request)
     window = dearest.context_window
     for usage in (data.draw(usages(limits, window)), *greatest_usages(limits, window)):
-        cost, _ = charge(PRICES, record, expected, usage, extent.tools)
+        cost, _ = charge(PRICES, record, expected, usage, usage_bound.tools)
         assert 0 <= cost <= bound, (usage, cost, bound)
 
 

@@ -22,7 +22,7 @@ from openai.types.responses.tool_param import ToolParam
 
 from gateway import apis
 from gateway.body import forwardable_fields, requests
-from gateway.body.usage_bound import Extent, extent_of
+from gateway.body.usage_bound import UsageBound, usage_bound_of
 from gateway.refusals.errors import Refusal
 
 MINIMAL = {
@@ -32,10 +32,10 @@ MINIMAL = {
 }
 
 
-def extent(meter: str, further=frozenset(), **more) -> Extent:
+def usage_bound(meter: str, further=frozenset(), **more) -> UsageBound:
     api, body = MINIMAL[meter]
     request = requests.read(api, json.dumps({**body, **more}).encode())
-    return extent_of(request, 9, further)
+    return usage_bound_of(request, 9, further)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_every_field_of_the_sdks_is_allowed_or_refused_on_purpose(meter: str, sd
 )
 def test_what_has_no_known_maximum_cost_is_refused(meter: str, more: dict) -> None:
     with pytest.raises(Refusal) as refused:
-        extent(meter, **more)
+        usage_bound(meter, **more)
     assert (refused.value.status, refused.value.reason) == (400, "unmeterable")
 
 
@@ -173,9 +173,9 @@ def test_every_tool_of_the_sdks_is_bounded_or_refused_on_purpose(meter: str, uni
             del more["max_tool_calls"]
         if family in refused:
             with pytest.raises(Refusal):
-                extent(meter, **more)
+                usage_bound(meter, **more)
         else:
-            assert bool(extent(meter, **more).whole_context) == (
+            assert bool(usage_bound(meter, **more).whole_context) == (
                 family in bounded and not family.startswith("tool_search")
             )
 
@@ -201,39 +201,41 @@ def test_whole_numbers_are_read_however_json_writes_them(value) -> None:
             request = requests.read(api, told)
             assert request.output_tokens == 1024
             assert request.sent_body(9) == told, "what the caller wrote is sent as it is"
-    assert extent("responses", tools=[{"type": "web_search"}], max_tool_calls=3.0).searches == 3
+    assert (
+        usage_bound("responses", tools=[{"type": "web_search"}], max_tool_calls=3.0).searches == 3
+    )
 
 
 @pytest.mark.parametrize("value", [0.5, 1e9, -1, -1.0, "5", True, [1], 1e300])
 def test_what_is_no_number_of_tokens_is_refused(value) -> None:
     for meter, name in (("messages", "max_tokens"), ("chat", "max_tokens")):
         with pytest.raises(Refusal, match="not valid"):
-            extent(meter, **{name: value})
+            usage_bound(meter, **{name: value})
 
 
 @pytest.mark.parametrize("meter", MINIMAL)
 def test_optional_fields_may_be_null_or_empty(meter: str) -> None:
     names = forwardable_fields.ALLOWED[meter] - {"model", "messages", "input"}
     nothing = dict.fromkeys(sorted(names | forwardable_fields.REFUSED[meter]))
-    told, plain = extent(meter, **nothing), extent(meter)
+    told, plain = usage_bound(meter, **nothing), usage_bound(meter)
     longer = sum(len(name) + 10 for name in nothing)
     assert plain.input_tokens < told.input_tokens <= plain.input_tokens + longer
     assert msgspec.structs.replace(told, input_tokens=plain.input_tokens) == plain
-    assert not extent(meter, tools=[]).tools
+    assert not usage_bound(meter, tools=[]).tools
 
 
 def test_a_search_of_tools_reads_the_request_again_and_nothing_else() -> None:
     tool = {"type": "tool_search_tool_regex_20251119", "name": "tool_search_tool_regex"}
-    once = extent("messages", max_tokens=100)
-    searched = extent("messages", max_tokens=100, tools=[tool])
+    once = usage_bound("messages", max_tokens=100)
+    searched = usage_bound("messages", max_tokens=100, tools=[tool])
     assert searched.whole_context == searched.searches == 0
     assert searched.input_tokens > 11 * once.input_tokens
 
 
 def test_a_search_that_filters_by_code_may_read_everything_ten_times() -> None:
     for kind, whole in (("web_search_20250305", 3), ("web_search_20260209", 11)):
-        assert extent("messages", tools=[{"type": kind, "max_uses": 2}]).whole_context == whole
-    fetched = extent("messages", tools=[{"type": "web_fetch_20250910", "max_uses": 2}])
+        assert usage_bound("messages", tools=[{"type": kind, "max_uses": 2}]).whole_context == whole
+    fetched = usage_bound("messages", tools=[{"type": "web_fetch_20250910", "max_uses": 2}])
     assert (fetched.whole_context, fetched.searches, fetched.tools) == (3, 0, frozenset())
 
 
@@ -290,20 +292,20 @@ def test_a_search_that_filters_by_code_may_read_everything_ten_times() -> None:
     ],
 )
 def test_what_coding_agents_send_passes(meter: str, more: dict) -> None:
-    assert extent(meter, **more).whole_context == 0
+    assert usage_bound(meter, **more).whole_context == 0
 
 
 def test_an_operator_may_allow_further_fields_but_none_that_is_refused_on_purpose() -> None:
-    extent("chat", frozenset({"a_new_one"}), a_new_one=1)
+    usage_bound("chat", frozenset({"a_new_one"}), a_new_one=1)
     with pytest.raises(Refusal, match="audio"):
-        extent("chat", frozenset({"audio"}), audio={"voice": "x"})
+        usage_bound("chat", frozenset({"audio"}), audio={"voice": "x"})
 
 
 def test_a_conversation_that_the_provider_keeps_counts_as_the_whole_context() -> None:
     thread = {"type": "continue", "previous_message_id": "msg_1"}
-    assert extent("messages", thread=thread).whole_context == 1
+    assert usage_bound("messages", thread=thread).whole_context == 1
 
 
 def test_a_model_has_no_endless_name() -> None:
     with pytest.raises(Refusal, match="length"):
-        extent("messages", model="claude-sonnet-4-5" + "x" * 250)
+        usage_bound("messages", model="claude-sonnet-4-5" + "x" * 250)

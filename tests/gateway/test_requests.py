@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 
 from gateway import apis
 from gateway.body import divided_bodies, requests
-from gateway.body.usage_bound import extent_of
+from gateway.body.usage_bound import usage_bound_of
 from gateway.refusals.errors import Refusal
 
 PIXEL = base64.b64encode(b"\x89PNG" + b"0" * 3000).decode()
 SOURCE = {"type": "base64", "media_type": "image/png", "data": PIXEL}
 
 
-def extent(api: apis.Api, cap: int = 1000, **body):
-    return extent_of(requests.read(api, json.dumps({"model": "m", **body}).encode()), cap)
+def usage_bound(api: apis.Api, cap: int = 1000, **body):
+    return usage_bound_of(requests.read(api, json.dumps({"model": "m", **body}).encode()), cap)
 
 
 def messages(*content, **body):
-    return extent(apis.MESSAGES, messages=[{"role": "user", "content": list(content)}], **body)
+    return usage_bound(apis.MESSAGES, messages=[{"role": "user", "content": list(content)}], **body)
 
 
 @given(st.text(max_size=300))
@@ -43,7 +43,7 @@ def test_an_image_counts_as_an_image_not_as_its_base64() -> None:
         {"type": "image", "source": SOURCE}] * 2}  # fmt: skip
     assert 10_000 <= messages(tool).input_tokens < 11_000
     url = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
-    chat = extent(apis.CHAT_COMPLETIONS, messages=[{"role": "user", "content": [url]}])
+    chat = usage_bound(apis.CHAT_COMPLETIONS, messages=[{"role": "user", "content": [url]}])
     assert 50_000 <= chat.input_tokens < 51_000
 
 
@@ -68,19 +68,19 @@ def test_text_documents_count_as_their_bytes() -> None:
 
 @pytest.mark.parametrize("field", ["previous_response_id", "conversation"])
 def test_earlier_responses_count_as_the_whole_context(field: str) -> None:
-    assert extent(apis.RESPONSES, input="Hi", **{field: "x"}).whole_context == 1
-    assert extent(apis.RESPONSES, input="Hi", **{field: None}).whole_context == 0
+    assert usage_bound(apis.RESPONSES, input="Hi", **{field: "x"}).whole_context == 1
+    assert usage_bound(apis.RESPONSES, input="Hi", **{field: None}).whole_context == 0
     item = [{"type": "item_reference", "id": "x"}]
-    assert extent(apis.RESPONSES, input=item).whole_context == 1
+    assert usage_bound(apis.RESPONSES, input=item).whole_context == 1
 
 
 def test_every_choice_and_every_thought_counts_as_output() -> None:
     hi = [{"role": "user", "content": "Hi"}]
-    chat = extent(apis.CHAT_COMPLETIONS, messages=hi, max_tokens=100, n=3)
+    chat = usage_bound(apis.CHAT_COMPLETIONS, messages=hi, max_tokens=100, n=3)
     assert chat.output_tokens == 300
     thinking = {"type": "enabled", "budget_tokens": 5000}
     assert messages(max_tokens=100, thinking=thinking).output_tokens == 5100
-    guessed = extent(
+    guessed = usage_bound(
         apis.CHAT_COMPLETIONS,
         messages=hi,
         max_tokens=100,
@@ -108,10 +108,10 @@ def test_every_use_of_a_server_side_tool_reads_the_context_again() -> None:
 def test_a_group_of_tools_is_judged_by_its_tools() -> None:
     look = {"type": "function", "name": "look"}
     group = {"type": "namespace", "name": "mcp", "tools": [look]}
-    assert extent(apis.RESPONSES, input="Hi", tools=[look, group]).searches == 0
+    assert usage_bound(apis.RESPONSES, input="Hi", tools=[look, group]).searches == 0
     group["tools"].append({"type": "web_search"})
     with pytest.raises(Refusal, match="web_search needs a maximum"):
-        extent(apis.RESPONSES, input="Hi", tools=[group])
+        usage_bound(apis.RESPONSES, input="Hi", tools=[group])
 
 
 FAILED_SEARCH = {"type": "web_search_tool_result", "tool_use_id": "t", "content": {
@@ -126,14 +126,14 @@ def test_no_shape_of_the_content_switches_the_check_of_tools_off(odd) -> None:
     with pytest.raises(Refusal, match="needs a maximum"):
         messages(odd, tools=[SEARCH])
     with pytest.raises(Refusal, match="needs a maximum"):
-        extent(apis.RESPONSES, input=[odd], tools=[{"type": "web_search"}])
+        usage_bound(apis.RESPONSES, input=[odd], tools=[{"type": "web_search"}])
     bounded = messages(odd, tools=[SEARCH | {"max_uses": 3}])
     assert (bounded.searches, bounded.whole_context >= 4) == (3, True)
 
 
 def test_results_in_one_object_count_as_their_bytes() -> None:
     assert messages(FAILED_SEARCH).whole_context == 0
-    assert 50_000 <= extent(apis.RESPONSES, input=[SCREENSHOT]).input_tokens < 51_000
+    assert 50_000 <= usage_bound(apis.RESPONSES, input=[SCREENSHOT]).input_tokens < 51_000
 
 
 @pytest.mark.parametrize("uses", [50.5, "50", -1])
@@ -194,7 +194,7 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
     for api in (apis.MESSAGES, apis.CHAT_COMPLETIONS, apis.RESPONSES):
         try:
             request = requests.read(api, body)
-            extent_of(request, 100)
+            usage_bound_of(request, 100)
             json.loads(request.sent_body(100))
         except Refusal as refusal:
             expect_bad_request(refusal)
@@ -252,7 +252,7 @@ def test_no_body_blocks_the_process_for_long(body: bytes) -> None:
     gc.disable()  # it would look through all that other tests left
     began = time.thread_time()
     with contextlib.suppress(Refusal):
-        extent_of(requests.read(apis.MESSAGES, body), 100)
+        usage_bound_of(requests.read(apis.MESSAGES, body), 100)
     took = time.thread_time() - began
     gc.enable()
     assert took < 0.5  # 50 ms on a quiet machine
@@ -265,7 +265,7 @@ def test_large_bodies_of_text_are_read_whatever_they_say() -> None:
             document = {"model": "m", "messages": [{"role": "user", "content": text}], **around}
             body = json.dumps(document, separators=spaces).encode()
             request = requests.read(apis.MESSAGES, body)
-            assert extent_of(request, 100).input_tokens >= len(text)
+            assert usage_bound_of(request, 100).input_tokens >= len(text)
 
 
 def test_a_body_of_too_many_parts_is_refused_before_it_is_read() -> None:
@@ -317,7 +317,12 @@ def outcome(api: apis.Api, body: bytes, monkeypatch: pytest.MonkeyPatch, large: 
     try:
         request = requests.read(api, body)
         fields = {name: bytes(value) for name, value in request.fields.items()}
-        return list(fields.items()), request.parsed, extent_of(request, 100), request.sent_body(9)
+        return (
+            list(fields.items()),
+            request.parsed,
+            usage_bound_of(request, 100),
+            request.sent_body(9),
+        )
     except Refusal as refusal:
         return refusal.message
 
