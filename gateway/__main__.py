@@ -80,9 +80,9 @@ def create_in_worker() -> object:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     from gateway.app import create
-    from gateway.telemetry.metrics import forget_the_dead
+    from gateway.telemetry.metrics import forget_dead_processes
 
-    forget_the_dead()
+    forget_dead_processes()
 
     return create()
 

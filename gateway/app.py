@@ -36,7 +36,7 @@ from gateway.resolver.tollgate_api import TollgateApi
 from gateway.resolver.usage_report import usage_report
 from gateway.settings import MICRO, Settings, from_environment
 from gateway.telemetry import metrics
-from gateway.telemetry.buffered_metrics import show
+from gateway.telemetry.buffered_metrics import set_on_flush
 from gateway.telemetry.logs import configure, log_request
 
 if TYPE_CHECKING:
@@ -128,8 +128,8 @@ class Gateway:
             self._posthog,
         )
         self._resolver = resolver
-        show(metrics.IN_FLIGHT, lambda: self._under_way)
-        show(metrics.BODY_BYTES, lambda: self.body_budget.kept)
+        set_on_flush(metrics.IN_FLIGHT, lambda: self._under_way)
+        set_on_flush(metrics.BODY_BYTES, lambda: self.body_budget.kept)
         self._background.start()
 
     async def serve(self, request: Incoming) -> None:

@@ -210,7 +210,7 @@ class Holds:
         except (RedisUnavailable, RedisError):
             metrics.REDIS_FAILURES.labels("settle").inc()
             if not settlement.account and len(self._unsettled) >= MAX_UNPAID_WAITING:
-                metrics.EVENTS_LET_GO.inc()
+                metrics.EVENTS_DROPPED.inc()
             else:
                 self._spool(settlement)
         except asyncio.CancelledError:

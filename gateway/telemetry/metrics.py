@@ -14,11 +14,11 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from gateway.telemetry.buffered_metrics import TalliedCounter, TalliedHistogram, hand_over
+from gateway.telemetry.buffered_metrics import BufferedCounter, BufferedHistogram, flush
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
-REQUESTS = TalliedCounter(
+REQUESTS = BufferedCounter(
     "tollgate_gateway_requests", "Calls by outcome", ["product", "api", "status"]
 )
 REFUSALS = Counter("tollgate_gateway_refusals", "Calls refused by us", ["product", "reason"])
@@ -30,8 +30,10 @@ RESOLVER_FAILURES = Counter(
     "Questions to Django without a usable answer (kind unusable: look at once)",
     ["question", "kind"],
 )
-HELD = TalliedCounter("tollgate_gateway_held_credits", "Credits reserved before calls", ["product"])
-SETTLED = TalliedCounter(
+HELD = BufferedCounter(
+    "tollgate_gateway_held_credits", "Credits reserved before calls", ["product"]
+)
+SETTLED = BufferedCounter(
     "tollgate_gateway_settled_credits", "Credits booked after calls", ["product"]
 )
 OVERRUN = Counter(
@@ -91,16 +93,16 @@ REPEATED_GENERATIONS = Counter(
     "tollgate_gateway_repeated_generations",
     "Calls made again because the answer to an earlier one, which may have been paid, was lost",
 )
-EVENTS_LET_GO = Counter(
+EVENTS_DROPPED = Counter(
     "tollgate_gateway_events_let_go", "Events of unmetered calls lost because Redis stayed away"
 )
-UPSTREAM_SECONDS = TalliedHistogram(
+UPSTREAM_SECONDS = BufferedHistogram(
     "tollgate_gateway_upstream_seconds",
     "Until the provider's first byte",
     ["upstream"],
     buckets=_SECONDS,
 )
-ADDED_SECONDS = TalliedHistogram(
+ADDED_SECONDS = BufferedHistogram(
     "tollgate_gateway_added_seconds",
     "From the request's end to the provider, without waiting for it",
     buckets=_SECONDS,
@@ -130,7 +132,7 @@ def upstream_seconds(upstream: str, seconds: float) -> None:
     child(UPSTREAM_SECONDS, upstream).observe(seconds)
 
 
-def forget_the_dead() -> None:
+def forget_dead_processes() -> None:
     """Leave calls of processes that were killed out of what is under way."""
     folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
     for file in folder.glob("gauge_live*_*.db"):
@@ -143,7 +145,7 @@ def forget_the_dead() -> None:
 
 def exposition() -> tuple[bytes, bytes]:
     """Return the metrics of all processes and their content type."""
-    hand_over()
+    flush()
     registry = REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()

@@ -12,7 +12,7 @@ from gateway.telemetry import buffered_metrics, metrics
 buffered_metrics.show(metrics.IN_FLIGHT, lambda: 1)
 metrics.REQUESTS.labels("p", "a", 200).inc()
 metrics.UPSTREAM_SECONDS.labels("u").observe(0.002)
-metrics.hand_over()
+metrics.flush()
 metrics.OPEN_BECAUSE_UNKNOWN.inc()
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -21,9 +21,9 @@ from gateway.telemetry import buffered_metrics, metrics
 buffered_metrics.show(metrics.IN_FLIGHT, lambda: 1)
 metrics.REQUESTS.labels("p", "a", 200).inc()
 metrics.UPSTREAM_SECONDS.labels("u").observe(0.002)
-metrics.hand_over()
+metrics.flush()
 metrics.OPEN_BECAUSE_UNKNOWN.inc()
-metrics.forget_the_dead()
+metrics.forget_dead_processes()
 print(metrics.exposition()[0].decode())
 """
 
