@@ -16,7 +16,7 @@ from gateway.metering.reading import (
     Form,
     Reader,
     is_error,
-    is_told,
+    is_given,
     read_usage,
     tier,
     word,
@@ -96,15 +96,15 @@ class ChatReader(Reader):
         chunk: _Completion = self.event_form.read(data)
         if name == b"error":
             self.failed = True
-        usage_told = self._take(chunk)
-        return usage_told and not chunk.choices and not is_error(chunk.error)
+        usage_reported = self._take(chunk)
+        return usage_reported and not chunk.choices and not is_error(chunk.error)
 
     def done(self) -> None:
         """Take the usage reported last, if any, as final."""
         self.finished = True
         self.final = self.usage is not None
 
-    def told(self) -> Usage | None:
+    def reported(self) -> Usage | None:
         """Return what was told, with the tier and the model of any chunk, a later one too."""
         return None if self.usage is None else self.used_so_far()
 
@@ -127,7 +127,7 @@ class ChatReader(Reader):
                     self._count(said)
         if is_error(completion.error) or "error" in (completion.type, completion.object):
             self.failed = True
-        if not is_told(completion.usage):
+        if not is_given(completion.usage):
             return False
         self.final = self._update(completion.usage, ended=ended) and ended
         return True
@@ -164,7 +164,7 @@ class ChatReader(Reader):
             told.prompt_tokens_details,
             told.completion_tokens_details,
         )
-        self.input_told = True
+        self.input_reported = True
         if ended or told.completion_tokens:  # zeros until the end say nothing of the text so far
             self.generated.covered()
         return True

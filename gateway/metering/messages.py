@@ -14,7 +14,7 @@ from gateway.metering.reading import (
     MaybeCount,
     Reader,
     is_error,
-    is_told,
+    is_given,
     read_usage,
     tier,
     word,
@@ -107,7 +107,7 @@ class MessagesReader(Reader):
         super().__init__()
         self._model: str | None = None
         self._searches_seen = 0
-        self._output_told = False  # by the latest `message_delta`
+        self._output_reported = False  # by the latest `message_delta`
 
     def document(self, data: bytes) -> None:
         """Read a message, or an error."""
@@ -137,12 +137,12 @@ class MessagesReader(Reader):
                 self._model = word(event.message.model) or self._model
                 self._update(event.message.usage)
             case "message_delta":
-                self._output_told = self._update(event.usage) or self._output_told
+                self._output_reported = self._update(event.usage) or self._output_reported
                 ended = delta is not None and delta.stop_reason is not None
-                self.final = self._output_told and ended
+                self.final = self._output_reported and ended
             case "message_stop":
                 self.finished = True
-                self.final = self._output_told
+                self.final = self._output_reported
             case "error":
                 self.failed = True
                 self._update(event.usage)
@@ -166,7 +166,7 @@ class MessagesReader(Reader):
 
     def _update(self, raw: msgspec.Raw) -> bool:
         """Take in reported usage; return whether it includes the output."""
-        if not is_told(raw):
+        if not is_given(raw):
             return False
         try:
             told = read_usage(_usage, raw)
@@ -189,10 +189,10 @@ class MessagesReader(Reader):
             service_tier=tier(told.service_tier, before.service_tier),
             fast=before.fast if told.speed is None else told.speed == "fast",
             inference_geo=word(told.inference_geo) or before.inference_geo,
-            apart=self._apart(told.iterations) if is_told(told.iterations) else before.apart,
+            apart=self._apart(told.iterations) if is_given(told.iterations) else before.apart,
             model=self._model,
         )
-        self.input_told = self.input_told or told.input_tokens is not None
+        self.input_reported = self.input_reported or told.input_tokens is not None
         if told.output_tokens is None:
             return False
         self.generated.covered()

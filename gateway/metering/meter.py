@@ -42,7 +42,7 @@ class Meter(Protocol):
         """Whether usage was reported that cannot be read."""
 
     @property
-    def input_told(self) -> bool:
+    def input_reported(self) -> bool:
         """Whether the input is among what was reported."""
 
     @property
@@ -89,8 +89,8 @@ class _Metered:
         return self._reader.unreadable
 
     @property
-    def input_told(self) -> bool:
-        return self._reader.input_told
+    def input_reported(self) -> bool:
+        return self._reader.input_reported
 
     @property
     def generated(self) -> int:
@@ -101,7 +101,7 @@ class _Metered:
         return self._reader.tools_ran
 
     def usage(self) -> Usage | None:
-        return self._reader.told()
+        return self._reader.reported()
 
     def used_so_far(self) -> Usage:
         return self._reader.used_so_far()

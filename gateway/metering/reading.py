@@ -41,7 +41,7 @@ class Reader(ABC):
     """How one API reports usage, in a document and in the events of a stream.
 
     - `usage`: what was reported so far.
-    - `input_told`: it includes the input.
+    - `input_reported`: it includes the input.
     - `finished`: the provider said that the answer is complete.
     - `final`: the usage reported last covers the whole answer.
     - `failed`: the provider reported an error instead of the rest.
@@ -53,7 +53,7 @@ class Reader(ABC):
 
     def __init__(self) -> None:
         self.usage: Usage | None = None
-        self.input_told = False
+        self.input_reported = False
         self.finished = False
         self.final = False
         self.failed = False
@@ -63,7 +63,7 @@ class Reader(ABC):
     @property
     def complete(self) -> bool:
         """Whether all that the answer used was reported."""
-        told = self.usage is not None and self.input_told and self.final
+        told = self.usage is not None and self.input_reported and self.final
         return told and not self.unreadable and not self.generated.tokens
 
     @property
@@ -71,7 +71,7 @@ class Reader(ABC):
         """Whether tools of the provider's that cost something were seen and not told."""
         return False
 
-    def told(self) -> Usage | None:
+    def reported(self) -> Usage | None:
         """Return what was told; None if no tokens were."""
         return self.usage
 
@@ -117,7 +117,7 @@ def is_error(told: msgspec.Raw) -> bool:
     return told is not NULL and bytes(told) not in _NO_ERROR
 
 
-def is_told(raw: msgspec.Raw) -> bool:
+def is_given(raw: msgspec.Raw) -> bool:
     """Return whether a member is there and not null."""
     return raw is not NULL and bytes(raw) != b"null"
 

@@ -21,7 +21,7 @@ from gateway.metering.reading import (
     Form,
     Reader,
     is_error,
-    is_told,
+    is_given,
     read_usage,
     tier,
     word,
@@ -146,7 +146,7 @@ class ResponsesReader(Reader):
         """Whether items that cost something were seen, and no usage."""
         return self.usage is None and bool(self._tools(None))
 
-    def told(self) -> Usage | None:
+    def reported(self) -> Usage | None:
         """Return what was told, with the tier and the model of any event, a later one too."""
         if self.usage is None:
             return None
@@ -154,7 +154,7 @@ class ResponsesReader(Reader):
 
     def used_so_far(self) -> Usage:
         """Return what was reported, and the tools that ran."""
-        told, seen = self.told(), self._tools(None)
+        told, seen = self.reported(), self._tools(None)
         if told is None:
             return Usage(service_tier=self._tier, model=self._model, **seen)
         return replace(told, **{name: max(seen[name], getattr(told, name)) for name in seen})
@@ -183,7 +183,7 @@ class ResponsesReader(Reader):
         for index, item in enumerate(response.output or ()):
             if item is not None:
                 self._bill(index, item)
-        if is_told(response.usage):
+        if is_given(response.usage):
             self.final = self._update(response, last=last) and last
 
     def _tools(self, output: Iterable[_Item | None] | None) -> dict[str, Any]:
@@ -210,7 +210,7 @@ class ResponsesReader(Reader):
             told.output_tokens_details,
         )
         self.usage = replace(usage, **self._tools(response.output))
-        self.input_told = True
+        self.input_reported = True
         if last or told.output_tokens:  # zeros until the end say nothing of the text so far
             self.generated.covered()
         return True

@@ -22,7 +22,7 @@ logger = structlog.get_logger("gateway.money.booking")
 
 # What is booked: what the provider reported, an estimate from the text that passed, or the most
 # that the call can have cost.
-Basis = Literal["told", "text", "bound"]
+Basis = Literal["reported", "text", "bound"]
 
 
 class Ending(msgspec.Struct, gc=False):
@@ -61,7 +61,7 @@ class Settler:
                 metrics.OVERRUN.inc((cost - admission.bound_micro) / MICRO)
                 logger.error("cost exceeds its bound", hold_id=record.uuid, model=record.model)
         basis, why = basis_of(meter, ending)
-        if basis != "told":
+        if basis != "reported":
             metrics.child(metrics.ESTIMATED, why).inc()
         if basis == "text" and record.billable:
             metrics.UNCERTAIN.inc(max(0, admission.bound_micro - cost) / MICRO)
@@ -91,7 +91,7 @@ class Settler:
         """Return what is booked, in dollars and tokens."""
         basis, _ = basis_of(meter, ending)
         usage = Usage()
-        if basis == "told":
+        if basis == "reported":
             usage = _as_asked(meter.usage() or Usage(), admission.asked)
         elif basis == "text":
             usage = _as_asked(_estimate(admission, meter), admission.asked)
@@ -106,7 +106,7 @@ class Settler:
             usage=usage.together(),
             status=ending.status,
             is_error=ending.failed or meter.failed or not meter.complete or not _answered(ending),
-            estimated=basis != "told",
+            estimated=basis != "reported",
             latency=time.perf_counter() - ending.began,
             price_version=version,
         )
@@ -126,7 +126,7 @@ class Settler:
                 if admission.record.provider == "anthropic" and usage.inference_geo is None:
                     usage = replace(usage, inference_geo=DEAREST_REGION)  # likewise
                 # An input that was not reported is booked at its bound.
-                input_cost = None if _is_input_told(meter) else admission.input_bound
+                input_cost = None if _is_input_reported(meter) else admission.input_bound
                 limits = Limits(input_cost, admission.bound)
         return charge(
             self._prices,
@@ -146,15 +146,15 @@ def basis_of(meter: Meter, ending: Ending) -> tuple[Basis, str]:
     """
     if not ending.status:
         if not ending.sent:
-            return "told", ""  # nothing was reported, and nothing is owed
+            return "reported", ""  # nothing was reported, and nothing is owed
         return "bound", "given_up" if ending.given_up else "no_answer"
     if not _answered(ending) or meter.complete:
-        return "told", ""
+        return "reported", ""
     if ending.compressed:
         return "bound", "compressed"
     if meter.failed:
         if not (meter.generated or meter.tools_ran or meter.unreadable):
-            return "told", ""  # an error costs what it says, which may be nothing
+            return "reported", ""  # an error costs what it says, which may be nothing
         return "text", "error_after_text"
     if ending.given_up:
         return "bound", "given_up"
@@ -172,16 +172,16 @@ def _answered(ending: Ending) -> bool:
 def _estimate(admission: Admission, meter: Meter) -> Usage:
     """Estimate the usage from what was reported and from the text that passed."""
     usage = meter.used_so_far()
-    if not _is_input_told(meter):
+    if not _is_input_reported(meter):
         size = admission.size
         # A token has at least one byte. If nobody pays, its usual size is the better estimate.
         usage = replace(usage, input=size if admission.account else size // BYTES_PER_TOKEN)
     return replace(usage, output=usage.output + meter.generated)
 
 
-def _is_input_told(meter: Meter) -> bool:
+def _is_input_reported(meter: Meter) -> bool:
     """Return whether the input was told; none at all, before the end, is only a place for it."""
-    return meter.input_told and meter.used_so_far().all_input > 0
+    return meter.input_reported and meter.used_so_far().all_input > 0
 
 
 def _as_asked(usage: Usage, asked: Usage) -> Usage:

@@ -153,12 +153,12 @@ def test_an_error_costs_nothing_whoever_left_after_it() -> None:
     meter = meter_for("messages", stream=True, hide_usage=False)
     meter.feed(b'data: {"type":"error","error":{"type":"overloaded_error"}}\n\n')
     left = Ending(0.0, status=200, sent=True, failed=True, given_up=True)
-    assert basis_of(meter, left)[0] == "told"
+    assert basis_of(meter, left)[0] == "reported"
 
 
 def test_nothing_is_booked_if_no_byte_was_sent_however_long_it_was_waited() -> None:
     meter = meter_for("messages", stream=True, hide_usage=False)
-    assert basis_of(meter, Ending(0.0, failed=True, given_up=True))[0] == "told"
+    assert basis_of(meter, Ending(0.0, failed=True, given_up=True))[0] == "reported"
     assert basis_of(meter, Ending(0.0, sent=True, failed=True, given_up=True))[0] == "bound"
 
 
