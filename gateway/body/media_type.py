@@ -26,8 +26,8 @@ def check(headers: Headers) -> None:
 
     Without a `content-type` there is no other charset to believe.
     """
-    told = [value for name, value in headers if name == b"content-type"]
-    if told and (len(told) > 1 or (told[0] != b"application/json" and not _is_json(told[0]))):
+    given = [value for name, value in headers if name == b"content-type"]
+    if given and (len(given) > 1 or (given[0] != b"application/json" and not _is_json(given[0]))):
         raise Refusal(
             415,
             "unsupported_media_type",
@@ -49,8 +49,8 @@ def refuse_compressed(headers: Headers) -> None:
         )
 
 
-def _is_json(told: bytes) -> bool:
-    kind, _, parameters = told.decode("latin-1").partition(";")
+def _is_json(given: bytes) -> bool:
+    kind, _, parameters = given.decode("latin-1").partition(";")
     if kind.strip().lower() != "application/json":
         return False
     charsets = [

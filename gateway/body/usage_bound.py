@@ -239,16 +239,16 @@ class _Measure:
                 part = part.values()
             parts += [inner for inner in part if inner.__class__ in (list, dict)]
 
-    def keep_raw(self, told: msgspec.Raw) -> None:
+    def keep_raw(self, raw: msgspec.Raw) -> None:
         """Record how long the provider's cache is asked to keep something."""
-        if told is ABSENT:
+        if raw is ABSENT:
             return
         try:
-            lifetime = _lifetime.decode(told)
+            lifetime = _lifetime.decode(raw)
         except msgspec.ValidationError:
             raise bad_request("The lifetime of a cache is not valid.") from None
         self.cached = True
-        text = bytes(told)
+        text = bytes(raw)
         if b"\\" in text or text.count(b"ttl") > 1:
             self.cached_for_long = True
         self.keep(lifetime)

@@ -153,18 +153,20 @@ class ChatReader(Reader):
     def _update(self, raw: msgspec.Raw, *, ended: bool) -> bool:
         """Take in reported usage; return whether it can be read."""
         try:
-            told = read_usage(_usage, raw)
+            reported = read_usage(_usage, raw)
         except UNREADABLE:
             self.unreadable = True
             return False
         self.unreadable = False
         self.usage = usage_of(
-            told.prompt_tokens,
-            told.completion_tokens,
-            told.prompt_tokens_details,
-            told.completion_tokens_details,
+            reported.prompt_tokens,
+            reported.completion_tokens,
+            reported.prompt_tokens_details,
+            reported.completion_tokens_details,
         )
         self.input_reported = True
-        if ended or told.completion_tokens:  # zeros until the end say nothing of the text so far
+        if (
+            ended or reported.completion_tokens
+        ):  # zeros until the end say nothing of the text so far
             self.generated.covered()
         return True

@@ -44,17 +44,17 @@ def shape_of(struct: type[msgspec.Struct]) -> Shape:
     return _shape(msgspec.inspect.type_info(struct))
 
 
-def _shape(told: msgspec.inspect.Type) -> Shape:
-    if isinstance(told, msgspec.inspect.UnionType):
-        parts = [each for each in told.types if not isinstance(each, msgspec.inspect.NoneType)]
+def _shape(type_info: msgspec.inspect.Type) -> Shape:
+    if isinstance(type_info, msgspec.inspect.UnionType):
+        parts = [each for each in type_info.types if not isinstance(each, msgspec.inspect.NoneType)]
         return _shape(parts[0]) if len(parts) == 1 else Leaf.TEXT
-    if isinstance(told, msgspec.inspect.StructType):
-        return {field.encode_name: _shape(field.type) for field in told.fields}
-    if isinstance(told, msgspec.inspect.ListType):
-        return [_shape(told.item_type)]
-    if isinstance(told, msgspec.inspect.StrType):
+    if isinstance(type_info, msgspec.inspect.StructType):
+        return {field.encode_name: _shape(field.type) for field in type_info.fields}
+    if isinstance(type_info, msgspec.inspect.ListType):
+        return [_shape(type_info.item_type)]
+    if isinstance(type_info, msgspec.inspect.StrType):
         return Leaf.WORD
-    return Leaf.NUMBER if isinstance(told, msgspec.inspect.IntType) else Leaf.WHOLE
+    return Leaf.NUMBER if isinstance(type_info, msgspec.inspect.IntType) else Leaf.WHOLE
 
 
 class _At(Enum):

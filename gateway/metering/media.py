@@ -9,8 +9,8 @@ def is_event_stream(headers: Headers, *, asked: bool) -> bool:
     Of several types the last one counts (https://fetch.spec.whatwg.org/#concept-header-extract-mime-type).
     """
     types = [each.partition(b";")[0].strip().lower() for each in _values(headers, b"content-type")]
-    told = [each for each in types if b"/" in each]
-    return told[-1] == b"text/event-stream" if told else asked
+    types_given = [each for each in types if b"/" in each]
+    return types_given[-1] == b"text/event-stream" if types_given else asked
 
 
 def is_compressed(headers: Headers) -> bool:

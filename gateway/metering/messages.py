@@ -169,31 +169,33 @@ class MessagesReader(Reader):
         if not is_given(raw):
             return False
         try:
-            told = read_usage(_usage, raw)
+            reported = read_usage(_usage, raw)
         except UNREADABLE:
             self.unreadable = True
             return False
         self.unreadable = False
         before = self.usage or Usage()
-        five, hour = _cache_writes(told, before)
-        tools = told.server_tool_use or _ServerTools()
+        five, hour = _cache_writes(reported, before)
+        tools = reported.server_tool_use or _ServerTools()
         self.usage = Usage(
-            input=_newer(told.input_tokens, before.input),
-            cache_read=_newer(told.cache_read_input_tokens, before.cache_read),
+            input=_newer(reported.input_tokens, before.input),
+            cache_read=_newer(reported.cache_read_input_tokens, before.cache_read),
             cache_write_5m=five,
             cache_write_1h=hour,
-            output=_newer(told.output_tokens, before.output),
+            output=_newer(reported.output_tokens, before.output),
             web_searches=_newer(tools.web_search_requests, before.web_searches),
             web_fetches=_newer(tools.web_fetch_requests, before.web_fetches),
             code_executions=_newer(tools.code_execution_requests, before.code_executions),
-            service_tier=tier(told.service_tier, before.service_tier),
-            fast=before.fast if told.speed is None else told.speed == "fast",
-            inference_geo=word(told.inference_geo) or before.inference_geo,
-            apart=self._apart(told.iterations) if is_given(told.iterations) else before.apart,
+            service_tier=tier(reported.service_tier, before.service_tier),
+            fast=before.fast if reported.speed is None else reported.speed == "fast",
+            inference_geo=word(reported.inference_geo) or before.inference_geo,
+            apart=self._apart(reported.iterations)
+            if is_given(reported.iterations)
+            else before.apart,
             model=self._model,
         )
-        self.input_reported = self.input_reported or told.input_tokens is not None
-        if told.output_tokens is None:
+        self.input_reported = self.input_reported or reported.input_tokens is not None
+        if reported.output_tokens is None:
             return False
         self.generated.covered()
         return True
@@ -208,16 +210,16 @@ class MessagesReader(Reader):
         return tuple(_apart_of(each) for each in iterations if each.type in _APART)
 
 
-def _newer(told: int | None, before: int) -> int:
-    return before if told is None else told
+def _newer(reported: int | None, before: int) -> int:
+    return before if reported is None else reported
 
 
-def _cache_writes(told: _Tokens, before: Usage) -> tuple[int, int]:
+def _cache_writes(reported: _Tokens, before: Usage) -> tuple[int, int]:
     """Return the tokens written to the cache for five minutes and for an hour."""
     five, hour = before.cache_write_5m, before.cache_write_1h
-    if told.cache_creation_input_tokens is not None or told.cache_creation is not None:
-        written = told.cache_creation
-        total = told.cache_creation_input_tokens or 0
+    if reported.cache_creation_input_tokens is not None or reported.cache_creation is not None:
+        written = reported.cache_creation
+        total = reported.cache_creation_input_tokens or 0
         if written is None:  # the end of a stream only has the total
             hour = min(hour, total)
             five = total - hour

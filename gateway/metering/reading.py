@@ -63,8 +63,8 @@ class Reader(ABC):
     @property
     def complete(self) -> bool:
         """Whether all that the answer used was reported."""
-        told = self.usage is not None and self.input_reported and self.final
-        return told and not self.unreadable and not self.generated.tokens
+        everything = self.usage is not None and self.input_reported and self.final
+        return everything and not self.unreadable and not self.generated.tokens
 
     @property
     def tools_ran(self) -> bool:
@@ -112,9 +112,9 @@ def _whole(number: str) -> int | float:
     return int(value) if value.is_integer() else value
 
 
-def is_error(told: msgspec.Raw) -> bool:
+def is_error(raw: msgspec.Raw) -> bool:
     """Return whether an `error` member names one."""
-    return told is not NULL and bytes(told) not in _NO_ERROR
+    return raw is not NULL and bytes(raw) not in _NO_ERROR
 
 
 def is_given(raw: msgspec.Raw) -> bool:
@@ -122,12 +122,12 @@ def is_given(raw: msgspec.Raw) -> bool:
     return raw is not NULL and bytes(raw) != b"null"
 
 
-def word(told: str | None) -> str | None:
+def word(reported: str | None) -> str | None:
     """Return a name for the event, unless it is too long."""
-    return told if told is not None and len(told) <= MAX_WORD else None
+    return reported if reported is not None and len(reported) <= MAX_WORD else None
 
 
-def tier(told: str | None, before: str | None) -> str | None:
+def tier(reported: str | None, before: str | None) -> str | None:
     """Return the tier reported last, ignoring "auto", which is only what was asked for."""
-    told = word(told)
-    return before if told is None or told == "auto" else told
+    reported = word(reported)
+    return before if reported is None or reported == "auto" else reported

@@ -154,10 +154,12 @@ class ResponsesReader(Reader):
 
     def used_so_far(self) -> Usage:
         """Return what was reported, and the tools that ran."""
-        told, seen = self.reported(), self._tools(None)
-        if told is None:
+        reported, seen = self.reported(), self._tools(None)
+        if reported is None:
             return Usage(service_tier=self._tier, model=self._model, **seen)
-        return replace(told, **{name: max(seen[name], getattr(told, name)) for name in seen})
+        return replace(
+            reported, **{name: max(seen[name], getattr(reported, name)) for name in seen}
+        )
 
     def _see(self, index: int | None, item: _Item, *, ended: bool) -> None:
         """Remember an item that costs something, and count text that came without deltas."""
@@ -198,20 +200,20 @@ class ResponsesReader(Reader):
     def _update(self, response: _Response, *, last: bool) -> bool:
         """Take in reported usage; return whether it can be read."""
         try:
-            told = read_usage(_usage, response.usage)
+            reported = read_usage(_usage, response.usage)
         except UNREADABLE:
             self.unreadable = True
             return False
         self.unreadable = False
         usage = usage_of(
-            told.input_tokens,
-            told.output_tokens,
-            told.input_tokens_details,
-            told.output_tokens_details,
+            reported.input_tokens,
+            reported.output_tokens,
+            reported.input_tokens_details,
+            reported.output_tokens_details,
         )
         self.usage = replace(usage, **self._tools(response.output))
         self.input_reported = True
-        if last or told.output_tokens:  # zeros until the end say nothing of the text so far
+        if last or reported.output_tokens:  # zeros until the end say nothing of the text so far
             self.generated.covered()
         return True
 

@@ -141,16 +141,16 @@ class Credentials:
             raise _unauthorized("The token is unknown, revoked or expired.")
         return known
 
-    def revoke(self, digest: str, told_at_ms: int = 0) -> None:
+    def revoke(self, digest: str, revoked_at_ms: int = 0) -> None:
         """Forget a credential; an answer asked for before this is not believed.
 
-        `told_at_ms` names the telling, so that hearing it again changes nothing.
+        `revoked_at_ms` names the telling, so that hearing it again changes nothing.
         """
-        if told_at_ms and self._revoked.get(digest, (0, 0.0))[0] == told_at_ms:
+        if revoked_at_ms and self._revoked.get(digest, (0, 0.0))[0] == revoked_at_ms:
             return
         self._known.pop(digest, None)
         self._strangers.pop(digest, None)
-        self._revoked[digest] = (told_at_ms, time.monotonic())
+        self._revoked[digest] = (revoked_at_ms, time.monotonic())
         while len(self._revoked) > MAX_KNOWN:
             self._revoked.pop(next(iter(self._revoked)))
 

@@ -247,13 +247,18 @@ def _caps(found: ResourceAnswer, user: str) -> list[str | int]:
     project = any(name.startswith("project:") for name in caps.scopes)
     run = "" if caps.run_micro is None else caps.run_micro
     line = f"{caps.version} {run} {int(project)} {int(caps.users)}"
-    told: list[str | int] = [line if project or caps.users or run != "" else "", caps.version]
+    arguments: list[str | int] = [line if project or caps.users or run != "" else "", caps.version]
     for name, scope in caps.scopes.items():
         cap = "" if scope.cap_micro is None else scope.cap_micro
-        told += [keys.scope(found.account, name), scope.allotment_micro, scope.booked_micro, cap]
+        arguments += [
+            keys.scope(found.account, name),
+            scope.allotment_micro,
+            scope.booked_micro,
+            cap,
+        ]
     if user and f"user:{user}" not in caps.scopes:
-        told += [keys.scope(found.account, f"user:{user}"), "", 0, ""]
-    return told
+        arguments += [keys.scope(found.account, f"user:{user}"), "", 0, ""]
+    return arguments
 
 
 def _milliseconds(instant: str | None) -> str:

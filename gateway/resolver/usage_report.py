@@ -103,13 +103,13 @@ class _Shares:
     async def _of(self, scope: str, subject: str, version: int) -> dict[str, dict[str, Any]]:
         key = keys.scope(self._account, f"{scope}:{subject}")
         fields = ("epoch", "version", "allotment", "cap", "spent", "held")
-        told = await self._redis.execute("HMGET", key, *fields)
-        if told[0] is None or told[0] != self._epoch or int(told[1]) < version:
+        values = await self._redis.execute("HMGET", key, *fields)
+        if values[0] is None or values[0] != self._epoch or int(values[1]) < version:
             # As for a call: a user is asked about once, a counter that was lost again.
             user = subject if scope == "user" else ""
             await self._resolver.ask(self._caller.project_id, user)
-            told = await self._redis.execute("HMGET", key, *fields)
-        _, _, allotment, cap, spent, held = told
+            values = await self._redis.execute("HMGET", key, *fields)
+        _, _, allotment, cap, spent, held = values
         if not allotment:  # this one has no cap
             return {}
         limit = int(cap) if cap else None
