@@ -109,7 +109,7 @@ class Proxy:
             return exchange, None, None
         # A kept answer is given even to a team that has nothing left.
         if not call.request.complete and not key_of(call):
-            await self._gate.look_ahead(product, caller)
+            await self._gate.refuse_early(product, caller)
         request = requests.read(api, await self._read_body(call), _betas(call))
         throttles.check_model(product, request.model, self._settings.small_models)
         watch.expect_within(self._settings.request_timeout)

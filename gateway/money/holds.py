@@ -25,7 +25,7 @@ logger = structlog.get_logger("gateway.money.holds")
 HOLD = Script("hold")
 SETTLE = Script("settle")
 RESTORE = Script("restore")
-LOOK = Script("look")
+PRECHECK = Script("precheck")
 
 # How long a process remembers what it settled, to repeat it should Redis fall back to an earlier
 # state; the server remembers the ids for longer, so that repeating is harmless.
@@ -183,7 +183,7 @@ class Holds:
                 self._replay()
         return result
 
-    async def look(
+    async def precheck(
         self, project_id: int, resource: str, credential_sha256: str
     ) -> tuple[str, bytes, int]:
         """Return why a call would be refused whatever its bound: "limited", "rate", or "".
@@ -192,7 +192,7 @@ class Holds:
         to wait. Raises `RedisUnavailable` or `RedisError`.
         """
         status, answer, wait_ms = await self._redis.run(
-            LOOK,
+            PRECHECK,
             (keys.project(project_id, resource), keys.rate(credential_sha256)),
             self._per_minute,
         )

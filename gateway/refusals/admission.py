@@ -130,18 +130,18 @@ class Gate:
             cap = smaller
             usage_bound = usage_bound_of(request, cap, self._settings.allowed_fields)
 
-    async def look_ahead(self, product: Product, caller: Caller) -> None:
+    async def refuse_early(self, product: Product, caller: Caller) -> None:
         """Refuse what is refused whatever its body says, before that is read.
 
         Only who was refused so a moment ago is looked at: all others are asked nothing twice.
         """
         if product.bucket is None:
             return
-        looked_at = (caller.project_id, product.bucket), caller.credential_sha256
-        if not any(key in self._refused for key in looked_at):
+        keys_checked = (caller.project_id, product.bucket), caller.credential_sha256
+        if not any(key in self._refused for key in keys_checked):
             return
         try:
-            status, answer, wait_ms = await self._holds.look(
+            status, answer, wait_ms = await self._holds.precheck(
                 caller.project_id, product.bucket, caller.credential_sha256
             )
         except (RedisUnavailable, RedisError):
@@ -151,7 +151,7 @@ class Gate:
             raise denials.denial(answer, product.bucket, bot_name, billing_url)
         if status == "rate":
             raise throttles.too_many_requests(wait_ms)
-        for key in looked_at:
+        for key in keys_checked:
             self._refused.pop(key, None)
 
     def _remember_refused(self, key: object) -> None:
