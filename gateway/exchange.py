@@ -159,7 +159,7 @@ class Exchange:
         answer = await self._upstreams.open(
             self._api, call.request.query, call.raw_headers, body, self._note_sending
         )
-        call.request.let_go()
+        call.request.release_body()
         return answer
 
     def _note_sending(self) -> None:

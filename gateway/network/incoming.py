@@ -117,7 +117,7 @@ class Incoming:
         share.kept += self._kept
 
     async def body(self, most: int) -> bytes:
-        """Return the whole body, which counts as kept until it is `let_go`.
+        """Return the whole body, which counts as kept until it is `release_body`.
 
         Raises `BodyTooLarge` beyond so many bytes, `TooManyBodies`, or `CallerLeft`.
         """
@@ -143,7 +143,7 @@ class Incoming:
         self._chunks.clear()
         return body
 
-    def let_go(self) -> None:
+    def release_body(self) -> None:
         """Take note that nobody keeps the body any longer."""
         self._count(-self._kept)
         self._chunks.clear()

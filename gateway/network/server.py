@@ -100,7 +100,7 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         for request in self._queue:
-            request.let_go()
+            request.release_body()
         self._queue.clear()
         current, self._current, self._receiving = self._current, None, None
         del self._parser, self._late
@@ -320,7 +320,7 @@ class Connection(asyncio.Protocol):
                 request.start(500, [(b"content-length", b"0")])
                 request.end()
         finally:
-            request.let_go()
+            request.release_body()
             self._tasks.discard(asyncio.current_task(self._loop))
             if not request.ended:
                 request.send_head()
@@ -367,7 +367,7 @@ class Connection(asyncio.Protocol):
         current = self._current
         if current is not None and current is not self._receiving:
             if self._queue and self._queue[-1] is self._receiving:
-                self._queue.pop().let_go()
+                self._queue.pop().release_body()
             (self._queue[-1] if self._queue else current).keep_alive = False
             return
         answered = current is None and self._in_message and not self._in_head
