@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 TICK_SECONDS = 0.25
 # Told whom to call when the caller leaves; None takes that back.
-TellOfDeparture = Callable[[Callable[[], None] | None], None]
+OnDeparture = Callable[[Callable[[], None] | None], None]
 
 
 class Watch:
@@ -23,7 +23,7 @@ class Watch:
     ) -> None:
         self._all = watches
         self._task = task
-        self._departure: TellOfDeparture | None = None
+        self._departure: OnDeparture | None = None
         self._drain = 0.0
         self._latest = float("inf")
         self.at = time.monotonic() + seconds
@@ -34,7 +34,7 @@ class Watch:
         """Move the deadline."""
         self.at = min(time.monotonic() + seconds, self._latest)
 
-    def listen(self, departure: TellOfDeparture, drain: float) -> None:
+    def listen(self, departure: OnDeparture, drain: float) -> None:
         """Notice when the caller leaves; the call may then go on for `drain` seconds."""
         self._departure, self._drain = departure, drain
         departure(self._depart)
