@@ -65,7 +65,7 @@ def charge(
         )
     cost += _apart(prices, record, rates, usage)
     for part in unpriced:
-        _tell(record, part)
+        _report_unpriced(record, part)
     return cost, version
 
 
@@ -102,14 +102,14 @@ def rates_given(prices: Prices, record: CallRecord, expected: Rates, usage: Usag
         try:
             return prices.rates(provider, model, tier)
         except UnknownPrice:
-            _tell(record, "service_tier")
+            _report_unpriced(record, "service_tier")
             return _dearest(prices, record, expected)
     if fast is None and (tier is None or provider == "anthropic"):
         return expected  # a tier of Anthropic's does not change the price
     try:
         return prices.rates(provider, model, None, bool(fast))
     except UnknownPrice:
-        _tell(record, "speed")
+        _report_unpriced(record, "speed")
         return _dearest(prices, record, expected)
 
 
@@ -149,7 +149,7 @@ def _apart(prices: Prices, record: CallRecord, own: Rates, usage: Usage) -> Deci
     return cost
 
 
-def _tell(record: CallRecord, part: str) -> None:
+def _report_unpriced(record: CallRecord, part: str) -> None:
     metrics.UNPRICED.labels(part).inc()
     logger.error(
         "a part of a call has no price", hold_id=record.uuid, model=record.model, part=part
