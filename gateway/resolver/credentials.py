@@ -84,7 +84,7 @@ def _unauthorized(message: str) -> Refusal:
 
 
 @dataclass(slots=True)
-class Known:
+class KnownCredential:
     """A credential, and whom it stands for by product and header; `at` on the monotonic clock."""
 
     digest: str
@@ -112,16 +112,16 @@ class Credentials:
     def __init__(self, api: TollgateApi, *, open_window: float) -> None:
         self._api = api
         self._open_window = open_window
-        self._known: dict[str, Known] = {}
-        self._strangers: dict[str, Known] = {}  # tokens that are not active
+        self._known: dict[str, KnownCredential] = {}
+        self._strangers: dict[str, KnownCredential] = {}  # tokens that are not active
         self._questions = asyncio.Semaphore(MAX_QUESTIONS)
-        self._asking: dict[str, asyncio.Task[Known]] = {}
+        self._asking: dict[str, asyncio.Task[KnownCredential]] = {}
         self._revoked: dict[str, tuple[int, float]] = {}
         self._failed_at = float("-inf")
         self.group = ""
         self.confirmed_at = float("-inf")  # when Django was last known to answer (monotonic)
 
-    async def identify(self, token: str) -> Known:
+    async def identify(self, token: str) -> KnownCredential:
         """Return what a token stands for. Raises `Refusal` (401, 503)."""
         digest = hashlib.sha256(token.encode()).hexdigest()
         known = self._known.get(digest) or self._strangers.get(digest)
@@ -165,7 +165,7 @@ class Credentials:
         if digest not in self._asking and time.monotonic() - self._failed_at > RETRY_SECONDS:
             self._start(digest, token)
 
-    def _start(self, digest: str, token: str) -> "asyncio.Task[Known]":
+    def _start(self, digest: str, token: str) -> "asyncio.Task[KnownCredential]":
         task = asyncio.create_task(self._introspect(digest, token))
         self._asking[digest] = task
         task.add_done_callback(lambda _: self._asking.pop(digest, None))
@@ -173,7 +173,9 @@ class Credentials:
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task
 
-    async def _ask(self, digest: str, token: str, fallback: Known | None = None) -> Known:
+    async def _ask(
+        self, digest: str, token: str, fallback: KnownCredential | None = None
+    ) -> KnownCredential:
         """Ask Django once for all who wait; fall back on the last answer while that is allowed."""
         task = self._asking.get(digest)
         if task is None:
@@ -189,7 +191,7 @@ class Credentials:
                 "The token cannot be checked at the moment.", "authentication_unavailable"
             ) from None
 
-    def _fall_back(self, known: Known | None) -> Known:
+    def _fall_back(self, known: KnownCredential | None) -> KnownCredential:
         since = time.monotonic() - self.confirmed_at
         if known is not None and known.answer.active and since <= self._open_window:
             metrics.OPEN_BECAUSE_UNKNOWN.inc()
@@ -198,7 +200,7 @@ class Credentials:
             "The token cannot be checked at the moment.", "authentication_unavailable"
         )
 
-    async def _introspect(self, digest: str, token: str) -> Known:
+    async def _introspect(self, digest: str, token: str) -> KnownCredential:
         asked_at = time.monotonic()
         try:
             # Tokens in use are asked about again without waiting for strangers.
@@ -216,7 +218,7 @@ class Credentials:
             logger.error("introspection is not usable", error=str(error))
             raise
         if self._revoked.get(digest, (0, float("-inf")))[1] >= asked_at:
-            return Known(digest, TokenAnswer(active=False), asked_at)
+            return KnownCredential(digest, TokenAnswer(active=False), asked_at)
         # Whoever makes tokens up must not push known ones out.
         kept, other = self._strangers, self._known
         most = MAX_STRANGERS
@@ -225,7 +227,7 @@ class Credentials:
         other.pop(digest, None)
         while len(kept) >= most:
             kept.pop(next(iter(kept)))
-        known = kept[digest] = Known(digest, answer, asked_at)
+        known = kept[digest] = KnownCredential(digest, answer, asked_at)
         return known
 
 

@@ -14,7 +14,7 @@ from gateway.money.prices import Prices
 from gateway.products import PRODUCTS
 from gateway.refusals.admission import Gate, _affordable_cap, _cost_bound
 from gateway.refusals.errors import Refusal
-from gateway.resolver.credentials import Known
+from gateway.resolver.credentials import KnownCredential
 from gateway.resolver.tollgate_api import TokenAnswer
 
 PRICES = Prices({})
@@ -85,7 +85,7 @@ def test_a_number_in_many_spellings_is_remembered_once() -> None:
         active=True, scope="llm_gateway:read", organization_id="o", project_id=7,
         token_kind="oauth_run", products=["slack_app"], task_run_id="r",
     )  # fmt: skip
-    known = Known("digest", answer, 0.0)
+    known = KnownCredential("digest", answer, 0.0)
     for spelled in (b"7", b"007", b" 7"):
         assert known.caller(PRODUCTS[0], spelled).project_id == 7
     assert len(known.callers) == 1
