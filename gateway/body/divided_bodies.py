@@ -15,7 +15,7 @@ MOST_BEHIND = 4 * 1024
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-class Divided(msgspec.Struct, frozen=True, gc=False):
+class DividedBody(msgspec.Struct, frozen=True, gc=False):
     """A body in two: the value of the field `name`, and an object of all others."""
 
     name: str
@@ -28,7 +28,7 @@ class Divided(msgspec.Struct, frozen=True, gc=False):
         return {**self.before, self.name: msgspec.Raw(self.conversation), **fields}
 
 
-def divided(body: bytes, name: str) -> Divided | None:
+def divide(body: bytes, name: str) -> DividedBody | None:
     """Divide a body; None where it is not written in a way that makes that easy and certain."""
     for colon, comma in ((":", ","), (": ", ", ")):  # the two ways in which JSON is written
         opening, separator = f'"{name}"{colon}['.encode(), comma.encode()
@@ -49,7 +49,7 @@ def divided(body: bytes, name: str) -> Divided | None:
         return None
     tail = body[end:] if before else body[end:].removeprefix(separator)
     conversation = memoryview(body)[start + len(opening) - 1 : end]
-    return Divided(name, conversation, head + tail, before)
+    return DividedBody(name, conversation, head + tail, before)
 
 
 def _end(body: bytes, separator: bytes) -> int | None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from gateway.apis import Api
-from gateway.body.divided_bodies import divided
+from gateway.body.divided_bodies import divide
 from gateway.body.duplicate_fields import TWICE, refuse_ambiguity
 from gateway.body.forwardable_fields import DOCUMENTED
 from gateway.refusals.errors import bad_request
@@ -130,7 +130,7 @@ class _StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
-class Known(msgspec.Struct):
+class KnownFields(msgspec.Struct):
     """The fields of the three metered APIs that decide about size, price or admission.
 
     They have to have the shape that is written here: no other is forwarded.
@@ -169,7 +169,7 @@ class Known(msgspec.Struct):
         )
 
 
-class Body(Known):
+class Body(KnownFields):
     """The same with the content, as far as it has a shape that is known."""
 
     messages: list[Node] = []
@@ -186,7 +186,7 @@ _NUMBERS = frozenset(
 _top_level = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _documented = msgspec.json.Decoder(dict[Literal[tuple(sorted(DOCUMENTED))], msgspec.Raw])  # type: ignore[misc]
 _body = msgspec.json.Decoder(Body)
-_known = msgspec.json.Decoder(Known)
+_known = msgspec.json.Decoder(KnownFields)
 _nodes = msgspec.json.Decoder(list[Node])
 _CONVERSATION = {"messages": "messages", "chat": "messages", "responses": "input"}
 
@@ -206,7 +206,7 @@ class ModelRequest(msgspec.Struct, frozen=True, gc=False):
     choices: int
     betas: bytes
     fields: dict[str, msgspec.Raw]
-    parsed: Known
+    parsed: KnownFields
 
     def sent_body(self, output_cap: int | None) -> bytes:
         """Return the bytes for the provider: the caller's, with what has to be injected."""
@@ -230,9 +230,9 @@ def read(api: Api, body: bytes, betas: bytes = b"") -> ModelRequest:
     if len(body) > COUNTED:
         _refuse_many_parts(body)
     try:
-        read_apart = _read_apart(api, body) if len(body) > LARGE else None
-        if read_apart is not None:
-            fields, parsed = read_apart
+        in_parts = _read_divided(api, body) if len(body) > LARGE else None
+        if in_parts is not None:
+            fields, parsed = in_parts
         else:
             fields = _fields(body)
             parsed = _parse(body)
@@ -297,7 +297,7 @@ def _is_utf_8(body: bytes) -> bool:
     return True
 
 
-def _parse(body: bytes) -> Known:
+def _parse(body: bytes) -> KnownFields:
     """Read the fields, and the content if its shape is known."""
     try:
         return _body.decode(body)
@@ -305,28 +305,28 @@ def _parse(body: bytes) -> Known:
         return _known.decode(body)
 
 
-def _read_apart(api: Api, body: bytes) -> tuple[dict[str, msgspec.Raw], Known] | None:
+def _read_divided(api: Api, body: bytes) -> tuple[dict[str, msgspec.Raw], KnownFields] | None:
     """Read fields and content of a large body, the conversation apart from the rest.
 
     None where it cannot be taken out, or has a shape that is not known. Raises as reading it whole
     does.
     """
     name = _CONVERSATION[api.meter or ""]
-    apart = divided(body, name)
-    if apart is None:
+    parts = divide(body, name)
+    if parts is None:
         return None
     try:
-        conversation = _nodes.decode(apart.conversation)
+        conversation = _nodes.decode(parts.conversation)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    fields = _top_level.decode(apart.rest)
-    parsed = _parse(apart.rest)
-    refuse_ambiguity(apart.rest, fields)
+    fields = _top_level.decode(parts.rest)
+    parsed = _parse(parts.rest)
+    refuse_ambiguity(parts.rest, fields)
     if name in fields:
         raise bad_request(TWICE)
     if isinstance(parsed, Body):
         setattr(parsed, name, conversation)
-    return apart.joined(fields), parsed
+    return parts.joined(fields), parsed
 
 
 def _with(body: bytes, fields: dict[str, msgspec.Raw], added: dict[str, Any]) -> bytes:

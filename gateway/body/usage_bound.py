@@ -14,7 +14,7 @@ from gateway.body.requests import (
     ABSENT,
     Body,
     ContextManagement,
-    Known,
+    KnownFields,
     Lifetime,
     ModelRequest,
     Node,
@@ -149,7 +149,7 @@ def usage_bound_of(
     )
 
 
-def _refuse_unbounded(meter: str, parsed: Known) -> None:
+def _refuse_unbounded(meter: str, parsed: KnownFields) -> None:
     """Raise a 400 `Refusal` for a value whose maximum cost or price nobody knows."""
     if parsed.background:
         raise bad_request("Background responses cannot be metered here.", "unmeterable")

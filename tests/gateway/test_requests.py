@@ -375,7 +375,7 @@ def test_a_large_conversation_is_taken_out_of_its_body() -> None:
     for order in ("model messages", "messages model", "max_tokens messages model stop"):
         values = {"model": "m", "messages": content, "max_tokens": 5, "stop": ["a"]}
         body = json.dumps({name: values[name] for name in order.split()}).encode()
-        divided = divided_bodies.divided(body, "messages")
+        divided = divided_bodies.divide(body, "messages")
         assert divided is not None
         assert json.loads(bytes(divided.conversation)) == content
         assert json.loads(divided.rest) == {
