@@ -133,7 +133,7 @@ class ChatReader(Reader):
         return True
 
     def _count(self, said: _Said) -> None:
-        add = self.generated.add
+        add = self.unreported.add
         if said.content:
             add(said.content)
         if said.refusal:
@@ -168,5 +168,5 @@ class ChatReader(Reader):
         if (
             ended or reported.completion_tokens
         ):  # zeros until the end say nothing of the text so far
-            self.generated.covered()
+            self.unreported.reset()
         return True

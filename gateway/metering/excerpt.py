@@ -57,7 +57,7 @@ def _shape(type_info: msgspec.inspect.Type) -> Shape:
     return Leaf.NUMBER if isinstance(type_info, msgspec.inspect.IntType) else Leaf.WHOLE
 
 
-class _At(Enum):
+class _State(Enum):
     """What comes next, or where in a long value the last piece ended."""
 
     VALUE = auto()
@@ -96,13 +96,13 @@ class Excerpt:
 
     def __init__(self, shape: Shape) -> None:
         self._out = bytearray()
-        self._at = _At.VALUE
-        self._within: list[tuple[bool, Shape]] = []  # containers: whether an object, its shape
+        self._state = _State.VALUE
+        self._containers: list[tuple[bool, Shape]] = []  # containers: whether an object, its shape
         self._shape = shape  # of the next value; None where it is left out
         self._depth = 0  # of a container that is kept whole, or left out
         self._escaped = False  # the last byte of a string was a backslash
         self._kept = bytearray()
-        self._keeps = 0  # how many bytes are worth keeping of a value
+        self._keep_limit = 0  # how many bytes are worth keeping of a value
         self._size = 0  # of the text, or of all that there was to keep
         self.text = 0  # bytes of all texts, of one that did not end yet too
         self._begun = False
@@ -110,7 +110,7 @@ class Excerpt:
 
     def result(self) -> bytes | None:
         """Return the excerpt as JSON once the object ended; None before, or if it is no object."""
-        if self._at is not _At.END or self._malformed or len(self._out) > MAX_EXCERPT:
+        if self._state is not _State.END or self._malformed or len(self._out) > MAX_EXCERPT:
             return None
         return bytes(self._out)
 
@@ -122,12 +122,12 @@ class Excerpt:
         """Take the next bytes."""
         at, end = 0, len(piece)
         while at < end and not self._malformed:
-            match self._at:
-                case _At.IN_CONTAINER:
+            match self._state:
+                case _State.IN_CONTAINER:
                     at = self._container(piece, at)
-                case _At.IN_KEY | _At.IN_STRING | _At.IN_CONTAINERS_STRING:
+                case _State.IN_KEY | _State.IN_STRING | _State.IN_CONTAINERS_STRING:
                     at = self._string(piece, at)
-                case _At.IN_SCALAR:
+                case _State.IN_SCALAR:
                     at = self._scalar(piece, at)
                 case _:
                     at = self._token(piece, at)
@@ -145,12 +145,12 @@ class Excerpt:
         if not ended and end < len(piece):  # a backslash whose other half is to come
             self._escaped = True
             end += 1
-        if self._at is _At.IN_CONTAINERS_STRING:
+        if self._state is _State.IN_CONTAINERS_STRING:
             self._keep(piece, at, end + ended)
             if ended:
-                self._at = _At.IN_CONTAINER
+                self._state = _State.IN_CONTAINER
             return end + ended
-        if self._shape is Leaf.TEXT and self._at is _At.IN_STRING:
+        if self._shape is Leaf.TEXT and self._state is _State.IN_STRING:
             part = piece[at:end]
             escapes = part.count(b"\\")
             size = end - at - escapes - (2 * part.count(b"\\u") if escapes else 0)
@@ -164,24 +164,24 @@ class Excerpt:
         return end
 
     def _string_ended(self) -> None:
-        if self._at is _At.IN_KEY:
+        if self._state is _State.IN_KEY:
             name = _decoded(b'"%b"' % bytes(self._kept)) if self._size <= MAX_KEY else None
-            shape = self._within[-1][1]
+            shape = self._containers[-1][1]
             self._shape = shape.get(name) if name is not None else None
             if self._shape is not None:
                 self._write(msgspec.json.encode(name) + b":")
-            self._at = _At.COLON
+            self._state = _State.COLON
             return
         if self._shape is Leaf.TEXT:
             self._write(b"%d" % self._size)
         elif self._shape is Leaf.WORD:
-            word = _decoded(b'"%b"' % bytes(self._kept)) if self._size <= self._keeps else None
+            word = _decoded(b'"%b"' % bytes(self._kept)) if self._size <= self._keep_limit else None
             self._write(msgspec.json.encode(word and word[: MAX_WORD + 1]))
         elif self._shape is Leaf.WHOLE:
             self._write(b'"%b"' % bytes(self._kept) if self._size <= MAX_VALUE else TOO_LONG)
         elif self._shape is not None:
             self._write(b"null")
-        self._at = _At.NEXT
+        self._state = _State.NEXT
 
     def _scalar(self, piece: bytes, at: int) -> int:
         """Read on in a number or a literal."""
@@ -194,7 +194,7 @@ class Excerpt:
                 self._write(bytes(self._kept))
             elif self._shape is not None:
                 self._write(b"null")
-            self._at = _At.NEXT
+            self._state = _State.NEXT
         return end
 
     def _container(self, piece: bytes, at: int) -> int:
@@ -206,7 +206,7 @@ class Excerpt:
                 break
             if piece[at] == _QUOTE:  # of a string that does not end in this piece
                 self._keep(piece, start, at + 1)
-                self._at = _At.IN_CONTAINERS_STRING
+                self._state = _State.IN_CONTAINERS_STRING
                 return at + 1
             if opening := _OPENING.match(piece, at):
                 self._depth += opening.end() - at
@@ -220,12 +220,12 @@ class Excerpt:
         if not self._depth:
             if self._shape is Leaf.WHOLE:
                 self._write(bytes(self._kept) if self._size <= MAX_VALUE else TOO_LONG)
-            self._at = _At.NEXT
+            self._state = _State.NEXT
         return at
 
     def _keep(self, piece: bytes, start: int, end: int) -> None:
         self._size += end - start
-        if self._size <= self._keeps:
+        if self._size <= self._keep_limit:
             self._kept += piece[start:end]
 
     # --- the tokens between ----------------------------------------------------------------------
@@ -238,24 +238,24 @@ class Excerpt:
             return at
         self._begun = True
         byte = piece[at]
-        match self._at:
-            case _At.KEY_OR_END if byte == _CLOSE_OBJECT:
+        match self._state:
+            case _State.KEY_OR_END if byte == _CLOSE_OBJECT:
                 self._close()
-            case _At.KEY | _At.KEY_OR_END if byte == _QUOTE:
-                self._begin(_At.IN_KEY, MAX_KEY)
-            case _At.COLON if byte == _COLON:
-                self._at = _At.VALUE
-            case _At.NEXT if byte == _COMMA and self._within:
-                is_object, shape = self._within[-1]
-                self._at = _At.KEY if is_object else _At.VALUE
+            case _State.KEY | _State.KEY_OR_END if byte == _QUOTE:
+                self._begin(_State.IN_KEY, MAX_KEY)
+            case _State.COLON if byte == _COLON:
+                self._state = _State.VALUE
+            case _State.NEXT if byte == _COMMA and self._containers:
+                is_object, shape = self._containers[-1]
+                self._state = _State.KEY if is_object else _State.VALUE
                 self._shape = shape
-            case _At.NEXT if self._within and byte == (
-                _CLOSE_OBJECT if self._within[-1][0] else _CLOSE_ARRAY
+            case _State.NEXT if self._containers and byte == (
+                _CLOSE_OBJECT if self._containers[-1][0] else _CLOSE_ARRAY
             ):
                 self._close()
-            case _At.ELEMENT_OR_END if byte == _CLOSE_ARRAY:
+            case _State.ELEMENT_OR_END if byte == _CLOSE_ARRAY:
                 self._close()
-            case _At.VALUE | _At.ELEMENT_OR_END:
+            case _State.VALUE | _State.ELEMENT_OR_END:
                 return self._value(byte, at)
             case _:
                 self._malformed = True
@@ -265,13 +265,13 @@ class Excerpt:
         """Begin a value."""
         if byte == _QUOTE:
             # Escaped, a character takes six bytes, or twelve.
-            self._begin(_At.IN_STRING, 12 * MAX_WORD if self._shape is Leaf.WORD else MAX_VALUE)
+            self._begin(_State.IN_STRING, 12 * MAX_WORD if self._shape is Leaf.WORD else MAX_VALUE)
         elif byte == _OPEN_OBJECT and isinstance(self._shape, dict):
-            self._open(True, self._shape, b"{", _At.KEY_OR_END)
+            self._open(True, self._shape, b"{", _State.KEY_OR_END)
         elif byte == _OPEN_ARRAY and isinstance(self._shape, list):
-            self._open(False, self._shape[0], b"[", _At.ELEMENT_OR_END)
+            self._open(False, self._shape[0], b"[", _State.ELEMENT_OR_END)
         elif byte in b"{[":
-            self._begin(_At.IN_CONTAINER, MAX_VALUE if self._shape is Leaf.WHOLE else 0)
+            self._begin(_State.IN_CONTAINER, MAX_VALUE if self._shape is Leaf.WHOLE else 0)
             self._depth = 1
             self._kept.append(byte)
             self._size = 1
@@ -280,27 +280,27 @@ class Excerpt:
         elif byte in b"}]:,":
             self._malformed = True
         else:
-            self._begin(_At.IN_SCALAR, MAX_WORD)
+            self._begin(_State.IN_SCALAR, MAX_WORD)
             return at
         return at + 1
 
-    def _begin(self, at: _At, keeps: int) -> None:
-        self._at = at
+    def _begin(self, state: _State, keep_limit: int) -> None:
+        self._state = state
         self._kept.clear()
         self._size = 0
-        self._keeps = keeps if at is _At.IN_KEY or self._shape is not None else 0
+        self._keep_limit = keep_limit if state is _State.IN_KEY or self._shape is not None else 0
 
-    def _open(self, is_object: bool, shape: Shape, bracket: bytes, at: _At) -> None:
+    def _open(self, is_object: bool, shape: Shape, bracket: bytes, state: _State) -> None:
         self._write(bracket)
-        self._within.append((is_object, shape))
+        self._containers.append((is_object, shape))
         self._shape = shape
-        self._at = at
+        self._state = state
 
     def _close(self) -> None:
-        is_object, _ = self._within.pop()
+        is_object, _ = self._containers.pop()
         if len(self._out) <= MAX_EXCERPT:
             self._out += b"}" if is_object else b"]"
-        self._at = _At.NEXT if self._within else _At.END
+        self._state = _State.NEXT if self._containers else _State.END
 
     def _write(self, text: bytes) -> None:
         """Add a name, a value or an opening bracket."""

@@ -19,11 +19,11 @@ from gateway.metering.reading import (
     tier,
     word,
 )
-from gateway.money.prices import Apart, Usage
+from gateway.money.prices import ExtraUsage, Usage
 
 # What these used is not among the tokens of the message. The provider's SDK says so of the first,
 # and https://platform.claude.com/docs/en/agents-and-tools/tool-use/advisor-tool of the second.
-_APART = frozenset({"compaction", "advisor_message"})
+_EXTRA = frozenset({"compaction", "advisor_message"})
 
 
 class _Block(msgspec.Struct, gc=False):
@@ -115,7 +115,7 @@ class MessagesReader(Reader):
         self.failed = message.type == "error" or is_error(message.error)
         for block in message.content or ():
             if block is not None:
-                self.generated.add(block.text or block.thinking)
+                self.unreported.add(block.text or block.thinking)
         self._model = word(message.model)
         self.finished = True
         self.final = self._update(message.usage)
@@ -126,11 +126,11 @@ class MessagesReader(Reader):
         delta, block = event.delta, event.content_block
         match event.type or name.decode("latin-1"):
             case "content_block_delta" if delta is not None:
-                self.generated.add(
+                self.unreported.add(
                     delta.text or delta.thinking or delta.partial_json or delta.content
                 )
             case "content_block_start" if block is not None:
-                self.generated.add(block.text or block.thinking)
+                self.unreported.add(block.text or block.thinking)
                 if block.type == "server_tool_use" and block.name == "web_search":
                     self._searches_seen += 1
             case "message_start" if event.message is not None:
@@ -189,25 +189,25 @@ class MessagesReader(Reader):
             service_tier=tier(reported.service_tier, before.service_tier),
             fast=before.fast if reported.speed is None else reported.speed == "fast",
             inference_geo=word(reported.inference_geo) or before.inference_geo,
-            apart=self._apart(reported.iterations)
+            extra=self._extra(reported.iterations)
             if is_given(reported.iterations)
-            else before.apart,
+            else before.extra,
             model=self._model,
         )
         self.input_reported = self.input_reported or reported.input_tokens is not None
         if reported.output_tokens is None:
             return False
-        self.generated.covered()
+        self.unreported.reset()
         return True
 
-    def _apart(self, raw: msgspec.Raw) -> tuple[Apart, ...]:
+    def _extra(self, raw: msgspec.Raw) -> tuple[ExtraUsage, ...]:
         """Return what was used beside the message itself."""
         try:
             iterations = read_usage(_iterations, raw)
         except UNREADABLE:
             self.unreadable = True
             return ()
-        return tuple(_apart_of(each) for each in iterations if each.type in _APART)
+        return tuple(_extra_of(each) for each in iterations if each.type in _EXTRA)
 
 
 def _newer(reported: int | None, before: int) -> int:
@@ -229,7 +229,7 @@ def _cache_writes(reported: _Tokens, before: Usage) -> tuple[int, int]:
     return five, hour
 
 
-def _apart_of(iteration: _Iteration) -> Apart:
+def _extra_of(iteration: _Iteration) -> ExtraUsage:
     five, hour = _cache_writes(iteration, Usage())
     usage = Usage(
         input=iteration.input_tokens or 0,
@@ -238,4 +238,4 @@ def _apart_of(iteration: _Iteration) -> Apart:
         cache_write_1h=hour,
         output=iteration.output_tokens or 0,
     )
-    return Apart(word(iteration.model), usage)
+    return ExtraUsage(word(iteration.model), usage)

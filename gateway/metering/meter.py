@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gateway.metering.excerpt import Excerpt
-from gateway.metering.generated import tokens_of
 from gateway.metering.reading import UNREADABLE, Reader
+from gateway.metering.token_estimates import tokens_of
 from gateway.money.prices import Usage
 
 # An answer or unfinished line up to this size is kept and read at once, which is fastest. For a
@@ -46,7 +46,7 @@ class Meter(Protocol):
         """Whether the input is among what was reported."""
 
     @property
-    def generated(self) -> int:
+    def unreported_output(self) -> int:
         """An estimate of the output tokens that passed and were not reported."""
 
     @property
@@ -93,8 +93,8 @@ class _Metered:
         return self._reader.input_reported
 
     @property
-    def generated(self) -> int:
-        return self._reader.generated.tokens
+    def unreported_output(self) -> int:
+        return self._reader.unreported.tokens
 
     @property
     def tools_ran(self) -> bool:
@@ -210,7 +210,7 @@ class Stream(_Metered):
         return b"".join(self._held) + tail
 
     @property
-    def generated(self) -> int:
+    def unreported_output(self) -> int:
         """Return the estimate; the text of an event that broke off counts too.
 
         Such an event may repeat what came before, so the greater of both is taken.
@@ -220,7 +220,7 @@ class Stream(_Metered):
             broken_off = self._reader.event_form.excerpt()
             broken_off.feed(tail[5:])
         text = broken_off.text if broken_off is not None else 0
-        return max(self._reader.generated.tokens, tokens_of(text))
+        return max(self._reader.unreported.tokens, tokens_of(text))
 
     def _pieces(self, chunk: bytes) -> list[bytes]:
         """Return the lines that are complete, and what arrived of a long one that is not."""

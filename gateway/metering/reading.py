@@ -8,7 +8,7 @@ from typing import Annotated, Any, Generic, TypeVar
 import msgspec
 
 from gateway.metering.excerpt import MAX_WORD, Excerpt, shape_of
-from gateway.metering.generated import Generated
+from gateway.metering.token_estimates import UnreportedText
 from gateway.money.prices import Usage
 
 NULL = msgspec.Raw(b"null")
@@ -58,13 +58,13 @@ class Reader(ABC):
         self.final = False
         self.failed = False
         self.unreadable = False
-        self.generated = Generated()
+        self.unreported = UnreportedText()
 
     @property
     def complete(self) -> bool:
         """Whether all that the answer used was reported."""
         everything = self.usage is not None and self.input_reported and self.final
-        return everything and not self.unreadable and not self.generated.tokens
+        return everything and not self.unreadable and not self.unreported.tokens
 
     @property
     def tools_ran(self) -> bool:

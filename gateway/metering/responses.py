@@ -12,7 +12,6 @@ import msgspec
 from msgspec.structs import replace
 
 from gateway.metering.excerpt import Text
-from gateway.metering.generated import size_of
 from gateway.metering.openai_tokens import InputDetails, OutputDetails, usage_of
 from gateway.metering.reading import (
     NULL,
@@ -26,6 +25,7 @@ from gateway.metering.reading import (
     tier,
     word,
 )
+from gateway.metering.token_estimates import size_of
 from gateway.money.prices import Usage
 
 _LAST = frozenset(
@@ -114,7 +114,7 @@ class ResponsesReader(Reader):
         if not self.final:
             for item in response.output or ():
                 if item is not None:
-                    self.generated.add_bytes(_size(item))
+                    self.unreported.add_bytes(_size(item))
         self.finished = True
 
     def event(self, data: bytes, name: bytes) -> bool:
@@ -124,7 +124,7 @@ class ResponsesReader(Reader):
         if event.delta is not None:
             if kind != "response.audio.delta":  # audio is not text
                 index, counted = event.output_index or 0, self._counted
-                counted[index] = counted.get(index, 0) + self.generated.add(event.delta)
+                counted[index] = counted.get(index, 0) + self.unreported.add(event.delta)
                 if len(counted) > MAX_ITEMS:
                     counted.clear()
             return False
@@ -165,7 +165,7 @@ class ResponsesReader(Reader):
         """Remember an item that costs something, and count text that came without deltas."""
         if ended:
             counted = self._counted.pop(index or 0, 0)
-            self.generated.add_bytes(max(0, _size(item) - counted))
+            self.unreported.add_bytes(max(0, _size(item) - counted))
         self._bill(index, item)
 
     def _bill(self, index: int | None, item: _Item) -> None:
@@ -214,7 +214,7 @@ class ResponsesReader(Reader):
         self.usage = replace(usage, **self._tools(response.output))
         self.input_reported = True
         if last or reported.output_tokens:  # zeros until the end say nothing of the text so far
-            self.generated.covered()
+            self.unreported.reset()
         return True
 
 

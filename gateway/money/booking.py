@@ -9,7 +9,7 @@ import structlog
 from msgspec.structs import replace
 
 from gateway.metering import Meter
-from gateway.metering.generated import BYTES_PER_TOKEN
+from gateway.metering.token_estimates import BYTES_PER_TOKEN
 from gateway.money.charges import Limits, charge
 from gateway.money.holds import Holds, Settlement
 from gateway.money.prices import DEAREST_REGION, Prices, Usage
@@ -103,7 +103,7 @@ class Settler:
             cost, version = self._price(admission, meter, usage, basis)
         return Outcome(
             cost=cost,
-            usage=usage.together(),
+            usage=usage.total(),
             status=ending.status,
             is_error=ending.failed or meter.failed or not meter.complete or not _answered(ending),
             estimated=basis != "reported",
@@ -153,7 +153,7 @@ def basis_of(meter: Meter, ending: Ending) -> tuple[Basis, str]:
     if ending.compressed:
         return "bound", "compressed"
     if meter.failed:
-        if not (meter.generated or meter.tools_ran or meter.unreadable):
+        if not (meter.unreported_output or meter.tools_ran or meter.unreadable):
             return "reported", ""  # an error costs what it says, which may be nothing
         return "text", "error_after_text"
     if ending.given_up:
@@ -176,7 +176,7 @@ def _estimate(admission: Admission, meter: Meter) -> Usage:
         size = admission.size
         # A token has at least one byte. If nobody pays, its usual size is the better estimate.
         usage = replace(usage, input=size if admission.account else size // BYTES_PER_TOKEN)
-    return replace(usage, output=usage.output + meter.generated)
+    return replace(usage, output=usage.output + meter.unreported_output)
 
 
 def _is_input_reported(meter: Meter) -> bool:

@@ -63,7 +63,7 @@ def charge(
             asked=record.model,
             served=served,
         )
-    cost += _apart(prices, record, rates, usage)
+    cost += _extra_cost(prices, record, rates, usage)
     for part in unpriced:
         _report_unpriced(record, part)
     return cost, version
@@ -130,10 +130,10 @@ def _known(prices: Prices, record: CallRecord, model: str, usage: Usage) -> Rate
     return None
 
 
-def _apart(prices: Prices, record: CallRecord, own: Rates, usage: Usage) -> Decimal:
+def _extra_cost(prices: Prices, record: CallRecord, own: Rates, usage: Usage) -> Decimal:
     """Return the price of work beside the message itself, each as a call of its own."""
     cost = Decimal(0)
-    for each in usage.apart:
+    for each in usage.extra:
         rates = own
         if each.model is not None and each.model != record.model:
             other = _known(prices, record, each.model, usage)

@@ -78,7 +78,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     service_tier: str | None = None
     fast: bool | None = None
     inference_geo: str | None = None
-    apart: "tuple[Apart, ...]" = ()
+    extra: "tuple[ExtraUsage, ...]" = ()
     model: str | None = None
     audio_input: int = 0
     audio_output: int = 0
@@ -90,16 +90,16 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     cache_write_12h: int = 0
     web_search_previews: int = 0
 
-    def together(self) -> "Usage":
+    def total(self) -> "Usage":
         """Return the tokens of all models that took part, for those who only count."""
-        if not self.apart:
+        if not self.extra:
             return self
-        all_of_it = (self, *(each.usage for each in self.apart))
+        all_of_it = (self, *(each.usage for each in self.extra))
         counted = (
             "input", "cache_read", "cache_write_5m", "cache_write_1h", "cache_write_12h", "output",
         )  # fmt: skip
         sums = {name: sum(getattr(each, name) for each in all_of_it) for name in counted}
-        return msgspec.structs.replace(self, apart=(), **sums)
+        return msgspec.structs.replace(self, extra=(), **sums)
 
     @property
     def all_input(self) -> int:
@@ -112,7 +112,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
         return self.cache_write_5m + self.cache_write_1h + self.cache_write_12h
 
 
-class Apart(msgspec.Struct, frozen=True, gc=False):
+class ExtraUsage(msgspec.Struct, frozen=True, gc=False):
     """What a provider did besides, priced by itself: on another model, unless `model` is None."""
 
     model: str | None

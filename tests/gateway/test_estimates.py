@@ -94,14 +94,14 @@ def test_an_estimate_is_within_a_factor_of_two(form: str, chunks: str) -> None:
         "one word in a language of its own": (["слово", "漢字", "😀", "कि"] * 100, 600),
         "long": ([SENTENCE * 100] * 5, 500 * 17),
     }[chunks]
-    estimate = fed(kind, *map(event, texts)).generated
+    estimate = fed(kind, *map(event, texts)).unreported_output
     assert tokens / 2 <= estimate <= 2 * tokens
 
 
 def test_one_word_is_a_token_or_two() -> None:
     for kind, event in FORMS.values():
-        assert 1 <= fed(kind, event(" word")).generated <= 2
-        assert fed(kind, event("")).generated == 0
+        assert 1 <= fed(kind, event(" word")).unreported_output <= 2
+        assert fed(kind, event("")).unreported_output == 0
 
 
 def test_the_echo_of_a_request_is_no_output() -> None:
@@ -109,21 +109,26 @@ def test_the_echo_of_a_request_is_no_output() -> None:
                "response": {"status": "in_progress", "instructions": ECHO, "usage": None,
                             "tools": [{"type": "function", "description": ECHO}]}}  # fmt: skip
     progress = {**created, "type": "response.in_progress"}
-    assert fed("responses", created, progress).generated == 0
-    assert fed("responses", created, progress, output("output_text", "Hello")).generated <= 3
+    assert fed("responses", created, progress).unreported_output == 0
+    assert (
+        fed("responses", created, progress, output("output_text", "Hello")).unreported_output <= 3
+    )
 
 
 def test_what_is_no_text_of_the_model_is_not_counted() -> None:
     audio = {"type": "response.audio.delta", "delta": "QUJD" * 9_999}
     image = {"type": "response.image_generation_call.partial_image", "partial_image_b64": ECHO}
     shell = {"type": "response.shell_call_output_content.delta", "delta": {"stdout": ECHO}}
-    assert fed("responses", audio, image, shell).generated == 0
+    assert fed("responses", audio, image, shell).unreported_output == 0
     signature = block(type="signature_delta", signature=ECHO)
     citation = block(type="citations_delta", citation={"cited_text": ECHO})
     result = {"type": "web_search_tool_result", "content": [{"title": ECHO}]}
     found = {"type": "content_block_start", "content_block": result}
-    assert fed("messages", signature, citation, found, {"type": "ping"}).generated == 0
-    assert fed("chat", chat({"role": "assistant"}), chat({"audio": {"data": ECHO}})).generated == 0
+    assert fed("messages", signature, citation, found, {"type": "ping"}).unreported_output == 0
+    assert (
+        fed("chat", chat({"role": "assistant"}), chat({"audio": {"data": ECHO}})).unreported_output
+        == 0
+    )
 
 
 def test_text_that_an_event_at_the_end_repeats_counts_once() -> None:
@@ -137,7 +142,10 @@ def test_text_that_an_event_at_the_end_repeats_counts_once() -> None:
         {"type": "response.content_part.done", **where, "part": part},
         {"type": "response.output_item.done", **where, "item": item},
     ]
-    assert fed("responses", *deltas, *done).generated == fed("responses", *deltas).generated
+    assert (
+        fed("responses", *deltas, *done).unreported_output
+        == fed("responses", *deltas).unreported_output
+    )
 
 
 def test_text_that_only_an_item_tells_counts() -> None:
@@ -145,7 +153,7 @@ def test_text_that_only_an_item_tells_counts() -> None:
     result = {"type": "function_call_output", "output": ECHO, "arguments": ECHO}
     done = [{"type": "response.output_item.done", "output_index": index, "item": item}
             for index, item in enumerate((call, result))]  # fmt: skip
-    assert 100 <= fed("responses", *done).generated <= 250
+    assert 100 <= fed("responses", *done).unreported_output <= 250
 
 
 def test_text_after_usage_adds_to_what_was_told() -> None:
@@ -153,7 +161,7 @@ def test_text_after_usage_adds_to_what_was_told() -> None:
     told = {"type": "message_delta", "usage": {"output_tokens": 5_000}}  # most of it hidden
     text = block(type="text_delta", text="four" * 10)
     meter = fed("messages", start, text, told, text)
-    assert (meter.used_so_far().output, meter.generated) == (5_000, 10)
+    assert (meter.used_so_far().output, meter.unreported_output) == (5_000, 10)
 
 
 def test_searches_that_were_begun_are_counted_where_nothing_is_told() -> None:
@@ -204,4 +212,4 @@ def test_a_text_is_estimated_alike_however_it_is_written_and_however_long(ascii_
         for piece in cut(data):
             meter.feed(piece)
         expected = len(text.encode()) * 20_000 / 4
-        assert expected * 0.8 <= meter.generated <= expected * 1.5
+        assert expected * 0.8 <= meter.unreported_output <= expected * 1.5

@@ -136,7 +136,7 @@ def test_an_error_with_a_message_of_any_length_is_an_error(length: int) -> None:
             for at in range(0, len(data), 10_000):
                 meter.feed(data[at : at + 10_000])
             meter.end()
-            assert (meter.failed, meter.usage(), meter.generated) == (True, None, 0)
+            assert (meter.failed, meter.usage(), meter.unreported_output) == (True, None, 0)
 
 
 @pytest.mark.parametrize("length", [0, MAX_KEPT * 2, MAX_HELD_BACK * 2, 2_000_000])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.metering import meter_for
 from gateway.metering.meter import MAX_HELD_BACK
-from gateway.money.prices import Apart, Usage
+from gateway.money.prices import ExtraUsage, Usage
 from tests.gateway.conftest import MODEL
 from tests.gateway.fake_provider import (
     completion,
@@ -55,7 +55,7 @@ def test_any_stream_passes_as_it_is(kind: str, chunks: list[bytes], hide: bool) 
         assert shown == b"".join(chunks)
     usage = meter.usage()
     assert usage is None or min(usage.all_input, usage.output) >= 0
-    assert meter.generated >= 0
+    assert meter.unreported_output >= 0
 
 
 @given(st.one_of(st.binary(max_size=200), mangled(message()).map(json.dumps).map(str.encode)))
@@ -163,13 +163,13 @@ def test_what_the_message_does_not_count_is_told_apart(stream: bool) -> None:
     meter.end()
     told = meter.usage()
     assert (told.input, told.output) == (100, 20)
-    assert told.apart == (
-        Apart(None, Usage(1_000, 7, 10, 20, 50)),
-        Apart("claude-opus-4-5", Usage(500, output=9)),
+    assert told.extra == (
+        ExtraUsage(None, Usage(1_000, 7, 10, 20, 50)),
+        ExtraUsage("claude-opus-4-5", Usage(500, output=9)),
     )
-    together = told.together()
-    assert (together.input, together.output, together.all_input) == (1_600, 79, 1_637)
-    assert together.service_tier == "standard"
+    total = told.total()
+    assert (total.input, total.output, total.all_input) == (1_600, 79, 1_637)
+    assert total.service_tier == "standard"
 
 
 @pytest.mark.parametrize("odd", [5, {}, [5], [{"type": 5}], "x", [{"input_tokens": "x"}]])
@@ -177,7 +177,7 @@ def test_odd_iterations_spoil_nothing_else_but_are_not_taken_for_none(odd) -> No
     meter = meter_for("messages", stream=False, hide_usage=False)
     meter.feed(json.dumps(message(messages_usage(iterations=odd))).encode())
     meter.end()
-    assert (meter.usage().input, meter.usage().apart) == (100, ())
+    assert (meter.usage().input, meter.usage().extra) == (100, ())
     assert not meter.complete
 
 
@@ -236,4 +236,4 @@ def test_a_stream_that_breaks_off_is_estimated_alike_in_one_piece_and_in_many() 
         for piece in pieces:
             meter.feed(piece)
         assert not meter.finished
-        assert meter.generated >= 50
+        assert meter.unreported_output >= 50

@@ -117,14 +117,14 @@ def test_text_counts_of_an_event_that_breaks_off_in_its_middle(size: int, piece:
         meter = meter_for(kind, stream=True, hide_usage=False)
         for at in range(0, len(data), piece):
             meter.feed(data[at : at + piece])
-        assert meter.generated == size / 4, kind
+        assert meter.unreported_output == size / 4, kind
 
 
 def test_what_a_request_was_echoed_as_is_no_text_of_a_broken_event() -> None:
     meter = meter_for("responses", stream=True, hide_usage=False)
     echo = b'data: {"type":"response.created","response":{"instructions":"' + b"x" * 48_000
     meter.feed(echo)
-    assert meter.generated == 0
+    assert meter.unreported_output == 0
 
 
 def chunk(**fields: Any) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def test_zeros_that_stand_for_usage_until_the_end_make_nothing_free() -> None:
     said = {"index": 0, "delta": {"content": "word"}, "finish_reason": None}
     events = [chunk(choices=[said], usage=nothing)] * 100
     meter = stream("chat", *events)
-    assert meter.generated == 100
+    assert meter.unreported_output == 100
     rates = PRICES.dearest("openai", "gpt-5-mini")
     cost = outcome("gpt-5-mini", meter).cost
     assert cost == INPUT_BOUND + rates.cost(Usage(output=100))
@@ -161,7 +161,7 @@ def test_zeros_of_a_response_under_way_make_nothing_free() -> None:
     nothing = {"input_tokens": 0, "output_tokens": 0}
     under_way = {"type": "response.in_progress", "response": {"usage": nothing}}
     meter = stream("responses", created("gpt-5-mini"), TEXT, under_way)
-    assert meter.generated == 1_000
+    assert meter.unreported_output == 1_000
     rates = PRICES.dearest("openai", "gpt-5-mini")
     assert outcome("gpt-5-mini", meter).cost == INPUT_BOUND + rates.cost(Usage(output=1_000))
 

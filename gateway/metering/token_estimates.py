@@ -13,8 +13,8 @@ BYTES_PER_TOKEN = 4
 MAX_TEXT = 1 << 40
 
 
-class Generated:
-    """Generated text that no reported usage covers yet."""
+class UnreportedText:
+    """UnreportedText text that no reported usage covers yet."""
 
     def __init__(self) -> None:
         self._bytes = 0  # of text, rounded up to a token for each piece
@@ -38,7 +38,7 @@ class Generated:
         """Add text by its size."""
         self._bytes += size
 
-    def covered(self) -> None:
+    def reset(self) -> None:
         """Begin again, because usage was reported."""
         self._bytes = 0
 
