@@ -30,7 +30,7 @@ SET_ASIDE_KEPT = 1_000
 _JSON = (b"content-type", b"application/json")
 
 
-class _Away(Exception):
+class _Unavailable(Exception):
     """PostHog cannot take events now."""
 
 
@@ -70,7 +70,7 @@ class PostHogOutbox:
             return POLL_SECONDS
         try:
             await self._deliver([(entry_id, fields[1]) for entry_id, fields in entries])
-        except _Away as error:
+        except _Unavailable as error:
             self._delay = min(max(self._delay * 2, FIRST_RETRY), LAST_RETRY)
             metrics.POSTHOG_FAILURES.inc()
             logger.warning("events wait for PostHog", error=str(error), retry_in=self._delay)
@@ -91,7 +91,7 @@ class PostHogOutbox:
         try:
             if len(entries) == 1 and len(entries[0][1]) > BATCH_BYTES:
                 raise _Refused("larger than a batch may be")
-            await self._send([_shown(event) for _, event in entries])
+            await self._send([_for_posthog(event) for _, event in entries])
         except _Refused as error:
             if len(entries) > 1:
                 middle = len(entries) // 2
@@ -117,14 +117,14 @@ class PostHogOutbox:
                     self._origin, "POST", "/batch/", [_JSON], body, MAX_ANSWER
                 )
         except (ConnectFailed, ExchangeFailed, TimeoutError) as error:
-            raise _Away(str(error) or "timed out") from None
+            raise _Unavailable(str(error) or "timed out") from None
         if status in (400, 413, 422):
             raise _Refused(f"status {status}")
         if not 200 <= status < 300:  # 401: the key is wrong, which waiting for an operator cures
-            raise _Away(f"status {status}")
+            raise _Unavailable(f"status {status}")
 
 
-def _shown(event: bytes) -> _Event:
+def _for_posthog(event: bytes) -> _Event:
     shown = msgspec.json.decode(event, type=_Event)
     # A number for PostHog, which adds it up; the digits are the exact ones that billing has.
     cost = shown.properties.get("$ai_total_cost_usd")

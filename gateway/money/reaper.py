@@ -28,10 +28,10 @@ class Reaper:
         await self._redis.execute("ZREMRANGEBYSCORE", keys.REAPED, "-inf", now_ms)
         dead = await self._redis.execute("ZRANGEBYSCORE", keys.OWNERS, "-inf", now_ms)
         for owner in dead:
-            await self._bury(owner.decode(), now_ms)
+            await self._book_holds_of(owner.decode(), now_ms)
         return TICK_SECONDS
 
-    async def _bury(self, owner: str, now_ms: int) -> None:
+    async def _book_holds_of(self, owner: str, now_ms: int) -> None:
         holds = await self._redis.execute("HGETALL", keys.holds(owner))
         for hold_id, hold in zip(holds[::2], holds[1::2], strict=True):
             account, bound, _, record = hold.decode().split("\n", 3)
