@@ -1,4 +1,4 @@
-"""The application: which path is what, and the guard around all of it."""
+"""The application: wires the parts together, routes requests, and turns errors into answers."""
 
 import asyncio
 import gc
@@ -63,7 +63,7 @@ class Gateway:
         self._tracing = _tracing() if settings.traces else None
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        """Start and stop as the server says: ASGI's lifespan, the only scope there is here.
+        """Start and stop with the server. Only ASGI's lifespan scope is used here.
 
         https://asgi.readthedocs.io/en/latest/specs/lifespan.html
         """
@@ -196,8 +196,8 @@ class Gateway:
                     await self._proxy.identify(call, name)
                     raise wrong_paths.not_found(path, apis.instead_of(below))
                 if method != api.method:
-                    if b"upgrade" in call.headers:  # Codex falls back to HTTP at this status alone
-                        message = "WebSockets are not spoken here."
+                    if b"upgrade" in call.headers:  # Codex falls back to HTTP only on this status
+                        message = "WebSockets are not supported here."
                         upgrade = [(b"upgrade", b"HTTP/1.1")]
                         raise Refusal(426, "no_websockets", message, retry=False, headers=upgrade)
                     raise wrong_paths.method_not_allowed(api.method, path)
@@ -232,20 +232,20 @@ class Gateway:
 
 
 def _tracing() -> "Tracing":
-    """Return what traces calls; its packages are loaded only where it is configured."""
+    """Return the tracing of calls. Its packages are imported only if tracing is configured."""
     from gateway.telemetry.tracing import Tracing
 
     return Tracing()
 
 
 def _tune_garbage_collection() -> None:
-    """Leave what was loaded at the start alone, and look for cycles less often: calls make none."""
+    """Exempt what was loaded at startup, and collect less often: calls create no cycles."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
 
 
 def create() -> Gateway:
-    """Return the application for the environment; what the server's processes call."""
+    """Return the application as the environment configures it. Each server process calls this."""
     configure()
     return Gateway(from_environment())
