@@ -1,4 +1,4 @@
-"""What a call cost in the end, and booking it: once, durably, with its event."""
+"""Deciding what a call cost, and booking that: once, durably, together with its event."""
 
 import time
 from decimal import Decimal
@@ -20,18 +20,18 @@ from gateway.telemetry import metrics
 
 logger = structlog.get_logger("gateway.money.booking")
 
-# What is booked: what the provider reported, an estimate from the text that passed, or the most
-# that the call can have cost.
+# What the booking is based on: the usage that the provider reported, an estimate from the text that
+# passed, or the most that the call can have cost.
 Basis = Literal["reported", "text", "bound"]
 
 
 class Ending(msgspec.Struct, gc=False):
     """How the exchange with the provider went. `status` is 0 until the provider answers.
 
-    - `sent`: part of the request was sent.
+    - `sent`: at least a part of the request was sent.
     - `failed`: the exchange broke off.
-    - `given_up`: nobody waited for the end any longer, so the provider may charge for everything.
-    - `compressed`: the answer is compressed, although nobody asked for that.
+    - `given_up`: the gateway stopped waiting, so the provider may charge for a complete answer.
+    - `compressed`: the answer is compressed, although compression was not requested.
     """
 
     began: float
@@ -43,7 +43,7 @@ class Ending(msgspec.Struct, gc=False):
 
 
 class Settler:
-    """Turns endings into settlements."""
+    """Decides what each call cost and settles its hold."""
 
     def __init__(self, holds: Holds, prices: Prices) -> None:
         self._holds = holds
@@ -51,7 +51,7 @@ class Settler:
         self.group = ""
 
     async def settle(self, admission: Admission, meter: Meter, ending: Ending) -> Outcome:
-        """Book a call; return what was booked. A store that is down raises nothing."""
+        """Book a call; return what was booked. Raises nothing if Redis is down."""
         outcome = self.outcome(admission, meter, ending)
         record, account, group = admission.record, admission.account, self.group
         cost = to_micro(outcome.cost, admission.credits_per_usd)
@@ -83,12 +83,12 @@ class Settler:
         return outcome
 
     def release(self, admission: Admission) -> None:
-        """Book nothing for a call that was not made."""
+        """Release the hold of a call that was not made."""
         if admission.record.billable:
             self._holds.release(admission.record.uuid)
 
     def outcome(self, admission: Admission, meter: Meter, ending: Ending) -> Outcome:
-        """Return what is booked, in dollars and tokens."""
+        """Return what to book, in dollars and tokens."""
         basis, _ = basis_of(meter, ending)
         usage = Usage()
         if basis == "reported":
@@ -120,12 +120,12 @@ class Settler:
         rates = usual
         limits = None
         if basis == "text":
-            if usage.service_tier is None:  # it may have been any
+            if usage.service_tier is None:  # it may have been any tier
                 rates = admission.dearest or usual
             if admission.record.billable:
                 if admission.record.provider == "anthropic" and usage.inference_geo is None:
-                    usage = replace(usage, inference_geo=DEAREST_REGION)  # likewise
-                # An input that was not reported is booked at its bound.
+                    usage = replace(usage, inference_geo=DEAREST_REGION)  # it may have been any
+                # If the input was not reported, it is booked at its bound.
                 input_cost = None if _is_input_reported(meter) else admission.input_bound
                 limits = Limits(input_cost, admission.bound)
         return charge(
@@ -140,9 +140,10 @@ class Settler:
 
 
 def basis_of(meter: Meter, ending: Ending) -> tuple[Basis, str]:
-    """Return what is booked, and why if it is not what the provider reported.
+    """Return the basis of the booking, and the reason if it is not the reported usage.
 
-    The table "What is booked when a call does not end well" in `docs/gateway.md` is this function.
+    `docs/gateway.md` shows this function as a table: "What is booked when a call does not end
+    well".
     """
     if not ending.status:
         if not ending.sent:
@@ -154,7 +155,7 @@ def basis_of(meter: Meter, ending: Ending) -> tuple[Basis, str]:
         return "bound", "compressed"
     if meter.failed:
         if not (meter.unreported_output or meter.tools_ran or meter.unreadable):
-            return "reported", ""  # an error costs what it says, which may be nothing
+            return "reported", ""  # an error costs the usage it reports, which may be none
         return "text", "error_after_text"
     if ending.given_up:
         return "bound", "given_up"
@@ -174,18 +175,18 @@ def _estimate(admission: Admission, meter: Meter) -> Usage:
     usage = meter.used_so_far()
     if not _is_input_reported(meter):
         size = admission.size
-        # A token has at least one byte. If nobody pays, its usual size is the better estimate.
+        # Each token has at least one byte. For calls that nobody pays for, use the average size.
         usage = replace(usage, input=size if admission.account else size // BYTES_PER_TOKEN)
     return replace(usage, output=usage.output + meter.unreported_output)
 
 
 def _is_input_reported(meter: Meter) -> bool:
-    """Return whether the input was told; none at all, before the end, is only a place for it."""
+    """Return whether the input was reported. Zero before the end is only a placeholder."""
     return meter.input_reported and meter.used_so_far().all_input > 0
 
 
 def _as_asked(usage: Usage, asked: Usage) -> Usage:
-    """Return the usage, filled in with what the caller asked for and the provider left out."""
+    """Return the usage, with tier, speed and region as asked for if they were not reported."""
     tier = asked.service_tier if asked.service_tier != "auto" else None
     return replace(
         usage,
