@@ -1,4 +1,4 @@
-"""May this call be made, and what is reserved for it?"""
+"""Admission: whether a call may be made, and what is reserved for it."""
 
 from decimal import ROUND_FLOOR, Decimal
 from functools import lru_cache
@@ -21,17 +21,17 @@ from gateway.resolver.quota import Payer, QuotaResolver
 from gateway.settings import MICRO, Settings
 from gateway.telemetry import metrics
 
-# Without a word from the feed for this long, an admission counts as "open because unknown".
+# If Django's answer was not confirmed for this long, an admission counts as "open because unknown".
 UNCONFIRMED_MS = 2_000
-# Answers older than this are asked for again, in the background.
+# Answers older than this are refreshed in the background.
 REFRESH_MS = 300_000
-# An output cap of our own may shrink to what is left, but not to an answer that says nothing.
+# An output cap that the gateway adds may shrink to what is left, but not below a useful answer.
 SMALLEST_OUTPUT_CAP = 256
 MAX_REFUSED = 10_000
-# What is left, of the account or of a part of it with a cap of its own, is less than the bound.
+# Too little is left for the bound: of the account, or of a cap within it.
 _TOO_LITTLE = frozenset({"short", "project_cap", "user_cap", "run_cap"})
-# Tiers of service that a caller may ask for. OpenAI's default is "auto": what the operator's
-# project is set to, which may be the dearest. "scale" is paid in advance.
+# Service tiers that a caller may ask for. OpenAI's default "auto" means the tier that the operator
+# set for the project there, which may be the dearest. "scale" is paid in advance.
 _ANY_TIER = frozenset({None, "auto"})
 _TIERS = {
     "openai": _ANY_TIER | {"default", "scale", "flex", "priority", "fast"},
@@ -40,12 +40,15 @@ _TIERS = {
 
 
 class Admission(msgspec.Struct, frozen=True, gc=False):
-    """A call that may be made. `account` is empty where nobody pays.
+    """A call that may be made.
 
-    `size` is the size of the body in bytes. `tools` are the provider's tools that it may charge
-    for. `filtered` is True if the provider may also run code without a charge. `input_bound` is the
-    part of the bound that is not visible output. `dearest` are the rates of the bound. `asked` has
-    the tier, the speed and the region that the caller named.
+    - `account`: who pays; empty if nobody does.
+    - `size`: the size of the body in bytes.
+    - `tools`: the provider's tools that it may charge for.
+    - `filtered`: whether the provider may also run code without a charge.
+    - `input_bound`: the part of the bound that is not visible output.
+    - `dearest`: the rates that the bound was computed with.
+    - `asked`: the tier, the speed and the region that the caller asked for.
     """
 
     record: CallRecord
@@ -63,7 +66,7 @@ class Admission(msgspec.Struct, frozen=True, gc=False):
 
 
 class Gate:
-    """Admits calls: reserves the most that a billable call can cost."""
+    """Admits calls, and reserves the most that a billable call can cost."""
 
     def __init__(
         self, settings: Settings, prices: Prices, resolver: QuotaResolver, holds: Holds
@@ -72,12 +75,13 @@ class Gate:
         self._prices = prices
         self._resolver = resolver
         self._holds = holds
-        self._refused: dict[object, None] = {}  # projects' buckets and credentials, oldest first
+        # Recently refused buckets of projects, and credentials; the oldest come first.
+        self._refused: dict[object, None] = {}
 
     async def admit(
         self, product: Product, caller: Caller, request: ModelRequest, call: Call
     ) -> tuple[Admission, bytes]:
-        """Return what is reserved, and the body for the provider. Raises `Refusal`."""
+        """Reserve credits; return the admission and the body for the provider. Raises `Refusal`."""
         if product.bucket is None:
             return self._unmetered(product, caller, request, call)
         wrong_models.check(product.name, request, self._prices)
@@ -131,9 +135,9 @@ class Gate:
             usage_bound = usage_bound_of(request, cap, self._settings.allowed_fields)
 
     async def refuse_early(self, product: Product, caller: Caller) -> None:
-        """Refuse what is refused whatever its body says, before that is read.
+        """Raise `Refusal`, before the body is read, if the call is refused whatever it says.
 
-        Only who was refused so a moment ago is looked at: all others are asked nothing twice.
+        Only callers that were just refused are checked, so that all others need no second check.
         """
         if product.bucket is None:
             return
@@ -162,7 +166,7 @@ class Gate:
     def _report(
         self, result: HoldResult, caller: Caller, bucket: str, payer: Payer, least: Decimal
     ) -> None:
-        """Tell Django when nothing but the remainder is in the way, even of a short answer."""
+        """Tell Django if what is left is too little even for a short answer and nothing is held."""
         needed = to_micro_bound(least, payer.credits_per_usd)
         if result.held_micro == 0 < result.remaining_micro < needed:
             self._resolver.report_insufficient(
@@ -170,7 +174,7 @@ class Gate:
             )
 
     def _rates(self, request: ModelRequest) -> tuple[Rates, Rates]:
-        """Return the rates to expect and the dearest that may come."""
+        """Return the rates to expect, and the highest that may apply. Raises a 400 `Refusal`."""
         provider, model, tier = request.api.provider, request.model, request.service_tier or None
         try:
             standard = self._prices.rates(provider, model, None, request.fast)
@@ -199,7 +203,7 @@ class Gate:
     def _unmetered(
         self, product: Product, caller: Caller, request: ModelRequest, call: Call
     ) -> tuple[Admission, bytes]:
-        """Admit a call that nobody pays for: no store is asked."""
+        """Admit a call that nobody pays for, without asking Redis."""
         rates: Rates | None
         try:
             rates = self._prices.rates(request.api.provider, request.model)
@@ -289,7 +293,7 @@ class Gate:
             case "rewound":
                 return _store_unavailable()
         return unavailable(
-            "Whether your team has credits left cannot be told at the moment. Please try again.",
+            "Your team's credits cannot be checked at the moment. Please try again.",
             "quota_unknown",
         )
 
@@ -301,7 +305,7 @@ def _store_unavailable() -> Refusal:
 
 
 def _refuse_unpriced(rates: Rates, usage_bound: UsageBound, request: ModelRequest) -> None:
-    """Raise a 400 `Refusal` that names the provider's tool if it has no price here."""
+    """Raise a 400 `Refusal` if one of the provider's tools has no price here."""
     for tool in sorted(usage_bound.tools):
         if rates.of_use(tool) is None:
             raise bad_request(
@@ -336,13 +340,14 @@ def _cost_bound(rates: Rates, usage_bound: UsageBound, request: ModelRequest) ->
         searches=usage_bound.searches,
         tools=usage_bound.tools,
     )
-    # Where the caller names no region the workspace's own setting counts, which may be a dear one.
+    # If the caller names no region, the setting of the operator's workspace applies, which may be
+    # a dear one.
     may_be_dear = request.api.provider == "anthropic" and request.inference_geo != "global"
     return bound * REGION_FACTOR if may_be_dear else bound
 
 
 def _longest_output(model: str) -> int:
-    """Return the most tokens that a model of OpenAI's writes if nothing caps it.
+    """Return the most tokens that an OpenAI model writes if nothing caps its output.
 
     https://developers.openai.com/api/docs/models
     """
@@ -350,7 +355,7 @@ def _longest_output(model: str) -> int:
 
 
 def _short(usage_bound: UsageBound) -> UsageBound:
-    """Return the usage_bound with a short answer: a long one is the caller's own wish."""
+    """Return the usage bound for a short answer: a long one is the caller's choice."""
     return msgspec.structs.replace(
         usage_bound,
         output_tokens=min(usage_bound.output_tokens, SMALLEST_OUTPUT_CAP),
@@ -365,7 +370,7 @@ def _affordable_cap(
     usage_bound: UsageBound,
     request: ModelRequest,
 ) -> int | None:
-    """Return the output cap that what is left pays for, if an answer of that length is of use."""
+    """Return the output cap that the remaining credits pay for, or None if it is too short."""
     left = Decimal(result.remaining_micro) / MICRO / credits_per_usd
     unanswered = _cost_bound(rates, msgspec.structs.replace(usage_bound, output_tokens=0), request)
     shortest = msgspec.structs.replace(usage_bound, output_tokens=request.choices)
@@ -376,7 +381,7 @@ def _affordable_cap(
     return cap if cap >= SMALLEST_OUTPUT_CAP else None
 
 
-# The longest output that older models accept: asking for more is an error there.
+# The highest output limits that older models accept. A higher one is an error there.
 _SHORT_OUTPUTS = (
     ("gpt-3.5", 4_096),
     ("gpt-4o", 16_384),
