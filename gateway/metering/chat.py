@@ -1,7 +1,7 @@
 """OpenAI's chat completions: https://platform.openai.com/docs/api-reference/chat.
 
-Usage is reported in the completion, or in a last chunk without choices. Some servers that speak
-this API report it in every chunk, or in the one that says why the answer ended.
+Usage is reported in the completion, or in a last chunk without choices. Some servers with this API
+report it in every chunk, or in the one with the `finish_reason`.
 """
 
 import msgspec
@@ -105,11 +105,11 @@ class ChatReader(Reader):
         self.final = self.usage is not None
 
     def reported(self) -> Usage | None:
-        """Return what was told, with the tier and the model of any chunk, a later one too."""
+        """Return the reported usage with the latest tier and model of any chunk, or None."""
         return None if self.usage is None else self.used_so_far()
 
     def used_so_far(self) -> Usage:
-        """Return what was reported, with the tier of any chunk."""
+        """Return the usage reported so far, with the latest tier and model of any chunk."""
         return replace(self.usage or Usage(), service_tier=self._tier, model=word(self._model))
 
     def _take(self, completion: _Completion) -> bool:
@@ -165,8 +165,6 @@ class ChatReader(Reader):
             reported.completion_tokens_details,
         )
         self.input_reported = True
-        if (
-            ended or reported.completion_tokens
-        ):  # zeros until the end say nothing of the text so far
+        if ended or reported.completion_tokens:  # zeros before the end don't cover the text so far
             self.unreported.reset()
         return True

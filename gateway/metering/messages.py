@@ -21,8 +21,9 @@ from gateway.metering.reading import (
 )
 from gateway.money.prices import ExtraUsage, Usage
 
-# What these used is not among the tokens of the message. The provider's SDK says so of the first,
-# and https://platform.claude.com/docs/en/agents-and-tools/tool-use/advisor-tool of the second.
+# The message's own tokens do not include the usage of these iterations. For `compaction`, the
+# provider's SDK says so; for `advisor_message`, see
+# https://platform.claude.com/docs/en/agents-and-tools/tool-use/advisor-tool.
 _EXTRA = frozenset({"compaction", "advisor_message"})
 
 
@@ -153,14 +154,14 @@ class MessagesReader(Reader):
 
     @property
     def tools_ran(self) -> bool:
-        """Whether more searches were begun than were told."""
+        """Whether more searches began than were reported."""
         return self._searches_seen > (self.usage or Usage()).web_searches
 
     def done(self) -> None:
         """Do nothing: this API has an event for its end."""
 
     def used_so_far(self) -> Usage:
-        """Return what was reported, and searches that began since."""
+        """Return the usage reported so far, and searches that began since."""
         usage = self.usage or Usage(model=self._model)
         return replace(usage, web_searches=max(usage.web_searches, self._searches_seen))
 
@@ -201,7 +202,7 @@ class MessagesReader(Reader):
         return True
 
     def _extra(self, raw: msgspec.Raw) -> tuple[ExtraUsage, ...]:
-        """Return what was used beside the message itself."""
+        """Return the usage beside the message itself."""
         try:
             iterations = read_usage(_iterations, raw)
         except UNREADABLE:
