@@ -1,7 +1,7 @@
-"""Metrics that every call counts in: plain numbers, handed to Prometheus a few times a second.
+"""Metrics that every call updates: buffered in plain numbers and flushed a few times a second.
 
-Its client takes a lock, and with several processes writes to a file, for each of them; that was one
-twenty-fifth of a call's CPU. What a killed process did not hand over is lost.
+The Prometheus client takes a lock for each update, and writes to a file if there are several
+processes; that took 4 % of a call's CPU. Numbers that a killed process did not flush are lost.
 """
 
 from bisect import bisect_left
@@ -15,7 +15,7 @@ _levels: dict[Gauge, Callable[[], float]] = {}
 
 
 def flush() -> None:
-    """Tell Prometheus what was counted since the last time, and what the levels are."""
+    """Pass on what was counted since the last flush, and set the gauges of `set_on_flush`."""
     while _buffered:
         _buffered.pop().flush()
     for gauge, level in _levels.items():
@@ -23,12 +23,12 @@ def flush() -> None:
 
 
 def set_on_flush(gauge: Gauge, level: Callable[[], float]) -> None:
-    """Let a gauge be what `level()` returns, as often as numbers are handed over."""
+    """Set a gauge to `level()` at every flush."""
     _levels[gauge] = level
 
 
 class BufferedCounter(Counter):
-    """A counter whose increments wait."""
+    """A counter whose increments wait for `flush`."""
 
     _amount = 0.0
     _is_buffered = False
@@ -41,14 +41,14 @@ class BufferedCounter(Counter):
         self._amount += amount
 
     def flush(self) -> None:
-        """Tell Prometheus."""
+        """Pass on what was counted."""
         self._is_buffered = False
         amount, self._amount = self._amount, 0.0
         super().inc(amount)
 
 
 class BufferedHistogram(Histogram):
-    """A histogram whose observations wait."""
+    """A histogram whose observations wait for `flush`."""
 
     def _metric_init(self) -> None:
         super()._metric_init()
@@ -65,7 +65,7 @@ class BufferedHistogram(Histogram):
         self._total += amount
 
     def flush(self) -> None:
-        """Tell Prometheus."""
+        """Pass on what was counted."""
         self._is_buffered = False
         self._sum.inc(self._total)
         self._total = 0.0

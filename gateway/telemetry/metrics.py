@@ -1,4 +1,4 @@
-"""What Prometheus reads. With several processes `PROMETHEUS_MULTIPROC_DIR` joins them."""
+"""The metrics for Prometheus. `PROMETHEUS_MULTIPROC_DIR` joins those of several processes."""
 
 import os
 from pathlib import Path
@@ -119,7 +119,7 @@ _children: dict[tuple[object, ...], Any] = {}
 
 
 def child(metric: Any, *labels: object) -> Any:
-    """Return the child of a metric for these labels; `labels()` takes longer than counting."""
+    """Return a metric's child for these labels. They are cached, because `labels()` is slow."""
     key = (metric, *labels)
     found = _children.get(key)
     if found is None:
@@ -128,12 +128,12 @@ def child(metric: Any, *labels: object) -> Any:
 
 
 def upstream_seconds(upstream: str, seconds: float) -> None:
-    """Note how long a provider took until its first byte."""
+    """Observe how long a provider took until its first byte."""
     child(UPSTREAM_SECONDS, upstream).observe(seconds)
 
 
 def forget_dead_processes() -> None:
-    """Leave calls of processes that were killed out of what is under way."""
+    """Remove the live gauges, such as calls under way, of processes that were killed."""
     folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
     for file in folder.glob("gauge_live*_*.db"):
         pid = int(file.stem.rpartition("_")[2])
