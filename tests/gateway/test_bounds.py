@@ -30,17 +30,17 @@ def dearest(**more):
     return gate._rates(read("gpt-5", **more))[1]
 
 
-def test_a_call_that_names_no_tier_is_held_at_the_price_of_the_dearest() -> None:
+def test_a_call_without_a_tier_is_held_at_the_dearest_price() -> None:
     assert dearest() == dearest(service_tier="auto") == PRICES.rates("openai", "gpt-5", "priority")
     assert dearest(service_tier="default") == PRICES.rates("openai", "gpt-5")
 
 
-def test_a_tier_whose_price_nobody_knows_is_refused() -> None:
+def test_a_tier_without_a_known_price_is_refused() -> None:
     with pytest.raises(Refusal, match="price"):
         dearest(service_tier="ultrafast")
 
 
-def test_caches_that_openai_writes_without_a_word_are_held() -> None:
+def test_cache_writes_that_openai_makes_unasked_are_held() -> None:
     request, rates = read("gpt-5.6-sol"), PRICES.rates("openai", "gpt-5.6-sol")
     usage_bound = usage_bound_of(request, 9)
     assert not usage_bound.cached
@@ -50,7 +50,7 @@ def test_caches_that_openai_writes_without_a_word_are_held() -> None:
     assert _cost_bound(rates, usage_bound, request) == written
 
 
-def test_a_region_that_may_be_the_dear_one_is_held_as_such() -> None:
+def test_an_unknown_region_is_held_at_the_dearest_price() -> None:
     def bound(**more) -> Decimal:
         body = {"model": "claude-sonnet-4-6", "max_tokens": 16, "messages": [], **more}
         request = requests.read(apis.MESSAGES, json.dumps(body).encode())
@@ -64,7 +64,7 @@ def test_a_region_that_may_be_the_dear_one_is_held_as_such() -> None:
 
 @pytest.mark.parametrize("more", [{}, {"inference_geo": "global"}, {"n": 2}])
 @pytest.mark.parametrize("searches", [0, 3])
-def test_the_output_cap_that_is_affordable_uses_what_is_left_and_no_more(more, searches) -> None:
+def test_the_affordable_output_cap_uses_what_is_left_and_no_more(more, searches) -> None:
     body = {"model": "claude-sonnet-4-6", "messages": [], **more}
     request = requests.read(apis.MESSAGES, json.dumps(body).encode())
     rates, left = PRICES.rates("anthropic", "claude-sonnet-4-6"), Decimal("0.05")

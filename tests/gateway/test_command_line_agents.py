@@ -107,7 +107,7 @@ AGENTS = [
 
 
 @pytest.mark.parametrize(("agent", "answer", "denial"), AGENTS)
-def test_an_agent_works_and_is_refused_without_trying_again(
+def test_an_agent_works_and_does_not_retry_a_denial(
     agents: World, model: DemoModel, tmp_path: Path, agent, answer: str, denial: str
 ) -> None:
     (tmp_path / "README.md").write_text("# A web shop\n")

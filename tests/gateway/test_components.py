@@ -103,7 +103,7 @@ def test_searches_are_held_before_the_call(world: World) -> None:
         ({"type": "image_generation"}, "image_generations_kcount"),
     ],
 )
-def test_a_tool_without_a_price_is_refused_and_the_setting_is_named(
+def test_the_refusal_of_a_tool_without_a_price_names_the_setting(
     world: World, tool: dict, key: str
 ) -> None:
     before = len(world.provider.requests)
@@ -115,7 +115,7 @@ def test_a_tool_without_a_price_is_refused_and_the_setting_is_named(
     assert len(world.provider.requests) == before
 
 
-def test_only_searches_are_charged_not_pages_that_are_opened() -> None:
+def test_searches_are_charged_but_opened_pages_are_not() -> None:
     rates = Prices({}).rates("openai", "gpt-5-mini")
     assert rates.cost(Usage(1_000, output=100, web_searches=1)) == Decimal("0.01045")
 
@@ -124,7 +124,7 @@ def test_only_searches_are_charged_not_pages_that_are_opened() -> None:
     ("provider", "model"),
     [("openai", "gpt-5.3-codex"), ("openai", "o3-mini"), ("anthropic", "claude-3-haiku")],
 )
-def test_a_price_of_the_operator_without_searches_has_the_ones_that_are_published(
+def test_an_operators_price_without_searches_uses_the_published_ones(
     provider: str, model: str
 ) -> None:
     price = {"input_mtok": "1", "output_mtok": "2"}
@@ -138,12 +138,12 @@ def test_a_price_of_the_operator_without_searches_has_the_ones_that_are_publishe
 
 
 @pytest.mark.parametrize("value", [-1, "NaN", "Infinity", "free", None, True, [1]])
-def test_a_price_of_the_operator_that_is_none_is_refused_at_the_start(value) -> None:
+def test_an_invalid_operators_price_is_refused_at_startup(value) -> None:
     with pytest.raises(ValueError, match="GATEWAY_PRICE_OVERRIDES"):
         Prices({"ours": {"input_mtok": "1", "output_mtok": "2", "web_searches_kcount": value}})
 
 
-def test_audio_and_images_have_their_own_prices_where_they_are_published() -> None:
+def test_audio_and_images_have_their_published_prices() -> None:
     rates = Prices({}).rates("openai", "gpt-audio")
     text = rates.cost(Usage(1_000, output=100))
     # $32 and $64 instead of $2.50 and $10 a million
@@ -165,14 +165,14 @@ def test_caches_of_every_lifetime_have_a_price() -> None:
 
 
 @pytest.mark.parametrize("tier", ["priority", "fast", "flex", "ultrafast", "batch"])
-def test_a_tier_of_service_without_a_published_price_has_none(tier: str) -> None:
+def test_a_service_tier_without_a_published_price_has_none(tier: str) -> None:
     with pytest.raises(UnknownPrice):
         Prices({}).rates("openai", "gpt-5.1-codex-mini", tier)
     for standard in (None, "auto", "default", "scale"):
         assert Prices({}).rates("openai", "gpt-5.1-codex-mini", standard)
 
 
-def test_an_endpoint_of_one_region_costs_a_tenth_more_on_models_of_which_it_does() -> None:
+def test_a_regional_endpoint_costs_a_tenth_more_for_newer_models() -> None:
     there, here = Prices({}, openai_in_a_region=True), Prices({})
     usage = Usage(1_000, 100, output=10, web_searches=2)
     for model, factor in (("gpt-6-sol", "1.1"), ("gpt-5.4", "1.1"), ("gpt-5.3-codex", "1"),
@@ -188,7 +188,7 @@ def test_an_endpoint_of_one_region_costs_a_tenth_more_on_models_of_which_it_does
     )
 
 
-def test_what_was_not_expected_and_has_no_price_is_told(world: World) -> None:
+def test_unexpected_usage_without_a_price_is_reported(world: World) -> None:
     metric = "tollgate_gateway_unpriced_total"
     before = world.metric(metric)
     told = {**completion(), "service_tier": "a-new-one"}
@@ -201,7 +201,7 @@ def test_what_was_not_expected_and_has_no_price_is_told(world: World) -> None:
     assert "a part of a call has no price" in world.log.read_text()
 
 
-def test_code_that_a_provider_ran_is_told_unless_it_comes_with_a_search() -> None:
+def test_code_that_a_provider_ran_is_reported_unless_it_is_free_with_a_search() -> None:
     published, usage = Prices({}), Usage(1_000, code_executions=3)
     rates = published.rates("anthropic", "claude-opus-4-6")
     assert rates.unpriced(usage) == ["code_executions"]

@@ -107,7 +107,7 @@ def test_events_that_were_not_delivered_survive_the_kill(fragile: World) -> None
 
 
 @pytest.mark.parametrize("killed", [True, False], ids=["killed meanwhile", "not killed"])
-def test_what_ends_while_redis_is_down_is_booked_once(
+def test_a_call_that_ends_while_redis_is_down_is_booked_once(
     fragile: World, background: ThreadPoolExecutor, killed: bool
 ) -> None:
     # With "everysec" what was answered may still wait for the disk when the server is killed.
@@ -146,7 +146,7 @@ def test_what_ends_while_redis_is_down_is_booked_once(
     assert fragile.settled(project) == {"spent": spent, "held": 0, "pending": 0}
 
 
-async def test_a_redis_that_stays_away_does_not_fill_the_memory(
+async def test_memory_stays_bounded_while_redis_is_down(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(holds, "MAX_UNPAID_WAITING", 3)
@@ -163,7 +163,7 @@ async def test_a_redis_that_stays_away_does_not_fill_the_memory(
     unsettled._retrying.cancel()
 
 
-def test_kills_under_load_lose_and_double_nothing(
+def test_kills_under_load_neither_lose_nor_double_anything(
     fragile: World, background: ThreadPoolExecutor
 ) -> None:
     project = fragile.tollgate.project(credits=None)
@@ -210,7 +210,7 @@ def test_kills_under_load_lose_and_double_nothing(
     assert fragile.tollgate.account(project).booked == spent
 
 
-def test_a_stop_lets_streams_end(fragile: World, background: ThreadPoolExecutor) -> None:
+def test_a_graceful_stop_waits_for_streams(fragile: World, background: ThreadPoolExecutor) -> None:
     project = fragile.tollgate.project(credits=100)
     token = fragile.tollgate.token(project)
     release = threading.Event()

@@ -40,7 +40,7 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield world
 
 
-def test_leaving_a_stream_pays_for_all_that_the_provider_charges(world: World) -> None:
+def test_leaving_a_stream_costs_what_the_provider_charges(world: World) -> None:
     chunks = messages_stream(pieces=20)
     world.provider.script = lambda _: Script(200, SSE_HEADERS, chunks, between=0.02)
     project = world.tollgate.project(credits=100)
@@ -55,7 +55,7 @@ def test_leaving_a_stream_pays_for_all_that_the_provider_charges(world: World) -
 
 
 @pytest.mark.parametrize("hold_after", [0, 6], ids=["nothing", "the visible answer"])
-def test_leaving_a_stream_that_does_not_end_in_time_pays_the_bound(
+def test_leaving_a_stream_that_does_not_end_in_time_costs_the_bound(
     impatient: World, hold_after: int
 ) -> None:
     release = threading.Event()
@@ -76,7 +76,7 @@ def test_leaving_a_stream_that_does_not_end_in_time_pays_the_bound(
     assert event["properties"]["$ai_usage_estimated"] is True
 
 
-def test_the_provider_is_not_asked_for_who_left_before(world: World) -> None:
+def test_the_provider_is_not_called_if_the_caller_left_before(world: World) -> None:
     project = world.tollgate.project(credits=100)
     token, before = world.tollgate.token(project), len(world.provider.requests)
     ended = world.metric("tollgate_gateway_added_seconds_count")
@@ -95,7 +95,7 @@ def test_the_provider_is_not_asked_for_who_left_before(world: World) -> None:
     assert world.settled(project)["held"] == 0
 
 
-def test_leaving_a_whole_answer_books_what_the_provider_charges(world: World) -> None:
+def test_leaving_an_unstreamed_answer_books_what_the_provider_charges(world: World) -> None:
     gate = threading.Event()
 
     def script(_: object) -> Script:
@@ -151,7 +151,7 @@ def gateway_process(world: World) -> psutil.Process:
     ],
     ids=["one long header", "many headers", "long path", "no HTTP"],
 )
-def test_heads_beyond_any_measure_are_refused(world, request_bytes, status) -> None:
+def test_oversized_heads_are_refused(world, request_bytes, status) -> None:
     with socket.create_connection(("127.0.0.1", world.port), timeout=10) as connection:
         with suppress(ConnectionError):  # it may be refused before all of it is sent
             connection.sendall(request_bytes)
@@ -163,7 +163,7 @@ def test_heads_beyond_any_measure_are_refused(world, request_bytes, status) -> N
     [(b"", b""), (b"GET / HTTP/1.1\r\nhost: x\r\n", b"HTTP/1.1 408 Request Timeout")],
     ids=["nothing", "half a head"],
 )
-def test_a_connection_is_closed_without_a_word_unless_a_request_began_on_it(
+def test_a_slow_head_gets_a_408_only_if_a_request_began(
     monkeypatch: pytest.MonkeyPatch, sent: bytes, told: bytes
 ) -> None:
     monkeypatch.setattr(server, "HEAD_SECONDS", 0.2)
@@ -183,7 +183,7 @@ def test_a_connection_is_closed_without_a_word_unless_a_request_began_on_it(
 @pytest.mark.parametrize(
     "trailers", [b"x-many: a\r\n" * 50_000, b"x-long: " + b"a" * 500_000], ids=["many", "long"]
 )
-def test_trailers_are_neither_kept_nor_read_for_ever(world: World, trailers: bytes) -> None:
+def test_endless_trailers_are_neither_kept_nor_read(world: World, trailers: bytes) -> None:
     head = b"POST /slack_app/v1/messages HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
     with socket.create_connection(("127.0.0.1", world.port), timeout=10) as connection:
         connection.sendall(head + b"2\r\n{}\r\n0\r\n")
@@ -192,7 +192,7 @@ def test_trailers_are_neither_kept_nor_read_for_ever(world: World, trailers: byt
             connection.sendall(trailers * 50)
 
 
-def test_a_request_that_is_answered_already_has_its_time_to_end(
+def test_an_answered_request_has_limited_time_to_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(server, "LINGER_SECONDS", 0.2)
@@ -210,7 +210,7 @@ def test_a_request_that_is_answered_already_has_its_time_to_end(
     assert received.startswith(b"HTTP/1.1 429")
 
 
-def test_idle_connections_leave_files_for_calls(world: World, tmp_path) -> None:
+def test_idle_connections_leave_file_descriptors_for_calls(world: World, tmp_path) -> None:
     """A shell often allows a process fewer files than it may have."""
     allowed, port = 100, free_port()
     address = world.redis.connection_pool.connection_kwargs

@@ -104,7 +104,7 @@ def test_one_word_is_a_token_or_two() -> None:
         assert fed(kind, event("")).unreported_output == 0
 
 
-def test_the_echo_of_a_request_is_no_output() -> None:
+def test_the_echo_of_a_request_does_not_count_as_output() -> None:
     created = {"type": "response.created",
                "response": {"status": "in_progress", "instructions": ECHO, "usage": None,
                             "tools": [{"type": "function", "description": ECHO}]}}  # fmt: skip
@@ -115,7 +115,7 @@ def test_the_echo_of_a_request_is_no_output() -> None:
     )
 
 
-def test_what_is_no_text_of_the_model_is_not_counted() -> None:
+def test_only_text_of_the_model_is_counted() -> None:
     audio = {"type": "response.audio.delta", "delta": "QUJD" * 9_999}
     image = {"type": "response.image_generation_call.partial_image", "partial_image_b64": ECHO}
     shell = {"type": "response.shell_call_output_content.delta", "delta": {"stdout": ECHO}}
@@ -131,7 +131,7 @@ def test_what_is_no_text_of_the_model_is_not_counted() -> None:
     )
 
 
-def test_text_that_an_event_at_the_end_repeats_counts_once() -> None:
+def test_text_that_the_last_event_repeats_counts_once() -> None:
     where = {"item_id": "msg_1", "output_index": 0}
     text = SENTENCE * 20
     part = {"type": "output_text", "text": text}
@@ -148,7 +148,7 @@ def test_text_that_an_event_at_the_end_repeats_counts_once() -> None:
     )
 
 
-def test_text_that_only_an_item_tells_counts() -> None:
+def test_text_that_only_an_item_contains_counts() -> None:
     call = {"type": "function_call", "name": "f", "arguments": SENTENCE * 10}
     result = {"type": "function_call_output", "output": ECHO, "arguments": ECHO}
     done = [{"type": "response.output_item.done", "output_index": index, "item": item}
@@ -156,7 +156,7 @@ def test_text_that_only_an_item_tells_counts() -> None:
     assert 100 <= fed("responses", *done).unreported_output <= 250
 
 
-def test_text_after_usage_adds_to_what_was_told() -> None:
+def test_text_after_usage_adds_to_what_was_reported() -> None:
     start = {"type": "message_start", "message": {"usage": {"input_tokens": 5, "output_tokens": 3}}}
     told = {"type": "message_delta", "usage": {"output_tokens": 5_000}}  # most of it hidden
     text = block(type="text_delta", text="four" * 10)
@@ -164,7 +164,7 @@ def test_text_after_usage_adds_to_what_was_told() -> None:
     assert (meter.used_so_far().output, meter.unreported_output) == (5_000, 10)
 
 
-def test_searches_that_were_begun_are_counted_where_nothing_is_told() -> None:
+def test_searches_that_began_are_counted_if_no_usage_is_reported() -> None:
     item = {"type": "web_search_call", "action": {"type": "search"}}
     added = {"type": "response.output_item.added", "output_index": 0, "item": item}
     assert fed("responses", added).used_so_far().web_searches == 1
@@ -173,7 +173,7 @@ def test_searches_that_were_begun_are_counted_where_nothing_is_told() -> None:
     assert fed("messages", use, use).used_so_far().web_searches == 2
 
 
-def test_any_number_of_searches_is_counted_without_keeping_each() -> None:
+def test_any_number_of_searches_is_counted_in_bounded_memory() -> None:
     meter = meter_for("responses", stream=True, hide_usage=False)
     [without_index] = sse((None, {"type": "x", "item": {"type": "web_search_call"}}))
     searches = MAX_ITEMS * 3
@@ -188,7 +188,7 @@ def test_any_number_of_searches_is_counted_without_keeping_each() -> None:
     assert kept < 100_000
 
 
-def test_searches_beyond_the_most_items_that_are_distinguished_are_counted() -> None:
+def test_searches_beyond_the_tracked_items_are_counted() -> None:
     meter = meter_for("responses", stream=True, hide_usage=False)
     for index in range(MAX_ITEMS + 10):
         item = {"type": "web_search_call", "action": {"type": "search"}}
@@ -199,7 +199,7 @@ def test_searches_beyond_the_most_items_that_are_distinguished_are_counted() -> 
 
 
 @pytest.mark.parametrize("ascii_only", [True, False])
-def test_a_text_is_estimated_alike_however_it_is_written_and_however_long(ascii_only: bool) -> None:
+def test_estimates_do_not_depend_on_escaping_or_length(ascii_only: bool) -> None:
     """Long pieces are never decoded, so that what escapes stand for is reckoned."""
     for text in ("plain words ", "Ünïcödé ", "漢字", '"quoted"\n'):
 

@@ -54,7 +54,7 @@ def bound_of_one_call(world: World) -> int:
     return held
 
 
-def test_of_many_calls_at_once_exactly_those_that_fit_pass(world: World) -> None:
+def test_exactly_as_many_concurrent_calls_pass_as_credits_allow(world: World) -> None:
     bound = bound_of_one_call(world)
     project = world.tollgate.project(credits=FIT * bound / 1_000_000)
     token = world.tollgate.token(project)
@@ -80,7 +80,7 @@ def test_of_many_calls_at_once_exactly_those_that_fit_pass(world: World) -> None
     assert world.settled(project) == {"spent": FIT * 72_000, "held": 0, "pending": 0}
 
 
-def test_two_processes_share_what_is_left_and_callers_that_try_again_use_it_up(
+def test_two_processes_share_what_is_left_and_retries_use_it_up(
     crowd: World,
 ) -> None:
     project = crowd.tollgate.project(credits=1.5)
@@ -100,7 +100,7 @@ def test_two_processes_share_what_is_left_and_callers_that_try_again_use_it_up(
     )
 
 
-def test_a_run_has_a_cap_of_its_own(crowd: World) -> None:
+def test_a_run_has_its_own_cap(crowd: World) -> None:
     project = crowd.tollgate.project(credits=None)
     token = crowd.tollgate.token(project)
     statuses = [crowd.post(token).status_code for _ in range(10)]
@@ -118,7 +118,7 @@ def test_a_run_has_a_cap_of_its_own(crowd: World) -> None:
 @pytest.mark.parametrize(
     ("of_the_team", "cause"), [(0.4, "run_cap_reached"), (0.6, "gateway_run_cap_reached")]
 )
-def test_the_smaller_cap_of_a_run_holds_and_the_refusal_says_whose_it_is(
+def test_the_smaller_cap_of_a_run_applies_and_the_refusal_names_its_owner(
     crowd: World, of_the_team: float, cause: str
 ) -> None:
     project = crowd.tollgate.project(credits=None)
@@ -130,7 +130,7 @@ def test_the_smaller_cap_of_a_run_holds_and_the_refusal_says_whose_it_is(
     assert crowd.account(project)["spent"] <= min(of_the_team, 0.5) * 1_000_000
 
 
-def test_a_token_has_so_many_requests_a_minute(crowd: World) -> None:
+def test_a_token_has_limited_requests_per_minute(crowd: World) -> None:
     project = crowd.tollgate.project(credits=None, resource="posthog_code_credits")
     token = crowd.tollgate.token(project, "posthog_code")
     path = "/posthog_code/v1/messages"

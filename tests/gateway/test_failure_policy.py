@@ -75,7 +75,7 @@ def test_while_django_is_away_the_gate_is_open_for_the_window_and_then_closed(
     wait_until(lambda: fragile.post(token).status_code == 200, what="the gate being open again")
 
 
-def test_no_more_than_was_last_known_to_be_left_passes_the_open_window(fragile: World) -> None:
+def test_the_open_window_passes_no_more_than_was_last_known_to_be_left(fragile: World) -> None:
     project, token = known(fragile, credits=1)
     django_goes_away(fragile)
     passed = 1
@@ -95,7 +95,7 @@ def test_while_django_is_away_a_limited_team_stays_limited(fragile: World) -> No
     assert fragile.post(token).status_code == DENIED
 
 
-def test_while_django_is_away_who_was_never_known_waits(fragile: World) -> None:
+def test_while_django_is_away_unknown_callers_are_refused(fragile: World) -> None:
     token = fragile.tollgate.token(fragile.tollgate.project(credits=100))
     django_goes_away(fragile)
     assert_closed(fragile.post(token))
@@ -117,7 +117,7 @@ def test_while_django_is_away_unmetered_calls_of_known_tokens_pass(fragile: Worl
     [(401, {}), (403, {}), (404, {}), (200, b"{nonsense"), (200, {}), (200, {"limited": {}}),
      (200, {"limited": {"ai_credits": {"limited": False}}, "organization_id": "x"})],
 )  # fmt: skip
-def test_an_answer_that_is_none_never_opens_the_gate(fragile, status, body) -> None:
+def test_an_unusable_answer_never_opens_the_gate(fragile, status, body) -> None:
     unusable = alarms(fragile)
     fragile.tollgate.fail("quota", status, body)
     project = fragile.tollgate.project(credits=100)
@@ -141,7 +141,7 @@ def test_a_refused_question_about_a_known_team_closes_the_gate(fragile: World) -
     wait_until(lambda: fragile.post(token).status_code == DENIED, what="the limit being known")
 
 
-def test_a_change_that_cannot_be_asked_for_leaves_the_gate_open_for_the_window_alone(
+def test_a_change_that_cannot_be_fetched_leaves_the_gate_open_only_for_the_window(
     fragile: World,
 ) -> None:
     """Although the feed goes on answering, which confirms whom it does not mention."""
@@ -156,7 +156,7 @@ def test_a_change_that_cannot_be_asked_for_leaves_the_gate_open_for_the_window_a
     assert_closed(fragile.post(token))
 
 
-def test_who_is_not_known_does_not_make_the_gateway_ask_ever_faster(fragile: World) -> None:
+def test_a_failed_question_is_not_repeated_for_each_call(fragile: World) -> None:
     project = fragile.tollgate.project(credits=100)
     token = fragile.tollgate.token(project)
     fragile.tollgate.fail("quota", 503)
@@ -193,7 +193,7 @@ def test_events_wait_for_django_and_are_delivered_in_order(fragile: World) -> No
     assert fragile.settled(project) == {"spent": 6 * 72_000, "held": 0, "pending": 0}
 
 
-def test_an_acknowledgement_that_gets_lost_books_nothing_twice(fragile: World) -> None:
+def test_a_lost_acknowledgement_books_nothing_twice(fragile: World) -> None:
     project = fragile.tollgate.project(credits=100)
     token = fragile.tollgate.token(project)
     fragile.tollgate.forget_booking_answers = True
@@ -205,7 +205,7 @@ def test_an_acknowledgement_that_gets_lost_books_nothing_twice(fragile: World) -
 
 
 @pytest.mark.parametrize("status", ["conflict", "quarantined", "poison"])
-def test_an_event_that_billing_will_not_have_is_set_aside_and_holds_up_nobody(
+def test_an_event_that_billing_refuses_is_set_aside_and_delays_no_other(
     fragile: World, status: str
 ) -> None:
     project = fragile.tollgate.project(credits=100)
@@ -241,7 +241,7 @@ def test_a_revoked_token_is_refused_within_seconds(fragile: World) -> None:
     assert fragile.post(other).status_code == 200
 
 
-def test_a_feed_that_begins_anew_makes_everything_be_asked_again(fragile: World) -> None:
+def test_a_reset_feed_makes_the_gateway_ask_about_everything_again(fragile: World) -> None:
     """After a restored database neither limits nor revocations were announced."""
     project, token = known(fragile)
     fragile.tollgate.limit(project)
@@ -252,7 +252,7 @@ def test_a_feed_that_begins_anew_makes_everything_be_asked_again(fragile: World)
     wait_until(lambda: fragile.post(token).status_code == DENIED, what="the limit being known")
 
 
-def test_a_thousand_first_calls_of_a_team_ask_once(world: World) -> None:
+def test_a_thousand_first_calls_of_a_team_ask_django_once(world: World) -> None:
     project = world.tollgate.project(credits=None)
     version = world.tollgate.version
     wait_until(  # the project's making is in the feed, which asks about projects it knows

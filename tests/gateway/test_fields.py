@@ -139,7 +139,7 @@ def test_every_field_of_the_sdks_is_allowed_or_refused_on_purpose(meter: str, sd
         ("chat", {"model": "gpt-5-search-api"}),
     ],
 )
-def test_what_has_no_known_maximum_cost_is_refused(meter: str, more: dict) -> None:
+def test_fields_without_a_known_maximum_cost_are_refused(meter: str, more: dict) -> None:
     with pytest.raises(Refusal) as refused:
         usage_bound(meter, **more)
     assert (refused.value.status, refused.value.reason) == (400, "unmeterable")
@@ -189,7 +189,7 @@ def tool_types(annotation: object) -> set[str]:
 
 
 @pytest.mark.parametrize("value", [1024, 1024.0, "1.024e3"])
-def test_whole_numbers_are_read_however_json_writes_them(value) -> None:
+def test_whole_numbers_are_read_in_every_json_notation(value) -> None:
     for meter, names in (
         ("messages", ("max_tokens",)),
         ("chat", ("max_completion_tokens", "max_tokens")),
@@ -207,7 +207,7 @@ def test_whole_numbers_are_read_however_json_writes_them(value) -> None:
 
 
 @pytest.mark.parametrize("value", [0.5, 1e9, -1, -1.0, "5", True, [1], 1e300])
-def test_what_is_no_number_of_tokens_is_refused(value) -> None:
+def test_invalid_numbers_of_tokens_are_refused(value) -> None:
     for meter, name in (("messages", "max_tokens"), ("chat", "max_tokens")):
         with pytest.raises(Refusal, match="not valid"):
             usage_bound(meter, **{name: value})
@@ -291,11 +291,11 @@ def test_a_search_that_filters_by_code_may_read_everything_ten_times() -> None:
         ("responses", {"client_metadata": {"x": "y"}, "include": [], "store": False}),
     ],
 )
-def test_what_coding_agents_send_passes(meter: str, more: dict) -> None:
+def test_requests_of_coding_agents_pass(meter: str, more: dict) -> None:
     assert usage_bound(meter, **more).whole_context == 0
 
 
-def test_an_operator_may_allow_further_fields_but_none_that_is_refused_on_purpose() -> None:
+def test_an_operator_may_allow_fields_except_those_refused_on_purpose() -> None:
     usage_bound("chat", frozenset({"a_new_one"}), a_new_one=1)
     with pytest.raises(Refusal, match="audio"):
         usage_bound("chat", frozenset({"audio"}), audio={"voice": "x"})
@@ -306,6 +306,6 @@ def test_a_conversation_that_the_provider_keeps_counts_as_the_whole_context() ->
     assert usage_bound("messages", thread=thread).whole_context == 1
 
 
-def test_a_model_has_no_endless_name() -> None:
+def test_an_overlong_model_name_is_refused() -> None:
     with pytest.raises(Refusal, match="length"):
         usage_bound("messages", model="claude-sonnet-4-5" + "x" * 250)

@@ -110,7 +110,7 @@ async def counters(redis: Redis) -> tuple[int, int]:
     return int(spent or 0), int(held or 0)
 
 
-def test_holds_of_an_unlimited_account_never_exceed_what_adds_up_exactly(own_redis: str) -> None:
+def test_holds_of_an_unlimited_account_never_exceed_exact_arithmetic(own_redis: str) -> None:
     async def overlap() -> None:
         redis = await prepared(own_redis, "")
         holds = holds_of(redis)
@@ -125,7 +125,7 @@ def test_holds_of_an_unlimited_account_never_exceed_what_adds_up_exactly(own_red
     asyncio.run(overlap())
 
 
-def test_of_a_scope_too_less_than_nothing_is_never_held(own_redis: str) -> None:
+def test_held_never_becomes_negative_in_a_scope(own_redis: str) -> None:
     async def forget() -> None:
         redis = await prepared(own_redis, 1000)
         holds, run = holds_of(redis), keys.run("run")
@@ -139,7 +139,7 @@ def test_of_a_scope_too_less_than_nothing_is_never_held(own_redis: str) -> None:
     asyncio.run(forget())
 
 
-def test_only_the_holds_of_an_owner_whose_lease_ended_are_booked_for_it(own_redis: str) -> None:
+def test_the_reaper_books_only_holds_whose_owners_lease_expired(own_redis: str) -> None:
     async def look() -> None:
         redis = await prepared(own_redis, 1000)
         holds, reaper = holds_of(redis), Reaper(redis)
@@ -153,7 +153,7 @@ def test_only_the_holds_of_an_owner_whose_lease_ended_are_booked_for_it(own_redi
 
 
 @pytest.mark.parametrize("noticing", ["whose changes were lost", "that made no change"])
-def test_after_redis_forgot_nobody_is_admitted_before_all_could_repeat_what_they_know(
+def test_after_data_loss_nobody_is_admitted_before_every_process_had_time_to_replay(
     own_redis: str, monkeypatch: pytest.MonkeyPatch, noticing: str
 ) -> None:
     monkeypatch.setattr(holds_module, "REPLAY_GRACE", 0.05)
@@ -188,7 +188,7 @@ def test_after_redis_forgot_nobody_is_admitted_before_all_could_repeat_what_they
     asyncio.run(fall_back())
 
 
-def test_a_settlement_that_is_repeated_late_is_debited_once(
+def test_a_settlement_repeated_late_is_debited_once(
     own_redis: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(holds_module, "MARK_MS", 0)
@@ -237,7 +237,7 @@ def test_a_process_that_stops_leaves_no_settlement_behind(
     asyncio.run(stop())
 
 
-def test_what_redis_lost_is_repeated_although_as_much_came_since(
+def test_lost_settlements_are_repeated_even_if_the_sequence_caught_up(
     mortal: Mortal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(holds_module, "REMEMBERED_SECONDS", 0)
@@ -272,7 +272,7 @@ def test_what_redis_lost_is_repeated_although_as_much_came_since(
     asyncio.run(come_back())
 
 
-def test_nothing_is_held_in_a_redis_that_was_started_anew_before_all_is_repeated(
+def test_a_restarted_redis_admits_nothing_before_the_replay(
     mortal: Mortal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(holds_module, "REPLAY_GRACE", 0.05)
@@ -297,7 +297,7 @@ def test_nothing_is_held_in_a_redis_that_was_started_anew_before_all_is_repeated
     asyncio.run(come_back())
 
 
-def test_what_redis_still_has_is_not_repeated_however_long_it_was_away(
+def test_settlements_that_redis_kept_are_not_repeated_after_an_outage(
     own_redis: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(holds_module, "MARK_MS", 0)
@@ -324,7 +324,7 @@ def test_what_redis_still_has_is_not_repeated_however_long_it_was_away(
     asyncio.run(come_back())
 
 
-def test_a_settlement_that_is_cancelled_is_made_all_the_same(own_redis: str) -> None:
+def test_a_cancelled_settlement_is_made_in_the_background(own_redis: str) -> None:
     async def cancel() -> None:
         redis = await prepared(own_redis, 1000)
         holds = holds_of(redis)

@@ -513,7 +513,7 @@ def machine(own_redis: str, patience: None, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["once", "asked for twice"])
-def test_what_redis_forgot_is_repeated_and_what_is_open_is_held_again(
+def test_lost_settlements_are_repeated_and_open_holds_restored(
     machine: type[HoldsMachine], again: bool
 ) -> None:
     """The one order of events that chance seldom finds."""

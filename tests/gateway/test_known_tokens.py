@@ -33,7 +33,7 @@ async def aged(known: Credentials, seconds: float) -> None:
     (await known.identify("token")).at -= seconds
 
 
-def test_many_who_show_a_new_token_at_once_wait_for_one_answer() -> None:
+def test_concurrent_calls_with_a_new_token_ask_django_once() -> None:
     async def show() -> None:
         api = SlowApi()
         known = Credentials(api, open_window=60)  # type: ignore[arg-type]
@@ -43,7 +43,7 @@ def test_many_who_show_a_new_token_at_once_wait_for_one_answer() -> None:
     asyncio.run(show())
 
 
-def test_a_token_in_use_is_asked_about_again_while_nobody_waits() -> None:
+def test_a_token_in_use_is_refreshed_in_the_background() -> None:
     async def use() -> None:
         api = SlowApi()
         known = Credentials(api, open_window=60)  # type: ignore[arg-type]
@@ -63,7 +63,7 @@ def test_a_token_in_use_is_asked_about_again_while_nobody_waits() -> None:
     asyncio.run(use())
 
 
-def test_an_answer_is_believed_for_a_minute_and_longer_only_while_django_is_away() -> None:
+def test_an_answer_is_valid_for_a_minute_or_longer_while_django_is_away() -> None:
     async def use() -> None:
         api = SlowApi()
         known = Credentials(api, open_window=60)  # type: ignore[arg-type]
@@ -84,7 +84,7 @@ def test_an_answer_is_believed_for_a_minute_and_longer_only_while_django_is_away
     asyncio.run(use())
 
 
-def test_an_old_answer_about_credits_is_asked_for_again_beside_the_call(world: World) -> None:
+def test_an_old_quota_answer_is_refreshed_in_the_background(world: World) -> None:
     project = world.tollgate.project(credits=100)
     token = world.tollgate.token(project)
     assert world.post(token).status_code == 200

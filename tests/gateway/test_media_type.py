@@ -43,7 +43,7 @@ def sent(world: World, token: str, body: bytes, *told: str, path: str = PATH):
         ("",),
     ],
 )
-def test_what_is_announced_as_another_text_than_was_counted_is_refused(
+def test_a_body_announced_in_another_encoding_is_refused(
     world: World, project, told: tuple[str, ...]
 ) -> None:
     answer, reached = sent(world, world.tollgate.token(project), BODY, *told)
@@ -54,7 +54,7 @@ def test_what_is_announced_as_another_text_than_was_counted_is_refused(
 
 
 @pytest.mark.parametrize("path", [CHAT, RESPONSES])
-def test_it_is_refused_in_the_shape_of_each_api(world: World, project, path: str) -> None:
+def test_the_refusal_has_the_error_format_of_each_api(world: World, project, path: str) -> None:
     told = "application/json; charset=utf-16"
     answer, reached = sent(world, world.tollgate.token(project), BODY, told, path=path)
     assert (answer.status_code, reached) == (415, False)
@@ -88,12 +88,12 @@ def test_json_in_utf_8_passes_however_it_is_written(world: World, project, told)
     ],
     ids=["a byte order mark", "UTF-16", "UTF-16 without a mark", "UTF-32", "Latin-1"],
 )
-def test_bytes_that_are_no_utf_8_never_reach_a_provider(world: World, project, body) -> None:
+def test_invalid_utf_8_never_reaches_a_provider(world: World, project, body) -> None:
     answer, reached = sent(world, world.tollgate.token(project), body, "application/json")
     assert (answer.status_code, reached) == (400, False)
 
 
-def test_where_nobody_pays_the_provider_decides(world: World, project) -> None:
+def test_unmetered_calls_leave_the_media_type_to_the_provider(world: World, project) -> None:
     token = world.tollgate.token(project, "llm_gateway")
     path = "/llm_gateway/v1/messages"
     answer, reached = sent(world, token, BODY, "application/json; charset=utf-16", path=path)
@@ -109,7 +109,7 @@ def test_where_nobody_pays_the_provider_decides(world: World, project) -> None:
         (("x-identity",), 415),
     ],
 )  # fmt: skip
-def test_codings_of_a_body_are_compared_as_the_standard_says(
+def test_content_codings_are_compared_as_the_standard_says(
     world: World, project, codings: tuple[str, ...], status: int
 ) -> None:
     token = world.tollgate.token(project)

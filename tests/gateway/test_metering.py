@@ -48,7 +48,7 @@ def mangled(document):
     ),
     st.booleans(),
 )
-def test_any_stream_passes_as_it_is(kind: str, chunks: list[bytes], hide: bool) -> None:
+def test_any_stream_passes_unchanged(kind: str, chunks: list[bytes], hide: bool) -> None:
     meter = meter_for(kind, stream=True, hide_usage=hide)
     shown = b"".join([meter.feed(chunk) for chunk in chunks]) + meter.end()
     if not hide:
@@ -59,7 +59,7 @@ def test_any_stream_passes_as_it_is(kind: str, chunks: list[bytes], hide: bool) 
 
 
 @given(st.one_of(st.binary(max_size=200), mangled(message()).map(json.dumps).map(str.encode)))
-def test_any_document_passes_as_it_is(body: bytes) -> None:
+def test_any_document_passes_unchanged(body: bytes) -> None:
     for kind in KINDS:
         meter = meter_for(kind, stream=False, hide_usage=False)
         assert meter.feed(body) + meter.end() == body
@@ -67,7 +67,7 @@ def test_any_document_passes_as_it_is(body: bytes) -> None:
 
 
 @given(mangled(messages_usage()))
-def test_odd_numbers_of_a_provider_are_never_negative(usage) -> None:
+def test_reported_numbers_never_become_negative(usage) -> None:
     meter = meter_for("messages", stream=False, hide_usage=False)
     meter.feed(json.dumps(message(usage)).encode())
     meter.end()
@@ -83,7 +83,7 @@ def test_odd_numbers_of_a_provider_are_never_negative(usage) -> None:
         ("responses", response(), Usage(60, 40, output=20, service_tier="default", model="gpt-4o")),
     ],
 )
-def test_documents_and_streams_tell_the_same(kind, document, expected) -> None:
+def test_documents_and_streams_report_the_same(kind, document, expected) -> None:
     whole = meter_for(kind, stream=False, hide_usage=False)
     whole.feed(json.dumps(document).encode())
     whole.end()
@@ -102,7 +102,7 @@ def test_documents_and_streams_tell_the_same(kind, document, expected) -> None:
         ("responses", response(), ("input_tokens", "output_tokens")),
     ],
 )
-def test_what_is_cached_for_twelve_hours_is_told_apart(kind, document, names) -> None:
+def test_twelve_hour_cache_writes_are_counted_separately(kind, document, names) -> None:
     read, made = names
     details = {
         "cached_tokens": 10,
@@ -126,7 +126,7 @@ def test_what_is_cached_for_twelve_hours_is_told_apart(kind, document, names) ->
         ("responses", response() | {"service_tier": "x" * 100_000}),
     ],
 )
-def test_a_word_of_a_provider_makes_no_event_large(kind: str, document: dict) -> None:
+def test_overlong_reported_names_do_not_enter_events(kind: str, document: dict) -> None:
     meter = meter_for(kind, stream=False, hide_usage=False)
     meter.feed(json.dumps(document).encode())
     meter.end()
@@ -148,7 +148,7 @@ ITERATIONS = [
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_the_message_does_not_count_is_told_apart(stream: bool) -> None:
+def test_usage_beside_the_message_is_counted_separately(stream: bool) -> None:
     meter = meter_for("messages", stream=stream, hide_usage=False)
     if stream:
         for event in (
@@ -173,7 +173,7 @@ def test_what_the_message_does_not_count_is_told_apart(stream: bool) -> None:
 
 
 @pytest.mark.parametrize("odd", [5, {}, [5], [{"type": 5}], "x", [{"input_tokens": "x"}]])
-def test_odd_iterations_spoil_nothing_else_but_are_not_taken_for_none(odd) -> None:
+def test_unreadable_iterations_do_no_harm_but_are_not_taken_for_none(odd) -> None:
     meter = meter_for("messages", stream=False, hide_usage=False)
     meter.feed(json.dumps(message(messages_usage(iterations=odd))).encode())
     meter.end()
@@ -181,7 +181,7 @@ def test_odd_iterations_spoil_nothing_else_but_are_not_taken_for_none(odd) -> No
     assert not meter.complete
 
 
-def test_an_hour_of_cache_stays_an_hour_when_the_end_of_a_stream_has_the_total_alone() -> None:
+def test_one_hour_cache_writes_stay_so_if_the_stream_ends_with_only_a_total() -> None:
     written = {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 90}
     usage = messages_usage(cache_creation_input_tokens=100, cache_creation=written)
     total = {"output_tokens": 20, "cache_creation_input_tokens": 100}
@@ -199,7 +199,7 @@ def test_an_hour_of_cache_stays_an_hour_when_the_end_of_a_stream_has_the_total_a
     ("kind", "prefix", "output"),
     [("chat", "prompt", "completion_tokens"), ("responses", "input", "output_tokens")],
 )
-def test_cache_writes_of_openai_are_told_apart(kind: str, prefix: str, output: str) -> None:
+def test_openai_cache_writes_are_counted_separately(kind: str, prefix: str, output: str) -> None:
     details = {"cached_tokens": 10, "cache_write_tokens": 60}
     usage = {f"{prefix}_tokens": 100, f"{prefix}_tokens_details": details, output: 5}
     meter = meter_for(kind, stream=False, hide_usage=False)
@@ -229,7 +229,7 @@ def test_errors_inside_a_stream_are_noticed() -> None:
     assert meter.failed
 
 
-def test_a_stream_that_breaks_off_is_estimated_alike_in_one_piece_and_in_many() -> None:
+def test_the_estimate_of_a_broken_stream_does_not_depend_on_its_chunks() -> None:
     cut = messages_stream(pieces=50)[:-2]
     for pieces in (cut, [b"".join(cut)]):
         meter = meter_for("messages", stream=True, hide_usage=False)

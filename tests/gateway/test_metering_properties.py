@@ -405,7 +405,7 @@ def cut(answer: bytes, chance: random.Random) -> Iterator[bytes]:
 @pytest.mark.parametrize("kind", MODELS)
 @settings(max_examples=examples(340), deadline=None)
 @given(chance=st.randoms(use_true_random=True), stream=st.booleans())
-def test_booked_is_what_the_documentation_says(
+def test_the_booked_cost_is_what_the_documentation_says(
     kind: str, chance: random.Random, stream: bool
 ) -> None:
     generator = Generator(chance, kind)
@@ -434,7 +434,7 @@ def test_an_answer_that_breaks_off_anywhere_is_booked_in_full_or_estimated(
 
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("stream", [False, True], ids=["document", "stream"])
-def test_size_changes_nothing_and_is_not_kept(kind: str, stream: bool) -> None:
+def test_large_answers_cost_the_same_and_are_not_kept_in_memory(kind: str, stream: bool) -> None:
     chance = random.Random(f"{kind} {stream}")
     filler = 'a word, an é, a \\ and a " \n' * 400_000
     while True:

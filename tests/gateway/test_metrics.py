@@ -40,7 +40,7 @@ def run(script: str, directory: Path) -> str:
     return ran.stdout
 
 
-def test_calls_under_way_in_a_process_that_was_killed_are_not_under_way_for_ever(
+def test_calls_of_a_killed_process_do_not_stay_under_way(
     tmp_path: Path,
 ) -> None:
     run(KILLED, tmp_path)

@@ -100,7 +100,7 @@ def test_no_other_name_has_a_price(provider: str, model: str, odd: str) -> None:
             Prices({}).rates(provider, name)
 
 
-def test_a_model_that_only_begins_like_a_known_one_is_refused(world: World) -> None:
+def test_a_model_that_only_shares_a_prefix_with_a_known_one_is_refused(world: World) -> None:
     project, before = world.tollgate.project(credits=100), len(world.provider.requests)
     body = messages_body(model="claude-haiku-4-5,claude-opus-4-5")
     refused = world.post(world.tollgate.token(project), body=body)
@@ -153,7 +153,7 @@ OTHER = "tollgate_gateway_other_model_total"
         ("chat", "gpt-4o", "gpt-4o-mini", "0.0004"),
     ],
 )
-def test_another_model_than_was_asked_for_is_charged_if_it_is_dearer_and_always_told(
+def test_another_model_than_asked_for_is_charged_if_dearer_and_always_logged(
     world: World, api: str, asked: str, answered: str, cost: str
 ) -> None:
     before = world.metric(OTHER)
@@ -175,7 +175,7 @@ def test_another_model_than_was_asked_for_is_charged_if_it_is_dearer_and_always_
         ("responses", "gpt-5.6", "gpt-5.6-sol"),
     ],
 )
-def test_a_dated_name_of_the_model_is_no_other_model(world: World, api, asked, answered) -> None:
+def test_a_dated_name_is_the_same_model(world: World, api, asked, answered) -> None:
     before = world.metric(OTHER)
     same = call(world, api, asked, served(api, asked))
     assert call(world, api, asked, served(api, answered)) == same

@@ -78,7 +78,7 @@ def test_a_broken_stream_of_a_dearer_model_is_charged_as_one() -> None:
     assert served.cost > 10
 
 
-def test_the_tier_that_a_broken_stream_told_prices_its_text() -> None:
+def test_the_reported_tier_prices_the_text_of_a_broken_stream() -> None:
     told = created("gpt-5-mini", service_tier="priority")
     cost = outcome("gpt-5-mini", stream("responses", told, TEXT)).cost
     priority = PRICES.rates("openai", "gpt-5-mini", "priority")
@@ -106,7 +106,7 @@ def test_searches_before_an_error_are_not_free(streamed: bool) -> None:
 
 @pytest.mark.parametrize("piece", [1 << 30, 60_000, 1])
 @pytest.mark.parametrize("size", [8_000, 100_000])
-def test_text_counts_of_an_event_that_breaks_off_in_its_middle(size: int, piece: int) -> None:
+def test_the_text_of_an_unfinished_event_counts(size: int, piece: int) -> None:
     text = b"x" * size
     cut = {
         "chat": b'data: {"choices":[{"index":0,"delta":{"content":"' + text,
@@ -120,7 +120,7 @@ def test_text_counts_of_an_event_that_breaks_off_in_its_middle(size: int, piece:
         assert meter.unreported_output == size / 4, kind
 
 
-def test_what_a_request_was_echoed_as_is_no_text_of_a_broken_event() -> None:
+def test_the_echo_of_a_request_in_an_unfinished_event_does_not_count() -> None:
     meter = meter_for("responses", stream=True, hide_usage=False)
     echo = b'data: {"type":"response.created","response":{"instructions":"' + b"x" * 48_000
     meter.feed(echo)
@@ -134,7 +134,7 @@ def chunk(**fields: Any) -> dict[str, Any]:
 CHAT_USAGE = {"prompt_tokens": 1_000, "completion_tokens": 500}
 
 
-def test_what_is_told_after_the_usage_decides_too() -> None:
+def test_a_tier_or_model_reported_after_the_usage_counts() -> None:
     after = chunk(service_tier="priority", model="gpt-5-mini-2025-08-07")
     meter = stream("chat", chunk(usage=CHAT_USAGE), after, "[DONE]")
     usage = meter.usage()
@@ -144,7 +144,7 @@ def test_what_is_told_after_the_usage_decides_too() -> None:
     assert outcome("gpt-5-mini", meter, WHOLE).cost == rates.cost(Usage(1_000, output=500))
 
 
-def test_zeros_that_stand_for_usage_until_the_end_make_nothing_free() -> None:
+def test_placeholder_zeros_do_not_make_a_broken_stream_free() -> None:
     nothing = {"prompt_tokens": 0, "completion_tokens": 0}
     said = {"index": 0, "delta": {"content": "word"}, "finish_reason": None}
     events = [chunk(choices=[said], usage=nothing)] * 100
@@ -157,7 +157,7 @@ def test_zeros_that_stand_for_usage_until_the_end_make_nothing_free() -> None:
     assert not outcome("gpt-5-mini", whole, WHOLE).estimated
 
 
-def test_zeros_of_a_response_under_way_make_nothing_free() -> None:
+def test_zeros_of_an_unfinished_response_do_not_make_it_free() -> None:
     nothing = {"input_tokens": 0, "output_tokens": 0}
     under_way = {"type": "response.in_progress", "response": {"usage": nothing}}
     meter = stream("responses", created("gpt-5-mini"), TEXT, under_way)
@@ -170,7 +170,7 @@ def test_zeros_of_a_response_under_way_make_nothing_free() -> None:
     ("asked", "told", "factor"),
     [(None, None, "1.1"), ("us", None, "1.1"), ("global", None, "1"), ("us", "global", "1")],
 )
-def test_a_stream_that_breaks_before_its_region_is_told_is_priced_as_in_the_dearest(
+def test_a_stream_that_breaks_before_its_region_is_reported_has_the_dearest_price(
     asked: str | None, told: str | None, factor: str
 ) -> None:
     usage = {"input_tokens": 1_000, "output_tokens": 1, "inference_geo": told}
@@ -187,7 +187,7 @@ def test_a_stream_that_breaks_before_its_region_is_told_is_priced_as_in_the_dear
     assert cost == found.cost + Decimal("0.01")  # a search costs the same everywhere
 
 
-def test_an_error_that_tells_usage_is_shown_to_who_did_not_ask_for_usage() -> None:
+def test_an_error_with_usage_is_shown_even_if_usage_is_hidden() -> None:
     error = chunk(error={"message": "overloaded"}, usage=CHAT_USAGE)
     data = b"".join(sse((None, error)))
     for size in (len(data), 1):
@@ -200,7 +200,7 @@ def test_an_error_that_tells_usage_is_shown_to_who_did_not_ask_for_usage() -> No
 
 @pytest.mark.parametrize("written", ["1000.0", "1e3", "1E+3", "0.1e4"])
 @pytest.mark.parametrize("streamed", [True, False], ids=["stream", "document"])
-def test_a_whole_number_may_be_written_in_every_way_of_json(written: str, streamed: bool) -> None:
+def test_usage_is_read_in_every_json_notation(written: str, streamed: bool) -> None:
     usages = {
         "chat": '{"prompt_tokens":%s,"completion_tokens":500.0}',
         "messages": '{"input_tokens":%s,"output_tokens":5e2}',
@@ -226,7 +226,7 @@ def test_a_whole_number_may_be_written_in_every_way_of_json(written: str, stream
         assert (meter.complete, found.input, found.output) == (True, 1_000, 500), kind
 
 
-def test_a_response_that_ended_has_ended_whatever_its_event_is_called() -> None:
+def test_a_response_with_a_final_status_has_ended_whatever_its_event_is_called() -> None:
     usage = {"input_tokens": 1_000, "output_tokens": 500}
     done = {"type": "response.done", "response": {"status": "completed", "usage": usage}}
     meter = stream("responses", created("gpt-5-mini"), TEXT, done)
@@ -235,7 +235,7 @@ def test_a_response_that_ended_has_ended_whatever_its_event_is_called() -> None:
     assert not stream("responses", queued).finished
 
 
-def test_an_event_after_the_usage_of_a_message_takes_nothing_back() -> None:
+def test_an_event_after_the_usage_does_not_reset_it() -> None:
     ended = {"delta": {"stop_reason": "end_turn"}}
     meter = stream(
         "messages",
@@ -256,7 +256,7 @@ def test_an_event_after_the_usage_of_a_message_takes_nothing_back() -> None:
     assert (found.estimated, found.usage.input, found.usage.output) == (True, 9, 5)
 
 
-def test_no_token_that_was_written_to_a_cache_is_missing_in_the_event() -> None:
+def test_the_event_counts_every_cache_write() -> None:
     usage = Usage(10, cache_write_5m=1, cache_write_1h=2, cache_write_12h=4)
     told = Outcome(Decimal(0), usage, 200, False, False, 0.0, "v")
     record = msgspec.convert(RECORD, CallRecord)
@@ -265,7 +265,7 @@ def test_no_token_that_was_written_to_a_cache_is_missing_in_the_event() -> None:
 
 
 @pytest.mark.parametrize("estimated", [True, False])
-def test_a_correction_says_all_that_the_event_would_have_said(estimated: bool) -> None:
+def test_a_correction_has_all_properties_of_the_event(estimated: bool) -> None:
     told = Outcome(Decimal(1), Usage(10, web_searches=3), 200, False, estimated, 0.0, "v")
     record = msgspec.convert(RECORD, CallRecord)
     _, debit, data = correction(

@@ -80,7 +80,7 @@ def told(world: World, posthog: FakePostHog, uuids: set[str]) -> None:
     wait_until(lambda: uuids <= posthog.events.keys(), what="PostHog having heard")
 
 
-def test_posthog_hears_what_billing_hears_without_what_is_billings_alone(watched, posthog) -> None:
+def test_posthog_gets_every_event_without_billings_own_fields(watched, posthog) -> None:
     project = watched.tollgate.project(credits=100)
     assert watched.post(watched.tollgate.token(project)).status_code == 200
     [event] = watched.booked(project)
@@ -95,7 +95,7 @@ def test_posthog_hears_what_billing_hears_without_what_is_billings_alone(watched
 
 
 @pytest.mark.parametrize("status", [500, 429, 401, 404])
-def test_while_posthog_takes_nothing_billing_gets_everything(watched, posthog, status) -> None:
+def test_while_posthog_fails_billing_gets_everything(watched, posthog, status) -> None:
     posthog.answer = lambda _: status
     project = watched.tollgate.project(credits=100)
     token = watched.tollgate.token(project)
@@ -113,7 +113,7 @@ def test_while_posthog_takes_nothing_billing_gets_everything(watched, posthog, s
     told(watched, posthog, uuids)
 
 
-def test_a_posthog_that_hangs_holds_up_nobody(watched, posthog) -> None:
+def test_a_hanging_posthog_delays_nothing(watched, posthog) -> None:
     hanging = threading.Event()
 
     def hang(_: object) -> int:
@@ -142,7 +142,7 @@ def test_a_posthog_that_hangs_holds_up_nobody(watched, posthog) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 413])
-def test_an_event_that_posthog_refuses_is_set_aside_and_stops_no_other(
+def test_an_event_that_posthog_refuses_is_set_aside_and_delays_no_other(
     watched, posthog, status
 ) -> None:
     project = watched.tollgate.project(credits=100)
@@ -161,7 +161,7 @@ def test_an_event_that_posthog_refuses_is_set_aside_and_stops_no_other(
     assert watched.settled(project)["spent"] == 3 * 72_000
 
 
-def test_a_batch_is_not_larger_than_what_fits_into_memory(watched, posthog) -> None:
+def test_a_posthog_batch_is_limited_in_bytes(watched, posthog) -> None:
     posthog.answer = lambda _: 503
     event = {"event": "$ai_generation", "timestamp": "2126-11-23T08:00:00Z", "distinct_id": "d"}
     small, large = [
@@ -180,7 +180,7 @@ def test_a_batch_is_not_larger_than_what_fits_into_memory(watched, posthog) -> N
     assert large[0]["uuid"] in str(watched.redis.xrange("tollgate:posthog:set-aside"))
 
 
-def test_the_key_of_the_project_is_nowhere_to_be_read(watched, posthog) -> None:
+def test_the_posthog_key_is_never_logged(watched, posthog) -> None:
     posthog.answer = lambda _: 500
     watched.post(watched.tollgate.token(watched.tollgate.project(credits=9)))
     wait_until(lambda: "events wait for PostHog" in watched.log.read_text(), what="the log line")

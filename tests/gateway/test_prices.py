@@ -86,7 +86,7 @@ def test_an_operator_sets_prices_for_one_model_or_for_all_unknown_ones() -> None
 
 
 @pytest.mark.parametrize("price", [{}, {"input_mtok": "1"}, {"input_mtok": 1, "output": 2}])
-def test_an_incomplete_price_of_the_operator_is_refused_at_the_start(price) -> None:
+def test_an_incomplete_operators_price_is_refused_at_startup(price) -> None:
     with pytest.raises(ValueError, match="GATEWAY_PRICE_OVERRIDES"):
         Prices({"ours": price})
 
@@ -124,7 +124,7 @@ def test_a_higher_speed_has_its_own_price_or_none() -> None:
 @pytest.mark.parametrize(
     "overrides", [{}, {"claude-opus-4-6": {"input_mtok": "1", "output_mtok": "2"}}]
 )
-def test_a_region_that_costs_more_is_booked_as_such(overrides) -> None:
+def test_a_dearer_region_is_charged_more(overrides) -> None:
     rates = Prices(overrides).rates("anthropic", "claude-opus-4-6")
     there = rates.cost(Usage(1000, output=10, inference_geo="us"))
     assert there == rates.cost(Usage(1000, output=10)) * Decimal("1.1")

@@ -34,7 +34,7 @@ def ask(answer: bytes) -> object:
     ],
     ids=lambda answer: answer.partition(b" ")[0].decode(),
 )
-def test_a_server_that_will_answer_in_a_while_is_one_that_does_not_answer(answer):
+def test_a_busy_or_loading_server_counts_as_unavailable(answer):
     with pytest.raises(RedisUnavailable):
         ask(answer)
 

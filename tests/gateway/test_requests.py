@@ -57,7 +57,7 @@ def test_an_image_counts_as_an_image_not_as_its_base64() -> None:
         {"type": 5},
     ],
 )
-def test_what_refers_elsewhere_or_is_unknown_counts_as_the_whole_context(part) -> None:
+def test_references_and_unknown_parts_count_as_the_whole_context(part) -> None:
     assert messages(part).whole_context >= 1
 
 
@@ -122,7 +122,7 @@ SEARCH = {"type": "web_search_20250305", "name": "web_search"}
 
 
 @pytest.mark.parametrize("odd", [FAILED_SEARCH, SCREENSHOT, {"type": 5}, {"content": 5}])
-def test_no_shape_of_the_content_switches_the_check_of_tools_off(odd) -> None:
+def test_no_shape_of_the_content_bypasses_the_check_of_tools(odd) -> None:
     with pytest.raises(Refusal, match="needs a maximum"):
         messages(odd, tools=[SEARCH])
     with pytest.raises(Refusal, match="needs a maximum"):
@@ -153,7 +153,7 @@ def test_tools_of_another_shape_are_refused(uses) -> None:
         {"tools": [SEARCH | {"max_uses": 10_000}]},
     ],
 )
-def test_numbers_beyond_reason_are_refused(beyond) -> None:
+def test_absurd_numbers_are_refused(beyond) -> None:
     with pytest.raises(Refusal, match="not valid"):
         messages(**beyond)
 
@@ -170,7 +170,7 @@ BODIES = st.dictionaries(
 
 
 @given(BODIES, st.sampled_from([(",", ":"), (", ", ": "), (" ,", " : ")]), st.booleans())
-def test_any_body_keeps_its_meaning_but_for_what_is_injected(fields, separators, ascii_only):
+def test_any_body_keeps_its_meaning_except_for_added_fields(fields, separators, ascii_only):
     document = {"model": "m", "stream": True, **fields}
     body = json.dumps(document, separators=separators, ensure_ascii=ascii_only).encode()
     try:
@@ -258,7 +258,7 @@ def test_no_body_blocks_the_process_for_long(body: bytes) -> None:
     assert took < 0.5  # 50 ms on a quiet machine
 
 
-def test_large_bodies_of_text_are_read_whatever_they_say() -> None:
+def test_large_bodies_of_text_are_read() -> None:
     text = "x = f(a, b[1]) {};\n" * 40_000
     for spaces in ((",", ":"), (", ", ": ")):
         for around in ({}, {"metadata": {"user_id": "u"}}, {"tools": [{"name": "t" * 300_000}]}):
@@ -283,13 +283,13 @@ def test_a_body_of_too_many_parts_is_refused_before_it_is_read() -> None:
         b'{"model":"m",\n"messages":[],\t"\\u006e":1,"n":1}',
     ],
 )
-def test_no_spaces_hide_a_field_that_is_there_twice(body: bytes) -> None:
+def test_spaces_do_not_hide_a_duplicate_field(body: bytes) -> None:
     with pytest.raises(Refusal, match="twice"):
         requests.read(apis.MESSAGES, body)
 
 
 @pytest.mark.parametrize("indent", [1, 2, "\t"])
-def test_a_body_may_be_written_for_people(indent: int | str) -> None:
+def test_an_indented_body_is_accepted(indent: int | str) -> None:
     content = [{"role": "user", "content": "x" * 300_000}]
     document = {"model": "m", "max_tokens": 7, "messages": content, "metadata": {"a": "\u00e4"}}
     body = json.dumps(document, indent=indent).encode()
@@ -328,7 +328,7 @@ def outcome(api: apis.Api, body: bytes, monkeypatch: pytest.MonkeyPatch, large: 
 
 
 @given(AROUND, CONTENT, AROUND, st.sampled_from(SEPARATORS), st.sampled_from("ac"), st.booleans())
-def test_a_body_read_in_two_parts_is_read_as_in_one(
+def test_a_divided_body_is_read_like_a_whole_one(
     before, content, behind, separators, api, twice
 ) -> None:
     name, field = {"a": (apis.MESSAGES, "messages"), "c": (apis.RESPONSES, "input")}[api]
@@ -362,7 +362,7 @@ def test_a_field_given_twice_around_a_large_conversation_is_refused(
 @pytest.mark.parametrize(
     "body", [b'{,"messages":[],"model":"m"}', b'{"model":"m""messages":[]}', b'{"messages":[],}']
 )
-def test_what_is_no_json_is_none_around_a_large_conversation(
+def test_invalid_json_around_a_large_conversation_is_refused(
     body: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(requests, "LARGE", 0)

@@ -22,7 +22,7 @@ class CountingApi:
         return TokenAnswer(active=token == "good", scope="x")
 
 
-def test_strangers_neither_push_known_tokens_out_nor_ask_without_limit() -> None:
+def test_made_up_tokens_neither_evict_known_ones_nor_flood_django() -> None:
     async def knock() -> None:
         api = CountingApi()
         known = Credentials(api, open_window=60)  # type: ignore[arg-type]

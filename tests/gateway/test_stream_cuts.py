@@ -77,7 +77,7 @@ def test_usage_is_right_wherever_the_chunks_begin(kind: str, newline: bytes) -> 
 
 
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
-def test_the_usage_chunk_is_taken_out_wherever_the_chunks_begin(newline: bytes) -> None:
+def test_the_usage_chunk_is_removed_wherever_the_chunks_begin(newline: bytes) -> None:
     recording = b"".join(completion_stream(with_usage=True, pieces=2)).replace(b"\n", newline)
     expected = b"".join(
         chunk
@@ -92,9 +92,7 @@ def test_the_usage_chunk_is_taken_out_wherever_the_chunks_begin(newline: bytes) 
 
 
 @pytest.mark.parametrize("kind", RECORDINGS)
-def test_a_stream_cut_at_any_byte_passes_as_far_as_it_came_and_is_booked_once(
-    world: World, kind: str
-) -> None:
+def test_a_stream_cut_at_any_byte_is_passed_on_and_booked_once(world: World, kind: str) -> None:
     path, body, recording = RECORDINGS[kind]
     cuts = dict(enumerate(range(len(recording) + 1)))
     project = world.tollgate.project(credits=None)

@@ -40,7 +40,7 @@ async def test_a_deadline_interrupts_the_call() -> None:
     await asyncio.sleep(0)  # the cancellation was taken back
 
 
-async def test_a_deadline_that_moves_on_interrupts_nothing() -> None:
+async def test_a_moved_deadline_interrupts_nothing() -> None:
     watch = Watches().begin(0.02)
     for _ in range(10):
         watch.expect_within(30)
@@ -59,7 +59,7 @@ async def test_a_caller_who_leaves_interrupts_at_once() -> None:
     assert watch.left
 
 
-async def test_after_the_caller_left_the_call_may_go_on_for_a_while_only() -> None:
+async def test_a_call_may_go_on_only_for_a_while_after_its_caller_left() -> None:
     watch, connection = Watches().begin(30), Connection()
     watch.listen(connection.tell, 0.02)
     connection.leave()
@@ -75,7 +75,7 @@ async def test_after_the_caller_left_the_call_may_go_on_for_a_while_only() -> No
     assert watch.left
 
 
-async def test_a_call_that_ended_hears_of_nobody_leaving() -> None:
+async def test_a_finished_call_ignores_a_leaving_caller() -> None:
     watch, connection = Watches().begin(30), Connection()
     watch.listen(connection.tell, 0)
     departed = connection.departed

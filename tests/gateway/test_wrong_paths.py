@@ -56,7 +56,7 @@ def told(answer, status: int) -> str:
         ("/slack-posthog-code/messages", "/slack-posthog-code/v1/messages"),
     ],
 )
-def test_a_wrong_path_names_the_right_one_in_the_shape_of_its_api(world, path, meant) -> None:
+def test_the_refusal_of_a_wrong_path_names_the_right_one(world, path, meant) -> None:
     project = world.tollgate.project(credits=100)
     token = world.tollgate.token(
         project, products=["slack_app", "slack_app_routing"], token_kind="oauth_run"
@@ -88,18 +88,20 @@ def test_a_wrong_path_names_the_right_one_in_the_shape_of_its_api(world, path, m
         ("/v1/usage/", "GET /v1/usage/<product>"),
     ],
 )
-def test_a_path_without_a_product_is_told_of_the_products(world, token, path, meant) -> None:
+def test_the_refusal_of_a_path_without_a_product_lists_the_products(
+    world, token, path, meant
+) -> None:
     message = told(world.post(token, f"{world.url}{path}"), 404)
     assert f"Use {meant}. The products are slack_app, " in message
 
 
-def test_a_path_like_no_other_is_told_what_there_is(world: World, token: str) -> None:
+def test_the_refusal_of_an_unknown_path_lists_all_paths(world: World, token: str) -> None:
     for path in ("/slack_app", "/slack_app/", "/slack_app/v1/embeddings", "/slack_app/v1/files"):
         message = told(world.post(token, path), 404)
         assert all(each in message for each in (MESSAGES, CHAT, RESPONSES, MODELS))
 
 
-def test_a_long_path_is_told_in_part() -> None:
+def test_a_long_path_is_shortened_in_the_refusal() -> None:
     message = wrong_paths.not_found("/slack_app/" + "m" * 60_000).message
     assert len(message) < 500
 
@@ -108,7 +110,7 @@ def test_the_path_of_a_known_product_needs_a_known_token(world: World) -> None:
     assert world.post(None, "/slack_app/messages").status_code == 401
 
 
-def test_the_models_are_refused_in_the_shape_of_the_sdk_that_asks(world, token) -> None:
+def test_models_are_refused_in_the_error_format_of_the_calling_sdk(world, token) -> None:
     headers = {"authorization": f"Bearer {token}", "anthropic-version": "2023-06-01"}
     assert world.http.get("/slack_app/models", headers=headers).json()["type"] == "error"
 
@@ -125,7 +127,9 @@ def test_the_models_are_refused_in_the_shape_of_the_sdk_that_asks(world, token) 
         ("POST", "/v1/usage/slack_app", "GET, HEAD"),
     ],
 )
-def test_a_wrong_method_is_told_the_right_one(world, token, method, path, allowed) -> None:
+def test_the_refusal_of_a_wrong_method_names_the_right_one(
+    world, token, method, path, allowed
+) -> None:
     answer = world.http.request(method, path, headers={"authorization": f"Bearer {token}"})
     assert told(answer, 405) == f"Use {allowed} for {path}."
     assert answer.headers["allow"] == allowed
@@ -145,7 +149,7 @@ def test_a_wrong_method_is_told_the_right_one(world, token, method, path, allowe
         (MESSAGES, "gpt-made-up-later", f"{RESPONSES} or {CHAT}"),
     ],
 )
-def test_a_model_of_another_api_is_told_its_own(world, token, path, model, own) -> None:
+def test_the_refusal_of_another_apis_model_names_its_api(world, token, path, model, own) -> None:
     bodies = {
         MESSAGES: messages_body(model=model),
         CHAT: chat_body(model=model),
