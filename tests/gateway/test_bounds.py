@@ -1,4 +1,4 @@
-"""The dearest that a call may turn out to be."""
+"""The most that a call may cost."""
 
 import json
 from decimal import Decimal

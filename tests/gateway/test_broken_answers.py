@@ -47,7 +47,7 @@ kinds = pytest.mark.parametrize("kind", CALLS)
 
 
 class Booked:
-    """Return what a call with this answer was booked as, and the bound of its hold."""
+    """How a call with this answer was booked, and the bound of its hold."""
 
     def __init__(self, world: World, path: str, body: dict[str, Any], answer: Script) -> None:
         project = world.tollgate.project(credits=10_000)
@@ -108,7 +108,7 @@ def test_a_connection_that_breaks_before_any_answer_is_booked_at_its_bound(
 
 @pytest.mark.parametrize("kind", ["chat", "responses"])
 def test_a_broken_stream_is_booked_by_its_text_and_the_input_bound(world: World, kind: str) -> None:
-    """Never dearer than the bound of a call that asks for as much output as arrived."""
+    """It never costs more than the bound of a call that asks for as much output as arrived."""
     path, body, _ = CALLS[kind]
     name = "max_completion_tokens" if kind == "chat" else "max_output_tokens"
     tokens = 140
@@ -129,7 +129,7 @@ def test_a_broken_stream_is_booked_with_the_reported_input(world: World) -> None
     chunks = messages_stream(messages_usage(inference_geo="global"), pieces=10)[:13]
     answer = Script(200, SSE_HEADERS, chunks, cut=True)
     result = Booked(world, MESSAGES, messages_body(stream=True), answer)
-    # 100 in, and one out that was told; each piece, "piece 0 é ", has eleven bytes.
+    # 100 in, and one out that was reported; each piece, "piece 0 é ", has eleven bytes.
     assert (result.output, result.micro) == (1 + 28, (100 * 3 + 29 * 15) * 120)
 
 
@@ -178,7 +178,7 @@ ODD = ["20", 20.5, -1, True, [20], {}, 2**70, 1e30]
 
 
 def with_usage(kind: str, usage: object, *, stream: bool) -> Script:
-    """Answer with this usage."""
+    """Return a script that answers with this usage."""
     if not stream:
         return json_script({**CALLS[kind][2], "usage": usage})
     parts = {

@@ -157,7 +157,7 @@ def test_a_call_is_booked_before_the_end_of_its_answer_is_sent(
     with ThreadPoolExecutor() as pool:
         call = pool.submit(spent_at_the_end)
         wait_until(lambda: fragile.account(project)["held"] > 0, what="the hold")
-        # Redis writes nothing for a while: an end that came before the booking would come now.
+        # Redis is paused now. If the answer could end before the booking, it would end now.
         fragile.redis.execute_command("CLIENT", "PAUSE", 600, "WRITE")
         gate.set()
         assert call.result() == 72_000
@@ -211,7 +211,7 @@ def test_compressed_bodies_are_refused_because_they_cannot_be_read(world: World)
 
 
 def test_every_beta_header_counts_for_the_size_of_the_context(world: World) -> None:
-    """A document counts as the whole context, which one of the betas makes five times as large."""
+    """A document counts as the whole context, which one of the betas makes five times larger."""
     token = world.tollgate.token(world.tollgate.project(credits=200))
     document = {"type": "document", "source": {"type": "url", "url": "https://example.com/a.pdf"}}
     body = messages_body(messages=[{"role": "user", "content": [document]}])
@@ -333,7 +333,7 @@ def test_the_unmetered_product_needs_no_hold_and_is_reported_unbilled(world: Wor
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_compaction_and_an_advisor_are_priced_separately(world: World, stream: bool) -> None:
-    """Both are refused where somebody pays; elsewhere the event tells what they cost."""
+    """Billable products refuse both; on the unmetered one the event has their cost."""
     none = {"cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
     usage = messages_usage(
         iterations=[
@@ -396,7 +396,7 @@ def test_a_cost_beyond_the_bound_is_booked_in_full_and_reported(
 ) -> None:
     fragile.provider.script = lambda _: json_script(message(messages_usage(output_tokens=10_000)))
     project = fragile.tollgate.project(credits=1)
-    told = fragile.metric("tollgate_gateway_overrun_credits_total")
+    overrun = fragile.metric("tollgate_gateway_overrun_credits_total")
     token = fragile.tollgate.token(project)
     assert fragile.post(token).status_code == 200
     # 100 × $3 + 10,000 × $15 per million, at 120 credits a dollar
@@ -404,8 +404,8 @@ def test_a_cost_beyond_the_bound_is_booked_in_full_and_reported(
     assert fragile.tollgate.credits_booked(project) == 18_036_000
     assert fragile.post(token).status_code == DENIED
     wait_until(
-        lambda: fragile.metric("tollgate_gateway_overrun_credits_total") > told + 17,
-        what="the overrun being told",
+        lambda: fragile.metric("tollgate_gateway_overrun_credits_total") > overrun + 17,
+        what="the overrun in the metric",
     )
 
 

@@ -12,18 +12,18 @@ from tests.gateway.fake_provider import json_script, message
 from tests.gateway.fake_tollgate import FakeProject
 from tests.gateway.test_calls import CHAT, chat_body
 
-COST = 72_000  # of a call of `messages_body`; it holds about four times as much
+COST = 72_000  # of one call with `messages_body`, which holds about four times as much
 USER, COLLEAGUE = "slack:T1:U1", "slack:T1:U 2\n"
 
 
 @pytest.fixture
 def project(world: World) -> FakeProject:
-    """A project of a team that has plenty."""
+    """A project of a team with plenty of credits."""
     return world.tollgate.project(credits=1000)
 
 
 def refused(answer) -> dict:
-    """Return the error of a refusal that it does not help to repeat."""
+    """Return the error of a refusal that says not to retry."""
     assert answer.status_code == DENIED, answer.text
     assert answer.headers["x-should-retry"] == "false"
     return answer.json()["error"]
@@ -143,17 +143,17 @@ def test_raising_or_removing_a_cap_takes_effect_at_once(world: World, project) -
     assert passed * COST <= 400_000
     world.tollgate.cap(project, scope, None)
     wait_until(lambda: world.post(token).status_code == 200, what="the removal being known")
-    # Made again, it knows what was used meanwhile.
+    # A new cap includes what was used before it.
     world.booked(project, passed + 1)
     world.tollgate.cap(project, scope, (passed + 1) * COST / 1_000_000)
 
-    def told() -> bool:
+    def cap_is_known() -> bool:
         answer = world.post(token)
         return (
             answer.status_code == DENIED and answer.json()["error"]["cause"] == "user_cap_reached"
         )
 
-    wait_until(told, what="the cap being known")
+    wait_until(cap_is_known, what="the cap being known")
 
 
 def test_the_usage_endpoint_shows_the_callers_caps(world: World, project) -> None:
@@ -164,7 +164,7 @@ def test_the_usage_endpoint_shows_the_callers_caps(world: World, project) -> Non
     world.tollgate.cap(project, "run", 1)
     mine = world.tollgate.token(project, distinct_id=USER)
     theirs = world.tollgate.token(project, distinct_id=COLLEAGUE)
-    # Told to who asks before any call, too.
+    # The caps are shown before the first call, too.
     wait_until(lambda: len(world.get(page, mine).json()["caps"]) == 3, what="the caps being known")
     assert world.get(page, mine).json()["caps"]["user"] == {
         "usage": 0, "limit": 5, "held": 0, "remaining": 5,

@@ -36,17 +36,17 @@ RECORD = {
 
 
 def answer(model: str, items: list[dict], *, tokens: int = 1_000, written: int = 100) -> Script:
-    """An answer of the Responses API, with so many tokens in and out."""
+    """Return an answer of the Responses API with these input and output tokens."""
     usage = {
         "input_tokens": tokens, "input_tokens_details": {"cached_tokens": 0},
         "output_tokens": written, "total_tokens": tokens + written,
     }  # fmt: skip
-    told = {**response(), "model": model, "usage": usage}
-    return json_script({**told, "output": [*items, *told["output"]]})
+    document = {**response(), "model": model, "usage": usage}
+    return json_script({**document, "output": [*items, *document["output"]]})
 
 
 def ask(world: World, model: str, tool: str, **more):
-    """Ask for something with a tool of OpenAI's; return project and answer."""
+    """Make a call with an OpenAI tool; return the project and the answer."""
     project = world.tollgate.project(credits=PLENTY)
     body = {"model": model, "input": "Hi", "tools": [{"type": tool}], "max_tool_calls": 20, **more}
     return project, world.post(world.tollgate.token(project), RESPONSES, body)
@@ -65,7 +65,7 @@ def dollars(world: World, project) -> Decimal:
         ("gpt-5.1-codex-mini", "web_search", SEARCHED, "0.20045"),
         ("o3-mini", "file_search", FILE_SEARCHED, "0.05154"),
         ("gpt-4o", "web_search", SEARCHED, "0.2035"),
-        # the older tool costs more on models that do not reason
+        # the older tool costs more with models that do not reason
         ("gpt-4o", "web_search_preview", SEARCHED, "0.5035"),
         ("gpt-5-mini", "web_search_preview", SEARCHED, "0.20045"),
         ("gpt-5-chat-latest", "web_search_preview", SEARCHED, "0.50225"),
@@ -79,7 +79,7 @@ def test_twenty_searches_are_charged_on_every_model(world: World, model, tool, i
 
 
 def test_searches_are_held_before_the_call(world: World) -> None:
-    """A hundred of them cost a dollar, whatever the price list says of the model."""
+    """A hundred searches cost a dollar, whatever the price list says about the model."""
     published = Prices({})
     for model in ("gpt-5.3-codex", "gpt-4o", "o3-mini"):
         rates = published.rates("openai", model)
@@ -151,7 +151,7 @@ def test_audio_and_images_have_their_published_prices() -> None:
     assert rates.cost(Usage(1_000, output=100, audio_output=50)) - text == Decimal("0.0027")
     realtime = Prices({}).rates("openai", "gpt-realtime")
     assert realtime.cost(Usage(1_000, image_input=1_000)) == Decimal("0.005")
-    # images are text where nothing else is published, as providers say
+    # images are priced as text if nothing else is published, as providers say
     assert Prices({}).rates("openai", "gpt-5").unpriced(Usage(1_000, image_input=1_000)) == []
 
 
@@ -191,11 +191,11 @@ def test_a_regional_endpoint_costs_a_tenth_more_for_newer_models() -> None:
 def test_unexpected_usage_without_a_price_is_reported(world: World) -> None:
     metric = "tollgate_gateway_unpriced_total"
     before = world.metric(metric)
-    told = {**completion(), "service_tier": "a-new-one"}
-    world.provider.script = lambda _: json_script(told)
+    document = {**completion(), "service_tier": "a-new-one"}
+    world.provider.script = lambda _: json_script(document)
     project = world.tollgate.project(credits=100)
     world.post(world.tollgate.token(project), CHAT, chat_body(service_tier="default"))
-    # booked at the dearest tier that is known: 60 × $4.25 + 40 × $2.125 + 20 × $17, per million
+    # booked at the dearest known tier: 60 × $4.25 + 40 × $2.125 + 20 × $17, per million
     assert dollars(world, project) == Decimal("0.00068")
     wait_until(lambda: world.metric(metric) == before + 1, what="the metric")
     assert "a part of a call has no price" in world.log.read_text()
@@ -205,12 +205,12 @@ def test_code_that_a_provider_ran_is_reported_unless_it_is_free_with_a_search() 
     published, usage = Prices({}), Usage(1_000, code_executions=3)
     rates = published.rates("anthropic", "claude-opus-4-6")
     assert rates.unpriced(usage) == ["code_executions"]
-    told = metrics.UNPRICED.labels("code_executions")._value
-    before = told.get()
+    counter = metrics.UNPRICED.labels("code_executions")._value
+    before = counter.get()
     record = msgspec.convert(RECORD, CallRecord)
     for free_code, times in ((True, 0), (False, 1)):
         cost, _ = charge(published, record, rates, usage, frozenset(), free_code=free_code)
-        assert (cost, told.get() - before) == (rates.cost(Usage(1_000)), times)
+        assert (cost, counter.get() - before) == (rates.cost(Usage(1_000)), times)
     ours = {"input_mtok": "5", "output_mtok": "25", "code_executions_kcount": "40"}
     own = Prices({"claude-opus-4-6": ours})
     rates = own.rates("anthropic", "claude-opus-4-6")
@@ -223,8 +223,8 @@ def test_a_cache_may_be_warmed_without_an_answer(world: World) -> None:
         input_tokens=10, output_tokens=0, cache_creation_input_tokens=5_000,
         cache_creation={"ephemeral_5m_input_tokens": 5_000, "ephemeral_1h_input_tokens": 0},
     )  # fmt: skip
-    told = {**message(usage), "model": "claude-sonnet-4-6", "content": []}
-    world.provider.script = lambda _: json_script(told)
+    document = {**message(usage), "model": "claude-sonnet-4-6", "content": []}
+    world.provider.script = lambda _: json_script(document)
     project = world.tollgate.project(credits=100)
     system = [{"type": "text", "text": "x" * 20_000, "cache_control": {"type": "ephemeral"}}]
     body = messages_body(model="claude-sonnet-4-6", max_tokens=0, system=system)

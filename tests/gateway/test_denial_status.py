@@ -1,4 +1,4 @@
-"""Status, headers and body of a refusal for want of credits, by API, operator and caller."""
+"""Status, headers and body of a denial, by API, operator and caller."""
 
 from collections.abc import Iterator
 
@@ -31,7 +31,7 @@ CODEX = {"originator": "codex_exec"}
 
 
 def body_of(path: str, status: int) -> dict:
-    """Return the body of a refusal without the request's id."""
+    """Return the expected body of a denial without the request's id."""
     if path == MESSAGES:
         kind = {402: "billing_error", 429: "rate_limit_error"}[status]
         return {"type": "error", "error": {"type": kind, "resets_at": RESETS_AT, **COMMON}}
@@ -56,7 +56,7 @@ def ask(world: World, project: FakeProject, path: str, **headers: str) -> httpx.
 
 
 def assert_refused(answer: httpx.Response, path: str, status: int) -> None:
-    """Assert everything of a refusal that says to give up."""
+    """Assert that an answer is a denial that says not to retry."""
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-should-retry"] == "false"
@@ -191,7 +191,7 @@ def test_every_denial_has_the_chosen_status(world, reason, wish, status) -> None
 
 @pytest.fixture(scope="module")
 def chosen() -> Iterator[World]:
-    """A gateway whose operator chose."""
+    """A gateway whose operator chose the statuses."""
     with world_of(
         suite.DIRECTORY / "denial-status",
         GATEWAY_DENIAL_STATUS="messages=402, responses=402",

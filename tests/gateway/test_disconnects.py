@@ -34,7 +34,7 @@ def connect(world: World, token: str, body: dict) -> socket.socket:
 
 @pytest.fixture(scope="module")
 def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """A gateway that reads on for no more than a moment."""
+    """A gateway that reads on for only a moment after the caller left."""
     directory = tmp_path_factory.mktemp("impatient")
     with world_of(directory, GATEWAY_DRAIN_TIMEOUT="0.3") as world:
         yield world
@@ -88,7 +88,7 @@ def test_the_provider_is_not_called_if_the_caller_left_before(world: World) -> N
     )
     wait_until(lambda: world.account(project)["held"] == 0, what="the hold being given back")
     assert len(world.provider.requests) == before
-    # No call was made, so there is no event of it: the only one is that of the next call.
+    # No call was made, so it has no event: the only event is that of the next call.
     assert world.post(token, body=messages_body()).status_code == 200
     [event] = world.booked(project)
     assert event["debited_micro"] > 0
@@ -137,7 +137,7 @@ def test_a_slow_reader_slows_the_provider_down_instead_of_filling_memory(world: 
 
 
 def gateway_process(world: World) -> psutil.Process:
-    """The Python process behind /usr/bin/env."""
+    """Return the Python process behind /usr/bin/env."""
     return psutil.Process(world.process.popen.pid)
 
 
@@ -153,18 +153,18 @@ def gateway_process(world: World) -> psutil.Process:
 )
 def test_oversized_heads_are_refused(world, request_bytes, status) -> None:
     with socket.create_connection(("127.0.0.1", world.port), timeout=10) as connection:
-        with suppress(ConnectionError):  # it may be refused before all of it is sent
+        with suppress(ConnectionError):  # it may be refused before everything is sent
             connection.sendall(request_bytes)
         assert status in connection.recv(200).split(b"\r\n")[0]
 
 
 @pytest.mark.parametrize(
-    ("sent", "told"),
+    ("sent", "status_line"),
     [(b"", b""), (b"GET / HTTP/1.1\r\nhost: x\r\n", b"HTTP/1.1 408 Request Timeout")],
     ids=["nothing", "half a head"],
 )
 def test_a_slow_head_gets_a_408_only_if_a_request_began(
-    monkeypatch: pytest.MonkeyPatch, sent: bytes, told: bytes
+    monkeypatch: pytest.MonkeyPatch, sent: bytes, status_line: bytes
 ) -> None:
     monkeypatch.setattr(server, "HEAD_SECONDS", 0.2)
 
@@ -177,7 +177,7 @@ def test_a_slow_head_gets_a_408_only_if_a_request_began(
     ):
         connection.sendall(sent)
         received = b"".join(iter(lambda: connection.recv(1000), b""))
-    assert received.split(b"\r\n")[0] == told
+    assert received.split(b"\r\n")[0] == status_line
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_an_answered_request_has_limited_time_to_end(
 
 
 def test_idle_connections_leave_file_descriptors_for_calls(world: World, tmp_path) -> None:
-    """A shell often allows a process fewer files than it may have."""
+    """A shell often sets a lower limit of open files than the process may use."""
     allowed, port = 100, free_port()
     address = world.redis.connection_pool.connection_kwargs
     program = gateway_program(

@@ -111,7 +111,7 @@ def test_a_model_name_cannot_lead_to_another_path(world: World, name: str) -> No
 
 
 def raw(world: World, request: bytes) -> bytes:
-    """Send bytes as they are; return all that comes back."""
+    """Send raw bytes; return everything that comes back."""
     with socket.create_connection(("127.0.0.1", world.port), timeout=30) as connection:
         connection.sendall(request)
         answer = b""

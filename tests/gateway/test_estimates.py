@@ -1,4 +1,4 @@
-"""An estimate counts the text that was generated, and nothing around it."""
+"""An estimate counts only the text that was generated."""
 
 import itertools
 import json
@@ -38,7 +38,7 @@ ENVELOPE = {
 
 
 def fed(kind: str, *events: dict[str, Any]) -> Meter:
-    """Return a meter after these events; then the stream broke off."""
+    """Return a meter after these events of a stream that broke off."""
     meter = meter_for(kind, stream=True, hide_usage=False)
     for event in events:
         meter.feed(f"event: {event.get('type', '')}\ndata: {json.dumps(event)}\n\n".encode())
@@ -158,9 +158,9 @@ def test_text_that_only_an_item_contains_counts() -> None:
 
 def test_text_after_usage_adds_to_what_was_reported() -> None:
     start = {"type": "message_start", "message": {"usage": {"input_tokens": 5, "output_tokens": 3}}}
-    told = {"type": "message_delta", "usage": {"output_tokens": 5_000}}  # most of it hidden
+    reported = {"type": "message_delta", "usage": {"output_tokens": 5_000}}  # most of it hidden
     text = block(type="text_delta", text="four" * 10)
-    meter = fed("messages", start, text, told, text)
+    meter = fed("messages", start, text, reported, text)
     assert (meter.used_so_far().output, meter.unreported_output) == (5_000, 10)
 
 
@@ -192,15 +192,15 @@ def test_searches_beyond_the_tracked_items_are_counted() -> None:
     meter = meter_for("responses", stream=True, hide_usage=False)
     for index in range(MAX_ITEMS + 10):
         item = {"type": "web_search_call", "action": {"type": "search"}}
-        told = {"type": "response.output_item.done", "output_index": index, "item": item}
-        for event in sse(*[(None, told)] * (2 if index < 10 else 1)):
+        reported = {"type": "response.output_item.done", "output_index": index, "item": item}
+        for event in sse(*[(None, reported)] * (2 if index < 10 else 1)):
             meter.feed(event)
     assert meter.used_so_far().web_searches == MAX_ITEMS + 10
 
 
 @pytest.mark.parametrize("ascii_only", [True, False])
 def test_estimates_do_not_depend_on_escaping_or_length(ascii_only: bool) -> None:
-    """Long pieces are never decoded, so that what escapes stand for is reckoned."""
+    """Long pieces are never decoded, so the size of escaped characters is estimated."""
     for text in ("plain words ", "Ünïcödé ", "漢字", '"quoted"\n'):
 
         def cut(data: bytes) -> Iterator[bytes]:

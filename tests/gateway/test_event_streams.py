@@ -166,7 +166,7 @@ def test_a_usage_chunk_too_long_to_be_held_back_is_passed_on_and_counts() -> Non
 
 @pytest.mark.parametrize("end", [b"data: [DONE]\n\n", b""], ids=["DONE", "nothing"])
 def test_a_chat_stream_is_complete_once_its_usage_is_reported(end: bytes) -> None:
-    """Some servers tell it with the reason for the end, and some never say `[DONE]`."""
+    """Some servers report it with the `finish_reason`, and some never send `[DONE]`."""
     choice = {"index": 0, "delta": {}, "finish_reason": "stop"}
     for chunk in ({"choices": [], "usage": CHAT_USAGE}, {"choices": [choice], "usage": CHAT_USAGE}):
         meter = meter_for("chat", stream=True, hide_usage=False)

@@ -1,4 +1,4 @@
-"""Credits for exactly so many calls: no more pass, over any number of processes."""
+"""No more calls pass than credits allow, over any number of processes."""
 
 import threading
 import time
@@ -30,7 +30,7 @@ def crowd() -> Iterator[World]:
 
 
 def gated(gate: threading.Event) -> Callable[[object], Script]:
-    """A provider that answers when the gate opens."""
+    """Return a provider script that answers when the gate opens."""
 
     def script(_: object) -> Script:
         answer = json_script(message())
@@ -41,7 +41,7 @@ def gated(gate: threading.Event) -> Callable[[object], Script]:
 
 
 def bound_of_one_call(world: World) -> int:
-    """What one call of `messages_body` reserves, in micro-credits."""
+    """Return what one call with `messages_body` reserves, in micro-credits."""
     project = world.tollgate.project()
     gate, before = threading.Event(), len(world.provider.requests)
     world.provider.script = gated(gate)
@@ -94,7 +94,7 @@ def test_two_processes_share_what_is_left_and_retries_use_it_up(
     assert 0 <= left < 400_000, "calls that fit were refused"
     assert crowd.settled(project) == {"spent": passed * 72_000, "held": 0, "pending": 0}
     assert len(crowd.booked(project, passed)) == passed
-    wait_until(  # each process hands over what it counted a few times a second
+    wait_until(  # each process flushes its metrics a few times a second
         lambda: crowd.metric("tollgate_gateway_requests_total") >= 12 * 6,
         what="the metrics of both processes, joined",
     )
@@ -139,7 +139,7 @@ def test_a_token_has_limited_requests_per_minute(crowd: World) -> None:
     assert set(statuses) <= {200, 429}
     passed = statuses.count(200)
     while passed < 1000 and (refused := crowd.post(token, path)).status_code == 200:
-        passed += 1  # as many as came back in the meantime
+        passed += 1  # the bucket has refilled a little meanwhile
     assert 100 <= passed <= 101 + (time.monotonic() - began) * 100 / 60
     assert refused.json()["error"]["reason"] == "requests_per_minute"
     assert int(refused.headers["retry-after"]) >= 1

@@ -1,4 +1,4 @@
-"""What happens when something the gateway depends on is away: one test for each promise."""
+"""What happens if something that the gateway depends on fails: one test for each promise."""
 
 import httpx
 import pytest
@@ -15,7 +15,7 @@ OPENED = "tollgate_gateway_open_because_unknown_total"
 
 
 def known(world: World, credits: float | None = 100) -> tuple[FakeProject, str]:
-    """Return a project and token that the gateway knows."""
+    """Return a project and a token that the gateway knows."""
     project = world.tollgate.project(credits=credits)
     token = world.tollgate.token(project)
     assert world.post(token).status_code == 200
@@ -23,7 +23,7 @@ def known(world: World, credits: float | None = 100) -> tuple[FakeProject, str]:
 
 
 def django_goes_away(world: World) -> None:
-    """Answer 503 to everything; return when the gateway has heard the last good answer."""
+    """Make Django answer 503 to everything, and wait until the gateway has noticed."""
     for what in EVERYTHING:
         world.tollgate.fail(what, 503)
     asked = world.tollgate.calls["changes"]
@@ -31,13 +31,13 @@ def django_goes_away(world: World) -> None:
 
 
 def ago(world: World, seconds: float) -> int:
-    """The time on Redis' clock so many seconds ago, in milliseconds."""
+    """Return the time on Redis' clock this many seconds ago, in milliseconds."""
     now, micros = world.redis.time()
     return round((now - seconds) * 1000) + micros // 1000
 
 
 def heard_last(world: World, seconds: float, project: FakeProject | None = None) -> None:
-    """Let the last good answer have come so many seconds ago."""
+    """Set the time of the last good answer to this many seconds ago."""
     at = ago(world, seconds)
     world.redis.hset(keys.FEED, "confirmed_at", at)
     if project is not None:
@@ -45,7 +45,7 @@ def heard_last(world: World, seconds: float, project: FakeProject | None = None)
 
 
 def alarms(world: World) -> float:
-    """How many answers were none, as the metric that somebody is paged for has it."""
+    """Return the number of unusable answers from the metric that pages somebody."""
     lines = world.get("/metrics", METRICS_TOKEN).text.splitlines()
     name = 'tollgate_gateway_resolver_failures_total{kind="unusable"'
     return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
@@ -67,7 +67,7 @@ def test_while_django_is_away_the_gate_is_open_for_the_window_and_then_closed(
     opened = fragile.metric(OPENED)
     heard_last(fragile, OPEN_WINDOW - 10, project)
     assert fragile.post(token).status_code == 200
-    assert fragile.metric(OPENED) == opened + 1  # nothing had been heard for a while
+    assert fragile.metric(OPENED) == opened + 1  # Django was not heard of for a while
     heard_last(fragile, OPEN_WINDOW + 1, project)
     assert_closed(fragile.post(token))
     wait_until(lambda: fragile.get("/_ready").status_code == 503, what="it not being ready")
@@ -124,7 +124,7 @@ def test_an_unusable_answer_never_opens_the_gate(fragile, status, body) -> None:
     token = fragile.tollgate.token(project)
     assert_closed(fragile.post(token))
     wait_until(lambda: alarms(fragile) > unusable, what="the alarm")
-    # Nothing of it is kept for the team: the next good answer counts at once.
+    # The refusal is not remembered for the team: the next good answer counts at once.
     fragile.tollgate.mend()
     wait_until(lambda: fragile.post(token).status_code == 200, what="the gate being open")
 
@@ -132,8 +132,8 @@ def test_an_unusable_answer_never_opens_the_gate(fragile, status, body) -> None:
 def test_a_refused_question_about_a_known_team_closes_the_gate(fragile: World) -> None:
     project, token = known(fragile)
     fragile.tollgate.fail("quota", 403)
-    fragile.tollgate.limit(project)  # the feed tells that something changed
-    # At once, not when the window of a Django that is away would have ended.
+    fragile.tollgate.limit(project)  # the feed announces a change
+    # The gate closes at once, not only at the end of the open window.
     key = keys.project(project.id, "ai_credits")
     wait_until(lambda: fragile.redis.hget(key, "broken") == "1", what="the answer being noted")
     assert_closed(fragile.post(token))
@@ -144,7 +144,7 @@ def test_a_refused_question_about_a_known_team_closes_the_gate(fragile: World) -
 def test_a_change_that_cannot_be_fetched_leaves_the_gate_open_only_for_the_window(
     fragile: World,
 ) -> None:
-    """Although the feed goes on answering, which confirms whom it does not mention."""
+    """The feed still answers, but that confirms only projects that it does not mention."""
     project, token = known(fragile)
     fragile.tollgate.fail("quota", 503)
     fragile.tollgate.limit(project)
@@ -178,7 +178,7 @@ def test_events_wait_for_django_and_are_delivered_in_order(fragile: World) -> No
             fragile.metric("tollgate_gateway_events_waiting") >= 5
             and fragile.metric("tollgate_gateway_events_oldest_seconds") > 0.2
         ),
-        what="what waits being told",
+        what="the number of waiting events in the metric",
     )
     waiting = [
         entry["event"].split('"uuid":"')[1][:36]
@@ -242,7 +242,7 @@ def test_a_revoked_token_is_refused_within_seconds(fragile: World) -> None:
 
 
 def test_a_reset_feed_makes_the_gateway_ask_about_everything_again(fragile: World) -> None:
-    """After a restored database neither limits nor revocations were announced."""
+    """After restoring a database, limits and revocations are not announced."""
     project, token = known(fragile)
     fragile.tollgate.limit(project)
     fragile.tollgate.changes.clear()
@@ -255,7 +255,7 @@ def test_a_reset_feed_makes_the_gateway_ask_about_everything_again(fragile: Worl
 def test_a_thousand_first_calls_of_a_team_ask_django_once(world: World) -> None:
     project = world.tollgate.project(credits=None)
     version = world.tollgate.version
-    wait_until(  # the project's making is in the feed, which asks about projects it knows
+    wait_until(  # the feed announces the new project, and would trigger a question about it
         lambda: int(world.redis.hget("tollgate:feed", "version")) >= version,
         what="the feed being read",
     )

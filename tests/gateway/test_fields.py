@@ -1,4 +1,4 @@
-"""What of a request may cost money, and is therefore counted or refused."""
+"""Fields of a request that may cost money are counted or refused."""
 
 import json
 import re
@@ -98,7 +98,7 @@ def test_every_field_of_the_sdks_is_allowed_or_refused_on_purpose(meter: str, sd
             for kind in ("additional_tools", "tool_search_output")
             for tool in ("web_search", "code_interpreter", "mcp", "a_new_one")
         ),
-        # where the conversation cannot be read, what is hidden in it is looked for
+        # tools and audio hidden in a conversation of unknown shape
         ("messages", {"messages": [{"type": 5}, {"content": [{"type": "tool_addition"}]}]}),
         ("messages", {"messages": [{"type": 5}, {"x": [{"type": "tool\u005faddition"}]}]}),
         ("responses", {"input": [{"type": 5}, {"type": "additional_tools", "tools": []}]}),
@@ -150,7 +150,7 @@ def test_fields_without_a_known_maximum_cost_are_refused(meter: str, more: dict)
     [("messages", BetaToolUnionParam), ("responses", ToolParam), ("chat", ChatTools)],
 )
 def test_every_tool_of_the_sdks_is_bounded_or_refused_on_purpose(meter: str, union) -> None:
-    """A new one fails here: see what it costs, then say so in `server_tools.py`."""
+    """If this fails for a new tool, find out what it costs and add it to `server_tools.py`."""
     run_by_the_caller = {
         "bash", "text_editor", "computer", "computer_toolset", "browser_toolset", "memory",
         "custom", "function", "local_shell", "shell", "apply_patch",
@@ -181,7 +181,7 @@ def test_every_tool_of_the_sdks_is_bounded_or_refused_on_purpose(meter: str, uni
 
 
 def tool_types(annotation: object) -> set[str]:
-    """Return the types that tools of an SDK may have."""
+    """Return the types that an SDK's tools may have."""
     if typing.is_typeddict(annotation):
         hints = typing.get_type_hints(annotation)
         return set(typing.get_args(hints["type"])) - {None} if "type" in hints else set()
@@ -197,10 +197,10 @@ def test_whole_numbers_are_read_in_every_json_notation(value) -> None:
     ):
         for name in names:
             api, body = MINIMAL[meter]
-            told = json.dumps({**body, name: "HERE"}).replace('"HERE"', str(value)).encode()
-            request = requests.read(api, told)
+            written = json.dumps({**body, name: "HERE"}).replace('"HERE"', str(value)).encode()
+            request = requests.read(api, written)
             assert request.output_tokens == 1024
-            assert request.sent_body(9) == told, "what the caller wrote is sent as it is"
+            assert request.sent_body(9) == written, "what the caller wrote is sent as it is"
     assert (
         usage_bound("responses", tools=[{"type": "web_search"}], max_tool_calls=3.0).searches == 3
     )
@@ -217,10 +217,10 @@ def test_invalid_numbers_of_tokens_are_refused(value) -> None:
 def test_optional_fields_may_be_null_or_empty(meter: str) -> None:
     names = forwardable_fields.ALLOWED[meter] - {"model", "messages", "input"}
     nothing = dict.fromkeys(sorted(names | forwardable_fields.REFUSED[meter]))
-    told, plain = usage_bound(meter, **nothing), usage_bound(meter)
+    given, plain = usage_bound(meter, **nothing), usage_bound(meter)
     longer = sum(len(name) + 10 for name in nothing)
-    assert plain.input_tokens < told.input_tokens <= plain.input_tokens + longer
-    assert msgspec.structs.replace(told, input_tokens=plain.input_tokens) == plain
+    assert plain.input_tokens < given.input_tokens <= plain.input_tokens + longer
+    assert msgspec.structs.replace(given, input_tokens=plain.input_tokens) == plain
     assert not usage_bound(meter, tools=[]).tools
 
 

@@ -1,4 +1,4 @@
-"""The HTTP client on its own, against a server that obeys or misbehaves byte for byte."""
+"""The HTTP client on its own, with a server that obeys the protocol or misbehaves."""
 
 import asyncio
 import gc
@@ -15,7 +15,7 @@ from gateway.network.client import HIGH_WATER, ConnectFailed, ExchangeFailed, Ht
 
 @asynccontextmanager
 async def serving(*answers: bytes | list[bytes], close: bool = False):
-    """Answer each request of any connection with the next bytes."""
+    """Serve the next bytes for each request, on any connection."""
     waiting, connections, requests = list(answers), [], []
 
     async def handle(reader, writer):

@@ -1,4 +1,4 @@
-"""Idempotency keys: a repeated call gets the answer that was paid for, at no cost."""
+"""Idempotency keys: a repeated call gets the answer that was already paid for, at no cost."""
 
 import asyncio
 import os
@@ -232,7 +232,7 @@ def test_a_call_waiting_for_its_hold_is_under_way_while_its_gateway_lives(
 
 
 def leave_during_a_call(world: World, token: str, key: dict[str, str]) -> None:
-    """Make a call and hang up as soon as the provider has the request."""
+    """Make a call, and hang up once the provider has the request."""
     body = b'{"model":"claude-sonnet-4-5","max_tokens":100,"messages":[]}'
     before = asked(world)
     with socket.create_connection(("127.0.0.1", world.port)) as connection:

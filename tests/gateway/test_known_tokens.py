@@ -1,4 +1,4 @@
-"""How long an answer about a token is believed, and when it is asked for again."""
+"""How long an answer about a token is valid, and when it is refreshed."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ from tests.gateway.conftest import World
 
 
 class SlowApi:
-    """Answers when it is let; knows every token until it forgets them or goes away."""
+    """Answers when the test allows it. Knows every token until the test changes that."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -29,7 +29,7 @@ class SlowApi:
 
 
 async def aged(known: Credentials, seconds: float) -> None:
-    """Make a token known for so long."""
+    """Age the cached answer about a token by this many seconds."""
     (await known.identify("token")).at -= seconds
 
 
@@ -76,7 +76,7 @@ def test_an_answer_is_valid_for_a_minute_or_longer_while_django_is_away() -> Non
             await known.identify("token")
         assert refused.value.status == 503
         api.away, api.active = False, False
-        known._failed_at -= RETRY_SECONDS  # after a failure it is not asked at once
+        known._failed_at -= RETRY_SECONDS  # otherwise Django is not asked right after a failure
         with pytest.raises(Refusal) as refused:
             await known.identify("token")
         assert refused.value.status == 401
@@ -91,7 +91,7 @@ def test_an_old_quota_answer_is_refreshed_in_the_background(world: World) -> Non
     key = f"tollgate:project:{project.id}:ai_credits"
 
     def up_to_date() -> bool:
-        """All that the feed told of the project has been asked for."""
+        """Return whether the gateway has asked about all changes of the project."""
         heard = int(world.redis.hget("tollgate:feed", "version"))
         return heard >= world.tollgate.version and not world.redis.hexists(key, "stale_since")
 

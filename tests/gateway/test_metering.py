@@ -1,4 +1,4 @@
-"""Meters fed with anything: never an exception, and what passes is what came."""
+"""Meters raise no exception and change no byte, whatever they are fed with."""
 
 import json
 
@@ -30,7 +30,7 @@ NUMBERS = st.one_of(st.integers(-(2**70), 2**70), st.none(), st.text(max_size=3)
 
 
 def mangled(document):
-    """Any one value of a document replaced by something else."""
+    """Return documents in which one value is replaced by something else."""
     return st.sampled_from(list(document)).flatmap(
         lambda name: NUMBERS.map(lambda value: {**document, name: value})
     )
@@ -71,8 +71,10 @@ def test_reported_numbers_never_become_negative(usage) -> None:
     meter = meter_for("messages", stream=False, hide_usage=False)
     meter.feed(json.dumps(message(usage)).encode())
     meter.end()
-    told = meter.usage()
-    assert told is None or (told.input >= 0 and told.output >= 0 and told.cache_read >= 0)
+    reported = meter.usage()
+    assert reported is None or (
+        reported.input >= 0 and reported.output >= 0 and reported.cache_read >= 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -91,8 +93,12 @@ def test_documents_and_streams_report_the_same(kind, document, expected) -> None
     assert whole.finished
     streamed = meter_for(kind, stream=True, hide_usage=False)
     streamed.feed(STREAMS[kind])
-    told = streamed.usage()
-    assert (told.all_input, told.cache_read, told.output) == (100, expected.cache_read, 20)
+    reported = streamed.usage()
+    assert (reported.all_input, reported.cache_read, reported.output) == (
+        100,
+        expected.cache_read,
+        20,
+    )
 
 
 @pytest.mark.parametrize(
@@ -113,9 +119,9 @@ def test_twelve_hour_cache_writes_are_counted_separately(kind, document, names) 
     meter = meter_for(kind, stream=False, hide_usage=False)
     meter.feed(json.dumps(document | {"usage": usage}).encode())
     meter.end()
-    told = meter.usage()
-    assert (told.input, told.cache_read) == (40, 10)
-    assert (told.cache_write_5m, told.cache_write_12h, told.output) == (20, 30, 20)
+    reported = meter.usage()
+    assert (reported.input, reported.cache_read) == (40, 10)
+    assert (reported.cache_write_5m, reported.cache_write_12h, reported.output) == (20, 30, 20)
 
 
 @pytest.mark.parametrize(
@@ -161,13 +167,13 @@ def test_usage_beside_the_message_is_counted_separately(stream: bool) -> None:
     else:
         meter.feed(json.dumps(message(messages_usage(iterations=ITERATIONS))).encode())
     meter.end()
-    told = meter.usage()
-    assert (told.input, told.output) == (100, 20)
-    assert told.extra == (
+    reported = meter.usage()
+    assert (reported.input, reported.output) == (100, 20)
+    assert reported.extra == (
         ExtraUsage(None, Usage(1_000, 7, 10, 20, 50)),
         ExtraUsage("claude-opus-4-5", Usage(500, output=9)),
     )
-    total = told.total()
+    total = reported.total()
     assert (total.input, total.output, total.all_input) == (1_600, 79, 1_637)
     assert total.service_tier == "standard"
 
@@ -191,8 +197,8 @@ def test_one_hour_cache_writes_stay_so_if_the_stream_ends_with_only_a_total() ->
         {"type": "message_delta", "usage": total},
     ):
         meter.feed(f"data: {json.dumps(event)}\n\n".encode())
-    told = meter.usage()
-    assert (told.cache_write_5m, told.cache_write_1h) == (10, 90)
+    reported = meter.usage()
+    assert (reported.cache_write_5m, reported.cache_write_1h) == (10, 90)
 
 
 @pytest.mark.parametrize(
@@ -205,8 +211,8 @@ def test_openai_cache_writes_are_counted_separately(kind: str, prefix: str, outp
     meter = meter_for(kind, stream=False, hide_usage=False)
     meter.feed(json.dumps({"usage": usage}).encode())
     meter.end()
-    told = meter.usage()
-    assert (told.input, told.cache_read, told.cache_write_5m) == (30, 10, 60)
+    reported = meter.usage()
+    assert (reported.input, reported.cache_read, reported.cache_write_5m) == (30, 10, 60)
 
 
 def test_a_line_without_end_is_not_kept() -> None:

@@ -1,4 +1,4 @@
-"""What several processes count is joined, and what a killed one left behind is not."""
+"""Metrics of several processes are joined, without the live gauges of killed ones."""
 
 import os
 import subprocess

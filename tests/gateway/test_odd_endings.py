@@ -1,4 +1,4 @@
-"""What is booked where an answer ends oddly: each case asked of the settler itself."""
+"""What is booked if an answer ends in an unusual way. The settler is tested directly."""
 
 import json
 from decimal import Decimal
@@ -29,11 +29,11 @@ def outcome(
     tools: tuple[str, ...] = (),
     asked: Usage | None = None,
 ) -> Outcome:
-    """What a billable call of a model is booked as."""
+    """Return how a billable call of a model is booked."""
     provider = "anthropic" if model.startswith("claude") else "openai"
-    told = {**RECORD, "model": model, "provider": provider}
+    reported = {**RECORD, "model": model, "provider": provider}
     admission = Admission(
-        record=msgspec.convert(told, CallRecord),
+        record=msgspec.convert(reported, CallRecord),
         rates=PRICES.rates(provider, model),
         account="account",
         credits_per_usd=Decimal(120),
@@ -49,9 +49,9 @@ def outcome(
 
 
 def stream(kind: str, *events: Any, ended: bool = False, hide_usage: bool = False) -> Meter:
-    """A meter that saw these events."""
+    """Return a meter that has read these events."""
     meter = meter_for(kind, stream=True, hide_usage=hide_usage)
-    for each in sse(*((None, told) for told in events)):
+    for each in sse(*((None, reported) for reported in events)):
         meter.feed(each)
     if ended:
         meter.end()
@@ -67,10 +67,10 @@ TEXT = {"type": "response.output_text.delta", "output_index": 0, "delta": "x" * 
 
 
 def test_a_broken_stream_of_a_dearer_model_is_charged_as_one() -> None:
-    """Also beyond the bound, which is that of the model that was asked for."""
+    """The charge may exceed the bound, which is that of the model that was asked for."""
     asked = outcome("gpt-5-mini", stream("responses", created("gpt-5-mini"), TEXT))
     served = outcome("gpt-5-mini", stream("responses", created("gpt-4o"), TEXT))
-    assert asked.cost == served.cost  # both are mostly the bound of the input
+    assert asked.cost == served.cost  # mostly the bound of the input
     long = {**TEXT, "delta": "x" * 4_000_000}
     asked = outcome("gpt-5-mini", stream("responses", created("gpt-5-mini"), long))
     served = outcome("gpt-5-mini", stream("responses", created("gpt-4o"), long))
@@ -79,8 +79,8 @@ def test_a_broken_stream_of_a_dearer_model_is_charged_as_one() -> None:
 
 
 def test_the_reported_tier_prices_the_text_of_a_broken_stream() -> None:
-    told = created("gpt-5-mini", service_tier="priority")
-    cost = outcome("gpt-5-mini", stream("responses", told, TEXT)).cost
+    reported = created("gpt-5-mini", service_tier="priority")
+    cost = outcome("gpt-5-mini", stream("responses", reported, TEXT)).cost
     priority = PRICES.rates("openai", "gpt-5-mini", "priority")
     assert cost == INPUT_BOUND + priority.cost(Usage(output=1_000))
 
@@ -167,13 +167,13 @@ def test_zeros_of_an_unfinished_response_do_not_make_it_free() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "told", "factor"),
+    ("asked", "reported", "factor"),
     [(None, None, "1.1"), ("us", None, "1.1"), ("global", None, "1"), ("us", "global", "1")],
 )
 def test_a_stream_that_breaks_before_its_region_is_reported_has_the_dearest_price(
-    asked: str | None, told: str | None, factor: str
+    asked: str | None, reported: str | None, factor: str
 ) -> None:
-    usage = {"input_tokens": 1_000, "output_tokens": 1, "inference_geo": told}
+    usage = {"input_tokens": 1_000, "output_tokens": 1, "inference_geo": reported}
     text = {"type": "content_block_delta", "delta": {"text": "x" * 4_000}}
     start = {"type": "message_start", "message": {"usage": usage}}
     region = Usage(inference_geo=asked)
@@ -207,17 +207,17 @@ def test_usage_is_read_in_every_json_notation(written: str, streamed: bool) -> N
         "responses": '{"input_tokens":%s,"output_tokens":500}',
     }
     for kind, usage in usages.items():
-        told = usage % written
+        reported = usage % written
         if streamed:
             data = {
-                "chat": f'{{"choices":[],"usage":{told}}}\n\ndata: [DONE]',
+                "chat": f'{{"choices":[],"usage":{reported}}}\n\ndata: [DONE]',
                 "messages": '{"type":"message_delta","delta":{"stop_reason":"end_turn"},'
-                f'"usage":{told}}}',
-                "responses": f'{{"type":"response.completed","response":{{"usage":{told}}}}}',
+                f'"usage":{reported}}}',
+                "responses": f'{{"type":"response.completed","response":{{"usage":{reported}}}}}',
             }[kind]
             data = f"data: {data}\n\n"
         else:
-            data = f'{{"usage":{told}}}'
+            data = f'{{"usage":{reported}}}'
         meter = meter_for(kind, stream=streamed, hide_usage=False)
         meter.feed(data.encode())
         meter.end()
@@ -258,18 +258,18 @@ def test_an_event_after_the_usage_does_not_reset_it() -> None:
 
 def test_the_event_counts_every_cache_write() -> None:
     usage = Usage(10, cache_write_5m=1, cache_write_1h=2, cache_write_12h=4)
-    told = Outcome(Decimal(0), usage, 200, False, False, 0.0, "v")
+    reported = Outcome(Decimal(0), usage, 200, False, False, 0.0, "v")
     record = msgspec.convert(RECORD, CallRecord)
-    data = json.loads(event(record, told, account="", group="", debited_micro=0))
+    data = json.loads(event(record, reported, account="", group="", debited_micro=0))
     assert data["properties"]["$ai_cache_creation_input_tokens"] == 7
 
 
 @pytest.mark.parametrize("estimated", [True, False])
 def test_a_correction_has_all_properties_of_the_event(estimated: bool) -> None:
-    told = Outcome(Decimal(1), Usage(10, web_searches=3), 200, False, estimated, 0.0, "v")
+    reported = Outcome(Decimal(1), Usage(10, web_searches=3), 200, False, estimated, 0.0, "v")
     record = msgspec.convert(RECORD, CallRecord)
     _, debit, data = correction(
-        record, told, account="a", group="g", debited_micro=1_000, bound_micro=3_000
+        record, reported, account="a", group="g", debited_micro=1_000, bound_micro=3_000
     )
     properties = json.loads(data)["properties"]
     assert (debit, properties["$ai_web_search_count"]) == (-2_000, 3)

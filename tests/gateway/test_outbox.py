@@ -1,4 +1,4 @@
-"""Events wait as long as they must, and are handed over in batches that billing takes."""
+"""Events wait until billing accepts them, and are delivered in batches of a limited size."""
 
 import json
 import uuid
@@ -11,7 +11,7 @@ SET_ASIDE = "tollgate:events:set-aside"
 
 
 def written(world: World, project: FakeProject, size: int) -> str:
-    """Append an event of so many bytes to the stream of those that wait; return its id."""
+    """Append an event of this size to the stream of waiting events; return its id."""
     event = {
         "uuid": str(uuid.uuid4()),
         "account": f"{project.organization_id}:ai_credits",
@@ -37,7 +37,7 @@ def test_waiting_events_are_delivered_in_batches_that_billing_accepts(fragile: W
 
 
 def test_a_batch_that_a_proxy_refuses_is_halved(fragile: World) -> None:
-    """A proxy in front of billing may take less than billing itself."""
+    """A proxy in front of billing may accept less than billing itself."""
     project = fragile.tollgate.project(credits=100)
     fragile.tollgate.fail("events", 503)
     uuids = [written(fragile, project, 30_000) for _ in range(20)]
@@ -78,5 +78,5 @@ def test_an_event_with_an_unknown_result_is_sent_again(fragile: World) -> None:
 
 
 def aside(world: World, event_id: str) -> bool:
-    """Tell whether an event is in the stream of those set aside."""
+    """Return whether an event was set aside."""
     return any(event_id in fields["event"] for _, fields in world.redis.xrange(SET_ASIDE))

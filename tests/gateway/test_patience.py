@@ -1,4 +1,4 @@
-"""How long the gateway waits, for whom, and what it says and books when it waits no longer."""
+"""How long the gateway waits, and what it answers and books after a timeout."""
 
 import socket
 import subprocess
@@ -38,7 +38,7 @@ def _impatient() -> Iterator[World]:
 
 @pytest.fixture
 def impatient(_impatient: World) -> Iterator[World]:
-    """A gateway that waits for a second; its OpenAI is not there at all."""
+    """A gateway that waits for one second. Its OpenAI address does not exist."""
     _impatient.provider.script = default_script
     yield _impatient
     _impatient.provider.script = default_script
@@ -121,7 +121,7 @@ def test_after_a_while_one_call_tries_and_the_others_wait(monkeypatch: pytest.Mo
 
 
 def test_the_gateway_imports_nothing_from_other_folders() -> None:
-    """Nothing of the other folders is loaded, nor anything that they are made of."""
+    """It does not even import the packages that the other folders use."""
     look = (
         "import sys, gateway.__main__, gateway.app;"
         "import gateway.network.server, gateway.telemetry.tracing;"

@@ -1,4 +1,4 @@
-"""What is booked is what the provider charges, in dollars, through the whole gateway."""
+"""The whole gateway books what the provider charges, in dollars."""
 
 import json
 from decimal import Decimal
@@ -26,7 +26,7 @@ MESSAGES = "/slack_app/v1/messages"
 def booked(
     world: World, path: str, body: dict[str, Any], answer: Script, credits: int = 100_000
 ) -> dict[str, Any]:
-    """Make a call that is answered so; return its event's properties, cost in dollars."""
+    """Make a call with this answer; return its event's properties, with the cost in dollars."""
     world.provider.script = lambda _: answer
     project = world.tollgate.project(credits=credits)
     try:
@@ -44,7 +44,7 @@ def booked(
 
 
 def pieces(data: bytes, size: int = 60_000) -> list[bytes]:
-    """Divide an answer."""
+    """Return an answer in pieces."""
     return [data[at : at + size] for at in range(0, len(data), size)]
 
 
@@ -53,7 +53,7 @@ def responses_body(**fields: Any) -> dict[str, Any]:
 
 
 def events(*data: dict[str, Any]) -> list[bytes]:
-    """Events of the Responses API, each named by its type."""
+    """Return events of the Responses API, each named by its type."""
     return sse(*((each["type"], each) for each in data))
 
 
@@ -69,12 +69,12 @@ def responses_usage(input_tokens: int, cached: int, output_tokens: int) -> dict[
 @pytest.mark.parametrize("size", [2_400_000, 30_000_000])
 def test_usage_is_found_after_an_echo_of_any_length(world: World, size: int) -> None:
     echo = "Read the manual. " * (size // 17)
-    told = {"model": "gpt-4.1", "instructions": echo, "usage": None, "status": "in_progress"}
+    created = {"model": "gpt-4.1", "instructions": echo, "usage": None, "status": "in_progress"}
     usage = responses_usage(300_000, 299_000, 500)
     stream = events(
-        {"type": "response.created", "response": told},
+        {"type": "response.created", "response": created},
         {"type": "response.completed",
-         "response": {**told, "status": "completed", "usage": usage, "service_tier": "default"}},
+         "response": {**created, "status": "completed", "usage": usage, "service_tier": "default"}},
     )  # fmt: skip
     answer = Script(200, SSE_HEADERS, [each for event in stream for each in pieces(event)])
     body = responses_body(model="gpt-4.1", stream=True)
@@ -202,7 +202,7 @@ def chunk(**fields: Any) -> tuple[None, dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("asked", "told", "cost"),
+    ("asked", "reported", "cost"),
     [
         (None, "default", "0.001275"),
         (None, "flex", "0.0006375"),
@@ -215,12 +215,12 @@ def chunk(**fields: Any) -> tuple[None, dict[str, Any]]:
     ],
 )
 def test_the_tier_reported_in_any_chunk_counts_else_the_one_asked_for(
-    world: World, asked: str | None, told: str | None, cost: str
+    world: World, asked: str | None, reported: str | None, cost: str
 ) -> None:
     usage = {"prompt_tokens": 2_000, "completion_tokens": 500,
              "prompt_tokens_details": {"cached_tokens": 1_000}}  # fmt: skip
     stream = sse(
-        chunk(service_tier=told), chunk(service_tier=None), chunk(),
+        chunk(service_tier=reported), chunk(service_tier=None), chunk(),
         chunk(choices=[], usage=usage), (None, "[DONE]"),
     )  # fmt: skip
     tier = {} if asked is None else {"service_tier": asked}

@@ -1,4 +1,4 @@
-"""Calls that the gateway refuses: when, with which words, and in the shape of the API called."""
+"""Calls that the gateway refuses: when, in which words, and in the called API's error format."""
 
 import json
 import threading
@@ -15,14 +15,14 @@ from tests.gateway.test_calls import CHAT, RESPONSES, chat_body
 
 
 def refused(world, answer, status: int) -> dict:
-    """Return the error of a refusal that reached no provider and is no server error of ours."""
+    """Return the error of a refusal; assert that the call reached no provider."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/json"
     return answer.json()["error"]
 
 
 @pytest.mark.parametrize(
-    ("zone", "told"),
+    ("zone", "shown"),
     [
         ("UTC", "They reset on 2126-11-30. "),
         ("Europe/Berlin", "They reset on 2126-12-01 (Europe/Berlin). "),
@@ -30,7 +30,7 @@ def refused(world, answer, status: int) -> dict:
         ("../../etc/passwd", "They reset on 2126-11-30. "),
     ],
 )
-def test_the_reset_date_is_in_the_limits_time_zone(zone: str, told: str) -> None:
+def test_the_reset_date_is_in_the_limits_time_zone(zone: str, shown: str) -> None:
     answer = {
         "limited": True,
         "credits_per_usd": 100,
@@ -43,7 +43,7 @@ def test_the_reset_date_is_in_the_limits_time_zone(zone: str, told: str) -> None
         "time_zone": zone,
     }
     refusal = denials.denial(json.dumps(answer).encode(), "ai_credits", "Bot", "https://b")
-    assert told in refusal.message
+    assert shown in refusal.message
 
 
 def test_a_bucket_without_its_own_text_has_a_general_one(world: World) -> None:

@@ -225,7 +225,7 @@ def test_a_field_given_twice_is_refused(body: bytes) -> None:
     assert refused.value.status == 400
 
 
-MANY = 90_000  # each with a bracket: fewer than are refused unread
+MANY = 90_000  # objects, just few enough not to be refused unread
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ MANY = 90_000  # each with a bracket: fewer than are refused unread
 )  # fmt: skip
 def test_no_body_blocks_the_process_for_long(body: bytes) -> None:
     body = b'{"model":"m","max_tokens":1,' + body + b"}"
-    gc.disable()  # it would look through all that other tests left
+    gc.disable()  # it would search everything that other tests left
     began = time.thread_time()
     with contextlib.suppress(Refusal):
         usage_bound_of(requests.read(apis.MESSAGES, body), 100)

@@ -1,4 +1,4 @@
-"""The official SDKs work unchanged through the gateway, and give up where waiting does not help."""
+"""The official SDKs work unchanged through the gateway, and give up if waiting does not help."""
 
 import threading
 
@@ -96,10 +96,10 @@ def test_openai_responses_and_models(gpt, world, project) -> None:
 def test_sdks_do_not_retry_a_denial_and_show_its_message(world, project, claude, gpt) -> None:
     world.tollgate.limit(project)
     refused_before = world.metric("tollgate_gateway_refusals_total")
-    with pytest.raises(anthropic.APIStatusError, match="Top up at") as told:
+    with pytest.raises(anthropic.APIStatusError, match="Top up at") as raised:
         claude.messages.create(model="claude-sonnet-4-6", max_tokens=100, messages=HI)
-    assert told.value.body["error"]["reason"] == "billable_credits"
-    assert told.value.status_code == DENIED
+    assert raised.value.body["error"]["reason"] == "billable_credits"
+    assert raised.value.status_code == DENIED
     with pytest.raises(openai.APIStatusError, match="Top up at") as refused:
         gpt.chat.completions.create(model="gpt-4o", messages=HI)
     assert refused.value.code == "insufficient_quota"
@@ -166,7 +166,7 @@ def test_a_client_timeout_is_not_an_error_of_the_gateway(world, project) -> None
     with anthropic.Anthropic(
         base_url=f"{world.url}/slack_app", auth_token=token, max_retries=0
     ) as client:
-        while not asked:  # giving up before the provider was asked costs and leaves nothing
+        while not asked:  # a call given up before the provider got it would cost nothing
             patience.append(0.3 * 2 ** len(patience))
             with pytest.raises(anthropic.APITimeoutError):
                 client.messages.create(

@@ -1,4 +1,4 @@
-"""The HTTP server on its own: what clients may send, in which order, and when they go."""
+"""The HTTP server on its own: what clients may send, in which order, and how they may leave."""
 
 import asyncio
 import gc
@@ -22,7 +22,7 @@ MOST = 1 << 20
 
 
 async def echo(request: Incoming) -> None:
-    """Answer with method, path, query and body; in two parts where the path says so."""
+    """Answer with method, path, query and body, in two parts for some paths."""
     body = await request.body(MOST)
     answer = f"{request.method} {request.path} {request.query.decode()} ".encode() + body[:50]
     if "parts" in request.path:
@@ -44,7 +44,7 @@ def connected(serve: Callable) -> Iterator[socket.socket]:
 
 
 def received(connection: socket.socket, until: bytes | None = None) -> bytes:
-    """Return what comes, up to some bytes or to the end of the connection."""
+    """Return what comes until these bytes, or until the end of the connection."""
     got = bytearray()
     while until is None or until not in got:
         data = connection.recv(65536)
@@ -157,7 +157,7 @@ def test_malformed_requests_are_refused(sent: bytes, status: bytes) -> None:
 
 
 def refused(reason: str) -> float:
-    """How many requests the server refused by itself."""
+    """Return how many requests the server itself refused for this reason."""
     labels = {"product": "", "reason": reason}
     return REGISTRY.get_sample_value("tollgate_gateway_refusals_total", labels) or 0
 
@@ -266,7 +266,7 @@ def test_no_more_requests_are_read_than_are_answered() -> None:
             got += connection.recv(1 << 20)
         sender.join()
     assert len(depths) == count
-    assert max(depths) < 70  # what comes in one piece, of 256 KB at most
+    assert max(depths) < 70  # as many as arrive in one piece, of at most 256 KB
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_only_the_first_of_very_many_pipelined_requests_are_answered(
         await echo(request)
 
     with connected(serve) as connection:
-        connection.sendall(request_bytes * 40_000)  # more than is read at once, or lies in between
+        connection.sendall(request_bytes * 40_000)  # more than fits into the buffers
         answers = received(connection).split(b"HTTP/1.1 200 OK\r\n")[1:]
     assert MOST_WAITING < len(answers) < 40_000
     assert max(depths) <= MOST_WAITING
@@ -311,7 +311,7 @@ def test_a_closed_connection_leaves_nothing_to_the_garbage_collector(sent: bytes
 
     async def serve(request: Incoming) -> None:
         begun.set()
-        if b"body" in sent:  # else nobody would wait when the connection is lost
+        if b"body" in sent:  # otherwise no task would wait when the connection is lost
             await asyncio.to_thread(closed_by_client.wait, 60)
         await echo(request)
 
@@ -400,7 +400,7 @@ def test_a_body_in_tiny_parts_takes_little_memory() -> None:
         request.start(200, [(b"content-length", b"0")])
         request.end()
 
-    size = MOST // 4  # to trace what is allocated takes its time
+    size = MOST // 4  # tracing allocations is slow
     sent = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
     sent += b"2\r\nhi\r\n" * (size // 2) + b"0\r\n\r\n"
     with connected(serve) as connection:
@@ -410,7 +410,7 @@ def test_a_body_in_tiny_parts_takes_little_memory() -> None:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert parts == [size]
-    assert peak < 8 * size  # what is read at once is among it
+    assert peak < 8 * size  # includes what is read at once
 
 
 def test_an_invalid_target_gets_400() -> None:

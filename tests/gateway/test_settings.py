@@ -1,4 +1,4 @@
-"""What the gateway reads of the environment."""
+"""How the gateway reads its settings from the environment."""
 
 from decimal import Decimal
 

@@ -1,4 +1,4 @@
-"""Tokens that somebody made up."""
+"""Tokens that somebody made up do no harm."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from gateway.resolver.tollgate_api import TokenAnswer
 
 
 class CountingApi:
-    """Knows one token, and how many questions there were at once."""
+    """Knows one token, and counts how many questions there were at once."""
 
     def __init__(self) -> None:
         self.asked = self.open = self.most = 0

@@ -1,4 +1,4 @@
-"""A stream that breaks off after any number of bytes: what came passes on, and is booked."""
+"""A stream that breaks off after any number of bytes is passed on so far, and booked."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from tests.gateway.fake_provider import (
 )
 from tests.gateway.test_calls import CHAT, RESPONSES, chat_body
 
-# Short ones, because every byte of them is a call.
+# Short streams, because each of their bytes means one call.
 RECORDINGS = {
     "messages": (
         "/slack_app/v1/messages",
@@ -134,7 +134,7 @@ def test_a_stream_cut_at_any_byte_is_passed_on_and_booked_once(world: World, kin
 
 
 def dechunked(body: bytes) -> bytes:
-    """Join the chunks of a body, as far as they came."""
+    """Return a chunked body, as far as it came."""
     joined = b""
     while body:
         size, _, body = body.partition(b"\r\n")

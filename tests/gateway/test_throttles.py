@@ -1,4 +1,4 @@
-"""Calls that cost nothing are counted too, in a budget of their own."""
+"""Calls that cost nothing are throttled too, with their own budget."""
 
 import threading
 import uuid
@@ -19,7 +19,7 @@ PER_MINUTE = 40
 
 @pytest.fixture(scope="module")
 def strict() -> Iterator[World]:
-    """A gateway that lets few requests a minute through."""
+    """A gateway that allows few requests per minute."""
     with world_of(
         suite.DIRECTORY / "strict-gateway",
         GATEWAY_REQUESTS_PER_MINUTE=str(PER_MINUTE),
@@ -34,7 +34,7 @@ def token(strict: World) -> str:
 
 
 def passed_until_refused(ask) -> tuple[int, object]:
-    """Ask until the first refusal; return how often it passed, and the refusal."""
+    """Call `ask` until the first refusal; return how often it passed, and the refusal."""
     for passed in range(3 * PER_MINUTE):
         if (answer := ask()).status_code != 200:
             return passed, answer

@@ -25,7 +25,7 @@ PROMPT = "a prompt that nobody may read"
 
 
 class Collector(AsgiThread):
-    """Receives traces as the protocol says (https://opentelemetry.io/docs/specs/otlp/#otlphttp)."""
+    """Receives traces over OTLP (https://opentelemetry.io/docs/specs/otlp/#otlphttp)."""
 
     def __init__(self) -> None:
         super().__init__(Starlette(routes=[Route("/v1/traces", self._traces, methods=["POST"])]))
@@ -48,7 +48,7 @@ class Collector(AsgiThread):
         return Response(b"", media_type="application/x-protobuf")
 
     def of(self, trace_id: str, count: int) -> dict[str, Span]:
-        """Wait until a trace has so many spans; return them by name."""
+        """Wait until a trace has this many spans; return them by name."""
 
         def found() -> list[Span]:
             return [span for span in self.spans if span.trace_id.hex() == trace_id]
@@ -59,7 +59,7 @@ class Collector(AsgiThread):
 
 
 def attributes(span: Span) -> dict[str, object]:
-    """The attributes of a span."""
+    """Return the attributes of a span."""
     return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in span.attributes}
 
 
@@ -131,7 +131,7 @@ def test_a_call_is_traced_from_its_caller_to_the_provider(traced, collector) -> 
         "tollgate.cost_usd": "0.000600",
         "tollgate.estimated": False,
     }
-    # The provider may go on with the trace, below the span of this exchange.
+    # The provider may continue the trace below the span of this exchange.
     sent = traced.provider.requests[-1].headers
     assert sent["traceparent"] == f"00-{TRACE}-{upstream.span_id.hex()}-01"
     assert sent["tracestate"] == "vendor=1"
@@ -204,8 +204,8 @@ def test_unknown_words_of_a_path_are_redacted(traced, collector, path, shown) ->
         return [span for span in spans if span.kind == Span.SPAN_KIND_SERVER]
 
     wait_until(server, what="the span of the call")
-    told = attributes(server()[0])
-    assert (told["url.path"], told["url.scheme"]) == (shown, "https")
+    recorded = attributes(server()[0])
+    assert (recorded["url.path"], recorded["url.scheme"]) == (shown, "https")
 
 
 def test_without_a_collector_opentelemetry_is_not_imported() -> None:

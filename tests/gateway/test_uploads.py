@@ -1,4 +1,4 @@
-"""What is refused before a body is read, and how much of bodies is kept at once."""
+"""Refusals before a body is read, and the budget for bodies."""
 
 import json
 import socket
@@ -31,7 +31,7 @@ def _narrow() -> Iterator[World]:
 
 @pytest.fixture
 def narrow(_narrow: World) -> Iterator[World]:
-    """A gateway that keeps few bodies at once."""
+    """A gateway with a small budget for bodies."""
     yield _narrow
     _narrow.provider.script = default_script
 
@@ -41,7 +41,7 @@ def body_of(size: int, **fields: object) -> bytes:
 
 
 def begin(world: World, token: str, body: bytes, sent: int) -> socket.socket:
-    """Announce a body and send the first bytes of it."""
+    """Announce a body and send its first bytes."""
     head = (
         f"POST /slack_app/v1/messages HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n"
         f"content-length: {len(body)}\r\n\r\n"
@@ -82,7 +82,7 @@ def test_a_throttled_token_is_refused_before_its_upload(narrow: World) -> None:
     refused = b""
 
     def is_refused() -> bool:
-        """Not if room for one more has come back in between: then the rest is waited for."""
+        """Return whether an upload is refused. It is not if the token bucket refilled meanwhile."""
         nonlocal refused
         while narrow.post(token).status_code == 200:
             pass
@@ -104,7 +104,7 @@ def test_an_unknown_token_is_refused_before_the_upload(narrow: World, token: str
 
 
 def kept(world: World, size: int) -> None:
-    """Wait until so many bytes of bodies are kept."""
+    """Wait until this many bytes of bodies are kept."""
     wait_until(lambda: world.metric("tollgate_gateway_body_bytes") == size, what=f"{size} kept")
 
 

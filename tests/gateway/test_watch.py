@@ -1,4 +1,4 @@
-"""The watch over a call: deadlines that move, callers that leave."""
+"""The watch over a call: moving deadlines, and callers that leave."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,7 +19,7 @@ async def forever() -> None:
 
 
 class Connection:
-    """What the server tells of: the caller leaves."""
+    """A connection whose caller may leave."""
 
     departed: Callable[[], None] | None = None
 
@@ -37,7 +37,7 @@ async def test_a_deadline_interrupts_the_call() -> None:
         await forever()
     assert watch.claim()
     assert (watch.passed, watch.left) == (True, False)
-    await asyncio.sleep(0)  # the cancellation was taken back
+    await asyncio.sleep(0)  # the cancellation was undone
 
 
 async def test_a_moved_deadline_interrupts_nothing() -> None:
@@ -81,7 +81,7 @@ async def test_a_finished_call_ignores_a_leaving_caller() -> None:
     departed = connection.departed
     watch.close()
     assert connection.departed is None
-    departed()  # in the same moment
+    departed()  # at the same moment
     await asyncio.sleep(0)
     assert not watch.left
 

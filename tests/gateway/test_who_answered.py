@@ -1,4 +1,4 @@
-"""Whose answer it is: the gateway's own refusals and a provider's errors cannot be confused."""
+"""The gateway's own refusals and a provider's errors cannot be confused."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ IMITATION = (
 
 
 def ask_through(world: World, token: str) -> str:
-    """Ask as the agent of a run does."""
+    """Make a call as the agent of a run does; return what it reports."""
     return ask(ModelAccess(f"{world.url}/slack_app", token, trace_of("x")), QUESTION)
 
 
@@ -81,7 +81,7 @@ def test_a_missing_provider_answer_is_attributed_to_the_provider(world: World) -
 
 @pytest.mark.parametrize("cap", [None, "project", "user", "run"])
 def test_the_refusal_says_if_other_calls_hold_the_credits(world: World, background, cap) -> None:
-    """The second call is refused while the first holds all there is, and admitted after it."""
+    """The second call is refused while the first holds all credits, and admitted after it."""
     project = world.tollgate.project(credits=0.45 if cap is None else 1000)
     scopes = {"project": f"project:{project.id}", "user": "user:slack:T1:U1", "run": "run"}
     if cap is not None:

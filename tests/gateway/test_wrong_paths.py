@@ -1,4 +1,4 @@
-"""What a caller with a wrong path, method or API is told."""
+"""What a call with a wrong path, method or API gets."""
 
 import pytest
 
@@ -16,8 +16,8 @@ def token(world: World) -> str:
     return world.tollgate.token(world.tollgate.project(credits=100))
 
 
-def told(answer, status: int) -> str:
-    """Return the message of a refusal in whichever shape."""
+def message_of(answer, status: int) -> str:
+    """Return the message of a refusal, in any error format."""
     assert answer.status_code == status, answer.text
     return answer.json()["error"]["message"]
 
@@ -64,7 +64,7 @@ def test_the_refusal_of_a_wrong_path_names_the_right_one(world, path, meant) -> 
     method = "GET" if "models" in meant or "usage" in meant else "POST"
     before = len(world.provider.requests)
     answer = world.post(token, f"{world.url}{path}")
-    assert told(answer, 404).endswith(f" Use {method} {meant}.")
+    assert message_of(answer, 404).endswith(f" Use {method} {meant}.")
     assert answer.headers["x-should-retry"] == "false"
     assert len(world.provider.requests) == before
     if (shape := SHAPES.get(meant)) is not None:
@@ -91,13 +91,13 @@ def test_the_refusal_of_a_wrong_path_names_the_right_one(world, path, meant) -> 
 def test_the_refusal_of_a_path_without_a_product_lists_the_products(
     world, token, path, meant
 ) -> None:
-    message = told(world.post(token, f"{world.url}{path}"), 404)
+    message = message_of(world.post(token, f"{world.url}{path}"), 404)
     assert f"Use {meant}. The products are slack_app, " in message
 
 
 def test_the_refusal_of_an_unknown_path_lists_all_paths(world: World, token: str) -> None:
     for path in ("/slack_app", "/slack_app/", "/slack_app/v1/embeddings", "/slack_app/v1/files"):
-        message = told(world.post(token, path), 404)
+        message = message_of(world.post(token, path), 404)
         assert all(each in message for each in (MESSAGES, CHAT, RESPONSES, MODELS))
 
 
@@ -131,7 +131,7 @@ def test_the_refusal_of_a_wrong_method_names_the_right_one(
     world, token, method, path, allowed
 ) -> None:
     answer = world.http.request(method, path, headers={"authorization": f"Bearer {token}"})
-    assert told(answer, 405) == f"Use {allowed} for {path}."
+    assert message_of(answer, 405) == f"Use {allowed} for {path}."
     assert answer.headers["allow"] == allowed
 
 
@@ -156,7 +156,7 @@ def test_the_refusal_of_another_apis_model_names_its_api(world, token, path, mod
         RESPONSES: {"model": model, "input": "Hi"},
     }
     before = len(world.provider.requests)
-    message = told(world.post(token, path, bodies[path]), 400)
+    message = message_of(world.post(token, path, bodies[path]), 400)
     assert message.endswith(f" Call it at {own}.")
     assert "price" not in message
     assert len(world.provider.requests) == before
