@@ -11,7 +11,7 @@ from slack_bot import installations
 from slack_bot.events import Installation
 from slack_bot.payloads import form, identifier, text
 from slack_bot.signature import signed_by_slack
-from workflows import notices, wording
+from workflows import denials, wording
 from workflows.slack import access
 from workflows.slack.client import failure_of
 
@@ -66,11 +66,12 @@ def _status(workspace: SlackWorkspace, user_id: str) -> str:
         return wording.credits_unknown()
     if verdict.state == "unknown":  # nothing was ever decided about the account
         return wording.credits_unknown()
+    if verdict.limited:
+        return denials.text(verdict)
     return wording.credits_status(
         remaining=(
             None if verdict.remaining_micro is None else in_credits(verdict.remaining_micro)
         ),
-        denial_text=notices.denial_text(verdict) if verdict.limited else None,
         resets_at=verdict.resets_at,
         bot_name=settings.BOT_NAME,
         time_zone=verdict.time_zone,

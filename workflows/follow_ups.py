@@ -11,8 +11,7 @@ from coding_tasks import threads
 from coding_tasks.models import CodingTask
 from coding_tasks.threads import lock_active_task
 from projects.models import Project
-from workflows import client, closing, notices, wording
-from workflows.door import denial, refuse
+from workflows import client, closing, denials, notices, wording
 from workflows.mention_types import out_of_credits, workflow_id
 from workflows.models import ERASED, FollowUp, Mention, Notice, ThreadReply
 from workflows.requests import is_countermanded
@@ -20,18 +19,18 @@ from workflows.requests import is_countermanded
 log = structlog.get_logger(__name__)
 
 
-def forward(mention: Mention, task: CodingTask, *, at_the_door: bool = True) -> bool:
+def forward(mention: Mention, task: CodingTask, *, ask_gate: bool = True) -> bool:
     """Hand a mention in the task's thread to the task; False when the task has ended meanwhile.
 
-    Another user's is refused, with one notice for each task and user. Not `at_the_door`, an earlier
-    attempt may have begun work that a denial would contradict: the workflow asks. Raises
-    `client.TemporalUnavailable` when the message is recorded but the workflow not yet told.
+    Another user's is refused, with one notice for each task and user. Without `ask_gate`
+    the workflow asks it: an earlier attempt may have begun work that a denial would contradict.
+    Raises `client.TemporalUnavailable` when the message is recorded but the workflow not yet told.
     """
     if mention.user_id != task.owner_slack_user_id:
         _refuse_stranger(mention, task)
         return True
-    if at_the_door and (denied := denial(mention, task.project)):
-        refuse(mention, denied)
+    if ask_gate and (refusal := denials.refusal_for(mention, task.project)):
+        denials.refuse(mention, refusal)
         return True
     with transaction.atomic():
         locked = lock_active_task(mention.workspace, mention.channel_id, mention.thread_ts)
@@ -64,7 +63,7 @@ def record(reply: FollowUp, project: Project) -> bool:
     Only the owner's counts. Out of credits of the project, which pays for the thread's task, it is
     recorded as refused, and the thread told at most once.
     """
-    denied = denial(reply, project)
+    refusal = denials.refusal_for(reply, project)
     with transaction.atomic():
         task = lock_active_task(reply.workspace, reply.channel_id, reply.thread_ts)
         if task is None or task.owner_slack_user_id != reply.user_id or is_known(reply):
@@ -72,13 +71,13 @@ def record(reply: FollowUp, project: Project) -> bool:
         if is_countermanded(reply):  # by an order that found nothing to stop just now
             return False
         reply.workflow_id = task.workflow_id
-        if denied:
+        if refusal:
             reply.state = FollowUp.State.REFUSED
-            reply.outcome = out_of_credits(denied.reason)
+            reply.outcome = out_of_credits(refusal.reason)
         reply.save(force_insert=True)
-        if denied:
-            notices.send_soon(notices.claim_denial(reply, denied))
-    return not denied
+        if refusal:
+            notices.send_soon(denials.claim(reply, refusal))
+    return not refusal
 
 
 def record_early(reply: FollowUp) -> bool:

@@ -14,8 +14,7 @@ from django.utils import timezone
 
 from coding_tasks.models import CodingTask
 from coding_tasks.threads import active_task
-from workflows import client, closing, follow_ups, notices, replies, wording
-from workflows.door import denial, refuse
+from workflows import client, closing, denials, follow_ups, notices, replies, wording
 from workflows.mention_types import workflow_id
 from workflows.models import Mention, Notice
 from workflows.recovery.deferral import left_to_a_sweep
@@ -36,7 +35,7 @@ def admit(mention: Mention) -> None:
     first_attempt = mention.lease_until is None
     with _leased(mention) as mine:
         if mine:
-            _decide(mention, at_the_door=first_attempt)
+            _decide(mention, ask_gate=first_attempt)
 
 
 def admit_or_keep(mention: Mention) -> None:
@@ -74,19 +73,19 @@ def _leased(mention: Mention) -> Iterator[bool]:
         raise
 
 
-def _decide(mention: Mention, *, at_the_door: bool) -> None:
+def _decide(mention: Mention, *, ask_gate: bool) -> None:
     if not mention.workspace.is_active:
         closing.conclude(mention, Mention.State.FAILED, "the app was uninstalled")
     elif is_stop(mention.text):
         orders.obey(mention)
     else:
         signals = replies.decide_for(mention)
-        _decide_request(mention, at_the_door=at_the_door)
+        _decide_request(mention, ask_gate=ask_gate)
         for each in signals + replies.decide_for(mention):
             admit(each)
 
 
-def _decide_request(mention: Mention, *, at_the_door: bool) -> None:
+def _decide_request(mention: Mention, *, ask_gate: bool) -> None:
     task = _task_of_another(mention)
     if task is None:
         replies.take_up_earlier(mention)
@@ -94,10 +93,12 @@ def _decide_request(mention: Mention, *, at_the_door: bool) -> None:
         closing.conclude(mention, Mention.State.STOPPED, "stopped before it began")
     elif task and _has_nothing_to_do(mention) and task.owner_slack_user_id == mention.user_id:
         _ask(mention)
-    elif task and follow_ups.forward(mention, task, at_the_door=at_the_door):
+    elif task and follow_ups.forward(mention, task, ask_gate=ask_gate):
         pass
-    elif at_the_door and (denied := denial(mention, mention.workspace.project, to_start=True)):
-        refuse(mention, denied)
+    elif ask_gate and (
+        refusal := denials.refusal_for(mention, mention.workspace.project, to_start=True)
+    ):
+        denials.refuse(mention, refusal)
     elif _has_nothing_to_do(mention):
         _ask(mention)
     else:

@@ -12,15 +12,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from django.conf import settings
 from django.db import transaction
-from django.db.models import F, QuerySet, Subquery
+from django.db.models import F, QuerySet
 from django.utils import timezone
 from slack_sdk import WebClient
 
-from coding_tasks.models import CodingTask, TaskRun
+from coding_tasks.models import TaskRun
 from projects.hints import hasten
-from quota.gate import Verdict
 from workflows import wording
 from workflows.metrics import NOTICES
 from workflows.models import ERASED, FollowUp, Mention, Notice
@@ -73,48 +71,6 @@ def claim(
         },
     )
     return notice
-
-
-def claim_denial(about: Mention | FollowUp, verdict: Verdict) -> Notice:
-    """Return the one denial of a message that was refused for lack of credits.
-
-    A reply that does not mention the bot shares the one its thread has had since the task began:
-    the conversation knows, and every further remark would repeat it.
-    """
-    key = f"denial:{about.pk}"
-    if isinstance(about, FollowUp) and not about.addressed:
-        key = f"denial:{about.workflow_id}"
-        if said := _denial_of_task(about):
-            return said
-    return claim(key, Notice.Kind.DENIAL, about, denial_text(verdict))
-
-
-def denial_of(mention: Mention) -> Notice | None:
-    """Return the denial that was claimed for a mention: what was refused once is not begun."""
-    return Notice.objects.filter(key=f"denial:{mention.pk}").first()
-
-
-def denial_text(verdict: Verdict) -> str:
-    """Return the denial for a verdict, under the names this installation goes by."""
-    return wording.denial(
-        verdict.reason,
-        verdict.resets_at,
-        bot_name=settings.BOT_NAME,
-        billing_url=settings.BILLING_URL,
-        time_zone=verdict.time_zone,
-        cap=verdict.cap,
-    )
-
-
-def _denial_of_task(about: FollowUp) -> Notice | None:
-    task = CodingTask.objects.filter(workflow_id=about.workflow_id)
-    return Notice.objects.filter(
-        kind=Notice.Kind.DENIAL,
-        workspace_id=about.workspace_id,
-        channel_id=about.channel_id,
-        thread_ts=about.thread_ts,
-        created_at__gte=Subquery(task.values("created_at")),
-    ).first()
 
 
 def answer_key(run: TaskRun) -> str:

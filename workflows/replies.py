@@ -26,8 +26,7 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from coding_tasks.threads import active_task
-from workflows import follow_ups, notices, wording
-from workflows.door import denial
+from workflows import denials, follow_ups, notices, wording
 from workflows.mention_types import OUT_OF_CREDITS, SAID_ALREADY
 from workflows.models import ERASED, FollowUp, Mention, Notice, ThreadReply
 from workflows.recovery.deferral import left_to_a_sweep
@@ -146,8 +145,8 @@ def _as_mention(reply: ThreadReply) -> Mention | None:
     if not _is_unanswered(request):
         _tell_how_to_go_on(request)
         return None
-    if refused := denial(reply, reply.workspace.project, to_start=True):
-        _tell_if_news(request, notices.denial_text(refused))
+    if refusal := denials.refusal_for(reply, reply.workspace.project, to_start=True):
+        _tell_if_news(request, denials.text(refusal))
         return None
     return _become_mention(reply, request)
 
@@ -276,7 +275,7 @@ def _become_mention(reply: ThreadReply, takes_up: Mention | None) -> Mention | N
 
 def _tell_if_news(request: Mention, words: str) -> None:
     """Say once why a request still cannot be taken up, unless the thread knows the reason."""
-    said = notices.denial_of(request)
+    said = denials.claimed_for(request)
     if said is not None and said.text == words and said.state != Notice.State.GIVEN_UP:
         return
     key = f"still-denied:{request.pk}"

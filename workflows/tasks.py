@@ -51,8 +51,8 @@ def deliver_notice(notice_id: str) -> None:
 
 
 @shared_task(expires=_EXPIRES)
-def deliver_pending_denials() -> None:
-    """Send whatever notice is due: denials, and all else the bot owes a thread."""
+def deliver_pending_notices() -> None:
+    """Send the notices that are due."""
     _sweep(notices.due(timezone.now())[:_BATCH], notices.deliver)
 
 

@@ -9,45 +9,6 @@ from zoneinfo import ZoneInfo
 
 from coding_tasks.bounds import Bounds
 from coding_tasks.storable import storable
-from quota.reasons import Reason
-
-_CREDITS_USED = "Your team has used its monthly {bot_name} AI credits."
-_DENIAL_FIRST_SENTENCES: dict[str, str] = {
-    Reason.LIMIT_REACHED: _CREDITS_USED,
-    # A set that was written by hand, mostly by another billing system, has no reason.
-    Reason.SET_BY_HAND: _CREDITS_USED,
-    Reason.INSUFFICIENT_REMAINING: "Your team has too few {bot_name} AI credits left to {purpose}.",
-    Reason.ORGANIZATION_INACTIVE: (
-        "Your team's {bot_name} AI credits are switched off: its organization is not active."
-    ),
-    Reason.PROJECT_CAP_REACHED: (
-        "This project has used its share of your team's {bot_name} AI credits."
-    ),
-    Reason.USER_CAP_REACHED: "You have used your share of your team's {bot_name} AI credits.",
-    Reason.RUN_CAP_REACHED: "This task has used the {bot_name} AI credits that one task may use.",
-}
-_TOO_LITTLE_OF_A_CAP: dict[str, str] = {
-    Reason.PROJECT_CAP_REACHED: (
-        "This project has too little of its share of your team's {bot_name} AI credits left to "
-        "{purpose}."
-    ),
-    Reason.USER_CAP_REACHED: (
-        "You have too little of your share of your team's {bot_name} AI credits left to {purpose}."
-    ),
-    Reason.RUN_CAP_REACHED: (
-        "One task may use too few {bot_name} AI credits to {purpose}, as your team has set it."
-    ),
-}
-# Who can help where a top-up does not.
-_ADVICE: dict[str, str] = {
-    Reason.PROJECT_CAP_REACHED: "Ask an administrator of your team to raise the project's share.",
-    Reason.USER_CAP_REACHED: "Ask an administrator of your team to raise your share.",
-    Reason.RUN_CAP_REACHED: (
-        "Try a smaller request, or ask an administrator of your team to raise what one task may "
-        "use."
-    ),
-}
-_DENIAL_OTHERWISE = "Your team cannot use its {bot_name} AI credits at the moment."
 
 
 def escape(text: str) -> str:
@@ -70,36 +31,6 @@ def person(user_id: str) -> str:
 
 
 # --- Credits -------------------------------------------------------------------------------------
-def denial(
-    reason: str | None,
-    resets_at: datetime | None,
-    *,
-    bot_name: str,
-    billing_url: str,
-    time_zone: str = "UTC",
-    cap: str | None = None,
-    half_way: bool = False,
-) -> str:
-    """Say why there are no credits to use, when they come back and what can be done about it.
-
-    `resets_at` is aware, or None if there is no reset time; its day is given in `time_zone`. An
-    unknown reason gets a general sentence. `cap` is set if too little of a cap is left: it is the
-    reason that names the cap. `half_way` is True if work had begun.
-    """
-    if cap in _TOO_LITTLE_OF_A_CAP:
-        first = _TOO_LITTLE_OF_A_CAP[cap]
-    else:
-        first = _DENIAL_FIRST_SENTENCES.get(reason or "", _DENIAL_OTHERWISE)
-    purpose = "go on" if half_way else "start"
-    sentences = [first.format(bot_name=escape(bot_name), purpose=purpose)]
-    if half_way:
-        sentences.insert(0, "I had to stop half-way.")
-    sentences += _reset(resets_at, time_zone)
-    top_up = f"Top up at {escape(billing_url)} to continue."
-    sentences.append(_ADVICE.get(cap or reason or "", top_up))
-    return " ".join(sentences)
-
-
 def credits_running_low(
     percent: int,
     resets_at: datetime | None,
@@ -111,7 +42,7 @@ def credits_running_low(
     """Warn that a share of the period's credits is used, or all of it."""
     share = "all" if percent >= 100 else f"{percent} %"
     sentences = [f"Your team has used {share} of its {escape(credits_name)} for this period."]
-    sentences += _reset(resets_at, time_zone)
+    sentences += reset_sentences(resets_at, time_zone)
     sentences.append(f"Top up at {escape(billing_url)}.")
     return " ".join(sentences)
 
@@ -124,22 +55,19 @@ def credits_are_back(*, credits_name: str) -> str:
 def credits_status(
     *,
     remaining: str | None,
-    denial_text: str | None,
     resets_at: datetime | None,
     bot_name: str,
     time_zone: str = "UTC",
 ) -> str:
-    """Answer `status`: the denial when limited, else what is left (None: no limit is set)."""
-    if denial_text is not None:
-        return denial_text
+    """Answer `status` with the credits left; `remaining` is None if there is no limit."""
     name = escape(bot_name)
     if remaining is None:
         return f"Your team's {name} AI credits have no limit."
     left = f"Your team has {escape(remaining)} {name} AI credits left."
-    return " ".join([left, *_reset(resets_at, time_zone)])
+    return " ".join([left, *reset_sentences(resets_at, time_zone)])
 
 
-def _reset(resets_at: datetime | None, time_zone: str) -> list[str]:
+def reset_sentences(resets_at: datetime | None, time_zone: str) -> list[str]:
     """Return the sentence that says when the credits come back, if they do.
 
     The day is that of `time_zone`, which is named unless it is UTC.

@@ -61,7 +61,7 @@ def test_twenty_copies_at_once_are_one_start(door, workspace, temporal, ts):
 
 def test_twenty_copies_at_once_over_quota_are_one_denial(door, workspace, out_of_credits, ts):
     assert set(at_once(door, captured("mention", ts=ts))) == {200}
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     assert Mention.objects.get().state == "refused"
     assert len(door.slack.calls("chat.postMessage")) == 1
 
@@ -107,7 +107,7 @@ def test_a_slack_that_hangs_delays_no_refusal_and_gets_the_denial_later(
     assert waited.seconds < 3
     assert door.slack.calls() == []
     door.slack.slack.faults.clear()
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     assert len(door.slack.bot_messages("C1")) == 1
 
 
@@ -117,12 +117,12 @@ def test_a_slack_that_limits_us_gets_the_denial_later(door, workspace, out_of_cr
         door.mention()
     assert waited.seconds < 3
     before = timezone.now()
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     notice = Notice.objects.get()
     assert notice.state == "pending"
     assert before <= notice.next_attempt_at - timedelta(seconds=1) <= timezone.now()
     Notice.objects.update(next_attempt_at=notice.created_at)
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     assert len(door.slack.bot_messages("C1")) == 1
 
 
@@ -132,7 +132,7 @@ def test_a_redis_that_refuses_delays_no_acknowledgement_and_loses_no_denial(
     with Stopwatch() as waited:
         door.mention()
     assert waited.seconds < 3
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     assert len(door.slack.bot_messages("C1")) == 1
 
 
@@ -148,7 +148,7 @@ def test_a_redis_that_hangs_delays_no_acknowledgement_beyond_slacks_time(
 def test_a_flushed_redis_loses_no_denial(door, workspace, out_of_credits, redis_client):
     door.mention()
     redis_client.flushall()
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     assert len(door.slack.bot_messages("C1")) == 1
 
 

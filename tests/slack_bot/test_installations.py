@@ -32,7 +32,7 @@ def test_slack_is_not_called_after_the_end(door, workspace, out_of_credits, case
     door.mention()
     door.deliver(captured(case))
     door.mention()
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     assert door.slack.calls() == []
     assert Notice.objects.get().state == "given_up"
     assert Mention.objects.count() == 1

@@ -45,7 +45,7 @@ def test_over_quota_at_top_level_gets_one_denial_below_the_mention_and_no_start(
     door, workspace, out_of_credits, temporal
 ):
     message = door.mention()
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     [denial] = door.slack.bot_messages("C1")
     assert (denial["thread_ts"], denial["text"]) == (message["ts"], DENIAL)
     assert Mention.objects.get().state == "refused"
@@ -58,7 +58,7 @@ def test_over_quota_in_a_thread_gets_its_denial_at_the_root_of_the_thread(
 ):
     root = door.slack.post("a remark", user="U2")
     door.mention(thread_ts=root["ts"])
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     [denial] = door.slack.bot_messages("C1")
     assert denial["thread_ts"] == root["ts"]
 
@@ -148,7 +148,7 @@ def test_a_denial_is_said_once_however_often_the_mention_is_delivered(
     message = door.mention()
     for kind in ("app_mention", "message", "app_mention"):
         door.deliver(door.slack.event(message, kind))
-        tasks.deliver_pending_denials()
+        tasks.deliver_pending_notices()
     assert len(door.slack.bot_messages("C1")) == 1
 
 

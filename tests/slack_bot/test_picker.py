@@ -58,7 +58,7 @@ def choose(mention, repository, user="U1", value=None, block_id=None):
 
 def told(door) -> list[str]:
     """Send what is owed; return what the thread was told beside the picker."""
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     return [
         message["text"] for message in door.slack.bot_messages("C1") if not message.get("blocks")
     ]

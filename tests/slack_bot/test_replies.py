@@ -172,7 +172,7 @@ def test_a_reply_to_a_mention_that_was_refused_begins_nothing(
 ):
     mention = door.mention()
     door.reply("please?", mention["ts"])
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     assert not FollowUp.objects.exists()
     assert len(door.slack.bot_messages("C1")) == 1
     assert not temporal.has(workflow_of(mention))
@@ -242,7 +242,7 @@ def test_an_owner_out_of_credits_is_told_once_and_nothing_is_forwarded(
 ):
     for text in ("go on", "please", "hello?"):
         door.reply(text, task.thread_ts)
-        tasks.deliver_pending_denials()
+        tasks.deliver_pending_notices()
     assert set(FollowUp.objects.values_list("state", flat=True)) == {"refused"}
     assert temporal.signals(task.workflow_id) == []
     [denial] = door.slack.bot_messages("C1")
@@ -256,7 +256,7 @@ def test_an_owner_out_of_credits_who_names_the_bot_gets_a_denial_and_no_new_task
     message = door.mention(text="<@UBOT> go on", thread_ts=task.thread_ts)
     door.deliver(door.slack.event(message, "message"))
     door.reply("hello?", task.thread_ts)
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     assert Mention.objects.get(ts=message["ts"]).state == "refused"
     assert len(door.slack.bot_messages("C1")) == 1
     assert temporal.signals(task.workflow_id) == []
@@ -316,7 +316,7 @@ def test_small_talk_of_others_in_the_thread_gets_silence(door, task, temporal):
 def test_others_who_name_the_bot_are_told_once_each_whose_task_it_is(door, task, temporal):
     for user in ("U2", "U3", "U2"):
         door.mention(text="<@UBOT> now do mine", thread_ts=task.thread_ts, user=user)
-        tasks.deliver_pending_denials()
+        tasks.deliver_pending_notices()
     told = [message["text"] for message in door.slack.bot_messages("C1")]
     assert len(told) == 2
     assert all("<@U1>" in text for text in told)

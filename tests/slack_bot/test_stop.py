@@ -46,7 +46,7 @@ def running(task) -> TaskRun:
 
 
 def said(door) -> list[str]:
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     return [each["text"] for each in door.slack.bot_messages("C1")]
 
 

@@ -23,7 +23,7 @@ from workflows.requests import all_that_was_asked
 def denied(door, workspace, out_of_credits, temporal) -> dict:
     """A mention that was denied for lack of credits, with the denial in its thread."""
     message = door.mention(text="<@UBOT> fix the login")
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     return message
 
 
@@ -32,7 +32,7 @@ def top_up(workspace) -> None:
 
 
 def said(door) -> list[str]:
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     return [each["text"] for each in door.slack.bot_messages("C1")]
 
 

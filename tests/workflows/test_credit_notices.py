@@ -112,8 +112,8 @@ def test_what_slack_could_not_take_is_told_later_and_once(workspace, slack):
     tasks.announce_credits()
     assert said(slack) == []
     Notice.objects.update(next_attempt_at=timezone.now())
-    tasks.deliver_pending_denials()
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
+    tasks.deliver_pending_notices()
     assert len(said(slack)) == 1
 
 
@@ -121,7 +121,7 @@ def test_after_an_unknown_outcome_the_channel_is_searched_before_posting_again(w
     book(usage_event(workspace.project))
     tasks.announce_credits()
     Notice.objects.update(state=Notice.State.SENDING, next_attempt_at=timezone.now())
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     assert len(said(slack)) == 1
     assert Notice.objects.get().state == Notice.State.SENT
 

@@ -26,7 +26,7 @@ def sweep() -> None:
     tasks.deliver_pending_follow_ups()
     tasks.wake_paused_runs()
     tasks.look_for_workflows()
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
 
 
 def assert_nothing_is_left(world: World, thread_ts: str, said: int = 0, asked: int = 0) -> None:

@@ -33,7 +33,7 @@ def lost(world: World, age: timedelta, **fields: str) -> Mention:
 def sweep(mention: Mention) -> None:
     for _ in range(2):
         tasks.look_for_workflows()
-        tasks.deliver_pending_denials()
+        tasks.deliver_pending_notices()
     mention.refresh_from_db()
 
 

@@ -12,7 +12,7 @@ from tests.conftest import wait_until
 from tests.git_repositories import import_files
 from tests.workflows.fake_gateway import AGENT
 from tests.workflows.world import World
-from workflows import client, notices, wording
+from workflows import client, denials, wording
 from workflows.mention_types import RepositoryChoice
 from workflows.models import Mention, Notice
 
@@ -151,7 +151,7 @@ def test_a_denial_that_slack_refuses_everywhere_ends_the_mention_all_the_same(sh
 def test_what_was_denied_by_an_attempt_that_died_is_not_begun_after_a_top_up(shop: World):
     mention = shop.mention()
     shop.limit()
-    denial = notices.claim_denial(mention, gate.check(shop.project, to_start=True))
+    denial = denials.claim(mention, gate.check(shop.project, to_start=True))
     shop.top_up()
     client.start_mention(mention)
     shop.wait_for_end(mention, Mention.State.REFUSED)
@@ -165,7 +165,7 @@ def test_what_task_creation_denied_is_not_created_after_a_top_up(two_repositorie
     mention = world.start("please help")
     world.wait_until_said(mention.ts, 1)
     world.limit()
-    notices.claim_denial(mention, gate.check(world.project, to_start=True))
+    denials.claim(mention, gate.check(world.project, to_start=True))
     world.top_up()
     chosen = Repository.objects.get(full_name="acme/shop")
     client.signal_repository_choice(mention.workflow_id, RepositoryChoice(chosen.pk))

@@ -11,7 +11,7 @@ from coding_tasks.models import CodingTask, Repository
 from projects.models import Organization, Project, SlackWorkspace
 from quota.gate import Verdict
 from tests.fakes import FakeSlack
-from workflows import notices, tasks
+from workflows import denials, notices, tasks
 from workflows.models import FollowUp, Mention, Notice
 from workflows.slack import posting
 
@@ -126,16 +126,16 @@ def replies(mention) -> list[FollowUp]:
 
 def test_replies_that_do_not_name_the_bot_share_one_denial(replies):
     first, naming, third = replies
-    said = notices.claim_denial(first, verdict())
-    assert notices.claim_denial(third, verdict()) == said
-    assert notices.claim_denial(naming, verdict()) != said
-    assert notices.claim_denial(naming, verdict()) == notices.claim_denial(naming, verdict())
+    said = denials.claim(first, verdict())
+    assert denials.claim(third, verdict()) == said
+    assert denials.claim(naming, verdict()) != said
+    assert denials.claim(naming, verdict()) == denials.claim(naming, verdict())
 
 
 def test_a_denial_from_before_the_task_began_silences_no_reply(mention, replies):
-    before = notices.claim_denial(mention, verdict())
+    before = denials.claim(mention, verdict())
     Notice.objects.update(created_at=timezone.now() - timedelta(hours=1))
-    assert notices.claim_denial(replies[0], verdict()) != before
+    assert denials.claim(replies[0], verdict()) != before
 
 
 # --- Sending -------------------------------------------------------------------------------------
@@ -387,7 +387,7 @@ def test_after_a_stop_nothing_is_said_about_the_work_but_what_it_gave(slack, men
 @pytest.mark.parametrize("state", CodingTask.State.values)
 def test_a_denial_of_a_reply_is_withheld_only_if_its_task_was_stopped(slack, replies, state):
     CodingTask.objects.update(state=state)
-    notice = deliver(notices.claim_denial(replies[0], verdict()))
+    notice = deliver(denials.claim(replies[0], verdict()))
     assert (notice.state == Notice.State.GIVEN_UP) == (state == CodingTask.State.STOPPED)
 
 
@@ -425,7 +425,7 @@ def test_that_work_was_stopped_is_not_kept_back_for_long(slack, mention, notice)
 def test_the_sweep_sends_what_is_due_and_leaves_the_rest(slack, mention, notice):
     notices.claim("later", Notice.Kind.DENIAL, mention, "later")
     Notice.objects.filter(key="later").update(next_attempt_at=timezone.now() + timedelta(hours=1))
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     assert [message["text"] for message in slack.bot_messages("C1")] == ["No credits."]
 
 
@@ -440,6 +440,6 @@ def test_a_row_that_cannot_be_handled_does_not_stop_the_sweep(slack, mention, no
         return send(client, attempt)
 
     monkeypatch.setattr(notices, "_send", fail_on_broken)
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     notice.refresh_from_db()
     assert notice.state == "sent"

@@ -205,7 +205,7 @@ def test_a_paused_run_whose_workflow_was_terminated_is_ended_and_said(shop: Worl
     terminate(mention.workflow_id)
     set_limit(shop.project.organization, AI_CREDITS, None)
     tasks.wake_paused_runs()
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     mention.refresh_from_db()
     assert mention.state == Mention.State.FAILED
     assert CodingTask.objects.get().state == CodingTask.State.FAILED

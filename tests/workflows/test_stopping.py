@@ -33,7 +33,7 @@ def order(world: World, mention: Mention) -> Mention:
     became = replies.decide(kept)
     assert became is not None
     intake.admit(became)
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     return became
 
 
@@ -48,7 +48,7 @@ def test_a_run_at_work_is_ended_and_its_answer_is_not_posted(shop: World):
     assert (run.state, run.answer) == (TaskRun.State.STOPPED, "")
     assert CodingTask.objects.get().state == CodingTask.State.STOPPED
     assert not OAuthAccessToken.objects.filter(task_run_id=run.pk).exists()
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     [said] = shop.said(mention.ts)
     assert said.startswith("Stopped, as <@U1> asked.")
     mention.refresh_from_db()
@@ -63,7 +63,7 @@ def test_a_run_whose_workflow_was_not_told_ends_by_itself(shop: World, monkeypat
     order(shop, mention)
     shop.gateway.release()
     assert wait_for_close(mention.workflow_id) is WorkflowExecutionStatus.COMPLETED
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     assert len(shop.said(mention.ts)) == 1
     assert TaskRun.objects.get().state == TaskRun.State.STOPPED
     assert len(shop.gateway.requests(AGENT)) == 1
@@ -89,21 +89,21 @@ def test_a_run_stopped_at_the_moment_of_its_pause_is_not_said_to_have_paused(
     shop: World, monkeypatch, of_the
 ):
     """The run has paused, the author is told that it was stopped, and then the denial is due."""
-    claim = denials.claim
+    claim = denials.claim_after_gateway_refusal
     mention = shop.handle() if of_the == "follow-up" else None
 
     def stopped_meanwhile(about, *arguments, **fields):
         order(shop, mention or Mention.objects.get())
         return claim(about, *arguments, **fields)
 
-    monkeypatch.setattr(denials, "claim", stopped_meanwhile)
+    monkeypatch.setattr(denials, "claim_after_gateway_refusal", stopped_meanwhile)
     shop.gateway.refuse_next("slack_app")
     if mention is None:
         mention = shop.start()
     else:
         shop.reply(mention, "and the tests?")
     wait_for_close(mention.workflow_id)
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     assert TaskRun.objects.first().state == TaskRun.State.STOPPED
     assert shop.said(mention.ts)[-1].startswith("Stopped")
     assert Notice.objects.get(kind=Notice.Kind.DENIAL).state == Notice.State.GIVEN_UP
@@ -147,7 +147,7 @@ def test_a_picker_whose_workflow_was_not_told_closes_without_a_word(
     world.wait_until_said(mention.ts, 1)
     order(world, mention)
     wait_for_close(mention.workflow_id)
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     assert [each.split(",")[0] for each in world.said(mention.ts)][1:] == ["Stopped"]
 
 

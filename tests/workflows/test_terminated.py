@@ -27,7 +27,7 @@ def sweep(mention: Mention) -> None:
         return mention.state != Mention.State.STARTED and not active.exists()
 
     wait_until(is_cleared_up, what="the clearing up")
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
 
 
 def test_a_workflow_terminated_at_work_is_said_once_and_its_thread_is_free(shop: World):

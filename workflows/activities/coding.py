@@ -141,7 +141,7 @@ class CodingActivities:
         """
         mention = rows.mention(new.mention_id)
         repository = Repository.objects.get(pk=new.repository_id, project=mention.workspace.project)
-        if denial := notices.denial_of(mention):  # an attempt before this one was refused
+        if denial := denials.claimed_for(mention):  # an attempt before this one was refused
             return TaskAnswer(notice_id=str(denial.pk), reason=SAID_ALREADY)
         if work.was_stopped(mention):
             return TaskAnswer(reason=STOPPED)
@@ -158,7 +158,7 @@ class CodingActivities:
         try:
             run = creation.create_task(request, repository, activity.info().workflow_id or "")
         except Refused as refused:
-            denial = notices.claim_denial(mention, refused.verdict)
+            denial = denials.claim(mention, refused.verdict)
             reason = out_of_credits(refused.verdict.reason)
             return TaskAnswer(notice_id=str(denial.pk) if denial else None, reason=reason)
         except ThreadTaken:
@@ -213,7 +213,9 @@ class CodingActivities:
         try:
             run = runs.perform(run, self._sandbox, self._agent)
         except OutOfCredits as refusal:
-            denial = denials.claim(about, run.task.project, refusal, half_way=True)
+            denial = denials.claim_after_gateway_refusal(
+                about, run.task.project, refusal, half_way=True
+            )
             return RunAnswer(str(denial.pk), answered=False)
         except RunFailure as failure:
             log.warning("a run failed", run=ref.run_id, error=str(failure))
@@ -297,7 +299,7 @@ def _refuse(follow_up: FollowUp, refused: Refused) -> ForwardAnswer:
         FollowUp.objects.filter(pk=follow_up.pk).update(
             state=FollowUp.State.REFUSED, outcome=out_of_credits(refused.verdict.reason)
         )
-        denial = notices.claim_denial(follow_up, refused.verdict)
+        denial = denials.claim(follow_up, refused.verdict)
     return ForwardAnswer(notice_id=str(denial.pk) if denial else None)
 
 

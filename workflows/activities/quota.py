@@ -7,7 +7,7 @@ from temporalio import activity
 from coding_tasks import runs
 from coding_tasks.models import TaskRun
 from quota import gate
-from workflows import notices
+from workflows import denials
 from workflows.activities import rows
 from workflows.mention_types import SAID_ALREADY, STOPPED, MentionRef
 from workflows.stopping import work
@@ -47,9 +47,9 @@ class QuotaActivities:
         author = mention.workspace.distinct_id(mention.user_id)
         verdict = gate.check(mention.workspace.project, to_start=True, distinct_id=author)
         if not verdict.limited:
-            denial = notices.denial_of(mention)  # of an attempt before this one, or of the door
+            denial = denials.claimed_for(mention)  # by an earlier attempt or the webhook
             return GateAnswer(str(denial.pk), SAID_ALREADY) if denial else GateAnswer()
-        denial = notices.claim_denial(mention, verdict)
+        denial = denials.claim(mention, verdict)
         return GateAnswer(str(denial.pk) if denial else None, verdict.reason or verdict.state)
 
     @activity.defn

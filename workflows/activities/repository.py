@@ -123,7 +123,9 @@ class RepositoryActivities:
                 trace_id=mention.trace_id,
             )
         except OutOfCredits as refusal:
-            denial = denials.claim(mention, mention.workspace.project, refusal)
+            denial = denials.claim_after_gateway_refusal(
+                mention, mention.workspace.project, refusal
+            )
             return RepositoryAnswer(notice_id=str(denial.pk), reason=out_of_credits("classifier"))
         except RunFailure as error:
             raise ApplicationError(
