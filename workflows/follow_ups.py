@@ -3,7 +3,6 @@
 from decimal import Decimal
 
 import structlog
-from django.conf import settings
 from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
 
@@ -11,9 +10,9 @@ from coding_tasks import threads
 from coding_tasks.models import CodingTask
 from coding_tasks.threads import lock_active_task
 from projects.models import Project
-from workflows import client, closing, denials, notices, wording
+from workflows import client, closing, denials, notices
 from workflows.mention_types import out_of_credits, workflow_id
-from workflows.models import ERASED, FollowUp, Mention, Notice, ThreadReply
+from workflows.models import ERASED, FollowUp, Mention, ThreadReply
 from workflows.requests import is_countermanded
 
 log = structlog.get_logger(__name__)
@@ -178,9 +177,4 @@ def _open_mentions(reply: FollowUp) -> QuerySet[Mention]:
 def _refuse_stranger(mention: Mention, task: CodingTask) -> None:
     with transaction.atomic():
         if closing.conclude(mention, Mention.State.REFUSED, "another user's task"):
-            words = wording.not_your_task(
-                mention.user_id, owner_id=task.owner_slack_user_id, bot_name=settings.BOT_NAME
-            )
-            key = f"not-your-task:{task.pk}:{mention.user_id}"
-            notice = notices.claim(key, Notice.Kind.NOT_YOUR_TASK, mention, words)
-            notices.send_soon(notice)
+            notices.send_soon(notices.claim_not_your_task(mention, task))

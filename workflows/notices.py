@@ -12,12 +12,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
+from django.conf import settings
 from django.db import transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
 from slack_sdk import WebClient
 
-from coding_tasks.models import TaskRun
+from coding_tasks.models import CodingTask, TaskRun
 from projects.hints import hasten
 from workflows import wording
 from workflows.metrics import NOTICES
@@ -83,6 +84,15 @@ def claim_answer(run: TaskRun, about: Mention | FollowUp) -> Notice:
     """Return the notice with a run's answer to a message."""
     kept = TaskRun.objects.select_for_update().get(pk=run.pk)  # it may have been erased since
     return claim(answer_key(run), Notice.Kind.ANSWER, about, wording.answer(kept.answer))
+
+
+def claim_not_your_task(about: Mention, task: CodingTask) -> Notice:
+    """Return the notice that a task belongs to somebody else: one for each task and user."""
+    text = wording.not_your_task(
+        about.user_id, owner_id=task.owner_slack_user_id, bot_name=settings.BOT_NAME
+    )
+    key = f"not-your-task:{task.pk}:{about.user_id}"
+    return claim(key, Notice.Kind.NOT_YOUR_TASK, about, text)
 
 
 # --- Sending -------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
-from django.conf import settings
 from django.db import transaction
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
@@ -268,16 +267,7 @@ def _join(mention: Mention) -> TaskAnswer:
         if work.was_stopped(mention):
             return TaskAnswer(reason=STOPPED)
         if task.owner_slack_user_id != mention.user_id:
-            notice = notices.claim(
-                f"not-your-task:{task.pk}:{mention.user_id}",
-                Notice.Kind.NOT_YOUR_TASK,
-                mention,
-                wording.not_your_task(
-                    mention.user_id,
-                    owner_id=task.owner_slack_user_id,
-                    bot_name=settings.BOT_NAME,
-                ),
-            )
+            notice = notices.claim_not_your_task(mention, task)
             return TaskAnswer(notice_id=str(notice.pk), reason="another user's task")
         follow_up, _ = FollowUp.objects.get_or_create(
             workspace=mention.workspace,
