@@ -32,7 +32,7 @@ def trace_of(workflow_id: str) -> str:
 
 
 @dataclass(frozen=True)
-class Exchange:
+class Turn:
     """An earlier request of the task and the answer it got."""
 
     request: str
@@ -45,7 +45,7 @@ class Assignment:
 
     repository: str
     request: str
-    earlier: tuple[Exchange, ...] = ()
+    earlier: tuple[Turn, ...] = ()
 
 
 class Agent(Protocol):

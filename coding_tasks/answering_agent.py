@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from anthropic.types import MessageParam
 
-from coding_tasks.agents import Assignment, Exchange, ModelAccess
+from coding_tasks.agents import Assignment, ModelAccess, Turn
 from coding_tasks.model import Question, ask
 from coding_tasks.reading import Budget, Excerpt, relevant_files
 from coding_tasks.sandbox import Checkout
@@ -52,9 +52,9 @@ class AnsweringAgent:
         return [*messages, {"role": "user", "content": assignment.request}]
 
 
-def _newest(turns: Sequence[Exchange], most: int) -> list[Exchange]:
+def _newest(turns: Sequence[Turn], most: int) -> list[Turn]:
     """Return the latest turns of a conversation that fit into so many bytes."""
-    kept: list[Exchange] = []
+    kept: list[Turn] = []
     for turn in reversed(turns):
         most -= len(turn.request.encode()) + len(turn.answer.encode())
         if most < 0:

@@ -17,7 +17,7 @@ from django.conf import settings
 
 from coding_tasks.bounds import Bounds
 from coding_tasks.failures import CheckoutFailed, RepositoryTooBig, UnpackingFailed
-from coding_tasks.trees import extent
+from coding_tasks.trees import measure_tree
 
 _LONGEST_MESSAGE = 1_000_000  # bytes; a server can send progress messages for ever
 _ENTRIES_OF_GIT = 1_000
@@ -169,7 +169,7 @@ class Git:
         """
         began = time.monotonic()
         most = self.bounds.entries + _ENTRIES_OF_GIT
-        found = extent(self.directory, most)
+        found = measure_tree(self.directory, most)
         if found.entries > most or found.size > self.bounds.size:
             raise RepositoryTooBig(f"it has more than {self.bounds.size} bytes")
         return max(_PAUSE, 5 * (time.monotonic() - began))

@@ -8,7 +8,7 @@ from django.db.models import BigIntegerField, F, QuerySet
 from django.utils import timezone
 
 from billing.reports.usage import usage_of_run
-from coding_tasks.agents import Agent, Assignment, Exchange, ModelAccess, trace_of
+from coding_tasks.agents import Agent, Assignment, ModelAccess, Turn, trace_of
 from coding_tasks.failures import OutOfCredits, RunStopped
 from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.outages import through_an_outage
@@ -180,10 +180,10 @@ def _move(run: TaskRun, state: str, **fields: object) -> None:
     unanswered.update(state=state, **fields)
 
 
-def _earlier(run: TaskRun) -> tuple[Exchange, ...]:
+def _earlier(run: TaskRun) -> tuple[Turn, ...]:
     answered = (
         run.task.runs.filter(state=TaskRun.State.SUCCEEDED, created_at__lt=run.created_at)
         .exclude(answer="")
         .order_by("-created_at")[:_REMEMBERED]
     )
-    return tuple(Exchange(past.request, past.answer) for past in reversed(answered))
+    return tuple(Turn(past.request, past.answer) for past in reversed(answered))

@@ -15,21 +15,21 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True)
-class Extent:
+class TreeSize:
     """How much a folder holds: its entries, folders included, and the bytes of its files."""
 
     entries: int
     size: int
 
 
-def extent(root: Path, most_entries: int) -> Extent:
+def measure_tree(root: Path, most_entries: int) -> TreeSize:
     """Return how much the folder holds; counting stops once there are more than `most_entries`."""
     entries = size = 0
     for entry in islice(_walk(root), most_entries + 1):
         entries += 1
         with suppress(OSError):  # git renames its temporary files
             size += entry.stat(follow_symlinks=False).st_size
-    return Extent(entries, size)
+    return TreeSize(entries, size)
 
 
 def _walk(root: Path) -> Iterator[os.DirEntry[str]]:

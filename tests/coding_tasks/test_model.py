@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from coding_tasks.agents import Assignment, Exchange, ModelAccess, trace_of
+from coding_tasks.agents import Assignment, ModelAccess, Turn, trace_of
 from coding_tasks.answering_agent import AnsweringAgent
 from coding_tasks.failures import (
     AnswerLost,
@@ -178,7 +178,7 @@ class Files:
 def test_the_agent_shows_the_model_files_and_what_was_said_before(gateway, access):
     gateway.answer_next("A list.")
     assignment = Assignment(
-        "acme/shop", "and in cart.py?", (Exchange("what is this?", "It is a shop."),)
+        "acme/shop", "and in cart.py?", (Turn("what is this?", "It is a shop."),)
     )
     assert AnsweringAgent("claude-sonnet-4-6").work(assignment, Files(), access) == "A list."
     [request] = gateway.requests(AGENT)
@@ -192,7 +192,7 @@ def test_the_agent_shows_the_model_files_and_what_was_said_before(gateway, acces
 
 
 def test_of_a_very_long_conversation_only_the_end_is_told(gateway, access):
-    earlier = tuple(Exchange(f"request {n}", "é" * 10_000) for n in range(10))
+    earlier = tuple(Turn(f"request {n}", "é" * 10_000) for n in range(10))
     assignment = Assignment("acme/shop", "and now?", earlier)
     AnsweringAgent("claude-demo").work(assignment, Files(), access)
     asked = [each["content"] for each in gateway.requests()[-1].body["messages"]]

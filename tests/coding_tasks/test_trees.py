@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from coding_tasks.trees import extent, remove_tree
+from coding_tasks.trees import measure_tree, remove_tree
 from tests.deep_folders import nest
 
 DEEP = 1_500
@@ -128,6 +128,6 @@ def test_the_extent_counts_everything_and_stops_at_its_bound(tmp_path):
     (tmp_path / "link").symlink_to("x" * 100)
     for number in range(5):
         (tmp_path / str(number)).touch()
-    assert extent(tmp_path, most_entries=100).entries == 8
-    assert extent(tmp_path, most_entries=100).size >= 5
-    assert extent(tmp_path, most_entries=3).entries == 4
+    assert measure_tree(tmp_path, most_entries=100).entries == 8
+    assert measure_tree(tmp_path, most_entries=100).size >= 5
+    assert measure_tree(tmp_path, most_entries=3).entries == 4
