@@ -1,4 +1,4 @@
-"""A workspace that serves a project, a fake Slack, and the door at which signed payloads arrive."""
+"""A workspace that serves a project, a fake Slack, and our web process as Slack calls it."""
 
 import asyncio
 import itertools
@@ -185,8 +185,8 @@ class Temporal:
 
 
 @dataclass(frozen=True)
-class Door:
-    """The web process, as Slack meets it."""
+class Webhook:
+    """The web process, as Slack calls it."""
 
     client: Client
     slack: FakeSlack
@@ -223,14 +223,14 @@ FORM = "application/x-www-form-urlencoded"
 
 
 @pytest.fixture
-def door(client: Client, slack: FakeSlack, redis_client) -> Door:
-    return Door(client, slack)
+def webhook(client: Client, slack: FakeSlack, redis_client) -> Webhook:
+    return Webhook(client, slack)
 
 
 @pytest.fixture
-def task(workspace, repository, door, temporal) -> CodingTask:
+def task(workspace, repository, webhook, temporal) -> CodingTask:
     """A task of U1's that runs in the thread of a mention of his."""
-    message = door.mention()
+    message = webhook.mention()
     return CodingTask.objects.create(
         project=workspace.project,
         repository=repository,

@@ -59,7 +59,7 @@ def test_without_the_right_secret_nothing_is_signed(secrets):
     assert not is_signed(EXAMPLE_BODY, EXAMPLE_HEADERS, secrets, Frozen())
 
 
-# --- At the door ---------------------------------------------------------------------------------
+# --- At the webhook ------------------------------------------------------------------------------
 def post(client, slack, payload=None, **headers):
     request = slack.signed("/slack/events/", captured("mention") if payload is None else payload)
     return client.post(
