@@ -1,7 +1,7 @@
-"""What becomes of a recorded mention: refused, handed to the thread's task, started or asked about.
+"""Decide about a recorded mention: refuse it, forward it, start its workflow or ask what to do.
 
-The webhook that recorded a mention, a redelivery or the sweep decides once, under the mention's
-lease. A mention that none of them could finish stays `received` for the next one.
+The webhook that recorded the mention, a redelivery or a sweep decides once, under a lease on the
+mention. If none of them can finish, the mention stays `received` for the next one.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from workflows import client, closing, denials, follow_ups, notices, replies, wo
 from workflows.mention_types import workflow_id
 from workflows.models import Mention, Notice
 from workflows.recovery.deferral import left_to_a_sweep
-from workflows.requests import is_countermanded, is_stop, texts_of
+from workflows.requests import is_stop, is_stopped_later, texts_of
 from workflows.stopping import orders
 
 LEASE = timedelta(seconds=15)
@@ -30,8 +30,8 @@ def admit(mention: Mention) -> None:
 
     Raises `client.TemporalUnavailable`; the mention then stays `received`.
     """
-    # An earlier attempt may have died between starting the workflow and saying so: a denial from
-    # here could contradict it, so the workflow's own gate decides then.
+    # An earlier attempt may have died after it started the workflow. A denial from here could
+    # contradict that workflow, so its own gate decides instead.
     first_attempt = mention.lease_until is None
     with _leased(mention) as mine:
         if mine:
@@ -45,7 +45,7 @@ def admit_or_keep(mention: Mention) -> None:
             admit(mention)
 
 
-def waiting(now: datetime) -> QuerySet[Mention]:
+def undecided(now: datetime) -> QuerySet[Mention]:
     """Return the undecided mentions without a lease, those tried longest ago first."""
     return (
         Mention.objects.filter(_unleased(now), state=Mention.State.RECEIVED)
@@ -89,9 +89,9 @@ def _decide_request(mention: Mention, *, ask_gate: bool) -> None:
     task = _task_of_another(mention)
     if task is None:
         replies.take_up_earlier(mention)
-    if is_countermanded(mention):
+    if is_stopped_later(mention):
         closing.conclude(mention, Mention.State.STOPPED, "stopped before it began")
-    elif task and _has_nothing_to_do(mention) and task.owner_slack_user_id == mention.user_id:
+    elif task and _has_no_text(mention) and task.owner_slack_user_id == mention.user_id:
         _ask(mention)
     elif task and follow_ups.forward(mention, task, ask_gate=ask_gate):
         pass
@@ -99,13 +99,13 @@ def _decide_request(mention: Mention, *, ask_gate: bool) -> None:
         refusal := denials.refusal_for(mention, mention.workspace.project, to_start=True)
     ):
         denials.refuse(mention, refusal)
-    elif _has_nothing_to_do(mention):
+    elif _has_no_text(mention):
         _ask(mention)
     else:
         client.start_mention(mention)
 
 
-def _has_nothing_to_do(mention: Mention) -> bool:
+def _has_no_text(mention: Mention) -> bool:
     return not texts_of(mention)
 
 

@@ -66,7 +66,7 @@ def announce_credits() -> None:
 @shared_task(expires=_EXPIRES)
 def start_pending_mentions() -> None:
     """Decide about the mentions whose request died, or came while Temporal was down."""
-    _sweep(intake.waiting(timezone.now())[:_BATCH], intake.admit)
+    _sweep(intake.undecided(timezone.now())[:_BATCH], intake.admit)
 
 
 @shared_task(expires=_EXPIRES)
@@ -85,8 +85,8 @@ def _match(reply: ThreadReply) -> None:
 @shared_task(expires=_EXPIRES)
 def deliver_pending_follow_ups() -> None:
     """Tell the workflows of the follow-ups that they were not told of when they were recorded."""
-    unsignalled = follow_ups.to_tell().filter(received_at__lte=timezone.now() - _GRACE)
-    _sweep(unsignalled.order_by("received_at")[:_BATCH], follow_ups.tell)
+    old = follow_ups.unsignalled().filter(received_at__lte=timezone.now() - _GRACE)
+    _sweep(old.order_by("received_at")[:_BATCH], follow_ups.signal)
 
 
 @shared_task(expires=_EXPIRES)

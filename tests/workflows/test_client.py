@@ -119,7 +119,7 @@ def test_a_signal_for_a_workflow_that_never_was_is_told_apart(world: World):
     message = follow_up(world, world.mention())
     with pytest.raises(client.WorkflowEnded):
         client.signal_follow_up(message)
-    follow_ups.tell(message)
+    follow_ups.signal(message)
     message.refresh_from_db()
     assert message.state == FollowUp.State.DROPPED
     with pytest.raises(client.WorkflowEnded):
@@ -139,9 +139,9 @@ def test_a_process_that_dies_as_a_task_turns_out_to_be_gone_loses_no_mention(
         raise SystemExit
 
     with monkeypatch.context() as patch:
-        patch.setattr(follow_ups, "begin_anew", killed)
+        patch.setattr(follow_ups, "restart_mention", killed)
         with pytest.raises(SystemExit):
-            follow_ups.tell(message)
+            follow_ups.signal(message)
     tasks.deliver_pending_follow_ups()
     mention.refresh_from_db()
     assert mention.state == Mention.State.RECEIVED

@@ -141,7 +141,7 @@ def test_a_mention_that_was_handed_to_a_task_does_not_begin_anew(shop: World):
     )
     waiting.save()
     erase()
-    follow_ups.tell(waiting)  # by a sweep that had read it before
+    follow_ups.signal(waiting)  # by a sweep that had read it before
     sweep()
     mention.refresh_from_db()
     assert mention.state == Mention.State.FORWARDED

@@ -84,14 +84,14 @@ class World:
         follow_up.addressed = addressed
         follow_up.workflow_id = CodingTask.objects.get(thread_ts=mention.thread_ts).workflow_id
         follow_up.save()
-        follow_ups.tell(follow_up)
+        follow_ups.signal(follow_up)
         return follow_up
 
     def reply_early(self, mention: Mention, text: str) -> FollowUp:
         """Let the author reply before the mention has a task, as the webhook takes it."""
         follow_up = self._posted_reply(mention, text)
         assert follow_ups.record_early(follow_up)
-        follow_ups.tell(follow_up)
+        follow_ups.signal(follow_up)
         return follow_up
 
     def _posted_reply(self, mention: Mention, text: str) -> FollowUp:

@@ -85,7 +85,7 @@ def _have_the_rest_decided(order: Mention, task: CodingTask, why: str) -> None:
             continue
         FollowUp.objects.filter(pk=each.pk).delete()
         if each.addressed:
-            follow_ups.begin_anew(each)
+            follow_ups.restart_mention(each)
         else:
             ThreadReply.objects.get_or_create(
                 workspace_id=each.workspace_id,
