@@ -12,7 +12,7 @@ from tests.workflows.world import World
 from workflows import client, notices, tasks
 from workflows.mention_types import workflow_id
 from workflows.models import FollowUp, Mention
-from workflows.recovery.lost_workflows import BEGUN_ANEW_WITHIN, LOOKED_FOR_AFTER, look_for_workflow
+from workflows.recovery.lost_workflows import BEGUN_ANEW_WITHIN, LOOKED_FOR_AFTER, check_workflow
 from workflows.recovery.unfinished import in_words
 from workflows.requests import message_of
 
@@ -107,7 +107,7 @@ def test_a_workflow_that_ended_since_its_mention_was_listed_is_no_loss(
     shop.wait_for_end(mention, Mention.State.ANSWERED)
     wait_for_close(mention.workflow_id)
     assert listed.state == Mention.State.STARTED
-    look_for_workflow(listed)
+    check_workflow(listed)
     assert "a workflow is gone" not in caplog.text
     assert shop.notices("failure") == []
 

@@ -1,4 +1,4 @@
-"""May they? The gate as the workflow asks it: quick reads, repeated until somebody can answer."""
+"""Activities that ask the gate. Temporal repeats them until the gate can answer."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from workflows.stopping import work
 
 @dataclass(frozen=True)
 class GateAnswer:
-    """Whether a mention may go on; if not, the denial that is owed for it."""
+    """Whether a mention may go on, and if not, its denial."""
 
     denial_id: str | None = None
     reason: str = ""
@@ -36,11 +36,11 @@ class CreditCheck:
 
 
 class QuotaActivities:
-    """Questions to the gate. `QuotaUnknown` and a database that is down are failures to retry."""
+    """Questions to the gate. Both `QuotaUnknown` and a database that is down are retried."""
 
     @activity.defn
     def check_quota(self, about: MentionRef) -> GateAnswer:
-        """Check a mention before anything else is done for it, and claim its denial if refused."""
+        """Ask the gate before anything else is done for a mention; claim its denial if refused."""
         mention = rows.mention(about.mention_id)
         if work.was_stopped(mention):
             return GateAnswer(None, STOPPED)
@@ -54,9 +54,9 @@ class QuotaActivities:
 
     @activity.defn
     def check_credits(self, paused: PausedRun) -> CreditCheck:
-        """Return whether a paused run may go on. This posts nothing.
+        """Return whether a paused run may go on, without posting anything.
 
-        One that was stopped may: it ends when it tries.
+        A run that was stopped may: it ends as soon as it tries.
         """
         run = rows.run(paused.run_id)
         if run.state == TaskRun.State.STOPPED:
