@@ -48,7 +48,7 @@ _TOO_LITTLE_LEFT_OF_CAP: dict[str, str] = {
         "You have too little of your share of your team's {bot_name} AI credits left to {purpose}."
     ),
     Reason.RUN_CAP_REACHED: (
-        "One task may use too few {bot_name} AI credits to {purpose}, as your team has set it."
+        "Your team lets one task use too few {bot_name} AI credits to {purpose}."
     ),
 }
 # A top-up does not raise a cap. An administrator does.

@@ -82,7 +82,7 @@ def test_somebody_of_another_organization_is_not_told(webhook, workspace):
 def test_where_members_only_may_use_the_bot_nobody_else_is_told(webhook, workspace, project):
     workspace.access = SlackWorkspace.Access.MEMBERS
     workspace.save()
-    assert "works for members of Acme only" in answer(webhook)
+    assert "only members of Acme can use" in answer(webhook)
     email = webhook.slack.slack.workspace.user("U1")["profile"]["email"]
     Membership.objects.create(
         organization=project.organization,

@@ -123,7 +123,7 @@ def test_a_choice_from_another_workspace_reaches_nobody(webhook, mention, reposi
 
 def test_the_picker_says_whose_choice_it_is():
     [block] = picker.blocks(uuid.uuid4(), "U1")
-    assert "This choice is <@U1>'s" in block["text"]["text"]
+    assert "Only <@U1> can choose." in block["text"]["text"]
 
 
 def test_a_choice_reaches_the_workflow(webhook, mention, repository, temporal):

@@ -123,7 +123,7 @@ def test_others_are_told_once_whose_run_it_is(webhook, running, temporal, text):
         deliver(webhook, text, running.task.thread_ts, user="U2")
     running.refresh_from_db()
     assert running.state == "running"
-    assert said(webhook) == ["<@U2>, this is <@U1>'s: only <@U1> can stop it."]
+    assert said(webhook) == ["<@U2>, only <@U1> can stop the work in this thread."]
     assert not FollowUp.objects.exists()
 
 
@@ -160,7 +160,7 @@ def test_a_paused_run_is_stopped(webhook, running, temporal):
     deliver(webhook, "stop", running.task.thread_ts)
     running.refresh_from_db()
     assert running.state == "stopped"
-    assert "may have been answering" not in said(webhook)[0]
+    assert "may still have been answering" not in said(webhook)[0]
 
 
 def test_what_waits_is_dropped(webhook, task, temporal):

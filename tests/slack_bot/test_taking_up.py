@@ -304,7 +304,7 @@ def test_a_mention_without_a_text_is_asked_what_to_do_and_starts_nothing(
         webhook.deliver(webhook.slack.event(message, kind))
     assert Mention.objects.get().state == "asked"
     assert not temporal.has(workflow_of(message))
-    assert said(webhook) == ["<@U1>, what shall I do? Reply here, and I will start."]
+    assert said(webhook) == ["<@U1>, what should I do? Reply here, and I will start."]
 
 
 def test_the_reply_to_the_question_starts_the_work_once(webhook, workspace, temporal):

@@ -64,7 +64,7 @@ def test_an_outage_that_lasts_too_long_for_a_run_is_said_when_it_is_over(
     shop.wait_for_end(mention, Mention.State.FAILED)
     assert mention.outcome == "StoresOut"
     [said] = shop.said(mention.ts)
-    assert said.startswith("I gave up: a part of me has been out of order for too long.")
+    assert said.startswith("I gave up: a part of me has been down for too long.")
     assert TaskRun.objects.get().state == TaskRun.State.FAILED
 
 

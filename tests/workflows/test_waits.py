@@ -89,8 +89,8 @@ def test_attempts_that_failed_before_a_wait_count(shop: World, hurried):
 @pytest.mark.parametrize(
     ("cause", "said"),
     [
-        ("GatewayUnavailable", "my own connection to the AI provider has been out of order"),
-        ("CreditsHeld", "other tasks of your team hold the Tollgate AI credits that are left"),
+        ("GatewayUnavailable", "my connection to the AI provider has been down"),
+        ("CreditsHeld", "other tasks of your team are using the Tollgate AI credits that are left"),
     ],
 )
 def test_what_was_waited_for_in_vain_is_named_in_the_thread(

@@ -31,7 +31,7 @@ def test_an_answer_holds_nothing_that_a_database_refuses():
 
 
 def test_an_empty_answer_still_says_something():
-    assert wording.answer(" \n") == "I have nothing to answer."
+    assert wording.answer(" \n") == "I have no answer."
 
 
 def test_names_from_people_are_escaped_in_sentences():
