@@ -1,4 +1,4 @@
-"""The first agent: it reads the repository's files itself and answers with one call of a model."""
+"""An agent that chooses files of the repository and answers with one call of a model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ Files of the repository:
 
 @dataclass(frozen=True)
 class AnsweringAgent:
-    """Answers from files that it reads itself, with one call of a model."""
+    """Answers from the files that seem relevant, with one call of a model."""
 
     model: str
     budget: Budget = field(default_factory=Budget)
@@ -53,7 +53,7 @@ class AnsweringAgent:
 
 
 def _newest(turns: Sequence[Turn], most: int) -> list[Turn]:
-    """Return the latest turns of a conversation that fit into so many bytes."""
+    """Return the latest turns of a conversation that fit into `most` bytes."""
     kept: list[Turn] = []
     for turn in reversed(turns):
         most -= len(turn.request.encode()) + len(turn.answer.encode())

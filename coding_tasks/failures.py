@@ -1,16 +1,17 @@
-"""Why a call to a model, and with it an attempt at a run, gave no answer.
+"""Why an attempt at a run, or a call to a model, gave no answer.
 
-Three families: a `RunFailure` takes an attempt, a `MustWait` takes none, and `OutOfCredits` pauses.
+A `RunFailure` uses up an attempt. After a `MustWait` the attempt is repeated without being counted.
+`OutOfCredits` pauses the run.
 """
 
 from datetime import datetime
 
 
 class RunFailure(Exception):
-    """Why a run has no answer. Its text may quote git, the gateway or a provider."""
+    """The run has no answer. The message may quote git, the gateway or a provider."""
 
     in_short = "the run has no answer"
-    """The same without a quotation, for what cannot be erased."""
+    """The failure without quotations, for Temporal's history, which cannot be erased."""
 
     def __init__(self, message: str, *, permanent: bool = False) -> None:
         super().__init__(message)
@@ -24,7 +25,7 @@ class CheckoutFailed(RunFailure):
 
 
 class RepositoryTooBig(CheckoutFailed):
-    """The repository exceeds the bounds of what is unpacked. Fetching it again does not help."""
+    """The repository exceeds the bounds. Fetching it again does not help."""
 
     in_short = "the repository is too big"
 
@@ -45,7 +46,7 @@ class ModelFailed(RunFailure):
 
 
 class ModelRefused(RunFailure):
-    """The gateway or the provider behind it will not answer this call, however often it is made."""
+    """The gateway or the provider behind it will never answer this call."""
 
     in_short = "the model will not answer this call"
 
@@ -63,7 +64,7 @@ class TokenRefused(RunFailure):
 
 
 class RunCapReached(RunFailure):
-    """The gateway's own cap of what one run may use was reached: no credits change that."""
+    """The run reached the gateway's own cap for runs, which no credits change."""
 
     in_short = "the run used what the gateway lets one run use"
 
@@ -81,9 +82,9 @@ class RunStopped(RunFailure):
 
 
 class MustWait(Exception):
-    """The call could not be made yet, through no fault of the call itself.
+    """The call could not be made yet, for a reason outside the call.
 
-    `retry_after` is how many seconds the gateway said to wait, 0 if it did not say.
+    `retry_after` is the number of seconds that the gateway said to wait, or 0 if it did not say.
     """
 
     in_short = "the call has to wait"
@@ -94,27 +95,27 @@ class MustWait(Exception):
 
 
 class GatewayUnavailable(MustWait):
-    """Our own gateway could not be reached or could not decide; no provider was asked."""
+    """Our own gateway could not be reached or could not decide. No provider was called."""
 
     in_short = "the gateway is unavailable"
 
 
 class AnswerLost(MustWait):
-    """Our own gateway went away during the call, so the answer may have been made and paid."""
+    """Our own gateway died during the call, so there may be an answer that was paid for."""
 
     in_short = "the gateway went away during the call"
 
 
 class CreditsHeld(MustWait):
-    """Other calls under way hold the credits that this one needs."""
+    """Other calls hold the credits that this one needs."""
 
     in_short = "other calls hold the credits"
 
 
 class OutOfCredits(Exception):
-    """The gateway refused a call: the credits for it are used up.
+    """The gateway refused a call, because the credits for it are used up.
 
-    `cause` is the gateway's reason, such as `user_cap_reached`; empty if it gave none.
+    `cause` is the gateway's reason, such as `user_cap_reached`, or empty if it gave none.
     """
 
     def __init__(self, resets_at: datetime | None = None, cause: str = "") -> None:

@@ -128,7 +128,7 @@ def _clear_up_if_ended(workflow_id: str) -> None:
 
 def _wake_if_credits(run: TaskRun) -> None:
     try:
-        if not runs.look_for_credits(run):
+        if not runs.has_gained_credits(run):
             return
     except QuotaUnknown:
         return
