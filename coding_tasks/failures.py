@@ -10,7 +10,7 @@ from datetime import datetime
 class RunFailure(Exception):
     """The run has no answer. The message may quote git, the gateway or a provider."""
 
-    in_short = "the run has no answer"
+    summary = "the run has no answer"
     """The failure without quotations, for Temporal's history, which cannot be erased."""
 
     def __init__(self, message: str, *, permanent: bool = False) -> None:
@@ -21,34 +21,34 @@ class RunFailure(Exception):
 class CheckoutFailed(RunFailure):
     """The repository could not be fetched."""
 
-    in_short = "the repository could not be fetched"
+    summary = "the repository could not be fetched"
 
 
 class RepositoryTooBig(CheckoutFailed):
     """The repository exceeds the bounds. Fetching it again does not help."""
 
-    in_short = "the repository is too big"
+    summary = "the repository is too big"
 
     def __init__(self, detail: str) -> None:
-        super().__init__(f"{self.in_short}: {detail}", permanent=True)
+        super().__init__(f"{self.summary}: {detail}", permanent=True)
 
 
 class UnpackingFailed(CheckoutFailed):
     """The repository was fetched, but its files could not be written out."""
 
-    in_short = "the repository could not be unpacked"
+    summary = "the repository could not be unpacked"
 
 
 class ModelFailed(RunFailure):
     """The gateway or the provider behind it gave no answer this time."""
 
-    in_short = "the model gave no answer this time"
+    summary = "the model gave no answer this time"
 
 
 class ModelRefused(RunFailure):
     """The gateway or the provider behind it will never answer this call."""
 
-    in_short = "the model will not answer this call"
+    summary = "the model will not answer this call"
 
     def __init__(self, message: str) -> None:
         super().__init__(message, permanent=True)
@@ -60,25 +60,25 @@ class TokenRefused(RunFailure):
     An earlier attempt that was believed dead may have revoked it. The next attempt has its own.
     """
 
-    in_short = "the gateway did not accept the token"
+    summary = "the gateway did not accept the token"
 
 
 class RunCapReached(RunFailure):
     """The run reached the gateway's own cap for runs, which no credits change."""
 
-    in_short = "the run used what the gateway lets one run use"
+    summary = "the run used what the gateway lets one run use"
 
     def __init__(self) -> None:
-        super().__init__(self.in_short, permanent=True)
+        super().__init__(self.summary, permanent=True)
 
 
 class RunStopped(RunFailure):
     """Somebody stopped the run, so its work ends and its answer is not posted."""
 
-    in_short = "the run was stopped"
+    summary = "the run was stopped"
 
     def __init__(self) -> None:
-        super().__init__(self.in_short, permanent=True)
+        super().__init__(self.summary, permanent=True)
 
 
 class MustWait(Exception):
@@ -87,7 +87,7 @@ class MustWait(Exception):
     `retry_after` is the number of seconds that the gateway said to wait, or 0 if it did not say.
     """
 
-    in_short = "the call has to wait"
+    summary = "the call has to wait"
 
     def __init__(self, message: str, *, retry_after: int = 0) -> None:
         super().__init__(message)
@@ -97,19 +97,19 @@ class MustWait(Exception):
 class GatewayUnavailable(MustWait):
     """Our own gateway could not be reached or could not decide. No provider was called."""
 
-    in_short = "the gateway is unavailable"
+    summary = "the gateway is unavailable"
 
 
 class AnswerLost(MustWait):
     """Our own gateway died during the call, so there may be an answer that was paid for."""
 
-    in_short = "the gateway went away during the call"
+    summary = "the gateway went away during the call"
 
 
 class CreditsHeld(MustWait):
     """Other calls hold the credits that this one needs."""
 
-    in_short = "other calls hold the credits"
+    summary = "other calls hold the credits"
 
 
 class OutOfCredits(Exception):

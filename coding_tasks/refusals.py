@@ -41,9 +41,7 @@ def failure_of(error: anthropic.APIStatusError) -> Exception:
     """Return what an error means for the run: see `coding_tasks.failures`."""
     headers, details = error.response.headers, _details(error.body)
     reason = headers.get(REASON)
-    if (
-        reason is None and PROVIDER not in headers
-    ):  # an older gateway, which does not mark its answers
+    if reason is None and PROVIDER not in headers:  # an older gateway does not mark its answers
         reason = details.get("reason")
         if not reason and not details and error.status_code in _NO_GATEWAY:
             return GatewayUnavailable(f"there is no gateway: {error.status_code}")

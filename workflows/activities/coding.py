@@ -221,7 +221,7 @@ class CodingActivities:
         except RunFailure as failure:
             log.warning("a run failed", run=ref.run_id, error=str(failure))
             raise ApplicationError(
-                failure.in_short, type=type(failure).__name__, non_retryable=failure.permanent
+                failure.summary, type=type(failure).__name__, non_retryable=failure.permanent
             ) from failure
         return RunAnswer(str(notices.claim_answer(run, about).pk), answered=True)
 

@@ -28,7 +28,7 @@ def report_outages() -> Iterator[None]:
     except MustWait as wait:
         log.info("a call has to wait", activity=activity.info().activity_type, why=str(wait))
         raise ApplicationError(
-            wait.in_short,
+            wait.summary,
             before,
             wait.retry_after,
             type=type(wait).__name__,

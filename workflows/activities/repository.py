@@ -128,7 +128,7 @@ class RepositoryActivities:
             return RepositoryAnswer(notice_id=str(denial.pk), reason=out_of_credits("classifier"))
         except RunFailure as error:
             raise ApplicationError(
-                error.in_short, type=type(error).__name__, non_retryable=error.permanent
+                error.summary, type=type(error).__name__, non_retryable=error.permanent
             ) from error
         return RepositoryAnswer(repositories[name].pk if name else None)
 
