@@ -34,7 +34,7 @@ def test_a_named_file_comes_first():
     assert paths(files, "what is wrong in cart.py?") == ["src/cart.py", "README.md"]
 
 
-def test_files_that_speak_of_the_request_are_shown_the_closer_the_earlier():
+def test_files_closer_to_the_request_are_shown_earlier():
     files = Files(
         {
             "a.py": b"def unrelated(): ...",

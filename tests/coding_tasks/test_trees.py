@@ -111,7 +111,7 @@ for folder in (root / "a" / "b" / "c", root / "a" / "b", root / "a", root):
     assert as_nobody(open_to_all / "tree", make) == "[]"
 
 
-def test_what_belongs_to_somebody_else_is_told_and_the_rest_is_removed(open_to_all):
+def test_another_users_files_are_reported_and_the_rest_is_removed(open_to_all):
     tree = open_to_all / "tree"
     (tree / "theirs").mkdir(parents=True)
     (tree / "theirs" / "file").touch()
@@ -122,7 +122,7 @@ def test_what_belongs_to_somebody_else_is_told_and_the_rest_is_removed(open_to_a
     assert [path.name for path in tree.iterdir()] == ["theirs"]
 
 
-def test_the_extent_counts_everything_and_stops_at_its_bound(tmp_path):
+def test_measuring_counts_everything_and_stops_at_the_bound(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "file").write_bytes(b"12345")
     (tmp_path / "link").symlink_to("x" * 100)

@@ -79,7 +79,7 @@ def test_somebody_of_another_organization_is_not_told(webhook, workspace):
     assert "only full members" in answer(webhook, user_id="U5")
 
 
-def test_where_members_only_may_use_the_bot_nobody_else_is_told(webhook, workspace, project):
+def test_only_members_are_told_if_only_members_may_use_the_bot(webhook, workspace, project):
     workspace.access = SlackWorkspace.Access.MEMBERS
     workspace.save()
     assert "only members of Acme can use" in answer(webhook)
@@ -92,7 +92,7 @@ def test_where_members_only_may_use_the_bot_nobody_else_is_told(webhook, workspa
 
 
 @pytest.mark.parametrize("error", ["ratelimited", "internal_error", "missing_scope"])
-def test_while_slack_does_not_say_who_asks_nobody_is_told(webhook, workspace, error):
+def test_status_is_withheld_while_slack_does_not_say_who_asks(webhook, workspace, error):
     webhook.slack.fail_next("users.info", error)
     assert answer(webhook).startswith("I cannot find out from Slack who you are")
 
@@ -104,7 +104,7 @@ def test_a_slack_that_hangs_delays_the_answer_no_longer_than_slack_waits(webhook
     assert waited.seconds < 3
 
 
-def test_help_asks_nobody_who_you_are(webhook, workspace):
+def test_help_does_not_ask_slack_who_is_asking(webhook, workspace):
     answer(webhook, "help", user_id="U3")
     assert webhook.slack.calls() == []
 
@@ -124,7 +124,7 @@ def test_slacks_check_of_the_certificate_is_answered(webhook):
     assert webhook.deliver({"ssl_check": "1", "token": "x"}, PATH).status_code == 200
 
 
-def test_when_nobody_knows_the_status_says_that(webhook, workspace, no_redis):
+def test_the_status_says_so_if_the_quota_is_unknown(webhook, workspace, no_redis):
     def quota_is_down(execute, sql, *rest):
         if "quota_" in sql:
             raise OperationalError("this table cannot be read")

@@ -52,21 +52,23 @@ def at_once(webhook, payload, copies: int = COPIES) -> list[int]:
         return list(pool.map(deliver, range(copies)))
 
 
-def test_twenty_copies_at_once_are_one_start(webhook, workspace, temporal, ts):
+def test_twenty_concurrent_copies_start_one_workflow(webhook, workspace, temporal, ts):
     assert set(at_once(webhook, captured("mention", ts=ts))) == {200}
     mention = Mention.objects.get()
     assert mention.state == "started"
     assert temporal.has(workflow_of({"ts": ts}))
 
 
-def test_twenty_copies_at_once_over_quota_are_one_denial(webhook, workspace, out_of_credits, ts):
+def test_twenty_concurrent_copies_over_quota_get_one_denial(webhook, workspace, out_of_credits, ts):
     assert set(at_once(webhook, captured("mention", ts=ts))) == {200}
     tasks.deliver_pending_notices()
     assert Mention.objects.get().state == "refused"
     assert len(webhook.slack.calls("chat.postMessage")) == 1
 
 
-def test_twenty_copies_at_once_of_a_reply_are_one_follow_up_and_one_signal(webhook, task, temporal):
+def test_twenty_concurrent_copies_of_a_reply_make_one_follow_up_and_one_signal(
+    webhook, task, temporal
+):
     payload = captured("reply_in_a_thread", thread_ts=task.thread_ts)
     assert set(at_once(webhook, payload)) == {200}
     assert FollowUp.objects.get().state == "signalled"
@@ -81,7 +83,7 @@ def test_a_refusal_asks_a_worker_to_send_the_denial_at_once(
     assert "workflows.tasks.deliver_notice" in message
 
 
-def test_a_worker_that_is_told_sends_the_denial(webhook, workspace, out_of_credits):
+def test_a_worker_sends_the_denial_when_asked(webhook, workspace, out_of_credits):
     webhook.mention()
     tasks.deliver_notice(str(Notice.objects.get().pk))
     tasks.deliver_notice("00000000-0000-0000-0000-000000000000")
@@ -213,7 +215,7 @@ def four_workers(redis_client, temporal_address, tmp_path) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_twenty_copies_at_once_on_four_workers_are_one_start(
+def test_twenty_concurrent_copies_on_four_workers_start_one_workflow(
     four_workers, workspace, slack, temporal, ts
 ):
     request = slack.signed("/slack/events/", captured("mention", ts=ts))

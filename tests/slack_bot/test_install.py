@@ -79,7 +79,7 @@ def test_an_administrator_with_several_projects_chooses(browser, project, strang
     assert begin(browser, project=project.pk)
 
 
-def test_two_projects_of_one_name_are_told_apart_by_their_organizations(
+def test_organizations_distinguish_projects_of_the_same_name(
     browser, admin, project, stranger, slack
 ):
     Membership.objects.create(
@@ -111,13 +111,13 @@ def test_an_ordinary_member_may_not_connect_a_workspace(project):
 
 
 @pytest.mark.parametrize("path", [INSTALL, REDIRECT])
-def test_nobody_gets_anywhere_without_logging_in(client, project, path):
+def test_installing_requires_login(client, project, path):
     response = client.get(path)
     assert response.status_code == 302
     assert response.url.startswith("/login/")
 
 
-def test_without_a_client_id_it_says_so(browser, settings):
+def test_a_missing_client_id_is_reported(browser, settings):
     settings.SLACK_CLIENT_ID = ""
     assert browser.get(INSTALL).status_code == 503
 

@@ -17,7 +17,7 @@ from workflows.models import Mention, Notice
 ENDS = ["app_uninstalled", "tokens_revoked"]
 
 
-def test_the_app_ends_once_in_whatever_order_slack_tells_of_it(webhook, workspace):
+def test_uninstalling_is_handled_once_in_any_order_of_events(webhook, workspace):
     seen = set()
     for case in (*ENDS, *reversed(ENDS)):
         assert webhook.deliver(captured(case)).status_code == 200
@@ -38,7 +38,7 @@ def test_slack_is_not_called_after_the_end(webhook, workspace, out_of_credits, c
     assert Mention.objects.count() == 1
 
 
-def test_the_revoked_token_of_a_user_ends_nothing(webhook, workspace):
+def test_a_revoked_user_token_ends_nothing(webhook, workspace):
     webhook.deliver(captured("tokens_of_a_user_revoked"))
     workspace.refresh_from_db()
     assert workspace.is_active
@@ -53,7 +53,7 @@ def test_another_workspace_is_not_ended(webhook, workspace, stranger):
     assert theirs.is_active
 
 
-def test_the_end_of_an_org_wide_installation_is_its_own(webhook, workspace):
+def test_uninstalling_an_org_wide_installation_ends_only_that_one(webhook, workspace):
     org_wide = SlackWorkspace.objects.create(
         project=workspace.project, enterprise_id="E1", bot_user_id="UBOT", bot_token="xoxb-org"
     )
@@ -68,7 +68,7 @@ def test_the_end_of_an_org_wide_installation_is_its_own(webhook, workspace):
     assert states == [True, False]
 
 
-def test_an_old_end_delivered_again_does_not_end_a_new_installation(webhook, workspace):
+def test_a_redelivered_uninstall_does_not_end_a_new_installation(webhook, workspace):
     payload = captured("app_uninstalled")
     payload["event_time"] = int(time.time()) - 60
     SlackWorkspace.objects.update(installed_at=timezone.now() - timedelta(days=1))
@@ -81,7 +81,7 @@ def test_an_old_end_delivered_again_does_not_end_a_new_installation(webhook, wor
     assert workspace.is_active
 
 
-def test_an_end_just_after_the_installation_counts(webhook, workspace):
+def test_an_uninstall_just_after_the_installation_counts(webhook, workspace):
     payload = captured("app_uninstalled")
     payload["event_time"] = int(time.time())
     webhook.deliver(payload)
@@ -90,7 +90,7 @@ def test_an_end_just_after_the_installation_counts(webhook, workspace):
 
 
 @pytest.mark.parametrize("moment", [10**30, -(10**30), "now", None, True, 1.5, []])
-def test_an_end_at_no_moment_at_all_counts(webhook, workspace, moment):
+def test_an_uninstall_without_a_time_counts(webhook, workspace, moment):
     payload = captured("app_uninstalled")
     payload["event_time"] = moment
     webhook.deliver(payload)

@@ -70,7 +70,7 @@ def test_too_few_credits_to_start_are_refused_in_words_of_their_own(webhook, wor
     assert Notice.objects.get().text.startswith("Your team has too few Tollgate AI credits left")
 
 
-def test_who_used_their_share_is_refused_and_their_colleague_is_not(webhook, workspace, temporal):
+def test_a_user_over_their_cap_is_refused_and_their_colleague_is_not(webhook, workspace, temporal):
     organization = workspace.project.organization
     set_cap(organization, AI_CREDITS, "user", 0, subject=workspace.distinct_id("U1"))
     webhook.mention()
@@ -142,9 +142,7 @@ def test_the_two_events_of_one_post_are_one_mention(webhook, workspace, temporal
     assert temporal.has(workflow_of(message))
 
 
-def test_a_denial_is_said_once_however_often_the_mention_is_delivered(
-    webhook, workspace, out_of_credits
-):
+def test_redeliveries_of_a_refused_mention_get_one_denial(webhook, workspace, out_of_credits):
     message = webhook.mention()
     for kind in ("app_mention", "message", "app_mention"):
         webhook.deliver(webhook.slack.event(message, kind))
@@ -200,14 +198,14 @@ def test_a_mention_whose_request_died_is_resumed_by_the_sweep(recorded, temporal
     assert temporal.has(recorded.workflow_id)
 
 
-def test_a_mention_that_somebody_is_deciding_about_is_left_to_them(webhook, recorded):
+def test_a_mention_with_a_lease_is_left_alone(webhook, recorded):
     lease(recorded, seconds=10)
     tasks.start_pending_mentions()
     deliver_again(webhook, recorded)
     assert recorded.state == "received"
 
 
-def test_a_decision_that_died_half_way_is_taken_up_and_contradicted_by_no_denial(
+def test_a_resumed_decision_is_not_contradicted_by_a_denial(
     webhook, recorded, out_of_credits, temporal
 ):
     lease(recorded, seconds=-1)  # whoever held it may have started the workflow
@@ -250,7 +248,7 @@ def test_signed_junk_is_acknowledged_and_has_no_effects(webhook, workspace, body
         "thread_reply_also_sent_to_the_channel",
     ],
 )
-def test_events_that_are_not_for_the_bot_have_no_effects(webhook, workspace, case):
+def test_events_not_for_the_bot_have_no_effects(webhook, workspace, case):
     assert webhook.deliver(captured(case)).status_code == 200
     assert_no_effects(webhook)
 
@@ -271,14 +269,14 @@ def test_a_hundred_posts_of_bots_have_no_effects(webhook, workspace, case):
     assert_no_effects(webhook)
 
 
-def test_a_post_by_ourselves_is_known_without_the_envelopes_help(webhook, workspace):
+def test_the_bots_own_post_is_recognized_without_the_envelope(webhook, workspace):
     payload = captured("message_by_ourselves")
     del payload["authorizations"]
     webhook.deliver(payload)
     assert_no_effects(webhook)
 
 
-def test_an_edit_of_a_mention_starts_nothing_again(webhook, workspace, temporal):
+def test_an_edited_mention_starts_nothing_again(webhook, workspace, temporal):
     message = webhook.mention()
     before = Mention.objects.values().get()
     for case in ("mention_fired_by_an_edit", "message_edited"):
@@ -354,7 +352,7 @@ def test_in_an_enterprise_the_profile_decides_about_sister_workspaces(
     assert Mention.objects.get().state == "started"
 
 
-def test_a_colleague_in_a_shared_channel_is_let_in(webhook, workspace, temporal, ts):
+def test_a_colleague_in_a_shared_channel_is_admitted(webhook, workspace, temporal, ts):
     webhook.deliver(captured("mention_in_a_shared_channel", ts=ts))
     assert Mention.objects.get().state == "started"
 
@@ -430,7 +428,7 @@ def test_without_the_database_slack_is_asked_to_deliver_again_and_nothing_is_kep
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_database_that_fails_after_the_mention_was_kept_is_no_failure_to_slack(
+def test_slack_gets_200_if_the_database_fails_after_recording_a_mention(
     webhook, workspace, temporal
 ):
     def fails_at_the_decision(execute, sql, *rest):
@@ -459,7 +457,7 @@ def test_a_sweep_without_temporal_stops_after_a_few_attempts_and_tries_others_ne
     assert {mention.state for mention in mentions} == {"received"}
 
 
-def test_when_nobody_knows_the_quota_the_workflow_decides(
+def test_the_workflow_decides_if_the_quota_is_unknown(
     webhook, workspace, out_of_credits, temporal, no_redis
 ):
     def quota_is_down(execute, sql, *rest):
@@ -479,7 +477,7 @@ def test_without_redis_the_database_decides(webhook, workspace, out_of_credits, 
     assert Mention.objects.get().state == "refused"
 
 
-def test_after_redis_was_flushed_nothing_over_quota_is_let_in(
+def test_a_flushed_redis_admits_nothing_over_quota(
     webhook, workspace, out_of_credits, redis_client
 ):
     redis_client.flushall()

@@ -58,7 +58,9 @@ def after(monkeypatch, module, name: str, action) -> None:
 
 
 @pytest.mark.parametrize("order", ["mention first", "reply first"])
-def test_one_after_the_other(webhook, workspace, temporal, posts, order):
+def test_a_reply_handled_before_or_after_its_mention_is_one_follow_up(
+    webhook, workspace, temporal, posts, order
+):
     mention, reply = posts
     events = [webhook.slack.event(mention), webhook.slack.event(reply, "message")]
     for each in events if order == "mention first" else reversed(events):
@@ -144,7 +146,7 @@ def test_redeliveries_in_any_order_are_one_follow_up(webhook, workspace, tempora
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_several_replies_in_any_order_are_all_heard_in_the_order_they_were_written(
+def test_replies_are_handled_in_the_order_they_were_written(
     webhook, workspace, temporal, slack, ts, seed
 ):
     mention = slack.post("<@UBOT> why does the build fail?", ts=ts)
@@ -158,7 +160,7 @@ def test_several_replies_in_any_order_are_all_heard_in_the_order_they_were_writt
 
 
 # --- What is for nobody --------------------------------------------------------------------------
-def test_the_text_of_an_unrelated_reply_is_gone_after_a_quarter_of_an_hour(webhook, workspace):
+def test_an_unrelated_reply_is_deleted_after_a_quarter_of_an_hour(webhook, workspace):
     root = webhook.slack.post("lunch?", user="U2")
     webhook.reply("yes", root["ts"])
     assert ThreadReply.objects.get().decided_at is not None
@@ -170,7 +172,7 @@ def test_the_text_of_an_unrelated_reply_is_gone_after_a_quarter_of_an_hour(webho
     assert not ThreadReply.objects.exists()
 
 
-def test_a_reply_that_nobody_decided_about_outlasts_a_long_rest_of_the_sweeps(
+def test_an_undecided_reply_is_kept_while_no_sweep_runs(
     webhook, workspace, temporal, posts, monkeypatch
 ):
     """Celery was away: its first sweep is to decide about the reply, not to delete it."""
@@ -188,9 +190,7 @@ def test_a_reply_that_nobody_decided_about_outlasts_a_long_rest_of_the_sweeps(
     assert_one_follow_up(temporal, mention)
 
 
-def test_the_text_of_a_reply_that_nobody_could_decide_about_is_gone_after_a_day(
-    webhook, workspace, posts, monkeypatch
-):
+def test_an_undecided_reply_is_deleted_after_a_day(webhook, workspace, posts, monkeypatch):
     _, reply = posts
 
     def fails(_reply):
@@ -222,7 +222,7 @@ def test_a_reply_that_came_before_a_mention_without_text_survives_its_process(
     assert temporal.has(workflow_of(reply))
 
 
-def test_nothing_is_kept_of_external_authors_nor_of_posts_outside_threads(webhook, workspace):
+def test_external_authors_and_posts_outside_threads_are_not_recorded(webhook, workspace):
     root = webhook.slack.post("lunch?")
     webhook.deliver(webhook.slack.event(root, "message"))
     reply = webhook.slack.post("yes", thread_ts=root["ts"], user="U9", user_team="T9")
@@ -230,7 +230,9 @@ def test_nothing_is_kept_of_external_authors_nor_of_posts_outside_threads(webhoo
     assert not ThreadReply.objects.exists()
 
 
-def test_the_reply_of_another_is_not_taken_for_the_authors(webhook, workspace, temporal, slack, ts):
+def test_another_persons_reply_is_not_mistaken_for_the_authors(
+    webhook, workspace, temporal, slack, ts
+):
     mention = slack.post("<@UBOT> why does the build fail?", ts=ts)
     other = slack.post("me too", thread_ts=ts, user="U2")
     webhook.deliver(slack.event(other, "message"))
@@ -264,7 +266,7 @@ def deliver_at_once(webhook, events: list[dict], jitter: random.Random) -> None:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("seed", range(3))
-def test_mentions_and_replies_at_once_are_each_one_start_and_one_follow_up(
+def test_concurrent_mentions_and_replies_make_one_start_and_one_follow_up_each(
     webhook, workspace, temporal, slack, seed
 ):
     jitter = random.Random(seed)

@@ -95,11 +95,11 @@ def test_a_search_finds_no_repository_of_another_organization(webhook, mention, 
     assert [option["text"]["text"] for option in options] == ["acme/shop"]
 
 
-def test_somebody_else_finds_nothing(webhook, mention):
+def test_another_user_finds_no_repositories(webhook, mention):
     assert send(webhook, search(mention, user="U2")).json() == {"options": []}
 
 
-def test_a_search_in_a_forged_picker_finds_nothing(webhook, mention):
+def test_a_forged_picker_finds_no_repositories(webhook, mention):
     assert send(webhook, search(mention, block_id="forged")).json() == {"options": []}
 
 
@@ -121,7 +121,7 @@ def test_a_choice_from_another_workspace_reaches_nobody(webhook, mention, reposi
     assert temporal.signals(mention.workflow_id) == []
 
 
-def test_the_picker_says_whose_choice_it_is():
+def test_the_picker_says_who_can_choose():
     [block] = picker.blocks(uuid.uuid4(), "U1")
     assert "Only <@U1> can choose." in block["text"]["text"]
 
@@ -180,7 +180,7 @@ def test_a_repository_of_another_organization_is_not_chosen(webhook, mention, st
     assert temporal.signals(mention.workflow_id) == []
 
 
-def test_a_choice_from_another_workspace_is_nothing(
+def test_a_choice_from_another_workspace_is_ignored(
     webhook, mention, repository, stranger, temporal
 ):
     SlackWorkspace.objects.create(
@@ -201,7 +201,7 @@ def test_a_choice_after_the_workflow_ended_is_told_to_be_too_late(webhook, menti
     assert "no longer open" in text
 
 
-def test_a_choice_without_temporal_is_seen_to_have_failed(
+def test_slack_shows_that_a_choice_failed_without_temporal(
     webhook, mention, repository, no_temporal, temporal
 ):
     assert send(webhook, choose(mention, repository)).status_code == 503
@@ -226,5 +226,5 @@ def test_any_other_interaction_is_acknowledged(webhook, workspace, payload):
 @pytest.mark.parametrize(
     "body", [b"", b"payload=", b"payload={", b"{}", b"payload=%00", b"&" * 999]
 )
-def test_a_body_that_is_no_interaction_is_acknowledged(webhook, workspace, body):
+def test_a_body_without_an_interaction_is_acknowledged(webhook, workspace, body):
     assert webhook.deliver(body, PATH).status_code == 200

@@ -23,7 +23,7 @@ def exhausted(task) -> None:
 
 
 # --- The owner -----------------------------------------------------------------------------------
-def test_a_reply_of_the_owner_is_one_follow_up_and_its_redelivery_none(webhook, task, temporal):
+def test_redelivering_the_owners_reply_makes_no_second_follow_up(webhook, task, temporal):
     reply = webhook.reply("and the tests?", task.thread_ts)
     assert webhook.deliver(webhook.slack.event(reply, "message")).status_code == 200
     follow_up = FollowUp.objects.get()
@@ -59,7 +59,7 @@ def test_files_and_replies_sent_to_the_channel_too_are_forwarded(webhook, task, 
     "case",
     ["reply_in_a_thread", "file_shared_in_a_thread", "thread_reply_also_sent_to_the_channel"],
 )
-def test_replies_in_other_threads_are_not(webhook, task, temporal, case):
+def test_replies_in_other_threads_are_not_forwarded(webhook, task, temporal, case):
     webhook.deliver(captured(case))
     assert not FollowUp.objects.exists()
     assert temporal.signals(task.workflow_id) == []
@@ -139,9 +139,7 @@ def test_replies_of_others_and_in_other_threads_do_not_count_before_the_task(
     assert temporal.signals(workflow_of(mention)) == []
 
 
-def test_what_the_author_wrote_in_the_thread_before_the_mention_is_not_for_the_bot(
-    webhook, workspace, temporal
-):
+def test_replies_from_before_the_mention_are_ignored(webhook, workspace, temporal):
     root = webhook.slack.post("good morning")
     before = webhook.slack.post("anybody?", thread_ts=root["ts"])
     webhook.mention(thread_ts=root["ts"])
@@ -273,9 +271,7 @@ def test_a_refused_reply_does_not_start_a_task_when_it_is_delivered_again_after_
     assert not temporal.has(workflow_of(message))
 
 
-def test_small_talk_in_other_threads_gets_silence_from_a_team_out_of_credits(
-    webhook, workspace, out_of_credits
-):
+def test_small_talk_in_other_threads_is_ignored_without_credits(webhook, workspace, out_of_credits):
     root = webhook.slack.post("lunch?", user="U2")
     webhook.reply("yes", root["ts"])
     webhook.slack.post("anybody?", user="U1")
@@ -306,7 +302,7 @@ def test_the_new_projects_limit_does_not_stop_the_old_ones_task(
 
 
 # --- Other people --------------------------------------------------------------------------------
-def test_small_talk_of_others_in_the_thread_gets_silence(webhook, task, temporal):
+def test_small_talk_by_others_in_the_thread_is_ignored(webhook, task, temporal):
     webhook.reply("nice", task.thread_ts, user="U2")
     assert not FollowUp.objects.exists()
     assert not Notice.objects.exists()
@@ -349,9 +345,7 @@ def test_without_temporal_a_reply_is_kept_and_signalled_later(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_database_that_fails_after_a_reply_was_kept_is_no_failure_to_slack(
-    webhook, task, temporal
-):
+def test_slack_gets_200_if_the_database_fails_after_recording_a_reply(webhook, task, temporal):
     def fails_after_the_signal(execute, sql, *rest):
         if sql.startswith("UPDATE") and "followup" in sql:
             raise OperationalError("the database is down")
@@ -365,7 +359,7 @@ def test_a_database_that_fails_after_a_reply_was_kept_is_no_failure_to_slack(
     assert FollowUp.objects.get().state == "signalled"
 
 
-def test_a_database_that_fails_before_a_reply_was_kept_has_slack_deliver_it_again(webhook, task):
+def test_slack_redelivers_if_the_database_fails_before_recording_a_reply(webhook, task):
     def fails_at_the_record(execute, sql, *rest):
         if sql.startswith("INSERT") and "threadreply" in sql:
             raise OperationalError("the database is down")
@@ -379,9 +373,7 @@ def test_a_database_that_fails_before_a_reply_was_kept_has_slack_deliver_it_agai
     assert FollowUp.objects.get().state == "signalled"
 
 
-def test_a_mention_that_was_taken_up_again_is_not_denied_what_may_have_begun(
-    webhook, task, exhausted, temporal
-):
+def test_a_resumed_forward_is_not_denied(webhook, task, exhausted, temporal):
     message = webhook.slack.post("<@UBOT> go on", thread_ts=task.thread_ts)
     Mention.objects.create(
         workspace=task.workspace,

@@ -95,14 +95,14 @@ def test_an_order_to_others_neither_stops_the_work_nor_is_a_prompt(
 
 
 @pytest.mark.parametrize("text", ["<@UBOT> <@UALICE> stop", "<@UALICE> stop <@UBOT>"])
-def test_an_order_to_the_bot_and_others_is_one(webhook, running, temporal, text):
+def test_an_order_to_the_bot_and_others_stops_the_work(webhook, running, temporal, text):
     deliver(webhook, text, running.task.thread_ts)
     running.refresh_from_db()
     assert running.state == "stopped"
 
 
 @pytest.mark.parametrize("text", PROMPTS)
-def test_what_only_speaks_of_stopping_is_a_prompt(webhook, running, temporal, text):
+def test_a_message_about_stopping_is_a_prompt(webhook, running, temporal, text):
     deliver(webhook, text, running.task.thread_ts)
     assert FollowUp.objects.get().state == "signalled"
     assert CodingTask.objects.get().state == "active"
@@ -127,7 +127,9 @@ def test_others_are_told_once_whose_run_it_is(webhook, running, temporal, text):
     assert not FollowUp.objects.exists()
 
 
-def test_with_nothing_running_it_says_so_and_the_conversation_stays_open(webhook, task, temporal):
+def test_stopping_with_nothing_running_says_so_and_keeps_the_conversation_open(
+    webhook, task, temporal
+):
     Mention.objects.update(state=Mention.State.ANSWERED)
     deliver(webhook, "stop", task.thread_ts)
     assert said(webhook) == [NOTHING_TO_STOP]
@@ -148,7 +150,7 @@ def test_in_threads_of_others_the_word_is_not_for_the_bot(webhook, workspace, te
     assert not Mention.objects.exists()
 
 
-def test_without_credits_stopping_is_no_less_free(webhook, running, out_of_credits, temporal):
+def test_stopping_works_without_credits(webhook, running, out_of_credits, temporal):
     deliver(webhook, "<@UBOT> stop", running.task.thread_ts)
     running.refresh_from_db()
     assert running.state == "stopped"
@@ -163,7 +165,7 @@ def test_a_paused_run_is_stopped(webhook, running, temporal):
     assert "may still have been answering" not in said(webhook)[0]
 
 
-def test_what_waits_is_dropped(webhook, task, temporal):
+def test_stopping_drops_waiting_messages(webhook, task, temporal):
     webhook.reply("and the tests?", task.thread_ts)
     deliver(webhook, "stop", task.thread_ts)
     assert FollowUp.objects.get().state == "dropped"
@@ -232,7 +234,9 @@ def test_an_order_whose_process_died_half_way_is_obeyed_by_the_sweep(
     assert Notice.objects.count() == 1
 
 
-def test_what_was_written_before_a_stop_and_comes_after_it_begins_nothing(webhook, task, temporal):
+def test_messages_written_before_a_stop_begin_nothing_when_they_arrive_after_it(
+    webhook, task, temporal
+):
     """Nothing ran when the order came, so the conversation is still open."""
     Mention.objects.update(state=Mention.State.ANSWERED)
     late = webhook.slack.post("and the tests?", thread_ts=task.thread_ts)
@@ -321,7 +325,7 @@ def test_work_that_overtook_a_stop_and_ends_with_older_work_begins_anew(webhook,
     assert temporal.has(workflow_of(mention))
 
 
-def test_of_what_overtook_a_stop_a_reply_follows_its_mention(webhook, running, temporal):
+def test_a_reply_that_overtook_a_stop_follows_its_mention(webhook, running, temporal):
     order = webhook.slack.post("stop", thread_ts=running.task.thread_ts)
     mention = webhook.mention(text="<@UBOT> the other one", thread_ts=running.task.thread_ts)
     webhook.reply("in the shop", running.task.thread_ts)

@@ -37,7 +37,7 @@ def said(webhook) -> list[str]:
 
 
 # --- Denied --------------------------------------------------------------------------------------
-def test_after_a_top_up_a_plain_reply_starts_what_was_all_that_was_asked(
+def test_a_plain_reply_after_a_top_up_starts_the_whole_request(
     webhook, workspace, denied, temporal
 ):
     top_up(workspace)
@@ -49,7 +49,7 @@ def test_after_a_top_up_a_plain_reply_starts_what_was_all_that_was_asked(
     assert len(said(webhook)) == 1
 
 
-def test_until_then_replies_wait_in_silence(webhook, workspace, denied, temporal):
+def test_replies_before_a_top_up_get_no_answer(webhook, workspace, denied, temporal):
     replied = [webhook.reply(text, denied["ts"]) for text in ("please?", "hello?", "anybody?")]
     assert len(said(webhook)) == 1
     top_up(workspace)
@@ -59,9 +59,7 @@ def test_until_then_replies_wait_in_silence(webhook, workspace, denied, temporal
     assert temporal.has(workflow_of(webhook.reply("now?", denied["ts"])))
 
 
-def test_a_reply_hears_once_when_the_reason_has_become_another(
-    webhook, workspace, denied, temporal
-):
+def test_a_reply_is_told_once_if_the_reason_has_changed(webhook, workspace, denied, temporal):
     top_up(workspace)
     set_cap(
         workspace.project.organization,
@@ -84,7 +82,7 @@ def test_a_reply_hears_once_when_the_reason_has_become_another(
     assert temporal.has(workflow_of(webhook.reply("now?", denied["ts"])))
 
 
-def test_redeliveries_of_the_reply_are_one_start(webhook, workspace, denied, temporal):
+def test_redeliveries_of_the_reply_start_one_workflow(webhook, workspace, denied, temporal):
     top_up(workspace)
     reply = webhook.reply("please?", denied["ts"])
     for _ in range(3):
@@ -94,9 +92,7 @@ def test_redeliveries_of_the_reply_are_one_start(webhook, workspace, denied, tem
     assert not ThreadReply.objects.exists()
 
 
-def test_a_reply_that_was_met_with_silence_starts_nothing_when_it_is_delivered_again(
-    webhook, workspace, denied, temporal
-):
+def test_an_ignored_reply_starts_nothing_when_redelivered(webhook, workspace, denied, temporal):
     reply = webhook.reply("please?", denied["ts"])
     top_up(workspace)
     webhook.deliver(webhook.slack.event(reply, "message"))
@@ -135,7 +131,7 @@ def test_an_erased_request_is_not_taken_up(webhook, workspace, denied, temporal,
 
 
 @pytest.mark.parametrize("was_for", ["nobody", "a task"])
-def test_an_erased_reply_that_is_delivered_again_comes_to_nothing(
+def test_an_erased_reply_has_no_effect_when_redelivered(
     webhook, workspace, temporal, slack, was_for
 ):
     mention = slack.post("<@UBOT> fix it")
@@ -151,9 +147,7 @@ def test_an_erased_reply_that_is_delivered_again_comes_to_nothing(
     assert not FollowUp.objects.filter(state__in=FollowUp.WAITING).exists()
 
 
-def test_a_reply_that_is_erased_while_a_sweep_decides_about_it_comes_to_nothing(
-    webhook, workspace, denied, temporal
-):
+def test_a_reply_erased_while_a_sweep_decides_has_no_effect(webhook, workspace, denied, temporal):
     reply = webhook.reply("please?", denied["ts"])
     found = ThreadReply.objects.select_related("workspace__project").get(ts=reply["ts"])
     erase()
@@ -171,7 +165,7 @@ def test_a_second_reply_is_a_follow_up_of_the_first(webhook, workspace, denied, 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_copies_and_several_replies_at_once_are_one_start(webhook, workspace, denied, temporal):
+def test_concurrent_copies_and_replies_start_one_workflow(webhook, workspace, denied, temporal):
     top_up(workspace)
     posts = [webhook.slack.post(f"please {number}?", thread_ts=denied["ts"]) for number in range(3)]
     requests = [
@@ -213,14 +207,14 @@ def test_a_mention_in_the_thread_takes_the_request_up_too(webhook, workspace, de
     assert mention.state == "started"
 
 
-def test_so_does_one_without_a_text(webhook, workspace, denied, temporal):
+def test_a_mention_without_a_text_takes_the_request_up_too(webhook, workspace, denied, temporal):
     top_up(workspace)
     again = webhook.mention(text="<@UBOT>", thread_ts=denied["ts"])
     assert temporal.has(workflow_of(again))
     assert all_that_was_asked(Mention.objects.get(ts=again["ts"])) == "fix the login"
 
 
-def test_what_is_denied_again_is_taken_up_with_all_that_was_said(
+def test_a_request_denied_twice_is_taken_up_with_all_its_texts(
     webhook, workspace, denied, temporal
 ):
     webhook.mention(text="<@UBOT> and the logout", thread_ts=denied["ts"])
@@ -231,7 +225,7 @@ def test_what_is_denied_again_is_taken_up_with_all_that_was_said(
     )
 
 
-def test_the_reply_of_another_takes_nothing_up(webhook, workspace, denied, temporal):
+def test_another_persons_reply_takes_nothing_up(webhook, workspace, denied, temporal):
     top_up(workspace)
     reply = webhook.reply("please?", denied["ts"], user="U2")
     assert not temporal.has(workflow_of(reply))
@@ -272,9 +266,7 @@ def test_a_request_that_failed_is_taken_up_by_a_reply(webhook, task, temporal, o
         ("refused", "another user's task"),
     ],
 )
-def test_elsewhere_the_author_alone_is_told_once_how_to_go_on(
-    webhook, task, temporal, state, outcome
-):
+def test_the_author_alone_is_told_once_how_to_go_on(webhook, task, temporal, state, outcome):
     ended(state, outcome)
     for text in ("thanks", "and the tests?"):
         assert not temporal.has(workflow_of(webhook.reply(text, task.thread_ts)))
@@ -285,7 +277,7 @@ def test_elsewhere_the_author_alone_is_told_once_how_to_go_on(
     assert not FollowUp.objects.exists()
 
 
-def test_whoever_got_access_since_asks_again_by_a_mention(webhook, task, temporal):
+def test_an_author_who_got_access_asks_again_by_a_mention(webhook, task, temporal):
     ended("refused", "no access: not_a_member")
     again = webhook.mention(text="<@UBOT>", thread_ts=task.thread_ts)
     assert temporal.has(workflow_of(again))
@@ -378,5 +370,5 @@ def test_a_bare_mention_in_a_running_task_is_asked_and_its_reply_is_a_follow_up(
     assert len(said(webhook)) == 1
 
 
-def test_a_word_is_no_bare_mention(webhook, workspace, temporal):
+def test_a_mention_with_a_word_is_not_bare(webhook, workspace, temporal):
     assert temporal.has(workflow_of(webhook.mention(text="<@UBOT> 修理")))

@@ -127,7 +127,7 @@ def execute(
 
 
 @pytest.mark.usefixtures("temporal_address")
-def test_activities_that_block_their_threads_beat_and_do_not_hold_each_other_up():
+def test_blocking_activities_send_heartbeats_and_do_not_delay_each_other():
     assert execute("block", "block", "block", threads=3, meanwhile=beats_twice) == ["done"] * 3
 
 
@@ -139,9 +139,7 @@ def test_no_activity_meets_a_connection_that_has_aged_on_its_thread(monkeypatch)
 
 @pytest.mark.usefixtures("temporal_address", "transactional_db")
 @pytest.mark.parametrize(("name", "kind"), [("quote", "LookupError"), ("quote_below", "Ours")])
-def test_of_a_failure_histories_hold_what_we_say_ourselves_and_the_log_all_of_it(
-    name, kind, caplog
-):
+def test_histories_hold_only_our_own_words_on_failures_and_the_log_all(name, kind, caplog):
     with pytest.raises(WorkflowFailureError) as failed:
         execute(name, threads=1)
     recorded = failed.value.cause.cause
@@ -169,7 +167,7 @@ def told(name: str, caplog) -> list[logging.LogRecord]:
         ("quote", "ERROR", True),
     ],
 )
-def test_a_failure_is_told_once_and_only_a_mistake_with_a_traceback(
+def test_a_failure_is_logged_once_and_only_programming_errors_with_a_traceback(
     name, level, has_traceback, caplog
 ):
     [line] = told(name, caplog)
@@ -178,7 +176,7 @@ def test_a_failure_is_told_once_and_only_a_mistake_with_a_traceback(
 
 
 @pytest.mark.usefixtures("temporal_address", "transactional_db")
-def test_of_what_somebody_else_is_at_nothing_is_told(caplog):
+def test_a_notice_with_another_sender_is_not_logged(caplog):
     assert told("leave_to_others", caplog) == []
 
 

@@ -98,9 +98,7 @@ def test_a_mention_that_its_workflow_left_open_is_not_said_to_have_been_terminat
     assert shop.said(mention.ts) == said
 
 
-def test_a_workflow_that_ended_since_its_mention_was_listed_is_no_loss(
-    shop: World, worker, hurried, caplog
-):
+def test_a_workflow_that_ended_meanwhile_is_not_lost(shop: World, worker, hurried, caplog):
     hurried(idle_seconds=0.1)
     mention = shop.start()
     listed = Mention.objects.get(pk=mention.pk)
@@ -112,7 +110,7 @@ def test_a_workflow_that_ended_since_its_mention_was_listed_is_no_loss(
     assert shop.notices("failure") == []
 
 
-def test_every_end_of_a_workflow_has_words_of_its_own():
+def test_every_status_of_an_ended_workflow_has_its_own_words():
     ends = [*WorkflowExecutionStatus, None]
     said = [in_words(status) for status in ends if status is not WorkflowExecutionStatus.RUNNING]
     assert said.count("its workflow was terminated") == 1
@@ -163,7 +161,7 @@ def test_a_conversation_that_nobody_waits_for_ends_in_silence(shop: World):
     assert shop.said(mention.ts) == ["A shop."]
 
 
-def test_what_just_began_and_what_runs_are_left_alone(shop: World):
+def test_recent_and_running_workflows_are_left_alone(shop: World):
     young = lost(shop, timedelta(seconds=1))
     running = shop.start()
     Mention.objects.filter(pk=running.pk).update(received_at=timezone.now() - OLD)
@@ -173,7 +171,7 @@ def test_what_just_began_and_what_runs_are_left_alone(shop: World):
     assert client.status_of(young.workflow_id) is None
 
 
-def test_a_namespace_that_is_not_there_is_no_loss(shop: World, settings, monkeypatch):
+def test_a_missing_namespace_loses_no_workflow(shop: World, settings, monkeypatch):
     mention = lost(shop, OLD)
     monkeypatch.setattr(client, "_connection", None)
     settings.TEMPORAL_NAMESPACE = "not-there"

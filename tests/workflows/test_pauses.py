@@ -87,14 +87,14 @@ def test_a_top_up_wakes_a_paused_run_which_goes_on_where_it_stood(shop: World):
 
 
 @pytest.mark.parametrize("limit", [None, 1000 * MICRO])
-def test_a_raised_or_removed_limit_wakes_it_too(shop: World, limit):
+def test_a_raised_or_removed_limit_wakes_a_paused_run(shop: World, limit):
     mention = paused(shop, lambda: exhaust(shop))
     set_limit(shop.project.organization, AI_CREDITS, limit)
     carry_out_hints(shop.redis)
     shop.wait_for_end(mention, Mention.State.ANSWERED)
 
 
-def test_a_block_that_is_removed_by_hand_wakes_it_with_the_next_sweep(shop: World):
+def test_a_block_removed_by_hand_wakes_a_paused_run_with_the_next_sweep(shop: World):
     mention = paused(shop, shop.limit)
     tasks.wake_paused_runs()
     assert TaskRun.objects.get().woken_at is None
@@ -122,7 +122,7 @@ def test_another_organizations_top_up_wakes_nobody(shop: World, stranger):
     assert "credits_gained" not in signals(mention)
 
 
-def test_a_lost_hint_is_made_good_by_the_sweep_and_nobody_is_told_twice(shop: World, monkeypatch):
+def test_the_sweep_replaces_a_lost_hint_without_signalling_twice(shop: World, monkeypatch):
     mention = paused(shop, lambda: exhaust(shop))
     shop.redis.flushall()
     grant_credits(shop.project.organization, AI_CREDITS, 100 * MICRO)
@@ -143,7 +143,7 @@ def signals(mention: Mention) -> list[str]:
     return [name for name in received if name]
 
 
-def test_credits_that_are_too_few_for_the_call_wake_it_only_once_they_are_more(shop: World):
+def test_a_run_is_woken_only_by_more_credits_than_before(shop: World):
     """The gate would let work start: only the gateway knows what the call may cost."""
     set_limit(shop.project.organization, AI_CREDITS, 5 * MICRO)
     mention = paused(shop)
@@ -157,7 +157,7 @@ def test_credits_that_are_too_few_for_the_call_wake_it_only_once_they_are_more(s
     shop.wait_for_end(mention, Mention.State.ANSWERED)
 
 
-def test_credits_that_are_gone_again_when_it_looks_do_not_use_up_its_waking(shop: World):
+def test_a_woken_run_that_finds_no_credits_is_woken_again(shop: World):
     mention = paused(shop, lambda: exhaust(shop))
     told = TaskRun.objects.get()
     runs.mark_woken(told)
@@ -191,7 +191,7 @@ def test_a_run_that_is_refused_again_and_again_gives_up_when_its_pause_is_over(
     assert len(shop.gateway.refused_with) < 10  # it tries ever less often
 
 
-def test_without_temporal_it_stays_to_be_woken(shop: World, settings, monkeypatch):
+def test_a_paused_run_is_woken_later_if_temporal_is_down(shop: World, settings, monkeypatch):
     paused(shop, lambda: exhaust(shop))
     set_limit(shop.project.organization, AI_CREDITS, None)
     monkeypatch.setattr(client, "_connection", None)
@@ -200,7 +200,7 @@ def test_without_temporal_it_stays_to_be_woken(shop: World, settings, monkeypatc
     assert TaskRun.objects.get().woken_at is None
 
 
-def test_a_paused_run_whose_workflow_was_terminated_is_ended_and_said(shop: World):
+def test_a_paused_run_of_a_terminated_workflow_ends_with_a_message(shop: World):
     mention = paused(shop, lambda: exhaust(shop))
     terminate(mention.workflow_id)
     set_limit(shop.project.organization, AI_CREDITS, None)

@@ -55,7 +55,7 @@ def test_a_run_at_work_is_ended_and_its_answer_is_not_posted(shop: World):
     assert mention.state == Mention.State.STOPPED
 
 
-def test_a_run_whose_workflow_was_not_told_ends_by_itself(shop: World, monkeypatch):
+def test_a_stopped_run_whose_workflow_was_not_cancelled_ends_by_itself(shop: World, monkeypatch):
     monkeypatch.setattr(client, "cancel_all", lambda _workflow_ids: None)
     shop.gateway.hold_next()
     mention = shop.start()
@@ -123,7 +123,7 @@ def test_a_paused_run_whose_workflow_was_not_told_ends_when_it_looks_for_credits
     assert shop.gateway.requests(AGENT) == []
 
 
-def test_an_open_picker_is_closed_by_it(two_repositories: World):
+def test_stopping_closes_an_open_picker(two_repositories: World):
     world = two_repositories
     world.gateway.answer_next("none")
     mention = world.start("what is this?")
@@ -210,7 +210,7 @@ def test_a_mention_that_is_stopped_while_it_joins_a_task_is_no_message_for_it(
     assert len(shop.said(first.ts)) == 1
 
 
-def test_what_was_asked_for_before_is_done_when_a_denied_thread_is_taken_up(shop: World):
+def test_a_denied_request_is_done_when_it_is_taken_up(shop: World):
     shop.limit()
     denied = shop.handle("what is this?")
     shop.top_up()

@@ -10,7 +10,7 @@ from workflows import wording
 RESET = datetime(2026, 12, 1, tzinfo=UTC)
 
 
-def test_a_repository_that_is_too_big_is_told_what_would_not_be():
+def test_the_message_about_a_big_repository_names_the_bounds():
     assert wording.repository_too_big("acme/deep", Bounds()) == (
         "acme/deep is too big for me. I take up to 100,000 files and folders with 500 MB in all, "
         "nested up to 100 deep, with paths of up to 1,000 bytes."
@@ -26,7 +26,7 @@ def test_an_answer_keeps_its_text_readable():
     assert wording.answer(" a < b && b > c\n") == "a &lt; b &amp;&amp; b &gt; c"
 
 
-def test_an_answer_holds_nothing_that_a_database_refuses():
+def test_an_answer_has_no_characters_that_a_database_refuses():
     assert wording.answer("a\0b\ud800c") == "ab?c"
 
 
