@@ -133,7 +133,7 @@ def test_a_gateway_that_is_down_is_waited_for():
 
 @pytest.fixture
 def silent() -> Iterator[ModelAccess]:
-    """A gateway that takes connections and says nothing, as one that is frozen."""
+    """A gateway that accepts connections but never answers, as if frozen."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/slack_app"
         yield ModelAccess(url, "pha_x", trace_of("x"))

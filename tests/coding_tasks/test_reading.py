@@ -1,4 +1,4 @@
-"""Which files a model is shown."""
+"""Choosing the files to show a model."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from coding_tasks.reading import Budget, relevant_files
 
 
 class Files(dict):
-    """A checkout in memory that counts what is read."""
+    """A checkout in memory that counts reads."""
 
     read_bytes = 0
 

@@ -1,4 +1,4 @@
-"""Whose error came back through the gateway, and what it means for a run."""
+"""Errors of the gateway and of providers, and what they mean for a run."""
 
 import anthropic
 import httpx2

@@ -1,4 +1,4 @@
-"""The life of a run: one answer, a token that ends with it, and what a failure leaves behind."""
+"""A run has one answer and a token that ends with it, whatever fails."""
 
 from contextlib import contextmanager
 
@@ -11,7 +11,7 @@ from projects.models import OAuthAccessToken
 
 
 class Sandbox:
-    """Hands out a checkout that nobody reads."""
+    """Provides a checkout that is not read."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
@@ -26,7 +26,7 @@ class Sandbox:
 
 
 class Agent:
-    """Answers from a list, and remembers what it was given."""
+    """Answers from a list, and records its calls."""
 
     def __init__(self, *answers: str | BaseException) -> None:
         self.answers = list(answers)

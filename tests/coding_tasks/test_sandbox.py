@@ -1,4 +1,4 @@
-"""Throw-away clones: what git may do, and what may be read."""
+"""Temporary clones: what git may do, and what can be read."""
 
 import os
 import shutil

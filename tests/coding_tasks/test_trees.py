@@ -1,4 +1,4 @@
-"""Removing folders that were made to resist it."""
+"""Removing folders that are hard to remove."""
 
 import os
 import subprocess
@@ -80,7 +80,7 @@ print(sorted(path.name for path in root.parent.iterdir()))
 
 
 def as_nobody(root: Path, make: str) -> str:
-    """Run as a user who is bound by permissions."""
+    """Run as a user to whom permissions apply."""
     code = AS_NOBODY.format(id=NOBODY, make=make)
     ran = subprocess.run(
         [sys.executable, "-c", code, root], check=True, capture_output=True, text=True

@@ -1,4 +1,4 @@
-"""The slash command: what is left, to whoever asks."""
+"""The slash command tells permitted users how many credits are left."""
 
 import pytest
 from django.db import OperationalError, connection

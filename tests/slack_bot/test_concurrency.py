@@ -1,4 +1,4 @@
-"""Copies of one post at once, and the three seconds that Slack gives, whatever is slow."""
+"""Concurrent copies of a post, and acknowledging within three seconds, whatever is slow."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ COPIES = 20
 
 
 def at_once(webhook, payload, copies: int = COPIES) -> list[int]:
-    """Deliver copies of a payload at the same time, each on a thread of its own."""
+    """Deliver copies of a payload at the same time, each on its own thread."""
     request = webhook.slack.signed("/slack/events/", payload)
 
     def deliver(_number: int) -> int:
@@ -186,7 +186,7 @@ def test_a_limit_lifted_while_copies_arrive_is_never_both_refused_and_started(
 
 @pytest.fixture
 def four_workers(redis_client, temporal_address, tmp_path) -> Iterator[str]:
-    """The web process with four workers on the test's own database; its address."""
+    """The address of a web process with four workers on the test's database."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     database = connection.settings_dict

@@ -1,4 +1,4 @@
-"""What a payload says: a person's post, the end of an installation, or nothing to us."""
+"""Reading payloads: a person's post, the end of an installation, or nothing of interest."""
 
 import json
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Installing the app in a workspace: who may, for which project, and only what they began."""
+"""Installing the app in a workspace: who may do it, and for which project."""
 
 from urllib.parse import parse_qs, urlsplit
 
@@ -41,7 +41,7 @@ def browser(admin) -> Client:
 
 
 def begin(browser: Client, **query) -> dict[str, str]:
-    """Begin an installation; return what the user takes along to Slack."""
+    """Begin an installation; return the parameters that the user is sent to Slack with."""
     response = browser.get(INSTALL, query)
     assert response.status_code == 302
     return {name: value[0] for name, value in parse_qs(urlsplit(response.url).query).items()}
@@ -128,7 +128,9 @@ def test_the_workspace_serves_the_chosen_project(browser, slack, project):
     assert response.status_code == 200
     workspace = SlackWorkspace.objects.get()
     assert (workspace.project, workspace.team_id, workspace.bot_token) == (
-        *(project, "T1", "xoxb-demo"),
+        project,
+        "T1",
+        "xoxb-demo",
     )
     assert workspace.credits_channel_id == "U1"
     assert (workspace.bot_user_id, workspace.app_id) == ("UBOT", "A1")

@@ -1,4 +1,4 @@
-"""The end of an installation, in any order and however often Slack tells of it."""
+"""The end of an installation, reported in any order and several times."""
 
 import time
 from datetime import timedelta

@@ -34,7 +34,9 @@ def test_a_mention_starts_one_workflow(webhook, workspace, temporal):
     message = webhook.mention()
     mention = Mention.objects.get()
     assert (mention.state, mention.ts, mention.thread_ts) == (
-        *("started", message["ts"], message["ts"]),
+        "started",
+        message["ts"],
+        message["ts"],
     )
     assert mention.workflow_id == workflow_of(message)
     assert temporal.has(workflow_of(message))
@@ -162,7 +164,7 @@ def test_a_refused_mention_stays_refused_when_it_is_delivered_again_after_a_top_
 
 @pytest.fixture
 def recorded(webhook, workspace) -> Mention:
-    """A mention that was recorded, and its request died before deciding about it."""
+    """A mention whose request died after recording it and before deciding about it."""
     message = webhook.slack.post()
     return Mention.objects.create(
         workspace=workspace,

@@ -1,4 +1,4 @@
-"""A reply that arrives before, beside or after its mention is always one follow-up."""
+"""A reply that arrives before, with or after its mention is always one follow-up."""
 
 import itertools
 import random
@@ -18,7 +18,7 @@ from workflows.models import FollowUp, Mention, ThreadReply
 
 @pytest.fixture
 def posts(slack, ts) -> tuple[dict, dict]:
-    """A mention and its author's reply, both written, neither delivered."""
+    """A mention and its author's reply, written but not delivered."""
     mention = slack.post("<@UBOT> why does the build fail?", ts=ts)
     return mention, slack.post("in the shop, please", thread_ts=mention["ts"])
 
@@ -44,7 +44,7 @@ def assert_one_follow_up(temporal, mention: dict) -> None:
 
 
 def after(monkeypatch, module, name: str, action) -> None:
-    """Have the action done once, right after the next call of a function."""
+    """Perform the action once, right after the next call of a function."""
     original = getattr(module, name)
     waiting = [action]
 
@@ -175,7 +175,7 @@ def test_an_unrelated_reply_is_deleted_after_a_quarter_of_an_hour(webhook, works
 def test_an_undecided_reply_is_kept_while_no_sweep_runs(
     webhook, workspace, temporal, posts, monkeypatch
 ):
-    """Celery was away: its first sweep is to decide about the reply, not to delete it."""
+    """After an outage of Celery, the first sweep decides about the reply before deleting it."""
     mention, reply = posts
     webhook.deliver(webhook.slack.event(mention))
 
@@ -243,7 +243,7 @@ def test_another_persons_reply_is_not_mistaken_for_the_authors(
 
 # --- At once -------------------------------------------------------------------------------------
 def deliver_at_once(webhook, events: list[dict], jitter: random.Random) -> None:
-    """Deliver the events on a thread each, which begin in any order."""
+    """Deliver each event on its own thread. The threads begin in any order."""
     requests = [webhook.slack.signed("/slack/events/", each) for each in events]
     jitter.shuffle(requests)
 

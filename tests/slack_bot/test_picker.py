@@ -18,7 +18,7 @@ PATH = "/slack/interactivity/"
 
 @pytest.fixture
 def mention(webhook, workspace, repository, temporal) -> Mention:
-    """A mention of U1's whose workflow waits for a choice; its picker is posted."""
+    """A mention of U1 with a posted picker, whose workflow waits for a choice."""
     webhook.mention()
     mention = Mention.objects.get()
     offer = notices.claim(
@@ -57,7 +57,7 @@ def choose(mention, repository, user="U1", value=None, block_id=None):
 
 
 def told(webhook) -> list[str]:
-    """Send what is owed; return what the thread was told beside the picker."""
+    """Send due notices; return what the thread was told besides the picker."""
     tasks.deliver_pending_notices()
     return [
         message["text"] for message in webhook.slack.bot_messages("C1") if not message.get("blocks")

@@ -1,4 +1,4 @@
-"""Replies in the thread of a running task: the owner's reach its workflow, others' do not."""
+"""Replies in the thread of a running task: only the owner's reach its workflow."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""Who is let in at all: requests that Slack signed lately, and nobody else."""
+"""Only requests that Slack signed a short time ago are accepted."""
 
 import pytest
 from slack_sdk.signature import Clock
@@ -24,7 +24,7 @@ EXAMPLE_HEADERS = {
 
 
 class Frozen(Clock):
-    """A clock that stands still, some seconds after the example was signed."""
+    """A clock that shows some seconds after the example was signed."""
 
     def __init__(self, after: float = 0) -> None:
         self.at = EXAMPLE_TIMESTAMP + after

@@ -1,4 +1,4 @@
-"""Orders to stop in threads are never a prompt, in whatever order messages arrive."""
+"""Orders to stop are never prompts, in whatever order messages arrive."""
 
 from datetime import timedelta
 
@@ -17,27 +17,56 @@ from workflows.client import TemporalUnavailable
 from workflows.models import FollowUp, Mention, Notice, ThreadReply
 
 ORDERS = [
-    *("stop", "Stop.", " STOP! ", "cancel", "*stop*", "_Stop_", "stop :octagonal_sign:", "🛑 stop"),
-    *("please stop", "stop it now", "Stopp!", "arrête", "abbrechen bitte", "<@UBOT> stop"),
-    *("stop\n<@UBOT>", "\uff33\uff34\uff2f\uff30", "~cancel~", "`stop`", "stop, stop, stop"),
+    "stop",
+    "Stop.",
+    " STOP! ",
+    "cancel",
+    "*stop*",
+    "_Stop_",
+    "stop :octagonal_sign:",
+    "🛑 stop",
+    "please stop",
+    "stop it now",
+    "Stopp!",
+    "arrête",
+    "abbrechen bitte",
+    "<@UBOT> stop",
+    "stop\n<@UBOT>",
+    "\uff33\uff34\uff2f\uff30",
+    "~cancel~",
+    "`stop`",
+    "stop, stop, stop",
 ]
 NOTHING_TO_STOP = (
     "<@U1>, nothing was running in this thread when you wrote that, so there is nothing to stop."
 )
 TO_OTHERS = [
-    *("<@UALICE> stop", "<@UALICE|alice> please stop", "stop <@UALICE>", "<@UALICE> <@UBEN> stop"),
-    *("<!subteam^S1|@devs> stop", "<!here> stop", ":wave: <@UALICE> stop"),
+    "<@UALICE> stop",
+    "<@UALICE|alice> please stop",
+    "stop <@UALICE>",
+    "<@UALICE> <@UBEN> stop",
+    "<!subteam^S1|@devs> stop",
+    "<!here> stop",
+    ":wave: <@UALICE> stop",
 ]
 PROMPTS = [
-    *("stop the server from crashing", "don't stop", "why did it stop?", "nonstop", "cancel order"),
-    *("please", "ask <@UALICE> about it", "stop asking <@UALICE>"),
-    *("<@UALICE> what do you think?", "<@UALICE>", "@alice stop please"),
+    "stop the server from crashing",
+    "don't stop",
+    "why did it stop?",
+    "nonstop",
+    "cancel order",
+    "please",
+    "ask <@UALICE> about it",
+    "stop asking <@UALICE>",
+    "<@UALICE> what do you think?",
+    "<@UALICE>",
+    "@alice stop please",
 ]
 
 
 @pytest.fixture
 def running(task) -> TaskRun:
-    """A run of U1's that the agent works on, with a token."""
+    """A run of U1, with a token, that the agent is working on."""
     run = TaskRun.objects.create(
         task=task, message_ts=task.thread_ts, request="look", state=TaskRun.State.RUNNING
     )
@@ -58,7 +87,7 @@ def let_sweeps_run() -> None:
 
 
 def deliver(webhook, text: str, thread_ts: str, **fields) -> dict:
-    """Post a message in the thread and deliver its events, as Slack does."""
+    """Post a message in the thread and deliver its events, as Slack would."""
     message = webhook.slack.post(text, thread_ts=thread_ts, **fields)
     if "<@UBOT>" in text:
         webhook.deliver(webhook.slack.event(message))
@@ -297,7 +326,7 @@ def test_a_reply_that_is_recorded_while_a_later_stop_is_obeyed_is_no_message_for
 def test_a_stop_that_comes_late_leaves_work_alone_that_was_asked_for_after_it(
     webhook, task, temporal, had_worked
 ):
-    """Slack delivered it again after a minute, say."""
+    """As if Slack had delivered it again after a minute."""
     order = webhook.slack.post("stop", thread_ts=task.thread_ts)
     later = webhook.slack.post("<@UBOT> the other one", thread_ts=task.thread_ts)
     if had_worked:

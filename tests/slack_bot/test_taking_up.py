@@ -1,4 +1,4 @@
-"""Threads whose request was not answered: which replies take it up again, and which do not."""
+"""Unanswered requests, and which replies take them up."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta

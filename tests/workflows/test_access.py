@@ -1,4 +1,4 @@
-"""Who may use the bot: by the workspace's setting and the person's Slack profile."""
+"""Who may use the bot, by the workspace's setting and the person's Slack profile."""
 
 import pytest
 

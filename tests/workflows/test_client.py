@@ -1,4 +1,4 @@
-"""How the web process reaches workflows: bounded, from any thread, before and after a fork."""
+"""The client reaches workflows in limited time, from any thread, before and after a fork."""
 
 import os
 import socket
@@ -28,7 +28,7 @@ def unconnected(monkeypatch):
 
 @pytest.fixture
 def impatient(world: World, monkeypatch):
-    """A process that waits for Temporal no longer than the product does."""
+    """A process that waits for Temporal only as long as in production."""
     monkeypatch.setattr(client, "DEADLINE", DEADLINE)
 
 
@@ -146,7 +146,7 @@ def test_a_process_that_dies_as_a_task_turns_out_to_be_gone_loses_no_mention(
 
 
 def test_the_workflow_id_is_stored_before_the_workflow_starts(world: World, monkeypatch):
-    """A workflow that ends in disorder is found by the name."""
+    """Sweeps find a workflow that ends early by this id."""
     mention = world.mention()
     call = client._Connection.call
 

@@ -380,7 +380,7 @@ def test_a_history_does_not_quote_git(world: World):
 
 
 def _payloads(node: object) -> str:
-    """Return all payloads of a history's JSON, decoded."""
+    """Return all payloads in a history's JSON, decoded."""
     if isinstance(node, dict):
         data = node.get("data")
         own = base64.b64decode(data).decode() if isinstance(data, str) else ""

@@ -1,4 +1,4 @@
-"""Who hears when credits run low, and when there are some again."""
+"""Who is told when credits run low, and when there are some again."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""What a denial says, to the letter where others rely on it."""
+"""What denials say, word for word where others rely on it."""
 
 from datetime import UTC, datetime, timedelta, timezone
 

@@ -1,4 +1,4 @@
-"""After a user's words were erased, none of them is posted or sent to a model any more."""
+"""Erased words are no longer posted or sent to a model."""
 
 import pytest
 from django.core.management import call_command
@@ -30,7 +30,7 @@ def sweep() -> None:
 
 
 def assert_nothing_is_left(world: World, thread_ts: str, said: int = 0, asked: int = 0) -> None:
-    """Let whatever may still happen happen."""
+    """Run everything that may still happen."""
     for workflow_id in CodingTask.objects.values_list("workflow_id", flat=True):
         wait_for_close(workflow_id)
     sweep()

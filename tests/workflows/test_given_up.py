@@ -1,4 +1,4 @@
-"""Runs that are given up after something else became of them: an answer, or an order to stop."""
+"""Runs that are given up after they were answered or stopped."""
 
 import pytest
 

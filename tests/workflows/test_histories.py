@@ -1,4 +1,4 @@
-"""Runs that older workers began go on: every recorded history replays on today's workflow."""
+"""Every recorded history replays on today's workflow, so runs of older workers go on."""
 
 import asyncio
 import importlib

@@ -1,4 +1,4 @@
-"""What surrounds every activity: heartbeats while it blocks its thread, and fresh connections."""
+"""What wraps every activity: heartbeats, fresh connections, and failures without quotations."""
 
 import asyncio
 import logging
@@ -27,13 +27,13 @@ _released = threading.Event()
 
 @activity.defn
 def block() -> str:
-    """Hold the thread, as a slow call does."""
+    """Block the thread, as a slow call does."""
     return "done" if _released.wait(60) else "never released"
 
 
 @activity.defn
 def use_database() -> str:
-    """Say whether the thread had an open connection, and leave one."""
+    """Return whether the thread had an open connection, and leave one open."""
     had = "stale" if connection.connection else "fresh"
     connection.ensure_connection()
     return had
@@ -41,13 +41,13 @@ def use_database() -> str:
 
 @activity.defn
 def quote() -> str:
-    """Fail as a driver or a provider does, which quotes what it was given."""
+    """Fail like a driver or a provider that quotes its input."""
     raise LookupError("somebody-wrote-this") from ValueError("and-this")
 
 
 @activity.defn
 def quote_below() -> str:
-    """Fail in our own words, because of something that quotes."""
+    """Fail in our own words, with a cause that quotes."""
     try:
         raise LookupError("somebody-wrote-this")
     except LookupError as error:
@@ -62,7 +62,7 @@ def miss_a_store() -> str:
 
 @activity.defn
 def leave_to_others() -> str:
-    """Fail because somebody else is at it just now."""
+    """Fail because another process is doing it."""
     raise ApplicationError("still", type="Owed", category=ApplicationErrorCategory.BENIGN)
 
 
@@ -82,7 +82,7 @@ class Once:
 
 
 async def beats_twice(run: WorkflowHandle) -> None:
-    """Wait until the server has had two beats of a workflow's activity."""
+    """Wait until the server has received two heartbeats from a workflow's activity."""
     beats: set[int] = set()
     async with asyncio.timeout(60):
         while len(beats) < 2:
@@ -107,7 +107,7 @@ def worker(client: Client, queue: str, executor: ThreadPoolExecutor, threads: in
 def execute(
     *names: str, threads: int, meanwhile: Callable[[WorkflowHandle], Awaitable[None]] | None = None
 ) -> list[str]:
-    """Run the activities on a worker with so many threads; return their results."""
+    """Run the activities on a worker with this many threads; return their results."""
 
     async def main() -> list[str]:
         client = await connect()
@@ -152,7 +152,7 @@ def test_histories_hold_only_our_own_words_on_failures_and_the_log_all(name, kin
 
 
 def told(name: str, caplog) -> list[logging.LogRecord]:
-    """Let the activity fail, and return what is written of it: the handler leaves the rest out."""
+    """Let the activity fail; return the log records that the handler keeps."""
     with pytest.raises(WorkflowFailureError):
         execute(name, threads=1)
     return [each for each in caplog.records if "activity" in each.getMessage() and tone_down(each)]

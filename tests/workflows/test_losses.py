@@ -1,4 +1,4 @@
-"""Temporal lost its store: mentions for which nothing was done begin anew, the others end."""
+"""After Temporal lost its store, mentions without a task begin anew, and the others end."""
 
 from datetime import timedelta
 
@@ -21,7 +21,7 @@ OLD = BEGUN_ANEW_WITHIN + timedelta(seconds=1)
 
 
 def lost(world: World, age: timedelta, **fields: str) -> Mention:
-    """Return a mention of so long ago that Temporal was told of and knows nothing of."""
+    """Return a mention of this age, which was started but is unknown to Temporal."""
     mention = world.mention(**fields)
     mention.state = Mention.State.STARTED
     mention.workflow_id = workflow_id("T1", "C1", mention.ts)

@@ -1,4 +1,4 @@
-"""The story of a mention, on a real Temporal server, to its answer or refusal."""
+"""Mentions on a real Temporal server, up to their answer or refusal."""
 
 import pytest
 

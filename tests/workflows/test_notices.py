@@ -1,4 +1,4 @@
-"""What the bot owes a thread: claimed once, sent once, in spite of everything Slack does."""
+"""Notices are claimed once and sent once, whatever Slack does."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -52,7 +52,7 @@ def notice(mention) -> Notice:
 
 
 def deliver_again(notice: Notice) -> None:
-    """Deliver when whatever was waited for has passed."""
+    """Deliver after the wait between attempts has passed."""
     Notice.objects.update(next_attempt_at=timezone.now())
     notices.deliver(notice)
     notice.refresh_from_db()
@@ -343,7 +343,7 @@ def test_a_notice_is_given_up_after_six_hours_of_failures(slack, notice):
 
 
 def test_a_notice_untried_for_six_hours_is_tried_more_than_once(slack, notice):
-    """Nothing of ours ran, say for a night, and then Slack asks for patience."""
+    """Our processes were down for a night, and then Slack limits our rate."""
     Notice.objects.update(created_at=timezone.now() - timedelta(hours=9))
     slack.fail_next("chat.postMessage", "ratelimited", retry_after=1)
     assert deliver(notice).state == "pending"
@@ -407,7 +407,7 @@ def test_the_notice_of_a_stop_waits_for_notices_being_sent(slack, mention, notic
 
 
 def test_the_notice_of_a_stop_does_not_wait_for_long(slack, mention, notice):
-    """A sender died, or does not know whether Slack took its message."""
+    """A sender died, or does not know whether Slack accepted its message."""
     stop = notices.claim("stop", Notice.Kind.STOP, mention, "Stopped.")
     soon = timezone.now() + timedelta(minutes=5)
     Notice.objects.filter(pk=notice.pk).update(state=Notice.State.SENDING, next_attempt_at=soon)

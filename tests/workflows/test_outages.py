@@ -1,4 +1,4 @@
-"""Outages of the database while work is done: they cost neither the run nor a second answer."""
+"""An outage of the database during a run costs neither the run nor a second answer."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Runs that stop half-way for want of credits, and go on as soon as there are some."""
+"""Runs that pause for lack of credits, and go on as soon as there are some."""
 
 from collections import Counter
 
@@ -23,12 +23,12 @@ pytestmark = pytest.mark.usefixtures("worker")
 
 @pytest.fixture(autouse=True)
 def _unhurried(hurried) -> None:
-    """No run looks for credits by itself while a test lasts."""
+    """During a test, no run looks for credits unprompted."""
     hurried(recheck_seconds=3600)
 
 
 def paused(world: World, before_refusing=lambda: None) -> Mention:
-    """Start a mention whose run is refused half-way; return it once the workflow waits."""
+    """Start a mention whose run is refused; return it once the workflow waits."""
     world.gateway.refuse_next("slack_app")
     world.gateway.before_refusing(before_refusing)
     mention = world.start()
@@ -38,13 +38,13 @@ def paused(world: World, before_refusing=lambda: None) -> Mention:
 
 
 def exhaust(world: World) -> None:
-    """Take the credits away, on a thread of the gateway's."""
+    """Take the credits away, on a thread of the gateway."""
     set_limit(world.project.organization, AI_CREDITS, 0)
     connections.close_all()
 
 
 def carry_out_hints(redis) -> None:
-    """Do what Celery was hinted to do, as its worker would."""
+    """Run the tasks that Celery was asked to run."""
     hints = Counter(redis.lrange("celery", 0, -1))
     redis.delete("celery")
     for hint in hints:
@@ -53,7 +53,7 @@ def carry_out_hints(redis) -> None:
 
 
 def activities(mention: Mention) -> Counter[str]:
-    """Count the ordinary activities that were completed for a mention, by name."""
+    """Count the completed ordinary activities of a mention, by name."""
     events = history(mention.workflow_id).events
     names = {
         event.event_id: event.activity_task_scheduled_event_attributes.activity_type.name
@@ -144,7 +144,7 @@ def signals(mention: Mention) -> list[str]:
 
 
 def test_a_run_is_woken_only_by_more_credits_than_before(shop: World):
-    """The gate would let work start: only the gateway knows what the call may cost."""
+    """The gate would admit the work. Only the gateway knows what the call may cost."""
     set_limit(shop.project.organization, AI_CREDITS, 5 * MICRO)
     mention = paused(shop)
     for _ in range(3):

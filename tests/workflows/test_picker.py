@@ -1,4 +1,4 @@
-"""The picker's message, its options, and values that only we can make."""
+"""The picker's message, its options, and its signed values."""
 
 import uuid
 

@@ -1,4 +1,4 @@
-"""What is read of a post, whoever brings it."""
+"""Reading the text of posts."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Which repository a mention is about: the named, the default, the likely or the picked one."""
+"""Choosing a mention's repository: named, default, likely or picked."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a person asked for, as they typed it."""
+"""What people asked for, as they typed it."""
 
 import time
 
@@ -34,8 +34,19 @@ def test_a_text_full_of_unclosed_links_is_read_in_one_pass(never_ends):
 @pytest.mark.parametrize(
     "text",
     [
-        *("", " \n\t", "<@UBOT>", "<@UBOT|tollgate> <@U2> <!here> <#C1|general>", "?!", "👍🏽"),
-        *(":wave:", ":wave::skin-tone-2:", "*_~`>&gt;", "&amp;", "\u200b", "…", "——"),
+        "",
+        " \n\t",
+        "<@UBOT>",
+        "<@UBOT|tollgate> <@U2> <!here> <#C1|general>",
+        "?!",
+        "👍🏽",
+        ":wave:",
+        ":wave::skin-tone-2:",
+        "*_~`>&gt;",
+        "&amp;",
+        "\u200b",
+        "…",
+        "——",
     ],
 )
 def test_tags_emoji_and_punctuation_say_nothing(text):
@@ -62,8 +73,17 @@ def test_a_stop_word_is_recognized_in_every_form(word, form):
 @pytest.mark.parametrize(
     "text",
     [
-        *("stop the server", "don't stop", "please", "why did it stop?", "stopping", "nonstop"),
-        *("cancel the order", "<https://example.com/stop>", "stop and fix the tests", "now", ""),
+        "stop the server",
+        "don't stop",
+        "please",
+        "why did it stop?",
+        "stopping",
+        "nonstop",
+        "cancel the order",
+        "<https://example.com/stop>",
+        "stop and fix the tests",
+        "now",
+        "",
         "stop " * 1000,
     ],
 )

@@ -1,4 +1,4 @@
-"""The worker's command: it waits for Temporal, works, and stops when it is told to."""
+"""The worker's command waits for Temporal, works, and stops on a signal."""
 
 import asyncio
 import os

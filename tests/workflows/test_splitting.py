@@ -1,4 +1,4 @@
-"""A long text becomes several messages, and nothing is cut in half."""
+"""Splitting long texts into messages."""
 
 import re
 
@@ -10,26 +10,29 @@ from workflows.slack.splitting import length, split
 
 WORDS = st.sampled_from(
     [
-        *("word", "`code with spaces`", "&amp;", "&lt;b&gt;", ":thumbsup:", "a" * 130),
-        *(
-            "\n",
-            "\n\n",
-            " ",
-            "```\n",
-            "\n```",
-            "é",
-            "👩‍💻",
-            "👍🏽",
-            "🇩🇪🇫🇷",
-            "e\u0301" * 60,
-            "x" * 700,
-        ),
+        "word",
+        "`code with spaces`",
+        "&amp;",
+        "&lt;b&gt;",
+        ":thumbsup:",
+        "a" * 130,
+        "\n",
+        "\n\n",
+        " ",
+        "```\n",
+        "\n```",
+        "é",
+        "👩‍💻",
+        "👍🏽",
+        "🇩🇪🇫🇷",
+        "e\u0301" * 60,
+        "x" * 700,
     ]
 )
 
 
 def bare(text: str) -> str:
-    """The text without white space and without what opens and closes code blocks."""
+    """Return the text without white space and without the fences of code blocks."""
     return re.sub(r"\s|```", "", text)
 
 

@@ -1,4 +1,4 @@
-"""An order to stop ends a run at work, and nothing is said or spent afterwards."""
+"""An order to stop ends a run. Afterwards nothing is posted and no credits are used."""
 
 import pytest
 from temporalio.client import WorkflowExecutionStatus
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("worker")
 
 
 def order(world: World, mention: Mention) -> Mention:
-    """Let the author of a mention say stop in its thread, as the webhook takes it."""
+    """Have the author of a mention order a stop in its thread, as the webhook does."""
     post = world.slack.post("Stop!", user=mention.user_id, thread_ts=mention.thread_ts)
     kept = replies.keep(
         ThreadReply(
@@ -88,7 +88,7 @@ def test_a_paused_run_ends_and_no_top_up_wakes_it(shop: World):
 def test_a_run_stopped_at_the_moment_of_its_pause_is_not_said_to_have_paused(
     shop: World, monkeypatch, of_the
 ):
-    """The run has paused, the author is told that it was stopped, and then the denial is due."""
+    """The run pauses, the thread is told that it was stopped, and then the denial is due."""
     claim = denials.claim_after_gateway_refusal
     mention = shop.handle() if of_the == "follow-up" else None
 

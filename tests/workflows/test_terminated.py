@@ -1,4 +1,4 @@
-"""Workflows that an operator terminates in Temporal's pages: what they leave is ended and said."""
+"""Mentions and tasks of terminated workflows end, and their threads are told."""
 
 import threading
 

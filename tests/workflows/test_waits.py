@@ -1,4 +1,4 @@
-"""Waiting for our own gateway, or for credits that others hold, takes no attempt."""
+"""Waiting for our own gateway, or for held credits, uses up no attempt."""
 
 import socket
 import threading
@@ -118,7 +118,7 @@ def test_a_mention_can_be_cancelled_while_it_waits(shop: World):
 
 @pytest.fixture
 def dying() -> Iterator[str]:
-    """The address of a gateway that goes away during every call."""
+    """The address of a gateway that dies during every call."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def die() -> None:

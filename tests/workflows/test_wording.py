@@ -1,4 +1,4 @@
-"""What the bot says, to the letter where others rely on it."""
+"""What the bot says, word for word where others rely on it."""
 
 from datetime import UTC, datetime
 
