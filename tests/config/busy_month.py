@@ -20,7 +20,7 @@ from projects.models import Organization, SlackWorkspace
 from quota.gate import check
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, book, published, usage_event
-from workflows.door import refuse
+from workflows.denials import refuse
 from workflows.models import FollowUp, Mention, Notice
 
 NOW = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)

@@ -15,7 +15,7 @@ from projects.models import Membership, SlackWorkspace, User
 from quota.gate import check
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, book, usage_event
-from workflows.door import refuse
+from workflows.denials import refuse
 from workflows.models import FollowUp, Mention
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("redis_client")]

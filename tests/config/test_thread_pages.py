@@ -21,7 +21,7 @@ from projects.models import SlackWorkspace, User
 from quota.gate import check
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, book, usage_event
-from workflows.door import refuse
+from workflows.denials import refuse
 from workflows.mention_types import workflow_id
 from workflows.models import FollowUp, Mention, Notice
 from workflows.notices import answer_key

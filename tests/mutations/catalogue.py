@@ -149,9 +149,9 @@ MUTATIONS = [
     Mutation(
         14,
         "a reason without a text of its own breaks the denial",
-        "workflows/wording.py",
-        '_DENIAL_FIRST_SENTENCES.get(reason or "", _DENIAL_OTHERWISE)',
-        '_DENIAL_FIRST_SENTENCES[reason or ""]',
-        "tests/workflows/test_wording.py::test_each_reason_has_a_first_sentence_of_its_own",
+        "workflows/denials.py",
+        '_FIRST_SENTENCES.get(verdict.reason or "", _UNKNOWN_REASON)',
+        '_FIRST_SENTENCES[verdict.reason or ""]',
+        "tests/workflows/test_denials.py::test_each_reason_has_a_first_sentence_of_its_own",
     ),
 ]
