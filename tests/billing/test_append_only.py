@@ -15,7 +15,7 @@ from tests.billing.world import CREDIT, book, usage_event
 
 pytestmark = pytest.mark.django_db
 KEPT = [UsageEvent, Limit, Cap, DecisionRecord, AuditEntry, ThresholdNotice]
-triggers = importlib.import_module("billing.migrations.0002_append_only_triggers")
+triggers = importlib.import_module("billing.migrations.0002_triggers")
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-"""Add triggers that reject changes to the ledger, limits, decisions and audit trail.
+"""Have the database refuse to change or delete rows of the ledger, limits, decisions and audit trail.
 
-If a later migration makes SQLite copy one of these tables, the copy has no triggers. Such a
-migration must call `install` at its end.
+SQLite drops the triggers of a table that a later migration copies, so such a migration must call
+`install` at its end.
 """
 
 from django.db import migrations
@@ -9,6 +9,7 @@ from django.db import migrations
 TABLES = (
     "billing_usageevent",
     "billing_limit",
+    "billing_cap",
     "billing_decisionrecord",
     "billing_auditentry",
     "billing_thresholdnotice",
@@ -52,5 +53,5 @@ def remove(_apps, schema_editor):
 
 
 class Migration(migrations.Migration):
-    dependencies = [("billing", "0001_initial")]
+    dependencies = [("billing", "0001_version_0_1_0")]
     operations = [migrations.RunPython(install, remove)]
