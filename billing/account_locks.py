@@ -1,4 +1,4 @@
-"""Getting hold of accounts: they are made on first use and always locked in the same order."""
+"""Create accounts on first use, and lock them, always in the same order."""
 
 from collections.abc import Iterable
 from uuid import UUID
@@ -10,10 +10,10 @@ from quota.resources import RESOURCES
 
 
 def ensure_accounts(organization_ids: Iterable[UUID]) -> None:
-    """Make the accounts of every resource that these organizations still lack."""
+    """Create the accounts that these organizations don't have yet, one for every resource."""
     wanted = {(pk, resource) for pk in organization_ids for resource in RESOURCES}
-    there = Account.objects.filter(organization_id__in={pk for pk, _ in wanted})
-    missing = wanted - set(there.values_list("organization_id", "resource"))
+    existing = Account.objects.filter(organization_id__in={pk for pk, _ in wanted})
+    missing = wanted - set(existing.values_list("organization_id", "resource"))
     if missing:
         Account.objects.bulk_create(
             (Account(organization_id=pk, resource=resource) for pk, resource in sorted(missing)),
@@ -22,9 +22,9 @@ def ensure_accounts(organization_ids: Iterable[UUID]) -> None:
 
 
 def lock_accounts(ids: Iterable[int]) -> list[Account]:
-    """Lock accounts until the transaction ends; all callers lock in the order of the ids.
+    """Lock accounts, in the order of their ids, until the transaction ends, and return them.
 
-    The organizations come with them, read after the locks were taken.
+    Their organizations are loaded too, after the locks were taken.
     """
     locked = list(Account.objects.select_for_update().filter(pk__in=list(ids)).order_by("pk"))
     # A join in the locking statement would show the organizations as they were before the wait.
@@ -33,7 +33,7 @@ def lock_accounts(ids: Iterable[int]) -> list[Account]:
 
 
 def lock_organization(organization_id: UUID, *resources: str) -> list[Account]:
-    """Lock an organization's accounts, of all resources if none is named; makes missing ones."""
+    """Lock an organization's accounts, for the named resources or all. Creates missing ones."""
     ensure_accounts([organization_id])
     chosen = Q(resource__in=resources) if resources else Q()
     accounts = Account.objects.filter(chosen, organization_id=organization_id)

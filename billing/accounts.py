@@ -1,8 +1,8 @@
-"""What changes who has an account: organizations and projects made, switched and renamed.
+"""Create organizations and projects, rotate tokens, and switch organizations on and off.
 
-Each of these publishes in its own transaction, so that a new project or a rotated token of a
-limited organization is limited from the commit on, and makes processes forget what they remember of
-credentials, which carries projects and their tokens.
+Each function publishes in its own transaction, so that a new project or token of a limited
+organization is limited from the commit on. It also invalidates cached credentials, because they
+contain projects and their tokens.
 """
 
 from django.db import transaction
@@ -22,7 +22,7 @@ from quota.published.publication import republish_project
 
 
 def create_organization(name: str) -> Organization:
-    """Make an organization with its accounts. Raises `IntegrityError` for a name that is taken."""
+    """Create an organization with its accounts. Raises `IntegrityError` if the name is taken."""
     with transaction.atomic():
         organization = Organization.objects.create(name=name)
         enforce(lock_organization(organization.pk), timezone.now())
@@ -30,9 +30,9 @@ def create_organization(name: str) -> Organization:
 
 
 def create_project(organization: Organization, name: str) -> Project:
-    """Make a project that shares its organization's credits from its first moment on.
+    """Create a project that shares its organization's credits from the start.
 
-    Raises `IntegrityError` for a name that the organization has already.
+    Raises `IntegrityError` if the organization already has a project of that name.
     """
     with transaction.atomic():
         accounts = lock_organization(organization.pk)
@@ -46,14 +46,14 @@ def create_project(organization: Organization, name: str) -> Project:
 
 
 def rotate_api_token(project: Project, *, actor: str = "", reason: str = "") -> None:
-    """Give the project a new API token; a limited project is limited under the new one at once."""
+    """Give the project a new API token. A limited project is limited under the new one at once."""
     with transaction.atomic():
         lock_organization(project.organization_id)
         project.refresh_from_db()
         former, project.api_token = project.api_token, generate_project_api_token()
         manual_blocks.carry_over(project.organization_id, former, project.api_token)
-        # Before the project's row, which a new token locks against rows that refer to it: whoever
-        # writes such rows while holding the change feed would wait for us, and we for them.
+        # Lock the change feed before the project's row. Saving a new token blocks writers of rows
+        # that refer to the project. If such a writer held the change feed, we would deadlock.
         change_feed.cursor(lock=True)
         project.save(update_fields=["api_token"])
         audit.record(
@@ -70,7 +70,7 @@ def rotate_api_token(project: Project, *, actor: str = "", reason: str = "") -> 
 def set_organization_active(
     organization: Organization, active: bool, *, actor: str = "", reason: str = ""
 ) -> None:
-    """Switch an organization off, which limits every bucket of it, or on again."""
+    """Switch an organization off, which limits all its buckets, or on again."""
     with transaction.atomic():
         accounts = lock_organization(organization.pk)
         Organization.objects.filter(pk=organization.pk).update(is_active=active)
@@ -86,7 +86,7 @@ def set_organization_active(
             reason=reason,
         )
         renew_generation_on_commit()
-        # An unmetered gateway is open to the keys of an active organization only.
+        # The unmetered product accepts only the keys of active organizations.
         working = organization.personal_api_keys.filter(revoked_at=None)
         revocation.announce(working.values_list("sha256", flat=True))
         enforce(accounts, timezone.now())

@@ -1,6 +1,6 @@
-"""Rows that are written once: the ORM refuses to change or delete them, and so does the database.
+"""Models whose rows can't be changed or deleted, neither through the ORM nor in the database.
 
-The triggers of the migration `append_only_triggers` say the same to whoever comes around the ORM.
+The database's triggers are in the migration `append_only_triggers`.
 """
 
 from collections.abc import Iterable
@@ -10,14 +10,14 @@ from django.db import models
 
 
 class AppendOnlyError(TypeError):
-    """Raised on every attempt to change or delete a row that is kept as it was written."""
+    """Raised on every attempt to change or delete an append-only row."""
 
 
 M = TypeVar("M", bound=models.Model)
 
 
 class AppendOnlyQuerySet(models.QuerySet[M]):
-    """Reads and inserts; everything else raises `AppendOnlyError`."""
+    """Allows reads and inserts. Everything else raises `AppendOnlyError`."""
 
     def _refuse(self, *_args: Any, **_kwargs: Any) -> NoReturn:
         raise AppendOnlyError(
@@ -28,14 +28,14 @@ class AppendOnlyQuerySet(models.QuerySet[M]):
     aupdate = adelete = abulk_update = aupdate_or_create = _refuse
 
     def bulk_create(self, objs: Iterable[M], *args: Any, **kwargs: Any) -> list[M]:
-        """Insert; refuses `update_conflicts`, which would change rows that are there."""
+        """Insert rows. Refuses `update_conflicts`, which would change existing rows."""
         if kwargs.get("update_conflicts"):
             self._refuse()
         return super().bulk_create(objs, *args, **kwargs)
 
 
 class AppendOnlyModel(models.Model):
-    """A model whose rows are inserted and read, never changed and never deleted."""
+    """A model whose rows are inserted and read, but never changed or deleted."""
 
     objects = AppendOnlyQuerySet.as_manager()
 
@@ -43,11 +43,11 @@ class AppendOnlyModel(models.Model):
         abstract = True
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Insert the row. Raises `AppendOnlyError` for a row that is in the database already."""
+        """Insert the row. Raises `AppendOnlyError` if it is already in the database."""
         if not self._state.adding:
             raise AppendOnlyError(f"{self._meta.verbose_name} {self.pk} is never changed")
         super().save(*args, **(kwargs | {"force_insert": True}))
 
     def delete(self, *_args: Any, **_kwargs: Any) -> NoReturn:
-        """Raise `AppendOnlyError`, always."""
+        """Raise `AppendOnlyError`."""
         raise AppendOnlyError(f"{self._meta.verbose_name} {self.pk} is never deleted")

@@ -9,7 +9,7 @@ class BillingConfig(AppConfig):
     name = "billing"
 
     def ready(self) -> None:
-        """Let quota ask for a decision: it doesn't import billing."""
+        """Register the decision function, because quota doesn't import billing."""
         from billing.decisions.enforcement import decide_account
         from quota import decider
 

@@ -1,4 +1,4 @@
-"""The audit trail: who changed what may be used, when and why."""
+"""The audit trail: who changed limits, caps, grants, events, organizations and tokens, and why."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def record(
     reason: str = "",
     **details: Any,
 ) -> None:
-    """Append an entry; belongs into the transaction that does what it tells of."""
+    """Append an entry. Call it in the same transaction as the change."""
     AuditEntry.objects.create(
         action=action,
         organization=organization,

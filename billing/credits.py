@@ -1,6 +1,7 @@
-"""Dollars, credits and micro-credits. Exact throughout: integers and Decimal, never floats.
+"""Convert between dollars, credits and micro-credits. Exact: integers and Decimal, never floats.
 
-1 credit is one cent of provider cost plus the bucket's markup; 1 credit is 1,000,000 micro-credits.
+1 credit is one cent of what a call costs after the bucket's markup on the provider's price.
+1 credit is 1,000,000 micro-credits.
 """
 
 import re
@@ -10,7 +11,7 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 from quota.resources import MICRO, RESOURCES
 
 MAXIMUM_MICRO = 10**17
-"""A hundred billion credits: what fits into the database's integers with room for sums."""
+"""A hundred billion credits. This fits the database's integers, with room for sums."""
 
 _MAXIMUM_COST = Decimal(1_000_000)
 _COST = re.compile(r"[+-]?\d{1,60}(\.\d{1,60})?([eE][+-]?\d{1,3})?", re.ASCII)
@@ -19,14 +20,14 @@ _EXACT = Context(prec=200, rounding=ROUND_HALF_EVEN)
 
 
 class InvalidCost(ValueError):
-    """A cost that is not an amount of money."""
+    """The value is not a valid amount of money."""
 
 
 def exact_cost(value: object) -> Decimal:
-    """Return dollars exactly as they were written, as decimal text or as a JSON number.
+    """Return the exact amount of dollars from decimal text or a JSON number.
 
-    Raises `InvalidCost` for anything that is no finite amount, has more than 40 decimals or is
-    beyond a million dollars. The sign is the caller's to judge.
+    Raises `InvalidCost` if the value is not a finite amount, has more than 40 decimals or exceeds a
+    million dollars. The caller checks the sign.
     """
     if isinstance(value, str):
         if not _COST.fullmatch(value):
@@ -36,7 +37,7 @@ def exact_cost(value: object) -> Decimal:
         cost = Decimal(value)
     else:
         raise InvalidCost("not a decimal amount")
-    # A cheap look at the exponent comes first: 1e999999 written out would fill the memory.
+    # Check the exponent first: 1e999999 written out in full would fill the memory.
     exponent = cost.as_tuple().exponent
     if not isinstance(exponent, int):
         raise InvalidCost("not a finite amount")
@@ -46,7 +47,7 @@ def exact_cost(value: object) -> Decimal:
 
 
 def exact_sum(costs: Iterable[Decimal]) -> Decimal:
-    """Return the sum of costs in dollars, to the last digit."""
+    """Return the exact sum of costs in dollars."""
     total = Decimal(0)
     for cost in costs:
         total = _EXACT.add(total, cost)
@@ -54,32 +55,32 @@ def exact_sum(costs: Iterable[Decimal]) -> Decimal:
 
 
 def credits_micro(cost: Decimal, resource: str) -> int:
-    """Return what a cost in dollars is in micro-credits, rounded once, half to even."""
+    """Convert a cost in dollars to micro-credits. Rounds once, half to even."""
     exact = _EXACT.multiply(cost, RESOURCES[resource].credits_per_usd * MICRO)
     return int(exact.to_integral_value(context=_EXACT))
 
 
 def parse_credits(text: str) -> int:
-    """Return an amount of credits as a person writes it in micro-credits.
+    """Convert an amount of credits, as a person types it, to micro-credits.
 
-    Raises `ValueError` for what is not a plain number of at most six decimals.
+    Raises `ValueError` if it is not a plain number with at most six decimals.
     """
     if not _CREDITS.fullmatch(text):
         raise ValueError(f"{text!r} is not an amount of credits, such as 2000 or 0.5")
     micro = int(Decimal(text) * MICRO)
     if micro > MAXIMUM_MICRO:
-        raise ValueError(f"{text} credits are more than can be counted")
+        raise ValueError(f"{text} credits is more than the maximum of 100,000,000,000")
     return micro
 
 
 def exact(micro: int) -> str:
-    """Return an amount of credits to the last digit, as `parse_credits` reads it."""
+    """Return the exact amount of credits as text that `parse_credits` accepts."""
     text = f"{Decimal(micro) / MICRO:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def display(micro: int | None) -> str:
-    """Return an amount for people: two decimals, and never zero for what is not."""
+    """Return an amount for people, with two decimals. Shows 0.00 only for exactly zero."""
     if micro is None:
         return "–"
     if 0 < abs(micro) < MICRO // 100:

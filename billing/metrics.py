@@ -1,16 +1,16 @@
-"""What is counted about booking."""
+"""Prometheus counters of billing."""
 
 from prometheus_client import Counter
 
 UNDECIDABLE = Counter(
     "tollgate_undecidable_events",
-    "Events set aside because nothing could be decided about their account.",
+    "Events quarantined because the decision about their account failed.",
 )
 REPAIRS = Counter(
     "tollgate_billing_repairs",
-    "Accounts whose totals, stored decision or publication were not what the ledger says.",
+    "Accounts whose totals, stored decision or publication differed from the ledger.",
 )
 CORRECTIONS_CUT = Counter(
     "tollgate_corrections_cut",
-    "Corrections that would have given back more than their event still cost.",
+    "Corrections cut because they would give back more than their event still cost.",
 )

@@ -1,7 +1,7 @@
-"""How much was used and what may be used: ledger, running totals, limits, grants, and who did what.
+"""What was used and what can be used: accounts, ledger, totals, limits, grants and audit trail.
 
-Amounts are integers of micro-credits. The ledger, the limits and the grants are the truth; the
-running totals and everything in `quota` are projections that `rebuild_quota` makes again from them.
+Amounts are integers of micro-credits. The ledger, the limits and the grants are the truth. The
+running totals and everything in `quota` are projections, which `rebuild_quota` rebuilds from them.
 """
 
 import os
@@ -20,7 +20,7 @@ RESOURCE_CHOICES = [(resource.name, resource.title) for resource in RESOURCES.va
 
 
 def new_ledger_epoch() -> uuid.UUID:
-    """Return a UUID whose text sorts after every one made before it (version 7 of RFC 9562)."""
+    """Return a UUID whose text sorts after all earlier ones (version 7 of RFC 9562)."""
     milliseconds = time.time_ns() // 1_000_000
     random = int.from_bytes(os.urandom(10))
     value = milliseconds << 80 | 0x7 << 76 | (random >> 68 & 0xFFF) << 64
@@ -28,10 +28,10 @@ def new_ledger_epoch() -> uuid.UUID:
 
 
 class Account(models.Model):
-    """An organization's credits of one bucket. Its row lock orders whatever changes them.
+    """An organization's credits of one bucket. Its row lock serializes all changes to them.
 
-    `version` grows by one with every change of what followers are told. `ledger_epoch` names the
-    history that the versions count: a restored backup begins a new one.
+    `version` increases by one with every change of the published state. Versions can be compared
+    only within one `ledger_epoch`: a restored backup begins a new epoch.
     """
 
     organization = models.ForeignKey(
@@ -52,10 +52,12 @@ class Account(models.Model):
         default=0,
         db_default=0,
         editable=False,
-        help_text="What was left when it paid for no call at all.",
+        help_text="What was left when it proved too little to pay for a call.",
     )
     insufficient_at = models.DateTimeField(
-        null=True, editable=False, help_text="When that was; it counts until the period's end."
+        null=True,
+        editable=False,
+        help_text="When that was. It applies until the end of the period.",
     )
     grace_began_at = models.DateTimeField(
         null=True, editable=False, help_text="When the period's one grace began."
@@ -67,7 +69,7 @@ class Account(models.Model):
         default=0,
         db_default=0,
         editable=False,
-        help_text="Orders what is told of caps; 0: there never were any.",
+        help_text="Version of the published caps. 0: there never were any.",
     )
     announced_percent = models.PositiveSmallIntegerField(
         default=0, editable=False, help_text="The highest threshold announced in this period."
@@ -75,7 +77,7 @@ class Account(models.Model):
     decide_again_at = models.DateTimeField(null=True, editable=False, db_index=True)
     published_digest = models.CharField(max_length=64, blank=True, default="", editable=False)
     verified_at = models.DateTimeField(
-        null=True, editable=False, help_text="When all of it was last compared with the ledger."
+        null=True, editable=False, help_text="When it was last compared with its whole ledger."
     )
 
     class Meta:
@@ -89,20 +91,20 @@ class Account(models.Model):
 
     @property
     def key(self) -> str:
-        """How the gateway names the account."""
+        """The account's name in the gateway."""
         return f"{self.organization_id}:{self.resource}"
 
 
 def default_thresholds() -> list[int]:
-    """Return the percents at which is warned unless somebody says otherwise."""
+    """Return the percents at which to warn by default."""
     return [80, 100]
 
 
 class Limit(AppendOnlyModel):
-    """What an account may use per period, from `set_at` until the next row says otherwise.
+    """What an account can use per period, from `set_at` until the next row replaces it.
 
-    The limit of a period is the one in force at its end: a limit that is changed within a period
-    holds for the whole of it. An account without a row is unlimited.
+    The limit in force at the end of a period applies to the whole period, even if it was changed
+    within the period. An account without a row is unlimited.
     """
 
     class Mode(models.TextChoices):
@@ -144,10 +146,10 @@ class Limit(AppendOnlyModel):
 
 
 class Cap(AppendOnlyModel):
-    """What one project, user or run may use of an account, from `set_at` until the next row.
+    """What one project, user or run can use of an account, from `set_at` until the next row.
 
-    A cap refuses, however much the organization has left and whether its limit is hard, soft or
-    none. Those of projects and users hold per period, those of runs for the whole of a run.
+    A cap refuses regardless of what the organization has left, and of whether its limit is hard,
+    soft or unset. Caps of projects and users apply per period, caps of runs to a whole run.
     """
 
     class Scope(models.TextChoices):
@@ -161,8 +163,8 @@ class Cap(AppendOnlyModel):
         max_length=200,
         blank=True,
         default="",
-        help_text="A project's number, or a user such as slack:T1:U1; empty: each one of which "
-        "nothing else is said.",
+        help_text="A project's number, or a user such as slack:T1:U1. Empty: each one without a "
+        "cap of its own.",
     )
     cap_micro = models.BigIntegerField(null=True, help_text="Empty: not capped.")
     set_at = models.DateTimeField()
@@ -186,10 +188,10 @@ class Cap(AppendOnlyModel):
 
 
 class CreditGrant(models.Model):
-    """Credits beside the periodic limit: a top-up. Never changed, except that it may be voided.
+    """A top-up: credits in addition to the periodic limit. It can be voided, but never changed.
 
-    Spent once the period's limit is used up, by priority (lower first), then by expiry, then in
-    the order of creation. Covers usage from `starts_at` until it expires or is voided.
+    Grants are spent once the period's limit is used up: by priority (lower first), then by expiry,
+    then by order of creation. A grant covers usage from `starts_at` until it expires or is voided.
     """
 
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="grants")
@@ -203,7 +205,7 @@ class CreditGrant(models.Model):
         default="",
         db_default="",
         editable=False,
-        help_text="Who asks again under the same key gets this top-up, not another one.",
+        help_text="Repeating the request with this key returns this top-up instead of another one.",
     )
     actor = models.CharField(max_length=200, blank=True, default="")
     reason = models.CharField(max_length=500, blank=True, default="")
@@ -230,11 +232,11 @@ class CreditGrant(models.Model):
 
 
 class UsageEvent(AppendOnlyModel):
-    """The ledger: one row per `$ai_generation` event, keyed by the event's uuid for ever.
+    """The ledger: one row per `$ai_generation` event, keyed by the event's uuid forever.
 
-    An event of a product without a bucket, or one marked as not billable, is kept with zero credits
-    and no account. Only a discarded event may be without a project: it stands for nothing but what
-    its gateway group had debited.
+    An event of a product without a bucket, or one marked as not billable, has zero credits and no
+    account. Only a discarded event can lack a project: its row only gives its gateway group back
+    what the group had debited.
     """
 
     class Kind(models.TextChoices):
@@ -242,7 +244,7 @@ class UsageEvent(AppendOnlyModel):
         LATE = "late", "late: adjusts a period that was closed when it arrived"
         CORRECTION = "correction", "correction of the event it is linked to"
         REFUND = "refund", "refund of the event it is linked to"
-        DISCARDED = "discarded", "discarded: nobody pays, the group has it back"
+        DISCARDED = "discarded", "discarded: nobody pays, the group gets its debit back"
 
     uuid = models.UUIDField(primary_key=True)
     account = models.ForeignKey(
@@ -314,7 +316,7 @@ class UsageEvent(AppendOnlyModel):
 
 
 class UsageTotal(models.Model):
-    """The running total of one stretch of time, in which one period and the same grants hold.
+    """The running total of one stretch of time, within one period and with the same live grants.
 
     A projection of the ledger: `usage_micro` is the sum of the account's events that occurred from
     `starts_at` (inclusive) to `ends_at` (exclusive).
@@ -336,9 +338,10 @@ class UsageTotal(models.Model):
 
 
 class DailyUsage(models.Model):
-    """The usage report: what one user or run used on one day (of UTC) with one product and model.
+    """The usage report: what one user or run used on one UTC day with one product and model.
 
-    A projection of the ledger, made again for a day whenever events of that day were booked.
+    A projection of the ledger. The report of a day is made again whenever events of that day were
+    booked.
     """
 
     day = models.DateField()
@@ -361,7 +364,12 @@ class DailyUsage(models.Model):
         verbose_name_plural = "daily usage"
         constraints = [
             models.UniqueConstraint(
-                *("day", "project", "resource", "product", "model", "distinct_id"),
+                "day",
+                "project",
+                "resource",
+                "product",
+                "model",
+                "distinct_id",
                 Coalesce("task_run_id", Value(uuid.UUID(int=0), models.UUIDField())),
                 name="daily_usage_unique",
             )
@@ -373,10 +381,10 @@ class DailyUsage(models.Model):
 
 
 class ReportedUsage(models.Model):
-    """Up to when the daily usage reports have all that was booked: one row, or none yet."""
+    """The instant up to which the daily usage reports are complete: one row, or none yet."""
 
     booked_before = models.DateTimeField(
-        help_text="What was booked since may be missing from the report of its day."
+        help_text="Events booked since then can be missing from the report of their day."
     )
 
     class Meta:
@@ -387,7 +395,7 @@ class ReportedUsage(models.Model):
 
 
 class AccountGroup(models.Model):
-    """What one gateway group has been booked on an account since the beginning: a projection."""
+    """What was ever booked on an account for one gateway group: a projection of the ledger."""
 
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="groups")
     group = models.CharField(max_length=100)
@@ -404,7 +412,7 @@ class AccountGroup(models.Model):
 
 
 class LedgerCheckpoint(models.Model):
-    """Up to when the ledger has been added up, account by account: one row, or none yet."""
+    """The instant up to which `CheckpointSum` has added up the ledger: one row, or none yet."""
 
     booked_before = models.DateTimeField()
 
@@ -413,7 +421,7 @@ class LedgerCheckpoint(models.Model):
 
 
 class CheckpointSum(models.Model):
-    """What an account was booked before the checkpoint: a projection of the ledger."""
+    """What was booked on an account before the checkpoint: a projection of the ledger."""
 
     account = models.OneToOneField(
         Account, primary_key=True, on_delete=models.PROTECT, related_name="+"
@@ -426,7 +434,7 @@ class CheckpointSum(models.Model):
 
 
 class QuarantinedEvent(models.Model):
-    """An event that could not be booked, with the reason; kept until somebody decides about it."""
+    """An event that could not be booked, and the reason. Somebody books or discards it later."""
 
     class State(models.TextChoices):
         OPEN = "open", "open: to be decided"
@@ -436,7 +444,9 @@ class QuarantinedEvent(models.Model):
     event_uuid = models.CharField(max_length=64, blank=True, default="", db_index=True)
     reason = models.CharField(max_length=40, db_index=True)
     detail = models.CharField(max_length=300, blank=True, default="")
-    awaits = models.UUIDField(null=True, help_text="The event that it corrects, until it arrives.")
+    awaits = models.UUIDField(
+        null=True, help_text="The event that it corrects, while that has not arrived."
+    )
     payload = models.TextField(help_text="The event as it arrived, as JSON in ASCII.")
     payload_sha256 = models.CharField(max_length=64, unique=True)
     state = models.CharField(max_length=10, choices=State.choices, default=State.OPEN)
@@ -462,7 +472,7 @@ class QuarantinedEvent(models.Model):
 
 
 class ThresholdNotice(AppendOnlyModel):
-    """An account reached a share of its period's credits, or was lifted again: once per period."""
+    """An account reached a threshold, or has credits again. Each is noticed once per period."""
 
     RESOLVED = 0
 
@@ -486,7 +496,7 @@ class ThresholdNotice(AppendOnlyModel):
 
 
 class DecisionRecord(AppendOnlyModel):
-    """One decision that changed an account's state, with everything it was made from."""
+    """One decision that changed an account's or a cap's state, with all its inputs."""
 
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="decisions")
     version = models.BigIntegerField()
@@ -497,7 +507,7 @@ class DecisionRecord(AppendOnlyModel):
         blank=True,
         default="",
         db_default="",
-        help_text="Whose cap it is about; empty: the whole account.",
+        help_text="The scope of the cap that it is about. Empty: the whole account.",
     )
     subject = models.CharField(max_length=200, blank=True, default="", db_default="")
     previous_state = models.CharField(max_length=10, blank=True, default="")
@@ -515,7 +525,7 @@ class DecisionRecord(AppendOnlyModel):
 
 
 class AuditEntry(AppendOnlyModel):
-    """Who changed what may be used, when and why."""
+    """Who changed a limit, cap, grant, event, organization or token, when and why."""
 
     class Action(models.TextChoices):
         LIMIT_SET = "limit_set"

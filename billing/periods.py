@@ -1,8 +1,8 @@
-"""Billing periods: months that begin on any day, at midnight of any time zone. Pure.
+"""Billing periods: months that begin on any day, at midnight in any time zone. Pure functions.
 
-An anchor day that a month does not have means its last day (31 → 30 April, 28 or 29 February); the
-next month has the anchor again. A midnight that a clock change skips means the instant of the
-change; one that happens twice means the first.
+If a month doesn't have the anchor day, its period begins on its last day (31 → 30 April, 28 or 29
+February). The next month uses the anchor day again. If a clock change skips midnight, the period
+begins at the change. If midnight happens twice, it begins at the first one.
 """
 
 from calendar import monthrange
@@ -22,14 +22,14 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class Calendar:
-    """How months are cut: on which day, and in whose time. In force after `since`."""
+    """The day and time zone in which months begin. In force after `since`."""
 
     since: datetime
     anchor_day: int = 1
     time_zone: str = "UTC"
 
     def period_at(self, instant: datetime) -> Period:
-        """Return the month that contains the instant, as if this calendar had always held."""
+        """Return the month that contains the instant. Ignores `since`."""
         local = instant.astimezone(ZoneInfo(self.time_zone))
         start = self._boundary(local.year, local.month)
         if instant >= start:
@@ -42,7 +42,7 @@ class Calendar:
         return midnight.astimezone(UTC)
 
     def cuts_like(self, other: "Calendar") -> bool:
-        """Return whether both cut time alike, whenever they came into force."""
+        """Return whether both calendars cut time in the same way, regardless of `since`."""
         return (self.anchor_day, self.time_zone) == (other.anchor_day, other.time_zone)
 
 
@@ -52,12 +52,12 @@ def _month(year: int, month: int, step: int) -> tuple[int, int]:
 
 
 def period_at(instant: datetime, calendars: Sequence[Calendar]) -> Period:
-    """Return the period that contains the instant, where the calendar changed now and then.
+    """Return the period that contains the instant, with calendars that change over time.
 
-    `calendars` are in the order of `since`; the first one also holds before its `since`. A calendar
-    ends periods at its own boundaries after its `since`, up to and including the next one's
-    `since`, so the period in which the calendar changes runs to the first boundary of the new one.
-    What was decided for times before a change therefore never moves.
+    `calendars` are sorted by `since`. The first one also applies before its `since`. A calendar
+    ends periods at its own boundaries after its `since`, up to and including the next calendar's
+    `since`. So the period in which the calendar changes runs until the first boundary of the new
+    calendar, and periods before the change never move.
     """
     if not calendars:
         raise ValueError("a period needs at least one calendar")
@@ -66,7 +66,7 @@ def period_at(instant: datetime, calendars: Sequence[Calendar]) -> Period:
 
 
 def _start(instant: datetime, index: int, calendars: Sequence[Calendar]) -> datetime:
-    """The latest boundary at or before the instant, which calendar `index` governs."""
+    """Return the latest boundary at or before the instant, which calendar `index` governs."""
     start = calendars[index].period_at(instant).start
     while index > 0 and start <= calendars[index].since:
         instant = calendars[index].since
@@ -76,7 +76,7 @@ def _start(instant: datetime, index: int, calendars: Sequence[Calendar]) -> date
 
 
 def _end(instant: datetime, index: int, calendars: Sequence[Calendar]) -> datetime:
-    """The earliest boundary after the instant, which calendar `index` governs."""
+    """Return the earliest boundary after the instant, which calendar `index` governs."""
     end = calendars[index].period_at(instant).end
     while index + 1 < len(calendars) and end > calendars[index + 1].since:
         index += 1

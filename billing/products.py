@@ -1,6 +1,7 @@
-"""Which bucket pays for which product: billing's own table, so that no event can choose.
+"""Which bucket pays for which product.
 
-The gateway keeps the same table for its doors; what it says about an event's bucket is not read.
+The gateway has the same table to check calls. Billing uses its own, so that an event can't choose
+the bucket that it is charged to.
 """
 
 from quota.resources import AI_CREDITS, POSTHOG_CODE_CREDITS
@@ -11,12 +12,12 @@ BUCKETS: dict[str, str | None] = {
     "posthog_code": POSTHOG_CODE_CREDITS,
     "llm_gateway": None,
 }
-"""Product → resource that pays; None: nobody, the product is unmetered."""
+"""The resource that pays for each product. None means that the product is unmetered."""
 
 ALIASES = {"slack-posthog-code": "slack_app_routing"}
 
 
 def canonical(name: str) -> str | None:
-    """Return the product's own name for a name or alias; None for an unknown product."""
+    """Return the product's canonical name for a name or alias, None if it is unknown."""
     name = ALIASES.get(name, name)
     return name if name in BUCKETS else None

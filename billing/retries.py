@@ -1,4 +1,4 @@
-"""Transactions that lost a race are tried again; a database that is too slow says so."""
+"""Run transactions. Retry those that lost a race, and give up if a lock takes too long."""
 
 import random
 import time
@@ -15,20 +15,20 @@ LOCK_SECONDS = 5
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _LOST_A_RACE = {"40001", "40P01"}
 _TOOK_TOO_LONG = {"55P03", "57014"}
-# Check and restrict violation there, a check and a trigger of ours in SQLite.
+# Check and restrict violations in PostgreSQL, and a check and our own trigger in SQLite.
 _BREAKS_A_RULE = {"23514", "23001", "SQLITE_CONSTRAINT_CHECK", "SQLITE_CONSTRAINT_TRIGGER"}
 
 
 class DatabaseBusy(Exception):
-    """A lock was not to be had in time. Nothing was written; try again later."""
+    """A lock could not be obtained in time. Nothing was written. Try again later."""
 
 
 def in_transaction(work: Callable[[], T]) -> T:
-    """Run `work` in a transaction of its own, again if it lost a race with another writer.
+    """Run `work` in its own transaction. Retry if it lost a race with another writer.
 
     A race is a deadlock, a serialization failure, or a unique row that somebody else inserted
-    first. Raises `DatabaseBusy` where a lock could not be had in time, and after the last attempt
-    whatever the database said.
+    first. Raises `DatabaseBusy` if a lock could not be obtained in time, and the database's own
+    error after the last attempt.
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -49,7 +49,7 @@ def in_transaction(work: Callable[[], T]) -> T:
 
 
 def breaks_a_rule(error: Exception) -> bool:
-    """Return whether a check or trigger refuses the row for good, unlike a unique row's race."""
+    """Return whether a check or trigger rejected the row, so that a retry is pointless."""
     cause = error.__cause__
     codes = {getattr(cause, "sqlstate", None), getattr(cause, "sqlite_errorname", None)}
     return not codes.isdisjoint(_BREAKS_A_RULE)

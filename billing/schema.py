@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of billing's endpoints."""
+"""OpenAPI descriptions of billing's endpoints."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from drf_spectacular.utils import OpenApiExample, OpenApiParameter
 from rest_framework import serializers
 
 from billing.ingestion.batches import MAXIMUM_BYTES, MAXIMUM_EVENTS
-from billing.ingestion.events import Refusal
+from billing.ingestion.events import QuarantineReason
 from billing.reports.usage import Grouping
 from projects.api_answers import PROJECT_ID, answers, mistake, problem, response_headers
 from projects.query import DAY
@@ -18,8 +18,8 @@ _ORGANIZATION = "5f0c3a52-8f0e-4a3e-9d0b-1f2a7c4f9a10"
 
 
 _ITEM: dict[str, Any] = {
-    "description": "One `$ai_generation` event. An item that is none is quarantined, never refused "
-    "with its batch.",
+    "description": "One `$ai_generation` event. An invalid item is quarantined. The rest of its "
+    "batch is still booked.",
     "anyOf": [
         {
             "title": "UsageEvent",
@@ -28,33 +28,34 @@ _ITEM: dict[str, Any] = {
                 "uuid": {
                     "type": "string",
                     "format": "uuid",
-                    "description": "Its identity for ever: booked at most once. Without one the "
-                    "event is quarantined as `uuid_invalid`; somebody may still book it, under an "
-                    "identity made of its payload.",
+                    "description": "The event's identity: it is booked at most once. Without it, "
+                    "the event is quarantined as `uuid_invalid`. An operator can still book it, "
+                    "with a UUID derived from its payload.",
                 },
                 "event": {"type": "string", "enum": ["$ai_generation"]},
                 "timestamp": {
                     "type": "string",
                     "format": "date-time",
-                    "description": "When it was used; decides the period. At most 366 days ago and "
-                    "10 minutes ahead.",
+                    "description": "When the call was made. It determines the period. At most 366 "
+                    "days in the past and 10 minutes in the future.",
                 },
                 "distinct_id": {"type": "string"},
                 "account": {
                     "type": "string",
-                    "description": "Organization and bucket; checked against the product.",
+                    "description": "Organization and bucket. Checked against the product.",
                 },
                 "group": {
                     "type": "string",
                     "maxLength": 100,
-                    "description": "The gateway Redis that held the call; absent: posted directly.",
+                    "description": "The gateway Redis that held the call. Absent if there was no "
+                    "hold.",
                 },
                 "hold_id": {
                     "type": "string",
                     "format": "uuid",
-                    "description": "The event itself, or another event, which this one corrects. A "
-                    "correction gives back at most what its event still costs; until that event "
-                    "arrives it is quarantined as `corrected_event_unknown`.",
+                    "description": "The event's own UUID, or that of another event, which this one "
+                    "corrects. A correction gives back at most what its event still costs. Until "
+                    "that event arrives, it is quarantined as `corrected_event_unknown`.",
                 },
                 "debited_micro": {
                     "type": "integer",
@@ -71,11 +72,11 @@ _ITEMS = {"type": "array", "items": _ITEM}
 
 
 class UsageBatchSerializer(serializers.Serializer):
-    """Events, alone or below `batch`. `BatchParser` reads them; this is for the document."""
+    """A list of events, or an object with `batch`. Only for OpenAPI: `BatchParser` parses them."""
 
 
 class UsageBatchSchema(OpenApiSerializerExtension):
-    """How the document describes a batch."""
+    """The OpenAPI schema of a batch."""
 
     target_class = UsageBatchSerializer
 
@@ -83,18 +84,18 @@ class UsageBatchSchema(OpenApiSerializerExtension):
         """Return the schema."""
         return {
             "description": f"At most {MAXIMUM_EVENTS:,} events and {MAXIMUM_BYTES:,} bytes, "
-            "unpacked (else 413); `Content-Encoding: gzip` is understood.",
-            "required": ["batch"],  # of an object; the second form is an array
+            "unpacked (otherwise 413). `Content-Encoding: gzip` is supported.",
+            "required": ["batch"],  # only for the object; the second form is an array
             "anyOf": [{"type": "object", "properties": {"batch": _ITEMS}}, _ITEMS],
         }
 
 
 class UsageResultSerializer(serializers.Serializer):
-    """What became of one item."""
+    """The result for one item."""
 
     uuid = serializers.UUIDField(allow_null=True)
     status = serializers.ChoiceField(["accepted", "duplicate", "conflict", "quarantined"])
-    reason = serializers.ChoiceField([reason.value for reason in Refusal], allow_null=True)
+    reason = serializers.ChoiceField([reason.value for reason in QuarantineReason], allow_null=True)
     version = serializers.IntegerField(
         allow_null=True, help_text="The account's version after the booking."
     )
@@ -131,17 +132,17 @@ _EVENT = {
 
 _USAGE_EVENTS_ANSWERS: dict[Any, Any] = {
     200: UsageResultsSerializer,
-    400: problem("Not a batch at all; nothing was booked."),
+    400: problem("The body is not a batch. Nothing was booked."),
     401: problem("No service token."),
-    413: problem("Too many events or bytes; nothing was booked."),
+    413: problem("Too many events or bytes. Nothing was booked."),
     415: problem("Neither JSON nor gzipped JSON."),
-    429: problem("The database does not keep up; nothing was booked."),
-    503: problem("The database does not answer; nothing was booked."),
+    429: problem("The database is overloaded. Nothing was booked."),
+    503: problem("The database is unavailable. Nothing was booked."),
 }
 
 USAGE_EVENTS: dict[str, Any] = {
     "operation_id": "usage_events_create",
-    "summary": "Book what was used",
+    "summary": "Book usage events",
     "tags": ["usage"],
     "request": UsageBatchSerializer,
     "parameters": response_headers(_USAGE_EVENTS_ANSWERS),
@@ -149,7 +150,7 @@ USAGE_EVENTS: dict[str, Any] = {
     "examples": [
         OpenApiExample("A generation", value={"batch": [_EVENT]}, request_only=True),
         OpenApiExample(
-            "Booked, and set aside",
+            "One booked, one quarantined",
             value={
                 "results": [
                     {"uuid": _UUID, "status": "accepted", "reason": None, "version": 812},
@@ -169,7 +170,7 @@ USAGE_EVENTS: dict[str, Any] = {
 
 
 class WholeNumber(serializers.IntegerField):
-    """An integer that was sent as one, not as text, a fraction or a truth value."""
+    """An integer, not given as text, fraction or boolean."""
 
     def to_internal_value(self, data: Any) -> int:
         """Return the number."""
@@ -179,7 +180,7 @@ class WholeNumber(serializers.IntegerField):
 
 
 class InsufficientRemainingSerializer(serializers.Serializer):
-    """What was left of an account when a call that nothing else held up did not fit into it."""
+    """What was left of an account when it could not pay for a call, with no other call held."""
 
     organization_id = serializers.UUIDField()
     resource = serializers.ChoiceField(list(RESOURCES))
@@ -187,7 +188,7 @@ class InsufficientRemainingSerializer(serializers.Serializer):
 
 
 class StandingSerializer(serializers.Serializer):
-    """Whether the account is limited then."""
+    """Whether the account is now limited."""
 
     limited = serializers.BooleanField()
 
@@ -197,12 +198,12 @@ _INSUFFICIENT_REMAINING_ANSWERS: dict[Any, Any] = {
     401: problem("No service token."),
     404: problem("There is no such account."),
     415: problem("Not JSON."),
-    429: problem("The database does not keep up."),
+    429: problem("The database is overloaded."),
 }
 
 INSUFFICIENT_REMAINING: dict[str, Any] = {
     "operation_id": "insufficient_remaining_create",
-    "summary": "Tell of a remainder that pays for no call",
+    "summary": "Report that too little is left for a call",
     "tags": ["quota"],
     "request": InsufficientRemainingSerializer,
     "parameters": response_headers(_INSUFFICIENT_REMAINING_ANSWERS),
@@ -225,7 +226,7 @@ INSUFFICIENT_REMAINING: dict[str, Any] = {
 
 
 class UsageGroupSerializer(serializers.Serializer):
-    """What one group used of one bucket; of none where nobody pays. Credits are exact."""
+    """What one group used of one bucket, or of no bucket if nobody pays. Credits are exact."""
 
     day = serializers.DateField(required=False)
     product = serializers.CharField(required=False)
@@ -242,7 +243,7 @@ class UsageGroupSerializer(serializers.Serializer):
 
 
 class ProjectUsageSerializer(serializers.Serializer):
-    """A project's usage from `since` to before `until`, days of UTC."""
+    """A project's usage from `since` (inclusive) to `until` (exclusive). Days are in UTC."""
 
     project_id = serializers.IntegerField()
     organization_id = serializers.UUIDField()
@@ -258,8 +259,8 @@ class ProjectUsageSerializer(serializers.Serializer):
 
 _PROJECT_USAGE_ANSWERS: dict[Any, Any] = {
     200: ProjectUsageSerializer,
-    400: mistake("A parameter makes no sense, or there are too many groups: says which."),
-    403: problem("The credential lacks the scope billing:read or leaves the project out."),
+    400: mistake("A parameter is invalid, or there are too many groups. The answer says which."),
+    403: problem("The credential lacks the scope billing:read, or doesn't cover the project."),
     404: problem("There is no such project for this credential."),
 }
 _DAY = {"type": "string", "format": "date", "pattern": DAY}
@@ -268,7 +269,7 @@ PROJECT_USAGE: dict[str, Any] = {
     "operation_id": "project_usage_retrieve",
     "summary": "Where the credits went",
     "tags": ["usage"],
-    # By name: the schemes are described once, where the quota endpoint uses them.
+    # The schemes are described once, at the quota endpoint.
     "auth": [{"serviceToken": []}, {"projectCredential": []}, {"session": []}],
     "parameters": [
         PROJECT_ID,
@@ -281,7 +282,7 @@ PROJECT_USAGE: dict[str, Any] = {
             "until",
             _DAY,
             description="Exclusive, from 2000-01-01 to 2999-12-31. Default: tomorrow. "
-            "Not after since: nothing lies between, and nothing is found.",
+            "If it is not after since, the result is empty.",
         ),
         OpenApiParameter(
             "group_by",
@@ -292,7 +293,7 @@ PROJECT_USAGE: dict[str, Any] = {
             },
             style="form",
             explode=False,
-            description="What the usage is told apart by, separated by commas.",
+            description="What to group the usage by, separated by commas.",
         ),
         *response_headers(_PROJECT_USAGE_ANSWERS),
     ],

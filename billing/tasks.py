@@ -1,4 +1,4 @@
-"""What Celery beat calls. All of it may run twice, late, or side by side."""
+"""The tasks that Celery beat starts. They can run twice, late or at the same time."""
 
 from celery import shared_task
 
@@ -15,13 +15,13 @@ def sweep_accounts() -> None:
 
 @shared_task
 def sweep_due_accounts() -> None:
-    """Decide about the accounts whose decision was only valid until now."""
+    """Decide about the accounts whose decision has expired."""
     sweep.sweep_due()
 
 
 @shared_task
 def verify_accounts() -> None:
-    """Compare some accounts with the whole of their ledger, in turns."""
+    """Compare some accounts with their whole ledger, in turns."""
     rotation.verify_some()
 
 

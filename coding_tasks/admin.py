@@ -1,4 +1,4 @@
-"""The admin's pages of repositories, tasks and runs: what was asked, its outcome, its credits."""
+"""Admin pages of repositories, tasks and runs, with the credits they used."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ _TURN = ("message", "state", "request", "answer", "credits")
 
 
 def temporal_link(task: CodingTask) -> SafeString:
-    """Link to the task's workflow in Temporal's web UI."""
+    """Return a link to the task's workflow in Temporal's UI."""
     url = (
         f"{settings.TEMPORAL_UI_URL}/namespaces/{quote(settings.TEMPORAL_NAMESPACE, safe='')}"
         f"/workflows/{quote(task.workflow_id, safe='')}"
@@ -33,7 +33,7 @@ def temporal_link(task: CodingTask) -> SafeString:
 
 @admin.display(description="credits")
 def credits_used(row: Any) -> str:
-    """Show what the row's runs used; the list has looked it up for all rows at once."""
+    """Return the credits used by the row, which the list has looked up for all rows at once."""
     return display(row.used_micro)
 
 
@@ -41,7 +41,7 @@ class _RunsWithCredits(ChangeList):
     """Looks up the credits of all the runs of a page at once."""
 
     def get_results(self, request: HttpRequest) -> None:
-        """Fill the page."""
+        """Load the page's rows, and their credits."""
         super().get_results(request)
         self.result_list = list(self.result_list)
         _add_credits_of_runs(self.result_list)
@@ -51,7 +51,7 @@ class _TasksWithCredits(ChangeList):
     """Looks up the credits of all the tasks of a page at once."""
 
     def get_results(self, request: HttpRequest) -> None:
-        """Fill the page."""
+        """Load the page's rows, and their credits."""
         super().get_results(request)
         self.result_list = list(self.result_list)
         _add_credits_of_tasks(self.result_list)
@@ -73,7 +73,7 @@ def _add_credits_of_tasks(tasks: Iterable[Any]) -> None:
 
 
 class _ReadOnly(PermittedParts, admin.ModelAdmin):
-    """Records of what happened: looked at, never written here."""
+    """Records of what happened. They cannot be changed here."""
 
     needed = {
         credits_used: ("billing.view_usageevent",),
@@ -81,15 +81,15 @@ class _ReadOnly(PermittedParts, admin.ModelAdmin):
     }
 
     def has_add_permission(self, _request: HttpRequest) -> bool:
-        """Tasks are made by mentions."""
+        """Return False: mentions make tasks."""
         return False
 
     def has_change_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
-        """History is not edited."""
+        """Return False: history is not edited."""
         return False
 
     def has_delete_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
-        """Erasure is a command of its own."""
+        """Return False: `manage.py erase_slack_user` erases what people wrote."""
         return False
 
 
@@ -105,7 +105,7 @@ class RepositoryAdmin(admin.ModelAdmin):
 
     @admin.display(ordering="project__organization__name")
     def organization(self, repository: Repository) -> str:
-        """Name who owns it."""
+        """Return the name of the organization that owns it."""
         return repository.project.organization.name
 
 
@@ -162,20 +162,20 @@ class CodingTaskAdmin(_ReadOnly):
     )
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
-        """List with credits."""
+        """Return the list that looks up credits."""
         return _TasksWithCredits
 
     def thread(self, task: CodingTask) -> SafeString | str:
-        """Link to the message in Slack that the task began with."""
+        """Return a link to the message in Slack that began the task."""
         name = f"{task.channel_id}/{task.thread_ts}"
         return format_html('<a href="{}">{}</a>', task.permalink, name) if task.permalink else name
 
     def workflow(self, task: CodingTask) -> SafeString:
-        """Link to the task's workflow."""
+        """Return a link to the task's workflow."""
         return temporal_link(task)
 
     def turns(self, task: CodingTask) -> SafeString:
-        """Show the task's runs in their order, with the credits of all looked up at once."""
+        """Return a table of the task's runs, in order, with their credits."""
         runs = list(task.runs.order_by("created_at"))
         _add_credits_of_runs(runs)
         rows = format_html_join(
@@ -201,7 +201,7 @@ class CodingTaskAdmin(_ReadOnly):
 
 @admin.register(TaskRun)
 class TaskRunAdmin(_ReadOnly):
-    """Runs: one request each, and its answer."""
+    """Runs, each with one request and its answer."""
 
     list_display = [
         "task",
@@ -219,13 +219,13 @@ class TaskRunAdmin(_ReadOnly):
     date_hierarchy = "created_at"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[TaskRun]:
-        """Leave out of lists what only the run's own page shows."""
+        """Return the runs without the texts that only a run's own page shows."""
         return super().get_queryset(request).defer("answer", "request")
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
-        """List with credits."""
+        """Return the list that looks up credits."""
         return _RunsWithCredits
 
     def workflow(self, run: TaskRun) -> SafeString:
-        """Link to the workflow of the run's task."""
+        """Return a link to the workflow of the run's task."""
         return temporal_link(run.task)

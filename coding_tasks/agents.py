@@ -1,4 +1,4 @@
-"""Who does the work: the interface that every coding agent has."""
+"""The interface of every coding agent."""
 
 import itertools
 import uuid
@@ -13,10 +13,10 @@ from coding_tasks.sandbox import Checkout
 class ModelAccess:
     """One gateway product and the token to call it with, which `repr` does not show.
 
-    `trace_id` (32 hex digits, https://www.w3.org/TR/trace-context/) says what a call was made for,
-    in the ledger and in traces. `purpose` names the piece of work that makes the calls: a repeated
-    attempt at it asks the same questions in the same order, and gets the answers that an earlier
-    one paid for. With an empty purpose every call is made.
+    `trace_id` (32 hex digits, https://www.w3.org/TR/trace-context/) identifies the workflow of a
+    call, in the ledger and in traces. `purpose` names the work that makes the calls. If an attempt
+    at the work is repeated with the same questions in the same order, it gets the answers that the
+    earlier attempt paid for. With an empty purpose no answer is reused.
     """
 
     base_url: str
@@ -27,12 +27,12 @@ class ModelAccess:
 
 
 def trace_of(workflow_id: str) -> str:
-    """Return the trace id that all calls made for one workflow have in common."""
+    """Return the trace id of all calls made for one workflow."""
     return uuid.uuid5(uuid.NAMESPACE_URL, workflow_id).hex
 
 
 @dataclass(frozen=True)
-class Exchange:
+class Turn:
     """An earlier request of the task and the answer it got."""
 
     request: str
@@ -41,11 +41,11 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Assignment:
-    """One turn of a task: what is asked about which repository, and what was said before."""
+    """The turn to do: the repository, the request, and the earlier turns of the task."""
 
     repository: str
     request: str
-    earlier: tuple[Exchange, ...] = ()
+    earlier: tuple[Turn, ...] = ()
 
 
 class Agent(Protocol):
@@ -54,7 +54,7 @@ class Agent(Protocol):
     def work(self, assignment: Assignment, checkout: Checkout, access: ModelAccess) -> str:
         """Return the answer for the thread, as plain text.
 
-        Raises `OutOfCredits` and `RunFailure`; keeps nothing between calls, for a call may be
-        repeated on another machine.
+        Raises `OutOfCredits` and `RunFailure`. Implementations keep no state between calls, because
+        a call may be repeated on another machine.
         """
         ...

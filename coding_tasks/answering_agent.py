@@ -1,11 +1,11 @@
-"""The first agent: it reads the repository's files itself and answers with one call of a model."""
+"""An agent that chooses files of the repository and answers with one call of a model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from anthropic.types import MessageParam
 
-from coding_tasks.agents import Assignment, Exchange, ModelAccess
+from coding_tasks.agents import Assignment, ModelAccess, Turn
 from coding_tasks.model import Question, ask
 from coding_tasks.reading import Budget, Excerpt, relevant_files
 from coding_tasks.sandbox import Checkout
@@ -23,7 +23,7 @@ Files of the repository:
 
 @dataclass(frozen=True)
 class AnsweringAgent:
-    """Answers from files that it reads itself, with one call of a model."""
+    """Answers from the files that seem relevant, with one call of a model."""
 
     model: str
     budget: Budget = field(default_factory=Budget)
@@ -52,9 +52,9 @@ class AnsweringAgent:
         return [*messages, {"role": "user", "content": assignment.request}]
 
 
-def _newest(turns: Sequence[Exchange], most: int) -> list[Exchange]:
-    """Return the latest turns of a conversation that fit into so many bytes."""
-    kept: list[Exchange] = []
+def _newest(turns: Sequence[Turn], most: int) -> list[Turn]:
+    """Return the latest turns of a conversation that fit into `most` bytes."""
+    kept: list[Turn] = []
     for turn in reversed(turns):
         most -= len(turn.request.encode()) + len(turn.answer.encode())
         if most < 0:

@@ -1,4 +1,4 @@
-"""How large a repository can be, judged from git's list of its files before unpacking any."""
+"""Limits on the size of a repository, checked on git's list of files before unpacking any."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class Bounds:
-    """The most that is unpacked of one repository. Lengths and sizes are in bytes."""
+    """The largest repository that is unpacked. Lengths and sizes are in bytes."""
 
     entries: int = 100_000
     """Files, links, folders and submodules together."""
@@ -19,7 +19,7 @@ class Bounds:
     path: int = 1_000
     name: int = 255
     size: int = 500_000_000
-    """Of the files and of git's own data together."""
+    """The files and git's own data together."""
 
     @property
     def listing(self) -> int:
@@ -31,7 +31,7 @@ BOUNDS = Bounds()
 
 
 def require_within(bounds: Bounds, listing: BinaryIO) -> None:
-    """Raise `RepositoryTooBig` if what `git ls-tree -r -t -z --long` printed exceeds the bounds."""
+    """Raise `RepositoryTooBig` if the output of `git ls-tree -rtz --long` exceeds the bounds."""
     size = 0
     for entries, record in enumerate(_records(listing, longest=bounds.path + 200), start=1):
         described, _, path = record.partition(b"\t")

@@ -1,4 +1,4 @@
-"""Which addresses git may be given: a short list of forms, and nothing that runs a program.
+"""Which clone URLs are allowed: a few plain forms, and none that makes git run a program.
 
 git accepts far more than URLs: `ext::` runs a command, a leading dash is an option, and a password
 in an address ends up in logs. See gitprotocol-…, "git help remote-helpers" and CVE-2017-1000117.
@@ -16,14 +16,14 @@ _NOT_PRINTABLE = re.compile(r"[\x00-\x20\x7f\\]")
 
 
 class UnsafeCloneURL(ValueError):
-    """The address is not one that git may be given; the message says why, without the address."""
+    """Git must not be given this address. The message says why, without the address."""
 
 
 def protocol_of(url: str) -> str:
-    """Return git's name of the address's protocol (`https`, `ssh`, `file` …).
+    """Return git's name for the address's protocol (`https`, `ssh`, `file` …).
 
-    Raises `UnsafeCloneURL` unless the protocol is one of `settings.GIT_ALLOWED_PROTOCOLS` and the
-    address is of a plain form, without a credential.
+    Raises `UnsafeCloneURL` unless the protocol is in `settings.GIT_ALLOWED_PROTOCOLS` and the
+    address has a plain form without a credential.
     """
     if not url or _NOT_PRINTABLE.search(url):
         raise UnsafeCloneURL("it contains white space, a backslash or a control character")
@@ -65,7 +65,7 @@ def _protocol_of_plain(url: str) -> str:
 
 
 def validate_clone_url(url: str) -> None:
-    """Validate a model field; raises `ValidationError`."""
+    """Raise `ValidationError` unless git may be given the address."""
     try:
         protocol_of(url)
     except UnsafeCloneURL as error:

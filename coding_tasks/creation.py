@@ -1,4 +1,4 @@
-"""Starting a task in a thread, once the credits allow it: nothing is made for a refused request."""
+"""Create tasks and runs, if there are credits for them."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ class Request:
 
 
 class Refused(Exception):
-    """The project has no credits to start with."""
+    """There are no credits to start the work."""
 
     def __init__(self, verdict: Verdict) -> None:
         super().__init__(verdict.reason)
@@ -34,14 +34,14 @@ class Refused(Exception):
 
 
 class ThreadTaken(Exception):
-    """The thread has an active task already: the request belongs to it."""
+    """The thread already has an active task, to which the request belongs."""
 
 
 def create_task(request: Request, repository: Repository, workflow_id: str) -> TaskRun:
-    """Return the first run of the workflow's task, made now or by an earlier attempt.
+    """Return the first run of the workflow's task, creating both if needed.
 
-    Raises `Refused`, `ThreadTaken`, and `quota.gate.QuotaUnknown` when nobody can tell whether
-    there are credits. The task is in its thread before anything is run.
+    Raises `Refused`, `ThreadTaken`, and `quota.gate.QuotaUnknown` if it is unknown whether there
+    are credits.
     """
     made = TaskRun.objects.filter(task__workflow_id=workflow_id, message_ts=request.message_ts)
     if run := made.first():
@@ -69,7 +69,7 @@ def create_task(request: Request, repository: Repository, workflow_id: str) -> T
 
 
 def add_run(task: CodingTask, message_ts: str, text: str) -> TaskRun:
-    """Return the task's one run for a message."""
+    """Return the task's run for a message, creating it if needed."""
     run, _ = TaskRun.objects.get_or_create(
         task=task, message_ts=message_ts, defaults={"request": text}
     )
@@ -77,7 +77,7 @@ def add_run(task: CodingTask, message_ts: str, text: str) -> TaskRun:
 
 
 def require_credits(project: Project, workspace: SlackWorkspace, user_id: str) -> None:
-    """Raise `Refused` unless the project, which pays, may start work for a Slack user."""
+    """Raise `Refused` if the project, which pays, may not start work for a Slack user."""
     verdict = gate.check(project, to_start=True, distinct_id=workspace.distinct_id(user_id))
     if verdict.limited:
         raise Refused(verdict)

@@ -1,16 +1,17 @@
-"""Why a call to a model, and with it an attempt at a run, gave no answer.
+"""Why an attempt at a run, or a call to a model, gave no answer.
 
-Three families: a `RunFailure` takes an attempt, a `MustWait` takes none, and `OutOfCredits` pauses.
+A `RunFailure` uses up an attempt. After a `MustWait` the attempt is repeated without being counted.
+`OutOfCredits` pauses the run.
 """
 
 from datetime import datetime
 
 
 class RunFailure(Exception):
-    """Why a run has no answer. Its text may quote git, the gateway or a provider."""
+    """The run has no answer. The message may quote git, the gateway or a provider."""
 
-    in_short = "the run has no answer"
-    """The same without a quotation, for what cannot be erased."""
+    summary = "the run has no answer"
+    """The failure without quotations, for Temporal's history, which cannot be erased."""
 
     def __init__(self, message: str, *, permanent: bool = False) -> None:
         super().__init__(message)
@@ -20,34 +21,34 @@ class RunFailure(Exception):
 class CheckoutFailed(RunFailure):
     """The repository could not be fetched."""
 
-    in_short = "the repository could not be fetched"
+    summary = "the repository could not be fetched"
 
 
 class RepositoryTooBig(CheckoutFailed):
-    """The repository exceeds the bounds of what is unpacked. Fetching it again does not help."""
+    """The repository exceeds the bounds. Fetching it again does not help."""
 
-    in_short = "the repository is too big"
+    summary = "the repository is too big"
 
     def __init__(self, detail: str) -> None:
-        super().__init__(f"{self.in_short}: {detail}", permanent=True)
+        super().__init__(f"{self.summary}: {detail}", permanent=True)
 
 
 class UnpackingFailed(CheckoutFailed):
     """The repository was fetched, but its files could not be written out."""
 
-    in_short = "the repository could not be unpacked"
+    summary = "the repository could not be unpacked"
 
 
 class ModelFailed(RunFailure):
     """The gateway or the provider behind it gave no answer this time."""
 
-    in_short = "the model gave no answer this time"
+    summary = "the model gave no answer this time"
 
 
 class ModelRefused(RunFailure):
-    """The gateway or the provider behind it will not answer this call, however often it is made."""
+    """The gateway or the provider behind it will never answer this call."""
 
-    in_short = "the model will not answer this call"
+    summary = "the model will not answer this call"
 
     def __init__(self, message: str) -> None:
         super().__init__(message, permanent=True)
@@ -59,34 +60,34 @@ class TokenRefused(RunFailure):
     An earlier attempt that was believed dead may have revoked it. The next attempt has its own.
     """
 
-    in_short = "the gateway did not accept the token"
+    summary = "the gateway did not accept the token"
 
 
 class RunCapReached(RunFailure):
-    """The gateway's own cap of what one run may use was reached: no credits change that."""
+    """The run reached the gateway's own cap for runs, which no credits change."""
 
-    in_short = "the run used what the gateway lets one run use"
+    summary = "the run used what the gateway lets one run use"
 
     def __init__(self) -> None:
-        super().__init__(self.in_short, permanent=True)
+        super().__init__(self.summary, permanent=True)
 
 
 class RunStopped(RunFailure):
     """Somebody stopped the run, so its work ends and its answer is not posted."""
 
-    in_short = "the run was stopped"
+    summary = "the run was stopped"
 
     def __init__(self) -> None:
-        super().__init__(self.in_short, permanent=True)
+        super().__init__(self.summary, permanent=True)
 
 
 class MustWait(Exception):
-    """The call could not be made yet, through no fault of the call itself.
+    """The call could not be made yet, for a reason outside the call.
 
-    `retry_after` is how many seconds the gateway said to wait, 0 if it did not say.
+    `retry_after` is the number of seconds that the gateway said to wait, or 0 if it did not say.
     """
 
-    in_short = "the call has to wait"
+    summary = "the call has to wait"
 
     def __init__(self, message: str, *, retry_after: int = 0) -> None:
         super().__init__(message)
@@ -94,27 +95,27 @@ class MustWait(Exception):
 
 
 class GatewayUnavailable(MustWait):
-    """Our own gateway could not be reached or could not decide; no provider was asked."""
+    """Our own gateway could not be reached or could not decide. No provider was called."""
 
-    in_short = "the gateway is unavailable"
+    summary = "the gateway is unavailable"
 
 
 class AnswerLost(MustWait):
-    """Our own gateway went away during the call, so the answer may have been made and paid."""
+    """Our own gateway died during the call, so there may be an answer that was paid for."""
 
-    in_short = "the gateway went away during the call"
+    summary = "the gateway went away during the call"
 
 
 class CreditsHeld(MustWait):
-    """Other calls under way hold the credits that this one needs."""
+    """Other calls hold the credits that this one needs."""
 
-    in_short = "other calls hold the credits"
+    summary = "other calls hold the credits"
 
 
 class OutOfCredits(Exception):
-    """The gateway refused a call: the credits for it are used up.
+    """The gateway refused a call, because the credits for it are used up.
 
-    `cause` is the gateway's reason, such as `user_cap_reached`; empty if it gave none.
+    `cause` is the gateway's reason, such as `user_cap_reached`, or empty if it gave none.
     """
 
     def __init__(self, resets_at: datetime | None = None, cause: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Running git on repositories that strangers made: bounded in time, memory, disk and output."""
+"""Run git on untrusted repositories, with limits on time, memory, disk and output."""
 
 import os
 import resource
@@ -17,13 +17,13 @@ from django.conf import settings
 
 from coding_tasks.bounds import Bounds
 from coding_tasks.failures import CheckoutFailed, RepositoryTooBig, UnpackingFailed
-from coding_tasks.trees import extent
+from coding_tasks.trees import measure_tree
 
-_LONGEST_MESSAGE = 1_000_000  # bytes; a server can send progress messages for ever
+_LONGEST_MESSAGE = 1_000_000  # bytes; servers can send progress messages without end
 _ENTRIES_OF_GIT = 1_000
 _NO_SUCH_NAME = 1  # the exit status of `git rev-parse --quiet --verify`; other failures are 128
 _PAUSE = 0.25  # seconds
-# What git prints when trying again cannot help. LC_ALL=C keeps it English.
+# Git prints these when another attempt cannot help. LC_ALL=C keeps them English.
 _PERMANENT = (
     "authentication failed",
     "could not read username",
@@ -56,11 +56,11 @@ _OUR_OWN = (
 
 @dataclass(frozen=True)
 class Git:
-    """git, working on one clone in a directory that holds nothing else."""
+    """Git, working on one clone in a directory that holds nothing else."""
 
     directory: Path
     deadline: float
-    """When everything must be done, on the monotonic clock."""
+    """When everything must be finished, on the monotonic clock."""
     bounds: Bounds
     most_memory: int
 
@@ -70,7 +70,7 @@ class Git:
         return self.directory / "repository"
 
     def fetch(self, url: str) -> None:
-        """Fetch the newest commit of the default branch and unpack nothing.
+        """Fetch the newest commit of the default branch, without unpacking it.
 
         The address must have been checked before. Raises `CheckoutFailed`.
         """
@@ -83,9 +83,9 @@ class Git:
             raise CheckoutFailed(_fatal(said), permanent=permanent)
 
     def has_commit(self) -> bool:
-        """Return whether anything was fetched: an empty repository has no commit.
+        """Return whether the repository has a commit. An empty one has none.
 
-        Raises `CheckoutFailed` if git cannot tell.
+        Raises `CheckoutFailed` if git fails.
         """
         status, said = self._run(self.target, "rev-parse", "--quiet", "--verify", "HEAD")
         if status == _NO_SUCH_NAME and not said:
@@ -106,13 +106,13 @@ class Git:
             yield output
 
     def unpack(self) -> None:
-        """Write out the files of the newest commit; raises `CheckoutFailed`."""
+        """Write out the files of the newest commit. Raises `CheckoutFailed`."""
         _refuse_failure(*self._run(self.target, "reset", "--quiet", "--hard"))
 
     def _run(
         self, directory: Path, *arguments: str, output: BinaryIO | None = None
     ) -> tuple[int, str]:
-        """Run git in the directory; return its exit status and what it said on standard error.
+        """Run git in the directory; return its exit status and its standard error.
 
         Raises `CheckoutFailed` if that takes too long, and `RepositoryTooBig` beyond the bounds.
         """
@@ -126,7 +126,7 @@ class Git:
                 stdout=output or subprocess.DEVNULL,
                 stderr=messages,
                 start_new_session=True,
-                restore_signals=False,  # with SIGXFSZ ignored, git says that a file is too large
+                restore_signals=False,  # with SIGXFSZ ignored, git reports that a file is too large
             )
             try:
                 self._bound(process)
@@ -137,7 +137,7 @@ class Git:
             return process.returncode, messages.read(_LONGEST_MESSAGE).decode(errors="replace")
 
     def _bound(self, process: subprocess.Popen[bytes]) -> None:
-        """Bound git's memory and files: a small pack can unfold to more than any machine has."""
+        """Limit git's memory and file size: a small pack can unpack to more than a machine has."""
         with suppress(ProcessLookupError):  # it has ended already
             memory = (self.most_memory, self.most_memory)
             resource.prlimit(process.pid, resource.RLIMIT_AS, memory)
@@ -157,19 +157,19 @@ class Git:
                 if time.monotonic() > self.deadline:
                     raise CheckoutFailed("cloning took too long") from None
             if _length(messages) > _LONGEST_MESSAGE:
-                raise RepositoryTooBig("git had too much to say about it")
+                raise RepositoryTooBig("git printed too many messages")
             if output is not None and _length(output) > self.bounds.listing:
                 raise RepositoryTooBig("the list of its files is too long")
             pause = self._measure()
 
     def _measure(self) -> float:
-        """Raise `RepositoryTooBig` if the clone is; return how long to wait before the next look.
+        """Raise `RepositoryTooBig` if the clone is too big; return the pause before the next check.
 
-        A look at many files takes a while, so it happens less often then.
+        Measuring many files takes a while, so it happens less often then.
         """
         began = time.monotonic()
         most = self.bounds.entries + _ENTRIES_OF_GIT
-        found = extent(self.directory, most)
+        found = measure_tree(self.directory, most)
         if found.entries > most or found.size > self.bounds.size:
             raise RepositoryTooBig(f"it has more than {self.bounds.size} bytes")
         return max(_PAUSE, 5 * (time.monotonic() - began))
@@ -195,7 +195,7 @@ def _options() -> Sequence[str]:
 
 
 def _environment(git: str) -> dict[str, str]:
-    """Return the environment that git gets: without our secrets, and without configuration."""
+    """Return the environment for git: without our secrets, and without configuration."""
     return {
         "PATH": os.pathsep.join((os.path.dirname(git), os.defpath)),
         "HOME": str(Path.home()),  # ssh's keys and known hosts
@@ -226,7 +226,7 @@ def _refuse_too_big(status: int, said: str) -> None:
 
 
 def _refuse_failure(status: int, said: str) -> None:
-    """Raise why git failed after fetching: this machine if git says so, else the contents."""
+    """Raise why git failed after fetching: because of this machine, or else of the contents."""
     if status:
         _refuse_too_big(status, said)
         ours = status == -signal.SIGKILL or any(sign in said.lower() for sign in _OUR_OWN)

@@ -1,4 +1,4 @@
-"""Asking a model through the LLM gateway, once. Temporal owns every retry."""
+"""Ask a model through the LLM gateway, once. Temporal does the retries."""
 
 import json
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ _NOT_CONNECTED = (httpx2.ConnectError, httpx2.ConnectTimeout)
 
 @dataclass(frozen=True)
 class Question:
-    """One call of a model. `timeout` is in seconds and bounds the wait for the whole answer."""
+    """One call of a model. `timeout` is in seconds, for the whole answer."""
 
     model: str
     system: str
@@ -69,19 +69,19 @@ def _headers(access: ModelAccess, question: Question) -> dict[str, str]:
 
 
 def _step_key(access: ModelAccess, question: Question) -> str:
-    """Return a key that is the same in each attempt at the same step, and cannot be guessed.
+    """Return a key that is the same in each attempt at a step, and cannot be guessed.
 
-    The gateway encrypts the answer that it keeps with this key.
+    The gateway encrypts the stored answer with this key.
     """
     asked = json.dumps([access.purpose, next(access.steps), asdict(question)], sort_keys=True)
     return salted_hmac(_SALT, asked, algorithm="sha256").hexdigest()
 
 
 def _no_answer(access: ModelAccess, error: anthropic.APIError, *, begun: bool) -> Exception:
-    """Return the failure of a call without an answer, or (`begun`) with only the head of one.
+    """Return the failure of a call without an answer, or with only the beginning of one (`begun`).
 
-    The gateway answers in place of a provider that does not. If it does not answer either, the
-    gateway is gone, unless the provider takes longer than we wait.
+    If a provider does not answer, the gateway answers in its place. So without any answer the
+    gateway has died, or the provider takes longer than we wait.
     """
     name = type(error).__name__
     if begun:

@@ -1,4 +1,4 @@
-"""What work is done: repositories, coding tasks in their threads, and runs."""
+"""Repositories, coding tasks in their threads, and the runs of tasks."""
 
 import uuid
 
@@ -19,12 +19,14 @@ class Repository(models.Model):
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="repositories")
     full_name = models.CharField(
-        max_length=200, validators=[validate_full_name], help_text="As people say it: owner/name."
+        max_length=200,
+        validators=[validate_full_name],
+        help_text="The name that people use: owner/name.",
     )
     clone_url = models.CharField(
         max_length=500,
         validators=[validate_clone_url],
-        help_text="Where git fetches it from, without a credential in it.",
+        help_text="Where git fetches it from, without a credential.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -104,11 +106,11 @@ class TaskRun(models.Model):
         PAUSED = "paused", "paused: out of credits"
         SUCCEEDED = "succeeded"
         FAILED = "failed"
-        STOPPED = "stopped", "stopped: somebody ended it"
+        STOPPED = "stopped", "stopped by a person"
 
     UNFINISHED = (State.QUEUED, State.RUNNING, State.PAUSED)
     FINAL = (State.SUCCEEDED, State.STOPPED)
-    """What no later attempt at the run changes."""
+    """States that no later attempt at the run changes."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     task = models.ForeignKey(CodingTask, on_delete=models.CASCADE, related_name="runs")
@@ -123,17 +125,17 @@ class TaskRun(models.Model):
     left_at_pause = models.BigIntegerField(
         null=True,
         blank=True,
-        help_text="While paused: the fewest micro-credits seen left where they were too few for "
-        "the work; none where nothing may be started at all.",
+        help_text="While paused: the fewest micro-credits that were left and too few for the work. "
+        "Empty if no work may be started at all.",
     )
     woken_at = models.DateTimeField(
-        null=True, blank=True, help_text="While paused: when its workflow was told of credits."
+        null=True, blank=True, help_text="While paused: when its workflow was told of new credits."
     )
     waits = models.PositiveIntegerField(
         default=0,
         db_default=0,
-        help_text="How often it began to wait for credits: when it was paused, and after each look "
-        "in vain.",
+        help_text="How often it began to wait for credits: when it was paused, and after each "
+        "check that found too few.",
     )
 
     class Meta:

@@ -1,4 +1,4 @@
-"""Going on through an outage of the database with what must not be lost: a paid answer."""
+"""Outages of our own stores, and how to save a paid answer through one of them."""
 
 import time
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from quota.gate import QuotaUnknown
 log = structlog.get_logger(__name__)
 
 DATABASE_OUT = (OperationalError, InterfaceError)
-"""What the database's driver raises while its server cannot be used."""
+"""Raised by the database's driver while its server cannot be used."""
 STORES_AWAY = (*DATABASE_OUT, QuotaUnknown, redis.ConnectionError, redis.TimeoutError)
-"""What is raised while one of our own stores cannot be used: nobody has to mend anything."""
+"""Raised while one of our own stores cannot be used. The code is not at fault."""
 PATIENCE = timedelta(minutes=10)
 _FIRST_WAIT = 0.25  # seconds
 _LONGEST_WAIT = 5.0
@@ -27,10 +27,10 @@ def in_one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST_LINE]
 
 
-def through_an_outage(action: Callable[[], None]) -> None:
-    """Do what may be done twice; while the database is out, again and again for `PATIENCE`.
+def outlast_outage(action: Callable[[], None]) -> None:
+    """Perform an idempotent action, and repeat it for `PATIENCE` while the database is down.
 
-    Blocks its thread meanwhile. Raises what the last attempt raised.
+    Blocks the thread meanwhile. Raises what the last attempt raised.
     """
     deadline = time.monotonic() + PATIENCE.total_seconds()
     wait = _FIRST_WAIT

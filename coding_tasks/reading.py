@@ -1,4 +1,4 @@
-"""Choosing which files of a repository a model is shown for a request, within a budget of bytes."""
+"""Choose which files of a repository to show a model for a request, within a budget of bytes."""
 
 import re
 from collections.abc import Iterable
@@ -29,12 +29,12 @@ class Budget:
     listed_paths: int = 400
     listed: int = 20_000
     earlier: int = 60_000
-    """What was said before in the thread: the oldest is left out."""
+    """For earlier turns of the thread. The oldest are left out."""
 
 
 @dataclass(frozen=True)
 class Excerpt:
-    """The beginning of one file; `whole` tells whether it is all of it."""
+    """The beginning of one file, or (`whole`) all of it."""
 
     path: str
     text: str
@@ -42,9 +42,9 @@ class Excerpt:
 
 
 def relevant_files(checkout: Checkout, request: str, budget: Budget) -> list[Excerpt]:
-    """Return the files that the request names or speaks of, most relevant first.
+    """Return excerpts of the files that the request is about, most relevant first.
 
-    A README at the top is always relevant; files that are not text never are.
+    A README at the top is always relevant. Files that are not text never are.
     """
     words = {word.lower() for word in _WORD.findall(request)} - _COMMON
     paths = checkout.files()

@@ -1,7 +1,7 @@
-"""What an error that came back through the gateway means: whose it is, and whether to try again.
+"""What errors from the gateway mean: the gateway's or the provider's, and whether to try again.
 
 Headers mark the gateway's own refusals and the answers that it passes on (docs/gateway.md). A body
-alone is never believed, because a provider may have written it.
+alone is not trusted, because a provider may have written it.
 """
 
 from collections.abc import Mapping
@@ -25,15 +25,15 @@ REASON = "x-tollgate-reason"
 PROVIDER = "x-tollgate-provider"
 _OUT_OF_CREDITS = "billable_credits"
 _RUN_CAP = "run_cap"
-# The gateway's word for its own cap of runs, which the team cannot raise.
+# The gateway's name for its own cap for runs, which the team cannot raise.
 _CAP_OF_THE_GATEWAY = "gateway_run_cap_reached"
-# What the gateway says if a provider did not answer.
+# The gateway's reasons if a provider did not answer.
 _ABOUT_THE_PROVIDER = frozenset({"provider_failed", "provider_timeout", "provider_unreachable"})
 _UNAUTHENTICATED = "unauthenticated"
-# Other statuses below 500 of the gateway, and of providers, after which the same call may succeed.
-_PASSING = frozenset({408, 409, 429})
-_PASSING_AT_PROVIDERS = _PASSING | {401}
-# A proxy between us and the gateway says that there is no gateway.
+# Other statuses below 500 after which the same call may succeed.
+_TEMPORARY = frozenset({408, 409, 429})
+_TEMPORARY_AT_PROVIDERS = _TEMPORARY | {401}
+# A proxy in front of the gateway reports that the gateway is down.
 _NO_GATEWAY = frozenset({502, 503, 504})
 
 
@@ -41,7 +41,7 @@ def failure_of(error: anthropic.APIStatusError) -> Exception:
     """Return what an error means for the run: see `coding_tasks.failures`."""
     headers, details = error.response.headers, _details(error.body)
     reason = headers.get(REASON)
-    if reason is None and PROVIDER not in headers:  # a gateway that does not mark answers yet
+    if reason is None and PROVIDER not in headers:  # an older gateway does not mark its answers
         reason = details.get("reason")
         if not reason and not details and error.status_code in _NO_GATEWAY:
             return GatewayUnavailable(f"there is no gateway: {error.status_code}")
@@ -63,7 +63,7 @@ def _refusal_of_the_gateway(
         return ModelFailed(message)
     if reason == _UNAUTHENTICATED:
         return TokenRefused(message)
-    if may_pass or status >= 500 or status in _PASSING:
+    if may_pass or status >= 500 or status in _TEMPORARY:
         return GatewayUnavailable(message, retry_after=_seconds(headers))
     return ModelRefused(message)
 
@@ -83,7 +83,7 @@ def _failure_of_the_provider(
     status: int, headers: Mapping[str, str], details: dict[str, Any]
 ) -> Exception:
     message = f"the provider answered {status}: {details.get('type') or 'no type given'}"[:200]
-    may_pass = status >= 500 or status in _PASSING_AT_PROVIDERS
+    may_pass = status >= 500 or status in _TEMPORARY_AT_PROVIDERS
     if status != 401 and (headers.get("x-should-retry") == "false" or not may_pass):
         return ModelRefused(message)
     return ModelFailed(message)
@@ -97,8 +97,8 @@ def _details(body: object) -> dict[str, Any]:
 
 def _seconds(headers: Mapping[str, str]) -> int:
     """Return `Retry-After`, which the gateway gives in seconds; 0 if there is none."""
-    told = headers.get("retry-after", "")
-    return int(told) if told.isdecimal() else 0
+    seconds = headers.get("retry-after", "")
+    return int(seconds) if seconds.isdecimal() else 0
 
 
 def _time(value: object) -> datetime | None:

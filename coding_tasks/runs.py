@@ -1,4 +1,4 @@
-"""The life of a run: from a request to its one answer, however often an attempt dies on the way."""
+"""The life of a run, from a request to its one answer, through attempts that die and pauses."""
 
 from datetime import timedelta
 
@@ -8,10 +8,10 @@ from django.db.models import BigIntegerField, F, QuerySet
 from django.utils import timezone
 
 from billing.reports.usage import usage_of_run
-from coding_tasks.agents import Agent, Assignment, Exchange, ModelAccess, trace_of
+from coding_tasks.agents import Agent, Assignment, ModelAccess, Turn, trace_of
 from coding_tasks.failures import OutOfCredits, RunStopped
 from coding_tasks.models import CodingTask, TaskRun
-from coding_tasks.outages import through_an_outage
+from coding_tasks.outages import outlast_outage
 from coding_tasks.sandbox import Sandbox
 from coding_tasks.storable import storable
 from projects.credentials import mint_run_token, revoke_run_tokens
@@ -19,18 +19,18 @@ from quota import gate
 
 PRODUCT = "slack_app"
 TIME_LIMIT = timedelta(minutes=15)
-"""How long one attempt may take, and so how long its token lives."""
+"""How long one attempt may take, and how long its token lives."""
 _REMEMBERED = 10
 _NO_LIMIT = BigIntegerField.MAX_BIGINT
 
 
 def perform(run: TaskRun, sandbox: Sandbox, agent: Agent) -> TaskRun:
-    """Have the agent do the run and keep its answer; return the run as it then is.
+    """Have the agent do the run and store its answer; return the updated run.
 
-    A run that has its answer is not done again. The answer is kept before anything else happens,
-    and survives an outage of the database. The agent's token is minted here, is good for this run
-    alone and ends with this call. Raises `OutOfCredits` (the run is then paused, and can be
-    performed again), `MustWait` and `RunFailure`.
+    A run that has an answer is not done again. The answer is stored before anything else happens,
+    even if the database is down for a while. The agent's token is valid for this run and this call
+    only. Raises `OutOfCredits` (the run is then paused, and can be performed again), `MustWait` and
+    `RunFailure`.
     """
     token = _begin(run)
     if token is None:
@@ -43,7 +43,7 @@ def perform(run: TaskRun, sandbox: Sandbox, agent: Agent) -> TaskRun:
     try:
         with sandbox.checkout(task.repository.clone_url) as checkout:
             answer = agent.work(assignment, checkout, access)
-            through_an_outage(lambda: _keep(run, answer))
+            outlast_outage(lambda: _store(run, answer))
     except OutOfCredits:
         try:
             waits = F("waits") + 1
@@ -60,7 +60,7 @@ def perform(run: TaskRun, sandbox: Sandbox, agent: Agent) -> TaskRun:
 
 
 def verdict_on(run: TaskRun) -> gate.Verdict:
-    """Return whether the run may go on, by the limits of its project, its person and itself.
+    """Return the verdict on whether the run may go on: by its team, project, user and own cap.
 
     Raises `QuotaUnknown`.
     """
@@ -73,10 +73,10 @@ def verdict_on(run: TaskRun) -> gate.Verdict:
     )
 
 
-def look_for_credits(run: TaskRun) -> bool:
+def has_gained_credits(run: TaskRun) -> bool:
     """Return whether a paused run has more credits to go on with than when it stopped.
 
-    The run remembers the fewest credits that were seen, and only more than those count.
+    The run's row holds the fewest credits seen since then, and there must be more than those.
     Raises `QuotaUnknown`.
     """
     verdict = verdict_on(run)
@@ -90,21 +90,22 @@ def look_for_credits(run: TaskRun) -> bool:
 
 
 def mark_woken(run: TaskRun) -> None:
-    """Record that the run's workflow was told of credits; it is not told again.
+    """Record that the run's workflow was told of credits, so that it is not told again.
 
-    `run` is as it was before that: if it went on and waits again since, it is to be told anew.
+    `run` is the row from before the signal. If the run has gone on and waits again since then, this
+    does nothing, and its workflow will be told again.
     """
     _waiting(run).filter(waits=run.waits).update(woken_at=timezone.now())
 
 
 def stay_paused(run: TaskRun) -> None:
-    """Record that the credits were gone again when the workflow looked: it is to be told anew."""
+    """Record that the workflow found too few credits, so that it will be told again."""
     paused = TaskRun.objects.filter(pk=run.pk, state=TaskRun.State.PAUSED)
     paused.update(left_at_pause=None, woken_at=None, waits=F("waits") + 1)
 
 
 def to_wake() -> QuerySet[TaskRun]:
-    """Return the paused runs whose workflows were not told of credits yet."""
+    """Return the paused runs whose workflows were not yet told of credits."""
     return TaskRun.objects.filter(state=TaskRun.State.PAUSED, woken_at=None)
 
 
@@ -114,7 +115,7 @@ def fail(run: TaskRun, error: str) -> None:
 
 
 def finish_task(task: CodingTask, state: str) -> None:
-    """Close an active task; its thread is free for another one then."""
+    """Close an active task, so that its thread is free for another one."""
     CodingTask.objects.filter(pk=task.pk, state=CodingTask.State.ACTIVE).update(
         state=state, finished_at=timezone.now()
     )
@@ -122,11 +123,11 @@ def finish_task(task: CodingTask, state: str) -> None:
 
 @transaction.atomic
 def _begin(run: TaskRun) -> str | None:
-    """Move the run to `running` and return its token; None if another attempt has its answer.
+    """Move the run to `running` and return its token, or None if the run has an answer.
 
     Raises `RunStopped`.
     """
-    # Locked, so that a run being stopped gets no token after its tokens were revoked.
+    # The lock keeps a run that is being stopped from getting a token after the revocation.
     locked = TaskRun.objects.select_for_update().get(pk=run.pk)
     _require_not_stopped(locked)
     if locked.state == TaskRun.State.SUCCEEDED:
@@ -148,9 +149,9 @@ def _require_not_stopped(run: TaskRun) -> None:
         raise RunStopped
 
 
-def _keep(run: TaskRun, answer: str) -> None:
-    # The first answer stays, if an attempt that was believed dead comes back with a second one.
-    # A run that has its answer is not looked at again: its token ends in the same step.
+def _store(run: TaskRun, answer: str) -> None:
+    # The first answer stays if an attempt that was believed dead comes back with a second one.
+    # The token is revoked in the same transaction, because nothing looks at the run again.
     with transaction.atomic():
         _move(run, TaskRun.State.SUCCEEDED, answer=storable(answer), finished_at=timezone.now())
         revoke_run_tokens(run.pk)
@@ -162,7 +163,7 @@ def _waiting(run: TaskRun) -> QuerySet[TaskRun]:
 
 
 def _left(run: TaskRun) -> int | None:
-    """Return how much is left for a run that the gateway refused; None where we refuse as well."""
+    """Return how much is left for a run that the gateway refused, or None if we refuse it too."""
     try:
         verdict = verdict_on(run)
     except gate.QuotaUnknown:
@@ -171,7 +172,7 @@ def _left(run: TaskRun) -> int | None:
 
 
 def _amount(verdict: gate.Verdict) -> int:
-    """Return what is left as a number: no limit is more than any."""
+    """Return what is left, or the largest number if there is no limit."""
     return _NO_LIMIT if verdict.remaining_micro is None else verdict.remaining_micro
 
 
@@ -180,10 +181,10 @@ def _move(run: TaskRun, state: str, **fields: object) -> None:
     unanswered.update(state=state, **fields)
 
 
-def _earlier(run: TaskRun) -> tuple[Exchange, ...]:
+def _earlier(run: TaskRun) -> tuple[Turn, ...]:
     answered = (
         run.task.runs.filter(state=TaskRun.State.SUCCEEDED, created_at__lt=run.created_at)
         .exclude(answer="")
         .order_by("-created_at")[:_REMEMBERED]
     )
-    return tuple(Exchange(past.request, past.answer) for past in reversed(answered))
+    return tuple(Turn(past.request, past.answer) for past in reversed(answered))

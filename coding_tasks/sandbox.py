@@ -1,4 +1,4 @@
-"""Where an agent works: a fresh copy of one repository, gone when the work is done."""
+"""Where an agent works: a fresh copy of one repository, removed after the work."""
 
 import os
 import stat
@@ -27,38 +27,38 @@ _NO_FOLLOW = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Checkout(Protocol):
-    """The files of one repository as an agent may read them."""
+    """The files of one repository, as an agent can read them."""
 
     def files(self) -> Sequence[str]:
-        """Return the paths of the regular files, relative and in order, without git's own."""
+        """Return the relative paths of the regular files, in order, without git's own."""
         ...
 
     def read(self, path: str, limit: int) -> bytes | None:
-        """Return up to `limit` bytes of a regular file, or None where there is none."""
+        """Return up to `limit` bytes of a regular file, or None if there is none."""
         ...
 
 
 class Sandbox(Protocol):
-    """Makes checkouts. The seam for sandboxes that also run an agent's commands."""
+    """Makes checkouts. Implement this for sandboxes that also run an agent's commands."""
 
     def checkout(self, clone_url: str) -> AbstractContextManager[Checkout]:
-        """Provide a checkout until the block ends; raises `CheckoutFailed`."""
+        """Provide a checkout until the block ends. Raises `CheckoutFailed`."""
         ...
 
 
 @dataclass(frozen=True)
 class ClonedCheckout:
-    """A clone in a directory of its own. Nothing outside of it is read, whatever it links to."""
+    """A clone in a directory of its own. Links are not followed, so nothing outside is read."""
 
     root: Path
     most_files: int = 20_000
     most_entries: int = BOUNDS.entries
 
     def files(self) -> list[str]:
-        """See `Checkout.files`; at most `most_files` of them, and only those with names in UTF-8.
+        """See `Checkout.files`. Returns at most `most_files`, and only names in UTF-8.
 
-        git keeps names as bytes, but a model can only be given text. At most `most_entries` entries
-        of all kinds are looked at.
+        Git stores names as bytes, but a model can only be given text. At most `most_entries`
+        entries of all kinds are looked at.
         """
         found: list[str] = []
         waiting = [PurePosixPath()]
@@ -93,7 +93,7 @@ class ClonedCheckout:
 
 
 def _entries(folder: Path, most: int) -> list[os.DirEntry[str]]:
-    """Return up to `most` entries that can be shown, in order; none if the folder is unreadable."""
+    """Return up to `most` entries that can be shown, in order, or none if unreadable."""
     try:
         with os.scandir(folder) as inside:
             shown = [entry for entry in islice(inside, most) if _is_shown(entry.name)]
@@ -107,12 +107,12 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_shown(name: str) -> bool:
-    """Return whether a name is UTF-8 and not git's own. Other bytes are lone surrogates here."""
+    """Return whether a name is UTF-8 and not git's own. Other bytes appear as lone surrogates."""
     return name != ".git" and name == name.encode("utf-8", "ignore").decode()
 
 
 def _open_below(root: Path, parts: Sequence[str]) -> int:
-    """Open what the parts lead to, one by one from the root, and follow no link."""
+    """Open the path below the root part by part, without following links."""
     handle = os.open(root, _NO_FOLLOW | os.O_DIRECTORY)
     for number, part in enumerate(parts, start=1):
         kind = os.O_NONBLOCK if number == len(parts) else os.O_DIRECTORY
@@ -126,18 +126,18 @@ def _open_below(root: Path, parts: Sequence[str]) -> int:
 
 @dataclass(frozen=True)
 class CloneSandbox:
-    """Clones the newest commit into a throw-away directory. Runs nothing of the repository.
+    """Clones the newest commit into a temporary directory. Runs no code of the repository.
 
-    git lists the files before it unpacks any, so a repository that exceeds the bounds fills
-    neither the disk nor its table of files.
+    The list of files is checked before any is unpacked, so a repository that exceeds the bounds
+    cannot fill the disk or use up its inodes.
     """
 
     timeout: timedelta = timedelta(minutes=5)
     bounds: Bounds = BOUNDS
     most_memory: int = 2_000_000_000
-    """Bytes of address space for git, which maps the packs that it reads."""
+    """Bytes of address space for git, which maps the packs it reads."""
     directory: Path | None = None
-    """Where the clones live; the system's temporary directory unless given."""
+    """Where to put clones. By default the system's temporary directory."""
     _reported: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @contextmanager
@@ -154,7 +154,7 @@ class CloneSandbox:
             self._remove(directory)
 
     def remove_leftovers(self, older_than: timedelta) -> None:
-        """Remove clones that a killed worker left behind. This never fails, whatever they hold."""
+        """Remove clones that killed workers left behind. Log what cannot be removed."""
         directory = self.directory or Path(tempfile.gettempdir())
         for left in directory.glob(f"{PREFIX}*"):
             try:
@@ -166,7 +166,7 @@ class CloneSandbox:
                 self._remove(left)
 
     def _remove(self, directory: Path) -> None:
-        """Remove a clone. If that fails, it is reported once and tried again later."""
+        """Remove a clone. If that fails, log it once; `remove_leftovers` tries again."""
         try:
             remove_tree(directory)
         except OSError as error:
@@ -175,7 +175,7 @@ class CloneSandbox:
                 log.warning("a clone cannot be removed", path=str(directory), error=str(error))
 
     def _clone(self, url: str, directory: Path) -> Path:
-        """Fetch, check the list of files, and only then unpack them; return where they are."""
+        """Fetch, check the list of files, and only then unpack them; return their folder."""
         deadline = time.monotonic() + self.timeout.total_seconds()
         git = Git(directory, deadline, self.bounds, self.most_memory)
         git.fetch(url)

@@ -1,4 +1,4 @@
-"""Stopping a task: nothing more begins for it, and its tokens are revoked."""
+"""Stop a task: end its runs and revoke their tokens."""
 
 from uuid import UUID
 
@@ -11,9 +11,9 @@ from projects.credentials import revoke_run_tokens
 
 @transaction.atomic
 def stop(task_id: UUID, why: str) -> bool:
-    """End an active task and its unfinished runs; return whether a model may be answering just now.
+    """End an active task and its unfinished runs; return whether a model may be answering now.
 
-    From now on no call for them is admitted. A call that is under way is booked when it ends.
+    No further call for them is admitted. A call that is under way is booked when it ends.
     """
     now = timezone.now()
     active = CodingTask.objects.select_for_update().filter(
@@ -21,7 +21,7 @@ def stop(task_id: UUID, why: str) -> bool:
     )
     if not active.exists():
         return False
-    # An attempt mints its token under the run's lock, so after this it cannot.
+    # An attempt mints its token under the run's lock, so none can be minted after this.
     runs = TaskRun.objects.select_for_update().filter(task=task_id, state__in=TaskRun.UNFINISHED)
     states = dict(runs.values_list("pk", "state"))
     TaskRun.objects.filter(pk__in=states).update(

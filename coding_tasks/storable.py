@@ -1,6 +1,6 @@
-"""Text as every database takes it."""
+"""Text that every database can store."""
 
 
 def storable(text: str) -> str:
-    """Return text without what no database stores: NUL, and halves of surrogate pairs."""
+    """Return text without NUL, and with halves of surrogate pairs replaced by "?"."""
     return text.replace("\0", "").encode("utf-8", "replace").decode()

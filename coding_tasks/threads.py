@@ -1,4 +1,4 @@
-"""Which task a Slack thread belongs to: at most one active task per thread, by constraint."""
+"""The task of a Slack thread. A database constraint allows one active task per thread."""
 
 from django.db import transaction
 from django.utils import timezone
@@ -24,9 +24,9 @@ def active_task(workspace: SlackWorkspace, channel_id: str, thread_ts: str) -> C
 def lock_active_task(
     workspace: SlackWorkspace, channel_id: str, thread_ts: str
 ) -> CodingTask | None:
-    """Return the thread's active task, locked to the end of the transaction, or None.
+    """Return the thread's active task, locked until the end of the transaction, or None.
 
-    While it is locked the task does not finish: whatever is recorded for it meanwhile is handled.
+    The task cannot finish while it is locked, so messages recorded for it meanwhile are handled.
     """
     return (
         CodingTask.objects.select_for_update()
@@ -42,9 +42,9 @@ def lock_active_task(
 
 @transaction.atomic
 def abandon(workflow_id: str) -> None:
-    """Close the task of a workflow that is gone (terminated by an operator, say), and its runs.
+    """Close the task and the runs of a workflow that is gone, terminated by an operator, say.
 
-    Its thread is then free for a new task.
+    This frees the thread for a new task.
     """
     now = timezone.now()
     tasks = CodingTask.objects.filter(workflow_id=workflow_id, state=CodingTask.State.ACTIVE)

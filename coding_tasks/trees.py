@@ -1,4 +1,4 @@
-"""Folders whose contents strangers chose: any depth, any names, any permissions.
+"""Measure and remove untrusted folders, of any depth and with any names and permissions.
 
 Nothing here recurses, so nesting costs list entries and not stack frames.
 """
@@ -15,21 +15,21 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True)
-class Extent:
-    """How much a folder holds: its entries, folders included, and the bytes of its files."""
+class TreeSize:
+    """The size of a folder's contents: entries, folders included, and bytes."""
 
     entries: int
     size: int
 
 
-def extent(root: Path, most_entries: int) -> Extent:
-    """Return how much the folder holds; counting stops once there are more than `most_entries`."""
+def measure_tree(root: Path, most_entries: int) -> TreeSize:
+    """Return the size of the folder. Counting stops at more than `most_entries` entries."""
     entries = size = 0
     for entry in islice(_walk(root), most_entries + 1):
         entries += 1
         with suppress(OSError):  # git renames its temporary files
             size += entry.stat(follow_symlinks=False).st_size
-    return Extent(entries, size)
+    return TreeSize(entries, size)
 
 
 def _walk(root: Path) -> Iterator[os.DirEntry[str]]:
@@ -43,12 +43,11 @@ def _walk(root: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder and everything in it; raise OSError if something cannot be removed.
+    """Remove a folder and everything in it. Raise `OSError` if something cannot be removed.
 
-    A folder within a folder is first moved up to the top. So only two folders are open at a time,
-    no path is longer than one name, and neither the system's longest path nor the number of open
-    files limits what can be removed. No other process should write to the folder meanwhile. A
-    folder that does not exist is not an error.
+    Nested folders are first moved to the top. So only two folders are open at a time, and no path
+    is longer than one name: the limits on path lengths and open files don't matter. No other
+    process should write to the folder meanwhile. A missing folder is not an error.
     """
     with suppress(FileNotFoundError):
         _make_writable(str(path))
@@ -61,7 +60,7 @@ def remove_tree(path: Path) -> None:
 
 
 class _Removal:
-    """The emptying of one folder, in passes over what lies directly in it."""
+    """Empties one folder, in passes over its direct entries."""
 
     def __init__(self, top: int) -> None:
         self._top = top
@@ -70,7 +69,7 @@ class _Removal:
         self._failure: OSError | None = None
 
     def run(self) -> None:
-        """Make passes until one changes nothing; raise the error that stopped that one."""
+        """Make passes until one changes nothing. Raise the first error of that pass, if any."""
         while self._advances():
             pass
         if self._failure is not None:
@@ -82,7 +81,7 @@ class _Removal:
             return sum(self._remove(entry) for entry in inside) > 0
 
     def _remove(self, entry: os.DirEntry[str]) -> int:
-        """Remove an entry at the top; return how many steps that took, 0 if it failed."""
+        """Remove an entry at the top; return the number of successful steps."""
         if not entry.is_dir(follow_symlinks=False):
             return self._try(lambda: os.unlink(entry.name, dir_fd=self._top))
         try:
@@ -99,7 +98,7 @@ class _Removal:
         return steps + self._try(lambda: os.rmdir(entry.name, dir_fd=self._top))
 
     def _take_out(self, entry: os.DirEntry[str], folder: int) -> int:
-        """Remove a file of a folder, or move a folder in it to the top."""
+        """Remove a file from a folder, or move a subfolder to the top."""
         if not entry.is_dir(follow_symlinks=False):
             return self._try(lambda: os.unlink(entry.name, dir_fd=folder))
 
@@ -118,11 +117,11 @@ class _Removal:
         return 1
 
     def _note(self, error: OSError) -> None:
-        """Keep the first failure of a pass. Something that is gone already is not a failure."""
+        """Remember the first failure of a pass. A missing entry is not a failure."""
         if self._failure is None and not isinstance(error, FileNotFoundError):
             self._failure = error
 
 
 def _make_writable(folder: str, parent: int | None = None) -> None:
-    with suppress(PermissionError):  # somebody else's folder: the rest is removed anyway
+    with suppress(PermissionError):  # another user's folder: remove the rest anyway
         os.chmod(folder, 0o700, dir_fd=parent)

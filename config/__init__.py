@@ -1,4 +1,4 @@
-"""How it is wired."""
+"""Settings, URLs and processes of the Django project."""
 
 from config.celery import app as celery_app
 

@@ -4,7 +4,7 @@ from django.apps import AppConfig
 
 
 class ConfigConfig(AppConfig):
-    """Carries the system checks."""
+    """The app of the system checks."""
 
     name = "config"
 

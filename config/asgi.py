@@ -1,6 +1,6 @@
 """The web server's application: `granian --interface asginl config.asgi:application`.
 
-Django itself stays under WSGI, where its synchronous views run side by side.
+Django itself runs under WSGI, where its synchronous views run in parallel.
 """
 
 import resource
@@ -17,7 +17,7 @@ THREADS = 16
 """Requests mostly wait for a database or Redis; each thread may hold a database connection."""
 _OPEN_FILES = 16_384
 
-# Thousands of idle connections must not use up the files that a shell lets a process open.
+# By default a shell lets a process open too few files for thousands of idle connections.
 _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 if _soft != resource.RLIM_INFINITY and _soft < _OPEN_FILES:
     _most = _OPEN_FILES if _hard == resource.RLIM_INFINITY else min(_OPEN_FILES, _hard)

@@ -1,7 +1,7 @@
 """The Celery application and its whole beat schedule.
 
-Nothing depends on the broker's memory: tasks only hasten what rows in the database already say,
-and the sweeps below find whatever a flushed or dead broker lost.
+No work depends on the broker's memory. Rows in the database say what there is to do, tasks only
+make it happen sooner, and the sweeps below find whatever a flushed or dead broker lost.
 """
 
 import logging.config
@@ -21,18 +21,18 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 log = structlog.get_logger(__name__)
 
-# A message that a worker did not get to is not put back: the sweeps do its work, and putting it
-# back over a broken connection would only fail.
+# At shutdown, don't put unfinished messages back: a sweep does their work, and putting them back
+# over a broken connection would only fail.
 QoS.restore_at_shutdown = False
 
 
 class Task(CeleryTask):
-    """A task that logs a missing store in one line, and any other failure as an error of ours."""
+    """A task that logs an unavailable store in one line, and any other failure as an error."""
 
     throws = (OperationalError, InterfaceError, redis.ConnectionError, redis.TimeoutError)
 
     def on_failure(self, exc: Exception, *_arguments: Any) -> None:
-        """Log which store was away; the next sweep does the work."""
+        """Log which store was unavailable. The next sweep does the work."""
         if isinstance(exc, self.throws):
             log.warning(
                 "a task is left to the next sweep",
@@ -48,7 +48,7 @@ app.autodiscover_tasks()
 
 @setup_logging.connect
 def configure_logging(**_kwargs: Any) -> None:
-    """Log as every other process does: that masks secrets, Celery's own way does not."""
+    """Log like every other process. Celery's own logging would not mask secrets."""
     logging.config.dictConfig(settings.LOGGING)
 
 
@@ -70,7 +70,7 @@ app.conf.beat_schedule = {
     },
     "report usage": {"task": "billing.tasks.report_usage", "schedule": 3600.0},
     "start pending mentions": {"task": "workflows.tasks.start_pending_mentions", "schedule": 5.0},
-    "deliver pending denials": {"task": "workflows.tasks.deliver_pending_denials", "schedule": 5.0},
+    "deliver pending notices": {"task": "workflows.tasks.deliver_pending_notices", "schedule": 5.0},
     "announce credits": {"task": "workflows.tasks.announce_credits", "schedule": 5.0},
     "deliver pending follow-ups": {
         "task": "workflows.tasks.deliver_pending_follow_ups",

@@ -1,6 +1,7 @@
-"""Requests that name a charset which is none: `Content-Type: text/plain; charset=hex`.
+"""Handling requests with an invalid charset, such as `Content-Type: text/plain; charset=hex`.
 
-Python's codecs are more than charsets, and Django, which asks them, fails before any middleware.
+Django looks the charset up in Python's codecs, not all of which are charsets, and fails before any
+middleware runs.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,7 +13,7 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 def with_known_charset(application: Application) -> Application:
-    """Wrap a WSGI application so that it does not hear of charsets that cannot decode text."""
+    """Wrap a WSGI application so that it never sees a charset that cannot decode text."""
 
     def wrapped(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         media_type, parameters = _parsed(environ.get("CONTENT_TYPE", ""))

@@ -1,4 +1,4 @@
-"""Reading the environment so that a wrong value is one line that says what to do."""
+"""Reading the environment. Each wrong value is reported in one line that says what to do."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from environs import Env, EnvValidationError, ValidationError, validate
 
 HINT = "For the stack that `make up` runs: set -a; . .devstack/env; set +a"
 
-given = validate.Length(min=1, error="Is empty.")
+not_empty = validate.Length(min=1, error="Is empty.")
 web_address = validate.URL(
     schemes={"http", "https"},
     require_tld=False,
@@ -27,7 +27,7 @@ host_and_port = validate.Regexp(
 
 
 def database_address(value: str) -> None:
-    """Validate a database URL; its password is not repeated."""
+    """Validate a database URL. The error leaves the URL out, because it holds a password."""
     try:
         engine = dj_database_url.parse(value).get("ENGINE", "")
     except (KeyError, ValueError):
@@ -36,13 +36,13 @@ def database_address(value: str) -> None:
         raise ValidationError("Write an address such as postgres://user:password@host/database.")
 
 
-def several(env: Env, name: str) -> list[str]:
-    """Return the comma-separated values of a variable; empty ones do not count."""
+def comma_separated(env: Env, name: str) -> list[str]:
+    """Return the comma-separated values of a variable, without empty ones."""
     return [value.strip() for value in env.str(name, "").split(",") if value.strip()]
 
 
 def seal(env: Env) -> None:
-    """Report every wrong variable at once, a line each. Raises `ImproperlyConfigured`."""
+    """Raise `ImproperlyConfigured` with one line for each wrong variable, if there are any."""
     try:
         env.seal()
     except EnvValidationError as error:

@@ -1,7 +1,7 @@
-"""Structured logs: one line per event, on standard error, from structlog and the standard library.
+"""Structured logs: one line per event on standard error, from structlog and the standard library.
 
-Secrets never reach a line. `redact` works on the finished line, whatever it was made of: it masks
-what looks like one of our credentials or Slack's, and the secrets that the settings told it of.
+Lines never contain secrets: `redact` works on the finished line and masks the secrets in the
+settings and whatever looks like one of our credentials or Slack's.
 """
 
 import logging
@@ -14,7 +14,7 @@ import kombu.exceptions
 import redis
 import structlog
 
-LEAST_SECRET = 8
+MIN_SECRET_LENGTH = 8
 """A shorter secret would mask ordinary words."""
 
 _CREDENTIAL = re.compile(
@@ -23,13 +23,13 @@ _CREDENTIAL = re.compile(
 _known: list[str] = []
 
 
-def conceal(secrets: Iterable[str]) -> None:
-    """Have these secrets masked from now on, wherever they occur."""
-    _known.extend(secret for secret in secrets if len(secret) >= LEAST_SECRET)
+def mask_secrets(secrets: Iterable[str]) -> None:
+    """Mask these secrets in every log line from now on."""
+    _known.extend(secret for secret in secrets if len(secret) >= MIN_SECRET_LENGTH)
 
 
 def redact(_logger: Any, _name: str, line: str) -> str:
-    """Mask every secret in a finished line: what it is stays recognisable, its value does not."""
+    """Return the line with every secret masked. The first characters show what kind it was."""
     for secret in _known:
         line = line.replace(secret, "…")
     return _CREDENTIAL.sub(lambda found: found.group()[:4] + "…", line)
@@ -47,16 +47,17 @@ _STORE_AWAY = (
 
 
 def tone_down(record: logging.LogRecord) -> bool:
-    """Return whether to write a record. What is expected becomes a warning of one line.
+    """Return whether to write a record, and turn expected failures into one-line warnings.
 
-    A store that is away is nobody's mistake: the work is repeated, and probes and metrics show it.
-    Celery logs it as an error at each attempt, and beat logs a traceback. `workflows.interceptors`
-    logs the failure of an activity, so the SDK's own record of it is dropped.
+    An unavailable store is not a bug: the work is repeated, and probes and metrics show the outage.
+    Yet Celery logs an error at each attempt, and beat logs a traceback.
+
+    The SDK's record of a failed activity is dropped, because `workflows.interceptors` logs it too.
     """
     if getattr(record, "__temporal_error_identifier", None) == "ActivityFailure":
         return False
     if record.name == "py.warnings" and "CPendingDeprecationWarning" in record.getMessage():
-        return False  # Celery's, at each loss of the broker
+        return False  # Celery warns each time it loses the broker
     away = _store_away(record)
     refused = record.name == "django.request" and getattr(record, "status_code", 0) == 503
     if away is not None or refused:
@@ -73,7 +74,7 @@ def tone_down(record: logging.LogRecord) -> bool:
 def _store_away(record: logging.LogRecord) -> BaseException | None:
     raised = record.exc_info[1] if record.exc_info else None
     candidates: list[Any] = [raised]
-    if record.name == "celery.beat" and raised is not None:  # its own error quotes another
+    if record.name == "celery.beat" and raised is not None:  # beat wraps the original error
         candidates.append(raised.__cause__ or raised.__context__)
     if record.name.startswith("celery."):
         candidates += record.args if isinstance(record.args, tuple) else ()
@@ -122,7 +123,7 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": "INFO"},
     "loggers": {
         "httpx2": {"level": "WARNING"},
-        # One line a second for sweeps that found nothing would bury the lines that matter.
+        # Sweeps that find nothing would log a line every second.
         "celery.app.trace": {"level": "WARNING"},
         "celery.beat": {"level": "WARNING"},
         "celery.worker.strategy": {"level": "WARNING"},

@@ -1,6 +1,6 @@
-"""`/_health`, `/_ready` and `/metrics`, answered in front of everything else.
+"""`/_health`, `/_ready` and `/metrics`, answered before everything else.
 
-As a middleware they need no session and no known host name: a probe calls by address.
+They are a middleware because probes call by address: they have no session and no known host name.
 """
 
 import hmac
@@ -20,14 +20,14 @@ View = Callable[[HttpRequest], HttpResponse]
 
 
 class ProbesMiddleware:
-    """Answers the probes; hands every other request on."""
+    """Answers the probes and passes every other request on."""
 
     def __init__(self, get_response: View) -> None:
-        """Take what answers the other requests."""
+        """Store the handler of the other requests."""
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        """Answer."""
+        """Answer a probe, or pass the request on."""
         probe = PROBES.get(request.path)
         if probe is None:
             return self._get_response(request)
@@ -37,15 +37,15 @@ class ProbesMiddleware:
 
 
 def health(_request: HttpRequest) -> HttpResponse:
-    """Answer 200 while the process can answer at all."""
+    """Return 200 as long as the process can answer."""
     return JsonResponse({"status": "ok"})
 
 
 def ready(_request: HttpRequest) -> HttpResponse:
-    """Answer 200 when the database answers, else 503.
+    """Return 200 if the database answers, otherwise 503.
 
-    Redis is reported and does not decide: without it every gate asks the database, and a load
-    balancer that took all processes out of service would turn a slower answer into none.
+    Redis is only reported. Without it every gate asks the database, which is slower. If a load
+    balancer took all processes out of service for that, there would be no answer at all.
     """
     database, in_redis = _database_state(), _redis_state()
     state = {
@@ -74,14 +74,14 @@ def _redis_state() -> str:
 
 
 def metrics(request: HttpRequest) -> HttpResponse:
-    """Answer with the metrics, to whoever has one of the metrics tokens."""
+    """Return the metrics if the request has a metrics token, otherwise 401."""
     given = request.headers.get("Authorization", "").encode("utf-8", "surrogatepass")
     matches = [
         hmac.compare_digest(given, f"Bearer {token}".encode()) for token in settings.METRICS_TOKENS
     ]
     if not any(matches):
         return HttpResponse(
-            "The metrics token is needed.\n",
+            "A metrics token is required.\n",
             status=401,
             content_type="text/plain",
             headers={"WWW-Authenticate": 'Bearer realm="metrics"'},
@@ -90,7 +90,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
 
 
 def exposition() -> bytes:
-    """Return the metrics of this process, or of all that share `PROMETHEUS_MULTIPROC_DIR`."""
+    """Return the metrics of all processes that share `PROMETHEUS_MULTIPROC_DIR`, or of this one."""
     registry = REGISTRY
     if settings.PROMETHEUS_MULTIPROC_DIR:
         registry = CollectorRegistry()

@@ -1,4 +1,4 @@
-"""How many requests the web process answers, how, and how long they take."""
+"""Metrics of the web process's requests: how many, with which status, and how long they took."""
 
 import time
 from collections.abc import Callable
@@ -23,14 +23,14 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
 class RequestMetricsMiddleware:
-    """Counts by route, never by path: a path is whatever a caller types."""
+    """Counts requests by route. Paths would be endless, because callers make them up."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
-        """Take what answers."""
+        """Store the handler of the requests."""
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        """Answer, and count."""
+        """Pass the request on and count its response."""
         began = time.perf_counter()
         response = self._get_response(request)
         route = request.resolver_match.route if request.resolver_match else "none"

@@ -1,8 +1,8 @@
 """Django settings: the one place where the Django side reads the environment.
 
-Every variable is read once, typed, and all mistakes are reported together. `.env.example` lists
-each of them; a test holds the two together. What can only be judged as a whole (a missing signing
-secret, a Redis that evicts keys) is a system check instead, see `config/checks.py`.
+Every variable is read once, with its type, and all mistakes are reported together. `.env.example`
+lists every variable; a test compares the two. Mistakes that take more than one value to see (a
+missing signing secret, a Redis that evicts keys) are system checks, see `config/checks.py`.
 """
 
 from datetime import timedelta
@@ -14,27 +14,27 @@ import dj_database_url
 from environs import Env, validate
 
 from config.environment import (
+    comma_separated,
     database_address,
-    given,
     host_and_port,
+    not_empty,
     redis_address,
     seal,
-    several,
     slack_api_address,
     web_address,
 )
 from config.logs import LOGGING as LOGGING  # configures structlog on import
-from config.logs import conceal
+from config.logs import mask_secrets
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 env = Env(eager=False)
 
 # --- Django itself -------------------------------------------------------------------------------
-SECRET_KEY = env.str("SECRET_KEY", validate=given)
-SECRET_KEY_FALLBACKS = several(env, "SECRET_KEY_FALLBACKS")
+SECRET_KEY = env.str("SECRET_KEY", validate=not_empty)
+SECRET_KEY_FALLBACKS = comma_separated(env, "SECRET_KEY_FALLBACKS")
 DEBUG = env.bool("DEBUG", False)
-ALLOWED_HOSTS = several(env, "ALLOWED_HOSTS") or ["localhost", "127.0.0.1"]
+ALLOWED_HOSTS = comma_separated(env, "ALLOWED_HOSTS") or ["localhost", "127.0.0.1"]
 PUBLIC_URL = env.str("PUBLIC_URL", "http://localhost:8000", validate=web_address)
 
 NUM_PROXIES = env.int("NUM_PROXIES", 0, validate=validate.Range(min=0))
@@ -51,39 +51,39 @@ REDIS_URL = env.str("REDIS_URL", "redis://127.0.0.1:6380/0", validate=redis_addr
 
 # --- Temporal (TLS and API key come from temporalio's own environment configuration) --------------
 TEMPORAL_ADDRESS = env.str("TEMPORAL_ADDRESS", "127.0.0.1:7233", validate=host_and_port)
-TEMPORAL_NAMESPACE = env.str("TEMPORAL_NAMESPACE", "default", validate=given)
+TEMPORAL_NAMESPACE = env.str("TEMPORAL_NAMESPACE", "default", validate=not_empty)
 TEMPORAL_UI_URL = env.str("TEMPORAL_UI_URL", "http://127.0.0.1:8233", validate=web_address)
 TEMPORAL_TASK_QUEUE = "tollgate"
 
 # --- Slack ---------------------------------------------------------------------------------------
 SLACK_API_URL = env.str("SLACK_API_URL", "https://slack.com/api/", validate=slack_api_address)
-SLACK_SIGNING_SECRETS = several(env, "SLACK_SIGNING_SECRET")
+SLACK_SIGNING_SECRETS = comma_separated(env, "SLACK_SIGNING_SECRET")
 SLACK_CLIENT_ID = env.str("SLACK_CLIENT_ID", "")
 SLACK_CLIENT_SECRET = env.str("SLACK_CLIENT_SECRET", "")
-BOT_NAME = env.str("BOT_NAME", "Tollgate", validate=given)
+BOT_NAME = env.str("BOT_NAME", "Tollgate", validate=not_empty)
 
-# --- The gateway, as the agents and we see it ----------------------------------------------------
+# --- The gateway ---------------------------------------------------------------------------------
 GATEWAY_URL = env.str("GATEWAY_URL", "http://127.0.0.1:8100", validate=web_address)
-GATEWAY_SERVICE_TOKENS = several(env, "GATEWAY_SERVICE_TOKEN")
+GATEWAY_SERVICE_TOKENS = comma_separated(env, "GATEWAY_SERVICE_TOKEN")
 
 # --- Credits -------------------------------------------------------------------------------------
 BILLING_URL = env.str("BILLING_URL", "", validate=web_address)
 START_CREDITS = env.decimal("START_CREDITS", Decimal(1))
 
 # --- Coding tasks --------------------------------------------------------------------------------
-AGENT_MODEL = env.str("AGENT_MODEL", "claude-sonnet-4-6", validate=given)
-ROUTING_MODEL = env.str("ROUTING_MODEL", "claude-haiku-4-5", validate=given)
-GIT_ALLOWED_PROTOCOLS = several(env, "GIT_ALLOWED_PROTOCOLS") or ["https", "ssh"]
+AGENT_MODEL = env.str("AGENT_MODEL", "claude-sonnet-4-6", validate=not_empty)
+ROUTING_MODEL = env.str("ROUTING_MODEL", "claude-haiku-4-5", validate=not_empty)
+GIT_ALLOWED_PROTOCOLS = comma_separated(env, "GIT_ALLOWED_PROTOCOLS") or ["https", "ssh"]
 TASK_IDLE_MINUTES = env.int("TASK_IDLE_MINUTES", 60, validate=validate.Range(min=1))
 
-# --- Seen from outside ---------------------------------------------------------------------------
-METRICS_TOKENS = several(env, "METRICS_TOKEN")
+# --- Metrics -------------------------------------------------------------------------------------
+METRICS_TOKENS = comma_separated(env, "METRICS_TOKEN")
 PROMETHEUS_MULTIPROC_DIR = env.str("PROMETHEUS_MULTIPROC_DIR", "")
 
-# Nothing is derived from a value above this line: one that is wrong is None until it is reported.
+# Don't compute anything from the values above this line: wrong ones are None until reported here.
 seal(env)
 
-conceal(
+mask_secrets(
     [
         SECRET_KEY,
         *SECRET_KEY_FALLBACKS,
@@ -155,11 +155,11 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 TIME_ZONE = "UTC"
 STATIC_URL = "/static/"
-WHITENOISE_USE_FINDERS = True  # served from the packages that bring them: nothing to collect
+WHITENOISE_USE_FINDERS = True  # serve files from their packages, so there is no collectstatic
 
 SILENCED_SYSTEM_CHECKS = [
-    "oauth2_provider.W008",  # http is for loopback addresses alone: OAuthApplication.clean
-    "security.W004",  # TLS ends at a proxy, which also redirects to it and says so (HSTS)
+    "oauth2_provider.W008",  # OAuthApplication.clean allows http only for loopback addresses
+    "security.W004",  # TLS ends at a proxy, which also redirects to https and sends HSTS
     "security.W008",
 ]
 SECURE_CONTENT_TYPE_NOSNIFF = True
@@ -168,8 +168,8 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PUBLIC_URL.startswith("https://")
 
 DATABASES = {"default": dj_database_url.parse(DATABASE_URL, conn_max_age=60)}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
-    # IMMEDIATE takes the write lock at BEGIN: concurrent writers queue instead of failing.
-    # The cache (32 MB per connection, used as needed) holds the ledger's key, met at random.
+    # IMMEDIATE takes the write lock at BEGIN, so concurrent writers queue instead of failing.
+    # The cache (up to 32 MB per connection) holds the ledger's index, which is read at random.
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 20,
@@ -237,15 +237,15 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "AI credits for a coding bot that lives in Slack.",
     "VERSION": "1",
     "SERVERS": [{"url": "/", "description": "The server that sent this document."}],
-    "CONTACT": {"name": "Whoever operates this server", "url": PUBLIC_URL},
+    "CONTACT": {"name": "The operator of this server", "url": PUBLIC_URL},
     "TAGS": [
-        {"name": "quota", "description": "May they? What is left, and what changed."},
-        {"name": "usage", "description": "What was used, and where it went."},
-        {"name": "OAuth", "description": "What a credential is."},
+        {"name": "quota", "description": "What a project may still use, and what changed."},
+        {"name": "usage", "description": "What was used, and by whom."},
+        {"name": "OAuth", "description": "What a credential is and covers."},
     ],
     "SERVE_INCLUDE_SCHEMA": False,
-    "SERVE_AUTHENTICATION": [],  # public, even to a caller whose credential is for elsewhere
-    "POSTPROCESSING_HOOKS": [],  # enums stand inline: shared ones lose their type
+    "SERVE_AUTHENTICATION": [],  # public, even to a caller with a credential for something else
+    "POSTPROCESSING_HOOKS": [],  # keep enums inline: shared ones lose their type
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
@@ -254,15 +254,15 @@ SPECTACULAR_SETTINGS = {
 CELERY_BROKER_URL = REDIS_URL
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-# The broker can be away for any time, and refuses commands while it starts.
+# The broker can be down for any length of time, and refuses commands while it starts.
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_BROKER_CHANNEL_ERROR_RETRY = True
-# A caller that only hastens work never waits for a broker that is down.
+# A hint (`projects.hints`) must not wait for a broker that is down.
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "socket_connect_timeout": 1,
     "socket_timeout": 5,
-    # Kombu would note in Redis what is not acknowledged yet, and would end the worker with an
-    # AttributeError if the connection broke meanwhile. A sweep does what a worker took and left.
+    # Otherwise Kombu would store unacknowledged messages in Redis, and the worker would exit with
+    # an AttributeError if the connection broke meanwhile. A sweep does unfinished work anyway.
     "ack_emulation": False,
 }
 CELERY_TASK_PUBLISH_RETRY = False

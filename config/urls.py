@@ -1,4 +1,4 @@
-"""Every path the web process answers, by folder."""
+"""Every path of the web process."""
 
 from django.contrib import admin
 from django.contrib.auth.views import LoginView

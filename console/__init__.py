@@ -1,1 +1,1 @@
-"""What staff see and do: pages, forms, charts, reports, search, and commands that join folders."""
+"""What staff see and do: pages, forms, charts, reports, search, and commands across folders."""

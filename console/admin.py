@@ -1,7 +1,7 @@
 """The admin's pages of organizations and projects.
 
-They join folders: what is written goes through billing, which publishes it, and a page shows where
-the organization stands with its credits.
+They join folders: changes go through billing, which publishes them, and an organization's page
+shows where it stands with its credits.
 """
 
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ LISTS = (
 
 
 def _more(organization: Organization) -> Iterator[Link]:
-    """Yield the pages of what belongs to an organization."""
+    """Yield links to the pages of an organization's usage, accounts, keys and tasks."""
     usage = reverse("admin:projects_organization_usage", args=[organization.pk])
     title = "usage: charts, forecast, who used most, who is limited and why"
     yield Link(ORGANIZATION_USAGE, title, usage)
@@ -54,13 +54,13 @@ class ProjectInline(admin.TabularInline):
     can_delete = False
 
     def has_add_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
-        """Projects are made on their own page."""
+        """Return False: projects are created on their own page."""
         return False
 
 
 @admin.register(Organization)
 class OrganizationAdmin(PermittedParts, admin.ModelAdmin):
-    """Who pays, who belongs to it, and where it stands."""
+    """Organizations: their projects, members and credits."""
 
     list_display = [
         "name",
@@ -94,7 +94,7 @@ class OrganizationAdmin(PermittedParts, admin.ModelAdmin):
     inlines = [ProjectInline, MembershipInline]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Organization]:
-        """Count and look up for the whole page at once."""
+        """Return the organizations with counts and states, fetched for the whole page at once."""
         counted = (
             super()
             .get_queryset(request)
@@ -106,7 +106,7 @@ class OrganizationAdmin(PermittedParts, admin.ModelAdmin):
         return counted.prefetch_related("quota_states")
 
     def get_urls(self) -> list[URLPattern]:
-        """Add the pages that report on an organization's usage."""
+        """Return the admin's paths and those of the usage reports."""
         reports = (("usage", pages.usage_page), ("backtest", pages.backtest_page))
         own = [
             path(
@@ -119,13 +119,14 @@ class OrganizationAdmin(PermittedParts, admin.ModelAdmin):
         return own + super().get_urls()
 
     def has_delete_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
-        """What was booked stays booked: an organization is deactivated, not deleted."""
+        """Return False: an organization is deactivated, because its booked usage has to stay."""
         return False
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Write through billing what decides about credits.
+        """Save through billing, which decides about credits.
 
-        Keys learn at once, wherever they are known, what else they may call or may no longer.
+        When access to the unmetered gateway changes, announce the keys, so that no cache keeps
+        their old permissions.
         """
         if not change:
             created = accounts.create_organization(obj.name)
@@ -142,29 +143,29 @@ class OrganizationAdmin(PermittedParts, admin.ModelAdmin):
 
     @admin.display(description="projects", ordering="projects_total")
     def projects_count(self, organization: Any) -> int:
-        """How many projects it has."""
+        """Return how many projects it has."""
         return int(organization.projects_total)
 
     @admin.display(description="members", ordering="members_total")
     def members_count(self, organization: Any) -> int:
-        """How many people belong to it."""
+        """Return how many members it has."""
         return int(organization.members_total)
 
     @admin.display(description="credits")
     def credit_states(self, organization: Any) -> str:
-        """The state of each bucket about which something was decided."""
+        """Return the state of each bucket that was decided about."""
         states = {row.resource: row.state for row in organization.quota_states.all()}
         return ", ".join(f"{name}: {states[name]}" for name in RESOURCES if name in states) or "–"
 
     @admin.display(description="usage")
     def usage(self, organization: Any) -> SafeString:
-        """Link to where its credits went."""
+        """Return a link to its usage report."""
         page = reverse("admin:projects_organization_usage", args=[organization.pk])
         return format_html('<a href="{}">Usage</a>', page)
 
     @admin.display(description="where it stands")
     def standing(self, organization: Any) -> SafeString | str:
-        """What is published of each bucket, in credits."""
+        """Return a table of the published state of each bucket, in credits."""
         if organization.pk is None or organization._state.adding:
             return "–"
         rows = [row.published for row in organization.quota_states.all()]
@@ -192,7 +193,7 @@ class OrganizationAdmin(PermittedParts, admin.ModelAdmin):
 
 @admin.register(Project)
 class ProjectAdmin(admin.ModelAdmin):
-    """What is metered. Its API token can be rotated; a limited project stays limited."""
+    """Projects. Rotating a project's API token does not lift its limit."""
 
     list_display = ["name", "organization", "api_token", "created_at"]
     list_filter = ["organization__is_active"]
@@ -204,15 +205,15 @@ class ProjectAdmin(admin.ModelAdmin):
     actions = ["rotate_api_tokens"]
 
     def get_readonly_fields(self, _request: HttpRequest, obj: Any = None) -> list[str]:
-        """A project stays with its organization: what it used was booked there."""
+        """Make an existing project's organization read-only: its usage was booked there."""
         return [*self.readonly_fields, *(["organization"] if obj else [])]
 
     def has_delete_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
-        """What was booked stays booked."""
+        """Return False: its booked usage has to stay."""
         return False
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Make a project through billing, so that it is limited from its first moment on."""
+        """Create projects through billing, so that limits apply to them from the start."""
         if change:
             super().save_model(request, obj, form, change)
             return
@@ -224,7 +225,7 @@ class ProjectAdmin(admin.ModelAdmin):
         description="Rotate the API tokens of the selected projects", permissions=["change"]
     )
     def rotate_api_tokens(self, request: HttpRequest, projects: QuerySet[Project]) -> None:
-        """Give each a new token; the old one means nothing from then on."""
+        """Give each project a new token. The old one stops working at once."""
         rotated = list(projects)
         for project in rotated:
             accounts.rotate_api_token(

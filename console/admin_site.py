@@ -1,4 +1,4 @@
-"""The admin site. Its first page says who is refused, and why."""
+"""The admin site. Its first page shows who is refused, and why."""
 
 from functools import wraps
 from typing import Any
@@ -14,7 +14,7 @@ from console import report_permissions
 from console.reasons import in_words
 from projects.log_in_throttle import throttled
 from quota.models import SetMember
-from quota.published.limited_set import instant
+from quota.published.limited_set import expires_at
 from workflows.models import Mention
 
 LIMITED_SHOWN = 20
@@ -35,18 +35,18 @@ class TollgateAdminSite(AdminSite):
     def login(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Log in; somebody who tries too often has to wait."""
+        """Log in, with a limit on failed attempts."""
         return super().login(request, extra_context)
 
     def admin_view(self, view: Any, cacheable: bool = False) -> Any:
-        """Answer 400 where Django's own lists would fail: what no database is asked for."""
+        """Answer 400 to query parameters that would make Django's own lists fail."""
 
         @wraps(view)
         def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
             for name, values in request.GET.lists():
                 longest = 4 if name.endswith(_PARTS_OF_DATES) else None
                 if any("\0" in value or (longest and len(value) > longest) for value in values):
-                    raise BadRequest(f"{name} is not to be looked up")
+                    raise BadRequest(f"{name} has a value that cannot be looked up")
             return view(request, *args, **kwargs)
 
         return super().admin_view(guarded, cacheable)
@@ -54,7 +54,7 @@ class TollgateAdminSite(AdminSite):
     def index(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> TemplateResponse:
-        """Put in front of the list of pages what one most often comes for; two queries."""
+        """Show limited projects and refused mentions above the list of pages; two queries."""
         shown: dict[str, Any] = {}
         if request.user.has_perm("quota.view_setmember"):
             shown["limited"] = _limited()
@@ -66,7 +66,7 @@ class TollgateAdminSite(AdminSite):
 
 
 def _limited() -> list[dict[str, Any]]:
-    """The projects that are limited now, the latest first, and when each block lifts by itself."""
+    """Return the projects limited now, latest first, and when each block lifts by itself."""
     members = (
         SetMember.objects.filter(limited_until__gt=timezone.now().timestamp())
         .select_related("project__organization")
@@ -75,7 +75,7 @@ def _limited() -> list[dict[str, Any]]:
     return [
         {
             "member": member,
-            "until": instant(member.limited_until),
+            "until": expires_at(member.limited_until),
             "why": in_words(member.reason),
         }
         for member in members
@@ -83,7 +83,7 @@ def _limited() -> list[dict[str, Any]]:
 
 
 def _refusals() -> list[Mention]:
-    """The mentions refused last."""
+    """Return the latest refused mentions."""
     refused = Mention.objects.filter(state=Mention.State.REFUSED)
     return list(
         refused.select_related("workspace__project__organization")

@@ -5,7 +5,7 @@ from django.contrib.admin.apps import AdminConfig
 
 
 class ConsoleConfig(AppConfig):
-    """Carries the pages, templates and commands that join folders."""
+    """The app of the pages, templates and commands that join folders."""
 
     name = "console"
 

@@ -1,7 +1,7 @@
-"""What the browser draws: numbers for the picture, and beside each the words that name it exactly.
+"""The charts that the browser draws: the numbers to draw, and the text to show for each.
 
-The picture is made of floats of credits, the words of micro-credits: a tooltip never shows as zero
-what is not.
+The numbers are floats of credits. The texts are made from micro-credits, so that a tooltip never
+shows a small amount as zero.
 """
 
 from collections.abc import Iterable
@@ -9,16 +9,16 @@ from datetime import date, timedelta
 from typing import Any
 
 from billing.credits import display
-from billing.reports.forecast import Kind, within
+from billing.reports.forecast import Kind, usage_within
 from console.usage.organization import OrganizationUsage
 from quota.resources import MICRO
 
-HIGHEST_LINE = 4
-"""A limit further above the usage than this many times is not drawn: it would flatten the rest."""
+MAX_LIMIT_RATIO = 4
+"""A limit of more than this many times the usage is not drawn: it would flatten the rest."""
 
 
 def charts(report: OrganizationUsage) -> dict[str, Any]:
-    """Return the charts of an organization's usage, by the id of their canvas."""
+    """Return the charts of an organization's usage by the ids of their canvases."""
     shown = {"chart-so-far": _so_far(report), "chart-by-day": _by_day(report)}
     if report.grants:
         shown["chart-top-ups"] = _top_ups(report)
@@ -26,9 +26,9 @@ def charts(report: OrganizationUsage) -> dict[str, Any]:
 
 
 def limit_is_drawn(report: OrganizationUsage) -> bool:
-    """Return whether the limit is within the picture."""
+    """Return whether the limit is low enough to be drawn."""
     limit = report.usage.limit_micro
-    return limit is not None and limit <= HIGHEST_LINE * max(_highest(report), 1)
+    return limit is not None and limit <= MAX_LIMIT_RATIO * max(_highest(report), 1)
 
 
 def _so_far(report: OrganizationUsage) -> dict[str, Any]:
@@ -47,8 +47,9 @@ def _so_far(report: OrganizationUsage) -> dict[str, Any]:
         label = f"limit: {display(limit)}"
         sets.append(_dataset(label, [limit] * len(days), kind="limit"))
     if report.grants and limit_is_drawn(report):
-        had = _had(report)
-        sets.append(_dataset(f"limit and top-ups: {display(had[-1])}", had, kind="had"))
+        available = _available(report)
+        label = f"limit and top-ups: {display(available[-1])}"
+        sets.append(_dataset(label, available, kind="available"))
     projected = _projected(report)
     if projected:
         sets.append(_dataset("if it goes on like this", projected, kind="forecast"))
@@ -81,8 +82,8 @@ def _top_ups(report: OrganizationUsage) -> dict[str, Any]:
     return _chart("line", "credits left of top-ups", days, sets)
 
 
-def _had(report: OrganizationUsage) -> list[int]:
-    """What there was to be used by each day, of the limit and of what was left of top-ups."""
+def _available(report: OrganizationUsage) -> list[int]:
+    """Return what could be used by each day: the limit and what was left of top-ups."""
     limit = report.usage.limit_micro or 0
     amounts = []
     for day in report.usage.days:
@@ -101,7 +102,7 @@ def _projected(report: OrganizationUsage) -> list[int | None]:
     used = report.usage.used.credits_micro
     today = report.now.date()
     begun = report.now - report.now.replace(hour=0, minute=0, second=0, microsecond=0)
-    rest_of_today = within(forecast.daily_mean_micro, timedelta(days=1) - begun)
+    rest_of_today = usage_within(forecast.daily_mean_micro, timedelta(days=1) - begun)
     projected: list[int | None] = []
     for day in report.usage.days:
         if day.day < today:

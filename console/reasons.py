@@ -1,18 +1,18 @@
-"""Reasons for a refusal in words for administrators."""
+"""Reasons for a refusal, in words for administrators."""
 
 from quota.reasons import Reason
 
 _WORDS: dict[str, str] = {
-    Reason.LIMIT_REACHED: "nothing is left of limit and top-ups",
-    Reason.INSUFFICIENT_REMAINING: "what is left pays for no generation",
+    Reason.LIMIT_REACHED: "the limit and all top-ups are used up",
+    Reason.INSUFFICIENT_REMAINING: "what is left does not pay for a generation",
     Reason.ORGANIZATION_INACTIVE: "the organization is not active",
     Reason.PROJECT_CAP_REACHED: "the cap of the project is reached",
     Reason.USER_CAP_REACHED: "the cap of the user is reached",
     Reason.RUN_CAP_REACHED: "the cap of the run is reached",
-    Reason.SET_BY_HAND: "set by hand in Redis: no decision of ours",
+    Reason.SET_BY_HAND: "set by hand in Redis, not decided by billing",
 }
 
 
 def in_words(reason: str | None) -> str:
-    """Return what a reason means; one without words of its own as it is."""
+    """Return a reason in words; an unknown one with spaces for underscores."""
     return _WORDS.get(reason or "", (reason or "").replace("_", " "))

@@ -1,4 +1,4 @@
-"""How the pages that report are served: to those who may see them, with nothing from elsewhere."""
+"""Serving report pages: the permission check, and the content security policy."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,11 +12,11 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-"""Everything comes from Tollgate itself, and nothing that a page quotes is ever run as a script."""
+"""Pages load only from Tollgate itself, and text that a page quotes never runs as a script."""
 
 
 def require(request: HttpRequest, permissions: Iterable[str]) -> None:
-    """Raise `PermissionDenied` unless the reader has all of the permissions."""
+    """Raise `PermissionDenied` unless the user has all of the permissions."""
     if not request.user.has_perms(list(permissions)):
         raise PermissionDenied
 

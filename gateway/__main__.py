@@ -18,7 +18,7 @@ _OPEN_FILES = 16_384
 
 
 def main() -> int:
-    """Serve until stopped; several processes share the port."""
+    """Serve until stopped; return the exit code. Several processes share the port."""
     try:
         settings = from_environment()
     except EnvValidationError as error:
@@ -31,7 +31,7 @@ def main() -> int:
         )
         return 2
     _allow_open_files()
-    # The gateway's metrics are joined among its own processes, never with another program's.
+    # Join metrics only among the gateway's own processes, never with another program's.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     if settings.processes > 1:
         with tempfile.TemporaryDirectory(prefix="tollgate-gateway-") as directory:
@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def _allow_open_files() -> None:
-    """Raise the limit of open files, often 1,024, so that idle connections leave some for calls."""
+    """Raise the limit of open files, often 1,024, so that idle connections cannot use it up."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < _OPEN_FILES:
         most = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
@@ -80,9 +80,9 @@ def create_in_worker() -> object:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     from gateway.app import create
-    from gateway.telemetry.metrics import forget_the_dead
+    from gateway.telemetry.metrics import forget_dead_processes
 
-    forget_the_dead()
+    forget_dead_processes()
 
     return create()
 

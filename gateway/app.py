@@ -1,4 +1,4 @@
-"""The application: which path is what, and the guard around all of it."""
+"""The application: wires the parts together, routes requests, and turns errors into answers."""
 
 import asyncio
 import gc
@@ -14,7 +14,7 @@ from gateway import apis, products
 from gateway.background import Background
 from gateway.call import Call, new_call_id
 from gateway.kept_answers import KeptAnswers
-from gateway.money.booking import Books
+from gateway.money.booking import Settler
 from gateway.money.holds import Holds
 from gateway.money.outbox import Outbox
 from gateway.money.posthog import PostHogOutbox
@@ -36,7 +36,7 @@ from gateway.resolver.tollgate_api import TollgateApi
 from gateway.resolver.usage_report import usage_report
 from gateway.settings import MICRO, Settings, from_environment
 from gateway.telemetry import metrics
-from gateway.telemetry.buffered_metrics import show
+from gateway.telemetry.buffered_metrics import set_on_flush
 from gateway.telemetry.logs import configure, log_request
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Gateway:
         self._tracing = _tracing() if settings.traces else None
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        """Start and stop as the server says: ASGI's lifespan, the only scope there is here.
+        """Start and stop with the server. Only ASGI's lifespan scope is used here.
 
         https://asgi.readthedocs.io/en/latest/specs/lifespan.html
         """
@@ -106,7 +106,7 @@ class Gateway:
         )
         self._posthog = PostHogOutbox(self._redis, settings.posthog) if settings.posthog else None
         gate = Gate(settings, prices, resolver, holds)
-        books = Books(holds, prices)
+        settler = Settler(holds, prices)
         unpaid = UnpaidRequests(self._redis, settings.requests_per_minute)
         answers = KeptAnswers(
             self._redis,
@@ -114,22 +114,22 @@ class Gateway:
             settings.answers_kept,
             admission_seconds=settings.request_timeout,
         )
-        self._proxy = Proxy(settings, known, gate, books, self._upstreams, unpaid, answers)
+        self._proxy = Proxy(settings, known, gate, settler, self._upstreams, unpaid, answers)
         self._background = Background(
             settings,
             self._redis,
             known,
             resolver,
             holds,
-            books,
+            settler,
             ChangeFeed(self._redis, self._api, resolver),
             Outbox(self._redis, self._api, resolver),
             Reaper(self._redis, copies),
             self._posthog,
         )
         self._resolver = resolver
-        show(metrics.IN_FLIGHT, lambda: self._under_way)
-        show(metrics.BODY_BYTES, lambda: self.body_budget.kept)
+        set_on_flush(metrics.IN_FLIGHT, lambda: self._under_way)
+        set_on_flush(metrics.BODY_BYTES, lambda: self.body_budget.kept)
         self._background.start()
 
     async def serve(self, request: Incoming) -> None:
@@ -196,8 +196,8 @@ class Gateway:
                     await self._proxy.identify(call, name)
                     raise wrong_paths.not_found(path, apis.instead_of(below))
                 if method != api.method:
-                    if b"upgrade" in call.headers:  # Codex falls back to HTTP at this status alone
-                        message = "WebSockets are not spoken here."
+                    if b"upgrade" in call.headers:  # Codex falls back to HTTP only on this status
+                        message = "WebSockets are not supported here."
                         upgrade = [(b"upgrade", b"HTTP/1.1")]
                         raise Refusal(426, "no_websockets", message, retry=False, headers=upgrade)
                     raise wrong_paths.method_not_allowed(api.method, path)
@@ -232,20 +232,20 @@ class Gateway:
 
 
 def _tracing() -> "Tracing":
-    """Return what traces calls; its packages are loaded only where it is configured."""
+    """Return the tracing of calls. Its packages are imported only if tracing is configured."""
     from gateway.telemetry.tracing import Tracing
 
     return Tracing()
 
 
 def _tune_garbage_collection() -> None:
-    """Leave what was loaded at the start alone, and look for cycles less often: calls make none."""
+    """Exempt what was loaded at startup, and collect less often: calls create no cycles."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
 
 
 def create() -> Gateway:
-    """Return the application for the environment; what the server's processes call."""
+    """Return the application as the environment configures it. Each server process calls this."""
     configure()
     return Gateway(from_environment())

@@ -1,4 +1,4 @@
-"""What runs beside the calls: each process' heartbeat, and the work of the group's one leader."""
+"""Background work: the heartbeat of each process, and the loops of the group's one leader."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from gateway import keys
-from gateway.money.booking import Books
+from gateway.money.booking import Settler
 from gateway.money.holds import Holds
 from gateway.money.outbox import Outbox
 from gateway.money.posthog import PostHogOutbox
@@ -27,7 +27,7 @@ LEAD = Script("lead")
 BEAT_SECONDS = 0.25
 LEADER_LEASE_MS = 3_000
 RETRY_SECONDS = 0.5
-STOP_SECONDS = 2.0  # for what is left to settle; what is not by then is left to the reaper
+STOP_SECONDS = 2.0  # to settle what is left; the reaper books the rest
 
 
 class Background:
@@ -40,7 +40,7 @@ class Background:
         known: Credentials,
         resolver: QuotaResolver,
         holds: Holds,
-        books: Books,
+        settler: Settler,
         feed: ChangeFeed,
         outbox: Outbox,
         reaper: Reaper,
@@ -51,7 +51,7 @@ class Background:
         self._credentials = known
         self._resolver = resolver
         self._holds = holds
-        self._books = books
+        self._settler = settler
         self._reaper = reaper
         self._leader_steps = [feed.step, outbox.step, reaper.step]
         if posthog is not None:
@@ -74,11 +74,11 @@ class Background:
             self._tasks.append(asyncio.create_task(self._loop(step, leader_only=True)))
 
     async def stop(self) -> None:
-        """Stop the loops, settle what is left, and give up lease and leadership."""
+        """Stop the loops, settle what is left, and give up the lease and the leadership."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        metrics.hand_over()
+        metrics.flush()
         with contextlib.suppress(RedisUnavailable, RedisError, TimeoutError):
             async with asyncio.timeout(STOP_SECONDS):
                 await self._holds.drain()
@@ -103,7 +103,7 @@ class Background:
             await asyncio.sleep(pause)
 
     async def _beat(self) -> float:
-        metrics.hand_over()  # also while Redis is away
+        metrics.flush()  # first, so that it happens even while Redis is down
         await self._learn_group()
         await self._holds.beat()
         await self._learn_from_feed()
@@ -115,15 +115,15 @@ class Background:
         return BEAT_SECONDS
 
     async def _learn_group(self) -> None:
-        """A group is one Redis: its name and an epoch that is lost with its data."""
+        """Set the group: its name, and an epoch that is lost if Redis loses its data."""
         await self._redis.execute("SET", keys.GROUP_EPOCH, str(uuid.uuid4()), "NX")
         epoch = (await self._redis.execute("GET", keys.GROUP_EPOCH)).decode()
         group = f"{self._name}:{epoch}"
-        for user in (self._credentials, self._resolver, self._books, self._reaper):
+        for user in (self._credentials, self._resolver, self._settler, self._reaper):
             user.group = group
 
     async def _learn_from_feed(self) -> None:
-        """Take over what the leader learned: revoked credentials and the last good answer."""
+        """Apply what the leader wrote: revoked credentials and when Django last answered."""
         seconds, micros = await self._redis.execute("TIME")
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         raw_confirmed, raw_resets = await self._redis.execute(
@@ -136,7 +136,7 @@ class Background:
         if self._resets_seen is not None and resets != self._resets_seen:
             self._credentials.forget_all()
         self._resets_seen = resets
-        # Scores are the leader's clock readings: look a little further back than the last look.
+        # Scores are readings of the leader's clock, so look back a little further than last time.
         revoked = await self._redis.execute(
             "ZRANGEBYSCORE", keys.REVOKED, self._revoked_seen_ms - 10_000, "+inf", "WITHSCORES"
         )

@@ -14,7 +14,7 @@ _VARIANTS = "89ab"
 
 
 def new_call_id() -> str:
-    """Return a random UUID (version 4); the system is asked for many of them at once."""
+    """Return a random UUID (version 4). Random bytes are fetched for many of them at once."""
     if not _ids:
         digits = os.urandom(16 * 256).hex()
         _ids.extend(_uuid4(digits[at : at + 32]) for at in range(0, len(digits), 32))
@@ -28,10 +28,11 @@ def _uuid4(digits: str) -> str:
 
 
 class Call(msgspec.Struct):
-    """A request, and what the log line will say of it.
+    """A request, and what its log line will say.
 
-    `headers` has the last of headers sent twice; `raw_headers` has all, in order. `call_id` is a
-    UUID: of the request in the log, and of the hold and event if it costs something.
+    If a header was sent twice, `headers` has the last one; `raw_headers` has all, in order.
+    `call_id` is a UUID that identifies the request in the log, and its hold and event if it costs
+    credits.
     """
 
     request: Incoming
@@ -47,11 +48,11 @@ class Call(msgspec.Struct):
 
     @property
     def started(self) -> bool:
-        """Whether an answer was begun."""
+        """Whether the answer was started."""
         return self.request.started
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
-        """Send a whole answer of our own; its length is among the headers or is added."""
+        """Send a complete answer of our own. Adds `content-length` if it is missing."""
         self.status = status
         if not any(name == b"content-length" for name, _ in headers):
             headers = [*headers, (b"content-length", b"%d" % len(body))]

@@ -1,4 +1,4 @@
-"""One call at the provider: request out, answer back, settlement in between."""
+"""One call to the provider: send the request, pass the answer back, settle."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ from gateway.call import Call
 from gateway.kept_answers import Claim
 from gateway.metering import Meter, meter_for
 from gateway.metering.media import is_compressed, is_event_stream
-from gateway.money.booking import Books, Ending
+from gateway.money.booking import Ending, Settler
 from gateway.network.client import ExchangeFailed, HttpResponse
 from gateway.network.headers import Headers
 from gateway.network.incoming import CallerLeft
@@ -27,17 +27,18 @@ from gateway.telemetry import metrics
 
 
 class Exchange:
-    """Passes a call on and its answer back. `admission` is None for what costs nothing.
+    """Forwards a call and passes the answer back. `admission` is None if the call costs nothing.
 
-    An answer whose reader leaves is read on for a while, until it tells its usage: what the caller
-    saw of it says little of what it cost, and leaving early must not make it cheaper.
+    If the caller leaves, the exchange keeps reading for a while, until the provider reports the
+    usage. The part that the caller saw says little about the cost, and leaving early must not make
+    a call cheaper.
     """
 
     def __init__(
         self,
         settings: Settings,
         upstreams: Upstreams,
-        books: Books,
+        settler: Settler,
         call: Call,
         api: Api,
         body: bytes,
@@ -47,39 +48,39 @@ class Exchange:
     ) -> None:
         self._settings = settings
         self._upstreams = upstreams
-        self._books = books
+        self._settler = settler
         self._call = call
         self._api = api
-        self._body = body  # until it is sent
+        self._body = body  # dropped once it is sent
         self._admission = admission
         self._meter = meter
         self._claim = claim
         self._ending = Ending(call.began)
         self._settled = admission is None
         self._head: Headers | None = None  # of the answer, not sent yet
-        self._waited = 0.0  # for the provider
-        self._reading = False  # from the provider, not writing to a caller who may not take it
+        self._waited = 0.0  # seconds spent waiting for the provider
+        self._reading = False  # waiting for the provider, not for a slow caller
 
     async def run(self, watch: Watch) -> None:
-        """Carry the exchange out. Raises `Refusal` when the provider gave no answer."""
+        """Run the exchange. Raises `CallerLeft`, or `Refusal` if the provider gave no answer."""
         call, ending = self._call, self._ending
         watch.listen(call.request.on_departure, self._settings.drain_timeout)
         try:
-            if call.request.departed:  # before anything was asked of the provider
+            if call.request.departed:  # before the provider was called
                 self._release()
                 raise CallerLeft
             await self._forward(watch)
         except asyncio.CancelledError:
             ending.failed = ending.given_up = True
             if not watch.claim():
-                raise  # the server stops
-            # A provider that stops in the middle of its answer broke it off.
+                raise  # the server is stopping
+            # A provider that goes silent in the middle of its answer broke it off.
             ending.given_up = not ending.status or watch.left or not self._reading
             if watch.left:
                 raise CallerLeft from None
             if not call.started:
                 raise no_answer_in_time(self._api.provider) from None
-        except Refusal:  # the provider was not even tried
+        except Refusal:  # the breaker is open: the provider was not called
             self._release()
             raise
         except (UpstreamFailed, ExchangeFailed):
@@ -154,21 +155,21 @@ class Exchange:
         return not meter.failed and meter.usage() is not None
 
     async def _open(self) -> HttpResponse:
-        """Send the request, which nobody has to keep after that."""
+        """Send the request, release its body, and return the answer."""
         call, body, self._body = self._call, self._body, b""
         answer = await self._upstreams.open(
             self._api, call.request.query, call.raw_headers, body, self._note_sending
         )
-        call.request.let_go()
+        call.request.release_body()
         return answer
 
     def _note_sending(self) -> None:
         self._ending.sent = True
 
     def _begin(self, answer: HttpResponse) -> bool:
-        """Prepare the head of the answer; return whether it is a stream of events.
+        """Prepare the head of the answer; return whether it is an event stream.
 
-        The head of a stream goes out at once, any other with the first of the body.
+        The head of a stream is sent at once, any other head with the first bytes of the body.
         """
         self._ending.status = answer.status
         self._ending.compressed = is_compressed(answer.headers)
@@ -193,10 +194,10 @@ class Exchange:
             self._head = None
 
     def _release(self) -> None:
-        """Book nothing, because no call was made."""
+        """Release the hold without booking, because no call was made."""
         if self._admission is not None:
             self._settled = True
-            self._books.release(self._admission)
+            self._settler.release(self._admission)
 
     async def _end_claim(self, claim: Claim) -> None:
         """Let the call's idempotency key be used again, unless its answer was kept."""
@@ -210,4 +211,4 @@ class Exchange:
         self._settled = True
         trace = self._call.trace
         with trace.settling():
-            trace.settled(await self._books.settle(self._admission, self._meter, self._ending))
+            trace.settled(await self._settler.settle(self._admission, self._meter, self._ending))

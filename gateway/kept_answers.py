@@ -1,7 +1,7 @@
 """Answers kept for callers that repeat a call: a call with an idempotency key is made once.
 
-A caller that was killed lost an answer that is paid for. With the same `Idempotency-Key` and the
-same body it gets that answer again, without a hold and without an event. Statuses follow
+A caller that was killed lost an answer that it paid for. If it sends the same body again with the
+same `Idempotency-Key`, it gets that answer without a hold and without an event. Statuses follow
 https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/: 409 while the first
 call is under way, 422 for another body. In Redis the answer is encrypted with the caller's key;
 only a digest of the key is stored.
@@ -27,15 +27,15 @@ from gateway.resolver.credentials import Caller
 from gateway.telemetry import metrics
 
 HEADER = b"idempotency-key"
-SHORTEST_KEY, LONGEST_KEY = 16, 255  # bytes: a shorter one keeps no secret
+SHORTEST_KEY, LONGEST_KEY = 16, 255  # bytes; shorter keys could be guessed
 LARGEST_ANSWER = 256 * 1024
-# For each process, within the time that answers are kept. Events on their way need the room more.
+# Bytes that each process may keep at once. Undelivered events need Redis' memory more.
 MOST_BYTES = 32 * 1024 * 1024
-# A claim counts this long even if its process is not known to live, and the call has no hold yet.
+# A claim without a hold is valid for this long even if its process has no lease yet.
 CLAIM_MS = 5_000
-# A call that gets no hold gives its claim back at most this much later than `admission_seconds`.
+# A call that gets no hold gives its claim back within this time after `admission_seconds`.
 GRACE_MS = 5_000
-REMEMBERED_MS = 3_600_000  # that a call was made, without its answer
+REMEMBERED_MS = 3_600_000  # how long it is known that a call was made, without its answer
 NONCE_BYTES = 12
 
 CLAIM = Script("claim")
@@ -43,19 +43,19 @@ DISCLAIM = Script("disclaim")
 
 
 def key_of(call: Call) -> bytes:
-    """Return the idempotency key of a call; empty if it has none, or one that keeps no secret."""
+    """Return the idempotency key of a call; empty if it has none or one of a wrong length."""
     key = call.headers.get(HEADER, b"")
     return key if SHORTEST_KEY <= len(key) <= LONGEST_KEY else b""
 
 
 def step_id(call: Call) -> str | None:
-    """Return what calls with the same idempotency key have in common in their events."""
+    """Return the `step_id` that events of calls with the same idempotency key share."""
     key = key_of(call)
     return hashlib.sha256(key).hexdigest()[:32] if key else None
 
 
 class KeptAnswer(msgspec.Struct, frozen=True):
-    """An answer as its first caller got it."""
+    """An answer as the first caller got it."""
 
     status: int
     headers: Headers
@@ -63,18 +63,18 @@ class KeptAnswer(msgspec.Struct, frozen=True):
 
 
 class AnswerKept(Exception):
-    """The call was made before: this is its answer."""
+    """The call was made before, and this is its answer."""
 
     def __init__(self, answer: KeptAnswer) -> None:
         self.answer = answer
 
 
 class KeyInUse(Refusal):
-    """The call of this key is under way, or was another one."""
+    """A call with this key is under way, or the key was used for another request."""
 
 
 class Claim:
-    """The right to make the call of one idempotency key, and its answer as it passes."""
+    """The right to make the call with an idempotency key. Collects the answer as it passes."""
 
     def __init__(self, answers: "KeptAnswers", name: str, secret: bytes, call_id: str) -> None:
         self._answers = answers
@@ -86,7 +86,7 @@ class Claim:
         self._kept = False
 
     def add(self, chunk: bytes) -> None:
-        """Take a part of the answer. An answer that is too long is not kept."""
+        """Collect a part of the answer. An answer that is too long is not kept."""
         self._size += len(chunk)
         if self._size <= LARGEST_ANSWER:
             self._chunks.append(chunk)
@@ -94,27 +94,28 @@ class Claim:
             self._chunks.clear()
 
     async def keep(self, status: int, headers: Headers) -> None:
-        """Keep the whole answer if there is room. Call this before the call's hold ends."""
+        """Keep the whole answer if there is room. Must be called before the hold is settled."""
         if self._size > LARGEST_ANSWER:
             return
         answer = KeptAnswer(status, headers, b"".join(self._chunks))
         self._kept = await self._answers.keep(self._name, self._secret, answer)
 
     async def end(self, *, generated: bool) -> None:
-        """Let others claim the key if no answer was kept. `generated`: one may have been made."""
+        """Release the key if no answer was kept. `generated`: the provider may have made one."""
         if not self._kept:
             await self._answers.disclaim(self._name, self._call_id, generated=generated)
 
 
 class KeptAnswers:
-    """The answers that this process keeps in Redis for all processes."""
+    """Keeps answers in Redis, where every process finds them."""
 
     def __init__(
         self, redis: Redis, owner: str, seconds: float, *, admission_seconds: float
     ) -> None:
-        """`owner` is the process that has these calls' holds. With `seconds` 0 nothing is kept.
+        """`owner` is the process that owns the holds of these calls.
 
-        `admission_seconds`: how long a call may take to get its hold, as when Django is asked.
+        Answers are kept for `seconds`; 0 keeps none. A call may take `admission_seconds` to get its
+        hold, because Django may have to be asked.
         """
         self._redis = redis
         self._admission_ms = int(admission_seconds * 1000) + GRACE_MS
@@ -124,9 +125,9 @@ class KeptAnswers:
         self._bytes = 0
 
     async def claim(self, call: Call, caller: Caller, body: bytes) -> Claim | None:
-        """Return the right to make a call; None if it names no key.
+        """Claim the call's idempotency key; return None if it has none.
 
-        Raises `AnswerKept`, `KeyInUse`, or a 503 `Refusal` without Redis.
+        Raises `AnswerKept`, `KeyInUse`, or a 503 `Refusal` if Redis is down.
         """
         secret = key_of(call)
         if not self._seconds or not secret:
@@ -164,7 +165,7 @@ class KeptAnswers:
         return Claim(self, name, secret, call.call_id)
 
     async def keep(self, name: str, secret: bytes, answer: KeptAnswer) -> bool:
-        """Keep an answer; return False when there is no room or no Redis."""
+        """Keep an answer; return whether it was kept. It isn't without room or without Redis."""
         sealed = _sealed(answer, secret)
         if not self._has_room(len(sealed)):
             return False
@@ -179,7 +180,7 @@ class KeptAnswers:
         return True
 
     async def disclaim(self, name: str, call_id: str, *, generated: bool) -> None:
-        """Give back the right to make a call. Without Redis that right expires."""
+        """Give a claim back. If Redis is down, the claim expires by itself."""
         try:
             await self._redis.run(DISCLAIM, [name], call_id, int(generated))
         except (RedisUnavailable, RedisError):
@@ -197,7 +198,7 @@ class KeptAnswers:
 
 
 def replayed(answer: KeptAnswer) -> Headers:
-    """Return the headers of an answer that is given again."""
+    """Return the headers of a replayed answer."""
     return [*answer.headers, (REPLAYED, b"true")]
 
 

@@ -1,4 +1,4 @@
-"""The names of everything the gateway keeps in its Redis. One server, not a cluster."""
+"""The keys of everything the gateway keeps in its Redis, which is one server, not a cluster."""
 
 from urllib.parse import quote
 
@@ -21,7 +21,7 @@ POSTHOG_LEFT_OUT = "tollgate:posthog:left-out"
 
 
 def project(project_id: int, resource: str) -> str:
-    """The last verdict on a project for a resource."""
+    """Django's last verdict on a project for a resource."""
     return f"tollgate:project:{project_id}:{resource}"
 
 
@@ -31,9 +31,9 @@ def account(account: str) -> str:
 
 
 def scope(account: str, name: str) -> str:
-    """What a part of an account may spend, spent and holds: `project:7`, `user:slack:T1:U1`.
+    """What one project or user may spend, spent and holds: `project:7`, `user:slack:T1:U1`.
 
-    Quoted, because holds list their scopes with spaces in between.
+    The name is quoted, because a hold separates its scopes by spaces.
     """
     return f"tollgate:scope:{account}:{quote(name, safe=':')}"
 
@@ -49,7 +49,7 @@ def holds(owner: str) -> str:
 
 
 def kept_answer(digest: str) -> str:
-    """What became of the call with an idempotency key, by the key's digest."""
+    """The answer to the call with an idempotency key, or its state, by the key's digest."""
     return f"tollgate:answer:{digest}"
 
 
@@ -59,10 +59,10 @@ def rate(credential_sha256: str) -> str:
 
 
 def rate_unpaid(credential_sha256: str) -> str:
-    """The same for its calls that cost nothing, such as counting tokens."""
+    """The token bucket of its calls that cost nothing, such as counting tokens."""
     return f"tollgate:bucket:unpaid:{credential_sha256}"
 
 
 def settled(owner: str) -> str:
-    """Which holds of one process ended, and until when that is remembered."""
+    """The settled holds of one process, each with the time until which it is remembered."""
     return f"tollgate:settled:{owner}"

@@ -1,7 +1,7 @@
 """The product registry: which products exist, what pays for them, and who may call them.
 
-The product is the first segment of the path. It alone decides whether a call is billable, so that
-nothing a caller sends can change that.
+The product is the first segment of the path. It alone decides whether a call is billable; nothing
+else that a caller sends can change that.
 """
 
 from dataclasses import dataclass
@@ -53,10 +53,10 @@ NAMES = tuple(_BY_NAME)  # with the aliases
 
 
 def find(name: str) -> Product | None:
-    """Return the product of this name or alias; None when there is none."""
+    """Return the product with this name or alias, or None."""
     return _BY_NAME.get(name)
 
 
 def is_small(model: str, patterns: list[str]) -> bool:
-    """Tell whether the model matches one of the operator's shell-style patterns."""
+    """Return whether the model matches one of the operator's shell-style patterns."""
     return any(fnmatchcase(model.lower(), pattern) for pattern in patterns)

@@ -1,4 +1,4 @@
-"""The story of one call: who, may they, forward, pass the answer back, settle."""
+"""The story of one call: identify the caller, admit, forward, pass the answer back, settle."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from gateway.call import Call
 from gateway.exchange import Exchange
 from gateway.kept_answers import AnswerKept, Claim, KeptAnswers, KeyInUse, key_of, replayed
 from gateway.metering import Meter, meter_for
-from gateway.money.booking import Books
+from gateway.money.booking import Settler
 from gateway.network.incoming import BodyTooLarge, TooManyBodies
 from gateway.network.interruptions import Watch, Watches
 from gateway.network.upstream import Upstreams
@@ -33,7 +33,7 @@ class Proxy:
         settings: Settings,
         known: Credentials,
         gate: Gate,
-        books: Books,
+        settler: Settler,
         upstreams: Upstreams,
         unpaid: throttles.UnpaidRequests,
         answers: KeptAnswers,
@@ -41,7 +41,7 @@ class Proxy:
         self._settings = settings
         self._credentials = known
         self._gate = gate
-        self._books = books
+        self._settler = settler
         self._upstreams = upstreams
         self._unpaid = unpaid
         self._answers = answers
@@ -52,7 +52,7 @@ class Proxy:
         )
 
     async def identify(self, call: Call, name: str) -> tuple[Product, Caller]:
-        """Return product and caller. Raises `Refusal`."""
+        """Return the product and the caller. Raises `Refusal`."""
         product = products.find(name)
         if product is None:
             raise bad_request(
@@ -64,11 +64,11 @@ class Proxy:
         return product, known.caller(product, call.headers.get(b"x-project-id"))
 
     async def count_unpaid(self, caller: Caller) -> None:
-        """Count a request that holds nothing. Raises a 429 `Refusal` after too many of them."""
+        """Count a request that reserves no credits. Raises a 429 `Refusal` after too many."""
         await self._unpaid.count(caller.credential_sha256)
 
     async def handle(self, call: Call, name: str, api: Api) -> None:
-        """Carry out one call. Raises `Refusal` as long as nothing was sent, or `CallerLeft`."""
+        """Carry out one call. Raises `CallerLeft`, or `Refusal` while no answer has been sent."""
         call.api = api.label
         product, caller = await self.identify(call, name)
         if denial_status.HEADER in call.headers:
@@ -86,7 +86,7 @@ class Proxy:
             call.respond(found.answer.status, replayed(found.answer), found.answer.body)
         except asyncio.CancelledError:
             if not watch.claim():
-                raise  # the server stops
+                raise  # the server is stopping
             raise Refusal(408, "request_timeout", "The request took too long.") from None
         finally:
             watch.close()
@@ -95,9 +95,9 @@ class Proxy:
     async def _prepare(
         self, call: Call, product: Product, caller: Caller, api: Api, watch: Watch
     ) -> tuple[Exchange, str | None, int | None]:
-        """Return what is to be carried out, and which model is asked for how much.
+        """Return the exchange to run, the requested model and its maximum of output tokens.
 
-        What was read of the body is gone when this returns, but for what the provider gets.
+        Only the bytes for the provider outlive this method, not the parsed body.
         """
         if api.meter is None or not product.billable:
             await self.count_unpaid(caller)
@@ -107,9 +107,9 @@ class Proxy:
             body = await self._read_body(call) if api.method == "POST" else b""
             exchange = self._exchange(call, api, body)
             return exchange, None, None
-        # A kept answer is given even to a team that has nothing left.
+        # Even a team without credits gets an answer that was kept.
         if not call.request.complete and not key_of(call):
-            await self._gate.look_ahead(product, caller)
+            await self._gate.refuse_early(product, caller)
         request = requests.read(api, await self._read_body(call), _betas(call))
         throttles.check_model(product, request.model, self._settings.small_models)
         watch.expect_within(self._settings.request_timeout)
@@ -133,10 +133,10 @@ class Proxy:
         return exchange, request.model, request.output_tokens
 
     async def _claim(self, call: Call, caller: Caller, body: bytes) -> Claim | None:
-        """Return the right to make a call; None if it names no idempotency key.
+        """Claim the call's idempotency key; return None if it has none.
 
-        A call without that right costs nothing, so it is counted with the requests that hold
-        nothing. Raises what `KeptAnswers.claim` raises, or a 429 `Refusal` after too many of these.
+        If the claim fails, the call costs nothing and is counted as an unpaid request. Raises what
+        `KeptAnswers.claim` raises, or a 429 `Refusal` after too many unpaid requests.
         """
         try:
             return await self._answers.claim(call, caller, body)
@@ -154,11 +154,11 @@ class Proxy:
         claim: Claim | None = None,
     ) -> Exchange:
         return Exchange(
-            self._settings, self._upstreams, self._books, call, api, body, admission, meter, claim
+            self._settings, self._upstreams, self._settler, call, api, body, admission, meter, claim
         )
 
     async def _read_body(self, call: Call) -> bytes:
-        """Read the whole body, up to its greatest size."""
+        """Read the whole body. Raises `Refusal` if it is too large or compressed."""
         refuse_compressed(call.raw_headers)
         most = self._settings.max_body_bytes
         length = call.headers.get(b"content-length", b"0")
@@ -173,7 +173,7 @@ class Proxy:
 
 
 def _betas(call: Call) -> bytes:
-    """Return the `anthropic-beta` headers, all of them: the provider reads all."""
+    """Return all `anthropic-beta` headers joined, because the provider reads all of them."""
     if b"anthropic-beta" not in call.headers:
         return b""
     return b",".join(value for name, value in call.raw_headers if name == b"anthropic-beta")

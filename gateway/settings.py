@@ -1,4 +1,4 @@
-"""What the gateway reads of the environment: every variable once, typed, mistakes told together."""
+"""The gateway's settings: each environment variable is read once, and typed."""
 
 from dataclasses import dataclass
 from decimal import Decimal
@@ -14,7 +14,7 @@ MICRO = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """A provider as the gateway reaches it. No key means that none is sent (a demo model)."""
+    """How the gateway reaches a provider. If the key is empty, none is sent (a demo model)."""
 
     name: str
     url: str
@@ -23,7 +23,7 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class PostHog:
-    """A PostHog project that is told of every generation. `most` events wait for it."""
+    """A PostHog project that gets every generation event. At most `most` events wait for it."""
 
     host: str
     api_key: str
@@ -69,7 +69,7 @@ class Settings:
 
 
 def from_environment() -> Settings:
-    """Read the environment; raises `environs.EnvValidationError` that names every mistake."""
+    """Return the settings. Raises one `environs.EnvValidationError` that names every mistake."""
     env = Env(eager=False)
     env.add_parser("denial_status", denial_status.read_setting)
     tollgate_url = env.str("TOLLGATE_URL", "http://127.0.0.1:8000")
@@ -130,7 +130,7 @@ def from_environment() -> Settings:
             env.str("POSTHOG_API_KEY", ""),
             env.int("POSTHOG_MAX_WAITING", 100_000),
         ),
-        # Whether there is tracing at all; OpenTelemetry's SDK reads these and its other variables.
+        # Only whether to trace. OpenTelemetry's SDK reads these and its other variables itself.
         traces=bool(
             env.str("OTEL_EXPORTER_OTLP_ENDPOINT", "")
             or env.str("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "")
@@ -147,10 +147,10 @@ def _posthog(host: str, api_key: str, most: int) -> PostHog | None:
 
 
 def _first(tokens: list[str] | None) -> str:
-    """While a token is rotated two are valid; the first of them is the one to send."""
+    """Return the token to send: the first of the two that are valid during a rotation."""
     return tokens[0] if tokens else ""
 
 
 def _base(url: str) -> str:
-    """The address in front of `/v1/…`; both common ways of writing it are understood."""
+    """Return the address before `/v1/…`; operators write it with or without `/v1`."""
     return url.rstrip("/").removesuffix("/v1")

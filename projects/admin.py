@@ -35,7 +35,7 @@ for model in (
     OAuthRefreshToken,
     OAuthGrant,
     OAuthIDToken,
-):  # the toolkit's own pages: half of them are of no use here, the others are replaced below
+):  # the toolkit's own pages: we don't need half of them, and replace the others below
     admin.site.unregister(model)
 admin.site.unregister(Group)
 
@@ -51,10 +51,10 @@ class MembershipInline(admin.TabularInline):
     autocomplete_fields = ["user", "organization"]
 
 
-def _may_do_all_that(other: User, user: Any) -> bool:
-    """Return whether a user has every right that another user has, or would have if active.
+def _has_all_rights_of(other: User, user: Any) -> bool:
+    """Return whether `user` has every right that `other` has, or would have if active.
 
-    Membership of an organization counts as a right, and administering it as a further one.
+    Being a member of an organization counts as a right, and being its admin as another.
     """
     if user.is_superuser:
         return True
@@ -64,12 +64,12 @@ def _may_do_all_that(other: User, user: Any) -> bool:
     return (
         not other.is_superuser
         and user.has_perms(f"{app}.{name}" for app, name in granted)
-        and (user.has_perms(_ANY_MEMBERSHIP) or _belongs_wherever(other, user))
+        and (user.has_perms(_ANY_MEMBERSHIP) or _shares_organizations(other, user))
     )
 
 
-def _belongs_wherever(other: User, user: Any) -> bool:
-    """Return whether a user is in all organizations of another, with the same or higher role."""
+def _shares_organizations(other: User, user: Any) -> bool:
+    """Return whether `user` is in all of `other`'s organizations, in the same or a higher role."""
     own = dict(Membership.objects.filter(user=user.pk).values_list("organization", "role"))
     theirs = Membership.objects.filter(user=other).values_list("organization", "role")
     return all(
@@ -79,7 +79,7 @@ def _belongs_wherever(other: User, user: Any) -> bool:
 
 @admin.register(Group)
 class GroupAdmin(DjangoGroupAdmin):
-    """Groups of rights. Only superusers hand out rights."""
+    """Groups of rights. Only superusers give rights."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Allow superusers only, because a new group can have any right."""
@@ -96,25 +96,25 @@ class GroupAdmin(DjangoGroupAdmin):
 
 @admin.register(User)
 class UserAdmin(DjangoUserAdmin):
-    """People. One who leaves is deactivated: that ends their sessions and credentials at once."""
+    """Users. Deactivating a user ends their sessions and credentials at once."""
 
     list_display = ["username", "email", "is_active", "is_staff", "last_login"]
     inlines = [MembershipInline]
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Refuse users with more rights than one's own: setting a password gives their rights."""
-        if obj is not None and not _may_do_all_that(obj, request.user):
+        """Refuse changes to users who have more rights: setting their password would give them."""
+        if obj is not None and not _has_all_rights_of(obj, request.user):
             return False
         return super().has_change_permission(request, obj)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """People are removed by their like alone."""
-        if obj is not None and not _may_do_all_that(obj, request.user):
+        """Refuse deleting users who have more rights."""
+        if obj is not None and not _has_all_rights_of(obj, request.user):
             return False
         return super().has_delete_permission(request, obj)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Only superusers hand out rights."""
+        """Make rights read-only except for superusers."""
         rights = () if request.user.is_superuser else ("is_superuser", "groups", "user_permissions")
         return (*super().get_readonly_fields(request, obj), *rights)
 
@@ -130,7 +130,7 @@ class UserAdmin(DjangoUserAdmin):
 
 
 class PersonalAPIKeyForm(forms.ModelForm):
-    """What a new key covers; all of it is decided here."""
+    """The form of a new key: whose it is and what it covers."""
 
     scopes = forms.MultipleChoiceField(
         choices=[(scope, scope) for scope in sorted(READ_SCOPES)],
@@ -158,17 +158,17 @@ class PersonalAPIKeyForm(forms.ModelForm):
 
 
 class RevokedFilter(admin.SimpleListFilter):
-    """Keys that work, and those that do not any more."""
+    """Shows only working or only revoked keys."""
 
     title = "state"
     parameter_name = "state"
 
     def lookups(self, _request: HttpRequest, _model_admin: Any) -> list[tuple[str, str]]:
-        """Offer both."""
+        """Return the two choices."""
         return [("works", "works"), ("revoked", "revoked")]
 
     def queryset(self, _request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
-        """Choose."""
+        """Return the rows in the chosen state."""
         if self.value() is None:
             return queryset
         return queryset.filter(revoked_at__isnull=self.value() == "works")
@@ -176,7 +176,7 @@ class RevokedFilter(admin.SimpleListFilter):
 
 @admin.register(PersonalAPIKey)
 class PersonalAPIKeyAdmin(admin.ModelAdmin):
-    """Personal API keys. A new one is shown in the answer that makes it, and nowhere else."""
+    """Personal API keys. A new key is shown once, in the answer that creates it."""
 
     form = PersonalAPIKeyForm
     list_display = ["label", "mask", "organization", "user", "scopes", "created_at", "revoked_at"]
@@ -187,7 +187,7 @@ class PersonalAPIKeyAdmin(admin.ModelAdmin):
     actions = ["revoke"]
 
     def get_readonly_fields(self, _request: HttpRequest, key: Any = None) -> list[str]:
-        """Only the label of a key can be changed."""
+        """Make everything but the label of an existing key read-only."""
         if key is None:
             return []
         fields = ["organization", "user", "scopes", "all_projects", "projects"]
@@ -196,13 +196,13 @@ class PersonalAPIKeyAdmin(admin.ModelAdmin):
     def get_form(
         self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any
     ) -> Any:
-        """Validate as a new key only what is one."""
+        """Use the plain form for an existing key: only new keys need the checks above."""
         if obj is not None:
             kwargs["form"] = forms.ModelForm
         return super().get_form(request, obj, change, **kwargs)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Issue a new key; keep its plain text with this request alone."""
+        """Issue a new key; its plain text is kept only on this request."""
         if change:
             super().save_model(request, obj, form, change)
             return
@@ -221,7 +221,7 @@ class PersonalAPIKeyAdmin(admin.ModelAdmin):
     def response_add(
         self, request: HttpRequest, obj: Any, _next: str | None = None
     ) -> HttpResponse:
-        """Answer with the page that shows the key: no redirect, so that it is stored nowhere."""
+        """Show the key in this answer. A redirect would have to store it."""
         context = self.admin_site.each_context(request) | {
             "title": f"{obj.label}: the new key",
             "opts": self.opts,
@@ -231,7 +231,7 @@ class PersonalAPIKeyAdmin(admin.ModelAdmin):
 
     @admin.action(description="Revoke the selected keys", permissions=["change"])
     def revoke(self, request: HttpRequest, keys: QuerySet[PersonalAPIKey]) -> None:
-        """Revoke for good."""
+        """Revoke the keys for good."""
         working = keys.filter(revoked_at=None)
         for key in working:
             revoke_personal_api_key(key)
@@ -252,7 +252,7 @@ class OAuthApplicationAdmin(ApplicationAdmin):
     readonly_fields = ()
 
     def get_changeform_initial_data(self, _request: HttpRequest) -> dict[str, Any]:
-        """Begin with a public client: a desktop application can keep no secret."""
+        """Suggest a public client, because a desktop application can't keep a secret."""
         return {
             "client_type": OAuthApplication.CLIENT_PUBLIC,
             "redirect_uris": "http://127.0.0.1/callback",
@@ -260,17 +260,17 @@ class OAuthApplicationAdmin(ApplicationAdmin):
 
 
 class ExpiredFilter(admin.SimpleListFilter):
-    """Tokens that work, and those that have expired."""
+    """Shows only working or only expired tokens."""
 
     title = "state"
     parameter_name = "state"
 
     def lookups(self, _request: HttpRequest, _model_admin: Any) -> list[tuple[str, str]]:
-        """Offer both."""
+        """Return the two choices."""
         return [("works", "works"), ("expired", "expired")]
 
     def queryset(self, _request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
-        """Choose."""
+        """Return the rows in the chosen state."""
         if self.value() is None:
             return queryset
         works = queryset.filter(expires__gt=timezone.now())
@@ -279,7 +279,7 @@ class ExpiredFilter(admin.SimpleListFilter):
 
 @admin.register(OAuthAccessToken)
 class OAuthAccessTokenAdmin(admin.ModelAdmin):
-    """Access tokens of task runs, products and desktop clients; only their hashes are known."""
+    """Access tokens of task runs, products and desktop clients. Only their hashes are stored."""
 
     list_display = ["id", "project", "made_for", "user", "expires"]
     list_filter = [ExpiredFilter, ("application", admin.EmptyFieldListFilter)]
@@ -299,21 +299,21 @@ class OAuthAccessTokenAdmin(admin.ModelAdmin):
 
     @admin.display(description="made for")
     def made_for(self, token: OAuthAccessToken) -> str:
-        """Name the holder: a task run, a product, or a desktop client."""
+        """Return what the token was made for: a task run, a product or a desktop client."""
         if token.task_run_id:
             return f"task run {token.task_run_id}"
         return str(token.application) if token.application else ", ".join(token.products)
 
     def has_add_permission(self, _request: HttpRequest) -> bool:
-        """Tokens are minted, never typed."""
+        """Return False: tokens are minted, never typed."""
         return False
 
     def has_change_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
-        """What a token opens was decided when it was minted."""
+        """Return False: what a token covers is decided when it is minted."""
         return False
 
     def has_delete_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
-        """They are revoked, together with their refresh tokens."""
+        """Return False: tokens are revoked, together with their refresh tokens."""
         return False
 
     def has_revoke_permission(self, request: HttpRequest) -> bool:
@@ -322,7 +322,7 @@ class OAuthAccessTokenAdmin(admin.ModelAdmin):
 
     @admin.action(description="Revoke the selected tokens", permissions=["revoke"])
     def revoke(self, request: HttpRequest, tokens: Iterable[OAuthAccessToken]) -> None:
-        """Revoke the tokens and what could renew them."""
+        """Revoke the tokens and their refresh tokens."""
         revoked = 0
         for token in tokens:
             revoke_access_token(token)
@@ -331,7 +331,7 @@ class OAuthAccessTokenAdmin(admin.ModelAdmin):
 
 
 class SlackWorkspaceForm(forms.ModelForm):
-    """A workspace whose bot token can be replaced and not be read."""
+    """The form of a workspace. Its bot token can be replaced but not read."""
 
     new_bot_token = forms.CharField(
         required=False,
@@ -344,7 +344,7 @@ class SlackWorkspaceForm(forms.ModelForm):
         exclude = ["bot_token"]  # noqa: DJ006
 
     def clean(self) -> dict[str, Any]:
-        """Insist on a token for a new workspace."""
+        """Require a token for a new workspace."""
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         token = cleaned.get("new_bot_token", "")
         if token and not token.startswith("xoxb-"):
@@ -369,14 +369,14 @@ class SlackWorkspaceAdmin(admin.ModelAdmin):
     readonly_fields = ["installed_at", "uninstalled_at"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[SlackWorkspace]:
-        """Leave the token where it is: a page must not even decrypt it."""
+        """Return the workspaces without their tokens, which no page needs to decrypt."""
         return super().get_queryset(request).defer("bot_token")
 
     def has_delete_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
-        """Its mentions would go with it: a workspace is made inactive, not deleted."""
+        """Return False: deleting it would delete its mentions. Make it inactive instead."""
         return False
 
     @admin.display(ordering="project__organization__name")
     def organization(self, workspace: SlackWorkspace) -> str:
-        """Who pays for it."""
+        """Return the organization that pays for it."""
         return str(workspace.project.organization)

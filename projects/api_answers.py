@@ -1,4 +1,4 @@
-"""What the OpenAPI document says about answers that every endpoint can give."""
+"""The OpenAPI description of answers that every endpoint can give."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,16 +25,16 @@ def problem(description: str) -> OpenApiResponse:
 
 
 def mistake(description: str) -> OpenApiResponse:
-    """Return the documentation of a refusal that says what is wrong, field by field."""
+    """Return the documentation of a refusal that names what is wrong with each field."""
     return OpenApiResponse(OpenApiTypes.OBJECT, description)
 
 
 def answers(of_its_own: Answers) -> dict[Any, Any]:
     """Return the answers of an endpoint, with those that all endpoints give."""
     common = {
-        400: mistake("What was asked makes no sense: says what, by name."),
-        401: problem("No credential, or one that is not valid."),
-        406: problem("JSON is all there is, and the caller does not accept it."),
+        400: mistake("The request is not valid. The answer names each wrong field."),
+        401: problem("There is no credential, or it is not valid."),
+        406: problem("The caller does not accept JSON."),
         503: problem("The database does not answer."),
     }
     return common | dict(of_its_own)
@@ -49,7 +49,7 @@ def response_headers(of_its_own: Answers) -> list[OpenApiParameter]:
             str,
             OpenApiParameter.HEADER,
             response=["401"],
-            description="The scheme that is wanted: Bearer.",
+            description="The required scheme: Bearer.",
         ),
         OpenApiParameter(
             "Retry-After",

@@ -10,5 +10,5 @@ class ProjectsConfig(AppConfig):
     verbose_name = "Organizations and credentials"
 
     def ready(self) -> None:
-        """Register how the OpenAPI document names our authentication."""
+        """Register the names of our authentication schemes in the OpenAPI document."""
         from projects import openapi  # noqa: F401

@@ -1,6 +1,6 @@
-"""Who may call: credentials of projects, sessions, and the gateway's service token.
+"""Authentication: credentials of projects, sessions, and the gateway's service token.
 
-List `ServiceTokenAuthentication` before `ProjectCredentialAuthentication` where both are accepted:
+If a view accepts both, list `ServiceTokenAuthentication` before `ProjectCredentialAuthentication`:
 the latter refuses every bearer token that it does not know.
 """
 
@@ -26,16 +26,16 @@ REALM = 'Bearer realm="tollgate"'
 
 
 class AuthenticationUnavailable(APIException):
-    """The database did not say whose credential it is: 503, with Retry-After."""
+    """The database could not say whose credential it is: 503 with Retry-After."""
 
     status_code = 503
-    default_detail = "Credentials cannot be checked just now."
+    default_detail = "Credentials cannot be checked right now."
     default_code = "unavailable"
     wait = 5
 
 
 def bearer_token(request: Request) -> str | None:
-    """Return the token of `Authorization: Bearer`; None for no such header or another scheme.
+    """Return the token of `Authorization: Bearer`, or None without that header or scheme.
 
     Raises `AuthenticationFailed` for a bearer header without exactly one token.
     """
@@ -54,13 +54,13 @@ class ProjectCredentialAuthentication(BaseAuthentication):
     """
 
     def authenticate(self, request: Request) -> tuple[Principal, Any] | None:
-        """Return the principal; None without a bearer token; raises for one that is not valid."""
+        """Return the principal, or None without a bearer token. Raises if the token is invalid."""
         token = bearer_token(request)
         if token is None:
             return None
         remembered = credential_cache.recall(sha256(token), timezone.now())
         generation = credential_cache.current_generation()
-        if remembered is not None and remembered.holds(generation):
+        if remembered is not None and remembered.is_current(generation):
             return remembered.principal, None
         return _look_up(token, generation), None
 
@@ -70,14 +70,14 @@ class ProjectCredentialAuthentication(BaseAuthentication):
 
 
 class UnconfirmedCredentialAuthentication(ProjectCredentialAuthentication):
-    """The same for a view that reads the generation itself, in the round trip it makes anyway.
+    """The same for a view that reads the generation in a round trip that it makes anyway.
 
-    `request.auth` is then what is remembered, or None if the principal is fresh: the view must call
-    `confirm` with the generation before it answers.
+    `request.auth` is the cached principal, or None if the principal was just read. The view must
+    call `confirm` with the generation before it answers.
     """
 
     def authenticate(self, request: Request) -> tuple[Principal, Any] | None:
-        """Return what is remembered of the credential without asking Redis, else look it up."""
+        """Return the cached principal without asking Redis, or look the credential up."""
         token = bearer_token(request)
         if token is None:
             return None
@@ -88,16 +88,18 @@ class UnconfirmedCredentialAuthentication(ProjectCredentialAuthentication):
 
 
 def confirm(request: Request, view: "APIView", generation: str | None) -> None:
-    """Settle an unconfirmed credential with the generation just read; None if Redis was silent.
+    """Confirm a cached credential with the generation just read, None if Redis did not answer.
 
-    If the generation moved on, the credential is looked up in the database and the view's
-    permissions are checked again, with what is true now. Raises what authentication raises.
+    If the generation has changed, look the credential up in the database and check the view's
+    permissions again. Raises what authentication raises.
     """
     remembered = request.auth
-    if not isinstance(remembered, credential_cache.Remembered) or remembered.holds(generation):
+    if not isinstance(remembered, credential_cache.CachedPrincipal) or remembered.is_current(
+        generation
+    ):
         return
     token = bearer_token(request)
-    assert token is not None, "only a bearer token is remembered"
+    assert token is not None, "only bearer tokens are cached"
     request.user = _look_up(  # type: ignore[assignment]
         token, credential_cache.current_generation()
     )
@@ -106,7 +108,7 @@ def confirm(request: Request, view: "APIView", generation: str | None) -> None:
 
 
 def _look_up(token: str, generation: str | None) -> Principal:
-    """Ask the database; remember the answer under a generation that was read before it."""
+    """Return the principal from the database; cache it under a generation read before that."""
     read_at = time.monotonic()
     try:
         principal = credential_lookup.find(token, timezone.now())
@@ -135,7 +137,7 @@ class ServiceTokenAuthentication(BaseAuthentication):
     """`Authorization: Bearer` with one of the service tokens that the gateway shares with us."""
 
     def authenticate(self, request: Request) -> tuple[Principal, Any] | None:
-        """Return the service principal, or None: another class may know the token."""
+        """Return the service principal, or None, because another class may know the token."""
         token = bearer_token(request)
         if token is None:
             return None

@@ -1,8 +1,8 @@
-"""The change feed: an append-only list that processes outside Django follow by a cursor.
+"""The change feed: an append-only list that processes outside Django read with a cursor.
 
-Versions are assigned in commit order: the cursor's row stays locked from `append` to the commit,
-so a reader never sees version 812 and learns of 811 later. Call `append` last in a transaction, to
-hold that lock briefly.
+Versions are assigned in commit order: the cursor's row stays locked from `append` to the commit, so
+a reader never sees version 812 before 811. Call `append` last in a transaction to hold that lock
+only briefly.
 """
 
 import uuid
@@ -15,7 +15,7 @@ from django.db.transaction import TransactionManagementError
 
 
 class Change(models.Model):
-    """One row of the change feed: what processes outside Django must hear of.
+    """One row of the change feed: something that processes outside Django must know.
 
     `version` is assigned in commit order: see `append`.
     """
@@ -37,7 +37,7 @@ class Change(models.Model):
 
 
 class ChangeCursor(models.Model):
-    """The one row whose lock orders the change feed; `feed` names this database's feed."""
+    """The single row whose lock orders the change feed. `feed` identifies this database's feed."""
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=1)
     version = models.BigIntegerField(default=0)
@@ -51,10 +51,10 @@ class ChangeCursor(models.Model):
 
 
 def cursor(*, lock: bool = False) -> ChangeCursor:
-    """Return the cursor's row, made where there is none yet; with `lock`, held to the commit.
+    """Return the cursor's row, creating it if needed. With `lock`, lock it until the commit.
 
-    Two transactions that both find none end with the same row: the second's insert waits for the
-    first's commit and is then ignored.
+    If two transactions create the row at once, both end with the same row: the second insert waits
+    for the first commit and is then ignored.
     """
     rows = ChangeCursor.objects.select_for_update() if lock else ChangeCursor.objects
     found = rows.filter(pk=1).first()
@@ -67,11 +67,11 @@ def cursor(*, lock: bool = False) -> ChangeCursor:
 def append(kind: str, payloads: Iterable[Mapping[str, Any]]) -> int:
     """Append one change per payload and return the version of the last.
 
-    Raises `TransactionManagementError` outside a transaction: a version handed out without the
-    row it describes would be a gap that no reader can tell from a loss.
+    Raises `TransactionManagementError` outside a transaction: a version without its row would be a
+    gap that looks like a lost change.
     """
     if not connection.in_atomic_block:
-        raise TransactionManagementError("a change is appended in the transaction that makes it")
+        raise TransactionManagementError("append a change in the transaction that makes it")
     rows = list(payloads)
     position = cursor(lock=True)
     first = position.version + 1

@@ -1,17 +1,17 @@
-"""What a process remembers of credentials that it looked up, and when it may believe itself.
+"""Each process's cache of credentials that it looked up, and the check that they are current.
 
-A remembered principal is used only together with the *generation*, a random text in Redis that
-every revocation, rotation and change of membership replaces. A view reads it in the round trip it
-makes anyway (`GENERATION_KEY`) and asks `Remembered.holds`. So a known credential costs no
-database query, and a revoked one is refused by every process at its next request.
+A cached principal is used only if the *generation* is unchanged: a random text in Redis that every
+revocation, rotation and change of membership replaces. A view reads it in a round trip that it
+makes anyway (`GENERATION_KEY`) and asks `CachedPrincipal.is_current`. So a known credential costs
+no database query, and every process refuses a revoked credential at its next request.
 
-* The generation is missing (Redis was wiped) or Redis is silent: nothing remembered is used, the
-  database answers.
-* A revocation is committed but its process dies, or Redis refuses, before the generation is
-  replaced; or Redis is restored to an earlier generation: nothing is remembered for longer than
-  `LIFETIME_SECONDS` after the database was read, so that is how long a revoked credential can live.
-* The generation is read *before* the database: what was looked up while a revocation was committed
-  carries the older generation and is never used.
+* If the generation is missing (Redis was wiped) or Redis does not answer, the cache isn't used and
+  the database answers.
+* The generation may not get replaced after a revocation: the process dies, Redis refuses, or Redis
+  is restored to an earlier generation. A cached principal expires `LIFETIME_SECONDS` after it was
+  read from the database, so a revoked credential works no longer than that.
+* The generation is read *before* the database. A lookup that races with the commit of a revocation
+  therefore carries the older generation and is never used.
 """
 
 import logging
@@ -35,24 +35,24 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
+class CachedPrincipal:
     """A principal as it was when the generation was `generation`."""
 
     principal: Principal
     generation: str
     forget_at: float
 
-    def holds(self, generation: str | None) -> bool:
-        """Return whether nothing was revoked since, given the generation just read from Redis."""
+    def is_current(self, generation: str | None) -> bool:
+        """Return whether nothing was revoked since, by the generation just read from Redis."""
         return generation is not None and generation == self.generation
 
 
-_remembered: dict[str, Remembered] = {}
-_silent_until = 0.0  # a Redis that hangs costs one caller a second its timeout, not each of them
+_remembered: dict[str, CachedPrincipal] = {}
+_silent_until = 0.0  # when Redis hangs, only one caller a second waits for the timeout
 
 
-def recall(credential_sha256: str, now: datetime) -> Remembered | None:
-    """Return what is remembered of a credential; unproven until its generation is compared."""
+def recall(credential_sha256: str, now: datetime) -> CachedPrincipal | None:
+    """Return the cached principal of a credential. Call `is_current` before using it."""
     found = _remembered.get(credential_sha256)
     if found is None or time.monotonic() >= found.forget_at:
         return None
@@ -61,23 +61,23 @@ def recall(credential_sha256: str, now: datetime) -> Remembered | None:
 
 
 def remember(principal: Principal, generation: str, read_at: float) -> None:
-    """Keep a principal read from the database at `read_at` (monotonic seconds)."""
+    """Cache a principal that was read from the database at `read_at` (monotonic seconds)."""
     if len(_remembered) >= CAPACITY:
         _remembered.clear()
-    _remembered[principal.credential_sha256] = Remembered(
+    _remembered[principal.credential_sha256] = CachedPrincipal(
         principal, generation, read_at + LIFETIME_SECONDS
     )
 
 
 def forget_all() -> None:
-    """Forget everything in this process, also that Redis was silent."""
+    """Empty this process's cache, and forget that Redis did not answer."""
     global _silent_until  # noqa: PLW0603
     _remembered.clear()
     _silent_until = 0.0
 
 
 def current_generation() -> str | None:
-    """Return the generation, making one if there is none; None when Redis does not answer."""
+    """Return the generation, creating it if needed, or None if Redis does not answer."""
     global _silent_until  # noqa: PLW0603
     if time.monotonic() < _silent_until:
         return None
@@ -93,7 +93,7 @@ def current_generation() -> str | None:
 
 
 def renew_generation_on_commit() -> None:
-    """Make every process forget what it remembers, once the surrounding transaction commits."""
+    """Invalidate the cache of every process when the surrounding transaction commits."""
     transaction.on_commit(_renew_generation)
 
 
@@ -103,7 +103,7 @@ def _renew_generation() -> None:
         redis_connection().set(GENERATION_KEY, uuid.uuid4().hex)
     except redis.RedisError as error:
         logger.warning(
-            "credential generation not renewed, processes forget within %g s: %s",
+            "credential generation not renewed; caches expire within %g s: %s",
             LIFETIME_SECONDS,
             error,
         )

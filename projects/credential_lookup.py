@@ -1,4 +1,4 @@
-"""From a credential to the principal it stands for, read from the database."""
+"""Looking up the principal of a credential in the database."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -15,10 +15,10 @@ from projects.tokens import OAUTH_ACCESS_TOKEN, PERSONAL_API_KEY, sha256
 
 
 def find(credential: str, now: datetime) -> Principal | None:
-    """Return whom a personal API key or OAuth access token stands for.
+    """Return the principal of a personal API key or OAuth access token.
 
-    None for what is unknown, revoked or expired, for a user who is inactive or no longer a member
-    of the organization, and for a token that names no project. Any text may be given.
+    Return None if it is unknown, revoked or expired, if its user is inactive or no longer a member
+    of the organization, or if it names no project. Accepts any text.
     """
     if credential.startswith(PERSONAL_API_KEY):
         return _personal_api_key(sha256(credential))
@@ -36,7 +36,7 @@ def of_session(user: User) -> Principal:
 
 
 def _may_act(organization: str) -> Combinable:
-    """A condition on a credential: it has no user, or an active one who is a member."""
+    """Return the condition that a credential has no user, or an active user who is a member."""
     member = Membership.objects.filter(
         user=OuterRef("user"), organization=OuterRef(organization), user__is_active=True
     )
@@ -104,5 +104,5 @@ def _oauth_access_token(digest: str, now: datetime) -> Principal | None:
 
 
 def _is_meant_for_us(token: OAuthAccessToken) -> bool:
-    """A token restricted to some audience (RFC 8707) opens nothing else."""
+    """Return whether the token's audience (RFC 8707) includes us."""
     return any(token.allows_audience(url) for url in (settings.PUBLIC_URL, settings.GATEWAY_URL))

@@ -1,4 +1,4 @@
-"""Making and revoking credentials. What is returned in plain text is kept nowhere."""
+"""Making and revoking credentials. Their plain text is returned once and not stored."""
 
 import uuid
 from collections.abc import Iterable, Sequence
@@ -29,10 +29,10 @@ def issue_personal_api_key(
     projects: Iterable[Project] = (),
     user: User | None = None,
 ) -> tuple[PersonalAPIKey, str]:
-    """Make a key for these projects, or for all of the organization when none is named.
+    """Make a key for these projects, or for the whole organization if none are given.
 
-    Returns the row and the key itself, which cannot be had again. Raises `ValueError` for a scope
-    that does not exist and for a project of another organization.
+    Returns the row and the key itself, which cannot be read again. Raises `ValueError` for an
+    unknown scope or a project of another organization.
     """
     wanted, covered = set(scopes), list(projects)
     if unknown := wanted - READ_SCOPES:
@@ -71,9 +71,9 @@ def mint_run_token(
     *,
     distinct_id: str = "",
 ) -> str:
-    """Return a new OAuth access token for one run of a coding task, good for these products.
+    """Return a new OAuth access token for one run of a coding task and these products.
 
-    `distinct_id` names the person for whom the run works: what it uses counts as theirs.
+    `distinct_id` is the user the run works for: its usage counts as theirs.
     """
     return _mint(
         project,
@@ -92,7 +92,7 @@ def mint_product_token(
 
 
 def mint_client_token(project: Project, lifetime: timedelta) -> str:
-    """Return a new OAuth access token such as a desktop client has, though no user consented."""
+    """Return a new OAuth access token like a desktop client's, without a user's consent."""
     application, _ = OAuthApplication.objects.get_or_create(
         client_id="tollgate-by-hand",
         defaults={
@@ -105,9 +105,12 @@ def mint_client_token(project: Project, lifetime: timedelta) -> str:
 
 
 def _named(products: Sequence[str]) -> list[str]:
-    """An empty list would mean the products of the token's kind."""
+    """Return the products as a list. Raises `ValueError` if it is empty.
+
+    An empty list would mean all products of the token's kind.
+    """
     if not products:
-        raise ValueError("a minted token names at least one product")
+        raise ValueError("a minted token must name at least one product")
     return list(products)
 
 
@@ -125,5 +128,5 @@ def _mint(project: Project, lifetime: timedelta, **binding: Any) -> str:
 
 
 def revoke_run_tokens(task_run_id: uuid.UUID) -> None:
-    """Revoke every token of a run; a run that has none is no error."""
+    """Revoke every token of a run, if it has any."""
     OAuthAccessToken.objects.filter(task_run_id=task_run_id).delete()

@@ -1,7 +1,7 @@
-"""Secrets that must be read back (Slack bot tokens) are encrypted at rest with Fernet.
+"""Encrypting secrets that must be read back (Slack bot tokens), with Fernet.
 
-The key is derived from `SECRET_KEY`; keys in `SECRET_KEY_FALLBACKS` still decrypt, so that the
-secret can be rotated: add the old one there, save the rows again, remove it.
+The encryption key is derived from `SECRET_KEY`. Keys in `SECRET_KEY_FALLBACKS` still decrypt. To
+rotate the secret, add the old one there, save the rows again, and remove it.
 """
 
 import base64
@@ -29,13 +29,13 @@ class EncryptedTextField(models.TextField):
     """Text that is encrypted in the database and plain in Python. It cannot be filtered on."""
 
     def get_prep_value(self, value: Any) -> Any:
-        """Encrypt; a new ciphertext each time."""
+        """Return the encrypted text, which is different each time."""
         if value is None:
             return None
         return _fernet().encrypt(str(value).encode()).decode()
 
     def from_db_value(self, value: Any, _expression: Any, _connection: Any) -> Any:
-        """Decrypt; raises `cryptography.fernet.InvalidToken` when no known key fits."""
+        """Return the plain text. Raises `cryptography.fernet.InvalidToken` if no known key fits."""
         if value is None:
             return None
         return _fernet().decrypt(value.encode()).decode()

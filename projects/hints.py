@@ -1,6 +1,6 @@
-"""Hints to Celery that there is something to do now. Rows in the database say what it is.
+"""Hints to Celery that there is work to do now. Rows in the database say what the work is.
 
-A sweep finds the same rows within seconds, so a hint that cannot be given is not an error.
+A sweep finds the same rows within seconds, so a lost hint is not an error.
 """
 
 import structlog
@@ -8,8 +8,8 @@ from celery import current_app
 
 log = structlog.get_logger(__name__)
 
-# Celery's defaults wait seconds for a broker that is down and for ever for one that hangs; the
-# caller is a webhook that Slack gives three seconds.
+# By default Celery waits seconds for a broker that is down, and forever for one that hangs. The
+# caller may be a webhook, for which Slack allows three seconds.
 _IMPATIENT = {
     "socket_connect_timeout": 0.5,
     "socket_timeout": 0.5,
@@ -19,10 +19,10 @@ _IMPATIENT = {
 }
 
 
-def hasten(task: str, *arguments: str) -> None:
-    """Ask a worker to run the task soon. Takes at most about a second and never raises."""
+def run_soon(task: str, *arguments: str) -> None:
+    """Ask a worker to run the task soon. Takes about a second at most and never raises."""
     try:
         with current_app.connection_for_write(transport_options=_IMPATIENT) as connection:
             current_app.send_task(task, args=arguments, connection=connection, retry=False)
-    except Exception as error:  # whatever a broker can do wrong, the sweep makes good
-        log.warning("no broker to hasten a task", task=task, error=type(error).__name__)
+    except Exception as error:  # the sweep will do the work
+        log.warning("no broker: a task is left to its sweep", task=task, error=type(error).__name__)

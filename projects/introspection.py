@@ -1,4 +1,4 @@
-"""What an introspected credential is (RFC 7662), in the terms of the gateway."""
+"""Describing a credential for token introspection (RFC 7662)."""
 
 from typing import Any
 
@@ -15,8 +15,8 @@ def describe(principal: Principal | None) -> dict[str, Any]:
 
     Beyond RFC 7662: `organization_id`, `project_ids` (all that the credential covers),
     `project_id` (if it covers exactly one), `task_run_id`, `products` (the gateway products it may
-    call), `token_kind` and, of a token minted for somebody's work, `distinct_id`: the person to
-    whom its usage counts. Personal API keys do not expire, so they carry no `exp`.
+    call) and `token_kind`. A token minted for a user's work also has `distinct_id`, the user whose
+    usage it is. Personal API keys do not expire, so they have no `exp`.
     """
     if principal is None:
         return {"active": False}
@@ -44,9 +44,9 @@ def describe(principal: Principal | None) -> dict[str, Any]:
 
 
 def find(token: str) -> Principal | None:
-    """Return whom a token stands for now, read from the database and never from memory.
+    """Return the principal of a token, read from the database and never from the cache.
 
-    Raises `AuthenticationUnavailable` when the database does not answer.
+    Raises `AuthenticationUnavailable` if the database does not answer.
     """
     try:
         return credential_lookup.find(token, timezone.now())

@@ -1,11 +1,12 @@
-"""A brake on guessing passwords: how often somebody may try to log in.
+"""A limit on attempts to log in, against guessing passwords.
 
-Attempts are counted in Redis by user and address, and by address alone. A window begins with its
-first attempt. All spellings that Django takes for one user count as one name. There is deliberately
-no count by user name alone, because anybody could then lock an administrator out. Attempts count
-before the password is checked, so many at once gain nothing over many in a row. Without Redis
-nobody is held back: passwords still decide, and somebody must be able to log in to see what is
-wrong.
+Attempts are counted in Redis by user and address, and by address alone. There is deliberately no
+count by user name alone, because anybody could then lock an administrator out.
+
+* A window begins with its first attempt.
+* All spellings that Django takes for one user count as one name.
+* Attempts count before the password is checked, so many at once gain nothing over many in a row.
+* Without Redis there is no limit, because somebody must be able to log in to see what is wrong.
 """
 
 import hashlib
@@ -33,7 +34,7 @@ WINDOW = 15 * 60
 ATTEMPTS = 5
 """Attempts at one user name from one address, per window."""
 ATTEMPTS_OF_AN_ADDRESS = 100
-"""Attempts at all user names from one address, per window: an office may share one."""
+"""Attempts at all user names from one address, per window: an office may share an address."""
 
 _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
 """IPv4 addresses behind a translator (RFC 6052, 2.1)."""
@@ -45,9 +46,9 @@ View = Callable[..., HttpResponseBase]
 
 
 def throttled(view: View) -> View:
-    """Wrap a view that logs in whom the fields `username` and `password` of a POST name.
+    """Limit the attempts at a view that logs in by `username` and `password` of a POST.
 
-    Too many attempts are answered 429 with `Retry-After`, whatever the password is.
+    Too many attempts get 429 with `Retry-After`, whatever the password is.
     """
 
     @wraps(view)
@@ -61,7 +62,7 @@ def throttled(view: View) -> View:
             logger.warning("too many attempts to log in from %s", network)
             return _too_many(request, seconds)
         response = view(request, *args, **kwargs)
-        if response.status_code == 302:  # logged in: only what went wrong is held against anybody
+        if response.status_code == 302:  # logged in: only failed attempts count
             forget(name, network)
         return response
 
@@ -69,7 +70,7 @@ def throttled(view: View) -> View:
 
 
 def user_named(text: str) -> str:
-    """Return the user name that a log-in form means, however it is spelled.
+    """Return the user name that a log-in form means, in whatever spelling.
 
     The form strips and normalizes what was typed, and databases compare letters differently. If the
     database finds a user, the name is the stored one.
@@ -85,7 +86,7 @@ def user_named(text: str) -> str:
 
 
 def attempt(name: str, network: str) -> int:
-    """Count an attempt; return the seconds to wait when it is one too many, else 0."""
+    """Count an attempt; return the seconds to wait if it is one too many, otherwise 0."""
     limits = {
         _key("name", name, network): ATTEMPTS,
         _key("address", network): ATTEMPTS_OF_AN_ADDRESS,
@@ -118,12 +119,12 @@ def forget(name: str, network: str) -> None:
 
 
 def client_network(request: HttpRequest) -> str:
-    """Return the client's address, or its network where one client has many addresses (IPv6: /64).
+    """Return the client's address, or for IPv6 its /64 network, because one client has all of it.
 
     An IPv4 address that is written or embedded as an IPv6 address counts as the IPv4 address.
 
-    `X-Forwarded-For` counts only as far as our own proxies wrote it (`NUM_PROXIES`): what a caller
-    puts in front of that is the caller's claim.
+    `X-Forwarded-For` is trusted only as far as our own proxies wrote it (`NUM_PROXIES`). The caller
+    may have written the part before that.
     """
     peer = str(request.META.get("REMOTE_ADDR", ""))
     seen = BaseThrottle().get_ident(Request(request)) or ""
@@ -131,11 +132,11 @@ def client_network(request: HttpRequest) -> str:
 
 
 def _network(text: str) -> str:
-    """Return the network of an address as proxies write it; empty when it is none."""
+    """Return the network of an address as proxies write it, or "" if it isn't an address."""
     host = text
     if text.startswith("["):
         host = text[1:].partition("]")[0]
-    elif text.count(":") == 1:  # with a port, and a new port is not a new client
+    elif text.count(":") == 1:  # IPv4 with a port
         host = text.partition(":")[0]
     try:
         address = ipaddress.ip_address(host)

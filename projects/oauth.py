@@ -1,8 +1,8 @@
 """OAuth 2.0 for desktop clients: each authorization is for one project, which the user chooses.
 
-django-oauth-toolkit does the protocol. This module adds the project, which travels from the
-consent page to the code, the tokens and each refreshed pair. A user who is inactive or left the
-organization gets no further token. A code that is used again ends the tokens that it gave.
+django-oauth-toolkit implements the protocol. This module adds the project, which is passed from the
+consent page to the code, the tokens and each refreshed pair. A user who is inactive or has left the
+organization gets no more tokens. If a code is used twice, the tokens it gave are revoked.
 """
 
 from typing import Any
@@ -30,9 +30,9 @@ _FAMILIES = UUID("0c8d5a1e-7a60-4f0d-9d29-5f5c3f0b6a4d")
 
 
 def family_of(code: str) -> UUID:
-    """Return the family of the tokens that a code gives, and of those that replace them.
+    """Return the family of the tokens that a code gives, and of the tokens that replace them.
 
-    It is derived from the code, so it is known even if a deleted code is used again.
+    It is derived from the code, so it is known even after the code was deleted.
     """
     return uuid5(_FAMILIES, sha256(code))
 
@@ -40,8 +40,8 @@ def family_of(code: str) -> UUID:
 class ProjectBoundValidator(OAuth2Validator):
     """Carries the chosen project as `request.chosen_project`.
 
-    The attribute is trusted only where it is a `Project`: oauthlib also answers to attribute names
-    with the text of a request parameter.
+    The attribute is trusted only if it is a `Project`, because oauthlib also returns request
+    parameters as attributes, as text.
     """
 
     def validate_grant_type(
@@ -63,11 +63,11 @@ class ProjectBoundValidator(OAuth2Validator):
     def validate_code(
         self, client_id: str, code: str, client: Any, request: Request, *args: Any, **kwargs: Any
     ) -> bool:
-        """Accept a code of a user who still belongs to the project's organization.
+        """Accept a code whose user still belongs to the project's organization.
 
-        A code that was used before may be in other hands: what it gave ends (RFC 6749, 4.1.2).
+        A code that is used twice may have been stolen, so its tokens are revoked (RFC 6749, 4.1.2).
         """
-        # Of several requests with one code, the others wait here and then find none.
+        # Other requests with the same code wait here, and then find it used.
         locked = OAuthGrant.objects.select_for_update(of=("self",)).select_related("project")
         grant = locked.filter(code=code, application=client).first()
         if grant is None:
@@ -80,7 +80,7 @@ class ProjectBoundValidator(OAuth2Validator):
     def validate_refresh_token(
         self, refresh_token: str, client: Any, request: Request, *args: Any, **kwargs: Any
     ) -> bool:
-        """Accept a refresh token of a user who still belongs to the project's organization."""
+        """Accept a refresh token whose user still belongs to the project's organization."""
         # Other requests with the same token wait here, and then find it used.
         digest = sha256(refresh_token)
         list(OAuthRefreshToken.objects.select_for_update().filter(token_checksum=digest))
@@ -107,7 +107,7 @@ class ProjectBoundValidator(OAuth2Validator):
 
 
 def _end_family(family: UUID, client: Any) -> None:
-    """Revoke all tokens of a family. The gateway is told, as of any revocation."""
+    """Revoke all tokens of a family and announce that, like every revocation."""
     tokens = OAuthRefreshToken.objects.filter(token_family=family, application=client, revoked=None)
     for token in tokens.order_by("pk"):
         token.revoke()
@@ -128,7 +128,7 @@ def _chosen_project(request: Request) -> Project:
 
 
 def _projects_of(user: User | AnonymousUser) -> Any:
-    """The projects that a user may choose from."""
+    """Return the projects that a user may choose from."""
     return Project.objects.filter(organization__members=user.pk).order_by(
         "organization__name", "name"
     )
@@ -144,7 +144,7 @@ class TokenView(ToolkitTokenView):
 
 
 class ConsentForm(AllowForm):
-    """Allow, for a project, or refuse."""
+    """The consent form: allow access for a project, or refuse."""
 
     project = forms.ModelChoiceField(
         queryset=Project.objects.none(),
@@ -154,21 +154,21 @@ class ConsentForm(AllowForm):
     )
 
     def clean(self) -> dict[str, Any]:
-        """Refuse to allow without a project."""
+        """Require a project if the user allows access."""
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         if cleaned.get("allow") and not cleaned.get("project"):
-            self.add_error("project", "Choose the project that the application works for.")
+            self.add_error("project", "Choose the project that the application may use.")
         return cleaned
 
 
 class ConsentView(AuthorizationView):
-    """The page on which a user lets a client in, for one project. It is never skipped."""
+    """The page on which a user allows a client access to one project. It is never skipped."""
 
     template_name = "projects/authorize.html"
     form_class = ConsentForm
 
     def get_form(self, form_class: Any = None) -> ConsentForm:
-        """Offer the user's own projects; a single one is chosen already."""
+        """Return the form with the user's own projects; a single one is preselected."""
         form: ConsentForm = super().get_form(form_class)
         offered = _projects_of(self.request.user)
         field = form.fields["project"]
@@ -178,7 +178,7 @@ class ConsentView(AuthorizationView):
         return form
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Show the page, whatever the client asks for: the choice is the user's."""
+        """Show the page even if the client asks to skip it."""
         query = request.GET.copy()
         query["approval_prompt"] = "force"
         request.GET = query  # type: ignore[assignment]
@@ -190,7 +190,7 @@ class ConsentView(AuthorizationView):
         return super().form_valid(form)
 
     def form_invalid(self, _form: ConsentForm) -> HttpResponse:
-        """Show the page again; browsers do not send the form without a project."""
+        """Show the page again. Browsers don't send the form without a project."""
         return redirect(self.request.get_full_path())
 
     def redirect(self, redirect_to: str, application: Any) -> HttpResponse:
@@ -203,6 +203,6 @@ class ConsentView(AuthorizationView):
     def create_authorization_response(
         self, request: HttpRequest, scopes: str, credentials: dict[str, Any], allow: bool
     ) -> Any:
-        """Hand the chosen project to the validator, None where the page was not shown."""
+        """Pass the chosen project to the validator, or None if the page was not shown."""
         credentials["chosen_project"] = getattr(self, "project", None)
         return super().create_authorization_response(request, scopes, credentials, allow)

@@ -1,4 +1,4 @@
-"""`/.well-known/oauth-authorization-server`: what a client must know to sign in (RFC 8414)."""
+"""`/.well-known/oauth-authorization-server`: what a client needs to sign in (RFC 8414)."""
 
 from django.conf import settings
 from django.http import HttpRequest, JsonResponse
@@ -13,7 +13,7 @@ _CLIENT_AUTHENTICATION = ["none", "client_secret_basic", "client_secret_post"]
 
 @require_safe
 def authorization_server_metadata(_request: HttpRequest) -> JsonResponse:
-    """Describe the endpoints and what they accept, publicly and for pages of any origin."""
+    """Describe the endpoints and what they accept. Public, for pages of any origin."""
     issuer = settings.PUBLIC_URL
     document = {
         "issuer": issuer,
@@ -28,7 +28,7 @@ def authorization_server_metadata(_request: HttpRequest) -> JsonResponse:
         "code_challenge_methods_supported": ["S256"],
         "token_endpoint_auth_methods_supported": _CLIENT_AUTHENTICATION,
         "revocation_endpoint_auth_methods_supported": _CLIENT_AUTHENTICATION,
-        # Not for clients: only the gateway introspects, with its service token (RFC 8414, 2).
+        # Only the gateway introspects, with its service token (RFC 8414, 2).
         "introspection_endpoint_auth_methods_supported": ["Bearer"],
         "authorization_response_iss_parameter_supported": True,
         "service_documentation": issuer + reverse("docs"),

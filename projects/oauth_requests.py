@@ -1,4 +1,4 @@
-"""What django-oauth-toolkit would answer with a server error, answered as the protocol says."""
+"""Answering bad OAuth requests as the protocol says, where the toolkit would fail with a 500."""
 
 import base64
 from collections.abc import Callable
@@ -13,23 +13,23 @@ from oauthlib.common import urldecode, urlencoded
 
 View = Callable[..., HttpResponse]
 
-_LONGEST = {"code_challenge": 128, "nonce": 255}
-"""What the columns hold. A challenge of S256 has 43 characters (RFC 7636, 4.2)."""
+_MAX_LENGTHS = {"code_challenge": 128, "nonce": 255}
+"""The lengths of the columns. An S256 challenge has 43 characters (RFC 7636, 4.2)."""
 
 _REPEATABLE = {"resource"}
-"""RFC 6749 forbids to repeat a parameter (3.1, 3.2), RFC 8707 allows it for this one."""
+"""RFC 6749 forbids repeating a parameter (3.1, 3.2). RFC 8707 allows it for this one."""
 
 
-def answered(view: View) -> View:
-    """Wrap a view of the protocol: what makes no sense is answered 400, and so is a lost race.
+def with_oauth_errors(view: View) -> View:
+    """Wrap a view so that it answers 400 to requests that are not valid or lost a race.
 
-    Each request is one transaction. Of several that use one code or one refresh token at once, one
-    wins; the others find that it is gone, and leave nothing behind.
+    Each request is one transaction. If several use the same code or refresh token at once, one
+    succeeds. The others find it used and change nothing.
     """
 
     @wraps(view)
     def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        if not _makes_sense(request):
+        if not _is_valid(request):
             return JsonResponse({"error": "invalid_request"}, status=400)
         try:
             with transaction.atomic():
@@ -41,10 +41,10 @@ def answered(view: View) -> View:
     return wrapped
 
 
-def _makes_sense(request: HttpRequest) -> bool:
+def _is_valid(request: HttpRequest) -> bool:
     try:
         urldecode(quote(request.META.get("QUERY_STRING", ""), safe="".join(urlencoded)))
-    except ValueError:  # oauthlib reads the query itself, and more strictly than Django
+    except ValueError:  # oauthlib parses the query again, more strictly than Django
         return False
     for parameters in (request.GET, request.POST):
         for name, values in parameters.lists():
@@ -52,7 +52,8 @@ def _makes_sense(request: HttpRequest) -> bool:
                 return False
             # PostgreSQL's text cannot hold a NUL.
             if any(
-                "\x00" in value or len(value) > _LONGEST.get(name, len(value)) for value in values
+                "\x00" in value or len(value) > _MAX_LENGTHS.get(name, len(value))
+                for value in values
             ):
                 return False
         if not all(map(_is_address, parameters.getlist("resource"))):

@@ -1,4 +1,4 @@
-"""How the OpenAPI document names our ways to authenticate."""
+"""The names of our authentication schemes in the OpenAPI document."""
 
 from typing import Any
 

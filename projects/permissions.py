@@ -1,4 +1,4 @@
-"""What a caller who is known may do: scopes, the project in the path, service endpoints."""
+"""What an authenticated caller may do: scopes, the project in the path, service endpoints."""
 
 from django.db import Error as DatabaseFailure
 from django.http import Http404
@@ -13,9 +13,9 @@ from projects.principal import Kind, Principal, ProjectIdentity
 
 
 class IsService(BasePermission):
-    """Only the gateway, with its service token."""
+    """Allows only the gateway, with its service token."""
 
-    message = "This endpoint is for the service token."
+    message = "This endpoint needs the service token."
 
     def has_permission(self, request: Request, _view: APIView) -> bool:
         """Return whether the caller is the service."""
@@ -23,7 +23,7 @@ class IsService(BasePermission):
 
 
 def has_any_scope(*scopes: str) -> type[BasePermission]:
-    """Return a permission for callers with one of the scopes; the service needs none."""
+    """Return a permission for callers with at least one of the scopes. The service needs none."""
 
     class HasAnyScope(BasePermission):
         message = f"The credential needs the scope {' or '.join(scopes)}."
@@ -38,11 +38,11 @@ def has_any_scope(*scopes: str) -> type[BasePermission]:
 
 
 def covered_project(principal: Principal, project_id: int) -> ProjectIdentity:
-    """Return the project if the principal covers it; the service covers every one.
+    """Return the project if the principal covers it. The service covers every project.
 
-    Raises `Http404`, the same for a project that does not exist and for another organization's,
-    and `PermissionDenied` for a project of the caller's organization that the credential leaves
-    out. Asks the database only for a service and for a refusal.
+    Raises `Http404` both for a project that does not exist and for another organization's. Raises
+    `PermissionDenied` if the project is in the caller's organization but the credential does not
+    cover it. Queries the database only for the service and for refusals.
     """
     covered = principal.projects.get(project_id)
     if covered is not None:

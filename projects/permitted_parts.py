@@ -15,7 +15,7 @@ Permissions = tuple[str, ...]
 
 
 class Link(NamedTuple):
-    """A link to a page, and what its reader must be allowed to see there."""
+    """A link to a page, and the permissions that the page needs."""
 
     permissions: Permissions
     title: str
@@ -23,30 +23,30 @@ class Link(NamedTuple):
 
 
 class PermittedParts:
-    """Mixed into a `ModelAdmin`: leaves out the parts that the reader may not see.
+    """A mixin for a `ModelAdmin` that leaves out the parts that the user may not see.
 
-    `needed` names the permissions of columns, fields and filters. `links` names the fields that are
-    links, each with its title and a function that makes the links of an object.
+    `needed` maps columns, fields and filters to their permissions. `links` maps the fields that are
+    links to their titles and to functions that return an object's links.
     """
 
     needed: ClassVar[Mapping[Any, Permissions]] = {}
     links: ClassVar[Mapping[str, tuple[str, Callable[[Any], Iterable[Link]]]]] = {}
 
     def get_list_display(self, request: HttpRequest) -> Any:
-        """Return the columns that the reader may see."""
+        """Return the columns that the user may see."""
         return self._permitted(request, super().get_list_display(request))  # type: ignore[misc]
 
     def get_list_filter(self, request: HttpRequest) -> Any:
-        """Return the filters that the reader may use."""
+        """Return the filters that the user may use."""
         return self._permitted(request, super().get_list_filter(request))  # type: ignore[misc]
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Return the fields that the reader may see; links are made for this reader."""
+        """Return the fields that the user may see, with the links made for them."""
         fields = self._permitted(request, super().get_fields(request, obj))  # type: ignore[misc]
         return [self._linked(request, name) for name in fields]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Return the fields that are shown only; links are made for this reader."""
+        """Return the read-only fields, with the links made for this user."""
         fields = super().get_readonly_fields(request, obj)  # type: ignore[misc]
         shown = [*self._permitted(request, fields), *self.links]
         return [self._linked(request, name) for name in shown]

@@ -1,4 +1,4 @@
-"""Who is calling, and for which projects: what authentication hands to the rest."""
+"""Who is calling, and for which projects: the result of authentication."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class Kind(StrEnum):
 
 
 class TokenKind(StrEnum):
-    """What introspection tells of a credential: whose hands it was made for."""
+    """What introspection says a credential was made for."""
 
     PERSONAL_API_KEY = "personal_api_key"
     OAUTH_RUN = "oauth_run"
@@ -33,7 +33,7 @@ class TokenKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProjectIdentity:
-    """What the warm path needs of a project, so that it asks no database."""
+    """The identifiers of a project that a quota request needs, so that it needs no query."""
 
     id: int
     api_token: str
@@ -44,8 +44,8 @@ class ProjectIdentity:
 class Principal:
     """A caller whose credential was accepted.
 
-    `organization_id` is None for a service and for a session, whose user may belong to several
-    organizations: each covered project carries its own.
+    `organization_id` is None for the service, and for a session, because its user may belong to
+    several organizations. Each covered project carries its own.
     """
 
     kind: Kind
@@ -62,7 +62,7 @@ class Principal:
 
     @property
     def is_authenticated(self) -> bool:
-        """True: django-rest-framework asks this of whatever stands in `request.user`."""
+        """Always True; django-rest-framework asks `request.user` for it."""
         return True
 
     @property
@@ -72,7 +72,7 @@ class Principal:
 
     @property
     def token_kind(self) -> TokenKind | None:
-        """What introspection calls the credential; None for what cannot be introspected."""
+        """The kind that introspection reports, or None for a service or session."""
         if self.kind is Kind.PERSONAL_API_KEY:
             return TokenKind.PERSONAL_API_KEY
         if self.kind is not Kind.OAUTH:

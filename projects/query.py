@@ -10,8 +10,8 @@ FIRST_DAY = date(2000, 1, 1)
 LAST_DAY = date(2999, 12, 31)
 
 VERSION = r"^(0|[1-9][0-9]{0,18})$"
-LARGEST_VERSION = 2**63 - 1
-"""What the database can hold."""
+MAX_VERSION = 2**63 - 1
+"""The largest number that the database can hold."""
 
 DAY = r"^2[0-9]{3}-[0-9]{2}-[0-9]{2}$"
 
@@ -19,8 +19,8 @@ DAY = r"^2[0-9]{3}-[0-9]{2}-[0-9]{2}$"
 def text(request: Request, name: str, default: str | None = None) -> str | None:
     """Return the only value of a parameter, or the default if there is none.
 
-    A NUL, which no database accepts, is replaced as in booked texts. Raises `ValidationError` if
-    the parameter is repeated.
+    NULs are replaced, as in booked texts, because PostgreSQL does not accept them. Raises
+    `ValidationError` if the parameter is repeated.
     """
     values = request.GET.getlist(name)
     if len(values) > 1:
@@ -31,12 +31,12 @@ def text(request: Request, name: str, default: str | None = None) -> str | None:
 def version(request: Request, name: str) -> int | None:
     """Return a whole number of at most 63 bits, or None if there is none.
 
-    Raises `ValidationError` if it is spelled in another way or is not a number.
+    Raises `ValidationError` if it isn't a number, or is written in another way, such as 007.
     """
     given = text(request, name)
     if given is None:
         return None
-    if not re.fullmatch(VERSION, given) or int(given) > LARGEST_VERSION:
+    if not re.fullmatch(VERSION, given) or int(given) > MAX_VERSION:
         raise ValidationError({name: "Wanted: a whole number such as 812."})
     return int(given)
 
@@ -53,7 +53,7 @@ def day(request: Request, name: str, default: date) -> date:
 
 
 def _day(given: str) -> date:
-    # Python also reads other forms of ISO 8601.
+    # date.fromisoformat also accepts other forms of ISO 8601.
     if not re.fullmatch(DAY, given, re.ASCII):
         raise ValueError(given)
     return date.fromisoformat(given)

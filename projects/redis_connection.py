@@ -1,4 +1,4 @@
-"""Django's Redis: one client per process, with timeouts that a caller can wait for."""
+"""Django's Redis: one client per process, with short timeouts."""
 
 from functools import cache
 
@@ -13,11 +13,10 @@ ANSWER_SECONDS = 0.5
 
 @cache
 def redis_connection() -> redis.Redis:
-    """Return the process's client; it connects when first used and is safe between threads.
+    """Return the process's client. It connects on first use and may be shared between threads.
 
-    A connection that the server dropped meanwhile is made anew at once; nothing else is retried.
-    Raises `redis.RedisError` on use when the server does not answer: each caller says what it
-    does then.
+    It reconnects once if the server dropped the connection, and does not retry otherwise. Its
+    commands raise `redis.RedisError` if the server does not answer; callers must handle that.
     """
     return redis.Redis.from_url(
         settings.REDIS_URL,

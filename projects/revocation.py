@@ -1,4 +1,4 @@
-"""Making a revocation known: to processes outside Django by the change feed, to ours by Redis."""
+"""Announcing revocations: to the gateway in the change feed, to Django processes in Redis."""
 
 from collections.abc import Iterable
 
@@ -8,11 +8,10 @@ from projects import change_feed, credential_cache
 
 
 def announce(credential_sha256s: Iterable[str]) -> None:
-    """Say that these credentials, given by their SHA-256, must be looked up afresh.
+    """Announce that these credentials, given by their SHA-256, must be looked up again.
 
-    Belongs last into the transaction that revokes them, so that the announcement is committed with
-    the deed or not at all. A credential that works again later is simply found valid when it is
-    looked up.
+    Call it last in the transaction that revokes them, so that both are committed or neither. A
+    credential that is valid again later needs no announcement: the next lookup finds it valid.
     """
     announced = [{"sha256": digest} for digest in credential_sha256s]
     if announced:

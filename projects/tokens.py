@@ -1,4 +1,4 @@
-"""How credentials are made and recognised: random text behind a prefix that says what it is."""
+"""The format of credentials: random text after a prefix that names the kind."""
 
 import hashlib
 import secrets
@@ -15,12 +15,12 @@ def _generate(prefix: str) -> str:
 
 
 def generate_project_api_token() -> str:
-    """Return a new project API token. It identifies a project publicly and opens nothing."""
+    """Return a new project API token. It is a public identifier and gives no access."""
     return _generate(PROJECT_API_TOKEN)
 
 
 def generate_personal_api_key() -> str:
-    """Return a new personal API key, to be shown once and stored as its `sha256`."""
+    """Return a new personal API key. Show it once and store only its `sha256`."""
     return _generate(PERSONAL_API_KEY)
 
 
@@ -37,11 +37,11 @@ def generate_refresh_token(_request: Any = None, _refresh_token: bool = False) -
 def sha256(credential: str) -> str:
     """Return the digest under which a credential is stored and looked up, in hexadecimal.
 
-    A plain hash is enough for 256 random bits; there is no password to guess.
+    A plain hash is enough, because 256 random bits can't be guessed like a password.
     """
     return hashlib.sha256(credential.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def mask(credential: str) -> str:
-    """Return what may be shown of a credential later: its prefix and last four characters."""
+    """Return the part of a credential that may be shown later: its prefix and last characters."""
     return f"{credential[:4]}…{credential[-4:]}"

@@ -1,13 +1,13 @@
-"""OAuth 2.0 below `/oauth/`. Introspection is added above, it tells of quotas as well."""
+"""OAuth 2.0 below `/oauth/`. Introspection is in `quota`, because it also reports limits."""
 
 from django.urls import path
 from oauth2_provider.views import RevokeTokenView
 
 from projects.oauth import ConsentView, TokenView
-from projects.oauth_requests import answered
+from projects.oauth_requests import with_oauth_errors
 
 urlpatterns = [
-    path("authorize/", answered(ConsentView.as_view()), name="oauth-authorize"),
-    path("token/", answered(TokenView.as_view()), name="oauth-token"),
-    path("revoke_token/", answered(RevokeTokenView.as_view()), name="oauth-revoke"),
+    path("authorize/", with_oauth_errors(ConsentView.as_view()), name="oauth-authorize"),
+    path("token/", with_oauth_errors(TokenView.as_view()), name="oauth-token"),
+    path("revoke_token/", with_oauth_errors(RevokeTokenView.as_view()), name="oauth-revoke"),
 ]

@@ -1,4 +1,4 @@
-"""Who is limited, since when, until when, and why."""
+"""The admin's list of limited projects: since when, until when, and why."""
 
 from datetime import datetime
 from typing import Any
@@ -9,23 +9,23 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from quota.models import SetMember
-from quota.published.limited_set import instant
+from quota.published.limited_set import expires_at
 
 
 class InForceFilter(admin.SimpleListFilter):
-    """Blocks and graces apart; both are what is in force now."""
+    """Shows only blocks or only graces."""
 
     title = "in force"
     parameter_name = "in_force"
 
     def lookups(self, _request: HttpRequest, _model_admin: Any) -> list[tuple[str, str]]:
-        """Offer blocks and graces."""
+        """Return the two choices."""
         return [("block", "limited"), ("grace", "in grace, not limited yet")]
 
     def queryset(
         self, _request: HttpRequest, queryset: QuerySet[SetMember]
     ) -> QuerySet[SetMember] | None:
-        """Choose."""
+        """Return the members in the chosen state."""
         if self.value() is None:
             return queryset
         return queryset.filter(limited_until__isnull=self.value() == "grace")
@@ -33,10 +33,10 @@ class InForceFilter(admin.SimpleListFilter):
 
 @admin.register(SetMember)
 class LimitedProjectAdmin(admin.ModelAdmin):
-    """The limited projects, as billing published them or somebody set them by hand in Redis.
+    """The limited projects: published by billing, or set by hand in Redis.
 
-    Nothing is changed here: limits and grants change what is published, `ZREM` what was set by
-    hand.
+    Nothing can be changed here. Limits and grants change what is published; `ZREM` removes what was
+    set by hand.
     """
 
     list_display = ["name", "organization", "resource", "until", "why", "since", "origin"]
@@ -47,37 +47,37 @@ class LimitedProjectAdmin(admin.ModelAdmin):
     fields = ["name", "organization", "resource", "origin", "why", "since", "until", "token"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[SetMember]:
-        """Leave out tombstones and what has passed."""
+        """Return what is in force now, without tombstones and expired blocks."""
         now = timezone.now().timestamp()
         in_force = Q(limited_until__gt=now) | Q(suspended_until__gt=now)
         return super().get_queryset(request).filter(in_force)
 
     @admin.display(description="project", ordering="project__name")
     def name(self, member: SetMember) -> str:
-        """Name the project, or the member as it was written where there is none."""
+        """Return the project's name, or the member as it was written if it is no project's."""
         return str(member.project) if member.project else f"no project: {member.token}"
 
     @admin.display(description="until", ordering="limited_until")
     def until(self, member: SetMember) -> datetime | str | None:
-        """Return when the block or the grace ends by itself."""
+        """Return when the block or grace ends by itself."""
         if member.limited_until is None:
-            return instant(member.suspended_until)
-        return instant(member.limited_until) or "it is lifted"
+            return expires_at(member.suspended_until)
+        return expires_at(member.limited_until) or "further notice"
 
     @admin.display(description="why", ordering="reason")
     def why(self, member: SetMember) -> str:
-        """Spell the reason out."""
+        """Return the reason in words."""
         reason = member.reason.replace("_", " ")
         return reason if member.limited_until is not None else f"in grace: {reason}"
 
     def has_add_permission(self, _request: HttpRequest) -> bool:
-        """Blocks are decided, or set by hand in Redis."""
+        """Return False: blocks are decided, or set by hand in Redis."""
         return False
 
     def has_change_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
-        """Nothing here decides anything."""
+        """Return False: these rows only mirror what is in Redis."""
         return False
 
     def has_delete_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
-        """The next comparison would bring it back."""
+        """Return False: the next comparison would bring the row back."""
         return False

@@ -1,7 +1,7 @@
-"""Caps inside an organization's limit: what is left of them, for the gates and for the gateway.
+"""Caps inside an organization's limit: what is left of them, for the gates and the gateway.
 
-Billing keeps the rows of `CapState` in the transactions that change them. They are read from the
-database, and only for accounts that have caps at all.
+Billing writes the rows of `CapState`. They are read from the database, and only for accounts that
+have caps.
 """
 
 from collections.abc import Collection, Iterable
@@ -19,7 +19,7 @@ PROJECT, USER = CapState.Scope.PROJECT, CapState.Scope.USER
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """One cap in force, in micro-credits; `booked` maps a gateway group to what it ever booked."""
+    """One cap in force, in micro-credits. `booked` maps a gateway group to what it ever booked."""
 
     scope: str
     subject: str
@@ -29,11 +29,11 @@ class Cap:
 
     @property
     def remaining_micro(self) -> int:
-        """What is left of it, negative after more was used."""
+        """What is left; negative if more than the cap was used."""
         return self.cap_micro - self.usage_micro
 
     def for_group(self, group: str) -> dict[str, int]:
-        """Return the cap, what a gateway group may ever spend within it, and what it booked."""
+        """Return the cap, what the gateway group may ever spend within it, and what it booked."""
         booked = self.booked.get(group, 0)
         return {
             "cap_micro": self.cap_micro,
@@ -42,10 +42,10 @@ class Cap:
         }
 
 
-def binding(published: AccountState, project_id: int, distinct_id: str) -> list[Cap]:
-    """Return the caps that hold for usage of a project by a user; no user is meant by "".
+def in_force(published: AccountState, project_id: int, distinct_id: str) -> list[Cap]:
+    """Return the caps that apply when this user uses this project; "" means no user.
 
-    Raises what the database says.
+    Raises `django.db.Error`.
     """
     if not published.caps_version:
         return []
@@ -69,7 +69,7 @@ def binding(published: AccountState, project_id: int, distinct_id: str) -> list[
 def for_gateway(
     published: AccountState, project_id: int, distinct_id: str, group: str
 ) -> dict[str, Any] | None:
-    """Return what a gateway group needs to keep caps by itself; None where there are none."""
+    """Return what a gateway group needs to enforce caps by itself, or None if there are none."""
     if not published.caps_version:
         return None
     return {
@@ -78,7 +78,7 @@ def for_gateway(
         "users": published.caps_users,
         "scopes": {
             f"{cap.scope}:{cap.subject}": cap.for_group(group)
-            for cap in binding(published, project_id, distinct_id)
+            for cap in in_force(published, project_id, distinct_id)
         },
     }
 

@@ -1,4 +1,7 @@
-"""The one question: may they? Asked by the webhook, the workflow, task creation and follow-ups."""
+"""The gate: may this project use credits now?
+
+The webhook, the workflow, task creation and follow-ups all ask here.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,10 +11,7 @@ from django.db import Error as DatabaseFailure
 
 from projects.models import Project
 from quota import caps
-from quota.account_state import (
-    AccountState,
-    StateName,
-)
+from quota.account_state import AccountState, StateName
 from quota.reasons import Reason
 from quota.resources import AI_CREDITS, MICRO
 from quota.state import QuotaUnknown, Source, identify, standings
@@ -21,10 +21,10 @@ __all__ = ["QuotaUnknown", "Verdict", "check"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The answer. Times are aware; `remaining_micro` is None where there is no limit.
+    """The gate's answer. Times are aware; `remaining_micro` is None if there is no limit.
 
-    People read the day of `resets_at` in `time_zone`. `cap` is set when too
-    little of a cap is left to start: it is the reason that names the cap.
+    Show people the day of `resets_at` in `time_zone`. `cap` is set when too little of a cap is left
+    to start: it holds the reason that names the cap.
     """
 
     resource: str
@@ -48,13 +48,15 @@ def check(
     run_usage_micro: int = 0,
     now: datetime | None = None,
 ) -> Verdict:
-    """Return whether the project is limited. Nothing is remembered between calls.
+    """Return whether the project is limited. Nothing is cached between calls.
 
-    With `to_start` it is also refused when fewer than `settings.START_CREDITS` are left of a hard
-    limit or of a cap, so that no work begins only to be refused at its first call. `distinct_id`
-    names the user for whom the work is, `run_usage_micro` is what the run in question used so far:
-    both are held against their caps. `now` replaces the clock of the store that answers. Raises
-    `QuotaUnknown` when neither Redis nor the database can tell.
+    With `to_start`, the project is also refused when fewer than `settings.START_CREDITS` are left
+    of a hard limit or a cap. Otherwise work would start and then be refused at its first call.
+
+    `distinct_id` is the user the work is for and `run_usage_micro` is what the run has used so far;
+    both are checked against their caps. `now` replaces the clock of the store that answers.
+
+    Raises `QuotaUnknown` if neither Redis nor the database can answer.
     """
     found = standings(identify(project), now=now)
     standing = found.resources[resource]
@@ -65,7 +67,7 @@ def check(
         refusal, remaining, cap = _refusal(
             published,
             _caps(published, project.pk, distinct_id, run_usage_micro),
-            is_compared=published.mode == "hard" and standing.state != "grace",
+            limit_applies=published.mode == "hard" and standing.state != "grace",
             least=int(settings.START_CREDITS * MICRO) if to_start else 0,
         )
         limited, reason = refusal is not None, refusal or reason
@@ -86,38 +88,46 @@ def check(
 def _caps(
     published: AccountState, project_id: int, distinct_id: str, run_usage_micro: int
 ) -> list[tuple[str, int]]:
-    """Return, of each cap that holds, the reason to give when it is reached, and what is left."""
+    """Return, for each cap in force, the reason to give when it is reached and what is left."""
     try:
-        kept = caps.binding(published, project_id, distinct_id)
+        caps_in_force = caps.in_force(published, project_id, distinct_id)
     except DatabaseFailure as error:
         raise QuotaUnknown(f"the caps cannot be read: {error}") from error
-    found: list[tuple[str, int]] = [(_REASONS[cap.scope], cap.remaining_micro) for cap in kept]
+    found: list[tuple[str, int]] = [
+        (_REASONS[cap.scope], cap.remaining_micro) for cap in caps_in_force
+    ]
     if published.run_cap_micro is not None:
         found.append((Reason.RUN_CAP_REACHED, published.run_cap_micro - run_usage_micro))
     return found
 
 
 def _refusal(
-    published: AccountState, kept: list[tuple[str, int]], *, is_compared: bool, least: int
+    published: AccountState,
+    remaining_caps: list[tuple[str, int]],
+    *,
+    limit_applies: bool,
+    least: int,
 ) -> tuple[str | None, int | None, str | None]:
-    """Return why a project that is not limited is refused anyway, and the least that is left.
+    """Return the reason to refuse a project that isn't limited, what is left, and the short cap.
 
-    The third value is the reason that names a cap, if too little of that cap is left to start.
+    The second value is the smallest of what is left of the limit and the caps. The third value is
+    the reason that names a cap, if too little of that cap is left to start.
 
-    The sorted set decides whether a project's own cap is reached. Here the cap only refuses a start
-    for which too little is left.
+    The sorted set decides whether a project's own cap is reached. Here that cap only refuses to
+    start work when too little is left.
     """
     remaining = published.remaining_micro
-    for _, left in kept:
+    for _, left in remaining_caps:
         remaining = left if remaining is None else min(remaining, left)
-    for reason, left in kept:
+    for reason, left in remaining_caps:
         if left <= 0 and reason != Reason.PROJECT_CAP_REACHED:
             return reason, remaining, None
     if not least:
         return None, remaining, None
-    if is_compared and published.remaining_micro is not None and published.remaining_micro < least:
+    left_of_limit = published.remaining_micro
+    if limit_applies and left_of_limit is not None and left_of_limit < least:
         return Reason.INSUFFICIENT_REMAINING, remaining, None
-    for reason, left in kept:
+    for reason, left in remaining_caps:
         if left < least:
             return Reason.INSUFFICIENT_REMAINING, remaining, reason
     return None, remaining, None

@@ -1,6 +1,6 @@
 """`POST /oauth/introspect/`: what a credential is, and what its organization may still spend.
 
-For the gateway alone. One answer carries both, so that the first call of an unknown credential
+Only the gateway calls it. One answer carries both, so the first call with an unknown credential
 costs the gateway one round trip.
 """
 
@@ -50,14 +50,14 @@ _ANSWERS: dict[Any, Any] = {
             "project_ids": serializers.ListField(child=serializers.IntegerField(), required=False),
             "task_run_id": serializers.UUIDField(required=False, allow_null=True),
             "distinct_id": serializers.CharField(
-                required=False, help_text="The person to whom its usage counts."
+                required=False, help_text="The user whose usage it is."
             ),
             "products": serializers.ListField(child=serializers.CharField(), required=False),
             "token_kind": serializers.CharField(required=False),
             "resources": serializers.DictField(required=False),
         },
     ),
-    400: mistake("No token was sent, as RFC 6749 says it."),
+    400: mistake("No token was sent (RFC 6749)."),
     401: problem("No service token."),
     415: problem("Not a form."),
 }
@@ -119,7 +119,7 @@ class IntrospectionView(APIView):
         ],
     )
     def post(self, request: Request) -> Response:
-        """Describe the token; `{"active": false}` for every one that is not valid now."""
+        """Describe the token, or return `{"active": false}` if it isn't valid now."""
         token = request.POST.get("token")
         if not token:
             raise InvalidRequest
@@ -131,9 +131,10 @@ class IntrospectionView(APIView):
 
 
 def _resources(principal: Principal, group: str) -> dict[str, Any]:
-    """What the organization may spend, by resource: its projects share it, so any will do.
+    """Return what the organization may spend, by resource.
 
-    Nothing where that is unknown: what is absent is unknown to the gateway too.
+    Any of its projects will do, because they share it. Returns nothing if that is unknown: the
+    gateway takes a missing resource for unknown.
     """
     identity = next(iter(principal.projects.values()), None)
     if identity is None:

@@ -1,4 +1,4 @@
-"""What is counted about the published limits."""
+"""Prometheus metrics of the published limits."""
 
 from prometheus_client import Counter, Gauge
 

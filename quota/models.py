@@ -1,4 +1,4 @@
-"""What was published: the truth from which Redis is rebuilt, and what was seen there besides."""
+"""The published state, from which Redis is rebuilt, and the blocks set by hand in Redis."""
 
 from django.db import models
 
@@ -10,7 +10,7 @@ RESOURCE_CHOICES = [(resource.name, resource.title) for resource in RESOURCES.va
 
 
 class QuotaState(models.Model):
-    """The published state of an account; written by `quota.published.publication` alone."""
+    """The published state of an account. Only `quota.published.publication` writes it."""
 
     organization = models.ForeignKey(
         Organization, on_delete=models.CASCADE, related_name="quota_states"
@@ -39,11 +39,11 @@ class QuotaState(models.Model):
 
 
 class SetMember(models.Model):
-    """A project's place in the sorted sets of one resource.
+    """A project's scores in the sorted sets of one resource.
 
-    What is *published* shall stand in Redis; a row without scores is the tombstone that keeps an
-    older publication from coming back. What was *set by hand* was seen in Redis, which alone
-    decides about it; its row lasts until it is gone from there.
+    A *published* row is written to Redis. If it has no scores it is a tombstone, which keeps an
+    older publication from coming back. A *set by hand* row mirrors a block that somebody wrote to
+    Redis; it is deleted once the block is gone from there.
     """
 
     class Origin(models.TextChoices):
@@ -82,10 +82,10 @@ class SetMember(models.Model):
 
 
 class CapState(models.Model):
-    """What one project or user has used of an account in its present period, beside their cap.
+    """The cap of one project or user, and what they have used of an account in this period.
 
-    Kept by billing for whoever is capped or may be, in the transactions that change it. `booked`
-    maps a gateway group to what it ever booked for the subject.
+    Billing keeps a row for each project and user that a cap may apply to, in the transactions that
+    book usage or change caps. `booked` maps a gateway group to what it ever booked for the subject.
     """
 
     class Scope(models.TextChoices):

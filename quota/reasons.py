@@ -1,10 +1,10 @@
-"""The reasons for a limit or a grace, for every folder, API answer, message and page."""
+"""The reasons for a limit or a grace, used in every API answer, message and page."""
 
 from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Why a resource is not freely usable."""
+    """Why a resource is limited or in grace."""
 
     LIMIT_REACHED = "limit_reached"
     INSUFFICIENT_REMAINING = "insufficient_remaining"

@@ -1,4 +1,4 @@
-"""A project's standings as the JSON that `quota_limits` answers with."""
+"""A project's standings as the JSON body of `quota_limits`."""
 
 import hashlib
 import json
@@ -16,10 +16,10 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 def render(
     identity: ProjectIdentity, found: Standings, question: ServiceQuestion | None
 ) -> tuple[str, str]:
-    """Return the body and its entity tag, which covers everything in it but `as_of`.
+    """Return the body and its entity tag, which covers everything but `as_of`.
 
-    With the `question` of a service each resource carries what only service callers get. Raises
-    `QuotaUnknown` where that cannot be had.
+    With `question`, each resource also has the fields for service callers. Raises `QuotaUnknown` if
+    those cannot be read.
     """
     body = _encode(
         {

@@ -1,6 +1,6 @@
 """The quota resources: buckets of credits that are limited separately.
 
-Amounts are integers of micro-credits (1 credit = 1,000,000 micro-credits); one credit is one cent
+Amounts are integers of micro-credits (1 credit = 1,000,000 micro-credits). One credit is one cent
 of provider cost plus the bucket's markup, so `credits_per_usd` is 100 × (1 + markup).
 """
 
@@ -31,8 +31,8 @@ RESOURCES: dict[str, Resource] = {
 }
 
 
-def in_credits(micro: int) -> str:
-    """Return an amount for people: at most two decimals, and "0" only if nothing is left."""
+def format_credits(micro: int) -> str:
+    """Return an amount in credits as text: at most two decimals, and "0" only for nothing."""
     if 0 < micro < MICRO // 100:
         return "<0.01"
     return f"{(Decimal(micro) / MICRO).quantize(Decimal('0.01')).normalize():,f}"

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of this folder's endpoints, with examples."""
+"""The OpenAPI description of this folder's endpoints, with examples."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from drf_spectacular.utils import (
 from rest_framework import serializers
 
 from projects.api_answers import PROJECT_ID, answers, problem, response_headers
-from projects.query import LARGEST_VERSION
+from projects.query import MAX_VERSION
 from quota.reasons import Reason
 from quota.resources import RESOURCES
 
@@ -68,7 +68,7 @@ _TIME = "RFC 3339, UTC."
 
 
 class CapAllotment(serializers.Serializer):
-    """A cap, what a group may ever spend within it, and what its events booked: micro-credits."""
+    """A cap in micro-credits: what the group may ever spend within it, and what it booked."""
 
     cap_micro = serializers.IntegerField(help_text="What may be used in one period.")
     allotment_micro = serializers.IntegerField()
@@ -76,15 +76,17 @@ class CapAllotment(serializers.Serializer):
 
 
 class CapsOfResource(serializers.Serializer):
-    """The caps that bind calls of the project and, if it was named, of the user."""
+    """The caps on calls of the project and, if a user was named, of that user."""
 
     version = serializers.IntegerField(
-        help_text="Grows when an allotment changes otherwise than by the group's own bookings."
+        help_text="Grows when an allotment changes for another reason than the group's bookings."
     )
     run_micro = serializers.IntegerField(
         allow_null=True, help_text="What one run may use in all; null: not capped."
     )
-    users = serializers.BooleanField(help_text="Whether to ask with `user` before a user's call.")
+    users = serializers.BooleanField(
+        help_text="Whether to pass `user` before admitting a user's call."
+    )
     scopes = serializers.DictField(
         child=CapAllotment(), help_text="By `project:<id>` and `user:<distinct_id>`."
     )
@@ -110,17 +112,17 @@ class QuotaOfResource(serializers.Serializer):
         allow_null=True, help_text="Credits left, grants included; null: no limit."
     )
     limited_until = serializers.DateTimeField(
-        allow_null=True, help_text=f"{_TIME} Null: not limited, or not lifted by time alone."
+        allow_null=True, help_text=f"{_TIME} Null: not limited, or it does not lift by itself."
     )
     resets_at = serializers.DateTimeField(
-        allow_null=True, help_text=f"{_TIME} When usage starts again."
+        allow_null=True, help_text=f"{_TIME} When usage starts from zero again."
     )
     time_zone = serializers.CharField(
-        help_text="The IANA zone at whose midnight the period ends: tell people the day in it."
+        help_text="The IANA time zone in which the period ends at midnight: show dates in it."
     )
     mode = serializers.ChoiceField(["hard", "soft"])
     credits_per_usd = serializers.FloatField(
-        help_text="Credits that one dollar of provider cost takes, markup included."
+        help_text="Credits per dollar of provider cost, markup included."
     )
     account = serializers.CharField(required=False, help_text="Service callers only.")
     allotment_micro = serializers.IntegerField(
@@ -138,11 +140,11 @@ class QuotaOfResource(serializers.Serializer):
     ledger_epoch = serializers.CharField(required=False, help_text="Service callers only.")
     version = serializers.IntegerField(required=False, help_text="Service callers only.")
     caps = CapsOfResource(
-        required=False, help_text="Service callers only, where there are any: the caps of a call."
+        required=False, help_text="Service callers only. The caps on a call, if there are any."
     )
 
 
-_VERSION = {"type": "integer", "format": "int64", "minimum": 0, "maximum": LARGEST_VERSION}
+_VERSION = {"type": "integer", "format": "int64", "minimum": 0, "maximum": MAX_VERSION}
 
 
 def _etag(statuses: list[str]) -> OpenApiParameter:
@@ -151,7 +153,7 @@ def _etag(statuses: list[str]) -> OpenApiParameter:
         str,
         OpenApiParameter.HEADER,
         response=statuses,
-        description="Of all that the answer says but `as_of`: send it back as If-None-Match.",
+        description="Covers everything but `as_of`. Send it back as If-None-Match.",
     )
 
 
@@ -165,21 +167,21 @@ _LIMITS_ANSWERS: dict[Any, Any] = {
             ),
             "organization_id": serializers.UUIDField(),
             "version": serializers.IntegerField(
-                help_text="Grows with every change of what was decided for the organization."
+                help_text="Grows with every new decision about the organization."
             ),
             "as_of": serializers.DateTimeField(help_text=_TIME),
         },
     ),
-    304: OpenApiResponse(description="Nothing changed since the entity tag given."),
-    403: problem("The credential does not reach this far."),
-    404: problem("No such project, or another organization's."),
-    503: problem("No store can tell."),
+    304: OpenApiResponse(description="Nothing changed since the given entity tag."),
+    403: problem("The credential lacks a scope, or does not cover this project."),
+    404: problem("There is no such project, or it is another organization's."),
+    503: problem("No store can answer."),
 }
 
 QUOTA_LIMITS: dict[str, Any] = {
     "operation_id": "quota_limits",
     "summary": "What a project may still use",
-    "description": "Limits and what is left are the organization's; its projects share them. "
+    "description": "The projects of an organization share its limits and what is left of them. "
     "Every resource is listed. Amounts are credits.",
     "tags": ["quota"],
     "parameters": [
@@ -194,12 +196,12 @@ QUOTA_LIMITS: dict[str, Any] = {
             "If-None-Match",
             str,
             OpenApiParameter.HEADER,
-            description="The entity tag of an answer that the caller still has.",
+            description="The entity tag of an earlier answer.",
         ),
         _etag(["200", "304"]),
         *response_headers(_LIMITS_ANSWERS),
     ],
-    # Never 406: a client is better served with JSON, whatever it accepts.
+    # Never 406: the answer is JSON whatever the client accepts.
     "responses": {
         status: answer for status, answer in answers(_LIMITS_ANSWERS).items() if status != 406
     },
@@ -214,7 +216,7 @@ QUOTA_LIMITS: dict[str, Any] = {
         ),
         _refusal(403, "Another project", "The credential is scoped to another project."),
         _refusal(404, "Not found", "Not found."),
-        _refusal(503, "Unknown", "Whether the project is limited cannot be told just now."),
+        _refusal(503, "Unknown", "The project's limits cannot be read right now."),
     ],
 }
 
@@ -245,14 +247,14 @@ _CHANGES_ANSWERS: dict[Any, Any] = {
         },
     ),
     401: problem("Not a service token."),
-    503: problem("The database cannot tell."),
+    503: problem("The database cannot answer."),
 }
 
 QUOTA_CHANGES: dict[str, Any] = {
     "operation_id": "quota_changes",
     "summary": "Whose quota changed, and which credentials were revoked",
-    "description": "A cursor that is missing, foreign, ahead or too old is answered with a reset: "
-    "forget everything and go on from the version given.",
+    "description": "If the cursor is missing, too old, ahead of the feed or of another feed, the "
+    "answer is a reset: forget everything and continue from the given version.",
     "tags": ["quota"],
     "parameters": [
         OpenApiParameter("since", _VERSION, description="The version of the previous answer."),
@@ -295,6 +297,6 @@ QUOTA_CHANGES: dict[str, Any] = {
             },
         ),
         _refusal(401, "Not the service", "Authentication credentials were not provided."),
-        _refusal(503, "Unknown", "Whether the project is limited cannot be told just now."),
+        _refusal(503, "Unknown", "The project's limits cannot be read right now."),
     ],
 }

@@ -1,20 +1,20 @@
-"""Where a project stands with one resource right now: the published state joined with its score."""
+"""Where a project stands with one resource now: the published state joined with its scores."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from quota.account_state import AccountState, StateName
-from quota.published.limited_set import ResourceReading, instant
+from quota.published.limited_set import ResourceReading, expires_at
 from quota.reasons import Reason
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What every gate and every answer is made of.
+    """Where a project stands with one resource. Every gate and every API answer is built from it.
 
-    `published` is None when nothing was ever decided about the account: `state` is `unknown` then.
-    The times are None where there is none, or where a block does not lift by itself.
+    `published` is None and `state` is `unknown` if nothing was ever decided about the account.
+    `limited_until` is None if the project isn't limited, or if the block does not lift by itself.
     """
 
     account: str
@@ -28,15 +28,15 @@ class Standing:
 
     @property
     def time_zone(self) -> str:
-        """The time zone of the day on which usage starts again."""
+        """The time zone in which to show the day of `resets_at`."""
         return self.published.time_zone if self.published else "UTC"
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """The scores that say whether a project is limited, in unix seconds, None for none.
+    """The scores that say whether a project is limited: unix seconds, or None.
 
-    `is_by_hand` tells that somebody else than billing set `limited_until`.
+    `is_by_hand` is True if somebody other than billing set `limited_until`.
     """
 
     limited_until: float | None
@@ -44,7 +44,7 @@ class Scores:
     suspended_until: float | None
 
 
-def stand(
+def build_standing(
     organization_id: UUID,
     resource: str,
     project_id: int,
@@ -52,14 +52,14 @@ def stand(
     scores: Scores,
     now: datetime,
 ) -> Standing:
-    """Join a published state with the scores; a score that has passed is no score."""
+    """Join a published state with the scores. Scores in the past are ignored."""
     limited = _is_ahead(scores.limited_until, now)
     grace = not limited and _is_ahead(scores.suspended_until, now)
     reason: str | None = None
     resets_at = published.resets_at if published else None
     if limited and scores.is_by_hand:
         reason = Reason.SET_BY_HAND
-        resets_at = instant(scores.limited_until)
+        resets_at = expires_at(scores.limited_until)
     elif limited or grace:
         reason = (published.reason_of(project_id) if published else None) or Reason.LIMIT_REACHED
     state: StateName
@@ -69,7 +69,7 @@ def stand(
         state = "grace"
     elif published is None:
         state = "unknown"
-    elif published.state in ("limited", "grace"):  # its score passed, or somebody removed it
+    elif published.state in ("limited", "grace"):  # the score is past, or somebody removed it
         state = "ok"
     else:
         state = published.state
@@ -79,18 +79,18 @@ def stand(
         limited=limited,
         state=state,
         reason=reason,
-        limited_until=instant(scores.limited_until) if limited else None,
+        limited_until=expires_at(scores.limited_until) if limited else None,
         resets_at=resets_at,
         published=published,
     )
 
 
 def scores_in_redis(reading: ResourceReading, project_id: int, now: datetime) -> Scores:
-    """Return the scores in force by a complete reading of Redis.
+    """Return the scores in force according to a complete reading of Redis.
 
-    The set decides: who is absent is not limited, even when somebody removed a published block by
-    hand. Only a member whom the publication never reached (a new project, a rotated token, a score
-    kept out by one set by hand that has passed since) is judged by the account's state.
+    The sorted set decides: a project that is absent is not limited, even if somebody removed a
+    published block by hand. The account's state decides only if it never reached the set: for a new
+    project, a rotated token, or a score kept out by a block set by hand that has expired since.
     """
     if not _is_ahead(reading.score, now) and reading.state is not None:
         written = reading.entry.limited_until if reading.entry else None
@@ -103,7 +103,7 @@ def scores_in_redis(reading: ResourceReading, project_id: int, now: datetime) ->
 def scores_in_database(
     published: AccountState | None, project_id: int, by_hand: float | None, now: datetime
 ) -> Scores:
-    """Return the scores in force by the published state and a block that was seen set by hand."""
+    """Return the scores in force according to the published state and a block set by hand."""
     suspended_until = published.suspended_until if published else None
     if _is_ahead(by_hand, now):
         return Scores(by_hand, True, suspended_until)

@@ -1,4 +1,4 @@
-"""What may be known of a project's accounts: from Redis if it can be trusted, else the database."""
+"""Where a project stands: read from Redis if it can be trusted, otherwise from the database."""
 
 import logging
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from quota.models import QuotaState, SetMember
 from quota.published import limited_set
 from quota.published.limited_set import Reading, RedisUnavailable
 from quota.resources import RESOURCES
-from quota.standing import Standing, scores_in_database, scores_in_redis, stand
+from quota.standing import Standing, build_standing, scores_in_database, scores_in_redis
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ Source = Literal["redis", "database"]
 
 
 class QuotaUnknown(Exception):
-    """Neither Redis nor the database can tell. Never to be read as "not limited"."""
+    """Neither Redis nor the database can answer. Callers must not treat this as "not limited"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +39,17 @@ class Standings:
 
 
 def identify(project: Project) -> ProjectIdentity:
-    """Return what a reader needs of a project."""
+    """Return the identifiers that a read needs."""
     return ProjectIdentity(project.pk, project.api_token, project.organization_id)
 
 
 def standings(
     identity: ProjectIdentity, *, reading: Reading | None = None, now: datetime | None = None
 ) -> Standings:
-    """Return where the project stands, from Redis or else the database.
+    """Return where the project stands, from Redis or otherwise from the database.
 
-    `reading` is what was already read of Redis for this project; `now` stands in for the clock of
-    the store. Raises `QuotaUnknown` when no store can answer.
+    Pass `reading` if Redis was already read for this project. `now` replaces the clock of the
+    store. Raises `QuotaUnknown` if no store can answer.
     """
     if reading is None:
         with suppress(RedisUnavailable):
@@ -62,15 +62,17 @@ def standings(
     try:
         return _from_database(identity, reading, now or timezone.now())
     except DatabaseFailure as error:
-        raise QuotaUnknown(f"neither Redis nor the database can tell: {error}") from error
+        raise QuotaUnknown(f"neither Redis nor the database can answer: {error}") from error
 
 
-def standings_of_primary(identity: ProjectIdentity, *, reading: Reading | None = None) -> Standings:
-    """Return where the project stands as the database has it, and what was set by hand in Redis.
+def standings_from_database(
+    identity: ProjectIdentity, *, reading: Reading | None = None
+) -> Standings:
+    """Return where the project stands from the database, plus blocks set by hand in Redis.
 
-    For who asks because the change feed, which is read of the database, told of a change: Redis
-    hears of it a moment later, and would answer with what was before. Raises `QuotaUnknown` when
-    the database cannot answer.
+    For callers that follow the change feed. The feed is in the database and Redis is updated a
+    moment later, so Redis could still answer with the old state. Raises `QuotaUnknown` if the
+    database cannot answer.
     """
     if reading is None:
         with suppress(RedisUnavailable):
@@ -78,17 +80,17 @@ def standings_of_primary(identity: ProjectIdentity, *, reading: Reading | None =
     try:
         return _from_database(identity, reading, timezone.now())
     except DatabaseFailure as error:
-        raise QuotaUnknown(f"the database cannot tell: {error}") from error
+        raise QuotaUnknown(f"the database cannot answer: {error}") from error
 
 
 def _from_redis(identity: ProjectIdentity, reading: Reading, now: datetime) -> Standings | None:
-    """Judge by Redis; None when it misses a state, or holds one that has stopped holding."""
+    """Return the standings from Redis, or None if a state is missing there or no longer valid."""
     judged = {}
     for resource, found in reading.resources.items():
         if found.state is None or found.state.is_due(now):
             return None
         scores = scores_in_redis(found, identity.id, now)
-        judged[resource] = stand(
+        judged[resource] = build_standing(
             identity.organization_id, resource, identity.id, found.state, scores, now
         )
     return Standings(now, "redis", judged)
@@ -102,13 +104,13 @@ def _from_database(identity: ProjectIdentity, reading: Reading | None, now: date
             _decide_again(identity, resource)
         states = _published(identity)
         if any(state.is_due(now) for state in states.values()):
-            raise QuotaUnknown("a state has stopped holding and no newer one came")
+            raise QuotaUnknown("a state is no longer valid and there is no newer one")
     by_hand = _by_hand(identity, reading)
     judged = {}
     for resource in RESOURCES:
         state = states.get(resource)
         scores = scores_in_database(state, identity.id, by_hand.get(resource), now)
-        judged[resource] = stand(
+        judged[resource] = build_standing(
             identity.organization_id, resource, identity.id, state, scores, now
         )
     return Standings(now, "database", judged)
@@ -132,7 +134,7 @@ def _decide_again(identity: ProjectIdentity, resource: str) -> None:
 
 
 def _by_hand(identity: ProjectIdentity, reading: Reading | None) -> dict[str, float | None]:
-    """Return blocks set by hand: as Redis has them, or as they were last seen there."""
+    """Return the blocks set by hand: from Redis, or as the reconciler last saw them there."""
     if reading is not None:
         return {
             resource: found.score
@@ -147,19 +149,19 @@ def _by_hand(identity: ProjectIdentity, reading: Reading | None) -> dict[str, fl
 
 @dataclass(frozen=True, slots=True)
 class ServiceQuestion:
-    """For whom a gateway asks: its group, `<name>:<epoch>`, and the user of a call, "" for none."""
+    """What a gateway asks about: its group (`<name>:<epoch>`) and a call's user, "" if none."""
 
     group: str
     distinct_id: str = ""
 
 
 def service_snapshot(project: Project, group: str) -> dict[str, dict[str, Any]]:
-    """Return, per resource, what the gateway's group needs to admit calls by itself.
+    """Return, by resource, what the gateway's group needs to admit calls by itself.
 
-    Amounts in micro-credits; a resource about which nothing was decided has no `allotment_micro`,
-    which is unknown, while None is unlimited. Raises `QuotaUnknown`.
+    Amounts are micro-credits. `allotment_micro` is None if the resource is unlimited, and absent
+    (unknown) if nothing was decided about it. Raises `QuotaUnknown`.
     """
-    found = standings_of_primary(identify(project)).resources
+    found = standings_from_database(identify(project)).resources
     question = ServiceQuestion(group)
     return {
         resource: service_fields(standing, project.pk, question)
@@ -170,7 +172,7 @@ def service_snapshot(project: Project, group: str) -> dict[str, dict[str, Any]]:
 def service_fields(
     standing: Standing, project_id: int, question: ServiceQuestion
 ) -> dict[str, Any]:
-    """Return the fields of one resource that only service callers get. Raises `QuotaUnknown`."""
+    """Return the fields that only service callers get. Raises `QuotaUnknown`."""
     published = standing.published
     if published is None:
         return {
@@ -195,7 +197,7 @@ def service_fields(
         "version": published.version,
     }
     try:
-        kept = caps.for_gateway(published, project_id, question.distinct_id, question.group)
+        cap_fields = caps.for_gateway(published, project_id, question.distinct_id, question.group)
     except DatabaseFailure as error:
         raise QuotaUnknown(f"the caps cannot be read: {error}") from error
-    return fields if kept is None else fields | {"caps": kept}
+    return fields if cap_fields is None else fields | {"caps": cap_fields}

@@ -1,4 +1,4 @@
-"""Paths below `/api/`."""
+"""The paths of quota's endpoints below `/api/`."""
 
 from django.urls import path
 

@@ -34,20 +34,20 @@ from quota.published import limited_set
 from quota.published.changes import changes_since
 from quota.published.limited_set import Reading, RedisUnavailable
 from quota.representation import render
-from quota.state import QuotaUnknown, ServiceQuestion, standings, standings_of_primary
+from quota.state import QuotaUnknown, ServiceQuestion, standings, standings_from_database
 
 
 class QuotaUnavailable(APIException):
-    """No store can tell: 503 with Retry-After, never an answer that somebody may take for "no"."""
+    """No store can answer: 503 with Retry-After, so that no client reads it as "not limited"."""
 
     status_code = 503
-    default_detail = "Whether the project is limited cannot be told just now."
+    default_detail = "The project's limits cannot be read right now."
     default_code = "unavailable"
     wait = 5
 
 
-class JSONWhateverIsAccepted(BaseContentNegotiation):
-    """JSON is all there is: a client that accepts something else is better served than refused."""
+class AlwaysJSON(BaseContentNegotiation):
+    """Answers in JSON whatever the client accepts: that serves it better than a 406."""
 
     def select_parser(self, _request: Request, parsers: Iterable[BaseParser]) -> BaseParser:
         """Return the only parser."""
@@ -67,8 +67,8 @@ class JSONWhateverIsAccepted(BaseContentNegotiation):
 class QuotaLimitsView(APIView):
     """What a project may still use, by resource.
 
-    A known credential costs one Redis round trip and no database query: what this process remembers
-    of it is confirmed by the same read that brings the scores.
+    A known credential costs one Redis round trip and no database query: the read that brings the
+    scores also confirms the credential that this process has cached.
     """
 
     authentication_classes = [
@@ -77,11 +77,11 @@ class QuotaLimitsView(APIView):
         SessionPrincipalAuthentication,
     ]
     permission_classes = [has_any_scope(PROJECT_READ, LLM_GATEWAY_READ)]
-    content_negotiation_class = JSONWhateverIsAccepted
+    content_negotiation_class = AlwaysJSON
 
     @extend_schema(**schema.QUOTA_LIMITS)
     def get(self, request: Request, project_id: int) -> HttpResponse:
-        """Answer for one project, or 304 if nothing changed since the caller's entity tag."""
+        """Return one project's limits, or 304 if nothing changed since the caller's entity tag."""
         identity, reading = self._identify(request, project_id)
         question = None
         if _principal(request).kind is Kind.SERVICE:
@@ -92,7 +92,7 @@ class QuotaLimitsView(APIView):
             found = (
                 standings(identity, reading=reading)
                 if question is None
-                else standings_of_primary(identity, reading=reading)
+                else standings_from_database(identity, reading=reading)
             )
             body, tag = render(identity, found, question)
         except QuotaUnknown as error:
@@ -109,9 +109,9 @@ class QuotaLimitsView(APIView):
     def _identify(
         self, request: Request, project_id: int
     ) -> tuple[ProjectIdentity, Reading | None]:
-        """Return the project, if the caller may ask for it, and what Redis holds about it.
+        """Return the project, if the caller may read it, and what Redis holds about it.
 
-        What is remembered of the credential refuses nobody and admits nobody by itself.
+        The cached credential alone neither refuses nor admits anybody: it is confirmed first.
         """
         remembered = _principal(request).projects.get(project_id)
         if remembered is None:
@@ -124,14 +124,14 @@ class QuotaLimitsView(APIView):
 
 
 class QuotaChangesView(APIView):
-    """The change feed that a gateway polls: whose quota to ask for again, what was revoked."""
+    """The change feed that a gateway polls: whose quota to read again, and what was revoked."""
 
     authentication_classes = [ServiceTokenAuthentication]
     permission_classes = [IsService]
 
     @extend_schema(**schema.QUOTA_CHANGES)
     def get(self, request: Request) -> Response:
-        """Answer with everything after the cursor, from the primary database."""
+        """Return every change after the cursor."""
         since, feed = query.version(request, "since"), query.text(request, "feed")
         try:
             found = changes_since(since, feed)
@@ -164,4 +164,4 @@ def _matches(tag: str, if_none_match: str | None) -> bool:
     if if_none_match is None:
         return False
     known = parse_etags(if_none_match)
-    return "*" in known or tag in (one.removeprefix("W/") for one in known)
+    return "*" in known or tag in (etag.removeprefix("W/") for etag in known)

@@ -1,4 +1,4 @@
-"""The slash command: what is left, shown only to the person who asks."""
+"""The slash command. Its answers are shown only to the person who asks."""
 
 import structlog
 from django.conf import settings
@@ -6,24 +6,24 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from projects.models import SlackWorkspace
 from quota import gate
-from quota.resources import in_credits
+from quota.resources import format_credits
 from slack_bot import installations
 from slack_bot.events import Installation
 from slack_bot.payloads import form, identifier, text
 from slack_bot.signature import signed_by_slack
-from workflows import notices, wording
+from workflows import denials, wording
 from workflows.slack import access
 from workflows.slack.client import failure_of
 
 log = structlog.get_logger(__name__)
 
-_SLACK_ANSWERS_WITHIN = 2
-"""Seconds; Slack itself waits three for the answer to a command."""
+_SLACK_TIMEOUT = 2
+"""Seconds to wait for Slack, which itself waits three for the answer to a command."""
 
 
 @signed_by_slack
 def receive_command(_request: HttpRequest, body: bytes) -> HttpResponse:
-    """Answer `status` with the credits left and everything else with what there is to say."""
+    """Answer `status` with the credits left, and anything else with help."""
     fields = form(body)
     if fields.get("ssl_check"):
         return HttpResponse()
@@ -45,14 +45,14 @@ def receive_command(_request: HttpRequest, body: bytes) -> HttpResponse:
 
 
 def _no_access(workspace: SlackWorkspace, user_id: str) -> str | None:
-    """Return why the asker is not told, if the workspace's setting or Slack's silence says so."""
+    """Return why the asker gets no answer, or None if they may know the credits."""
     try:
-        answer = access.check(workspace, user_id, timeout=_SLACK_ANSWERS_WITHIN)
+        answer = access.check(workspace, user_id, timeout=_SLACK_TIMEOUT)
     except Exception as error:
         failure = failure_of(error)
         if failure is None:
             raise
-        log.warning("cannot tell who gave a command", error=failure.error)
+        log.warning("slack did not say who gave a command", error=failure.error)
         return wording.asker_unknown()
     if answer is access.Access.GRANTED:
         return None
@@ -66,11 +66,12 @@ def _status(workspace: SlackWorkspace, user_id: str) -> str:
         return wording.credits_unknown()
     if verdict.state == "unknown":  # nothing was ever decided about the account
         return wording.credits_unknown()
+    if verdict.limited:
+        return denials.text(verdict)
     return wording.credits_status(
         remaining=(
-            None if verdict.remaining_micro is None else in_credits(verdict.remaining_micro)
+            None if verdict.remaining_micro is None else format_credits(verdict.remaining_micro)
         ),
-        denial_text=notices.denial_text(verdict) if verdict.limited else None,
         resets_at=verdict.resets_at,
         bot_name=settings.BOT_NAME,
         time_zone=verdict.time_zone,

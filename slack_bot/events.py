@@ -1,6 +1,6 @@
-"""What an event payload says to us, if anything: a person's post, or the end of an installation.
+"""Read event payloads: a person's post, the end of an installation, or nothing of interest.
 
-https://docs.slack.dev/apis/events-api/ describes the envelope; nothing here trusts its shape.
+https://docs.slack.dev/apis/events-api/ describes the envelope. This code does not trust its shape.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Installation:
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """What a person wrote: as `app_mention`, as `message`, or, when the bot is named, as both."""
+    """What a person wrote. Slack sends it as `message`, as `app_mention`, or as both."""
 
     installation: Installation
     event_id: str
@@ -34,17 +34,17 @@ class Post:
     """The root of the thread; `ts` itself at top level."""
     user_id: str
     author_team: str
-    """The author's own team; empty when the event does not say. Their profile decides then."""
+    """The author's own team. If it is empty, their profile decides about access later."""
     text: str
     is_app_mention: bool
     tagged: frozenset[str]
-    """The users named in the text."""
+    """The users mentioned in the text."""
     bot_user_id: str
-    """Ourselves, as the envelope says; empty when it does not."""
+    """The bot's own user, if the envelope names it."""
 
     @property
     def is_reply(self) -> bool:
-        """Whether it is in a thread, not its root."""
+        """Whether it is a reply in a thread, not the root of one."""
         return self.thread_ts != self.ts
 
 
@@ -54,11 +54,11 @@ class Uninstalled:
 
     installation: Installation
     at: datetime | None
-    """When, to the second, if Slack says."""
+    """When that happened, to the second, if Slack says."""
 
 
 def read(payload: dict[str, Any]) -> Post | Uninstalled | None:
-    """Return what a payload of the Events API says; None when it is nothing to us. Never raises."""
+    """Return what a payload of the Events API reports, or None if we ignore it. Never raises."""
     event = mapping(payload.get("event"))
     if payload.get("type") != "event_callback":
         return None
@@ -77,7 +77,7 @@ def _bot_token_revoked(event: dict[str, Any]) -> bool:
 def _is_news(event: dict[str, Any]) -> bool:
     """Return whether a person wrote this just now.
 
-    An `app_mention` that an edit fired carries `edited`: the post was heard when it was written.
+    An `app_mention` caused by an edit carries `edited`. Its post was handled when it was written.
     """
     return messages.is_written_by_a_person(event) and not event.get("edited")
 
@@ -110,7 +110,7 @@ def _post(payload: dict[str, Any], event: dict[str, Any]) -> Post | None:
 
 
 def _installation(payload: dict[str, Any]) -> Installation:
-    """Return the installation: where channels are shared, the first authorization's."""
+    """Return the installation. In shared channels it is that of the first authorization."""
     authorization = first(payload.get("authorizations"))
     source = authorization or payload
     return Installation(

@@ -1,4 +1,4 @@
-"""What a post of a person leads to: a record first, then whatever is decided about it."""
+"""Handle a person's post: record it first, then decide about it."""
 
 from django.conf import settings
 from django.db import transaction
@@ -15,8 +15,8 @@ from workflows.requests import is_stop_for_others
 def receive(post: Post) -> None:
     """Record the post if it is for us, and act on it. This never calls Slack.
 
-    Raises `django.db.Error` only when nothing was recorded. Once something was, this succeeds, and
-    a sweep does what cannot be done now.
+    Raises `django.db.Error` only if nothing was recorded. Once the post is recorded, this succeeds,
+    and a sweep does what cannot be done now.
     """
     workspace = installations.find(post.installation)
     if workspace is None or post.user_id == workspace.bot_user_id:
@@ -55,10 +55,10 @@ def _record(workspace: SlackWorkspace, post: Post) -> Mention:
 
 
 def _receive_reply(workspace: SlackWorkspace, post: Post) -> None:
-    """Record a reply that does not name us, then find out whether it is for us.
+    """Record a reply that does not mention the bot, then decide whether it is for the bot.
 
-    Replies of external authors are ignored: they have no work here. A reply that was for nobody
-    starts nothing when Slack delivers it again: only a mention that arrives later can change that.
+    Replies by external authors are ignored, because they have no work here. A reply that was not
+    for the bot is not decided again when Slack redelivers it, but when a mention arrives later.
     """
     if _is_external(workspace, post):
         return
@@ -84,8 +84,8 @@ def _receive_reply(workspace: SlackWorkspace, post: Post) -> None:
 def _is_external(workspace: SlackWorkspace, post: Post) -> bool:
     """Return whether the event itself says that the author is from another company.
 
-    Where it names no team, and in an Enterprise organization, whose workspaces have teams of their
-    own, the author's profile decides, in the workflow (`workflows.slack.access`).
+    The workflow asks for the author's profile instead (`workflows.slack.access`) if the event names
+    no team, and in Enterprise organizations, whose workspaces have different teams.
     """
     if workspace.enterprise_id or not post.author_team:
         return False

@@ -1,4 +1,4 @@
-"""Installing the app in a workspace (OAuth 2.0, version 2 of Slack's flow) for one project.
+"""Install the app in a workspace for one project (OAuth 2.0, version 2 of Slack's flow).
 
 https://docs.slack.dev/authentication/installing-with-oauth/
 """
@@ -42,14 +42,14 @@ SCOPES = (
     "users:read",
     "users:read.email",
 )
-"""What the app asks for; `manifest.yaml` says the same."""
+"""What the app asks for. `manifest.yaml` lists the same scopes."""
 
 _SESSION_KEY = "slack_install"
 _STATE_LASTS = 600  # seconds
 
 
 class ProjectForm(forms.Form):
-    """Which project the workspace is to serve."""
+    """Asks which project the workspace will serve."""
 
     project = forms.ModelChoiceField(Project.objects.none(), label="Project", empty_label=None)
 
@@ -92,8 +92,8 @@ def oauth_redirect(request: HttpRequest) -> HttpResponse:
         return _page(request, "Not connected", str(refused), status=400)
     except ServesAnotherProject:
         words = (
-            "This workspace serves another project. Change that in the admin first, "
-            "if it is what you want."
+            "This workspace serves another project. If you want to change that, "
+            "do it in the admin first."
         )
         return _page(request, "Not connected", words, status=409)
     log.info("the app was installed", workspace=str(workspace), project=project.pk)
@@ -131,19 +131,19 @@ def _to_slack(request: HttpRequest, project: Project) -> HttpResponse:
 
 
 def _redeem_state(request: HttpRequest) -> Project:
-    """Return the project of the installation begun in this session; the state works once."""
+    """Return the project of the installation begun in this session. The state works once."""
     begun = request.session.pop(_SESSION_KEY, None)
     if (
         begun is None
         or begun["expires"] < time.time()
         or not constant_time_compare(begun["state"], request.GET.get("state", ""))
     ):
-        raise Refused("This did not begin here, or too long ago. Please start again.")
+        raise Refused("This installation was not started here, or has expired. Please start again.")
     if "error" in request.GET:
         raise Refused("Slack says that the installation was not allowed.")
     project = _projects_of(request).filter(pk=begun["project"]).first()
     if project is None:
-        raise Refused("You may not connect a workspace to this project (any more).")
+        raise Refused("You are not allowed to connect a workspace to this project.")
     return project
 
 
@@ -164,7 +164,7 @@ def _exchange(code: str) -> Grant:
         raise Refused(f"Slack did not grant the installation: {failure.error}.") from error
     if answer.get("refresh_token"):
         raise Refused(
-            "Token rotation is switched on for this Slack app. Switch it off, it expires."
+            "Token rotation is switched on for this Slack app. Switch it off: its tokens expire."
         )
     team, enterprise = mapping(answer.get("team")), mapping(answer.get("enterprise"))
     grant = Grant(

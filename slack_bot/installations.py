@@ -1,4 +1,4 @@
-"""The installations of the app: found for a payload, ended when Slack says so, made by OAuth."""
+"""Installations of the app: find one for a payload, end one, connect one after OAuth."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,13 +14,13 @@ from slack_bot.events import Installation, Uninstalled
 log = structlog.get_logger(__name__)
 
 _SAME_TIME = timedelta(seconds=5)
-"""Slack gives whole seconds of its own clock."""
+"""Slack's times are in whole seconds, and of its own clock."""
 _REDELIVERED_WITHIN = timedelta(minutes=10)
 """Slack delivers an event again after one and after five minutes."""
 
 
 class ServesAnotherProject(Exception):
-    """The workspace is connected to another project, and is not moved without being asked to."""
+    """The workspace is connected to another project. Only the admin can change that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Grant:
 
 
 def find(installation: Installation) -> SlackWorkspace | None:
-    """Return the active workspace with its project, without its token; None when there is none."""
+    """Return the active workspace, with its project but without its token, or None."""
     return (
         SlackWorkspace.objects.filter(_identity(installation), is_active=True)
         .select_related("project__organization")
@@ -46,9 +46,9 @@ def find(installation: Installation) -> SlackWorkspace | None:
 
 
 def end(uninstalled: Uninstalled) -> None:
-    """Deactivate the workspace, once: Slack is not called for it from now on.
+    """Deactivate the workspace, so that Slack is not called for it any more.
 
-    An event that Slack delivers again after the app was installed anew does nothing.
+    An event that Slack redelivers after the app was installed again does nothing.
     """
     workspaces = SlackWorkspace.objects.filter(_identity(uninstalled.installation), is_active=True)
     if uninstalled.at is not None:
@@ -63,7 +63,7 @@ def end(uninstalled: Uninstalled) -> None:
 def connect(project: Project, grant: Grant) -> SlackWorkspace:
     """Connect the workspace to the project, or renew its token if it is connected already.
 
-    Who installs it hears when credits run low, until the admin names another person or channel.
+    The installer is told when credits run low, until the admin names another person or channel.
     Raises `ServesAnotherProject`.
     """
     with transaction.atomic():

@@ -1,7 +1,7 @@
-"""Clicks and searches in the repository picker.
+"""Searches and choices in the repository picker.
 
-What Slack sends went through a browser: the mention and the choice are signed by us, and checked
-against who clicked, where, and what the project has.
+What Slack sends came through a browser. So we sign the mention and the choice, and check them
+against the user, the workspace and the project's repositories.
 """
 
 from dataclasses import dataclass
@@ -27,20 +27,20 @@ class Interaction:
     """One use of the picker."""
 
     installations: tuple[Installation, ...]
-    """The app's, in the workspace that the payload names, or else in the user's own."""
+    """In the workspace that the payload names, and in the user's own."""
     user_id: str
     channel_id: str
     message_ts: str
     block_id: str
     value: str
-    """What was chosen, or typed."""
+    """What the user chose or typed."""
 
 
 @signed_by_slack
 def receive_interaction(_request: HttpRequest, body: bytes) -> HttpResponse:
-    """Answer options while somebody types in the picker, and pass on the choice.
+    """Answer with options while somebody types in the picker, and pass on the choice.
 
-    503 when Temporal cannot be reached: Slack shows the user that the click did not work.
+    If Temporal cannot be reached, the answer is 503, and Slack shows the user that it failed.
     """
     payload = parse(form(body).get("payload", ""))
     interaction = read(payload)
@@ -55,7 +55,7 @@ def receive_interaction(_request: HttpRequest, body: bytes) -> HttpResponse:
 
 
 def read(payload: dict[str, Any]) -> Interaction | None:
-    """Return what a payload says of the picker; None when it is about something else."""
+    """Return the use of the picker in a payload, or None if the payload is about something else."""
     if payload.get("type") == "block_suggestion":
         action, value = payload, text(payload.get("value"), 200)
     else:
@@ -93,7 +93,7 @@ def installations_of(payload: dict[str, Any]) -> tuple[Installation, ...]:
 
 
 def _mention(interaction: Interaction) -> Mention | None:
-    """Return the mention whose picker was used; None when it was none of this workspace's."""
+    """Return the mention whose picker was used, or None if it isn't of this workspace."""
     found = map(installations.find, interaction.installations)
     workspace = next((each for each in found if each is not None), None)
     if workspace is None:
@@ -102,7 +102,7 @@ def _mention(interaction: Interaction) -> Mention | None:
     try:
         mention = mentions.filter(pk=picker.mention_of(interaction.block_id)).first()
     except (BadSignature, ValueError):
-        # Which message it was is Slack's word: the thread can be told even so.
+        # Slack says which message it was, so the thread can still be told.
         mention = mentions.filter(
             notices__kind=Notice.Kind.PICKER,
             notices__channel_id=interaction.channel_id,
@@ -122,7 +122,7 @@ def _options(interaction: Interaction) -> list[dict[str, Any]]:
 
 
 def _choose(interaction: Interaction) -> None:
-    """Tell the workflow what its mention's author chose; everyone else is told why not, once."""
+    """Pass the author's choice to the workflow. Tell everybody else once why they can't choose."""
     mention = _mention(interaction)
     if mention is None:
         return
@@ -145,7 +145,7 @@ def _choose(interaction: Interaction) -> None:
 
 
 def _offered(mention: Mention, interaction: Interaction) -> int | None:
-    """Return the repository chosen if this picker could offer it."""
+    """Return the chosen repository if this picker could have offered it."""
     try:
         picker.mention_of(interaction.block_id)
         choice = picker.read(interaction.value)

@@ -1,4 +1,4 @@
-"""Reading JSON that may have any shape: whatever is not as expected reads as absent."""
+"""Read JSON of any shape. Values of an unexpected type read as absent."""
 
 import json
 import re
@@ -8,14 +8,14 @@ from urllib.parse import parse_qs
 
 from coding_tasks.storable import storable
 
-# https://docs.slack.dev/reference/objects/ does not promise a form; these are what Slack sends,
-# and all that a column can hold.
+# https://docs.slack.dev/reference/objects/ promises no form. Slack sends these, and they fit our
+# columns.
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,32}", re.ASCII)
 _TIMESTAMP = re.compile(r"[0-9]{1,16}\.[0-9]{1,9}", re.ASCII)
 
 
 def parse(text: str | bytes) -> dict[str, Any]:
-    """Return the JSON object; an empty one for everything else, however broken or deep."""
+    """Return the JSON object, or an empty one if the text is anything else."""
     try:
         return mapping(json.loads(text.decode() if isinstance(text, bytes) else text))
     except (ValueError, RecursionError):
@@ -23,7 +23,7 @@ def parse(text: str | bytes) -> dict[str, Any]:
 
 
 def form(body: bytes) -> dict[str, str]:
-    """Return the first value of each field of a form; nothing for what is no form."""
+    """Return the first value of each field of a form, or nothing if the body is not a form."""
     try:
         fields = parse_qs(body.decode(), max_num_fields=100)
     except ValueError:
@@ -42,22 +42,22 @@ def first(value: object) -> dict[str, Any]:
 
 
 def text(value: object, limit: int = 40_000) -> str:
-    """Return the value if it is text, as every database takes it: no NUL, no lone surrogate."""
+    """Return the value if it is text, without characters that no database stores."""
     return storable(value[:limit]) if isinstance(value, str) else ""
 
 
 def identifier(value: object) -> str:
-    """Return the value if it looks like one of Slack's ids (`T…`, `C…`, `U…`), else nothing."""
+    """Return the value if it looks like one of Slack's ids (`T…`, `C…`, `U…`), else ""."""
     return value if isinstance(value, str) and _IDENTIFIER.fullmatch(value) else ""
 
 
 def timestamp(value: object) -> str:
-    """Return the value if it is the `ts` of a message, else nothing."""
+    """Return the value if it is the `ts` of a message, else an empty string."""
     return value if isinstance(value, str) and _TIMESTAMP.fullmatch(value) else ""
 
 
 def moment(value: object) -> datetime | None:
-    """Return the instant of a number of Unix seconds, else None."""
+    """Return the time for a number of Unix seconds, or None if the value is not one."""
     if not isinstance(value, int):
         return None
     try:

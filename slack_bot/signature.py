@@ -1,4 +1,4 @@
-"""Whether a request is from Slack: signed with our secret, lately, over the very bytes we read."""
+"""Check that requests come from Slack: our secret signed these exact bytes a short time ago."""
 
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -12,7 +12,7 @@ from django.views.decorators.http import require_POST
 from slack_sdk.signature import Clock, SignatureVerifier
 
 LARGEST_BODY = 1024 * 1024
-"""Bytes; Slack's largest payloads are a fraction of this."""
+"""Bytes. Slack's largest payloads are much smaller."""
 
 
 def is_signed(
@@ -20,7 +20,7 @@ def is_signed(
 ) -> bool:
     """Return whether any of the secrets signed the body, at most five minutes ago or ahead.
 
-    Without a secret, nothing is signed.
+    Return False if there are no secrets.
     https://docs.slack.dev/authentication/verifying-requests-from-slack/
     """
     clock = clock or Clock()
@@ -31,18 +31,18 @@ def _signed_with(secret: str, body: bytes, headers: Mapping[str, str], clock: Cl
     try:
         return SignatureVerifier(secret, clock).is_valid_request(body, dict(headers))
     except Exception:
-        # The verifier raises on timestamps that are no numbers, signatures that are not ASCII,
-        # bodies that are not UTF-8 and empty secrets: nothing of that is from Slack.
+        # The verifier raises on timestamps that are not numbers, signatures that are not ASCII,
+        # bodies that are not UTF-8 and empty secrets. None of these comes from Slack.
         return False
 
 
 def signed_by_slack(
     view: Callable[[HttpRequest, bytes], HttpResponse],
 ) -> Callable[[HttpRequest], HttpResponse]:
-    """Make a view of a function that is handed the verified raw body of a POST from Slack.
+    """Make a view that passes the verified raw body of a POST from Slack to the function.
 
-    What is not signed is answered 401; what is too large 413; when the database fails, 503: nothing
-    was kept then, and Slack delivers again.
+    It answers 401 if the body is not signed, and 413 if it is too large. If the database fails it
+    answers 503: nothing was recorded, and Slack delivers the request again.
     """
 
     @csrf_exempt
@@ -69,5 +69,5 @@ def signed_by_slack(
 
 def _declared_length(request: HttpRequest) -> int:
     declared = request.META.get("CONTENT_LENGTH") or "0"
-    # Thousands of digits are more than Python reads as a number.
+    # Python refuses to read a number of thousands of digits.
     return int(declared[:20]) if declared.isascii() and declared.isdigit() else 0

@@ -11,9 +11,9 @@ log = structlog.get_logger(__name__)
 
 @signed_by_slack
 def receive_event(_request: HttpRequest, body: bytes) -> HttpResponse:
-    """Answer 200 to whatever Slack signed, after keeping what matters of it.
+    """Answer 200 to everything that Slack signed, after recording what matters.
 
-    Failures answered to junk would count towards Slack's disabling the app everywhere.
+    If we answered errors to junk, Slack would count them and could disable the app everywhere.
     """
     payload = payloads.parse(body)
     if payload.get("type") == "url_verification":

@@ -1,4 +1,4 @@
-"""The admin's pages of mentions, notices and follow-ups: records, to be read only."""
+"""Read-only admin pages of mentions, notices and follow-ups."""
 
 from typing import Any
 from urllib.parse import quote
@@ -14,18 +14,18 @@ from workflows.models import FollowUp, Mention, Notice
 
 
 class ReadOnly:
-    """What happened is not edited, and not deleted here either."""
+    """Records of what happened can neither be edited nor deleted."""
 
     def has_add_permission(self, _request: HttpRequest, _parent: Model | None = None) -> bool:
-        """Refuse."""
+        """Return False."""
         return False
 
     def has_change_permission(self, _request: HttpRequest, _row: Model | None = None) -> bool:
-        """Refuse."""
+        """Return False."""
         return False
 
     def has_delete_permission(self, _request: HttpRequest, _row: Model | None = None) -> bool:
-        """Refuse."""
+        """Return False."""
         return False
 
 
@@ -35,23 +35,23 @@ class RecordAdmin(ReadOnly, admin.ModelAdmin):
     show_full_result_count = False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Fetch the workspaces with the rows."""
+        """Return the rows with their workspaces, in one query."""
         rows = super().get_queryset(request).select_related("workspace__project__organization")
         return rows.defer("workspace__bot_token")
 
     @admin.display(ordering="workspace__project__name")
     def project(self, row: Any) -> str:
-        """Name the project that pays."""
+        """Return the project that pays."""
         return str(row.workspace.project)
 
     @admin.display(description="text")
     def excerpt(self, row: Any) -> str:
-        """Begin the text."""
+        """Return the beginning of the text."""
         return truncatechars(row.text, 80)
 
     @admin.display(description="workflow", empty_value="–")
     def workflow(self, row: Any) -> str | None:
-        """Link to the workflow in Temporal's own pages."""
+        """Return a link to the workflow in Temporal's UI."""
         return workflow_link(row.workflow_id) if row.workflow_id else None
 
 
@@ -63,7 +63,7 @@ def workflow_link(workflow_id: str) -> str:
 
 
 class NoticeInline(ReadOnly, admin.TabularInline):
-    """What a mention's thread was told."""
+    """Messages about the mention in its thread."""
 
     model = Notice
     fields = ["kind", "text", "state", "destination", "attempts", "error", "sent_at"]
@@ -72,16 +72,23 @@ class NoticeInline(ReadOnly, admin.TabularInline):
 
 @admin.register(Mention)
 class MentionAdmin(RecordAdmin):
-    """Mentions, with what became of each."""
+    """Mentions and how each ended."""
 
     date_hierarchy = "received_at"
     list_display = [
-        *("received_at", "project", "workspace", "channel_id", "user_id"),
-        *("excerpt", "state", "outcome", "workflow"),
+        "received_at",
+        "project",
+        "workspace",
+        "channel_id",
+        "user_id",
+        "excerpt",
+        "state",
+        "outcome",
+        "workflow",
     ]
     list_filter = ["state", "workspace__project__organization", "workspace__project"]
     search_fields = ["text", "outcome", "channel_id", "user_id", "ts", "thread_ts", "workflow_id"]
-    search_help_text = "Words of the text or the outcome, a Slack id or ts, or a workflow id"
+    search_help_text = "Words from the text or the outcome, a Slack id or ts, or a workflow id"
     exclude = ["workflow_id"]
     readonly_fields = ["workflow"]
     inlines = [NoticeInline]
@@ -89,12 +96,21 @@ class MentionAdmin(RecordAdmin):
 
 @admin.register(Notice)
 class NoticeAdmin(RecordAdmin):
-    """What the bot owed to threads, and whether it was said."""
+    """Messages that the bot owes to threads, and whether they were sent."""
 
     date_hierarchy = "created_at"
     list_display = [
-        *("created_at", "project", "workspace", "channel_id", "kind", "excerpt"),
-        *("state", "destination", "attempts", "error", "sent_at"),
+        "created_at",
+        "project",
+        "workspace",
+        "channel_id",
+        "kind",
+        "excerpt",
+        "state",
+        "destination",
+        "attempts",
+        "error",
+        "sent_at",
     ]
     list_filter = ["state", "kind", "destination", "workspace__project"]
     search_fields = ["text", "key", "channel_id", "user_id", "thread_ts", "error"]
@@ -107,8 +123,16 @@ class FollowUpAdmin(RecordAdmin):
 
     date_hierarchy = "received_at"
     list_display = [
-        *("received_at", "project", "workspace", "channel_id", "user_id"),
-        *("excerpt", "addressed", "state", "outcome", "workflow"),
+        "received_at",
+        "project",
+        "workspace",
+        "channel_id",
+        "user_id",
+        "excerpt",
+        "addressed",
+        "state",
+        "outcome",
+        "workflow",
     ]
     list_filter = ["state", "addressed", "workspace__project"]
     search_fields = ["text", "outcome", "channel_id", "user_id", "ts", "thread_ts", "workflow_id"]

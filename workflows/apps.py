@@ -9,7 +9,7 @@ class WorkflowsConfig(AppConfig):
     name = "workflows"
 
     def ready(self) -> None:
-        """Let quota wake paused runs when an account gains credits: it doesn't import us."""
+        """Register the task that wakes paused runs: quota calls it, but must not import us."""
         from quota.published import credit_gains
         from workflows.tasks import wake_paused_runs
 

@@ -13,8 +13,8 @@ from projects.models import Project
 
 PRODUCT = "slack_app_routing"
 MOST_NAMES = 300
-_MOST_READ = 4_000
-"""Characters of a request; what it is about is said at its beginning."""
+_LONGEST_REQUEST = 4_000
+"""Characters of a request that the model reads. A request says first what it is about."""
 _TOKEN_LIFETIME = timedelta(minutes=2)
 _INSTRUCTIONS = """\
 Choose the one repository that the user's message is about. Answer with its name exactly as it is
@@ -27,7 +27,7 @@ Repositories:
 
 @dataclass(frozen=True)
 class ModelClassifier:
-    """The classifier that the worker uses: a small model, and a token that soon ends."""
+    """The classifier that the worker uses: a small model, called with a short-lived token."""
 
     model: str
     timeout: float = 20.0
@@ -41,14 +41,14 @@ class ModelClassifier:
         distinct_id: str,
         trace_id: str,
     ) -> str | None:
-        """See the activities' `Classifier`; of very many repositories the first are offered."""
+        """See `workflows.activities.repository.Classifier`. Offers the first `MOST_NAMES` names."""
         token = mint_product_token(project, PRODUCT, _TOKEN_LIFETIME, distinct_id=distinct_id)
         listed = list(names)[:MOST_NAMES]
         instructions = _INSTRUCTIONS.format(names="\n".join(listed))
         question = Question(
             self.model,
             instructions,
-            [{"role": "user", "content": request[:_MOST_READ]}],
+            [{"role": "user", "content": request[:_LONGEST_REQUEST]}],
             max_tokens=100,
             timeout=self.timeout,
         )

@@ -1,9 +1,9 @@
-"""How the web process and Celery reach workflows: one Temporal client per process, for any thread.
+"""Start, signal and cancel workflows from the web process and from Celery.
 
-A Temporal client belongs to one event loop and does not survive a fork, while our callers are
-threads of a WSGI server and Celery's forked children. So each process runs one background loop,
-made at the first call and forgotten in a forked child; the client in it connects lazily and
-reconnects by itself. Every call is bounded by `DEADLINE`.
+A Temporal client belongs to one event loop and does not survive a fork, but our callers are threads
+of a WSGI server and Celery's forked children. So each process runs one event loop in the
+background, created at the first call and forgotten in a forked child. Its client connects lazily
+and reconnects by itself. Calls have the time limit `DEADLINE`.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ from workflows.models import FollowUp, Mention
 log = structlog.get_logger(__name__)
 
 DEADLINE = timedelta(seconds=1.5)
-"""How long a caller waits for Temporal: Slack wants its answer within 3 s."""
+"""How long a caller waits for Temporal. Slack wants its answer within 3 s."""
 _LISTING = timedelta(seconds=10)
 _MOST_LISTED = 1000
 
@@ -44,26 +44,26 @@ Answer = TypeVar("Answer")
 
 
 class TemporalUnavailable(Exception):
-    """Temporal did not answer, or not in time: whether anything happened is unknown. Try again."""
+    """Temporal did not answer in time. Whether anything happened is unknown, so try again."""
 
 
 class WorkflowEnded(Exception):
-    """The workflow is not running any more (or never was): a signal cannot reach it."""
+    """The workflow is not running (any more), so a signal cannot reach it."""
 
 
 async def connect(*, lazy: bool = False, retry: RetryConfig | None = None) -> Client:
-    """Return a client for the configured Temporal server, of the running event loop.
+    """Return a client for the configured Temporal server, on the running event loop.
 
-    TLS, API key and gRPC metadata come from temporalio's own environment configuration; address
-    and namespace from the settings. Raises `RuntimeError` when the server cannot be reached,
-    unless `lazy`.
+    Address and namespace come from the settings, TLS, API key and gRPC metadata from temporalio's
+    own environment configuration. Raises `RuntimeError` if the server cannot be reached, unless
+    `lazy`.
     """
     options: dict[str, Any] = dict(ClientConfig.load_client_connect_config())
     options |= {
         "target_host": settings.TEMPORAL_ADDRESS,
         "namespace": settings.TEMPORAL_NAMESPACE,
     }
-    # A runtime of our own, for the default one may come from before a fork.
+    # The default runtime may have been created before a fork.
     return await Client.connect(
         **options,
         lazy=lazy,
@@ -79,14 +79,14 @@ class _Connection:
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="temporal", daemon=True).start()
-        # Retrying is our callers' business: their records say what is still to be done.
+        # Callers retry: their rows say what is left to do.
         opened = asyncio.run_coroutine_threadsafe(
             connect(lazy=True, retry=RetryConfig(max_retries=1)), self._loop
         )
         self.client = opened.result()
 
     def call(self, coroutine: Coroutine[Any, Any, Any], deadline: timedelta | None = None) -> Any:
-        """Run a coroutine in the client's loop; raises `TemporalUnavailable` at the deadline."""
+        """Run a coroutine in the client's loop. Raise `TemporalUnavailable` at the deadline."""
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result((deadline or DEADLINE).total_seconds())
@@ -116,13 +116,12 @@ os.register_at_fork(after_in_child=_forget)
 
 
 def start_mention(mention: Mention) -> None:
-    """Start the mention's workflow, once: a workflow that already ran or runs counts as started.
+    """Start the mention's workflow, unless it was started before, and mark the row `started`.
 
-    Marks the row `started` unless the workflow has meanwhile written more. Raises
-    `TemporalUnavailable`; the row then stays `received`, for the sweep.
+    Raises `TemporalUnavailable`. The row then stays `received`, for the sweep.
     """
     identifier = workflow_id(mention.team_id, mention.channel_id, mention.ts)
-    # First the name, by which sweeps find a workflow that ends before it could be recorded.
+    # Sweeps find a workflow by this id, even if it ends before the row is marked `started`.
     Mention.objects.filter(pk=mention.pk).update(workflow_id=identifier)
     mention.workflow_id = identifier
     request = MentionInput(mention_id=str(mention.pk), idle_seconds=60 * settings.TASK_IDLE_MINUTES)
@@ -148,10 +147,10 @@ def start_mention(mention: Mention) -> None:
 
 
 def signal_follow_up(follow_up: FollowUp) -> None:
-    """Tell the workflow of the thread's task that a further message was recorded.
+    """Signal to the workflow of the thread's task that a further message was recorded.
 
-    Telling twice is harmless. Raises `TemporalUnavailable` and `WorkflowEnded`; the row then stays
-    `received`.
+    A second signal does no harm. Raises `TemporalUnavailable` and `WorkflowEnded`. The row then
+    stays `received`.
     """
     _signal(follow_up.workflow_id, "follow_up", FollowUpReceived(str(follow_up.pk)))
     # Unless the workflow has already handled the message.
@@ -169,7 +168,7 @@ def signal_repository_choice(workflow_id: str, choice: RepositoryChoice) -> None
 
 
 def signal_credits_gained(workflow_id: str) -> None:
-    """Have a workflow whose run is paused look again whether there are credits.
+    """Have the workflow of a paused run check again whether there are credits.
 
     Raises `TemporalUnavailable` and `WorkflowEnded`.
     """
@@ -177,7 +176,7 @@ def signal_credits_gained(workflow_id: str) -> None:
 
 
 def cancel(workflow_id: str) -> None:
-    """Ask a workflow to end. It ends its mention and its task unless somebody already has.
+    """Cancel a workflow, which then ends its mention and its task, unless they have ended.
 
     Raises `TemporalUnavailable` and `WorkflowEnded`.
     """
@@ -185,22 +184,24 @@ def cancel(workflow_id: str) -> None:
 
 
 def cancel_all(workflow_ids: Iterable[str]) -> None:
-    """Cancel workflows whose work was stopped. One that does not hear ends at its next step."""
+    """Cancel workflows whose work was stopped. One that can't be told ends at its next step."""
     for each in workflow_ids:
         try:
             cancel(each)
         except WorkflowEnded:
             pass
         except TemporalUnavailable as error:
-            log.warning("a stopped workflow was not told", workflow=each, error=str(error))
+            log.warning(
+                "a stopped workflow could not be cancelled", workflow=each, error=str(error)
+            )
             return
 
 
 def terminated_workflows(since: datetime) -> list[str]:
-    """Return the ids of the mentions' workflows that did not end by their own code after `since`.
+    """Return the ids of workflows that were terminated, timed out or failed after `since`.
 
-    A workflow that an operator reset is among them, although it is running.
-    Raises `TemporalUnavailable`.
+    A workflow that an operator reset is included, although it is running. Raises
+    `TemporalUnavailable`.
     """
     connection = _connected()
     try:
@@ -210,7 +211,7 @@ def terminated_workflows(since: datetime) -> list[str]:
 
 
 def status_of(workflow_id: str) -> WorkflowExecutionStatus | None:
-    """Return the status of a workflow's latest run; None when Temporal knows of none.
+    """Return the status of a workflow's latest run, or None if Temporal knows of none.
 
     Raises `TemporalUnavailable`.
     """
@@ -249,7 +250,7 @@ def _call(
     try:
         answer: Answer = connection.call(operation(handle))
     except RPCError as error:
-        if _says_no_workflow(error):
+        if _is_missing_workflow(error):
             raise WorkflowEnded(workflow_id) from error
         raise TemporalUnavailable(str(error)) from error
     except RuntimeError as error:
@@ -257,8 +258,8 @@ def _call(
     return answer
 
 
-def _says_no_workflow(error: RPCError) -> bool:
-    """Return whether the workflow is missing, and not its namespace, which may come back."""
+def _is_missing_workflow(error: RPCError) -> bool:
+    """Return whether the workflow is missing, rather than its namespace, which may come back."""
     details = error.grpc_status.details
     return error.status is RPCStatusCode.NOT_FOUND and not any(
         detail.Is(NamespaceNotFoundFailure.DESCRIPTOR) for detail in details

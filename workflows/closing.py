@@ -44,9 +44,9 @@ def close(
 
 
 def _settle_replies(mention: Mention, holder: CodingTask | None, outcome: str) -> None:
-    """Give what waited for the mention's task to the task that has the thread, or drop it.
+    """Hand the replies that waited for the mention's task to the thread's task, or drop them.
 
-    A task of the mention's own sees to its messages itself.
+    If the mention has a task of its own, that task handles them.
     """
     own = workflow_id(mention.team_id, mention.channel_id, mention.ts)
     waiting = FollowUp.objects.filter(workflow_id=own, state__in=FollowUp.WAITING)

@@ -1,8 +1,8 @@
-"""Telling a team that its credits run low, or that there are some again: once for each threshold.
+"""Tell a team that its credits run low, or that it has some again, once for each threshold.
 
-Billing writes a row when a threshold is crossed. Every workspace of the organization that named a
-channel or a person gets a notice of an account's newest one, if it is still true by then; the
-notice's key makes it one however often this runs.
+Billing writes a row when a threshold is crossed. Each workspace of the organization that named a
+channel or a person gets a notice about the account's newest row, if it is still true by then. The
+notice's key makes it unique, however often this runs.
 """
 
 from collections.abc import Iterator
@@ -19,11 +19,11 @@ from workflows import wording
 from workflows.models import Notice
 
 LOOKS_BACK = timedelta(hours=6)
-"""What could not be told for so long, because nothing ran, is no news any more."""
+"""How old news may be. Older news, from before an outage of ours, is not told."""
 
 
 def claim_new(now: datetime) -> list[Notice]:
-    """Return a notice, written now, for each account's news and workspace that has none yet."""
+    """Create and return the missing notices: one for each workspace and each account's news."""
     news = {
         _key(crossed, workspace): (crossed, workspace, state)
         for crossed, state in _news(now)
@@ -33,12 +33,12 @@ def claim_new(now: datetime) -> list[Notice]:
     return [
         _claim(key, *about)
         for key, about in news.items()
-        if key not in known and _means_something(*about[:2])
+        if key not in known and _makes_sense(*about[:2])
     ]
 
 
 def _news(now: datetime) -> Iterator[tuple[ThresholdNotice, AccountState]]:
-    """Yield the newest row of each account, if it still says what is."""
+    """Yield the newest row of each account, if it is still true."""
     recent = ThresholdNotice.objects.filter(noticed_at__gt=now - LOOKS_BACK).order_by("pk")
     newest = {crossed.account_id: crossed for crossed in recent.select_related("account")}
     for crossed in newest.values():
@@ -52,14 +52,14 @@ def _news(now: datetime) -> Iterator[tuple[ThresholdNotice, AccountState]]:
 def _is_still_true(crossed: ThresholdNotice, state: AccountState) -> bool:
     if crossed.percent == ThresholdNotice.RESOLVED:
         return not state.limited
-    if state.remaining_micro is None:  # no limit any more
+    if state.remaining_micro is None:  # there is no limit any more
         return False
     used = state.usage_micro or 0
     return used * 100 >= crossed.percent * (used + state.remaining_micro)
 
 
-def _means_something(crossed: ThresholdNotice, workspace: SlackWorkspace) -> bool:
-    """Return whether the workspace knows what the news is about: "again" follows a warning."""
+def _makes_sense(crossed: ThresholdNotice, workspace: SlackWorkspace) -> bool:
+    """Return whether the news makes sense to the workspace: "again" needs an earlier warning."""
     if crossed.percent != ThresholdNotice.RESOLVED:
         return True
     warnings = ThresholdNotice.objects.filter(

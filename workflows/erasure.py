@@ -1,7 +1,7 @@
-"""Erasing what a Slack user wrote: the words go, and nothing is done with them any more.
+"""Erase what a Slack user wrote, and end the work on it.
 
-Work at hand ends as if its author had stopped it, in silence. Later deliveries of the same messages
-by Slack find the erased rows, and begin nothing.
+The work ends silently, as if its author had stopped it. If Slack delivers the same messages again,
+the erased rows keep them from starting anything.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _WHY = "erased"
 
 @dataclass(frozen=True)
 class Erased:
-    """How many rows were concerned."""
+    """How many rows were erased."""
 
     mentions: int
     follow_ups: int
@@ -30,9 +30,9 @@ class Erased:
 
 @transaction.atomic
 def erase(team: str, user_id: str) -> Erased:
-    """Replace what a user wrote in a workspace, and the answers to it. Rows and times stay.
+    """Erase what a user wrote in a workspace, and the answers to it. Rows and times stay.
 
-    `team` is the workspace, or the organization for which the app was installed as a whole.
+    `team` is the id of the workspace, or of the organization for an organization-wide installation.
     """
     workspaces = SlackWorkspace.objects.filter(
         Q(team_id=team) | Q(team_id="", enterprise_id=team)
@@ -56,7 +56,7 @@ def erase(team: str, user_id: str) -> Erased:
 def _end_work(
     tasks: QuerySet[CodingTask], mentions: QuerySet[Mention], follow_ups: QuerySet[FollowUp]
 ) -> None:
-    """End the tasks, even those in which nothing runs: a model would be told what was said."""
+    """End the tasks, even idle ones: the next run would tell a model what was said before."""
     active = dict(tasks.filter(state=CodingTask.State.ACTIVE).values_list("pk", "workflow_id"))
     for task_id in active:
         stopping.stop(task_id, _WHY)

@@ -1,9 +1,8 @@
-"""Replies in the thread of a task, or of a mention that will make one: its owner's alone count."""
+"""Follow-ups: the owner's further messages in the thread of a task, or of a task to be made."""
 
 from decimal import Decimal
 
 import structlog
-from django.conf import settings
 from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
 
@@ -11,27 +10,26 @@ from coding_tasks import threads
 from coding_tasks.models import CodingTask
 from coding_tasks.threads import lock_active_task
 from projects.models import Project
-from workflows import client, closing, notices, wording
-from workflows.door import denial, refuse
+from workflows import client, closing, denials, notices
 from workflows.mention_types import out_of_credits, workflow_id
-from workflows.models import ERASED, FollowUp, Mention, Notice, ThreadReply
-from workflows.requests import is_countermanded
+from workflows.models import ERASED, FollowUp, Mention, ThreadReply
+from workflows.requests import is_stopped_later
 
 log = structlog.get_logger(__name__)
 
 
-def forward(mention: Mention, task: CodingTask, *, at_the_door: bool = True) -> bool:
-    """Hand a mention in the task's thread to the task; False when the task has ended meanwhile.
+def forward(mention: Mention, task: CodingTask, *, ask_gate: bool = True) -> bool:
+    """Hand a mention in the task's thread to the task; return False if the task has ended.
 
-    Another user's is refused, with one notice for each task and user. Not `at_the_door`, an earlier
-    attempt may have begun work that a denial would contradict: the workflow asks. Raises
-    `client.TemporalUnavailable` when the message is recorded but the workflow not yet told.
+    A mention by anybody but the owner is refused. Without `ask_gate` only the workflow asks the
+    gate: an earlier attempt may have begun work that a denial would contradict. Raises
+    `client.TemporalUnavailable` if the message was recorded but could not be signalled.
     """
     if mention.user_id != task.owner_slack_user_id:
         _refuse_stranger(mention, task)
         return True
-    if at_the_door and (denied := denial(mention, task.project)):
-        refuse(mention, denied)
+    if ask_gate and (refusal := denials.refusal_for(mention, task.project)):
+        denials.refuse(mention, refusal)
         return True
     with transaction.atomic():
         locked = lock_active_task(mention.workspace, mention.channel_id, mention.thread_ts)
@@ -39,7 +37,7 @@ def forward(mention: Mention, task: CodingTask, *, at_the_door: bool = True) -> 
             return False
         outcome = f"follow-up of {locked.workflow_id}"
         if not closing.conclude(mention, Mention.State.FORWARDED, outcome):
-            return True  # stopped meanwhile
+            return True  # it was stopped meanwhile
         follow_up, _ = FollowUp.objects.update_or_create(
             workspace_id=mention.workspace_id,
             channel_id=mention.channel_id,
@@ -54,39 +52,38 @@ def forward(mention: Mention, task: CodingTask, *, at_the_door: bool = True) -> 
                 "outcome": "",
             },
         )
-    tell(follow_up)
+    signal(follow_up)
     return True
 
 
 def record(reply: FollowUp, project: Project) -> bool:
-    """Keep an unsaved reply that does not mention the bot, once; whether it is now to be told.
+    """Save a reply that does not mention the bot, once; return whether to signal it now.
 
-    Only the owner's counts. Out of credits of the project, which pays for the thread's task, it is
-    recorded as refused, and the thread told at most once.
+    Only replies by the task's owner are saved. If `project`, which pays for the task, has no
+    credits, the reply is saved as refused, and the thread is told at most once.
     """
-    denied = denial(reply, project)
+    refusal = denials.refusal_for(reply, project)
     with transaction.atomic():
         task = lock_active_task(reply.workspace, reply.channel_id, reply.thread_ts)
         if task is None or task.owner_slack_user_id != reply.user_id or is_known(reply):
             return False
-        if is_countermanded(reply):  # by an order that found nothing to stop just now
+        if is_stopped_later(reply):  # an order to stop came just now and found nothing to stop
             return False
         reply.workflow_id = task.workflow_id
-        if denied:
+        if refusal:
             reply.state = FollowUp.State.REFUSED
-            reply.outcome = out_of_credits(denied.reason)
+            reply.outcome = out_of_credits(refusal.reason)
         reply.save(force_insert=True)
-        if denied:
-            notices.send_soon(notices.claim_denial(reply, denied))
-    return not denied
+        if refusal:
+            notices.send_soon(denials.claim(reply, refusal))
+    return not refusal
 
 
 def record_early(reply: FollowUp) -> bool:
-    """Keep an unsaved reply that came before its thread's task, once; whether it is now to be told.
+    """Save a reply that came before its thread's task, once; return whether to signal it now.
 
-    Only that of a mention's author counts, and only while the mention is open: it waits for the
-    mention's task and begins nothing itself. The gate is not asked: the mention's own checks say
-    whether there will be a task, and say so once.
+    Only replies by the author of an open mention are saved. They wait for the mention's task. The
+    gate isn't asked, because the mention's own checks decide whether there will be a task.
     """
     if not _open_mentions(reply).exists():
         return False
@@ -101,8 +98,8 @@ def record_early(reply: FollowUp) -> bool:
     return mention.state == Mention.State.STARTED
 
 
-def to_tell() -> QuerySet[FollowUp]:
-    """Return what workflows were not told of, without what waits for one that is not started."""
+def unsignalled() -> QuerySet[FollowUp]:
+    """Return the follow-ups still to be signalled to a workflow that was started."""
     unstarted = Mention.objects.filter(
         workspace=OuterRef("workspace"),
         channel_id=OuterRef("channel_id"),
@@ -113,21 +110,22 @@ def to_tell() -> QuerySet[FollowUp]:
     return FollowUp.objects.filter(~Exists(unstarted), state=FollowUp.State.RECEIVED)
 
 
-def tell(follow_up: FollowUp) -> None:
-    """Signal the follow-up to its workflow; twice is harmless. Raises `client.TemporalUnavailable`.
+def signal(follow_up: FollowUp) -> None:
+    """Signal the follow-up to its workflow. Signalling it twice does no harm.
 
-    If the workflow is gone, the thread is free for a new task, and a message that mentions the bot
-    becomes a mention to start with. A message that waits for a mention's task goes on waiting.
+    If the workflow is gone, its thread becomes free, and a follow-up that mentions the bot is
+    decided about again as a mention. One that waits for a task to be made goes on waiting. Raises
+    `client.TemporalUnavailable`.
     """
     try:
         client.signal_follow_up(follow_up)
     except client.WorkflowEnded:
-        log.info("a follow-up came after its workflow", follow_up=str(follow_up.pk))
-        if not _is_before_its_task(follow_up):
+        log.info("a follow-up came after its workflow had ended", follow_up=str(follow_up.pk))
+        if not _waits_for_its_task(follow_up):
             _drop(follow_up)
 
 
-def _is_before_its_task(follow_up: FollowUp) -> bool:
+def _waits_for_its_task(follow_up: FollowUp) -> bool:
     workflow = {"workflow_id": follow_up.workflow_id}
     return (
         Mention.objects.filter(**workflow, state__in=Mention.OPEN).exists()
@@ -142,13 +140,13 @@ def _drop(follow_up: FollowUp) -> None:
         state=FollowUp.State.DROPPED, outcome="its task had ended"
     )
     if follow_up.addressed:
-        begin_anew(follow_up)
+        restart_mention(follow_up)
 
 
-def begin_anew(follow_up: FollowUp) -> None:
-    """Have a mention that was forwarded in vain be decided about again, by the sweep.
+def restart_mention(follow_up: FollowUp) -> None:
+    """Leave the mention of a dropped follow-up to the sweep, to be decided about again.
 
-    Not one that was erased: there is nothing to do for it.
+    Erased mentions stay as they are.
     """
     Mention.objects.filter(
         workspace_id=follow_up.workspace_id,
@@ -161,7 +159,7 @@ def begin_anew(follow_up: FollowUp) -> None:
 
 
 def is_known(reply: FollowUp | ThreadReply) -> bool:
-    """Return whether the reply was recorded as a follow-up, in whatever state."""
+    """Return whether the reply was recorded as a follow-up, in any state."""
     post = {"workspace": reply.workspace_id, "channel_id": reply.channel_id, "ts": reply.ts}
     return FollowUp.objects.filter(**post).exists()
 
@@ -179,9 +177,4 @@ def _open_mentions(reply: FollowUp) -> QuerySet[Mention]:
 def _refuse_stranger(mention: Mention, task: CodingTask) -> None:
     with transaction.atomic():
         if closing.conclude(mention, Mention.State.REFUSED, "another user's task"):
-            words = wording.not_your_task(
-                mention.user_id, owner_id=task.owner_slack_user_id, bot_name=settings.BOT_NAME
-            )
-            key = f"not-your-task:{task.pk}:{mention.user_id}"
-            notice = notices.claim(key, Notice.Kind.NOT_YOUR_TASK, mention, words)
-            notices.send_soon(notice)
+            notices.send_soon(notices.claim_not_your_task(mention, task))

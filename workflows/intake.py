@@ -1,7 +1,7 @@
-"""What becomes of a recorded mention: refused, handed to the thread's task, started or asked about.
+"""Decide about a recorded mention: refuse it, forward it, start its workflow or ask what to do.
 
-The webhook that recorded a mention, a redelivery or the sweep decides once, under the mention's
-lease. A mention that none of them could finish stays `received` for the next one.
+The webhook that recorded the mention, a redelivery or a sweep decides once, under a lease on the
+mention. If none of them can finish, the mention stays `received` for the next one.
 """
 
 from collections.abc import Iterator
@@ -14,12 +14,11 @@ from django.utils import timezone
 
 from coding_tasks.models import CodingTask
 from coding_tasks.threads import active_task
-from workflows import client, closing, follow_ups, notices, replies, wording
-from workflows.door import denial, refuse
+from workflows import client, closing, denials, follow_ups, notices, replies, wording
 from workflows.mention_types import workflow_id
 from workflows.models import Mention, Notice
 from workflows.recovery.deferral import left_to_a_sweep
-from workflows.requests import is_countermanded, is_stop, texts_of
+from workflows.requests import is_stop, is_stopped_later, texts_of
 from workflows.stopping import orders
 
 LEASE = timedelta(seconds=15)
@@ -31,12 +30,12 @@ def admit(mention: Mention) -> None:
 
     Raises `client.TemporalUnavailable`; the mention then stays `received`.
     """
-    # An earlier attempt may have died between starting the workflow and saying so: a denial from
-    # here could contradict it, so the workflow's own gate decides then.
+    # An earlier attempt may have died after it started the workflow. A denial from here could
+    # contradict that workflow, so its own gate decides instead.
     first_attempt = mention.lease_until is None
     with _leased(mention) as mine:
         if mine:
-            _decide(mention, at_the_door=first_attempt)
+            _decide(mention, ask_gate=first_attempt)
 
 
 def admit_or_keep(mention: Mention) -> None:
@@ -46,7 +45,7 @@ def admit_or_keep(mention: Mention) -> None:
             admit(mention)
 
 
-def waiting(now: datetime) -> QuerySet[Mention]:
+def undecided(now: datetime) -> QuerySet[Mention]:
     """Return the undecided mentions without a lease, those tried longest ago first."""
     return (
         Mention.objects.filter(_unleased(now), state=Mention.State.RECEIVED)
@@ -74,37 +73,39 @@ def _leased(mention: Mention) -> Iterator[bool]:
         raise
 
 
-def _decide(mention: Mention, *, at_the_door: bool) -> None:
+def _decide(mention: Mention, *, ask_gate: bool) -> None:
     if not mention.workspace.is_active:
         closing.conclude(mention, Mention.State.FAILED, "the app was uninstalled")
     elif is_stop(mention.text):
         orders.obey(mention)
     else:
         signals = replies.decide_for(mention)
-        _decide_request(mention, at_the_door=at_the_door)
+        _decide_request(mention, ask_gate=ask_gate)
         for each in signals + replies.decide_for(mention):
             admit(each)
 
 
-def _decide_request(mention: Mention, *, at_the_door: bool) -> None:
+def _decide_request(mention: Mention, *, ask_gate: bool) -> None:
     task = _task_of_another(mention)
     if task is None:
         replies.take_up_earlier(mention)
-    if is_countermanded(mention):
+    if is_stopped_later(mention):
         closing.conclude(mention, Mention.State.STOPPED, "stopped before it began")
-    elif task and _has_nothing_to_do(mention) and task.owner_slack_user_id == mention.user_id:
+    elif task and _has_no_text(mention) and task.owner_slack_user_id == mention.user_id:
         _ask(mention)
-    elif task and follow_ups.forward(mention, task, at_the_door=at_the_door):
+    elif task and follow_ups.forward(mention, task, ask_gate=ask_gate):
         pass
-    elif at_the_door and (denied := denial(mention, mention.workspace.project, to_start=True)):
-        refuse(mention, denied)
-    elif _has_nothing_to_do(mention):
+    elif ask_gate and (
+        refusal := denials.refusal_for(mention, mention.workspace.project, to_start=True)
+    ):
+        denials.refuse(mention, refusal)
+    elif _has_no_text(mention):
         _ask(mention)
     else:
         client.start_mention(mention)
 
 
-def _has_nothing_to_do(mention: Mention) -> bool:
+def _has_no_text(mention: Mention) -> bool:
     return not texts_of(mention)
 
 

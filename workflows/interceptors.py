@@ -1,4 +1,4 @@
-"""What surrounds activities: usable connections, proof of life, and failures without quotations."""
+"""What wraps every activity: fresh connections, heartbeats, and failures without quotations."""
 
 import asyncio
 import contextlib
@@ -35,8 +35,8 @@ class ActivityEnvironment(Interceptor):
 class _FreshConnections(ActivityInboundInterceptor):
     """Drops broken and aged database connections as Django does around a request.
 
-    Connections belong to threads, so this wraps the activity's function, which runs on a thread of
-    the worker's pool; the interceptor itself runs on the event loop's.
+    Connections belong to threads. The activity's function runs on a thread of the worker's pool, so
+    the function is wrapped: the interceptor itself runs on the event loop's thread.
     """
 
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:
@@ -57,10 +57,10 @@ def _with_fresh_connections(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _FailuresInOurWords(ActivityInboundInterceptor):
-    """Lets histories have only what we say of a failure ourselves.
+    """Keeps error messages of others out of histories.
 
-    Drivers and providers quote what people wrote, and a history cannot be erased. So the history
-    only gets the type of an error that is not ours, which retries need. The log gets the rest.
+    Drivers and providers quote what people wrote, and a history cannot be erased. So of an error
+    that is not ours, the history gets only the type, which retries need. The log gets the rest.
     """
 
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:
@@ -71,7 +71,7 @@ class _FailuresInOurWords(ActivityInboundInterceptor):
                 _log_failure(error)
             raise error from None  # a cause would enter the history too
         except (FailureError, BrokenExecutor):
-            raise  # broken, the SDK ends the worker, and has to see what it was
+            raise  # after a BrokenExecutor the SDK has to end the worker
         except Exception as error:
             _log_failure(error)
             name = type(error).__name__
@@ -79,7 +79,7 @@ class _FailuresInOurWords(ActivityInboundInterceptor):
 
 
 def _log_failure(error: Exception) -> None:
-    """Log an expected failure in one line, and a mistake of ours as an error with a traceback."""
+    """Log an expected failure in one line, and a programming error with its traceback."""
     info = activity.info()
     where = {"activity": info.activity_type, "attempt": info.attempt, "workflow": info.workflow_id}
     if isinstance(error, ApplicationError):
@@ -93,14 +93,14 @@ def _log_failure(error: Exception) -> None:
     elif isinstance(error, STORES_AWAY):
         log.warning("an activity waits for a store", **where, error=in_one_line(error))
     else:
-        log.error("an activity failed by a mistake", **where, exc_info=error)
+        log.error("an activity failed unexpectedly", **where, exc_info=error)
 
 
 class _Heartbeats(ActivityInboundInterceptor):
-    """Beats for activities that state a heartbeat timeout, however long they block their thread.
+    """Sends heartbeats for activities with a heartbeat timeout, even if they block their thread.
 
-    A beat says that the worker process is alive, no more: a killed worker is noticed within the
-    heartbeat timeout, and an activity that hangs when its attempt's time is up.
+    A heartbeat only says that the worker process is alive. So a killed worker is noticed within the
+    heartbeat timeout, and an activity that hangs at the end of its attempt's time.
     """
 
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:
@@ -119,6 +119,6 @@ class _Heartbeats(ActivityInboundInterceptor):
 async def _beat(interval: float) -> None:
     while True:
         await asyncio.sleep(interval)
-        # Of an activity on a thread, a beat waits for the event loop: from here it would wait for
-        # itself.
+        # For an activity on a thread, `heartbeat` waits for the event loop, so calling it on the
+        # event loop itself would never return.
         await asyncio.to_thread(activity.heartbeat)

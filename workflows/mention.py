@@ -1,8 +1,8 @@
 """The story of one mention: the gate, the repository, the task, the answer, the conversation.
 
-Deterministic: no network, no clock and no database here. What happens in the world happens in
-activities. Quick looks into our own stores are local activities, the rest are ordinary ones, and
-every limit and retry is stated below.
+This code is deterministic: it uses no network, clock or database. Activities do that: local
+activities for quick work on our own stores, ordinary ones for everything else. Every time limit and
+retry policy is stated below.
 """
 
 import asyncio
@@ -63,8 +63,8 @@ Activities = TypeVar("Activities")
 Argument = TypeVar("Argument")
 Answer = TypeVar("Answer")
 
-# A mistake of ours does not go away by itself; a store or Slack that is down does.
-MISTAKES = [
+# Retries outlast a store or a Slack that is down. They don't help against a programming error.
+PROGRAMMING_ERRORS = [
     "AssertionError",
     "AttributeError",
     "DoesNotExist",
@@ -73,8 +73,8 @@ MISTAKES = [
     "ValidationError",
     "ValueError",
 ]
-# What work waits for, with the patch that introduced the wait. Drivers' own names come from
-# activities that an older worker scheduled or ran.
+# The failures that work waits out, and the patch that introduced each wait. Drivers' own error
+# names come from activities that an older worker scheduled or ran.
 WAITED_FOR = {
     **dict.fromkeys(
         (STORES_OUT, "InterfaceError", "OperationalError", "QuotaUnknown"), OUTAGE_PATCH
@@ -82,44 +82,44 @@ WAITED_FOR = {
     **dict.fromkeys((GATEWAY_OUT, ANSWER_LOST, CREDITS_HELD), WAITS_PATCH),
 }
 OUTAGE = timedelta(hours=24)
-"""How long a mention outlives an outage of the database or of Slack before it fails."""
+"""How long the database or Slack may be down before a mention fails."""
 
 LOCAL_ATTEMPT = timedelta(seconds=30)
 LOCAL_RETRY = RetryPolicy(
     initial_interval=timedelta(milliseconds=250),
     maximum_interval=timedelta(seconds=30),
-    non_retryable_error_types=MISTAKES,
+    non_retryable_error_types=PROGRAMMING_ERRORS,
 )
 LOCAL_RETRY_THRESHOLD = timedelta(seconds=5)
-"""A longer wait between attempts becomes a timer of the server, so that no worker is held."""
+"""A longer wait between attempts becomes a server timer, which occupies no worker."""
 
 SLACK_ATTEMPT = timedelta(minutes=1)
 SLACK_HEARTBEAT = timedelta(seconds=10)
 SLACK_RETRY = RetryPolicy(
     initial_interval=timedelta(milliseconds=250),
     maximum_interval=timedelta(seconds=30),
-    non_retryable_error_types=MISTAKES,
+    non_retryable_error_types=PROGRAMMING_ERRORS,
 )
 DELIVERY = timedelta(hours=1)
-"""How long the story waits for a message to be posted; after that the sweep goes on alone."""
+"""How long the workflow waits for a message to be posted. After that the sweep alone goes on."""
 
 CLASSIFIER_ATTEMPT = timedelta(seconds=40)
 CLASSIFIER_ATTEMPTS = 2
 
 AGENT_ATTEMPT = timedelta(minutes=25)
-"""A run has 15 minutes, as long as its token lives, and its answer 10 to wait for the database."""
+"""15 minutes for the run, as long as its token lives, and 10 to store its answer."""
 AGENT_HEARTBEAT = timedelta(seconds=10)
 
 WORK_FIRST_RETRY = timedelta(seconds=1)
 LONGEST_WAIT = timedelta(minutes=1)
 LONGEST_WAIT_FOR_OTHERS = timedelta(seconds=15)
-"""Credits that other calls hold are free again soon, and the one that looks first has them."""
+"""Credits held by other calls are free again soon, and the first to look gets them."""
 
 LONGEST_RECHECK = timedelta(hours=1)
 
 
 class _Ended(Exception):
-    """The mention ends here: its notice says why."""
+    """Ends the mention. Its notice says why."""
 
     def __init__(self, ending: Ending, notice_id: str | None, reason: str) -> None:
         super().__init__(reason)
@@ -130,7 +130,7 @@ class _Ended(Exception):
 
 @dataclass
 class _Pause:
-    """How long a run that is out of credits waits: in all, and before it looks again by itself."""
+    """How long a run without credits waits: in all, and before it looks again unprompted."""
 
     until: datetime
     recheck: timedelta
@@ -138,7 +138,7 @@ class _Pause:
 
 @dataclass(frozen=True)
 class _Obstacle:
-    """What work has to wait for, the attempts made before, and the shortest wait in seconds."""
+    """What work has to wait for, the number of attempts made before, and the shortest wait."""
 
     kind: str
     attempts_before: int
@@ -147,7 +147,7 @@ class _Obstacle:
 
 @workflow.defn
 class MentionWorkflow:
-    """One mention of the bot, from the gate to the end of its thread's conversation."""
+    """One mention of the bot, from the gate to the end of the conversation in its thread."""
 
     def __init__(self) -> None:
         self._follow_ups: deque[str] = deque()
@@ -156,7 +156,7 @@ class MentionWorkflow:
 
     @workflow.signal
     def follow_up(self, received: FollowUpReceived) -> None:
-        """Take a further message into the conversation. Told twice, it is answered once."""
+        """Take a further message into the conversation. One signalled twice is answered once."""
         if received.follow_up_id not in self._follow_ups:
             self._follow_ups.append(received.follow_up_id)
 
@@ -168,12 +168,12 @@ class MentionWorkflow:
 
     @workflow.signal
     def credits_gained(self) -> None:
-        """Look again whether a paused run may go on. Told in vain, it changes nothing."""
+        """Have a paused run check again whether it may go on. A needless signal does no harm."""
         self._gains += 1
 
     @workflow.run
     async def run(self, mention: MentionInput) -> MentionOutcome:
-        """Handle the mention to its end. Whatever ends it, its row and its thread say so."""
+        """Handle the mention to its end. However it ends, its row and its thread say so."""
         try:
             return await self._handle_or_end(mention)
         except (FailureError, asyncio.CancelledError) as error:
@@ -269,7 +269,7 @@ class MentionWorkflow:
     # --- the task and its conversation -----------------------------------------------------------
 
     async def _make_task(self, mention: MentionInput, repository_id: int) -> TaskAnswer:
-        """Make the task, or have the task that holds the thread take the mention."""
+        """Make the task, or hand the mention to the task that holds the thread."""
         new = NewTask(mention.mention_id, repository_id)
         while True:
             task = await _with_slack(CodingActivities.create_task, new, OUTAGE)
@@ -308,7 +308,7 @@ class MentionWorkflow:
             await self._answer(mention, forwarded.run_id)
 
     async def _end_task(self, task_id: str, state: str) -> bool:
-        """Close the task; if messages came in the last moment take them up, and return False."""
+        """Close the task. If messages came at the last moment, take them up and return False."""
         ended = await _locally(CodingActivities.end_task, TaskEnd(task_id, state))
         self._follow_ups.extend(each for each in ended.waiting if each not in self._follow_ups)
         return not ended.waiting
@@ -316,10 +316,10 @@ class MentionWorkflow:
     # --- one run ---------------------------------------------------------------------------------
 
     async def _answer(self, mention: MentionInput, run_id: str) -> str:
-        """Have the run done and its answer posted; return why there is none, or nothing."""
+        """Perform the run and post its answer; return why there is none, or an empty string."""
         pause: _Pause | None = None
         while True:
-            known = self._news()
+            known = self._signals()
             try:
                 run = await self._work(
                     mention,
@@ -350,9 +350,9 @@ class MentionWorkflow:
     async def _work(
         self, mention: MentionInput, attempts: int, perform: Callable[[int], Awaitable[Answer]]
     ) -> Answer:
-        """Perform work in at most `attempts` attempts; those that have to wait do not count.
+        """Perform work in at most `attempts` attempts. Attempts that have to wait don't count.
 
-        Waiting work is tried ever less often, until it has waited too long in all.
+        The waits grow longer, until the work has waited too long in all.
         """
         until: datetime | None = None
         wait = WORK_FIRST_RETRY
@@ -374,7 +374,7 @@ class MentionWorkflow:
             wait = min(2 * wait, LONGEST_WAIT)
 
     async def _fail_run(self, run_id: str, cause: str) -> str:
-        """Give a run up; return why there is no answer, or nothing if there turns out to be one."""
+        """Give up a run; return why it has no answer, or an empty string if it has one."""
         failed = await _locally(CodingActivities.fail_run, FailedRun(run_id, cause))
         delivered = await self._deliver(failed.notice_id)
         if failed.answered:
@@ -382,34 +382,35 @@ class MentionWorkflow:
         return cause
 
     async def _credits_return(self, pause: _Pause, run_id: str, known: int) -> bool:
-        """Wait for credits; look at once when told of some, or of a message, else ever less often.
+        """Wait for credits; return whether they came in time.
 
-        `known` is what had been told before the run was refused.
+        Signals of added credits or of messages are acted on at once. Otherwise the checks become
+        less frequent. `known` is the number of signals received before the run was refused.
         """
         while workflow.now() < pause.until:
             try:
                 await workflow.wait_condition(
-                    lambda known=known: self._news() > known,  # type: ignore[misc]
+                    lambda known=known: self._signals() > known,  # type: ignore[misc]
                     timeout=pause.recheck,
                 )
             except TimeoutError:
                 pause.recheck = min(pause.recheck * 2, LONGEST_RECHECK)
-            known = self._news()
+            known = self._signals()
             credits = await _locally(QuotaActivities.check_credits, PausedRun(run_id))
             if credits.available:
                 return True
         return False
 
-    def _news(self) -> int:
-        """Return how much a paused run was told that is worth a look: messages, and credits."""
+    def _signals(self) -> int:
+        """Return how many signals came that make a paused run look again: messages and credits."""
         return len(self._follow_ups) + self._gains
 
     # --- the end ---------------------------------------------------------------------------------
 
     async def _deliver(self, notice_id: str | None) -> bool:
-        """Wait until a notice is in the thread; False if Slack will not have it, now or ever.
+        """Wait until a notice is in the thread; return False if Slack will never take it.
 
-        One that takes too long is left to the sweep, and counts as delivered.
+        A notice that takes too long is left to the sweep, and counts as delivered.
         """
         if notice_id is None:
             return True
@@ -437,7 +438,7 @@ class MentionWorkflow:
 async def _locally(
     activity: Callable[[Activities, Argument], Answer], argument: Argument
 ) -> Answer:
-    """Look into our own stores, and wait while they are down."""
+    """Run a local activity on our own stores, and wait while they are down."""
     return await workflow.execute_local_activity_method(
         activity,
         argument,
@@ -451,7 +452,7 @@ async def _locally(
 async def _with_slack(
     activity: Callable[[Activities, Argument], Answer], argument: Argument, within: timedelta
 ) -> Answer:
-    """Do what needs Slack, and wait while it is down, but no longer than `within`."""
+    """Run an activity that needs Slack, and wait while it is down, but no longer than `within`."""
     return await workflow.execute_activity_method(
         activity,
         argument,
@@ -466,22 +467,22 @@ def _work_retry(attempts: int) -> RetryPolicy:
     return RetryPolicy(
         initial_interval=WORK_FIRST_RETRY,
         maximum_attempts=attempts,
-        non_retryable_error_types=MISTAKES,
+        non_retryable_error_types=PROGRAMMING_ERRORS,
     )
 
 
 def _obstacle(error: ActivityError) -> _Obstacle | None:
-    """Return what the activity has to wait for; None if it failed."""
+    """Return what the activity has to wait for, or None if it failed."""
     cause = error.cause
     if not isinstance(cause, ApplicationError) or cause.type not in WAITED_FOR:
         return None
-    told = [each for each in cause.details if isinstance(each, int)]
-    before, seconds, *_ = *told, 0, 0
+    numbers = [each for each in cause.details if isinstance(each, int)]
+    before, seconds, *_ = *numbers, 0, 0
     return _Obstacle(cause.type, before, timedelta(seconds=seconds))
 
 
 def _cause(error: BaseException) -> str:
-    """Name what ended an activity: the type of its failure, or that it took too long."""
+    """Return what ended an activity: the type of its failure, or that it timed out."""
     cause = error.cause if isinstance(error, ActivityError) else error
     if isinstance(cause, TimedOut):
         return TIMED_OUT

@@ -1,7 +1,7 @@
-"""What goes into a mention's workflow and what comes out: plain data, safe to keep in its history.
+"""The inputs and outputs of a mention's workflow: plain data that is safe to keep in its history.
 
-Identifiers only. Texts of people, answers of models and secrets stay in the database, where they
-can be erased; a history can not.
+They hold identifiers only. People's texts, models' answers and secrets stay in the database,
+because a history cannot be erased.
 """
 
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ UNDELIVERABLE = "the answer could not be posted: it is kept on the page of the t
 
 
 def out_of_credits(reason: str | None) -> str:
-    """Return the outcome of what was refused for a reason of the gate."""
+    """Return the outcome to record for a refusal by a gate."""
     return f"{OUT_OF_CREDITS}: {reason}"
 
 
 class Ending(StrEnum):
-    """How a mention may end; the same words as the states of its row."""
+    """How a mention ended, in the same words as the states of its row."""
 
     REFUSED = "refused"
     FORWARDED = "forwarded"
@@ -47,7 +47,7 @@ class MentionRef:
 
 @dataclass(frozen=True)
 class Conversation:
-    """The task that a continued run of the workflow takes up, with what is still to be handled."""
+    """The task that a continued run of the workflow takes up, and the messages still to handle."""
 
     task_id: str
     follow_up_ids: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ class Conversation:
 
 @dataclass(frozen=True)
 class MentionInput:
-    """One mention to handle, with the times its workflow waits."""
+    """The mention to handle, and how long and how often its workflow waits."""
 
     mention_id: str
     idle_seconds: float = 3600
@@ -63,22 +63,22 @@ class MentionInput:
     picker_seconds: float = 3600
     """How long the repository picker waits for a choice."""
     pause_seconds: float = 7 * 24 * 3600
-    """How long a run that was out of credits waits for a top-up."""
+    """How long a run without credits waits for a top-up."""
     recheck_seconds: float = 5
-    """How long a paused run that nobody wakes waits before it first looks again for credits."""
+    """How long a paused run waits before it first looks for credits unprompted."""
     attempts: int = 6
-    """How often the agent tries in all, when the provider or the repository gives no answer."""
+    """How many attempts the agent has when the provider or the repository does not answer."""
     outage_seconds: float = 3600
-    """How long a run waits in all for our own stores, our gateway, and credits that others hold."""
+    """How long a run waits in all for our stores, our gateway, and credits held by others."""
     lost_answers: int = 5
-    """How often a run asks again after the gateway went away with an answer that may be paid."""
+    """How often a run asks again after the gateway died with an answer that may have been paid."""
     conversation: Conversation | None = None
-    """Set when the workflow continues as new in the middle of a conversation."""
+    """Set if the workflow continued as new in the middle of a conversation."""
 
 
 @dataclass(frozen=True)
 class MentionOutcome:
-    """How a mention ended, and why in words."""
+    """How a mention ended, and why, in words."""
 
     ending: Ending
     reason: str = ""

@@ -1,9 +1,9 @@
-"""Metrics of the messages to Slack."""
+"""Metrics about messages to Slack."""
 
 from prometheus_client import Counter
 
 NOTICES = Counter(
     "tollgate_notices",
-    "Messages that Slack took, or that were given up, by how they reached people.",
+    "Messages that were sent or given up, by kind, destination and state.",
     ["kind", "destination", "state"],
 )

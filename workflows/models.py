@@ -1,4 +1,4 @@
-"""What is kept of every mention: the durable records that make each step happen once."""
+"""Mentions, follow-ups, replies and notices: the rows that make each step happen once."""
 
 import uuid
 
@@ -10,29 +10,29 @@ from projects.models import SlackWorkspace
 from workflows.mention_types import workflow_id
 
 ERASED = "[erased]"
-"""What takes the place of words that were erased."""
+"""Replaces texts that were erased."""
 
 
 class Mention(models.Model):
-    """One post that asked something of the bot, recorded before Slack is answered.
+    """One message that asks something of the bot, recorded before Slack is answered.
 
-    Most of them name the bot. A reply of the author that takes up an earlier request also counts
-    as a mention, and so does an order to stop.
+    Most of them mention the bot. A reply that takes up its author's earlier request also counts as
+    a mention, and so does an order to stop.
 
-    The row is the identity: a redelivery, the `message` twin of an `app_mention` and concurrent
-    copies all meet the unique constraint. A row in state `received` is a promise that the sweep
-    keeps when the request that wrote it died.
+    The unique constraint stops redeliveries, the `message` twin of an `app_mention` and concurrent
+    copies. If the request that wrote a row dies, the row stays `received`, and the sweep takes it
+    up.
     """
 
     class State(models.TextChoices):
-        RECEIVED = "received", "received: the workflow is still to be started"
-        STARTED = "started", "started: the workflow has it"
-        REFUSED = "refused", "refused at the door"
+        RECEIVED = "received", "received: to be decided about"
+        STARTED = "started", "started: its workflow is running"
+        REFUSED = "refused", "refused, and said so in the thread"
         FORWARDED = "forwarded", "forwarded to the running task of the thread"
         ANSWERED = "answered", "answered in the thread"
         FAILED = "failed", "failed, and said so in the thread"
         ASKED = "asked", "asked what to do: it had no text"
-        STOPPED = "stopped", "stopped by its author, or the word that stopped another"
+        STOPPED = "stopped", "stopped by its author, or the order that stopped another"
 
     OPEN = (State.RECEIVED, State.STARTED)
 
@@ -52,8 +52,8 @@ class Mention(models.Model):
         blank=True,
         on_delete=models.SET_NULL,
         related_name="taken_up_by",
-        help_text="The author's earlier request in the thread, which was not answered: it is asked "
-        "for again. Each is taken up at most once.",
+        help_text="The author's earlier, unanswered request in the thread, which this one repeats. "
+        "Each is taken up at most once.",
     )
     event_id = models.CharField(max_length=64, blank=True, default="")
     state = models.CharField(max_length=10, choices=State.choices, default=State.RECEIVED)
@@ -64,7 +64,7 @@ class Mention(models.Model):
     lease_until = models.DateTimeField(
         null=True,
         blank=True,
-        help_text="Until when whoever decides about it has it to themselves.",
+        help_text="Until then only one process decides about the mention.",
     )
     received_at = models.DateTimeField(auto_now_add=True, db_index=True)
     finished_at = models.DateTimeField(null=True, blank=True)
@@ -96,15 +96,15 @@ class Mention(models.Model):
 
     @property
     def trace_id(self) -> str:
-        """The trace of the calls made for it, before there is a task and by the task."""
+        """The trace id of all calls to models for this mention."""
         return trace_of(workflow_id(self.team_id, self.channel_id, self.ts))
 
 
 class Notice(models.Model):
-    """One message that the bot owes a thread, or a channel, at most once: a denial or another.
+    """One message that the bot owes a thread or a channel: a denial, an answer or another.
 
-    Claimed by its unique `key` (for a denial, the mention), written before anything is sent, sent
-    by the first that gets to it: a Celery task, the workflow's activity or the sweep.
+    Its unique `key` (for a denial, the mention) allows one row. The row is written before anything
+    is sent. A Celery task, the workflow's activity or the sweep sends it, whichever comes first.
     """
 
     class Kind(models.TextChoices):
@@ -115,8 +115,8 @@ class Notice(models.Model):
         PICKER_REFUSAL = "picker_refusal"
         ANSWER = "answer"
         FAILURE = "failure"
-        CREDITS = "credits", "credits: they run low, or there are some again"
-        QUESTION = "question", "question: what is there to do?"
+        CREDITS = "credits", "credits: they run low, or are back"
+        QUESTION = "question", "question: what should the bot do?"
         STOP = "stop", "stop: what was stopped, or why nothing was"
         HINT = "hint", "hint: how to go on in a thread that has ended"
 
@@ -128,13 +128,13 @@ class Notice(models.Model):
 
     class Destination(models.TextChoices):
         THREAD = "thread"
-        EPHEMERAL = "ephemeral", "ephemeral: shown to the user only, the thread refused it"
+        EPHEMERAL = "ephemeral", "ephemeral: shown to the user only"
         PARTS = "parts", "parts: several messages in the thread"
         FILE = "file", "file: a file in the thread"
-        DM = "dm", "direct message: the thread refused it"
-        DM_PARTS = "dm_parts", "direct messages: several, the thread refused it"
-        DM_FILE = "dm_file", "file in a direct message: the thread refused it"
-        PAGE = "page", "page: kept here, Slack refused it everywhere"
+        DM = "dm", "direct message: Slack refused the thread"
+        DM_PARTS = "dm_parts", "several direct messages: Slack refused the thread"
+        DM_FILE = "dm_file", "file in a direct message: Slack refused the thread"
+        PAGE = "page", "page: kept here, because Slack refused it everywhere"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     key = models.CharField(max_length=200, unique=True)
@@ -148,7 +148,7 @@ class Notice(models.Model):
         max_length=32, blank=True, help_text="Empty: at the root of the channel."
     )
     user_id = models.CharField(
-        max_length=32, blank=True, help_text="Who is told, if only they can be."
+        max_length=32, blank=True, help_text="Who is told if the thread cannot be."
     )
     text = models.TextField()
     blocks = models.JSONField(
@@ -159,12 +159,12 @@ class Notice(models.Model):
         max_length=10, choices=Destination.choices, default=Destination.THREAD
     )
     messages_sent = models.PositiveSmallIntegerField(
-        default=0, db_default=0, help_text="How many messages of this destination are sent."
+        default=0, db_default=0, help_text="How many of its messages were sent to this destination."
     )
     attempts = models.PositiveIntegerField(default=0)
     next_attempt_at = models.DateTimeField(
         default=timezone.now,
-        help_text="When to send, or, while sending, when the sender counts as dead.",
+        help_text="When to send it. While sending, when the sender counts as dead.",
     )
     message_ts = models.CharField(max_length=32, blank=True, default="")
     error = models.CharField(max_length=200, blank=True, default="")
@@ -187,20 +187,20 @@ class Notice(models.Model):
 
 
 class FollowUp(models.Model):
-    """One reply by a task's owner in the task's thread, kept until its workflow has handled it.
+    """One further message by a task's owner in the task's thread, for the workflow to handle.
 
-    Write it in the transaction that holds the lock of the task it is for
-    (`coding_tasks.threads.lock_active_task`): a task does not finish while a message waits for it.
-    A reply that came before the task is written under the lock of the open mention that will make
-    the task: the mention does not close without settling it (`workflows.closing`).
+    Write it in the transaction that locks its task (`coding_tasks.threads.lock_active_task`), so
+    that the task does not finish while a message waits for it. A reply that comes before the task
+    is written under the lock of the open mention that will make the task. The mention does not
+    close without settling the reply (`workflows.closing`).
     """
 
     class State(models.TextChoices):
-        RECEIVED = "received", "received: the workflow is still to be signalled"
-        SIGNALLED = "signalled", "signalled: the workflow knows of it"
-        HANDLED = "handled", "handled: a run of the task answers it"
-        REFUSED = "refused", "refused for want of credits"
-        DROPPED = "dropped", "dropped: there was no task for it, or no longer"
+        RECEIVED = "received", "received: to be signalled to its workflow"
+        SIGNALLED = "signalled", "signalled: its workflow knows of it"
+        HANDLED = "handled", "handled: a run answers it"
+        REFUSED = "refused", "refused for lack of credits"
+        DROPPED = "dropped", "dropped: there was no task for it, or it had ended"
 
     WAITING = (State.RECEIVED, State.SIGNALLED)
 
@@ -254,10 +254,10 @@ class FollowUp(models.Model):
 class ThreadReply(models.Model):
     """One reply that does not mention the bot, kept until it is clear whether it is for the bot.
 
-    Slack may deliver a reply before the mention that it follows. So a reply is recorded before its
-    mention is looked for, and a mention before its replies are: one of the two always finds the
-    other (`workflows.replies`). Most replies are not for the bot, so the rows are deleted after
-    minutes.
+    Slack may deliver a reply before the mention it follows. So a reply is recorded before its
+    mention is looked up, and a mention before its replies are, and one of the two always finds the
+    other (`workflows.replies`). Most replies are not for the bot, so the rows are deleted after a
+    few minutes.
     """
 
     workspace = models.ForeignKey(SlackWorkspace, on_delete=models.CASCADE, related_name="+")
@@ -267,7 +267,7 @@ class ThreadReply(models.Model):
     user_id = models.CharField(max_length=32)
     text = models.TextField()
     decided_at = models.DateTimeField(
-        null=True, blank=True, help_text="When it was found to be for nobody, so far."
+        null=True, blank=True, help_text="When it was last found not to be for the bot."
     )
     received_at = models.DateTimeField(auto_now_add=True, db_index=True)
 

@@ -1,9 +1,9 @@
-"""Messages that the bot owes a thread at most once: claimed as rows, then sent.
+"""Messages that the bot sends a thread at most once: claimed as rows, then sent.
 
-A webhook, an activity and a sweep may all want to say the same. The unique key allows one row, and
-a lease on the row allows one sender at a time. Slack has no idempotent post. So after an attempt
-whose outcome is unknown, the thread is searched for the message before anything is posted again:
-each message carries its notice's id as metadata.
+A webhook, an activity and a sweep may all want to send the same message. The row's unique key
+allows one message, and a lease on the row allows one sender at a time. Slack has no idempotent
+post. So each message carries its notice's id as metadata, and after an attempt whose outcome is
+unknown, the sender searches the thread for the message before it posts again.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,12 @@ from typing import Any
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, QuerySet, Subquery
+from django.db.models import F, QuerySet
 from django.utils import timezone
 from slack_sdk import WebClient
 
 from coding_tasks.models import CodingTask, TaskRun
-from projects.hints import hasten
-from quota.gate import Verdict
+from projects.hints import run_soon
 from workflows import wording
 from workflows.metrics import NOTICES
 from workflows.models import ERASED, FollowUp, Mention, Notice
@@ -32,11 +31,11 @@ log = structlog.get_logger(__name__)
 
 DELIVER_NOTICE = "workflows.tasks.deliver_notice"
 LEASE = timedelta(seconds=45)
-"""Longer than the calls of one attempt take: an expired lease means that its holder died."""
+"""Longer than one attempt takes, so an expired lease means that its holder died."""
 GIVE_UP_AFTER = timedelta(hours=6)
-"""The age of a notice after which a failed attempt is not repeated."""
+"""The age after which a notice is not tried again, if it had enough attempts."""
 ATTEMPTS_AT_LEAST = 8
-"""How often a notice is tried whatever its age: nothing of ours may have run for hours."""
+"""Attempts that a notice gets at any age: our processes may have been down for hours."""
 LONGEST_BACKOFF = timedelta(minutes=5)
 _A_MOMENT = timedelta(seconds=1)
 
@@ -54,10 +53,10 @@ def claim(
 ) -> Notice:
     """Return the notice for this key, creating it if needed. The caller must send it.
 
-    It goes to the thread of `about`. If the thread refuses it, or with `only_to_user`, it goes to
-    `user_id` alone (by default the author of `about`).
+    It goes to the thread of `about`. If Slack refuses it there, or with `only_to_user`, it goes to
+    `user_id` alone, by default the author of `about`.
     """
-    shown = Notice.Destination.EPHEMERAL if only_to_user else Notice.Destination.THREAD
+    destination = Notice.Destination.EPHEMERAL if only_to_user else Notice.Destination.THREAD
     notice, _ = Notice.objects.get_or_create(
         key=key,
         defaults={
@@ -67,54 +66,12 @@ def claim(
             "channel_id": about.channel_id,
             "thread_ts": about.thread_ts,
             "user_id": user_id or about.user_id,
-            "destination": shown,
+            "destination": destination,
             "text": text,
             "blocks": list(blocks),
         },
     )
     return notice
-
-
-def claim_denial(about: Mention | FollowUp, verdict: Verdict) -> Notice:
-    """Return the one denial of a message that was refused for lack of credits.
-
-    A reply that does not mention the bot shares the one its thread has had since the task began:
-    the conversation knows, and every further remark would repeat it.
-    """
-    key = f"denial:{about.pk}"
-    if isinstance(about, FollowUp) and not about.addressed:
-        key = f"denial:{about.workflow_id}"
-        if said := _denial_of_task(about):
-            return said
-    return claim(key, Notice.Kind.DENIAL, about, denial_text(verdict))
-
-
-def denial_of(mention: Mention) -> Notice | None:
-    """Return the denial that was claimed for a mention: what was refused once is not begun."""
-    return Notice.objects.filter(key=f"denial:{mention.pk}").first()
-
-
-def denial_text(verdict: Verdict) -> str:
-    """Return the denial for a verdict, under the names this installation goes by."""
-    return wording.denial(
-        verdict.reason,
-        verdict.resets_at,
-        bot_name=settings.BOT_NAME,
-        billing_url=settings.BILLING_URL,
-        time_zone=verdict.time_zone,
-        cap=verdict.cap,
-    )
-
-
-def _denial_of_task(about: FollowUp) -> Notice | None:
-    task = CodingTask.objects.filter(workflow_id=about.workflow_id)
-    return Notice.objects.filter(
-        kind=Notice.Kind.DENIAL,
-        workspace_id=about.workspace_id,
-        channel_id=about.channel_id,
-        thread_ts=about.thread_ts,
-        created_at__gte=Subquery(task.values("created_at")),
-    ).first()
 
 
 def answer_key(run: TaskRun) -> str:
@@ -125,22 +82,31 @@ def answer_key(run: TaskRun) -> str:
 @transaction.atomic
 def claim_answer(run: TaskRun, about: Mention | FollowUp) -> Notice:
     """Return the notice with a run's answer to a message."""
-    kept = TaskRun.objects.select_for_update().get(pk=run.pk)  # it may have been erased since
-    return claim(answer_key(run), Notice.Kind.ANSWER, about, wording.answer(kept.answer))
+    fresh = TaskRun.objects.select_for_update().get(pk=run.pk)  # it may have been erased since
+    return claim(answer_key(run), Notice.Kind.ANSWER, about, wording.answer(fresh.answer))
+
+
+def claim_not_your_task(about: Mention, task: CodingTask) -> Notice:
+    """Return the notice that a task belongs to somebody else: one for each task and user."""
+    text = wording.not_your_task(
+        about.user_id, owner_id=task.owner_slack_user_id, bot_name=settings.BOT_NAME
+    )
+    key = f"not-your-task:{task.pk}:{about.user_id}"
+    return claim(key, Notice.Kind.NOT_YOUR_TASK, about, text)
 
 
 # --- Sending -------------------------------------------------------------------------------------
 def send_soon(notice: Notice) -> None:
     """Have a worker send the notice once the transaction is committed."""
-    transaction.on_commit(lambda: hasten(DELIVER_NOTICE, str(notice.pk)))
+    transaction.on_commit(lambda: run_soon(DELIVER_NOTICE, str(notice.pk)))
 
 
 def deliver(notice: Notice) -> None:
-    """Send the notice if it is due and no other sender has it. A failure of Slack never raises.
+    """Send the notice if it is due and no other sender has it. Failures of Slack are not raised.
 
-    A notice that could not be sent falls due again later, for the sweep. One that Slack refuses is
-    sent in another way (`workflows.slack.posting`). A notice is given up if Slack refuses every
-    way, or if its work was stopped or its words were erased meanwhile.
+    A notice that could not be sent is due again later, for the sweep. If Slack refuses it, it is
+    sent in another way (`workflows.slack.posting`). It is given up if Slack refuses every way, or
+    if its work was stopped or its text was erased meanwhile.
     """
     now = timezone.now()
     taken = _take(notice, now)
@@ -180,7 +146,7 @@ def deliver(notice: Notice) -> None:
 
 
 def due(now: datetime) -> QuerySet[Notice]:
-    """Return the notices to send now, those first that wait longest."""
+    """Return the notices to send now, the longest due first."""
     unsent = [Notice.State.PENDING, Notice.State.SENDING]
     return Notice.objects.filter(state__in=unsent, next_attempt_at__lte=now).order_by(
         "next_attempt_at"
@@ -189,14 +155,14 @@ def due(now: datetime) -> QuerySet[Notice]:
 
 @dataclass
 class _Attempt:
-    """A leased notice, and whether the message sent last may have reached Slack."""
+    """A leased notice, and whether its last message may have reached Slack."""
 
     notice: Notice
     outcome_unknown: bool
 
 
 class _LeaseLost(Exception):
-    """Somebody else took over the notice."""
+    """Another sender took over the notice."""
 
 
 def _take(notice: Notice, now: datetime) -> _Attempt | None:
@@ -207,14 +173,14 @@ def _take(notice: Notice, now: datetime) -> _Attempt | None:
             next_attempt_at=now + LEASE,
             attempts=F("attempts") + 1,
         ):
-            # The token is read only when Slack is called: it may be one that cannot be decrypted.
+            # The bot token is loaded only when Slack is called, because decrypting it may fail.
             rows = Notice.objects.select_related("workspace").defer("workspace__bot_token")
             return _Attempt(rows.get(pk=notice.pk), state == Notice.State.SENDING)
     return None
 
 
 def _send(client: WebClient, attempt: _Attempt) -> str:
-    """Send the notice in the first way that Slack accepts; return the `ts`."""
+    """Send the notice in the first way that Slack accepts; return the `ts` of its first message."""
     notice = attempt.notice
     notice.destination = posting.first_way(notice)
     while True:
@@ -224,7 +190,7 @@ def _send(client: WebClient, attempt: _Attempt) -> str:
             refusal = failure_of(error)
             if refusal is None or not refusal.is_refusal:
                 raise
-            # A place that cannot be searched gets no second attempt.
+            # If the search is refused, try elsewhere: posting here again could say it twice.
             elsewhere = attempt.outcome_unknown or refusal.meaning is Meaning.REFUSED_HERE
             way = posting.next_way(notice, elsewhere=elsewhere)
             if way is None:
@@ -244,7 +210,7 @@ def _send_messages(client: WebClient, attempt: _Attempt) -> str:
         if attempt.outcome_unknown:
             message_ts = posting.find(client, notice, messages[number])
             attempt.outcome_unknown = False
-            _renew(notice)  # a search may outlast the lease: whoever took over would post as well
+            _renew(notice)  # the search may have outlasted the lease, and another sender taken over
         if message_ts is None:
             message_ts = posting.post(client, notice, messages[number])
         first_ts = notice.message_ts or message_ts
@@ -257,11 +223,7 @@ def _keep_failure(attempt: _Attempt, failure: Failure, now: datetime) -> None:
     notice = attempt.notice
     outcome_unknown = attempt.outcome_unknown or failure.meaning is Meaning.UNKNOWN
     ephemeral = notice.destination == Notice.Destination.EPHEMERAL
-    if (
-        failure.is_permanent
-        or (outcome_unknown and ephemeral)
-        or _was_tried_long_enough(notice, now)
-    ):
+    if failure.is_permanent or (outcome_unknown and ephemeral) or _had_enough_attempts(notice, now):
         _give_up(notice, failure.error)
         return
     backoff = timedelta(seconds=2 ** min(notice.attempts, 10))
@@ -278,7 +240,7 @@ def _keep_failure(attempt: _Attempt, failure: Failure, now: datetime) -> None:
     )
 
 
-def _was_tried_long_enough(notice: Notice, now: datetime) -> bool:
+def _had_enough_attempts(notice: Notice, now: datetime) -> bool:
     return now - notice.created_at > GIVE_UP_AFTER and notice.attempts >= ATTEMPTS_AT_LEAST
 
 
@@ -290,7 +252,7 @@ def _give_up(notice: Notice, error: str) -> None:
 
 
 def _keep(notice: Notice, **fields: Any) -> bool:
-    """Write to the notice while the lease is ours; another sender may have taken over."""
+    """Update the notice if the lease is still ours; return whether it was."""
     mine = Notice.objects.filter(
         pk=notice.pk, state=Notice.State.SENDING, next_attempt_at=notice.next_attempt_at
     )
@@ -298,7 +260,7 @@ def _keep(notice: Notice, **fields: Any) -> bool:
 
 
 def _renew(notice: Notice, **fields: Any) -> None:
-    """Write to the notice and renew its lease. Raises `_LeaseLost`."""
+    """Update the notice and renew its lease. Raise `_LeaseLost` if another sender has it."""
     fields["next_attempt_at"] = timezone.now() + LEASE
     if not _keep(notice, **fields):
         raise _LeaseLost

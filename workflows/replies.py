@@ -1,20 +1,20 @@
-"""Replies that do not mention the bot: kept first, then matched to what they are for.
+"""Replies that do not mention the bot: first recorded, then matched to a request or a task.
 
-Slack may deliver a reply before the mention that it follows, and two processes may handle both at
-once. So a missing row never decides anything: a reply is committed before its mention is looked
-for, and a mention before its replies are. The one that looks second finds the other. If a process
-dies in between, sweeps decide the reply or the mention that it left.
+Slack may deliver a reply before the mention it follows, and two processes may handle them at the
+same time. So a reply is committed before its mention is looked up, and a mention before its
+replies are looked up: the process that looks second finds both. If a process dies in between, a
+sweep decides about the reply or the mention that it left.
 
-What becomes of a reply by the author of the thread's latest request:
+A reply by the author of the thread's latest request is treated as follows:
 
-- While the request's task works or is still to be made, the reply is a follow-up.
+- While the request's task is working or is still to be made, the reply is a follow-up.
 - A word such as "stop" ends the work (`workflows.stopping.orders`).
 - If the request was not answered (refused for lack of credits, failed, or without a text), the
-  reply takes it up: both texts make a new request. Without credits nothing is said, because the
-  thread knows why. It is told once more if the reason has changed.
-- If the thread has ended otherwise, its author alone is told, once, how to go on.
+  reply takes it up: both texts together make a new request. If there are still no credits, the
+  bot stays silent, unless the reason has changed since the thread was told.
+- If the thread ended in another way, the author alone is told once how to go on.
 
-Anybody else is answered only if they order a stop.
+Replies by anybody else are ignored, unless they order a stop.
 """
 
 from datetime import datetime, timedelta
@@ -26,22 +26,21 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from coding_tasks.threads import active_task
-from workflows import follow_ups, notices, wording
-from workflows.door import denial
+from workflows import denials, follow_ups, notices, wording
 from workflows.mention_types import OUT_OF_CREDITS, SAID_ALREADY
 from workflows.models import ERASED, FollowUp, Mention, Notice, ThreadReply
 from workflows.recovery.deferral import left_to_a_sweep
-from workflows.requests import is_bare, is_countermanded, is_stop, texts_of
+from workflows.requests import is_bare, is_stop, is_stopped_later, texts_of
 
 KEPT_FOR = timedelta(minutes=15)
-"""Longer than Slack goes on delivering a mention: at once, after a minute, and after five."""
+"""Slack delivers a mention at once, after a minute and after five. This is longer."""
 UNDECIDED_FOR = timedelta(days=1)
-"""How long a reply waits for a sweep, if none ran or none could decide about it."""
+"""How long an undecided reply is kept, if no sweep ran or could decide about it."""
 TAKEN_UP_WITHIN = timedelta(days=45)
-"""How old a request may be to be taken up by a reply: until after the next reset, and some days."""
+"""The greatest age at which a request can be taken up: some days beyond the next reset."""
 NO_ACCESS = "no access"
 _MOST_REQUESTS = 50
-_LOOKS = 2
+_ROUNDS = 2
 
 
 def keep(reply: ThreadReply) -> ThreadReply:
@@ -57,24 +56,23 @@ def keep(reply: ThreadReply) -> ThreadReply:
 
 
 def decide(reply: ThreadReply) -> Mention | None:
-    """Decide what a kept reply is for; return the mention it became, for the caller to admit.
+    """Decide what a recorded reply is for; return the mention it became, for the caller to admit.
 
-    The row is deleted once the reply is recorded elsewhere. A reply that was recorded before, and
-    is delivered again, is for nothing else.
+    The reply's row is deleted once it is recorded as a mention or a follow-up.
     """
     row = ThreadReply.objects.filter(pk=reply.pk)
     if not row.exclude(text=ERASED).exists():
-        return None  # erased, or decided by another process, since it was read
+        return None  # it was erased, or decided by another process, after it was read
     if follow_ups.is_known(reply):
         row.delete()
         return None
     mention = None
-    for _ in range(_LOOKS):  # the answer can change while we look
+    for _ in range(_ROUNDS):  # between the two looks, the thread may get or lose its task
         mention = _as_mention(reply)
         if mention is not None or _as_follow_up(reply):
             row.delete()
             return mention
-    # One that was for nobody may wait for a mention that came since: a sweep is to see it again.
+    # A sweep looks again at a reply that an open request may still need.
     decided_at = None if _may_be_matched_soon(reply) else timezone.now()
     row.update(decided_at=decided_at)
     return None
@@ -90,12 +88,12 @@ def decide_for(mention: Mention) -> list[Mention]:
 
 
 def has_followed(mention: Mention) -> bool:
-    """Return whether the author's kept replies below the mention say something."""
+    """Return whether the author has replied to the mention with a text."""
     return any(not is_bare(each.text) for each in _below(mention))
 
 
 def undecided(now: datetime) -> QuerySet[ThreadReply]:
-    """Return the replies whose process died, or that wait for a mention to be decided."""
+    """Return replies whose process died, and replies that wait for the decision on a mention."""
     return (
         ThreadReply.objects.filter(decided_at=None, received_at__lte=now - timedelta(seconds=3))
         .select_related("workspace__project__organization")
@@ -105,15 +103,15 @@ def undecided(now: datetime) -> QuerySet[ThreadReply]:
 
 
 def forget_old(now: datetime) -> None:
-    """Delete the replies whose mention will not come any more."""
+    """Delete replies that are too old for a mention of theirs still to come."""
     old = ThreadReply.objects.filter(received_at__lte=now - KEPT_FOR)
     old.filter(Q(received_at__lte=now - UNDECIDED_FOR) | ~Q(decided_at=None)).delete()
 
 
 def take_up_earlier(mention: Mention) -> None:
-    """Let a mention take up the author's latest request in the thread if that was not answered.
+    """Let a mention take up the author's latest request in the thread, if it was not answered.
 
-    The thread must have no task: what a task works on is not asked for again.
+    Call this only if the thread has no task: a task already works on what was asked.
     """
     earlier = _latest_request(mention)
     if mention.takes_up_id or earlier is None:
@@ -130,37 +128,37 @@ def take_up_earlier(mention: Mention) -> None:
 
 
 def _as_mention(reply: ThreadReply) -> Mention | None:
-    """Return the reply's mention, creating it for an order to stop or a request taken up."""
+    """Return the reply's mention, creating it if the reply orders a stop or takes up a request."""
     post = {"workspace": reply.workspace, "channel_id": reply.channel_id, "ts": reply.ts}
     if known := Mention.objects.filter(**post).first():
         return known
     task = active_task(reply.workspace, reply.channel_id, reply.thread_ts)
     request = _latest_request(reply)
     if is_stop(reply.text):
-        is_about_work = task is not None or request is not None or _others_wait(reply)
+        is_about_work = task is not None or request is not None or _anybody_waits(reply)
         return _become_mention(reply, None) if is_about_work else None
     if task is not None or request is None or request.state in Mention.OPEN:
         return None
     if is_bare(reply.text) and not texts_of(request):
-        return None  # the question what to do is still open
+        return None  # the bot's question what to do is still unanswered
     if not _is_unanswered(request):
         _tell_how_to_go_on(request)
         return None
-    if refused := denial(reply, reply.workspace.project, to_start=True):
-        _tell_if_news(request, notices.denial_text(refused))
+    if refusal := denials.refusal_for(reply, reply.workspace.project, to_start=True):
+        _tell_if_news(request, denials.text(refusal))
         return None
     return _become_mention(reply, request)
 
 
 def _as_follow_up(reply: ThreadReply) -> bool:
-    """Hand the reply to its task, even one still to be made; return whether it has a task."""
-    if is_stop(reply.text) or is_countermanded(reply):
+    """Record the reply as a follow-up of a task, even one to be made; return whether it is one."""
+    if is_stop(reply.text) or is_stopped_later(reply):
         return False
     task = active_task(reply.workspace, reply.channel_id, reply.thread_ts)
     if task is not None and task.owner_slack_user_id != reply.user_id:
         return False
     request = _latest_request(reply)
-    if request is not None and _is_order_to_come(request):
+    if request is not None and _is_pending_stop(request):
         return False
     if task is None and (request is None or _will_ask(request)):
         return False
@@ -174,12 +172,12 @@ def _as_follow_up(reply: ThreadReply) -> bool:
         addressed=False,
     )
     if task is not None:
-        to_tell = follow_ups.record(follow_up, task.project)
+        to_signal = follow_ups.record(follow_up, task.project)
     else:
-        to_tell = follow_ups.record_early(follow_up)
-    if to_tell:
+        to_signal = follow_ups.record_early(follow_up)
+    if to_signal:
         with left_to_a_sweep("a reply", follow_up=str(follow_up.pk)):
-            follow_ups.tell(follow_up)
+            follow_ups.signal(follow_up)
     return follow_ups.is_known(reply)
 
 
@@ -206,7 +204,7 @@ def _latest_request(message: ThreadReply | Mention) -> Mention | None:
     return max(earlier, key=lambda each: Decimal(each.ts), default=None)
 
 
-def _others_wait(reply: ThreadReply) -> bool:
+def _anybody_waits(reply: ThreadReply) -> bool:
     return Mention.objects.filter(
         workspace=reply.workspace_id,
         channel_id=reply.channel_id,
@@ -216,7 +214,7 @@ def _others_wait(reply: ThreadReply) -> bool:
 
 
 def _may_be_matched_soon(reply: ThreadReply) -> bool:
-    """Return whether a request of the author that is under way may still need the reply."""
+    """Return whether an open request of the author may still need the reply."""
     request = _latest_request(reply)
     if request is None:
         return False
@@ -225,34 +223,34 @@ def _may_be_matched_soon(reply: ThreadReply) -> bool:
 
 
 def _is_unanswered(request: Mention) -> bool:
-    """Return whether a request can be taken up again, which is possible once."""
+    """Return whether a request can be taken up. Each can be taken up once."""
     if request.text == ERASED or request.received_at < timezone.now() - TAKEN_UP_WITHIN:
         return False
-    for_want_of_credits = request.outcome.startswith((OUT_OF_CREDITS, SAID_ALREADY))
-    open_still = request.state in (Mention.State.ASKED, Mention.State.FAILED) or (
-        request.state == Mention.State.REFUSED and for_want_of_credits
+    lacked_credits = request.outcome.startswith((OUT_OF_CREDITS, SAID_ALREADY))
+    needs_answer = request.state in (Mention.State.ASKED, Mention.State.FAILED) or (
+        request.state == Mention.State.REFUSED and lacked_credits
     )
-    return open_still and not Mention.objects.filter(takes_up=request).exists()
+    return needs_answer and not Mention.objects.filter(takes_up=request).exists()
 
 
 def _will_ask(request: Mention) -> bool:
-    """Return whether an undecided mention has no text, so its author will be asked for one.
+    """Return whether the bot will ask the author what to do, because the mention has no text.
 
-    The next message is then the request itself, not an addition to it.
+    The author's next message is then the request itself, not an addition to it.
     """
     return request.state == Mention.State.RECEIVED and is_bare(request.text)
 
 
-def _is_order_to_come(request: Mention) -> bool:
-    """Return whether a message orders to stop and is not obeyed yet: what follows it has to wait.
+def _is_pending_stop(request: Mention) -> bool:
+    """Return whether a message orders a stop that is still to be carried out.
 
-    Taken for an addition to the work, it would end with the work.
+    Replies after it have to wait. As follow-ups of the work they would end with it.
     """
     return request.state == Mention.State.RECEIVED and is_stop(request.text)
 
 
 def _become_mention(reply: ThreadReply, takes_up: Mention | None) -> Mention | None:
-    """Return the reply's new mention; None if another message took the request up."""
+    """Return the reply's new mention, or None if another message took up the request."""
     workspace = reply.workspace
     try:
         with transaction.atomic():
@@ -275,8 +273,8 @@ def _become_mention(reply: ThreadReply, takes_up: Mention | None) -> Mention | N
 
 
 def _tell_if_news(request: Mention, words: str) -> None:
-    """Say once why a request still cannot be taken up, unless the thread knows the reason."""
-    said = notices.denial_of(request)
+    """Say once why a request still cannot be taken up, unless the thread was told that reason."""
+    said = denials.claimed_for(request)
     if said is not None and said.text == words and said.state != Notice.State.GIVEN_UP:
         return
     key = f"still-denied:{request.pk}"
@@ -284,7 +282,7 @@ def _tell_if_news(request: Mention, words: str) -> None:
 
 
 def _tell_how_to_go_on(request: Mention) -> None:
-    """Tell the author alone, once for each request, that plain replies start nothing here."""
+    """Tell the author alone, once for each request, that replies here have no effect."""
     if Mention.objects.filter(takes_up=request).exists():
         return
     words = wording.thread_has_ended(request.user_id, bot_name=settings.BOT_NAME)

@@ -1,4 +1,4 @@
-"""What a person asked for: a Slack message without Slack's markup."""
+"""What a person asked for: the text of their messages without Slack's markup."""
 
 import re
 import unicodedata
@@ -10,19 +10,18 @@ from coding_tasks.models import TaskRun
 from workflows.mention_types import workflow_id
 from workflows.models import FollowUp, Mention, ThreadReply
 
-STOP_WORDS = frozenset(
-    (
-        *("stop", "cancel", "abort", "halt"),  # English
-        *("stopp", "abbrechen", "abbruch"),  # German
-        *("arrête", "arrete", "annuler"),  # French
-        *("detener", "cancelar", "parar"),  # Spanish, Portuguese
-        *("ferma", "annulla"),  # Italian
-    )
-)
-"""A message of one of these, and of courtesies, ends the work. docs/threads.md lists them."""
+_STOP_WORDS = {
+    "English": ("stop", "cancel", "abort", "halt"),
+    "German": ("stopp", "abbrechen", "abbruch"),
+    "French": ("arrête", "arrete", "annuler"),
+    "Spanish and Portuguese": ("detener", "cancelar", "parar"),
+    "Italian": ("ferma", "annulla"),
+}
+STOP_WORDS = frozenset(word for words in _STOP_WORDS.values() for word in words)
+"""A message of these words and courtesies only ends the work. docs/threads.md lists them."""
 _COURTESIES = frozenset(("please", "pls", "now", "it", "this", "that", "thanks", "bitte", "jetzt"))
 _LONGEST_ORDER = 200
-"""Characters; what is longer is no order to stop."""
+"""Characters. A longer message is not an order to stop."""
 # Tags, entities and emoji: `<@U1>`, `&amp;`, `:wave::skin-tone-2:`.
 _MARKUP = re.compile(r"<[@#!][^<>]*>|&(?:amp|lt|gt);|:[^\s:<>]+:")
 # Tags of persons, of groups and of everybody in a channel.
@@ -30,7 +29,7 @@ _PEOPLE = re.compile(r"<(?:@|!subteam\^|!(?:here|channel|everyone)\b)[^<>]*>")
 _WORD = re.compile(r"[^\W_]+")
 _LONGEST_CHAIN = 20
 
-# No "<" inside: of very many that are never closed, each would be searched to the end of the text.
+# "<" is excluded inside: otherwise each unclosed one is searched to the end of the text.
 _LINK = re.compile(r"<((?:https?|mailto|ssh)[^|<>]*)(?:\|([^<>]*))?>")
 
 
@@ -54,7 +53,7 @@ def message_of(run: TaskRun) -> Mention | FollowUp:
 def all_that_was_asked(mention: Mention) -> str:
     """Return everything the author asked for, as they typed it.
 
-    That is the mention's own text, and the request that it takes up with all additions to it.
+    That is the mention's own text, the request it takes up, and the replies to that request.
     """
     bot_user_id = mention.workspace.bot_user_id
     texts = [_readable(text, bot_user_id) for text in texts_of(mention)]
@@ -74,12 +73,12 @@ def texts_of(mention: Mention) -> list[str]:
 
 
 def is_bare(text: str) -> bool:
-    """Return whether a message has no letter or digit besides tags and emoji."""
+    """Return whether a message has no letter or digit outside tags and emoji."""
     return _WORD.search(_MARKUP.sub(" ", text)) is None
 
 
 def is_stop(text: str) -> bool:
-    """Return whether a message is only an order to stop."""
+    """Return whether a message is an order to stop and nothing else."""
     if len(text) > _LONGEST_ORDER:
         return False
     plain = unicodedata.normalize("NFKC", _MARKUP.sub(" ", text))
@@ -96,26 +95,26 @@ def of_thread(message: Mention | FollowUp | ThreadReply) -> QuerySet[Mention]:
     )
 
 
-def is_countermanded(message: Mention | FollowUp | ThreadReply) -> bool:
-    """Return whether the author ordered a stop later, in a message that arrived earlier."""
+def is_stopped_later(message: Mention | FollowUp | ThreadReply) -> bool:
+    """Return whether the author wrote an order to stop after the message that arrived before it."""
     own = of_thread(message).filter(user_id=message.user_id)
     return any(is_stop(each.text) and Decimal(each.ts) > Decimal(message.ts) for each in own)
 
 
 def is_stop_for_others(text: str) -> bool:
-    """Return whether a message that does not mention the bot tells other people to stop."""
+    """Return whether a message without a mention of the bot tells other people to stop."""
     return is_stop(text) and _PEOPLE.search(text) is not None
 
 
 def _additions(mention: Mention) -> list[str]:
-    """Return the replies to a mention that waited for a task that was never made."""
+    """Return the replies to a mention that waited for its task, which was never made."""
     own = workflow_id(mention.team_id, mention.channel_id, mention.ts)
     dropped = FollowUp.objects.filter(workflow_id=own, state=FollowUp.State.DROPPED)
     return list(dropped.order_by("ts").values_list("text", flat=True)[:_LONGEST_CHAIN])
 
 
 def _readable(text: str, bot_user_id: str) -> str:
-    """Return text of Slack's as people read it, without the mention of the bot.
+    """Return Slack's text as people read it, without the mention of the bot.
 
     Slack escapes three characters and wraps addresses in angle brackets:
     https://docs.slack.dev/messaging/formatting-message-text/#escaping

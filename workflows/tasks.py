@@ -1,7 +1,7 @@
-"""Celery's part: sending what rows say is to be sent, and sweeping up what nobody finished.
+"""Celery tasks: send notices and signals, and sweep up what other processes did not finish.
 
-Every task may run twice, at once or not at all: the rows decide, and the next sweep comes within
-seconds. So none of them is retried by Celery, and a flushed broker loses nothing.
+Each task may run twice, concurrently or not at all: the rows say what is left to do, and the next
+sweep comes within seconds. So Celery retries none of them, and a flushed broker loses nothing.
 """
 
 import time
@@ -29,49 +29,49 @@ _BATCH = 200
 _BUDGET = 30.0
 """Seconds after which a sweep leaves the rest to the next one."""
 _EXPIRES = 5
-"""Seconds for which a sweep is worth starting: then the next is due anyway."""
+"""Seconds after which a queued sweep is dropped, because the next one is due."""
 _PATIENCE = 3
-"""Failures to reach Temporal after which a sweep stops: every one takes its time limit."""
-_SWEEP_OF_TERMINATED = 30
+"""Failures to reach Temporal after which a sweep stops, because each takes the full time limit."""
+_TERMINATED_EVERY = 30
 """Seconds between two looks for workflows that were terminated."""
-_LOOK_FOR_WORKFLOWS = 60
+_LOST_EVERY = 60
 """Seconds between two looks for workflows that Temporal lost."""
 _LOOK_BACK = timedelta(days=1)
-"""Workflows terminated longer ago than Celery was down are found when their thread moves."""
-_GRACE = timedelta(seconds=3)
-"""How long a follow-up is left to the request that recorded it."""
+"""How far back terminated workflows are looked for. A message in the thread finds older ones."""
+_SIGNAL_AFTER = timedelta(seconds=3)
+"""How long the request that recorded a follow-up has to signal it."""
 
 
 @shared_task
 def deliver_notice(notice_id: str) -> None:
-    """Send one notice, if it is due and nobody else is at it."""
+    """Send one notice, if it is due and no other sender has it."""
     notice = Notice.objects.filter(pk=notice_id).first()
     if notice is not None:
         notices.deliver(notice)
 
 
 @shared_task(expires=_EXPIRES)
-def deliver_pending_denials() -> None:
-    """Send whatever notice is due: denials, and all else the bot owes a thread."""
+def deliver_pending_notices() -> None:
+    """Send the notices that are due."""
     _sweep(notices.due(timezone.now())[:_BATCH], notices.deliver)
 
 
 @shared_task(expires=_EXPIRES)
 def announce_credits() -> None:
-    """Tell who wants to hear it that credits run low, or that there are some again."""
+    """Tell teams that their credits run low, or that they have some again."""
     for notice in credit_notices.claim_new(timezone.now()):
         notices.deliver(notice)
 
 
 @shared_task(expires=_EXPIRES)
 def start_pending_mentions() -> None:
-    """Decide about the mentions whose request died, or came while Temporal was down."""
-    _sweep(intake.waiting(timezone.now())[:_BATCH], intake.admit)
+    """Decide about mentions whose request died, or that came while Temporal was down."""
+    _sweep(intake.undecided(timezone.now())[:_BATCH], intake.admit)
 
 
 @shared_task(expires=_EXPIRES)
 def match_replies() -> None:
-    """Decide about replies whose process died, and delete those that are not for the bot."""
+    """Decide about replies whose process died, and delete old ones that are not for the bot."""
     _sweep(replies.undecided(timezone.now())[:_BATCH], _match)
     replies.forget_old(timezone.now())
 
@@ -84,23 +84,23 @@ def _match(reply: ThreadReply) -> None:
 
 @shared_task(expires=_EXPIRES)
 def deliver_pending_follow_ups() -> None:
-    """Tell the workflows of the follow-ups that they were not told of when they were recorded."""
-    unsignalled = follow_ups.to_tell().filter(received_at__lte=timezone.now() - _GRACE)
-    _sweep(unsignalled.order_by("received_at")[:_BATCH], follow_ups.tell)
+    """Signal the follow-ups that were not signalled when they were recorded."""
+    old = follow_ups.unsignalled().filter(received_at__lte=timezone.now() - _SIGNAL_AFTER)
+    _sweep(old.order_by("received_at")[:_BATCH], follow_ups.signal)
 
 
 @shared_task(expires=_EXPIRES)
 def wake_paused_runs(*organization_ids: str) -> None:
-    """Tell workflows whose runs are paused that there are credits; without ids, of everybody."""
+    """Signal the workflows of paused runs that have credits again; without ids, of all teams."""
     paused = runs.to_wake().select_related("task__project", "task__workspace")
     paused = paused.defer("task__workspace__bot_token")
     if organization_ids:
         paused = paused.filter(task__project__organization__in=[*map(UUID, organization_ids)])
-    # In no order: of very many, those that stay paused do not keep the others waiting.
+    # The order is random, so that runs that stay paused don't keep the others waiting.
     _sweep(paused.order_by("?")[:_BATCH], _wake_if_credits)
 
 
-@shared_task(expires=_SWEEP_OF_TERMINATED)
+@shared_task(expires=_TERMINATED_EVERY)
 def clear_up_terminated_workflows() -> None:
     """End the mentions and tasks of workflows that an operator terminated."""
     since = timezone.now() - _LOOK_BACK
@@ -112,21 +112,23 @@ def clear_up_terminated_workflows() -> None:
     _sweep(unfinished.left_behind(terminated), lambda found: _clear_up_if_ended(found.workflow_id))
 
 
-@shared_task(expires=_LOOK_FOR_WORKFLOWS)
+@shared_task(expires=_LOST_EVERY)
 def look_for_workflows() -> None:
-    """Begin anew, or end, what Temporal should be running and is not."""
-    _sweep(lost_workflows.suspects(timezone.now(), _BATCH), lost_workflows.look_for_workflow)
+    """Begin anew or end the mentions whose workflows Temporal has lost."""
+    _sweep(lost_workflows.suspects(timezone.now(), _BATCH), lost_workflows.check_workflow)
 
 
 def _clear_up_if_ended(workflow_id: str) -> None:
     status = client.status_of(workflow_id)
-    if status is not WorkflowExecutionStatus.RUNNING:  # one that was reset: under the same id
+    if (
+        status is not WorkflowExecutionStatus.RUNNING
+    ):  # a workflow that was reset runs under the same id
         unfinished.clear_up(workflow_id, unfinished.in_words(status))
 
 
 def _wake_if_credits(run: TaskRun) -> None:
     try:
-        if not runs.look_for_credits(run):
+        if not runs.has_gained_credits(run):
             return
     except QuotaUnknown:
         return
@@ -139,7 +141,7 @@ def _wake_if_credits(run: TaskRun) -> None:
 
 
 def _sweep(rows: Iterable[Any], handle: Callable[[Any], None]) -> None:
-    """Handle each row; one that fails is left to the next sweep and does not stop the others."""
+    """Handle each row. A row that fails is left to the next sweep and doesn't stop the others."""
     deadline = time.monotonic() + _BUDGET
     unreachable = 0
     for row in rows:

@@ -1,7 +1,6 @@
-"""Every sentence the bot says, as pure functions: no clock, no settings, no network.
+"""What the bot says, except for denials: pure functions that return Slack mrkdwn.
 
-All of them return Slack mrkdwn. Whatever comes from a person or a model passes through `escape`
-here, so that a caller cannot forget it.
+They escape every text that comes from a person or a model, so that callers can't forget it.
 """
 
 from datetime import datetime
@@ -9,97 +8,28 @@ from zoneinfo import ZoneInfo
 
 from coding_tasks.bounds import Bounds
 from coding_tasks.storable import storable
-from quota.reasons import Reason
-
-_CREDITS_USED = "Your team has used its monthly {bot_name} AI credits."
-_DENIAL_FIRST_SENTENCES: dict[str, str] = {
-    Reason.LIMIT_REACHED: _CREDITS_USED,
-    # A set that was written by hand, mostly by another billing system, has no reason.
-    Reason.SET_BY_HAND: _CREDITS_USED,
-    Reason.INSUFFICIENT_REMAINING: "Your team has too few {bot_name} AI credits left to {purpose}.",
-    Reason.ORGANIZATION_INACTIVE: (
-        "Your team's {bot_name} AI credits are switched off: its organization is not active."
-    ),
-    Reason.PROJECT_CAP_REACHED: (
-        "This project has used its share of your team's {bot_name} AI credits."
-    ),
-    Reason.USER_CAP_REACHED: "You have used your share of your team's {bot_name} AI credits.",
-    Reason.RUN_CAP_REACHED: "This task has used the {bot_name} AI credits that one task may use.",
-}
-_TOO_LITTLE_OF_A_CAP: dict[str, str] = {
-    Reason.PROJECT_CAP_REACHED: (
-        "This project has too little of its share of your team's {bot_name} AI credits left to "
-        "{purpose}."
-    ),
-    Reason.USER_CAP_REACHED: (
-        "You have too little of your share of your team's {bot_name} AI credits left to {purpose}."
-    ),
-    Reason.RUN_CAP_REACHED: (
-        "One task may use too few {bot_name} AI credits to {purpose}, as your team has set it."
-    ),
-}
-# Who can help where a top-up does not.
-_ADVICE: dict[str, str] = {
-    Reason.PROJECT_CAP_REACHED: "Ask an administrator of your team to raise the project's share.",
-    Reason.USER_CAP_REACHED: "Ask an administrator of your team to raise your share.",
-    Reason.RUN_CAP_REACHED: (
-        "Try a smaller request, or ask an administrator of your team to raise what one task may "
-        "use."
-    ),
-}
-_DENIAL_OTHERWISE = "Your team cannot use its {bot_name} AI credits at the moment."
 
 
 def escape(text: str) -> str:
-    """Return text so that Slack shows it literally: `<!channel>` pings nobody, `<…>` links nothing.
+    """Return text escaped, so that Slack shows it literally: no pings, no links.
 
-    What no database column holds (NUL, lone surrogates) is left out or replaced.
+    Characters that no database stores (NUL, lone surrogates) are removed or replaced.
     https://docs.slack.dev/messaging/formatting-message-text/#escaping
     """
     return storable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def unescape(text: str) -> str:
-    """Return text as it was before `escape`, for places that show it literally."""
+    """Undo `escape`, for places that show text literally."""
     return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 
 def person(user_id: str) -> str:
-    """Return the mrkdwn that names a Slack user."""
+    """Return the mrkdwn that mentions a Slack user."""
     return f"<@{user_id}>"
 
 
 # --- Credits -------------------------------------------------------------------------------------
-def denial(
-    reason: str | None,
-    resets_at: datetime | None,
-    *,
-    bot_name: str,
-    billing_url: str,
-    time_zone: str = "UTC",
-    cap: str | None = None,
-    half_way: bool = False,
-) -> str:
-    """Say why there are no credits to use, when they come back and what can be done about it.
-
-    `resets_at` is aware, or None if there is no reset time; its day is given in `time_zone`. An
-    unknown reason gets a general sentence. `cap` is set if too little of a cap is left: it is the
-    reason that names the cap. `half_way` is True if work had begun.
-    """
-    if cap in _TOO_LITTLE_OF_A_CAP:
-        first = _TOO_LITTLE_OF_A_CAP[cap]
-    else:
-        first = _DENIAL_FIRST_SENTENCES.get(reason or "", _DENIAL_OTHERWISE)
-    purpose = "go on" if half_way else "start"
-    sentences = [first.format(bot_name=escape(bot_name), purpose=purpose)]
-    if half_way:
-        sentences.insert(0, "I had to stop half-way.")
-    sentences += _reset(resets_at, time_zone)
-    top_up = f"Top up at {escape(billing_url)} to continue."
-    sentences.append(_ADVICE.get(cap or reason or "", top_up))
-    return " ".join(sentences)
-
-
 def credits_running_low(
     percent: int,
     resets_at: datetime | None,
@@ -108,41 +38,38 @@ def credits_running_low(
     billing_url: str,
     time_zone: str = "UTC",
 ) -> str:
-    """Warn that a share of the period's credits is used, or all of it."""
+    """Warn that a share of the period's credits, or all of them, are used."""
     share = "all" if percent >= 100 else f"{percent} %"
     sentences = [f"Your team has used {share} of its {escape(credits_name)} for this period."]
-    sentences += _reset(resets_at, time_zone)
+    sentences += reset_sentences(resets_at, time_zone)
     sentences.append(f"Top up at {escape(billing_url)}.")
     return " ".join(sentences)
 
 
 def credits_are_back(*, credits_name: str) -> str:
-    """Say that a team that had used its credits has some again."""
+    """Say that a team has credits again."""
     return f"Your team has {escape(credits_name)} again."
 
 
 def credits_status(
     *,
     remaining: str | None,
-    denial_text: str | None,
     resets_at: datetime | None,
     bot_name: str,
     time_zone: str = "UTC",
 ) -> str:
-    """Answer `status`: the denial when limited, else what is left (None: no limit is set)."""
-    if denial_text is not None:
-        return denial_text
+    """Answer `status` with the credits left; `remaining` is None if there is no limit."""
     name = escape(bot_name)
     if remaining is None:
         return f"Your team's {name} AI credits have no limit."
     left = f"Your team has {escape(remaining)} {name} AI credits left."
-    return " ".join([left, *_reset(resets_at, time_zone)])
+    return " ".join([left, *reset_sentences(resets_at, time_zone)])
 
 
-def _reset(resets_at: datetime | None, time_zone: str) -> list[str]:
-    """Return the sentence that says when the credits come back, if they do.
+def reset_sentences(resets_at: datetime | None, time_zone: str) -> list[str]:
+    """Return the sentence that says when the credits reset; no sentence without a reset time.
 
-    The day is that of `time_zone`, which is named unless it is UTC.
+    It gives the day in `time_zone`, and names the zone unless it is UTC.
     """
     if resets_at is None:
         return []
@@ -153,18 +80,18 @@ def _reset(resets_at: datetime | None, time_zone: str) -> list[str]:
 
 
 def credits_unknown() -> str:
-    """Answer `status` when neither Redis nor the database can tell."""
+    """Answer `status` when neither Redis nor the database can answer."""
     return "I cannot look up your team's credits just now. Please try again in a minute."
 
 
 def asker_unknown() -> str:
-    """Answer `status` when Slack does not say who asks."""
+    """Answer `status` when Slack does not say who is asking."""
     return "I cannot find out from Slack who you are just now. Please try again in a minute."
 
 
 # --- Who may use the bot -------------------------------------------------------------------------
 def no_access_for_outsiders(user_id: str, *, bot_name: str) -> str:
-    """Refuse a guest, an external user or an unknown one."""
+    """Refuse a guest, an external user or an unknown user."""
     return (
         f"Sorry, {person(user_id)}: only full members of this workspace can use "
         f"{escape(bot_name)}; guests and people from other organizations cannot."
@@ -174,14 +101,14 @@ def no_access_for_outsiders(user_id: str, *, bot_name: str) -> str:
 def no_access_without_membership(user_id: str, *, bot_name: str, organization: str) -> str:
     """Refuse somebody who is not a member of the organization, and say how to get access."""
     return (
-        f"Sorry, {person(user_id)}: here {escape(bot_name)} works for members of "
-        f"{escape(organization)} only. To get access, ask one of its administrators to add you "
+        f"Sorry, {person(user_id)}: only members of {escape(organization)} can use "
+        f"{escape(bot_name)} here. To get access, ask one of its administrators to add you "
         "with the e-mail address of your Slack profile."
     )
 
 
 def not_your_task(user_id: str, *, owner_id: str, bot_name: str) -> str:
-    """Refuse to steer somebody else's task."""
+    """Refuse to take instructions for somebody else's task."""
     return (
         f"{person(user_id)}, this thread's task belongs to {person(owner_id)}, so I take replies "
         f"from {person(owner_id)} only. Mention {escape(bot_name)} in a new thread to start "
@@ -192,28 +119,22 @@ def not_your_task(user_id: str, *, owner_id: str, bot_name: str) -> str:
 # --- Repository picker ---------------------------------------------------------------------------
 def picker_question(user_id: str) -> str:
     """Ask which repository a mention is about."""
-    return (
-        f"{person(user_id)}, which repository is this about? "
-        f"This choice is {person(user_id)}'s: nobody else can make it."
-    )
+    return f"{person(user_id)}, which repository is this about? Only {person(user_id)} can choose."
 
 
 def picker_placeholder() -> str:
-    """Text inside the empty picker (plain text, at most 150 characters)."""
+    """Return the text inside the empty picker (plain text, at most 150 characters)."""
     return "Search repositories"
 
 
 def picker_chosen(repository: str) -> str:
-    """Take the picker's place once a repository was chosen."""
+    """Say which repository was chosen, in place of the picker."""
     return f"Repository: *{escape(repository)}*"
 
 
 def picker_not_yours(user_id: str, *, owner_id: str) -> str:
     """Refuse a choice made by somebody else."""
-    return (
-        f"{person(user_id)}, this choice belongs to {person(owner_id)}: "
-        f"only {person(owner_id)} can choose the repository here."
-    )
+    return f"{person(user_id)}, only {person(owner_id)} can choose the repository here."
 
 
 def picker_expired(user_id: str, *, bot_name: str) -> str:
@@ -226,11 +147,14 @@ def picker_expired(user_id: str, *, bot_name: str) -> str:
 
 def picker_invalid(user_id: str) -> str:
     """Refuse a choice that the picker never offered."""
-    return f"{person(user_id)}, that is not a repository I offered. Please choose one of the list."
+    return (
+        f"{person(user_id)}, that is not one of the repositories I offered. "
+        "Please choose from the list."
+    )
 
 
 def no_repositories(user_id: str, *, bot_name: str) -> str:
-    """Say that the project has nothing to work on."""
+    """Say that the project has no repository."""
     return (
         f"{person(user_id)}, {escape(bot_name)} has no repository to work on yet. "
         "Ask an administrator to add one."
@@ -240,7 +164,7 @@ def no_repositories(user_id: str, *, bot_name: str) -> str:
 # --- Work ----------------------------------------------------------------------------------------
 def answer(text: str) -> str:
     """Return an agent's whole answer, escaped, however long it is."""
-    return escape(text.strip()) or "I have nothing to answer."
+    return escape(text.strip()) or "I have no answer."
 
 
 def answer_in_file(user_id: str) -> str:
@@ -257,7 +181,7 @@ def answer_elsewhere(user_id: str, *, page: str) -> str:
 
 
 def provider_unavailable() -> str:
-    """Say that the model's provider did not answer, in spite of retries."""
+    """Say that the model's provider did not answer, despite retries."""
     return "The AI provider did not answer, even after several attempts. Please try again later."
 
 
@@ -270,7 +194,7 @@ def repository_unavailable(repository: str) -> str:
 
 
 def repository_too_big(repository: str, bounds: Bounds) -> str:
-    """Say that the repository is larger than what is unpacked."""
+    """Say that the repository is too large to be unpacked."""
     return (
         f"{escape(repository)} is too big for me. I take up to {bounds.entries:,} files and "
         f"folders with {bounds.size // 1_000_000:,} MB in all, nested up to {bounds.depth} deep, "
@@ -279,7 +203,7 @@ def repository_too_big(repository: str, bounds: Bounds) -> str:
 
 
 def repository_not_unpacked(repository: str) -> str:
-    """Say that the repository holds something that git will not write to a disk."""
+    """Say that git could not write out the repository's files."""
     return (
         f"I fetched {escape(repository)}, but I could not unpack it. "
         "Ask an administrator to check it for damaged files and file names that are not allowed."
@@ -287,7 +211,7 @@ def repository_not_unpacked(repository: str) -> str:
 
 
 def run_cap_reached(*, bot_name: str) -> str:
-    """Say that the work was given up at what one task may use, which no top-up changes."""
+    """Say that the work reached the gateway's cap for one task, which no top-up changes."""
     return (
         f"I had to stop half-way. This task has used the {escape(bot_name)} AI credits that one "
         "task may use. Try a smaller request."
@@ -295,14 +219,14 @@ def run_cap_reached(*, bot_name: str) -> str:
 
 
 def stores_out() -> str:
-    """Say that the work was given up because our own stores could not be used for too long."""
-    return "I gave up: a part of me has been out of order for too long. Please try again later."
+    """Say that the work was given up because our own stores were down for too long."""
+    return "I gave up: a part of me has been down for too long. Please try again later."
 
 
 def gateway_out() -> str:
-    """Say that the work was given up because our own gateway was out of order for too long."""
+    """Say that the work was given up because our own gateway was down for too long."""
     return (
-        "I gave up: my own connection to the AI provider has been out of order for too long. "
+        "I gave up: my connection to the AI provider has been down for too long. "
         "Please try again later."
     )
 
@@ -310,8 +234,8 @@ def gateway_out() -> str:
 def credits_held(*, bot_name: str, billing_url: str) -> str:
     """Say that the work was given up because other tasks held the credits for too long."""
     return (
-        f"I gave up waiting: other tasks of your team hold the {escape(bot_name)} AI credits that "
-        f"are left. Try again when they have ended, or top up at {escape(billing_url)}."
+        f"I gave up waiting: other tasks of your team are using the {escape(bot_name)} AI credits "
+        f"that are left. Try again when they have finished, or top up at {escape(billing_url)}."
     )
 
 
@@ -321,7 +245,7 @@ def took_too_long() -> str:
 
 
 def failed(user_id: str) -> str:
-    """Say that something went wrong that has no sentence of its own."""
+    """Say that something went wrong for which there is no other sentence."""
     return (
         f"{person(user_id)}, something went wrong and I could not finish this. "
         "The error has been logged; please try again."
@@ -330,12 +254,12 @@ def failed(user_id: str) -> str:
 
 # --- The thread -----------------------------------------------------------------------------------
 def what_to_do(user_id: str) -> str:
-    """Ask what a mention without a text is about."""
-    return f"{person(user_id)}, what shall I do? Reply here, and I will start."
+    """Ask what to do about a mention without a text."""
+    return f"{person(user_id)}, what should I do? Reply here, and I will start."
 
 
 def thread_has_ended(user_id: str, *, bot_name: str) -> str:
-    """Tell somebody who replies in a thread that has ended how to go on."""
+    """Tell somebody who replied in a thread that has ended how to go on."""
     return (
         f"{person(user_id)}, the work in this thread has ended, so I do not act on replies here. "
         f"Mention {escape(bot_name)} to go on."
@@ -348,18 +272,18 @@ def stopped(user_id: str, *, credits: str | None, in_flight: bool, bot_name: str
     used = f"It has used {escape(credits)} {name}." if credits else f"It has used no {name}."
     sentences = [f"Stopped, as {person(user_id)} asked.", used]
     if in_flight:
-        sentences.append("The AI provider may have been answering: that is charged as well.")
+        sentences.append("The AI provider may still have been answering, which is charged as well.")
     sentences.append(f"Mention {escape(bot_name)} to start again.")
     return " ".join(sentences)
 
 
 def not_yours_to_stop(user_id: str, *, owner_id: str) -> str:
     """Refuse to stop somebody else's work."""
-    return f"{person(user_id)}, this is {person(owner_id)}'s: only {person(owner_id)} can stop it."
+    return f"{person(user_id)}, only {person(owner_id)} can stop the work in this thread."
 
 
 def nothing_to_stop(user_id: str) -> str:
-    """Answer an order to stop where nothing is going on."""
+    """Answer an order to stop when nothing was running."""
     return (
         f"{person(user_id)}, nothing was running in this thread when you wrote that, "
         "so there is nothing to stop."
@@ -368,11 +292,11 @@ def nothing_to_stop(user_id: str) -> str:
 
 # --- Slash command -------------------------------------------------------------------------------
 def command_help(command: str, *, bot_name: str) -> str:
-    """Say what the slash command and the bot understand."""
+    """Explain the slash command and how to use the bot."""
     return (
         f"`{escape(command)} status` shows the AI credits your team has left. "
-        f"To start work, mention {escape(bot_name)} in a channel and say what to do, with the "
-        "repository as `owner/name` if there are several. Reply in the thread to go on, or say "
+        f"To start work, mention {escape(bot_name)} in a channel and say what to do. If there are "
+        "several repositories, name one as `owner/name`. Reply in the thread to go on, or say "
         "`stop` there to end the work."
     )
 

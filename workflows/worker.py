@@ -1,4 +1,4 @@
-"""The Temporal worker: which workflows and activities it runs, with which clients, and its life."""
+"""The Temporal worker: its workflows and activities, their clients, and how it starts and stops."""
 
 import asyncio
 import contextlib
@@ -33,19 +33,19 @@ from workflows.mention import MentionWorkflow
 log = structlog.get_logger(__name__)
 
 ACTIVITIES = 20
-"""How many ordinary activities one process runs at once: runs of the agent, and calls to Slack."""
+"""How many runs of the agent and calls to Slack one process makes at the same time."""
 LOCAL_ACTIVITIES = 10
 GRACE = timedelta(seconds=3)
 """How long a stopping worker lets activities finish before it cancels them."""
 LAST_GRACE = timedelta(seconds=2)
-"""How long it then waits for them; what is still blocked is left to another worker's retry."""
-TIDYING = timedelta(minutes=10)
-"""How long after one removal of leftovers the next one begins."""
+"""How long it then waits for them. Blocked ones are left to another worker's retry."""
+TIDY_EVERY = timedelta(minutes=10)
+"""The interval between removals of leftovers."""
 
 
 @dataclass(frozen=True)
 class Tools:
-    """What activities work with: the clients that the worker passes in."""
+    """The clients that the worker passes to its activities."""
 
     agent: Agent
     sandbox: Sandbox
@@ -100,17 +100,18 @@ def build(client: Client, executor: ThreadPoolExecutor, tools: Tools, task_queue
         workflow_runner=sandboxed_runner(),
         interceptors=[ActivityEnvironment()],
         graceful_shutdown_timeout=GRACE,
-        # The SDK holds beats back for most of their timeout; on a busy machine that is too long.
+        # By default the SDK holds heartbeats back for most of their timeout, which is too long on
+        # a busy machine.
         max_heartbeat_throttle_interval=timedelta(seconds=2),
-        # A worker that was killed keeps its sticky workflows waiting for so long.
+        # Workflows stuck to a killed worker wait this long for another one.
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=5),
     )
 
 
 async def run(stop: asyncio.Event, tools: Tools) -> bool:
-    """Work until `stop` is set; return whether every activity had ended by then.
+    """Work until `stop` is set; return whether every activity ended in time.
 
-    Waits for a Temporal server that is not up yet. Raises what makes the worker fail for good.
+    Waits until the Temporal server is up. Raises errors that the worker cannot recover from.
     """
     client = await _connect_or_stop(stop)
     if client is None:
@@ -132,7 +133,7 @@ async def run(stop: asyncio.Event, tools: Tools) -> bool:
 
 
 async def _connect_or_stop(stop: asyncio.Event) -> Client | None:
-    """Connect, however long that takes; None if `stop` is set first."""
+    """Return a client once Temporal is up, or None if `stop` is set first."""
     waits = chain((0.2, 0.5, 1.0, 2.0), repeat(5.0))
     while not stop.is_set():
         try:
@@ -145,9 +146,9 @@ async def _connect_or_stop(stop: asyncio.Event) -> Client | None:
 
 
 def keep_tidy(tools: Tools) -> None:
-    """Remove what killed workers left on the disk, now and then, in the background.
+    """Start a thread that regularly removes what killed workers left on the disk.
 
-    This returns at once, so a leftover that cannot be removed does not stop a worker from starting.
+    A leftover that cannot be removed doesn't keep a worker from starting.
     """
     if isinstance(tools.sandbox, CloneSandbox):
         tidying = Thread(target=_tidy, args=(tools.sandbox,), name="leftovers", daemon=True)
@@ -160,4 +161,4 @@ def _tidy(sandbox: CloneSandbox) -> None:
             sandbox.remove_leftovers(older_than=2 * TIME_LIMIT)
         except Exception:
             log.exception("leftovers on the disk cannot be removed; trying again later")
-        time.sleep(TIDYING.total_seconds())
+        time.sleep(TIDY_EVERY.total_seconds())

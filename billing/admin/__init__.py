@@ -1,4 +1,4 @@
-"""The admin's pages of billing. What they write goes through the modules that publish it."""
+"""Billing's admin pages. They write through the modules that publish the changes."""
 
 from billing.admin import accounts, audit, caps, ledger, limits, quarantine
 

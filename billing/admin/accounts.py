@@ -1,4 +1,4 @@
-"""Accounts: where an organization stands with a bucket, and why."""
+"""Admin pages for accounts and decisions: where an organization stands with a bucket, and why."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -36,7 +36,7 @@ _INSTANTS = {
 
 
 class LimitInline(ReadOnly, admin.TabularInline):
-    """What was allowed, the newest first."""
+    """Limits, newest first."""
 
     model = Limit
     fields = ("set_at", "limit", "mode", "grace_days", "anchor_day", "time_zone", "actor", "reason")
@@ -44,12 +44,12 @@ class LimitInline(ReadOnly, admin.TabularInline):
 
     @admin.display(description="credits per period")
     def limit(self, row: Limit) -> str:
-        """The amount, or that there is none."""
+        """The limit in credits, or "unlimited"."""
         return "unlimited" if row.limit_micro is None else display(row.limit_micro)
 
 
 class CapInline(ReadOnly, admin.TabularInline):
-    """Caps of projects, users and runs, the newest word first."""
+    """Caps of projects, users and runs, newest first."""
 
     model = Cap
     fields = ("set_at", "scope", "subject", "cap", "actor", "reason")
@@ -57,12 +57,12 @@ class CapInline(ReadOnly, admin.TabularInline):
 
     @admin.display(description="credits")
     def cap(self, row: Cap) -> str:
-        """The amount, or that there is none."""
+        """The cap in credits, or "not capped"."""
         return "not capped" if row.cap_micro is None else display(row.cap_micro)
 
 
 class GrantInline(ReadOnly, admin.TabularInline):
-    """Top-ups, the newest first."""
+    """Top-ups, newest first."""
 
     model = CreditGrant
     fields = ("amount", "priority", "starts_at", "expires_at", "voided_at", "actor", "reason")
@@ -72,7 +72,7 @@ class GrantInline(ReadOnly, admin.TabularInline):
 
 
 class TotalInline(ReadOnly, admin.TabularInline):
-    """What was used, stretch by stretch."""
+    """Usage, by stretch of time."""
 
     model = UsageTotal
     fields = ("starts_at", "ends_at", "usage")
@@ -81,14 +81,14 @@ class TotalInline(ReadOnly, admin.TabularInline):
 
 
 def _changes(account: Account) -> Iterator[Link]:
-    """Yield the forms that change what may be used."""
+    """Yield links to the forms that set limits, top-ups and caps."""
     for model, title in (("limit", "Set limit"), ("creditgrant", "Top up"), ("cap", "Set a cap")):
         form = reverse(f"admin:billing_{model}_add")
         yield Link((f"billing.add_{model}",), title, f"{form}?account={account.pk}")
 
 
 def _more(account: Account) -> Iterator[Link]:
-    """Yield the pages that show where the credits went, and every decision."""
+    """Yield links to the account's ledger and decisions."""
     for model, title in (("usageevent", "Ledger"), ("decisionrecord", "All decisions")):
         rows = reverse(f"admin:billing_{model}_changelist")
         permission = f"billing.view_{model}"
@@ -100,22 +100,41 @@ class AccountAdmin(PermittedParts, ReadOnly, admin.ModelAdmin):
     """One organization's credits of one bucket."""
 
     list_display = [
-        *("organization", "resource", "state", "reason"),
-        *("used", "limit", "left", "exhausted_since", "resets"),
+        "organization",
+        "resource",
+        "state",
+        "reason",
+        "used",
+        "limit",
+        "left",
+        "exhausted_since",
+        "resets",
     ]
     list_filter = ["resource", "state", "reason"]
     search_fields = ["organization__name", "organization__id", "organization__projects__name"]
     list_select_related = ["organization"]
     fields = [
-        *("organization", "resource", "state", "reason", "used", "limit", "left"),
-        *("exhausted_since", "resets", "decide_again_at", "version", "change", "more", "why"),
+        "organization",
+        "resource",
+        "state",
+        "reason",
+        "used",
+        "limit",
+        "left",
+        "exhausted_since",
+        "resets",
+        "decide_again_at",
+        "version",
+        "change",
+        "more",
+        "why",
     ]
     needed = {"why": ("billing.view_decisionrecord",)}
     links = {"change": ("change", _changes), "more": ("more", _more)}
     inlines = [LimitInline, GrantInline, CapInline, TotalInline]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Account]:
-        """Bring what is published along, in the same query."""
+        """Add the published state to each account, in the same query."""
         published = QuotaState.objects.filter(
             organization=OuterRef("organization"), resource=OuterRef("resource")
         )
@@ -131,7 +150,7 @@ class AccountAdmin(PermittedParts, ReadOnly, admin.ModelAdmin):
 
     @admin.display(description="limit")
     def limit(self, account: Account) -> str:
-        """What the period allows."""
+        """The limit of the period."""
         state = _published(account)
         if state is None:
             return "–"
@@ -141,7 +160,7 @@ class AccountAdmin(PermittedParts, ReadOnly, admin.ModelAdmin):
 
     @admin.display(description="credits left")
     def left(self, account: Account) -> str:
-        """What is left of limit and top-ups."""
+        """What is left of the limit and top-ups."""
         state = _published(account)
         if state is None:
             return "–"
@@ -155,7 +174,7 @@ class AccountAdmin(PermittedParts, ReadOnly, admin.ModelAdmin):
 
     @admin.display(description="latest decisions")
     def why(self, account: Account) -> SafeString:
-        """The decisions that changed its state, the newest first, with links to their inputs."""
+        """The latest decisions that changed the account's state, with links to their inputs."""
         records = DecisionRecord.objects.filter(account=account)[:SHOWN_DECISIONS]
         return format_html_join(
             "",
@@ -177,10 +196,10 @@ def _of_cap(cap: dict[str, Any]) -> str:
 
 
 def _moment(text: str) -> str:
-    """Return an instant of a stored decision as people read it."""
+    """Return an instant of a stored decision as text for people."""
     instant = datetime.fromisoformat(text)
     if instant >= FAR_FUTURE:
-        return "a limit or top-up changes it"
+        return "a limit or top-up changes this"
     return f"{instant:%Y-%m-%d %H:%M} UTC"
 
 
@@ -190,10 +209,16 @@ def _published(account: Any) -> AccountState | None:
 
 @admin.register(DecisionRecord)
 class DecisionRecordAdmin(ReadOnly, admin.ModelAdmin):
-    """Why was this refused? Every decision that changed a state, with all it was made from."""
+    """Every decision that changed a state, with all its inputs."""
 
     list_display = [
-        *("decided_at", "account", "scope", "subject", "previous_state", "state", "reason"),
+        "decided_at",
+        "account",
+        "scope",
+        "subject",
+        "previous_state",
+        "state",
+        "reason",
         "version",
     ]
     list_filter = ["state", "reason", "scope", "account__resource"]
@@ -202,14 +227,23 @@ class DecisionRecordAdmin(ReadOnly, admin.ModelAdmin):
     date_hierarchy = "decided_at"
     show_full_result_count = False
     fields = [
-        *("account", "scope", "subject", "decided_at", "version"),
-        *("previous_state", "state", "reason", "in_short", "made_from", "decided"),
+        "account",
+        "scope",
+        "subject",
+        "decided_at",
+        "version",
+        "previous_state",
+        "state",
+        "reason",
+        "in_short",
+        "made_from",
+        "decided",
     ]
 
     @admin.display(description="in short")
     def in_short(self, record: DecisionRecord) -> SafeString:
-        """What was compared, in credits."""
-        said = [
+        """The amounts and instants that mattered, in credits and UTC."""
+        lines = [
             *(
                 (f"used of the cap of {cap['scope']} {cap['subject']}", _of_cap(cap))
                 for cap in record.inputs.get("caps", ())
@@ -226,14 +260,14 @@ class DecisionRecordAdmin(ReadOnly, admin.ModelAdmin):
                 if record.outcome.get(name) is not None
             ),
         ]
-        return format_html_join("", "{}: {}<br>", said)
+        return format_html_join("", "{}: {}<br>", lines)
 
     @admin.display(description="made from")
     def made_from(self, record: DecisionRecord) -> SafeString:
-        """The snapshot: amounts in micro-credits."""
+        """The whole snapshot, with amounts in micro-credits."""
         return indented(record.inputs)
 
     @admin.display(description="decided")
     def decided(self, record: DecisionRecord) -> SafeString:
-        """The whole decision: amounts in micro-credits."""
+        """The whole decision, with amounts in micro-credits."""
         return indented(record.outcome)

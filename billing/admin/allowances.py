@@ -1,4 +1,4 @@
-"""What the forms for limits, caps and top-ups have in common."""
+"""Base classes of the admin pages for limits, caps and top-ups."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,10 +16,10 @@ from billing.models import Account
 
 
 class CreditsField(forms.CharField):
-    """An amount of credits as a person writes it, in micro-credits."""
+    """A field for an amount of credits. Its value is in micro-credits."""
 
     def clean(self, value: Any) -> Any:
-        """Return micro-credits; None for an empty field that may be empty."""
+        """Return micro-credits, None if the field is empty and not required."""
         text = super().clean(value)
         if not text:
             return None
@@ -30,15 +30,15 @@ class CreditsField(forms.CharField):
 
 
 class AllowanceForm(forms.ModelForm):
-    """A row that is written once, with a reason."""
+    """The form for a new row, with a reason."""
 
     reason = forms.CharField(max_length=500, help_text="For the audit trail.")
 
 
 class AllowanceAdmin(admin.ModelAdmin):
-    """Rows are added, by whoever may, and then only shown.
+    """Rows can be added, but never changed or deleted.
 
-    A subclass names the fields that are `shown` and writes its rows in `allow`.
+    A subclass lists the fields to show in `shown`, and creates rows in `create`.
     """
 
     shown: Sequence[str] = ()
@@ -46,28 +46,28 @@ class AllowanceAdmin(admin.ModelAdmin):
     search_fields = ["account__organization__name", "actor", "reason"]
     autocomplete_fields = ["account"]
 
-    def allow(self, account: Account, given: dict[str, Any], **who: Any) -> Model:
-        """Write what the form gives down for an account, and so publish what follows."""
+    def create(self, account: Account, given: dict[str, Any], **who: Any) -> Model:
+        """Create a row from the form's fields, publish the result, and return the row."""
         raise NotImplementedError
 
     def initial_of(self, _account: Account) -> dict[str, Any]:
-        """Return what the form begins with for an account."""
+        """Return the initial values of the form for an account."""
         return {}
 
     def has_change_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
-        """Nothing is changed."""
+        """Refuse changes."""
         return False
 
     def has_delete_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
-        """Nothing is deleted."""
+        """Refuse deletions."""
         return False
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Ask for what the form has, show what was written."""
+        """Return the form's fields for a new row, and `shown` for an existing one."""
         return super().get_fields(request, obj) if obj is None else self.shown
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
-        """Begin with the account that a link names."""
+        """Fill in the account that the link names."""
         initial: dict[str, Any] = dict(super().get_changeform_initial_data(request))
         account = Account.objects.filter(pk=number(initial.get("account"))).first()
         if account is None:
@@ -75,14 +75,14 @@ class AllowanceAdmin(admin.ModelAdmin):
         return initial | {"account": account.pk} | self.initial_of(account)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Write the row through billing."""
+        """Create the row through billing, which publishes the result."""
         given = dict(form.cleaned_data)
         account, reason = given.pop("account"), given.pop("reason")
-        obj.pk = self.allow(account, given, actor=actor(request), reason=reason).pk
+        obj.pk = self.create(account, given, actor=actor(request), reason=reason).pk
         obj.refresh_from_db()
 
     def response_post_save_add(self, request: HttpRequest, obj: Any) -> HttpResponseRedirect:
-        """Show what came of it: the organization's usage, to who may see that."""
+        """Redirect to the organization's usage, if the user has permission to see it."""
         if not request.user.has_perms(["projects.view_organization", "billing.view_account"]):
             return super().response_post_save_add(request, obj)
         page = reverse("admin:projects_organization_usage", args=[obj.account.organization_id])

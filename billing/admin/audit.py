@@ -1,4 +1,4 @@
-"""The audit trail, and what was announced."""
+"""Admin pages for the audit trail and threshold notices."""
 
 from django.contrib import admin
 
@@ -8,7 +8,7 @@ from billing.models import AuditEntry, ThresholdNotice
 
 @admin.register(AuditEntry)
 class AuditEntryAdmin(ReadOnly, admin.ModelAdmin):
-    """Who changed what may be used, when and why."""
+    """Who changed what, when and why."""
 
     list_display = ["at", "action", "organization", "actor", "reason", "details"]
     list_filter = ["action"]
@@ -19,7 +19,7 @@ class AuditEntryAdmin(ReadOnly, admin.ModelAdmin):
 
 @admin.register(ThresholdNotice)
 class ThresholdNoticeAdmin(ReadOnly, admin.ModelAdmin):
-    """Which accounts came near their limit, reached it, or were lifted again."""
+    """Which accounts reached a threshold, or had credits again."""
 
     list_display = ["noticed_at", "account", "percent", "usage", "period_start"]
     list_filter = ["percent", "account__resource"]

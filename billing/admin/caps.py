@@ -1,4 +1,4 @@
-"""The form that caps a project, a user or each run, with a reason."""
+"""Admin page for caps of a project, a user or each run."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from billing.models import Account, Cap
 
 
 class CapForm(AllowanceForm):
-    """A new cap; it holds from now on, for the whole of the current period."""
+    """The form for a new cap. It applies to the whole of the current period."""
 
     credits = CreditsField(required=False, label="Credits", help_text="Empty: not capped.")
 
@@ -21,7 +21,7 @@ class CapForm(AllowanceForm):
         fields = ["account", "scope", "subject", "credits", "reason"]
 
     def clean(self) -> dict[str, Any]:
-        """Refuse a cap that cannot be."""
+        """Reject an invalid cap."""
         given: dict[str, Any] = super().clean() or self.cleaned_data
         if {"account", "scope", "subject", "credits"} <= given.keys():
             try:
@@ -38,7 +38,7 @@ class CapForm(AllowanceForm):
 
 @admin.register(Cap)
 class CapAdmin(AllowanceAdmin):
-    """What single projects, users and runs may use, now and before."""
+    """What single projects, users and runs can use, now and in the past."""
 
     form = CapForm
     list_display = ["set_at", "account", "scope", "subject", "cap", "actor", "reason"]
@@ -47,13 +47,13 @@ class CapAdmin(AllowanceAdmin):
     date_hierarchy = "set_at"
     shown = ["account", "scope", "subject", "cap", "set_at", "actor", "reason"]
 
-    def allow(self, account: Account, given: dict[str, Any], **who: Any) -> Cap:
-        """Set the cap, through billing."""
+    def create(self, account: Account, given: dict[str, Any], **who: Any) -> Cap:
+        """Set the cap."""
         credits = given.pop("credits")
         scope = given.pop("scope")
         return set_cap(account.organization, account.resource, scope, credits, **given, **who)
 
     @admin.display(description="credits", ordering="cap_micro")
     def cap(self, cap: Cap) -> str:
-        """The amount, or that there is none."""
+        """The cap in credits, or "not capped"."""
         return "not capped" if cap.cap_micro is None else display(cap.cap_micro)

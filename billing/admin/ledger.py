@@ -1,4 +1,4 @@
-"""The ledger, to be read; a refund is a new row."""
+"""Admin pages for the ledger and the daily usage report. Read-only, except for refunds."""
 
 from typing import Any
 
@@ -13,16 +13,31 @@ from billing.models import DailyUsage, UsageEvent
 
 @admin.register(UsageEvent)
 class UsageEventAdmin(ReadOnly, admin.ModelAdmin):
-    """Every event that was booked."""
+    """All booked events."""
 
     list_display = [
-        *("booked_at", "occurred_at", "organization", "project", "product", "model"),
-        *("credits", "cost_usd", "kind", "is_error", "is_estimated", "distinct_id"),
+        "booked_at",
+        "occurred_at",
+        "organization",
+        "project",
+        "product",
+        "model",
+        "credits",
+        "cost_usd",
+        "kind",
+        "is_error",
+        "is_estimated",
+        "distinct_id",
     ]
     list_filter = ["product", "kind", "billable", "is_error", "is_estimated", "account__resource"]
     list_select_related = ["project__organization"]
     search_fields = [
-        *("uuid", "adjusts", "distinct_id", "task_run_id", "trace_id", "model"),
+        "uuid",
+        "adjusts",
+        "distinct_id",
+        "task_run_id",
+        "trace_id",
+        "model",
         "project__organization__name",
     ]
     search_help_text = "An event's, run's or trace's id, a user, a model or an organization."
@@ -33,16 +48,16 @@ class UsageEventAdmin(ReadOnly, admin.ModelAdmin):
 
     @admin.display(description="organization")
     def organization(self, event: UsageEvent) -> Any:
-        """Whose project used it."""
+        """The organization whose project used it."""
         return event.project.organization if event.project else None
 
     def has_refund_permission(self, request: HttpRequest) -> bool:
         """Allow refunds to users who can top up."""
         return bool(request.user.has_perm("billing.add_creditgrant"))
 
-    @admin.action(description="Refund: take back what it cost", permissions=["refund"])
+    @admin.action(description="Refund: give back what it cost", permissions=["refund"])
     def refund(self, request: HttpRequest, events: QuerySet[UsageEvent]) -> None:
-        """Refund the chosen events, each for itself."""
+        """Refund each of the selected events."""
         refunded = 0
         for event in events:
             try:
@@ -55,11 +70,20 @@ class UsageEventAdmin(ReadOnly, admin.ModelAdmin):
 
 @admin.register(DailyUsage)
 class DailyUsageAdmin(ReadOnly, admin.ModelAdmin):
-    """The usage report, day by day."""
+    """The daily usage report."""
 
     list_display = [
-        *("day", "organization", "project", "resource", "product", "model", "distinct_id"),
-        *("events", "credits", "input_tokens", "output_tokens"),
+        "day",
+        "organization",
+        "project",
+        "resource",
+        "product",
+        "model",
+        "distinct_id",
+        "events",
+        "credits",
+        "input_tokens",
+        "output_tokens",
     ]
     list_filter = ["resource", "product"]
     list_select_related = ["organization", "project__organization"]

@@ -1,4 +1,4 @@
-"""Events that could not be booked: book them after all, or discard them."""
+"""Admin page for events that could not be booked: book them after all, or discard them."""
 
 import json
 from typing import Any
@@ -13,14 +13,14 @@ from django.utils.safestring import SafeString
 
 from billing.admin.read_only import ReadOnly, actor, indented, number
 from billing.ingestion import quarantine
-from billing.ingestion.events import EventRefused
+from billing.ingestion.events import UnbookableEvent
 from billing.ingestion.quarantine import AlreadyDecided
 from billing.models import QuarantinedEvent
 from projects.models import Project
 
 
 class DecisionForm(ActionForm):
-    """What somebody says who decides about quarantined events."""
+    """The fields next to the actions: the project to book on, and the reason."""
 
     project = forms.CharField(required=False, label="Book on project (id)")
     reason = forms.CharField(required=False, max_length=500, label="Reason")
@@ -28,15 +28,21 @@ class DecisionForm(ActionForm):
 
 @admin.register(QuarantinedEvent)
 class QuarantinedEventAdmin(ReadOnly, admin.ModelAdmin):
-    """What the gateway delivered and billing could not book."""
+    """Events that the gateway delivered and billing could not book."""
 
     list_display = ["received_at", "event_uuid", "reason", "detail", "state", "resolved_by"]
     list_filter = ["state", "reason"]
     search_fields = ["event_uuid", "payload"]
     date_hierarchy = "received_at"
     fields = [
-        *("event_uuid", "reason", "detail", "state", "received_at"),
-        *("resolved_at", "resolved_by", "readable_payload"),
+        "event_uuid",
+        "reason",
+        "detail",
+        "state",
+        "received_at",
+        "resolved_at",
+        "resolved_by",
+        "readable_payload",
     ]
     action_form = DecisionForm
     actions = ["book_now", "discard"]
@@ -50,12 +56,12 @@ class QuarantinedEventAdmin(ReadOnly, admin.ModelAdmin):
             return format_html("<pre>{}</pre>", quarantined.payload)
 
     def has_decide_permission(self, request: HttpRequest) -> bool:
-        """Who may change quarantined events may decide about them."""
+        """Allow decisions to users who can change quarantined events."""
         return bool(request.user.has_perm("billing.change_quarantinedevent"))
 
     @admin.action(description="Book now", permissions=["decide"])
     def book_now(self, request: HttpRequest, chosen: QuerySet[QuarantinedEvent]) -> None:
-        """Book the chosen events, on the project that is named if one is."""
+        """Book the selected events, on the named project if there is one."""
         named = request.POST.get("project", "").strip()
         project = Project.objects.filter(pk=number(named)).first() if named else None
         if named and project is None:
@@ -64,10 +70,10 @@ class QuarantinedEventAdmin(ReadOnly, admin.ModelAdmin):
         booked = 0
         for event in chosen.order_by("received_at"):
             try:
-                quarantine.book_now(event, project=project, **_said(request))
+                quarantine.book_now(event, project=project, **_actor_and_reason(request))
                 booked += 1
-            except EventRefused as refusal:
-                why = f"{refusal.reason} {refusal.detail}".strip()
+            except UnbookableEvent as error:
+                why = f"{error.reason} {error.detail}".strip()
                 self.message_user(request, f"{event}: {why}", messages.WARNING)
             except AlreadyDecided as error:
                 self.message_user(request, f"{event}: {error}", messages.WARNING)
@@ -75,16 +81,16 @@ class QuarantinedEventAdmin(ReadOnly, admin.ModelAdmin):
 
     @admin.action(description="Discard: nobody pays", permissions=["decide"])
     def discard(self, request: HttpRequest, chosen: QuerySet[QuarantinedEvent]) -> None:
-        """Discard the chosen events."""
+        """Discard the selected events."""
         discarded = 0
         for event in chosen:
             try:
-                quarantine.discard(event, **_said(request))
+                quarantine.discard(event, **_actor_and_reason(request))
                 discarded += 1
             except AlreadyDecided as error:
                 self.message_user(request, f"{event}: {error}", messages.WARNING)
         self.message_user(request, f"{discarded} event(s) discarded.", messages.SUCCESS)
 
 
-def _said(request: HttpRequest) -> dict[str, Any]:
+def _actor_and_reason(request: HttpRequest) -> dict[str, Any]:
     return {"actor": actor(request), "reason": request.POST.get("reason", "").strip()}

@@ -1,4 +1,4 @@
-"""Pages that show and never write."""
+"""Read-only admin pages, and helpers to display values."""
 
 import json
 from typing import Any
@@ -12,23 +12,23 @@ from billing.credits import display
 
 
 class ReadOnly:
-    """Permissions of a page or an inline on which nothing is added, changed or deleted."""
+    """Permissions of a page or an inline on which nothing can be added, changed or deleted."""
 
     def has_add_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
-        """Nothing is added by hand."""
+        """Refuse additions."""
         return False
 
     def has_change_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
-        """Nothing is changed."""
+        """Refuse changes."""
         return False
 
     def has_delete_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
-        """Nothing is deleted."""
+        """Refuse deletions."""
         return False
 
 
 def credits_column(attribute: str, description: str) -> Any:
-    """Return a column or field that shows an amount of micro-credits as credits."""
+    """Return an admin column or field that shows micro-credits as credits."""
 
     @admin.display(description=description, ordering=attribute)
     def column(_page: Any, row: Any) -> str:
@@ -38,16 +38,16 @@ def credits_column(attribute: str, description: str) -> Any:
 
 
 def indented(document: Any) -> SafeString:
-    """Return a JSON document as people can read it."""
+    """Return a JSON document as indented HTML text."""
     return format_html("<pre>{}</pre>", json.dumps(document, indent=2))
 
 
 def number(text: object) -> int:
-    """Return the key that a person or a link names; 0, which nothing has, for what is none."""
+    """Return the primary key from a form or link, 0 if it isn't a number. No row has the key 0."""
     digits = str(text or "").strip()
     return int(digits) if digits.isascii() and digits.isdecimal() and len(digits) < 19 else 0
 
 
 def actor(request: HttpRequest) -> str:
-    """Return how the audit trail names who makes the request."""
+    """Return the name of the request's user for the audit trail."""
     return str(request.user.get_username())

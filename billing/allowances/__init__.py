@@ -1,1 +1,1 @@
-"""What an account may use: limits, grants (top-ups) and caps."""
+"""What an account can use: limits, grants (top-ups) and caps."""

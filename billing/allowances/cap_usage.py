@@ -1,7 +1,7 @@
-"""What projects and users used of an account that has caps: a projection of the ledger.
+"""What projects and users have used of an account with caps: a projection of the ledger.
 
-Only such accounts are counted, so that all others cost nothing. The account's row is locked by the
-caller.
+Usage is counted only for accounts with caps, so that other accounts cost nothing. The caller must
+lock the account's row.
 """
 
 from collections import defaultdict
@@ -17,40 +17,40 @@ from projects.models import Project
 from quota.models import CapState
 
 Subject = tuple[str, str]
-"""A scope and whose cap it is: ("project", "7") or ("user", "slack:T1:U1")."""
+"""A scope and the project or user in it: ("project", "7") or ("user", "slack:T1:U1")."""
 
 SUBJECT_OF = {Cap.Scope.PROJECT.value: "project_id", Cap.Scope.USER.value: "distinct_id"}
 
 
 @dataclass(frozen=True, slots=True)
 class CapsInForce:
-    """The newest word on each scope (`each`) and on those that are named, in micro-credits."""
+    """The newest cap for `each` subject of a scope and for `named` subjects, in micro-credits."""
 
     each: dict[str, int | None] = field(default_factory=dict)
     named: dict[Subject, int | None] = field(default_factory=dict)
 
-    def of(self, subject: Subject) -> int | None:
-        """Return the cap of a subject; None where there is none."""
+    def cap_of(self, subject: Subject) -> int | None:
+        """Return the cap of a subject, None if it has none."""
         if subject in self.named:
             return self.named[subject]
         return self.each.get(subject[0])
 
-    def caps_anybody(self, scope: str) -> bool:
-        """Return whether anybody of a scope is capped."""
+    def caps_any(self, scope: str) -> bool:
+        """Return whether any subject of the scope is capped."""
         named = (cap for (kind, _), cap in self.named.items() if kind == scope)
         return self.each.get(scope) is not None or any(cap is not None for cap in named)
 
 
 @dataclass(slots=True)
-class Count:
-    """What one subject used in the period and what groups booked for it since the beginning."""
+class SubjectUsage:
+    """What one subject used in the period, and what groups ever booked for it."""
 
     usage: int = 0
     booked: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
 
 def load_caps(accounts: Iterable[Account]) -> dict[int, CapsInForce]:
-    """Return the caps of those accounts that ever had any; no query where none did."""
+    """Return the caps of the accounts that ever had any. Runs no query if none did."""
     found = {account.pk: CapsInForce() for account in accounts if account.caps_version}
     if found:
         rows = Cap.objects.filter(account__in=found).order_by("set_at", "pk")
@@ -64,24 +64,25 @@ def load_caps(accounts: Iterable[Account]) -> dict[int, CapsInForce]:
     return found
 
 
-def count(
+def count_rows(
     accounts: Sequence[Account], rows: Sequence[LedgerRow], periods: Mapping[int, Period]
 ) -> None:
     """Add rows that were just inserted to what their subjects used and their groups booked.
 
-    `periods` are the accounts' present ones. Where more changes than a group's own bookings, the
-    account's `caps_version` grows; the caller stores it. So it does where a cap is reached: calls
-    that were on their way when it was set are unknown to the counter that the group made of it.
+    `periods` are the current periods of the accounts. An account's `caps_version` is increased, for
+    the caller to store, if gateways need to read its caps again. That is so if more changed than a
+    group's own bookings. It is also so if a cap was reached, because a group's counter misses the
+    calls that were under way when the cap was set.
     """
     in_force = load_caps(accounts)
     for account in accounts:
         if account.pk in in_force:
-            mine = [row for row in rows if row.account_id == account.pk]
-            _add(account, in_force[account.pk], _counts(mine, periods[account.pk]))
+            own_rows = [row for row in rows if row.account_id == account.pk]
+            _add(account, in_force[account.pk], _counts(own_rows, periods[account.pk]))
 
 
-def _counts(rows: Iterable[LedgerRow], period: Period) -> dict[Subject, Count]:
-    counts: dict[Subject, Count] = defaultdict(Count)
+def _counts(rows: Iterable[LedgerRow], period: Period) -> dict[Subject, SubjectUsage]:
+    counts: dict[Subject, SubjectUsage] = defaultdict(SubjectUsage)
     for row in rows:
         for scope, column in SUBJECT_OF.items():
             subject = getattr(row, column)
@@ -95,25 +96,29 @@ def _counts(rows: Iterable[LedgerRow], period: Period) -> dict[Subject, Count]:
     return counts
 
 
-def _add(account: Account, caps: CapsInForce, counts: Mapping[Subject, Count]) -> None:
-    kept = {subject: counted for subject, counted in counts.items() if _is_counted(caps, subject)}
-    if not kept:
+def _add(account: Account, caps: CapsInForce, counts: Mapping[Subject, SubjectUsage]) -> None:
+    counted_subjects = {
+        subject: counted for subject, counted in counts.items() if _is_counted(caps, subject)
+    }
+    if not counted_subjects:
         return
     rows = _rows(account)
     present = {
         (row.scope, row.subject): row
-        for row in rows.filter(subject__in={subject for _, subject in kept})
+        for row in rows.filter(subject__in={subject for _, subject in counted_subjects})
     }
     changed = []
     reached = False
-    for (scope, subject), counted in sorted(kept.items()):
+    for (scope, subject), counted in sorted(counted_subjects.items()):
         row = present.get((scope, subject)) or _row(account, (scope, subject))
         _add_to(row, caps, counted)
         if not row.exhausted and row.cap_micro is not None and row.usage_micro >= row.cap_micro:
             reached = True
         changed.append(row)
     _write(changed)
-    others = any(counted.usage != sum(counted.booked.values()) for counted in kept.values())
+    others = any(
+        counted.usage != sum(counted.booked.values()) for counted in counted_subjects.values()
+    )
     if reached or others:
         account.caps_version += 1
 
@@ -123,7 +128,7 @@ def _is_counted(caps: CapsInForce, subject: Subject) -> bool:
 
 
 def recount(account: Account, period: Period) -> None:
-    """Count a capped account's subjects anew from the ledger."""
+    """Count the usage of a capped account's subjects again, from the ledger."""
     [caps] = load_caps([account]).values()
     known = set(_rows(account).filter(exhausted=True).values_list("scope", "subject"))
     _rows(account).delete()
@@ -136,13 +141,15 @@ def recount(account: Account, period: Period) -> None:
     CapState.objects.bulk_create(made, batch_size=500)
 
 
-def counts_of_ledger(account: Account, caps: CapsInForce, period: Period) -> dict[Subject, Count]:
-    """Return what the ledger says of every subject that is counted, the named ones in any case."""
-    counts = {subject: Count() for subject in caps.named if subject[0] in SUBJECT_OF}
-    if caps.each.get(Cap.Scope.PROJECT) is not None:  # a cap of 0 refuses who never used anything
+def counts_of_ledger(
+    account: Account, caps: CapsInForce, period: Period
+) -> dict[Subject, SubjectUsage]:
+    """Return the usage of every counted subject from the ledger. Includes all named subjects."""
+    counts = {subject: SubjectUsage() for subject in caps.named if subject[0] in SUBJECT_OF}
+    if caps.each.get(Cap.Scope.PROJECT) is not None:  # a cap of 0 applies to unused projects too
         projects = Project.objects.filter(organization=account.organization_id)
         for pk in projects.values_list("pk", flat=True):
-            counts[Cap.Scope.PROJECT.value, str(pk)] = Count()
+            counts[Cap.Scope.PROJECT.value, str(pk)] = SubjectUsage()
     events = UsageEvent.objects.filter(account=account).order_by()
     for scope, column in SUBJECT_OF.items():
         if not (caps.each.get(scope) is not None or any(kind == scope for kind, _ in caps.named)):
@@ -151,11 +158,11 @@ def counts_of_ledger(account: Account, caps: CapsInForce, period: Period) -> dic
             events.filter(occurred_at__gte=period.start, occurred_at__lt=period.end), column
         ):
             if _is_counted(caps, (scope, subject)):
-                counts.setdefault((scope, subject), Count()).usage = micro
+                counts.setdefault((scope, subject), SubjectUsage()).usage = micro
         debits = events.exclude(group="").values_list(column, "group")
         for subject, group, micro in debits.annotate(micro=Sum("debited_micro")):
             if subject and _is_counted(caps, (scope, str(subject))):
-                counts.setdefault((scope, str(subject)), Count()).booked[group] = micro
+                counts.setdefault((scope, str(subject)), SubjectUsage()).booked[group] = micro
     return counts
 
 
@@ -165,10 +172,11 @@ def _sums(events: QuerySet[UsageEvent], column: str) -> Iterator[tuple[str, int]
             yield str(subject), micro
 
 
-def uses(accounts: Sequence[Account]) -> dict[int, list[CapState]]:
-    """Return the rows that a decision looks at: all projects', and of users whom it concerns.
+def load_cap_states(accounts: Sequence[Account]) -> dict[int, list[CapState]]:
+    """Return the rows that a decision needs, by account id.
 
-    That is who reached their cap, and who had when it was last decided.
+    These are the rows of all projects, and of the users who have reached their cap now or had
+    reached it at the last decision.
     """
     capped = {
         (account.organization_id, account.resource): account.pk
@@ -190,9 +198,9 @@ def uses(accounts: Sequence[Account]) -> dict[int, list[CapState]]:
     return found
 
 
-def note_exhausted(account: Account, now: Iterable[Subject], no_more: Iterable[Subject]) -> None:
-    """Record whose caps are reached now and whose are no longer."""
-    for subjects, flag in ((now, True), (no_more, False)):
+def mark_exhausted(account: Account, reached: Iterable[Subject], lifted: Iterable[Subject]) -> None:
+    """Record which subjects have reached their cap, and which no longer have."""
+    for subjects, flag in ((reached, True), (lifted, False)):
         for scope, subject in subjects:
             _rows(account).filter(scope=scope, subject=subject).update(exhausted=flag)
 
@@ -210,8 +218,8 @@ def _row(account: Account, subject: Subject) -> CapState:
     )
 
 
-def _add_to(row: CapState, caps: CapsInForce, counted: Count) -> None:
-    row.cap_micro = caps.of((row.scope, row.subject))
+def _add_to(row: CapState, caps: CapsInForce, counted: SubjectUsage) -> None:
+    row.cap_micro = caps.cap_of((row.scope, row.subject))
     row.usage_micro += counted.usage
     for group, micro in counted.booked.items():
         row.booked[group] = row.booked.get(group, 0) + micro

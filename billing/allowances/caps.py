@@ -1,10 +1,10 @@
-"""Caps inside an organization's limit: what one project, user or run may use of a bucket."""
+"""Caps within an organization's limit: what one project, user or run can use of a bucket."""
 
 from collections.abc import Iterable
 from datetime import datetime
 
 from billing.allowances import cap_usage
-from billing.allowances.entries import allow, locked
+from billing.allowances.audited_rows import locked_account, save_with_audit
 from billing.credits import MAXIMUM_MICRO
 from billing.decisions.enforcement import enforce
 from billing.decisions.timeline import load_timelines
@@ -24,14 +24,14 @@ def set_cap(
 ) -> Cap:
     """Cap a project (by its number), a user or each run, in micro-credits, and publish it.
 
-    Without a subject the cap is for each project, user or run of which nothing else is said; None
-    is no cap, for a named subject in spite of one for each. The cap of a period holds for the whole
-    of it. Raises `ValueError` for a cap that cannot be.
+    Without a subject, the cap applies to each project, user or run that has no cap of its own. None
+    removes the cap. For a named subject, it also exempts that subject from the cap for each. A cap
+    applies to the whole of the current period. Raises `ValueError` if the cap is invalid.
     """
     check_cap(organization, scope, subject, cap_micro)
-    with locked(organization, resource) as (account, now):
+    with locked_account(organization, resource) as (account, now):
         cap = Cap(account=account, scope=scope, subject=subject, cap_micro=cap_micro, set_at=now)
-        allow(AuditEntry.Action.CAP_SET, cap, actor=actor, reason=reason)
+        save_with_audit(AuditEntry.Action.CAP_SET, cap, actor=actor, reason=reason)
         account.caps_version += 1
         recount_caps([account], now)
         enforce([account], now)
@@ -39,7 +39,7 @@ def set_cap(
 
 
 def recount_caps(accounts: Iterable[Account], now: datetime) -> None:
-    """Count again what the subjects of locked accounts used, where there are caps."""
+    """Count the usage of subjects again, for those of the locked accounts that have caps."""
     capped = [account for account in accounts if account.caps_version]
     timelines = load_timelines(account.pk for account in capped) if capped else {}
     for account in capped:
@@ -47,15 +47,15 @@ def recount_caps(accounts: Iterable[Account], now: datetime) -> None:
 
 
 def check_cap(organization: Organization, scope: str, subject: str, cap_micro: int | None) -> None:
-    """Raise `ValueError` for a cap that cannot be."""
+    """Raise `ValueError` if the cap is invalid."""
     if scope not in Cap.Scope.values:
         raise ValueError(f"a cap is for a project, user or run, not {scope!r}")
     if cap_micro is not None and not 0 <= cap_micro <= MAXIMUM_MICRO:
         raise ValueError("a cap is between 0 and 100,000,000,000 credits")
     if scope == Cap.Scope.RUN and subject:
-        raise ValueError("runs are capped all alike")
+        raise ValueError("a cap for runs applies to every run and has no subject")
     if len(subject) > 200 or not subject.isprintable():
-        raise ValueError("a user is named by at most 200 characters")
+        raise ValueError("a subject has at most 200 printable characters")
     if scope == Cap.Scope.PROJECT and subject:
         is_number = subject.isascii() and subject.isdecimal() and len(subject) < 19
         is_number = is_number and subject == str(int(subject))  # usage is counted for "7", not "07"

@@ -1,4 +1,4 @@
-"""Credit grants: top-ups beside the periodic limit."""
+"""Credit grants: top-ups in addition to the periodic limit."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,10 +8,10 @@ from django.utils import timezone
 
 from billing import audit
 from billing.account_locks import lock_accounts
-from billing.allowances.entries import allow, locked
+from billing.allowances.audited_rows import locked_account, save_with_audit
 from billing.credits import MAXIMUM_MICRO
 from billing.decisions.decision import FAR_FUTURE
-from billing.decisions.enforcement import settle
+from billing.decisions.enforcement import recut_and_enforce
 from billing.models import Account, AuditEntry, CreditGrant
 from projects.models import Organization
 
@@ -31,17 +31,17 @@ def grant_credits(
     reason: str = "",
     actor: str = "",
 ) -> CreditGrant:
-    """Grant micro-credits from `starts_at` (now) until `expires_at` (never) and publish.
+    """Grant micro-credits from `starts_at` (default: now) until `expires_at` (default: never).
 
-    Asked again under the same key, which the account knows for ever, returns what was granted then.
-    Raises `ValueError` for an amount that is not positive, for times that `check_times` refuses and
-    for a key under which something else was granted.
+    Publishes the result. Called again with the same idempotency key, it returns the earlier grant;
+    keys never expire. Raises `ValueError` if the amount is not positive, if `check_times` rejects
+    the times, or if the key was used for a different grant.
     """
     if not 0 < amount_micro <= MAXIMUM_MICRO:
         raise ValueError("a grant is more than 0 and at most 100,000,000,000 credits")
-    with locked(organization, resource) as (account, now):
-        asked = Asked(amount_micro, starts_at, expires_at, priority)
-        granted = granted_before(account, idempotency_key, asked)
+    with locked_account(organization, resource) as (account, now):
+        asked = GrantRequest(amount_micro, starts_at, expires_at, priority)
+        granted = find_grant_by_key(account, idempotency_key, asked)
         if granted is not None:
             return granted
         starts_at = starts_at or now
@@ -55,14 +55,14 @@ def grant_credits(
             idempotency_key=idempotency_key,
             created_at=now,
         )
-        allow(AuditEntry.Action.CREDITS_GRANTED, grant, actor=actor, reason=reason)
-        settle(account, now)
+        save_with_audit(AuditEntry.Action.CREDITS_GRANTED, grant, actor=actor, reason=reason)
+        recut_and_enforce(account, now)
     return grant
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What somebody asks for; `starts_at` None is at once."""
+class GrantRequest:
+    """What was asked for. `starts_at` is None for an immediate start."""
 
     amount_micro: int
     starts_at: datetime | None
@@ -70,8 +70,13 @@ class Asked:
     priority: int
 
 
-def granted_before(account: Account, idempotency_key: str, asked: Asked) -> CreditGrant | None:
-    """Return the grant that was asked for under this key. Raises `ValueError` if it is another."""
+def find_grant_by_key(
+    account: Account, idempotency_key: str, asked: GrantRequest
+) -> CreditGrant | None:
+    """Return the grant that was made with this key, None if there is none.
+
+    Raises `ValueError` if that grant differs from what is asked for now.
+    """
     if len(idempotency_key) > LONGEST_KEY or not idempotency_key.isprintable():
         raise ValueError(f"an idempotency key has at most {LONGEST_KEY} printable characters")
     if not idempotency_key:
@@ -80,25 +85,25 @@ def granted_before(account: Account, idempotency_key: str, asked: Asked) -> Cred
     if grant is None:
         return None
     starts_at = None if grant.starts_at == grant.created_at else grant.starts_at
-    if asked != Asked(grant.amount_micro, starts_at, grant.expires_at, grant.priority):
-        raise ValueError("Another top-up was made under the same idempotency key.")
+    if asked != GrantRequest(grant.amount_micro, starts_at, grant.expires_at, grant.priority):
+        raise ValueError("A different top-up was made with the same idempotency key.")
     return grant
 
 
 def check_times(starts_at: datetime, expires_at: datetime | None, now: datetime) -> None:
-    """Raise `ValueError` for a grant that could never be spent or lies beyond all calendars."""
+    """Raise `ValueError` if the grant could never be spent or its dates are out of range."""
     if not _EARLIEST <= starts_at < FAR_FUTURE:
-        raise ValueError("A grant starts between the years 2000 and 3000.")
+        raise ValueError("A grant must start between the years 2000 and 3000.")
     if expires_at is None:
         return
     if expires_at <= max(starts_at, now):
-        raise ValueError("A grant expires after it starts, and in the future.")
+        raise ValueError("A grant must expire in the future, and after it starts.")
     if expires_at >= FAR_FUTURE:
-        raise ValueError("A grant expires before the year 3000, or never.")
+        raise ValueError("A grant must expire before the year 3000, or never.")
 
 
 def void_grant(grant: CreditGrant, *, actor: str = "", reason: str = "") -> None:
-    """Take back what is left of a grant; what it covered stays covered. Voided twice is once."""
+    """Take back what is left of a grant. What it has covered stays covered. Idempotent."""
     with transaction.atomic():
         [account] = lock_accounts([grant.account_id])
         grant.refresh_from_db()
@@ -116,4 +121,4 @@ def void_grant(grant: CreditGrant, *, actor: str = "", reason: str = "") -> None
             grant=grant.pk,
             voided_at=now.isoformat(),
         )
-        settle(account, now)
+        recut_and_enforce(account, now)

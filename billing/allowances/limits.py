@@ -1,12 +1,12 @@
-"""Setting what an organization may use of a bucket."""
+"""Set what an organization can use of a bucket per period."""
 
 import zoneinfo
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from billing.allowances.entries import allow, locked
+from billing.allowances.audited_rows import locked_account, save_with_audit
 from billing.credits import MAXIMUM_MICRO
-from billing.decisions.enforcement import settle
+from billing.decisions.enforcement import recut_and_enforce
 from billing.decisions.timeline import load_timelines
 from billing.models import AuditEntry, Limit
 from projects.models import Organization
@@ -25,34 +25,34 @@ def set_limit(
     actor: str = "",
     reason: str = "",
 ) -> Limit:
-    """Set the limit per period in micro-credits, None for unlimited, and publish what follows.
+    """Set the limit per period in micro-credits, None for unlimited, and publish the result.
 
-    `thresholds` are the percents of the period's credits at which is announced that they are used;
-    they, `grace_days`, `anchor_day` and `time_zone` stay as they are unless given.
-    Raises `ValueError` for an amount, day, time zone or percent that cannot be.
+    `thresholds` are the percents of the period's credits at which to warn. `thresholds`,
+    `grace_days`, `anchor_day` and `time_zone` stay as they are unless given. Raises `ValueError` if
+    a value is invalid.
     """
     _check(limit_micro, mode, grace_days, anchor_day, time_zone, thresholds)
-    with locked(organization, resource) as (account, now):
+    with locked_account(organization, resource) as (account, now):
         previous = load_timelines([account.pk])[account.pk].current
-        kept = previous or Limit()
+        base = previous or Limit()
         limit = Limit(
             account=account,
             limit_micro=limit_micro,
             mode=mode,
-            grace_days=kept.grace_days if grace_days is None else grace_days,
-            anchor_day=kept.anchor_day if anchor_day is None else anchor_day,
-            time_zone=kept.time_zone if time_zone is None else time_zone,
-            thresholds=kept.thresholds if thresholds is None else sorted(set(thresholds)),
+            grace_days=base.grace_days if grace_days is None else grace_days,
+            anchor_day=base.anchor_day if anchor_day is None else anchor_day,
+            time_zone=base.time_zone if time_zone is None else time_zone,
+            thresholds=base.thresholds if thresholds is None else sorted(set(thresholds)),
             set_at=_instant_after(previous, now),
         )
         before = {"previous_limit_micro": previous.limit_micro if previous else None}
-        allow(AuditEntry.Action.LIMIT_SET, limit, actor=actor, reason=reason, **before)
-        settle(account, max(now, limit.set_at))
+        save_with_audit(AuditEntry.Action.LIMIT_SET, limit, actor=actor, reason=reason, **before)
+        recut_and_enforce(account, max(now, limit.set_at))
     return limit
 
 
 def _instant_after(previous: Limit | None, now: datetime) -> datetime:
-    """Limits are ordered by their instants even where a clock was set back."""
+    """Return an instant after the previous limit's, even if a clock was set back."""
     return now if previous is None else max(now, previous.set_at + timedelta.resolution)
 
 
@@ -69,7 +69,7 @@ def _check(
     if mode not in Limit.Mode.values:
         raise ValueError(f"a limit is hard or soft, not {mode!r}")
     if grace_days is not None and not 0 <= grace_days <= 366:
-        raise ValueError("a grace is between 0 and 366 days")
+        raise ValueError("a grace lasts between 0 and 366 days")
     if anchor_day is not None and not 1 <= anchor_day <= 31:
         raise ValueError("a period begins on a day between 1 and 31")
     if time_zone is not None and time_zone not in zoneinfo.available_timezones():

@@ -1,1 +1,1 @@
-"""From the ledger to a published decision: who may spend, why, and until when."""
+"""Decisions about accounts: who can spend, why, and until when, computed from the ledger."""

@@ -1,4 +1,4 @@
-"""What is to be decided about accounts by their books and caps: read, computed, never written."""
+"""Assess accounts: compute the decision and the state to publish, without writing anything."""
 
 import hashlib
 import math
@@ -9,8 +9,8 @@ from typing import Any
 
 from billing.allowances import cap_usage
 from billing.allowances.cap_usage import CapsInForce
-from billing.decisions.balances import Books
 from billing.decisions.decision import THRESHOLDS, CapUse, Decision, Snapshot, decide
+from billing.decisions.decision_inputs import DecisionInputs
 from billing.models import Account, Cap, Limit
 from quota.account_state import AccountState
 from quota.models import CapState
@@ -23,23 +23,23 @@ _NO_CAPS = CapsInForce()
 class Assessment:
     """A decision about an account, what it was made from, and the state to publish for it.
 
-    `uses` are the caps that it looked at; the version of `state` is still to be given.
+    `cap_states` are the caps that were considered. The caller fills in the version of `state`.
     """
 
     account: Account
     snapshot: Snapshot
     decision: Decision
     state: AccountState
-    uses: Sequence[CapState]
+    cap_states: Sequence[CapState]
 
     @property
     def digest(self) -> str:
-        """What tells this state from any other that others would be told of."""
+        """Hash of the state. It changes whenever there is something new to publish."""
         return hashlib.sha256(self.state.to_json().encode()).hexdigest()
 
     @property
     def columns(self) -> dict[str, Any]:
-        """What is stored of the decision in the account's row."""
+        """The fields of the decision that are stored in the account's row."""
         return {
             "state": self.decision.state.value,
             "reason": self.decision.reason.value if self.decision.reason else "",
@@ -51,33 +51,35 @@ class Assessment:
 
     @property
     def is_stored(self) -> bool:
-        """Whether the account's row says so already."""
-        return all(getattr(self.account, name) == told for name, told in self.columns.items())
+        """Whether the account's row already holds this decision."""
+        return all(getattr(self.account, name) == value for name, value in self.columns.items())
 
 
 def assess(
-    accounts: Sequence[Account], books: Mapping[int, Books], now: datetime
+    accounts: Sequence[Account], inputs: Mapping[int, DecisionInputs], now: datetime
 ) -> Iterator[Assessment]:
-    """Decide about each account, with two queries for all that have caps, and none for others."""
+    """Decide about each account. Runs two queries if any account has caps, otherwise none."""
     caps = cap_usage.load_caps(accounts)
-    uses = cap_usage.uses(accounts)
+    cap_states = cap_usage.load_cap_states(accounts)
     for account in accounts:
-        found = books[account.pk]
-        mine = uses.get(account.pk, ())
-        snapshot = _snapshot(account, found, mine, now)
+        own_inputs = inputs[account.pk]
+        own_cap_states = cap_states.get(account.pk, ())
+        snapshot = _snapshot(account, own_inputs, own_cap_states, now)
         decision = decide(snapshot)
-        state = _state(account, found, caps.get(account.pk, _NO_CAPS), decision)
-        yield Assessment(account, snapshot, decision, state, mine)
+        state = _state(account, own_inputs, caps.get(account.pk, _NO_CAPS), decision)
+        yield Assessment(account, snapshot, decision, state, own_cap_states)
 
 
-def _snapshot(account: Account, books: Books, uses: Iterable[CapState], now: datetime) -> Snapshot:
-    timeline = books.timeline
+def _snapshot(
+    account: Account, inputs: DecisionInputs, cap_states: Iterable[CapState], now: datetime
+) -> Snapshot:
+    timeline = inputs.timeline
     limit = timeline.current
     return Snapshot(
         now=now,
         calendars=timeline.calendars,
         terms=timeline.terms,
-        usage=books.usage,
+        usage=inputs.usage,
         grants=timeline.grants,
         is_hard=limit is None or limit.mode == Limit.Mode.HARD,
         has_grace=RESOURCES[account.resource].has_grace,
@@ -90,15 +92,17 @@ def _snapshot(account: Account, books: Books, uses: Iterable[CapState], now: dat
         insufficient_at=account.insufficient_at,
         thresholds=THRESHOLDS if limit is None else sorted(limit.thresholds),
         caps=[
-            CapUse(use.scope, use.subject, use.cap_micro, use.usage_micro)
-            for use in uses
-            if use.cap_micro is not None
+            CapUse(cap.scope, cap.subject, cap.cap_micro, cap.usage_micro)
+            for cap in cap_states
+            if cap.cap_micro is not None
         ],
     )
 
 
-def _state(account: Account, books: Books, caps: CapsInForce, decision: Decision) -> AccountState:
-    limit, booked = books.timeline.current, books.booked
+def _state(
+    account: Account, inputs: DecisionInputs, caps: CapsInForce, decision: Decision
+) -> AccountState:
+    limit, booked = inputs.timeline.current, inputs.booked
     return AccountState(
         organization_id=account.organization_id,
         resource=account.resource,
@@ -112,7 +116,7 @@ def _state(account: Account, books: Books, caps: CapsInForce, decision: Decision
         mode="soft" if limit and limit.mode == Limit.Mode.SOFT else "hard",
         limited_until=_score(decision.limited_until),
         resets_at=decision.resets_at,
-        time_zone=books.timeline.calendars[-1].time_zone,
+        time_zone=inputs.timeline.calendars[-1].time_zone,
         suspended_until=_score(decision.suspended_until),
         valid_until=decision.valid_until,
         allotment_micro=(
@@ -123,7 +127,7 @@ def _state(account: Account, books: Books, caps: CapsInForce, decision: Decision
         project_cap_micro=caps.each.get(Cap.Scope.PROJECT),
         user_cap_micro=caps.each.get(Cap.Scope.USER),
         run_cap_micro=caps.each.get(Cap.Scope.RUN),
-        caps_users=caps.caps_anybody(Cap.Scope.USER),
+        caps_users=caps.caps_any(Cap.Scope.USER),
         caps_version=account.caps_version,
         capped_projects={
             reached.subject: math.ceil(reached.limited_until.timestamp())
@@ -134,5 +138,5 @@ def _state(account: Account, books: Books, caps: CapsInForce, decision: Decision
 
 
 def _score(instant: datetime | None) -> int | None:
-    """Return an instant as a score: unix seconds, rounded up so that nothing lifts early."""
+    """Return an instant as a score: unix seconds, rounded up so that no limit lifts early."""
     return None if instant is None else math.ceil(instant.timestamp())

@@ -1,15 +1,17 @@
-"""How usage eats the periodic limit and then the grants. Pure, and independent of arrival order.
+"""How usage burns down the periodic limit and then the grants.
 
-Time is cut into *stretches*: wherever a period begins and wherever a grant starts, expires or is
-voided. Within a stretch nothing changes about what may cover usage, so its total is all that
-matters, never the order of its events. Walking the stretches in order:
+These functions are pure, and the order in which events arrive makes no difference.
 
-1. Usage of a period is covered by the period's limit first.
-2. What exceeds it is covered by the grants live in that stretch: lower priority first, then the
-   earlier expiry (never expiring last), then the order of creation.
-3. What nothing covers is carried to the next stretch of the same period, where a grant that starts
-   then covers it first. At the end of the period the rest is overage and is forgotten: the new
-   period starts from its own usage.
+Time is cut into *stretches*. A new stretch begins wherever a period begins, and wherever a grant
+starts, expires or is voided. Within a stretch the same limit and grants cover all usage, so only
+its total matters, not the order of its events. The stretches are walked in order:
+
+1. The period's limit covers usage first.
+2. The grants that are live in the stretch cover what exceeds the limit: lower priority first, then
+   earlier expiry (grants that never expire come last), then order of creation.
+3. Usage that nothing covers is carried to the next stretch of the same period. A grant that starts
+   there covers it first. At the end of the period the rest is overage and is dropped: the new
+   period starts with its own usage only.
 """
 
 from bisect import bisect_right, insort
@@ -24,7 +26,10 @@ _NEVER = datetime.max.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A credit grant as the walk needs it; `ends_at` is when it expires or was voided before."""
+    """A credit grant, reduced to what the walk needs.
+
+    `ends_at` is when it stops covering usage: its expiry, or earlier if it was voided.
+    """
 
     id: int
     amount_micro: int
@@ -34,18 +39,18 @@ class Grant:
     priority: int = 0
 
     def is_live(self, instant: datetime) -> bool:
-        """Return whether usage at the instant may be covered by it."""
+        """Return whether the grant can cover usage at the instant."""
         return self.starts_at <= instant and (self.ends_at is None or instant < self.ends_at)
 
     @property
     def cuts(self) -> tuple[datetime, ...]:
-        """Where it divides time."""
+        """The instants at which this grant begins a new stretch."""
         return (self.starts_at,) if self.ends_at is None else (self.starts_at, self.ends_at)
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """A limit as set at an instant; `limit_micro` None is unlimited."""
+class LimitTerms:
+    """A limit and when it was set. `limit_micro` is None for unlimited."""
 
     set_at: datetime
     limit_micro: int | None
@@ -55,8 +60,8 @@ class Terms:
 class Balance:
     """What is used and left at one instant, in micro-credits.
 
-    `allowance_left` is None where the period is unlimited. `overdrawn` is what nothing covered so
-    far in this period; while it is above zero nothing is left.
+    `allowance_left` is None if the period is unlimited. `overdrawn` is usage in this period that
+    nothing has covered so far. While it is above zero, nothing is left.
     """
 
     period: Period
@@ -68,7 +73,7 @@ class Balance:
 
     @property
     def headroom(self) -> int | None:
-        """What may still be spent, negative when more was; None for unlimited."""
+        """What can still be spent. Negative if too much was spent, None if unlimited."""
         if self.allowance_left is None:
             return None
         return self.allowance_left + sum(self.grants_left.values()) - self.overdrawn
@@ -79,7 +84,7 @@ def stretch_at(
 ) -> tuple[datetime, datetime]:
     """Return start (inclusive) and end (exclusive) of the stretch that contains the instant.
 
-    `cuts` are in order: an account may have thousands of top-ups, and each stretch is asked for.
+    `cuts` must be sorted: an account can have thousands of top-ups, so this uses binary search.
     """
     period = period_at(instant, calendars)
     at = bisect_right(cuts, instant)
@@ -92,20 +97,20 @@ def balance_at(
     now: datetime,
     *,
     calendars: Sequence[Calendar],
-    terms: Sequence[Terms],
+    terms: Sequence[LimitTerms],
     grants: Sequence[Grant],
     usage: Mapping[datetime, int],
 ) -> Balance:
     """Return the balance at `now`.
 
-    `terms` are in the order of `set_at`. `usage` maps the start of each stretch that has any to its
-    total; stretches that begin after `now` do not count yet.
+    `terms` are sorted by `set_at`. `usage` maps the start of each stretch with usage to its total.
+    Stretches that begin after `now` don't count yet.
     """
     current = period_at(now, calendars)
     order = sorted(grants, key=_burning_order)
     left = {grant.id: grant.amount_micro for grant in order}
     overdrawn = 0
-    # Without grants no earlier period matters: what it left uncovered is forgotten.
+    # Earlier periods matter only for grants: uncovered usage is dropped when a period ends.
     first = min((grant.starts_at for grant in order), default=now)
     since = period_at(min(first, now), calendars).start
     points = {start for start in usage if start >= since}
@@ -135,7 +140,7 @@ def balance_at(
                 left[grant.id] -= covered
                 overdrawn -= covered
             if overdrawn > 0:
-                burning.pop(0)  # over or used up: it covers nothing at any later point either
+                burning.pop(0)  # ended or used up, so it covers nothing later either
     if period != current:
         used = overdrawn = 0
         limit = limit_of(current, terms)
@@ -149,8 +154,8 @@ def balance_at(
     )
 
 
-def limit_of(period: Period, terms: Sequence[Terms]) -> int | None:
-    """Return the period's limit: the one in force at its end; None (unlimited) before the first."""
+def limit_of(period: Period, terms: Sequence[LimitTerms]) -> int | None:
+    """Return the limit in force at the end of the period, None if unlimited or never set."""
     in_force = [term for term in terms if term.set_at < period.end]
     return in_force[-1].limit_micro if in_force else None
 

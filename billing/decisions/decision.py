@@ -1,6 +1,6 @@
-"""The decision: from a snapshot of one account to what it may do, why, and until when. Pure.
+"""The decision about one account: what it can do, why, and until when.
 
-Every instant in a decision is compared with the snapshot's one `now`.
+A pure function of a snapshot. Every instant is compared with the snapshot's one `now`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from billing.decisions.burndown import Balance, Grant, Terms, balance_at
+from billing.decisions.burndown import Balance, Grant, LimitTerms, balance_at
 from billing.periods import Calendar
 from quota.reasons import Reason
 
 FAR_FUTURE = datetime(3000, 1, 1, tzinfo=UTC)
-"""Until when something is limited that nothing foreseen can lift (32503680000 as unix time)."""
+"""`limited_until` of a limit that never lifts by itself (32503680000 as unix time)."""
 
 THRESHOLDS = (80, 100)
-"""Percents of what a period had at which is warned, unless the limit names others."""
+"""Percents of a period's credits at which to warn, unless the limit names others."""
 
 
 class State(StrEnum):
-    """What an account's users meet."""
+    """What an account's users experience."""
 
     OK = "ok"
     WARNING = "warning"
@@ -30,12 +30,12 @@ class State(StrEnum):
 
 CAP_REASONS = {"project": Reason.PROJECT_CAP_REACHED, "user": Reason.USER_CAP_REACHED}
 ORGANIZATION = "organization"
-"""The binding scope of whatever holds for the whole account."""
+"""The binding scope of a reason that applies to the whole account."""
 
 
 @dataclass(frozen=True, slots=True)
 class CapUse:
-    """A cap in force and what its subject used of it in this period, in micro-credits."""
+    """A cap in force and what its subject used in this period, in micro-credits."""
 
     scope: str
     subject: str
@@ -45,7 +45,7 @@ class CapUse:
 
 @dataclass(frozen=True, slots=True)
 class ReachedCap:
-    """A cap that refuses, why, and the earliest instant at which it lifts by itself."""
+    """A cap that was reached, the reason to give, and when it lifts by itself at the earliest."""
 
     scope: str
     subject: str
@@ -57,16 +57,15 @@ class ReachedCap:
 class Snapshot:
     """Everything that a decision depends on, read under the account's lock.
 
-    `usage` maps the start of each stretch (see `billing.decisions.burndown`) to its total; `booked`
+    `usage` maps the start of each stretch (see `billing.decisions.burndown`) to its total. `booked`
     says whether anything was ever used. `exhausted_since` and `grace_began_at` come from the
-    previous decision. `insufficient_micro` is what was left at `insufficient_at`, when it turned
-    out to be too little for any call: for the rest of that period, that much or less counts as
-    nothing.
+    previous decision. `insufficient_micro` is what was left at `insufficient_at`, when it proved
+    too little to pay for a call. For the rest of that period, that much or less counts as nothing.
     """
 
     now: datetime
     calendars: Sequence[Calendar]
-    terms: Sequence[Terms]
+    terms: Sequence[LimitTerms]
     usage: Mapping[datetime, int]
     grants: Sequence[Grant] = ()
     is_hard: bool = True
@@ -86,13 +85,13 @@ class Snapshot:
 class Decision:
     """What was decided, in micro-credits and UTC.
 
-    `limited_until` is the earliest instant at which the refusal can lift by itself, `FAR_FUTURE`
-    where nothing foreseen lifts it, None where nothing is refused. In grace it belongs to the
-    refusal that begins at `suspended_until`. `headroom` is what may still be spent, negative after
-    more was, None where spending is not compared with anything (unlimited, soft, in grace).
-    `reached` are the thresholds that the period's usage has reached. `binding_scope` is what the
-    reason is about, None without one; `reached_caps` refuse their own subjects beside it. The
-    decision holds until `valid_until`, unless something is booked or changed before.
+    `limited_until` is the earliest instant at which the refusal can lift by itself. It is
+    `FAR_FUTURE` if it never does, and None if nothing is refused. During grace it belongs to the
+    refusal that begins at `suspended_until`. `headroom` is what can still be spent. It is negative
+    if too much was spent, and None if nothing restricts spending (unlimited, soft, in grace).
+    `reached` lists the thresholds that the period's usage has reached. `binding_scope` says what
+    the reason is about, and is None without a reason. `reached_caps` refuse their own subjects in
+    any case. The decision is valid until `valid_until`, or until something is booked or changed.
     """
 
     state: State
@@ -119,7 +118,7 @@ class Decision:
 
 
 def decide(snapshot: Snapshot) -> Decision:
-    """Decide. Never fails on an account without limits, usage or grants: that one is unlimited."""
+    """Return the decision. An account without limits, usage and grants is unlimited."""
     now = snapshot.now
     balance = _balance(snapshot, now)
     has_allowance = balance.limit is None or balance.limit > 0
@@ -189,9 +188,9 @@ def _pays_for_calls(snapshot: Snapshot, balance: Balance) -> bool:
 
 
 def _exhausted_since(snapshot: Snapshot, balance: Balance) -> datetime:
-    """Since when nothing has been left.
+    """Return since when nothing has been left.
 
-    A period with a limit began with something left: what the marker says of an earlier one is over.
+    A period with a limit began with something left, so a marker from an earlier period is ignored.
     """
     since = snapshot.exhausted_since
     if since is None or (balance.limit and since < balance.period.start):
@@ -200,10 +199,10 @@ def _exhausted_since(snapshot: Snapshot, balance: Balance) -> datetime:
 
 
 def _grace_began_at(snapshot: Snapshot, balance: Balance, exhausted: bool) -> datetime | None:
-    """Return when the period's one grace began, if it did.
+    """Return when the period's grace began, None if it has not.
 
-    A correction or a top-up that leaves something for a while does not start another grace. A newly
-    set limit that leaves something has its own.
+    There is one grace per period, even if a correction or a top-up leaves something for a while. A
+    new limit that leaves something starts a new grace.
     """
     began = snapshot.grace_began_at
     if began is not None and balance.limit and began < balance.period.start:
@@ -216,7 +215,7 @@ def _grace_began_at(snapshot: Snapshot, balance: Balance, exhausted: bool) -> da
 
 
 def _lifts_at(snapshot: Snapshot, balance: Balance) -> datetime:
-    """The first foreseen instant at which something is left, were nothing more used until then."""
+    """Return the first instant at which something will be left if nothing more is used."""
     begins = {grant.starts_at for grant in snapshot.grants if grant.is_live(grant.starts_at)}
     instants = {begin for begin in begins if snapshot.now < begin < FAR_FUTURE}
     instants.add(balance.period.end)
@@ -227,7 +226,7 @@ def _lifts_at(snapshot: Snapshot, balance: Balance) -> datetime:
 
 
 def _reached(snapshot: Snapshot, balance: Balance) -> tuple[int, ...]:
-    """The thresholds reached: shares of what the period had, that is of what is used and left."""
+    """Return the thresholds reached, as shares of the period's credits (used plus left)."""
     if balance.headroom is None or balance.usage <= 0:
         return ()
     had = balance.usage + balance.headroom
@@ -244,6 +243,6 @@ def _reached_caps(snapshot: Snapshot, balance: Balance) -> Iterator[ReachedCap]:
 def _changes(
     snapshot: Snapshot, balance: Balance, suspended_until: datetime | None
 ) -> list[datetime]:
-    """The instants after `now` at which the decision may come out otherwise by itself."""
+    """Return the instants after `now` at which the decision can change by itself."""
     cuts = [cut for grant in snapshot.grants for cut in grant.cuts if cut > snapshot.now]
     return [balance.period.end, *cuts, *([suspended_until] if suspended_until else [])]

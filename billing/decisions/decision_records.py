@@ -1,4 +1,4 @@
-"""What is kept of a decision for people: what it was made from, and what is to be announced."""
+"""What people can look up about a decision: its inputs and outcome, and threshold notices."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -12,37 +12,39 @@ from billing.decisions.decision import ReachedCap, State
 from billing.models import DecisionRecord, ThresholdNotice
 
 
-def record(found: Assessment) -> DecisionRecord:
-    """Return the record of a decision that changes its account's state."""
+def record(assessment: Assessment) -> DecisionRecord:
+    """Return the record of a decision that changed its account's state."""
     return DecisionRecord(
-        account=found.account,
-        version=found.account.version,
-        decided_at=found.snapshot.now,
-        previous_state=found.account.state,
-        state=found.decision.state,
-        reason=found.decision.reason or "",
-        inputs=_plain(asdict(found.snapshot)),
-        outcome=_plain(asdict(found.decision)),
+        account=assessment.account,
+        version=assessment.account.version,
+        decided_at=assessment.snapshot.now,
+        previous_state=assessment.account.state,
+        state=assessment.decision.state,
+        reason=assessment.decision.reason or "",
+        inputs=_plain(asdict(assessment.snapshot)),
+        outcome=_plain(asdict(assessment.decision)),
     )
 
 
-def cap_records(found: Assessment) -> list[DecisionRecord]:
-    """Return a record for each cap that is reached or lifted by now, and note that it is."""
-    reached = {(cap.scope, cap.subject): cap for cap in found.decision.reached_caps}
-    known = {(use.scope, use.subject) for use in found.uses if use.exhausted}
-    cap_usage.note_exhausted(found.account, reached.keys() - known, known - reached.keys())
+def cap_records(assessment: Assessment) -> list[DecisionRecord]:
+    """Return a record for each cap that was reached or lifted, and mark those caps accordingly."""
+    reached = {(cap.scope, cap.subject): cap for cap in assessment.decision.reached_caps}
+    known = {(cap.scope, cap.subject) for cap in assessment.cap_states if cap.exhausted}
+    cap_usage.mark_exhausted(assessment.account, reached.keys() - known, known - reached.keys())
     return [
-        _cap_record(found, subject, reached.get(subject))
+        _cap_record(assessment, subject, reached.get(subject))
         for subject in sorted(reached.keys() ^ known)
     ]
 
 
-def _cap_record(found: Assessment, subject: Subject, reached: ReachedCap | None) -> DecisionRecord:
-    snapshot = found.snapshot
+def _cap_record(
+    assessment: Assessment, subject: Subject, reached: ReachedCap | None
+) -> DecisionRecord:
+    snapshot = assessment.snapshot
     [*inputs] = (cap for cap in snapshot.caps if (cap.scope, cap.subject) == subject)
     return DecisionRecord(
-        account=found.account,
-        version=found.account.version,
+        account=assessment.account,
+        version=assessment.account.version,
         decided_at=snapshot.now,
         scope=subject[0],
         subject=subject[1],
@@ -54,13 +56,13 @@ def _cap_record(found: Assessment, subject: Subject, reached: ReachedCap | None)
     )
 
 
-def notices(found: Assessment) -> list[ThresholdNotice]:
-    """Return what is to be announced, and note on the account what has been.
+def notices(assessment: Assessment) -> list[ThresholdNotice]:
+    """Return the threshold notices to store, and note the highest threshold on the account.
 
-    Each threshold once per period, however often it is crossed; that something is left again, of
-    the period that was exhausted.
+    A threshold is announced once per period, however often it is crossed. That credits are left
+    again is announced for the period in which they ran out.
     """
-    account, decision = found.account, found.decision
+    account, decision = assessment.account, assessment.decision
     percents = []
     if account.exhausted_since is not None and decision.exhausted_since is None:
         percents.append((account.period_start or decision.period_start, ThresholdNotice.RESOLVED))
@@ -76,14 +78,14 @@ def notices(found: Assessment) -> list[ThresholdNotice]:
             period_start=period_start,
             percent=percent,
             usage_micro=decision.usage or 0,
-            noticed_at=found.snapshot.now,
+            noticed_at=assessment.snapshot.now,
         )
         for period_start, percent in percents
     ]
 
 
 def _plain(value: Any) -> Any:
-    """Return the value as JSON can hold it; amounts stay integers, instants become ISO 8601."""
+    """Return the value in a form that JSON can hold. Instants become ISO 8601 text."""
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, Mapping):

@@ -1,7 +1,7 @@
-"""Who is over the limit: decide about accounts and publish what was decided.
+"""Decide about accounts, store the decisions and publish them.
 
-Called with the accounts locked, by whatever changed them and by the sweep. An account whose state
-did not change in any way that others are told of keeps its version and is not published again.
+Called with the accounts locked: by everything that changes an account, and by the sweep. If the
+published state would not change, the account keeps its version and is not published again.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,16 +16,25 @@ from billing.account_locks import lock_organization
 from billing.allowances import cap_usage
 from billing.decisions import decision_records
 from billing.decisions.assessment import assess
-from billing.decisions.balances import Books, load_books
-from billing.decisions.running_totals import recut
+from billing.decisions.decision_inputs import DecisionInputs, load_inputs
+from billing.decisions.running_totals import recut_totals
 from billing.decisions.timeline import load_timelines
 from billing.models import Account, DecisionRecord, ThresholdNotice
 from quota.models import QuotaState
 from quota.published.publication import publish
 
 _STORED = [
-    *("version", "booked", "state", "reason", "exhausted_since", "grace_began_at"),
-    *("announced_percent", "caps_version", "period_start", "decide_again_at", "published_digest"),
+    "version",
+    "booked",
+    "state",
+    "reason",
+    "exhausted_since",
+    "grace_began_at",
+    "announced_percent",
+    "caps_version",
+    "period_start",
+    "decide_again_at",
+    "published_digest",
 ]
 
 
@@ -33,64 +42,64 @@ def enforce(
     accounts: Sequence[Account],
     now: datetime,
     *,
-    books: Mapping[int, Books] | None = None,
-    anew: bool = False,
+    inputs: Mapping[int, DecisionInputs] | None = None,
+    republish: bool = False,
 ) -> None:
-    """Decide about accounts that the caller has locked, store and publish what changed.
+    """Decide about accounts that the caller has locked, and store and publish what changed.
 
-    Belongs last into the caller's transaction. `books` are the accounts' if the caller has them at
-    hand. With `anew`, publishes even what did not change. Sets the decided fields of the accounts.
+    Call it last in the transaction. Pass `inputs` if they are already loaded. With `republish`,
+    states that did not change are published too. Sets the decided fields of the accounts.
     """
-    if books is None:
-        books = load_books(account.pk for account in accounts)
+    if inputs is None:
+        inputs = load_inputs(account.pk for account in accounts)
     for account in accounts:
-        _begin_period(account, books[account.pk], now)
+        _begin_period(account, inputs[account.pk], now)
     changed = []
     records: list[DecisionRecord] = []
     notices: list[ThresholdNotice] = []
     states = []
-    if anew:
-        _outrun(accounts)
-    for found in assess(accounts, books, now):
-        account, columns, digest = found.account, found.columns, found.digest
-        publishes = anew or digest != account.published_digest
-        if not publishes and found.is_stored:
+    if republish:
+        _advance_past_published(accounts)
+    for assessment in assess(accounts, inputs, now):
+        account, columns, digest = assessment.account, assessment.columns, assessment.digest
+        publishes = republish or digest != account.published_digest
+        if not publishes and assessment.is_stored:
             continue
         changed.append(account)
-        notices += decision_records.notices(found)
+        notices += decision_records.notices(assessment)
         if publishes:
             account.version += 1
             if (account.state, account.reason) != (columns["state"], columns["reason"]):
-                records.append(decision_records.record(found))
-            records += decision_records.cap_records(found)
+                records.append(decision_records.record(assessment))
+            records += decision_records.cap_records(assessment)
             account.published_digest = digest
-            states.append(replace(found.state, version=account.version))
+            states.append(replace(assessment.state, version=account.version))
         for name, value in columns.items():
             setattr(account, name, value)
     if not changed:
         return
-    Account.objects.bulk_create(  # an upsert: updating that many columns of many rows is slower
+    Account.objects.bulk_create(  # an upsert, because bulk_update is slower for so many columns
         changed, update_conflicts=True, unique_fields=["id"], update_fields=_STORED
     )
     DecisionRecord.objects.bulk_create(records)
     ThresholdNotice.objects.bulk_create(notices, ignore_conflicts=True)
-    publish(states, anew=anew)
+    publish(states, rewrite=republish)
 
 
-def settle(account: Account, now: datetime) -> None:
-    """Cut the totals of a locked account to limits or grants that just changed, and enforce."""
-    recut(account, load_timelines([account.pk])[account.pk])
+def recut_and_enforce(account: Account, now: datetime) -> None:
+    """Fit the totals of a locked account to its changed limits or grants, then decide."""
+    recut_totals(account, load_timelines([account.pk])[account.pk])
     enforce([account], now)
 
 
 def decide_account(organization_id: UUID, resource: str) -> None:
-    """Decide about one account now and publish: quota asks when a state has stopped holding."""
+    """Decide about one account now and publish. Quota calls this when a state is out of date."""
     with transaction.atomic():
         enforce(lock_organization(organization_id, resource), timezone.now())
 
 
-def _outrun(accounts: Iterable[Account]) -> None:
-    """Let the next version be newer than any that is published, whoever wrote that one."""
+def _advance_past_published(accounts: Iterable[Account]) -> None:
+    """Raise versions to the published ones, so that the next version is newer than any of them."""
     mine = {(account.organization_id, account.resource): account for account in accounts}
     rows = QuotaState.objects.filter(organization__in={organization for organization, _ in mine})
     for organization, resource, version in rows.values_list(
@@ -100,10 +109,10 @@ def _outrun(accounts: Iterable[Account]) -> None:
             account.version = max(account.version, version)
 
 
-def _begin_period(account: Account, books: Books, now: datetime) -> None:
-    """Let the caps of a locked account begin anew with its period."""
+def _begin_period(account: Account, inputs: DecisionInputs, now: datetime) -> None:
+    """Reset the caps of a locked account when a new period has begun."""
     if account.caps_version:
-        period = books.timeline.period_at(now)
+        period = inputs.timeline.period_at(now)
         if account.period_start != period.start:
             cap_usage.recount(account, period)
             account.caps_version += 1

@@ -1,6 +1,6 @@
-"""Running totals are cut anew when limits or grants change what divides an account's time.
+"""Recut running totals after limits or grants have changed an account's stretches of time.
 
-The account's row is locked by the caller.
+The caller must lock the account's row.
 """
 
 from collections.abc import Iterator
@@ -8,16 +8,16 @@ from datetime import datetime
 
 from django.db.models import Sum
 
-from billing.decisions.balances import Stretch
+from billing.decisions.decision_inputs import Stretch
 from billing.decisions.timeline import Timeline
 from billing.models import Account, UsageEvent, UsageTotal
 
 
-def recut(account: Account, timeline: Timeline) -> None:
-    """Make the account's totals fit stretches that were cut anew.
+def recut_totals(account: Account, timeline: Timeline) -> None:
+    """Make the account's totals fit its new stretches.
 
-    Only the ledger between the first and the last total that no longer fits is summed again, and of
-    that not the first new stretch: it gets what the others leave.
+    Sums the ledger again only between the first and the last total that no longer fits. The first
+    new stretch isn't summed: it gets what is left after the others.
     """
     rows = list(UsageTotal.objects.filter(account=account).order_by("starts_at"))
     misfits = [
@@ -47,7 +47,7 @@ def recut(account: Account, timeline: Timeline) -> None:
 
 
 def ledger_sum(account: Account, start: datetime, end: datetime) -> int:
-    """Return the credits of the account's events that occurred from `start` to before `end`."""
+    """Return the micro-credits of the account's events from `start` (inclusive) to `end`."""
     events = UsageEvent.objects.filter(account=account, occurred_at__gte=start, occurred_at__lt=end)
     return events.order_by().aggregate(micro=Sum("credits_micro"))["micro"] or 0
 

@@ -1,9 +1,9 @@
-"""Deciding without an occasion: accounts that are due, and everybody at least once a minute.
+"""Decide about accounts regularly: those that are due, and all of them at least once a minute.
 
-A sweep first compares without locks, and takes the locks, slice by slice, only of accounts whose
-published state is outdated; what changed meanwhile is read again under the lock, so a limit raised
-or a block set during a sweep survives it. An account that cannot be decided keeps what was
-published, is logged and stops nobody else.
+A sweep first compares accounts without locks, slice by slice. It then locks only the accounts whose
+published state is outdated and reads them again, so a limit raised or a block set during the sweep
+is kept. If an account cannot be decided, that is logged, its published state stays, and the sweep
+goes on with the others.
 """
 
 import logging
@@ -28,43 +28,43 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Swept:
-    """How many accounts a sweep looked at, decided otherwise than before, and failed to decide."""
+class SweepResult:
+    """How many accounts a sweep looked at, how many changed, and how many could not be decided."""
 
     seen: int = 0
     changed: int = 0
     failed: int = 0
 
-    def __add__(self, other: "Swept") -> "Swept":
-        return Swept(
+    def __add__(self, other: "SweepResult") -> "SweepResult":
+        return SweepResult(
             self.seen + other.seen, self.changed + other.changed, self.failed + other.failed
         )
 
 
-def sweep_due() -> Swept:
-    """Decide about the accounts whose decision was only valid until now."""
-    swept = Swept()
+def sweep_due() -> SweepResult:
+    """Decide about the accounts whose decision has expired."""
+    swept = SweepResult()
     due = Account.objects.filter(decide_again_at__lte=timezone.now()).order_by("decide_again_at")
     for ids in _slices(list(due.values_list("pk", flat=True))):
         swept += _sweep(ids)
     return swept
 
 
-def sweep_all() -> Swept:
-    """Decide about every account, those that are due first, by totals that agree with the ledger.
+def sweep_all() -> SweepResult:
+    """Decide about every account, starting with those that are due.
 
-    Makes accounts that are missing.
+    Creates missing accounts, and repairs totals that differ from the ledger.
     """
     swept = sweep_due()
-    lacking = [Organization.objects.exclude(accounts__resource=name) for name in RESOURCES]
-    ensure_accounts(pk for query in lacking for pk in query.values_list("pk", flat=True))
-    _follow_the_ledger()
+    missing = [Organization.objects.exclude(accounts__resource=name) for name in RESOURCES]
+    ensure_accounts(pk for query in missing for pk in query.values_list("pk", flat=True))
+    _repair_totals()
     for ids in _slices(list(Account.objects.order_by("pk").values_list("pk", flat=True))):
         swept += _sweep(ids)
     return swept
 
 
-def _follow_the_ledger() -> None:
+def _repair_totals() -> None:
     try:
         repair_drift(timezone.now())
     except Exception:
@@ -75,21 +75,21 @@ def _slices(ids: Sequence[int]) -> Iterator[Sequence[int]]:
     return (ids[at : at + SLICE] for at in range(0, len(ids), SLICE))
 
 
-def _sweep(ids: Sequence[int]) -> Swept:
+def _sweep(ids: Sequence[int]) -> SweepResult:
     try:
         accounts = list(Account.objects.select_related("organization").filter(pk__in=ids))
         compared = compare(accounts, timezone.now())
         if compared.outdated:
             _decide(compared.outdated)
         if compared.misstated:
-            _restate(compared.misstated)
-        return Swept(seen=len(ids), changed=len(compared.outdated))
+            _republish(compared.misstated)
+        return SweepResult(seen=len(ids), changed=len(compared.outdated))
     except Exception:
         if len(ids) > 1:
             logger.exception("a slice of %d accounts failed, trying them one by one", len(ids))
-            return sum((_sweep([pk]) for pk in ids), Swept())
+            return sum((_sweep([pk]) for pk in ids), SweepResult())
         logger.exception("account %d could not be decided and keeps its state", ids[0])
-        return Swept(seen=1, failed=1)
+        return SweepResult(seen=1, failed=1)
 
 
 def _decide(ids: Sequence[int]) -> None:
@@ -97,14 +97,14 @@ def _decide(ids: Sequence[int]) -> None:
         enforce(lock_accounts(ids), timezone.now())
 
 
-def _restate(ids: Iterable[int]) -> None:
-    """Store and publish again what was decided, where that is still not what stands there."""
+def _republish(ids: Iterable[int]) -> None:
+    """Store and publish decisions again if they are still not what is stored and published."""
     with transaction.atomic():
         accounts = lock_accounts(ids)
         now = timezone.now()
         misstated = compare(accounts, now).misstated
         wrong = [account for account in accounts if account.pk in misstated]
-        enforce(wrong, now, anew=True)
+        enforce(wrong, now, republish=True)
     for account in wrong:
-        logger.error("account %d is published anew: %s", account.pk, misstated[account.pk])
+        logger.error("account %d is published again: %s", account.pk, misstated[account.pk])
         metrics.REPAIRS.inc()

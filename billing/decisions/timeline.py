@@ -1,4 +1,4 @@
-"""What cuts an account's time and what may cover its usage, read for many accounts at once."""
+"""Limits and grants of accounts, and the periods and stretches of time that follow from them."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 
-from billing.decisions.burndown import Grant, Terms, stretch_at
+from billing.decisions.burndown import Grant, LimitTerms, stretch_at
 from billing.models import CreditGrant, Limit
 from billing.periods import Calendar, Period, period_at
 
@@ -15,9 +15,9 @@ _DEFAULT_CALENDAR = Calendar(since=datetime.min.replace(tzinfo=UTC))
 
 @dataclass(frozen=True)
 class Timeline:
-    """An account's limits and grants. Without a limit it is unlimited, in months of UTC.
+    """An account's limits and grants. Without a limit, usage is unlimited, in UTC months.
 
-    Whatever follows from them is worked out once: each stretch of the account asks for it.
+    Calendars, terms and cuts are cached, because they are needed for every stretch.
     """
 
     limits: list[Limit] = field(default_factory=list)
@@ -30,7 +30,7 @@ class Timeline:
 
     @cached_property
     def calendars(self) -> list[Calendar]:
-        """The calendars in the order in which they came into force."""
+        """The calendars, in the order in which they took effect."""
         calendars = [_DEFAULT_CALENDAR]
         for limit in self.limits:
             calendar = Calendar(limit.set_at, limit.anchor_day, limit.time_zone)
@@ -39,13 +39,13 @@ class Timeline:
         return calendars
 
     @cached_property
-    def terms(self) -> list[Terms]:
-        """The limits in the order in which they were set."""
-        return [Terms(limit.set_at, limit.limit_micro) for limit in self.limits]
+    def terms(self) -> list[LimitTerms]:
+        """The limits, in the order in which they were set."""
+        return [LimitTerms(limit.set_at, limit.limit_micro) for limit in self.limits]
 
     @cached_property
     def cuts(self) -> list[datetime]:
-        """Where grants start and end, in order."""
+        """The instants at which grants start and end, in order."""
         return sorted(cut for grant in self.grants for cut in grant.cuts)
 
     def stretch_at(self, instant: datetime) -> tuple[datetime, datetime]:
@@ -58,19 +58,19 @@ class Timeline:
 
 
 def load_timelines(account_ids: Iterable[int]) -> dict[int, Timeline]:
-    """Return the timeline of each account, with two queries for all."""
+    """Return the timeline of each account. Takes two queries in all."""
     ids = list(account_ids)
     limits: dict[int, list[Limit]] = defaultdict(list)
     for limit in Limit.objects.filter(account__in=ids).order_by("account", "set_at"):
         limits[limit.account_id].append(limit)
     grants: dict[int, list[Grant]] = defaultdict(list)
     for grant in CreditGrant.objects.filter(account__in=ids).order_by("account", "pk"):
-        grants[grant.account_id].append(as_burning(grant))
+        grants[grant.account_id].append(to_burndown_grant(grant))
     return {pk: Timeline(limits[pk], grants[pk]) for pk in ids}
 
 
-def as_burning(grant: CreditGrant) -> Grant:
-    """Return what the burn-down needs to know of a grant."""
+def to_burndown_grant(grant: CreditGrant) -> Grant:
+    """Return the grant in the form that the burn-down uses."""
     ends = [instant for instant in (grant.expires_at, grant.voided_at) if instant is not None]
     return Grant(
         id=grant.pk,

@@ -1,1 +1,1 @@
-"""From a delivered usage event to the ledger."""
+"""Usage events, from their delivery by the gateway to the ledger."""

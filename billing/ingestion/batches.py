@@ -1,4 +1,4 @@
-"""The body of `POST /api/usage_events/`: bounded, unpacked, and parsed into its items."""
+"""Parse the body of `POST /api/usage_events/`: check its size, unpack it and read its items."""
 
 import json
 import zlib
@@ -19,7 +19,7 @@ _LONGEST_INTEGER = 100
 
 
 class BatchTooLarge(APIException):
-    """More than one batch may hold: to be sent in parts."""
+    """The batch is too large: the sender should split it."""
 
     status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
     default_detail = (
@@ -29,7 +29,7 @@ class BatchTooLarge(APIException):
 
 
 class BatchParser(BaseParser):
-    """JSON, gzipped or not. Numbers with a fraction come as exact `Decimal`, never as floats."""
+    """Parses JSON, gzipped or not. Numbers with a fraction become exact `Decimal`s, not floats."""
 
     media_type = "application/json"
 
@@ -39,16 +39,16 @@ class BatchParser(BaseParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> dict[str, list[Any]]:
-        """Return `{"batch": items}`, each item still of any shape.
+        """Return `{"batch": items}`. The items aren't validated.
 
-        Raises `BatchTooLarge`, `UnsupportedMediaType` for an unknown encoding and `ParseError` for
-        what is no batch at all.
+        Raises `BatchTooLarge`, `UnsupportedMediaType` if the encoding is unknown, and `ParseError`
+        if the body isn't a batch.
         """
         headers = cast(HttpRequest, stream).META
         body = stream.read(MAXIMUM_BYTES + 1)
         if len(body) > MAXIMUM_BYTES:
-            # Taken off the wire before refusing: the sender would see a broken connection instead
-            # of an answer, and try the same again.
+            # Read the rest before refusing. Otherwise the sender would see a broken connection
+            # instead of an answer, and would send the same batch again.
             _discard(stream)
             raise BatchTooLarge
         items = _items(_parsed(_unpacked(body, headers.get("HTTP_CONTENT_ENCODING", ""))))
@@ -64,7 +64,7 @@ def _discard(stream: IO[Any]) -> None:
 
 
 def _unpacked(body: bytes, encoding: str) -> bytes:
-    """Undo the content encoding; never unpacks more than a batch may have."""
+    """Undo the content encoding. Stops unpacking at the size limit of a batch."""
     if encoding.strip().lower() in ("", "identity"):
         return body
     if encoding.strip().lower() != "gzip":
@@ -82,15 +82,15 @@ def _unpacked(body: bytes, encoding: str) -> bytes:
 
 
 def parse_json(text: str) -> Any:
-    """Return what JSON says: fractions as `Decimal`, NaN and numbers beyond any meaning as text.
+    """Return parsed JSON, with fractions as `Decimal`, and NaN and absurdly long numbers as text.
 
-    Raises `ValueError` and, for what is nested too deeply, `RecursionError`.
+    Raises `ValueError`, or `RecursionError` if it is nested too deeply.
     """
     return json.loads(text, parse_float=_fraction, parse_int=_integer, parse_constant=str)
 
 
-def parse_kept(text: str) -> Any:
-    """Return a kept item; None if it is nested too deeply to be read."""
+def parse_stored(text: str) -> Any:
+    """Return an item from its stored payload, None if it is nested too deeply."""
     try:
         return parse_json(text)
     except RecursionError:
@@ -107,19 +107,19 @@ def _parsed(body: bytes) -> Any:
 
 
 def _integer(digits: str) -> int | str:
-    # Reading them as numbers would take quadratic time.
+    # Converting a long number takes quadratic time.
     return int(digits) if len(digits) <= _LONGEST_INTEGER else digits
 
 
 def _fraction(digits: str) -> Decimal | str:
     try:
         return Decimal(digits)
-    except ArithmeticError:  # an exponent that no machine counts to
+    except ArithmeticError:  # the exponent is too large
         return digits
 
 
 def _items(parsed: Any) -> list[Any]:
     batch = parsed.get("batch") if isinstance(parsed, dict) else parsed
     if not isinstance(batch, list):
-        raise ParseError('Wanted: {"batch": [event, …]} or [event, …].')
+        raise ParseError('The body must be {"batch": [event, …]} or [event, …].')
     return batch

@@ -1,4 +1,7 @@
-"""Which event a correction may correct, and how much it may return. Accounts must be locked."""
+"""Match corrections with their events, and cut them to what the events still cost.
+
+Accounts must be locked.
+"""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -9,44 +12,53 @@ from django.db.models import Q
 
 from billing import metrics
 from billing.credits import exact_sum
-from billing.ingestion.events import EventRefused, Refusal
+from billing.ingestion.events import QuarantineReason, UnbookableEvent
 from billing.ingestion.ledger_rows import LedgerRow
 from billing.models import UsageEvent
 
 Booked = UsageEvent | LedgerRow
-"""A row of the ledger, or one that is about to be inserted."""
+"""A ledger row, in the database or about to be inserted."""
 
 _CORRECTABLE = {UsageEvent.Kind.USAGE, UsageEvent.Kind.LATE}
 
 _Corrected = tuple[int | None, UUID | None]
-"""The account and the event that is corrected on it."""
+"""An account, and the event on it that is corrected."""
 
 
 def booked_events(uuids: Collection[UUID]) -> dict[UUID, Booked]:
-    """Return the events that are in the ledger."""
+    """Return those of the events that are in the ledger, by uuid."""
     return dict(UsageEvent.objects.in_bulk(list(uuids))) if uuids else {}
 
 
-def of_its_event(row: LedgerRow, booked: Mapping[UUID, Booked]) -> LedgerRow:
-    """Return a correction as a row of the event that it corrects.
+def attach_to_event(row: LedgerRow, booked: Mapping[UUID, Booked]) -> LedgerRow:
+    """Return a correction with the time, user, run and product of the event that it corrects.
 
-    It counts at the time of that event, and for the same person and run, whatever it says itself.
-    Raises `EventRefused` if the event is unknown, belongs to somebody else or cannot be corrected.
+    What the correction itself says about these is ignored. Raises `UnbookableEvent` if the event is
+    unknown, can't be corrected, or belongs to another account or project.
     """
-    assert row.adjusts is not None, "only a correction has an event that it corrects"
+    assert row.adjusts is not None, "the row is not a correction"
     event = booked.get(row.adjusts)
     if event is None:
-        raise EventRefused(
-            Refusal.CORRECTED_EVENT_UNKNOWN, f"event {row.adjusts} has not arrived yet"
+        raise UnbookableEvent(
+            QuarantineReason.CORRECTED_EVENT_UNKNOWN, f"event {row.adjusts} has not arrived yet"
         )
     if event.kind not in _CORRECTABLE:
-        raise EventRefused(Refusal.CORRECTED_EVENT_INVALID, f"event {row.adjusts} is {event.kind}")
+        raise UnbookableEvent(
+            QuarantineReason.CORRECTED_EVENT_INVALID, f"event {row.adjusts} is {event.kind}"
+        )
     if row.account_id != event.account_id:
-        raise EventRefused(Refusal.ACCOUNT_MISMATCH, "another account pays what it corrects")
+        raise UnbookableEvent(
+            QuarantineReason.ACCOUNT_MISMATCH, "another account pays for the event that it corrects"
+        )
     if row.project_id != event.project_id:
-        raise EventRefused(Refusal.PROJECT_MISMATCH, "another project used what it corrects")
+        raise UnbookableEvent(
+            QuarantineReason.PROJECT_MISMATCH,
+            "the event that it corrects belongs to another project",
+        )
     if row.group and row.group != event.group:
-        raise EventRefused(Refusal.GROUP_INVALID, "another group held what it corrects")
+        raise UnbookableEvent(
+            QuarantineReason.GROUP_INVALID, "another group held the event that it corrects"
+        )
     return row._replace(
         occurred_at=event.occurred_at,
         distinct_id=event.distinct_id,
@@ -56,23 +68,23 @@ def of_its_event(row: LedgerRow, booked: Mapping[UUID, Booked]) -> LedgerRow:
     )
 
 
-def bounded(rows: Sequence[LedgerRow]) -> Sequence[LedgerRow]:
-    """Return the rows, with no correction giving back more than its event still costs.
+def cut_corrections(rows: Sequence[LedgerRow]) -> Sequence[LedgerRow]:
+    """Return the rows, with each correction cut to what its event still costs.
 
-    That is the event's own cost with all its corrections and refunds, including those earlier in
+    That is the event's own cost plus all its corrections and refunds, including earlier ones in
     `rows`.
     """
     corrected = {row.adjusts for row in rows if _corrects(row)}
     if not corrected:
         return rows
-    left = _Left()
-    left.add(UsageEvent.objects.filter(Q(pk__in=corrected) | Q(adjusts__in=corrected)))
-    left.add(row for row in rows if row.uuid in corrected)
-    return [left.bound(row) if _corrects(row) else row for row in rows]
+    remaining = _Remaining()
+    remaining.add(UsageEvent.objects.filter(Q(pk__in=corrected) | Q(adjusts__in=corrected)))
+    remaining.add(row for row in rows if row.uuid in corrected)
+    return [remaining.cut(row) if _corrects(row) else row for row in rows]
 
 
-class _Left:
-    """What is left of each event's cost, and of what a group debited for it."""
+class _Remaining:
+    """What remains of each event's cost, and of what a group debited for it."""
 
     def __init__(self) -> None:
         self._micro: dict[_Corrected, int] = defaultdict(int)
@@ -80,15 +92,15 @@ class _Left:
         self._costs: dict[_Corrected, list[Decimal]] = defaultdict(list)
 
     def add(self, rows: Iterable[Booked]) -> None:
-        """Count rows that are booked."""
+        """Count booked rows."""
         for row in rows:
             event = (row.account_id, row.adjusts or row.uuid)
             self._micro[event] += row.credits_micro
             self._debited[event] += row.debited_micro
             self._costs[event].append(Decimal(row.cost_usd))
 
-    def bound(self, row: LedgerRow) -> LedgerRow:
-        """Return the correction, cut to what is left, and count it."""
+    def cut(self, row: LedgerRow) -> LedgerRow:
+        """Return the correction, cut to what remains, and count it."""
         event = (row.account_id, row.adjusts)
         cost = max(Decimal(row.cost_usd), -exact_sum(self._costs[event]))
         within = row._replace(

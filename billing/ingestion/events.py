@@ -1,8 +1,8 @@
-"""Reading one delivered event: what it says, or why it cannot be booked. No database here.
+"""Parse one delivered event, or say why it can't be booked. Does not use the database.
 
-What decides about money (identity, time, project, product, cost, the gateway's debit) must be right
-or the event is refused with a reason. What only describes the call is taken as far as it is
-usable: a broken model name must not park money.
+Everything that affects money (identity, time, project, product, cost, the gateway's debit) must be
+valid, or the event is rejected with a reason. Everything that only describes the call is used as
+far as possible: a broken model name is no reason to hold back a charge.
 """
 
 import hashlib
@@ -23,17 +23,17 @@ from billing.credits import InvalidCost, exact_cost
 NAME = "$ai_generation"
 OLDEST = timedelta(days=366)
 NEWEST = timedelta(minutes=10)
-"""How far an event's time may lie before and after ours: beyond, a clock is wrong."""
+"""How far an event's time can lie before and after ours. Beyond that, a clock must be wrong."""
 
 MAXIMUM_DEBIT_MICRO = 2**53
 
 _UUID = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _PROJECT = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,40})?(E-[0-9]{1,2})?", re.ASCII)
-_LARGEST_COUNT = 10**12  # far beyond any call, and millions of them still add up
+_LARGEST_COUNT = 10**12  # far beyond any call, and sums of millions still fit the column
 
 
-class Refusal(StrEnum):
+class QuarantineReason(StrEnum):
     """Why an event is quarantined."""
 
     NOT_AN_EVENT = "not_an_event"
@@ -61,13 +61,13 @@ class Refusal(StrEnum):
 
 
 class NestedTooDeeply(Exception):
-    """An item that cannot even be written down."""
+    """The item is nested too deeply to be stored."""
 
 
-class EventRefused(Exception):
-    """An event that cannot be booked, with the reason and a detail for people."""
+class UnbookableEvent(Exception):
+    """Raised for an event that can't be booked, with the reason and a detail for people."""
 
-    def __init__(self, reason: Refusal, detail: str = "") -> None:
+    def __init__(self, reason: QuarantineReason, detail: str = "") -> None:
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
@@ -75,8 +75,10 @@ class EventRefused(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """What a valid event says. `bucket` is None where nobody pays; `adjusts` names the event that
-    this one corrects."""
+    """A valid event.
+
+    `bucket` is None if nobody pays. `adjusts` is the uuid of the event that this one corrects.
+    """
 
     uuid: UUID
     occurred_at: datetime
@@ -95,7 +97,7 @@ class Event:
 
 
 def canonical(item: object) -> str:
-    """Return the item as JSON in ASCII with sorted keys: equal payloads, equal text.
+    """Return the item as ASCII JSON with sorted keys, so equal payloads give equal text.
 
     Raises `NestedTooDeeply`.
     """
@@ -109,12 +111,12 @@ _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=str).e
 
 
 def digest(payload: str) -> str:
-    """Return the identity of a canonical payload."""
+    """Return the SHA-256 of a canonical payload."""
     return hashlib.sha256(payload.encode()).hexdigest()
 
 
 def claimed_uuid(item: object) -> UUID | None:
-    """Return the uuid under which an item was sent, however broken the rest of it is."""
+    """Return the uuid of an item, even if the rest of it is broken."""
     return uuid_or_none(item.get("uuid")) if isinstance(item, dict) else None
 
 
@@ -124,17 +126,17 @@ def corrected_uuid(item: object) -> UUID | None:
 
 
 def read(item: object, now: datetime) -> Event:
-    """Return what an item says. Raises `EventRefused`."""
+    """Return the event that an item describes. Raises `UnbookableEvent`."""
     if not isinstance(item, dict):
-        raise EventRefused(Refusal.NOT_AN_EVENT, "an event is an object")
+        raise UnbookableEvent(QuarantineReason.NOT_AN_EVENT, "an event is an object")
     if item.get("event", NAME) != NAME:
-        raise EventRefused(Refusal.EVENT_UNKNOWN, f"only {NAME} is metered")
+        raise UnbookableEvent(QuarantineReason.EVENT_UNKNOWN, f"only {NAME} is metered")
     uuid = uuid_or_none(item.get("uuid"))
     if uuid is None:
-        raise EventRefused(Refusal.UUID_INVALID)
+        raise UnbookableEvent(QuarantineReason.UUID_INVALID)
     properties = item.get("properties")
     if not isinstance(properties, dict):
-        raise EventRefused(Refusal.NOT_AN_EVENT, "an event has an object of properties")
+        raise UnbookableEvent(QuarantineReason.NOT_AN_EVENT, "properties is an object")
     product, bucket, billable = _product(properties)
     adjusts = _adjusts(item, uuid)
     group, debited_micro = _debit(item, bucket, adjusts)
@@ -157,26 +159,26 @@ def read(item: object, now: datetime) -> Event:
 
 
 def text(value: object, longest: int) -> str:
-    """Return a descriptive text as a column can hold it; empty for anything that is no text."""
+    """Return a text in a form that a column can hold, empty if the value isn't a text."""
     if not isinstance(value, str):
         return ""
     if value.isascii() and "\0" not in value:
         return value[:longest]
-    # PostgreSQL holds neither NUL nor lone surrogates.
+    # PostgreSQL can't store NUL or lone surrogates.
     printable = value.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
     return printable[:longest]
 
 
 def count(value: object) -> int | None:
-    """Return a number of tokens; None for anything that is none."""
+    """Return a number of tokens, None if the value isn't one."""
     if type(value) is int and 0 <= value <= _LARGEST_COUNT:
         return value
     return None
 
 
 def milliseconds(seconds: object) -> int | None:
-    """Return a duration in whole milliseconds; None for anything that is none."""
-    # What was set aside comes back as it was kept, and a fraction is kept as text.
+    """Return a duration in whole milliseconds, None if the value isn't one."""
+    # In the payloads of quarantined events, a fraction is stored as text.
     if type(seconds) is int or (isinstance(seconds, str) and _SECONDS.fullmatch(seconds)):
         seconds = Decimal(seconds)
     if not isinstance(seconds, Decimal) or not 0 <= seconds < 10**9:
@@ -185,18 +187,18 @@ def milliseconds(seconds: object) -> int | None:
 
 
 def uuid_or_none(value: object) -> UUID | None:
-    """Return a UUID in one of its two common spellings; None for anything else."""
+    """Return a UUID from text, with or without hyphens, None if the value isn't one."""
     return _uuid(value) if isinstance(value, str) else None
 
 
 @lru_cache(maxsize=1024)
 def _uuid(text: str) -> UUID | None:
-    # The events of a batch repeat organizations, runs and, as holds, themselves.
+    # Cached because the events of a batch repeat organizations, runs and holds.
     return UUID(text) if _UUID.fullmatch(text) else None
 
 
 def http_status(value: object) -> int | None:
-    """Return a status of HTTP; None for anything else."""
+    """Return an HTTP status, None if the value isn't one."""
     return value if type(value) is int and 100 <= value <= 999 else None
 
 
@@ -206,12 +208,12 @@ def _occurred_at(value: object, now: datetime) -> datetime:
         if occurred_at.tzinfo is None:
             occurred_at = occurred_at.replace(tzinfo=UTC)
         if occurred_at < now - OLDEST:
-            raise EventRefused(Refusal.TIMESTAMP_TOO_OLD, occurred_at.isoformat())
+            raise UnbookableEvent(QuarantineReason.TIMESTAMP_TOO_OLD, occurred_at.isoformat())
         if occurred_at > now + NEWEST:
-            raise EventRefused(Refusal.TIMESTAMP_IN_FUTURE, occurred_at.isoformat())
+            raise UnbookableEvent(QuarantineReason.TIMESTAMP_IN_FUTURE, occurred_at.isoformat())
         return occurred_at.astimezone(UTC)
     except (TypeError, ValueError, OverflowError):
-        raise EventRefused(Refusal.TIMESTAMP_INVALID, "wanted: ISO 8601") from None
+        raise UnbookableEvent(QuarantineReason.TIMESTAMP_INVALID, "not an ISO 8601 time") from None
 
 
 def _product(properties: Mapping[str, Any]) -> tuple[str, str | None, bool]:
@@ -219,22 +221,22 @@ def _product(properties: Mapping[str, Any]) -> tuple[str, str | None, bool]:
     named = properties.get("ai_product")
     product = products.canonical(named) if isinstance(named, str) else None
     if product is None:
-        raise EventRefused(Refusal.PRODUCT_UNKNOWN, text(named, 100))
+        raise UnbookableEvent(QuarantineReason.PRODUCT_UNKNOWN, text(named, 100))
     bucket = products.BUCKETS[product]
     billable = properties.get("$ai_billable", bucket is not None)
     if not isinstance(billable, bool):
-        raise EventRefused(Refusal.BILLABLE_INVALID, "$ai_billable is true or false")
+        raise UnbookableEvent(QuarantineReason.BILLABLE_INVALID, "$ai_billable is true or false")
     return product, bucket if billable else None, billable and bucket is not None
 
 
 def _project_id(properties: Mapping[str, Any]) -> int:
     value = properties.get("project_id")
     if value is None or value == "":
-        raise EventRefused(Refusal.PROJECT_MISSING)
+        raise UnbookableEvent(QuarantineReason.PROJECT_MISSING)
     if type(value) is int:
         value = str(value)
     if not isinstance(value, str) or not _PROJECT.fullmatch(value):
-        raise EventRefused(Refusal.PROJECT_INVALID, "a project is a positive number")
+        raise UnbookableEvent(QuarantineReason.PROJECT_INVALID, "a project is a positive number")
     return int(value)
 
 
@@ -244,55 +246,62 @@ def _organization_id(properties: Mapping[str, Any]) -> UUID | None:
         return None
     organization_id = uuid_or_none(value)
     if organization_id is None:
-        raise EventRefused(Refusal.ORGANIZATION_MISMATCH, "organization_id is not a UUID")
+        raise UnbookableEvent(
+            QuarantineReason.ORGANIZATION_MISMATCH, "organization_id is not a UUID"
+        )
     return organization_id
 
 
 def _account(item: Mapping[str, Any]) -> str | None:
     value = item.get("account")
     if value is not None and not isinstance(value, str):
-        raise EventRefused(Refusal.ACCOUNT_MISMATCH, "account is not a text")
+        raise UnbookableEvent(QuarantineReason.ACCOUNT_MISMATCH, "account is not a string")
     return value or None
 
 
 def _cost(properties: Mapping[str, Any], adjusts: UUID | None) -> Decimal:
     value = properties.get("$ai_total_cost_usd")
     if value is None:
-        raise EventRefused(Refusal.COST_MISSING, "$ai_total_cost_usd is missing")
+        raise UnbookableEvent(QuarantineReason.COST_MISSING, "$ai_total_cost_usd is missing")
     try:
         cost = exact_cost(value)
     except InvalidCost as error:
-        raise EventRefused(Refusal.COST_INVALID, str(error)) from None
+        raise UnbookableEvent(QuarantineReason.COST_INVALID, str(error)) from None
     if cost < 0 and adjusts is None:
-        raise EventRefused(Refusal.COST_INVALID, "only a correction may be negative")
+        raise UnbookableEvent(QuarantineReason.COST_INVALID, "only a correction can be negative")
     return cost
 
 
 def _adjusts(item: Mapping[str, Any], uuid: UUID) -> UUID | None:
-    """An event whose hold is another event's corrects that event: the hold's id is its uuid."""
+    """Return the uuid of the event that this one corrects, None if it isn't a correction.
+
+    A hold has the uuid of its event. An event with the hold of another event corrects that event.
+    """
     value = item.get("hold_id")
     if value is None:
         return None
     hold_id = uuid_or_none(value)
     if hold_id is None:
-        raise EventRefused(Refusal.GROUP_INVALID, "hold_id is not a UUID")
+        raise UnbookableEvent(QuarantineReason.GROUP_INVALID, "hold_id is not a UUID")
     return None if hold_id == uuid else hold_id
 
 
 def _debit(item: Mapping[str, Any], bucket: str | None, adjusts: UUID | None) -> tuple[str, int]:
-    """Return the group that held the call and what it debited; without a group it is nothing."""
+    """Return the group that held the call and what it debited. Without a group, that is nothing."""
     group = item.get("group")
     debited = item.get("debited_micro")
     if group is None or group == "":
         if debited:
-            raise EventRefused(Refusal.GROUP_INVALID, "a debit names its group")
+            raise UnbookableEvent(QuarantineReason.GROUP_INVALID, "a debit names its group")
         return "", 0
     if not isinstance(group, str) or len(group) > 100 or not group.isascii() or "\0" in group:
-        raise EventRefused(Refusal.GROUP_INVALID, "a group is a short ASCII text")
+        raise UnbookableEvent(QuarantineReason.GROUP_INVALID, "a group is a short ASCII text")
     if type(debited) is not int or abs(debited) > MAXIMUM_DEBIT_MICRO:
-        raise EventRefused(Refusal.DEBIT_INVALID, "debited_micro is a whole number")
+        raise UnbookableEvent(QuarantineReason.DEBIT_INVALID, "debited_micro is a whole number")
     if debited < 0 and adjusts is None:
-        raise EventRefused(Refusal.DEBIT_INVALID, "only a correction may be negative")
+        raise UnbookableEvent(QuarantineReason.DEBIT_INVALID, "only a correction can be negative")
     if debited and bucket is None:
-        raise EventRefused(Refusal.DEBIT_INVALID, "nothing is debited for what nobody pays")
+        raise UnbookableEvent(
+            QuarantineReason.DEBIT_INVALID, "an event that nobody pays for has no debit"
+        )
     return group, debited

@@ -1,12 +1,12 @@
-"""Booking: ledger, running totals, group bookings, decision and publication in one transaction.
+"""Book events: ledger rows, totals, group bookings, decision and publication in one transaction.
 
-Every event is booked at most once, for ever: its uuid is the ledger's key. What is delivered again
-is a duplicate if it says the same, a conflict if it does not. An event that cannot be booked is
-quarantined, once per payload; neither kind counts as usage nor as a booking of its group, until
-somebody decides about it.
+Every event is booked at most once, ever: its uuid is the ledger's key. An event that is delivered
+again is a duplicate if its payload is the same, and a conflict if it is not. Conflicts, and events
+that can't be booked, are quarantined once per payload. They don't count as usage or as a booking of
+their group until somebody decides about them.
 
-Whatever the order of arrival, the same events give the same totals: an event counts in the stretch
-of time in which it occurred.
+The same events give the same totals in any order of arrival: an event counts in the stretch of time
+in which it occurred.
 """
 
 import logging
@@ -24,14 +24,20 @@ from django.utils import timezone
 from billing import metrics
 from billing.account_locks import ensure_accounts, lock_accounts
 from billing.allowances import cap_usage
-from billing.decisions.balances import Books, Stretch, add_bookings, add_usage, load_books
+from billing.decisions.decision_inputs import (
+    DecisionInputs,
+    Stretch,
+    add_bookings,
+    add_usage,
+    load_inputs,
+)
 from billing.decisions.enforcement import enforce
 from billing.ingestion import events
-from billing.ingestion.corrections import booked_events, bounded, of_its_event
-from billing.ingestion.events import Event, EventRefused, Refusal
+from billing.ingestion.corrections import attach_to_event, booked_events, cut_corrections
+from billing.ingestion.events import Event, QuarantineReason, UnbookableEvent
 from billing.ingestion.ledger_rows import LedgerRow, insert, ledger_row
 from billing.ingestion.payer import AccountKey, account_key
-from billing.ingestion.waiting_corrections import release
+from billing.ingestion.waiting_corrections import take_waiting_corrections
 from billing.models import Account, QuarantinedEvent, UsageEvent
 from billing.retries import DatabaseBusy, breaks_a_rule, in_transaction
 from projects.models import Project
@@ -42,14 +48,14 @@ CONFLICT = "conflict"
 QUARANTINED = "quarantined"
 
 DELIVERED_AGAIN = "delivered again"
-"""Who decided about a quarantined event that could be booked when it came again."""
+"""`resolved_by` of a quarantined event that could be booked when it was delivered again."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one item. `version` is its account's, after the booking."""
+    """The outcome for one item. `version` is the version of its account after the booking."""
 
     uuid: str | None
     status: str
@@ -58,23 +64,23 @@ class Result:
 
 
 class _Incoming(NamedTuple):
-    """One item with its identity, and either the event or the reason why it is none."""
+    """One item with its identity, and either its event or the error why it can't be booked."""
 
     uuid: UUID | None
     payload: str
     sha256: str
     event: Event | None
     account: AccountKey | None
-    refusal: EventRefused | None
+    error: UnbookableEvent | None
 
 
 def book(items: Sequence[object]) -> list[Result]:
-    """Book a batch and return what became of each item, in the order given.
+    """Book a batch and return a result for each item, in the order given.
 
-    The whole batch is one transaction. An account about which nothing can be decided holds nobody
-    else up: then each account's events are a transaction, and those of that account are set aside.
-    Raises what a database says that fails, `DatabaseBusy` where it was too slow, and
-    `NestedTooDeeply`; what was booked by then is a duplicate when it is sent again.
+    The whole batch is one transaction. If the decision about one account fails, each account's
+    events become a transaction of their own, and the events of that account are quarantined. Raises
+    the database's own errors, `DatabaseBusy` if the database is too slow, and `NestedTooDeeply`. It
+    is safe to send the batch again: events that were booked by then are duplicates.
     """
     now = timezone.now()
     read = [_read(item, now) for item in items]
@@ -83,9 +89,9 @@ def book(items: Sequence[object]) -> list[Result]:
     try:
         return _book_together(batch)
     except Exception as error:
-        if _of_the_database(error):
+        if _is_temporary(error):
             raise
-        logger.exception("a batch cannot be booked, trying its accounts one by one")
+        logger.exception("a batch could not be booked, trying its accounts one by one")
         return _book_by_account(batch)
 
 
@@ -104,14 +110,14 @@ def _book_by_account(batch: Sequence[_Incoming]) -> list[Result]:
         try:
             booked = _book_together(events_of_account)
         except Exception as error:
-            if _of_the_database(error):
+            if _is_temporary(error):
                 raise
-            logger.exception("%s cannot be decided: its events are set aside", account)
+            logger.exception("%s could not be decided, quarantining its events", account)
             metrics.UNDECIDABLE.inc(len(events_of_account))
-            refusal = EventRefused(Refusal.ACCOUNT_UNDECIDABLE, repr(error))
+            undecidable = UnbookableEvent(QuarantineReason.ACCOUNT_UNDECIDABLE, repr(error))
             booked = _book_together(
                 [
-                    each._replace(event=None, account=None, refusal=each.refusal or refusal)
+                    each._replace(event=None, account=None, error=each.error or undecidable)
                     for each in events_of_account
                 ]
             )
@@ -119,7 +125,7 @@ def _book_by_account(batch: Sequence[_Incoming]) -> list[Result]:
     return [results[place] for place in range(len(batch))]
 
 
-def _of_the_database(error: Exception) -> bool:
+def _is_temporary(error: Exception) -> bool:
     """Return whether the error is temporary (the database) rather than permanent (the data)."""
     if isinstance(error, DatabaseFailure):
         return not isinstance(error, DataError) and not breaks_a_rule(error)
@@ -128,13 +134,13 @@ def _of_the_database(error: Exception) -> bool:
 
 def _read(item: object, now: datetime) -> _Incoming:
     payload = events.canonical(item)
-    event = refusal = None
+    event = error = None
     try:
         event = events.read(item, now)
-    except EventRefused as error:
-        refusal = error
+    except UnbookableEvent as unbookable:
+        error = unbookable
     uuid = event.uuid if event else events.claimed_uuid(item)
-    return _Incoming(uuid, payload, events.digest(payload), event, None, refusal)
+    return _Incoming(uuid, payload, events.digest(payload), event, None, error)
 
 
 def _organizations_of(project_ids: Collection[int]) -> dict[int, UUID]:
@@ -143,18 +149,18 @@ def _organizations_of(project_ids: Collection[int]) -> dict[int, UUID]:
 
 
 def _resolve(incoming: _Incoming, organizations: Mapping[int, UUID]) -> _Incoming:
-    """Find the account of an event, or the reason why it has none that it could be booked on."""
+    """Add the account of an event, or the error if there is none that it can be booked on."""
     event = incoming.event
     if event is None:
         return incoming
     try:
         return incoming._replace(account=account_key(event, organizations))
-    except EventRefused as refusal:
-        return incoming._replace(event=None, refusal=refusal)
+    except UnbookableEvent as error:
+        return incoming._replace(event=None, error=error)
 
 
 def _account_ids(keys: Collection[AccountKey]) -> list[int]:
-    """Return the ids of accounts; those that are missing are made."""
+    """Return the ids of accounts, creating missing ones."""
     organizations = {organization_id for organization_id, _ in keys}
     rows = Account.objects.filter(organization__in=organizations).order_by()
     for last_try in (False, True):
@@ -175,43 +181,43 @@ def _book(batch: Sequence[_Incoming], account_ids: Collection[int]) -> list[Resu
         (account.organization_id, account.resource): account
         for account in lock_accounts(account_ids)
     }
-    # Read after the locks were taken: one `now` for the booking and the decision.
+    # Read the clock after taking the locks: one `now` for the booking and the decision.
     now = timezone.now()
     known = _known([incoming.uuid for incoming in batch if incoming.uuid])
-    kept = _kept({incoming.sha256 for incoming in batch})
+    earlier = _earlier({incoming.sha256 for incoming in batch})
     booked = booked_events(
         {each.event.adjusts for each in batch if each.event and each.event.adjusts}
     )
     batch = list(batch)
     statuses = [""] * len(batch)
     rows: list[LedgerRow] = []
-    refused: dict[str, QuarantinedEvent] = {}
-    # In a batch, an event may come after its correction.
+    quarantined: dict[str, QuarantinedEvent] = {}
+    # In a batch, a correction can come before its event.
     for place in sorted(range(len(batch)), key=lambda place: _corrects(batch[place])):
         incoming = batch[place]
         booked_as = known.get(incoming.uuid) if incoming.uuid else None
         row = None
-        if booked_as == incoming.sha256 or _is_decided(kept.get(incoming.sha256)):
+        if booked_as == incoming.sha256 or _is_decided(earlier.get(incoming.sha256)):
             statuses[place] = DUPLICATE
             continue
         if incoming.event is not None and booked_as is None:
             account = accounts[incoming.account] if incoming.account else None
             row = ledger_row(incoming.event, account, incoming.sha256, now)
             try:
-                row = of_its_event(row, booked) if row.adjusts else row
-            except EventRefused as refusal:
-                batch[place] = incoming = incoming._replace(refusal=refusal)
+                row = attach_to_event(row, booked) if row.adjusts else row
+            except UnbookableEvent as error:
+                batch[place] = incoming = incoming._replace(error=error)
                 row = None
         if row is None:
             statuses[place] = QUARANTINED if booked_as is None else CONFLICT
-            refused[incoming.sha256] = _quarantined(incoming, now)
+            quarantined[incoming.sha256] = _quarantined(incoming, now)
         else:
             statuses[place] = ACCEPTED
             rows.append(row)
             known[row.uuid] = incoming.sha256
             booked[row.uuid] = row
-    QuarantinedEvent.objects.bulk_create(refused.values(), ignore_conflicts=True)
-    _close(kept, rows, now)
+    QuarantinedEvent.objects.bulk_create(quarantined.values(), ignore_conflicts=True)
+    _close(earlier, rows, now)
     book_rows(rows, list(accounts.values()), now)
     return [
         Result(
@@ -227,24 +233,24 @@ def _book(batch: Sequence[_Incoming], account_ids: Collection[int]) -> list[Resu
 def book_rows(rows: Sequence[LedgerRow], accounts: Sequence[Account], now: datetime) -> None:
     """Insert ledger rows, update totals, decide and publish. The accounts must be locked.
 
-    Corrections that waited for one of the rows are booked with it.
+    Corrections that waited for one of the rows are booked too.
     """
     if not rows:
         return
-    rows = bounded([*rows, *release(rows, accounts, now)])
+    rows = cut_corrections([*rows, *take_waiting_corrections(rows, accounts, now)])
     insert(rows)
     touched = {row.account_id for row in rows}
     booked = [account for account in accounts if account.pk in touched]
     if not booked:
         return
-    books = load_books(account.pk for account in booked)
-    add_usage(books, _usage(rows, books))
-    add_bookings(books, _bookings(rows))
-    periods = {account.pk: books[account.pk].timeline.period_at(now) for account in booked}
-    cap_usage.count(booked, rows, periods)
+    inputs = load_inputs(account.pk for account in booked)
+    add_usage(inputs, _usage(rows, inputs))
+    add_bookings(inputs, _bookings(rows))
+    periods = {account.pk: inputs[account.pk].timeline.period_at(now) for account in booked}
+    cap_usage.count_rows(booked, rows, periods)
     for account in booked:
         account.booked = True
-    enforce(booked, now, books=books)
+    enforce(booked, now, inputs=inputs)
 
 
 def _corrects(incoming: _Incoming) -> bool:
@@ -256,19 +262,21 @@ def _known(uuids: Collection[UUID]) -> dict[UUID, str]:
     return dict(rows.values_list("uuid", "payload_sha256"))
 
 
-def _kept(payloads: Collection[str]) -> dict[str, QuarantinedEvent]:
-    """Return what was set aside of these payloads before; nobody decides about it meanwhile."""
+def _earlier(payloads: Collection[str]) -> dict[str, QuarantinedEvent]:
+    """Return the quarantined events with these payloads, locked until the transaction ends."""
     rows = QuarantinedEvent.objects.select_for_update().filter(payload_sha256__in=payloads)
     return {row.payload_sha256: row for row in rows.defer("payload").order_by("pk")}
 
 
-def _is_decided(kept: QuarantinedEvent | None) -> bool:
-    return kept is not None and kept.state != QuarantinedEvent.State.OPEN
+def _is_decided(earlier: QuarantinedEvent | None) -> bool:
+    return earlier is not None and earlier.state != QuarantinedEvent.State.OPEN
 
 
-def _close(kept: Mapping[str, QuarantinedEvent], rows: Iterable[LedgerRow], now: datetime) -> None:
-    """Nothing is left to decide about what was set aside and could be booked when it came again."""
-    booked = [kept[row.payload_sha256].pk for row in rows if row.payload_sha256 in kept]
+def _close(
+    earlier: Mapping[str, QuarantinedEvent], rows: Iterable[LedgerRow], now: datetime
+) -> None:
+    """Close the quarantined events that could now be booked, because they were delivered again."""
+    booked = [earlier[row.payload_sha256].pk for row in rows if row.payload_sha256 in earlier]
     if booked:
         QuarantinedEvent.objects.filter(pk__in=booked).update(
             state=QuarantinedEvent.State.BOOKED, resolved_at=now, resolved_by=DELIVERED_AGAIN
@@ -276,7 +284,7 @@ def _close(kept: Mapping[str, QuarantinedEvent], rows: Iterable[LedgerRow], now:
 
 
 def _usage(
-    rows: Iterable[LedgerRow], books: Mapping[int, Books]
+    rows: Iterable[LedgerRow], inputs: Mapping[int, DecisionInputs]
 ) -> Mapping[tuple[int, Stretch], int]:
     stretches: dict[int, Stretch] = {}
     amounts: dict[tuple[int, Stretch], int] = defaultdict(int)
@@ -285,7 +293,7 @@ def _usage(
             continue
         stretch = stretches.get(row.account_id)
         if stretch is None or not stretch[0] <= row.occurred_at < stretch[1]:
-            stretch = books[row.account_id].timeline.stretch_at(row.occurred_at)
+            stretch = inputs[row.account_id].timeline.stretch_at(row.occurred_at)
             stretches[row.account_id] = stretch
         amounts[row.account_id, stretch] += row.credits_micro
     return amounts
@@ -300,30 +308,30 @@ def _bookings(rows: Iterable[LedgerRow]) -> Mapping[tuple[int, str], int]:
 
 
 def _quarantined(incoming: _Incoming, now: datetime) -> QuarantinedEvent:
-    refusal = incoming.refusal or EventRefused(
-        Refusal.CONFLICT, "this uuid is booked with another payload"
+    error = incoming.error or UnbookableEvent(
+        QuarantineReason.CONFLICT, "this uuid is booked with another payload"
     )
     return QuarantinedEvent(
         event_uuid=str(incoming.uuid) if incoming.uuid else "",
-        reason=refusal.reason,
-        detail=refusal.detail[:300],
-        awaits=_awaited(incoming, refusal),
+        reason=error.reason,
+        detail=error.detail[:300],
+        awaits=_awaited(incoming, error),
         payload=incoming.payload,
         payload_sha256=incoming.sha256,
         received_at=now,
     )
 
 
-def _awaited(incoming: _Incoming, refusal: EventRefused) -> UUID | None:
-    """Return the uuid of the event that a refused correction waits for, if any."""
-    if incoming.event is None or refusal.reason != Refusal.CORRECTED_EVENT_UNKNOWN:
+def _awaited(incoming: _Incoming, error: UnbookableEvent) -> UUID | None:
+    """Return the uuid of the event that a quarantined correction waits for, if any."""
+    if incoming.event is None or error.reason != QuarantineReason.CORRECTED_EVENT_UNKNOWN:
         return None
     return incoming.event.adjusts
 
 
 def _reason(incoming: _Incoming, status: str) -> str | None:
     if status == CONFLICT:
-        return Refusal.CONFLICT
-    if status == QUARANTINED and incoming.refusal is not None:
-        return incoming.refusal.reason
+        return QuarantineReason.CONFLICT
+    if status == QUARANTINED and incoming.error is not None:
+        return incoming.error.reason
     return None

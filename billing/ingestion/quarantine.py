@@ -1,7 +1,8 @@
-"""Deciding about events that could not be booked: book them after all, or discard them.
+"""Decide about events that could not be booked: book them after all, or discard them.
 
-Until then neither usage nor the gateway group's bookings know of them, so the group counts them as
-spent. Discarding gives the group back what it debited, by a ledger row of zero credits.
+Until then they are in neither the usage nor the gateway group's bookings, so the group counts them
+as spent. Discarding an event gives the group back what it debited, with a ledger row of zero
+credits.
 """
 
 from collections.abc import Mapping
@@ -17,9 +18,9 @@ from billing import audit
 from billing.account_locks import ensure_accounts, lock_accounts
 from billing.credits import exact_sum
 from billing.ingestion import events
-from billing.ingestion.batches import parse_kept
-from billing.ingestion.corrections import booked_events, of_its_event
-from billing.ingestion.events import Event, EventRefused, Refusal
+from billing.ingestion.batches import parse_stored
+from billing.ingestion.corrections import attach_to_event, booked_events
+from billing.ingestion.events import Event, QuarantineReason, UnbookableEvent
 from billing.ingestion.ledger import book_rows
 from billing.ingestion.ledger_rows import LedgerRow, ledger_row
 from billing.ingestion.payer import account_key
@@ -31,7 +32,7 @@ _NAMESPACE = UUID("5d1dc5a6-61c7-4e19-9a52-3a7a6f0b3a0e")
 
 
 class AlreadyDecided(Exception):
-    """Somebody booked or discarded the event before."""
+    """The event was already booked or discarded."""
 
 
 def book_now(
@@ -41,21 +42,22 @@ def book_now(
     actor: str = "",
     reason: str = "",
 ) -> UsageEvent:
-    """Book an event as it arrived, or on the project given, and return its ledger row.
+    """Book an event as it arrived, or on the given project, and return its ledger row.
 
-    What conflicts with a booked event corrects it: the difference is booked as a row linked to it.
-    Raises `EventRefused` if it still cannot be booked, `AlreadyDecided` if it no longer has to be.
+    An event that conflicts with a booked one corrects it: the difference is booked as a row that is
+    linked to it. Raises `UnbookableEvent` if the event still can't be booked, and `AlreadyDecided`
+    if it was booked or discarded meanwhile.
     """
     with transaction.atomic():
         item = _item(quarantined, project)
         event = events.read(item, timezone.now())
         debited = _account_debited(quarantined) if _lost_its_debit(item, quarantined) else None
-        accounts, account = _lock(event, debited)
-        quarantined = _open(quarantined)
+        accounts, account = _lock_accounts(event, debited)
+        quarantined = _lock_open(quarantined)
         now = timezone.now()
         row = ledger_row(event, account, quarantined.payload_sha256, now)
         if event.adjusts:
-            row = of_its_event(row, booked_events([event.adjusts]))
+            row = attach_to_event(row, booked_events([event.adjusts]))
         original = UsageEvent.objects.filter(pk=event.uuid).first()
         if original is not None and original.payload_sha256 != row.payload_sha256:
             row = _correction(row, original, quarantined)
@@ -78,13 +80,13 @@ def book_now(
 
 
 def discard(quarantined: QuarantinedEvent, *, actor: str = "", reason: str = "") -> None:
-    """Decide that nobody pays for an event. Raises `AlreadyDecided`."""
+    """Discard an event, so that nobody pays for it. Raises `AlreadyDecided`."""
     with transaction.atomic():
         account = _account_debited(quarantined)
         locked = lock_accounts([account.pk]) if account else []
-        quarantined = _open(quarantined)
+        quarantined = _lock_open(quarantined)
         if _is_booked(quarantined):
-            raise AlreadyDecided("it is booked already; what nobody shall pay is refunded")
+            raise AlreadyDecided("it is already booked; refund it if nobody should pay")
         now = timezone.now()
         if account is not None:
             uuid = events.claimed_uuid(parsed(quarantined))
@@ -102,16 +104,16 @@ def discard(quarantined: QuarantinedEvent, *, actor: str = "", reason: str = "")
         )
 
 
-def _open(quarantined: QuarantinedEvent) -> QuarantinedEvent:
-    """Lock the event, after the accounts, in the order that booking uses."""
+def _lock_open(quarantined: QuarantinedEvent) -> QuarantinedEvent:
+    """Lock the event. Call this after locking the accounts, the order that booking uses."""
     found = QuarantinedEvent.objects.select_for_update().get(pk=quarantined.pk)
     if found.state != QuarantinedEvent.State.OPEN:
-        raise AlreadyDecided(f"it is {found.state} already")
+        raise AlreadyDecided(f"it is already {found.state}")
     return found
 
 
 def _is_booked(quarantined: QuarantinedEvent) -> bool:
-    """Return whether another process could book it while it was being set aside."""
+    """Return whether another process booked the event while it was being quarantined."""
     uuid = events.claimed_uuid(parsed(quarantined))
     if uuid is None:
         return False
@@ -119,15 +121,14 @@ def _is_booked(quarantined: QuarantinedEvent) -> bool:
 
 
 def parsed(quarantined: QuarantinedEvent) -> Any:
-    """Return the payload of an event; None for one that is nested too deeply to mean anything."""
-    return parse_kept(quarantined.payload)
+    """Return the payload of an event, None if it is nested too deeply."""
+    return parse_stored(quarantined.payload)
 
 
 def _item(quarantined: QuarantinedEvent, project: Project | None) -> Any:
-    """Return the item as it arrived, with an identity and the project that was chosen for it.
+    """Return the item as it arrived, with a uuid and the project that was chosen for it.
 
-    Where that project is another organization's, the item leaves the account that was debited for
-    it, and what was debited there.
+    If that project belongs to another organization, the account, group and debit are removed.
     """
     item = parsed(quarantined)
     if not isinstance(item, dict):
@@ -149,7 +150,7 @@ def _lost_its_debit(item: Any, quarantined: QuarantinedEvent) -> bool:
     return isinstance(item, dict) and "group" not in item and "group" in parsed(quarantined)
 
 
-def _lock(event: Event, debited: Account | None) -> tuple[list[Account], Account | None]:
+def _lock_accounts(event: Event, debited: Account | None) -> tuple[list[Account], Account | None]:
     project = Project.objects.filter(pk=event.project_id).values_list("pk", "organization_id")
     key = account_key(event, dict(project))
     also = {debited.pk} if debited else set()
@@ -163,8 +164,9 @@ def _lock(event: Event, debited: Account | None) -> tuple[list[Account], Account
 
 def _correction(row: LedgerRow, original: UsageEvent, quarantined: QuarantinedEvent) -> LedgerRow:
     if (row.account_id, row.project_id) != (original.account_id, original.project_id):
-        raise EventRefused(
-            Refusal.CONFLICT, "its uuid is booked on another account or project; discard it"
+        raise UnbookableEvent(
+            QuarantineReason.CONFLICT,
+            "its uuid is booked on another account or project; discard it",
         )
     return row._replace(
         uuid=uuid5(_NAMESPACE, quarantined.payload_sha256),
@@ -177,7 +179,7 @@ def _correction(row: LedgerRow, original: UsageEvent, quarantined: QuarantinedEv
 
 
 def debited_by(quarantined: QuarantinedEvent) -> tuple[UUID, str] | None:
-    """Return the organization and bucket in which a gateway group counts the event as spent."""
+    """Return the organization and bucket where a gateway group counts the event as spent."""
     item = parsed(quarantined)
     if not isinstance(item, Mapping) or not _debit(item):
         return None
@@ -210,7 +212,7 @@ def _discarded(
     quarantined: QuarantinedEvent, account: Account, uuid: UUID, now: datetime
 ) -> LedgerRow:
     debit = _debit(parsed(quarantined))
-    assert debit is not None, "only a debited event is discarded with a row"
+    assert debit is not None, "an event without a debit needs no row when it is discarded"
     return LedgerRow(
         uuid=uuid,
         account_id=account.pk,

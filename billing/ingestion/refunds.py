@@ -1,4 +1,4 @@
-"""Refunds: rows of the ledger that take back what an event cost."""
+"""Refunds: ledger rows that give back what an event cost."""
 
 from decimal import Decimal
 from uuid import uuid5
@@ -15,13 +15,13 @@ from billing.models import AuditEntry, UsageEvent
 
 
 class NotRefundable(Exception):
-    """The event costs nothing, or nothing any more, or is itself an adjustment."""
+    """The event costs nothing, was already refunded, or is itself a correction or refund."""
 
 
 def refund(event: UsageEvent, *, actor: str = "", reason: str = "") -> UsageEvent:
-    """Take back what an event costs after its corrections, as of the time when it occurred.
+    """Refund what an event costs after its corrections, dated to when the event occurred.
 
-    Returns the row that does so. Raises `NotRefundable`.
+    Returns the refund's ledger row. Raises `NotRefundable`.
     """
     if event.account_id is None or event.adjusts is not None:
         raise NotRefundable(f"event {event.uuid} has nothing to refund")
@@ -34,7 +34,7 @@ def refund(event: UsageEvent, *, actor: str = "", reason: str = "") -> UsageEven
         if credits_micro <= 0:
             raise NotRefundable(f"event {event.uuid} has nothing to refund")
         row = LedgerRow(
-            # What is corrected after a refund may be refunded again.
+            # An event that is corrected after a refund can be refunded again.
             uuid=uuid5(event.uuid, f"refund {len(costs)}"),
             account_id=event.account_id,
             project_id=event.project_id,

@@ -1,4 +1,4 @@
-"""What the gateway delivers: usage (`POST /api/usage_events/`), remainders that are too small."""
+"""The endpoints for the gateway: usage events, and reports that too little is left for a call."""
 
 import json
 import threading
@@ -13,7 +13,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from billing import schema
-from billing.ingestion import ledger, small_remainders
+from billing.ingestion import insufficient_remaining, ledger
 from billing.ingestion.batches import BatchParser
 from billing.ingestion.events import NestedTooDeeply
 from billing.models import Account
@@ -28,25 +28,25 @@ _places = threading.BoundedSemaphore(CONCURRENT_BATCHES)
 
 
 class Overloaded(APIException):
-    """The database does not keep up: 429 with Retry-After. Nothing of the batch was booked."""
+    """The database is too slow: 429 with Retry-After. Nothing in the batch was booked."""
 
     status_code = status.HTTP_429_TOO_MANY_REQUESTS
-    default_detail = "Nothing was booked: the ledger does not keep up. Send the batch again."
+    default_detail = "Nothing was booked: the ledger is overloaded. Send the batch again."
     default_code = "overloaded"
     wait = 2
 
 
 class LedgerUnavailable(APIException):
-    """The database does not answer: 503 with Retry-After. Nothing of the batch was booked."""
+    """The database is unavailable: 503 with Retry-After. Nothing in the batch was booked."""
 
     status_code = status.HTTP_503_SERVICE_UNAVAILABLE
-    default_detail = "Nothing was booked: the ledger does not answer. Send the batch again."
+    default_detail = "Nothing was booked: the ledger is unavailable. Send the batch again."
     default_code = "unavailable"
     wait = 5
 
 
 class UsageEventsView(APIView):
-    """Booking of `$ai_generation` events. Sending a batch again is always safe."""
+    """Books `$ai_generation` events. It is always safe to send a batch again."""
 
     authentication_classes = [ServiceTokenAuthentication]
     permission_classes = [IsService]
@@ -54,7 +54,7 @@ class UsageEventsView(APIView):
 
     @extend_schema(**schema.USAGE_EVENTS)
     def post(self, request: Request) -> HttpResponse:
-        """Book a batch and answer item by item, in the order sent."""
+        """Book a batch and return a result for each item, in the order sent."""
         if "batch" not in request.data:
             raise ParseError("The body is empty.")
         items = dict(request.data)["batch"]
@@ -85,18 +85,18 @@ class UsageEventsView(APIView):
 
 
 class InsufficientRemainingView(APIView):
-    """What is left of an account turned out to pay for no call: a gateway tells, all gates obey."""
+    """Takes a gateway's report that what is left of an account can't pay for a call."""
 
     authentication_classes = [ServiceTokenAuthentication]
     permission_classes = [IsService]
 
     @extend_schema(**schema.INSUFFICIENT_REMAINING)
     def post(self, request: Request) -> Response:
-        """Limit the account until more is left, unless what is left suffices to start work."""
-        told = schema.InsufficientRemainingSerializer(data=request.data)
-        told.is_valid(raise_exception=True)
+        """Limit the account until more is left, unless enough is left to start work."""
+        serializer = schema.InsufficientRemainingSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
         try:
-            limited = small_remainders.report(**told.validated_data)
+            limited = insufficient_remaining.report(**serializer.validated_data)
         except Account.DoesNotExist as error:
             raise NotFound("There is no such account.") from error
         except DatabaseBusy as error:

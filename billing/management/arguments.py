@@ -1,4 +1,4 @@
-"""Reading what an operator types: every mistake is one clear line and exit status 1."""
+"""Parse command-line arguments. Every mistake gives one clear line and exit status 1."""
 
 from datetime import UTC, date, datetime
 
@@ -10,7 +10,7 @@ from quota.resources import RESOURCES
 
 
 def project(text: str) -> Project:
-    """Return the project of this number. Raises `CommandError` if there is none."""
+    """Return the project with this number. Raises `CommandError` if there is none."""
     number = int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else 0
     found = Project.objects.select_related("organization").filter(pk=number).first()
     if found is None:
@@ -19,14 +19,14 @@ def project(text: str) -> Project:
 
 
 def resource(text: str) -> str:
-    """Return the name of a quota resource. Raises `CommandError` for another text."""
+    """Return the name of a quota resource. Raises `CommandError` if it is unknown."""
     if text not in RESOURCES:
         raise CommandError(f"unknown resource {text!r}; there are: {', '.join(RESOURCES)}")
     return text
 
 
 def amount(text: str) -> int:
-    """Return credits in micro-credits. Raises `CommandError` for what is no amount."""
+    """Return an amount of credits in micro-credits. Raises `CommandError` if it is invalid."""
     try:
         return parse_credits(text)
     except ValueError as error:
@@ -34,7 +34,7 @@ def amount(text: str) -> int:
 
 
 def instant(text: str) -> datetime:
-    """Return a date (its midnight in UTC) or an ISO 8601 time, in UTC. Raises `CommandError`."""
+    """Return a date (at midnight) or an ISO 8601 time in UTC. Raises `CommandError`."""
     try:
         if len(text) == len("2026-12-31"):
             day = date.fromisoformat(text)

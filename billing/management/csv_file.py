@@ -1,4 +1,4 @@
-"""Writing a table as CSV to where an operator wants it."""
+"""Write a table as CSV to a file or to standard output."""
 
 import csv
 import re
@@ -14,10 +14,11 @@ _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 
 def write(path: str | None, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Write a table to a file, or to standard output. Raises `CommandError`.
+    """Write a table to a file, or to standard output if `path` is None. Raises `CommandError`.
 
-    Models, users and traces are named by whoever calls the gateway: what a spreadsheet would take
-    for a formula gets an apostrophe in front (https://owasp.org/www-community/attacks/CSV_Injection).
+    Callers of the gateway choose the names of models, users and traces. If a spreadsheet could take
+    a text for a formula, it gets an apostrophe in front
+    (https://owasp.org/www-community/attacks/CSV_Injection).
     """
     if path is None:
         _write(sys.stdout, header, rows)

@@ -1,1 +1,1 @@
-"""What people ask of the ledger: where credits went, when they end, what a limit would do."""
+"""Reports: where credits went, when they run out, and what another limit would do."""

@@ -1,13 +1,13 @@
-"""What a limit would have refused in a period: its usage replayed against another limit.
+"""Backtest a limit: replay a period's usage against it to see what would have been refused.
 
-An event is admitted while something is left, the one that reaches the limit included, and refused
-from then on, until a top-up starts that covers more. Top-ups count as they were, and refused usage
-spends nothing of them.
+Events are admitted while something is left, including the one that reaches the limit. Later events
+are refused until a top-up starts that covers more. Top-ups count as they were, and refused usage
+doesn't spend them.
 
-It is an approximation of what would have happened. The gateway holds the most that a call can cost
-before it lets it through, so it refuses a little earlier. A refused call also ends its run: most of
-what came later would not have been asked for at all. So what is counted as refused is the most that
-the limit would have saved, not what people would have missed.
+This is an approximation. The gateway holds the most that a call can cost before it admits the call,
+so it refuses a little earlier. A refused call also ends its run, so most of the later calls would
+never have been made. The amount counted as refused is therefore the most that the limit could have
+saved, not what people would have missed.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from billing.decisions.burndown import Terms
+from billing.decisions.burndown import LimitTerms
 from billing.models import Account, UsageEvent
 from billing.reports.period_usage import PeriodUsage
 from billing.reports.sums import Span
@@ -23,34 +23,36 @@ from billing.reports.walk import Walk
 
 
 class Reached(NamedTuple):
-    """The instant of the event that left nothing, and what was used up to and with it."""
+    """The instant of the event that left nothing, and what was used up to and including it."""
 
     at: datetime
     used_micro: int
 
 
 FindReached = Callable[[Span, int], Reached | None]
-"""Within a span, when was this much used?"""
+"""Returns when this many micro-credits were used within the span, None if they were not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backtest:
-    """When a limit would have been reached first, and the times at which it would have refused."""
+    """When a limit would first have been reached, and the spans in which it would have refused."""
 
     limit_micro: int
     reached_at: datetime | None
     refused: tuple[Span, ...]
 
 
-def hypothetical_terms(usage: PeriodUsage, terms: list[Terms], limit_micro: int) -> list[Terms]:
-    """Return the terms as they would be, had this limit held for the period."""
+def hypothetical_terms(
+    usage: PeriodUsage, terms: list[LimitTerms], limit_micro: int
+) -> list[LimitTerms]:
+    """Return the terms as if this limit had been in force for the period."""
     before = [term for term in terms if term.set_at < usage.period.end]
     last = max([usage.period.start, *(term.set_at for term in before)])
-    return [*before, Terms(last, limit_micro)]
+    return [*before, LimitTerms(last, limit_micro)]
 
 
 def replay(walk: Walk, usage: PeriodUsage, limit_micro: int, find_reached: FindReached) -> Backtest:
-    """Replay a period; `walk` stands at its start, with the hypothetical terms."""
+    """Replay a period. `walk` must be at its start, with the hypothetical terms."""
     refused: list[Span] = []
     reached_at: datetime | None = None
     for segment in usage.segments:
@@ -73,7 +75,7 @@ def replay(walk: Walk, usage: PeriodUsage, limit_micro: int, find_reached: FindR
 
 
 def reached_in_ledger(account: Account) -> FindReached:
-    """Return how the ledger finds the instant; it reads at most the events of one day."""
+    """Return a function that finds the instant in the ledger. It reads at most one day's events."""
 
     def find(span: Span, micro: int) -> Reached | None:
         events = UsageEvent.objects.filter(

@@ -1,4 +1,4 @@
-"""The daily usage report: the ledger added up per day, project, product, model, user and run."""
+"""The daily usage report: sums of the ledger per day, project, product, model, user and run."""
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -12,20 +12,22 @@ from django.utils import timezone
 from billing.models import Account, DailyUsage, ReportedUsage, UsageEvent
 
 SURELY_COMMITTED = timedelta(minutes=10)
-"""After how long an event that was booked is there to be read: a booking takes seconds at most."""
+"""After this time, a booking is assumed to be committed. A booking takes seconds at most."""
 
 _KEY = ("project", "account__resource", "product", "model", "distinct_id", "task_run_id")
 _EVER = datetime.min.replace(tzinfo=UTC)
 _TOKENS = (
-    *("input_tokens", "output_tokens"),
-    *("cache_read_input_tokens", "cache_creation_input_tokens"),
+    "input_tokens",
+    "output_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
 )
 
 
 def report_what_was_booked() -> None:
-    """Make the report of every day again of which events were booked since the last time.
+    """Make the report again for every day with events that were booked since the last run.
 
-    A run that dies half-way leaves all of it to the next one.
+    If a run dies half-way, the next one repeats all of it.
     """
     now = timezone.now()
     reported = ReportedUsage.objects.filter(pk=1).first()
@@ -36,7 +38,7 @@ def report_what_was_booked() -> None:
 
 
 def reported_days(days: Iterable[date]) -> set[date]:
-    """Return those of the days whose report has everything; of the others it may lack something."""
+    """Return those of the days whose report is known to be complete."""
     reported = ReportedUsage.objects.filter(pk=1).first()
     if reported is None:
         return set()
@@ -44,9 +46,9 @@ def reported_days(days: Iterable[date]) -> set[date]:
 
 
 def report_day(day: date) -> int:
-    """Make the report of a day (of UTC) again from the ledger; return its number of rows.
+    """Make the report of a UTC day again from the ledger, and return its number of rows.
 
-    Idempotent. What is booked meanwhile is in the report either now or when it is made again.
+    Idempotent. An event that is booked meanwhile is in this report or in the next one of this day.
     """
     with transaction.atomic():
         list(_lock(day))
@@ -57,31 +59,31 @@ def report_day(day: date) -> int:
 
 
 def usage_of_day(day: date) -> list[DailyUsage]:
-    """Return the report of a day as the ledger has it now; nothing is written."""
+    """Compute the report of a day from the ledger, without storing it."""
     return list(chain.from_iterable(_reported(events) for events in _events(day)))
 
 
 def usage_of_all_days() -> Iterator[DailyUsage]:
-    """Yield the reports of all days as the ledger has them now, reading it once."""
+    """Compute the reports of all days, reading the ledger once, without storing them."""
     events = UsageEvent.objects.filter(project__isnull=False).order_by()
     return _reported(events.annotate(day=TruncDate("occurred_at", tzinfo=UTC)))
 
 
 def days_booked_since(instant: datetime) -> list[date]:
-    """Return the days of which events were booked since the instant, late ones included."""
+    """Return the days with events that were booked since the instant, including late ones."""
     events = UsageEvent.objects.filter(booked_at__gte=instant).order_by()
     days = events.annotate(day=TruncDate("occurred_at", tzinfo=UTC)).values_list("day", flat=True)
     return sorted(day for day in days.distinct() if day is not None)
 
 
 def _lock(day: date) -> QuerySet[DailyUsage]:
-    # Two reports of one day at once: the second waits where there is something to wait for, and
-    # meets the unique key where there is not.
+    # If two processes report the same day, the second waits for these rows. If there are no rows
+    # yet, it fails on the unique key.
     return DailyUsage.objects.select_for_update().filter(day=day).order_by("pk")
 
 
 def _events(day: date) -> Iterator[QuerySet[UsageEvent]]:
-    """Yield the day's events account by account, as the index has them; those of none at last."""
+    """Yield the day's events by account, to use the index. Events without account come last."""
     start = datetime(day.year, day.month, day.day, tzinfo=UTC)
     within = (
         UsageEvent.objects.filter(

@@ -1,8 +1,8 @@
-"""The day on which the credits run out, if every day uses what the last days did. Pure.
+"""Forecast the day on which the credits run out, if usage continues as in the last days. Pure.
 
-The rule: each day to come uses the mean of the last seven whole days (of UTC), or of as many as
-there are since the first usage. The limit and every top-up are spent as they would be, top-ups that
-expire before are lost, and the first day on which nothing is left is the answer.
+Each future day is assumed to use the mean of the last seven whole UTC days, or of all whole days
+since the first usage if there are fewer. The limit and the top-ups are spent in their usual order,
+and unspent top-ups expire. The forecast is the first day on which nothing is left.
 """
 
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from billing.reports.walk import Walk
 
 DAYS = 7
 PREPAID_HORIZON = timedelta(days=90)
-"""How far is looked ahead where no new period brings new credits."""
+"""How far to look ahead if new periods bring no new credits."""
 
 _DAY = timedelta(days=1)
 
 
 class Kind(StrEnum):
-    """What can be foreseen."""
+    """The possible outcomes of a forecast."""
 
     UNLIMITED = "unlimited"
     USED_UP = "used_up"
@@ -34,7 +34,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What is foreseen: `day` where the credits run out; the mean in micro-credits per day."""
+    """A forecast. `day` is when the credits run out. Amounts are in micro-credits."""
 
     kind: Kind
     daily_mean_micro: int = 0
@@ -43,13 +43,13 @@ class Forecast:
     left_micro: int | None = None
 
 
-def within(daily_mean_micro: int, time: timedelta) -> int:
-    """Return what is used within a time; a timedelta itself multiplies small numbers only."""
+def usage_within(daily_mean_micro: int, time: timedelta) -> int:
+    """Return what is used within a time at this daily mean. (A timedelta overflows too soon.)"""
     return daily_mean_micro * (time // timedelta.resolution) // (_DAY // timedelta.resolution)
 
 
 def trailing_days(now: datetime, first_use: datetime | None) -> Span | None:
-    """Return the whole days of which the mean is taken; None where there is none yet."""
+    """Return the whole days over which to take the mean, None if there are none yet."""
     today = midnight(now.date())
     if first_use is None:
         return None
@@ -57,10 +57,10 @@ def trailing_days(now: datetime, first_use: datetime | None) -> Span | None:
     return Span(start, today) if start < today else None
 
 
-def foresee(
+def make_forecast(
     walk: Walk, period: Period, now: datetime, trailing: Span | None, trailing_micro: int
 ) -> Forecast:
-    """Return the forecast for the current period, all of whose usage was walked.
+    """Return the forecast for the current period. `walk` must have spent all its usage so far.
 
     `trailing_micro` is what was used within `trailing`.
     """
@@ -76,7 +76,7 @@ def foresee(
         return Forecast(Kind.NO_HISTORY, mean, days, left_micro=left)
     horizon = period.end if balance.limit else now + PREPAID_HORIZON
     for span in segments_of(walk.timeline, Span(now, horizon)):
-        walk.spend(span, within(mean, span.end - span.start))
+        walk.spend(span, usage_within(mean, span.end - span.start))
         headroom = walk.balance(span.end - datetime.resolution).headroom
         if headroom is not None and headroom <= 0:
             return Forecast(Kind.RUNS_OUT, mean, days, span.start.date(), left)

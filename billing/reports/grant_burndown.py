@@ -10,10 +10,10 @@ from billing.reports.walk import Walk
 
 @dataclass(frozen=True, slots=True)
 class BurningGrant:
-    """One top-up, in micro-credits: what was left of it at the end of each day that it covered.
+    """One top-up, in micro-credits, and what was left of it at the end of each day.
 
-    `left` may still be spent when the walk ends; `lost` cannot, because the grant expired or was
-    voided before.
+    `left` can still be spent at the end of the walk. `lost` can't, because the grant had expired or
+    was voided.
     """
 
     grant: Grant
@@ -24,12 +24,12 @@ class BurningGrant:
 
     @property
     def burned(self) -> int:
-        """What the period spent of it."""
+        """What was spent of it in the period."""
         return self.at_start - self.left - self.lost
 
 
 def burn_down(walk: Walk, usage: PeriodUsage, now: datetime) -> list[BurningGrant]:
-    """Return how each grant burned that had something left in the period, until `now`."""
+    """Return the burn-down, until `now`, of each grant that had something left in the period."""
     period = usage.period
     last = min(now, period.end - datetime.resolution)
     at_start: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""What task runs, and what was done before there was one, used on which models."""
+"""Usage by model, for task runs and for traces outside any run."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from billing.reports.usage import events_of_traces
 class ModelUsage:
     """What one run, or one trace outside any run, used of one model.
 
-    `resource` is None where nobody pays.
+    `resource` is None if nobody pays.
     """
 
     made_for: UUID | str
@@ -30,13 +30,13 @@ class ModelUsage:
 
 
 def model_usage_of_runs(task_run_ids: Iterable[UUID]) -> list[ModelUsage]:
-    """Return what runs used, by product and model, the dearest first; straight from the ledger."""
+    """Return what runs used, by product and model, most expensive first. Reads the ledger."""
     events = UsageEvent.objects.filter(task_run_id__in=list(task_run_ids)).order_by()
     return _by_model(events, "task_run_id")
 
 
 def model_usage_of_traces(project_ids: Iterable[int], trace_ids: Iterable[str]) -> list[ModelUsage]:
-    """Return the same of what the projects used in traces outside any run."""
+    """Return what the projects used in traces outside any run, in the same form."""
     return _by_model(events_of_traces(project_ids, trace_ids), "trace_id")
 
 

@@ -12,7 +12,7 @@ from billing.reports.sums import NOTHING, Span, Sums, Used, cut
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A part of one day within which nothing changes about what may cover usage."""
+    """A part of one day within which the same grants are live."""
 
     span: Span
     products: Mapping[str, Used]
@@ -25,7 +25,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class DayUsage:
-    """What was used on one day of UTC, as far as it belongs to the period."""
+    """What was used on one UTC day, within the period."""
 
     day: date
     products: Mapping[str, Used]
@@ -38,7 +38,7 @@ class DayUsage:
 
 @dataclass(frozen=True, slots=True)
 class PeriodUsage:
-    """A period's usage; `limit_micro` None is unlimited."""
+    """A period's usage. `limit_micro` is None for unlimited."""
 
     period: Period
     limit_micro: int | None
@@ -51,12 +51,12 @@ class PeriodUsage:
 
     @property
     def products(self) -> list[str]:
-        """The products that were used, in the order of their names."""
+        """The products that were used, sorted by name."""
         return sorted({product for segment in self.segments for product in segment.products})
 
     @property
     def days(self) -> list[DayUsage]:
-        """Every day of the period, in their order."""
+        """Every day of the period, in order."""
         days: dict[date, dict[str, Used]] = {}
         for segment in self.segments:
             products = days.setdefault(segment.span.start.date(), {})
@@ -79,11 +79,11 @@ def usage_of_period(sums: Sums, timeline: Timeline, period: Period) -> PeriodUsa
 
 
 def segments_of(timeline: Timeline, span: Span) -> list[Span]:
-    """Return a span cut at midnights, and where grants start or end."""
+    """Return a span, cut at midnights and wherever grants start or end."""
     return cut(span, [instant for grant in timeline.grants for instant in grant.cuts])
 
 
-def periods_until(
+def periods_back_to(
     timeline: Timeline, now: datetime, since: datetime, *, at_most: int
 ) -> Iterator[Period]:
     """Yield the current period and those before it, back to the one that contains `since`."""

@@ -1,4 +1,4 @@
-"""Who used most. Pure."""
+"""Rank who used most. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from billing.reports.sums import NOTHING, Used
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """One of those who used most, with their share of the whole in percent, rounded down."""
+    """One of those who used most, with their share of the total in percent, rounded down."""
 
     key: Any
     used: Used
@@ -18,7 +18,7 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Those who used most, and all the others together: the sum of both is the whole."""
+    """Those who used most, and all others together. Both add up to `total`."""
 
     top: tuple[Ranked, ...]
     others: int
@@ -28,7 +28,7 @@ class Ranking:
 
 
 def rank(sums: Mapping[Any, Used], count: int) -> Ranking:
-    """Return the `count` who used most; the order of equals is that of their keys."""
+    """Return the `count` who used most. Ties are sorted by key."""
     order = sorted(sums.items(), key=lambda item: (-item[1].credits_micro, str(item[0])))
     total = sum(sums.values(), NOTHING)
     rest = sum((used for _, used in order[count:]), NOTHING)

@@ -1,8 +1,8 @@
-"""Exact sums of an account's usage, in a time that does not grow with the number of its events.
+"""Exact sums of an account's usage, in a time that doesn't grow with the number of events.
 
-Whole days (of UTC) come from the daily usage report, as far as it has everything that was booked of
-them; the rest comes from the ledger itself: days of which something was booked since the report was
-made, and days of which only a part is asked for. So a sum is the ledger's, to the micro-credit.
+Whole UTC days are read from the daily usage report if it is complete. The ledger itself is read for
+days with events that were booked since the report was made, and for parts of days. So the sums
+equal those of the ledger, to the micro-credit.
 """
 
 from collections import defaultdict
@@ -29,7 +29,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """How many events, and their credits; refunds and corrections are events of their own."""
+    """A number of events and their credits. Refunds and corrections count as events."""
 
     events: int = 0
     credits_micro: int = 0
@@ -42,12 +42,12 @@ NOTHING = Used()
 
 
 def midnight(day: date) -> datetime:
-    """Return the instant at which a day of UTC begins."""
+    """Return the instant at which a UTC day begins."""
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
 def cut(span: Span, cuts: Sequence[datetime] = ()) -> list[Span]:
-    """Return the span cut at every midnight of UTC and at `cuts`."""
+    """Return the span, cut at every UTC midnight and at `cuts`."""
     days = (span.end - span.start).days + 1
     midnights = [midnight(span.start.date()) + _DAY * number for number in range(1, days + 2)]
     edges = sorted({edge for edge in (*midnights, *cuts) if span.start < edge < span.end})
@@ -58,14 +58,14 @@ class Sums:
     """The sums of one account."""
 
     def __init__(self, account: Account, over: Span) -> None:
-        """Find out which days within `over` are reported: all that is asked for lies within."""
+        """Find out which days have a complete report. All later queries must lie within `over`."""
         self._account = account
         self._reported = reported_days(piece.start.date() for piece in cut(over))
 
     def by(self, spans: Sequence[Span], *keys: str | Combinable) -> dict[tuple[Any, ...], Used]:
-        """Return what was used within the spans, told apart by keys.
+        """Return what was used within the spans, grouped by keys.
 
-        A key is a column that the ledger and its daily report share, or an expression of such.
+        A key is a column that the ledger and the daily report share, or an expression of such.
         """
         days, pieces = self._divided(spans)
         sums: dict[tuple[Any, ...], Used] = defaultdict(Used)
@@ -78,9 +78,9 @@ class Sums:
         return dict(sums)
 
     def each_by(self, spans: Sequence[Span], key: str) -> list[dict[Any, Used]]:
-        """Return for each span what was used within it, told apart by a column.
+        """Return what was used within each span, grouped by a column.
 
-        The spans are pieces that `cut` made, in their order.
+        The spans must be pieces made by `cut`, in order.
         """
         days, pieces = self._divided(spans)
         by_day: dict[date, dict[Any, Used]] = defaultdict(dict)
@@ -121,13 +121,13 @@ class Sums:
 
 
 def _number(pieces: Sequence[Span]) -> Case:
-    """Number an event by its piece; the pieces follow one another, and it is in one of them."""
+    """Return an expression for the number of an event's piece. The pieces must be adjacent."""
     cases = [When(occurred_at__lt=piece.end, then=at) for at, piece in enumerate(pieces)]
     return Case(*cases, output_field=IntegerField())
 
 
 def joined(pieces: Sequence[Span]) -> list[Span]:
-    """Return the spans in their order, those that follow one another as one."""
+    """Return the spans sorted, with adjacent spans merged."""
     longer: list[Span] = []
     for piece in sorted(pieces):
         if longer and longer[-1].end == piece.start:

@@ -1,4 +1,4 @@
-"""What was used, read from the ledger."""
+"""Usage of runs, traces and projects, read from the ledger."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from billing.models import Account, UsageEvent
 
 
 def usage_of_run(task_run_id: UUID) -> int:
-    """Return what a task run used so far, in micro-credits."""
+    """Return what a task run has used so far, in micro-credits."""
     return usage_of_task_runs([task_run_id]).get(task_run_id, 0)
 
 
 def usage_of_task_runs(task_run_ids: Iterable[UUID]) -> dict[UUID, int]:
-    """Return what each task run used so far, in micro-credits; runs without events are left out."""
+    """Return what each task run has used so far, in micro-credits. Omits runs without events."""
     events = UsageEvent.objects.filter(task_run_id__in=list(task_run_ids)).order_by()
     sums = events.values_list("task_run_id").annotate(micro=Sum("credits_micro"))
     return {run: micro for run, micro in sums if run is not None}
@@ -27,8 +27,8 @@ def usage_of_task_runs(task_run_ids: Iterable[UUID]) -> dict[UUID, int]:
 def usage_of_traces(project_ids: Iterable[int], trace_ids: Iterable[str]) -> dict[str, int]:
     """Return what the projects used in each trace without a task run, in micro-credits.
 
-    A trace is named by its caller: of other projects it could be anybody's. Traces without such
-    events are left out.
+    Callers choose trace ids, so other projects could use the same ones. Omits traces without such
+    events.
     """
     sums = events_of_traces(project_ids, trace_ids).values_list("trace_id")
     return dict(sums.annotate(micro=Sum("credits_micro")))
@@ -42,7 +42,7 @@ def events_of_traces(project_ids: Iterable[int], trace_ids: Iterable[str]) -> Qu
 
 
 class Grouping(StrEnum):
-    """What usage can be told apart by."""
+    """What usage can be grouped by."""
 
     DAY = "day"
     PRODUCT = "product"
@@ -69,8 +69,8 @@ _SUMS = {
 
 
 @dataclass(frozen=True, slots=True)
-class UsageOf:
-    """What one group used, in one bucket or in none."""
+class UsageGroup:
+    """What one group used of one bucket. `resource` is None if nobody pays."""
 
     key: Mapping[str, str | None]
     resource: str | None
@@ -87,13 +87,13 @@ def usage_of_project(
     groupings: Sequence[Grouping],
     *,
     at_most: int,
-) -> list[UsageOf]:
+) -> list[UsageGroup]:
     """Return a project's usage from `since` to before `until`, by bucket and `groupings`.
 
-    Read from the ledger itself, so the sums are exact at any time. Days are UTC's. Returns at most
-    `at_most` groups, in the order of their keys.
+    Reads the ledger itself, so the sums are always exact. Days are in UTC. Returns at most
+    `at_most` groups, sorted by their keys.
     """
-    # Naming the accounts lets the index find the times; what nobody pays has none.
+    # Filter by account to use its index. Events that nobody pays for have no account.
     accounts = Account.objects.filter(organization=organization_id).values_list("pk", flat=True)
     events = UsageEvent.objects.filter(
         Q(account__in=list(accounts)) | Q(account=None),
@@ -104,7 +104,7 @@ def usage_of_project(
     names = {f"key_{grouping}": _expression(grouping) for grouping in groupings}
     rows = events.annotate(**names).values("account__resource", *names).annotate(**_SUMS)
     return [
-        UsageOf(
+        UsageGroup(
             key={grouping: _text(row[f"key_{grouping}"]) for grouping in groupings},
             resource=row["account__resource"],
             events=row["events"],

@@ -13,7 +13,7 @@ from rest_framework.views import APIView
 
 from billing import schema
 from billing.credits import exact
-from billing.reports.usage import Grouping, UsageOf, usage_of_project
+from billing.reports.usage import Grouping, UsageGroup, usage_of_project
 from projects import query
 from projects.authentication import (
     ProjectCredentialAuthentication,
@@ -28,7 +28,7 @@ MAXIMUM_GROUPS = 10_000
 
 
 class ProjectUsageView(APIView):
-    """A project's usage over some days, exactly as the ledger has it."""
+    """A project's usage over some days, exactly as in the ledger."""
 
     authentication_classes = [
         ServiceTokenAuthentication,
@@ -39,9 +39,9 @@ class ProjectUsageView(APIView):
 
     @extend_schema(**schema.PROJECT_USAGE)
     def get(self, request: Request, project_id: int) -> Response:
-        """Answer with one result for each bucket and group, and the sum of each bucket."""
+        """Return one result for each bucket and group, and the sum of each bucket."""
         principal = request.user
-        assert isinstance(principal, Principal), "the permission saw to that"
+        assert isinstance(principal, Principal), "the permission guarantees this"
         project = covered_project(principal, project_id)
         since, until = _days(request)
         groupings = _groupings(query.text(request, "group_by") or "")
@@ -55,7 +55,7 @@ class ProjectUsageView(APIView):
         )
         if len(found) > MAXIMUM_GROUPS:
             raise ValidationError(
-                {"group_by": f"More than {MAXIMUM_GROUPS:,} groups: ask for fewer days or groups."}
+                {"group_by": f"More than {MAXIMUM_GROUPS:,} groups. Ask for fewer days or groups."}
             )
         return Response(
             {
@@ -79,7 +79,7 @@ class ProjectUsageView(APIView):
         )
 
 
-def _sums(found: Iterable[UsageOf]) -> dict[str, str]:
+def _sums(found: Iterable[UsageGroup]) -> dict[str, str]:
     sums: dict[str, int] = {}
     for usage in found:
         if usage.resource is not None:
@@ -102,5 +102,5 @@ def _groupings(text: str) -> list[Grouping]:
     names: list[Any] = text.split(",") if text else []
     known = list(Grouping)
     if len(set(names)) < len(names) or not set(names) <= set(known):
-        raise ValidationError({"group_by": f"Wanted: some of {', '.join(known)}, each once."})
+        raise ValidationError({"group_by": f"Must be some of {', '.join(known)}, each once."})
     return [Grouping(name) for name in names]

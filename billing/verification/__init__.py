@@ -1,1 +1,1 @@
-"""Does everything that is made from the ledger agree with it? And repairing what doesn't."""
+"""Compare everything that is derived from the ledger with the ledger, and repair differences."""

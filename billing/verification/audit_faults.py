@@ -1,7 +1,7 @@
-"""What was written down about decisions, of people and of the machine, against what they changed.
+"""Compare the records of decisions, by people and by the system, with what was changed. Read-only.
 
-Reads only. Quarantined events, the audit trail, decision records and threshold notices are no
-projections of the ledger: nothing repairs them, somebody has to look.
+Quarantined events, the audit trail, decision records and threshold notices aren't projections of
+the ledger. Nothing repairs them: a person has to look.
 """
 
 from collections import Counter, defaultdict
@@ -11,7 +11,7 @@ from uuid import UUID
 
 from django.db.models import F, Max, Q, QuerySet
 
-from billing.allowances.entries import plain, says
+from billing.allowances.audited_rows import audit_value, audited_fields
 from billing.ingestion import events
 from billing.ingestion.ledger import DELIVERED_AGAIN
 from billing.ingestion.quarantine import debited_by, parsed
@@ -44,7 +44,7 @@ _BY_ITSELF = {DELIVERED_AGAIN, ITS_EVENT_ARRIVED}
 
 
 def trail_faults() -> Iterator[str]:
-    """Yield a sentence for each thing that was changed without being written down, or otherwise."""
+    """Yield a sentence for each change that is not recorded, or is recorded differently."""
     yield from _quarantine()
     for action, model in _WRITTEN_WITH.items():
         yield from _allowances(action, model)
@@ -62,39 +62,41 @@ def _quarantine() -> Iterator[str]:
     for entry in AuditEntry.objects.filter(action__in=_DECIDED_BY.values()).order_by("pk"):
         entries[entry.details.get("quarantined")].append((entry.action, entry.actor))
     for row in QuarantinedEvent.objects.order_by("pk").iterator(chunk_size=500):
-        said = f"quarantined event {row.pk}"
+        event = f"quarantined event {row.pk}"
         decided = row.state != State.OPEN
         if decided != (row.resolved_at is not None):
-            yield f"{said} is {row.state}, decided at {row.resolved_at}"
+            yield f"{event} is {row.state}, decided at {row.resolved_at}"
         if row.state == State.OPEN and row.pk in in_ledger:
-            yield f"{said} is open, but booked: book it now, which only closes it"
+            yield f"{event} is open, but booked: book it now, which only closes it"
         if row.state == State.BOOKED and row.pk not in in_ledger:
-            yield f"{said} is closed as booked, and not in the ledger"
+            yield f"{event} is closed as booked, but not in the ledger"
         by_itself = row.state == State.BOOKED and row.resolved_by in _BY_ITSELF
-        told = [(_DECIDED_BY.get(row.state), row.resolved_by)] if decided and not by_itself else []
-        if entries.pop(row.pk, []) != told:
-            yield f"{said}: the audit trail does not say that it is {row.state}"
+        recorded = (
+            [(_DECIDED_BY.get(row.state), row.resolved_by)] if decided and not by_itself else []
+        )
+        if entries.pop(row.pk, []) != recorded:
+            yield f"{event}: the audit trail does not say that it is {row.state}"
         if events.digest(row.payload) != row.payload_sha256:
-            yield f"{said}: its payload is not the one that arrived"
+            yield f"{event}: its payload is not the one that arrived"
             continue
         uuid = events.claimed_uuid(parsed(row))
         if row.event_uuid != (str(uuid) if uuid else ""):
-            yield f"{said}: its payload has the uuid {uuid}, not {row.event_uuid}"
+            yield f"{event}: its payload has the uuid {uuid}, not {row.event_uuid}"
         if row.awaits and row.awaits != events.corrected_uuid(parsed(row)):
-            yield f"{said} does not correct event {row.awaits}, which it awaits"
+            yield f"{event} does not correct event {row.awaits}, which it awaits"
         if row.state == State.DISCARDED and debited_by(row) and row.pk not in given_back:
-            yield f"{said} is discarded, and its group never got back what it debited"
+            yield f"{event} is discarded, but its group never got its debit back"
     for pk in entries:
-        yield f"quarantined event {pk} was decided about and is gone"
+        yield f"quarantined event {pk} is missing, but was decided about"
 
 
 def _with_payload_of(rows: QuerySet[UsageEvent]) -> set[int]:
-    kept = QuarantinedEvent.objects.filter(payload_sha256__in=rows.values("payload_sha256"))
-    return set(kept.values_list("pk", flat=True))
+    stored = QuarantinedEvent.objects.filter(payload_sha256__in=rows.values("payload_sha256"))
+    return set(stored.values_list("pk", flat=True))
 
 
 def _allowances(action: Action, model: type[Limit | Cap | CreditGrant]) -> Iterator[str]:
-    """Compare what was allowed, row by row in its order, with the audit trail."""
+    """Compare limits, caps or grants with the audit trail, row by row in their order."""
     accounts: dict[tuple[UUID | None, str], Account] = {
         (account.organization_id, account.resource): account
         for account in Account.objects.select_related("organization")
@@ -108,33 +110,34 @@ def _allowances(action: Action, model: type[Limit | Cap | CreditGrant]) -> Itera
         entries[named.pk if named else None].append(entry)
     plural = model._meta.verbose_name_plural
     for account in accounts.values():
-        mine, written = rows[account.pk], entries.pop(account.pk, [])
-        if len(mine) != len(written):
-            yield f"{account}: {len(mine)} {plural}, of {len(written)} the audit trail tells"
+        own_rows, written = rows[account.pk], entries.pop(account.pk, [])
+        if len(own_rows) != len(written):
+            yield f"{account}: {len(own_rows)} {plural}, but {len(written)} in the audit trail"
             continue
-        for row, entry in zip(mine, written, strict=True):
+        for row, entry in zip(own_rows, written, strict=True):
             who = {"row": row.pk, "actor": row.actor, "reason": row.reason}
-            told = entry.details | {"actor": entry.actor, "reason": entry.reason}
-            for name, value in (says(row) | who).items():
-                if told.get(name, value) != value:
-                    yield f"{account}: {model._meta.verbose_name} {row.pk}: {name} was {told[name]}"
+            recorded = entry.details | {"actor": entry.actor, "reason": entry.reason}
+            for name, value in (audited_fields(row) | who).items():
+                if recorded.get(name, value) != value:
+                    entity = f"{model._meta.verbose_name} {row.pk}"
+                    yield f"{account}: {entity}: {name} was {recorded[name]}"
     for entry in (entry for left in entries.values() for entry in left):
-        yield f"audit entry {entry.pk}: there is no account that it tells of"
+        yield f"audit entry {entry.pk}: its account does not exist"
 
 
 def _voids() -> Iterator[str]:
     voided = set(CreditGrant.objects.exclude(voided_at=None).values_list("pk", flat=True))
-    told = Counter(_details(Action.GRANT_VOIDED, "grant"))
+    recorded = Counter(_details(Action.GRANT_VOIDED, "grant"))
     at = {
         entry.details["grant"]: entry.details["voided_at"]
         for entry in AuditEntry.objects.filter(action=Action.GRANT_VOIDED)
         if "voided_at" in entry.details
     }
-    for pk in sorted(voided | told.keys(), key=str):
-        if told[pk] != (pk in voided):
-            yield f"grant {pk}: voided is {pk in voided}, in the audit trail {told[pk]} times"
+    for pk in sorted(voided | recorded.keys(), key=str):
+        if recorded[pk] != (pk in voided):
+            yield f"grant {pk}: voided is {pk in voided}, in the audit trail {recorded[pk]} times"
     for grant in CreditGrant.objects.filter(pk__in=voided):
-        if plain(grant.voided_at) != at.get(grant.pk, plain(grant.voided_at)):
+        if audit_value(grant.voided_at) != at.get(grant.pk, audit_value(grant.voided_at)):
             yield f"grant {grant.pk}: it was voided at {at[grant.pk]}"
 
 
@@ -143,15 +146,15 @@ def _refunds() -> Iterator[str]:
     booked = Counter(
         (str(event), -micro) for event, micro in rows.values_list("adjusts", "credits_micro")
     )
-    told = Counter(
+    recorded = Counter(
         (entry.details.get("event"), entry.details.get("credits_micro"))
         for entry in AuditEntry.objects.filter(action=Action.EVENT_REFUNDED)
     )
-    for event, micro in booked.keys() | told.keys():
-        if booked[event, micro] != told[event, micro]:
+    for event, micro in booked.keys() | recorded.keys():
+        if booked[event, micro] != recorded[event, micro]:
             yield (
                 f"event {event} was refunded {micro} micro-credits {booked[event, micro]} times, "
-                f"in the audit trail {told[event, micro]} times"
+                f"in the audit trail {recorded[event, micro]} times"
             )
 
 
@@ -161,34 +164,34 @@ def _details(action: Action, name: str) -> Iterator[Any]:
 
 
 def _decisions() -> Iterator[str]:
-    """Each record goes on from the one before, and the last one is what the account is in."""
+    """Check that each record continues from the previous one, and that the last one is in force."""
     newest: dict[int, tuple[str, str]] = defaultdict(lambda: ("", ""))
     records = DecisionRecord.objects.order_by("pk")
     for record in records.iterator(chunk_size=500):
-        said = f"decision {record.pk} of account {record.account_id}"
+        decision = f"decision {record.pk} of account {record.account_id}"
         if record.inputs.get("now") != record.decided_at.isoformat():
-            yield f"{said}: its time is not that of what it was made from"
+            yield f"{decision}: its time is not that of its inputs"
         if bool(record.scope) != bool(record.subject):
-            yield f"{said} is about {record.scope} {record.subject}"
+            yield f"{decision} is about {record.scope} {record.subject}"
         elif record.subject:
-            told = (record.state == "limited", record.reason) if record.outcome else (False, "")
+            recorded = (record.state == "limited", record.reason) if record.outcome else (False, "")
             wanted = (bool(record.outcome), record.outcome.get("reason", ""))
             named = {(cap["scope"], cap["subject"]) for cap in record.inputs.get("caps", ())}
-            if told != wanted or not named <= {(record.scope, record.subject)}:
-                yield f"{said} about {record.scope} {record.subject} is not what came out"
+            if recorded != wanted or not named <= {(record.scope, record.subject)}:
+                yield f"{decision} about {record.scope} {record.subject} differs from its outcome"
         if record.scope or record.subject:
             continue
         if (record.state, record.reason) != (
             record.outcome.get("state"),
             record.outcome.get("reason") or "",
         ):
-            yield f"{said}: its state is not what came out"
+            yield f"{decision}: its state differs from its outcome"
         if record.previous_state != newest[record.account_id][0]:
-            yield f"{said}: the one before it is missing"
+            yield f"{decision}: the decision before it is missing"
         newest[record.account_id] = record.state, record.reason
     for pk, state, reason in Account.objects.order_by("pk").values_list("pk", "state", "reason"):
         if newest[pk] != (state, reason):
-            yield f"account {pk} is {state} {reason}, and no decision says why"
+            yield f"account {pk} is {state} {reason}, but no decision says why"
 
 
 def _notices() -> Iterator[str]:
@@ -197,6 +200,6 @@ def _notices() -> Iterator[str]:
     for account in highest.exclude(state="").select_related("organization"):
         if account.announced_percent != (account.highest or 0):
             yield (
-                f"{account}: {account.announced_percent} % are said to be announced, "
-                f"{account.highest or 0} % were"
+                f"{account}: {account.announced_percent} % is stored as announced, "
+                f"but {account.highest or 0} % was"
             )

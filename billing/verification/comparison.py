@@ -1,21 +1,21 @@
-"""Comparing accounts with what would be decided now, and what is published of them with both."""
+"""Compare what is stored and published about accounts with what would be decided now."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from billing.decisions.assessment import assess
-from billing.decisions.balances import load_books
+from billing.decisions.decision_inputs import load_inputs
 from billing.models import Account
-from quota.published.faults import misstatements
+from quota.published.mismatches import find_mismatches
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What is wrong with some accounts, by id.
+    """The accounts with differences, by id.
 
-    `outdated`: something else would be decided now. `misstated`: something else was decided than
-    what is stored and published, with a sentence that says so.
+    `outdated` accounts would be decided differently now. For `misstated` accounts, what is stored
+    or published is not what was decided, and a sentence says how it differs.
     """
 
     outdated: list[int]
@@ -23,23 +23,23 @@ class Compared:
 
 
 def compare(accounts: Sequence[Account], now: datetime) -> Compared:
-    """Compare accounts with what would be decided now, and what is published of them with both.
+    """Compare what is stored and published about accounts with what would be decided now.
 
-    Reads without locks: the answer says where to look again under the lock, nothing more.
+    Reads without locks, so the caller must check again under the lock before it changes anything.
     """
-    books = load_books(account.pk for account in accounts)
+    inputs = load_inputs(account.pk for account in accounts)
     outdated = []
     misstated = {}
     states = {}
-    for found in assess(accounts, books, now):
-        account = found.account
-        if found.digest != account.published_digest:
+    for assessment in assess(accounts, inputs, now):
+        account = assessment.account
+        if assessment.digest != account.published_digest:
             outdated.append(account.pk)
-        elif not found.is_stored:
-            misstated[account.pk] = "what is stored of the last decision is not what it was"
+        elif not assessment.is_stored:
+            misstated[account.pk] = "the stored fields are not those of the last decision"
         else:
-            states[account.pk] = replace(found.state, version=account.version)
-    sentences = misstatements(states.values())
+            states[account.pk] = replace(assessment.state, version=account.version)
+    sentences = find_mismatches(states.values())
     for pk, state in states.items():
         sentence = sentences.get((state.organization_id, state.resource))
         if sentence is not None:

@@ -1,4 +1,4 @@
-"""Reading several things as they were at one instant."""
+"""Read several things as they were at one instant."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,11 +7,11 @@ from django.db import connection
 
 
 @contextmanager
-def one_view() -> Iterator[None]:
-    """Read the database as it is at one instant, without keeping anybody from writing.
+def consistent_read() -> Iterator[None]:
+    """Read the database as it is at one instant, without blocking writers.
 
-    Without it, what is booked while the ledger is read looks like a difference. Within a
-    transaction it changes nothing.
+    Without this, events that are booked while the ledger is read would look like differences. Has
+    no effect within a transaction.
     """
     if connection.in_atomic_block:
         yield

@@ -1,9 +1,9 @@
-"""Running totals that are not what the ledger says, found while everything goes on.
+"""Find and repair running totals that differ from the ledger, while booking continues.
 
-The ledger grows for ever, so it is not added up each minute. A *checkpoint* keeps, for each
-account, the sum of what was booked before an instant; only what was booked since is added up. A
-row of the past that was changed or deleted is found by `billing.verification.rotation`, which reads
-whole accounts.
+The ledger grows forever, so it isn't added up every minute. A *checkpoint* has the sum of what was
+booked before an instant, for each account, and only what was booked since then is added up. Old
+rows that were changed or deleted are found by `billing.verification.rotation`, which reads whole
+accounts.
 """
 
 import logging
@@ -22,12 +22,12 @@ from billing.models import (
     UsageEvent,
     UsageTotal,
 )
-from billing.verification.consistent_read import one_view
+from billing.verification.consistent_read import consistent_read
 from billing.verification.rebuild import rebuild
 
 SURELY_COMMITTED = timedelta(minutes=1)
-"""After how long what was booked is there to be added up. A booking takes seconds; one that takes
-longer, or a host whose clock is late, costs an account that is added up in vain."""
+"""After this time, a booking is assumed to be committed. A booking takes seconds. If one takes
+longer, or a host's clock is slow, an account is added up again without need."""
 
 _EVER = datetime.min.replace(tzinfo=UTC)
 _SUMS = {
@@ -36,48 +36,50 @@ _SUMS = {
 }
 
 Sums = tuple[int, int]
-"""Micro-credits that were used, and that gateway groups debited."""
+"""Micro-credits used, and micro-credits debited by gateway groups."""
 
 logger = logging.getLogger(__name__)
 
 
 def repair_drift(now: datetime) -> int:
-    """Rebuild the accounts whose totals are not the ledger's; return how many those were.
+    """Rebuild the accounts whose totals differ from the ledger, and return how many there were.
 
-    Its cost depends on the number of accounts and on what was booked in the last minutes, not on
-    the history.
+    The cost depends on the number of accounts and on what was booked in the last minutes, not on
+    the length of the ledger.
     """
-    _advance(now - SURELY_COMMITTED)
+    _advance_checkpoint(now - SURELY_COMMITTED)
     repaired = 0
     for pk in sorted(drifted()):
         try:
-            repaired += _follow_the_ledger(pk)
-            _correct(pk)
+            repaired += _repair_totals(pk)
+            _correct_checkpoint(pk)
         except Exception:
             logger.exception("account %d could not be compared with the ledger", pk)
     return repaired
 
 
-def _follow_the_ledger(pk: int) -> bool:
-    """Rebuild an account whose totals differ from the ledger; return whether that was needed."""
-    with one_view():
-        differs = _whole(pk) != _kept(pk)
+def _repair_totals(pk: int) -> bool:
+    """Rebuild the account if its totals differ from the ledger. Return whether they did."""
+    with consistent_read():
+        differs = _ledger_sums(pk) != _stored_sums(pk)
     if differs:
         rebuild(pk)
-        logger.error("the totals of account %d were not what the ledger says: rebuilt", pk)
+        logger.error("the totals of account %d differed from the ledger and were rebuilt", pk)
         metrics.REPAIRS.inc()
     return differs
 
 
 def drifted() -> set[int]:
-    """Return the accounts whose totals are not the checkpoint and what was booked since."""
-    with one_view():
+    """Return the accounts whose totals differ from the checkpoint plus what was booked since."""
+    with consistent_read():
         before, sums = _checkpoint()
         for pk, credits, debited in _by_account(_booked(before, None)):
             had = sums.get(pk, (0, 0))
             sums[pk] = had[0] + credits, had[1] + debited
-        kept = _kept_by_account()
-    return {pk for pk in sums.keys() | kept.keys() if sums.get(pk, (0, 0)) != kept.get(pk, (0, 0))}
+        stored = _stored_by_account()
+    return {
+        pk for pk in sums.keys() | stored.keys() if sums.get(pk, (0, 0)) != stored.get(pk, (0, 0))
+    }
 
 
 def _checkpoint() -> tuple[datetime, dict[int, Sums]]:
@@ -87,17 +89,17 @@ def _checkpoint() -> tuple[datetime, dict[int, Sums]]:
     return checkpoint.booked_before if checkpoint else _EVER, sums
 
 
-def _advance(until: datetime) -> None:
-    """Take what was booked before an instant into the checkpoint."""
+def _advance_checkpoint(until: datetime) -> None:
+    """Add what was booked before an instant to the checkpoint."""
     checkpoint = LedgerCheckpoint.objects.filter(pk=1).first()
     before = checkpoint.booked_before if checkpoint else _EVER
     if until <= before:
         return
-    # Added up before the lock is taken: the first time that is the whole ledger.
+    # Sum before taking the lock: the first time, this is the whole ledger.
     added = list(_by_account(_booked(before, until)))
     with transaction.atomic():
         if _locked_checkpoint() != before:
-            return  # somebody else was quicker
+            return  # another process was faster
         ids = [pk for pk, _, _ in added]
         known = {row.account_id: row for row in CheckpointSum.objects.filter(account__in=ids)}
         rows = [known.get(pk) or CheckpointSum(account_id=pk) for pk in ids]
@@ -108,8 +110,8 @@ def _advance(until: datetime) -> None:
         LedgerCheckpoint.objects.update_or_create(pk=1, defaults={"booked_before": until})
 
 
-def _correct(pk: int) -> None:
-    """Let the checkpoint say of an account what the ledger says."""
+def _correct_checkpoint(pk: int) -> None:
+    """Set the account's sums in the checkpoint to those of the ledger."""
     before, _ = _checkpoint()
     [(_, credits, debited)] = list(_by_account(_booked(None, before).filter(account=pk))) or [
         (pk, 0, 0)
@@ -145,17 +147,17 @@ def _by_account(rows: QuerySet[UsageEvent]) -> Iterable[tuple[int, int, int]]:
     return rows.values_list("account_id").annotate(**_SUMS)
 
 
-def _whole(pk: int) -> Sums:
+def _ledger_sums(pk: int) -> Sums:
     found = UsageEvent.objects.filter(account=pk).order_by().aggregate(**_SUMS)
     return found["credits"], found["debited"]
 
 
-def _kept(pk: int) -> Sums:
-    return _kept_by_account(pk).get(pk, (0, 0))
+def _stored_sums(pk: int) -> Sums:
+    return _stored_by_account(pk).get(pk, (0, 0))
 
 
-def _kept_by_account(pk: int | None = None) -> dict[int, Sums]:
-    """Return the sums of running totals and group bookings, of one account or all."""
+def _stored_by_account(pk: int | None = None) -> dict[int, Sums]:
+    """Return the sums of the stored totals and group bookings, for one account or all."""
     chosen = Q() if pk is None else Q(account=pk)
     used = UsageTotal.objects.filter(chosen).order_by().values_list("account_id")
     booked = AccountGroup.objects.filter(chosen).order_by().values_list("account_id")

@@ -1,4 +1,4 @@
-"""Rows of the ledger that contradict themselves, one another, or who pays for whom. Reads only."""
+"""Find ledger rows that contradict themselves, each other, or who pays for a project. Read-only."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ _SLICE = 500
 
 
 def ledger_faults() -> Iterator[str]:
-    """Yield a sentence for each row that cannot be right, whatever the totals say."""
-    yield from _doubled()
+    """Yield a sentence for each row that can't be right, even if the totals agree."""
+    yield from _duplicates()
     yield from _single_rows()
     yield from _adjustments()
 
 
-def _doubled() -> Iterator[str]:
+def _duplicates() -> Iterator[str]:
     rows = UsageEvent.objects.order_by().values("uuid")
     doubled = rows.annotate(times=Count("uuid")).filter(times__gt=1)
     for uuid in doubled.values_list("uuid", flat=True):
@@ -30,24 +30,31 @@ def _doubled() -> Iterator[str]:
 
 def _single_rows() -> Iterator[str]:
     rows = UsageEvent.objects.order_by().values_list(
-        *("uuid", "kind", "adjusts", "billable", "account__resource"),
-        *("account__organization", "project__organization", "cost_usd", "credits_micro"),
+        "uuid",
+        "kind",
+        "adjusts",
+        "billable",
+        "account__resource",
+        "account__organization",
+        "project__organization",
+        "cost_usd",
+        "credits_micro",
     )
     for uuid, kind, adjusts, billable, resource, payer, user, cost, micro in rows.iterator(
         chunk_size=5000
     ):
         if payer is not None and user is not None and payer != user:
-            yield f"event {uuid}: a project of organization {user} used what {payer} pays"
+            yield f"event {uuid}: a project of organization {user} used it, but {payer} pays"
         if kind not in UsageEvent.Kind.values:
-            yield f"event {uuid} is of no kind: {kind}"
+            yield f"event {uuid} has an unknown kind: {kind}"
         if (kind in _LINKED) != (adjusts is not None):
-            yield f"event {uuid}: kind {kind}, linked to {adjusts}"
+            yield f"event {uuid} has kind {kind}, but is linked to {adjusts}"
         if kind == UsageEvent.Kind.DISCARDED:
             if micro or Decimal(cost) or billable:
-                yield f"event {uuid} is discarded, and somebody pays"
+                yield f"event {uuid} is discarded, but somebody pays for it"
             continue
         if billable != (resource is not None):
-            yield f"event {uuid}: billable is {billable}, and the account that pays is {resource}"
+            yield f"event {uuid}: billable is {billable}, but the account that pays is {resource}"
         if adjusts is None and _price(cost, resource) != micro:
             wanted = _price(cost, resource)
             yield f"event {uuid}: {cost} dollars are {wanted} micro-credits, not {micro}"
@@ -56,8 +63,8 @@ def _single_rows() -> Iterator[str]:
 def _adjustments() -> Iterator[str]:
     """Compare corrections and refunds with the events that they are linked to.
 
-    A correction can be cut to what its event still cost. It is the difference of two amounts that
-    were rounded separately, so its price is only known to within a micro-credit for each.
+    The price of a correction can differ by a micro-credit for each row: a correction can be cut to
+    what its event still cost, which is a difference of amounts that were rounded separately.
     """
     linked: dict[UUID, list[UsageEvent]] = defaultdict(list)
     for row in UsageEvent.objects.exclude(adjusts=None).select_related("account").order_by():
@@ -72,14 +79,14 @@ def _adjustments() -> Iterator[str]:
 
 def _of_event(uuid: UUID, event: UsageEvent | None, rows: list[UsageEvent]) -> Iterator[str]:
     if event is not None and event.adjusts is not None:
-        yield f"event {uuid} is adjusted, and itself an adjustment"
+        yield f"event {uuid} is adjusted, but is an adjustment itself"
     for row in rows:
         refunds = row.kind == UsageEvent.Kind.REFUND
         if event is None:
             does = "refunds" if refunds else "corrects"
             yield f"event {row.uuid} {does} {uuid}, which is not in the ledger"
         if event is not None and row.account_id != event.account_id:
-            yield f"event {row.uuid} adjusts {uuid}, which another account pays"
+            yield f"event {row.uuid} adjusts {uuid}, which another account pays for"
         if refunds and row.credits_micro > 0:
             yield f"event {row.uuid} is a refund that costs {row.credits_micro} micro-credits"
         price = _price(row.cost_usd, row.account.resource if row.account else None)

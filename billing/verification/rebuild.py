@@ -1,4 +1,4 @@
-"""Making the projections again from what is kept: the ledger, the limits and the grants."""
+"""Rebuild an account's projections from the ledger, the limits and the grants."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -15,10 +15,10 @@ from billing.models import Account, AccountGroup, UsageEvent, UsageTotal, new_le
 
 
 def rebuild(account_id: int, *, new_epoch: bool = False) -> None:
-    """Replace an account's totals and group bookings by what the ledger says, decide and publish.
+    """Recompute an account's totals and group bookings from the ledger, then decide and publish.
 
-    With `new_epoch` the account begins a new history, for a database that was restored: followers
-    then take its versions, which may have gone back, for newer than what they knew.
+    Use `new_epoch` after the database was restored from a backup, which can set versions back.
+    Gateways then accept the account's lower versions as newer than those they know.
     """
     with transaction.atomic():
         [account] = lock_accounts([account_id])
@@ -41,13 +41,13 @@ def rebuild(account_id: int, *, new_epoch: bool = False) -> None:
         if new_epoch:
             account.ledger_epoch = new_ledger_epoch()
             account.save(update_fields=["ledger_epoch"])
-        enforce([account], now, anew=True)
+        enforce([account], now, republish=True)
 
 
 def totals_of_ledger(
     account: Account, timeline: Timeline
 ) -> Iterator[tuple[datetime, datetime, int]]:
-    """Yield start, end and sum of each stretch of time in which the account has events."""
+    """Yield the start, end and micro-credits of each stretch in which the account has events."""
     events = UsageEvent.objects.filter(account=account).order_by()
     first = events.aggregate(at=Min("occurred_at"))["at"]
     while first is not None:
@@ -58,6 +58,6 @@ def totals_of_ledger(
 
 
 def bookings_of_ledger(account: Account) -> dict[str, int]:
-    """Return what each gateway group has been booked, in micro-credits."""
+    """Return the micro-credits booked for each gateway group."""
     events = UsageEvent.objects.filter(account=account).exclude(group="").order_by()
     return dict(events.values_list("group").annotate(micro=Sum("debited_micro")))

@@ -1,7 +1,7 @@
-"""Accounts read whole, in turns, as `verify_ledger` reads them: a few each minute.
+"""Verify whole accounts in turns, a few each minute, like `verify_ledger` does.
 
-What the quick comparisons of the sweep cannot see is found here: rows of the past that were
-changed, totals that were moved from one stretch of time to another, caps that were miscounted.
+This finds what the quick comparisons of the sweep miss: old rows that were changed, usage that was
+moved from one stretch of time to another, and caps that were miscounted.
 """
 
 import logging
@@ -14,12 +14,12 @@ from django.utils import timezone
 from billing import metrics
 from billing.account_locks import lock_accounts
 from billing.models import Account
-from billing.verification.consistent_read import one_view
+from billing.verification.consistent_read import consistent_read
 from billing.verification.projections import differences
 from billing.verification.rebuild import rebuild
 
 SECONDS = 1.0
-"""How long a turn goes on; an account that was begun is finished."""
+"""How long a turn lasts. The last account is always finished."""
 
 AT_MOST = 200
 
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 def verify_some() -> int:
-    """Compare those accounts with the ledger that were not for the longest; rebuild what differs.
+    """Compare the accounts that were verified longest ago with the ledger, and rebuild differences.
 
     Returns how many accounts were compared.
     """
@@ -36,13 +36,14 @@ def verify_some() -> int:
     verified = 0
     for account in Account.objects.select_related("organization").order_by(order, "pk")[:AT_MOST]:
         try:
-            with one_view():
+            with consistent_read():
                 differs = any(differences(account))
             if differs:
                 _repair(account.pk)
         except Exception:
             logger.exception("account %d could not be compared with the ledger", account.pk)
-        # One by one: who locks several accounts does so in their order, which no single update has.
+        # One by one: accounts must be locked in the order of their ids, and one update of several
+        # rows has no order.
         Account.objects.filter(pk=account.pk).update(verified_at=timezone.now())
         verified += 1
         if time.monotonic() > until:
@@ -51,7 +52,7 @@ def verify_some() -> int:
 
 
 def _repair(pk: int) -> None:
-    """Look again while nobody books, and rebuild."""
+    """Compare again while bookings are locked out, and rebuild."""
     with transaction.atomic():
         [account] = lock_accounts([pk])
         found = list(differences(account))

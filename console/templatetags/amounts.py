@@ -1,4 +1,4 @@
-"""Amounts of micro-credits, and reasons, in templates."""
+"""Template filters for amounts of micro-credits and for reasons."""
 
 from django import template
 
@@ -10,23 +10,23 @@ register = template.Library()
 
 @register.filter
 def credits(micro: int | None) -> str:
-    """Return an amount as people read it: never zero for what is not."""
+    """Return an amount rounded for people; zero only if it is zero."""
     return display(micro)
 
 
 @register.filter
 def exactly(micro: int | None) -> str:
-    """Return an amount to the last digit."""
+    """Return an amount with all its digits."""
     return "" if micro is None else f"{exact(micro)} credits"
 
 
 @register.filter
 def in_words(reason: str) -> str:
-    """Return what a reason means."""
+    """Return a reason in words."""
     return reasons.in_words(reason)
 
 
 @register.filter
 def percentage(percent: int) -> str:
-    """Return a share that was rounded down."""
+    """Return a share, already rounded down, as text."""
     return f"{percent} %" if percent else "<1 %"

@@ -1,8 +1,7 @@
-"""The whole story of a Slack thread: who asked, what was refused and why, what it cost.
+"""The history of a Slack thread: who asked, what was refused and why, and what it cost.
 
-It joins what the folders know: mentions and what was said (`workflows`), tasks and runs
-(`coding_tasks`), credits and decisions (`billing`). The number of queries does not depend on how
-much happened in the thread.
+It joins mentions and the bot's messages (`workflows`), tasks and runs (`coding_tasks`), and credits
+and decisions (`billing`). The number of queries does not depend on how much happened in the thread.
 """
 
 from collections import defaultdict
@@ -12,10 +11,10 @@ from datetime import datetime
 from uuid import UUID
 
 from billing.models import Account, DecisionRecord
+from billing.reports.decision_history import WHOLE_ACCOUNT, DecisionHistory, Subject
 from billing.reports.model_usage import ModelUsage, model_usage_of_runs, model_usage_of_traces
-from billing.reports.refusals import WHOLE, Decisions, Subject
 from coding_tasks.models import CodingTask, TaskRun
-from console.threads.lookup import MOST_MESSAGES, ThreadKey, messages_in
+from console.threads.lookup import MAX_MESSAGES, ThreadKey, messages_in
 from projects.models import SlackWorkspace
 from quota.reasons import Reason
 from quota.resources import AI_CREDITS
@@ -26,11 +25,11 @@ from workflows.requests import request_text
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a message was refused: what the thread was told, and the decision that refused it.
+class RefusalDetails:
+    """Why a message was refused: the reason, the denial and the decision.
 
-    Without a decision something was left, but less than it takes to begin or to go on, unless the
-    project was limited by hand.
+    `decision` is None if the project was limited by hand, or if some credits were left but too few
+    to start or continue.
     """
 
     reason: str
@@ -39,12 +38,12 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One mention or follow-up, what the bot said because of it, and why it was refused, if so."""
+class Request:
+    """One mention or follow-up, the bot's messages about it, and why it was refused, if it was."""
 
     message: Mention | FollowUp
     notices: tuple[Notice, ...]
-    refusal: Refusal | None
+    refusal: RefusalDetails | None
 
     @property
     def text(self) -> str:
@@ -53,8 +52,8 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """One run with what it used, and the notice of its answer, delivered or not."""
+class RunHistory:
+    """One run, what it used, and the notice that carries its answer."""
 
     run: TaskRun
     models: tuple[ModelUsage, ...]
@@ -62,26 +61,26 @@ class Turn:
 
     @property
     def credits_micro(self) -> int:
-        """What the run used in all."""
+        """What the run used in total."""
         return sum(usage.credits_micro for usage in self.models)
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """One coding task of the thread with its runs, in their order."""
+class TaskHistory:
+    """One coding task of the thread, with its runs in order."""
 
     task: CodingTask
-    turns: tuple[Turn, ...]
+    runs: tuple[RunHistory, ...]
 
     @property
     def credits_micro(self) -> int:
-        """What the task used in all."""
-        return sum(turn.credits_micro for turn in self.turns)
+        """What the task used in total."""
+        return sum(run.credits_micro for run in self.runs)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelTotal:
-    """What the thread used of one model for one product."""
+    """The thread's usage of one model for one product."""
 
     product: str
     model: str
@@ -94,32 +93,32 @@ class ModelTotal:
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """A thread and everything known of it."""
+    """A thread and everything known about it."""
 
     key: ThreadKey
     workspace: SlackWorkspace
-    asked: tuple[Asked, ...]
-    work: tuple[Work, ...]
+    requests: tuple[Request, ...]
+    tasks: tuple[TaskHistory, ...]
     models: tuple[ModelTotal, ...]
 
     @property
     def credits_micro(self) -> int:
-        """What the thread used in all: its tasks, and choosing the repository before them."""
+        """What the thread used in total: choosing the repository, and its tasks."""
         return sum(total.credits_micro for total in self.models)
 
     @property
     def choosing_micro(self) -> int:
         """What it cost to choose the repository."""
-        return self.credits_micro - sum(work.credits_micro for work in self.work)
+        return self.credits_micro - sum(task.credits_micro for task in self.tasks)
 
     @property
     def permalink(self) -> str:
-        """Its address in Slack, where that is known."""
-        return next((work.task.permalink for work in self.work if work.task.permalink), "")
+        """Its address in Slack, or "" if that is unknown."""
+        return next((each.task.permalink for each in self.tasks if each.task.permalink), "")
 
 
 def thread_history(key: ThreadKey) -> Thread | None:
-    """Return the story of a thread; None if nothing is known of it."""
+    """Return the history of a thread, or None if nothing is known about it."""
     where = key._asdict()
     workspace = (
         SlackWorkspace.objects.select_related("project__organization")
@@ -127,8 +126,8 @@ def thread_history(key: ThreadKey) -> Thread | None:
         .filter(pk=key.workspace_id)
         .first()
     )
-    mentions = list(messages_in(Mention.objects.filter(**where))[:MOST_MESSAGES])
-    follow_ups = list(messages_in(FollowUp.objects.filter(**where))[:MOST_MESSAGES])
+    mentions = list(messages_in(Mention.objects.filter(**where))[:MAX_MESSAGES])
+    follow_ups = list(messages_in(FollowUp.objects.filter(**where))[:MAX_MESSAGES])
     tasks = list(
         CodingTask.objects.filter(**where)
         .select_related("repository")
@@ -146,31 +145,30 @@ def thread_history(key: ThreadKey) -> Thread | None:
     return Thread(
         key=key,
         workspace=workspace,
-        asked=tuple(_asked([*mentions, *follow_ups], key, workspace)),
-        work=tuple(_work(task, usage, answers) for task in tasks),
+        requests=tuple(_requests([*mentions, *follow_ups], key, workspace)),
+        tasks=tuple(_task_history(task, usage, answers) for task in tasks),
         models=_totals([*usage, *choosing]),
     )
 
 
-def _asked(
+def _requests(
     messages: Sequence[Mention | FollowUp], key: ThreadKey, workspace: SlackWorkspace
-) -> Iterable[Asked]:
-    said: dict[str, list[Notice]] = defaultdict(list)
-    notices = Notice.objects.filter(**key._asdict()).order_by("created_at")
-    for notice in notices:
-        said[str(notice.mention_id or notice.key.partition(":")[2])].append(notice)
+) -> Iterable[Request]:
+    notices_of: dict[str, list[Notice]] = defaultdict(list)
+    for notice in Notice.objects.filter(**key._asdict()).order_by("created_at"):
+        notices_of[str(notice.mention_id or notice.key.partition(":")[2])].append(notice)
     refused = {
-        message: _refused_at(message, said[str(message.pk)])
+        message: _refused_at(message, notices_of[str(message.pk)])
         for message in messages
-        if _was_refused(message, said[str(message.pk)])
+        if _was_refused(message, notices_of[str(message.pk)])
     }
     account = Account.objects.filter(
         organization=workspace.project.organization_id, resource=AI_CREDITS
     ).first()
     subjects = {subject for message in refused for subject in _subjects(message, workspace)}
-    decisions = Decisions(account, subjects, set(refused.values())) if account else None
+    decisions = DecisionHistory(account, subjects, set(refused.values())) if account else None
     for message in sorted(messages, key=lambda message: message.received_at):
-        told = said[str(message.pk)]
+        notices = notices_of[str(message.pk)]
         refusal = None
         if message in refused:
             reason = _reason(message)
@@ -179,42 +177,45 @@ def _asked(
                 about = _subjects(message, workspace)
                 decision = decisions.refusing(about, refused[message])
             reason = reason or (decision.reason if decision else "")
-            refusal = Refusal(reason, _denial(told), decision)
-        yield Asked(message, tuple(told), refusal)
+            refusal = RefusalDetails(reason, _denial(notices), decision)
+        yield Request(message, tuple(notices), refusal)
 
 
-def _was_refused(message: Mention | FollowUp, told: Sequence[Notice]) -> bool:
+def _was_refused(message: Mention | FollowUp, notices: Sequence[Notice]) -> bool:
     """Return whether the message was refused for lack of credits."""
     if isinstance(message, FollowUp):
         return message.state == FollowUp.State.REFUSED
-    return _denial(told) is not None or message.outcome.startswith(OUT_OF_CREDITS)
+    return _denial(notices) is not None or message.outcome.startswith(OUT_OF_CREDITS)
 
 
-def _refused_at(message: Mention | FollowUp, told: Sequence[Notice]) -> datetime:
-    denial = _denial(told)
+def _refused_at(message: Mention | FollowUp, notices: Sequence[Notice]) -> datetime:
+    denial = _denial(notices)
     return denial.created_at if denial else message.received_at
 
 
-def _denial(told: Sequence[Notice]) -> Notice | None:
-    return next((notice for notice in told if notice.kind == Notice.Kind.DENIAL), None)
+def _denial(notices: Sequence[Notice]) -> Notice | None:
+    return next((notice for notice in notices if notice.kind == Notice.Kind.DENIAL), None)
 
 
 def _reason(message: Mention | FollowUp) -> str:
-    """Return the reason that the outcome names; empty where it names none."""
+    """Return the reason that the outcome names, or "" if it names none."""
     outcome = message.outcome
     reason = outcome.removeprefix(out_of_credits("")) if OUT_OF_CREDITS in outcome else ""
     return reason if reason in {*Reason} else ""
 
 
 def _subjects(message: Mention | FollowUp, workspace: SlackWorkspace) -> list[Subject]:
-    """Return whose decision may have refused a message: the one that its reason names first."""
+    """Return the subjects whose decision may have refused the message.
+
+    That is the capped project or user if the reason names a cap, otherwise all of them.
+    """
     project = ("project", str(workspace.project_id))
     user = ("user", workspace.distinct_id(message.user_id))
     by_reason: dict[str, list[Subject]] = {
         Reason.PROJECT_CAP_REACHED: [project],
         Reason.USER_CAP_REACHED: [user],
     }
-    return by_reason.get(_reason(message), [WHOLE, project, user])
+    return by_reason.get(_reason(message), [WHOLE_ACCOUNT, project, user])
 
 
 def _answers(key: ThreadKey) -> dict[str, Notice]:
@@ -222,13 +223,17 @@ def _answers(key: ThreadKey) -> dict[str, Notice]:
     return {notice.key: notice for notice in answers}
 
 
-def _work(task: CodingTask, usage: Sequence[ModelUsage], answers: Mapping[str, Notice]) -> Work:
+def _task_history(
+    task: CodingTask, usage: Sequence[ModelUsage], answers: Mapping[str, Notice]
+) -> TaskHistory:
     by_run: dict[UUID | str, list[ModelUsage]] = defaultdict(list)
     for each in usage:
         by_run[each.made_for].append(each)
     runs = sorted(task.runs.all(), key=lambda run: run.created_at)
-    turns = (Turn(run, tuple(by_run[run.pk]), answers.get(answer_key(run))) for run in runs)
-    return Work(task, tuple(turns))
+    return TaskHistory(
+        task,
+        tuple(RunHistory(run, tuple(by_run[run.pk]), answers.get(answer_key(run))) for run in runs),
+    )
 
 
 def _totals(usage: Sequence[ModelUsage]) -> tuple[ModelTotal, ...]:
@@ -242,8 +247,11 @@ def _totals(usage: Sequence[ModelUsage]) -> tuple[ModelTotal, ...]:
             *(
                 sum(getattr(each, name) for each in rows)
                 for name in (
-                    *("generations", "input_tokens", "output_tokens"),
-                    *("cached_tokens", "credits_micro"),
+                    "generations",
+                    "input_tokens",
+                    "output_tokens",
+                    "cached_tokens",
+                    "credits_micro",
                 )
             ),
         )

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from billing.reports.usage import usage_of_task_runs, usage_of_traces
 from coding_tasks.models import CodingTask, TaskRun
-from console.threads.lookup import MOST_MESSAGES, ThreadKey, key_of, messages_in
+from console.threads.lookup import MAX_MESSAGES, ThreadKey, key_of, messages_in
 from projects.models import SlackWorkspace
 from workflows.models import FollowUp, Mention
 from workflows.requests import request_text
@@ -31,11 +31,11 @@ class ThreadSummary:
 
 
 def threads_of_user(user_id: str) -> list[ThreadSummary]:
-    """Return the threads in which a Slack user lately asked for something, the newest first."""
+    """Return the threads of a Slack user's latest messages, newest first."""
     by_user = {"user_id": user_id}
     messages: list[Mention | FollowUp] = [
-        *messages_in(Mention.objects.filter(**by_user))[:MOST_MESSAGES],
-        *messages_in(FollowUp.objects.filter(**by_user))[:MOST_MESSAGES],
+        *messages_in(Mention.objects.filter(**by_user))[:MAX_MESSAGES],
+        *messages_in(FollowUp.objects.filter(**by_user))[:MAX_MESSAGES],
     ]
     by_thread: dict[ThreadKey, list[Mention | FollowUp]] = defaultdict(list)
     for message in messages:
@@ -44,7 +44,7 @@ def threads_of_user(user_id: str) -> list[ThreadSummary]:
 
 
 def summaries(keys: Sequence[ThreadKey]) -> list[ThreadSummary]:
-    """Return the summaries of some threads, the newest first."""
+    """Return the summaries of these threads, newest first."""
     by_thread: dict[ThreadKey, list[Mention | FollowUp]] = {key: [] for key in keys}
     wanted = {
         "channel_id__in": [key.channel_id for key in keys],

@@ -1,4 +1,4 @@
-"""Which thread is meant: its key, and the threads that a message is in."""
+"""Finding threads: their keys, and the threads that a message is in."""
 
 from typing import NamedTuple
 
@@ -8,12 +8,12 @@ from coding_tasks.models import CodingTask
 from console.threads.search import Message
 from workflows.models import FollowUp, Mention
 
-MOST_MESSAGES = 200
-"""How many messages of a user, or of a thread, are looked at, the newest first."""
+MAX_MESSAGES = 200
+"""How many messages of a user or a thread are read, newest first."""
 
 
 class ThreadKey(NamedTuple):
-    """Names a thread: the workspace's row, the channel and the root's ts."""
+    """Identifies a thread: the workspace's row, the channel and the ts of the root message."""
 
     workspace_id: int
     channel_id: str
@@ -21,7 +21,7 @@ class ThreadKey(NamedTuple):
 
 
 def find_threads(message: Message) -> list[ThreadKey]:
-    """Return the threads that a message is in, one per workspace: a shared channel has several."""
+    """Return the threads a message is in: one per workspace, so a shared channel has several."""
     ts = Q(ts=message.ts) | Q(thread_ts__in=[message.ts, message.thread_ts or message.ts])
     of_task = Q(thread_ts__in=[message.ts, message.thread_ts or message.ts])
     keys: set[ThreadKey] = set()
@@ -37,7 +37,7 @@ def find_threads(message: Message) -> list[ThreadKey]:
 
 
 def messages_in(rows: QuerySet) -> QuerySet:
-    """Return mentions or follow-ups with their workspaces, the newest first."""
+    """Return mentions or follow-ups with their workspaces, newest first."""
     found = rows.select_related("workspace__project__organization")
     return found.defer("workspace__bot_token").order_by("-received_at")
 

@@ -1,4 +1,4 @@
-"""The pages that answer: where did this thread's credits go, and why was that mention refused?"""
+"""The pages that show where a thread's credits went and why a mention was refused."""
 
 from dataclasses import replace
 
@@ -11,16 +11,16 @@ from console.report_permissions import ORGANIZATION_USAGE, THREADS
 from console.threads.history import thread_history
 from console.threads.lists import summaries, threads_of_user
 from console.threads.lookup import ThreadKey, find_threads
-from console.threads.search import Message, understand
+from console.threads.search import Message, parse_query
 from workflows.admin import workflow_link
 from workflows.models import Mention
 
 
 def threads_page(request: HttpRequest) -> HttpResponseBase:
-    """Look for a thread by its permalink, its channel and ts, or the user who asked in it."""
+    """Find a thread by its permalink, its channel and ts, or a user who asked in it."""
     require(request, THREADS)
     query = request.GET.get("q", "").strip()[:500]
-    wanted = understand(query) if query else None
+    wanted = parse_query(query) if query else None
     found = []
     if isinstance(wanted, Message):
         keys = find_threads(wanted)
@@ -50,10 +50,10 @@ def thread_page(
     if thread is None:
         raise Http404
     if not request.user.has_perm("workflows.view_followup"):
-        mentioned = (asked for asked in thread.asked if isinstance(asked.message, Mention))
-        thread = replace(thread, asked=tuple(mentioned))
-    workflows = {asked.message.workflow_id for asked in thread.asked if asked.message.workflow_id}
-    workflows.update(work.task.workflow_id for work in thread.work)
+        mentions = (each for each in thread.requests if isinstance(each.message, Mention))
+        thread = replace(thread, requests=tuple(mentions))
+    workflows = {each.message.workflow_id for each in thread.requests if each.message.workflow_id}
+    workflows.update(each.task.workflow_id for each in thread.tasks)
     context = {
         "title": f"Thread {channel_id}/{thread_ts}",
         "thread": thread,

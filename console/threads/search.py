@@ -1,4 +1,4 @@
-"""What is typed to find a Slack thread: a permalink, a channel and ts, or a user. Pure."""
+"""Parsing what people type to find a Slack thread: a permalink, a channel and ts, or a user."""
 
 import re
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _TS = re.compile(r"\d{1,20}\.\d{1,12}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message in a channel, and the root of its thread if the link says it."""
+    """A message in a channel, and the root of its thread if the link names it."""
 
     channel_id: str
     ts: str
@@ -28,11 +28,11 @@ class SlackUser:
     user_id: str
 
 
-def understand(text: str) -> Message | SlackUser | None:
-    """Return what is looked for; None for what is none of the three.
+def parse_query(text: str) -> Message | SlackUser | None:
+    """Return the message or user that the text names, or None if it names neither.
 
-    A permalink is `…/archives/C…/p1700000000123456`, with the root of the thread in its query if
-    the message is a reply: https://docs.slack.dev/reference/methods/chat.getPermalink/
+    A permalink is `…/archives/C…/p1700000000123456`. If the message is a reply, the query names the
+    root of the thread: https://docs.slack.dev/reference/methods/chat.getPermalink/
     """
     text = text.strip().strip("<>") if "://" in text else text.strip()
     if "://" in text:

@@ -10,23 +10,23 @@ from datetime import datetime
 from django.db.models import Q
 
 from billing.credits import display
-from billing.decisions.balances import load_books
+from billing.decisions.decision_inputs import load_inputs
 from billing.decisions.timeline import Timeline
 from billing.models import Account, AuditEntry, CreditGrant, DecisionRecord, Limit, UsageEvent
 from billing.periods import Period
 from billing.reports.backtest import Backtest, hypothetical_terms, reached_in_ledger, replay
-from billing.reports.forecast import Forecast, foresee, trailing_days
+from billing.reports.decision_history import WHOLE_ACCOUNT, DecisionHistory
+from billing.reports.forecast import Forecast, make_forecast, trailing_days
 from billing.reports.grant_burndown import BurningGrant, burn_down
-from billing.reports.period_usage import PeriodUsage, periods_until, usage_of_period
+from billing.reports.period_usage import PeriodUsage, periods_back_to, usage_of_period
 from billing.reports.ranking import Ranking, rank
-from billing.reports.refusals import WHOLE, Decisions
 from billing.reports.sums import NOTHING, Span, Sums, Used
 from billing.reports.walk import Walk
 from console.reasons import in_words
-from console.usage.spenders import THREAD, USER
+from console.usage.breakdown import THREAD, USER
 from quota.account_state import AccountState
 from quota.models import CapState, QuotaState, SetMember
-from quota.published.limited_set import instant
+from quota.published.limited_set import expires_at
 from quota.reasons import Reason
 
 SHOWN = 10
@@ -35,7 +35,7 @@ PERIODS = 13
 
 @dataclass(frozen=True, slots=True)
 class Limited:
-    """A project or user that is refused now, since when, and until when (None: until changed)."""
+    """A project or user that is refused now; `until` is None if it does not lift by itself."""
 
     name: str
     project_id: int | None
@@ -47,7 +47,7 @@ class Limited:
 
 @dataclass(frozen=True, slots=True)
 class OrganizationUsage:
-    """Everything that the page of an organization's usage shows. Amounts are micro-credits."""
+    """Everything that an organization's usage page shows. Amounts are micro-credits."""
 
     account: Account
     now: datetime
@@ -66,7 +66,7 @@ class OrganizationUsage:
 
     @property
     def is_current(self) -> bool:
-        """Whether the period is the one that runs now."""
+        """Whether the period is the current one."""
         return self.usage.period == self.periods[0]
 
 
@@ -84,9 +84,9 @@ class BacktestReport:
 
 
 def periods_of(account: Account, timeline: Timeline, now: datetime) -> tuple[Period, ...]:
-    """Return the current period and the earlier ones that can be looked at."""
+    """Return the current period and the earlier ones that a page offers."""
     since = first_use(account) or account.organization.created_at
-    return tuple(periods_until(timeline, now, since, at_most=PERIODS))
+    return tuple(periods_back_to(timeline, now, since, at_most=PERIODS))
 
 
 def first_use(account: Account) -> datetime | None:
@@ -98,16 +98,16 @@ def first_use(account: Account) -> datetime | None:
 def organization_usage(
     account: Account, period_start: datetime | None, now: datetime
 ) -> OrganizationUsage:
-    """Return the report of the period that contains `period_start`, by default of the current."""
-    books = load_books([account.pk])[account.pk]
-    timeline = books.timeline
+    """Return the report of the period that contains `period_start`, or of the current period."""
+    inputs = load_inputs([account.pk])[account.pk]
+    timeline = inputs.timeline
     first = first_use(account)
     period = timeline.period_at(period_start or now)
     trailing = trailing_days(now, first)
     sums = Sums(account, _reach(period, trailing))
     usage = usage_of_period(sums, timeline, period)
     whole = [Span(period.start, period.end)]
-    walk = Walk(timeline, books.usage, period.start)
+    walk = Walk(timeline, inputs.usage, period.start)
     burning = burn_down(walk, usage, now)
     grants = CreditGrant.objects.in_bulk([row.grant.id for row in burning])
     since = first or account.organization.created_at
@@ -116,7 +116,7 @@ def organization_usage(
     return OrganizationUsage(
         account=account,
         now=now,
-        periods=tuple(periods_until(timeline, now, since, at_most=PERIODS)),
+        periods=tuple(periods_back_to(timeline, now, since, at_most=PERIODS)),
         usage=usage,
         limit=timeline.current,
         state=state,
@@ -133,12 +133,12 @@ def organization_usage(
 
 def backtest(account: Account, period_start: datetime, limit_micro: int) -> BacktestReport:
     """Return what a limit would have refused in the period that contains `period_start`."""
-    books = load_books([account.pk])[account.pk]
-    period = books.timeline.period_at(period_start)
+    inputs = load_inputs([account.pk])[account.pk]
+    period = inputs.timeline.period_at(period_start)
     sums = Sums(account, Span(period.start, period.end))
-    usage = usage_of_period(sums, books.timeline, period)
-    terms = hypothetical_terms(usage, books.timeline.terms, limit_micro)
-    walk = Walk(books.timeline, books.usage, period.start, terms)
+    usage = usage_of_period(sums, inputs.timeline, period)
+    terms = hypothetical_terms(usage, inputs.timeline.terms, limit_micro)
+    walk = Walk(inputs.timeline, inputs.usage, period.start, terms)
     result = replay(walk, usage, limit_micro, reached_in_ledger(account))
     refused = sum(sums.by(result.refused).values(), NOTHING)
     used = usage.used
@@ -163,10 +163,10 @@ def _forecast(
     walk: Walk, usage: PeriodUsage, sums: Sums, trailing: Span | None, now: datetime
 ) -> Forecast:
     used = sum(sums.by([trailing]).values(), NOTHING) if trailing else NOTHING
-    for segment in usage.segments:  # of what the burn-down did not walk: a clock ahead of ours
+    for segment in usage.segments:  # events dated after now, which the burn-down did not walk
         if segment.span.start > now:
             walk.spend(segment.span, segment.used.credits_micro)
-    return foresee(walk, usage.period, now, trailing, used.credits_micro)
+    return make_forecast(walk, usage.period, now, trailing, used.credits_micro)
 
 
 def _ranking(sums: Sums, spans: list[Span], key: object) -> Ranking:
@@ -200,8 +200,8 @@ def _limited(account: Account, state: AccountState | None, now: datetime) -> Ite
         ).order_by("subject")
     )
     projects = [("project", str(member.project_id)) for member in members]
-    subjects = [WHOLE, *projects, *(("user", row.subject) for row in users)]
-    decisions = Decisions(account, subjects, [now])
+    subjects = [WHOLE_ACCOUNT, *projects, *(("user", row.subject) for row in users)]
+    decisions = DecisionHistory(account, subjects, [now])
     for member in members:
         by_hand = member.origin == SetMember.Origin.BY_HAND
         about = ("project", str(member.project_id))
@@ -209,9 +209,9 @@ def _limited(account: Account, state: AccountState | None, now: datetime) -> Ite
             name=str(member.project or member.token),
             project_id=member.project_id,
             since=member.since,
-            until=instant(member.limited_until),
+            until=expires_at(member.limited_until),
             why=in_words(Reason.SET_BY_HAND if by_hand else member.reason),
-            decision=None if by_hand else decisions.refusing([WHOLE, about], now),
+            decision=None if by_hand else decisions.refusing([WHOLE_ACCOUNT, about], now),
         )
     for row in users:
         decision = decisions.in_force(("user", row.subject), now)

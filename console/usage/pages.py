@@ -1,4 +1,4 @@
-"""The pages of an organization's usage, and of what another limit would have done."""
+"""The pages of an organization's usage and of the backtest of a limit."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,14 +20,14 @@ from console.charts import charts, limit_is_drawn
 from console.reasons import in_words
 from console.report_page import report_page, require
 from console.report_permissions import ORGANIZATION_USAGE, THREADS
+from console.usage import breakdown
 from console.usage import organization as reports
-from console.usage import spenders
 from projects.models import Organization
 from quota.resources import AI_CREDITS, RESOURCES
 
 
 class BacktestForm(forms.Form):
-    """A limit that never was."""
+    """The limit to try on a past period."""
 
     limit = CreditsField(label="Credits per period")
 
@@ -36,7 +36,7 @@ def usage_page(request: HttpRequest, organization_id: UUID) -> TemplateResponse:
     """Show where an organization stands, and where its credits went."""
     require(request, ORGANIZATION_USAGE)
     account = _account(request, organization_id)
-    report = reports.organization_usage(account, _instant(request), timezone.now())
+    report = reports.organization_usage(account, _requested_time(request), timezone.now())
     if not request.user.has_perm("billing.view_creditgrant"):
         report = replace(report, grants=())
     context = _frame(account, report.periods, report.usage) | {
@@ -50,9 +50,9 @@ def usage_page(request: HttpRequest, organization_id: UUID) -> TemplateResponse:
             {"burning": row, "grant": grant, "before": grant.amount_micro - row.at_start}
             for row, grant in report.grants
         ],
-        "users": spenders.users(report.by_user),
-        "threads": spenders.threads(report.by_thread),
-        "models": spenders.models(report.by_model),
+        "users": breakdown.users(report.by_user),
+        "threads": breakdown.threads(report.by_thread),
+        "models": breakdown.models(report.by_model),
         "why": in_words(report.state.reason) if report.state else "",
         "may_see_threads": request.user.has_perms(THREADS),
     }
@@ -65,7 +65,7 @@ def backtest_page(request: HttpRequest, organization_id: UUID) -> TemplateRespon
     account = _account(request, organization_id)
     timeline = load_timelines([account.pk])[account.pk]
     periods = reports.periods_of(account, timeline, timezone.now())
-    start = _instant(request) or periods[min(1, len(periods) - 1)].start
+    start = _requested_time(request) or periods[min(1, len(periods) - 1)].start
     form = BacktestForm(request.GET if "limit" in request.GET else None)
     report = None
     if form.is_valid():
@@ -109,8 +109,8 @@ def _account(request: HttpRequest, organization_id: UUID) -> Account:
     return get_object_or_404(accounts, organization=organization_id, resource=resource)
 
 
-def _instant(request: HttpRequest) -> datetime | None:
-    """Return the instant that names a period; None for none, and for what is no instant."""
+def _requested_time(request: HttpRequest) -> datetime | None:
+    """Return the time in `period`, or None if it is missing or isn't a time."""
     try:
         instant = datetime.fromisoformat(request.GET.get("period", ""))
     except ValueError:

@@ -1,22 +1,22 @@
 """Taking the conversation out of a large body, so that most of its bytes are read only once.
 
-What decides about a call is read from all of the fields twice: as bytes, to see which there are and
-whether one is there twice, and as values. The conversation, nearly all of the body, needs only the
-second. It is cut out where that leaves no doubt: what is before it is JSON by itself, so is what is
-left without it, and its reader takes it for one list. JSON can be put together in no other way.
+The fields of a body are read twice: as bytes, to find duplicates, and as values. The conversation,
+which is nearly all of the body, only has to be read as values. It is cut out only if that is safe:
+what comes before it is JSON by itself, so is the body without it, and the conversation is read as
+one list. No other division of the body has these properties.
 """
 
 import msgspec
 
 MOST_BEFORE = 64 * 1024  # bytes before the conversation
-# Bytes behind it. With more there (tools), looking for its end takes what dividing would save.
+# Bytes after it. With more (tools), searching for its end would cost as much as dividing saves.
 MOST_BEHIND = 4 * 1024
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-class Divided(msgspec.Struct, frozen=True, gc=False):
-    """A body in two: the value of the field `name`, and an object of all others."""
+class DividedBody(msgspec.Struct, frozen=True, gc=False):
+    """A body in two parts: the value of the field `name`, and an object with all other fields."""
 
     name: str
     conversation: memoryview
@@ -24,12 +24,12 @@ class Divided(msgspec.Struct, frozen=True, gc=False):
     before: dict[str, msgspec.Raw]
 
     def joined(self, fields: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
-        """Return all fields in the order in which they came."""
+        """Return all fields in their original order."""
         return {**self.before, self.name: msgspec.Raw(self.conversation), **fields}
 
 
-def divided(body: bytes, name: str) -> Divided | None:
-    """Divide a body; None where it is not written in a way that makes that easy and certain."""
+def divide(body: bytes, name: str) -> DividedBody | None:
+    """Divide a body; return None if its form does not make that easy and safe."""
     for colon, comma in ((":", ","), (": ", ", ")):  # the two ways in which JSON is written
         opening, separator = f'"{name}"{colon}['.encode(), comma.encode()
         start = body.find(opening, 0, MOST_BEFORE)
@@ -49,11 +49,11 @@ def divided(body: bytes, name: str) -> Divided | None:
         return None
     tail = body[end:] if before else body[end:].removeprefix(separator)
     conversation = memoryview(body)[start + len(opening) - 1 : end]
-    return Divided(name, conversation, head + tail, before)
+    return DividedBody(name, conversation, head + tail, before)
 
 
 def _end(body: bytes, separator: bytes) -> int | None:
-    """Return where the conversation seems to end; its reader will see whether that is so."""
+    """Return where the conversation seems to end. Reading it will show whether that is right."""
     found, first, at = None, max(0, len(body) - MOST_BEHIND), len(body)
     closing = b"]" + separator
     while (at := body.rfind(closing + b'"', first, at)) >= 0:

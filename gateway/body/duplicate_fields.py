@@ -1,9 +1,9 @@
-"""Fields that are there twice: the provider might read the one that was not counted.
+"""Refusing duplicate fields: the provider might read the one that was not counted.
 
-JSON says nothing of what they mean (https://www.rfc-editor.org/rfc/rfc8259#section-4), and a reader
-tells only of the last. Whether there is one follows from the bytes: an object whose fields, each
-once, fill all of it has none. Only what does not show that is read again, name by name, up to a
-size: that takes most of a microsecond for each.
+JSON does not define what duplicates mean (https://www.rfc-editor.org/rfc/rfc8259#section-4), and
+parsers return only the last one. Sizes show whether there are any: if the parsed fields, each
+written once, fill the whole object, it has no duplicates. Only objects that don't pass this check
+are read again, name by name, up to a total size. That takes nearly a microsecond for each name.
 """
 
 import json
@@ -14,12 +14,12 @@ import msgspec
 
 from gateway.refusals.errors import bad_request
 
-# Bytes of one body that may be read name by name: about 30 ms at the most.
+# Bytes of one body that may be read name by name, which takes up to about 30 ms.
 MOST_READ_AGAIN = 256 * 1024
-# Commas within the definitions of tools; each may be a field.
+# Commas within the definitions of tools; each may separate fields.
 MOST_IN_TOOLS = 50_000
 TWICE = "The request body names a field twice."
-# They decide about the cost from further within.
+# Fields whose nested fields decide about the cost.
 _LOOKED_INTO = (
     "thinking", "reasoning", "stream_options", "context_management", "prompt_cache_options",
     "cache_control",
@@ -33,7 +33,7 @@ _space = re.compile(rb"[ \t\n\r]*")
 
 
 def refuse_ambiguity(body: bytes, fields: dict[str, msgspec.Raw]) -> None:
-    """Raise a 400 `Refusal` if a field that may decide about the cost is there twice."""
+    """Raise a 400 `Refusal` if a field that may decide about the cost is duplicated."""
     reader = _Reader()
     reader.check(body, fields)
     for name in _LOOKED_INTO:
@@ -65,17 +65,17 @@ class _Reader:
         self._left = MOST_READ_AGAIN
 
     def check(self, text: bytes, fields: dict[str, msgspec.Raw]) -> None:
-        """Refuse an object if one of its own fields is there twice."""
+        """Refuse an object if one of its own fields is duplicated."""
         size = 1 + sum(map(len, fields)) + sum(map(len, fields.values())) + 4 * len(fields)
-        # In an object without spaces nothing but the fields fits into that.
+        # If an object has no spaces and this size, nothing but these fields fits into it.
         if len(text) != size and not _made_of(text, fields):
             self.read_again(text)
 
     def read_again(self, text: bytes) -> None:
-        """Refuse JSON in which any object has a field twice, or that is too long to see that."""
+        """Refuse JSON in which any object has a duplicate field, or that is too long to check."""
         self._left -= len(text)
         if self._left < 0:
-            raise bad_request("The request body is not written so that it can be checked.")
+            raise bad_request("The request body is written in a form that cannot be checked.")
 
         def unique(pairs: list[tuple[str, Any]]) -> int:
             if len({name for name, _ in pairs}) != len(pairs):
@@ -91,7 +91,7 @@ class _Reader:
 
 
 def _made_of(text: bytes, fields: dict[str, msgspec.Raw]) -> bool:
-    """Return whether an object is these fields in this order, whatever spaces are between."""
+    """Return whether an object has exactly these fields in this order, ignoring spaces."""
     after = _space.match
     at = text.index(b"{") + 1
     for name, value in fields.items():

@@ -1,9 +1,10 @@
-"""Which fields of a request may be forwarded where somebody pays.
+"""Which fields of a request may be forwarded on billable products.
 
-A provider's new field may cost what no bound covers, so only what is known passes: what is
-harmless, what `extent.py` counts, and what the operator adds. Sources: the API references
-(https://docs.anthropic.com/en/api/messages, https://platform.openai.com/docs/api-reference) and the
-types of the providers' SDKs, to which a test holds these lists.
+A provider's new field may cost something that no bound covers, so only known fields pass: harmless
+ones, those that `usage_bound.py` counts, and those that the operator adds. Sources: the API
+references (https://docs.anthropic.com/en/api/messages,
+https://platform.openai.com/docs/api-reference) and the types of the providers' SDKs, with which a
+test compares these lists.
 """
 
 from collections.abc import Mapping
@@ -43,7 +44,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
         "text", "truncation",
     },
 }  # fmt: skip
-# Never forwarded, not even where the operator adds them.
+# Never forwarded, even if the operator adds them.
 REFUSED: Mapping[str, frozenset[str]] = {
     "messages": frozenset(
         {
@@ -66,7 +67,7 @@ _NOTHING = (b"null", b"[]")
 
 
 def check(meter: str, fields: Mapping[str, msgspec.Raw], further: frozenset[str]) -> None:
-    """Raise a 400 `Refusal` that names a field of unknown cost; `further` the operator allows."""
+    """Raise a 400 `Refusal` for a field of unknown cost. The operator allows those in `further`."""
     if fields.keys() <= ALLOWED[meter]:
         return
     for name in fields.keys() - ALLOWED[meter]:

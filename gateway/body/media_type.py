@@ -1,8 +1,8 @@
-"""In which encoding a provider reads a body: the one in which it was counted, or none.
+"""Refusing bodies that a provider might read in another encoding than the one that was counted.
 
-What a call can cost at most is counted in bytes of UTF-8, which is what JSON is written in between
-programs (https://www.rfc-editor.org/rfc/rfc8259#section-8.1). A provider that believed another
-charset, or read a form, would see another text than the one that was bounded.
+The most that a call can cost is counted in bytes of UTF-8, the encoding of JSON between programs
+(https://www.rfc-editor.org/rfc/rfc8259#section-8.1). A provider that believed another charset, or
+read a form, would see a different text.
 """
 
 import re
@@ -10,7 +10,7 @@ import re
 from gateway.network.headers import Headers
 from gateway.refusals.errors import Refusal
 
-# Its names: https://www.iana.org/assignments/character-sets and https://encoding.spec.whatwg.org
+# Names of UTF-8: https://www.iana.org/assignments/character-sets, https://encoding.spec.whatwg.org
 _UTF_8 = frozenset(
     {
         "utf-8", "utf8", "csutf8", "unicode-1-1-utf-8", "unicode11utf8", "unicode20utf8",
@@ -22,12 +22,12 @@ _PARAMETER = re.compile(r'([^;=]*)=\s*("(?:[^"\\]|\\.)*"|[^;]*)')
 
 
 def check(headers: Headers) -> None:
-    """Refuse (415) a body that is announced as anything but JSON in UTF-8, or as two things.
+    """Raise a 415 `Refusal` if `content-type` is not JSON in UTF-8, or is there twice.
 
-    Without a `content-type` there is no other charset to believe.
+    A body without `content-type` passes, because nothing names another charset.
     """
-    told = [value for name, value in headers if name == b"content-type"]
-    if told and (len(told) > 1 or (told[0] != b"application/json" and not _is_json(told[0]))):
+    given = [value for name, value in headers if name == b"content-type"]
+    if given and (len(given) > 1 or (given[0] != b"application/json" and not _is_json(given[0]))):
         raise Refusal(
             415,
             "unsupported_media_type",
@@ -49,13 +49,13 @@ def refuse_compressed(headers: Headers) -> None:
         )
 
 
-def _is_json(told: bytes) -> bool:
-    kind, _, parameters = told.decode("latin-1").partition(";")
+def _is_json(given: bytes) -> bool:
+    kind, _, parameters = given.decode("latin-1").partition(";")
     if kind.strip().lower() != "application/json":
         return False
     charsets = [
         (quoted[1:-1] if quoted.startswith('"') else quoted).strip().lower()
         for name, quoted in _PARAMETER.findall(parameters)
-        if name.strip().lower().startswith("charset")  # charset*=… is another way to write it
+        if name.strip().lower().startswith("charset")  # charset*=… is another spelling
     ]
     return all(charset in _UTF_8 for charset in charsets)

@@ -1,7 +1,7 @@
-"""Reading a call's body: what the gateway has to know, and what is added to it.
+"""Reading a call's body: what the gateway has to know, and what it adds.
 
-The body goes to the provider byte for byte, but for an output cap and the usage option of a
-streamed chat completion where the caller gave none. What it can cost at most: `extent.py`.
+The body goes to the provider byte for byte. Only an output cap and the usage option of a streamed
+chat completion are added, if the caller gave none. `usage_bound.py` bounds what the call can use.
 """
 
 from typing import Annotated, Any, Literal
@@ -9,25 +9,25 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from gateway.apis import Api
-from gateway.body.divided_bodies import divided
+from gateway.body.divided_bodies import divide
 from gateway.body.duplicate_fields import TWICE, refuse_ambiguity
 from gateway.body.forwardable_fields import DOCUMENTED
 from gateway.refusals.errors import bad_request
 
-# Beyond any model of any provider; sums of what is beyond would not be exact any more.
+# More than any model supports. With larger numbers, sums would not be exact.
 MAX_TOKENS = 10_000_000
 MAX_CHOICES = 128  # https://platform.openai.com/docs/api-reference/chat/create
 MAX_USES = 1_000
-# Commas and brackets of a body, in its text too. Skipping one takes some nanoseconds; what opens
-# with a bracket may be read, which takes some hundreds.
+# Commas and brackets of a body, including those in its text. Skipping one takes some nanoseconds;
+# a value that begins with a bracket may be read, which takes some hundreds.
 MANY_COMMAS = 1_000_000
 MANY_BRACKETS = 100_000
 MANY_TOOLS = 1_000
 LONGEST_NUMBER = 1_000  # characters
-# Bytes, from which on these can be so many that it matters.
+# Smaller bodies (in bytes) are not checked, because they cannot have enough of these to matter.
 COUNTED = 256 * 1024
-LARGE = 16 * 1024  # bytes, from which on it pays to read a body in two parts
-MAX_MODEL = 256  # characters; the name goes into every record of the call
+LARGE = 16 * 1024  # bytes; larger bodies are faster to read in two parts
+MAX_MODEL = 256  # characters; the name is in every record of the call
 
 ABSENT = msgspec.Raw()
 # Whole numbers, which JSON may also write as 1024.0 or 1e3; see `_made_whole`.
@@ -40,7 +40,7 @@ _Uses = Annotated[int, _OF_USES] | Annotated[float, _OF_USES]
 
 
 def _made_whole(struct: msgspec.Struct, *names: str) -> None:
-    """Turn numbers like 1024.0 into integers. Raise `ValueError` if one is not whole."""
+    """Turn numbers like 1024.0 into integers. Raises `ValueError` if one is not whole."""
     for name in names:
         value = getattr(struct, name)
         if value.__class__ is float:
@@ -50,7 +50,7 @@ def _made_whole(struct: msgspec.Struct, *names: str) -> None:
 
 
 class Node(msgspec.Struct, gc=False):
-    """A message, content part or input item of any of the APIs, as far as its size matters."""
+    """A message, content part or input item of any API, with the fields that affect its size."""
 
     type: str | None = None
     role: str | None = None
@@ -105,7 +105,7 @@ class _Edit(msgspec.Struct):
 
 
 class ContextManagement(msgspec.Struct):
-    """What a provider may take out of a conversation, or sum up."""
+    """What a provider may remove from a conversation, or summarize."""
 
     edits: list[_Edit] | None = None
 
@@ -130,10 +130,10 @@ class _StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
-class Known(msgspec.Struct):
+class KnownFields(msgspec.Struct):
     """The fields of the three metered APIs that decide about size, price or admission.
 
-    They have to have the shape that is written here: no other is forwarded.
+    A request whose fields have another shape is refused.
     """
 
     model: str
@@ -169,8 +169,8 @@ class Known(msgspec.Struct):
         )
 
 
-class Body(Known):
-    """The same with the content, as far as it has a shape that is known."""
+class Body(KnownFields):
+    """The known fields and the content, if that has a known shape."""
 
     messages: list[Node] = []
     system: str | list[Node] | None = None
@@ -186,13 +186,13 @@ _NUMBERS = frozenset(
 _top_level = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _documented = msgspec.json.Decoder(dict[Literal[tuple(sorted(DOCUMENTED))], msgspec.Raw])  # type: ignore[misc]
 _body = msgspec.json.Decoder(Body)
-_known = msgspec.json.Decoder(Known)
+_known = msgspec.json.Decoder(KnownFields)
 _nodes = msgspec.json.Decoder(list[Node])
 _CONVERSATION = {"messages": "messages", "chat": "messages", "responses": "input"}
 
 
 class ModelRequest(msgspec.Struct, frozen=True, gc=False):
-    """A body that was read."""
+    """A parsed body."""
 
     api: Api
     body: bytes
@@ -206,10 +206,10 @@ class ModelRequest(msgspec.Struct, frozen=True, gc=False):
     choices: int
     betas: bytes
     fields: dict[str, msgspec.Raw]
-    parsed: Known
+    parsed: KnownFields
 
     def sent_body(self, output_cap: int | None) -> bytes:
-        """Return the bytes for the provider: the caller's, with what has to be injected."""
+        """Return the body for the provider: the caller's, with the cap and usage option added."""
         added: dict[str, Any] = {}
         if output_cap is not None and self.output_tokens is None and self.api.output_fields:
             added[self.api.output_fields[0]] = output_cap
@@ -221,18 +221,18 @@ class ModelRequest(msgspec.Struct, frozen=True, gc=False):
 
 
 def read(api: Api, body: bytes, betas: bytes = b"") -> ModelRequest:
-    """Read a body; `betas` is its `anthropic-beta` header.
+    """Return the parsed body; `betas` is the value of the `anthropic-beta` header.
 
-    Raises a 400 `Refusal` for what no provider would accept either.
+    Raises a 400 `Refusal` if the body is not valid.
     """
     if not body.isascii() and not _is_utf_8(body):
         raise bad_request("The request body is not UTF-8.")
     if len(body) > COUNTED:
         _refuse_many_parts(body)
     try:
-        read_apart = _read_apart(api, body) if len(body) > LARGE else None
-        if read_apart is not None:
-            fields, parsed = read_apart
+        in_parts = _read_divided(api, body) if len(body) > LARGE else None
+        if in_parts is not None:
+            fields, parsed = in_parts
         else:
             fields = _fields(body)
             parsed = _parse(body)
@@ -244,7 +244,7 @@ def read(api: Api, body: bytes, betas: bytes = b"") -> ModelRequest:
     except RecursionError:
         raise bad_request("The request body is nested too deeply.") from None
     if len(parsed.model) > MAX_MODEL:
-        raise bad_request("No model has a name of such a length.")
+        raise bad_request("The name of the model is too long.")
     asked = [getattr(parsed, name) for name in api.output_fields]
     given = [value for value in asked if value is not None]
     # Anthropic accepts 0, which only writes the cache. OpenAI refuses it.
@@ -268,13 +268,13 @@ def read(api: Api, body: bytes, betas: bytes = b"") -> ModelRequest:
 
 
 def _refuse_many_parts(body: bytes) -> None:
-    """Refuse what would block the process for long; no conversation comes near."""
+    """Refuse a body that would block the process for long. No real conversation is that large."""
     if body.count(b",") > MANY_COMMAS or body.count(b"{") + body.count(b"[") > MANY_BRACKETS:
         raise bad_request("The request body has too many parts.")
 
 
 def _fields(body: bytes) -> dict[str, msgspec.Raw]:
-    """Return the fields of a body; of a large one no numbers of any length, nor names."""
+    """Return the fields of a body. Refuse a large one with very long numbers or too many names."""
     if len(body) <= COUNTED:
         return _top_level.decode(body)
     try:
@@ -289,7 +289,7 @@ def _fields(body: bytes) -> dict[str, msgspec.Raw]:
 
 
 def _is_utf_8(body: bytes) -> bool:
-    """Tell whether every byte is; read leniently, one that is not may become three of UTF-8."""
+    """Return whether the body is UTF-8. Read leniently, a wrong byte could become three bytes."""
     try:
         body.decode()
     except UnicodeDecodeError:
@@ -297,40 +297,40 @@ def _is_utf_8(body: bytes) -> bool:
     return True
 
 
-def _parse(body: bytes) -> Known:
-    """Read the fields, and the content if its shape is known."""
+def _parse(body: bytes) -> KnownFields:
+    """Return the known fields, with the content if its shape is known."""
     try:
         return _body.decode(body)
     except msgspec.ValidationError:
         return _known.decode(body)
 
 
-def _read_apart(api: Api, body: bytes) -> tuple[dict[str, msgspec.Raw], Known] | None:
-    """Read fields and content of a large body, the conversation apart from the rest.
+def _read_divided(api: Api, body: bytes) -> tuple[dict[str, msgspec.Raw], KnownFields] | None:
+    """Return fields and content of a large body, reading the conversation and the rest separately.
 
-    None where it cannot be taken out, or has a shape that is not known. Raises as reading it whole
-    does.
+    Returns None if the conversation cannot be taken out or has an unknown shape. Raises the same
+    errors as reading the whole body.
     """
     name = _CONVERSATION[api.meter or ""]
-    apart = divided(body, name)
-    if apart is None:
+    parts = divide(body, name)
+    if parts is None:
         return None
     try:
-        conversation = _nodes.decode(apart.conversation)
+        conversation = _nodes.decode(parts.conversation)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    fields = _top_level.decode(apart.rest)
-    parsed = _parse(apart.rest)
-    refuse_ambiguity(apart.rest, fields)
+    fields = _top_level.decode(parts.rest)
+    parsed = _parse(parts.rest)
+    refuse_ambiguity(parts.rest, fields)
     if name in fields:
         raise bad_request(TWICE)
     if isinstance(parsed, Body):
         setattr(parsed, name, conversation)
-    return apart.joined(fields), parsed
+    return parts.joined(fields), parsed
 
 
 def _with(body: bytes, fields: dict[str, msgspec.Raw], added: dict[str, Any]) -> bytes:
-    """Return the body with further fields; what is there already keeps its bytes."""
+    """Return the body with added fields; all other fields keep their bytes."""
     if not added.keys() & fields.keys():
         tail = b",".join(
             msgspec.json.encode(name) + b":" + msgspec.json.encode(value)

@@ -1,7 +1,7 @@
 """How often a provider may run its own tools in one call, and which of them it charges for.
 
-A tool is known by its type. A tool that the caller runs costs nothing by itself. A tool that the
-provider runs needs a maximum number of uses, and a price for each. Everything else is refused.
+Tools are recognized by their type. A tool that the caller runs costs nothing by itself. A tool that
+the provider runs needs a maximum number of uses and a price for each. All others are refused.
 """
 
 import re
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from gateway.body.requests import ABSENT, Tool
 from gateway.refusals.errors import bad_request
 
-# How often Anthropic lets a model continue after its own tools before the caller has to ask again.
+# How often Anthropic lets a model continue after server tools before the caller has to ask again.
 # https://platform.claude.com/docs/en/agents-and-tools/tool-use/server-tools
 TURNS = 10
 _RUN_BY_THE_CALLER = {
@@ -36,11 +36,12 @@ _EMPTY = (b"", b"null", b"[]")
 
 
 class ServerTools:
-    """What the tools of one call add up to.
+    """Adds up the tools of one call.
 
-    `uses` is how often the provider may run a tool and read everything again. `paid` is how often
-    one of `tools` may be charged for. `turns` is how often the request's own text may be read
-    again. `filtered` is True if the model may run code on what it finds, free of charge.
+    - `uses`: how often the provider may run a tool and read everything again.
+    - `paid`: how often the provider may charge for one of `tools`.
+    - `turns`: how often the request's own text may be read again.
+    - `filtered`: whether the model may run code on what it finds, free of charge.
     """
 
     def __init__(self, meter: str, max_tool_calls: int | None) -> None:
@@ -54,11 +55,11 @@ class ServerTools:
 
     @property
     def uses(self) -> int:
-        """Return how often the provider may run a tool and read everything again."""
+        """How often the provider may run a tool and read everything again."""
         return max(self._uses, TURNS) if self.filtered and self._uses else self._uses
 
     def add(self, tools: Iterable[Tool]) -> None:
-        """Count further tools. Raise a 400 `Refusal` for one without a known maximum cost."""
+        """Count more tools. Raises a 400 `Refusal` for one without a known maximum cost."""
         for tool in tools:
             kind = tool.type
             if self._is_run_by_the_caller(tool):
@@ -73,9 +74,9 @@ class ServerTools:
                 raise _unbounded(str(kind))
 
     def refuse(self, tools: Iterable[Tool]) -> None:
-        """Raise a 400 `Refusal` if a tool that a conversation defines is run by the provider.
+        """Raise a 400 `Refusal` if the conversation defines a tool that the provider runs.
 
-        If the provider keeps the conversation, later calls would have the tool without naming it.
+        If the provider stores the conversation, later calls would have the tool without naming it.
         """
         for tool in tools:
             if tool.type == "namespace":
@@ -119,11 +120,11 @@ class ServerTools:
             raise _needs_a_maximum(kind, "max_tool_calls")
         if kind == "code_interpreter" and not _is_of_the_usual_size(tool):
             raise bad_request(
-                "A code interpreter is bounded here with a new container of its least memory and "
-                "no files only.",
+                "A code interpreter can only be metered here with a new container of the smallest "
+                "size and without files.",
                 "unmeterable",
             )
-        self._uses = self.paid = self._max_tool_calls  # of all tools together
+        self._uses = self.paid = self._max_tool_calls  # a limit on all tools together
         self.tools.add(paid)
 
 

@@ -1,7 +1,7 @@
-"""The most that a call can use: input, output, and what the provider does besides.
+"""The most that a call can use: input, output, and the provider's own tools.
 
-Input is bounded by its size: a token is at least one byte of UTF-8, and JSON never takes fewer
-bytes than the text it holds.
+Input is bounded by its size: a token has at least one byte of UTF-8, and JSON never takes fewer
+bytes than the text in it.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from gateway.body.requests import (
     ABSENT,
     Body,
     ContextManagement,
-    Known,
+    KnownFields,
     Lifetime,
     ModelRequest,
     Node,
@@ -27,7 +27,7 @@ from gateway.refusals.errors import bad_request
 # https://docs.anthropic.com/en/docs/build-with-claude/vision#evaluate-image-size (≤ 4,784) and
 # https://platform.openai.com/docs/guides/images-vision#calculating-costs (≤ 48,169, gpt-4o-mini).
 IMAGE_TOKENS = {"anthropic": 5_000, "openai": 50_000}
-# System prompts that a provider adds for tools or structured output (Anthropic: ≤ 700 each).
+# For system prompts that a provider adds for tools or structured output (Anthropic: ≤ 700 each).
 TOOLS_OVERHEAD = 1_000
 OVERHEAD = 100
 
@@ -47,7 +47,7 @@ _TEXTUAL = frozenset(
 )  # fmt: skip
 _IMAGES = frozenset({"image", "image_url", "input_image", "computer_screenshot"})
 _AUDIO = frozenset({"input_audio", "audio"})
-# Content that makes the provider do more than answer.
+# Content that gives the model further tools.
 _TOOLS_OF_THEIR_OWN = frozenset({"tool_addition", "additional_tools", "tool_search_output"})
 _COMPACTS = "compaction_trigger"
 _MORE_THAN_TEXT = tuple(kind.encode() for kind in (*_TOOLS_OF_THEIR_OWN, *_AUDIO, _COMPACTS))
@@ -57,7 +57,7 @@ _ELSEWHERE = ("previous_response_id", "conversation", "thread")
 _MODALITIES = frozenset({"text"})
 _SPEEDS = frozenset({None, "standard", "fast"})
 _REGIONS = frozenset({None, "", "global", "us"})
-# Lifetimes of a provider's cache whose price is known.
+# Lifetimes of cache entries whose price is known.
 _LIFETIMES = {
     "messages": frozenset({None, "5m", "1h"}),
     "chat": frozenset({None, "30m", "12h"}),
@@ -68,12 +68,13 @@ _LONG = "12h"
 _lifetime = msgspec.json.Decoder(Lifetime | None)
 
 
-class Extent(msgspec.Struct, frozen=True, gc=False):
+class UsageBound(msgspec.Struct, frozen=True, gc=False):
     """The most that a call can use.
 
-    `whole_context` is how many times the model's whole context is read besides. `searches` is how
-    often any of `tools` may be charged for. `uncapped` is True if the caller's maximum of output
-    does not apply. `filtered` is True if the model may run code on what it finds, free of charge.
+    - `whole_context`: how many times the model may read its whole context in addition.
+    - `searches`: how often the provider may charge for any of `tools`.
+    - `uncapped`: whether the caller's output maximum does not apply.
+    - `filtered`: whether the model may run code on what it finds, free of charge.
     """
 
     input_tokens: int
@@ -87,14 +88,13 @@ class Extent(msgspec.Struct, frozen=True, gc=False):
     filtered: bool = False
 
 
-def extent_of(
+def usage_bound_of(
     request: ModelRequest, output_cap: int, further: frozenset[str] = frozenset()
-) -> Extent:
-    """Bound a call; `output_cap` counts where the caller set none.
+) -> UsageBound:
+    """Return the most that a call can use. `output_cap` applies if the caller set none.
 
-    `further` are fields that the operator knows to be harmless.
-    Raises a 400 `Refusal` for what cannot be bounded, such as server-side tools without a
-    maximum number of uses.
+    `further` are fields that the operator allows. Raises a 400 `Refusal` if there is no bound, as
+    for server-side tools without a maximum number of uses.
     """
     meter, parsed, fields = request.api.meter or "", request.parsed, request.fields
     check_fields(meter, fields, further)
@@ -131,12 +131,12 @@ def extent_of(
     server_tools.refuse(measure.tools)
     whole += measure.whole
     total = max(OVERHEAD, size + measure.extra)
-    if server_tools.turns:  # each reads the same again, and what was written in between
+    if server_tools.turns:  # each turn reads the same again, and what was written in between
         whole *= 1 + server_tools.turns
         total += server_tools.turns * (total + output)
-    if server_tools.uses:  # each reads the whole conversation again, with what it found
+    if server_tools.uses:  # each use reads the whole conversation again, with what it found
         whole += server_tools.uses + 1
-    return Extent(
+    return UsageBound(
         total,
         output,
         whole,
@@ -149,8 +149,8 @@ def extent_of(
     )
 
 
-def _refuse_unbounded(meter: str, parsed: Known) -> None:
-    """Raise a 400 `Refusal` for a value whose maximum cost or price nobody knows."""
+def _refuse_unbounded(meter: str, parsed: KnownFields) -> None:
+    """Raise a 400 `Refusal` for a value whose maximum cost or price is unknown."""
     if parsed.background:
         raise bad_request("Background responses cannot be metered here.", "unmeterable")
     for modality in parsed.modalities or ():
@@ -163,7 +163,7 @@ def _refuse_unbounded(meter: str, parsed: Known) -> None:
                     "Compaction by the provider has no known maximum cost here.", "unmeterable"
                 )
     if parsed.reasoning is not None and parsed.reasoning.mode not in (None, "standard"):
-        # It reasons several times over, and nothing says that the cap holds for all of it:
+        # It reasons several times, and it is not documented that the cap applies to the total:
         # https://developers.openai.com/api/docs/guides/reasoning
         raise bad_request("This mode of reasoning has no known maximum cost here.", "unmeterable")
     if meter != "messages" and "search-" in parsed.model:
@@ -175,7 +175,7 @@ def _refuse_unbounded(meter: str, parsed: Known) -> None:
 
 
 class _Measure:
-    """Adds up what parts of the content count for beyond, or below, their bytes."""
+    """Adds up how much more, or less, than their bytes parts of the content count."""
 
     def __init__(self, image_tokens: int, meter: str) -> None:
         self.image_tokens = image_tokens
@@ -214,9 +214,9 @@ class _Measure:
                 self.whole = 1
 
     def add_unknown(self, fields: dict[str, msgspec.Raw]) -> None:
-        """Measure content of an unknown shape: anything may be in it.
+        """Measure content of an unknown shape, which may contain anything.
 
-        Raise a 400 `Refusal` if it is more than text to read.
+        Raises a 400 `Refusal` if it contains tools or audio.
         """
         self.whole = 1
         self.cached = self.cached_for_long = True
@@ -239,22 +239,22 @@ class _Measure:
                 part = part.values()
             parts += [inner for inner in part if inner.__class__ in (list, dict)]
 
-    def keep_raw(self, told: msgspec.Raw) -> None:
-        """Record how long the provider's cache is asked to keep something."""
-        if told is ABSENT:
+    def keep_raw(self, raw: msgspec.Raw) -> None:
+        """Record the lifetime in a `cache_control` or breakpoint. Raises a 400 `Refusal`."""
+        if raw is ABSENT:
             return
         try:
-            lifetime = _lifetime.decode(told)
+            lifetime = _lifetime.decode(raw)
         except msgspec.ValidationError:
             raise bad_request("The lifetime of a cache is not valid.") from None
         self.cached = True
-        text = bytes(told)
+        text = bytes(raw)
         if b"\\" in text or text.count(b"ttl") > 1:
             self.cached_for_long = True
         self.keep(lifetime)
 
     def keep(self, lifetime: Lifetime | None) -> None:
-        """Record a lifetime. Raise a 400 `Refusal` if its price is not known."""
+        """Record a lifetime. Raises a 400 `Refusal` if its price is not known."""
         if lifetime is None or lifetime.ttl is None:
             return
         if lifetime.ttl not in _LIFETIMES[self._meter]:

@@ -1,4 +1,4 @@
--- Shared by every script: the clock of Redis, and numbers as Redis stores them.
+-- Prepended to every script: Redis' clock, number formatting, token buckets and scope counters.
 -- Amounts are integers of micro-credits; a double holds them exactly up to 2^53.
 local function now_ms()
   local time = redis.call('TIME')
@@ -7,7 +7,7 @@ end
 local function int(number)
   return string.format('%.0f', number)
 end
--- How many requests a token bucket has left: it holds one minute's and refills evenly.
+-- Return how many requests a token bucket has left. It holds one minute's and refills evenly.
 local function tokens_in(bucket, per_minute, now)
   local left, at = string.match(redis.call('GET', bucket) or '', '^(%S+) (%S+)$')
   if not left then
@@ -21,10 +21,10 @@ end
 local function ms_until_a_token(tokens, per_minute)
   return math.ceil((1 - tokens) * 60000 / per_minute)
 end
--- Count in every scope of a list like 'tollgate:scope:… tollgate:run:…'.
+-- Add the amount to a counter of every scope in a list like 'tollgate:scope:… tollgate:run:…'.
 local function each_scope(scopes, counter, amount)
   for scope in string.gmatch(scopes, '%S+') do
-    -- Less than nothing cannot be held: it would void the cap.
+    -- A negative `held` would raise the cap, so it is reset to zero.
     if redis.call('HINCRBY', scope, counter, amount) < 0 and counter == 'held' then
       redis.call('HSET', scope, counter, '0')
     end

@@ -1,6 +1,6 @@
--- Trim delivered events from the stream; what billing set aside goes to the side stream.
+-- Remove delivered events from the stream. Those that billing did not book go to a side stream.
 -- KEYS: events, side stream   ARGV: (stream id, account, debited, status)…
--- Answers the number of events removed.
+-- Returns the number of events removed.
 local removed = 0
 for index = 1, #ARGV, 4 do
   local id, account, debited, status = ARGV[index], ARGV[index + 1], ARGV[index + 2], ARGV[index + 3]

@@ -1,10 +1,10 @@
--- Let one call of an idempotency key be made, or say what became of the one before.
+-- Claim an idempotency key for a call, or return the state of the earlier call.
 -- KEYS: the key's entry, owners
--- ARGV: call id (also of its hold), owner of the hold, fingerprint of the request, how long a call
---       may take to get its hold (ms) if its owner lives, and if that is not known, how long the
---       entry is remembered (ms)
--- Answers {'first'}; {'again'}, where an earlier call was made and its answer is gone; {'kept',
--- answer}; {'under_way'}; or {'other'}, where the earlier request was a different one.
+-- ARGV: call id (also the hold's), owner of the hold, fingerprint of the request, how long a call
+--       may take to get its hold if its owner is alive (ms), the same if that is unknown (ms),
+--       how long the entry is remembered (ms)
+-- Returns {status, answer}: 'first'; 'again' if an earlier call was made and its answer is lost;
+-- 'kept' with the answer; 'under_way'; or 'other' if the earlier request was a different one.
 local now = now_ms()
 local e = redis.call('HMGET', KEYS[1], 'fingerprint', 'answer', 'owner', 'call', 'at')
 local status = 'first'

@@ -1,14 +1,15 @@
--- Admit one billable call and reserve the upper bound of its cost, or say why not.
+-- Admit one billable call and reserve the upper bound of its cost, or return why not.
 -- KEYS: project, feed, holds of the owner, owners, rate bucket, sequence, run ('' for none),
 --       generation
 -- ARGV: hold id, bound, owner, lease ms, open window ms, sequence known to the caller, record,
 --       run cap ('' for none), requests per minute (0 for any), generation known to the caller,
 --       project id, user
--- Answers {status, remaining, held, age of the last known answer in ms, the project's answer
---          (to a refusal only), age of that answer in ms, sequence, the scopes it is held in
---          beside the account}. Every change counts the sequence up, so that one that went down
--- tells that Redis lost changes; whoever notices writes a new generation. A command takes about
--- two microseconds: none is made that is not needed.
+-- Returns {status, remaining, held, ms since Django's answer was last confirmed, that answer (for
+--          refusals only), ms since it was given, sequence, the scopes beside the account that
+--          count the hold}
+-- Every change increments the sequence, so a lower sequence shows that Redis lost changes. The
+-- process that notices writes a new generation. A command takes about two microseconds, so the
+-- script runs only those that it needs.
 local project, feed, holds, owners, bucket = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local hold_id, bound, owner = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local now = now_ms()
@@ -50,7 +51,7 @@ if not a[1] or (a[2] ~= '' and now >= tonumber(a[2])) then
 end
 local spent, held = tonumber(a[3] or '0'), tonumber(a[4] or '0')
 if held + bound > 4503599627370496 then
-  -- 2^52: beyond it neither doubles nor 64-bit integers would go on adding up exactly.
+  -- 2^52: beyond it, sums of doubles and of 64-bit integers would not stay exact.
   return refused('excessive', 0, held)
 end
 local remaining = -1
@@ -72,8 +73,8 @@ if compared and remaining < bound then
 end
 local run_cap, scopes = tonumber(ARGV[8]), ''
 if p[8] then
-  -- What Django said of caps: version, greatest spending of a run, whether this project's is capped,
-  -- whether users' are.
+  -- Django's answer about caps: version, cap of a run, whether this project is capped, whether
+  -- users are.
   local version, of_run, of_project, of_users = string.match(p[8], '^(%d+) (%d*) (%d) (%d)$')
   of_run = tonumber(of_run)
   if of_run and (not run_cap or of_run < run_cap) then
@@ -94,7 +95,7 @@ if p[8] then
   end
   for _, scope in ipairs(capped) do
     local s = redis.call('HMGET', scope[2], 'allotment', 'spent', 'held')
-    if not s[1] then -- its counter was lost: what is left of the cap is not known
+    if not s[1] then -- its counter was lost, so what is left of the cap is unknown
       return unless_held_before('unknown', 0, 0)
     end
     if s[1] ~= '' then

@@ -1,11 +1,11 @@
--- Install what Django answered for one project and resource: the project's verdict and, when it is
--- newer, the account's snapshot.
+-- Install Django's answer for one project and resource: the verdict on the project and, if it is
+-- newer, the snapshot of the account.
 -- KEYS: project, account, projects, projects to resynchronise
 -- ARGV: ticket, asked at, account, limited, limited until, answer, soft, ledger epoch, version,
 --       allotment ('' unlimited, 'unknown'), valid until, booked, member of projects,
 --       caps ('' none, else as hold.lua reads it), caps' version, (scope, allotment ('' not capped),
 --       booked, cap)…
--- Answers {verdict installed, snapshot installed, this Redis had lost data}.
+-- Returns {whether the verdict was installed, whether the snapshot was, whether Redis lost data}.
 local ticket, asked_at = tonumber(ARGV[1]), ARGV[2]
 local installed, snapshot, lost = 0, 0, 0
 local p = redis.call('HMGET', KEYS[1], 'ticket', 'stale_ticket')
@@ -39,11 +39,11 @@ if newer then
   local booked = tonumber(ARGV[12])
   local spent, pending = tonumber(a[4] or '0'), tonumber(a[5] or '0')
   if not same_ledger then
-    -- Another ledger (a restored database): only what it knows and what is on its way count.
+    -- Another ledger (a restored database): count only what it booked and what is on its way to it.
     redis.call('HSET', KEYS[2], 'spent', int(booked + pending))
   elseif booked > spent then
-    -- The ledger booked more than this Redis remembers spending: data was lost here. What is
-    -- undelivered may be among the booked, so count it twice until a resynchronisation.
+    -- The ledger booked more than Redis remembers as spent, so Redis lost data. Undelivered events
+    -- may be among those booked; they are counted twice until the resynchronisation.
     redis.call('HSET', KEYS[2], 'spent', int(booked + pending), 'resync', '1')
     redis.call('ZADD', KEYS[4], int(now_ms()), ARGV[13])
     lost = 1
@@ -61,8 +61,8 @@ for index = 16, #ARGV, 4 do
   if s[1] ~= ARGV[8] or tonumber(s[2]) <= tonumber(ARGV[15]) then
     redis.call('HSET', scope, 'epoch', ARGV[8], 'version', ARGV[15], 'allotment', allotment,
       'cap', ARGV[index + 3])
-    -- More is booked than was counted here: before the cap was known, or by a Redis that lost it.
-    -- A restored ledger (another epoch) knows less.
+    -- The ledger may have booked more than was counted here: spending before the cap was known, or
+    -- counts that Redis lost. A restored ledger (another epoch) may have booked less.
     if booked > tonumber(s[3] or '0') or (s[1] and s[1] ~= ARGV[8]) then
       redis.call('HSET', scope, 'spent', int(booked))
     end

@@ -1,4 +1,5 @@
--- Take or keep the lease of the group's leader.   KEYS: leader   ARGV: owner, lease ms
+-- Take or renew the lease of the group's leader.   KEYS: leader   ARGV: owner, lease ms
+-- Returns 1 if the owner is the leader, else 0.
 local leader = redis.call('GET', KEYS[1])
 if leader and leader ~= ARGV[1] then
   return 0

@@ -1,4 +1,4 @@
--- Note about a project that its verdict may have changed ('stale') or cannot be had ('broken').
+-- Mark projects whose verdict may have changed ('stale') or could not be fetched ('broken').
 -- KEYS: tickets, project…   ARGV: 'stale' or 'broken'
 for index = 2, #KEYS do
   if redis.call('EXISTS', KEYS[index]) == 1 then

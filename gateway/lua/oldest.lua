@@ -1,5 +1,5 @@
--- Read the oldest entries of a stream, as XRANGE does, but no more bytes than one batch may have;
--- an entry that is larger by itself comes alone.
+-- Return the oldest entries of a stream, like XRANGE, up to the size of one batch. An entry that is
+-- larger than a batch is returned alone.
 -- KEYS: stream   ARGV: most entries, most bytes
 local PAGE = 20
 local most, most_bytes = tonumber(ARGV[1]), tonumber(ARGV[2])

@@ -1,5 +1,5 @@
--- Count a request that holds nothing.   KEYS: rate bucket   ARGV: requests per minute
--- Answers 0, or for how many milliseconds there is no room for it.
+-- Count a request that reserves no credits.   KEYS: rate bucket   ARGV: requests per minute
+-- Returns 0, or how many milliseconds to wait until there is room for it.
 local per_minute, now = tonumber(ARGV[1]), now_ms()
 local tokens = tokens_in(KEYS[1], per_minute, now)
 if tokens < 1 then

@@ -1,4 +1,4 @@
--- Put back a hold that Redis forgot although its call is still running; no question is asked.
+-- Restore a hold that Redis lost although its call is still running, without checking any limit.
 -- KEYS: holds of the owner, settled, sequence   ARGV: hold id, account, bound, scopes, record
 if redis.call('ZSCORE', KEYS[2], ARGV[1]) or redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then
   return 0

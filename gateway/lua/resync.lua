@@ -1,5 +1,5 @@
--- After data loss: what the ledger booked, what it set aside and what is on its way is what was
--- spent. Only the process that delivers may ask, with nothing in delivery.
+-- After data loss, set `spent` to what the ledger booked, what it set aside and what is on its way.
+-- Only the process that delivers events may run this, and only between two deliveries.
 -- KEYS: account   ARGV: ledger epoch, booked
 local a = redis.call('HMGET', KEYS[1], 'epoch', 'pending', 'parked', 'resync')
 if a[4] ~= '1' or a[1] ~= ARGV[1] then

@@ -1,19 +1,19 @@
 -- End a hold: book the real cost, release the rest, append the event; all or nothing.
--- KEYS: holds of the owner, events, sequence, settled, reaped, PostHog's events, left out of those
--- ARGV: mode, hold id, cost, event, account, until when the id is remembered (ms from now),
---       how many events may wait for PostHog ('0': it is told of none),
---       the scopes to count in if there is no hold that says it
+-- KEYS: holds of the owner, events, sequence, settled, reaped, PostHog's events, number left out
+-- ARGV: mode, hold id, cost, event, account, how long to remember the id (ms),
+--       how many events may wait for PostHog ('0' if it gets none),
+--       the scopes that count the call if there is no hold to name them
 -- Modes: 'hold' needs the hold; 'reap' too, on behalf of a dead owner; 'force' books with or without
 -- it (a call without a hold, a correction, what Redis lost); 'release' books and appends nothing.
--- Answers {'settled', sequence}, or why nothing was done: 'done' before, 'reaped' before, or the
--- hold is 'gone'.
+-- Returns {'settled', sequence}, or why nothing was done: the hold was settled before ('done') or
+-- reaped before ('reaped'), or it is 'gone'.
 local mode, hold_id, cost = ARGV[1], ARGV[2], ARGV[3]
 local now = now_ms()
 local function sequence()
   return tonumber(redis.call('GET', KEYS[3]) or '0')
 end
 local hold = redis.call('HGET', KEYS[1], hold_id)
-if not hold then -- a hold goes in the same step in which its end is remembered
+if not hold then -- removing a hold and remembering its id are one step
   if redis.call('ZSCORE', KEYS[5], hold_id) then
     return {'reaped', sequence()}
   end
@@ -29,7 +29,7 @@ if hold then
   local bound
   account, bound, scopes = string.match(hold, '^([^\n]*)\n([^\n]*)\n([^\n]*)\n')
   redis.call('HDEL', KEYS[1], hold_id)
-  -- Less than nothing cannot be held: it would void the limit.
+  -- A negative `held` would raise the limit, so it is reset to zero.
   if redis.call('HINCRBY', 'tollgate:account:' .. account, 'held', '-' .. bound) < 0 then
     redis.call('HSET', 'tollgate:account:' .. account, 'held', '0')
   end

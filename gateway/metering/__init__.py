@@ -1,4 +1,4 @@
-"""Reading the usage of a call from the provider's answer while it passes by."""
+"""Reading a call's usage from the provider's answer while it passes through."""
 
 from gateway.metering.chat import ChatReader
 from gateway.metering.messages import MessagesReader
@@ -16,6 +16,6 @@ _READERS: dict[str, type[Reader]] = {
 
 
 def meter_for(kind: str, *, stream: bool, hide_usage: bool) -> Meter:
-    """Return a meter for one answer of an API. `hide_usage` removes the usage chunk from it."""
+    """Return a meter for one answer of an API. `hide_usage` removes the chunk with the usage."""
     reader = _READERS[kind]()
     return Stream(reader, hide_usage=hide_usage) if stream else Document(reader)

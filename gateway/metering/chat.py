@@ -1,7 +1,7 @@
 """OpenAI's chat completions: https://platform.openai.com/docs/api-reference/chat.
 
-Usage is reported in the completion, or in a last chunk without choices. Some servers that speak
-this API report it in every chunk, or in the one that says why the answer ended.
+Usage is reported in the completion, or in a last chunk without choices. Some servers with this API
+report it in every chunk, or in the one with the `finish_reason`.
 """
 
 import msgspec
@@ -16,7 +16,7 @@ from gateway.metering.reading import (
     Form,
     Reader,
     is_error,
-    is_told,
+    is_given,
     read_usage,
     tier,
     word,
@@ -96,20 +96,20 @@ class ChatReader(Reader):
         chunk: _Completion = self.event_form.read(data)
         if name == b"error":
             self.failed = True
-        usage_told = self._take(chunk)
-        return usage_told and not chunk.choices and not is_error(chunk.error)
+        usage_reported = self._take(chunk)
+        return usage_reported and not chunk.choices and not is_error(chunk.error)
 
     def done(self) -> None:
         """Take the usage reported last, if any, as final."""
         self.finished = True
         self.final = self.usage is not None
 
-    def told(self) -> Usage | None:
-        """Return what was told, with the tier and the model of any chunk, a later one too."""
+    def reported(self) -> Usage | None:
+        """Return the reported usage with the latest tier and model of any chunk, or None."""
         return None if self.usage is None else self.used_so_far()
 
     def used_so_far(self) -> Usage:
-        """Return what was reported, with the tier of any chunk."""
+        """Return the usage reported so far, with the latest tier and model of any chunk."""
         return replace(self.usage or Usage(), service_tier=self._tier, model=word(self._model))
 
     def _take(self, completion: _Completion) -> bool:
@@ -127,13 +127,13 @@ class ChatReader(Reader):
                     self._count(said)
         if is_error(completion.error) or "error" in (completion.type, completion.object):
             self.failed = True
-        if not is_told(completion.usage):
+        if not is_given(completion.usage):
             return False
         self.final = self._update(completion.usage, ended=ended) and ended
         return True
 
     def _count(self, said: _Said) -> None:
-        add = self.generated.add
+        add = self.unreported.add
         if said.content:
             add(said.content)
         if said.refusal:
@@ -153,18 +153,18 @@ class ChatReader(Reader):
     def _update(self, raw: msgspec.Raw, *, ended: bool) -> bool:
         """Take in reported usage; return whether it can be read."""
         try:
-            told = read_usage(_usage, raw)
+            reported = read_usage(_usage, raw)
         except UNREADABLE:
             self.unreadable = True
             return False
         self.unreadable = False
         self.usage = usage_of(
-            told.prompt_tokens,
-            told.completion_tokens,
-            told.prompt_tokens_details,
-            told.completion_tokens_details,
+            reported.prompt_tokens,
+            reported.completion_tokens,
+            reported.prompt_tokens_details,
+            reported.completion_tokens_details,
         )
-        self.input_told = True
-        if ended or told.completion_tokens:  # zeros until the end say nothing of the text so far
-            self.generated.covered()
+        self.input_reported = True
+        if ended or reported.completion_tokens:  # zeros before the end don't cover the text so far
+            self.unreported.reset()
         return True

@@ -14,16 +14,17 @@ from gateway.metering.reading import (
     MaybeCount,
     Reader,
     is_error,
-    is_told,
+    is_given,
     read_usage,
     tier,
     word,
 )
-from gateway.money.prices import Apart, Usage
+from gateway.money.prices import ExtraUsage, Usage
 
-# What these used is not among the tokens of the message. The provider's SDK says so of the first,
-# and https://platform.claude.com/docs/en/agents-and-tools/tool-use/advisor-tool of the second.
-_APART = frozenset({"compaction", "advisor_message"})
+# The message's own tokens do not include the usage of these iterations. For `compaction`, the
+# provider's SDK says so; for `advisor_message`, see
+# https://platform.claude.com/docs/en/agents-and-tools/tool-use/advisor-tool.
+_EXTRA = frozenset({"compaction", "advisor_message"})
 
 
 class _Block(msgspec.Struct, gc=False):
@@ -107,7 +108,7 @@ class MessagesReader(Reader):
         super().__init__()
         self._model: str | None = None
         self._searches_seen = 0
-        self._output_told = False  # by the latest `message_delta`
+        self._output_reported = False  # by the latest `message_delta`
 
     def document(self, data: bytes) -> None:
         """Read a message, or an error."""
@@ -115,7 +116,7 @@ class MessagesReader(Reader):
         self.failed = message.type == "error" or is_error(message.error)
         for block in message.content or ():
             if block is not None:
-                self.generated.add(block.text or block.thinking)
+                self.unreported.add(block.text or block.thinking)
         self._model = word(message.model)
         self.finished = True
         self.final = self._update(message.usage)
@@ -126,23 +127,23 @@ class MessagesReader(Reader):
         delta, block = event.delta, event.content_block
         match event.type or name.decode("latin-1"):
             case "content_block_delta" if delta is not None:
-                self.generated.add(
+                self.unreported.add(
                     delta.text or delta.thinking or delta.partial_json or delta.content
                 )
             case "content_block_start" if block is not None:
-                self.generated.add(block.text or block.thinking)
+                self.unreported.add(block.text or block.thinking)
                 if block.type == "server_tool_use" and block.name == "web_search":
                     self._searches_seen += 1
             case "message_start" if event.message is not None:
                 self._model = word(event.message.model) or self._model
                 self._update(event.message.usage)
             case "message_delta":
-                self._output_told = self._update(event.usage) or self._output_told
+                self._output_reported = self._update(event.usage) or self._output_reported
                 ended = delta is not None and delta.stop_reason is not None
-                self.final = self._output_told and ended
+                self.final = self._output_reported and ended
             case "message_stop":
                 self.finished = True
-                self.final = self._output_told
+                self.final = self._output_reported
             case "error":
                 self.failed = True
                 self._update(event.usage)
@@ -153,71 +154,73 @@ class MessagesReader(Reader):
 
     @property
     def tools_ran(self) -> bool:
-        """Whether more searches were begun than were told."""
+        """Whether more searches began than were reported."""
         return self._searches_seen > (self.usage or Usage()).web_searches
 
     def done(self) -> None:
         """Do nothing: this API has an event for its end."""
 
     def used_so_far(self) -> Usage:
-        """Return what was reported, and searches that began since."""
+        """Return the usage reported so far, and searches that began since."""
         usage = self.usage or Usage(model=self._model)
         return replace(usage, web_searches=max(usage.web_searches, self._searches_seen))
 
     def _update(self, raw: msgspec.Raw) -> bool:
         """Take in reported usage; return whether it includes the output."""
-        if not is_told(raw):
+        if not is_given(raw):
             return False
         try:
-            told = read_usage(_usage, raw)
+            reported = read_usage(_usage, raw)
         except UNREADABLE:
             self.unreadable = True
             return False
         self.unreadable = False
         before = self.usage or Usage()
-        five, hour = _cache_writes(told, before)
-        tools = told.server_tool_use or _ServerTools()
+        five, hour = _cache_writes(reported, before)
+        tools = reported.server_tool_use or _ServerTools()
         self.usage = Usage(
-            input=_newer(told.input_tokens, before.input),
-            cache_read=_newer(told.cache_read_input_tokens, before.cache_read),
+            input=_newer(reported.input_tokens, before.input),
+            cache_read=_newer(reported.cache_read_input_tokens, before.cache_read),
             cache_write_5m=five,
             cache_write_1h=hour,
-            output=_newer(told.output_tokens, before.output),
+            output=_newer(reported.output_tokens, before.output),
             web_searches=_newer(tools.web_search_requests, before.web_searches),
             web_fetches=_newer(tools.web_fetch_requests, before.web_fetches),
             code_executions=_newer(tools.code_execution_requests, before.code_executions),
-            service_tier=tier(told.service_tier, before.service_tier),
-            fast=before.fast if told.speed is None else told.speed == "fast",
-            inference_geo=word(told.inference_geo) or before.inference_geo,
-            apart=self._apart(told.iterations) if is_told(told.iterations) else before.apart,
+            service_tier=tier(reported.service_tier, before.service_tier),
+            fast=before.fast if reported.speed is None else reported.speed == "fast",
+            inference_geo=word(reported.inference_geo) or before.inference_geo,
+            extra=self._extra(reported.iterations)
+            if is_given(reported.iterations)
+            else before.extra,
             model=self._model,
         )
-        self.input_told = self.input_told or told.input_tokens is not None
-        if told.output_tokens is None:
+        self.input_reported = self.input_reported or reported.input_tokens is not None
+        if reported.output_tokens is None:
             return False
-        self.generated.covered()
+        self.unreported.reset()
         return True
 
-    def _apart(self, raw: msgspec.Raw) -> tuple[Apart, ...]:
-        """Return what was used beside the message itself."""
+    def _extra(self, raw: msgspec.Raw) -> tuple[ExtraUsage, ...]:
+        """Return the usage beside the message itself."""
         try:
             iterations = read_usage(_iterations, raw)
         except UNREADABLE:
             self.unreadable = True
             return ()
-        return tuple(_apart_of(each) for each in iterations if each.type in _APART)
+        return tuple(_extra_of(each) for each in iterations if each.type in _EXTRA)
 
 
-def _newer(told: int | None, before: int) -> int:
-    return before if told is None else told
+def _newer(reported: int | None, before: int) -> int:
+    return before if reported is None else reported
 
 
-def _cache_writes(told: _Tokens, before: Usage) -> tuple[int, int]:
+def _cache_writes(reported: _Tokens, before: Usage) -> tuple[int, int]:
     """Return the tokens written to the cache for five minutes and for an hour."""
     five, hour = before.cache_write_5m, before.cache_write_1h
-    if told.cache_creation_input_tokens is not None or told.cache_creation is not None:
-        written = told.cache_creation
-        total = told.cache_creation_input_tokens or 0
+    if reported.cache_creation_input_tokens is not None or reported.cache_creation is not None:
+        written = reported.cache_creation
+        total = reported.cache_creation_input_tokens or 0
         if written is None:  # the end of a stream only has the total
             hour = min(hour, total)
             five = total - hour
@@ -227,7 +230,7 @@ def _cache_writes(told: _Tokens, before: Usage) -> tuple[int, int]:
     return five, hour
 
 
-def _apart_of(iteration: _Iteration) -> Apart:
+def _extra_of(iteration: _Iteration) -> ExtraUsage:
     five, hour = _cache_writes(iteration, Usage())
     usage = Usage(
         input=iteration.input_tokens or 0,
@@ -236,4 +239,4 @@ def _apart_of(iteration: _Iteration) -> Apart:
         cache_write_1h=hour,
         output=iteration.output_tokens or 0,
     )
-    return Apart(word(iteration.model), usage)
+    return ExtraUsage(word(iteration.model), usage)

@@ -1,4 +1,4 @@
-"""A meter is fed every byte of an answer, passes them on, and knows what was used.
+"""A meter reads every byte of an answer, passes it on, and knows the usage that was reported.
 
 It keeps only an unfinished line or an excerpt, so its memory is bounded whatever the answer's size.
 """
@@ -7,22 +7,22 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gateway.metering.excerpt import Excerpt
-from gateway.metering.generated import tokens_of
 from gateway.metering.reading import UNREADABLE, Reader
+from gateway.metering.token_estimates import tokens_of
 from gateway.money.prices import Usage
 
-# An answer or unfinished line up to this size is kept and read at once, which is fastest. For a
-# longer one, an excerpt is taken while it passes.
+# An answer or unfinished line up to this size is kept and read at once, which is fastest. An
+# excerpt is taken of longer ones while they pass.
 MAX_KEPT = 16 * 1024
-# The longest event that can be taken out of a stream. A longer one is passed on, whatever it is.
+# The longest event that can be hidden from the caller. Longer ones are passed on.
 MAX_HELD_BACK = 64 * 1024
 _BOM = b"\xef\xbb\xbf"
 
 
 class Meter(Protocol):
-    """What the proxy and the books ask of a meter."""
+    """What the proxy and the settler need of a meter."""
 
-    hides_usage: bool  # what it returns is not what it was fed
+    hides_usage: bool  # it returns less than it is fed
     streamed: bool
 
     @property
@@ -31,7 +31,7 @@ class Meter(Protocol):
 
     @property
     def complete(self) -> bool:
-        """Whether all that the answer used was reported, and can be read."""
+        """Whether the whole usage of the answer was reported, and can be read."""
 
     @property
     def failed(self) -> bool:
@@ -42,28 +42,28 @@ class Meter(Protocol):
         """Whether usage was reported that cannot be read."""
 
     @property
-    def input_told(self) -> bool:
+    def input_reported(self) -> bool:
         """Whether the input is among what was reported."""
 
     @property
-    def generated(self) -> int:
+    def unreported_output(self) -> int:
         """An estimate of the output tokens that passed and were not reported."""
 
     @property
     def tools_ran(self) -> bool:
-        """Whether tools of the provider's that cost something were seen and not told."""
+        """Whether paid tools of the provider ran whose use was not reported."""
 
     def feed(self, chunk: bytes) -> bytes:
-        """Take the next bytes of the answer; return those that may go on to the caller now."""
+        """Read the next bytes of the answer; return those that may go to the caller now."""
 
     def end(self) -> bytes:
-        """Take note that the answer came to its end; return bytes that were held back."""
+        """Note that the answer is over; return the bytes that were held back."""
 
     def usage(self) -> Usage | None:
-        """Return what the provider reported; None if it reported no tokens."""
+        """Return the usage that the provider reported, or None if it reported no tokens."""
 
     def used_so_far(self) -> Usage:
-        """Return what was reported, and what else was seen of a broken answer."""
+        """Return the reported usage, and what else a broken answer shows."""
 
 
 class _Metered:
@@ -89,19 +89,19 @@ class _Metered:
         return self._reader.unreadable
 
     @property
-    def input_told(self) -> bool:
-        return self._reader.input_told
+    def input_reported(self) -> bool:
+        return self._reader.input_reported
 
     @property
-    def generated(self) -> int:
-        return self._reader.generated.tokens
+    def unreported_output(self) -> int:
+        return self._reader.unreported.tokens
 
     @property
     def tools_ran(self) -> bool:
         return self._reader.tools_ran
 
     def usage(self) -> Usage | None:
-        return self._reader.told()
+        return self._reader.reported()
 
     def used_so_far(self) -> Usage:
         return self._reader.used_so_far()
@@ -120,7 +120,7 @@ class Document(_Metered):
         self._excerpt: Excerpt | None = None
 
     def feed(self, chunk: bytes) -> bytes:
-        """Keep the chunk, or take the excerpt further; it passes."""
+        """Keep the chunk or add it to the excerpt; return it unchanged."""
         if self._excerpt is not None:
             self._excerpt.feed(chunk)
             return chunk
@@ -158,9 +158,9 @@ class Document(_Metered):
 class Stream(_Metered):
     """The meter of server-sent events.
 
-    Lines, fields and events are those of
-    https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream, but an
-    event counts as soon as the JSON of its data is complete.
+    Lines, fields and events are defined in
+    https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream. But here
+    an event counts as soon as the JSON of its data is complete.
     """
 
     streamed = True
@@ -170,23 +170,23 @@ class Stream(_Metered):
         self.hides_usage = hide_usage
         self._begun = False
         self._tail = b""  # the beginning of a line
-        self._long = False  # the rest of a line, whose beginning was read, is yet to come
+        self._long = False  # within a long line, whose beginning was read already
         self._long_data = False  # that line is data
-        # Of the event under way:
+        # The current event:
         self._name = b""
         self._has_data = False
         self._data: Excerpt | None = None  # its data, unless that is one whole line
-        # Where usage is hidden, also:
+        # The current event, if usage is hidden:
         self._only_usage = False
         self._held: list[bytes] = []
         self._held_size = 0
-        self._is_shown = False  # its beginning was shown, because it is long
+        self._is_shown = False  # its beginning was passed on, because it is long
 
     def feed(self, chunk: bytes) -> bytes:
-        """Read what came. Where usage is hidden, events are passed on once they are whole."""
+        """Read a chunk; return what to pass on. If usage is hidden, events wait until complete."""
         if chunk.endswith(b"\n\n") and not (
             self._tail or self._long or self._held or self._is_shown
-        ):  # as most do
+        ):  # most chunks end with an event
             hidden = self._lines(chunk.splitlines())
             return _without(hidden, chunk) if hidden and self.hides_usage else chunk
         pieces = self._pieces(chunk)
@@ -197,7 +197,7 @@ class Stream(_Metered):
         return chunk
 
     def end(self) -> bytes:
-        """Read what only the end of the answer completes."""
+        """Read the last line and event, which only the end of the answer completes."""
         tail, self._tail = self._tail, b""
         if self._long:
             self._long_line_ended()
@@ -210,23 +210,23 @@ class Stream(_Metered):
         return b"".join(self._held) + tail
 
     @property
-    def generated(self) -> int:
-        """Return the estimate; the text of an event that broke off counts too.
+    def unreported_output(self) -> int:
+        """Return the estimate, including the text of an event that broke off.
 
-        Such an event may repeat what came before, so the greater of both is taken.
+        That event may repeat earlier text, so the larger of both counts is returned.
         """
         broken_off, tail = self._data, self._tail
         if broken_off is None and tail.startswith(b"data:"):
             broken_off = self._reader.event_form.excerpt()
             broken_off.feed(tail[5:])
         text = broken_off.text if broken_off is not None else 0
-        return max(self._reader.generated.tokens, tokens_of(text))
+        return max(self._reader.unreported.tokens, tokens_of(text))
 
     def _pieces(self, chunk: bytes) -> list[bytes]:
-        """Return the lines that are complete, and what arrived of a long one that is not."""
+        """Return the complete lines, and what arrived of an incomplete long one."""
         if self._tail:
             chunk = self._tail + chunk
-        # A carriage return at the very end may be half of a line's end.
+        # A carriage return at the very end may be the first half of a line break.
         end = max(chunk.rfind(b"\n"), chunk.rfind(b"\r", 0, -1)) + 1
         pieces = chunk[:end].splitlines(keepends=True)
         self._tail = chunk[end:]
@@ -260,7 +260,7 @@ class Stream(_Metered):
             self._read_data()
 
     def _lines(self, lines: list[bytes]) -> list[int]:
-        """Read whole lines; return the numbers of those that only report usage."""
+        """Read complete lines; return the numbers of those that only report usage."""
         if not self._begun:
             lines[0] = self._without_mark(lines[0])
         read = self._reader.event
@@ -295,7 +295,7 @@ class Stream(_Metered):
         return line.removeprefix(_BOM)
 
     def _odd_data(self, data: bytes) -> None:
-        """Read data that are no event by themselves: one line of several, or no object."""
+        """Read data that isn't one event by itself: one of several lines, or no JSON object."""
         self._has_data = True
         if self._data is None:
             stripped = data.strip()
@@ -307,7 +307,7 @@ class Stream(_Metered):
         self._read_data()
 
     def _continue_data(self) -> Excerpt:
-        """Return the excerpt of the event's data, ready for a further line of it."""
+        """Return the excerpt of the event's data, ready for its next line."""
         self._has_data = True
         if self._data is None:
             self._data = self._reader.event_form.excerpt()
@@ -316,7 +316,7 @@ class Stream(_Metered):
         return self._data
 
     def _read_data(self) -> None:
-        """Read the event's data if they are complete; otherwise further lines may follow."""
+        """Read the event's data if it is complete; otherwise more lines may follow."""
         if self._data is not None and _read(self._event, self._data):
             self._data = None
 
@@ -324,7 +324,7 @@ class Stream(_Metered):
         self._only_usage = self._reader.event(data, self._name) or self._only_usage
 
     def _event_ended(self) -> None:
-        if self._name == b"error" and self._has_data:  # whatever the data are
+        if self._name == b"error" and self._has_data:  # whatever the data is
             self._reader.failed = True
         if self._data is not None:
             if not self._reader.finished and not self._reader.failed:
@@ -332,10 +332,10 @@ class Stream(_Metered):
             self._data = None
 
     def _filtered(self, piece: bytes) -> bytes:
-        """Read a piece; return what may be shown now."""
+        """Read a piece; return what may be passed on now."""
         if piece.startswith(b":") and not self._held and not self._long:
             self._take(piece)
-            return piece  # a comment between events, such as a sign of life
+            return piece  # a comment between events, such as a keep-alive
         ends_event = piece in (b"\n", b"\r\n", b"\r") and not self._long
         only_usage = self._only_usage
         self._take(piece)
@@ -352,7 +352,7 @@ class Stream(_Metered):
 
 
 def _without(numbers: list[int], chunk: bytes) -> bytes:
-    """Return whole events without those that contain these lines."""
+    """Return a chunk of complete events without those that contain these lines."""
     shown: list[bytes] = []
     event: list[bytes] = []
     hidden = False
@@ -375,6 +375,6 @@ def _read(read: Callable[[bytes], None], excerpt: Excerpt) -> bool:
     try:
         read(data)
     except UNREADABLE:
-        excerpt.reject()  # otherwise each empty line that follows would read it again
+        excerpt.reject()  # otherwise each following empty line would read it again
         return False
     return True

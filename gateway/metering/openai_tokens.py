@@ -1,4 +1,4 @@
-"""How both of OpenAI's APIs divide the tokens of a call: alike, under different names.
+"""OpenAI's details about tokens. Both of its APIs have the same ones under different names.
 
 https://platform.openai.com/docs/api-reference/responses/object and …/chat/object.
 """
@@ -10,13 +10,13 @@ from gateway.money.prices import Usage
 
 
 class CacheWrites(msgspec.Struct):
-    """Parts of the tokens written to the cache, by how long they stay."""
+    """The tokens written to the cache, by their lifetime."""
 
     ttl_12h_tokens: MaybeCount = None
 
 
 class InputDetails(msgspec.Struct):
-    """Parts of the input."""
+    """Details of the input tokens."""
 
     cached_tokens: MaybeCount = None
     cache_write_tokens: MaybeCount = None
@@ -26,7 +26,7 @@ class InputDetails(msgspec.Struct):
 
 
 class OutputDetails(msgspec.Struct):
-    """Parts of the output."""
+    """Details of the output tokens."""
 
     audio_tokens: MaybeCount = None
 
@@ -34,7 +34,7 @@ class OutputDetails(msgspec.Struct):
 def usage_of(
     everything: int, output: int, read: InputDetails | None, made: OutputDetails | None
 ) -> Usage:
-    """Return the usage of so many tokens of input and output. A part never exceeds its whole."""
+    """Return the usage for these input and output tokens. No part exceeds its whole."""
     read, made = read or InputDetails(), made or OutputDetails()
     lifetimes = read.cache_write_tokens_details or CacheWrites()
     cached = min(read.cached_tokens or 0, everything)

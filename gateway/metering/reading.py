@@ -1,4 +1,4 @@
-"""What the readers of all APIs share: JSON of any size, and counts that can be anything."""
+"""What the readers of all APIs share: JSON of any size, and counts in any form."""
 
 import json
 from abc import ABC, abstractmethod
@@ -8,12 +8,12 @@ from typing import Annotated, Any, Generic, TypeVar
 import msgspec
 
 from gateway.metering.excerpt import MAX_WORD, Excerpt, shape_of
-from gateway.metering.generated import Generated
+from gateway.metering.token_estimates import UnreportedText
 from gateway.money.prices import Usage
 
 NULL = msgspec.Raw(b"null")
-# Whole, not negative, and small enough for exact sums. A count of any other form cannot be read,
-# which is not the same as zero.
+# Whole, not negative, and small enough for exact sums. Any other count is unreadable, which is not
+# the same as zero.
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
 MaybeCount = Count | None
 _NO_ERROR = (b"null", b"{}", b'""', b"false")
@@ -23,9 +23,9 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 class Form(Generic[T]):
-    """A form of JSON object, read into a struct.
+    """A kind of JSON object that is read into a struct.
 
-    `read` takes a whole object, and raises one of `UNREADABLE`.
+    `read` takes a whole object, and raises one of `UNREADABLE` if it cannot be read.
     """
 
     def __init__(self, struct: type[T]) -> None:
@@ -33,7 +33,7 @@ class Form(Generic[T]):
         self._shape = shape_of(struct)
 
     def excerpt(self) -> Excerpt:
-        """Return an empty excerpt, for an object that comes in pieces."""
+        """Return an empty excerpt, to read an object that comes in pieces."""
         return Excerpt(self._shape)
 
 
@@ -41,7 +41,7 @@ class Reader(ABC):
     """How one API reports usage, in a document and in the events of a stream.
 
     - `usage`: what was reported so far.
-    - `input_told`: it includes the input.
+    - `input_reported`: `usage` includes the input.
     - `finished`: the provider said that the answer is complete.
     - `final`: the usage reported last covers the whole answer.
     - `failed`: the provider reported an error instead of the rest.
@@ -53,26 +53,26 @@ class Reader(ABC):
 
     def __init__(self) -> None:
         self.usage: Usage | None = None
-        self.input_told = False
+        self.input_reported = False
         self.finished = False
         self.final = False
         self.failed = False
         self.unreadable = False
-        self.generated = Generated()
+        self.unreported = UnreportedText()
 
     @property
     def complete(self) -> bool:
-        """Whether all that the answer used was reported."""
-        told = self.usage is not None and self.input_told and self.final
-        return told and not self.unreadable and not self.generated.tokens
+        """Whether the whole usage of the answer was reported."""
+        everything = self.usage is not None and self.input_reported and self.final
+        return everything and not self.unreadable and not self.unreported.tokens
 
     @property
     def tools_ran(self) -> bool:
-        """Whether tools of the provider's that cost something were seen and not told."""
+        """Whether paid tools of the provider ran whose use was not reported."""
         return False
 
-    def told(self) -> Usage | None:
-        """Return what was told; None if no tokens were."""
+    def reported(self) -> Usage | None:
+        """Return the reported usage, or None if no tokens were reported."""
         return self.usage
 
     @abstractmethod
@@ -83,12 +83,12 @@ class Reader(ABC):
     def event(self, data: bytes, name: bytes) -> bool:
         """Read an event, or its excerpt; return whether it only reports usage.
 
-        Raises one of `UNREADABLE`, without having taken anything in.
+        Raises one of `UNREADABLE`; nothing has changed then.
         """
 
     @abstractmethod
     def used_so_far(self) -> Usage:
-        """Return what was reported, and what was seen and is not reported yet."""
+        """Return the reported usage, and what was seen but is not reported yet."""
 
     @abstractmethod
     def done(self) -> None:
@@ -96,13 +96,13 @@ class Reader(ABC):
 
 
 def read_usage(decoder: msgspec.json.Decoder[S], raw: msgspec.Raw) -> S:
-    """Read usage; its numbers may be written as 1000.0 or 1e3. Raises one of `UNREADABLE`."""
+    """Return decoded usage. Numbers may be written as 1000.0 or 1e3. Raises one of `UNREADABLE`."""
     try:
         return decoder.decode(raw)
     except msgspec.ValidationError:
         try:
             numbers = json.loads(bytes(raw), parse_float=_whole)
-        except ValueError as error:  # such as a number of too many digits
+        except ValueError as error:  # such as a number with too many digits
             raise msgspec.DecodeError(str(error)) from None
         return msgspec.convert(numbers, decoder.type)
 
@@ -112,22 +112,22 @@ def _whole(number: str) -> int | float:
     return int(value) if value.is_integer() else value
 
 
-def is_error(told: msgspec.Raw) -> bool:
-    """Return whether an `error` member names one."""
-    return told is not NULL and bytes(told) not in _NO_ERROR
+def is_error(raw: msgspec.Raw) -> bool:
+    """Return whether an `error` member describes an error."""
+    return raw is not NULL and bytes(raw) not in _NO_ERROR
 
 
-def is_told(raw: msgspec.Raw) -> bool:
-    """Return whether a member is there and not null."""
+def is_given(raw: msgspec.Raw) -> bool:
+    """Return whether a member exists and is not null."""
     return raw is not NULL and bytes(raw) != b"null"
 
 
-def word(told: str | None) -> str | None:
-    """Return a name for the event, unless it is too long."""
-    return told if told is not None and len(told) <= MAX_WORD else None
+def word(reported: str | None) -> str | None:
+    """Return a reported name, or None if it is too long for the event."""
+    return reported if reported is not None and len(reported) <= MAX_WORD else None
 
 
-def tier(told: str | None, before: str | None) -> str | None:
+def tier(reported: str | None, before: str | None) -> str | None:
     """Return the tier reported last, ignoring "auto", which is only what was asked for."""
-    told = word(told)
-    return before if told is None or told == "auto" else told
+    reported = word(reported)
+    return before if reported is None or reported == "auto" else reported

@@ -12,7 +12,6 @@ import msgspec
 from msgspec.structs import replace
 
 from gateway.metering.excerpt import Text
-from gateway.metering.generated import size_of
 from gateway.metering.openai_tokens import InputDetails, OutputDetails, usage_of
 from gateway.metering.reading import (
     NULL,
@@ -21,25 +20,26 @@ from gateway.metering.reading import (
     Form,
     Reader,
     is_error,
-    is_told,
+    is_given,
     read_usage,
     tier,
     word,
 )
+from gateway.metering.token_estimates import size_of
 from gateway.money.prices import Usage
 
 _LAST = frozenset(
     {"response.completed", "response.incomplete", "response.failed", "response.cancelled"}
 )
 _ENDED = frozenset({"completed", "incomplete", "failed", "cancelled"})
-# Items of the output that cost something, by the count of `Usage` that they add to.
+# Items of the output that cost something, and the count of `Usage` that they add to.
 _BILLED = {
     "web_search_call": "web_searches",
     "file_search_call": "file_searches",
     "code_interpreter_call": "code_executions",
     "image_generation_call": "image_generations",
 }
-# Distinguished in one response. Of a further item, every event counts as a new one.
+# Items tracked in one response. Beyond these, every event counts as a new item.
 MAX_ITEMS = 10_000
 
 
@@ -102,9 +102,9 @@ class ResponsesReader(Reader):
         super().__init__()
         self._model: str | None = None
         self._tier: str | None = None
-        self._billed: dict[int, str] = {}  # by index in the output
-        self._billed_further: dict[str, int] = {}  # how often, by what it is billed as
-        self._counted: dict[int, int] = {}  # by index: bytes that came in deltas
+        self._billed: dict[int, str] = {}  # the count of `Usage`, by index in the output
+        self._billed_further: dict[str, int] = {}  # items that are not tracked, by count of `Usage`
+        self._counted: dict[int, int] = {}  # bytes that came in deltas, by index in the output
 
     def document(self, data: bytes) -> None:
         """Read a response, or an error."""
@@ -114,7 +114,7 @@ class ResponsesReader(Reader):
         if not self.final:
             for item in response.output or ():
                 if item is not None:
-                    self.generated.add_bytes(_size(item))
+                    self.unreported.add_bytes(_size(item))
         self.finished = True
 
     def event(self, data: bytes, name: bytes) -> bool:
@@ -124,7 +124,7 @@ class ResponsesReader(Reader):
         if event.delta is not None:
             if kind != "response.audio.delta":  # audio is not text
                 index, counted = event.output_index or 0, self._counted
-                counted[index] = counted.get(index, 0) + self.generated.add(event.delta)
+                counted[index] = counted.get(index, 0) + self.unreported.add(event.delta)
                 if len(counted) > MAX_ITEMS:
                     counted.clear()
             return False
@@ -146,28 +146,30 @@ class ResponsesReader(Reader):
         """Whether items that cost something were seen, and no usage."""
         return self.usage is None and bool(self._tools(None))
 
-    def told(self) -> Usage | None:
-        """Return what was told, with the tier and the model of any event, a later one too."""
+    def reported(self) -> Usage | None:
+        """Return the reported usage with the latest tier and model of any event, or None."""
         if self.usage is None:
             return None
         return replace(self.usage, service_tier=self._tier, model=self._model)
 
     def used_so_far(self) -> Usage:
-        """Return what was reported, and the tools that ran."""
-        told, seen = self.told(), self._tools(None)
-        if told is None:
+        """Return the usage reported so far, and the tools that ran."""
+        reported, seen = self.reported(), self._tools(None)
+        if reported is None:
             return Usage(service_tier=self._tier, model=self._model, **seen)
-        return replace(told, **{name: max(seen[name], getattr(told, name)) for name in seen})
+        return replace(
+            reported, **{name: max(seen[name], getattr(reported, name)) for name in seen}
+        )
 
     def _see(self, index: int | None, item: _Item, *, ended: bool) -> None:
-        """Remember an item that costs something, and count text that came without deltas."""
+        """Record an item that costs something, and count text that came without deltas."""
         if ended:
             counted = self._counted.pop(index or 0, 0)
-            self.generated.add_bytes(max(0, _size(item) - counted))
+            self.unreported.add_bytes(max(0, _size(item) - counted))
         self._bill(index, item)
 
     def _bill(self, index: int | None, item: _Item) -> None:
-        """Remember an item that costs something."""
+        """Record an item that costs something."""
         if item.type in _BILLED:
             name, further = _billed_as(item) or "", self._billed_further
             if index is None or (len(self._billed) >= MAX_ITEMS and index not in self._billed):
@@ -183,11 +185,11 @@ class ResponsesReader(Reader):
         for index, item in enumerate(response.output or ()):
             if item is not None:
                 self._bill(index, item)
-        if is_told(response.usage):
+        if is_given(response.usage):
             self.final = self._update(response, last=last) and last
 
     def _tools(self, output: Iterable[_Item | None] | None) -> dict[str, Any]:
-        """Return how often each tool ran, of the output or else of the items that were seen."""
+        """Return how often each tool ran, by the output or else by the events so far."""
         counts = {} if output else dict(self._billed_further)
         for name in map(_billed_as, filter(None, output)) if output else self._billed.values():
             if name:
@@ -198,26 +200,26 @@ class ResponsesReader(Reader):
     def _update(self, response: _Response, *, last: bool) -> bool:
         """Take in reported usage; return whether it can be read."""
         try:
-            told = read_usage(_usage, response.usage)
+            reported = read_usage(_usage, response.usage)
         except UNREADABLE:
             self.unreadable = True
             return False
         self.unreadable = False
         usage = usage_of(
-            told.input_tokens,
-            told.output_tokens,
-            told.input_tokens_details,
-            told.output_tokens_details,
+            reported.input_tokens,
+            reported.output_tokens,
+            reported.input_tokens_details,
+            reported.output_tokens_details,
         )
         self.usage = replace(usage, **self._tools(response.output))
-        self.input_told = True
-        if last or told.output_tokens:  # zeros until the end say nothing of the text so far
-            self.generated.covered()
+        self.input_reported = True
+        if last or reported.output_tokens:  # zeros before the end don't cover the text so far
+            self.unreported.reset()
         return True
 
 
 def _billed_as(item: _Item) -> str | None:
-    """Return the count of `Usage` that an item adds to, if it is billed."""
+    """Return the count of `Usage` that an item adds to, or None if it is not billed."""
     if item.type == "web_search_call":
         action = item.action.type if item.action is not None else None
         return "web_searches" if action in (None, "search") else None
@@ -225,8 +227,8 @@ def _billed_as(item: _Item) -> str | None:
 
 
 def _size(item: _Item) -> int:
-    """Return the bytes of the text that the model wrote in an item."""
-    if item.type is not None and item.type.endswith("_output"):  # what a tool said
+    """Return how many bytes of text the model wrote in an item."""
+    if item.type is not None and item.type.endswith("_output"):  # written by a tool
         return 0
     parts = [*(item.content or ()), *(item.summary or ())]
     texts = [each for part in parts if part for each in (part.text, part.refusal, part.transcript)]

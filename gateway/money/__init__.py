@@ -1,1 +1,1 @@
-"""What calls cost: prices, holds, bookings, and the events that billing books."""
+"""What calls cost: prices, holds, settlements, and the events that billing books."""

@@ -1,4 +1,4 @@
-"""What a call cost in the end, and booking it: once, durably, with its event."""
+"""Deciding what a call cost, and booking that: once, durably, together with its event."""
 
 import time
 from decimal import Decimal
@@ -9,7 +9,7 @@ import structlog
 from msgspec.structs import replace
 
 from gateway.metering import Meter
-from gateway.metering.generated import BYTES_PER_TOKEN
+from gateway.metering.token_estimates import BYTES_PER_TOKEN
 from gateway.money.charges import Limits, charge
 from gateway.money.holds import Holds, Settlement
 from gateway.money.prices import DEAREST_REGION, Prices, Usage
@@ -20,18 +20,18 @@ from gateway.telemetry import metrics
 
 logger = structlog.get_logger("gateway.money.booking")
 
-# What is booked: what the provider reported, an estimate from the text that passed, or the most
-# that the call can have cost.
-Basis = Literal["told", "text", "bound"]
+# What the booking is based on: the usage that the provider reported, an estimate from the text that
+# passed, or the most that the call can have cost.
+Basis = Literal["reported", "text", "bound"]
 
 
 class Ending(msgspec.Struct, gc=False):
     """How the exchange with the provider went. `status` is 0 until the provider answers.
 
-    - `sent`: part of the request was sent.
+    - `sent`: at least a part of the request was sent.
     - `failed`: the exchange broke off.
-    - `given_up`: nobody waited for the end any longer, so the provider may charge for everything.
-    - `compressed`: the answer is compressed, although nobody asked for that.
+    - `given_up`: the gateway stopped waiting, so the provider may charge for a complete answer.
+    - `compressed`: the answer is compressed, although compression was not requested.
     """
 
     began: float
@@ -42,8 +42,8 @@ class Ending(msgspec.Struct, gc=False):
     compressed: bool = False
 
 
-class Books:
-    """Turns endings into settlements."""
+class Settler:
+    """Decides what each call cost and settles its hold."""
 
     def __init__(self, holds: Holds, prices: Prices) -> None:
         self._holds = holds
@@ -51,7 +51,7 @@ class Books:
         self.group = ""
 
     async def settle(self, admission: Admission, meter: Meter, ending: Ending) -> Outcome:
-        """Book a call; return what was booked. A store that is down raises nothing."""
+        """Book a call; return what was booked. Raises nothing if Redis is down."""
         outcome = self.outcome(admission, meter, ending)
         record, account, group = admission.record, admission.account, self.group
         cost = to_micro(outcome.cost, admission.credits_per_usd)
@@ -61,7 +61,7 @@ class Books:
                 metrics.OVERRUN.inc((cost - admission.bound_micro) / MICRO)
                 logger.error("cost exceeds its bound", hold_id=record.uuid, model=record.model)
         basis, why = basis_of(meter, ending)
-        if basis != "told":
+        if basis != "reported":
             metrics.child(metrics.ESTIMATED, why).inc()
         if basis == "text" and record.billable:
             metrics.UNCERTAIN.inc(max(0, admission.bound_micro - cost) / MICRO)
@@ -83,15 +83,15 @@ class Books:
         return outcome
 
     def release(self, admission: Admission) -> None:
-        """Book nothing for a call that was not made."""
+        """Release the hold of a call that was not made."""
         if admission.record.billable:
             self._holds.release(admission.record.uuid)
 
     def outcome(self, admission: Admission, meter: Meter, ending: Ending) -> Outcome:
-        """Return what is booked, in dollars and tokens."""
+        """Return what to book, in dollars and tokens."""
         basis, _ = basis_of(meter, ending)
         usage = Usage()
-        if basis == "told":
+        if basis == "reported":
             usage = _as_asked(meter.usage() or Usage(), admission.asked)
         elif basis == "text":
             usage = _as_asked(_estimate(admission, meter), admission.asked)
@@ -103,10 +103,10 @@ class Books:
             cost, version = self._price(admission, meter, usage, basis)
         return Outcome(
             cost=cost,
-            usage=usage.together(),
+            usage=usage.total(),
             status=ending.status,
             is_error=ending.failed or meter.failed or not meter.complete or not _answered(ending),
-            estimated=basis != "told",
+            estimated=basis != "reported",
             latency=time.perf_counter() - ending.began,
             price_version=version,
         )
@@ -120,13 +120,13 @@ class Books:
         rates = usual
         limits = None
         if basis == "text":
-            if usage.service_tier is None:  # it may have been any
+            if usage.service_tier is None:  # it may have been any tier
                 rates = admission.dearest or usual
             if admission.record.billable:
                 if admission.record.provider == "anthropic" and usage.inference_geo is None:
-                    usage = replace(usage, inference_geo=DEAREST_REGION)  # likewise
-                # An input that was not reported is booked at its bound.
-                input_cost = None if _is_input_told(meter) else admission.input_bound
+                    usage = replace(usage, inference_geo=DEAREST_REGION)  # it may have been any
+                # If the input was not reported, it is booked at its bound.
+                input_cost = None if _is_input_reported(meter) else admission.input_bound
                 limits = Limits(input_cost, admission.bound)
         return charge(
             self._prices,
@@ -140,21 +140,22 @@ class Books:
 
 
 def basis_of(meter: Meter, ending: Ending) -> tuple[Basis, str]:
-    """Return what is booked, and why if it is not what the provider reported.
+    """Return the basis of the booking, and the reason if it is not the reported usage.
 
-    The table "What is booked when a call does not end well" in `docs/gateway.md` is this function.
+    `docs/gateway.md` shows this function as a table: "What is booked when a call does not end
+    well".
     """
     if not ending.status:
         if not ending.sent:
-            return "told", ""  # nothing was reported, and nothing is owed
+            return "reported", ""  # nothing was reported, and nothing is owed
         return "bound", "given_up" if ending.given_up else "no_answer"
     if not _answered(ending) or meter.complete:
-        return "told", ""
+        return "reported", ""
     if ending.compressed:
         return "bound", "compressed"
     if meter.failed:
-        if not (meter.generated or meter.tools_ran or meter.unreadable):
-            return "told", ""  # an error costs what it says, which may be nothing
+        if not (meter.unreported_output or meter.tools_ran or meter.unreadable):
+            return "reported", ""  # an error costs the usage it reports, which may be none
         return "text", "error_after_text"
     if ending.given_up:
         return "bound", "given_up"
@@ -172,20 +173,20 @@ def _answered(ending: Ending) -> bool:
 def _estimate(admission: Admission, meter: Meter) -> Usage:
     """Estimate the usage from what was reported and from the text that passed."""
     usage = meter.used_so_far()
-    if not _is_input_told(meter):
+    if not _is_input_reported(meter):
         size = admission.size
-        # A token has at least one byte. If nobody pays, its usual size is the better estimate.
+        # Each token has at least one byte. For calls that nobody pays for, use the average size.
         usage = replace(usage, input=size if admission.account else size // BYTES_PER_TOKEN)
-    return replace(usage, output=usage.output + meter.generated)
+    return replace(usage, output=usage.output + meter.unreported_output)
 
 
-def _is_input_told(meter: Meter) -> bool:
-    """Return whether the input was told; none at all, before the end, is only a place for it."""
-    return meter.input_told and meter.used_so_far().all_input > 0
+def _is_input_reported(meter: Meter) -> bool:
+    """Return whether the input was reported. Zero before the end is only a placeholder."""
+    return meter.input_reported and meter.used_so_far().all_input > 0
 
 
 def _as_asked(usage: Usage, asked: Usage) -> Usage:
-    """Return the usage, filled in with what the caller asked for and the provider left out."""
+    """Return the usage, with tier, speed and region as asked for if they were not reported."""
     tier = asked.service_tier if asked.service_tier != "auto" else None
     return replace(
         usage,

@@ -1,6 +1,6 @@
 """What a call is charged: its usage, at the rates of the model and tier that served it.
 
-What a provider reports and has no price here is counted and logged.
+Reported usage that has no price here is counted and logged.
 """
 
 from decimal import Decimal
@@ -18,9 +18,10 @@ _PREVIEW = "web_search_preview"
 
 
 class Limits(msgspec.Struct, frozen=True, gc=False):
-    """What the price of an estimate is held to, in dollars, at the model that was asked for.
+    """Limits on the price of an estimate, in dollars, for the model that was asked for.
 
-    `input` is the price of the input; None where that was told. `most` is the bound of the call.
+    `input` is the price to charge for the input, or None if the input was reported. `most` is the
+    bound of the call.
     """
 
     input: Decimal | None
@@ -39,10 +40,10 @@ def charge(
 ) -> tuple[Decimal, str]:
     """Return the price of a usage in dollars, and the version of the price list.
 
-    `expected` are the rates of what was asked for. `tools` are the provider's tools that the model
-    was offered. An answer of another model is charged at that model's price if it is known and
-    dearer. `free_code` is True if the provider runs code without a charge, because it searched.
-    `limits` are those of an estimate.
+    `expected` are the rates of the model and tier that were asked for. `tools` are the provider's
+    tools that the model was offered. If another model answered, its price is charged if that is
+    known and dearer. `free_code` is True if the provider runs code without a charge because it
+    searched. `limits` apply to an estimate only.
     """
     usage = _as_asked(usage, tools)
     if free_code:
@@ -63,9 +64,9 @@ def charge(
             asked=record.model,
             served=served,
         )
-    cost += _apart(prices, record, rates, usage)
+    cost += _extra_cost(prices, record, rates, usage)
     for part in unpriced:
-        _tell(record, part)
+        _report_unpriced(record, part)
     return cost, version
 
 
@@ -85,7 +86,7 @@ def _priced_at(other: Rates | None, *, dearer: bool) -> str:
 
 
 def _as_asked(usage: Usage, tools: frozenset[str]) -> Usage:
-    """Count searches for the tool that was offered: an answer does not say which tool ran."""
+    """Count searches as those of the tool that was offered; the answer doesn't say which ran."""
     if usage.web_searches and _PREVIEW in tools:
         return replace(
             usage,
@@ -96,20 +97,20 @@ def _as_asked(usage: Usage, tools: frozenset[str]) -> Usage:
 
 
 def rates_given(prices: Prices, record: CallRecord, expected: Rates, usage: Usage) -> Rates:
-    """Return the rates of the tier and speed that were given, or else asked for."""
+    """Return the rates of the tier and speed that were reported, or else asked for."""
     provider, model, tier, fast = record.provider, record.model, usage.service_tier, usage.fast
     if tier is not None and not prices.is_standard(provider, tier):
         try:
             return prices.rates(provider, model, tier)
         except UnknownPrice:
-            _tell(record, "service_tier")
+            _report_unpriced(record, "service_tier")
             return _dearest(prices, record, expected)
     if fast is None and (tier is None or provider == "anthropic"):
-        return expected  # a tier of Anthropic's does not change the price
+        return expected  # Anthropic's tiers have the same price
     try:
         return prices.rates(provider, model, None, bool(fast))
     except UnknownPrice:
-        _tell(record, "speed")
+        _report_unpriced(record, "speed")
         return _dearest(prices, record, expected)
 
 
@@ -121,7 +122,7 @@ def _dearest(prices: Prices, record: CallRecord, expected: Rates) -> Rates:
 
 
 def _known(prices: Prices, record: CallRecord, model: str, usage: Usage) -> Rates | None:
-    """Return the rates of another model at the same tier and speed, else its usual ones."""
+    """Return another model's rates at the same tier and speed, else its standard rates, or None."""
     for tier, fast in ((usage.service_tier, bool(usage.fast)), (None, False)):
         try:
             return prices.rates(record.provider, model, tier, fast)
@@ -130,10 +131,10 @@ def _known(prices: Prices, record: CallRecord, model: str, usage: Usage) -> Rate
     return None
 
 
-def _apart(prices: Prices, record: CallRecord, own: Rates, usage: Usage) -> Decimal:
-    """Return the price of work beside the message itself, each as a call of its own."""
+def _extra_cost(prices: Prices, record: CallRecord, own: Rates, usage: Usage) -> Decimal:
+    """Return the price of extra usage. Each entry is priced like a separate call."""
     cost = Decimal(0)
-    for each in usage.apart:
+    for each in usage.extra:
         rates = own
         if each.model is not None and each.model != record.model:
             other = _known(prices, record, each.model, usage)
@@ -149,7 +150,7 @@ def _apart(prices: Prices, record: CallRecord, own: Rates, usage: Usage) -> Deci
     return cost
 
 
-def _tell(record: CallRecord, part: str) -> None:
+def _report_unpriced(record: CallRecord, part: str) -> None:
     metrics.UNPRICED.labels(part).inc()
     logger.error(
         "a part of a call has no price", hold_id=record.uuid, model=record.model, part=part

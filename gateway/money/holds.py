@@ -1,8 +1,8 @@
 """Holds: credits reserved before a call and settled after it, in the gateway's Redis.
 
-What is left of an account is `allotment − spent − held`; every change of it is one Lua script, so
-that any number of processes share it exactly. A process renews the lease of its holds; when it dies
-the group's leader books them at their bound (`reaper.py`). Amounts are integers of micro-credits.
+An account has `allotment − spent − held` left. Each change is one Lua script, so any number of
+processes share the account exactly. A process renews the lease of its holds; when it dies, the
+group's leader books them at their bound (`reaper.py`). Amounts are integers of micro-credits.
 """
 
 import asyncio
@@ -25,16 +25,16 @@ logger = structlog.get_logger("gateway.money.holds")
 HOLD = Script("hold")
 SETTLE = Script("settle")
 RESTORE = Script("restore")
-LOOK = Script("look")
+PRECHECK = Script("precheck")
 
-# How long a process remembers what it settled, to repeat it should Redis fall back to an earlier
-# state; the server remembers the ids for longer, so that repeating is harmless.
+# How long a process remembers its settlements, to repeat them if Redis falls back to an earlier
+# state. Redis remembers their ids for longer, so repeating them is harmless.
 REMEMBERED_SECONDS = 5.0
 MARK_MS = 60_000
-# Nor does it forget any while a process has yet to repeat one whose answer it did not get.
+# While a process still has to repeat a settlement that got no answer, Redis keeps all of its ids.
 LONGEST_MARK_MS = 86_400_000
 REPLAY_GRACE = 2.0
-# Events of calls that nobody pays for are not worth the memory of a Redis that stays away.
+# While Redis is down, at most this many events of calls that nobody pays for are kept in memory.
 MAX_UNPAID_WAITING = 10_000
 
 Status = Literal[
@@ -44,9 +44,10 @@ Status = Literal[
 
 
 class Reservation(msgspec.Struct, frozen=True, gc=False):
-    """What a call asks to hold. `record` is what the reaper needs to book it.
+    """What a call asks to hold. `record` is what the reaper needs to book the call.
 
-    `scopes` are the caps within the account that the hold counts in, as the script named them.
+    `scopes` are the keys of the caps within the account that count this hold; the script returns
+    them.
     """
 
     hold_id: str
@@ -61,10 +62,11 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
     scopes: str = ""
 
 
-class Verdict(msgspec.Struct, frozen=True, gc=False):
+class HoldResult(msgspec.Struct, frozen=True, gc=False):
     """Redis' answer to a reservation. `remaining_micro` is -1 for an unlimited account.
 
-    `age_ms` is how long ago the answer it rests on was last known to be true.
+    `answer` is Django's answer about the project, if the call is refused. `age_ms` is how long ago
+    it was last confirmed, `answer_age_ms` how long ago it was given.
     """
 
     status: Status
@@ -76,10 +78,10 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
 
 
 class Settlement(msgspec.Struct, frozen=True, gc=False):
-    """The end of a call: its cost and event. Without an account nothing is debited.
+    """The end of a call: its cost and event. Without an account, nothing is debited.
 
-    `correct` makes the settlement to book instead when the hold turns out to have been booked at
-    its bound already, by somebody who took this process for dead.
+    `correct` returns the settlement to book instead if the reaper took this process for dead and
+    has already booked the hold at its bound.
     """
 
     hold_id: str
@@ -105,7 +107,7 @@ class Holds:
         requests_per_minute: int,
         copies: int = 0,
     ) -> None:
-        """`copies` is how many events may wait for PostHog; 0 where it is told of none."""
+        """`copies` is how many events may wait for PostHog, or 0 if it gets none."""
         self.owner = uuid.uuid4().hex
         self._holds_key = keys.holds(self.owner)
         self._redis = redis
@@ -125,13 +127,16 @@ class Holds:
 
     @property
     def unsettled(self) -> int:
-        """Settlements that Redis has not confirmed yet."""
+        """How many settlements Redis has not confirmed yet."""
         return len(self._unsettled)
 
-    async def hold(self, wanted: Reservation) -> Verdict:
-        """Reserve, or learn why not. Raises `RedisUnavailable`; then nothing stays reserved."""
+    async def hold(self, wanted: Reservation) -> HoldResult:
+        """Reserve credits; return whether that worked, or why not.
+
+        Raises `RedisUnavailable` or `RedisError`; nothing stays reserved then.
+        """
         if self._replaying is not None and not self._replaying.done():
-            return Verdict("rewound", 0, 0, 0, b"", 0)
+            return HoldResult("rewound", 0, 0, 0, b"", 0)
         run = keys.run(wanted.task_run_id) if wanted.task_run_id else ""
         again = wanted.hold_id in self._active
         if not again:
@@ -163,36 +168,36 @@ class Holds:
                 wanted.user,
             )
         except (RedisUnavailable, RedisError, asyncio.CancelledError):
-            # It may have been reserved anyway: give it back as soon as Redis answers.
+            # Redis may have made the reservation anyway, so release it as soon as Redis answers.
             metrics.REDIS_FAILURES.labels("hold").inc()
             self._spool(Settlement(wanted.hold_id, "release", 0, b""))
             raise
-        verdict = Verdict(answer[0].decode(), *answer[1:6])
-        if verdict.status == "held" and self._restarted():
-            verdict = replace(verdict, status="rewound")
+        result = HoldResult(answer[0].decode(), *answer[1:6])
+        if result.status == "held" and self._restarted():
+            result = replace(result, status="rewound")
             if not again:
                 self._spool(Settlement(wanted.hold_id, "release", 0, b""))
-        if verdict.status == "held":
+        if result.status == "held":
             self._sequence = max(self._sequence, answer[6])
-            if len(answer[7]) > len(run):  # the run's own scope is known without being told
+            if len(answer[7]) > len(run):  # scopes beside that of the run, which is known
                 self._active[wanted.hold_id] = replace(wanted, scopes=answer[7].decode())
         else:
-            if not again:  # else it is still held
+            if not again:  # a hold from an earlier attempt is still held
                 del self._active[wanted.hold_id]
-            if verdict.status == "rewound":
+            if result.status == "rewound":
                 self._replay()
-        return verdict
+        return result
 
-    async def look(
+    async def precheck(
         self, project_id: int, resource: str, credential_sha256: str
     ) -> tuple[str, bytes, int]:
         """Return why a call would be refused whatever its bound: "limited", "rate", or "".
 
-        Also return Django's answer about the project, and how many milliseconds the credential has
+        Also returns Django's answer about the project, and how many milliseconds the credential has
         to wait. Raises `RedisUnavailable` or `RedisError`.
         """
         status, answer, wait_ms = await self._redis.run(
-            LOOK,
+            PRECHECK,
             (keys.project(project_id, resource), keys.rate(credential_sha256)),
             self._per_minute,
         )
@@ -201,16 +206,16 @@ class Holds:
     async def settle(self, settlement: Settlement) -> None:
         """End a hold, or book a call that had none.
 
-        Never fails: what Redis does not confirm is repeated in the background until it does, and
-        booked at its bound by the reaper should this process die before; so is what a cancellation
-        comes into. Of the calls that nobody pays for only so many wait.
+        Never fails. If Redis does not confirm the settlement, or the task is cancelled, it is
+        repeated in the background until Redis does; if this process dies first, the reaper books
+        the hold at its bound. Beyond `MAX_UNPAID_WAITING`, events of unpaid calls are dropped.
         """
         try:
             await self._settle(settlement)
         except (RedisUnavailable, RedisError):
             metrics.REDIS_FAILURES.labels("settle").inc()
             if not settlement.account and len(self._unsettled) >= MAX_UNPAID_WAITING:
-                metrics.EVENTS_LET_GO.inc()
+                metrics.EVENTS_DROPPED.inc()
             else:
                 self._spool(settlement)
         except asyncio.CancelledError:
@@ -218,7 +223,7 @@ class Holds:
             raise
 
     def release(self, hold_id: str) -> None:
-        """Give back, in the background, the hold of a call that was not made. It has no event."""
+        """Release the hold of a call that was not made, in the background. It gets no event."""
         self._spool(Settlement(hold_id, "release", 0, b""))
 
     async def _settle(self, settlement: Settlement) -> None:
@@ -231,7 +236,7 @@ class Holds:
             if settlement.mode != "release":
                 self._remembered.append((time.monotonic(), _forced(settlement, active)))
         elif status == b"gone" and settlement.mode == "hold":
-            # Nobody booked it: Redis forgot the hold.
+            # Redis lost the hold, so nobody has booked the call.
             await self._settle(_forced(settlement, active))
         elif status == b"reaped" and settlement.mode == "hold" and settlement.correct:
             logger.warning("hold was booked by another process", hold_id=settlement.hold_id)
@@ -276,8 +281,8 @@ class Holds:
             or (generation or b"").decode() != self._generation
             or self._restarted()
         ):
-            # What is remembered, here and there, is needed to repeat what was lost and nothing
-            # else, however long Redis was away.
+            # Don't forget anything before the replay, however long Redis was down: the remembered
+            # settlements and ids are needed to repeat exactly what was lost.
             self._replay()
         elif self._replaying is None or self._replaying.done():
             self._sequence = int(sequence or 0)
@@ -293,11 +298,11 @@ class Holds:
         await self._redis.execute("PEXPIRE", settled, LONGEST_MARK_MS)
 
     async def retire(self) -> None:
-        """Give the lease up: no call of this process is under way any more."""
+        """Give up the lease, because this process has no calls under way any more."""
         await self._redis.execute("ZREM", keys.OWNERS, self.owner)
 
     def _restarted(self) -> bool:
-        """Return whether Redis was restarted: the sequence may hide what was lost with it."""
+        """Return whether Redis was restarted. The sequence may not show what it lost."""
         self._server = self._server or self._redis.server
         return self._redis.server != self._server
 
@@ -306,23 +311,23 @@ class Holds:
             self._replaying = asyncio.create_task(self._repeat_what_redis_forgot())
 
     async def _repeat_what_redis_forgot(self) -> None:
-        """Settle again what was settled lately, restore open holds, then admit again.
+        """Repeat recent settlements, restore open holds, then admit calls again.
 
-        The first process to notice writes a new generation, by which the others notice too; nobody
-        admits until all of them had the time to repeat what they remember.
+        The first process to notice writes a new generation, so the others notice too. No process
+        admits calls until all of them had time to repeat what they remember.
         """
         sequence, generation = await self._redis.execute("MGET", keys.SEQUENCE, keys.GENERATION)
         server = self._redis.server
         if int(sequence or 0) < self._sequence:
             metrics.LOST_DATA.labels("rewound").inc()
-            logger.error("redis fell back to an earlier state; repeating what was settled lately")
+            logger.error("redis fell back to an earlier state; repeating recent settlements")
             generation = uuid.uuid4().hex.encode()
             await self._redis.execute("SET", keys.GENERATION, generation)
         epoch = await self._redis.execute("GET", keys.GROUP_EPOCH)
         for _, settlement in list(self._remembered):
             same_group = epoch is not None and settlement.group.endswith(epoch.decode())
-            # If all was lost this is another group now: what was spent in the old one comes off the
-            # new one's allotment when it is booked.
+            # If Redis lost everything, this is a new group now. Spending of the old group reduces
+            # the new group's allotment once billing has booked it.
             account = settlement.account if same_group else ""
             repeated = replace(settlement, account=account)
             await run_settlement(self._redis, self.owner, repeated, self._copies)
@@ -344,9 +349,9 @@ class Holds:
 def run_settlement(
     redis: Redis, owner: str, settlement: Settlement, copies: int
 ) -> Awaitable[tuple[bytes, int]]:
-    """Run the script on the holds of an owner; return its status and the sequence.
+    """Run the settlement on the owner's holds; return its status and the sequence.
 
-    A copy of the event is kept for PostHog as long as fewer than `copies` are waiting.
+    A copy of the event is queued for PostHog as long as fewer than `copies` are waiting.
     """
     return redis.run(
         SETTLE,
@@ -371,14 +376,14 @@ def run_settlement(
 
 
 def _scopes(active: Reservation | None) -> str:
-    """Return the scopes beside the account that a hold counts in."""
+    """Return the scopes within the account that count a hold."""
     if active is None:
         return ""
     return active.scopes or (keys.run(active.task_run_id) if active.task_run_id else "")
 
 
 def _forced(settlement: Settlement, active: Reservation | None) -> Settlement:
-    """Return what to repeat, without what it was made from, which may be large."""
+    """Return the settlement to repeat, without `correct`, which may refer to large objects."""
     return Settlement(
         settlement.hold_id,
         "force",

@@ -1,7 +1,7 @@
 """Delivering events to billing: in order, in batches, until each of them is acknowledged.
 
-A batch is bounded in events and in bytes: billing refuses larger ones, and what waits after an hour
-without billing must not come into memory at once.
+A batch is limited in events and in bytes. Billing refuses larger ones, and the events that wait
+after an hour without billing must not be loaded into memory at once.
 """
 
 import time
@@ -28,7 +28,7 @@ ACKNOWLEDGE = Script("acknowledge")
 OLDEST = Script("oldest")
 RESYNC = Script("resync")
 BATCH = 500
-# Billing takes 5,000,000 bytes at once; the rest is what stands around the events.
+# Billing accepts 5,000,000 bytes; the difference is for the JSON around the events.
 BATCH_BYTES = 4_900_000
 POLL_SECONDS = 0.05
 FIRST_RETRY = 0.25
@@ -38,7 +38,7 @@ SET_ASIDE = frozenset({"conflict", "quarantined"})
 
 
 class Outbox:
-    """The leader's part: read the stream, hand over, trim."""
+    """The leader's delivery loop: read the stream, deliver to billing, trim."""
 
     def __init__(self, redis: Redis, api: TollgateApi, resolver: QuotaResolver) -> None:
         self._redis = redis
@@ -65,7 +65,7 @@ class Outbox:
         return 0.0 if more else POLL_SECONDS
 
     async def _deliver(self, entries: "list[_Entry]") -> None:
-        """Hand over; a batch that is refused as a whole is halved until the culprit is alone."""
+        """Deliver. If billing refuses a whole batch, halve it until the culprit is alone."""
         try:
             if len(entries) == 1 and len(entries[0].event) > BATCH_BYTES:
                 raise BatchRefused("larger than a batch may be")
@@ -76,14 +76,14 @@ class Outbox:
                 await self._deliver(entries[:middle])
                 await self._deliver(entries[middle:])
                 return
-            logger.error("an event is refused by billing", error=str(error))
+            logger.error("billing refused an event", error=str(error))
             results = [EventResult("", "refused", str(error))]
         if len(results) != len(entries):
             raise TollgateUnusable("not one result for each event")
         arguments: list[Any] = []
         for entry, result in zip(entries, results, strict=True):
             if result.status not in BOOKED | SET_ASIDE | {"refused"}:
-                continue  # not an answer: it stays in the stream
+                continue  # an unknown status is no answer: the event stays in the stream
             metrics.EVENTS_DELIVERED.labels(result.status).inc()
             if result.status not in BOOKED:
                 logger.error("billing set an event aside", uuid=result.uuid, why=result.reason)
@@ -93,7 +93,7 @@ class Outbox:
             await self._redis.run(ACKNOWLEDGE, [keys.EVENTS, keys.SET_ASIDE], *arguments)
 
     async def _measure(self, entries: list[Any]) -> int:
-        """Export how many events wait, and since when; return how many."""
+        """Export how many events wait, and the age of the oldest; return how many."""
         waiting: int = await self._redis.execute("XLEN", keys.EVENTS)
         metrics.EVENTS_WAITING.set(waiting)
         oldest = int(entries[0][0].split(b"-")[0]) / 1000 if entries else time.time()
@@ -101,11 +101,11 @@ class Outbox:
         return waiting
 
     async def _resynchronise(self, oldest_ms: int | None) -> None:
-        """After data loss, believe the ledger about what was spent.
+        """After data loss, take what was spent from the ledger.
 
-        Not before all is delivered that was waiting when the loss was noticed: some of it may have
-        been booked already. Nothing is in delivery here, so what the ledger does not know yet is
-        what is pending.
+        Wait until everything is delivered that was waiting when the loss was noticed, because some
+        of it may have been booked already. No delivery is under way here, so the pending amount is
+        exactly what the ledger does not know yet.
         """
         for raw, noticed_ms in await self._resynchronisations():
             if oldest_ms is not None and oldest_ms <= noticed_ms:

@@ -1,8 +1,8 @@
-"""A second destination for the events: a PostHog project, for looking at them, never for billing.
+"""A second destination for the events: a PostHog project, for analysis, never for billing.
 
-The script that settles a call appends its event to a stream of PostHog's own, so that whatever
-PostHog does, billing neither waits nor hears of it. The stream is bounded: while it is full, new
-events are counted and left out. PostHog recognises an event that comes again by its uuid.
+The script that settles a call appends its event to a separate stream for PostHog, so problems with
+PostHog never affect billing. The stream is bounded: while it is full, new events are counted and
+left out. PostHog recognises a repeated event by its uuid.
 """
 
 import asyncio
@@ -30,16 +30,16 @@ SET_ASIDE_KEPT = 1_000
 _JSON = (b"content-type", b"application/json")
 
 
-class _Away(Exception):
-    """PostHog cannot take events now."""
+class _Unavailable(Exception):
+    """PostHog cannot accept events now."""
 
 
 class _Refused(Exception):
-    """PostHog will not take this batch as it is."""
+    """PostHog refuses this batch, however often it is sent."""
 
 
 class _Event(msgspec.Struct):
-    """What PostHog is told: the event without what concerns only billing."""
+    """What PostHog gets: the event without the fields that only billing needs."""
 
     uuid: str
     event: str
@@ -49,7 +49,7 @@ class _Event(msgspec.Struct):
 
 
 class PostHogOutbox:
-    """The leader's part: read PostHog's stream, hand over, trim."""
+    """The leader's delivery loop for PostHog: read its stream, deliver, trim."""
 
     def __init__(self, redis: Redis, posthog: PostHog) -> None:
         self._redis = redis
@@ -70,7 +70,7 @@ class PostHogOutbox:
             return POLL_SECONDS
         try:
             await self._deliver([(entry_id, fields[1]) for entry_id, fields in entries])
-        except _Away as error:
+        except _Unavailable as error:
             self._delay = min(max(self._delay * 2, FIRST_RETRY), LAST_RETRY)
             metrics.POSTHOG_FAILURES.inc()
             logger.warning("events wait for PostHog", error=str(error), retry_in=self._delay)
@@ -79,7 +79,7 @@ class PostHogOutbox:
         return 0.0 if more else POLL_SECONDS
 
     async def _measure(self) -> int:
-        """Export how many events wait and were left out; return the first."""
+        """Export how many events wait and how many were left out; return how many wait."""
         waiting: int = await self._redis.execute("XLEN", keys.POSTHOG_EVENTS)
         left_out = await self._redis.execute("GET", keys.POSTHOG_LEFT_OUT)
         metrics.POSTHOG_WAITING.set(waiting)
@@ -87,11 +87,11 @@ class PostHogOutbox:
         return waiting
 
     async def _deliver(self, entries: list[tuple[bytes, bytes]]) -> None:
-        """Hand over; a refused batch is halved until the culprit is alone, which goes aside."""
+        """Deliver. Halve a refused batch until the culprit is alone, and set that aside."""
         try:
             if len(entries) == 1 and len(entries[0][1]) > BATCH_BYTES:
                 raise _Refused("larger than a batch may be")
-            await self._send([_shown(event) for _, event in entries])
+            await self._send([_for_posthog(event) for _, event in entries])
         except _Refused as error:
             if len(entries) > 1:
                 middle = len(entries) // 2
@@ -99,7 +99,7 @@ class PostHogOutbox:
                 await self._deliver(entries[middle:])
                 return
             [(_, event)] = entries
-            logger.error("PostHog refuses an event", error=str(error))
+            logger.error("PostHog refused an event", error=str(error))
             await self._redis.execute(
                 "XADD", keys.POSTHOG_SET_ASIDE, "MAXLEN", "~", SET_ASIDE_KEPT, "*", "event", event
             )
@@ -117,16 +117,16 @@ class PostHogOutbox:
                     self._origin, "POST", "/batch/", [_JSON], body, MAX_ANSWER
                 )
         except (ConnectFailed, ExchangeFailed, TimeoutError) as error:
-            raise _Away(str(error) or "timed out") from None
+            raise _Unavailable(str(error) or "timed out") from None
         if status in (400, 413, 422):
             raise _Refused(f"status {status}")
-        if not 200 <= status < 300:  # 401: the key is wrong, which waiting for an operator cures
-            raise _Away(f"status {status}")
+        if not 200 <= status < 300:  # also 401: events wait until an operator fixes the key
+            raise _Unavailable(f"status {status}")
 
 
-def _shown(event: bytes) -> _Event:
+def _for_posthog(event: bytes) -> _Event:
     shown = msgspec.json.decode(event, type=_Event)
-    # A number for PostHog, which adds it up; the digits are the exact ones that billing has.
+    # PostHog needs a number to sum up. The digits are exactly those that billing gets.
     cost = shown.properties.get("$ai_total_cost_usd")
     if isinstance(cost, str):
         shown.properties["$ai_total_cost_usd"] = msgspec.Raw(cost.encode())

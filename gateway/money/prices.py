@@ -1,8 +1,8 @@
 """What a call costs in dollars, exactly.
 
-The rates come from `genai-prices` (offline), or from the operator where a model is overridden. The
-package takes a quarter of a millisecond for one price, so the rates of a model are read from it
-once a day and multiplied here; a test holds both to the same results.
+The rates come from `genai-prices` (offline), or from the operator if a model is overridden. The
+package takes a quarter of a millisecond for one price, so a model's rates are read once a day and
+multiplied here. A test checks that both get the same results.
 
 A missing price never means free: it is None here, and a call that could need it is refused.
 """
@@ -46,9 +46,9 @@ _PER_USE = frozenset(
     }
 )  # fmt: skip
 _PRICED = _PER_TOKEN | _PER_USE
-# Published but unused: OpenAI does not report cached audio or images apart from cached text.
+# Published but unused: OpenAI does not report cached audio or images separately from cached text.
 _WITHIN_OTHERS = frozenset({"cache_audio_read_mtok", "cache_image_read_mtok"})
-# Tiers of service at the standard price: OpenAI's default and prepaid ones, and all of Anthropic's.
+# Service tiers at the standard price: OpenAI's default and prepaid ones, and all of Anthropic's.
 _STANDARD_TIERS = {
     "openai": frozenset({None, "auto", "default", "standard", "scale"}),
     "anthropic": frozenset({None, "auto", "standard", "standard_only", "priority", "batch"}),
@@ -56,13 +56,13 @@ _STANDARD_TIERS = {
 
 
 class UnknownPrice(LookupError):
-    """Nobody knows what this costs, so a billable call of it must not be made."""
+    """The price is unknown, so a billable call must not be made."""
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
-    """What a provider reported. The five kinds of input exclude one another.
+    """What a provider reported. No input token is counted in two of the five kinds of input.
 
-    Tokens of audio and images are included in those: `audio_input` and `image_input` in the input
+    Audio and image tokens are included in these: `audio_input` and `image_input` in the input
     (cached or not), `audio_output` and `image_output` in the output. The tier, the speed (`fast`),
     the region and the model are None if they were not reported. `web_searches` counts searches,
     not the pages that were opened.
@@ -78,7 +78,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     service_tier: str | None = None
     fast: bool | None = None
     inference_geo: str | None = None
-    apart: "tuple[Apart, ...]" = ()
+    extra: "tuple[ExtraUsage, ...]" = ()
     model: str | None = None
     audio_input: int = 0
     audio_output: int = 0
@@ -90,36 +90,36 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     cache_write_12h: int = 0
     web_search_previews: int = 0
 
-    def together(self) -> "Usage":
-        """Return the tokens of all models that took part, for those who only count."""
-        if not self.apart:
+    def total(self) -> "Usage":
+        """Return the usage with the tokens of `extra` added. It is for counting, not for prices."""
+        if not self.extra:
             return self
-        all_of_it = (self, *(each.usage for each in self.apart))
+        all_of_it = (self, *(each.usage for each in self.extra))
         counted = (
             "input", "cache_read", "cache_write_5m", "cache_write_1h", "cache_write_12h", "output",
         )  # fmt: skip
         sums = {name: sum(getattr(each, name) for each in all_of_it) for name in counted}
-        return msgspec.structs.replace(self, apart=(), **sums)
+        return msgspec.structs.replace(self, extra=(), **sums)
 
     @property
     def all_input(self) -> int:
-        """Every input token, however it was cached: what long-context prices go by."""
+        """All input tokens, cached or not. Long-context prices depend on this."""
         return self.input + self.cache_read + self.cache_write
 
     @property
     def cache_write(self) -> int:
-        """Every token written to a cache, for however long."""
+        """All tokens written to a cache, whatever their lifetime."""
         return self.cache_write_5m + self.cache_write_1h + self.cache_write_12h
 
 
-class Apart(msgspec.Struct, frozen=True, gc=False):
-    """What a provider did besides, priced by itself: on another model, unless `model` is None."""
+class ExtraUsage(msgspec.Struct, frozen=True, gc=False):
+    """Usage beside the message itself, priced separately. `model` is None for the same model."""
 
     model: str | None
     usage: Usage
 
 
-# What is paid per use: the count in a usage, and the rate.
+# Tools that are paid per use: the count in `Usage`, and the rate.
 _USES = {
     "web_searches": "web_search",
     "web_search_previews": "web_search_preview",
@@ -127,14 +127,14 @@ _USES = {
     "code_executions": "code_execution",
     "image_generations": "image_generation",
 }
-# Tokens that can have their own price: count, rate, and the rate of the text around them.
+# Tokens that can have their own price: count, rate, and the rate of text tokens.
 _MODALITIES = (
     ("audio_input", "audio_input", "input"),
     ("image_input", "image_input", "input"),
     ("audio_output", "audio_output", "output"),
     ("image_output", "image_output", "output"),
 )
-# What the operator calls the price of a tool.
+# The keys of tool prices in GATEWAY_PRICE_OVERRIDES.
 OPERATOR_KEYS = {
     "web_search": "web_searches_kcount",
     "web_search_preview": "web_search_previews_kcount",
@@ -148,8 +148,8 @@ OPERATOR_KEYS = {
 class Rates:
     """Dollars per token, or per use, of one model.
 
-    Rates of tokens are pairs: the input from which a rate applies, and the rate. None means that no
-    price is known.
+    A token rate is a list of pairs: the total input above which a rate applies, and the rate. None
+    means that no price is known.
     """
 
     input: Tiers
@@ -172,16 +172,16 @@ class Rates:
 
     @property
     def writes_cost_more(self) -> bool:
-        """Whether writing a cache costs more than plain input (OpenAI does it without a word)."""
+        """Whether cache writes cost more than plain input. OpenAI writes without being asked."""
         return self.cache_write_5m != self.input
 
     def of_use(self, tool: str) -> Decimal | None:
-        """Return the price of one use of a tool; None if nobody knows it."""
+        """Return the price of one use of a tool, or None if it is not known."""
         price: Decimal | None = getattr(self, tool)
         return price
 
     def cost(self, usage: Usage) -> Decimal:
-        """Return the exact price of a call without its parts that have no price (`unpriced`)."""
+        """Return the exact price of a call, without parts that have no price (see `unpriced`)."""
         total = usage.all_input
         cost = usage.input * _rate(self.input, total) + usage.output * _rate(self.output, total)
         if usage.cache_read:
@@ -198,7 +198,7 @@ class Rates:
                 tokens = min(tokens, getattr(usage, text))
                 cost += tokens * (_rate(tiers, total) - _rate(getattr(self, text), total))
         if usage.inference_geo not in REGIONS_AT_NO_SURCHARGE:
-            cost *= REGION_FACTOR  # tokens cost more there, searches do not
+            cost *= REGION_FACTOR  # only tokens cost more there, not tools
         for count, tool in _USES.items():
             uses = getattr(usage, count)
             if uses:
@@ -208,7 +208,7 @@ class Rates:
     def unpriced(self, usage: Usage) -> list[str]:
         """Return the parts of a usage that have no price.
 
-        Tokens of images are priced as text if no other price is published, as providers do.
+        Image input is priced as text if it has no price of its own, as providers do.
         """
         parts = [
             count
@@ -236,7 +236,7 @@ class Rates:
     ) -> Decimal:
         """Return the most that a call of this size can cost.
 
-        `searches` is how often any of `tools` may be used. Raise `UnknownPrice` if one of them has
+        `searches` is how often any of `tools` may be used. Raises `UnknownPrice` if one of them has
         no price.
         """
         kinds = [self.input, self.image_input]
@@ -258,7 +258,7 @@ class Rates:
         return price
 
     def dearer(self, other: "Rates") -> "Rates":
-        """Return the higher of both rates in every part."""
+        """Return rates that are, for each part, the higher of the two."""
         return replace(
             self,
             input=_dearer(self.input, other.input),
@@ -270,7 +270,7 @@ class Rates:
         )
 
     def in_a_region(self) -> "Rates":
-        """Return the rates of a region that costs more."""
+        """Return these rates with the regional surcharge."""
         return replace(
             self,
             input=_times(self.input, REGION_FACTOR),
@@ -286,7 +286,7 @@ class Prices:
     """Rates by provider, model and service tier."""
 
     def __init__(self, overrides: dict[str, Any], *, openai_in_a_region: bool = False) -> None:
-        """`openai_in_a_region`: calls go to an endpoint of OpenAI's for one region."""
+        """`openai_in_a_region`: OpenAI calls go to a regional endpoint."""
         self._overrides = {
             (provider, model): _operator_rates(provider, model, price)
             for model, price in overrides.items()
@@ -300,9 +300,9 @@ class Prices:
     def rates(
         self, provider: str, model: str, service_tier: str | None = None, fast: bool = False
     ) -> Rates:
-        """Return the rates in force today, `fast` at Anthropic's higher speed.
+        """Return the rates in force today. `fast` means Anthropic's higher speed.
 
-        Raise `UnknownPrice` if the model or this tier of service has none.
+        Raises `UnknownPrice` if the model, its service tier or its speed has no price.
         """
         override = self._overrides.get((provider, model))
         if override is not None:
@@ -327,7 +327,7 @@ class Prices:
         return rates
 
     def dearest(self, provider: str, model: str) -> Rates:
-        """Return the rates of the dearest tier of service that is published for a model."""
+        """Return the rates of a model's dearest published service tier."""
         rates = self.rates(provider, model)
         if rates.version == OPERATOR:
             return rates
@@ -344,11 +344,11 @@ class Prices:
         return dearest
 
     def is_standard(self, provider: str, service_tier: str) -> bool:
-        """Return whether a tier of service has the standard price."""
+        """Return whether a service tier has the standard price."""
         return service_tier in _STANDARD_TIERS[provider]
 
     def is_alias(self, provider: str, asked: str, served: str) -> bool:
-        """Return whether two names mean one model: by a date, or by one price in the list."""
+        """Return whether two names mean one model: they differ in the date, or share a price."""
         if price_list.undated(asked) == price_list.undated(served):
             return True
         try:
@@ -381,7 +381,7 @@ def _price_in_force(
     if fast:
         price = info.get_prices(now, {"speed": "fast"})
         if price == standard:
-            raise LookupError(info.id)  # no price of its own is published
+            raise LookupError(info.id)  # the higher speed has no published price
         return price
     if service_tier in _STANDARD_TIERS[provider]:
         return standard
@@ -399,7 +399,7 @@ def _rate(tiers: Tiers, total_input: int) -> Decimal:
 
 
 def _highest(total_input: int, *kinds: Tiers | None) -> Decimal:
-    """Return the highest of these rates for a call with up to this much input."""
+    """Return the highest of these rates for a call with at most this much input."""
     return max(
         price
         for tiers in kinds
@@ -430,7 +430,7 @@ def _operator_rates(provider: str, model: str, price: dict[str, Any]) -> Rates:
         decimals = {key: Decimal(str(value)) for key, value in price.items() if key in _PRICED}
         window = int(price.get("context_window", 1_000_000))
     except (InvalidOperation, TypeError, ValueError):
-        raise ValueError(f"GATEWAY_PRICE_OVERRIDES: a price of {model} is no number") from None
+        raise ValueError(f"GATEWAY_PRICE_OVERRIDES: a price of {model} is not a number") from None
     if window < 1 or any(not value.is_finite() or value < 0 for value in decimals.values()):
         raise ValueError(f"GATEWAY_PRICE_OVERRIDES: a price of {model} is out of range")
     return _rates(provider, model, decimals, OPERATOR, window)
@@ -439,15 +439,15 @@ def _operator_rates(provider: str, model: str, price: dict[str, Any]) -> Rates:
 def _rates(
     provider: str, model: str, price: dict[str, Any], version: str, context_window: int
 ) -> Rates:
-    """Return the rates of a price list's entry, and what the provider publishes for all models."""
+    """Return the rates of a price list entry, completed with the provider's general prices."""
     each = _per_token(price.get("input_mtok"))
     written = _per_token(price.get("cache_write_mtok")) or each
-    # Where no price is given for an hour's cache it is Anthropic's rule: twice the input.
+    # If the one-hour cache has no price, Anthropic's rule applies: twice the input.
     # https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching#pricing
     twice = _times(each or _NO_TIER, Decimal(2))
     doubles = provider == "anthropic" and price.get("cache_write_mtok") is not None
     hour = _per_token(price.get("cache_write_1h_mtok")) or (twice if doubles else written)
-    # Twelve hours cost twice as much as OpenAI's usual thirty minutes.
+    # Twelve hours cost twice as much as OpenAI's default thirty minutes.
     # https://developers.openai.com/api/docs/models/gpt-6.1-terra
     half_day = _per_token(price.get("cache_write_12h_mtok")) or _times(written, Decimal(2))
     preview = price_list.web_search_previews(model) if provider == "openai" else None

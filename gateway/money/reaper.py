@@ -1,4 +1,4 @@
-"""Booking the calls of processes that died: each at the bound of its hold, marked as estimated."""
+"""Booking the calls of dead processes: each at the bound of its hold, marked as estimated."""
 
 import structlog
 
@@ -14,7 +14,7 @@ TICK_SECONDS = 1.0
 
 
 class Reaper:
-    """The leader's part: end the holds of owners whose lease ended, forget ends of long ago."""
+    """The leader's reaping loop: book the holds of owners whose lease expired."""
 
     def __init__(self, redis: Redis, copies: int = 0) -> None:
         self._redis = redis
@@ -28,10 +28,10 @@ class Reaper:
         await self._redis.execute("ZREMRANGEBYSCORE", keys.REAPED, "-inf", now_ms)
         dead = await self._redis.execute("ZRANGEBYSCORE", keys.OWNERS, "-inf", now_ms)
         for owner in dead:
-            await self._bury(owner.decode(), now_ms)
+            await self._book_holds_of(owner.decode(), now_ms)
         return TICK_SECONDS
 
-    async def _bury(self, owner: str, now_ms: int) -> None:
+    async def _book_holds_of(self, owner: str, now_ms: int) -> None:
         holds = await self._redis.execute("HGETALL", keys.holds(owner))
         for hold_id, hold in zip(holds[::2], holds[1::2], strict=True):
             account, bound, _, record = hold.decode().split("\n", 3)
@@ -43,8 +43,8 @@ class Reaper:
                 self._copies,
             )
             metrics.ESTIMATED.labels("process_died").inc()
-            logger.warning("booked a dead process' call", hold_id=hold_id, status=status)
-        # An owner that came back meanwhile has a newer lease, which stays.
+            logger.warning("booked a call of a dead process", hold_id=hold_id, status=status)
+        # If the owner has come back meanwhile, its newer lease must stay.
         score = await self._redis.execute("ZSCORE", keys.OWNERS, owner)
         if score is not None and float(score) <= now_ms:
             await self._redis.execute("PEXPIRE", keys.settled(owner), LONGEST_MARK_MS)

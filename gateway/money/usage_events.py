@@ -1,4 +1,4 @@
-"""The `$ai_generation` event: what billing books, and what a hold remembers to make one from."""
+"""The `$ai_generation` event that billing books, and the record in a hold to create it from."""
 
 import uuid
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ _CORRECTION = uuid.UUID("6f0c1f0e-4a5c-4d0a-9a35-3f7ad1b1b7c2")
 
 
 class CallRecord(msgspec.Struct, frozen=True, gc=False):
-    """What is known of a call before it is made."""
+    """What is known about a call before it is made."""
 
     uuid: str
     timestamp: str
@@ -39,16 +39,16 @@ class CallRecord(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def decode(cls, record: str | bytes) -> Self:
-        """Read what `encode` wrote."""
+        """Return the record that `encode` wrote."""
         return msgspec.json.decode(record, type=cls)
 
     def encode(self) -> bytes:
-        """Write it for the hold."""
+        """Return the record as JSON, for the hold."""
         return msgspec.json.encode(self)
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):
-    """How a call ended. `cost` is in dollars; `usage` as far as it is known.
+    """How a call ended. `cost` is in dollars. `usage` has what is known.
 
     `status` is 0 if the provider gave no answer.
     """
@@ -70,7 +70,7 @@ def new_record(
     price_version: str,
     bound: Decimal,
 ) -> CallRecord:
-    """Describe a call that is about to be made."""
+    """Return the record of a call that is about to be made."""
     return CallRecord(
         uuid=call.call_id,
         timestamp=datetime.now(UTC).isoformat(),
@@ -91,7 +91,10 @@ def new_record(
 
 
 def _trace_id(call: Call) -> str:
-    """Return the caller's trace (https://www.w3.org/TR/trace-context/), else the call's own id."""
+    """Return the id of the call's trace: ours, the caller's `traceparent`, or else the call's id.
+
+    https://www.w3.org/TR/trace-context/
+    """
     traced = call.trace.trace_id()
     if traced is not None:
         return traced
@@ -109,14 +112,14 @@ def to_micro(cost: Decimal, credits_per_usd: Decimal) -> int:
 
 
 def to_micro_bound(cost: Decimal, credits_per_usd: Decimal) -> int:
-    """Return dollars as micro-credits, rounded up: an upper bound stays one."""
+    """Return dollars as micro-credits, rounded up, so that an upper bound stays one."""
     return int((cost * credits_per_usd * MICRO).to_integral_value(ROUND_CEILING))
 
 
 def event(
     record: CallRecord, outcome: Outcome, *, account: str, group: str, debited_micro: int
 ) -> bytes:
-    """Return the event of a call that ended."""
+    """Return the event of a finished call."""
     usage = outcome.usage
     return _encode(
         record,
@@ -144,7 +147,7 @@ def event(
 
 
 def estimated_event(record: CallRecord, bound_micro: int, account: str, group: str) -> bytes:
-    """Return the event of a call whose end nobody saw: the bound of its hold."""
+    """Return the event of a call whose end is unknown. It costs the bound of its hold."""
     return _encode(
         record,
         record.uuid,
@@ -176,7 +179,7 @@ def correction(
     debited_micro: int,
     bound_micro: int,
 ) -> tuple[str, int, bytes]:
-    """Return id, debit and event that take an estimated booking to what the call really cost."""
+    """Return id, debit and event that correct an estimated booking to the real cost."""
     correction_id = str(uuid.uuid5(_CORRECTION, record.uuid))
     difference = outcome.cost - Decimal(record.bound_usd)
     debit = debited_micro - bound_micro
@@ -214,7 +217,7 @@ def _encode(
     properties: dict[str, Any],
     hold_id: str | None = None,
 ) -> bytes:
-    """Write an event; one that names the hold of another corrects that one's booking."""
+    """Return an event as JSON. An event with `hold_id` corrects the booking of that hold."""
     return msgspec.json.encode(
         {
             "uuid": event_id,
@@ -243,5 +246,5 @@ def _encode(
 
 
 def _decimal(value: Decimal) -> str:
-    """Write a decimal plainly: billing reads digits, not exponents."""
+    """Return a decimal without an exponent, which billing would not read."""
     return format(value.normalize() if value else Decimal(0), "f")

@@ -1,1 +1,1 @@
-"""Connections: the HTTP server and client, the Redis connection, and what interrupts a call."""
+"""The HTTP server and client, the Redis connection, and interrupting calls."""

@@ -1,8 +1,8 @@
-"""A small HTTP/1.1 client: httptools parses, asyncio carries, nothing is buffered.
+"""A small HTTP/1.1 client on httptools and asyncio.
 
-It does what a gateway needs of a client and no more: raw header pairs, bodies as they come with
-backpressure, connections kept alive, no redirects, no retries, no decompression, no proxies. The
-libraries that were measured cost two to four times its CPU (`benchmarks/README.gateway.md`).
+It does only what a gateway needs: raw header pairs, bodies passed on as they come, with
+backpressure, and connections kept alive. It has no redirects, retries, decompression or proxies.
+The libraries that were measured use two to four times its CPU (`benchmarks/README.gateway.md`).
 """
 
 import asyncio
@@ -18,27 +18,27 @@ import httptools
 from gateway.network.headers import Headers
 
 JOINED_BYTES = 16 * 1024  # a body up to this size leaves in one piece with its head
-HIGH_WATER = 128 * 1024  # bytes of a body that wait to be read before the sender is slowed down
+HIGH_WATER = 128 * 1024  # unread bytes of a body at which the client stops receiving
 MAX_HEAD = 256 * 1024
 MAX_IDLE = 512
-# Shorter than any provider keeps an idle connection, so that one that is about to be closed is
-# not used again.
+# Shorter than any provider keeps idle connections, so none is used that the provider is about to
+# close.
 IDLE_SECONDS = 15.0
 
 
 class ConnectFailed(Exception):
-    """No connection: nothing was sent."""
+    """The connection could not be made, so nothing was sent."""
 
 
 class ExchangeFailed(Exception):
-    """The connection broke or carried nonsense; the server may have had the request."""
+    """The connection broke or carried nonsense; the server may have got the request."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Origin:
-    """Where a server is: scheme, host and port, and the path before every target.
+    """The address of a server: scheme, host and port, and the path before every target.
 
-    Each has connections of its own, be it equal to another or not.
+    Compared by identity: two origins with equal fields do not share connections.
     """
 
     host: str
@@ -49,7 +49,7 @@ class Origin:
 
     @classmethod
     def of(cls, url: str) -> "Origin":
-        """Read `http(s)://host[:port][/prefix]`. Raises `ValueError` for anything else."""
+        """Parse `http(s)://host[:port][/prefix]`. Raises `ValueError` for anything else."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"not an address of a server: {url!r}")
@@ -78,10 +78,10 @@ class HttpClient:
         body: bytes,
         sending: Callable[[], None] = lambda: None,
     ) -> "HttpResponse":
-        """Send a request and wait for the head of the answer.
+        """Send a request and return the answer once its head has arrived.
 
-        Host and content-length are added. `sending` is called before the first byte is sent.
-        Raises `ConnectFailed` or `ExchangeFailed`. Cancelling closes the connection.
+        Adds `host` and `content-length`. Calls `sending` before the first byte is sent. Raises
+        `ConnectFailed` or `ExchangeFailed`. Cancelling closes the connection.
         """
         start = f"{method} {origin.prefix}{target} HTTP/1.1".encode("latin-1")
         lines = [start, b"host: " + origin.authority]
@@ -105,7 +105,7 @@ class HttpClient:
     async def fetch(
         self, origin: Origin, method: str, target: str, headers: Headers, body: bytes, most: int
     ) -> tuple[int, bytes]:
-        """Send a request and read the whole answer, up to so many bytes."""
+        """Send a request; return the status and the whole body, of at most `most` bytes."""
         response = await self.open(origin, method, target, headers, body)
         try:
             chunks, size = [], 0
@@ -142,7 +142,7 @@ class HttpClient:
             waiting = self._idle[origin] = deque()
         now = time.monotonic()
         waiting.append((now, connection))
-        # The longest idle ones are to the left.
+        # The connections that have been idle longest are on the left.
         while len(waiting) > MAX_IDLE or waiting[0][0] < now - IDLE_SECONDS:
             waiting.popleft()[1].abort()
 
@@ -172,7 +172,7 @@ class HttpResponse:
         self.headers = connection.headers
 
     async def read(self) -> bytes | None:
-        """Return the next bytes as they come; None at the end. Raises `ExchangeFailed`."""
+        """Return the next bytes as they come, or None at the end. Raises `ExchangeFailed`."""
         connection = self._connection
         if connection is None:
             return None
@@ -226,12 +226,12 @@ class _Connection(asyncio.Protocol):
 
     @property
     def is_usable(self) -> bool:
-        """Whether another exchange may begin: still open, nothing unasked for was received."""
+        """Whether another exchange may begin: it is open and received nothing unexpected."""
         return not self._lost and self._broken is None and not self._transport.is_closing()
 
     @property
     def is_reusable(self) -> bool:
-        """Whether the exchange ended so that another may follow."""
+        """Whether another exchange may follow on this connection."""
         return self.complete and self._keep_alive and not self._surplus and self.is_usable
 
     def send(self, head: bytes, body: bytes) -> None:
@@ -243,7 +243,7 @@ class _Connection(asyncio.Protocol):
             self._transport.writelines((head, body))
 
     def take(self) -> bytes:
-        """Return what was received since the last time; nothing if that is nothing."""
+        """Return the bytes received since the last call, possibly none."""
         chunks = self._chunks
         if not chunks:
             return b""
@@ -256,12 +256,12 @@ class _Connection(asyncio.Protocol):
         return chunk
 
     def more(self) -> "asyncio.Future[None]":
-        """Wait until something is received, or nothing more can be."""
+        """Return a future that is done when data arrives or no more can arrive."""
         self._waiter = self._loop.create_future()
         return self._waiter
 
     def check(self) -> None:
-        """Raise `ExchangeFailed` if nothing more can be received."""
+        """Raise `ExchangeFailed` if no more data can arrive."""
         if self._broken is not None:
             raise ExchangeFailed(self._broken)
         if self._lost:
@@ -282,7 +282,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if not self._sending or self.complete:
-            self._broken = "data that nobody asked for"
+            self._broken = "unexpected data"
             self._transport.abort()
             return
         try:
@@ -294,29 +294,29 @@ class _Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._broken = f"not HTTP: {error}"
         except httptools.HttpParserUpgrade:
-            self._broken = "an upgrade that nobody asked for"
+            self._broken = "an unexpected upgrade"
         if self._broken is not None:
             self._transport.abort()
         self._wake()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._lost = True
-        del self._parser  # it refers to this connection: nothing is left to the garbage collector
+        del self._parser  # breaks the reference cycle, so no garbage collection is needed
         if self.begun and not self._framed and self._broken is None and error is None:
-            self.complete = True  # a body that ends with the connection
+            self.complete = True  # the end of the connection was the end of the body
         self._wake()
 
     # --- called by the parser --------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
         if self.complete:
-            self._surplus = True  # an answer that nobody asked for is nobody's
+            self._surplus = True  # an answer without a request is dropped
         else:
             self.headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._surplus or self.begun:
-            return  # trailers: nobody reads them
+            return  # trailers are dropped
         name = name.lower()
         if name in (b"content-length", b"transfer-encoding"):
             self._framed = True

@@ -1,8 +1,8 @@
-"""Headers of HTTP, and which of them are about one connection only."""
+"""HTTP headers: those of one connection only, and the gateway's own."""
 
 Headers = list[tuple[bytes, bytes]]  # names in lower case, in the order in which they came
 
-# Of one connection (RFC 9110, 7.6.1), and what is made anew for the next.
+# Headers of one connection only (RFC 9110, 7.6.1), which are not forwarded.
 HOP_BY_HOP = frozenset(
     {
         b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization",
@@ -10,15 +10,15 @@ HOP_BY_HOP = frozenset(
     }
 )  # fmt: skip
 
-# Who answered. A body cannot say that, because a provider can write anything into it. Providers'
-# own headers of this family are dropped.
+# Headers that show who answered. A body cannot, because a provider can write anything into it. The
+# same headers are removed from a provider's answer.
 OURS = b"x-tollgate-"
-REASON = OURS + b"reason"  # on a refusal of the gateway's own: its reason
-REPLAYED = OURS + b"replayed"  # on an answer that was kept and is given again
-PROVIDER = OURS + b"provider"  # on an answer that was passed on: whose it is
+REASON = OURS + b"reason"  # on a refusal of the gateway: its reason
+REPLAYED = OURS + b"replayed"  # on an answer that was kept and is replayed
+PROVIDER = OURS + b"provider"  # on a provider's answer: the provider
 
 
 def without_named(headers: Headers, connection: list[bytes]) -> Headers:
-    """Leave out what the values of `connection` name as theirs alone (RFC 9110, 7.6.1)."""
+    """Return the headers without those named in `connection` headers (RFC 9110, 7.6.1)."""
     named = {token.strip().lower() for value in connection for token in value.split(b",")}
     return [header for header in headers if header[0] not in named] if named else headers

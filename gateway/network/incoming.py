@@ -1,4 +1,4 @@
-"""A request as it comes in, and the answer to it: what the server gives to the application."""
+"""One request and the answer to it: the interface between the server and the application."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,9 +7,9 @@ from typing import Protocol
 
 from gateway.network.headers import Headers
 
-# Bytes of a body that wait to be asked for before its sender is slowed down.
+# Bytes of a body to receive before the application asks for it.
 HIGH_WATER = 64 * 1024
-SMALL = 4 * 1024  # bytes of a part of a body that are joined to the part before
+SMALL = 4 * 1024  # parts of a body below this size are joined to the part before
 _STATUS_LINES: dict[int, bytes] = {
     **{status: b"HTTP/1.1 %d \r\n" % status for status in range(100, 1000)},
     **{int(each): b"HTTP/1.1 %d %b\r\n" % (each, each.phrase.encode()) for each in HTTPStatus},
@@ -18,22 +18,22 @@ _BODILESS = frozenset({204, 304})
 
 
 class CallerLeft(Exception):
-    """The caller is gone; nobody reads an answer."""
+    """The caller left, so nobody would read an answer."""
 
 
 class BodyTooLarge(Exception):
-    """The body is longer than was allowed."""
+    """The body is longer than allowed."""
 
 
 class TooManyBodies(Exception):
-    """With this body more bytes of bodies would be kept than `budget` allows."""
+    """With this body, more bytes would be kept than `budget` allows."""
 
     def __init__(self, budget: "BodyBudget") -> None:
         self.budget = budget
 
 
 class BodyBudget:
-    """How many bytes of bodies a process or a credential keeps at once, and how many it may."""
+    """How many bytes of bodies a process or a credential keeps, and may keep at most."""
 
     __slots__ = ("kept", "most")
 
@@ -45,29 +45,29 @@ class BodyBudget:
 class Wire(Protocol):
     """What a request needs of its connection."""
 
-    paused: bool  # the client takes less than it was sent
+    paused: bool  # the client reads more slowly than the gateway sends
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
 
     def write_soon(self, request: "Incoming") -> None:
-        """Send the head of an answer at the end of this turn unless it was sent until then."""
+        """Send the answer's head at the end of this loop iteration, unless it was sent before."""
 
     def pause_reading(self) -> None:
-        """Receive nothing for now."""
+        """Stop receiving for now."""
 
     def resume_reading(self) -> None:
-        """Receive on."""
+        """Continue to receive."""
 
     def future(self) -> "asyncio.Future[None]":
         """Return a future of the connection's event loop."""
 
     def answered(self, request: "Incoming") -> None:
-        """Take note that the answer is complete."""
+        """Note that the answer is complete."""
 
 
 class Incoming:
-    """One request. `departed`: its client is gone; `started` and `ended` are about the answer."""
+    """One request. `departed`: its client left. `started` and `ended` refer to the answer."""
 
     __slots__ = (
         "_chunked", "_chunks", "_departure", "_framed_by_close", "_head", "_head_only", "_kept",
@@ -88,7 +88,7 @@ class Incoming:
         keep_alive: bool,
         chunks: bool,
     ) -> None:
-        """`chunks`: the client knows the chunked transfer coding."""
+        """`chunks`: the client understands the chunked transfer coding."""
         self._wire = wire
         self.budget = self._share = budget
         self.method = method
@@ -112,14 +112,14 @@ class Incoming:
     # --- used by the application -----------------------------------------------------------------
 
     def keep_within(self, share: BodyBudget) -> None:
-        """Let the body count in a second budget too, once, from before it is asked for."""
+        """Count the body in a second budget too. Must be called once, before `body`."""
         self._share = share
         share.kept += self._kept
 
     async def body(self, most: int) -> bytes:
-        """Return the whole body, which counts as kept until it is `let_go`.
+        """Return the whole body, which counts as kept until `release_body` is called.
 
-        Raises `BodyTooLarge` beyond so many bytes, `TooManyBodies`, or `CallerLeft`.
+        Raises `BodyTooLarge` beyond `most` bytes, `TooManyBodies`, or `CallerLeft`.
         """
         if not self.complete:
             self._unread, self._most = False, most
@@ -128,7 +128,7 @@ class Incoming:
             while not (
                 self.complete or self.departed or self._size > most or self._exceeded() is not None
             ):
-                # Also after a pause because of others, who are gone by now.
+                # Other bodies may have paused this one, and may be gone by now.
                 self._wire.resume_reading()
                 self._waiter = self._wire.future()
                 await self._waiter
@@ -143,21 +143,21 @@ class Incoming:
         self._chunks.clear()
         return body
 
-    def let_go(self) -> None:
-        """Take note that nobody keeps the body any longer."""
+    def release_body(self) -> None:
+        """Note that the body is not kept any longer."""
         self._count(-self._kept)
         self._chunks.clear()
 
     def on_departure(self, departed: Callable[[], None] | None) -> None:
-        """Call `departed` when the client leaves, soon if it has; None takes that back."""
+        """Call `departed` when the client leaves, or soon if it has left; None cancels that."""
         self._departure = departed
         if departed is not None and self.departed:
             asyncio.get_running_loop().call_soon(departed)
 
     def start(self, status: int, headers: Headers) -> None:
-        """Begin the answer. Its head leaves with the first of its body; see `send_head_soon`.
+        """Start the answer. Its head is sent with the first of the body; see `send_head_soon`.
 
-        Without a length among the headers the body ends as HTTP allows.
+        Without `content-length`, the body is chunked or ends with the connection.
         """
         lines = [_STATUS_LINES[status]]
         framed = self._head_only or status in _BODILESS
@@ -176,11 +176,11 @@ class Incoming:
         self.started = True
 
     def send_head_soon(self) -> None:
-        """Let the head leave at the end of this turn of the event loop, whatever follows it."""
+        """Send the head at the end of this loop iteration, even if no body follows yet."""
         self._wire.write_soon(self)
 
     def write(self, data: bytes) -> None:
-        """Send a part of the body; to a client that left, nothing."""
+        """Send a part of the body, unless the client left."""
         if not data or self._head_only:
             return
         if self._chunked:
@@ -199,11 +199,11 @@ class Incoming:
 
     @property
     def congested(self) -> bool:
-        """Whether the client takes less than it was sent; then wait until it is `drained`."""
+        """Whether the client reads too slowly, so that the sender should await `drained`."""
         return self._wire.paused and not self.departed
 
     async def drained(self) -> None:
-        """Wait until the client took what it was sent, or left."""
+        """Wait until the client has read what was sent, or left."""
         while self.congested:
             self._writable = self._wire.future()
             await self._writable
@@ -211,11 +211,11 @@ class Incoming:
     # --- used by the connection ------------------------------------------------------------------
 
     def receive(self, data: bytes) -> None:
-        """Take a part of the body."""
+        """Add a part of the body."""
         if self.ended or self.departed:
             return
         size, chunks = len(data), self._chunks
-        if size < SMALL and chunks:  # an object for each would take many times its memory
+        if size < SMALL and chunks:  # one object for each would take many times the memory
             if chunks[-1].__class__ is not bytearray or len(chunks[-1]) > HIGH_WATER:
                 chunks.append(bytearray())
             chunks[-1] += data
@@ -229,12 +229,12 @@ class Incoming:
                 self._wake()
 
     def received(self) -> None:
-        """Take note that the body is complete."""
+        """Note that the body is complete."""
         self.complete = True
         self._wake()
 
     def depart(self) -> None:
-        """Take note that the client is gone."""
+        """Note that the client left."""
         if self.ended:
             return
         self.departed = True
@@ -244,12 +244,12 @@ class Incoming:
             self._departure()
 
     def writable(self) -> None:
-        """Take note that the client took what it was sent."""
+        """Note that the client has read what was sent."""
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
 
     def send_head(self) -> None:
-        """Send the head if nothing was sent with it yet."""
+        """Send the head if it has not been sent yet."""
         if self._head:
             self._write(b"")
 
@@ -276,7 +276,7 @@ class Incoming:
             self._waiter.set_result(None)
 
     def _expects_continue(self) -> bool:
-        # Old clients know no interim answers (RFC 9110, 10.1.1).
+        # HTTP/1.0 clients don't understand interim answers (RFC 9110, 10.1.1).
         return not self._framed_by_close and any(
             name == b"expect" and value.lower() == b"100-continue" for name, value in self.headers
         )

@@ -1,7 +1,7 @@
-"""What may interrupt a call: its caller leaves, or somebody takes too long.
+"""Interrupting a call when its caller leaves, or when the caller or the provider is too slow.
 
-Deadlines are looked at a few times a second for all calls together: a timer for every chunk of
-every stream would cost more than passing the chunk on.
+Deadlines of all calls are checked together a few times a second. A timer for every chunk of every
+stream would cost more than passing the chunk on.
 """
 
 import asyncio
@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable
 
 TICK_SECONDS = 0.25
-# Told whom to call when the caller leaves; None takes that back.
-TellOfDeparture = Callable[[Callable[[], None] | None], None]
+# Registers what to call when the caller leaves; None cancels that.
+OnDeparture = Callable[[Callable[[], None] | None], None]
 
 
 class Watch:
-    """The watch over one call; made in the task that it may interrupt, by cancelling it."""
+    """Watches one call. Created in the call's task, which it interrupts by cancelling it."""
 
     __slots__ = ("_all", "_departure", "_drain", "_latest", "_task", "at", "left", "passed")
 
@@ -23,25 +23,25 @@ class Watch:
     ) -> None:
         self._all = watches
         self._task = task
-        self._departure: TellOfDeparture | None = None
+        self._departure: OnDeparture | None = None
         self._drain = 0.0
         self._latest = float("inf")
         self.at = time.monotonic() + seconds
-        self.left = False  # the caller did
-        self.passed = False  # the deadline did
+        self.left = False  # the caller left
+        self.passed = False  # the deadline passed
 
     def expect_within(self, seconds: float) -> None:
-        """Move the deadline."""
+        """Set the deadline to `seconds` from now."""
         self.at = min(time.monotonic() + seconds, self._latest)
 
-    def listen(self, departure: TellOfDeparture, drain: float) -> None:
-        """Notice when the caller leaves; the call may then go on for `drain` seconds."""
+    def listen(self, departure: OnDeparture, drain: float) -> None:
+        """Watch for the caller leaving; the call may then go on for `drain` seconds."""
         self._departure, self._drain = departure, drain
         departure(self._depart)
 
     def _depart(self) -> None:
         if self._task is None:
-            return  # the call ended in the same moment
+            return  # the call ended at the same moment
         self.left = True
         if self._drain:
             self.at = self._latest = time.monotonic() + self._drain
@@ -55,14 +55,14 @@ class Watch:
             self._task.cancel()
 
     def claim(self) -> bool:
-        """Return whether a cancellation came from here; if so, take it back."""
+        """Return whether this watch cancelled the task; if so, undo the cancellation."""
         if (self.left or self.passed) and self._task is not None:
             self._task.uncancel()
             return True
         return False
 
     def close(self) -> None:
-        """End the watch."""
+        """Stop watching."""
         self._all.discard(self)
         self._task = None
         if self._departure is not None:
@@ -71,7 +71,7 @@ class Watch:
 
 
 class Watches:
-    """The watches of one process; made in its event loop."""
+    """The watches of one process. Must be created in its event loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -79,7 +79,7 @@ class Watches:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, seconds: float) -> Watch:
-        """Watch over the current task, which has so many seconds."""
+        """Return a watch over the current task with a deadline in `seconds`."""
         watch = Watch(self, asyncio.current_task(self._loop), seconds)
         self._open.add(watch)
         if self._timer is None:
@@ -87,7 +87,7 @@ class Watches:
         return watch
 
     def discard(self, watch: Watch) -> None:
-        """Watch over it no longer."""
+        """Remove a watch."""
         self._open.discard(watch)
 
     def _look(self) -> None:

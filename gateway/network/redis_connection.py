@@ -1,8 +1,8 @@
 """One pipelined connection to the gateway's Redis.
 
-Every coroutine of a process writes into the same connection; commands of one turn of the event loop
-leave in one packet and the answers come back in order. redis-py does the same work in several times
-the CPU, and two of these commands are on the path of every call (`benchmarks/README.gateway.md`).
+All coroutines of a process use the same connection. Commands of one iteration of the event loop are
+sent in one packet, and the answers come back in order. redis-py takes several times the CPU for the
+same work, and every call makes two of these commands (`benchmarks/README.gateway.md`).
 """
 
 import asyncio
@@ -21,8 +21,8 @@ import hiredis
 CONNECT_TIMEOUT = 1.0
 ANSWER_TIMEOUT = 2.0
 MAX_WAITING = 50_000
-# Commands that leave in one packet. With more, Redis and this process would wait for each other in
-# turns instead of working side by side.
+# Commands sent in one packet. With more, Redis and this process would take turns waiting for each
+# other instead of working in parallel.
 AT_ONCE = 4
 
 
@@ -35,11 +35,11 @@ class RedisError(Exception):
 
 
 _NOT_NOW = ("LOADING ", "BUSY ", "MASTERDOWN ", "TRYAGAIN ", "CLUSTERDOWN ")
-"""What a server says that will answer in a while: it just started, or is busy or cut off."""
+"""Errors of a server that will answer later: it has just started, or is busy or cut off."""
 
 
 class Script:
-    """A Lua script of `gateway/lua/`, run by its digest."""
+    """A Lua script from `gateway/lua/`, run by its digest."""
 
     def __init__(self, name: str) -> None:
         prelude = files("gateway").joinpath("lua/_prelude.lua").read_text()
@@ -49,7 +49,7 @@ class Script:
 
 
 class Redis:
-    """A client that connects when first used and again after every loss."""
+    """A client that connects when first used, and again whenever the connection was lost."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -63,7 +63,7 @@ class Redis:
         self._database = parts.path.strip("/") or "0"
         self._connection: _Connection | None = None
         self._connecting: asyncio.Task[_Connection] | None = None
-        self.server = ""  # what the last answer came from: another one after each of its starts
+        self.server = ""  # the run id of the connected server, which changes with each restart
 
     async def execute(self, *command: str | bytes | int | float) -> Any:
         """Run one command. Raises `RedisUnavailable` or `RedisError`."""
@@ -73,7 +73,7 @@ class Redis:
         return await connection.send(command)
 
     async def run(self, script: Script, keys: Sequence[str], *arguments: str | bytes | int) -> Any:
-        """Run a script, sending its source when the server does not have it."""
+        """Run a script, sending its source if the server does not have it."""
         connection = self._connection
         if connection is None or connection.lost:
             connection = await self._connect()
@@ -122,13 +122,13 @@ class Redis:
 
 
 async def _run_id(connection: "_Connection") -> str:
-    """Return the server's random name, or one of the connection's where it does not tell it.
+    """Return the server's run id, or a random one for this connection if the server has none.
 
     https://valkey.io/commands/info/ (run_id)
     """
     try:
         answer = await connection.send(("INFO", "server"))
-    except RedisError:  # the user may not ask, or it is not there yet
+    except RedisError:  # the user has no permission, or the server does not know INFO
         return uuid.uuid4().hex
     found = re.search(rb"^run_id:(\w+)", answer, re.MULTILINE)
     return found[1].decode() if found else uuid.uuid4().hex
@@ -149,7 +149,7 @@ class _Connection(asyncio.Protocol):
         self._watch()
 
     def send(self, command: tuple[str | bytes | int | float, ...]) -> "asyncio.Future[Any]":
-        """Queue a command; the future holds its answer."""
+        """Queue a command; return a future with its answer."""
         future: asyncio.Future[Any] = self._loop.create_future()
         if self.lost or len(self._waiting) >= MAX_WAITING:
             future.set_exception(RedisUnavailable("connection lost"))
@@ -195,7 +195,7 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def _watch(self) -> None:
-        """Give up on a server that stopped answering: one timer for all commands."""
+        """Close the connection if the server stopped answering. One timer is for all commands."""
         if self._waiting and self._waiting[0][0] < self._loop.time():
             self.close()
             return

@@ -1,8 +1,8 @@
-"""The HTTP/1.1 server: httptools parses, asyncio carries, a coroutine answers.
+"""The HTTP/1.1 server on httptools and asyncio; a coroutine answers each request.
 
-uvicorn starts and stops the processes and keeps their sockets. Its own protocol is not used: it
-limits neither the size of a head nor its time, and what stands between it and an application took a
-tenth of the gateway's CPU (`benchmarks/README.gateway.md`).
+uvicorn starts and stops the processes and owns their sockets. Its own protocol is not used, because
+it limits neither the size of a head nor the time to receive it, and its ASGI interface took a tenth
+of the gateway's CPU (`benchmarks/README.gateway.md`).
 """
 
 import asyncio
@@ -24,9 +24,9 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 200  # each takes some 150 bytes of memory, however short it is
 HEAD_SECONDS = 20.0
 KEEP_ALIVE_SECONDS = 75.0
-# For the rest of a request that is answered already, and to take an answer before a close.
+# To receive the rest of an answered request, and to deliver an answer before closing.
 LINGER_SECONDS = 60.0
-# Requests that wait for the answers before them. A client that sends more has to repeat them.
+# Pipelined requests that wait for earlier answers. If a client sends more, it has to repeat them.
 MOST_WAITING = 100
 _NEVER = float("inf")
 _MALFORMED = b"400 Bad Request"
@@ -40,19 +40,19 @@ _REASONS = {
 
 
 class Application(Protocol):
-    """What answers requests, and how many bytes of their bodies are kept at once."""
+    """Answers requests, and has the budget for their bodies."""
 
     body_budget: BodyBudget
 
     async def serve(self, request: Incoming) -> None:
-        """Answer one request. What it raises ends the connection."""
+        """Answer one request. An exception closes the connection."""
 
 
 class Connection(asyncio.Protocol):
-    """One connection of a client, made by uvicorn for `config.loaded_app`, an `Application`.
+    """One client connection. uvicorn creates it for `config.loaded_app`, an `Application`.
 
-    Requests are answered one at a time, in order. While one is answered, the requests behind it are
-    not read further. A client that does not take its answers gets no further ones.
+    Requests are answered one at a time, in order. While one is being answered, the connection stops
+    reading the requests behind it. A client that does not read its answers gets no further ones.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Connection(asyncio.Protocol):
         self._in_head = self._in_message = False
         self._bodied_upgrade = False
         self._loose_bytes = 0  # received since the last part of a body: a head, trailers
-        self._deaf = False  # to whatever still comes
+        self._deaf = False  # ignores further input, because the connection is being closed
         self._deadline = _NEVER
         self._late: Callable[[], None] = self._close
         self._timer: asyncio.TimerHandle | None = None
@@ -85,7 +85,7 @@ class Connection(asyncio.Protocol):
     # --- called by the event loop and by uvicorn -------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to wait for the first request; who never sends one is told nothing."""
+        """Start to wait for the first request; close without an answer if there is none."""
         self._transport = transport  # type: ignore[assignment]
         self._connections.add(self)
         self._expect_within(HEAD_SECONDS, self._close)
@@ -93,14 +93,14 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wake the task that waits for the client, and drop all references to the connection.
 
-        So nothing of it is left to the garbage collector, which would stop all calls for its time.
+        Without reference cycles, no garbage collection is needed, which would pause all calls.
         """
         self._connections.discard(self)
         self._deaf = True
         if self._timer is not None:
             self._timer.cancel()
         for request in self._queue:
-            request.let_go()
+            request.release_body()
         self._queue.clear()
         current, self._current, self._receiving = self._current, None, None
         del self._parser, self._late
@@ -108,7 +108,7 @@ class Connection(asyncio.Protocol):
             current.depart()
 
     def data_received(self, data: bytes) -> None:
-        """Read on, unless the connection is being closed."""
+        """Parse the data, unless the connection is being closed."""
         while data and not self._deaf:
             self._loose_bytes += len(data)
             again = b""
@@ -117,26 +117,26 @@ class Connection(asyncio.Protocol):
             except httptools.HttpParserUpgrade as upgrade:
                 if self._bodied_upgrade:
                     again = self._without_upgrade(data[upgrade.args[0] :])
-                else:  # what follows would be another protocol, which is not spoken here
+                else:  # another protocol would follow, which is not supported
                     self._deaf = True
             except httptools.HttpParserError as error:
                 if isinstance(error, httptools.HttpParserCallbackError):
-                    logger.error("a request was not understood", exc_info=error)
+                    logger.error("a request could not be parsed", exc_info=error)
                 self._refuse(_MALFORMED)
             data = again
         if self._in_message and not self._deaf:
             if self._loose_bytes > MAX_HEAD_BYTES or len(self._headers) > MAX_HEADERS:
                 self._refuse(_TOO_LARGE)
             elif self._in_head and self._reading and self._late != self._too_slow:
-                # Only a head that does not come in one piece is worth a timer.
+                # Only a head that does not arrive in one piece needs a timer.
                 self._expect_within(HEAD_SECONDS, self._too_slow)
 
     def pause_writing(self) -> None:
-        """The client takes less than it is sent."""
+        """The client reads more slowly than the gateway sends."""
         self.paused = True
 
     def resume_writing(self) -> None:
-        """The client took most of what it was sent."""
+        """The client has read most of what was sent."""
         self.paused = False
         if self._current is not None:
             self._current.writable()
@@ -144,7 +144,7 @@ class Connection(asyncio.Protocol):
             self._go_on()
 
     def shutdown(self) -> None:
-        """Close as soon as what is being answered is answered."""
+        """Close once the current request is answered."""
         if self._current is None:
             self._close()
         else:
@@ -160,16 +160,16 @@ class Connection(asyncio.Protocol):
         self._deadline = _NEVER
 
     def on_url(self, url: bytes) -> None:
-        """Take a part of the target."""
+        """Add a part of the target."""
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; trailers, which nobody reads, are dropped."""
+        """Add a header. Trailers are dropped."""
         if self._in_head:
             self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """Let the request be answered, now or after those before it."""
+        """Answer the request, now or after those before it."""
         self._deadline, self._late = _NEVER, self._close
         if self._loose_bytes > MAX_HEAD_BYTES:
             size = len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)
@@ -190,7 +190,7 @@ class Connection(asyncio.Protocol):
         self._in_head = False
         self._loose_bytes = 0
         if len(self._queue) >= MOST_WAITING:
-            self._refuse(b"")  # as soon as those before are answered
+            self._refuse(b"")  # closes once those before are answered
         if self._deaf or self._bodied_upgrade:
             return
         chunks = parser.get_http_version() == "1.1"
@@ -212,13 +212,13 @@ class Connection(asyncio.Protocol):
             self.pause_reading()
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of the body."""
+        """Add a part of the body."""
         self._loose_bytes = 0
         if self._receiving is not None:
             self._receiving.receive(body)
 
     def on_message_complete(self) -> None:
-        """The request is all there."""
+        """The request is complete."""
         self._in_message = False
         self._loose_bytes = 0
         request, self._receiving = self._receiving, None
@@ -226,7 +226,7 @@ class Connection(asyncio.Protocol):
             request.received()
             if request.ended and not request.keep_alive:
                 self._close()
-            elif self._current is None:  # answered before it was all there
+            elif self._current is None:  # answered before it was complete
                 self._expect_within(KEEP_ALIVE_SECONDS, self._close)
 
     # --- used by requests ------------------------------------------------------------------------
@@ -237,17 +237,17 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
     def write_soon(self, request: Incoming) -> None:
-        """Send the head of an answer at the end of this turn unless it was sent until then."""
+        """Send the answer's head at the end of this loop iteration, unless it was sent before."""
         self._loop.call_soon(request.send_head)
 
     def pause_reading(self) -> None:
-        """Receive nothing for now."""
+        """Stop receiving for now."""
         if self._reading and not self._transport.is_closing():
             self._reading = False
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Receive on."""
+        """Continue to receive."""
         if not self._reading and not self._transport.is_closing():
             self._reading = True
             self._transport.resume_reading()
@@ -257,7 +257,7 @@ class Connection(asyncio.Protocol):
         return self._loop.create_future()
 
     def answered(self, request: Incoming) -> None:
-        """Go on to the next request; wait for the rest of this one, if it is not all there."""
+        """Go on to the next request, or wait for the rest of this one before closing."""
         self._current = None
         if self not in self._connections:
             return  # lost meanwhile
@@ -266,8 +266,8 @@ class Connection(asyncio.Protocol):
         elif (request.complete and not self._deaf) or self._transport.is_closing():
             self._close()
         else:
-            # Who closes while something is still sent to it resets the connection, and the answers
-            # may be lost with that.
+            # Closing while the client still sends would reset the connection, and the client could
+            # lose the answers.
             self._transport.write_eof()
             self.resume_reading()
             self._expect_within(LINGER_SECONDS, self._close)
@@ -275,7 +275,7 @@ class Connection(asyncio.Protocol):
     # --- within ----------------------------------------------------------------------------------
 
     def _go_on(self) -> None:
-        """Begin the next answer, or receive the next request."""
+        """Answer the next request, or continue to receive it."""
         if self.paused:
             self.pause_reading()
             self._expect_within(KEEP_ALIVE_SECONDS, self._close)
@@ -293,10 +293,10 @@ class Connection(asyncio.Protocol):
         self.resume_reading()
 
     def _without_upgrade(self, rest: bytes) -> bytes:
-        """Return a request as if it asked for no other protocol, and what follows its head.
+        """Return the request without its upgrade header, followed by `rest`.
 
-        A new parser is to read it: the old one takes a body for the other protocol. Java's own
-        client asks for HTTP/2 like this.
+        A new parser reads it, because the old one takes the body for the other protocol. Java's
+        own client asks for HTTP/2 like this.
         """
         method, version = self._parser.get_method(), self._parser.get_http_version().encode()
         lines = [b"%b %b HTTP/%b" % (method, self._url, version)]
@@ -312,7 +312,7 @@ class Connection(asyncio.Protocol):
         try:
             await self._serve(request)
         except BaseException as error:
-            # Nobody is above it: a task that is cancelled because the server stops ends here too.
+            # This is the top of the task, so a cancellation when the server stops ends here too.
             if not isinstance(error, asyncio.CancelledError):
                 logger.exception("a request was not answered")
             if not request.started:
@@ -320,14 +320,14 @@ class Connection(asyncio.Protocol):
                 request.start(500, [(b"content-length", b"0")])
                 request.end()
         finally:
-            request.let_go()
+            request.release_body()
             self._tasks.discard(asyncio.current_task(self._loop))
             if not request.ended:
                 request.send_head()
-                self._close()  # the client sees that the answer is not complete
+                self._close()  # shows the client that the answer is incomplete
 
     def _expect_within(self, seconds: float, late: Callable[[], None]) -> None:
-        """Call `late` unless the deadline is moved before: a timer is moved only when it is due."""
+        """Call `late` at the deadline unless that is moved. A timer is only moved once it fires."""
         now = self._loop.time()
         self._deadline, self._late = now + seconds, late
         if self._timer is not None and self._timer_at > self._deadline:
@@ -349,7 +349,7 @@ class Connection(asyncio.Protocol):
             self._timer = self._loop.call_later(left, self._look)
 
     def _close(self) -> None:
-        """Close when all was taken that was sent, or when that takes too long."""
+        """Close once the client has read everything, or when that takes too long."""
         self._deaf = True
         self._transport.close()
         if self in self._connections:  # not lost yet
@@ -359,7 +359,7 @@ class Connection(asyncio.Protocol):
         self._refuse(_TOO_SLOW)
 
     def _refuse(self, status: bytes) -> None:
-        """Close, with an answer if nothing else is being answered; else as soon as that is."""
+        """Answer with an error and close, or close once the current request is answered."""
         if self._deaf:
             return
         self._deaf = True
@@ -367,7 +367,7 @@ class Connection(asyncio.Protocol):
         current = self._current
         if current is not None and current is not self._receiving:
             if self._queue and self._queue[-1] is self._receiving:
-                self._queue.pop().let_go()
+                self._queue.pop().release_body()
             (self._queue[-1] if self._queue else current).keep_alive = False
             return
         answered = current is None and self._in_message and not self._in_head
@@ -380,7 +380,7 @@ class Connection(asyncio.Protocol):
 
 
 def _split(target: bytes) -> tuple[str, bytes]:
-    """Return path and query of a request's target. Raises `ValueError`."""
+    """Return the path and query of a request's target. Raises `ValueError`."""
     if target.startswith(b"/") and b"#" not in target:
         raw_path, _, query = target.partition(b"?")
     else:
@@ -394,5 +394,5 @@ def _split(target: bytes) -> tuple[str, bytes]:
 
 
 def _is_framed(headers: Headers) -> bool:
-    """Return whether a body may follow."""
+    """Return whether the headers announce a body."""
     return any(name in (b"content-length", b"transfer-encoding") for name, _ in headers)

@@ -1,4 +1,4 @@
-"""The way to the providers: what is sent on of a call, and a breaker per host."""
+"""Calling the providers: which headers are forwarded, and a circuit breaker for each provider."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -11,8 +11,8 @@ from gateway.refusals.errors import Refusal, unavailable
 from gateway.settings import Settings
 from gateway.telemetry import metrics
 
-# Never told to a provider: who calls us, how they came here, and the choice of the operator's
-# account with the provider.
+# Never forwarded to a provider: who the caller is, the way the request came, and the choice of the
+# operator's account with the provider.
 _NOT_SENT = HOP_BY_HOP | frozenset(
     {
         b"host", b"content-length", b"authorization", b"x-api-key", b"cookie", b"x-project-id",
@@ -22,8 +22,7 @@ _NOT_SENT = HOP_BY_HOP | frozenset(
     }
 )  # fmt: skip
 _NOT_SENT_PREFIXES = (b"x-forwarded-", b"sec-", b"cf-")
-# Cookies of the provider's edge are for the gateway, not for its callers; nor is whose account at
-# the provider it uses.
+# Never returned to callers: the provider's cookies, and the operator's account with the provider.
 _NOT_RETURNED = HOP_BY_HOP | {
     b"set-cookie", b"openai-organization", b"openai-project", b"anthropic-organization-id",
 }  # fmt: skip
@@ -37,14 +36,14 @@ class UpstreamFailed(Exception):
 
 
 class Breaker:
-    """Stops calling a host that cannot be reached; after a while one call tries again."""
+    """A circuit breaker: stops calls to an unreachable host, then lets one call try again."""
 
     def __init__(self) -> None:
         self._failures = 0
         self._open_until = 0.0
 
     def check(self, name: str) -> None:
-        """Raise a 503 `Refusal` while the host is not to be called."""
+        """Raise a 503 `Refusal` while the host must not be called."""
         now = time.monotonic()
         if self._failures >= FAILURES_TO_OPEN:
             if now < self._open_until:
@@ -62,7 +61,7 @@ class Breaker:
 
 
 class Upstreams:
-    """The providers of the registry."""
+    """The configured providers."""
 
     def __init__(self, settings: Settings) -> None:
         self._upstreams = settings.upstreams
@@ -82,10 +81,10 @@ class Upstreams:
         body: bytes,
         sending: Callable[[], None],
     ) -> HttpResponse:
-        """Call the API's provider and wait for the head of its answer. The caller must close it.
+        """Call the API's provider; return its answer once the head has arrived.
 
-        `sending` is called before the first byte is sent. Raises `Refusal` while the provider
-        cannot be reached, or `UpstreamFailed`.
+        The caller must close the answer. `sending` is called before the first byte is sent. Raises
+        `UpstreamFailed`, or `Refusal` while the breaker is open.
         """
         provider = api.provider
         breaker = self._breakers[provider]
@@ -110,7 +109,7 @@ class Upstreams:
 def request_headers(headers: Iterable[tuple[bytes, bytes]], api: Api, key: str) -> Headers:
     """Return the headers for the provider: the caller's own, with the operator's key.
 
-    Compression is not asked for, because the usage has to be read from what passes.
+    They ask for an uncompressed answer, because the usage is read from the passing bytes.
     """
     sent: Headers = []
     connection: list[bytes] = []
@@ -149,10 +148,10 @@ def response_headers(headers: Headers, provider: str, *, length_changes: bool) -
 
 
 def no_answer(provider: str) -> Refusal:
-    """Return what the caller is told when the provider gave no answer at all."""
+    """Return the refusal for a call that the provider did not answer."""
     return Refusal(502, "provider_failed", f"The provider {provider} did not answer.")
 
 
 def no_answer_in_time(provider: str) -> Refusal:
-    """Return what the caller is told when the provider took too long."""
+    """Return the refusal for a call that the provider did not answer in time."""
     return Refusal(504, "provider_timeout", f"The provider {provider} did not answer in time.")

@@ -1,1 +1,1 @@
-"""Every refusal of ours: who decides, with which status and which words."""
+"""Every refusal of the gateway's own: the decision, the status and the words."""

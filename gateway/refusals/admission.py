@@ -1,4 +1,4 @@
-"""May this call be made, and what is reserved for it?"""
+"""Admission: whether a call may be made, and what is reserved for it."""
 
 from decimal import ROUND_FLOOR, Decimal
 from functools import lru_cache
@@ -6,9 +6,9 @@ from functools import lru_cache
 import msgspec
 
 from gateway.body.requests import ModelRequest
-from gateway.body.usage_bound import Extent, extent_of
+from gateway.body.usage_bound import UsageBound, usage_bound_of
 from gateway.call import Call
-from gateway.money.holds import Holds, Reservation, Verdict
+from gateway.money.holds import HoldResult, Holds, Reservation
 from gateway.money.prices import OPERATOR_KEYS, REGION_FACTOR, Prices, Rates, UnknownPrice, Usage
 from gateway.money.usage_events import CallRecord, new_record, to_micro_bound
 from gateway.network.redis_connection import RedisError, RedisUnavailable
@@ -17,21 +17,21 @@ from gateway.refusals import denials, throttles, wrong_models
 from gateway.refusals.errors import Refusal, bad_request, unavailable
 from gateway.refusals.reasons import Reason
 from gateway.resolver.credentials import Caller
-from gateway.resolver.quota import QuotaResolver, Terms
+from gateway.resolver.quota import Payer, QuotaResolver
 from gateway.settings import MICRO, Settings
 from gateway.telemetry import metrics
 
-# Without a word from the feed for this long, an admission counts as "open because unknown".
+# If Django's answer was not confirmed for this long, an admission counts as "open because unknown".
 UNCONFIRMED_MS = 2_000
-# Answers older than this are asked for again, in the background.
+# Answers older than this are refreshed in the background.
 REFRESH_MS = 300_000
-# An output cap of our own may shrink to what is left, but not to an answer that says nothing.
+# An output cap that the gateway adds may shrink to what is left, but not below a useful answer.
 SMALLEST_OUTPUT_CAP = 256
 MAX_REFUSED = 10_000
-# What is left, of the account or of a part of it with a cap of its own, is less than the bound.
+# Too little is left for the bound: of the account, or of a cap within it.
 _TOO_LITTLE = frozenset({"short", "project_cap", "user_cap", "run_cap"})
-# Tiers of service that a caller may ask for. OpenAI's default is "auto": what the operator's
-# project is set to, which may be the dearest. "scale" is paid in advance.
+# Service tiers that a caller may ask for. OpenAI's default "auto" means the tier that the operator
+# set for the project there, which may be the dearest. "scale" is paid in advance.
 _ANY_TIER = frozenset({None, "auto"})
 _TIERS = {
     "openai": _ANY_TIER | {"default", "scale", "flex", "priority", "fast"},
@@ -40,12 +40,15 @@ _TIERS = {
 
 
 class Admission(msgspec.Struct, frozen=True, gc=False):
-    """A call that may be made. `account` is empty where nobody pays.
+    """A call that may be made.
 
-    `size` is the size of the body in bytes. `tools` are the provider's tools that it may charge
-    for. `filtered` is True if the provider may also run code without a charge. `input_bound` is the
-    part of the bound that is not visible output. `dearest` are the rates of the bound. `asked` has
-    the tier, the speed and the region that the caller named.
+    - `account`: who pays; empty if nobody does.
+    - `size`: the size of the body in bytes.
+    - `tools`: the provider's tools that it may charge for.
+    - `filtered`: whether the provider may also run code without a charge.
+    - `input_bound`: the part of the bound that is not visible output.
+    - `dearest`: the rates that the bound was computed with.
+    - `asked`: the tier, the speed and the region that the caller asked for.
     """
 
     record: CallRecord
@@ -63,7 +66,7 @@ class Admission(msgspec.Struct, frozen=True, gc=False):
 
 
 class Gate:
-    """Admits calls: reserves the most that a billable call can cost."""
+    """Admits calls, and reserves the most that a billable call can cost."""
 
     def __init__(
         self, settings: Settings, prices: Prices, resolver: QuotaResolver, holds: Holds
@@ -72,74 +75,77 @@ class Gate:
         self._prices = prices
         self._resolver = resolver
         self._holds = holds
-        self._refused: dict[object, None] = {}  # projects' buckets and credentials, oldest first
+        # Recently refused buckets of projects, and credentials; the oldest come first.
+        self._refused: dict[object, None] = {}
 
     async def admit(
         self, product: Product, caller: Caller, request: ModelRequest, call: Call
     ) -> tuple[Admission, bytes]:
-        """Return what is reserved, and the body for the provider. Raises `Refusal`."""
+        """Reserve credits; return the admission and the body for the provider. Raises `Refusal`."""
         if product.bucket is None:
             return self._unmetered(product, caller, request, call)
         wrong_models.check(product.name, request, self._prices)
         rates, dearest = self._rates(request)
         cap = min(self._settings.default_max_output_tokens, _published_cap(request.model))
-        extent = extent_of(request, cap, self._settings.allowed_fields)
-        _refuse_unpriced(dearest, extent, request)
-        terms = await self._terms(caller, product.bucket)
+        usage_bound = usage_bound_of(request, cap, self._settings.allowed_fields)
+        _refuse_unpriced(dearest, usage_bound, request)
+        payer = await self._payer(caller, product.bucket)
         while True:
-            bound = _bound(dearest, extent, request)
+            bound = _cost_bound(dearest, usage_bound, request)
             body = request.sent_body(cap)
             admission = Admission(
                 record=new_record(call, caller, product, request, rates.version, bound),
                 rates=rates,
-                account=terms.account,
-                credits_per_usd=terms.credits_per_usd,
+                account=payer.account,
+                credits_per_usd=payer.credits_per_usd,
                 bound=bound,
-                bound_micro=to_micro_bound(bound, terms.credits_per_usd),
+                bound_micro=to_micro_bound(bound, payer.credits_per_usd),
                 size=len(body),
-                tools=extent.tools,
-                filtered=extent.filtered,
-                input_bound=_bound(
-                    dearest, msgspec.structs.replace(extent, output_tokens=0), request
+                tools=usage_bound.tools,
+                filtered=usage_bound.filtered,
+                input_bound=_cost_bound(
+                    dearest, msgspec.structs.replace(usage_bound, output_tokens=0), request
                 ),
                 dearest=dearest,
                 asked=_asked(request),
             )
-            verdict = await self._hold(product.bucket, caller, admission)
-            if verdict.status == "held":
+            result = await self._hold(product.bucket, caller, admission)
+            if result.status == "held":
                 metrics.child(metrics.HELD, product.name).inc(admission.bound_micro / MICRO)
                 return admission, body
             smaller = None
             if (
-                verdict.status in _TOO_LITTLE
+                result.status in _TOO_LITTLE
                 and request.output_tokens is None
-                and not extent.uncapped
+                and not usage_bound.uncapped
             ):
-                smaller = _affordable_cap(verdict, terms.credits_per_usd, dearest, extent, request)
+                smaller = _affordable_cap(
+                    result, payer.credits_per_usd, dearest, usage_bound, request
+                )
             if smaller is None or smaller >= cap:
-                if verdict.status == "short":
-                    least = _bound(dearest, _short(extent), request)
-                    self._report(verdict, caller, product.bucket, terms, least)
-                if verdict.status == "limited":
+                if result.status == "short":
+                    least = _cost_bound(dearest, _short(usage_bound), request)
+                    self._report(result, caller, product.bucket, payer, least)
+                if result.status == "limited":
                     self._remember_refused((caller.project_id, product.bucket))
-                elif verdict.status == "rate":
+                elif result.status == "rate":
                     self._remember_refused(caller.credential_sha256)
-                raise self._refusal(verdict, product.bucket, admission)
+                raise self._refusal(result, product.bucket, admission)
             cap = smaller
-            extent = extent_of(request, cap, self._settings.allowed_fields)
+            usage_bound = usage_bound_of(request, cap, self._settings.allowed_fields)
 
-    async def look_ahead(self, product: Product, caller: Caller) -> None:
-        """Refuse what is refused whatever its body says, before that is read.
+    async def refuse_early(self, product: Product, caller: Caller) -> None:
+        """Raise `Refusal`, before the body is read, if the call is refused whatever it says.
 
-        Only who was refused so a moment ago is looked at: all others are asked nothing twice.
+        Only callers that were just refused are checked, so that all others need no second check.
         """
         if product.bucket is None:
             return
-        looked_at = (caller.project_id, product.bucket), caller.credential_sha256
-        if not any(key in self._refused for key in looked_at):
+        keys_checked = (caller.project_id, product.bucket), caller.credential_sha256
+        if not any(key in self._refused for key in keys_checked):
             return
         try:
-            status, answer, wait_ms = await self._holds.look(
+            status, answer, wait_ms = await self._holds.precheck(
                 caller.project_id, product.bucket, caller.credential_sha256
             )
         except (RedisUnavailable, RedisError):
@@ -149,7 +155,7 @@ class Gate:
             raise denials.denial(answer, product.bucket, bot_name, billing_url)
         if status == "rate":
             raise throttles.too_many_requests(wait_ms)
-        for key in looked_at:
+        for key in keys_checked:
             self._refused.pop(key, None)
 
     def _remember_refused(self, key: object) -> None:
@@ -158,17 +164,17 @@ class Gate:
         self._refused[key] = None
 
     def _report(
-        self, verdict: Verdict, caller: Caller, bucket: str, terms: Terms, least: Decimal
+        self, result: HoldResult, caller: Caller, bucket: str, payer: Payer, least: Decimal
     ) -> None:
-        """Tell Django when nothing but the remainder is in the way, even of a short answer."""
-        needed = to_micro_bound(least, terms.credits_per_usd)
-        if verdict.held_micro == 0 < verdict.remaining_micro < needed:
+        """Tell Django if what is left is too little even for a short answer and nothing is held."""
+        needed = to_micro_bound(least, payer.credits_per_usd)
+        if result.held_micro == 0 < result.remaining_micro < needed:
             self._resolver.report_insufficient(
-                caller.organization_id, bucket, verdict.remaining_micro
+                caller.organization_id, bucket, result.remaining_micro
             )
 
     def _rates(self, request: ModelRequest) -> tuple[Rates, Rates]:
-        """Return the rates to expect and the dearest that may come."""
+        """Return the rates to expect, and the highest that may apply. Raises a 400 `Refusal`."""
         provider, model, tier = request.api.provider, request.model, request.service_tier or None
         try:
             standard = self._prices.rates(provider, model, None, request.fast)
@@ -197,7 +203,7 @@ class Gate:
     def _unmetered(
         self, product: Product, caller: Caller, request: ModelRequest, call: Call
     ) -> tuple[Admission, bytes]:
-        """Admit a call that nobody pays for: no store is asked."""
+        """Admit a call that nobody pays for, without asking Redis."""
         rates: Rates | None
         try:
             rates = self._prices.rates(request.api.provider, request.model)
@@ -211,13 +217,13 @@ class Gate:
         )
         return admission, body
 
-    async def _terms(self, caller: Caller, bucket: str) -> Terms:
+    async def _payer(self, caller: Caller, bucket: str) -> Payer:
         try:
-            return await self._resolver.terms(caller.project_id, bucket)
+            return await self._resolver.payer(caller.project_id, bucket)
         except (RedisUnavailable, RedisError):
             raise _store_unavailable() from None
 
-    async def _hold(self, bucket: str, caller: Caller, admission: Admission) -> Verdict:
+    async def _hold(self, bucket: str, caller: Caller, admission: Admission) -> HoldResult:
         wanted = Reservation(
             hold_id=admission.record.uuid,
             project_id=caller.project_id,
@@ -230,64 +236,64 @@ class Gate:
             record=admission.record.encode(),
         )
         try:
-            verdict = await self._holds.hold(wanted)
-            if verdict.status in ("unknown", "closed"):
+            result = await self._holds.hold(wanted)
+            if result.status in ("unknown", "closed"):
                 await self._resolver.ask(caller.project_id)
-                verdict = await self._holds.hold(wanted)
-            if verdict.status == "unknown_user":
+                result = await self._holds.hold(wanted)
+            if result.status == "unknown_user":
                 await self._resolver.ask(caller.project_id, caller.distinct_id)
-                verdict = await self._holds.hold(wanted)
+                result = await self._holds.hold(wanted)
         except (RedisUnavailable, RedisError):
             raise _store_unavailable() from None
-        if verdict.status == "held":
-            if verdict.age_ms > UNCONFIRMED_MS:
+        if result.status == "held":
+            if result.age_ms > UNCONFIRMED_MS:
                 metrics.OPEN_BECAUSE_UNKNOWN.inc()
-            if verdict.answer_age_ms > REFRESH_MS:
+            if result.answer_age_ms > REFRESH_MS:
                 self._resolver.ask_in_background(caller.project_id)
-        return verdict
+        return result
 
-    def _refusal(self, verdict: Verdict, bucket: str, admission: Admission) -> Refusal:
+    def _refusal(self, result: HoldResult, bucket: str, admission: Admission) -> Refusal:
         bot_name, billing_url = self._settings.bot_name, self._settings.billing_url
-        match verdict.status:
+        match result.status:
             case "limited":
-                return denials.denial(verdict.answer, bucket, bot_name, billing_url)
-            case "project_cap" | "user_cap" if verdict.remaining_micro + verdict.held_micro <= 0:
+                return denials.denial(result.answer, bucket, bot_name, billing_url)
+            case "project_cap" | "user_cap" if result.remaining_micro + result.held_micro <= 0:
                 return denials.denial(
-                    verdict.answer, bucket, bot_name, billing_url, f"{verdict.status}_reached"
+                    result.answer, bucket, bot_name, billing_url, f"{result.status}_reached"
                 )
             case "short" | "project_cap" | "user_cap":
                 return denials.too_little(
-                    verdict.answer,
+                    result.answer,
                     bucket,
                     bot_name,
                     billing_url,
                     needed_micro=admission.bound_micro,
-                    remaining_micro=verdict.remaining_micro,
-                    held_micro=verdict.held_micro,
+                    remaining_micro=result.remaining_micro,
+                    held_micro=result.held_micro,
                     cause=(
                         Reason.INSUFFICIENT_REMAINING
-                        if verdict.status == "short"
-                        else f"{verdict.status}_reached"
+                        if result.status == "short"
+                        else f"{result.status}_reached"
                     ),
                 )
             case "run_cap":
                 return denials.run_cap_reached(
-                    verdict.answer,
+                    result.answer,
                     bucket,
                     bot_name,
                     self._settings.run_cap_credits,
                     needed_micro=admission.bound_micro,
-                    remaining_micro=verdict.remaining_micro,
-                    held_micro=verdict.held_micro,
+                    remaining_micro=result.remaining_micro,
+                    held_micro=result.held_micro,
                 )
             case "rate":
-                return throttles.too_many_requests(verdict.remaining_micro)
+                return throttles.too_many_requests(result.remaining_micro)
             case "excessive":
                 return bad_request("More cannot be reserved at once.", "unmeterable")
             case "rewound":
                 return _store_unavailable()
         return unavailable(
-            "Whether your team has credits left cannot be told at the moment. Please try again.",
+            "Your team's credits cannot be checked at the moment. Please try again.",
             "quota_unknown",
         )
 
@@ -298,9 +304,9 @@ def _store_unavailable() -> Refusal:
     )
 
 
-def _refuse_unpriced(rates: Rates, extent: Extent, request: ModelRequest) -> None:
-    """Raise a 400 `Refusal` that names the provider's tool if it has no price here."""
-    for tool in sorted(extent.tools):
+def _refuse_unpriced(rates: Rates, usage_bound: UsageBound, request: ModelRequest) -> None:
+    """Raise a 400 `Refusal` if one of the provider's tools has no price here."""
+    for tool in sorted(usage_bound.tools):
         if rates.of_use(tool) is None:
             raise bad_request(
                 f"The price of the provider's tool {tool} is not known here for the model "
@@ -319,60 +325,63 @@ def _asked(request: ModelRequest) -> Usage:
     )
 
 
-def _bound(rates: Rates, extent: Extent, request: ModelRequest) -> Decimal:
+def _cost_bound(rates: Rates, usage_bound: UsageBound, request: ModelRequest) -> Decimal:
     window = rates.context_window
     if b"context-1m" in request.betas.lower():
         window = max(window, 1_000_000)
-    output = extent.output_tokens
-    if extent.uncapped:
+    output = usage_bound.output_tokens
+    if usage_bound.uncapped:
         output = max(output, min(window, _longest_output(request.model)))
     bound = rates.bound(
-        extent.input_tokens + extent.whole_context * window,
+        usage_bound.input_tokens + usage_bound.whole_context * window,
         output,
-        cached=extent.cached or (request.api.provider == "openai" and rates.writes_cost_more),
-        cached_for_long=extent.cached_for_long and request.api.provider == "openai",
-        searches=extent.searches,
-        tools=extent.tools,
+        cached=usage_bound.cached or (request.api.provider == "openai" and rates.writes_cost_more),
+        cached_for_long=usage_bound.cached_for_long and request.api.provider == "openai",
+        searches=usage_bound.searches,
+        tools=usage_bound.tools,
     )
-    # Where the caller names no region the workspace's own setting counts, which may be a dear one.
+    # If the caller names no region, the setting of the operator's workspace applies, which may be
+    # a dear one.
     may_be_dear = request.api.provider == "anthropic" and request.inference_geo != "global"
     return bound * REGION_FACTOR if may_be_dear else bound
 
 
 def _longest_output(model: str) -> int:
-    """Return the most tokens that a model of OpenAI's writes if nothing caps it.
+    """Return the most tokens that an OpenAI model writes if nothing caps its output.
 
     https://developers.openai.com/api/docs/models
     """
     return 272_000 if "-pro" in model else 128_000
 
 
-def _short(extent: Extent) -> Extent:
-    """Return the extent with a short answer: a long one is the caller's own wish."""
+def _short(usage_bound: UsageBound) -> UsageBound:
+    """Return the usage bound for a short answer: a long one is the caller's choice."""
     return msgspec.structs.replace(
-        extent, output_tokens=min(extent.output_tokens, SMALLEST_OUTPUT_CAP), uncapped=False
+        usage_bound,
+        output_tokens=min(usage_bound.output_tokens, SMALLEST_OUTPUT_CAP),
+        uncapped=False,
     )
 
 
 def _affordable_cap(
-    verdict: Verdict,
+    result: HoldResult,
     credits_per_usd: Decimal,
     rates: Rates,
-    extent: Extent,
+    usage_bound: UsageBound,
     request: ModelRequest,
 ) -> int | None:
-    """Return the output cap that what is left pays for, if an answer of that length is of use."""
-    left = Decimal(verdict.remaining_micro) / MICRO / credits_per_usd
-    unanswered = _bound(rates, msgspec.structs.replace(extent, output_tokens=0), request)
-    shortest = msgspec.structs.replace(extent, output_tokens=request.choices)
-    spare, each = left - unanswered, _bound(rates, shortest, request) - unanswered
+    """Return the output cap that the remaining credits pay for, or None if it is too short."""
+    left = Decimal(result.remaining_micro) / MICRO / credits_per_usd
+    unanswered = _cost_bound(rates, msgspec.structs.replace(usage_bound, output_tokens=0), request)
+    shortest = msgspec.structs.replace(usage_bound, output_tokens=request.choices)
+    spare, each = left - unanswered, _cost_bound(rates, shortest, request) - unanswered
     if spare <= 0 or each == 0:
         return None
     cap = int((spare / each).to_integral_value(ROUND_FLOOR))
     return cap if cap >= SMALLEST_OUTPUT_CAP else None
 
 
-# The longest output that older models accept: asking for more is an error there.
+# The highest output limits that older models accept. A higher one is an error there.
 _SHORT_OUTPUTS = (
     ("gpt-3.5", 4_096),
     ("gpt-4o", 16_384),

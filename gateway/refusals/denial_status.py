@@ -1,8 +1,8 @@
-"""The status of a refusal for want of credits: it differs by API, operator and caller.
+"""The status of a refusal for lack of credits, which depends on the API, operator and caller.
 
-Many clients try again after any 429, whatever the headers say. They stop at a 402 and show its
-text. The SDKs of Anthropic and OpenAI obey `x-should-retry`, and a 429 is what programs built on
-them expect. docs/gateway.md has the figures of each client.
+Many clients retry after any 429, whatever the headers say. They stop at a 402 and show its text.
+The SDKs of Anthropic and OpenAI obey `x-should-retry`, and programs built on them expect a 429.
+docs/gateway.md lists how each client behaves.
 """
 
 from collections.abc import Mapping
@@ -15,21 +15,38 @@ from gateway.refusals.errors import Dialect, Refusal, bad_request
 
 HEADER = b"x-tollgate-denial-status"
 _STATUSES = {"402": 402, "429": 429}
-# Libraries that only carry requests: whoever uses one wrote the program for these refusals.
+# Plain HTTP libraries. A program that uses one was written for this gateway and its refusals.
 _HTTP_LIBRARIES = (
-    *(b"curl/", b"wget/", b"httpie/", b"python-httpx/", b"python-requests/", b"python-urllib"),
-    *(b"python/", b"aiohttp/", b"testclient", b"node", b"undici", b"axios/", b"got"),
-    *(b"go-http-client/", b"okhttp/", b"java/", b"java-http-client/", b"ruby", b"postmanruntime/"),
-    *(b"schemathesis/", b"mozilla/"),
+    b"curl/",
+    b"wget/",
+    b"httpie/",
+    b"python-httpx/",
+    b"python-requests/",
+    b"python-urllib",
+    b"python/",
+    b"aiohttp/",
+    b"testclient",
+    b"node",
+    b"undici",
+    b"axios/",
+    b"got",
+    b"go-http-client/",
+    b"okhttp/",
+    b"java/",
+    b"java-http-client/",
+    b"ruby",
+    b"postmanruntime/",
+    b"schemathesis/",
+    b"mozilla/",
 )
-# The names of the APIs, as operators write them.
+# The names of the APIs as operators write them.
 _DIALECTS: dict[str, Dialect] = {"messages": "anthropic", "chat": "chat", "responses": "responses"}
 
 
 def read_setting(written: str) -> dict[Dialect, int]:
-    """Return the status by API: of `429` for all, of `messages=402,chat=429` for those named.
+    """Return the status for each API from a setting like `429` or `messages=402,chat=429`.
 
-    Raise `EnvError` if it is neither.
+    Raises `EnvError` if the setting has another form.
     """
     if not written:
         return {}
@@ -47,7 +64,7 @@ def read_setting(written: str) -> dict[Dialect, int]:
 
 
 def check_header(headers: Headers) -> None:
-    """Raise a 400 `Refusal` if the caller asks for a status that there isn't, or for two."""
+    """Raise a 400 `Refusal` if the caller asks for an unknown status, or for two."""
     values = {value for name, value in headers if name == HEADER}
     if len(values) > 1 or not values <= {b"402", b"429"}:
         raise bad_request(f"{HEADER.decode()} must be 402 or 429.")
@@ -59,21 +76,22 @@ def fit(
     headers: Mapping[bytes, bytes],
     configured: Mapping[Dialect, int],
 ) -> Refusal:
-    """Return the refusal with the status that the caller asks for, or else the operator.
+    """Return the refusal with the status that the caller asked for, else the operator's.
 
-    If neither does, an application that calls itself by a name gets 402, and all others 429.
+    If neither chose one, an application that sends its own `user-agent` gets 402; SDKs and HTTP
+    libraries get 429.
     """
     codex = dialect == "responses" and headers.get(b"originator", b"").startswith(b"codex")
     status = _STATUSES.get(headers.get(HEADER, b"").decode("latin-1"))
     if status is None:
         status = configured.get(dialect, 429 if codex or _expects_429(headers) else 402)
-    if status == 402:  # a Retry-After would be obeyed, and what is limited stays so for weeks
+    if status == 402:  # clients would obey a Retry-After, but the limit may last for weeks
         return replace(refusal, status=402, retry_after=None)
     return _for_codex(refusal) if codex else refusal
 
 
 def _expects_429(headers: Mapping[bytes, bytes]) -> bool:
-    """Return whether the caller is an SDK that obeys `x-should-retry`, or only an HTTP library."""
+    """Return whether the caller is an SDK that obeys `x-should-retry`, or an HTTP library."""
     if b"x-stainless-lang" in headers:  # sent by the SDKs of Anthropic and OpenAI
         return True
     agent = headers.get(b"user-agent", b"").lower()
@@ -81,10 +99,10 @@ def _expects_429(headers: Mapping[bytes, bytes]) -> bool:
 
 
 def _for_codex(refusal: Refusal) -> Refusal:
-    """Return a 429 of which the Codex CLI shows the text, after one attempt.
+    """Return a 429 whose text the Codex CLI shows, without retrying.
 
-    It shows the text of a 429 only from this header, and only for this type of error. It puts
-    ", or try again at" and the reset time behind it.
+    It shows the text of a 429 only from this header, and only for this type of error. It appends
+    ", or try again at" and the reset time.
     """
     text = "".join(char if char.isprintable() else " " for char in refusal.message)
     promo = text.removesuffix(".").encode("ascii", "replace")

@@ -1,4 +1,4 @@
-"""The words of a refusal for lack of credits. They go to the caller, so they name no secret."""
+"""The words of a refusal for lack of credits. Callers see them, so they contain no secrets."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -17,7 +17,7 @@ _NAMES = {"ai_credits": "{bot_name} AI credits"}
 _USED = "Your team has used its monthly {name}."
 _FIRST: dict[str, str] = {
     Reason.LIMIT_REACHED: _USED,
-    # A set that was written by hand, mostly by another billing system, has no reason.
+    # Limits written into the limited set directly, mostly by another billing system.
     Reason.SET_BY_HAND: _USED,
     Reason.INSUFFICIENT_REMAINING: "Your team has too few {name} left to start.",
     Reason.PROJECT_CAP_REACHED: "This project has used its share of your team's {name}.",
@@ -26,7 +26,7 @@ _FIRST: dict[str, str] = {
         "Your team's {name} are switched off: its organization is not active."
     ),
 }
-# Who can help where a top-up does not.
+# What to do if a top-up does not help.
 _ADVICE: dict[str, str] = {
     Reason.PROJECT_CAP_REACHED: "Ask an administrator of your team to raise the project's share.",
     Reason.USER_CAP_REACHED: "Ask an administrator of your team to raise your share.",
@@ -37,9 +37,10 @@ _OTHERWISE = "Your team cannot use its {name} at the moment."
 def denial(
     answer: bytes, resource: str, bot_name: str, billing_url: str, cause: str | None = None
 ) -> Refusal:
-    """Return the refusal of a limited team; `answer` is Django's, as it was installed.
+    """Return the refusal for a limited team. `answer` is Django's answer from Redis.
 
-    `cause` replaces the answer's reason if a project or a user, not the team, used up its share.
+    `cause` replaces the reason in the answer if a project or a user, not the team, used up its
+    share.
     """
     found = msgspec.json.decode(answer, type=ResourceAnswer)
     cause = cause or found.reason
@@ -58,9 +59,9 @@ def too_little(
     held_micro: int,
     cause: str,
 ) -> Refusal:
-    """Return the refusal of a call that may cost more than is left; `cause` says of which limit.
+    """Return the refusal of a call that may cost more than is left. `cause` names the limit.
 
-    If other calls hold what this one needs, the refusal says to try again soon.
+    If other calls hold the credits that this one needs, the refusal says to try again soon.
     """
     found = msgspec.json.decode(answer, type=ResourceAnswer)
     name = credits_name(resource, bot_name)
@@ -95,11 +96,11 @@ def run_cap_reached(
     remaining_micro: int,
     held_micro: int,
 ) -> Refusal:
-    """Return the refusal of a task run that has used what one run may use.
+    """Return the refusal for a task run that has used up its cap.
 
-    Its cause says whose cap that is: the team can raise its own, but not the gateway's `own_cap`
-    (in credits). If other calls of the run hold what this one needs, such as those of an attempt
-    that was killed, the refusal says to try again soon.
+    The cause names the owner of the cap: the team can raise its own, but not the gateway's
+    `own_cap` (in credits). If other calls of the run hold the credits that this one needs, such as
+    those of an attempt that was killed, the refusal says to try again soon.
     """
     caps = msgspec.json.decode(answer, type=ResourceAnswer).caps
     of_the_team = None if caps is None else caps.run_micro
@@ -121,21 +122,21 @@ def run_cap_reached(
 
 
 def _let_wait(refusal: Refusal, why: str) -> None:
-    """Make the refusal say that the same call may soon be admitted."""
+    """Change the refusal to say that the same call may soon be admitted."""
     refusal.message = f"{why} Please try again."
     refusal.retry_after, refusal.retry, refusal.denial = 1, True, False
     refusal.code = "rate_limit_exceeded"
 
 
 def credits_name(resource: str, bot_name: str) -> str:
-    """Return what a bucket's credits are called, "credits" by default."""
+    """Return the name of a bucket's credits, "credits" by default."""
     return _NAMES.get(resource, "credits").format(bot_name=bot_name)
 
 
 def _reset(found: ResourceAnswer) -> list[str]:
-    """Return the sentence that says when the credits come back, if that is known.
+    """Return the sentence that says when the credits reset, if that is known.
 
-    The day is that of the limit's own time zone, which is named unless it is UTC.
+    The date is in the limit's own time zone, which is named unless it is UTC.
     """
     if found.resets_at is None:
         return []
@@ -166,7 +167,7 @@ def _refusal(
 
 
 def _credits(micro: int) -> str:
-    """Show micro-credits as credits; what is not zero is never shown as zero."""
+    """Return micro-credits as text in credits. A small amount is never shown as zero."""
     if 0 < micro < MICRO // 100:
         return "<0.01"
     return f"{micro / MICRO:.2f}"

@@ -1,7 +1,7 @@
-"""Refusals of our own, in the error shape of the API that was called.
+"""Refusals of our own, in the error format of the API that was called.
 
 Anthropic: https://docs.anthropic.com/en/api/errors. OpenAI:
-https://platform.openai.com/docs/guides/error-codes. SDKs read the message only from these shapes.
+https://platform.openai.com/docs/guides/error-codes. SDKs read the message only from these formats.
 """
 
 from dataclasses import dataclass, field
@@ -39,14 +39,17 @@ _OPENAI_TYPES = {
 
 @dataclass(slots=True)
 class Refusal(Exception):
-    """A call that the gateway itself answers.
+    """An error with which the gateway itself answers a call.
 
-    `reason` is a word for programs and metrics. Its header is never on a provider's answer, so it
-    also says who answered. `retry_after` is in seconds. `retry` False tells the SDKs not to try
-    again (`x-should-retry`); None leaves the choice to them. `details` are further fields of the
-    error object, `headers` further ones of the answer. `denial` is True if credits are used up:
-    waiting a little does not help, and its status can be chosen (`denial_status.py`). `dialect` is
-    the API that was meant if the path does not say so.
+    - `reason`: a word for programs and metrics. Its header is never on a provider's answer, so it
+      also shows who answered.
+    - `retry_after`: in seconds.
+    - `retry`: False tells the SDKs not to retry (`x-should-retry`); None leaves the choice to them.
+    - `details`: further fields of the error object.
+    - `headers`: further headers of the answer.
+    - `denial`: whether credits are used up. Waiting a little doesn't help then, and the status can
+      be chosen (`denial_status.py`).
+    - `dialect`: the API that was meant, if the path does not show it.
     """
 
     status: int
@@ -98,15 +101,15 @@ class Refusal(Exception):
         error = {"message": self.message, "type": kind, "param": None, "code": code, **common}
         resets_at = error.get("resets_at")
         if dialect == "responses" and resets_at is not None:
-            # Codex reads Unix seconds here; with anything else it does not understand that the
-            # quota is exhausted, waits as long as Retry-After says and asks again.
+            # Codex reads Unix seconds here. With anything else it does not recognize that the
+            # quota is exhausted, so it waits for Retry-After and tries again.
             error["resets_at"] = int(datetime.fromisoformat(resets_at).timestamp())
             return {"error": error, "resets_at": resets_at}
         return {"error": error}
 
 
 def bad_request(message: str, reason: str = "invalid_request") -> Refusal:
-    """Return a 400: the request itself has to change."""
+    """Return a 400: the request has to be changed."""
     return Refusal(400, reason, message, retry=False)
 
 
@@ -116,5 +119,5 @@ def forbidden(message: str, reason: str = "not_allowed") -> Refusal:
 
 
 def unavailable(message: str, reason: str, retry_after: int = 5) -> Refusal:
-    """Return a 503: nothing is known against the call, it just cannot be decided now."""
+    """Return a 503: the call cannot be decided or made at the moment."""
     return Refusal(503, reason, message, retry_after=retry_after)

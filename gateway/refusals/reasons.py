@@ -1,4 +1,4 @@
-"""The reasons for a limit: `quota.reasons` again, which the gateway must not import."""
+"""The reasons for a limit: a copy of `quota.reasons`, which the gateway must not import."""
 
 from enum import StrEnum
 

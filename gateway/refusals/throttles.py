@@ -1,7 +1,7 @@
-"""Checks before a call beside its hold; the first refusal wins.
+"""Checks before a call that are not part of its hold.
 
-What a call that costs credits needs of the gateway's Redis (credits, the cap of a run, requests per
-minute) is checked in one step by the hold script.
+The hold script checks everything in Redis that concerns a call that costs credits, in one step:
+credits, the cap of a run, requests per minute.
 """
 
 import msgspec
@@ -17,7 +17,7 @@ RATE = Script("rate")
 
 
 def check_model(product: Product, model: str, small_models: list[str]) -> None:
-    """Refuse a model that the product does not allow."""
+    """Raise a 403 `Refusal` if the product does not allow the model."""
     if product.small_models_only and not is_small(model, small_models):
         raise forbidden(
             f"The product {product.name} is for small models only, not for {model[:100]}.",
@@ -31,7 +31,7 @@ class _UnderWay(msgspec.Struct, gc=False):
 
 
 class Concurrency:
-    """Counts the calls under way of each credential in this process, and bytes of their bodies."""
+    """Limits each credential's calls under way in this process, and the bytes of their bodies."""
 
     def __init__(self, most: int, most_body_bytes: int) -> None:
         self._most = most
@@ -39,7 +39,7 @@ class Concurrency:
         self._under_way: dict[str, _UnderWay] = {}
 
     def enter(self, credential_sha256: str) -> BodyBudget:
-        """Count one more and return what its body counts in; refuse when there are too many."""
+        """Count one more call; return the budget for its body. Raises a 429 `Refusal`."""
         under_way = self._under_way.get(credential_sha256)
         if under_way is None:
             under_way = _UnderWay(BodyBudget(self._most_body_bytes))
@@ -55,7 +55,7 @@ class Concurrency:
         return under_way.bodies
 
     def leave(self, credential_sha256: str) -> None:
-        """Count one less."""
+        """Count one call less."""
         under_way = self._under_way[credential_sha256]
         under_way.calls -= 1
         if not under_way.calls:
@@ -63,9 +63,9 @@ class Concurrency:
 
 
 class UnpaidRequests:
-    """Counts the requests a minute of each credential that cost nothing, over all processes.
+    """Limits each credential's requests per minute that cost nothing, over all processes.
 
-    They have a budget of their own, so that counting tokens leaves room for calls.
+    They have their own budget, so that counting tokens leaves room for calls.
     """
 
     def __init__(self, redis: Redis, per_minute: int) -> None:
@@ -73,7 +73,7 @@ class UnpaidRequests:
         self._per_minute = per_minute
 
     async def count(self, credential_sha256: str) -> None:
-        """Count one more; refuse when there were too many. Without Redis nothing is refused."""
+        """Count one more request. Raises a 429 `Refusal` after too many, unless Redis is down."""
         if self._per_minute <= 0:
             return
         try:
@@ -88,7 +88,7 @@ class UnpaidRequests:
 
 
 def too_many_requests(retry_after_ms: int) -> Refusal:
-    """Return the 429 of a credential that used up its requests per minute."""
+    """Return the 429 for a credential that used up its requests per minute."""
     return Refusal(
         429,
         "requests_per_minute",

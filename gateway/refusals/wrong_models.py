@@ -1,4 +1,4 @@
-"""Models that are called over another provider's API."""
+"""Refusing models that are called through another provider's API."""
 
 import re
 
@@ -7,14 +7,14 @@ from gateway.body.requests import ModelRequest
 from gateway.money.prices import Prices, UnknownPrice
 from gateway.refusals.errors import bad_request
 
-# Models by a word of their names. Some tools put the provider or a region before it.
+# OpenAI's models by a part of their names. Some tools prefix the provider or a region.
 _OPENAI = re.compile(r"(?:^|[/.])(?:gpt-|chatgpt-|codex-|o\d)")
 
 
 def check(product: str, request: ModelRequest, prices: Prices) -> None:
-    """Raise a 400 `Refusal` that names the model's own API if it is called over another's.
+    """Raise a 400 `Refusal` that names the model's own API if it is called through another.
 
-    A model that has a price here is passed: the operator's provider may know it.
+    A model with a price for this provider passes, because the operator's provider may serve it.
     """
     provider, model = request.api.provider, request.model
     is_claude = "claude" in model

@@ -1,7 +1,7 @@
 """Paths and methods that don't exist, and what to use instead.
 
-Clients join a base URL and a path of their own, which can leave out, repeat or misplace `/v1` or
-the product.
+Clients append their own path to a base URL, so `/v1` or the product can be missing, repeated or
+misplaced.
 """
 
 import re
@@ -13,7 +13,7 @@ from gateway.refusals.errors import Refusal
 
 _SERVED = (*apis.METERED, apis.COUNT_TOKENS, apis.OPENAI_MODELS)
 _APIS = {api.path.removeprefix("/v1/"): api for api in _SERVED}
-# Names too unlike today's: former APIs, and a name cut short.
+# Names that the similarity search would miss: former APIs, and a shortened name.
 _ALSO = {
     "chat": apis.CHAT_COMPLETIONS,
     "complete": apis.MESSAGES,
@@ -22,7 +22,7 @@ _ALSO = {
 _FIRST_WORDS = {"usage", *(name.partition("/")[0] for name in (*_APIS, *_ALSO))}
 _VERSION = re.compile(r"v\d{1,2}")
 _LIKENESS = 0.75
-_LONGEST = 100  # characters of a path that are looked at
+_LONGEST = 100  # characters of a path that are read
 
 
 def is_misplaced(path: str) -> bool:
@@ -39,7 +39,7 @@ def is_misplaced(path: str) -> bool:
 
 
 def not_found(path: str, advice: str = "") -> Refusal:
-    """Return the 404 of a path, with the advice or else the path that was probably meant."""
+    """Return the 404 for a path, with the advice or else the path that was probably meant."""
     path = path[:_LONGEST]
     words = [word for word in path.lower().split("/") if word and not _VERSION.fullmatch(word)]
     named = next((word for word in words if products.find(word) is not None), None)
@@ -56,13 +56,13 @@ def not_found(path: str, advice: str = "") -> Refusal:
     if named is None:
         message += f" The products are {', '.join(products.KNOWN_NAMES)}."
     refusal = Refusal(404, "not_found", message, retry=False)
-    if api is not None and api is not apis.OPENAI_MODELS:  # a header decides whose models
+    if api is not None and api is not apis.OPENAI_MODELS:  # there, a header decides the dialect
         refusal.dialect = api.dialect
     return refusal
 
 
 def method_not_allowed(allowed: str, path: str) -> Refusal:
-    """Return the 405 of a path that only exists for the `allowed` methods."""
+    """Return the 405 for a path that only exists for the `allowed` methods."""
     return Refusal(
         405,
         "method_not_allowed",
@@ -73,7 +73,7 @@ def method_not_allowed(allowed: str, path: str) -> Refusal:
 
 
 def _meant(words: list[str]) -> Api | None:
-    """Return the API that the words of a path name, or nearly name."""
+    """Return the API whose path these words are, or resemble; else None."""
     known = _APIS | _ALSO
     for start in range(len(words)):
         if (api := known.get("/".join(words[start:]))) is not None:

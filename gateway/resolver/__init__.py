@@ -1,1 +1,1 @@
-"""What the gateway asks Django: whose credential this is, and what the project may spend."""
+"""Asking Django: whose credential this is, and what the project may spend."""

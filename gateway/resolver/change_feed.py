@@ -1,7 +1,7 @@
-"""Following Django's change feed: one process of the group asks, all learn through Redis.
+"""Following Django's change feed: one process of the group polls, all learn through Redis.
 
-A good answer of the feed also confirms everything that it does not mention, so it is what the open
-window is counted from.
+A good answer from the feed also confirms everything that it does not mention, so the open window
+starts with it.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ AT_ONCE = 32
 
 
 class ChangeFeed:
-    """The leader's part: poll, mark what changed, ask again, tell of revoked credentials."""
+    """The leader's polling loop: mark and refresh changed projects, publish revoked credentials."""
 
     def __init__(self, redis: Redis, api: TollgateApi, resolver: QuotaResolver) -> None:
         self._redis = redis
@@ -41,7 +41,7 @@ class ChangeFeed:
         self._delay = POLL_SECONDS
 
     async def step(self) -> float:
-        """Ask once and act on the answer; return how many seconds to wait before the next time."""
+        """Poll once and apply the answer; return how many seconds to wait before the next poll."""
         state = await self._redis.execute("HMGET", keys.FEED, "version", "feed")
         since = None if state[0] is None else int(state[0])
         seconds, micros = await self._redis.execute("TIME")
@@ -65,7 +65,7 @@ class ChangeFeed:
         return POLL_SECONDS
 
     async def _apply(self, answer: ChangesAnswer, now_ms: int) -> None:
-        """Mark before the answer counts as seen, so that a crash in between forgets nothing."""
+        """Write the changes to Redis before the version, so that a crash in between loses none."""
         if answer.revoked:
             pairs = [part for digest in answer.revoked for part in (now_ms, digest)]
             await self._redis.execute("ZADD", keys.REVOKED, *pairs)
@@ -95,7 +95,7 @@ class ChangeFeed:
         return {int(project_id) for project_id in known}
 
     async def _ask_again(self) -> None:
-        """Ask about every project that changed; keep those for which no answer could be had."""
+        """Refresh every changed project; keep those that got no answer for the next time."""
         if not self._dirty or time.monotonic() < self._retry_dirty_at:
             return
         semaphore = asyncio.Semaphore(AT_ONCE)

@@ -1,4 +1,4 @@
-"""Who is calling: one credential, asked about once, and one project that it stands for."""
+"""Who is calling: looking a credential up in Django, and choosing the project that pays."""
 
 import asyncio
 import hashlib
@@ -28,27 +28,26 @@ UNKNOWN_SECONDS = 5.0
 RETRY_SECONDS = 0.25
 MAX_KNOWN = 20_000
 MAX_STRANGERS = 1_000
-MAX_QUESTIONS = 64  # at once, about tokens never seen
+MAX_QUESTIONS = 64  # at once, about unknown tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The one project a call is checked against, held against and billed to, and by whom."""
+    """Who makes a call, and the one project that it is checked against, held for and billed to."""
 
     credential_sha256: str
     organization_id: str
     project_id: int
     task_run_id: str | None
     distinct_id: str
-    user: str  # the same as a part of a key
+    user: str  # `distinct_id`, quoted for Redis keys
 
 
 def credential_of(headers: Headers) -> str:
-    """Return the credential of a request.
+    """Return the credential of a request. Raises a 401 `Refusal` if there is no valid one.
 
-    `Authorization: Bearer` comes first; `x-api-key` is read only when there is no `Authorization`
-    header or its token is empty. Any other scheme, and a header sent twice, is refused (401), never
-    skipped.
+    `Authorization: Bearer` comes first; `x-api-key` is read only if there is no `Authorization`
+    header or its token is empty. Another scheme, or a header sent twice, is refused, never skipped.
     """
     found: dict[bytes, bytes] = {}
     for name, value in headers:
@@ -84,8 +83,11 @@ def _unauthorized(message: str) -> Refusal:
 
 
 @dataclass(slots=True)
-class Known:
-    """A credential, and whom it stands for by product and header; `at` on the monotonic clock."""
+class KnownCredential:
+    """What Django said about a credential, and its callers by product and project header.
+
+    `at` is when Django was asked, on the monotonic clock.
+    """
 
     digest: str
     answer: TokenAnswer
@@ -93,10 +95,8 @@ class Known:
     callers: dict[tuple[str, int | None], Caller] = field(default_factory=dict)
 
     def caller(self, product: Product, project_header: bytes | None) -> Caller:
-        """Return who pays. Raises `Refusal` when the credential may not call the product (403) or
-        does not say for which of its projects it calls (400).
-        """
-        # A number has many spellings: kept are those of the covered projects alone, written once.
+        """Return the caller. Raises `Refusal` as `caller_of` does."""
+        # Parsed first, because a number has many spellings and each would be a new key.
         project = None if project_header is None else _number(project_header)
         key = (product.name, project)
         caller = self.callers.get(key)
@@ -107,22 +107,22 @@ class Known:
 
 
 class Credentials:
-    """What is known of credentials: their digests and what Django said of them."""
+    """Looks credentials up in Django and caches the answers by digest."""
 
     def __init__(self, api: TollgateApi, *, open_window: float) -> None:
         self._api = api
         self._open_window = open_window
-        self._known: dict[str, Known] = {}
-        self._strangers: dict[str, Known] = {}  # tokens that are not active
+        self._known: dict[str, KnownCredential] = {}
+        self._strangers: dict[str, KnownCredential] = {}  # tokens that are not active
         self._questions = asyncio.Semaphore(MAX_QUESTIONS)
-        self._asking: dict[str, asyncio.Task[Known]] = {}
+        self._asking: dict[str, asyncio.Task[KnownCredential]] = {}
         self._revoked: dict[str, tuple[int, float]] = {}
         self._failed_at = float("-inf")
         self.group = ""
         self.confirmed_at = float("-inf")  # when Django was last known to answer (monotonic)
 
-    async def identify(self, token: str) -> Known:
-        """Return what a token stands for. Raises `Refusal` (401, 503)."""
+    async def identify(self, token: str) -> KnownCredential:
+        """Return the credential of a token. Raises a 401 or 503 `Refusal`."""
         digest = hashlib.sha256(token.encode()).hexdigest()
         known = self._known.get(digest) or self._strangers.get(digest)
         if known is None:
@@ -141,21 +141,21 @@ class Credentials:
             raise _unauthorized("The token is unknown, revoked or expired.")
         return known
 
-    def revoke(self, digest: str, told_at_ms: int = 0) -> None:
-        """Forget a credential; an answer asked for before this is not believed.
+    def revoke(self, digest: str, revoked_at_ms: int = 0) -> None:
+        """Forget a credential, and ignore answers to questions asked before now.
 
-        `told_at_ms` names the telling, so that hearing it again changes nothing.
+        `revoked_at_ms` identifies the revocation, so that learning of it again changes nothing.
         """
-        if told_at_ms and self._revoked.get(digest, (0, 0.0))[0] == told_at_ms:
+        if revoked_at_ms and self._revoked.get(digest, (0, 0.0))[0] == revoked_at_ms:
             return
         self._known.pop(digest, None)
         self._strangers.pop(digest, None)
-        self._revoked[digest] = (told_at_ms, time.monotonic())
+        self._revoked[digest] = (revoked_at_ms, time.monotonic())
         while len(self._revoked) > MAX_KNOWN:
             self._revoked.pop(next(iter(self._revoked)))
 
     def forget_all(self) -> None:
-        """Forget every credential: the feed of changes cannot tell which were revoked."""
+        """Forget every credential, because the change feed cannot say which were revoked."""
         for digest in list(self._known):
             self.revoke(digest)
         for digest in list(self._asking):
@@ -165,16 +165,18 @@ class Credentials:
         if digest not in self._asking and time.monotonic() - self._failed_at > RETRY_SECONDS:
             self._start(digest, token)
 
-    def _start(self, digest: str, token: str) -> "asyncio.Task[Known]":
+    def _start(self, digest: str, token: str) -> "asyncio.Task[KnownCredential]":
         task = asyncio.create_task(self._introspect(digest, token))
         self._asking[digest] = task
         task.add_done_callback(lambda _: self._asking.pop(digest, None))
-        # Whoever waits sees the exception; it is no news if nobody waits any more.
+        # Those who wait get the exception. If nobody waits, asyncio must not log it.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task
 
-    async def _ask(self, digest: str, token: str, fallback: Known | None = None) -> Known:
-        """Ask Django once for all who wait; fall back on the last answer while that is allowed."""
+    async def _ask(
+        self, digest: str, token: str, fallback: KnownCredential | None = None
+    ) -> KnownCredential:
+        """Ask Django once for all who wait; fall back to the last answer while that is allowed."""
         task = self._asking.get(digest)
         if task is None:
             if time.monotonic() - self._failed_at < RETRY_SECONDS:
@@ -189,7 +191,7 @@ class Credentials:
                 "The token cannot be checked at the moment.", "authentication_unavailable"
             ) from None
 
-    def _fall_back(self, known: Known | None) -> Known:
+    def _fall_back(self, known: KnownCredential | None) -> KnownCredential:
         since = time.monotonic() - self.confirmed_at
         if known is not None and known.answer.active and since <= self._open_window:
             metrics.OPEN_BECAUSE_UNKNOWN.inc()
@@ -198,10 +200,10 @@ class Credentials:
             "The token cannot be checked at the moment.", "authentication_unavailable"
         )
 
-    async def _introspect(self, digest: str, token: str) -> Known:
+    async def _introspect(self, digest: str, token: str) -> KnownCredential:
         asked_at = time.monotonic()
         try:
-            # Tokens in use are asked about again without waiting for strangers.
+            # Refreshing tokens in use does not wait behind questions about unknown tokens.
             if digest in self._known:
                 answer = await self._api.introspect(token, self.group)
             else:
@@ -216,8 +218,8 @@ class Credentials:
             logger.error("introspection is not usable", error=str(error))
             raise
         if self._revoked.get(digest, (0, float("-inf")))[1] >= asked_at:
-            return Known(digest, TokenAnswer(active=False), asked_at)
-        # Whoever makes tokens up must not push known ones out.
+            return KnownCredential(digest, TokenAnswer(active=False), asked_at)
+        # Made-up tokens must not push known ones out.
         kept, other = self._strangers, self._known
         most = MAX_STRANGERS
         if answer.active:
@@ -225,18 +227,20 @@ class Credentials:
         other.pop(digest, None)
         while len(kept) >= most:
             kept.pop(next(iter(kept)))
-        known = kept[digest] = Known(digest, answer, asked_at)
+        known = kept[digest] = KnownCredential(digest, answer, asked_at)
         return known
 
 
 def caller_of(digest: str, answer: TokenAnswer, product: Product, project: int | None) -> Caller:
-    """Return who pays. Raises `Refusal` when the credential may not call the product (403) or
-    does not say for which of its projects it calls (400).
+    """Return the caller for a product and the project that was named, if any.
+
+    Raises `Refusal` if the credential may not call the product or project (403), or if it covers
+    several projects and none was named (400).
     """
     if SCOPE not in answer.scope.split():
         raise forbidden(f"The token lacks the scope {SCOPE}.", "missing_scope")
     if answer.organization_id is None:
-        raise forbidden("The token belongs to no organization.")
+        raise forbidden("The token does not belong to an organization.")
     if answer.token_kind not in product.token_kinds or product.name not in answer.products:
         raise forbidden(
             f"This kind of token may not call the product {product.name}.", "product_not_allowed"

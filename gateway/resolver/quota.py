@@ -1,7 +1,7 @@
-"""What Django says of a project's quota, brought into the gateway's Redis.
+"""Asking Django about a project's quota, and storing the answer in the gateway's Redis.
 
-The verdict and the account's snapshot live in Redis, where the hold script reads them; this process
-keeps only what does not change while it runs: which account pays, and what a dollar is in credits.
+The verdict and the account's snapshot are in Redis, where the hold script reads them. A process
+itself remembers only who pays for a project, and how many credits a dollar is.
 """
 
 import asyncio
@@ -37,8 +37,8 @@ REPORT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """Who pays for a project's calls of a bucket, and at which rate."""
+class Payer:
+    """The account that pays for a project's calls, and how many credits a dollar is there."""
 
     account: str
     credits_per_usd: Decimal
@@ -51,35 +51,35 @@ class _Backoff:
 
 
 class QuotaResolver:
-    """Asks Django, installs the answers, and remembers how long not to ask again."""
+    """Asks Django, stores the answers in Redis, and backs off after failures."""
 
     def __init__(self, redis: Redis, api: TollgateApi) -> None:
         self._redis = redis
         self._api = api
-        self._terms: dict[tuple[int, str], Terms] = {}
+        self._payers: dict[tuple[int, str], Payer] = {}
         self._asking: dict[tuple[int, str], asyncio.Task[QuotaAnswer]] = {}
         self._backoff: dict[int, _Backoff] = {}
         self._reported: dict[str, float] = {}
         self._reporting: set[asyncio.Task[None]] = set()
         self.group = ""
 
-    async def terms(self, project_id: int, resource: str) -> Terms:
-        """Return who pays. Raises `Refusal` (503) when that is not known."""
-        terms = self._terms.get((project_id, resource))
-        if terms is None and (project_id, "") not in self._asking:
-            terms = await self._remembered_terms(project_id, resource)
-        if terms is None:
-            if (project_id, resource) not in self._terms:
+    async def payer(self, project_id: int, resource: str) -> Payer:
+        """Return who pays. Raises a 503 `Refusal` if that is not known."""
+        payer = self._payers.get((project_id, resource))
+        if payer is None and (project_id, "") not in self._asking:
+            payer = await self._remembered_payer(project_id, resource)
+        if payer is None:
+            if (project_id, resource) not in self._payers:
                 await self.ask(project_id)
-            terms = self._terms.get((project_id, resource))
-        if terms is None:
+            payer = self._payers.get((project_id, resource))
+        if payer is None:
             raise self._unknown()
-        return terms
+        return payer
 
     async def ask(self, project_id: int, user: str = "") -> None:
-        """Ask Django now, once for all who wait. Raises `Refusal` (503) without a usable answer.
+        """Ask Django now, once for all who wait. Raises a 503 `Refusal` without a usable answer.
 
-        With a user (a distinct id) also what that one may spend. After a failure, callers are
+        With a user (a distinct id), also ask what the user may spend. After a failure, callers are
         refused at once until a growing delay has passed.
         """
         task = self._asking.get((project_id, user))
@@ -94,7 +94,7 @@ class QuotaResolver:
             raise self._unknown() from None
 
     def ask_in_background(self, project_id: int) -> None:
-        """Ask Django unless that is happening or failed a moment ago."""
+        """Ask Django, unless it is being asked already or has just failed."""
         backoff = self._backoff.get(project_id)
         if (project_id, "") in self._asking or (backoff and time.monotonic() < backoff.until):
             return
@@ -104,12 +104,15 @@ class QuotaResolver:
         task = asyncio.create_task(self.refresh(project_id, user))
         self._asking[project_id, user] = task
         task.add_done_callback(lambda _: self._asking.pop((project_id, user), None))
-        # Whoever waits sees the exception; it is no news if nobody waits any more.
+        # Those who wait get the exception. If nobody waits, asyncio must not log it.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task
 
     async def refresh(self, project_id: int, user: str = "") -> QuotaAnswer:
-        """Ask and install. Raises `TollgateUnavailable` or `TollgateUnusable`."""
+        """Ask Django, store and return the answer.
+
+        Raises `TollgateUnavailable` or `TollgateUnusable`.
+        """
         ticket, asked_at = await self._redis.run(TICKET, [keys.TICKETS])
         try:
             answer = await self._api.quota(project_id, self.group, user)
@@ -138,13 +141,14 @@ class QuotaResolver:
                 ],
                 ticket, asked_at, *snapshots[resource], str(project_id), *_caps(found, user),
             )  # fmt: skip
-            # Not before it is installed: who knows the terms asks the hold script.
-            self._terms[project_id, resource] = Terms(
+            # Only after the answer is installed, because callers that get a payer run the hold
+            # script next.
+            self._payers[project_id, resource] = Payer(
                 found.account, Decimal(str(found.credits_per_usd))
             )
             if lost:
                 metrics.LOST_DATA.labels("booked_more").inc()
-                logger.error("redis lost what it had spent", account=found.account)
+                logger.error("redis lost spending that the ledger has", account=found.account)
         return answer
 
     def report_insufficient(
@@ -152,7 +156,7 @@ class QuotaResolver:
     ) -> None:
         """Tell Django in the background that what is left of an account pays for no call.
 
-        Not more often than every few seconds: the next refusal tells it again.
+        Does so at most every few seconds, because the next refusal reports it again.
         """
         account, now = f"{organization_id}:{resource}", time.monotonic()
         if now - self._reported.get(account, float("-inf")) < REPORT_SECONDS:
@@ -171,18 +175,18 @@ class QuotaResolver:
             metrics.RESOLVER_FAILURES.labels("insufficient_remaining", "unavailable").inc()
         except TollgateUnusable as error:
             metrics.RESOLVER_FAILURES.labels("insufficient_remaining", "unusable").inc()
-            logger.error("a report was refused", error=str(error))
+            logger.error("Django refused a report of an insufficient remainder", error=str(error))
 
     async def mark_stale(self, project_ids: list[int]) -> None:
-        """Note that Django knows something new about these projects."""
+        """Mark these projects: their stored verdicts may be outdated."""
         await self._mark("stale", project_ids)
 
     async def _mark_broken(self, project_id: int) -> None:
-        """Close the projects' doors until Django answers properly (not because it is away)."""
+        """Refuse the project's calls until Django gives a usable answer."""
         await self._mark("broken", [project_id])
 
     async def _mark(self, what: str, project_ids: list[int]) -> None:
-        resources = {resource for _, resource in self._terms} | set(KNOWN_BUCKETS)
+        resources = {resource for _, resource in self._payers} | set(KNOWN_BUCKETS)
         marked = [
             keys.project(project_id, resource)
             for project_id in project_ids
@@ -191,15 +195,15 @@ class QuotaResolver:
         if marked:
             await self._redis.run(MARK, [keys.TICKETS, *marked], what)
 
-    async def _remembered_terms(self, project_id: int, resource: str) -> Terms | None:
-        """Look for the terms in Redis, where another process may have put them."""
+    async def _remembered_payer(self, project_id: int, resource: str) -> Payer | None:
+        """Return the payer from Redis, where another process may have stored it, or None."""
         raw = await self._redis.execute("HGET", keys.project(project_id, resource), "answer")
         if raw is None:
             return None
         found = msgspec.json.decode(raw, type=ResourceAnswer)
-        terms = Terms(found.account, Decimal(str(found.credits_per_usd)))
-        self._terms[project_id, resource] = terms
-        return terms
+        payer = Payer(found.account, Decimal(str(found.credits_per_usd)))
+        self._payers[project_id, resource] = payer
+        return payer
 
     def _wait_longer(self, project_id: int) -> None:
         backoff = self._backoff.setdefault(project_id, _Backoff())
@@ -209,7 +213,7 @@ class QuotaResolver:
     @staticmethod
     def _unknown() -> Refusal:
         return unavailable(
-            "Whether your team has credits left cannot be told at the moment. Please try again.",
+            "Your team's credits cannot be checked at the moment. Please try again.",
             "quota_unknown",
         )
 
@@ -218,7 +222,10 @@ KNOWN_BUCKETS = ("ai_credits", "posthog_code_credits")
 
 
 def _installable(found: ResourceAnswer) -> tuple[Any, ...]:
-    """Return the arguments of the install script from the account on. Raises `ValueError`."""
+    """Return the install script's arguments from the account to the booked amount.
+
+    Raises `ValueError` or `InvalidOperation` if the answer is not usable.
+    """
     if Decimal(str(found.credits_per_usd)) <= 0:
         raise ValueError("credits_per_usd must be positive")
     if found.allotment_micro is msgspec.UNSET:
@@ -240,24 +247,29 @@ def _installable(found: ResourceAnswer) -> tuple[Any, ...]:
 
 
 def _caps(found: ResourceAnswer, user: str) -> list[str | int]:
-    """Return the arguments of the install script that tell of caps within the account."""
+    """Return the install script's arguments about caps within the account."""
     caps = found.caps
     if caps is None:
         return ["", 0]
     project = any(name.startswith("project:") for name in caps.scopes)
     run = "" if caps.run_micro is None else caps.run_micro
     line = f"{caps.version} {run} {int(project)} {int(caps.users)}"
-    told: list[str | int] = [line if project or caps.users or run != "" else "", caps.version]
+    arguments: list[str | int] = [line if project or caps.users or run != "" else "", caps.version]
     for name, scope in caps.scopes.items():
         cap = "" if scope.cap_micro is None else scope.cap_micro
-        told += [keys.scope(found.account, name), scope.allotment_micro, scope.booked_micro, cap]
+        arguments += [
+            keys.scope(found.account, name),
+            scope.allotment_micro,
+            scope.booked_micro,
+            cap,
+        ]
     if user and f"user:{user}" not in caps.scopes:
-        told += [keys.scope(found.account, f"user:{user}"), "", 0, ""]
-    return told
+        arguments += [keys.scope(found.account, f"user:{user}"), "", 0, ""]
+    return arguments
 
 
 def _milliseconds(instant: str | None) -> str:
-    """Return an ISO 8601 instant as Unix time in milliseconds; empty for none."""
+    """Return an ISO 8601 instant as Unix time in milliseconds, or "" for None."""
     if instant is None:
         return ""
     return str(int(datetime.fromisoformat(instant).timestamp() * 1000))

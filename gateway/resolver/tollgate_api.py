@@ -1,4 +1,4 @@
-"""Django as the gateway sees it: four questions and a report, over HTTP with the service token."""
+"""The client of Django's API for the gateway, over HTTP with the service token."""
 
 import asyncio
 from typing import TypeVar
@@ -22,15 +22,15 @@ class TollgateUnavailable(Exception):
 
 
 class TollgateUnusable(Exception):
-    """Django answered, but not what was asked: 401, 403, 404 or nonsense. Never a permission."""
+    """Django's answer is not usable: 401, 403, 404 or nonsense. It never permits a call."""
 
 
 class BatchRefused(Exception):
-    """Django will not take this batch as it is, however often it is sent."""
+    """Django refuses this batch, however often it is sent."""
 
 
 class TokenAnswer(msgspec.Struct, frozen=True):
-    """Introspection of a credential (RFC 7662 and what we add)."""
+    """Introspection of a credential (RFC 7662 with fields of our own)."""
 
     active: bool
     scope: str = ""
@@ -41,15 +41,16 @@ class TokenAnswer(msgspec.Struct, frozen=True):
     project_ids: list[int] = []
     task_run_id: str | None = None
     products: list[str] = []
-    unmetered_gateway: bool | None = None  # None: `products` says it
+    unmetered_gateway: bool | None = None  # None: only `products` decides
     sub: str | int | None = None
     distinct_id: str | None = None
 
 
 class ScopeAnswer(msgspec.Struct, frozen=True):
-    """What a part of an account may spend by itself, in micro-credits, like the account's own.
+    """What one project or user of an account may spend, in micro-credits.
 
-    `cap_micro` is what it may use in one period.
+    `allotment_micro` and `booked_micro` are like the account's own; `cap_micro` is the cap for one
+    period.
     """
 
     allotment_micro: int
@@ -60,8 +61,8 @@ class ScopeAnswer(msgspec.Struct, frozen=True):
 class Caps(msgspec.Struct, frozen=True):
     """Caps within an account: of a run, of the project asked for, of the user asked for.
 
-    `users`: there are caps of users, so that each has to be asked about. What `scopes` does not
-    name is not capped.
+    If `users` is True there are caps of users, so Django has to be asked about each. A project or
+    user that `scopes` does not name has no cap.
     """
 
     version: int
@@ -93,14 +94,14 @@ class ResourceAnswer(msgspec.Struct, frozen=True):
 
 
 class QuotaAnswer(msgspec.Struct, frozen=True):
-    """A project's quota, every resource of it."""
+    """A project's quota for every resource."""
 
     limited: dict[str, ResourceAnswer]
     organization_id: str
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One entry of the change feed: ask again about this project (None: all of the account)."""
+    """One entry of the change feed: refresh this project (None: all projects)."""
 
     account: str = ""
     project_id: int | None = None
@@ -117,7 +118,7 @@ class ChangesAnswer(msgspec.Struct, frozen=True):
 
 
 class EventResult(msgspec.Struct, frozen=True):
-    """What became of one delivered event."""
+    """What billing did with one delivered event."""
 
     uuid: str
     status: str
@@ -131,13 +132,13 @@ class StandingAnswer(msgspec.Struct, frozen=True):
 
 
 class BatchAnswer(msgspec.Struct, frozen=True):
-    """What became of a batch, in the order sent."""
+    """What billing did with a batch, in the order sent."""
 
     results: list[EventResult]
 
 
 class TollgateApi:
-    """The client. Every method raises `TollgateUnavailable` or `TollgateUnusable`."""
+    """The client. Every method may raise `TollgateUnavailable` or `TollgateUnusable`."""
 
     def __init__(self, settings: Settings) -> None:
         self._origin = Origin.of(settings.tollgate_url)
@@ -149,24 +150,24 @@ class TollgateApi:
         self._client.close()
 
     async def introspect(self, token: str, group: str) -> TokenAnswer:
-        """Ask whose credential this is."""
+        """Return whose credential this is."""
         form = urlencode({"token": token, "group": group}).encode()
         status, body = await self._send("POST", "/oauth/introspect/", _FORM, form)
         return _read(status, body, TokenAnswer)
 
     async def quota(self, project_id: int, group: str, user: str = "") -> QuotaAnswer:
-        """Ask for a project's quota and the account snapshot of this group; and a user's cap."""
+        """Return a project's quota with the account snapshot for this group, and a user's cap."""
         query = urlencode({"group": group} | ({"user": user} if user else {}))
         path = f"/api/projects/{project_id}/quota_limits/?{query}"
         return _read(*await self._send("GET", path), QuotaAnswer)
 
     async def changes(self, since: int | None, feed: str) -> ChangesAnswer:
-        """Ask what changed after a version; without one only the current version is told."""
+        """Return what changed since a version; without one, only the current version."""
         query = "" if since is None else "?" + urlencode({"since": since, "feed": feed})
         return _read(*await self._send("GET", f"/api/quota_changes/{query}"), ChangesAnswer)
 
     async def deliver(self, events: list[msgspec.Raw]) -> list[EventResult]:
-        """Hand over events. Raises `BatchRefused` when sending them again cannot help."""
+        """Deliver events. Raises `BatchRefused` if sending them again cannot help."""
         batch = msgspec.json.encode({"batch": events})
         status, body = await self._send(
             "POST", "/api/usage_events/", _JSON, batch, DELIVERY_SECONDS
@@ -178,7 +179,7 @@ class TollgateApi:
     async def report_insufficient(
         self, organization_id: str, resource: str, remaining_micro: int
     ) -> bool:
-        """Tell that what is left pays for no call; return whether everybody is refused now."""
+        """Report that what is left pays for no call; return whether the account is limited now."""
         report = msgspec.json.encode(
             {
                 "organization_id": organization_id,

@@ -1,4 +1,4 @@
-"""What is used and left, for the caller: `GET /v1/usage/<product>`."""
+"""What the caller has used and has left: `GET /v1/usage/<product>`."""
 
 from typing import Any
 
@@ -17,30 +17,30 @@ from gateway.settings import MICRO, Settings
 async def usage_report(
     redis: Redis, resolver: QuotaResolver, settings: Settings, product: Product, caller: Caller
 ) -> dict[str, Any]:
-    """Return credits used, held by calls under way, and left. Raises a 503 `Refusal`.
+    """Return the credits used, held by calls under way, and left. Raises a 503 `Refusal`.
 
-    `caps` has the shares that bind the caller besides: of the project, the user and the run.
+    `caps` has the further caps on the caller: of the project, the user and the run.
     """
     if product.bucket is None:
         return {"product": product.name, "bucket": None, "limited": False}
     try:
-        terms = await resolver.terms(caller.project_id, product.bucket)
+        payer = await resolver.payer(caller.project_id, product.bucket)
         answer = await redis.execute(
             "HGET", keys.project(caller.project_id, product.bucket), "answer"
         )
         allotment, spent, held, epoch = await redis.execute(
-            "HMGET", keys.account(terms.account), "allotment", "spent", "held", "epoch"
+            "HMGET", keys.account(payer.account), "allotment", "spent", "held", "epoch"
         )
         if answer is None:
-            raise unavailable("Usage cannot be told at the moment.", "quota_unknown")
+            raise unavailable("Usage is not known at the moment.", "quota_unknown")
         found = msgspec.json.decode(answer, type=ResourceAnswer)
-        caps = await _Shares(redis, resolver, terms.account, epoch, caller).read(
+        caps = await _Shares(redis, resolver, payer.account, epoch, caller).read(
             found.caps, settings
         )
     except (RedisUnavailable, RedisError):
-        raise unavailable("Usage cannot be told at the moment.", "store_unavailable") from None
+        raise unavailable("Usage is not known at the moment.", "store_unavailable") from None
     held_micro = int(held or 0)
-    # Since Django answered, this group alone has spent that much more; nobody was told.
+    # What this group spent that Django's answer does not include.
     since_micro = int(spent or 0) - found.booked_micro
     usage = found.usage
     if usage is not None or since_micro > 0:
@@ -66,7 +66,7 @@ async def usage_report(
 
 
 class _Shares:
-    """Reads the caps within one account that bind a caller."""
+    """Reads the caps within one account that apply to a caller."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class _Shares:
         self._caller = caller
 
     async def read(self, caps: Caps | None, settings: Settings) -> dict[str, dict[str, Any]]:
-        """Return what is used and left of each."""
+        """Return what is used and left of each cap."""
         found: dict[str, dict[str, Any]] = {}
         if caps is not None:
             if any(name.startswith("project:") for name in caps.scopes):
@@ -103,21 +103,21 @@ class _Shares:
     async def _of(self, scope: str, subject: str, version: int) -> dict[str, dict[str, Any]]:
         key = keys.scope(self._account, f"{scope}:{subject}")
         fields = ("epoch", "version", "allotment", "cap", "spent", "held")
-        told = await self._redis.execute("HMGET", key, *fields)
-        if told[0] is None or told[0] != self._epoch or int(told[1]) < version:
-            # As for a call: a user is asked about once, a counter that was lost again.
+        values = await self._redis.execute("HMGET", key, *fields)
+        if values[0] is None or values[0] != self._epoch or int(values[1]) < version:
+            # As for a call: ask about a user that is not known yet, or again if Redis lost it.
             user = subject if scope == "user" else ""
             await self._resolver.ask(self._caller.project_id, user)
-            told = await self._redis.execute("HMGET", key, *fields)
-        _, _, allotment, cap, spent, held = told
-        if not allotment:  # this one has no cap
+            values = await self._redis.execute("HMGET", key, *fields)
+        _, _, allotment, cap, spent, held = values
+        if not allotment:  # it has no cap
             return {}
         limit = int(cap) if cap else None
         return {scope: _share(limit, int(allotment), int(spent or 0), int(held or 0))}
 
 
 def _share(cap: int | None, allotment: int, spent: int, held: int) -> dict[str, Any]:
-    """Return one cap in credits; `allotment` may differ from it by what was spent otherwise."""
+    """Return one cap in credits. `allotment` is what was left plus all this group had booked."""
     left = allotment - spent
     return {
         "usage": None if cap is None else (cap - left) / MICRO,

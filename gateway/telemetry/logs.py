@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, on standard error; no prompt text, no credential."""
+"""Structured logs: one JSON object per line on standard error, without prompts or credentials."""
 
 import asyncio
 import re
@@ -22,7 +22,7 @@ def _render(_logger: object, _name: str, event: structlog.types.EventDict) -> by
 
 
 def configure() -> None:
-    """Send every event of structlog to standard error."""
+    """Make structlog write every event to standard error."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -48,10 +48,10 @@ class _RequestLine(msgspec.Struct, gc=False):
 
 
 def log_request(call: Call, seconds: float) -> None:
-    """Write the line of one request: by itself, because structlog takes many times as long.
+    """Log one request, without structlog, which would take many times as long.
 
-    The lines of one turn of the event loop are written together. No field may hold text of the
-    caller's.
+    The lines of one iteration of the event loop are written together. No field may contain text
+    from the caller.
     """
     if not _lines:
         asyncio.get_running_loop().call_soon(_write_lines)

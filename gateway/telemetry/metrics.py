@@ -1,4 +1,4 @@
-"""What Prometheus reads. With several processes `PROMETHEUS_MULTIPROC_DIR` joins them."""
+"""The metrics for Prometheus. `PROMETHEUS_MULTIPROC_DIR` joins those of several processes."""
 
 import os
 from pathlib import Path
@@ -14,47 +14,51 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from gateway.telemetry.buffered_metrics import TalliedCounter, TalliedHistogram, hand_over
+from gateway.telemetry.buffered_metrics import BufferedCounter, BufferedHistogram, flush
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
-REQUESTS = TalliedCounter(
+REQUESTS = BufferedCounter(
     "tollgate_gateway_requests", "Calls by outcome", ["product", "api", "status"]
 )
-REFUSALS = Counter("tollgate_gateway_refusals", "Calls refused by us", ["product", "reason"])
+REFUSALS = Counter(
+    "tollgate_gateway_refusals", "Calls that the gateway refused", ["product", "reason"]
+)
 OPEN_BECAUSE_UNKNOWN = Counter(
     "tollgate_gateway_open_because_unknown", "Calls admitted on an answer that may be outdated"
 )
 RESOLVER_FAILURES = Counter(
     "tollgate_gateway_resolver_failures",
-    "Questions to Django without a usable answer (kind unusable: look at once)",
+    "Questions to Django without a usable answer (kind unusable: investigate at once)",
     ["question", "kind"],
 )
-HELD = TalliedCounter("tollgate_gateway_held_credits", "Credits reserved before calls", ["product"])
-SETTLED = TalliedCounter(
+HELD = BufferedCounter(
+    "tollgate_gateway_held_credits", "Credits reserved before calls", ["product"]
+)
+SETTLED = BufferedCounter(
     "tollgate_gateway_settled_credits", "Credits booked after calls", ["product"]
 )
 OVERRUN = Counter(
-    "tollgate_gateway_overrun_credits", "Credits booked beyond the bound of their hold: read 0"
+    "tollgate_gateway_overrun_credits", "Credits booked beyond the bound of their hold; should be 0"
 )
 ESTIMATED = Counter("tollgate_gateway_estimated", "Calls booked from an estimate", ["why"])
 OTHER_MODEL = Counter(
     "tollgate_gateway_other_model",
-    "Answers of another model than the call asked for, by whose price was booked: look at once",
+    "Answers from another model than the call asked for, by the price booked: investigate at once",
     ["price"],
 )
 UNPRICED = Counter(
     "tollgate_gateway_unpriced",
-    "Parts of calls that a provider reported and that have no price here: look at once",
+    "Parts of calls that a provider reported and that have no price here: investigate at once",
     ["part"],
 )
 UNCERTAIN = Counter(
     "tollgate_gateway_uncertain_credits",
-    "Credits between what was booked by the text of broken streams and their bounds: the most that "
-    "hidden reasoning may have cost besides",
+    "Credits between the bounds of broken streams and what was booked by their text: the most that "
+    "hidden reasoning may have cost in addition",
 )
 REDIS_FAILURES = Counter(
-    "tollgate_gateway_redis_failures", "Commands without an answer", ["operation"]
+    "tollgate_gateway_redis_failures", "Redis commands without an answer", ["operation"]
 )
 LOST_DATA = Counter(
     "tollgate_gateway_redis_lost_data", "Times Redis turned out to have lost data", ["how"]
@@ -67,42 +71,44 @@ EVENTS_AGE = Gauge(
     "Age of the oldest event not yet delivered",
     multiprocess_mode="mostrecent",
 )
-EVENTS_DELIVERED = Counter("tollgate_gateway_events_delivered", "Delivered, by answer", ["status"])
+EVENTS_DELIVERED = Counter(
+    "tollgate_gateway_events_delivered", "Events delivered, by billing's answer", ["status"]
+)
 POSTHOG_EVENTS = Counter(
     "tollgate_gateway_posthog_events",
-    "Events handed to PostHog, by what became of them",
+    "Events sent to PostHog, by the result",
     ["status"],
 )
 POSTHOG_FAILURES = Counter(
-    "tollgate_gateway_posthog_failures", "Attempts that PostHog did not take"
+    "tollgate_gateway_posthog_failures", "Failed attempts to send events to PostHog"
 )
 POSTHOG_WAITING = Gauge(
     "tollgate_gateway_posthog_waiting", "Events waiting for PostHog", multiprocess_mode="mostrecent"
 )
 POSTHOG_LEFT_OUT = Gauge(
     "tollgate_gateway_posthog_left_out",
-    "Events that PostHog never gets, because too many were waiting",
+    "Events not sent to PostHog, because too many were waiting",
     multiprocess_mode="mostrecent",
 )
 REPLAYED_ANSWERS = Counter(
-    "tollgate_gateway_replayed_answers", "Calls answered by what an earlier one had paid for"
+    "tollgate_gateway_replayed_answers", "Calls answered with the kept answer to an earlier one"
 )
 REPEATED_GENERATIONS = Counter(
     "tollgate_gateway_repeated_generations",
     "Calls made again because the answer to an earlier one, which may have been paid, was lost",
 )
-EVENTS_LET_GO = Counter(
+EVENTS_DROPPED = Counter(
     "tollgate_gateway_events_let_go", "Events of unmetered calls lost because Redis stayed away"
 )
-UPSTREAM_SECONDS = TalliedHistogram(
+UPSTREAM_SECONDS = BufferedHistogram(
     "tollgate_gateway_upstream_seconds",
-    "Until the provider's first byte",
+    "Seconds until the provider's first byte",
     ["upstream"],
     buckets=_SECONDS,
 )
-ADDED_SECONDS = TalliedHistogram(
+ADDED_SECONDS = BufferedHistogram(
     "tollgate_gateway_added_seconds",
-    "From the request's end to the provider, without waiting for it",
+    "Seconds that the gateway added to a call, without waiting for the provider",
     buckets=_SECONDS,
 )
 IN_FLIGHT = Gauge("tollgate_gateway_in_flight", "Calls under way", multiprocess_mode="livesum")
@@ -117,7 +123,7 @@ _children: dict[tuple[object, ...], Any] = {}
 
 
 def child(metric: Any, *labels: object) -> Any:
-    """Return the child of a metric for these labels; `labels()` takes longer than counting."""
+    """Return a metric's child for these labels. They are cached, because `labels()` is slow."""
     key = (metric, *labels)
     found = _children.get(key)
     if found is None:
@@ -126,12 +132,12 @@ def child(metric: Any, *labels: object) -> Any:
 
 
 def upstream_seconds(upstream: str, seconds: float) -> None:
-    """Note how long a provider took until its first byte."""
+    """Observe how long a provider took until its first byte."""
     child(UPSTREAM_SECONDS, upstream).observe(seconds)
 
 
-def forget_the_dead() -> None:
-    """Leave calls of processes that were killed out of what is under way."""
+def forget_dead_processes() -> None:
+    """Remove the live gauges, such as calls under way, of processes that were killed."""
     folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
     for file in folder.glob("gauge_live*_*.db"):
         pid = int(file.stem.rpartition("_")[2])
@@ -143,7 +149,7 @@ def forget_the_dead() -> None:
 
 def exposition() -> tuple[bytes, bytes]:
     """Return the metrics of all processes and their content type."""
-    hand_over()
+    flush()
     registry = REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()

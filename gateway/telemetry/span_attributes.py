@@ -1,4 +1,4 @@
-"""The names of span attributes, in one place: OpenTelemetry's conventions, then our own.
+"""The names of span attributes: OpenTelemetry's conventions, then our own.
 
 https://opentelemetry.io/docs/specs/semconv/http/http-spans/ and …/semconv/gen-ai/gen-ai-spans/
 """
@@ -21,7 +21,7 @@ CACHE_WRITE_TOKENS = (
     "gen_ai.usage.cache_creation.input_tokens",
     "gen_ai.usage.cache_write.input_tokens",
 )
-"""The convention renamed it; who reads the traces may know either name."""
+"""The convention renamed this attribute, and readers of traces may know either name."""
 
 BOUND_CREDITS = "tollgate.bound_credits"
 CALL_ID = "tollgate.call_id"

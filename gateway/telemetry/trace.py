@@ -1,6 +1,6 @@
-"""The points of a call at which a trace is told something; without tracing, nothing happens there.
+"""The interface of a call's trace, and one that does nothing, for gateways without tracing.
 
-`tracing.py` implements them with OpenTelemetry and is imported only where traces are configured.
+`tracing.py` implements it with OpenTelemetry and is imported only if traces are configured.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -18,67 +18,67 @@ class Trace(Protocol):
     """The trace of one call."""
 
     def identified(self, caller: "Caller") -> None:
-        """Tell who calls."""
+        """Record who calls."""
 
     def holding(self) -> AbstractContextManager[object]:
-        """Surround the reservation."""
+        """Return a context for the reservation."""
 
     def held(self, admission: "Admission") -> None:
-        """Tell what was reserved."""
+        """Record what was reserved."""
 
     def upstream(
         self, call: "Call", api: "Api", model: str | None, output_tokens: int | None
     ) -> AbstractContextManager[object]:
-        """Surround the exchange with the provider, whose headers continue the trace."""
+        """Return a context for the exchange with the provider, whose headers continue the trace."""
 
     def settling(self) -> AbstractContextManager[object]:
-        """Surround the settlement."""
+        """Return a context for the settlement."""
 
     def settled(self, outcome: "Outcome") -> None:
-        """Tell what was used, and what it cost."""
+        """Record what was used, and what it cost."""
 
     def trace_id(self) -> str | None:
-        """Return the id of the trace, for the event; None: what the caller sent."""
+        """Return the id of the trace for the event, or None to use the caller's."""
 
     def end(self, call: "Call") -> None:
-        """Tell how the call ended."""
+        """Record how the call ended."""
 
 
 _NOTHING = nullcontext()
 
 
 class NoTrace:
-    """What a call has instead of a trace."""
+    """A trace that records nothing."""
 
     def identified(self, caller: "Caller") -> None:
-        """Tell nobody."""
+        """Do nothing."""
 
     def holding(self) -> AbstractContextManager[object]:
-        """Surround nothing."""
+        """Return a context that does nothing."""
         return _NOTHING
 
     def held(self, admission: "Admission") -> None:
-        """Tell nobody."""
+        """Do nothing."""
 
     def upstream(
         self, call: "Call", api: "Api", model: str | None, output_tokens: int | None
     ) -> AbstractContextManager[object]:
-        """Surround nothing."""
+        """Return a context that does nothing."""
         return _NOTHING
 
     def settling(self) -> AbstractContextManager[object]:
-        """Surround nothing."""
+        """Return a context that does nothing."""
         return _NOTHING
 
     def settled(self, outcome: "Outcome") -> None:
-        """Tell nobody."""
+        """Do nothing."""
 
     def trace_id(self) -> str | None:
-        """Have none."""
+        """Return None."""
         return None
 
     def end(self, call: "Call") -> None:
-        """Tell nobody."""
+        """Do nothing."""
 
 
 NO_TRACE = NoTrace()

@@ -1,8 +1,8 @@
-"""OpenTelemetry traces of calls: what was held, forwarded and settled, never what was said.
+"""OpenTelemetry traces of calls: what was held, forwarded and settled, never prompts or answers.
 
-Imported only where the standard `OTEL_*` variables name a collector; the SDK reads the rest of them
-by itself (sampler, headers, batches). Spans follow the conventions for HTTP servers and, towards
-the provider, those for generative AI (https://opentelemetry.io/docs/specs/semconv/gen-ai/).
+Imported only if the standard `OTEL_*` variables name a collector. The SDK itself reads the other
+variables (sampler, headers, batches). Spans follow the conventions for HTTP servers and, for calls
+to the provider, those for generative AI (https://opentelemetry.io/docs/specs/semconv/gen-ai/).
 """
 
 import logging
@@ -30,9 +30,9 @@ from gateway.settings import MICRO
 from gateway.telemetry import span_attributes as names
 
 _NAME = "tollgate-gateway"
-# What a caller writes for a model is shown only as far as it looks like the name of one.
+# A caller can write anything as a model; it is shown only if it looks like a model's name.
 _MODEL = re.compile(r"(?!phx_|pha_|phr_|phc_|sk-)[A-Za-z0-9][A-Za-z0-9._:/@-]{0,79}")
-# Anybody can write a path. Only words that our paths can contain are shown, never a secret.
+# A caller can write anything in a path. Only words that our paths can contain are shown.
 _SEGMENT = re.compile(r"[a-z_-]{0,24}|v[0-9]")
 _SCHEMES = {b"http": "http", b"https": "https"}
 _PROPAGATED = (b"traceparent", b"tracestate")
@@ -52,7 +52,7 @@ class Tracing:
         self._tracer = self._provider.get_tracer(_NAME)
 
     def begin(self, method: str, path: str, headers: dict[bytes, bytes]) -> "CallTrace":
-        """Begin the trace of a call, or continue its caller's."""
+        """Return a new trace for a call, which continues the caller's trace if there is one."""
         carrier = {
             name.decode(): headers[name].decode("latin-1")
             for name in _PROPAGATED
@@ -61,13 +61,13 @@ class Tracing:
         attributes = {
             names.HTTP_METHOD: method,
             names.URL_PATH: _shown(path),
-            # Where TLS ends at a proxy, the proxy says so.
+            # A proxy that terminates TLS says so in this header.
             names.URL_SCHEME: _SCHEMES.get(headers.get(b"x-forwarded-proto", b"").lower(), "http"),
         }
         return CallTrace(self._tracer, attributes, _propagator.extract(carrier, Context()))
 
     def close(self) -> None:
-        """Send what is left; takes as long as the exporter's timeout at most."""
+        """Send the remaining spans, which takes at most the exporter's timeout."""
         self._provider.shutdown()
 
 
@@ -77,7 +77,7 @@ def _shown(path: str) -> str:
 
 
 def _keep_headers_out_of_the_log() -> None:
-    """The SDK repeats a header of OTEL_EXPORTER_OTLP_HEADERS that it cannot read: a secret."""
+    """Keep a malformed OTEL_EXPORTER_OTLP_HEADERS, which may be a secret, out of the SDK's log."""
 
     def without_the_header(record: logging.LogRecord) -> bool:
         record.msg = "a header of OTEL_EXPORTER_OTLP_HEADERS is not written as name=value: left out"
@@ -98,7 +98,7 @@ class CallTrace:
         self._upstream = self._span
 
     def identified(self, caller: Caller) -> None:
-        """Tell who calls: identifiers, no credential."""
+        """Record identifiers of the caller, not the credential."""
         self._span.set_attribute(names.ORGANIZATION_ID, caller.organization_id)
         self._span.set_attribute(names.PROJECT_ID, caller.project_id)
         if caller.task_run_id is not None:
@@ -119,20 +119,20 @@ class CallTrace:
 
     @contextmanager
     def holding(self) -> Iterator[None]:
-        """Surround the reservation."""
+        """Span the reservation."""
         with self._step("hold", SpanKind.INTERNAL, None) as span:
             self._hold = span
             yield
 
     def held(self, admission: Admission) -> None:
-        """Tell what was reserved."""
+        """Record what was reserved."""
         self._hold.set_attribute(names.BOUND_CREDITS, admission.bound_micro / MICRO)
 
     @contextmanager
     def upstream(
         self, call: Call, api: Api, model: str | None, output_tokens: int | None
     ) -> Iterator[None]:
-        """Surround the exchange with the provider."""
+        """Span the exchange with the provider."""
         name, attributes = f"{api.method} {api.label}", {names.PROVIDER: api.provider}
         if model is not None:
             shown = model if _MODEL.fullmatch(model) else "other"
@@ -160,13 +160,13 @@ class CallTrace:
 
     @contextmanager
     def settling(self) -> Iterator[None]:
-        """Surround the settlement."""
+        """Span the settlement."""
         with self._step("settle", SpanKind.INTERNAL, None) as span:
             self._settle = span
             yield
 
     def settled(self, outcome: Outcome) -> None:
-        """Tell what was used, and what it cost."""
+        """Record what was used, and what it cost."""
         usage = outcome.usage
         self._settle.set_attribute(names.COST_USD, str(outcome.cost))
         self._settle.set_attribute(names.ESTIMATED, outcome.estimated)

@@ -1,4 +1,4 @@
-"""Who: organizations, their projects and members, credentials, Slack workspaces."""
+"""Organizations, their projects and members, credentials, and Slack workspaces."""
 
 from projects.change_feed import Change, ChangeCursor
 from projects.models.credentials import (

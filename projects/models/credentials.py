@@ -1,8 +1,8 @@
-"""Credentials, kept as their SHA-256.
+"""Credentials, stored as their SHA-256.
 
-A credential never vanishes as a side effect of another deletion (the foreign keys protect it), and
-every way to delete one goes through the query set or the model below: the admin's,
-django-oauth-toolkit's own revocation and our code alike announce it in the same transaction.
+Every deletion is announced in its own transaction: the admin, django-oauth-toolkit and our code all
+delete through the query sets and models below. Deleting something else never deletes a credential,
+because foreign keys protect it.
 """
 
 from typing import Any
@@ -38,10 +38,10 @@ class PersonalAPIKeyQuerySet(models.QuerySet["PersonalAPIKey"]):
 
 
 class PersonalAPIKey(models.Model):
-    """A long-lived credential (`phx_…`). Only its SHA-256 is kept; it is shown once, when made.
+    """A long-lived credential (`phx_…`), shown once, when it is made. Only its SHA-256 is stored.
 
-    It covers the projects listed, or with `all_projects` every project of the organization, later
-    ones included. What it covers is decided when it is made.
+    It covers the listed projects, or with `all_projects` every project of the organization, later
+    ones included. This can't be changed later.
     """
 
     organization = models.ForeignKey(
@@ -86,7 +86,7 @@ class PersonalAPIKey(models.Model):
 
 
 class OAuthApplication(AbstractApplication):
-    """An OAuth client, such as a desktop application; in this app because tokens refer to it.
+    """An OAuth client, such as a desktop application. It is in this app because tokens refer to it.
 
     Authorization code is the only grant: RFC 9700 sections 2.1.2 and 2.4 rule out the others.
     """
@@ -101,7 +101,7 @@ class OAuthApplication(AbstractApplication):
         verbose_name = "OAuth application"
 
     def clean(self) -> None:
-        """Accept plain http only towards the same machine: a native application (RFC 8252, 7.3)."""
+        """Accept plain http only for native applications on the same machine (RFC 8252, 7.3)."""
         super().clean()
         if self.skip_authorization:
             raise ValidationError({"skip_authorization": "Users always choose the project."})
@@ -118,7 +118,7 @@ def _is_loopback(uri: str) -> bool:
 
 
 class OAuthGrant(AbstractGrant):
-    """An authorization code: lives for a minute, carries the project that the user chose."""
+    """An authorization code. It is valid for a minute and holds the project the user chose."""
 
     project = models.ForeignKey(Project, null=True, on_delete=models.CASCADE)
 
@@ -140,11 +140,10 @@ class OAuthAccessTokenQuerySet(models.QuerySet["OAuthAccessToken"]):
 
 
 class OAuthAccessToken(AbstractAccessToken):
-    """An OAuth access token (`pha_…`), stored hashed, of one project and at most one task run.
+    """An OAuth access token (`pha_…`), stored hashed, for one project and at most one task run.
 
-    Tokens minted for a coding task carry `project`, `task_run_id` and `products`. Tokens that a
-    desktop client obtained carry `application`, `user` and the project the user chose when
-    authorizing.
+    Tokens minted for a coding task have `project`, `task_run_id` and `products`. Tokens of a
+    desktop client have `application`, `user` and the project the user chose.
     """
 
     user = models.ForeignKey(
@@ -182,7 +181,7 @@ class OAuthAccessToken(AbstractAccessToken):
 
 
 class OAuthRefreshToken(AbstractRefreshToken):
-    """A refresh token (`phr_…`), stored hashed; hands the project on to the next access token."""
+    """A refresh token (`phr_…`), stored hashed. It passes its project to the next access token."""
 
     project = models.ForeignKey(Project, null=True, on_delete=models.CASCADE)
 
@@ -191,4 +190,4 @@ class OAuthRefreshToken(AbstractRefreshToken):
 
 
 class OAuthIDToken(AbstractIDToken):
-    """An OpenID Connect ID token; in this app because access tokens refer to it. Not issued."""
+    """An OpenID Connect ID token. None are issued; access tokens need the model to refer to."""

@@ -1,4 +1,4 @@
-"""Organizations, the projects in them, and the people who belong to them."""
+"""Organizations, their projects, and their members."""
 
 import uuid
 from typing import Any
@@ -17,9 +17,9 @@ class User(AbstractUser):  # type: ignore[django-manager-missing]
     email = models.EmailField(unique=True, null=True, blank=True)  # type: ignore[assignment]
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Store no address as NULL, so that uniqueness binds only real addresses.
+        """Save the user. If they are inactive, announce their credentials as revoked.
 
-        Saved inactive, the user's credentials are announced as revoked.
+        An empty address is stored as NULL, so that the unique constraint ignores it.
         """
         self.email = self.email or None
         with transaction.atomic():
@@ -28,7 +28,10 @@ class User(AbstractUser):  # type: ignore[django-manager-missing]
                 revocation.announce(self.live_credentials())
 
     def live_credentials(self, organization: "Organization | None" = None) -> list[str]:
-        """Return the SHA-256 of each unexpired credential, of one organization or of all."""
+        """Return the SHA-256 of each credential that is not revoked or expired.
+
+        Pass an organization to get only its credentials.
+        """
         keys = self.personal_api_keys.filter(revoked_at=None)
         tokens = self.oauth_access_tokens.filter(expires__gt=timezone.now())
         if organization is not None:
@@ -41,7 +44,7 @@ class User(AbstractUser):  # type: ignore[django-manager-missing]
 
 
 class Organization(models.Model):
-    """Who pays: limits, grants and totals belong to the organization; its projects share them."""
+    """The one who pays. Its projects share its limits, grants and totals."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=200, unique=True)
@@ -65,7 +68,7 @@ class Organization(models.Model):
 
 
 class ProjectManager(models.Manager["Project"]):
-    """Projects with their organizations, which are part of their displayed names."""
+    """Fetches projects with their organizations, which are part of their displayed names."""
 
     def get_queryset(self) -> models.QuerySet["Project"]:
         """Return projects with their organizations, so that a list of projects is one query."""
@@ -73,7 +76,7 @@ class ProjectManager(models.Manager["Project"]):
 
 
 class Project(models.Model):  # type: ignore[django-manager-missing]
-    """What is metered: every credential, workspace and task belongs to exactly one project."""
+    """A project. Usage is metered by project; each workspace and task belongs to exactly one."""
 
     organization = models.ForeignKey(
         Organization, on_delete=models.PROTECT, related_name="projects"
@@ -97,21 +100,21 @@ class Project(models.Model):  # type: ignore[django-manager-missing]
         ]
 
     def __str__(self) -> str:
-        # Two organizations may each have a project "web", which must not be confused.
+        # Two organizations may each have a project called "web".
         return f"{self.organization} / {self.name}"
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Keys of the whole organization cover a new project, and all know the API token."""
+        """Save the project and invalidate cached credentials, which list projects and tokens."""
         with transaction.atomic():
             super().save(*args, **kwargs)
             credential_cache.renew_generation_on_commit()
 
 
 class MembershipQuerySet(models.QuerySet["Membership"]):
-    """Memberships; ending them ends what their users' credentials opened."""
+    """Memberships. Deleting one also ends the access of its user's credentials."""
 
     def delete(self) -> tuple[int, dict[str, int]]:
-        """Delete, and announce the credentials that lose their ground."""
+        """Delete, and announce the credentials that lose access."""
         with transaction.atomic():
             ended = list(self.select_related("user", "organization"))
             deleted = super().delete()
@@ -121,7 +124,7 @@ class MembershipQuerySet(models.QuerySet["Membership"]):
 
 
 class Membership(models.Model):
-    """A user's place in an organization, and so in all its projects."""
+    """A user's membership of an organization, and so of all its projects."""
 
     class Role(models.TextChoices):
         MEMBER = "member"
@@ -143,7 +146,7 @@ class Membership(models.Model):
         return f"{self.user} in {self.organization}"
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """A membership given to another user or organization ends for the former ones."""
+        """Save. If the user or organization changed, announce the end of the old membership."""
         with transaction.atomic():
             former = None if self._state.adding else Membership.objects.filter(pk=self.pk).first()
             super().save(*args, **kwargs)
@@ -154,7 +157,7 @@ class Membership(models.Model):
                 former.announce_end()
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
-        """Delete, and announce the credentials that lose their ground."""
+        """Delete, and announce the credentials that lose access."""
         with transaction.atomic():
             deleted = super().delete(*args, **kwargs)
             self.announce_end()

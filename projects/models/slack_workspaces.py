@@ -1,4 +1,4 @@
-"""Slack workspaces and the project that each serves."""
+"""Slack workspaces, each of which serves one project."""
 
 from django.db import models
 from django.db.models import Q
@@ -34,8 +34,8 @@ class SlackWorkspace(models.Model):
         blank=True,
         default="",
         db_default="",
-        help_text="Who hears when the credits run low, and when there are some again: a channel "
-        "(C…) that the bot is in, or a person (U…) by direct message. Empty: nobody.",
+        help_text="Gets a message when credits run low and when there are credits again: a channel "
+        "(C…) that the bot is in, or a person (U…). Empty: no messages.",
     )
     is_active = models.BooleanField(default=True)
     installed_at = models.DateTimeField(auto_now_add=True)

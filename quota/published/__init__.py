@@ -1,1 +1,1 @@
-"""The published state: written to rows, then to Redis, and kept equal."""
+"""The published state: written to the database, then to Redis, and kept the same in both."""

@@ -1,4 +1,4 @@
-"""The change feed of quotas: telling it who changed, and reading it as the gateway does."""
+"""Quota changes in the change feed: recording them, and reading them for the gateway."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ PAGE = 5000
 class Changes:
     """What happened since a cursor, up to `version`, which is the next cursor.
 
-    With `is_reset` the cursor meant nothing here (none was given, it is of another feed, ahead of
-    this one, or older than what is kept): the reader forgets everything and goes on from `version`.
-    `feed` names the feed that the version belongs to.
+    `is_reset` is True if the cursor can't be used: it is missing, of another feed, ahead of this
+    one, or older than the changes that are kept. The reader then forgets everything and continues
+    from `version`. `feed` is the feed that the version belongs to.
     """
 
     version: int
@@ -30,10 +30,10 @@ class Changes:
     changes: tuple[dict[str, Any], ...] = ()
 
 
-def tell(changed: Iterable[tuple[str, Project]]) -> None:
-    """Append a change for each resource and project, as they now are limited or not.
+def record(changed: Iterable[tuple[str, Project]]) -> None:
+    """Append a change for each resource and project, with whether it is limited now.
 
-    Belongs last into the transaction that writes their rows.
+    Call it last in the transaction that writes their rows.
     """
     pairs = list(changed)
     if not pairs:
@@ -60,9 +60,10 @@ def tell(changed: Iterable[tuple[str, Project]]) -> None:
 
 
 def changes_since(since: int | None, feed: str | None) -> Changes:
-    """Return at most a page of changes; the newest one of each account and project.
+    """Return at most a page of changes, only the newest of each account and project.
 
-    Versions are assigned in commit order without gaps: one that is missing was deleted for its age.
+    Versions are assigned in commit order without gaps, so a missing version was deleted for its
+    age.
     """
     cursor = change_feed.cursor()
     name = str(cursor.feed)

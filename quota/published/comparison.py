@@ -1,8 +1,8 @@
-"""Comparing Redis with what was published, and repairing the difference.
+"""Comparing Redis with the published rows, and repairing the differences.
 
 A repair reads Redis first and the database second. A publication is committed before it is pushed,
-so whatever Redis held then is in the rows: a version that is newer in Redis than in the database
-means that the database was restored from a backup, and Redis has to follow it back.
+so everything in Redis is in the rows by then. If Redis still holds a newer version than the
+database, the database was restored from a backup, and Redis has to follow it back.
 """
 
 import logging
@@ -31,9 +31,9 @@ SLICE = 500
 
 
 def compare_blocks() -> tuple[int, dict[Member, float]]:
-    """Compare the sorted sets, score by score, with every block and grace that was published.
+    """Compare every score in the sorted sets with the published blocks and graces; repair them.
 
-    Returns how many repairs were needed, and the scores of the blocks that were set by hand.
+    Return how many repairs were needed, and the scores of the blocks that were set by hand.
     """
     now = int(redis_client.client().time()[0])
     observed = {
@@ -63,7 +63,7 @@ def compare_blocks() -> tuple[int, dict[Member, float]]:
 
 
 def compare(accounts: Collection[Account]) -> int:
-    """Compare the versions of these accounts and their members; return the repairs needed."""
+    """Compare the versions of these accounts and their members; return the number of repairs."""
     wrong: set[Account] = set()
     for part in _parts(accounts):
         states = _state_versions(part)
@@ -82,9 +82,10 @@ def compare(accounts: Collection[Account]) -> int:
 
 
 def push_accounts(accounts: Collection[Account], *, building: str | None = None) -> int:
-    """Push all that is published of these accounts; return how much of it was not there.
+    """Push everything published about these accounts; return how many entries differed in Redis.
 
-    With `building`, as a part of that rebuild. Raises what `quota.published.delta.push` raises.
+    `building` is the key of the rebuild that this push is part of. Raises what
+    `quota.published.delta.push` raises.
     """
     changed = 0
     for part in _parts(accounts):
@@ -96,11 +97,15 @@ def push_accounts(accounts: Collection[Account], *, building: str | None = None)
             _published()
             .filter(organization_id__in=organizations)
             .values_list(
-                *("organization_id", "resource", "token", "version"),
-                *("limited_until", "suspended_until"),
+                "organization_id",
+                "resource",
+                "token",
+                "version",
+                "limited_until",
+                "suspended_until",
             )
         ):
-            replaces = _replaceable(version, entries.get((resource, token), -1))
+            replaces = _newest(version, entries.get((resource, token), -1))
             members.setdefault((organization, resource), []).append(
                 MemberScores(token, version, limited, suspended, replaces)
             )
@@ -115,7 +120,7 @@ def push_accounts(accounts: Collection[Account], *, building: str | None = None)
                     members.get((organization, resource), ()),
                     document,
                     version,
-                    _replaceable(version, in_redis[account]),
+                    _newest(version, in_redis[account]),
                 )
                 for organization, resource, version, document in states
                 if (organization, resource) in part
@@ -151,9 +156,10 @@ def _repair_members(members: Collection[Member]) -> int:
     return push_accounts(accounts) + delta.forget(unknown)
 
 
-def _replaceable(version: int, in_redis: int) -> int:
+def _newest(version: int, in_redis: int) -> int:
+    """Return the newest version that a push of `version` has to replace."""
     if in_redis > version:
-        logger.error("Redis held a version that the database has not: was that restored?")
+        logger.error("Redis has a newer version than the database: was the database restored?")
     return max(version, in_redis)
 
 

@@ -1,7 +1,7 @@
 """Telling paused runs that an account has more credits: a top-up, a raised limit, a new period.
 
-Quota doesn't know who waits, so workflows registers a Celery task when Django starts: see
-`workflows.apps`. The task is only a hint: a sweep looks for paused runs too.
+Quota doesn't know which runs are paused, so workflows registers a Celery task when Django starts:
+see `workflows.apps`. The task is only a hint: a sweep looks for paused runs too.
 """
 
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from celery import Task
 from django.db import transaction
 
-from projects.hints import hasten
+from projects.hints import run_soon
 from quota.account_state import AccountState
 
 _MOST_NAMED = 20
@@ -17,12 +17,15 @@ _registered: list[Task] = []
 
 
 def register(task: Task) -> None:
-    """Hint to `task`. It takes the ids of organizations as text, or none for all of them."""
+    """Set the task to call. It takes organization ids as text, or none of them for all."""
     _registered[:] = [task]
 
 
 def announce(moves: Iterable[tuple[AccountState | None, AccountState]]) -> None:
-    """Give one hint after the commit if accounts gained, judged by what each was and is."""
+    """Call the task after the commit if any account has more credits than before.
+
+    `moves` holds each account's state before and after.
+    """
     gained = {
         str(after.organization_id)
         for before, after in moves
@@ -30,7 +33,7 @@ def announce(moves: Iterable[tuple[AccountState | None, AccountState]]) -> None:
     }
     if gained:
         named = sorted(gained) if len(gained) <= _MOST_NAMED else ()
-        transaction.on_commit(lambda: hasten(_registered[0].name, *named))
+        transaction.on_commit(lambda: run_soon(_registered[0].name, *named))
 
 
 def _gained(before: AccountState, after: AccountState) -> bool:

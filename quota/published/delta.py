@@ -1,7 +1,7 @@
-"""Writing to the sorted sets: account by account, fenced by version for each member.
+"""Writing to the sorted sets, one account at a time. A version fences each member.
 
-A push never replaces what a newer publication wrote, a tombstone included, and removes or
-overwrites a score only if it was written by a push or has passed.
+A push never replaces what a newer publication wrote, tombstones included. It removes or overwrites
+a score only if a push wrote it or if it has expired.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,9 +16,9 @@ PIPELINED = 200
 
 @dataclass(frozen=True, slots=True)
 class MemberScores:
-    """What one project API token shall have in the sets.
+    """The scores that one project API token should have in the sorted sets.
 
-    Replaces an entry of at most the version `replaces`: its own, unless said otherwise.
+    They replace entries up to the version `replaces`, by default their own version.
     """
 
     token: str
@@ -30,9 +30,9 @@ class MemberScores:
 
 @dataclass(frozen=True, slots=True)
 class AccountDelta:
-    """What Redis shall hold of one account: its state as JSON, if it changed, and some members.
+    """What to write for one account: its state as JSON, if that changed, and some members.
 
-    The state replaces one of at most the version `replaces`: its own, unless said otherwise.
+    The state replaces states up to the version `replaces`, by default its own version.
     """
 
     account: str
@@ -48,10 +48,10 @@ class RebuildLost(Exception):
 
 
 def push(deltas: Iterable[AccountDelta], *, building: str | None = None) -> int:
-    """Bring Redis up to date, each account atomically; return how many keys or members changed.
+    """Bring Redis up to date, each account atomically; return how many entries changed.
 
-    With `building`, the key of a rebuild, it writes as a part of that.
-    Raises `redis.RedisError`, and `RebuildLost` when the rebuild's key is gone.
+    `building` is the key of the rebuild that this push is part of. Raises `redis.RedisError`, and
+    `RebuildLost` if the rebuild's key is gone.
     """
     script = redis_client.script("push")
     changed = 0
@@ -68,7 +68,7 @@ def push(deltas: Iterable[AccountDelta], *, building: str | None = None) -> int:
 
 
 def forget(members: Iterable[Member]) -> int:
-    """Remove what we wrote for members that nobody publishes any more."""
+    """Remove everything we wrote for these members; return how many entries were removed."""
     removed = 0
     with redis_client.client().pipeline(transaction=True) as pipeline:
         for resource, token in members:

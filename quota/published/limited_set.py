@@ -1,14 +1,14 @@
-"""The sorted sets in Django's Redis, the private keys that make them trustworthy, and their read.
+"""Reading the sorted sets in Django's Redis and the private keys that make them trustworthy.
 
 * `@posthog/quota-limits/<resource>`: project API token → unix seconds until which it is limited.
 * `@posthog/quota-limiting-suspended/<resource>`: the same for the end of a grace.
 * `tollgate:quota:published:<resource>`: project API token → `version limit suspended`, the newest
-  publication and the scores that we wrote ourselves (`-`: none). So a tombstone is an entry too.
+  publication and the scores that we wrote ourselves (`-`: none). A tombstone is an entry too.
 * `tollgate:quota:states`: account → `version json`, the published state.
 * `tollgate:quota:marker`: a nonce that says "everything published is here", see
   `quota.published.marker`.
 
-Anybody can write to a set by hand; everything we write goes through `quota.published.delta`.
+People may write to a sorted set by hand. Our own writes all go through `quota.published.delta`.
 """
 
 import logging
@@ -44,12 +44,12 @@ def suspended_key(resource: str) -> str:
 
 
 def published_key(resource: str) -> str:
-    """Return the hash of what was published for each member."""
+    """Return the hash of each member's newest publication."""
     return f"tollgate:quota:published:{resource}"
 
 
 class RedisUnavailable(Exception):
-    """Redis did not answer in time, or with something that we never write."""
+    """Redis did not answer in time, or holds something that we never write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +91,8 @@ class ResourceReading:
 class Reading:
     """What one atomic read of Redis found.
 
-    `is_complete` tells whether the absence of a member means anything: the marker is there, and
-    this process did not reconnect while an older marker could still be alive.
+    `is_complete` is True if an absent member is really not limited: the marker is there, and this
+    process has not reconnected so recently that the marker could be an old one.
     """
 
     now: datetime
@@ -110,7 +110,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def read(organization_id: UUID, api_token: str) -> Reading:
     """Read everything about one project in one round trip.
 
-    Raises `RedisUnavailable`; at once, without asking, for a second after Redis failed to answer.
+    Raises `RedisUnavailable`. For a second after Redis failed to answer, it raises at once without
+    asking again.
     """
     if redis_client.health.is_silent:
         raise RedisUnavailable
@@ -119,10 +120,10 @@ def read(organization_id: UUID, api_token: str) -> Reading:
         return _parse(redis_client.call("read", _KEYS, api_token, *accounts))
     except redis.RedisError as error:
         redis_client.health.failed()
-        logger.warning("the database answers for a second, Redis does not: %r", error)
+        logger.warning("Redis does not answer; using the database for a second: %r", error)
         raise RedisUnavailable from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        logger.error("the database answers, Redis holds what we never write: %r", error)
+        logger.error("Redis holds something we never write; using the database: %r", error)
         raise RedisUnavailable from error
 
 
@@ -145,8 +146,8 @@ def _parse(reply: list) -> Reading:
     )
 
 
-def instant(score: float | None) -> datetime | None:
-    """Return when a score passes; None for no score and for one that stands for "never"."""
+def expires_at(score: float | None) -> datetime | None:
+    """Return when a score expires; None if there is no score or it never expires."""
     if score is None or not 0 <= score < FAR_FUTURE:
         return None
     return _EPOCH + timedelta(seconds=math.ceil(score))

@@ -1,6 +1,7 @@
-"""Blocks that somebody set by hand in Redis: seen there, kept in rows, told in the change feed.
+"""Blocks that somebody set by hand in Redis: copied to rows and reported in the change feed.
 
-Redis alone decides about them; the rows are for the admin, and for answers while Redis is silent.
+Redis decides whether such a block is in force. The rows are for the admin, and for answers while
+Redis does not answer.
 """
 
 import logging
@@ -22,19 +23,20 @@ from quota.reasons import Reason
 
 logger = logging.getLogger(__name__)
 
-LONGEST_TOKEN = 200
-"""Anybody may write anything into a set; what cannot be a token is not kept."""
+MAX_TOKEN_LENGTH = 200
+"""A set may hold anything that somebody wrote by hand; what cannot be a token gets no row."""
 
 
-def notice(seen: Mapping[Member, float]) -> int:
-    """Make the rows match the blocks just seen, by their scores; return how many differed.
+def record_seen(seen: Mapping[Member, float]) -> int:
+    """Make the rows match the blocks just seen and their scores; return how many differed.
 
-    Several reconcilers may notice at once: the change feed's lock lets one tell it.
+    Several reconcilers may call this at once. The change feed's lock makes sure that only one of
+    them records the change.
     """
     wanted = {
         (resource, token): math.ceil(min(score, FAR_FUTURE))
         for (resource, token), score in seen.items()
-        if len(token) <= LONGEST_TOKEN and token.isprintable()
+        if len(token) <= MAX_TOKEN_LENGTH and token.isprintable()
     }
     if _known() == wanted:
         return 0
@@ -49,31 +51,31 @@ def notice(seen: Mapping[Member, float]) -> int:
         projects = Project.objects.in_bulk({token for _, token in changed}, field_name="api_token")
         _delete(changed - wanted.keys())
         _write({member: wanted[member] for member in changed & wanted.keys()}, projects)
-        changes.tell(
+        changes.record(
             (resource, projects[token]) for resource, token in sorted(changed) if token in projects
         )
     return len(changed)
 
 
-def carry_over(organization_id: UUID, former: str, token: str) -> None:
-    """Let blocks set by hand hold for the API token that replaces another, before it is committed.
+def carry_over(organization_id: UUID, old_token: str, new_token: str) -> None:
+    """Copy blocks set by hand from an API token to the one that replaces it.
 
-    While Redis is silent there is nothing to carry: such blocks live there alone.
+    Call it before the commit, because the new token is valid from then on. The caller's transaction
+    holds the locks of one organization's accounts meanwhile, and that is safe:
 
-    The caller's transaction is open and holds the locks of one organization's accounts. After the
-    commit would be too late, for the new token is good from then on. It is safe here: Redis gets no
-    longer than `redis_client` states, about a second in all, and none while it is known to be
-    silent; its failure ends nothing; and after a rollback the score stands for a token that nobody
-    has, and lapses.
+    * Redis gets the short timeouts of `redis_client`, about a second in all, and isn't asked at all
+      while it is known not to answer.
+    * If Redis fails, the replacement goes on. Nothing is copied then.
+    * After a rollback the score belongs to a token that nobody has, and it expires.
     """
     try:
-        reading = limited_set.read(organization_id, former)
+        reading = limited_set.read(organization_id, old_token)
         for resource, found in reading.resources.items():
             score = found.score if found.is_by_hand else None
             if score is not None and score > reading.now.timestamp():
-                redis_client.client().zadd(limited_set.limits_key(resource), {token: score})
+                redis_client.client().zadd(limited_set.limits_key(resource), {new_token: score})
     except (limited_set.RedisUnavailable, redis.RedisError) as error:
-        logger.warning("blocks set by hand do not follow a token that is replaced: %r", error)
+        logger.warning("blocks set by hand were not copied to a replaced token: %r", error)
 
 
 def _known() -> dict[Member, int | None]:

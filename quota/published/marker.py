@@ -1,8 +1,8 @@
 """The marker: proof that Redis holds everything that was published.
 
-A nonce that lapses within `MARKER_SECONDS`. A tick of the reconciler lets it live on, if it is
-still the same, after comparing; only a rebuild that nothing interrupted sets one. So a Redis that
-was wiped, or restored from a copy older than that, has none, and whoever reads it knows.
+The marker is a nonce that expires after `MARKER_SECONDS`. The reconciler renews it after each
+comparison if it is still the same, and only an uninterrupted rebuild sets a new one. So there is no
+marker in a Redis that was wiped, or restored from an older copy, and every reader notices.
 """
 
 import uuid
@@ -19,28 +19,28 @@ _LIFETIME_MS = int(MARKER_SECONDS * 1000)
 
 
 def current() -> str | None:
-    """Return the marker's nonce, None when there is no marker."""
+    """Return the marker's nonce, or None if there is no marker."""
     nonce: str | None = redis_client.client().get(MARKER)  # type: ignore[assignment]
     return nonce
 
 
 def renew(nonce: str) -> bool:
-    """Let the marker live on; False when it is another one by now, or gone."""
+    """Renew the marker; return False if it is gone or another one by now."""
     return bool(redis_client.script("renew_marker")(keys=[MARKER], args=[nonce, _LIFETIME_MS]))
 
 
 def building_key(nonce: str) -> str:
-    """Return the key that is there as long as the rebuild of that nonce has lost nothing."""
+    """Return the key that exists as long as the rebuild with this nonce has lost nothing."""
     return f"tollgate:quota:building:{nonce}"
 
 
 @contextmanager
 def rebuilding() -> Iterator[str]:
-    """Set the marker if the block ends with the Redis that it began with.
+    """Set the marker at the end of the block, if Redis was not wiped in between.
 
-    Yields the nonce that the marker will have. Every slice of the rebuild must find its
-    `building_key` in place; the whole may take `BUILDING_SECONDS`. Raises `RebuildLost` at the end
-    when the key is gone.
+    Yields the nonce that the marker will have. Every write of the rebuild must check that its
+    `building_key` still exists. The rebuild may take at most `BUILDING_SECONDS`. Raises
+    `RebuildLost` at the end if the key is gone.
     """
     nonce = uuid.uuid4().hex
     building = building_key(nonce)

@@ -1,8 +1,8 @@
-"""Publishing what was decided: rows first, in the decision's own transaction, then Redis by delta.
+"""Publishing decisions: to rows in the decision's own transaction, and to Redis after the commit.
 
-The rows are the truth. After the commit Redis is told; if it does not listen, the reconciler finds
-the difference within a second. The change feed hears of what concerns a gateway: its own bookings
-do not, since they leave the allotment as it is.
+The rows are the truth. If Redis can't be reached, the reconciler finds the difference within a
+second. The change feed records only what concerns a gateway. Its own bookings don't, because they
+leave the allotment unchanged.
 """
 
 import logging
@@ -25,11 +25,11 @@ __all__ = ["AccountState", "publish", "republish_project"]
 logger = logging.getLogger(__name__)
 
 
-def publish(states: Iterable[AccountState], *, anew: bool = False) -> None:
+def publish(states: Iterable[AccountState], *, rewrite: bool = False) -> None:
     """Publish decisions; call it last in the transaction that made them.
 
-    A state that is not newer than the published one of its account is ignored. With `anew` every
-    row is written again, whatever somebody made of what stands there.
+    A state that is not newer than the published one of its account is ignored. With `rewrite`,
+    every row is written again, in case somebody changed the rows by hand.
     """
     newest: dict[Account, AccountState] = {}
     for state in sorted(states, key=_age):
@@ -39,26 +39,28 @@ def publish(states: Iterable[AccountState], *, anew: bool = False) -> None:
         fresh = {
             account: newest[account]
             for account in sorted(newest)
-            if anew or account not in before or _age(newest[account]) > _age(before[account])
+            if rewrite or account not in before or _age(newest[account]) > _age(before[account])
         }
         if not fresh:
             return
         now = timezone.now()
         documents = {account: state.to_json() for account, state in fresh.items()}
         _write_states(fresh, documents, now)
-        moved = [
+        rescored = [
             state
             for account, state in fresh.items()
-            if anew or account not in before or _scores(state) != _scores(before[account])
+            if rewrite or account not in before or _scores(state) != _scores(before[account])
         ]
-        told = [
+        announced = [
             state
             for account, state in fresh.items()
-            if anew or account not in before or _told(state) != _told(before[account])
+            if rewrite
+            or account not in before
+            or _feed_fields(state) != _feed_fields(before[account])
         ]
-        projects = _projects_of([*moved, *told]) if moved or told else []
-        members = _write_members(moved, projects, now)
-        if anew:
+        projects = _projects_of([*rescored, *announced]) if rescored or announced else []
+        members = _write_members(rescored, projects, now)
+        if rewrite:
             tokens = [project.api_token for project in projects]
             for account in fresh:
                 buried = _bury(_published(account).exclude(token__in=tokens), now)
@@ -75,9 +77,9 @@ def publish(states: Iterable[AccountState], *, anew: bool = False) -> None:
         ]
         transaction.on_commit(lambda: _push(deltas))
         credit_gains.announce((before.get(account), state) for account, state in fresh.items())
-        changes.tell(
+        changes.record(
             (state.resource, project)
-            for state in told
+            for state in announced
             for project in projects
             if project.organization_id == state.organization_id
         )
@@ -86,8 +88,8 @@ def publish(states: Iterable[AccountState], *, anew: bool = False) -> None:
 def republish_project(project: Project) -> None:
     """Publish for a project that is new, or whose API token was just replaced.
 
-    Call it last in that transaction: the project is limited as its organization is from the
-    commit on, and the token it had before leaves a tombstone.
+    Call it last in that transaction. From the commit on the project is limited if its organization
+    is, and its old token has a tombstone.
     """
     with transaction.atomic():
         rows = QuotaState.objects.select_for_update().filter(
@@ -105,7 +107,7 @@ def republish_project(project: Project) -> None:
             for (organization, resource), scores in members.items()
         ]
         transaction.on_commit(lambda: _push(deltas))
-        changes.tell((state.resource, project) for state in states)
+        changes.record((state.resource, project) for state in states)
 
 
 def _locked_states(accounts: Iterable[Account]) -> dict[Account, AccountState]:
@@ -125,7 +127,7 @@ def _readable(row: QuotaState) -> AccountState | None:
     try:
         return row.published
     except (ValueError, KeyError, TypeError):
-        logger.error("%s:%s: what is published is no state", row.organization_id, row.resource)
+        logger.error("%s:%s: the published state can't be read", row.organization_id, row.resource)
         return None
 
 
@@ -152,17 +154,17 @@ def _write_states(
 
 
 def _age(state: AccountState) -> tuple[str, int]:
-    """Return what orders states: a ledger that was restored begins a later epoch."""
+    """Return the key that orders states. A restored ledger begins a later epoch."""
     return state.ledger_epoch, state.version
 
 
 def _scores(state: AccountState) -> tuple:
-    """Return what of a state stands in the sorted sets, and why."""
+    """Return the parts of a state that decide its entries in the sorted sets."""
     return (state.score, state.suspended_until, state.reason, state.capped_projects)
 
 
-def _told(state: AccountState) -> tuple:
-    """Return what of a state a gateway must hear of."""
+def _feed_fields(state: AccountState) -> tuple:
+    """Return the parts of a state that a gateway must know when they change."""
     return (
         *_scores(state),
         state.state == "unknown",
@@ -183,7 +185,7 @@ def _projects_of(states: Sequence[AccountState]) -> list[Project]:
 def _write_members(
     states: Sequence[AccountState], projects: Sequence[Project], now: datetime
 ) -> dict[Account, list[MemberScores]]:
-    """Write the rows of the projects' tokens as the states say; return what Redis shall hold."""
+    """Write the rows of the projects' tokens from the states; return the scores for Redis."""
     wanted = {
         (state.resource, project.api_token): (state, project)
         for state in states
@@ -225,8 +227,14 @@ def _write_members(
         update_conflicts=True,
         unique_fields=["resource", "token", "origin"],
         update_fields=[
-            *("organization", "project", "version", "limited_until", "suspended_until"),
-            *("reason", "since", "changed_at"),
+            "organization",
+            "project",
+            "version",
+            "limited_until",
+            "suspended_until",
+            "reason",
+            "since",
+            "changed_at",
         ],
     )
     return pushed
@@ -240,7 +248,7 @@ def _published(account: Account) -> QuerySet[SetMember]:
 
 
 def _bury(rows: QuerySet[SetMember], now: datetime) -> list[MemberScores]:
-    """Leave a tombstone of each row that limits a token which is no project's any more."""
+    """Turn each row that limits a token into a tombstone; return their scores for Redis."""
     limiting = list(
         rows.select_for_update().exclude(limited_until=None, suspended_until=None).order_by("pk")
     )
@@ -265,4 +273,4 @@ def _push(deltas: Sequence[AccountDelta]) -> None:
         delta.push(deltas)
     except redis.RedisError as error:
         redis_client.health.failed()
-        logger.warning("%d states wait for the reconciler to reach Redis: %s", len(deltas), error)
+        logger.warning("%d states are left for the reconciler to push: %s", len(deltas), error)

@@ -1,7 +1,7 @@
-"""The reconciler: once a second it makes Redis say what was published, and vouches for it.
+"""The reconciler: once a second it makes Redis match what was published and renews the marker.
 
-Any number may run at once: whatever they write is fenced, and they vouch only for a marker that was
-there before they compared.
+Any number of reconcilers may run at once: their writes are fenced by version, and each renews only
+the marker that was there before it compared.
 """
 
 import logging
@@ -25,16 +25,16 @@ from quota.published.delta import RebuildLost
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
-LONGEST_PAUSE_SECONDS = 2.0
+MAX_PAUSE_SECONDS = 2.0
 RECENT = timedelta(seconds=15)
 UNDER_WAY = timedelta(seconds=1)
-"""A publication that was committed just now is about to be pushed by whoever committed it."""
+"""A publication committed just now is about to be pushed by the process that committed it."""
 
 FLEET_TICKS = 45
-SMALLEST_SLICE = 200
+MIN_SLICE = 200
 DUE_PER_TICK = 500
 DUE_SECONDS = 1.0
-"""How long a tick may decide: the marker has to be renewed in time."""
+"""How long a tick may spend on decisions: the marker has to be renewed in time."""
 
 DUE_AGAIN_SECONDS = 30.0
 PRUNE_SECONDS = 60.0
@@ -46,12 +46,12 @@ class Reconciler:
     def __init__(self) -> None:
         self._disruptions = -1
         self._position = 0
-        self._slice = SMALLEST_SLICE
-        self._undecidable: dict[Account, float] = {}
+        self._slice = MIN_SLICE
+        self._retry_at: dict[Account, float] = {}
         self._prune_at = 0.0
 
     def run(self, stop: threading.Event) -> None:
-        """Tick once a second until told to stop; a tick that fails only delays the next one."""
+        """Tick once a second until `stop` is set. A tick that fails only delays the next one."""
         pause = TICK_SECONDS
         while not stop.is_set():
             started = time.monotonic()
@@ -63,7 +63,7 @@ class Reconciler:
                 if isinstance(error, redis.RedisError):
                     redis_client.health.failed()
                 metrics.TICK_FAILURES.inc()
-                pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
+                pause = min(pause * 1.5, MAX_PAUSE_SECONDS)
                 expected = isinstance(error, (redis.RedisError, DatabaseFailure, RebuildLost))
                 logger.warning(
                     "the reconciler tries again in %.1f s: %r",
@@ -76,9 +76,9 @@ class Reconciler:
             stop.wait(max(pause - took, 0.05))
 
     def tick(self) -> None:
-        """Compare, repair, vouch; then notice, decide and prune.
+        """Compare, repair and renew the marker; then record manual blocks, decide and prune.
 
-        Raises `redis.RedisError`, `django.db.Error` and `RebuildLost`; the next tick goes on.
+        Raises `redis.RedisError`, `django.db.Error` or `RebuildLost`; the next tick carries on.
         """
         nonce = self._marker()
         repaired, blocks_by_hand = comparison.compare_blocks()
@@ -86,15 +86,15 @@ class Reconciler:
         _count("blocks", repaired)
         _count("recent", comparison.compare(_recent()))
         _count("fleet", comparison.compare(self._next_slice()))
-        manual_blocks.notice(blocks_by_hand)
+        manual_blocks.record_seen(blocks_by_hand)
         self._decide_due()
         self._prune()
 
     def _marker(self) -> str:
-        """Return the nonce of the marker to vouch for.
+        """Return the nonce of the marker to renew.
 
-        Rebuilds where there is none, and where Redis may not be the one that was compared before:
-        at the start and after every disruption of the connection.
+        Rebuilds first if there is no marker, at the start, and after every disruption of the
+        connection, because Redis may be another server then.
         """
         disruptions = redis_client.health.disruptions
         nonce = marker.current()
@@ -118,19 +118,19 @@ class Reconciler:
             self._position = rows[-1][0]
         else:
             self._position = 0
-            self._slice = max(SMALLEST_SLICE, math.ceil(QuotaState.objects.count() / FLEET_TICKS))
+            self._slice = max(MIN_SLICE, math.ceil(QuotaState.objects.count() / FLEET_TICKS))
         return [(organization, resource) for _, organization, resource in rows]
 
     def _decide_due(self) -> None:
-        """Ask billing to decide about states that have stopped holding, if nobody asked yet."""
+        """Ask billing to decide about states that are no longer valid, if nobody has asked yet."""
         started = time.monotonic()
-        self._undecidable = {
-            account: again for account, again in self._undecidable.items() if again > started
+        self._retry_at = {
+            account: again for account, again in self._retry_at.items() if again > started
         }
         rows = QuotaState.objects.filter(valid_until__lte=timezone.now()).order_by("valid_until")
         accounts = rows.values_list("organization_id", "resource")
-        for account in accounts[: DUE_PER_TICK + len(self._undecidable)]:
-            if account in self._undecidable:
+        for account in accounts[: DUE_PER_TICK + len(self._retry_at)]:
+            if account in self._retry_at:
                 continue
             if time.monotonic() - started > DUE_SECONDS:
                 break
@@ -138,7 +138,7 @@ class Reconciler:
                 decider.decide_again(*account)
             except Exception:
                 logger.exception("account %s:%s could not be decided", *account)
-                self._undecidable[account] = started + DUE_AGAIN_SECONDS
+                self._retry_at[account] = started + DUE_AGAIN_SECONDS
 
     def _prune(self) -> None:
         if time.monotonic() >= self._prune_at:
@@ -147,7 +147,7 @@ class Reconciler:
 
 
 def _recent() -> set[Account]:
-    """Return the accounts of which something was published a moment ago."""
+    """Return the accounts for which something was published a moment ago."""
     now = timezone.now()
     window = Q(changed_at__gt=now - RECENT, changed_at__lt=now - UNDER_WAY)
     members = SetMember.objects.filter(

@@ -1,9 +1,9 @@
-"""The gates' connection to Django's Redis: short timeouts, and honest about reconnecting.
+"""The gates' connection to Django's Redis: short timeouts, and a record of every reconnect.
 
-A marker that a process reads right after it reconnected may come from a replica that was promoted
-with older data. Such a marker lapses within `MARKER_SECONDS` unless the reconciler, which compares
-before it renews, has seen that server too; so for that long after a reconnect the process answers
-from the database.
+After a reconnect the server may be a replica that was promoted with older data, and its marker may
+be an old one. Such a marker expires within `MARKER_SECONDS`, unless the reconciler has compared
+that server and renewed it. So for that long after a reconnect the process answers from the
+database.
 """
 
 import time
@@ -34,23 +34,23 @@ class Health:
         self._silent_until = 0.0
 
     def failed(self) -> None:
-        """Redis did not answer: leave it alone for a second, and distrust it for longer."""
+        """Note that Redis did not answer: don't ask for a second, and don't trust it for longer."""
         self._silent_until = time.monotonic() + SILENCE_SECONDS
         self.reconnected()
 
     def reconnected(self) -> None:
-        """A connection was made anew: the server may be another one."""
+        """Note that a connection was replaced: the server may be another one."""
         self.disruptions += 1
         self._distrusted_until = time.monotonic() + MARKER_SECONDS
 
     @property
     def is_silent(self) -> bool:
-        """Whether asking again now would most likely cost the caller a timeout."""
+        """Whether Redis failed to answer a moment ago, so that asking would cost a timeout."""
         return time.monotonic() < self._silent_until
 
     @property
     def is_trusted(self) -> bool:
-        """Whether a marker read now says anything about the data beside it."""
+        """Whether a marker read now proves that the data beside it is complete."""
         return time.monotonic() >= self._distrusted_until
 
 
@@ -58,7 +58,7 @@ health = Health()
 
 
 def _connected(connection: AbstractConnection) -> None:
-    """Greet the server; a second greeting by one connection object is a reconnect."""
+    """Greet the server. A second greeting by the same connection object is a reconnect."""
     if getattr(connection, "tollgate_connected", False):
         health.reconnected()
     connection.tollgate_connected = True  # type: ignore[attr-defined]
@@ -67,15 +67,15 @@ def _connected(connection: AbstractConnection) -> None:
 
 @cache
 def client() -> redis.Redis:
-    """Return the process's client, safe between threads and after a fork.
+    """Return the process's client. It may be shared between threads and used after a fork.
 
-    Nothing is retried: every caller has a better answer than a longer wait. Raises
-    `redis.RedisError` on use when the server does not answer in time.
+    It does not retry, because every caller has a better answer than a longer wait. Its commands
+    raise `redis.RedisError` if the server does not answer in time.
     """
     return redis.Redis.from_url(
         settings.REDIS_URL,
         decode_responses=True,
-        encoding_errors="replace",  # members that somebody wrote by hand may be anything
+        encoding_errors="replace",  # members written by hand may be any bytes
         socket_connect_timeout=CONNECT_SECONDS,
         socket_timeout=ANSWER_SECONDS,
         retry=Retry(NoBackoff(), retries=0),
@@ -85,12 +85,12 @@ def client() -> redis.Redis:
 
 @cache
 def script(name: str) -> Script:
-    """Return the Lua script of that name, to be called with keys and arguments."""
+    """Return the Lua script of that name."""
     return client().register_script((Path(__file__).parent / "lua" / f"{name}.lua").read_text())
 
 
 def call(name: str, keys: Sequence[str], *args: str) -> Any:
-    """Run a script as `script(name)` does, at half the CPU: for the one call of the warm path.
+    """Run a script like `script(name)`, for half the CPU time. Every quota request makes this call.
 
     redis-py's own dispatch (retries, metrics, callbacks by command) costs as much as the call.
     """
@@ -101,7 +101,7 @@ def call(name: str, keys: Sequence[str], *args: str) -> Any:
         command = connection.pack_command("EVALSHA", known.sha, len(keys), *keys, *args)
         connection.send_packed_command(command)
         return connection.read_response()
-    except redis.exceptions.NoScriptError:  # the server is new, or was restarted
+    except redis.exceptions.NoScriptError:  # a new or restarted server
         return known(keys=keys, args=args)
     finally:
         pool.release(connection)

@@ -1,4 +1,4 @@
-"""Deleting what nobody needs any more: old changes, and tombstones of tokens that are gone."""
+"""Deleting old changes, and the tombstones of tokens that no longer exist."""
 
 from datetime import datetime, timedelta
 
@@ -9,14 +9,14 @@ from quota.models import SetMember
 from quota.published import delta
 
 CHANGES_KEPT = timedelta(days=7)
-"""A follower that was away for longer starts afresh."""
+"""A reader of the feed that was away for longer gets a reset."""
 
 TOMBSTONES_KEPT = timedelta(days=1)
-"""Far longer than any publication can be under way."""
+"""Far longer than any publication can take."""
 
 
 def prune(now: datetime) -> int:
-    """Delete what is old; return how many rows that were. Raises `redis.RedisError`."""
+    """Delete old rows; return how many. Raises `redis.RedisError`."""
     changes, _ = Change.objects.filter(created_at__lt=now - CHANGES_KEPT).delete()
     replaced = Q(project=None) | ~Q(token=F("project__api_token"))
     tombstones = SetMember.objects.filter(

@@ -1,14 +1,14 @@
-"""A model of billing that is too simple to be wrong: every event, one after another, in time order.
+"""A simple model of billing that replays every event in time order.
 
-It knows no stretches and no running totals. `billing` must agree with it whatever the order in
-which events, grants and limits became known.
+It has no stretches and no running totals. `billing` must agree with it, in whatever order events,
+grants and limits arrived.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from billing.decisions.burndown import Grant, Terms
+from billing.decisions.burndown import Grant, LimitTerms
 from billing.periods import Calendar, period_at
 
 
@@ -32,7 +32,7 @@ class Outcome:
 def simulate(
     now: datetime,
     calendars: Sequence[Calendar],
-    terms: Sequence[Terms],
+    terms: Sequence[LimitTerms],
     grants: Sequence[Grant],
     events: Iterable[tuple[datetime, int]],
 ) -> Outcome:
@@ -55,7 +55,7 @@ def simulate(
 
     left = {grant.id: grant.amount_micro for grant in grants}
     moments: list[tuple[datetime, int]] = [(at, micro) for at, micro in events if at <= now]
-    # A grant that starts is a moment without usage, at which what is uncovered may be covered.
+    # Add an event without usage where a grant starts, because the grant can cover earlier usage.
     moments += [(grant.starts_at, 0) for grant in grants if grant.starts_at <= now]
     moments.append((now, 0))
 

@@ -1,4 +1,4 @@
-"""A small world for billing: two organizations, and events as the gateway sends them."""
+"""Fixtures for billing: projects of two organizations, and a client that posts usage events."""
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -8,7 +8,7 @@ from projects.models import Project
 from tests.billing.world import Deliveries
 from tests.examples import examples
 
-# Examples touch a database on machines that are busy: only the tests' own timeout bounds them.
+# Examples use a database, and machines can be busy: only the test timeout applies.
 settings.register_profile(
     "unhurried",
     deadline=None,

@@ -1,8 +1,8 @@
-"""Processes that book a batch and are killed meanwhile: `… -m tests.billing.ingest FILE MOMENT …`.
+"""Book batches in processes that are killed meanwhile: `… -m tests.billing.ingest FILE MOMENT …`.
 
-Each FILE has a batch as JSON. For each a process is forked that books it and at the MOMENT kills
-itself with SIGKILL: `before-insert`, `before-commit`, `after-commit`, `before-redis` or
-`after-redis`. Prints the wait status of each.
+Each FILE contains a batch as JSON. For each file a process is forked. It books the batch and kills
+itself with SIGKILL at the MOMENT: `before-insert`, `before-commit`, `after-commit`, `before-redis`
+or `after-redis`. Prints the exit code of each process.
 """
 
 import json
@@ -16,7 +16,7 @@ from redis.client import Pipeline
 
 
 def die() -> None:
-    """End as a machine does that loses power."""
+    """End the process at once, as if the machine lost power."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -58,7 +58,7 @@ def book_and_die(batch: Path, moment: str) -> None:
 
 
 def main(words: list[str]) -> None:
-    """Kill a process for each batch and tell how each ended."""
+    """Kill a process for each batch, and print how each ended."""
     django.setup()
     statuses = []
     for batch, moment in zip(words[::2], words[1::2], strict=True):

@@ -1,4 +1,4 @@
-"""Hypothesis strategies: limits, calendars, grants and usage of one account, and instants."""
+"""Hypothesis strategies for instants and for the history of one account."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from hypothesis import strategies as st
 
-from billing.decisions.burndown import Grant, Terms, stretch_at
+from billing.decisions.burndown import Grant, LimitTerms, stretch_at
 from billing.periods import Calendar
 
 BEGIN = datetime(2026, 1, 10, tzinfo=UTC)
@@ -21,10 +21,10 @@ small = st.integers(0, 12)
 
 @dataclass(frozen=True)
 class Scenario:
-    """An account's history."""
+    """An account's limits, calendars, grants and usage."""
 
     calendars: Sequence[Calendar]
-    terms: Sequence[Terms]
+    terms: Sequence[LimitTerms]
     grants: Sequence[Grant]
     events: Sequence[tuple[datetime, int]]
 
@@ -63,7 +63,7 @@ scenarios = st.builds(
     calendars=st.just([FIRST])
     | st.builds(Calendar, instants, st.integers(1, 31)).map(lambda moved: [FIRST, moved]),
     terms=st.dictionaries(instants, st.none() | small, max_size=3).map(
-        lambda terms: [Terms(*term) for term in sorted(terms.items())]
+        lambda terms: [LimitTerms(*term) for term in sorted(terms.items())]
     ),
     grants=grants,
     events=st.lists(st.tuples(instants, small), max_size=12),

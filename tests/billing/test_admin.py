@@ -1,4 +1,4 @@
-"""The admin of billing: forms with a reason, pages to read, decisions about what was set aside."""
+"""Billing's admin pages: forms, read-only pages, and decisions about quarantined events."""
 
 import re
 from datetime import timedelta
@@ -29,8 +29,16 @@ from tests.billing.world import CREDIT, account_of, book, published, usage_event
 
 pytestmark = pytest.mark.django_db
 LISTS = [
-    *("account", "limit", "cap", "creditgrant", "usageevent", "quarantinedevent"),
-    *("decisionrecord", "auditentry", "dailyusage", "thresholdnotice"),
+    "account",
+    "limit",
+    "cap",
+    "creditgrant",
+    "usageevent",
+    "quarantinedevent",
+    "decisionrecord",
+    "auditentry",
+    "dailyusage",
+    "thresholdnotice",
 ]
 
 
@@ -39,7 +47,7 @@ def page(name, *args):
 
 
 def populate(count):
-    """Organizations with limits, grants, usage, decisions and something set aside."""
+    """Organizations with limits, grants, usage, decisions and a quarantined event."""
     for number in range(count):
         project = create_project(create_organization(f"Organization {number}"), "Main")
         set_limit(project.organization, AI_CREDITS, 12 * CREDIT, reason="a plan")
@@ -145,14 +153,14 @@ class TestForms:
         assert (limit.limit_micro, limit.actor, limit.reason) == (0, "admin", "a plan")
         assert AuditEntry.objects.get().actor == "admin"
 
-    def test_no_credits_are_unlimited(self, admin_client, project):
+    def test_an_empty_limit_means_unlimited(self, admin_client, project):
         set_limit(project.organization, AI_CREDITS, 0)
 
         admin_client.post(page("limit_add"), self.limit(project, credits=""))
 
         assert not published(project.organization).limited
 
-    def test_the_form_begins_with_what_holds(self, admin_client, project):
+    def test_the_form_is_filled_with_the_limit_in_force(self, admin_client, project):
         set_limit(
             project.organization, AI_CREDITS, 1_500_001, anchor_day=9, time_zone="Europe/Berlin"
         )
@@ -178,7 +186,7 @@ class TestForms:
             {"account": "999999"},
         ],
     )
-    def test_a_limit_that_cannot_be_is_explained(self, admin_client, project, wrong):
+    def test_an_invalid_limit_is_explained(self, admin_client, project, wrong):
         answer = admin_client.post(page("limit_add"), self.limit(project, **wrong))
 
         assert answer.status_code == 200
@@ -197,7 +205,7 @@ class TestForms:
         shown = admin_client.get(page("account_change", account.pk)).content.decode()
         assert "fair shares" in shown
 
-    def test_a_cap_that_cannot_be_is_explained(self, admin_client, project, stranger):
+    def test_an_invalid_cap_is_explained(self, admin_client, project, stranger):
         account = account_of(project.organization)
         form = {"account": account.pk, "scope": "project", "subject": str(stranger.pk)}
 
@@ -226,14 +234,14 @@ class TestForms:
         first, second = [admin_client.post(page("creditgrant_add"), form) for _ in range(2)]
 
         assert first.status_code == 302
-        assert "This top-up was made at" in second.content.decode()
+        assert "This top-up was already made at" in second.content.decode()
         changed = admin_client.post(page("creditgrant_add"), form | {"credits": "6"})
-        assert "Open the form anew" in changed.content.decode()
+        assert "Open a new form" in changed.content.decode()
         assert CreditGrant.objects.get().amount_micro == 5 * CREDIT
         admin_client.post(page("creditgrant_add"), form | {"form_key": key()})
         assert CreditGrant.objects.count() == 2
 
-    def test_a_top_up_may_start_later_and_expire(self, admin_client, project):
+    def test_a_top_up_can_start_later_and_expire(self, admin_client, project):
         start, end = timezone.now() + timedelta(days=1), timezone.now() + timedelta(days=9)
 
         answer = admin_client.post(
@@ -262,7 +270,7 @@ class TestForms:
             {"reason": ""},
         ],
     )
-    def test_a_top_up_that_cannot_be_is_explained(self, admin_client, project, wrong):
+    def test_an_invalid_top_up_is_explained(self, admin_client, project, wrong):
         answer = admin_client.post(page("creditgrant_add"), self.top_up(project, **wrong))
 
         assert answer.status_code == 200
@@ -301,7 +309,7 @@ class TestActions:
         entry = AuditEntry.objects.get(action="event_booked")
         assert (entry.actor, entry.reason) == ("admin", "its thread says so")
 
-    def test_one_that_still_cannot_be_booked_says_why(self, admin_client, project):
+    def test_an_event_that_still_cannot_be_booked_says_why(self, admin_client, project):
         book(usage_event(project, "NaN"))
 
         assert b"cost_invalid" in self.decide(admin_client, "book_now").content
@@ -315,7 +323,7 @@ class TestActions:
         self.decide(admin_client, "discard", reason="a test")
 
         assert QuarantinedEvent.objects.get().state == "discarded"
-        assert b"it is discarded already" in self.decide(admin_client, "discard").content
+        assert b"it is already discarded" in self.decide(admin_client, "discard").content
 
     def test_a_payload_of_any_shape_is_shown(self, admin_client, project):
         book(usage_event(project, "<script>alert(1)</script>\ud800"))
@@ -341,10 +349,10 @@ class TestActions:
         assert used(project.organization) == 0
 
 
-class TestWhoMay:
+class TestPermissions:
     @pytest.fixture
     def reader(self, client):
-        """Somebody of the staff who may look and nothing else."""
+        """A staff user with view permissions only."""
         user = User.objects.create_user("reader", password="a long password", is_staff=True)
         user.user_permissions.set(
             Permission.objects.filter(
@@ -354,7 +362,7 @@ class TestWhoMay:
         client.force_login(user)
         return client
 
-    def test_who_may_only_look_changes_nothing(self, reader, project):
+    def test_a_user_who_can_only_view_changes_nothing(self, reader, project):
         book(usage_event(project), usage_event(project, "NaN"))
         grant = grant_credits(project.organization, AI_CREDITS, CREDIT)
 
@@ -378,7 +386,7 @@ class TestWhoMay:
         assert QuarantinedEvent.objects.get().state == "open"
 
     @pytest.mark.parametrize("name", LISTS)
-    def test_who_does_not_belong_to_the_staff_sees_nothing(self, client, project, name):
+    def test_a_user_outside_the_staff_sees_nothing(self, client, project, name):
         user = User.objects.create_user("member", password="a long password")
         project.organization.members.add(user)
         client.force_login(user)

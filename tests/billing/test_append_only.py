@@ -1,4 +1,4 @@
-"""What is written once is never changed and never deleted: not by the ORM, not in the database."""
+"""Append-only rows can't be changed or deleted, neither through the ORM nor in the database."""
 
 import importlib
 
@@ -15,12 +15,12 @@ from tests.billing.world import CREDIT, book, usage_event
 
 pytestmark = pytest.mark.django_db
 KEPT = [UsageEvent, Limit, Cap, DecisionRecord, AuditEntry, ThresholdNotice]
-triggers = importlib.import_module("billing.migrations.0002_append_only_triggers")
+triggers = importlib.import_module("billing.migrations.0002_triggers")
 
 
 @pytest.fixture
 def written(project):
-    """A row of each kind."""
+    """One row of each model."""
     set_limit(project.organization, AI_CREDITS, 12 * CREDIT)
     set_cap(project.organization, AI_CREDITS, "run", CREDIT)
     book(usage_event(project))
@@ -52,7 +52,7 @@ def test_the_orm_refuses_to_change_or_delete(written, model):
 @pytest.mark.parametrize("model", KEPT)
 def test_the_database_refuses_to_change_or_delete(written, model):
     table, pk = model._meta.db_table, model._meta.pk.column
-    if connection.vendor == "sqlite":  # where the suite takes them away to clean up
+    if connection.vendor == "sqlite":  # where the suite removes the triggers to clean up
         with connection.cursor() as cursor:
             cursor.execute(triggers.SQLITE_TRIGGER.format(table=table, action="delete"))
 
@@ -62,7 +62,7 @@ def test_the_database_refuses_to_change_or_delete(written, model):
     assert model.objects.exists()
 
 
-def test_every_table_that_is_kept_has_its_triggers_after_all_migrations():
+def test_every_append_only_table_has_its_triggers_after_all_migrations():
     newest = MigrationExecutor(connection).loader.graph.leaf_nodes("billing")
 
     assert newest, "billing has migrations"

@@ -1,4 +1,4 @@
-"""An event is booked once, for ever, where it belongs; what cannot be booked is set aside."""
+"""Every event is booked once, on the right account, or quarantined if it can't be booked."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -12,7 +12,7 @@ from billing.accounts import create_project
 from billing.allowances.grants import grant_credits
 from billing.allowances.limits import set_limit
 from billing.ingestion import ledger, ledger_rows, quarantine
-from billing.ingestion.events import MAXIMUM_DEBIT_MICRO, EventRefused
+from billing.ingestion.events import MAXIMUM_DEBIT_MICRO, UnbookableEvent
 from billing.ingestion.ledger_rows import LedgerRow
 from billing.models import Account, AccountGroup, QuarantinedEvent, UsageEvent, UsageTotal
 from projects.models import Change
@@ -30,7 +30,7 @@ def reasons(*items):
     return [result.reason for result in book(*items)]
 
 
-def test_an_event_becomes_a_ledger_row_with_all_it_says(project):
+def test_a_ledger_row_has_every_field_of_its_event(project):
     event = usage_event(project, "0.1034", at=datetime.now(UTC) - timedelta(seconds=5))
 
     [result] = book(event)
@@ -56,7 +56,7 @@ def test_an_event_becomes_a_ledger_row_with_all_it_says(project):
     assert row.price_version == "genai-prices 0.0.40"
 
 
-def test_the_rows_that_are_inserted_have_the_columns_of_the_ledger():
+def test_inserted_rows_have_all_columns_of_the_ledger():
     columns = {field.attname for field in UsageEvent._meta.concrete_fields}
 
     assert set(LedgerRow._fields) == columns
@@ -71,7 +71,7 @@ def test_the_same_event_again_is_a_duplicate_and_counts_once(project):
     assert used(project.organization) == 12 * CREDIT
 
 
-def test_a_duplicate_changes_no_version_and_tells_nobody(project):
+def test_a_duplicate_changes_no_version_and_publishes_nothing(project):
     event = usage_event(project)
     [first] = book(event)
     told = Change.objects.count()
@@ -82,7 +82,7 @@ def test_a_duplicate_changes_no_version_and_tells_nobody(project):
     assert Change.objects.count() == told
 
 
-def test_an_order_of_keys_or_a_spelling_of_numbers_is_not_another_payload(project):
+def test_the_order_of_keys_does_not_change_the_payload(project):
     event = usage_event(project)
     reordered = dict(reversed(event.items())) | {
         "properties": dict(reversed(event["properties"].items()))
@@ -91,7 +91,7 @@ def test_an_order_of_keys_or_a_spelling_of_numbers_is_not_another_payload(projec
     assert statuses(event, reordered) == ["accepted", "duplicate"]
 
 
-def test_the_same_uuid_with_another_payload_is_a_conflict_and_set_aside(project):
+def test_the_same_uuid_with_another_payload_is_a_quarantined_conflict(project):
     event = usage_event(project)
     other = usage_event(project, "0.20", uuid=event["uuid"])
 
@@ -129,7 +129,7 @@ def test_one_bad_item_does_not_keep_the_others_from_being_booked(project):
     assert used(project.organization) == 24 * CREDIT
 
 
-def test_what_is_set_aside_is_kept_once_however_often_it_arrives(project):
+def test_an_unbookable_event_is_quarantined_once_however_often_it_arrives(project):
     broken = usage_event(project, "NaN")
 
     assert statuses(broken, broken) == ["quarantined", "quarantined"]
@@ -138,7 +138,7 @@ def test_what_is_set_aside_is_kept_once_however_often_it_arrives(project):
     assert (kept.event_uuid, kept.reason, kept.state) == (broken["uuid"], "cost_invalid", "open")
 
 
-def test_a_corrected_event_is_booked_although_the_broken_one_was_set_aside(project):
+def test_a_repaired_event_is_booked_after_the_broken_one_was_quarantined(project):
     broken = usage_event(project, properties={"project_id": None})
     repaired = broken | {"properties": broken["properties"] | {"project_id": project.pk}}
 
@@ -171,7 +171,7 @@ def test_a_corrected_event_is_booked_although_the_broken_one_was_set_aside(proje
         ({"$ai_total_cost_usd": True}, "cost_invalid"),
     ],
 )
-def test_what_decides_about_money_must_be_right(project, properties, reason):
+def test_an_invalid_field_that_affects_money_quarantines_the_event(project, properties, reason):
     event = usage_event(project, properties=properties)
 
     assert reasons(event) == [reason]
@@ -205,12 +205,12 @@ def test_what_decides_about_money_must_be_right(project, properties, reason):
         ({"hold_id": "mine"}, "group_invalid"),
     ],
 )
-def test_an_envelope_that_cannot_be_trusted_is_set_aside(project, envelope, reason):
+def test_an_event_with_an_invalid_envelope_is_quarantined(project, envelope, reason):
     assert reasons(usage_event(project) | envelope) == [reason]
     assert not UsageEvent.objects.exists()
 
 
-def test_what_only_describes_the_call_never_parks_money(project):
+def test_invalid_descriptive_fields_do_not_stop_a_booking(project):
     junk = {
         "$ai_model": "x" * 5000,
         "$ai_provider": "nul\0 and a lone \ud800 surrogate",
@@ -238,7 +238,7 @@ def test_what_only_describes_the_call_never_parks_money(project):
 
 class TestProducts:
     @pytest.mark.parametrize("product", ["slack_app", "slack_app_routing", "slack-posthog-code"])
-    def test_what_slack_uses_is_paid_from_the_ai_credits(self, project, product):
+    def test_slack_products_are_paid_from_ai_credits(self, project, product):
         book(usage_event(project, properties={"ai_product": product}))
 
         assert used(project.organization, AI_CREDITS) == 12 * CREDIT
@@ -251,7 +251,7 @@ class TestProducts:
         assert used(project.organization, AI_CREDITS) == 0
 
     @pytest.mark.parametrize("properties", [{"ai_product": "llm_gateway"}, {"$ai_billable": False}])
-    def test_what_nobody_pays_is_kept_without_credits(self, project, properties):
+    def test_an_event_that_nobody_pays_is_booked_without_credits(self, project, properties):
         assert statuses(usage_event(project, properties=properties)) == ["accepted"]
 
         row = UsageEvent.objects.get()
@@ -291,7 +291,7 @@ class TestPublication:
 
         assert published(project.organization).limited
 
-    def test_another_organization_is_left_as_it_is(self, project, stranger):
+    def test_another_organization_is_not_affected(self, project, stranger):
         for each in (project, stranger):
             set_limit(each.organization, AI_CREDITS, 12 * CREDIT)
 
@@ -303,9 +303,9 @@ class TestPublication:
 
 
 class TestGroups:
-    """What a gateway group booked itself leaves its allotment as it is."""
+    """A gateway group's own bookings don't change its allotment."""
 
-    def test_a_booking_of_the_group_leaves_its_allotment_and_the_feed_alone(self, project):
+    def test_a_booking_of_the_group_changes_neither_its_allotment_nor_the_feed(self, project):
         set_limit(project.organization, AI_CREDITS, 100 * CREDIT)
         book(held(usage_event(project), 12 * CREDIT))
         told = Change.objects.count()
@@ -318,7 +318,7 @@ class TestGroups:
         assert state.remaining_micro == 76 * CREDIT
         assert Change.objects.count() == told
 
-    def test_usage_that_no_group_held_shrinks_the_allotment_and_is_told(self, project):
+    def test_usage_without_a_hold_shrinks_the_allotment_and_is_published(self, project):
         set_limit(project.organization, AI_CREDITS, 100 * CREDIT)
         told = Change.objects.count()
 
@@ -327,12 +327,12 @@ class TestGroups:
         assert published(project.organization).allotment_micro == 88 * CREDIT
         assert Change.objects.count() > told
 
-    def test_what_is_set_aside_is_not_booked_on_the_group(self, project):
+    def test_a_quarantined_event_is_not_booked_on_the_group(self, project):
         book(held(usage_event(project, "NaN"), 12 * CREDIT))
 
         assert not AccountGroup.objects.exists()
 
-    def test_a_correction_takes_an_estimate_to_the_true_cost(self, project):
+    def test_a_correction_replaces_an_estimate_with_the_true_cost(self, project):
         set_limit(project.organization, AI_CREDITS, 100 * CREDIT)
         estimate = held(usage_event(project, "0.50"), 60 * CREDIT)
         correction = held(usage_event(project, "-0.40"), -48 * CREDIT)
@@ -345,7 +345,7 @@ class TestGroups:
         assert used(project.organization) == 12 * CREDIT
         assert published(project.organization).booked == {"gateway:epoch": 12 * CREDIT}
 
-    def test_a_correction_of_what_another_account_pays_is_set_aside(self, project, stranger):
+    def test_a_correction_of_another_accounts_event_is_quarantined(self, project, stranger):
         theirs = held(usage_event(stranger), 12 * CREDIT)
         correction = held(usage_event(project, "-0.10"), -12 * CREDIT)
         correction["hold_id"] = theirs["uuid"]
@@ -354,7 +354,7 @@ class TestGroups:
         [result] = book(correction)
 
         assert (result.status, result.reason) == ("quarantined", "account_mismatch")
-        with pytest.raises(EventRefused):
+        with pytest.raises(UnbookableEvent):
             quarantine.book_now(QuarantinedEvent.objects.get())
         assert used(stranger.organization) == 12 * CREDIT
         assert not UsageEvent.objects.filter(kind="correction").exists()
@@ -374,7 +374,7 @@ class TestLateEvents:
         assert (state.limited, state.usage_micro) == (False, 1_200_000)
         assert used(project.organization) == 13_200_000
 
-    def test_it_takes_from_a_grant_that_was_live_then(self, project):
+    def test_a_late_event_from_before_the_first_limit_spends_no_grant(self, project):
         organization = project.organization
         set_limit(organization, AI_CREDITS, 0)
         before = account_of(organization).period_start - timedelta(days=3)
@@ -382,18 +382,18 @@ class TestLateEvents:
 
         book(usage_event(project, at=before))
 
-        # Before its first limit was set, the account was unlimited: nothing took from the grant.
+        # Before its first limit was set, the account was unlimited, so nothing spent the grant.
         assert published(organization).remaining_micro == 30 * CREDIT
         book(usage_event(project))
         assert published(organization).remaining_micro == 18 * CREDIT
 
-    def test_thirty_five_days_are_not_too_late(self, project):
+    def test_an_event_thirty_five_days_late_is_accepted(self, project):
         old = timezone.now() - timedelta(days=35)
 
         assert statuses(usage_event(project, at=old)) == ["accepted"]
 
 
-def test_a_version_is_given_for_every_booking_and_none_for_what_has_no_account(project):
+def test_a_result_has_the_version_of_its_account_if_it_has_one(project):
     [booked, unbilled, lost] = book(
         usage_event(project),
         usage_event(project, properties={"ai_product": "llm_gateway"}),
@@ -433,7 +433,7 @@ def test_a_writer_that_loses_the_race_for_an_event_finds_a_duplicate(project, mo
     assert used(project.organization) == 12 * CREDIT
 
 
-def test_a_race_that_is_always_lost_ends_with_the_database_s_word(project, monkeypatch):
+def test_a_race_that_is_always_lost_raises_the_database_error(project, monkeypatch):
     monkeypatch.setattr(retries, "ATTEMPTS", 2)
 
     def always(rows):

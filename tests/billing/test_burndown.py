@@ -1,10 +1,10 @@
-"""Usage eats the periodic limit first and then the grants, whatever order it arrives in."""
+"""Usage burns down the periodic limit first and then the grants, in any order of arrival."""
 
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given, settings
 
-from billing.decisions.burndown import Grant, Terms, balance_at
+from billing.decisions.burndown import Grant, LimitTerms, balance_at
 from billing.decisions.timeline import Timeline
 from billing.periods import Calendar
 from tests.billing.brute_force import simulate
@@ -20,7 +20,7 @@ def day(number: int, month: int = 3) -> datetime:
 
 
 def balance(now, events, *, limit=0, grants=()):
-    terms = [Terms(NEVER_SET, limit)]
+    terms = [LimitTerms(NEVER_SET, limit)]
     scenario = Scenario(MONTHS, terms, grants, events)
     return balance_at(now, calendars=MONTHS, terms=terms, grants=grants, usage=scenario.usage)
 
@@ -35,7 +35,7 @@ def test_it_agrees_with_replaying_every_event(scenario, now):
         grants=scenario.grants,
         usage=scenario.usage,
     )
-    # A total belongs to the whole of its stretch, so the rest of the current one counts already.
+    # A stretch has one total, so events later in the current stretch already count.
     current = max((start for start in scenario.usage if start <= now), default=None)
     events = [
         (min(at, now), micro)
@@ -93,7 +93,7 @@ def test_a_top_up_first_covers_what_the_period_overdrew():
     assert balance(day(15), [(day(5), 4)], grants=[top_up]).headroom == 6
 
 
-def test_a_new_period_forgets_what_the_old_one_overdrew():
+def test_a_new_period_drops_what_the_old_one_overdrew():
     next_month = Grant(1, 10, day(1, month=4))
 
     assert balance(day(2, month=4), [(day(5), 4)], grants=[next_month]).headroom == 10
@@ -115,7 +115,7 @@ def test_a_late_event_counts_where_it_occurred():
 
 
 def test_the_limit_of_a_period_is_the_one_in_force_at_its_end():
-    terms = [Terms(day(1), 5), Terms(day(10), 20), Terms(day(3, month=4), 1)]
+    terms = [LimitTerms(day(1), 5), LimitTerms(day(10), 20), LimitTerms(day(3, month=4), 1)]
     grant = Grant(1, 10, day(1))
 
     def left(now):
@@ -141,7 +141,7 @@ def test_a_top_up_that_is_used_up_is_not_looked_at_again(monkeypatch):
     assert len(looked_at) <= 4 * len(grants)
 
 
-def test_where_top_ups_cut_time_is_worked_out_once(monkeypatch):
+def test_the_cuts_of_top_ups_are_computed_once(monkeypatch):
     asked = []
     monkeypatch.setattr(
         Grant, "cuts", property(lambda grant: asked.append(grant) or (grant.starts_at,))

@@ -1,4 +1,4 @@
-"""Caps of projects, users and runs inside an organization's limit."""
+"""Caps of projects, users and runs within an organization's limit."""
 
 from datetime import timedelta
 
@@ -36,7 +36,7 @@ def cap(project, scope, credits, subject=""):
 
 
 def spend(project, credits, user=ANN, **fields):
-    """Let a gateway group book what a user's call cost."""
+    """Book a user's call that a gateway group held."""
     event = usage_event(project, f"{credits / 120:.10f}", distinct_id=user, **fields)
     [result] = book(held(event, credits * CREDIT))
     assert result.status == "accepted"
@@ -49,7 +49,7 @@ def refusal(project, user="", **asked):
 
 
 def scopes(project, user=""):
-    """What the gateway is told of the caps that bind a call."""
+    """Return what the gateway gets about the caps that apply to a call."""
     standing = standings(identify(project)).resources[AI_CREDITS]
     return service_fields(standing, project.pk, ServiceQuestion(GROUP, user)).get("caps")
 
@@ -82,7 +82,7 @@ def test_a_user_at_their_cap_is_refused_and_others_are_not(project, sibling):
     assert not SetMember.objects.exclude(limited_until=None).exists()
 
 
-def test_a_user_may_have_another_cap_than_each_or_none(project):
+def test_a_named_user_can_have_a_different_cap_or_none(project):
     cap(project, "user", 12)
     cap(project, "user", 36, ANN)
     cap(project, "user", None, BEN)
@@ -107,7 +107,7 @@ def test_a_cap_counts_what_was_used_before_it_was_set_and_lifts_when_it_is_raise
     assert refusal(project, ANN) is None
 
 
-def test_a_run_is_refused_when_it_used_what_one_run_may(project):
+def test_a_run_is_refused_once_it_reached_the_cap_of_runs(project):
     cap(project, "run", 10)
 
     assert refusal(project, run_usage_micro=10 * CREDIT) == "run_cap_reached"
@@ -115,14 +115,14 @@ def test_a_run_is_refused_when_it_used_what_one_run_may(project):
 
 
 @pytest.mark.parametrize("scope", ["project", "user", "run"])
-def test_a_cap_of_nothing_refuses_who_never_used_anything(project, scope):
+def test_a_cap_of_zero_refuses_before_any_usage(project, scope):
     cap(project, scope, 0)
 
     assert refusal(project, ANN) == f"{scope}_cap_reached"
     assert refusal(create_project(project.organization, "New"), ANN) == f"{scope}_cap_reached"
 
 
-def test_a_cap_refuses_in_spite_of_a_soft_limit(project):
+def test_a_cap_refuses_despite_a_soft_limit(project):
     set_limit(project.organization, AI_CREDITS, CREDIT, mode="soft")
     cap(project, "user", 12)
     spend(project, 12)
@@ -156,7 +156,7 @@ def test_the_new_period_begins_with_the_whole_cap(project, monkeypatch):
     assert list(differences(account_of(project.organization))) == []
 
 
-def test_a_groups_own_bookings_leave_its_allotments_and_the_feed_as_they_are(project):
+def test_a_groups_own_bookings_change_neither_its_allotments_nor_the_feed(project):
     cap(project, "project", 100)
     cap(project, "user", 50, ANN)
     before, told = scopes(project, ANN), Change.objects.count()
@@ -176,7 +176,7 @@ def test_a_groups_own_bookings_leave_its_allotments_and_the_feed_as_they_are(pro
     }
 
 
-def test_whatever_else_changes_what_is_left_of_a_cap_is_told(project):
+def test_any_other_change_of_what_a_cap_has_left_is_published(project):
     cap(project, "user", 50)
     event = spend(project, 12)
     version, told = scopes(project, ANN)["version"], Change.objects.count()
@@ -193,8 +193,8 @@ def test_whatever_else_changes_what_is_left_of_a_cap_is_told(project):
     }
 
 
-def test_a_cap_that_is_reached_is_told_once_whoever_booked_it(project):
-    """A call on its way when the cap was set is missing from the counter made of it."""
+def test_a_reached_cap_is_published_once_whoever_booked(project):
+    """The group's counter misses calls that were under way when the cap was set."""
     cap(project, "user", 24)
     version = scopes(project, ANN)["version"]
     spend(project, 12)
@@ -208,7 +208,7 @@ def test_a_cap_that_is_reached_is_told_once_whoever_booked_it(project):
     assert scopes(project, ANN)["version"] == reached
 
 
-def test_the_gateway_is_told_of_caps_only_where_there_are_any(project, stranger):
+def test_the_gateway_gets_caps_only_if_there_are_any(project, stranger):
     assert scopes(project, ANN) is None
     cap(project, "run", 5)
     cap(project, "user", 7)
@@ -220,7 +220,7 @@ def test_the_gateway_is_told_of_caps_only_where_there_are_any(project, stranger)
     assert scopes(stranger, BEN) is None
 
 
-def test_a_late_event_of_a_closed_period_leaves_the_present_cap_alone(project):
+def test_a_late_event_of_a_closed_period_does_not_count_toward_the_current_cap(project):
     cap(project, "user", 12)
 
     spend(project, 12, at=timezone.now() - timedelta(days=35))
@@ -229,7 +229,7 @@ def test_a_late_event_of_a_closed_period_leaves_the_present_cap_alone(project):
     assert list(differences(account_of(project.organization))) == []
 
 
-def test_a_cap_that_is_reached_or_lifted_leaves_a_decision_with_its_inputs(project):
+def test_reaching_or_lifting_a_cap_records_a_decision_with_its_inputs(project):
     cap(project, "user", 12)
     spend(project, 12)
     cap(project, "user", 13)
@@ -242,7 +242,7 @@ def test_a_cap_that_is_reached_or_lifted_leaves_a_decision_with_its_inputs(proje
     assert (lifted.state, lifted.reason) == ("ok", "")
 
 
-def test_a_rebuild_finds_the_same_and_repairs_what_was_tampered_with(project, sibling):
+def test_a_rebuild_gives_the_same_counts_and_repairs_tampering(project, sibling):
     cap(project, "project", 100)
     cap(project, "user", 50, ANN)
     for each in (project, sibling):
@@ -259,7 +259,7 @@ def test_a_rebuild_finds_the_same_and_repairs_what_was_tampered_with(project, si
     assert list(differences(account_of(project.organization))) == []
 
 
-def test_who_set_a_cap_and_why_is_kept(project):
+def test_the_audit_trail_says_who_set_a_cap_and_why(project):
     set_cap(project.organization, AI_CREDITS, "run", CREDIT, actor="ann", reason="runaway runs")
 
     entry = AuditEntry.objects.get(action="cap_set")
@@ -279,14 +279,14 @@ def test_who_set_a_cap_and_why_is_kept(project):
         ("user", 1, "U" * 201),
     ],
 )
-def test_a_cap_that_cannot_be_is_refused(project, wrong):
-    with pytest.raises(ValueError, match=r"cap|named|runs|no project"):
+def test_an_invalid_cap_is_refused(project, wrong):
+    with pytest.raises(ValueError, match=r"cap|characters|runs|no project"):
         cap(project, *wrong)
     assert not Cap.objects.exists()
 
 
-def test_a_project_is_capped_by_its_number_as_it_is_counted(project):
-    """Usage counts for "7": a cap of "07" would hold nobody back."""
+def test_a_project_is_capped_by_its_number_in_canonical_form(project):
+    """Usage is counted for "7", so a cap of "07" would have no effect."""
     with pytest.raises(ValueError, match="has no project"):
         cap(project, "project", 1, f"0{project.pk}")
 

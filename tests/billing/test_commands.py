@@ -1,4 +1,4 @@
-"""What an operator types works, and what an operator mistypes is one clear line."""
+"""The management commands work, and every mistake gives one clear line."""
 
 import csv
 import io
@@ -83,7 +83,7 @@ def test_none_is_unlimited_and_soft_only_warns(project):
     assert not published(project.organization).limited
 
 
-def test_one_user_or_each_is_capped(project):
+def test_a_cap_applies_to_one_user_or_to_each(project):
     said = run("set_cap", project.pk, "ai_credits", "user", "5")
     assert "Acme: ai_credits of each user: at most 5.00 credits." in said
     said = run("set_cap", project.pk, "ai_credits", "user", "none", "--for", "slack:T1:U1")
@@ -105,14 +105,14 @@ def test_credits_are_granted_until_a_date(project):
     assert "until 2099-12-30 22:00 UTC" in said
 
 
-def test_credits_that_are_granted_again_under_the_same_key_are_granted_once(project, stranger):
+def test_the_same_idempotency_key_grants_credits_once(project, stranger):
     words = "ai_credits", "2.5", "--idempotency-key", "invoice 7"
 
     said = [run("grant_credits", project.pk, *words) for _ in range(2)]
 
     assert "2.50 ai_credits granted" in said[0]
     assert "2.50 ai_credits granted, already at 20" in said[1]
-    with pytest.raises(CommandError, match="Another top-up"):
+    with pytest.raises(CommandError, match="A different top-up"):
         run("grant_credits", project.pk, "ai_credits", "3", *words[2:])
     assert CreditGrant.objects.get().amount_micro == 2_500_000
     run("grant_credits", stranger.pk, *words)
@@ -120,7 +120,7 @@ def test_credits_that_are_granted_again_under_the_same_key_are_granted_once(proj
 
 
 class TestStatus:
-    def test_it_says_what_the_gates_see(self, project):
+    def test_it_shows_what_the_gates_see(self, project):
         set_limit(project.organization, AI_CREDITS, 12 * CREDIT)
         book(usage_event(project))
 
@@ -132,7 +132,7 @@ class TestStatus:
         [desktop] = [line for line in lines if line.startswith("posthog_code_credits")]
         assert desktop.split()[1:6] == ["ok", "–", "–", "unlimited", "unlimited"]
 
-    def test_as_json_it_is_what_the_endpoint_answers(self, project):
+    def test_json_output_equals_the_answer_of_the_endpoint(self, project):
         set_limit(project.organization, AI_CREDITS, 0)
 
         answer = json.loads(run("quota_status", project.pk, "--json"))
@@ -177,7 +177,7 @@ class TestVerification:
     @pytest.mark.parametrize(
         "what", ["total", "missing total", "group", "unknown group", "published state"]
     )
-    def test_what_differs_is_named_and_a_rebuild_repairs_it(self, booked, what):
+    def test_differences_are_named_and_repaired_by_a_rebuild(self, booked, what):
         before = published(booked.organization)
         self.spoil(what, booked)
 
@@ -275,7 +275,7 @@ class TestExport:
         assert rows["refund"]["cost_usd"] == "-0.10"
         assert rows["refund"]["credits_micro"] == "-12000000"
 
-    def test_it_can_be_narrowed_to_a_project_and_a_time(self, project, stranger, tmp_path):
+    def test_it_can_be_filtered_by_project_and_time(self, project, stranger, tmp_path):
         now = timezone.now()
         events = [usage_event(project, at=now - timedelta(days=days)) for days in (9, 5, 1)]
         book(*events, usage_event(stranger))

@@ -1,4 +1,4 @@
-"""Many writers on one organization: nothing lost, nothing doubled, one order of versions."""
+"""Many writers on one organization: nothing is lost or counted twice, and versions are in order."""
 
 import random
 import threading
@@ -22,8 +22,8 @@ from billing.allowances.caps import set_cap
 from billing.allowances.grants import grant_credits
 from billing.allowances.limits import set_limit
 from billing.decisions.enforcement import decide_account
+from billing.ingestion.insufficient_remaining import report
 from billing.ingestion.refunds import refund
-from billing.ingestion.small_remainders import report
 from billing.models import Account, AccountGroup, UsageEvent
 from billing.verification.ledger_faults import ledger_faults
 from billing.verification.projections import differences
@@ -46,7 +46,7 @@ def project():
 
 
 def in_parallel(*works):
-    """Run works at the same moment, each on a database connection of its own."""
+    """Run functions at the same time, each on its own database connection."""
     together = threading.Barrier(len(works))
 
     def run(work):
@@ -84,7 +84,7 @@ def test_eight_writers_with_the_same_events_book_each_once(project):
     assert UsageEvent.objects.count() == len(events)
     assert used(project.organization) == 2 * 45 * 1_200_000
     assert AccountGroup.objects.get().booked_micro == 2 * 45
-    assert_books_agree(project)
+    assert_ledger_agrees(project)
 
 
 def test_eight_writers_with_their_own_events_lose_none(project):
@@ -97,7 +97,7 @@ def test_eight_writers_with_their_own_events_lose_none(project):
     in_parallel(*works)
 
     assert used(project.organization) == WRITERS * 20 * 12 * CREDIT
-    assert_books_agree(project)
+    assert_ledger_agrees(project)
 
 
 def test_two_batches_over_two_organizations_in_opposite_order_do_not_deadlock(project):
@@ -113,7 +113,7 @@ def test_two_batches_over_two_organizations_in_opposite_order_do_not_deadlock(pr
     assert used(project.organization) == used(other.organization) == 20 * 12 * CREDIT
 
 
-def test_limits_and_grants_that_are_set_meanwhile_all_count(project):
+def test_limits_and_grants_set_during_bookings_all_count(project):
     organization = project.organization
     set_limit(organization, AI_CREDITS, 0)
 
@@ -125,10 +125,10 @@ def test_limits_and_grants_that_are_set_meanwhile_all_count(project):
 
     state = published(organization)
     assert state.remaining_micro == 100 * CREDIT + 3 * 7 * CREDIT - 3 * 1_200_000
-    assert_books_agree(project)
+    assert_ledger_agrees(project)
 
 
-def test_a_top_up_that_is_asked_for_at_the_same_moment_under_one_key_is_one(project):
+def test_concurrent_top_ups_with_the_same_key_grant_once(project):
     organization = project.organization
     set_limit(organization, AI_CREDITS, 0)
 
@@ -156,10 +156,10 @@ AFTER = datetime(2027, 5, 1, 0, 0, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("work", WORKS.values(), ids=WORKS)
-def test_what_waits_for_the_lock_while_the_period_ends_decides_in_the_new_one(
+def test_a_wait_for_the_lock_past_the_end_of_the_period_decides_in_the_new_one(
     project, work, monkeypatch
 ):
-    """All who decide read the time after they got the lock, however long that took."""
+    """Everything that decides reads the clock after taking the lock."""
     clock = [BEFORE]
     monkeypatch.setattr(timezone, "now", lambda: clock[0])
     set_limit(project.organization, AI_CREDITS, 12 * CREDIT)
@@ -193,7 +193,7 @@ def test_what_waits_for_the_lock_while_the_period_ends_decides_in_the_new_one(
 
 
 def in_background(pool, work):
-    """Run work on another connection."""
+    """Run a function on another connection."""
 
     def run():
         try:
@@ -210,15 +210,15 @@ def somebody_waits_for_a_lock():
         return cursor.fetchone()[0]
 
 
-@pytest.mark.skipif(not ON_POSTGRES, reason="SQLite has one lock, which nobody takes by halves")
+@pytest.mark.skipif(not ON_POSTGRES, reason="SQLite locks the whole database")
 class TestLocksAreTakenInOneOrder:
-    """A database that finds a deadlock ends one of its transactions, whosever that is."""
+    """A deadlock would make the database abort any one of the transactions."""
 
-    def test_by_who_reads_accounts_whole_in_turns(self, project):
+    def test_by_verification_in_turns(self, project):
         first, second = lock_ids = sorted(
             Account.objects.filter(organization=project.organization).values_list("pk", flat=True)
         )
-        # The row that was written last is the last that a statement over both of them meets.
+        # A statement over both rows reaches the row that was written last at the end.
         Account.objects.filter(pk=first).update(version=F("version"))
 
         with ThreadPoolExecutor(1) as pool:
@@ -229,12 +229,12 @@ class TestLocksAreTakenInOneOrder:
                 lock_accounts([second])
             assert verifying.result(30) == len(lock_ids)
 
-    def test_by_who_rotates_a_token_of_which_a_block_by_hand_is_noticed(self, project):
+    def test_by_a_token_rotation_while_a_manual_block_is_noticed(self, project):
         until = timezone.now().timestamp() + 60
 
         with ThreadPoolExecutor(1) as pool:
             with transaction.atomic():
-                manual_blocks.notice({(AI_CREDITS, project.api_token): until})
+                manual_blocks.record_seen({(AI_CREDITS, project.api_token): until})
                 rotating = in_background(pool, lambda: rotate_api_token(project))
                 wait_until(somebody_waits_for_a_lock, what="the rotation's wait")
             rotating.result(30)
@@ -242,7 +242,7 @@ class TestLocksAreTakenInOneOrder:
         assert SetMember.objects.get(origin="by_hand").project == project
 
 
-def assert_books_agree(project):
+def assert_ledger_agrees(project):
     for account in Account.objects.filter(organization=project.organization):
         assert list(differences(account)) == []
     assert list(ledger_faults()) == []

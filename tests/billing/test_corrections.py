@@ -1,4 +1,4 @@
-"""A correction corrects one event of its own account, and gives back at most what it costs."""
+"""A correction applies to one event of its own account, and gives back at most its cost."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +12,7 @@ from django.utils import timezone
 from billing.accounts import create_organization, create_project
 from billing.allowances.limits import set_limit
 from billing.ingestion import quarantine, refunds
-from billing.ingestion.events import EventRefused
+from billing.ingestion.events import UnbookableEvent
 from billing.metrics import CORRECTIONS_CUT
 from billing.models import QuarantinedEvent, UsageEvent
 from billing.verification.audit_faults import trail_faults
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.django_db
 
 
 def correction(of, cost, **envelope):
-    """An event that corrects another by an amount of dollars."""
+    """Return an event that corrects another one by an amount of dollars."""
     event = usage_event_like(of, cost)
     return event | {"hold_id": of["uuid"]} | envelope
 
@@ -51,7 +51,7 @@ class TestBounds:
         assert UsageEvent.objects.get(kind="correction").cost_usd == "-1"
         assert CORRECTIONS_CUT._value.get() == before + 1
 
-    def test_nor_do_several_together(self, project):
+    def test_several_corrections_together_give_back_at_most_what_their_event_costs(self, project):
         event = usage_event(project, "1")
         book(event)
 
@@ -63,7 +63,7 @@ class TestBounds:
         assert sorted(amounts) == ["-0.40", "-0.60", "0.00"]
         assert list(ledger_faults()) == []
 
-    def test_nor_do_several_in_the_batch_of_their_event(self, project):
+    def test_several_corrections_in_the_batch_of_their_event_are_cut_too(self, project):
         event = usage_event(project, "1")
 
         book(correction(event, "-0.60"), event, correction(event, "-0.60"))
@@ -88,13 +88,13 @@ class TestBounds:
 
 
 class TestUnknownEvents:
-    def test_a_correction_of_an_unknown_event_is_set_aside(self, project):
+    def test_a_correction_of_an_unknown_event_is_quarantined(self, project):
         event = usage_event(project, "1")
 
         assert outcomes(correction(event, "-500")) == [("quarantined", "corrected_event_unknown")]
 
         assert not UsageEvent.objects.exists()
-        with pytest.raises(EventRefused):
+        with pytest.raises(UnbookableEvent):
             quarantine.book_now(QuarantinedEvent.objects.get())
 
     def test_it_is_booked_when_its_event_arrives(self, project):
@@ -112,7 +112,7 @@ class TestUnknownEvents:
         assert outcomes(late) == [("duplicate", None)]
         assert [*ledger_faults(), *trail_faults()] == []
 
-    def test_it_is_booked_when_it_comes_again_after_its_event(self, project):
+    def test_it_is_booked_when_it_is_delivered_again_after_its_event(self, project):
         event = usage_event(project, "1")
         late = correction(event, "-0.50")
 
@@ -132,7 +132,7 @@ class TestUnknownEvents:
         assert used(project.organization) == 60 * CREDIT
         assert not QuarantinedEvent.objects.filter(state="open").exists()
 
-    def test_what_waited_gives_back_at_most_what_the_event_costs(self, project):
+    def test_a_waiting_correction_gives_back_at_most_what_its_event_costs(self, project):
         event = usage_event(project, "1")
         book(correction(event, "-500"), correction(event, "-0.50"))
 
@@ -140,7 +140,9 @@ class TestUnknownEvents:
 
         assert used(project.organization) == 0
 
-    def test_what_waited_for_an_event_of_another_account_stays_set_aside(self, project, stranger):
+    def test_a_waiting_correction_of_another_accounts_event_stays_quarantined(
+        self, project, stranger
+    ):
         theirs = usage_event(stranger, "1")
         waiting = usage_event(project, "-1", hold_id=theirs["uuid"])
         book(waiting)
@@ -151,7 +153,7 @@ class TestUnknownEvents:
         kept = QuarantinedEvent.objects.get()
         assert (kept.state, kept.reason, kept.awaits) == ("open", "account_mismatch", None)
 
-    def test_of_two_that_waited_under_one_uuid_one_is_booked(self, project):
+    def test_one_of_two_waiting_corrections_with_the_same_uuid_is_booked(self, project):
         event = usage_event(project, "1")
         first = correction(event, "-0.10")
         book(first, first | {"distinct_id": "somebody else"})
@@ -161,7 +163,7 @@ class TestUnknownEvents:
         assert used(project.organization) == 108 * CREDIT
         assert QuarantinedEvent.objects.get(state="open").reason == "conflict"
 
-    def test_what_waits_for_an_event_that_is_discarded_stays_set_aside(self, project):
+    def test_a_correction_that_waits_for_a_discarded_event_stays_quarantined(self, project):
         event = held(usage_event(project, "NaN"), 12 * CREDIT)
         book(event, correction(event, "-0.10", debited_micro=-CREDIT))
 
@@ -170,8 +172,8 @@ class TestUnknownEvents:
         assert QuarantinedEvent.objects.get(state="open").reason == "corrected_event_invalid"
 
 
-class TestWhatTheLedgerKnowsBetter:
-    def test_a_correction_counts_when_its_event_occurred_and_for_its_person_and_run(self, project):
+class TestFieldsTakenFromTheEvent:
+    def test_a_correction_takes_time_user_and_run_from_its_event(self, project):
         before = timezone.now() - timedelta(days=40)
         event = usage_event(project, "1", at=before)
         book(event)
@@ -189,7 +191,7 @@ class TestWhatTheLedgerKnowsBetter:
             assert getattr(row, name) == getattr(original, name), name
         assert published(project.organization).usage_micro == 0
 
-    def test_a_correction_by_another_project_is_set_aside(self, project):
+    def test_a_correction_by_another_project_is_quarantined(self, project):
         sibling = create_project(project.organization, "Sibling")
         event = usage_event(project, "1")
         book(event)
@@ -198,7 +200,7 @@ class TestWhatTheLedgerKnowsBetter:
 
         assert outcomes(theirs) == [("quarantined", "project_mismatch")]
 
-    def test_a_correction_by_another_group_is_set_aside(self, project):
+    def test_a_correction_by_another_group_is_quarantined(self, project):
         event = held(usage_event(project, "1"), 120 * CREDIT)
         book(event)
 
@@ -218,7 +220,7 @@ class TestWhatTheLedgerKnowsBetter:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_corrections_that_arrive_at_once_give_back_together_what_the_event_costs():
+def test_concurrent_corrections_give_back_at_most_what_their_event_costs():
     project = create_project(create_organization("Acme"), "Main")
     event = usage_event(project, "1")
     batches = [[correction(event, f"-0.{cost}")] for cost in (60, 55, 50, 45)] + [[event]]

@@ -1,4 +1,4 @@
-"""Dollars become credits exactly, and credits are shown honestly."""
+"""Dollars are converted to credits exactly, and credits are never displayed misleadingly."""
 
 from decimal import Decimal
 
@@ -17,7 +17,7 @@ from quota.resources import AI_CREDITS, POSTHOG_CODE_CREDITS
         ("0.10", POSTHOG_CODE_CREDITS, 10_000_000),
         ("0", AI_CREDITS, 0),
         ("0.00000000000001", AI_CREDITS, 0),
-        # Halves go to the even neighbour: 0.5, 1.5 and 2.5 micro-credits.
+        # Halves are rounded to even: 0.5, 1.5 and 2.5 micro-credits.
         ("0.000000005", POSTHOG_CODE_CREDITS, 0),
         ("0.000000015", POSTHOG_CODE_CREDITS, 2),
         ("0.000000025", POSTHOG_CODE_CREDITS, 2),
@@ -32,20 +32,44 @@ def test_a_cost_becomes_credits_rounded_once_half_to_even(cost, resource, micro)
 @pytest.mark.parametrize(
     "written", ["0.10", "1E-7", "1.2e-3", "0E-8", "00.5", "12", Decimal("0.1"), 3]
 )
-def test_a_cost_is_taken_as_it_is_written(written):
+def test_a_cost_is_read_exactly_as_written(written):
     assert exact_cost(written) == Decimal(written)
 
 
 @pytest.mark.parametrize(
     "written",
     [
-        *("", " 1", "1 ", "1,0", "1_0", ".5", "5.", "0x10", "NaN", "Infinity", "-Infinity", "sNaN"),
-        *("1e999999", "1e-999999", "1e7", "1000000.01", "1e-41", "١", "9" * 5000),
-        *(Decimal("NaN"), Decimal("1e999999"), Decimal("1e-999999"), 10**50),
-        *(True, None, 0.1, [], {}),
+        "",
+        " 1",
+        "1 ",
+        "1,0",
+        "1_0",
+        ".5",
+        "5.",
+        "0x10",
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "sNaN",
+        "1e999999",
+        "1e-999999",
+        "1e7",
+        "1000000.01",
+        "1e-41",
+        "١",
+        "9" * 5000,
+        Decimal("NaN"),
+        Decimal("1e999999"),
+        Decimal("1e-999999"),
+        10**50,
+        True,
+        None,
+        0.1,
+        [],
+        {},
     ],
 )
-def test_what_is_no_amount_of_money_is_refused(written):
+def test_an_invalid_amount_of_money_is_refused(written):
     with pytest.raises(InvalidCost):
         exact_cost(written)
 
@@ -72,7 +96,7 @@ def test_rounding_never_takes_more_than_half_a_micro_credit(one, other):
         (2_000_000_000, "2,000.00"),
     ],
 )
-def test_what_is_not_zero_is_never_shown_as_zero(micro, shown):
+def test_an_amount_other_than_zero_is_never_shown_as_zero(micro, shown):
     assert display(micro) == shown
 
 

@@ -1,4 +1,4 @@
-"""The daily report is the ledger added up, whenever and however often it is made."""
+"""The daily report equals the sums of the ledger, whenever and however often it is made."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ def row(**key):
     return DailyUsage.objects.get(**key)
 
 
-def test_it_tells_apart_day_project_product_model_and_user(project, stranger):
+def test_it_groups_by_day_project_product_model_and_user(project, stranger):
     book(
         usage_event(project, at=NOON),
         usage_event(project, "0.20", at=NOON),
@@ -44,7 +44,7 @@ def test_it_tells_apart_day_project_product_model_and_user(project, stranger):
     assert row(project=stranger).credits_micro == 12 * CREDIT
 
 
-def test_made_again_it_is_the_same_and_has_what_came_late(project):
+def test_a_repeated_report_is_the_same_and_includes_late_events(project):
     book(usage_event(project, at=NOON))
     report_day(NOON.date())
     report_day(NOON.date())
@@ -56,7 +56,7 @@ def test_made_again_it_is_the_same_and_has_what_came_late(project):
     assert DailyUsage.objects.aggregate(events=Sum("events"))["events"] == 3
 
 
-def test_beat_reports_every_day_of_which_something_was_booked(project):
+def test_beat_reports_every_day_with_new_bookings(project):
     book(*(usage_event(project, at=NOON - timedelta(days=days)) for days in (0, 3, 30)))
 
     tasks.report_usage()
@@ -69,7 +69,7 @@ def test_beat_reports_every_day_of_which_something_was_booked(project):
     assert sums[0] == sums[1] == 36 * CREDIT
 
 
-def test_what_was_discarded_is_in_nobody_s_report(project):
+def test_a_discarded_event_is_in_no_report(project):
 
     book(held(usage_event(project, "NaN"), CREDIT))
     quarantine.discard(QuarantinedEvent.objects.get())
@@ -77,14 +77,19 @@ def test_what_was_discarded_is_in_nobody_s_report(project):
     assert report_day(datetime.now(UTC).date()) == 0
 
 
-def test_it_can_be_had_as_csv(project, tmp_path):
+def test_it_can_be_exported_as_csv(project, tmp_path):
     book(usage_event(project, "0.000000013", at=NOON))
     path = tmp_path / "report.csv"
     until = NOON + timedelta(days=1)
 
     call_command(
         "usage_report",
-        *("--since", f"{NOON:%Y-%m-%d}", "--until", f"{until:%Y-%m-%d}", "--output", str(path)),
+        "--since",
+        f"{NOON:%Y-%m-%d}",
+        "--until",
+        f"{until:%Y-%m-%d}",
+        "--output",
+        str(path),
     )
 
     [line] = csv.DictReader(path.read_text().splitlines())
@@ -97,7 +102,7 @@ def test_it_can_be_had_as_csv(project, tmp_path):
     "words",
     [("2026-11-02", "2026-11-01"), ("yesterday", "2026-11-01"), ("2020-01-01", "2026-01-01")],
 )
-def test_days_that_make_no_sense_are_refused(db, words):
+def test_invalid_days_are_refused(db, words):
     with pytest.raises(CommandError):
         call_command("usage_report", "--since", words[0], "--until", words[1])
 

@@ -1,4 +1,4 @@
-"""The decision: what an account may do, why, and until when."""
+"""The decision: what an account can do, why, and until when."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.decisions.burndown import Grant, Terms, stretch_at
+from billing.decisions.burndown import Grant, LimitTerms, stretch_at
 from billing.decisions.decision import FAR_FUTURE, Snapshot, State, decide
 from billing.periods import Calendar
 from quota.reasons import Reason
@@ -25,7 +25,7 @@ def snapshot(limit, usage=0, **facts):
     return Snapshot(
         now=facts.pop("now", NOW),
         calendars=MONTHS,
-        terms=[] if limit is None else [Terms(PERIOD_START, limit)],
+        terms=[] if limit is None else [LimitTerms(PERIOD_START, limit)],
         usage={PERIOD_START: usage},
         **facts,
     )
@@ -40,7 +40,7 @@ def test_below_the_limit_nothing_is_refused():
     assert decision.limited_until is None
 
 
-def test_a_decision_knows_one_now():
+def test_a_decision_uses_one_now():
     decision = decide(snapshot(1000, 1000, has_grace=True, grace_days=3))
 
     assert decision.exhausted_since == NOW
@@ -97,7 +97,7 @@ def test_usage_that_was_never_booked_is_unknown_and_not_zero():
 
 def test_a_limit_works_before_anything_was_booked():
     limited = Snapshot(
-        now=NOW, calendars=MONTHS, terms=[Terms(PERIOD_START, 0)], usage={}, booked=False
+        now=NOW, calendars=MONTHS, terms=[LimitTerms(PERIOD_START, 0)], usage={}, booked=False
     )
 
     assert decide(limited).limited
@@ -135,21 +135,21 @@ class TestGrace:
         assert self.at(NOW + 3 * DAY - timedelta.resolution).state is State.GRACE
         assert self.at(NOW + 3 * DAY).state is State.LIMITED
 
-    def test_a_period_has_one_however_often_something_is_left_again(self):
+    def test_a_period_has_one_grace_however_often_something_is_left_again(self):
         between = self.at(NOW + DAY, usage=10)
 
         assert (between.exhausted_since, between.grace_began_at) == (None, NOW)
         assert self.at(NOW + 4 * DAY, since=between.grace_began_at).state is State.LIMITED
 
-    def test_a_limit_that_is_set_anew_and_leaves_something_has_its_own(self):
+    def test_a_new_limit_that_leaves_something_has_its_own_grace(self):
         raised = snapshot(1000, 999, now=NOW + DAY, has_grace=True, grace_began_at=NOW)
-        raised = replace(raised, terms=[*raised.terms, Terms(NOW + DAY, 2000)])
+        raised = replace(raised, terms=[*raised.terms, LimitTerms(NOW + DAY, 2000)])
 
         assert decide(raised).grace_began_at is None
         still_exhausted = replace(raised, usage={PERIOD_START: 2000})
         assert decide(still_exhausted).grace_began_at == NOW
 
-    def test_a_new_period_has_its_own(self):
+    def test_a_new_period_has_its_own_grace(self):
         in_december = self.at(PERIOD_END + DAY)
         assert in_december.state is State.OK
 
@@ -163,7 +163,7 @@ class TestGrace:
         )
         assert again.suspended_until == PERIOD_END + 4 * DAY
 
-    def test_there_is_none_where_there_is_nothing_to_use_up(self):
+    def test_there_is_no_grace_without_credits_to_use_up(self):
         assert self.at(NOW, limit=0, usage=0).state is State.LIMITED
 
 
@@ -217,7 +217,7 @@ class TestGrants:
 
         assert decide(snapshot(0, 0, grants=[voided, endless])).limited_until == FAR_FUTURE
 
-    def test_it_holds_until_a_grant_starts_or_expires(self):
+    def test_a_decision_is_valid_until_a_grant_starts_or_expires(self):
         expiring = Grant(1, 10, PERIOD_START, NOW + 2 * DAY, NOW + 2 * DAY)
         starting = Grant(2, 10, NOW + DAY)
 
@@ -285,7 +285,7 @@ def test_nothing_changes_before_the_decision_stops_being_valid(found, share):
 @given(snapshots, st.integers(0, 12))
 def test_the_score_is_the_first_instant_at_which_it_lifts(found, limit):
     found = replace(found, is_hard=True, has_grace=False, organization_active=True)
-    found = replace(found, terms=[Terms(FIRST.since, limit)])
+    found = replace(found, terms=[LimitTerms(FIRST.since, limit)])
     spent = decide(found).remaining
     cuts = sorted(cut for grant in found.grants for cut in grant.cuts)
     stretch, _ = stretch_at(found.now, found.calendars, cuts)

@@ -1,4 +1,4 @@
-"""Totals that drift from the ledger are found by what was booked since, whatever the history."""
+"""Totals that differ from the ledger are found from recent bookings, however long the ledger is."""
 
 from datetime import timedelta
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def later(monkeypatch):
-    """Let time pass."""
+    """Return a function that moves the clock forward."""
     now = timezone.now
 
     def pass_by(**step):
@@ -35,7 +35,7 @@ def later(monkeypatch):
 
 @pytest.fixture
 def repairs():
-    """Count repairs from here on."""
+    """Return a function that counts the repairs since now."""
     before = metrics.REPAIRS._value.get()
     return lambda: metrics.REPAIRS._value.get() - before
 
@@ -49,7 +49,7 @@ def exhausted(project):
 
 @pytest.fixture
 def checked(exhausted, later):
-    """The past is in the checkpoint."""
+    """Bookings that are all in the checkpoint."""
     repair_drift(timezone.now() + SURELY_COMMITTED)
     later(minutes=2)
     return exhausted
@@ -64,7 +64,7 @@ def checked(exhausted, later):
     ],
     ids=["total changed", "total deleted", "group changed"],
 )
-def test_what_came_around_billing_is_repaired_once(checked, stranger, repairs, harm):
+def test_changes_made_around_billing_are_repaired_once(checked, stranger, repairs, harm):
     book(usage_event(checked), usage_event(stranger))
     harm(account_of(checked.organization))
 
@@ -77,7 +77,7 @@ def test_what_came_around_billing_is_repaired_once(checked, stranger, repairs, h
     assert repairs() == 1
 
 
-def test_only_what_was_booked_since_the_last_time_is_added_up(checked):
+def test_only_new_bookings_are_added_up(checked):
     book(*(usage_event(checked) for _ in range(3)))
 
     with CaptureQueriesContext(connection) as queries:
@@ -89,7 +89,7 @@ def test_only_what_was_booked_since_the_last_time_is_added_up(checked):
     assert not drifted()
 
 
-def test_it_is_added_up_once_however_often_that_is_done(checked, later):
+def test_bookings_are_added_up_once_however_often_the_check_runs(checked, later):
     book(usage_event(checked))
     later(minutes=10)
 
@@ -100,8 +100,8 @@ def test_it_is_added_up_once_however_often_that_is_done(checked, later):
     assert (kept.credits_micro, kept.debited_micro) == (24 * CREDIT, 12 * CREDIT)
 
 
-def test_a_booking_that_comes_in_behind_the_checkpoint_is_no_drift(checked, later, repairs):
-    """As from a host whose clock is late."""
+def test_a_booking_committed_behind_the_checkpoint_is_not_drift(checked, later, repairs):
+    """As from a host whose clock is slow."""
     later(minutes=-30)
     book(usage_event(checked))
     later(minutes=3)
@@ -114,18 +114,18 @@ def test_a_booking_that_comes_in_behind_the_checkpoint_is_no_drift(checked, late
     assert used(checked.organization) == 24 * CREDIT
 
 
-def test_two_that_advance_the_checkpoint_add_nothing_twice(checked, monkeypatch, later):
+def test_two_processes_that_advance_the_checkpoint_add_nothing_twice(checked, monkeypatch, later):
     book(usage_event(checked))
     later(minutes=10)
     lock = drift._locked_checkpoint
 
     def after_somebody_else():
         monkeypatch.setattr(drift, "_locked_checkpoint", lock)
-        drift._advance(timezone.now())
+        drift._advance_checkpoint(timezone.now())
         return lock()
 
     monkeypatch.setattr(drift, "_locked_checkpoint", after_somebody_else)
-    drift._advance(timezone.now() + timedelta(seconds=5))
+    drift._advance_checkpoint(timezone.now() + timedelta(seconds=5))
 
     kept = CheckpointSum.objects.get(account=account_of(checked.organization))
     assert kept.credits_micro == 24 * CREDIT
@@ -144,12 +144,17 @@ def test_two_that_advance_the_checkpoint_add_nothing_twice(checked, monkeypatch,
         lambda: Account.objects.update(decide_again_at=None),
     ],
     ids=[
-        *("document", "version", "no state"),
-        *("unblocked", "no member", "foreign token"),
-        *("account", "never due"),
+        "document",
+        "version",
+        "no state",
+        "unblocked",
+        "no member",
+        "foreign token",
+        "account",
+        "never due",
     ],
 )
-def test_what_somebody_made_of_a_publication_is_published_again(exhausted, repairs, harm):
+def test_a_tampered_publication_is_published_again(exhausted, repairs, harm):
     harm()
     feed = changes_since(None, None)
     worst = max(QuotaState.objects.values_list("version", flat=True), default=0)
@@ -171,7 +176,7 @@ def test_what_somebody_made_of_a_publication_is_published_again(exhausted, repai
     assert repairs() == before
 
 
-class TestInTurns:
+class TestRotation:
     def test_every_account_has_its_turn(self, exhausted, stranger, monkeypatch):
         monkeypatch.setattr(rotation, "AT_MOST", 3)
 
@@ -179,7 +184,7 @@ class TestInTurns:
 
         assert not Account.objects.filter(verified_at=None).exists()
 
-    def test_what_only_the_whole_ledger_tells_is_repaired(self, exhausted, repairs):
+    def test_differences_that_only_the_whole_ledger_shows_are_repaired(self, exhausted, repairs):
         set_cap(exhausted.organization, AI_CREDITS, "user", 5 * CREDIT)
         CapState.objects.update(usage_micro=0)
         [total] = UsageTotal.objects.all()
@@ -193,7 +198,7 @@ class TestInTurns:
         assert UsageEvent.objects.count() == 1
         assert repairs() == 1
 
-    def test_an_account_that_cannot_be_compared_holds_nobody_up(
+    def test_an_account_that_cannot_be_compared_does_not_stop_the_others(
         self, exhausted, stranger, monkeypatch
     ):
         differences = rotation.differences

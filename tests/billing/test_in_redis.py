@@ -1,4 +1,4 @@
-"""What billing decides is in Redis, and at every gate, as soon as it is committed."""
+"""Decisions are in Redis, and in force at every gate, as soon as they are committed."""
 
 import time
 
@@ -18,7 +18,7 @@ LIMITS = "@posthog/quota-limits/ai_credits"
 
 @pytest.fixture
 def exhausted(redis_client: redis.Redis):
-    """A project whose last event reached the limit."""
+    """A project whose latest event reached the limit."""
     project = create_project(create_organization("Acme"), "Main")
     set_limit(project.organization, AI_CREDITS, 12 * CREDIT)
     assert redis_client.zscore(LIMITS, project.api_token) is None

@@ -1,4 +1,4 @@
-"""A remainder that pays for no call: the gateway tells, and every gate refuses."""
+"""When the gateway reports that too little is left for a call, every gate refuses."""
 
 from dataclasses import replace
 from decimal import Decimal
@@ -21,7 +21,7 @@ PATH = "/api/insufficient_remaining/"
 
 @pytest.fixture
 def nearly_out(project, settings):
-    """A project with 0.4 of its 12.4 credits left, where work wants 1 to start."""
+    """A project with 0.4 of 12.4 credits left, while starting work needs 1."""
     settings.START_CREDITS = Decimal(1)
     set_limit(project.organization, AI_CREDITS, 12_400_000)
     book(usage_event(project, "0.10"))
@@ -41,7 +41,7 @@ def tell(client):
     return post
 
 
-def test_every_gate_refuses_what_pays_for_no_call_until_more_is_left(nearly_out, tell):
+def test_every_gate_refuses_until_more_is_left(nearly_out, tell):
     assert not gate.check(nearly_out).limited
 
     assert tell(nearly_out, 400_000).json() == {"limited": True}
@@ -54,8 +54,8 @@ def test_every_gate_refuses_what_pays_for_no_call_until_more_is_left(nearly_out,
     assert not gate.check(nearly_out).limited
 
 
-def test_what_suffices_to_start_work_is_nobodys_to_give_up(nearly_out, tell, settings):
-    """Or one caller with an enormous call would stop its whole team."""
+def test_a_remainder_that_suffices_to_start_work_is_not_written_off(nearly_out, tell, settings):
+    """Otherwise one oversized call would stop the whole team."""
     settings.START_CREDITS = Decimal("0.4")
 
     assert tell(nearly_out, 400_000).json() == {"limited": False}
@@ -69,8 +69,8 @@ def test_a_remainder_that_was_never_there_limits_nobody(nearly_out, tell):
     assert tell(nearly_out, 400_000).json() == {"limited": False}
 
 
-def test_events_still_on_their_way_come_off_what_is_left(nearly_out, tell):
-    """The gateway has spent them already when it tells."""
+def test_events_under_way_are_subtracted_from_what_is_left(nearly_out, tell):
+    """The gateway has already spent them when it reports."""
     assert tell(nearly_out, 40_000).json() == {"limited": False}
 
     book(usage_event(nearly_out, "0.003"))
@@ -84,7 +84,7 @@ def test_an_account_without_a_limit_has_no_remainder(project, tell):
     assert tell(project, 1).json() == {"limited": False}
 
 
-def test_only_a_gateway_is_heard_and_only_about_accounts_that_exist(nearly_out, tell, stranger):
+def test_only_a_gateway_can_report_and_only_about_existing_accounts(nearly_out, tell, stranger):
     assert tell(nearly_out, 1, HTTP_AUTHORIZATION="Bearer wrong").status_code == 401
     stranger.organization_id = "0b6f7f9e-3c7e-4d50-9f0e-6d1f7a6a3f11"
     assert tell(stranger, 1).status_code == 404
@@ -93,7 +93,7 @@ def test_only_a_gateway_is_heard_and_only_about_accounts_that_exist(nearly_out, 
     assert not gate.check(nearly_out).limited
 
 
-def test_the_decision_names_the_reason_and_the_instant_of_more():
+def test_the_decision_names_the_reason_and_when_more_is_left():
     little = snapshot(1000, 990, insufficient_micro=10, insufficient_at=NOW)
     decision = decide(little)
 
@@ -110,7 +110,7 @@ def test_the_decision_names_the_reason_and_the_instant_of_more():
     assert decide(replace(little, grants=[enough])).limited_until == NOW + DAY
 
 
-def test_what_was_too_little_in_another_period_is_forgotten():
+def test_a_remainder_noted_in_an_earlier_period_is_ignored():
     before = snapshot(1000, 990, insufficient_micro=10, insufficient_at=PERIOD_START - DAY)
 
     assert decide(before).state is State.WARNING

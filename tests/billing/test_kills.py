@@ -1,4 +1,4 @@
-"""The ingesting process is killed at any moment: sent again, everything is booked exactly once."""
+"""If the process is killed at any moment and the batch is sent again, it is booked exactly once."""
 
 import json
 import os
@@ -27,7 +27,7 @@ SURVIVES = {
 
 
 def ingest(*words):
-    """Book batches in processes that die; return how each ended."""
+    """Book batches in processes that are killed, and return how each ended."""
     settings = connection.settings_dict
     url = (
         f"sqlite:///{settings['NAME']}"

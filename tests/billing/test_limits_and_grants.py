@@ -1,4 +1,4 @@
-"""Limits and grants take effect in the transaction that sets them, and are told why."""
+"""Limits and grants take effect in the transaction that sets them, and leave an audit entry."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def exhausted(project):
-    """A project whose organization used exactly what it may, for weeks to come."""
+    """A project whose organization has used exactly its limit, with weeks left in the period."""
     set_limit(project.organization, AI_CREDITS, 12 * CREDIT, anchor_day=timezone.now().day)
     book(usage_event(project))
     assert published(project.organization).limited
@@ -51,7 +51,7 @@ def test_a_higher_limit_lifts_it_and_a_lower_one_limits_again(exhausted):
     assert published(exhausted.organization).limited
 
 
-def test_no_limit_lifts_it(exhausted):
+def test_removing_the_limit_lifts_it(exhausted):
     set_limit(exhausted.organization, AI_CREDITS, None)
 
     state = published(exhausted.organization)
@@ -134,7 +134,7 @@ def test_a_new_anchor_day_ends_the_period_there_and_keeps_its_usage(project):
     assert published(project.organization).usage_micro == 24 * CREDIT
 
 
-def test_what_is_not_given_stays_as_it_was(project):
+def test_settings_that_are_not_given_stay_as_they_were(project):
     organization = project.organization
     set_limit(
         organization, AI_CREDITS, CREDIT, grace_days=3, anchor_day=9, time_zone="Europe/Berlin"
@@ -146,7 +146,7 @@ def test_what_is_not_given_stays_as_it_was(project):
     assert Limit.objects.filter(account=account_of(organization)).count() == 2
 
 
-def test_who_set_what_and_why_is_kept(project):
+def test_the_audit_trail_says_who_set_what_and_why(project):
     set_limit(project.organization, AI_CREDITS, 5, actor="ops@example.com", reason="trial")
 
     entry = AuditEntry.objects.get()
@@ -174,7 +174,7 @@ class TestThresholds:
         notices = ThresholdNotice.objects.filter(account=account_of(project.organization))
         return list(notices.order_by("pk").values_list("percent", flat=True))
 
-    def test_each_is_noticed_once_in_a_period_and_so_is_what_lifts(self, project):
+    def test_each_threshold_and_each_lift_is_noticed_once_per_period(self, project):
         set_limit(project.organization, AI_CREDITS, 36 * CREDIT, thresholds=[30, 60, 100])
 
         book(usage_event(project), usage_event(project, "0.01"))
@@ -191,7 +191,7 @@ class TestThresholds:
 
         assert set_limit(project.organization, AI_CREDITS, CREDIT).thresholds == [50, 90]
 
-    def test_the_next_period_is_noticed_anew(self, project, monkeypatch):
+    def test_thresholds_are_noticed_again_in_the_next_period(self, project, monkeypatch):
         set_limit(project.organization, AI_CREDITS, 12 * CREDIT)
         book(usage_event(project))
         assert self.noticed(project) == [80, 100]
@@ -217,13 +217,13 @@ class TestThresholds:
         {"time_zone": "Mars/Olympus"},
     ],
 )
-def test_a_limit_that_cannot_be_is_refused(project, wrong):
+def test_an_invalid_limit_is_refused(project, wrong):
     with pytest.raises(ValueError):
         set_limit(project.organization, AI_CREDITS, **({"limit_micro": 1} | wrong))
     assert not Limit.objects.exists()
 
 
-def test_a_grant_that_cannot_be_is_refused(project):
+def test_an_invalid_grant_is_refused(project):
     now = timezone.now()
     for wrong in (
         {"amount_micro": 0},
@@ -240,9 +240,9 @@ def test_a_grant_that_cannot_be_is_refused(project):
     assert not CreditGrant.objects.exists()
 
 
-def test_a_refund_during_a_grace_that_is_over_begins_no_other(project, monkeypatch):
+def test_a_refund_after_the_grace_starts_no_other_grace(project, monkeypatch):
     set_limit(project.organization, POSTHOG_CODE_CREDITS, 10 * CREDIT, grace_days=1)
-    # At the beginning of a period, so that it lasts long enough.
+    # At the beginning of a period, so that the period lasts long enough.
     begins = account_of(project.organization, POSTHOG_CODE_CREDITS).decide_again_at
     clock = {"now": begins}
     for module in ("ledger", "refunds"):

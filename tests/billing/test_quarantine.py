@@ -1,4 +1,4 @@
-"""What was set aside is booked or discarded by somebody, once, and then the books agree again."""
+"""A quarantined event is booked or discarded once, and then totals and bookings agree again."""
 
 from datetime import timedelta
 
@@ -8,7 +8,7 @@ from django.utils import timezone
 from billing.accounts import create_project
 from billing.allowances.limits import set_limit
 from billing.ingestion import quarantine, refunds
-from billing.ingestion.events import EventRefused
+from billing.ingestion.events import UnbookableEvent
 from billing.ingestion.quarantine import AlreadyDecided
 from billing.models import AuditEntry, QuarantinedEvent, UsageEvent
 from quota.resources import AI_CREDITS
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.django_db
 
 
 def set_aside(item):
-    """Deliver an item that cannot be booked and return what is kept of it."""
+    """Deliver an item that can't be booked, and return its quarantined event."""
     [result] = book(item)
     assert result.status in ("quarantined", "conflict")
     return QuarantinedEvent.objects.get()
@@ -54,10 +54,10 @@ def test_an_event_of_a_project_that_exists_by_now_is_booked_as_it_is(project):
     assert quarantine.book_now(kept).project == later
 
 
-def test_an_event_that_still_cannot_be_booked_stays_where_it_is(project):
+def test_an_event_that_still_cannot_be_booked_stays_quarantined(project):
     kept = set_aside(usage_event(project, "NaN"))
 
-    with pytest.raises(EventRefused):
+    with pytest.raises(UnbookableEvent):
         quarantine.book_now(kept)
 
     kept.refresh_from_db()
@@ -65,7 +65,7 @@ def test_an_event_that_still_cannot_be_booked_stays_where_it_is(project):
     assert not UsageEvent.objects.exists()
 
 
-def test_an_event_without_identity_gets_one_of_its_payload(project):
+def test_an_event_without_uuid_gets_one_from_its_payload(project):
     kept = set_aside(usage_event(project) | {"uuid": None})
 
     row = quarantine.book_now(kept)
@@ -75,7 +75,7 @@ def test_an_event_without_identity_gets_one_of_its_payload(project):
 
 
 @pytest.mark.parametrize("decide", [quarantine.book_now, quarantine.discard])
-def test_it_is_decided_once(project, decide):
+def test_an_event_is_decided_once(project, decide):
     kept = set_aside(usage_event(project) | {"uuid": None})
     quarantine.book_now(kept)
 
@@ -96,7 +96,7 @@ def test_a_conflict_that_is_booked_corrects_the_event_by_the_difference(project)
     assert (row.credits_micro, row.cost_usd) == (6 * CREDIT, "0.05")
     state = published(project.organization)
     assert state.usage_micro == 18 * CREDIT
-    # The group debited both payloads, and its books are believed.
+    # The group debited both payloads, so both debits count.
     assert state.booked == {"gateway:epoch": 30 * CREDIT}
     assert state.allotment_micro == 112 * CREDIT
 
@@ -107,7 +107,7 @@ def test_a_conflict_with_an_event_of_another_project_cannot_be_booked(project):
     book(event)
     kept = set_aside(usage_event(sibling, uuid=event["uuid"]))
 
-    with pytest.raises(EventRefused):
+    with pytest.raises(UnbookableEvent):
         quarantine.book_now(kept)
 
 
@@ -128,9 +128,7 @@ def test_discarding_gives_the_group_back_what_it_debited(project):
 
 
 @pytest.mark.parametrize("cost", ["0.10", "0"])
-def test_what_was_discarded_stays_so_when_it_comes_again_and_could_be_booked(
-    project, monkeypatch, cost
-):
+def test_a_discarded_event_stays_discarded_when_it_is_delivered_again(project, monkeypatch, cost):
     early = usage_event(project, cost, at=timezone.now() + timedelta(minutes=12))
     quarantine.discard(set_aside(early))
 
@@ -140,9 +138,7 @@ def test_what_was_discarded_stays_so_when_it_comes_again_and_could_be_booked(
     assert not UsageEvent.objects.exists()
 
 
-def test_what_could_be_booked_when_it_came_again_is_not_to_be_decided_any_more(
-    project, monkeypatch
-):
+def test_an_event_that_is_booked_when_delivered_again_needs_no_decision(project, monkeypatch):
     set_limit(project.organization, AI_CREDITS, 100 * CREDIT)
     early = usage_event(project, at=timezone.now() + timedelta(minutes=12))
     kept = set_aside(held(early, 12 * CREDIT))
@@ -158,8 +154,8 @@ def test_what_could_be_booked_when_it_came_again_is_not_to_be_decided_any_more(
     assert published(project.organization).booked == {"gateway:epoch": 12 * CREDIT}
 
 
-def test_what_was_booked_by_another_process_meanwhile_is_debited_once(project, monkeypatch):
-    """It did not see what this one was setting aside."""
+def test_an_event_booked_by_another_process_meanwhile_is_debited_once(project, monkeypatch):
+    """The other process did not see that this one was quarantining the event."""
     early = held(usage_event(project, at=timezone.now() + timedelta(minutes=12)), 12 * CREDIT)
     kept = set_aside(early)
     move_the_clock(monkeypatch, timedelta(minutes=5))
@@ -177,7 +173,7 @@ def test_what_was_booked_by_another_process_meanwhile_is_debited_once(project, m
 
 
 def test_an_event_booked_on_another_organization_gives_back_what_was_debited(project, stranger):
-    """The gateway debited whom it believed to pay; somebody else pays."""
+    """The gateway debited one account, but another one pays."""
     for each in (project, stranger):
         set_limit(each.organization, AI_CREDITS, 100 * CREDIT)
     event = held(usage_event(project, properties={"project_id": stranger.pk}), 12 * CREDIT)
@@ -204,7 +200,7 @@ def test_junk_is_discarded_without_a_trace_in_the_ledger(project, junk):
 
 
 class TestRefunds:
-    def test_a_refund_takes_back_the_cost_as_of_the_time_of_use(self, project):
+    def test_a_refund_gives_back_the_cost_at_the_time_of_use(self, project):
         set_limit(project.organization, AI_CREDITS, 12 * CREDIT)
         event = usage_event(project)
         book(event)
@@ -218,7 +214,7 @@ class TestRefunds:
         assert not published(project.organization).limited
         assert AuditEntry.objects.get(action="event_refunded").reason == "the model was wrong"
 
-    def test_what_was_corrected_is_refunded_at_its_corrected_cost(self, project):
+    def test_a_corrected_event_is_refunded_at_its_corrected_cost(self, project):
         event = usage_event(project, "0.50")
         book(event, usage_event(project, "-0.40", hold_id=event["uuid"]))
 
@@ -236,7 +232,7 @@ class TestRefunds:
                 refunds.refund(row)
         assert used(project.organization) == 0
 
-    def test_what_is_corrected_upwards_after_a_refund_is_refunded_again(self, project):
+    def test_an_event_corrected_upwards_after_a_refund_is_refunded_again(self, project):
         event = usage_event(project)
         book(event)
         refunds.refund(UsageEvent.objects.get())
@@ -247,7 +243,7 @@ class TestRefunds:
 
         assert used(project.organization) == 0
 
-    def test_a_correction_gives_back_nothing_that_a_refund_gave_back_before(self, project):
+    def test_a_correction_gives_back_nothing_that_a_refund_already_gave_back(self, project):
         event = usage_event(project)
         book(event)
         refunds.refund(UsageEvent.objects.get())
@@ -261,7 +257,7 @@ class TestRefunds:
         last = UsageEvent.objects.get(pk=by[2]["uuid"])
         assert (last.credits_micro, last.cost_usd) == (-6 * CREDIT, "-0.05")
 
-    def test_what_nobody_paid_is_not_refunded(self, project):
+    def test_an_event_that_nobody_paid_is_not_refunded(self, project):
         book(usage_event(project, properties={"$ai_billable": False}))
 
         with pytest.raises(refunds.NotRefundable):

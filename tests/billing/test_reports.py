@@ -1,4 +1,4 @@
-"""Burn-down, forecast, backtest and ranking: pure, on books that are written down here."""
+"""Burn-down, forecast, backtest and ranking, with usage that is given here."""
 
 from datetime import UTC, date, datetime, timedelta
 
@@ -10,9 +10,9 @@ from billing.decisions.timeline import Timeline
 from billing.models import Limit
 from billing.periods import Period
 from billing.reports.backtest import Reached, hypothetical_terms, replay
-from billing.reports.forecast import Forecast, Kind, foresee, trailing_days
+from billing.reports.forecast import Forecast, Kind, make_forecast, trailing_days
 from billing.reports.grant_burndown import burn_down
-from billing.reports.period_usage import PeriodUsage, Segment, periods_until, segments_of
+from billing.reports.period_usage import PeriodUsage, Segment, periods_back_to, segments_of
 from billing.reports.ranking import rank
 from billing.reports.sums import Span, Used
 from billing.reports.walk import Walk
@@ -22,17 +22,17 @@ OCTOBER = datetime(2026, 10, 1, tzinfo=UTC)
 
 
 def at(day, hour=0):
-    """An instant of November."""
+    """Return an instant in November."""
     return datetime(2026, 11, day, hour, tzinfo=UTC)
 
 
 def timeline(limit, *grants):
-    """An account with one limit since October, and grants."""
+    """Return the timeline of an account with one limit since October, and grants."""
     return Timeline([Limit(limit_micro=limit, set_at=OCTOBER)], list(grants))
 
 
 def month(line, used):
-    """November in which the given days used the given amounts, at noon."""
+    """Return the usage of a November in which the given days used the given amounts, at noon."""
     return PeriodUsage(
         NOVEMBER,
         line.terms[-1].limit_micro,
@@ -50,12 +50,12 @@ def _ends(period):
 
 
 def walk(line, terms=None):
-    """A walk at the start of November, nothing used before."""
+    """Return a walk at the start of November, with nothing used before."""
     return Walk(line, {}, NOVEMBER.start, terms)
 
 
 def walked(line, used):
-    """A walk through a whole November."""
+    """Return a walk through the whole of November."""
     there = walk(line)
     for segment in month(line, used).segments:
         there.spend(segment.span, segment.used.credits_micro)
@@ -74,7 +74,7 @@ class TestBurnDown:
         assert burning.by_day[date(2026, 11, 5)] == 25
         assert date(2026, 11, 7) not in burning.by_day
 
-    def test_what_expired_or_was_voided_with_something_left_is_lost(self):
+    def test_what_is_left_at_expiry_or_voiding_is_lost(self):
         line = timeline(100, Grant(1, 50, at(1), ends_at=at(5), expires_at=at(5)))
 
         [burning] = burn_down(walk(line), month(line, {2: 120}), at(20))
@@ -82,14 +82,14 @@ class TestBurnDown:
         assert (burning.burned, burning.left, burning.lost) == (20, 0, 30)
         assert max(burning.by_day) == date(2026, 11, 4)
 
-    def test_a_top_up_that_covers_what_was_overdrawn_before_it_burned_that_too(self):
+    def test_a_top_up_that_covers_an_earlier_overdraft_burned_that_too(self):
         line = timeline(100, Grant(1, 50, at(4)))
 
         [burning] = burn_down(walk(line), month(line, {2: 130}), at(6))
 
         assert (burning.at_start, burning.burned, burning.left) == (50, 30, 20)
 
-    def test_of_earlier_months_only_what_was_left_counts(self):
+    def test_only_what_was_left_from_earlier_months_counts(self):
         line = timeline(100, Grant(1, 50, OCTOBER), Grant(2, 10, OCTOBER))
         there = Walk(line, {OCTOBER: 115}, NOVEMBER.start)
 
@@ -97,7 +97,7 @@ class TestBurnDown:
 
         assert [(row.at_start, row.burned) for row in burning] == [(35, 5), (10, 0)]
 
-    def test_one_that_was_burned_before_is_not_told_of(self):
+    def test_a_top_up_that_was_used_up_before_is_omitted(self):
         line = timeline(100, Grant(1, 50, OCTOBER))
         there = Walk(line, {OCTOBER: 500}, NOVEMBER.start)
 
@@ -108,12 +108,13 @@ class TestForecast:
     WEEK = Span(at(3), at(10))
 
     def forecast(self, line, used, weekly=70):
-        return foresee(walked(line, used), NOVEMBER, at(10, 12), self.WEEK, weekly)
+        return make_forecast(walked(line, used), NOVEMBER, at(10, 12), self.WEEK, weekly)
 
     def test_it_is_the_day_on_which_nothing_would_be_left(self):
         found = self.forecast(timeline(100), {3: 70})
 
-        # 30 are left at noon of the 10th: 5 of that day, 10 on the 11th and 12th, 5 on the 13th.
+        # 30 are left at noon on the 10th: 5 for that day, 10 each for the 11th and 12th, 5 for the
+        # 13th.
         assert found == Forecast(Kind.RUNS_OUT, 10, 7, date(2026, 11, 13), 30)
 
     def test_a_limit_that_lasts_until_it_resets_does_not_run_out(self):
@@ -145,15 +146,15 @@ class TestForecast:
             (timeline(100), {}, -5, Kind.NO_HISTORY),
         ],
     )
-    def test_where_there_is_nothing_to_foresee_it_says_so(self, line, used, weekly, kind):
+    def test_it_says_when_there_is_nothing_to_forecast(self, line, used, weekly, kind):
         assert self.forecast(line, used, weekly=weekly).kind is kind
 
-    def test_the_largest_amounts_can_be_foreseen(self):
+    def test_the_largest_amounts_can_be_forecast(self):
         found = self.forecast(timeline(MAXIMUM_MICRO), {3: 70}, weekly=7 * MAXIMUM_MICRO)
 
         assert found.day == date(2026, 11, 11)
 
-    def test_the_mean_is_taken_of_whole_days_since_the_first_usage(self):
+    def test_the_mean_covers_whole_days_since_the_first_usage(self):
         assert trailing_days(at(10, 12), OCTOBER) == Span(at(3), at(10))
         assert trailing_days(at(10, 12), at(8, 15)) == Span(at(8), at(10))
         assert trailing_days(at(10, 12), at(10, 1)) is None
@@ -162,7 +163,7 @@ class TestForecast:
 
 class TestBacktest:
     def replay(self, line, used, limit):
-        """Replay; within a day everything was used at noon."""
+        """Replay the period. Everything on a day was used at noon."""
         usage = month(line, used)
         terms = hypothetical_terms(usage, line.terms, limit)
 
@@ -171,7 +172,7 @@ class TestBacktest:
 
         return replay(walk(line, terms), usage, limit, find)
 
-    def test_what_comes_after_the_event_that_reaches_the_limit_is_refused(self):
+    def test_events_after_the_one_that_reaches_the_limit_are_refused(self):
         found = self.replay(timeline(1000), {2: 60, 4: 60, 6: 60}, 100)
 
         assert found.reached_at == at(4, 12)
@@ -186,13 +187,13 @@ class TestBacktest:
     def test_a_limit_that_is_reached_exactly_is_reached(self):
         assert self.replay(timeline(100), {2: 60, 4: 60}, 120).reached_at == at(4, 12)
 
-    def test_a_limit_of_nothing_refuses_from_the_start(self):
+    def test_a_limit_of_zero_refuses_from_the_start(self):
         found = self.replay(timeline(100), {2: 60}, 0)
 
         assert found.reached_at == NOVEMBER.start
         assert sum((span.end - span.start for span in found.refused), timedelta()) == timedelta(30)
 
-    def test_a_top_up_lifts_the_refusal_and_refused_usage_spends_nothing_of_it(self):
+    def test_a_top_up_lifts_the_refusal_and_refused_usage_does_not_spend_it(self):
         line = timeline(1000, Grant(1, 50, at(8)))
         found = self.replay(line, {2: 100, 6: 500, 9: 40, 10: 60}, 100)
 
@@ -210,7 +211,7 @@ class TestBacktest:
         assert terms[-1].set_at == NOVEMBER.start
 
 
-def test_the_ranking_and_the_others_are_the_whole():
+def test_the_ranking_and_the_others_add_up_to_the_total():
     ranking = rank({"a": Used(1, 10), "b": Used(2, 70), "c": Used(3, 10), "d": Used(1, 9)}, 2)
 
     assert [(row.key, row.percent) for row in ranking.top] == [("b", 70), ("a", 10)]
@@ -218,15 +219,21 @@ def test_the_ranking_and_the_others_are_the_whole():
     assert ranking.total == Used(7, 99)
 
 
-def test_a_ranking_of_nothing_divides_by_nothing():
+def test_an_empty_ranking_does_not_divide_by_zero():
     assert rank({"a": Used(3, 0)}, 5).top[0].percent == 0
 
 
-def test_periods_are_told_from_now_back_to_the_first_usage():
-    found = list(periods_until(timeline(100), at(10), datetime(2026, 9, 15, tzinfo=UTC), at_most=9))
+def test_periods_go_back_to_the_first_usage():
+    found = list(
+        periods_back_to(timeline(100), at(10), datetime(2026, 9, 15, tzinfo=UTC), at_most=9)
+    )
 
     assert [period.start.month for period in found] == [11, 10, 9]
     assert (
-        len(list(periods_until(timeline(100), at(10), datetime(2020, 1, 1, tzinfo=UTC), at_most=9)))
+        len(
+            list(
+                periods_back_to(timeline(100), at(10), datetime(2020, 1, 1, tzinfo=UTC), at_most=9)
+            )
+        )
         == 9
     )

@@ -1,4 +1,4 @@
-"""Sums of a report are the ledger's, to the micro-credit, however little of it is reported."""
+"""Sums equal those of the ledger, to the micro-credit, however many days have a report."""
 
 import random
 from collections import defaultdict
@@ -21,7 +21,7 @@ RUNS = [f"00000000-0000-4000-8000-00000000000{number}" for number in range(3)]
 
 
 def some_events(project, count, seed=1):
-    """Events of a week: of several models, users and runs, and odd amounts."""
+    """Return a week of events with several models, users and runs, and odd amounts."""
     chance = random.Random(seed)
     return [
         usage_event(
@@ -40,7 +40,7 @@ def some_events(project, count, seed=1):
 
 
 def in_ledger(account, span, *names):
-    """The same sums, added up event by event."""
+    """Return the same sums, added up event by event."""
     sums = defaultdict(lambda: NOTHING)
     for event in UsageEvent.objects.filter(account=account):
         if span.start <= event.occurred_at < span.end:
@@ -51,10 +51,10 @@ def in_ledger(account, span, *names):
 
 @pytest.fixture
 def account(project, stranger):
-    """An account with a week of usage, of which some was booked since the report was made."""
+    """An account with a week of usage, some of it booked since the report was made."""
     book(*some_events(project, 60), *some_events(stranger, 20, seed=2))
     report_what_was_booked()
-    ReportedUsage.objects.update(booked_before=datetime.now(UTC))  # as it is ten minutes later
+    ReportedUsage.objects.update(booked_before=datetime.now(UTC))  # as if ten minutes had passed
     reported = UsageEvent.objects.filter(project=project).first()
     book(*some_events(project, 5, seed=3))
     refund(reported)
@@ -71,11 +71,11 @@ SPANS = [
 
 @pytest.mark.parametrize("span", SPANS)
 @pytest.mark.parametrize("keys", [(), ("product",), ("model", "distinct_id"), ("task_run_id",)])
-def test_a_sum_is_that_of_the_ledger(account, span, keys):
+def test_a_sum_equals_that_of_the_ledger(account, span, keys):
     assert Sums(account, span).by([span], *keys) == in_ledger(account, span, *keys)
 
 
-def test_what_is_reported_is_not_read_again(account, django_assert_num_queries):
+def test_reported_days_are_not_read_from_the_ledger(account, django_assert_num_queries):
     ReportedUsage.objects.update(booked_before=datetime.now(UTC) + DAY)
     DailyUsage.objects.filter(credits_micro__gt=0).update(credits_micro=1)
 
@@ -96,14 +96,14 @@ def test_each_piece_has_its_own_sum(account):
         assert {(product,): used for product, used in sums.items()} == expected
 
 
-def test_before_any_report_was_made_all_comes_from_the_ledger(project):
+def test_without_any_report_everything_comes_from_the_ledger(project):
     book(*some_events(project, 10))
     account = account_of(project.organization)
 
     assert Sums(account, WEEK).by([WEEK]) == in_ledger(account, WEEK)
 
 
-def test_a_day_that_was_reported_before_runs_were_told_apart_is_reported_anew(project):
+def test_a_day_reported_before_reports_had_runs_is_reported_again(project):
     book(*some_events(project, 10))
     report_day(WEEK.start.date())
     report_what_was_booked()

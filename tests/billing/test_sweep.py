@@ -1,4 +1,4 @@
-"""Accounts are decided without an occasion too: when they are due, and everybody regularly."""
+"""The sweep decides about accounts when they are due, and about all of them regularly."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db
 
 
 class Clock:
-    """The time as billing reads it."""
+    """The clock that billing reads."""
 
     def __init__(self, monkeypatch) -> None:
         self._monkeypatch = monkeypatch
@@ -38,13 +38,13 @@ def clock(monkeypatch) -> Clock:
 
 @pytest.fixture
 def exhausted(project):
-    """A project whose organization used exactly what it may, for weeks to come."""
+    """A project whose organization has used exactly its limit, with weeks left in the period."""
     set_limit(project.organization, AI_CREDITS, 12 * CREDIT, anchor_day=timezone.now().day)
     book(usage_event(project))
     return project
 
 
-def test_a_new_period_lifts_without_anybody_booking_anything(exhausted, clock):
+def test_a_new_period_lifts_the_limit_without_any_booking(exhausted, clock):
     end = published(exhausted.organization).resets_at
     clock.set(end)
 
@@ -94,7 +94,7 @@ def test_a_grace_ends_by_the_clock(project, clock):
     assert published(organization, POSTHOG_CODE_CREDITS).limited
 
 
-def test_nothing_that_did_not_change_is_published_again(exhausted):
+def test_unchanged_states_are_not_published_again(exhausted):
     before = (published(exhausted.organization).version, Change.objects.count())
 
     swept = sweep.sweep_all()
@@ -114,7 +114,7 @@ def test_a_quiet_sweep_takes_no_locks_and_few_queries(exhausted, stranger):
     assert not any('FROM "billing_account"' in sql for sql in locking)
 
 
-def test_organizations_that_were_made_elsewhere_get_their_accounts(db):
+def test_organizations_without_accounts_get_them(db):
     organization = Organization.objects.create(name="Made in the admin")
 
     sweep.sweep_all()
@@ -122,7 +122,7 @@ def test_organizations_that_were_made_elsewhere_get_their_accounts(db):
     assert published(organization).state == "ok"
 
 
-def test_one_account_that_cannot_be_decided_stops_and_unblocks_nobody(
+def test_one_undecidable_account_neither_stops_the_sweep_nor_unblocks_anybody(
     exhausted, stranger, monkeypatch, clock
 ):
     set_limit(stranger.organization, AI_CREDITS, 0)
@@ -147,8 +147,8 @@ def test_one_account_that_cannot_be_decided_stops_and_unblocks_nobody(
     assert not published(stranger.organization).limited
 
 
-def test_a_limit_that_is_raised_while_a_sweep_is_under_way_survives_it(exhausted, monkeypatch):
-    """The sweep compared before, decides under the lock after, and reads everything again."""
+def test_a_limit_raised_during_a_sweep_is_kept(exhausted, monkeypatch):
+    """The sweep compares without a lock, then reads everything again under the lock."""
     Account.objects.filter(organization=exhausted.organization).update(published_digest="old")
     lock = sweep.lock_accounts
 
@@ -164,7 +164,7 @@ def test_a_limit_that_is_raised_while_a_sweep_is_under_way_survives_it(exhausted
     assert (state.limited, state.limit_micro) == (False, 50 * CREDIT)
 
 
-def test_a_block_that_is_set_while_a_sweep_is_under_way_survives_it(project, monkeypatch):
+def test_a_block_set_during_a_sweep_is_kept(project, monkeypatch):
     Account.objects.filter(organization=project.organization).update(published_digest="old")
     lock = sweep.lock_accounts
 
@@ -179,7 +179,7 @@ def test_a_block_that_is_set_while_a_sweep_is_under_way_survives_it(project, mon
     assert published(project.organization).limited
 
 
-def test_beat_s_tasks_sweep(exhausted):
+def test_the_beat_tasks_sweep(exhausted):
     QuotaState.objects.all().delete()
     Account.objects.update(published_digest="")
 
@@ -200,7 +200,7 @@ class TestOrganizations:
             assert state.resets_at is None
         assert not published(stranger.organization).limited
 
-    def test_and_is_back_as_it_was_when_it_is_active_again(self, exhausted):
+    def test_a_reactivated_organization_is_back_as_it_was(self, exhausted):
         set_organization_active(exhausted.organization, False)
 
         set_organization_active(exhausted.organization, True)

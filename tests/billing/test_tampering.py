@@ -1,7 +1,7 @@
-"""Somebody changes one row through SQL: it is reported, or the operations page says why it is not.
+"""A change of one row through SQL is reported, or the operations page says why it isn't.
 
-Every column of every table of billing and quota is changed, one at a time, behind the ORM's back
-and with the triggers out of the way; every table loses a row.
+Every column of every table of billing and quota is changed, one at a time, with SQL and without the
+triggers. A row of every table is deleted and duplicated.
 """
 
 import io
@@ -23,9 +23,9 @@ from billing.allowances.grants import grant_credits, void_grant
 from billing.allowances.limits import set_limit
 from billing.decisions.sweep import sweep_all
 from billing.ingestion import quarantine, refunds
+from billing.ingestion.insufficient_remaining import report as report_insufficient
 from billing.ingestion.ledger import DELIVERED_AGAIN, book_rows
 from billing.ingestion.ledger_rows import LedgerRow
-from billing.ingestion.small_remainders import report as report_insufficient
 from billing.models import (
     Account,
     CheckpointSum,
@@ -46,10 +46,22 @@ OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 
 UNDETECTABLE = {
     "billing.UsageEvent": [
-        *("uuid", "kind", "occurred_at", "price_version", "provider", "trace_id"),
-        *("service_tier", "cache_creation_5m_input_tokens", "cache_creation_1h_input_tokens"),
-        *("web_search_count", "latency_ms", "http_status", "is_stream", "is_error"),
-        *("is_estimated", "payload_sha256"),
+        "uuid",
+        "kind",
+        "occurred_at",
+        "price_version",
+        "provider",
+        "trace_id",
+        "service_tier",
+        "cache_creation_5m_input_tokens",
+        "cache_creation_1h_input_tokens",
+        "web_search_count",
+        "latency_ms",
+        "http_status",
+        "is_stream",
+        "is_error",
+        "is_estimated",
+        "payload_sha256",
     ],
     "billing.Account": ["exhausted_since", "insufficient_micro", "insufficient_at", "verified_at"],
     "billing.QuarantinedEvent": ["reason", "detail", "received_at", "resolved_at"],
@@ -69,7 +81,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def history(db):
-    """A bit of everything, after a sweep that found nothing to say."""
+    """Rows in every table, after a sweep that found no differences."""
     make_history()
     untie_tables()
 
@@ -108,7 +120,7 @@ def last_month():
 
 
 def untie_tables():
-    """Take the triggers away, as somebody would who owns the database."""
+    """Drop the triggers, as somebody with full access to the database could."""
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
@@ -125,7 +137,7 @@ def untie_tables():
 
 
 def findings():
-    """Return what `verify_ledger` prints, and the drift check."""
+    """Return what `verify_ledger` and the drift check report."""
     output = io.StringIO()
     try:
         call_command("verify_ledger", stdout=output)
@@ -134,12 +146,12 @@ def findings():
     return [f"drift of account {pk}" for pk in drifted()]
 
 
-def test_nothing_is_reported_of_what_nobody_touched(history):
+def test_nothing_is_reported_without_tampering(history):
     assert findings() == []
 
 
 def row_of(model):
-    """A row on which much depends."""
+    """Return a row that much depends on."""
     rows = model._base_manager.order_by("pk")
     if model is UsageEvent:
         adjusted = UsageEvent.objects.exclude(adjusts=None).values("adjusts")
@@ -163,7 +175,7 @@ def account_of_acme():
 
 
 def another(field, value):
-    """A value that the column could have as well."""
+    """Return another valid value of the column."""
     if field.is_relation:
         others = field.related_model._base_manager.exclude(pk=value).order_by("pk")
         return others.values_list("pk", flat=True).last()
@@ -198,7 +210,7 @@ def changed(value, longest=None):
 
 
 def reported(harm):
-    """Return what is found after the harm, which is undone; None where a constraint refuses it."""
+    """Do harm, return the findings, and undo it. Return None if a constraint prevents the harm."""
     try:
         with transaction.atomic():
             harm()
@@ -209,7 +221,7 @@ def reported(harm):
     return found
 
 
-def test_every_column_that_is_changed_is_reported(history, subtests):
+def test_a_change_of_any_column_is_reported(history, subtests):
     for model in MODELS:
         row = row_of(model)
         rows = models.QuerySet(model).filter(pk=row.pk)
@@ -224,7 +236,7 @@ def test_every_column_that_is_changed_is_reported(history, subtests):
             assert sorted(silent) == sorted(UNDETECTABLE.get(model._meta.label, []))
 
 
-def test_a_row_that_is_lost_is_reported(history):
+def test_a_deleted_row_is_reported(history):
     silent = [
         model._meta.label
         for model in MODELS
@@ -241,7 +253,7 @@ def delete(model, pk):
         cursor.execute(f"DELETE FROM {table} WHERE {column} = %s", [value])
 
 
-def test_a_row_that_is_written_twice_is_reported(history):
+def test_a_duplicated_row_is_reported(history):
     silent = [
         model._meta.label
         for model in MODELS
@@ -256,8 +268,8 @@ def write_again(row):
     models.QuerySet(type(row)).bulk_create([row])
 
 
-class TestBookedWithTotalsThatAgree:
-    """Wrong rows that came through the front door: the totals say nothing about them."""
+class TestWrongRowsWithMatchingTotals:
+    """Wrong rows that were booked regularly, so that the totals agree with them."""
 
     def book(self, row, **changes):
         account = Account.objects.select_related("organization").get(pk=row.account_id)
@@ -267,7 +279,7 @@ class TestBookedWithTotalsThatAgree:
         wrong = LedgerRow(**names | same | changes)
         return reported(lambda: book_rows([wrong], [account], now))
 
-    def test_an_event_of_another_organizations_project(self, history):
+    def test_an_event_of_another_organizations_project_is_reported(self, history):
         row = row_of(UsageEvent)
         theirs = Project.objects.get(organization__name="Strangers")
 
@@ -275,7 +287,7 @@ class TestBookedWithTotalsThatAgree:
 
         assert f"a project of organization {theirs.organization_id} used" in fault
 
-    def test_a_refund_of_more_than_the_event_cost(self, history):
+    def test_a_refund_of_more_than_the_event_cost_is_reported(self, history):
         row = row_of(UsageEvent)
         more = {"credits_micro": -12 * CREDIT - 1, "cost_usd": "-0.10", "adjusts": row.uuid}
 
@@ -283,7 +295,7 @@ class TestBookedWithTotalsThatAgree:
 
         assert any("give back 1 micro-credits more than it cost" in fault for fault in found)
 
-    def test_a_correction_of_an_event_that_another_account_pays(self, history):
+    def test_a_correction_of_another_accounts_event_is_reported(self, history):
         theirs = UsageEvent.objects.get(account__organization__name="Strangers")
 
         [fault] = self.book(row_of(UsageEvent), kind="correction", adjusts=theirs.uuid)
@@ -291,26 +303,26 @@ class TestBookedWithTotalsThatAgree:
         assert "which another account pays" in fault
 
     @pytest.mark.parametrize("kind", ["refund", "correction"])
-    def test_an_adjustment_of_nothing_that_is_there(self, history, kind):
+    def test_an_adjustment_of_a_missing_event_is_reported(self, history, kind):
         found = self.book(row_of(UsageEvent), kind=kind, adjusts=UUID(int=9))
 
         assert any("which is not in the ledger" in fault for fault in found)
 
     @pytest.mark.parametrize("amount", [-12 * CREDIT, CREDIT])
-    def test_but_not_a_correction_that_may_be_right(self, history, amount):
+    def test_a_plausible_correction_is_not_reported(self, history, amount):
         row = row_of(UsageEvent)
         cost = {"credits_micro": amount, "cost_usd": str(Decimal(amount) / (120 * CREDIT))}
 
         assert self.book(row, kind="correction", adjusts=row.uuid, **cost) == []
 
-    def test_nor_one_that_was_cut_to_what_a_refund_left(self, history):
+    def test_a_correction_cut_to_what_a_refund_left_is_not_reported(self, history):
         refund = UsageEvent.objects.get(kind="refund")
         cost = {"credits_micro": -CREDIT, "cost_usd": "-0.008"}
 
         assert self.book(refund, kind="correction", **cost) == []
 
 
-def test_a_quarantined_event_that_is_closed_or_opened_without_anything_happening(history):
+def test_a_quarantined_event_closed_or_opened_without_a_decision_is_reported(history):
     now = timezone.now()
     for state, update in [
         ("open", {"state": "booked", "resolved_by": DELIVERED_AGAIN, "resolved_at": now}),
@@ -324,7 +336,7 @@ def test_a_quarantined_event_that_is_closed_or_opened_without_anything_happening
         assert reported(lambda rows=rows, update=update: rows.update(**update)), (state, update)
 
 
-def test_the_operations_page_names_every_column_of_which_nothing_is_said():
+def test_the_operations_page_lists_every_undetectable_column():
     page = OPERATIONS.read_text()
     _, _, section = page.partition("## What `verify_ledger` cannot know")
 

@@ -1,4 +1,4 @@
-"""`POST /api/usage_events/`: any body gets a clear answer, and nothing is half-booked."""
+"""`POST /api/usage_events/` answers any body clearly, and never books half of an event."""
 
 import gzip
 import json
@@ -70,11 +70,22 @@ def test_a_number_is_never_read_as_a_float(project, deliveries):
 @pytest.mark.parametrize(
     "body",
     [
-        *("", "{bad", "null", "7", '"batch"', "{}", '{"batch": {}}', '{"batch": null}', "[1,]"),
-        *(b"\xff\xfe", b"\xef\xbb\xbf[]", "[" * 100_000, '{"a":' * 5_000 + "1" + "}" * 5_000),
+        "",
+        "{bad",
+        "null",
+        "7",
+        '"batch"',
+        "{}",
+        '{"batch": {}}',
+        '{"batch": null}',
+        "[1,]",
+        b"\xff\xfe",
+        b"\xef\xbb\xbf[]",
+        "[" * 100_000,
+        '{"a":' * 5_000 + "1" + "}" * 5_000,
     ],
 )
-def test_what_is_no_batch_is_400(deliveries, body):
+def test_an_invalid_batch_is_400(deliveries, body):
     response = deliveries.post(body)
 
     assert response.status_code == 400
@@ -84,23 +95,21 @@ def test_what_is_no_batch_is_400(deliveries, body):
 @pytest.mark.parametrize(
     "item",
     [
-        *(
-            "NaN",
-            "Infinity",
-            "-Infinity",
-            "9" * 6000,
-            "1e999999",
-            "1e9999999999999999999",
-            "-0.0",
-            '"\\ud800\\u0000"',
-            "true",
-        ),
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "9" * 6000,
+        "1e999999",
+        "1e9999999999999999999",
+        "-0.0",
+        '"\\ud800\\u0000"',
+        "true",
         '{"uuid": "\\ud800", "properties": {"\\u0000": "\\udfff"}}',
         '{"uuid": ' + "9" * 5000 + "}",
         "[" * 600 + "]" * 600,
     ],
 )
-def test_an_item_of_any_shape_is_set_aside_and_can_be_read_again(project, deliveries, item):
+def test_an_item_of_any_shape_is_quarantined_and_can_be_read_again(project, deliveries, item):
     good = json.dumps(usage_event(project))
 
     response = deliveries.post(f'{{"batch": [{item}, {good}]}}')
@@ -128,7 +137,7 @@ class TestSize:
         assert deliveries.post(fits).status_code == 200
         assert deliveries.post(fits + b" ").status_code == 413
 
-    def test_a_bomb_is_not_unpacked(self, deliveries):
+    def test_a_gzip_bomb_is_not_unpacked(self, deliveries):
         bomb = gzip.compress(b"[" + b" " * 20_000_000 + b"]")
 
         assert len(bomb) < 100_000
@@ -145,8 +154,8 @@ class TestSize:
         assert deliveries.post(b"[]", HTTP_CONTENT_ENCODING="br").status_code == 415
 
 
-class TestWhoMay:
-    def test_only_the_service_token_opens_it(self, project, client):
+class TestAccess:
+    def test_only_the_service_token_is_accepted(self, project, client):
         _, key = issue_personal_api_key(project.organization, "all", READ_SCOPES)
         body = json.dumps([usage_event(project)])
 
@@ -164,13 +173,13 @@ class TestWhoMay:
 
 
 class TestBackpressure:
-    """A batch that is not booked says so, and is booked when it is sent again."""
+    """If a batch isn't booked, the answer says so, and it can be sent again."""
 
     @pytest.mark.parametrize(
         ("failure", "status"),
         [(DatabaseBusy(), 429), (OperationalError("the connection is gone"), 503)],
     )
-    def test_a_slow_or_absent_database_asks_to_come_again(
+    def test_a_slow_or_unavailable_database_asks_for_a_retry(
         self, project, deliveries, monkeypatch, failure, status
     ):
         event = usage_event(project)
@@ -188,7 +197,7 @@ class TestBackpressure:
         assert deliveries.statuses(event) == ["accepted"]
 
     @pytest.mark.parametrize("rule", ["check", "trigger"])
-    def test_an_account_whose_rows_the_database_refuses_holds_nobody_else_up(
+    def test_an_account_whose_rows_the_database_rejects_does_not_stop_others(
         self, project, stranger, deliveries, monkeypatch, rule
     ):
         deliveries.results(usage_event(project))
@@ -211,9 +220,7 @@ class TestBackpressure:
             ("quarantined", "account_undecidable"),
         ]
 
-    def test_an_account_that_cannot_be_decided_holds_nobody_else_up(
-        self, project, stranger, deliveries
-    ):
+    def test_an_undecidable_account_does_not_stop_others(self, project, stranger, deliveries):
         deliveries.results(usage_event(project))
         full = UsageTotal.objects.filter(account__organization=project.organization)
         full.update(usage_micro=2**63 - 1)  # adding to it fails
@@ -232,7 +239,7 @@ class TestBackpressure:
         quarantine.book_now(QuarantinedEvent.objects.get(reason="account_undecidable"))
         assert used(project.organization) == 24 * CREDIT
 
-    def test_more_batches_at_once_than_there_are_places_wait_their_turn(
+    def test_batches_beyond_the_concurrency_limit_wait_their_turn(
         self, project, deliveries, monkeypatch
     ):
         monkeypatch.setattr(views, "_places", threading.BoundedSemaphore(1))

@@ -1,4 +1,4 @@
-"""Events as the gateway sends them, and what tests ask of billing."""
+"""Events as the gateway sends them, and helpers to read billing's state."""
 
 import json
 import uuid
@@ -28,7 +28,7 @@ def usage_event(
     properties: dict[str, Any] | None = None,
     **envelope: Any,
 ) -> dict[str, Any]:
-    """One event of a call through the Slack product; 0.10 dollars are 12 credits."""
+    """Return the event of a call through the Slack product. 0.10 dollars are 12 credits."""
     event = {
         "uuid": str(uuid.uuid4()),
         "event": "$ai_generation",
@@ -62,12 +62,12 @@ def usage_event(
 
 
 def book(*items: Any) -> list[ledger.Result]:
-    """Book items that have been through JSON, as everything that arrives has."""
+    """Book items after a round trip through JSON, like everything that is delivered."""
     return ledger.book(parse_json(json.dumps(items)))
 
 
 def held(event: dict[str, Any], debited_micro: int, group: str = "gateway:epoch") -> dict[str, Any]:
-    """The event of a call for which a gateway group held and debited."""
+    """Return the event with a hold and a debit of a gateway group."""
     properties = event["properties"]
     return event | {
         "account": f"{properties['organization_id']}:ai_credits",
@@ -82,12 +82,12 @@ def account_of(organization: Organization, resource: str = AI_CREDITS) -> Accoun
 
 
 def published(organization: Organization, resource: str = AI_CREDITS):
-    """The state that gates and gateways read."""
+    """Return the state that gates and gateways read."""
     return QuotaState.objects.get(organization=organization, resource=resource).published
 
 
 def used(organization: Organization, resource: str = AI_CREDITS) -> int:
-    """The sum of the running totals."""
+    """Return the sum of the running totals."""
     account = account_of(organization, resource)
     return sum(UsageTotal.objects.filter(account=account).values_list("usage_micro", flat=True))
 
@@ -99,7 +99,7 @@ class Deliveries:
         self._client = client
 
     def post(self, body: Any, **headers: Any) -> HttpResponse:
-        """Post a body as it is; anything but bytes and text becomes JSON."""
+        """Post a body. Anything but bytes and text is encoded as JSON."""
         if not isinstance(body, bytes | str):
             body = json.dumps(body)
         return self._client.post(
@@ -107,7 +107,7 @@ class Deliveries:
         )
 
     def results(self, *events: Any) -> list[dict[str, Any]]:
-        """Post a batch and return what became of each item."""
+        """Post a batch and return the result for each item."""
         response = self.post({"batch": list(events)})
         assert response.status_code == 200, response.content
         return response.json()["results"]

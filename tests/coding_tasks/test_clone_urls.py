@@ -1,4 +1,4 @@
-"""Which addresses git may be given."""
+"""Clone URLs that git may and may not be given."""
 
 import pytest
 from django.core.exceptions import ValidationError

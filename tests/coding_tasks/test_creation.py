@@ -1,4 +1,4 @@
-"""Starting a task: only with credits, once per workflow, one active per thread."""
+"""Tasks are created only with credits, once per workflow, and one at a time per thread."""
 
 from dataclasses import replace
 from datetime import UTC, datetime

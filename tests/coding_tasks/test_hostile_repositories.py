@@ -22,7 +22,7 @@ def sandbox(tmp_path: Path) -> CloneSandbox:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Callable[[str], str]:
-    """A verb: commit a tree, given as lines of `git mktree`; return the address."""
+    """Return a function that commits a tree of `git mktree` lines and returns its address."""
     origin = tmp_path / "origin"
     make_repository(origin, {"README.md": "# Hostile\n"})
     run_git(origin, "hash-object", "-w", "--stdin", given="")
@@ -37,7 +37,7 @@ def repository(tmp_path: Path) -> Callable[[str], str]:
 
 
 def refused(sandbox: CloneSandbox, url: str) -> CheckoutFailed:
-    """Return why the repository is refused; nothing of it is left."""
+    """Return why the repository is refused, and check that nothing of it is left."""
     with pytest.raises(CheckoutFailed) as failed, sandbox.checkout(url):
         pass
     assert failed.value.permanent
@@ -47,7 +47,7 @@ def refused(sandbox: CloneSandbox, url: str) -> CheckoutFailed:
 
 @pytest.fixture
 def most_entries_seen(sandbox, monkeypatch) -> Iterator[list[int]]:
-    """How many entries the clones had at most, each time that they were removed."""
+    """The number of entries of each clone when it was removed."""
     seen: list[int] = []
 
     def remove(directory: Path) -> None:

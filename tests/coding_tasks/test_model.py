@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from coding_tasks.agents import Assignment, Exchange, ModelAccess, trace_of
+from coding_tasks.agents import Assignment, ModelAccess, Turn, trace_of
 from coding_tasks.answering_agent import AnsweringAgent
 from coding_tasks.failures import (
     AnswerLost,
@@ -68,11 +68,11 @@ def test_a_provider_key_of_the_environment_is_never_sent(gateway, access, monkey
     assert "sk-ant-secret" not in str(request.headers)
 
 
-def test_the_token_shows_in_no_representation(access):
+def test_repr_does_not_show_the_token(access):
     assert "pha_" not in repr(access)
 
 
-def test_a_refusal_for_want_of_credits_is_told_apart(gateway, access):
+def test_refusal_for_lack_of_credits_raises_out_of_credits(gateway, access):
     gateway.refuse_next("slack_app")
     with pytest.raises(OutOfCredits) as refused:
         ask(access, QUESTION)
@@ -81,7 +81,7 @@ def test_a_refusal_for_want_of_credits_is_told_apart(gateway, access):
 
 
 @pytest.mark.parametrize("cause", ["run_cap_reached", "user_cap_reached"])
-def test_a_cap_that_was_reached_is_a_want_of_credits_too(gateway, access, cause):
+def test_a_reached_cap_raises_out_of_credits(gateway, access, cause):
     gateway.refuse_next("slack_app", cause=cause)
     with pytest.raises(OutOfCredits) as refused:
         ask(access, QUESTION)
@@ -89,7 +89,7 @@ def test_a_cap_that_was_reached_is_a_want_of_credits_too(gateway, access, cause)
 
 
 @pytest.mark.parametrize("status", [401, 408, 409, 429, 500, 502, 503, 529])
-def test_what_may_pass_is_worth_another_attempt_which_is_not_made_here(gateway, access, status):
+def test_temporary_failures_are_not_retried_here(gateway, access, status):
     gateway.fail_next(status)
     with pytest.raises(ModelFailed) as failed:
         ask(access, QUESTION)
@@ -98,14 +98,14 @@ def test_what_may_pass_is_worth_another_attempt_which_is_not_made_here(gateway, 
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 413, 422])
-def test_what_will_not_pass_is_a_failure_for_good(gateway, access, status):
+def test_permanent_failures_are_marked_permanent(gateway, access, status):
     gateway.fail_next(status, "invalid_request_error")
     with pytest.raises(ModelRefused, match="invalid_request_error") as failed:
         ask(access, QUESTION)
     assert failed.value.permanent
 
 
-def test_the_gateways_word_on_trying_again_is_taken(gateway, access):
+def test_should_retry_header_of_the_gateway_decides(gateway, access):
     gateway.fail_next(429, headers={"x-should-retry": "false"})
     with pytest.raises(ModelRefused):
         ask(access, QUESTION)
@@ -133,19 +133,19 @@ def test_a_gateway_that_is_down_is_waited_for():
 
 @pytest.fixture
 def silent() -> Iterator[ModelAccess]:
-    """A gateway that takes connections and says nothing, as one that is frozen."""
+    """A gateway that accepts connections but never answers, as if frozen."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/slack_app"
         yield ModelAccess(url, "pha_x", trace_of("x"))
 
 
-def test_a_gateway_that_is_frozen_is_not_taken_for_a_slow_provider(silent, monkeypatch):
+def test_a_frozen_gateway_is_not_mistaken_for_a_slow_provider(silent, monkeypatch):
     monkeypatch.setattr("coding_tasks.model._CONNECT_TIMEOUT", 0.2)
     with pytest.raises(AnswerLost):
         ask(silent, Question(QUESTION.model, "", QUESTION.messages, 100, 0.05))
 
 
-def test_a_gateway_that_dies_during_a_call_is_not_taken_for_the_provider():
+def test_a_gateway_that_dies_during_a_call_is_not_mistaken_for_the_provider():
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
 
         def die() -> None:
@@ -175,10 +175,10 @@ class Files:
         return {"README.md": b"# Shop", "src/cart.py": b"cart = []"}[path][:limit]
 
 
-def test_the_agent_shows_the_model_files_and_what_was_said_before(gateway, access):
+def test_the_agent_shows_the_model_files_and_earlier_turns(gateway, access):
     gateway.answer_next("A list.")
     assignment = Assignment(
-        "acme/shop", "and in cart.py?", (Exchange("what is this?", "It is a shop."),)
+        "acme/shop", "and in cart.py?", (Turn("what is this?", "It is a shop."),)
     )
     assert AnsweringAgent("claude-sonnet-4-6").work(assignment, Files(), access) == "A list."
     [request] = gateway.requests(AGENT)
@@ -191,8 +191,8 @@ def test_the_agent_shows_the_model_files_and_what_was_said_before(gateway, acces
     ]
 
 
-def test_of_a_very_long_conversation_only_the_end_is_told(gateway, access):
-    earlier = tuple(Exchange(f"request {n}", "é" * 10_000) for n in range(10))
+def test_only_the_end_of_a_very_long_conversation_is_sent(gateway, access):
+    earlier = tuple(Turn(f"request {n}", "é" * 10_000) for n in range(10))
     assignment = Assignment("acme/shop", "and now?", earlier)
     AnsweringAgent("claude-demo").work(assignment, Files(), access)
     asked = [each["content"] for each in gateway.requests()[-1].body["messages"]]
@@ -200,7 +200,7 @@ def test_of_a_very_long_conversation_only_the_end_is_told(gateway, access):
     assert asked[-1] == "and now?"
 
 
-def test_of_very_long_paths_only_some_are_listed(gateway, access):
+def test_only_some_very_long_paths_are_listed(gateway, access):
     class Deep(Files):
         def files(self):
             return [f"{'deep/' * 200}{number}.bin" for number in range(100)]
@@ -214,7 +214,7 @@ def test_of_very_long_paths_only_some_are_listed(gateway, access):
     assert "… and 81 more" in system
 
 
-def test_of_very_many_files_only_some_are_listed(gateway, access):
+def test_only_some_of_very_many_files_are_listed(gateway, access):
     class Many(Files):
         def files(self):
             return [f"{number}.bin" for number in range(1_000)]

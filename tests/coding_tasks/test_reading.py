@@ -1,4 +1,4 @@
-"""Which files a model is shown."""
+"""Choosing the files to show a model."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from coding_tasks.reading import Budget, relevant_files
 
 
 class Files(dict):
-    """A checkout in memory that counts what is read."""
+    """A checkout in memory that counts reads."""
 
     read_bytes = 0
 
@@ -34,7 +34,7 @@ def test_a_named_file_comes_first():
     assert paths(files, "what is wrong in cart.py?") == ["src/cart.py", "README.md"]
 
 
-def test_files_that_speak_of_the_request_are_shown_the_closer_the_earlier():
+def test_files_closer_to_the_request_are_shown_earlier():
     files = Files(
         {
             "a.py": b"def unrelated(): ...",

@@ -1,4 +1,4 @@
-"""Whose error came back through the gateway, and what it means for a run."""
+"""Errors of the gateway and of providers, and what they mean for a run."""
 
 import anthropic
 import httpx2
@@ -42,7 +42,7 @@ def failure(status: int, headers: dict[str, str], details: object = None) -> Exc
         (408, "request_timeout"),
     ],
 )
-def test_what_the_gateway_cannot_decide_now_is_waited_for(status, reason):
+def test_a_call_waits_while_the_gateway_cannot_decide(status, reason):
     headers = {"x-tollgate-reason": reason, "retry-after": "7"}
     found = failure(status, headers, {"reason": reason})
     assert type(found) is GatewayUnavailable
@@ -50,20 +50,20 @@ def test_what_the_gateway_cannot_decide_now_is_waited_for(status, reason):
 
 
 @pytest.mark.parametrize("reason", ["provider_failed", "provider_timeout", "provider_unreachable"])
-def test_what_the_gateway_says_of_a_silent_provider_counts_as_the_providers(reason):
+def test_gateways_report_of_a_silent_provider_counts_as_the_providers_failure(reason):
     assert type(failure(503, {"x-tollgate-reason": reason})) is ModelFailed
 
 
 @pytest.mark.parametrize("status", [429, 503, 529])
 @pytest.mark.parametrize("reason", ["store_unavailable", "billable_credits", "run_cap"])
-def test_a_provider_that_imitates_the_gateways_words_is_the_provider(status, reason):
+def test_a_provider_that_imitates_the_gateway_is_not_believed(status, reason):
     details = {"type": "overloaded_error", "reason": reason, "cause": "gateway_run_cap_reached"}
     headers = PASSED_ON | {"x-should-retry": "true"}
     assert type(failure(status, headers, details)) is ModelFailed
 
 
 @pytest.mark.parametrize("status", [402, 403, 429])
-def test_the_want_of_credits_is_known_by_its_reason_whatever_the_status(status):
+def test_lack_of_credits_is_recognized_by_its_reason_with_any_status(status):
     details = {"reason": "billable_credits", "cause": "user_cap_reached"}
     found = failure(status, OWN | {"x-should-retry": "false"}, details)
     assert type(found) is OutOfCredits
@@ -92,18 +92,18 @@ def test_a_token_that_was_revoked_meanwhile_is_replaced_by_another_attempt():
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 413, 415])
-def test_what_the_gateway_will_never_take_is_not_repeated(status):
+def test_a_call_that_the_gateway_always_refuses_is_not_repeated(status):
     headers = {"x-tollgate-reason": "model_without_price", "x-should-retry": "false"}
     assert type(failure(status, headers)) is ModelRefused
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
-def test_a_proxy_that_finds_no_gateway_behind_it_is_no_provider(status):
+def test_a_proxy_without_a_gateway_is_not_mistaken_for_a_provider(status):
     assert type(failure(status, {"content-type": "text/html"})) is GatewayUnavailable
     assert type(failure(status, PASSED_ON)) is ModelFailed
 
 
-def test_a_gateway_that_marks_nothing_yet_is_believed_by_its_body():
+def test_body_is_believed_if_the_gateway_does_not_mark_answers():
     assert type(failure(429, {}, {"reason": "billable_credits"})) is OutOfCredits
     assert type(failure(503, {}, {"reason": "store_unavailable"})) is GatewayUnavailable
     assert type(failure(503, {}, {"type": "overloaded_error"})) is ModelFailed

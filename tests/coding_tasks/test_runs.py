@@ -1,4 +1,4 @@
-"""The life of a run: one answer, a token that ends with it, and what a failure leaves behind."""
+"""A run has one answer and a token that ends with it, whatever fails."""
 
 from contextlib import contextmanager
 
@@ -11,7 +11,7 @@ from projects.models import OAuthAccessToken
 
 
 class Sandbox:
-    """Hands out a checkout that nobody reads."""
+    """Provides a checkout that is not read."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
@@ -26,7 +26,7 @@ class Sandbox:
 
 
 class Agent:
-    """Answers from a list, and remembers what it was given."""
+    """Answers from a list, and records its calls."""
 
     def __init__(self, *answers: str | BaseException) -> None:
         self.answers = list(answers)
@@ -74,7 +74,7 @@ def test_the_agent_works_with_a_token_of_this_run_for_this_product_only(run, set
     assert agent.access.token.startswith("pha_")
 
 
-def test_an_answer_that_no_database_stores_is_stored_without_what_is_wrong(run):
+def test_characters_that_no_database_stores_are_removed_from_answers(run):
     assert runs.perform(run, Sandbox(), Agent("a\0b\ud800c")).answer == "ab?c"
 
 
@@ -97,13 +97,13 @@ def test_what_a_run_uses_counts_as_its_owners(run):
     assert runs.perform(run, Sandbox(), Noting()).answer == f"{owner} {run.pk}"
 
 
-def test_tokens_of_attempts_that_were_killed_end_too(run, project):
+def test_tokens_of_killed_attempts_are_revoked(run, project):
     runs.mint_run_token(project, run.pk, ["slack_app"], runs.TIME_LIMIT)
     runs.perform(run, Sandbox(), Agent("fine"))
     assert not OAuthAccessToken.objects.exists()
 
 
-def test_a_run_that_has_its_answer_is_not_done_again(run):
+def test_an_answered_run_is_not_done_again(run):
     runs.perform(run, Sandbox(), Agent("once"))
     again = Agent()
     run.refresh_from_db()
@@ -120,7 +120,7 @@ def test_a_run_that_another_attempt_finishes_before_this_one_begins_is_not_done_
     assert not OAuthAccessToken.objects.exists()
 
 
-def test_of_two_answers_the_first_stays(run):
+def test_the_first_of_two_answers_stays(run):
     class Overtaken(Agent):
         def work(self, assignment, checkout, access):
             other = TaskRun.objects.get(pk=run.pk)
@@ -138,7 +138,7 @@ def test_a_run_without_credits_is_paused_and_may_be_done_later(run):
     assert runs.perform(run, Sandbox(), Agent("later")).answer == "later"
 
 
-def test_a_repository_that_cannot_be_fetched_asks_no_model(run):
+def test_no_model_is_called_if_the_repository_cannot_be_fetched(run):
     agent = Agent("never")
     with pytest.raises(CheckoutFailed):
         runs.perform(run, Sandbox(CheckoutFailed("gone", permanent=True)), agent)
@@ -160,7 +160,7 @@ def test_the_agent_is_told_what_was_answered_before(task, run):
     ]
 
 
-def test_an_answer_is_kept_only_together_with_the_end_of_its_token(run, monkeypatch):
+def test_an_answer_is_stored_only_if_its_token_is_revoked(run, monkeypatch):
     def killed(_run):
         raise SystemExit
 

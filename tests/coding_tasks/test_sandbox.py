@@ -1,4 +1,4 @@
-"""Throw-away clones: what git may do, and what may be read."""
+"""Temporary clones: what git may do, and what can be read."""
 
 import os
 import shutil
@@ -203,7 +203,7 @@ def test_a_repository_beyond_the_bound_is_refused(origin, sandbox):
     assert list(sandbox.directory.iterdir()) == []
 
 
-def test_a_small_repository_that_unfolds_beyond_all_bounds_is_refused_at_once(sandbox, tmp_path):
+def test_a_small_repository_that_unpacks_beyond_the_bounds_is_refused_at_once(sandbox, tmp_path):
     origin = tmp_path / "bomb"
     make_repository(origin, {"file": "text"})
     kind, name = "blob", run_git(origin, "hash-object", "file")

@@ -26,7 +26,7 @@ def run(project, workspace, repository) -> TaskRun:
 
 
 class Nowhere:
-    """A sandbox with nothing in it."""
+    """A sandbox with an empty checkout."""
 
     def checkout(self, _clone_url):
         return self
@@ -67,7 +67,7 @@ def test_a_task_is_ended_with_its_runs_and_their_tokens(run: TaskRun):
     assert tokens() == 0
 
 
-def test_a_second_time_changes_nothing(run: TaskRun):
+def test_stopping_twice_changes_nothing(run: TaskRun):
     assert not stopping.stop(run.task_id, "stopped by U1")  # it was queued: no model answers
     before = TaskRun.objects.values().get()
     assert not stopping.stop(run.task_id, "again")

@@ -1,4 +1,4 @@
-"""Removing folders that were made to resist it."""
+"""Removing folders that are hard to remove."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from coding_tasks.trees import extent, remove_tree
+from coding_tasks.trees import measure_tree, remove_tree
 from tests.deep_folders import nest
 
 DEEP = 1_500
@@ -80,7 +80,7 @@ print(sorted(path.name for path in root.parent.iterdir()))
 
 
 def as_nobody(root: Path, make: str) -> str:
-    """Run as a user who is bound by permissions."""
+    """Run as a user to whom permissions apply."""
     code = AS_NOBODY.format(id=NOBODY, make=make)
     ran = subprocess.run(
         [sys.executable, "-c", code, root], check=True, capture_output=True, text=True
@@ -111,7 +111,7 @@ for folder in (root / "a" / "b" / "c", root / "a" / "b", root / "a", root):
     assert as_nobody(open_to_all / "tree", make) == "[]"
 
 
-def test_what_belongs_to_somebody_else_is_told_and_the_rest_is_removed(open_to_all):
+def test_another_users_files_are_reported_and_the_rest_is_removed(open_to_all):
     tree = open_to_all / "tree"
     (tree / "theirs").mkdir(parents=True)
     (tree / "theirs" / "file").touch()
@@ -122,12 +122,12 @@ def test_what_belongs_to_somebody_else_is_told_and_the_rest_is_removed(open_to_a
     assert [path.name for path in tree.iterdir()] == ["theirs"]
 
 
-def test_the_extent_counts_everything_and_stops_at_its_bound(tmp_path):
+def test_measuring_counts_everything_and_stops_at_the_bound(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "file").write_bytes(b"12345")
     (tmp_path / "link").symlink_to("x" * 100)
     for number in range(5):
         (tmp_path / str(number)).touch()
-    assert extent(tmp_path, most_entries=100).entries == 8
-    assert extent(tmp_path, most_entries=100).size >= 5
-    assert extent(tmp_path, most_entries=3).entries == 4
+    assert measure_tree(tmp_path, most_entries=100).entries == 8
+    assert measure_tree(tmp_path, most_entries=100).size >= 5
+    assert measure_tree(tmp_path, most_entries=3).entries == 4

@@ -1,7 +1,7 @@
-"""Two months in the life of three organizations, always the same: for pages that are looked at.
+"""Two months in the life of three organizations, always the same, to test pages with.
 
-Acme works every weekday and has topped up; Globex has used up its limit, so that a mention was
-refused; Initech has done nothing yet.
+Acme works every weekday and has topped up. Globex has used up its limit, so a mention was refused.
+Initech has done nothing yet.
 """
 
 import random
@@ -20,7 +20,7 @@ from projects.models import Organization, SlackWorkspace
 from quota.gate import check
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, book, published, usage_event
-from workflows.door import refuse
+from workflows.denials import refuse
 from workflows.models import FollowUp, Mention, Notice
 
 NOW = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)
@@ -39,7 +39,7 @@ LONG_NAME = "Globex Corporation, Department of Really Long Names and Even Longer
 
 @dataclass
 class Clock:
-    """What the time is; given to Django in place of its own."""
+    """The current time, in place of Django's own."""
 
     now: datetime = SINCE
 
@@ -49,7 +49,7 @@ class Clock:
 
 @dataclass
 class BusyMonth:
-    """Everything that was made."""
+    """Everything that the fixture makes."""
 
     clock: Clock
     acme: Organization = field(init=False)
@@ -107,7 +107,7 @@ class BusyMonth:
             day += timedelta(days=1)
 
     def _work(self, workspace: SlackWorkspace, user: str) -> tuple[CodingTask, list[dict]]:
-        """One mention that is answered, with the generations of its run."""
+        """Record an answered mention; return its task and the generations of its run."""
         self._number += 1
         at = self.clock.now + timedelta(minutes=self._random.randint(0, 240))
         ts = f"{int(at.timestamp())}.{self._number:06}"
@@ -151,7 +151,7 @@ class BusyMonth:
         ]
 
     def _affordable(self, events: list[dict]) -> list[dict]:
-        """What the gateway lets through of some generations: never more than is left."""
+        """Return the generations that the gateway lets through: never more than is left."""
         left = published(self.globex).remaining_micro
         passed = []
         for event in events:
@@ -165,7 +165,7 @@ class BusyMonth:
         return passed
 
     def _routing(self, workspace: SlackWorkspace) -> dict:
-        """Choosing a repository, which is no thread's; not even a hundredth of a credit."""
+        """Return the event of choosing a repository: it costs less than a hundredth of a credit."""
         return usage_event(
             workspace.project,
             "0.00004",

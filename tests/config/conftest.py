@@ -8,7 +8,7 @@ from tests.config.busy_month import BusyMonth, Clock
 
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
-    """The time, which stands still until a test moves it."""
+    """A clock that stands still until a test moves it."""
     clock = Clock()
     monkeypatch.setattr(timezone, "now", clock)
     return clock
@@ -16,5 +16,5 @@ def clock(monkeypatch) -> Clock:
 
 @pytest.fixture
 def busy_month(db, redis_client, clock) -> BusyMonth:
-    """Two months of work, told on 23 November 2026."""
+    """Two months of work, seen on 23 November 2026."""
     return BusyMonth(clock)

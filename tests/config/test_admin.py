@@ -74,13 +74,13 @@ def test_the_first_page_says_who_is_limited_and_who_was_refused(
     assert "please" not in page
 
 
-def test_the_first_page_of_a_quiet_day_says_so(admin_client, project):
+def test_the_first_page_says_when_nobody_is_limited_or_refused(admin_client, project):
     page = admin_client.get(INDEX).content.decode()
     assert "Nobody." in page
     assert "None." in page
 
 
-def test_the_first_page_shows_only_what_its_reader_may_see(client, organization, project):
+def test_the_first_page_shows_only_what_the_user_may_see(client, organization, project):
     set_limit(organization, AI_CREDITS, 0)
     reader = User.objects.create_user("reader", is_staff=True)
     client.force_login(reader)
@@ -88,7 +88,7 @@ def test_the_first_page_shows_only_what_its_reader_may_see(client, organization,
     reader.user_permissions.set(Permission.objects.filter(codename="view_setmember"))
     page = client.get(INDEX).content.decode()
     assert "Limited now" in page
-    assert "Mentions refused last" not in page
+    assert "Latest refused mentions" not in page
 
 
 def test_a_new_organization_and_its_project_are_known_to_billing_at_once(admin_client):
@@ -188,7 +188,7 @@ def test_nothing_that_was_billed_can_be_deleted(admin_client, organization, proj
     assert Organization.objects.exists()
 
 
-def test_a_reader_of_the_admin_rotates_nothing(client, project):
+def test_a_user_with_view_permission_cannot_rotate_tokens(client, project):
     reader = User.objects.create_user("reader", is_staff=True)
     reader.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
     client.force_login(reader)
@@ -216,7 +216,7 @@ def test_a_page_costs_the_same_number_of_queries_however_much_it_shows(
         assert admin_client.get(page).status_code == 200
 
 
-def test_who_opens_the_bare_address_gets_to_the_admin(client):
+def test_the_root_address_redirects_to_the_admin(client):
     assert client.get("/")["Location"] == INDEX
 
 

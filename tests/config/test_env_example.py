@@ -61,28 +61,28 @@ def read_by(path: str, pattern: str) -> set[str]:
 
 
 def read_by_compose() -> set[str]:
-    """The variables that `docker-compose.yml` fills in; two dollars are a shell's."""
+    """Return the variables that `docker-compose.yml` fills in. `$$` is left to a shell."""
     return read_by("docker-compose.yml", r"(?<!\$)\$\{?([A-Z][A-Z0-9_]+)")
 
 
 def required_by_compose() -> set[str]:
-    """Those that it cannot do without."""
+    """Return the variables that it requires."""
     return read_by("docker-compose.yml", r"(?<!\$)\$\{([A-Z][A-Z0-9_]+):?\?")
 
 
-def test_compose_can_be_started_with_what_it_lists():
+def test_compose_needs_only_variables_that_it_lists():
     assert {"POSTGRES_PASSWORD", "SECRET_KEY"} <= required_by_compose()
     assert read_by_compose() <= set(documented())
     needed = {line.partition("=")[0] for line in LINES if not line.startswith("#")}
     assert required_by_compose() <= needed
 
 
-def test_compose_says_where_what_it_needs_is_described():
+def test_compose_says_where_its_variables_are_described():
     messages = re.findall(r"\$\{[A-Z_]+:\?([^}]*)\}", (ROOT / "docker-compose.yml").read_text())
     assert set(messages) == {"is not set, see .env.example"}
 
 
-def test_it_lists_what_is_read_and_nothing_else():
+def test_it_lists_exactly_the_variables_that_are_read():
     read = (
         read_by("config/settings.py", r'(?:env\.\w+\(|several\(env,)\s*"([A-Z_]+)"')
         | read_by("gateway/settings.py", r'env\.\w+\(\s*"([A-Z_]+)"')

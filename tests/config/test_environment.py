@@ -1,4 +1,4 @@
-"""The environment: every wrong variable is told at once, and what is derived is derived rightly."""
+"""The environment: all wrong variables are reported at once, and derived settings are right."""
 
 import os
 import runpy
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 @pytest.fixture
 def settings_of(monkeypatch):
-    """Run the settings file in an environment that has nothing but what is given."""
+    """Run the settings file in an environment with only the given variables."""
 
     def _settings_of(**environment):
         for name in list(os.environ):
@@ -26,7 +26,7 @@ def settings_of(monkeypatch):
     return _settings_of
 
 
-def test_the_defaults_suffice_but_for_the_secret_key(settings_of):
+def test_only_the_secret_key_has_no_default(settings_of):
     settings = settings_of()
     assert settings["BILLING_URL"] == "http://localhost:8000/admin/"
     assert settings["CSRF_TRUSTED_ORIGINS"] == ["http://localhost:8000"]
@@ -34,14 +34,14 @@ def test_the_defaults_suffice_but_for_the_secret_key(settings_of):
     assert not settings["SESSION_COOKIE_SECURE"]
 
 
-def test_what_is_derived_follows_the_public_address(settings_of):
+def test_derived_settings_follow_the_public_address(settings_of):
     settings = settings_of(PUBLIC_URL="https://tollgate.example.com/below/")
     assert settings["BILLING_URL"] == "https://tollgate.example.com/below/admin/"
     assert settings["CSRF_TRUSTED_ORIGINS"] == ["https://tollgate.example.com"]
     assert settings["SESSION_COOKIE_SECURE"]
 
 
-def test_two_secrets_are_valid_while_they_are_rotated_and_blanks_are_none(settings_of):
+def test_two_secrets_are_valid_during_a_rotation_and_blanks_are_ignored(settings_of):
     settings = settings_of(GATEWAY_SERVICE_TOKEN="new, old,,", SLACK_SIGNING_SECRET=" , ")
     assert settings["GATEWAY_SERVICE_TOKENS"] == ["new", "old"]
     assert settings["SLACK_SIGNING_SECRETS"] == []

@@ -1,4 +1,4 @@
-"""Expected failures are logged in one line, mistakes as errors. Workers outlive their broker."""
+"""Expected failures are logged in one line, bugs as errors. Workers survive a broken broker."""
 
 import io
 import logging
@@ -60,7 +60,7 @@ AWAY = [
 
 
 @pytest.mark.parametrize("error", AWAY, ids=lambda error: type(error).__name__)
-def test_a_store_that_is_away_is_a_warning_of_one_line(lines, error):
+def test_an_unavailable_store_is_a_warning_of_one_line(lines, error):
     logging.getLogger("celery.worker.consumer.consumer").error(
         "consumer: Cannot connect to %s: %s.\n%s\n", "redis://:**@host/0", error, "Trying again"
     )
@@ -93,7 +93,7 @@ def test_a_mistake_stays_an_error_with_its_traceback(lines):
     assert all("Traceback" in line for line in written)
 
 
-def test_a_refusal_for_want_of_a_store_is_no_error_but_a_crash_is(lines):
+def test_a_503_for_an_unavailable_store_is_not_an_error_but_a_crash_is(lines):
     log = logging.getLogger("django.request")
     log.error("Service Unavailable: /slack/events/", extra={"status_code": 503})
     log.error("Internal Server Error: /admin/", extra={"status_code": 500})
@@ -102,7 +102,7 @@ def test_a_refusal_for_want_of_a_store_is_no_error_but_a_crash_is(lines):
     assert "level='error'" in second
 
 
-def test_the_sdk_does_not_tell_of_failed_activities_a_second_time(lines):
+def test_the_sdk_does_not_log_failed_activities_a_second_time(lines):
     extra = {"__temporal_error_identifier": "ActivityFailure"}
     logging.getLogger("temporalio.activity").warning("Completing activity as failed", extra=extra)
     logging.getLogger("temporalio.activity").warning("something else")
@@ -116,7 +116,7 @@ def test_bytes_are_written_as_text(lines):
     assert "hold_id='a-hold' status='settled'" in line
 
 
-def test_a_task_without_its_store_is_a_line_and_another_failure_an_error(lines):
+def test_a_task_without_its_store_logs_a_line_and_other_failures_an_error(lines):
     @app.task(base=Task, name="tests.fail")
     def fail(kind: str) -> None:
         raise {"store": OperationalError("away"), "mistake": KeyError("ours")}[kind]
@@ -131,7 +131,7 @@ def test_a_task_without_its_store_is_a_line_and_another_failure_an_error(lines):
 
 @contextmanager
 def celery(argv: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen]:
-    """One of Celery's processes, as the stack starts it."""
+    """Run one of Celery's processes as the stack starts it."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             [str(Path(sys.executable).parent / argv[0]), *argv[1:]],
@@ -167,13 +167,13 @@ def test_worker_and_beat_outlive_a_broker_that_is_killed_and_flushed(tmp_path):
             redis.Redis(port=broker.port).flushall()
             wait_until(lambda: serves(broker), what="the worker after a flush")
             assert (worker.poll(), beat.poll()) == (None, None), log.read_text()
-    told = log.read_text()
-    assert "Traceback" not in told
-    assert not re.search(r"level='(error|critical)'", told)
+    output = log.read_text()
+    assert "Traceback" not in output
+    assert not re.search(r"level='(error|critical)'", output)
 
 
 def serves(broker: Program) -> bool:
-    """Give the worker a task; return whether it takes it soon."""
+    """Send a task; return whether the worker takes it soon."""
     task_id = str(uuid.uuid4())
     with (
         redis.Redis(port=broker.port) as client,
@@ -194,7 +194,7 @@ def serves(broker: Program) -> bool:
     return True
 
 
-def test_the_commands_leave_out_what_workers_tell_each_other():
+def test_workers_do_not_gossip_or_mingle():
     assert {"--without-gossip", "--without-mingle"} <= set(commands.CELERY)
     assert app.conf.broker_connection_max_retries is None
     assert app.conf.broker_channel_error_retry is True

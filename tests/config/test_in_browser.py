@@ -1,6 +1,6 @@
-"""The pages that report, seen in a real Chromium: light and dark, wide and narrow.
+"""The report pages in a real Chromium: light and dark, wide and narrow.
 
-With `SCREENSHOTS` in the environment what is seen is kept in that directory (`make screenshots`).
+Set `SCREENSHOTS` to a directory to keep pictures there (`make screenshots`).
 """
 
 import io
@@ -34,7 +34,7 @@ WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 400, "height": 800}
 
 
 class Eyes:
-    """A logged-in browser that notes whatever a page complains about."""
+    """A logged-in browser that records a page's errors and its requests to other sites."""
 
     def __init__(self, context, address: str) -> None:
         self._context = context
@@ -42,7 +42,7 @@ class Eyes:
         self.complaints: list[str] = []
 
     def look(self, path: str, *, keep: str = "", narrow: bool = False, dark: bool = False):
-        """Open a page; keep a picture of the whole of it under a name."""
+        """Open a page. If `keep` is given, keep a picture of the whole page under that name."""
         page = self._context.new_page()
         page.set_viewport_size(NARROW if narrow else WIDE)
         page.emulate_media(color_scheme="dark" if dark else "light")
@@ -75,7 +75,7 @@ class Eyes:
 
 @pytest.fixture
 def where(busy_month: BusyMonth) -> dict[str, str]:
-    """The pages by the names of their pictures."""
+    """Return the paths of the pages by the names of their pictures."""
     world = busy_month
     usage, backtest = "admin:projects_organization_usage", "admin:projects_organization_backtest"
     refused, worked = world.refused, world.worked
@@ -98,7 +98,7 @@ def where(busy_month: BusyMonth) -> dict[str, str]:
 
 @pytest.fixture
 def eyes(busy_month: BusyMonth, where, live_server) -> Iterator[Eyes]:
-    """A browser that is logged in as an administrator; it is closed before the database is."""
+    """A browser logged in as an administrator. It is closed before the database."""
     carla = get_user_model().objects.create_superuser("carla")
     client = Client()
     client.force_login(carla)
@@ -111,7 +111,7 @@ def eyes(busy_month: BusyMonth, where, live_server) -> Iterator[Eyes]:
         chromium.close()
 
 
-def test_every_page_can_be_read_and_asks_for_nothing_from_elsewhere(eyes, where):
+def test_every_page_is_readable_and_loads_nothing_from_other_sites(eyes, where):
     for name, path in where.items():
         eyes.look(path, keep=name).close()
     for name in ("usage", "thread-refused"):

@@ -1,4 +1,4 @@
-"""What is logged: one line per event, and never a secret."""
+"""Logs: one line per event, and never a secret."""
 
 import io
 import logging
@@ -24,7 +24,7 @@ SIGNING_SECRET = "8f742231b10e8888abcd99yyyzzz85a5"
 
 @pytest.fixture
 def logged():
-    """What the handler of the settings writes."""
+    """Return what the configured log handler writes."""
     written = io.StringIO()
     configuration = LOGGING["formatters"]["line"] | {}
     factory = configuration.pop("()")
@@ -84,7 +84,7 @@ def test_a_bearer_token_of_any_kind_is_masked():
         "the bearer of good news",
     ],
 )
-def test_what_is_no_secret_stays_readable(line):
+def test_text_without_secrets_stays_readable(line):
     assert redact(None, "", line) == line
 
 
@@ -95,7 +95,7 @@ def test_an_event_is_one_line_with_its_time_level_and_origin(logged):
     assert line.startswith("timestamp='20")
 
 
-def test_celery_logs_as_every_other_process_does():
+def test_celery_logs_like_every_other_process():
     script = """
 import logging
 from config.celery import app

@@ -1,4 +1,4 @@
-"""Migrations run while the version before them still serves."""
+"""Migrations run while the previous version still serves."""
 
 import pytest
 from django.db import migrations
@@ -20,5 +20,5 @@ def added_columns():
 @pytest.mark.parametrize(
     "field", [pytest.param(field, id=label) for label, field in added_columns()]
 )
-def test_the_version_before_can_insert_rows_without_a_column_that_was_added(field):
+def test_the_previous_version_can_insert_rows_without_an_added_column(field):
     assert field.null or field.many_to_many or field.db_default is not NOT_PROVIDED

@@ -1,4 +1,4 @@
-"""Each part of an admin page is shown to those who may see what it shows, and to nobody else."""
+"""Each part of an admin page is shown only to users who may see what it shows."""
 
 import pytest
 from django.contrib.auth.models import Group, Permission
@@ -15,7 +15,7 @@ from projects.models import Membership, SlackWorkspace, User
 from quota.gate import check
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, book, usage_event
-from workflows.door import refuse
+from workflows.denials import refuse
 from workflows.models import FollowUp, Mention
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("redis_client")]
@@ -142,13 +142,13 @@ PARTS = [
     ("task", "<th>credits</th>", "billing.view_usageevent"),
     ("tasks", "column-credits_used", "billing.view_usageevent"),
     ("index", "Limited now", "quota.view_setmember"),
-    ("index", "Mentions refused last", "workflows.view_mention"),
+    ("index", "Latest refused mentions", "workflows.view_mention"),
     ("index", "/usage/?resource", "billing.view_account"),
 ]
 
 
 def permit(user, permissions):
-    """Let a user do exactly this, from the next request on."""
+    """Give the user exactly these permissions, from the next request on."""
     named = (permission.partition(".")[::2] for permission in permissions)
     user.user_permissions.set(
         Permission.objects.get(content_type__app_label=app, codename=name) for app, name in named
@@ -178,7 +178,7 @@ def test_a_part_of_a_page_follows_its_own_permission(client, world, subtests):
 
 
 @pytest.mark.parametrize("name", NEEDED)
-def test_with_the_permission_of_the_page_alone_it_says_nothing_of_others(client, world, name):
+def test_the_permission_for_a_page_alone_shows_nothing_about_other_models(client, world, name):
     reader = User.objects.create_user("reader", is_staff=True)
     permit(reader, NEEDED[name])
     client.force_login(reader)
@@ -190,7 +190,7 @@ def test_with_the_permission_of_the_page_alone_it_says_nothing_of_others(client,
         if page == name and permission not in NEEDED[name]:
             assert part not in answer.content.decode(), part
     if name in ("account", "task"):
-        return  # Django links related objects itself, and asks who may see them on their own page
+        return  # Django links related objects itself; their own pages check the permission
     links = set(answer.content.decode().split('href="')[1:])
     for link in {text.partition('"')[0] for text in links}:
         if link.startswith("/admin/") and "logout" not in link:
@@ -200,7 +200,7 @@ def test_with_the_permission_of_the_page_alone_it_says_nothing_of_others(client,
 class TestRightsThroughMemberships:
     @pytest.fixture
     def clerk(self, client):
-        """Somebody of the staff who may change users."""
+        """A member of the staff who may change users."""
         clerk = User.objects.create_user("clerk", is_staff=True)
         permit(clerk, ["projects.change_user", "projects.view_user", "projects.delete_user"])
         client.force_login(clerk)
@@ -212,7 +212,7 @@ class TestRightsThroughMemberships:
 
     @staticmethod
     def statuses(client, user):
-        """How the pages that change a password, a user, and remove one answer."""
+        """Return the statuses of the pages that change a password, change a user and delete one."""
         password = reverse("admin:auth_user_password_change", args=[user.pk])
         form = {"password1": "a new pass phrase", "password2": "a new pass phrase"}
         posted = client.post(password, form | {"usable_password": "true"}).status_code
@@ -233,7 +233,7 @@ class TestRightsThroughMemberships:
             ("member", "admin", True),
         ],
     )
-    def test_who_may_change_users_gets_nobodys_membership(
+    def test_a_user_who_may_change_users_cannot_take_over_memberships(
         self, client, clerk, world, theirs, own, allowed
     ):
         other = User.objects.create_user("other", password="the old pass phrase")
@@ -246,14 +246,14 @@ class TestRightsThroughMemberships:
         other.refresh_from_db()
         assert other.check_password("the old pass phrase") is not allowed
 
-    def test_to_administer_another_organization_does_not_help(self, client, clerk, world):
+    def test_being_admin_of_another_organization_does_not_help(self, client, clerk, world):
         other = User.objects.create_user("other")
         self.join(other, world, "admin")
         self.join(clerk, accounts.create_organization("Elsewhere"), "admin")
 
         assert self.statuses(client, other) == {403}
 
-    def test_who_may_hand_out_memberships_has_each_of_them(self, client, clerk, world):
+    def test_a_user_who_may_give_memberships_counts_as_having_them_all(self, client, clerk, world):
         other = User.objects.create_user("other")
         self.join(other, world, "admin")
         handed = [f"projects.{verb}_membership" for verb in ("add", "change")]
@@ -262,7 +262,7 @@ class TestRightsThroughMemberships:
         password = reverse("admin:auth_user_password_change", args=[other.pk])
         assert client.get(password).status_code == 200
 
-    def test_who_may_change_groups_gives_nobody_their_rights(self, client, clerk):
+    def test_a_user_who_may_change_groups_cannot_give_rights(self, client, clerk):
         group = Group.objects.create(name="Clerks")
         clerk.groups.add(group)
         every = [f"auth.{verb}_group" for verb in ("add", "change", "delete", "view")]

@@ -1,4 +1,4 @@
-"""What load balancers and Prometheus ask."""
+"""The endpoints for load balancers and Prometheus."""
 
 import os
 import subprocess
@@ -57,7 +57,7 @@ def test_without_the_database_it_is_not_ready(client, redis_client, dead_databas
 
 
 @pytest.mark.parametrize("path", ["/_health", "/metrics"])
-def test_a_probe_may_call_by_address(client, path):
+def test_a_probe_can_call_by_address(client, path):
     answer = client.get(path, headers=TOKEN, SERVER_NAME="10.1.2.3")
     assert answer.status_code == 200
 
@@ -81,7 +81,7 @@ def test_a_probe_changes_nothing(client, path):
         "Bearer " + "x" * 5000,
     ],
 )
-def test_metrics_are_for_the_metrics_token(client, header):
+def test_metrics_need_the_metrics_token(client, header):
     extra = {} if header is None else {"HTTP_AUTHORIZATION": header}
     answer = client.get("/metrics", **extra)
     assert answer.status_code == 401
@@ -89,7 +89,7 @@ def test_metrics_are_for_the_metrics_token(client, header):
     assert b"tollgate_" not in answer.content
 
 
-def test_no_metrics_token_opens_nothing(client, settings):
+def test_without_configured_metrics_tokens_none_is_accepted(client, settings):
     settings.METRICS_TOKENS = []
     assert client.get("/metrics", HTTP_AUTHORIZATION="Bearer ").status_code == 401
 
@@ -113,7 +113,7 @@ def test_requests_are_counted_by_route_and_status(client):
 
 
 def test_several_processes_are_counted_together(tmp_path):
-    """As with WEB_PROCESSES above one: each process keeps a file, any of them reads all."""
+    """As with several WEB_PROCESSES: each process writes a file, and any process reads all."""
     script = """
 import django, sys
 django.setup()

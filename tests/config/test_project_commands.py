@@ -59,13 +59,13 @@ def test_it_prints_what_a_program_needs(create):
     assert found.scopes == {"project:read", "llm_gateway:read", "billing:read"}
 
 
-def test_the_key_covers_this_project_alone_also_when_there_are_later_ones(create):
+def test_the_key_covers_only_this_project_even_when_others_are_added(create):
     made = create()
     create(name="Later")
     assert introspection.find(made["personal_api_key"]).project_ids == {made["project_id"]}
 
 
-def test_a_second_time_it_finds_the_project_and_makes_a_new_key(create):
+def test_running_it_again_finds_the_project_and_makes_a_new_key(create):
     first, second = create(), create()
     assert first.pop("personal_api_key") != second.pop("personal_api_key")
     assert first == second
@@ -73,7 +73,7 @@ def test_a_second_time_it_finds_the_project_and_makes_a_new_key(create):
     assert PersonalAPIKey.objects.filter(revoked_at=None).count() == 2
 
 
-def test_two_organizations_may_have_projects_of_one_name(create):
+def test_two_organizations_can_have_projects_of_the_same_name(create):
     assert create()["project_id"] != create(organization="Stranger")["project_id"]
 
 
@@ -93,13 +93,13 @@ def test_the_limit_is_the_organizations_ai_credits(create):
     assert check(project).limited
 
 
-def test_without_a_limit_given_the_limit_stays(create):
+def test_without_a_limit_option_the_limit_stays(create):
     project = Project.objects.get(pk=create("--limit", "5")["project_id"])
     create()
     assert check(project).remaining_micro == 5_000_000
 
 
-def test_the_workspace_and_the_repositories_are_attached_and_brought_up_to_date(create):
+def test_the_workspace_and_the_repositories_are_connected_and_updated(create):
     create(*SLACK, "--repository=acme/web=https://example.com/acme/web.git")
     create(
         "--slack-workspace=T1",
@@ -122,7 +122,7 @@ def test_the_workspace_and_the_repositories_are_attached_and_brought_up_to_date(
 
 def test_a_workspace_that_serves_another_project_is_not_taken(create):
     create(*SLACK)
-    with pytest.raises(CommandError, match="T1 serves another project already"):
+    with pytest.raises(CommandError, match="T1 already serves another project"):
         create(*SLACK, organization="Stranger")
     assert not Organization.objects.filter(name="Stranger").exists()
     assert SlackWorkspace.objects.get().project.organization.name == "Acme"
@@ -135,10 +135,10 @@ def test_a_workspace_that_serves_another_project_is_not_taken(create):
         (["--limit=lots"], "not an amount of credits"),
         (["--limit=1e3"], "not an amount of credits"),
         (["--limit="], "not an amount of credits"),
-        (["--slack-workspace=T1"], "are given together"),
-        ([*SLACK, "--slack-workspace=C1"], "slack-workspace does not look like one"),
-        ([*SLACK, "--slack-bot-token=xoxp-1"], "slack-bot-token does not look like one"),
-        ([*SLACK, "--slack-bot-user=" + "U" * 40], "slack-bot-user does not look like one"),
+        (["--slack-workspace=T1"], "must be given together"),
+        ([*SLACK, "--slack-workspace=C1"], "slack-workspace must match"),
+        ([*SLACK, "--slack-bot-token=xoxp-1"], "slack-bot-token must match"),
+        ([*SLACK, "--slack-bot-user=" + "U" * 40], "slack-bot-user must match"),
         (["--repository=acme/web"], "OWNER/NAME=CLONE_URL"),
         (["--repository=web=https://example.com/web.git"], "owner/name"),
         (["--repository=acme/web="], "acme/web"),
@@ -167,7 +167,7 @@ def test_a_project_has_a_name(create, name):
     assert not Organization.objects.exists()
 
 
-def test_the_token_of_slack_app_is_one_of_a_task_run(create, token):
+def test_slack_app_gets_a_task_runs_token(create, token):
     plain, remark = token(create()["project_id"], "slack_app")
     described = introspection.describe(introspection.find(plain))
     assert described["token_kind"] == "oauth_run"
@@ -184,7 +184,7 @@ def test_the_routing_product_and_its_alias_get_a_product_token(create, token, pr
     assert described["products"] == ["slack_app_routing"]
 
 
-def test_the_token_of_posthog_code_is_one_of_a_desktop_client(create, token):
+def test_posthog_code_gets_a_desktop_clients_token(create, token):
     project_id = create()["project_id"]
     token(project_id, "posthog_code")
     plain, _ = token(project_id, "posthog_code")
@@ -194,7 +194,7 @@ def test_the_token_of_posthog_code_is_one_of_a_desktop_client(create, token):
     assert OAuthAccessToken.objects.values("application").distinct().count() == 1
 
 
-def test_the_unmetered_product_takes_a_personal_key_and_the_operators_consent(create, token):
+def test_the_unmetered_product_gets_a_personal_key_and_needs_permission(create, token):
     project_id = create()["project_id"]
     plain, remark = token(project_id, "llm_gateway")
     assert "switched off for Acme" in remark
@@ -216,12 +216,12 @@ def test_an_unknown_project_is_one_clear_line(db, token, project_id):
 
 def test_an_unknown_product_is_one_clear_line_that_names_the_known_ones(create, token):
     project_id = create()["project_id"]
-    with pytest.raises(CommandError, match="unknown product 'nonsense'; there are slack_app, "):
+    with pytest.raises(CommandError, match="unknown product 'nonsense'; use one of slack_app, "):
         token(project_id, "nonsense")
     assert not OAuthAccessToken.objects.exists()
 
 
-def test_a_channel_can_be_given_the_repository_its_mentions_are_about(create):
+def test_a_channel_can_have_a_default_repository(create):
     repositories = [
         "--repository=a/b=https://example.com/b",
         "--repository=a/c=https://example.com/c",
@@ -240,10 +240,10 @@ def test_a_channel_can_be_given_the_repository_its_mentions_are_about(create):
             ["--repository=a/b=https://example.com/b", "--channel-default=C1=a/b"],
             "no Slack workspace",
         ),
-        ([*SLACK, "--channel-default=general"], "is written"),
+        ([*SLACK, "--channel-default=general"], "must be C"),
     ],
 )
-def test_a_channel_default_that_cannot_be_is_one_clear_line(create, options, complaint):
+def test_an_invalid_channel_default_is_one_clear_line(create, options, complaint):
     with pytest.raises(CommandError, match=complaint):
         create(*options)
     assert not Project.objects.exists()

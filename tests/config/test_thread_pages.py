@@ -1,4 +1,4 @@
-"""Where did this thread's credits go, and why was that mention refused? An admin can answer."""
+"""The thread pages: where a thread's credits went, and why a mention was refused."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -16,12 +16,12 @@ from billing.allowances.limits import set_limit
 from coding_tasks.agents import trace_of
 from coding_tasks.models import CodingTask, Repository, TaskRun
 from console.report_permissions import THREADS
-from console.threads.search import Message, SlackUser, understand
+from console.threads.search import Message, SlackUser, parse_query
 from projects.models import SlackWorkspace, User
 from quota.gate import check
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, book, usage_event
-from workflows.door import refuse
+from workflows.denials import refuse
 from workflows.mention_types import workflow_id
 from workflows.models import FollowUp, Mention, Notice
 from workflows.notices import answer_key
@@ -56,7 +56,7 @@ def follow_up(workspace, **fields):
 
 
 def mention(workspace, ts="100.000001", thread_ts=None, **fields):
-    """A mention as the webhook records it."""
+    """Record a mention like the webhook."""
     return Mention.objects.create(
         workspace=workspace,
         team_id=workspace.team_id,
@@ -68,7 +68,7 @@ def mention(workspace, ts="100.000001", thread_ts=None, **fields):
 
 
 def task(workspace, thread_ts="100.000001", state="done"):
-    """A task of the thread."""
+    """Create a task of the thread."""
     return CodingTask.objects.create(
         project=workspace.project,
         repository=Repository.objects.get(project=workspace.project),
@@ -83,7 +83,7 @@ def task(workspace, thread_ts="100.000001", state="done"):
 
 
 def run(of, ts, *costs, model="claude-sonnet-4-6"):
-    """A run with a generation per cost, in dollars."""
+    """Create a run with one generation for each cost, in dollars."""
     made = TaskRun.objects.create(task=of, message_ts=ts, request="please help", state="succeeded")
     properties = {"task_run_id": str(made.pk), "$ai_model": model}
     book(*(usage_event(of.project, cost, properties=properties) for cost in costs))
@@ -91,19 +91,19 @@ def run(of, ts, *costs, model="claude-sonnet-4-6"):
 
 
 def page(workspace, thread_ts="100.000001"):
-    """The address of a thread's page."""
+    """Return the address of a thread's page."""
     return reverse("thread", args=[workspace.pk, "C1", thread_ts])
 
 
 def text_of(answer):
-    """What a page says, without its markup."""
+    """Return a page's text without its markup."""
     assert answer.status_code == 200
-    said = re.sub(r"<[^>]*>", " ", answer.content.decode()).replace("&lt;", "<")
-    return re.sub(r"\s+", " ", said)
+    text = re.sub(r"<[^>]*>", " ", answer.content.decode()).replace("&lt;", "<")
+    return re.sub(r"\s+", " ", text)
 
 
 class TestCredits:
-    def test_they_are_told_by_run_and_by_model_and_equal_the_ledger(self, admin_client, workspace):
+    def test_they_are_shown_by_run_and_by_model_and_equal_the_ledger(self, admin_client, workspace):
         mention(workspace, state="answered")
         first, second = task(workspace), task(workspace, state="active")
         run(first, "100.000001", "0.10", "0.05")
@@ -112,13 +112,13 @@ class TestCredits:
         run(task(workspace, "900.000001"), "900.000001", "5.00")  # another thread's
 
         answer = admin_client.get(page(workspace))
-        thread, said = answer.context["thread"], text_of(answer)
+        thread, text = answer.context["thread"], text_of(answer)
 
         assert thread.credits_micro == 42 * CREDIT + 12
         models = [(row.model, row.generations, row.credits_micro) for row in thread.models]
         assert models == [("claude-sonnet-4-6", 3, 42 * CREDIT), ("claude-haiku-4-5", 1, 12)]
-        assert "claude-haiku-4-5: 1 generation, <0.01" in said
-        assert [work.credits_micro for work in thread.work] == [18 * CREDIT + 12, 24 * CREDIT]
+        assert "claude-haiku-4-5: 1 generation, <0.01" in text
+        assert [work.credits_micro for work in thread.tasks] == [18 * CREDIT + 12, 24 * CREDIT]
         assert quote(first.workflow_id) in answer.content.decode()
 
     def test_choosing_the_repository_is_a_cost_of_the_thread(self, admin_client, workspace):
@@ -130,7 +130,7 @@ class TestCredits:
         for project, ts, cost in (
             (workspace.project, "100.000001", "0.001"),
             (workspace.project, "900.000001", "0.002"),  # another thread's
-            (stranger, "100.000001", "0.004"),  # says that it was for this one
+            (stranger, "100.000001", "0.004"),  # another project's, with this thread's ts
         ):
             trace = {"$ai_trace_id": trace_of(workflow_id("T1", "C1", ts))}
             book(usage_event(project, cost, properties=choosing | trace))
@@ -162,14 +162,14 @@ class TestCredits:
             error="is_archived",
         )
         answer = admin_client.get(page(workspace))
-        said = text_of(answer)
+        text = text_of(answer)
         assert (
-            f"Answer: {state}, page: kept here, Slack refused it everywhere (is_archived)" in said
+            f"Answer: {state}, page: kept here, Slack refused it everywhere (is_archived)" in text
         )
-        assert "if a < b &amp;&amp; c:" in said
+        assert "if a < b &amp;&amp; c:" in text
         assert "<script>alert" not in answer.content.decode()
 
-    def test_a_thread_of_which_nothing_is_known_is_not_found(self, admin_client, workspace):
+    def test_an_unknown_thread_is_not_found(self, admin_client, workspace):
         assert admin_client.get(page(workspace)).status_code == 404
         assert admin_client.get(reverse("thread", args=[99, "C1", "1.1"])).status_code == 404
 
@@ -189,31 +189,29 @@ class TestRefusals:
         mention(workspace, "200.000001", "100.000001", state="answered")
 
         answer = admin_client.get(page(workspace))
-        [refused, answered] = answer.context["thread"].asked
+        [refused, answered] = answer.context["thread"].requests
         assert refused.refusal.decision.state == "limited"
         assert answered.refusal is None
-        said = text_of(answer)
+        text = text_of(answer)
         assert (
-            "nothing is left of limit and top-ups (used 12.00 of a limit of 10.00, left 0.00)"
-            in said
+            "the limit and all top-ups are used up (used 12.00 of a limit of 10.00, left 0.00)"
+            in text
         )
-        assert "Your team has used its monthly Tollgate AI credits." in said
+        assert "Your team has used its monthly Tollgate AI credits." in text
         decision = reverse(
             "admin:billing_decisionrecord_change", args=[refused.refusal.decision.pk]
         )
         assert decision in answer.content.decode()
         assert admin_client.get(decision).status_code == 200
 
-    def test_too_little_to_begin_is_said_to_be(self, admin_client, workspace):
+    def test_too_little_to_start_is_explained(self, admin_client, workspace):
         set_limit(workspace.project.organization, AI_CREDITS, CREDIT // 2)
         self.refused(workspace)
 
-        said = text_of(admin_client.get(page(workspace)))
-        assert "Something was left, but too little: a mention needs 1 credit to begin" in said
+        text = text_of(admin_client.get(page(workspace)))
+        assert "Some credits were left, but too few. A mention needs 1 credit to start" in text
 
-    def test_a_block_set_by_hand_has_no_decision_of_ours(
-        self, admin_client, workspace, redis_client
-    ):
+    def test_a_block_set_by_hand_has_no_decision(self, admin_client, workspace, redis_client):
         tomorrow = (datetime.now(UTC) + timedelta(days=1)).timestamp()
         redis_client.zadd(
             "@posthog/quota-limits/ai_credits", {workspace.project.api_token: tomorrow}
@@ -221,7 +219,7 @@ class TestRefusals:
         mention_row = mention(workspace, state="refused", outcome="out of credits: set_by_hand")
 
         answer = admin_client.get(page(workspace))
-        assert answer.context["thread"].asked[0].message == mention_row
+        assert answer.context["thread"].requests[0].message == mention_row
         assert "limited by hand in Redis" in text_of(answer)
 
     @pytest.mark.parametrize(
@@ -240,7 +238,7 @@ class TestRefusals:
         verdict = check(workspace.project, distinct_id=workspace.distinct_id("U1"))
         refuse(made, verdict)
 
-        [asked] = admin_client.get(page(workspace)).context["thread"].asked
+        [asked] = admin_client.get(page(workspace)).context["thread"].requests
         assert (asked.refusal.decision.scope, asked.refusal.decision.subject) == (scope, subject)
         assert why in text_of(admin_client.get(page(workspace)))
         decision = asked.refusal.decision
@@ -251,27 +249,27 @@ class TestRefusals:
         usage = reverse("admin:projects_organization_usage", args=[organization.pk])
         assert why in text_of(admin_client.get(usage))
 
-    def test_another_reason_is_told_in_its_own_words(self, admin_client, workspace):
+    def test_another_reason_has_its_own_words(self, admin_client, workspace):
         mention(workspace, state="refused", outcome="another user's task")
 
-        said = text_of(admin_client.get(page(workspace)))
-        assert "another user&#x27;s task" in said
-        assert "nothing is left" not in said
-        assert "too little" not in said
+        text = text_of(admin_client.get(page(workspace)))
+        assert "another user&#x27;s task" in text
+        assert "are used up" not in text
+        assert "too little" not in text
 
-    def test_why_a_follow_up_was_dropped_is_said(self, admin_client, workspace):
+    def test_the_reason_for_dropping_a_follow_up_is_shown(self, admin_client, workspace):
         mention(workspace, state="refused", outcome="another user's task")
         follow_up(
             workspace, state="dropped", outcome="its mention made no task: another user's task"
         )
-        said = text_of(admin_client.get(page(workspace)))
-        assert "dropped its mention made no task: another user&#x27;s task" in said
+        text = text_of(admin_client.get(page(workspace)))
+        assert "dropped its mention made no task: another user&#x27;s task" in text
 
-    def test_a_follow_up_that_was_refused_has_its_decision_too(self, admin_client, workspace):
+    def test_a_refused_follow_up_has_its_decision(self, admin_client, workspace):
         mention(workspace, state="answered")
         set_limit(workspace.project.organization, AI_CREDITS, 0)
         follow_up(workspace, state="refused")
-        [_, refused] = admin_client.get(page(workspace)).context["thread"].asked
+        [_, refused] = admin_client.get(page(workspace)).context["thread"].requests
         assert refused.refusal.decision.state == "limited"
 
 
@@ -303,8 +301,8 @@ class TestSearch:
             ("\0", None),
         ],
     )
-    def test_it_understands_what_people_copy(self, text, wanted):
-        assert understand(text) == wanted
+    def test_it_parses_what_people_copy(self, text, wanted):
+        assert parse_query(text) == wanted
 
     @pytest.mark.parametrize(
         "query",
@@ -331,7 +329,7 @@ class TestSearch:
         assert page(workspace) in html
         assert page(other) in html
 
-    def test_a_user_leads_to_all_their_threads_and_to_nobody_else_s(self, admin_client, workspace):
+    def test_a_user_leads_to_all_their_own_threads(self, admin_client, workspace):
         mention(workspace, state="answered")
         run(task(workspace), "100.000001", "0.10")
         mention(workspace, "200.000001", state="refused", outcome="out of credits: limit_reached")
@@ -349,11 +347,11 @@ class TestSearch:
         [
             ("U9", "They never mentioned the bot here."),
             ("C9 1.1", "Nobody mentioned the bot in its thread."),
-            ("nonsense", "is none of the three"),
-            ("<script>alert(1)</script>", "is none of the three"),
+            ("nonsense", "is not a permalink"),
+            ("<script>alert(1)</script>", "is not a permalink"),
         ],
     )
-    def test_what_is_not_found_is_said(self, admin_client, workspace, query, sentence):
+    def test_a_search_without_results_says_why(self, admin_client, workspace, query, sentence):
         answer = admin_client.get(SEARCH, {"q": query})
         assert sentence in text_of(answer)
         assert "<script>alert" not in answer.content.decode()
@@ -365,7 +363,7 @@ class TestWhoMay:
         mention(workspace)
         return SEARCH if request.param == "search" else page(workspace)
 
-    def test_strangers_are_asked_to_log_in(self, client, where):
+    def test_anonymous_users_are_asked_to_log_in(self, client, where):
         answer = client.get(where)
         assert (answer.status_code, "/admin/login/" in answer["Location"]) == (302, True)
 

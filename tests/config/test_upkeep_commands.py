@@ -20,14 +20,14 @@ def workspace() -> SlackWorkspace:
     )
 
 
-def test_a_restored_feed_is_not_the_feed_its_followers_knew(capsys):
+def test_a_rotated_feed_has_another_identity(capsys):
     ChangeCursor.objects.get_or_create(pk=1)
     before = ChangeCursor.objects.get().feed
     call_command("rotate_change_feed")
     assert ChangeCursor.objects.get().feed != before
 
 
-def test_after_reencryption_the_old_secret_key_is_needed_no_more(workspace, settings, capsys):
+def test_after_reencryption_the_old_secret_key_is_not_needed(workspace, settings, capsys):
     old, settings.SECRET_KEY = settings.SECRET_KEY, "the new secret key"
     settings.SECRET_KEY_FALLBACKS = [old]
     call_command("reencrypt_secrets")
@@ -49,7 +49,7 @@ def test_a_user_of_an_installation_for_a_whole_organization_can_be_erased(worksp
     assert Mention.objects.get().text == ERASED
 
 
-def test_erasing_a_slack_user_takes_their_words_and_leaves_everybody_elses(workspace, capsys):
+def test_erasing_a_slack_user_leaves_other_users_words(workspace, capsys):
     place = {"workspace": workspace, "channel_id": "C1", "thread_ts": "1.1"}
     repository = Repository.objects.create(
         project=workspace.project, full_name="a/b", clone_url="https://example.com/a/b"

@@ -1,4 +1,4 @@
-"""The pages of an organization's usage: exact, quick, and for those who may see them."""
+"""The pages of an organization's usage: exact, fast, and only for users who may see them."""
 
 import hashlib
 import re
@@ -35,21 +35,23 @@ def project():
 
 
 def page(name, organization, **query):
-    """The address of a page."""
+    """Return the address of a page."""
     return reverse(name, args=[organization.pk], query=query)
 
 
 def text_of(answer):
-    """What a page says, without its markup."""
+    """Return a page's text without its markup."""
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", answer.content.decode()))
 
 
 class TestAMonth:
-    """One world, many questions: making it takes longer than asking."""
+    """These tests share one busy month, because it takes long to create."""
 
-    def test_it_says_what_was_used_by_whom_and_when_it_ends(self, admin_client, busy_month):
+    def test_it_shows_what_was_used_by_whom_and_when_credits_run_out(
+        self, admin_client, busy_month
+    ):
         answer = admin_client.get(page(USAGE, busy_month.acme))
-        report, said = answer.context["report"], text_of(answer)
+        report, text = answer.context["report"], text_of(answer)
 
         events = UsageEvent.objects.filter(
             account__organization=busy_month.acme,
@@ -65,9 +67,9 @@ class TestAMonth:
         [(burning, _)] = report.grants
         assert burning.burned == in_ledger - 1000 * CREDIT
         assert report.state.remaining_micro == burning.left
-        assert "about 25 November" in said
-        assert "end of the quarter" in said
-        assert "No project of Acme Robotics is refused now." in said
+        assert "about 25 November" in text
+        assert "end of the quarter" in text
+        assert "No project of Acme Robotics is refused now." in text
 
         link = re.search(r'href="(/admin/threads/\d[^"]+)"', answer.content.decode())[1]
         assert admin_client.get(link).status_code == 200
@@ -80,9 +82,12 @@ class TestAMonth:
         assert "Credits run out" not in text_of(october)
 
         limited = admin_client.get(page(USAGE, busy_month.globex))
-        said = text_of(limited)
-        assert "used up since 12 Nov 2026 17:00 UTC" in said
-        assert "Assistant 12 Nov 2026 17:00 1 Dec 2026 00:00 nothing is left" in said
+        text = text_of(limited)
+        assert "used up since 12 Nov 2026 17:00 UTC" in text
+        assert (
+            "Assistant 12 Nov 2026 17:00 1 Dec 2026 00:00 the limit and all top-ups are used up"
+            in text
+        )
         decision = limited.context["report"].decision
         assert decision.state == "limited"
         why = reverse("admin:billing_decisionrecord_change", args=[decision.pk])
@@ -119,7 +124,7 @@ class TestAMonth:
         assert f"of {report.usage.used.events} generations" in text_of(answer)
 
 
-def test_not_even_the_smallest_amount_is_shown_as_nothing(admin_client, project):
+def test_the_smallest_amount_is_not_shown_as_zero(admin_client, project):
     book(usage_event(project, "0.00000001"))
     answer = admin_client.get(page(USAGE, project.organization))
 
@@ -139,15 +144,15 @@ def test_each_bucket_has_its_page(admin_client, project):
     assert admin_client.get(page(USAGE, project.organization, resource="x")).status_code == 404
 
 
-def test_a_soft_limit_and_no_limit_are_told_apart(admin_client, project):
+def test_a_soft_limit_and_no_limit_are_distinguished(admin_client, project):
     book(usage_event(project))
     assert "Limit of the period none unlimited" in text_of(
         admin_client.get(page(USAGE, project.organization))
     )
     set_limit(project.organization, AI_CREDITS, 5 * CREDIT, mode="soft")
-    said = text_of(admin_client.get(page(USAGE, project.organization)))
-    assert "soft: warns, never refuses" in said
-    assert "Limited now No project of Acme is refused" in said
+    text = text_of(admin_client.get(page(USAGE, project.organization)))
+    assert "soft: warns, never refuses" in text
+    assert "Limited now No project of Acme is refused" in text
 
 
 def test_a_limit_far_above_the_usage_does_not_flatten_the_chart(admin_client, project):
@@ -157,10 +162,10 @@ def test_a_limit_far_above_the_usage_does_not_flatten_the_chart(admin_client, pr
 
     labels = [each["label"] for each in answer.context["charts"]["chart-so-far"]["datasets"]]
     assert labels == ["slack_app"]
-    assert "The limit, 10,000.00, is far above this picture." in text_of(answer)
+    assert "The limit of 10,000.00 is too far above the usage to be drawn." in text_of(answer)
 
 
-def test_who_was_limited_by_hand_is_said_to_be(admin_client, project, redis_client):
+def test_a_block_set_by_hand_is_shown_as_such(admin_client, project, redis_client):
     from quota.models import SetMember
 
     SetMember.objects.create(
@@ -172,8 +177,8 @@ def test_who_was_limited_by_hand_is_said_to_be(admin_client, project, redis_clie
         limited_until=int((datetime.now(UTC) + timedelta(days=1)).timestamp()),
         changed_at=datetime.now(UTC),
     )
-    said = text_of(admin_client.get(page(USAGE, project.organization)))
-    assert "set by hand in Redis: no decision of ours" in said
+    text = text_of(admin_client.get(page(USAGE, project.organization)))
+    assert "set by hand in Redis, not decided by billing" in text
 
 
 def test_a_name_is_text_and_never_markup(admin_client, project):
@@ -188,12 +193,12 @@ def test_a_name_is_text_and_never_markup(admin_client, project):
 
 @pytest.mark.parametrize("period", ["", "nonsense", "0001-01-01", "9999-12-31T00:00:00+00:00"])
 @pytest.mark.parametrize("name", [USAGE, BACKTEST])
-def test_a_period_that_makes_no_sense_is_the_usual_one(admin_client, project, name, period):
+def test_an_invalid_period_shows_the_default_one(admin_client, project, name, period):
     assert admin_client.get(page(name, project.organization, period=period)).status_code == 200
 
 
 @pytest.mark.parametrize("limit", ["", "-1", "many", "1e9", "9" * 30])
-def test_a_limit_that_makes_no_sense_is_refused_in_words(admin_client, project, limit):
+def test_an_invalid_limit_is_refused_with_an_explanation(admin_client, project, limit):
     answer = admin_client.get(page(BACKTEST, project.organization, limit=limit))
     assert answer.context["report"] is None
     assert answer.context["form"].errors
@@ -201,11 +206,11 @@ def test_a_limit_that_makes_no_sense_is_refused_in_words(admin_client, project, 
 
 @pytest.mark.parametrize("name", [USAGE, BACKTEST])
 class TestWhoMay:
-    def test_strangers_are_asked_to_log_in(self, client, project, name):
+    def test_anonymous_users_are_asked_to_log_in(self, client, project, name):
         answer = client.get(page(name, project.organization))
         assert (answer.status_code, "/admin/login/" in answer["Location"]) == (302, True)
 
-    def test_a_member_who_is_not_of_the_staff_sees_nothing(self, client, project, name):
+    def test_a_member_outside_the_staff_sees_nothing(self, client, project, name):
         member = User.objects.create_user("member")
         project.organization.members.add(member)
         client.force_login(member)
@@ -223,7 +228,7 @@ class TestWhoMay:
         assert "Top up" not in answer.content.decode()
         assert "audit trail" not in answer.content.decode()
 
-    def test_an_organization_that_is_none_is_not_found(self, admin_client, project, name):
+    def test_an_unknown_organization_is_not_found(self, admin_client, project, name):
         unknown = reverse(name, args=["00000000-0000-4000-8000-000000000000"])
         assert admin_client.get(unknown).status_code == 404
 
@@ -253,7 +258,7 @@ def test_the_page_costs_the_same_number_of_queries_however_much_was_used(
         admin_client.get(where)
 
 
-def test_the_lists_of_the_admin_lead_to_it(admin_client, project):
+def test_the_admins_lists_link_to_it(admin_client, project):
     where = page(USAGE, project.organization)
     for each in (
         reverse("admin:projects_organization_changelist"),
@@ -262,14 +267,14 @@ def test_the_lists_of_the_admin_lead_to_it(admin_client, project):
         assert where in admin_client.get(each).content.decode()
 
 
-def test_a_top_up_begins_with_the_account_of_the_page(admin_client, project):
+def test_the_top_up_form_is_prefilled_with_the_account_of_the_page(admin_client, project):
     html = admin_client.get(page(USAGE, project.organization)).content.decode()
     form = re.search(r'href="([^"]*creditgrant/add[^"]*)"', html)[1]
     [account] = Account.objects.filter(organization=project.organization, resource=AI_CREDITS)
     assert f'<option value="{account.pk}" selected>' in admin_client.get(form).content.decode()
 
 
-def test_the_chart_library_is_the_one_that_was_published():
+def test_the_chart_library_is_the_published_file():
     noted = re.findall(r"^ +([0-9a-f]{64})  (\S+)$", (VENDOR / "README.md").read_text(), re.M)
     assert len(noted) == 2
     for digest, name in noted:

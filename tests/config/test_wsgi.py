@@ -1,4 +1,4 @@
-"""The application as a web server calls it."""
+"""The WSGI application, as a web server calls it."""
 
 import asyncio
 import http.client
@@ -28,7 +28,7 @@ from tests.conftest import running
         "text/plain; charset=utf-8",
     ],
 )
-def test_a_charset_that_is_none_is_no_failure(content_type):
+def test_an_invalid_charset_does_not_fail(content_type):
     environ = {
         "REQUEST_METHOD": "GET",
         "PATH_INFO": "/_health",
@@ -81,8 +81,8 @@ def test_what_the_server_answers_without_django_is_counted(status, length, limit
     assert counted == (status != 200)
 
 
-def test_connections_that_are_kept_open_lock_nobody_out(tmp_path):
-    """Every gateway keeps one, and asks on it four times a second for ever."""
+def test_idle_connections_do_not_block_other_clients(tmp_path):
+    """Every gateway keeps a connection open and polls on it four times a second."""
     port = free_port()
     argv = [sys.executable, "-m", *WEB, "--port", str(port)]
     web = Program("web", argv, lambda: answers(f"http://127.0.0.1:{port}/_health"))

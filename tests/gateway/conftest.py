@@ -1,4 +1,4 @@
-"""A gateway with all around it: its own Redis, a Django and a provider that obey the tests."""
+"""A gateway and everything around it: its own Redis, a fake Django and a fake provider."""
 
 import asyncio
 import json
@@ -25,13 +25,13 @@ from tests.gateway.fake_tollgate import SERVICE_TOKEN, FakeProject, FakeTollgate
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODEL = "claude-sonnet-4-5"
-DENIED = 429  # the status of a refusal for want of credits, unless somebody chooses another
+DENIED = 429  # the status of a denial, unless the operator or caller chooses another
 METRICS_TOKEN = "metrics-token-of-the-gateway-tests"
 
 
 @dataclass
 class World:
-    """Everything one gateway talks to, and the way to it."""
+    """One gateway, everything it talks to, and a client for it."""
 
     url: str
     http: httpx.Client
@@ -44,12 +44,12 @@ class World:
 
     @property
     def port(self) -> int:
-        """The port that the gateway listens on."""
+        """Return the port that the gateway listens on."""
         return int(self.url.rpartition(":")[2])
 
     @contextmanager
     def at(self, url: str) -> Iterator["World"]:
-        """The same world as seen through another gateway."""
+        """Return the same world with another gateway."""
         with httpx.Client(base_url=url, trust_env=False, timeout=30, verify=False) as http:
             yield replace(self, url=url, http=http)
 
@@ -71,7 +71,7 @@ class World:
     def post_at_once(
         self, token: str, count: int, path: str = "/slack_app/v1/messages"
     ) -> list[int]:
-        """Send so many calls at the same moment; return their statuses."""
+        """Send this many calls at the same moment; return their statuses."""
         body = json.dumps(messages_body()).encode()
         request = (
             f"POST {path} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {token}\r\n"
@@ -94,12 +94,12 @@ class World:
         return asyncio.run(send_all())
 
     def get(self, path: str, token: str | None = None) -> httpx.Response:
-        """Ask the gateway for a page."""
+        """Send a GET request to the gateway."""
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
         return self.http.get(path, headers=headers)
 
     def booked(self, project: FakeProject, count: int = 1) -> list[dict[str, Any]]:
-        """Wait until so many events of a project are booked; return them."""
+        """Wait until this many events of a project are booked; return them."""
         wait_until(
             lambda: len(self.tollgate.events_of(project)) >= count,
             what=f"{count} events of project {project.id}",
@@ -109,7 +109,7 @@ class World:
         return events
 
     def account(self, project: FakeProject, resource: str = "ai_credits") -> dict[str, int]:
-        """Spent, held and pending micro-credits in the gateway's Redis."""
+        """Return the spent, held and pending micro-credits in the gateway's Redis."""
         key = f"tollgate:account:{project.organization_id}:{resource}"
         values = self.redis.hmget(key, "spent", "held", "pending")
         return {
@@ -118,12 +118,12 @@ class World:
         }
 
     def settled(self, project: FakeProject) -> dict[str, int]:
-        """The account once nothing is pending any more."""
-        wait_until(lambda: self.account(project)["pending"] == 0, what="all being acknowledged")
+        """Wait until nothing is pending; return the account."""
+        wait_until(lambda: self.account(project)["pending"] == 0, what="all acknowledgements")
         return self.account(project)
 
     def reports(self, project: FakeProject) -> list[int]:
-        """What Django was told is left of a project's account and pays for no call."""
+        """Return the insufficient remainders that the gateway reported for a project's account."""
         return [
             report["remaining_micro"]
             for report in self.tollgate.insufficient
@@ -141,7 +141,7 @@ class World:
 
 
 class Process:
-    """The gateway's process, or its Redis', to be killed and started again."""
+    """The process of the gateway or of its Redis. It can be killed and restarted."""
 
     def __init__(
         self,
@@ -164,14 +164,14 @@ class Process:
         self._running.close()
 
     def kill(self) -> None:
-        """Kill it without a word."""
+        """Kill it with SIGKILL."""
         self.popen.kill()
         self.popen.wait()
         self._running.close()
 
 
 def messages_body(**fields: Any) -> dict[str, Any]:
-    """A request of the Messages API."""
+    """Return a request of the Messages API."""
     return {
         "model": MODEL,
         "max_tokens": 100,
@@ -183,7 +183,7 @@ def messages_body(**fields: Any) -> dict[str, Any]:
 def gateway_program(
     port: int, redis_url: str, tollgate_url: str, provider_url: str, **environment: str
 ) -> Program:
-    """Return `python -m gateway` as a process of its own."""
+    """Return the program that runs `python -m gateway`."""
     variables = {
         "GATEWAY_PORT": str(port),
         "GATEWAY_REDIS_URL": redis_url,
@@ -210,7 +210,7 @@ def gateway_program(
 
 @contextmanager
 def serving(program: Program, log: Path) -> Iterator[subprocess.Popen]:
-    """Run a program with its environment, and nothing inherited, until the block ends."""
+    """Run a program with only its own environment variables until the block ends."""
     variables = [f"{name}={value}" for name, value in program.environment.items()]
     variables += [f"PATH={os.environ['PATH']}", f"PYTHONPATH={ROOT}"]
     argv = ["/usr/bin/env", "-i", *variables, *program.argv]
@@ -220,7 +220,7 @@ def serving(program: Program, log: Path) -> Iterator[subprocess.Popen]:
 
 @contextmanager
 def world_of(directory: Path, **environment: str) -> Iterator[World]:
-    """Start a gateway with a Redis, a Django and a provider of its own."""
+    """Start a gateway with its own Redis, fake Django and fake provider."""
     with ExitStack() as stack:
         tollgate = stack.enter_context(FakeTollgate())
         provider = stack.enter_context(FakeProvider())
@@ -245,14 +245,14 @@ def world_of(directory: Path, **environment: str) -> Iterator[World]:
 
 @pytest.fixture
 def background() -> Iterator[ThreadPoolExecutor]:
-    """Threads for calls that wait."""
+    """Return threads for calls that wait."""
     with ThreadPoolExecutor(max_workers=32) as pool:
         yield pool
 
 
 @pytest.fixture(scope="session")
 def own_redis() -> Iterator[str]:
-    """The address of a Redis that no gateway process uses."""
+    """Return the address of a Redis that no gateway process uses."""
     directory, port = suite.DIRECTORY / "gateway-stores", free_port()
     with running(redis_server("redis", directory, port), suite.DIRECTORY / "gateway-stores.log"):
         yield f"redis://127.0.0.1:{port}/0"
@@ -260,7 +260,7 @@ def own_redis() -> Iterator[str]:
 
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait for Redis as long as a busy machine takes."""
+    """Raise the timeouts for Redis, for busy machines."""
     monkeypatch.setattr(redis_connection, "CONNECT_TIMEOUT", 30.0)
     monkeypatch.setattr(redis_connection, "ANSWER_TIMEOUT", 30.0)
 
@@ -280,7 +280,7 @@ def _fragile_world() -> Iterator[World]:
 
 @pytest.fixture
 def fragile(_fragile_world: World) -> Iterator[World]:
-    """A gateway for tests that break something; all is well again before the next."""
+    """A gateway for tests that break something. Everything is repaired before the next test."""
     yield _fragile_world
     _fragile_world.provider.script = default_script
     _fragile_world.tollgate.mend()
@@ -288,24 +288,24 @@ def fragile(_fragile_world: World) -> Iterator[World]:
     wait_until(
         lambda: _fragile_world.get("/_ready").status_code == 200, what="the gateway being ready"
     )
-    # After an outage the feed is asked less often; what it tells now belongs to this test.
+    # After an outage the feed is polled less often, so wait until it is up to date.
     seconds, micros = _fragile_world.redis.time()
     mended_ms = seconds * 1000 + micros // 1000
     wait_until(
         lambda: int(_fragile_world.redis.hget("tollgate:feed", "confirmed_at") or 0) > mended_ms,
-        what="the change feed being followed again",
+        what="the change feed to be polled again",
     )
     wait_until(lambda: works(_fragile_world), what="calls being admitted")
 
 
 def works(world: World) -> bool:
-    """Tell whether an ordinary call of a new token is admitted."""
+    """Return whether an ordinary call with a new token is admitted."""
     return world.post(world.tollgate.token(world.tollgate.project())).status_code == 200
 
 
 @pytest.fixture
 def world(_world: World) -> Iterator[World]:
-    """One gateway for all tests that break nothing; projects and tokens are each test's own."""
+    """One gateway for all tests that break nothing. Each test has its own projects and tokens."""
     _world.provider.script = default_script
     _world.tollgate.mend()
     yield _world

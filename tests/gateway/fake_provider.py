@@ -1,4 +1,4 @@
-"""A provider for tests, down to the byte: what it answers, when, and where it breaks off."""
+"""A fake provider. Tests decide every byte that it sends, when, and where it breaks off."""
 
 import asyncio
 import itertools
@@ -13,7 +13,7 @@ from tests.gateway.threads import SocketThread, opened
 
 @dataclass
 class Seen:
-    """A request as it arrived, header names in lower case."""
+    """A request as it arrived, with header names in lower case."""
 
     method: str
     path: str
@@ -22,13 +22,13 @@ class Seen:
 
     @property
     def json(self) -> Any:
-        """The parsed body."""
+        """Return the parsed body."""
         return json.loads(self.body)
 
 
 @dataclass
 class Script:
-    """One answer: the raw chunks to write (None closes), and what to wait for between them."""
+    """One answer: the raw chunks to write (None closes), and what to wait for in between."""
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
@@ -37,14 +37,14 @@ class Script:
     cut: bool = False  # close without the end of the body
     gate: threading.Event | None = None  # opened before the head is written
     between: float = 0.0
-    hold_after: int | None = None  # wait for `release` after so many chunks
+    hold_after: int | None = None  # wait for `release` after this many chunks
     release: threading.Event | None = None
-    raw: bytes | None = None  # instead of all that; then close
-    served: bool = False  # all of it, set by the provider
+    raw: bytes | None = None  # send only this, then close
+    served: bool = False  # the provider sent all of it
 
 
 class FakeProvider(SocketThread):
-    """The server: answers with what `script` makes of a request."""
+    """The server. `script` returns the answer to each request."""
 
     def __init__(self) -> None:
         super().__init__(self._connection)
@@ -104,7 +104,7 @@ class FakeProvider(SocketThread):
 
 
 def sse(*events: tuple[str | None, Any]) -> list[bytes]:
-    """Write server-sent events, one chunk each."""
+    """Return server-sent events, one chunk each."""
     chunks = []
     for name, data in events:
         text = data if isinstance(data, str) else json.dumps(data, separators=(",", ":"))
@@ -113,7 +113,7 @@ def sse(*events: tuple[str | None, Any]) -> list[bytes]:
 
 
 def messages_usage(**fields: Any) -> dict[str, Any]:
-    """Usage in Anthropic's shape."""
+    """Return usage in Anthropic's format."""
     return {
         "input_tokens": 100,
         "cache_creation_input_tokens": 0,
@@ -125,7 +125,7 @@ def messages_usage(**fields: Any) -> dict[str, Any]:
 
 
 def messages_stream(usage: dict[str, Any] | None = None, pieces: int = 3) -> list[bytes]:
-    """A streamed Anthropic message."""
+    """Return a streamed Anthropic message."""
     usage = usage or messages_usage()
     start = {
         "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5",
@@ -152,7 +152,7 @@ def messages_stream(usage: dict[str, Any] | None = None, pieces: int = 3) -> lis
 
 
 def message(usage: dict[str, Any] | None = None) -> dict[str, Any]:
-    """An Anthropic message."""
+    """Return an Anthropic message."""
     return {
         "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5",
         "content": [{"type": "text", "text": "Hello there"}], "stop_reason": "end_turn",
@@ -167,7 +167,7 @@ CHAT_USAGE = {
 
 
 def completion() -> dict[str, Any]:
-    """An OpenAI chat completion."""
+    """Return an OpenAI chat completion."""
     return {
         "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "gpt-4o",
         "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello"},
@@ -177,7 +177,7 @@ def completion() -> dict[str, Any]:
 
 
 def completion_stream(with_usage: bool, pieces: int = 3) -> list[bytes]:
-    """A streamed OpenAI chat completion."""
+    """Return a streamed OpenAI chat completion."""
     common = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1,
               "model": "gpt-4o"}  # fmt: skip
     null = {"usage": None} if with_usage else {}
@@ -200,7 +200,7 @@ RESPONSES_USAGE = {
 
 
 def response(status: str = "completed") -> dict[str, Any]:
-    """An OpenAI response."""
+    """Return an OpenAI response."""
     return {
         "id": "resp_1", "object": "response", "created_at": 1, "status": status,
         "model": "gpt-4o", "output": [
@@ -212,7 +212,7 @@ def response(status: str = "completed") -> dict[str, Any]:
 
 
 def response_stream(pieces: int = 3) -> list[bytes]:
-    """A streamed OpenAI response."""
+    """Return a streamed OpenAI response."""
     created = {**response("in_progress"), "usage": None, "output": []}
     numbers = itertools.count()
     item = {"type": "message", "id": "m1", "role": "assistant", "status": "in_progress",
@@ -240,13 +240,13 @@ SSE_HEADERS = {"content-type": "text/event-stream; charset=utf-8"}
 
 
 def json_script(document: Any, status: int = 200, **headers: str) -> Script:
-    """Answer with a JSON document."""
+    """Return a script that answers with a JSON document."""
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
     return Script(status, {**JSON_HEADERS, **headers}, [body], chunked=False)
 
 
 def default_script(seen: Seen) -> Script:
-    """Answer every API properly."""
+    """Return a valid answer for any API."""
     path = seen.path.partition("?")[0]
     if path == "/v1/models":
         model = {"id": "gpt-4o", "object": "model", "created": 1, "owned_by": "x"}

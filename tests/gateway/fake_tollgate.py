@@ -1,7 +1,7 @@
-"""Django as the gateway sees it, in memory: projects, tokens, quota, the change feed, a ledger.
+"""A fake Django in memory, as the gateway sees it: projects, tokens, quota, change feed, ledger.
 
-It keeps the rules of the protocol: an event is booked once, bookings count for the account and the
-group, every change of a project is in the feed. Verbs break what a test wants broken.
+It follows the rules of the protocol: an event is booked once, bookings count for the account and
+the group, and every change of a project is in the feed. Tests can make it fail with its verbs.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ LARGEST_BATCH = (1_000, 5_000_000)  # events, bytes
 
 @dataclass
 class Account:
-    """An organization's bucket. Amounts in micro-credits."""
+    """An organization's bucket. Amounts are in micro-credits."""
 
     allotted: int | None = None
     booked: int = 0
@@ -76,7 +76,7 @@ class FakeTollgate(AsgiThread):
         self.revoked: list[tuple[int, str]] = []
         self.booked: dict[str, dict[str, Any]] = {}
         self.deliveries: list[str] = []
-        self.batches: list[tuple[int, int]] = []  # events and bytes of each
+        self.batches: list[tuple[int, int]] = []  # (events, bytes)
         self.largest_batch = LARGEST_BATCH
         self.calls: dict[str, int] = {}
         self.asked_about: Counter[int | str] = Counter()  # by project and by token
@@ -90,7 +90,7 @@ class FakeTollgate(AsgiThread):
     # --- verbs -----------------------------------------------------------------------------------
 
     def project(self, credits: float | None = None, resource: str = "ai_credits") -> FakeProject:
-        """Make an organization with one project and so many credits (None: unlimited)."""
+        """Create an organization with one project and these credits (None: unlimited)."""
         with self._lock:
             project = FakeProject(next(self._ids), str(uuid.uuid4()))
             self.projects[project.id] = project
@@ -100,13 +100,13 @@ class FakeTollgate(AsgiThread):
         return project
 
     def account(self, project: FakeProject, resource: str = "ai_credits") -> Account:
-        """The account of a project."""
+        """Return the account of a project."""
         return self.accounts[f"{project.organization_id}:{resource}"]
 
     def allot(
         self, project: FakeProject, credits: float | None, resource: str = "ai_credits"
     ) -> None:
-        """Change what the organization may use in all."""
+        """Change the total that the organization may use."""
         with self._lock:
             account = self.account(project, resource)
             account.allotted = None if credits is None else round(credits * 1_000_000)
@@ -116,7 +116,7 @@ class FakeTollgate(AsgiThread):
     def cap(
         self, project: FakeProject, scope: str, credits: float | None, resource: str = "ai_credits"
     ) -> None:
-        """Cap `project:<id>`, `user:<distinct id>` or `run` within an account (None: no longer)."""
+        """Cap `project:<id>`, `user:<distinct id>` or `run` within an account; None removes it."""
         with self._lock:
             account = self.account(project, resource)
             account.caps_version += 1
@@ -148,7 +148,7 @@ class FakeTollgate(AsgiThread):
             self._announce(project)
 
     def token(self, project: FakeProject, product: str = "slack_app", **fields: Any) -> str:
-        """Make a token of a project; by default that of a Slack-born run."""
+        """Create a token of a project, by default that of a run started from Slack."""
         kinds = {
             "slack_app": "oauth_run",
             "slack_app_routing": "oauth_product",
@@ -173,14 +173,14 @@ class FakeTollgate(AsgiThread):
         return token
 
     def revoke(self, token: str) -> None:
-        """Revoke a token, as the feed tells."""
+        """Revoke a token, and announce that in the feed."""
         with self._lock:
             del self.tokens[token]
             self.version += 1
             self.revoked.append((self.version, hashlib.sha256(token.encode()).hexdigest()))
 
     def fail(self, what: str, status: int = 503, body: Any = None) -> None:
-        """Answer `introspect`, `quota`, `changes` or `events` so until `mend`."""
+        """Answer `introspect`, `quota`, `changes` or `events` like this until `mend`."""
         self.failures[what] = (status, body)
 
     def mend(self, *what: str) -> None:
@@ -190,7 +190,7 @@ class FakeTollgate(AsgiThread):
 
     @contextmanager
     def hesitating(self) -> Iterator[None]:
-        """Say of no token whose it is until the block ends."""
+        """Delay all answers about tokens until the block ends."""
         self._answering.clear()
         try:
             yield
@@ -198,7 +198,7 @@ class FakeTollgate(AsgiThread):
             self._answering.set()
 
     def events_of(self, project: FakeProject) -> list[dict[str, Any]]:
-        """The booked events of a project."""
+        """Return the booked events of a project."""
         with self._lock:
             return [
                 event
@@ -207,7 +207,7 @@ class FakeTollgate(AsgiThread):
             ]
 
     def credits_booked(self, project: FakeProject) -> int:
-        """What billing makes of a project's booked events, in micro-credits."""
+        """Return what billing books for a project's events, in micro-credits."""
         return sum(
             to_micro(event)
             for event in self.events_of(project)
@@ -394,6 +394,6 @@ class FakeTollgate(AsgiThread):
 
 
 def to_micro(event: dict[str, Any], resource: str = "ai_credits") -> int:
-    """Return what billing makes of an event's price."""
+    """Return what billing books for an event's price, in micro-credits."""
     cost = Decimal(event["properties"]["$ai_total_cost_usd"])
     return int((cost * RATES[resource] * 1_000_000).to_integral_value(ROUND_HALF_EVEN))

@@ -1,5 +1,7 @@
-"""Every way of showing a credential × every answer about it × every answer about the quota, with
-the gateway's Redis and without: no billable call of a limited project passes.
+"""No billable call of a limited project passes.
+
+Tested for every way to send a credential × every answer about it × every answer about the quota,
+with the gateway's Redis and without.
 """
 
 import itertools
@@ -15,7 +17,7 @@ from tests.gateway.test_calls import CHAT, chat_body
 
 
 def nobodys(token: str) -> str:
-    """A well-formed token that nobody has."""
+    """Return a well-formed token that does not exist."""
     return f"pha_{token[:3:-1]}"
 
 
@@ -75,7 +77,7 @@ QUOTA = {
 
 
 def expected(headers: str, introspection: str, quota: str, redis: bool) -> set[int]:
-    """What the caller may be told: nothing of it is a permission."""
+    """Return the statuses that the caller may get. None of them permits the call."""
     if not HEADERS[headers][1] and headers != "another Bearer and x-api-key":
         return {401}
     if introspection == "inactive":
@@ -86,12 +88,12 @@ def expected(headers: str, introspection: str, quota: str, redis: bool) -> set[i
         return {503}
     if headers == "another Bearer and x-api-key":
         return {401, 503}
-    # A failed question is not repeated at once: others are told to wait as well.
+    # A failed question is not repeated at once, so other callers may get a 503 too.
     return {DENIED, 503} if quota == "limited" and redis else {503}
 
 
 def attempt(world: World, headers: str, introspection: str, quota: str) -> int:
-    """Make the call of one case; assert that the provider never heard of it."""
+    """Make the call of one case, and assert that it never reached the provider."""
     project = world.tollgate.project(credits=1000)
     world.tollgate.limit(project)
     token = world.tollgate.token(project)
@@ -118,7 +120,7 @@ def attempt(world: World, headers: str, introspection: str, quota: str) -> int:
 
 @pytest.fixture(scope="module")
 def broken(_fragile_world: World) -> Iterator[World]:
-    """The gateway whose Django answers anything; all is well again after the last case."""
+    """A gateway whose Django may answer anything. It is repaired after the last case."""
     yield _fragile_world
     _fragile_world.tollgate.mend()
     wait_until(lambda: works(_fragile_world), what="calls being admitted")
@@ -136,7 +138,7 @@ def test_no_billable_call_of_a_limited_project_passes(
 
 @pytest.fixture(scope="module")
 def without_redis(broken: World) -> Iterator[World]:
-    """A second gateway beside the first, whose Redis does not exist."""
+    """A second gateway, whose Redis does not exist."""
     port, nowhere = free_port(), free_port()
     program = gateway_program(
         port,

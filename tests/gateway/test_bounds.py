@@ -1,4 +1,4 @@
-"""The dearest that a call may turn out to be."""
+"""The most that a call may cost."""
 
 import json
 from decimal import Decimal
@@ -8,13 +8,13 @@ import pytest
 
 from gateway import apis
 from gateway.body import requests
-from gateway.body.usage_bound import Extent, extent_of
-from gateway.money.holds import Verdict
+from gateway.body.usage_bound import UsageBound, usage_bound_of
+from gateway.money.holds import HoldResult
 from gateway.money.prices import Prices
 from gateway.products import PRODUCTS
-from gateway.refusals.admission import Gate, _affordable_cap, _bound
+from gateway.refusals.admission import Gate, _affordable_cap, _cost_bound
 from gateway.refusals.errors import Refusal
-from gateway.resolver.credentials import Known
+from gateway.resolver.credentials import KnownCredential
 from gateway.resolver.tollgate_api import TokenAnswer
 
 PRICES = Prices({})
@@ -30,30 +30,32 @@ def dearest(**more):
     return gate._rates(read("gpt-5", **more))[1]
 
 
-def test_a_call_that_names_no_tier_is_held_at_the_price_of_the_dearest() -> None:
+def test_a_call_without_a_tier_is_held_at_the_dearest_price() -> None:
     assert dearest() == dearest(service_tier="auto") == PRICES.rates("openai", "gpt-5", "priority")
     assert dearest(service_tier="default") == PRICES.rates("openai", "gpt-5")
 
 
-def test_a_tier_whose_price_nobody_knows_is_refused() -> None:
+def test_a_tier_without_a_known_price_is_refused() -> None:
     with pytest.raises(Refusal, match="price"):
         dearest(service_tier="ultrafast")
 
 
-def test_caches_that_openai_writes_without_a_word_are_held() -> None:
+def test_cache_writes_that_openai_makes_unasked_are_held() -> None:
     request, rates = read("gpt-5.6-sol"), PRICES.rates("openai", "gpt-5.6-sol")
-    extent = extent_of(request, 9)
-    assert not extent.cached
-    written = rates.bound(extent.input_tokens, extent.output_tokens, cached=True, searches=0)
-    assert _bound(rates, extent, request) == written
+    usage_bound = usage_bound_of(request, 9)
+    assert not usage_bound.cached
+    written = rates.bound(
+        usage_bound.input_tokens, usage_bound.output_tokens, cached=True, searches=0
+    )
+    assert _cost_bound(rates, usage_bound, request) == written
 
 
-def test_a_region_that_may_be_the_dear_one_is_held_as_such() -> None:
+def test_an_unknown_region_is_held_at_the_dearest_price() -> None:
     def bound(**more) -> Decimal:
         body = {"model": "claude-sonnet-4-6", "max_tokens": 16, "messages": [], **more}
         request = requests.read(apis.MESSAGES, json.dumps(body).encode())
         rates = PRICES.rates("anthropic", "claude-sonnet-4-6")
-        return _bound(rates, Extent(1000, 10), request)
+        return _cost_bound(rates, UsageBound(1000, 10), request)
 
     elsewhere = bound(inference_geo="global")
     assert bound() == bound(inference_geo=None) == bound(inference_geo="us")
@@ -62,18 +64,18 @@ def test_a_region_that_may_be_the_dear_one_is_held_as_such() -> None:
 
 @pytest.mark.parametrize("more", [{}, {"inference_geo": "global"}, {"n": 2}])
 @pytest.mark.parametrize("searches", [0, 3])
-def test_the_output_cap_that_is_affordable_uses_what_is_left_and_no_more(more, searches) -> None:
+def test_the_affordable_output_cap_uses_what_is_left_and_no_more(more, searches) -> None:
     body = {"model": "claude-sonnet-4-6", "messages": [], **more}
     request = requests.read(apis.MESSAGES, json.dumps(body).encode())
     rates, left = PRICES.rates("anthropic", "claude-sonnet-4-6"), Decimal("0.05")
-    extent = Extent(1000, 0, searches=searches)
-    short = Verdict("short", int(left * 120 * 1_000_000), 0, 0, b"", 0)
-    cap = _affordable_cap(short, Decimal(120), rates, extent, request)
+    usage_bound = UsageBound(1000, 0, searches=searches)
+    short = HoldResult("short", int(left * 120 * 1_000_000), 0, 0, b"", 0)
+    cap = _affordable_cap(short, Decimal(120), rates, usage_bound, request)
     assert cap is not None
 
     def costs(tokens: int) -> Decimal:
-        answered = msgspec.structs.replace(extent, output_tokens=tokens * request.choices)
-        return _bound(rates, answered, request)
+        answered = msgspec.structs.replace(usage_bound, output_tokens=tokens * request.choices)
+        return _cost_bound(rates, answered, request)
 
     assert costs(cap) <= left < costs(cap + 1)
 
@@ -83,7 +85,7 @@ def test_a_number_in_many_spellings_is_remembered_once() -> None:
         active=True, scope="llm_gateway:read", organization_id="o", project_id=7,
         token_kind="oauth_run", products=["slack_app"], task_run_id="r",
     )  # fmt: skip
-    known = Known("digest", answer, 0.0)
+    known = KnownCredential("digest", answer, 0.0)
     for spelled in (b"7", b"007", b" 7"):
         assert known.caller(PRODUCTS[0], spelled).project_id == 7
     assert len(known.callers) == 1

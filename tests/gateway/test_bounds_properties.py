@@ -1,4 +1,4 @@
-"""No usage within the limits of a request costs more than the request's bound."""
+"""No usage that a request allows costs more than the request's bound."""
 
 import base64
 import itertools
@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from gateway import apis
 from gateway.body import requests
-from gateway.body.usage_bound import extent_of
+from gateway.body.usage_bound import usage_bound_of
 from gateway.money import price_list
 from gateway.money.charges import charge
 from gateway.money.prices import Prices, Usage
 from gateway.money.usage_events import CallRecord
-from gateway.refusals.admission import Gate, _bound, _refuse_unpriced
+from gateway.refusals.admission import Gate, _cost_bound, _refuse_unpriced
 from gateway.refusals.errors import Refusal
 from tests.examples import examples
 
@@ -29,26 +29,26 @@ OURS = {
 }  # fmt: skip
 PRICES = Prices({"ours": OURS}, openai_in_a_region=True)
 GATE = Gate(None, PRICES, None, None)  # type: ignore[arg-type]
-CAP = 1_000  # of output, where the caller sets none
+CAP = 1_000  # of output tokens, if the caller sets none
 CLAUDE = ["claude-sonnet-4-5", "claude-haiku-5-5", "claude-opus-5-5", "claude-3-haiku", "ours"]
 GPT = [
     "gpt-5.3-codex", "gpt-5.4", "gpt-6.1-terra", "gpt-6-luna", "gpt-4o", "gpt-4.1", "o3-mini",
     "ours", "gpt-5-chat-latest", "gpt-audio", "gpt-5.4-pro",
 ]  # fmt: skip
 TIERS = ["default", "flex", "priority", "fast", "scale"]
-# Short ones, and some next to which the rest of a request does not matter.
+# Short ones, and some that are much larger than the rest of a request.
 TEXTS = st.sampled_from(["x" * 90_000, "é" * 60_000, "x" * 300_000]) | st.text(max_size=50)
 PIXEL = base64.b64encode(b"x" * 300).decode()
 
 
 @dataclass
 class Limits:
-    """What the documentation of a provider says that a call can use at most."""
+    """The most that a call can use, according to the provider's documentation."""
 
-    text: int  # bytes, of which a token has at least one
+    text: int  # bytes; each token has at least one
     output: int
     images: int = 0
-    contexts: int = 0  # whole ones that may be read besides
+    contexts: int = 0  # how many times the whole context may be read in addition
     kinds: set[str] = field(default_factory=lambda: {"input"})
     uses: dict[str, int] = field(default_factory=dict)
     of_all_uses: int | None = None
@@ -59,7 +59,7 @@ class Limits:
 
 @st.composite
 def messages(draw) -> tuple[apis.Api, dict[str, Any], Limits]:
-    """A request of the Messages API, and what it may use."""
+    """Return a request of the Messages API, and what it may use."""
     model = draw(st.sampled_from(CLAUDE))
     text = draw(TEXTS)
     most = draw(st.integers(0, 9_000))
@@ -105,7 +105,7 @@ def messages(draw) -> tuple[apis.Api, dict[str, Any], Limits]:
 
 @st.composite
 def of_openai(draw) -> tuple[apis.Api, dict[str, Any], Limits]:
-    """A request of the other APIs, and what it may use."""
+    """Return a request of another API, and what it may use."""
     api = draw(st.sampled_from([apis.CHAT_COMPLETIONS, apis.RESPONSES, apis.COMPACT]))
     model = draw(st.sampled_from(GPT))
     text = draw(TEXTS)
@@ -162,20 +162,20 @@ def test_no_usage_within_the_limits_costs_more_than_the_bound(asked, data) -> No
     try:
         request = requests.read(api, json.dumps(body).encode())
         expected, dearest = GATE._rates(request)
-        extent = extent_of(request, CAP)
-        _refuse_unpriced(dearest, extent, request)
+        usage_bound = usage_bound_of(request, CAP)
+        _refuse_unpriced(dearest, usage_bound, request)
     except Refusal:
         assume(False)
-    bound = _bound(dearest, extent, request)
+    bound = _cost_bound(dearest, usage_bound, request)
     record = record_of(request)
     window = dearest.context_window
     for usage in (data.draw(usages(limits, window)), *greatest_usages(limits, window)):
-        cost, _ = charge(PRICES, record, expected, usage, extent.tools)
+        cost, _ = charge(PRICES, record, expected, usage, usage_bound.tools)
         assert 0 <= cost <= bound, (usage, cost, bound)
 
 
 def greatest_usages(limits: Limits, window: int) -> Iterator[Usage]:
-    """All of everything that a call may use, of each kind and under all circumstances."""
+    """Yield the largest usage of each kind that a call may have, at every tier and region."""
     most = limits.text + limits.images * 4_000 + limits.contexts * window
     of_all_uses = limits.of_all_uses
     uses = [limits.uses] if of_all_uses is None else [{name: of_all_uses} for name in limits.uses]
@@ -196,7 +196,7 @@ def greatest_usages(limits: Limits, window: int) -> Iterator[Usage]:
 
 @st.composite
 def usages(draw, limits: Limits, window: int) -> Usage:
-    """Anything that a provider may report of such a call."""
+    """Return any usage that a provider may report for such a call."""
     left = limits.text + limits.images * 4_000 + limits.contexts * window
     counts = {}
     for kind in draw(st.permutations(sorted(limits.kinds))):
@@ -229,7 +229,7 @@ def record_of(request: requests.ModelRequest) -> CallRecord:
 
 
 def test_every_published_model_is_bounded_at_every_tier() -> None:
-    """The dearest rates are nowhere below those of any tier, however long the context is."""
+    """The dearest rates are never below those of any tier, whatever the length of the context."""
     for provider in ("anthropic", "openai"):
         for name in price_list._names(provider):
             try:

@@ -47,7 +47,7 @@ kinds = pytest.mark.parametrize("kind", CALLS)
 
 
 class Booked:
-    """Return what a call with this answer was booked as, and the bound of its hold."""
+    """How a call with this answer was booked, and the bound of its hold."""
 
     def __init__(self, world: World, path: str, body: dict[str, Any], answer: Script) -> None:
         project = world.tollgate.project(credits=10_000)
@@ -80,7 +80,7 @@ def test_an_unstreamed_answer_that_breaks_off_is_booked_at_its_bound(
     assert (result.micro, result.estimated) == (result.bound, True)
 
 
-def test_the_metrics_tell_why_a_call_was_estimated(world: World) -> None:
+def test_metrics_count_why_calls_were_estimated(world: World) -> None:
     before = world.metric('tollgate_gateway_estimated_total{why="broken_off"}')
     uncertain = world.metric("tollgate_gateway_uncertain_credits_total")
     path, body, document = CALLS["messages"]
@@ -107,10 +107,8 @@ def test_a_connection_that_breaks_before_any_answer_is_booked_at_its_bound(
 
 
 @pytest.mark.parametrize("kind", ["chat", "responses"])
-def test_a_broken_stream_is_booked_by_its_text_with_the_input_whole(
-    world: World, kind: str
-) -> None:
-    """Never dearer than the bound of a call that asks for as much output as arrived."""
+def test_a_broken_stream_is_booked_by_its_text_and_the_input_bound(world: World, kind: str) -> None:
+    """It never costs more than the bound of a call that asks for as much output as arrived."""
     path, body, _ = CALLS[kind]
     name = "max_completion_tokens" if kind == "chat" else "max_output_tokens"
     tokens = 140
@@ -127,11 +125,11 @@ def test_a_broken_stream_is_booked_by_its_text_with_the_input_whole(
     assert result.micro == as_short.bound < result.bound
 
 
-def test_a_broken_stream_is_booked_with_the_input_that_was_told(world: World) -> None:
+def test_a_broken_stream_is_booked_with_the_reported_input(world: World) -> None:
     chunks = messages_stream(messages_usage(inference_geo="global"), pieces=10)[:13]
     answer = Script(200, SSE_HEADERS, chunks, cut=True)
     result = Booked(world, MESSAGES, messages_body(stream=True), answer)
-    # 100 in, and one out that was told; each piece, "piece 0 é ", has eleven bytes.
+    # 100 in, and one out that was reported; each piece, "piece 0 é ", has eleven bytes.
     assert (result.output, result.micro) == (1 + 28, (100 * 3 + 29 * 15) * 120)
 
 
@@ -149,22 +147,24 @@ def test_a_stream_that_broke_off_is_never_booked_above_its_bound(world: World, k
     assert (result.micro, result.estimated) == (result.bound, True)
 
 
-def test_an_error_costs_nothing_whoever_left_after_it() -> None:
+def test_an_error_costs_nothing_even_if_the_caller_left_after_it() -> None:
     meter = meter_for("messages", stream=True, hide_usage=False)
     meter.feed(b'data: {"type":"error","error":{"type":"overloaded_error"}}\n\n')
     left = Ending(0.0, status=200, sent=True, failed=True, given_up=True)
-    assert basis_of(meter, left)[0] == "told"
+    assert basis_of(meter, left)[0] == "reported"
 
 
-def test_nothing_is_booked_if_no_byte_was_sent_however_long_it_was_waited() -> None:
+def test_nothing_is_booked_if_no_byte_was_sent_even_after_a_timeout() -> None:
     meter = meter_for("messages", stream=True, hide_usage=False)
-    assert basis_of(meter, Ending(0.0, failed=True, given_up=True))[0] == "told"
+    assert basis_of(meter, Ending(0.0, failed=True, given_up=True))[0] == "reported"
     assert basis_of(meter, Ending(0.0, sent=True, failed=True, given_up=True))[0] == "bound"
 
 
 @kinds
 @pytest.mark.parametrize("status", [302, 400, 429, 500, 529])
-def test_what_is_no_answer_costs_nothing(world: World, kind: str, status: int) -> None:
+def test_an_answer_that_is_not_a_success_costs_nothing(
+    world: World, kind: str, status: int
+) -> None:
     path, body, _ = CALLS[kind]
     for document in ({"error": {"message": "Sorry"}}, b"<html>", b""):
         result = Booked(world, path, body, json_script(document, status))
@@ -178,7 +178,7 @@ ODD = ["20", 20.5, -1, True, [20], {}, 2**70, 1e30]
 
 
 def with_usage(kind: str, usage: object, *, stream: bool) -> Script:
-    """Answer with this usage."""
+    """Return a script that answers with this usage."""
     if not stream:
         return json_script({**CALLS[kind][2], "usage": usage})
     parts = {
@@ -197,9 +197,7 @@ def with_usage(kind: str, usage: object, *, stream: bool) -> Script:
 
 @kinds
 @pytest.mark.parametrize("stream", [False, True], ids=["document", "stream"])
-def test_usage_that_cannot_be_read_is_never_taken_for_nothing(
-    world: World, kind: str, stream: bool
-) -> None:
+def test_unreadable_usage_is_never_booked_as_zero(world: World, kind: str, stream: bool) -> None:
     path, body, _ = CALLS[kind]
     for count in (INPUT[kind], OUTPUT[kind]):
         for odd in ODD:
@@ -239,7 +237,7 @@ def test_a_compressed_answer_is_booked_at_its_bound(world: World, kind: str, enc
 
 
 @pytest.mark.parametrize("encodings", ["identity", "Identity", "", "identity, identity"])
-def test_an_answer_that_says_it_is_not_compressed_is_read(world: World, encodings: str) -> None:
+def test_an_answer_with_identity_encoding_is_read(world: World, encodings: str) -> None:
     project = world.tollgate.project(credits=100)
     world.provider.script = lambda _: json_script(message(), **{"content-encoding": encodings})
     world.post(world.tollgate.token(project))

@@ -38,7 +38,7 @@ def chat_body(**fields):
     }
 
 
-def test_what_a_provider_names_as_of_its_connection_alone_is_not_passed_on(world: World) -> None:
+def test_headers_named_in_connection_are_not_passed_on(world: World) -> None:
     headers = {"connection": "keep-alive, X-Edge", "x-edge": "7", "keep-alive": "5", "x-kept": "y"}
     world.provider.script = lambda _: json_script(message(), **headers)
     answer = world.post(world.tollgate.token(world.tollgate.project(credits=100)))
@@ -103,7 +103,7 @@ def test_a_stream_passes_unchanged_and_is_metered(world, path, body, expected) -
     ],
     ids=["messages", "chat", "responses"],
 )
-def test_what_came_of_a_stream_is_passed_on_before_the_rest_comes(
+def test_a_stream_is_passed_on_as_it_arrives(
     world: World, path: str, body: dict, first: int
 ) -> None:
     release = threading.Event()
@@ -157,13 +157,13 @@ def test_a_call_is_booked_before_the_end_of_its_answer_is_sent(
     with ThreadPoolExecutor() as pool:
         call = pool.submit(spent_at_the_end)
         wait_until(lambda: fragile.account(project)["held"] > 0, what="the hold")
-        # Redis writes nothing for a while: an end that came before the booking would come now.
+        # Redis is paused now. If the answer could end before the booking, it would end now.
         fragile.redis.execute_command("CLIENT", "PAUSE", 600, "WRITE")
         gate.set()
         assert call.result() == 72_000
 
 
-def test_request_bytes_reach_the_provider_as_they_came(world: World) -> None:
+def test_request_bytes_reach_the_provider_unchanged(world: World) -> None:
     project = world.tollgate.project(credits=100)
     body = (
         b'{ "model":"claude-sonnet-4-5" ,\n "max_tokens": 100, "metadata": {"a": [1, 2.50]},'
@@ -187,7 +187,7 @@ def test_request_bytes_reach_the_provider_as_they_came(world: World) -> None:
     assert headers.items() <= seen.headers.items()
 
 
-def test_who_pays_at_the_provider_is_not_the_callers_choice(world: World) -> None:
+def test_callers_cannot_choose_who_pays_at_the_provider(world: World) -> None:
     names = {"anthropic-workspace-id": "w", "anthropic-user-profile-id": "p"}
     named = {"anthropic-organization-id": "o", "openai-organization": "o", "openai-project": "p",
              "set-cookie": "edge=1"}  # fmt: skip
@@ -211,7 +211,7 @@ def test_compressed_bodies_are_refused_because_they_cannot_be_read(world: World)
 
 
 def test_every_beta_header_counts_for_the_size_of_the_context(world: World) -> None:
-    """A document counts as the whole context, which one of the betas makes five times as large."""
+    """A document counts as the whole context, which one of the betas makes five times larger."""
     token = world.tollgate.token(world.tollgate.project(credits=200))
     document = {"type": "document", "source": {"type": "url", "url": "https://example.com/a.pdf"}}
     body = messages_body(messages=[{"role": "user", "content": [document]}])
@@ -247,7 +247,7 @@ def test_what_identifies_the_caller_never_reaches_the_provider(world: World) -> 
     assert seen.headers["accept-encoding"] == "identity"
 
 
-def test_the_operators_key_goes_to_openai_as_a_bearer_and_its_account_is_not_the_callers_choice(
+def test_openai_gets_the_operators_key_and_no_account_of_the_callers_choice(
     world: World,
 ) -> None:
     project = world.tollgate.project(credits=100)
@@ -263,7 +263,7 @@ def test_the_operators_key_goes_to_openai_as_a_bearer_and_its_account_is_not_the
     assert "openai-project" not in seen.headers
 
 
-def test_the_gateway_adds_an_output_cap_and_the_usage_option_where_the_caller_gave_none(
+def test_the_gateway_adds_a_missing_output_cap_and_usage_option(
     world: World,
 ) -> None:
     project = world.tollgate.project(credits=100)
@@ -318,7 +318,7 @@ def test_counting_tokens_and_listing_models_cost_nothing(world: World) -> None:
     assert world.account(project)["spent"] == 0
 
 
-def test_the_unmetered_product_asks_nobody_and_is_reported_unbilled(world: World) -> None:
+def test_the_unmetered_product_needs_no_hold_and_is_reported_unbilled(world: World) -> None:
     project = world.tollgate.project(credits=0)
     world.tollgate.limit(project)
     token = world.tollgate.token(project, "llm_gateway")
@@ -332,8 +332,8 @@ def test_the_unmetered_product_asks_nobody_and_is_reported_unbilled(world: World
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_compaction_and_an_adviser_are_priced_by_themselves(world: World, stream: bool) -> None:
-    """Both are refused where somebody pays; elsewhere the event tells what they cost."""
+def test_a_compaction_and_an_advisor_are_priced_separately(world: World, stream: bool) -> None:
+    """Billable products refuse both; on the unmetered one the event has their cost."""
     none = {"cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
     usage = messages_usage(
         iterations=[
@@ -363,7 +363,7 @@ def test_a_compaction_and_an_adviser_are_priced_by_themselves(world: World, stre
     assert Decimal(properties["$ai_total_cost_usd"]) == Decimal("0.007075")
 
 
-def test_cache_reads_and_writes_of_both_lifetimes_are_priced_as_such(world: World) -> None:
+def test_cache_reads_and_writes_have_their_own_prices(world: World) -> None:
     usage = messages_usage(
         cache_read_input_tokens=1000,
         cache_creation_input_tokens=700,
@@ -381,7 +381,7 @@ def test_cache_reads_and_writes_of_both_lifetimes_are_priced_as_such(world: Worl
     assert event["debited_micro"] == 477_000
 
 
-def test_a_dearer_service_tier_is_priced_by_what_was_served(world: World) -> None:
+def test_the_service_tier_that_was_served_is_charged(world: World) -> None:
     world.provider.script = lambda _: json_script({**completion(), "service_tier": "priority"})
     project = world.tollgate.project(credits=100)
     world.post(world.tollgate.token(project), CHAT, chat_body(service_tier="priority"))
@@ -391,12 +391,12 @@ def test_a_dearer_service_tier_is_priced_by_what_was_served(world: World) -> Non
     assert event["properties"]["$ai_service_tier"] == "priority"
 
 
-def test_a_provider_that_charges_more_than_the_bound_is_booked_in_full_and_told(
+def test_a_cost_beyond_the_bound_is_booked_in_full_and_reported(
     fragile: World,
 ) -> None:
     fragile.provider.script = lambda _: json_script(message(messages_usage(output_tokens=10_000)))
     project = fragile.tollgate.project(credits=1)
-    told = fragile.metric("tollgate_gateway_overrun_credits_total")
+    overrun = fragile.metric("tollgate_gateway_overrun_credits_total")
     token = fragile.tollgate.token(project)
     assert fragile.post(token).status_code == 200
     # 100 × $3 + 10,000 × $15 per million, at 120 credits a dollar
@@ -404,8 +404,8 @@ def test_a_provider_that_charges_more_than_the_bound_is_booked_in_full_and_told(
     assert fragile.tollgate.credits_booked(project) == 18_036_000
     assert fragile.post(token).status_code == DENIED
     wait_until(
-        lambda: fragile.metric("tollgate_gateway_overrun_credits_total") > told + 17,
-        what="the overrun being told",
+        lambda: fragile.metric("tollgate_gateway_overrun_credits_total") > overrun + 17,
+        what="the overrun in the metric",
     )
 
 
@@ -425,7 +425,7 @@ def test_provider_errors_pass_unchanged_and_are_booked_at_what_they_cost(world: 
     assert world.settled(project)["held"] == 0
 
 
-def test_a_provider_that_breaks_off_is_booked_as_far_as_it_got(world: World) -> None:
+def test_an_answer_that_breaks_off_is_booked_as_far_as_it_got(world: World) -> None:
     world.provider.script = lambda _: Script(
         200, {"content-type": "text/event-stream"}, messages_stream()[:5], cut=True
     )
@@ -439,7 +439,7 @@ def test_a_provider_that_breaks_off_is_booked_as_far_as_it_got(world: World) -> 
     assert 0 < event["debited_micro"] <= 72_000
 
 
-def test_the_usage_page_tells_what_is_left(world: World) -> None:
+def test_the_usage_endpoint_shows_what_is_left(world: World) -> None:
     project = world.tollgate.project(credits=100)
     token = world.tollgate.token(project)
     world.post(token)
@@ -451,13 +451,13 @@ def test_the_usage_page_tells_what_is_left(world: World) -> None:
     assert page["held"] == 0
 
 
-def test_what_claude_code_asks_first_is_answered(world: World) -> None:
+def test_the_root_and_the_probes_answer(world: World) -> None:
     assert world.http.head("/").status_code == 200
     assert world.get("/_health").status_code == 200
     assert world.get("/_ready").json()["ready"] is True
 
 
-def test_no_credential_and_no_prompt_is_ever_logged(world: World) -> None:
+def test_credentials_and_prompts_are_never_logged(world: World) -> None:
     project = world.tollgate.project(credits=100)
     token = world.tollgate.token(project)
     prompt = "a prompt that nobody may read"
@@ -473,7 +473,7 @@ def test_no_credential_and_no_prompt_is_ever_logged(world: World) -> None:
     assert {"call_id", "product", "status", "seconds"} <= lines[-1].keys()
 
 
-def test_what_looks_like_a_credential_is_taken_out_of_whatever_is_logged() -> None:
+def test_anything_like_a_credential_is_removed_from_the_log() -> None:
     secrets = ("pha_0123456789abcdef", "phx_0123456789abcdef", "sk-ant-0123456789abcdef")
     event = {"event": "odd", "error": " ".join((*secrets, "Bearer 0123456789abcdef"))}
     line = logs._render(None, "", event).decode()

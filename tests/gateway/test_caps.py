@@ -12,18 +12,18 @@ from tests.gateway.fake_provider import json_script, message
 from tests.gateway.fake_tollgate import FakeProject
 from tests.gateway.test_calls import CHAT, chat_body
 
-COST = 72_000  # of a call of `messages_body`; it holds about four times as much
+COST = 72_000  # of one call with `messages_body`, which holds about four times as much
 USER, COLLEAGUE = "slack:T1:U1", "slack:T1:U 2\n"
 
 
 @pytest.fixture
 def project(world: World) -> FakeProject:
-    """A project of a team that has plenty."""
+    """A project of a team with plenty of credits."""
     return world.tollgate.project(credits=1000)
 
 
 def refused(answer) -> dict:
-    """Return the error of a refusal that it does not help to repeat."""
+    """Return the error of a refusal that says not to retry."""
     assert answer.status_code == DENIED, answer.text
     assert answer.headers["x-should-retry"] == "false"
     return answer.json()["error"]
@@ -67,7 +67,7 @@ def test_a_user_has_a_share_over_all_runs_and_projects(world: World, project) ->
     assert {event["distinct_id"] for event in events} == {USER, COLLEAGUE}
 
 
-def test_who_has_nothing_left_at_all_is_told_so(world: World, project) -> None:
+def test_a_caller_with_nothing_left_gets_the_cap_reached_denial(world: World, project) -> None:
     world.tollgate.cap(project, f"user:{USER}", 0)
     error = refused(world.post(world.tollgate.token(project, distinct_id=USER)))
     assert error["message"] == (
@@ -83,7 +83,7 @@ def test_who_has_nothing_left_at_all_is_told_so(world: World, project) -> None:
     )
 
 
-def test_a_cap_whose_counter_was_lost_is_asked_for_again(world: World, project) -> None:
+def test_a_lost_cap_counter_is_fetched_again(world: World, project) -> None:
     world.tollgate.cap(project, f"project:{project.id}", 0)
     token = world.tollgate.token(project)
     refused(world.post(token))
@@ -92,7 +92,7 @@ def test_a_cap_whose_counter_was_lost_is_asked_for_again(world: World, project) 
     assert refused(world.post(token))["cause"] == "project_cap_reached"
 
 
-def test_a_run_has_what_one_run_may_use(world: World, project) -> None:
+def test_a_run_has_its_own_cap_within_the_team(world: World, project) -> None:
     world.tollgate.cap(project, "run", 1)
     token = world.tollgate.token(project)
     assert 0 < passed_until_refused(world, token) * COST <= 1_000_000
@@ -101,7 +101,7 @@ def test_a_run_has_what_one_run_may_use(world: World, project) -> None:
     assert world.post(world.tollgate.token(project)).status_code == 200
 
 
-def test_of_many_calls_at_once_no_more_pass_than_fit(
+def test_only_as_many_concurrent_calls_pass_as_the_cap_allows(
     world: World, project, background: ThreadPoolExecutor
 ) -> None:
     world.tollgate.cap(project, f"user:{USER}", 1)
@@ -132,7 +132,7 @@ def test_of_many_calls_at_once_no_more_pass_than_fit(
     world.booked(project, fit)
 
 
-def test_a_raised_cap_counts_at_once_and_a_removed_one_no_longer(world: World, project) -> None:
+def test_raising_or_removing_a_cap_takes_effect_at_once(world: World, project) -> None:
     scope = f"user:{USER}"
     world.tollgate.cap(project, scope, 0)
     token = world.tollgate.token(project, distinct_id=USER)
@@ -143,20 +143,20 @@ def test_a_raised_cap_counts_at_once_and_a_removed_one_no_longer(world: World, p
     assert passed * COST <= 400_000
     world.tollgate.cap(project, scope, None)
     wait_until(lambda: world.post(token).status_code == 200, what="the removal being known")
-    # Made again, it knows what was used meanwhile.
+    # A new cap includes what was used before it.
     world.booked(project, passed + 1)
     world.tollgate.cap(project, scope, (passed + 1) * COST / 1_000_000)
 
-    def told() -> bool:
+    def cap_is_known() -> bool:
         answer = world.post(token)
         return (
             answer.status_code == DENIED and answer.json()["error"]["cause"] == "user_cap_reached"
         )
 
-    wait_until(told, what="the cap being known")
+    wait_until(cap_is_known, what="the cap being known")
 
 
-def test_the_usage_page_tells_the_shares_that_bind_the_caller(world: World, project) -> None:
+def test_the_usage_endpoint_shows_the_callers_caps(world: World, project) -> None:
     page = "/v1/usage/slack_app"
     assert world.get(page, world.tollgate.token(project)).json()["caps"] == {}
     world.tollgate.cap(project, f"user:{USER}", 5)
@@ -164,7 +164,7 @@ def test_the_usage_page_tells_the_shares_that_bind_the_caller(world: World, proj
     world.tollgate.cap(project, "run", 1)
     mine = world.tollgate.token(project, distinct_id=USER)
     theirs = world.tollgate.token(project, distinct_id=COLLEAGUE)
-    # Told to who asks before any call, too.
+    # The caps are shown before the first call, too.
     wait_until(lambda: len(world.get(page, mine).json()["caps"]) == 3, what="the caps being known")
     assert world.get(page, mine).json()["caps"]["user"] == {
         "usage": 0, "limit": 5, "held": 0, "remaining": 5,
@@ -182,7 +182,7 @@ def test_the_usage_page_tells_the_shares_that_bind_the_caller(world: World, proj
     assert world.get(page, world.tollgate.token(world.tollgate.project())).json()["caps"] == {}
 
 
-def test_an_output_cap_of_the_gateways_own_shrinks_to_the_share(world: World, project) -> None:
+def test_an_added_output_cap_shrinks_to_the_share(world: World, project) -> None:
     world.tollgate.cap(project, f"user:{USER}", 1)
     body = chat_body()
     del body["max_completion_tokens"]
@@ -191,7 +191,7 @@ def test_an_output_cap_of_the_gateways_own_shrinks_to_the_share(world: World, pr
     assert 256 <= world.provider.requests[-1].json["max_completion_tokens"] < 1000
 
 
-def test_a_share_counts_although_the_team_has_no_limit(world: World) -> None:
+def test_a_cap_applies_even_if_the_team_has_no_limit(world: World) -> None:
     project = world.tollgate.project(credits=None)
     world.tollgate.cap(project, f"project:{project.id}", 0.2)
     token = world.tollgate.token(project)
@@ -201,7 +201,7 @@ def test_a_share_counts_although_the_team_has_no_limit(world: World) -> None:
 
 @pytest.mark.parametrize("scope", ["project", "user", "run"])
 @pytest.mark.parametrize("spare", [0, 100_000], ids=["all of it", "a part of it"])
-def test_a_share_that_other_calls_hold_is_worth_another_attempt(
+def test_a_share_held_by_other_calls_is_refused_with_a_retry(
     world: World, project, background: ThreadPoolExecutor, scope: str, spare: int
 ) -> None:
     gate, before = threading.Event(), len(world.provider.requests)

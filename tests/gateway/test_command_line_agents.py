@@ -1,7 +1,7 @@
 """Coding agents on the command line work through the gateway with its address and a token.
 
-Each runs where it is installed and is left out where it is not (`npm install -g
-@anthropic-ai/claude-code @openai/codex`, `pip install mini-swe-agent`).
+Agents that are not installed are skipped (`npm install -g @anthropic-ai/claude-code
+@openai/codex`, `pip install mini-swe-agent`).
 """
 
 import os
@@ -27,7 +27,7 @@ BASH = "```mswea_bash_command\n{}\n```"
 
 
 def needs(program: str) -> pytest.MarkDecorator:
-    """Leave the test out where the program is not installed."""
+    """Return a marker that skips a test if the program is not installed."""
     return pytest.mark.skipif(shutil.which(program) is None, reason=f"{program} is not installed")
 
 
@@ -51,7 +51,7 @@ def agents(model: DemoModel) -> Iterator[World]:
 
 
 def run(argv: list[str], home: Path, **environment: str) -> tuple[str, float]:
-    """Run an agent in a folder of its own; return what it said and how many seconds it took."""
+    """Run an agent in its own folder; return its output and how many seconds it took."""
     began = time.monotonic()
     ran = subprocess.run(
         argv,
@@ -86,7 +86,7 @@ def codex(world: World, token: str, home: Path) -> tuple[str, float]:
 
 
 def mini(world: World, token: str, home: Path) -> tuple[str, float]:
-    """It repeats whatever fails, unless told not to, whatever a header says."""
+    """By default it retries whatever fails, ignoring headers, so its setting turns that off."""
     return run(
         ["mini", "-m", "openai/gpt-4o", "-c", "mini_textbased", "-y", "--exit-immediately",
          "-t", QUESTION],
@@ -98,7 +98,7 @@ def mini(world: World, token: str, home: Path) -> tuple[str, float]:
     )  # fmt: skip
 
 
-# What each says when it works, and when credits have ended.
+# The output of each when it works, and when credits are used up.
 AGENTS = [
     pytest.param(claude, "[demo model]", SENTENCE, marks=needs("claude"), id="Claude Code"),
     pytest.param(codex, "[demo model]", SENTENCE, marks=needs("codex"), id="Codex CLI"),
@@ -107,7 +107,7 @@ AGENTS = [
 
 
 @pytest.mark.parametrize(("agent", "answer", "denial"), AGENTS)
-def test_an_agent_works_and_is_refused_without_trying_again(
+def test_an_agent_works_and_does_not_retry_a_denial(
     agents: World, model: DemoModel, tmp_path: Path, agent, answer: str, denial: str
 ) -> None:
     (tmp_path / "README.md").write_text("# A web shop\n")

@@ -36,17 +36,17 @@ RECORD = {
 
 
 def answer(model: str, items: list[dict], *, tokens: int = 1_000, written: int = 100) -> Script:
-    """An answer of the Responses API, with so many tokens in and out."""
+    """Return an answer of the Responses API with these input and output tokens."""
     usage = {
         "input_tokens": tokens, "input_tokens_details": {"cached_tokens": 0},
         "output_tokens": written, "total_tokens": tokens + written,
     }  # fmt: skip
-    told = {**response(), "model": model, "usage": usage}
-    return json_script({**told, "output": [*items, *told["output"]]})
+    document = {**response(), "model": model, "usage": usage}
+    return json_script({**document, "output": [*items, *document["output"]]})
 
 
 def ask(world: World, model: str, tool: str, **more):
-    """Ask for something with a tool of OpenAI's; return project and answer."""
+    """Make a call with an OpenAI tool; return the project and the answer."""
     project = world.tollgate.project(credits=PLENTY)
     body = {"model": model, "input": "Hi", "tools": [{"type": tool}], "max_tool_calls": 20, **more}
     return project, world.post(world.tollgate.token(project), RESPONSES, body)
@@ -65,7 +65,7 @@ def dollars(world: World, project) -> Decimal:
         ("gpt-5.1-codex-mini", "web_search", SEARCHED, "0.20045"),
         ("o3-mini", "file_search", FILE_SEARCHED, "0.05154"),
         ("gpt-4o", "web_search", SEARCHED, "0.2035"),
-        # the older tool costs more on models that do not reason
+        # the older tool costs more with models that do not reason
         ("gpt-4o", "web_search_preview", SEARCHED, "0.5035"),
         ("gpt-5-mini", "web_search_preview", SEARCHED, "0.20045"),
         ("gpt-5-chat-latest", "web_search_preview", SEARCHED, "0.50225"),
@@ -79,7 +79,7 @@ def test_twenty_searches_are_charged_on_every_model(world: World, model, tool, i
 
 
 def test_searches_are_held_before_the_call(world: World) -> None:
-    """A hundred of them cost a dollar, whatever the price list says of the model."""
+    """A hundred searches cost a dollar, whatever the price list says about the model."""
     published = Prices({})
     for model in ("gpt-5.3-codex", "gpt-4o", "o3-mini"):
         rates = published.rates("openai", model)
@@ -103,7 +103,7 @@ def test_searches_are_held_before_the_call(world: World) -> None:
         ({"type": "image_generation"}, "image_generations_kcount"),
     ],
 )
-def test_a_tool_without_a_price_is_refused_and_the_setting_is_named(
+def test_the_refusal_of_a_tool_without_a_price_names_the_setting(
     world: World, tool: dict, key: str
 ) -> None:
     before = len(world.provider.requests)
@@ -115,7 +115,7 @@ def test_a_tool_without_a_price_is_refused_and_the_setting_is_named(
     assert len(world.provider.requests) == before
 
 
-def test_only_searches_are_charged_not_pages_that_are_opened() -> None:
+def test_searches_are_charged_but_opened_pages_are_not() -> None:
     rates = Prices({}).rates("openai", "gpt-5-mini")
     assert rates.cost(Usage(1_000, output=100, web_searches=1)) == Decimal("0.01045")
 
@@ -124,7 +124,7 @@ def test_only_searches_are_charged_not_pages_that_are_opened() -> None:
     ("provider", "model"),
     [("openai", "gpt-5.3-codex"), ("openai", "o3-mini"), ("anthropic", "claude-3-haiku")],
 )
-def test_a_price_of_the_operator_without_searches_has_the_ones_that_are_published(
+def test_an_operators_price_without_searches_uses_the_published_ones(
     provider: str, model: str
 ) -> None:
     price = {"input_mtok": "1", "output_mtok": "2"}
@@ -138,12 +138,12 @@ def test_a_price_of_the_operator_without_searches_has_the_ones_that_are_publishe
 
 
 @pytest.mark.parametrize("value", [-1, "NaN", "Infinity", "free", None, True, [1]])
-def test_a_price_of_the_operator_that_is_none_is_refused_at_the_start(value) -> None:
+def test_an_invalid_operators_price_is_refused_at_startup(value) -> None:
     with pytest.raises(ValueError, match="GATEWAY_PRICE_OVERRIDES"):
         Prices({"ours": {"input_mtok": "1", "output_mtok": "2", "web_searches_kcount": value}})
 
 
-def test_audio_and_images_have_their_own_prices_where_they_are_published() -> None:
+def test_audio_and_images_have_their_published_prices() -> None:
     rates = Prices({}).rates("openai", "gpt-audio")
     text = rates.cost(Usage(1_000, output=100))
     # $32 and $64 instead of $2.50 and $10 a million
@@ -151,7 +151,7 @@ def test_audio_and_images_have_their_own_prices_where_they_are_published() -> No
     assert rates.cost(Usage(1_000, output=100, audio_output=50)) - text == Decimal("0.0027")
     realtime = Prices({}).rates("openai", "gpt-realtime")
     assert realtime.cost(Usage(1_000, image_input=1_000)) == Decimal("0.005")
-    # images are text where nothing else is published, as providers say
+    # images are priced as text if nothing else is published, as providers say
     assert Prices({}).rates("openai", "gpt-5").unpriced(Usage(1_000, image_input=1_000)) == []
 
 
@@ -165,14 +165,14 @@ def test_caches_of_every_lifetime_have_a_price() -> None:
 
 
 @pytest.mark.parametrize("tier", ["priority", "fast", "flex", "ultrafast", "batch"])
-def test_a_tier_of_service_without_a_published_price_has_none(tier: str) -> None:
+def test_a_service_tier_without_a_published_price_has_none(tier: str) -> None:
     with pytest.raises(UnknownPrice):
         Prices({}).rates("openai", "gpt-5.1-codex-mini", tier)
     for standard in (None, "auto", "default", "scale"):
         assert Prices({}).rates("openai", "gpt-5.1-codex-mini", standard)
 
 
-def test_an_endpoint_of_one_region_costs_a_tenth_more_on_models_of_which_it_does() -> None:
+def test_a_regional_endpoint_costs_a_tenth_more_for_newer_models() -> None:
     there, here = Prices({}, openai_in_a_region=True), Prices({})
     usage = Usage(1_000, 100, output=10, web_searches=2)
     for model, factor in (("gpt-6-sol", "1.1"), ("gpt-5.4", "1.1"), ("gpt-5.3-codex", "1"),
@@ -188,29 +188,29 @@ def test_an_endpoint_of_one_region_costs_a_tenth_more_on_models_of_which_it_does
     )
 
 
-def test_what_was_not_expected_and_has_no_price_is_told(world: World) -> None:
+def test_unexpected_usage_without_a_price_is_reported(world: World) -> None:
     metric = "tollgate_gateway_unpriced_total"
     before = world.metric(metric)
-    told = {**completion(), "service_tier": "a-new-one"}
-    world.provider.script = lambda _: json_script(told)
+    document = {**completion(), "service_tier": "a-new-one"}
+    world.provider.script = lambda _: json_script(document)
     project = world.tollgate.project(credits=100)
     world.post(world.tollgate.token(project), CHAT, chat_body(service_tier="default"))
-    # booked at the dearest tier that is known: 60 × $4.25 + 40 × $2.125 + 20 × $17, per million
+    # booked at the dearest known tier: 60 × $4.25 + 40 × $2.125 + 20 × $17, per million
     assert dollars(world, project) == Decimal("0.00068")
     wait_until(lambda: world.metric(metric) == before + 1, what="the metric")
     assert "a part of a call has no price" in world.log.read_text()
 
 
-def test_code_that_a_provider_ran_is_told_unless_it_comes_with_a_search() -> None:
+def test_code_that_a_provider_ran_is_reported_unless_it_is_free_with_a_search() -> None:
     published, usage = Prices({}), Usage(1_000, code_executions=3)
     rates = published.rates("anthropic", "claude-opus-4-6")
     assert rates.unpriced(usage) == ["code_executions"]
-    told = metrics.UNPRICED.labels("code_executions")._value
-    before = told.get()
+    counter = metrics.UNPRICED.labels("code_executions")._value
+    before = counter.get()
     record = msgspec.convert(RECORD, CallRecord)
     for free_code, times in ((True, 0), (False, 1)):
         cost, _ = charge(published, record, rates, usage, frozenset(), free_code=free_code)
-        assert (cost, told.get() - before) == (rates.cost(Usage(1_000)), times)
+        assert (cost, counter.get() - before) == (rates.cost(Usage(1_000)), times)
     ours = {"input_mtok": "5", "output_mtok": "25", "code_executions_kcount": "40"}
     own = Prices({"claude-opus-4-6": ours})
     rates = own.rates("anthropic", "claude-opus-4-6")
@@ -223,8 +223,8 @@ def test_a_cache_may_be_warmed_without_an_answer(world: World) -> None:
         input_tokens=10, output_tokens=0, cache_creation_input_tokens=5_000,
         cache_creation={"ephemeral_5m_input_tokens": 5_000, "ephemeral_1h_input_tokens": 0},
     )  # fmt: skip
-    told = {**message(usage), "model": "claude-sonnet-4-6", "content": []}
-    world.provider.script = lambda _: json_script(told)
+    document = {**message(usage), "model": "claude-sonnet-4-6", "content": []}
+    world.provider.script = lambda _: json_script(document)
     project = world.tollgate.project(credits=100)
     system = [{"type": "text", "text": "x" * 20_000, "cache_control": {"type": "ephemeral"}}]
     body = messages_body(model="claude-sonnet-4-6", max_tokens=0, system=system)

@@ -1,4 +1,4 @@
-"""Processes that die, with calls under way and events undelivered: nothing is lost or doubled."""
+"""If a process dies with calls under way and undelivered events, nothing is lost or doubled."""
 
 import json
 import signal
@@ -29,7 +29,7 @@ FAILURES = "tollgate_gateway_redis_failures_total"
 
 
 def call_quietly(world: World, token: str, **body: object) -> int:
-    """Call; 0 when the connection broke."""
+    """Make a call; return its status, or 0 if the connection broke."""
     with suppress(httpx.HTTPError):
         return world.post(token, body=messages_body(**body)).status_code
     return 0
@@ -75,7 +75,7 @@ def test_a_call_whose_process_was_taken_for_dead_is_corrected_to_what_it_cost(
     held = fragile.account(project)["held"]
 
     def given_up() -> bool:
-        """It was only slow: its lease ends before it is renewed."""
+        """Expire the lease of the process, which is only slow, before it is renewed."""
         for owner in fragile.redis.zrange("tollgate:owners", 0, -1):
             fragile.redis.zadd("tollgate:owners", {owner: 0})
         return bool(fragile.tollgate.events_of(project))
@@ -107,10 +107,10 @@ def test_events_that_were_not_delivered_survive_the_kill(fragile: World) -> None
 
 
 @pytest.mark.parametrize("killed", [True, False], ids=["killed meanwhile", "not killed"])
-def test_what_ends_while_redis_is_down_is_booked_once(
+def test_a_call_that_ends_while_redis_is_down_is_booked_once(
     fragile: World, background: ThreadPoolExecutor, killed: bool
 ) -> None:
-    # With "everysec" what was answered may still wait for the disk when the server is killed.
+    # With "everysec", answered commands may not be on disk yet when the server is killed.
     fragile.redis.config_set("appendfsync", "always")
     project = fragile.tollgate.project(credits=100)
     token = fragile.tollgate.token(project)
@@ -129,7 +129,7 @@ def test_what_ends_while_redis_is_down_is_booked_once(
     failures = fragile.metric(FAILURES)
     fragile.store.kill()
     gate.set()
-    # Their callers are served all the same; nobody new is.
+    # These callers still get their answers, but new calls are refused.
     assert [call.result() for call in calls] == [200, 200, 200]
     assert fragile.post(token).status_code == 503
     assert fragile.metric(FAILURES) > failures
@@ -146,7 +146,7 @@ def test_what_ends_while_redis_is_down_is_booked_once(
     assert fragile.settled(project) == {"spent": spent, "held": 0, "pending": 0}
 
 
-async def test_a_redis_that_stays_away_does_not_fill_the_memory(
+async def test_memory_stays_bounded_while_redis_is_down(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(holds, "MAX_UNPAID_WAITING", 3)
@@ -163,7 +163,7 @@ async def test_a_redis_that_stays_away_does_not_fill_the_memory(
     unsettled._retrying.cancel()
 
 
-def test_kills_under_load_lose_and_double_nothing(
+def test_kills_under_load_neither_lose_nor_double_anything(
     fragile: World, background: ThreadPoolExecutor
 ) -> None:
     project = fragile.tollgate.project(credits=None)
@@ -201,7 +201,7 @@ def test_kills_under_load_lose_and_double_nothing(
     )
     events = fragile.tollgate.events_of(project)
     exact = [event for event in events if not event["properties"]["$ai_usage_estimated"]]
-    # Whose answer was received is booked exactly; the provider served no call that is not booked.
+    # Calls whose answer arrived are booked exactly, and every call at the provider is booked.
     assert complete <= len(exact)
     assert len(served) <= len(events)
     assert {event["debited_micro"] for event in exact} == {72_000}
@@ -210,7 +210,7 @@ def test_kills_under_load_lose_and_double_nothing(
     assert fragile.tollgate.account(project).booked == spent
 
 
-def test_a_stop_lets_streams_end(fragile: World, background: ThreadPoolExecutor) -> None:
+def test_a_graceful_stop_waits_for_streams(fragile: World, background: ThreadPoolExecutor) -> None:
     project = fragile.tollgate.project(credits=100)
     token = fragile.tollgate.token(project)
     release = threading.Event()
@@ -226,7 +226,7 @@ def test_a_stop_lets_streams_end(fragile: World, background: ThreadPoolExecutor)
     under_way(fragile, 1, before)
     fragile.process.popen.send_signal(signal.SIGTERM)
     wait_until(lambda: not accepts_connections(fragile.port), what="the port being closed")
-    with pytest.raises(subprocess.TimeoutExpired):  # it waits, as long as the stream takes
+    with pytest.raises(subprocess.TimeoutExpired):  # it waits for the stream
         fragile.process.popen.wait(0.5)
     release.set()
     assert answer.result() == b"".join(messages_stream())

@@ -1,4 +1,4 @@
-"""Status, headers and body of a refusal for want of credits, by API, operator and caller."""
+"""Status, headers and body of a denial, by API, operator and caller."""
 
 from collections.abc import Iterator
 
@@ -31,7 +31,7 @@ CODEX = {"originator": "codex_exec"}
 
 
 def body_of(path: str, status: int) -> dict:
-    """Return the body of a refusal without the request's id."""
+    """Return the expected body of a denial without the request's id."""
     if path == MESSAGES:
         kind = {402: "billing_error", 429: "rate_limit_error"}[status]
         return {"type": "error", "error": {"type": kind, "resets_at": RESETS_AT, **COMMON}}
@@ -56,7 +56,7 @@ def ask(world: World, project: FakeProject, path: str, **headers: str) -> httpx.
 
 
 def assert_refused(answer: httpx.Response, path: str, status: int) -> None:
-    """Assert everything of a refusal that says to give up."""
+    """Assert that an answer is a denial that says not to retry."""
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-should-retry"] == "false"
@@ -84,7 +84,7 @@ def test_a_limited_team_is_refused_in_the_shape_of_the_api(world, limited, path)
         "lm15/stdlib",
     ],
 )
-def test_an_application_that_tries_every_429_again_gets_402(world, limited, path, agent) -> None:
+def test_an_application_that_retries_every_429_gets_402(world, limited, path, agent) -> None:
     assert_refused(ask(world, limited, path, user_agent=agent), path, 402)
 
 
@@ -117,7 +117,7 @@ def test_a_caller_gets_the_status_that_it_asks_for(world, limited, path, status)
 @pytest.mark.parametrize(
     "wish", ["", "200", "403", "4 29", "429.0", "402, 429", "429\t,", "x" * 5000]
 )
-def test_a_status_that_there_is_not_is_refused(world, path, wish) -> None:
+def test_an_unknown_status_is_refused(world, path, wish) -> None:
     project = world.tollgate.project(credits=1000)
     before = len(world.provider.requests)
     answer = ask(world, project, path, x_tollgate_denial_status=wish)
@@ -138,13 +138,13 @@ def test_two_statuses_at_once_are_refused(world: World) -> None:
         assert answer.status_code == status
 
 
-def test_the_provider_is_not_told_of_the_wish(world: World) -> None:
+def test_the_status_header_is_not_forwarded(world: World) -> None:
     project = world.tollgate.project(credits=1000)
     assert ask(world, project, MESSAGES, x_tollgate_denial_status="429").status_code == 200
     assert "x-tollgate-denial-status" not in world.provider.requests[-1].headers
 
 
-def test_codex_gets_the_429_of_which_it_shows_the_text(world, limited) -> None:
+def test_codex_gets_a_429_whose_text_it_shows(world, limited) -> None:
     answer = ask(world, limited, RESPONSES, **CODEX)
     assert answer.status_code == 429
     assert answer.headers["x-codex-promo-message"] == DENIAL.removesuffix(".")
@@ -172,7 +172,7 @@ def test_the_text_for_codex_fits_into_a_header_whatever_the_bot_is_called() -> N
 @pytest.mark.parametrize(
     ("wish", "status"), [({}, 429), ({"x_tollgate_denial_status": "402"}, 402)]
 )
-def test_every_want_of_credits_has_the_chosen_status(world, reason, wish, status) -> None:
+def test_every_denial_has_the_chosen_status(world, reason, wish, status) -> None:
     project = world.tollgate.project(credits=0.04 if reason == "insufficient_remaining" else 5)
     if reason == "project_cap":
         world.tollgate.cap(project, f"project:{project.id}", 0)
@@ -191,7 +191,7 @@ def test_every_want_of_credits_has_the_chosen_status(world, reason, wish, status
 
 @pytest.fixture(scope="module")
 def chosen() -> Iterator[World]:
-    """A gateway whose operator chose."""
+    """A gateway whose operator chose the statuses."""
     with world_of(
         suite.DIRECTORY / "denial-status",
         GATEWAY_DENIAL_STATUS="messages=402, responses=402",

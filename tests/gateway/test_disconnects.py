@@ -34,13 +34,13 @@ def connect(world: World, token: str, body: dict) -> socket.socket:
 
 @pytest.fixture(scope="module")
 def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """A gateway that reads on for no more than a moment."""
+    """A gateway that reads on for only a moment after the caller left."""
     directory = tmp_path_factory.mktemp("impatient")
     with world_of(directory, GATEWAY_DRAIN_TIMEOUT="0.3") as world:
         yield world
 
 
-def test_leaving_a_stream_pays_for_all_that_the_provider_charges(world: World) -> None:
+def test_leaving_a_stream_costs_what_the_provider_charges(world: World) -> None:
     chunks = messages_stream(pieces=20)
     world.provider.script = lambda _: Script(200, SSE_HEADERS, chunks, between=0.02)
     project = world.tollgate.project(credits=100)
@@ -55,7 +55,7 @@ def test_leaving_a_stream_pays_for_all_that_the_provider_charges(world: World) -
 
 
 @pytest.mark.parametrize("hold_after", [0, 6], ids=["nothing", "the visible answer"])
-def test_leaving_a_stream_that_does_not_end_in_time_pays_the_bound(
+def test_leaving_a_stream_that_does_not_end_in_time_costs_the_bound(
     impatient: World, hold_after: int
 ) -> None:
     release = threading.Event()
@@ -76,7 +76,7 @@ def test_leaving_a_stream_that_does_not_end_in_time_pays_the_bound(
     assert event["properties"]["$ai_usage_estimated"] is True
 
 
-def test_the_provider_is_not_asked_for_who_left_before(world: World) -> None:
+def test_the_provider_is_not_called_if_the_caller_left_before(world: World) -> None:
     project = world.tollgate.project(credits=100)
     token, before = world.tollgate.token(project), len(world.provider.requests)
     ended = world.metric("tollgate_gateway_added_seconds_count")
@@ -88,14 +88,14 @@ def test_the_provider_is_not_asked_for_who_left_before(world: World) -> None:
     )
     wait_until(lambda: world.account(project)["held"] == 0, what="the hold being given back")
     assert len(world.provider.requests) == before
-    # No call was made, so there is no event of it: the only one is that of the next call.
+    # No call was made, so it has no event: the only event is that of the next call.
     assert world.post(token, body=messages_body()).status_code == 200
     [event] = world.booked(project)
     assert event["debited_micro"] > 0
     assert world.settled(project)["held"] == 0
 
 
-def test_leaving_a_whole_answer_books_what_the_provider_charges(world: World) -> None:
+def test_leaving_an_unstreamed_answer_books_what_the_provider_charges(world: World) -> None:
     gate = threading.Event()
 
     def script(_: object) -> Script:
@@ -137,7 +137,7 @@ def test_a_slow_reader_slows_the_provider_down_instead_of_filling_memory(world: 
 
 
 def gateway_process(world: World) -> psutil.Process:
-    """The Python process behind /usr/bin/env."""
+    """Return the Python process behind /usr/bin/env."""
     return psutil.Process(world.process.popen.pid)
 
 
@@ -151,20 +151,20 @@ def gateway_process(world: World) -> psutil.Process:
     ],
     ids=["one long header", "many headers", "long path", "no HTTP"],
 )
-def test_heads_beyond_any_measure_are_refused(world, request_bytes, status) -> None:
+def test_oversized_heads_are_refused(world, request_bytes, status) -> None:
     with socket.create_connection(("127.0.0.1", world.port), timeout=10) as connection:
-        with suppress(ConnectionError):  # it may be refused before all of it is sent
+        with suppress(ConnectionError):  # it may be refused before everything is sent
             connection.sendall(request_bytes)
         assert status in connection.recv(200).split(b"\r\n")[0]
 
 
 @pytest.mark.parametrize(
-    ("sent", "told"),
+    ("sent", "status_line"),
     [(b"", b""), (b"GET / HTTP/1.1\r\nhost: x\r\n", b"HTTP/1.1 408 Request Timeout")],
     ids=["nothing", "half a head"],
 )
-def test_a_connection_is_closed_without_a_word_unless_a_request_began_on_it(
-    monkeypatch: pytest.MonkeyPatch, sent: bytes, told: bytes
+def test_a_slow_head_gets_a_408_only_if_a_request_began(
+    monkeypatch: pytest.MonkeyPatch, sent: bytes, status_line: bytes
 ) -> None:
     monkeypatch.setattr(server, "HEAD_SECONDS", 0.2)
 
@@ -177,13 +177,13 @@ def test_a_connection_is_closed_without_a_word_unless_a_request_began_on_it(
     ):
         connection.sendall(sent)
         received = b"".join(iter(lambda: connection.recv(1000), b""))
-    assert received.split(b"\r\n")[0] == told
+    assert received.split(b"\r\n")[0] == status_line
 
 
 @pytest.mark.parametrize(
     "trailers", [b"x-many: a\r\n" * 50_000, b"x-long: " + b"a" * 500_000], ids=["many", "long"]
 )
-def test_trailers_are_neither_kept_nor_read_for_ever(world: World, trailers: bytes) -> None:
+def test_endless_trailers_are_neither_kept_nor_read(world: World, trailers: bytes) -> None:
     head = b"POST /slack_app/v1/messages HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
     with socket.create_connection(("127.0.0.1", world.port), timeout=10) as connection:
         connection.sendall(head + b"2\r\n{}\r\n0\r\n")
@@ -192,7 +192,7 @@ def test_trailers_are_neither_kept_nor_read_for_ever(world: World, trailers: byt
             connection.sendall(trailers * 50)
 
 
-def test_a_request_that_is_answered_already_has_its_time_to_end(
+def test_an_answered_request_has_limited_time_to_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(server, "LINGER_SECONDS", 0.2)
@@ -210,8 +210,8 @@ def test_a_request_that_is_answered_already_has_its_time_to_end(
     assert received.startswith(b"HTTP/1.1 429")
 
 
-def test_idle_connections_leave_files_for_calls(world: World, tmp_path) -> None:
-    """A shell often allows a process fewer files than it may have."""
+def test_idle_connections_leave_file_descriptors_for_calls(world: World, tmp_path) -> None:
+    """A shell often sets a lower limit of open files than the process may use."""
     allowed, port = 100, free_port()
     address = world.redis.connection_pool.connection_kwargs
     program = gateway_program(

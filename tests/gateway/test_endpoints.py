@@ -43,7 +43,7 @@ def test_a_compaction_is_metered_like_a_response(world: World) -> None:
 
 
 @pytest.mark.parametrize("more", [{}, {"max_output_tokens": 1}])
-def test_a_compaction_is_held_at_the_longest_answer_whatever_the_caller_says(
+def test_a_compaction_is_held_at_the_longest_output_whatever_the_caller_says(
     world: World, more: dict
 ) -> None:
     # 128,000 × $14 per million, at 120 credits a dollar
@@ -55,7 +55,7 @@ def test_a_compaction_is_held_at_the_longest_answer_whatever_the_caller_says(
     assert len(world.provider.requests) == before
 
 
-def test_a_compaction_within_a_response_is_held_at_the_longest_answer(world: World) -> None:
+def test_a_compaction_within_a_response_is_held_at_the_longest_output(world: World) -> None:
     project = world.tollgate.project(credits=215)
     items = [*ASKED["input"], {"type": "compaction_trigger"}]
     body = {**ASKED, "input": items, "max_output_tokens": 1}
@@ -74,9 +74,7 @@ def test_a_refused_compaction_has_the_shape_of_the_responses_api(world: World) -
 @pytest.mark.parametrize(
     "model", ["gpt-4o", "claude-sonnet-4-5", "ft:gpt-4o-2024-08-06:acme::x", "claude@20250929"]
 )
-def test_one_model_is_described_by_the_provider_of_the_sdk_that_asks(
-    world: World, model: str
-) -> None:
+def test_the_sdk_decides_which_provider_describes_a_model(world: World, model: str) -> None:
     world.provider.script = lambda seen: json_script({"path": seen.path, **seen.headers})
     project = world.tollgate.project(credits=10)
     token = world.tollgate.token(project)
@@ -100,7 +98,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_no_name_of_a_model_leads_elsewhere(world: World, name: str) -> None:
+def test_a_model_name_cannot_lead_to_another_path(world: World, name: str) -> None:
     assert apis.find(f"/v1/models/{name}", {}) is None
     project, before = world.tollgate.project(credits=10), len(world.provider.requests)
     request = (
@@ -113,7 +111,7 @@ def test_no_name_of_a_model_leads_elsewhere(world: World, name: str) -> None:
 
 
 def raw(world: World, request: bytes) -> bytes:
-    """Send bytes as they are; return all that comes back."""
+    """Send raw bytes; return everything that comes back."""
     with socket.create_connection(("127.0.0.1", world.port), timeout=30) as connection:
         connection.sendall(request)
         answer = b""
@@ -146,7 +144,7 @@ def test_counting_the_input_of_a_response_costs_nothing_and_is_throttled(world: 
         ("POST", "/v1/complete", "Use POST /slack_app/v1/messages"),
     ],
 )
-def test_an_endpoint_that_is_not_served_names_what_is(
+def test_the_refusal_of_an_endpoint_names_the_one_to_use(
     world: World, method: str, path: str, advice: str
 ) -> None:
     project, before = world.tollgate.project(credits=10), len(world.provider.requests)
@@ -157,7 +155,7 @@ def test_an_endpoint_that_is_not_served_names_what_is(
     assert len(world.provider.requests) == before
 
 
-def test_calls_are_counted_by_endpoint_not_by_what_a_caller_wrote(world: World) -> None:
+def test_metrics_name_the_endpoint_not_what_a_caller_wrote(world: World) -> None:
     world.provider.script = lambda _: json_script({"id": "gpt-4o"})
     token = world.tollgate.token(world.tollgate.project(credits=10))
     assert world.get("/slack_app/v1/models/a-name-of-the-callers", token).status_code == 200

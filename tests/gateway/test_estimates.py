@@ -1,4 +1,4 @@
-"""An estimate counts the text that was generated, and nothing around it."""
+"""An estimate counts only the text that was generated."""
 
 import itertools
 import json
@@ -38,7 +38,7 @@ ENVELOPE = {
 
 
 def fed(kind: str, *events: dict[str, Any]) -> Meter:
-    """Return a meter after these events; then the stream broke off."""
+    """Return a meter after these events of a stream that broke off."""
     meter = meter_for(kind, stream=True, hide_usage=False)
     for event in events:
         meter.feed(f"event: {event.get('type', '')}\ndata: {json.dumps(event)}\n\n".encode())
@@ -94,39 +94,44 @@ def test_an_estimate_is_within_a_factor_of_two(form: str, chunks: str) -> None:
         "one word in a language of its own": (["слово", "漢字", "😀", "कि"] * 100, 600),
         "long": ([SENTENCE * 100] * 5, 500 * 17),
     }[chunks]
-    estimate = fed(kind, *map(event, texts)).generated
+    estimate = fed(kind, *map(event, texts)).unreported_output
     assert tokens / 2 <= estimate <= 2 * tokens
 
 
 def test_one_word_is_a_token_or_two() -> None:
     for kind, event in FORMS.values():
-        assert 1 <= fed(kind, event(" word")).generated <= 2
-        assert fed(kind, event("")).generated == 0
+        assert 1 <= fed(kind, event(" word")).unreported_output <= 2
+        assert fed(kind, event("")).unreported_output == 0
 
 
-def test_the_echo_of_a_request_is_no_output() -> None:
+def test_the_echo_of_a_request_does_not_count_as_output() -> None:
     created = {"type": "response.created",
                "response": {"status": "in_progress", "instructions": ECHO, "usage": None,
                             "tools": [{"type": "function", "description": ECHO}]}}  # fmt: skip
     progress = {**created, "type": "response.in_progress"}
-    assert fed("responses", created, progress).generated == 0
-    assert fed("responses", created, progress, output("output_text", "Hello")).generated <= 3
+    assert fed("responses", created, progress).unreported_output == 0
+    assert (
+        fed("responses", created, progress, output("output_text", "Hello")).unreported_output <= 3
+    )
 
 
-def test_what_is_no_text_of_the_model_is_not_counted() -> None:
+def test_only_text_of_the_model_is_counted() -> None:
     audio = {"type": "response.audio.delta", "delta": "QUJD" * 9_999}
     image = {"type": "response.image_generation_call.partial_image", "partial_image_b64": ECHO}
     shell = {"type": "response.shell_call_output_content.delta", "delta": {"stdout": ECHO}}
-    assert fed("responses", audio, image, shell).generated == 0
+    assert fed("responses", audio, image, shell).unreported_output == 0
     signature = block(type="signature_delta", signature=ECHO)
     citation = block(type="citations_delta", citation={"cited_text": ECHO})
     result = {"type": "web_search_tool_result", "content": [{"title": ECHO}]}
     found = {"type": "content_block_start", "content_block": result}
-    assert fed("messages", signature, citation, found, {"type": "ping"}).generated == 0
-    assert fed("chat", chat({"role": "assistant"}), chat({"audio": {"data": ECHO}})).generated == 0
+    assert fed("messages", signature, citation, found, {"type": "ping"}).unreported_output == 0
+    assert (
+        fed("chat", chat({"role": "assistant"}), chat({"audio": {"data": ECHO}})).unreported_output
+        == 0
+    )
 
 
-def test_text_that_an_event_at_the_end_repeats_counts_once() -> None:
+def test_text_that_the_last_event_repeats_counts_once() -> None:
     where = {"item_id": "msg_1", "output_index": 0}
     text = SENTENCE * 20
     part = {"type": "output_text", "text": text}
@@ -137,26 +142,29 @@ def test_text_that_an_event_at_the_end_repeats_counts_once() -> None:
         {"type": "response.content_part.done", **where, "part": part},
         {"type": "response.output_item.done", **where, "item": item},
     ]
-    assert fed("responses", *deltas, *done).generated == fed("responses", *deltas).generated
+    assert (
+        fed("responses", *deltas, *done).unreported_output
+        == fed("responses", *deltas).unreported_output
+    )
 
 
-def test_text_that_only_an_item_tells_counts() -> None:
+def test_text_that_only_an_item_contains_counts() -> None:
     call = {"type": "function_call", "name": "f", "arguments": SENTENCE * 10}
     result = {"type": "function_call_output", "output": ECHO, "arguments": ECHO}
     done = [{"type": "response.output_item.done", "output_index": index, "item": item}
             for index, item in enumerate((call, result))]  # fmt: skip
-    assert 100 <= fed("responses", *done).generated <= 250
+    assert 100 <= fed("responses", *done).unreported_output <= 250
 
 
-def test_text_after_usage_adds_to_what_was_told() -> None:
+def test_text_after_usage_adds_to_what_was_reported() -> None:
     start = {"type": "message_start", "message": {"usage": {"input_tokens": 5, "output_tokens": 3}}}
-    told = {"type": "message_delta", "usage": {"output_tokens": 5_000}}  # most of it hidden
+    reported = {"type": "message_delta", "usage": {"output_tokens": 5_000}}  # most of it hidden
     text = block(type="text_delta", text="four" * 10)
-    meter = fed("messages", start, text, told, text)
-    assert (meter.used_so_far().output, meter.generated) == (5_000, 10)
+    meter = fed("messages", start, text, reported, text)
+    assert (meter.used_so_far().output, meter.unreported_output) == (5_000, 10)
 
 
-def test_searches_that_were_begun_are_counted_where_nothing_is_told() -> None:
+def test_searches_that_began_are_counted_if_no_usage_is_reported() -> None:
     item = {"type": "web_search_call", "action": {"type": "search"}}
     added = {"type": "response.output_item.added", "output_index": 0, "item": item}
     assert fed("responses", added).used_so_far().web_searches == 1
@@ -165,7 +173,7 @@ def test_searches_that_were_begun_are_counted_where_nothing_is_told() -> None:
     assert fed("messages", use, use).used_so_far().web_searches == 2
 
 
-def test_any_number_of_searches_is_counted_without_keeping_each() -> None:
+def test_any_number_of_searches_is_counted_in_bounded_memory() -> None:
     meter = meter_for("responses", stream=True, hide_usage=False)
     [without_index] = sse((None, {"type": "x", "item": {"type": "web_search_call"}}))
     searches = MAX_ITEMS * 3
@@ -180,19 +188,19 @@ def test_any_number_of_searches_is_counted_without_keeping_each() -> None:
     assert kept < 100_000
 
 
-def test_searches_beyond_the_most_items_that_are_distinguished_are_counted() -> None:
+def test_searches_beyond_the_tracked_items_are_counted() -> None:
     meter = meter_for("responses", stream=True, hide_usage=False)
     for index in range(MAX_ITEMS + 10):
         item = {"type": "web_search_call", "action": {"type": "search"}}
-        told = {"type": "response.output_item.done", "output_index": index, "item": item}
-        for event in sse(*[(None, told)] * (2 if index < 10 else 1)):
+        reported = {"type": "response.output_item.done", "output_index": index, "item": item}
+        for event in sse(*[(None, reported)] * (2 if index < 10 else 1)):
             meter.feed(event)
     assert meter.used_so_far().web_searches == MAX_ITEMS + 10
 
 
 @pytest.mark.parametrize("ascii_only", [True, False])
-def test_a_text_is_estimated_alike_however_it_is_written_and_however_long(ascii_only: bool) -> None:
-    """Long pieces are never decoded, so that what escapes stand for is reckoned."""
+def test_estimates_do_not_depend_on_escaping_or_length(ascii_only: bool) -> None:
+    """Long pieces are never decoded, so the size of escaped characters is estimated."""
     for text in ("plain words ", "Ünïcödé ", "漢字", '"quoted"\n'):
 
         def cut(data: bytes) -> Iterator[bytes]:
@@ -204,4 +212,4 @@ def test_a_text_is_estimated_alike_however_it_is_written_and_however_long(ascii_
         for piece in cut(data):
             meter.feed(piece)
         expected = len(text.encode()) * 20_000 / 4
-        assert expected * 0.8 <= meter.generated <= expected * 1.5
+        assert expected * 0.8 <= meter.unreported_output <= expected * 1.5

@@ -41,7 +41,7 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["LF", "CRLF", "CR"])
-def test_a_stream_of_any_form_is_read_wherever_it_is_cut(form: str, end: str) -> None:
+def test_a_stream_in_any_form_is_read_wherever_it_is_cut(form: str, end: str) -> None:
     data = FORMS[form].replace("\n", end).encode(errors="surrogateescape")
     for cut in range(len(data)):
         meter = meter_for("messages", stream=True, hide_usage=False)
@@ -51,7 +51,7 @@ def test_a_stream_of_any_form_is_read_wherever_it_is_cut(form: str, end: str) ->
         assert (meter.usage().input, meter.usage().output) == (100, 20), cut
 
 
-def test_what_looks_like_usage_elsewhere_is_not_taken_for_it() -> None:
+def test_decoy_usage_is_ignored() -> None:
     fake = '"usage":{"input_tokens":7,"output_tokens":7}'
     decoys = [
         f'{{"type":"ping","item":{{{fake}}}}}',
@@ -70,7 +70,7 @@ def test_what_looks_like_usage_elsewhere_is_not_taken_for_it() -> None:
     assert meter.usage() is None
 
 
-def test_the_last_of_members_that_are_there_twice_counts() -> None:
+def test_the_last_duplicate_member_counts() -> None:
     data = b'{"usage":{"prompt_tokens":1,"completion_tokens":1},' + b'"usage":' + (
         json.dumps(CHAT_USAGE).encode() + b"}"
     )  # fmt: skip
@@ -87,7 +87,7 @@ def test_the_last_of_members_that_are_there_twice_counts() -> None:
      b"-Infinity", b"1e999", b'"\xff\x00\x01"', b'"\\ud800"', b"9" * 5_000],
     ids=["arrays", "objects", "NaN", "Infinity", "huge", "no UTF-8", "half a pair", "long"],
 )  # fmt: skip
-def test_what_is_odd_beside_the_usage_spoils_nothing(odd: bytes) -> None:
+def test_odd_members_beside_the_usage_do_no_harm(odd: bytes) -> None:
     usage = json.dumps(CHAT_USAGE).encode()
     document = b'{"x":' + odd + b',"usage":' + usage + b',"choices":[]}'
     for stream in (False, True):
@@ -98,7 +98,7 @@ def test_what_is_odd_beside_the_usage_spoils_nothing(odd: bytes) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_usage_longer_than_anything_that_is_kept_is_unreadable_not_nothing(stream: bool) -> None:
+def test_oversized_usage_is_unreadable_not_zero(stream: bool) -> None:
     usage = {**CHAT_USAGE, "x": "x" * 2 * MAX_VALUE}
     document = json.dumps({"choices": [], "usage": usage}).encode()
     meter = meter_for("chat", stream=stream, hide_usage=False)
@@ -110,7 +110,7 @@ def test_usage_longer_than_anything_that_is_kept_is_unreadable_not_nothing(strea
 
 
 @pytest.mark.parametrize("kind", ["messages", "chat", "responses"])
-def test_data_that_cannot_be_read_are_not_read_again_for_each_further_line(
+def test_unreadable_data_is_not_read_again_for_each_line(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     meter = meter_for(kind, stream=True, hide_usage=False)
@@ -136,7 +136,7 @@ def test_an_error_with_a_message_of_any_length_is_an_error(length: int) -> None:
             for at in range(0, len(data), 10_000):
                 meter.feed(data[at : at + 10_000])
             meter.end()
-            assert (meter.failed, meter.usage(), meter.generated) == (True, None, 0)
+            assert (meter.failed, meter.usage(), meter.unreported_output) == (True, None, 0)
 
 
 @pytest.mark.parametrize("length", [0, MAX_KEPT * 2, MAX_HELD_BACK * 2, 2_000_000])
@@ -165,8 +165,8 @@ def test_a_usage_chunk_too_long_to_be_held_back_is_passed_on_and_counts() -> Non
 
 
 @pytest.mark.parametrize("end", [b"data: [DONE]\n\n", b""], ids=["DONE", "nothing"])
-def test_a_chat_stream_is_complete_once_its_usage_is_told(end: bytes) -> None:
-    """Some servers tell it with the reason for the end, and some never say `[DONE]`."""
+def test_a_chat_stream_is_complete_once_its_usage_is_reported(end: bytes) -> None:
+    """Some servers report it with the `finish_reason`, and some never send `[DONE]`."""
     choice = {"index": 0, "delta": {}, "finish_reason": "stop"}
     for chunk in ({"choices": [], "usage": CHAT_USAGE}, {"choices": [choice], "usage": CHAT_USAGE}):
         meter = meter_for("chat", stream=True, hide_usage=False)
@@ -176,7 +176,7 @@ def test_a_chat_stream_is_complete_once_its_usage_is_told(end: bytes) -> None:
 
 
 @pytest.mark.parametrize("status", ["incomplete", "cancelled"])
-def test_an_answer_that_was_stopped_is_no_error(status: str) -> None:
+def test_a_cancelled_or_incomplete_answer_is_not_an_error(status: str) -> None:
     usage = {"input_tokens": 100, "output_tokens": 20}
     response = {"status": status, "usage": usage, "error": None,
                 "incomplete_details": {"reason": "content_filter"}}  # fmt: skip

@@ -1,4 +1,4 @@
-"""Credits for exactly so many calls: no more pass, over any number of processes."""
+"""No more calls pass than credits allow, over any number of processes."""
 
 import threading
 import time
@@ -30,7 +30,7 @@ def crowd() -> Iterator[World]:
 
 
 def gated(gate: threading.Event) -> Callable[[object], Script]:
-    """A provider that answers when the gate opens."""
+    """Return a provider script that answers when the gate opens."""
 
     def script(_: object) -> Script:
         answer = json_script(message())
@@ -41,7 +41,7 @@ def gated(gate: threading.Event) -> Callable[[object], Script]:
 
 
 def bound_of_one_call(world: World) -> int:
-    """What one call of `messages_body` reserves, in micro-credits."""
+    """Return what one call with `messages_body` reserves, in micro-credits."""
     project = world.tollgate.project()
     gate, before = threading.Event(), len(world.provider.requests)
     world.provider.script = gated(gate)
@@ -54,7 +54,7 @@ def bound_of_one_call(world: World) -> int:
     return held
 
 
-def test_of_many_calls_at_once_exactly_those_that_fit_pass(world: World) -> None:
+def test_exactly_as_many_concurrent_calls_pass_as_credits_allow(world: World) -> None:
     bound = bound_of_one_call(world)
     project = world.tollgate.project(credits=FIT * bound / 1_000_000)
     token = world.tollgate.token(project)
@@ -80,7 +80,7 @@ def test_of_many_calls_at_once_exactly_those_that_fit_pass(world: World) -> None
     assert world.settled(project) == {"spent": FIT * 72_000, "held": 0, "pending": 0}
 
 
-def test_two_processes_share_what_is_left_and_callers_that_try_again_use_it_up(
+def test_two_processes_share_what_is_left_and_retries_use_it_up(
     crowd: World,
 ) -> None:
     project = crowd.tollgate.project(credits=1.5)
@@ -94,13 +94,13 @@ def test_two_processes_share_what_is_left_and_callers_that_try_again_use_it_up(
     assert 0 <= left < 400_000, "calls that fit were refused"
     assert crowd.settled(project) == {"spent": passed * 72_000, "held": 0, "pending": 0}
     assert len(crowd.booked(project, passed)) == passed
-    wait_until(  # each process hands over what it counted a few times a second
+    wait_until(  # each process flushes its metrics a few times a second
         lambda: crowd.metric("tollgate_gateway_requests_total") >= 12 * 6,
         what="the metrics of both processes, joined",
     )
 
 
-def test_a_run_has_a_cap_of_its_own(crowd: World) -> None:
+def test_a_run_has_its_own_cap(crowd: World) -> None:
     project = crowd.tollgate.project(credits=None)
     token = crowd.tollgate.token(project)
     statuses = [crowd.post(token).status_code for _ in range(10)]
@@ -118,7 +118,7 @@ def test_a_run_has_a_cap_of_its_own(crowd: World) -> None:
 @pytest.mark.parametrize(
     ("of_the_team", "cause"), [(0.4, "run_cap_reached"), (0.6, "gateway_run_cap_reached")]
 )
-def test_the_smaller_cap_of_a_run_holds_and_the_refusal_says_whose_it_is(
+def test_the_smaller_cap_of_a_run_applies_and_the_refusal_names_its_owner(
     crowd: World, of_the_team: float, cause: str
 ) -> None:
     project = crowd.tollgate.project(credits=None)
@@ -130,7 +130,7 @@ def test_the_smaller_cap_of_a_run_holds_and_the_refusal_says_whose_it_is(
     assert crowd.account(project)["spent"] <= min(of_the_team, 0.5) * 1_000_000
 
 
-def test_a_token_has_so_many_requests_a_minute(crowd: World) -> None:
+def test_a_token_has_limited_requests_per_minute(crowd: World) -> None:
     project = crowd.tollgate.project(credits=None, resource="posthog_code_credits")
     token = crowd.tollgate.token(project, "posthog_code")
     path = "/posthog_code/v1/messages"
@@ -139,7 +139,7 @@ def test_a_token_has_so_many_requests_a_minute(crowd: World) -> None:
     assert set(statuses) <= {200, 429}
     passed = statuses.count(200)
     while passed < 1000 and (refused := crowd.post(token, path)).status_code == 200:
-        passed += 1  # as many as came back in the meantime
+        passed += 1  # the bucket has refilled a little meanwhile
     assert 100 <= passed <= 101 + (time.monotonic() - began) * 100 / 60
     assert refused.json()["error"]["reason"] == "requests_per_minute"
     assert int(refused.headers["retry-after"]) >= 1

@@ -1,4 +1,4 @@
-"""What happens when something the gateway depends on is away: one test for each promise."""
+"""What happens if something that the gateway depends on fails: one test for each promise."""
 
 import httpx
 import pytest
@@ -15,7 +15,7 @@ OPENED = "tollgate_gateway_open_because_unknown_total"
 
 
 def known(world: World, credits: float | None = 100) -> tuple[FakeProject, str]:
-    """Return a project and token that the gateway knows."""
+    """Return a project and a token that the gateway knows."""
     project = world.tollgate.project(credits=credits)
     token = world.tollgate.token(project)
     assert world.post(token).status_code == 200
@@ -23,7 +23,7 @@ def known(world: World, credits: float | None = 100) -> tuple[FakeProject, str]:
 
 
 def django_goes_away(world: World) -> None:
-    """Answer 503 to everything; return when the gateway has heard the last good answer."""
+    """Make Django answer 503 to everything, and wait until the gateway has noticed."""
     for what in EVERYTHING:
         world.tollgate.fail(what, 503)
     asked = world.tollgate.calls["changes"]
@@ -31,13 +31,13 @@ def django_goes_away(world: World) -> None:
 
 
 def ago(world: World, seconds: float) -> int:
-    """The time on Redis' clock so many seconds ago, in milliseconds."""
+    """Return the time on Redis' clock this many seconds ago, in milliseconds."""
     now, micros = world.redis.time()
     return round((now - seconds) * 1000) + micros // 1000
 
 
 def heard_last(world: World, seconds: float, project: FakeProject | None = None) -> None:
-    """Let the last good answer have come so many seconds ago."""
+    """Set the time of the last good answer to this many seconds ago."""
     at = ago(world, seconds)
     world.redis.hset(keys.FEED, "confirmed_at", at)
     if project is not None:
@@ -45,7 +45,7 @@ def heard_last(world: World, seconds: float, project: FakeProject | None = None)
 
 
 def alarms(world: World) -> float:
-    """How many answers were none, as the metric that somebody is paged for has it."""
+    """Return the number of unusable answers from the metric that pages somebody."""
     lines = world.get("/metrics", METRICS_TOKEN).text.splitlines()
     name = 'tollgate_gateway_resolver_failures_total{kind="unusable"'
     return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
@@ -67,7 +67,7 @@ def test_while_django_is_away_the_gate_is_open_for_the_window_and_then_closed(
     opened = fragile.metric(OPENED)
     heard_last(fragile, OPEN_WINDOW - 10, project)
     assert fragile.post(token).status_code == 200
-    assert fragile.metric(OPENED) == opened + 1  # nothing had been heard for a while
+    assert fragile.metric(OPENED) == opened + 1  # Django was not heard of for a while
     heard_last(fragile, OPEN_WINDOW + 1, project)
     assert_closed(fragile.post(token))
     wait_until(lambda: fragile.get("/_ready").status_code == 503, what="it not being ready")
@@ -75,7 +75,7 @@ def test_while_django_is_away_the_gate_is_open_for_the_window_and_then_closed(
     wait_until(lambda: fragile.post(token).status_code == 200, what="the gate being open again")
 
 
-def test_no_more_than_was_last_known_to_be_left_passes_the_open_window(fragile: World) -> None:
+def test_the_open_window_passes_no_more_than_was_last_known_to_be_left(fragile: World) -> None:
     project, token = known(fragile, credits=1)
     django_goes_away(fragile)
     passed = 1
@@ -95,7 +95,7 @@ def test_while_django_is_away_a_limited_team_stays_limited(fragile: World) -> No
     assert fragile.post(token).status_code == DENIED
 
 
-def test_while_django_is_away_who_was_never_known_waits(fragile: World) -> None:
+def test_while_django_is_away_unknown_callers_are_refused(fragile: World) -> None:
     token = fragile.tollgate.token(fragile.tollgate.project(credits=100))
     django_goes_away(fragile)
     assert_closed(fragile.post(token))
@@ -117,14 +117,14 @@ def test_while_django_is_away_unmetered_calls_of_known_tokens_pass(fragile: Worl
     [(401, {}), (403, {}), (404, {}), (200, b"{nonsense"), (200, {}), (200, {"limited": {}}),
      (200, {"limited": {"ai_credits": {"limited": False}}, "organization_id": "x"})],
 )  # fmt: skip
-def test_an_answer_that_is_none_never_opens_the_gate(fragile, status, body) -> None:
+def test_an_unusable_answer_never_opens_the_gate(fragile, status, body) -> None:
     unusable = alarms(fragile)
     fragile.tollgate.fail("quota", status, body)
     project = fragile.tollgate.project(credits=100)
     token = fragile.tollgate.token(project)
     assert_closed(fragile.post(token))
     wait_until(lambda: alarms(fragile) > unusable, what="the alarm")
-    # Nothing of it is kept for the team: the next good answer counts at once.
+    # The refusal is not remembered for the team: the next good answer counts at once.
     fragile.tollgate.mend()
     wait_until(lambda: fragile.post(token).status_code == 200, what="the gate being open")
 
@@ -132,8 +132,8 @@ def test_an_answer_that_is_none_never_opens_the_gate(fragile, status, body) -> N
 def test_a_refused_question_about_a_known_team_closes_the_gate(fragile: World) -> None:
     project, token = known(fragile)
     fragile.tollgate.fail("quota", 403)
-    fragile.tollgate.limit(project)  # the feed tells that something changed
-    # At once, not when the window of a Django that is away would have ended.
+    fragile.tollgate.limit(project)  # the feed announces a change
+    # The gate closes at once, not only at the end of the open window.
     key = keys.project(project.id, "ai_credits")
     wait_until(lambda: fragile.redis.hget(key, "broken") == "1", what="the answer being noted")
     assert_closed(fragile.post(token))
@@ -141,10 +141,10 @@ def test_a_refused_question_about_a_known_team_closes_the_gate(fragile: World) -
     wait_until(lambda: fragile.post(token).status_code == DENIED, what="the limit being known")
 
 
-def test_a_change_that_cannot_be_asked_for_leaves_the_gate_open_for_the_window_alone(
+def test_a_change_that_cannot_be_fetched_leaves_the_gate_open_only_for_the_window(
     fragile: World,
 ) -> None:
-    """Although the feed goes on answering, which confirms whom it does not mention."""
+    """The feed still answers, but that confirms only projects that it does not mention."""
     project, token = known(fragile)
     fragile.tollgate.fail("quota", 503)
     fragile.tollgate.limit(project)
@@ -156,7 +156,7 @@ def test_a_change_that_cannot_be_asked_for_leaves_the_gate_open_for_the_window_a
     assert_closed(fragile.post(token))
 
 
-def test_who_is_not_known_does_not_make_the_gateway_ask_ever_faster(fragile: World) -> None:
+def test_a_failed_question_is_not_repeated_for_each_call(fragile: World) -> None:
     project = fragile.tollgate.project(credits=100)
     token = fragile.tollgate.token(project)
     fragile.tollgate.fail("quota", 503)
@@ -178,7 +178,7 @@ def test_events_wait_for_django_and_are_delivered_in_order(fragile: World) -> No
             fragile.metric("tollgate_gateway_events_waiting") >= 5
             and fragile.metric("tollgate_gateway_events_oldest_seconds") > 0.2
         ),
-        what="what waits being told",
+        what="the number of waiting events in the metric",
     )
     waiting = [
         entry["event"].split('"uuid":"')[1][:36]
@@ -193,7 +193,7 @@ def test_events_wait_for_django_and_are_delivered_in_order(fragile: World) -> No
     assert fragile.settled(project) == {"spent": 6 * 72_000, "held": 0, "pending": 0}
 
 
-def test_an_acknowledgement_that_gets_lost_books_nothing_twice(fragile: World) -> None:
+def test_a_lost_acknowledgement_books_nothing_twice(fragile: World) -> None:
     project = fragile.tollgate.project(credits=100)
     token = fragile.tollgate.token(project)
     fragile.tollgate.forget_booking_answers = True
@@ -205,7 +205,7 @@ def test_an_acknowledgement_that_gets_lost_books_nothing_twice(fragile: World) -
 
 
 @pytest.mark.parametrize("status", ["conflict", "quarantined", "poison"])
-def test_an_event_that_billing_will_not_have_is_set_aside_and_holds_up_nobody(
+def test_an_event_that_billing_refuses_is_set_aside_and_delays_no_other(
     fragile: World, status: str
 ) -> None:
     project = fragile.tollgate.project(credits=100)
@@ -241,8 +241,8 @@ def test_a_revoked_token_is_refused_within_seconds(fragile: World) -> None:
     assert fragile.post(other).status_code == 200
 
 
-def test_a_feed_that_begins_anew_makes_everything_be_asked_again(fragile: World) -> None:
-    """After a restored database neither limits nor revocations were announced."""
+def test_a_reset_feed_makes_the_gateway_ask_about_everything_again(fragile: World) -> None:
+    """After restoring a database, limits and revocations are not announced."""
     project, token = known(fragile)
     fragile.tollgate.limit(project)
     fragile.tollgate.changes.clear()
@@ -252,10 +252,10 @@ def test_a_feed_that_begins_anew_makes_everything_be_asked_again(fragile: World)
     wait_until(lambda: fragile.post(token).status_code == DENIED, what="the limit being known")
 
 
-def test_a_thousand_first_calls_of_a_team_ask_once(world: World) -> None:
+def test_a_thousand_first_calls_of_a_team_ask_django_once(world: World) -> None:
     project = world.tollgate.project(credits=None)
     version = world.tollgate.version
-    wait_until(  # the project's making is in the feed, which asks about projects it knows
+    wait_until(  # the feed announces the new project, and would trigger a question about it
         lambda: int(world.redis.hget("tollgate:feed", "version")) >= version,
         what="the feed being read",
     )

@@ -1,4 +1,4 @@
-"""What of a request may cost money, and is therefore counted or refused."""
+"""Fields of a request that may cost money are counted or refused."""
 
 import json
 import re
@@ -22,7 +22,7 @@ from openai.types.responses.tool_param import ToolParam
 
 from gateway import apis
 from gateway.body import forwardable_fields, requests
-from gateway.body.usage_bound import Extent, extent_of
+from gateway.body.usage_bound import UsageBound, usage_bound_of
 from gateway.refusals.errors import Refusal
 
 MINIMAL = {
@@ -32,10 +32,10 @@ MINIMAL = {
 }
 
 
-def extent(meter: str, further=frozenset(), **more) -> Extent:
+def usage_bound(meter: str, further=frozenset(), **more) -> UsageBound:
     api, body = MINIMAL[meter]
     request = requests.read(api, json.dumps({**body, **more}).encode())
-    return extent_of(request, 9, further)
+    return usage_bound_of(request, 9, further)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_every_field_of_the_sdks_is_allowed_or_refused_on_purpose(meter: str, sd
             for kind in ("additional_tools", "tool_search_output")
             for tool in ("web_search", "code_interpreter", "mcp", "a_new_one")
         ),
-        # where the conversation cannot be read, what is hidden in it is looked for
+        # tools and audio hidden in a conversation of unknown shape
         ("messages", {"messages": [{"type": 5}, {"content": [{"type": "tool_addition"}]}]}),
         ("messages", {"messages": [{"type": 5}, {"x": [{"type": "tool\u005faddition"}]}]}),
         ("responses", {"input": [{"type": 5}, {"type": "additional_tools", "tools": []}]}),
@@ -139,9 +139,9 @@ def test_every_field_of_the_sdks_is_allowed_or_refused_on_purpose(meter: str, sd
         ("chat", {"model": "gpt-5-search-api"}),
     ],
 )
-def test_what_has_no_known_maximum_cost_is_refused(meter: str, more: dict) -> None:
+def test_fields_without_a_known_maximum_cost_are_refused(meter: str, more: dict) -> None:
     with pytest.raises(Refusal) as refused:
-        extent(meter, **more)
+        usage_bound(meter, **more)
     assert (refused.value.status, refused.value.reason) == (400, "unmeterable")
 
 
@@ -150,7 +150,7 @@ def test_what_has_no_known_maximum_cost_is_refused(meter: str, more: dict) -> No
     [("messages", BetaToolUnionParam), ("responses", ToolParam), ("chat", ChatTools)],
 )
 def test_every_tool_of_the_sdks_is_bounded_or_refused_on_purpose(meter: str, union) -> None:
-    """A new one fails here: see what it costs, then say so in `server_tools.py`."""
+    """If this fails for a new tool, find out what it costs and add it to `server_tools.py`."""
     run_by_the_caller = {
         "bash", "text_editor", "computer", "computer_toolset", "browser_toolset", "memory",
         "custom", "function", "local_shell", "shell", "apply_patch",
@@ -173,15 +173,15 @@ def test_every_tool_of_the_sdks_is_bounded_or_refused_on_purpose(meter: str, uni
             del more["max_tool_calls"]
         if family in refused:
             with pytest.raises(Refusal):
-                extent(meter, **more)
+                usage_bound(meter, **more)
         else:
-            assert bool(extent(meter, **more).whole_context) == (
+            assert bool(usage_bound(meter, **more).whole_context) == (
                 family in bounded and not family.startswith("tool_search")
             )
 
 
 def tool_types(annotation: object) -> set[str]:
-    """Return the types that tools of an SDK may have."""
+    """Return the types that an SDK's tools may have."""
     if typing.is_typeddict(annotation):
         hints = typing.get_type_hints(annotation)
         return set(typing.get_args(hints["type"])) - {None} if "type" in hints else set()
@@ -189,7 +189,7 @@ def tool_types(annotation: object) -> set[str]:
 
 
 @pytest.mark.parametrize("value", [1024, 1024.0, "1.024e3"])
-def test_whole_numbers_are_read_however_json_writes_them(value) -> None:
+def test_whole_numbers_are_read_in_every_json_notation(value) -> None:
     for meter, names in (
         ("messages", ("max_tokens",)),
         ("chat", ("max_completion_tokens", "max_tokens")),
@@ -197,43 +197,45 @@ def test_whole_numbers_are_read_however_json_writes_them(value) -> None:
     ):
         for name in names:
             api, body = MINIMAL[meter]
-            told = json.dumps({**body, name: "HERE"}).replace('"HERE"', str(value)).encode()
-            request = requests.read(api, told)
+            written = json.dumps({**body, name: "HERE"}).replace('"HERE"', str(value)).encode()
+            request = requests.read(api, written)
             assert request.output_tokens == 1024
-            assert request.sent_body(9) == told, "what the caller wrote is sent as it is"
-    assert extent("responses", tools=[{"type": "web_search"}], max_tool_calls=3.0).searches == 3
+            assert request.sent_body(9) == written, "what the caller wrote is sent as it is"
+    assert (
+        usage_bound("responses", tools=[{"type": "web_search"}], max_tool_calls=3.0).searches == 3
+    )
 
 
 @pytest.mark.parametrize("value", [0.5, 1e9, -1, -1.0, "5", True, [1], 1e300])
-def test_what_is_no_number_of_tokens_is_refused(value) -> None:
+def test_invalid_numbers_of_tokens_are_refused(value) -> None:
     for meter, name in (("messages", "max_tokens"), ("chat", "max_tokens")):
         with pytest.raises(Refusal, match="not valid"):
-            extent(meter, **{name: value})
+            usage_bound(meter, **{name: value})
 
 
 @pytest.mark.parametrize("meter", MINIMAL)
 def test_optional_fields_may_be_null_or_empty(meter: str) -> None:
     names = forwardable_fields.ALLOWED[meter] - {"model", "messages", "input"}
     nothing = dict.fromkeys(sorted(names | forwardable_fields.REFUSED[meter]))
-    told, plain = extent(meter, **nothing), extent(meter)
+    given, plain = usage_bound(meter, **nothing), usage_bound(meter)
     longer = sum(len(name) + 10 for name in nothing)
-    assert plain.input_tokens < told.input_tokens <= plain.input_tokens + longer
-    assert msgspec.structs.replace(told, input_tokens=plain.input_tokens) == plain
-    assert not extent(meter, tools=[]).tools
+    assert plain.input_tokens < given.input_tokens <= plain.input_tokens + longer
+    assert msgspec.structs.replace(given, input_tokens=plain.input_tokens) == plain
+    assert not usage_bound(meter, tools=[]).tools
 
 
 def test_a_search_of_tools_reads_the_request_again_and_nothing_else() -> None:
     tool = {"type": "tool_search_tool_regex_20251119", "name": "tool_search_tool_regex"}
-    once = extent("messages", max_tokens=100)
-    searched = extent("messages", max_tokens=100, tools=[tool])
+    once = usage_bound("messages", max_tokens=100)
+    searched = usage_bound("messages", max_tokens=100, tools=[tool])
     assert searched.whole_context == searched.searches == 0
     assert searched.input_tokens > 11 * once.input_tokens
 
 
 def test_a_search_that_filters_by_code_may_read_everything_ten_times() -> None:
     for kind, whole in (("web_search_20250305", 3), ("web_search_20260209", 11)):
-        assert extent("messages", tools=[{"type": kind, "max_uses": 2}]).whole_context == whole
-    fetched = extent("messages", tools=[{"type": "web_fetch_20250910", "max_uses": 2}])
+        assert usage_bound("messages", tools=[{"type": kind, "max_uses": 2}]).whole_context == whole
+    fetched = usage_bound("messages", tools=[{"type": "web_fetch_20250910", "max_uses": 2}])
     assert (fetched.whole_context, fetched.searches, fetched.tools) == (3, 0, frozenset())
 
 
@@ -289,21 +291,21 @@ def test_a_search_that_filters_by_code_may_read_everything_ten_times() -> None:
         ("responses", {"client_metadata": {"x": "y"}, "include": [], "store": False}),
     ],
 )
-def test_what_coding_agents_send_passes(meter: str, more: dict) -> None:
-    assert extent(meter, **more).whole_context == 0
+def test_requests_of_coding_agents_pass(meter: str, more: dict) -> None:
+    assert usage_bound(meter, **more).whole_context == 0
 
 
-def test_an_operator_may_allow_further_fields_but_none_that_is_refused_on_purpose() -> None:
-    extent("chat", frozenset({"a_new_one"}), a_new_one=1)
+def test_an_operator_may_allow_fields_except_those_refused_on_purpose() -> None:
+    usage_bound("chat", frozenset({"a_new_one"}), a_new_one=1)
     with pytest.raises(Refusal, match="audio"):
-        extent("chat", frozenset({"audio"}), audio={"voice": "x"})
+        usage_bound("chat", frozenset({"audio"}), audio={"voice": "x"})
 
 
 def test_a_conversation_that_the_provider_keeps_counts_as_the_whole_context() -> None:
     thread = {"type": "continue", "previous_message_id": "msg_1"}
-    assert extent("messages", thread=thread).whole_context == 1
+    assert usage_bound("messages", thread=thread).whole_context == 1
 
 
-def test_a_model_has_no_endless_name() -> None:
+def test_an_overlong_model_name_is_refused() -> None:
     with pytest.raises(Refusal, match="length"):
-        extent("messages", model="claude-sonnet-4-5" + "x" * 250)
+        usage_bound("messages", model="claude-sonnet-4-5" + "x" * 250)

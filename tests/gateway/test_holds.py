@@ -1,4 +1,4 @@
-"""Holds at the edge of what can be counted, on a real server."""
+"""Holds and data loss, on a real Redis server."""
 
 import asyncio
 import shutil
@@ -27,7 +27,7 @@ PROJECT, RESOURCE, ACCOUNT = 7, "ai_credits", "organization:ai_credits"
 
 
 class LosesAnswers(Redis):
-    """Carries scripts out; while it is `deaf` their answers get lost, `away` loses so many."""
+    """Runs scripts, but loses their answers while it is `deaf`, or the next `away` of them."""
 
     deaf = False
     away = 0
@@ -43,7 +43,7 @@ class LosesAnswers(Redis):
 
 
 async def prepared(url: str, allotment: int | str) -> LosesAnswers:
-    """A Redis that knows one project and its account."""
+    """Return a Redis that knows one project and its account."""
     redis = LosesAnswers(url)
     await redis.execute("FLUSHALL")
     now = int((await redis.execute("TIME"))[0]) * 1000
@@ -65,19 +65,19 @@ def reservation(hold_id: str, bound: int) -> Reservation:
 
 
 async def dumped(redis: Redis) -> list[tuple[bytes, bytes]]:
-    """Return all that Redis holds."""
+    """Return all keys of Redis with their values."""
     return [(key, await redis.execute("DUMP", key)) for key in await redis.execute("KEYS", "*")]
 
 
 async def fall_back_to(redis: Redis, saved: list[tuple[bytes, bytes]]) -> None:
-    """Let Redis hold that again and nothing else."""
+    """Restore this state in Redis, and remove everything else."""
     await redis.execute("FLUSHALL")
     for key, value in saved:
         await redis.execute("RESTORE", key, 0, value)
 
 
 class Mortal(NamedTuple):
-    """A Redis to be killed and started again, and the files that it has then."""
+    """A Redis that can be killed and restarted with its files."""
 
     url: str
     files: Path
@@ -94,23 +94,23 @@ def mortal(tmp_path: Path) -> Iterator[Mortal]:
 
 
 async def lose_nothing(redis: Redis) -> None:
-    """Let what was answered be in the file: with "everysec" it may still wait for the disk."""
+    """Wait until Redis has written everything to disk, which "everysec" delays."""
     await redis.execute("CONFIG", "SET", "appendfsync", "always")
 
 
 async def lose_the_connection(redis: Redis) -> None:
-    """Let it be noticed that the server at the other end is gone."""
+    """Wait until the client notices that the server is gone."""
     with suppress(RedisUnavailable):
         await redis.execute("PING")
 
 
 async def counters(redis: Redis) -> tuple[int, int]:
-    """Return what is spent and what is held."""
+    """Return the spent and the held amount."""
     spent, held = await redis.execute("HMGET", keys.account(ACCOUNT), "spent", "held")
     return int(spent or 0), int(held or 0)
 
 
-def test_holds_of_an_unlimited_account_never_exceed_what_adds_up_exactly(own_redis: str) -> None:
+def test_holds_of_an_unlimited_account_never_exceed_exact_arithmetic(own_redis: str) -> None:
     async def overlap() -> None:
         redis = await prepared(own_redis, "")
         holds = holds_of(redis)
@@ -125,7 +125,7 @@ def test_holds_of_an_unlimited_account_never_exceed_what_adds_up_exactly(own_red
     asyncio.run(overlap())
 
 
-def test_of_a_scope_too_less_than_nothing_is_never_held(own_redis: str) -> None:
+def test_held_never_becomes_negative_in_a_scope(own_redis: str) -> None:
     async def forget() -> None:
         redis = await prepared(own_redis, 1000)
         holds, run = holds_of(redis), keys.run("run")
@@ -139,7 +139,7 @@ def test_of_a_scope_too_less_than_nothing_is_never_held(own_redis: str) -> None:
     asyncio.run(forget())
 
 
-def test_only_the_holds_of_an_owner_whose_lease_ended_are_booked_for_it(own_redis: str) -> None:
+def test_the_reaper_books_only_holds_whose_owners_lease_expired(own_redis: str) -> None:
     async def look() -> None:
         redis = await prepared(own_redis, 1000)
         holds, reaper = holds_of(redis), Reaper(redis)
@@ -153,7 +153,7 @@ def test_only_the_holds_of_an_owner_whose_lease_ended_are_booked_for_it(own_redi
 
 
 @pytest.mark.parametrize("noticing", ["whose changes were lost", "that made no change"])
-def test_after_redis_forgot_nobody_is_admitted_before_all_could_repeat_what_they_know(
+def test_after_data_loss_nobody_is_admitted_before_every_process_had_time_to_replay(
     own_redis: str, monkeypatch: pytest.MonkeyPatch, noticing: str
 ) -> None:
     monkeypatch.setattr(holds_module, "REPLAY_GRACE", 0.05)
@@ -169,7 +169,7 @@ def test_after_redis_forgot_nobody_is_admitted_before_all_could_repeat_what_they
         await one.settle(Settlement("spent", "hold", 60, b"{}", ACCOUNT, "group"))
         await fall_back_to(redis, saved)
         if noticing == "that made no change":
-            # It learns of it from whoever noticed, before its own next look.
+            # It learns of the loss from the process that noticed first.
             await one.beat()
             while not await redis.execute("EXISTS", keys.GENERATION):
                 pass
@@ -188,7 +188,7 @@ def test_after_redis_forgot_nobody_is_admitted_before_all_could_repeat_what_they
     asyncio.run(fall_back())
 
 
-def test_a_settlement_that_is_repeated_late_is_debited_once(
+def test_a_settlement_repeated_late_is_debited_once(
     own_redis: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(holds_module, "MARK_MS", 0)
@@ -200,7 +200,7 @@ def test_a_settlement_that_is_repeated_late_is_debited_once(
         redis.deaf = True
         await holds.settle(Settlement("late", "hold", 60, b"{}", ACCOUNT, "group"))
         assert (await counters(redis), holds.unsettled) == ((60, 0), 1)
-        await holds.beat()  # would forget the end by now
+        await holds.beat()  # must not forget the settled id yet
         redis.deaf = False
         await holds.drain()
         assert await counters(redis) == (60, 0)
@@ -215,7 +215,7 @@ def test_a_settlement_that_is_repeated_late_is_debited_once(
 def test_a_process_that_stops_leaves_no_settlement_behind(
     own_redis: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without its lease nobody would book the hold any more."""
+    """After it gave up its lease, nobody would book a hold that is left."""
     monkeypatch.setattr(background, "STOP_SECONDS", 60.0)
 
     async def stop() -> None:
@@ -225,7 +225,7 @@ def test_a_process_that_stops_leaves_no_settlement_behind(
             SimpleNamespace(group="group"), redis, None, None, holds, None, idle, idle, idle, None
         )  # fmt: skip
         assert (await holds.hold(reservation("one", 100))).status == "held"
-        redis.away = 2  # when the call ends, and when that is tried again
+        redis.away = 2  # the settlement, and its first retry
         await holds.settle(Settlement("one", "hold", 60, b"{}", ACCOUNT))
         assert (await counters(redis), holds.unsettled) == ((0, 100), 1)
         await process.stop()
@@ -237,7 +237,7 @@ def test_a_process_that_stops_leaves_no_settlement_behind(
     asyncio.run(stop())
 
 
-def test_what_redis_lost_is_repeated_although_as_much_came_since(
+def test_lost_settlements_are_repeated_even_if_the_sequence_caught_up(
     mortal: Mortal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(holds_module, "REMEMBERED_SECONDS", 0)
@@ -272,7 +272,7 @@ def test_what_redis_lost_is_repeated_although_as_much_came_since(
     asyncio.run(come_back())
 
 
-def test_nothing_is_held_in_a_redis_that_was_started_anew_before_all_is_repeated(
+def test_a_restarted_redis_admits_nothing_before_the_replay(
     mortal: Mortal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(holds_module, "REPLAY_GRACE", 0.05)
@@ -297,7 +297,7 @@ def test_nothing_is_held_in_a_redis_that_was_started_anew_before_all_is_repeated
     asyncio.run(come_back())
 
 
-def test_what_redis_still_has_is_not_repeated_however_long_it_was_away(
+def test_settlements_that_redis_kept_are_not_repeated_after_an_outage(
     own_redis: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(holds_module, "MARK_MS", 0)
@@ -324,13 +324,13 @@ def test_what_redis_still_has_is_not_repeated_however_long_it_was_away(
     asyncio.run(come_back())
 
 
-def test_a_settlement_that_is_cancelled_is_made_all_the_same(own_redis: str) -> None:
+def test_a_cancelled_settlement_is_made_in_the_background(own_redis: str) -> None:
     async def cancel() -> None:
         redis = await prepared(own_redis, 1000)
         holds = holds_of(redis)
         assert (await holds.hold(reservation("one", 100))).status == "held"
         redis.close()
-        redis._connection = None  # so that nothing is sent before the cancellation
+        redis._connection = None  # sends nothing before the cancellation
         settling = asyncio.create_task(holds.settle(Settlement("one", "hold", 60, b"{}", ACCOUNT)))
         await asyncio.sleep(0)
         settling.cancel()

@@ -1,7 +1,7 @@
-"""Holds against a brute-force model, in any order of what may happen: processes that die, answers
-that get lost or come late, a ledger that is told twice, a Redis that falls back to earlier state.
+"""Holds compared with a brute-force model, in any order of events.
 
-The real scripts run on a real server; only Django is played by the model.
+Processes die, answers get lost or come late, events are delivered twice, and Redis falls back to an
+earlier state. The real scripts run on a real server; only Django is part of the model.
 """
 
 import asyncio
@@ -56,13 +56,13 @@ PAST, FUTURE = "2026-01-01T00:00:00Z", "2126-01-01T00:00:00Z"
 
 
 def scopes_of(user: str, run: str | None) -> list[str]:
-    """The parts of the account that a call counts in."""
+    """Return the scopes within the account that count a call."""
     return [PROJECT_SCOPE, f"user:{user}", *(["run"] if run else [])]
 
 
 @dataclass
 class Ledger:
-    """Billing as the protocol wants it, for one account and one group."""
+    """Billing as the protocol requires it, for one account and one group."""
 
     limit: int | None = 100
     usage_elsewhere: int = 0
@@ -70,11 +70,11 @@ class Ledger:
     version: int = 1
     events: dict[str, int] = field(default_factory=dict)
     parked: dict[str, int] = field(default_factory=dict)
-    users: dict[str, str] = field(default_factory=dict)  # of events
+    users: dict[str, str] = field(default_factory=dict)  # by event
     caps: dict[str, int] = field(default_factory=dict)  # by scope
     caps_version: int = 1
     valid_until: str = FUTURE
-    old: set[str] = field(default_factory=set)  # events of periods before this one
+    old: set[str] = field(default_factory=set)  # events of earlier periods
     lose_answers: bool = False
     park: bool = False
 
@@ -83,7 +83,7 @@ class Ledger:
         return sum(self.events.values())
 
     def snapshot(self, user: str = "") -> QuotaAnswer:
-        """What Django answers: the group's own bookings leave the allotment as it is."""
+        """Return Django's answer. The group's own bookings do not change the allotment."""
         allotment = None
         if self.limit is not None:
             allotment = self.limit - self.usage_elsewhere + self.booked_in(PROJECT_SCOPE, self.old)
@@ -110,7 +110,7 @@ class Ledger:
         return QuotaAnswer(limited={RESOURCE: found}, organization_id=ORGANIZATION)
 
     def allotted(self, scope: str) -> int:
-        """What may ever be spent in a scope: the cap, and what other periods have had of it."""
+        """Return what may be spent in a scope in total: the cap, and what earlier periods spent."""
         return self.caps[scope] + (self.booked_in(scope, self.old) if scope != "run" else 0)
 
     def booked_in(self, scope: str, among: set[str] | None = None) -> int:
@@ -121,7 +121,7 @@ class Ledger:
             and (among is None or uid in among)
         )
 
-    # The gateway's view of it: two of the questions of `TollgateApi`.
+    # The gateway's interface: two methods of `TollgateApi`.
     answers: list = field(default_factory=list)
 
     async def quota(self, _project_id: int, _group: str, user: str = "") -> QuotaAnswer:
@@ -150,7 +150,7 @@ class Ledger:
 
 @dataclass
 class Held:
-    """A hold that was granted: by whom, how much, and what it came to."""
+    """A hold that was granted: its process, its bound, and its end."""
 
     hold_id: str
     process: int
@@ -161,7 +161,7 @@ class Held:
 
 
 class HoldsMachine(RuleBasedStateMachine):
-    """Any order of everything that may happen."""
+    """Makes events happen in any order."""
 
     held = Bundle("held")
     redis_url = ""
@@ -253,14 +253,14 @@ class HoldsMachine(RuleBasedStateMachine):
 
     @rule()
     def a_period_ends(self) -> None:
-        """Until Django has decided again, nothing is known of the next one."""
+        """Until Django decides again, the gateway knows nothing about the next period."""
         self.ledger.valid_until = PAST
         self.ledger.version += 1
         self.install()
 
     @rule()
     def a_new_period_begins(self) -> None:
-        """What was used by then, booked or not, counts no longer."""
+        """What was used before, booked or not, no longer counts."""
         self.ledger.valid_until = FUTURE
         self.ledger.old |= self.expected.keys()
         self.ledger.usage_elsewhere = 0
@@ -269,7 +269,7 @@ class HoldsMachine(RuleBasedStateMachine):
 
     @rule()
     def two_answers_come_in_the_wrong_order(self) -> None:
-        """The earlier question is answered later; its answer is not believed."""
+        """The earlier question is answered later, and its answer is ignored."""
         early = self.ledger.snapshot()
         arrived = asyncio.Event()
 
@@ -295,7 +295,7 @@ class HoldsMachine(RuleBasedStateMachine):
 
     @rule()
     def an_outdated_snapshot_is_not_installed(self) -> None:
-        """A lagging answer may come to a late question; the account's version tells."""
+        """A late question may get an outdated answer, which the account's version shows."""
         outdated = self.ledger.snapshot()
         self.ledger.usage_elsewhere += 1
         self.ledger.version += 1
@@ -321,22 +321,22 @@ class HoldsMachine(RuleBasedStateMachine):
     def call(self, process: int, bound: int, user: str, run: str | None) -> Held | None:
         granted = Held(str(uuid.UUID(int=next(self.numbers) + 1)), process, bound, user, run)
         holds = self.processes[process]
-        verdict = self.run(holds.hold(self.reservation(granted)))
-        if verdict.status == "unknown_user":
+        result = self.run(holds.hold(self.reservation(granted)))
+        if result.status == "unknown_user":
             self.install(user)
-            verdict = self.run(holds.hold(self.reservation(granted)))
+            result = self.run(holds.hold(self.reservation(granted)))
         fits = self.fits(granted)
-        if verdict.status == "held":
+        if result.status == "held":
             assert fits, "an overrun"
             self.open[granted.hold_id] = granted
             return granted
-        assert self.fell_back or not fits, f"a call that fits was refused: {verdict}"
+        assert self.fell_back or not fits, f"a call that fits was refused: {result}"
         granted.ended = True
         return granted
 
     @rule(call=held)
     def the_same_hold_is_asked_for_again(self, call: Held) -> None:
-        """A lost answer: asking again reserves nothing more."""
+        """After a lost answer, asking again reserves nothing more."""
         if not call.ended and call.process in self.processes:
             before = self.counters()
             self.run(self.processes[call.process].hold(self.reservation(call)))
@@ -352,7 +352,7 @@ class HoldsMachine(RuleBasedStateMachine):
         self.spend(call, cost)
         settlement = self.settlement(call.hold_id, cost)
         self.run(self.processes[call.process].settle(settlement))
-        # Its answer got lost: settling again changes nothing.
+        # After a lost answer, settling again changes nothing.
         before = self.counters()
         self.run(self.processes[call.process].settle(settlement))
         assert self.counters() == before or self.fell_back
@@ -360,7 +360,7 @@ class HoldsMachine(RuleBasedStateMachine):
     @rule(number=st.integers(0, 1))
     def a_process_dies(self, number: int) -> None:
         dead = self.processes[number]
-        self.saved = None  # what only a dead process remembers is lost with an earlier Redis
+        self.saved = None  # falling back now would lose what only the dead process remembered
         self.plain.zadd(keys.OWNERS, {dead.owner: 0})
         self.run(self.reaper.step())
         self.run(self.reaper.step())
@@ -405,12 +405,12 @@ class HoldsMachine(RuleBasedStateMachine):
         if hasattr(self, "plain"):
             spent, held = self.counters()
             assert held == sum(call.bound for call in self.open.values())
-            # After a fall-back more may count as spent until the ledger has told what it booked.
+            # After data loss, more may count as spent until the resynchronisation.
             assert spent >= self.model_spent if self.fell_back else spent == self.model_spent
 
     @invariant()
     def what_is_held_and_spent_counts_in_every_scope(self) -> None:
-        """As far as a cap makes it count; a run always does."""
+        """A capped scope counts it; a run always does."""
         if not hasattr(self, "plain"):
             return
         for scope in (*self.ledger.caps, "run"):
@@ -458,7 +458,7 @@ class HoldsMachine(RuleBasedStateMachine):
         return keys.run(RUNS[1]) if scope == "run" else keys.scope(ACCOUNT, scope)
 
     def scopes(self, call: Held) -> list[str]:
-        """The capped parts of the account that a call counts in; a run always counts."""
+        """Return the capped scopes that count a call, and its run."""
         return [
             scope
             for scope in scopes_of(call.user, call.run)
@@ -466,7 +466,7 @@ class HoldsMachine(RuleBasedStateMachine):
         ]
 
     def fits(self, call: Held) -> bool:
-        """Brute force: what the newest installed snapshot leaves, less what is spent and held."""
+        """Return whether the call fits into the newest installed snapshot, by brute force."""
         found = self.installed.limited[RESOURCE]
         if found.limited or found.valid_until == PAST:
             return False
@@ -513,15 +513,15 @@ def machine(own_redis: str, patience: None, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["once", "asked for twice"])
-def test_what_redis_forgot_is_repeated_and_what_is_open_is_held_again(
+def test_lost_settlements_are_repeated_and_open_holds_restored(
     machine: type[HoldsMachine], again: bool
 ) -> None:
-    """The one order of events that chance seldom finds."""
+    """This order of events is seldom found by chance."""
     state = machine()
     state.begin(100, {PROJECT_SCOPE: 50, f"user:{USERS[1]}": 50, "run": 50})
     state.redis_writes_its_state_down()
     ended, still_open = (state.call(0, 20, USERS[1], RUNS[1]) for _ in range(2))
-    if again:  # and refused, because its period is over
+    if again:  # asked for again, and refused because its period is over
         state.a_period_ends()
         state.the_same_hold_is_asked_for_again(still_open)
         state.a_new_period_begins()

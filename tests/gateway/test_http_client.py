@@ -1,4 +1,4 @@
-"""The HTTP client on its own, against a server that obeys or misbehaves byte for byte."""
+"""The HTTP client on its own, with a server that obeys the protocol or misbehaves."""
 
 import asyncio
 import gc
@@ -15,7 +15,7 @@ from gateway.network.client import HIGH_WATER, ConnectFailed, ExchangeFailed, Ht
 
 @asynccontextmanager
 async def serving(*answers: bytes | list[bytes], close: bool = False):
-    """Answer each request of any connection with the next bytes."""
+    """Serve the next bytes for each request, on any connection."""
     waiting, connections, requests = list(answers), [], []
 
     async def handle(reader, writer):
@@ -126,13 +126,13 @@ async def test_a_body_may_end_with_the_connection() -> None:
         b"HTTP/1.1 200 OK\r\nx: " + b"a" * 300_000,
     ],
 )
-async def test_what_is_no_whole_answer_fails(answer: bytes) -> None:
+async def test_an_incomplete_answer_fails(answer: bytes) -> None:
     async with serving(answer, close=True) as (client, origin, _, _r):
         with pytest.raises(ExchangeFailed):
             await fetch(client, origin)
 
 
-async def test_a_body_without_a_length_that_is_reset_is_no_whole_answer() -> None:
+async def test_a_reset_body_without_a_length_is_incomplete() -> None:
     begun = asyncio.Event()
 
     async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -155,7 +155,7 @@ async def test_a_body_without_a_length_that_is_reset_is_no_whole_answer() -> Non
     server.close()
 
 
-async def test_nobody_there_is_told_apart() -> None:
+async def test_a_failed_connection_has_its_own_error() -> None:
     with pytest.raises(ConnectFailed):
         await fetch(HttpClient(connect_timeout=1), Origin.of(f"http://127.0.0.1:{free_port()}"))
 
@@ -173,7 +173,7 @@ async def test_a_body_waits_until_it_is_read() -> None:
         assert read == size
 
 
-async def test_trailers_are_no_headers() -> None:
+async def test_trailers_do_not_count_as_headers() -> None:
     answer = (
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n"
         b"x-checksum: 7\r\n\r\n"
@@ -201,7 +201,7 @@ async def test_a_closed_connection_leaves_nothing_to_the_garbage_collector() -> 
             gc.enable()
 
 
-async def test_an_answer_that_is_left_closes_its_connection() -> None:
+async def test_abandoning_an_answer_closes_its_connection() -> None:
     async with serving([OK[:-1], OK[-1:]], OK) as (client, origin, connections, _):
         response = await client.open(origin, "GET", "/", [], b"")
         response.close()
@@ -211,12 +211,12 @@ async def test_an_answer_that_is_left_closes_its_connection() -> None:
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "x", "http://", ""])
-def test_only_addresses_of_servers_are_taken(url: str) -> None:
+def test_only_http_urls_are_accepted(url: str) -> None:
     with pytest.raises(ValueError, match="not an address"):
         Origin.of(url)
 
 
-def test_the_host_header_names_a_port_only_where_it_is_unusual() -> None:
+def test_the_host_header_has_a_port_only_if_it_is_not_the_default() -> None:
     assert Origin.of("https://api.example.com/v1/").authority == b"api.example.com"
     assert Origin.of("http://[::1]:81").authority == b"[::1]:81"
     assert Origin.of("https://x:80").authority == b"x:80"

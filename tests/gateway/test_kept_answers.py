@@ -1,4 +1,4 @@
-"""Idempotency keys: a repeated call gets the answer that was paid for, at no cost."""
+"""Idempotency keys: a repeated call gets the answer that was already paid for, at no cost."""
 
 import asyncio
 import os
@@ -55,12 +55,12 @@ def test_the_same_call_is_made_and_paid_once(world: World, project, path, body) 
     assert world.settled(project)["held"] == 0
 
 
-def test_the_key_is_not_told_to_the_provider(world: World, project) -> None:
+def test_the_key_is_not_forwarded_to_the_provider(world: World, project) -> None:
     world.post(world.tollgate.token(project), headers=new_key())
     assert "idempotency-key" not in world.provider.requests[-1].headers
 
 
-def test_an_answer_is_given_again_to_a_team_that_has_nothing_left(world: World, project) -> None:
+def test_an_answer_is_replayed_to_a_team_without_credits(world: World, project) -> None:
     key, token = new_key(), world.tollgate.token(project)
     first = world.post(token, headers=key)
     world.tollgate.limit(project)
@@ -88,14 +88,14 @@ def test_a_key_means_nothing_to_another_project(world: World, project) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "short", "x" * 256])
-def test_a_key_that_keeps_no_secret_is_none(world: World, project, key) -> None:
+def test_a_key_of_the_wrong_length_is_ignored(world: World, project, key) -> None:
     before, token = asked(world), world.tollgate.token(project)
     for _ in range(2):
         assert world.post(token, headers={"Idempotency-Key": key}).status_code == 200
     assert asked(world) == before + 2
 
 
-def test_a_stream_is_never_given_again(world: World, project) -> None:
+def test_a_stream_is_never_replayed(world: World, project) -> None:
     key, before, token = new_key(), asked(world), world.tollgate.token(project)
     for _ in range(2):
         answer = world.post(token, body=messages_body(stream=True), headers=key)
@@ -126,7 +126,7 @@ def test_a_call_that_failed_can_be_repeated_at_once(world: World, project) -> No
 @pytest.mark.parametrize(
     "document", [{"type": "error", "error": {"type": "overloaded_error"}}, {"id": "msg_1"}]
 )
-def test_an_error_or_half_an_answer_that_comes_as_a_success_is_not_kept(
+def test_an_error_or_incomplete_answer_with_status_200_is_not_kept(
     world: World, project, document
 ) -> None:
     key, token, before = new_key(), world.tollgate.token(project), asked(world)
@@ -179,7 +179,7 @@ def test_a_very_long_answer_passes_and_is_not_kept(world: World, project) -> Non
     assert asked(world) == before + 2
 
 
-def test_redis_holds_no_word_of_an_answer(world: World, project) -> None:
+def test_redis_never_stores_an_answer_in_plain_text(world: World, project) -> None:
     secret = {"content": [{"type": "text", "text": "the secret of the repository"}]}
     world.provider.script = lambda _: json_script(message() | secret)
     key = new_key()
@@ -198,7 +198,7 @@ def test_redis_holds_no_word_of_an_answer(world: World, project) -> None:
 
 
 @pytest.mark.usefixtures("patience")
-def test_a_call_that_waits_for_its_hold_is_under_way_as_long_as_its_gateway_lives(
+def test_a_call_waiting_for_its_hold_is_under_way_while_its_gateway_lives(
     own_redis: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kept_answers, "CLAIM_MS", 0)
@@ -232,7 +232,7 @@ def test_a_call_that_waits_for_its_hold_is_under_way_as_long_as_its_gateway_live
 
 
 def leave_during_a_call(world: World, token: str, key: dict[str, str]) -> None:
-    """Make a call and hang up as soon as the provider has the request."""
+    """Make a call, and hang up once the provider has the request."""
     body = b'{"model":"claude-sonnet-4-5","max_tokens":100,"messages":[]}'
     before = asked(world)
     with socket.create_connection(("127.0.0.1", world.port)) as connection:
@@ -263,9 +263,7 @@ def held_back(world: World) -> threading.Event:
     return gate
 
 
-def test_the_answer_to_a_caller_that_was_killed_is_there_for_the_next(
-    world: World, project
-) -> None:
+def test_the_answer_to_a_killed_caller_is_kept_for_the_next(world: World, project) -> None:
     key, gate, before = new_key(), held_back(world), asked(world)
     leave_during_a_call(world, world.tollgate.token(project), key)
     token = world.tollgate.token(project)
@@ -279,7 +277,7 @@ def test_the_answer_to_a_caller_that_was_killed_is_there_for_the_next(
     world.booked(project, 1)
 
 
-def test_events_of_the_same_step_are_known_by_it(world: World, project) -> None:
+def test_events_with_the_same_key_share_a_step_id(world: World, project) -> None:
     key, token = new_key(), world.tollgate.token(project)
     for _ in range(2):
         world.post(token, body=messages_body(stream=True), headers=key)
@@ -291,7 +289,7 @@ def test_events_of_the_same_step_are_known_by_it(world: World, project) -> None:
     assert key["Idempotency-Key"] not in str(steps)
 
 
-def test_a_call_that_a_killed_gateway_left_is_made_again_and_counted(fragile: World) -> None:
+def test_a_call_of_a_killed_gateway_is_made_again_and_counted(fragile: World) -> None:
     project = fragile.tollgate.project(credits=10)
     key, gate = new_key(), held_back(fragile)
     leave_during_a_call(fragile, fragile.tollgate.token(project), key)
@@ -305,7 +303,7 @@ def test_a_call_that_a_killed_gateway_left_is_made_again_and_counted(fragile: Wo
     assert "x-tollgate-replayed" in post_again(fragile, token, key).headers
 
 
-def test_without_redis_no_answer_is_lost_on_its_way(fragile: World, background) -> None:
+def test_an_answer_arrives_even_if_redis_fails_meanwhile(fragile: World, background) -> None:
     project = fragile.tollgate.project(credits=10)
     token, key, gate = fragile.tollgate.token(project), new_key(), held_back(fragile)
     before = asked(fragile)

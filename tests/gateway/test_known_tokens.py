@@ -1,4 +1,4 @@
-"""How long an answer about a token is believed, and when it is asked for again."""
+"""How long an answer about a token is valid, and when it is refreshed."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ from tests.gateway.conftest import World
 
 
 class SlowApi:
-    """Answers when it is let; knows every token until it forgets them or goes away."""
+    """Answers when the test allows it. Knows every token until the test changes that."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -29,11 +29,11 @@ class SlowApi:
 
 
 async def aged(known: Credentials, seconds: float) -> None:
-    """Make a token known for so long."""
+    """Age the cached answer about a token by this many seconds."""
     (await known.identify("token")).at -= seconds
 
 
-def test_many_who_show_a_new_token_at_once_wait_for_one_answer() -> None:
+def test_concurrent_calls_with_a_new_token_ask_django_once() -> None:
     async def show() -> None:
         api = SlowApi()
         known = Credentials(api, open_window=60)  # type: ignore[arg-type]
@@ -43,7 +43,7 @@ def test_many_who_show_a_new_token_at_once_wait_for_one_answer() -> None:
     asyncio.run(show())
 
 
-def test_a_token_in_use_is_asked_about_again_while_nobody_waits() -> None:
+def test_a_token_in_use_is_refreshed_in_the_background() -> None:
     async def use() -> None:
         api = SlowApi()
         known = Credentials(api, open_window=60)  # type: ignore[arg-type]
@@ -63,7 +63,7 @@ def test_a_token_in_use_is_asked_about_again_while_nobody_waits() -> None:
     asyncio.run(use())
 
 
-def test_an_answer_is_believed_for_a_minute_and_longer_only_while_django_is_away() -> None:
+def test_an_answer_is_valid_for_a_minute_or_longer_while_django_is_away() -> None:
     async def use() -> None:
         api = SlowApi()
         known = Credentials(api, open_window=60)  # type: ignore[arg-type]
@@ -76,7 +76,7 @@ def test_an_answer_is_believed_for_a_minute_and_longer_only_while_django_is_away
             await known.identify("token")
         assert refused.value.status == 503
         api.away, api.active = False, False
-        known._failed_at -= RETRY_SECONDS  # after a failure it is not asked at once
+        known._failed_at -= RETRY_SECONDS  # otherwise Django is not asked right after a failure
         with pytest.raises(Refusal) as refused:
             await known.identify("token")
         assert refused.value.status == 401
@@ -84,14 +84,14 @@ def test_an_answer_is_believed_for_a_minute_and_longer_only_while_django_is_away
     asyncio.run(use())
 
 
-def test_an_old_answer_about_credits_is_asked_for_again_beside_the_call(world: World) -> None:
+def test_an_old_quota_answer_is_refreshed_in_the_background(world: World) -> None:
     project = world.tollgate.project(credits=100)
     token = world.tollgate.token(project)
     assert world.post(token).status_code == 200
     key = f"tollgate:project:{project.id}:ai_credits"
 
     def up_to_date() -> bool:
-        """All that the feed told of the project has been asked for."""
+        """Return whether the gateway has asked about all changes of the project."""
         heard = int(world.redis.hget("tollgate:feed", "version"))
         return heard >= world.tollgate.version and not world.redis.hexists(key, "stale_since")
 

@@ -1,4 +1,4 @@
-"""A provider reads a paid body as it was counted: JSON in UTF-8, whatever the caller announces."""
+"""A body on a billable product must be JSON in UTF-8, as it was counted."""
 
 import json
 
@@ -17,16 +17,19 @@ def project(world: World) -> FakeProject:
     return world.tollgate.project(credits=1000)
 
 
-def sent(world: World, token: str, body: bytes, *told: str, path: str = PATH):
-    """Post bytes under so many content types; return the answer and whether the provider saw it."""
+def sent(world: World, token: str, body: bytes, *announced: str, path: str = PATH):
+    """Post bytes with these content types; return the answer and whether the provider got it."""
     before = len(world.provider.requests)
-    headers = [("authorization", f"Bearer {token}"), *(("content-type", value) for value in told)]
+    headers = [
+        ("authorization", f"Bearer {token}"),
+        *(("content-type", value) for value in announced),
+    ]
     answer = world.http.post(path, headers=headers, content=body)
     return answer, len(world.provider.requests) > before
 
 
 @pytest.mark.parametrize(
-    "told",
+    "announced",
     [
         ("application/json; charset=utf-16",),
         ("application/json; charset=ISO-8859-1",),
@@ -43,10 +46,10 @@ def sent(world: World, token: str, body: bytes, *told: str, path: str = PATH):
         ("",),
     ],
 )
-def test_what_is_announced_as_another_text_than_was_counted_is_refused(
-    world: World, project, told: tuple[str, ...]
+def test_a_body_announced_in_another_encoding_is_refused(
+    world: World, project, announced: tuple[str, ...]
 ) -> None:
-    answer, reached = sent(world, world.tollgate.token(project), BODY, *told)
+    answer, reached = sent(world, world.tollgate.token(project), BODY, *announced)
     assert (answer.status_code, reached) == (415, False)
     error = answer.json()["error"]
     assert (error["type"], error["reason"]) == ("invalid_request_error", "unsupported_media_type")
@@ -54,15 +57,15 @@ def test_what_is_announced_as_another_text_than_was_counted_is_refused(
 
 
 @pytest.mark.parametrize("path", [CHAT, RESPONSES])
-def test_it_is_refused_in_the_shape_of_each_api(world: World, project, path: str) -> None:
-    told = "application/json; charset=utf-16"
-    answer, reached = sent(world, world.tollgate.token(project), BODY, told, path=path)
+def test_the_refusal_has_the_error_format_of_each_api(world: World, project, path: str) -> None:
+    announced = "application/json; charset=utf-16"
+    answer, reached = sent(world, world.tollgate.token(project), BODY, announced, path=path)
     assert (answer.status_code, reached) == (415, False)
     assert answer.json()["error"]["reason"] == "unsupported_media_type"
 
 
 @pytest.mark.parametrize(
-    "told",
+    "announced",
     ["application/json", "Application/JSON", "application/json; charset=utf-8",
      "application/json;charset=\"UTF-8\"", "application/json; v=1", None,
      'Application/JSON ; Charset="Utf-8"', "APPLICATION/JSON;CHARSET=UTF8",
@@ -70,8 +73,10 @@ def test_it_is_refused_in_the_shape_of_each_api(world: World, project, path: str
      'application/json; profile="a;charset=utf-16"; charset=utf-8', "application/json;",
      "application/json;; charset=utf-8 ;"],
 )  # fmt: skip
-def test_json_in_utf_8_passes_however_it_is_written(world: World, project, told) -> None:
-    answer, reached = sent(world, world.tollgate.token(project), BODY, *([told] if told else []))
+def test_json_in_utf_8_passes_however_it_is_written(world: World, project, announced) -> None:
+    answer, reached = sent(
+        world, world.tollgate.token(project), BODY, *([announced] if announced else [])
+    )
     assert (answer.status_code, reached) == (200, True)
 
 
@@ -88,12 +93,12 @@ def test_json_in_utf_8_passes_however_it_is_written(world: World, project, told)
     ],
     ids=["a byte order mark", "UTF-16", "UTF-16 without a mark", "UTF-32", "Latin-1"],
 )
-def test_bytes_that_are_no_utf_8_never_reach_a_provider(world: World, project, body) -> None:
+def test_invalid_utf_8_never_reaches_a_provider(world: World, project, body) -> None:
     answer, reached = sent(world, world.tollgate.token(project), body, "application/json")
     assert (answer.status_code, reached) == (400, False)
 
 
-def test_where_nobody_pays_the_provider_decides(world: World, project) -> None:
+def test_unmetered_calls_leave_the_media_type_to_the_provider(world: World, project) -> None:
     token = world.tollgate.token(project, "llm_gateway")
     path = "/llm_gateway/v1/messages"
     answer, reached = sent(world, token, BODY, "application/json; charset=utf-16", path=path)
@@ -109,7 +114,7 @@ def test_where_nobody_pays_the_provider_decides(world: World, project) -> None:
         (("x-identity",), 415),
     ],
 )  # fmt: skip
-def test_codings_of_a_body_are_compared_as_the_standard_says(
+def test_content_codings_are_compared_as_the_standard_says(
     world: World, project, codings: tuple[str, ...], status: int
 ) -> None:
     token = world.tollgate.token(project)

@@ -1,4 +1,4 @@
-"""Meters fed with anything: never an exception, and what passes is what came."""
+"""Meters raise no exception and change no byte, whatever they are fed with."""
 
 import json
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.metering import meter_for
 from gateway.metering.meter import MAX_HELD_BACK
-from gateway.money.prices import Apart, Usage
+from gateway.money.prices import ExtraUsage, Usage
 from tests.gateway.conftest import MODEL
 from tests.gateway.fake_provider import (
     completion,
@@ -30,7 +30,7 @@ NUMBERS = st.one_of(st.integers(-(2**70), 2**70), st.none(), st.text(max_size=3)
 
 
 def mangled(document):
-    """Any one value of a document replaced by something else."""
+    """Return documents in which one value is replaced by something else."""
     return st.sampled_from(list(document)).flatmap(
         lambda name: NUMBERS.map(lambda value: {**document, name: value})
     )
@@ -48,18 +48,18 @@ def mangled(document):
     ),
     st.booleans(),
 )
-def test_any_stream_passes_as_it_is(kind: str, chunks: list[bytes], hide: bool) -> None:
+def test_any_stream_passes_unchanged(kind: str, chunks: list[bytes], hide: bool) -> None:
     meter = meter_for(kind, stream=True, hide_usage=hide)
     shown = b"".join([meter.feed(chunk) for chunk in chunks]) + meter.end()
     if not hide:
         assert shown == b"".join(chunks)
     usage = meter.usage()
     assert usage is None or min(usage.all_input, usage.output) >= 0
-    assert meter.generated >= 0
+    assert meter.unreported_output >= 0
 
 
 @given(st.one_of(st.binary(max_size=200), mangled(message()).map(json.dumps).map(str.encode)))
-def test_any_document_passes_as_it_is(body: bytes) -> None:
+def test_any_document_passes_unchanged(body: bytes) -> None:
     for kind in KINDS:
         meter = meter_for(kind, stream=False, hide_usage=False)
         assert meter.feed(body) + meter.end() == body
@@ -67,12 +67,14 @@ def test_any_document_passes_as_it_is(body: bytes) -> None:
 
 
 @given(mangled(messages_usage()))
-def test_odd_numbers_of_a_provider_are_never_negative(usage) -> None:
+def test_reported_numbers_never_become_negative(usage) -> None:
     meter = meter_for("messages", stream=False, hide_usage=False)
     meter.feed(json.dumps(message(usage)).encode())
     meter.end()
-    told = meter.usage()
-    assert told is None or (told.input >= 0 and told.output >= 0 and told.cache_read >= 0)
+    reported = meter.usage()
+    assert reported is None or (
+        reported.input >= 0 and reported.output >= 0 and reported.cache_read >= 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -83,7 +85,7 @@ def test_odd_numbers_of_a_provider_are_never_negative(usage) -> None:
         ("responses", response(), Usage(60, 40, output=20, service_tier="default", model="gpt-4o")),
     ],
 )
-def test_documents_and_streams_tell_the_same(kind, document, expected) -> None:
+def test_documents_and_streams_report_the_same(kind, document, expected) -> None:
     whole = meter_for(kind, stream=False, hide_usage=False)
     whole.feed(json.dumps(document).encode())
     whole.end()
@@ -91,8 +93,12 @@ def test_documents_and_streams_tell_the_same(kind, document, expected) -> None:
     assert whole.finished
     streamed = meter_for(kind, stream=True, hide_usage=False)
     streamed.feed(STREAMS[kind])
-    told = streamed.usage()
-    assert (told.all_input, told.cache_read, told.output) == (100, expected.cache_read, 20)
+    reported = streamed.usage()
+    assert (reported.all_input, reported.cache_read, reported.output) == (
+        100,
+        expected.cache_read,
+        20,
+    )
 
 
 @pytest.mark.parametrize(
@@ -102,7 +108,7 @@ def test_documents_and_streams_tell_the_same(kind, document, expected) -> None:
         ("responses", response(), ("input_tokens", "output_tokens")),
     ],
 )
-def test_what_is_cached_for_twelve_hours_is_told_apart(kind, document, names) -> None:
+def test_twelve_hour_cache_writes_are_counted_separately(kind, document, names) -> None:
     read, made = names
     details = {
         "cached_tokens": 10,
@@ -113,9 +119,9 @@ def test_what_is_cached_for_twelve_hours_is_told_apart(kind, document, names) ->
     meter = meter_for(kind, stream=False, hide_usage=False)
     meter.feed(json.dumps(document | {"usage": usage}).encode())
     meter.end()
-    told = meter.usage()
-    assert (told.input, told.cache_read) == (40, 10)
-    assert (told.cache_write_5m, told.cache_write_12h, told.output) == (20, 30, 20)
+    reported = meter.usage()
+    assert (reported.input, reported.cache_read) == (40, 10)
+    assert (reported.cache_write_5m, reported.cache_write_12h, reported.output) == (20, 30, 20)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +132,7 @@ def test_what_is_cached_for_twelve_hours_is_told_apart(kind, document, names) ->
         ("responses", response() | {"service_tier": "x" * 100_000}),
     ],
 )
-def test_a_word_of_a_provider_makes_no_event_large(kind: str, document: dict) -> None:
+def test_overlong_reported_names_do_not_enter_events(kind: str, document: dict) -> None:
     meter = meter_for(kind, stream=False, hide_usage=False)
     meter.feed(json.dumps(document).encode())
     meter.end()
@@ -148,7 +154,7 @@ ITERATIONS = [
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_the_message_does_not_count_is_told_apart(stream: bool) -> None:
+def test_usage_beside_the_message_is_counted_separately(stream: bool) -> None:
     meter = meter_for("messages", stream=stream, hide_usage=False)
     if stream:
         for event in (
@@ -161,27 +167,27 @@ def test_what_the_message_does_not_count_is_told_apart(stream: bool) -> None:
     else:
         meter.feed(json.dumps(message(messages_usage(iterations=ITERATIONS))).encode())
     meter.end()
-    told = meter.usage()
-    assert (told.input, told.output) == (100, 20)
-    assert told.apart == (
-        Apart(None, Usage(1_000, 7, 10, 20, 50)),
-        Apart("claude-opus-4-5", Usage(500, output=9)),
+    reported = meter.usage()
+    assert (reported.input, reported.output) == (100, 20)
+    assert reported.extra == (
+        ExtraUsage(None, Usage(1_000, 7, 10, 20, 50)),
+        ExtraUsage("claude-opus-4-5", Usage(500, output=9)),
     )
-    together = told.together()
-    assert (together.input, together.output, together.all_input) == (1_600, 79, 1_637)
-    assert together.service_tier == "standard"
+    total = reported.total()
+    assert (total.input, total.output, total.all_input) == (1_600, 79, 1_637)
+    assert total.service_tier == "standard"
 
 
 @pytest.mark.parametrize("odd", [5, {}, [5], [{"type": 5}], "x", [{"input_tokens": "x"}]])
-def test_odd_iterations_spoil_nothing_else_but_are_not_taken_for_none(odd) -> None:
+def test_unreadable_iterations_do_no_harm_but_are_not_taken_for_none(odd) -> None:
     meter = meter_for("messages", stream=False, hide_usage=False)
     meter.feed(json.dumps(message(messages_usage(iterations=odd))).encode())
     meter.end()
-    assert (meter.usage().input, meter.usage().apart) == (100, ())
+    assert (meter.usage().input, meter.usage().extra) == (100, ())
     assert not meter.complete
 
 
-def test_an_hour_of_cache_stays_an_hour_when_the_end_of_a_stream_has_the_total_alone() -> None:
+def test_one_hour_cache_writes_stay_so_if_the_stream_ends_with_only_a_total() -> None:
     written = {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 90}
     usage = messages_usage(cache_creation_input_tokens=100, cache_creation=written)
     total = {"output_tokens": 20, "cache_creation_input_tokens": 100}
@@ -191,22 +197,22 @@ def test_an_hour_of_cache_stays_an_hour_when_the_end_of_a_stream_has_the_total_a
         {"type": "message_delta", "usage": total},
     ):
         meter.feed(f"data: {json.dumps(event)}\n\n".encode())
-    told = meter.usage()
-    assert (told.cache_write_5m, told.cache_write_1h) == (10, 90)
+    reported = meter.usage()
+    assert (reported.cache_write_5m, reported.cache_write_1h) == (10, 90)
 
 
 @pytest.mark.parametrize(
     ("kind", "prefix", "output"),
     [("chat", "prompt", "completion_tokens"), ("responses", "input", "output_tokens")],
 )
-def test_cache_writes_of_openai_are_told_apart(kind: str, prefix: str, output: str) -> None:
+def test_openai_cache_writes_are_counted_separately(kind: str, prefix: str, output: str) -> None:
     details = {"cached_tokens": 10, "cache_write_tokens": 60}
     usage = {f"{prefix}_tokens": 100, f"{prefix}_tokens_details": details, output: 5}
     meter = meter_for(kind, stream=False, hide_usage=False)
     meter.feed(json.dumps({"usage": usage}).encode())
     meter.end()
-    told = meter.usage()
-    assert (told.input, told.cache_read, told.cache_write_5m) == (30, 10, 60)
+    reported = meter.usage()
+    assert (reported.input, reported.cache_read, reported.cache_write_5m) == (30, 10, 60)
 
 
 def test_a_line_without_end_is_not_kept() -> None:
@@ -229,11 +235,11 @@ def test_errors_inside_a_stream_are_noticed() -> None:
     assert meter.failed
 
 
-def test_a_stream_that_breaks_off_is_estimated_alike_in_one_piece_and_in_many() -> None:
+def test_the_estimate_of_a_broken_stream_does_not_depend_on_its_chunks() -> None:
     cut = messages_stream(pieces=50)[:-2]
     for pieces in (cut, [b"".join(cut)]):
         meter = meter_for("messages", stream=True, hide_usage=False)
         for piece in pieces:
             meter.feed(piece)
         assert not meter.finished
-        assert meter.generated >= 50
+        assert meter.unreported_output >= 50

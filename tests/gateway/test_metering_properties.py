@@ -1,9 +1,9 @@
-"""Answers of every legal shape cost what the provider's documentation says, to the last digit.
+"""Answers of every valid shape cost what the provider's documentation says, to the last digit.
 
-The oracle below knows nothing of the gateway: it reads a whole answer with `json`, as the
-documentation of each API tells it, and multiplies with prices written down here. The generator
-makes answers in any legal form: order and spacing of members, escapes, unknown members and events,
-nulls, line ends, comments, data over several lines, text that looks like usage, cut anywhere.
+The oracle below does not use the gateway: it reads a whole answer with `json`, according to the
+documentation of each API, and multiplies with the prices in this file. The generator makes answers
+in any valid form: order and spacing of members, escapes, unknown members and events, nulls, line
+ends, comments, data over several lines, text that looks like usage, cut anywhere.
 """
 
 import json
@@ -18,13 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.metering import meter_for
-from gateway.money.booking import Books, Ending
+from gateway.money.booking import Ending, Settler
 from gateway.money.prices import Prices, Usage
 from gateway.money.usage_events import CallRecord, Outcome
 from gateway.refusals.admission import Admission
 from tests.examples import examples
 
-# Dollars a million tokens: input, cached, written for five minutes and for an hour, output.
+# Dollars per million tokens: input, cached, written for five minutes and for an hour, output.
 MODELS = {
     "messages": ("anthropic", "claude-sonnet-4-6"),
     "chat": ("openai", "gpt-5-mini"),
@@ -52,7 +52,10 @@ TEXTS = (
 
 
 def events_of(stream: bytes) -> Iterator[Any]:
-    """Read a stream as https://html.spec.whatwg.org/multipage/server-sent-events.html says."""
+    """Yield the events of a stream.
+
+    https://html.spec.whatwg.org/multipage/server-sent-events.html
+    """
     text = stream.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     for block in text.split("\n\n"):
         fields = [line.partition(":") for line in block.split("\n")]
@@ -70,8 +73,8 @@ def oracle(kind: str, answer: bytes, *, stream: bool, asked: str | None) -> Deci
 
 
 def messages_bill(parts: list[Any], asked: str | None) -> Decimal:
-    """Message, or `message_start` and cumulative `message_delta`s: the latest of each count."""
-    told: dict[str, Any] = {}
+    """Return the bill for a message, or for a stream by the latest value of each count."""
+    reported: dict[str, Any] = {}
     for part in parts:
         usage = part.get("usage")
         if part.get("type") == "message_start":
@@ -80,27 +83,27 @@ def messages_bill(parts: list[Any], asked: str | None) -> Decimal:
             continue
         for name, value in (usage or {}).items():
             if value is not None:
-                told[name] = value
-    written = told.get("cache_creation_input_tokens", 0)
-    hour = (told.get("cache_creation") or {}).get("ephemeral_1h_input_tokens") or 0
+                reported[name] = value
+    written = reported.get("cache_creation_input_tokens", 0)
+    hour = (reported.get("cache_creation") or {}).get("ephemeral_1h_input_tokens") or 0
     counts = (
-        told["input_tokens"], told.get("cache_read_input_tokens", 0), written - hour, hour,
-        told["output_tokens"],
+        reported["input_tokens"], reported.get("cache_read_input_tokens", 0), written - hour, hour,
+        reported["output_tokens"],
     )  # fmt: skip
     tokens = priced(CLAUDE, counts)
-    if told.get("inference_geo") == "us":
+    if reported.get("inference_geo") == "us":
         tokens *= Decimal("1.1")
-    return tokens + SEARCH * (told.get("server_tool_use") or {}).get("web_search_requests", 0)
+    return tokens + SEARCH * (reported.get("server_tool_use") or {}).get("web_search_requests", 0)
 
 
 def chat_bill(parts: list[Any], asked: str | None) -> Decimal:
-    """The completion, or the last chunk with usage; the tier of any chunk that reports it."""
+    """Return the bill for a completion, or for the last chunk with usage and any chunk's tier."""
     [usage] = [part["usage"] for part in parts if part.get("usage")][-1:]
     return openai_bill(parts, usage, "prompt", "completion", asked)
 
 
 def responses_bill(parts: list[Any], asked: str | None) -> Decimal:
-    """The response, or that of the last event; searches are items of its output."""
+    """Return the bill for a response, or for that of the last event."""
     responses = [part.get("response", part) for part in parts
                  if "response" in part or part.get("object") == "response"]  # fmt: skip
     tokens = openai_bill(responses, responses[-1]["usage"], "input", "output", asked)
@@ -115,7 +118,7 @@ def responses_bill(parts: list[Any], asked: str | None) -> Decimal:
 def openai_bill(
     parts: list[Any], usage: dict[str, Any], into: str, out: str, asked: str | None
 ) -> Decimal:
-    """Cached tokens are among the input."""
+    """Return the bill for these tokens. The input includes the cached tokens."""
     tiers = [part.get("service_tier") for part in parts]
     known = [tier for tier in (asked, *tiers) if tier not in (None, "auto")]
     cached = (usage.get(f"{into}_tokens_details") or {}).get("cached_tokens") or 0
@@ -124,7 +127,7 @@ def openai_bill(
 
 
 def priced(prices: tuple[str, ...], counts: tuple[int, ...]) -> Decimal:
-    """Multiply."""
+    """Return the sum of all counts times their prices."""
     return sum(
         (Decimal(price) * count / 1_000_000 for price, count in zip(prices, counts, strict=True)),
         Decimal(0),
@@ -135,12 +138,12 @@ def priced(prices: tuple[str, ...], counts: tuple[int, ...]) -> Decimal:
 
 
 class Generator:
-    """Makes an answer of an API by a source of chance."""
+    """Makes random answers of an API."""
 
     def __init__(self, chance: random.Random, kind: str, filler: str = "") -> None:
         self._chance = chance
         self._kind = kind
-        self._filler = filler  # of any size; it goes where text and echoes go
+        self._filler = filler  # text of any size, for texts and echoes
         self._ascii = self.perhaps()
         self._indent = chance.choice([None, None, None, 1])
         self._separators = chance.choice([(",", ":"), (", ", ": "), (" ,", " : ")])
@@ -156,7 +159,7 @@ class Generator:
         return self._chance.choice([0, 1, 7, 1_000, 150_000, 5_000_000])
 
     def strange(self, depth: int = 0) -> Any:
-        """Anything; sometimes a decoy."""
+        """Return any value; sometimes a decoy."""
         match self._chance.randrange(9 if depth < 3 else 5):
             case 0:
                 return None
@@ -172,7 +175,7 @@ class Generator:
         return {name: self.strange(depth + 1)}
 
     def object(self, members: dict[str, Any]) -> dict[str, Any]:
-        """Return an object with further members, in another order."""
+        """Return an object with further members, in random order."""
         further = {f"x_{self._chance.randrange(99)}": self.strange()
                    for _ in range(self._chance.choice([0, 0, 0, 1, 2]))}  # fmt: skip
         items = list({**further, **members}.items())
@@ -181,7 +184,7 @@ class Generator:
         return dict(items)
 
     def optional(self, **members: Any) -> dict[str, Any]:
-        """Leave some members out, and make some null."""
+        """Return the members, without some of them and with some of them null."""
         return {
             name: None if self.perhaps(0.2) else value
             for name, value in members.items()
@@ -192,7 +195,7 @@ class Generator:
         text = json.dumps(
             value, ensure_ascii=self._ascii, indent=self._indent, separators=self._separators
         )
-        if self.perhaps(0.1):  # a name may be written so, too
+        if self.perhaps(0.1):  # names may be escaped, too
             text = text.replace('"usage"', '"us\\u0061ge"').replace('"type"', '"\\u0074ype"')
         return text
 
@@ -277,7 +280,7 @@ class Generator:
         return [*parts, *self.noise({"type": "ping"}), {"type": "message_stop"}], None
 
     def noise(self, harmless: dict[str, Any]) -> list[dict[str, Any]]:
-        """Events that nobody needs, some of a type that nobody knows."""
+        """Return events that do not matter, some of an unknown type."""
         unknown = {"type": "something.new", "item": json.loads(FAKE_USAGE), "x": self.strange()}
         return [each for each in (harmless, unknown) if self.perhaps(0.2)]
 
@@ -329,8 +332,8 @@ class Generator:
         output: list[dict[str, Any]] = []
         for _ in range(self._chance.randrange(4)):
             action = self._chance.choice(actions)
-            told = {} if action is None else {"action": self.object({"type": action})}
-            output.append(self.object({"type": "web_search_call", **told}))
+            fields = {} if action is None else {"action": self.object({"type": action})}
+            output.append(self.object({"type": "web_search_call", **fields}))
         content = [{"type": "output_text", "text": self.text() + self._filler}]
         output.append(self.object({"type": "message", "content": content}))
         status = self._chance.choice(["completed", "completed", "incomplete"])
@@ -365,7 +368,7 @@ class Generator:
 def booked(
     kind: str, chunks: Iterator[bytes], *, stream: bool, asked: str | None, broken: bool = False
 ) -> Outcome:
-    """Meter an answer that comes in these chunks; return what is booked."""
+    """Return what is booked for an answer that comes in these chunks."""
     meter = meter_for(kind, stream=stream, hide_usage=False)
     for chunk in chunks:
         assert meter.feed(chunk) == chunk
@@ -389,11 +392,11 @@ def booked(
         asked=Usage(service_tier=asked),
     )
     ending = Ending(0.0, status=200, sent=True, failed=broken)
-    return Books(None, PRICES).outcome(admission, meter, ending)  # type: ignore[arg-type]
+    return Settler(None, PRICES).outcome(admission, meter, ending)  # type: ignore[arg-type]
 
 
 def cut(answer: bytes, chance: random.Random) -> Iterator[bytes]:
-    """Cut an answer: nowhere, at some places, or at every byte."""
+    """Yield an answer in pieces: whole, cut at some places, or at every byte."""
     step = chance.choice([1, 2, 7, 100, 5_000, len(answer)])
     at = 0
     while at < len(answer):
@@ -405,7 +408,7 @@ def cut(answer: bytes, chance: random.Random) -> Iterator[bytes]:
 @pytest.mark.parametrize("kind", MODELS)
 @settings(max_examples=examples(340), deadline=None)
 @given(chance=st.randoms(use_true_random=True), stream=st.booleans())
-def test_booked_is_what_the_documentation_says(
+def test_the_booked_cost_is_what_the_documentation_says(
     kind: str, chance: random.Random, stream: bool
 ) -> None:
     generator = Generator(chance, kind)
@@ -434,7 +437,7 @@ def test_an_answer_that_breaks_off_anywhere_is_booked_in_full_or_estimated(
 
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("stream", [False, True], ids=["document", "stream"])
-def test_size_changes_nothing_and_is_not_kept(kind: str, stream: bool) -> None:
+def test_large_answers_cost_the_same_and_are_not_kept_in_memory(kind: str, stream: bool) -> None:
     chance = random.Random(f"{kind} {stream}")
     filler = 'a word, an é, a \\ and a " \n' * 400_000
     while True:

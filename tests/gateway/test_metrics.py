@@ -1,4 +1,4 @@
-"""What several processes count is joined, and what a killed one left behind is not."""
+"""Metrics of several processes are joined, without the live gauges of killed ones."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from gateway.telemetry import buffered_metrics, metrics
 buffered_metrics.show(metrics.IN_FLIGHT, lambda: 1)
 metrics.REQUESTS.labels("p", "a", 200).inc()
 metrics.UPSTREAM_SECONDS.labels("u").observe(0.002)
-metrics.hand_over()
+metrics.flush()
 metrics.OPEN_BECAUSE_UNKNOWN.inc()
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -21,9 +21,9 @@ from gateway.telemetry import buffered_metrics, metrics
 buffered_metrics.show(metrics.IN_FLIGHT, lambda: 1)
 metrics.REQUESTS.labels("p", "a", 200).inc()
 metrics.UPSTREAM_SECONDS.labels("u").observe(0.002)
-metrics.hand_over()
+metrics.flush()
 metrics.OPEN_BECAUSE_UNKNOWN.inc()
-metrics.forget_the_dead()
+metrics.forget_dead_processes()
 print(metrics.exposition()[0].decode())
 """
 
@@ -40,7 +40,7 @@ def run(script: str, directory: Path) -> str:
     return ran.stdout
 
 
-def test_calls_under_way_in_a_process_that_was_killed_are_not_under_way_for_ever(
+def test_calls_of_a_killed_process_do_not_stay_under_way(
     tmp_path: Path,
 ) -> None:
     run(KILLED, tmp_path)

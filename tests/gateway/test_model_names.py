@@ -1,4 +1,4 @@
-"""A model name has its own price or none, and what another model's answer costs."""
+"""Each model name has its own price or none, and an answer from another model is priced."""
 
 import json
 import typing
@@ -44,7 +44,7 @@ def test_every_listed_name_has_its_own_price(provider: str) -> None:
     for info in models:
         assert price_list.find(provider, info.id) is info
     for name, info in price_list._names(provider).items():
-        # The package itself takes the name of a fine-tuned model with a date only.
+        # The package accepts the name of a fine-tuned model only with a date.
         found = PROVIDERS[provider].find_model(name)
         assert found in (info, None), name
 
@@ -100,7 +100,7 @@ def test_no_other_name_has_a_price(provider: str, model: str, odd: str) -> None:
             Prices({}).rates(provider, name)
 
 
-def test_a_model_that_only_begins_like_a_known_one_is_refused(world: World) -> None:
+def test_a_model_that_only_shares_a_prefix_with_a_known_one_is_refused(world: World) -> None:
     project, before = world.tollgate.project(credits=100), len(world.provider.requests)
     body = messages_body(model="claude-haiku-4-5,claude-opus-4-5")
     refused = world.post(world.tollgate.token(project), body=body)
@@ -110,7 +110,7 @@ def test_a_model_that_only_begins_like_a_known_one_is_refused(world: World) -> N
 
 
 def served(api: str, model: str, *, stream: bool = False) -> Script:
-    """An answer that names a model."""
+    """Return an answer that names a model."""
     if api == "messages":
         if stream:
             chunks = [
@@ -143,7 +143,7 @@ OTHER = "tollgate_gateway_other_model_total"
 @pytest.mark.parametrize(
     ("api", "asked", "answered", "cost"),
     [
-        # 100 in, 20 out: $15 and $75 a million instead of $1 and $5
+        # 100 in, 20 out: $15 and $75 per million instead of $1 and $5
         ("messages", "claude-haiku-4-5", "claude-opus-4-1-20250805", "0.003"),
         ("messages", "claude-opus-4-1", "claude-haiku-4-5", "0.003"),
         ("messages", "claude-haiku-4-5", "a-model-nobody-knows", "0.0002"),
@@ -153,15 +153,15 @@ OTHER = "tollgate_gateway_other_model_total"
         ("chat", "gpt-4o", "gpt-4o-mini", "0.0004"),
     ],
 )
-def test_another_model_than_was_asked_for_is_charged_if_it_is_dearer_and_always_told(
+def test_another_model_than_asked_for_is_charged_if_dearer_and_always_logged(
     world: World, api: str, asked: str, answered: str, cost: str
 ) -> None:
     before = world.metric(OTHER)
     assert call(world, api, asked, served(api, answered)) == Decimal(cost)
     wait_until(lambda: world.metric(OTHER) == before + 1, what="the metric")
     lines = world.log.read_text().splitlines()
-    told = json.loads([line for line in lines if "another model answered" in line][-1])
-    assert (told["level"], told["asked"], told["served"]) == ("error", asked, answered)
+    line = json.loads([each for each in lines if "another model answered" in each][-1])
+    assert (line["level"], line["asked"], line["served"]) == ("error", asked, answered)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_another_model_than_was_asked_for_is_charged_if_it_is_dearer_and_always_
         ("responses", "gpt-5.6", "gpt-5.6-sol"),
     ],
 )
-def test_a_dated_name_of_the_model_is_no_other_model(world: World, api, asked, answered) -> None:
+def test_a_dated_name_is_the_same_model(world: World, api, asked, answered) -> None:
     before = world.metric(OTHER)
     same = call(world, api, asked, served(api, asked))
     assert call(world, api, asked, served(api, answered)) == same

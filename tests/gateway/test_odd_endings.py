@@ -1,4 +1,4 @@
-"""What is booked where an answer ends oddly: each case asked of the books themselves."""
+"""What is booked if an answer ends in an unusual way. The settler is tested directly."""
 
 import json
 from decimal import Decimal
@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from gateway.metering import Meter, meter_for
-from gateway.money.booking import Books, Ending
+from gateway.money.booking import Ending, Settler
 from gateway.money.prices import Prices, Usage
 from gateway.money.usage_events import CallRecord, Outcome, correction, event
 from gateway.refusals.admission import Admission
@@ -29,11 +29,11 @@ def outcome(
     tools: tuple[str, ...] = (),
     asked: Usage | None = None,
 ) -> Outcome:
-    """What a billable call of a model is booked as."""
+    """Return how a billable call of a model is booked."""
     provider = "anthropic" if model.startswith("claude") else "openai"
-    told = {**RECORD, "model": model, "provider": provider}
+    reported = {**RECORD, "model": model, "provider": provider}
     admission = Admission(
-        record=msgspec.convert(told, CallRecord),
+        record=msgspec.convert(reported, CallRecord),
         rates=PRICES.rates(provider, model),
         account="account",
         credits_per_usd=Decimal(120),
@@ -45,13 +45,13 @@ def outcome(
         dearest=PRICES.dearest(provider, model),
         asked=asked or Usage(),
     )
-    return Books(None, PRICES).outcome(admission, meter, ending)  # type: ignore[arg-type]
+    return Settler(None, PRICES).outcome(admission, meter, ending)  # type: ignore[arg-type]
 
 
 def stream(kind: str, *events: Any, ended: bool = False, hide_usage: bool = False) -> Meter:
-    """A meter that saw these events."""
+    """Return a meter that has read these events."""
     meter = meter_for(kind, stream=True, hide_usage=hide_usage)
-    for each in sse(*((None, told) for told in events)):
+    for each in sse(*((None, reported) for reported in events)):
         meter.feed(each)
     if ended:
         meter.end()
@@ -67,10 +67,10 @@ TEXT = {"type": "response.output_text.delta", "output_index": 0, "delta": "x" * 
 
 
 def test_a_broken_stream_of_a_dearer_model_is_charged_as_one() -> None:
-    """Also beyond the bound, which is that of the model that was asked for."""
+    """The charge may exceed the bound, which is that of the model that was asked for."""
     asked = outcome("gpt-5-mini", stream("responses", created("gpt-5-mini"), TEXT))
     served = outcome("gpt-5-mini", stream("responses", created("gpt-4o"), TEXT))
-    assert asked.cost == served.cost  # both are mostly the bound of the input
+    assert asked.cost == served.cost  # mostly the bound of the input
     long = {**TEXT, "delta": "x" * 4_000_000}
     asked = outcome("gpt-5-mini", stream("responses", created("gpt-5-mini"), long))
     served = outcome("gpt-5-mini", stream("responses", created("gpt-4o"), long))
@@ -78,9 +78,9 @@ def test_a_broken_stream_of_a_dearer_model_is_charged_as_one() -> None:
     assert served.cost > 10
 
 
-def test_the_tier_that_a_broken_stream_told_prices_its_text() -> None:
-    told = created("gpt-5-mini", service_tier="priority")
-    cost = outcome("gpt-5-mini", stream("responses", told, TEXT)).cost
+def test_the_reported_tier_prices_the_text_of_a_broken_stream() -> None:
+    reported = created("gpt-5-mini", service_tier="priority")
+    cost = outcome("gpt-5-mini", stream("responses", reported, TEXT)).cost
     priority = PRICES.rates("openai", "gpt-5-mini", "priority")
     assert cost == INPUT_BOUND + priority.cost(Usage(output=1_000))
 
@@ -106,7 +106,7 @@ def test_searches_before_an_error_are_not_free(streamed: bool) -> None:
 
 @pytest.mark.parametrize("piece", [1 << 30, 60_000, 1])
 @pytest.mark.parametrize("size", [8_000, 100_000])
-def test_text_counts_of_an_event_that_breaks_off_in_its_middle(size: int, piece: int) -> None:
+def test_the_text_of_an_unfinished_event_counts(size: int, piece: int) -> None:
     text = b"x" * size
     cut = {
         "chat": b'data: {"choices":[{"index":0,"delta":{"content":"' + text,
@@ -117,14 +117,14 @@ def test_text_counts_of_an_event_that_breaks_off_in_its_middle(size: int, piece:
         meter = meter_for(kind, stream=True, hide_usage=False)
         for at in range(0, len(data), piece):
             meter.feed(data[at : at + piece])
-        assert meter.generated == size / 4, kind
+        assert meter.unreported_output == size / 4, kind
 
 
-def test_what_a_request_was_echoed_as_is_no_text_of_a_broken_event() -> None:
+def test_the_echo_of_a_request_in_an_unfinished_event_does_not_count() -> None:
     meter = meter_for("responses", stream=True, hide_usage=False)
     echo = b'data: {"type":"response.created","response":{"instructions":"' + b"x" * 48_000
     meter.feed(echo)
-    assert meter.generated == 0
+    assert meter.unreported_output == 0
 
 
 def chunk(**fields: Any) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def chunk(**fields: Any) -> dict[str, Any]:
 CHAT_USAGE = {"prompt_tokens": 1_000, "completion_tokens": 500}
 
 
-def test_what_is_told_after_the_usage_decides_too() -> None:
+def test_a_tier_or_model_reported_after_the_usage_counts() -> None:
     after = chunk(service_tier="priority", model="gpt-5-mini-2025-08-07")
     meter = stream("chat", chunk(usage=CHAT_USAGE), after, "[DONE]")
     usage = meter.usage()
@@ -144,12 +144,12 @@ def test_what_is_told_after_the_usage_decides_too() -> None:
     assert outcome("gpt-5-mini", meter, WHOLE).cost == rates.cost(Usage(1_000, output=500))
 
 
-def test_zeros_that_stand_for_usage_until_the_end_make_nothing_free() -> None:
+def test_placeholder_zeros_do_not_make_a_broken_stream_free() -> None:
     nothing = {"prompt_tokens": 0, "completion_tokens": 0}
     said = {"index": 0, "delta": {"content": "word"}, "finish_reason": None}
     events = [chunk(choices=[said], usage=nothing)] * 100
     meter = stream("chat", *events)
-    assert meter.generated == 100
+    assert meter.unreported_output == 100
     rates = PRICES.dearest("openai", "gpt-5-mini")
     cost = outcome("gpt-5-mini", meter).cost
     assert cost == INPUT_BOUND + rates.cost(Usage(output=100))
@@ -157,23 +157,23 @@ def test_zeros_that_stand_for_usage_until_the_end_make_nothing_free() -> None:
     assert not outcome("gpt-5-mini", whole, WHOLE).estimated
 
 
-def test_zeros_of_a_response_under_way_make_nothing_free() -> None:
+def test_zeros_of_an_unfinished_response_do_not_make_it_free() -> None:
     nothing = {"input_tokens": 0, "output_tokens": 0}
     under_way = {"type": "response.in_progress", "response": {"usage": nothing}}
     meter = stream("responses", created("gpt-5-mini"), TEXT, under_way)
-    assert meter.generated == 1_000
+    assert meter.unreported_output == 1_000
     rates = PRICES.dearest("openai", "gpt-5-mini")
     assert outcome("gpt-5-mini", meter).cost == INPUT_BOUND + rates.cost(Usage(output=1_000))
 
 
 @pytest.mark.parametrize(
-    ("asked", "told", "factor"),
+    ("asked", "reported", "factor"),
     [(None, None, "1.1"), ("us", None, "1.1"), ("global", None, "1"), ("us", "global", "1")],
 )
-def test_a_stream_that_breaks_before_its_region_is_told_is_priced_as_in_the_dearest(
-    asked: str | None, told: str | None, factor: str
+def test_a_stream_that_breaks_before_its_region_is_reported_has_the_dearest_price(
+    asked: str | None, reported: str | None, factor: str
 ) -> None:
-    usage = {"input_tokens": 1_000, "output_tokens": 1, "inference_geo": told}
+    usage = {"input_tokens": 1_000, "output_tokens": 1, "inference_geo": reported}
     text = {"type": "content_block_delta", "delta": {"text": "x" * 4_000}}
     start = {"type": "message_start", "message": {"usage": usage}}
     region = Usage(inference_geo=asked)
@@ -187,7 +187,7 @@ def test_a_stream_that_breaks_before_its_region_is_told_is_priced_as_in_the_dear
     assert cost == found.cost + Decimal("0.01")  # a search costs the same everywhere
 
 
-def test_an_error_that_tells_usage_is_shown_to_who_did_not_ask_for_usage() -> None:
+def test_an_error_with_usage_is_shown_even_if_usage_is_hidden() -> None:
     error = chunk(error={"message": "overloaded"}, usage=CHAT_USAGE)
     data = b"".join(sse((None, error)))
     for size in (len(data), 1):
@@ -200,24 +200,24 @@ def test_an_error_that_tells_usage_is_shown_to_who_did_not_ask_for_usage() -> No
 
 @pytest.mark.parametrize("written", ["1000.0", "1e3", "1E+3", "0.1e4"])
 @pytest.mark.parametrize("streamed", [True, False], ids=["stream", "document"])
-def test_a_whole_number_may_be_written_in_every_way_of_json(written: str, streamed: bool) -> None:
+def test_usage_is_read_in_every_json_notation(written: str, streamed: bool) -> None:
     usages = {
         "chat": '{"prompt_tokens":%s,"completion_tokens":500.0}',
         "messages": '{"input_tokens":%s,"output_tokens":5e2}',
         "responses": '{"input_tokens":%s,"output_tokens":500}',
     }
     for kind, usage in usages.items():
-        told = usage % written
+        reported = usage % written
         if streamed:
             data = {
-                "chat": f'{{"choices":[],"usage":{told}}}\n\ndata: [DONE]',
+                "chat": f'{{"choices":[],"usage":{reported}}}\n\ndata: [DONE]',
                 "messages": '{"type":"message_delta","delta":{"stop_reason":"end_turn"},'
-                f'"usage":{told}}}',
-                "responses": f'{{"type":"response.completed","response":{{"usage":{told}}}}}',
+                f'"usage":{reported}}}',
+                "responses": f'{{"type":"response.completed","response":{{"usage":{reported}}}}}',
             }[kind]
             data = f"data: {data}\n\n"
         else:
-            data = f'{{"usage":{told}}}'
+            data = f'{{"usage":{reported}}}'
         meter = meter_for(kind, stream=streamed, hide_usage=False)
         meter.feed(data.encode())
         meter.end()
@@ -226,7 +226,7 @@ def test_a_whole_number_may_be_written_in_every_way_of_json(written: str, stream
         assert (meter.complete, found.input, found.output) == (True, 1_000, 500), kind
 
 
-def test_a_response_that_ended_has_ended_whatever_its_event_is_called() -> None:
+def test_a_response_with_a_final_status_has_ended_whatever_its_event_is_called() -> None:
     usage = {"input_tokens": 1_000, "output_tokens": 500}
     done = {"type": "response.done", "response": {"status": "completed", "usage": usage}}
     meter = stream("responses", created("gpt-5-mini"), TEXT, done)
@@ -235,7 +235,7 @@ def test_a_response_that_ended_has_ended_whatever_its_event_is_called() -> None:
     assert not stream("responses", queued).finished
 
 
-def test_an_event_after_the_usage_of_a_message_takes_nothing_back() -> None:
+def test_an_event_after_the_usage_does_not_reset_it() -> None:
     ended = {"delta": {"stop_reason": "end_turn"}}
     meter = stream(
         "messages",
@@ -256,20 +256,20 @@ def test_an_event_after_the_usage_of_a_message_takes_nothing_back() -> None:
     assert (found.estimated, found.usage.input, found.usage.output) == (True, 9, 5)
 
 
-def test_no_token_that_was_written_to_a_cache_is_missing_in_the_event() -> None:
+def test_the_event_counts_every_cache_write() -> None:
     usage = Usage(10, cache_write_5m=1, cache_write_1h=2, cache_write_12h=4)
-    told = Outcome(Decimal(0), usage, 200, False, False, 0.0, "v")
+    reported = Outcome(Decimal(0), usage, 200, False, False, 0.0, "v")
     record = msgspec.convert(RECORD, CallRecord)
-    data = json.loads(event(record, told, account="", group="", debited_micro=0))
+    data = json.loads(event(record, reported, account="", group="", debited_micro=0))
     assert data["properties"]["$ai_cache_creation_input_tokens"] == 7
 
 
 @pytest.mark.parametrize("estimated", [True, False])
-def test_a_correction_says_all_that_the_event_would_have_said(estimated: bool) -> None:
-    told = Outcome(Decimal(1), Usage(10, web_searches=3), 200, False, estimated, 0.0, "v")
+def test_a_correction_has_all_properties_of_the_event(estimated: bool) -> None:
+    reported = Outcome(Decimal(1), Usage(10, web_searches=3), 200, False, estimated, 0.0, "v")
     record = msgspec.convert(RECORD, CallRecord)
     _, debit, data = correction(
-        record, told, account="a", group="g", debited_micro=1_000, bound_micro=3_000
+        record, reported, account="a", group="g", debited_micro=1_000, bound_micro=3_000
     )
     properties = json.loads(data)["properties"]
     assert (debit, properties["$ai_web_search_count"]) == (-2_000, 3)

@@ -1,4 +1,4 @@
-"""Events wait as long as they must, and are handed over in batches that billing takes."""
+"""Events wait until billing accepts them, and are delivered in batches of a limited size."""
 
 import json
 import uuid
@@ -11,7 +11,7 @@ SET_ASIDE = "tollgate:events:set-aside"
 
 
 def written(world: World, project: FakeProject, size: int) -> str:
-    """Append an event of so many bytes to the stream of those that wait; return its id."""
+    """Append an event of this size to the stream of waiting events; return its id."""
     event = {
         "uuid": str(uuid.uuid4()),
         "account": f"{project.organization_id}:ai_credits",
@@ -23,7 +23,7 @@ def written(world: World, project: FakeProject, size: int) -> str:
     return event["uuid"]
 
 
-def test_what_waits_is_handed_over_in_batches_that_billing_takes(fragile: World) -> None:
+def test_waiting_events_are_delivered_in_batches_that_billing_accepts(fragile: World) -> None:
     project = fragile.tollgate.project(credits=100)
     fragile.tollgate.fail("events", 503)
     uuids = [written(fragile, project, size) for size in [900, 400_000] * 20 + [900] * 1_200]
@@ -36,8 +36,8 @@ def test_what_waits_is_handed_over_in_batches_that_billing_takes(fragile: World)
     assert len(batches) < 12
 
 
-def test_a_batch_that_is_too_large_on_the_way_is_halved(fragile: World) -> None:
-    """A proxy in front of billing may take less than billing itself."""
+def test_a_batch_that_a_proxy_refuses_is_halved(fragile: World) -> None:
+    """A proxy in front of billing may accept less than billing itself."""
     project = fragile.tollgate.project(credits=100)
     fragile.tollgate.fail("events", 503)
     uuids = [written(fragile, project, 30_000) for _ in range(20)]
@@ -51,7 +51,7 @@ def test_a_batch_that_is_too_large_on_the_way_is_halved(fragile: World) -> None:
         fragile.tollgate.largest_batch = LARGEST_BATCH
 
 
-def test_an_event_that_no_batch_can_hold_is_set_aside_unsent(fragile: World) -> None:
+def test_an_event_larger_than_a_batch_is_set_aside_unsent(fragile: World) -> None:
     project = fragile.tollgate.project(credits=100)
     fragile.tollgate.fail("events", 503)
     poison = written(fragile, project, 6_000_000)
@@ -65,7 +65,7 @@ def test_an_event_that_no_batch_can_hold_is_set_aside_unsent(fragile: World) -> 
     wait_until(lambda: fragile.redis.hget(account, "parked") == "1", what="it being accounted for")
 
 
-def test_an_event_about_which_billing_says_nothing_clear_is_sent_again(fragile: World) -> None:
+def test_an_event_with_an_unknown_result_is_sent_again(fragile: World) -> None:
     project = fragile.tollgate.project(credits=100)
     fragile.tollgate.fail("events", 503)
     unclear, last = written(fragile, project, 900), written(fragile, project, 900)
@@ -78,5 +78,5 @@ def test_an_event_about_which_billing_says_nothing_clear_is_sent_again(fragile: 
 
 
 def aside(world: World, event_id: str) -> bool:
-    """Tell whether an event is in the stream of those set aside."""
+    """Return whether an event was set aside."""
     return any(event_id in fields["event"] for _, fields in world.redis.xrange(SET_ASIDE))

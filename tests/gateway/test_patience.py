@@ -1,4 +1,4 @@
-"""How long the gateway waits, for whom, and what it says and books when it waits no longer."""
+"""How long the gateway waits, and what it answers and books after a timeout."""
 
 import socket
 import subprocess
@@ -38,13 +38,13 @@ def _impatient() -> Iterator[World]:
 
 @pytest.fixture
 def impatient(_impatient: World) -> Iterator[World]:
-    """A gateway that waits for a second; its OpenAI is not there at all."""
+    """A gateway that waits for one second. Its OpenAI address does not exist."""
     _impatient.provider.script = default_script
     yield _impatient
     _impatient.provider.script = default_script
 
 
-def test_a_provider_that_does_not_begin_to_answer_is_booked_at_the_bound(impatient: World) -> None:
+def test_a_call_whose_answer_never_begins_is_booked_at_its_bound(impatient: World) -> None:
     gate = threading.Event()
     impatient.provider.script = lambda _: Script(200, {}, [b"{}"], gate=gate)
     project = impatient.tollgate.project(credits=100)
@@ -58,7 +58,7 @@ def test_a_provider_that_does_not_begin_to_answer_is_booked_at_the_bound(impatie
     assert impatient.settled(project)["held"] == 0
 
 
-def test_a_stream_that_stops_is_broken_off_and_booked_as_far_as_it_came(impatient: World) -> None:
+def test_a_stalled_stream_is_broken_off_and_booked_as_far_as_it_came(impatient: World) -> None:
     release = threading.Event()
     impatient.provider.script = lambda _: Script(
         200, SSE_HEADERS, messages_stream(), hold_after=4, release=release
@@ -73,7 +73,7 @@ def test_a_stream_that_stops_is_broken_off_and_booked_as_far_as_it_came(impatien
     assert 0 < event["debited_micro"] < 72_000
 
 
-def test_a_caller_that_does_not_finish_its_request_is_told_so(impatient: World) -> None:
+def test_a_caller_that_does_not_finish_its_request_gets_408(impatient: World) -> None:
     token = impatient.tollgate.token(impatient.tollgate.project(credits=100))
     head = (
         f"POST /slack_app/v1/messages HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n"
@@ -84,7 +84,7 @@ def test_a_caller_that_does_not_finish_its_request_is_told_so(impatient: World) 
         assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_provider_that_cannot_be_reached_is_left_alone_for_a_while(impatient: World) -> None:
+def test_an_unreachable_provider_is_not_called_for_a_while(impatient: World) -> None:
     project = impatient.tollgate.project(credits=100)
     token = impatient.tollgate.token(project)
     statuses = [impatient.post(token, CHAT, chat_body()).status_code for _ in range(7)]
@@ -120,8 +120,8 @@ def test_after_a_while_one_call_tries_and_the_others_wait(monkeypatch: pytest.Mo
     breaker.check("openai")
 
 
-def test_the_gateway_runs_alone() -> None:
-    """Nothing of the other folders is loaded, nor anything that they are made of."""
+def test_the_gateway_imports_nothing_from_other_folders() -> None:
+    """It does not even import the packages that the other folders use."""
     look = (
         "import sys, gateway.__main__, gateway.app;"
         "import gateway.network.server, gateway.telemetry.tracing;"

@@ -1,4 +1,4 @@
-"""A PostHog project hears of every generation, and whatever it does, billing does not notice."""
+"""A PostHog project gets every event, and its failures do not affect billing."""
 
 import json
 import threading
@@ -23,7 +23,7 @@ MOST = 10
 
 
 class FakePostHog(AsgiThread):
-    """PostHog's batch endpoint; `answer` decides, by what it is sent."""
+    """PostHog's batch endpoint. `answer` returns the status for each batch."""
 
     def __init__(self) -> None:
         routes = [Route("/batch/", self._batch, methods=["POST"])]
@@ -76,26 +76,26 @@ def watched(_watched: tuple[World, FakePostHog]) -> World:
     return world
 
 
-def told(world: World, posthog: FakePostHog, uuids: set[str]) -> None:
+def wait_for_events(world: World, posthog: FakePostHog, uuids: set[str]) -> None:
     wait_until(lambda: uuids <= posthog.events.keys(), what="PostHog having heard")
 
 
-def test_posthog_hears_what_billing_hears_without_what_is_billings_alone(watched, posthog) -> None:
+def test_posthog_gets_every_event_without_billings_own_fields(watched, posthog) -> None:
     project = watched.tollgate.project(credits=100)
     assert watched.post(watched.tollgate.token(project)).status_code == 200
     [event] = watched.booked(project)
-    told(watched, posthog, {event["uuid"]})
+    wait_for_events(watched, posthog, {event["uuid"]})
     shown = posthog.events[event["uuid"]]
     assert shown.keys() == {"uuid", "event", "timestamp", "distinct_id", "properties"}
     assert shown["event"] == "$ai_generation"
-    # The cost as a number, digit by digit what billing has as text.
+    # The cost is a number with exactly the digits that billing gets as text.
     latency = {"$ai_latency": str(event["properties"]["$ai_latency"])}
     assert shown["properties"] == event["properties"] | latency
     assert watched.metric("tollgate_gateway_posthog_events_total") > 0
 
 
 @pytest.mark.parametrize("status", [500, 429, 401, 404])
-def test_while_posthog_takes_nothing_billing_gets_everything(watched, posthog, status) -> None:
+def test_while_posthog_fails_billing_gets_everything(watched, posthog, status) -> None:
     posthog.answer = lambda _: status
     project = watched.tollgate.project(credits=100)
     token = watched.tollgate.token(project)
@@ -110,10 +110,10 @@ def test_while_posthog_takes_nothing_billing_gets_everything(watched, posthog, s
     )
     assert not uuids & posthog.events.keys()
     posthog.answer = lambda _: 200
-    told(watched, posthog, uuids)
+    wait_for_events(watched, posthog, uuids)
 
 
-def test_a_posthog_that_hangs_holds_up_nobody(watched, posthog) -> None:
+def test_a_hanging_posthog_delays_nothing(watched, posthog) -> None:
     hanging = threading.Event()
 
     def hang(_: object) -> int:
@@ -130,19 +130,17 @@ def test_a_posthog_that_hangs_holds_up_nobody(watched, posthog) -> None:
         assert watched.post(token).status_code == 200
     events = watched.booked(project, MOST + 6)
     assert watched.settled(project)["spent"] == (MOST + 6) * 72_000
-    # No more than so many wait; what is left out is counted.
+    # No more than `MOST` events wait; those left out are counted.
     assert watched.redis.xlen("tollgate:posthog:events") == MOST
     assert int(watched.redis.get("tollgate:posthog:left-out")) == 6
     posthog.answer = lambda _: 200
     posthog.let_go.set()
-    told(watched, posthog, {event["uuid"] for event in events[:MOST]})
-    wait_until(
-        lambda: watched.metric("tollgate_gateway_posthog_left_out") == 6, what="it being told"
-    )
+    wait_for_events(watched, posthog, {event["uuid"] for event in events[:MOST]})
+    wait_until(lambda: watched.metric("tollgate_gateway_posthog_left_out") == 6, what="the metric")
 
 
 @pytest.mark.parametrize("status", [400, 413])
-def test_an_event_that_posthog_refuses_is_set_aside_and_stops_no_other(
+def test_an_event_that_posthog_refuses_is_set_aside_and_delays_no_other(
     watched, posthog, status
 ) -> None:
     project = watched.tollgate.project(credits=100)
@@ -152,7 +150,7 @@ def test_an_event_that_posthog_refuses_is_set_aside_and_stops_no_other(
         assert watched.post(token).status_code == 200
     first, poison, last = (event["uuid"] for event in watched.booked(project, 3))
     posthog.answer = lambda batch: status if poison in [event["uuid"] for event in batch] else 200
-    told(watched, posthog, {first, last})
+    wait_for_events(watched, posthog, {first, last})
     wait_until(
         lambda: poison in str(watched.redis.xrange("tollgate:posthog:set-aside")),
         what="the event being set aside",
@@ -161,7 +159,7 @@ def test_an_event_that_posthog_refuses_is_set_aside_and_stops_no_other(
     assert watched.settled(project)["spent"] == 3 * 72_000
 
 
-def test_a_batch_is_not_larger_than_what_fits_into_memory(watched, posthog) -> None:
+def test_a_posthog_batch_is_limited_in_bytes(watched, posthog) -> None:
     posthog.answer = lambda _: 503
     event = {"event": "$ai_generation", "timestamp": "2126-11-23T08:00:00Z", "distinct_id": "d"}
     small, large = [
@@ -175,12 +173,12 @@ def test_a_batch_is_not_larger_than_what_fits_into_memory(watched, posthog) -> N
         watched.redis.xadd("tollgate:posthog:events", {"event": json.dumps(each)})
     wait_until(lambda: posthog.attempts > 0, what="an attempt")
     posthog.answer = lambda _: 200
-    told(watched, posthog, {each["uuid"] for each in small})
+    wait_for_events(watched, posthog, {each["uuid"] for each in small})
     assert max(posthog.sizes) < 5_000_000
     assert large[0]["uuid"] in str(watched.redis.xrange("tollgate:posthog:set-aside"))
 
 
-def test_the_key_of_the_project_is_nowhere_to_be_read(watched, posthog) -> None:
+def test_the_posthog_key_is_never_logged(watched, posthog) -> None:
     posthog.answer = lambda _: 500
     watched.post(watched.tollgate.token(watched.tollgate.project(credits=9)))
     wait_until(lambda: "events wait for PostHog" in watched.log.read_text(), what="the log line")

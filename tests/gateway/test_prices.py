@@ -1,4 +1,4 @@
-"""Prices: exact, the published ones, and never a silent zero."""
+"""Prices are exact and as published, and a missing one is never zero."""
 
 from decimal import Decimal
 
@@ -58,7 +58,7 @@ def test_a_cost_is_what_the_price_package_says(
     ("provider", "model", "usage", "dollars"),
     [
         ("anthropic", "claude-sonnet-4-5", Usage(1_000_000 // 10, output=1000), "0.315"),
-        # beyond 200,000 tokens of input every token has the long-context price
+        # with more than 200,000 input tokens, every token has the long-context price
         ("anthropic", "claude-sonnet-4-5", Usage(200_000, output=1000), "0.615"),
         ("anthropic", "claude-sonnet-4-5", Usage(200_001, output=1000), "1.222506"),
         ("anthropic", "claude-sonnet-4-5", Usage(1, 200_000, output=1000), "0.142506"),
@@ -86,7 +86,7 @@ def test_an_operator_sets_prices_for_one_model_or_for_all_unknown_ones() -> None
 
 
 @pytest.mark.parametrize("price", [{}, {"input_mtok": "1"}, {"input_mtok": 1, "output": 2}])
-def test_an_incomplete_price_of_the_operator_is_refused_at_the_start(price) -> None:
+def test_an_incomplete_operators_price_is_refused_at_startup(price) -> None:
     with pytest.raises(ValueError, match="GATEWAY_PRICE_OVERRIDES"):
         Prices({"ours": price})
 
@@ -109,13 +109,13 @@ def test_credits_are_rounded_once_half_to_even_and_bounds_up(dollars, micro, bou
 def test_a_higher_speed_has_its_own_price_or_none() -> None:
     prices = Prices({"claude-opus-4-6": {"input_mtok": "1", "output_mtok": "1"}})
     fast = prices.rates("anthropic", "claude-opus-5-5", None, fast=True)
-    told = genai_prices.calc_price(
+    expected = genai_prices.calc_price(
         genai_prices.Usage(input_tokens=10, output_tokens=1000),
         "claude-opus-5-5",
         provider_id="anthropic",
         price_context={"speed": "fast"},
     )
-    assert fast.cost(Usage(10, output=1000)) == told.total_price
+    assert fast.cost(Usage(10, output=1000)) == expected.total_price
     for model in ("claude-haiku-4-5", "claude-opus-4-6"):
         with pytest.raises(UnknownPrice):
             prices.rates("anthropic", model, None, fast=True)
@@ -124,7 +124,7 @@ def test_a_higher_speed_has_its_own_price_or_none() -> None:
 @pytest.mark.parametrize(
     "overrides", [{}, {"claude-opus-4-6": {"input_mtok": "1", "output_mtok": "2"}}]
 )
-def test_a_region_that_costs_more_is_booked_as_such(overrides) -> None:
+def test_a_dearer_region_is_charged_more(overrides) -> None:
     rates = Prices(overrides).rates("anthropic", "claude-opus-4-6")
     there = rates.cost(Usage(1000, output=10, inference_geo="us"))
     assert there == rates.cost(Usage(1000, output=10)) * Decimal("1.1")

@@ -1,4 +1,4 @@
-"""What is booked is what the provider charges, in dollars, through the whole gateway."""
+"""The whole gateway books what the provider charges, in dollars."""
 
 import json
 from decimal import Decimal
@@ -26,7 +26,7 @@ MESSAGES = "/slack_app/v1/messages"
 def booked(
     world: World, path: str, body: dict[str, Any], answer: Script, credits: int = 100_000
 ) -> dict[str, Any]:
-    """Make a call that is answered so; return its event's properties, cost in dollars."""
+    """Make a call with this answer; return its event's properties, with the cost in dollars."""
     world.provider.script = lambda _: answer
     project = world.tollgate.project(credits=credits)
     try:
@@ -44,7 +44,7 @@ def booked(
 
 
 def pieces(data: bytes, size: int = 60_000) -> list[bytes]:
-    """Divide an answer."""
+    """Return an answer in pieces."""
     return [data[at : at + size] for at in range(0, len(data), size)]
 
 
@@ -53,7 +53,7 @@ def responses_body(**fields: Any) -> dict[str, Any]:
 
 
 def events(*data: dict[str, Any]) -> list[bytes]:
-    """Events of the Responses API, each named by its type."""
+    """Return events of the Responses API, each named by its type."""
     return sse(*((each["type"], each) for each in data))
 
 
@@ -67,14 +67,14 @@ def responses_usage(input_tokens: int, cached: int, output_tokens: int) -> dict[
 
 
 @pytest.mark.parametrize("size", [2_400_000, 30_000_000])
-def test_usage_is_found_behind_an_echo_of_any_length(world: World, size: int) -> None:
+def test_usage_is_found_after_an_echo_of_any_length(world: World, size: int) -> None:
     echo = "Read the manual. " * (size // 17)
-    told = {"model": "gpt-4.1", "instructions": echo, "usage": None, "status": "in_progress"}
+    created = {"model": "gpt-4.1", "instructions": echo, "usage": None, "status": "in_progress"}
     usage = responses_usage(300_000, 299_000, 500)
     stream = events(
-        {"type": "response.created", "response": told},
+        {"type": "response.created", "response": created},
         {"type": "response.completed",
-         "response": {**told, "status": "completed", "usage": usage, "service_tier": "default"}},
+         "response": {**created, "status": "completed", "usage": usage, "service_tier": "default"}},
     )  # fmt: skip
     answer = Script(200, SSE_HEADERS, [each for event in stream for each in pieces(event)])
     body = responses_body(model="gpt-4.1", stream=True)
@@ -82,7 +82,7 @@ def test_usage_is_found_behind_an_echo_of_any_length(world: World, size: int) ->
     assert (result["cost"], result["estimated"]) == (Decimal("0.1555"), False)
 
 
-def test_usage_is_found_behind_twenty_megabytes_of_logprobs(world: World) -> None:
+def test_usage_is_found_after_twenty_megabytes_of_logprobs(world: World) -> None:
     top = [{"token": f"w{n}", "logprob": -n / 7, "bytes": [119, 48 + n]} for n in range(20)]
     logprobs = [{"token": "w", "logprob": -0.1, "bytes": [119], "top_logprobs": top}] * 14_000
     document = {
@@ -130,14 +130,14 @@ LONG_INPUT = "x" * 50_000
          "messages error event", "messages error in words", "messages error",
          "chat error chunk", "chat error chunk in another order", "chat error"],
 )  # fmt: skip
-def test_an_error_that_says_nothing_of_usage_costs_nothing(world, path, body, answer) -> None:
+def test_an_error_without_usage_costs_nothing(world, path, body, answer) -> None:
     script = json_script(answer) if isinstance(answer, dict) else Script(200, SSE_HEADERS, answer)
     result = booked(world, path, body, script)
     assert (result["cost"], result["estimated"]) == (0, False)
     assert result["$ai_is_error"] is True
 
 
-def test_an_error_costs_what_it_says_it_costs(world: World) -> None:
+def test_an_error_costs_the_usage_it_reports(world: World) -> None:
     failed = {**FAILED, "usage": responses_usage(1_000, 0, 100), "model": "gpt-5-mini"}
     for script in (
         json_script(failed),
@@ -175,7 +175,7 @@ def web_search(action: str | None) -> dict[str, Any]:
     ],
 )
 @pytest.mark.parametrize("where", ["document", "stream", "items only"])
-def test_only_searches_are_billed_of_what_the_web_search_tool_does(
+def test_only_the_search_action_of_the_web_search_tool_is_billed(
     world: World, actions: list[str | None], cost: str, where: str
 ) -> None:
     items = [web_search(action) for action in actions]
@@ -202,7 +202,7 @@ def chunk(**fields: Any) -> tuple[None, dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("asked", "told", "cost"),
+    ("asked", "reported", "cost"),
     [
         (None, "default", "0.001275"),
         (None, "flex", "0.0006375"),
@@ -214,13 +214,13 @@ def chunk(**fields: Any) -> tuple[None, dict[str, Any]]:
         (None, None, "0.001275"),
     ],
 )
-def test_the_tier_told_in_any_chunk_decides_else_the_one_that_was_asked_for(
-    world: World, asked: str | None, told: str | None, cost: str
+def test_the_tier_reported_in_any_chunk_counts_else_the_one_asked_for(
+    world: World, asked: str | None, reported: str | None, cost: str
 ) -> None:
     usage = {"prompt_tokens": 2_000, "completion_tokens": 500,
              "prompt_tokens_details": {"cached_tokens": 1_000}}  # fmt: skip
     stream = sse(
-        chunk(service_tier=told), chunk(service_tier=None), chunk(),
+        chunk(service_tier=reported), chunk(service_tier=None), chunk(),
         chunk(choices=[], usage=usage), (None, "[DONE]"),
     )  # fmt: skip
     tier = {} if asked is None else {"service_tier": asked}
@@ -229,7 +229,7 @@ def test_the_tier_told_in_any_chunk_decides_else_the_one_that_was_asked_for(
     assert (result["cost"], result["estimated"]) == (Decimal(cost), False)
 
 
-def test_a_tier_told_when_a_response_is_created_holds_until_another_is_told(world: World) -> None:
+def test_the_tier_of_a_created_response_counts_until_another_is_reported(world: World) -> None:
     final = {"status": "completed", "usage": RESPONSES_USAGE}
     for tiers, expected in ((("flex", None), "flex"), (("auto", "priority"), "priority")):
         stream = events(

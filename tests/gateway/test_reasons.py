@@ -1,4 +1,4 @@
-"""The gateway's reasons are those of the rest of the system."""
+"""The gateway has the same reasons as the rest of the system."""
 
 from gateway.refusals.reasons import Reason as GatewayReason
 from quota.reasons import Reason

@@ -1,4 +1,4 @@
-"""How the gateway reads the answers of its Redis, and logs what Redis returned."""
+"""How the gateway reads the answers of its Redis, and logs them."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from gateway.network.redis_connection import Redis, RedisError, RedisUnavailable
 
 
 def ask(answer: bytes) -> object:
-    """Return what a command gets that a server answers so."""
+    """Return the result of a command to which the server gives this answer."""
 
     async def main() -> object:
         connection = _Connection()
@@ -34,7 +34,7 @@ def ask(answer: bytes) -> object:
     ],
     ids=lambda answer: answer.partition(b" ")[0].decode(),
 )
-def test_a_server_that_will_answer_in_a_while_is_one_that_does_not_answer(answer):
+def test_a_busy_or_loading_server_counts_as_unavailable(answer):
     with pytest.raises(RedisUnavailable):
         ask(answer)
 
@@ -71,7 +71,7 @@ def test_a_refused_log_in_closes_its_connection(accepted, refused):
             for _ in range(20):
                 with pytest.raises(RedisUnavailable, match=refused[1:].split()[0].decode()):
                     await client.execute("PING")
-            await asyncio.gather(*connections)  # each ends when the client has closed it
+            await asyncio.gather(*connections)  # each ends once the client closes it
         server.close()
 
     asyncio.run(main())

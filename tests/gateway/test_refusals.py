@@ -1,4 +1,4 @@
-"""Calls that the gateway refuses: when, with which words, and in the shape of the API called."""
+"""Calls that the gateway refuses: when, in which words, and in the called API's error format."""
 
 import json
 import threading
@@ -15,14 +15,14 @@ from tests.gateway.test_calls import CHAT, RESPONSES, chat_body
 
 
 def refused(world, answer, status: int) -> dict:
-    """Return the error of a refusal that reached no provider and is no server error of ours."""
+    """Return the error of a refusal; assert that the call reached no provider."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/json"
     return answer.json()["error"]
 
 
 @pytest.mark.parametrize(
-    ("zone", "told"),
+    ("zone", "shown"),
     [
         ("UTC", "They reset on 2126-11-30. "),
         ("Europe/Berlin", "They reset on 2126-12-01 (Europe/Berlin). "),
@@ -30,7 +30,7 @@ def refused(world, answer, status: int) -> dict:
         ("../../etc/passwd", "They reset on 2126-11-30. "),
     ],
 )
-def test_the_reset_date_is_the_day_in_the_limits_own_zone(zone: str, told: str) -> None:
+def test_the_reset_date_is_in_the_limits_time_zone(zone: str, shown: str) -> None:
     answer = {
         "limited": True,
         "credits_per_usd": 100,
@@ -43,10 +43,10 @@ def test_the_reset_date_is_the_day_in_the_limits_own_zone(zone: str, told: str) 
         "time_zone": zone,
     }
     refusal = denials.denial(json.dumps(answer).encode(), "ai_credits", "Bot", "https://b")
-    assert told in refusal.message
+    assert shown in refusal.message
 
 
-def test_a_bucket_without_a_text_of_its_own_has_a_general_one(world: World) -> None:
+def test_a_bucket_without_its_own_text_has_a_general_one(world: World) -> None:
     project = world.tollgate.project(credits=100, resource="posthog_code_credits")
     world.tollgate.limit(project, "posthog_code_credits")
     token = world.tollgate.token(project, "posthog_code")
@@ -57,7 +57,7 @@ def test_a_bucket_without_a_text_of_its_own_has_a_general_one(world: World) -> N
 @pytest.mark.parametrize(
     "reason", ["organization_inactive", "insufficient_remaining", "made up later"]
 )
-def test_other_reasons_have_sentences_of_their_own(world: World, reason: str) -> None:
+def test_other_reasons_have_their_own_sentences(world: World, reason: str) -> None:
     project = world.tollgate.project(credits=100)
     world.tollgate.limit(project, reason=reason)
     error = refused(world, world.post(world.tollgate.token(project)), DENIED)
@@ -65,7 +65,7 @@ def test_other_reasons_have_sentences_of_their_own(world: World, reason: str) ->
     assert error["message"].endswith("Top up at https://billing.example.com/credits to continue.")
 
 
-def test_buckets_are_limited_one_by_one(world: World) -> None:
+def test_buckets_are_limited_separately(world: World) -> None:
     project = world.tollgate.project(credits=100)
     world.tollgate.limit(project, "ai_credits")
     token = world.tollgate.token(project, "posthog_code")
@@ -82,7 +82,7 @@ def test_a_call_that_may_cost_more_than_is_left_says_how_much_is_left(world: Wor
     assert world.account(project)["held"] == 0
 
 
-def test_an_output_cap_of_the_gateways_own_shrinks_to_what_is_left(world: World) -> None:
+def test_an_added_output_cap_shrinks_to_what_is_left(world: World) -> None:
     project = world.tollgate.project(credits=1)
     body = chat_body()
     del body["max_completion_tokens"]
@@ -91,7 +91,7 @@ def test_an_output_cap_of_the_gateways_own_shrinks_to_what_is_left(world: World)
     assert 256 <= cap < 1000
 
 
-def test_what_pays_for_no_call_is_told_so_that_the_other_gates_refuse_too(world: World) -> None:
+def test_a_remainder_that_pays_for_no_call_is_reported_to_billing(world: World) -> None:
     project = world.tollgate.project(credits=0.04)
     token = world.tollgate.token(project)
     error = refused(world, world.post(token), DENIED)
@@ -112,7 +112,7 @@ def test_what_pays_for_no_call_is_told_so_that_the_other_gates_refuse_too(world:
     ],
     ids=["would fit if it asked for less", "enormous"],
 )
-def test_a_call_that_asks_for_too_much_is_refused_alone(world, credits, fields) -> None:
+def test_a_call_that_asks_for_too_much_is_not_reported_to_billing(world, credits, fields) -> None:
     project = world.tollgate.project(credits=credits)
     token = world.tollgate.token(project)
     refused(world, world.post(token, body=messages_body(**fields)), DENIED)
@@ -121,7 +121,7 @@ def test_a_call_that_asks_for_too_much_is_refused_alone(world, credits, fields) 
     assert world.reports(project) == []
 
 
-def test_what_other_calls_hold_is_not_taken_for_what_is_missing(
+def test_credits_held_by_other_calls_are_not_reported_as_missing(
     world: World, background: ThreadPoolExecutor
 ) -> None:
     project = world.tollgate.project(credits=0.4)
@@ -198,12 +198,12 @@ def test_the_routing_product_is_for_small_models_only(world: World) -> None:
     assert error["reason"] == "model_not_allowed"
 
 
-def test_a_token_without_the_scope_is_refused_naming_it(world: World) -> None:
+def test_the_refusal_of_a_token_names_the_missing_scope(world: World) -> None:
     token = world.tollgate.token(world.tollgate.project(credits=9), scope="project:read")
     assert "llm_gateway:read" in refused(world, world.post(token), 403)["message"]
 
 
-def test_an_expired_token_is_refused_although_it_was_known(world: World) -> None:
+def test_an_expired_token_is_refused_even_if_it_is_cached(world: World) -> None:
     token = world.tollgate.token(world.tollgate.project(credits=9), exp=1_000_000)
     refused(world, world.post(token), 401)
 
@@ -271,7 +271,7 @@ def test_a_token_of_one_project_pays_for_no_other(world: World) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
-def test_what_cannot_be_bounded_is_refused_before_it_is_made(world, path, body) -> None:
+def test_a_call_without_a_bound_is_refused_before_it_is_made(world, path, body) -> None:
     project = world.tollgate.project(credits=1000)
     before = len(world.provider.requests)
     answer = world.post(world.tollgate.token(project), path, body)
@@ -288,7 +288,7 @@ def test_server_side_tools_with_a_maximum_are_allowed_and_paid(world: World) -> 
     assert answer.status_code == 200
 
 
-def test_a_model_without_a_price_may_be_called_where_nobody_pays(world: World) -> None:
+def test_an_unmetered_call_may_use_a_model_without_a_price(world: World) -> None:
     project = world.tollgate.project()
     token = world.tollgate.token(project, "llm_gateway")
     answer = world.post(token, "/llm_gateway/v1/messages", messages_body(model="brand-new"))
@@ -297,14 +297,14 @@ def test_a_model_without_a_price_may_be_called_where_nobody_pays(world: World) -
     assert event["properties"]["price_version"] == "unknown"
 
 
-def test_paths_and_methods_that_do_not_exist_are_refused_in_shape(world: World) -> None:
+def test_unknown_paths_and_methods_are_refused_in_the_apis_error_format(world: World) -> None:
     token = world.tollgate.token(world.tollgate.project(credits=9))
     assert refused(world, world.post(token, "/slack_app/v1/embeddings"), 404)["message"]
     assert refused(world, world.get("/slack_app/v1/messages", token), 405)["message"]
     assert world.get("/favicon.ico").status_code == 404
 
 
-def test_who_tries_a_websocket_is_told_at_once_to_use_http(world: World) -> None:
+def test_a_websocket_request_gets_426(world: World) -> None:
     token = world.tollgate.token(world.tollgate.project(credits=9))
     handshake = {
         "authorization": f"Bearer {token}",

@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 
 from gateway import apis
 from gateway.body import divided_bodies, requests
-from gateway.body.usage_bound import extent_of
+from gateway.body.usage_bound import usage_bound_of
 from gateway.refusals.errors import Refusal
 
 PIXEL = base64.b64encode(b"\x89PNG" + b"0" * 3000).decode()
 SOURCE = {"type": "base64", "media_type": "image/png", "data": PIXEL}
 
 
-def extent(api: apis.Api, cap: int = 1000, **body):
-    return extent_of(requests.read(api, json.dumps({"model": "m", **body}).encode()), cap)
+def usage_bound(api: apis.Api, cap: int = 1000, **body):
+    return usage_bound_of(requests.read(api, json.dumps({"model": "m", **body}).encode()), cap)
 
 
 def messages(*content, **body):
-    return extent(apis.MESSAGES, messages=[{"role": "user", "content": list(content)}], **body)
+    return usage_bound(apis.MESSAGES, messages=[{"role": "user", "content": list(content)}], **body)
 
 
 @given(st.text(max_size=300))
@@ -43,7 +43,7 @@ def test_an_image_counts_as_an_image_not_as_its_base64() -> None:
         {"type": "image", "source": SOURCE}] * 2}  # fmt: skip
     assert 10_000 <= messages(tool).input_tokens < 11_000
     url = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
-    chat = extent(apis.CHAT_COMPLETIONS, messages=[{"role": "user", "content": [url]}])
+    chat = usage_bound(apis.CHAT_COMPLETIONS, messages=[{"role": "user", "content": [url]}])
     assert 50_000 <= chat.input_tokens < 51_000
 
 
@@ -57,7 +57,7 @@ def test_an_image_counts_as_an_image_not_as_its_base64() -> None:
         {"type": 5},
     ],
 )
-def test_what_refers_elsewhere_or_is_unknown_counts_as_the_whole_context(part) -> None:
+def test_references_and_unknown_parts_count_as_the_whole_context(part) -> None:
     assert messages(part).whole_context >= 1
 
 
@@ -68,19 +68,19 @@ def test_text_documents_count_as_their_bytes() -> None:
 
 @pytest.mark.parametrize("field", ["previous_response_id", "conversation"])
 def test_earlier_responses_count_as_the_whole_context(field: str) -> None:
-    assert extent(apis.RESPONSES, input="Hi", **{field: "x"}).whole_context == 1
-    assert extent(apis.RESPONSES, input="Hi", **{field: None}).whole_context == 0
+    assert usage_bound(apis.RESPONSES, input="Hi", **{field: "x"}).whole_context == 1
+    assert usage_bound(apis.RESPONSES, input="Hi", **{field: None}).whole_context == 0
     item = [{"type": "item_reference", "id": "x"}]
-    assert extent(apis.RESPONSES, input=item).whole_context == 1
+    assert usage_bound(apis.RESPONSES, input=item).whole_context == 1
 
 
 def test_every_choice_and_every_thought_counts_as_output() -> None:
     hi = [{"role": "user", "content": "Hi"}]
-    chat = extent(apis.CHAT_COMPLETIONS, messages=hi, max_tokens=100, n=3)
+    chat = usage_bound(apis.CHAT_COMPLETIONS, messages=hi, max_tokens=100, n=3)
     assert chat.output_tokens == 300
     thinking = {"type": "enabled", "budget_tokens": 5000}
     assert messages(max_tokens=100, thinking=thinking).output_tokens == 5100
-    guessed = extent(
+    guessed = usage_bound(
         apis.CHAT_COMPLETIONS,
         messages=hi,
         max_tokens=100,
@@ -108,10 +108,10 @@ def test_every_use_of_a_server_side_tool_reads_the_context_again() -> None:
 def test_a_group_of_tools_is_judged_by_its_tools() -> None:
     look = {"type": "function", "name": "look"}
     group = {"type": "namespace", "name": "mcp", "tools": [look]}
-    assert extent(apis.RESPONSES, input="Hi", tools=[look, group]).searches == 0
+    assert usage_bound(apis.RESPONSES, input="Hi", tools=[look, group]).searches == 0
     group["tools"].append({"type": "web_search"})
     with pytest.raises(Refusal, match="web_search needs a maximum"):
-        extent(apis.RESPONSES, input="Hi", tools=[group])
+        usage_bound(apis.RESPONSES, input="Hi", tools=[group])
 
 
 FAILED_SEARCH = {"type": "web_search_tool_result", "tool_use_id": "t", "content": {
@@ -122,18 +122,18 @@ SEARCH = {"type": "web_search_20250305", "name": "web_search"}
 
 
 @pytest.mark.parametrize("odd", [FAILED_SEARCH, SCREENSHOT, {"type": 5}, {"content": 5}])
-def test_no_shape_of_the_content_switches_the_check_of_tools_off(odd) -> None:
+def test_no_shape_of_the_content_bypasses_the_check_of_tools(odd) -> None:
     with pytest.raises(Refusal, match="needs a maximum"):
         messages(odd, tools=[SEARCH])
     with pytest.raises(Refusal, match="needs a maximum"):
-        extent(apis.RESPONSES, input=[odd], tools=[{"type": "web_search"}])
+        usage_bound(apis.RESPONSES, input=[odd], tools=[{"type": "web_search"}])
     bounded = messages(odd, tools=[SEARCH | {"max_uses": 3}])
     assert (bounded.searches, bounded.whole_context >= 4) == (3, True)
 
 
 def test_results_in_one_object_count_as_their_bytes() -> None:
     assert messages(FAILED_SEARCH).whole_context == 0
-    assert 50_000 <= extent(apis.RESPONSES, input=[SCREENSHOT]).input_tokens < 51_000
+    assert 50_000 <= usage_bound(apis.RESPONSES, input=[SCREENSHOT]).input_tokens < 51_000
 
 
 @pytest.mark.parametrize("uses", [50.5, "50", -1])
@@ -153,7 +153,7 @@ def test_tools_of_another_shape_are_refused(uses) -> None:
         {"tools": [SEARCH | {"max_uses": 10_000}]},
     ],
 )
-def test_numbers_beyond_reason_are_refused(beyond) -> None:
+def test_absurd_numbers_are_refused(beyond) -> None:
     with pytest.raises(Refusal, match="not valid"):
         messages(**beyond)
 
@@ -170,7 +170,7 @@ BODIES = st.dictionaries(
 
 
 @given(BODIES, st.sampled_from([(",", ":"), (", ", ": "), (" ,", " : ")]), st.booleans())
-def test_any_body_keeps_its_meaning_but_for_what_is_injected(fields, separators, ascii_only):
+def test_any_body_keeps_its_meaning_except_for_added_fields(fields, separators, ascii_only):
     document = {"model": "m", "stream": True, **fields}
     body = json.dumps(document, separators=separators, ensure_ascii=ascii_only).encode()
     try:
@@ -194,7 +194,7 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
     for api in (apis.MESSAGES, apis.CHAT_COMPLETIONS, apis.RESPONSES):
         try:
             request = requests.read(api, body)
-            extent_of(request, 100)
+            usage_bound_of(request, 100)
             json.loads(request.sent_body(100))
         except Refusal as refusal:
             expect_bad_request(refusal)
@@ -225,7 +225,7 @@ def test_a_field_given_twice_is_refused(body: bytes) -> None:
     assert refused.value.status == 400
 
 
-MANY = 90_000  # each with a bracket: fewer than are refused unread
+MANY = 90_000  # objects, just few enough not to be refused unread
 
 
 @pytest.mark.parametrize(
@@ -249,23 +249,23 @@ MANY = 90_000  # each with a bracket: fewer than are refused unread
 )  # fmt: skip
 def test_no_body_blocks_the_process_for_long(body: bytes) -> None:
     body = b'{"model":"m","max_tokens":1,' + body + b"}"
-    gc.disable()  # it would look through all that other tests left
+    gc.disable()  # it would search everything that other tests left
     began = time.thread_time()
     with contextlib.suppress(Refusal):
-        extent_of(requests.read(apis.MESSAGES, body), 100)
+        usage_bound_of(requests.read(apis.MESSAGES, body), 100)
     took = time.thread_time() - began
     gc.enable()
     assert took < 0.5  # 50 ms on a quiet machine
 
 
-def test_large_bodies_of_text_are_read_whatever_they_say() -> None:
+def test_large_bodies_of_text_are_read() -> None:
     text = "x = f(a, b[1]) {};\n" * 40_000
     for spaces in ((",", ":"), (", ", ": ")):
         for around in ({}, {"metadata": {"user_id": "u"}}, {"tools": [{"name": "t" * 300_000}]}):
             document = {"model": "m", "messages": [{"role": "user", "content": text}], **around}
             body = json.dumps(document, separators=spaces).encode()
             request = requests.read(apis.MESSAGES, body)
-            assert extent_of(request, 100).input_tokens >= len(text)
+            assert usage_bound_of(request, 100).input_tokens >= len(text)
 
 
 def test_a_body_of_too_many_parts_is_refused_before_it_is_read() -> None:
@@ -283,13 +283,13 @@ def test_a_body_of_too_many_parts_is_refused_before_it_is_read() -> None:
         b'{"model":"m",\n"messages":[],\t"\\u006e":1,"n":1}',
     ],
 )
-def test_no_spaces_hide_a_field_that_is_there_twice(body: bytes) -> None:
+def test_spaces_do_not_hide_a_duplicate_field(body: bytes) -> None:
     with pytest.raises(Refusal, match="twice"):
         requests.read(apis.MESSAGES, body)
 
 
 @pytest.mark.parametrize("indent", [1, 2, "\t"])
-def test_a_body_may_be_written_for_people(indent: int | str) -> None:
+def test_an_indented_body_is_accepted(indent: int | str) -> None:
     content = [{"role": "user", "content": "x" * 300_000}]
     document = {"model": "m", "max_tokens": 7, "messages": content, "metadata": {"a": "\u00e4"}}
     body = json.dumps(document, indent=indent).encode()
@@ -317,13 +317,18 @@ def outcome(api: apis.Api, body: bytes, monkeypatch: pytest.MonkeyPatch, large: 
     try:
         request = requests.read(api, body)
         fields = {name: bytes(value) for name, value in request.fields.items()}
-        return list(fields.items()), request.parsed, extent_of(request, 100), request.sent_body(9)
+        return (
+            list(fields.items()),
+            request.parsed,
+            usage_bound_of(request, 100),
+            request.sent_body(9),
+        )
     except Refusal as refusal:
         return refusal.message
 
 
 @given(AROUND, CONTENT, AROUND, st.sampled_from(SEPARATORS), st.sampled_from("ac"), st.booleans())
-def test_a_body_read_in_two_parts_is_read_as_in_one(
+def test_a_divided_body_is_read_like_a_whole_one(
     before, content, behind, separators, api, twice
 ) -> None:
     name, field = {"a": (apis.MESSAGES, "messages"), "c": (apis.RESPONSES, "input")}[api]
@@ -357,7 +362,7 @@ def test_a_field_given_twice_around_a_large_conversation_is_refused(
 @pytest.mark.parametrize(
     "body", [b'{,"messages":[],"model":"m"}', b'{"model":"m""messages":[]}', b'{"messages":[],}']
 )
-def test_what_is_no_json_is_none_around_a_large_conversation(
+def test_invalid_json_around_a_large_conversation_is_refused(
     body: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(requests, "LARGE", 0)
@@ -370,7 +375,7 @@ def test_a_large_conversation_is_taken_out_of_its_body() -> None:
     for order in ("model messages", "messages model", "max_tokens messages model stop"):
         values = {"model": "m", "messages": content, "max_tokens": 5, "stop": ["a"]}
         body = json.dumps({name: values[name] for name in order.split()}).encode()
-        divided = divided_bodies.divided(body, "messages")
+        divided = divided_bodies.divide(body, "messages")
         assert divided is not None
         assert json.loads(bytes(divided.conversation)) == content
         assert json.loads(divided.rest) == {

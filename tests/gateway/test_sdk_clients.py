@@ -1,4 +1,4 @@
-"""The official SDKs work unchanged through the gateway, and give up where waiting does not help."""
+"""The official SDKs work unchanged through the gateway, and give up if waiting does not help."""
 
 import threading
 
@@ -93,13 +93,13 @@ def test_openai_responses_and_models(gpt, world, project) -> None:
 
 
 @pytest.mark.parametrize("credits", [0])
-def test_out_of_credits_the_sdks_try_once_and_show_the_message(world, project, claude, gpt) -> None:
+def test_sdks_do_not_retry_a_denial_and_show_its_message(world, project, claude, gpt) -> None:
     world.tollgate.limit(project)
     refused_before = world.metric("tollgate_gateway_refusals_total")
-    with pytest.raises(anthropic.APIStatusError, match="Top up at") as told:
+    with pytest.raises(anthropic.APIStatusError, match="Top up at") as raised:
         claude.messages.create(model="claude-sonnet-4-6", max_tokens=100, messages=HI)
-    assert told.value.body["error"]["reason"] == "billable_credits"
-    assert told.value.status_code == DENIED
+    assert raised.value.body["error"]["reason"] == "billable_credits"
+    assert raised.value.status_code == DENIED
     with pytest.raises(openai.APIStatusError, match="Top up at") as refused:
         gpt.chat.completions.create(model="gpt-4o", messages=HI)
     assert refused.value.code == "insufficient_quota"
@@ -110,7 +110,7 @@ def test_out_of_credits_the_sdks_try_once_and_show_the_message(world, project, c
 
 
 @pytest.mark.parametrize("credits", [0])
-def test_the_sdks_try_a_429_that_was_asked_for_once_too(world, project, claude, gpt) -> None:
+def test_sdks_do_not_retry_a_denial_with_a_requested_429(world, project, claude, gpt) -> None:
     world.tollgate.limit(project)
     wish = {"x-tollgate-denial-status": "429"}
     refused_before = world.metric("tollgate_gateway_refusals_total")
@@ -127,7 +127,7 @@ def test_the_sdks_try_a_429_that_was_asked_for_once_too(world, project, claude, 
     assert tries == 3, "an SDK retried"
 
 
-def test_the_sdks_see_errors_of_the_provider_as_its_own(claude, gpt, world) -> None:
+def test_sdks_see_the_providers_errors_unchanged(claude, gpt, world) -> None:
     error = {"type": "error", "error": {"type": "invalid_request_error", "message": "Too odd."}}
     world.provider.script = lambda _: json_script(error, 400)
     with pytest.raises(anthropic.BadRequestError, match="Too odd"):
@@ -137,7 +137,7 @@ def test_the_sdks_see_errors_of_the_provider_as_its_own(claude, gpt, world) -> N
         gpt.chat.completions.create(model="gpt-4o", messages=HI)
 
 
-def test_the_sdks_retry_what_the_provider_says_is_temporary(claude, gpt, world, project) -> None:
+def test_sdks_retry_the_providers_temporary_errors(claude, gpt, world, project) -> None:
     for client, document in ((claude, message()), (gpt, completion())):
         answers = [json_script({}, 529, **{"retry-after-ms": "1"}), json_script(document)]
         world.provider.script = lambda _, answers=answers: answers.pop(0)
@@ -151,7 +151,7 @@ def test_the_sdks_retry_what_the_provider_says_is_temporary(claude, gpt, world, 
     ]  # fmt: skip
 
 
-def test_a_client_that_gives_up_waiting_is_no_error_of_the_gateway(world, project) -> None:
+def test_a_client_timeout_is_not_an_error_of_the_gateway(world, project) -> None:
     gate, asked = threading.Event(), []
 
     def slow(seen: object):
@@ -166,7 +166,7 @@ def test_a_client_that_gives_up_waiting_is_no_error_of_the_gateway(world, projec
     with anthropic.Anthropic(
         base_url=f"{world.url}/slack_app", auth_token=token, max_retries=0
     ) as client:
-        while not asked:  # giving up before the provider was asked costs and leaves nothing
+        while not asked:  # a call given up before the provider got it would cost nothing
             patience.append(0.3 * 2 ** len(patience))
             with pytest.raises(anthropic.APITimeoutError):
                 client.messages.create(

@@ -1,4 +1,4 @@
-"""The HTTP server on its own: what clients may send, in which order, and when they go."""
+"""The HTTP server on its own: what clients may send, in which order, and how they may leave."""
 
 import asyncio
 import gc
@@ -22,7 +22,7 @@ MOST = 1 << 20
 
 
 async def echo(request: Incoming) -> None:
-    """Answer with method, path, query and body; in two parts where the path says so."""
+    """Answer with method, path, query and body, in two parts for some paths."""
     body = await request.body(MOST)
     answer = f"{request.method} {request.path} {request.query.decode()} ".encode() + body[:50]
     if "parts" in request.path:
@@ -44,7 +44,7 @@ def connected(serve: Callable) -> Iterator[socket.socket]:
 
 
 def received(connection: socket.socket, until: bytes | None = None) -> bytes:
-    """Return what comes, up to some bytes or to the end of the connection."""
+    """Return what comes until these bytes, or until the end of the connection."""
     got = bytearray()
     while until is None or until not in got:
         data = connection.recv(65536)
@@ -55,7 +55,7 @@ def received(connection: socket.socket, until: bytes | None = None) -> bytes:
     return bytes(got)
 
 
-def test_requests_sent_without_waiting_are_answered_in_order() -> None:
+def test_pipelined_requests_are_answered_in_order() -> None:
     with connected(echo) as connection:
         connection.sendall(
             b"POST /a?b=c HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\none"
@@ -73,13 +73,13 @@ def test_requests_sent_without_waiting_are_answered_in_order() -> None:
     assert fourth == b"content-length: 11\r\nconnection: close\r\n\r\nGET /\xc3\xa4 /  "
 
 
-def test_an_old_client_gets_no_chunks_and_the_end_of_the_connection() -> None:
+def test_an_http_1_0_client_gets_no_chunks_and_a_closed_connection() -> None:
     with connected(echo) as connection:
         connection.sendall(b"GET /parts HTTP/1.0\r\nhost: x\r\n\r\n")
         assert received(connection) == (b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nGET /parts  ")
 
 
-def test_a_client_that_asks_first_is_told_to_go_on() -> None:
+def test_a_client_that_expects_it_gets_100_continue() -> None:
     with connected(echo) as connection:
         connection.sendall(
             b"POST / HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n"
@@ -89,7 +89,7 @@ def test_a_client_that_asks_first_is_told_to_go_on() -> None:
         assert received(connection, b"hi").endswith(b"\r\n\r\nPOST /  hi")
 
 
-def test_an_old_client_is_not_told_to_go_on() -> None:
+def test_an_http_1_0_client_gets_no_100_continue() -> None:
     waits = threading.Event()
 
     async def serve(request: Incoming) -> None:
@@ -105,7 +105,7 @@ def test_an_old_client_is_not_told_to_go_on() -> None:
         assert received(connection).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-def test_what_nobody_reads_of_a_body_is_dropped_and_the_next_request_answered() -> None:
+def test_an_unread_body_is_dropped_and_the_next_request_answered() -> None:
     async def serve(request: Incoming) -> None:
         if request.path == "/unread":
             await asyncio.sleep(0.05)
@@ -124,7 +124,7 @@ def test_what_nobody_reads_of_a_body_is_dropped_and_the_next_request_answered() 
         assert b"POST /read  hi" in received(connection, b"hi")
 
 
-def test_nonsense_behind_a_request_does_not_spoil_its_answer() -> None:
+def test_nonsense_after_a_request_does_not_spoil_its_answer() -> None:
     release = threading.Event()
 
     async def serve(request: Incoming) -> None:
@@ -148,7 +148,7 @@ def test_nonsense_behind_a_request_does_not_spoil_its_answer() -> None:
     ],
     ids=["no chunk", "two lengths", "no text"],
 )
-def test_what_is_no_request_is_refused(sent: bytes, status: bytes) -> None:
+def test_malformed_requests_are_refused(sent: bytes, status: bytes) -> None:
     with connected(echo) as connection:
         before = refused("request_malformed")
         connection.sendall(sent)
@@ -157,13 +157,13 @@ def test_what_is_no_request_is_refused(sent: bytes, status: bytes) -> None:
 
 
 def refused(reason: str) -> float:
-    """How many requests the server refused by itself."""
+    """Return how many requests the server itself refused for this reason."""
     labels = {"product": "", "reason": reason}
     return REGISTRY.get_sample_value("tollgate_gateway_refusals_total", labels) or 0
 
 
 @pytest.mark.parametrize("end", [b"\r\n", b""], ids=["whole", "half"])
-def test_more_headers_than_anybody_sends_are_refused(end: bytes) -> None:
+def test_too_many_headers_are_refused(end: bytes) -> None:
     with connected(echo) as connection:
         connection.sendall(b"GET /a HTTP/1.1\r\n" + b"a:\r\n" * MAX_HEADERS + b"\r\n")
         assert received(connection, b"GET /a  ").startswith(b"HTTP/1.1 200 ")
@@ -173,7 +173,7 @@ def test_more_headers_than_anybody_sends_are_refused(end: bytes) -> None:
         assert refused("head_too_large") == before + 1
 
 
-def test_who_leaves_within_a_body_is_noticed() -> None:
+def test_a_client_that_leaves_during_its_body_is_noticed() -> None:
     left = threading.Event()
 
     async def serve(request: Incoming) -> None:
@@ -188,7 +188,7 @@ def test_who_leaves_within_a_body_is_noticed() -> None:
         assert left.wait(60)
 
 
-def test_an_answer_that_fails_ends_the_connection() -> None:
+def test_a_failing_answer_closes_the_connection() -> None:
     async def serve(request: Incoming) -> None:
         if request.path == "/late":
             request.start(200, [])
@@ -203,7 +203,7 @@ def test_an_answer_that_fails_ends_the_connection() -> None:
         assert received(connection).endswith(b"\r\n\r\n4\r\nhalf\r\n")
 
 
-def test_a_server_that_stops_finishes_what_it_answers() -> None:
+def test_a_stopping_server_finishes_its_answers() -> None:
     begun, release = threading.Event(), threading.Event()
 
     async def serve(request: Incoming) -> None:
@@ -227,7 +227,7 @@ def test_a_server_that_stops_finishes_what_it_answers() -> None:
         wait_until(lambda: not server.server.server_state.tasks, what="the end of all requests")
 
 
-def test_nothing_more_is_answered_to_who_does_not_take_the_answers_before() -> None:
+def test_a_client_that_does_not_read_its_answers_gets_no_more() -> None:
     begun: list[bool] = []
 
     async def serve(request: Incoming) -> None:
@@ -266,7 +266,7 @@ def test_no_more_requests_are_read_than_are_answered() -> None:
             got += connection.recv(1 << 20)
         sender.join()
     assert len(depths) == count
-    assert max(depths) < 70  # what comes in one piece, of 256 KB at most
+    assert max(depths) < 70  # as many as arrive in one piece, of at most 256 KB
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_no_more_requests_are_read_than_are_answered() -> None:
     ],
     ids=["plain", "upgrade"],
 )
-def test_of_very_many_requests_in_one_piece_only_the_first_are_kept_and_answered(
+def test_only_the_first_of_very_many_pipelined_requests_are_answered(
     request_bytes: bytes,
 ) -> None:
     depths: list[int] = []
@@ -287,7 +287,7 @@ def test_of_very_many_requests_in_one_piece_only_the_first_are_kept_and_answered
         await echo(request)
 
     with connected(serve) as connection:
-        connection.sendall(request_bytes * 40_000)  # more than is read at once, or lies in between
+        connection.sendall(request_bytes * 40_000)  # more than fits into the buffers
         answers = received(connection).split(b"HTTP/1.1 200 OK\r\n")[1:]
     assert MOST_WAITING < len(answers) < 40_000
     assert max(depths) <= MOST_WAITING
@@ -311,7 +311,7 @@ def test_a_closed_connection_leaves_nothing_to_the_garbage_collector(sent: bytes
 
     async def serve(request: Incoming) -> None:
         begun.set()
-        if b"body" in sent:  # else nobody would wait when the connection is lost
+        if b"body" in sent:  # otherwise no task would wait when the connection is lost
             await asyncio.to_thread(closed_by_client.wait, 60)
         await echo(request)
 
@@ -349,7 +349,7 @@ def test_an_answer_before_the_end_of_a_request_is_not_lost_when_the_connection_c
         assert received(connection).startswith(b"HTTP/1.1 413 ")
 
 
-def test_who_takes_no_answer_is_cut_off_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_never_reads_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.network.server.LINGER_SECONDS", 0.2)
 
     begun = threading.Event()
@@ -374,7 +374,7 @@ def test_who_takes_no_answer_is_cut_off_in_the_end(monkeypatch: pytest.MonkeyPat
     [(b"content-length: 2", b"hi"), (b"transfer-encoding: chunked", b"2\r\nhi\r\n0\r\n\r\n")],
     ids=["whole", "chunked"],
 )
-def test_an_upgrade_that_nobody_speaks_costs_no_body(
+def test_an_unsupported_upgrade_does_not_lose_the_body(
     length: bytes, body: bytes, apart: bool
 ) -> None:
     head = (
@@ -391,7 +391,7 @@ def test_an_upgrade_that_nobody_speaks_costs_no_body(
         assert b"POST /u  hi" in received(connection, b"GET /next  ")
 
 
-def test_a_body_in_tiny_parts_takes_little_more_memory_than_its_bytes() -> None:
+def test_a_body_in_tiny_parts_takes_little_memory() -> None:
     parts: list[int] = []
 
     async def serve(request: Incoming) -> None:
@@ -400,7 +400,7 @@ def test_a_body_in_tiny_parts_takes_little_more_memory_than_its_bytes() -> None:
         request.start(200, [(b"content-length", b"0")])
         request.end()
 
-    size = MOST // 4  # to trace what is allocated takes its time
+    size = MOST // 4  # tracing allocations is slow
     sent = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
     sent += b"2\r\nhi\r\n" * (size // 2) + b"0\r\n\r\n"
     with connected(serve) as connection:
@@ -410,16 +410,16 @@ def test_a_body_in_tiny_parts_takes_little_more_memory_than_its_bytes() -> None:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert parts == [size]
-    assert peak < 8 * size  # what is read at once is among it
+    assert peak < 8 * size  # includes what is read at once
 
 
-def test_a_target_that_is_no_address_is_refused_with_an_answer() -> None:
+def test_an_invalid_target_gets_400() -> None:
     with connected(echo) as connection:
         connection.sendall(b"GET http:/// HTTP/1.1\r\nhost: x\r\n\r\n")
         assert received(connection).startswith(b"HTTP/1.1 400 ")
 
 
-def test_no_tunnel_is_made() -> None:
+def test_connect_makes_no_tunnel() -> None:
     with connected(echo) as connection:
         connection.sendall(b"CONNECT /x HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nGET /")
         assert received(connection).endswith(b"\r\nconnection: close\r\n\r\nCONNECT /x  ")

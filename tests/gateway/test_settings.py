@@ -1,4 +1,4 @@
-"""What the gateway reads of the environment."""
+"""How the gateway reads its settings from the environment."""
 
 from decimal import Decimal
 
@@ -9,13 +9,13 @@ from gateway import settings
 
 
 @pytest.mark.parametrize(("written", "cap"), [("", None), ("2.5", Decimal("2.5"))])
-def test_an_empty_cap_of_a_run_is_none(monkeypatch: pytest.MonkeyPatch, written, cap) -> None:
+def test_an_empty_run_cap_means_none(monkeypatch: pytest.MonkeyPatch, written, cap) -> None:
     monkeypatch.setenv("GATEWAY_SERVICE_TOKEN", "secret")
     monkeypatch.setenv("GATEWAY_RUN_CAP_CREDITS", written)
     assert settings.from_environment().run_cap_credits == cap
 
 
-def test_mistakes_are_told_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_mistakes_are_reported_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_SERVICE_TOKEN", "secret")
     monkeypatch.setenv("GATEWAY_RUN_CAP_CREDITS", "many")
     monkeypatch.setenv("GATEWAY_PRICE_OVERRIDES", "cheap")
@@ -29,7 +29,7 @@ def test_mistakes_are_told_together(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
-def test_the_largest_body_has_to_fit_into_what_is_kept_of_bodies(
+def test_the_body_budget_has_to_fit_the_largest_body(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("GATEWAY_SERVICE_TOKEN", "secret")

@@ -1,4 +1,4 @@
-"""Tokens that somebody made up."""
+"""Tokens that somebody made up do no harm."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from gateway.resolver.tollgate_api import TokenAnswer
 
 
 class CountingApi:
-    """Knows one token, and how many questions there were at once."""
+    """Knows one token, and counts how many questions there were at once."""
 
     def __init__(self) -> None:
         self.asked = self.open = self.most = 0
@@ -22,7 +22,7 @@ class CountingApi:
         return TokenAnswer(active=token == "good", scope="x")
 
 
-def test_strangers_neither_push_known_tokens_out_nor_ask_without_limit() -> None:
+def test_made_up_tokens_neither_evict_known_ones_nor_flood_django() -> None:
     async def knock() -> None:
         api = CountingApi()
         known = Credentials(api, open_window=60)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""A stream that breaks off after any number of bytes: what came passes on, and is booked."""
+"""A stream that breaks off after any number of bytes is passed on so far, and booked."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from tests.gateway.fake_provider import (
 )
 from tests.gateway.test_calls import CHAT, RESPONSES, chat_body
 
-# Short ones, because every byte of them is a call.
+# Short streams, because each of their bytes means one call.
 RECORDINGS = {
     "messages": (
         "/slack_app/v1/messages",
@@ -77,7 +77,7 @@ def test_usage_is_right_wherever_the_chunks_begin(kind: str, newline: bytes) -> 
 
 
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
-def test_the_usage_chunk_is_taken_out_wherever_the_chunks_begin(newline: bytes) -> None:
+def test_the_usage_chunk_is_removed_wherever_the_chunks_begin(newline: bytes) -> None:
     recording = b"".join(completion_stream(with_usage=True, pieces=2)).replace(b"\n", newline)
     expected = b"".join(
         chunk
@@ -92,9 +92,7 @@ def test_the_usage_chunk_is_taken_out_wherever_the_chunks_begin(newline: bytes) 
 
 
 @pytest.mark.parametrize("kind", RECORDINGS)
-def test_a_stream_cut_at_any_byte_passes_as_far_as_it_came_and_is_booked_once(
-    world: World, kind: str
-) -> None:
+def test_a_stream_cut_at_any_byte_is_passed_on_and_booked_once(world: World, kind: str) -> None:
     path, body, recording = RECORDINGS[kind]
     cuts = dict(enumerate(range(len(recording) + 1)))
     project = world.tollgate.project(credits=None)
@@ -136,7 +134,7 @@ def test_a_stream_cut_at_any_byte_passes_as_far_as_it_came_and_is_booked_once(
 
 
 def dechunked(body: bytes) -> bytes:
-    """Join the chunks of a body, as far as they came."""
+    """Return a chunked body, as far as it came."""
     joined = b""
     while body:
         size, _, body = body.partition(b"\r\n")

@@ -1,4 +1,4 @@
-"""Calls that cost nothing are counted too, in a budget of their own."""
+"""Calls that cost nothing are throttled too, with their own budget."""
 
 import threading
 import uuid
@@ -19,7 +19,7 @@ PER_MINUTE = 40
 
 @pytest.fixture(scope="module")
 def strict() -> Iterator[World]:
-    """A gateway that lets few requests a minute through."""
+    """A gateway that allows few requests per minute."""
     with world_of(
         suite.DIRECTORY / "strict-gateway",
         GATEWAY_REQUESTS_PER_MINUTE=str(PER_MINUTE),
@@ -34,7 +34,7 @@ def token(strict: World) -> str:
 
 
 def passed_until_refused(ask) -> tuple[int, object]:
-    """Ask until the first refusal; return how often it passed, and the refusal."""
+    """Call `ask` until the first refusal; return how often it passed, and the refusal."""
     for passed in range(3 * PER_MINUTE):
         if (answer := ask()).status_code != 200:
             return passed, answer
@@ -57,7 +57,7 @@ def test_counting_tokens_is_throttled_and_leaves_room_for_calls(strict: World, t
     ("headers", "kind"),
     [({}, "rate_limit_exceeded"), ({"anthropic-version": "2023-06-01"}, "rate_limit_error")],
 )
-def test_listing_models_is_throttled_in_the_shape_of_the_sdk(
+def test_listing_models_is_throttled_in_the_sdks_error_format(
     strict: World, token, headers: dict[str, str], kind: str
 ) -> None:
     headers = {**headers, "authorization": f"Bearer {token}"}
@@ -69,13 +69,13 @@ def test_listing_models_is_throttled_in_the_shape_of_the_sdk(
     assert kind in (error["type"], error.get("code"))
 
 
-def test_asking_what_is_left_is_throttled(strict: World, token) -> None:
+def test_the_usage_endpoint_is_throttled(strict: World, token) -> None:
     _, refusal = passed_until_refused(lambda: strict.get("/v1/usage/slack_app", token))
     assert refusal.status_code == 429
     assert refusal.json()["error"]["reason"] == "requests_per_minute"
 
 
-def test_calls_that_nobody_pays_for_are_throttled(strict: World) -> None:
+def test_unmetered_calls_are_throttled(strict: World) -> None:
     token = strict.tollgate.token(strict.tollgate.project(), "llm_gateway")
     _, refusal = passed_until_refused(lambda: strict.post(token, "/llm_gateway/v1/messages"))
     assert refusal.json()["error"]["reason"] == "requests_per_minute"
@@ -108,7 +108,7 @@ def test_repeating_a_call_with_an_idempotency_key_is_throttled_and_leaves_room_f
 
 
 @pytest.mark.parametrize("path", [CALL, COUNT], ids=["calls", "counting tokens"])
-def test_a_token_has_only_so_many_calls_under_way(
+def test_a_token_has_limited_concurrent_calls(
     strict: World, token, background: ThreadPoolExecutor, path: str
 ) -> None:
     gate, before = threading.Event(), len(strict.provider.requests)
@@ -124,12 +124,12 @@ def test_a_token_has_only_so_many_calls_under_way(
     assert strict.post(token, path).status_code == 200
 
 
-def test_a_burst_of_a_coding_agent_passes_by_default(world: World) -> None:
+def test_a_coding_agents_burst_passes_by_default(world: World) -> None:
     token = world.tollgate.token(world.tollgate.project(credits=1000))
     assert set(world.post_at_once(token, 60, COUNT)) == {200}
 
 
-def test_without_redis_counting_tokens_goes_on(fragile: World) -> None:
+def test_without_redis_counting_tokens_still_works(fragile: World) -> None:
     token = fragile.tollgate.token(fragile.tollgate.project(credits=1000))
     assert fragile.post(token, COUNT, messages_body()).status_code == 200
     fragile.store.stop()

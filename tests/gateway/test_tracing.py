@@ -25,7 +25,7 @@ PROMPT = "a prompt that nobody may read"
 
 
 class Collector(AsgiThread):
-    """Receives traces as the protocol says (https://opentelemetry.io/docs/specs/otlp/#otlphttp)."""
+    """Receives traces over OTLP (https://opentelemetry.io/docs/specs/otlp/#otlphttp)."""
 
     def __init__(self) -> None:
         super().__init__(Starlette(routes=[Route("/v1/traces", self._traces, methods=["POST"])]))
@@ -48,7 +48,7 @@ class Collector(AsgiThread):
         return Response(b"", media_type="application/x-protobuf")
 
     def of(self, trace_id: str, count: int) -> dict[str, Span]:
-        """Wait until a trace has so many spans; return them by name."""
+        """Wait until a trace has this many spans; return them by name."""
 
         def found() -> list[Span]:
             return [span for span in self.spans if span.trace_id.hex() == trace_id]
@@ -59,7 +59,7 @@ class Collector(AsgiThread):
 
 
 def attributes(span: Span) -> dict[str, object]:
-    """The attributes of a span."""
+    """Return the attributes of a span."""
     return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in span.attributes}
 
 
@@ -131,7 +131,7 @@ def test_a_call_is_traced_from_its_caller_to_the_provider(traced, collector) -> 
         "tollgate.cost_usd": "0.000600",
         "tollgate.estimated": False,
     }
-    # The provider may go on with the trace, below the span of this exchange.
+    # The provider may continue the trace below the span of this exchange.
     sent = traced.provider.requests[-1].headers
     assert sent["traceparent"] == f"00-{TRACE}-{upstream.span_id.hex()}-01"
     assert sent["tracestate"] == "vendor=1"
@@ -141,7 +141,7 @@ def test_a_call_is_traced_from_its_caller_to_the_provider(traced, collector) -> 
     assert collector.keys == {None}
 
 
-def test_without_a_trace_of_the_callers_a_new_one_begins(traced, collector) -> None:
+def test_a_call_without_a_trace_starts_a_new_one(traced, collector) -> None:
     project = traced.tollgate.project(credits=100)
     traced.post(traced.tollgate.token(project))
     [event] = traced.booked(project)
@@ -167,7 +167,7 @@ def test_refusals_and_failures_name_their_reason(traced, collector) -> None:
     assert (call["http.response.status_code"], call["error.type"]) == (DENIED, "billable_credits")
 
 
-def test_no_prompt_and_no_credential_is_ever_in_a_trace(traced, collector) -> None:
+def test_prompts_and_credentials_are_never_in_a_trace(traced, collector) -> None:
     project = traced.tollgate.project(credits=100)
     token = traced.tollgate.token(project)
     unmetered = traced.tollgate.token(project, "llm_gateway")
@@ -194,7 +194,7 @@ def test_no_prompt_and_no_credential_is_ever_in_a_trace(traced, collector) -> No
         ("/d41d8cd98f00b204e9800998ecf8427e/x", "/REDACTED/x"),
     ],
 )
-def test_a_path_is_shown_as_far_as_it_can_be_one_of_ours(traced, collector, path, shown) -> None:
+def test_unknown_words_of_a_path_are_redacted(traced, collector, path, shown) -> None:
     trace = secrets.token_hex(16)
     headers = {"traceparent": f"00-{trace}-{PARENT}-01", "x-forwarded-proto": "HTTPS"}
     traced.post(traced.tollgate.token(traced.tollgate.project(credits=100)), path, headers=headers)
@@ -204,11 +204,11 @@ def test_a_path_is_shown_as_far_as_it_can_be_one_of_ours(traced, collector, path
         return [span for span in spans if span.kind == Span.SPAN_KIND_SERVER]
 
     wait_until(server, what="the span of the call")
-    told = attributes(server()[0])
-    assert (told["url.path"], told["url.scheme"]) == (shown, "https")
+    recorded = attributes(server()[0])
+    assert (recorded["url.path"], recorded["url.scheme"]) == (shown, "https")
 
 
-def test_without_a_collector_nothing_of_opentelemetry_is_loaded() -> None:
+def test_without_a_collector_opentelemetry_is_not_imported() -> None:
     look = (
         "import sys, gateway.app, gateway.__main__;"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])"
@@ -219,7 +219,7 @@ def test_without_a_collector_nothing_of_opentelemetry_is_loaded() -> None:
     assert loaded.stdout.strip() == "[]"
 
 
-def test_the_operator_names_the_service_and_has_a_key_for_the_collector(tmp_path) -> None:
+def test_otel_variables_name_the_service_and_the_collectors_key(tmp_path) -> None:
     key = "the-key-of-the-collector"
     with (
         Collector() as collector,
@@ -244,7 +244,7 @@ def test_the_operator_names_the_service_and_has_a_key_for_the_collector(tmp_path
         assert key not in log
 
 
-def test_a_collector_that_is_away_costs_no_call(tmp_path) -> None:
+def test_an_unreachable_collector_fails_no_call(tmp_path) -> None:
     with world_of(
         tmp_path,
         OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9",

@@ -1,4 +1,4 @@
-"""What is refused before a body is read, and how much of bodies is kept at once."""
+"""Refusals before a body is read, and the budget for bodies."""
 
 import json
 import socket
@@ -31,7 +31,7 @@ def _narrow() -> Iterator[World]:
 
 @pytest.fixture
 def narrow(_narrow: World) -> Iterator[World]:
-    """A gateway that keeps few bodies at once."""
+    """A gateway with a small budget for bodies."""
     yield _narrow
     _narrow.provider.script = default_script
 
@@ -41,7 +41,7 @@ def body_of(size: int, **fields: object) -> bytes:
 
 
 def begin(world: World, token: str, body: bytes, sent: int) -> socket.socket:
-    """Announce a body and send the first bytes of it."""
+    """Announce a body and send its first bytes."""
     head = (
         f"POST /slack_app/v1/messages HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n"
         f"content-length: {len(body)}\r\n\r\n"
@@ -76,13 +76,13 @@ def test_a_team_known_to_be_limited_is_refused_before_its_upload(narrow: World) 
         assert answer(connection).startswith(b"HTTP/1.1 200 ")
 
 
-def test_a_token_that_used_up_its_minute_is_refused_before_its_upload(narrow: World) -> None:
+def test_a_throttled_token_is_refused_before_its_upload(narrow: World) -> None:
     token = narrow.tollgate.token(narrow.tollgate.project(credits=10_000))
     body = body_of(300_000)
     refused = b""
 
     def is_refused() -> bool:
-        """Not if room for one more has come back in between: then the rest is waited for."""
+        """Return whether an upload is refused. It is not if the token bucket refilled meanwhile."""
         nonlocal refused
         while narrow.post(token).status_code == 200:
             pass
@@ -98,17 +98,17 @@ def test_a_token_that_used_up_its_minute_is_refused_before_its_upload(narrow: Wo
 
 
 @pytest.mark.parametrize("token", [None, "phx_unknown"])
-def test_a_stranger_is_refused_before_the_upload(narrow: World, token: str | None) -> None:
+def test_an_unknown_token_is_refused_before_the_upload(narrow: World, token: str | None) -> None:
     with begin(narrow, token or "", body_of(300_000), 10) as connection:
         assert answer(connection).startswith(b"HTTP/1.1 401 ")
 
 
 def kept(world: World, size: int) -> None:
-    """Wait until so many bytes of bodies are kept."""
+    """Wait until this many bytes of bodies are kept."""
     wait_until(lambda: world.metric("tollgate_gateway_body_bytes") == size, what=f"{size} kept")
 
 
-def test_more_bodies_than_are_kept_at_once_are_told_to_come_back(narrow: World) -> None:
+def test_bodies_beyond_the_budget_are_asked_to_retry(narrow: World) -> None:
     tokens = [narrow.tollgate.token(narrow.tollgate.project(credits=10_000)) for _ in range(3)]
     body = body_of(300_000)
     reason = 'tollgate_gateway_refusals_total{product="slack_app",reason="too_many_bodies"}'
@@ -129,7 +129,7 @@ def test_more_bodies_than_are_kept_at_once_are_told_to_come_back(narrow: World) 
     kept(narrow, 0)
 
 
-def test_one_token_cannot_fill_what_is_kept_of_all(narrow: World) -> None:
+def test_one_token_cannot_fill_the_body_budget(narrow: World) -> None:
     token, other = [narrow.tollgate.token(narrow.tollgate.project(credits=10_000)) for _ in "ab"]
     body = body_of(300_000)
     with begin(narrow, token, body, 280_000) as first:
@@ -145,7 +145,7 @@ def test_one_token_cannot_fill_what_is_kept_of_all(narrow: World) -> None:
     assert narrow.post(token, body=body).status_code == 200, "what was kept was let go"
 
 
-def test_a_body_that_the_provider_has_is_kept_no_longer(narrow: World) -> None:
+def test_a_body_is_released_once_the_provider_has_it(narrow: World) -> None:
     release = threading.Event()
     narrow.provider.script = lambda _: Script(
         200, SSE_HEADERS, messages_stream(), hold_after=4, release=release
@@ -159,7 +159,7 @@ def test_a_body_that_the_provider_has_is_kept_no_longer(narrow: World) -> None:
         release.set()
 
 
-def test_who_leaves_within_an_upload_leaves_nothing_behind(narrow: World) -> None:
+def test_leaving_during_an_upload_releases_the_body(narrow: World) -> None:
     token = narrow.tollgate.token(narrow.tollgate.project(credits=10_000))
     body = body_of(300_000)
     for _ in range(4):

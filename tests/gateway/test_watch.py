@@ -1,4 +1,4 @@
-"""The watch over a call: deadlines that move, callers that leave."""
+"""The watch over a call: moving deadlines, and callers that leave."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,7 +19,7 @@ async def forever() -> None:
 
 
 class Connection:
-    """What the server tells of: the caller leaves."""
+    """A connection whose caller may leave."""
 
     departed: Callable[[], None] | None = None
 
@@ -37,10 +37,10 @@ async def test_a_deadline_interrupts_the_call() -> None:
         await forever()
     assert watch.claim()
     assert (watch.passed, watch.left) == (True, False)
-    await asyncio.sleep(0)  # the cancellation was taken back
+    await asyncio.sleep(0)  # the cancellation was undone
 
 
-async def test_a_deadline_that_moves_on_interrupts_nothing() -> None:
+async def test_a_moved_deadline_interrupts_nothing() -> None:
     watch = Watches().begin(0.02)
     for _ in range(10):
         watch.expect_within(30)
@@ -59,7 +59,7 @@ async def test_a_caller_who_leaves_interrupts_at_once() -> None:
     assert watch.left
 
 
-async def test_after_the_caller_left_the_call_may_go_on_for_a_while_only() -> None:
+async def test_a_call_may_go_on_only_for_a_while_after_its_caller_left() -> None:
     watch, connection = Watches().begin(30), Connection()
     watch.listen(connection.tell, 0.02)
     connection.leave()
@@ -75,13 +75,13 @@ async def test_after_the_caller_left_the_call_may_go_on_for_a_while_only() -> No
     assert watch.left
 
 
-async def test_a_call_that_ended_hears_of_nobody_leaving() -> None:
+async def test_a_finished_call_ignores_a_leaving_caller() -> None:
     watch, connection = Watches().begin(30), Connection()
     watch.listen(connection.tell, 0)
     departed = connection.departed
     watch.close()
     assert connection.departed is None
-    departed()  # in the same moment
+    departed()  # at the same moment
     await asyncio.sleep(0)
     assert not watch.left
 

@@ -1,4 +1,4 @@
-"""Whose answer it is: the gateway's own refusals and a provider's errors cannot be confused."""
+"""The gateway's own refusals and a provider's errors cannot be confused."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ IMITATION = (
 
 
 def ask_through(world: World, token: str) -> str:
-    """Ask as the agent of a run does."""
+    """Make a call as the agent of a run does; return what it reports."""
     return ask(ModelAccess(f"{world.url}/slack_app", token, trace_of("x")), QUESTION)
 
 
@@ -43,7 +43,7 @@ def test_a_refusal_names_its_reason_in_a_header(world: World, path, body) -> Non
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_answer_that_is_passed_on_says_whose_it_is(world: World, stream) -> None:
+def test_a_provider_answer_names_the_provider_in_a_header(world: World, stream) -> None:
     token = world.tollgate.token(world.tollgate.project())
     answer = world.post(token, CHAT, chat_body(stream=stream))
     assert answer.status_code == 200
@@ -73,15 +73,15 @@ def test_a_provider_that_imitates_a_refusal_still_counts_as_the_provider(
         ask_through(world, token)
 
 
-def test_a_provider_that_does_not_answer_is_told_as_the_provider(world: World) -> None:
+def test_a_missing_provider_answer_is_attributed_to_the_provider(world: World) -> None:
     world.provider.script = lambda _: Script(raw=b"")
     with pytest.raises(ModelFailed, match="provider_failed"):
         ask_through(world, world.tollgate.token(world.tollgate.project()))
 
 
 @pytest.mark.parametrize("cap", [None, "project", "user", "run"])
-def test_credits_that_other_calls_hold_are_told_as_such(world: World, background, cap) -> None:
-    """The second call is refused while the first holds all there is, and admitted after it."""
+def test_the_refusal_says_if_other_calls_hold_the_credits(world: World, background, cap) -> None:
+    """The second call is refused while the first holds all credits, and admitted after it."""
     project = world.tollgate.project(credits=0.45 if cap is None else 1000)
     scopes = {"project": f"project:{project.id}", "user": "user:slack:T1:U1", "run": "run"}
     if cap is not None:
@@ -107,7 +107,7 @@ def test_credits_that_other_calls_hold_are_told_as_such(world: World, background
     assert ask_through(world, token)
 
 
-def test_a_store_that_is_frozen_is_told_as_the_gateways_fault(fragile: World) -> None:
+def test_a_frozen_redis_is_attributed_to_the_gateway(fragile: World) -> None:
     token = fragile.tollgate.token(fragile.tollgate.project())
     assert ask_through(fragile, token)
     asked = len(fragile.provider.requests)
@@ -128,14 +128,14 @@ def _answered(world: World, token: str) -> bool:
         return False
 
 
-def test_a_django_that_is_away_is_told_as_the_gateways_fault(fragile: World) -> None:
+def test_an_unavailable_django_is_attributed_to_the_gateway(fragile: World) -> None:
     token = fragile.tollgate.token(fragile.tollgate.project())
     fragile.tollgate.fail("introspect")
     with pytest.raises(GatewayUnavailable, match="authentication_unavailable"):
         ask_through(fragile, token)
 
 
-def test_a_gateway_that_is_killed_is_not_taken_for_the_provider(fragile: World, background) -> None:
+def test_a_killed_gateway_is_not_attributed_to_the_provider(fragile: World, background) -> None:
     token = fragile.tollgate.token(fragile.tollgate.project())
     gate = threading.Event()
 

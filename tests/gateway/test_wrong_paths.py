@@ -1,4 +1,4 @@
-"""What a caller with a wrong path, method or API is told."""
+"""What a call with a wrong path, method or API gets."""
 
 import pytest
 
@@ -16,8 +16,8 @@ def token(world: World) -> str:
     return world.tollgate.token(world.tollgate.project(credits=100))
 
 
-def told(answer, status: int) -> str:
-    """Return the message of a refusal in whichever shape."""
+def message_of(answer, status: int) -> str:
+    """Return the message of a refusal, in any error format."""
     assert answer.status_code == status, answer.text
     return answer.json()["error"]["message"]
 
@@ -56,7 +56,7 @@ def told(answer, status: int) -> str:
         ("/slack-posthog-code/messages", "/slack-posthog-code/v1/messages"),
     ],
 )
-def test_a_wrong_path_names_the_right_one_in_the_shape_of_its_api(world, path, meant) -> None:
+def test_the_refusal_of_a_wrong_path_names_the_right_one(world, path, meant) -> None:
     project = world.tollgate.project(credits=100)
     token = world.tollgate.token(
         project, products=["slack_app", "slack_app_routing"], token_kind="oauth_run"
@@ -64,7 +64,7 @@ def test_a_wrong_path_names_the_right_one_in_the_shape_of_its_api(world, path, m
     method = "GET" if "models" in meant or "usage" in meant else "POST"
     before = len(world.provider.requests)
     answer = world.post(token, f"{world.url}{path}")
-    assert told(answer, 404).endswith(f" Use {method} {meant}.")
+    assert message_of(answer, 404).endswith(f" Use {method} {meant}.")
     assert answer.headers["x-should-retry"] == "false"
     assert len(world.provider.requests) == before
     if (shape := SHAPES.get(meant)) is not None:
@@ -88,18 +88,20 @@ def test_a_wrong_path_names_the_right_one_in_the_shape_of_its_api(world, path, m
         ("/v1/usage/", "GET /v1/usage/<product>"),
     ],
 )
-def test_a_path_without_a_product_is_told_of_the_products(world, token, path, meant) -> None:
-    message = told(world.post(token, f"{world.url}{path}"), 404)
+def test_the_refusal_of_a_path_without_a_product_lists_the_products(
+    world, token, path, meant
+) -> None:
+    message = message_of(world.post(token, f"{world.url}{path}"), 404)
     assert f"Use {meant}. The products are slack_app, " in message
 
 
-def test_a_path_like_no_other_is_told_what_there_is(world: World, token: str) -> None:
+def test_the_refusal_of_an_unknown_path_lists_all_paths(world: World, token: str) -> None:
     for path in ("/slack_app", "/slack_app/", "/slack_app/v1/embeddings", "/slack_app/v1/files"):
-        message = told(world.post(token, path), 404)
+        message = message_of(world.post(token, path), 404)
         assert all(each in message for each in (MESSAGES, CHAT, RESPONSES, MODELS))
 
 
-def test_a_long_path_is_told_in_part() -> None:
+def test_a_long_path_is_shortened_in_the_refusal() -> None:
     message = wrong_paths.not_found("/slack_app/" + "m" * 60_000).message
     assert len(message) < 500
 
@@ -108,7 +110,7 @@ def test_the_path_of_a_known_product_needs_a_known_token(world: World) -> None:
     assert world.post(None, "/slack_app/messages").status_code == 401
 
 
-def test_the_models_are_refused_in_the_shape_of_the_sdk_that_asks(world, token) -> None:
+def test_models_are_refused_in_the_error_format_of_the_calling_sdk(world, token) -> None:
     headers = {"authorization": f"Bearer {token}", "anthropic-version": "2023-06-01"}
     assert world.http.get("/slack_app/models", headers=headers).json()["type"] == "error"
 
@@ -125,9 +127,11 @@ def test_the_models_are_refused_in_the_shape_of_the_sdk_that_asks(world, token) 
         ("POST", "/v1/usage/slack_app", "GET, HEAD"),
     ],
 )
-def test_a_wrong_method_is_told_the_right_one(world, token, method, path, allowed) -> None:
+def test_the_refusal_of_a_wrong_method_names_the_right_one(
+    world, token, method, path, allowed
+) -> None:
     answer = world.http.request(method, path, headers={"authorization": f"Bearer {token}"})
-    assert told(answer, 405) == f"Use {allowed} for {path}."
+    assert message_of(answer, 405) == f"Use {allowed} for {path}."
     assert answer.headers["allow"] == allowed
 
 
@@ -145,14 +149,14 @@ def test_a_wrong_method_is_told_the_right_one(world, token, method, path, allowe
         (MESSAGES, "gpt-made-up-later", f"{RESPONSES} or {CHAT}"),
     ],
 )
-def test_a_model_of_another_api_is_told_its_own(world, token, path, model, own) -> None:
+def test_the_refusal_of_another_apis_model_names_its_api(world, token, path, model, own) -> None:
     bodies = {
         MESSAGES: messages_body(model=model),
         CHAT: chat_body(model=model),
         RESPONSES: {"model": model, "input": "Hi"},
     }
     before = len(world.provider.requests)
-    message = told(world.post(token, path, bodies[path]), 400)
+    message = message_of(world.post(token, path, bodies[path]), 400)
     assert message.endswith(f" Call it at {own}.")
     assert "price" not in message
     assert len(world.provider.requests) == before

@@ -1,4 +1,4 @@
-"""Serving from a thread of the test process, each server on its own event loop and free port."""
+"""Servers on threads of the test process, each with its own event loop and free port."""
 
 import asyncio
 import threading
@@ -52,13 +52,13 @@ def served_by(serve: Callable[[Incoming], Awaitable[None]]) -> AsgiThread:
 
 
 async def opened(event: threading.Event) -> None:
-    """Wait on an event loop until another thread sets the event."""
+    """Wait, without blocking the event loop, until another thread sets the event."""
     while not event.is_set():  # noqa: ASYNC110 - set from another thread
         await asyncio.sleep(0.002)
 
 
 class SocketThread:
-    """A raw TCP server at `url`: `handle(reader, writer)` decides every byte."""
+    """A raw TCP server at `url`. `handle(reader, writer)` writes every byte."""
 
     def __init__(
         self, handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

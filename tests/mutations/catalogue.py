@@ -49,15 +49,15 @@ MUTATIONS = [
         "            type(self).refused = error\n"
         "            raise\n\n"
         "    def _identify(\n        self, request: Request, project_id: int\n    )",
-        "tests/quota/test_quota_limits.py::test_one_callers_refusal_is_nobody_elses",
+        "tests/quota/test_quota_limits.py::test_one_callers_refusal_does_not_affect_another_caller",
     ),
     Mutation(
         4,
         "an account about which nothing can be told counts as not limited",
         "quota/state.py",
-        '            raise QuotaUnknown("a state has stopped holding and no newer one came")',
+        '            raise QuotaUnknown("a state is no longer valid and there is no newer one")',
         "            pass",
-        "tests/quota/test_gate.py::test_a_decision_that_changes_nothing_is_unknown_too",
+        "tests/quota/test_gate.py::test_a_decision_that_publishes_no_newer_state_is_unknown",
     ),
     Mutation(
         6,
@@ -65,7 +65,7 @@ MUTATIONS = [
         "billing/decisions/decision.py",
         "        return snapshot.now\n    return since",
         "        return datetime.now(UTC)\n    return since",
-        "tests/billing/test_decision.py::test_a_decision_knows_one_now",
+        "tests/billing/test_decision.py::test_a_decision_uses_one_now",
     ),
     Mutation(
         7,
@@ -85,7 +85,7 @@ MUTATIONS = [
         "        if len(ids) > 1:\n",
         "        raise\n        if len(ids) > 1:\n",
         "tests/billing/test_sweep.py"
-        "::test_one_account_that_cannot_be_decided_stops_and_unblocks_nobody",
+        "::test_one_undecidable_account_neither_stops_the_sweep_nor_unblocks_anybody",
     ),
     Mutation(
         8,
@@ -94,7 +94,7 @@ MUTATIONS = [
         "def read(organization_id: UUID, api_token: str) -> Reading:",
         "@__import__('functools').cache\n"
         "def read(organization_id: UUID, api_token: str) -> Reading:",
-        "tests/quota/test_gate.py::test_nothing_is_remembered_between_two_questions",
+        "tests/quota/test_gate.py::test_verdicts_are_not_cached_between_checks",
     ),
     Mutation(
         10,
@@ -108,9 +108,9 @@ MUTATIONS = [
         10,
         "what cannot be booked is dropped",
         "billing/ingestion/ledger.py",
-        "            refused[incoming.sha256] = _quarantined(incoming, now)\n",
+        "            quarantined[incoming.sha256] = _quarantined(incoming, now)\n",
         "",
-        "tests/billing/test_booking.py::test_what_is_set_aside_is_kept_once_however_often_it_arrives",
+        "tests/billing/test_booking.py::test_an_unbookable_event_is_quarantined_once_however_often_it_arrives",
     ),
     Mutation(
         11,
@@ -120,7 +120,7 @@ MUTATIONS = [
         "    if event.organization_id:\n"
         "        organization_id = event.organization_id\n"
         "    if False:",
-        "tests/billing/test_booking.py::test_what_decides_about_money_must_be_right",
+        "tests/billing/test_booking.py::test_an_invalid_field_that_affects_money_quarantines_the_event",
     ),
     Mutation(
         12,
@@ -128,8 +128,7 @@ MUTATIONS = [
         "quota/state.py",
         "        allotment -= sum(published.booked.values()) - booked\n",
         "        pass\n",
-        "tests/quota/test_gate.py"
-        "::test_every_group_is_told_the_same_rest_beyond_what_it_booked_itself",
+        "tests/quota/test_gate.py::test_every_group_gets_the_same_remainder_plus_its_own_bookings",
     ),
     Mutation(
         12,
@@ -145,14 +144,14 @@ MUTATIONS = [
         "billing/allowances/cap_usage.py",
         "                counted.usage += row.credits_micro\n",
         "                counted.usage += 0\n",
-        "tests/billing/test_caps.py::test_a_user_may_have_another_cap_than_each_or_none",
+        "tests/billing/test_caps.py::test_a_named_user_can_have_a_different_cap_or_none",
     ),
     Mutation(
         14,
         "a reason without a text of its own breaks the denial",
-        "workflows/wording.py",
-        '_DENIAL_FIRST_SENTENCES.get(reason or "", _DENIAL_OTHERWISE)',
-        '_DENIAL_FIRST_SENTENCES[reason or ""]',
-        "tests/workflows/test_wording.py::test_each_reason_has_a_first_sentence_of_its_own",
+        "workflows/denials.py",
+        '_FIRST_SENTENCES.get(verdict.reason or "", _UNKNOWN_REASON)',
+        '_FIRST_SENTENCES[verdict.reason or ""]',
+        "tests/workflows/test_denials.py::test_each_reason_has_a_first_sentence_of_its_own",
     ),
 ]

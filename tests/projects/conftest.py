@@ -8,7 +8,7 @@ from projects.models import Organization, Project, User
 
 @pytest.fixture(autouse=True)
 def nothing_remembered(redis_client):
-    """Each test starts where no credential is known and no attempt to log in was counted."""
+    """Start each test with an empty credential cache and no counted log-in attempts."""
     credential_cache.forget_all()
     yield
     credential_cache.forget_all()

@@ -87,13 +87,13 @@ def test_a_key_for_all_projects_covers_later_ones(admin_client, new_key, organiz
         ({"organization": ""}, "This field is required"),
     ],
 )
-def test_a_key_that_makes_no_sense_is_not_made(admin_client, new_key, changes, message):
+def test_an_invalid_key_is_not_created(admin_client, new_key, changes, message):
     answer = admin_client.post(ADD_KEY, new_key(**changes))
     assert message in answer.content.decode()
     assert not PersonalAPIKey.objects.exists()
 
 
-def test_a_key_covers_no_strangers_project_and_acts_for_no_stranger(
+def test_a_key_cannot_cover_another_organizations_project_or_user(
     admin_client, new_key, foreign_project
 ):
     stranger = User.objects.create_user("stranger")
@@ -104,7 +104,7 @@ def test_a_key_covers_no_strangers_project_and_acts_for_no_stranger(
     assert not PersonalAPIKey.objects.exists()
 
 
-def test_of_a_key_only_the_label_can_be_changed(admin_client, organization, project, sibling):
+def test_only_the_label_of_a_key_can_be_changed(admin_client, organization, project, sibling):
     key, _ = credentials.issue_personal_api_key(organization, "k", ["project:read"], [project])
     page = reverse("admin:projects_personalapikey_change", args=[key.pk])
     shown = admin_client.get(page).content.decode()
@@ -134,7 +134,7 @@ def test_keys_are_revoked_by_the_action(admin_client, organization):
     assert len(admin_client.get(KEYS + "?state=revoked").context["cl"].result_list) == 2
 
 
-def test_a_reader_of_the_admin_revokes_nothing(client, organization, project):
+def test_a_user_with_view_permission_cannot_revoke(client, organization, project):
     credentials.issue_personal_api_key(organization, "k", ["project:read"])
     credentials.mint_product_token(project, "slack_app_routing", timedelta(hours=1))
     reader = User.objects.create_user("reader", is_staff=True)
@@ -162,7 +162,7 @@ def test_tokens_are_shown_without_their_hashes_and_cannot_be_changed(admin_clien
     assert admin_client.post(delete, {"post": "yes"}).status_code == 403
 
 
-def test_tokens_are_revoked_by_the_action_and_the_change_feed_tells(admin_client, project):
+def test_tokens_are_revoked_by_the_action_and_reported_in_the_change_feed(admin_client, project):
     plain = credentials.mint_product_token(project, "slack_app_routing", timedelta(hours=1))
     selected = [OAuthAccessToken.objects.get().pk]
     admin_client.post(TOKENS, {"action": "revoke", "_selected_action": selected})
@@ -219,7 +219,7 @@ def test_a_bot_token_can_be_replaced_and_left_alone(admin_client, workspace, giv
     assert (workspace.bot_token, workspace.access) == (kept, "members")
 
 
-def test_a_token_that_cannot_be_decrypted_is_no_obstacle_to_replacing_it(admin_client, workspace):
+def test_a_token_that_cannot_be_decrypted_can_be_replaced(admin_client, workspace):
     with connection.cursor() as cursor:
         cursor.execute("UPDATE projects_slackworkspace SET bot_token = 'of a lost key'")
     page = reverse("admin:projects_slackworkspace_change", args=[workspace.pk])
@@ -309,7 +309,7 @@ def test_what_nobody_needs_to_see_has_no_page(name):
         reverse(f"admin:projects_{name}_changelist")
 
 
-def test_searching_finds_credentials_by_what_is_known_of_them(admin_client, organization, project):
+def test_searching_finds_credentials_by_what_the_list_shows(admin_client, organization, project):
     key, _ = credentials.issue_personal_api_key(organization, "k", ["project:read"])
     for words in (key.mask[-4:], "Acme"):
         found = admin_client.get(KEYS, {"q": words}).context["cl"].result_list
@@ -321,7 +321,7 @@ def test_searching_finds_credentials_by_what_is_known_of_them(admin_client, orga
         assert len(answer.context["cl"].result_list) == (words != "not a uuid")
 
 
-def test_who_may_change_users_becomes_no_superuser(client, django_user_model):
+def test_a_user_who_may_change_users_cannot_become_a_superuser(client, django_user_model):
     root = django_user_model.objects.create_superuser("root", "root@example.com", "a long password")
     clerk = django_user_model.objects.create_user("clerk", "c@example.com", "pass", is_staff=True)
     clerk.user_permissions.set(Permission.objects.filter(codename__in=["change_user", "view_user"]))
@@ -342,7 +342,9 @@ def test_who_may_change_users_becomes_no_superuser(client, django_user_model):
 
 
 @pytest.mark.parametrize("is_active", [True, False])
-def test_who_may_change_users_gets_nobodys_greater_rights(client, django_user_model, is_active):
+def test_a_user_who_may_change_users_cannot_take_over_greater_rights(
+    client, django_user_model, is_active
+):
     users = django_user_model.objects
     payer = users.create_user("payer", is_staff=True, is_active=is_active)
     payers = Group.objects.create(name="Payers")
@@ -361,7 +363,7 @@ def test_who_may_change_users_gets_nobodys_greater_rights(client, django_user_mo
     assert client.post(own, {"username": "payer", "is_active": "on"}).status_code == 403
 
 
-def test_who_may_delete_users_deletes_no_superuser(client, django_user_model):
+def test_a_user_who_may_delete_users_cannot_delete_a_superuser(client, django_user_model):
     users = django_user_model.objects
     root = users.create_superuser("root", "root@example.com", "a long password")
     leaver = users.create_user("leaver")

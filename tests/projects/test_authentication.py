@@ -1,4 +1,4 @@
-"""Who is let in, as an API view sees it."""
+"""Authentication, as an API view sees it."""
 
 import socket
 import uuid
@@ -46,7 +46,7 @@ class ProjectView(APIView):
 
 
 class OneRoundTripView(ProjectView):
-    """Reads the generation along with its answer, as the quota endpoint does."""
+    """Reads the generation together with its answer, like the quota endpoint."""
 
     authentication_classes = [UnconfirmedCredentialAuthentication]
 
@@ -100,7 +100,7 @@ def test_a_key_opens_its_own_project(get, key, project):
     assert (answer.status_code, answer.json()) == (200, {"api_token": project.api_token})
 
 
-def test_a_key_of_the_organization_opens_every_project_of_it_also_later_ones(
+def test_a_key_of_the_organization_opens_all_its_projects_including_later_ones(
     get, organization, project, sibling
 ):
     _, plain = credentials.issue_personal_api_key(organization, "all", ["project:read"])
@@ -179,7 +179,7 @@ def test_a_run_token_opens_its_project_until_it_expires(get, project, sibling, f
     assert get(project.pk, token).status_code == 401
 
 
-def test_a_remembered_token_expires_on_time(get, project, monkeypatch):
+def test_a_cached_token_expires_on_time(get, project, monkeypatch):
     token = credentials.mint_product_token(project, "slack_app_routing", timedelta(minutes=5))
     assert get(project.pk, token).status_code == 200
     expires = OAuthAccessToken.objects.get().expires
@@ -205,7 +205,7 @@ def test_a_session_opens_the_projects_of_the_users_organizations(
     assert client.get(f"/projects/{project.pk}/").status_code == 404
 
 
-def test_a_wrong_bearer_token_is_not_saved_by_a_session(client, member, project):
+def test_a_session_does_not_make_up_for_a_wrong_bearer_token(client, member, project):
     client.force_login(member)
     answer = client.get(f"/projects/{project.pk}/", headers={"authorization": "Bearer nonsense"})
     assert answer.status_code == 401
@@ -268,9 +268,9 @@ def test_a_revocation_by_another_process_is_obeyed_at_the_next_request(
 
 
 @pytest.mark.parametrize("prefix", ["projects", "one-round-trip"])
-def test_a_wiped_redis_vouches_for_nothing_remembered(get, key, project, redis_client, prefix):
+def test_the_cache_is_not_used_after_redis_was_wiped(get, key, project, redis_client, prefix):
     assert get(project.pk, key[1], prefix).status_code == 200
-    PersonalAPIKey.objects.update(revoked_at="2026-01-01T00:00Z")  # unannounced
+    PersonalAPIKey.objects.update(revoked_at="2026-01-01T00:00Z")  # without announcing it
     redis_client.flushall()
     assert get(project.pk, key[1], prefix).status_code == 401
 
@@ -298,14 +298,14 @@ def test_a_redis_that_hangs_delays_one_request_and_not_the_next(
         redis_connection.cache_clear()
         try:
             assert get(project.pk, key[1]).status_code == 200
-            monkeypatch.setattr(credential_cache, "redis_connection", None)  # not to be called
+            monkeypatch.setattr(credential_cache, "redis_connection", None)  # must not be called
             assert get(project.pk, key[1]).status_code == 200
         finally:
             redis_connection().close()
             redis_connection.cache_clear()
 
 
-def test_while_the_database_is_down_strangers_wait_and_the_known_are_served(
+def test_while_the_database_is_down_only_cached_credentials_are_served(
     get, key, project, monkeypatch
 ):
     def unanswered(*_args):
@@ -318,11 +318,11 @@ def test_while_the_database_is_down_strangers_wait_and_the_known_are_served(
     assert (answer.status_code, answer["Retry-After"]) == (503, "5")
 
 
-def test_a_revocation_that_redis_never_heard_of_is_forgotten_after_the_lifetime(
+def test_a_revocation_that_never_reached_redis_applies_after_the_cache_lifetime(
     get, key, project, monkeypatch
 ):
     assert get(project.pk, key[1]).status_code == 200
-    PersonalAPIKey.objects.update(revoked_at="2026-01-01T00:00Z")  # its process died before Redis
+    PersonalAPIKey.objects.update(revoked_at="2026-01-01T00:00Z")  # as if the process had died
     assert get(project.pk, key[1]).status_code == 200
     real = credential_cache.time.monotonic
     monkeypatch.setattr(
@@ -333,7 +333,7 @@ def test_a_revocation_that_redis_never_heard_of_is_forgotten_after_the_lifetime(
     assert get(project.pk, key[1]).status_code == 401
 
 
-def test_what_was_read_while_a_revocation_committed_is_not_remembered(get, key, project):
+def test_a_lookup_during_the_commit_of_a_revocation_is_not_cached(get, key, project):
     generation = credential_cache.current_generation()
     get(project.pk, key[1])
     credential_cache._renew_generation()
@@ -342,7 +342,7 @@ def test_what_was_read_while_a_revocation_committed_is_not_remembered(get, key, 
     assert get(project.pk, key[1]).json() == {"api_token": project.api_token}
 
 
-def test_permissions_are_checked_again_with_what_is_true_now(
+def test_permissions_are_checked_again_after_a_fresh_lookup(
     get, key, project, redis_client, monkeypatch
 ):
     assert get(project.pk, key[1], "one-round-trip").status_code == 200
@@ -351,7 +351,7 @@ def test_permissions_are_checked_again_with_what_is_true_now(
     assert get(project.pk, key[1], "one-round-trip").status_code == 403
 
 
-def test_a_process_remembers_a_bounded_number_of_credentials(monkeypatch):
+def test_the_cache_holds_a_bounded_number_of_credentials(monkeypatch):
     monkeypatch.setattr(credential_cache, "CAPACITY", 3)
     for number in range(10):
         credential_cache.remember(Principal(Kind.OAUTH, credential_sha256=str(number)), "g", 0.0)
@@ -377,7 +377,7 @@ def test_service_endpoints_refuse_everything_else_with_401(client, header):
     assert answer["WWW-Authenticate"].startswith("Bearer")
 
 
-def test_no_service_token_configured_opens_nothing(client, settings):
+def test_without_configured_service_tokens_none_is_accepted(client, settings):
     settings.GATEWAY_SERVICE_TOKENS = []
     assert client.get("/service/", headers={"authorization": "Bearer x"}).status_code == 401
 

@@ -1,4 +1,4 @@
-"""Text that no honest client sends: refused, never a server error, on either database."""
+"""Malicious input is refused and never causes a server error, on either database."""
 
 import random
 from urllib.parse import urlencode
@@ -63,7 +63,7 @@ def test_a_token_request_of_junk_is_refused(client, application, path, text):
         ("nonce", "n" * 256),
     ],
 )
-def test_a_form_that_was_tampered_with_is_refused(client, member, project, application, name, junk):
+def test_a_tampered_form_is_refused(client, member, project, application, name, junk):
     client.force_login(member)
     honest = {
         "client_id": application.client_id,
@@ -124,8 +124,8 @@ BODIES = [
 
 
 @pytest.mark.parametrize("name", PATHS)
-def test_no_mixture_of_parameters_is_a_server_error(client, member, project, application, name):
-    """Also with all that is needed to come far, and whatever the method is."""
+def test_no_combination_of_parameters_is_a_server_error(client, member, project, application, name):
+    """Includes requests with all the required parameters, and every method."""
     far = {
         "client_id": application.client_id,
         "response_type": "code",
@@ -135,7 +135,7 @@ def test_no_mixture_of_parameters_is_a_server_error(client, member, project, app
         "grant_type": "authorization_code",
         "token": "t",
     }
-    chance = random.Random(name)  # the same attempts each time
+    chance = random.Random(name)  # the same choices in every run
     service = {"authorization": "Bearer service-token-of-the-test-suite"}
     for number in range(400):
         chosen = chance.sample(NAMES, chance.randint(1, 4))
@@ -171,7 +171,7 @@ def test_no_body_is_a_server_error(client, member, application, name, body, medi
 def test_no_query_is_a_server_error(client, member, application, name, query):
     client.force_login(member)
     for method in ("GET", "POST"):
-        # As it stands in the request line: the test client's own encoding is left out.
+        # Set the raw query: the test client would encode it.
         answer = client.generic(method, f"/oauth/{name}/", QUERY_STRING=query)
         assert answer.status_code < 500
 

@@ -1,4 +1,4 @@
-"""Whoever tries to log in too often waits, and nobody else does."""
+"""A client that tries to log in too often has to wait, and nobody else does."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -42,12 +42,12 @@ def test_after_too_many_attempts_even_the_right_password_waits(client, administr
     assert "_auth_user_id" not in client.session
 
 
-def test_one_door_counts_for_the_other(client, administrator):
+def test_both_log_in_pages_share_one_count(client, administrator):
     be_held_back(client, page=DOORS[0])
     assert try_to_log_in(client, PASSWORD, page=DOORS[1]).status_code == 429
 
 
-def test_who_waited_may_try_again(client, administrator, redis_client):
+def test_a_user_can_try_again_after_waiting(client, administrator, redis_client):
     be_held_back(client)
     for key in redis_client.keys("tollgate:log-in:*"):
         assert 0 < redis_client.ttl(key) <= WINDOW
@@ -76,7 +76,7 @@ SPELLINGS = [
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_a_user_name_that_is_spelled_otherwise_is_the_same(client, administrator, spelling):
+def test_other_spellings_of_a_user_name_count_as_the_same(client, administrator, spelling):
     be_held_back(client)
     assert try_to_log_in(client, PASSWORD, spelling).status_code == 429
 
@@ -88,7 +88,7 @@ def test_all_spellings_together_are_five_attempts(client, administrator):
 
 @pytest.mark.parametrize("page", DOORS)
 def test_every_name_that_logs_a_user_in_counts_as_theirs(client, administrator, page, redis_client):
-    """The brake reads a name as the form and the database do."""
+    """The throttle reads a name like the form and the database."""
     for spelling in [*SPELLINGS, "ada\u200b", "a\u0308da", "\u0430da", "ada\0", "ada" + " " * 200]:
         redis_client.flushdb()
         logs_in = try_to_log_in(Client(), PASSWORD, spelling, page=page).status_code == 302
@@ -96,14 +96,14 @@ def test_every_name_that_logs_a_user_in_counts_as_theirs(client, administrator, 
 
 
 @pytest.mark.parametrize("name", ["", "ada\0", "a" * 151, " " * 5])
-def test_a_name_that_no_form_accepts_holds_nobody_back(client, administrator, name):
+def test_names_that_the_form_rejects_do_not_throttle_others(client, administrator, name):
     for _ in range(ATTEMPTS + 1):
         answer = try_to_log_in(client, PASSWORD, name)
     assert answer.status_code == 429
     assert try_to_log_in(client, PASSWORD).status_code == 302
 
 
-def test_who_succeeds_is_not_held_back_by_earlier_mistakes(client, administrator):
+def test_success_clears_earlier_failed_attempts(client, administrator):
     for _ in range(3):
         for _ in range(ATTEMPTS - 1):
             assert try_to_log_in(client).status_code == 200
@@ -131,7 +131,7 @@ def test_many_attempts_at_once_are_no_more_than_many_in_a_row(redis_client):
     assert waits.count(0) == ATTEMPTS
 
 
-def test_without_redis_the_password_decides_alone(client, administrator, settings):
+def test_without_redis_only_the_password_decides(client, administrator, settings):
     settings.REDIS_URL = "redis://127.0.0.1:1/0"
     redis_connection.cache_clear()
     try:
@@ -144,7 +144,7 @@ def test_without_redis_the_password_decides_alone(client, administrator, setting
         redis_connection.cache_clear()
 
 
-def test_no_name_and_no_address_is_kept(client, administrator, redis_client):
+def test_names_and_addresses_are_not_stored(client, administrator, redis_client):
     try_to_log_in(client)
     keys = redis_client.keys("tollgate:log-in:*")
     assert len(keys) == 2
@@ -175,7 +175,7 @@ def test_no_name_and_no_address_is_kept(client, administrator, redis_client):
         (1, "[", "", ""),
     ],
 )
-def test_only_what_our_own_proxies_say_of_an_address_is_believed(
+def test_only_addresses_from_our_own_proxies_are_trusted(
     settings, proxies, forwarded, peer, network
 ):
     settings.REST_FRAMEWORK = settings.REST_FRAMEWORK | {"NUM_PROXIES": proxies}

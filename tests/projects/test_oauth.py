@@ -1,4 +1,4 @@
-"""A desktop client is let in: authorization code with PKCE, for the project that the user chose."""
+"""OAuth for desktop clients: authorization code with PKCE, for the project the user chose."""
 
 import base64
 import hashlib
@@ -37,7 +37,7 @@ CHALLENGE = (
 
 @pytest.fixture
 def desktop() -> OAuthApplication:
-    """A public client: it can keep no secret."""
+    """A public client, which can't keep a secret."""
     return OAuthApplication.objects.create(
         name="Desktop",
         client_type=OAuthApplication.CLIENT_PUBLIC,
@@ -64,7 +64,7 @@ def request_of(desktop):
 
 @pytest.fixture
 def consent(client, request_of):
-    """Open the page and submit its form as a browser would; returns the redirect's query."""
+    """Open the page and submit its form like a browser; return the redirect's query."""
 
     def _consent(project, allow="true", **changes):
         page = client.get(request_of())
@@ -91,7 +91,7 @@ def exchange(client, desktop):
 
 @pytest.fixture
 def tokens(client, member, project, consent, exchange):
-    """What the client holds after an ordinary authorization."""
+    """The tokens that a client gets from an ordinary authorization."""
     client.force_login(member)
     code = consent(project)["code"][0]
     answer = exchange(
@@ -137,7 +137,7 @@ def test_a_replayed_refresh_token_ends_the_whole_family(tokens, exchange):
 
 @pytest.fixture
 def code_of(client, member, project, consent):
-    """A code, as the form that exchanges it."""
+    """Return the form that exchanges a new code."""
     client.force_login(member)
     return {
         "grant_type": "authorization_code",
@@ -147,7 +147,7 @@ def code_of(client, member, project, consent):
     }
 
 
-def test_a_code_that_is_used_again_ends_what_it_gave(exchange, code_of):
+def test_a_code_that_is_used_twice_revokes_its_tokens(exchange, code_of):
     tokens = exchange(**code_of).json()
 
     assert exchange(**code_of).json() == {"error": "invalid_grant"}
@@ -158,13 +158,13 @@ def test_a_code_that_is_used_again_ends_what_it_gave(exchange, code_of):
     assert again.status_code == 400
 
 
-def test_a_code_that_is_used_again_ends_what_its_tokens_were_exchanged_for(exchange, code_of):
+def test_a_code_that_is_used_twice_revokes_its_refreshed_tokens(exchange, code_of):
     tokens = exchange(**code_of).json()
     for _ in range(2):
         form = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
         tokens = exchange(**form).json()
 
-    # Somebody who only holds the code has neither the verifier nor the right address.
+    # A thief has only the code: neither the verifier nor the right redirect address.
     stolen = code_of | {"code_verifier": "w" * 64, "redirect_uri": "http://127.0.0.1:1/callback"}
     assert exchange(**stolen).status_code == 400
 
@@ -176,7 +176,7 @@ def test_a_code_that_is_used_again_ends_what_its_tokens_were_exchanged_for(excha
     assert exchange(**form).status_code == 400
 
 
-def test_a_code_that_another_client_uses_ends_nothing(client, exchange, code_of):
+def test_a_code_that_another_client_uses_revokes_nothing(client, exchange, code_of):
     exchange(**code_of)
     stranger = OAuthApplication.objects.create(client_type="public", redirect_uris=REDIRECT)
 
@@ -186,13 +186,13 @@ def test_a_code_that_another_client_uses_ends_nothing(client, exchange, code_of)
     assert OAuthAccessToken.objects.exists()
 
 
-def test_a_code_that_was_refused_ends_nothing_and_still_works(exchange, code_of):
+def test_a_refused_code_revokes_nothing_and_still_works(exchange, code_of):
     assert exchange(**code_of | {"code_verifier": "w" * 64}).status_code == 400
     assert exchange(**code_of).status_code == 200
 
 
 @pytest.mark.parametrize("which", ["access_token", "refresh_token"])
-def test_the_client_can_revoke_and_the_change_feed_tells(client, tokens, desktop, which):
+def test_the_client_can_revoke_and_the_change_feed_reports_it(client, tokens, desktop, which):
     answer = client.post(
         "/oauth/revoke_token/", {"client_id": desktop.client_id, "token": tokens[which]}
     )
@@ -225,7 +225,7 @@ def test_a_deactivated_user_gets_no_further_token(tokens, exchange, member):
     assert answer.status_code == 400
 
 
-def test_a_user_who_leaves_before_the_code_is_used_gets_none(
+def test_a_user_who_leaves_before_the_code_is_used_gets_no_token(
     client, member, project, consent, exchange
 ):
     client.force_login(member)
@@ -257,13 +257,13 @@ def test_a_strangers_project_cannot_be_chosen(client, member, foreign_project, c
     assert not OAuthGrant.objects.exists()
 
 
-def test_allowing_takes_a_project(client, member, project, sibling, consent, request_of):
+def test_allowing_requires_a_project(client, member, project, sibling, consent, request_of):
     client.force_login(member)
     assert consent(None)["Location"] == request_of()
     assert not OAuthGrant.objects.exists()
 
 
-def test_refusing_takes_none_and_tells_the_client(client, member, project, consent):
+def test_refusing_requires_no_project_and_informs_the_client(client, member, project, consent):
     client.force_login(member)
     answer = consent(None, allow="")
     assert answer["error"] == ["access_denied"]
@@ -285,8 +285,8 @@ def test_a_client_that_skips_authorization_gets_no_code(client, member, project,
     assert "error=invalid_request" in answer["Location"]
 
 
-def test_a_project_that_a_request_names_is_no_choice(project):
-    """oauthlib answers to an unknown attribute with the request parameter of that name."""
+def test_a_project_parameter_does_not_replace_the_users_choice(project):
+    """oauthlib returns the request parameter of that name for an unknown attribute."""
     request = Request(f"https://example.com/oauth/authorize/?chosen_project={project.pk}")
     assert request.chosen_project == str(project.pk)
     with pytest.raises(InvalidRequestError):
@@ -320,7 +320,7 @@ def test_plain_pkce_is_refused(client, member, project, consent):
     "redirect_uri",
     ["https://evil.example.com/callback", "http://127.0.0.1@evil.example.com/callback"],
 )
-def test_nobody_is_sent_to_an_address_that_is_not_registered(
+def test_users_are_not_redirected_to_an_unregistered_address(
     client, member, request_of, redirect_uri
 ):
     client.force_login(member)
@@ -329,7 +329,7 @@ def test_nobody_is_sent_to_an_address_that_is_not_registered(
     assert "Location" not in answer
 
 
-def test_a_form_that_was_tampered_with_goes_to_no_other_address(client, member, project, consent):
+def test_a_tampered_form_cannot_change_the_redirect(client, member, project, consent):
     client.force_login(member)
     answer = consent(project, redirect_uri="https://evil.example.com/callback")
     assert answer.status_code == 400
@@ -371,7 +371,7 @@ def test_other_grants_are_refused(exchange, member, project, grant_type, more):
 @pytest.mark.parametrize(
     "path", ["device-authorization", "device", "register", "applications", "userinfo", "logout"]
 )
-def test_what_the_toolkit_can_do_besides_is_not_served(admin_client, path):
+def test_other_endpoints_of_the_toolkit_are_not_served(admin_client, path):
     assert admin_client.get(f"/oauth/{path}/").status_code == 404
     assert admin_client.post(f"/oauth/{path}/").status_code == 404
 
@@ -379,30 +379,30 @@ def test_what_the_toolkit_can_do_besides_is_not_served(admin_client, path):
 class TestMetadata:
     PATH = "/.well-known/oauth-authorization-server"
 
-    def test_it_says_where_everything_is(self, client, settings):
+    def test_it_lists_the_endpoints(self, client, settings):
         settings.PUBLIC_URL = "https://tollgate.example.com"
         answer = client.get(self.PATH)
         assert answer["Content-Type"] == "application/json"
-        told = answer.json()
-        assert told["issuer"] == "https://tollgate.example.com"
+        metadata = answer.json()
+        assert metadata["issuer"] == "https://tollgate.example.com"
         for name in ("authorization", "token", "revocation", "introspection"):
-            address = told[f"{name}_endpoint"]
-            assert address.startswith(told["issuer"] + "/oauth/")
-            path = address.removeprefix(told["issuer"])
+            address = metadata[f"{name}_endpoint"]
+            assert address.startswith(metadata["issuer"] + "/oauth/")
+            path = address.removeprefix(metadata["issuer"])
             assert client.post(path).status_code in (302, 400, 401), name
 
-    def test_it_tells_the_truth_of_what_is_accepted(self, client, member, request_of, exchange):
-        told = client.get(self.PATH).json()
+    def test_it_matches_what_is_accepted(self, client, member, request_of, exchange):
+        metadata = client.get(self.PATH).json()
         client.force_login(member)
-        for scope in told["scopes_supported"]:
+        for scope in metadata["scopes_supported"]:
             assert client.get(request_of(scope=scope)).status_code == 200
         refused = client.get(request_of(response_type="token"))["Location"]
         assert "error=unsupported_response_type" in refused
-        assert f"iss={quote(told['issuer'], safe='')}" in refused
-        assert told["response_types_supported"] == ["code"]
-        for grant in told["grant_types_supported"]:
+        assert f"iss={quote(metadata['issuer'], safe='')}" in refused
+        assert metadata["response_types_supported"] == ["code"]
+        for grant in metadata["grant_types_supported"]:
             assert exchange(grant_type=grant).json()["error"] != "unsupported_grant_type"
-        assert told["code_challenge_methods_supported"] == ["S256"]
+        assert metadata["code_challenge_methods_supported"] == ["S256"]
 
     @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
     def test_a_client_with_a_secret_authenticates_as_it_says(self, client, method):
@@ -420,13 +420,13 @@ class TestMetadata:
         answer = client.post("/oauth/token/", form, headers=headers)
         assert answer.json()["error"] == "invalid_grant"
 
-    def test_it_is_only_read(self, client):
+    def test_it_is_read_only(self, client):
         assert client.post(self.PATH).status_code == 405
         assert client.head(self.PATH).status_code == 200
         assert client.get(self.PATH)["Access-Control-Allow-Origin"] == "*"
 
 
-def test_who_is_not_logged_in_logs_in_first_and_comes_back(client, member, request_of):
+def test_an_anonymous_user_logs_in_and_returns_to_the_page(client, member, request_of):
     answer = client.get(request_of())
     assert answer.status_code == 302
     login = answer["Location"]
@@ -439,7 +439,7 @@ def test_who_is_not_logged_in_logs_in_first_and_comes_back(client, member, reque
     assert answer["Location"].startswith("/oauth/authorize/?response_type=code")
 
 
-def test_logging_in_sends_nobody_elsewhere(client, member):
+def test_logging_in_does_not_redirect_to_other_sites(client, member):
     answer = client.post(
         "/login/",
         {"username": "ada", "password": "a long password", "next": "https://evil.example.com/"},
@@ -447,14 +447,14 @@ def test_logging_in_sends_nobody_elsewhere(client, member):
     assert answer["Location"] == "/admin/"
 
 
-def test_consent_needs_the_pages_own_form(member, project, request_of):
+def test_consent_needs_a_csrf_token(member, project, request_of):
     browser = Client(enforce_csrf_checks=True)
     browser.force_login(member)
     assert browser.post(request_of(), {"allow": "true"}).status_code == 403
 
 
 @pytest.mark.parametrize("path", ["/oauth/token/", "/oauth/revoke_token/"])
-def test_a_desktop_client_has_no_form_to_send(desktop, path):
+def test_a_desktop_client_needs_no_csrf_token(desktop, path):
     answer = Client(enforce_csrf_checks=True).post(
         path, {"client_id": desktop.client_id, "token": "t", "grant_type": "refresh_token"}
     )
@@ -487,7 +487,7 @@ def test_a_deleted_project_takes_its_codes_along(client, member, sibling, projec
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("grant_type", ["authorization_code", "refresh_token"])
-def test_of_several_who_use_one_grant_at_once_one_wins(
+def test_only_one_of_several_concurrent_uses_of_a_grant_succeeds(
     client, member, project, consent, exchange, desktop, grant_type
 ):
     client.force_login(member)
@@ -514,7 +514,7 @@ def test_of_several_who_use_one_grant_at_once_one_wins(
         statuses = sorted(pool.map(use, range(4)))
 
     assert statuses == [200, 400, 400, 400]
-    # Three used what was used before: nothing of it works any longer, and the gateway is told.
+    # Three requests reused the grant, so its tokens are revoked and the gateway is informed.
     assert not OAuthAccessToken.objects.exists()
     assert not OAuthRefreshToken.objects.filter(revoked=None).exists()
     assert Change.objects.count() == (1 if grant_type == "authorization_code" else 2)

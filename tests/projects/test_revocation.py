@@ -1,4 +1,4 @@
-"""Every way to end a credential reaches the change feed, in the transaction that ends it."""
+"""Every way to end a credential is in the change feed, in the transaction that ends it."""
 
 import threading
 import uuid
@@ -30,7 +30,7 @@ HOUR = timedelta(hours=1)
 
 
 def announced() -> list[str]:
-    """The credentials of which the change feed tells, oldest first."""
+    """Return the revoked credentials in the change feed, oldest first."""
     return [change.payload["sha256"] for change in Change.objects.filter(kind="credential_revoked")]
 
 
@@ -47,7 +47,7 @@ def members_key(organization, project, member) -> str:
     return plain
 
 
-def test_nothing_is_kept_of_a_credential_but_its_hash(organization, project, run_token):
+def test_only_the_hash_of_a_credential_is_stored(organization, project, run_token):
     key, plain = credentials.issue_personal_api_key(organization, "k", ["project:read"])
     assert key.sha256 == sha256(plain)
     token = OAuthAccessToken.objects.get()
@@ -102,7 +102,7 @@ def test_a_deleted_key_is_announced(organization, delete):
     assert announced() == [sha256(plain)]
 
 
-def test_clearing_away_what_expired_announces_nothing_and_keeps_the_rest(project):
+def test_clearing_expired_credentials_announces_nothing_and_keeps_the_rest(project):
     credentials.mint_product_token(project, "slack_app_routing", -HOUR)
     live = credentials.mint_product_token(project, "slack_app_routing", HOUR)
     clear_expired_credentials()
@@ -127,7 +127,7 @@ def test_deactivating_a_user_announces_their_credentials(member, members_key):
 @pytest.mark.parametrize(
     "end", [lambda m: m.delete(), lambda m: Membership.objects.all().delete()], ids=["row", "set"]
 )
-def test_ending_a_membership_announces_the_credentials_of_that_organization_alone(
+def test_ending_a_membership_announces_only_that_organizations_credentials(
     member, members_key, end
 ):
     elsewhere = Organization.objects.create(name="Elsewhere")
@@ -136,7 +136,7 @@ def test_ending_a_membership_announces_the_credentials_of_that_organization_alon
     assert announced() == [sha256(members_key)]
 
 
-def test_handing_a_membership_to_another_user_announces_the_formers_credentials(
+def test_moving_a_membership_to_another_user_announces_the_old_users_credentials(
     member, members_key
 ):
     membership = Membership.objects.get()
@@ -148,7 +148,7 @@ def test_handing_a_membership_to_another_user_announces_the_formers_credentials(
     assert announced() == [sha256(members_key)]
 
 
-def test_a_credential_never_vanishes_with_something_else(
+def test_deleting_something_else_never_deletes_a_credential(
     organization, project, member, members_key
 ):
     credentials.mint_product_token(project, "slack_app_routing", HOUR)
@@ -177,7 +177,7 @@ def test_versions_follow_one_another_without_gaps(db):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_change_is_appended_in_a_transaction_only():
+def test_appending_outside_a_transaction_is_refused():
     with pytest.raises(TransactionManagementError):
         change_feed.append("quota", [{}])
 
@@ -200,7 +200,7 @@ def test_two_at_once_make_one_cursor_where_there_was_none(redis_client):
     with transaction.atomic():
         revocation.announce([sha256("the first")])
         second.start()
-        if connection.vendor == "postgresql":  # SQLite lets nobody else begin
+        if connection.vendor == "postgresql":  # SQLite allows only one writer
             wait_until(_somebody_waits_for_a_lock, what="the second being kept waiting")
     second.join(60)
     assert failures == []

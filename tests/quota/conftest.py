@@ -1,4 +1,4 @@
-"""A small world for quota: an organization with projects, whose accounts a test publishes."""
+"""Fixtures for quota: an organization with projects, whose accounts a test publishes."""
 
 from collections.abc import Callable, Iterator
 
@@ -48,25 +48,25 @@ def stranger(redis_client) -> Project:
 
 
 @pytest.fixture
-def vouched(redis_client) -> Callable[[], None]:
-    """Let a reconciler compare and set the marker, so that Redis is believed."""
+def trusted_redis(redis_client) -> Callable[[], None]:
+    """Let a reconciler compare and set the marker, so that Redis is trusted."""
 
-    def _vouch() -> None:
+    def _trust() -> None:
         Reconciler().tick()
         assert marker.current()
 
-    return _vouch
+    return _trust
 
 
 @pytest.fixture
-def impatient(redis_client, monkeypatch) -> None:
-    """A process that waits for Redis as it does in production, if its clients are made after."""
+def production_timeouts(redis_client, monkeypatch) -> None:
+    """Clients made from now on have production's timeouts."""
     wait_as_in_production(monkeypatch)
 
 
 @pytest.fixture
 def own_redis(tmp_path, settings) -> Iterator[OwnRedis]:
-    """A server of the test's own, which the whole process uses until the test ends."""
+    """A Redis server of the test's own, which the whole process uses until the test ends."""
     server = OwnRedis(tmp_path)
     settings.REDIS_URL = server.url
     remembering = (redis_client.client, redis_client.script, redis_connection)

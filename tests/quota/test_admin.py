@@ -28,7 +28,9 @@ def page(admin_client):
     return _page
 
 
-def test_it_tells_who_is_limited_since_when_until_when_and_why(page, accounts, project, stranger):
+def test_the_list_shows_who_is_limited_since_when_until_when_and_why(
+    page, accounts, project, stranger
+):
     state = accounts.limit()
     shown = page()
     for cell in ("Acme / Main", "Acme", "AI credits", "limit reached", "Published"):
@@ -39,14 +41,14 @@ def test_it_tells_who_is_limited_since_when_until_when_and_why(page, accounts, p
     assert ">Stranger / Theirs<" not in shown
 
 
-def test_a_block_that_nothing_lifts_by_itself_says_so(page, accounts):
+def test_a_block_that_never_lifts_by_itself_shows_further_notice(page, accounts):
     accounts.limit(limited_until=FAR_FUTURE, reason="organization_inactive")
     shown = page()
-    assert "it is lifted" in shown
+    assert "further notice" in shown
     assert "organization inactive" in shown
 
 
-def test_a_grace_is_told_from_a_block(page, accounts):
+def test_a_grace_is_distinguished_from_a_block(page, accounts):
     accounts.allow(
         state="grace",
         reason="limit_reached",
@@ -56,15 +58,15 @@ def test_a_grace_is_told_from_a_block(page, accounts):
     assert "in grace: limit reached" not in page(in_force="block")
 
 
-def test_blocks_set_by_hand_are_shown_as_such(page, accounts, project, vouched, redis_client):
+def test_blocks_set_by_hand_are_shown_as_such(page, accounts, project, trusted_redis, redis_client):
     redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE, "nobody": FAR_FUTURE})
-    vouched()
+    trusted_redis()
     shown = page(origin__exact="by_hand")
     assert ">set by hand<" in shown
     assert "no project: nobody" in shown
 
 
-def test_what_was_lifted_is_not_shown(page, accounts):
+def test_lifted_blocks_are_not_shown(page, accounts):
     accounts.limit()
     accounts.allow()
     assert SetMember.objects.exists()
@@ -103,6 +105,6 @@ def test_nothing_can_be_changed_there(admin_client, accounts):
     assert admin_client.post(f"{LIST}{member.pk}/change/", {}).status_code == 403
 
 
-def test_a_user_who_is_no_member_of_the_staff_is_sent_away(client, accounts):
+def test_a_user_outside_the_staff_is_redirected(client, accounts):
     client.force_login(User.objects.create_user("ada"))
     assert client.get(LIST).status_code == 302

@@ -26,8 +26,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 FLUSHES = 12
 
 
-class Together:
-    """Runs work over and over in threads of its own until the block ends; keeps what they raise."""
+class Concurrently:
+    """Repeats each function in its own thread until the block ends, and keeps their errors."""
 
     def __init__(self, *works: Callable[[], object]) -> None:
         self.failures: list[BaseException] = []
@@ -43,7 +43,7 @@ class Together:
         finally:
             connection.close()
 
-    def __enter__(self) -> "Together":
+    def __enter__(self) -> "Concurrently":
         for thread in self._threads:
             thread.start()
         return self
@@ -76,13 +76,13 @@ def test_nobody_over_quota_is_admitted_while_redis_is_wiped(
         busy.allow()
 
     def reconcile(reconciler: Reconciler) -> None:
-        with suppress(RebuildLost):  # wiped while rebuilding: the next tick begins anew
+        with suppress(RebuildLost):  # wiped while rebuilding: the next tick starts over
             reconciler.tick()
 
-    with Together(
+    with Concurrently(
         ask, ask, publish_this_and_that, *(partial(reconcile, one) for one in reconcilers)
     ) as together:
-        wait_until(lambda: together.failures or "redis" in sources, what="Redis being believed")
+        wait_until(lambda: together.failures or "redis" in sources, what="Redis being trusted")
         for flush in count(1):
             redis_client.flushall()
             wait_until(lambda: together.failures or marker.current(), what="the marker")
@@ -107,7 +107,7 @@ def test_publishers_that_race_leave_the_newest_decision_in_both_stores(
         if state is not None:
             publish([state])
 
-    with Together(*[publish_one] * 4) as together:
+    with Concurrently(*[publish_one] * 4) as together:
         wait_until(lambda: together.failures or not states, what="the last publication")
     assert together.failures == []
     assert QuotaState.objects.get(resource=AI_CREDITS).published == newest

@@ -1,4 +1,4 @@
-"""The one question that every gate in Django asks."""
+"""The check that every gate in Django makes."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -15,22 +15,22 @@ from quota.published import redis_client as quota_redis
 from quota.published.publication import publish
 from quota.resources import AI_CREDITS, MICRO, POSTHOG_CODE_CREDITS
 from quota.state import service_snapshot
-from tests.quota.world import LIMITS, Accounts, committed
+from tests.quota.world import LIMITS, Accounts, run_commit_hooks
 
 pytestmark = pytest.mark.django_db
 
 
-def test_a_limited_project_is_told_why_and_until_when(accounts, project, vouched):
+def test_a_limited_project_is_told_why_and_until_when(accounts, project, trusted_redis):
     state = accounts.limit()
-    vouched()
+    trusted_redis()
     verdict = check(project)
     assert (verdict.limited, verdict.state, verdict.reason) == (True, "limited", "limit_reached")
     assert verdict.limited_until == verdict.resets_at == state.resets_at
     assert (verdict.remaining_micro, verdict.source) == (0, "redis")
 
 
-def test_nothing_is_remembered_between_two_questions(accounts, project, vouched):
-    vouched()
+def test_verdicts_are_not_cached_between_checks(accounts, project, trusted_redis):
+    trusted_redis()
     assert not check(project).limited
     accounts.limit()
     assert check(project).limited
@@ -38,24 +38,24 @@ def test_nothing_is_remembered_between_two_questions(accounts, project, vouched)
     assert not check(project).limited
 
 
-def test_each_resource_is_limited_for_itself(accounts, project, vouched):
-    with committed():
+def test_each_resource_is_limited_separately(accounts, project, trusted_redis):
+    with run_commit_hooks():
         publish([accounts.limited_state(POSTHOG_CODE_CREDITS)])
-    vouched()
+    trusted_redis()
     assert not check(project, AI_CREDITS).limited
     assert check(project, POSTHOG_CODE_CREDITS).limited
 
 
-def test_a_stranger_is_not_limited_by_somebody_elses_block(accounts, project, stranger, vouched):
+def test_a_block_does_not_limit_another_organization(accounts, project, stranger, trusted_redis):
     accounts.limit()
-    vouched()
+    trusted_redis()
     assert check(project).limited
     assert not check(stranger).limited
 
 
-def test_without_the_marker_the_database_answers(accounts, project, vouched, redis_client):
+def test_without_the_marker_the_database_answers(accounts, project, trusted_redis, redis_client):
     accounts.limit()
-    vouched()
+    trusted_redis()
     assert check(project).source == "redis"
     redis_client.flushall()
     verdict = check(project)
@@ -71,18 +71,18 @@ def test_a_dead_redis_neither_opens_the_gate_nor_closes_it(accounts, project, ow
     assert not check(project).limited
 
 
-def test_a_block_set_by_hand_outlives_the_silence_of_redis(
-    accounts, project, own_redis, stranger, vouched
+def test_a_block_set_by_hand_holds_while_redis_does_not_answer(
+    accounts, project, own_redis, stranger, trusted_redis
 ):
-    vouched()
+    trusted_redis()
     own_redis.client.zadd(LIMITS, {project.api_token: FAR_FUTURE})
-    vouched()  # the reconciler has noticed it
+    trusted_redis()  # the reconciler records the block
     own_redis.stop()
     assert check(project).reason == "set_by_hand"
     assert not check(stranger).limited
 
 
-def test_with_no_store_left_nobody_can_tell(accounts, project, monkeypatch):
+def test_the_verdict_is_unknown_when_no_store_answers(accounts, project, monkeypatch):
     def fail(*_args, **_kwargs):
         raise OperationalError("the database is down")
 
@@ -93,31 +93,33 @@ def test_with_no_store_left_nobody_can_tell(accounts, project, monkeypatch):
 
 
 # --- the server may be another one ---------------------------------------------------------------
-def test_after_a_reconnect_the_marker_is_believed_only_when_it_must_be_newer(
-    accounts, project, own_redis, vouched, monkeypatch
+def test_after_a_reconnect_the_marker_is_trusted_only_once_older_ones_have_expired(
+    accounts, project, own_redis, trusted_redis, monkeypatch
 ):
-    vouched()
+    trusted_redis()
     assert check(project).source == "redis"
     own_redis.stop()
     own_redis.start()
-    vouched()  # the data is complete, but this process cannot know
+    trusted_redis()  # the data is complete, but this process can't know that
     assert check(project).source == "database"
     quota_redis.health._distrusted_until = 0
     assert check(project).source == "redis"
 
 
-def test_a_server_that_lost_its_scripts_is_asked_all_the_same(
-    accounts, project, vouched, redis_client
+def test_scripts_are_loaded_again_when_the_server_lost_them(
+    accounts, project, trusted_redis, redis_client
 ):
     accounts.limit()
-    vouched()
+    trusted_redis()
     redis_client.script_flush()
     verdict = check(project)
     assert (verdict.limited, verdict.source) == (True, "redis")
 
 
-def test_more_connections_to_the_same_server_are_no_reconnect(accounts, project, vouched):
-    vouched()
+def test_more_connections_to_the_same_server_do_not_count_as_a_reconnect(
+    accounts, project, trusted_redis
+):
+    trusted_redis()
     pool = quota_redis.client().connection_pool
     several = [pool.get_connection() for _ in range(3)]
     for connection in several:
@@ -125,14 +127,14 @@ def test_more_connections_to_the_same_server_are_no_reconnect(accounts, project,
     assert check(project).source == "redis"
 
 
-# --- states that have stopped holding ------------------------------------------------------------
+# --- states that are no longer valid -------------------------------------------------------------
 @pytest.fixture
 def decider(settings, monkeypatch) -> list:
-    """Stands in for billing: publishes whatever states are put into the list, once asked."""
+    """Stands in for billing: publishes the states in the list when asked to decide."""
     answers: list[AccountState] = []
 
     def decide(organization_id, resource):
-        with committed():
+        with run_commit_hooks():
             publish([state for state in answers if state.resource == resource])
 
     monkeypatch.setattr("quota.decider._registered", [decide])
@@ -140,11 +142,11 @@ def decider(settings, monkeypatch) -> list:
 
 
 @pytest.mark.parametrize("with_redis", [True, False])
-def test_a_new_period_begins_by_itself(accounts, project, vouched, decider, with_redis):
+def test_a_new_period_begins_by_itself(accounts, project, trusted_redis, decider, with_redis):
     ended = timezone.now().replace(microsecond=0) - timedelta(seconds=1)
     accounts.limit(limited_until=int(ended.timestamp()), valid_until=ended)
     if with_redis:
-        vouched()
+        trusted_redis()
     decider.append(accounts.state(AI_CREDITS, usage_micro=0, remaining_micro=2_000 * MICRO))
     decider.append(accounts.state(POSTHOG_CODE_CREDITS, usage_micro=0))
     verdict = check(project)
@@ -152,50 +154,52 @@ def test_a_new_period_begins_by_itself(accounts, project, vouched, decider, with
     assert verdict.remaining_micro == 2_000 * MICRO
 
 
-def test_the_end_of_a_grace_limits_by_itself(accounts, project, vouched, decider):
+def test_the_end_of_a_grace_limits_by_itself(accounts, project, trusted_redis, decider):
     ended = timezone.now().replace(microsecond=0) - timedelta(seconds=1)
     accounts.allow(state="grace", suspended_until=int(ended.timestamp()), valid_until=ended)
-    vouched()
+    trusted_redis()
     decider += [accounts.limited_state(AI_CREDITS), accounts.limited_state(POSTHOG_CODE_CREDITS)]
     assert check(project).limited
 
 
-def test_a_score_lapses_at_its_second(accounts, project, vouched):
+def test_a_score_expires_at_its_second(accounts, project, trusted_redis):
     state = accounts.limit(valid_until=None)
-    vouched()
+    trusted_redis()
     ends = state.resets_at
     assert check(project, now=ends - timedelta(microseconds=1)).limited
     assert not check(project, now=ends).limited
 
 
-def test_a_decision_that_cannot_be_had_is_unknown_and_not_a_permission(
-    accounts, project, vouched, monkeypatch
+def test_a_failed_decision_is_unknown_and_not_a_permission(
+    accounts, project, trusted_redis, monkeypatch
 ):
     def decide(*_account):
         raise RuntimeError("billing is broken")
 
     monkeypatch.setattr("quota.decider._registered", [decide])
     accounts.allow(valid_until=timezone.now() - timedelta(seconds=1))
-    vouched()
+    trusted_redis()
     with pytest.raises(QuotaUnknown):
         check(project)
 
 
-def test_a_decision_that_changes_nothing_is_unknown_too(accounts, project, vouched, decider):
+def test_a_decision_that_publishes_no_newer_state_is_unknown(
+    accounts, project, trusted_redis, decider
+):
     accounts.allow(valid_until=timezone.now() - timedelta(seconds=1))
-    vouched()
+    trusted_redis()
     with pytest.raises(QuotaUnknown):
         check(project)
 
 
-def test_billing_decides_what_has_stopped_holding(organization, project):
+def test_billing_decides_about_a_state_that_is_no_longer_valid(organization, project):
     accounts = Accounts(organization)
     accounts.allow(valid_until=timezone.now() - timedelta(seconds=1), version=-1)
     verdict = check(project)
     assert (verdict.limited, verdict.state) == (False, "ok")
 
 
-# --- enough to start with ------------------------------------------------------------------------
+# --- enough to start -----------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("fields", "refused"),
     [
@@ -206,21 +210,21 @@ def test_billing_decides_what_has_stopped_holding(organization, project):
     ],
 )
 def test_work_is_not_started_with_too_little_left(
-    accounts, project, vouched, settings, fields, refused
+    accounts, project, trusted_redis, settings, fields, refused
 ):
     settings.START_CREDITS = Decimal(2)
     accounts.allow(**fields)
-    vouched()
+    trusted_redis()
     verdict = check(project, to_start=True)
     assert verdict.limited is refused
     assert verdict.reason == ("insufficient_remaining" if refused else None)
     assert not check(project).limited
 
 
-def test_a_grace_starts_work_with_nothing_left(accounts, project, vouched):
+def test_a_grace_starts_work_with_nothing_left(accounts, project, trusted_redis):
     ends = int(timezone.now().timestamp()) + 600
     accounts.allow(state="grace", suspended_until=ends, remaining_micro=0)
-    vouched()
+    trusted_redis()
     assert not check(project, to_start=True).limited
 
 
@@ -230,7 +234,7 @@ def test_an_account_that_was_never_decided_is_unknown_and_not_limited(project):
 
 
 # --- the gateway's share -------------------------------------------------------------------------
-def test_every_group_is_told_the_same_rest_beyond_what_it_booked_itself(accounts, project):
+def test_every_group_gets_the_same_remainder_plus_its_own_bookings(accounts, project):
     accounts.allow(allotment_micro=100, booked={"a:1": 30, "b:2": 20})
     shares = {
         group: service_snapshot(project, group)[AI_CREDITS] for group in ("a:1", "b:2", "c:3")
@@ -241,7 +245,7 @@ def test_every_group_is_told_the_same_rest_beyond_what_it_booked_itself(accounts
     assert left == {"a:1": 50, "b:2": 50, "c:3": 50}
 
 
-def test_a_state_survives_being_written_and_read(accounts):
+def test_a_state_is_the_same_after_writing_and_reading_it(accounts):
     state = accounts.limited_state(booked={"a:1": 2**60})
     assert from_json(state.to_json()) == state
     assert from_json(replace(state, valid_until=None).to_json()).valid_until is None
@@ -250,6 +254,6 @@ def test_a_state_survives_being_written_and_read(accounts):
 @pytest.mark.parametrize(
     "fields", [{"resource": "unknown"}, {"limited": True, "limited_until": None}]
 )
-def test_a_state_that_makes_no_sense_is_refused(accounts, fields):
+def test_an_invalid_state_is_rejected(accounts, fields):
     with pytest.raises(ValueError):
         replace(accounts.state(), **fields)

@@ -89,7 +89,7 @@ def test_a_desktop_clients_token_says_whose_it_is(introspect, project):
     assert described["sub"] == str(user.pk)
 
 
-def test_a_key_of_several_projects_names_them_and_none_in_particular(
+def test_a_key_of_several_projects_lists_them_and_has_no_project_id(
     introspect, organization, project
 ):
     other = Project.objects.create(organization=organization, name="Other")
@@ -101,7 +101,9 @@ def test_a_key_of_several_projects_names_them_and_none_in_particular(
     assert "exp" not in described
 
 
-def test_the_unmetered_product_is_the_operators_to_switch_on(introspect, organization, project):
+def test_the_unmetered_product_is_listed_only_if_an_operator_allows_it(
+    introspect, organization, project
+):
     _, plain = credentials.issue_personal_api_key(organization, "k", READ_SCOPES)
     assert introspect(plain)["products"] == ["slack_app_routing"]
     organization.unmetered_gateway = True
@@ -112,7 +114,7 @@ def test_the_unmetered_product_is_the_operators_to_switch_on(introspect, organiz
     assert Change.objects.get(kind="credential_revoked").payload == {"sha256": sha256(plain)}
 
 
-def test_what_is_revoked_is_inactive_at_once(introspect, organization, project):
+def test_revoked_credentials_are_inactive_at_once(introspect, organization, project):
     key, plain = credentials.issue_personal_api_key(organization, "k", READ_SCOPES)
     run = uuid.uuid4()
     token = credentials.mint_run_token(project, run, ["slack_app"], HOUR)
@@ -136,7 +138,7 @@ def test_what_is_revoked_is_inactive_at_once(introspect, organization, project):
         "service-token-of-the-test-suite",
     ],
 )
-def test_anything_else_is_inactive_and_nothing_more_is_said(introspect, project, token):
+def test_any_other_text_is_inactive_without_details(introspect, project, token):
     assert introspect(token) == {"active": False}
 
 
@@ -150,7 +152,7 @@ def test_an_expired_token_is_inactive(introspect, project):
     assert introspect(token) == {"active": False}
 
 
-def test_a_key_without_a_project_left_tells_of_no_resources(introspect, organization):
+def test_a_key_without_projects_has_no_resources(introspect, organization):
     doomed = Project.objects.create(organization=organization, name="Doomed")
     _, plain = credentials.issue_personal_api_key(organization, "k", READ_SCOPES, [doomed])
     Project.objects.filter(pk=doomed.pk).delete()
@@ -159,7 +161,7 @@ def test_a_key_without_a_project_left_tells_of_no_resources(introspect, organiza
 
 
 @pytest.mark.parametrize("form", [{}, {"token": ""}, {"group": "g"}])
-def test_a_request_without_a_token_is_told_so(client, form):
+def test_a_request_without_a_token_is_invalid(client, form):
     answer = post(client, form, SERVICE)
     assert answer.status_code == 400
     assert answer.json()["error"] == "invalid_request"
@@ -178,11 +180,11 @@ def test_only_the_gateway_may_ask(client, headers):
     assert answer.status_code == 401
 
 
-def test_a_credential_may_not_even_ask_about_itself(client, organization):
+def test_a_credential_cannot_introspect_itself(client, organization):
     _, plain = credentials.issue_personal_api_key(organization, "k", READ_SCOPES)
     answer = post(client, {"token": plain}, {"authorization": f"Bearer {plain}"})
     assert answer.status_code == 401
 
 
-def test_asking_by_get_is_not_possible(client):
+def test_get_is_not_allowed(client):
     assert client.get("/oauth/introspect/?token=x", headers=SERVICE).status_code == 405

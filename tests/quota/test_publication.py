@@ -18,7 +18,7 @@ from quota.models import QuotaState, SetMember
 from quota.published.limited_set import Entry, published_key
 from quota.published.publication import publish, republish_project
 from quota.resources import AI_CREDITS, MICRO
-from tests.quota.world import LIMITS, SUSPENDED, Delayed, committed
+from tests.quota.world import LIMITS, SUSPENDED, HeldCommits, run_commit_hooks
 
 pytestmark = pytest.mark.django_db
 
@@ -29,18 +29,18 @@ def other_project(project) -> Project:
 
 
 @pytest.fixture
-def told(accounts):
-    """The changes of the feed since the world was made."""
+def feed(accounts):
+    """Return the changes in the feed since the fixtures were made."""
     start = Change.objects.count()
 
-    def _told() -> list[dict]:
+    def _feed() -> list[dict]:
         return [row.payload for row in Change.objects.order_by("version")[start:]]
 
-    return _told
+    return _feed
 
 
-def put(*states) -> None:
-    with committed():
+def publish_now(*states) -> None:
+    with run_commit_hooks():
         publish(states)
 
 
@@ -71,7 +71,7 @@ def test_lifting_removes_the_scores_and_leaves_tombstones(accounts, project, red
     assert entry(redis_client, project) == Entry(row.version, None, None)
 
 
-def test_since_tells_when_the_block_began_and_not_when_it_was_last_confirmed(accounts, project):
+def test_since_is_when_the_block_began_and_not_when_it_was_last_confirmed(accounts, project):
     accounts.limit()
     began = SetMember.objects.get(resource=AI_CREDITS, token=project.api_token).since
     accounts.limit(limited_until=FAR_FUTURE)
@@ -87,18 +87,18 @@ def test_a_grace_is_published_in_its_own_set(accounts, project, redis_client):
     assert redis_client.zscore(SUSPENDED, project.api_token) is None
 
 
-def test_nothing_leaves_a_transaction_that_is_rolled_back(accounts, project, redis_client, told):
-    with committed(), transaction.atomic():
+def test_a_rolled_back_transaction_publishes_nothing(accounts, project, redis_client, feed):
+    with run_commit_hooks(), transaction.atomic():
         publish([accounts.limited_state()])
         transaction.set_rollback(True)
     assert redis_client.zcard(LIMITS) == 0
-    assert told() == []
+    assert feed() == []
 
 
-def test_usage_alone_is_one_read_and_one_write_however_many_accounts_there_are(accounts, stranger):
+def test_usage_alone_costs_one_read_and_one_write_for_any_number_of_accounts(accounts, stranger):
     state = accounts.state(usage_micro=7)
     with CaptureQueriesContext(connection) as queries:
-        put(state, replace(state, organization_id=stranger.organization_id))
+        publish_now(state, replace(state, organization_id=stranger.organization_id))
     statements = [
         query["sql"].split()[0] for query in queries if "SAVEPOINT" not in query["sql"].upper()
     ]
@@ -106,39 +106,39 @@ def test_usage_alone_is_one_read_and_one_write_however_many_accounts_there_are(a
     assert QuotaState.objects.filter(version=state.version).count() == 2
 
 
-# --- older than what is there --------------------------------------------------------------------
+# --- stale decisions and pushes ------------------------------------------------------------------
 @pytest.mark.parametrize("older", ["limit", "allow"])
-def test_a_stale_decision_is_ignored(accounts, project, redis_client, told, older):
+def test_a_stale_decision_is_ignored(accounts, project, redis_client, feed, older):
     stale = accounts.limited_state() if older == "limit" else accounts.state()
     newer = accounts.state() if older == "limit" else accounts.limited_state()
-    put(newer)
-    seen = told()
-    put(stale)
-    put(replace(stale, version=newer.version))
+    publish_now(newer)
+    seen = feed()
+    publish_now(stale)
+    publish_now(replace(stale, version=newer.version))
     assert QuotaState.objects.get(resource=AI_CREDITS).published == newer
     assert redis_client.zcard(LIMITS) == (0 if older == "limit" else 1)
-    assert told() == seen
+    assert feed() == seen
 
 
-def test_a_ledger_that_began_anew_counts_from_the_start(accounts, project, redis_client):
+def test_a_state_of_a_new_ledger_replaces_a_higher_version(accounts, project, redis_client):
     accounts.limit()
-    anew = replace(accounts.state(), version=1, ledger_epoch="1")
-    put(anew)
-    assert QuotaState.objects.get(resource=AI_CREDITS).published == anew
+    restored = replace(accounts.state(), version=1, ledger_epoch="1")
+    publish_now(restored)
+    assert QuotaState.objects.get(resource=AI_CREDITS).published == restored
     assert redis_client.zcard(LIMITS) == 0
 
 
-def test_of_two_decisions_in_one_batch_the_newer_counts(accounts, project, redis_client):
+def test_the_newer_of_two_decisions_in_one_batch_wins(accounts, project, redis_client):
     older, newer = accounts.limited_state(), accounts.state()
-    put(newer, older)
+    publish_now(newer, older)
     assert QuotaState.objects.get(resource=AI_CREDITS).published == newer
     assert redis_client.zcard(LIMITS) == 0
 
 
 def test_a_push_that_arrives_late_changes_nothing(accounts, project, redis_client):
-    with Delayed() as first:
+    with HeldCommits() as first:
         publish([accounts.limited_state()])
-    with Delayed() as second:
+    with HeldCommits() as second:
         publish([accounts.state()])
     second.run()
     first.run()
@@ -161,51 +161,51 @@ def test_a_published_score_that_was_changed_by_hand_is_left_alone(accounts, proj
     assert redis_client.zscore(LIMITS, project.api_token) == FAR_FUTURE - 7
 
 
-def test_a_score_set_by_hand_that_has_passed_gives_way(accounts, project, redis_client):
+def test_an_expired_score_set_by_hand_is_replaced(accounts, project, redis_client):
     redis_client.zadd(LIMITS, {project.api_token: 1_000_000_000})
     state = accounts.limit()
     assert redis_client.zscore(LIMITS, project.api_token) == state.limited_until
 
 
-def test_the_block_beneath_one_set_by_hand_takes_hold_when_that_passes(
-    accounts, project, vouched, redis_client
+def test_a_published_block_applies_when_one_set_by_hand_expires(
+    accounts, project, trusted_redis, redis_client
 ):
     ends = timezone.now().replace(microsecond=0) + timedelta(seconds=60)
     redis_client.zadd(LIMITS, {project.api_token: int(ends.timestamp())})
     accounts.limit()
-    vouched()
+    trusted_redis()
     assert check(project).reason == "set_by_hand"
     verdict = check(project, now=ends + timedelta(seconds=1))
     assert (verdict.limited, verdict.reason) == (True, "limit_reached")
 
 
-# --- projects that come and change ---------------------------------------------------------------
+# --- new projects and rotated tokens -------------------------------------------------------------
 def test_a_new_project_of_a_limited_organization_is_limited_at_once(
-    accounts, project, redis_client, told
+    accounts, project, redis_client, feed
 ):
     accounts.limit()
-    with committed():
+    with run_commit_hooks():
         newer = Project.objects.create(organization=project.organization, name="Newer")
         republish_project(newer)
     assert redis_client.zscore(LIMITS, newer.api_token)
-    assert {(change["project_id"], change["limited"]) for change in told()[2:]} == {
+    assert {(change["project_id"], change["limited"]) for change in feed()[2:]} == {
         (newer.pk, True)
     }
 
 
-def test_a_new_project_is_limited_even_before_redis_hears_of_it(accounts, project, vouched):
+def test_a_new_project_is_limited_even_before_redis_is_updated(accounts, project, trusted_redis):
     accounts.limit()
-    vouched()
+    trusted_redis()
     newer = Project.objects.create(organization=project.organization, name="Newer")
     verdict = check(newer)
     assert (verdict.limited, verdict.source) == (True, "redis")
 
 
-def test_a_rotated_token_takes_the_block_along(accounts, project, redis_client):
+def test_a_rotated_token_keeps_the_block(accounts, project, redis_client):
     state = accounts.limit()
     former = project.api_token
     project.api_token = generate_project_api_token()
-    with committed():
+    with run_commit_hooks():
         project.save()
         republish_project(project)
     assert dict(redis_client.zrange(LIMITS, 0, -1, withscores=True)) == {
@@ -215,11 +215,11 @@ def test_a_rotated_token_takes_the_block_along(accounts, project, redis_client):
 
 
 # --- the change feed -----------------------------------------------------------------------------
-def test_the_feed_hears_of_every_project_whose_limit_changed(
-    accounts, project, other_project, stranger, told
+def test_the_feed_records_every_project_whose_limit_changed(
+    accounts, project, other_project, stranger, feed
 ):
-    put(accounts.limited_state())
-    assert told() == [
+    publish_now(accounts.limited_state())
+    assert feed() == [
         {
             "account": f"{project.organization_id}:ai_credits",
             "organization_id": str(project.organization_id),
@@ -231,11 +231,11 @@ def test_the_feed_hears_of_every_project_whose_limit_changed(
     ]
 
 
-def test_a_groups_own_bookings_leave_the_feed_quiet(accounts, told):
+def test_a_groups_own_bookings_are_not_in_the_feed(accounts, feed):
     for booked in (1, 2, 3):
-        put(accounts.state(usage_micro=booked, booked={"a:1": booked}))
-    put(accounts.state(state="warning", usage_micro=1_999 * MICRO))
-    assert told() == []
+        publish_now(accounts.state(usage_micro=booked, booked={"a:1": booked}))
+    publish_now(accounts.state(state="warning", usage_micro=1_999 * MICRO))
+    assert feed() == []
 
 
 @pytest.mark.parametrize(
@@ -250,20 +250,20 @@ def test_a_groups_own_bookings_leave_the_feed_quiet(accounts, told):
         {"state": "grace", "suspended_until": FAR_FUTURE - 1},
     ],
 )
-def test_the_feed_hears_of_what_a_gateway_must_know(accounts, told, fields):
-    put(accounts.state(**fields))
-    assert len(told()) == 1
+def test_the_feed_records_what_a_gateway_must_know(accounts, feed, fields):
+    publish_now(accounts.state(**fields))
+    assert len(feed()) == 1
 
 
-# --- Redis is away -------------------------------------------------------------------------------
+# --- Redis is down -------------------------------------------------------------------------------
 def test_a_dead_redis_delays_a_publication_and_loses_nothing(
-    accounts, project, own_redis, caplog, vouched
+    accounts, project, own_redis, caplog, trusted_redis
 ):
-    vouched()
+    trusted_redis()
     own_redis.stop()
     with caplog.at_level(logging.WARNING):
         accounts.limit()
-    assert "wait for the reconciler" in caplog.text
+    assert "are left for the reconciler" in caplog.text
     own_redis.start()
-    vouched()
+    trusted_redis()
     assert own_redis.client.zscore(LIMITS, project.api_token)

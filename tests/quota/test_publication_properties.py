@@ -1,6 +1,6 @@
-"""Publications that arrive late, twice or never, hands in the sorted set, a Redis that forgets.
+"""Late, repeated and lost publications, manual edits of the sorted set, and a Redis that is wiped.
 
-A Hypothesis state machine on the real scripts, the real server and the real rows.
+A Hypothesis state machine with the real scripts, the real server and the real rows.
 """
 
 from collections.abc import Callable
@@ -37,13 +37,13 @@ pytestmark = pytest.mark.django_db
 NOW = int(timezone.now().timestamp())
 PUBLISHED_UNTIL = st.integers(1, 3).map(lambda days: NOW // 2 * 2 + 86_400 * days)
 BY_HAND_UNTIL = st.integers(1, 3).map(lambda days: NOW // 2 * 2 + 86_400 * days + 1)
-"""Odd, so that a test can tell who wrote a score; a hand may well write an equal one."""
+"""Odd, so that the test can see who wrote a score. In reality a score set by hand may be equal."""
 
 WHICH = st.integers(0, 10)
 
 
 class Publications(RuleBasedStateMachine):
-    """One organization with two projects, and everything that may happen to its block."""
+    """One organization with two projects, and everything that can happen to its block."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class Publications(RuleBasedStateMachine):
         self.complete.add(self.begun)
 
     def _begin(self, change) -> None:
-        """Keep what the change would do on commit, as a publisher that has yet to do it."""
+        """Make the change, and hold back its on-commit hooks until `deliver`."""
         start = len(connection.run_on_commit)
         change()
         self.begun += 1
@@ -123,7 +123,7 @@ class Publications(RuleBasedStateMachine):
     @precondition(lambda self: self.under_way)
     @rule(which=WHICH)
     def deliver(self, which: int) -> None:
-        """Any publisher gets through, as often as it likes; an older one changes nothing."""
+        """A publisher pushes, perhaps repeatedly; an older one changes nothing."""
         number, callback = self.under_way[which % len(self.under_way)]
         scores, entries = self._scores(), self._entries()
         callback()
@@ -143,7 +143,7 @@ class Publications(RuleBasedStateMachine):
         """A publisher dies between its commit and its push."""
         del self.under_way[which % len(self.under_way)]
 
-    # --- hands -----------------------------------------------------------------------------------
+    # --- people ----------------------------------------------------------------------------------
     @rule(which=WHICH, until=BY_HAND_UNTIL)
     def set_by_hand(self, which: int, until: int) -> None:
         token = self.projects[which % 2].api_token
@@ -175,7 +175,7 @@ class Publications(RuleBasedStateMachine):
     @precondition(lambda self: self.snapshots)
     @rule(which=WHICH)
     def restore_an_old_snapshot(self, which: int) -> None:
-        """Older than the marker's life, so that the marker in it has lapsed."""
+        """The snapshot is so old that its marker has expired."""
         dumped, by_hand = self.snapshots[which % len(self.snapshots)]
         self.redis.flushall()
         for name, value in dumped.items():
@@ -185,7 +185,7 @@ class Publications(RuleBasedStateMachine):
     # --- the reconciler --------------------------------------------------------------------------
     @rule()
     def tick(self) -> None:
-        """Afterwards the set is what was published and what was set by hand, and nothing else."""
+        """Afterwards the set holds exactly what was published and what was set by hand."""
         self.reconciler.tick()
         self.removed_since_tick = False
         self.unheard.clear()
@@ -195,7 +195,7 @@ class Publications(RuleBasedStateMachine):
 
     @invariant()
     def nobody_is_admitted_over_quota(self) -> None:
-        """But after a hand removed a block, or before its push, until the next tick."""
+        """Except until the next tick, if a block was removed by hand or not pushed yet."""
         excused = self.removed_since_tick or self.unheard
         published = self._published()
         for project in self.projects:
@@ -206,7 +206,7 @@ class Publications(RuleBasedStateMachine):
                 assert verdict.limited == limited
 
 
-def test_the_set_converges_and_no_stale_publisher_counts(redis_client):
+def test_the_set_converges_and_stale_publishers_change_nothing(redis_client):
     run_state_machine_as_test(
         Publications,
         settings=settings(

@@ -1,4 +1,4 @@
-"""`GET /api/quota_changes/`: the feed that a gateway follows."""
+"""`GET /api/quota_changes/`: the change feed, as a gateway reads it."""
 
 import threading
 import uuid
@@ -14,7 +14,7 @@ from projects.tokens import sha256
 from quota.published import changes, retention
 from quota.published.publication import publish
 from quota.resources import AI_CREDITS
-from tests.quota.world import committed
+from tests.quota.world import run_commit_hooks
 
 SERVICE = {"authorization": "Bearer service-token-of-the-test-suite"}
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def follow(client):
-    """Ask for what happened since a cursor."""
+    """Return the feed's answer for a cursor."""
 
     def _follow(since=None, **query):
         if since is not None:
@@ -42,19 +42,21 @@ def revoke(*credentials_of: str) -> int:
         )
 
 
-def test_a_reader_that_begins_is_told_where(follow, accounts):
+def test_a_new_reader_gets_the_current_version(follow, accounts):
     begun = follow()
     assert begun["reset"] is True
     assert (begun["changes"], begun["revoked"]) == ([], [])
     assert follow(begun["version"], feed=begun["feed"]) == begun | {"reset": False}
 
 
-def test_a_limit_reached_and_lifted_is_told_for_each_project(follow, accounts, project, stranger):
+def test_reached_and_lifted_limits_are_reported_for_each_project(
+    follow, accounts, project, stranger
+):
     start = follow()["version"]
-    with committed():
+    with run_commit_hooks():
         publish([accounts.limited_state()])
-    told = follow(start)
-    assert told["changes"] == [
+    answer = follow(start)
+    assert answer["changes"] == [
         {
             "account": f"{project.organization_id}:ai_credits",
             "organization_id": str(project.organization_id),
@@ -64,44 +66,44 @@ def test_a_limit_reached_and_lifted_is_told_for_each_project(follow, accounts, p
             "limited": True,
         }
     ]
-    assert (told["version"], told["reset"]) == (start + 1, False)
-    with committed():
+    assert (answer["version"], answer["reset"]) == (start + 1, False)
+    with run_commit_hooks():
         publish([accounts.state()])
     assert [change["limited"] for change in follow(start + 1)["changes"]] == [False]
 
 
-def test_only_the_newest_change_of_a_project_is_told(follow, accounts):
+def test_only_the_newest_change_of_a_project_is_reported(follow, accounts):
     start = follow()["version"]
     for _ in range(3):
         accounts.limit()
         accounts.allow()
-    told = follow(start)
-    assert [change["limited"] for change in told["changes"]] == [False, False]
-    assert told["version"] == start + 12
+    answer = follow(start)
+    assert [change["limited"] for change in answer["changes"]] == [False, False]
+    assert answer["version"] == start + 12
 
 
-def test_a_revoked_credential_is_told_by_its_digest(follow, project):
+def test_a_revoked_credential_is_reported_by_its_digest(follow, project):
     start = follow()["version"]
     row, key = credentials.issue_personal_api_key(project.organization, "poller", ["project:read"])
     credentials.revoke_personal_api_key(row)
     assert follow(start)["revoked"] == [sha256(key)]
 
 
-def test_a_long_absence_is_caught_up_with_page_by_page(follow, accounts, monkeypatch):
+def test_a_reader_catches_up_page_by_page_after_a_long_absence(follow, accounts, monkeypatch):
     monkeypatch.setattr(changes, "PAGE", 2)
     cursor = follow()["version"]
     revoke("a", "b", "c", "d", "e")
     seen = []
     while True:
-        told = follow(cursor)
-        if told["version"] == cursor:
+        answer = follow(cursor)
+        if answer["version"] == cursor:
             break
-        cursor = told["version"]
-        seen += told["revoked"]
+        cursor = answer["version"]
+        seen += answer["revoked"]
     assert seen == ["a", "b", "c", "d", "e"]
 
 
-# --- cursors that mean nothing here --------------------------------------------------------------
+# --- unknown cursors -----------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "since",
     [
@@ -109,7 +111,7 @@ def test_a_long_absence_is_caught_up_with_page_by_page(follow, accounts, monkeyp
         *("1_000", "0x1", "01", "１", "1\0", "null", "9223372036854775808"),
     ],
 )
-def test_a_cursor_that_is_no_whole_number_is_refused(client, accounts, since):
+def test_a_cursor_that_is_not_a_whole_number_is_refused(client, accounts, since):
     answer = client.get("/api/quota_changes/", {"since": since}, headers=SERVICE)
     assert (answer.status_code, list(answer.json())) == (400, ["since"])
 
@@ -121,17 +123,17 @@ def test_a_parameter_that_is_repeated_is_refused(client, accounts, name):
 
 
 @pytest.mark.parametrize("since", ["1000000", "9223372036854775807"])
-def test_a_cursor_that_was_never_given_out_starts_afresh(follow, accounts, since):
-    told = follow(since)
-    assert (told["reset"], told["version"]) == (True, follow()["version"])
+def test_a_cursor_that_was_never_given_out_is_reset(follow, accounts, since):
+    answer = follow(since)
+    assert (answer["reset"], answer["version"]) == (True, follow()["version"])
 
 
-def test_a_cursor_of_another_feed_starts_afresh(follow, accounts):
+def test_a_cursor_of_another_feed_is_reset(follow, accounts):
     assert follow(0, feed=str(uuid.uuid4()))["reset"] is True
     assert follow(0, feed=follow()["feed"])["reset"] is False
 
 
-def test_a_cursor_older_than_what_is_kept_starts_afresh(follow, accounts):
+def test_a_cursor_older_than_the_kept_changes_is_reset(follow, accounts):
     start = follow()["version"]
     revoke("a")
     retention.prune(timezone.now() + retention.CHANGES_KEPT)
@@ -143,13 +145,13 @@ def test_a_cursor_older_than_what_is_kept_starts_afresh(follow, accounts):
     assert follow(kept)["revoked"] == ["b"]
 
 
-# --- who may follow ------------------------------------------------------------------------------
+# --- who may read it -----------------------------------------------------------------------------
 @pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer not-the-service-token"}])
-def test_only_the_service_follows(client, accounts, headers):
+def test_only_the_service_is_answered(client, accounts, headers):
     assert client.get("/api/quota_changes/", headers=headers).status_code == 401
 
 
-def test_a_project_credential_does_not_follow(client, project):
+def test_a_project_credential_is_refused(client, project):
     _, key = credentials.issue_personal_api_key(project.organization, "x", ["llm_gateway:read"])
     response = client.get("/api/quota_changes/", headers={"authorization": f"Bearer {key}"})
     assert response.status_code == 401
@@ -161,7 +163,7 @@ def test_other_methods_are_not_allowed(client, accounts):
         assert response.status_code == 405
 
 
-def test_without_the_database_the_answer_is_come_again(client, accounts, monkeypatch):
+def test_without_the_database_the_answer_is_503_with_retry_after(client, accounts, monkeypatch):
     def fail(**_options):
         raise OperationalError("the database is down")
 
@@ -173,8 +175,8 @@ def test_without_the_database_the_answer_is_come_again(client, accounts, monkeyp
 
 # --- the order of commits ------------------------------------------------------------------------
 @pytest.mark.django_db(transaction=True)
-def test_whoever_commits_first_is_read_first_and_nobody_is_skipped(follow, redis_client):
-    """One writer appends and commits late; a second one starts after it and is done before."""
+def test_changes_are_read_in_commit_order_and_none_is_skipped(follow, redis_client):
+    """One writer appends and commits late; a second one starts later and finishes earlier."""
     start = follow()["version"]
     appended, may_commit, second_done = (threading.Event() for _ in range(3))
     read: list[str] = []
@@ -196,14 +198,14 @@ def test_whoever_commits_first_is_read_first_and_nobody_is_skipped(follow, redis
     for writer in writers:
         writer.start()
     assert appended.wait(60)
-    told = follow(start)
+    answer = follow(start)
     assert not second_done.wait(0.3), "the second writer did not wait for the first one's commit"
-    cursor, read = told["version"], read + told["revoked"]
+    cursor, read = answer["version"], read + answer["revoked"]
     may_commit.set()
     for writer in writers:
         writer.join(60)
-    told = follow(cursor)
-    assert read + told["revoked"] == ["first", "second"]
+    answer = follow(cursor)
+    assert read + answer["revoked"] == ["first", "second"]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -222,19 +224,17 @@ def test_a_reader_beside_many_writers_misses_nothing(follow, redis_client):
     seen: list[str] = []
     while len(seen) < writers * rounds:
         alive = any(thread.is_alive() for thread in threads)
-        told = follow(cursor)
-        assert told["reset"] is False
-        cursor, seen = told["version"], seen + told["revoked"]
-        assert alive or told["revoked"] or len(seen) == writers * rounds
+        answer = follow(cursor)
+        assert answer["reset"] is False
+        cursor, seen = answer["version"], seen + answer["revoked"]
+        assert alive or answer["revoked"] or len(seen) == writers * rounds
     for thread in threads:
         thread.join(60)
     assert sorted(seen) == sorted(f"{w}.{n}" for w in range(writers) for n in range(rounds))
     close_old_connections()
 
 
-def test_a_project_of_another_organization_is_no_part_of_an_accounts_change(
-    follow, accounts, stranger
-):
+def test_an_accounts_change_does_not_name_another_organizations_project(follow, accounts, stranger):
     start = follow()["version"]
     accounts.limit()
     assert stranger.pk not in {change["project_id"] for change in follow(start)["changes"]}

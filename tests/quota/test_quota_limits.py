@@ -1,4 +1,4 @@
-"""`GET /api/projects/<id>/quota_limits/`, as its clients know it."""
+"""`GET /api/projects/<id>/quota_limits/`, as its clients see it."""
 
 import socket
 from datetime import UTC, datetime, timedelta
@@ -18,7 +18,7 @@ from quota.published import limited_set
 from quota.published import redis_client as quota_redis
 from quota.published.publication import publish
 from quota.resources import AI_CREDITS, MICRO, POSTHOG_CODE_CREDITS, RESOURCES
-from tests.quota.world import LIMITS, SUSPENDED, Accounts, Delayed, committed
+from tests.quota.world import LIMITS, SUSPENDED, Accounts, HeldCommits, run_commit_hooks
 from tests.stopwatch import Stopwatch
 
 pytestmark = pytest.mark.django_db
@@ -43,7 +43,7 @@ def key(project) -> str:
 
 @pytest.fixture
 def ask(client, key):
-    """Ask for a project's quota with the project's key, or the headers given."""
+    """Ask for a project's quota with the project's key, or with other headers."""
 
     def _ask(project, **headers):
         return client.get(path(project.pk), headers=bearer(key) | headers)
@@ -73,13 +73,15 @@ def epoch(instant: datetime) -> int:
         {"x-api-key": "phx_unknown"},
     ],
 )
-def test_nobody_without_a_valid_credential_is_answered(client, accounts, project, headers):
+def test_a_request_without_a_valid_credential_is_refused(client, accounts, project, headers):
     response = client.get(path(project.pk), headers=headers)
     assert response.status_code == 401
     assert response.headers["WWW-Authenticate"].startswith("Bearer")
 
 
-def test_one_callers_refusal_is_nobody_elses(client, accounts, project, stranger, key):
+def test_one_callers_refusal_does_not_affect_another_caller(
+    client, accounts, project, stranger, key
+):
     _, theirs = credentials.issue_personal_api_key(stranger.organization, "x", ["project:read"])
     for headers in (bearer("phx_unknown"), bearer(theirs)):
         assert client.get(path(project.pk), headers=headers).status_code in (401, 404)
@@ -147,16 +149,16 @@ def test_other_methods_are_not_allowed(client, key, accounts, project, method):
 
 @pytest.fixture
 def elsewhere(monkeypatch):
-    """Whatever is done happens in another process: this one is told by Redis alone."""
+    """Act as another process would: this process learns of it only through Redis."""
     monkeypatch.setattr(credential_cache, "forget_all", lambda: None)
-    return committed
+    return run_commit_hooks
 
 
-def test_a_key_revoked_elsewhere_is_refused_at_once_although_it_is_remembered(
-    client, accounts, project, vouched, elsewhere
+def test_a_key_revoked_elsewhere_is_refused_at_once_although_it_is_cached(
+    client, accounts, project, trusted_redis, elsewhere
 ):
     row, key = credentials.issue_personal_api_key(project.organization, "poller", ["project:read"])
-    vouched()
+    trusted_redis()
     assert client.get(path(project.pk), headers=bearer(key)).status_code == 200
     with elsewhere():
         credentials.revoke_personal_api_key(row)
@@ -164,9 +166,9 @@ def test_a_key_revoked_elsewhere_is_refused_at_once_although_it_is_remembered(
 
 
 def test_a_token_rotated_elsewhere_is_the_one_that_is_looked_up(
-    ask, accounts, project, vouched, redis_client, elsewhere
+    ask, accounts, project, trusted_redis, redis_client, elsewhere
 ):
-    vouched()
+    trusted_redis()
     assert ai_credits(ask(project))["limited"] is False
     with elsewhere():
         rotate_api_token(project)
@@ -175,23 +177,25 @@ def test_a_token_rotated_elsewhere_is_the_one_that_is_looked_up(
     assert ai_credits(ask(project))["limited"] is True
 
 
-def test_a_key_of_all_projects_reaches_one_that_was_made_after_it_was_remembered(
-    client, accounts, project, vouched
+def test_a_cached_key_of_all_projects_covers_a_project_made_later(
+    client, accounts, project, trusted_redis
 ):
     _, key = credentials.issue_personal_api_key(project.organization, "poller", ["project:read"])
-    vouched()
+    trusted_redis()
     assert client.get(path(project.pk), headers=bearer(key)).status_code == 200
-    with committed():
+    with run_commit_hooks():
         newer = create_project(project.organization, "Newer")
     assert client.get(path(newer.pk), headers=bearer(key)).status_code == 200
 
 
-# --- what is answered ----------------------------------------------------------------------------
+# --- answers -------------------------------------------------------------------------------------
 @pytest.mark.parametrize("source", ["redis", "database"])
-def test_the_answer_has_the_shape_that_clients_rely_on(ask, accounts, project, vouched, source):
+def test_the_answer_has_the_shape_that_clients_rely_on(
+    ask, accounts, project, trusted_redis, source
+):
     state = accounts.limit()
     if source == "redis":
-        vouched()
+        trusted_redis()
     before = timezone.now().replace(microsecond=0)
     response = ask(project)
     answer = response.json()
@@ -217,26 +221,26 @@ def test_the_answer_has_the_shape_that_clients_rely_on(ask, accounts, project, v
     assert response.headers["Content-Type"] == "application/json"
 
 
-def test_both_stores_give_the_same_answer(ask, accounts, project, vouched):
+def test_both_stores_give_the_same_answer(ask, accounts, project, trusted_redis):
     accounts.limit(reason="organization_inactive", limited_until=FAR_FUTURE)
     from_database = ask(project)
-    vouched()
+    trusted_redis()
     assert ask(project).headers["ETag"] == from_database.headers["ETag"]
 
 
 @pytest.mark.parametrize("source", ["redis", "database"])
-def test_what_is_not_known_is_null_and_not_zero(ask, accounts, project, vouched, source):
+def test_unknown_amounts_are_null_and_not_zero(ask, accounts, project, trusted_redis, source):
     accounts.allow(usage_micro=None, limit_micro=None, remaining_micro=None, allotment_micro=None)
     if source == "redis":
-        vouched()
+        trusted_redis()
     answer = ai_credits(ask(project))
     assert (answer["usage"], answer["limit"], answer["remaining"]) == (None, None, None)
     assert (answer["limited"], answer["state"], answer["reason"]) == (False, "ok", None)
 
 
-def test_amounts_are_exact_to_the_micro_credit(ask, accounts, project, vouched):
+def test_amounts_are_exact_to_the_micro_credit(ask, accounts, project, trusted_redis):
     accounts.allow(usage_micro=1, remaining_micro=1_999_999_999, limit_micro=2_000_000_000)
-    vouched()
+    trusted_redis()
     response = ask(project)
     assert b'"usage":1e-06,"limit":2000.0,"remaining":1999.999999' in response.content
 
@@ -246,29 +250,31 @@ def test_an_account_that_was_never_decided_is_unknown(ask, project):
     assert (answer["limited"], answer["state"], answer["limit"]) == (False, "unknown", None)
 
 
-def test_an_inactive_organization_is_answered_as_limited(ask, accounts, project, vouched):
+def test_an_inactive_organization_is_answered_as_limited(ask, accounts, project, trusted_redis):
     accounts.limit(reason="organization_inactive", limited_until=FAR_FUTURE, resets_at=None)
-    vouched()
+    trusted_redis()
     answer = ai_credits(ask(project))
     assert (answer["limited"], answer["reason"]) == (True, "organization_inactive")
     assert (answer["limited_until"], answer["resets_at"]) == (None, None)
 
 
 @pytest.mark.parametrize("source", ["redis", "database"])
-def test_a_grace_is_shown_and_does_not_limit(ask, accounts, project, vouched, redis_client, source):
+def test_a_grace_is_shown_and_does_not_limit(
+    ask, accounts, project, trusted_redis, redis_client, source
+):
     ends = epoch(timezone.now()) + 3600
     accounts.allow(state="grace", reason="limit_reached", suspended_until=ends)
     if source == "redis":
-        vouched()
+        trusted_redis()
     answer = ai_credits(ask(project))
     assert (answer["limited"], answer["state"]) == (False, "grace")
     assert answer["reason"] == "limit_reached"
     assert redis_client.zscore(SUSPENDED, project.api_token) == ends
 
 
-def test_each_project_has_its_own_answer(ask, client, accounts, project, stranger, vouched):
+def test_each_project_has_its_own_answer(ask, client, accounts, project, stranger, trusted_redis):
     accounts.limit()
-    vouched()
+    trusted_redis()
     assert ai_credits(ask(project))["limited"] is True
     _, theirs = credentials.issue_personal_api_key(stranger.organization, "x", ["project:read"])
     response = client.get(path(stranger.pk), headers=bearer(theirs))
@@ -285,9 +291,9 @@ def test_limits_are_the_organizations_and_its_projects_share_them(client, accoun
 
 # --- the sorted set ------------------------------------------------------------------------------
 def test_a_block_set_by_hand_limits_at_the_next_request_until_it_is_removed(
-    ask, accounts, project, vouched, redis_client
+    ask, accounts, project, trusted_redis, redis_client
 ):
-    vouched()
+    trusted_redis()
     assert ai_credits(ask(project))["limited"] is False
     until = epoch(timezone.now()) + 600
     redis_client.zadd(LIMITS, {project.api_token: until})
@@ -305,45 +311,45 @@ def test_a_block_set_by_hand_limits_at_the_next_request_until_it_is_removed(
 
 
 @pytest.mark.parametrize("score", [1e18, "+inf", FAR_FUTURE, FAR_FUTURE - 1, 4_000_000_000.5])
-def test_any_score_in_the_future_limits(ask, accounts, project, vouched, redis_client, score):
-    vouched()
+def test_any_score_in_the_future_limits(ask, accounts, project, trusted_redis, redis_client, score):
+    trusted_redis()
     redis_client.execute_command("ZADD", LIMITS, score, project.api_token)
     assert ai_credits(ask(project))["limited"] is True
 
 
 @pytest.mark.parametrize("score", ["-inf", -5, 0, 1_000_000_000])
-def test_a_score_in_the_past_does_not_limit(ask, accounts, project, vouched, redis_client, score):
-    vouched()
+def test_a_score_in_the_past_does_not_limit(
+    ask, accounts, project, trusted_redis, redis_client, score
+):
+    trusted_redis()
     redis_client.execute_command("ZADD", LIMITS, score, project.api_token)
     answer = ai_credits(ask(project))
     assert (answer["limited"], answer["state"]) == (False, "ok")
 
 
-def test_a_block_set_by_hand_counts_before_anybody_vouched_for_redis(
-    ask, accounts, project, redis_client
-):
+def test_a_block_set_by_hand_counts_even_without_a_marker(ask, accounts, project, redis_client):
     redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE})
     assert ai_credits(ask(project))["reason"] == "set_by_hand"
 
 
 def test_a_published_block_that_was_removed_by_hand_admits(
-    ask, accounts, project, vouched, redis_client
+    ask, accounts, project, trusted_redis, redis_client
 ):
     accounts.limit()
-    vouched()
+    trusted_redis()
     redis_client.zrem(LIMITS, project.api_token)
     answer = ai_credits(ask(project))
     assert (answer["limited"], answer["state"], answer["usage"]) == (False, "ok", 2000.0)
 
 
 def test_a_rotated_token_of_a_limited_project_is_limited_from_the_commit_on(
-    ask, accounts, project, vouched, redis_client
+    ask, accounts, project, trusted_redis, redis_client
 ):
     accounts.limit()
-    vouched()
+    trusted_redis()
     former = project.api_token
     assert ai_credits(ask(project))["limited"] is True
-    with committed():
+    with run_commit_hooks():
         rotate_api_token(project)
     assert ai_credits(ask(project))["limited"] is True
     project.refresh_from_db()
@@ -352,8 +358,8 @@ def test_a_rotated_token_of_a_limited_project_is_limited_from_the_commit_on(
 
 
 # --- caching -------------------------------------------------------------------------------------
-def test_an_unchanged_answer_is_not_sent_again(ask, accounts, project, vouched, redis_client):
-    vouched()
+def test_an_unchanged_answer_is_not_sent_again(ask, accounts, project, trusted_redis, redis_client):
+    trusted_redis()
     first = ask(project)
     tag = first.headers["ETag"]
     for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
@@ -365,13 +371,15 @@ def test_an_unchanged_answer_is_not_sent_again(ask, accounts, project, vouched, 
     assert "private" in first.headers["Cache-Control"]
 
 
-def test_every_change_of_the_answer_changes_its_tag(ask, accounts, project, vouched, redis_client):
+def test_every_change_of_the_answer_changes_its_tag(
+    ask, accounts, project, trusted_redis, redis_client
+):
     def tag() -> str:
         response = ask(project)
         assert response.status_code == 200
         return response.headers["ETag"]
 
-    vouched()
+    trusted_redis()
     tags = [tag()]
     accounts.allow(usage_micro=1_250 * MICRO + 1)
     tags.append(tag())
@@ -386,17 +394,17 @@ def test_every_change_of_the_answer_changes_its_tag(ask, accounts, project, vouc
     assert tag() == tags[-1]
 
 
-def test_a_client_that_accepts_something_else_gets_json_all_the_same(ask, accounts, project):
+def test_a_client_that_does_not_accept_json_gets_json_anyway(ask, accounts, project):
     response = ask(project, accept="text/html")
     assert ai_credits(response)["limited"] is False
 
 
 # --- the gateway ---------------------------------------------------------------------------------
-def test_the_service_is_told_what_its_group_may_spend(client, accounts, project, vouched):
+def test_the_service_gets_what_its_group_may_spend(client, accounts, project, trusted_redis):
     state = accounts.allow(
         booked={"eu:1": 40 * MICRO, "us:2": 2 * MICRO}, allotment_micro=792 * MICRO
     )
-    vouched()
+    trusted_redis()
     response = client.get(path(project.pk), {"group": "eu:1"}, headers=SERVICE)
     answer = ai_credits(response)
     assert answer["account"] == f"{project.organization_id}:ai_credits"
@@ -408,12 +416,12 @@ def test_the_service_is_told_what_its_group_may_spend(client, accounts, project,
     assert (other["booked_micro"], other["allotment_micro"]) == (0, 750 * MICRO)
 
 
-def test_the_service_that_heard_of_a_change_is_not_told_what_redis_still_says(
-    client, ask, accounts, project, vouched
+def test_the_service_gets_the_database_state_while_redis_is_behind(
+    client, ask, accounts, project, trusted_redis
 ):
     accounts.limit()
-    vouched()
-    with Delayed():  # committed, and in the change feed, but Redis was not told yet
+    trusted_redis()
+    with HeldCommits():  # committed and in the change feed, but not pushed to Redis yet
         state = accounts.state(allotment_micro=792 * MICRO)
         publish([state])
     assert ai_credits(ask(project))["limited"] is True
@@ -422,7 +430,7 @@ def test_the_service_that_heard_of_a_change_is_not_told_what_redis_still_says(
     assert answer["allotment_micro"] == 792 * MICRO
 
 
-def test_the_service_is_told_of_the_caps_that_bind_a_call(client, project):
+def test_the_service_gets_the_caps_that_apply_to_a_call(client, project):
     set_cap(project.organization, AI_CREDITS, "project", 9, subject=str(project.pk))
     set_cap(project.organization, AI_CREDITS, "user", 7)
     path = f"/api/projects/{project.pk}/quota_limits/?group=gateway:epoch&user=slack:T1:U1"
@@ -437,7 +445,7 @@ def test_the_service_is_told_of_the_caps_that_bind_a_call(client, project):
     }
 
 
-def test_the_service_tells_unlimited_from_unknown(client, project, vouched):
+def test_the_service_can_distinguish_unlimited_from_unknown(client, project, trusted_redis):
     answer = ai_credits(client.get(path(project.pk), {"group": "eu:1"}, headers=SERVICE))
     assert "allotment_micro" not in answer
     assert (answer["state"], answer["version"]) == ("unknown", 0)
@@ -448,15 +456,13 @@ def test_the_service_tells_unlimited_from_unknown(client, project, vouched):
     assert answer["allotment_micro"] is None
 
 
-def test_nobody_else_is_told_what_the_service_is_told(ask, client, key, accounts, project):
+def test_other_callers_do_not_get_the_service_fields(ask, client, key, accounts, project):
     assert "account" not in ai_credits(ask(project))
     response = client.get(path(project.pk), {"group": "eu:1"}, headers=bearer(key))
     assert "allotment_micro" not in ai_credits(response)
 
 
-def test_the_service_asks_about_every_organization_but_not_about_nothing(
-    client, accounts, project, stranger
-):
+def test_the_service_can_ask_about_every_existing_project(client, accounts, project, stranger):
     for one in (project, stranger):
         assert client.get(path(one.pk), headers=SERVICE).status_code == 200
     assert client.get(path(10**6), headers=SERVICE).status_code == 404
@@ -464,7 +470,7 @@ def test_the_service_asks_about_every_organization_but_not_about_nothing(
 
 # --- cost ----------------------------------------------------------------------------------------
 class RoundTrips:
-    """Counts how often this process writes to Redis: the databases use no Python sockets."""
+    """Counts this process's writes to Redis. The database drivers use no Python sockets."""
 
     def __init__(self, monkeypatch) -> None:
         self.count = 0
@@ -478,10 +484,10 @@ class RoundTrips:
 
 
 def test_a_known_credential_costs_no_query_and_one_round_trip(
-    ask, accounts, project, vouched, monkeypatch
+    ask, accounts, project, trusted_redis, monkeypatch
 ):
     accounts.limit()
-    vouched()
+    trusted_redis()
     assert ask(project).status_code == 200
     trips = RoundTrips(monkeypatch)
     with CaptureQueriesContext(connection) as queries:
@@ -500,11 +506,11 @@ def test_a_dead_redis_is_answered_from_the_database(ask, accounts, project, own_
 
 
 def test_a_redis_that_hangs_costs_one_caller_a_second_and_not_the_next(
-    ask, accounts, project, vouched, monkeypatch, impatient, own_redis
+    ask, accounts, project, trusted_redis, monkeypatch, production_timeouts, own_redis
 ):
     monkeypatch.setattr(quota_redis, "SILENCE_SECONDS", 60)  # however busy this machine is
     accounts.limit()
-    vouched()
+    trusted_redis()
     ask(project)
     own_redis.client.execute_command("CLIENT", "PAUSE", "60000", "ALL")
     with Stopwatch() as first:
@@ -518,10 +524,10 @@ def test_a_redis_that_hangs_costs_one_caller_a_second_and_not_the_next(
 
 @pytest.mark.parametrize("state", ["9 {}", "9 []", "9", '9 {"organization_id": 5}'])
 def test_nonsense_in_redis_is_answered_from_the_database(
-    ask, accounts, project, vouched, redis_client, state
+    ask, accounts, project, trusted_redis, redis_client, state
 ):
     accounts.limit()
-    vouched()
+    trusted_redis()
     redis_client.hset("tollgate:quota:states", f"{project.organization_id}:ai_credits", state)
     assert ai_credits(ask(project))["limited"] is True
     redis_client.delete(LIMITS)
@@ -529,16 +535,16 @@ def test_nonsense_in_redis_is_answered_from_the_database(
     assert ai_credits(ask(project))["limited"] is True
 
 
-@pytest.mark.parametrize("redis_is", ["silent", "not believed"])
-def test_without_any_store_the_answer_is_come_again(
-    ask, accounts, project, vouched, monkeypatch, redis_client, redis_is
+@pytest.mark.parametrize("redis_is", ["down", "not trusted"])
+def test_without_any_store_the_answer_is_503_with_retry_after(
+    ask, accounts, project, trusted_redis, monkeypatch, redis_client, redis_is
 ):
     def fail(*_args, **_kwargs):
         raise OperationalError("the database is down")
 
-    vouched()
+    trusted_redis()
     assert ask(project).status_code == 200
-    if redis_is == "silent":
+    if redis_is == "down":
         quota_redis.health.failed()
     else:
         redis_client.delete(limited_set.MARKER)
@@ -549,24 +555,26 @@ def test_without_any_store_the_answer_is_come_again(
     assert "limited" not in response.json()
 
 
-def test_a_dead_database_is_not_noticed_while_redis_is_believed(
-    ask, accounts, project, vouched, monkeypatch
+def test_a_dead_database_is_not_noticed_while_redis_is_trusted(
+    ask, accounts, project, trusted_redis, monkeypatch
 ):
     def fail(*_args, **_kwargs):
         raise OperationalError("the database is down")
 
     accounts.limit()
-    vouched()
+    trusted_redis()
     assert ask(project).status_code == 200
     monkeypatch.setattr(QuerySet, "_fetch_all", fail)
     assert ai_credits(ask(project))["limited"] is True
 
 
-def test_after_a_wipe_the_limited_stay_limited(ask, accounts, project, vouched, redis_client):
+def test_limited_projects_stay_limited_after_a_wipe(
+    ask, accounts, project, trusted_redis, redis_client
+):
     accounts.limit()
-    vouched()
+    trusted_redis()
     redis_client.flushall()
     assert ai_credits(ask(project))["limited"] is True
-    vouched()
+    trusted_redis()
     assert ai_credits(ask(project))["limited"] is True
     assert redis_client.zscore(LIMITS, project.api_token)

@@ -1,4 +1,4 @@
-"""The reconciler: Redis says what was published, whatever happened to it."""
+"""The reconciler: it makes Redis match what was published, whatever happened to Redis."""
 
 import os
 import shutil
@@ -28,29 +28,29 @@ from quota.published.publication import publish, republish_project
 from quota.published.reconciler import Reconciler
 from quota.resources import AI_CREDITS, RESOURCES
 from tests.conftest import wait_until
-from tests.quota.world import LIMITS, SUSPENDED, Accounts, committed
+from tests.quota.world import LIMITS, SUSPENDED, Accounts, run_commit_hooks
 
 pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
 def reconciler(accounts) -> Reconciler:
-    """A reconciler that has rebuilt Redis already."""
+    """A reconciler that has already rebuilt Redis."""
     running = Reconciler()
     running.tick()
     return running
 
 
 @pytest.fixture
-def told(reconciler):
-    """The changes of the feed since the reconciler began."""
+def feed(reconciler):
+    """Return the changes in the feed since the reconciler started."""
     start = Change.objects.count()
 
-    def _told() -> list[tuple]:
+    def _feed() -> list[tuple]:
         rows = Change.objects.order_by("version")[start:]
         return [(row.payload["project_id"], row.payload["limited"]) for row in rows]
 
-    return _told
+    return _feed
 
 
 def contents(redis_client, key: str = LIMITS) -> dict[str, float]:
@@ -63,10 +63,10 @@ def repairs() -> float:
     )
 
 
-def lost(*states) -> None:
-    """Publish without Redis hearing of it."""
+def publish_without_redis(*states) -> None:
+    """Publish while Redis can't be reached."""
     quota_redis.health.failed()
-    with committed():
+    with run_commit_hooks():
         publish(states)
     quota_redis.health.__init__()
 
@@ -110,7 +110,7 @@ def test_a_removed_grace_is_restored(accounts, project, reconciler, redis_client
 
 
 @pytest.mark.parametrize("change", ["limit", "allow"])
-def test_a_publication_that_redis_never_heard_of_is_repaired(
+def test_a_publication_that_never_reached_redis_is_repaired(
     accounts, project, reconciler, redis_client, change
 ):
     accounts.allow() if change == "limit" else accounts.limit()
@@ -118,7 +118,7 @@ def test_a_publication_that_redis_never_heard_of_is_repaired(
         accounts.limited_state(resource) if change == "limit" else accounts.state(resource)
         for resource in RESOURCES
     ]
-    lost(*states)
+    publish_without_redis(*states)
     reconciler.tick()
     assert bool(contents(redis_client)) == (change == "limit")
     SetMember.objects.update(changed_at=timezone.now() - timedelta(seconds=2))
@@ -130,34 +130,34 @@ def test_a_publication_that_redis_never_heard_of_is_repaired(
 
 def test_an_old_difference_is_found_by_going_through_the_fleet(accounts, project, reconciler):
     state = accounts.state(usage_micro=7)
-    lost(state)
+    publish_without_redis(state)
     QuotaState.objects.update(changed_at=timezone.now() - timedelta(hours=1))
-    for _ in range(3):  # one pass over the fleet, and the turn at its end
+    for _ in range(3):  # one pass over all accounts, and the tick that starts over
         reconciler.tick()
     reading = limited_set.read(project.organization_id, project.api_token)
     assert reading.resources[AI_CREDITS].state == state
 
 
-def test_a_new_project_that_redis_never_heard_of_is_repaired(
+def test_a_new_project_that_never_reached_redis_is_repaired(
     accounts, project, reconciler, redis_client
 ):
     accounts.limit()
     newer = Project.objects.create(organization=project.organization, name="Newer")
     quota_redis.health.failed()
-    with committed():
+    with run_commit_hooks():
         republish_project(newer)
     quota_redis.health.__init__()
     reconciler.tick()
     assert newer.api_token in contents(redis_client)
 
 
-def test_scores_that_have_passed_are_pruned(accounts, project, reconciler, redis_client):
+def test_expired_scores_are_pruned(accounts, project, reconciler, redis_client):
     redis_client.zadd(LIMITS, {"phc_anybody": 1_000_000_000, project.api_token: 5})
     reconciler.tick()
     assert contents(redis_client) == {}
 
 
-def test_what_a_deleted_organization_left_is_removed(stranger, reconciler, redis_client):
+def test_entries_of_a_deleted_organization_are_removed(stranger, reconciler, redis_client):
     accounts = Accounts(stranger.organization, version=10)
     accounts.limit()
     token = stranger.api_token
@@ -169,7 +169,7 @@ def test_what_a_deleted_organization_left_is_removed(stranger, reconciler, redis
 
 
 # --- wiped and restored --------------------------------------------------------------------------
-def test_a_wiped_redis_is_rebuilt_and_believed_again(accounts, project, reconciler, redis_client):
+def test_a_wiped_redis_is_rebuilt_and_trusted_again(accounts, project, reconciler, redis_client):
     state = accounts.limit()
     redis_client.flushall()
     reconciler.tick()
@@ -225,15 +225,15 @@ def test_a_marker_is_renewed_only_if_it_is_still_the_same(accounts, redis_client
         pass
     nonce = marker.current()
     redis_client.pexpire(limited_set.MARKER, 4000)
-    lapses = redis_client.pexpiretime(limited_set.MARKER)
+    expires = redis_client.pexpiretime(limited_set.MARKER)
     assert not marker.renew("another")
-    assert redis_client.pexpiretime(limited_set.MARKER) == lapses
+    assert redis_client.pexpiretime(limited_set.MARKER) == expires
     assert marker.renew(nonce)
-    assert redis_client.pexpiretime(limited_set.MARKER) > lapses
+    assert redis_client.pexpiretime(limited_set.MARKER) > expires
     assert redis_client.pttl(limited_set.MARKER) <= 5000
 
 
-def test_an_old_snapshot_is_brought_up_to_date_before_anybody_believes_it(
+def test_an_old_snapshot_is_repaired_before_it_is_trusted(
     accounts, project, stranger, own_redis, tmp_path
 ):
     their_accounts = Accounts(stranger.organization, version=10)
@@ -261,7 +261,7 @@ def test_an_old_snapshot_is_brought_up_to_date_before_anybody_believes_it(
     assert not check(stranger).limited
 
 
-def test_after_an_old_backup_of_the_database_redis_follows_it_back(
+def test_redis_follows_the_database_back_to_an_old_backup(
     accounts, project, reconciler, redis_client
 ):
     accounts.limit()
@@ -279,13 +279,13 @@ def test_after_an_old_backup_of_the_database_redis_follows_it_back(
 
 
 # --- by hand -------------------------------------------------------------------------------------
-def test_a_block_set_by_hand_is_noticed_told_and_left_alone(
-    project, stranger, reconciler, redis_client, told
+def test_a_block_set_by_hand_is_recorded_reported_and_left_alone(
+    project, stranger, reconciler, redis_client, feed
 ):
     redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE - 5})
     for _ in range(2):
         reconciler.tick()
-    assert told() == [(project.pk, True)]
+    assert feed() == [(project.pk, True)]
     assert contents(redis_client) == {project.api_token: FAR_FUTURE - 5}
     row = SetMember.objects.get(origin=SetMember.Origin.BY_HAND)
     assert (row.project, row.organization, row.reason) == (
@@ -300,22 +300,22 @@ def test_a_block_set_by_hand_is_noticed_told_and_left_alone(
     redis_client.zrem(LIMITS, project.api_token)
     for _ in range(2):
         reconciler.tick()
-    assert told() == [(project.pk, True), (project.pk, True), (project.pk, False)]
+    assert feed() == [(project.pk, True), (project.pk, True), (project.pk, False)]
     assert not SetMember.objects.filter(origin=SetMember.Origin.BY_HAND).exists()
 
 
-def test_a_block_set_by_hand_that_lapses_is_told(project, reconciler, redis_client, told):
+def test_the_end_of_a_block_set_by_hand_is_reported(project, reconciler, redis_client, feed):
     redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE})
     reconciler.tick()
-    assert told() == [(project.pk, True)]
+    assert feed() == [(project.pk, True)]
     redis_client.zadd(LIMITS, {project.api_token: int(timezone.now().timestamp()) + 1})
-    wait_until(lambda: reconciler.tick() or not told()[-1][1], what="the lapse")
-    assert told()[-1] == (project.pk, False)
+    wait_until(lambda: reconciler.tick() or not feed()[-1][1], what="the end of the block")
+    assert feed()[-1] == (project.pk, False)
     assert contents(redis_client) == {}
 
 
-def test_a_block_set_by_hand_above_a_published_one_gives_way_to_it(
-    accounts, project, reconciler, redis_client, told
+def test_a_published_block_returns_when_one_set_by_hand_is_removed(
+    accounts, project, reconciler, redis_client, feed
 ):
     state = accounts.limit()
     redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE - 5})
@@ -324,29 +324,29 @@ def test_a_block_set_by_hand_above_a_published_one_gives_way_to_it(
     redis_client.zrem(LIMITS, project.api_token)
     reconciler.tick()
     assert contents(redis_client) == {project.api_token: state.limited_until}
-    assert all(limited for _, limited in told())
+    assert all(limited for _, limited in feed())
 
 
-def test_a_block_set_by_hand_stays_told_when_billing_lifts_its_own(
-    accounts, project, reconciler, redis_client, told
+def test_a_block_set_by_hand_is_still_reported_when_billing_lifts_its_own(
+    accounts, project, reconciler, redis_client, feed
 ):
     accounts.limit()
     redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE - 5})
     reconciler.tick()
-    with committed():
+    with run_commit_hooks():
         publish([accounts.state()])
-    assert told()[-1] == (project.pk, True)
+    assert feed()[-1] == (project.pk, True)
 
 
-def test_a_member_that_is_no_project_is_listed_and_told_to_nobody(reconciler, redis_client, told):
+def test_a_member_that_is_not_a_project_is_listed_but_not_reported(reconciler, redis_client, feed):
     redis_client.execute_command("ZADD", LIMITS, "+inf", "somebody")
     reconciler.tick()
     row = SetMember.objects.get(origin=SetMember.Origin.BY_HAND)
     assert (row.token, row.project, row.limited_until) == ("somebody", None, FAR_FUTURE)
-    assert told() == []
+    assert feed() == []
 
 
-def test_a_member_that_can_be_no_token_stops_nothing(project, reconciler, redis_client):
+def test_a_member_that_cannot_be_a_token_is_ignored(project, reconciler, redis_client):
     redis_client.execute_command("ZADD", LIMITS, "+inf", b"\xff\x00", "+inf", "x" * 10_000)
     redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE})
     reconciler.tick()
@@ -354,14 +354,14 @@ def test_a_member_that_can_be_no_token_stops_nothing(project, reconciler, redis_
 
 
 def test_blocks_set_by_hand_are_lost_with_the_redis_they_were_in(
-    project, reconciler, redis_client, told
+    project, reconciler, redis_client, feed
 ):
     redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE})
     reconciler.tick()
     redis_client.flushall()
     reconciler.tick()
     assert not check(project).limited
-    assert told() == [(project.pk, True), (project.pk, False)]
+    assert feed() == [(project.pk, True), (project.pk, False)]
 
 
 def test_a_published_block_is_never_taken_for_one_set_by_hand(
@@ -374,19 +374,19 @@ def test_a_published_block_is_never_taken_for_one_set_by_hand(
     assert not SetMember.objects.filter(origin=SetMember.Origin.BY_HAND).exists()
 
 
-# --- several of them, deciding, ageing -----------------------------------------------------------
-def test_several_reconcilers_tell_a_block_set_by_hand_once(
-    accounts, project, reconciler, redis_client, told
+# --- several reconcilers, due decisions, retention -----------------------------------------------
+def test_several_reconcilers_report_a_block_set_by_hand_once(
+    accounts, project, reconciler, redis_client, feed
 ):
     others = [Reconciler() for _ in range(3)]
     redis_client.zadd(LIMITS, {project.api_token: FAR_FUTURE})
     for one in (*others, reconciler, *others):
         one.tick()
-    assert told() == [(project.pk, True)]
+    assert feed() == [(project.pk, True)]
     assert check(project).source == "redis"
 
 
-def test_billing_is_asked_about_every_state_that_has_stopped_holding(
+def test_billing_is_asked_about_every_state_that_is_no_longer_valid(
     accounts, reconciler, monkeypatch
 ):
     asked = []
@@ -395,7 +395,7 @@ def test_billing_is_asked_about_every_state_that_has_stopped_holding(
         asked.append(resource)
         if resource == AI_CREDITS:
             raise RuntimeError("undecidable")
-        with committed():
+        with run_commit_hooks():
             publish([accounts.state(resource)])
 
     accounts.allow(valid_until=timezone.now() - timedelta(seconds=1))
@@ -409,7 +409,7 @@ def test_old_changes_and_tombstones_are_deleted(accounts, project, reconciler, r
     accounts.limit()
     former = project.api_token
     project.api_token = "phc_newer"
-    with committed():
+    with run_commit_hooks():
         project.save()
         republish_project(project)
     now = timezone.now()
@@ -459,7 +459,7 @@ def address_of_the_test_database() -> str:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_command_ends_cleanly_when_it_is_told_to(accounts, project, redis_client, number):
+def test_the_command_exits_cleanly_on_a_signal(accounts, project, redis_client, number):
     accounts.limit()
     redis_client.flushall()
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The OpenAPI document of this folder's endpoints."""
+"""The OpenAPI description of quota's endpoints."""
 
 import pytest
 from django.urls import include, path

@@ -1,4 +1,4 @@
-"""What the quota tests are set in: an organization's accounts, and a Redis that may break."""
+"""Helpers of the quota tests: an organization's accounts, and a Redis server that can break."""
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -21,8 +21,8 @@ LIMITS = limits_key(AI_CREDITS)
 SUSPENDED = suspended_key(AI_CREDITS)
 
 
-def committed():
-    """Do at the block's end what was to be done on commit, in a test that itself rolls back."""
+def run_commit_hooks():
+    """Run the block's on-commit hooks at its end, in a test that itself rolls back."""
     return TestCase.captureOnCommitCallbacks(execute=True)
 
 
@@ -37,7 +37,7 @@ class Accounts:
     )
 
     def state(self, resource: str = AI_CREDITS, **fields) -> AccountState:
-        """Return the next state, not limited unless said otherwise."""
+        """Return the next state, by default not limited."""
         self.version += 1
         ordinary = {
             "organization_id": self.organization.pk,
@@ -70,7 +70,7 @@ class Accounts:
         return replace(state, **limited | fields)
 
     def allow(self, **fields) -> AccountState:
-        """Publish that there is enough left of every resource."""
+        """Publish that enough is left of every resource."""
         return self._publish([self.state(resource, **fields) for resource in RESOURCES])
 
     def limit(self, **fields) -> AccountState:
@@ -78,13 +78,13 @@ class Accounts:
         return self._publish([self.limited_state(resource, **fields) for resource in RESOURCES])
 
     def _publish(self, states: list[AccountState]) -> AccountState:
-        with committed():
+        with run_commit_hooks():
             publish(states)
         return states[0]
 
 
 class OwnRedis:
-    """A Redis server that one test may kill, wipe and restore."""
+    """A Redis server that a test can kill, wipe and restore."""
 
     def __init__(self, directory: Path) -> None:
         self.port = free_port()
@@ -111,10 +111,10 @@ class OwnRedis:
             self._running = None
 
 
-class Delayed:
-    """Keeps what a block would do on commit, to be run later and in any order."""
+class HeldCommits:
+    """Holds back the block's on-commit hooks, to be run later and in any order."""
 
-    def __enter__(self) -> "Delayed":
+    def __enter__(self) -> "HeldCommits":
         self._start = len(connection.run_on_commit)
         return self
 

@@ -1,4 +1,4 @@
-"""A workspace that serves a project, a fake Slack, and the door at which signed payloads arrive."""
+"""A workspace that serves a project, a fake Slack, and our web process as Slack calls it."""
 
 import asyncio
 import itertools
@@ -33,7 +33,7 @@ PAYLOADS = Path(__file__).with_name("payloads")
 
 
 def captured(name: str, **event: Any) -> dict[str, Any]:
-    """Return the captured payload of a case; keywords replace fields of the inner event."""
+    """Return a captured payload. Keywords replace fields of the inner event."""
     payload = json.loads((PAYLOADS / f"{name}.json").read_text())
     payload["event"] = {**payload.get("event", {}), **event}
     return payload
@@ -90,21 +90,21 @@ def out_of_credits(project: Project) -> None:
 
 @pytest.fixture
 def temporal(temporal_address: str, monkeypatch) -> "Temporal":
-    """A Temporal that answers, however busy this machine is."""
+    """A Temporal server, with a time limit for busy machines."""
     monkeypatch.setattr(workflow_client, "DEADLINE", timedelta(seconds=20))
     return Temporal(temporal_address)
 
 
 @pytest.fixture
 def no_temporal(settings, monkeypatch) -> None:
-    """A Temporal that refuses connections; nothing that was connected before is used."""
+    """A Temporal that refuses connections. Earlier connections are not used."""
     settings.TEMPORAL_ADDRESS = "127.0.0.1:1"
     monkeypatch.setattr(workflow_client, "_connection", None)
 
 
 @pytest.fixture
 def hanging_temporal(settings, monkeypatch) -> Iterator[None]:
-    """A Temporal that accepts connections and never says a word."""
+    """A Temporal that accepts connections but never answers."""
     with silent_server() as port:
         settings.TEMPORAL_ADDRESS = f"127.0.0.1:{port}"
         monkeypatch.setattr(workflow_client, "_connection", None)
@@ -113,14 +113,14 @@ def hanging_temporal(settings, monkeypatch) -> Iterator[None]:
 
 @pytest.fixture
 def no_redis(redis_client, settings) -> Iterator[None]:
-    """A Redis that refuses connections, as the gates and as Celery see it."""
+    """A Redis that refuses connections, for the gates and for Celery."""
     with unreachable_redis(settings, "redis://127.0.0.1:1/0"):
         yield
 
 
 @pytest.fixture
 def hanging_redis(redis_client, settings, monkeypatch) -> Iterator[None]:
-    """A Redis that accepts connections and never says a word."""
+    """A Redis that accepts connections but never answers."""
     wait_as_in_production(monkeypatch)
     with silent_server() as port, unreachable_redis(settings, f"redis://127.0.0.1:{port}/0"):
         yield
@@ -128,7 +128,7 @@ def hanging_redis(redis_client, settings, monkeypatch) -> Iterator[None]:
 
 @contextmanager
 def silent_server() -> Iterator[int]:
-    """Listen at a port until the block ends, and answer nothing."""
+    """Listen on a port until the block ends, without answering."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(100)
@@ -137,7 +137,7 @@ def silent_server() -> Iterator[int]:
 
 @contextmanager
 def unreachable_redis(settings, url: str) -> Iterator[None]:
-    """Point whatever uses Django's Redis to another address until the block ends."""
+    """Have Django and Celery use Redis at another address until the block ends."""
     before, settings.REDIS_URL = settings.REDIS_URL, url
     broker, current_app.conf.broker_url = current_app.conf.broker_url, url
     _forget_redis()
@@ -156,16 +156,16 @@ def _forget_redis() -> None:
 
 @dataclass(frozen=True)
 class Temporal:
-    """What the tests ask of Temporal."""
+    """Questions of the tests to Temporal."""
 
     address: str
 
     def has(self, identifier: str) -> bool:
-        """Tell whether a workflow of this id was ever started."""
+        """Return whether a workflow with this id was ever started."""
         return self.signals(identifier) is not None
 
     def signals(self, identifier: str) -> list[str] | None:
-        """Return the names of the signals sent to a workflow; None when it was never started."""
+        """Return the names of the signals sent to a workflow, or None if it was never started."""
 
         async def ask() -> list[str] | None:
             client = await TemporalClient.connect(self.address)
@@ -185,14 +185,14 @@ class Temporal:
 
 
 @dataclass(frozen=True)
-class Door:
-    """The web process, as Slack meets it."""
+class Webhook:
+    """The web process, as Slack calls it."""
 
     client: Client
     slack: FakeSlack
 
     def deliver(self, payload: dict[str, Any] | bytes, path: str = "/slack/events/", **extra: str):
-        """Post a signed payload; `extra` are WSGI variables. Returns the response."""
+        """Post a signed payload and return the response. `extra` are WSGI variables."""
         content_type = "application/json" if path == "/slack/events/" else FORM
         request = self.slack.signed(path, payload, content_type=content_type)
         return self.client.post(
@@ -200,13 +200,13 @@ class Door:
         )
 
     def mention(self, **fields: Any) -> dict[str, Any]:
-        """Let U1 mention the bot in C1; deliver the event, and return the message."""
+        """Have U1 mention the bot in C1, deliver the event and return the message."""
         message = self.slack.post(**fields)
         assert self.deliver(self.slack.event(message)).status_code == 200
         return message
 
     def reply(self, text: str, thread_ts: str, **fields: Any) -> dict[str, Any]:
-        """Let U1 reply in a thread without naming the bot; deliver it, and return the message."""
+        """Have U1 reply in a thread without naming the bot, deliver it and return the message."""
         message = self.slack.post(text, thread_ts=thread_ts, **fields)
         assert self.deliver(self.slack.event(message, "message")).status_code == 200
         return message
@@ -214,7 +214,7 @@ class Door:
 
 @pytest.fixture
 def ts() -> str:
-    """The identity of a message that no other test has."""
+    """The `ts` of a message, different in each test."""
     return f"{time.time_ns() // 10**9}.{next(_numbers):06d}"
 
 
@@ -223,14 +223,14 @@ FORM = "application/x-www-form-urlencoded"
 
 
 @pytest.fixture
-def door(client: Client, slack: FakeSlack, redis_client) -> Door:
-    return Door(client, slack)
+def webhook(client: Client, slack: FakeSlack, redis_client) -> Webhook:
+    return Webhook(client, slack)
 
 
 @pytest.fixture
-def task(workspace, repository, door, temporal) -> CodingTask:
-    """A task of U1's that runs in the thread of a mention of his."""
-    message = door.mention()
+def task(workspace, repository, webhook, temporal) -> CodingTask:
+    """A task of U1, which runs in the thread of their mention."""
+    message = webhook.mention()
     return CodingTask.objects.create(
         project=workspace.project,
         repository=repository,

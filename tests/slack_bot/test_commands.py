@@ -1,4 +1,4 @@
-"""The slash command: what is left, to whoever asks."""
+"""The slash command tells permitted users how many credits are left."""
 
 import pytest
 from django.db import OperationalError, connection
@@ -12,7 +12,7 @@ from tests.stopwatch import Stopwatch
 PATH = "/slack/commands/"
 
 
-def command(door, text="status", **fields):
+def command(webhook, text="status", **fields):
     form = {
         "command": "/tollgate",
         "text": text,
@@ -24,11 +24,11 @@ def command(door, text="status", **fields):
         "response_url": "https://hooks.slack.com/commands/T1/1/abc",
         **fields,
     }
-    return door.deliver(form, PATH)
+    return webhook.deliver(form, PATH)
 
 
-def answer(door, text="status", **fields) -> str:
-    response = command(door, text, **fields)
+def answer(webhook, text="status", **fields) -> str:
+    response = command(webhook, text, **fields)
     assert response.status_code == 200
     assert response.json()["response_type"] == "ephemeral"
     return response.json()["text"]
@@ -45,94 +45,94 @@ def answer(door, text="status", **fields) -> str:
         (9_999, "<0.01"),
     ],
 )
-def test_the_status_says_how_many_credits_are_left(door, workspace, limit, shown):
+def test_the_status_says_how_many_credits_are_left(webhook, workspace, limit, shown):
     set_limit(workspace.project.organization, AI_CREDITS, limit)
-    said = answer(door).replace("&lt;", "<")
+    said = answer(webhook).replace("&lt;", "<")
     assert said.startswith(f"Your team has {shown} Tollgate AI credits left.")
-    assert [call.method for call in door.slack.calls()] == ["users.info"]
+    assert [call.method for call in webhook.slack.calls()] == ["users.info"]
 
 
-def test_the_status_of_a_team_out_of_credits_is_the_denial(door, workspace, out_of_credits):
-    assert answer(door).startswith("Your team has used its monthly Tollgate AI credits.")
+def test_the_status_of_a_team_out_of_credits_is_the_denial(webhook, workspace, out_of_credits):
+    assert answer(webhook).startswith("Your team has used its monthly Tollgate AI credits.")
 
 
-def test_the_status_of_a_team_without_a_limit_says_so(door, workspace):
-    assert answer(door, "  STATUS ") == "Your team's Tollgate AI credits have no limit."
+def test_the_status_of_a_team_without_a_limit_says_so(webhook, workspace):
+    assert answer(webhook, "  STATUS ") == "Your team's Tollgate AI credits have no limit."
 
 
-def test_the_status_is_of_the_askers_own_team(door, workspace, stranger):
+def test_the_status_is_of_the_askers_own_team(webhook, workspace, stranger):
     set_limit(stranger.organization, AI_CREDITS, 0)
-    assert "no limit" in answer(door)
+    assert "no limit" in answer(webhook)
 
 
 # --- Who is told ---------------------------------------------------------------------------------
 @pytest.mark.parametrize("user", ["U3", "U404", ""], ids=["a guest", "nobody", "no id"])
-def test_only_full_members_are_told_the_credits(door, workspace, user):
-    said = answer(door, user_id=user)
+def test_only_full_members_are_told_the_credits(webhook, workspace, user):
+    said = answer(webhook, user_id=user)
     assert "only full members of this workspace can use Tollgate" in said
     assert "credits" not in said
 
 
-def test_somebody_of_another_organization_is_not_told(door, workspace):
-    door.slack.install("T2", "xoxb-theirs")
-    door.slack.add_user("U5", team="T2")
-    assert "only full members" in answer(door, user_id="U5")
+def test_somebody_of_another_organization_is_not_told(webhook, workspace):
+    webhook.slack.install("T2", "xoxb-theirs")
+    webhook.slack.add_user("U5", team="T2")
+    assert "only full members" in answer(webhook, user_id="U5")
 
 
-def test_where_members_only_may_use_the_bot_nobody_else_is_told(door, workspace, project):
+def test_only_members_are_told_if_only_members_may_use_the_bot(webhook, workspace, project):
     workspace.access = SlackWorkspace.Access.MEMBERS
     workspace.save()
-    assert "works for members of Acme only" in answer(door)
-    email = door.slack.slack.workspace.user("U1")["profile"]["email"]
+    assert "only members of Acme can use" in answer(webhook)
+    email = webhook.slack.slack.workspace.user("U1")["profile"]["email"]
     Membership.objects.create(
         organization=project.organization,
         user=User.objects.create_user("u1", email, "a long password"),
     )
-    assert "no limit" in answer(door)
+    assert "no limit" in answer(webhook)
 
 
 @pytest.mark.parametrize("error", ["ratelimited", "internal_error", "missing_scope"])
-def test_while_slack_does_not_say_who_asks_nobody_is_told(door, workspace, error):
-    door.slack.fail_next("users.info", error)
-    assert answer(door).startswith("I cannot find out from Slack who you are")
+def test_status_is_withheld_while_slack_does_not_say_who_asks(webhook, workspace, error):
+    webhook.slack.fail_next("users.info", error)
+    assert answer(webhook).startswith("I cannot find out from Slack who you are")
 
 
-def test_a_slack_that_hangs_delays_the_answer_no_longer_than_slack_waits(door, workspace):
-    door.slack.hang_next("users.info", 3)
+def test_a_slack_that_hangs_delays_the_answer_no_longer_than_slack_waits(webhook, workspace):
+    webhook.slack.hang_next("users.info", 3)
     with Stopwatch() as waited:
-        assert answer(door).startswith("I cannot find out from Slack who you are")
+        assert answer(webhook).startswith("I cannot find out from Slack who you are")
     assert waited.seconds < 3
 
 
-def test_help_asks_nobody_who_you_are(door, workspace):
-    answer(door, "help", user_id="U3")
-    assert door.slack.calls() == []
+def test_help_does_not_ask_slack_who_is_asking(webhook, workspace):
+    answer(webhook, "help", user_id="U3")
+    assert webhook.slack.calls() == []
 
 
 # --- What else is said ---------------------------------------------------------------------------
 @pytest.mark.parametrize("text", ["", "help", "status please", "\0", "x" * 5000])
-def test_anything_else_gets_help(door, workspace, text):
-    assert answer(door, text).startswith("`/tollgate status` shows")
+def test_anything_else_gets_help(webhook, workspace, text):
+    assert answer(webhook, text).startswith("`/tollgate status` shows")
 
 
 @pytest.mark.parametrize("team", ["T9", "", "T1\0", "x" * 100])
-def test_a_workspace_without_the_app_is_told_so(door, workspace, team):
-    assert answer(door, team_id=team) == "Tollgate is not connected to this workspace."
+def test_a_workspace_without_the_app_is_told_so(webhook, workspace, team):
+    assert answer(webhook, team_id=team) == "Tollgate is not connected to this workspace."
 
 
-def test_slacks_check_of_the_certificate_is_answered(door):
-    assert door.deliver({"ssl_check": "1", "token": "x"}, PATH).status_code == 200
+def test_slacks_check_of_the_certificate_is_answered(webhook):
+    assert webhook.deliver({"ssl_check": "1", "token": "x"}, PATH).status_code == 200
 
 
-def test_when_nobody_knows_the_status_says_that(door, workspace, no_redis):
+def test_the_status_says_so_if_the_quota_is_unknown(webhook, workspace, no_redis):
     def quota_is_down(execute, sql, *rest):
         if "quota_" in sql:
             raise OperationalError("this table cannot be read")
         return execute(sql, *rest)
 
     with connection.execute_wrapper(quota_is_down):
-        assert "cannot look up" in answer(door)
+        assert "cannot look up" in answer(webhook)
 
 
-def test_a_json_body_is_no_command_and_no_error(door, workspace):
-    assert door.deliver(str(captured("mention")).encode(), PATH).status_code == 200
+def test_a_json_body_is_no_command_and_no_error(webhook, workspace):
+    assert webhook.deliver(str(captured("mention")).encode(), PATH).status_code == 200

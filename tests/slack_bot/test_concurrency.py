@@ -1,4 +1,4 @@
-"""Copies of one post at once, and the three seconds that Slack gives, whatever is slow."""
+"""Concurrent copies of a post, and acknowledging within three seconds, whatever is slow."""
 
 import os
 import signal
@@ -28,9 +28,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 COPIES = 20
 
 
-def at_once(door, payload, copies: int = COPIES) -> list[int]:
-    """Deliver copies of a payload at the same time, each on a thread of its own."""
-    request = door.slack.signed("/slack/events/", payload)
+def at_once(webhook, payload, copies: int = COPIES) -> list[int]:
+    """Deliver copies of a payload at the same time, each on its own thread."""
+    request = webhook.slack.signed("/slack/events/", payload)
 
     def deliver(_number: int) -> int:
         close_old_connections()
@@ -52,129 +52,131 @@ def at_once(door, payload, copies: int = COPIES) -> list[int]:
         return list(pool.map(deliver, range(copies)))
 
 
-def test_twenty_copies_at_once_are_one_start(door, workspace, temporal, ts):
-    assert set(at_once(door, captured("mention", ts=ts))) == {200}
+def test_twenty_concurrent_copies_start_one_workflow(webhook, workspace, temporal, ts):
+    assert set(at_once(webhook, captured("mention", ts=ts))) == {200}
     mention = Mention.objects.get()
     assert mention.state == "started"
     assert temporal.has(workflow_of({"ts": ts}))
 
 
-def test_twenty_copies_at_once_over_quota_are_one_denial(door, workspace, out_of_credits, ts):
-    assert set(at_once(door, captured("mention", ts=ts))) == {200}
-    tasks.deliver_pending_denials()
+def test_twenty_concurrent_copies_over_quota_get_one_denial(webhook, workspace, out_of_credits, ts):
+    assert set(at_once(webhook, captured("mention", ts=ts))) == {200}
+    tasks.deliver_pending_notices()
     assert Mention.objects.get().state == "refused"
-    assert len(door.slack.calls("chat.postMessage")) == 1
+    assert len(webhook.slack.calls("chat.postMessage")) == 1
 
 
-def test_twenty_copies_at_once_of_a_reply_are_one_follow_up_and_one_signal(door, task, temporal):
+def test_twenty_concurrent_copies_of_a_reply_make_one_follow_up_and_one_signal(
+    webhook, task, temporal
+):
     payload = captured("reply_in_a_thread", thread_ts=task.thread_ts)
-    assert set(at_once(door, payload)) == {200}
+    assert set(at_once(webhook, payload)) == {200}
     assert FollowUp.objects.get().state == "signalled"
     assert temporal.signals(task.workflow_id) == ["follow_up"]
 
 
 def test_a_refusal_asks_a_worker_to_send_the_denial_at_once(
-    door, workspace, out_of_credits, redis_client
+    webhook, workspace, out_of_credits, redis_client
 ):
-    door.mention()
+    webhook.mention()
     [message] = redis_client.lrange("celery", 0, -1)
     assert "workflows.tasks.deliver_notice" in message
 
 
-def test_a_worker_that_is_told_sends_the_denial(door, workspace, out_of_credits):
-    door.mention()
+def test_a_worker_sends_the_denial_when_asked(webhook, workspace, out_of_credits):
+    webhook.mention()
     tasks.deliver_notice(str(Notice.objects.get().pk))
     tasks.deliver_notice("00000000-0000-0000-0000-000000000000")
-    assert len(door.slack.bot_messages("C1")) == 1
+    assert len(webhook.slack.bot_messages("C1")) == 1
 
 
 # --- Three seconds -------------------------------------------------------------------------------
-def test_a_slack_that_hangs_delays_no_acknowledgement(door, workspace, temporal):
-    door.slack.hang_next("*", 5, times=10)
+def test_a_slack_that_hangs_delays_no_acknowledgement(webhook, workspace, temporal):
+    webhook.slack.hang_next("*", 5, times=10)
     with Stopwatch() as waited:
-        door.mention()
+        webhook.mention()
     assert waited.seconds < 3
     assert Mention.objects.get().state == "started"
-    assert door.slack.calls() == []
+    assert webhook.slack.calls() == []
 
 
 def test_a_slack_that_hangs_delays_no_refusal_and_gets_the_denial_later(
-    door, workspace, out_of_credits
+    webhook, workspace, out_of_credits
 ):
-    door.slack.hang_next("chat.postMessage", 5)
+    webhook.slack.hang_next("chat.postMessage", 5)
     with Stopwatch() as waited:
-        door.mention()
+        webhook.mention()
     assert waited.seconds < 3
-    assert door.slack.calls() == []
-    door.slack.slack.faults.clear()
-    tasks.deliver_pending_denials()
-    assert len(door.slack.bot_messages("C1")) == 1
+    assert webhook.slack.calls() == []
+    webhook.slack.slack.faults.clear()
+    tasks.deliver_pending_notices()
+    assert len(webhook.slack.bot_messages("C1")) == 1
 
 
-def test_a_slack_that_limits_us_gets_the_denial_later(door, workspace, out_of_credits):
-    door.slack.fail_next("chat.postMessage", "ratelimited", retry_after=1)
+def test_a_slack_that_limits_us_gets_the_denial_later(webhook, workspace, out_of_credits):
+    webhook.slack.fail_next("chat.postMessage", "ratelimited", retry_after=1)
     with Stopwatch() as waited:
-        door.mention()
+        webhook.mention()
     assert waited.seconds < 3
     before = timezone.now()
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     notice = Notice.objects.get()
     assert notice.state == "pending"
     assert before <= notice.next_attempt_at - timedelta(seconds=1) <= timezone.now()
     Notice.objects.update(next_attempt_at=notice.created_at)
-    tasks.deliver_pending_denials()
-    assert len(door.slack.bot_messages("C1")) == 1
+    tasks.deliver_pending_notices()
+    assert len(webhook.slack.bot_messages("C1")) == 1
 
 
 def test_a_redis_that_refuses_delays_no_acknowledgement_and_loses_no_denial(
-    door, workspace, out_of_credits, no_redis
+    webhook, workspace, out_of_credits, no_redis
 ):
     with Stopwatch() as waited:
-        door.mention()
+        webhook.mention()
     assert waited.seconds < 3
-    tasks.deliver_pending_denials()
-    assert len(door.slack.bot_messages("C1")) == 1
+    tasks.deliver_pending_notices()
+    assert len(webhook.slack.bot_messages("C1")) == 1
 
 
 def test_a_redis_that_hangs_delays_no_acknowledgement_beyond_slacks_time(
-    door, workspace, out_of_credits, hanging_redis
+    webhook, workspace, out_of_credits, hanging_redis
 ):
     with Stopwatch() as waited:
-        door.mention()
+        webhook.mention()
     assert waited.seconds < 3
     assert Mention.objects.get().state == "refused"
 
 
-def test_a_flushed_redis_loses_no_denial(door, workspace, out_of_credits, redis_client):
-    door.mention()
+def test_a_flushed_redis_loses_no_denial(webhook, workspace, out_of_credits, redis_client):
+    webhook.mention()
     redis_client.flushall()
-    tasks.deliver_pending_denials()
-    assert len(door.slack.bot_messages("C1")) == 1
+    tasks.deliver_pending_notices()
+    assert len(webhook.slack.bot_messages("C1")) == 1
 
 
 def test_a_temporal_that_hangs_delays_no_acknowledgement_beyond_slacks_time(
-    door, workspace, hanging_temporal
+    webhook, workspace, hanging_temporal
 ):
     with Stopwatch() as waited:
-        door.mention()
+        webhook.mention()
     assert waited.seconds < 3
     assert Mention.objects.get().state == "received"
 
 
 def test_a_redis_and_a_temporal_that_both_hang_are_still_answered_in_time(
-    door, workspace, hanging_redis, hanging_temporal
+    webhook, workspace, hanging_redis, hanging_temporal
 ):
     with Stopwatch() as waited:
-        door.mention()
+        webhook.mention()
     assert waited.seconds < 3
     assert Mention.objects.get().state == "received"
 
 
 def test_a_limit_lifted_while_copies_arrive_is_never_both_refused_and_started(
-    door, workspace, out_of_credits, temporal, ts
+    webhook, workspace, out_of_credits, temporal, ts
 ):
     with ThreadPoolExecutor(1) as pool:
-        arriving = pool.submit(at_once, door, captured("mention", ts=ts))
+        arriving = pool.submit(at_once, webhook, captured("mention", ts=ts))
         set_limit(workspace.project.organization, AI_CREDITS, None)
         arriving.result()
     started = temporal.has(workflow_of({"ts": ts}))
@@ -184,7 +186,7 @@ def test_a_limit_lifted_while_copies_arrive_is_never_both_refused_and_started(
 
 @pytest.fixture
 def four_workers(redis_client, temporal_address, tmp_path) -> Iterator[str]:
-    """The web process with four workers on the test's own database; its address."""
+    """The address of a web process with four workers on the test's database."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     database = connection.settings_dict
@@ -213,7 +215,7 @@ def four_workers(redis_client, temporal_address, tmp_path) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_twenty_copies_at_once_on_four_workers_are_one_start(
+def test_twenty_concurrent_copies_on_four_workers_start_one_workflow(
     four_workers, workspace, slack, temporal, ts
 ):
     request = slack.signed("/slack/events/", captured("mention", ts=ts))
@@ -228,7 +230,7 @@ def test_twenty_copies_at_once_on_four_workers_are_one_start(
 
     def is_started() -> bool:
         started = Mention.objects.get().state == "started"
-        if not started:  # Temporal did not answer in time: the door starts it at the next copy
+        if not started:  # Temporal did not answer in time: the webhook starts it at the next copy
             deliver(0)
         return started
 

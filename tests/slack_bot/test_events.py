@@ -1,4 +1,4 @@
-"""What a payload says: a person's post, the end of an installation, or nothing to us."""
+"""Reading payloads: a person's post, the end of an installation, or nothing of interest."""
 
 import json
 from datetime import UTC, datetime
@@ -47,7 +47,7 @@ def test_the_message_twin_of_a_mention_is_the_same_post():
         ("thread_reply_also_sent_to_the_channel", True),
     ],
 )
-def test_posts_in_threads_are_told_from_posts_at_top_level(case, is_reply):
+def test_replies_are_distinguished_from_posts_at_top_level(case, is_reply):
     assert events.read(captured(case)).is_reply is is_reply
 
 
@@ -70,19 +70,19 @@ def test_posts_in_threads_are_told_from_posts_at_top_level(case, is_reply):
         "app_rate_limited",
     ],
 )
-def test_what_no_person_wrote_is_nothing_to_us(case):
+def test_posts_not_written_by_people_are_ignored(case):
     assert events.read(captured(case)) is None
 
 
 @pytest.mark.parametrize(
     "mark", [{"bot_id": "B9"}, {"bot_profile": {"id": "B9"}}, {"app_id": "A9"}]
 )
-def test_any_single_mark_of_a_bot_is_enough(mark):
+def test_any_single_bot_field_means_a_bot(mark):
     assert events.read(captured("mention", **mark)) is None
 
 
 @pytest.mark.parametrize("mark", ["bot_id", "bot_profile", "app_id"])
-def test_an_empty_mark_of_a_bot_is_none(mark):
+def test_an_empty_bot_field_does_not_mean_a_bot(mark):
     assert events.read(captured("mention", **{mark: None})) is not None
 
 
@@ -112,17 +112,17 @@ def test_the_end_of_an_installation_is_read(case):
     "body",
     [b"{bad", b"[]", b"null", b"", b"1", b'"text"', b"NaN", b'{"event":', b"\xff", b"1" * 5000],
 )
-def test_what_is_no_json_object_reads_as_an_empty_one(body):
+def test_anything_but_a_json_object_reads_as_an_empty_one(body):
     assert payloads.parse(body) == {}
 
 
-def test_json_of_any_depth_is_read_or_left():
+def test_deeply_nested_json_raises_no_error():
     assert payloads.parse(b'{"a":' * 100_000) == {}
     assert payloads.parse(b"[" * 100_000 + b"]" * 100_000) == {}
 
 
 @pytest.mark.parametrize("event", [None, [], "app_mention", 7, {}, {"type": ["app_mention"]}])
-def test_an_event_of_the_wrong_type_is_nothing(event):
+def test_an_event_of_the_wrong_type_is_ignored(event):
     assert events.read({"type": "event_callback", "event": event}) is None
 
 
@@ -142,11 +142,11 @@ def test_an_event_of_the_wrong_type_is_nothing(event):
         {"thread_ts": "yesterday"},
     ],
 )
-def test_a_post_without_a_proper_place_is_nothing(field):
+def test_a_post_without_a_valid_place_is_ignored(field):
     assert events.read(captured("mention", **field)) is None
 
 
-def test_text_is_kept_as_every_database_takes_it():
+def test_text_is_kept_in_a_form_that_every_database_stores():
     text = events.read(captured("mention", text="a\0b\ud800c<@UBOT>")).text
     assert text == "ab?c<@UBOT>"
     assert events.read(captured("mention", text=["a"])).text == ""
@@ -168,7 +168,7 @@ json_values = st.recursive(
 
 @settings(max_examples=examples(150), deadline=None)
 @given(st.data())
-def test_whatever_replaces_a_part_of_a_payload_it_is_read_without_an_error(data):
+def test_payloads_with_any_part_replaced_are_read_without_an_error(data):
     case = data.draw(st.sampled_from(["mention", "reply_in_a_thread", "tokens_revoked"]))
     payload = captured(case)
     for part in (payload, payload["event"], payload["authorizations"][0]):

@@ -1,4 +1,4 @@
-"""Whatever Slack might sign: the door answers, and nothing comes of what is no post of a person."""
+"""Arbitrary signed payloads: the webhook answers, and acts on messages from people only."""
 
 import json
 
@@ -19,47 +19,47 @@ one_world_for_all_examples = settings(
 PATHS = st.sampled_from(["/slack/events/", "/slack/interactivity/", "/slack/commands/"])
 
 
-def count_of_effects(door) -> int:
+def count_of_effects(webhook) -> int:
     rows = sum(model.objects.count() for model in (Mention, FollowUp, Notice))
-    return rows + len(door.slack.calls())
+    return rows + len(webhook.slack.calls())
 
 
 @one_world_for_all_examples
 @given(path=PATHS, body=st.binary(max_size=200) | json_values.map(lambda v: json.dumps(v).encode()))
-def test_any_bytes_are_answered_and_have_no_effects(door, workspace, path, body):
-    assert door.deliver(body, path).status_code in (200, 401)
-    assert count_of_effects(door) == 0
+def test_any_bytes_are_answered_and_have_no_effects(webhook, workspace, path, body):
+    assert webhook.deliver(body, path).status_code in (200, 401)
+    assert count_of_effects(webhook) == 0
 
 
 @one_world_for_all_examples
 @given(data=st.data())
-def test_a_bots_post_has_no_effects_whatever_else_is_wrong_with_it(door, workspace, data):
+def test_a_bots_post_has_no_effects_whatever_else_is_wrong_with_it(webhook, workspace, data):
     payload = captured("mention_by_an_app")
     for part in (payload, payload["event"]):
         for name in data.draw(st.sets(st.sampled_from(sorted(part)), max_size=3)):
             if name not in ("bot_id", "event", "type"):
                 part[name] = data.draw(json_values)
-    assert door.deliver(payload).status_code == 200
-    assert count_of_effects(door) == 0
+    assert webhook.deliver(payload).status_code == 200
+    assert count_of_effects(webhook) == 0
 
 
 @pytest.mark.parametrize("path", ["/slack/interactivity/", "/slack/commands/"])
 @one_world_for_all_examples
 @given(data=st.data())
-def test_an_interaction_of_any_shape_is_answered_and_has_no_effects(door, workspace, path, data):
+def test_an_interaction_of_any_shape_is_answered_and_has_no_effects(webhook, workspace, path, data):
     payload = captured(data.draw(st.sampled_from(["repository_chosen", "repository_searched"])))
     for name in data.draw(st.sets(st.sampled_from(sorted(payload)), max_size=4)):
         payload[name] = data.draw(json_values)
     form = {"payload": payload, "text": data.draw(st.text()), "team_id": data.draw(st.text())}
-    assert door.deliver(form, path).status_code == 200
-    assert count_of_effects(door) == 0
+    assert webhook.deliver(form, path).status_code == 200
+    assert count_of_effects(webhook) == 0
 
 
 @one_world_for_all_examples
 @given(text=st.text(st.characters(exclude_categories=()), max_size=100))
-def test_any_text_of_a_person_is_kept(door, workspace, no_temporal, text):
+def test_any_text_of_a_person_is_kept(webhook, workspace, no_temporal, text):
     payload = captured("mention", text=text)
     body = json.dumps(payload).encode()
-    assert door.deliver(body).status_code == 200
+    assert webhook.deliver(body).status_code == 200
     assert Mention.objects.get().state in ("received", "asked", "stopped")
     Mention.objects.all().delete()

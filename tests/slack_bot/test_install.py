@@ -1,4 +1,4 @@
-"""Installing the app in a workspace: who may, for which project, and only what they began."""
+"""Installing the app in a workspace: who may do it, and for which project."""
 
 from urllib.parse import parse_qs, urlsplit
 
@@ -41,7 +41,7 @@ def browser(admin) -> Client:
 
 
 def begin(browser: Client, **query) -> dict[str, str]:
-    """Begin an installation; return what the user takes along to Slack."""
+    """Begin an installation; return the parameters that the user is sent to Slack with."""
     response = browser.get(INSTALL, query)
     assert response.status_code == 302
     return {name: value[0] for name, value in parse_qs(urlsplit(response.url).query).items()}
@@ -79,7 +79,7 @@ def test_an_administrator_with_several_projects_chooses(browser, project, strang
     assert begin(browser, project=project.pk)
 
 
-def test_two_projects_of_one_name_are_told_apart_by_their_organizations(
+def test_organizations_distinguish_projects_of_the_same_name(
     browser, admin, project, stranger, slack
 ):
     Membership.objects.create(
@@ -111,13 +111,13 @@ def test_an_ordinary_member_may_not_connect_a_workspace(project):
 
 
 @pytest.mark.parametrize("path", [INSTALL, REDIRECT])
-def test_nobody_gets_anywhere_without_logging_in(client, project, path):
+def test_installing_requires_login(client, project, path):
     response = client.get(path)
     assert response.status_code == 302
     assert response.url.startswith("/login/")
 
 
-def test_without_a_client_id_it_says_so(browser, settings):
+def test_a_missing_client_id_is_reported(browser, settings):
     settings.SLACK_CLIENT_ID = ""
     assert browser.get(INSTALL).status_code == 503
 
@@ -128,7 +128,9 @@ def test_the_workspace_serves_the_chosen_project(browser, slack, project):
     assert response.status_code == 200
     workspace = SlackWorkspace.objects.get()
     assert (workspace.project, workspace.team_id, workspace.bot_token) == (
-        *(project, "T1", "xoxb-demo"),
+        project,
+        "T1",
+        "xoxb-demo",
     )
     assert workspace.credits_channel_id == "U1"
     assert (workspace.bot_user_id, workspace.app_id) == ("UBOT", "A1")

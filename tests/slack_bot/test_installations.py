@@ -1,4 +1,4 @@
-"""The end of an installation, in any order and however often Slack tells of it."""
+"""The end of an installation, reported in any order and several times."""
 
 import time
 from datetime import timedelta
@@ -17,10 +17,10 @@ from workflows.models import Mention, Notice
 ENDS = ["app_uninstalled", "tokens_revoked"]
 
 
-def test_the_app_ends_once_in_whatever_order_slack_tells_of_it(door, workspace):
+def test_uninstalling_is_handled_once_in_any_order_of_events(webhook, workspace):
     seen = set()
     for case in (*ENDS, *reversed(ENDS)):
-        assert door.deliver(captured(case)).status_code == 200
+        assert webhook.deliver(captured(case)).status_code == 200
         workspace.refresh_from_db()
         assert not workspace.is_active
         seen.add(workspace.uninstalled_at)
@@ -28,32 +28,32 @@ def test_the_app_ends_once_in_whatever_order_slack_tells_of_it(door, workspace):
 
 
 @pytest.mark.parametrize("case", ENDS)
-def test_slack_is_not_called_after_the_end(door, workspace, out_of_credits, case):
-    door.mention()
-    door.deliver(captured(case))
-    door.mention()
-    tasks.deliver_pending_denials()
-    assert door.slack.calls() == []
+def test_slack_is_not_called_after_the_end(webhook, workspace, out_of_credits, case):
+    webhook.mention()
+    webhook.deliver(captured(case))
+    webhook.mention()
+    tasks.deliver_pending_notices()
+    assert webhook.slack.calls() == []
     assert Notice.objects.get().state == "given_up"
     assert Mention.objects.count() == 1
 
 
-def test_the_revoked_token_of_a_user_ends_nothing(door, workspace):
-    door.deliver(captured("tokens_of_a_user_revoked"))
+def test_a_revoked_user_token_ends_nothing(webhook, workspace):
+    webhook.deliver(captured("tokens_of_a_user_revoked"))
     workspace.refresh_from_db()
     assert workspace.is_active
 
 
-def test_another_workspace_is_not_ended(door, workspace, stranger):
+def test_another_workspace_is_not_ended(webhook, workspace, stranger):
     theirs = SlackWorkspace.objects.create(
         project=stranger, team_id="T2", bot_user_id="UBOT", bot_token="xoxb-theirs"
     )
-    door.deliver(captured("app_uninstalled"))
+    webhook.deliver(captured("app_uninstalled"))
     theirs.refresh_from_db()
     assert theirs.is_active
 
 
-def test_the_end_of_an_org_wide_installation_is_its_own(door, workspace):
+def test_uninstalling_an_org_wide_installation_ends_only_that_one(webhook, workspace):
     org_wide = SlackWorkspace.objects.create(
         project=workspace.project, enterprise_id="E1", bot_user_id="UBOT", bot_token="xoxb-org"
     )
@@ -63,37 +63,37 @@ def test_the_end_of_an_org_wide_installation_is_its_own(door, workspace):
         "enterprise_id": "E1",
         "is_enterprise_install": True,
     }
-    door.deliver(payload)
+    webhook.deliver(payload)
     states = [SlackWorkspace.objects.get(pk=each.pk).is_active for each in (workspace, org_wide)]
     assert states == [True, False]
 
 
-def test_an_old_end_delivered_again_does_not_end_a_new_installation(door, workspace):
+def test_a_redelivered_uninstall_does_not_end_a_new_installation(webhook, workspace):
     payload = captured("app_uninstalled")
     payload["event_time"] = int(time.time()) - 60
     SlackWorkspace.objects.update(installed_at=timezone.now() - timedelta(days=1))
-    door.deliver(payload)
+    webhook.deliver(payload)
     workspace.refresh_from_db()
     assert not workspace.is_active
     installations.connect(workspace.project, grant())
-    door.deliver(payload)
+    webhook.deliver(payload)
     workspace.refresh_from_db()
     assert workspace.is_active
 
 
-def test_an_end_just_after_the_installation_counts(door, workspace):
+def test_an_uninstall_just_after_the_installation_counts(webhook, workspace):
     payload = captured("app_uninstalled")
     payload["event_time"] = int(time.time())
-    door.deliver(payload)
+    webhook.deliver(payload)
     workspace.refresh_from_db()
     assert not workspace.is_active
 
 
 @pytest.mark.parametrize("moment", [10**30, -(10**30), "now", None, True, 1.5, []])
-def test_an_end_at_no_moment_at_all_counts(door, workspace, moment):
+def test_an_uninstall_without_a_time_counts(webhook, workspace, moment):
     payload = captured("app_uninstalled")
     payload["event_time"] = moment
-    door.deliver(payload)
+    webhook.deliver(payload)
     workspace.refresh_from_db()
     assert not workspace.is_active
 

@@ -1,4 +1,4 @@
-"""The manifest that an administrator gives to Slack fits what the code does."""
+"""The manifest for Slack matches what the code does."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,10 @@ SCOPES_OF_METHODS = {
     "chat_update": {"chat:write"},
     "conversations_open": {"im:write"},
     "conversations_replies": {
-        *("channels:history", "groups:history", "im:history", "mpim:history"),
+        "channels:history",
+        "groups:history",
+        "im:history",
+        "mpim:history",
     },
     "files_upload_v2": {"files:write"},
     "oauth_v2_access": set(),

@@ -1,4 +1,4 @@
-"""A mention at the door: recorded, decided about, and started or refused, once."""
+"""The webhook records each mention, decides about it, and starts or refuses it once."""
 
 import time
 from datetime import timedelta
@@ -22,31 +22,33 @@ DENIAL = (
 )
 
 
-def assert_no_effects(door) -> None:
+def assert_no_effects(webhook) -> None:
     assert not Mention.objects.exists()
     assert not FollowUp.objects.exists()
     assert not Notice.objects.exists()
-    assert door.slack.calls() == []
+    assert webhook.slack.calls() == []
 
 
 # --- What becomes of it --------------------------------------------------------------------------
-def test_a_mention_starts_one_workflow(door, workspace, temporal):
-    message = door.mention()
+def test_a_mention_starts_one_workflow(webhook, workspace, temporal):
+    message = webhook.mention()
     mention = Mention.objects.get()
     assert (mention.state, mention.ts, mention.thread_ts) == (
-        *("started", message["ts"], message["ts"]),
+        "started",
+        message["ts"],
+        message["ts"],
     )
     assert mention.workflow_id == workflow_of(message)
     assert temporal.has(workflow_of(message))
-    assert door.slack.calls() == []
+    assert webhook.slack.calls() == []
 
 
 def test_over_quota_at_top_level_gets_one_denial_below_the_mention_and_no_start(
-    door, workspace, out_of_credits, temporal
+    webhook, workspace, out_of_credits, temporal
 ):
-    message = door.mention()
-    tasks.deliver_pending_denials()
-    [denial] = door.slack.bot_messages("C1")
+    message = webhook.mention()
+    tasks.deliver_pending_notices()
+    [denial] = webhook.slack.bot_messages("C1")
     assert (denial["thread_ts"], denial["text"]) == (message["ts"], DENIAL)
     assert Mention.objects.get().state == "refused"
     assert Mention.objects.get().outcome == "out of credits: limit_reached"
@@ -54,118 +56,116 @@ def test_over_quota_at_top_level_gets_one_denial_below_the_mention_and_no_start(
 
 
 def test_over_quota_in_a_thread_gets_its_denial_at_the_root_of_the_thread(
-    door, workspace, out_of_credits
+    webhook, workspace, out_of_credits
 ):
-    root = door.slack.post("a remark", user="U2")
-    door.mention(thread_ts=root["ts"])
-    tasks.deliver_pending_denials()
-    [denial] = door.slack.bot_messages("C1")
+    root = webhook.slack.post("a remark", user="U2")
+    webhook.mention(thread_ts=root["ts"])
+    tasks.deliver_pending_notices()
+    [denial] = webhook.slack.bot_messages("C1")
     assert denial["thread_ts"] == root["ts"]
 
 
-def test_too_few_credits_to_start_are_refused_in_words_of_their_own(door, workspace, temporal):
+def test_too_few_credits_to_start_are_refused_in_words_of_their_own(webhook, workspace, temporal):
     set_limit(workspace.project.organization, AI_CREDITS, MICRO // 2)
-    door.mention()
+    webhook.mention()
     assert Mention.objects.get().outcome == "out of credits: insufficient_remaining"
     assert Notice.objects.get().text.startswith("Your team has too few Tollgate AI credits left")
 
 
-def test_who_used_their_share_is_refused_and_their_colleague_is_not(door, workspace, temporal):
+def test_a_user_over_their_cap_is_refused_and_their_colleague_is_not(webhook, workspace, temporal):
     organization = workspace.project.organization
     set_cap(organization, AI_CREDITS, "user", 0, subject=workspace.distinct_id("U1"))
-    door.mention()
+    webhook.mention()
     assert Mention.objects.get().outcome == "out of credits: user_cap_reached"
     assert Notice.objects.get().text.startswith("You have used your share of your team's Tollgate")
-    door.mention(user="U2")
+    webhook.mention(user="U2")
     assert Mention.objects.filter(state="started").count() == 1
 
 
 def test_a_block_set_by_hand_refuses_the_next_mention_and_its_removal_lets_the_one_after_in(
-    door, workspace, temporal, redis_client
+    webhook, workspace, temporal, redis_client
 ):
     key, member = f"@posthog/quota-limits/{AI_CREDITS}", workspace.project.api_token
     redis_client.zadd(key, {member: int(time.time()) + 3600})
-    door.mention()
+    webhook.mention()
     redis_client.zrem(key, member)
-    door.mention()
+    webhook.mention()
     states = Mention.objects.order_by("received_at").values_list("state", flat=True)
     assert list(states) == ["refused", "started"]
 
 
-def test_another_organizations_limit_does_not_matter(door, workspace, stranger, temporal):
+def test_another_organizations_limit_does_not_matter(webhook, workspace, stranger, temporal):
     set_limit(stranger.organization, AI_CREDITS, 0)
-    door.mention()
+    webhook.mention()
     assert Mention.objects.get().state == "started"
 
 
 def test_a_mention_in_another_organizations_workspace_is_theirs(
-    door, workspace, stranger, out_of_credits, temporal
+    webhook, workspace, stranger, out_of_credits, temporal
 ):
-    door.slack.install("T2", "xoxb-theirs")
-    door.slack.add_user("U5", team="T2")
-    door.slack.add_channel("C5", team="T2")
+    webhook.slack.install("T2", "xoxb-theirs")
+    webhook.slack.add_user("U5", team="T2")
+    webhook.slack.add_channel("C5", team="T2")
     theirs = SlackWorkspace.objects.create(
         project=stranger, team_id="T2", bot_user_id="UBOT", bot_token="xoxb-theirs"
     )
-    message = door.slack.post(user="U5", channel="C5", team="T2")
-    door.deliver(door.slack.event(message, channel="C5", team="T2"))
+    message = webhook.slack.post(user="U5", channel="C5", team="T2")
+    webhook.deliver(webhook.slack.event(message, channel="C5", team="T2"))
     mention = Mention.objects.get()
     assert (mention.workspace, mention.state) == (theirs, "started")
     assert mention.workflow_id == workflow_of(message, channel="C5", team="T2")
 
 
 # --- Deliveries again ----------------------------------------------------------------------------
-def test_a_redelivery_of_a_mention_changes_nothing(door, workspace, temporal):
-    message = door.mention()
-    payload = door.slack.event(message)
+def test_a_redelivery_of_a_mention_changes_nothing(webhook, workspace, temporal):
+    message = webhook.mention()
+    payload = webhook.slack.event(message)
     before = Mention.objects.values().get()
     for attempt in (1, 2, 3):
-        response = door.deliver(
+        response = webhook.deliver(
             payload, HTTP_X_SLACK_RETRY_NUM=attempt, HTTP_X_SLACK_RETRY_REASON="http_timeout"
         )
         assert response.status_code == 200
     assert Mention.objects.values().get() == before
 
 
-def test_a_mention_that_first_arrives_as_the_second_retry_is_handled(door, workspace, temporal):
-    message = door.slack.post()
-    door.deliver(door.slack.event(message), HTTP_X_SLACK_RETRY_NUM=2)
+def test_a_mention_that_first_arrives_as_the_second_retry_is_handled(webhook, workspace, temporal):
+    message = webhook.slack.post()
+    webhook.deliver(webhook.slack.event(message), HTTP_X_SLACK_RETRY_NUM=2)
     assert Mention.objects.get().state == "started"
 
 
 @pytest.mark.parametrize("order", [("app_mention", "message"), ("message", "app_mention")])
-def test_the_two_events_of_one_post_are_one_mention(door, workspace, temporal, order):
-    message = door.slack.post()
+def test_the_two_events_of_one_post_are_one_mention(webhook, workspace, temporal, order):
+    message = webhook.slack.post()
     for kind in order:
-        assert door.deliver(door.slack.event(message, kind)).status_code == 200
+        assert webhook.deliver(webhook.slack.event(message, kind)).status_code == 200
     assert Mention.objects.get().state == "started"
     assert temporal.has(workflow_of(message))
 
 
-def test_a_denial_is_said_once_however_often_the_mention_is_delivered(
-    door, workspace, out_of_credits
-):
-    message = door.mention()
+def test_redeliveries_of_a_refused_mention_get_one_denial(webhook, workspace, out_of_credits):
+    message = webhook.mention()
     for kind in ("app_mention", "message", "app_mention"):
-        door.deliver(door.slack.event(message, kind))
-        tasks.deliver_pending_denials()
-    assert len(door.slack.bot_messages("C1")) == 1
+        webhook.deliver(webhook.slack.event(message, kind))
+        tasks.deliver_pending_notices()
+    assert len(webhook.slack.bot_messages("C1")) == 1
 
 
 def test_a_refused_mention_stays_refused_when_it_is_delivered_again_after_a_top_up(
-    door, workspace, out_of_credits, temporal
+    webhook, workspace, out_of_credits, temporal
 ):
-    message = door.mention()
+    message = webhook.mention()
     set_limit(workspace.project.organization, AI_CREDITS, None)
-    door.deliver(door.slack.event(message))
+    webhook.deliver(webhook.slack.event(message))
     assert Mention.objects.get().state == "refused"
     assert not temporal.has(workflow_of(message))
 
 
 @pytest.fixture
-def recorded(door, workspace) -> Mention:
-    """A mention that was recorded, and its request died before deciding about it."""
-    message = door.slack.post()
+def recorded(webhook, workspace) -> Mention:
+    """A mention whose request died after recording it and before deciding about it."""
+    message = webhook.slack.post()
     return Mention.objects.create(
         workspace=workspace,
         team_id="T1",
@@ -177,9 +177,9 @@ def recorded(door, workspace) -> Mention:
     )
 
 
-def deliver_again(door, mention: Mention) -> None:
-    [message] = door.slack.messages("C1", mention.ts)
-    assert door.deliver(door.slack.event(message)).status_code == 200
+def deliver_again(webhook, mention: Mention) -> None:
+    [message] = webhook.slack.messages("C1", mention.ts)
+    assert webhook.deliver(webhook.slack.event(message)).status_code == 200
     mention.refresh_from_db()
 
 
@@ -187,8 +187,8 @@ def lease(mention: Mention, seconds: int) -> None:
     Mention.objects.update(lease_until=timezone.now() + timedelta(seconds=seconds))
 
 
-def test_a_mention_whose_request_died_is_resumed_by_its_redelivery(door, recorded, temporal):
-    deliver_again(door, recorded)
+def test_a_mention_whose_request_died_is_resumed_by_its_redelivery(webhook, recorded, temporal):
+    deliver_again(webhook, recorded)
     assert recorded.state == "started"
     assert temporal.has(recorded.workflow_id)
 
@@ -200,18 +200,18 @@ def test_a_mention_whose_request_died_is_resumed_by_the_sweep(recorded, temporal
     assert temporal.has(recorded.workflow_id)
 
 
-def test_a_mention_that_somebody_is_deciding_about_is_left_to_them(door, recorded):
+def test_a_mention_with_a_lease_is_left_alone(webhook, recorded):
     lease(recorded, seconds=10)
     tasks.start_pending_mentions()
-    deliver_again(door, recorded)
+    deliver_again(webhook, recorded)
     assert recorded.state == "received"
 
 
-def test_a_decision_that_died_half_way_is_taken_up_and_contradicted_by_no_denial(
-    door, recorded, out_of_credits, temporal
+def test_a_resumed_decision_is_not_contradicted_by_a_denial(
+    webhook, recorded, out_of_credits, temporal
 ):
     lease(recorded, seconds=-1)  # whoever held it may have started the workflow
-    deliver_again(door, recorded)
+    deliver_again(webhook, recorded)
     assert recorded.state == "started"
     assert not Notice.objects.exists()
 
@@ -230,9 +230,9 @@ def test_a_decision_that_died_half_way_is_taken_up_and_contradicted_by_no_denial
         b'{"type":"url_verification","challenge":{}}',
     ],
 )
-def test_signed_junk_is_acknowledged_and_has_no_effects(door, workspace, body):
-    assert door.deliver(body).status_code == 200
-    assert_no_effects(door)
+def test_signed_junk_is_acknowledged_and_has_no_effects(webhook, workspace, body):
+    assert webhook.deliver(body).status_code == 200
+    assert_no_effects(webhook)
 
 
 @pytest.mark.parametrize(
@@ -250,9 +250,9 @@ def test_signed_junk_is_acknowledged_and_has_no_effects(door, workspace, body):
         "thread_reply_also_sent_to_the_channel",
     ],
 )
-def test_events_that_are_not_for_the_bot_have_no_effects(door, workspace, case):
-    assert door.deliver(captured(case)).status_code == 200
-    assert_no_effects(door)
+def test_events_not_for_the_bot_have_no_effects(webhook, workspace, case):
+    assert webhook.deliver(captured(case)).status_code == 200
+    assert_no_effects(webhook)
 
 
 @pytest.mark.parametrize(
@@ -265,43 +265,43 @@ def test_events_that_are_not_for_the_bot_have_no_effects(door, workspace, case):
         "message_by_ourselves",
     ],
 )
-def test_a_hundred_posts_of_bots_have_no_effects(door, workspace, case):
+def test_a_hundred_posts_of_bots_have_no_effects(webhook, workspace, case):
     for number in range(100):
-        assert door.deliver(captured(case, ts=f"100.{number}")).status_code == 200
-    assert_no_effects(door)
+        assert webhook.deliver(captured(case, ts=f"100.{number}")).status_code == 200
+    assert_no_effects(webhook)
 
 
-def test_a_post_by_ourselves_is_known_without_the_envelopes_help(door, workspace):
+def test_the_bots_own_post_is_recognized_without_the_envelope(webhook, workspace):
     payload = captured("message_by_ourselves")
     del payload["authorizations"]
-    door.deliver(payload)
-    assert_no_effects(door)
+    webhook.deliver(payload)
+    assert_no_effects(webhook)
 
 
-def test_an_edit_of_a_mention_starts_nothing_again(door, workspace, temporal):
-    message = door.mention()
+def test_an_edited_mention_starts_nothing_again(webhook, workspace, temporal):
+    message = webhook.mention()
     before = Mention.objects.values().get()
     for case in ("mention_fired_by_an_edit", "message_edited"):
-        door.deliver(captured(case, ts=message["ts"]))
+        webhook.deliver(captured(case, ts=message["ts"]))
     assert Mention.objects.values().get() == before
 
 
-def test_an_unknown_workspace_is_acknowledged_and_has_no_effects(door, db):
-    assert door.deliver(captured("mention")).status_code == 200
-    assert_no_effects(door)
+def test_an_unknown_workspace_is_acknowledged_and_has_no_effects(webhook, db):
+    assert webhook.deliver(captured("mention")).status_code == 200
+    assert_no_effects(webhook)
 
 
-def test_a_workspace_that_uninstalled_the_app_has_no_effects(door, workspace):
+def test_a_workspace_that_uninstalled_the_app_has_no_effects(webhook, workspace):
     SlackWorkspace.objects.update(is_active=False)
-    assert door.deliver(captured("mention")).status_code == 200
-    assert_no_effects(door)
+    assert webhook.deliver(captured("mention")).status_code == 200
+    assert_no_effects(webhook)
 
 
 def test_a_mention_of_an_external_author_is_refused_once_and_starts_nothing(
-    door, workspace, temporal
+    webhook, workspace, temporal
 ):
     for _ in range(2):
-        door.deliver(captured("mention_by_an_external_author"))
+        webhook.deliver(captured("mention_by_an_external_author"))
     assert Mention.objects.get().state == "refused"
     notice = Notice.objects.get()
     assert (notice.kind, notice.thread_ts) == ("no_access", "100.1")
@@ -324,9 +324,9 @@ SHAPES_OF_COLLEAGUES = {
 @pytest.mark.parametrize("shape", SHAPES_OF_COLLEAGUES)
 @pytest.mark.parametrize("case", ["mention_in_a_shared_channel", "message_twin_of_the_mention"])
 def test_the_author_is_judged_by_their_own_team_not_by_the_channels_host(
-    door, workspace, temporal, ts, case, shape
+    webhook, workspace, temporal, ts, case, shape
 ):
-    door.deliver(captured(case, ts=ts, **SHAPES_OF_COLLEAGUES[shape]))
+    webhook.deliver(captured(case, ts=ts, **SHAPES_OF_COLLEAGUES[shape]))
     assert Mention.objects.get().state == "started"
 
 
@@ -340,48 +340,48 @@ def test_the_author_is_judged_by_their_own_team_not_by_the_channels_host(
     ],
 )
 def test_an_external_author_stays_refused_whoever_hosts_the_channel(
-    door, workspace, temporal, ts, shape
+    webhook, workspace, temporal, ts, shape
 ):
-    door.deliver(captured("mention_in_a_shared_channel", ts=ts, user="U9", **shape))
+    webhook.deliver(captured("mention_in_a_shared_channel", ts=ts, user="U9", **shape))
     assert Mention.objects.get().outcome == "the author is of another organization"
 
 
 def test_in_an_enterprise_the_profile_decides_about_sister_workspaces(
-    door, workspace, temporal, ts
+    webhook, workspace, temporal, ts
 ):
     SlackWorkspace.objects.update(enterprise_id="E1")
-    door.deliver(captured("mention_in_a_shared_channel", ts=ts, user_team="T2", team="T2"))
+    webhook.deliver(captured("mention_in_a_shared_channel", ts=ts, user_team="T2", team="T2"))
     assert Mention.objects.get().state == "started"
 
 
-def test_a_colleague_in_a_shared_channel_is_let_in(door, workspace, temporal, ts):
-    door.deliver(captured("mention_in_a_shared_channel", ts=ts))
+def test_a_colleague_in_a_shared_channel_is_admitted(webhook, workspace, temporal, ts):
+    webhook.deliver(captured("mention_in_a_shared_channel", ts=ts))
     assert Mention.objects.get().state == "started"
 
 
-def test_an_org_wide_installation_serves_its_workspaces(door, project, temporal, ts):
+def test_an_org_wide_installation_serves_its_workspaces(webhook, project, temporal, ts):
     org_wide = SlackWorkspace.objects.create(
         project=project, enterprise_id="E1", bot_user_id="UBOT", bot_token="xoxb-demo"
     )
-    door.deliver(captured("mention_under_an_org_wide_installation", ts=ts))
+    webhook.deliver(captured("mention_under_an_org_wide_installation", ts=ts))
     mention = Mention.objects.get()
     assert (mention.workspace, mention.team_id, mention.state) == (org_wide, "E1", "started")
 
 
-def test_another_enterprises_installation_does_not(door, stranger):
+def test_another_enterprises_installation_does_not(webhook, stranger):
     SlackWorkspace.objects.create(
         project=stranger, enterprise_id="E2", bot_user_id="UBOT", bot_token="xoxb-theirs"
     )
-    door.deliver(captured("mention_under_an_org_wide_installation"))
-    assert_no_effects(door)
+    webhook.deliver(captured("mention_under_an_org_wide_installation"))
+    assert_no_effects(webhook)
 
 
 # --- When something is down ----------------------------------------------------------------------
 def test_without_temporal_a_mention_is_kept_and_started_later_once(
-    door, workspace, no_temporal, temporal_address, settings, monkeypatch, request
+    webhook, workspace, no_temporal, temporal_address, settings, monkeypatch, request
 ):
     with Stopwatch() as waited:
-        message = door.mention()
+        message = webhook.mention()
     assert waited.seconds < 3
     assert Mention.objects.get().state == "received"
     tasks.start_pending_mentions()
@@ -396,38 +396,42 @@ def test_without_temporal_a_mention_is_kept_and_started_later_once(
 
 
 def test_a_mention_kept_without_temporal_is_started_by_its_redelivery(
-    door, workspace, no_temporal, temporal_address, settings, monkeypatch, request
+    webhook, workspace, no_temporal, temporal_address, settings, monkeypatch, request
 ):
-    message = door.mention()
+    message = webhook.mention()
     settings.TEMPORAL_ADDRESS = temporal_address
     monkeypatch.undo()
     request.getfixturevalue("temporal")
-    door.deliver(door.slack.event(message))
+    webhook.deliver(webhook.slack.event(message))
     assert Mention.objects.get().state == "started"
 
 
-def test_a_mention_still_waiting_when_the_app_is_uninstalled_is_ended(door, workspace, no_temporal):
-    door.mention()
-    door.deliver(captured("app_uninstalled"))
+def test_a_mention_still_waiting_when_the_app_is_uninstalled_is_ended(
+    webhook, workspace, no_temporal
+):
+    webhook.mention()
+    webhook.deliver(captured("app_uninstalled"))
     tasks.start_pending_mentions()
     assert Mention.objects.get().state == "failed"
-    assert door.slack.calls() == []
+    assert webhook.slack.calls() == []
 
 
-def test_without_the_database_slack_is_asked_to_deliver_again_and_nothing_is_kept(door, workspace):
+def test_without_the_database_slack_is_asked_to_deliver_again_and_nothing_is_kept(
+    webhook, workspace
+):
     def is_down(*_arguments):
         raise OperationalError("the database is down")
 
     with connection.execute_wrapper(is_down):
-        response = door.deliver(captured("mention"))
+        response = webhook.deliver(captured("mention"))
     assert response.status_code == 503
     assert int(response["Retry-After"]) > 0
-    assert_no_effects(door)
+    assert_no_effects(webhook)
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_database_that_fails_after_the_mention_was_kept_is_no_failure_to_slack(
-    door, workspace, temporal
+def test_slack_gets_200_if_the_database_fails_after_recording_a_mention(
+    webhook, workspace, temporal
 ):
     def fails_at_the_decision(execute, sql, *rest):
         if sql.startswith("UPDATE") and "lease_until" in sql:
@@ -435,7 +439,7 @@ def test_a_database_that_fails_after_the_mention_was_kept_is_no_failure_to_slack
         return execute(sql, *rest)
 
     with connection.execute_wrapper(fails_at_the_decision):
-        message = door.mention()
+        message = webhook.mention()
     assert Mention.objects.get().state == "received"
     tasks.start_pending_mentions()
     assert Mention.objects.get().state == "started"
@@ -443,10 +447,10 @@ def test_a_database_that_fails_after_the_mention_was_kept_is_no_failure_to_slack
 
 
 def test_a_sweep_without_temporal_stops_after_a_few_attempts_and_tries_others_next(
-    door, workspace, no_temporal
+    webhook, workspace, no_temporal
 ):
     for _ in range(5):
-        door.mention()
+        webhook.mention()
     first_tried = {mention.pk: mention.lease_until for mention in Mention.objects.all()}
     tasks.start_pending_mentions()
     tasks.start_pending_mentions()
@@ -455,8 +459,8 @@ def test_a_sweep_without_temporal_stops_after_a_few_attempts_and_tries_others_ne
     assert {mention.state for mention in mentions} == {"received"}
 
 
-def test_when_nobody_knows_the_quota_the_workflow_decides(
-    door, workspace, out_of_credits, temporal, no_redis
+def test_the_workflow_decides_if_the_quota_is_unknown(
+    webhook, workspace, out_of_credits, temporal, no_redis
 ):
     def quota_is_down(execute, sql, *rest):
         if "quota_" in sql:
@@ -464,20 +468,20 @@ def test_when_nobody_knows_the_quota_the_workflow_decides(
         return execute(sql, *rest)
 
     with connection.execute_wrapper(quota_is_down):
-        message = door.mention()
+        message = webhook.mention()
     assert Mention.objects.get().state == "started"
     assert temporal.has(workflow_of(message))
     assert not Notice.objects.exists()
 
 
-def test_without_redis_the_database_decides(door, workspace, out_of_credits, no_redis):
-    door.mention()
+def test_without_redis_the_database_decides(webhook, workspace, out_of_credits, no_redis):
+    webhook.mention()
     assert Mention.objects.get().state == "refused"
 
 
-def test_after_redis_was_flushed_nothing_over_quota_is_let_in(
-    door, workspace, out_of_credits, redis_client
+def test_a_flushed_redis_admits_nothing_over_quota(
+    webhook, workspace, out_of_credits, redis_client
 ):
     redis_client.flushall()
-    door.mention()
+    webhook.mention()
     assert Mention.objects.get().state == "refused"

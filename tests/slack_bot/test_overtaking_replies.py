@@ -1,4 +1,4 @@
-"""A reply that arrives before, beside or after its mention is always one follow-up."""
+"""A reply that arrives before, with or after its mention is always one follow-up."""
 
 import itertools
 import random
@@ -18,7 +18,7 @@ from workflows.models import FollowUp, Mention, ThreadReply
 
 @pytest.fixture
 def posts(slack, ts) -> tuple[dict, dict]:
-    """A mention and its author's reply, both written, neither delivered."""
+    """A mention and its author's reply, written but not delivered."""
     mention = slack.post("<@UBOT> why does the build fail?", ts=ts)
     return mention, slack.post("in the shop, please", thread_ts=mention["ts"])
 
@@ -44,7 +44,7 @@ def assert_one_follow_up(temporal, mention: dict) -> None:
 
 
 def after(monkeypatch, module, name: str, action) -> None:
-    """Have the action done once, right after the next call of a function."""
+    """Perform the action once, right after the next call of a function."""
     original = getattr(module, name)
     waiting = [action]
 
@@ -58,11 +58,13 @@ def after(monkeypatch, module, name: str, action) -> None:
 
 
 @pytest.mark.parametrize("order", ["mention first", "reply first"])
-def test_one_after_the_other(door, workspace, temporal, posts, order):
+def test_a_reply_handled_before_or_after_its_mention_is_one_follow_up(
+    webhook, workspace, temporal, posts, order
+):
     mention, reply = posts
-    events = [door.slack.event(mention), door.slack.event(reply, "message")]
+    events = [webhook.slack.event(mention), webhook.slack.event(reply, "message")]
     for each in events if order == "mention first" else reversed(events):
-        door.deliver(each)
+        webhook.deliver(each)
     assert_one_follow_up(temporal, mention)
 
 
@@ -71,11 +73,11 @@ def test_one_after_the_other(door, workspace, temporal, posts, order):
     [(replies, "keep"), (replies, "_latest_request"), (replies, "_may_be_matched_soon")],
 )
 def test_the_mention_is_handled_while_its_reply_is_being_handled(
-    door, workspace, temporal, posts, monkeypatch, module, moment
+    webhook, workspace, temporal, posts, monkeypatch, module, moment
 ):
     mention, reply = posts
-    after(monkeypatch, module, moment, lambda: door.deliver(door.slack.event(mention)))
-    door.deliver(door.slack.event(reply, "message"))
+    after(monkeypatch, module, moment, lambda: webhook.deliver(webhook.slack.event(mention)))
+    webhook.deliver(webhook.slack.event(reply, "message"))
     assert_one_follow_up(temporal, mention)
 
 
@@ -89,76 +91,78 @@ def test_the_mention_is_handled_while_its_reply_is_being_handled(
     ],
 )
 def test_the_reply_is_handled_while_its_mention_is_being_handled(
-    door, workspace, temporal, posts, monkeypatch, module, moment
+    webhook, workspace, temporal, posts, monkeypatch, module, moment
 ):
     mention, reply = posts
-    after(monkeypatch, module, moment, lambda: door.deliver(door.slack.event(reply, "message")))
-    door.deliver(door.slack.event(mention))
+    after(
+        monkeypatch, module, moment, lambda: webhook.deliver(webhook.slack.event(reply, "message"))
+    )
+    webhook.deliver(webhook.slack.event(mention))
     assert_one_follow_up(temporal, mention)
 
 
 def test_a_reply_whose_process_died_is_decided_by_a_sweep(
-    door, workspace, temporal, posts, monkeypatch
+    webhook, workspace, temporal, posts, monkeypatch
 ):
     mention, reply = posts
-    door.deliver(door.slack.event(mention))
+    webhook.deliver(webhook.slack.event(mention))
 
     def dies(_reply):
         raise OperationalError("the database is down")
 
     with monkeypatch.context() as patch:
         patch.setattr(replies, "decide", dies)
-        assert door.deliver(door.slack.event(reply, "message")).status_code == 200
+        assert webhook.deliver(webhook.slack.event(reply, "message")).status_code == 200
     assert not FollowUp.objects.exists()
     assert_one_follow_up(temporal, mention)
 
 
 def test_a_mention_whose_process_died_finds_the_reply_that_came_first(
-    door, workspace, temporal, posts, monkeypatch
+    webhook, workspace, temporal, posts, monkeypatch
 ):
     mention, reply = posts
-    door.deliver(door.slack.event(reply, "message"))
+    webhook.deliver(webhook.slack.event(reply, "message"))
 
     def dies(_mention):
         raise OperationalError("the database is down")
 
     with monkeypatch.context() as patch:
         patch.setattr(replies, "decide_for", dies)
-        door.deliver(door.slack.event(mention))
+        webhook.deliver(webhook.slack.event(mention))
     assert_one_follow_up(temporal, mention)
 
 
-def test_redeliveries_in_any_order_are_one_follow_up(door, workspace, temporal, posts):
+def test_redeliveries_in_any_order_are_one_follow_up(webhook, workspace, temporal, posts):
     mention, reply = posts
     events = [
-        door.slack.event(mention),
-        door.slack.event(mention, "message"),
-        door.slack.event(reply, "message"),
-        door.slack.event(reply, "message"),
+        webhook.slack.event(mention),
+        webhook.slack.event(mention, "message"),
+        webhook.slack.event(reply, "message"),
+        webhook.slack.event(reply, "message"),
     ]
     for each in random.Random(7).sample(events * 2, 8):
-        door.deliver(each)
+        webhook.deliver(each)
     assert_one_follow_up(temporal, mention)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_several_replies_in_any_order_are_all_heard_in_the_order_they_were_written(
-    door, workspace, temporal, slack, ts, seed
+def test_replies_are_handled_in_the_order_they_were_written(
+    webhook, workspace, temporal, slack, ts, seed
 ):
     mention = slack.post("<@UBOT> why does the build fail?", ts=ts)
     written = [slack.post(f"reply {number}", thread_ts=ts) for number in range(4)]
     events = [slack.event(mention), *(slack.event(each, "message") for each in written)]
     for each in random.Random(seed).sample(events, len(events)):
-        door.deliver(each)
+        webhook.deliver(each)
     sweep()
     heard = FollowUp.objects.order_by("ts").values_list("text", "state")
     assert list(heard) == [(f"reply {number}", "signalled") for number in range(4)]
 
 
 # --- What is for nobody --------------------------------------------------------------------------
-def test_the_text_of_an_unrelated_reply_is_gone_after_a_quarter_of_an_hour(door, workspace):
-    root = door.slack.post("lunch?", user="U2")
-    door.reply("yes", root["ts"])
+def test_an_unrelated_reply_is_deleted_after_a_quarter_of_an_hour(webhook, workspace):
+    root = webhook.slack.post("lunch?", user="U2")
+    webhook.reply("yes", root["ts"])
     assert ThreadReply.objects.get().decided_at is not None
     ThreadReply.objects.update(received_at=timezone.now() - timedelta(minutes=14))
     tasks.match_replies()
@@ -168,45 +172,43 @@ def test_the_text_of_an_unrelated_reply_is_gone_after_a_quarter_of_an_hour(door,
     assert not ThreadReply.objects.exists()
 
 
-def test_a_reply_that_nobody_decided_about_outlasts_a_long_rest_of_the_sweeps(
-    door, workspace, temporal, posts, monkeypatch
+def test_an_undecided_reply_is_kept_while_no_sweep_runs(
+    webhook, workspace, temporal, posts, monkeypatch
 ):
-    """Celery was away: its first sweep is to decide about the reply, not to delete it."""
+    """After an outage of Celery, the first sweep decides about the reply before deleting it."""
     mention, reply = posts
-    door.deliver(door.slack.event(mention))
+    webhook.deliver(webhook.slack.event(mention))
 
     def fails(_reply):
         raise OperationalError("the database is down")
 
     with monkeypatch.context() as patch:
         patch.setattr(replies, "decide", fails)
-        door.deliver(door.slack.event(reply, "message"))
+        webhook.deliver(webhook.slack.event(reply, "message"))
         ThreadReply.objects.update(received_at=timezone.now() - timedelta(hours=2))
         tasks.match_replies()
     assert_one_follow_up(temporal, mention)
 
 
-def test_the_text_of_a_reply_that_nobody_could_decide_about_is_gone_after_a_day(
-    door, workspace, posts, monkeypatch
-):
+def test_an_undecided_reply_is_deleted_after_a_day(webhook, workspace, posts, monkeypatch):
     _, reply = posts
 
     def fails(_reply):
         raise OperationalError("the database is down")
 
     monkeypatch.setattr(replies, "decide", fails)
-    door.deliver(door.slack.event(reply, "message"))
+    webhook.deliver(webhook.slack.event(reply, "message"))
     ThreadReply.objects.update(received_at=timezone.now() - replies.UNDECIDED_FOR)
     tasks.match_replies()
     assert not ThreadReply.objects.exists()
 
 
 def test_a_reply_that_came_before_a_mention_without_text_survives_its_process(
-    door, workspace, temporal, slack, ts, monkeypatch
+    webhook, workspace, temporal, slack, ts, monkeypatch
 ):
     mention = slack.post("<@UBOT>", ts=ts)
     reply = slack.post("why does the build fail?", thread_ts=ts)
-    door.deliver(slack.event(reply, "message"))
+    webhook.deliver(slack.event(reply, "message"))
     asking = intake._ask
 
     def dies_afterwards(about):
@@ -215,32 +217,34 @@ def test_a_reply_that_came_before_a_mention_without_text_survives_its_process(
 
     with monkeypatch.context() as patch:
         patch.setattr(intake, "_ask", dies_afterwards)
-        door.deliver(slack.event(mention))
+        webhook.deliver(slack.event(mention))
     sweep()
     assert temporal.has(workflow_of(reply))
 
 
-def test_nothing_is_kept_of_external_authors_nor_of_posts_outside_threads(door, workspace):
-    root = door.slack.post("lunch?")
-    door.deliver(door.slack.event(root, "message"))
-    reply = door.slack.post("yes", thread_ts=root["ts"], user="U9", user_team="T9")
-    door.deliver(door.slack.event(reply, "message"))
+def test_external_authors_and_posts_outside_threads_are_not_recorded(webhook, workspace):
+    root = webhook.slack.post("lunch?")
+    webhook.deliver(webhook.slack.event(root, "message"))
+    reply = webhook.slack.post("yes", thread_ts=root["ts"], user="U9", user_team="T9")
+    webhook.deliver(webhook.slack.event(reply, "message"))
     assert not ThreadReply.objects.exists()
 
 
-def test_the_reply_of_another_is_not_taken_for_the_authors(door, workspace, temporal, slack, ts):
+def test_another_persons_reply_is_not_mistaken_for_the_authors(
+    webhook, workspace, temporal, slack, ts
+):
     mention = slack.post("<@UBOT> why does the build fail?", ts=ts)
     other = slack.post("me too", thread_ts=ts, user="U2")
-    door.deliver(slack.event(other, "message"))
-    door.deliver(slack.event(mention))
+    webhook.deliver(slack.event(other, "message"))
+    webhook.deliver(slack.event(mention))
     sweep()
     assert not FollowUp.objects.exists()
 
 
 # --- At once -------------------------------------------------------------------------------------
-def deliver_at_once(door, events: list[dict], jitter: random.Random) -> None:
-    """Deliver the events on a thread each, which begin in any order."""
-    requests = [door.slack.signed("/slack/events/", each) for each in events]
+def deliver_at_once(webhook, events: list[dict], jitter: random.Random) -> None:
+    """Deliver each event on its own thread. The threads begin in any order."""
+    requests = [webhook.slack.signed("/slack/events/", each) for each in events]
     jitter.shuffle(requests)
 
     def deliver(request) -> int:
@@ -262,8 +266,8 @@ def deliver_at_once(door, events: list[dict], jitter: random.Random) -> None:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("seed", range(3))
-def test_mentions_and_replies_at_once_are_each_one_start_and_one_follow_up(
-    door, workspace, temporal, slack, seed
+def test_concurrent_mentions_and_replies_make_one_start_and_one_follow_up_each(
+    webhook, workspace, temporal, slack, seed
 ):
     jitter = random.Random(seed)
     mentions = [slack.post(f"<@UBOT> build {number}?") for number in range(4)]
@@ -278,7 +282,7 @@ def test_mentions_and_replies_at_once_are_each_one_start_and_one_follow_up(
             for mention in mentions
         )
     )
-    deliver_at_once(door, events, jitter)
+    deliver_at_once(webhook, events, jitter)
     sweep()
     connection.close()
     assert Mention.objects.filter(state="started").count() == len(mentions)

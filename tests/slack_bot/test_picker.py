@@ -17,9 +17,9 @@ PATH = "/slack/interactivity/"
 
 
 @pytest.fixture
-def mention(door, workspace, repository, temporal) -> Mention:
-    """A mention of U1's whose workflow waits for a choice; its picker is posted."""
-    door.mention()
+def mention(webhook, workspace, repository, temporal) -> Mention:
+    """A mention of U1 with a posted picker, whose workflow waits for a choice."""
+    webhook.mention()
     mention = Mention.objects.get()
     offer = notices.claim(
         f"picker:{mention.pk}",
@@ -32,8 +32,8 @@ def mention(door, workspace, repository, temporal) -> Mention:
     return mention
 
 
-def send(door, payload):
-    return door.deliver({"payload": payload}, PATH)
+def send(webhook, payload):
+    return webhook.deliver({"payload": payload}, PATH)
 
 
 def search(mention, value="", user="U1", **fields):
@@ -56,89 +56,89 @@ def choose(mention, repository, user="U1", value=None, block_id=None):
     return payload
 
 
-def told(door) -> list[str]:
-    """Send what is owed; return what the thread was told beside the picker."""
-    tasks.deliver_pending_denials()
+def told(webhook) -> list[str]:
+    """Send due notices; return what the thread was told besides the picker."""
+    tasks.deliver_pending_notices()
     return [
-        message["text"] for message in door.slack.bot_messages("C1") if not message.get("blocks")
+        message["text"] for message in webhook.slack.bot_messages("C1") if not message.get("blocks")
     ]
 
 
 # --- Searching -----------------------------------------------------------------------------------
 def test_a_search_over_hundreds_of_repositories_answers_fast_with_a_hundred_at_most(
-    door, mention, project
+    webhook, mention, project
 ):
     Repository.objects.bulk_create(
         Repository(project=project, full_name=f"acme/service-{n:03}", clone_url="https://x/y")
         for n in range(250)
     )
     with Stopwatch() as waited:
-        everything = send(door, search(mention)).json()["options"]
-        one = send(door, search(mention, "SERVICE-249")).json()["options"]
+        everything = send(webhook, search(mention)).json()["options"]
+        one = send(webhook, search(mention, "SERVICE-249")).json()["options"]
     assert waited.seconds < 3
     assert len(everything) == 100
     assert [option["text"]["text"] for option in one] == ["acme/service-249"]
 
 
-def test_options_are_as_short_as_slack_wants_them(door, mention, project):
+def test_options_are_as_short_as_slack_wants_them(webhook, mention, project):
     Repository.objects.create(
         project=project, full_name=f"acme/{'very-' * 30}long", clone_url="https://x/y"
     )
-    for option in send(door, search(mention)).json()["options"]:
+    for option in send(webhook, search(mention)).json()["options"]:
         assert len(option["text"]["text"]) <= 75
         assert len(option["value"]) <= 150
 
 
-def test_a_search_finds_no_repository_of_another_organization(door, mention, stranger):
+def test_a_search_finds_no_repository_of_another_organization(webhook, mention, stranger):
     Repository.objects.create(project=stranger, full_name="theirs/shop", clone_url="https://x/y")
-    options = send(door, search(mention, "shop")).json()["options"]
+    options = send(webhook, search(mention, "shop")).json()["options"]
     assert [option["text"]["text"] for option in options] == ["acme/shop"]
 
 
-def test_somebody_else_finds_nothing(door, mention):
-    assert send(door, search(mention, user="U2")).json() == {"options": []}
+def test_another_user_finds_no_repositories(webhook, mention):
+    assert send(webhook, search(mention, user="U2")).json() == {"options": []}
 
 
-def test_a_search_in_a_forged_picker_finds_nothing(door, mention):
-    assert send(door, search(mention, block_id="forged")).json() == {"options": []}
+def test_a_forged_picker_finds_no_repositories(webhook, mention):
+    assert send(webhook, search(mention, block_id="forged")).json() == {"options": []}
 
 
 # --- Choosing ------------------------------------------------------------------------------------
 def test_a_choice_in_a_channel_that_another_company_hosts_reaches_the_workflow(
-    door, mention, repository, temporal
+    webhook, mention, repository, temporal
 ):
     payload = choose(mention, repository)
     payload["team"] = {"id": "T9", "domain": "hosts"}
-    assert send(door, payload).status_code == 200
+    assert send(webhook, payload).status_code == 200
     assert temporal.signals(mention.workflow_id) == ["repository_chosen"]
 
 
-def test_a_choice_from_another_workspace_reaches_nobody(door, mention, repository, temporal):
+def test_a_choice_from_another_workspace_reaches_nobody(webhook, mention, repository, temporal):
     payload = choose(mention, repository)
     payload["team"] = {"id": "T9", "domain": "hosts"}
     payload["user"]["team_id"] = "T9"
-    send(door, payload)
+    send(webhook, payload)
     assert temporal.signals(mention.workflow_id) == []
 
 
-def test_the_picker_says_whose_choice_it_is():
+def test_the_picker_says_who_can_choose():
     [block] = picker.blocks(uuid.uuid4(), "U1")
-    assert "This choice is <@U1>'s" in block["text"]["text"]
+    assert "Only <@U1> can choose." in block["text"]["text"]
 
 
-def test_a_choice_reaches_the_workflow(door, mention, repository, temporal):
-    door.slack.slack.forget_calls()
-    assert send(door, choose(mention, repository)).status_code == 200
+def test_a_choice_reaches_the_workflow(webhook, mention, repository, temporal):
+    webhook.slack.slack.forget_calls()
+    assert send(webhook, choose(mention, repository)).status_code == 200
     assert temporal.signals(mention.workflow_id) == ["repository_chosen"]
-    assert door.slack.calls() == []
-    assert told(door) == []
+    assert webhook.slack.calls() == []
+    assert told(webhook) == []
 
 
-def test_somebody_else_chooses_nothing_and_is_told_once(door, mention, repository, temporal):
+def test_somebody_else_chooses_nothing_and_is_told_once(webhook, mention, repository, temporal):
     for _ in range(2):
-        send(door, choose(mention, repository, user="U2"))
+        send(webhook, choose(mention, repository, user="U2"))
     assert temporal.signals(mention.workflow_id) == []
-    [text] = told(door)
+    [text] = told(webhook)
     assert "<@U2>" in text
     assert "<@U1>" in text
     assert Notice.objects.get(kind="picker_refusal").user_id == "U2"
@@ -148,61 +148,63 @@ def test_somebody_else_chooses_nothing_and_is_told_once(door, mention, repositor
     "value", ["", "forged", "7|7", "a:b", "\0", "é" * 150, "0" * 32 + "|1:signature"]
 )
 def test_a_forged_value_chooses_nothing_and_the_thread_is_told_once(
-    door, mention, repository, temporal, value
+    webhook, mention, repository, temporal, value
 ):
     for _ in range(2):
-        assert send(door, choose(mention, repository, value=value)).status_code == 200
+        assert send(webhook, choose(mention, repository, value=value)).status_code == 200
     assert temporal.signals(mention.workflow_id) == []
-    assert len(told(door)) == 1
+    assert len(told(webhook)) == 1
 
 
 def test_a_forged_picker_chooses_nothing_and_the_thread_is_told(
-    door, mention, repository, temporal
+    webhook, mention, repository, temporal
 ):
-    send(door, choose(mention, repository, block_id="forged"))
+    send(webhook, choose(mention, repository, block_id="forged"))
     assert temporal.signals(mention.workflow_id) == []
-    assert len(told(door)) == 1
+    assert len(told(webhook)) == 1
 
 
-def test_a_value_of_another_mentions_picker_chooses_nothing(door, mention, repository, temporal):
-    other = door.mention()
+def test_a_value_of_another_mentions_picker_chooses_nothing(webhook, mention, repository, temporal):
+    other = webhook.mention()
     value = picker.value(Choice(Mention.objects.get(ts=other["ts"]).pk, repository.pk))
-    send(door, choose(mention, repository, value=value))
+    send(webhook, choose(mention, repository, value=value))
     assert temporal.signals(mention.workflow_id) == []
-    assert len(told(door)) == 1
+    assert len(told(webhook)) == 1
 
 
-def test_a_repository_of_another_organization_is_not_chosen(door, mention, stranger, temporal):
+def test_a_repository_of_another_organization_is_not_chosen(webhook, mention, stranger, temporal):
     theirs = Repository.objects.create(
         project=stranger, full_name="theirs/shop", clone_url="https://x/y"
     )
-    send(door, choose(mention, theirs))
+    send(webhook, choose(mention, theirs))
     assert temporal.signals(mention.workflow_id) == []
 
 
-def test_a_choice_from_another_workspace_is_nothing(door, mention, repository, stranger, temporal):
+def test_a_choice_from_another_workspace_is_ignored(
+    webhook, mention, repository, stranger, temporal
+):
     SlackWorkspace.objects.create(
         project=stranger, team_id="T2", bot_user_id="UBOT", bot_token="xoxb-theirs"
     )
     payload = choose(mention, repository)
     payload["team"]["id"] = "T2"
-    assert send(door, payload).status_code == 200
+    assert send(webhook, payload).status_code == 200
     assert temporal.signals(mention.workflow_id) == []
-    assert told(door) == []
+    assert told(webhook) == []
 
 
-def test_a_choice_after_the_workflow_ended_is_told_to_be_too_late(door, mention, repository):
+def test_a_choice_after_the_workflow_ended_is_told_to_be_too_late(webhook, mention, repository):
     Mention.objects.update(ts="100.9")
     for _ in range(2):
-        assert send(door, choose(mention, repository)).status_code == 200
-    [text] = told(door)
+        assert send(webhook, choose(mention, repository)).status_code == 200
+    [text] = told(webhook)
     assert "no longer open" in text
 
 
-def test_a_choice_without_temporal_is_seen_to_have_failed(
-    door, mention, repository, no_temporal, temporal
+def test_slack_shows_that_a_choice_failed_without_temporal(
+    webhook, mention, repository, no_temporal, temporal
 ):
-    assert send(door, choose(mention, repository)).status_code == 503
+    assert send(webhook, choose(mention, repository)).status_code == 503
 
 
 @pytest.mark.parametrize(
@@ -217,12 +219,12 @@ def test_a_choice_without_temporal_is_seen_to_have_failed(
         {"type": "block_actions", "actions": [{"action_id": "another"}]},
     ],
 )
-def test_any_other_interaction_is_acknowledged(door, workspace, payload):
-    assert send(door, payload).status_code == 200
+def test_any_other_interaction_is_acknowledged(webhook, workspace, payload):
+    assert send(webhook, payload).status_code == 200
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"payload=", b"payload={", b"{}", b"payload=%00", b"&" * 999]
 )
-def test_a_body_that_is_no_interaction_is_acknowledged(door, workspace, body):
-    assert door.deliver(body, PATH).status_code == 200
+def test_a_body_without_an_interaction_is_acknowledged(webhook, workspace, body):
+    assert webhook.deliver(body, PATH).status_code == 200

@@ -1,4 +1,4 @@
-"""Replies in the thread of a running task: the owner's reach its workflow, others' do not."""
+"""Replies in the thread of a running task: only the owner's reach its workflow."""
 
 from datetime import timedelta
 
@@ -23,23 +23,23 @@ def exhausted(task) -> None:
 
 
 # --- The owner -----------------------------------------------------------------------------------
-def test_a_reply_of_the_owner_is_one_follow_up_and_its_redelivery_none(door, task, temporal):
-    reply = door.reply("and the tests?", task.thread_ts)
-    assert door.deliver(door.slack.event(reply, "message")).status_code == 200
+def test_redelivering_the_owners_reply_makes_no_second_follow_up(webhook, task, temporal):
+    reply = webhook.reply("and the tests?", task.thread_ts)
+    assert webhook.deliver(webhook.slack.event(reply, "message")).status_code == 200
     follow_up = FollowUp.objects.get()
     assert (follow_up.text, follow_up.state) == ("and the tests?", "signalled")
     assert not follow_up.addressed
     assert temporal.signals(task.workflow_id) == ["follow_up"]
-    assert door.slack.calls() == []
+    assert webhook.slack.calls() == []
 
 
 @pytest.mark.parametrize("order", [("app_mention", "message"), ("message", "app_mention")])
 def test_a_reply_that_names_the_bot_is_one_follow_up_and_no_new_workflow(
-    door, task, temporal, order
+    webhook, task, temporal, order
 ):
-    message = door.slack.post("<@UBOT> and the tests?", thread_ts=task.thread_ts)
+    message = webhook.slack.post("<@UBOT> and the tests?", thread_ts=task.thread_ts)
     for kind in order:
-        door.deliver(door.slack.event(message, kind))
+        webhook.deliver(webhook.slack.event(message, kind))
     assert FollowUp.objects.get().addressed
     assert temporal.signals(task.workflow_id) == ["follow_up"]
     assert Mention.objects.get(ts=message["ts"]).state == "forwarded"
@@ -49,8 +49,8 @@ def test_a_reply_that_names_the_bot_is_one_follow_up_and_no_new_workflow(
 @pytest.mark.parametrize(
     "case", ["file_shared_in_a_thread", "thread_reply_also_sent_to_the_channel"]
 )
-def test_files_and_replies_sent_to_the_channel_too_are_forwarded(door, task, temporal, case):
-    door.deliver(captured(case, thread_ts=task.thread_ts))
+def test_files_and_replies_sent_to_the_channel_too_are_forwarded(webhook, task, temporal, case):
+    webhook.deliver(captured(case, thread_ts=task.thread_ts))
     assert FollowUp.objects.get().state == "signalled"
     assert temporal.signals(task.workflow_id) == ["follow_up"]
 
@@ -59,41 +59,41 @@ def test_files_and_replies_sent_to_the_channel_too_are_forwarded(door, task, tem
     "case",
     ["reply_in_a_thread", "file_shared_in_a_thread", "thread_reply_also_sent_to_the_channel"],
 )
-def test_replies_in_other_threads_are_not(door, task, temporal, case):
-    door.deliver(captured(case))
+def test_replies_in_other_threads_are_not_forwarded(webhook, task, temporal, case):
+    webhook.deliver(captured(case))
     assert not FollowUp.objects.exists()
     assert temporal.signals(task.workflow_id) == []
 
 
-def test_a_reply_after_the_task_has_ended_is_not_for_the_bot(door, task):
+def test_a_reply_after_the_task_has_ended_is_not_for_the_bot(webhook, task):
     Mention.objects.update(state=Mention.State.ANSWERED)
     CodingTask.objects.update(state=CodingTask.State.DONE)
-    door.reply("thanks", task.thread_ts)
+    webhook.reply("thanks", task.thread_ts)
     assert not FollowUp.objects.exists()
 
 
-def test_a_mention_after_the_task_has_ended_starts_anew(door, task, temporal):
+def test_a_mention_after_the_task_has_ended_starts_anew(webhook, task, temporal):
     CodingTask.objects.update(state=CodingTask.State.DONE)
-    message = door.mention(thread_ts=task.thread_ts)
+    message = webhook.mention(thread_ts=task.thread_ts)
     assert temporal.has(workflow_of(message))
 
 
 def test_the_same_thread_of_another_organizations_workspace_is_another_thread(
-    door, task, stranger, temporal
+    webhook, task, stranger, temporal
 ):
     SlackWorkspace.objects.create(
         project=stranger, team_id="T2", bot_user_id="UBOT", bot_token="xoxb-theirs"
     )
     payload = captured("reply_in_a_thread", thread_ts=task.thread_ts)
     payload["authorizations"][0]["team_id"] = "T2"
-    door.deliver(payload)
+    webhook.deliver(payload)
     assert not FollowUp.objects.exists()
 
 
 def test_a_mention_is_not_handed_to_a_task_that_took_the_threads_place_meanwhile(
-    door, task, temporal
+    webhook, task, temporal
 ):
-    door.deliver(captured("mention_in_a_thread"))
+    webhook.deliver(captured("mention_in_a_thread"))
     mention = Mention.objects.get(ts="100.3")
     CodingTask.objects.update(state=CodingTask.State.DONE)
     CodingTask.objects.create(
@@ -112,51 +112,49 @@ def test_a_mention_is_not_handed_to_a_task_that_took_the_threads_place_meanwhile
 
 # --- Before the task exists ----------------------------------------------------------------------
 def test_the_authors_reply_to_a_mention_that_has_no_task_yet_is_one_follow_up(
-    door, workspace, temporal
+    webhook, workspace, temporal
 ):
-    mention = door.mention()
-    reply = door.reply("in the shop, please", mention["ts"])
-    door.deliver(door.slack.event(reply, "message"))
+    mention = webhook.mention()
+    reply = webhook.reply("in the shop, please", mention["ts"])
+    webhook.deliver(webhook.slack.event(reply, "message"))
     follow_up = FollowUp.objects.get()
     assert (follow_up.text, follow_up.state) == ("in the shop, please", "signalled")
     assert temporal.signals(workflow_of(mention)) == ["follow_up"]
-    assert door.slack.calls() == []
+    assert webhook.slack.calls() == []
 
 
 def test_replies_of_others_and_in_other_threads_do_not_count_before_the_task(
-    door, workspace, stranger, temporal
+    webhook, workspace, stranger, temporal
 ):
     SlackWorkspace.objects.create(
         project=stranger, team_id="T2", bot_user_id="UBOT", bot_token="xoxb-theirs"
     )
-    mention = door.mention()
-    door.reply("me too", mention["ts"], user="U2")
-    door.reply("lunch?", door.slack.post("hi")["ts"])
+    mention = webhook.mention()
+    webhook.reply("me too", mention["ts"], user="U2")
+    webhook.reply("lunch?", webhook.slack.post("hi")["ts"])
     elsewhere = captured("reply_in_a_thread", thread_ts=mention["ts"], ts=_after(mention))
     elsewhere["authorizations"][0]["team_id"] = "T2"
-    door.deliver(elsewhere)
+    webhook.deliver(elsewhere)
     assert not FollowUp.objects.exists()
     assert temporal.signals(workflow_of(mention)) == []
 
 
-def test_what_the_author_wrote_in_the_thread_before_the_mention_is_not_for_the_bot(
-    door, workspace, temporal
-):
-    root = door.slack.post("good morning")
-    before = door.slack.post("anybody?", thread_ts=root["ts"])
-    door.mention(thread_ts=root["ts"])
-    door.deliver(door.slack.event(before, "message"))
+def test_replies_from_before_the_mention_are_ignored(webhook, workspace, temporal):
+    root = webhook.slack.post("good morning")
+    before = webhook.slack.post("anybody?", thread_ts=root["ts"])
+    webhook.mention(thread_ts=root["ts"])
+    webhook.deliver(webhook.slack.event(before, "message"))
     assert not FollowUp.objects.exists()
 
 
 def test_a_reply_to_a_mention_that_waits_for_temporal_waits_with_it(
-    door, workspace, settings, monkeypatch, temporal_address, temporal
+    webhook, workspace, settings, monkeypatch, temporal_address, temporal
 ):
     with monkeypatch.context() as patch:
         patch.setattr(client, "_connection", None)
         settings.TEMPORAL_ADDRESS = "127.0.0.1:1"
-        mention = door.mention()
-        door.reply("in the shop, please", mention["ts"])
+        mention = webhook.mention()
+        webhook.reply("in the shop, please", mention["ts"])
     settings.TEMPORAL_ADDRESS = temporal_address
     FollowUp.objects.update(received_at=timezone.now() - timedelta(minutes=1))
     tasks.deliver_pending_follow_ups()
@@ -168,22 +166,22 @@ def test_a_reply_to_a_mention_that_waits_for_temporal_waits_with_it(
 
 
 def test_a_reply_to_a_mention_that_was_refused_begins_nothing(
-    door, workspace, out_of_credits, temporal
+    webhook, workspace, out_of_credits, temporal
 ):
-    mention = door.mention()
-    door.reply("please?", mention["ts"])
-    tasks.deliver_pending_denials()
+    mention = webhook.mention()
+    webhook.reply("please?", mention["ts"])
+    tasks.deliver_pending_notices()
     assert not FollowUp.objects.exists()
-    assert len(door.slack.bot_messages("C1")) == 1
+    assert len(webhook.slack.bot_messages("C1")) == 1
     assert not temporal.has(workflow_of(mention))
 
 
 def test_a_reply_waits_in_silence_when_the_credits_end_and_is_dropped_with_its_mention(
-    door, workspace, temporal
+    webhook, workspace, temporal
 ):
-    message = door.mention()
+    message = webhook.mention()
     set_limit(workspace.project.organization, AI_CREDITS, 0)
-    door.reply("in the shop, please", message["ts"])
+    webhook.reply("in the shop, please", message["ts"])
     assert not Notice.objects.exists()
     assert closing.close(Mention.objects.get().pk, Mention.State.REFUSED, "out of credits")
     dropped = FollowUp.objects.get()
@@ -192,12 +190,12 @@ def test_a_reply_waits_in_silence_when_the_credits_end_and_is_dropped_with_its_m
 
 
 def test_a_reply_that_waits_for_a_mention_goes_with_it_to_the_task_that_got_the_thread(
-    door, task, temporal
+    webhook, task, temporal
 ):
     Mention.objects.update(state=Mention.State.ANSWERED)
     CodingTask.objects.update(state=CodingTask.State.DONE)
-    message = door.mention(text="<@UBOT> and this", thread_ts=task.thread_ts)
-    reply = door.reply("the one in the shop", task.thread_ts)
+    message = webhook.mention(text="<@UBOT> and this", thread_ts=task.thread_ts)
+    reply = webhook.reply("the one in the shop", task.thread_ts)
     CodingTask.objects.update(state=CodingTask.State.ACTIVE)
     assert FollowUp.objects.get().workflow_id == workflow_of(message)
     mention = Mention.objects.get(ts=message["ts"])
@@ -208,26 +206,26 @@ def test_a_reply_that_waits_for_a_mention_goes_with_it_to_the_task_that_got_the_
     assert temporal.signals(task.workflow_id) == ["follow_up"]
 
 
-def test_a_reply_that_waits_for_a_mention_is_no_message_for_somebody_elses_task(door, task):
+def test_a_reply_that_waits_for_a_mention_is_no_message_for_somebody_elses_task(webhook, task):
     CodingTask.objects.update(state=CodingTask.State.DONE)
-    message = door.mention(text="<@UBOT> and this", thread_ts=task.thread_ts, user="U2")
-    door.reply("the one in the shop", task.thread_ts, user="U2")
+    message = webhook.mention(text="<@UBOT> and this", thread_ts=task.thread_ts, user="U2")
+    webhook.reply("the one in the shop", task.thread_ts, user="U2")
     CodingTask.objects.update(state=CodingTask.State.ACTIVE)
     mention = Mention.objects.get(ts=message["ts"])
     closing.close(mention.pk, Mention.State.REFUSED, "another user's task")
     assert FollowUp.objects.get().state == "dropped"
 
 
-def test_the_end_of_a_mention_leaves_the_messages_of_its_own_task_alone(door, task):
-    door.reply("and the tests?", task.thread_ts)
+def test_the_end_of_a_mention_leaves_the_messages_of_its_own_task_alone(webhook, task):
+    webhook.reply("and the tests?", task.thread_ts)
     closing.close(Mention.objects.get().pk, Mention.State.ANSWERED, "")
     assert FollowUp.objects.get().state == "signalled"
 
 
-def test_a_reply_to_a_mention_whose_workflow_cannot_be_found_is_kept(door, workspace, temporal):
-    mention = door.mention()
+def test_a_reply_to_a_mention_whose_workflow_cannot_be_found_is_kept(webhook, workspace, temporal):
+    mention = webhook.mention()
     Mention.objects.update(ts="1.1", workflow_id=workflow_id("T1", "C1", "1.1"))
-    door.reply("in the shop, please", mention["ts"])
+    webhook.reply("in the shop, please", mention["ts"])
     assert FollowUp.objects.get().state == "received"
 
 
@@ -238,86 +236,84 @@ def _after(message: dict) -> str:
 
 # --- Out of credits ------------------------------------------------------------------------------
 def test_an_owner_out_of_credits_is_told_once_and_nothing_is_forwarded(
-    door, task, exhausted, temporal
+    webhook, task, exhausted, temporal
 ):
     for text in ("go on", "please", "hello?"):
-        door.reply(text, task.thread_ts)
-        tasks.deliver_pending_denials()
+        webhook.reply(text, task.thread_ts)
+        tasks.deliver_pending_notices()
     assert set(FollowUp.objects.values_list("state", flat=True)) == {"refused"}
     assert temporal.signals(task.workflow_id) == []
-    [denial] = door.slack.bot_messages("C1")
+    [denial] = webhook.slack.bot_messages("C1")
     assert denial["thread_ts"] == task.thread_ts
     assert denial["text"].startswith("Your team has used its monthly Tollgate AI credits.")
 
 
 def test_an_owner_out_of_credits_who_names_the_bot_gets_a_denial_and_no_new_task(
-    door, task, exhausted, temporal
+    webhook, task, exhausted, temporal
 ):
-    message = door.mention(text="<@UBOT> go on", thread_ts=task.thread_ts)
-    door.deliver(door.slack.event(message, "message"))
-    door.reply("hello?", task.thread_ts)
-    tasks.deliver_pending_denials()
+    message = webhook.mention(text="<@UBOT> go on", thread_ts=task.thread_ts)
+    webhook.deliver(webhook.slack.event(message, "message"))
+    webhook.reply("hello?", task.thread_ts)
+    tasks.deliver_pending_notices()
     assert Mention.objects.get(ts=message["ts"]).state == "refused"
-    assert len(door.slack.bot_messages("C1")) == 1
+    assert len(webhook.slack.bot_messages("C1")) == 1
     assert temporal.signals(task.workflow_id) == []
     assert not temporal.has(workflow_of(message))
 
 
 def test_a_refused_reply_does_not_start_a_task_when_it_is_delivered_again_after_the_tasks_end(
-    door, task, exhausted, temporal
+    webhook, task, exhausted, temporal
 ):
-    message = door.mention(text="<@UBOT> go on", thread_ts=task.thread_ts)
+    message = webhook.mention(text="<@UBOT> go on", thread_ts=task.thread_ts)
     CodingTask.objects.update(state=CodingTask.State.DONE)
     set_limit(task.project.organization, AI_CREDITS, None)
-    door.deliver(door.slack.event(message, "message"))
+    webhook.deliver(webhook.slack.event(message, "message"))
     assert not temporal.has(workflow_of(message))
 
 
-def test_small_talk_in_other_threads_gets_silence_from_a_team_out_of_credits(
-    door, workspace, out_of_credits
-):
-    root = door.slack.post("lunch?", user="U2")
-    door.reply("yes", root["ts"])
-    door.slack.post("anybody?", user="U1")
+def test_small_talk_in_other_threads_is_ignored_without_credits(webhook, workspace, out_of_credits):
+    root = webhook.slack.post("lunch?", user="U2")
+    webhook.reply("yes", root["ts"])
+    webhook.slack.post("anybody?", user="U1")
     assert not Notice.objects.exists()
     assert not FollowUp.objects.exists()
 
 
 # --- A workspace that has moved to another project -----------------------------------------------
 def test_the_credits_that_count_for_a_running_task_are_those_of_the_project_that_pays(
-    door, task, workspace, stranger, temporal
+    webhook, task, workspace, stranger, temporal
 ):
     set_limit(task.project.organization, AI_CREDITS, 0)
     SlackWorkspace.objects.update(project=stranger)
-    door.reply("go on", task.thread_ts)
-    door.mention(text="<@UBOT> go on", thread_ts=task.thread_ts)
+    webhook.reply("go on", task.thread_ts)
+    webhook.mention(text="<@UBOT> go on", thread_ts=task.thread_ts)
     assert FollowUp.objects.get().state == "refused"
     assert Mention.objects.latest("received_at").state == "refused"
     assert temporal.signals(task.workflow_id) == []
 
 
 def test_the_new_projects_limit_does_not_stop_the_old_ones_task(
-    door, task, workspace, stranger, temporal
+    webhook, task, workspace, stranger, temporal
 ):
     set_limit(stranger.organization, AI_CREDITS, 0)
     SlackWorkspace.objects.update(project=stranger)
-    door.reply("go on", task.thread_ts)
+    webhook.reply("go on", task.thread_ts)
     assert FollowUp.objects.get().state == "signalled"
 
 
 # --- Other people --------------------------------------------------------------------------------
-def test_small_talk_of_others_in_the_thread_gets_silence(door, task, temporal):
-    door.reply("nice", task.thread_ts, user="U2")
+def test_small_talk_by_others_in_the_thread_is_ignored(webhook, task, temporal):
+    webhook.reply("nice", task.thread_ts, user="U2")
     assert not FollowUp.objects.exists()
     assert not Notice.objects.exists()
     assert temporal.signals(task.workflow_id) == []
 
 
-def test_others_who_name_the_bot_are_told_once_each_whose_task_it_is(door, task, temporal):
+def test_others_who_name_the_bot_are_told_once_each_whose_task_it_is(webhook, task, temporal):
     for user in ("U2", "U3", "U2"):
-        door.mention(text="<@UBOT> now do mine", thread_ts=task.thread_ts, user=user)
-        tasks.deliver_pending_denials()
-    told = [message["text"] for message in door.slack.bot_messages("C1")]
+        webhook.mention(text="<@UBOT> now do mine", thread_ts=task.thread_ts, user=user)
+        tasks.deliver_pending_notices()
+    told = [message["text"] for message in webhook.slack.bot_messages("C1")]
     assert len(told) == 2
     assert all("<@U1>" in text for text in told)
     assert ["<@U2>" in text for text in told] == [True, False]
@@ -325,62 +321,60 @@ def test_others_who_name_the_bot_are_told_once_each_whose_task_it_is(door, task,
     assert set(Mention.objects.exclude(user_id="U1").values_list("state", flat=True)) == {"refused"}
 
 
-def test_others_are_told_whose_task_it_is_even_when_credits_are_out(door, task, exhausted):
-    door.mention(text="<@UBOT> now do mine", thread_ts=task.thread_ts, user="U2")
+def test_others_are_told_whose_task_it_is_even_when_credits_are_out(webhook, task, exhausted):
+    webhook.mention(text="<@UBOT> now do mine", thread_ts=task.thread_ts, user="U2")
     assert Notice.objects.get().kind == "not_your_task"
 
 
 # --- When something is down ----------------------------------------------------------------------
 def test_without_temporal_a_reply_is_kept_and_signalled_later(
-    door, task, settings, monkeypatch, temporal_address, temporal
+    webhook, task, settings, monkeypatch, temporal_address, temporal
 ):
 
     with monkeypatch.context() as patch:
         patch.setattr(client, "_connection", None)
         settings.TEMPORAL_ADDRESS = "127.0.0.1:1"
-        reply = door.reply("and the tests?", task.thread_ts)
+        reply = webhook.reply("and the tests?", task.thread_ts)
         assert FollowUp.objects.get().state == "received"
     settings.TEMPORAL_ADDRESS = temporal_address
     FollowUp.objects.update(received_at=timezone.now() - timedelta(minutes=1))
     tasks.deliver_pending_follow_ups()
-    door.deliver(door.slack.event(reply, "message"))
+    webhook.deliver(webhook.slack.event(reply, "message"))
     assert FollowUp.objects.get().state == "signalled"
     assert temporal.signals(task.workflow_id) == ["follow_up"]
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_database_that_fails_after_a_reply_was_kept_is_no_failure_to_slack(door, task, temporal):
+def test_slack_gets_200_if_the_database_fails_after_recording_a_reply(webhook, task, temporal):
     def fails_after_the_signal(execute, sql, *rest):
         if sql.startswith("UPDATE") and "followup" in sql:
             raise OperationalError("the database is down")
         return execute(sql, *rest)
 
     with connection.execute_wrapper(fails_after_the_signal):
-        reply = door.reply("and the tests?", task.thread_ts)
+        reply = webhook.reply("and the tests?", task.thread_ts)
     FollowUp.objects.update(received_at=timezone.now() - timedelta(minutes=1))
     tasks.deliver_pending_follow_ups()
-    door.deliver(door.slack.event(reply, "message"))
+    webhook.deliver(webhook.slack.event(reply, "message"))
     assert FollowUp.objects.get().state == "signalled"
 
 
-def test_a_database_that_fails_before_a_reply_was_kept_has_slack_deliver_it_again(door, task):
+def test_slack_redelivers_if_the_database_fails_before_recording_a_reply(webhook, task):
     def fails_at_the_record(execute, sql, *rest):
         if sql.startswith("INSERT") and "threadreply" in sql:
             raise OperationalError("the database is down")
         return execute(sql, *rest)
 
-    reply = door.slack.post("and the tests?", thread_ts=task.thread_ts)
+    reply = webhook.slack.post("and the tests?", thread_ts=task.thread_ts)
     with connection.execute_wrapper(fails_at_the_record):
-        assert door.deliver(door.slack.event(reply, "message")).status_code == 503
+        assert webhook.deliver(webhook.slack.event(reply, "message")).status_code == 503
     assert not FollowUp.objects.exists()
-    assert door.deliver(door.slack.event(reply, "message")).status_code == 200
+    assert webhook.deliver(webhook.slack.event(reply, "message")).status_code == 200
     assert FollowUp.objects.get().state == "signalled"
 
 
-def test_a_mention_that_was_taken_up_again_is_not_denied_what_may_have_begun(
-    door, task, exhausted, temporal
-):
-    message = door.slack.post("<@UBOT> go on", thread_ts=task.thread_ts)
+def test_a_resumed_forward_is_not_denied(webhook, task, exhausted, temporal):
+    message = webhook.slack.post("<@UBOT> go on", thread_ts=task.thread_ts)
     Mention.objects.create(
         workspace=task.workspace,
         team_id="T1",
@@ -396,7 +390,7 @@ def test_a_mention_that_was_taken_up_again_is_not_denied_what_may_have_begun(
     assert not Notice.objects.exists()
 
 
-def test_a_reply_that_was_just_recorded_is_left_to_the_request_that_recorded_it(door, task):
+def test_a_reply_that_was_just_recorded_is_left_to_the_request_that_recorded_it(webhook, task):
     FollowUp.objects.create(
         workspace=task.workspace,
         channel_id="C1",
@@ -411,9 +405,9 @@ def test_a_reply_that_was_just_recorded_is_left_to_the_request_that_recorded_it(
     assert FollowUp.objects.get().state == "received"
 
 
-def test_a_reply_naming_the_bot_to_a_workflow_that_is_gone_starts_anew(door, task, temporal):
+def test_a_reply_naming_the_bot_to_a_workflow_that_is_gone_starts_anew(webhook, task, temporal):
     CodingTask.objects.update(workflow_id="mention-never-started")
-    message = door.mention(text="<@UBOT> and the tests?", thread_ts=task.thread_ts)
+    message = webhook.mention(text="<@UBOT> and the tests?", thread_ts=task.thread_ts)
     tasks.start_pending_mentions()
     assert FollowUp.objects.get().state == "dropped"
     assert CodingTask.objects.get().state == "failed"

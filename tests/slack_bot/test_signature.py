@@ -1,4 +1,4 @@
-"""Who is let in at all: requests that Slack signed lately, and nobody else."""
+"""Only requests that Slack signed a short time ago are accepted."""
 
 import pytest
 from slack_sdk.signature import Clock
@@ -24,7 +24,7 @@ EXAMPLE_HEADERS = {
 
 
 class Frozen(Clock):
-    """A clock that stands still, some seconds after the example was signed."""
+    """A clock that shows some seconds after the example was signed."""
 
     def __init__(self, after: float = 0) -> None:
         self.at = EXAMPLE_TIMESTAMP + after
@@ -37,7 +37,7 @@ def test_the_example_of_slacks_documentation_verifies():
     assert is_signed(EXAMPLE_BODY, EXAMPLE_HEADERS, [EXAMPLE_SECRET], Frozen())
 
 
-def test_a_body_with_one_byte_appended_does_not():
+def test_a_body_with_one_byte_appended_does_not_verify():
     assert not is_signed(EXAMPLE_BODY + b"x", EXAMPLE_HEADERS, [EXAMPLE_SECRET], Frozen())
 
 
@@ -49,7 +49,7 @@ def test_a_signature_is_good_for_five_minutes_either_way(after, accepted):
     assert signed is accepted
 
 
-def test_either_of_two_secrets_signs_while_they_are_rotated():
+def test_two_secrets_are_accepted_during_rotation():
     for secrets in (["new", EXAMPLE_SECRET], [EXAMPLE_SECRET, "new"]):
         assert is_signed(EXAMPLE_BODY, EXAMPLE_HEADERS, secrets, Frozen())
 
@@ -59,7 +59,7 @@ def test_without_the_right_secret_nothing_is_signed(secrets):
     assert not is_signed(EXAMPLE_BODY, EXAMPLE_HEADERS, secrets, Frozen())
 
 
-# --- At the door ---------------------------------------------------------------------------------
+# --- At the webhook ------------------------------------------------------------------------------
 def post(client, slack, payload=None, **headers):
     request = slack.signed("/slack/events/", captured("mention") if payload is None else payload)
     return client.post(
@@ -85,7 +85,7 @@ def test_a_strange_signature_is_refused(client, slack, signature):
 
 
 @pytest.mark.parametrize("path", ["events", "interactivity", "commands"])
-def test_every_endpoint_refuses_what_is_not_signed(client, path):
+def test_every_endpoint_refuses_unsigned_requests(client, path):
     response = client.post(f"/slack/{path}/", b"{}", content_type="application/json")
     assert response.status_code == 401
 
@@ -101,7 +101,7 @@ def test_without_a_configured_secret_everything_is_refused(client, slack, settin
         assert response.status_code == 401
 
 
-def test_a_signed_body_that_is_no_utf8_is_refused_and_no_error(client, slack):
+def test_a_signed_body_that_is_not_utf8_is_refused_without_an_error(client, slack):
     assert post(client, slack, b"\xff\xfe{}").status_code == 401
 
 
@@ -117,7 +117,7 @@ def test_a_body_that_is_too_large_is_not_even_read(client, slack):
     assert post(client, slack, b" " * (LARGEST_BODY + 1)).status_code == 413
 
 
-def test_a_length_that_no_number_holds_is_too_large_and_no_error(client, slack):
+def test_an_enormous_content_length_is_too_large_without_an_error(client, slack):
     request = slack.signed("/slack/events/", b"{}")
     headers = request.headers | {"Content-Length": "9" * 5_000}
     response = client.generic("POST", "/slack/events/", b"{}", headers=headers)
@@ -125,7 +125,7 @@ def test_a_length_that_no_number_holds_is_too_large_and_no_error(client, slack):
 
 
 @pytest.mark.parametrize("path", ["events", "interactivity", "commands"])
-def test_only_posts_are_taken(client, path):
+def test_only_the_method_post_is_allowed(client, path):
     assert client.get(f"/slack/{path}/").status_code == 405
 
 

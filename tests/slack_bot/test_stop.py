@@ -1,4 +1,4 @@
-"""Orders to stop in threads are never a prompt, in whatever order messages arrive."""
+"""Orders to stop are never prompts, in whatever order messages arrive."""
 
 from datetime import timedelta
 
@@ -17,27 +17,56 @@ from workflows.client import TemporalUnavailable
 from workflows.models import FollowUp, Mention, Notice, ThreadReply
 
 ORDERS = [
-    *("stop", "Stop.", " STOP! ", "cancel", "*stop*", "_Stop_", "stop :octagonal_sign:", "🛑 stop"),
-    *("please stop", "stop it now", "Stopp!", "arrête", "abbrechen bitte", "<@UBOT> stop"),
-    *("stop\n<@UBOT>", "\uff33\uff34\uff2f\uff30", "~cancel~", "`stop`", "stop, stop, stop"),
+    "stop",
+    "Stop.",
+    " STOP! ",
+    "cancel",
+    "*stop*",
+    "_Stop_",
+    "stop :octagonal_sign:",
+    "🛑 stop",
+    "please stop",
+    "stop it now",
+    "Stopp!",
+    "arrête",
+    "abbrechen bitte",
+    "<@UBOT> stop",
+    "stop\n<@UBOT>",
+    "\uff33\uff34\uff2f\uff30",
+    "~cancel~",
+    "`stop`",
+    "stop, stop, stop",
 ]
 NOTHING_TO_STOP = (
     "<@U1>, nothing was running in this thread when you wrote that, so there is nothing to stop."
 )
 TO_OTHERS = [
-    *("<@UALICE> stop", "<@UALICE|alice> please stop", "stop <@UALICE>", "<@UALICE> <@UBEN> stop"),
-    *("<!subteam^S1|@devs> stop", "<!here> stop", ":wave: <@UALICE> stop"),
+    "<@UALICE> stop",
+    "<@UALICE|alice> please stop",
+    "stop <@UALICE>",
+    "<@UALICE> <@UBEN> stop",
+    "<!subteam^S1|@devs> stop",
+    "<!here> stop",
+    ":wave: <@UALICE> stop",
 ]
 PROMPTS = [
-    *("stop the server from crashing", "don't stop", "why did it stop?", "nonstop", "cancel order"),
-    *("please", "ask <@UALICE> about it", "stop asking <@UALICE>"),
-    *("<@UALICE> what do you think?", "<@UALICE>", "@alice stop please"),
+    "stop the server from crashing",
+    "don't stop",
+    "why did it stop?",
+    "nonstop",
+    "cancel order",
+    "please",
+    "ask <@UALICE> about it",
+    "stop asking <@UALICE>",
+    "<@UALICE> what do you think?",
+    "<@UALICE>",
+    "@alice stop please",
 ]
 
 
 @pytest.fixture
 def running(task) -> TaskRun:
-    """A run of U1's that the agent works on, with a token."""
+    """A run of U1, with a token, that the agent is working on."""
     run = TaskRun.objects.create(
         task=task, message_ts=task.thread_ts, request="look", state=TaskRun.State.RUNNING
     )
@@ -45,9 +74,9 @@ def running(task) -> TaskRun:
     return run
 
 
-def said(door) -> list[str]:
-    tasks.deliver_pending_denials()
-    return [each["text"] for each in door.slack.bot_messages("C1")]
+def said(webhook) -> list[str]:
+    tasks.deliver_pending_notices()
+    return [each["text"] for each in webhook.slack.bot_messages("C1")]
 
 
 def let_sweeps_run() -> None:
@@ -57,25 +86,25 @@ def let_sweeps_run() -> None:
     tasks.start_pending_mentions()
 
 
-def deliver(door, text: str, thread_ts: str, **fields) -> dict:
-    """Post a message in the thread and deliver its events, as Slack does."""
-    message = door.slack.post(text, thread_ts=thread_ts, **fields)
+def deliver(webhook, text: str, thread_ts: str, **fields) -> dict:
+    """Post a message in the thread and deliver its events, as Slack would."""
+    message = webhook.slack.post(text, thread_ts=thread_ts, **fields)
     if "<@UBOT>" in text:
-        door.deliver(door.slack.event(message))
-    door.deliver(door.slack.event(message, "message"))
+        webhook.deliver(webhook.slack.event(message))
+    webhook.deliver(webhook.slack.event(message, "message"))
     return message
 
 
 @pytest.mark.parametrize("text", ORDERS)
-def test_the_owner_ends_the_run_with_a_word(door, running, temporal, text):
-    message = deliver(door, text, running.task.thread_ts)
+def test_the_owner_ends_the_run_with_a_word(webhook, running, temporal, text):
+    message = deliver(webhook, text, running.task.thread_ts)
     running.refresh_from_db()
     assert running.state == "stopped"
     assert CodingTask.objects.get().state == "stopped"
     assert not OAuthAccessToken.objects.filter(task_run_id=running.pk).exists()
     assert not FollowUp.objects.exists()
     assert not temporal.has(workflow_of(message))
-    [stopped] = said(door)
+    [stopped] = said(webhook)
     assert stopped == (
         "Stopped, as <@U1> asked. It has used no Tollgate AI credits. The AI provider may have "
         "been answering: that is charged as well. Mention Tollgate to start again."
@@ -83,178 +112,184 @@ def test_the_owner_ends_the_run_with_a_word(door, running, temporal, text):
 
 
 @pytest.mark.parametrize("text", TO_OTHERS)
-def test_an_order_to_others_neither_stops_the_work_nor_is_a_prompt(door, running, temporal, text):
-    deliver(door, text, running.task.thread_ts)
+def test_an_order_to_others_neither_stops_the_work_nor_is_a_prompt(
+    webhook, running, temporal, text
+):
+    deliver(webhook, text, running.task.thread_ts)
     running.refresh_from_db()
     assert running.state == "running"
-    assert said(door) == []
+    assert said(webhook) == []
     assert not FollowUp.objects.exists()
     assert not ThreadReply.objects.exists()
 
 
 @pytest.mark.parametrize("text", ["<@UBOT> <@UALICE> stop", "<@UALICE> stop <@UBOT>"])
-def test_an_order_to_the_bot_and_others_is_one(door, running, temporal, text):
-    deliver(door, text, running.task.thread_ts)
+def test_an_order_to_the_bot_and_others_stops_the_work(webhook, running, temporal, text):
+    deliver(webhook, text, running.task.thread_ts)
     running.refresh_from_db()
     assert running.state == "stopped"
 
 
 @pytest.mark.parametrize("text", PROMPTS)
-def test_what_only_speaks_of_stopping_is_a_prompt(door, running, temporal, text):
-    deliver(door, text, running.task.thread_ts)
+def test_a_message_about_stopping_is_a_prompt(webhook, running, temporal, text):
+    deliver(webhook, text, running.task.thread_ts)
     assert FollowUp.objects.get().state == "signalled"
     assert CodingTask.objects.get().state == "active"
 
 
-def test_an_order_that_is_delivered_again_stops_nothing_else(door, running, temporal):
-    message = deliver(door, "<@UBOT> stop", running.task.thread_ts)
+def test_an_order_that_is_delivered_again_stops_nothing_else(webhook, running, temporal):
+    message = deliver(webhook, "<@UBOT> stop", running.task.thread_ts)
     CodingTask.objects.update(state=CodingTask.State.ACTIVE)
     TaskRun.objects.update(state=TaskRun.State.RUNNING)
-    door.deliver(door.slack.event(message))
+    webhook.deliver(webhook.slack.event(message))
     assert CodingTask.objects.get().state == "active"
-    assert len(said(door)) == 1
+    assert len(said(webhook)) == 1
 
 
 @pytest.mark.parametrize("text", ["stop", "<@UBOT> stop"])
-def test_others_are_told_once_whose_run_it_is(door, running, temporal, text):
+def test_others_are_told_once_whose_run_it_is(webhook, running, temporal, text):
     for _ in range(3):
-        deliver(door, text, running.task.thread_ts, user="U2")
+        deliver(webhook, text, running.task.thread_ts, user="U2")
     running.refresh_from_db()
     assert running.state == "running"
-    assert said(door) == ["<@U2>, this is <@U1>'s: only <@U1> can stop it."]
+    assert said(webhook) == ["<@U2>, only <@U1> can stop the work in this thread."]
     assert not FollowUp.objects.exists()
 
 
-def test_with_nothing_running_it_says_so_and_the_conversation_stays_open(door, task, temporal):
+def test_stopping_with_nothing_running_says_so_and_keeps_the_conversation_open(
+    webhook, task, temporal
+):
     Mention.objects.update(state=Mention.State.ANSWERED)
-    deliver(door, "stop", task.thread_ts)
-    assert said(door) == [NOTHING_TO_STOP]
+    deliver(webhook, "stop", task.thread_ts)
+    assert said(webhook) == [NOTHING_TO_STOP]
     assert CodingTask.objects.get().state == "active"
     assert not FollowUp.objects.exists()
 
 
-def test_at_top_level_there_is_nothing_to_stop_and_nothing_starts(door, workspace, temporal):
-    message = door.mention(text="<@UBOT> stop")
+def test_at_top_level_there_is_nothing_to_stop_and_nothing_starts(webhook, workspace, temporal):
+    message = webhook.mention(text="<@UBOT> stop")
     assert not temporal.has(workflow_of(message))
-    assert "nothing to stop" in said(door)[0]
+    assert "nothing to stop" in said(webhook)[0]
 
 
-def test_in_threads_of_others_the_word_is_not_for_the_bot(door, workspace, temporal):
-    root = door.slack.post("lunch?", user="U2")
-    deliver(door, "stop", root["ts"])
-    assert said(door) == []
+def test_in_threads_of_others_the_word_is_not_for_the_bot(webhook, workspace, temporal):
+    root = webhook.slack.post("lunch?", user="U2")
+    deliver(webhook, "stop", root["ts"])
+    assert said(webhook) == []
     assert not Mention.objects.exists()
 
 
-def test_without_credits_stopping_is_no_less_free(door, running, out_of_credits, temporal):
-    deliver(door, "<@UBOT> stop", running.task.thread_ts)
+def test_stopping_works_without_credits(webhook, running, out_of_credits, temporal):
+    deliver(webhook, "<@UBOT> stop", running.task.thread_ts)
     running.refresh_from_db()
     assert running.state == "stopped"
-    assert said(door)[0].startswith("Stopped")
+    assert said(webhook)[0].startswith("Stopped")
 
 
-def test_a_paused_run_is_stopped(door, running, temporal):
+def test_a_paused_run_is_stopped(webhook, running, temporal):
     TaskRun.objects.update(state=TaskRun.State.PAUSED)
-    deliver(door, "stop", running.task.thread_ts)
+    deliver(webhook, "stop", running.task.thread_ts)
     running.refresh_from_db()
     assert running.state == "stopped"
-    assert "may have been answering" not in said(door)[0]
+    assert "may still have been answering" not in said(webhook)[0]
 
 
-def test_what_waits_is_dropped(door, task, temporal):
-    door.reply("and the tests?", task.thread_ts)
-    deliver(door, "stop", task.thread_ts)
+def test_stopping_drops_waiting_messages(webhook, task, temporal):
+    webhook.reply("and the tests?", task.thread_ts)
+    deliver(webhook, "stop", task.thread_ts)
     assert FollowUp.objects.get().state == "dropped"
 
 
-def test_a_mention_that_has_no_task_yet_is_stopped(door, workspace, temporal):
-    mention = door.mention()
-    deliver(door, "stop", mention["ts"])
+def test_a_mention_that_has_no_task_yet_is_stopped(webhook, workspace, temporal):
+    mention = webhook.mention()
+    deliver(webhook, "stop", mention["ts"])
     assert Mention.objects.get(ts=mention["ts"]).state == "stopped"
-    assert said(door)[0].startswith("Stopped")
+    assert said(webhook)[0].startswith("Stopped")
 
 
 @pytest.mark.parametrize("text", ["stop", "<@UBOT> stop"])
 def test_an_order_that_overtakes_its_mention_keeps_it_from_starting(
-    door, workspace, temporal, slack, text
+    webhook, workspace, temporal, slack, text
 ):
     mention = slack.post("<@UBOT> look")
-    deliver(door, text, mention["ts"])
-    door.deliver(slack.event(mention))
+    deliver(webhook, text, mention["ts"])
+    webhook.deliver(slack.event(mention))
     assert Mention.objects.get(ts=mention["ts"]).state == "stopped"
     assert not temporal.has(workflow_of(mention))
     assert not ThreadReply.objects.exists()
 
 
-def test_after_a_stop_a_reply_begins_nothing_and_a_mention_starts_anew(door, running, temporal):
+def test_after_a_stop_a_reply_begins_nothing_and_a_mention_starts_anew(webhook, running, temporal):
     thread = running.task.thread_ts
-    deliver(door, "stop", thread)
-    reply = door.reply("ok", thread)
+    deliver(webhook, "stop", thread)
+    reply = webhook.reply("ok", thread)
     assert not temporal.has(workflow_of(reply))
-    again = door.mention(text="<@UBOT> the other one", thread_ts=thread)
+    again = webhook.mention(text="<@UBOT> the other one", thread_ts=thread)
     assert temporal.has(workflow_of(again))
 
 
-def test_a_denied_request_is_withdrawn(door, workspace, out_of_credits, temporal):
-    mention = door.mention()
-    deliver(door, "cancel", mention["ts"])
+def test_a_denied_request_is_withdrawn(webhook, workspace, out_of_credits, temporal):
+    mention = webhook.mention()
+    deliver(webhook, "cancel", mention["ts"])
     set_limit(workspace.project.organization, AI_CREDITS, None)
-    assert not temporal.has(workflow_of(door.reply("ok", mention["ts"])))
+    assert not temporal.has(workflow_of(webhook.reply("ok", mention["ts"])))
 
 
-def test_without_temporal_the_run_is_stopped_all_the_same(door, running, monkeypatch):
+def test_without_temporal_the_run_is_stopped_all_the_same(webhook, running, monkeypatch):
     def unreachable(_workflow_id):
         raise TemporalUnavailable("no answer in time")
 
     monkeypatch.setattr(client, "cancel", unreachable)
-    deliver(door, "stop", running.task.thread_ts)
+    deliver(webhook, "stop", running.task.thread_ts)
     running.refresh_from_db()
     assert running.state == "stopped"
-    assert said(door)[0].startswith("Stopped")
+    assert said(webhook)[0].startswith("Stopped")
 
 
 def test_an_order_whose_process_died_half_way_is_obeyed_by_the_sweep(
-    door, workspace, temporal, monkeypatch
+    webhook, workspace, temporal, monkeypatch
 ):
-    mention = door.mention()
+    mention = webhook.mention()
 
     def dies(*_arguments):
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patch:
         patch.setattr("workflows.stopping.orders._stop_own_task", dies)
-        deliver(door, "stop", mention["ts"])
+        deliver(webhook, "stop", mention["ts"])
     assert Mention.objects.get(ts=mention["ts"]).state == "stopped"
     tasks.start_pending_mentions()
-    assert said(door)[0].startswith("Stopped")
+    assert said(webhook)[0].startswith("Stopped")
     assert Notice.objects.count() == 1
 
 
-def test_what_was_written_before_a_stop_and_comes_after_it_begins_nothing(door, task, temporal):
+def test_messages_written_before_a_stop_begin_nothing_when_they_arrive_after_it(
+    webhook, task, temporal
+):
     """Nothing ran when the order came, so the conversation is still open."""
     Mention.objects.update(state=Mention.State.ANSWERED)
-    late = door.slack.post("and the tests?", thread_ts=task.thread_ts)
-    deliver(door, "stop", task.thread_ts)
-    door.deliver(door.slack.event(late, "message"))
+    late = webhook.slack.post("and the tests?", thread_ts=task.thread_ts)
+    deliver(webhook, "stop", task.thread_ts)
+    webhook.deliver(webhook.slack.event(late, "message"))
     let_sweeps_run()
     assert not FollowUp.objects.exists()
 
 
 @pytest.mark.parametrize("has_run", [True, False])
-def test_a_reply_that_overtakes_a_stop_is_not_lost_with_the_work(door, task, temporal, has_run):
+def test_a_reply_that_overtakes_a_stop_is_not_lost_with_the_work(webhook, task, temporal, has_run):
     if has_run:
         TaskRun.objects.create(task=task, message_ts=task.thread_ts, request="look")
-    order = door.slack.post("stop", thread_ts=task.thread_ts)
-    door.reply("do the other one", task.thread_ts)
-    door.deliver(door.slack.event(order, "message"))
+    order = webhook.slack.post("stop", thread_ts=task.thread_ts)
+    webhook.reply("do the other one", task.thread_ts)
+    webhook.deliver(webhook.slack.event(order, "message"))
     let_sweeps_run()
-    said(door)
-    [hint] = door.slack.ephemeral_messages("C1")
+    said(webhook)
+    [hint] = webhook.slack.ephemeral_messages("C1")
     assert hint["visible_to"] == "U1"
 
 
 def test_a_mention_that_is_stopped_while_it_is_handed_to_its_task_is_no_message_for_it(
-    door, task, temporal, monkeypatch
+    webhook, task, temporal, monkeypatch
 ):
     Mention.objects.update(state=Mention.State.ANSWERED)
     lock = follow_ups.lock_active_task
@@ -264,36 +299,36 @@ def test_a_mention_that_is_stopped_while_it_is_handed_to_its_task_is_no_message_
         return lock(*arguments)
 
     monkeypatch.setattr(follow_ups, "lock_active_task", stopped_meanwhile)
-    door.mention(thread_ts=task.thread_ts)
+    webhook.mention(thread_ts=task.thread_ts)
     assert not FollowUp.objects.exists()
 
 
 def test_a_reply_that_is_recorded_while_a_later_stop_is_obeyed_is_no_message_for_the_task(
-    door, task, temporal, monkeypatch
+    webhook, task, temporal, monkeypatch
 ):
     """Nothing ran when the order was obeyed, and the thread was told so."""
     Mention.objects.update(state=Mention.State.ANSWERED)
-    reply = door.slack.post("and the tests?", thread_ts=task.thread_ts)
+    reply = webhook.slack.post("and the tests?", thread_ts=task.thread_ts)
     ask = follow_ups.denial
 
     def stopped_meanwhile(*arguments):
-        deliver(door, "stop", task.thread_ts)
+        deliver(webhook, "stop", task.thread_ts)
         return ask(*arguments)
 
     monkeypatch.setattr(follow_ups, "denial", stopped_meanwhile)
-    door.deliver(door.slack.event(reply, "message"))
+    webhook.deliver(webhook.slack.event(reply, "message"))
     let_sweeps_run()
-    assert said(door) == [NOTHING_TO_STOP]
+    assert said(webhook) == [NOTHING_TO_STOP]
     assert not FollowUp.objects.exists()
 
 
 @pytest.mark.parametrize("had_worked", [True, False])
 def test_a_stop_that_comes_late_leaves_work_alone_that_was_asked_for_after_it(
-    door, task, temporal, had_worked
+    webhook, task, temporal, had_worked
 ):
-    """Slack delivered it again after a minute, say."""
-    order = door.slack.post("stop", thread_ts=task.thread_ts)
-    later = door.slack.post("<@UBOT> the other one", thread_ts=task.thread_ts)
+    """As if Slack had delivered it again after a minute."""
+    order = webhook.slack.post("stop", thread_ts=task.thread_ts)
+    later = webhook.slack.post("<@UBOT> the other one", thread_ts=task.thread_ts)
     if had_worked:
         TaskRun.objects.create(
             task=task, message_ts=task.thread_ts, request="look", state=TaskRun.State.SUCCEEDED
@@ -302,64 +337,64 @@ def test_a_stop_that_comes_late_leaves_work_alone_that_was_asked_for_after_it(
     run = TaskRun.objects.create(
         task=task, message_ts=later["ts"], request="the other one", state=TaskRun.State.RUNNING
     )
-    door.deliver(door.slack.event(order, "message"))
+    webhook.deliver(webhook.slack.event(order, "message"))
     run.refresh_from_db()
     assert run.state == "running"
     assert CodingTask.objects.get().state == "active"
-    assert said(door) == [NOTHING_TO_STOP]
+    assert said(webhook) == [NOTHING_TO_STOP]
 
 
-def test_work_that_overtook_a_stop_and_ends_with_older_work_begins_anew(door, running, temporal):
-    order = door.slack.post("stop", thread_ts=running.task.thread_ts)
-    mention = door.mention(text="<@UBOT> the other one", thread_ts=running.task.thread_ts)
+def test_work_that_overtook_a_stop_and_ends_with_older_work_begins_anew(webhook, running, temporal):
+    order = webhook.slack.post("stop", thread_ts=running.task.thread_ts)
+    mention = webhook.mention(text="<@UBOT> the other one", thread_ts=running.task.thread_ts)
     TaskRun.objects.create(task=running.task, message_ts=mention["ts"], request="the other one")
     FollowUp.objects.update(state=FollowUp.State.HANDLED)
-    door.deliver(door.slack.event(order, "message"))
+    webhook.deliver(webhook.slack.event(order, "message"))
     let_sweeps_run()
     assert temporal.has(workflow_of(mention))
 
 
-def test_of_what_overtook_a_stop_a_reply_follows_its_mention(door, running, temporal):
-    order = door.slack.post("stop", thread_ts=running.task.thread_ts)
-    mention = door.mention(text="<@UBOT> the other one", thread_ts=running.task.thread_ts)
-    door.reply("in the shop", running.task.thread_ts)
-    door.deliver(door.slack.event(order, "message"))
+def test_a_reply_that_overtook_a_stop_follows_its_mention(webhook, running, temporal):
+    order = webhook.slack.post("stop", thread_ts=running.task.thread_ts)
+    mention = webhook.mention(text="<@UBOT> the other one", thread_ts=running.task.thread_ts)
+    webhook.reply("in the shop", running.task.thread_ts)
+    webhook.deliver(webhook.slack.event(order, "message"))
     let_sweeps_run()
     follow_up = FollowUp.objects.get(text="in the shop")
     assert follow_up.workflow_id == workflow_of(mention)
     assert follow_up.state in FollowUp.WAITING
 
 
-def test_a_mention_that_overtakes_a_stop_begins_anew(door, running, temporal):
-    order = door.slack.post("stop", thread_ts=running.task.thread_ts)
-    mention = door.mention(text="<@UBOT> the other one", thread_ts=running.task.thread_ts)
-    door.deliver(door.slack.event(order, "message"))
+def test_a_mention_that_overtakes_a_stop_begins_anew(webhook, running, temporal):
+    order = webhook.slack.post("stop", thread_ts=running.task.thread_ts)
+    mention = webhook.mention(text="<@UBOT> the other one", thread_ts=running.task.thread_ts)
+    webhook.deliver(webhook.slack.event(order, "message"))
     let_sweeps_run()
     assert temporal.has(workflow_of(mention))
 
 
 def test_a_reply_to_a_stop_that_is_not_obeyed_yet_waits_for_it(
-    door, running, temporal, monkeypatch
+    webhook, running, temporal, monkeypatch
 ):
     with monkeypatch.context() as patch:
         patch.setattr("workflows.stopping.orders.obey", lambda _order: 1 / 0)
-        deliver(door, "stop", running.task.thread_ts)
-    door.reply("do the other one", running.task.thread_ts)
+        deliver(webhook, "stop", running.task.thread_ts)
+    webhook.reply("do the other one", running.task.thread_ts)
     assert not FollowUp.objects.exists()
     tasks.start_pending_mentions()
     let_sweeps_run()
-    said(door)
-    assert len(door.slack.ephemeral_messages("C1")) == 1
+    said(webhook)
+    assert len(webhook.slack.ephemeral_messages("C1")) == 1
 
 
-def test_a_stop_of_another_workspaces_thread_reaches_nothing(door, running, stranger, temporal):
+def test_a_stop_of_another_workspaces_thread_reaches_nothing(webhook, running, stranger, temporal):
     SlackWorkspace.objects.create(
         project=stranger, team_id="T2", bot_user_id="UBOT", bot_token="xoxb-theirs"
     )
     Repository.objects.create(project=stranger, full_name="a/b", clone_url="https://x/y")
-    message = door.slack.post("stop", thread_ts=running.task.thread_ts)
-    payload = door.slack.event(message, "message")
+    message = webhook.slack.post("stop", thread_ts=running.task.thread_ts)
+    payload = webhook.slack.event(message, "message")
     payload["authorizations"][0]["team_id"] = "T2"
-    door.deliver(payload)
+    webhook.deliver(payload)
     running.refresh_from_db()
     assert running.state == "running"

@@ -1,4 +1,4 @@
-"""Threads whose request was not answered: which replies take it up again, and which do not."""
+"""Unanswered requests, and which replies take them up."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -20,10 +20,10 @@ from workflows.requests import all_that_was_asked
 
 
 @pytest.fixture
-def denied(door, workspace, out_of_credits, temporal) -> dict:
+def denied(webhook, workspace, out_of_credits, temporal) -> dict:
     """A mention that was denied for lack of credits, with the denial in its thread."""
-    message = door.mention(text="<@UBOT> fix the login")
-    tasks.deliver_pending_denials()
+    message = webhook.mention(text="<@UBOT> fix the login")
+    tasks.deliver_pending_notices()
     return message
 
 
@@ -31,35 +31,35 @@ def top_up(workspace) -> None:
     set_limit(workspace.project.organization, AI_CREDITS, None)
 
 
-def said(door) -> list[str]:
-    tasks.deliver_pending_denials()
-    return [each["text"] for each in door.slack.bot_messages("C1")]
+def said(webhook) -> list[str]:
+    tasks.deliver_pending_notices()
+    return [each["text"] for each in webhook.slack.bot_messages("C1")]
 
 
 # --- Denied --------------------------------------------------------------------------------------
-def test_after_a_top_up_a_plain_reply_starts_what_was_all_that_was_asked(
-    door, workspace, denied, temporal
+def test_a_plain_reply_after_a_top_up_starts_the_whole_request(
+    webhook, workspace, denied, temporal
 ):
     top_up(workspace)
-    reply = door.reply("please?", denied["ts"])
+    reply = webhook.reply("please?", denied["ts"])
     taken = Mention.objects.get(ts=reply["ts"])
     assert taken.state == "started"
     assert all_that_was_asked(taken) == "fix the login\n\nplease?"
     assert temporal.has(workflow_of(reply))
-    assert len(said(door)) == 1
+    assert len(said(webhook)) == 1
 
 
-def test_until_then_replies_wait_in_silence(door, workspace, denied, temporal):
-    replied = [door.reply(text, denied["ts"]) for text in ("please?", "hello?", "anybody?")]
-    assert len(said(door)) == 1
+def test_replies_before_a_top_up_get_no_answer(webhook, workspace, denied, temporal):
+    replied = [webhook.reply(text, denied["ts"]) for text in ("please?", "hello?", "anybody?")]
+    assert len(said(webhook)) == 1
     top_up(workspace)
     ThreadReply.objects.update(received_at=timezone.now() - timedelta(minutes=1))
     tasks.match_replies()
     assert not any(temporal.has(workflow_of(each)) for each in replied)
-    assert temporal.has(workflow_of(door.reply("now?", denied["ts"])))
+    assert temporal.has(workflow_of(webhook.reply("now?", denied["ts"])))
 
 
-def test_a_reply_hears_once_when_the_reason_has_become_another(door, workspace, denied, temporal):
+def test_a_reply_is_told_once_if_the_reason_has_changed(webhook, workspace, denied, temporal):
     top_up(workspace)
     set_cap(
         workspace.project.organization,
@@ -69,9 +69,9 @@ def test_a_reply_hears_once_when_the_reason_has_become_another(door, workspace, 
         subject=workspace.distinct_id("U1"),
     )
     for text in ("please?", "hello?"):
-        door.reply(text, denied["ts"])
-    assert len(said(door)) == 2
-    assert said(door)[1].endswith("Ask an administrator of your team to raise your share.")
+        webhook.reply(text, denied["ts"])
+    assert len(said(webhook)) == 2
+    assert said(webhook)[1].endswith("Ask an administrator of your team to raise your share.")
     set_cap(
         workspace.project.organization,
         AI_CREDITS,
@@ -79,35 +79,33 @@ def test_a_reply_hears_once_when_the_reason_has_become_another(door, workspace, 
         None,
         subject=workspace.distinct_id("U1"),
     )
-    assert temporal.has(workflow_of(door.reply("now?", denied["ts"])))
+    assert temporal.has(workflow_of(webhook.reply("now?", denied["ts"])))
 
 
-def test_redeliveries_of_the_reply_are_one_start(door, workspace, denied, temporal):
+def test_redeliveries_of_the_reply_start_one_workflow(webhook, workspace, denied, temporal):
     top_up(workspace)
-    reply = door.reply("please?", denied["ts"])
+    reply = webhook.reply("please?", denied["ts"])
     for _ in range(3):
-        door.deliver(door.slack.event(reply, "message"))
+        webhook.deliver(webhook.slack.event(reply, "message"))
     assert Mention.objects.count() == 2
     assert not FollowUp.objects.exists()
     assert not ThreadReply.objects.exists()
 
 
-def test_a_reply_that_was_met_with_silence_starts_nothing_when_it_is_delivered_again(
-    door, workspace, denied, temporal
-):
-    reply = door.reply("please?", denied["ts"])
+def test_an_ignored_reply_starts_nothing_when_redelivered(webhook, workspace, denied, temporal):
+    reply = webhook.reply("please?", denied["ts"])
     top_up(workspace)
-    door.deliver(door.slack.event(reply, "message"))
+    webhook.deliver(webhook.slack.event(reply, "message"))
     assert not temporal.has(workflow_of(reply))
 
 
 def test_a_follow_up_that_is_delivered_again_does_not_take_its_failed_request_up(
-    door, workspace, temporal
+    webhook, workspace, temporal
 ):
-    mention = door.mention()
-    reply = door.reply("in the shop", mention["ts"])
+    mention = webhook.mention()
+    reply = webhook.reply("in the shop", mention["ts"])
     closing.close(Mention.objects.get().pk, Mention.State.FAILED, "it failed")
-    door.deliver(door.slack.event(reply, "message"))
+    webhook.deliver(webhook.slack.event(reply, "message"))
     assert Mention.objects.count() == 1
     assert FollowUp.objects.get().state == "dropped"
 
@@ -119,13 +117,13 @@ def erase() -> None:
 
 @pytest.mark.parametrize("text", ["please?", "<@UBOT> please?"])
 @pytest.mark.parametrize("state", ["refused", "failed", "asked"])
-def test_an_erased_request_is_not_taken_up(door, workspace, denied, temporal, state, text):
+def test_an_erased_request_is_not_taken_up(webhook, workspace, denied, temporal, state, text):
     top_up(workspace)
     Mention.objects.update(state=state)
     erase()
-    post = door.slack.post(text, thread_ts=denied["ts"])
+    post = webhook.slack.post(text, thread_ts=denied["ts"])
     for kind in ("app_mention", "message")["<@UBOT>" not in text :]:
-        door.deliver(door.slack.event(post, kind))
+        webhook.deliver(webhook.slack.event(post, kind))
     begun = Mention.objects.filter(ts=post["ts"]).first()
     assert (begun is not None) == ("<@UBOT>" in text)
     if begun is not None:
@@ -133,26 +131,24 @@ def test_an_erased_request_is_not_taken_up(door, workspace, denied, temporal, st
 
 
 @pytest.mark.parametrize("was_for", ["nobody", "a task"])
-def test_an_erased_reply_that_is_delivered_again_comes_to_nothing(
-    door, workspace, temporal, slack, was_for
+def test_an_erased_reply_has_no_effect_when_redelivered(
+    webhook, workspace, temporal, slack, was_for
 ):
     mention = slack.post("<@UBOT> fix it")
     if was_for == "a task":
-        door.deliver(slack.event(mention))
-    reply = door.reply("private words", mention["ts"])
+        webhook.deliver(slack.event(mention))
+    reply = webhook.reply("private words", mention["ts"])
     erase()
-    door.deliver(slack.event(reply, "message"))
-    door.deliver(slack.event(mention))
+    webhook.deliver(slack.event(reply, "message"))
+    webhook.deliver(slack.event(mention))
     tasks.match_replies()
     for model in (ThreadReply, FollowUp):
         assert not model.objects.filter(text="private words").exists()
     assert not FollowUp.objects.filter(state__in=FollowUp.WAITING).exists()
 
 
-def test_a_reply_that_is_erased_while_a_sweep_decides_about_it_comes_to_nothing(
-    door, workspace, denied, temporal
-):
-    reply = door.reply("please?", denied["ts"])
+def test_a_reply_erased_while_a_sweep_decides_has_no_effect(webhook, workspace, denied, temporal):
+    reply = webhook.reply("please?", denied["ts"])
     found = ThreadReply.objects.select_related("workspace__project").get(ts=reply["ts"])
     erase()
     Mention.objects.update(text="<@UBOT> fix it", state="failed")
@@ -160,20 +156,21 @@ def test_a_reply_that_is_erased_while_a_sweep_decides_about_it_comes_to_nothing(
     assert replies.decide(found) is None
 
 
-def test_a_second_reply_is_a_follow_up_of_the_first(door, workspace, denied, temporal):
+def test_a_second_reply_is_a_follow_up_of_the_first(webhook, workspace, denied, temporal):
     top_up(workspace)
-    first = door.reply("please?", denied["ts"])
-    door.reply("in the shop", denied["ts"])
+    first = webhook.reply("please?", denied["ts"])
+    webhook.reply("in the shop", denied["ts"])
     assert FollowUp.objects.get().workflow_id == workflow_of(first)
     assert Mention.objects.count() == 2
 
 
 @pytest.mark.django_db(transaction=True)
-def test_copies_and_several_replies_at_once_are_one_start(door, workspace, denied, temporal):
+def test_concurrent_copies_and_replies_start_one_workflow(webhook, workspace, denied, temporal):
     top_up(workspace)
-    posts = [door.slack.post(f"please {number}?", thread_ts=denied["ts"]) for number in range(3)]
+    posts = [webhook.slack.post(f"please {number}?", thread_ts=denied["ts"]) for number in range(3)]
     requests = [
-        door.slack.signed("/slack/events/", door.slack.event(each, "message")) for each in posts * 4
+        webhook.slack.signed("/slack/events/", webhook.slack.event(each, "message"))
+        for each in posts * 4
     ]
 
     def deliver(request) -> int:
@@ -202,41 +199,45 @@ def test_copies_and_several_replies_at_once_are_one_start(door, workspace, denie
     assert Mention.objects.filter(takes_up__ts=denied["ts"]).count() == 1
 
 
-def test_a_mention_in_the_thread_takes_the_request_up_too(door, workspace, denied, temporal):
+def test_a_mention_in_the_thread_takes_the_request_up_too(webhook, workspace, denied, temporal):
     top_up(workspace)
-    again = door.mention(text="<@UBOT> please?", thread_ts=denied["ts"])
+    again = webhook.mention(text="<@UBOT> please?", thread_ts=denied["ts"])
     mention = Mention.objects.get(ts=again["ts"])
     assert all_that_was_asked(mention) == "fix the login\n\nplease?"
     assert mention.state == "started"
 
 
-def test_so_does_one_without_a_text(door, workspace, denied, temporal):
+def test_a_mention_without_a_text_takes_the_request_up_too(webhook, workspace, denied, temporal):
     top_up(workspace)
-    again = door.mention(text="<@UBOT>", thread_ts=denied["ts"])
+    again = webhook.mention(text="<@UBOT>", thread_ts=denied["ts"])
     assert temporal.has(workflow_of(again))
     assert all_that_was_asked(Mention.objects.get(ts=again["ts"])) == "fix the login"
 
 
-def test_what_is_denied_again_is_taken_up_with_all_that_was_said(door, workspace, denied, temporal):
-    door.mention(text="<@UBOT> and the logout", thread_ts=denied["ts"])
+def test_a_request_denied_twice_is_taken_up_with_all_its_texts(
+    webhook, workspace, denied, temporal
+):
+    webhook.mention(text="<@UBOT> and the logout", thread_ts=denied["ts"])
     top_up(workspace)
-    reply = door.reply("now?", denied["ts"])
+    reply = webhook.reply("now?", denied["ts"])
     assert all_that_was_asked(Mention.objects.get(ts=reply["ts"])) == (
         "fix the login\n\nand the logout\n\nnow?"
     )
 
 
-def test_the_reply_of_another_takes_nothing_up(door, workspace, denied, temporal):
+def test_another_persons_reply_takes_nothing_up(webhook, workspace, denied, temporal):
     top_up(workspace)
-    reply = door.reply("please?", denied["ts"], user="U2")
+    reply = webhook.reply("please?", denied["ts"], user="U2")
     assert not temporal.has(workflow_of(reply))
-    assert len(said(door)) == 1
+    assert len(said(webhook)) == 1
 
 
-def test_an_old_request_is_not_taken_up_and_its_author_is_told(door, workspace, denied, temporal):
+def test_an_old_request_is_not_taken_up_and_its_author_is_told(
+    webhook, workspace, denied, temporal
+):
     top_up(workspace)
     Mention.objects.update(received_at=timezone.now() - replies.TAKEN_UP_WITHIN)
-    reply = door.reply("please?", denied["ts"])
+    reply = webhook.reply("please?", denied["ts"])
     assert not temporal.has(workflow_of(reply))
     assert Notice.objects.filter(kind="hint").count() == 1
 
@@ -250,9 +251,9 @@ def ended(state: str, outcome: str = "") -> None:
 @pytest.mark.parametrize(
     "outcome", ["ModelFailed", "no repository was chosen", "out of credits", "no repository"]
 )
-def test_a_request_that_failed_is_taken_up_by_a_reply(door, task, temporal, outcome):
+def test_a_request_that_failed_is_taken_up_by_a_reply(webhook, task, temporal, outcome):
     ended("failed", outcome)
-    assert temporal.has(workflow_of(door.reply("try again", task.thread_ts)))
+    assert temporal.has(workflow_of(webhook.reply("try again", task.thread_ts)))
 
 
 @pytest.mark.parametrize(
@@ -265,20 +266,20 @@ def test_a_request_that_failed_is_taken_up_by_a_reply(door, task, temporal, outc
         ("refused", "another user's task"),
     ],
 )
-def test_elsewhere_the_author_alone_is_told_once_how_to_go_on(door, task, temporal, state, outcome):
+def test_the_author_alone_is_told_once_how_to_go_on(webhook, task, temporal, state, outcome):
     ended(state, outcome)
     for text in ("thanks", "and the tests?"):
-        assert not temporal.has(workflow_of(door.reply(text, task.thread_ts)))
-    assert said(door) == []
-    [hint] = door.slack.ephemeral_messages("C1")
+        assert not temporal.has(workflow_of(webhook.reply(text, task.thread_ts)))
+    assert said(webhook) == []
+    [hint] = webhook.slack.ephemeral_messages("C1")
     assert hint["visible_to"] == "U1"
     assert "Mention Tollgate to go on." in hint["text"]
     assert not FollowUp.objects.exists()
 
 
-def test_whoever_got_access_since_asks_again_by_a_mention(door, task, temporal):
+def test_an_author_who_got_access_asks_again_by_a_mention(webhook, task, temporal):
     ended("refused", "no access: not_a_member")
-    again = door.mention(text="<@UBOT>", thread_ts=task.thread_ts)
+    again = webhook.mention(text="<@UBOT>", thread_ts=task.thread_ts)
     assert temporal.has(workflow_of(again))
 
 
@@ -288,20 +289,20 @@ BARE = ["<@UBOT>", "  <@UBOT>\n", "<@UBOT> :wave::skin-tone-2:", "<@UBOT> 👍",
 
 @pytest.mark.parametrize("text", BARE)
 def test_a_mention_without_a_text_is_asked_what_to_do_and_starts_nothing(
-    door, workspace, temporal, text
+    webhook, workspace, temporal, text
 ):
-    message = door.slack.post(text)
+    message = webhook.slack.post(text)
     for kind in ("app_mention", "message", "app_mention"):
-        door.deliver(door.slack.event(message, kind))
+        webhook.deliver(webhook.slack.event(message, kind))
     assert Mention.objects.get().state == "asked"
     assert not temporal.has(workflow_of(message))
-    assert said(door) == ["<@U1>, what shall I do? Reply here, and I will start."]
+    assert said(webhook) == ["<@U1>, what should I do? Reply here, and I will start."]
 
 
-def test_the_reply_to_the_question_starts_the_work_once(door, workspace, temporal):
-    question = door.mention(text="<@UBOT>")
-    reply = door.reply("fix the login", question["ts"])
-    door.deliver(door.slack.event(reply, "message"))
+def test_the_reply_to_the_question_starts_the_work_once(webhook, workspace, temporal):
+    question = webhook.mention(text="<@UBOT>")
+    reply = webhook.reply("fix the login", question["ts"])
+    webhook.deliver(webhook.slack.event(reply, "message"))
     assert temporal.has(workflow_of(reply))
     assert all_that_was_asked(Mention.objects.get(ts=reply["ts"])) == "fix the login"
     assert Mention.objects.count() == 2
@@ -309,65 +310,65 @@ def test_the_reply_to_the_question_starts_the_work_once(door, workspace, tempora
 
 
 def test_a_reply_that_comes_before_its_bare_mention_is_what_it_asks_for(
-    door, workspace, temporal, slack
+    webhook, workspace, temporal, slack
 ):
     mention = slack.post("<@UBOT>")
     reply = slack.post("fix the login", thread_ts=mention["ts"])
-    door.deliver(slack.event(reply, "message"))
-    door.deliver(slack.event(mention))
+    webhook.deliver(slack.event(reply, "message"))
+    webhook.deliver(slack.event(mention))
     assert temporal.has(workflow_of(reply))
     assert not temporal.has(workflow_of(mention))
-    assert said(door) == []
+    assert said(webhook) == []
 
 
 def test_a_bare_mention_without_credits_is_denied_and_taken_up_later(
-    door, workspace, out_of_credits, temporal
+    webhook, workspace, out_of_credits, temporal
 ):
-    mention = door.mention(text="<@UBOT>")
-    assert said(door)[0].startswith("Your team has used its monthly")
+    mention = webhook.mention(text="<@UBOT>")
+    assert said(webhook)[0].startswith("Your team has used its monthly")
     top_up(workspace)
-    assert temporal.has(workflow_of(door.reply("fix the login", mention["ts"])))
+    assert temporal.has(workflow_of(webhook.reply("fix the login", mention["ts"])))
 
 
 def test_a_second_mention_without_a_text_is_asked_again_and_starts_nothing(
-    door, workspace, temporal
+    webhook, workspace, temporal
 ):
-    first = door.mention(text="<@UBOT>")
-    again = door.mention(text="<@UBOT> :wave:", thread_ts=first["ts"])
+    first = webhook.mention(text="<@UBOT>")
+    again = webhook.mention(text="<@UBOT> :wave:", thread_ts=first["ts"])
     assert not temporal.has(workflow_of(again))
-    assert len(said(door)) == 2
-    reply = door.reply("fix the login", first["ts"])
+    assert len(said(webhook)) == 2
+    reply = webhook.reply("fix the login", first["ts"])
     assert temporal.has(workflow_of(reply))
     assert all_that_was_asked(Mention.objects.get(ts=reply["ts"])) == "fix the login"
 
 
 @pytest.mark.parametrize("text", ["👍", "?", ":wave:", "<@U2>"])
-def test_a_reply_without_a_text_is_no_answer_to_the_question(door, workspace, temporal, text):
-    question = door.mention(text="<@UBOT>")
-    reply = door.reply(text, question["ts"])
+def test_a_reply_without_a_text_is_no_answer_to_the_question(webhook, workspace, temporal, text):
+    question = webhook.mention(text="<@UBOT>")
+    reply = webhook.reply(text, question["ts"])
     assert not temporal.has(workflow_of(reply))
-    assert len(said(door)) == 1
-    assert temporal.has(workflow_of(door.reply("fix the login", question["ts"])))
+    assert len(said(webhook)) == 1
+    assert temporal.has(workflow_of(webhook.reply("fix the login", question["ts"])))
 
 
 def test_a_reply_without_a_text_that_comes_first_does_not_spare_the_question(
-    door, workspace, temporal, slack, ts
+    webhook, workspace, temporal, slack, ts
 ):
     mention = slack.post("<@UBOT>", ts=ts)
-    door.reply("👀", ts)
-    door.deliver(slack.event(mention))
-    assert len(said(door)) == 1
+    webhook.reply("👀", ts)
+    webhook.deliver(slack.event(mention))
+    assert len(said(webhook)) == 1
 
 
 def test_a_bare_mention_in_a_running_task_is_asked_and_its_reply_is_a_follow_up(
-    door, task, temporal
+    webhook, task, temporal
 ):
-    door.mention(text="<@UBOT>", thread_ts=task.thread_ts)
+    webhook.mention(text="<@UBOT>", thread_ts=task.thread_ts)
     assert temporal.signals(task.workflow_id) == []
-    door.reply("and the tests", task.thread_ts)
+    webhook.reply("and the tests", task.thread_ts)
     assert temporal.signals(task.workflow_id) == ["follow_up"]
-    assert len(said(door)) == 1
+    assert len(said(webhook)) == 1
 
 
-def test_a_word_is_no_bare_mention(door, workspace, temporal):
-    assert temporal.has(workflow_of(door.mention(text="<@UBOT> 修理")))
+def test_a_mention_with_a_word_is_not_bare(webhook, workspace, temporal):
+    assert temporal.has(workflow_of(webhook.mention(text="<@UBOT> 修理")))

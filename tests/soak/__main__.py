@@ -29,7 +29,7 @@ PROPERTIES = (
     "tests/gateway/test_odd_providers.py",
     "tests/gateway/test_prices.py",
     "tests/gateway/test_requests.py",
-    "tests/billing/test_books_agree.py",
+    "tests/billing/test_billing_properties.py",
     "tests/billing/test_burndown.py",
     "tests/billing/test_credits.py",
     "tests/billing/test_decision.py",

@@ -1,4 +1,4 @@
-"""The workflow as it was before its first step asked whether there are credits.
+"""The workflow as it was before its first activity asked the gate.
 
 Only for recording a history: runs begun by such a workflow must replay on today's.
 """

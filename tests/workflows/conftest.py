@@ -91,7 +91,7 @@ def stranger(world: World) -> Project:
 
 @pytest.fixture
 def hurried(monkeypatch) -> Callable[..., None]:
-    """A verb: start workflows with other times and attempts than the settings say."""
+    """Return a function that gives new workflows other times and attempts."""
 
     def hurry(**fields: float) -> None:
         def impatient(**given: Any) -> MentionInput:
@@ -104,14 +104,14 @@ def hurried(monkeypatch) -> Callable[..., None]:
 
 @pytest.fixture
 def outage() -> Iterator[Outage]:
-    """The database of workers that are started after this fixture, which may go out."""
+    """The database of workers started after this fixture, which can be switched off."""
     with database_outage() as verbs:
         yield verbs
 
 
 @pytest.fixture
 def environment(world: World, settings) -> dict[str, str]:
-    """The environment of a process on the same servers and database."""
+    """The environment for a process that uses the same servers and database."""
     database = connection.settings_dict
     url = f"sqlite:///{database['NAME']}"
     if connection.vendor == "postgresql":

@@ -1,4 +1,4 @@
-"""A gateway that lets everything through to the demo model, or refuses as the real one does."""
+"""A gateway that passes calls on to the demo model, or refuses like the real one."""
 
 import asyncio
 import threading
@@ -17,7 +17,7 @@ CLASSIFIER = "/slack_app_routing/v1/messages"
 
 
 class FakeGateway(FakeModel):
-    """The products of Slack-born work, each in front of the fake model."""
+    """The products for work from Slack, each in front of the fake model."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class FakeGateway(FakeModel):
     def refuse_next(
         self, product: str, *, retry: bool = False, cause: str = "", times: int = 1
     ) -> None:
-        """Refuse the next calls of a product as of a team without credits.
+        """Refuse the next calls of a product as for a team without credits.
 
         With `retry` other calls hold what is left, and the refusal says that waiting helps. `cause`
         names a cap that was reached.
@@ -48,16 +48,16 @@ class FakeGateway(FakeModel):
         self._refusals.extend([(product, _declined(reason, status))] * times)
 
     def hold_next(self) -> None:
-        """Keep the answer to the agent's next call back until `release`; the call is recorded."""
+        """Hold back the answer to the agent's next call until `release`. The call is recorded."""
         self._holds_next = True
 
     def release(self) -> None:
-        """Give the answer that is kept back, if there is one."""
+        """Release the answer that is held back, if any."""
         self._released.set()
         self._holds_next, self._released = False, threading.Event()
 
     def before_refusing(self, act: Callable[[], None]) -> None:
-        """Let something happen just before a refusal is answered."""
+        """Run an action just before a refusal is answered."""
         self._before_refusing = act
 
     def reset(self) -> None:

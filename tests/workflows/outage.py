@@ -1,4 +1,4 @@
-"""A database that goes away under a worker, and comes back; the test's own thread keeps it."""
+"""A database that goes away under a worker and comes back. The test's own thread keeps it."""
 
 import threading
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ from django.db.backends.signals import connection_created
 from tests.conftest import wait_until
 
 MINTING = 'INSERT INTO "projects_oauthaccesstoken"'
-"""What a run's token begins with: nothing was asked of a model by then."""
+"""The statement that begins a run's token, before any model is called."""
 
 
 class Outage:
-    """Whether the database is out, and at which statement it goes out."""
+    """Whether the database is down, and at which statement it goes down."""
 
     def __init__(self) -> None:
         self._is_out = False
@@ -22,11 +22,11 @@ class Outage:
         self.failures = 0
 
     def begin(self) -> None:
-        """Go out now."""
+        """Go down now."""
         self._is_out = True
 
     def begin_at(self, words: str) -> None:
-        """Go out at the next statement that holds the words."""
+        """Go down at the next statement that contains the words."""
         self._at = words
 
     def end(self) -> None:
@@ -34,7 +34,7 @@ class Outage:
         self._is_out, self._at = False, ""
 
     def wait_until_noticed(self, failures: int = 1) -> None:
-        """Wait until so many statements more have failed."""
+        """Wait until this many more statements have failed."""
         enough = self.failures + failures
         wait_until(lambda: self.failures >= enough, what="statements that fail")
 
@@ -50,7 +50,7 @@ class Outage:
 
 @contextmanager
 def database_outage() -> Iterator[Outage]:
-    """Let the verbs above decide about every connection that is opened in the block."""
+    """Apply the outage to every connection that is opened in the block."""
     outage = Outage()
 
     def connected(connection, **_kwargs) -> None:

@@ -1,4 +1,4 @@
-"""Plays each story on a real Temporal server and keeps its history in `histories/`.
+"""Play each story on a real Temporal server and store its history in `histories/`.
 
     python -m pytest tests/workflows/record_histories.py
 
@@ -27,7 +27,7 @@ HISTORIES = Path(__file__).parent / "histories"
 
 
 def keep(name: str, workflow_id: str) -> None:
-    """Write the history, without what names the machine that recorded it."""
+    """Write the history, without the name of the machine that recorded it."""
     recorded = _anonymous(json.loads(history(workflow_id).to_json()))
     text = json.dumps({"workflow_id": workflow_id, "history": recorded}, indent=1)
     (HISTORIES / f"{name}.json").write_text(text + "\n")

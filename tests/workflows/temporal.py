@@ -1,4 +1,4 @@
-"""What the Temporal server knows of a workflow."""
+"""Questions to the Temporal server about a workflow, and orders of operators."""
 
 import asyncio
 import uuid
@@ -16,7 +16,7 @@ async def _handle(workflow_id: str) -> WorkflowHandle:
 
 
 def wait_for_close(workflow_id: str) -> WorkflowExecutionStatus:
-    """Wait for the end of the workflow, whatever it is; return its status."""
+    """Wait until the workflow has ended in any way; return its status."""
 
     async def wait() -> WorkflowExecutionStatus:
         handle = await _handle(workflow_id)
@@ -31,7 +31,7 @@ def wait_for_close(workflow_id: str) -> WorkflowExecutionStatus:
 
 
 def history(workflow_id: str) -> WorkflowHistory:
-    """Return the history so far of the workflow's latest run."""
+    """Return the present history of the workflow's latest run."""
 
     async def fetch() -> WorkflowHistory:
         return await (await _handle(workflow_id)).fetch_history()
@@ -49,7 +49,7 @@ def cancel(workflow_id: str) -> None:
 
 
 def terminate(workflow_id: str) -> None:
-    """End the workflow without asking it, as an operator may."""
+    """Terminate the workflow, as an operator may."""
 
     async def end() -> None:
         await (await _handle(workflow_id)).terminate()
@@ -58,7 +58,7 @@ def terminate(workflow_id: str) -> None:
 
 
 def reset_to_start(workflow_id: str) -> None:
-    """Begin a run of the same id from the first step in the latest one's place."""
+    """Reset the workflow: a run with the same id begins again from the first step."""
 
     async def reset() -> None:
         handle = await _handle(workflow_id)

@@ -1,4 +1,4 @@
-"""Who may use the bot: by the workspace's setting and the person's Slack profile."""
+"""Who may use the bot, by the workspace's setting and the person's Slack profile."""
 
 import pytest
 
@@ -52,7 +52,7 @@ def test_full_members_of_the_workspace_may_use_it_by_default(workspace):
         {"team": "T2"},
     ],
 )
-def test_guests_strangers_bots_and_the_departed_may_not(workspace, slack, profile):
+def test_guests_strangers_bots_and_deleted_users_may_not_use_it(workspace, slack, profile):
     slack.install("T2", "xoxb-theirs")
     slack.add_user("U9", **profile)
     answer = access.check(workspace, "U9")
@@ -60,7 +60,7 @@ def test_guests_strangers_bots_and_the_departed_may_not(workspace, slack, profil
     assert "<@U9>" in access.refusal_text(workspace, answer, "U9")
 
 
-def test_people_of_a_sister_workspace_of_the_enterprise_may(workspace, slack):
+def test_people_of_other_workspaces_of_the_enterprise_may_use_it(workspace, slack):
     workspace.enterprise_id = "E1"
     slack.install("T2", "xoxb-sister")
     slack.add_user("U9", team="T2", enterprise_user={"id": "W9", "enterprise_id": "E1"})
@@ -79,7 +79,7 @@ def test_a_member_is_known_by_the_address_of_the_slack_profile(for_members, orga
     assert access.check(for_members, "U2") is Access.GRANTED
 
 
-def test_somebody_who_is_no_member_is_told_how_to_get_access(for_members):
+def test_a_user_who_is_not_a_member_is_told_how_to_get_access(for_members):
     answer = access.check(for_members, "U2")
     assert answer is Access.NOT_A_MEMBER
     text = access.refusal_text(for_members, answer, "U2")
@@ -87,17 +87,17 @@ def test_somebody_who_is_no_member_is_told_how_to_get_access(for_members):
     assert "administrators" in text
 
 
-def test_a_member_of_another_organization_is_none(for_members):
+def test_a_member_of_another_organization_is_not_a_member(for_members):
     join(Organization.objects.create(name="Stranger"), "carl@acme.example")
     assert access.check(for_members, "U2") is Access.NOT_A_MEMBER
 
 
-def test_a_member_whose_account_was_closed_is_none(for_members, organization):
+def test_a_member_whose_account_was_closed_is_not_a_member(for_members, organization):
     join(organization, "carl@acme.example", is_active=False)
     assert access.check(for_members, "U2") is Access.NOT_A_MEMBER
 
 
-def test_a_guest_who_is_a_member_may(for_members, organization):
+def test_a_guest_who_is_a_member_may_use_it(for_members, organization):
     join(organization, "gwen@guests.example")
     assert access.check(for_members, "U3") is Access.GRANTED
 
@@ -108,20 +108,20 @@ def test_an_address_that_slack_has_not_confirmed_proves_nothing(for_members, org
     assert access.check(for_members, "U9") is Access.NOT_A_MEMBER
 
 
-def test_an_external_user_with_a_members_address_may_not(for_members, organization, slack):
+def test_an_external_user_with_a_members_address_may_not_use_it(for_members, organization, slack):
     join(organization, "carl@acme.example")
     slack.install("T2", "xoxb-theirs")
     slack.add_user("U9", email="carl@acme.example", team="T2")
     assert access.check(for_members, "U9") is Access.OUTSIDER
 
 
-def test_somebody_without_an_address_is_no_member(for_members, slack):
+def test_a_user_without_an_address_is_not_a_member(for_members, slack):
     User.objects.create_user("nobody", "", "a long password")
     slack.add_user("U9")
     assert access.check(for_members, "U9") is Access.NOT_A_MEMBER
 
 
-def test_a_slack_that_fails_is_no_answer(workspace, slack):
+def test_a_failure_of_slack_raises(workspace, slack):
     slack.fail_next("users.info", "ratelimited", retry_after=7)
     with pytest.raises(Exception) as raised:
         access.check(workspace, "U1")

@@ -93,6 +93,6 @@ def test_mentions_are_searched_and_filtered(staff, mentions, query, found):
     assert len(response.context["cl"].result_list) == found
 
 
-def test_who_is_not_staff_sees_nothing(client, mentions):
+def test_only_staff_sees_the_admin_pages(client, mentions):
     for page in PAGES:
         assert client.get(reverse(f"admin:workflows_{page}_changelist")).status_code == 302

@@ -1,4 +1,4 @@
-"""An answer that was paid for reaches somebody, whatever Slack refuses."""
+"""Paid answers reach somebody, whatever Slack refuses."""
 
 import re
 from datetime import timedelta
@@ -17,40 +17,91 @@ from workflows.models import Notice
 
 # https://docs.slack.dev/reference/methods/chat.postMessage/#errors: what another place takes,
 REFUSED_HERE = [
-    *("access_denied", "app_access_restricted", "cannot_reply_to_message", "channel_not_found"),
-    *("ekm_access_denied", "is_archived", "message_not_found", "messages_tab_disabled"),
-    *("no_permission", "not_in_channel", "restricted_action"),
-    *("restricted_action_non_threadable_channel", "restricted_action_read_only_channel"),
-    *("restricted_action_thread_locked", "restricted_action_thread_only_channel"),
-    *("team_access_not_granted", "team_not_found", "thread_locked", "thread_not_found"),
+    "access_denied",
+    "app_access_restricted",
+    "cannot_reply_to_message",
+    "channel_not_found",
+    "ekm_access_denied",
+    "is_archived",
+    "message_not_found",
+    "messages_tab_disabled",
+    "no_permission",
+    "not_in_channel",
+    "restricted_action",
+    "restricted_action_non_threadable_channel",
+    "restricted_action_read_only_channel",
+    "restricted_action_thread_locked",
+    "restricted_action_thread_only_channel",
+    "team_access_not_granted",
+    "team_not_found",
+    "thread_locked",
+    "thread_not_found",
 ]
 # what another text or a file cures (nothing else is known to be wrong with what is sent),
 REFUSED = [
-    *("as_user_not_supported", "attachment_payload_limit_exceeded", "draft_already_deleted"),
-    *("draft_already_sent", "draft_has_conflict", "draft_not_found"),
-    *("duplicate_channel_not_found", "duplicate_message_not_found", "invalid_arg_name"),
-    *("invalid_arguments", "invalid_array_arg", "invalid_blocks", "invalid_blocks_format"),
-    *("invalid_charset", "invalid_form_data", "invalid_metadata_format"),
-    *("invalid_metadata_schema", "invalid_post_type", "markdown_text_conflict"),
-    *("metadata_must_be_sent_from_app", "metadata_too_large", "missing_file_data"),
-    *("missing_post_type", "missing_scope", "msg_blocks_too_long", "msg_too_long", "no_text"),
-    *("send_on_behalf_not_allowed", "slack_connect_canvas_sharing_blocked"),
-    *("slack_connect_file_link_sharing_blocked", "slack_connect_lists_sharing_blocked"),
-    *("too_many_attachments", "too_many_contact_cards", "deprecated_endpoint"),
-    *("enterprise_is_restricted", "method_deprecated", "not_allowed_token_type"),
-    *("two_factor_setup_required", "invalid_json", "json_not_object", "unknown_method"),
+    "as_user_not_supported",
+    "attachment_payload_limit_exceeded",
+    "draft_already_deleted",
+    "draft_already_sent",
+    "draft_has_conflict",
+    "draft_not_found",
+    "duplicate_channel_not_found",
+    "duplicate_message_not_found",
+    "invalid_arg_name",
+    "invalid_arguments",
+    "invalid_array_arg",
+    "invalid_blocks",
+    "invalid_blocks_format",
+    "invalid_charset",
+    "invalid_form_data",
+    "invalid_metadata_format",
+    "invalid_metadata_schema",
+    "invalid_post_type",
+    "markdown_text_conflict",
+    "metadata_must_be_sent_from_app",
+    "metadata_too_large",
+    "missing_file_data",
+    "missing_post_type",
+    "missing_scope",
+    "msg_blocks_too_long",
+    "msg_too_long",
+    "no_text",
+    "send_on_behalf_not_allowed",
+    "slack_connect_canvas_sharing_blocked",
+    "slack_connect_file_link_sharing_blocked",
+    "slack_connect_lists_sharing_blocked",
+    "too_many_attachments",
+    "too_many_contact_cards",
+    "deprecated_endpoint",
+    "enterprise_is_restricted",
+    "method_deprecated",
+    "not_allowed_token_type",
+    "two_factor_setup_required",
+    "invalid_json",
+    "json_not_object",
+    "unknown_method",
     "an_error_that_slack_thought_of_yesterday",
 ]
 # what time cures,
 LATER = [
-    *("accesslimited", "message_limit_exceeded", "org_login_required", "rate_limited"),
-    *("ratelimited", "request_timeout", "service_unavailable", "team_added_to_org"),
+    "accesslimited",
+    "message_limit_exceeded",
+    "org_login_required",
+    "rate_limited",
+    "ratelimited",
+    "request_timeout",
+    "service_unavailable",
+    "team_added_to_org",
 ]
 # what may have been done,
 UNKNOWN = ["fatal_error", "internal_error"]
 # and what nothing cures.
 DISCONNECTED = [
-    *("account_inactive", "invalid_auth", "not_authed", "token_expired", "token_revoked"),
+    "account_inactive",
+    "invalid_auth",
+    "not_authed",
+    "token_expired",
+    "token_revoked",
 ]
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "slack.md"
@@ -97,7 +148,7 @@ class TestErrors:
     """Every documented error of `chat.postMessage`."""
 
     @pytest.mark.parametrize("error", REFUSED_HERE)
-    def test_what_the_thread_refuses_is_told_directly(self, slack, answer, error):
+    def test_answers_that_the_thread_refuses_go_to_a_direct_message(self, slack, answer, error):
         slack.fail_next("chat.postMessage", error)
         deliver(answer)
         assert (answer.state, answer.destination, answer.error) == ("sent", "dm", error)
@@ -105,7 +156,7 @@ class TestErrors:
         assert slack.calls("files.getUploadURLExternal") == []
 
     @pytest.mark.parametrize("error", REFUSED)
-    def test_what_slack_does_not_take_as_a_text_becomes_a_file(self, slack, mention, answer, error):
+    def test_answers_refused_as_text_become_a_file(self, slack, mention, answer, error):
         slack.fail_next("chat.postMessage", error)
         deliver(answer)
         assert (answer.state, answer.destination, answer.error) == ("sent", "file", error)
@@ -115,7 +166,7 @@ class TestErrors:
         assert len(slack.calls("chat.postMessage")) == 1
 
     @pytest.mark.parametrize("error", REFUSED)
-    def test_what_slack_does_not_take_as_one_text_becomes_several(
+    def test_answers_refused_as_one_message_become_several(
         self, slack, mention, long_answer, error
     ):
         slack.fail_next("chat.postMessage", error)
@@ -127,7 +178,7 @@ class TestErrors:
         assert long_answer.message_ts == posted[0]["ts"]
 
     @pytest.mark.parametrize("error", LATER)
-    def test_what_time_cures_is_posted_later(self, slack, mention, answer, error):
+    def test_temporary_failures_are_posted_later(self, slack, mention, answer, error):
         slack.fail_next("chat.postMessage", error)
         assert deliver(answer).state == "pending"
         deliver_again(answer)
@@ -135,7 +186,7 @@ class TestErrors:
         assert texts(slack.bot_messages("C1", mention.ts)) == [SHORT]
 
     @pytest.mark.parametrize("error", UNKNOWN)
-    def test_what_may_have_been_posted_is_looked_for(self, slack, mention, answer, error):
+    def test_messages_with_unknown_outcome_are_searched_for(self, slack, mention, answer, error):
         slack.fail_next("chat.postMessage", error)
         assert deliver(answer).state == "sending"
         deliver_again(answer)
@@ -143,7 +194,7 @@ class TestErrors:
         assert len(slack.calls("conversations.replies")) == 1
 
     @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-    def test_a_failure_of_http_is_no_refusal(self, slack, answer, status):
+    def test_an_http_failure_is_not_a_refusal(self, slack, answer, status):
         slack.fail_next("chat.postMessage", "msg_too_long", status=status)
         assert deliver(answer).state == ("pending" if status == 429 else "sending")
         assert answer.destination == "thread"
@@ -197,9 +248,14 @@ class TestWays:
     @pytest.mark.parametrize(
         "error",
         [
-            *("missing_scope", "file_uploads_disabled", "file_type_not_allowed"),
-            *("file_uploads_except_images_disabled", "file_upload_size_restricted"),
-            *("snippet_too_large", "storage_limit_reached", "missing_argument"),
+            "missing_scope",
+            "file_uploads_disabled",
+            "file_type_not_allowed",
+            "file_uploads_except_images_disabled",
+            "file_upload_size_restricted",
+            "snippet_too_large",
+            "storage_limit_reached",
+            "missing_argument",
         ],
     )
     def test_a_file_that_is_refused_becomes_a_direct_message(self, slack, answer, error):
@@ -250,7 +306,7 @@ class TestWays:
         assert texts(slack.direct_messages()) == [SHORT]
 
     @pytest.mark.parametrize("error", ["user_disabled", "user_not_found", "user_not_visible"])
-    def test_nobody_to_write_to_leaves_it_on_the_page_and_says_so(
+    def test_an_answer_stays_on_the_page_if_nobody_can_be_written_to(
         self, slack, mention, answer, error
     ):
         slack.fail_next("chat.postMessage", "is_archived")
@@ -262,7 +318,7 @@ class TestWays:
         assert page in posted["text"]
         assert "The answer" not in posted["text"]
 
-    def test_what_is_refused_in_every_form_is_said_to_be_on_the_page(self, slack, mention, answer):
+    def test_the_thread_is_told_of_the_page_if_every_form_is_refused(self, slack, mention, answer):
         slack.fail_next("chat.postMessage", "msg_too_long", times=2)
         slack.fail_next("files.getUploadURLExternal", "missing_scope", times=2)
         deliver(answer)
@@ -270,7 +326,7 @@ class TestWays:
         [said] = texts(slack.bot_messages("C1", mention.ts))
         assert "an administrator can read it at" in said
 
-    def test_where_the_thread_is_closed_the_user_alone_is_told_of_the_page(self, slack, answer):
+    def test_the_user_alone_is_told_of_the_page_if_the_thread_is_closed(self, slack, answer):
         slack.fail_next("chat.postMessage", "restricted_action", times=3)
         deliver(answer)
         assert (answer.state, answer.destination) == ("sent", "page")
@@ -279,7 +335,7 @@ class TestWays:
         assert shown["visible_to"] == "U1"
 
     @pytest.mark.parametrize("error", [*REFUSED_HERE, *REFUSED])
-    def test_what_is_refused_everywhere_is_kept(self, slack, answer, error):
+    def test_answers_refused_everywhere_are_kept(self, slack, answer, error):
         refuse_everything(slack, error)
         deliver(answer)
         assert (answer.state, answer.destination) == ("given_up", "page")
@@ -297,7 +353,7 @@ class TestWays:
 
 
 class TestOnce:
-    def test_a_part_whose_fate_is_unknown_is_looked_for_and_the_rest_follows(
+    def test_a_part_with_unknown_outcome_is_searched_for_and_the_rest_follows(
         self, slack, mention, long_answer
     ):
         slack.take_at_most(4000)
@@ -319,7 +375,7 @@ class TestOnce:
         assert long_answer.state == "sent"
         assert "".join(texts(slack.bot_messages("C1", mention.ts))).split() == LONG.split()
 
-    def test_a_sender_that_died_between_two_parts_is_followed_by_one_who_goes_on(
+    def test_another_sender_goes_on_if_one_died_between_two_parts(
         self, slack, mention, long_answer, monkeypatch
     ):
         slack.take_at_most(4000)
@@ -339,7 +395,7 @@ class TestOnce:
         assert "".join(texts(slack.bot_messages("C1", mention.ts))).split() == LONG.split()
 
     @pytest.mark.parametrize("step", ["files.getUploadURLExternal", "files.completeUploadExternal"])
-    def test_a_file_whose_fate_is_unknown_is_looked_for(self, slack, mention, answer, step):
+    def test_a_file_with_unknown_outcome_is_searched_for(self, slack, mention, answer, step):
         slack.fail_next("chat.postMessage", "msg_too_long")
         slack.drop_answer_next(step)
         assert deliver(answer).state == "sending"
@@ -348,7 +404,7 @@ class TestOnce:
         [posted] = slack.bot_messages("C1", mention.ts)
         assert answer.message_ts == posted["ts"]
 
-    def test_a_direct_message_whose_fate_is_unknown_is_looked_for(self, slack, answer):
+    def test_a_direct_message_with_unknown_outcome_is_searched_for(self, slack, answer):
         slack.fail_next("chat.postMessage", "is_archived")
         slack.drop_answer_next("chat.postMessage")
         assert deliver(answer).state == "sending"
@@ -356,7 +412,7 @@ class TestOnce:
         assert (answer.state, answer.destination) == ("sent", "dm")
         assert texts(slack.direct_messages()) == [SHORT]
 
-    def test_where_the_thread_cannot_be_searched_it_is_not_posted_there_again(
+    def test_a_message_is_not_posted_again_in_a_thread_that_cannot_be_searched(
         self, slack, mention, answer
     ):
         slack.drop_answer_next("chat.postMessage")
@@ -366,9 +422,7 @@ class TestOnce:
         assert (answer.state, answer.destination) == ("sent", "dm")
         assert len(slack.bot_messages("C1", mention.ts)) == 1
 
-    def test_a_sender_that_lost_its_lease_between_two_ways_says_nothing_more(
-        self, slack, answer, monkeypatch
-    ):
+    def test_a_sender_without_its_lease_tries_no_further_way(self, slack, answer, monkeypatch):
         slack.fail_next("chat.postMessage", "msg_too_long")
 
         def taken_over(notice, **fields):
@@ -393,7 +447,7 @@ class TestOthers:
         assert len(slack.calls()) == 2
 
     @pytest.mark.parametrize("error", ["invalid_blocks", "msg_blocks_too_long"])
-    def test_blocks_that_are_refused_leave_their_text(self, slack, mention, error):
+    def test_refused_blocks_are_replaced_by_their_text(self, slack, mention, error):
         slack.fail_next("chat.postMessage", error)
         block = {"type": "section", "text": {"type": "mrkdwn", "text": "Which?"}}
         deliver(notices.claim("key", Notice.Kind.PICKER, mention, "Which?", blocks=[block]))

@@ -1,4 +1,4 @@
-"""How the web process reaches workflows: bounded, from any thread, before and after a fork."""
+"""The client reaches workflows in limited time, from any thread, before and after a fork."""
 
 import os
 import socket
@@ -28,7 +28,7 @@ def unconnected(monkeypatch):
 
 @pytest.fixture
 def impatient(world: World, monkeypatch):
-    """A process that waits for Temporal no longer than the product does."""
+    """A process that waits for Temporal only as long as in production."""
     monkeypatch.setattr(client, "DEADLINE", DEADLINE)
 
 
@@ -58,7 +58,7 @@ def test_a_workflow_is_named_after_the_message(world: World):
     assert mention.workflow_id == f"mention-T1-C1-{mention.ts}"
 
 
-def test_starting_again_counts_as_started_and_takes_nothing_back(world: World):
+def test_starting_twice_counts_as_started_and_undoes_nothing(world: World):
     mention = world.start()
     client.start_mention(mention)
     Mention.objects.filter(pk=mention.pk).update(state=Mention.State.ANSWERED)
@@ -104,9 +104,7 @@ def test_while_temporal_is_down_the_rows_stay_as_they_are(world: World):
     assert message.state == FollowUp.State.RECEIVED
 
 
-def test_a_temporal_that_never_answers_holds_nobody_up(
-    world: World, unconnected, impatient, settings
-):
+def test_callers_do_not_wait_for_a_hanging_temporal(world: World, unconnected, impatient, settings):
     mention = world.mention()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         settings.TEMPORAL_ADDRESS = f"127.0.0.1:{silent.getsockname()[1]}"
@@ -115,11 +113,11 @@ def test_a_temporal_that_never_answers_holds_nobody_up(
         assert waited.seconds < DEADLINE.total_seconds() + 1
 
 
-def test_a_signal_for_a_workflow_that_never_was_is_told_apart(world: World):
+def test_signalling_an_unknown_workflow_raises_workflow_ended(world: World):
     message = follow_up(world, world.mention())
     with pytest.raises(client.WorkflowEnded):
         client.signal_follow_up(message)
-    follow_ups.tell(message)
+    follow_ups.signal(message)
     message.refresh_from_db()
     assert message.state == FollowUp.State.DROPPED
     with pytest.raises(client.WorkflowEnded):
@@ -139,16 +137,16 @@ def test_a_process_that_dies_as_a_task_turns_out_to_be_gone_loses_no_mention(
         raise SystemExit
 
     with monkeypatch.context() as patch:
-        patch.setattr(follow_ups, "begin_anew", killed)
+        patch.setattr(follow_ups, "restart_mention", killed)
         with pytest.raises(SystemExit):
-            follow_ups.tell(message)
+            follow_ups.signal(message)
     tasks.deliver_pending_follow_ups()
     mention.refresh_from_db()
     assert mention.state == Mention.State.RECEIVED
 
 
-def test_a_process_that_dies_after_starting_a_workflow_leaves_its_name(world: World, monkeypatch):
-    """A workflow that ends in disorder is found by the name."""
+def test_the_workflow_id_is_stored_before_the_workflow_starts(world: World, monkeypatch):
+    """Sweeps find a workflow that ends early by this id."""
     mention = world.mention()
     call = client._Connection.call
 

@@ -24,7 +24,7 @@ from workflows.models import FollowUp, Mention, Notice
 pytestmark = pytest.mark.usefixtures("worker")
 
 
-def test_a_follow_up_is_answered_by_the_same_task_which_knows_what_was_said(shop: World):
+def test_a_follow_up_is_answered_by_the_same_task_with_earlier_turns(shop: World):
     shop.gateway.script("It is a shop.", "Shoes.")
     mention = shop.handle("what is this?")
 
@@ -40,7 +40,7 @@ def test_a_follow_up_is_answered_by_the_same_task_which_knows_what_was_said(shop
     ]
 
 
-def test_a_follow_up_told_twice_is_answered_once(shop: World):
+def test_a_follow_up_signalled_twice_is_answered_once(shop: World):
     mention = shop.handle()
     follow_up = shop.reply(mention, "and?")
     client.signal_follow_up(follow_up)
@@ -103,7 +103,7 @@ def test_a_follow_up_that_fails_is_said_and_the_conversation_goes_on(shop: World
     assert mention.state == Mention.State.ANSWERED
 
 
-def test_a_failed_follow_up_that_is_told_again_is_not_tried_again(shop: World):
+def test_a_failed_follow_up_signalled_again_is_not_tried_again(shop: World):
     mention = shop.handle()
     shop.gateway.fail_next(400, "invalid_request_error")
     follow_up = shop.reply(mention, "and?")
@@ -114,7 +114,7 @@ def test_a_failed_follow_up_that_is_told_again_is_not_tried_again(shop: World):
     assert TaskRun.objects.get(message_ts=follow_up.ts).state == TaskRun.State.FAILED
 
 
-def test_a_follow_up_is_held_against_the_project_that_pays_for_the_task(shop: World, stranger):
+def test_a_follow_up_is_checked_against_the_project_that_pays(shop: World, stranger):
     mention = shop.handle()
     shop.limit()
     shop.workspace.project = stranger
@@ -243,9 +243,7 @@ def test_a_run_refused_half_way_is_denied_once_and_goes_on_after_a_top_up(shop: 
         assert len(shop.slack.calls(method)) == 1
 
 
-def test_a_run_that_used_what_one_run_may_says_so_and_goes_on_when_the_cap_is_raised(
-    shop: World, hurried
-):
+def test_a_run_over_its_cap_says_so_and_goes_on_when_the_cap_is_raised(shop: World, hurried):
     hurried(recheck_seconds=0.1)
     set_cap(shop.project.organization, AI_CREDITS, "run", 12 * MICRO)
     shop.gateway.refuse_next("slack_app", cause="run_cap_reached")
@@ -292,7 +290,7 @@ def test_a_message_in_the_thread_wakes_a_paused_run(shop: World, hurried):
     shop.wait_until_said(mention.ts, 3)
 
 
-def test_a_run_that_no_credits_come_for_is_given_up_silently(shop: World, hurried):
+def test_a_run_is_given_up_silently_if_no_credits_come(shop: World, hurried):
     hurried(recheck_seconds=0.1, pause_seconds=0.3)
     shop.gateway.refuse_next("slack_app")
     shop.limit_after_next_gate()
@@ -316,9 +314,7 @@ def test_a_thread_that_falls_silent_ends_its_task(shop: World, hurried):
     assert task.finished_at
 
 
-def test_a_message_that_nobody_told_the_workflow_of_is_answered_before_the_task_ends(
-    shop: World, hurried, monkeypatch
-):
+def test_an_unsignalled_message_is_answered_before_the_task_ends(shop: World, hurried, monkeypatch):
     hurried(idle_seconds=0.2)
     monkeypatch.setattr(client, "signal_follow_up", lambda _follow_up: None)
     shop.gateway.hold_next()
@@ -334,7 +330,7 @@ def test_a_message_that_nobody_told_the_workflow_of_is_answered_before_the_task_
     assert task.finished_at > task.runs.latest("finished_at").finished_at
 
 
-def test_a_cancelled_workflow_says_so_frees_the_thread_and_stays_cancelled(shop: World):
+def test_a_cancelled_workflow_tells_the_thread_and_frees_it(shop: World):
     mention = shop.handle()
     cancel(mention.workflow_id)
     assert wait_for_close(mention.workflow_id) == WorkflowExecutionStatus.CANCELED
@@ -365,7 +361,7 @@ def test_histories_hold_no_text_of_people_or_models_and_no_secret(shop: World):
         assert secret not in decoded
 
 
-def test_a_history_holds_no_word_of_a_provider_that_refuses(shop: World):
+def test_a_history_does_not_quote_a_provider(shop: World):
     shop.gateway.fail_next(400, "the-request-text", "the-request-text is not allowed")
     mention = shop.handle("the-request-text")
     assert mention.outcome == "ModelRefused"
@@ -374,7 +370,7 @@ def test_a_history_holds_no_word_of_a_provider_that_refuses(shop: World):
     assert "the-request-text" not in recorded + _payloads(json.loads(recorded))
 
 
-def test_a_history_holds_no_word_of_git_that_fails(world: World):
+def test_a_history_does_not_quote_git(world: World):
     world.add_repository("acme/gone", "file:///the-address")
     mention = world.handle()
     assert mention.outcome == "CheckoutFailed"
@@ -384,7 +380,7 @@ def test_a_history_holds_no_word_of_git_that_fails(world: World):
 
 
 def _payloads(node: object) -> str:
-    """Return all payloads of a history's JSON, decoded."""
+    """Return all payloads in a history's JSON, decoded."""
     if isinstance(node, dict):
         data = node.get("data")
         own = base64.b64decode(data).decode() if isinstance(data, str) else ""

@@ -1,4 +1,4 @@
-"""Who hears when credits run low, and when there are some again."""
+"""Who is told when credits run low, and when there are some again."""
 
 from datetime import timedelta
 
@@ -60,7 +60,7 @@ def test_each_threshold_is_told_once_and_so_is_that_there_are_credits_again(work
     assert all("thread_ts" not in message for message in slack.bot_messages("C1"))
 
 
-def test_a_channel_named_late_is_told_what_is_still_true_and_no_more(workspace, slack):
+def test_a_channel_set_late_is_told_only_what_is_still_true(workspace, slack):
     SlackWorkspace.objects.update(credits_channel_id="")
     for _ in range(2):
         book(usage_event(workspace.project))
@@ -72,7 +72,7 @@ def test_a_channel_named_late_is_told_what_is_still_true_and_no_more(workspace, 
 
 
 @pytest.mark.parametrize("generations", [1, 2], ids=["warned", "exhausted"])
-def test_a_channel_named_after_a_top_up_is_told_nothing(workspace, slack, generations):
+def test_a_channel_set_after_a_top_up_is_told_nothing(workspace, slack, generations):
     SlackWorkspace.objects.update(credits_channel_id="")
     for _ in range(generations):
         book(usage_event(workspace.project))
@@ -82,7 +82,7 @@ def test_a_channel_named_after_a_top_up_is_told_nothing(workspace, slack, genera
     assert slack.calls() == []
 
 
-def test_a_warning_is_no_news_once_the_limit_is_gone(workspace, slack):
+def test_a_warning_is_not_sent_once_the_limit_is_gone(workspace, slack):
     book(usage_event(workspace.project))
     set_limit(workspace.project.organization, AI_CREDITS, None)
     tasks.announce_credits()
@@ -97,7 +97,7 @@ def test_a_warning_says_when_they_reset_and_where_to_top_up(workspace, slack, se
     assert message["text"].endswith(f"Top up at {settings.BILLING_URL}.")
 
 
-def test_a_workspace_that_names_nobody_and_a_stranger_s_are_told_nothing(workspace, slack):
+def test_workspaces_without_a_channel_and_strangers_are_told_nothing(workspace, slack):
     other = create_project(create_organization("Other"), "Main")
     book(usage_event(other))
     SlackWorkspace.objects.update(credits_channel_id="")
@@ -106,14 +106,14 @@ def test_a_workspace_that_names_nobody_and_a_stranger_s_are_told_nothing(workspa
     assert slack.calls() == []
 
 
-def test_what_slack_could_not_take_is_told_later_and_once(workspace, slack):
+def test_credit_news_that_slack_could_not_take_is_sent_later_once(workspace, slack):
     book(usage_event(workspace.project))
     slack.fail_next("chat.postMessage", "ratelimited", status=429, retry_after=0)
     tasks.announce_credits()
     assert said(slack) == []
     Notice.objects.update(next_attempt_at=timezone.now())
-    tasks.deliver_pending_denials()
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
+    tasks.deliver_pending_notices()
     assert len(said(slack)) == 1
 
 
@@ -121,7 +121,7 @@ def test_after_an_unknown_outcome_the_channel_is_searched_before_posting_again(w
     book(usage_event(workspace.project))
     tasks.announce_credits()
     Notice.objects.update(state=Notice.State.SENDING, next_attempt_at=timezone.now())
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     assert len(said(slack)) == 1
     assert Notice.objects.get().state == Notice.State.SENT
 

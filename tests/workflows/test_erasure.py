@@ -1,4 +1,4 @@
-"""After a user's words were erased, none of them is posted or sent to a model any more."""
+"""Erased words are no longer posted or sent to a model."""
 
 import pytest
 from django.core.management import call_command
@@ -26,11 +26,11 @@ def sweep() -> None:
     tasks.deliver_pending_follow_ups()
     tasks.wake_paused_runs()
     tasks.look_for_workflows()
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
 
 
 def assert_nothing_is_left(world: World, thread_ts: str, said: int = 0, asked: int = 0) -> None:
-    """Let whatever may still happen happen."""
+    """Run everything that may still happen."""
     for workflow_id in CodingTask.objects.values_list("workflow_id", flat=True):
         wait_for_close(workflow_id)
     sweep()
@@ -141,7 +141,7 @@ def test_a_mention_that_was_handed_to_a_task_does_not_begin_anew(shop: World):
     )
     waiting.save()
     erase()
-    follow_ups.tell(waiting)  # by a sweep that had read it before
+    follow_ups.signal(waiting)  # by a sweep that had read it before
     sweep()
     mention.refresh_from_db()
     assert mention.state == Mention.State.FORWARDED

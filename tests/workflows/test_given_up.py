@@ -1,4 +1,4 @@
-"""Runs that are given up after something else became of them: an answer, or an order to stop."""
+"""Runs that are given up after they were answered or stopped."""
 
 import pytest
 
@@ -40,7 +40,7 @@ def activities() -> CodingActivities:
     return CodingActivities(None, None)
 
 
-def test_the_answer_that_a_lost_last_attempt_kept_is_said_instead_of_a_failure(run, activities):
+def test_a_stored_answer_is_posted_instead_of_a_failure(run, activities):
     run.state, run.answer = TaskRun.State.SUCCEEDED, "It is a shop."
     run.save()
     given_up = activities.fail_run(FailedRun(str(run.pk), TIMED_OUT))

@@ -1,4 +1,4 @@
-"""Runs that older workers began go on: every recorded history replays on today's workflow."""
+"""Every recorded history replays on today's workflow, so runs of older workers go on."""
 
 import asyncio
 import importlib
@@ -26,7 +26,7 @@ def replay(path: Path, workflow: type) -> None:
     asyncio.run(replayer.replay_workflow(history))
 
 
-def test_there_are_histories_of_both_times():
+def test_there_are_histories_from_before_and_after_the_gate():
     assert len(BEFORE_THE_GATE) == 2
     assert len(HISTORIES) > 10
 
@@ -37,7 +37,7 @@ def test_a_recorded_history_replays(path: Path):
 
 
 @pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)
-def test_the_gate_is_in_every_history_but_those_of_before(path: Path):
+def test_histories_after_the_patch_have_the_gate(path: Path):
     events = json.loads(path.read_text())["history"]["events"]
     markers = json.dumps([each for each in events if "MARKER" in each["eventType"]])
     assert ("core_patch" in markers) == (path not in BEFORE_THE_GATE)

@@ -1,4 +1,4 @@
-"""What surrounds every activity: heartbeats while it blocks its thread, and fresh connections."""
+"""What wraps every activity: heartbeats, fresh connections, and failures without quotations."""
 
 import asyncio
 import logging
@@ -27,13 +27,13 @@ _released = threading.Event()
 
 @activity.defn
 def block() -> str:
-    """Hold the thread, as a slow call does."""
+    """Block the thread, as a slow call does."""
     return "done" if _released.wait(60) else "never released"
 
 
 @activity.defn
 def use_database() -> str:
-    """Say whether the thread had an open connection, and leave one."""
+    """Return whether the thread had an open connection, and leave one open."""
     had = "stale" if connection.connection else "fresh"
     connection.ensure_connection()
     return had
@@ -41,13 +41,13 @@ def use_database() -> str:
 
 @activity.defn
 def quote() -> str:
-    """Fail as a driver or a provider does, which quotes what it was given."""
+    """Fail like a driver or a provider that quotes its input."""
     raise LookupError("somebody-wrote-this") from ValueError("and-this")
 
 
 @activity.defn
 def quote_below() -> str:
-    """Fail in our own words, because of something that quotes."""
+    """Fail in our own words, with a cause that quotes."""
     try:
         raise LookupError("somebody-wrote-this")
     except LookupError as error:
@@ -62,7 +62,7 @@ def miss_a_store() -> str:
 
 @activity.defn
 def leave_to_others() -> str:
-    """Fail because somebody else is at it just now."""
+    """Fail because another process is doing it."""
     raise ApplicationError("still", type="Owed", category=ApplicationErrorCategory.BENIGN)
 
 
@@ -82,7 +82,7 @@ class Once:
 
 
 async def beats_twice(run: WorkflowHandle) -> None:
-    """Wait until the server has had two beats of a workflow's activity."""
+    """Wait until the server has received two heartbeats from a workflow's activity."""
     beats: set[int] = set()
     async with asyncio.timeout(60):
         while len(beats) < 2:
@@ -107,7 +107,7 @@ def worker(client: Client, queue: str, executor: ThreadPoolExecutor, threads: in
 def execute(
     *names: str, threads: int, meanwhile: Callable[[WorkflowHandle], Awaitable[None]] | None = None
 ) -> list[str]:
-    """Run the activities on a worker with so many threads; return their results."""
+    """Run the activities on a worker with this many threads; return their results."""
 
     async def main() -> list[str]:
         client = await connect()
@@ -127,7 +127,7 @@ def execute(
 
 
 @pytest.mark.usefixtures("temporal_address")
-def test_activities_that_block_their_threads_beat_and_do_not_hold_each_other_up():
+def test_blocking_activities_send_heartbeats_and_do_not_delay_each_other():
     assert execute("block", "block", "block", threads=3, meanwhile=beats_twice) == ["done"] * 3
 
 
@@ -139,9 +139,7 @@ def test_no_activity_meets_a_connection_that_has_aged_on_its_thread(monkeypatch)
 
 @pytest.mark.usefixtures("temporal_address", "transactional_db")
 @pytest.mark.parametrize(("name", "kind"), [("quote", "LookupError"), ("quote_below", "Ours")])
-def test_of_a_failure_histories_hold_what_we_say_ourselves_and_the_log_all_of_it(
-    name, kind, caplog
-):
+def test_histories_hold_only_our_own_words_on_failures_and_the_log_all(name, kind, caplog):
     with pytest.raises(WorkflowFailureError) as failed:
         execute(name, threads=1)
     recorded = failed.value.cause.cause
@@ -154,7 +152,7 @@ def test_of_a_failure_histories_hold_what_we_say_ourselves_and_the_log_all_of_it
 
 
 def told(name: str, caplog) -> list[logging.LogRecord]:
-    """Let the activity fail, and return what is written of it: the handler leaves the rest out."""
+    """Let the activity fail; return the log records that the handler keeps."""
     with pytest.raises(WorkflowFailureError):
         execute(name, threads=1)
     return [each for each in caplog.records if "activity" in each.getMessage() and tone_down(each)]
@@ -169,7 +167,7 @@ def told(name: str, caplog) -> list[logging.LogRecord]:
         ("quote", "ERROR", True),
     ],
 )
-def test_a_failure_is_told_once_and_only_a_mistake_with_a_traceback(
+def test_a_failure_is_logged_once_and_only_programming_errors_with_a_traceback(
     name, level, has_traceback, caplog
 ):
     [line] = told(name, caplog)
@@ -178,7 +176,7 @@ def test_a_failure_is_told_once_and_only_a_mistake_with_a_traceback(
 
 
 @pytest.mark.usefixtures("temporal_address", "transactional_db")
-def test_of_what_somebody_else_is_at_nothing_is_told(caplog):
+def test_a_notice_with_another_sender_is_not_logged(caplog):
     assert told("leave_to_others", caplog) == []
 
 

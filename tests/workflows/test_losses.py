@@ -1,4 +1,4 @@
-"""Temporal lost its store: mentions for which nothing was done begin anew, the others end."""
+"""After Temporal lost its store, mentions without a task begin anew, and the others end."""
 
 from datetime import timedelta
 
@@ -12,7 +12,7 @@ from tests.workflows.world import World
 from workflows import client, notices, tasks
 from workflows.mention_types import workflow_id
 from workflows.models import FollowUp, Mention
-from workflows.recovery.lost_workflows import BEGUN_ANEW_WITHIN, LOOKED_FOR_AFTER, look_for_workflow
+from workflows.recovery.lost_workflows import BEGUN_ANEW_WITHIN, LOOKED_FOR_AFTER, check_workflow
 from workflows.recovery.unfinished import in_words
 from workflows.requests import message_of
 
@@ -21,7 +21,7 @@ OLD = BEGUN_ANEW_WITHIN + timedelta(seconds=1)
 
 
 def lost(world: World, age: timedelta, **fields: str) -> Mention:
-    """Return a mention of so long ago that Temporal was told of and knows nothing of."""
+    """Return a mention of this age, which was started but is unknown to Temporal."""
     mention = world.mention(**fields)
     mention.state = Mention.State.STARTED
     mention.workflow_id = workflow_id("T1", "C1", mention.ts)
@@ -33,7 +33,7 @@ def lost(world: World, age: timedelta, **fields: str) -> Mention:
 def sweep(mention: Mention) -> None:
     for _ in range(2):
         tasks.look_for_workflows()
-        tasks.deliver_pending_denials()
+        tasks.deliver_pending_notices()
     mention.refresh_from_db()
 
 
@@ -98,21 +98,19 @@ def test_a_mention_that_its_workflow_left_open_is_not_said_to_have_been_terminat
     assert shop.said(mention.ts) == said
 
 
-def test_a_workflow_that_ended_since_its_mention_was_listed_is_no_loss(
-    shop: World, worker, hurried, caplog
-):
+def test_a_workflow_that_ended_meanwhile_is_not_lost(shop: World, worker, hurried, caplog):
     hurried(idle_seconds=0.1)
     mention = shop.start()
     listed = Mention.objects.get(pk=mention.pk)
     shop.wait_for_end(mention, Mention.State.ANSWERED)
     wait_for_close(mention.workflow_id)
     assert listed.state == Mention.State.STARTED
-    look_for_workflow(listed)
+    check_workflow(listed)
     assert "a workflow is gone" not in caplog.text
     assert shop.notices("failure") == []
 
 
-def test_every_end_of_a_workflow_has_words_of_its_own():
+def test_every_status_of_an_ended_workflow_has_its_own_words():
     ends = [*WorkflowExecutionStatus, None]
     said = [in_words(status) for status in ends if status is not WorkflowExecutionStatus.RUNNING]
     assert said.count("its workflow was terminated") == 1
@@ -163,7 +161,7 @@ def test_a_conversation_that_nobody_waits_for_ends_in_silence(shop: World):
     assert shop.said(mention.ts) == ["A shop."]
 
 
-def test_what_just_began_and_what_runs_are_left_alone(shop: World):
+def test_recent_and_running_workflows_are_left_alone(shop: World):
     young = lost(shop, timedelta(seconds=1))
     running = shop.start()
     Mention.objects.filter(pk=running.pk).update(received_at=timezone.now() - OLD)
@@ -173,7 +171,7 @@ def test_what_just_began_and_what_runs_are_left_alone(shop: World):
     assert client.status_of(young.workflow_id) is None
 
 
-def test_a_namespace_that_is_not_there_is_no_loss(shop: World, settings, monkeypatch):
+def test_a_missing_namespace_loses_no_workflow(shop: World, settings, monkeypatch):
     mention = lost(shop, OLD)
     monkeypatch.setattr(client, "_connection", None)
     settings.TEMPORAL_NAMESPACE = "not-there"

@@ -1,4 +1,4 @@
-"""The story of a mention, on a real Temporal server, to its answer or refusal."""
+"""Mentions on a real Temporal server, up to their answer or refusal."""
 
 import pytest
 
@@ -12,7 +12,7 @@ from tests.conftest import wait_until
 from tests.git_repositories import import_files
 from tests.workflows.fake_gateway import AGENT
 from tests.workflows.world import World
-from workflows import client, notices, wording
+from workflows import client, denials, wording
 from workflows.mention_types import RepositoryChoice
 from workflows.models import Mention, Notice
 
@@ -84,7 +84,7 @@ def test_a_limited_team_gets_one_denial_and_nothing_else_happens(two_repositorie
     assert len(world.notices(Notice.Kind.DENIAL)) == 1
 
 
-def test_who_used_their_share_is_refused_by_the_workflow_too(shop: World):
+def test_a_user_over_their_cap_is_refused_by_the_workflow_too(shop: World):
     set_cap(shop.project.organization, AI_CREDITS, "user", 0)
     mention = shop.handle("please help")
     assert mention.outcome == "out of credits: user_cap_reached"
@@ -104,14 +104,14 @@ def test_another_organization_is_not_affected_by_the_block(shop: World):
     assert shop.handle().state == Mention.State.ANSWERED
 
 
-def test_the_gate_waits_while_nobody_can_tell_whether_there_are_credits(shop: World, monkeypatch):
+def test_the_gate_waits_while_the_quota_is_unknown(shop: World, monkeypatch):
     asked = []
     real = gate.check
 
     def unknown_twice(*arguments, **options):
         asked.append(len(shop.slack.calls()))
         if len(asked) <= 2:
-            raise gate.QuotaUnknown("neither Redis nor the database can tell")
+            raise gate.QuotaUnknown("neither Redis nor the database can answer")
         return real(*arguments, **options)
 
     monkeypatch.setattr(gate, "check", unknown_twice)
@@ -148,10 +148,10 @@ def test_a_denial_that_slack_refuses_everywhere_ends_the_mention_all_the_same(sh
     assert (denial.state, denial.error) == (Notice.State.GIVEN_UP, "channel_not_found")
 
 
-def test_what_was_denied_by_an_attempt_that_died_is_not_begun_after_a_top_up(shop: World):
+def test_a_mention_denied_by_a_dead_attempt_is_not_begun_after_a_top_up(shop: World):
     mention = shop.mention()
     shop.limit()
-    denial = notices.claim_denial(mention, gate.check(shop.project, to_start=True))
+    denial = denials.claim(mention, gate.check(shop.project, to_start=True))
     shop.top_up()
     client.start_mention(mention)
     shop.wait_for_end(mention, Mention.State.REFUSED)
@@ -159,13 +159,13 @@ def test_what_was_denied_by_an_attempt_that_died_is_not_begun_after_a_top_up(sho
     assert not CodingTask.objects.exists()
 
 
-def test_what_task_creation_denied_is_not_created_after_a_top_up(two_repositories: World):
+def test_a_task_that_was_denied_is_not_created_after_a_top_up(two_repositories: World):
     world = two_repositories
     world.gateway.answer_next("none")
     mention = world.start("please help")
     world.wait_until_said(mention.ts, 1)
     world.limit()
-    notices.claim_denial(mention, gate.check(world.project, to_start=True))
+    denials.claim(mention, gate.check(world.project, to_start=True))
     world.top_up()
     chosen = Repository.objects.get(full_name="acme/shop")
     client.signal_repository_choice(mention.workflow_id, RepositoryChoice(chosen.pk))
@@ -218,7 +218,7 @@ def test_work_does_not_depend_on_reaction_and_permalink(shop: World):
     assert shop.slack.reactions("C1", mention.ts) == []
 
 
-def test_an_embellishment_that_slack_puts_off_for_a_moment_is_made_after_it(shop: World):
+def test_a_reaction_that_slack_delays_briefly_is_repeated(shop: World):
     shop.slack.fail_next("reactions.add", "ratelimited", retry_after=1)
     shop.slack.fail_next("chat.getPermalink", "ratelimited", retry_after=0)
     mention = shop.handle()
@@ -227,7 +227,7 @@ def test_an_embellishment_that_slack_puts_off_for_a_moment_is_made_after_it(shop
     assert CodingTask.objects.get().permalink
 
 
-def test_an_embellishment_that_slack_puts_off_for_longer_is_left_out(shop: World):
+def test_a_reaction_that_slack_delays_for_long_is_left_out(shop: World):
     shop.slack.fail_next("reactions.add", "ratelimited", retry_after=60)
     mention = shop.handle()
     assert mention.state == Mention.State.ANSWERED
@@ -242,7 +242,7 @@ def test_a_provider_that_fails_once_is_asked_again(shop: World):
     assert len(shop.gateway.requests(AGENT)) == 2
 
 
-def test_a_model_that_refuses_is_said_in_the_thread_and_the_thread_is_free_again(shop: World):
+def test_a_model_that_refuses_ends_the_task_with_a_message(shop: World):
     shop.gateway.fail_next(400, "invalid_request_error")
 
     mention = shop.handle()
@@ -269,7 +269,7 @@ def test_a_provider_that_keeps_failing_is_given_up_after_the_stated_attempts(sho
     assert len(shop.gateway.requests(AGENT)) == 2
 
 
-def test_a_repository_that_cannot_be_fetched_is_said_in_the_thread(world: World):
+def test_the_thread_is_told_if_the_repository_cannot_be_fetched(world: World):
     world.add_repository("acme/gone", "file:///nowhere/at/all")
     mention = world.handle()
     assert (mention.state, mention.outcome) == (Mention.State.FAILED, "CheckoutFailed")
@@ -287,7 +287,7 @@ def test_a_hostile_repository_is_refused_at_once_and_the_message_names_the_bound
     assert world.gateway.requests() == []
 
 
-def test_an_answer_that_slack_takes_nowhere_is_kept(shop: World):
+def test_an_answer_that_slack_refuses_everywhere_is_kept(shop: World):
     shop.slack.fail_next("chat.postMessage", "is_archived", times=3)
     shop.slack.fail_next("chat.postEphemeral", "channel_not_found")
     mention = shop.handle()
@@ -319,7 +319,7 @@ def test_an_answer_whose_outcome_is_unknown_is_not_posted_twice(shop: World):
     assert len(shop.gateway.requests(AGENT)) == 1
 
 
-def test_a_mistake_of_ours_ends_the_mention_with_a_message(shop: World, monkeypatch):
+def test_a_programming_error_ends_the_mention_with_a_message(shop: World, monkeypatch):
     def broken(*_arguments, **_options):
         raise TypeError("a mistake")
 

@@ -1,4 +1,4 @@
-"""What the bot owes a thread: claimed once, sent once, in spite of everything Slack does."""
+"""Notices are claimed once and sent once, whatever Slack does."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -11,7 +11,7 @@ from coding_tasks.models import CodingTask, Repository
 from projects.models import Organization, Project, SlackWorkspace
 from quota.gate import Verdict
 from tests.fakes import FakeSlack
-from workflows import notices, tasks
+from workflows import denials, notices, tasks
 from workflows.models import FollowUp, Mention, Notice
 from workflows.slack import posting
 
@@ -52,7 +52,7 @@ def notice(mention) -> Notice:
 
 
 def deliver_again(notice: Notice) -> None:
-    """Deliver when whatever was waited for has passed."""
+    """Deliver after the wait between attempts has passed."""
     Notice.objects.update(next_attempt_at=timezone.now())
     notices.deliver(notice)
     notice.refresh_from_db()
@@ -126,16 +126,16 @@ def replies(mention) -> list[FollowUp]:
 
 def test_replies_that_do_not_name_the_bot_share_one_denial(replies):
     first, naming, third = replies
-    said = notices.claim_denial(first, verdict())
-    assert notices.claim_denial(third, verdict()) == said
-    assert notices.claim_denial(naming, verdict()) != said
-    assert notices.claim_denial(naming, verdict()) == notices.claim_denial(naming, verdict())
+    said = denials.claim(first, verdict())
+    assert denials.claim(third, verdict()) == said
+    assert denials.claim(naming, verdict()) != said
+    assert denials.claim(naming, verdict()) == denials.claim(naming, verdict())
 
 
-def test_a_denial_from_before_the_task_began_silences_no_reply(mention, replies):
-    before = notices.claim_denial(mention, verdict())
+def test_a_denial_from_before_the_task_is_not_shared_with_replies(mention, replies):
+    before = denials.claim(mention, verdict())
     Notice.objects.update(created_at=timezone.now() - timedelta(hours=1))
-    assert notices.claim_denial(replies[0], verdict()) != before
+    assert denials.claim(replies[0], verdict()) != before
 
 
 # --- Sending -------------------------------------------------------------------------------------
@@ -183,14 +183,14 @@ def test_a_rate_limit_is_waited_out_as_long_as_slack_says(slack, notice):
     assert notice.state == "sent"
 
 
-def test_a_rate_limit_for_ever_is_asked_about_after_an_hour(slack, notice):
+def test_a_very_long_rate_limit_is_capped_at_an_hour(slack, notice):
     slack.fail_next("chat.postMessage", "ratelimited", retry_after=10**15)
     deliver(notice)
     assert notice.state == "pending"
     assert notice.next_attempt_at <= timezone.now() + timedelta(hours=1)
 
 
-def test_attempts_wait_ever_longer_but_minutes_at_most(slack, notice):
+def test_waits_between_attempts_grow_to_minutes_at_most(slack, notice):
     for seconds in (2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300, 300):
         slack.fail_next("chat.postMessage", "service_unavailable")
         Notice.objects.update(next_attempt_at=timezone.now())
@@ -200,9 +200,7 @@ def test_attempts_wait_ever_longer_but_minutes_at_most(slack, notice):
         assert before <= next_attempt_after <= timezone.now()
 
 
-def test_after_an_answer_that_was_lost_the_thread_is_searched_and_nothing_posted_twice(
-    slack, mention, notice
-):
+def test_the_thread_is_searched_after_a_lost_response(slack, mention, notice):
     slack.drop_answer_next("chat.postMessage")
     assert deliver(notice).state == "sending"
     deliver_again(notice)
@@ -250,7 +248,7 @@ def test_another_notices_message_is_not_mistaken_for_ours(slack, mention, notice
     assert len(slack.bot_messages("C1", mention.ts)) == 2
 
 
-def test_a_sender_that_died_is_followed_by_one_who_searches_first(slack, mention, notice):
+def test_the_sender_after_a_dead_one_searches_first(slack, mention, notice):
     Notice.objects.update(
         state=Notice.State.SENDING, next_attempt_at=timezone.now() + timedelta(seconds=60)
     )
@@ -286,7 +284,7 @@ def test_a_sender_whose_search_outlasts_its_lease_posts_nothing(slack, notice, m
     assert notice.state == "sending"
 
 
-def test_a_slack_that_is_not_there_is_tried_again_without_a_search(slack, notice, settings):
+def test_an_unreachable_slack_is_tried_again_without_a_search(slack, notice, settings):
     reachable, settings.SLACK_API_URL = settings.SLACK_API_URL, "http://127.0.0.1:1/api/"
     assert deliver(notice).state == "pending"
     settings.SLACK_API_URL = reachable
@@ -296,7 +294,7 @@ def test_a_slack_that_is_not_there_is_tried_again_without_a_search(slack, notice
 
 
 @pytest.mark.parametrize("error", ["is_archived", "not_in_channel", "restricted_action"])
-def test_where_the_thread_refuses_the_user_alone_is_told(slack, mention, notice, error):
+def test_the_user_alone_is_told_if_the_thread_refuses(slack, mention, notice, error):
     slack.fail_next("chat.postMessage", error)
     deliver(notice)
     [shown] = slack.ephemeral_messages("C1")
@@ -304,7 +302,7 @@ def test_where_the_thread_refuses_the_user_alone_is_told(slack, mention, notice,
     assert (notice.state, notice.destination, notice.error) == ("sent", "ephemeral", error)
 
 
-def test_where_the_user_cannot_be_told_either_it_is_given_up(slack, notice):
+def test_a_notice_is_given_up_if_the_user_cannot_be_told_either(slack, notice):
     slack.fail_next("chat.postMessage", "is_archived")
     slack.fail_next("chat.postEphemeral", "user_not_in_channel")
     deliver(notice)
@@ -313,7 +311,7 @@ def test_where_the_user_cannot_be_told_either_it_is_given_up(slack, notice):
     assert len(slack.calls()) == 2
 
 
-def test_an_ephemeral_message_whose_fate_is_unknown_is_not_repeated(slack, notice):
+def test_an_ephemeral_message_with_unknown_outcome_is_not_repeated(slack, notice):
     slack.fail_next("chat.postMessage", "is_archived")
     slack.drop_answer_next("chat.postEphemeral")
     deliver(notice)
@@ -338,14 +336,14 @@ def test_a_rate_limited_ephemeral_message_is_sent_later(slack, notice):
     assert len(slack.calls("chat.postMessage")) == 1
 
 
-def test_after_six_hours_of_failures_it_is_given_up(slack, notice):
+def test_a_notice_is_given_up_after_six_hours_of_failures(slack, notice):
     Notice.objects.update(created_at=timezone.now() - timedelta(hours=6, seconds=1), attempts=70)
     slack.fail_next("chat.postMessage", "service_unavailable")
     assert deliver(notice).state == "given_up"
 
 
-def test_one_that_nobody_tried_for_six_hours_is_tried_more_than_once(slack, notice):
-    """Nothing of ours ran, say for a night, and then Slack asks for patience."""
+def test_a_notice_untried_for_six_hours_is_tried_more_than_once(slack, notice):
+    """Our processes were down for a night, and then Slack limits our rate."""
     Notice.objects.update(created_at=timezone.now() - timedelta(hours=9))
     slack.fail_next("chat.postMessage", "ratelimited", retry_after=1)
     assert deliver(notice).state == "pending"
@@ -354,7 +352,7 @@ def test_one_that_nobody_tried_for_six_hours_is_tried_more_than_once(slack, noti
 
 
 @pytest.mark.parametrize("error", ["account_inactive", "token_revoked", "invalid_auth"])
-def test_a_token_that_is_no_longer_valid_ends_it(slack, notice, error):
+def test_a_notice_is_given_up_if_the_bot_token_is_invalid(slack, notice, error):
     slack.fail_next("chat.postMessage", error)
     assert deliver(notice).state == "given_up"
     assert len(slack.calls()) == 1
@@ -377,7 +375,7 @@ WITHHELD = ["denial", "failure", "picker", "no_access", "question"]
 
 
 @pytest.mark.parametrize("kind", Notice.Kind.values)
-def test_after_a_stop_nothing_is_said_about_the_work_but_what_it_gave(slack, mention, kind):
+def test_only_answers_are_posted_after_a_stop(slack, mention, kind):
     Mention.objects.update(state=Mention.State.STOPPED)
     notice = deliver(notices.claim("key", kind, mention, "Words."))
     assert (notice.state == Notice.State.GIVEN_UP) == (kind in WITHHELD)
@@ -387,13 +385,11 @@ def test_after_a_stop_nothing_is_said_about_the_work_but_what_it_gave(slack, men
 @pytest.mark.parametrize("state", CodingTask.State.values)
 def test_a_denial_of_a_reply_is_withheld_only_if_its_task_was_stopped(slack, replies, state):
     CodingTask.objects.update(state=state)
-    notice = deliver(notices.claim_denial(replies[0], verdict()))
+    notice = deliver(denials.claim(replies[0], verdict()))
     assert (notice.state == Notice.State.GIVEN_UP) == (state == CodingTask.State.STOPPED)
 
 
-def test_that_work_was_stopped_is_said_after_what_was_being_said(
-    slack, mention, notice, monkeypatch
-):
+def test_the_notice_of_a_stop_waits_for_notices_being_sent(slack, mention, notice, monkeypatch):
     """The stop is committed while the denial is on its way to Slack."""
     stop = notices.claim("stop", Notice.Kind.STOP, mention, "Stopped.")
     post = posting.post
@@ -410,8 +406,8 @@ def test_that_work_was_stopped_is_said_after_what_was_being_said(
     assert [each["text"] for each in slack.bot_messages("C1")] == ["No credits.", "Stopped."]
 
 
-def test_that_work_was_stopped_is_not_kept_back_for_long(slack, mention, notice):
-    """A sender died, or does not know whether Slack took its message."""
+def test_the_notice_of_a_stop_does_not_wait_for_long(slack, mention, notice):
+    """A sender died, or does not know whether Slack accepted its message."""
     stop = notices.claim("stop", Notice.Kind.STOP, mention, "Stopped.")
     soon = timezone.now() + timedelta(minutes=5)
     Notice.objects.filter(pk=notice.pk).update(state=Notice.State.SENDING, next_attempt_at=soon)
@@ -425,7 +421,7 @@ def test_that_work_was_stopped_is_not_kept_back_for_long(slack, mention, notice)
 def test_the_sweep_sends_what_is_due_and_leaves_the_rest(slack, mention, notice):
     notices.claim("later", Notice.Kind.DENIAL, mention, "later")
     Notice.objects.filter(key="later").update(next_attempt_at=timezone.now() + timedelta(hours=1))
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     assert [message["text"] for message in slack.bot_messages("C1")] == ["No credits."]
 
 
@@ -440,6 +436,6 @@ def test_a_row_that_cannot_be_handled_does_not_stop_the_sweep(slack, mention, no
         return send(client, attempt)
 
     monkeypatch.setattr(notices, "_send", fail_on_broken)
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     notice.refresh_from_db()
     assert notice.state == "sent"

@@ -1,4 +1,4 @@
-"""Outages of the database while work is done: they cost neither the run nor a second answer."""
+"""An outage of the database during a run costs neither the run nor a second answer."""
 
 import pytest
 
@@ -13,7 +13,7 @@ from workflows.models import Mention
 pytestmark = pytest.mark.usefixtures("outage", "worker")
 
 
-def test_an_outage_takes_none_of_the_attempts_that_a_run_has(shop: World, outage: Outage, hurried):
+def test_an_outage_uses_no_attempts(shop: World, outage: Outage, hurried):
     hurried(attempts=1)
     outage.begin_at(MINTING)
     mention = shop.start()
@@ -24,7 +24,9 @@ def test_an_outage_takes_none_of_the_attempts_that_a_run_has(shop: World, outage
     assert len(shop.gateway.requests(AGENT)) == 1
 
 
-def test_an_answer_that_cannot_be_kept_at_once_is_not_asked_for_again(shop: World, outage: Outage):
+def test_an_answer_that_cannot_be_stored_at_once_is_not_asked_for_again(
+    shop: World, outage: Outage
+):
     shop.gateway.hold_next()
     mention = shop.start()
     wait_until(lambda: shop.gateway.requests(AGENT), what="the agent asking the model")
@@ -53,7 +55,7 @@ def test_attempts_before_an_outage_count(shop: World, outage: Outage, hurried):
     assert len(shop.gateway.requests(AGENT)) == 3
 
 
-def test_an_outage_that_lasts_too_long_for_a_run_is_said_when_it_is_over(
+def test_the_thread_is_told_after_an_outage_that_ended_its_run(
     shop: World, outage: Outage, hurried
 ):
     hurried(outage_seconds=0)
@@ -64,7 +66,7 @@ def test_an_outage_that_lasts_too_long_for_a_run_is_said_when_it_is_over(
     shop.wait_for_end(mention, Mention.State.FAILED)
     assert mention.outcome == "StoresOut"
     [said] = shop.said(mention.ts)
-    assert said.startswith("I gave up: a part of me has been out of order for too long.")
+    assert said.startswith("I gave up: a part of me has been down for too long.")
     assert TaskRun.objects.get().state == TaskRun.State.FAILED
 
 

@@ -1,4 +1,4 @@
-"""Runs that stop half-way for want of credits, and go on as soon as there are some."""
+"""Runs that pause for lack of credits, and go on as soon as there are some."""
 
 from collections import Counter
 
@@ -23,12 +23,12 @@ pytestmark = pytest.mark.usefixtures("worker")
 
 @pytest.fixture(autouse=True)
 def _unhurried(hurried) -> None:
-    """No run looks for credits by itself while a test lasts."""
+    """During a test, no run looks for credits unprompted."""
     hurried(recheck_seconds=3600)
 
 
 def paused(world: World, before_refusing=lambda: None) -> Mention:
-    """Start a mention whose run is refused half-way; return it once the workflow waits."""
+    """Start a mention whose run is refused; return it once the workflow waits."""
     world.gateway.refuse_next("slack_app")
     world.gateway.before_refusing(before_refusing)
     mention = world.start()
@@ -38,13 +38,13 @@ def paused(world: World, before_refusing=lambda: None) -> Mention:
 
 
 def exhaust(world: World) -> None:
-    """Take the credits away, on a thread of the gateway's."""
+    """Take the credits away, on a thread of the gateway."""
     set_limit(world.project.organization, AI_CREDITS, 0)
     connections.close_all()
 
 
 def carry_out_hints(redis) -> None:
-    """Do what Celery was hinted to do, as its worker would."""
+    """Run the tasks that Celery was asked to run."""
     hints = Counter(redis.lrange("celery", 0, -1))
     redis.delete("celery")
     for hint in hints:
@@ -53,7 +53,7 @@ def carry_out_hints(redis) -> None:
 
 
 def activities(mention: Mention) -> Counter[str]:
-    """Count the ordinary activities that were completed for a mention, by name."""
+    """Count the completed ordinary activities of a mention, by name."""
     events = history(mention.workflow_id).events
     names = {
         event.event_id: event.activity_task_scheduled_event_attributes.activity_type.name
@@ -87,14 +87,14 @@ def test_a_top_up_wakes_a_paused_run_which_goes_on_where_it_stood(shop: World):
 
 
 @pytest.mark.parametrize("limit", [None, 1000 * MICRO])
-def test_a_raised_or_removed_limit_wakes_it_too(shop: World, limit):
+def test_a_raised_or_removed_limit_wakes_a_paused_run(shop: World, limit):
     mention = paused(shop, lambda: exhaust(shop))
     set_limit(shop.project.organization, AI_CREDITS, limit)
     carry_out_hints(shop.redis)
     shop.wait_for_end(mention, Mention.State.ANSWERED)
 
 
-def test_a_block_that_is_removed_by_hand_wakes_it_with_the_next_sweep(shop: World):
+def test_a_block_removed_by_hand_wakes_a_paused_run_with_the_next_sweep(shop: World):
     mention = paused(shop, shop.limit)
     tasks.wake_paused_runs()
     assert TaskRun.objects.get().woken_at is None
@@ -122,7 +122,7 @@ def test_another_organizations_top_up_wakes_nobody(shop: World, stranger):
     assert "credits_gained" not in signals(mention)
 
 
-def test_a_lost_hint_is_made_good_by_the_sweep_and_nobody_is_told_twice(shop: World, monkeypatch):
+def test_the_sweep_replaces_a_lost_hint_without_signalling_twice(shop: World, monkeypatch):
     mention = paused(shop, lambda: exhaust(shop))
     shop.redis.flushall()
     grant_credits(shop.project.organization, AI_CREDITS, 100 * MICRO)
@@ -143,8 +143,8 @@ def signals(mention: Mention) -> list[str]:
     return [name for name in received if name]
 
 
-def test_credits_that_are_too_few_for_the_call_wake_it_only_once_they_are_more(shop: World):
-    """The gate would let work start: only the gateway knows what the call may cost."""
+def test_a_run_is_woken_only_by_more_credits_than_before(shop: World):
+    """The gate would admit the work. Only the gateway knows what the call may cost."""
     set_limit(shop.project.organization, AI_CREDITS, 5 * MICRO)
     mention = paused(shop)
     for _ in range(3):
@@ -157,7 +157,7 @@ def test_credits_that_are_too_few_for_the_call_wake_it_only_once_they_are_more(s
     shop.wait_for_end(mention, Mention.State.ANSWERED)
 
 
-def test_credits_that_are_gone_again_when_it_looks_do_not_use_up_its_waking(shop: World):
+def test_a_woken_run_that_finds_no_credits_is_woken_again(shop: World):
     mention = paused(shop, lambda: exhaust(shop))
     told = TaskRun.objects.get()
     runs.mark_woken(told)
@@ -191,7 +191,7 @@ def test_a_run_that_is_refused_again_and_again_gives_up_when_its_pause_is_over(
     assert len(shop.gateway.refused_with) < 10  # it tries ever less often
 
 
-def test_without_temporal_it_stays_to_be_woken(shop: World, settings, monkeypatch):
+def test_a_paused_run_is_woken_later_if_temporal_is_down(shop: World, settings, monkeypatch):
     paused(shop, lambda: exhaust(shop))
     set_limit(shop.project.organization, AI_CREDITS, None)
     monkeypatch.setattr(client, "_connection", None)
@@ -200,12 +200,12 @@ def test_without_temporal_it_stays_to_be_woken(shop: World, settings, monkeypatc
     assert TaskRun.objects.get().woken_at is None
 
 
-def test_a_paused_run_whose_workflow_was_terminated_is_ended_and_said(shop: World):
+def test_a_paused_run_of_a_terminated_workflow_ends_with_a_message(shop: World):
     mention = paused(shop, lambda: exhaust(shop))
     terminate(mention.workflow_id)
     set_limit(shop.project.organization, AI_CREDITS, None)
     tasks.wake_paused_runs()
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     mention.refresh_from_db()
     assert mention.state == Mention.State.FAILED
     assert CodingTask.objects.get().state == CodingTask.State.FAILED

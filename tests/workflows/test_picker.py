@@ -1,4 +1,4 @@
-"""The picker's message, its options, and values that only we can make."""
+"""The picker's message, its options, and its signed values."""
 
 import uuid
 
@@ -30,7 +30,7 @@ def labels(options):
     return [option["text"]["text"] for option in options]
 
 
-def test_slack_is_never_given_more_options_than_it_takes(project, repositories):
+def test_options_do_not_exceed_slacks_maximum(project, repositories):
     options = picker.options(project.pk, MENTION, "")
     assert len(options) == 100
     assert labels(options)[:2] == ["acme/service-000", "acme/service-001"]
@@ -58,7 +58,7 @@ def test_options_keep_within_slacks_limits_for_the_longest_names(project):
     assert len(picker.block_id(MENTION)) <= 255
 
 
-def test_a_value_says_which_repository_for_which_mention():
+def test_a_value_holds_the_repository_and_the_mention():
     choice = picker.Choice(MENTION, 2**63 - 1)
     assert picker.read(picker.value(choice)) == choice
     assert len(picker.value(choice)) <= 150

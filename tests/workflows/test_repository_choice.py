@@ -1,4 +1,4 @@
-"""Which repository a mention is about: the named, the default, the likely or the picked one."""
+"""Choosing a mention's repository: named, default, likely or picked."""
 
 import pytest
 
@@ -99,7 +99,7 @@ def test_two_named_repositories_are_left_to_the_model(two_repositories: World):
     assert chosen() == "acme/shop"
 
 
-def test_the_models_refusal_for_want_of_credits_is_a_denial_in_the_right_thread(
+def test_a_classifier_without_credits_leads_to_a_denial_in_the_right_thread(
     two_repositories: World,
 ):
     world = two_repositories
@@ -153,7 +153,7 @@ def test_a_classifier_that_is_broken_leads_to_the_picker(two_repositories: World
     assert not world.slack.bot_messages("C1", mention.ts)[0].get("blocks")
 
 
-def test_of_two_choices_the_first_counts(two_repositories: World):
+def test_the_first_of_two_choices_counts(two_repositories: World):
     world = two_repositories
     world.gateway.answer_next("none")
     mention = world.start("please help")
@@ -201,7 +201,7 @@ def test_a_repository_of_another_organization_cannot_be_chosen(two_repositories:
     assert not CodingTask.objects.exists()
 
 
-def test_a_picker_that_nobody_uses_expires_with_a_message(two_repositories: World, hurried):
+def test_an_unused_picker_expires_with_a_message(two_repositories: World, hurried):
     hurried(picker_seconds=0.2)
     world = two_repositories
     world.gateway.answer_next("none")

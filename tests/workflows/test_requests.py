@@ -1,4 +1,4 @@
-"""What a person asked for, as they typed it."""
+"""What people asked for, as they typed it."""
 
 import time
 
@@ -24,7 +24,7 @@ def test_links_are_read_as_their_words_and_what_slack_escaped_as_it_was():
 
 
 @pytest.mark.parametrize("never_ends", ["<ssh", "<ssh|", "<@UBOT|"])
-def test_a_text_full_of_what_never_ends_is_read_in_one_pass(never_ends):
+def test_a_text_full_of_unclosed_links_is_read_in_one_pass(never_ends):
     began = time.thread_time()
     asked(never_ends * 30_000)
     assert time.thread_time() - began < 1  # milliseconds; a pass from each would be half a minute
@@ -34,8 +34,19 @@ def test_a_text_full_of_what_never_ends_is_read_in_one_pass(never_ends):
 @pytest.mark.parametrize(
     "text",
     [
-        *("", " \n\t", "<@UBOT>", "<@UBOT|tollgate> <@U2> <!here> <#C1|general>", "?!", "👍🏽"),
-        *(":wave:", ":wave::skin-tone-2:", "*_~`>&gt;", "&amp;", "\u200b", "…", "——"),
+        "",
+        " \n\t",
+        "<@UBOT>",
+        "<@UBOT|tollgate> <@U2> <!here> <#C1|general>",
+        "?!",
+        "👍🏽",
+        ":wave:",
+        ":wave::skin-tone-2:",
+        "*_~`>&gt;",
+        "&amp;",
+        "\u200b",
+        "…",
+        "——",
     ],
 )
 def test_tags_emoji_and_punctuation_say_nothing(text):
@@ -54,7 +65,7 @@ def test_a_word_a_number_or_an_address_says_something(text):
 @pytest.mark.parametrize(
     "form", ["{}", "{}!", " {} .", "*{}*", "<@UBOT> {}", ":no_entry: {}", "please {} it now, {}!"]
 )
-def test_a_word_for_stopping_is_one_in_every_form(word, form):
+def test_a_stop_word_is_recognized_in_every_form(word, form):
     for written in (word, word.upper(), word.capitalize()):
         assert is_stop(form.format(written, written))
 
@@ -62,17 +73,26 @@ def test_a_word_for_stopping_is_one_in_every_form(word, form):
 @pytest.mark.parametrize(
     "text",
     [
-        *("stop the server", "don't stop", "please", "why did it stop?", "stopping", "nonstop"),
-        *("cancel the order", "<https://example.com/stop>", "stop and fix the tests", "now", ""),
+        "stop the server",
+        "don't stop",
+        "please",
+        "why did it stop?",
+        "stopping",
+        "nonstop",
+        "cancel the order",
+        "<https://example.com/stop>",
+        "stop and fix the tests",
+        "now",
+        "",
         "stop " * 1000,
     ],
 )
-def test_what_says_more_or_less_than_stop_does_not(text):
+def test_messages_that_say_more_or_less_than_stop_are_not_orders(text):
     assert not is_stop(text)
 
 
 @pytest.mark.parametrize("never_ends", [":", "<@", "<!", "<!here", "&", ":a", "*"])
-def test_a_text_full_of_markup_that_never_ends_is_judged_in_no_time(never_ends):
+def test_a_text_full_of_unclosed_markup_is_judged_quickly(never_ends):
     before = time.perf_counter()
     is_bare(never_ends * 20_000)
     is_stop(never_ends * 20_000)

@@ -1,4 +1,4 @@
-"""The worker's command: it waits for Temporal, works, and stops when it is told to."""
+"""The worker's command waits for Temporal, works, and stops on a signal."""
 
 import asyncio
 import os
@@ -100,10 +100,10 @@ def test_a_removal_of_leftovers_that_fails_is_tried_again(monkeypatch, caplog):
         tried.set()
 
     monkeypatch.setattr(CloneSandbox, "remove_leftovers", remove)
-    monkeypatch.setattr(worker, "TIDYING", timedelta(milliseconds=1))
+    monkeypatch.setattr(worker, "TIDY_EVERY", timedelta(milliseconds=1))
     worker.keep_tidy(worker.configured_tools())
     assert tried.wait(10)
-    monkeypatch.setattr(worker, "TIDYING", timedelta(days=1))
+    monkeypatch.setattr(worker, "TIDY_EVERY", timedelta(days=1))
     assert "leftovers on the disk cannot be removed" in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""A long text becomes several messages, and nothing is cut in half."""
+"""Splitting long texts into messages."""
 
 import re
 
@@ -10,26 +10,29 @@ from workflows.slack.splitting import length, split
 
 WORDS = st.sampled_from(
     [
-        *("word", "`code with spaces`", "&amp;", "&lt;b&gt;", ":thumbsup:", "a" * 130),
-        *(
-            "\n",
-            "\n\n",
-            " ",
-            "```\n",
-            "\n```",
-            "é",
-            "👩‍💻",
-            "👍🏽",
-            "🇩🇪🇫🇷",
-            "e\u0301" * 60,
-            "x" * 700,
-        ),
+        "word",
+        "`code with spaces`",
+        "&amp;",
+        "&lt;b&gt;",
+        ":thumbsup:",
+        "a" * 130,
+        "\n",
+        "\n\n",
+        " ",
+        "```\n",
+        "\n```",
+        "é",
+        "👩‍💻",
+        "👍🏽",
+        "🇩🇪🇫🇷",
+        "e\u0301" * 60,
+        "x" * 700,
     ]
 )
 
 
 def bare(text: str) -> str:
-    """The text without white space and without what opens and closes code blocks."""
+    """Return the text without white space and without the fences of code blocks."""
     return re.sub(r"\s|```", "", text)
 
 
@@ -53,7 +56,7 @@ def test_a_text_that_fits_is_left_as_it_is():
     assert split("\n a `b` \n", 100) == ["\n a `b` \n"]
 
 
-def test_it_is_cut_between_paragraphs_if_it_can_be():
+def test_text_is_cut_between_paragraphs_if_possible():
     first, second = "one " * 20, "two " * 20
     assert split(f"{first}\n\n{second}\nend", 150) == [first, f"{second}\nend"]
 
@@ -79,7 +82,7 @@ def test_a_code_block_that_ends_with_a_part_leaves_no_empty_one_behind():
 @pytest.mark.parametrize(
     "unit", ["&amp;", ":thumbsup:", "👩‍💻", "👍🏽", "🇩🇪", "e\u0301", "😀", "`a b` "], ids=ascii
 )
-def test_what_is_shown_as_one_is_not_cut(unit, shift):
+def test_characters_displayed_as_one_are_not_cut(unit, shift):
     parts = split("x" * shift + unit * 200, 120)
     assert len(parts) > 1
     for part in parts:

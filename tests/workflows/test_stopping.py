@@ -1,4 +1,4 @@
-"""An order to stop ends a run at work, and nothing is said or spent afterwards."""
+"""An order to stop ends a run. Afterwards nothing is posted and no credits are used."""
 
 import pytest
 from temporalio.client import WorkflowExecutionStatus
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("worker")
 
 
 def order(world: World, mention: Mention) -> Mention:
-    """Let the author of a mention say stop in its thread, as the webhook takes it."""
+    """Have the author of a mention order a stop in its thread, as the webhook does."""
     post = world.slack.post("Stop!", user=mention.user_id, thread_ts=mention.thread_ts)
     kept = replies.keep(
         ThreadReply(
@@ -33,7 +33,7 @@ def order(world: World, mention: Mention) -> Mention:
     became = replies.decide(kept)
     assert became is not None
     intake.admit(became)
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     return became
 
 
@@ -48,14 +48,14 @@ def test_a_run_at_work_is_ended_and_its_answer_is_not_posted(shop: World):
     assert (run.state, run.answer) == (TaskRun.State.STOPPED, "")
     assert CodingTask.objects.get().state == CodingTask.State.STOPPED
     assert not OAuthAccessToken.objects.filter(task_run_id=run.pk).exists()
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     [said] = shop.said(mention.ts)
     assert said.startswith("Stopped, as <@U1> asked.")
     mention.refresh_from_db()
     assert mention.state == Mention.State.STOPPED
 
 
-def test_a_run_whose_workflow_was_not_told_ends_by_itself(shop: World, monkeypatch):
+def test_a_stopped_run_whose_workflow_was_not_cancelled_ends_by_itself(shop: World, monkeypatch):
     monkeypatch.setattr(client, "cancel_all", lambda _workflow_ids: None)
     shop.gateway.hold_next()
     mention = shop.start()
@@ -63,7 +63,7 @@ def test_a_run_whose_workflow_was_not_told_ends_by_itself(shop: World, monkeypat
     order(shop, mention)
     shop.gateway.release()
     assert wait_for_close(mention.workflow_id) is WorkflowExecutionStatus.COMPLETED
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     assert len(shop.said(mention.ts)) == 1
     assert TaskRun.objects.get().state == TaskRun.State.STOPPED
     assert len(shop.gateway.requests(AGENT)) == 1
@@ -88,22 +88,22 @@ def test_a_paused_run_ends_and_no_top_up_wakes_it(shop: World):
 def test_a_run_stopped_at_the_moment_of_its_pause_is_not_said_to_have_paused(
     shop: World, monkeypatch, of_the
 ):
-    """The run has paused, the author is told that it was stopped, and then the denial is due."""
-    claim = denials.claim
+    """The run pauses, the thread is told that it was stopped, and then the denial is due."""
+    claim = denials.claim_after_gateway_refusal
     mention = shop.handle() if of_the == "follow-up" else None
 
     def stopped_meanwhile(about, *arguments, **fields):
         order(shop, mention or Mention.objects.get())
         return claim(about, *arguments, **fields)
 
-    monkeypatch.setattr(denials, "claim", stopped_meanwhile)
+    monkeypatch.setattr(denials, "claim_after_gateway_refusal", stopped_meanwhile)
     shop.gateway.refuse_next("slack_app")
     if mention is None:
         mention = shop.start()
     else:
         shop.reply(mention, "and the tests?")
     wait_for_close(mention.workflow_id)
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     assert TaskRun.objects.first().state == TaskRun.State.STOPPED
     assert shop.said(mention.ts)[-1].startswith("Stopped")
     assert Notice.objects.get(kind=Notice.Kind.DENIAL).state == Notice.State.GIVEN_UP
@@ -123,7 +123,7 @@ def test_a_paused_run_whose_workflow_was_not_told_ends_when_it_looks_for_credits
     assert shop.gateway.requests(AGENT) == []
 
 
-def test_an_open_picker_is_closed_by_it(two_repositories: World):
+def test_stopping_closes_an_open_picker(two_repositories: World):
     world = two_repositories
     world.gateway.answer_next("none")
     mention = world.start("what is this?")
@@ -147,7 +147,7 @@ def test_a_picker_whose_workflow_was_not_told_closes_without_a_word(
     world.wait_until_said(mention.ts, 1)
     order(world, mention)
     wait_for_close(mention.workflow_id)
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
     assert [each.split(",")[0] for each in world.said(mention.ts)][1:] == ["Stopped"]
 
 
@@ -210,7 +210,7 @@ def test_a_mention_that_is_stopped_while_it_joins_a_task_is_no_message_for_it(
     assert len(shop.said(first.ts)) == 1
 
 
-def test_what_was_asked_for_before_is_done_when_a_denied_thread_is_taken_up(shop: World):
+def test_a_denied_request_is_done_when_it_is_taken_up(shop: World):
     shop.limit()
     denied = shop.handle("what is this?")
     shop.top_up()

@@ -1,4 +1,4 @@
-"""Workflows that an operator terminates in Temporal's pages: what they leave is ended and said."""
+"""Mentions and tasks of terminated workflows end, and their threads are told."""
 
 import threading
 
@@ -27,10 +27,10 @@ def sweep(mention: Mention) -> None:
         return mention.state != Mention.State.STARTED and not active.exists()
 
     wait_until(is_cleared_up, what="the clearing up")
-    tasks.deliver_pending_denials()
+    tasks.deliver_pending_notices()
 
 
-def test_a_workflow_terminated_at_work_is_said_once_and_its_thread_is_free(shop: World):
+def test_a_workflow_terminated_at_work_ends_with_one_message(shop: World):
     shop.gateway.hold_next()
     mention = shop.start()
     wait_until(lambda: shop.gateway.requests(AGENT), what="the agent asking the model")
@@ -46,9 +46,7 @@ def test_a_workflow_terminated_at_work_is_said_once_and_its_thread_is_free(shop:
     assert shop.handle("once more", thread_ts=mention.ts).state == Mention.State.ANSWERED
 
 
-def test_an_answer_that_was_kept_and_not_said_is_said_when_its_workflow_is_gone(
-    shop: World, monkeypatch
-):
+def test_a_stored_answer_is_posted_when_its_workflow_is_gone(shop: World, monkeypatch):
     kept = threading.Event()
     keep = runs._keep
 
@@ -70,9 +68,7 @@ def test_an_answer_that_was_kept_and_not_said_is_said_when_its_workflow_is_gone(
     assert "something went wrong" not in said
 
 
-def test_an_answer_to_a_reply_that_was_not_said_is_said_when_its_workflow_is_gone(
-    shop: World, monkeypatch
-):
+def test_a_stored_answer_to_a_reply_is_posted_when_its_workflow_is_gone(shop: World, monkeypatch):
     mention = shop.handle()
     shop.gateway.hold_next()
     shop.reply(mention, "and what does it sell?")
@@ -102,7 +98,9 @@ def test_an_answer_is_not_forgotten_if_the_end_of_its_mention_is_interrupted(
     assert mention.state == Mention.State.ANSWERED
 
 
-def test_a_workflow_terminated_while_its_picker_was_open_is_said(two_repositories: World):
+def test_the_thread_is_told_if_a_workflow_with_an_open_picker_is_terminated(
+    two_repositories: World,
+):
     two_repositories.gateway.answer_next("none")
     mention = two_repositories.start("please help")
     two_repositories.wait_until_said(mention.ts, 1)
@@ -120,7 +118,7 @@ def test_a_conversation_terminated_when_nobody_waits_for_it_ends_silently(shop: 
     assert len(shop.said(mention.ts)) == 1
 
 
-def test_a_message_that_a_terminated_workflow_had_not_taken_up_is_not_met_with_silence(shop: World):
+def test_the_thread_is_told_if_a_terminated_workflow_left_a_message(shop: World):
     mention = shop.handle()
     shop.gateway.hold_next()
     follow_up = shop.reply(mention, "and what does it sell?")

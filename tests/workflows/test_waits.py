@@ -1,4 +1,4 @@
-"""Waiting for our own gateway, or for credits that others hold, takes no attempt."""
+"""Waiting for our own gateway, or for held credits, uses up no attempt."""
 
 import socket
 import threading
@@ -37,9 +37,7 @@ def wait_until_waiting(mention: Mention) -> None:
 
 
 @pytest.mark.parametrize(("reason", "status"), UNDECIDED)
-def test_a_gateway_that_cannot_decide_takes_none_of_the_attempts(
-    shop: World, hurried, reason, status
-):
+def test_waiting_for_an_undecided_gateway_uses_no_attempts(shop: World, hurried, reason, status):
     hurried(attempts=1)
     shop.gateway.decline_next("slack_app", reason, status)
     mention = shop.handle()
@@ -49,7 +47,7 @@ def test_a_gateway_that_cannot_decide_takes_none_of_the_attempts(
     assert not OAuthAccessToken.objects.exists()
 
 
-def test_credits_that_other_tasks_hold_take_none_of_the_attempts(shop: World, hurried):
+def test_waiting_for_held_credits_uses_no_attempts(shop: World, hurried):
     hurried(attempts=1)
     shop.gateway.refuse_next("slack_app", retry=True)
     mention = shop.handle()
@@ -59,9 +57,7 @@ def test_credits_that_other_tasks_hold_take_none_of_the_attempts(shop: World, hu
     assert TaskRun.objects.get().waits == 0, "it was never paused for want of credits"
 
 
-def test_a_gateway_that_is_down_is_waited_for_without_a_token_that_lives(
-    shop: World, hurried, settings
-):
+def test_no_token_is_valid_while_a_run_waits_for_the_gateway(shop: World, hurried, settings):
     hurried(attempts=1)
     gateway, settings.GATEWAY_URL = settings.GATEWAY_URL, f"http://127.0.0.1:{free_port()}"
     mention = shop.start()
@@ -89,11 +85,11 @@ def test_attempts_that_failed_before_a_wait_count(shop: World, hurried):
 @pytest.mark.parametrize(
     ("cause", "said"),
     [
-        ("GatewayUnavailable", "my own connection to the AI provider has been out of order"),
-        ("CreditsHeld", "other tasks of your team hold the Tollgate AI credits that are left"),
+        ("GatewayUnavailable", "my connection to the AI provider has been down"),
+        ("CreditsHeld", "other tasks of your team are using the Tollgate AI credits that are left"),
     ],
 )
-def test_what_was_waited_for_in_vain_is_named_in_the_thread(
+def test_the_thread_is_told_what_a_run_waited_for_in_vain(
     shop: World, hurried, settings, cause, said
 ):
     settings.BOT_NAME = "Tollgate"
@@ -122,7 +118,7 @@ def test_a_mention_can_be_cancelled_while_it_waits(shop: World):
 
 @pytest.fixture
 def dying() -> Iterator[str]:
-    """The address of a gateway that goes away during every call."""
+    """The address of a gateway that dies during every call."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def die() -> None:
@@ -141,9 +137,7 @@ def dying() -> Iterator[str]:
         thread.join()
 
 
-def test_answers_that_may_have_been_paid_are_asked_for_again_a_few_times_only(
-    shop: World, hurried, settings, dying
-):
+def test_lost_answers_are_asked_for_again_a_few_times_only(shop: World, hurried, settings, dying):
     hurried(lost_answers=1)
     settings.GATEWAY_URL = dying
     mention = shop.handle()

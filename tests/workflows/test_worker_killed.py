@@ -1,4 +1,4 @@
-"""A worker killed at any point: the mention completes, with one task and one answer."""
+"""After a worker is killed at any point, the mention completes with one task and one answer."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Doing several things at once, as the threads of a web server do."""
+"""Make concurrent calls, as the threads of a web server do."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +8,7 @@ from django.db import connection
 
 
 def at_once(*calls: Callable[[], None]) -> None:
-    """Make the calls at the same moment, each on its thread; raise what one of them raises."""
+    """Make the calls at the same time, each on its own thread; raise what any of them raises."""
     barrier = Barrier(len(calls))
 
     def call_it(call: Callable[[], None]) -> None:

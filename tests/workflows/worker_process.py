@@ -1,4 +1,4 @@
-"""A worker process that kills itself at given points, one in each of its lives.
+"""A worker process that kills itself at given points and is started again.
 
 Run as a program with a JSON argument: `task_queue`, and `deaths` such as "before create_task" (an
 activity) or "after workflows.notices._send" (a function). It forks one life after the other, prints
@@ -24,7 +24,7 @@ from typing import Any
 def worker_process(
     task_queue: str, environment: dict[str, str], log: Path, deaths: Sequence[str] = ()
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run the program below until the block ends; its output is the lines of its deaths."""
+    """Run the program below until the block ends. It prints a line for each death."""
     arguments = json.dumps({"task_queue": task_queue, "deaths": list(deaths)})
     with log.open("ab") as errors:
         process = subprocess.Popen(
@@ -47,7 +47,7 @@ def worker_process(
 
 
 def main(task_queue: str, deaths: list[str]) -> None:
-    """Fork one life after the other; what they need is imported once."""
+    """Fork a new worker after each death. The imports are done once."""
     import django
 
     django.setup()

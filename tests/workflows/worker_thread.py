@@ -13,7 +13,7 @@ from workflows.worker import Tools
 
 
 class WorkerThread:
-    """Runs from `__enter__` to `__exit__`, and is stopped as the command stops it."""
+    """Runs from `__enter__` to `__exit__`, and stops like the command."""
 
     def __init__(self, task_queue: str, tools: Tools | None = None) -> None:
         self.task_queue = task_queue

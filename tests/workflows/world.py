@@ -19,7 +19,7 @@ FINAL |= {Mention.State.FAILED}
 
 @dataclass
 class World:
-    """Everything a mention meets, with verbs for what people and operators do."""
+    """Everything a mention meets, and what people and operators do to it."""
 
     slack: FakeSlack
     gateway: FakeGateway
@@ -79,19 +79,19 @@ class World:
         assert state in (None, mention.state), mention.outcome
 
     def reply(self, mention: Mention, text: str, *, addressed: bool = False) -> FollowUp:
-        """Let the author reply in the thread, recorded and signalled as the webhook does."""
+        """Have the author reply in the thread; record and signal it as the webhook does."""
         follow_up = self._posted_reply(mention, text)
         follow_up.addressed = addressed
         follow_up.workflow_id = CodingTask.objects.get(thread_ts=mention.thread_ts).workflow_id
         follow_up.save()
-        follow_ups.tell(follow_up)
+        follow_ups.signal(follow_up)
         return follow_up
 
     def reply_early(self, mention: Mention, text: str) -> FollowUp:
-        """Let the author reply before the mention has a task, as the webhook takes it."""
+        """Have the author reply before the mention has a task; record it as the webhook does."""
         follow_up = self._posted_reply(mention, text)
         assert follow_ups.record_early(follow_up)
-        follow_ups.tell(follow_up)
+        follow_ups.signal(follow_up)
         return follow_up
 
     def _posted_reply(self, mention: Mention, text: str) -> FollowUp:

@@ -1,11 +1,10 @@
-"""The work: making the task, forwarding follow-ups to it, running the agent, and the task's end."""
+"""Activities for coding tasks: create one, forward follow-ups, run the agent, end the task."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
-from django.conf import settings
 from django.db import transaction
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
@@ -18,7 +17,7 @@ from coding_tasks.models import CodingTask, Repository, TaskRun
 from coding_tasks.sandbox import Sandbox
 from workflows import denials, notices, wording
 from workflows.activities import rows
-from workflows.activities.outages import outages_named
+from workflows.activities.outages import report_outages
 from workflows.mention_types import (
     OUT_OF_CREDITS,
     SAID_ALREADY,
@@ -36,12 +35,12 @@ log = structlog.get_logger(__name__)
 
 REACTION = "eyes"
 PATIENCE = 3
-"""Seconds that an embellishment may hold up the work when Slack asks for them."""
+"""Seconds to wait, if Slack asks for it, before repeating a call that the work can do without."""
 
 
 @dataclass(frozen=True)
 class NewTask:
-    """A task to make. `gone` names a workflow that held the thread's task and no longer runs."""
+    """A task to make. `gone` is a workflow that held the thread's task and no longer runs."""
 
     mention_id: str
     repository_id: int
@@ -50,14 +49,14 @@ class NewTask:
 
 @dataclass(frozen=True)
 class TaskAnswer:
-    """The task and its first run; or the notice of a refusal; or the task that has the thread."""
+    """The new task and its first run, or the notice of a refusal, or the thread's present task."""
 
     task_id: str = ""
     run_id: str = ""
     notice_id: str | None = None
     reason: str = ""
     holder: str = ""
-    """Workflow of the task that has the thread: the mention was recorded as its follow-up."""
+    """The workflow of the thread's present task. The mention was recorded as its follow-up."""
     follow_up_id: str = ""
 
 
@@ -71,7 +70,7 @@ class ForwardedMessage:
 
 @dataclass(frozen=True)
 class ForwardAnswer:
-    """The run that answers the follow-up; or the denial of it; or neither, if it was refused."""
+    """The run that answers the follow-up, or its denial. Neither if it was refused or stopped."""
 
     run_id: str = ""
     notice_id: str | None = None
@@ -94,7 +93,7 @@ class RunAnswer:
 
 @dataclass(frozen=True)
 class FailedRun:
-    """A run that nothing more is tried for, and the type of its failure."""
+    """A run to give up, and the type of its failure."""
 
     run_id: str
     failure: str
@@ -102,9 +101,9 @@ class FailedRun:
 
 @dataclass(frozen=True)
 class FailureAnswer:
-    """The notice that says so in the thread; none where a denial or an order to stop has said it.
+    """The notice about the failure. None if a denial or a stop already told the thread.
 
-    `answered`: an attempt that was believed dead had kept the answer, and this is its notice.
+    With `answered` it is the notice of the answer, which an attempt believed dead had stored.
     """
 
     notice_id: str | None
@@ -121,13 +120,13 @@ class TaskEnd:
 
 @dataclass(frozen=True)
 class TaskEnded:
-    """The follow-ups that still wait: if there are any, the task is not closed."""
+    """The follow-ups that still wait. If there are any, the task is not closed."""
 
     waiting: tuple[str, ...] = ()
 
 
 class CodingActivities:
-    """What is done with coding tasks, by the agent and in the sandbox that the worker was given."""
+    """Activities for coding tasks, with the agent and the sandbox that the worker passes in."""
 
     def __init__(self, agent: Agent, sandbox: Sandbox) -> None:
         self._agent = agent
@@ -135,13 +134,13 @@ class CodingActivities:
 
     @activity.defn
     def create_task(self, new: NewTask) -> TaskAnswer:
-        """Make the task if there are credits for it, then show in Slack that work begins.
+        """Create the task if there are credits for it, then show in Slack that work begins.
 
-        A thread that has a task already gets the mention as a follow-up of that task.
+        If the thread has a task already, record the mention as a follow-up of that task.
         """
         mention = rows.mention(new.mention_id)
         repository = Repository.objects.get(pk=new.repository_id, project=mention.workspace.project)
-        if denial := notices.denial_of(mention):  # an attempt before this one was refused
+        if denial := denials.claimed_for(mention):  # an earlier attempt was refused
             return TaskAnswer(notice_id=str(denial.pk), reason=SAID_ALREADY)
         if work.was_stopped(mention):
             return TaskAnswer(reason=STOPPED)
@@ -158,12 +157,12 @@ class CodingActivities:
         try:
             run = creation.create_task(request, repository, activity.info().workflow_id or "")
         except Refused as refused:
-            denial = notices.claim_denial(mention, refused.verdict)
+            denial = denials.claim(mention, refused.verdict)
             reason = out_of_credits(refused.verdict.reason)
             return TaskAnswer(notice_id=str(denial.pk) if denial else None, reason=reason)
         except ThreadTaken:
             return _join(mention)
-        # If the mention was stopped just now, the task may not have been seen. The mention says so.
+        # An order to stop that came just now may not have seen the task. The mention records it.
         if work.was_stopped(mention):
             work.stop_work(run.task, STOPPED)
             return TaskAnswer(reason=STOPPED)
@@ -172,7 +171,7 @@ class CodingActivities:
 
     @activity.defn
     def forward_follow_up(self, message: ForwardedMessage) -> ForwardAnswer:
-        """Make a run of a follow-up if there are credits for it; if not, it counts as handled."""
+        """Create a run for a follow-up if there are credits for it; if not, claim its denial."""
         task = CodingTask.objects.select_related("project").get(pk=message.task_id)
         if task.state == CodingTask.State.STOPPED:
             return ForwardAnswer()
@@ -185,40 +184,44 @@ class CodingActivities:
             except Refused as refused:
                 return _refuse(follow_up, refused)
         with transaction.atomic():
-            # The lock: a task that is being stopped gets no run after its runs were ended.
+            # The lock keeps a task that is being stopped from getting another run.
             task = CodingTask.objects.select_for_update().get(pk=task.pk)
             if task.state == CodingTask.State.STOPPED:
                 return ForwardAnswer()
             run = creation.add_run(task, follow_up.ts, request_text(follow_up))
             FollowUp.objects.filter(pk=follow_up.pk).update(state=FollowUp.State.HANDLED)
-        if run.state == TaskRun.State.FAILED:  # told again after the thread heard that it failed
+        if (
+            run.state == TaskRun.State.FAILED
+        ):  # signalled again after the thread was told that it failed
             return ForwardAnswer()
         return ForwardAnswer(run_id=str(run.pk))
 
     @activity.defn
-    @outages_named()
+    @report_outages()
     def run_agent(self, ref: RunRef) -> RunAnswer:
-        """Have the agent do a run and claim its answer, or the denial if the credits ended.
+        """Have the agent perform a run, and claim its answer or, if credits ran out, its denial.
 
-        Fails when there is no answer. The cause says whether trying again can help. If the work has
-        to wait for the gateway, for credits that other calls hold, or for the database
-        (`STORES_OUT`), this ends the attempts. An answer that exists by then is kept until the
-        database is back.
+        Fails if there is no answer; the failure says whether another attempt can help. If the work
+        has to wait for the gateway, for credits held by other calls, or for the database
+        (`STORES_OUT`), the activity fails without further attempts, and the workflow waits. An
+        answer that already exists is kept until the database is back.
         """
         run = rows.run(ref.run_id)
         about = message_of(run)
         if not run.task.workspace.is_active and run.state != TaskRun.State.SUCCEEDED:
-            # Nobody could read the answer: no credits are spent on it.
+            # Nobody could read the answer, so don't spend credits on it.
             raise ApplicationError("the app was uninstalled", type=UNINSTALLED, non_retryable=True)
         try:
             run = runs.perform(run, self._sandbox, self._agent)
         except OutOfCredits as refusal:
-            denial = denials.claim(about, run.task.project, refusal, half_way=True)
+            denial = denials.claim_after_gateway_refusal(
+                about, run.task.project, refusal, half_way=True
+            )
             return RunAnswer(str(denial.pk), answered=False)
         except RunFailure as failure:
             log.warning("a run failed", run=ref.run_id, error=str(failure))
             raise ApplicationError(
-                failure.in_short, type=type(failure).__name__, non_retryable=failure.permanent
+                failure.summary, type=type(failure).__name__, non_retryable=failure.permanent
             ) from failure
         return RunAnswer(str(notices.claim_answer(run, about).pk), answered=True)
 
@@ -226,8 +229,7 @@ class CodingActivities:
     def fail_run(self, failed: FailedRun) -> FailureAnswer:
         """Record that a run has no answer, and claim the message that says why.
 
-        An answer that was paid for is said instead: the last attempt may have died just after it
-        was kept.
+        If the last attempt died just after it stored a paid answer, claim that answer instead.
         """
         run = rows.run(failed.run_id)
         about = message_of(run)
@@ -244,7 +246,7 @@ class CodingActivities:
 
     @activity.defn
     def end_task(self, end: TaskEnd) -> TaskEnded:
-        """Close the task, unless a message for it was recorded in the last moment."""
+        """Close the task, unless a message for it was recorded at the last moment."""
         with transaction.atomic():
             task = CodingTask.objects.select_for_update().get(pk=end.task_id)
             waiting = FollowUp.objects.filter(
@@ -258,7 +260,7 @@ class CodingActivities:
 
 
 def _join(mention: Mention) -> TaskAnswer:
-    """Record the mention as a follow-up of the task that has its thread; the owner's only."""
+    """Record the mention as a follow-up of the thread's task, if it is by the task's owner."""
     with transaction.atomic():
         task = threads.lock_active_task(mention.workspace, mention.channel_id, mention.thread_ts)
         if task is None:
@@ -266,16 +268,7 @@ def _join(mention: Mention) -> TaskAnswer:
         if work.was_stopped(mention):
             return TaskAnswer(reason=STOPPED)
         if task.owner_slack_user_id != mention.user_id:
-            notice = notices.claim(
-                f"not-your-task:{task.pk}:{mention.user_id}",
-                Notice.Kind.NOT_YOUR_TASK,
-                mention,
-                wording.not_your_task(
-                    mention.user_id,
-                    owner_id=task.owner_slack_user_id,
-                    bot_name=settings.BOT_NAME,
-                ),
-            )
+            notice = notices.claim_not_your_task(mention, task)
             return TaskAnswer(notice_id=str(notice.pk), reason="another user's task")
         follow_up, _ = FollowUp.objects.get_or_create(
             workspace=mention.workspace,
@@ -297,19 +290,19 @@ def _refuse(follow_up: FollowUp, refused: Refused) -> ForwardAnswer:
         FollowUp.objects.filter(pk=follow_up.pk).update(
             state=FollowUp.State.REFUSED, outcome=out_of_credits(refused.verdict.reason)
         )
-        denial = notices.claim_denial(follow_up, refused.verdict)
+        denial = denials.claim(follow_up, refused.verdict)
     return ForwardAnswer(notice_id=str(denial.pk) if denial else None)
 
 
 def _announce(mention: Mention, task: CodingTask) -> None:
-    """React to the mention, keep a link to it, and put what was picked in the picker's place."""
+    """React to the mention, store a link to it, and replace the picker by what was picked."""
 
     def react() -> None:
         client_for(mention.workspace).reactions_add(
             channel=mention.channel_id, timestamp=mention.ts, name=REACTION
         )
 
-    def keep_link() -> None:
+    def store_link() -> None:
         link = client_for(mention.workspace).chat_getPermalink(
             channel=mention.channel_id, message_ts=mention.ts
         )
@@ -325,12 +318,12 @@ def _announce(mention: Mention, task: CodingTask) -> None:
                 blocks=[],
             )
 
-    for embellish in (react, keep_link, replace_picker):
-        _embellish(embellish)
+    for decorate in (react, store_link, replace_picker):
+        _try_twice(decorate)
 
 
-def _embellish(do: Callable[[], None]) -> None:
-    """Do what the work does not depend on. Try once more if Slack asks to wait a moment."""
+def _try_twice(do: Callable[[], None]) -> None:
+    """Make a call that the work can do without. Repeat it once if Slack asks to wait a moment."""
     for is_last in (False, True):
         try:
             do()
@@ -340,7 +333,7 @@ def _embellish(do: Callable[[], None]) -> None:
                 raise
             wait = failure.retry_after
             if is_last or wait is None or wait > PATIENCE:
-                log.info("slack refused an embellishment", error=failure.error)
+                log.info("slack refused a decoration", error=failure.error)
                 return
             time.sleep(wait)
         else:

@@ -1,4 +1,4 @@
-"""Distinguish outages, which the work waits for, from failures of the work."""
+"""Report outages to the workflow, which waits for them, apart from failures of the work."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +16,11 @@ log = structlog.get_logger(__name__)
 
 
 @contextmanager
-def outages_named() -> Iterator[None]:
-    """Fail the activity without further attempts if it has to wait: the workflow waits.
+def report_outages() -> Iterator[None]:
+    """If the activity has to wait, fail it without further attempts, so that the workflow waits.
 
-    The failure says how many attempts came before, which still count, and the least number of
-    seconds to wait.
+    The failure carries the number of earlier attempts, which still count, and how many seconds to
+    wait at least.
     """
     before = activity.info().attempt - 1
     try:
@@ -28,7 +28,7 @@ def outages_named() -> Iterator[None]:
     except MustWait as wait:
         log.info("a call has to wait", activity=activity.info().activity_type, why=str(wait))
         raise ApplicationError(
-            wait.in_short,
+            wait.summary,
             before,
             wait.retry_after,
             type=type(wait).__name__,
@@ -37,7 +37,7 @@ def outages_named() -> Iterator[None]:
         ) from None
     except (*DATABASE_OUT, QuotaUnknown) as error:
         raise ApplicationError(
-            f"our stores are out: {type(error).__name__}",
+            f"our stores are down: {type(error).__name__}",
             before,
             type=STORES_OUT,
             non_retryable=True,

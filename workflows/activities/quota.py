@@ -1,4 +1,4 @@
-"""May they? The gate as the workflow asks it: quick reads, repeated until somebody can answer."""
+"""Activities that ask the gate. Temporal repeats them until the gate can answer."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from temporalio import activity
 from coding_tasks import runs
 from coding_tasks.models import TaskRun
 from quota import gate
-from workflows import notices
+from workflows import denials
 from workflows.activities import rows
 from workflows.mention_types import SAID_ALREADY, STOPPED, MentionRef
 from workflows.stopping import work
@@ -15,7 +15,7 @@ from workflows.stopping import work
 
 @dataclass(frozen=True)
 class GateAnswer:
-    """Whether a mention may go on; if not, the denial that is owed for it."""
+    """Whether a mention may go on, and if not, its denial."""
 
     denial_id: str | None = None
     reason: str = ""
@@ -36,27 +36,27 @@ class CreditCheck:
 
 
 class QuotaActivities:
-    """Questions to the gate. `QuotaUnknown` and a database that is down are failures to retry."""
+    """Questions to the gate. Both `QuotaUnknown` and a database that is down are retried."""
 
     @activity.defn
     def check_quota(self, about: MentionRef) -> GateAnswer:
-        """Check a mention before anything else is done for it, and claim its denial if refused."""
+        """Ask the gate before anything else is done for a mention; claim its denial if refused."""
         mention = rows.mention(about.mention_id)
         if work.was_stopped(mention):
             return GateAnswer(None, STOPPED)
         author = mention.workspace.distinct_id(mention.user_id)
         verdict = gate.check(mention.workspace.project, to_start=True, distinct_id=author)
         if not verdict.limited:
-            denial = notices.denial_of(mention)  # of an attempt before this one, or of the door
+            denial = denials.claimed_for(mention)  # by an earlier attempt or the webhook
             return GateAnswer(str(denial.pk), SAID_ALREADY) if denial else GateAnswer()
-        denial = notices.claim_denial(mention, verdict)
+        denial = denials.claim(mention, verdict)
         return GateAnswer(str(denial.pk) if denial else None, verdict.reason or verdict.state)
 
     @activity.defn
     def check_credits(self, paused: PausedRun) -> CreditCheck:
-        """Return whether a paused run may go on. This posts nothing.
+        """Return whether a paused run may go on, without posting anything.
 
-        One that was stopped may: it ends when it tries.
+        A run that was stopped may: it ends as soon as it tries.
         """
         run = rows.run(paused.run_id)
         if run.state == TaskRun.State.STOPPED:

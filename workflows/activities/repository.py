@@ -1,4 +1,4 @@
-"""Which repository is a mention about? The only, the named, the channel's, the likely one."""
+"""Activities that choose a mention's repository: the only, named, default or likely one."""
 
 import re
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from coding_tasks.models import ChannelDefault, Repository
 from projects.models import Project
 from workflows import denials, notices, wording
 from workflows.activities import rows
-from workflows.activities.outages import outages_named
+from workflows.activities.outages import report_outages
 from workflows.mention_types import STOPPED, MentionRef, out_of_credits
 from workflows.models import Mention, Notice
 from workflows.recovery import causes
@@ -25,7 +25,7 @@ from workflows.stopping import work
 
 @dataclass(frozen=True)
 class RepositoryAnswer:
-    """The repository, or the notice that ends the mention, or neither: ask further."""
+    """The repository, or the notice that ends the mention. With neither, keep looking."""
 
     repository_id: int | None = None
     notice_id: str | None = None
@@ -42,9 +42,9 @@ class GivenUp:
 
 @dataclass(frozen=True)
 class PickerNotice:
-    """The message that offers the picker, or that closes it, or that says why there is none.
+    """The message that offers the picker, that closes it, or that says why there is none.
 
-    None where somebody stopped the work, who was told.
+    None if the work was stopped, because the stop has told the thread.
     """
 
     notice_id: str | None
@@ -62,16 +62,15 @@ class Classifier(Protocol):
         distinct_id: str,
         trace_id: str,
     ) -> str | None:
-        """Return one of the names, or None when the request does not tell.
+        """Return one of the names, or None if the request does not say.
 
-        What it costs counts as the usage of `distinct_id`, in the trace. Raises `OutOfCredits`
-        and `RunFailure`.
+        The cost is charged to `distinct_id`, in the trace. Raises `OutOfCredits` and `RunFailure`.
         """
         ...
 
 
 class RepositoryActivities:
-    """The ways to a repository, the cheap and certain ones first."""
+    """Ways to find the repository. The workflow tries the cheap and certain ones first."""
 
     def __init__(self, classifier: Classifier) -> None:
         self._classifier = classifier
@@ -103,12 +102,12 @@ class RepositoryActivities:
         return RepositoryAnswer(default.repository_id if default and not named else None)
 
     @activity.defn
-    @outages_named()
+    @report_outages()
     def classify_repository(self, about: MentionRef) -> RepositoryAnswer:
         """Return the repository that a small model chooses, or the denial if there are no credits.
 
-        Fails when there is no answer. The refusal says whether trying again can help. If the work
-        has to wait, this ends the attempts: see `CodingActivities.run_agent`.
+        Fails if there is no answer; the failure says whether another attempt can help. If the work
+        has to wait, the workflow waits, as for `CodingActivities.run_agent`.
         """
         mention = rows.mention(about.mention_id)
         if work.was_stopped(mention):
@@ -123,11 +122,13 @@ class RepositoryActivities:
                 trace_id=mention.trace_id,
             )
         except OutOfCredits as refusal:
-            denial = denials.claim(mention, mention.workspace.project, refusal)
+            denial = denials.claim_after_gateway_refusal(
+                mention, mention.workspace.project, refusal
+            )
             return RepositoryAnswer(notice_id=str(denial.pk), reason=out_of_credits("classifier"))
         except RunFailure as error:
             raise ApplicationError(
-                error.in_short, type=type(error).__name__, non_retryable=error.permanent
+                error.summary, type=type(error).__name__, non_retryable=error.permanent
             ) from error
         return RepositoryAnswer(repositories[name].pk if name else None)
 
@@ -146,7 +147,7 @@ class RepositoryActivities:
 
     @activity.defn
     def close_picker(self, about: MentionRef) -> PickerNotice:
-        """Claim the message that nobody chose in time."""
+        """Claim the message that no repository was chosen in time."""
         mention = rows.mention(about.mention_id)
         if work.was_stopped(mention):
             return PickerNotice(None)
@@ -157,7 +158,7 @@ class RepositoryActivities:
 
     @activity.defn
     def give_up(self, given_up: GivenUp) -> PickerNotice:
-        """Claim the message that says why the work never began."""
+        """Claim the message that says why the work did not begin."""
         mention = rows.mention(given_up.mention_id)
         text = causes.sentence(given_up.failure, user_id=mention.user_id)
         notice = notices.claim(f"failed:{mention.pk}", Notice.Kind.FAILURE, mention, text)
@@ -169,6 +170,6 @@ def _repositories(mention: Mention) -> list[Repository]:
 
 
 def _is_named(full_name: str, text: str) -> bool:
-    """Return whether the text names the repository, as such or in an address of it."""
+    """Return whether the text contains the repository's name, alone or in its address."""
     name = re.escape(full_name)
     return bool(re.search(rf"(?<![\w.-]){name}(?:\.git)?(?![\w-]|\.\w)", text, re.IGNORECASE))

@@ -1,4 +1,4 @@
-"""Loading what an activity is about, with all that it needs, by the ids that workflows carry."""
+"""Load the rows that activities need, by the ids in their input."""
 
 from coding_tasks.models import TaskRun
 from workflows.models import FollowUp, Mention

@@ -1,4 +1,4 @@
-"""What the workflow does in the thread and with the mention's row: access, notices, the end."""
+"""Activities for access, for notices in the thread, and for the end of a mention."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from workflows.slack.client import Failure, failure_of
 
 @dataclass(frozen=True)
 class AccessAnswer:
-    """Whether the author may use the bot; if not, the notice that says so."""
+    """Whether the author may use the bot, and if not, the notice that says so."""
 
     notice_id: str | None = None
     reason: str = ""
@@ -32,7 +32,7 @@ class NoticeRef:
 
 @dataclass(frozen=True)
 class Delivered:
-    """Whether the message was delivered, here or elsewhere. If not, nobody will try again."""
+    """Whether the message was delivered, in the thread or elsewhere. If not, it was given up."""
 
     sent: bool
 
@@ -48,24 +48,24 @@ class Closing:
 
 @dataclass(frozen=True)
 class Closed:
-    """Whether this call ended the mention, or an earlier one had."""
+    """Whether this call ended the mention. If not, an earlier one did."""
 
     now: bool
 
 
 @dataclass(frozen=True)
 class Breakdown:
-    """The notice that tells the thread that something went wrong, unless it was stopped."""
+    """The notice that tells the thread that something went wrong. None if it was stopped."""
 
     notice_id: str | None
 
 
 class ThreadActivities:
-    """The conversation with the thread. None of the calls to Slack is repeated here."""
+    """The conversation with the thread. Temporal repeats failed calls to Slack."""
 
     @activity.defn
     def check_access(self, about: MentionRef) -> AccessAnswer:
-        """Ask Slack who the author is; claim the refusal of somebody who may not use the bot."""
+        """Ask Slack who the author is, and claim a notice if they may not use the bot."""
         mention = rows.mention(about.mention_id)
         try:
             answer = access.check(mention.workspace, mention.user_id)
@@ -86,7 +86,7 @@ class ThreadActivities:
 
     @activity.defn
     def deliver_notice(self, owed: NoticeRef) -> Delivered:
-        """Send a notice, or wait while another process sends it. Fails while it is still owed."""
+        """Send a notice. Fails until the notice is sent or given up, by this or another process."""
         notice = Notice.objects.get(pk=owed.notice_id)
         notices.deliver(notice)
         notice.refresh_from_db(fields=["state", "error"])
@@ -100,7 +100,7 @@ class ThreadActivities:
 
     @activity.defn
     def close_mention(self, closing: Closing) -> Closed:
-        """Write how the mention ended, unless that is written already."""
+        """Record how the mention ended, unless that is recorded already."""
         return Closed(close(closing.mention_id, closing.state, closing.outcome))
 
     @activity.defn

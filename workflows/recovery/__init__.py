@@ -1,1 +1,1 @@
-"""What failures leave behind, and finishing it."""
+"""Finishing what failures leave behind."""

@@ -1,4 +1,4 @@
-"""The true cause of work that was given up, as its thread is told."""
+"""What a thread is told about why its work was given up."""
 
 from django.conf import settings
 

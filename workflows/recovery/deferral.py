@@ -1,4 +1,4 @@
-"""Going on after a failure to act on a row, because a sweep will act on it."""
+"""Going on after a failure, because a sweep will handle the row."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +13,9 @@ log = structlog.get_logger(__name__)
 
 @contextmanager
 def left_to_a_sweep(what: str, **ids: str) -> Iterator[None]:
-    """Log what the block raises instead of raising it; `what` and `ids` name the row.
+    """Log what the block raises, and go on. `what` and `ids` name the row in the log.
 
-    A sweep will act on the row. Failing now would only make Slack deliver the event again.
+    A sweep will handle the row. Failing now would only make Slack deliver the event again.
     """
     try:
         yield

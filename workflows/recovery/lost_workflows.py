@@ -1,8 +1,8 @@
-"""Workflows that Temporal should be running and knows nothing of: its store was lost, say.
+"""Workflows that should be running but are unknown to Temporal, because its store was lost, say.
 
-The rule: a mention of the last minutes that has no task yet begins anew, because nothing was done
-for it that a second time would double. Whatever is older or had begun ends, with one message in its
-thread if anybody waits there.
+A recent mention without a task begins anew, because nothing was done for it that could happen
+twice. Older mentions and those with a task end, with one message in the thread if somebody waits
+there.
 """
 
 from datetime import datetime, timedelta
@@ -22,13 +22,13 @@ log = structlog.get_logger(__name__)
 LOOKED_FOR_AFTER = timedelta(minutes=2)
 """How old a mention is before its workflow is looked for."""
 BEGUN_ANEW_WITHIN = timedelta(minutes=15)
-"""How old a mention may be to begin anew: after that nobody expects an answer any more."""
+"""The greatest age at which a mention begins anew. Later nobody expects an answer any more."""
 
 
 def suspects(now: datetime, at_most: int) -> list[Mention]:
-    """Return mentions whose workflows should be running: so many that are open, as many at work.
+    """Return mentions whose workflows should be running: `at_most` open ones and as many at work.
 
-    In no order: of very many, others are looked for the next time.
+    The order is random, so that other mentions get their turn at the next call.
     """
     active = CodingTask.objects.filter(state=CodingTask.State.ACTIVE)
     old = _with_workspace().filter(received_at__lte=now - LOOKED_FOR_AFTER).order_by("?")
@@ -39,8 +39,8 @@ def suspects(now: datetime, at_most: int) -> list[Mention]:
     ]
 
 
-def look_for_workflow(mention: Mention) -> None:
-    """Begin the mention anew, or end it, if its workflow is not running any more.
+def check_workflow(mention: Mention) -> None:
+    """Begin the mention anew or end it, if its workflow is no longer running.
 
     Raises `client.TemporalUnavailable`.
     """

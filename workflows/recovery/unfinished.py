@@ -1,7 +1,7 @@
-"""Ending what a workflow that ended too early leaves: rows, and a word in the thread.
+"""End the mention and the task of a workflow that ended too early, and tell the thread.
 
-A workflow that fails or is cancelled does it by an activity. One that is terminated, by an operator
-in Temporal's pages, cannot: a sweep finds it.
+A workflow that fails or is cancelled does this by an activity. One that an operator terminates in
+Temporal's UI cannot, so a sweep does it.
 """
 
 from collections.abc import Sequence
@@ -26,16 +26,16 @@ _ENDS = {
 
 
 def in_words(status: WorkflowExecutionStatus | None) -> str:
-    """Say how a workflow ended that left something; None: Temporal knows nothing of it."""
+    """Return how a workflow ended, in words. A status of None means that Temporal lost it."""
     return _ENDS.get(status, "its workflow had ended")
 
 
 @transaction.atomic
 def end(mention: Mention, workflow_id: str, state: str, outcome: str) -> Notice | None:
-    """End the mention of a workflow and its task; return the notice that says so.
+    """End the mention and the task of a workflow; return the notice that says so.
 
-    The notice is an answer if one was not posted yet, and nothing else is left to say. There is
-    none if somebody stopped the work, because they were told.
+    If the only thing left to say is an answer that was not posted yet, the notice is that answer.
+    It is None if the work was stopped, because the stop has told the thread.
     """
     was_stopped = (
         mention.state == Mention.State.STOPPED
@@ -63,9 +63,9 @@ def end(mention: Mention, workflow_id: str, state: str, outcome: str) -> Notice 
 
 
 def _owed_answers(mention: Mention, workflow_id: str) -> list[TaskRun]:
-    """Return the runs whose paid answers may be unsaid, oldest first: they have no notice yet.
+    """Return the runs whose paid answers may not have been posted, oldest first.
 
-    That of an open mention is among them even if it has one.
+    These are the runs without a notice, and the run of an open mention even if it has one.
     """
     answered = TaskRun.objects.filter(
         task__workflow_id=workflow_id, state=TaskRun.State.SUCCEEDED
@@ -81,7 +81,7 @@ def _owed_answers(mention: Mention, workflow_id: str) -> list[TaskRun]:
 
 
 def left_behind(workflow_ids: Sequence[str]) -> QuerySet[Mention]:
-    """Return the mentions that, or whose tasks, look as if these workflows were still running."""
+    """Return mentions of these workflows that are still open, or whose tasks are still active."""
     active = CodingTask.objects.filter(
         workflow_id=OuterRef("workflow_id"), state=CodingTask.State.ACTIVE
     )
@@ -92,7 +92,7 @@ def left_behind(workflow_ids: Sequence[str]) -> QuerySet[Mention]:
 
 @transaction.atomic
 def clear_up(workflow_id: str, outcome: str) -> None:
-    """End what a workflow left that will never go on. The thread is told if it waited for it."""
+    """End what a dead workflow left. Tell its thread if somebody waits there."""
     found = Mention.objects.filter(workflow_id=workflow_id)
     mention = found.select_related("workspace").defer("workspace__bot_token").first()
     if mention is None:

@@ -1,4 +1,4 @@
-"""Who may use the bot: a setting of the workspace, judged by the person's Slack profile."""
+"""Who may use the bot: the workspace's setting, applied to the person's Slack profile."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from workflows import wording
 from workflows.slack.client import TIMEOUT, client_for
 
 # https://docs.slack.dev/reference/methods/users.info/#errors
-_NOBODY = {"user_not_found", "user_not_visible"}
+_UNKNOWN_USER = {"user_not_found", "user_not_visible"}
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """What Slack says of a user (`users.info`), as far as access depends on it."""
+    """The parts of a user in Slack (`users.info`) that access depends on."""
 
     team_id: str
     enterprise_id: str
@@ -30,7 +30,7 @@ class Person:
 
     @classmethod
     def from_slack(cls, user: Mapping[str, Any]) -> "Person":
-        """Read Slack's user object. An address that Slack has not confirmed counts as none.
+        """Read Slack's user object. An unconfirmed e-mail address is ignored.
 
         https://docs.slack.dev/reference/objects/user-object/
         """
@@ -48,7 +48,7 @@ class Person:
 
 
 class Access(Enum):
-    """The answer: come in, or why not."""
+    """Whether a person may use the bot, and if not, why not."""
 
     GRANTED = "granted"
     OUTSIDER = "outsider"
@@ -58,9 +58,14 @@ class Access(Enum):
 def decide(workspace: SlackWorkspace, person: Person, *, is_member: bool) -> Access:
     """Decide whether the person may use the bot of this workspace.
 
-    Other teams' people never may: their profile, address included, is what their team says it is.
+    People of other teams never may. Their own team controls their profile, e-mail address included.
     """
-    if person.is_bot or person.is_deleted or person.is_stranger or not _ours(workspace, person):
+    if (
+        person.is_bot
+        or person.is_deleted
+        or person.is_stranger
+        or not _belongs_to(workspace, person)
+    ):
         return Access.OUTSIDER
     if workspace.access == SlackWorkspace.Access.MEMBERS:
         return Access.GRANTED if is_member else Access.NOT_A_MEMBER
@@ -68,14 +73,14 @@ def decide(workspace: SlackWorkspace, person: Person, *, is_member: bool) -> Acc
 
 
 def check(workspace: SlackWorkspace, user_id: str, timeout: int = TIMEOUT) -> Access:
-    """Ask Slack who the user is, and decide. Raises what a Slack call raises.
+    """Ask Slack who the user is, and decide. Wait `timeout` seconds for Slack.
 
-    `timeout` is how many seconds to wait for Slack.
+    Raises what a Slack call raises.
     """
     try:
         answer = client_for(workspace, timeout).users_info(user=user_id)
     except SlackApiError as error:
-        if error.response.get("error") in _NOBODY:
+        if error.response.get("error") in _UNKNOWN_USER:
             return Access.OUTSIDER
         raise
     person = Person.from_slack(answer["user"] or {})
@@ -93,7 +98,7 @@ def refusal_text(workspace: SlackWorkspace, access: Access, user_id: str) -> str
     return wording.no_access_for_outsiders(user_id, bot_name=settings.BOT_NAME)
 
 
-def _ours(workspace: SlackWorkspace, person: Person) -> bool:
+def _belongs_to(workspace: SlackWorkspace, person: Person) -> bool:
     if workspace.enterprise_id and person.enterprise_id == workspace.enterprise_id:
         return True
     return not person.team_id or person.team_id == workspace.team_id

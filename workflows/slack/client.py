@@ -23,37 +23,58 @@ _ERROR_CODE = re.compile(r"[a-z0-9_]+")
 # https://docs.slack.dev/reference/methods/chat.postMessage/#errors; docs/slack.md lists them all.
 _RATE_LIMITED = {"ratelimited", "rate_limited", "message_limit_exceeded"}
 _TEMPORARY = {
-    *("service_unavailable", "request_timeout", "team_added_to_org", "org_login_required"),
+    "service_unavailable",
+    "request_timeout",
+    "team_added_to_org",
+    "org_login_required",
     "accesslimited",  # the administrators' list of networks, which they can correct
 }
 _PERHAPS_DONE = {"internal_error", "fatal_error"}
 _DISCONNECTED = {"account_inactive", "token_revoked", "token_expired", "invalid_auth", "not_authed"}
 _REFUSED_HERE = {
-    *("channel_not_found", "not_in_channel", "is_archived", "cannot_reply_to_message"),
-    *("restricted_action", "restricted_action_read_only_channel"),
-    *("restricted_action_thread_only_channel", "restricted_action_non_threadable_channel"),
-    *("restricted_action_thread_locked", "thread_locked", "thread_not_found"),
-    *("message_not_found", "messages_tab_disabled", "ekm_access_denied", "no_permission"),
-    *("access_denied", "app_access_restricted", "team_not_found", "team_access_not_granted"),
+    "channel_not_found",
+    "not_in_channel",
+    "is_archived",
+    "cannot_reply_to_message",
+    "restricted_action",
+    "restricted_action_read_only_channel",
+    "restricted_action_thread_only_channel",
+    "restricted_action_non_threadable_channel",
+    "restricted_action_thread_locked",
+    "thread_locked",
+    "thread_not_found",
+    "message_not_found",
+    "messages_tab_disabled",
+    "ekm_access_denied",
+    "no_permission",
+    "access_denied",
+    "app_access_restricted",
+    "team_not_found",
+    "team_access_not_granted",
     # of conversations.open, chat.postEphemeral and files.completeUploadExternal
-    *("user_not_found", "user_not_visible", "user_disabled", "user_not_in_channel"),
-    *("invalid_user_combination", "invalid_channel", "posting_to_channel_denied"),
+    "user_not_found",
+    "user_not_visible",
+    "user_disabled",
+    "user_not_in_channel",
+    "invalid_user_combination",
+    "invalid_channel",
+    "posting_to_channel_denied",
 }
-"""What another place may take. Another text or a file will not be taken there either."""
+"""Another place may accept the message. Another text or a file will be refused here too."""
 
 
 class Uninstalled(Exception):
-    """The app is no longer installed in the workspace: Slack is not to be called for it."""
+    """The app is no longer installed in the workspace, so Slack must not be called for it."""
 
 
 class Meaning(Enum):
-    """What a failed call leaves us with."""
+    """What a failed call means for the next step."""
 
-    REFUSED = "refused"  # not done, and never will be; another text or a file may be
-    REFUSED_HERE = "refused here"  # not done, and never will be here; elsewhere it may be
+    REFUSED = "refused"  # not done; another text or a file may be accepted
+    REFUSED_HERE = "refused here"  # not done; another place may accept it
     LATER = "later"  # not done; worth another attempt
     UNKNOWN = "unknown"  # perhaps done
-    DISCONNECTED = "disconnected"  # not done; no call for this workspace will be
+    DISCONNECTED = "disconnected"  # not done; all calls for this workspace fail
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +98,7 @@ class Failure:
 
 
 def client_for(workspace: SlackWorkspace, timeout: int = TIMEOUT) -> WebClient:
-    """Return a client with the workspace's bot token; it does not retry, its caller does.
+    """Return a client with the workspace's bot token. Retries are up to the caller.
 
     Raises `Uninstalled` for an inactive workspace.
     """
@@ -92,15 +113,15 @@ def client_for(workspace: SlackWorkspace, timeout: int = TIMEOUT) -> WebClient:
 
 
 def failure_of(error: Exception) -> Failure | None:
-    """Return what an exception of a Slack call means; None for one that Slack has no part in."""
+    """Return what an exception of a Slack call means, or None if Slack did not cause it."""
     if isinstance(error, SlackApiError):
         return _api_failure(error)
-    if isinstance(error, SlackRequestError | HTTPError):  # Slack did not take a file's bytes
+    if isinstance(error, SlackRequestError | HTTPError):  # Slack refused a file's bytes
         return Failure(Meaning.REFUSED, "upload_failed")
     if isinstance(error, Uninstalled):
         return Failure(Meaning.DISCONNECTED, "uninstalled")
     if isinstance(error, InvalidToken):
-        # The bot token was encrypted under a SECRET_KEY that is not configured (any more).
+        # The bot token was encrypted with a SECRET_KEY that is no longer configured.
         return Failure(Meaning.LATER, "bot_token_unreadable")
     if isinstance(error, URLError) and isinstance(
         error.reason, ConnectionRefusedError | socket.gaierror
@@ -115,7 +136,7 @@ def _api_failure(error: SlackApiError) -> Failure:
     response = error.response
     said = str(response.get("error") or "")
     is_code = _ERROR_CODE.fullmatch(said) is not None
-    # Of an answer that is no JSON the SDK makes an error that quotes it.
+    # If an answer is not JSON, the SDK's error quotes it.
     code = said[:100] if is_code else f"http_{response.status_code}"
     if response.status_code == 429 or code in _RATE_LIMITED:
         return Failure(Meaning.LATER, code, _retry_after(response.headers))

@@ -1,6 +1,6 @@
-"""What is told of a Slack message alike, whether an event brings it or a thread is read.
+"""Reading Slack messages, from events and from threads, without trusting their shape.
 
-Pure, and trusts no shape. https://docs.slack.dev/reference/events/message/
+https://docs.slack.dev/reference/events/message/
 """
 
 import re
@@ -10,10 +10,10 @@ from typing import Any
 from coding_tasks.storable import storable
 
 _SUBTYPES = {"", "file_share", "thread_broadcast"}
-_MARKS_OF_A_BOT = ("bot_id", "bot_profile", "app_id")
+_BOT_FIELDS = ("bot_id", "bot_profile", "app_id")
 _SLACKBOT = "USLACKBOT"
 _LONGEST = 40_000
-# No "<" inside: of very many that are never closed, each would be searched to the end of the text.
+# "<" is excluded inside: otherwise each unclosed one is searched to the end of the text.
 _TAG = re.compile(r"<@([A-Za-z0-9_-]{1,32})(?:\|[^<>]*)?>", re.ASCII)
 
 
@@ -23,17 +23,17 @@ def is_written_by_a_person(message: Mapping[str, Any]) -> bool:
     return (
         isinstance(subtype, str)
         and subtype in _SUBTYPES
-        and not any(message.get(mark) for mark in _MARKS_OF_A_BOT)
+        and not any(message.get(name) for name in _BOT_FIELDS)
         and message.get("user") != _SLACKBOT
     )
 
 
 def text_of(message: Mapping[str, Any]) -> str:
-    """Return what is kept of a message's text."""
+    """Return the message's text as it is stored."""
     text = message.get("text")
     return storable(text[:_LONGEST]) if isinstance(text, str) else ""
 
 
 def tagged(text: str) -> frozenset[str]:
-    """Return the ids of the users that a text names."""
+    """Return the ids of the users mentioned in a text."""
     return frozenset(_TAG.findall(text))

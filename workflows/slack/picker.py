@@ -1,8 +1,8 @@
 """The repository picker: the message in the thread, its options, and the value of a choice.
 
-Slack hands back what we gave it, through the user's browser: the mention in `block_id` and the
-choice in `value` are signed. Limits are Slack's: at most 100 options, 75 characters a label, 150 a
-value, 255 a block id (https://docs.slack.dev/reference/block-kit/).
+Both `block_id`, which holds the mention, and `value`, which holds the choice, are signed, because
+they come back through the user's browser. Slack allows at most 100 options, and 75 characters for a
+label, 150 for a value and 255 for a block id (https://docs.slack.dev/reference/block-kit/).
 """
 
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ _CHOICE = signing.Signer(salt="tollgate.picker.choice")
 
 @dataclass(frozen=True)
 class Choice:
-    """What a verified value says: this repository for this mention."""
+    """The repository chosen for a mention, read from a verified value."""
 
     mention_id: UUID
     repository_id: int
 
 
 def blocks(mention_id: UUID, user_id: str) -> list[dict[str, Any]]:
-    """Return the picker's message: a question and a select that searches as one types."""
+    """Return the picker's message: a question and a select that searches while the user types."""
     return [
         {
             "type": "section",
@@ -52,7 +52,7 @@ def block_id(mention_id: UUID) -> str:
 
 
 def mention_of(block_id: str) -> UUID:
-    """Return the mention of a block id; raises `signing.BadSignature` when it is not ours."""
+    """Return the mention in a block id. Raise `signing.BadSignature` if we did not sign it."""
     return _uuid(_MENTION.unsign(block_id))
 
 
@@ -76,7 +76,7 @@ def value(choice: Choice) -> str:
 
 
 def read(value: str) -> Choice:
-    """Return the choice of a value; raises `signing.BadSignature` when it is not ours."""
+    """Return the choice in a value. Raise `signing.BadSignature` if we did not sign it."""
     mention, _, repository = _CHOICE.unsign(value).partition("|")
     return Choice(_uuid(mention), int(repository))
 

@@ -1,8 +1,8 @@
-"""The ways in which a notice can reach people, and how to find out whether it has.
+"""The ways to deliver a notice, and how to find out whether it was delivered.
 
-An answer was paid for. If Slack refuses it in one way, the next way is tried; if it refuses every
-way, the thread's page keeps the answer. Any other notice goes to the thread, or to the user alone.
-`docs/slack.md` lists what Slack refuses.
+An answer was paid for. So if Slack refuses it in one way, the next way is tried, and if Slack
+refuses every way, the thread's page keeps the answer. Any other notice goes to the thread or to the
+user alone. `docs/slack.md` lists what Slack refuses.
 """
 
 from collections.abc import Iterable, Sequence
@@ -32,13 +32,13 @@ _FILES = {Destination.FILE, Destination.DM_FILE}
 _DIRECT = {Destination.DM, Destination.DM_PARTS, Destination.DM_FILE}
 _CLOCK_SKEW = timedelta(minutes=10)
 _PAGE = 200
-# A person's id can be posted to as a direct message, but that cannot be read.
+# Posting to a user's id sends a direct message, which the bot then cannot read.
 _NO_SUCH_THREAD = {"thread_not_found", "message_not_found", "channel_not_found"}
 
 
 @dataclass(frozen=True)
 class Message:
-    """One message of a notice; `part` distinguishes it from the others of the notice."""
+    """One message of a notice. `part` distinguishes the messages of one notice."""
 
     text: str
     blocks: Sequence[dict[str, Any]] = ()
@@ -61,9 +61,9 @@ def first_way(notice: Notice) -> str:
 
 
 def next_way(notice: Notice, *, elsewhere: bool) -> str | None:
-    """Return the destination to try after the notice's; None after the last.
+    """Return the destination to try after the notice's, or None after the last.
 
-    `elsewhere` leaves out the other ways to the same place, because it takes nothing.
+    `elsewhere` leaves out the other ways to the same place, which refuses everything.
     """
     ways = _ways(notice)
     for way in ways[ways.index(notice.destination) + 1 :]:
@@ -83,7 +83,7 @@ def _ways(notice: Notice) -> list[str]:
     thread = [Destination.THREAD, Destination.PARTS, Destination.FILE]
     direct = [Destination.DM, Destination.DM_PARTS, Destination.DM_FILE] * bool(notice.user_id)
     ways = [*thread, *direct]
-    if length(notice.text) > _LONGEST_TEXT:  # a file is easier to read than so many messages
+    if length(notice.text) > _LONGEST_TEXT:  # a file is easier to read than many messages
         ways = [*thread[:0:-1], *direct[:0:-1]]
     elif length(notice.text) <= _LONGEST_PART:
         ways = [way for way in ways if way not in _SEVERAL]
@@ -96,7 +96,7 @@ def _is_direct(way: str) -> bool:
 
 # --- What ----------------------------------------------------------------------------------------
 def messages_of(notice: Notice) -> list[Message]:
-    """Return what is to be sent to the notice's destination, in order."""
+    """Return the messages to send to the notice's destination, in order."""
     if notice.destination in _SEVERAL:
         parts = split(notice.text, _LONGEST_PART)
         return [Message(text, part=number) for number, text in enumerate(parts)]
@@ -117,7 +117,10 @@ def _page_of(notice: Notice) -> str:
 
 # --- Sending -------------------------------------------------------------------------------------
 def post(client: WebClient, notice: Notice, message: Message) -> str:
-    """Send a message to the notice's destination; return its `ts` if Slack gives one. Raises."""
+    """Send a message to the notice's destination; return its `ts` if Slack gives one.
+
+    Raises what a Slack call raises.
+    """
     if notice.destination == Destination.EPHEMERAL:
         return _show_to_user(client, notice, message)
     place = _place(client, notice)
@@ -145,8 +148,8 @@ def _place(client: WebClient, notice: Notice) -> _Place:
         refusal = failure_of(error)
         if refusal is None or refusal.meaning is not Meaning.REFUSED:
             raise
-        # The installation is older than the scope `im:write`. A user's id can be posted to as
-        # well, but not searched.
+        # The installation is older than the scope `im:write`. Posting to a user's id works
+        # without it, but searching doesn't.
         return _Place(notice.user_id, None)
     return _Place(str(opened["channel"]["id"]), None)
 
@@ -191,7 +194,10 @@ def _show_to_user(client: WebClient, notice: Notice, message: Message) -> str:
 
 # --- Searching -----------------------------------------------------------------------------------
 def find(client: WebClient, notice: Notice, message: Message) -> str | None:
-    """Return the `ts` of the message if an earlier attempt sent it. Raises."""
+    """Return the `ts` of the message if an earlier attempt sent it.
+
+    Raises what a Slack call raises.
+    """
     place = _place(client, notice)
     where: dict[str, Any] = {"channel": place.channel}
     if place.thread_ts:

@@ -1,7 +1,7 @@
-"""Dividing a long text into messages without cutting what Slack shows as one thing.
+"""Split a long text into messages, without cutting entities, emoji or inline code.
 
-A message ends where a paragraph, a line or a word does. A code block that goes on in the next
-message is closed and opened again.
+Each message ends with a paragraph, a line or a word, where possible. A code block that continues in
+the next message is closed and reopened.
 """
 
 import re
@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 _FENCE = "```"
 _FENCES = 2 * len(f"{_FENCE}\n")
-"""What opening and closing a code block adds to a part."""
+"""The length that opening and closing a code block adds to a part."""
 _LEAST = 100
 _TOKEN = re.compile(r"&(?:amp|lt|gt);|:[a-z0-9_+'-]{1,60}:|`+")
-"""An entity, the name of an emoji, a run of backticks."""
+"""An entity, the name of an emoji, or a run of backticks."""
 _LONGEST_TOKEN = 70
 
 
@@ -54,7 +54,7 @@ def _part(lines: list[str], *, opens: bool, closes: bool) -> str:
 
 
 def _last_paragraph(lines: list[str]) -> list[str]:
-    """Return the last lines if they begin a paragraph that fits better into the next part."""
+    """Return the last paragraph begun, if it should move to the next part as a whole."""
     begin = len(lines)
     while begin > 0 and lines[begin - 1]:
         begin -= 1
@@ -104,7 +104,7 @@ def _in_token(line: str, end: int) -> bool:
 
 
 def _shown_as_one(line: str, end: int) -> bool:
-    """Return whether the characters on both sides are parts of one that people see."""
+    """Return whether the characters on both sides are displayed as one."""
     left, right = line[end - 1], line[end]
     if left == "\u200d" or unicodedata.category(right) in ("Mn", "Mc", "Me", "Cf"):
         return True

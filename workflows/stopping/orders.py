@@ -1,6 +1,6 @@
 """Orders to stop: a message that only says "stop" ends its author's work in the thread.
 
-Anybody else is told whose work it is.
+Other people who order a stop are told whose work it is.
 """
 
 from collections.abc import Iterable, Sequence, Set
@@ -14,7 +14,7 @@ from billing.reports.usage import usage_of_task_runs, usage_of_traces
 from coding_tasks.agents import trace_of
 from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.threads import active_task, lock_active_task
-from quota.resources import in_credits
+from quota.resources import format_credits
 from workflows import client, closing, follow_ups, notices, wording
 from workflows.mention_types import workflow_id
 from workflows.models import FollowUp, Mention, Notice, ThreadReply
@@ -23,7 +23,7 @@ from workflows.stopping.work import Stopped, stop_work
 
 
 def obey(order: Mention) -> None:
-    """End the author's work in the thread, and say once what came of the order."""
+    """End the author's work in the thread, and say once what was stopped."""
     mark = f"stopped by the message {order.ts}"
     for mention in _own_open(order):
         closing.close(mention.pk, Mention.State.STOPPED, mark)
@@ -31,7 +31,7 @@ def obey(order: Mention) -> None:
     workflows = {workflow_id(each.team_id, each.channel_id, each.ts) for each in mentions}
     with transaction.atomic():
         stopped = _stop_own_task(order, mark, workflows)
-        owner_id = None if stopped or mentions else _whose(order)
+        owner_id = None if stopped or mentions else _other_owner(order)
         words = _words(order, mentions, stopped, owner_id)
         if closing.conclude(order, Mention.State.STOPPED, _outcome(mentions, stopped)):
             notices.send_soon(notices.claim(_key(order, owner_id), Notice.Kind.STOP, order, words))
@@ -39,7 +39,7 @@ def obey(order: Mention) -> None:
 
 
 def _own_open(order: Mention) -> list[Mention]:
-    """Return the requests under way that the author of the order made before it."""
+    """Return the author's open requests in the thread from before the order."""
     mine = of_thread(order).filter(user_id=order.user_id, state__in=Mention.OPEN)
     return [
         each for each in mine if Decimal(each.ts) < Decimal(order.ts) and not is_stop(each.text)
@@ -47,7 +47,7 @@ def _own_open(order: Mention) -> list[Mention]:
 
 
 def _stop_own_task(order: Mention, why: str, workflows: Set[str]) -> Stopped | None:
-    """Stop the author's task if its workflow is one of these or works on what came before."""
+    """Stop the author's task if its workflow is in `workflows` or it has work from before."""
     task = lock_active_task(order.workspace, order.channel_id, order.thread_ts)
     if task is None or task.owner_slack_user_id != order.user_id:
         return None
@@ -55,7 +55,7 @@ def _stop_own_task(order: Mention, why: str, workflows: Set[str]) -> Stopped | N
         return None
     stopped = stop_work(task, why)
     if stopped is not None:
-        _have_the_rest_decided(order, task, why)
+        _reconsider_later_messages(order, task, why)
     return stopped
 
 
@@ -68,11 +68,11 @@ def _has_work_from_before(order: Mention, task: CodingTask) -> bool:
     return any(Decimal(each) < Decimal(order.ts) for each in [*at_work, *waiting])
 
 
-def _have_the_rest_decided(order: Mention, task: CodingTask, why: str) -> None:
-    """Leave what its author wrote after the order to the sweeps: it came first, and is not meant.
+def _reconsider_later_messages(order: Mention, task: CodingTask, why: str) -> None:
+    """Leave messages written after the order, but received before it, to the sweeps.
 
-    A message that mentions the bot begins anew, even if its run had begun. Of any other that waited
-    the author hears how to go on.
+    The order doesn't mean them. A message that mentions the bot begins anew, even if its run had
+    begun. After any other message that waited, its author is told how to go on.
     """
     stopped = task.runs.filter(state=TaskRun.State.STOPPED, error=why).values("message_ts")
     ended = FollowUp.objects.filter(
@@ -85,7 +85,7 @@ def _have_the_rest_decided(order: Mention, task: CodingTask, why: str) -> None:
             continue
         FollowUp.objects.filter(pk=each.pk).delete()
         if each.addressed:
-            follow_ups.begin_anew(each)
+            follow_ups.restart_mention(each)
         else:
             ThreadReply.objects.get_or_create(
                 workspace_id=each.workspace_id,
@@ -100,7 +100,7 @@ def _have_the_rest_decided(order: Mention, task: CodingTask, why: str) -> None:
 
 
 def _key(order: Mention, owner_id: str | None) -> str:
-    """Return the key of the answer. Each person in a thread is told once whose work it is."""
+    """Return the key of the notice. Each person in a thread is told once whose work it is."""
     if owner_id is None:
         return f"stop:{order.pk}"
     thread = f"{order.workspace_id}:{order.channel_id}:{order.thread_ts}"
@@ -127,8 +127,8 @@ def _outcome(mentions: Sequence[Mention], stopped: Stopped | None) -> str:
     return "it stopped the work" if stopped is not None or mentions else "there was nothing to stop"
 
 
-def _whose(order: Mention) -> str | None:
-    """Return the owner of the work in the thread, if that is somebody else."""
+def _other_owner(order: Mention) -> str | None:
+    """Return the owner of the work in the thread, if it is somebody else's."""
     task = active_task(order.workspace, order.channel_id, order.thread_ts)
     if task is not None and task.owner_slack_user_id != order.user_id:
         return task.owner_slack_user_id
@@ -137,7 +137,7 @@ def _whose(order: Mention) -> str | None:
 
 
 def _used(order: Mention, mentions: Iterable[Mention], stopped: Stopped | None) -> str | None:
-    """Return the credits used so far, in words; None if none were used."""
+    """Return the credits used so far, formatted, or None if none were used."""
     traces = {each.trace_id for each in mentions}
     project_id = order.workspace.project_id
     micro = 0
@@ -147,4 +147,4 @@ def _used(order: Mention, mentions: Iterable[Mention], stopped: Stopped | None) 
         project_id = task.project_id
         micro += sum(usage_of_task_runs(task.runs.values_list("pk", flat=True)).values())
     micro += sum(usage_of_traces([project_id], traces).values())
-    return in_credits(micro) if micro else None
+    return format_credits(micro) if micro else None

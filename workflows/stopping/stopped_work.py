@@ -1,8 +1,8 @@
-"""What is not said in a thread any more once its work was stopped.
+"""Notices that are withheld once their work was stopped.
 
-The sender of a notice marks it as being sent before it looks whether the work was stopped. The stop
-is committed before its own notice is sent, and that waits for notices being sent. So one of the two
-always sees the other: after "stopped", nobody is told that the work paused, say.
+A sender marks a notice as being sent before it checks whether the work was stopped. A stop is
+committed before its own notice is sent, and that notice waits for those being sent. So one of the
+two always sees the other, and after "stopped" a thread is not told that the work has paused, say.
 """
 
 from datetime import datetime, timedelta
@@ -15,7 +15,7 @@ _WITHHELD = (Kind.DENIAL, Kind.FAILURE, Kind.PICKER, Kind.NO_ACCESS, Kind.QUESTI
 
 
 def is_withheld(notice: Notice) -> bool:
-    """Return whether the notice is about stopped work. An answer is posted: it was paid for."""
+    """Return whether to withhold the notice. Answers never are: they were paid for."""
     if notice.kind not in _WITHHELD:
         return False
     if notice.mention_id is not None:
@@ -28,9 +28,9 @@ def is_withheld(notice: Notice) -> bool:
 
 
 def has_to_wait(notice: Notice, now: datetime, at_most: timedelta) -> bool:
-    """Return whether this notice of a stop has to wait for another one that is being sent.
+    """Return whether the notice of a stop has to wait for another notice that is being sent.
 
-    It waits `at_most` that long: the other sender may have died.
+    It waits no longer than `at_most`, because the other sender may have died.
     """
     if notice.kind != Kind.STOP or notice.created_at <= now - at_most:
         return False

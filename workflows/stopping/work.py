@@ -1,4 +1,4 @@
-"""Stopping the work of a task: its rows end, and its tokens are revoked."""
+"""Stop the work of a task: end its rows and revoke its tokens."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from workflows.models import FollowUp, Mention
 
 @dataclass(frozen=True)
 class Stopped:
-    """The task that was stopped, and whether a model may have been answering for it just then."""
+    """The task that was stopped, and whether a model may have been answering at that time."""
 
     task: CodingTask
     in_flight: bool
@@ -18,7 +18,7 @@ class Stopped:
 def stop_work(task: CodingTask, why: str) -> Stopped | None:
     """Stop a task that is working or waiting; return None if there is nothing to stop.
 
-    The caller should then cancel its workflow, so that the worker hears of it at once.
+    The caller should then cancel its workflow, so that the worker learns of it at once.
     """
     waiting = FollowUp.objects.filter(workflow_id=task.workflow_id, state__in=FollowUp.WAITING)
     at_work = task.runs.filter(state__in=TaskRun.UNFINISHED).exists()

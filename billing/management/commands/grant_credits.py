@@ -12,30 +12,30 @@ from billing.management import arguments
 
 
 class Command(BaseCommand):
-    """Top up: grant credits to the project's organization, beside its limit per period."""
+    """Top up: grant credits to the project's organization, in addition to its limit per period."""
 
     help = __doc__
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """How much, for whom, until when, and why."""
+        """Add arguments for the amount, the project, the expiry and the reason."""
         parser.add_argument("project", metavar="PROJECT_ID")
         parser.add_argument("resource", metavar="RESOURCE", help="such as ai_credits")
         parser.add_argument("credits", metavar="CREDITS")
         parser.add_argument(
             "--expires",
             metavar="DATE",
-            help="a date (from its first instant in UTC on) or an ISO 8601 time; default: never",
+            help="a date (expires at its midnight in UTC) or an ISO 8601 time; default: never",
         )
         parser.add_argument(
             "--idempotency-key",
             metavar="KEY",
             default="",
-            help="run again with the same key, it grants nothing more",
+            help="running the command again with the same key grants nothing more",
         )
         parser.add_argument("--reason", default="", help="for the audit trail")
 
     def handle(self, *_args: Any, **options: Any) -> None:
-        """Grant them, publish what follows and say so."""
+        """Grant the credits, publish the result and print it."""
         project = arguments.project(options["project"])
         resource = arguments.resource(options["resource"])
         amount = arguments.amount(options["credits"])

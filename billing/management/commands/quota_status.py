@@ -17,19 +17,21 @@ HEADINGS = ("RESOURCE", "STATE", "REASON", "USED", "LIMIT", "LEFT", "LIMITED UNT
 
 
 class Command(BaseCommand):
-    """Show where a project stands with every resource, in credits and UTC."""
+    """Show a project's usage, limit and state for every resource, in credits and UTC."""
 
     help = __doc__
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Which project, and in which form."""
+        """Add arguments for the project and the output format."""
         parser.add_argument("project", metavar="PROJECT_ID")
         parser.add_argument(
-            "--json", action="store_true", help="what GET /api/projects/<id>/quota_limits/ answers"
+            "--json",
+            action="store_true",
+            help="print the response of GET /api/projects/<id>/quota_limits/",
         )
 
     def handle(self, *_args: Any, **options: Any) -> None:
-        """Ask as the gates do and print the answer."""
+        """Read the state like the gates do, and print it."""
         project = arguments.project(options["project"])
         try:
             identity = identify(project)

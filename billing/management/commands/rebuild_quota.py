@@ -1,4 +1,4 @@
-"""`manage.py rebuild_quota`: make every projection again from the ledger alone."""
+"""`manage.py rebuild_quota`: rebuild every projection from the ledger."""
 
 import time
 from argparse import ArgumentParser
@@ -15,24 +15,24 @@ from projects.models import Organization
 
 
 class Command(BaseCommand):
-    """Replace totals and group bookings by what the ledger says, decide again and publish.
+    """Recompute totals and group bookings from the ledger, decide again and publish.
 
-    Safe at any time and while everything runs: each account is one short transaction.
+    Safe at any time, also while everything is running: each account is one short transaction.
     """
 
     help = __doc__
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """For whom, and whether the database was restored."""
+        """Add arguments for the project, and for a restored database."""
         parser.add_argument("--project", metavar="PROJECT_ID", help="only this one's organization")
         parser.add_argument(
             "--new-epoch",
             action="store_true",
-            help="after a restored backup: followers forget the versions they knew",
+            help="use after restoring a backup: gateways then accept older version numbers",
         )
 
     def handle(self, *_args: Any, **options: Any) -> None:
-        """Rebuild account by account and print how many, and how long it took."""
+        """Rebuild the accounts one by one. Print how many there were and how long it took."""
         began = time.monotonic()
         accounts: QuerySet[Account] = Account.objects.order_by("pk")
         if options["project"]:

@@ -12,30 +12,30 @@ from billing.models import Cap
 
 
 class Command(BaseCommand):
-    """Cap what each project, user or run of the project's organization may use of a resource.
+    """Cap what each project, user or run of the project's organization can use of a resource.
 
-    The caps of projects and users hold per period, those of runs for the whole of a run.
+    Caps of projects and users apply per period, caps of runs to a whole run.
     """
 
     help = __doc__
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """What to cap, and how far."""
+        """Add arguments for the project, the resource, the scope, the cap and the reason."""
         parser.add_argument("project", metavar="PROJECT_ID")
         parser.add_argument("resource", metavar="RESOURCE", help="such as ai_credits")
         parser.add_argument("scope", metavar="SCOPE", help=" or ".join(Cap.Scope.values))
-        parser.add_argument("credits", metavar="CREDITS|none", help="none is not capped")
+        parser.add_argument("credits", metavar="CREDITS|none", help="none: not capped")
         parser.add_argument(
             "--for",
             dest="subject",
             metavar="SUBJECT",
             default="",
-            help="only this project's number, or this user, such as slack:T1:U1",
+            help="cap only this project (number) or this user, such as slack:T1:U1",
         )
         parser.add_argument("--reason", default="", help="for the audit trail")
 
     def handle(self, *_args: Any, **options: Any) -> None:
-        """Set it, publish it and say so."""
+        """Set the cap, publish the result and print it."""
         project = arguments.project(options["project"])
         credits = options["credits"]
         try:

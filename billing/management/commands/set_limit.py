@@ -12,22 +12,22 @@ from billing.models import Limit
 
 
 class Command(BaseCommand):
-    """Set what the project's organization may use of a resource per period."""
+    """Set what the project's organization can use of a resource per period."""
 
     help = __doc__
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """What to set, for whom, and why."""
+        """Add arguments for the project, the resource, the limit and the reason."""
         parser.add_argument("project", metavar="PROJECT_ID")
         parser.add_argument("resource", metavar="RESOURCE", help="such as ai_credits")
-        parser.add_argument("credits", metavar="CREDITS|none", help="none is unlimited")
+        parser.add_argument("credits", metavar="CREDITS|none", help="none: unlimited")
         parser.add_argument(
             "--soft", action="store_true", help="warn when it is reached, never refuse"
         )
         parser.add_argument("--reason", default="", help="for the audit trail")
 
     def handle(self, *_args: Any, **options: Any) -> None:
-        """Set it, publish it and say so."""
+        """Set the limit, publish the result and print it."""
         project = arguments.project(options["project"])
         resource = arguments.resource(options["resource"])
         credits = options["credits"]

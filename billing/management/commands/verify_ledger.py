@@ -1,4 +1,4 @@
-"""`manage.py verify_ledger`: does everything agree with the ledger?"""
+"""`manage.py verify_ledger`: check that everything agrees with the ledger."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand, CommandError
 from billing.credits import display
 from billing.models import Account, UsageEvent
 from billing.verification.audit_faults import trail_faults
-from billing.verification.consistent_read import one_view
+from billing.verification.consistent_read import consistent_read
 from billing.verification.ledger_faults import ledger_faults
 from billing.verification.projections import differences, ledger_sum, report_differences, totals_sum
 
@@ -15,15 +15,16 @@ from billing.verification.projections import differences, ledger_sum, report_dif
 class Command(BaseCommand):
     """Compare totals, group bookings, caps, reports and published states with the ledger.
 
-    Compares it with itself too, and what was allowed and decided with the audit trail. Changes
-    nothing. Prints a line for each difference; exit status 1 if there is one.
+    Also checks the ledger for contradictions, and compares limits, caps, grants and decisions with
+    the audit trail. Changes nothing. Prints a line for each difference, and exits with status 1 if
+    there is one.
     """
 
     help = __doc__
 
     def handle(self, *_args: Any, **_options: Any) -> None:
-        """Verify all in one view of the database and print the outcome."""
-        with one_view():
+        """Verify everything in one consistent read of the database, and print the outcome."""
+        with consistent_read():
             faults = list(ledger_faults())
             for account in Account.objects.select_related("organization").order_by("pk"):
                 faults += [f"{account}: {difference}" for difference in differences(account)]

@@ -1,4 +1,4 @@
-"""`manage.py create_project`: a project with everything that a first mention needs."""
+"""`manage.py create_project`: create a project with everything a first mention needs."""
 
 import json
 import re
@@ -29,22 +29,22 @@ SLACK_FORMS = {
 
 
 class Command(BaseCommand):
-    """Make a project, or find it, and give it a limit, a Slack workspace and repositories.
+    """Create or update a project with a limit, a Slack workspace and repositories.
 
-    What is named is added or brought up to date; nothing is taken away. The personal API key is a
-    new one each time. All or nothing: after an error everything is as it was.
+    Adds or updates what the options name and removes nothing. Issues a new personal API key each
+    time. After an error nothing is changed.
     """
 
     help = __doc__
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """The project's names, and what it shall have."""
+        """Add the options."""
         parser.add_argument("--organization", required=True, metavar="ORG")
         parser.add_argument("--name", required=True)
         parser.add_argument(
             "--limit", metavar="CREDITS", help="monthly AI credits of the organization, or none"
         )
-        parser.add_argument("--slack-workspace", metavar="T…", help="the workspace that it serves")
+        parser.add_argument("--slack-workspace", metavar="T…", help="the workspace it serves")
         parser.add_argument("--slack-bot-token", metavar="xoxb-…")
         parser.add_argument("--slack-bot-user", metavar="U…")
         parser.add_argument(
@@ -52,31 +52,29 @@ class Command(BaseCommand):
             action="append",
             default=[],
             metavar="OWNER/NAME=CLONE_URL",
-            help="may be given several times",
+            help="can be given several times",
         )
         parser.add_argument(
             "--channel-default",
             action="append",
             default=[],
             metavar="C…=OWNER/NAME",
-            help="the repository a channel's mentions are about; may be given several times",
+            help="the repository of a channel's mentions; can be given several times",
         )
         parser.add_argument(
             "--credits-channel",
             metavar="C…|U…",
-            help="the channel or person that hears when credits run low",
+            help="the channel or person to tell when credits run low",
         )
         parser.add_argument("--json", action="store_true", help="print one JSON object")
 
     def handle(self, *_args: Any, **options: Any) -> None:
-        """Do it in one transaction and print the identifiers and the new key."""
+        """Create the project in one transaction; print its identifiers and the new key."""
         try:
             with transaction.atomic():
                 made = _make(options)
         except IntegrityError as error:
-            raise CommandError(
-                "another command made the same project at this moment; try again"
-            ) from error
+            raise CommandError("another command is creating the same project; try again") from error
         if options["json"]:
             self.stdout.write(json.dumps(made))
             return
@@ -108,7 +106,7 @@ def _make(options: dict[str, Any]) -> dict[str, Any]:
 def _name(option: str, value: str) -> str:
     name = value.strip()
     if not 0 < len(name) <= 200:
-        raise CommandError(f"{option} is a name of 1 to 200 characters")
+        raise CommandError(f"{option} must have 1 to 200 characters")
     return name
 
 
@@ -128,7 +126,7 @@ def _limit_micro(text: str) -> int | None:
     try:
         return parse_credits(text)
     except ValueError as error:
-        raise CommandError(f"--limit: {error}; or none") from error
+        raise CommandError(f"--limit: {error}, or write none") from error
 
 
 def _connect_slack(project: Project, options: dict[str, Any]) -> None:
@@ -139,24 +137,24 @@ def _connect_slack(project: Project, options: dict[str, Any]) -> None:
         return
     if not (team and token and user):
         raise CommandError(
-            "--slack-workspace, --slack-bot-token and --slack-bot-user are given together"
+            "--slack-workspace, --slack-bot-token and --slack-bot-user must be given together"
         )
     for name, form in SLACK_FORMS.items():
         if not re.fullmatch(form, options[name], re.ASCII):
-            raise CommandError(f"--{name.replace('_', '-')} does not look like one: {form}")
+            raise CommandError(f"--{name.replace('_', '-')} must match {form}")
     installation = Installation(team_id=team, enterprise_id="", is_org_wide=False)
     try:
         connect(project, Grant(installation, team, app_id="", bot_user_id=user, bot_token=token))
     except ServesAnotherProject as error:
         raise CommandError(
-            f"workspace {team} serves another project already; a workspace serves one"
+            f"workspace {team} already serves another project; a workspace can serve only one"
         ) from error
 
 
 def _add_repository(project: Project, text: str) -> None:
     full_name, separator, clone_url = text.partition("=")
     if not separator:
-        raise CommandError("--repository is written OWNER/NAME=CLONE_URL")
+        raise CommandError("--repository must be OWNER/NAME=CLONE_URL")
     repository = Repository.objects.filter(project=project, full_name=full_name).first()
     repository = repository or Repository(project=project, full_name=full_name)
     repository.clone_url = clone_url
@@ -170,7 +168,7 @@ def _add_repository(project: Project, text: str) -> None:
 def _set_channel_default(project: Project, text: str) -> None:
     channel, separator, full_name = text.partition("=")
     if not separator or not re.fullmatch(r"[CG][A-Z0-9]{1,30}", channel, re.ASCII):
-        raise CommandError("--channel-default is written C…=OWNER/NAME")
+        raise CommandError("--channel-default must be C…=OWNER/NAME")
     repository = Repository.objects.filter(project=project, full_name=full_name).first()
     if repository is None:
         raise CommandError(f"--channel-default {channel}: the project has no {full_name}")
@@ -185,6 +183,6 @@ def _set_channel_default(project: Project, text: str) -> None:
 
 def _set_credits_channel(project: Project, channel: str) -> None:
     if not re.fullmatch(r"[CGUW][A-Z0-9]{1,30}", channel, re.ASCII):
-        raise CommandError("--credits-channel is the id of a channel (C…) or a person (U…)")
+        raise CommandError("--credits-channel must be the id of a channel (C…) or a person (U…)")
     if not project.slack_workspaces.filter(is_active=True).update(credits_channel_id=channel):
         raise CommandError("--credits-channel: no Slack workspace is connected")

@@ -1,4 +1,4 @@
-"""`manage.py create_token`: a token with which to try a client by hand."""
+"""`manage.py create_token`: issue a token for trying a client by hand."""
 
 import re
 import uuid
@@ -17,25 +17,25 @@ LIFETIME = timedelta(days=1)
 
 
 class Command(BaseCommand):
-    """Print a new token of a project for one gateway product, of the kind that it takes.
+    """Print a new token of a project for one gateway product.
 
-    It goes to standard output alone, what is worth knowing to standard error. It cannot be shown
+    Only the token goes to standard output; remarks go to standard error. The token cannot be shown
     again.
     """
 
     help = __doc__
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """The project and the product."""
+        """Add the project and the product."""
         parser.add_argument("project_id", metavar="PROJECT_ID")
         parser.add_argument("--product", required=True, help=", ".join([*BUCKETS, *ALIASES]))
 
     def handle(self, *_args: Any, project_id: str, product: str, **_options: Any) -> None:
-        """Make the token; an unknown project or product is one line."""
+        """Issue the token. Raises `CommandError` if the project or product is unknown."""
         project = _project(project_id)
         name = canonical(product)
         if name is None:
-            raise CommandError(f"unknown product {product!r}; there are {', '.join(BUCKETS)}")
+            raise CommandError(f"unknown product {product!r}; use one of {', '.join(BUCKETS)}")
         if name == "llm_gateway":
             token = self._personal_api_key(project)
         else:
@@ -44,7 +44,7 @@ class Command(BaseCommand):
         self.stdout.write(token)
 
     def _personal_api_key(self, project: Project) -> str:
-        """The unmetered product is called with personal API keys, where an operator allows it."""
+        """Return a new personal API key: the unmetered product takes no other credential."""
         if not project.organization.unmetered_gateway:
             self.stderr.write(
                 f"the gateway will refuse it: llm_gateway is switched off for "
@@ -67,7 +67,7 @@ def _project(project_id: str) -> Project:
 
 
 def _oauth_token(project: Project, product: str) -> str:
-    if product == "slack_app":  # as a task run has it, though no run was recorded
+    if product == "slack_app":  # like a task run's token, though there is no such run
         return credentials.mint_run_token(project, uuid.uuid4(), [product], LIFETIME)
     if product == "posthog_code":
         return credentials.mint_client_token(project, LIFETIME)

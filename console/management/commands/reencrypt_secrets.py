@@ -9,12 +9,12 @@ from projects.models import SlackWorkspace
 
 
 class Command(BaseCommand):
-    """Encrypt every stored secret with today's SECRET_KEY; reads with SECRET_KEY_FALLBACKS too."""
+    """Encrypt every stored secret with the current SECRET_KEY; reads old ones by the fallbacks."""
 
     help = __doc__
 
     def handle(self, *_args: Any, **_options: Any) -> None:
-        """Save each Slack bot token again, all or none."""
+        """Save every Slack bot token again in one transaction."""
         with transaction.atomic():
             workspaces = list(SlackWorkspace.objects.select_for_update())
             for workspace in workspaces:

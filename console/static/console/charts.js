@@ -1,5 +1,5 @@
-// Draws the charts that the page describes as JSON. Colours come from the stylesheet, so that they
-// follow the admin's light and dark themes; without this file the tables say the same.
+// Draws the charts that the page describes as JSON. Colours come from the stylesheet, so they follow
+// the admin's light and dark themes. Without this file the tables show the same numbers.
 "use strict";
 
 (() => {
@@ -20,9 +20,9 @@
       borderColor: colour("--chart-limit"), borderDash: [8, 4], borderWidth: 2, fill: false,
       pointRadius: 0, pointHitRadius: 0, stack: "limit",
     }),
-    had: () => ({
-      borderColor: colour("--chart-had"), borderWidth: 2, fill: false, stepped: true,
-      pointRadius: 0, pointHitRadius: 0, stack: "had",
+    available: () => ({
+      borderColor: colour("--chart-available"), borderWidth: 2, fill: false, stepped: true,
+      pointRadius: 0, pointHitRadius: 0, stack: "available",
     }),
     forecast: () => ({
       borderColor: colour("--chart-forecast"), borderDash: [3, 3], borderWidth: 2, fill: false,

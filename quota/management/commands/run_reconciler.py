@@ -10,9 +10,9 @@ from quota.published.reconciler import Reconciler
 
 
 class Command(BaseCommand):
-    """Runs in the foreground until SIGTERM or SIGINT, and ends after the tick that is under way."""
+    """Runs in the foreground until SIGTERM or SIGINT, then finishes the current tick and exits."""
 
-    requires_system_checks = []  # whoever is misconfigured elsewhere is vouched for all the same
+    requires_system_checks = []  # a mistake in other settings must not stop the reconciler
     help = "Compare Redis with the published limits every second and repair it. Runs until stopped."
 
     def handle(self, *_args: Any, **_options: Any) -> None:

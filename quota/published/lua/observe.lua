@@ -1,4 +1,4 @@
--- Drops the scores of one sorted set that have passed and returns the rest, each with its entry.
+-- Removes the expired scores of one sorted set and returns the others, each with its entry.
 -- KEYS: the sorted set, published. Returns token, score, entry, token, score, entry, …
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', redis.call('TIME')[1])
 local members = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')

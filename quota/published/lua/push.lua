@@ -1,9 +1,9 @@
--- Brings one account and some of its members up to a publication.
+-- Writes a publication of one account and some of its members.
 -- KEYS: limits, suspended, published, states and, as part of a rebuild, that rebuild's key.
--- ARGV: account, its state or '', the state's version, the version it replaces at most,
---       then per member: token, version, the version it replaces at most,
+-- ARGV: account, its state or '', the state's version, the newest version it replaces,
+--       then per member: token, version, the newest version it replaces,
 --       limited until or '-', suspended until or '-'.
--- Returns how much it changed, or nothing when the rebuild was lost.
+-- Returns how many entries changed, or nothing if the rebuild was lost.
 if KEYS[5] and redis.call('EXISTS', KEYS[5]) == 0 then return false end
 local now = tonumber(redis.call('TIME')[1])
 local changed = 0
@@ -12,7 +12,7 @@ local function is_newer(entry, replaceable)
   return entry and tonumber(string.match(entry, '^%d+')) > tonumber(replaceable)
 end
 
--- Returns the score that stands there by our hand afterwards, '-' for none.
+-- Returns the score of ours that the set holds afterwards, or '-'.
 local function install(set, token, written, wanted)
   local present = tonumber(redis.call('ZSCORE', set, token))
   if present and present > now and present ~= tonumber(written) then return '-' end

@@ -1,7 +1,7 @@
--- Everything a gate needs to know of one project, at one instant.
+-- Returns everything a gate needs to know about one project, at one instant.
 -- KEYS: marker, credential generation, states, then per resource: limits, suspended, published.
 -- ARGV: the project's API token, then per resource: its account.
--- Returns TIME, marker, generation, then per resource: score, suspended, entry, state.
+-- Reply: TIME, marker, generation, then per resource: score, suspended, entry, state.
 local reply = {redis.call('TIME'), redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])}
 for i = 4, #KEYS, 3 do
   reply[#reply + 1] = redis.call('ZSCORE', KEYS[i], ARGV[1])

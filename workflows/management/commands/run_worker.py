@@ -1,4 +1,4 @@
-"""`python manage.py run_worker`: the process that carries out mentions."""
+"""`python manage.py run_worker`: the process that handles mentions."""
 
 import asyncio
 import os
@@ -17,10 +17,10 @@ log = structlog.get_logger(__name__)
 class Command(BaseCommand):
     """Runs the Temporal worker until SIGTERM or SIGINT."""
 
-    help = "Run the Temporal worker that carries out mentions; stops cleanly on SIGTERM or Ctrl-C."
+    help = "Run the Temporal worker that handles mentions. SIGTERM or Ctrl-C stops it cleanly."
 
     def handle(self, *_arguments: Any, **_options: Any) -> None:
-        """Run; a stop takes at most ten seconds, whatever an activity is blocked in."""
+        """Run until a signal comes, then stop within ten seconds, even if an activity hangs."""
         tools = worker.configured_tools()
         worker.keep_tidy(tools)
         asyncio.run(_run_until_signal(tools))

@@ -1,7 +1,7 @@
-"""Say in the database too that ledger, limits, decisions and audit trail are never changed.
+"""Have the database refuse to change or delete rows of the ledger, limits, decisions and audit trail.
 
-A later migration that makes SQLite copy one of these tables loses its triggers there and has to make
-them again: call `install` at its end.
+SQLite drops the triggers of a table that a later migration copies, so such a migration must call
+`install` at its end.
 """
 
 from django.db import migrations
@@ -9,6 +9,7 @@ from django.db import migrations
 TABLES = (
     "billing_usageevent",
     "billing_limit",
+    "billing_cap",
     "billing_decisionrecord",
     "billing_auditentry",
     "billing_thresholdnotice",
@@ -33,7 +34,7 @@ BEGIN SELECT RAISE(ABORT, 'rows of {table} are never changed and never deleted')
 
 
 def install(_apps, schema_editor):
-    """Make the triggers that are not there."""
+    """Create missing triggers."""
     on_postgresql = schema_editor.connection.vendor == "postgresql"
     if on_postgresql:
         schema_editor.execute(POSTGRESQL_FUNCTION, params=None)
@@ -52,5 +53,5 @@ def remove(_apps, schema_editor):
 
 
 class Migration(migrations.Migration):
-    dependencies = [("billing", "0001_initial")]
+    dependencies = [("billing", "0001_version_0_1_0")]
     operations = [migrations.RunPython(install, remove)]

@@ -1,4 +1,4 @@
-"""What an account may use, in rows that are written once: limits, caps and top-ups."""
+"""Write limits, caps and top-ups together with their audit entries. Rows are written once."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,19 +15,21 @@ from projects.models import Organization
 
 A = TypeVar("A", Limit, Cap, CreditGrant)
 
-_TOLD_OTHERWISE = {"id", "account", "actor", "reason", "voided_at"}
+_NOT_IN_DETAILS = {"id", "account", "actor", "reason", "voided_at"}
 
 
 @contextmanager
-def locked(organization: Organization, resource: str) -> Iterator[tuple[Account, datetime]]:
-    """Hold an organization's account in a transaction; yields it and the time under the lock."""
+def locked_account(organization: Organization, resource: str) -> Iterator[tuple[Account, datetime]]:
+    """Lock an organization's account in a transaction. Yields it, and the time after locking."""
     with transaction.atomic():
         [account] = lock_organization(organization.pk, resource)
         yield account, timezone.now()
 
 
-def allow(action: AuditEntry.Action, row: A, *, actor: str, reason: str, **details: Any) -> A:
-    """Write a row down, and in the audit trail all that it says; returns it."""
+def save_with_audit(
+    action: AuditEntry.Action, row: A, *, actor: str, reason: str, **details: Any
+) -> A:
+    """Save a row, record its fields in the audit trail, and return it."""
     row.actor, row.reason = actor[:200], reason[:500]
     row.save()
     audit.record(
@@ -37,21 +39,21 @@ def allow(action: AuditEntry.Action, row: A, *, actor: str, reason: str, **detai
         reason=reason,
         resource=row.account.resource,
         row=row.pk,
-        **says(row),
+        **audited_fields(row),
         **details,
     )
     return row
 
 
-def says(row: Limit | Cap | CreditGrant) -> dict[str, Any]:
-    """Return what a row says from the beginning, as JSON has it."""
+def audited_fields(row: Limit | Cap | CreditGrant) -> dict[str, Any]:
+    """Return the fields of a row that never change, in a form that JSON can hold."""
     return {
-        field.name: plain(getattr(row, field.name))
+        field.name: audit_value(getattr(row, field.name))
         for field in row._meta.concrete_fields
-        if field.name not in _TOLD_OTHERWISE
+        if field.name not in _NOT_IN_DETAILS
     }
 
 
-def plain(value: Any) -> Any:
-    """Return a column's value as the audit trail keeps it."""
+def audit_value(value: Any) -> Any:
+    """Return a column's value as it is stored in the audit trail."""
     return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value

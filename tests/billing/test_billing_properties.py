@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order: the books equal those of a model that replays everything."""
+"""Billing agrees with a model that replays everything, whatever happens in whatever order."""
 
 import random
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from billing.ingestion import quarantine, refunds
 from billing.models import CreditGrant, Limit, QuarantinedEvent, UsageEvent
 from billing.verification.projections import differences
 from billing.verification.rebuild import rebuild
-from quota.caps import binding
+from quota.caps import in_force
 from quota.resources import POSTHOG_CODE_CREDITS as BUCKET
 from tests.billing.brute_force import simulate
 from tests.billing.world import CREDIT, account_of, book, held, published, usage_event
@@ -41,7 +41,7 @@ USERS = ["U0", "U1"]
 
 @dataclass
 class Known:
-    """An event as the model knows it: what it cost after everything that happened to it."""
+    """An event in the model, with its current cost after refunds."""
 
     payload: dict
     at: datetime
@@ -50,8 +50,8 @@ class Known:
     user: str
 
 
-class Books(RuleBasedStateMachine):
-    """One organization with two projects, a clock that only this machine moves, and a gateway."""
+class BillingMachine(RuleBasedStateMachine):
+    """One organization with two projects, a gateway, and a clock that only this machine moves."""
 
     def __init__(self, monkeypatch) -> None:
         super().__init__()
@@ -247,7 +247,7 @@ class Books(RuleBasedStateMachine):
         period = timeline.period_at(self.now)
         now = [known for known in self.known.values() if period.start <= known.at < period.end]
         for project, user in zip(self.projects, USERS, strict=True):
-            left = {cap.scope: cap.remaining_micro for cap in binding(state, project.pk, user)}
+            left = {cap.scope: cap.remaining_micro for cap in in_force(state, project.pk, user)}
             for scope, subject in (("project", str(project.pk)), ("user", user)):
                 cap = self.caps.get((scope, subject), self.caps.get((scope, "")))
                 used = sum(known.micro for known in now if getattr(known, scope) == subject)
@@ -262,9 +262,9 @@ class Books(RuleBasedStateMachine):
 
 
 @pytest.mark.django_db
-def test_the_books_agree_whatever_happens(monkeypatch):
+def test_billing_agrees_with_the_model_after_any_history(monkeypatch):
     run_state_machine_as_test(
-        lambda: Books(monkeypatch),
+        lambda: BillingMachine(monkeypatch),
         settings=settings(max_examples=examples(8), stateful_step_count=20),
     )
     assert not Limit.objects.exists()
@@ -272,7 +272,7 @@ def test_the_books_agree_whatever_happens(monkeypatch):
 
 @pytest.mark.django_db
 def test_the_order_of_arrival_does_not_matter(project, stranger):
-    """The same history, delivered shuffled and twice, gives the same books."""
+    """The same history, delivered twice in shuffled order, gives the same state."""
     now = timezone.now()
     for each in (project, stranger):
         set_limit(each.organization, BUCKET, 40 * CREDIT)

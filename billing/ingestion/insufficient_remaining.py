@@ -1,8 +1,8 @@
-"""What the gateway tells of a remainder that pays for no call: then every gate refuses.
+"""Reports from the gateway that what is left can't pay for a call. Every gate then refuses.
 
-A call that is too large is its caller's affair and must not stop the caller's team. So no more of a
-remainder can be given up than the operator calls too little to start with (`START_CREDITS`): a
-caller who could spend it could do the same harm by spending it.
+One oversized call must not stop the caller's whole team. So a remainder is written off only if it
+is below `START_CREDITS`, which the operator considers too little to start with anyway. A caller
+could do the same harm by spending it.
 """
 
 from uuid import UUID
@@ -19,9 +19,9 @@ from quota.resources import MICRO
 
 
 def report(organization_id: UUID, resource: str, remaining_micro: int) -> bool:
-    """Note that a call which nothing else held up did not fit into what was left.
+    """Note that a call did not fit into what was left, although no other call held any of it.
 
-    Returns whether the account is limited then. Raises `Account.DoesNotExist` and `DatabaseBusy`.
+    Returns whether the account is now limited. Raises `Account.DoesNotExist` and `DatabaseBusy`.
     """
     account = Account.objects.get(organization=organization_id, resource=resource)
     if 0 < remaining_micro < settings.START_CREDITS * MICRO:
@@ -31,7 +31,7 @@ def report(organization_id: UUID, resource: str, remaining_micro: int) -> bool:
 
 def _note(account_id: int, remaining_micro: int) -> Account:
     [account] = lock_accounts([account_id])
-    now = timezone.now()  # not before the lock: the period may have ended while waiting
+    now = timezone.now()  # after taking the lock: the period can end while waiting for it
     account.insufficient_micro = remaining_micro
     account.insufficient_at = now
     account.save(update_fields=["insufficient_micro", "insufficient_at"])

@@ -1,6 +1,6 @@
--- Tell whether a call would be refused whatever it may cost; nothing is counted.
+-- Check whether a call would be refused whatever it may cost, without counting it.
 -- KEYS: project, rate bucket   ARGV: requests per minute (0 for any)
--- Answers {'limited', the project's answer, 0}, {'rate', '', ms until there is room} or {'', '', 0}.
+-- Returns {'limited', the project's answer, 0}, {'rate', '', ms until there is room} or {'', '', 0}.
 local now, per_minute = now_ms(), tonumber(ARGV[1])
 local p = redis.call('HMGET', KEYS[1], 'limited', 'limited_until', 'answer')
 if p[1] == '1' and (p[2] == '' or now < tonumber(p[2])) then

@@ -1,4 +1,4 @@
-"""Who waits for credits hears of more: a hint to Celery, after the commit."""
+"""Hints to Celery, after the commit, that an account has more credits than before."""
 
 import base64
 import json
@@ -8,7 +8,7 @@ import pytest
 from projects.models import Organization
 from quota.published.publication import publish
 from quota.resources import AI_CREDITS, MICRO
-from tests.quota.world import Accounts, committed
+from tests.quota.world import Accounts, run_commit_hooks
 from workflows.tasks import wake_paused_runs
 
 pytestmark = pytest.mark.django_db
@@ -33,21 +33,21 @@ def hints(redis_client) -> list[list[str]]:
     ],
     ids=["more is left", "the limit is removed"],
 )
-def test_more_that_is_left_is_a_hint(accounts: Accounts, redis_client, before, after):
+def test_more_remaining_credits_give_a_hint(accounts: Accounts, redis_client, before, after):
     accounts.allow(**before)
     hints(redis_client)
     accounts.allow(**after)
     assert hints(redis_client) == [[str(accounts.organization.pk)]]
 
 
-def test_a_limit_that_is_lifted_is_a_hint(accounts: Accounts, redis_client):
+def test_a_lifted_limit_gives_a_hint(accounts: Accounts, redis_client):
     accounts.limit(remaining_micro=None)
     hints(redis_client)
     accounts.allow(remaining_micro=None)
     assert hints(redis_client) == [[str(accounts.organization.pk)]]
 
 
-def test_spending_is_none_and_neither_is_a_new_limit(accounts: Accounts, redis_client):
+def test_spending_and_a_new_limit_give_no_hint(accounts: Accounts, redis_client):
     hints(redis_client)
     accounts.allow(remaining_micro=700 * MICRO)
     accounts.allow(remaining_micro=700 * MICRO)
@@ -55,20 +55,20 @@ def test_spending_is_none_and_neither_is_a_new_limit(accounts: Accounts, redis_c
     assert hints(redis_client) == []
 
 
-def test_a_change_that_is_rolled_back_is_none(accounts: Accounts, redis_client):
+def test_a_rolled_back_change_gives_no_hint(accounts: Accounts, redis_client):
     accounts.limit()
     hints(redis_client)
     publish([accounts.state(AI_CREDITS)])  # this test's transaction never commits
     assert hints(redis_client) == []
 
 
-def test_very_many_gains_at_once_are_one_hint_that_names_nobody(redis_client, organization):
+def test_many_gains_at_once_give_one_hint_without_names(redis_client, organization):
     everybody = [
         Accounts(Organization.objects.create(name=f"Acme {number}")) for number in range(21)
     ]
-    with committed():
+    with run_commit_hooks():
         publish(each.limited_state() for each in everybody)
     hints(redis_client)
-    with committed():
+    with run_commit_hooks():
         publish(each.state() for each in everybody)
     assert hints(redis_client) == [[]]

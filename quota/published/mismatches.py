@@ -1,4 +1,4 @@
-"""Published rows that differ from what was decided: written without `publication`."""
+"""Finding published rows that differ from the decision: not written by `publication`."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator
@@ -9,11 +9,11 @@ from quota.account_state import Account, AccountState
 from quota.models import QuotaState, SetMember
 
 
-def misstatements(decided: Collection[AccountState]) -> dict[Account, str]:
-    """Return a sentence for each account of which something is published that was not decided.
+def find_mismatches(decided: Collection[AccountState]) -> dict[Account, str]:
+    """Return a sentence for each account whose published rows differ from its decided state.
 
-    The states carry the versions under which they were published. Three queries for all; reads
-    without locks, so what is published meanwhile has to be looked at again under one.
+    The states carry the versions under which they were published. Makes three queries in all and
+    takes no locks: check again under a lock, because a publication may have come in between.
     """
     organizations = {state.organization_id for state in decided}
     rows = {
@@ -43,9 +43,9 @@ def misstatements(decided: Collection[AccountState]) -> dict[Account, str]:
 def _state_row(state: AccountState, row: QuotaState | None) -> str | None:
     if row is None:
         return "no state is published"
-    said = (row.version, row.state, row.valid_until, row.document)
-    if said != (state.version, state.state, state.valid_until, state.to_json()):
-        return "the published state is not the one that was decided"
+    published = (row.version, row.state, row.valid_until, row.document)
+    if published != (state.version, state.state, state.valid_until, state.to_json()):
+        return "the published state differs from the decided one"
     return None
 
 
@@ -60,10 +60,10 @@ def _members(
             if score is not None or state.suspended_until is not None:
                 yield f"project {project.pk} is not published as limited"
             continue
-        said = (row.project_id, row.limited_until, row.suspended_until, row.reason)
-        wanted = (project.pk, score, state.suspended_until, state.reason_of(project.pk) or "")
-        if said != wanted or (row.since is None) != (score is None):
-            yield f"project {project.pk} is published as {said[1:]}, decided was {wanted[1:]}"
+        published = (row.project_id, row.limited_until, row.suspended_until, row.reason)
+        decided = (project.pk, score, state.suspended_until, state.reason_of(project.pk) or "")
+        if published != decided or (row.since is None) != (score is None):
+            yield f"project {project.pk} is published as {published[1:]}, decided as {decided[1:]}"
     for token, row in members.items():
         if token not in tokens and (row.limited_until, row.suspended_until) != (None, None):
-            yield "a token that is no project's is published as limited"
+            yield "a token that belongs to no project is published as limited"

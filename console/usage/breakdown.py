@@ -1,4 +1,4 @@
-"""Whose work used the credits: users, threads and models, by names that people know."""
+"""Who and what used the credits: users, threads and models, by names that people know."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,21 +18,24 @@ THREAD = Subquery(
     .order_by()
     .values(
         thread=Concat(
-            *(Cast("task__workspace_id", CharField()), Value("/"), F("task__channel_id")),
-            *(Value("/"), F("task__thread_ts")),
+            Cast("task__workspace_id", CharField()),
+            Value("/"),
+            F("task__channel_id"),
+            Value("/"),
+            F("task__thread_ts"),
             output_field=CharField(),
         )
     )
 )
-"""`workspace/channel/ts` of the thread that a run belongs to; None for a call without one."""
+"""`workspace/channel/ts` of a run's thread; None for a call that belongs to no thread."""
 
 USER = "distinct_id"
-"""Whoever the gateway says that a call is for; Slack users as `slack:T…:U…`."""
+"""The user that the gateway says a call is for; Slack users as `slack:T…:U…`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Spender:
-    """One line of a table of spenders; `link` leads to more about them, if anywhere."""
+class BreakdownRow:
+    """One line of a breakdown table; `link` is empty if there is no page to link to."""
 
     name: str
     detail: str
@@ -41,8 +44,8 @@ class Spender:
     percent: int
 
 
-def users(ranking: Ranking) -> list[Spender]:
-    """Name the users of a ranking by `USER`."""
+def users(ranking: Ranking) -> list[BreakdownRow]:
+    """Return the users of a ranking by `USER`, with their names."""
     teams = {key.split(":")[1] for key in _keys(ranking) if _is_slack(key)}
     workspaces = SlackWorkspace.objects.filter(Q(team_id__in=teams) | Q(enterprise_id__in=teams))
     names = {row.team_id or row.enterprise_id: str(row) for row in workspaces.defer("bot_token")}
@@ -50,8 +53,8 @@ def users(ranking: Ranking) -> list[Spender]:
     return [_user(row, names, members) for row in ranking.top]
 
 
-def threads(ranking: Ranking) -> list[Spender]:
-    """Name the threads of a ranking by `THREAD`, each after its first request."""
+def threads(ranking: Ranking) -> list[BreakdownRow]:
+    """Return the threads of a ranking by `THREAD`, each named after its first request."""
     keys = [key.split("/") for key in _keys(ranking)]
     workspaces = _workspaces(key[0] for key in keys)
     tasks = CodingTask.objects.filter(
@@ -66,30 +69,32 @@ def threads(ranking: Ranking) -> list[Spender]:
     return [_thread(row, workspaces, titles) for row in ranking.top]
 
 
-def models(ranking: Ranking) -> list[Spender]:
-    """Name the models of a ranking."""
-    return [Spender(row.key or "(not named)", "", "", row.used, row.percent) for row in ranking.top]
+def models(ranking: Ranking) -> list[BreakdownRow]:
+    """Return the models of a ranking."""
+    return [
+        BreakdownRow(row.key or "(not named)", "", "", row.used, row.percent) for row in ranking.top
+    ]
 
 
-def _user(row: Ranked, workspaces: dict[str, str], members: dict[int, User]) -> Spender:
+def _user(row: Ranked, workspaces: dict[str, str], members: dict[int, User]) -> BreakdownRow:
     if _is_slack(row.key):
         _, team, user_id = row.key.split(":")
         link = f"{reverse('threads')}?{urlencode({'q': user_id})}"
-        return Spender(user_id, workspaces.get(team, team), link, row.used, row.percent)
+        return BreakdownRow(user_id, workspaces.get(team, team), link, row.used, row.percent)
     member = members.get(int(row.key)) if _is_number(row.key) else None
     if member is not None:
-        return Spender(member.get_username(), "by their own key", "", row.used, row.percent)
-    return Spender(row.key or "(not named)", "", "", row.used, row.percent)
+        return BreakdownRow(member.get_username(), "by their own key", "", row.used, row.percent)
+    return BreakdownRow(row.key or "(not named)", "", "", row.used, row.percent)
 
 
-def _thread(row: Ranked, workspaces: dict[str, str], titles: dict[str, str]) -> Spender:
+def _thread(row: Ranked, workspaces: dict[str, str], titles: dict[str, str]) -> BreakdownRow:
     if row.key is None:
-        detail = "choosing repositories, and what desktop clients and scripts asked"
-        return Spender("In no thread", detail, "", row.used, row.percent)
+        detail = "choosing repositories, and requests of desktop clients and scripts"
+        return BreakdownRow("In no thread", detail, "", row.used, row.percent)
     workspace, channel, ts = row.key.split("/")
     link = reverse("thread", args=[int(workspace), channel, ts])
     detail = f"{channel} in {workspaces.get(workspace, '?')}"
-    return Spender(titles.get(row.key, row.key), detail, link, row.used, row.percent)
+    return BreakdownRow(titles.get(row.key, row.key), detail, link, row.used, row.percent)
 
 
 def _keys(ranking: Ranking) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which decisions were in force at some instant: why was that refused?"""
+"""Look up which decisions were in force at an instant, to explain a refusal."""
 
 from bisect import bisect_right
 from collections import defaultdict
@@ -10,18 +10,18 @@ from django.db.models import Max, Q
 from billing.models import Account, DecisionRecord
 
 Subject = tuple[str, str]
-"""What a decision was about: the whole account, or the cap of a project or user."""
+"""Scope and subject of a decision: the whole account, or the cap of a project or user."""
 
-WHOLE: Subject = ("", "")
+WHOLE_ACCOUNT: Subject = ("", "")
 
 
-class Decisions:
-    """What was decided about some subjects of an account around some instants; two queries."""
+class DecisionHistory:
+    """The decisions about some subjects of an account at some instants. Takes two queries."""
 
     def __init__(
         self, account: Account, subjects: Collection[Subject], instants: Collection[datetime]
     ) -> None:
-        """Read what was in force at any of the instants."""
+        """Load the decisions that were in force at any of the instants."""
         self._records: dict[Subject, list[DecisionRecord]] = defaultdict(list)
         if not instants:
             return
@@ -38,12 +38,12 @@ class Decisions:
             self._records[record.scope, record.subject].append(record)
 
     def in_force(self, subject: Subject, instant: datetime) -> DecisionRecord | None:
-        """Return the latest decision that had changed the subject's state by the instant."""
+        """Return the decision about the subject that was in force at the instant, if any."""
         records = self._records[subject]
         at = bisect_right(records, instant, key=lambda record: record.decided_at)
         return records[at - 1] if at else None
 
     def refusing(self, subjects: Collection[Subject], instant: datetime) -> DecisionRecord | None:
-        """Return the first decision that refused one of the subjects at the instant."""
+        """Return the decision that refused the first refused subject at the instant, if any."""
         found = (self.in_force(subject, instant) for subject in subjects)
         return next((record for record in found if record and record.state == "limited"), None)

@@ -1,6 +1,7 @@
-"""What a decision is made from, besides the account's own row: read once, kept up to date in hand.
+"""What a decision is made from besides the account's own row: limits, grants and totals.
 
-All functions want the accounts' rows locked by the caller, or tolerate what changes meanwhile.
+The inputs are loaded once. `add_usage` and `add_bookings` write to the database and update the
+loaded copy as well. The caller locks the accounts, or accepts that they may change meanwhile.
 """
 
 from collections import defaultdict
@@ -12,20 +13,23 @@ from billing.decisions.timeline import Timeline, load_timelines
 from billing.models import AccountGroup, UsageTotal
 
 Stretch = tuple[datetime, datetime]
-"""Start (inclusive) and end (exclusive) of a stretch of time."""
+"""Start (inclusive) and end (exclusive) of a stretch of time. See `billing.decisions.burndown`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
-    """One account's limits and grants, totals by the start of their stretch, bookings by group."""
+class DecisionInputs:
+    """One account's limits and grants, usage by the start of each stretch, and bookings by group.
+
+    Amounts are in micro-credits.
+    """
 
     timeline: Timeline
     usage: dict[datetime, int]
     booked: dict[str, int]
 
 
-def load_books(account_ids: Iterable[int]) -> dict[int, Books]:
-    """Return the books of each account, with four queries for all."""
+def load_inputs(account_ids: Iterable[int]) -> dict[int, DecisionInputs]:
+    """Return the inputs of each account. Takes four queries in all."""
     ids = list(account_ids)
     usage: dict[int, dict[datetime, int]] = defaultdict(dict)
     totals = UsageTotal.objects.filter(account__in=ids).order_by()
@@ -36,14 +40,16 @@ def load_books(account_ids: Iterable[int]) -> dict[int, Books]:
     for pk, group, micro in groups.values_list("account_id", "group", "booked_micro"):
         booked[pk][group] = micro
     timelines = load_timelines(ids)
-    return {pk: Books(timelines[pk], usage[pk], booked[pk]) for pk in ids}
+    return {pk: DecisionInputs(timelines[pk], usage[pk], booked[pk]) for pk in ids}
 
 
-def add_usage(books: Mapping[int, Books], amounts: Mapping[tuple[int, Stretch], int]) -> None:
-    """Add micro-credits to the totals of accounts (by id) and stretches."""
+def add_usage(
+    inputs: Mapping[int, DecisionInputs], amounts: Mapping[tuple[int, Stretch], int]
+) -> None:
+    """Add micro-credits to the usage totals, by account id and stretch."""
     rows = []
     for (pk, (starts_at, ends_at)), micro in amounts.items():
-        usage = books[pk].usage
+        usage = inputs[pk].usage
         usage[starts_at] = usage.get(starts_at, 0) + micro
         rows.append(
             UsageTotal(
@@ -58,11 +64,13 @@ def add_usage(books: Mapping[int, Books], amounts: Mapping[tuple[int, Stretch], 
     )
 
 
-def add_bookings(books: Mapping[int, Books], amounts: Mapping[tuple[int, str], int]) -> None:
-    """Add micro-credits to what gateway groups have been booked on accounts (by id)."""
+def add_bookings(
+    inputs: Mapping[int, DecisionInputs], amounts: Mapping[tuple[int, str], int]
+) -> None:
+    """Add micro-credits to the bookings, by account id and gateway group."""
     rows = []
     for (pk, group), micro in amounts.items():
-        booked = books[pk].booked
+        booked = inputs[pk].booked
         booked[group] = booked.get(group, 0) + micro
         rows.append(AccountGroup(account_id=pk, group=group, booked_micro=booked[group]))
     AccountGroup.objects.bulk_create(
