@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 KILLED = """
 import os, signal
 from gateway.telemetry import buffered_metrics, metrics
-buffered_metrics.show(metrics.IN_FLIGHT, lambda: 1)
+buffered_metrics.set_on_flush(metrics.IN_FLIGHT, lambda: 1)
 metrics.REQUESTS.labels("p", "a", 200).inc()
 metrics.UPSTREAM_SECONDS.labels("u").observe(0.002)
 metrics.flush()
@@ -18,7 +18,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 ITS_SUCCESSOR = """
 from gateway.telemetry import buffered_metrics, metrics
-buffered_metrics.show(metrics.IN_FLIGHT, lambda: 1)
+buffered_metrics.set_on_flush(metrics.IN_FLIGHT, lambda: 1)
 metrics.REQUESTS.labels("p", "a", 200).inc()
 metrics.UPSTREAM_SECONDS.labels("u").observe(0.002)
 metrics.flush()
