@@ -5,6 +5,7 @@ refuse it.
 """
 
 from dataclasses import replace
+from uuid import UUID
 
 import structlog
 from django.conf import settings
@@ -94,10 +95,12 @@ def claim(about: Mention | FollowUp, verdict: gate.Verdict) -> Notice:
     Replies that do not mention the bot share one denial for each task. If their thread has had any
     denial since the task began, they share that one.
     """
+    key = _key(about.pk)
     if isinstance(about, FollowUp) and not about.addressed:
-        earlier = _denial_since_task_began(about)
-        return earlier or _claim(about.workflow_id, about, text(verdict))
-    return _claim(str(about.pk), about, text(verdict))
+        if earlier := _denial_since_task_began(about):
+            return earlier
+        key = _key(about.workflow_id)
+    return notices.claim(key, Notice.Kind.DENIAL, about, text(verdict))
 
 
 def claim_after_gateway_refusal(
@@ -114,20 +117,18 @@ def claim_after_gateway_refusal(
         reached_cap = refusal.cause in CAPS_REACHED
         reason = refusal.cause if reached_cap else Reason.INSUFFICIENT_REMAINING
         verdict = replace(verdict, reason=reason, resets_at=refusal.resets_at, cap=None)
-    return _claim(str(about.pk), about, text(verdict, half_way=half_way))
+    words = text(verdict, half_way=half_way)
+    return notices.claim(_key(about.pk), Notice.Kind.DENIAL, about, words)
 
 
 def claimed_for(mention: Mention) -> Notice | None:
     """Return the denial that was claimed for a mention, if any."""
-    return Notice.objects.filter(key=_key(str(mention.pk))).first()
+    return Notice.objects.filter(key=_key(mention.pk)).first()
 
 
-def _claim(refused: str, about: Mention | FollowUp, words: str) -> Notice:
-    return notices.claim(_key(refused), Notice.Kind.DENIAL, about, words)
-
-
-def _key(refused: str) -> str:
-    return f"denial:{refused}"
+def _key(subject: UUID | str) -> str:
+    """Return the key of the denial for a message, or for all plain replies to a workflow."""
+    return f"denial:{subject}"
 
 
 def _denial_since_task_began(about: FollowUp) -> Notice | None:

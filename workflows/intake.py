@@ -79,9 +79,9 @@ def _decide(mention: Mention, *, ask_gate: bool) -> None:
     elif is_stop(mention.text):
         orders.obey(mention)
     else:
-        signals = replies.decide_for(mention)
+        earlier = replies.decide_for(mention)
         _decide_request(mention, ask_gate=ask_gate)
-        for each in signals + replies.decide_for(mention):
+        for each in earlier + replies.decide_for(mention):
             admit(each)
 
 

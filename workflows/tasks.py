@@ -120,9 +120,8 @@ def look_for_workflows() -> None:
 
 def _clear_up_if_ended(workflow_id: str) -> None:
     status = client.status_of(workflow_id)
-    if (
-        status is not WorkflowExecutionStatus.RUNNING
-    ):  # a workflow that was reset runs under the same id
+    # A workflow that was reset is running under the same id.
+    if status is not WorkflowExecutionStatus.RUNNING:
         unfinished.clear_up(workflow_id, unfinished.in_words(status))
 
 

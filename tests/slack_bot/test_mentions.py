@@ -29,7 +29,7 @@ def assert_no_effects(webhook) -> None:
     assert webhook.slack.calls() == []
 
 
-# --- What becomes of it --------------------------------------------------------------------------
+# --- Started or refused --------------------------------------------------------------------------
 def test_a_mention_starts_one_workflow(webhook, workspace, temporal):
     message = webhook.mention()
     mention = Mention.objects.get()
@@ -116,7 +116,7 @@ def test_a_mention_in_another_organizations_workspace_is_theirs(
     assert mention.workflow_id == workflow_of(message, channel="C5", team="T2")
 
 
-# --- Deliveries again ----------------------------------------------------------------------------
+# --- Redeliveries --------------------------------------------------------------------------------
 def test_a_redelivery_of_a_mention_changes_nothing(webhook, workspace, temporal):
     message = webhook.mention()
     payload = webhook.slack.event(message)
@@ -210,13 +210,13 @@ def test_a_mention_with_a_lease_is_left_alone(webhook, recorded):
 def test_a_resumed_decision_is_not_contradicted_by_a_denial(
     webhook, recorded, out_of_credits, temporal
 ):
-    lease(recorded, seconds=-1)  # whoever held it may have started the workflow
+    lease(recorded, seconds=-1)  # its holder may have started the workflow
     deliver_again(webhook, recorded)
     assert recorded.state == "started"
     assert not Notice.objects.exists()
 
 
-# --- What else arrives ---------------------------------------------------------------------------
+# --- Other events --------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "body",
     [

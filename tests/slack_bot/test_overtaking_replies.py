@@ -159,7 +159,7 @@ def test_replies_are_handled_in_the_order_they_were_written(
     assert list(heard) == [(f"reply {number}", "signalled") for number in range(4)]
 
 
-# --- What is for nobody --------------------------------------------------------------------------
+# --- Replies that are not for the bot ------------------------------------------------------------
 def test_an_unrelated_reply_is_deleted_after_a_quarter_of_an_hour(webhook, workspace):
     root = webhook.slack.post("lunch?", user="U2")
     webhook.reply("yes", root["ts"])
@@ -241,7 +241,7 @@ def test_another_persons_reply_is_not_mistaken_for_the_authors(
     assert not FollowUp.objects.exists()
 
 
-# --- At once -------------------------------------------------------------------------------------
+# --- Concurrency ---------------------------------------------------------------------------------
 def deliver_at_once(webhook, events: list[dict], jitter: random.Random) -> None:
     """Deliver each event on its own thread. The threads begin in any order."""
     requests = [webhook.slack.signed("/slack/events/", each) for each in events]

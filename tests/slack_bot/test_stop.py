@@ -12,7 +12,7 @@ from projects.credentials import mint_run_token
 from projects.models import OAuthAccessToken, SlackWorkspace
 from quota.resources import AI_CREDITS
 from tests.slack_bot.conftest import workflow_of
-from workflows import client, follow_ups, tasks
+from workflows import client, denials, follow_ups, tasks
 from workflows.client import TemporalUnavailable
 from workflows.models import FollowUp, Mention, Notice, ThreadReply
 
@@ -309,13 +309,13 @@ def test_a_reply_that_is_recorded_while_a_later_stop_is_obeyed_is_no_message_for
     """Nothing ran when the order was obeyed, and the thread was told so."""
     Mention.objects.update(state=Mention.State.ANSWERED)
     reply = webhook.slack.post("and the tests?", thread_ts=task.thread_ts)
-    ask = follow_ups.denial
+    ask = denials.refusal_for
 
     def stopped_meanwhile(*arguments):
         deliver(webhook, "stop", task.thread_ts)
         return ask(*arguments)
 
-    monkeypatch.setattr(follow_ups, "denial", stopped_meanwhile)
+    monkeypatch.setattr(denials, "refusal_for", stopped_meanwhile)
     webhook.deliver(webhook.slack.event(reply, "message"))
     let_sweeps_run()
     assert said(webhook) == [NOTHING_TO_STOP]

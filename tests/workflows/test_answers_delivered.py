@@ -15,7 +15,8 @@ from tests.workflows.test_notices import workspace as workspace
 from workflows import notices, wording
 from workflows.models import Notice
 
-# https://docs.slack.dev/reference/methods/chat.postMessage/#errors: what another place takes,
+# Errors of https://docs.slack.dev/reference/methods/chat.postMessage/#errors, by what cures them:
+# another place,
 REFUSED_HERE = [
     "access_denied",
     "app_access_restricted",
@@ -37,7 +38,7 @@ REFUSED_HERE = [
     "thread_locked",
     "thread_not_found",
 ]
-# what another text or a file cures (nothing else is known to be wrong with what is sent),
+# another text or a file,
 REFUSED = [
     "as_user_not_supported",
     "attachment_payload_limit_exceeded",
@@ -82,7 +83,7 @@ REFUSED = [
     "unknown_method",
     "an_error_that_slack_thought_of_yesterday",
 ]
-# what time cures,
+# time,
 LATER = [
     "accesslimited",
     "message_limit_exceeded",
@@ -93,9 +94,9 @@ LATER = [
     "service_unavailable",
     "team_added_to_org",
 ]
-# what may have been done,
+# a search for the message, which may have been posted,
 UNKNOWN = ["fatal_error", "internal_error"]
-# and what nothing cures.
+# and nothing.
 DISCONNECTED = [
     "account_inactive",
     "invalid_auth",

@@ -84,13 +84,13 @@ def test_an_answer_whose_last_attempt_is_lost_reaches_the_thread(
     shop: World, worker, hurried, monkeypatch
 ):
     hurried(attempts=1)
-    keep = runs._keep
+    keep = runs._store
 
     def kept_and_lost(*arguments):
         keep(*arguments)
         raise TimeoutError
 
-    monkeypatch.setattr(runs, "_keep", kept_and_lost)
+    monkeypatch.setattr(runs, "_store", kept_and_lost)
     about = shop.start()
     shop.wait_for_end(about, Mention.State.ANSWERED)
     assert len(shop.said(about.ts)) == 1

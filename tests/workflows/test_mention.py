@@ -207,7 +207,7 @@ def test_a_workspace_that_uninstalled_the_app_ends_the_mention(shop: World):
     assert shop.slack.calls() == []
 
 
-# --- Embellishments and failures -----------------------------------------------------------------
+# --- Reactions and failures ----------------------------------------------------------------------
 
 
 def test_work_does_not_depend_on_reaction_and_permalink(shop: World):

@@ -365,7 +365,7 @@ def test_a_workspace_that_uninstalled_the_app_is_not_called(slack, workspace, no
 
 
 def test_a_token_that_cannot_be_decrypted_is_waited_for(slack, notice, settings):
-    settings.SECRET_KEY = "another secret, under which nothing was encrypted, so nothing is read"
+    settings.SECRET_KEY = "another secret, which cannot decrypt what the first one encrypted"
     assert (deliver(notice).state, notice.error) == ("pending", "bot_token_unreadable")
 
 

@@ -30,7 +30,7 @@ def test_a_text_full_of_unclosed_links_is_read_in_one_pass(never_ends):
     assert time.thread_time() - began < 1  # milliseconds; a pass from each would be half a minute
 
 
-# --- What says nothing, and what says stop -------------------------------------------------------
+# --- Messages without a text, and orders to stop -------------------------------------------------
 @pytest.mark.parametrize(
     "text",
     [

@@ -48,7 +48,7 @@ def test_a_workflow_terminated_at_work_ends_with_one_message(shop: World):
 
 def test_a_stored_answer_is_posted_when_its_workflow_is_gone(shop: World, monkeypatch):
     kept = threading.Event()
-    keep = runs._keep
+    keep = runs._store
 
     def keep_and_hang(*arguments):
         keep(*arguments)
@@ -57,7 +57,7 @@ def test_a_stored_answer_is_posted_when_its_workflow_is_gone(shop: World, monkey
         raise TimeoutError
 
     gone = threading.Event()
-    monkeypatch.setattr(runs, "_keep", keep_and_hang)
+    monkeypatch.setattr(runs, "_store", keep_and_hang)
     mention = shop.start()
     wait_until(kept.is_set, what="the answer being kept")
     terminate(mention.workflow_id)

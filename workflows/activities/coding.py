@@ -190,9 +190,7 @@ class CodingActivities:
                 return ForwardAnswer()
             run = creation.add_run(task, follow_up.ts, request_text(follow_up))
             FollowUp.objects.filter(pk=follow_up.pk).update(state=FollowUp.State.HANDLED)
-        if (
-            run.state == TaskRun.State.FAILED
-        ):  # signalled again after the thread was told that it failed
+        if run.state == TaskRun.State.FAILED:  # the thread was told, before a second signal
             return ForwardAnswer()
         return ForwardAnswer(run_id=str(run.pk))
 
