@@ -163,9 +163,8 @@ class TestCredits:
         )
         answer = admin_client.get(page(workspace))
         text = text_of(answer)
-        assert (
-            f"Answer: {state}, page: kept here, Slack refused it everywhere (is_archived)" in text
-        )
+        refused = "page: kept here, because Slack refused it everywhere (is_archived)"
+        assert f"Answer: {state}, {refused}" in text
         assert "if a < b &amp;&amp; c:" in text
         assert "<script>alert" not in answer.content.decode()
 
