@@ -307,5 +307,5 @@ def test_a_conversation_that_the_provider_keeps_counts_as_the_whole_context() ->
 
 
 def test_an_overlong_model_name_is_refused() -> None:
-    with pytest.raises(Refusal, match="length"):
+    with pytest.raises(Refusal, match="too long"):
         usage_bound("messages", model="claude-sonnet-4-5" + "x" * 250)
