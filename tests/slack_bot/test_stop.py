@@ -106,8 +106,8 @@ def test_the_owner_ends_the_run_with_a_word(webhook, running, temporal, text):
     assert not temporal.has(workflow_of(message))
     [stopped] = said(webhook)
     assert stopped == (
-        "Stopped, as <@U1> asked. It has used no Tollgate AI credits. The AI provider may have "
-        "been answering: that is charged as well. Mention Tollgate to start again."
+        "Stopped, as <@U1> asked. It has used no Tollgate AI credits. The AI provider may "
+        "still have been answering, which is charged as well. Mention Tollgate to start again."
     )
 
 
