@@ -142,7 +142,7 @@ def test_lost_answers_are_asked_for_again_a_few_times_only(shop: World, hurried,
     settings.GATEWAY_URL = dying
     mention = shop.handle()
     assert (mention.state, mention.outcome) == (Mention.State.FAILED, "AnswerLost")
-    assert "my own connection to the AI provider" in shop.said(mention.ts)[0]
+    assert "my connection to the AI provider" in shop.said(mention.ts)[0]
     assert waits(mention) == 1
 
 
@@ -168,6 +168,6 @@ def test_a_repository_that_could_not_be_guessed_for_too_long_ends_with_the_true_
     world.gateway.decline_next("slack_app_routing", "store_unavailable")
     mention = world.handle("how are invoices sent?")
     assert (mention.state, mention.outcome) == (Mention.State.FAILED, "GatewayUnavailable")
-    assert "my own connection to the AI provider" in world.said(mention.ts)[0]
+    assert "my connection to the AI provider" in world.said(mention.ts)[0]
     assert world.notices(Notice.Kind.PICKER) == []
     assert not CodingTask.objects.exists()
