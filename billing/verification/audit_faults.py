@@ -43,7 +43,7 @@ _DECIDED_BY = {
 _BY_ITSELF = {DELIVERED_AGAIN, ITS_EVENT_ARRIVED}
 
 
-def trail_faults() -> Iterator[str]:
+def audit_trail_faults() -> Iterator[str]:
     """Yield a sentence for each change that is not recorded, or is recorded differently."""
     yield from _quarantine()
     for action, model in _WRITTEN_WITH.items():

@@ -15,7 +15,7 @@ from billing.ingestion import quarantine, refunds
 from billing.ingestion.events import UnbookableEvent
 from billing.metrics import CORRECTIONS_CUT
 from billing.models import QuarantinedEvent, UsageEvent
-from billing.verification.audit_faults import trail_faults
+from billing.verification.audit_faults import audit_trail_faults
 from billing.verification.ledger_faults import ledger_faults
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, book, held, published, usage_event, used
@@ -110,7 +110,7 @@ class TestUnknownEvents:
         kept = QuarantinedEvent.objects.get()
         assert (kept.state, kept.resolved_by) == ("booked", "its event arrived")
         assert outcomes(late) == [("duplicate", None)]
-        assert [*ledger_faults(), *trail_faults()] == []
+        assert [*ledger_faults(), *audit_trail_faults()] == []
 
     def test_it_is_booked_when_it_is_delivered_again_after_its_event(self, project):
         event = usage_event(project, "1")

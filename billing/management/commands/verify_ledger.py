@@ -6,7 +6,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from billing.credits import display
 from billing.models import Account, UsageEvent
-from billing.verification.audit_faults import trail_faults
+from billing.verification.audit_faults import audit_trail_faults
 from billing.verification.consistent_read import consistent_read
 from billing.verification.ledger_faults import ledger_faults
 from billing.verification.projections import differences, ledger_sum, report_differences, totals_sum
@@ -28,7 +28,7 @@ class Command(BaseCommand):
             faults = list(ledger_faults())
             for account in Account.objects.select_related("organization").order_by("pk"):
                 faults += [f"{account}: {difference}" for difference in differences(account)]
-            faults += [*report_differences(), *trail_faults()]
+            faults += [*report_differences(), *audit_trail_faults()]
             count, ledger, totals = UsageEvent.objects.count(), ledger_sum(), totals_sum()
         self.stdout.write(
             f"{count} events, ledger {display(ledger)} credits, totals {display(totals)} credits."
