@@ -34,7 +34,7 @@ class Checkout(Protocol):
         ...
 
     def read(self, path: str, limit: int) -> bytes | None:
-        """Return up to `limit` bytes of a regular file, or None if there is none."""
+        """Return up to `limit` bytes of the file, or None if it is not a regular file."""
         ...
 
 

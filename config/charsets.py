@@ -1,7 +1,7 @@
 """Handling requests with an invalid charset, such as `Content-Type: text/plain; charset=hex`.
 
-Django looks the charset up in Python's codecs, not all of which are charsets, and fails before any
-middleware runs.
+Django looks the charset up in Python's codecs. Some of these are not charsets, and Django
+fails on them before any middleware runs.
 """
 
 from collections.abc import Callable, Iterable

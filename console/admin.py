@@ -125,8 +125,8 @@ class OrganizationAdmin(PermittedParts, admin.ModelAdmin):
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Save through billing, which decides about credits.
 
-        When access to the unmetered gateway changes, announce the keys, so that no cache keeps
-        their old permissions.
+        A change of access to the unmetered gateway is announced for these keys, because caches
+        hold their old permissions.
         """
         if not change:
             created = accounts.create_organization(obj.name)

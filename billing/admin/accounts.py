@@ -95,40 +95,36 @@ def _more(account: Account) -> Iterator[Link]:
         yield Link((permission,), title, f"{rows}?account__id__exact={account.pk}")
 
 
+_STANDING = (
+    "organization",
+    "resource",
+    "state",
+    "reason",
+    "used",
+    "limit",
+    "left",
+    "exhausted_since",
+    "resets",
+)
+"""The columns of the list, which stand first on the page of an account too."""
+
+
 @admin.register(Account)
 class AccountAdmin(PermittedParts, ReadOnly, admin.ModelAdmin):
     """One organization's credits of one bucket."""
 
-    list_display = [
-        "organization",
-        "resource",
-        "state",
-        "reason",
-        "used",
-        "limit",
-        "left",
-        "exhausted_since",
-        "resets",
-    ]
+    list_display = _STANDING
     list_filter = ["resource", "state", "reason"]
     search_fields = ["organization__name", "organization__id", "organization__projects__name"]
     list_select_related = ["organization"]
-    fields = [
-        "organization",
-        "resource",
-        "state",
-        "reason",
-        "used",
-        "limit",
-        "left",
-        "exhausted_since",
-        "resets",
+    fields = (
+        *_STANDING,
         "decide_again_at",
         "version",
         "change",
         "more",
         "why",
-    ]
+    )
     needed = {"why": ("billing.view_decisionrecord",)}
     links = {"change": ("change", _changes), "more": ("more", _more)}
     inlines = [LimitInline, GrantInline, CapInline, TotalInline]

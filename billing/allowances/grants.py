@@ -73,7 +73,7 @@ class GrantRequest:
 def find_grant_by_key(
     account: Account, idempotency_key: str, asked: GrantRequest
 ) -> CreditGrant | None:
-    """Return the grant that was made with this key, None if there is none.
+    """Return the grant with this key, or None.
 
     Raises `ValueError` if that grant differs from what is asked for now.
     """

@@ -138,5 +138,5 @@ def _state(
 
 
 def _score(instant: datetime | None) -> int | None:
-    """Return an instant as a score: unix seconds, rounded up so that no limit lifts early."""
+    """Return an instant as a score: unix seconds, rounded up. A limit must not lift early."""
     return None if instant is None else math.ceil(instant.timestamp())

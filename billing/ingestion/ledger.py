@@ -149,7 +149,7 @@ def _organizations_of(project_ids: Collection[int]) -> dict[int, UUID]:
 
 
 def _resolve(incoming: _Incoming, organizations: Mapping[int, UUID]) -> _Incoming:
-    """Add the account of an event, or the error if there is none that it can be booked on."""
+    """Add the account that the event is booked on, or the error if it cannot be booked."""
     event = incoming.event
     if event is None:
         return incoming

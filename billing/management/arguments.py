@@ -10,7 +10,7 @@ from quota.resources import RESOURCES
 
 
 def project(text: str) -> Project:
-    """Return the project with this number. Raises `CommandError` if there is none."""
+    """Return the project with this number. Raises `CommandError` if it does not exist."""
     number = int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else 0
     found = Project.objects.select_related("organization").filter(pk=number).first()
     if found is None:

@@ -147,11 +147,11 @@ class Interactions:
         return [option for group in groups for option in group["options"]]
 
     async def act(self, payload: Json) -> None:
-        """Tell the app what was clicked. Raise `LookupError` if it does not answer."""
+        """Send the app a click. Raise `LookupError` if it does not answer."""
         _parsed(await self.events.send(self.signed_payload(payload)))
 
     async def command(self, fields: dict[str, str]) -> None:
-        """Run a slash command and show its answer. Raise `LookupError` if there is none."""
+        """Run a slash command and show its answer. Raise `LookupError` if none comes."""
         answer = await self.events.send(self._signed(COMMANDS_PATH, fields))
         parsed = _parsed(answer)
         if parsed:

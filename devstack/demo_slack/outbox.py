@@ -41,7 +41,7 @@ class Outbox:
         ]
 
     def next_due(self) -> float | None:
-        """Return when the next event is due, or None if there is none."""
+        """Return when the next event is due, or None if no event waits."""
         due: float | None = self._database.rows("SELECT min(due) AS due FROM outbox")[0]["due"]
         return due
 

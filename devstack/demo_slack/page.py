@@ -130,7 +130,7 @@ class Page:
             return _refusal(f"The app gave no options: {error}")
 
     async def _act(self, request: Request) -> Response:
-        """Tell the app that a button was clicked or an option was chosen."""
+        """Send the app a clicked button or a chosen option."""
         body = await _body(request)
         message = self._clicked(body)
         action = body.get("action")
