@@ -10,7 +10,6 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from billing.accounts import create_organization, create_project
 from billing.allowances.caps import set_cap
 from billing.allowances.grants import grant_credits
 from billing.allowances.limits import set_limit
@@ -22,6 +21,7 @@ from billing.models import (
     QuarantinedEvent,
     UsageEvent,
 )
+from billing.organizations import create_organization, create_project
 from billing.reports.daily_usage import report_day
 from projects.models import User
 from quota.resources import AI_CREDITS

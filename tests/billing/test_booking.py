@@ -8,13 +8,13 @@ from django.db import IntegrityError
 from django.utils import timezone
 
 from billing import retries
-from billing.accounts import create_project
 from billing.allowances.grants import grant_credits
 from billing.allowances.limits import set_limit
 from billing.ingestion import ledger, ledger_rows, quarantine
 from billing.ingestion.events import MAXIMUM_DEBIT_MICRO, UnbookableEvent
 from billing.ingestion.ledger_rows import LedgerRow
 from billing.models import Account, AccountGroup, QuarantinedEvent, UsageEvent, UsageTotal
+from billing.organizations import create_project
 from projects.models import Change
 from quota.resources import AI_CREDITS, POSTHOG_CODE_CREDITS
 from tests.billing.world import CREDIT, account_of, book, held, published, usage_event, used

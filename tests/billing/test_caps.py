@@ -5,12 +5,12 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from billing.accounts import create_project
 from billing.allowances.caps import set_cap
 from billing.allowances.limits import set_limit
-from billing.decisions.sweep import sweep_due
 from billing.ingestion.refunds import refund
 from billing.models import AuditEntry, Cap, DecisionRecord, UsageEvent
+from billing.organizations import create_project
+from billing.sweep import sweep_due
 from billing.verification.projections import differences
 from billing.verification.rebuild import rebuild
 from projects.change_feed import Change

@@ -9,12 +9,12 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from billing.accounts import create_organization, create_project
 from billing.allowances.limits import set_limit
 from billing.ingestion import quarantine, refunds
 from billing.ingestion.events import UnbookableEvent
 from billing.metrics import CORRECTIONS_CUT
 from billing.models import QuarantinedEvent, UsageEvent
+from billing.organizations import create_organization, create_project
 from billing.verification.audit_faults import audit_trail_faults
 from billing.verification.ledger_faults import ledger_faults
 from quota.resources import AI_CREDITS

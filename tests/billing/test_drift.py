@@ -10,8 +10,8 @@ from django.utils import timezone
 from billing import metrics
 from billing.allowances.caps import set_cap
 from billing.allowances.limits import set_limit
-from billing.decisions.sweep import sweep_all
 from billing.models import Account, AccountGroup, CheckpointSum, UsageEvent, UsageTotal
+from billing.sweep import sweep_all
 from billing.verification import drift, rotation
 from billing.verification.drift import SURELY_COMMITTED, drifted, repair_drift
 from quota.models import CapState, QuotaState, SetMember

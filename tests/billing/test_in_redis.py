@@ -5,9 +5,9 @@ import time
 import pytest
 import redis
 
-from billing.accounts import create_organization, create_project, rotate_api_token
 from billing.allowances.grants import grant_credits
 from billing.allowances.limits import set_limit
+from billing.organizations import create_organization, create_project, rotate_api_token
 from quota import gate
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, book, usage_event

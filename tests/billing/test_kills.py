@@ -9,9 +9,9 @@ import sys
 import pytest
 from django.db import connection
 
-from billing.accounts import create_organization, create_project
 from billing.allowances.limits import set_limit
 from billing.models import Account, UsageEvent
+from billing.organizations import create_organization, create_project
 from billing.verification.projections import differences
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, account_of, book, published, usage_event, used

@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.utils import timezone
 
-from billing.accounts import create_organization
 from billing.allowances.grants import grant_credits, void_grant
 from billing.allowances.limits import set_limit
 from billing.decisions.decision import FAR_FUTURE
@@ -20,6 +19,7 @@ from billing.models import (
     UsageEvent,
     UsageTotal,
 )
+from billing.organizations import create_organization
 from quota import gate
 from quota.resources import AI_CREDITS, POSTHOG_CODE_CREDITS
 from tests.billing.world import CREDIT, account_of, book, published, usage_event, used

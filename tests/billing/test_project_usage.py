@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 from django.utils import timezone
 
-from billing.accounts import create_project
+from billing.organizations import create_project
 from billing.reports.usage import usage_of_run, usage_of_task_runs
 from projects import credential_cache
 from projects.credentials import issue_personal_api_key

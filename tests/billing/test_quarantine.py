@@ -5,12 +5,12 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from billing.accounts import create_project
 from billing.allowances.limits import set_limit
 from billing.ingestion import quarantine, refunds
 from billing.ingestion.events import UnbookableEvent
 from billing.ingestion.quarantine import AlreadyDecided
 from billing.models import AuditEntry, QuarantinedEvent, UsageEvent
+from billing.organizations import create_project
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, account_of, book, held, published, usage_event, used
 

@@ -17,11 +17,9 @@ from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, models, transaction
 from django.utils import timezone
 
-from billing.accounts import create_organization, create_project
 from billing.allowances.caps import set_cap
 from billing.allowances.grants import grant_credits, void_grant
 from billing.allowances.limits import set_limit
-from billing.decisions.sweep import sweep_all
 from billing.ingestion import quarantine, refunds
 from billing.ingestion.insufficient_remaining import report as report_insufficient
 from billing.ingestion.ledger import DELIVERED_AGAIN, book_rows
@@ -35,7 +33,9 @@ from billing.models import (
     ThresholdNotice,
     UsageEvent,
 )
+from billing.organizations import create_organization, create_project
 from billing.reports.daily_usage import report_what_was_booked
+from billing.sweep import sweep_all
 from billing.verification.drift import SURELY_COMMITTED, drifted, repair_drift
 from projects.models import Project
 from quota.models import SetMember

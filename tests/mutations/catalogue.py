@@ -81,7 +81,7 @@ MUTATIONS = [
     Mutation(
         7,
         "one account that cannot be decided ends the sweep of all",
-        "billing/decisions/sweep.py",
+        "billing/sweep.py",
         "        if len(ids) > 1:\n",
         "        raise\n        if len(ids) > 1:\n",
         "tests/billing/test_sweep.py"
@@ -141,7 +141,7 @@ MUTATIONS = [
     Mutation(
         12,
         "what a user uses is not held against their cap",
-        "billing/allowances/cap_usage.py",
+        "billing/ingestion/cap_counts.py",
         "                counted.usage += row.credits_micro\n",
         "                counted.usage += 0\n",
         "tests/billing/test_caps.py::test_a_named_user_can_have_a_different_cap_or_none",

@@ -9,8 +9,8 @@ from django.db.models.query import QuerySet
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from billing.accounts import create_project, rotate_api_token
 from billing.allowances.caps import set_cap
+from billing.organizations import create_project, rotate_api_token
 from projects import credential_cache, credentials
 from projects.models import Membership, Project, User
 from quota.account_state import FAR_FUTURE

@@ -10,7 +10,8 @@ from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT, CLASSIFIER
 from tests.workflows.temporal import wait_for_close
 from tests.workflows.world import World
-from workflows import client, denials, intake, replies, tasks
+from workflows import client, denials, tasks
+from workflows.intake import mentions, replies
 from workflows.models import FollowUp, Mention, Notice, ThreadReply
 from workflows.slack import access
 
@@ -32,7 +33,7 @@ def order(world: World, mention: Mention) -> Mention:
     )
     became = replies.decide(kept)
     assert became is not None
-    intake.admit(became)
+    mentions.admit(became)
     tasks.deliver_pending_notices()
     return became
 
@@ -215,7 +216,7 @@ def test_a_denied_request_is_done_when_it_is_taken_up(shop: World):
     denied = shop.handle("what is this?")
     shop.top_up()
     again = shop.mention("please?", thread_ts=denied.thread_ts)
-    intake.admit(again)
+    mentions.admit(again)
     shop.wait_for_end(again, Mention.State.ANSWERED)
     [request] = shop.gateway.requests(AGENT)
     assert request.body["messages"][-1]["content"] == "what is this?\n\nplease?"

@@ -10,9 +10,8 @@ from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT
 from tests.workflows.temporal import reset_to_start, terminate, wait_for_close
 from tests.workflows.world import World
-from workflows import client, notices, tasks
+from workflows import client, notices, tasks, unfinished
 from workflows.models import FollowUp, Mention, Notice
-from workflows.recovery import unfinished
 
 pytestmark = pytest.mark.usefixtures("worker")
 

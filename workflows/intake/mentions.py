@@ -14,12 +14,12 @@ from django.utils import timezone
 
 from coding_tasks.models import CodingTask
 from coding_tasks.threads import active_task
-from workflows import client, closing, denials, follow_ups, notices, replies, wording
+from workflows import client, closing, denials, notices, wording
+from workflows.intake import follow_ups, replies, stop_orders
+from workflows.intake.deferral import left_to_a_sweep
 from workflows.mention_types import workflow_id
 from workflows.models import Mention, Notice
-from workflows.recovery.deferral import left_to_a_sweep
 from workflows.requests import is_stop, is_stopped_later, texts_of
-from workflows.stopping import orders
 
 LEASE = timedelta(seconds=15)
 """Longer than a decision takes with every dependency at its time limit."""
@@ -77,7 +77,7 @@ def _decide(mention: Mention, *, ask_gate: bool) -> None:
     if not mention.workspace.is_active:
         closing.conclude(mention, Mention.State.FAILED, "the app was uninstalled")
     elif is_stop(mention.text):
-        orders.obey(mention)
+        stop_orders.obey(mention)
     else:
         earlier = replies.decide_for(mention)
         _decide_request(mention, ask_gate=ask_gate)

@@ -13,9 +13,8 @@ from django.utils import timezone
 from temporalio.client import WorkflowExecutionStatus
 
 from coding_tasks.models import CodingTask
-from workflows import client
+from workflows import client, unfinished
 from workflows.models import FollowUp, Mention
-from workflows.recovery import unfinished
 
 log = structlog.get_logger(__name__)
 

@@ -15,7 +15,8 @@ from coding_tasks.agents import trace_of
 from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.threads import active_task, lock_active_task
 from quota.resources import format_credits
-from workflows import client, closing, follow_ups, notices, wording
+from workflows import client, closing, notices, wording
+from workflows.intake import follow_ups
 from workflows.mention_types import workflow_id
 from workflows.models import FollowUp, Mention, Notice, ThreadReply
 from workflows.requests import is_stop, of_thread

@@ -8,7 +8,7 @@ sweep decides about the reply or the mention that it left.
 A reply by the author of the thread's latest request is treated as follows:
 
 - While the request's task is working or is still to be made, the reply is a follow-up.
-- A word such as "stop" ends the work (`workflows.stopping.orders`).
+- A word such as "stop" ends the work (`workflows.intake.stop_orders`).
 - If the request was not answered (refused for lack of credits, failed, or without a text), the
   reply takes it up: both texts together make a new request. If there are still no credits, the
   bot stays silent, unless the reason has changed since the thread was told.
@@ -26,10 +26,11 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from coding_tasks.threads import active_task
-from workflows import denials, follow_ups, notices, wording
+from workflows import denials, notices, wording
+from workflows.intake import follow_ups
+from workflows.intake.deferral import left_to_a_sweep
 from workflows.mention_types import OUT_OF_CREDITS, SAID_ALREADY
 from workflows.models import ERASED, FollowUp, Mention, Notice, ThreadReply
-from workflows.recovery.deferral import left_to_a_sweep
 from workflows.requests import is_bare, is_stop, is_stopped_later, texts_of
 
 KEPT_FOR = timedelta(minutes=15)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 from django.db.models import F, Q, QuerySet, Sum
 
-from billing.ingestion.ledger_rows import LedgerRow
 from billing.models import Account, Cap, UsageEvent
 from billing.periods import Period
 from projects.models import Project
@@ -64,39 +63,13 @@ def load_caps(accounts: Iterable[Account]) -> dict[int, CapsInForce]:
     return found
 
 
-def count_rows(
-    accounts: Sequence[Account], rows: Sequence[LedgerRow], periods: Mapping[int, Period]
-) -> None:
-    """Add rows that were just inserted to what their subjects used and their groups booked.
+def add_usage(account: Account, caps: CapsInForce, counts: Mapping[Subject, SubjectUsage]) -> None:
+    """Add to what the subjects used and their groups booked.
 
-    `periods` are the current periods of the accounts. An account's `caps_version` is increased, for
-    the caller to store, if gateways need to read its caps again. That is so if more changed than a
-    group's own bookings. It is also so if a cap was reached, because a group's counter misses the
-    calls that were under way when the cap was set.
+    The account's `caps_version` is increased, for the caller to store, if gateways need to read its
+    caps again. That is so if more changed than a group's own bookings. It is also so if a cap was
+    reached, because a group's counter misses the calls that were under way when the cap was set.
     """
-    in_force = load_caps(accounts)
-    for account in accounts:
-        if account.pk in in_force:
-            own_rows = [row for row in rows if row.account_id == account.pk]
-            _add(account, in_force[account.pk], _counts(own_rows, periods[account.pk]))
-
-
-def _counts(rows: Iterable[LedgerRow], period: Period) -> dict[Subject, SubjectUsage]:
-    counts: dict[Subject, SubjectUsage] = defaultdict(SubjectUsage)
-    for row in rows:
-        for scope, column in SUBJECT_OF.items():
-            subject = getattr(row, column)
-            if not subject:
-                continue
-            counted = counts[scope, str(subject)]
-            if period.start <= row.occurred_at < period.end:
-                counted.usage += row.credits_micro
-            if row.group:
-                counted.booked[row.group] += row.debited_micro
-    return counts
-
-
-def _add(account: Account, caps: CapsInForce, counts: Mapping[Subject, SubjectUsage]) -> None:
     counted_subjects = {
         subject: counted for subject, counted in counts.items() if _is_counted(caps, subject)
     }
