@@ -7,13 +7,13 @@ import msgspec
 import pytest
 
 from gateway import apis
+from gateway.admission import Gate, _affordable_cap, _cost_bound
 from gateway.body import requests
 from gateway.body.usage_bound import UsageBound, usage_bound_of
+from gateway.errors import Refusal
 from gateway.money.holds import HoldResult
 from gateway.money.prices import Prices
 from gateway.products import PRODUCTS
-from gateway.refusals.admission import Gate, _affordable_cap, _cost_bound
-from gateway.refusals.errors import Refusal
 from gateway.resolver.credentials import KnownCredential
 from gateway.resolver.tollgate_api import TokenAnswer
 

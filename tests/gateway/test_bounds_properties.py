@@ -12,14 +12,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from gateway import apis
+from gateway.admission import Gate, _cost_bound, _refuse_unpriced
 from gateway.body import requests
 from gateway.body.usage_bound import usage_bound_of
+from gateway.errors import Refusal
+from gateway.metering.usage import Usage
 from gateway.money import price_list
 from gateway.money.charges import charge
-from gateway.money.prices import Prices, Usage
+from gateway.money.prices import Prices
 from gateway.money.usage_events import CallRecord
-from gateway.refusals.admission import Gate, _cost_bound, _refuse_unpriced
-from gateway.refusals.errors import Refusal
 from tests.examples import examples
 
 OURS = {

@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.booking import Ending, basis_of
 from gateway.metering import meter_for
-from gateway.money.booking import Ending, basis_of
 from tests.gateway.conftest import World, messages_body
 from tests.gateway.fake_provider import (
     CHAT_USAGE,

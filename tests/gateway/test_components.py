@@ -7,9 +7,10 @@ from decimal import Decimal
 import msgspec
 import pytest
 
+from gateway.metering.usage import Usage
 from gateway.money import prices
 from gateway.money.charges import charge
-from gateway.money.prices import Prices, UnknownPrice, Usage
+from gateway.money.prices import Prices, UnknownPrice
 from gateway.money.usage_events import CallRecord
 from gateway.telemetry import metrics
 from tests.conftest import wait_until

@@ -6,8 +6,9 @@ import httpx
 import pytest
 from environs import EnvError
 
+from gateway.errors import Dialect, Refusal
 from gateway.refusals import denial_status
-from gateway.refusals.errors import Dialect, Refusal
+from gateway.settings import read_denial_status
 from tests import settings as suite
 from tests.gateway.conftest import World, messages_body, world_of
 from tests.gateway.fake_tollgate import RESETS_AT, FakeProject
@@ -219,7 +220,7 @@ def test_an_operator_chooses_by_api(chosen: World) -> None:
     ],
 )
 def test_the_setting_is_one_status_or_one_by_api(written: str, chosen: dict[Dialect, int]) -> None:
-    assert denial_status.read_setting(written) == chosen
+    assert read_denial_status(written) == chosen
 
 
 @pytest.mark.parametrize(
@@ -229,4 +230,4 @@ def test_the_setting_is_one_status_or_one_by_api(written: str, chosen: dict[Dial
 )  # fmt: skip
 def test_any_other_setting_is_a_mistake(written: str) -> None:
     with pytest.raises(EnvError):
-        denial_status.read_setting(written)
+        read_denial_status(written)

@@ -23,7 +23,7 @@ from openai.types.responses.tool_param import ToolParam
 from gateway import apis
 from gateway.body import forwardable_fields, requests
 from gateway.body.usage_bound import UsageBound, usage_bound_of
-from gateway.refusals.errors import Refusal
+from gateway.errors import Refusal
 
 MINIMAL = {
     "messages": (apis.MESSAGES, {"model": "m", "max_tokens": 9, "messages": []}),

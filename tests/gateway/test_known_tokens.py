@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.refusals.errors import Refusal
+from gateway.errors import Refusal
 from gateway.resolver.credentials import FRESH_SECONDS, REFRESH_SECONDS, RETRY_SECONDS, Credentials
 from gateway.resolver.tollgate_api import TokenAnswer, TollgateUnavailable
 from tests.conftest import wait_until

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.metering import meter_for
 from gateway.metering.meter import MAX_HELD_BACK
-from gateway.money.prices import ExtraUsage, Usage
+from gateway.metering.usage import ExtraUsage, Usage
 from tests.gateway.conftest import MODEL
 from tests.gateway.fake_provider import (
     completion,

@@ -17,11 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.admission import Admission
+from gateway.booking import Ending, Settler
 from gateway.metering import meter_for
-from gateway.money.booking import Ending, Settler
-from gateway.money.prices import Prices, Usage
+from gateway.metering.usage import Usage
+from gateway.money.prices import Prices
 from gateway.money.usage_events import CallRecord, Outcome
-from gateway.refusals.admission import Admission
 from tests.examples import examples
 
 # Dollars per million tokens: input, cached, written for five minutes and for an hour, output.

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.money.prices import Prices, UnknownPrice, Usage
+from gateway.metering.usage import Usage
+from gateway.money.prices import Prices, UnknownPrice
 from gateway.money.usage_events import to_micro, to_micro_bound
 
 MODELS = [

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gateway import apis
 from gateway.body import divided_bodies, requests
 from gateway.body.usage_bound import usage_bound_of
-from gateway.refusals.errors import Refusal
+from gateway.errors import Refusal
 
 PIXEL = base64.b64encode(b"\x89PNG" + b"0" * 3000).decode()
 SOURCE = {"type": "base64", "media_type": "image/png", "data": PIXEL}

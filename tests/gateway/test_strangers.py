@@ -2,7 +2,7 @@
 
 import asyncio
 
-from gateway.refusals.errors import Refusal
+from gateway.errors import Refusal
 from gateway.resolver.credentials import MAX_QUESTIONS, MAX_STRANGERS, Credentials
 from gateway.resolver.tollgate_api import TokenAnswer
 

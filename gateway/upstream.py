@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable, Iterable
 
 from gateway.apis import Api
+from gateway.errors import Refusal, unavailable
 from gateway.network.client import ConnectFailed, ExchangeFailed, HttpClient, HttpResponse, Origin
 from gateway.network.headers import HOP_BY_HOP, OURS, PROVIDER, Headers, without_named
 from gateway.refusals import denial_status
-from gateway.refusals.errors import Refusal, unavailable
 from gateway.settings import Settings
 from gateway.telemetry import metrics
 

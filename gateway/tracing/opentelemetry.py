@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -20,14 +21,12 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import Attributes
 
 from gateway.apis import Api
-from gateway.call import Call
-from gateway.money.usage_events import Outcome
+from gateway.errors import Refusal
+from gateway.metering.usage import Usage
 from gateway.network.headers import Headers
-from gateway.refusals.admission import Admission
-from gateway.refusals.errors import Refusal
-from gateway.resolver.credentials import Caller
 from gateway.settings import MICRO
-from gateway.telemetry import span_attributes as names
+from gateway.tracing import span_attributes as names
+from gateway.tracing.trace import TracedCall
 
 _NAME = "tollgate-gateway"
 # A caller can write anything as a model; it is shown only if it looks like a model's name.
@@ -97,12 +96,12 @@ class CallTrace:
         self._context = set_span_in_context(self._span, context)
         self._upstream = self._span
 
-    def identified(self, caller: Caller) -> None:
+    def identified(self, organization_id: str, project_id: int, task_run_id: str | None) -> None:
         """Record identifiers of the caller, not the credential."""
-        self._span.set_attribute(names.ORGANIZATION_ID, caller.organization_id)
-        self._span.set_attribute(names.PROJECT_ID, caller.project_id)
-        if caller.task_run_id is not None:
-            self._span.set_attribute(names.TASK_RUN_ID, caller.task_run_id)
+        self._span.set_attribute(names.ORGANIZATION_ID, organization_id)
+        self._span.set_attribute(names.PROJECT_ID, project_id)
+        if task_run_id is not None:
+            self._span.set_attribute(names.TASK_RUN_ID, task_run_id)
 
     @contextmanager
     def _step(self, name: str, kind: SpanKind, attributes: Attributes) -> Iterator[Span]:
@@ -124,13 +123,13 @@ class CallTrace:
             self._hold = span
             yield
 
-    def held(self, admission: Admission) -> None:
-        """Record what was reserved."""
-        self._hold.set_attribute(names.BOUND_CREDITS, admission.bound_micro / MICRO)
+    def held(self, micro: int) -> None:
+        """Record what was reserved, in micro-credits."""
+        self._hold.set_attribute(names.BOUND_CREDITS, micro / MICRO)
 
     @contextmanager
     def upstream(
-        self, call: Call, api: Api, model: str | None, output_tokens: int | None
+        self, call: TracedCall, api: Api, model: str | None, output_tokens: int | None
     ) -> Iterator[None]:
         """Span the exchange with the provider."""
         name, attributes = f"{api.method} {api.label}", {names.PROVIDER: api.provider}
@@ -165,11 +164,10 @@ class CallTrace:
             self._settle = span
             yield
 
-    def settled(self, outcome: Outcome) -> None:
-        """Record what was used, and what it cost."""
-        usage = outcome.usage
-        self._settle.set_attribute(names.COST_USD, str(outcome.cost))
-        self._settle.set_attribute(names.ESTIMATED, outcome.estimated)
+    def settled(self, usage: Usage, cost: Decimal, *, estimated: bool) -> None:
+        """Record what was used, and what it cost in dollars."""
+        self._settle.set_attribute(names.COST_USD, str(cost))
+        self._settle.set_attribute(names.ESTIMATED, estimated)
         self._upstream.set_attribute(names.INPUT_TOKENS, usage.all_input)
         self._upstream.set_attribute(names.OUTPUT_TOKENS, usage.output)
         self._upstream.set_attribute(names.CACHE_READ_TOKENS, usage.cache_read)
@@ -180,7 +178,7 @@ class CallTrace:
         """Return the id of the trace, for the event."""
         return format(self._span.get_span_context().trace_id, "032x")
 
-    def end(self, call: Call) -> None:
+    def end(self, call: TracedCall) -> None:
         """Record how the call ended."""
         if call.api:
             self._span.update_name(f"{self._method} {call.api}")

@@ -8,13 +8,14 @@ import msgspec
 from gateway.body.requests import ModelRequest
 from gateway.body.usage_bound import UsageBound, usage_bound_of
 from gateway.call import Call
+from gateway.errors import Refusal, bad_request, unavailable
+from gateway.metering.usage import Usage
 from gateway.money.holds import HoldResult, Holds, Reservation
-from gateway.money.prices import OPERATOR_KEYS, REGION_FACTOR, Prices, Rates, UnknownPrice, Usage
+from gateway.money.prices import OPERATOR_KEYS, REGION_FACTOR, Prices, Rates, UnknownPrice
 from gateway.money.usage_events import CallRecord, new_record, to_micro_bound
 from gateway.network.redis_connection import RedisError, RedisUnavailable
 from gateway.products import Product
 from gateway.refusals import denials, throttles, wrong_models
-from gateway.refusals.errors import Refusal, bad_request, unavailable
 from gateway.refusals.reasons import Reason
 from gateway.resolver.credentials import Caller
 from gateway.resolver.quota import Payer, QuotaResolver

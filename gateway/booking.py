@@ -8,17 +8,18 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
+from gateway.admission import Admission
 from gateway.metering import Meter
 from gateway.metering.token_estimates import BYTES_PER_TOKEN
+from gateway.metering.usage import Usage
 from gateway.money.charges import Limits, charge
 from gateway.money.holds import Holds, Settlement
-from gateway.money.prices import DEAREST_REGION, Prices, Usage
+from gateway.money.prices import DEAREST_REGION, Prices
 from gateway.money.usage_events import Outcome, correction, event, to_micro
-from gateway.refusals.admission import Admission
 from gateway.settings import MICRO
 from gateway.telemetry import metrics
 
-logger = structlog.get_logger("gateway.money.booking")
+logger = structlog.get_logger("gateway.booking")
 
 # What the booking is based on: the usage that the provider reported, an estimate from the text that
 # passed, or the most that the call can have cost.
