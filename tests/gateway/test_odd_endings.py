@@ -14,7 +14,7 @@ from gateway.metering.usage import Usage
 from gateway.money.prices import Prices
 from gateway.money.usage_events import CallRecord, Outcome, correction, event
 from tests.gateway.fake_provider import sse
-from tests.gateway.test_components import RECORD, SEARCHED
+from tests.gateway.money.test_components import RECORD, SEARCHED
 
 BOUND, INPUT_BOUND, SIZE = Decimal(1), Decimal("0.5"), 1_000
 PRICES = Prices({})

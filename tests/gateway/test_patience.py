@@ -13,6 +13,7 @@ from devstack.servers import free_port
 from gateway import upstream
 from gateway.errors import Refusal
 from tests import settings as suite
+from tests.gateway.bodies import CHAT, chat_body
 from tests.gateway.conftest import ROOT, World, messages_body, world_of
 from tests.gateway.fake_provider import (
     SSE_HEADERS,
@@ -20,7 +21,6 @@ from tests.gateway.fake_provider import (
     default_script,
     messages_stream,
 )
-from tests.gateway.test_calls import CHAT, chat_body
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from gateway.errors import Dialect, Refusal
 from gateway.refusals import denial_status
 from gateway.settings import read_denial_status
 from tests import settings as suite
+from tests.gateway.bodies import CHAT, RESPONSES, chat_body
 from tests.gateway.conftest import World, messages_body, world_of
 from tests.gateway.fake_tollgate import RESETS_AT, FakeProject
-from tests.gateway.test_calls import CHAT, RESPONSES, chat_body
 
 MESSAGES = "/slack_app/v1/messages"
 BODIES = {MESSAGES: None, CHAT: chat_body(), RESPONSES: {"model": "gpt-4o", "input": "Hi"}}

@@ -7,10 +7,10 @@ import pytest
 
 from gateway import keys
 from tests.conftest import wait_until
+from tests.gateway.bodies import CHAT, chat_body
 from tests.gateway.conftest import DENIED, World, messages_body
 from tests.gateway.fake_provider import json_script, message
 from tests.gateway.fake_tollgate import FakeProject
-from tests.gateway.test_calls import CHAT, chat_body
 
 COST = 72_000  # of one call with `messages_body`, which holds about four times as much
 USER, COLLEAGUE = "slack:T1:U1", "slack:T1:U 2\n"

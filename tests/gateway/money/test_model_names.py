@@ -12,6 +12,7 @@ from openai.types.shared.responses_model import ResponsesModel
 from gateway.money import price_list
 from gateway.money.prices import Prices, UnknownPrice
 from tests.conftest import wait_until
+from tests.gateway.bodies import CHAT, RESPONSES, chat_body
 from tests.gateway.conftest import World, messages_body
 from tests.gateway.fake_provider import (
     SSE_HEADERS,
@@ -22,7 +23,6 @@ from tests.gateway.fake_provider import (
     messages_stream,
     response,
 )
-from tests.gateway.test_calls import CHAT, RESPONSES, chat_body
 
 PROVIDERS = {
     each.id: each

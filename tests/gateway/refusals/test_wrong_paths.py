@@ -3,8 +3,8 @@
 import pytest
 
 from gateway.refusals import wrong_paths
+from tests.gateway.bodies import CHAT, RESPONSES, chat_body
 from tests.gateway.conftest import World, messages_body
-from tests.gateway.test_calls import CHAT, RESPONSES, chat_body
 
 MESSAGES = "/slack_app/v1/messages"
 COUNT, MODELS = f"{MESSAGES}/count_tokens", "/slack_app/v1/models"

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from tests.gateway.bodies import CHAT, RESPONSES
 from tests.gateway.conftest import World, messages_body
 from tests.gateway.fake_tollgate import FakeProject
-from tests.gateway.test_calls import CHAT, RESPONSES
 
 BODY = json.dumps(messages_body()).encode()
 PATH = "/slack_app/v1/messages"

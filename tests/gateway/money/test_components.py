@@ -14,6 +14,7 @@ from gateway.money.prices import Prices, UnknownPrice
 from gateway.money.usage_events import CallRecord
 from gateway.telemetry import metrics
 from tests.conftest import wait_until
+from tests.gateway.bodies import CHAT, RESPONSES, chat_body
 from tests.gateway.conftest import DENIED, ROOT, World, messages_body
 from tests.gateway.fake_provider import (
     Script,
@@ -23,7 +24,6 @@ from tests.gateway.fake_provider import (
     messages_usage,
     response,
 )
-from tests.gateway.test_calls import CHAT, RESPONSES, chat_body
 
 SEARCHED = {"type": "web_search_call", "action": {"type": "search", "query": "x"}}
 FILE_SEARCHED = {"type": "file_search_call", "queries": ["x"]}

@@ -9,9 +9,9 @@ import pytest
 from gateway.products import PRODUCTS
 from gateway.refusals import denials
 from tests.conftest import wait_until
+from tests.gateway.bodies import CHAT, RESPONSES, chat_body
 from tests.gateway.conftest import DENIED, World, messages_body
 from tests.gateway.fake_provider import Script
-from tests.gateway.test_calls import CHAT, RESPONSES, chat_body
 
 
 def refused(world, answer, status: int) -> dict:

@@ -105,7 +105,7 @@ DISCONNECTED = [
     "token_revoked",
 ]
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "slack.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "slack.md"
 
 SHORT = "The answer is 42 &amp; nothing else."
 LONG = "\n\n".join(f"Paragraph {number}. " + "word " * 100 for number in range(20))

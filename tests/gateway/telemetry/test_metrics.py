@@ -1,11 +1,13 @@
-"""Metrics of several processes are joined, without the live gauges of killed ones."""
+"""The metrics of all processes together: who may read them, and what they never name."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.gateway.conftest import METRICS_TOKEN, World, messages_body
+
+ROOT = Path(__file__).resolve().parents[3]
 KILLED = """
 import os, signal
 from gateway.telemetry import buffered_metrics, metrics
@@ -51,3 +53,19 @@ def test_calls_of_a_killed_process_do_not_stay_under_way(
     assert 'tollgate_gateway_upstream_seconds_bucket{le="0.001",upstream="u"} 0.0' in lines
     assert 'tollgate_gateway_upstream_seconds_bucket{le="0.0025",upstream="u"} 2.0' in lines
     assert 'tollgate_gateway_upstream_seconds_sum{upstream="u"} 0.004' in lines
+
+
+def test_metrics_need_their_token_and_name_no_caller(world: World) -> None:
+    project = world.tollgate.project(credits=100)
+    token = world.tollgate.token(project)
+    overrun = world.metric("tollgate_gateway_overrun_credits_total")  # of tests before this one
+    world.post(token)
+    assert world.get("/metrics").status_code == 401
+    assert world.metric("tollgate_gateway_requests_total") > 0
+    assert world.metric("tollgate_gateway_overrun_credits_total") == overrun
+    world.post(token, f"/{token}/v1/messages")
+    world.post(token, f"/slack_app/{token}")
+    world.post(token, body=messages_body(model=token))
+    shown = world.get("/metrics", METRICS_TOKEN).text
+    for secret in (token, project.organization_id, METRICS_TOKEN, "claude-sonnet-4-5"):
+        assert secret not in shown

@@ -10,9 +10,9 @@ from coding_tasks.agents import ModelAccess, trace_of
 from coding_tasks.failures import AnswerLost, CreditsHeld, GatewayUnavailable, ModelFailed
 from coding_tasks.model import Question, ask
 from tests.conftest import wait_until
+from tests.gateway.bodies import CHAT, RESPONSES, chat_body
 from tests.gateway.conftest import World
 from tests.gateway.fake_provider import Script, default_script
-from tests.gateway.test_calls import CHAT, RESPONSES, chat_body
 
 QUESTION = Question("claude-sonnet-4-6", "", [{"role": "user", "content": "Hi"}], 100, 20.0)
 IMITATION = (

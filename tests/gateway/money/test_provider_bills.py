@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.gateway.bodies import CHAT, RESPONSES, chat_body
 from tests.gateway.conftest import World, messages_body
 from tests.gateway.fake_provider import (
     RESPONSES_USAGE,
@@ -18,7 +19,6 @@ from tests.gateway.fake_provider import (
     messages_usage,
     sse,
 )
-from tests.gateway.test_calls import CHAT, RESPONSES, chat_body
 
 MESSAGES = "/slack_app/v1/messages"
 

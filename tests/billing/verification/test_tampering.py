@@ -42,7 +42,7 @@ from quota.models import SetMember
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, book, held, usage_event
 
-OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
+OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
 
 UNDETECTABLE = {
     "billing.UsageEvent": [

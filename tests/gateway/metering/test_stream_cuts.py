@@ -7,6 +7,7 @@ from decimal import Decimal
 import pytest
 
 from gateway.metering import meter_for
+from tests.gateway.bodies import CHAT, RESPONSES, chat_body
 from tests.gateway.conftest import World, messages_body
 from tests.gateway.fake_provider import (
     CHAT_USAGE,
@@ -16,7 +17,6 @@ from tests.gateway.fake_provider import (
     completion_stream,
     sse,
 )
-from tests.gateway.test_calls import CHAT, RESPONSES, chat_body
 
 # Short streams, because each of their bytes means one call.
 RECORDINGS = {

@@ -12,7 +12,7 @@ from billing.decisions.decision import State, decide
 from quota import gate
 from quota.reasons import Reason
 from quota.resources import AI_CREDITS
-from tests.billing.test_decision import DAY, NOW, PERIOD_END, PERIOD_START, snapshot
+from tests.billing.decisions.test_decision import DAY, NOW, PERIOD_END, PERIOD_START, snapshot
 from tests.billing.world import CREDIT, SERVICE, book, published, usage_event
 
 pytestmark = pytest.mark.django_db
