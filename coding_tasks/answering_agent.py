@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from anthropic.types import MessageParam
 
 from coding_tasks.assignments import Assignment, ModelAccess, Turn
+from coding_tasks.checkouts import Checkout
 from coding_tasks.model import Question, ask
 from coding_tasks.reading import Budget, Excerpt, relevant_files
-from coding_tasks.sandbox import Checkout
 
 _INSTRUCTIONS = """\
 You are a coding assistant answering in a Slack thread about the repository {repository}.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from coding_tasks.sandbox import Checkout
+from coding_tasks.checkouts import Checkout
 
 
 @dataclass(frozen=True)

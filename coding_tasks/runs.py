@@ -9,10 +9,10 @@ from django.utils import timezone
 
 from billing.reports.usage import usage_of_run
 from coding_tasks.assignments import Agent, Assignment, ModelAccess, Turn, trace_of
+from coding_tasks.checkouts import Checkouts
 from coding_tasks.failures import OutOfCredits, RunStopped
 from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.outages import outlast_outage
-from coding_tasks.sandbox import Sandbox
 from coding_tasks.storable import storable
 from projects.credentials import mint_run_token, revoke_run_tokens
 from quota import gate
@@ -24,7 +24,7 @@ _REMEMBERED = 10
 _NO_LIMIT = BigIntegerField.MAX_BIGINT
 
 
-def perform(run: TaskRun, sandbox: Sandbox, agent: Agent) -> TaskRun:
+def perform(run: TaskRun, checkouts: Checkouts, agent: Agent) -> TaskRun:
     """Have the agent do the run and store its answer; return the updated run.
 
     A run that has an answer is not done again. The answer is stored before anything else happens,
@@ -41,7 +41,7 @@ def perform(run: TaskRun, sandbox: Sandbox, agent: Agent) -> TaskRun:
     )
     assignment = Assignment(task.repository.full_name, run.request, _earlier(run))
     try:
-        with sandbox.checkout(task.repository.clone_url) as checkout:
+        with checkouts.checkout(task.repository.clone_url) as checkout:
             answer = agent.work(assignment, checkout, access)
             outlast_outage(lambda: _store(run, answer))
     except OutOfCredits:

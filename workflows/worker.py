@@ -18,8 +18,8 @@ from temporalio.worker import Worker
 
 from coding_tasks.answering_agent import AnsweringAgent
 from coding_tasks.assignments import Agent
+from coding_tasks.checkouts import Checkouts, Cloner
 from coding_tasks.runs import TIME_LIMIT
-from coding_tasks.sandbox import CloneSandbox, Sandbox
 from workflows.activities.coding import CodingActivities
 from workflows.activities.quota import QuotaActivities
 from workflows.activities.repository import Classifier, RepositoryActivities
@@ -48,7 +48,7 @@ class Tools:
     """The clients that the worker passes to its activities."""
 
     agent: Agent
-    sandbox: Sandbox
+    checkouts: Checkouts
     classifier: Classifier
 
 
@@ -56,7 +56,7 @@ def configured_tools() -> Tools:
     """Return the tools that the settings name."""
     return Tools(
         AnsweringAgent(settings.AGENT_MODEL),
-        CloneSandbox(),
+        Cloner(),
         ModelClassifier(settings.ROUTING_MODEL),
     )
 
@@ -65,7 +65,7 @@ def activities(tools: Tools) -> Sequence[Callable[..., Any]]:
     """Return every activity, bound to its clients."""
     quota = QuotaActivities()
     repository = RepositoryActivities(tools.classifier)
-    coding = CodingActivities(tools.agent, tools.sandbox)
+    coding = CodingActivities(tools.agent, tools.checkouts)
     thread = ThreadActivities()
     return [
         quota.check_quota,
@@ -150,15 +150,15 @@ def keep_tidy(tools: Tools) -> None:
 
     A leftover that cannot be removed doesn't keep a worker from starting.
     """
-    if isinstance(tools.sandbox, CloneSandbox):
-        tidying = Thread(target=_tidy, args=(tools.sandbox,), name="leftovers", daemon=True)
+    if isinstance(tools.checkouts, Cloner):
+        tidying = Thread(target=_tidy, args=(tools.checkouts,), name="leftovers", daemon=True)
         tidying.start()
 
 
-def _tidy(sandbox: CloneSandbox) -> None:
+def _tidy(checkouts: Cloner) -> None:
     while True:
         try:
-            sandbox.remove_leftovers(older_than=2 * TIME_LIMIT)
+            checkouts.remove_leftovers(older_than=2 * TIME_LIMIT)
         except Exception:
             log.exception("leftovers on the disk cannot be removed; trying again later")
         time.sleep(TIDY_EVERY.total_seconds())

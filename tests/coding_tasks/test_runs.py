@@ -10,7 +10,7 @@ from coding_tasks.models import CodingTask, TaskRun
 from projects.models import OAuthAccessToken
 
 
-class Sandbox:
+class Checkouts:
     """Provides a checkout that is not read."""
 
     def __init__(self, error: Exception | None = None) -> None:
@@ -64,7 +64,7 @@ def run(task) -> TaskRun:
 
 def test_the_agent_works_with_a_token_of_this_run_for_this_product_only(run, settings):
     agent = Agent("It is a shop.")
-    performed = runs.perform(run, Sandbox(), agent)
+    performed = runs.perform(run, Checkouts(), agent)
     assert (performed.state, performed.answer) == (TaskRun.State.SUCCEEDED, "It is a shop.")
     assert performed.started_at <= performed.finished_at
     assert agent.tokens == [
@@ -75,7 +75,7 @@ def test_the_agent_works_with_a_token_of_this_run_for_this_product_only(run, set
 
 
 def test_characters_that_no_database_stores_are_removed_from_answers(run):
-    assert runs.perform(run, Sandbox(), Agent("a\0b\ud800c")).answer == "ab?c"
+    assert runs.perform(run, Checkouts(), Agent("a\0b\ud800c")).answer == "ab?c"
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_characters_that_no_database_stores_are_removed_from_answers(run):
 )
 def test_the_token_ends_with_the_run_however_it_ends(run, end):
     with pytest.raises(type(end)):
-        runs.perform(run, Sandbox(), Agent(end))
+        runs.perform(run, Checkouts(), Agent(end))
     assert not OAuthAccessToken.objects.exists()
 
 
@@ -94,29 +94,29 @@ def test_what_a_run_uses_counts_as_its_owners(run):
             return f"{token.distinct_id} {token.task_run_id}"
 
     owner = f"slack:{run.task.workspace.team_id}:{run.task.owner_slack_user_id}"
-    assert runs.perform(run, Sandbox(), Noting()).answer == f"{owner} {run.pk}"
+    assert runs.perform(run, Checkouts(), Noting()).answer == f"{owner} {run.pk}"
 
 
 def test_tokens_of_killed_attempts_are_revoked(run, project):
     runs.mint_run_token(project, run.pk, ["slack_app"], runs.TIME_LIMIT)
-    runs.perform(run, Sandbox(), Agent("fine"))
+    runs.perform(run, Checkouts(), Agent("fine"))
     assert not OAuthAccessToken.objects.exists()
 
 
 def test_an_answered_run_is_not_done_again(run):
-    runs.perform(run, Sandbox(), Agent("once"))
+    runs.perform(run, Checkouts(), Agent("once"))
     again = Agent()
     run.refresh_from_db()
-    assert runs.perform(run, Sandbox(), again).answer == "once"
+    assert runs.perform(run, Checkouts(), again).answer == "once"
     assert again.assignments == []
 
 
 def test_a_run_that_another_attempt_finishes_before_this_one_begins_is_not_done_again(run):
     found = TaskRun.objects.select_related("task__repository").get(pk=run.pk)
-    runs.perform(run, Sandbox(), Agent("once"))
-    agent, sandbox = Agent("twice"), Sandbox()
-    assert runs.perform(found, sandbox, agent).answer == "once"
-    assert (agent.assignments, sandbox.cloned) == ([], [])
+    runs.perform(run, Checkouts(), Agent("once"))
+    agent, checkouts = Agent("twice"), Checkouts()
+    assert runs.perform(found, checkouts, agent).answer == "once"
+    assert (agent.assignments, checkouts.cloned) == ([], [])
     assert not OAuthAccessToken.objects.exists()
 
 
@@ -124,34 +124,34 @@ def test_the_first_of_two_answers_stays(run):
     class Overtaken(Agent):
         def work(self, assignment, checkout, access):
             other = TaskRun.objects.get(pk=run.pk)
-            runs.perform(other, Sandbox(), Agent("first"))
+            runs.perform(other, Checkouts(), Agent("first"))
             return "second"
 
-    assert runs.perform(run, Sandbox(), Overtaken()).answer == "first"
+    assert runs.perform(run, Checkouts(), Overtaken()).answer == "first"
 
 
 def test_a_run_without_credits_is_paused_and_may_be_done_later(run):
     with pytest.raises(OutOfCredits):
-        runs.perform(run, Sandbox(), Agent(OutOfCredits()))
+        runs.perform(run, Checkouts(), Agent(OutOfCredits()))
     run.refresh_from_db()
     assert run.state == TaskRun.State.PAUSED
-    assert runs.perform(run, Sandbox(), Agent("later")).answer == "later"
+    assert runs.perform(run, Checkouts(), Agent("later")).answer == "later"
 
 
 def test_no_model_is_called_if_the_repository_cannot_be_fetched(run):
     agent = Agent("never")
     with pytest.raises(CheckoutFailed):
-        runs.perform(run, Sandbox(CheckoutFailed("gone", permanent=True)), agent)
+        runs.perform(run, Checkouts(CheckoutFailed("gone", permanent=True)), agent)
     assert agent.assignments == []
 
 
 def test_the_agent_is_told_what_was_answered_before(task, run):
-    runs.perform(run, Sandbox(), Agent("It is a shop."))
+    runs.perform(run, Checkouts(), Agent("It is a shop."))
     failed = TaskRun.objects.create(task=task, message_ts="100.2", request="and?")
     runs.fail(failed, "ModelFailed")
     second = TaskRun.objects.create(task=task, message_ts="100.3", request="what does it sell?")
     agent = Agent("Shoes.")
-    runs.perform(second, Sandbox(), agent)
+    runs.perform(second, Checkouts(), agent)
     [assignment] = agent.assignments
     assert assignment.repository == "acme/shop"
     assert assignment.request == "what does it sell?"
@@ -166,13 +166,13 @@ def test_an_answer_is_stored_only_if_its_token_is_revoked(run, monkeypatch):
 
     monkeypatch.setattr(runs, "revoke_run_tokens", killed)
     with pytest.raises(SystemExit):
-        runs.perform(run, Sandbox(), Agent("fine"))
+        runs.perform(run, Checkouts(), Agent("fine"))
     run.refresh_from_db()
     assert run.state == TaskRun.State.RUNNING, "it is performed again, and that revokes"
 
 
 def test_a_failure_does_not_take_an_answer_back(run):
-    runs.perform(run, Sandbox(), Agent("fine"))
+    runs.perform(run, Checkouts(), Agent("fine"))
     runs.fail(run, "ModelFailed")
     run.refresh_from_db()
     assert (run.state, run.error) == (TaskRun.State.SUCCEEDED, "")

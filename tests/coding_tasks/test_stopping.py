@@ -26,7 +26,7 @@ def run(project, workspace, repository) -> TaskRun:
 
 
 class Nowhere:
-    """A sandbox with an empty checkout."""
+    """Provides an empty checkout."""
 
     def checkout(self, _clone_url):
         return self

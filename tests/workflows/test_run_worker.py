@@ -12,7 +12,7 @@ from threading import Event
 
 import pytest
 
-from coding_tasks.sandbox import PREFIX, CloneSandbox
+from coding_tasks.checkouts import PREFIX, Cloner
 from devstack.servers import free_port, temporal_server
 from tests.conftest import running, wait_until
 from tests.deep_folders import nest
@@ -99,7 +99,7 @@ def test_a_removal_of_leftovers_that_fails_is_tried_again(monkeypatch, caplog):
             raise outcomes.pop()
         tried.set()
 
-    monkeypatch.setattr(CloneSandbox, "remove_leftovers", remove)
+    monkeypatch.setattr(Cloner, "remove_leftovers", remove)
     monkeypatch.setattr(worker, "TIDY_EVERY", timedelta(milliseconds=1))
     worker.keep_tidy(worker.configured_tools())
     assert tried.wait(10)

@@ -11,10 +11,10 @@ from temporalio.exceptions import ApplicationError
 
 from coding_tasks import creation, runs, threads
 from coding_tasks.assignments import Agent
+from coding_tasks.checkouts import Checkouts
 from coding_tasks.creation import Refused, Request, ThreadTaken
 from coding_tasks.failures import OutOfCredits, RunFailure
 from coding_tasks.models import CodingTask, Repository, TaskRun
-from coding_tasks.sandbox import Sandbox
 from workflows import denials, notices, wording
 from workflows.activities import rows
 from workflows.activities.outages import report_outages
@@ -126,11 +126,11 @@ class TaskEnded:
 
 
 class CodingActivities:
-    """Activities for coding tasks, with the agent and the sandbox that the worker passes in."""
+    """Activities for coding tasks, with the agent and the checkouts that the worker passes in."""
 
-    def __init__(self, agent: Agent, sandbox: Sandbox) -> None:
+    def __init__(self, agent: Agent, checkouts: Checkouts) -> None:
         self._agent = agent
-        self._sandbox = sandbox
+        self._checkouts = checkouts
 
     @activity.defn
     def create_task(self, new: NewTask) -> TaskAnswer:
@@ -210,7 +210,7 @@ class CodingActivities:
             # Nobody could read the answer, so don't spend credits on it.
             raise ApplicationError("the app was uninstalled", type=UNINSTALLED, non_retryable=True)
         try:
-            run = runs.perform(run, self._sandbox, self._agent)
+            run = runs.perform(run, self._checkouts, self._agent)
         except OutOfCredits as refusal:
             denial = denials.claim_after_gateway_refusal(
                 about, run.task.project, refusal, half_way=True

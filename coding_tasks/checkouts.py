@@ -1,4 +1,4 @@
-"""Where an agent works: a fresh copy of one repository, removed after the work."""
+"""Checkouts for the agent that only reads: a fresh clone, removed after the work."""
 
 import os
 import stat
@@ -38,8 +38,8 @@ class Checkout(Protocol):
         ...
 
 
-class Sandbox(Protocol):
-    """Makes checkouts. Implement this for sandboxes that also run an agent's commands."""
+class Checkouts(Protocol):
+    """Makes checkouts."""
 
     def checkout(self, clone_url: str) -> AbstractContextManager[Checkout]:
         """Provide a checkout until the block ends. Raises `CheckoutFailed`."""
@@ -125,7 +125,7 @@ def _open_below(root: Path, parts: Sequence[str]) -> int:
 
 
 @dataclass(frozen=True)
-class CloneSandbox:
+class Cloner:
     """Clones the newest commit into a temporary directory. Runs no code of the repository.
 
     The list of files is checked before any is unpacked, so a repository that exceeds the bounds
@@ -142,7 +142,7 @@ class CloneSandbox:
 
     @contextmanager
     def checkout(self, clone_url: str) -> Iterator[ClonedCheckout]:
-        """See `Sandbox.checkout`."""
+        """See `Checkouts.checkout`."""
         try:
             protocol_of(clone_url)
         except UnsafeCloneURL as error:
