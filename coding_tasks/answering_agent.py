@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from anthropic.types import MessageParam
 
-from coding_tasks.agents import Assignment, ModelAccess, Turn
+from coding_tasks.assignments import Assignment, ModelAccess, Turn
 from coding_tasks.checkouts import Checkout
 from coding_tasks.model import Question, ask
 from coding_tasks.reading import Budget, Excerpt, relevant_files

@@ -9,7 +9,7 @@ import httpx2
 from anthropic.types import Message, MessageParam
 from django.utils.crypto import salted_hmac
 
-from coding_tasks.agents import ModelAccess
+from coding_tasks.assignments import ModelAccess
 from coding_tasks.failures import AnswerLost, GatewayUnavailable, ModelFailed
 from coding_tasks.refusals import failure_of
 

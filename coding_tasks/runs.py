@@ -8,7 +8,7 @@ from django.db.models import BigIntegerField, F, QuerySet
 from django.utils import timezone
 
 from billing.reports.usage import usage_of_run
-from coding_tasks.agents import Agent, Assignment, ModelAccess, Turn, trace_of
+from coding_tasks.assignments import Agent, Assignment, ModelAccess, Turn, trace_of
 from coding_tasks.checkouts import Checkouts
 from coding_tasks.failures import OutOfCredits, RunStopped
 from coding_tasks.models import CodingTask, TaskRun

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from django.conf import settings
 
-from coding_tasks.agents import ModelAccess
+from coding_tasks.assignments import ModelAccess
 from coding_tasks.model import Question, ask
 from projects.credentials import mint_product_token
 from projects.models import Project

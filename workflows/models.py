@@ -5,7 +5,7 @@ import uuid
 from django.db import models
 from django.utils import timezone
 
-from coding_tasks.agents import trace_of
+from coding_tasks.assignments import trace_of
 from projects.models import SlackWorkspace
 from workflows.mention_types import workflow_id
 

@@ -16,8 +16,8 @@ from django.conf import settings
 from temporalio.client import Client
 from temporalio.worker import Worker
 
-from coding_tasks.agents import Agent
 from coding_tasks.answering_agent import AnsweringAgent
+from coding_tasks.assignments import Agent
 from coding_tasks.checkouts import Checkouts, Cloner
 from coding_tasks.runs import TIME_LIMIT
 from workflows.activities.coding import CodingActivities

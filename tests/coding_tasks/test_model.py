@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from coding_tasks.agents import Assignment, ModelAccess, Turn, trace_of
 from coding_tasks.answering_agent import AnsweringAgent
+from coding_tasks.assignments import Assignment, ModelAccess, Turn, trace_of
 from coding_tasks.failures import (
     AnswerLost,
     CreditsHeld,

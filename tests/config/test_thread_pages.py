@@ -13,7 +13,7 @@ from django.urls import reverse
 from billing import organizations
 from billing.allowances.caps import set_cap
 from billing.allowances.limits import set_limit
-from coding_tasks.agents import trace_of
+from coding_tasks.assignments import trace_of
 from coding_tasks.models import CodingTask, Repository, TaskRun
 from console.report_permissions import THREADS
 from console.threads.search import Message, SlackUser, parse_query

@@ -10,7 +10,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from coding_tasks import creation, runs, threads
-from coding_tasks.agents import Agent
+from coding_tasks.assignments import Agent
 from coding_tasks.checkouts import Checkouts
 from coding_tasks.creation import Refused, Request, ThreadTaken
 from coding_tasks.failures import OutOfCredits, RunFailure

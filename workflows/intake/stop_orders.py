@@ -11,7 +11,7 @@ from django.db import transaction
 from django.db.models import Q
 
 from billing.reports.usage import usage_of_task_runs, usage_of_traces
-from coding_tasks.agents import trace_of
+from coding_tasks.assignments import trace_of
 from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.threads import active_task, lock_active_task
 from quota.resources import format_credits

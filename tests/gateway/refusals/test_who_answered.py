@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from coding_tasks.agents import ModelAccess, trace_of
+from coding_tasks.assignments import ModelAccess, trace_of
 from coding_tasks.failures import AnswerLost, CreditsHeld, GatewayUnavailable, ModelFailed
 from coding_tasks.model import Question, ask
 from tests.conftest import wait_until

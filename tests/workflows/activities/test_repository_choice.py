@@ -2,7 +2,7 @@
 
 import pytest
 
-from coding_tasks.agents import trace_of
+from coding_tasks.assignments import trace_of
 from coding_tasks.models import ChannelDefault, CodingTask, Repository
 from projects.models import OAuthAccessToken, Organization, Project
 from tests.workflows.fake_gateway import AGENT, CLASSIFIER

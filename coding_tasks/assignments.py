@@ -1,4 +1,4 @@
-"""The interface of every coding agent."""
+"""What an agent that reads is given: the assignment, the checkout, and access to the model."""
 
 import itertools
 import uuid
