@@ -14,11 +14,11 @@ from typing import Protocol
 
 import structlog
 
-from coding_tasks.bounds import BOUNDS, Bounds, require_within
-from coding_tasks.clone_urls import UnsafeCloneURL, protocol_of
 from coding_tasks.failures import CheckoutFailed
-from coding_tasks.git import Git
-from coding_tasks.trees import remove_tree
+from coding_tasks.repositories.bounds import BOUNDS, Bounds, require_within
+from coding_tasks.repositories.clone_urls import UnsafeCloneURL, protocol_of
+from coding_tasks.repositories.git import Git
+from coding_tasks.repositories.trees import remove_tree
 
 log = structlog.get_logger(__name__)
 

@@ -6,7 +6,7 @@ from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models import Q
 
-from coding_tasks.clone_urls import validate_clone_url
+from coding_tasks.repositories.clone_urls import validate_clone_url
 from projects.models import Project, SlackWorkspace
 
 validate_full_name = RegexValidator(

@@ -2,7 +2,6 @@
 
 from django.conf import settings
 
-from coding_tasks.bounds import BOUNDS
 from coding_tasks.failures import (
     CheckoutFailed,
     ModelFailed,
@@ -11,6 +10,7 @@ from coding_tasks.failures import (
     TokenRefused,
     UnpackingFailed,
 )
+from coding_tasks.repositories.bounds import BOUNDS
 from workflows import wording
 from workflows.mention_types import ANSWER_LOST, CREDITS_HELD, GATEWAY_OUT, STORES_OUT, TIMED_OUT
 

@@ -6,7 +6,7 @@ They escape every text that comes from a person or a model, so that callers can'
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from coding_tasks.bounds import Bounds
+from coding_tasks.repositories.bounds import Bounds
 from coding_tasks.storable import storable
 
 

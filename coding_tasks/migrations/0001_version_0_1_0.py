@@ -1,6 +1,6 @@
 """Everything of version 0.1.0."""
 
-import coding_tasks.clone_urls
+import coding_tasks.repositories.clone_urls
 import django.core.validators
 import django.db.models.deletion
 import uuid
@@ -33,7 +33,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('full_name', models.CharField(help_text='The name that people use: owner/name.', max_length=200, validators=[django.core.validators.RegexValidator('^[A-Za-z0-9][\\w.-]*/[A-Za-z0-9_.][\\w.-]*$', 'Write the repository as owner/name.')])),
-                ('clone_url', models.CharField(help_text='Where git fetches it from, without a credential.', max_length=500, validators=[coding_tasks.clone_urls.validate_clone_url])),
+                ('clone_url', models.CharField(help_text='Where git fetches it from, without a credential.', max_length=500, validators=[coding_tasks.repositories.clone_urls.validate_clone_url])),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='repositories', to='projects.project')),
             ],

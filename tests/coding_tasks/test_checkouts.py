@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from coding_tasks.bounds import Bounds
 from coding_tasks.checkouts import PREFIX, ClonedCheckout, Cloner
 from coding_tasks.failures import CheckoutFailed, RepositoryTooBig, UnpackingFailed
+from coding_tasks.repositories.bounds import Bounds
 from tests.devstack.processes import wait_until_gone
 from tests.git_repositories import commit, make_repository, run_git
 from tests.stopwatch import Stopwatch
@@ -79,7 +79,7 @@ def test_only_a_repository_without_a_commit_counts_as_empty(
     failing = tmp_path / "git"
     failing.write_text(f'#!/bin/sh\ncase $* in *rev-parse*) {git};; esac\nexec {real} "$@"\n')
     failing.chmod(0o755)
-    monkeypatch.setattr("coding_tasks.git._git", lambda: str(failing))
+    monkeypatch.setattr("coding_tasks.repositories.git._git", lambda: str(failing))
     with pytest.raises(failure) as refused, checkouts.checkout(f"file://{origin}"):
         pass
     assert refused.value.permanent == permanent

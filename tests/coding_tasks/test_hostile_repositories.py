@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from coding_tasks.bounds import BOUNDS
 from coding_tasks.checkouts import ClonedCheckout, Cloner
 from coding_tasks.failures import CheckoutFailed, RepositoryTooBig, UnpackingFailed
+from coding_tasks.repositories.bounds import BOUNDS
 from tests.git_repositories import EMPTY_FILE, import_files, make_repository, run_git
 from tests.stopwatch import Stopwatch
 

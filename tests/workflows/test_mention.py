@@ -3,8 +3,8 @@
 import pytest
 
 from billing.allowances.caps import set_cap
-from coding_tasks.bounds import BOUNDS
 from coding_tasks.models import CodingTask, Repository, TaskRun
+from coding_tasks.repositories.bounds import BOUNDS
 from projects.models import OAuthAccessToken
 from quota import gate
 from quota.resources import AI_CREDITS

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from coding_tasks.bounds import Bounds
+from coding_tasks.repositories.bounds import Bounds
 from workflows import wording
 
 RESET = datetime(2026, 12, 1, tzinfo=UTC)

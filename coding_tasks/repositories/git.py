@@ -15,9 +15,9 @@ from typing import BinaryIO
 
 from django.conf import settings
 
-from coding_tasks.bounds import Bounds
 from coding_tasks.failures import CheckoutFailed, RepositoryTooBig, UnpackingFailed
-from coding_tasks.trees import measure_tree
+from coding_tasks.repositories.bounds import Bounds
+from coding_tasks.repositories.trees import measure_tree
 
 _LONGEST_MESSAGE = 1_000_000  # bytes; servers can send progress messages without end
 _ENTRIES_OF_GIT = 1_000

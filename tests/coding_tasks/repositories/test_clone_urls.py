@@ -3,8 +3,8 @@
 import pytest
 from django.core.exceptions import ValidationError
 
-from coding_tasks.clone_urls import UnsafeCloneURL, protocol_of
 from coding_tasks.models import Repository
+from coding_tasks.repositories.clone_urls import UnsafeCloneURL, protocol_of
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from coding_tasks.trees import measure_tree, remove_tree
+from coding_tasks.repositories.trees import measure_tree, remove_tree
 from tests.deep_folders import nest
 
 DEEP = 1_500
@@ -67,7 +67,7 @@ def test_a_tree_that_is_not_there_is_no_error(tmp_path):
 AS_NOBODY = """
 import os, sys
 from pathlib import Path
-from coding_tasks.trees import remove_tree
+from coding_tasks.repositories.trees import remove_tree
 os.setgroups([]); os.setgid({id}); os.setuid({id})
 root = Path(sys.argv[1])
 {make}

@@ -1,0 +1,1 @@
+"""Git on the host: which addresses are allowed, mirrors, shared checkouts and changes."""
