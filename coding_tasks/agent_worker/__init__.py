@@ -1,0 +1,1 @@
+"""The process that runs agents. Imports no Django, so its machine needs no secrets of ours."""

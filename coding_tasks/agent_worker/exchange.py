@@ -1,0 +1,156 @@
+"""What the workers hand each other in files: texts, patches and credentials.
+
+Temporal's history cannot be erased, so nothing that a person wrote and no credential passes through
+it. Both kinds of workers share one volume instead. Each run has a folder in it:
+
+    <run>/job.json             from the worker that prepares the run, removed after the run
+    <run>/<attempt>/…          from the agent worker, once for each attempt
+"""
+
+import json
+import os
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+from coding_tasks.agent_worker.job import AgentJob, TurnResult
+
+MOST_JOB = 1_000_000
+MOST_RESULT = 1_000_000
+MOST_PATCH = 20_000_000
+MOST_HOME = 50_000_000
+MOST_EVENTS = 10_000_000
+_PRIVATE = 0o600
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class NotInExchange(Exception):
+    """The file is missing, too large or not a regular file."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """The shared folder. Whatever an agent worker wrote into it is treated as hostile."""
+
+    root: Path
+
+    def put_job(self, run_id: str, job: AgentJob) -> None:
+        """Write the job of a run, in place of an earlier one."""
+        folder = self._run(run_id)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _replace(folder / "job.json", json.dumps(asdict(job)).encode())
+
+    def job(self, run_id: str) -> AgentJob:
+        """Return the job of a run. Raises `NotInExchange`."""
+        text = _read(self._run(run_id) / "job.json", MOST_JOB)
+        return AgentJob(**json.loads(text))
+
+    def attempt(self, run_id: str, number: int) -> "Attempt":
+        """Return the files of one attempt."""
+        return Attempt(self._run(run_id) / str(int(number)))
+
+    def latest(self, run_id: str) -> "Attempt | None":
+        """Return the files of the newest attempt, or None if no attempt has begun."""
+        try:
+            numbers = [int(name) for name in os.listdir(self._run(run_id)) if name.isdecimal()]
+        except OSError:
+            return None
+        return self.attempt(run_id, max(numbers)) if numbers else None
+
+    def remove(self, run_id: str) -> None:
+        """Remove everything about a run, with its credential."""
+        shutil.rmtree(self._run(run_id), ignore_errors=True)
+
+    def remove_leftovers(self, older_than: timedelta) -> None:
+        """Remove the folders of runs that nobody collected."""
+        before = time.time() - older_than.total_seconds()
+        for folder in _folders(self.root):
+            if folder.stat().st_mtime < before:
+                shutil.rmtree(folder.path, ignore_errors=True)
+
+    def _run(self, run_id: str) -> Path:
+        return self.root / str(UUID(run_id))
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The files of one attempt at a run."""
+
+    folder: Path
+
+    def begin(self) -> None:
+        """Make the folder, and remove what an attempt of the same number left in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True, mode=0o700)
+
+    @property
+    def events(self) -> Path:
+        """The file of events, one JSON object in each line."""
+        return self.folder / "events.jsonl"
+
+    def put(self, result: TurnResult, patch: bytes, home: bytes) -> None:
+        """Write what the attempt made. The result comes last, so it stands for all of it."""
+        _replace(self.folder / "patch", patch)
+        _replace(self.folder / "home.tar.gz", home)
+        _replace(self.folder / "result.json", json.dumps(asdict(result)).encode())
+
+    def result(self) -> TurnResult:
+        """Return how the attempt ended. Raises `NotInExchange`, also for a malformed result."""
+        text = _read(self.folder / "result.json", MOST_RESULT)
+        try:
+            return TurnResult.from_json(json.loads(text))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise NotInExchange("the result is malformed") from error
+
+    def patch(self) -> bytes:
+        """Return the change. Raises `NotInExchange`."""
+        return _read(self.folder / "patch", MOST_PATCH)
+
+    def home(self) -> bytes:
+        """Return the saved home, which only a sandbox may unpack. Raises `NotInExchange`."""
+        return _read(self.folder / "home.tar.gz", MOST_HOME)
+
+    def event_lines(self) -> list[bytes]:
+        """Return the complete lines of events so far."""
+        try:
+            lines = _read(self.events, MOST_EVENTS + 1).split(b"\n")
+        except NotInExchange:
+            return []
+        return lines[:-1]
+
+
+def _read(path: Path, most: int) -> bytes:
+    try:
+        handle = os.open(path, _READ)
+    except OSError as error:
+        raise NotInExchange(f"{path.name} cannot be opened: {error.strerror}") from error
+    with open(handle, "rb") as file:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise NotInExchange(f"{path.name} is not a file")
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise NotInExchange(f"{path.name} has more than {most} bytes")
+    return content
+
+
+def _replace(path: Path, content: bytes) -> None:
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    new.unlink(missing_ok=True)
+    with open(os.open(new, _WRITE, _PRIVATE), "wb") as file:
+        file.write(content)
+    new.replace(path)
+
+
+def _folders(root: Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(root) as entries:
+            yield from [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return

@@ -1,0 +1,98 @@
+"""What an agent worker is told about one turn, and what it tells back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+QUEUE_SUFFIX = "-agents"
+"""Added to the task queue's name, for the queue of the agent workers."""
+AGENT_MISSING = "AgentMissing"
+SANDBOX_MISSING = "SandboxMissing"
+MOST_ANSWER = 40_000
+
+
+@dataclass(frozen=True)
+class TurnRef:
+    """The run whose job stands in the exchange. All that Temporal's history has about a turn."""
+
+    run_id: str
+
+
+@dataclass(frozen=True)
+class TurnEnded:
+    """The attempt whose files the exchange holds."""
+
+    attempt: int
+
+
+@dataclass(frozen=True)
+class AgentJob:
+    """One turn to do. Paths are on the volume that the workers share."""
+
+    tree: str
+    """The checkout to start from. Never written to."""
+    repository: str
+    """The checkout's git directory."""
+    commit: str
+    """The commit of the checkout, or empty if the repository has none."""
+    agent: str
+    model: str
+    prompt: str = field(repr=False)
+    gateway_url: str
+    product: str
+    token: str = field(repr=False)
+    trace_id: str
+    session: str | None = None
+    """The agent's name for the conversation to go on with."""
+    home: str = ""
+    """The archive of the conversation, or empty."""
+    steps: int = 60
+    tokens: int = 2_000_000
+    seconds: int = 1_500
+
+
+class Ending(StrEnum):
+    """How a turn ended, as the agent worker saw it. It cannot know whether credits ran out."""
+
+    ANSWERED = "answered"
+    SILENT = "silent"
+    """The agent ended by itself, without an answer."""
+    LIMIT = "limit"
+    """It exceeded a limit of the sandbox, which `detail` names."""
+
+
+@dataclass(frozen=True)
+class TurnResult:
+    """What a turn led to. Texts come from the agent, so they are untrusted."""
+
+    ending: Ending
+    answer: str = field(default="", repr=False)
+    complete: bool = True
+    """Whether the agent says that it did everything."""
+    detail: str = ""
+    """The limit that ended it, or what the agent says went wrong."""
+    session: str = ""
+    steps: int = 0
+    files_left_out: bool = False
+    """Whether files could not be read when the change was exported."""
+
+    @classmethod
+    def from_json(cls, value: Any) -> "TurnResult":
+        """Return the result that an agent worker wrote. Raises `ValueError` if it is malformed."""
+        if not isinstance(value, Mapping):
+            raise ValueError("not an object")
+        steps = value.get("steps")
+        return cls(
+            ending=Ending(value.get("ending")),
+            answer=_text(value.get("answer"), MOST_ANSWER),
+            complete=value.get("complete") is True,
+            detail=_text(value.get("detail"), 500),
+            session=_text(value.get("session"), 100),
+            steps=steps if isinstance(steps, int) and 0 <= steps < 1_000_000 else 0,
+            files_left_out=value.get("files_left_out") is True,
+        )
+
+
+def _text(value: object, most: int) -> str:
+    return value[:most] if isinstance(value, str) else ""

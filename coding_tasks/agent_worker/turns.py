@@ -1,0 +1,184 @@
+"""One turn of an agent: open the sandbox, run the command, follow it, and save what it made."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import BinaryIO
+
+import structlog
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from coding_tasks.agent_worker.exchange import MOST_EVENTS, MOST_HOME, MOST_PATCH, Attempt, Exchange
+from coding_tasks.agent_worker.job import (
+    AGENT_MISSING,
+    SANDBOX_MISSING,
+    AgentJob,
+    Ending,
+    TurnEnded,
+    TurnRef,
+    TurnResult,
+)
+from coding_tasks.agents.description import Budget, CodingAgent, Parser, Turn
+from coding_tasks.agents.events import Event, clean, mask, to_json
+from coding_tasks.agents.progress import Progress
+from coding_tasks.sandbox.command import GATEWAY_INSIDE
+from coding_tasks.sandbox.interface import Door, Ended, Limits, Process, Sandbox, Workspace
+
+log = structlog.get_logger(__name__)
+
+BEAT = 2.0
+"""Seconds between heartbeats. Their answers tell the worker that a turn was cancelled."""
+GRACE = 60
+"""Seconds that an agent gets beyond its own budget before the sandbox ends it."""
+
+
+@dataclass(frozen=True)
+class TurnActivities:
+    """The agent worker's one activity, with the sandbox and the agents that it can run."""
+
+    sandbox: Sandbox
+    agents: Mapping[str, CodingAgent]
+    exchange: Exchange
+    installations: Path
+    """The folder of the agents that were installed on this machine."""
+    limits: Limits = field(default_factory=Limits)
+
+    @activity.defn(name="run_turn")
+    async def run_turn(self, ref: TurnRef) -> TurnEnded:
+        """Run the turn that the exchange describes, and leave its result there.
+
+        Fails for good with `AGENT_MISSING` or `SANDBOX_MISSING` if this machine can't run it. If
+        the activity is cancelled, the door closes and every process of the turn ends.
+        """
+        job = self.exchange.job(ref.run_id)
+        agent = self._agent(job.agent)
+        number = activity.info().attempt
+        attempt = self.exchange.attempt(ref.run_id, number)
+        attempt.begin()
+        progress = Progress()
+        async with _heartbeats(progress):
+            mounts = agent.mounts(self.installations)
+            repository = Path(job.repository)
+            tree = Path(job.tree)
+            async with self.sandbox.open(tree, repository=repository, mounts=mounts) as workspace:
+                if job.home:
+                    await workspace.restore_home(Path(job.home).read_bytes())
+                ended = await self._run(workspace, agent, job, progress, attempt)
+                change = await workspace.export(
+                    job.commit, index=repository / "index", most_bytes=MOST_PATCH
+                )
+                home = await workspace.save_home(agent.session_directories, MOST_HOME)
+        result = _result(progress, ended, files_left_out=change.incomplete)
+        attempt.put(result, change.patch, home)
+        return TurnEnded(number)
+
+    def _agent(self, name: str) -> CodingAgent:
+        """Return the agent. Raises a failure that says why it, or the sandbox, is missing."""
+        if reason := self.sandbox.why_missing():
+            log.error("agents cannot run here", reason=reason)
+            raise ApplicationError("no sandbox", type=SANDBOX_MISSING, non_retryable=True)
+        agent = self.agents.get(name)
+        reason = agent.why_missing(self.installations) if agent else "There is no such agent."
+        if agent is None or reason:
+            log.error("an agent is missing", agent=name, reason=reason)
+            raise ApplicationError("no such agent", type=AGENT_MISSING, non_retryable=True)
+        return agent
+
+    async def _run(
+        self,
+        workspace: Workspace,
+        agent: CodingAgent,
+        job: AgentJob,
+        progress: Progress,
+        attempt: Attempt,
+    ) -> Ended:
+        turn = Turn(
+            prompt=job.prompt,
+            model=job.model,
+            base_url=f"{GATEWAY_INSIDE}/{job.product}",
+            token=job.token,
+            trace_id=job.trace_id,
+            session=job.session if agent.resumes else None,
+            budget=Budget(job.steps, job.tokens, job.seconds),
+        )
+        limits = replace(self.limits, seconds=min(self.limits.seconds, job.seconds + GRACE))
+        door = Door(job.gateway_url, job.product)
+        with open(attempt.events, "wb", buffering=0) as file:
+            transcript = _Transcript(file, job.token)
+            async with workspace.start(agent.command(turn), limits, door) as process:
+                await _follow(process, agent.parser(), progress, transcript)
+                return await process.wait()
+
+
+class _Transcript:
+    """Writes events as lines, without the run's token, up to a total size."""
+
+    def __init__(self, file: BinaryIO, token: str) -> None:
+        self._file = file
+        self._token = token
+        self._left = MOST_EVENTS
+
+    def add(self, event: Event) -> None:
+        line = json.dumps(to_json(mask(event, [self._token]))).encode() + b"\n"
+        self._left -= len(line)
+        if self._left >= 0:
+            self._file.write(line)
+
+
+async def _follow(
+    process: Process, parser: Parser, progress: Progress, transcript: _Transcript
+) -> None:
+    """Read the output to its end."""
+    async for line in process.lines():
+        if line.stream != "stdout":
+            log.debug("an agent wrote to standard error", text=clean(line.text, 500))
+            continue
+        for event in parser.events(line.data):
+            progress.add(event)
+            transcript.add(event)
+    for event in parser.end():
+        progress.add(event)
+        transcript.add(event)
+
+
+def _result(progress: Progress, ended: Ended, *, files_left_out: bool) -> TurnResult:
+    if ended.limit is not None:
+        ending, detail = Ending.LIMIT, str(ended.limit)
+    elif progress.answer:
+        ending, detail = Ending.ANSWERED, ""
+    else:
+        ending, detail = Ending.SILENT, progress.failure or ""
+    return TurnResult(
+        ending=ending,
+        answer=progress.answer or "",
+        complete=progress.complete,
+        detail=detail[:500],
+        session=progress.session or "",
+        steps=progress.steps,
+        files_left_out=files_left_out,
+    )
+
+
+@asynccontextmanager
+async def _heartbeats(progress: Progress) -> AsyncIterator[None]:
+    """Tell Temporal regularly that the turn is alive and how many steps it took.
+
+    What the agent does is left out, because Temporal's history cannot be erased.
+    """
+
+    async def beat() -> None:
+        while True:
+            activity.heartbeat(progress.steps)
+            await asyncio.sleep(BEAT)
+
+    beating = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        beating.cancel()
+        with suppress(asyncio.CancelledError):
+            await beating
