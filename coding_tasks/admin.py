@@ -17,7 +17,11 @@ from django.utils.safestring import SafeString
 from billing.credits import display
 from billing.reports.usage import usage_of_task_runs
 from coding_tasks.models import ChannelDefault, CodingTask, Repository, TaskRun
+from coding_tasks.publishing import admin as publishing_admin
 from projects.permitted_parts import PermittedParts
+
+# Importing it registers its pages.
+__all__ = ["publishing_admin"]
 
 _TURN = ("message", "state", "request", "answer", "credits")
 
@@ -97,11 +101,15 @@ class _ReadOnly(PermittedParts, admin.ModelAdmin):
 class RepositoryAdmin(admin.ModelAdmin):
     """The repositories that coding tasks may work on."""
 
-    list_display = ["full_name", "project", "organization", "clone_url"]
+    list_display = ["full_name", "project", "organization", "clone_url", "credential"]
     list_filter = ["project__organization"]
-    list_select_related = ["project__organization"]
+    list_select_related = ["project__organization", "credential"]
     search_fields = ["full_name", "project__name", "project__organization__name"]
-    autocomplete_fields = ["project"]
+    autocomplete_fields = ["project", "credential"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Repository]:
+        """Return the repositories without secrets, which no page needs to decrypt."""
+        return super().get_queryset(request).defer("credential__secret")
 
     @admin.display(ordering="project__organization__name")
     def organization(self, repository: Repository) -> str:

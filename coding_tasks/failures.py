@@ -39,6 +39,34 @@ class UnpackingFailed(CheckoutFailed):
     summary = "the repository could not be unpacked"
 
 
+class RepositoryBusy(CheckoutFailed):
+    """Other work held the repository's folder on this machine for too long."""
+
+    summary = "the repository was in use for too long"
+
+
+class ChangeRefused(RunFailure):
+    """The agent's change cannot be committed. The message fits into the thread."""
+
+    summary = "the change cannot be committed"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, permanent=True)
+
+
+class PublishingFailed(RunFailure):
+    """The change could not be published this time, or (`permanent`) with these settings.
+
+    `retry_after` is the number of seconds that the server said to wait, or 0 if it did not say.
+    """
+
+    summary = "the change could not be published"
+
+    def __init__(self, message: str, *, permanent: bool = False, retry_after: int = 0) -> None:
+        super().__init__(message, permanent=permanent)
+        self.retry_after = retry_after
+
+
 class ModelFailed(RunFailure):
     """The gateway or the provider behind it gave no answer this time."""
 

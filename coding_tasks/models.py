@@ -2,12 +2,26 @@
 
 import uuid
 
+from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models import Q
 
+from coding_tasks.git_credentials import GitCredential
+from coding_tasks.kept_changes import RunChange, TaskBranch
 from coding_tasks.repositories.clone_urls import validate_clone_url
 from projects.models import Project, SlackWorkspace
+
+__all__ = [
+    "ChannelDefault",
+    "CodingTask",
+    "GitCredential",
+    "Repository",
+    "RunChange",
+    "TaskBranch",
+    "TaskRun",
+    "validate_full_name",
+]
 
 validate_full_name = RegexValidator(
     r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9_.][\w.-]*$", "Write the repository as owner/name."
@@ -28,6 +42,14 @@ class Repository(models.Model):
         validators=[validate_clone_url],
         help_text="Where git fetches it from, without a credential.",
     )
+    credential = models.ForeignKey(
+        GitCredential,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="repositories",
+        help_text="Without one, changes are not pushed but kept as diffs.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -39,6 +61,11 @@ class Repository(models.Model):
 
     def __str__(self) -> str:
         return self.full_name
+
+    def clean(self) -> None:
+        """Refuse another project's credential."""
+        if self.credential is not None and self.credential.project_id != self.project_id:
+            raise ValidationError({"credential": "It belongs to another project."})
 
 
 class ChannelDefault(models.Model):

@@ -74,6 +74,12 @@ START_CREDITS = env.decimal("START_CREDITS", Decimal(1))
 AGENT_MODEL = env.str("AGENT_MODEL", "claude-sonnet-4-6", validate=not_empty)
 ROUTING_MODEL = env.str("ROUTING_MODEL", "claude-haiku-4-5", validate=not_empty)
 GIT_ALLOWED_PROTOCOLS = comma_separated(env, "GIT_ALLOWED_PROTOCOLS") or ["https", "ssh"]
+REPOSITORIES_DIRECTORY = env.str(
+    "REPOSITORIES_DIRECTORY", str(BASE_DIR / ".devstack" / "git"), validate=not_empty
+)
+COMMIT_NAME = env.str("COMMIT_NAME", "")
+COMMIT_EMAIL = env.str("COMMIT_EMAIL", "")
+PUBLISH_MOST_FILES = env.int("PUBLISH_MOST_FILES", 100, validate=validate.Range(min=1))
 TASK_IDLE_MINUTES = env.int("TASK_IDLE_MINUTES", 60, validate=validate.Range(min=1))
 
 # --- Metrics -------------------------------------------------------------------------------------
@@ -97,6 +103,8 @@ PUBLIC_URL = PUBLIC_URL.rstrip("/")
 GATEWAY_URL = GATEWAY_URL.rstrip("/")
 TEMPORAL_UI_URL = TEMPORAL_UI_URL.rstrip("/")
 BILLING_URL = BILLING_URL or f"{PUBLIC_URL}/admin/"
+COMMIT_NAME = COMMIT_NAME or BOT_NAME
+COMMIT_EMAIL = COMMIT_EMAIL or f"bot@{urlsplit(PUBLIC_URL).hostname}"
 if PROMETHEUS_MULTIPROC_DIR:
     Path(PROMETHEUS_MULTIPROC_DIR).mkdir(parents=True, exist_ok=True)
 CSRF_TRUSTED_ORIGINS = ["{0.scheme}://{0.netloc}".format(urlsplit(PUBLIC_URL))]

@@ -57,6 +57,10 @@ DJANGO: Names = frozenset(
         "AGENT_MODEL",
         "ROUTING_MODEL",
         "GIT_ALLOWED_PROTOCOLS",
+        "COMMIT_NAME",
+        "COMMIT_EMAIL",
+        "PUBLISH_MOST_FILES",
+        "REPOSITORIES_DIRECTORY",
         "TASK_IDLE_MINUTES",
     }
 )

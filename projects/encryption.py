@@ -1,4 +1,4 @@
-"""Encrypting secrets that must be read back (Slack bot tokens), with Fernet.
+"""Encrypting secrets that must be read back (Slack bot tokens, git credentials), with Fernet.
 
 The encryption key is derived from `SECRET_KEY`. Keys in `SECRET_KEY_FALLBACKS` still decrypt. To
 rotate the secret, add the old one there, save the rows again, and remove it.

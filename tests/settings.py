@@ -37,6 +37,7 @@ os.environ |= {
     "METRICS_TOKEN": "metrics-token-of-the-test-suite",
     "BILLING_URL": "https://billing.example.com/credits",
     "GIT_ALLOWED_PROTOCOLS": "https,ssh,file",
+    "REPOSITORIES_DIRECTORY": str(DIRECTORY / "git"),
     "ALLOWED_HOSTS": "localhost,127.0.0.1,testserver",
 }
 

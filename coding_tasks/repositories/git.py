@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from django.conf import settings
 
 from coding_tasks.failures import CheckoutFailed, RepositoryTooBig, UnpackingFailed
 from coding_tasks.repositories.bounds import Bounds
+from coding_tasks.repositories.remotes import Login, Remote
 from coding_tasks.repositories.trees import measure_tree
 
 _LONGEST_MESSAGE = 1_000_000  # bytes; servers can send progress messages without end
@@ -30,6 +31,7 @@ _PERMANENT = (
     "permission denied",
     "host key verification failed",
     "not found",
+    "returned error: 403",
     "does not exist",
     "does not appear to be a git repository",
     "not allowed",
@@ -55,8 +57,50 @@ _OUR_OWN = (
 
 
 @dataclass(frozen=True)
+class Ended:
+    """How git ended: its exit status and its standard error."""
+
+    status: int
+    messages: str
+
+    def require_success(self) -> None:
+        """Raise `UnpackingFailed` or `RepositoryTooBig` if git failed without using the network."""
+        if self.status:
+            self.refuse_too_big()
+            ours = self.status == -signal.SIGKILL or self.says(*_OUR_OWN)
+            raise UnpackingFailed(self.reason, permanent=not ours)
+
+    def require_reached(self) -> None:
+        """Raise `CheckoutFailed` if git failed to reach the remote repository."""
+        if self.status:
+            self.refuse_too_big()
+            raise CheckoutFailed(self.reason, permanent=self.says(*_PERMANENT))
+
+    def refuse_too_big(self) -> None:
+        """Raise `RepositoryTooBig` if git exceeded a limit."""
+        if self.status == -signal.SIGSEGV or self.says(*_TOO_BIG):
+            raise RepositoryTooBig(self.reason)
+
+    def says(self, *signs: str) -> bool:
+        """Return whether git printed one of the texts, in any case."""
+        said = self.messages.lower()
+        return any(sign in said for sign in signs)
+
+    @property
+    def reason(self) -> str:
+        """Git's own error message, in one short line of printable characters."""
+        return printable(self.errors)[:200] or "git failed"
+
+    @property
+    def errors(self) -> str:
+        """Git's error messages, without what the remote said."""
+        lines = self.messages.splitlines()
+        return " ".join(line for line in lines if line.startswith(("fatal:", "error:", "ERROR:")))
+
+
+@dataclass(frozen=True)
 class Git:
-    """Git, working on one clone in a directory that holds nothing else."""
+    """Git, working on one repository in a directory that holds nothing else."""
 
     directory: Path
     deadline: float
@@ -66,67 +110,101 @@ class Git:
 
     @property
     def target(self) -> Path:
-        """The clone's own folder."""
+        """The repository's own folder."""
         return self.directory / "repository"
 
     def fetch(self, url: str) -> None:
-        """Fetch the newest commit of the default branch, without unpacking it.
+        """Clone the newest commit of the default branch, without unpacking it.
 
         The address must have been checked before. Raises `CheckoutFailed`.
         """
         what = ("clone", "--no-checkout", "--quiet", "--depth=1", "--single-branch", "--no-tags")
         how = ("--no-recurse-submodules", "--template=", "--no-local")
-        status, said = self._run(self.directory, *what, *how, "--", url, str(self.target))
-        if status:
-            _refuse_too_big(status, said)
-            permanent = any(sign in said.lower() for sign in _PERMANENT)
-            raise CheckoutFailed(_fatal(said), permanent=permanent)
+        self.run(*what, *how, "--", url, str(self.target)).require_reached()
 
     def has_commit(self) -> bool:
         """Return whether the repository has a commit. An empty one has none.
 
         Raises `CheckoutFailed` if git fails.
         """
-        status, said = self._run(self.target, "rev-parse", "--quiet", "--verify", "HEAD")
-        if status == _NO_SUCH_NAME and not said:
+        ended = self.run("rev-parse", "--quiet", "--verify", "HEAD", within=self.target)
+        if ended.status == _NO_SUCH_NAME and not ended.messages:
             return False
-        _refuse_failure(status, said)
+        ended.require_success()
         return True
 
     @contextmanager
-    def listing(self) -> Iterator[BinaryIO]:
-        """Provide the list of all files and folders of the newest commit.
+    def listing(
+        self, commit: str = "HEAD", environment: Mapping[str, str] | None = None
+    ) -> Iterator[BinaryIO]:
+        """Provide the list of all files and folders of a commit or tree.
 
         The form is that of `git ls-tree -r -t -z --long`. Raises `CheckoutFailed`.
         """
-        listing = ("ls-tree", "-r", "-t", "-z", "--long", "--full-tree", "HEAD")
+        listing = ("ls-tree", "-r", "-t", "-z", "--long", "--full-tree", commit)
         with tempfile.TemporaryFile(dir=self.directory) as output:
-            _refuse_failure(*self._run(self.target, *listing, output=output))
+            ended = self.run(*listing, within=self.target, output=output, environment=environment)
+            ended.require_success()
             output.seek(0)
             yield output
 
     def unpack(self) -> None:
         """Write out the files of the newest commit. Raises `CheckoutFailed`."""
-        _refuse_failure(*self._run(self.target, "reset", "--quiet", "--hard"))
+        self.run("reset", "--quiet", "--hard", within=self.target).require_success()
 
-    def _run(
-        self, directory: Path, *arguments: str, output: BinaryIO | None = None
-    ) -> tuple[int, str]:
-        """Run git in the directory; return its exit status and its standard error.
+    def read(
+        self,
+        *arguments: str,
+        within: Path | None = None,
+        given: bytes | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> bytes:
+        """Run git without the network and return its standard output. Raises `CheckoutFailed`."""
+        with tempfile.TemporaryFile(dir=self.directory) as output:
+            ended = self.run(
+                *arguments, within=within, output=output, given=given, environment=environment
+            )
+            ended.require_success()
+            output.seek(0)
+            return output.read()
 
-        Raises `CheckoutFailed` if that takes too long, and `RepositoryTooBig` beyond the bounds.
+    def run(
+        self,
+        *arguments: str,
+        within: Path | None = None,
+        output: BinaryIO | None = None,
+        given: bytes | None = None,
+        remote: Remote | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Ended:
+        """Run git in the directory, or in `within`, and return how it ended.
+
+        `given` is its standard input. The login of `remote` reaches git through a pipe: it is in no
+        argument, variable or file. Raises `CheckoutFailed` if git takes too long, and
+        `RepositoryTooBig` if it exceeds the bounds.
         """
         git = _git()
-        with tempfile.TemporaryFile(dir=self.directory) as messages:
+        place = within or self.directory
+        # Git must not find a repository around ours, or its configuration.
+        around = {"GIT_CEILING_DIRECTORIES": str(place.parent)}
+        with (
+            tempfile.TemporaryFile(dir=self.directory) as messages,
+            tempfile.TemporaryFile(dir=self.directory) as supplied,
+            _login_pipe(remote) as (helper, inherited),
+        ):
+            supplied.write(given or b"")
+            supplied.seek(0)
             process = subprocess.Popen(  # noqa: S603 - the address was checked, and follows `--`
-                [git, *_options(), *arguments],
-                cwd=directory,
-                env=_environment(git),
-                stdin=subprocess.DEVNULL,
+                [git, *_options(), *helper, *arguments],
+                cwd=place,
+                env=_environment(git) | around | dict(environment or {}),
+                stdin=supplied,
                 stdout=output or subprocess.DEVNULL,
                 stderr=messages,
+                pass_fds=inherited,
                 start_new_session=True,
                 restore_signals=False,  # with SIGXFSZ ignored, git reports that a file is too large
+                umask=0o022,
             )
             try:
                 self._bound(process)
@@ -134,7 +212,8 @@ class Git:
             finally:
                 _end(process)
             messages.seek(0)
-            return process.returncode, messages.read(_LONGEST_MESSAGE).decode(errors="replace")
+            said = messages.read(_LONGEST_MESSAGE).decode(errors="replace")
+            return Ended(process.returncode, said)
 
     def _bound(self, process: subprocess.Popen[bytes]) -> None:
         """Limit git's memory and file size: a small pack can unpack to more than a machine has."""
@@ -155,7 +234,7 @@ class Git:
                 running = False
             except subprocess.TimeoutExpired:
                 if time.monotonic() > self.deadline:
-                    raise CheckoutFailed("cloning took too long") from None
+                    raise CheckoutFailed("git took too long") from None
             if _length(messages) > _LONGEST_MESSAGE:
                 raise RepositoryTooBig("git printed too many messages")
             if output is not None and _length(output) > self.bounds.listing:
@@ -187,11 +266,37 @@ def _options() -> Sequence[str]:
         "core.symlinks=false",
         "core.hooksPath=/dev/null",
         "core.fsmonitor=false",
+        "core.protectHFS=true",
+        "core.attributesFile=/dev/null",
         "credential.helper=",
         "fetch.unpackLimit=1",  # a pack stays one file
         "gc.auto=0",
     )
     return [option for setting in chosen for option in ("-c", setting)]
+
+
+@contextmanager
+def _login_pipe(remote: Remote | None) -> Iterator[tuple[Sequence[str], Sequence[int]]]:
+    """Provide git's options for the remote's login, and the descriptor to inherit.
+
+    Git asks for a login at that host only, not where a redirection leads.
+    """
+    if remote is None or remote.login is None:
+        yield (), ()
+        return
+    reader, writer = os.pipe()
+    try:
+        with os.fdopen(writer, "wb") as pipe:
+            pipe.write(_answer_of_helper(remote.login))
+        helper = f'!f() {{ test "$1" = get && cat /dev/fd/{reader}; }}; f'
+        yield ("-c", f"credential.{remote.host}.helper={helper}"), (reader,)
+    finally:
+        os.close(reader)
+
+
+def _answer_of_helper(login: Login) -> bytes:
+    """Return the login in the form of git's credential helpers (gitcredentials(7))."""
+    return f"username={login.username}\npassword={login.password}\n".encode()
 
 
 def _environment(git: str) -> dict[str, str]:
@@ -220,19 +325,6 @@ def _length(file: BinaryIO) -> int:
     return os.fstat(file.fileno()).st_size
 
 
-def _refuse_too_big(status: int, said: str) -> None:
-    if status == -signal.SIGSEGV or any(sign in said.lower() for sign in _TOO_BIG):
-        raise RepositoryTooBig(_fatal(said))
-
-
-def _refuse_failure(status: int, said: str) -> None:
-    """Raise why git failed after fetching: because of this machine, or else of the contents."""
-    if status:
-        _refuse_too_big(status, said)
-        ours = status == -signal.SIGKILL or any(sign in said.lower() for sign in _OUR_OWN)
-        raise UnpackingFailed(_fatal(said), permanent=not ours)
-
-
-def _fatal(said: str) -> str:
-    lines = [line for line in said.splitlines() if line.startswith(("fatal:", "error:", "ERROR:"))]
-    return " ".join(lines)[:200] or "git failed"
+def printable(text: str) -> str:
+    """Return text in one line, without the control characters that terminals obey."""
+    return "".join(one if one.isprintable() else " " for one in " ".join(text.split()))

@@ -124,6 +124,7 @@ def test_the_defaults_it_shows_are_those_of_the_settings(monkeypatch):
     for name in ("AGENT_MODEL", "ROUTING_MODEL", "GATEWAY_URL", "BILLING_URL", "PUBLIC_URL"):
         assert shown[name] == default[name]
     assert shown["START_CREDITS"] == str(default["START_CREDITS"])
-    assert shown["TASK_IDLE_MINUTES"] == str(default["TASK_IDLE_MINUTES"])
+    for name in ("TASK_IDLE_MINUTES", "PUBLISH_MOST_FILES"):
+        assert shown[name] == str(default[name])
     assert shown["ALLOWED_HOSTS"] == ",".join(default["ALLOWED_HOSTS"])
     assert shown["GIT_ALLOWED_PROTOCOLS"] == ",".join(default["GIT_ALLOWED_PROTOCOLS"])

@@ -5,6 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 from django.db import transaction
 
+from coding_tasks.models import GitCredential
 from projects.models import SlackWorkspace
 
 
@@ -14,9 +15,15 @@ class Command(BaseCommand):
     help = __doc__
 
     def handle(self, *_args: Any, **_options: Any) -> None:
-        """Save every Slack bot token again in one transaction."""
+        """Save every Slack bot token and every credential of repositories in one transaction."""
         with transaction.atomic():
             workspaces = list(SlackWorkspace.objects.select_for_update())
             for workspace in workspaces:
                 workspace.save(update_fields=["bot_token"])
-        self.stdout.write(f"{len(workspaces)} bot token(s) encrypted with the current SECRET_KEY.")
+            credentials = list(GitCredential.objects.select_for_update())
+            for credential in credentials:
+                credential.save(update_fields=["secret"])
+        self.stdout.write(
+            f"{len(workspaces)} bot token(s) and {len(credentials)} git credential(s) encrypted "
+            "with the current SECRET_KEY."
+        )

@@ -1,0 +1,180 @@
+"""Keep the changes of runs, and publish them: a push, and a pull request."""
+
+import re
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.utils import timezone
+
+from coding_tasks.failures import PublishingFailed
+from coding_tasks.kept_changes import RunChange, TaskBranch
+from coding_tasks.models import CodingTask, TaskRun
+from coding_tasks.publishing.branches import branch_of
+from coding_tasks.publishing.github import GitHub, GitHubFailed, PullRequestDraft
+from coding_tasks.publishing.outcomes import (
+    ConfirmationNeeded,
+    KeptAsDiff,
+    Outcome,
+    Published,
+    Rejected,
+)
+from coding_tasks.publishing.pushes import push
+from coding_tasks.publishing.remotes import api_url_of, name_on_github, remote_of, takes_pushes
+from coding_tasks.publishing.secrets import find_secrets
+from coding_tasks.repositories.changes import Change, restore_change
+from coding_tasks.repositories.git import printable
+from coding_tasks.repositories.mirrors import Base, Mirrors
+from coding_tasks.repositories.remotes import Remote
+
+_MOST_QUESTIONS = 5
+_LONGEST_PATH = 200
+_RUNS_IN_CI = re.compile(
+    r"^\.github/(workflows|actions)/|^\.(circleci|buildkite|gitea|forgejo|woodpecker)/"
+    r"|(^|/)(\.gitlab-ci\.ya?ml|Jenkinsfile|azure-pipelines\.ya?ml|bitbucket-pipelines\.yml"
+    r"|\.travis\.yml|appveyor\.yml|\.drone\.yml)$"
+)
+
+
+def prepare(mirrors: Mirrors, task: CodingTask) -> tuple[Remote, Base]:
+    """Return the remote of a task, and the commit that its next run starts from.
+
+    Commits that are not pushed and not on this machine are made again. Raises `CheckoutFailed`.
+    """
+    remote = remote_of(task.repository)
+    branch = branch_of(task)
+    newest = RunChange.objects.filter(run__task=task).order_by("pk").last()
+    _restore(mirrors, remote, _unpushed(newest) if newest else [])
+    base = mirrors.update(remote, branch.name)
+    if base.branch != branch.base_branch:
+        TaskBranch.objects.filter(pk=branch.pk).update(base_branch=base.branch)
+    return remote, base
+
+
+def record_change(run: TaskRun, change: Change) -> RunChange:
+    """Keep the change that a run made, once, with what to ask before it is published."""
+    row = RunChange.of(change)
+    row.run = run
+    row.questions = list(islice(_questions(change), _MOST_QUESTIONS))
+    fields = {
+        field.attname: getattr(row, field.attname)
+        for field in RunChange._meta.concrete_fields
+        if field.attname not in ("id", "run_id")
+    }
+    kept, _ = RunChange.objects.get_or_create(run=run, defaults=fields)
+    return kept
+
+
+def publish(
+    mirrors: Mirrors,
+    run: TaskRun,
+    *,
+    thread_url: str = "",
+    confirmed: bool = False,
+    last_attempt: bool = False,
+) -> Outcome:
+    """Push the change of a run, with earlier ones that were not pushed, and open a pull request.
+
+    Calling this again finds the same branch and the same pull request. Raises `PublishingFailed`,
+    and `CheckoutFailed` if the repository cannot be reached. At the `last_attempt` a pushed change
+    without a pull request is an outcome, not a failure.
+    """
+    task = run.task
+    repository = task.repository
+    if not takes_pushes(repository):
+        return KeptAsDiff(f"No credential for pushing to {repository.full_name} is stored here.")
+    unpushed = _unpushed(run.change)
+    questions = [question for row in unpushed for question in row.questions]
+    if questions and not confirmed:
+        return ConfirmationNeeded(tuple(dict.fromkeys(questions))[:_MOST_QUESTIONS])
+    remote = remote_of(repository)
+    branch = branch_of(task)
+    commit = run.change.commit
+    if unpushed:
+        _restore(mirrors, remote, unpushed)
+        pushed = push(mirrors, remote, commit, branch.name)
+        if isinstance(pushed, Rejected):
+            return pushed
+        RunChange.objects.filter(pk__in=[row.pk for row in unpushed]).update(
+            pushed_at=timezone.now()
+        )
+        TaskBranch.objects.filter(pk=branch.pk).update(pushed_commit=commit)
+    try:
+        address, note = _pull_request(task, remote, branch, thread_url)
+    except PublishingFailed as error:
+        if not last_attempt:
+            raise
+        address, note = "", f"There is no pull request: {error}."
+    return Published(branch.name, commit, address, note)
+
+
+def task_diff(task: CodingTask) -> bytes:
+    """Return the changes of a task as patches, in order. `git apply` takes them together."""
+    return b"".join(row.patch for row in RunChange.objects.filter(run__task=task).order_by("pk"))
+
+
+def _unpushed(newest: RunChange) -> list[RunChange]:
+    """Return the change and those below it, as far as they are not pushed, oldest first."""
+    waiting = RunChange.objects.filter(run__task__runs=newest.run, pushed_at=None)
+    by_commit = {row.commit: row for row in waiting}
+    found = []
+    commit = newest.commit
+    while row := by_commit.pop(commit, None):
+        found.append(row)
+        commit = row.parent
+    return found[::-1]
+
+
+def _restore(mirrors: Mirrors, remote: Remote, rows: Iterable[RunChange]) -> None:
+    """Make the commits again that this machine does not have."""
+    for row in rows:
+        restore_change(mirrors, remote, row.restorable())
+
+
+def _questions(change: Change) -> Iterator[str]:
+    """Return why somebody has to agree before the change is published."""
+    paths = [printable(file.path)[:_LONGEST_PATH] for file in change.files]
+    for finding in find_secrets(change.added_text):
+        where = f"`{paths[finding.file]}` (line {finding.line})"
+        yield f"{where} seems to contain {finding.name}."
+    most = settings.PUBLISH_MOST_FILES
+    if len(paths) > most:
+        yield f"The change touches {len(paths)} files, more than {most}."
+    for path in paths:
+        if _RUNS_IN_CI.search(path):
+            yield f"`{path}` decides what runs in the repository's pipelines."
+
+
+def _pull_request(
+    task: CodingTask, remote: Remote, branch: TaskBranch, thread_url: str
+) -> tuple[str, str]:
+    """Return the address of the pull request, or why there is none. Raises `PublishingFailed`."""
+    api_url = api_url_of(task.repository)
+    if not api_url or remote.login is None:
+        return "", ""
+    branch.refresh_from_db()
+    if not branch.base_branch or branch.base_branch == branch.name:
+        return "", "There is no pull request: the repository has no default branch to merge into."
+    draft = PullRequestDraft(
+        name_on_github(task.repository),
+        branch.name,
+        branch.base_branch,
+        task.title,
+        _body(task, thread_url),
+    )
+    try:
+        address = GitHub(api_url, remote.login.password).pull_request(draft)
+    except GitHubFailed as error:
+        if not error.permanent:
+            raise PublishingFailed(str(error), retry_after=error.retry_after) from error
+        return "", f"There is no pull request: {error}."
+    TaskBranch.objects.filter(pk=branch.pk).update(pull_request=address)
+    return address, ""
+
+
+def _body(task: CodingTask, thread_url: str) -> str:
+    """Return the text of a pull request. Nothing of it was written by people or by the agent."""
+    plain = urlsplit(thread_url).scheme in ("http", "https") and thread_url.isprintable()
+    asked = f"Asked for in [this thread]({thread_url})." if plain else "Asked for in a thread."
+    return f"{asked}\n\nTask `{task.pk}`, done by {settings.BOT_NAME}."
