@@ -51,7 +51,7 @@ class Limits:
     file_size: int = 1_000 * MEGABYTE
     """Of each file that it writes."""
     output: int = 64 * MEGABYTE
-    """* Standard output and standard error together."""
+    """* Standard output and standard error together. Each line counts as 64 bytes more."""
     line: int = 4 * MEGABYTE
     """Longer lines are cut."""
 

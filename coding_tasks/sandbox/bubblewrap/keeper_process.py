@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from coding_tasks.sandbox.bubblewrap.keeper import messages
 from coding_tasks.sandbox.bubblewrap.keeper.messages import Failed, Finished, Listening, Ready
@@ -144,7 +145,8 @@ class KeeperProcess:
         self._loop.remove_reader(self._channel)
         self._channel.close()
         lost = WorkspaceLost("the workspace's keeper has died")
-        for waiting in (self._ready, *self._runs.values()):
+        everybody: list[asyncio.Future[Any]] = [self._ready, *self._runs.values()]
+        for waiting in everybody:
             if not waiting.done():
                 waiting.set_exception(lost)
                 waiting.exception()  # nobody has to ask

@@ -12,7 +12,9 @@ from coding_tasks.sandbox.errors import WorkspaceFailed
 from coding_tasks.sandbox.interface import Ended, Limit, Limits, Line
 from coding_tasks.sandbox.lines import LineSplitter
 
-_CHUNK = 65_536
+_CHUNK = 16_384
+LINE_COST = 64
+"""Bytes of output that each line counts as, besides its own, because it takes time to handle."""
 _WAITING = 16
 """Chunks that wait for a slow reader, before the command has to wait."""
 _EXPLANATION = 2_000
@@ -24,7 +26,13 @@ STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
 class RunningCommand:
     """See `coding_tasks.sandbox.interface.Process`."""
 
-    def __init__(self, keeper: KeeperProcess, limits: Limits, relay: Relay | None) -> None:
+    def __init__(
+        self,
+        keeper: KeeperProcess,
+        limits: Limits,
+        relay: Relay | None,
+        line_cost: int = LINE_COST,
+    ) -> None:
         self._keeper = keeper
         self._limits = limits
         self._relay = relay
@@ -34,6 +42,7 @@ class RunningCommand:
         self._ended: Ended | None = None
         self._chunks: asyncio.Queue[tuple[Stream, bytes] | None] = asyncio.Queue(_WAITING)
         self._left = limits.output
+        self._line_cost = line_cost
         self._tail = b""
         """The last of standard error, in case the sandbox itself failed."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -119,11 +128,11 @@ class RunningCommand:
         try:
             while data := await reader.read(_CHUNK):
                 data = data[: self._left]
-                self._left -= len(data)
+                self._left -= len(data) + self._line_cost * data.count(b"\n")
                 if stream == "stderr":
                     self._tail = (self._tail + data)[-_EXPLANATION:]
                 await self._chunks.put((stream, data))
-                if self._left == 0:
+                if self._left <= 0:
                     self._exceed(Limit.OUTPUT)
                     return
         finally:

@@ -14,7 +14,7 @@ from coding_tasks.sandbox.bubblewrap import arguments
 from coding_tasks.sandbox.bubblewrap.keeper import layout
 from coding_tasks.sandbox.bubblewrap.keeper.messages import Start
 from coding_tasks.sandbox.bubblewrap.keeper_process import KeeperProcess
-from coding_tasks.sandbox.bubblewrap.process import STREAMS, RunningCommand, Stream
+from coding_tasks.sandbox.bubblewrap.process import LINE_COST, STREAMS, RunningCommand, Stream
 from coding_tasks.sandbox.command import GATEWAY_PORT_INSIDE, HOME_INSIDE, TREE_INSIDE, Command
 from coding_tasks.sandbox.door.relay import Relay
 from coding_tasks.sandbox.errors import ExportFailed, TooBig, WorkspaceFailed, WorkspaceLost
@@ -130,7 +130,7 @@ class BubblewrapWorkspace:
         """Run one of our own commands; return its output, what it complained of, and its end."""
         bounded = replace(limits, output=most_bytes + 1)
         kept: dict[Stream, bytearray] = {stream: bytearray() for stream in STREAMS}
-        process = self._start(command, bounded, None, shown, extra)
+        process = self._start(command, bounded, None, shown, extra=extra, line_cost=0)
         try:
             async for stream, data in process.chunks():
                 kept[stream] += data
@@ -147,7 +147,9 @@ class BubblewrapWorkspace:
         limits: Limits,
         door: Door | None,
         shown: Sequence[str],
+        *,
         extra: int | None = None,
+        line_cost: int = LINE_COST,
     ) -> RunningCommand:
         """Start a command with these mounts besides the system's."""
         relay = Relay(door) if door is not None else None
@@ -163,7 +165,7 @@ class BubblewrapWorkspace:
             "--",
             *command.argv,
         ]
-        process = RunningCommand(self._keeper, limits, relay)
+        process = RunningCommand(self._keeper, limits, relay, line_cost)
         with ExitStack() as stack:
             files = [
                 stack.enter_context(_memory(name, data))

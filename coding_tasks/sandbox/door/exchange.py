@@ -9,7 +9,6 @@ import contextlib
 import json
 import socket
 from dataclasses import dataclass
-from typing import Protocol
 
 import h11
 
@@ -20,9 +19,11 @@ from coding_tasks.sandbox.door.admission import (
     end_to_end,
     request_headers,
 )
+from coding_tasks.sandbox.door.gateway import LONGEST_HEAD, Gateway, Upstream
 
 _CHUNK = 65_536
-_LONGEST_HEAD = 65_536
+_LINGER = 1.0
+"""Seconds."""
 _TYPE = b"application/json"
 
 
@@ -41,43 +42,17 @@ class _TooBig(Exception):
     """A body exceeds its bound."""
 
 
-@dataclass
-class Upstream:
-    """A connection to the gateway."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-    def __post_init__(self) -> None:
-        self.state = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LONGEST_HEAD)
-
-    def is_reusable(self) -> bool:
-        """Return whether another request can be sent."""
-        return self.state.our_state is h11.IDLE and not self.reader.at_eof()
-
-
-class Connects(Protocol):
-    """Knows where the gateway is."""
-
-    authority: bytes
-    prefix: bytes
-
-    async def connect(self) -> Upstream:
-        """Open a connection. Raises OSError."""
-        ...
-
-
 class Conversation:
     """Serves one connection until either side closes it."""
 
     def __init__(
-        self, connection: socket.socket, gateway: Connects, paths: PathFilter, bounds: Bounds
+        self, connection: socket.socket, gateway: Gateway, paths: PathFilter, bounds: Bounds
     ) -> None:
         self._socket = connection
         self._gateway = gateway
         self._paths = paths
         self._bounds = bounds
-        self._inside = h11.Connection(h11.SERVER, max_incomplete_event_size=_LONGEST_HEAD)
+        self._inside = h11.Connection(h11.SERVER, max_incomplete_event_size=LONGEST_HEAD)
         self._writers: list[asyncio.StreamWriter] = []
         self._upstream: Upstream | None = None
 
@@ -162,8 +137,8 @@ class Conversation:
         while True:
             try:
                 event = await self._next(upstream.state, upstream.reader)
-            except h11.RemoteProtocolError as error:
-                raise OSError("the gateway broke off") from error
+            except (h11.RemoteProtocolError, OSError) as error:
+                raise Refused(502, "the gateway broke off") from error
             if isinstance(event, h11.Response):
                 headers = end_to_end(event.headers)
                 await self._answer(
@@ -180,7 +155,7 @@ class Conversation:
                 await self._answer(h11.EndOfMessage())
                 return
             elif not isinstance(event, h11.InformationalResponse):
-                raise OSError("the gateway closed the connection")
+                raise Refused(502, "the gateway broke off")
 
     def _start_over(self, upstream: Upstream) -> bool:
         if upstream.state.our_state is h11.DONE and upstream.state.their_state is h11.DONE:
@@ -207,7 +182,7 @@ class Conversation:
         return self._upstream
 
     async def _refuse(self, refused: Refused) -> None:
-        """Answer in the shape that clients of model APIs read, and close."""
+        """Answer in the shape that clients of model APIs read, unless an answer has begun."""
         if self._inside.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
         error = {"type": "error", "error": {"type": "sandbox_door", "message": refused.reason}}
@@ -220,9 +195,15 @@ class Conversation:
         await self._answer(h11.Response(status_code=refused.status, headers=headers))
         await self._answer(h11.Data(data=body))
         await self._answer(h11.EndOfMessage())
-        self._writer.close()
-        with contextlib.suppress(OSError):
-            await self._writer.wait_closed()
+        await self._linger()
+
+    async def _linger(self) -> None:
+        """Read what is still coming, because closing before would also destroy the answer."""
+        self._writer.write_eof()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER):
+                while await self._reader.read(_CHUNK):
+                    pass
 
     async def _answer(self, event: h11.Event) -> None:
         await _send(self._writer, self._inside, event)

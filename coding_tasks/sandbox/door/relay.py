@@ -3,43 +3,14 @@
 import asyncio
 import contextlib
 import socket
-import ssl
-from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from coding_tasks.sandbox.door.admission import PathFilter
-from coding_tasks.sandbox.door.exchange import Bounds, Conversation, Upstream
+from coding_tasks.sandbox.door.exchange import Bounds, Conversation
+from coding_tasks.sandbox.door.gateway import Gateway
 from coding_tasks.sandbox.interface import Door
 
 MOST_CONNECTIONS = 64
 """Further connections wait until one of these ends."""
-
-
-@dataclass(frozen=True)
-class Gateway:
-    """Where the gateway is, as the worker reaches it."""
-
-    host: str
-    port: int
-    tls: ssl.SSLContext | None
-    authority: bytes
-    prefix: bytes
-
-    @classmethod
-    def of(cls, url: str) -> "Gateway":
-        """Return the gateway at this URL. Raises ValueError."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"not an address of a gateway: {url!r}")
-        tls = ssl.create_default_context() if parts.scheme == "https" else None
-        port = parts.port or (443 if tls else 80)
-        authority = parts.netloc.rpartition("@")[2].encode()
-        return cls(parts.hostname, port, tls, authority, parts.path.rstrip("/").encode())
-
-    async def connect(self) -> Upstream:
-        """Open a connection. Raises OSError."""
-        reader, writer = await asyncio.open_connection(self.host, self.port, ssl=self.tls)
-        return Upstream(reader, writer)
 
 
 class Relay:

@@ -141,23 +141,33 @@ class FakeGateway:
                 target = bytes(request.target)
                 headers = {bytes(name): bytes(value) for name, value in request.headers}
                 self.requests.append((bytes(request.method), target, headers, body))
-                await self._answer(writer, state, target)
+                await self._answer(reader, writer, state, target)
                 if state.our_state is not h11.DONE:
                     return
                 state.start_next_cycle()
             else:
                 return
 
-    async def _answer(self, writer, state: h11.Connection, target: bytes) -> None:
+    async def _answer(
+        self, reader: asyncio.StreamReader, writer, state: h11.Connection, target: bytes
+    ) -> None:
         headers = [("content-type", "text/plain"), ("keep-alive", "timeout=5"), ("x-gateway", "1")]
         writer.write(state.send(h11.Response(status_code=200, headers=headers)))
         writer.write(state.send(h11.Data(data=b"first ")))
         await writer.drain()
         if target.endswith(b"/slow"):
-            await self.answering.wait()
+            await _first(self.answering.wait(), reader.read(1))
         writer.write(state.send(h11.Data(data=b"last")))
         writer.write(state.send(h11.EndOfMessage()))
         await writer.drain()
+
+
+async def _first(*waiting) -> None:
+    """Wait for the first of these, and cancel the others."""
+    tasks = [asyncio.ensure_future(one) for one in waiting]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
 
 
 @asynccontextmanager

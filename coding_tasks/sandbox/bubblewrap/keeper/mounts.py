@@ -36,8 +36,8 @@ class Plan:
 
 def read_plan(fields: dict[str, Any]) -> Plan:
     """Return the plan from its JSON fields."""
-    sizes = {name: Size(**fields.pop(name)) for name in list(fields) if name.endswith("_size")}
-    return Plan(**fields, **sizes)
+    sizes = {name: Size(**fields[name]) for name in fields if name.endswith("_size")}
+    return Plan(**(fields | sizes))
 
 
 def enter(plan: Plan) -> None:
