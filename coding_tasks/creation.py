@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 
-from coding_tasks.models import CodingTask, Repository, TaskRun
+from coding_tasks.agent_choice import known_agents
+from coding_tasks.agents.choice import choose_agent
+from coding_tasks.models import CodingTask, ProjectAgent, Repository, TaskRun
 from coding_tasks.threads import lock_active_task
 from projects.models import Project, SlackWorkspace
 from quota import gate
@@ -47,6 +50,7 @@ def create_task(request: Request, repository: Repository, workflow_id: str) -> T
     if run := made.first():
         return run
     require_credits(request.workspace.project, request.workspace, request.user_id)
+    chosen = choose_agent(request.text, known_agents())
     try:
         with transaction.atomic():
             task = CodingTask.objects.create(
@@ -56,10 +60,11 @@ def create_task(request: Request, repository: Repository, workflow_id: str) -> T
                 channel_id=request.channel_id,
                 thread_ts=request.thread_ts,
                 owner_slack_user_id=request.user_id,
-                title=_title(request.text),
+                title=_title(chosen.request or request.text),
                 workflow_id=workflow_id,
+                agent=chosen.agent or default_agent(request.workspace.project),
             )
-            return add_run(task, request.message_ts, request.text)
+            return add_run(task, request.message_ts, chosen.request or request.text)
     except IntegrityError:
         with transaction.atomic():
             taken = lock_active_task(request.workspace, request.channel_id, request.thread_ts)
@@ -74,6 +79,12 @@ def add_run(task: CodingTask, message_ts: str, text: str) -> TaskRun:
         task=task, message_ts=message_ts, defaults={"request": text}
     )
     return run
+
+
+def default_agent(project: Project) -> str:
+    """Return the agent that a project's tasks get."""
+    choice = ProjectAgent.objects.filter(project=project).first()
+    return choice.agent if choice else settings.DEFAULT_AGENT
 
 
 def require_credits(project: Project, workspace: SlackWorkspace, user_id: str) -> None:

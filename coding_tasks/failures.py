@@ -109,6 +109,21 @@ class RunStopped(RunFailure):
         super().__init__(self.summary, permanent=True)
 
 
+class AgentEnded(RunFailure):
+    """The agent ended without an answer and without a change."""
+
+    summary = "the agent ended without an answer"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, permanent=True)
+
+
+class ResultLost(RunFailure):
+    """What the agent worker left in the exchange is missing or malformed."""
+
+    summary = "the agent's result is missing"
+
+
 class MustWait(Exception):
     """The call could not be made yet, for a reason outside the call.
 

@@ -42,6 +42,12 @@ class RunChange(models.Model):
     questions = models.JSONField(
         default=list, help_text="Why somebody has to agree before it is published."
     )
+    note = models.CharField(
+        max_length=500,
+        blank=True,
+        default="",
+        help_text="Why it is not pushed, or has no pull request.",
+    )
     packed_patch = models.BinaryField()
     description = models.BinaryField()
     pushed_at = models.DateTimeField(null=True, blank=True)

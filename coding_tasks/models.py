@@ -7,6 +7,7 @@ from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models import Q
 
+from coding_tasks.agent_choice import known_agents
 from coding_tasks.git_credentials import GitCredential
 from coding_tasks.kept_changes import RunChange, TaskBranch
 from coding_tasks.repositories.clone_urls import validate_clone_url
@@ -16,8 +17,10 @@ __all__ = [
     "ChannelDefault",
     "CodingTask",
     "GitCredential",
+    "ProjectAgent",
     "Repository",
     "RunChange",
+    "RunEvent",
     "TaskBranch",
     "TaskRun",
     "validate_full_name",
@@ -68,6 +71,33 @@ class Repository(models.Model):
             raise ValidationError({"credential": "It belongs to another project."})
 
 
+class ProjectAgent(models.Model):
+    """The agent that does a project's coding tasks, unless a mention names another."""
+
+    project = models.OneToOneField(Project, on_delete=models.CASCADE, related_name="agent_choice")
+    agent = models.CharField(
+        max_length=30,
+        help_text="small, claude, codex, mini or one of this server's own; reader answers "
+        "questions and changes nothing.",
+    )
+    model = models.CharField(
+        max_length=100, blank=True, default="", help_text="Empty: the server's default."
+    )
+
+    class Meta:
+        verbose_name = "agent of a project"
+        verbose_name_plural = "agents of projects"
+
+    def __str__(self) -> str:
+        return f"{self.project}: {self.agent}"
+
+    def clean(self) -> None:
+        """Require an agent that this server knows."""
+        if self.agent not in known_agents():
+            names = ", ".join(sorted(known_agents()))
+            raise ValidationError({"agent": f"Write one of these: {names}."})
+
+
 class ChannelDefault(models.Model):
     """The repository that a channel's mentions are about unless they say otherwise."""
 
@@ -105,6 +135,15 @@ class CodingTask(models.Model):
     title = models.CharField(max_length=200)
     permalink = models.URLField(max_length=500, blank=True, default="")
     workflow_id = models.CharField(max_length=255, unique=True)
+    agent = models.CharField(
+        max_length=30, blank=True, default="", help_text="The agent that does the work."
+    )
+    session = models.CharField(
+        max_length=100,
+        blank=True,
+        default="",
+        help_text="The agent's name for the conversation, to go on with it.",
+    )
     state = models.CharField(max_length=10, choices=State.choices, default=State.ACTIVE)
     created_at = models.DateTimeField(auto_now_add=True)
     finished_at = models.DateTimeField(null=True, blank=True)
@@ -180,3 +219,20 @@ class TaskRun(models.Model):
 
     def __str__(self) -> str:
         return f"{self.task} / {self.message_ts}"
+
+
+class RunEvent(models.Model):
+    """One thing that an agent did in a run, for the transcript. Its texts are untrusted."""
+
+    run = models.ForeignKey(TaskRun, on_delete=models.CASCADE, related_name="events")
+    number = models.PositiveIntegerField()
+    event = models.JSONField(help_text="As in `coding_tasks.agents.events`.")
+
+    class Meta:
+        ordering = ["number"]
+        constraints = [
+            models.UniqueConstraint(fields=["run", "number"], name="run_event_unique_number")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.run_id} / {self.number}"

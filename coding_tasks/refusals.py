@@ -50,6 +50,17 @@ def failure_of(error: anthropic.APIStatusError) -> Exception:
     return _failure_of_the_provider(error.status_code, headers, details)
 
 
+def failure_of_refusal(refusal: Mapping[str, Any]) -> Exception:
+    """Return what a refusal that the sandbox's door heard means for the run.
+
+    The agent worker wrote it (`coding_tasks.agent_worker.job`), so its parts may be of any type.
+    """
+    status, headers, details = map(refusal.get, ("status", "headers", "details"))
+    named = {str(name): str(value) for name, value in _object(headers).items()}
+    code = status if isinstance(status, int) else 0
+    return _refusal_of_the_gateway(code, named.get(REASON, ""), named, _object(details))
+
+
 def _refusal_of_the_gateway(
     status: int, reason: str, headers: Mapping[str, str], details: dict[str, Any]
 ) -> Exception:
@@ -91,8 +102,11 @@ def _failure_of_the_provider(
 
 def _details(body: object) -> dict[str, Any]:
     """Return the error of an Anthropic error body: `{"type": "error", "error": {…}}`."""
-    details = body.get("error") if isinstance(body, dict) else None
-    return details if isinstance(details, dict) else {}
+    return _object(_object(body).get("error"))
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _seconds(headers: Mapping[str, str]) -> int:

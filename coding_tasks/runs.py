@@ -32,30 +32,25 @@ def perform(run: TaskRun, checkouts: Checkouts, agent: Agent) -> TaskRun:
     only. Raises `OutOfCredits` (the run is then paused, and can be performed again), `MustWait` and
     `RunFailure`.
     """
-    token = _begin(run)
+    token = begin(run, TIME_LIMIT)
     if token is None:
         return run
     task = run.task
     access = ModelAccess(
         f"{settings.GATEWAY_URL}/{PRODUCT}", token, trace_of(task.workflow_id), f"run {run.pk}"
     )
-    assignment = Assignment(task.repository.full_name, run.request, _earlier(run))
+    assignment = Assignment(task.repository.full_name, run.request, earlier_turns(run))
     try:
         with checkouts.checkout(task.repository.clone_url) as checkout:
             answer = agent.work(assignment, checkout, access)
-            outlast_outage(lambda: _store(run, answer))
+            outlast_outage(lambda: store(run, answer))
     except OutOfCredits:
-        try:
-            waits = F("waits") + 1
-            _move(run, TaskRun.State.PAUSED, left_at_pause=_left(run), woken_at=None, waits=waits)
-        finally:
-            revoke_run_tokens(run.pk)
-        _require_not_stopped(run)
+        pause(run)
         raise
     except BaseException:
         revoke_run_tokens(run.pk)
         raise
-    _require_not_stopped(run)
+    require_not_stopped(run)
     return run
 
 
@@ -121,15 +116,25 @@ def finish_task(task: CodingTask, state: str) -> None:
     )
 
 
+def earlier_turns(run: TaskRun) -> tuple[Turn, ...]:
+    """Return the answered requests of the task before this one, oldest first."""
+    answered = (
+        run.task.runs.filter(state=TaskRun.State.SUCCEEDED, created_at__lt=run.created_at)
+        .exclude(answer="")
+        .order_by("-created_at")[:_REMEMBERED]
+    )
+    return tuple(Turn(past.request, past.answer) for past in reversed(answered))
+
+
 @transaction.atomic
-def _begin(run: TaskRun) -> str | None:
+def begin(run: TaskRun, lifetime: timedelta) -> str | None:
     """Move the run to `running` and return its token, or None if the run has an answer.
 
     Raises `RunStopped`.
     """
     # The lock keeps a run that is being stopped from getting a token after the revocation.
     locked = TaskRun.objects.select_for_update().get(pk=run.pk)
-    _require_not_stopped(locked)
+    require_not_stopped(locked)
     if locked.state == TaskRun.State.SUCCEEDED:
         run.refresh_from_db()
         return None
@@ -139,17 +144,29 @@ def _begin(run: TaskRun) -> str | None:
         task.project,
         run.pk,
         [PRODUCT],
-        TIME_LIMIT,
+        lifetime,
         distinct_id=task.workspace.distinct_id(task.owner_slack_user_id),
     )
 
 
-def _require_not_stopped(run: TaskRun) -> None:
+def pause(run: TaskRun) -> None:
+    """Have the run wait for credits, without a token. Raises `RunStopped`."""
+    try:
+        waits = F("waits") + 1
+        _move(run, TaskRun.State.PAUSED, left_at_pause=_left(run), woken_at=None, waits=waits)
+    finally:
+        revoke_run_tokens(run.pk)
+    require_not_stopped(run)
+
+
+def require_not_stopped(run: TaskRun) -> None:
+    """Raise `RunStopped` if somebody stopped the run."""
     if TaskRun.objects.filter(pk=run.pk, state=TaskRun.State.STOPPED).exists():
         raise RunStopped
 
 
-def _store(run: TaskRun, answer: str) -> None:
+def store(run: TaskRun, answer: str) -> None:
+    """Store the answer and revoke the run's tokens."""
     # The first answer stays if an attempt that was believed dead comes back with a second one.
     # The token is revoked in the same transaction, because nothing looks at the run again.
     with transaction.atomic():
@@ -179,12 +196,3 @@ def _amount(verdict: gate.Verdict) -> int:
 def _move(run: TaskRun, state: str, **fields: object) -> None:
     unanswered = TaskRun.objects.filter(pk=run.pk).exclude(state__in=TaskRun.FINAL)
     unanswered.update(state=state, **fields)
-
-
-def _earlier(run: TaskRun) -> tuple[Turn, ...]:
-    answered = (
-        run.task.runs.filter(state=TaskRun.State.SUCCEEDED, created_at__lt=run.created_at)
-        .exclude(answer="")
-        .order_by("-created_at")[:_REMEMBERED]
-    )
-    return tuple(Turn(past.request, past.answer) for past in reversed(answered))

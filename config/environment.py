@@ -1,6 +1,7 @@
 """Reading the environment. Each wrong value is reported in one line that says what to do."""
 
 import re
+import shlex
 from collections.abc import Mapping
 
 import dj_database_url
@@ -39,6 +40,12 @@ def database_address(value: str) -> None:
 def comma_separated(env: Env, name: str) -> list[str]:
     """Return the comma-separated values of a variable, without empty ones."""
     return [value.strip() for value in env.str(name, "").split(",") if value.strip()]
+
+
+def agent_commands(env: Env) -> dict[str, tuple[str, ...]]:
+    """Return the operator's own agents: `AGENT_COMMANDS=name=program argument;other=program`."""
+    named = env.dict("AGENT_COMMANDS", {}, delimiter=";")
+    return {name.strip(): tuple(shlex.split(line)) for name, line in named.items()}
 
 
 def seal(env: Env) -> None:

@@ -14,6 +14,7 @@ import dj_database_url
 from environs import Env, validate
 
 from config.environment import (
+    agent_commands,
     comma_separated,
     database_address,
     host_and_port,
@@ -80,6 +81,12 @@ REPOSITORIES_DIRECTORY = env.str(
 COMMIT_NAME = env.str("COMMIT_NAME", "")
 COMMIT_EMAIL = env.str("COMMIT_EMAIL", "")
 PUBLISH_MOST_FILES = env.int("PUBLISH_MOST_FILES", 100, validate=validate.Range(min=1))
+DEFAULT_AGENT = env.str("DEFAULT_AGENT", "reader", validate=not_empty)
+AGENT_COMMANDS = agent_commands(env)
+AGENT_EXCHANGE_DIRECTORY = env.str(
+    "AGENT_EXCHANGE_DIRECTORY", str(BASE_DIR / ".devstack" / "exchange"), validate=not_empty
+)
+SANDBOX_UID = env.int("SANDBOX_UID", 64_646, validate=validate.Range(min=1))
 TASK_IDLE_MINUTES = env.int("TASK_IDLE_MINUTES", 60, validate=validate.Range(min=1))
 
 # --- Metrics -------------------------------------------------------------------------------------

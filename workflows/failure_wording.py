@@ -2,7 +2,10 @@
 
 from django.conf import settings
 
+from coding_tasks.agent_worker.job import AGENT_MISSING, SANDBOX_MISSING
 from coding_tasks.failures import (
+    AgentEnded,
+    ChangeRefused,
     CheckoutFailed,
     ModelFailed,
     RepositoryTooBig,
@@ -12,11 +15,28 @@ from coding_tasks.failures import (
 )
 from coding_tasks.repositories.bounds import BOUNDS
 from workflows import wording
-from workflows.mention_types import ANSWER_LOST, CREDITS_HELD, GATEWAY_OUT, STORES_OUT, TIMED_OUT
+from workflows.mention_types import (
+    ANSWER_LOST,
+    CREDITS_HELD,
+    GATEWAY_OUT,
+    NO_AGENT_WORKER,
+    STORES_OUT,
+    TIMED_OUT,
+)
 
 
-def sentence(failure: str, *, user_id: str, repository: str = "") -> str:
+def sentence(failure: str, *, user_id: str, repository: str = "", agent: str = "") -> str:
     """Return the message about a failure, named by its type in Temporal's history."""
+    if failure == AGENT_MISSING:
+        return wording.agent_missing(agent)
+    if failure == SANDBOX_MISSING:
+        return wording.sandbox_missing()
+    if failure == NO_AGENT_WORKER:
+        return wording.no_agent_worker()
+    if failure == AgentEnded.__name__:
+        return wording.agent_ended(agent)
+    if failure == ChangeRefused.__name__:
+        return wording.change_refused()
     if failure == ModelFailed.__name__:
         return wording.provider_unavailable()
     if failure == CheckoutFailed.__name__:

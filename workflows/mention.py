@@ -18,17 +18,21 @@ from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
     FailureError,
+    TimeoutType,
     is_cancelled_exception,
 )
 from temporalio.exceptions import (
     TimeoutError as TimedOut,
 )
 
+from coding_tasks.agent_worker.job import QUEUE_SUFFIX, TurnEnded, TurnRef
+from workflows.activities.agents import LAST_PUBLISHING, AgentActivities, TurnRun
 from workflows.activities.coding import (
     CodingActivities,
     FailedRun,
     ForwardedMessage,
     NewTask,
+    RunAnswer,
     RunRef,
     TaskAnswer,
     TaskEnd,
@@ -37,10 +41,12 @@ from workflows.activities.quota import PausedRun, QuotaActivities
 from workflows.activities.repository import GivenUp, RepositoryActivities
 from workflows.activities.thread import Closing, NoticeRef, ThreadActivities
 from workflows.mention_types import (
+    AGENTS_PATCH,
     ANSWER_LOST,
     CREDITS_HELD,
     GATE_PATCH,
     GATEWAY_OUT,
+    NO_AGENT_WORKER,
     ONE_PAUSE_PATCH,
     OUT_OF_CREDITS,
     OUTAGE_PATCH,
@@ -109,6 +115,13 @@ CLASSIFIER_ATTEMPTS = 2
 AGENT_ATTEMPT = timedelta(minutes=25)
 """15 minutes for the run, as long as its token lives, and 10 to store its answer."""
 AGENT_HEARTBEAT = timedelta(seconds=10)
+
+PREPARE_ATTEMPT = timedelta(minutes=15)
+"""For fetching, committing and pushing, whose own time limits end earlier."""
+TURN_ATTEMPT = timedelta(minutes=30)
+TURN_ATTEMPTS = 2
+AGENT_WORKER_WAIT = timedelta(minutes=2)
+"""How long a turn waits for an agent worker to take it."""
 
 WORK_FIRST_RETRY = timedelta(seconds=1)
 LONGEST_WAIT = timedelta(minutes=1)
@@ -324,13 +337,7 @@ class MentionWorkflow:
                 run = await self._work(
                     mention,
                     mention.attempts,
-                    lambda attempts: workflow.execute_activity_method(
-                        CodingActivities.run_agent,
-                        RunRef(run_id),
-                        start_to_close_timeout=AGENT_ATTEMPT,
-                        heartbeat_timeout=AGENT_HEARTBEAT,
-                        retry_policy=_work_retry(attempts),
-                    ),
+                    lambda attempts: self._perform(RunRef(run_id), attempts),
                 )
             except ActivityError as error:
                 if is_cancelled_exception(error):
@@ -346,6 +353,38 @@ class MentionWorkflow:
                 )
             if not await self._credits_return(pause, run_id, known):
                 return await self._fail_run(run_id, OUT_OF_CREDITS)
+
+    async def _perform(self, run: RunRef, attempts: int) -> RunAnswer:
+        """Have the agent do the run, in a sandbox if it needs one."""
+        if not workflow.patched(AGENTS_PATCH):
+            return await _read_and_answer(run, attempts)
+        prepared = await workflow.execute_activity_method(
+            AgentActivities.prepare_run,
+            run,
+            start_to_close_timeout=PREPARE_ATTEMPT,
+            heartbeat_timeout=AGENT_HEARTBEAT,
+            retry_policy=_work_retry(attempts),
+        )
+        if not prepared.in_sandbox:
+            return await _read_and_answer(run, attempts)
+        if not prepared.answered:
+            turn = await _run_turn(run)
+            collected = await workflow.execute_activity_method(
+                AgentActivities.collect_run,
+                TurnRun(run.run_id, turn.attempt),
+                start_to_close_timeout=PREPARE_ATTEMPT,
+                heartbeat_timeout=AGENT_HEARTBEAT,
+                retry_policy=_work_retry(attempts),
+            )
+            if collected.notice_id:
+                return RunAnswer(collected.notice_id, answered=False)
+        return await workflow.execute_activity_method(
+            AgentActivities.publish_run,
+            run,
+            start_to_close_timeout=PREPARE_ATTEMPT,
+            heartbeat_timeout=AGENT_HEARTBEAT,
+            retry_policy=_work_retry(LAST_PUBLISHING),
+        )
 
     async def _work(
         self, mention: MentionInput, attempts: int, perform: Callable[[int], Awaitable[Answer]]
@@ -433,6 +472,38 @@ class MentionWorkflow:
         closing = Closing(mention.mention_id, outcome.ending, outcome.reason)
         broken = await _locally(ThreadActivities.break_down, closing)
         await self._deliver(broken.notice_id)
+
+
+async def _read_and_answer(run: RunRef, attempts: int) -> RunAnswer:
+    """Have the agent that only reads do the run."""
+    return await workflow.execute_activity_method(
+        CodingActivities.run_agent,
+        run,
+        start_to_close_timeout=AGENT_ATTEMPT,
+        heartbeat_timeout=AGENT_HEARTBEAT,
+        retry_policy=_work_retry(attempts),
+    )
+
+
+async def _run_turn(run: RunRef) -> TurnEnded:
+    """Have an agent worker run the turn. A worker that dies is replaced once."""
+    try:
+        return await workflow.execute_activity(
+            "run_turn",
+            TurnRef(run.run_id),
+            result_type=TurnEnded,
+            task_queue=workflow.info().task_queue + QUEUE_SUFFIX,
+            schedule_to_start_timeout=AGENT_WORKER_WAIT,
+            start_to_close_timeout=TURN_ATTEMPT,
+            heartbeat_timeout=AGENT_HEARTBEAT,
+            retry_policy=_work_retry(TURN_ATTEMPTS),
+            cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+        )
+    except ActivityError as error:
+        cause = error.cause
+        if isinstance(cause, TimedOut) and cause.type == TimeoutType.SCHEDULE_TO_START:
+            raise ApplicationError("no agent worker", type=NO_AGENT_WORKER) from error
+        raise
 
 
 async def _locally(

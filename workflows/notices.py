@@ -18,7 +18,7 @@ from django.db.models import F, QuerySet
 from django.utils import timezone
 from slack_sdk import WebClient
 
-from coding_tasks.models import CodingTask, TaskRun
+from coding_tasks.models import CodingTask, RunChange, TaskRun
 from projects.hints import run_soon
 from workflows import wording
 from workflows.metrics import NOTICES
@@ -83,7 +83,20 @@ def answer_key(run: TaskRun) -> str:
 def claim_answer(run: TaskRun, about: Mention | FollowUp) -> Notice:
     """Return the notice with a run's answer to a message."""
     fresh = TaskRun.objects.select_for_update().get(pk=run.pk)  # it may have been erased since
-    return claim(answer_key(run), Notice.Kind.ANSWER, about, wording.answer(fresh.answer))
+    text = "\n\n".join([wording.answer(fresh.answer), *change_sentences(fresh)])
+    return claim(answer_key(run), Notice.Kind.ANSWER, about, text)
+
+
+def change_sentences(run: TaskRun) -> list[str]:
+    """Return what to say about the change that the run made, or nothing."""
+    change = RunChange.objects.filter(run=run).select_related("run__task__branch").first()
+    if change is None or run.answer == ERASED:
+        return []
+    made = wording.change_made(
+        files=change.files, added=change.added, removed=change.removed, branch=change.branch
+    )
+    pull_request = run.task.branch.pull_request
+    return [wording.change_published(made, pull_request=pull_request, note=change.note)]
 
 
 def claim_not_your_task(about: Mention, task: CodingTask) -> Notice:

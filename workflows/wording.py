@@ -167,6 +167,54 @@ def answer(text: str) -> str:
     return escape(text.strip()) or "I have no answer."
 
 
+def change_made(*, files: int, added: int, removed: int, branch: str) -> str:
+    """Say what a run changed, and on which branch."""
+    noun = "file" if files == 1 else "files"
+    return f"Changed {files:,} {noun} (+{added:,} −{removed:,}) on the branch `{escape(branch)}`."
+
+
+def change_published(made: str, *, pull_request: str, note: str) -> str:
+    """Add where the change can be reviewed, or why it cannot."""
+    where = f"Pull request: {escape(pull_request)}" if pull_request else ""
+    return " ".join(filter(None, [made, where, escape(note)]))
+
+
+def agent_missing(agent: str) -> str:
+    """Say that the agent is not installed on this server."""
+    return (
+        f"The agent {escape(agent)} is not installed on this server. An administrator can install "
+        "it, or choose another one."
+    )
+
+
+def sandbox_missing() -> str:
+    """Say that this server cannot run code safely."""
+    return (
+        "This server cannot run an agent safely, so I changed nothing. An administrator finds the "
+        "reason in the log of the agent worker."
+    )
+
+
+def no_agent_worker() -> str:
+    """Say that no process takes the work."""
+    return (
+        "No agent worker took this work, so I changed nothing. Ask an administrator to start one."
+    )
+
+
+def agent_ended(agent: str) -> str:
+    """Say that the agent neither answered nor changed anything."""
+    return f"The agent {escape(agent)} ended without an answer and changed nothing."
+
+
+def change_refused() -> str:
+    """Say that the change must not be committed."""
+    return (
+        "The agent's change cannot be committed safely, so I dropped it. It touches files outside "
+        "the repository's tree, git's own files, or a submodule."
+    )
+
+
 def answer_in_file(user_id: str) -> str:
     """Introduce the file with an answer that is too long for a message."""
     return f"{person(user_id)}, my answer is too long for a message, so it is in this file."

@@ -16,10 +16,12 @@ from django.conf import settings
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+from coding_tasks.agent_runs import AgentRuns
 from coding_tasks.answering_agent import AnsweringAgent
 from coding_tasks.assignments import Agent
 from coding_tasks.checkouts import Checkouts, Cloner
 from coding_tasks.runs import TIME_LIMIT
+from workflows.activities.agents import AgentActivities
 from workflows.activities.coding import CodingActivities
 from workflows.activities.quota import QuotaActivities
 from workflows.activities.repository import Classifier, RepositoryActivities
@@ -66,6 +68,7 @@ def activities(tools: Tools) -> Sequence[Callable[..., Any]]:
     quota = QuotaActivities()
     repository = RepositoryActivities(tools.classifier)
     coding = CodingActivities(tools.agent, tools.checkouts)
+    agents = AgentActivities(AgentRuns.from_settings())
     thread = ThreadActivities()
     return [
         quota.check_quota,
@@ -80,6 +83,9 @@ def activities(tools: Tools) -> Sequence[Callable[..., Any]]:
         coding.run_agent,
         coding.fail_run,
         coding.end_task,
+        agents.prepare_run,
+        agents.collect_run,
+        agents.publish_run,
         thread.check_access,
         thread.deliver_notice,
         thread.close_mention,

@@ -24,7 +24,7 @@ def main() -> int:
     try:
         settings = from_environment()
     except EnvError as error:
-        print(f"agent worker: {error}", file=sys.stderr)
+        sys.stderr.write(f"agent worker: {error}\n")
         return 2
     asyncio.run(_run(settings))
     return 0
@@ -36,7 +36,7 @@ async def _run(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     client = await _connect(stop)
     if client is not None:
-        await worker.run(client, settings, Bubblewrap(), stop)
+        await worker.run(client, settings, Bubblewrap(settings.sandbox_uid), stop)
 
 
 async def _connect(stop: asyncio.Event) -> Client | None:

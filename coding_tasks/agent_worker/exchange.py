@@ -3,8 +3,9 @@
 Temporal's history cannot be erased, so nothing that a person wrote and no credential passes through
 it. Both kinds of workers share one volume instead. Each run has a folder in it:
 
-    <run>/job.json             from the worker that prepares the run, removed after the run
-    <run>/<attempt>/…          from the agent worker, once for each attempt
+    runs/<run>/job.json        from the worker that prepares the run, removed after the run
+    runs/<run>/<attempt>/…     from the agent worker, once for each attempt
+    homes/<task>.tar.gz        the agent's conversation, from one turn of a task to the next
 """
 
 import json
@@ -12,10 +13,10 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import BinaryIO
 from uuid import UUID
 
 from coding_tasks.agent_worker.job import AgentJob, TurnResult
@@ -63,19 +64,50 @@ class Exchange:
             return None
         return self.attempt(run_id, max(numbers)) if numbers else None
 
+    def keep_home(self, task_id: str, archive: bytes) -> None:
+        """Keep the conversation of a task for its next turn."""
+        path = self._home(task_id)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _replace(path, archive)
+
+    def home(self, task_id: str) -> Path | None:
+        """Return where the conversation of a task is kept, or None if it is not."""
+        path = self._home(task_id)
+        return path if path.is_file() else None
+
+    def remove_home(self, task_id: str) -> None:
+        """Forget the conversation of a task."""
+        self._home(task_id).unlink(missing_ok=True)
+
+    def keep_unfinished_patch(self, run_id: str, patch: bytes) -> None:
+        """Keep what a run did before it had to wait."""
+        _replace(self._run(run_id) / "unfinished.patch", patch)
+
+    def unfinished_patch(self, run_id: str) -> Path | None:
+        """Return where the work of a run that had to wait is kept, or None."""
+        path = self._run(run_id) / "unfinished.patch"
+        return path if path.is_file() and path.stat().st_size else None
+
     def remove(self, run_id: str) -> None:
         """Remove everything about a run, with its credential."""
         shutil.rmtree(self._run(run_id), ignore_errors=True)
 
     def remove_leftovers(self, older_than: timedelta) -> None:
-        """Remove the folders of runs that nobody collected."""
+        """Remove what belongs to runs that nobody collected, and to tasks that ended long ago."""
         before = time.time() - older_than.total_seconds()
-        for folder in _folders(self.root):
-            if folder.stat().st_mtime < before:
-                shutil.rmtree(folder.path, ignore_errors=True)
+        for left in (*_entries(self.root / "runs"), *_entries(self.root / "homes")):
+            if left.stat(follow_symlinks=False).st_mtime >= before:
+                continue
+            if left.is_dir(follow_symlinks=False):
+                shutil.rmtree(left.path, ignore_errors=True)
+            else:
+                Path(left.path).unlink(missing_ok=True)
 
     def _run(self, run_id: str) -> Path:
-        return self.root / str(UUID(run_id))
+        return self.root / "runs" / str(UUID(run_id))
+
+    def _home(self, task_id: str) -> Path:
+        return self.root / "homes" / f"{UUID(task_id)}.tar.gz"
 
 
 @dataclass(frozen=True)
@@ -89,9 +121,12 @@ class Attempt:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True, mode=0o700)
 
+    def write_events(self) -> BinaryIO:
+        """Open the file of events, one JSON object in each line. Lines are written at once."""
+        return open(self._events, "wb", buffering=0)
+
     @property
-    def events(self) -> Path:
-        """The file of events, one JSON object in each line."""
+    def _events(self) -> Path:
         return self.folder / "events.jsonl"
 
     def put(self, result: TurnResult, patch: bytes, home: bytes) -> None:
@@ -119,7 +154,7 @@ class Attempt:
     def event_lines(self) -> list[bytes]:
         """Return the complete lines of events so far."""
         try:
-            lines = _read(self.events, MOST_EVENTS + 1).split(b"\n")
+            lines = _read(self._events, MOST_EVENTS + 1).split(b"\n")
         except NotInExchange:
             return []
         return lines[:-1]
@@ -148,9 +183,9 @@ def _replace(path: Path, content: bytes) -> None:
     new.replace(path)
 
 
-def _folders(root: Path) -> Iterator[os.DirEntry[str]]:
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
-        with os.scandir(root) as entries:
-            yield from [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
+        with os.scandir(folder) as entries:
+            return list(entries)
     except FileNotFoundError:
-        return
+        return []

@@ -47,6 +47,8 @@ class AgentJob:
     """The agent's name for the conversation to go on with."""
     home: str = ""
     """The archive of the conversation, or empty."""
+    patch: str = ""
+    """What an earlier attempt at the turn did before it had to wait, or empty."""
     steps: int = 60
     tokens: int = 2_000_000
     seconds: int = 1_500
@@ -74,6 +76,9 @@ class TurnResult:
     """The limit that ended it, or what the agent says went wrong."""
     session: str = ""
     steps: int = 0
+    refusal: dict[str, Any] | None = None
+    """The gateway's refusal of the last call, as the door heard it: the status, the headers that
+    say why, and `details`, the error of its body."""
     files_left_out: bool = False
     """Whether files could not be read when the change was exported."""
 
@@ -90,6 +95,7 @@ class TurnResult:
             detail=_text(value.get("detail"), 500),
             session=_text(value.get("session"), 100),
             steps=steps if isinstance(steps, int) and 0 <= steps < 1_000_000 else 0,
+            refusal=refusal if isinstance(refusal := value.get("refusal"), dict) else None,
             files_left_out=value.get("files_left_out") is True,
         )
 

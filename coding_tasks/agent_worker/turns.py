@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import structlog
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from coding_tasks.agent_worker.exchange import MOST_EVENTS, MOST_HOME, MOST_PATCH, Attempt, Exchange
+from coding_tasks.agent_worker.exchange import MOST_EVENTS, MOST_HOME, MOST_PATCH, Exchange
 from coding_tasks.agent_worker.job import (
     AGENT_MISSING,
     SANDBOX_MISSING,
@@ -25,8 +25,17 @@ from coding_tasks.agent_worker.job import (
 from coding_tasks.agents.description import Budget, CodingAgent, Parser, Turn
 from coding_tasks.agents.events import Event, clean, mask, to_json
 from coding_tasks.agents.progress import Progress
-from coding_tasks.sandbox.command import GATEWAY_INSIDE
-from coding_tasks.sandbox.interface import Door, Ended, Limits, Process, Sandbox, Workspace
+from coding_tasks.sandbox.command import GATEWAY_INSIDE, HOME_INSIDE, Command
+from coding_tasks.sandbox.interface import (
+    Door,
+    Ended,
+    Limits,
+    Process,
+    Refusal,
+    Refusals,
+    Sandbox,
+    Workspace,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +43,9 @@ BEAT = 2.0
 """Seconds between heartbeats. Their answers tell the worker that a turn was cancelled."""
 GRACE = 60
 """Seconds that an agent gets beyond its own budget before the sandbox ends it."""
+_RESTORE_SECONDS = 60
+_GIT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": HOME_INSIDE}
+_TELLING = ("x-tollgate-reason", "x-should-retry", "retry-after")
 
 
 @dataclass(frozen=True)
@@ -65,14 +77,17 @@ class TurnActivities:
             repository = Path(job.repository)
             tree = Path(job.tree)
             async with self.sandbox.open(tree, repository=repository, mounts=mounts) as workspace:
-                if job.home:
-                    await workspace.restore_home(Path(job.home).read_bytes())
-                ended = await self._run(workspace, agent, job, progress, attempt)
+                await _restore(workspace, job)
+                refusals = Refusals()
+                door = Door(job.gateway_url, job.product, refusals)
+                with attempt.write_events() as file:
+                    transcript = _Transcript(file, job.token)
+                    ended = await self._run(workspace, agent, job, door, progress, transcript)
                 change = await workspace.export(
                     job.commit, index=repository / "index", most_bytes=MOST_PATCH
                 )
                 home = await workspace.save_home(agent.session_directories, MOST_HOME)
-        result = _result(progress, ended, files_left_out=change.incomplete)
+        result = _result(progress, ended, refusals.last, files_left_out=change.incomplete)
         attempt.put(result, change.patch, home)
         return TurnEnded(number)
 
@@ -93,8 +108,9 @@ class TurnActivities:
         workspace: Workspace,
         agent: CodingAgent,
         job: AgentJob,
+        door: Door,
         progress: Progress,
-        attempt: Attempt,
+        transcript: "_Transcript",
     ) -> Ended:
         turn = Turn(
             prompt=job.prompt,
@@ -106,12 +122,9 @@ class TurnActivities:
             budget=Budget(job.steps, job.tokens, job.seconds),
         )
         limits = replace(self.limits, seconds=min(self.limits.seconds, job.seconds + GRACE))
-        door = Door(job.gateway_url, job.product)
-        with open(attempt.events, "wb", buffering=0) as file:
-            transcript = _Transcript(file, job.token)
-            async with workspace.start(agent.command(turn), limits, door) as process:
-                await _follow(process, agent.parser(), progress, transcript)
-                return await process.wait()
+        async with workspace.start(agent.command(turn), limits, door) as process:
+            await _follow(process, agent.parser(), progress, transcript)
+            return await process.wait()
 
 
 class _Transcript:
@@ -145,7 +158,22 @@ async def _follow(
         transcript.add(event)
 
 
-def _result(progress: Progress, ended: Ended, *, files_left_out: bool) -> TurnResult:
+async def _restore(workspace: Workspace, job: AgentJob) -> None:
+    """Restore the conversation, and what an earlier attempt at the turn did."""
+    if job.home:
+        await workspace.restore_home(await asyncio.to_thread(Path(job.home).read_bytes))
+    if job.patch:
+        patch = await asyncio.to_thread(Path(job.patch).read_bytes)
+        apply = Command(("git", "apply", "--binary", "--whitespace=nowarn"), _GIT, patch)
+        async with workspace.start(apply, Limits(seconds=_RESTORE_SECONDS)) as process:
+            ended = await process.wait()
+        if ended.status != 0:
+            log.warning("unfinished work could not be restored", status=ended.status)
+
+
+def _result(
+    progress: Progress, ended: Ended, refused: Refusal | None, *, files_left_out: bool
+) -> TurnResult:
     if ended.limit is not None:
         ending, detail = Ending.LIMIT, str(ended.limit)
     elif progress.answer:
@@ -159,8 +187,20 @@ def _result(progress: Progress, ended: Ended, *, files_left_out: bool) -> TurnRe
         detail=detail[:500],
         session=progress.session or "",
         steps=progress.steps,
+        refusal=_told(refused) if refused else None,
         files_left_out=files_left_out,
     )
+
+
+def _told(refused: Refusal) -> dict[str, Any]:
+    """Return the refusal for the result, without what the failure doesn't depend on."""
+    try:
+        body = json.loads(refused.body)
+    except (ValueError, RecursionError):
+        body = None
+    details = body.get("error") if isinstance(body, dict) else None
+    headers = {name: refused.headers[name] for name in _TELLING if name in refused.headers}
+    return {"status": refused.status, "headers": headers, "details": details}
 
 
 @asynccontextmanager

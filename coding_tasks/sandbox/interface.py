@@ -17,6 +17,7 @@ MEGABYTE = 1_000_000
 _UNSAFE = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 )
+MOST_REFUSAL = 8_192
 _NOTHING: Mapping[str, Path] = {}
 
 
@@ -66,12 +67,32 @@ class Limit(StrEnum):
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """An answer in which the gateway itself refused a call, as its headers say."""
+
+    status: int
+    headers: Mapping[str, str]
+    """With lower-case names."""
+    body: bytes
+    """The first `MOST_REFUSAL` bytes."""
+
+
+@dataclass
+class Refusals:
+    """What the door heard. Unlike the output of a command, nothing inside can forge it."""
+
+    last: Refusal | None = None
+    """The gateway's refusal of the latest call, or None if it let that call pass."""
+
+
+@dataclass(frozen=True)
 class Door:
     """The one way out of the sandbox: the gateway, and there only the paths of one product."""
 
     gateway_url: str
     """As the worker reaches it, for example `https://gateway.example.com`."""
     product: str
+    refusals: Refusals = field(default_factory=Refusals, compare=False)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def test_a_workflow_terminated_at_work_ends_with_one_message(shop: World):
 
 def test_a_stored_answer_is_posted_when_its_workflow_is_gone(shop: World, monkeypatch):
     kept = threading.Event()
-    keep = runs._store
+    keep = runs.store
 
     def keep_and_hang(*arguments):
         keep(*arguments)

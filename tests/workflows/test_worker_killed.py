@@ -18,7 +18,7 @@ DEATHS = [
     "before coding_tasks.creation.add_run",
     "after create_task",
     "after coding_tasks.runs.mint_run_token",
-    "after coding_tasks.runs._store",
+    "after coding_tasks.runs.store",
     "after run_agent",
     "after workflows.notices._send",
     "after deliver_notice",
@@ -55,7 +55,7 @@ def test_a_model_whose_answer_was_kept_is_not_asked_again(
     shop: World, environment, settings, tmp_path
 ):
     log = tmp_path / "worker.log"
-    death = "after coding_tasks.runs._store"
+    death = "after coding_tasks.runs.store"
     with worker_process(settings.TEMPORAL_TASK_QUEUE, environment, log, [death]) as process:
         mention = shop.start()
         assert process.stdout.readline().strip() == death, log.read_text()

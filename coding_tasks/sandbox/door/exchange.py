@@ -20,11 +20,14 @@ from coding_tasks.sandbox.door.admission import (
     request_headers,
 )
 from coding_tasks.sandbox.door.gateway import LONGEST_HEAD, Gateway, Upstream
+from coding_tasks.sandbox.interface import MOST_REFUSAL, Refusal, Refusals
 
 _CHUNK = 65_536
 _LINGER = 1.0
 """Seconds."""
 _TYPE = b"application/json"
+_REASON = "x-tollgate-reason"
+"""The header that marks the gateway's own refusals."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,18 @@ class Conversation:
     """Serves one connection until either side closes it."""
 
     def __init__(
-        self, connection: socket.socket, gateway: Gateway, paths: PathFilter, bounds: Bounds
+        self,
+        connection: socket.socket,
+        gateway: Gateway,
+        paths: PathFilter,
+        bounds: Bounds,
+        refusals: Refusals,
     ) -> None:
         self._socket = connection
         self._gateway = gateway
         self._paths = paths
         self._bounds = bounds
+        self._refusals = refusals
         self._inside = h11.Connection(h11.SERVER, max_incomplete_event_size=LONGEST_HEAD)
         self._writers: list[asyncio.StreamWriter] = []
         self._upstream: Upstream | None = None
@@ -134,12 +143,15 @@ class Conversation:
 
     async def _pass_answer(self, upstream: Upstream) -> None:
         left = self._bounds.answer
+        heard: h11.Response | None = None
+        body = b""
         while True:
             try:
                 event = await self._next(upstream.state, upstream.reader)
             except (h11.RemoteProtocolError, OSError) as error:
                 raise Refused(502, "the gateway broke off") from error
             if isinstance(event, h11.Response):
+                heard = event
                 headers = end_to_end(event.headers)
                 await self._answer(
                     h11.Response(
@@ -150,12 +162,25 @@ class Conversation:
                 left -= len(event.data)
                 if left < 0:
                     raise _TooBig
+                body += event.data[: MOST_REFUSAL - len(body)]
                 await self._answer(h11.Data(data=event.data))
             elif isinstance(event, h11.EndOfMessage):
+                if heard is not None:
+                    self._note(heard, body)
                 await self._answer(h11.EndOfMessage())
                 return
             elif not isinstance(event, h11.InformationalResponse):
                 raise Refused(502, "the gateway broke off")
+
+    def _note(self, answer: h11.Response, body: bytes) -> None:
+        """Remember whether the gateway itself refused the call."""
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers
+        }
+        if _REASON in headers:
+            self._refusals.last = Refusal(answer.status_code, headers, body)
+        elif answer.status_code < 400:
+            self._refusals.last = None
 
     def _start_over(self, upstream: Upstream) -> bool:
         if upstream.state.our_state is h11.DONE and upstream.state.their_state is h11.DONE:

@@ -20,6 +20,7 @@ class Relay:
         self._gateway = Gateway.of(door.gateway_url)
         self._paths = PathFilter(door.product)
         self._bounds = bounds or Bounds()
+        self._refusals = door.refusals
         self._open = True
         self._accepting: asyncio.Task[None] | None = None
         self._conversations: dict[asyncio.Task[None], Conversation] = {}
@@ -61,7 +62,9 @@ class Relay:
                 self._serve(connection, room)
 
     def _serve(self, connection: socket.socket, room: asyncio.Semaphore) -> None:
-        conversation = Conversation(connection, self._gateway, self._paths, self._bounds)
+        conversation = Conversation(
+            connection, self._gateway, self._paths, self._bounds, self._refusals
+        )
         task = asyncio.get_running_loop().create_task(conversation.run())
         self._conversations[task] = conversation
 

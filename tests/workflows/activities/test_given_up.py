@@ -84,7 +84,7 @@ def test_an_answer_whose_last_attempt_is_lost_reaches_the_thread(
     shop: World, worker, hurried, monkeypatch
 ):
     hurried(attempts=1)
-    keep = runs._store
+    keep = runs.store
 
     def kept_and_lost(*arguments):
         keep(*arguments)

@@ -1,0 +1,236 @@
+"""A run by an agent in a sandbox: what the agent worker is given, and what is taken back."""
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Self
+
+from django.conf import settings
+from django.db import transaction
+
+from coding_tasks import runs
+from coding_tasks.agent_choice import READER
+from coding_tasks.agent_worker.exchange import Exchange, NotInExchange
+from coding_tasks.agent_worker.job import AgentJob, Ending, TurnResult
+from coding_tasks.agents.description import MOST_PROMPT
+from coding_tasks.assignments import Turn, trace_of
+from coding_tasks.failures import AgentEnded, OutOfCredits, ResultLost
+from coding_tasks.models import CodingTask, ProjectAgent, RunChange, RunEvent, TaskRun
+from coding_tasks.outages import outlast_outage
+from coding_tasks.publishing import publication
+from coding_tasks.publishing.branches import branch_of
+from coding_tasks.publishing.outcomes import (
+    ConfirmationNeeded,
+    KeptAsDiff,
+    Outcome,
+    Published,
+    Rejected,
+)
+from coding_tasks.refusals import failure_of_refusal
+from coding_tasks.repositories.changes import Change, ChangeRequest, Requester, commit_change
+from coding_tasks.repositories.mirrors import Base, Mirrors
+from coding_tasks.repositories.shared_checkouts import SharedCheckout, SharedCheckouts
+from coding_tasks.storable import storable
+
+SECONDS = 1_500
+"""How long an agent may work on one turn before it has to finish."""
+TOKEN_LIFETIME = timedelta(seconds=2 * SECONDS + 600)
+"""Long enough for a second attempt, because both use the same token."""
+_MOST_EVENTS = 5_000
+_EARLIER = "Earlier in this conversation:"
+
+
+@dataclass(frozen=True)
+class AgentRuns:
+    """The runs of agents, with the folders that this machine shares with the agent workers."""
+
+    mirrors: Mirrors
+    checkouts: SharedCheckouts
+    exchange: Exchange
+
+    @classmethod
+    def from_settings(cls) -> Self:
+        """Return what the settings name."""
+        # Only root can give files away. Others share their own user with the agent workers.
+        owner = settings.SANDBOX_UID if os.geteuid() == 0 else None
+        return cls(
+            Mirrors.from_settings(),
+            SharedCheckouts.from_settings(owner),
+            Exchange(Path(settings.AGENT_EXCHANGE_DIRECTORY)),
+        )
+
+    def prepare(self, run: TaskRun) -> bool:
+        """Begin the run and write its job; return False if the run has an answer.
+
+        Raises `CheckoutFailed` and `RunStopped`.
+        """
+        token = runs.begin(run, TOKEN_LIFETIME)
+        if token is None:
+            return False
+        task = run.task
+        remote, base = publication.prepare(self.mirrors, task)
+        shared = self.checkouts.provide(self.mirrors, remote, base, holder=str(run.pk))
+        home = self.exchange.home(str(task.pk))
+        session = task.session if home else ""
+        job = AgentJob(
+            tree=str(shared.path),
+            repository=str(shared.path / ".git"),
+            commit=base.commit,
+            agent=task.agent,
+            model=_model(task),
+            prompt=_prompt(run, resumes=bool(session)),
+            gateway_url=settings.GATEWAY_URL,
+            product=runs.PRODUCT,
+            token=token,
+            trace_id=trace_of(task.workflow_id),
+            session=session or None,
+            home=str(home or ""),
+            patch=str(self.exchange.unfinished_patch(str(run.pk)) or ""),
+            seconds=SECONDS,
+        )
+        self.exchange.put_job(str(run.pk), job)
+        return True
+
+    def collect(self, run: TaskRun, attempt_number: int) -> None:
+        """Keep what the agent made: the change, the conversation, the transcript, the answer.
+
+        A run that the gateway refused for lack of credits is paused, with what it did so far.
+        Raises `OutOfCredits`, `MustWait` and `RunFailure`.
+        """
+        attempt = self.exchange.attempt(str(run.pk), attempt_number)
+        task = run.task
+        try:
+            result, patch, home = attempt.result(), attempt.patch(), attempt.home()
+            job = self.exchange.job(str(run.pk))
+        except NotInExchange as error:
+            raise ResultLost(str(error)) from error
+        runs.require_not_stopped(run)
+        self.exchange.keep_home(str(task.pk), home)
+        CodingTask.objects.filter(pk=task.pk).update(session=result.session)
+        keep_transcript(run, attempt.event_lines())
+        if result.refusal and not result.complete:
+            self.exchange.keep_unfinished_patch(str(run.pk), patch)
+            failure = failure_of_refusal(result.refusal)
+            if isinstance(failure, OutOfCredits):
+                runs.pause(run)
+            raise failure
+        change = self._commit(run, job, patch)
+        answer = result.answer or _without_words(result, change)
+        outlast_outage(lambda: runs.store(run, answer))
+        runs.require_not_stopped(run)
+
+    def publish(
+        self, run: TaskRun, *, confirmed: bool = False, last_attempt: bool = False
+    ) -> Outcome | None:
+        """Publish the run's change, if it made one. Calling this again does nothing more.
+
+        Raises `PublishingFailed` and `CheckoutFailed`.
+        """
+        if not hasattr(run, "change"):
+            return None
+        outcome = publication.publish(
+            self.mirrors,
+            run,
+            thread_url=run.task.permalink,
+            confirmed=confirmed,
+            last_attempt=last_attempt,
+        )
+        note(run, _note(outcome))
+        return outcome
+
+    def forget(self, run: TaskRun) -> None:
+        """Remove the job with its token, and let go of the checkout."""
+        with suppress(NotInExchange):
+            job = self.exchange.job(str(run.pk))
+            self.checkouts.release(SharedCheckout(Path(job.tree), job.commit), str(run.pk))
+        self.exchange.remove(str(run.pk))
+
+    def _commit(self, run: TaskRun, job: AgentJob, patch: bytes) -> Change | None:
+        task = run.task
+        branch = branch_of(task)
+        remote, _ = publication.prepare(self.mirrors, task)
+        request = ChangeRequest(
+            base=Base(job.commit, branch.base_branch),
+            branch=branch.name,
+            patch=patch,
+            subject=task.title,
+            requester=Requester(task.owner_slack_user_id),
+            committed_at=run.created_at,
+        )
+        change = commit_change(self.mirrors, remote, request)
+        if change is not None:
+            publication.record_change(run, change)
+        return change
+
+
+def note(run: TaskRun, text: str) -> None:
+    """Keep why the run's change is not pushed, or has no pull request."""
+    RunChange.objects.filter(run=run).update(note=storable(text)[:500])
+
+
+def _note(outcome: Outcome) -> str:
+    match outcome:
+        case Published():
+            return outcome.note
+        case KeptAsDiff() | Rejected():
+            return f"Not pushed. {outcome.message}"
+        case ConfirmationNeeded():
+            return "Not pushed yet: " + " ".join(outcome.reasons)
+
+
+def uses_sandbox(task: CodingTask) -> bool:
+    """Return whether the task's agent needs a sandbox."""
+    return task.agent not in ("", READER)
+
+
+def keep_transcript(run: TaskRun, lines: list[bytes]) -> None:
+    """Replace the transcript of the run. Lines that are not events are left out."""
+    events = []
+    for line in lines[:_MOST_EVENTS]:
+        try:
+            event = json.loads(storable(line.decode("utf-8", "replace")))
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(event, dict):
+            events.append(RunEvent(run=run, number=len(events), event=event))
+    with transaction.atomic():
+        RunEvent.objects.filter(run=run).delete()
+        RunEvent.objects.bulk_create(events)
+
+
+def _model(task: CodingTask) -> str:
+    chosen = ProjectAgent.objects.filter(project=task.project).first()
+    return (chosen.model if chosen else "") or settings.AGENT_MODEL
+
+
+def _prompt(run: TaskRun, *, resumes: bool) -> str:
+    """Return the request, with the earlier turns if the agent does not remember them."""
+    earlier = () if resumes else runs.earlier_turns(run)
+    request = run.request.strip() or "(no text)"
+    parts = [request]
+    left = MOST_PROMPT - len(request.encode()) - len(_EARLIER) - 100
+    for turn in reversed(earlier):
+        said = _said(turn)
+        left -= len(said.encode())
+        if left < 0:
+            break
+        parts.insert(0, said)
+    if len(parts) > 1:
+        parts.insert(0, _EARLIER)
+        parts[-1] = f"Now do this:\n{request}"
+    return "\n\n".join(parts).encode()[:MOST_PROMPT].decode(errors="ignore")
+
+
+def _said(turn: Turn) -> str:
+    return f"Asked:\n{turn.request}\n\nAnswered:\n{turn.answer}"
+
+
+def _without_words(result: TurnResult, change: Change | None) -> str:
+    """Return what to answer for an agent that said nothing. Raises `AgentEnded`."""
+    if change is None:
+        raise AgentEnded(f"{result.ending}: {result.detail}")
+    why = "it reached a limit" if result.ending == Ending.LIMIT else "it said nothing"
+    return f"The agent ended before it was done ({why}). Its change so far is kept."

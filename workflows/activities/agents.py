@@ -1,0 +1,111 @@
+"""Activities around an agent's turn: prepare it, keep what it made, and publish that."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import structlog
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from coding_tasks import agent_runs
+from coding_tasks.agent_runs import AgentRuns
+from coding_tasks.failures import CheckoutFailed, OutOfCredits, PublishingFailed, RunFailure
+from coding_tasks.models import TaskRun
+from workflows import denials, notices
+from workflows.activities import rows
+from workflows.activities.coding import RunAnswer, RunRef
+from workflows.activities.outages import report_outages
+from workflows.mention_types import UNINSTALLED
+from workflows.requests import message_of
+
+log = structlog.get_logger(__name__)
+
+LAST_PUBLISHING = 5
+"""The attempt at publishing after which the change is only kept."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Whether an agent worker has to run the turn, and whether the run has an answer already."""
+
+    in_sandbox: bool
+    answered: bool = False
+
+
+@dataclass(frozen=True)
+class TurnRun:
+    """A run whose turn ended, and the attempt that ended it."""
+
+    run_id: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The denial of a run that is now paused, or None if the run has an answer."""
+
+    notice_id: str | None = None
+
+
+class AgentActivities:
+    """Activities for turns in a sandbox, with the folders that the workers share."""
+
+    def __init__(self, agent_runs: AgentRuns) -> None:
+        self._runs = agent_runs
+
+    @activity.defn
+    @report_outages()
+    def prepare_run(self, ref: RunRef) -> Prepared:
+        """Begin the run and write its job, if its agent needs a sandbox."""
+        run = rows.run(ref.run_id)
+        if not agent_runs.uses_sandbox(run.task):
+            return Prepared(in_sandbox=False)
+        if not run.task.workspace.is_active and run.state != TaskRun.State.SUCCEEDED:
+            # Nobody could read the answer, so don't spend credits on it.
+            raise ApplicationError("the app was uninstalled", type=UNINSTALLED, non_retryable=True)
+        with _reported(run):
+            return Prepared(in_sandbox=True, answered=not self._runs.prepare(run))
+
+    @activity.defn
+    @report_outages()
+    def collect_run(self, turn: TurnRun) -> Collected:
+        """Keep what the agent made; claim the denial if the gateway refused for lack of credits."""
+        run = rows.run(turn.run_id)
+        try:
+            with _reported(run):
+                self._runs.collect(run, turn.attempt)
+        except OutOfCredits as refusal:
+            denial = denials.claim_after_gateway_refusal(
+                message_of(run), run.task.project, refusal, half_way=True
+            )
+            return Collected(str(denial.pk))
+        return Collected()
+
+    @activity.defn
+    @report_outages()
+    def publish_run(self, ref: RunRef) -> RunAnswer:
+        """Publish the run's change, if it made one, and claim the notice with its answer."""
+        run = rows.run(ref.run_id)
+        attempt = activity.info().attempt
+        try:
+            self._runs.publish(run, last_attempt=attempt >= LAST_PUBLISHING)
+        except (PublishingFailed, CheckoutFailed) as failure:
+            if attempt < LAST_PUBLISHING and not failure.permanent:
+                raise ApplicationError(failure.summary, type=type(failure).__name__) from failure
+            log.warning("a change was not published", run=ref.run_id, error=str(failure))
+            agent_runs.note(run, f"Not pushed: {failure}.")
+        self._runs.forget(run)
+        return RunAnswer(str(notices.claim_answer(run, message_of(run)).pk), answered=True)
+
+
+@contextmanager
+def _reported(run: TaskRun) -> Iterator[None]:
+    """Fail the activity with the name of the run's failure, which the thread is told about."""
+    try:
+        yield
+    except RunFailure as failure:
+        log.warning("a run failed", run=str(run.pk), error=str(failure))
+        raise ApplicationError(
+            failure.summary, type=type(failure).__name__, non_retryable=failure.permanent
+        ) from failure
