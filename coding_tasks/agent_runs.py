@@ -55,7 +55,8 @@ class AgentRuns:
     def from_settings(cls) -> Self:
         """Return what the settings name."""
         # Only root can give files away. Others share their own user with the agent workers.
-        owner = settings.SANDBOX_UID if os.geteuid() == 0 else None
+        uid = settings.SANDBOX_UID
+        owner = (uid, uid) if os.geteuid() == 0 else None
         return cls(
             Mirrors.from_settings(),
             SharedCheckouts.from_settings(owner),

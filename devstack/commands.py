@@ -12,6 +12,7 @@ WEB = ["granian", "--interface", "asginl", "--http", "1", "--no-ws"]
 WEB += ["--http1-header-read-timeout", "15000", "--backpressure", "8192"]
 WEB += ["config.asgi:application"]
 WORKER = ["python", "manage.py", "run_worker"]
+AGENT_WORKER = ["python", "-m", "coding_tasks.agent_worker"]
 # Tasks wait for Slack and the database, so threads run them. At INFO, Celery would log a sweep
 # every other second. Beat's schedule needs no file, because every entry repeats within minutes.
 CELERY = ["celery", "--quiet", "--app", "config.celery", "worker"]

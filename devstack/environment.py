@@ -54,7 +54,11 @@ DJANGO: Names = frozenset(
         "TEMPORAL_UI_URL",
         "BILLING_URL",
         "START_CREDITS",
+        "AGENT_COMMANDS",
+        "AGENT_EXCHANGE_DIRECTORY",
         "AGENT_MODEL",
+        "DEFAULT_AGENT",
+        "SANDBOX_UID",
         "ROUTING_MODEL",
         "GIT_ALLOWED_PROTOCOLS",
         "COMMIT_NAME",
@@ -68,6 +72,15 @@ DJANGO: Names = frozenset(
 
 TEMPORAL_CLIENT: Names = frozenset({"TEMPORAL_*"})
 """Temporal's TLS and API key, for processes that start, signal or run workflows."""
+
+AGENT_WORKER: Names = TEMPORAL_CLIENT | {
+    "AGENT_COMMANDS",
+    "AGENT_EXCHANGE_DIRECTORY",
+    "AGENT_TURNS_AT_ONCE",
+    "AGENTS_DIRECTORY",
+    "SANDBOX_UID",
+}
+"""No store, no Slack and no provider: this process runs what agents write."""
 
 WEB: Names = (
     DJANGO

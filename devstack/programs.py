@@ -4,7 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from devstack import commands
-from devstack.environment import DEMO, DEMO_SLACK, DJANGO, GATEWAY, TEMPORAL_CLIENT, WEB
+from devstack.environment import (
+    AGENT_WORKER,
+    DEMO,
+    DEMO_SLACK,
+    DJANGO,
+    GATEWAY,
+    TEMPORAL_CLIENT,
+    WEB,
+)
 from devstack.servers import Program, answers, redis_server, temporal_server
 from devstack.settings import Stack
 
@@ -40,6 +48,7 @@ def tollgate_programs(stack: Stack) -> Sequence[Program]:
     return [
         _program("web", commands.WEB, web, WEB, joined),
         Program("worker", commands.WORKER, reads=DJANGO | TEMPORAL_CLIENT),
+        Program("agents", commands.AGENT_WORKER, reads=AGENT_WORKER),
         Program("celery", commands.CELERY, reads=DJANGO | TEMPORAL_CLIENT),
         Program("beat", commands.BEAT, reads=DJANGO),
         Program("reconciler", commands.RECONCILER, reads=DJANGO),

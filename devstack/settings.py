@@ -33,7 +33,10 @@ PROVIDER_VARIABLES = (
     "OPENAI_UPSTREAM_URL",
 )
 SHARED_WITH_COMMANDS = (
+    "AGENT_COMMANDS",
     "AGENT_MODEL",
+    "AGENTS_DIRECTORY",
+    "AGENT_TURNS_AT_ONCE",
     "ALLOWED_HOSTS",
     "BILLING_URL",
     "BOT_NAME",
@@ -41,6 +44,7 @@ SHARED_WITH_COMMANDS = (
     "COMMIT_NAME",
     "PUBLISH_MOST_FILES",
     "ROUTING_MODEL",
+    "SANDBOX_UID",
     "SECRET_KEY_FALLBACKS",
     "SLACK_API_URL",
     "SLACK_CLIENT_ID",
@@ -153,6 +157,8 @@ def read(environ: Mapping[str, str]) -> Stack:
         "GATEWAY_URL": given.get("GATEWAY_URL", f"http://127.0.0.1:{ports['GATEWAY_PORT']}"),
         "GIT_ALLOWED_PROTOCOLS": given.get("GIT_ALLOWED_PROTOCOLS", "https,ssh,file"),
         "REPOSITORIES_DIRECTORY": given.get("REPOSITORIES_DIRECTORY", str(folder / "git")),
+        "AGENT_EXCHANGE_DIRECTORY": given.get("AGENT_EXCHANGE_DIRECTORY", str(folder / "exchange")),
+        "DEFAULT_AGENT": given.get("DEFAULT_AGENT", "small"),
         "SECRET_KEY": secret("SECRET_KEY"),
         "GATEWAY_SERVICE_TOKEN": secret("GATEWAY_SERVICE_TOKEN"),
         "METRICS_TOKEN": secret("METRICS_TOKEN"),
