@@ -1,8 +1,11 @@
 """Takes a change out of a workspace: git runs inside, on a repository that the agent never saw."""
 
+import re
+
 SCRIPT = """\
 set -eu
 git init --quiet --bare --object-format="$FORMAT" --template= "$GIT_DIR"
+export GIT_WORK_TREE=/work
 echo /repository/objects >"$GIT_DIR/objects/info/alternates"
 [ -e "$GIT_INDEX_FILE" ] || git read-tree "$COMMIT"
 git add --all --ignore-errors 2>"$HOME/unreadable" || [ -s "$HOME/unreadable" ]
@@ -33,6 +36,11 @@ _CONFIGURATION = {
 }
 
 
+def is_commit(name: str) -> bool:
+    """Return whether this is a commit's whole id, and not a branch or an option."""
+    return re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", name) is not None
+
+
 def environment(commit: str) -> dict[str, str]:
     """Return the environment of the script."""
     settings = dict(enumerate(_CONFIGURATION.items()))
@@ -44,7 +52,6 @@ def environment(commit: str) -> dict[str, str]:
         "FORMAT": "sha256" if len(commit) == _SHA256 else "sha1",
         "GIT_DIR": f"{HOME_INSIDE}/git",
         "GIT_INDEX_FILE": INDEX_INSIDE,
-        "GIT_WORK_TREE": "/work",
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": "/dev/null",
         "GIT_OPTIONAL_LOCKS": "0",

@@ -74,6 +74,8 @@ class BubblewrapWorkspace:
         """See `Workspace.export`."""
         if not self._view.has_repository:
             raise ExportFailed("the workspace was opened without a repository")
+        if not export.is_commit(commit):
+            raise ExportFailed(f"not a commit's id: {commit!r}")
         command = Command((_SHELL, "-c", export.SCRIPT), export.environment(commit))
         shown = [
             *("--ro-bind", layout.TREE, TREE_INSIDE, "--chdir", TREE_INSIDE),

@@ -141,9 +141,8 @@ async def test_files_of_the_system_cannot_be_changed(workspace):
     assert refused in ("refused: EROFS", "refused: EACCES")
     refused = await attempt(workspace, 'open("/etc/passwd", "a")')
     assert refused in ("refused: EROFS", "refused: EACCES")
-    assert await attempt(workspace, 'import os; os.rename("/usr/bin/id", "/work/id")') == (
-        "refused: EROFS"
-    )
+    refused = await attempt(workspace, 'import os; os.rename("/usr/bin/id", "/usr/bin/gone")')
+    assert refused in ("refused: EROFS", "refused: EACCES")
 
 
 async def test_an_agents_installation_cannot_be_changed(sandbox, tmp_path):
