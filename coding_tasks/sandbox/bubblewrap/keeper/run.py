@@ -15,6 +15,8 @@ from coding_tasks.sandbox.bubblewrap.keeper.messages import Start
 _GIVEN = ("--args", "3", "--seccomp", "4", "--json-status-fd", "5")
 NICENESS = 5
 """The worker and its relays go first when the processor is busy."""
+_FILES_EVERY = 10
+"""Open files are looked at in one of this many measurements, because there can be many."""
 _GONE_WITHIN = 10_000
 """Milliseconds until the kernel has ended a process namespace."""
 
@@ -57,6 +59,9 @@ class Run:
     reported: bytes = b""
     killed: bool = False
     limit: str | None = None
+    measured: int = 0
+    files: int = 0
+    """Bytes of files in memory, as last looked for."""
     peak: usage.Usage = field(default_factory=usage.Usage)
 
     def read_report(self) -> bool:
@@ -84,6 +89,10 @@ class Run:
         """Note the usage, and end the command if it exceeds a limit."""
         if now.memory > self.order.memory:
             now.memory = usage.exact_memory(now.processes)
+        if self.measured % _FILES_EVERY == 0:
+            self.files = usage.files_in_memory(now.processes)
+        self.measured += 1
+        now.memory += self.files
         self.peak.memory = max(self.peak.memory, now.memory)
         self.peak.cpu_seconds = max(self.peak.cpu_seconds, now.cpu_seconds)
         if self.killed:
