@@ -107,7 +107,7 @@ async def memory(sandbox: Bubblewrap, table: Table) -> None:
         f"{total:.0f} MB",
         "≤ 250 MB",
         total <= 250,
-        f"this process {ours / MEGABYTE:.0f} MB, keepers and bubblewrap {helpers / MEGABYTE:.0f} MB",
+        f"this process {ours / MEGABYTE:.0f} MB, its helpers {helpers / MEGABYTE:.0f} MB",
     )
 
 
@@ -137,9 +137,11 @@ async def leftovers(sandbox: Bubblewrap, table: Table, runs: int) -> None:
     before = counts(sandbox)
     began = time.perf_counter()
     for _ in range(runs):
-        async with sandbox.open(None) as workspace:
-            async with workspace.start(Command(("/bin/true",), ENVIRONMENT), Limits(), DOOR) as run:
-                await run.wait()
+        async with (
+            sandbox.open(None) as workspace,
+            workspace.start(Command(("/bin/true",), ENVIRONMENT), Limits(), DOOR) as process,
+        ):
+            await process.wait()
     took = time.perf_counter() - began
     left = tuple(max(0, after - was) for after, was in zip(counts(sandbox), before, strict=True))
     table.add(

@@ -14,15 +14,10 @@ UID_INSIDE = 1000
 _SYSTEM = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 """Folders of the root that are links to below /usr on most systems."""
 _SETTINGS = (
-    "alternatives",
-    "ca-certificates",
-    "ld.so.cache",
-    "localtime",
-    "mime.types",
-    "pki",
-    "ssl",
+    *("alternatives", "ca-certificates", "ld.so.cache", "localtime", "mime.types"),
+    *("ssl/certs", "ssl/openssl.cnf", "pki/tls/certs", "pki/ca-trust/extracted"),
 )
-"""What programs need of /etc. No host names, users or services."""
+"""What programs need of /etc. No host names, users, services or private keys."""
 _OWN_PROCESSES = 8
 """Processes of bubblewrap and the keeper that count as the command's."""
 
