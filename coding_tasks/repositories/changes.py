@@ -118,13 +118,12 @@ def restore_change(mirrors: Mirrors, remote: Remote, change: Change) -> None:
 @contextmanager
 def _workspace(mirrors: Mirrors, remote: Remote, base: str) -> Iterator["_Workspace"]:
     """Provide an empty repository that borrows the mirror's objects, at the base's files."""
-    folder = mirrors.directory / "changes"
-    private_folder(folder)
+    private_folder(mirrors.changes)
     if base:
         mirrors.ensure(remote, base)
     else:
         mirrors.update(remote)
-    directory = Path(tempfile.mkdtemp(prefix="change-", dir=folder))
+    directory = Path(tempfile.mkdtemp(prefix="change-", dir=mirrors.changes))
     try:
         deadline = time.monotonic() + mirrors.timeout.total_seconds()
         work = _Workspace(Git(directory, deadline, mirrors.bounds, mirrors.most_memory), base)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from coding_tasks.failures import RepositoryTooBig
+from coding_tasks.failures import CheckoutFailed, RepositoryTooBig
 from coding_tasks.repositories.bounds import BOUNDS, Bounds
 from coding_tasks.repositories.changes import commit_change
 from coding_tasks.repositories.remotes import Remote
-from tests.coding_tasks.repositories.conftest import new_file, request_of
+from tests.coding_tasks.repositories.conftest import BRANCH, new_file, request_of
 from tests.git_repositories import commit, import_files, make_repository, run_git
 
 NOBODY = 65_534
@@ -117,6 +117,25 @@ def test_a_checkout_in_use_is_not_evicted(checkouts, mirrors, remote):
     assert checkouts.evict(**ALWAYS) == 1
     assert not shared.path.exists()
     assert provide(checkouts, mirrors, remote).path.exists()
+
+
+def test_a_checkout_that_is_gone_cannot_be_renewed(checkouts, mirrors, remote):
+    shared = provide(checkouts, mirrors, remote)
+    checkouts.release(shared, "run")
+    checkouts.evict(**ALWAYS)
+    checkouts.release(shared, "run")
+    with pytest.raises(CheckoutFailed):
+        checkouts.renew(shared, "run")
+
+
+def test_a_network_that_is_down_costs_no_mirror(checkouts, mirrors, remote, upstream):
+    base = mirrors.update(remote)
+    commit_change(mirrors, remote, request_of(base, new_file("a")))
+    upstream.rename(upstream.with_name("gone"))
+    with pytest.raises(CheckoutFailed):
+        checkouts.provide(mirrors, remote, replace(base, commit="1" * 40), holder="run")
+    with mirrors.reading(remote) as mirror:
+        assert mirror.tip(BRANCH)
 
 
 def test_a_lease_that_is_not_renewed_ends(checkouts, mirrors, remote):
