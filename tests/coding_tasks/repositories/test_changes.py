@@ -110,6 +110,8 @@ GITLINK = new_file("vendored", "Subproject commit " + "1" * 40, "160000")
         new_file("/etc/passwd"),
         new_file(".git/hooks/post-commit", mode="100755"),
         new_file(".GIT/config"),
+        new_file(".git", "gitdir: /tmp/elsewhere"),
+        new_file("src/.git", "gitdir: /tmp/elsewhere"),
         new_file("src/.git/config"),
         new_file("git~1/config"),
         new_file(".g\\342\\200\\214it/config"),

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -197,6 +198,33 @@ def test_a_commit_beyond_the_bounds_is_not_written_out(checkouts, mirrors, tmp_p
     assert url
     names = os.listdir(checkouts.directory / "checkouts")
     assert [name for name in names if not name.startswith(".")] == []
+
+
+def test_a_small_pack_with_a_huge_file_is_not_written_out(checkouts, mirrors, remote, upstream):
+    with (upstream / "zeros").open("wb") as file:
+        file.truncate(20_000_000)
+    commit(upstream)
+    small = replace(checkouts, bounds=Bounds(size=5_000_000))
+    with pytest.raises(RepositoryTooBig):
+        provide(small, mirrors, remote)
+
+
+@pytest.mark.parametrize("link_first", [True, False])
+def test_a_file_below_a_link_of_the_same_name_is_written_nowhere_else(
+    checkouts, mirrors, remote, upstream, tmp_path, link_first
+):
+    (tmp_path / "target").mkdir()
+    link = run_git(upstream, "hash-object", "-w", "--stdin", given=str(tmp_path / "target"))
+    blob = run_git(upstream, "hash-object", "-w", "--stdin", given="owned")
+    inner = run_git(upstream, "mktree", given=f"100644 blob {blob}\tfile\n")
+    entries = [b"120000 a\0" + bytes.fromhex(link), b"40000 a\0" + bytes.fromhex(inner)]
+    (tmp_path / "tree").write_bytes(b"".join(entries if link_first else entries[::-1]))
+    options = ("-t", "tree", "-w", "--literally")
+    tree = run_git(upstream, "hash-object", *options, str(tmp_path / "tree"))
+    run_git(upstream, "reset", "--soft", run_git(upstream, "commit-tree", "-m", "tree", tree))
+    with suppress(CheckoutFailed):
+        provide(checkouts, mirrors, remote)
+    assert list((tmp_path / "target").iterdir()) == []
 
 
 @pytest.mark.slow
