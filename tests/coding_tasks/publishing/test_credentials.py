@@ -101,12 +101,12 @@ def test_after_reencryption_the_old_secret_key_is_not_needed(project, settings):
 
 
 def test_pages_of_repositories_need_no_secret(admin_client, project, repository, settings):
-    repository.credential = GitCredential.objects.create(project=project, name="bot", secret="y")
+    repository.credential = GitCredential.objects.create(project=project, name="deploy", secret="y")
     repository.save()
     with connection.cursor() as cursor:
         cursor.execute("UPDATE coding_tasks_gitcredential SET secret = 'of a lost key'")
     listed = admin_client.get("/admin/coding_tasks/repository/")
-    assert "bot" in listed.content.decode()
+    assert "deploy" in listed.content.decode()
     page = admin_client.get(f"/admin/coding_tasks/repository/{repository.pk}/change/")
     assert page.status_code == 200
     assert admin_client.get(LIST).status_code == 200
