@@ -226,7 +226,16 @@ class _Workspace:
         return stored.decode().strip()
 
     def describe(self, commit: str, branch: str) -> Change:
-        """Return what the commit changes."""
+        """Return what the commit changes.
+
+        Raises `ChangeRefused` if that cannot be shown: a small patch can change a huge file.
+        """
+        try:
+            return self._describe(commit, branch)
+        except RepositoryTooBig as error:
+            raise ChangeRefused("The change is too large to be shown.") from error
+
+    def _describe(self, commit: str, branch: str) -> Change:
         trees = (self.base_tree, commit)
         return Change(
             commit=commit,

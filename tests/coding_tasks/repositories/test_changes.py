@@ -189,6 +189,13 @@ def test_a_small_patch_that_unpacks_to_a_huge_file_is_refused(mirrors, remote):
         commit_change(small, remote, request_of(base, allowed))
 
 
+def test_a_change_that_is_too_large_to_be_shown_is_refused(mirrors, remote):
+    base = mirrors.update(remote)
+    small = replace(mirrors, bounds=replace(BOUNDS, entries=10))  # and 4,000 bytes of output
+    with pytest.raises(ChangeRefused, match="to be shown"):
+        commit_change(small, remote, request_of(base, new_file("a", "x" * 5_000)))
+
+
 def test_too_many_files_are_refused(mirrors, remote):
     base = mirrors.update(remote)
     small = replace(mirrors, bounds=replace(BOUNDS, entries=10))
