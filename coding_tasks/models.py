@@ -47,7 +47,7 @@ class Repository(models.Model):
     )
     credential = models.ForeignKey(
         GitCredential,
-        on_delete=models.PROTECT,
+        on_delete=models.RESTRICT,
         null=True,
         blank=True,
         related_name="repositories",
@@ -67,7 +67,8 @@ class Repository(models.Model):
 
     def clean(self) -> None:
         """Refuse another project's credential."""
-        if self.credential is not None and self.credential.project_id != self.project_id:
+        own = GitCredential.objects.filter(pk=self.credential_id, project=self.project_id)
+        if self.credential_id is not None and not own.exists():
             raise ValidationError({"credential": "It belongs to another project."})
 
 

@@ -78,7 +78,8 @@ def _settings() -> Iterator[CheckMessage]:
 def _secrets() -> Iterator[CheckMessage]:
     if len(settings.SECRET_KEY) < LEAST_SECRET or len(set(settings.SECRET_KEY)) < 5:
         yield Error(
-            "SECRET_KEY can be guessed; it signs sessions and encrypts Slack's bot tokens and git credentials.",
+            "SECRET_KEY can be guessed; it signs sessions and encrypts Slack's bot tokens and git "
+            "credentials.",
             hint="Set it to 50 random characters; see docs/operations.md for how to change it.",
             id="tollgate.E006",
         )

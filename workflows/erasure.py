@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from coding_tasks import stopping
 from coding_tasks.models import CodingTask, TaskRun
+from coding_tasks.publishing.branches import erase_changes
 from projects.models import SlackWorkspace
 from workflows import client, closing
 from workflows.models import ERASED, FollowUp, Mention, Notice, ThreadReply
@@ -30,7 +31,7 @@ class Erased:
 
 @transaction.atomic
 def erase(team: str, user_id: str) -> Erased:
-    """Erase what a user wrote in a workspace, and the answers to it. Rows and times stay.
+    """Erase what a user wrote in a workspace, and the answers and changes. Rows and times stay.
 
     `team` is the id of the workspace, or of the organization for an organization-wide installation.
     """
@@ -49,6 +50,7 @@ def erase(team: str, user_id: str) -> Erased:
         follow_ups=FollowUp.objects.filter(by_user).update(text=ERASED),
         runs=TaskRun.objects.filter(task__in=tasks).update(request=ERASED, answer=ERASED),
     )
+    erase_changes(tasks)
     tasks.update(title=ERASED)
     return erased
 

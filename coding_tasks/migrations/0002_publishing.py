@@ -36,7 +36,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='repository',
             name='credential',
-            field=models.ForeignKey(blank=True, help_text='Without one, changes are not pushed but kept as diffs.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='repositories', to='coding_tasks.gitcredential'),
+            field=models.ForeignKey(blank=True, help_text='Without one, changes are not pushed but kept as diffs.', null=True, on_delete=django.db.models.deletion.RESTRICT, related_name='repositories', to='coding_tasks.gitcredential'),
         ),
         migrations.CreateModel(
             name='RunChange',

@@ -34,7 +34,7 @@ class GitCredentialForm(forms.ModelForm):
             self.instance.secret = secret
         elif kind == GitCredential.Kind.SSH:
             self.instance.secret = ""
-        elif self.instance._state.adding or not self.instance.secret:
+        elif self.instance._state.adding or self.initial.get("kind") == GitCredential.Kind.SSH:
             self.add_error("new_secret", "This kind of credential needs a secret.")
         return cleaned
 

@@ -1,6 +1,8 @@
 """The branch of each task."""
 
-from coding_tasks.kept_changes import TaskBranch
+from django.db.models import QuerySet
+
+from coding_tasks.kept_changes import RunChange, TaskBranch
 from coding_tasks.models import CodingTask
 from coding_tasks.repositories.branch_names import branch_name
 
@@ -11,3 +13,10 @@ def branch_of(task: CodingTask) -> TaskBranch:
         task=task, defaults={"name": branch_name(task.title, task.pk)}
     )
     return branch
+
+
+def erase_changes(tasks: QuerySet[CodingTask]) -> None:
+    """Delete what the tasks changed, and the titles in names of branches that nobody has seen."""
+    RunChange.objects.filter(run__task__in=tasks).delete()
+    for branch in TaskBranch.objects.filter(task__in=tasks, pushed_commit=""):
+        TaskBranch.objects.filter(pk=branch.pk).update(name=branch_name("", branch.task_id))

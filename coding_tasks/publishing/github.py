@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import jwt
 import requests
 from github import Auth, Github, GithubException, GithubIntegration, RateLimitExceededException
 from github.PullRequest import PullRequest
@@ -137,7 +138,7 @@ def _failures(what: str) -> Iterator[None]:
         raise GitHubFailed("GitHub cannot be reached", permanent=False) from error
     except GithubException as error:
         raise _failure(error, what) from error
-    except ValueError as error:  # the private key, or an answer that is not JSON
+    except (jwt.PyJWTError, ValueError) as error:
         raise GitHubFailed("the app's private key cannot be used", permanent=True) from error
     except (TypeError, KeyError, AttributeError) as error:
         raise GitHubFailed("GitHub's answer cannot be read", permanent=False) from error

@@ -44,9 +44,11 @@ def prepare(mirrors: Mirrors, task: CodingTask) -> tuple[Remote, Base]:
     """
     remote = remote_of(task.repository)
     branch = branch_of(task)
-    newest = RunChange.objects.filter(run__task=task).order_by("pk").last()
-    _restore(mirrors, remote, _unpushed(newest) if newest else [])
     base = mirrors.update(remote, branch.name)
+    newest = RunChange.objects.filter(run__task=task).order_by("pk").last()
+    if newest is not None and (waiting := _unpushed(newest)):
+        _restore(mirrors, remote, waiting)
+        base = mirrors.update(remote, branch.name)
     if base.branch != branch.base_branch:
         TaskBranch.objects.filter(pk=branch.pk).update(base_branch=base.branch)
     return remote, base

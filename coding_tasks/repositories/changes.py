@@ -118,13 +118,12 @@ def restore_change(mirrors: Mirrors, remote: Remote, change: Change) -> None:
 @contextmanager
 def _workspace(mirrors: Mirrors, remote: Remote, base: str) -> Iterator["_Workspace"]:
     """Provide an empty repository that borrows the mirror's objects, at the base's files."""
-    folder = mirrors.directory / "changes"
-    private_folder(folder)
+    private_folder(mirrors.changes)
     if base:
         mirrors.ensure(remote, base)
     else:
         mirrors.update(remote)
-    directory = Path(tempfile.mkdtemp(prefix="change-", dir=folder))
+    directory = Path(tempfile.mkdtemp(prefix="change-", dir=mirrors.changes))
     try:
         deadline = time.monotonic() + mirrors.timeout.total_seconds()
         work = _Workspace(Git(directory, deadline, mirrors.bounds, mirrors.most_memory), base)
@@ -227,7 +226,16 @@ class _Workspace:
         return stored.decode().strip()
 
     def describe(self, commit: str, branch: str) -> Change:
-        """Return what the commit changes."""
+        """Return what the commit changes.
+
+        Raises `ChangeRefused` if that cannot be shown: a small patch can change a huge file.
+        """
+        try:
+            return self._describe(commit, branch)
+        except RepositoryTooBig as error:
+            raise ChangeRefused("The change is too large to be shown.") from error
+
+    def _describe(self, commit: str, branch: str) -> Change:
         trees = (self.base_tree, commit)
         return Change(
             commit=commit,

@@ -137,7 +137,8 @@ class Mirrors:
         """Remove the mirrors that were not used for so long; return their number."""
         removed = 0
         oldest = time.time() - older_than.total_seconds()
-        for left in self._folder.glob(f"{_ASKING}*"):  # by a worker that was killed
+        # What workers that were killed left behind.
+        for left in (*self._folder.glob(f"{_ASKING}*"), *self.changes.glob("*")):
             if left.stat().st_mtime < oldest:
                 remove_tree(left)
         for lock in self._folder.glob("*.lock"):
@@ -147,6 +148,11 @@ class Mirrors:
                     remove_tree(path)
                 removed += 1
         return removed
+
+    @property
+    def changes(self) -> Path:
+        """The folder in which changes are committed."""
+        return self.directory / "changes"
 
     @property
     def _folder(self) -> Path:

@@ -18,7 +18,7 @@ from typing import Self
 import structlog
 from django.conf import settings
 
-from coding_tasks.failures import CheckoutFailed, RepositoryTooBig
+from coding_tasks.failures import CheckoutFailed, UnpackingFailed
 from coding_tasks.repositories.bounds import BOUNDS, Bounds, require_within
 from coding_tasks.repositories.file_locks import locked
 from coding_tasks.repositories.git import Git
@@ -89,8 +89,11 @@ class SharedCheckouts:
             return shared
 
     def renew(self, shared: SharedCheckout, holder: str) -> None:
-        """Extend the holder's lease."""
-        self._lease(shared, holder).touch()
+        """Extend the holder's lease. Raises `CheckoutFailed` if the checkout is gone."""
+        try:
+            self._lease(shared, holder).touch()
+        except FileNotFoundError as error:
+            raise CheckoutFailed("the checkout is gone") from error
 
     def release(self, shared: SharedCheckout, holder: str) -> None:
         """End the holder's lease."""
@@ -121,7 +124,8 @@ class SharedCheckouts:
         return self.directory / "checkouts"
 
     def _lock(self, folder: Path) -> Path:
-        return self._folder / f".{folder.name}.lock"
+        """Return the lock file of the remote: few files, although there are many commits."""
+        return self._folder / f".{folder.name.partition('-')[0]}.lock"
 
     def _lease(self, shared: SharedCheckout, holder: str) -> Path:
         name = hashlib.sha256(holder.encode()).hexdigest()[:32]
@@ -155,9 +159,9 @@ class SharedCheckouts:
         """Write the checkout out. If the mirror turns out to be damaged, fetch it anew."""
         try:
             self._write(mirrors, remote, base, folder, deadline)
-        except RepositoryTooBig:
-            raise
-        except CheckoutFailed as error:
+        except UnpackingFailed as error:
+            if not error.permanent:
+                raise
             log.warning("a mirror is made anew", url=remote.url, reason=str(error))
             mirrors.rebuild(remote)
             self._write(mirrors, remote, base, folder, deadline)

@@ -65,7 +65,12 @@ def test_an_incomplete_credential_is_refused(admin_client, project, fields):
 
 def test_the_workers_own_keys_need_no_secret(admin_client, project):
     admin_client.post(f"{LIST}add/", form(project, kind="ssh", new_secret=""))
-    assert GitCredential.objects.get().secret == ""
+    credential = GitCredential.objects.get()
+    assert credential.secret == ""
+    page = f"{LIST}{credential.pk}/change/"
+    assert admin_client.post(page, form(project, new_secret="")).status_code == 200
+    credential.refresh_from_db()
+    assert credential.kind == "ssh"
 
 
 def test_a_repository_takes_credentials_of_its_own_project_only(project, repository):
@@ -82,6 +87,8 @@ def test_a_credential_in_use_is_not_deleted(admin_client, project, repository):
     repository.save()
     admin_client.post(f"{LIST}{repository.credential.pk}/delete/", {"post": "yes"})
     assert GitCredential.objects.exists()
+    project.delete()
+    assert not GitCredential.objects.exists()
 
 
 def test_after_reencryption_the_old_secret_key_is_not_needed(project, settings):
@@ -94,13 +101,12 @@ def test_after_reencryption_the_old_secret_key_is_not_needed(project, settings):
 
 
 def test_pages_of_repositories_need_no_secret(admin_client, project, repository, settings):
-    repository.credential = GitCredential.objects.create(project=project, name="bot", secret="y")
+    repository.credential = GitCredential.objects.create(project=project, name="deploy", secret="y")
     repository.save()
-    GitCredential.objects.update(username="u")
     with connection.cursor() as cursor:
         cursor.execute("UPDATE coding_tasks_gitcredential SET secret = 'of a lost key'")
     listed = admin_client.get("/admin/coding_tasks/repository/")
-    assert "bot" in listed.content.decode()
+    assert "deploy" in listed.content.decode()
     page = admin_client.get(f"/admin/coding_tasks/repository/{repository.pk}/change/")
     assert page.status_code == 200
     assert admin_client.get(LIST).status_code == 200

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+from django.core.management import call_command
 
 from coding_tasks.failures import CheckoutFailed, PublishingFailed
 from coding_tasks.models import GitCredential, Repository, RunChange
@@ -467,3 +468,25 @@ def test_the_diff_of_a_task_applies_to_where_it_began(mirrors, task, work, tmp_p
         "a",
         "b",
     ]
+
+
+# --- erasure --------------------------------------------------------------------------------------
+
+
+def test_what_an_erased_user_had_changed_is_deleted(mirrors, task, work, workspace, repository):
+    other = make_task(workspace, repository, "Theirs")
+    type(task).objects.filter(pk=other.pk).update(owner_slack_user_id="U2")
+    work(task)
+    theirs = work(other)
+    call_command("erase_slack_user", "T1", "U1")
+    assert list(RunChange.objects.all()) == [theirs.change]
+    task.branch.refresh_from_db()
+    assert task.branch.name == branch_name("", task.pk)
+    assert other.branch.name == branch_name("Theirs", other.pk)
+
+
+def test_a_branch_that_is_public_keeps_its_name(mirrors, task, work):
+    publish(mirrors, work(task))
+    call_command("erase_slack_user", "T1", "U1")
+    task.branch.refresh_from_db()
+    assert task.branch.name == branch_name("Add a --version flag", task.pk)

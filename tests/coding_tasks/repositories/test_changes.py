@@ -110,6 +110,8 @@ GITLINK = new_file("vendored", "Subproject commit " + "1" * 40, "160000")
         new_file("/etc/passwd"),
         new_file(".git/hooks/post-commit", mode="100755"),
         new_file(".GIT/config"),
+        new_file(".git", "gitdir: /tmp/elsewhere"),
+        new_file("src/.git", "gitdir: /tmp/elsewhere"),
         new_file("src/.git/config"),
         new_file("git~1/config"),
         new_file(".g\\342\\200\\214it/config"),
@@ -185,6 +187,13 @@ def test_a_small_patch_that_unpacks_to_a_huge_file_is_refused(mirrors, remote):
     allowed = _binary("zeros", bytes(1_000_000), 1_000_000)
     with pytest.raises(ChangeRefused, match="incorrect result"):  # the id in it is made up
         commit_change(small, remote, request_of(base, allowed))
+
+
+def test_a_change_that_is_too_large_to_be_shown_is_refused(mirrors, remote):
+    base = mirrors.update(remote)
+    small = replace(mirrors, bounds=replace(BOUNDS, entries=10))  # and 4,000 bytes of output
+    with pytest.raises(ChangeRefused, match="to be shown"):
+        commit_change(small, remote, request_of(base, new_file("a", "x" * 5_000)))
 
 
 def test_too_many_files_are_refused(mirrors, remote):

@@ -261,9 +261,14 @@ def test_a_branch_that_others_rewrote_replaces_ours(mirrors, remote, upstream):
     assert mirrors.update(remote, BRANCH).commit == head(upstream)
 
 
-def test_unused_mirrors_are_removed(mirrors, remote):
+def test_unused_mirrors_and_leftovers_are_removed(mirrors, remote):
     mirrors.update(remote)
+    left = [mirrors.directory / "mirrors" / "asking-1", mirrors.directory / "changes" / "change-1"]
+    for folder in left:
+        folder.mkdir(parents=True)
+        os.utime(folder, (0, 0))
     assert mirrors.remove_unused(timedelta(hours=1)) == 0
+    assert not any(folder.exists() for folder in left)
     os.utime(mirrors.directory / "mirrors" / f"{remote.folder}.lock", (0, 0))
     assert mirrors.remove_unused(timedelta(hours=1)) == 1
     assert not mirror_of(mirrors, remote).exists()

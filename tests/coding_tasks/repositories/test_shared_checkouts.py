@@ -4,17 +4,18 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from coding_tasks.failures import RepositoryTooBig
+from coding_tasks.failures import CheckoutFailed, RepositoryTooBig
 from coding_tasks.repositories.bounds import BOUNDS, Bounds
 from coding_tasks.repositories.changes import commit_change
 from coding_tasks.repositories.remotes import Remote
-from tests.coding_tasks.repositories.conftest import new_file, request_of
+from tests.coding_tasks.repositories.conftest import BRANCH, new_file, request_of
 from tests.git_repositories import commit, import_files, make_repository, run_git
 
 NOBODY = 65_534
@@ -119,6 +120,25 @@ def test_a_checkout_in_use_is_not_evicted(checkouts, mirrors, remote):
     assert provide(checkouts, mirrors, remote).path.exists()
 
 
+def test_a_checkout_that_is_gone_cannot_be_renewed(checkouts, mirrors, remote):
+    shared = provide(checkouts, mirrors, remote)
+    checkouts.release(shared, "run")
+    checkouts.evict(**ALWAYS)
+    checkouts.release(shared, "run")
+    with pytest.raises(CheckoutFailed):
+        checkouts.renew(shared, "run")
+
+
+def test_a_network_that_is_down_costs_no_mirror(checkouts, mirrors, remote, upstream):
+    base = mirrors.update(remote)
+    commit_change(mirrors, remote, request_of(base, new_file("a")))
+    upstream.rename(upstream.with_name("gone"))
+    with pytest.raises(CheckoutFailed):
+        checkouts.provide(mirrors, remote, replace(base, commit="1" * 40), holder="run")
+    with mirrors.reading(remote) as mirror:
+        assert mirror.tip(BRANCH)
+
+
 def test_a_lease_that_is_not_renewed_ends(checkouts, mirrors, remote):
     shared = provide(checkouts, mirrors, remote)
     lease = next((shared.path.parent / "leases").iterdir())
@@ -178,6 +198,33 @@ def test_a_commit_beyond_the_bounds_is_not_written_out(checkouts, mirrors, tmp_p
     assert url
     names = os.listdir(checkouts.directory / "checkouts")
     assert [name for name in names if not name.startswith(".")] == []
+
+
+def test_a_small_pack_with_a_huge_file_is_not_written_out(checkouts, mirrors, remote, upstream):
+    with (upstream / "zeros").open("wb") as file:
+        file.truncate(20_000_000)
+    commit(upstream)
+    small = replace(checkouts, bounds=Bounds(size=5_000_000))
+    with pytest.raises(RepositoryTooBig):
+        provide(small, mirrors, remote)
+
+
+@pytest.mark.parametrize("link_first", [True, False])
+def test_a_file_below_a_link_of_the_same_name_is_written_nowhere_else(
+    checkouts, mirrors, remote, upstream, tmp_path, link_first
+):
+    (tmp_path / "target").mkdir()
+    link = run_git(upstream, "hash-object", "-w", "--stdin", given=str(tmp_path / "target"))
+    blob = run_git(upstream, "hash-object", "-w", "--stdin", given="owned")
+    inner = run_git(upstream, "mktree", given=f"100644 blob {blob}\tfile\n")
+    entries = [b"120000 a\0" + bytes.fromhex(link), b"40000 a\0" + bytes.fromhex(inner)]
+    (tmp_path / "tree").write_bytes(b"".join(entries if link_first else entries[::-1]))
+    options = ("-t", "tree", "-w", "--literally")
+    tree = run_git(upstream, "hash-object", *options, str(tmp_path / "tree"))
+    run_git(upstream, "reset", "--soft", run_git(upstream, "commit-tree", "-m", "tree", tree))
+    with suppress(CheckoutFailed):
+        provide(checkouts, mirrors, remote)
+    assert list((tmp_path / "target").iterdir()) == []
 
 
 @pytest.mark.slow
