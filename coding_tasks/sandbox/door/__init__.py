@@ -1,0 +1,1 @@
+"""The one way out of the sandbox: a relay to the gateway, for the paths of one product."""

@@ -1,0 +1,66 @@
+"""Takes a change out of a workspace: git runs inside, on a repository that the agent never saw."""
+
+import re
+
+SCRIPT = """\
+set -eu
+git init --quiet --bare --object-format="$FORMAT" --template= "$GIT_DIR"
+export GIT_WORK_TREE=/work
+echo /repository/objects >"$GIT_DIR/objects/info/alternates"
+[ -e "$GIT_INDEX_FILE" ] || git read-tree "$COMMIT"
+git add --all --ignore-errors 2>"$HOME/unreadable" || [ -s "$HOME/unreadable" ]
+grep -q '^error:' "$HOME/unreadable" && echo incomplete >&2
+exec git diff --cached --no-color --no-ext-diff --no-textconv --ignore-submodules=all \\
+  --binary --full-index --find-renames --src-prefix=a/ --dst-prefix=b/ "$COMMIT" --
+"""
+"""Writes the patch to standard output, and "incomplete" to standard error if files are left out."""
+
+HOME_INSIDE = "/export"
+INDEX_INSIDE = f"{HOME_INSIDE}/index"
+REPOSITORY_INSIDE = "/repository"
+
+_CONFIGURATION = {
+    "advice.addEmbeddedRepo": "false",
+    "core.attributesFile": "/dev/null",
+    "core.autocrlf": "false",
+    "core.checkStat": "minimal",  # inodes and owners look different inside
+    "core.excludesFile": "/dev/null",
+    "core.fileMode": "true",
+    "core.fsmonitor": "false",
+    "core.hooksPath": "/dev/null",
+    "core.preloadIndex": "true",
+    "core.safecrlf": "false",
+    "core.symlinks": "true",
+    "core.trustctime": "false",
+    "gc.auto": "0",
+}
+
+
+def is_commit(name: str) -> bool:
+    """Return whether this is a commit's whole id, and not a branch or an option."""
+    return re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", name) is not None
+
+
+def environment(commit: str) -> dict[str, str]:
+    """Return the environment of the script."""
+    settings = dict(enumerate(_CONFIGURATION.items()))
+    return {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "HOME": HOME_INSIDE,
+        "LC_ALL": "C.UTF-8",
+        "COMMIT": commit,
+        "FORMAT": "sha256" if len(commit) == _SHA256 else "sha1",
+        "GIT_DIR": f"{HOME_INSIDE}/git",
+        "GIT_INDEX_FILE": INDEX_INSIDE,
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_CONFIG_COUNT": str(len(settings)),
+        **{f"GIT_CONFIG_KEY_{number}": name for number, (name, _) in settings.items()},
+        **{f"GIT_CONFIG_VALUE_{number}": value for number, (_, value) in settings.items()},
+    }
+
+
+_SHA256 = 64
+"""Characters of a commit in repositories that use SHA-256."""

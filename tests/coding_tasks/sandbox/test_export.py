@@ -1,0 +1,330 @@
+"""The change of a tree as a patch, made by a git that runs inside on our own repository."""
+
+import os
+import subprocess
+from base64 import b64decode
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from coding_tasks.sandbox import export
+from coding_tasks.sandbox.errors import ExportFailed, TooBig
+from coding_tasks.sandbox.interface import Change, Storage, Workspace
+from tests.coding_tasks.sandbox.conftest import owned, shell
+from tests.git_repositories import run_git
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A bare repository, a commit of it, and a tree with this commit's files."""
+
+    repository: Path
+    commit: str
+    tree: Path
+    index: Path
+
+    @classmethod
+    def make(cls, sandbox, directory: Path) -> "Checkout":
+        """Commit what is in `directory/source`, and check it out as the sandbox's user."""
+        source, repository, tree = (directory / name for name in ("source", "bare.git", "tree"))
+        if not (source / ".git").exists():
+            run_git(source, "init", "--quiet", "--initial-branch=main")
+        run_git(source, "add", "--all")
+        run_git(source, "commit", "--quiet", "--allow-empty", "--message=begin")
+        run_git(directory, "clone", "--quiet", "--bare", str(source), str(repository))
+        tree.mkdir()
+        index = directory / "index"
+        environment = os.environ | {"GIT_INDEX_FILE": str(index)}
+        for command in (["read-tree", "HEAD"], ["checkout-index", "--all", "--index"]):
+            subprocess.run(
+                ["git", f"--git-dir={repository}", f"--work-tree={tree}", *command],
+                check=True, env=environment, cwd=tree,
+            )  # fmt: skip
+        return cls(repository, run_git(source, "rev-parse", "HEAD"), owned(sandbox, tree), index)
+
+    @asynccontextmanager
+    async def opened(self, sandbox) -> AsyncIterator[Workspace]:
+        async with sandbox.open(self.tree, repository=self.repository) as workspace:
+            yield workspace
+
+    def apply(self, change: Change) -> Path:
+        """Apply the patch in a clean clone, as whoever publishes does; return the clone."""
+        clone = self.tree.with_name("clone")
+        run_git(self.tree.parent, "clone", "--quiet", str(self.repository), str(clone))
+        subprocess.run(
+            ["git", "apply", "--index", "--binary"], cwd=clone, input=change.patch, check=True
+        )
+        return clone
+
+
+def staged(clone: Path) -> bytes:
+    """Return what is staged: letters and names with a NUL after each."""
+    command = ["git", "diff", "--cached", "--name-status", "-z", "-M"]
+    return subprocess.run(command, cwd=clone, capture_output=True, check=True).stdout
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    folder = tmp_path / "source"
+    (folder / "folder").mkdir(parents=True)
+    (folder / "kept.txt").write_text("kept\n")
+    (folder / "changed.txt").write_text("one\ntwo\nthree\n")
+    (folder / "deleted.txt").write_text("deleted\n")
+    (folder / "renamed.txt").write_text("".join(f"line {n}\n" for n in range(50)))
+    (folder / "program").write_text("#!/bin/sh\n")
+    (folder / "folder" / "image").write_bytes(bytes(range(256)))
+    (folder / "link").symlink_to("kept.txt")
+    return folder
+
+
+@pytest.fixture
+def checkout(sandbox, source, tmp_path) -> Checkout:
+    return Checkout.make(sandbox, tmp_path)
+
+
+async def test_nothing_changed_is_an_empty_patch(sandbox, checkout):
+    async with checkout.opened(sandbox) as workspace:
+        for index in (None, checkout.index):
+            assert await workspace.export(checkout.commit, index) == Change(b"")
+
+
+@pytest.mark.parametrize("with_index", [True, False])
+async def test_every_kind_of_change_is_in_the_patch(sandbox, checkout, with_index):
+    script = r"""
+    set -e
+    echo TWO >>changed.txt
+    rm deleted.txt
+    mv renamed.txt 'new name "quoted".txt'
+    chmod +x program
+    printf '\377\000\001' >folder/image
+    rm link; ln -s /etc/passwd link
+    printf 'x' >"$(printf 'new\nline')"
+    printf 'x' >"$(printf 'latin-\351')"
+    mkdir -p deep/er; : >deep/er/empty
+    """
+    async with checkout.opened(sandbox) as workspace:
+        assert (await shell(workspace, script)).err == ""
+        change = await workspace.export(checkout.commit, checkout.index if with_index else None)
+    clone = checkout.apply(change)
+    assert not change.incomplete
+    status = staged(clone)
+    assert status.split(b"\0")[:-1] == [
+        *(b"M", b"changed.txt", b"A", b"deep/er/empty", b"D", b"deleted.txt"),
+        *(b"M", b"folder/image", b"A", b"latin-\xe9", b"M", b"link", b"A", b"new\nline"),
+        *(b"R100", b"renamed.txt", b'new name "quoted".txt', b"M", b"program"),
+    ]
+    assert (clone / "folder/image").read_bytes() == b"\xff\0\1"
+    assert os.readlink(clone / "link") == "/etc/passwd"
+    assert os.access(clone / "program", os.X_OK)
+
+
+async def test_files_above_the_tree_or_in_git_are_not_in_the_patch(sandbox, checkout):
+    async with checkout.opened(sandbox) as workspace:
+        await shell(workspace, "mkdir .git; echo x >.git/config; echo x >/tmp/outside")
+        assert (await workspace.export(checkout.commit)).patch == b""
+
+
+async def test_nested_repositories_and_submodules_are_not_entered(sandbox, checkout):
+    script = """
+    export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b
+    git init -q nested && cd nested && echo x >inner && git add inner && git commit -qm x && cd ..
+    git init -q folder && echo changed >folder/image
+    printf '[submodule "s"]\\n\\tpath = nested\\n\\turl = ext::touch /tmp/ran\\n' >.gitmodules
+    """
+    async with checkout.opened(sandbox) as workspace:
+        assert (await shell(workspace, script)).ended.status == 0
+        change = await workspace.export(checkout.commit, checkout.index)
+    assert b"Subproject" not in change.patch
+    assert b"inner" not in change.patch
+    clone = checkout.apply(change)
+    assert (clone / "folder/image").read_text() == "changed\n"
+    assert sorted(path.name for path in clone.iterdir() if path.name != ".git") == [
+        ".gitmodules", "changed.txt", "deleted.txt", "folder", "kept.txt", "link", "program",
+        "renamed.txt",
+    ]  # fmt: skip
+
+
+HOSTILE_GIT = {
+    "hook": """
+        git init -q .
+        for hook in post-index-change pre-commit post-checkout reference-transaction; do
+          printf '#!/bin/sh\\ntouch /work/RAN\\n' >.git/hooks/$hook; chmod +x .git/hooks/$hook
+        done""",
+    "fsmonitor": "git init -q .; git config core.fsmonitor 'touch /work/RAN;'",
+    "filter": """
+        git init -q .; git config filter.evil.clean 'touch /work/RAN; cat'
+        git config filter.evil.process 'touch /work/RAN'
+        git config diff.evil.textconv 'touch /work/RAN'
+        git config diff.evil.command 'touch /work/RAN'
+        printf '* filter=evil diff=evil merge=evil\\n' >.gitattributes""",
+    "rewritten .git file": """
+        mkdir /tmp/elsewhere; git init -q --bare /tmp/elsewhere
+        git --git-dir=/tmp/elsewhere config core.fsmonitor 'touch /work/RAN;'
+        git --git-dir=/tmp/elsewhere config core.worktree /work
+        echo 'gitdir: /tmp/elsewhere' >.git""",
+    "nested repository": """
+        git init -q nested; cd nested; git config core.fsmonitor 'touch /work/RAN;'; echo x >file
+        git config user.name a; git config user.email a@b
+        git -c core.fsmonitor= commit -q --allow-empty -m x; cd ..""",
+    "user's configuration": """
+        git config --global core.fsmonitor 'touch /work/RAN;'
+        git config --global core.hooksPath /work/hooks; mkdir hooks
+        printf '#!/bin/sh\\ntouch /work/RAN\\n' >hooks/post-index-change; chmod +x hooks/*""",
+}
+
+
+@pytest.mark.parametrize("planted", HOSTILE_GIT)
+async def test_what_was_planted_for_git_does_not_run(sandbox, checkout, planted):
+    async with checkout.opened(sandbox) as workspace:
+        await shell(workspace, f"{HOSTILE_GIT[planted]}\nrm -f RAN; echo more >>changed.txt")
+        change = await workspace.export(checkout.commit, checkout.index)
+        assert b"+more" in change.patch
+        assert (await shell(workspace, "ls RAN")).out == ""
+        assert b"RAN" not in change.patch.replace(b"touch /work/RAN", b"")
+
+
+async def test_git_has_no_network_and_cannot_write_the_tree(sandbox, checkout, monkeypatch):
+    look = "exec 2>&1; ls -A /home /tmp; grep -c : /proc/net/dev; touch /work/x /repository/x"
+    monkeypatch.setattr(export, "SCRIPT", look)
+    async with checkout.opened(sandbox) as workspace:
+        await shell(workspace, "touch ~/secret /tmp/secret")
+        with pytest.raises(ExportFailed):
+            await workspace.export(checkout.commit)
+        monkeypatch.setattr(export, "SCRIPT", f"{look}; exit 0")
+        seen = (await workspace.export(checkout.commit)).patch.decode()
+    assert "secret" not in seen
+    assert seen.count("Read-only file system") == 2
+    assert "\n1\n" in seen  # the loopback interface alone
+
+
+async def test_a_link_to_a_folder_is_not_followed(sandbox, checkout):
+    async with checkout.opened(sandbox) as workspace:
+        await shell(workspace, "rm -r folder; ln -s /etc folder; ln -s /repository stolen")
+        clone = checkout.apply(await workspace.export(checkout.commit, checkout.index))
+    assert (clone / "folder").is_symlink()
+    assert (clone / "stolen").is_symlink()
+
+
+async def test_files_that_are_not_files_are_left_out(sandbox, checkout):
+    script = (
+        "mkfifo fifo; python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"socket\")'"
+    )
+    async with checkout.opened(sandbox) as workspace:
+        await shell(workspace, script)
+        assert (await workspace.export(checkout.commit, checkout.index)).patch == b""
+
+
+async def test_a_file_that_cannot_be_read_is_said_to_be_missing(sandbox, checkout):
+    async with checkout.opened(sandbox) as workspace:
+        await shell(workspace, "echo x >closed; chmod 000 closed; echo y >open")
+        change = await workspace.export(checkout.commit, checkout.index)
+    assert change.incomplete
+    assert b"+y" in change.patch
+    assert b"closed" not in change.patch
+
+
+async def test_a_patch_that_is_too_large_is_refused(sandbox, checkout):
+    async with checkout.opened(sandbox) as workspace:
+        await shell(workspace, "head -c 3000000 /dev/urandom >big")
+        with pytest.raises(TooBig):
+            await workspace.export(checkout.commit, most_bytes=100_000)
+        assert len((await workspace.export(checkout.commit)).patch) > 3_000_000
+
+
+async def test_a_commit_that_is_not_there_fails_with_gits_words(sandbox, checkout):
+    async with checkout.opened(sandbox) as workspace:
+        with pytest.raises(ExportFailed, match="could not make a patch: fatal"):
+            await workspace.export("0" * 40)
+
+
+async def test_a_commit_that_looks_like_an_option_is_refused(sandbox, checkout):
+    async with checkout.opened(sandbox) as workspace:
+        for commit in ("--output=/work/x", "HEAD", "main", ""):
+            with pytest.raises(ExportFailed, match="not a commit"):
+                await workspace.export(commit)
+
+
+async def test_without_a_repository_there_is_no_export(workspace):
+    with pytest.raises(ExportFailed, match="without a repository"):
+        await workspace.export("0" * 40)
+
+
+async def test_an_empty_repository_takes_its_first_files(sandbox, tmp_path):
+    (tmp_path / "source").mkdir()
+    checkout = Checkout.make(sandbox, tmp_path)
+    async with checkout.opened(sandbox) as workspace:
+        await shell(workspace, "echo first >README.md")
+        clone = checkout.apply(await workspace.export(checkout.commit))
+    assert (clone / "README.md").read_text() == "first\n"
+
+
+async def test_a_submodule_and_a_pointer_stay_as_they_are(sandbox, source, tmp_path):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    (source / ".gitattributes").write_text("*.bin filter=lfs diff=lfs merge=lfs -text\n")
+    (source / "large.bin").write_text(pointer)
+    run_git(source, "init", "--quiet")
+    run_git(source, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},module")
+    (source / "module").mkdir()
+    checkout = Checkout.make(sandbox, tmp_path)
+    async with checkout.opened(sandbox) as workspace:
+        assert (await workspace.export(checkout.commit, checkout.index)).patch == b""
+        await shell(workspace, "mkdir -p module; echo in >module/file; echo more >>kept.txt")
+        change = await workspace.export(checkout.commit, checkout.index)
+    assert change.patch.count(b"diff --git") == 1
+    assert b"module" not in change.patch
+
+
+async def test_the_home_is_saved_and_restored(sandbox):
+    async with sandbox.open(None) as workspace:
+        script = "mkdir -p .claude/x; echo session >.claude/x/y; ln -s /etc/passwd .claude/l"
+        await shell(workspace, f"cd; {script}; echo other >other")
+        archive = await workspace.save_home((".claude", ".missing", "-dash"))
+        assert await workspace.save_home((".missing",)) == b""
+    async with sandbox.open(None) as workspace:
+        await workspace.restore_home(archive)
+        assert (await shell(workspace, "cd; cat .claude/x/y; readlink .claude/l; ls")).out == (
+            "session\n/etc/passwd"
+        )
+        await workspace.restore_home(b"")
+
+
+async def test_a_home_that_is_too_large_is_refused(workspace):
+    await shell(workspace, "head -c 1000000 /dev/urandom >~/big")
+    with pytest.raises(TooBig):
+        await workspace.save_home(("big",), most_bytes=100_000)
+
+
+@pytest.mark.parametrize("path", ["../work", "/etc", "a/../../b"])
+async def test_only_paths_of_the_home_are_saved(workspace, path):
+    with pytest.raises(ExportFailed, match="not a path below"):
+        await workspace.save_home((path,))
+
+
+async def test_an_archive_that_is_none_fails(workspace):
+    with pytest.raises(ExportFailed, match="cannot be restored"):
+        await workspace.restore_home(b"not an archive")
+
+
+async def test_a_hostile_archive_reaches_nothing_but_the_home(workspace):
+    archive = "tar -czPf - ../escaped /work/escaped"
+    script = f"cd /tmp; mkdir d; echo x | tee escaped /work/escaped; cd d; {archive} | base64 -w0"
+    made = b64decode((await shell(workspace, script)).out.removeprefix("x\n"))
+    await shell(workspace, "rm -r /tmp/d /tmp/escaped /work/escaped")
+    with pytest.raises(ExportFailed, match="Member name contains"):
+        await workspace.restore_home(made)
+    found = (await shell(workspace, "find /tmp /work ~ -name escaped")).out
+    assert found == "/home/agent/work/escaped"
+
+
+async def test_an_archive_that_unpacks_beyond_the_home_fails(sandbox):
+    small = Storage(home_bytes=1_000_000)
+    async with sandbox.open(None) as workspace:
+        await shell(workspace, "head -c 50000000 /dev/zero >~/bomb")
+        archive = await workspace.save_home(("bomb",))
+    assert len(archive) < 100_000
+    async with sandbox.open(None, storage=small) as workspace:
+        with pytest.raises(ExportFailed, match="cannot be restored"):
+            await workspace.restore_home(archive)

@@ -1,0 +1,195 @@
+"""Commands in a workspace: their output, how they end, and what is kept between them."""
+
+import asyncio
+import time
+from dataclasses import replace
+
+import pytest
+
+from coding_tasks.sandbox.command import Command
+from coding_tasks.sandbox.errors import SandboxMissing, WorkspaceFailed, WorkspaceLost
+from coding_tasks.sandbox.interface import Limit
+from tests.coding_tasks.sandbox.conftest import ENVIRONMENT, QUICK, owned, run, shell, until
+
+
+async def test_a_command_gets_its_arguments_environment_and_input(workspace):
+    ran = await run(
+        workspace,
+        *("/bin/sh", "-c", 'echo "$1|$TOKEN|$(cat)|$(pwd)|$HOME"', "sh", "a b\n*"),
+        stdin=b"typed",
+        environment=ENVIRONMENT | {"TOKEN": "run-token"},
+    )
+    assert ran.out == "a b\n*|run-token|typed|/work|/home/agent"
+    assert ran.ended.status == 0
+
+
+async def test_lines_come_while_the_command_runs(workspace):
+    script = "echo early; read -r line </tmp/go; echo late >&2"
+    await shell(workspace, "mkfifo /tmp/go")
+    command = Command(("/bin/sh", "-c", script), ENVIRONMENT)
+    async with workspace.start(command, QUICK) as process:
+        lines = process.lines()
+        first = await anext(lines)
+        assert (first.stream, first.data) == ("stdout", b"early")
+        await shell(workspace, "echo >/tmp/go")
+        second = await anext(lines)
+        assert (second.stream, second.data) == ("stderr", b"late")
+        assert (await process.wait()).status == 0
+
+
+@pytest.mark.parametrize(
+    ("script", "status"),
+    [("exit 0", 0), ("exit 7", 7), ("kill -SEGV $$", 139), ("kill -KILL $$", 137)],
+)
+async def test_the_status_is_that_of_a_shell(workspace, script, status):
+    ended = (await shell(workspace, script)).ended
+    assert (ended.status, ended.limit, ended.stopped) == (status, None, False)
+
+
+async def test_a_missing_program_ends_like_in_a_shell(workspace):
+    assert (await run(workspace, "/usr/bin/no-such-agent")).ended.status == 127
+
+
+async def test_long_lines_are_cut_and_the_next_line_is_whole(workspace):
+    command = Command(("/bin/sh", "-c", "printf '%05000d\\nnext\\nend' 1"), ENVIRONMENT)
+    async with workspace.start(command, replace(QUICK, line=100)) as process:
+        lines = [(len(line.data), line.cut) async for line in process.lines()]
+    assert lines == [(100, True), (4, False), (3, False)]
+
+
+async def test_stopping_ends_every_process_at_once(workspace):
+    daemons = "for n in 1 2 3; do (trap '' TERM INT HUP; setsid sleep 987 &) done"
+    script = f"{daemons}; echo up; sleep 987"
+    command = Command(("/bin/sh", "-c", script), ENVIRONMENT)
+    async with workspace.start(command, QUICK) as process:
+        await anext(process.lines())
+        began = time.monotonic()
+        process.kill()
+        process.kill()
+        ended = await process.wait()
+        took = time.monotonic() - began
+    assert (ended.status, ended.limit, ended.stopped) == (None, None, True)
+    assert took < 1.0  # it takes milliseconds on a quiet machine
+    process.kill()  # after the end, too
+
+
+async def test_stopping_while_the_sandbox_is_being_made_works(workspace):
+    for _ in range(5):
+        async with workspace.start(Command(("/bin/sleep", "987"), ENVIRONMENT), QUICK) as process:
+            process.kill()
+            assert (await process.wait()).stopped
+
+
+async def test_leaving_the_block_ends_the_command(workspace):
+    async with workspace.start(Command(("/bin/sleep", "987"), ENVIRONMENT), QUICK) as process:
+        pass
+    assert (await process.wait()).stopped
+
+
+async def test_a_cancelled_reader_ends_the_command(workspace):
+    async def read() -> None:
+        async with workspace.start(Command(("/bin/sleep", "987"), ENVIRONMENT), QUICK) as process:
+            started.append(process)
+            async for _ in process.lines():
+                pass
+
+    started: list = []
+    reading = asyncio.create_task(read())
+    await until(lambda: bool(started), "the start")
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert (await started[0].wait()).stopped
+
+
+async def test_tree_home_and_temporary_files_are_kept_between_commands(workspace):
+    await shell(workspace, "echo 1 >/work/a; echo 2 >~/b; echo 3 >/tmp/c; echo 4 >/dev/shm/d")
+    assert (await shell(workspace, "cat /work/a ~/b /tmp/c /dev/shm/d")).out == "1\n2\n3\n4"
+
+
+async def test_two_workspaces_of_one_checkout_share_nothing_that_is_written(sandbox, tmp_path):
+    tree = tmp_path / "tree"
+    (tree / "folder").mkdir(parents=True)
+    (tree / "folder" / "file").write_text("original\n")
+    owned(sandbox, tree)
+    async with sandbox.open(tree) as one, sandbox.open(tree) as other:
+        await shell(
+            one, "echo changed >folder/file; rm -r folder; mkdir folder; echo n >folder/new"
+        )
+        assert (await shell(one, "ls folder")).out == "new"
+        assert (await shell(other, "ls folder; cat folder/file")).out == "file\noriginal"
+    assert (tree / "folder" / "file").read_text() == "original\n"
+    assert not (tree / "folder" / "new").exists()
+
+
+async def test_mounts_are_visible_and_read_only(sandbox, tmp_path):
+    (tmp_path / "agent").mkdir()
+    (tmp_path / "agent" / "program").write_text("installed")
+    async with sandbox.open(None, mounts={"/opt/agents/x": tmp_path / "agent"}) as workspace:
+        ran = await shell(workspace, "cat /opt/agents/x/program; echo bad >/opt/agents/x/program")
+    assert ran.out == "installed"
+    assert "Read-only file system" in ran.err
+    assert (tmp_path / "agent" / "program").read_text() == "installed"
+
+
+async def test_a_checkout_that_belongs_to_somebody_else_is_refused(sandbox, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(sandbox), "owner", property(lambda _: (12_345, 12_345)))
+    with pytest.raises(WorkspaceFailed, match="must belong to uid 12345"):
+        async with sandbox.open(tmp_path):
+            pass
+
+
+async def test_what_cannot_be_mounted_is_refused(sandbox, tmp_path):
+    with pytest.raises(WorkspaceFailed, match="not a path inside"):
+        async with sandbox.open(None, mounts={"/opt/../etc": tmp_path}):
+            pass
+    with pytest.raises(WorkspaceFailed, match="No such file"):
+        async with sandbox.open(None, mounts={"/opt/x": tmp_path / "missing"}):
+            pass
+
+
+async def test_a_nul_in_an_argument_is_refused(workspace):
+    with pytest.raises(WorkspaceFailed, match="NUL"):
+        await run(workspace, "/bin/echo", "a\0--bind\0/\0/")
+
+
+async def test_a_lost_keeper_is_said_to_be_lost(sandbox):
+    async with sandbox.open(None) as workspace:
+        async with workspace.start(Command(("/bin/sleep", "987"), ENVIRONMENT), QUICK) as process:
+            workspace._keeper._process.kill()
+            with pytest.raises(WorkspaceLost):
+                await process.wait()
+        with pytest.raises(WorkspaceLost):
+            await shell(workspace, "true")
+
+
+async def test_a_machine_without_bubblewrap_gives_the_reason(monkeypatch):
+    from coding_tasks.sandbox.bubblewrap import binary, sandbox
+
+    def missing():
+        raise SandboxMissing("bubblewrap is not installed")
+
+    monkeypatch.setattr(binary, "find", missing)
+    assert sandbox.Bubblewrap().why_missing() == "bubblewrap is not installed"
+
+
+async def test_a_sandbox_that_does_not_isolate_is_not_used(sandbox, monkeypatch):
+    from coding_tasks.sandbox.bubblewrap import arguments
+    from coding_tasks.sandbox.bubblewrap.sandbox import Bubblewrap
+
+    monkeypatch.setattr(arguments, "NO_NETWORK", ())
+    # Without --unshare-net the command stays in the host's network.
+    assert "was not isolated" in (Bubblewrap().why_missing() or "")
+
+
+@pytest.mark.parametrize(
+    ("limits", "script", "limit"),
+    [
+        ({"seconds": 0.3}, "sleep 987", Limit.SECONDS),
+        ({"output": 1_000}, "yes", Limit.OUTPUT),
+        ({"cpu_seconds": 0.3}, "(while :; do :; done) & while :; do :; done", Limit.CPU_SECONDS),
+    ],
+)
+async def test_the_limit_that_ended_a_command_is_named(workspace, limits, script, limit):
+    ended = (await shell(workspace, script, limits=replace(QUICK, **limits))).ended
+    assert (ended.status, ended.limit, ended.stopped) == (None, limit, False)
