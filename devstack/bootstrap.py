@@ -28,6 +28,13 @@ REPOSITORIES = {
             '"""The basket."""\n\n\ndef total(prices: list[int]) -> int:\n'
             '    """Return the sum in cents."""\n    return sum(prices)\n'
         ),
+        "shop/__main__.py": (
+            '"""Print the total of a basket in cents: `python3 -m shop 100 250`."""\n\n'
+            "import argparse\n\nfrom shop.basket import total\n\n"
+            'parser = argparse.ArgumentParser(prog="shop")\n'
+            'parser.add_argument("prices", type=int, nargs="*")\n'
+            "print(total(parser.parse_args().prices))\n"
+        ),
     },
     "acme/payments-api": {
         "README.md": "# Payments API\n\nTakes payments and sends invoices.\n",

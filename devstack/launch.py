@@ -125,10 +125,13 @@ def _make_environment(uv: str | None) -> None:
         raise LaunchError(f"{ENVIRONMENT} could not be made; the lines above say why.")
 
 
-def install(lock: Path, uv: str | None) -> None:
-    """Install the packages of a lock file into the environment; keep the others."""
+def install(lock: Path, uv: str | None, target: Path | None = None) -> None:
+    """Install the packages of a lock file into the environment, or into the folder `target`.
+
+    Other packages stay there.
+    """
     packages = sum(1 for line in lock.read_text().splitlines() if re.match(r"[a-z0-9]", line))
-    where = f"{ENVIRONMENT.name}/ (the first time, about a minute)"
+    where = f"{(target or ENVIRONMENT).name}/ (the first time, about a minute)"
     _say(f"installing {packages} locked packages into {where}")
     if uv:
         command = [uv, "pip", "install", "--python", str(PYTHON), "--compile-bytecode"]
@@ -136,6 +139,8 @@ def install(lock: Path, uv: str | None) -> None:
         command = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check"]
         command += ["--no-input", "--progress-bar", "off"]
     command += ["--require-hashes", "-r", str(lock)]
+    if target:
+        command += ["--target", str(target)]
     began = time.monotonic()
     status, output = _run(command, os.environ)
     if status and uv and "certificate" in output:

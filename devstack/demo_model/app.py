@@ -16,7 +16,8 @@ from starlette.types import ASGIApp, Send
 
 from devstack.demo_model import anthropic_shape, openai_shape
 from devstack.demo_model.anthropic_shape import Event
-from devstack.demo_model.script import Prompt, Reply, Script, Usage
+from devstack.demo_model.demonstration import reply_to
+from devstack.demo_model.script import Prompt, Reply, Script, ToolCall, Usage
 from devstack.loopback import LoopbackOnly
 
 Json = dict[str, Any]
@@ -120,7 +121,7 @@ class DemoModel:
                 refusal = shape.error("invalid_request_error", "model: Field required")
                 return JSONResponse(refusal, 400, headers)
             prompt = shape.prompt(body)
-            reply = self.script.next(prompt)
+            reply = self.script.next() or reply_to(prompt)
             headers |= reply.headers
             await asyncio.sleep(reply.delay)
             if reply.error:
@@ -188,7 +189,8 @@ class DemoModel:
 
 def _reply(fields: Json) -> Reply:
     usage = fields.pop("usage", None)
-    return Reply(**fields, usage=Usage(**usage) if usage else None)
+    tools = tuple(ToolCall(**call) for call in fields.pop("tools", ()))
+    return Reply(**fields, tools=tools, usage=Usage(**usage) if usage else None)
 
 
 class _Stream(StreamingResponse):

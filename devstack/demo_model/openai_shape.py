@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from devstack.demo_model.anthropic_shape import Event, pieces
-from devstack.demo_model.script import Prompt, Reply, text_of, usage_of
+from devstack.demo_model.script import Prompt, Reply, ToolCall, text_of, usage_of
 
 Json = dict[str, Any]
 
 MODELS = ("gpt-5", "gpt-5-mini")
+_RESULTS = ("function_call_output", "custom_tool_call_output")
 
 
 def chat_prompt(body: Json) -> Prompt:
@@ -19,18 +20,50 @@ def chat_prompt(body: Json) -> Prompt:
 
 
 def responses_prompt(body: Json) -> Prompt:
-    """Return the prompt of a Responses request, whose input is a text or a list of messages."""
+    """Return the prompt of a Responses request, whose input is a text or a list of items."""
     given = body.get("input", "")
-    messages = given if isinstance(given, list) else [{"role": "user", "content": given}]
+    items = given if isinstance(given, list) else [{"role": "user", "content": given}]
     instructions = {"role": "system", "content": body.get("instructions") or ""}
-    return _prompt(body, [instructions, *messages])
+    return _prompt(body, [instructions, *(item for item in items if isinstance(item, dict))])
 
 
 def _prompt(body: Json, messages: list[Json]) -> Prompt:
-    said = [(message.get("role"), text_of(message.get("content"))) for message in messages]
-    system = "\n".join(text for role, text in said if role in ("system", "developer"))
-    texts = [text for role, text in said if role not in ("system", "developer")]
-    return Prompt(str(body.get("model", "")), system, "\n".join(texts), texts[-1] if texts else "")
+    system: list[str] = []
+    texts: list[str] = []
+    last, results = "", []
+    for message in messages:
+        role, text = message.get("role"), _text(message)
+        if role in ("system", "developer"):
+            system.append(text)
+            continue
+        texts.append(text)
+        if role == "tool" or message.get("type") in _RESULTS:
+            results.append(text)
+        elif role == "user":
+            last, results = text, []
+    return Prompt(
+        str(body.get("model", "")),
+        "\n".join(system),
+        "\n".join(texts),
+        last,
+        tuple(_tool_name(tool) for tool in body.get("tools") or []),
+        tuple(results),
+    )
+
+
+def _text(message: Json) -> str:
+    """Return what is billed of a message: its content, and the tools' arguments or results."""
+    written = [text_of(message.get("content"))]
+    for call in message.get("tool_calls") or []:
+        written.append(str(call.get("function", {}).get("arguments", "")))
+    written += [text_of(message.get(name)) for name in ("arguments", "input", "output")]
+    return "\n".join(text for text in written if text)
+
+
+def _tool_name(tool: Json) -> str:
+    """Return a tool's name, which Chat Completions has in `function`. Built-in ones have a type."""
+    named = tool.get("function") if isinstance(tool.get("function"), dict) else tool
+    return str(named.get("name") or tool.get("type") or "") if named else ""
 
 
 def _chat_usage(asked: Prompt, reply: Reply) -> Json:
@@ -45,6 +78,21 @@ def _chat_usage(asked: Prompt, reply: Reply) -> Json:
     }
 
 
+def _chat_message(reply: Reply) -> Json:
+    message: Json = {"role": "assistant", "content": reply.text, "refusal": None}
+    if reply.tools:
+        message["content"] = reply.text or None
+        message["tool_calls"] = [
+            {
+                "id": f"call_demo_{uuid.uuid4().hex[:20]}",
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.written},
+            }
+            for call in reply.tools
+        ]
+    return message
+
+
 def chat_answer(asked: Prompt, reply: Reply) -> Json:
     """Return a whole chat completion."""
     return {
@@ -55,9 +103,9 @@ def chat_answer(asked: Prompt, reply: Reply) -> Json:
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": reply.text, "refusal": None},
+                "message": _chat_message(reply),
                 "logprobs": None,
-                "finish_reason": "stop",
+                "finish_reason": "tool_calls" if reply.tools else "stop",
             }
         ],
         "usage": _chat_usage(asked, reply),
@@ -88,17 +136,44 @@ def chat_stream(asked: Prompt, reply: Reply, body: Json) -> Iterator[Event]:
     yield chunk({"role": "assistant", "content": "", "refusal": None})
     for piece in pieces(reply.text):
         yield chunk({"content": piece})
-    yield chunk({}, "stop")
+    message = whole["choices"][0]["message"]
+    for index, call in enumerate(message.get("tool_calls", [])):
+        yield chunk({"tool_calls": [{"index": index, **call}]})
+    yield chunk({}, whole["choices"][0]["finish_reason"])
     if with_usage:
         yield None, {**shared, "choices": [], "usage": whole["usage"]}
     yield None, "[DONE]"
+
+
+def _output(reply: Reply) -> list[Json]:
+    items: list[Json] = []
+    if reply.text or not reply.tools:
+        text = {"type": "output_text", "text": reply.text, "annotations": [], "logprobs": []}
+        items.append(
+            {
+                "id": f"msg_demo_{uuid.uuid4().hex[:20]}",
+                "type": "message",
+                "status": "completed",
+                "role": "assistant",
+                "content": [text],
+            }
+        )
+    return items + [_call(tool) for tool in reply.tools]
+
+
+def _call(tool: ToolCall) -> Json:
+    shared = {"status": "completed", "call_id": f"call_demo_{uuid.uuid4().hex[:20]}"}
+    if isinstance(tool.arguments, str):
+        item = {"id": f"ctc_demo_{uuid.uuid4().hex[:20]}", "type": "custom_tool_call", **shared}
+        return {**item, "name": tool.name, "input": tool.arguments}
+    item = {"id": f"fc_demo_{uuid.uuid4().hex[:20]}", "type": "function_call", **shared}
+    return {**item, "name": tool.name, "arguments": tool.written}
 
 
 def responses_answer(asked: Prompt, reply: Reply) -> Json:
     """Return a whole response."""
     usage = usage_of(asked, reply)
     input_tokens = usage.input + usage.cache_read
-    text = {"type": "output_text", "text": reply.text, "annotations": [], "logprobs": []}
     return {
         "id": f"resp_demo_{uuid.uuid4().hex[:20]}",
         "object": "response",
@@ -109,15 +184,7 @@ def responses_answer(asked: Prompt, reply: Reply) -> Json:
         "instructions": None,
         "metadata": {},
         "model": asked.model,
-        "output": [
-            {
-                "id": f"msg_demo_{uuid.uuid4().hex[:20]}",
-                "type": "message",
-                "status": "completed",
-                "role": "assistant",
-                "content": [text],
-            }
-        ],
+        "output": _output(reply),
         "parallel_tool_calls": True,
         "temperature": 1.0,
         "tool_choice": "auto",
@@ -137,26 +204,45 @@ def responses_answer(asked: Prompt, reply: Reply) -> Json:
 def responses_stream(asked: Prompt, reply: Reply, _body: Json) -> Iterator[Event]:
     """Yield the events of a streamed response; the last one has the whole response and usage."""
     whole = responses_answer(asked, reply)
-    item = whole["output"][0]
     begun = {**whole, "status": "in_progress", "output": [], "usage": None}
     number = iter(range(1_000_000))
-    place = {"item_id": item["id"], "output_index": 0, "content_index": 0}
-    empty = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
 
     def event(kind: str, fields: Json) -> Event:
         return kind, {"type": kind, "sequence_number": next(number), **fields}
 
     yield event("response.created", {"response": begun})
     yield event("response.in_progress", {"response": begun})
-    started = {**item, "status": "in_progress", "content": []}
-    yield event("response.output_item.added", {"output_index": 0, "item": started})
-    yield event("response.content_part.added", {**place, "part": empty})
-    for piece in pieces(reply.text):
-        yield event("response.output_text.delta", {**place, "delta": piece, "logprobs": []})
-    yield event("response.output_text.done", {**place, "text": reply.text, "logprobs": []})
-    yield event("response.content_part.done", {**place, "part": item["content"][0]})
-    yield event("response.output_item.done", {"output_index": 0, "item": item})
+    for index, item in enumerate(whole["output"]):
+        for kind, fields in _streamed_item(item):
+            yield event(kind, {"output_index": index, **fields})
     yield event("response.completed", {"response": whole})
+
+
+def _streamed_item(item: Json) -> Iterator[tuple[str, Json]]:
+    """Yield the names and fields of the events of one item of a response's output."""
+    if item["type"] != "message":
+        field, name = ("input", "custom_tool_call_input")
+        if item["type"] == "function_call":
+            field, name = ("arguments", "function_call_arguments")
+        started = {**item, "status": "in_progress", field: ""}
+        yield "response.output_item.added", {"item": started}
+        yield f"response.{name}.delta", {"item_id": item["id"], "delta": item[field]}
+        yield f"response.{name}.done", {"item_id": item["id"], field: item[field]}
+        yield "response.output_item.done", {"item": item}
+        return
+    text = item["content"][0]["text"]
+    place = {"item_id": item["id"], "content_index": 0}
+    empty = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+    yield (
+        "response.output_item.added",
+        {"item": {**item, "status": "in_progress", "content": []}},
+    )
+    yield "response.content_part.added", {**place, "part": empty}
+    for piece in pieces(text):
+        yield "response.output_text.delta", {**place, "delta": piece, "logprobs": []}
+    yield "response.output_text.done", {**place, "text": text, "logprobs": []}
+    yield "response.content_part.done", {**place, "part": item["content"][0]}
+    yield "response.output_item.done", {"item": item}
 
 
 def error(kind: str, message: str) -> Json:

@@ -1,16 +1,12 @@
-"""The demo model's answers: those that a test scripted, or else a labelled demonstration."""
+"""The demo model's scripted answers, and what a prompt and an answer cost."""
 
-import re
+import json
 import threading
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-LABEL = "[demo model]"
 CHARACTERS_PER_TOKEN = 4
-
-_LISTED = re.compile(r"^[-*\s]*([\w.-]+/[\w.-]+)\s*$", re.MULTILINE)
-_FILE = re.compile(r"(?<![\w/.-])(?:[\w-]+/)*[\w-]+\.(?:md|py|js|ts|toml|txt|html|css|go|rs)\b")
 
 
 @dataclass(frozen=True)
@@ -24,8 +20,24 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class ToolCall:
+    """A call of one of the caller's tools. Arguments are an object, or a text if the tool is free.
+
+    A free tool takes any text, as OpenAI's custom tools do.
+    """
+
+    name: str
+    arguments: dict[str, Any] | str
+
+    @property
+    def written(self) -> str:
+        """The arguments as a model writes them."""
+        return self.arguments if isinstance(self.arguments, str) else json.dumps(self.arguments)
+
+
+@dataclass(frozen=True)
 class Reply:
-    """One scripted answer.
+    """One scripted answer: a text, calls of tools, or both.
 
     Without `usage`, tokens are counted from the text. The first byte comes after `delay` seconds,
     and each streamed piece after another `pause` seconds. `error` (the error type in the provider's
@@ -34,6 +46,7 @@ class Reply:
     """
 
     text: str = ""
+    tools: tuple[ToolCall, ...] = ()
     usage: Usage | None = None
     delay: float = 0.0
     pause: float = 0.0
@@ -47,12 +60,18 @@ class Reply:
 
 @dataclass(frozen=True)
 class Prompt:
-    """The content of a request, the same for every API."""
+    """The content of a request, the same for every API.
+
+    `last` is what a person said last, `results` what the tools returned since then, and `tools` the
+    names of the tools that the caller offers.
+    """
 
     model: str
     system: str
     text: str
     last: str
+    tools: tuple[str, ...] = ()
+    results: tuple[str, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -61,7 +80,7 @@ class Prompt:
 
 
 class Script:
-    """The replies to give next, in order. Without any, the model answers with a demonstration."""
+    """The replies to give next, in order."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -73,16 +92,14 @@ class Script:
             self._replies.extend(replies)
 
     def clear(self) -> None:
-        """Return to the demonstration answers."""
+        """Forget the replies that were not given yet."""
         with self._lock:
             self._replies.clear()
 
-    def next(self, prompt: Prompt) -> Reply:
-        """Return the reply to a request."""
+    def next(self) -> Reply | None:
+        """Return the reply to give now, or None if there is none left."""
         with self._lock:
-            if self._replies:
-                return self._replies.popleft()
-        return Reply(demonstration(prompt))
+            return self._replies.popleft() if self._replies else None
 
 
 def count_tokens(text: str) -> int:
@@ -92,42 +109,24 @@ def count_tokens(text: str) -> int:
 
 def usage_of(prompt: Prompt, reply: Reply) -> Usage:
     """Return the usage that is billed for a reply to a prompt."""
-    return reply.usage or Usage(prompt.tokens, count_tokens(reply.text))
-
-
-def demonstration(prompt: Prompt) -> str:
-    """Return an answer that nobody can mistake for a real model's.
-
-    If the system prompt asks for one of its listed repositories, name the one that fits. Otherwise
-    say which files were shown and what was asked.
-    """
-    if "choose the one repository" in prompt.system.lower():
-        return _choice(_LISTED.findall(prompt.system), prompt.last)
-    files = list(dict.fromkeys(_FILE.findall(prompt.system)))[:6]
-    shown = f" I was shown {', '.join(files)}." if files else ""
-    request = " ".join(prompt.last.split())
-    quoted = request if len(request) <= 200 else f"{request[:199]}…"
-    return (
-        f"{LABEL} This is a scripted answer: no real model read your request.{shown}"
-        f" You asked: {quoted}"
-    )
-
-
-def _choice(listed: list[str], request: str) -> str:
-    """Return the listed repository whose name has a word in common with the request, or `none`."""
-    words = set(re.findall(r"[a-z0-9]+", request.lower()))
-    for repository in listed:
-        name = repository.partition("/")[2].lower()
-        if words & set(re.findall(r"[a-z0-9]{3,}", name)):
-            return repository
-    return "none"
+    written = "".join([reply.text, *(call.name + call.written for call in reply.tools)])
+    return reply.usage or Usage(prompt.tokens, count_tokens(written))
 
 
 def text_of(content: Any) -> str:
-    """Return the text of a message's content, which is a string or a list of parts."""
+    """Return the text of a message's content, which is a string or a list of parts.
+
+    The text of a tool's call is its arguments, and that of a tool's result is what it returned.
+    """
     if isinstance(content, str):
         return content
     if isinstance(content, list):
-        parts = [part.get("text", "") for part in content if isinstance(part, dict)]
-        return "\n".join(part for part in parts if isinstance(part, str))
+        return "\n".join(_text_of_part(part) for part in content if isinstance(part, dict))
     return ""
+
+
+def _text_of_part(part: dict[str, Any]) -> str:
+    if part.get("type") == "tool_use":
+        return json.dumps(part.get("input"))
+    text = part.get("text", part.get("content"))
+    return text_of(text)
