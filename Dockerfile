@@ -1,4 +1,4 @@
-# Two images: `django` for web, worker, Celery and reconciler, and `gateway` for the LLM gateway, which
+# Two images: `django` for web, workers, Celery and reconciler, and `gateway` for the LLM gateway, which
 # contains no Django.
 FROM python:3.11-slim-bookworm AS base
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -21,7 +21,7 @@ COPY coding_tasks coding_tasks
 COPY billing billing
 COPY quota quota
 COPY projects projects
-RUN python -m compileall -q .
+RUN python -m compileall -q . && install -d -o tollgate /var/lib/tollgate
 USER tollgate
 ENV GRANIAN_HOST=0.0.0.0 GRANIAN_PORT=8000
 EXPOSE 8000

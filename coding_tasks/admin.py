@@ -16,13 +16,24 @@ from django.utils.safestring import SafeString
 
 from billing.credits import display
 from billing.reports.usage import usage_of_task_runs
-from coding_tasks.models import ChannelDefault, CodingTask, Repository, TaskRun
+from coding_tasks.models import (
+    ChannelDefault,
+    CodingTask,
+    ProjectAgent,
+    Repository,
+    RunChange,
+    TaskBranch,
+    TaskRun,
+)
 from coding_tasks.publishing import admin as publishing_admin
+from coding_tasks.transcripts import transcript_of
 from projects.permitted_parts import PermittedParts
 
 # Importing it registers its pages.
 __all__ = ["publishing_admin"]
 
+MOST_SHOWN = 200_000
+"""Characters of a change that a run's page shows."""
 _TURN = ("message", "state", "request", "answer", "credits")
 
 
@@ -117,6 +128,21 @@ class RepositoryAdmin(admin.ModelAdmin):
         return repository.project.organization.name
 
 
+@admin.register(ProjectAgent)
+class ProjectAgentAdmin(admin.ModelAdmin):
+    """The agents that do the coding tasks of projects."""
+
+    list_display = ["project", "organization", "agent", "model"]
+    list_select_related = ["project__organization"]
+    search_fields = ["project__name", "project__organization__name", "agent"]
+    autocomplete_fields = ["project"]
+
+    @admin.display(ordering="project__organization__name")
+    def organization(self, choice: ProjectAgent) -> str:
+        """Return the name of the organization that owns the project."""
+        return choice.project.organization.name
+
+
 @admin.register(ChannelDefault)
 class ChannelDefaultAdmin(admin.ModelAdmin):
     """The repository that a channel's mentions are about unless they say otherwise."""
@@ -163,6 +189,8 @@ class CodingTaskAdmin(_ReadOnly):
         "workspace",
         "thread",
         "owner_slack_user_id",
+        "agent",
+        "published",
         "workflow",
         "created_at",
         "finished_at",
@@ -181,6 +209,16 @@ class CodingTaskAdmin(_ReadOnly):
     def workflow(self, task: CodingTask) -> SafeString:
         """Return a link to the task's workflow."""
         return temporal_link(task)
+
+    @admin.display(description="branch")
+    def published(self, task: CodingTask) -> SafeString | str:
+        """Return the task's branch, with a link to its pull request."""
+        branch = TaskBranch.objects.filter(task=task).first()
+        if branch is None:
+            return "-"
+        if not branch.pull_request:
+            return branch.name
+        return format_html('{} (<a href="{}">pull request</a>)', branch.name, branch.pull_request)
 
     def turns(self, task: CodingTask) -> SafeString:
         """Return a table of the task's runs, in order, with their credits."""
@@ -225,6 +263,21 @@ class TaskRunAdmin(_ReadOnly):
     list_select_related = ["task"]
     search_fields = ["=id", "task__title", "task__workflow_id", "message_ts", "error"]
     date_hierarchy = "created_at"
+    readonly_fields = fields = (
+        "task",
+        "message_ts",
+        "state",
+        "request",
+        "answer",
+        "error",
+        credits_used,
+        "workflow",
+        "created_at",
+        "started_at",
+        "finished_at",
+        "transcript",
+        "change",
+    )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[TaskRun]:
         """Return the runs without the texts that only a run's own page shows."""
@@ -237,3 +290,19 @@ class TaskRunAdmin(_ReadOnly):
     def workflow(self, run: TaskRun) -> SafeString:
         """Return a link to the workflow of the run's task."""
         return temporal_link(run.task)
+
+    def transcript(self, run: TaskRun) -> SafeString | str:
+        """Return what the agent did, step by step, while it works and afterwards."""
+        events = transcript_of(run)
+        if not events:
+            return "-"
+        rows = format_html_join("", "<tr><td>{}</td><td><pre>{}</pre></td></tr>", events)
+        return format_html("<table><tbody>{}</tbody></table>", rows)
+
+    def change(self, run: TaskRun) -> SafeString | str:
+        """Return the change that the run made, as a diff."""
+        change = RunChange.objects.filter(run=run).first()
+        if change is None:
+            return "-"
+        text = change.patch.decode("utf-8", "replace")
+        return format_html("{}<pre>{}</pre>", change.note, text[:MOST_SHOWN])

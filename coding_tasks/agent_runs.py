@@ -1,6 +1,5 @@
 """A run by an agent in a sandbox: what the agent worker is given, and what is taken back."""
 
-import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,15 +8,15 @@ from pathlib import Path
 from typing import Self
 
 from django.conf import settings
-from django.db import transaction
+from django.db.models import QuerySet
 
-from coding_tasks import runs
+from coding_tasks import runs, transcripts
 from coding_tasks.agent_choice import READER
 from coding_tasks.agent_worker.exchange import Exchange, NotInExchange
 from coding_tasks.agent_worker.job import AgentJob, Ending, TurnResult
 from coding_tasks.agents.description import MOST_PROMPT
 from coding_tasks.assignments import Turn, trace_of
-from coding_tasks.failures import AgentEnded, OutOfCredits, ResultLost
+from coding_tasks.failures import AgentEnded, OutOfCredits, ResultLost, RunFailure
 from coding_tasks.models import CodingTask, ProjectAgent, RunChange, RunEvent, TaskRun
 from coding_tasks.outages import outlast_outage
 from coding_tasks.publishing import publication
@@ -39,7 +38,8 @@ SECONDS = 1_500
 """How long an agent may work on one turn before it has to finish."""
 TOKEN_LIFETIME = timedelta(seconds=2 * SECONDS + 600)
 """Long enough for a second attempt, because both use the same token."""
-_MOST_EVENTS = 5_000
+_UNUSED = timedelta(days=14)
+_MOST_CHECKOUTS = 20_000_000_000
 _EARLIER = "Earlier in this conversation:"
 
 
@@ -111,10 +111,10 @@ class AgentRuns:
         runs.require_not_stopped(run)
         self.exchange.keep_home(str(task.pk), home)
         CodingTask.objects.filter(pk=task.pk).update(session=result.session)
-        keep_transcript(run, attempt.event_lines())
-        if result.refusal and not result.complete:
+        transcripts.keep(run, attempt.event_lines())
+        failure = _refusal_of(result)
+        if failure is not None:
             self.exchange.keep_unfinished_patch(str(run.pk), patch)
-            failure = failure_of_refusal(result.refusal)
             if isinstance(failure, OutOfCredits):
                 runs.pause(run)
             raise failure
@@ -141,6 +141,12 @@ class AgentRuns:
         )
         note(run, _note(outcome))
         return outcome
+
+    def tidy(self) -> None:
+        """Remove what nobody has used for long."""
+        self.exchange.remove_leftovers(older_than=_UNUSED)
+        self.checkouts.evict(older_than=_UNUSED, most_bytes=_MOST_CHECKOUTS)
+        self.mirrors.remove_unused(older_than=_UNUSED)
 
     def forget(self, run: TaskRun) -> None:
         """Remove the job with its token, and let go of the checkout."""
@@ -182,24 +188,20 @@ def _note(outcome: Outcome) -> str:
             return "Not pushed yet: " + " ".join(outcome.reasons)
 
 
+def erase(tasks: QuerySet[CodingTask]) -> None:
+    """Erase what agents said, did and remember in these tasks."""
+    exchange = Exchange(Path(settings.AGENT_EXCHANGE_DIRECTORY))
+    for task in tasks:
+        exchange.remove_home(str(task.pk))
+    for run_id in TaskRun.objects.filter(task__in=tasks).values_list("pk", flat=True):
+        exchange.remove(str(run_id))
+    RunEvent.objects.filter(run__task__in=tasks).delete()
+    tasks.update(session="")
+
+
 def uses_sandbox(task: CodingTask) -> bool:
     """Return whether the task's agent needs a sandbox."""
     return task.agent not in ("", READER)
-
-
-def keep_transcript(run: TaskRun, lines: list[bytes]) -> None:
-    """Replace the transcript of the run. Lines that are not events are left out."""
-    events = []
-    for line in lines[:_MOST_EVENTS]:
-        try:
-            event = json.loads(storable(line.decode("utf-8", "replace")))
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(event, dict):
-            events.append(RunEvent(run=run, number=len(events), event=event))
-    with transaction.atomic():
-        RunEvent.objects.filter(run=run).delete()
-        RunEvent.objects.bulk_create(events)
 
 
 def _model(task: CodingTask) -> str:
@@ -227,6 +229,17 @@ def _prompt(run: TaskRun, *, resumes: bool) -> str:
 
 def _said(turn: Turn) -> str:
     return f"Asked:\n{turn.request}\n\nAnswered:\n{turn.answer}"
+
+
+def _refusal_of(result: TurnResult) -> Exception | None:
+    """Return the refusal that ended the turn, or None if there is an answer to give.
+
+    An agent that reached the cap of its run may still have said what it did.
+    """
+    if result.complete or not result.refusal:
+        return None
+    failure = failure_of_refusal(result.refusal)
+    return None if result.answer and isinstance(failure, RunFailure) else failure
 
 
 def _without_words(result: TurnResult, change: Change | None) -> str:

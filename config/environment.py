@@ -1,12 +1,14 @@
 """Reading the environment. Each wrong value is reported in one line that says what to do."""
 
 import re
-import shlex
 from collections.abc import Mapping
 
 import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
 from environs import Env, EnvValidationError, ValidationError, validate
+
+from coding_tasks.agent_worker.settings import commands_of
+from coding_tasks.agents.registry import registry
 
 HINT = "For the stack that `make up` runs: set -a; . .devstack/env; set +a"
 
@@ -42,10 +44,12 @@ def comma_separated(env: Env, name: str) -> list[str]:
     return [value.strip() for value in env.str(name, "").split(",") if value.strip()]
 
 
-def agent_commands(env: Env) -> dict[str, tuple[str, ...]]:
-    """Return the operator's own agents: `AGENT_COMMANDS=name=program argument;other=program`."""
-    named = env.dict("AGENT_COMMANDS", {}, delimiter=";")
-    return {name.strip(): tuple(shlex.split(line)) for name, line in named.items()}
+def agent_commands(value: object) -> None:
+    """Validate the operator's own agents."""
+    try:
+        registry(commands_of(value))
+    except ValueError as error:
+        raise ValidationError(str(error)) from None
 
 
 def seal(env: Env) -> None:

@@ -54,7 +54,7 @@ REDIS_URL = env.str("REDIS_URL", "redis://127.0.0.1:6380/0", validate=redis_addr
 TEMPORAL_ADDRESS = env.str("TEMPORAL_ADDRESS", "127.0.0.1:7233", validate=host_and_port)
 TEMPORAL_NAMESPACE = env.str("TEMPORAL_NAMESPACE", "default", validate=not_empty)
 TEMPORAL_UI_URL = env.str("TEMPORAL_UI_URL", "http://127.0.0.1:8233", validate=web_address)
-TEMPORAL_TASK_QUEUE = "tollgate"
+TEMPORAL_TASK_QUEUE = env.str("TEMPORAL_TASK_QUEUE", "tollgate", validate=not_empty)
 
 # --- Slack ---------------------------------------------------------------------------------------
 SLACK_API_URL = env.str("SLACK_API_URL", "https://slack.com/api/", validate=slack_api_address)
@@ -82,7 +82,7 @@ COMMIT_NAME = env.str("COMMIT_NAME", "")
 COMMIT_EMAIL = env.str("COMMIT_EMAIL", "")
 PUBLISH_MOST_FILES = env.int("PUBLISH_MOST_FILES", 100, validate=validate.Range(min=1))
 DEFAULT_AGENT = env.str("DEFAULT_AGENT", "reader", validate=not_empty)
-AGENT_COMMANDS = agent_commands(env)
+AGENT_COMMANDS = env.json("AGENT_COMMANDS", "{}", validate=agent_commands)
 AGENT_EXCHANGE_DIRECTORY = env.str(
     "AGENT_EXCHANGE_DIRECTORY", str(BASE_DIR / ".devstack" / "exchange"), validate=not_empty
 )

@@ -51,6 +51,7 @@ DJANGO: Names = frozenset(
         "BOT_NAME",
         "TEMPORAL_ADDRESS",
         "TEMPORAL_NAMESPACE",
+        "TEMPORAL_TASK_QUEUE",
         "TEMPORAL_UI_URL",
         "BILLING_URL",
         "START_CREDITS",

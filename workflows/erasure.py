@@ -10,7 +10,7 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from coding_tasks import stopping
+from coding_tasks import agent_runs, stopping
 from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.publishing.branches import erase_changes
 from projects.models import SlackWorkspace
@@ -51,6 +51,7 @@ def erase(team: str, user_id: str) -> Erased:
         runs=TaskRun.objects.filter(task__in=tasks).update(request=ERASED, answer=ERASED),
     )
     erase_changes(tasks)
+    agent_runs.erase(tasks)
     tasks.update(title=ERASED)
     return erased
 

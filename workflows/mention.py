@@ -120,8 +120,6 @@ PREPARE_ATTEMPT = timedelta(minutes=15)
 """For fetching, committing and pushing, whose own time limits end earlier."""
 TURN_ATTEMPT = timedelta(minutes=30)
 TURN_ATTEMPTS = 2
-AGENT_WORKER_WAIT = timedelta(minutes=2)
-"""How long a turn waits for an agent worker to take it."""
 
 WORK_FIRST_RETRY = timedelta(seconds=1)
 LONGEST_WAIT = timedelta(minutes=1)
@@ -337,7 +335,7 @@ class MentionWorkflow:
                 run = await self._work(
                     mention,
                     mention.attempts,
-                    lambda attempts: self._perform(RunRef(run_id), attempts),
+                    lambda attempts: self._perform(mention, RunRef(run_id), attempts),
                 )
             except ActivityError as error:
                 if is_cancelled_exception(error):
@@ -354,7 +352,7 @@ class MentionWorkflow:
             if not await self._credits_return(pause, run_id, known):
                 return await self._fail_run(run_id, OUT_OF_CREDITS)
 
-    async def _perform(self, run: RunRef, attempts: int) -> RunAnswer:
+    async def _perform(self, mention: MentionInput, run: RunRef, attempts: int) -> RunAnswer:
         """Have the agent do the run, in a sandbox if it needs one."""
         if not workflow.patched(AGENTS_PATCH):
             return await _read_and_answer(run, attempts)
@@ -368,7 +366,7 @@ class MentionWorkflow:
         if not prepared.in_sandbox:
             return await _read_and_answer(run, attempts)
         if not prepared.answered:
-            turn = await _run_turn(run)
+            turn = await _run_turn(mention, run)
             collected = await workflow.execute_activity_method(
                 AgentActivities.collect_run,
                 TurnRun(run.run_id, turn.attempt),
@@ -485,7 +483,7 @@ async def _read_and_answer(run: RunRef, attempts: int) -> RunAnswer:
     )
 
 
-async def _run_turn(run: RunRef) -> TurnEnded:
+async def _run_turn(mention: MentionInput, run: RunRef) -> TurnEnded:
     """Have an agent worker run the turn. A worker that dies is replaced once."""
     try:
         return await workflow.execute_activity(
@@ -493,7 +491,7 @@ async def _run_turn(run: RunRef) -> TurnEnded:
             TurnRef(run.run_id),
             result_type=TurnEnded,
             task_queue=workflow.info().task_queue + QUEUE_SUFFIX,
-            schedule_to_start_timeout=AGENT_WORKER_WAIT,
+            schedule_to_start_timeout=timedelta(seconds=mention.agent_worker_seconds),
             start_to_close_timeout=TURN_ATTEMPT,
             heartbeat_timeout=AGENT_HEARTBEAT,
             retry_policy=_work_retry(TURN_ATTEMPTS),

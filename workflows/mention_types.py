@@ -72,6 +72,8 @@ class MentionInput:
     """How many attempts the agent has when the provider or the repository does not answer."""
     outage_seconds: float = 3600
     """How long a run waits in all for our stores, our gateway, and credits held by others."""
+    agent_worker_seconds: float = 120
+    """How long a turn waits for an agent worker to take it."""
     lost_answers: int = 5
     """How often a run asks again after the gateway died with an answer that may have been paid."""
     conversation: Conversation | None = None

@@ -156,15 +156,15 @@ def keep_tidy(tools: Tools) -> None:
 
     A leftover that cannot be removed doesn't keep a worker from starting.
     """
-    if isinstance(tools.checkouts, Cloner):
-        tidying = Thread(target=_tidy, args=(tools.checkouts,), name="leftovers", daemon=True)
-        tidying.start()
+    Thread(target=_tidy, args=(tools.checkouts,), name="leftovers", daemon=True).start()
 
 
-def _tidy(checkouts: Cloner) -> None:
+def _tidy(checkouts: Checkouts) -> None:
     while True:
         try:
-            checkouts.remove_leftovers(older_than=2 * TIME_LIMIT)
+            if isinstance(checkouts, Cloner):
+                checkouts.remove_leftovers(older_than=2 * TIME_LIMIT)
+            AgentRuns.from_settings().tidy()
         except Exception:
             log.exception("leftovers on the disk cannot be removed; trying again later")
         time.sleep(TIDY_EVERY.total_seconds())

@@ -1,9 +1,9 @@
 """The agent worker's settings: addresses and folders, and no secret."""
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from environs import Env
 
@@ -12,11 +12,11 @@ from environs import Env
 class Settings:
     """What the agent worker reads from its environment. `.env.example` describes each variable."""
 
+    task_queue: str
     exchange: Path
     installations: Path
     most_turns: int
     sandbox_uid: int
-    task_queue: str = "tollgate"
     commands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -24,12 +24,20 @@ def from_environment() -> Settings:
     """Return the settings. Raises `environs.EnvValidationError`, which names a wrong variable."""
     env = Env()
     return Settings(
+        task_queue=env.str("TEMPORAL_TASK_QUEUE", "tollgate"),
         exchange=Path(env.str("AGENT_EXCHANGE_DIRECTORY")),
         installations=Path(env.str("AGENTS_DIRECTORY", ".agents")).absolute(),
         most_turns=env.int("AGENT_TURNS_AT_ONCE", 20),
         sandbox_uid=env.int("SANDBOX_UID", 64_646),
-        commands={
-            name: tuple(shlex.split(line))
-            for name, line in env.dict("AGENT_COMMANDS", {}, delimiter=";").items()
-        },
+        commands=commands_of(env.json("AGENT_COMMANDS", "{}")),
     )
+
+
+def commands_of(value: Any) -> dict[str, tuple[str, ...]]:
+    """Return the operator's agents: a JSON object of lists, as in `{"mine": ["program", "-q"]}`.
+
+    Raises `ValueError`.
+    """
+    if not isinstance(value, dict) or not all(isinstance(argv, list) for argv in value.values()):
+        raise ValueError('Write a JSON object of lists, such as {"mine": ["program", "-q"]}.')
+    return {name: tuple(map(str, argv)) for name, argv in value.items()}

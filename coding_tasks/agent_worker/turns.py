@@ -183,7 +183,7 @@ def _result(
     return TurnResult(
         ending=ending,
         answer=progress.answer or "",
-        complete=progress.complete,
+        complete=progress.complete and ended.status == 0,
         detail=detail[:500],
         session=progress.session or "",
         steps=progress.steps,

@@ -27,6 +27,7 @@ SECRETS = {
     [
         ("web", commands.WEB),
         ("worker", commands.WORKER),
+        ("agents", commands.AGENT_WORKER),
         ("celery", commands.CELERY),
         ("beat", commands.BEAT),
         ("reconciler", commands.RECONCILER),
@@ -76,6 +77,7 @@ _SET_HERE = {
             (name, "config/settings.py", _NOT_IN_ENV_FILE | _ONLY_WEB)
             for name in ("worker", "celery", "beat", "reconciler", "migrate")
         ),
+        ("agents", "coding_tasks/agent_worker/settings.py", set()),
         ("gateway", "gateway/settings.py", _NOT_IN_ENV_FILE),
     ],
 )
@@ -111,6 +113,15 @@ def test_a_secret_reaches_only_services_that_need_it() -> None:
         assert not (of_web | of_gateway) & COMPOSE["services"][name]["environment"].keys()
     assert not of_gateway & COMPOSE["services"]["web"]["environment"].keys()
     assert not of_django & COMPOSE["services"]["gateway"]["environment"].keys()
+
+
+def test_the_agent_worker_reaches_no_store_and_holds_no_secret() -> None:
+    services = COMPOSE["services"]
+    assert services["agents"]["networks"] == ["agents"]
+    reached = {name for name, service in services.items() if "agents" in service["networks"]}
+    assert reached == {"agents", "temporal", "gateway"}
+    environment = services["agents"]["environment"]
+    assert not [name for name in environment if re.search("KEY|SECRET|TOKEN|PASSWORD|_URL", name)]
 
 
 def test_services_that_die_are_restarted() -> None:

@@ -31,7 +31,7 @@ WHO_NEEDS_IT = {
     "SLACK_SIGNING_SECRET": {"web", "demo-slack"},
     "SECRET_KEY": {"web", "worker", "celery", "beat", "reconciler"},
     "DATABASE_URL": {"web", "worker", "celery", "beat", "reconciler"},
-    "TEMPORAL_API_KEY": {"web", "worker", "celery"},
+    "TEMPORAL_API_KEY": {"web", "worker", "agents", "celery"},
     "ADMIN_PASSWORD": set(),
     "AWS_SECRET_ACCESS_KEY": set(),
     "AWS_SESSION_TOKEN": set(),

@@ -238,7 +238,7 @@ class CodingActivities:
             return FailureAnswer(None)
         repository = run.task.repository.full_name
         text = failure_wording.sentence(
-            failed.failure, user_id=about.user_id, repository=repository
+            failed.failure, user_id=about.user_id, repository=repository, agent=run.task.agent
         )
         notice = notices.claim(f"failed:{run.pk}", Notice.Kind.FAILURE, about, text)
         return FailureAnswer(str(notice.pk))

@@ -1,0 +1,56 @@
+"""The transcript of a run: kept in rows when its turn ends, and read from the exchange before."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from django.conf import settings
+from django.db import transaction
+
+from coding_tasks.agent_worker.exchange import Exchange
+from coding_tasks.agents.events import Event, from_json
+from coding_tasks.models import RunEvent, TaskRun
+from coding_tasks.storable import storable
+
+MOST_EVENTS = 5_000
+_QUIET = frozenset({"session", "tokens"})
+"""Events that tell a person nothing."""
+
+
+def keep(run: TaskRun, lines: Iterable[bytes]) -> None:
+    """Replace the rows of a run by what the agent worker wrote. Leaves out what is no event."""
+    rows = [
+        RunEvent(run=run, number=number, event=event) for number, event in enumerate(_events(lines))
+    ]
+    with transaction.atomic():
+        RunEvent.objects.filter(run=run).delete()
+        RunEvent.objects.bulk_create(rows)
+
+
+def transcript_of(run: TaskRun) -> list[tuple[str, str]]:
+    """Return the steps of a run as pairs: the kind of step, and what it was."""
+    values: Iterable[object] = RunEvent.objects.filter(run=run).values_list("event", flat=True)
+    if run.state not in TaskRun.FINAL and not values:
+        attempt = Exchange(Path(settings.AGENT_EXCHANGE_DIRECTORY)).latest(str(run.pk))
+        values = _events(attempt.event_lines()) if attempt else []
+    events = [event for value in values if (event := from_json(value))]
+    return [(event.kind, _words(event)) for event in events if event.kind not in _QUIET]
+
+
+def _events(lines: Iterable[bytes]) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = []
+    for line in lines:
+        try:
+            value = json.loads(storable(line.decode("utf-8", "replace")))
+        except (ValueError, RecursionError):
+            continue
+        if from_json(value) is not None:
+            found.append(value)
+        if len(found) >= MOST_EVENTS:
+            break
+    return found
+
+
+def _words(event: Event) -> str:
+    texts = [value for value in vars(event).values() if isinstance(value, str) and value]
+    return "\n".join(texts)
