@@ -337,7 +337,7 @@ class MentionWorkflow:
                     mention.attempts,
                     lambda attempts: self._perform(mention, RunRef(run_id), attempts),
                 )
-            except ActivityError as error:
+            except (ActivityError, ApplicationError) as error:
                 if is_cancelled_exception(error):
                     raise
                 return await self._fail_run(run_id, _cause(error))

@@ -93,7 +93,11 @@ def change_sentences(run: TaskRun) -> list[str]:
     if change is None or run.answer == ERASED:
         return []
     made = wording.change_made(
-        files=change.files, added=change.added, removed=change.removed, branch=change.branch
+        files=change.files,
+        added=change.added,
+        removed=change.removed,
+        branch=change.branch,
+        pushed=change.pushed_at is not None,
     )
     pull_request = run.task.branch.pull_request
     return [wording.change_published(made, pull_request=pull_request, note=change.note)]

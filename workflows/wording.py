@@ -167,10 +167,12 @@ def answer(text: str) -> str:
     return escape(text.strip()) or "I have no answer."
 
 
-def change_made(*, files: int, added: int, removed: int, branch: str) -> str:
+def change_made(*, files: int, added: int, removed: int, branch: str, pushed: bool) -> str:
     """Say what a run changed, and on which branch."""
     noun = "file" if files == 1 else "files"
-    return f"Changed {files:,} {noun} (+{added:,} −{removed:,}) on the branch `{escape(branch)}`."
+    end = ", which is pushed." if pushed else "."
+    made = f"Changed {files:,} {noun} (+{added:,} −{removed:,})"
+    return f"{made} on the branch `{escape(branch)}`{end}"
 
 
 def change_published(made: str, *, pull_request: str, note: str) -> str:
