@@ -212,6 +212,28 @@ def test_a_settlement_repeated_late_is_debited_once(
     asyncio.run(repeat())
 
 
+def test_a_hold_that_redis_makes_after_its_release_is_released(own_redis: str) -> None:
+    """A command may be delivered after its connection broke, when the network is back."""
+
+    async def arrive_late() -> None:
+        redis = await prepared(own_redis, 1000)
+        holds, network = holds_of(redis), holds_of(redis)
+        network._holds_key = holds._holds_key
+        assert (await holds.hold(reservation("under way", 30))).status == "held"
+        redis.away = 1
+        with pytest.raises(RedisUnavailable):
+            await holds.hold(reservation("late", 100))
+        await holds.drain()
+        assert (await network.hold(reservation("late", 100))).status == "held"
+        assert await counters(redis) == (0, 130)
+        await holds.beat()
+        await holds.drain()
+        assert await counters(redis) == (0, 30)
+        redis.close()
+
+    asyncio.run(arrive_late())
+
+
 def test_a_process_that_stops_leaves_no_settlement_behind(
     own_redis: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
