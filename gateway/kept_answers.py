@@ -124,6 +124,16 @@ class KeptAnswers:
         self._sizes: deque[tuple[float, int]] = deque()
         self._bytes = 0
 
+    async def knows(self, call: Call, caller: Caller) -> bool:
+        """Return whether the call's idempotency key was used. Without Redis it counts as new."""
+        secret = key_of(call)
+        if not self._seconds or not secret:
+            return False
+        try:
+            return bool(await self._redis.execute("EXISTS", _name(call, caller, secret)))
+        except (RedisUnavailable, RedisError):
+            return False
+
     async def claim(self, call: Call, caller: Caller, body: bytes) -> Claim | None:
         """Claim the call's idempotency key; return None if it has none.
 
@@ -132,8 +142,7 @@ class KeptAnswers:
         secret = key_of(call)
         if not self._seconds or not secret:
             return None
-        scope = f"{call.product} {caller.project_id} ".encode()
-        name = keys.kept_answer(hashlib.sha256(scope + secret).hexdigest())
+        name = _name(call, caller, secret)
         fingerprint = hashlib.sha256(call.api.encode() + b" " + body).hexdigest()
         try:
             status, sealed = await self._redis.run(
@@ -200,6 +209,11 @@ class KeptAnswers:
 def replayed(answer: KeptAnswer) -> Headers:
     """Return the headers of a replayed answer."""
     return [*answer.headers, (REPLAYED, b"true")]
+
+
+def _name(call: Call, caller: Caller, secret: bytes) -> str:
+    scope = f"{call.product} {caller.project_id} ".encode()
+    return keys.kept_answer(hashlib.sha256(scope + secret).hexdigest())
 
 
 def _cipher(secret: bytes) -> ChaCha20Poly1305:
