@@ -12,16 +12,16 @@ from types import SimpleNamespace
 
 import pytest
 import redis
+from gateway.refusals.errors import Refusal
 
 from gateway import kept_answers, keys
 from gateway.kept_answers import KeptAnswers, KeyInUse
 from gateway.network.redis_connection import Redis
-from gateway.refusals.errors import Refusal
 from tests.conftest import wait_until
+from tests.gateway.bodies import CHAT, chat_body
 from tests.gateway.conftest import DENIED, World, messages_body
 from tests.gateway.fake_provider import Script, default_script, json_script, message
-from tests.gateway.test_calls import CHAT, chat_body
-from tests.gateway.test_holds import LosesAnswers
+from tests.gateway.lossy_redis import LosesAnswers
 
 REPLAYED = "tollgate_gateway_replayed_answers_total"
 REPEATED = "tollgate_gateway_repeated_generations_total"
