@@ -12,9 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 import redis
-from gateway.refusals.errors import Refusal
 
 from gateway import kept_answers, keys
+from gateway.errors import Refusal
 from gateway.kept_answers import KeptAnswers, KeyInUse
 from gateway.network.redis_connection import Redis
 from tests.conftest import wait_until
