@@ -13,7 +13,8 @@ from projects.models import SlackWorkspace
 from quota.resources import AI_CREDITS, MICRO
 from tests.slack_bot.conftest import captured, workflow_of
 from tests.stopwatch import Stopwatch
-from workflows import intake, tasks
+from workflows import tasks
+from workflows.intake import mentions
 from workflows.models import FollowUp, Mention, Notice
 
 DENIAL = (
@@ -468,7 +469,7 @@ def test_a_mention_listed_before_another_process_tried_is_not_denied(
         user_id="U1", text="fix the login page",
     )  # fmt: skip
     Mention.objects.update(lease_until=timezone.now())
-    intake.admit(listed)
+    mentions.admit(listed)
     assert Mention.objects.get().state == "started"
 
 

@@ -15,7 +15,8 @@ from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT
 from tests.workflows.temporal import history, terminate, wait_for_close
 from tests.workflows.world import World
-from workflows import client, replies, tasks
+from workflows import client, tasks
+from workflows.intake import replies
 from workflows.models import FollowUp, Mention, ThreadReply
 from workflows.requests import texts_of
 
