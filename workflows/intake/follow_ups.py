@@ -11,7 +11,7 @@ from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.threads import lock_active_task
 from projects.models import Project
 from workflows import client, closing, denials, notices
-from workflows.mention_types import out_of_credits, workflow_id
+from workflows.mention_types import HANDED_BACK, out_of_credits, workflow_id
 from workflows.models import ERASED, FollowUp, Mention, ThreadReply
 from workflows.requests import is_stopped_later
 
@@ -157,7 +157,7 @@ def restart_mention(follow_up: FollowUp) -> None:
         ts=follow_up.ts,
         state=Mention.State.FORWARDED,
     ).exclude(text=ERASED).update(
-        state=Mention.State.RECEIVED, outcome="", finished_at=None, lease_until=None
+        state=Mention.State.RECEIVED, outcome=HANDED_BACK, finished_at=None, lease_until=None
     )
 
 
