@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import dj_database_url
+import django_stubs_ext
 from environs import Env, validate
 
 from config import logs  # configures structlog on import
@@ -25,6 +26,8 @@ from config.environment import (
     slack_api_address,
     web_address,
 )
+
+django_stubs_ext.monkeypatch()  # lets admin classes and forms name the type of their model
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 

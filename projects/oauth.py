@@ -182,12 +182,14 @@ class ConsentView(AuthorizationView):
         query = request.GET.copy()
         query["approval_prompt"] = "force"
         request.GET = query  # type: ignore[assignment]
-        return super().get(request, *args, **kwargs)
+        page: HttpResponse = super().get(request, *args, **kwargs)
+        return page
 
     def form_valid(self, form: ConsentForm) -> HttpResponse:
         """Issue the code, or tell the client that it was refused."""
         self.project = form.cleaned_data["project"]
-        return super().form_valid(form)
+        answer: HttpResponse = super().form_valid(form)
+        return answer
 
     def form_invalid(self, _form: ConsentForm) -> HttpResponse:
         """Show the page again. Browsers don't send the form without a project."""
@@ -198,7 +200,9 @@ class ConsentView(AuthorizationView):
         parts = urlsplit(redirect_to)
         query = [pair for pair in parse_qsl(parts.query, True) if pair[0] != "iss"]
         query.append(("iss", settings.PUBLIC_URL))
-        return super().redirect(parts._replace(query=urlencode(query)).geturl(), application)
+        target = parts._replace(query=urlencode(query)).geturl()
+        answer: HttpResponse = super().redirect(target, application)
+        return answer
 
     def create_authorization_response(
         self, request: HttpRequest, scopes: str, credentials: dict[str, Any], allow: bool
