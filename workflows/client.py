@@ -87,7 +87,9 @@ class _Connection:
         )
         self.client = opened.result()
 
-    def call(self, coroutine: Coroutine[Any, Any, Any], deadline: timedelta | None = None) -> Any:
+    def call(
+        self, coroutine: Coroutine[Any, Any, Answer], deadline: timedelta | None = None
+    ) -> Answer:
         """Run a coroutine in the client's loop. Raise `TemporalUnavailable` at the deadline."""
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
