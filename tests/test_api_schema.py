@@ -19,9 +19,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from billing.accounts import create_organization, create_project
 from billing.allowances.caps import set_cap
 from billing.allowances.limits import set_limit
+from billing.organizations import create_organization, create_project
 from config.wsgi import application
 from projects import credentials
 from quota.resources import AI_CREDITS, MICRO
