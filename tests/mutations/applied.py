@@ -1,11 +1,9 @@
 """Make a mutation in a running process, where its module is imported already."""
 
-import ast
 import functools
 import gc
-import sys
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import CodeType, FunctionType
 
 from gateway.network.redis_connection import Script
 from quota.published import redis_client
@@ -19,7 +17,7 @@ class NotApplied(Exception):
 
 
 def apply(mutation: Mutation, root: Path) -> None:
-    """Replace the code of the functions, or the value of the constant, that the mutation changes.
+    """Replace the code of the functions that the mutation changes.
 
     The file must still have its original text. Raises `NotApplied` or `SyntaxError`.
     """
@@ -31,9 +29,8 @@ def apply(mutation: Mutation, root: Path) -> None:
     mutated = compile(mutation.mutated, str(path), "exec")
     changed = _changed(original, mutated)
     if changed is None:
-        _assign(path, mutation, root)
-    else:
-        _replace(changed, str(path))
+        raise NotApplied("only functions can be changed in a running process")
+    _replace(changed, str(path))
 
 
 def forget_caches() -> None:
@@ -102,37 +99,3 @@ def _replace(changed: dict[tuple[str, int], CodeType], path: str) -> None:
                 missing.discard(place)
     if missing:
         raise NotApplied(f"{missing} do not exist")
-
-
-def _assign(path: Path, mutation: Mutation, root: Path) -> None:
-    """Assign the mutated constant of a module, wherever its value was imported."""
-    name = constant(mutation)
-    if name is None:
-        raise NotApplied("only constants can be changed at the top level")
-    module = sys.modules[".".join(path.relative_to(root).with_suffix("").parts)]
-    statements = {_target(node): node for node in ast.parse(mutation.mutated).body}
-    node = statements[name]
-    value = eval(compile(ast.Expression(node.value), str(path), "eval"), dict(vars(module)))
-    old = getattr(module, name)
-    for other in list(sys.modules.values()):
-        ours = isinstance(other, ModuleType) and other.__name__.partition(".")[0] in FOLDERS
-        if ours and vars(other).get(name) is old:
-            setattr(other, name, value)
-
-
-def constant(mutation: Mutation) -> str | None:
-    """Return the name of the module's constant that a mutation at its top level changes."""
-    for node in ast.parse(mutation.mutated).body:
-        if node.lineno <= mutation.first <= node.end_lineno:
-            return _target(node)
-    return None
-
-
-def _target(node: ast.stmt) -> str | None:
-    if isinstance(node, ast.Assign) and len(node.targets) == 1:
-        target = node.targets[0]
-    elif isinstance(node, ast.AnnAssign) and node.value:
-        target = node.target
-    else:
-        return None
-    return target.id if isinstance(target, ast.Name) else None

@@ -46,7 +46,9 @@ def mutation_of(file: str, function: str, original: str, mutated: str) -> Mutati
     after = _joined(new[top : len(new) - bottom])
     if before == after:
         return None
-    return Mutation(file, function, top + 1, max(top + 1, len(old) - bottom), before, after, mutated)
+    return Mutation(
+        file, function, top + 1, max(top + 1, len(old) - bottom), before, after, mutated
+    )
 
 
 def _joined(lines: list[str]) -> str:

@@ -39,8 +39,13 @@ CORE = (
 )  # fmt: skip
 
 
+_NOTHING = ("None", "False")  # where no value is expected, one is as good as the other
+_OBSERVING = ("logger.", "metrics.", "tracing.")
+"""Logs and metrics say what happened; no money depends on them."""
+
+
 class RemoveStatement(Operator):
-    """Replace a call, an assignment to a member, `raise` or `return` by `pass` or a bare `return`."""
+    """Remove a call, an assignment to a member or `raise`; return None instead of a value."""
 
     def mutation_positions(self, node):
         if self._replacement(node):
@@ -56,17 +61,19 @@ class RemoveStatement(Operator):
     def _replacement(node) -> str:
         if node.parent is None or node.parent.type != "simple_stmt":
             return ""
+        if node.get_code().lstrip().startswith(_OBSERVING):
+            return ""
         if node.type == "raise_stmt":
             return "pass"
         if node.type == "return_stmt":
-            return "return None"
+            return "" if node.children[1].get_code().strip() in _NOTHING else "return None"
         if node.type in ("atom_expr", "power", "await_expr") or node.type == "await":
             return "pass"
         if node.type == "expr_stmt":
             target, operator = node.children[0], node.children[1]
-            augmented = operator.get_code().strip().endswith("=") and len(
-                operator.get_code().strip()
-            ) > 1
+            augmented = (
+                operator.get_code().strip().endswith("=") and len(operator.get_code().strip()) > 1
+            )
             if augmented or (target.type in ("atom_expr", "power") and operator == "="):
                 return "pass"
         return ""
@@ -77,13 +84,13 @@ class RemoveStatement(Operator):
 
 
 def mutations(root: Path, file: str) -> Iterator[Mutation]:
-    """Yield every mutation of a file."""
+    """Yield every mutation of the functions of a file."""
     source = (root / file).read_text()
     names = _functions(ast.parse(source))
     seen = set()
     for mutated, line in _texts(source):
         found = mutation_of(file, names.get(line, ""), source, mutated)
-        if found and mutated not in seen and not found.before.startswith("@dataclass"):
+        if found and found.function and mutated not in seen:
             seen.add(mutated)
             yield found
 

@@ -2,10 +2,10 @@
 
     python -m tests.mutations.worker JOB
 
-The job's directory holds `mutations.pickle` and gets a line in `results.jsonl` for each verdict. The
+The job's directory holds `job.pickle` and gets a line in `results.jsonl` for each verdict. The
 process imports everything, starts the servers and runs every test once. This shows which tests run
-which lines, and how long they take. Then each mutation gets a fork that runs the tests of its lines,
-the fastest first, and stops at the first failure.
+which lines, and how long they take. Then each mutation gets a fork that runs the tests of its
+lines, the fastest first, and stops at the first failure.
 """
 
 import json
@@ -19,12 +19,12 @@ import time
 import warnings
 from collections import defaultdict
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from tests.mutations.job import Job
 from tests.mutations.mutation import Mutation
 from tests.mutations.python_source import statement_lines
 
@@ -36,17 +36,6 @@ TRACED_SECONDS = 0.7
 """How long a test is traced. A longer one repeats itself, mostly with more examples."""
 FEWER_EXAMPLES = 4
 """A mutation is seen by one of the first examples, or by a test of its own."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What one process tests. `seconds` is after how long it begins no further mutation."""
-
-    mutations: list[Mutation]
-    files: list[str]
-    tests: list[str]
-    seconds: float
-    known: str = ""  # file that remembers what the tests run, for later jobs of the same text
 
 
 class Lines:
@@ -95,9 +84,7 @@ class Forks:
         self._job = job
         self._root = root
         self._results = results
-        self._lines = Lines(
-            {str(root / file): file for file in job.files}
-        )
+        self._lines = Lines({str(root / file): file for file in job.files})
         self._took: dict[str, float] = {}
         self._failed = ""
         self._saved = int(time.time())
@@ -144,7 +131,10 @@ class Forks:
         if known:
             known.write_bytes(pickle.dumps((self._lines.tests, self._took)))
         began = time.monotonic()
+        for item in session.items:
+            _stop_gateways(item)
         items = {item.nodeid: item for item in session.items}
+        self._of_processes = {name for name, item in items.items() if _gateways(item)}
         database = _Database()
         for mutation in self._job.mutations:
             if time.monotonic() - began > self._job.seconds:
@@ -163,7 +153,7 @@ class Forks:
         for item in sorted(session.items, key=lambda item: self._took.get(item.nodeid, 0)):
             defined = item._fixtureinfo.name2fixturedefs
             shared = {name for name in defined if defined[name][-1].scope == "session"}
-            if not shared <= prepared and not any("world" in name for name in shared):
+            if not shared <= prepared and not _gateways(item):
                 chosen.append(item)
                 prepared |= shared
         return chosen
@@ -221,6 +211,11 @@ class Forks:
         os.utime(path, (self._saved, self._saved))
 
     def _tests_of(self, mutation: Mutation) -> set[str]:
+        return self._seen_in(mutation) | (
+            self._of_processes if self._job.through_process else set()
+        )
+
+    def _seen_in(self, mutation: Mutation) -> set[str]:
         path = mutation.file
         if mutation.file.endswith(".lua"):
             return self._lines.tests.get((path, 0), set())
@@ -229,10 +224,8 @@ class Forks:
             for line in range(mutation.first, mutation.last + 1)
             for test in self._lines.tests.get((path, line), ())
         }
-        if exact and mutation.function:
+        if exact:
             return exact
-        if not mutation.function:  # a constant, which any line of the file may use
-            return {t for (file, _), ts in self._lines.tests.items() if file == path for t in ts}
         lines = statement_lines((self._root / path).read_text(), mutation.first)
         return {test for line in lines for test in self._lines.tests.get((path, line), ())}
 
@@ -275,6 +268,18 @@ class Forks:
         }
         with self._results.open("a") as results:
             results.write(json.dumps(line) + "\n")
+
+
+def _gateways(item: pytest.Item) -> list:
+    """Return the fixtures of a test that run a gateway in a process."""
+    defined = item._fixtureinfo.name2fixturedefs
+    return [defined[name][-1] for name in ("_world", "_fragile_world") if name in defined]
+
+
+def _stop_gateways(item: pytest.Item) -> None:
+    """End the gateways, so that each mutation starts one with its own code."""
+    for fixture in _gateways(item):
+        fixture.finish(SimpleNamespace(node=item.session))
 
 
 def _nothing(session: pytest.Session) -> SimpleNamespace:
@@ -338,7 +343,4 @@ def main(directory: str) -> int:
 
 
 if __name__ == "__main__":
-    # Under this module's real name, so that the job can be unpickled.
-    from tests.mutations import worker
-
-    sys.exit(worker.main(sys.argv[1]))
+    sys.exit(main(sys.argv[1]))
