@@ -121,6 +121,8 @@ ROOMS = (
         ("gateway/metering/*.py",),
         (
             "tests/gateway/metering/test_metering.py",
+            "tests/gateway/metering/test_excerpt.py",
+            "tests/gateway/metering/test_media.py",
             "tests/gateway/metering/test_estimates.py",
             "tests/gateway/metering/test_event_streams.py",
             "tests/gateway/metering/test_metering_properties.py",
