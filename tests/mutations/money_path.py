@@ -27,10 +27,6 @@ class Room:
         )
 
 
-def _lua(*names: str) -> tuple[str, ...]:
-    return tuple(f"gateway/lua/{name}.lua" for name in names)
-
-
 ROOMS = (
     Room(
         "decisions",
@@ -81,15 +77,10 @@ ROOMS = (
     Room(
         "gateway money",
         (
-            "gateway/booking.py",
-            "gateway/money/charges.py",
             "gateway/money/holds.py",
             "gateway/money/prices.py",
             "gateway/money/price_list.py",
             "gateway/money/reaper.py",
-            "gateway/money/usage_events.py",
-            *_lua("_prelude", "acknowledge", "hold", "install", "oldest", "restore", "resync"),
-            *_lua("settle", "ticket"),
         ),
         (
             "tests/gateway/money/test_holds.py",
@@ -101,18 +92,32 @@ ROOMS = (
         ),
     ),
     Room(
+        "gateway scripts",
+        ("gateway/lua/*.lua",),
+        ("tests/gateway/money/test_scripts.py",),
+    ),
+    Room(
+        "gateway bookings",
+        ("gateway/booking.py", "gateway/money/charges.py", "gateway/money/usage_events.py"),
+        (
+            "tests/gateway/test_odd_endings.py",
+            "tests/gateway/money/test_prices.py",
+            "tests/gateway/money/test_components.py",
+            "tests/gateway/test_bookings.py",
+            "tests/gateway/money/test_provider_bills.py",
+        ),
+        through_process=True,
+    ),
+    Room(
         "gateway delivery",
         (
             "gateway/money/outbox.py",
             "gateway/money/posthog.py",
-            *_lua("claim", "disclaim", "lead", "mark", "precheck", "rate"),
         ),
         (
             "tests/gateway/money/test_outbox.py",
             "tests/gateway/money/test_posthog.py",
             "tests/gateway/money/test_holds_properties.py",
-            "tests/gateway/refusals/test_throttles.py",
-            "tests/gateway/test_kept_answers.py",
         ),
         through_process=True,
     ),

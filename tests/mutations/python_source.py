@@ -90,9 +90,20 @@ def mutations(root: Path, file: str) -> Iterator[Mutation]:
     seen = set()
     for mutated, line in _texts(source):
         found = mutation_of(file, names.get(line, ""), source, mutated)
-        if found and found.function and mutated not in seen:
+        if found and found.function and mutated not in seen and _compiles(found):
             seen.add(mutated)
             yield found
+
+
+def _compiles(mutation: Mutation) -> bool:
+    """Return whether the text is still Python; the `*` of parameters is no multiplication."""
+    if "//" not in mutation.after:
+        return True
+    try:
+        ast.parse(mutation.mutated)
+    except SyntaxError:
+        return False
+    return True
 
 
 def _texts(source: str) -> Iterator[tuple[str, int]]:
@@ -126,7 +137,10 @@ def _texts(source: str) -> Iterator[tuple[str, int]]:
 
 
 def _functions(tree: ast.Module) -> dict[int, str]:
-    """Return the qualified name of the innermost function at each line of a body."""
+    """Return the qualified name of the innermost function at each line of a body.
+
+    Defaults of parameters are outside, because they are evaluated with the module.
+    """
     names: dict[int, str] = {}
 
     def walk(node: ast.AST, path: tuple[str, ...]) -> None:
@@ -135,7 +149,7 @@ def _functions(tree: ast.Module) -> dict[int, str]:
             if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 below = (*path, child.name)
                 if not isinstance(child, ast.ClassDef):
-                    for line in range(child.lineno, child.end_lineno + 1):
+                    for line in range(child.body[0].lineno, child.end_lineno + 1):
                         names[line] = ".".join(below)
             walk(child, below)
 

@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections import defaultdict
 from contextlib import suppress
@@ -87,6 +88,7 @@ class Forks:
         self._lines = Lines({str(root / file): file for file in job.files})
         self._took: dict[str, float] = {}
         self._failed = ""
+        self._left_out: set[str] = set()
         self._saved = int(time.time())
 
     def pytest_collection(self) -> None:
@@ -126,8 +128,10 @@ class Forks:
             finally:
                 self._lines.end(item.nodeid)
             self._took.setdefault(item.nodeid, time.monotonic() - start)
-            if self._failed:
-                raise pytest.UsageError(f"fails without any mutation: {self._failed}")
+            if self._failed:  # such as on a busy machine: this test can notice nothing
+                sys.stdout.write(f"left out, as it fails without any mutation: {self._failed}\n")
+                self._left_out.add(item.nodeid)
+                self._failed = ""
         if known:
             known.write_bytes(pickle.dumps((self._lines.tests, self._took)))
         began = time.monotonic()
@@ -159,11 +163,16 @@ class Forks:
         return chosen
 
     def _record_scripts(self) -> None:
-        from gateway.network.redis_connection import Redis
+        from gateway.network.redis_connection import Redis, Script
         from quota.published import redis_client
 
         lines = self._lines
-        run, script = Redis.run, redis_client.script
+        run, script, begin = Redis.run, redis_client.script, Script.__init__
+
+        def recorded_begin(script, name):
+            lines.script(f"gateway/lua/{name}.lua")
+            lines.script("gateway/lua/_prelude.lua")
+            begin(script, name)
 
         def recorded_run(redis, script, keys, *arguments):
             lines.script(f"gateway/lua/{script.name}.lua")
@@ -176,10 +185,11 @@ class Forks:
 
         recorded_script.cache_clear = script.cache_clear
         Redis.run = recorded_run
+        Script.__init__ = recorded_begin
         redis_client.script = recorded_script
 
     def _judge(self, session: pytest.Session, mutation: Mutation, items: dict) -> None:
-        tests = sorted(self._tests_of(mutation), key=self._took.__getitem__)
+        tests = sorted(self._tests_of(mutation) - self._left_out, key=self._took.__getitem__)
         if not tests:
             self._write(mutation, "untested", "", 0.0)
             return
@@ -254,6 +264,8 @@ class Forks:
             else:
                 status = SURVIVED
             os.write(told, self._failed.encode()[:4000])
+        except BaseException:
+            os.write(told, traceback.format_exc().encode()[-4000:])
         finally:
             os._exit(status)
 
