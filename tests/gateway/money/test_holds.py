@@ -110,6 +110,64 @@ def test_holds_of_an_unlimited_account_never_exceed_exact_arithmetic(own_redis: 
     asyncio.run(overlap())
 
 
+EVERY_LIMIT = ["account", "project", "user", "run", "run by default"]
+
+
+async def limited_to(redis: Redis, limit: str, micro: int) -> Holds:
+    """Leave so much within one limit, and plenty within the others."""
+    caps = {
+        "project": f"1 {10**6} 1 0",
+        "user": f"1 {10**6} 0 1",
+        "run": f"1 {micro} 0 0",
+    }
+    if limit in caps:
+        await redis.execute("HSET", keys.project(PROJECT, RESOURCE), "caps", caps[limit])
+    if limit == "account":
+        await redis.execute("HSET", keys.account(ACCOUNT), "allotment", micro)
+    await redis.execute("HSET", keys.account(ACCOUNT), "epoch", "ledger")
+    for scope in (f"project:{PROJECT}", "user:user"):
+        await redis.execute(
+            "HSET",
+            keys.scope(ACCOUNT, scope),
+            "epoch",
+            "ledger",
+            "version",
+            1,
+            "allotment",
+            micro,
+        )
+    by_default = micro if limit == "run by default" else 10**6
+    return Holds(redis, lease=60, open_window=60, run_cap_micro=by_default, requests_per_minute=9)
+
+
+@pytest.mark.parametrize("limit", EVERY_LIMIT)
+def test_every_limit_admits_its_last_micro_credit_and_not_one_more(
+    own_redis: str, limit: str
+) -> None:
+    refusal = {"account": "short", "project": "project_cap", "user": "user_cap"}
+
+    async def spend() -> None:
+        redis = await prepared(own_redis, 10**6)
+        holds = await limited_to(redis, limit, 100)
+
+        async def asked(hold_id: str, bound: int) -> tuple[str, int, int]:
+            answer = await holds.hold(replace(reservation(hold_id, bound), task_run_id="run"))
+            return answer.status, answer.remaining_micro, answer.held_micro
+
+        refused = refusal.get(limit, "run_cap")
+        assert await asked("too much", 101) == (refused, 100, 0)
+        assert (await asked("a part", 30))[0] == "held"
+        assert await asked("more than the rest", 71) == (refused, 70, 30)
+        assert (await asked("the rest", 70))[0] == "held"
+        assert await asked("one more", 1) == (refused, 0, 100)
+        await holds.settle(Settlement("a part", "hold", 10, b"{}", ACCOUNT))
+        assert await asked("again too much", 21) == (refused, 20, 70)
+        assert (await asked("what was not used", 20))[0] == "held"
+        redis.close()
+
+    asyncio.run(spend())
+
+
 def test_held_never_becomes_negative_in_a_scope(own_redis: str) -> None:
     async def forget() -> None:
         redis = await prepared(own_redis, 1000)
