@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from gateway import keys
 from gateway.call import Call
+from gateway.errors import Refusal, unavailable
 from gateway.network.headers import REPLAYED, Headers
 from gateway.network.redis_connection import Redis, RedisError, RedisUnavailable, Script
-from gateway.refusals.errors import Refusal, unavailable
 from gateway.resolver.credentials import Caller
 from gateway.telemetry import metrics
 

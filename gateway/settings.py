@@ -4,13 +4,16 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from environs import Env, ValidationError, validate
+from environs import Env, EnvError, ValidationError, validate
 
+from gateway.errors import Dialect
 from gateway.network.dialing import EgressProxy
-from gateway.refusals import denial_status
-from gateway.refusals.errors import Dialect
 
 MICRO = 1_000_000
+
+_DENIAL_STATUSES = {"402": 402, "429": 429}
+# The names of the APIs as operators write them.
+_DIALECTS: dict[str, Dialect] = {"messages": "anthropic", "chat": "chat", "responses": "responses"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ class Settings:
 def from_environment() -> Settings:
     """Return the settings. Raises one `environs.EnvValidationError` that names every mistake."""
     env = Env(eager=False)
-    env.add_parser("denial_status", denial_status.read_setting)
+    env.add_parser("denial_status", read_denial_status)
     tollgate_url = env.str("TOLLGATE_URL", "http://127.0.0.1:8000")
     max_body_bytes = env.int("GATEWAY_MAX_BODY_BYTES", 32 * 1024 * 1024)
     settings = Settings(
@@ -147,6 +150,26 @@ def from_environment() -> Settings:
     )
     env.seal()
     return settings
+
+
+def read_denial_status(written: str) -> dict[Dialect, int]:
+    """Return the status of denials for each API, from `429` or `messages=402,chat=429`, say.
+
+    Raises `EnvError` if the setting has another form.
+    """
+    if not written:
+        return {}
+    if written in _DENIAL_STATUSES:
+        return dict.fromkeys(_DIALECTS.values(), _DENIAL_STATUSES[written])
+    found: dict[Dialect, int] = {}
+    for part in written.split(","):
+        api, _, status = (word.strip() for word in part.partition("="))
+        if api not in _DIALECTS or status not in _DENIAL_STATUSES or _DIALECTS[api] in found:
+            raise EnvError(
+                "Write 402 or 429, or one for each API: messages=402,chat=429,responses=429."
+            )
+        found[_DIALECTS[api]] = _DENIAL_STATUSES[status]
+    return found
 
 
 def _posthog(host: str, api_key: str, most: int) -> PostHog | None:

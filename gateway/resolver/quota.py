@@ -15,8 +15,8 @@ import msgspec
 import structlog
 
 from gateway import keys
+from gateway.errors import Refusal, unavailable
 from gateway.network.redis_connection import Redis, Script
-from gateway.refusals.errors import Refusal, unavailable
 from gateway.resolver.tollgate_api import (
     QuotaAnswer,
     ResourceAnswer,

@@ -17,9 +17,9 @@ from gateway import kept_answers, keys
 from gateway.kept_answers import KeptAnswers, KeyInUse
 from gateway.network.redis_connection import Redis
 from tests.conftest import wait_until
+from tests.gateway.bodies import CHAT, chat_body
 from tests.gateway.conftest import DENIED, World, messages_body
 from tests.gateway.fake_provider import Script, default_script, json_script, message
-from tests.gateway.test_calls import CHAT, chat_body
 
 REPLAYED = "tollgate_gateway_replayed_answers_total"
 REPEATED = "tollgate_gateway_repeated_generations_total"

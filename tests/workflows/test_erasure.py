@@ -10,7 +10,8 @@ from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT, CLASSIFIER
 from tests.workflows.temporal import wait_for_close
 from tests.workflows.world import World
-from workflows import client, follow_ups, notices, tasks
+from workflows import client, notices, tasks
+from workflows.intake import follow_ups
 from workflows.models import ERASED, FollowUp, Mention, Notice
 from workflows.slack import access
 

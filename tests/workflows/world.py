@@ -9,7 +9,8 @@ from quota.resources import AI_CREDITS
 from tests.conftest import wait_until
 from tests.fakes import BOT_TOKEN, BOT_USER, FakeSlack
 from tests.workflows.fake_gateway import FakeGateway
-from workflows import client, follow_ups
+from workflows import client
+from workflows.intake import follow_ups
 from workflows.models import FollowUp, Mention, Notice
 
 FAR_FUTURE = datetime(2100, 1, 1, tzinfo=UTC)

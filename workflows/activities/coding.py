@@ -15,7 +15,7 @@ from coding_tasks.creation import Refused, Request, ThreadTaken
 from coding_tasks.failures import OutOfCredits, RunFailure
 from coding_tasks.models import CodingTask, Repository, TaskRun
 from coding_tasks.sandbox import Sandbox
-from workflows import denials, notices, wording
+from workflows import denials, failure_wording, notices, wording
 from workflows.activities import rows
 from workflows.activities.outages import report_outages
 from workflows.mention_types import (
@@ -26,7 +26,6 @@ from workflows.mention_types import (
     out_of_credits,
 )
 from workflows.models import FollowUp, Mention, Notice
-from workflows.recovery import causes
 from workflows.requests import all_that_was_asked, message_of, request_text
 from workflows.slack.client import client_for, failure_of
 from workflows.stopping import work
@@ -238,7 +237,9 @@ class CodingActivities:
         if run.state == TaskRun.State.STOPPED or failed.failure == OUT_OF_CREDITS:
             return FailureAnswer(None)
         repository = run.task.repository.full_name
-        text = causes.sentence(failed.failure, user_id=about.user_id, repository=repository)
+        text = failure_wording.sentence(
+            failed.failure, user_id=about.user_id, repository=repository
+        )
         notice = notices.claim(f"failed:{run.pk}", Notice.Kind.FAILURE, about, text)
         return FailureAnswer(str(notice.pk))
 
