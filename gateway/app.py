@@ -105,7 +105,11 @@ class Gateway:
             requests_per_minute=settings.requests_per_minute,
             copies=copies,
         )
-        self._posthog = PostHogOutbox(self._redis, settings.posthog) if settings.posthog else None
+        self._posthog = (
+            PostHogOutbox(self._redis, settings.posthog, settings.egress)
+            if settings.posthog
+            else None
+        )
         gate = Gate(settings, prices, resolver, holds)
         settler = Settler(holds, prices)
         unpaid = UnpaidRequests(self._redis, settings.requests_per_minute)
