@@ -62,6 +62,7 @@ DJANGO: Names = frozenset(
         "PUBLISH_MOST_FILES",
         "REPOSITORIES_DIRECTORY",
         "TASK_IDLE_MINUTES",
+        "SENTRY_*",
     }
 )
 """The settings of every Django process."""
@@ -98,6 +99,7 @@ GATEWAY: Names = frozenset(
         "BOT_NAME",
         "POSTHOG_*",
         "OTEL_*",
+        "SENTRY_*",
     }
 )
 
