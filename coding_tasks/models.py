@@ -67,8 +67,8 @@ class Repository(models.Model):
 
     def clean(self) -> None:
         """Refuse another project's credential."""
-        own = GitCredential.objects.filter(pk=self.credential_id, project=self.project_id)
-        if self.credential_id is not None and not own.exists():
+        own = GitCredential.objects.filter(project=self.project_id)
+        if self.credential_id is not None and not own.filter(pk=self.credential_id).exists():
             raise ValidationError({"credential": "It belongs to another project."})
 
 

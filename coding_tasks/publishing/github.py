@@ -4,7 +4,7 @@ Nothing is tried again here: Temporal repeats the activity.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -109,7 +109,7 @@ def installation_token(api_url: str, app_id: str, private_key: str, installation
             integration.close()
 
 
-def _first(found: Iterator[PullRequest], branch: str) -> str:
+def _first(found: Iterable[PullRequest], branch: str) -> str:
     """Return the address of the pull request from the branch, or an empty text.
 
     A server that ignores the filter lists others too.

@@ -61,7 +61,7 @@ def _rejection(ended: Ended, report: str, branch: str) -> Rejected:
     def has(signs: tuple[str, ...]) -> bool:
         return any(sign in said for sign in signs)
 
-    if has(_TEMPORARY):
+    if "hook declined" not in why and has(_TEMPORARY):
         raise PublishingFailed(ended.reason)
     if has(_PROTECTED):
         return Rejected(
@@ -91,9 +91,6 @@ def _rejection(ended: Ended, report: str, branch: str) -> Rejected:
 
 def _words_of_remote(messages: str) -> str:
     """Return what the remote's hooks printed, in one short line."""
-    lines = [line.removeprefix("remote:") for line in messages.splitlines() if _from_remote(line)]
+    remote = "remote:"
+    lines = [line.removeprefix(remote) for line in messages.splitlines() if line.startswith(remote)]
     return printable(" ".join(lines))[:_LONGEST_QUOTE]
-
-
-def _from_remote(line: str) -> bool:
-    return line.startswith("remote:")

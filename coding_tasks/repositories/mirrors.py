@@ -321,7 +321,9 @@ class Mirror:
         return Base(start, found.default) if not start or self.has(start) else None
 
     def fetch(self, remote: Remote, found: _Found, branch: str) -> Base:
-        """Fetch what `base` needs. Raises `CheckoutFailed` and `_Damaged`."""
+        """Return `base`, fetching what it needs. Raises `CheckoutFailed` and `_Damaged`."""
+        if (base := self.base(found, branch)) is not None:  # another run has just fetched it
+            return base
         if found.tip and not self.has(found.tip):
             self._fetch(remote, found.tip, _KNOWN_COMMITS)
         elif found.head:
@@ -332,8 +334,9 @@ class Mirror:
         return base
 
     def fetch_commit(self, remote: Remote, commit: str) -> Base:
-        """Fetch one commit. Raises `CheckoutFailed` and `_Damaged`."""
-        self._fetch(remote, commit, 1)
+        """Fetch one commit unless it is here. Raises `CheckoutFailed` and `_Damaged`."""
+        if not self.has(commit):
+            self._fetch(remote, commit, 1)
         if not self.has(commit):
             raise _Damaged("what was fetched is missing")
         return Base(commit, "")

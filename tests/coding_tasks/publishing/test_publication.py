@@ -140,6 +140,7 @@ PROTECTED = (
     [
         (PROTECTED, Rejection.PROTECTED, "protect the branch"),
         ("printf 'Not on \\033[31mFridays'; exit 1", Rejection.REFUSED, "Not on"),
+        ("echo 'Try again on Monday'; exit 1", Rejection.REFUSED, "Try again on Monday"),
         ("exit 1", Rejection.REFUSED, "pre-receive hook declined"),
     ],
 )

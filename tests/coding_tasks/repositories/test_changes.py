@@ -65,6 +65,8 @@ def test_the_same_request_makes_the_same_commit(mirrors, remote):
     request = request_of(mirrors.update(remote), new_file("a"))
     first = commit_change(mirrors, remote, request)
     assert commit_change(mirrors, remote, request) == first
+    when = str(int(request.committed_at.timestamp())).encode()
+    assert first.description.count(when + b" +0000\n") == 2  # not the time of the attempt
 
 
 def test_a_follow_up_adds_a_commit_to_the_branch(mirrors, remote):
