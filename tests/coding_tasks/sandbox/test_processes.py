@@ -1,6 +1,8 @@
 """Commands in a workspace: their output, how they end, and what is kept between them."""
 
 import asyncio
+import os
+import signal
 import sys
 import time
 from dataclasses import replace
@@ -169,7 +171,7 @@ async def test_a_nul_in_an_argument_is_refused(workspace):
 async def test_a_lost_keeper_is_said_to_be_lost(sandbox):
     async with sandbox.open(None) as workspace:
         async with workspace.start(Command(("/bin/sleep", "987"), ENVIRONMENT), QUICK) as process:
-            workspace._keeper._process.kill()
+            os.kill(workspace._keeper.pid, signal.SIGKILL)
             with pytest.raises(WorkspaceLost):
                 await process.wait()
         with pytest.raises(WorkspaceLost):
