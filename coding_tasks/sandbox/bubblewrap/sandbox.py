@@ -6,10 +6,11 @@ import platform
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from coding_tasks.sandbox.bubblewrap import arguments, binary, seccomp
 from coding_tasks.sandbox.bubblewrap.keeper import layout
@@ -32,6 +33,8 @@ except OSError:
 _HINT = "user namespaces, and mounts in them, must be permitted"
 _PROBE_LIMITS = Limits(seconds=30)
 _DEFAULT_STORAGE = Storage()
+ASK_AGAIN_AFTER = 60.0
+"""Seconds until a sandbox that did not work is tried again."""
 
 
 class Bubblewrap:
@@ -43,6 +46,9 @@ class Bubblewrap:
 
     def __init__(self, unprivileged: int = UNPRIVILEGED) -> None:
         self._unprivileged = unprivileged
+        self._probing = threading.Lock()
+        self._reason: str | None = "not tried yet"
+        self._ask_again_at = 0.0
 
     @property
     def owner(self) -> tuple[int, int]:
@@ -53,25 +59,11 @@ class Bubblewrap:
 
     def why_missing(self) -> str | None:
         """See `Sandbox.why_missing`."""
-        return self._reason
-
-    @cached_property
-    def _reason(self) -> str | None:
-        reasons: list[str | None] = []
-
-        def probe() -> None:
-            try:
-                reasons.append(asyncio.run(self._probe()))
-            except SandboxMissing as error:
-                reasons.append(str(error))
-            except SandboxError as error:
-                reasons.append(f"{error} ({_HINT})")
-
-        # In a thread, so that the caller may be in an event loop.
-        thread = threading.Thread(target=probe)
-        thread.start()
-        thread.join()
-        return reasons[0] if reasons else "the probe failed"
+        with self._probing:
+            if self._reason is not None and time.monotonic() >= self._ask_again_at:
+                self._reason = _in_a_thread(self._probe)
+                self._ask_again_at = time.monotonic() + ASK_AGAIN_AFTER
+            return self._reason
 
     @asynccontextmanager
     async def open(
@@ -144,3 +136,21 @@ class Bubblewrap:
         if said == ["isolated"] and ended.status == 0:
             return None
         return f"a command in the sandbox was not isolated, or failed: {' '.join(said)[-500:]!r}"
+
+
+def _in_a_thread(probe: Callable[[], Coroutine[Any, Any, str | None]]) -> str | None:
+    """Return what the probe says. The caller may be in an event loop, so it gets one of its own."""
+    reasons: list[str | None] = []
+
+    def work() -> None:
+        try:
+            reasons.append(asyncio.run(probe()))
+        except SandboxMissing as error:
+            reasons.append(str(error))
+        except SandboxError as error:
+            reasons.append(f"{error} ({_HINT})")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    return reasons[0] if reasons else "the probe failed"

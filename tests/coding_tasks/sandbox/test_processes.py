@@ -184,8 +184,13 @@ async def test_a_machine_without_bubblewrap_gives_the_reason(monkeypatch):
     def missing():
         raise SandboxMissing("bubblewrap is not installed")
 
-    monkeypatch.setattr(binary, "find", missing)
-    assert sandbox.Bubblewrap().why_missing() == "bubblewrap is not installed"
+    found = sandbox.Bubblewrap()
+    with monkeypatch.context() as without:
+        without.setattr(binary, "find", missing)
+        assert found.why_missing() == "bubblewrap is not installed"
+    assert found.why_missing() == "bubblewrap is not installed"
+    found._ask_again_at -= sandbox.ASK_AGAIN_AFTER
+    assert found.why_missing() != "bubblewrap is not installed"
 
 
 async def test_a_machine_without_user_namespaces_gives_the_reason(sandbox):
