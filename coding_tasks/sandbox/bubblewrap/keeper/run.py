@@ -89,7 +89,7 @@ class Run:
     def measure(self, now: usage.Usage) -> None:
         """Note the usage, and end the command if it exceeds a limit."""
         if now.memory > self.order.memory:
-            now.memory = usage.exact_memory(now.processes)
+            now.memory = usage.exact_memory(now.processes, self.order.memory)
         if self.measured % _FILES_EVERY == 0:
             self.files = usage.files_in_memory(now.processes)
         self.measured += 1
