@@ -70,12 +70,17 @@ class Run:
         data = os.read(self.status_pipe, 4096)
         self.reported += data
         if self.inside is None and b"child-pid" in self.reported and b"\n" in self.reported:
-            child = json.loads(self.reported.split(b"\n", 1)[0])["child-pid"]
-            self.inside = os.pidfd_open(child)
-            self.namespace = os.readlink(f"/proc/{child}/ns/pid")
+            self._watch(json.loads(self.reported.split(b"\n", 1)[0])["child-pid"])
             if self.killed:
                 self.kill()
         return bool(data)
+
+    def _watch(self, child: int) -> None:
+        """Note the first process inside, unless it has ended already, and all others with it."""
+        with contextlib.suppress(ProcessLookupError):
+            self.inside = os.pidfd_open(child)
+        with contextlib.suppress(OSError):
+            self.namespace = os.readlink(f"/proc/{child}/ns/pid")
 
     def kill(self) -> None:
         """End every process inside. If bubblewrap is still being set up, do so when it stands."""
