@@ -93,9 +93,18 @@ def resources(limits: Limits) -> list[tuple[int, int]]:
     ]
 
 
-def python_folder() -> Path:
-    """Return the folder of the worker's own Python, without its packages."""
-    return Path(sys.base_prefix)
+def python_mounts() -> dict[str, Path]:
+    """Return what must be mounted for the worker's own Python, under its own path.
+
+    A Python can refer to its libraries by absolute paths. One below /usr is there already.
+    """
+    folder = Path(sys.base_prefix).resolve()
+    return {} if folder.is_relative_to("/usr") else {str(folder): folder}
+
+
+def python_link() -> list[str]:
+    """Return arguments that show the worker's own Python at a fixed path."""
+    return ["--symlink", str(Path(sys.base_prefix).resolve()), PYTHON_FOLDER_INSIDE]
 
 
 def is_clean(path: str) -> bool:

@@ -70,12 +70,17 @@ class Run:
         data = os.read(self.status_pipe, 4096)
         self.reported += data
         if self.inside is None and b"child-pid" in self.reported and b"\n" in self.reported:
-            child = json.loads(self.reported.split(b"\n", 1)[0])["child-pid"]
-            self.inside = os.pidfd_open(child)
-            self.namespace = os.readlink(f"/proc/{child}/ns/pid")
+            self._watch(json.loads(self.reported.split(b"\n", 1)[0])["child-pid"])
             if self.killed:
                 self.kill()
         return bool(data)
+
+    def _watch(self, child: int) -> None:
+        """Note the first process inside, unless it has ended already, and all others with it."""
+        with contextlib.suppress(ProcessLookupError):
+            self.inside = os.pidfd_open(child)
+        with contextlib.suppress(OSError):
+            self.namespace = os.readlink(f"/proc/{child}/ns/pid")
 
     def kill(self) -> None:
         """End every process inside. If bubblewrap is still being set up, do so when it stands."""
@@ -89,7 +94,7 @@ class Run:
     def measure(self, now: usage.Usage) -> None:
         """Note the usage, and end the command if it exceeds a limit."""
         if now.memory > self.order.memory:
-            now.memory = usage.exact_memory(now.processes)
+            now.memory = usage.exact_memory(now.processes, self.order.memory)
         if self.measured % _FILES_EVERY == 0:
             self.files = usage.files_in_memory(now.processes)
         self.measured += 1
@@ -107,12 +112,15 @@ class Run:
 
     def finish(self, wait_status: int) -> messages.Finished:
         """Wait until no process is left inside, and say how the run ended."""
-        while self.read_report():
-            pass
-        os.close(self.status_pipe)
+        more = True
+        while more and self.inside is None:
+            more = self.read_report()
         if self.inside is not None:
             self.kill_rest()
             os.close(self.inside)
+        while more:  # what is left inside may hold the pipe, so only now
+            more = self.read_report()
+        os.close(self.status_pipe)
         status = os.waitstatus_to_exitcode(wait_status)
         return messages.Finished(
             run=self.order.run,

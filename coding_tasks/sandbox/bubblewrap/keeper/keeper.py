@@ -1,11 +1,9 @@
-"""The keeper's program: make the workspace, start and end commands, die when the worker does."""
+"""The keeper: make the workspace, start and end commands, die when the worker does."""
 
-import json
 import os
 import selectors
 import signal
 import socket
-import sys
 import time
 
 from coding_tasks.sandbox.bubblewrap.keeper import kernel, messages, mounts, usage
@@ -89,19 +87,25 @@ class Keeper:
         self._pause = max(MEASURE_EVERY, _SHARE_OF_TIME * (self._measured - began))
 
 
-def main() -> None:
-    """Run the keeper: the channel's descriptor and the plan, in JSON, are the arguments."""
-    channel = socket.socket(fileno=int(sys.argv[-2]))
-    plan = mounts.read_plan(json.loads(sys.argv[-1]))
+def keep(plan: mounts.Plan, channel: socket.socket, lifeline: int) -> int:
+    """Become a keeper until the worker closes the channel; return the exit status.
+
+    Two processes are needed: the first process of a process namespace is a child of the one that
+    makes it. The outer one writes its id to the lifeline, and holds it until the inner one, and
+    with it everything in the workspace, has ended.
+    """
+    os.write(lifeline, f"{os.getpid()}\n".encode())
     try:
         mounts.enter(plan)
         if child := os.fork():
             channel.close()
-            sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        os.close(lifeline)
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         mounts.mount_storage(plan)
     except OSError as error:
         messages.send(channel, messages.Failed(str(error)))
-        sys.exit(1)
+        return 1
     messages.send(channel, messages.Ready())
     Keeper(channel).work()
+    return 0
