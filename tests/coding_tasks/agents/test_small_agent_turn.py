@@ -201,7 +201,7 @@ def test_a_turn_that_was_killed_is_continued_from_its_last_step(agent: Agent) ->
 
 
 def test_a_long_conversation_forgets_old_results(agent: Agent) -> None:
-    (agent.tree / "long").write_text("a line of text\n" * 1_000)
+    (agent.tree / "long").write_text("a line of text that is longer than most\n" * 1_000)
     agent.model.script(*[call("read", path="long")] * 40, "done")
     ran = agent.run(tokens=10**9)
     assert ran.status == 0
