@@ -30,7 +30,7 @@ from coding_tasks.sandbox.command import TREE_INSIDE, Command
 
 _EDITS = frozenset({"Edit", "MultiEdit", "Write", "NotebookEdit"})
 _MOST_OUTPUT = 16_000
-"""Tokens of one answer. The gateway reserves what a call may cost, and the default is twice this."""
+"""Tokens of one answer. The gateway reserves what a call may cost; the default is twice this."""
 _RETRIES = 15
 """Calls that fail are repeated for about six minutes. A denial of the gateway is not repeated."""
 

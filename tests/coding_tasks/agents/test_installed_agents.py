@@ -16,7 +16,6 @@ import pytest
 
 from coding_tasks.agents.description import AGENTS_INSIDE, Budget, CodingAgent, GatewayAPI, Turn
 from coding_tasks.agents.events import CommandRun, Event, Message
-from coding_tasks.agents.lines import LineSplitter
 from coding_tasks.agents.progress import Progress
 from coding_tasks.agents.registry import SHIPPED
 from coding_tasks.sandbox.command import HOME_INSIDE, PYTHON_INSIDE, TREE_INSIDE, Command
@@ -31,6 +30,7 @@ from tests.gateway.threads import AsgiThread
 PREFIX = agents_directory(os.environ)
 ASK = "Please add a --version flag to the web shop"
 FOLLOW_UP = "also document it"
+SENTENCE = "Your team has used its monthly Tollgate AI credits."
 TRACE = "0123456789abcdef" * 2
 RECORDINGS = Path(__file__).parent / "recordings"
 MODELS = {GatewayAPI.MESSAGES: "claude-haiku-4-5"}
@@ -89,9 +89,8 @@ class Place:
             check=False,
         )
         run = Run(ran.returncode, Progress(), output=ran.stdout, errors=ran.stderr.decode())
-        parser, lines = agent.parser(), LineSplitter()
-        found = [*lines.feed(ran.stdout), *lines.end()]
-        run.events += [event for line in found for event in parser.events(line)]
+        parser = agent.parser()
+        run.events += [e for line in ran.stdout.splitlines() for e in parser.events(line)]
         run.events += parser.end()
         for event in run.events:
             run.progress.add(event)
@@ -222,7 +221,7 @@ def test_a_denial_ends_the_turn_without_an_answer(
     record(place, agent, "denied", run)
     assert run.status != 0
     assert run.progress.answer is None
-    assert run.progress.failure, run
+    assert SENTENCE in " ".join(str(run.progress.failure).split()), run
     assert world.metric("tollgate_gateway_requests_total") - before <= 4, "it tried again"
 
 
