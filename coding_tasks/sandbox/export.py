@@ -37,8 +37,8 @@ _CONFIGURATION = {
 
 
 def is_commit(name: str) -> bool:
-    """Return whether this is a commit's whole id, and not a branch or an option."""
-    return re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", name) is not None
+    """Return whether this is a commit's whole id, or nothing. Branches and options are not."""
+    return not name or re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", name) is not None
 
 
 def environment(commit: str) -> dict[str, str]:
@@ -48,7 +48,7 @@ def environment(commit: str) -> dict[str, str]:
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "HOME": HOME_INSIDE,
         "LC_ALL": "C.UTF-8",
-        "COMMIT": commit,
+        "COMMIT": commit or _EMPTY_TREE,
         "FORMAT": "sha256" if len(commit) == _SHA256 else "sha1",
         "GIT_DIR": f"{HOME_INSIDE}/git",
         "GIT_INDEX_FILE": INDEX_INSIDE,
@@ -62,5 +62,7 @@ def environment(commit: str) -> dict[str, str]:
     }
 
 
+_EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+"""Every git knows this tree without having it."""
 _SHA256 = 64
 """Characters of a commit in repositories that use SHA-256."""

@@ -158,9 +158,10 @@ class Workspace(Protocol):
     ) -> Change:
         """Return what differs from the commit, which the workspace's repository must have.
 
-        `index` is the index file of the checkout that the tree came from. With it, only changed
-        files are read. Nested repositories and submodules are left out, and links are not
-        followed. Raises `TooBig` or `ExportFailed`.
+        `commit` is a whole id, or "" if the repository has no commit yet. `index` is the index file
+        of the checkout that the tree came from. With it, only changed files are read. Nested
+        repositories and submodules are left out, and links are not followed. Raises `TooBig` or
+        `ExportFailed`.
         """
         ...
 

@@ -106,11 +106,18 @@ class KeeperProcess:
     async def close(self) -> None:
         """End every run and release the mounts. Returns when the keeper is gone."""
         self._lose()
+        ended = self._loop.create_future()
+        watched = os.pidfd_open(self._process.pid)
+        self._loop.add_reader(watched, lambda: ended.done() or ended.set_result(None))
         try:
-            await asyncio.to_thread(self._process.wait, _GONE_WITHIN)
-        except subprocess.TimeoutExpired:
-            self._process.kill()  # the kernel then ends the keeper inside
-            await asyncio.to_thread(self._process.wait)
+            await asyncio.wait([ended], timeout=_GONE_WITHIN)
+            if not ended.done():
+                self._process.kill()  # the kernel then ends the keeper inside
+                await ended
+        finally:
+            self._loop.remove_reader(watched)
+            os.close(watched)
+        self._process.wait()
 
     def _receive(self) -> None:
         try:

@@ -29,6 +29,7 @@ try:
 except OSError:
     print("isolated")
 """
+_HINT = "user namespaces, and mounts in them, must be permitted"
 _PROBE_LIMITS = Limits(seconds=30)
 _DEFAULT_STORAGE = Storage()
 
@@ -61,8 +62,10 @@ class Bubblewrap:
         def probe() -> None:
             try:
                 reasons.append(asyncio.run(self._probe()))
-            except SandboxError as error:
+            except SandboxMissing as error:
                 reasons.append(str(error))
+            except SandboxError as error:
+                reasons.append(f"{error} ({_HINT})")
 
         # In a thread, so that the caller may be in an event loop.
         thread = threading.Thread(target=probe)
@@ -81,7 +84,7 @@ class Bubblewrap:
     ) -> AsyncIterator[BubblewrapWorkspace]:
         """See `Sandbox.open`."""
         program = binary.find()
-        shown = {arguments.PYTHON_FOLDER_INSIDE: arguments.python_folder(), **(mounts or {})}
+        shown = {**arguments.python_mounts(), **(mounts or {})}
         self._check(tree, shown)
         uid, gid = self.owner
         plan = Plan(
@@ -101,7 +104,7 @@ class Bubblewrap:
         binds = [(f"{layout.BINDS}/{number}", inside) for number, inside in enumerate(shown)]
         view = View(
             program=f"{layout.BINDS}/{program.path}",
-            system=[*arguments.system(), *arguments.mounts(binds)],
+            system=[*arguments.system(), *arguments.mounts(binds), *arguments.python_link()],
             filter=seccomp.build(),
             has_repository=repository is not None,
         )

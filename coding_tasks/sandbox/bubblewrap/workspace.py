@@ -66,7 +66,7 @@ class BubblewrapWorkspace:
         try:
             yield process
         finally:
-            await process.close()
+            await asyncio.shield(process.close())
 
     async def export(
         self, commit: str, index: Path | None = None, most_bytes: int = 20 * MEGABYTE

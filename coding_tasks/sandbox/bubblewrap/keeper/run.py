@@ -1,5 +1,6 @@
 """One command: bubblewrap as a child of the keeper, and everything below it."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -15,6 +16,8 @@ from coding_tasks.sandbox.bubblewrap.keeper.messages import Start
 _GIVEN = ("--args", "3", "--seccomp", "4", "--json-status-fd", "5")
 NICENESS = 5
 """The worker and its relays go first when the processor is busy."""
+_FILES_EVERY = 10
+"""Open files are looked at in one of this many measurements, because there can be many."""
 _GONE_WITHIN = 10_000
 """Milliseconds until the kernel has ended a process namespace."""
 
@@ -57,6 +60,9 @@ class Run:
     reported: bytes = b""
     killed: bool = False
     limit: str | None = None
+    measured: int = 0
+    files: int = 0
+    """Bytes of files in memory, as last looked for."""
     peak: usage.Usage = field(default_factory=usage.Usage)
 
     def read_report(self) -> bool:
@@ -84,6 +90,10 @@ class Run:
         """Note the usage, and end the command if it exceeds a limit."""
         if now.memory > self.order.memory:
             now.memory = usage.exact_memory(now.processes)
+        if self.measured % _FILES_EVERY == 0:
+            self.files = usage.files_in_memory(now.processes)
+        self.measured += 1
+        now.memory += self.files
         self.peak.memory = max(self.peak.memory, now.memory)
         self.peak.cpu_seconds = max(self.peak.cpu_seconds, now.cpu_seconds)
         if self.killed:
@@ -177,7 +187,10 @@ def _keep_only(*descriptors: int) -> None:
     above = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 100) for descriptor in descriptors]
     for number, descriptor in enumerate(above):
         os.dup2(descriptor, number)
-    os.closerange(len(above), os.sysconf("SC_OPEN_MAX"))
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) >= len(above):
+            with contextlib.suppress(OSError):  # the one that read the list
+                os.close(int(name))
 
 
 def _read(descriptor: int) -> bytes:
