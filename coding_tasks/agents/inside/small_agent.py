@@ -303,7 +303,8 @@ class Turn:
                 raise
             calls = [block for block in message["content"] if block["type"] == "tool_use"]
             if not calls:
-                return report("answer", text=self.said or "I am done.", complete=True)
+                text = self.said or f"I have no answer ({message.get('stop_reason')})."
+                return report("answer", text=text, complete=bool(self.said))
             cut = message.get("stop_reason") == "max_tokens"
             self.session.say(*(self.result_of(call, cut) for call in calls))
         return self.finish()
