@@ -268,7 +268,6 @@ class Session:
         self.save()
 
     def save(self) -> None:
-        """Replace the saved conversation."""
         SESSIONS.mkdir(parents=True, exist_ok=True)
         self.file.with_suffix(".new").write_text(json.dumps(self.messages))
         self.file.with_suffix(".new").replace(self.file)
