@@ -102,7 +102,7 @@ async def memory(sandbox: Bubblewrap, table: Table) -> None:
         helpers = sum(
             proportional_size(process)
             for process in processes()
-            if b"keeper.main" in command_line(process) or b"bwrap" in command_line(process)
+            if b"keeper.fork_server" in command_line(process) or b"bwrap" in command_line(process)
         )
     total = (ours + helpers) / MEGABYTE
     table.add(
@@ -175,7 +175,7 @@ async def leftovers(sandbox: Bubblewrap, table: Table, runs: int) -> None:
 def counts(sandbox: Bubblewrap) -> tuple[int, int, int, int]:
     """Return processes and mounts of sandboxes, descriptors of this process, temporary files."""
     owned = [process for process in processes() if owner(process) == sandbox.owner[0]]
-    keepers = [process for process in processes() if b"keeper.main" in command_line(process)]
+    keepers = [process for process in processes() if b"keeper.fork_server" in command_line(process)]
     mounts = Path("/proc/self/mountinfo").read_text().count("\n")
     temporary = sum(len(os.listdir(folder)) for folder in (tempfile.gettempdir(), "/dev/shm"))
     return len({*owned, *keepers}), mounts, len(os.listdir("/proc/self/fd")), temporary

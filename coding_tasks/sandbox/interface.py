@@ -181,9 +181,10 @@ class Sandbox(Protocol):
     """A way to run hostile code on this machine."""
 
     def why_missing(self) -> str | None:
-        """Return why this sandbox doesn't work here, or None if it does. Tried once per process.
+        """Return why this sandbox doesn't work here, or None if it does.
 
-        It runs a command that tries to reach the host, so it blocks for a moment.
+        It runs a command that tries to reach the host, so it blocks for a moment. Success is
+        remembered; after a failure it is tried again, at most once a minute.
         """
         ...
 

@@ -128,7 +128,7 @@ class RunningCommand:
         )
         try:
             while data := await reader.read(_CHUNK):
-                data = data[: self._left]
+                data = data[: max(0, self._left)]
                 self._left -= len(data) + self._line_cost * data.count(b"\n")
                 if stream == "stderr":
                     self._tail = (self._tail + data)[-_EXPLANATION:]

@@ -260,11 +260,11 @@ def test_nothing_is_left_of_a_killed_worker(sandbox, nothing_left):
 
 
 def keepers() -> set[int]:
-    """Return the process ids of the keepers on this machine."""
+    """Return the process ids of the keepers, and of what they are forked from."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if b"keeper.main import main" in (process / "cmdline").read_bytes():
+            if b"keeper.fork_server import main" in (process / "cmdline").read_bytes():
                 found.add(int(process.name))
         except OSError:
             continue

@@ -1,6 +1,9 @@
 """Commands in a workspace: their output, how they end, and what is kept between them."""
 
 import asyncio
+import os
+import signal
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -169,7 +172,7 @@ async def test_a_nul_in_an_argument_is_refused(workspace):
 async def test_a_lost_keeper_is_said_to_be_lost(sandbox):
     async with sandbox.open(None) as workspace:
         async with workspace.start(Command(("/bin/sleep", "987"), ENVIRONMENT), QUICK) as process:
-            workspace._keeper._process.kill()
+            os.kill(workspace._keeper.pid, signal.SIGKILL)
             with pytest.raises(WorkspaceLost):
                 await process.wait()
         with pytest.raises(WorkspaceLost):
@@ -182,8 +185,33 @@ async def test_a_machine_without_bubblewrap_gives_the_reason(monkeypatch):
     def missing():
         raise SandboxMissing("bubblewrap is not installed")
 
-    monkeypatch.setattr(binary, "find", missing)
-    assert sandbox.Bubblewrap().why_missing() == "bubblewrap is not installed"
+    found = sandbox.Bubblewrap()
+    with monkeypatch.context() as without:
+        without.setattr(binary, "find", missing)
+        assert found.why_missing() == "bubblewrap is not installed"
+    assert found.why_missing() == "bubblewrap is not installed"
+    found._ask_again_at -= sandbox.ASK_AGAIN_AFTER
+    assert found.why_missing() != "bubblewrap is not installed"
+
+
+_ELSEWHERE = """
+import fcntl, os, resource, signal, socket, sys
+for module in (fcntl, os, resource, signal, socket):
+    for name in dir(module):
+        if name.startswith(("F_ADD_SEALS", "F_SEAL", "MFD_", "memfd", "pidfd", "AF_NETLINK",
+                            "AF_VSOCK", "AF_PACKET", "RLIMIT_MSGQUEUE", "SOCK_SEQPACKET")):
+            delattr(module, name)
+sys.platform = "darwin"
+from coding_tasks.sandbox.bubblewrap.sandbox import Bubblewrap
+print(Bubblewrap().why_missing())
+"""
+
+
+def test_another_system_gives_the_reason():
+    """A Python of another system lacks some names, so nothing may need them when it's imported."""
+    command = [sys.executable, "-c", _ELSEWHERE]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ran.stdout == "bubblewrap needs Linux\n"
 
 
 async def test_a_machine_without_user_namespaces_gives_the_reason(sandbox):

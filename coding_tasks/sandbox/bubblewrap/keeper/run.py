@@ -107,12 +107,15 @@ class Run:
 
     def finish(self, wait_status: int) -> messages.Finished:
         """Wait until no process is left inside, and say how the run ended."""
-        while self.read_report():
-            pass
-        os.close(self.status_pipe)
+        more = True
+        while more and self.inside is None:
+            more = self.read_report()
         if self.inside is not None:
             self.kill_rest()
             os.close(self.inside)
+        while more:  # what is left inside may hold the pipe, so only now
+            more = self.read_report()
+        os.close(self.status_pipe)
         status = os.waitstatus_to_exitcode(wait_status)
         return messages.Finished(
             run=self.order.run,
