@@ -42,6 +42,12 @@ class RunChange(models.Model):
     questions = models.JSONField(
         default=list, help_text="Why somebody has to agree before it is published."
     )
+    agreed_at = models.DateTimeField(
+        null=True, blank=True, help_text="When the requester agreed that it is published."
+    )
+    refused_at = models.DateTimeField(
+        null=True, blank=True, help_text="When the repository refused it after that."
+    )
     note = models.CharField(
         max_length=500,
         blank=True,

@@ -137,12 +137,17 @@ class CodingTask(models.Model):
     permalink = models.URLField(max_length=500, blank=True, default="")
     workflow_id = models.CharField(max_length=255, unique=True)
     agent = models.CharField(
-        max_length=30, blank=True, default="", help_text="The agent that does the work."
+        max_length=30,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="The agent that does the work.",
     )
     session = models.CharField(
         max_length=100,
         blank=True,
         default="",
+        db_default="",
         help_text="The agent's name for the conversation, to go on with it.",
     )
     state = models.CharField(max_length=10, choices=State.choices, default=State.ACTIVE)

@@ -1,9 +1,10 @@
-"""Searches and choices in the repository picker.
+"""Searches and choices in the repository picker, and clicks on buttons.
 
 What Slack sends came through a browser. So we sign the mention and the choice, and check them
 against the user, the workspace and the project's repositories.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +13,12 @@ from django.core.signing import BadSignature
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from coding_tasks.models import Repository
+from projects.models import SlackWorkspace
 from slack_bot import installations
 from slack_bot.events import Installation
 from slack_bot.payloads import form, identifier, mapping, parse, text, timestamp
 from slack_bot.signature import signed_by_slack
-from workflows import client, notices, wording
+from workflows import client, confirmations, notices, wording
 from workflows.mention_types import RepositoryChoice, workflow_id
 from workflows.models import Mention, Notice
 from workflows.slack import picker
@@ -43,6 +45,8 @@ def receive_interaction(_request: HttpRequest, body: bytes) -> HttpResponse:
     If Temporal cannot be reached, the answer is 503, and Slack shows the user that it failed.
     """
     payload = parse(form(body).get("payload", ""))
+    if payload.get("type") == "block_actions" and _agree(payload):
+        return HttpResponse()
     interaction = read(payload)
     if interaction is not None and payload.get("type") == "block_suggestion":
         return JsonResponse({"options": _options(interaction)})
@@ -77,6 +81,20 @@ def read(payload: dict[str, Any]) -> Interaction | None:
     )
 
 
+def _agree(payload: dict[str, Any]) -> bool:
+    """Take a click on the button of `workflows.confirmations`; return whether it was one."""
+    listed = payload.get("actions")
+    actions = [mapping(action) for action in listed] if isinstance(listed, list) else []
+    click = next((a for a in actions if a.get("action_id") == confirmations.ACTION_ID), None)
+    if click is None:
+        return False
+    workspace = _workspace(installations_of(payload))
+    user_id = identifier(mapping(payload.get("user")).get("id"))
+    if workspace is not None and user_id:
+        confirmations.agree(workspace, user_id, text(click.get("value"), 200))
+    return True
+
+
 def installations_of(payload: dict[str, Any]) -> tuple[Installation, ...]:
     """Return the installations that an interaction can be for.
 
@@ -92,10 +110,15 @@ def installations_of(payload: dict[str, Any]) -> tuple[Installation, ...]:
     return tuple(Installation(team_id, enterprise_id, is_org_wide=is_org_wide) for team_id in teams)
 
 
+def _workspace(named: Iterable[Installation]) -> SlackWorkspace | None:
+    """Return the first workspace that is installed here."""
+    found = map(installations.find, named)
+    return next((each for each in found if each is not None), None)
+
+
 def _mention(interaction: Interaction) -> Mention | None:
     """Return the mention whose picker was used, or None if it isn't of this workspace."""
-    found = map(installations.find, interaction.installations)
-    workspace = next((each for each in found if each is not None), None)
+    workspace = _workspace(interaction.installations)
     if workspace is None:
         return None
     mentions = Mention.objects.filter(workspace=workspace)

@@ -19,7 +19,7 @@ from coding_tasks import runs
 from coding_tasks.models import TaskRun
 from coding_tasks.outages import STORES_AWAY, in_one_line
 from quota.gate import QuotaUnknown
-from workflows import client, credit_notices, lost_workflows, notices, unfinished
+from workflows import client, confirmations, credit_notices, lost_workflows, notices, unfinished
 from workflows.intake import follow_ups, mentions, replies
 from workflows.models import Notice, ThreadReply
 
@@ -54,6 +54,18 @@ def deliver_notice(notice_id: str) -> None:
 def deliver_pending_notices() -> None:
     """Send the notices that are due."""
     _sweep(notices.due(timezone.now())[:_BATCH], notices.deliver)
+
+
+@shared_task
+def publish_confirmed(run_id: str) -> None:
+    """Publish the change of one run, if its requester agreed to that."""
+    _sweep(confirmations.to_publish().filter(run=run_id), confirmations.publish)
+
+
+@shared_task(expires=_EXPIRES)
+def publish_all_confirmed() -> None:
+    """Publish the changes that were agreed to while their repository could not be reached."""
+    _sweep(confirmations.to_publish()[:_BATCH], confirmations.publish)
 
 
 @shared_task(expires=_EXPIRES)

@@ -3,6 +3,7 @@
 They escape every text that comes from a person or a model, so that callers can't forget it.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -179,6 +180,22 @@ def change_published(made: str, *, pull_request: str, note: str) -> str:
     """Add where the change can be reviewed, or why it cannot."""
     where = f"Pull request: {escape(pull_request)}" if pull_request else ""
     return " ".join(filter(None, [made, where, escape(note)]))
+
+
+def publish_question(user_id: str, reasons: Iterable[str]) -> str:
+    """Ask whether a change is to be published, and say why it was not yet."""
+    listed = "\n".join(f"• {escape(reason)}" for reason in reasons)
+    return f"{person(user_id)}, I have not pushed this change yet:\n{listed}\nShall I push it?"
+
+
+def publish_button() -> str:
+    """Label the button that has the change published."""
+    return "Push it anyway"
+
+
+def publish_not_yours(user_id: str, *, owner_id: str) -> str:
+    """Say that only the requester can have the change published."""
+    return f"{person(user_id)}, only {person(owner_id)} can decide this, who asked for the change."
 
 
 def agent_missing(agent: str) -> str:

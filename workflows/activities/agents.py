@@ -12,7 +12,8 @@ from coding_tasks import agent_runs
 from coding_tasks.agent_runs import AgentRuns
 from coding_tasks.failures import CheckoutFailed, OutOfCredits, PublishingFailed, RunFailure
 from coding_tasks.models import TaskRun
-from workflows import denials, notices
+from coding_tasks.publishing.outcomes import ConfirmationNeeded
+from workflows import confirmations, denials, notices
 from workflows.activities import rows
 from workflows.activities.coding import RunAnswer, RunRef
 from workflows.activities.outages import report_outages
@@ -88,15 +89,19 @@ class AgentActivities:
         """Publish the run's change, if it made one, and claim the notice with its answer."""
         run = rows.run(ref.run_id)
         attempt = activity.info().attempt
+        outcome = None
         try:
-            self._runs.publish(run, last_attempt=attempt >= LAST_PUBLISHING)
+            outcome = self._runs.publish(run, last_attempt=attempt >= LAST_PUBLISHING)
         except (PublishingFailed, CheckoutFailed) as failure:
             if attempt < LAST_PUBLISHING and not failure.permanent:
                 raise ApplicationError(failure.summary, type=type(failure).__name__) from failure
             log.warning("a change was not published", run=ref.run_id, error=str(failure))
             agent_runs.note(run, f"Not pushed: {failure}.")
         self._runs.forget(run)
-        return RunAnswer(str(notices.claim_answer(run, message_of(run)).pk), answered=True)
+        answer = notices.claim_answer(run, message_of(run))
+        if isinstance(outcome, ConfirmationNeeded):
+            notices.send_soon(confirmations.ask(run, outcome.reasons))
+        return RunAnswer(str(answer.pk), answered=True)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,10 +15,9 @@ from coding_tasks.sandbox.bubblewrap.sandbox import Bubblewrap
 from coding_tasks.sandbox.command import PYTHON_INSIDE
 from projects.models import OAuthAccessToken
 from tests.conftest import wait_until
-from tests.workflows.agent_worker import SHELL, AgentWorkerThread, agent_worker_process
+from tests.workflows.agent_worker import AgentWorkerThread, agent_worker_process
 from tests.workflows.fake_gateway import AGENT
 from tests.workflows.temporal import history, wait_for_close
-from tests.workflows.worker_thread import WorkerThread
 from tests.workflows.world import World
 from workflows import client, tasks
 from workflows.models import Mention
@@ -33,38 +31,6 @@ headers = {{"Authorization": "Bearer " + token, "Content-Type": "application/jso
 urllib.request.urlopen(urllib.request.Request(base + "/v1/messages", body, headers))
 '"""
 """Shell code that calls the model, and fails if the gateway refuses."""
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Bubblewrap:
-    found = Bubblewrap()
-    if reason := found.why_missing():
-        pytest.skip(f"no sandbox on this machine: {reason}")
-    return found
-
-
-@pytest.fixture
-def coding(shop: World, settings, tmp_path: Path) -> World:
-    """The shop, whose project's agent runs its prompt as shell code. No worker runs."""
-    settings.AGENT_EXCHANGE_DIRECTORY = str(tmp_path / "exchange")
-    settings.REPOSITORIES_DIRECTORY = str(tmp_path / "git")
-    settings.AGENT_COMMANDS = SHELL
-    ProjectAgent.objects.create(project=shop.project, agent="shell")
-    return shop
-
-
-@pytest.fixture
-def worker(coding: World, settings) -> Iterator[WorkerThread]:
-    """A worker that was started after the settings of `coding`."""
-    with WorkerThread(settings.TEMPORAL_TASK_QUEUE) as running:
-        yield running
-        coding.gateway.release()
-
-
-@pytest.fixture
-def agents(coding: World, worker, sandbox: Bubblewrap) -> Iterator[AgentWorkerThread]:
-    with AgentWorkerThread(sandbox) as running:
-        yield running
 
 
 def answer_to(world: World, text: str) -> str:

@@ -1,0 +1,85 @@
+"""A change that somebody has to agree to is pushed after a click of the person who asked for it."""
+
+from pathlib import Path
+
+import pytest
+from django.core import signing
+
+from coding_tasks.models import RunChange
+from tests.workflows.world import World
+from workflows import confirmations, tasks
+from workflows.models import Mention, Notice
+
+pytestmark = pytest.mark.slow
+
+# The form of a GitHub token, made here so that no scanner finds one in this file.
+SECRET = "ghp_" + "0123456789abcdef" * 2 + "0123"
+
+
+@pytest.fixture
+def asked(coding: World, agents) -> Mention:
+    """A mention whose change seems to contain a token."""
+    mention = coding.handle(f"echo {SECRET} > config; echo Done")
+    tasks.deliver_pending_notices()
+    return mention
+
+
+def value() -> str:
+    """Return the value of the button that was posted."""
+    return Notice.objects.get(kind="question").blocks[1]["elements"][0]["value"]
+
+
+def test_a_change_with_a_secret_is_not_pushed_but_asked_about(coding: World, asked: Mention):
+    answer, question = coding.said(asked.ts)
+    assert answer.startswith("Done")
+    assert "which is pushed" not in answer
+    assert question.startswith("<@U1>, I have not pushed this change yet:")
+    assert "`config` (line 1) seems to contain" in question
+    assert SECRET not in question
+    assert RunChange.objects.get().pushed_at is None
+
+
+def test_a_click_of_the_requester_pushes_it_once(coding: World, asked: Mention):
+    for _ in range(2):
+        confirmations.agree(coding.workspace, "U1", value())
+        tasks.publish_all_confirmed()
+    tasks.deliver_pending_notices()
+    change = RunChange.objects.get()
+    assert change.pushed_at is not None
+    [told] = coding.said(asked.ts)[2:]
+    assert told.startswith("Changed 1 file (+1 −0)")
+    assert told.endswith("which is pushed.")
+
+
+def test_a_click_of_somebody_else_only_tells_them_who_decides(coding: World, asked: Mention):
+    confirmations.agree(coding.workspace, "U2", value())
+    tasks.publish_all_confirmed()
+    assert RunChange.objects.get().agreed_at is None
+    refusal = Notice.objects.get(user_id="U2")
+    assert refusal.text == "<@U2>, only <@U1> can decide this, who asked for the change."
+
+
+def test_a_forged_button_does_nothing(coding: World, asked: Mention):
+    run_id = RunChange.objects.get().run_id
+    forged = signing.Signer(key="another-key", salt="tollgate.publish").sign(run_id.hex)
+    for wrong in (forged, run_id.hex, ""):
+        confirmations.agree(coding.workspace, "U1", wrong)
+    assert RunChange.objects.get().agreed_at is None
+
+
+def test_a_repository_that_refuses_the_push_is_told_and_not_tried_again(
+    coding: World, asked: Mention, clone_urls
+):
+    hook = Path(clone_urls["acme/shop"].removeprefix("file://"), ".git", "hooks", "pre-receive")
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\necho protected by a rule; exit 1\n")
+    hook.chmod(0o755)
+    try:
+        confirmations.agree(coding.workspace, "U1", value())
+        tasks.publish_all_confirmed()
+    finally:
+        hook.unlink()
+    change = RunChange.objects.get()
+    assert change.refused_at is not None
+    assert not confirmations.to_publish().exists()
+    assert "Not pushed." in Notice.objects.get(key=f"published:{change.run_id}").text

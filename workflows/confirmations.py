@@ -1,0 +1,97 @@
+"""Publishing that somebody has to agree to first: the question, the click, and what follows.
+
+A change that seems to contain secrets, or that touches very many files, is not pushed before the
+person who asked for it agrees with a button. The button's value is signed, because it comes back
+through the user's browser.
+"""
+
+from typing import Any
+from uuid import UUID
+
+import structlog
+from django.core import signing
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from coding_tasks import agent_runs
+from coding_tasks.agent_runs import AgentRuns
+from coding_tasks.failures import CheckoutFailed, PublishingFailed
+from coding_tasks.models import RunChange, TaskRun
+from projects.hints import run_soon
+from projects.models import SlackWorkspace
+from workflows import notices, wording
+from workflows.models import Notice
+from workflows.requests import message_of
+
+log = structlog.get_logger(__name__)
+
+ACTION_ID = "tollgate_publish"
+PUBLISH_CONFIRMED = "workflows.tasks.publish_confirmed"
+_MOST_TEXT = 2_900  # Slack takes 3,000 characters in a section
+_RUN = signing.Signer(salt="tollgate.publish")
+
+
+def ask(run: TaskRun, reasons: tuple[str, ...]) -> Notice:
+    """Return the notice that asks the requester whether the run's change is to be published."""
+    owner = run.task.owner_slack_user_id
+    text = wording.publish_question(owner, reasons)[:_MOST_TEXT]
+    button = {
+        "type": "button",
+        "action_id": ACTION_ID,
+        "style": "danger",
+        "text": {"type": "plain_text", "text": wording.publish_button()},
+        "value": _RUN.sign(run.pk.hex),
+    }
+    blocks: list[dict[str, Any]] = [
+        {"type": "section", "text": {"type": "mrkdwn", "text": text}},
+        {"type": "actions", "elements": [button]},
+    ]
+    return notices.claim(
+        f"publish:{run.pk}", Notice.Kind.QUESTION, message_of(run), text, blocks=blocks
+    )
+
+
+def agree(workspace: SlackWorkspace, user_id: str, value: str) -> None:
+    """Take a click on the button. Only the requester's counts; others are told so once."""
+    try:
+        run_id = UUID(_RUN.unsign(value))
+    except (signing.BadSignature, ValueError):
+        return
+    run = TaskRun.objects.filter(pk=run_id, task__workspace=workspace).first()
+    if run is None:
+        return
+    owner = run.task.owner_slack_user_id
+    if user_id != owner:
+        words = wording.publish_not_yours(user_id, owner_id=owner)
+        key = f"publish-not-yours:{run.pk}:{user_id}"
+        told = notices.claim(
+            key, Notice.Kind.PICKER_REFUSAL, message_of(run), words, user_id=user_id
+        )
+        notices.send_soon(told)
+        return
+    RunChange.objects.filter(run=run, agreed_at=None).update(agreed_at=timezone.now())
+    run_soon(PUBLISH_CONFIRMED, str(run.pk))
+
+
+def to_publish() -> QuerySet[RunChange]:
+    """Return the changes that were agreed to and are not published, or given up, yet."""
+    return RunChange.objects.exclude(agreed_at=None).filter(pushed_at=None, refused_at=None)
+
+
+def publish(change: RunChange) -> None:
+    """Publish a change that was agreed to, and tell the thread.
+
+    If the repository cannot be reached, the sweep tries again.
+    """
+    run = change.run
+    try:
+        AgentRuns.from_settings().publish(run, confirmed=True)
+    except (PublishingFailed, CheckoutFailed) as failure:
+        if not failure.permanent:
+            log.warning("a change cannot be published yet", run=str(run.pk), error=str(failure))
+            return
+        agent_runs.note(run, f"Not pushed: {failure}.")
+    RunChange.objects.filter(pk=change.pk, pushed_at=None).update(refused_at=timezone.now())
+    text = " ".join(notices.change_sentences(run))
+    told = notices.claim(f"published:{run.pk}", Notice.Kind.HINT, message_of(run), text)
+    notices.send_soon(told)
