@@ -8,8 +8,13 @@ git init --quiet --bare --object-format="$FORMAT" --template= "$GIT_DIR"
 export GIT_WORK_TREE=/work
 echo /repository/objects >"$GIT_DIR/objects/info/alternates"
 [ -e "$GIT_INDEX_FILE" ] || git read-tree "$COMMIT"
-git add --all --ignore-errors 2>"$HOME/unreadable" || [ -s "$HOME/unreadable" ]
-grep -q '^error:' "$HOME/unreadable" && echo incomplete >&2
+status=0
+said=$(git add --all --ignore-errors 2>&1) || status=$?
+case $status in
+  0) ;;
+  1) echo incomplete >&2 ;;
+  *) echo "$said" >&2; exit "$status" ;;
+esac
 exec git diff --cached --no-color --no-ext-diff --no-textconv --ignore-submodules=all \\
   --binary --full-index --find-renames --src-prefix=a/ --dst-prefix=b/ "$COMMIT" --
 """

@@ -226,6 +226,15 @@ async def test_a_file_that_cannot_be_read_is_said_to_be_missing(sandbox, checkou
     assert b"closed" not in change.patch
 
 
+async def test_an_export_without_room_fails(sandbox, checkout):
+    small = Storage(tree_bytes=3_000_000)
+    opened = sandbox.open(checkout.tree, repository=checkout.repository, storage=small)
+    async with opened as workspace:
+        await shell(workspace, "for n in 1 2; do head -c 1490000 /dev/urandom >big$n; done")
+        with pytest.raises(ExportFailed, match="No space left"):
+            await workspace.export(checkout.commit)
+
+
 async def test_a_patch_that_is_too_large_is_refused(sandbox, checkout):
     async with checkout.opened(sandbox) as workspace:
         await shell(workspace, "head -c 3000000 /dev/urandom >big")

@@ -54,6 +54,8 @@ class Run:
     """The process id of bubblewrap itself, which stays outside."""
     status_pipe: int
     """Where bubblewrap reports, in JSON, the first process inside and that the command ran."""
+    child: int = 0
+    """The first process inside, once it was reported."""
     inside: int | None = None
     """A descriptor of the first process inside. If it dies, the kernel ends all the others."""
     namespace: str = ""
@@ -69,18 +71,19 @@ class Run:
         """Read what bubblewrap reports. Return whether more can follow."""
         data = os.read(self.status_pipe, 4096)
         self.reported += data
-        if self.inside is None and b"child-pid" in self.reported and b"\n" in self.reported:
-            self._watch(json.loads(self.reported.split(b"\n", 1)[0])["child-pid"])
+        if not self.child and b"\n" in self.reported:
+            self.child = json.loads(self.reported.split(b"\n", 1)[0])["child-pid"]
+            self._watch()
             if self.killed:
                 self.kill()
         return bool(data)
 
-    def _watch(self, child: int) -> None:
+    def _watch(self) -> None:
         """Note the first process inside, unless it has ended already, and all others with it."""
         with contextlib.suppress(ProcessLookupError):
-            self.inside = os.pidfd_open(child)
+            self.inside = os.pidfd_open(self.child)
         with contextlib.suppress(OSError):
-            self.namespace = os.readlink(f"/proc/{child}/ns/pid")
+            self.namespace = os.readlink(f"/proc/{self.child}/ns/pid")
 
     def kill(self) -> None:
         """End every process inside. If bubblewrap is still being set up, do so when it stands."""
@@ -113,7 +116,7 @@ class Run:
     def finish(self, wait_status: int) -> messages.Finished:
         """Wait until no process is left inside, and say how the run ended."""
         more = True
-        while more and self.inside is None:
+        while more and not self.child:
             more = self.read_report()
         if self.inside is not None:
             self.kill_rest()
