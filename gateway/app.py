@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
+from structlog.types import Processor
 
 from gateway import apis, products
 from gateway.admission import Gate
@@ -248,6 +249,13 @@ def _tracing() -> "Tracing":
     return Tracing()
 
 
+def _error_reports(settings: Settings) -> Processor:
+    """Return what reports errors. Its packages are imported only if reports are configured."""
+    from gateway.telemetry.error_reports import ErrorReports
+
+    return ErrorReports(settings.sentry_dsn, settings.sentry_environment)
+
+
 def _tune_garbage_collection() -> None:
     """Exempt what was loaded at startup, and collect less often: calls create no cycles."""
     gc.collect()
@@ -257,5 +265,6 @@ def _tune_garbage_collection() -> None:
 
 def create() -> Gateway:
     """Return the application as the environment configures it. Each server process calls this."""
-    configure()
-    return Gateway(from_environment())
+    settings = from_environment()
+    configure(_error_reports(settings) if settings.sentry_dsn else None)
+    return Gateway(settings)

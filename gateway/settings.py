@@ -11,6 +11,9 @@ from gateway.network.dialing import EgressProxy
 
 MICRO = 1_000_000
 
+_SENTRY_DSN = validate.Regexp(
+    r"(https?://[^@/\s]+@[^@\s]+/\d+)?$", error="Write a DSN such as https://key@sentry.io/7."
+)
 _DENIAL_STATUSES = {"402": 402, "429": 429}
 # The names of the APIs as operators write them.
 _DIALECTS: dict[str, Dialect] = {"messages": "anthropic", "chat": "chat", "responses": "responses"}
@@ -71,6 +74,8 @@ class Settings:
     answers_kept: float
     posthog: PostHog | None
     traces: bool
+    sentry_dsn: str
+    sentry_environment: str
 
 
 def from_environment() -> Settings:
@@ -147,6 +152,8 @@ def from_environment() -> Settings:
         )
         and env.str("OTEL_TRACES_EXPORTER", "otlp") == "otlp"
         and not env.bool("OTEL_SDK_DISABLED", False),
+        sentry_dsn=env.str("SENTRY_DSN", "", validate=_SENTRY_DSN),
+        sentry_environment=env.str("SENTRY_ENVIRONMENT", "production"),
     )
     env.seal()
     return settings

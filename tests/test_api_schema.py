@@ -41,7 +41,7 @@ CHECKS = [
     # Undocumented parameters are ignored, so `negative_data_rejection` would fail.
     positive_data_acceptance,
 ]
-EXAMPLES = examples(10)
+EXAMPLES = examples(5)
 SERVICE = "service-token-of-the-test-suite"
 
 

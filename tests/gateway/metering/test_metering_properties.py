@@ -407,7 +407,7 @@ def cut(answer: bytes, chance: random.Random) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("kind", MODELS)
-@settings(max_examples=examples(340), deadline=None)
+@settings(max_examples=examples(170), deadline=None)
 @given(chance=st.randoms(use_true_random=True), stream=st.booleans())
 def test_the_booked_cost_is_what_the_documentation_says(
     kind: str, chance: random.Random, stream: bool

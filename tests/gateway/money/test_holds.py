@@ -20,26 +20,11 @@ from gateway.money.reaper import Reaper
 from gateway.network.redis_connection import Redis, RedisUnavailable
 from tests.conftest import running
 from tests.gateway.conftest import Process
+from tests.gateway.lossy_redis import LosesAnswers
 
 pytestmark = pytest.mark.usefixtures("patience")
 
 PROJECT, RESOURCE, ACCOUNT = 7, "ai_credits", "organization:ai_credits"
-
-
-class LosesAnswers(Redis):
-    """Runs scripts, but loses their answers while it is `deaf`, or the next `away` of them."""
-
-    deaf = False
-    away = 0
-
-    async def run(self, script, keys, *arguments):
-        if self.away:
-            self.away -= 1
-            raise RedisUnavailable("nobody is there")
-        answer = await super().run(script, keys, *arguments)
-        if self.deaf:
-            raise RedisUnavailable("the answer got lost")
-        return answer
 
 
 async def prepared(url: str, allotment: int | str) -> LosesAnswers:
@@ -123,6 +108,64 @@ def test_holds_of_an_unlimited_account_never_exceed_exact_arithmetic(own_redis: 
         redis.close()
 
     asyncio.run(overlap())
+
+
+EVERY_LIMIT = ["account", "project", "user", "run", "run by default"]
+
+
+async def limited_to(redis: Redis, limit: str, micro: int) -> Holds:
+    """Leave so much within one limit, and plenty within the others."""
+    caps = {
+        "project": f"1 {10**6} 1 0",
+        "user": f"1 {10**6} 0 1",
+        "run": f"1 {micro} 0 0",
+    }
+    if limit in caps:
+        await redis.execute("HSET", keys.project(PROJECT, RESOURCE), "caps", caps[limit])
+    if limit == "account":
+        await redis.execute("HSET", keys.account(ACCOUNT), "allotment", micro)
+    await redis.execute("HSET", keys.account(ACCOUNT), "epoch", "ledger")
+    for scope in (f"project:{PROJECT}", "user:user"):
+        await redis.execute(
+            "HSET",
+            keys.scope(ACCOUNT, scope),
+            "epoch",
+            "ledger",
+            "version",
+            1,
+            "allotment",
+            micro,
+        )
+    by_default = micro if limit == "run by default" else 10**6
+    return Holds(redis, lease=60, open_window=60, run_cap_micro=by_default, requests_per_minute=9)
+
+
+@pytest.mark.parametrize("limit", EVERY_LIMIT)
+def test_every_limit_admits_its_last_micro_credit_and_not_one_more(
+    own_redis: str, limit: str
+) -> None:
+    refusal = {"account": "short", "project": "project_cap", "user": "user_cap"}
+
+    async def spend() -> None:
+        redis = await prepared(own_redis, 10**6)
+        holds = await limited_to(redis, limit, 100)
+
+        async def asked(hold_id: str, bound: int) -> tuple[str, int, int]:
+            answer = await holds.hold(replace(reservation(hold_id, bound), task_run_id="run"))
+            return answer.status, answer.remaining_micro, answer.held_micro
+
+        refused = refusal.get(limit, "run_cap")
+        assert await asked("too much", 101) == (refused, 100, 0)
+        assert (await asked("a part", 30))[0] == "held"
+        assert await asked("more than the rest", 71) == (refused, 70, 30)
+        assert (await asked("the rest", 70))[0] == "held"
+        assert await asked("one more", 1) == (refused, 0, 100)
+        await holds.settle(Settlement("a part", "hold", 10, b"{}", ACCOUNT))
+        assert await asked("again too much", 21) == (refused, 20, 70)
+        assert (await asked("what was not used", 20))[0] == "held"
+        redis.close()
+
+    asyncio.run(spend())
 
 
 def test_held_never_becomes_negative_in_a_scope(own_redis: str) -> None:
@@ -210,6 +253,28 @@ def test_a_settlement_repeated_late_is_debited_once(
         redis.close()
 
     asyncio.run(repeat())
+
+
+def test_a_hold_that_redis_makes_after_its_release_is_released(own_redis: str) -> None:
+    """A command may be delivered after its connection broke, when the network is back."""
+
+    async def arrive_late() -> None:
+        redis = await prepared(own_redis, 1000)
+        holds, network = holds_of(redis), holds_of(redis)
+        network._holds_key = holds._holds_key
+        assert (await holds.hold(reservation("under way", 30))).status == "held"
+        redis.away = 1
+        with pytest.raises(RedisUnavailable):
+            await holds.hold(reservation("late", 100))
+        await holds.drain()
+        assert (await network.hold(reservation("late", 100))).status == "held"
+        assert await counters(redis) == (0, 130)
+        await holds.beat()
+        await holds.drain()
+        assert await counters(redis) == (0, 30)
+        redis.close()
+
+    asyncio.run(arrive_late())
 
 
 def test_a_process_that_stops_leaves_no_settlement_behind(
