@@ -29,9 +29,9 @@ from tests.mutations.job import Job
 from tests.mutations.mutation import Mutation
 from tests.mutations.python_source import statement_lines
 
-KILLED, SURVIVED, NO_VERDICT = 1, 0, 3
-TIMES_LONGER, SECONDS_MORE = 6, 15.0
-"""How long a mutation's tests may take: so many times what they take without it, and a bit."""
+KILLED, SURVIVED, NO_VERDICT, TIMEOUT = 1, 0, 3, 4
+TIMES_LONGER, SECONDS_MORE = 8, 5.0
+"""How long a test may take with a mutation: so many times what it takes without, and a bit."""
 
 TRACED_SECONDS = 0.7
 """How long a test is traced. A longer one repeats itself, mostly with more examples."""
@@ -193,7 +193,7 @@ class Forks:
         if not tests:
             self._write(mutation, "untested", "", 0.0)
             return
-        limit = TIMES_LONGER * sum(map(self._took.__getitem__, tests)) + SECONDS_MORE
+        limit = sum(map(self._limit, tests)) + SECONDS_MORE
         began = time.monotonic()
         reading, writing = os.pipe()
         with warnings.catch_warnings():
@@ -206,12 +206,18 @@ class Forks:
         status = _wait(child, began + limit)
         with open(reading, errors="replace") as told:
             detail = told.read()
-        outcome = {None: "timeout", SURVIVED: "survived", NO_VERDICT: "no verdict"}.get(
-            status, "killed"
-        )
+        outcome = {
+            None: "timeout",
+            TIMEOUT: "timeout",
+            SURVIVED: "survived",
+            NO_VERDICT: "no verdict",
+        }.get(status, "killed")
         self._write(mutation, outcome, detail, time.monotonic() - began)
         if outcome == "timeout" and mutation.file.endswith(".lua"):
             raise SystemExit("the server may still run the script")
+
+    def _limit(self, test: str) -> float:
+        return TIMES_LONGER * self._took[test] + SECONDS_MORE
 
     def _save(self, file: str, text: str) -> None:
         """Write a file for the processes that tests start, with a time that no bytecode has."""
@@ -257,7 +263,9 @@ class Forks:
             forget_caches()
             self._saved -= 1
             self._save(mutation.file, mutation.mutated)
+            signal.signal(signal.SIGALRM, lambda *_: os._exit(TIMEOUT))
             for item in items:
+                signal.setitimer(signal.ITIMER_REAL, self._limit(item.nodeid))
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=_nothing(session))
                 if self._failed:
                     break
