@@ -33,8 +33,8 @@ KILLED, SURVIVED, NO_VERDICT, TIMEOUT = 1, 0, 3, 4
 TIMES_LONGER, SECONDS_MORE = 8, 5.0
 """How long a test may take with a mutation: so many times what it takes without, and a bit."""
 
-TRACED_SECONDS = 0.7
-"""How long a test is traced. A longer one repeats itself, mostly with more examples."""
+TRACED_SECONDS = 1.5
+"""How much processor time of a test is traced. A longer one repeats itself with more examples."""
 FEWER_EXAMPLES = 4
 """A mutation is seen by one of the first examples, or by a test of its own."""
 
@@ -45,21 +45,30 @@ class Lines:
     def __init__(self, files: dict[str, str]) -> None:
         self._files = dict(files)
         self.tests: dict[tuple[str, int], set[str]] = defaultdict(set)
+        self.cut: set[str] = set()  # tests that were not traced to their end
         self._seen: set[tuple[str, int]] = set()
+        self._is_cut = False
 
     def begin(self) -> None:
         self._seen = set()
-        signal.signal(signal.SIGALRM, lambda *_: sys.settrace(None))
-        signal.setitimer(signal.ITIMER_REAL, TRACED_SECONDS)
+        self._is_cut = False
+        signal.signal(signal.SIGVTALRM, self._cut)
+        signal.setitimer(signal.ITIMER_VIRTUAL, TRACED_SECONDS)
         threading.settrace(self._call)
         sys.settrace(self._call)
 
     def end(self, test: str) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         sys.settrace(None)
         threading.settrace(None)  # type: ignore[arg-type]
         for place in self._seen:
             self.tests[place].add(test)
+        if self._is_cut:
+            self.cut.add(test)
+
+    def _cut(self, *_: object) -> None:
+        sys.settrace(None)
+        self._is_cut = True
 
     def script(self, path: str) -> None:
         self._seen.add((path, 0))
@@ -118,7 +127,7 @@ class Forks:
         self._record_scripts()
         known = self._job.known and Path(self._job.known)
         if known and known.exists():
-            self._lines.tests, self._took = pickle.loads(known.read_bytes())
+            self._lines.tests, self._lines.cut, self._took = pickle.loads(known.read_bytes())
         for item in self._one_for_each_fixture(session) if self._took else session.items:
             forget_caches()
             start = time.monotonic()
@@ -133,7 +142,7 @@ class Forks:
                 self._left_out.add(item.nodeid)
                 self._failed = ""
         if known:
-            known.write_bytes(pickle.dumps((self._lines.tests, self._took)))
+            known.write_bytes(pickle.dumps((self._lines.tests, self._lines.cut, self._took)))
         began = time.monotonic()
         for item in session.items:
             _stop_gateways(item)
@@ -227,9 +236,8 @@ class Forks:
         os.utime(path, (self._saved, self._saved))
 
     def _tests_of(self, mutation: Mutation) -> set[str]:
-        return self._seen_in(mutation) | (
-            self._of_processes if self._job.through_process else set()
-        )
+        seen = self._seen_in(mutation) or self._lines.cut
+        return seen | self._of_processes if self._job.through_process else seen
 
     def _seen_in(self, mutation: Mutation) -> set[str]:
         path = mutation.file
