@@ -97,7 +97,6 @@ class Forks:
         self._lines = Lines({str(root / file): file for file in job.files})
         self._took: dict[str, float] = {}
         self._failed = ""
-        self._left_out: set[str] = set()
         self._saved = int(time.time())
 
     def pytest_collection(self) -> None:
@@ -123,7 +122,6 @@ class Forks:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         from tests.mutations.applied import forget_caches
 
-        began = time.monotonic()
         self._record_scripts()
         known = self._job.known and Path(self._job.known)
         if known and known.exists():
@@ -139,7 +137,7 @@ class Forks:
             self._took.setdefault(item.nodeid, time.monotonic() - start)
             if self._failed:  # such as on a busy machine: this test can notice nothing
                 sys.stdout.write(f"left out, as it fails without any mutation: {self._failed}\n")
-                self._left_out.add(item.nodeid)
+                del self._took[item.nodeid]
                 self._failed = ""
         if known:
             known.write_bytes(pickle.dumps((self._lines.tests, self._lines.cut, self._took)))
@@ -198,7 +196,7 @@ class Forks:
         redis_client.script = recorded_script
 
     def _judge(self, session: pytest.Session, mutation: Mutation, items: dict) -> None:
-        tests = sorted(self._tests_of(mutation) - self._left_out, key=self._took.__getitem__)
+        tests = sorted(self._tests_of(mutation) & self._took.keys(), key=self._took.__getitem__)
         if not tests:
             self._write(mutation, "untested", "", 0.0)
             return
