@@ -53,7 +53,7 @@ LOCK = uv pip compile --quiet --universal --generate-hashes --no-header --no-ann
 lock: ## update the lock files from pyproject.toml (needs uv)
 	@$(LOCK) --group dev --output-file requirements.lock
 	@$(LOCK) --constraint requirements.lock --output-file requirements-web.lock
-	@$(subst pyproject.toml,,$(LOCK)) --group gateway --group tracing --constraint requirements.lock --output-file requirements-gateway.lock
+	@$(subst pyproject.toml,,$(LOCK)) --group gateway --group tracing --group sentry --constraint requirements.lock --output-file requirements-gateway.lock
 	@$(subst pyproject.toml,,$(LOCK)) --group screenshots --constraint requirements.lock --output-file requirements-screenshots.lock
 	@$(subst pyproject.toml,,$(LOCK)) --group mutations --constraint requirements.lock --output-file requirements-mutations.lock
 

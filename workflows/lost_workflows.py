@@ -48,11 +48,12 @@ def check_workflow(mention: Mention) -> None:
         return
     if status is None and _may_begin_anew(mention):
         log.warning("a lost workflow begins anew", workflow=mention.workflow_id)
-        client.start_mention(mention)
+        # The new workflow must be told of them again, even if this process dies after starting it.
         told = FollowUp.objects.filter(
             workflow_id=mention.workflow_id, state=FollowUp.State.SIGNALLED
         )
         told.update(state=FollowUp.State.RECEIVED)
+        client.start_mention(mention)
         return
     if not unfinished.left_behind([mention.workflow_id]).exists():
         return  # it ended in order since its mention was listed
@@ -63,7 +64,8 @@ def check_workflow(mention: Mention) -> None:
 
 def _may_begin_anew(mention: Mention) -> bool:
     return (
-        mention.state == Mention.State.STARTED
+        # It may have ended since it was listed.
+        Mention.objects.filter(pk=mention.pk, state=Mention.State.STARTED).exists()
         and mention.received_at > timezone.now() - BEGUN_ANEW_WITHIN
         and not CodingTask.objects.filter(workflow_id=mention.workflow_id).exists()
     )

@@ -263,7 +263,7 @@ def background() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def own_redis() -> Iterator[str]:
     """Return the address of a Redis that no gateway process uses."""
     directory, port = suite.DIRECTORY / "gateway-stores", free_port()
@@ -278,13 +278,13 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_connection, "ANSWER_TIMEOUT", 30.0)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _world() -> Iterator[World]:
     with world_of(suite.DIRECTORY / "gateway") as world:
         yield world
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _fragile_world() -> Iterator[World]:
     directory = suite.DIRECTORY / "fragile-gateway"
     with world_of(directory, GATEWAY_LEASE="3") as world:

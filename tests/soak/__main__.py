@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 MINUTES = 30.0
-EXAMPLES_TIMES = 10
+EXAMPLES_TIMES = 20
 LONGEST_TEST = 1_800  # seconds
 PROPERTIES = (
     "tests/gateway/body/test_bounds_properties.py",

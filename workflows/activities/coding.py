@@ -161,9 +161,7 @@ class CodingActivities:
             return TaskAnswer(notice_id=str(denial.pk) if denial else None, reason=reason)
         except ThreadTaken:
             return _join(mention)
-        # An order to stop that came just now may not have seen the task. The mention records it.
-        if work.was_stopped(mention):
-            work.stop_work(run.task, STOPPED)
+        if work.stop_if_mention_ended(run.task, mention, STOPPED):
             return TaskAnswer(reason=STOPPED)
         _announce(mention, run.task)
         return TaskAnswer(task_id=str(run.task_id), run_id=str(run.pk))

@@ -156,7 +156,7 @@ def of_openai(draw) -> tuple[apis.Api, dict[str, Any], Limits]:
     return api, body, limits
 
 
-@settings(max_examples=examples(200))
+@settings(max_examples=examples(100))
 @given(st.one_of(messages(), of_openai()), st.data())
 def test_no_usage_within_the_limits_costs_more_than_the_bound(asked, data) -> None:
     api, body, limits = asked

@@ -22,26 +22,11 @@ from gateway.money.usage_events import CallRecord
 from gateway.network.redis_connection import Redis, RedisError, RedisUnavailable
 from tests.conftest import running
 from tests.gateway.conftest import Process
+from tests.gateway.lossy_redis import LosesAnswers
 
 pytestmark = pytest.mark.usefixtures("patience")
 
 PROJECT, RESOURCE, ACCOUNT = 7, "ai_credits", "organization:ai_credits"
-
-
-class LosesAnswers(Redis):
-    """Runs scripts, but loses their answers while it is `deaf`, or the next `away` of them."""
-
-    deaf = False
-    away = 0
-
-    async def run(self, script, keys, *arguments):
-        if self.away:
-            self.away -= 1
-            raise RedisUnavailable("nobody is there")
-        answer = await super().run(script, keys, *arguments)
-        if self.deaf:
-            raise RedisUnavailable("the answer got lost")
-        return answer
 
 
 async def prepared(url: str, allotment: int | str) -> LosesAnswers:
@@ -380,6 +365,28 @@ def test_a_settlement_repeated_late_is_debited_once(
         redis.close()
 
     asyncio.run(repeat())
+
+
+def test_a_hold_that_redis_makes_after_its_release_is_released(own_redis: str) -> None:
+    """A command may be delivered after its connection broke, when the network is back."""
+
+    async def arrive_late() -> None:
+        redis = await prepared(own_redis, 1000)
+        holds, network = holds_of(redis), holds_of(redis)
+        network._holds_key = holds._holds_key
+        assert (await holds.hold(reservation("under way", 30))).status == "held"
+        redis.away = 1
+        with pytest.raises(RedisUnavailable):
+            await holds.hold(reservation("late", 100))
+        await holds.drain()
+        assert (await network.hold(reservation("late", 100))).status == "held"
+        assert await counters(redis) == (0, 130)
+        await holds.beat()
+        await holds.drain()
+        assert await counters(redis) == (0, 30)
+        redis.close()
+
+    asyncio.run(arrive_late())
 
 
 def test_a_process_that_stops_leaves_no_settlement_behind(

@@ -540,7 +540,7 @@ def test_holds_keep_their_properties_in_any_order_of_events(
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=examples(80),
+            max_examples=examples(40),
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -210,7 +210,7 @@ def test_the_set_converges_and_stale_publishers_change_nothing(redis_client):
     run_state_machine_as_test(
         Publications,
         settings=settings(
-            max_examples=examples(30),
+            max_examples=examples(15),
             stateful_step_count=20,
             deadline=None,
             suppress_health_check=list(HealthCheck),
