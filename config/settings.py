@@ -236,6 +236,7 @@ SPECTACULAR_SETTINGS = {
     "TITLE": "Tollgate",
     "DESCRIPTION": "AI credits for a coding bot that lives in Slack.",
     "VERSION": "1",
+    "DEFAULT_GENERATOR_CLASS": "config.api_document.SharedSchemaGenerator",
     "SERVERS": [{"url": "/", "description": "The server that sent this document."}],
     "CONTACT": {"name": "The operator of this server", "url": PUBLIC_URL},
     "TAGS": [

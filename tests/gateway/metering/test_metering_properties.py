@@ -448,6 +448,7 @@ def test_large_answers_cost_the_same_and_are_not_kept_in_memory(kind: str, strea
             break
     expected = oracle(kind, answer, stream=stream, asked=asked)
     pieces = [answer[at : at + 50_000] for at in range(0, len(answer), 50_000)]
+    booked(kind, iter([answer[:1_000]]), stream=stream, asked=asked, broken=True)  # loads prices
     tracemalloc.start()
     try:
         outcome = booked(kind, iter(pieces), stream=stream, asked=asked)
