@@ -217,7 +217,7 @@ async def proxy(
                 writer.write(part)
                 await writer.drain()
                 await asyncio.sleep(0)
-        if b" 200" in answer:
+        if b" 200 " in answer and answer.endswith(b"\r\n\r\n"):
             inner = await asyncio.open_connection("127.0.0.1", port)
             await asyncio.gather(pipe(reader, inner[1]), pipe(inner[0], writer))
             return
