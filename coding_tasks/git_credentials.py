@@ -17,6 +17,14 @@ def validate_api_url(url: str) -> None:
         raise ValidationError("A token is only sent over https.")
 
 
+class _WithoutSecrets(models.Manager["GitCredential"]):
+    """Decrypts a secret only if it is used: most pages and forms need none."""
+
+    def get_queryset(self) -> models.QuerySet["GitCredential"]:
+        """Return the credentials without their secrets, which are read on demand."""
+        return super().get_queryset().defer("secret")
+
+
 class GitCredential(models.Model):
     """What a project's repositories are fetched and pushed with. Only our own machine uses it."""
 
@@ -46,6 +54,8 @@ class GitCredential(models.Model):
         "on github.com, and no pull requests elsewhere.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = _WithoutSecrets()
 
     class Meta:
         ordering = ["name"]

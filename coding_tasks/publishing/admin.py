@@ -4,8 +4,6 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.db.models import QuerySet
-from django.http import HttpRequest
 
 from coding_tasks.git_credentials import GitCredential
 
@@ -49,10 +47,6 @@ class GitCredentialAdmin(admin.ModelAdmin):
     list_select_related = ["project__organization"]
     search_fields = ["name", "project__name", "project__organization__name"]
     autocomplete_fields = ["project"]
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[GitCredential]:
-        """Return the credentials without their secrets, which no page needs to decrypt."""
-        return super().get_queryset(request).defer("secret")
 
     @admin.display(ordering="project__organization__name")
     def organization(self, credential: GitCredential) -> str:
