@@ -35,7 +35,6 @@ PROVIDER_VARIABLES = (
 SHARED_WITH_COMMANDS = (
     "AGENT_COMMANDS",
     "AGENT_MODEL",
-    "AGENTS_DIRECTORY",
     "AGENT_TURNS_AT_ONCE",
     "ALLOWED_HOSTS",
     "BILLING_URL",
@@ -100,8 +99,8 @@ def directory(environ: Mapping[str, str]) -> Path:
 
 
 def agents_directory(environ: Mapping[str, str]) -> Path:
-    """Return the folder of the agents that `make agents` installs (`AGENTS_DIR`)."""
-    return Path(environ.get("AGENTS_DIR") or ROOT / ".agents").resolve()
+    """Return the folder of the agents that `make agents` installs (`AGENTS_DIRECTORY`)."""
+    return Path(environ.get("AGENTS_DIRECTORY") or ROOT / ".agents").resolve()
 
 
 def read(environ: Mapping[str, str]) -> Stack:
@@ -162,6 +161,7 @@ def read(environ: Mapping[str, str]) -> Stack:
         "GATEWAY_URL": given.get("GATEWAY_URL", f"http://127.0.0.1:{ports['GATEWAY_PORT']}"),
         "GIT_ALLOWED_PROTOCOLS": given.get("GIT_ALLOWED_PROTOCOLS", "https,ssh,file"),
         "REPOSITORIES_DIRECTORY": given.get("REPOSITORIES_DIRECTORY", str(folder / "git")),
+        "AGENTS_DIRECTORY": str(agents_directory(given)),
         "AGENT_EXCHANGE_DIRECTORY": given.get("AGENT_EXCHANGE_DIRECTORY", str(folder / "exchange")),
         "DEFAULT_AGENT": given.get("DEFAULT_AGENT", "small"),
         "SECRET_KEY": secret("SECRET_KEY"),

@@ -30,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     npm.write_text(NPM)
     npm.chmod(0o755)
     monkeypatch.setenv("PATH", f"{npm.parent}:{os.environ['PATH']}")
-    monkeypatch.setenv("AGENTS_DIR", str(tmp_path / "agents"))
+    monkeypatch.setenv("AGENTS_DIRECTORY", str(tmp_path / "agents"))
     return tmp_path / "agents"
 
 
