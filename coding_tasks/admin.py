@@ -129,7 +129,7 @@ class RepositoryAdmin(admin.ModelAdmin[Repository]):
 
 
 @admin.register(ProjectAgent)
-class ProjectAgentAdmin(admin.ModelAdmin):
+class ProjectAgentAdmin(admin.ModelAdmin[ProjectAgent]):
     """The agents that do the coding tasks of projects."""
 
     list_display = ["project", "organization", "agent", "model"]
@@ -270,7 +270,7 @@ class TaskRunAdmin(_ReadOnly):
         "request",
         "answer",
         "error",
-        credits_used,
+        "credits",
         "workflow",
         "created_at",
         "started_at",
@@ -290,6 +290,10 @@ class TaskRunAdmin(_ReadOnly):
     def workflow(self, run: TaskRun) -> SafeString:
         """Return a link to the workflow of the run's task."""
         return temporal_link(run.task)
+
+    def credits(self, run: TaskRun) -> str:
+        """Return the credits that the run used."""
+        return display(usage_of_task_runs([run.pk]).get(run.pk, 0))
 
     def transcript(self, run: TaskRun) -> SafeString | str:
         """Return what the agent did, step by step, while it works and afterwards."""

@@ -486,7 +486,7 @@ async def _read_and_answer(run: RunRef, attempts: int) -> RunAnswer:
 async def _run_turn(mention: MentionInput, run: RunRef) -> TurnEnded:
     """Have an agent worker run the turn. A worker that dies is replaced once."""
     try:
-        return await workflow.execute_activity(
+        ended: TurnEnded = await workflow.execute_activity(
             "run_turn",
             TurnRef(run.run_id),
             result_type=TurnEnded,
@@ -502,6 +502,7 @@ async def _run_turn(mention: MentionInput, run: RunRef) -> TurnEnded:
         if isinstance(cause, TimedOut) and cause.type == TimeoutType.SCHEDULE_TO_START:
             raise ApplicationError("no agent worker", type=NO_AGENT_WORKER) from error
         raise
+    return ended
 
 
 async def _locally(

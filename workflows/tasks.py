@@ -59,7 +59,7 @@ def deliver_pending_notices() -> None:
 @shared_task
 def publish_confirmed(run_id: str) -> None:
     """Publish the change of one run, if its requester agreed to that."""
-    _sweep(confirmations.to_publish().filter(run=run_id), confirmations.publish)
+    _sweep(confirmations.to_publish().filter(run__pk=run_id), confirmations.publish)
 
 
 @shared_task(expires=_EXPIRES)

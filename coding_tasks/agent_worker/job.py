@@ -89,7 +89,7 @@ class TurnResult:
             raise ValueError("not an object")
         steps = value.get("steps")
         return cls(
-            ending=Ending(value.get("ending")),
+            ending=Ending(str(value.get("ending"))),
             answer=_text(value.get("answer"), MOST_ANSWER),
             complete=value.get("complete") is True,
             detail=_text(value.get("detail"), 500),

@@ -29,7 +29,7 @@ def from_environment() -> Settings:
         installations=Path(env.str("AGENTS_DIRECTORY", ".agents")).absolute(),
         most_turns=env.int("AGENT_TURNS_AT_ONCE", 20),
         sandbox_uid=env.int("SANDBOX_UID", 64_646),
-        commands=commands_of(env.json("AGENT_COMMANDS", "{}")),
+        commands=commands_of(env.json("AGENT_COMMANDS", {})),
     )
 
 
