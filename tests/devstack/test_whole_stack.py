@@ -231,7 +231,7 @@ def test_killing_any_process_loses_no_mention_and_no_usage(stack: Stack) -> None
         if "devstack.warden" not in command:
             threads.append(_patiently(stack.mention))
             os.kill(pid, signal.SIGKILL)
-    assert len(threads) == 11
+    assert len(threads) == 12
 
     wait_until(
         lambda: all(_patiently(partial(stack.replies, thread)) for thread in threads),
