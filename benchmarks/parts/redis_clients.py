@@ -59,7 +59,7 @@ class RedisPy:
         return await self.execute("EVAL", script.source, len(keys), *keys, *arguments)
 
     def close(self) -> None:
-        """The process ends soon."""
+        """Do nothing: the process ends soon."""
 
 
 class Coredis:
