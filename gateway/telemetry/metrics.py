@@ -48,7 +48,7 @@ UNPRICED = Counter(
 )
 UNCERTAIN = Counter(
     "tollgate_gateway_uncertain_credits",
-    "Credits between the bounds of broken streams and what was booked by their text: the most that "
+    "Bounds of broken streams, less what was booked for their text, in credits: the most that "
     "hidden reasoning may have cost in addition",
 )
 REDIS_FAILURES = Counter(

@@ -10,7 +10,7 @@ from quota.published import redis_client as quota_redis
 
 LIMITS, SUSPENDED, PUBLISHED, STATES, REBUILD = "limits", "suspended", "published", "states", "new"
 KEYS = [LIMITS, SUSPENDED, PUBLISHED, STATES]
-SOON, LATER, PAST = int(time.time()) + 1000, int(time.time()) + 2000, 1000
+SOON, LATER, PAST = 4_000_000_000, 4_000_001_000, 1000
 NO_STATE = ["account", "", 0, 0]
 
 
