@@ -193,8 +193,8 @@ def measure(organizations: int) -> dict[str, Any]:
     from django.utils import timezone
 
     from billing import metrics
-    from billing.decisions.sweep import sweep_all
     from billing.models import Account, UsageTotal
+    from billing.sweep import sweep_all
     from billing.verification import rotation
     from billing.verification.drift import repair_drift
     from quota import metrics as quota_metrics

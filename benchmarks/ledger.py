@@ -113,12 +113,12 @@ def measure(events: int) -> dict[str, Any]:
     from django.utils import timezone
 
     from billing.account_locks import lock_accounts
-    from billing.accounts import create_organization, create_project
     from billing.allowances.grants import grant_credits
     from billing.allowances.limits import set_limit
     from billing.decisions.enforcement import enforce
     from billing.ingestion.ledger import book
     from billing.models import Account
+    from billing.organizations import create_organization, create_project
     from quota.models import QuotaState
     from quota.resources import AI_CREDITS
 

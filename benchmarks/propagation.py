@@ -290,8 +290,8 @@ class World:
     def __init__(self) -> None:
         from django.conf import settings
 
-        from billing.accounts import create_organization, create_project
         from billing.allowances.limits import set_limit
+        from billing.organizations import create_organization, create_project
         from projects.credentials import issue_personal_api_key, mint_run_token
         from projects.models import SlackWorkspace
         from quota.resources import AI_CREDITS

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.load import processes, wire
@@ -44,21 +45,55 @@ def main() -> int:
     for name in ("embedded default", "PostgreSQL"):
         with tempfile.TemporaryDirectory(prefix="tollgate-bench-") as scratch:
             Path(scratch).chmod(0o755)  # PostgreSQL's own user passes through
-            with serving(Path(scratch), on_postgresql=name == "PostgreSQL") as (
-                url,
-                key,
-                project,
-                pid,
+            with (
+                site(Path(scratch), on_postgresql=name == "PostgreSQL") as served,
+                served.web() as (url, pid),
             ):
-                asyncio.run(measure(table, name, url, key, project, pid))
+                asyncio.run(measure(table, name, served, url, pid))
     table.show()
     return 1 if table.missed else 0
 
 
+@dataclass(frozen=True)
+class Site:
+    """Tollgate's stores with one project, and how to serve it."""
+
+    scratch: Path
+    environment: dict[str, str]
+    key: str
+    project: int
+
+    def request(self, path: str = "") -> bytes:
+        """Return a request of a view, by default for the project's quota."""
+        path = path or f"/api/projects/{self.project}/quota_limits/"
+        return (
+            f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {self.key}\r\n\r\n"
+        ).encode()
+
+    @contextmanager
+    def web(self, **environment: str) -> Iterator[tuple[str, int]]:
+        """Run a web process with the product's views and the empty ones; yield address and pid."""
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        with processes.running(
+            [*(str(PYTHON.with_name(WEB[0])), *WEB[1:]), "--port", str(port)],
+            self.scratch / f"web-{port}.log",
+            lambda: answers(f"{url}/_health"),
+            cores=SERVED,
+            environment=self.environment
+            | {
+                "DJANGO_SETTINGS_MODULE": "benchmarks.quota_site.settings",
+                "BENCHMARK_KEY": self.key,
+            }
+            | environment,
+        ) as process:
+            yield url, process.pid
+
+
 @contextmanager
-def serving(scratch: Path, *, on_postgresql: bool) -> Iterator[tuple[str, str, int, int]]:
-    """Run Tollgate with one project; yield its address, a key, the project and the process."""
-    redis_port, web_port, postgres_port = free_port(), free_port(), free_port()
+def site(scratch: Path, *, on_postgresql: bool) -> Iterator[Site]:
+    """Run the stores and the reconciler, and create a project."""
+    redis_port, postgres_port = free_port(), free_port()
     environment = {
         "DJANGO_SETTINGS_MODULE": "config.settings",
         "SECRET_KEY": "a secret of the benchmark, longer than fifty characters, of no value",
@@ -79,19 +114,8 @@ def serving(scratch: Path, *, on_postgresql: bool) -> Iterator[tuple[str, str, i
             processes.running(program.argv, scratch / "redis.log", program.ready, cores=HERE)
         )
         processes.manage(environment, "migrate", "--verbosity", "0")
-        made = json.loads(
-            processes.manage(
-                environment,
-                "create_project",
-                "--organization",
-                "Bench",
-                "--name",
-                "Bench",
-                "--limit",
-                "2000",
-                "--json",
-            )
-        )
+        command = ["--organization", "Bench", "--name", "Bench", "--limit", "2000", "--json"]
+        made = json.loads(processes.manage(environment, "create_project", *command))
         stack.enter_context(
             processes.running(
                 [str(PYTHON), "manage.py", "run_reconciler"],
@@ -101,44 +125,22 @@ def serving(scratch: Path, *, on_postgresql: bool) -> Iterator[tuple[str, str, i
                 environment=environment,
             )
         )
-        url = f"http://127.0.0.1:{web_port}"
-        web = stack.enter_context(
-            processes.running(
-                [
-                    *(str(PYTHON.with_name(WEB[0])), *WEB[1:]),
-                    "--port",
-                    str(web_port),
-                ],
-                scratch / "web.log",
-                lambda: answers(f"{url}/_health"),
-                cores=SERVED,
-                environment=environment
-                | {
-                    "DJANGO_SETTINGS_MODULE": "benchmarks.quota_site.settings",
-                    "BENCHMARK_KEY": made["personal_api_key"],
-                },
-            )
-        )
-        yield url, made["personal_api_key"], made["project_id"], web.pid
+        yield Site(scratch, environment, made["personal_api_key"], made["project_id"])
 
 
-async def measure(table: Table, database: str, url: str, key: str, project: int, pid: int) -> None:
+async def measure(table: Table, database: str, served: Site, url: str, pid: int) -> None:
     """Measure both views in turn, so that other load on the machine affects both."""
-    paths = {
-        QUOTA: f"/api/projects/{project}/quota_limits/",
-        "an empty view, authenticated as every view is": "/empty/",
-        "an empty view, authenticated from a dictionary": "/bare/",
-    }
     requests = {
-        name: f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {key}\r\n\r\n"
-        for name, path in paths.items()
+        QUOTA: served.request(),
+        "an empty view, authenticated as every view is": served.request("/empty/"),
+        "an empty view, authenticated from a dictionary": served.request("/bare/"),
     }
-    rates: dict[str, list[float]] = {name: [] for name in paths}
+    rates: dict[str, list[float]] = {name: [] for name in requests}
     notes: dict[str, str] = {}
     for turn in range(ROUNDS + 1):
         for name, request in requests.items():
             with processes.costing(pid) as cost:
-                rate = await throughput(url, request.encode())
+                rate = await throughput(url, request)
             if turn:  # the first one warms up
                 rates[name].append(rate)
                 notes[name] = f"{cost.cpu / SECONDS / rate * 1e6:.0f} µs of CPU, {cost.note()}"
@@ -160,7 +162,7 @@ async def measure(table: Table, database: str, url: str, key: str, project: int,
             f"{min(ratios):.2f} to {max(ratios):.2f} in {ROUNDS} rounds",
         )
     with processes.costing(pid) as cost:
-        latencies = await paced(url, requests[QUOTA].encode())
+        latencies = await paced(url, requests[QUOTA])
     p99 = statistics.quantiles(latencies, n=100)[98] * 1000
     table.add(
         f"{database}: quota_limits at {RATE} requests/s, p99",

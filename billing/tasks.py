@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from billing.decisions import sweep
+from billing import sweep
 from billing.reports import daily_usage
 from billing.verification import rotation
 

@@ -15,7 +15,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 
-from billing import accounts
+from billing import organizations
 from billing.credits import display
 from console.report_permissions import ORGANIZATION_USAGE
 from console.usage import pages
@@ -43,7 +43,7 @@ def _more(organization: Organization) -> Iterator[Link]:
         yield Link((f"{app}.view_{model}",), title, address)
 
 
-class ProjectInline(admin.TabularInline):
+class ProjectInline(admin.TabularInline[Project, Organization]):
     """The projects of an organization; each has its own page."""
 
     model = Project
@@ -59,7 +59,7 @@ class ProjectInline(admin.TabularInline):
 
 
 @admin.register(Organization)
-class OrganizationAdmin(PermittedParts, admin.ModelAdmin):
+class OrganizationAdmin(PermittedParts, admin.ModelAdmin[Organization]):
     """Organizations: their projects, members and credits."""
 
     list_display = [
@@ -129,12 +129,12 @@ class OrganizationAdmin(PermittedParts, admin.ModelAdmin):
         hold their old permissions.
         """
         if not change:
-            created = accounts.create_organization(obj.name)
+            created = organizations.create_organization(obj.name)
             obj.pk, obj.created_at = created.pk, created.created_at
             obj._state.adding = False
         super().save_model(request, obj, form, change=True)
         if obj.is_active != form.initial.get("is_active", True):
-            accounts.set_organization_active(
+            organizations.set_organization_active(
                 obj, obj.is_active, actor=request.user.get_username(), reason="in the admin"
             )
         if change and "unmetered_gateway" in form.changed_data:
@@ -192,7 +192,7 @@ class OrganizationAdmin(PermittedParts, admin.ModelAdmin):
 
 
 @admin.register(Project)
-class ProjectAdmin(admin.ModelAdmin):
+class ProjectAdmin(admin.ModelAdmin[Project]):
     """Projects. Rotating a project's API token does not lift its limit."""
 
     list_display = ["name", "organization", "api_token", "created_at"]
@@ -217,7 +217,7 @@ class ProjectAdmin(admin.ModelAdmin):
         if change:
             super().save_model(request, obj, form, change)
             return
-        created = accounts.create_project(obj.organization, obj.name)
+        created = organizations.create_project(obj.organization, obj.name)
         obj.pk = created.pk
         obj.refresh_from_db()
 
@@ -228,7 +228,7 @@ class ProjectAdmin(admin.ModelAdmin):
         """Give each project a new token. The old one stops working at once."""
         rotated = list(projects)
         for project in rotated:
-            accounts.rotate_api_token(
+            organizations.rotate_api_token(
                 project, actor=request.user.get_username(), reason="in the admin"
             )
         self.message_user(request, f"{len(rotated)} API token(s) rotated.", messages.SUCCESS)

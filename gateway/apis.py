@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, replace
 
-from gateway.refusals.errors import Dialect
+from gateway.errors import Dialect
 
 
 @dataclass(frozen=True, slots=True)

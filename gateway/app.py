@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
+from structlog.types import Processor
 
 from gateway import apis, products
+from gateway.admission import Gate
 from gateway.background import Background
+from gateway.booking import Settler
 from gateway.call import Call, new_call_id
+from gateway.errors import Refusal, bad_request, unavailable
 from gateway.kept_answers import KeptAnswers
-from gateway.money.booking import Settler
 from gateway.money.holds import Holds
 from gateway.money.outbox import Outbox
 from gateway.money.posthog import PostHogOutbox
@@ -23,11 +26,8 @@ from gateway.money.prices import Prices
 from gateway.money.reaper import Reaper
 from gateway.network.incoming import BodyBudget, CallerLeft, Incoming
 from gateway.network.redis_connection import Redis
-from gateway.network.upstream import Upstreams
 from gateway.proxy import Proxy
 from gateway.refusals import denial_status, wrong_paths
-from gateway.refusals.admission import Gate
-from gateway.refusals.errors import Refusal, bad_request, unavailable
 from gateway.refusals.throttles import UnpaidRequests
 from gateway.resolver.change_feed import ChangeFeed
 from gateway.resolver.credentials import Credentials
@@ -38,9 +38,10 @@ from gateway.settings import MICRO, Settings, from_environment
 from gateway.telemetry import metrics
 from gateway.telemetry.buffered_metrics import set_on_flush
 from gateway.telemetry.logs import configure, log_request
+from gateway.upstream import Upstreams
 
 if TYPE_CHECKING:
-    from gateway.telemetry.tracing import Tracing
+    from gateway.tracing.opentelemetry import Tracing
 
 logger = structlog.get_logger("gateway.request")
 READY_SECONDS = 5.0
@@ -104,7 +105,11 @@ class Gateway:
             requests_per_minute=settings.requests_per_minute,
             copies=copies,
         )
-        self._posthog = PostHogOutbox(self._redis, settings.posthog) if settings.posthog else None
+        self._posthog = (
+            PostHogOutbox(self._redis, settings.posthog, settings.egress)
+            if settings.posthog
+            else None
+        )
         gate = Gate(settings, prices, resolver, holds)
         settler = Settler(holds, prices)
         unpaid = UnpaidRequests(self._redis, settings.requests_per_minute)
@@ -162,7 +167,14 @@ class Gateway:
             call.trace.end(call)
         if path not in _UNLOGGED:
             metrics.child(metrics.REQUESTS, call.product, call.api, call.status).inc()
-            log_request(call, round(time.perf_counter() - call.began, 4))
+            log_request(
+                call_id=call.call_id,
+                product=call.product,
+                api=call.api,
+                status=call.status,
+                reason=call.reason,
+                seconds=round(time.perf_counter() - call.began, 4),
+            )
 
     def _refuse(self, call: Call, refusal: Refusal) -> None:
         call.reason = refusal.reason
@@ -233,9 +245,16 @@ class Gateway:
 
 def _tracing() -> "Tracing":
     """Return the tracing of calls. Its packages are imported only if tracing is configured."""
-    from gateway.telemetry.tracing import Tracing
+    from gateway.tracing.opentelemetry import Tracing
 
     return Tracing()
+
+
+def _error_reports(settings: Settings) -> Processor:
+    """Return what reports errors. Its packages are imported only if reports are configured."""
+    from gateway.telemetry.error_reports import ErrorReports
+
+    return ErrorReports(settings.sentry_dsn, settings.sentry_environment)
 
 
 def _tune_garbage_collection() -> None:
@@ -247,5 +266,6 @@ def _tune_garbage_collection() -> None:
 
 def create() -> Gateway:
     """Return the application as the environment configures it. Each server process calls this."""
-    configure()
-    return Gateway(from_environment())
+    settings = from_environment()
+    configure(_error_reports(settings) if settings.sentry_dsn else None)
+    return Gateway(settings)

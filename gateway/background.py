@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from gateway import keys
-from gateway.money.booking import Settler
+from gateway.booking import Settler
 from gateway.money.holds import Holds
 from gateway.money.outbox import Outbox
 from gateway.money.posthog import PostHogOutbox

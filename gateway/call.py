@@ -7,7 +7,7 @@ import msgspec
 
 from gateway.network.headers import Headers
 from gateway.network.incoming import Incoming
-from gateway.telemetry.trace import NO_TRACE, Trace
+from gateway.tracing.trace import NO_TRACE, Trace
 
 _ids: deque[str] = deque()
 _VARIANTS = "89ab"

@@ -3,27 +3,27 @@
 import asyncio
 import time
 
+from gateway.admission import Admission
 from gateway.apis import Api
+from gateway.booking import Ending, Settler
 from gateway.call import Call
+from gateway.errors import Refusal
 from gateway.kept_answers import Claim
 from gateway.metering import Meter, meter_for
 from gateway.metering.media import is_compressed, is_event_stream
-from gateway.money.booking import Ending, Settler
 from gateway.network.client import ExchangeFailed, HttpResponse
 from gateway.network.headers import Headers
 from gateway.network.incoming import CallerLeft
 from gateway.network.interruptions import Watch
-from gateway.network.upstream import (
+from gateway.settings import Settings
+from gateway.telemetry import metrics
+from gateway.upstream import (
     UpstreamFailed,
     Upstreams,
     no_answer,
     no_answer_in_time,
     response_headers,
 )
-from gateway.refusals.admission import Admission
-from gateway.refusals.errors import Refusal
-from gateway.settings import Settings
-from gateway.telemetry import metrics
 
 
 class Exchange:
@@ -211,4 +211,5 @@ class Exchange:
         self._settled = True
         trace = self._call.trace
         with trace.settling():
-            trace.settled(await self._settler.settle(self._admission, self._meter, self._ending))
+            outcome = await self._settler.settle(self._admission, self._meter, self._ending)
+            trace.settled(outcome.usage, outcome.cost, estimated=outcome.estimated)

@@ -3,26 +3,26 @@
 import asyncio
 
 from gateway import products
+from gateway.admission import Admission, Gate
 from gateway.apis import Api
 from gateway.body import requests
 from gateway.body.media_type import check as check_media_type
 from gateway.body.media_type import refuse_compressed
+from gateway.booking import Settler
 from gateway.call import Call
+from gateway.errors import Refusal, bad_request, unavailable
 from gateway.exchange import Exchange
-from gateway.kept_answers import AnswerKept, Claim, KeptAnswers, KeyInUse, key_of, replayed
+from gateway.kept_answers import AnswerKept, Claim, KeptAnswers, KeyInUse, replayed
 from gateway.metering import Meter, meter_for
-from gateway.money.booking import Settler
 from gateway.network.incoming import BodyTooLarge, TooManyBodies
 from gateway.network.interruptions import Watch, Watches
-from gateway.network.upstream import Upstreams
 from gateway.products import Product
 from gateway.refusals import denial_status, throttles
-from gateway.refusals.admission import Admission, Gate
-from gateway.refusals.errors import Refusal, bad_request, unavailable
 from gateway.resolver import credentials
 from gateway.resolver.credentials import Caller, Credentials
 from gateway.settings import Settings
 from gateway.telemetry import metrics
+from gateway.upstream import Upstreams
 
 
 class Proxy:
@@ -73,7 +73,7 @@ class Proxy:
         product, caller = await self.identify(call, name)
         if denial_status.HEADER in call.headers:
             denial_status.check_header(call.raw_headers)
-        call.trace.identified(caller)
+        call.trace.identified(caller.organization_id, caller.project_id, caller.task_run_id)
         call.request.keep_within(self._concurrency.enter(caller.credential_sha256))
         watch = self._watches.begin(self._settings.request_timeout)
         try:
@@ -107,9 +107,13 @@ class Proxy:
             body = await self._read_body(call) if api.method == "POST" else b""
             exchange = self._exchange(call, api, body)
             return exchange, None, None
-        # Even a team without credits gets an answer that was kept.
-        if not call.request.complete and not key_of(call):
-            await self._gate.refuse_early(product, caller)
+        if not call.request.complete:
+            try:
+                await self._gate.refuse_early(product, caller)
+            except Refusal:
+                # Even a team without credits gets an answer that was kept.
+                if not await self._answers.knows(call, caller):
+                    raise
         request = requests.read(api, await self._read_body(call), _betas(call))
         throttles.check_model(product, request.model, self._settings.small_models)
         watch.expect_within(self._settings.request_timeout)
@@ -119,7 +123,7 @@ class Proxy:
         try:
             with call.trace.holding():
                 admission, body = await self._gate.admit(product, caller, request, call)
-                call.trace.held(admission)
+                call.trace.held(admission.bound_micro)
         except BaseException:
             if claim is not None:
                 await asyncio.shield(claim.end(generated=False))

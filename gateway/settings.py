@@ -4,12 +4,19 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from environs import Env, validate
+from environs import Env, EnvError, ValidationError, validate
 
-from gateway.refusals import denial_status
-from gateway.refusals.errors import Dialect
+from gateway.errors import Dialect
+from gateway.network.dialing import EgressProxy
 
 MICRO = 1_000_000
+
+_SENTRY_DSN = validate.Regexp(
+    r"(https?://[^@/\s]+@[^@\s]+/\d+)?$", error="Write a DSN such as https://key@sentry.io/7."
+)
+_DENIAL_STATUSES = {"402": 402, "429": 429}
+# The names of the APIs as operators write them.
+_DIALECTS: dict[str, Dialect] = {"messages": "anthropic", "chat": "chat", "responses": "responses"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,7 @@ class Settings:
     body_budget: int
     default_max_output_tokens: int
     connect_timeout: float
+    egress: EgressProxy | None
     first_byte_timeout: float
     idle_timeout: float
     request_timeout: float
@@ -66,12 +74,14 @@ class Settings:
     answers_kept: float
     posthog: PostHog | None
     traces: bool
+    sentry_dsn: str
+    sentry_environment: str
 
 
 def from_environment() -> Settings:
     """Return the settings. Raises one `environs.EnvValidationError` that names every mistake."""
     env = Env(eager=False)
-    env.add_parser("denial_status", denial_status.read_setting)
+    env.add_parser("denial_status", read_denial_status)
     tollgate_url = env.str("TOLLGATE_URL", "http://127.0.0.1:8000")
     max_body_bytes = env.int("GATEWAY_MAX_BODY_BYTES", 32 * 1024 * 1024)
     settings = Settings(
@@ -117,6 +127,11 @@ def from_environment() -> Settings:
         ),
         default_max_output_tokens=env.int("GATEWAY_DEFAULT_MAX_OUTPUT_TOKENS", 32_000),
         connect_timeout=env.float("GATEWAY_CONNECT_TIMEOUT", 5.0),
+        egress=_egress(
+            env.str("https_proxy", "", validate=_check_proxy)
+            or env.str("HTTPS_PROXY", "", validate=_check_proxy),
+            env.str("no_proxy", "") or env.str("NO_PROXY", ""),
+        ),
         first_byte_timeout=env.float("GATEWAY_FIRST_BYTE_TIMEOUT", 600.0),
         idle_timeout=env.float("GATEWAY_IDLE_TIMEOUT", 120.0),
         request_timeout=env.float("GATEWAY_REQUEST_TIMEOUT", 60.0),
@@ -137,13 +152,47 @@ def from_environment() -> Settings:
         )
         and env.str("OTEL_TRACES_EXPORTER", "otlp") == "otlp"
         and not env.bool("OTEL_SDK_DISABLED", False),
+        sentry_dsn=env.str("SENTRY_DSN", "", validate=_SENTRY_DSN),
+        sentry_environment=env.str("SENTRY_ENVIRONMENT", "production"),
     )
     env.seal()
     return settings
 
 
+def read_denial_status(written: str) -> dict[Dialect, int]:
+    """Return the status of denials for each API, from `429` or `messages=402,chat=429`, say.
+
+    Raises `EnvError` if the setting has another form.
+    """
+    if not written:
+        return {}
+    if written in _DENIAL_STATUSES:
+        return dict.fromkeys(_DIALECTS.values(), _DENIAL_STATUSES[written])
+    found: dict[Dialect, int] = {}
+    for part in written.split(","):
+        api, _, status = (word.strip() for word in part.partition("="))
+        if api not in _DIALECTS or status not in _DENIAL_STATUSES or _DIALECTS[api] in found:
+            raise EnvError(
+                "Write 402 or 429, or one for each API: messages=402,chat=429,responses=429."
+            )
+        found[_DIALECTS[api]] = _DENIAL_STATUSES[status]
+    return found
+
+
 def _posthog(host: str, api_key: str, most: int) -> PostHog | None:
     return PostHog(host.rstrip("/"), api_key, most) if api_key else None
+
+
+def _check_proxy(written: str) -> None:
+    if written:
+        try:
+            EgressProxy.of(written, "")
+        except ValueError as error:
+            raise ValidationError(f"The gateway's proxy cannot be used: {error}.") from None
+
+
+def _egress(proxy: str | None, exempt: str) -> EgressProxy | None:
+    return EgressProxy.of(proxy, exempt) if proxy else None
 
 
 def _first(tokens: list[str] | None) -> str:

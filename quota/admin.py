@@ -32,7 +32,7 @@ class InForceFilter(admin.SimpleListFilter):
 
 
 @admin.register(SetMember)
-class LimitedProjectAdmin(admin.ModelAdmin):
+class LimitedProjectAdmin(admin.ModelAdmin[SetMember]):
     """The limited projects: published by billing, or set by hand in Redis.
 
     Nothing can be changed here. Limits and grants change what is published; `ZREM` removes what was

@@ -6,9 +6,10 @@ from django.db import transaction
 from projects.models import SlackWorkspace
 from slack_bot import installations
 from slack_bot.events import Post
-from workflows import closing, intake, notices, replies, wording
+from workflows import closing, notices, wording
+from workflows.intake import mentions, replies
+from workflows.intake.deferral import left_to_a_sweep
 from workflows.models import Mention, Notice, ThreadReply
-from workflows.recovery.deferral import left_to_a_sweep
 from workflows.requests import is_stop_for_others
 
 
@@ -22,7 +23,7 @@ def receive(post: Post) -> None:
     if workspace is None or post.user_id == workspace.bot_user_id:
         return
     if post.is_app_mention or post.tagged & {workspace.bot_user_id, post.bot_user_id}:
-        intake.admit_or_keep(_record(workspace, post))
+        mentions.admit_or_keep(_record(workspace, post))
     elif post.is_reply and not is_stop_for_others(post.text):
         _receive_reply(workspace, post)
 
@@ -78,7 +79,7 @@ def _receive_reply(workspace: SlackWorkspace, post: Post) -> None:
     with left_to_a_sweep("a reply", reply=str(kept.pk)):
         mention = replies.decide(kept)
     if mention is not None:
-        intake.admit_or_keep(mention)
+        mentions.admit_or_keep(mention)
 
 
 def _is_external(workspace: SlackWorkspace, post: Post) -> bool:

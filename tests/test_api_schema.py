@@ -3,10 +3,14 @@
 Schemathesis generates the requests, both those that the document allows and others.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 import pytest
 import schemathesis
 from django.core.signals import request_finished, request_started
 from django.db import close_old_connections
+from drf_spectacular.generators import SchemaGenerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
@@ -19,9 +23,10 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from billing.accounts import create_organization, create_project
 from billing.allowances.caps import set_cap
 from billing.allowances.limits import set_limit
+from billing.organizations import create_organization, create_project
+from config import api_document
 from config.wsgi import application
 from projects import credentials
 from quota.resources import AI_CREDITS, MICRO
@@ -36,7 +41,7 @@ CHECKS = [
     # Undocumented parameters are ignored, so `negative_data_rejection` would fail.
     positive_data_acceptance,
 ]
-EXAMPLES = examples(10)
+EXAMPLES = examples(5)
 SERVICE = "service-token-of-the-test-suite"
 
 
@@ -105,6 +110,28 @@ def test_every_nullable_schema_has_a_type(api):
 def test_everybody_can_read_the_document(client, tokens, caller):
     headers = {"Authorization": f"Bearer {tokens[caller]}"} if tokens[caller] else {}
     assert client.get("/api/schema/", headers=headers).status_code == 200
+
+
+def test_threads_that_ask_at_once_share_one_generated_document(client, monkeypatch):
+    generate = SchemaGenerator.get_schema
+    generated = []
+
+    def count(self, request=None, public=False):
+        generated.append(public)
+        return generate(self, request, public)
+
+    monkeypatch.setattr(SchemaGenerator, "get_schema", count)
+    api_document._generated.cache_clear()
+    together = Barrier(4)
+
+    def ask(language):
+        together.wait()
+        return client.get("/api/schema/", {"lang": language, "version": language}).content
+
+    with ThreadPoolExecutor(4) as threads:
+        documents = set(threads.map(ask, ["en", "de", "fr", "en"]))
+    assert len(documents) == 1
+    assert generated == [True]
 
 
 def test_every_401_429_and_503_documents_its_header(api):

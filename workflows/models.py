@@ -256,8 +256,8 @@ class ThreadReply(models.Model):
 
     Slack may deliver a reply before the mention it follows. So a reply is recorded before its
     mention is looked up, and a mention before its replies are, and one of the two always finds the
-    other (`workflows.replies`). Most replies are not for the bot, so the rows are deleted after a
-    few minutes.
+    other (`workflows.intake.replies`). Most replies are not for the bot, so the rows are deleted
+    after a few minutes.
     """
 
     workspace = models.ForeignKey(SlackWorkspace, on_delete=models.CASCADE, related_name="+")

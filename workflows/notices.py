@@ -25,7 +25,7 @@ from workflows.metrics import NOTICES
 from workflows.models import ERASED, FollowUp, Mention, Notice
 from workflows.slack import posting
 from workflows.slack.client import Failure, Meaning, client_for, failure_of
-from workflows.stopping import stopped_work
+from workflows.stopping import withheld_notices
 
 log = structlog.get_logger(__name__)
 
@@ -115,10 +115,10 @@ def deliver(notice: Notice) -> None:
     if taken.notice.text == ERASED:
         _give_up(taken.notice, "erased")
         return
-    if stopped_work.is_withheld(taken.notice):
+    if withheld_notices.is_withheld(taken.notice):
         _give_up(taken.notice, "stopped")
         return
-    if stopped_work.has_to_wait(taken.notice, now, LEASE):
+    if withheld_notices.has_to_wait(taken.notice, now, LEASE):
         unsent = Notice.State.SENDING if taken.outcome_unknown else Notice.State.PENDING
         _keep(taken.notice, state=unsent, next_attempt_at=now + _A_MOMENT)
         return

@@ -107,10 +107,11 @@ def is_stop_for_others(text: str) -> bool:
 
 
 def _additions(mention: Mention) -> list[str]:
-    """Return the replies to a mention that waited for its task, which was never made."""
+    """Return the replies to a mention that were not answered, for lack of a task or of credits."""
     own = workflow_id(mention.team_id, mention.channel_id, mention.ts)
-    dropped = FollowUp.objects.filter(workflow_id=own, state=FollowUp.State.DROPPED)
-    return list(dropped.order_by("ts").values_list("text", flat=True)[:_LONGEST_CHAIN])
+    unanswered = [FollowUp.State.DROPPED, FollowUp.State.REFUSED]
+    replies = FollowUp.objects.filter(workflow_id=own, state__in=unanswered)
+    return list(replies.order_by("ts").values_list("text", flat=True)[:_LONGEST_CHAIN])
 
 
 def _readable(text: str, bot_user_id: str) -> str:

@@ -19,9 +19,9 @@ from coding_tasks import runs
 from coding_tasks.models import TaskRun
 from coding_tasks.outages import STORES_AWAY, in_one_line
 from quota.gate import QuotaUnknown
-from workflows import client, credit_notices, follow_ups, intake, notices, replies
+from workflows import client, credit_notices, lost_workflows, notices, unfinished
+from workflows.intake import follow_ups, mentions, replies
 from workflows.models import Notice, ThreadReply
-from workflows.recovery import lost_workflows, unfinished
 
 log = structlog.get_logger(__name__)
 
@@ -66,7 +66,7 @@ def announce_credits() -> None:
 @shared_task(expires=_EXPIRES)
 def start_pending_mentions() -> None:
     """Decide about mentions whose request died, or that came while Temporal was down."""
-    _sweep(intake.undecided(timezone.now())[:_BATCH], intake.admit)
+    _sweep(mentions.undecided(timezone.now())[:_BATCH], mentions.admit)
 
 
 @shared_task(expires=_EXPIRES)
@@ -79,7 +79,7 @@ def match_replies() -> None:
 def _match(reply: ThreadReply) -> None:
     mention = replies.decide(reply)
     if mention is not None:
-        intake.admit(mention)
+        mentions.admit(mention)
 
 
 @shared_task(expires=_EXPIRES)

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from gateway.errors import Dialect, Refusal
 from gateway.network.headers import Headers
 from gateway.refusals import denial_status
-from gateway.refusals.errors import Dialect, Refusal
 
 SENTENCE = "Your team has used its monthly Tollgate AI credits."
 RESETS_AT = "2126-12-01T00:00:00+00:00"

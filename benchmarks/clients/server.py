@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 from benchmarks.clients.refusals import Variant
-from gateway.refusals.errors import Dialect
+from gateway.errors import Dialect
 
 _DIALECTS: dict[str, Dialect] = {
     "/messages": "anthropic",

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from billing.allowances import cap_usage
 from billing.allowances.audited_rows import locked_account, save_with_audit
 from billing.credits import MAXIMUM_MICRO
+from billing.decisions import cap_usage
 from billing.decisions.enforcement import enforce
 from billing.decisions.timeline import load_timelines
 from billing.models import Account, AuditEntry, Cap

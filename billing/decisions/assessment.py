@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from billing.allowances import cap_usage
-from billing.allowances.cap_usage import CapsInForce
+from billing.decisions import cap_usage
+from billing.decisions.cap_usage import CapsInForce
 from billing.decisions.decision import THRESHOLDS, CapUse, Decision, Snapshot, decide
 from billing.decisions.decision_inputs import DecisionInputs
 from billing.models import Account, Cap, Limit

@@ -5,9 +5,9 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from billing.allowances import cap_usage
-from billing.allowances.cap_usage import Subject
+from billing.decisions import cap_usage
 from billing.decisions.assessment import Assessment
+from billing.decisions.cap_usage import Subject
 from billing.decisions.decision import ReachedCap, State
 from billing.models import DecisionRecord, ThresholdNotice
 

@@ -13,8 +13,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from billing.account_locks import lock_organization
-from billing.allowances import cap_usage
-from billing.decisions import decision_records
+from billing.decisions import cap_usage, decision_records
 from billing.decisions.assessment import assess
 from billing.decisions.decision_inputs import DecisionInputs, load_inputs
 from billing.decisions.running_totals import recut_totals

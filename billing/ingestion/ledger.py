@@ -23,7 +23,6 @@ from django.utils import timezone
 
 from billing import metrics
 from billing.account_locks import ensure_accounts, lock_accounts
-from billing.allowances import cap_usage
 from billing.decisions.decision_inputs import (
     DecisionInputs,
     Stretch,
@@ -32,7 +31,7 @@ from billing.decisions.decision_inputs import (
     load_inputs,
 )
 from billing.decisions.enforcement import enforce
-from billing.ingestion import events
+from billing.ingestion import cap_counts, events
 from billing.ingestion.corrections import attach_to_event, booked_events, cut_corrections
 from billing.ingestion.events import Event, QuarantineReason, UnbookableEvent
 from billing.ingestion.ledger_rows import LedgerRow, insert, ledger_row
@@ -247,7 +246,7 @@ def book_rows(rows: Sequence[LedgerRow], accounts: Sequence[Account], now: datet
     add_usage(inputs, _usage(rows, inputs))
     add_bookings(inputs, _bookings(rows))
     periods = {account.pk: inputs[account.pk].timeline.period_at(now) for account in booked}
-    cap_usage.count_rows(booked, rows, periods)
+    cap_counts.count_rows(booked, rows, periods)
     for account in booked:
         account.booked = True
     enforce(booked, now, inputs=inputs)

@@ -12,8 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from billing import schema
-from billing.ingestion import insufficient_remaining, ledger
+from billing.ingestion import insufficient_remaining, ledger, schema
 from billing.ingestion.batches import BatchParser
 from billing.ingestion.events import NestedTooDeeply
 from billing.models import Account

@@ -11,8 +11,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from billing import schema
 from billing.credits import exact
+from billing.reports import schema
 from billing.reports.usage import Grouping, UsageGroup, usage_of_project
 from projects import query
 from projects.authentication import (

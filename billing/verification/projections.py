@@ -7,7 +7,7 @@ from datetime import date
 from django.db.models import Sum
 from django.utils import timezone
 
-from billing.allowances.cap_usage import SubjectUsage, counts_of_ledger, load_caps
+from billing.decisions.cap_usage import SubjectUsage, counts_of_ledger, load_caps
 from billing.decisions.timeline import Timeline, load_timelines
 from billing.models import Account, AccountGroup, DailyUsage, UsageEvent, UsageTotal
 from billing.reports.daily_usage import reported_days, usage_of_all_days

@@ -8,7 +8,7 @@ from django.db.models import Min, Sum
 from django.utils import timezone
 
 from billing.account_locks import lock_accounts
-from billing.allowances.cap_usage import recount
+from billing.decisions.cap_usage import recount
 from billing.decisions.enforcement import enforce
 from billing.decisions.timeline import Timeline, load_timelines
 from billing.models import Account, AccountGroup, UsageEvent, UsageTotal, new_ledger_epoch

@@ -8,8 +8,13 @@ git init --quiet --bare --object-format="$FORMAT" --template= "$GIT_DIR"
 export GIT_WORK_TREE=/work
 echo /repository/objects >"$GIT_DIR/objects/info/alternates"
 [ -e "$GIT_INDEX_FILE" ] || git read-tree "$COMMIT"
-git add --all --ignore-errors 2>"$HOME/unreadable" || [ -s "$HOME/unreadable" ]
-grep -q '^error:' "$HOME/unreadable" && echo incomplete >&2
+status=0
+said=$(git add --all --ignore-errors 2>&1) || status=$?
+case $status in
+  0) ;;
+  1) echo incomplete >&2 ;;
+  *) echo "$said" >&2; exit "$status" ;;
+esac
 exec git diff --cached --no-color --no-ext-diff --no-textconv --ignore-submodules=all \\
   --binary --full-index --find-renames --src-prefix=a/ --dst-prefix=b/ "$COMMIT" --
 """
@@ -37,8 +42,8 @@ _CONFIGURATION = {
 
 
 def is_commit(name: str) -> bool:
-    """Return whether this is a commit's whole id, and not a branch or an option."""
-    return re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", name) is not None
+    """Return whether this is a commit's whole id, or nothing. Branches and options are not."""
+    return not name or re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", name) is not None
 
 
 def environment(commit: str) -> dict[str, str]:
@@ -48,7 +53,7 @@ def environment(commit: str) -> dict[str, str]:
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "HOME": HOME_INSIDE,
         "LC_ALL": "C.UTF-8",
-        "COMMIT": commit,
+        "COMMIT": commit or _EMPTY_TREE,
         "FORMAT": "sha256" if len(commit) == _SHA256 else "sha1",
         "GIT_DIR": f"{HOME_INSIDE}/git",
         "GIT_INDEX_FILE": INDEX_INSIDE,
@@ -62,5 +67,7 @@ def environment(commit: str) -> dict[str, str]:
     }
 
 
+_EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+"""Every git knows this tree without having it."""
 _SHA256 = 64
 """Characters of a commit in repositories that use SHA-256."""

@@ -158,9 +158,10 @@ class Workspace(Protocol):
     ) -> Change:
         """Return what differs from the commit, which the workspace's repository must have.
 
-        `index` is the index file of the checkout that the tree came from. With it, only changed
-        files are read. Nested repositories and submodules are left out, and links are not
-        followed. Raises `TooBig` or `ExportFailed`.
+        `commit` is a whole id, or "" if the repository has no commit yet. `index` is the index file
+        of the checkout that the tree came from. With it, only changed files are read. Nested
+        repositories and submodules are left out, and links are not followed. Raises `TooBig` or
+        `ExportFailed`.
         """
         ...
 
@@ -180,9 +181,10 @@ class Sandbox(Protocol):
     """A way to run hostile code on this machine."""
 
     def why_missing(self) -> str | None:
-        """Return why this sandbox doesn't work here, or None if it does. Tried once per process.
+        """Return why this sandbox doesn't work here, or None if it does.
 
-        It runs a command that tries to reach the host, so it blocks for a moment.
+        It runs a command that tries to reach the host, so it blocks for a moment. Success is
+        remembered; after a failure it is tried again, at most once a minute.
         """
         ...
 

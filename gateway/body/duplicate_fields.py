@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.refusals.errors import bad_request
+from gateway.errors import bad_request
 
 # Bytes of one body that may be read name by name, which takes up to about 30 ms.
 MOST_READ_AGAIN = 256 * 1024

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from gateway.refusals.errors import bad_request
+from gateway.errors import bad_request
 
 _CHAT_AND_RESPONSES = frozenset(
     {

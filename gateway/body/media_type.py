@@ -7,8 +7,8 @@ read a form, would see a different text.
 
 import re
 
+from gateway.errors import Refusal
 from gateway.network.headers import Headers
-from gateway.refusals.errors import Refusal
 
 # Names of UTF-8: https://www.iana.org/assignments/character-sets, https://encoding.spec.whatwg.org
 _UTF_8 = frozenset(

@@ -12,7 +12,7 @@ from gateway.apis import Api
 from gateway.body.divided_bodies import divide
 from gateway.body.duplicate_fields import TWICE, refuse_ambiguity
 from gateway.body.forwardable_fields import DOCUMENTED
-from gateway.refusals.errors import bad_request
+from gateway.errors import bad_request
 
 # More than any model supports. With larger numbers, sums would not be exact.
 MAX_TOKENS = 10_000_000

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 
 from gateway.body.requests import ABSENT, Tool
-from gateway.refusals.errors import bad_request
+from gateway.errors import bad_request
 
 # How often Anthropic lets a model continue after server tools before the caller has to ask again.
 # https://platform.claude.com/docs/en/agents-and-tools/tool-use/server-tools

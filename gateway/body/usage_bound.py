@@ -21,7 +21,7 @@ from gateway.body.requests import (
     Tool,
 )
 from gateway.body.server_tools import ServerTools
-from gateway.refusals.errors import bad_request
+from gateway.errors import bad_request
 
 # Upper bounds in tokens. An image is scaled down by the provider before it is read:
 # https://docs.anthropic.com/en/docs/build-with-claude/vision#evaluate-image-size (≤ 4,784) and

@@ -21,7 +21,7 @@ from gateway.metering.reading import (
     tier,
     word,
 )
-from gateway.money.prices import Usage
+from gateway.metering.usage import Usage
 
 
 class _Call(msgspec.Struct, gc=False):

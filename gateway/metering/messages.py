@@ -19,7 +19,7 @@ from gateway.metering.reading import (
     tier,
     word,
 )
-from gateway.money.prices import ExtraUsage, Usage
+from gateway.metering.usage import ExtraUsage, Usage
 
 # The message's own tokens do not include the usage of these iterations. For `compaction`, the
 # provider's SDK says so; for `advisor_message`, see

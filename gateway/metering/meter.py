@@ -9,7 +9,7 @@ from typing import Protocol
 from gateway.metering.excerpt import Excerpt
 from gateway.metering.reading import UNREADABLE, Reader
 from gateway.metering.token_estimates import tokens_of
-from gateway.money.prices import Usage
+from gateway.metering.usage import Usage
 
 # An answer or unfinished line up to this size is kept and read at once, which is fastest. An
 # excerpt is taken of longer ones while they pass.

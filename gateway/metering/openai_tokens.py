@@ -6,7 +6,7 @@ https://platform.openai.com/docs/api-reference/responses/object and …/chat/obj
 import msgspec
 
 from gateway.metering.reading import MaybeCount
-from gateway.money.prices import Usage
+from gateway.metering.usage import Usage
 
 
 class CacheWrites(msgspec.Struct):

@@ -9,7 +9,7 @@ import msgspec
 
 from gateway.metering.excerpt import MAX_WORD, Excerpt, shape_of
 from gateway.metering.token_estimates import UnreportedText
-from gateway.money.prices import Usage
+from gateway.metering.usage import Usage
 
 NULL = msgspec.Raw(b"null")
 # Whole, not negative, and small enough for exact sums. Any other count is unreadable, which is not

@@ -26,7 +26,7 @@ from gateway.metering.reading import (
     word,
 )
 from gateway.metering.token_estimates import size_of
-from gateway.money.prices import Usage
+from gateway.metering.usage import Usage
 
 _LAST = frozenset(
     {"response.completed", "response.incomplete", "response.failed", "response.cancelled"}

@@ -9,7 +9,8 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
-from gateway.money.prices import Prices, Rates, UnknownPrice, Usage
+from gateway.metering.usage import Usage
+from gateway.money.prices import Prices, Rates, UnknownPrice
 from gateway.money.usage_events import CallRecord
 from gateway.telemetry import metrics
 

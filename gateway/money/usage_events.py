@@ -10,7 +10,7 @@ import msgspec
 from gateway.body.requests import ModelRequest
 from gateway.call import Call
 from gateway.kept_answers import step_id
-from gateway.money.prices import Usage
+from gateway.metering.usage import Usage
 from gateway.products import Product
 from gateway.resolver.credentials import Caller
 from gateway.settings import MICRO

@@ -170,15 +170,18 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
-        while (answer := self._reader.gets()) is not False:
-            _, future = self._waiting.popleft()
-            if future.done():
-                continue
-            if isinstance(answer, RedisError):
-                away = str(answer).startswith(_NOT_NOW)
-                future.set_exception(RedisUnavailable(str(answer)) if away else answer)
-            else:
-                future.set_result(answer)
+        try:
+            while (answer := self._reader.gets()) is not False:
+                _, future = self._waiting.popleft()
+                if future.done():
+                    continue
+                if isinstance(answer, RedisError):
+                    away = str(answer).startswith(_NOT_NOW)
+                    future.set_exception(RedisUnavailable(str(answer)) if away else answer)
+                else:
+                    future.set_result(answer)
+        except (hiredis.ProtocolError, IndexError):
+            self.close()  # nonsense, or an answer to nothing: no later answer could be trusted
 
     def connection_lost(self, _error: Exception | None) -> None:
         self.lost = True

@@ -1,1 +1,1 @@
-"""Every refusal of the gateway's own: the decision, the status and the words."""
+"""What the gateway refuses by itself, and the status and the words of its denials."""

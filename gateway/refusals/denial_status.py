@@ -8,13 +8,11 @@ docs/gateway.md lists how each client behaves.
 from collections.abc import Mapping
 from dataclasses import replace
 
-from environs import EnvError
-
+from gateway.errors import Dialect, Refusal, bad_request
 from gateway.network.headers import Headers
-from gateway.refusals.errors import Dialect, Refusal, bad_request
 
 HEADER = b"x-tollgate-denial-status"
-_STATUSES = {"402": 402, "429": 429}
+_STATUSES = {b"402": 402, b"429": 429}
 # Plain HTTP libraries. A program that uses one was written for this gateway and its refusals.
 _HTTP_LIBRARIES = (
     b"curl/",
@@ -39,34 +37,12 @@ _HTTP_LIBRARIES = (
     b"schemathesis/",
     b"mozilla/",
 )
-# The names of the APIs as operators write them.
-_DIALECTS: dict[str, Dialect] = {"messages": "anthropic", "chat": "chat", "responses": "responses"}
-
-
-def read_setting(written: str) -> dict[Dialect, int]:
-    """Return the status for each API from a setting like `429` or `messages=402,chat=429`.
-
-    Raises `EnvError` if the setting has another form.
-    """
-    if not written:
-        return {}
-    if written in _STATUSES:
-        return dict.fromkeys(_DIALECTS.values(), _STATUSES[written])
-    found: dict[Dialect, int] = {}
-    for part in written.split(","):
-        api, _, status = (word.strip() for word in part.partition("="))
-        if api not in _DIALECTS or status not in _STATUSES or _DIALECTS[api] in found:
-            raise EnvError(
-                "Write 402 or 429, or one for each API: messages=402,chat=429,responses=429."
-            )
-        found[_DIALECTS[api]] = _STATUSES[status]
-    return found
 
 
 def check_header(headers: Headers) -> None:
     """Raise a 400 `Refusal` if the caller asks for an unknown status, or for two."""
     values = {value for name, value in headers if name == HEADER}
-    if len(values) > 1 or not values <= {b"402", b"429"}:
+    if len(values) > 1 or not values <= _STATUSES.keys():
         raise bad_request(f"{HEADER.decode()} must be 402 or 429.")
 
 
@@ -82,7 +58,7 @@ def fit(
     libraries get 429.
     """
     codex = dialect == "responses" and headers.get(b"originator", b"").startswith(b"codex")
-    status = _STATUSES.get(headers.get(HEADER, b"").decode("latin-1"))
+    status = _STATUSES.get(headers.get(HEADER, b""))
     if status is None:
         status = configured.get(dialect, 429 if codex or _expects_429(headers) else 402)
     if status == 402:  # clients would obey a Retry-After, but the limit may last for weeks

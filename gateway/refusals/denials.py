@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from gateway.refusals.errors import Refusal
+from gateway.errors import Refusal
 from gateway.refusals.reasons import Reason
 from gateway.resolver.tollgate_api import ResourceAnswer
 from gateway.settings import MICRO

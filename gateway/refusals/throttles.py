@@ -7,10 +7,10 @@ credits, the cap of a run, requests per minute.
 import msgspec
 
 from gateway import keys
+from gateway.errors import Refusal, forbidden
 from gateway.network.incoming import BodyBudget
 from gateway.network.redis_connection import Redis, RedisError, RedisUnavailable, Script
 from gateway.products import Product, is_small
-from gateway.refusals.errors import Refusal, forbidden
 from gateway.telemetry import metrics
 
 RATE = Script("rate")

@@ -4,8 +4,8 @@ import re
 
 from gateway.apis import CHAT_COMPLETIONS, MESSAGES, RESPONSES
 from gateway.body.requests import ModelRequest
+from gateway.errors import bad_request
 from gateway.money.prices import Prices, UnknownPrice
-from gateway.refusals.errors import bad_request
 
 # OpenAI's models by a part of their names. Some tools prefix the provider or a region.
 _OPENAI = re.compile(r"(?:^|[/.])(?:gpt-|chatgpt-|codex-|o\d)")

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 
 from gateway import apis, products
 from gateway.apis import Api
-from gateway.refusals.errors import Refusal
+from gateway.errors import Refusal
 
 _SERVED = (*apis.METERED, apis.COUNT_TOKENS, apis.OPENAI_MODELS)
 _APIS = {api.path.removeprefix("/v1/"): api for api in _SERVED}

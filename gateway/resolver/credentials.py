@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 import structlog
 
+from gateway.errors import Refusal, bad_request, forbidden, unavailable
 from gateway.network.headers import Headers
 from gateway.products import Product
-from gateway.refusals.errors import Refusal, bad_request, forbidden, unavailable
 from gateway.resolver.tollgate_api import (
     TokenAnswer,
     TollgateApi,

@@ -143,7 +143,7 @@ class TollgateApi:
     def __init__(self, settings: Settings) -> None:
         self._origin = Origin.of(settings.tollgate_url)
         self._authorization = (b"authorization", f"Bearer {settings.service_token}".encode())
-        self._client = HttpClient(connect_timeout=2.0)
+        self._client = HttpClient(connect_timeout=2.0, egress=settings.egress)
 
     def close(self) -> None:
         """Close the connections."""

@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 
 from gateway import keys
+from gateway.errors import unavailable
 from gateway.network.redis_connection import Redis, RedisError, RedisUnavailable
 from gateway.products import Product
-from gateway.refusals.errors import unavailable
 from gateway.resolver.credentials import Caller
 from gateway.resolver.quota import QuotaResolver
 from gateway.resolver.tollgate_api import Caps, ResourceAnswer

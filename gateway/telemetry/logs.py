@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 
 import msgspec
 import structlog
-
-from gateway.call import Call
+from structlog.types import Processor
 
 _SECRET = re.compile(rb"(?:phx_|pha_|phr_|sk-|Bearer\s+)[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE)
 
@@ -21,10 +20,11 @@ def _render(_logger: object, _name: str, event: structlog.types.EventDict) -> by
     return _SECRET.sub(b"[credential]", msgspec.json.encode(event, enc_hook=str))
 
 
-def configure() -> None:
-    """Make structlog write every event to standard error."""
+def configure(report: Processor | None = None) -> None:
+    """Make structlog write every event to standard error. `report` sees each event first."""
     structlog.configure(
         processors=[
+            *([report] if report else []),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.UnicodeDecoder(),  # else bytes become base64
@@ -47,7 +47,9 @@ class _RequestLine(msgspec.Struct, gc=False):
     timestamp: str
 
 
-def log_request(call: Call, seconds: float) -> None:
+def log_request(
+    *, call_id: str, product: str, api: str, status: int, reason: str | None, seconds: float
+) -> None:
     """Log one request, without structlog, which would take many times as long.
 
     The lines of one iteration of the event loop are written together. No field may contain text
@@ -57,11 +59,11 @@ def log_request(call: Call, seconds: float) -> None:
         asyncio.get_running_loop().call_soon(_write_lines)
     line = _RequestLine(
         "request",
-        call.call_id,
-        call.product,
-        call.api,
-        call.status,
-        call.reason,
+        call_id,
+        product,
+        api,
+        status,
+        reason,
         seconds,
         datetime.now(UTC).isoformat(),
     )

@@ -14,7 +14,8 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from gateway.telemetry.buffered_metrics import BufferedCounter, BufferedHistogram, flush
+from gateway.telemetry.buffered_metrics import BufferedCounter, BufferedHistogram
+from gateway.telemetry.buffered_metrics import flush as flush
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 

@@ -56,7 +56,7 @@ class Organization(models.Model):
         help_text="Allow the unmetered gateway product llm_gateway to this organization's keys.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
-    members: models.ManyToManyField = models.ManyToManyField(
+    members: models.ManyToManyField["User", "Membership"] = models.ManyToManyField(
         User, through="Membership", related_name="organizations"
     )
 

@@ -15,6 +15,7 @@ import logging
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import redis
@@ -127,7 +128,7 @@ def read(organization_id: UUID, api_token: str) -> Reading:
         raise RedisUnavailable from error
 
 
-def _parse(reply: list) -> Reading:
+def _parse(reply: list[Any]) -> Reading:
     (seconds, microseconds), marker, generation, *rest = reply
     resources = {}
     for at, resource in zip(range(0, len(rest), 4), RESOURCES, strict=True):

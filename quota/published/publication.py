@@ -8,6 +8,7 @@ leave the allotment unchanged.
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import redis
 from django.db import transaction
@@ -158,12 +159,12 @@ def _age(state: AccountState) -> tuple[str, int]:
     return state.ledger_epoch, state.version
 
 
-def _scores(state: AccountState) -> tuple:
+def _scores(state: AccountState) -> tuple[Any, ...]:
     """Return the parts of a state that decide its entries in the sorted sets."""
     return (state.score, state.suspended_until, state.reason, state.capped_projects)
 
 
-def _feed_fields(state: AccountState) -> tuple:
+def _feed_fields(state: AccountState) -> tuple[Any, ...]:
     """Return the parts of a state that a gateway must know when they change."""
     return (
         *_scores(state),

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import HealthCheck, settings
 
-from billing.accounts import create_organization, create_project
+from billing.organizations import create_organization, create_project
 from projects.models import Project
 from tests.billing.world import Deliveries
 from tests.examples import examples

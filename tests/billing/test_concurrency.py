@@ -12,12 +12,6 @@ from django.db.models import F
 from django.utils import timezone
 
 from billing.account_locks import lock_accounts, lock_organization
-from billing.accounts import (
-    create_organization,
-    create_project,
-    rotate_api_token,
-    set_organization_active,
-)
 from billing.allowances.caps import set_cap
 from billing.allowances.grants import grant_credits
 from billing.allowances.limits import set_limit
@@ -25,6 +19,12 @@ from billing.decisions.enforcement import decide_account
 from billing.ingestion.insufficient_remaining import report
 from billing.ingestion.refunds import refund
 from billing.models import Account, AccountGroup, UsageEvent
+from billing.organizations import (
+    create_organization,
+    create_project,
+    rotate_api_token,
+    set_organization_active,
+)
 from billing.verification.ledger_faults import ledger_faults
 from billing.verification.projections import differences
 from billing.verification.rebuild import rebuild

@@ -7,12 +7,12 @@ from django.db import IntegrityError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from billing import tasks
-from billing.accounts import create_organization, set_organization_active
+from billing import sweep, tasks
 from billing.allowances.grants import grant_credits
 from billing.allowances.limits import set_limit
-from billing.decisions import assessment, enforcement, sweep
+from billing.decisions import assessment, enforcement
 from billing.models import Account
+from billing.organizations import create_organization, set_organization_active
 from projects.models import Change, Organization
 from quota.models import QuotaState
 from quota.resources import AI_CREDITS, POSTHOG_CODE_CREDITS

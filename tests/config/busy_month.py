@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-from billing import accounts
+from billing import organizations
 from billing.allowances.grants import grant_credits
 from billing.allowances.limits import set_limit
 from billing.credits import credits_micro
@@ -61,16 +61,16 @@ class BusyMonth:
     def __post_init__(self) -> None:
         self._random = random.Random(7)
         self._number = 0
-        self.acme = accounts.create_organization("Acme Robotics")
-        self.globex = accounts.create_organization(LONG_NAME)
-        self.initech = accounts.create_organization("Initech")
+        self.acme = organizations.create_organization("Acme Robotics")
+        self.globex = organizations.create_organization(LONG_NAME)
+        self.initech = organizations.create_organization("Initech")
         by = {"actor": "carla", "reason": "plan of 2026"}
         set_limit(self.acme, AI_CREDITS, 1000 * CREDIT, **by)
         set_limit(self.globex, AI_CREDITS, 120 * CREDIT, **by)
         set_limit(self.initech, AI_CREDITS, 50 * CREDIT, **by)
         acme = self._workspace(self.acme, "Bot", "T0ACME", "Acme")
         globex = self._workspace(self.globex, "Assistant", "T0GLOBEX", "Globex")
-        accounts.create_project(self.initech, "Bot")
+        organizations.create_project(self.initech, "Bot")
         self._live(acme, globex)
         self._refuse(globex)
         self._follow_up()
@@ -80,7 +80,7 @@ class BusyMonth:
     def _workspace(
         self, organization: Organization, project: str, team: str, name: str
     ) -> SlackWorkspace:
-        made = accounts.create_project(organization, project)
+        made = organizations.create_project(organization, project)
         Repository.objects.create(
             project=made, full_name=f"{name.lower()}/shop", clone_url="https://example.com/shop.git"
         )

@@ -9,7 +9,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from billing import accounts
+from billing import organizations
 from billing.allowances.limits import set_limit
 from projects import credentials
 from projects.models import Change, Organization, Project, SlackWorkspace, User
@@ -33,12 +33,12 @@ NO_INLINES = {
 
 @pytest.fixture
 def organization() -> Organization:
-    return accounts.create_organization("Acme")
+    return organizations.create_organization("Acme")
 
 
 @pytest.fixture
 def project(organization) -> Project:
-    return accounts.create_project(organization, "Bot")
+    return organizations.create_project(organization, "Bot")
 
 
 def refused_mention(project: Project, number: int = 1) -> Mention:
@@ -130,7 +130,7 @@ def test_renaming_an_organization_publishes_nothing(admin_client, organization, 
 def test_switching_the_unmetered_product_is_announced_for_the_organizations_keys(
     admin_client, organization
 ):
-    stranger = accounts.create_organization("Stranger")
+    stranger = organizations.create_organization("Stranger")
     credentials.issue_personal_api_key(stranger, "k", ["llm_gateway:read"])
     key, _ = credentials.issue_personal_api_key(organization, "k", ["llm_gateway:read"])
     page = reverse("admin:projects_organization_change", args=[organization.pk])
@@ -171,7 +171,7 @@ def test_a_rotated_token_of_a_limited_project_is_limited(admin_client, organizat
 
 
 def test_a_project_stays_with_its_organization(admin_client, project):
-    stranger = accounts.create_organization("Stranger")
+    stranger = organizations.create_organization("Stranger")
     page = reverse("admin:projects_project_change", args=[project.pk])
     answer = admin_client.post(page, {"name": "Renamed", "organization": str(stranger.pk)})
     assert answer.status_code == 302
@@ -201,8 +201,8 @@ def test_a_page_costs_the_same_number_of_queries_however_much_it_shows(
     admin_client, django_assert_num_queries, page
 ):
     def add(number):
-        organization = accounts.create_organization(f"O{number}")
-        refused_mention(accounts.create_project(organization, "P"), number)
+        organization = organizations.create_organization(f"O{number}")
+        refused_mention(organizations.create_project(organization, "P"), number)
         set_limit(organization, AI_CREDITS, 0)
 
     for number in range(2):

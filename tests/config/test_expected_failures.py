@@ -71,7 +71,7 @@ def test_an_unavailable_store_is_a_warning_of_one_line(lines, error):
             "Message Error: %s\n%s", scheduling, ["a stack"], exc_info=True
         )
     logging.getLogger("celery.worker.request").critical("Couldn't ack", exc_info=raised(error))
-    logging.getLogger("billing.decisions.sweep").error("account %d", 5, exc_info=raised(error))
+    logging.getLogger("billing.sweep").error("account %d", 5, exc_info=raised(error))
     written = list(lines)
     assert len(written) == 4
     for line in written:

@@ -4,7 +4,7 @@ import pytest
 from django.contrib.auth.models import Group, Permission
 from django.urls import reverse
 
-from billing import accounts
+from billing import organizations
 from billing.allowances.caps import set_cap
 from billing.allowances.grants import grant_credits
 from billing.allowances.limits import set_limit
@@ -24,8 +24,8 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("redis_client")]
 @pytest.fixture
 def world():
     """An organization with something to show on every page."""
-    organization = accounts.create_organization("Acme")
-    project = accounts.create_project(organization, "Robot")
+    organization = organizations.create_organization("Acme")
+    project = organizations.create_project(organization, "Robot")
     set_limit(organization, AI_CREDITS, 10 * CREDIT, actor="carla", reason="limit reason")
     grant_credits(organization, AI_CREDITS, CREDIT, actor="carla", reason="grant reason")
     set_cap(organization, AI_CREDITS, "run", 50 * CREDIT, actor="carla", reason="cap reason")
@@ -249,7 +249,7 @@ class TestRightsThroughMemberships:
     def test_being_admin_of_another_organization_does_not_help(self, client, clerk, world):
         other = User.objects.create_user("other")
         self.join(other, world, "admin")
-        self.join(clerk, accounts.create_organization("Elsewhere"), "admin")
+        self.join(clerk, organizations.create_organization("Elsewhere"), "admin")
 
         assert self.statuses(client, other) == {403}
 

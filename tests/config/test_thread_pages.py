@@ -10,7 +10,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from billing import accounts
+from billing import organizations
 from billing.allowances.caps import set_cap
 from billing.allowances.limits import set_limit
 from coding_tasks.assignments import trace_of
@@ -32,7 +32,7 @@ SEARCH = reverse("threads")
 
 @pytest.fixture
 def workspace():
-    project = accounts.create_project(accounts.create_organization("Acme"), "Bot")
+    project = organizations.create_project(organizations.create_organization("Acme"), "Bot")
     Repository.objects.create(
         project=project, full_name="acme/shop", clone_url="https://example.com/shop.git"
     )
@@ -125,7 +125,9 @@ class TestCredits:
         mention(workspace, state="answered")
         run(task(workspace), "100.000001", "0.10")
         mention(workspace, "900.000001")
-        stranger = accounts.create_project(accounts.create_organization("Stranger"), "Theirs")
+        stranger = organizations.create_project(
+            organizations.create_organization("Stranger"), "Theirs"
+        )
         choosing = {"ai_product": "slack_app_routing", "task_run_id": None}
         for project, ts, cost in (
             (workspace.project, "100.000001", "0.001"),

@@ -13,7 +13,7 @@ from django.db.models import Sum
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from billing import accounts
+from billing import organizations
 from billing.allowances.grants import grant_credits
 from billing.allowances.limits import set_limit
 from billing.models import Account, UsageEvent
@@ -31,7 +31,7 @@ VENDOR = Path(finders.find("console/vendor/chart.js/README.md")).parent
 
 @pytest.fixture
 def project():
-    return accounts.create_project(accounts.create_organization("Acme"), "Bot")
+    return organizations.create_project(organizations.create_organization("Acme"), "Bot")
 
 
 def page(name, organization, **query):
@@ -244,7 +244,7 @@ def test_the_page_costs_the_same_number_of_queries_however_much_was_used(
         event["properties"] |= {"task_run_id": run, "$ai_model": f"model-{number}"}
         book(event)
         grant_credits(project.organization, AI_CREDITS, CREDIT)
-        accounts.create_project(project.organization, f"Project {number}")
+        organizations.create_project(project.organization, f"Project {number}")
 
     set_limit(project.organization, AI_CREDITS, 0)
     for number in range(2):

@@ -46,6 +46,17 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
             yield port
 
 
+@pytest.fixture(scope="module")
+def patient_port(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """A web server with the usual deadlines, the test database, and one proxy in front of it."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("NUM_PROXIES", "1")
+        environment.setenv("DJANGO_SETTINGS_MODULE", "config.settings")
+        environment.setenv("DATABASE_URL", database_url())
+        with web_server(tmp_path_factory.mktemp("patient") / "web.log") as port:
+            yield port
+
+
 @pytest.fixture
 def clients() -> Iterator[ExitStack]:
     with ExitStack() as opened:
@@ -145,13 +156,23 @@ def test_a_connection_that_stays_idle_after_its_answer_ends(port, clients):
     wait_until(lambda: is_closed(client), HEAD_TIMEOUT + 10, "the connection being closed")
 
 
-def test_eleven_hundred_idle_connections_hold_up_nobody(tmp_path, clients):
-    with web_server(tmp_path / "web.log") as port:
-        for number in range(1_100):
-            connect(clients, port, b"" if number % 2 else b"GET / HT")
-        status, seconds = request(port)
-        assert status == 401
-        assert seconds < 1
+def test_eleven_hundred_idle_connections_hold_up_nobody(patient_port, clients):
+    for number in range(1_100):
+        connect(clients, patient_port, b"" if number % 2 else b"GET / HT")
+    status, seconds = request(patient_port)
+    assert status == 401
+    assert seconds < 1
+
+
+def test_a_hundred_connections_that_are_kept_open_are_all_answered(patient_port):
+    """Every gateway keeps a connection open and polls on it four times a second."""
+    kept = [http.client.HTTPConnection("127.0.0.1", patient_port, timeout=60) for _ in range(100)]
+    for client in kept:
+        client.request("GET", "/_health")
+        answer = client.getresponse()
+        assert (answer.status, answer.read() != b"") == (200, True)
+    for client in kept:
+        client.close()
 
 
 def test_requests_sent_in_one_piece_are_answered_in_turn(port, clients):
@@ -273,13 +294,9 @@ def test_large_bodies_share_a_budget_and_small_ones_need_none(clients, echo):
 
 
 def test_nobody_gets_more_log_in_attempts_by_a_header_with_underscores(
-    transactional_db, redis_client, tmp_path, monkeypatch
+    transactional_db, redis_client, patient_port
 ):
-    monkeypatch.setenv("NUM_PROXIES", "1")
-    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "config.settings")
-    monkeypatch.setenv("DATABASE_URL", database_url())
-    with web_server(tmp_path / "web.log") as port:
-        statuses = [log_in(port, "nobody", f"203.0.113.{number}") for number in range(7)]
+    statuses = [log_in(patient_port, "nobody", f"203.0.113.{number}") for number in range(7)]
     assert statuses == [200] * 5 + [429] * 2
 
 

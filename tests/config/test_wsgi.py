@@ -1,9 +1,7 @@
 """The WSGI application, as a web server calls it."""
 
 import asyncio
-import http.client
 import io
-import sys
 from typing import Any
 
 import pytest
@@ -13,10 +11,7 @@ from prometheus_client import REGISTRY
 from config.charsets import with_known_charset
 from config.request_bodies import Limits
 from config.threaded_wsgi import ThreadedWSGI
-from devstack.commands import WEB
-from devstack.servers import Program, answers, free_port
 from tests.config.echo import echo
-from tests.conftest import running
 
 
 @pytest.mark.parametrize(
@@ -79,18 +74,3 @@ def test_what_the_server_answers_without_django_is_counted(status, length, limit
     assert sent[0]["status"] == status
     counted = (REGISTRY.get_sample_value(name, labels) or 0) - before
     assert counted == (status != 200)
-
-
-def test_idle_connections_do_not_block_other_clients(tmp_path):
-    """Every gateway keeps a connection open and polls on it four times a second."""
-    port = free_port()
-    argv = [sys.executable, "-m", *WEB, "--port", str(port)]
-    web = Program("web", argv, lambda: answers(f"http://127.0.0.1:{port}/_health"))
-    with running(web, tmp_path / "web.log"):
-        kept = [http.client.HTTPConnection("127.0.0.1", port, timeout=60) for _ in range(100)]
-        for connection in kept:
-            connection.request("GET", "/_health")
-            answer = connection.getresponse()
-            assert (answer.status, answer.read() != b"") == (200, True)
-        for connection in kept:
-            connection.close()

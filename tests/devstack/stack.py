@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from contextlib import ExitStack
@@ -27,6 +28,8 @@ class Stack:
         self.directory = directory
         self.environment = environment
         self.running = ExitStack()
+        self._operator: subprocess.Popen | None = None
+        self._operator_is_busy = threading.Lock()
 
     def start(self) -> None:
         """Start the stack and wait until it is ready."""
@@ -82,16 +85,31 @@ class Stack:
     # --- operators -------------------------------------------------------------------------------
 
     def manage(self, *arguments: str) -> str:
-        ran = subprocess.run(
-            [sys.executable, "manage.py", *arguments],
+        """Run a `manage.py` command; return what it prints."""
+        with self._operator_is_busy:
+            if self._operator is None:
+                self._operator = self._start_operator()
+            self._operator.stdin.write(f"{json.dumps(arguments)}\n")
+            self._operator.stdin.flush()
+            status, printed = json.loads(self._operator.stdout.readline())
+        assert status == 0, printed
+        return printed
+
+    def _start_operator(self) -> subprocess.Popen:
+        operator = subprocess.Popen(
+            [sys.executable, "-m", "tests.devstack.operator_process"],
             cwd=ROOT,
-            env=self.environment | self.values,
-            capture_output=True,
+            env=self.environment | self.values | {"DJANGO_SETTINGS_MODULE": "config.settings"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             text=True,
-            check=False,
         )
-        assert ran.returncode == 0, ran.stderr
-        return ran.stdout
+        self.running.callback(self._end_operator)
+        return operator
+
+    def _end_operator(self) -> None:
+        with self._operator:  # closes its input, which ends it
+            self._operator = None
 
     def set_limit(self, credits_: str) -> None:
         self.manage("set_limit", str(self.project["project_id"]), "ai_credits", credits_)

@@ -63,6 +63,8 @@ def test_a_folder_that_cannot_be_created_is_named(tmp_path: Path) -> None:
 def test_secrets_that_the_web_server_needs_are_named(tmp_path: Path) -> None:
     """With a Slack app of one's own, nobody makes up its signing secret."""
     environment = throw_away_environment(os.environ, str(tmp_path))
+    environment |= {"REDIS_URL": "redis://127.0.0.1:1/0", "TEMPORAL_ADDRESS": "127.0.0.1:1"}
+    environment |= {"GATEWAY_REDIS_URL": "redis://127.0.0.1:1/0"}  # no server is started
     environment |= {"SLACK_CLIENT_ID": "1.2", "SLACK_CLIENT_SECRET": "x"}
     with started(["devstack"], environment) as lines:
         assert lines.end() == 1

@@ -1,10 +1,11 @@
-"""The whole system as `make up` starts it: mentions, refusals, and the death of every process."""
+"""The whole system: the tour of `make demo`, mentions, refusals, and the death of every process."""
 
+import io
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 import redis
 
 from benchmarks.load.processes import family
+from devstack import demo
+from devstack.bootstrap import MONTHLY_CREDITS
 from devstack.isolation import throw_away_environment
 from devstack.servers import free_port
 from tests import settings as suite
@@ -27,9 +30,10 @@ BLOCKED = "@posthog/quota-limits/ai_credits"
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def new_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     directory = tmp_path_factory.mktemp("stack")
-    environment = throw_away_environment(os.environ, str(directory))
+    inherited = {"SLACK_CLIENT_ID": "1.2", "ANTHROPIC_API_KEY": "sk-ant-not-to-be-used"}
+    environment = throw_away_environment(os.environ | inherited, str(directory))
     environment |= {"AWS_SECRET_ACCESS_KEY": "of-the-operator", "GH_TOKEN": "of-the-operator"}
     with ExitStack() as postgres:
         if suite.ON_POSTGRES:
@@ -44,9 +48,44 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="module")
+def tour(new_stack: Stack) -> tuple[int, str]:
+    """The exit status and the output of the tour, on this stack instead of one of its own."""
+    tour = demo.Tour(new_stack.directory, new_stack.environment)
+    printed, handler = io.StringIO(), signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
+        patch.setattr(demo, "running_stack", lambda _: nullcontext(tour))
+        status = demo.main()
+    signal.signal(signal.SIGTERM, handler)
+    return status, printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def stack(new_stack: Stack, tour: tuple[int, str]) -> Stack:
+    """The stack with its usual credits after the tour."""
+    void_grants = (
+        "from billing.allowances.grants import void_grant\n"
+        "from billing.models import CreditGrant\n"
+        "for grant in CreditGrant.objects.all(): void_grant(grant)"
+    )
+    new_stack.manage("shell", "--verbosity", "0", "-c", void_grants)
+    new_stack.set_limit(MONTHLY_CREDITS)
+    return new_stack
+
+
+@pytest.fixture(scope="module")
 def token(stack: Stack) -> str:
     """A token for calling the gateway."""
     return stack.create_token()
+
+
+def test_the_tour_sees_every_step(tour: tuple[int, str]) -> None:
+    status, printed = tour
+    steps = ["1. A mention that works", "2. Credits burning", "3. A denial in the thread"]
+    steps += ["4. A top-up", "5. A mention that works again", "Every step was seen"]
+    assert [step for step in steps if step in printed] == steps
+    assert printed.count("Tollgate: [demo model]") == 3
+    assert "Top up at" in printed
+    assert status == 0
 
 
 def test_a_mention_is_answered_in_its_thread_and_paid_for(stack: Stack) -> None:
@@ -99,7 +138,7 @@ def test_a_limit_below_the_usage_refuses_until_it_is_raised(stack: Stack, token:
         assert "Top up at" in stack.reply(stack.mention())
         wait_until(lambda: stack.call_gateway(token)[0] == 429, what="the gateway's refusal")
     finally:
-        stack.set_limit("100")
+        stack.set_limit(MONTHLY_CREDITS)
     assert not stack.quota()["limited"]
     wait_until(lambda: stack.call_gateway(token)[0] == 200, what="calls being let through")
     assert stack.reply(stack.mention()).startswith("[demo model]")
@@ -121,15 +160,15 @@ def test_mentions_with_credits_for_one_at_a_time_are_all_answered(stack: Stack) 
     refused = stack.refusals("billable_credits")
     stack.set_limit(f"{stack.quota()['usage'] + 1.9 * hold / 1_000_000:.6f}")
     try:
-        stack.answer_slowly(2, times=6)
-        threads = [stack.mention() for _ in range(6)]
+        stack.answer_slowly(2, times=4)
+        threads = [stack.mention() for _ in range(4)]
         for thread in threads:
             assert stack.reply(thread, within=150).startswith("[demo model]")
         assert stack.refusals("billable_credits") > refused, "one at a time was enough"
     finally:
-        stack.set_limit("100")
+        stack.set_limit(MONTHLY_CREDITS)
         store.close()
-    assert [len(stack.replies(thread)) for thread in threads] == [1] * 6
+    assert [len(stack.replies(thread)) for thread in threads] == [1] * 4
 
 
 def test_a_run_waits_while_the_gateways_redis_is_frozen(stack: Stack) -> None:

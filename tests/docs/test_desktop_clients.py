@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 import pytest
 from django.conf import settings
 
-from billing import accounts
+from billing import organizations
 from projects import introspection
 from projects.models import Change, OAuthApplication, User
 
@@ -41,7 +41,7 @@ def post(client, example, **values):
 
 @pytest.mark.django_db
 def test_an_application_can_sign_in_refresh_and_sign_out(admin_client, client, redis_client):
-    project = accounts.create_project(accounts.create_organization("Acme"), "Main")
+    project = organizations.create_project(organizations.create_organization("Acme"), "Main")
     ada = User.objects.create_user("ada", password="a long password")
     project.organization.members.add(ada)
     form = {

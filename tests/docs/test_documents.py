@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from django.core.management import call_command, get_commands, load_command_class
 
-from billing import accounts
+from billing import organizations
 from devstack.env_file import write_env_file
 from projects.models import Project
 from quota.gate import check
@@ -106,7 +106,9 @@ def test_every_named_module_can_be_run():
 
 @pytest.mark.django_db
 def test_the_readmes_commands_do_what_it_says(redis_client, capsys):
-    project = accounts.create_project(accounts.create_organization("Acme"), "Acme coding bot")
+    project = organizations.create_project(
+        organizations.create_organization("Acme"), "Acme coding bot"
+    )
     blocks = re.findall(r"```console\n(.*?)```", TEXTS["README.md"], re.DOTALL)
     typed = [line for block in blocks for line in block.splitlines()]
     prefix = ".venv/bin/python manage.py "

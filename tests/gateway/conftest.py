@@ -22,11 +22,24 @@ from tests import settings as suite
 from tests.conftest import running, wait_until
 from tests.gateway.fake_provider import FakeProvider, default_script
 from tests.gateway.fake_tollgate import SERVICE_TOKEN, FakeProject, FakeTollgate
+from tests.gateway.threads import test_ended
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODEL = "claude-sonnet-4-5"
 DENIED = 429  # the status of a denial, unless the operator or caller chooses another
 METRICS_TOKEN = "metrics-token-of-the-gateway-tests"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Let the test hold back answers."""
+    test_ended.clear()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown() -> None:
+    """Send the answers that the test still holds back, before its fixtures wait for them."""
+    test_ended.set()
 
 
 @dataclass
@@ -250,7 +263,7 @@ def background() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def own_redis() -> Iterator[str]:
     """Return the address of a Redis that no gateway process uses."""
     directory, port = suite.DIRECTORY / "gateway-stores", free_port()
@@ -265,13 +278,13 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_connection, "ANSWER_TIMEOUT", 30.0)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _world() -> Iterator[World]:
     with world_of(suite.DIRECTORY / "gateway") as world:
         yield world
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _fragile_world() -> Iterator[World]:
     directory = suite.DIRECTORY / "fragile-gateway"
     with world_of(directory, GATEWAY_LEASE="3") as world:

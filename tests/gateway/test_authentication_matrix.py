@@ -12,8 +12,8 @@ import pytest
 from devstack.servers import answers, free_port
 from tests import settings as suite
 from tests.conftest import wait_until
+from tests.gateway.bodies import CHAT, chat_body
 from tests.gateway.conftest import DENIED, World, gateway_program, messages_body, serving, works
-from tests.gateway.test_calls import CHAT, chat_body
 
 
 def nobodys(token: str) -> str:

@@ -7,8 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.booking import Ending, basis_of
 from gateway.metering import meter_for
-from gateway.money.booking import Ending, basis_of
+from tests.gateway.bodies import CHAT, RESPONSES, chat_body
 from tests.gateway.conftest import World, messages_body
 from tests.gateway.fake_provider import (
     CHAT_USAGE,
@@ -26,7 +27,6 @@ from tests.gateway.fake_provider import (
     response_stream,
     sse,
 )
-from tests.gateway.test_calls import CHAT, RESPONSES, chat_body
 
 MESSAGES = "/slack_app/v1/messages"
 CALLS = {

@@ -164,3 +164,9 @@ def test_metrics_name_the_endpoint_not_what_a_caller_wrote(world: World) -> None
         what="the call being counted",
     )
     assert "a-name-of-the-callers" not in world.get("/metrics", METRICS_TOKEN).text
+
+
+def test_the_root_and_the_probes_answer(world: World) -> None:
+    assert world.http.head("/").status_code == 200
+    assert world.get("/_health").status_code == 200
+    assert world.get("/_ready").json()["ready"] is True

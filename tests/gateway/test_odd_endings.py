@@ -7,13 +7,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from gateway.admission import Admission
+from gateway.booking import Ending, Settler
 from gateway.metering import Meter, meter_for
-from gateway.money.booking import Ending, Settler
-from gateway.money.prices import Prices, Usage
+from gateway.metering.usage import Usage
+from gateway.money.prices import Prices
 from gateway.money.usage_events import CallRecord, Outcome, correction, event
-from gateway.refusals.admission import Admission
 from tests.gateway.fake_provider import sse
-from tests.gateway.test_components import RECORD, SEARCHED
+from tests.gateway.money.test_components import RECORD, SEARCHED
 
 BOUND, INPUT_BOUND, SIZE = Decimal(1), Decimal("0.5"), 1_000
 PRICES = Prices({})

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.examples import examples
+from tests.gateway.bodies import CHAT, RESPONSES, chat_body
 from tests.gateway.conftest import World, messages_body
 from tests.gateway.fake_provider import (
     SSE_HEADERS,
@@ -18,7 +19,6 @@ from tests.gateway.fake_provider import (
     messages_stream,
     response_stream,
 )
-from tests.gateway.test_calls import CHAT, RESPONSES, chat_body
 
 CALLS = [
     ("/slack_app/v1/messages", messages_body()),

@@ -10,9 +10,10 @@ import httpx
 import pytest
 
 from devstack.servers import free_port
-from gateway.network import upstream
-from gateway.refusals.errors import Refusal
+from gateway import upstream
+from gateway.errors import Refusal
 from tests import settings as suite
+from tests.gateway.bodies import CHAT, chat_body
 from tests.gateway.conftest import ROOT, World, messages_body, world_of
 from tests.gateway.fake_provider import (
     SSE_HEADERS,
@@ -20,7 +21,6 @@ from tests.gateway.fake_provider import (
     default_script,
     messages_stream,
 )
-from tests.gateway.test_calls import CHAT, chat_body
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_the_gateway_imports_nothing_from_other_folders() -> None:
     """It does not even import the packages that the other folders use."""
     look = (
         "import sys, gateway.__main__, gateway.app;"
-        "import gateway.network.server, gateway.telemetry.tracing;"
+        "import gateway.network.server, gateway.tracing.opentelemetry;"
         "print(*{name.partition('.')[0] for name in sys.modules})"
     )
     loaded = subprocess.run(

@@ -33,7 +33,7 @@ MUTATIONS = [
         "quota/views.py",
         "[has_any_scope(PROJECT_READ, LLM_GATEWAY_READ)]",
         "[has_any_scope(PROJECT_READ)]",
-        "tests/quota/test_quota_limits.py::test_one_of_two_scopes_is_enough",
+        "tests/quota/quota_limits/test_access.py::test_one_of_two_scopes_is_enough",
     ),
     Mutation(
         3,
@@ -49,7 +49,7 @@ MUTATIONS = [
         "            type(self).refused = error\n"
         "            raise\n\n"
         "    def _identify(\n        self, request: Request, project_id: int\n    )",
-        "tests/quota/test_quota_limits.py::test_one_callers_refusal_does_not_affect_another_caller",
+        "tests/quota/quota_limits/test_access.py::test_one_callers_refusal_does_not_affect_another_caller",
     ),
     Mutation(
         4,
@@ -65,7 +65,7 @@ MUTATIONS = [
         "billing/decisions/decision.py",
         "        return snapshot.now\n    return since",
         "        return datetime.now(UTC)\n    return since",
-        "tests/billing/test_decision.py::test_a_decision_uses_one_now",
+        "tests/billing/decisions/test_decision.py::test_a_decision_uses_one_now",
     ),
     Mutation(
         7,
@@ -75,13 +75,13 @@ MUTATIONS = [
         '    script = redis_client.script("push")\n'
         "    for resource in {delta.resource for delta in (deltas := list(deltas))}:\n"
         "        redis_client.client().delete(limits_key(resource))\n",
-        "tests/quota/test_publication.py"
+        "tests/quota/published/test_publication.py"
         "::test_a_block_reaches_every_project_of_the_organization_and_nobody_else",
     ),
     Mutation(
         7,
         "one account that cannot be decided ends the sweep of all",
-        "billing/decisions/sweep.py",
+        "billing/sweep.py",
         "        if len(ids) > 1:\n",
         "        raise\n        if len(ids) > 1:\n",
         "tests/billing/test_sweep.py"
@@ -102,7 +102,7 @@ MUTATIONS = [
         "billing/ingestion/ledger_rows.py",
         "        uuid=event.uuid,\n",
         '        uuid=__import__("uuid").uuid4(),\n',
-        "tests/billing/test_booking.py::test_the_same_event_again_is_a_duplicate_and_counts_once",
+        "tests/billing/ingestion/test_booking.py::test_the_same_event_again_is_a_duplicate_and_counts_once",
     ),
     Mutation(
         10,
@@ -110,7 +110,7 @@ MUTATIONS = [
         "billing/ingestion/ledger.py",
         "            quarantined[incoming.sha256] = _quarantined(incoming, now)\n",
         "",
-        "tests/billing/test_booking.py::test_an_unbookable_event_is_quarantined_once_however_often_it_arrives",
+        "tests/billing/ingestion/test_booking.py::test_an_unbookable_event_is_quarantined_once_however_often_it_arrives",
     ),
     Mutation(
         11,
@@ -120,7 +120,7 @@ MUTATIONS = [
         "    if event.organization_id:\n"
         "        organization_id = event.organization_id\n"
         "    if False:",
-        "tests/billing/test_booking.py::test_an_invalid_field_that_affects_money_quarantines_the_event",
+        "tests/billing/ingestion/test_booking.py::test_an_invalid_field_that_affects_money_quarantines_the_event",
     ),
     Mutation(
         12,
@@ -141,10 +141,10 @@ MUTATIONS = [
     Mutation(
         12,
         "what a user uses is not held against their cap",
-        "billing/allowances/cap_usage.py",
+        "billing/ingestion/cap_counts.py",
         "                counted.usage += row.credits_micro\n",
         "                counted.usage += 0\n",
-        "tests/billing/test_caps.py::test_a_named_user_can_have_a_different_cap_or_none",
+        "tests/billing/allowances/test_caps.py::test_a_named_user_can_have_a_different_cap_or_none",
     ),
     Mutation(
         14,

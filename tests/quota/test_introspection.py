@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 import pytest
 from django.utils import timezone
 
-from billing.accounts import set_organization_active
+from billing.organizations import set_organization_active
 from projects import credentials
 from projects.models import Change, OAuthAccessToken, OAuthApplication, Organization, Project, User
 from projects.principal import READ_SCOPES

@@ -18,8 +18,8 @@ from django.test import Client
 from temporalio.client import Client as TemporalClient
 from temporalio.service import RPCError, RPCStatusCode
 
-from billing.accounts import create_organization, create_project
 from billing.allowances.limits import set_limit
+from billing.organizations import create_organization, create_project
 from coding_tasks.models import CodingTask, Repository
 from projects.models import Project, SlackWorkspace
 from quota.published import redis_client as gate_redis

@@ -166,7 +166,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=examples(75), deadline=None)
 @given(st.data())
 def test_payloads_with_any_part_replaced_are_read_without_an_error(data):
     case = data.draw(st.sampled_from(["mention", "reply_in_a_thread", "tokens_revoked"]))

@@ -12,7 +12,7 @@ from tests.slack_bot.test_events import json_values
 from workflows.models import FollowUp, Mention, Notice
 
 one_world_for_all_examples = settings(
-    max_examples=examples(60),
+    max_examples=examples(40),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -12,7 +12,8 @@ from django.utils import timezone
 
 from slack_bot import inbox
 from tests.slack_bot.conftest import workflow_of
-from workflows import intake, replies, tasks
+from workflows import tasks
+from workflows.intake import mentions, replies
 from workflows.models import FollowUp, Mention, ThreadReply
 
 
@@ -87,7 +88,7 @@ def test_the_mention_is_handled_while_its_reply_is_being_handled(
         (inbox, "_record"),
         (replies, "decide_for"),
         (replies, "take_up_earlier"),
-        (intake, "_decide_request"),
+        (mentions, "_decide_request"),
     ],
 )
 def test_the_reply_is_handled_while_its_mention_is_being_handled(
@@ -209,14 +210,14 @@ def test_a_reply_that_came_before_a_mention_without_text_survives_its_process(
     mention = slack.post("<@UBOT>", ts=ts)
     reply = slack.post("why does the build fail?", thread_ts=ts)
     webhook.deliver(slack.event(reply, "message"))
-    asking = intake._ask
+    asking = mentions._ask
 
     def dies_afterwards(about):
         asking(about)
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(intake, "_ask", dies_afterwards)
+        patch.setattr(mentions, "_ask", dies_afterwards)
         webhook.deliver(slack.event(mention))
     sweep()
     assert temporal.has(workflow_of(reply))

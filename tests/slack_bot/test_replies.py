@@ -11,7 +11,8 @@ from coding_tasks.models import CodingTask
 from projects.models import SlackWorkspace
 from quota.resources import AI_CREDITS
 from tests.slack_bot.conftest import captured, workflow_of
-from workflows import client, closing, follow_ups, tasks
+from workflows import client, closing, tasks
+from workflows.intake import follow_ups
 from workflows.mention_types import workflow_id
 from workflows.models import FollowUp, Mention, Notice
 

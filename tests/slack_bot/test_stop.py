@@ -12,8 +12,9 @@ from projects.credentials import mint_run_token
 from projects.models import OAuthAccessToken, SlackWorkspace
 from quota.resources import AI_CREDITS
 from tests.slack_bot.conftest import workflow_of
-from workflows import client, denials, follow_ups, tasks
+from workflows import client, denials, tasks
 from workflows.client import TemporalUnavailable
+from workflows.intake import follow_ups
 from workflows.models import FollowUp, Mention, Notice, ThreadReply
 
 ORDERS = [
@@ -255,7 +256,7 @@ def test_an_order_whose_process_died_half_way_is_obeyed_by_the_sweep(
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr("workflows.stopping.orders._stop_own_task", dies)
+        patch.setattr("workflows.intake.stop_orders._stop_own_task", dies)
         deliver(webhook, "stop", mention["ts"])
     assert Mention.objects.get(ts=mention["ts"]).state == "stopped"
     tasks.start_pending_mentions()
@@ -377,7 +378,7 @@ def test_a_reply_to_a_stop_that_is_not_obeyed_yet_waits_for_it(
     webhook, running, temporal, monkeypatch
 ):
     with monkeypatch.context() as patch:
-        patch.setattr("workflows.stopping.orders.obey", lambda _order: 1 / 0)
+        patch.setattr("workflows.intake.stop_orders.obey", lambda _order: 1 / 0)
         deliver(webhook, "stop", running.task.thread_ts)
     webhook.reply("do the other one", running.task.thread_ts)
     assert not FollowUp.objects.exists()

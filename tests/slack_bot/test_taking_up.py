@@ -14,7 +14,8 @@ from billing.allowances.limits import set_limit
 from coding_tasks.models import CodingTask
 from quota.resources import AI_CREDITS
 from tests.slack_bot.conftest import workflow_of
-from workflows import closing, replies, tasks
+from workflows import closing, tasks
+from workflows.intake import replies
 from workflows.models import FollowUp, Mention, Notice, ThreadReply
 from workflows.requests import all_that_was_asked
 

@@ -19,35 +19,35 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 MINUTES = 30.0
-EXAMPLES_TIMES = 10
+EXAMPLES_TIMES = 20
 LONGEST_TEST = 1_800  # seconds
 PROPERTIES = (
-    "tests/gateway/test_bounds_properties.py",
-    "tests/gateway/test_holds_properties.py",
-    "tests/gateway/test_metering.py",
-    "tests/gateway/test_metering_properties.py",
+    "tests/gateway/body/test_bounds_properties.py",
+    "tests/gateway/money/test_holds_properties.py",
+    "tests/gateway/metering/test_metering.py",
+    "tests/gateway/metering/test_metering_properties.py",
     "tests/gateway/test_odd_providers.py",
-    "tests/gateway/test_prices.py",
-    "tests/gateway/test_requests.py",
+    "tests/gateway/money/test_prices.py",
+    "tests/gateway/body/test_requests.py",
     "tests/billing/test_billing_properties.py",
-    "tests/billing/test_burndown.py",
+    "tests/billing/decisions/test_burndown.py",
     "tests/billing/test_credits.py",
-    "tests/billing/test_decision.py",
+    "tests/billing/decisions/test_decision.py",
     "tests/billing/test_periods.py",
-    "tests/quota/test_publication_properties.py",
+    "tests/quota/published/test_publication_properties.py",
     "tests/slack_bot/test_events.py",
     "tests/slack_bot/test_fuzz.py",
-    "tests/workflows/test_splitting.py",
+    "tests/workflows/slack/test_splitting.py",
     "tests/test_api_schema.py",
 )
 FAILURES = (
     "tests/gateway/test_authentication_matrix.py",
     "tests/gateway/test_crashes.py",
-    "tests/gateway/test_disconnects.py",
+    "tests/gateway/network/test_disconnects.py",
     "tests/gateway/test_exactness.py",
     "tests/gateway/test_failure_policy.py",
-    "tests/gateway/test_outbox.py",
-    "tests/gateway/test_stream_cuts.py",
+    "tests/gateway/money/test_outbox.py",
+    "tests/gateway/metering/test_stream_cuts.py",
     "tests/workflows",
     "tests/devstack/test_whole_stack.py",
 )

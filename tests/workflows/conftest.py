@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from billing.accounts import create_organization, create_project
+from billing.organizations import create_organization, create_project
 from projects.models import Project
 from tests.fakes import FakeSlack
 from tests.git_repositories import make_repository

@@ -12,7 +12,8 @@ from tests.stopwatch import Stopwatch
 from tests.workflows.temporal import history, wait_for_close
 from tests.workflows.threads import at_once
 from tests.workflows.world import World
-from workflows import client, follow_ups, tasks
+from workflows import client, tasks
+from workflows.intake import follow_ups
 from workflows.mention_types import Ending, RepositoryChoice, workflow_id
 from workflows.models import FollowUp, Mention
 

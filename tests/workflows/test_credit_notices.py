@@ -5,9 +5,9 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from billing.accounts import create_organization, create_project
 from billing.allowances.grants import grant_credits
 from billing.allowances.limits import set_limit
+from billing.organizations import create_organization, create_project
 from projects.models import SlackWorkspace
 from quota.resources import AI_CREDITS, MICRO
 from tests.billing.world import book, usage_event

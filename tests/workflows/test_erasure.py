@@ -3,14 +3,15 @@
 import pytest
 from django.core.management import call_command
 
-from coding_tasks import runs
+from coding_tasks import creation, runs
 from coding_tasks.models import CodingTask, TaskRun
 from projects.models import OAuthAccessToken
 from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT, CLASSIFIER
 from tests.workflows.temporal import wait_for_close
 from tests.workflows.world import World
-from workflows import client, follow_ups, notices, tasks
+from workflows import client, notices, tasks
+from workflows.intake import follow_ups
 from workflows.models import ERASED, FollowUp, Mention, Notice
 from workflows.slack import access
 
@@ -94,6 +95,15 @@ def test_a_mention_that_has_no_task_yet_asks_no_model(two_repositories: World, m
     wait_for_close(mention.workflow_id)
     assert_nothing_is_left(two_repositories, mention.ts)
     assert two_repositories.gateway.requests(CLASSIFIER) == []
+
+
+def test_a_task_that_is_created_during_the_erasure_keeps_no_text(shop: World, monkeypatch):
+    create = creation.create_task
+    monkeypatch.setattr(creation, "create_task", lambda *given: [erase(), create(*given)][1])
+    mention = shop.start("our secret")
+    wait_for_close(mention.workflow_id)
+    assert CodingTask.objects.get().state == CodingTask.State.STOPPED
+    assert_nothing_is_left(shop, mention.ts)
 
 
 def test_an_answer_that_slack_did_not_take_yet_is_not_posted(shop: World):

@@ -53,15 +53,20 @@ def wait_for(process: subprocess.Popen, log: Path, text: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_waits_for_temporal_works_and_stops_in_time_whatever_an_agent_does(
+def test_a_worker_removes_leftovers_waits_for_temporal_works_and_stops_in_time(
     shop: World, environment, log, tmp_path, settings, monkeypatch
 ):
     port = free_port()
     settings.TEMPORAL_ADDRESS = environment["TEMPORAL_ADDRESS"] = f"127.0.0.1:{port}"
     settings.TEMPORAL_TASK_QUEUE = "tollgate"
     monkeypatch.setattr(client, "_connection", None)
+    environment["TMPDIR"] = str(tmp_path)
+    leftover = tmp_path / f"{PREFIX}killed"
+    nest(leftover, 1_500, "d")
+    os.utime(leftover, (0, 0))
     with run_worker(environment, log) as process:
         wait_for(process, log, "waiting for Temporal")
+        wait_until(lambda: not leftover.exists(), what="the leftover being removed")
         with running(temporal_server(None, port, None), tmp_path / "temporal.log"):
             wait_for(process, log, "worker ready")
             assert shop.handle().state == Mention.State.ANSWERED
@@ -73,20 +78,6 @@ def test_a_worker_waits_for_temporal_works_and_stops_in_time_whatever_an_agent_d
                 assert process.wait(60) == 0
             assert waited.seconds < 10
     assert "left to another worker" in log.read_text()
-    assert "Traceback" not in log.read_text()
-
-
-def test_no_leftover_on_the_disk_keeps_a_worker_from_starting(environment, log, tmp_path):
-    environment["TEMPORAL_ADDRESS"] = f"127.0.0.1:{free_port()}"
-    environment["TMPDIR"] = str(tmp_path)
-    leftover = tmp_path / f"{PREFIX}killed"
-    nest(leftover, 1_500, "d")
-    os.utime(leftover, (0, 0))
-    with run_worker(environment, log) as process:
-        wait_for(process, log, "waiting for Temporal")
-        wait_until(lambda: not leftover.exists(), what="the leftover being removed")
-        process.terminate()
-        assert process.wait(60) == 0
     assert "Traceback" not in log.read_text()
 
 

@@ -9,7 +9,8 @@ from quota.resources import AI_CREDITS
 from tests.conftest import wait_until
 from tests.fakes import BOT_TOKEN, BOT_USER, FakeSlack
 from tests.workflows.fake_gateway import FakeGateway
-from workflows import client, follow_ups
+from workflows import client
+from workflows.intake import follow_ups
 from workflows.models import FollowUp, Mention, Notice
 
 FAR_FUTURE = datetime(2100, 1, 1, tzinfo=UTC)
@@ -80,7 +81,7 @@ class World:
 
     def reply(self, mention: Mention, text: str, *, addressed: bool = False) -> FollowUp:
         """Have the author reply in the thread; record and signal it as the webhook does."""
-        follow_up = self._posted_reply(mention, text)
+        follow_up = self.posted_reply(mention, text)
         follow_up.addressed = addressed
         follow_up.workflow_id = CodingTask.objects.get(thread_ts=mention.thread_ts).workflow_id
         follow_up.save()
@@ -89,12 +90,12 @@ class World:
 
     def reply_early(self, mention: Mention, text: str) -> FollowUp:
         """Have the author reply before the mention has a task; record it as the webhook does."""
-        follow_up = self._posted_reply(mention, text)
+        follow_up = self.posted_reply(mention, text)
         assert follow_ups.record_early(follow_up)
         follow_ups.signal(follow_up)
         return follow_up
 
-    def _posted_reply(self, mention: Mention, text: str) -> FollowUp:
+    def posted_reply(self, mention: Mention, text: str) -> FollowUp:
         post = self.slack.post(text, user=mention.user_id, thread_ts=mention.thread_ts)
         return FollowUp(
             workspace=self.workspace,

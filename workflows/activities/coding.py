@@ -15,7 +15,7 @@ from coding_tasks.checkouts import Checkouts
 from coding_tasks.creation import Refused, Request, ThreadTaken
 from coding_tasks.failures import OutOfCredits, RunFailure
 from coding_tasks.models import CodingTask, Repository, TaskRun
-from workflows import denials, notices, wording
+from workflows import denials, failure_wording, notices, wording
 from workflows.activities import rows
 from workflows.activities.outages import report_outages
 from workflows.mention_types import (
@@ -26,7 +26,6 @@ from workflows.mention_types import (
     out_of_credits,
 )
 from workflows.models import FollowUp, Mention, Notice
-from workflows.recovery import causes
 from workflows.requests import all_that_was_asked, message_of, request_text
 from workflows.slack.client import client_for, failure_of
 from workflows.stopping import work
@@ -162,9 +161,7 @@ class CodingActivities:
             return TaskAnswer(notice_id=str(denial.pk) if denial else None, reason=reason)
         except ThreadTaken:
             return _join(mention)
-        # An order to stop that came just now may not have seen the task. The mention records it.
-        if work.was_stopped(mention):
-            work.stop_work(run.task, STOPPED)
+        if work.stop_if_mention_ended(run.task, mention, STOPPED):
             return TaskAnswer(reason=STOPPED)
         _announce(mention, run.task)
         return TaskAnswer(task_id=str(run.task_id), run_id=str(run.pk))
@@ -238,7 +235,9 @@ class CodingActivities:
         if run.state == TaskRun.State.STOPPED or failed.failure == OUT_OF_CREDITS:
             return FailureAnswer(None)
         repository = run.task.repository.full_name
-        text = causes.sentence(failed.failure, user_id=about.user_id, repository=repository)
+        text = failure_wording.sentence(
+            failed.failure, user_id=about.user_id, repository=repository
+        )
         notice = notices.claim(f"failed:{run.pk}", Notice.Kind.FAILURE, about, text)
         return FailureAnswer(str(notice.pk))
 

@@ -12,12 +12,11 @@ from temporalio.exceptions import ApplicationError
 from coding_tasks.failures import OutOfCredits, RunFailure
 from coding_tasks.models import ChannelDefault, Repository
 from projects.models import Project
-from workflows import denials, notices, wording
+from workflows import denials, failure_wording, notices, wording
 from workflows.activities import rows
 from workflows.activities.outages import report_outages
 from workflows.mention_types import STOPPED, MentionRef, out_of_credits
 from workflows.models import Mention, Notice
-from workflows.recovery import causes
 from workflows.requests import all_that_was_asked, texts_of
 from workflows.slack import picker
 from workflows.stopping import work
@@ -160,7 +159,7 @@ class RepositoryActivities:
     def give_up(self, given_up: GivenUp) -> PickerNotice:
         """Claim the message that says why the work did not begin."""
         mention = rows.mention(given_up.mention_id)
-        text = causes.sentence(given_up.failure, user_id=mention.user_id)
+        text = failure_wording.sentence(given_up.failure, user_id=mention.user_id)
         notice = notices.claim(f"failed:{mention.pk}", Notice.Kind.FAILURE, mention, text)
         return PickerNotice(str(notice.pk))
 

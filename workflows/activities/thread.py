@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
-from workflows import notices
+from workflows import notices, unfinished
 from workflows.activities import rows
 from workflows.closing import close
 from workflows.mention_types import MentionRef
 from workflows.models import Notice
-from workflows.recovery import unfinished
 from workflows.slack import access
 from workflows.slack.client import Failure, failure_of
 

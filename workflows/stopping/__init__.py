@@ -1,1 +1,1 @@
-"""Orders to stop, and what they end."""
+"""What stopping means: the rows that end, and the notices that are withheld."""

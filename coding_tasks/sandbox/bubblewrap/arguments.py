@@ -14,15 +14,10 @@ UID_INSIDE = 1000
 _SYSTEM = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 """Folders of the root that are links to below /usr on most systems."""
 _SETTINGS = (
-    "alternatives",
-    "ca-certificates",
-    "ld.so.cache",
-    "localtime",
-    "mime.types",
-    "pki",
-    "ssl",
+    *("alternatives", "ca-certificates", "ld.so.cache", "localtime", "mime.types"),
+    *("ssl/certs", "ssl/openssl.cnf", "pki/tls/certs", "pki/ca-trust/extracted"),
 )
-"""What programs need of /etc. No host names, users or services."""
+"""What programs need of /etc. No host names, users, services or private keys."""
 _OWN_PROCESSES = 8
 """Processes of bubblewrap and the keeper that count as the command's."""
 
@@ -98,9 +93,18 @@ def resources(limits: Limits) -> list[tuple[int, int]]:
     ]
 
 
-def python_folder() -> Path:
-    """Return the folder of the worker's own Python, without its packages."""
-    return Path(sys.base_prefix)
+def python_mounts() -> dict[str, Path]:
+    """Return what must be mounted for the worker's own Python, under its own path.
+
+    A Python can refer to its libraries by absolute paths. One below /usr is there already.
+    """
+    folder = Path(sys.base_prefix).resolve()
+    return {} if folder.is_relative_to("/usr") else {str(folder): folder}
+
+
+def python_link() -> list[str]:
+    """Return arguments that show the worker's own Python at a fixed path."""
+    return ["--symlink", str(Path(sys.base_prefix).resolve()), PYTHON_FOLDER_INSIDE]
 
 
 def is_clean(path: str) -> bool:

@@ -1,28 +1,19 @@
 """The worker's side of the keeper: start it, tell it what to run, hear how runs end."""
 
 import asyncio
-import json
 import os
+import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from itertools import count
-from pathlib import Path
 from typing import Any
 
+from coding_tasks.sandbox.bubblewrap.fork_server import SERVER
 from coding_tasks.sandbox.bubblewrap.keeper import messages
 from coding_tasks.sandbox.bubblewrap.keeper.messages import Failed, Finished, Listening, Ready
 from coding_tasks.sandbox.bubblewrap.keeper.mounts import Plan
 from coding_tasks.sandbox.errors import WorkspaceFailed, WorkspaceLost
 
-_ROOT = Path(__file__).parents[3]
-"""The folder from which our packages are imported."""
-_PROGRAM = (
-    "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from coding_tasks.sandbox.bubblewrap.keeper.main import main; main()"
-)
 _READY_WITHIN = 30.0
 """Seconds, on a very busy machine."""
 _GONE_WITHIN = 5.0
@@ -34,40 +25,36 @@ OnListening = Callable[[socket.socket], None]
 class KeeperProcess:
     """A running keeper. Use it from one event loop."""
 
-    def __init__(self, process: subprocess.Popen[bytes], channel: socket.socket) -> None:
-        self._process = process
+    def __init__(self, channel: socket.socket, lifeline: int) -> None:
         self._channel = channel
+        self._lifeline = lifeline
         self._loop = asyncio.get_running_loop()
+        self.pid = 0
+        """The outer process of the keeper, or 0 before it has begun."""
+        self._gone: asyncio.Future[None] = self._loop.create_future()
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._runs: dict[int, asyncio.Future[Finished]] = {}
         self._listeners: dict[int, OnListening] = {}
         self._numbers = count(1)
         self._loop.add_reader(channel, self._receive)
+        self._loop.add_reader(lifeline, self._watch)
 
     @classmethod
     async def spawn(cls, plan: Plan) -> "KeeperProcess":
         """Start a keeper for this plan. Raises `WorkspaceFailed`."""
         ours, theirs = messages.channel()
         ours.setblocking(False)
-        with theirs:
-            try:
-                # Without the worker's environment and files, which hold its secrets.
-                process = subprocess.Popen(  # noqa: ASYNC220, S603 - it doesn't block for long
-                    [
-                        *(sys.executable, "-I", "-S", "-c", _PROGRAM, str(_ROOT)),
-                        *(str(theirs.fileno()), json.dumps(asdict(plan))),
-                    ],
-                    env={},
-                    cwd="/",
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    pass_fds=(theirs.fileno(),),
-                    start_new_session=True,
-                )
-            except OSError as error:
-                ours.close()
-                raise WorkspaceFailed(f"the keeper cannot be started: {error}") from error
-        keeper = cls(process, ours)
+        lifeline, held = os.pipe()
+        try:
+            SERVER.fork(plan, theirs.fileno(), held)
+        except WorkspaceFailed:
+            ours.close()
+            os.close(lifeline)
+            raise
+        finally:
+            theirs.close()
+            os.close(held)
+        keeper = cls(ours, lifeline)
         try:
             await asyncio.wait_for(keeper._ready, _READY_WITHIN)
         except BaseException as error:
@@ -107,10 +94,20 @@ class KeeperProcess:
         """End every run and release the mounts. Returns when the keeper is gone."""
         self._lose()
         try:
-            await asyncio.to_thread(self._process.wait, _GONE_WITHIN)
-        except subprocess.TimeoutExpired:
-            self._process.kill()  # the kernel then ends the keeper inside
-            await asyncio.to_thread(self._process.wait)
+            await asyncio.wait([self._gone], timeout=_GONE_WITHIN)
+            if not self._gone.done() and self.pid:
+                os.kill(self.pid, signal.SIGKILL)  # the kernel then ends the keeper inside
+                await asyncio.wait([self._gone], timeout=_GONE_WITHIN)
+        finally:
+            self._loop.remove_reader(self._lifeline)
+            os.close(self._lifeline)
+
+    def _watch(self) -> None:
+        if said := os.read(self._lifeline, 100):
+            self.pid = int(said)
+        elif not self._gone.done():
+            self._loop.remove_reader(self._lifeline)
+            self._gone.set_result(None)
 
     def _receive(self) -> None:
         try:

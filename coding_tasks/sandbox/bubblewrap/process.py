@@ -18,6 +18,7 @@ LINE_COST = 64
 _WAITING = 16
 """Chunks that wait for a slow reader, before the command has to wait."""
 _EXPLANATION = 2_000
+_BY_SIGNAL = 128
 
 Stream = Literal["stdout", "stderr"]
 STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
@@ -127,7 +128,7 @@ class RunningCommand:
         )
         try:
             while data := await reader.read(_CHUNK):
-                data = data[: self._left]
+                data = data[: max(0, self._left)]
                 self._left -= len(data) + self._line_cost * data.count(b"\n")
                 if stream == "stderr":
                     self._tail = (self._tail + data)[-_EXPLANATION:]
@@ -143,13 +144,15 @@ class RunningCommand:
         await self._chunks.put(None)
 
     def _how(self, finished: Finished) -> Ended:
-        if not finished.started and finished.status is not None and not self._stopped:
+        status = finished.status
+        if status is not None and status < 0:  # the kernel ended bubblewrap, for lack of memory
+            status = _BY_SIGNAL - status
+        elif not finished.started and status is not None and not self._stopped:
             reason = self._tail.decode("utf-8", "replace").strip()
             if "execvp" in reason:  # the sandbox stands, but the program is missing
                 return Ended(127)
             raise WorkspaceFailed(f"the sandbox could not be set up: {reason}")
         limit = self._limit or (Limit(finished.limit) if finished.limit else None)
-        status = finished.status
         return Ended(
             status=None if limit or self._stopped else status,
             limit=limit,

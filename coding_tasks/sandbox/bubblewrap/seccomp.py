@@ -6,7 +6,6 @@ namespaces and the lack of capabilities confine them.
 
 import errno
 import platform
-import socket
 import struct
 from dataclasses import dataclass
 
@@ -20,7 +19,8 @@ _X32 = 0x4000_0000
 _NAMESPACES = 0x7E02_0080
 """Every CLONE_NEW* flag."""
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
-_FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
+_UNIX, _INET, _INET6, _NETLINK = 1, 2, 10, 16  # Linux's numbers, which Python lacks elsewhere
+_FAMILIES = (_UNIX, _INET, _INET6, _NETLINK)
 """The only families of sockets. Without them are AF_VSOCK, AF_PACKET, AF_ALG and many more."""
 
 

@@ -34,7 +34,6 @@ _EXPLANATION = 500
 _SHELL = "/bin/sh"
 _EXTRA = "6"
 """The number that the keeper gives to the descriptor after those that every command has."""
-_SEALED = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _PATH = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": HOME_INSIDE, "LC_ALL": "C.UTF-8"}
 
 
@@ -66,7 +65,7 @@ class BubblewrapWorkspace:
         try:
             yield process
         finally:
-            await process.close()
+            await asyncio.shield(process.close())
 
     async def export(
         self, commit: str, index: Path | None = None, most_bytes: int = 20 * MEGABYTE
@@ -215,7 +214,8 @@ def _memory(name: str, data: bytes) -> BinaryIO:
     file.write(data)
     file.flush()
     file.seek(0)
-    fcntl.fcntl(file, fcntl.F_ADD_SEALS, _SEALED)
+    seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+    fcntl.fcntl(file, fcntl.F_ADD_SEALS, seals)
     return file
 
 

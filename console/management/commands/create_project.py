@@ -9,7 +9,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 from django.db import IntegrityError, transaction
 
-from billing import accounts
+from billing import organizations
 from billing.allowances.limits import set_limit
 from billing.credits import parse_credits
 from coding_tasks.models import ChannelDefault, Repository
@@ -112,12 +112,12 @@ def _name(option: str, value: str) -> str:
 
 def _organization(name: str) -> Organization:
     found = Organization.objects.filter(name=name).first()
-    return found or accounts.create_organization(name)
+    return found or organizations.create_organization(name)
 
 
 def _project(organization: Organization, name: str) -> Project:
     found = Project.objects.filter(organization=organization, name=name).first()
-    return found or accounts.create_project(organization, name)
+    return found or organizations.create_project(organization, name)
 
 
 def _limit_micro(text: str) -> int | None:

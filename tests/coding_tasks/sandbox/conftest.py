@@ -12,6 +12,7 @@ import h11
 import pytest
 import pytest_asyncio
 
+from coding_tasks.sandbox.bubblewrap.fork_server import SERVER
 from coding_tasks.sandbox.bubblewrap.sandbox import Bubblewrap
 from coding_tasks.sandbox.command import HOME_INSIDE, PYTHON_INSIDE, Command
 from coding_tasks.sandbox.interface import Door, Ended, Limits, Workspace
@@ -198,10 +199,17 @@ async def until(condition: Callable[[], bool], what: str) -> None:
         pytest.fail(f"{what} did not happen within 10 s")
 
 
+def _descriptors() -> set[str]:
+    """Return this process's descriptors, except for the fork server's, which is kept."""
+    control = SERVER._control
+    kept = set() if control is None else {str(control.fileno())}
+    return set(os.listdir("/proc/self/fd")) - kept
+
+
 @pytest.fixture(autouse=True)
 def _no_descriptor_left() -> Iterator[None]:
     """Fail if a test leaves descriptors of this process open."""
-    before = set(os.listdir("/proc/self/fd"))
+    before = _descriptors()
     yield
-    after = set(os.listdir("/proc/self/fd"))
+    after = _descriptors()
     assert len(after) <= len(before), sorted(after - before)

@@ -190,8 +190,12 @@ async def test_too_many_open_files_are_refused(workspace, nothing_left):
         "for n in range(0, 4_000_000_000, 4096): kept[n] = 1",
         "import os\nfor n in range(8): os.fork()\nx = b'x' * 40_000_000\n"
         "import time; time.sleep(99)",
+        "import os\nfor n in range(9):\n"
+        "    fd = os.memfd_create('bomb')\n"
+        "    for m in range(30): os.write(fd, bytes(1_000_000))\n"
+        "import time; time.sleep(99)",
     ],
-    ids=["one process", "shared memory", "many processes"],
+    ids=["one process", "shared memory", "many processes", "files in memory"],
 )
 async def test_a_memory_bomb_is_ended(workspace, nothing_left, bomb):
     limits = replace(QUICK, memory=150_000_000, processes=300)
@@ -256,11 +260,11 @@ def test_nothing_is_left_of_a_killed_worker(sandbox, nothing_left):
 
 
 def keepers() -> set[int]:
-    """Return the process ids of the keepers on this machine."""
+    """Return the process ids of the keepers, and of what they are forked from."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if b"keeper.main import main" in (process / "cmdline").read_bytes():
+            if b"keeper.fork_server import main" in (process / "cmdline").read_bytes():
                 found.add(int(process.name))
         except OSError:
             continue

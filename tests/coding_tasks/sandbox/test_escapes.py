@@ -1,6 +1,7 @@
 """Hostile code that tries to leave the sandbox, or to see what is outside. Each attempt fails."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -117,8 +118,11 @@ async def test_trees_of_other_runs_are_not_visible(sandbox):
 
 
 async def test_homes_and_the_rest_of_the_hosts_files_are_not_visible(workspace, tmp_path):
-    listed = (await shell(workspace, "ls -A /home /root /work /srv /var /run /sys /mnt")).out
+    listed = (await shell(workspace, "ls -A /home /work /srv /var /run /sys /mnt")).out
     assert listed.split() == ["/home:", "agent", "/var:", "tmp", "/work:"]
+    # Below root's home there is at most the worker's Python.
+    others = f"find /root -not -path '{sys.base_prefix}/*' -not -type d"
+    assert (await shell(workspace, others)).out == ""
     assert (await shell(workspace, f"ls -d {tmp_path} {Path.cwd()}")).out == ""
     assert (await shell(workspace, "cat /etc/shadow /etc/hostname /etc/machine-id")).out == ""
 

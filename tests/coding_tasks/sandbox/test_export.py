@@ -226,6 +226,15 @@ async def test_a_file_that_cannot_be_read_is_said_to_be_missing(sandbox, checkou
     assert b"closed" not in change.patch
 
 
+async def test_an_export_without_room_fails(sandbox, checkout):
+    small = Storage(tree_bytes=3_000_000)
+    opened = sandbox.open(checkout.tree, repository=checkout.repository, storage=small)
+    async with opened as workspace:
+        await shell(workspace, "for n in 1 2; do head -c 1490000 /dev/urandom >big$n; done")
+        with pytest.raises(ExportFailed, match="No space left"):
+            await workspace.export(checkout.commit)
+
+
 async def test_a_patch_that_is_too_large_is_refused(sandbox, checkout):
     async with checkout.opened(sandbox) as workspace:
         await shell(workspace, "head -c 3000000 /dev/urandom >big")
@@ -242,7 +251,7 @@ async def test_a_commit_that_is_not_there_fails_with_gits_words(sandbox, checkou
 
 async def test_a_commit_that_looks_like_an_option_is_refused(sandbox, checkout):
     async with checkout.opened(sandbox) as workspace:
-        for commit in ("--output=/work/x", "HEAD", "main", ""):
+        for commit in ("--output=/work/x", "HEAD", "main", "4b825dc"):
             with pytest.raises(ExportFailed, match="not a commit"):
                 await workspace.export(commit)
 
@@ -252,13 +261,14 @@ async def test_without_a_repository_there_is_no_export(workspace):
         await workspace.export("0" * 40)
 
 
-async def test_an_empty_repository_takes_its_first_files(sandbox, tmp_path):
+@pytest.mark.parametrize("with_commit", [True, False])
+async def test_an_empty_repository_takes_its_first_files(sandbox, tmp_path, with_commit):
     (tmp_path / "source").mkdir()
     checkout = Checkout.make(sandbox, tmp_path)
     async with checkout.opened(sandbox) as workspace:
         await shell(workspace, "echo first >README.md")
-        clone = checkout.apply(await workspace.export(checkout.commit))
-    assert (clone / "README.md").read_text() == "first\n"
+        change = await workspace.export(checkout.commit if with_commit else "")
+    assert (checkout.apply(change) / "README.md").read_text() == "first\n"
 
 
 async def test_a_submodule_and_a_pointer_stay_as_they_are(sandbox, source, tmp_path):

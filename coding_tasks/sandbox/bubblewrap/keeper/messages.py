@@ -11,6 +11,13 @@ _MOST_DESCRIPTORS = 8
 
 
 @dataclass(frozen=True)
+class Open:
+    """Fork a keeper for this plan, in JSON. Comes with its channel and its lifeline."""
+
+    plan: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Start:
     """Start bubblewrap. Comes with the descriptors of `Descriptors`, in that order."""
 
@@ -64,9 +71,9 @@ class Finished:
     peak_memory: int
 
 
-Message = Start | Kill | Ready | Failed | Listening | Finished
+Message = Open | Start | Kill | Ready | Failed | Listening | Finished
 _KINDS: dict[str, type[Message]] = {
-    kind.__name__: kind for kind in (Start, Kill, Ready, Failed, Listening, Finished)
+    kind.__name__: kind for kind in (Open, Start, Kill, Ready, Failed, Listening, Finished)
 }
 
 

@@ -46,13 +46,14 @@ def enter(plan: Plan) -> None:
     Folders of the host are bound before the user changes, because the sandbox's user cannot reach
     what lies below, say, root's home.
     """
-    if os.geteuid() == 0:
-        kernel.unshare(kernel.CLONE_NEWNS)
+    if os.geteuid() == 0 and _may_mount():
         _bind_host(plan)
         _become(plan.uid, plan.gid)
         _new_user_namespace()
         kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWPID)
     else:
+        if os.geteuid() == 0:
+            _become(plan.uid, plan.gid)
         _new_user_namespace()
         kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWPID)
         _bind_host(plan)
@@ -73,6 +74,15 @@ def mount_storage(plan: Plan) -> None:
         os.mkdir(work)
         options = f"userxattr,lowerdir={layout.LOWER},upperdir={upper},workdir={work}"
         kernel.mount("overlay", layout.TREE, "overlay", _HARMLESS, options)
+
+
+def _may_mount() -> bool:
+    """Enter a mount namespace. Return False if root lacks the capability, as in most containers."""
+    try:
+        kernel.unshare(kernel.CLONE_NEWNS)
+    except PermissionError:
+        return False
+    return True
 
 
 def _bind_host(plan: Plan) -> None:

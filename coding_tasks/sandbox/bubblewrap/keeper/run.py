@@ -1,5 +1,6 @@
 """One command: bubblewrap as a child of the keeper, and everything below it."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -15,6 +16,8 @@ from coding_tasks.sandbox.bubblewrap.keeper.messages import Start
 _GIVEN = ("--args", "3", "--seccomp", "4", "--json-status-fd", "5")
 NICENESS = 5
 """The worker and its relays go first when the processor is busy."""
+_FILES_EVERY = 10
+"""Open files are looked at in one of this many measurements, because there can be many."""
 _GONE_WITHIN = 10_000
 """Milliseconds until the kernel has ended a process namespace."""
 
@@ -51,25 +54,36 @@ class Run:
     """The process id of bubblewrap itself, which stays outside."""
     status_pipe: int
     """Where bubblewrap reports, in JSON, the first process inside and that the command ran."""
+    child: int = 0
+    """The first process inside, once it was reported."""
     inside: int | None = None
     """A descriptor of the first process inside. If it dies, the kernel ends all the others."""
     namespace: str = ""
     reported: bytes = b""
     killed: bool = False
     limit: str | None = None
+    measured: int = 0
+    files: int = 0
+    """Bytes of files in memory, as last looked for."""
     peak: usage.Usage = field(default_factory=usage.Usage)
 
     def read_report(self) -> bool:
         """Read what bubblewrap reports. Return whether more can follow."""
         data = os.read(self.status_pipe, 4096)
         self.reported += data
-        if self.inside is None and b"child-pid" in self.reported and b"\n" in self.reported:
-            child = json.loads(self.reported.split(b"\n", 1)[0])["child-pid"]
-            self.inside = os.pidfd_open(child)
-            self.namespace = os.readlink(f"/proc/{child}/ns/pid")
+        if not self.child and b"\n" in self.reported:
+            self.child = json.loads(self.reported.split(b"\n", 1)[0])["child-pid"]
+            self._watch()
             if self.killed:
                 self.kill()
         return bool(data)
+
+    def _watch(self) -> None:
+        """Note the first process inside, unless it has ended already, and all others with it."""
+        with contextlib.suppress(ProcessLookupError):
+            self.inside = os.pidfd_open(self.child)
+        with contextlib.suppress(OSError):
+            self.namespace = os.readlink(f"/proc/{self.child}/ns/pid")
 
     def kill(self) -> None:
         """End every process inside. If bubblewrap is still being set up, do so when it stands."""
@@ -83,7 +97,11 @@ class Run:
     def measure(self, now: usage.Usage) -> None:
         """Note the usage, and end the command if it exceeds a limit."""
         if now.memory > self.order.memory:
-            now.memory = usage.exact_memory(now.processes)
+            now.memory = usage.exact_memory(now.processes, self.order.memory)
+        if self.measured % _FILES_EVERY == 0:
+            self.files = usage.files_in_memory(now.processes)
+        self.measured += 1
+        now.memory += self.files
         self.peak.memory = max(self.peak.memory, now.memory)
         self.peak.cpu_seconds = max(self.peak.cpu_seconds, now.cpu_seconds)
         if self.killed:
@@ -97,12 +115,15 @@ class Run:
 
     def finish(self, wait_status: int) -> messages.Finished:
         """Wait until no process is left inside, and say how the run ended."""
-        while self.read_report():
-            pass
-        os.close(self.status_pipe)
+        more = True
+        while more and not self.child:
+            more = self.read_report()
         if self.inside is not None:
             self.kill_rest()
             os.close(self.inside)
+        while more:  # what is left inside may hold the pipe, so only now
+            more = self.read_report()
+        os.close(self.status_pipe)
         status = os.waitstatus_to_exitcode(wait_status)
         return messages.Finished(
             run=self.order.run,
@@ -177,7 +198,10 @@ def _keep_only(*descriptors: int) -> None:
     above = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 100) for descriptor in descriptors]
     for number, descriptor in enumerate(above):
         os.dup2(descriptor, number)
-    os.closerange(len(above), os.sysconf("SC_OPEN_MAX"))
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) >= len(above):
+            with contextlib.suppress(OSError):  # the one that read the list
+                os.close(int(name))
 
 
 def _read(descriptor: int) -> bytes:

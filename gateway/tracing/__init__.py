@@ -1,0 +1,1 @@
+"""The trace of each call: its interface, and the traces of OpenTelemetry."""

@@ -1,0 +1,408 @@
+"""Holds and data loss, on a real Redis server."""
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import pytest
+from msgspec.structs import replace
+
+from devstack.servers import free_port, redis_server
+from gateway import background, keys
+from gateway.background import Background
+from gateway.money import holds as holds_module
+from gateway.money.holds import Holds, Reservation, Settlement
+from gateway.money.reaper import Reaper
+from gateway.network.redis_connection import Redis, RedisUnavailable
+from tests.conftest import running
+from tests.gateway.conftest import Process
+from tests.gateway.lossy_redis import LosesAnswers
+
+pytestmark = pytest.mark.usefixtures("patience")
+
+PROJECT, RESOURCE, ACCOUNT = 7, "ai_credits", "organization:ai_credits"
+
+
+async def prepared(url: str, allotment: int | str) -> LosesAnswers:
+    """Return a Redis that knows one project and its account."""
+    redis = LosesAnswers(url)
+    await redis.execute("FLUSHALL")
+    now = int((await redis.execute("TIME"))[0]) * 1000
+    await redis.execute(
+        "HSET", keys.project(PROJECT, RESOURCE), "account", ACCOUNT, "limited", "0",
+        "limited_until", "", "asked_at", now, "answer", "{}", "soft", "0",
+    )  # fmt: skip
+    await redis.execute("HSET", keys.account(ACCOUNT), "allotment", allotment, "valid_until", "")
+    await redis.execute("HSET", keys.FEED, "confirmed_at", now)
+    return redis
+
+
+def holds_of(redis: Redis) -> Holds:
+    return Holds(redis, lease=60, open_window=60, run_cap_micro=None, requests_per_minute=9)
+
+
+def reservation(hold_id: str, bound: int) -> Reservation:
+    return Reservation(hold_id, PROJECT, RESOURCE, ACCOUNT, bound, "digest", None, "user", b"{}")
+
+
+async def dumped(redis: Redis) -> list[tuple[bytes, bytes]]:
+    """Return all keys of Redis with their values."""
+    return [(key, await redis.execute("DUMP", key)) for key in await redis.execute("KEYS", "*")]
+
+
+async def fall_back_to(redis: Redis, saved: list[tuple[bytes, bytes]]) -> None:
+    """Restore this state in Redis, and remove everything else."""
+    await redis.execute("FLUSHALL")
+    for key, value in saved:
+        await redis.execute("RESTORE", key, 0, value)
+
+
+class Mortal(NamedTuple):
+    """A Redis that can be killed and restarted with its files."""
+
+    url: str
+    files: Path
+    process: Process
+
+
+@pytest.fixture
+def mortal(tmp_path: Path) -> Iterator[Mortal]:
+    files, port = tmp_path / "files", free_port()
+    process = Process(redis_server("redis", files, port), tmp_path / "log", running)
+    process.start()
+    yield Mortal(f"redis://127.0.0.1:{port}/0", files, process)
+    process.stop()
+
+
+async def lose_nothing(redis: Redis) -> None:
+    """Wait until Redis has written everything to disk, which "everysec" delays."""
+    await redis.execute("CONFIG", "SET", "appendfsync", "always")
+
+
+async def lose_the_connection(redis: Redis) -> None:
+    """Wait until the client notices that the server is gone."""
+    with suppress(RedisUnavailable):
+        await redis.execute("PING")
+
+
+async def counters(redis: Redis) -> tuple[int, int]:
+    """Return the spent and the held amount."""
+    spent, held = await redis.execute("HMGET", keys.account(ACCOUNT), "spent", "held")
+    return int(spent or 0), int(held or 0)
+
+
+def test_holds_of_an_unlimited_account_never_exceed_exact_arithmetic(own_redis: str) -> None:
+    async def overlap() -> None:
+        redis = await prepared(own_redis, "")
+        holds = holds_of(redis)
+        assert (await holds.hold(reservation("first", 2**52))).status == "held"
+        assert (await holds.hold(reservation("second", 1))).status == "excessive"
+        assert await counters(redis) == (0, 2**52)
+        await redis.execute("HSET", keys.account(ACCOUNT), "held", 5)
+        await holds.settle(Settlement("first", "hold", 1, b"{}", ACCOUNT))
+        assert await counters(redis) == (1, 0), "less than nothing is held"
+        redis.close()
+
+    asyncio.run(overlap())
+
+
+EVERY_LIMIT = ["account", "project", "user", "run", "run by default"]
+
+
+async def limited_to(redis: Redis, limit: str, micro: int) -> Holds:
+    """Leave so much within one limit, and plenty within the others."""
+    caps = {
+        "project": f"1 {10**6} 1 0",
+        "user": f"1 {10**6} 0 1",
+        "run": f"1 {micro} 0 0",
+    }
+    if limit in caps:
+        await redis.execute("HSET", keys.project(PROJECT, RESOURCE), "caps", caps[limit])
+    if limit == "account":
+        await redis.execute("HSET", keys.account(ACCOUNT), "allotment", micro)
+    await redis.execute("HSET", keys.account(ACCOUNT), "epoch", "ledger")
+    for scope in (f"project:{PROJECT}", "user:user"):
+        await redis.execute(
+            "HSET",
+            keys.scope(ACCOUNT, scope),
+            "epoch",
+            "ledger",
+            "version",
+            1,
+            "allotment",
+            micro,
+        )
+    by_default = micro if limit == "run by default" else 10**6
+    return Holds(redis, lease=60, open_window=60, run_cap_micro=by_default, requests_per_minute=9)
+
+
+@pytest.mark.parametrize("limit", EVERY_LIMIT)
+def test_every_limit_admits_its_last_micro_credit_and_not_one_more(
+    own_redis: str, limit: str
+) -> None:
+    refusal = {"account": "short", "project": "project_cap", "user": "user_cap"}
+
+    async def spend() -> None:
+        redis = await prepared(own_redis, 10**6)
+        holds = await limited_to(redis, limit, 100)
+
+        async def asked(hold_id: str, bound: int) -> tuple[str, int, int]:
+            answer = await holds.hold(replace(reservation(hold_id, bound), task_run_id="run"))
+            return answer.status, answer.remaining_micro, answer.held_micro
+
+        refused = refusal.get(limit, "run_cap")
+        assert await asked("too much", 101) == (refused, 100, 0)
+        assert (await asked("a part", 30))[0] == "held"
+        assert await asked("more than the rest", 71) == (refused, 70, 30)
+        assert (await asked("the rest", 70))[0] == "held"
+        assert await asked("one more", 1) == (refused, 0, 100)
+        await holds.settle(Settlement("a part", "hold", 10, b"{}", ACCOUNT))
+        assert await asked("again too much", 21) == (refused, 20, 70)
+        assert (await asked("what was not used", 20))[0] == "held"
+        redis.close()
+
+    asyncio.run(spend())
+
+
+def test_held_never_becomes_negative_in_a_scope(own_redis: str) -> None:
+    async def forget() -> None:
+        redis = await prepared(own_redis, 1000)
+        holds, run = holds_of(redis), keys.run("run")
+        wanted = replace(reservation("one", 100), task_run_id="run")
+        assert (await holds.hold(wanted)).status == "held"
+        await redis.execute("HSET", run, "held", 5)
+        await holds.settle(Settlement("one", "hold", 60, b"{}", ACCOUNT))
+        assert await redis.execute("HMGET", run, "spent", "held") == [b"60", b"0"]
+        redis.close()
+
+    asyncio.run(forget())
+
+
+def test_the_reaper_books_only_holds_whose_owners_lease_expired(own_redis: str) -> None:
+    async def look() -> None:
+        redis = await prepared(own_redis, 1000)
+        holds, reaper = holds_of(redis), Reaper(redis)
+        assert (await holds.hold(reservation("alive", 60))).status == "held"
+        await reaper.step()
+        assert await counters(redis) == (0, 60)
+        assert await redis.execute("EXISTS", keys.EVENTS) == 0
+        redis.close()
+
+    asyncio.run(look())
+
+
+@pytest.mark.parametrize("noticing", ["whose changes were lost", "that made no change"])
+def test_after_data_loss_nobody_is_admitted_before_every_process_had_time_to_replay(
+    own_redis: str, monkeypatch: pytest.MonkeyPatch, noticing: str
+) -> None:
+    monkeypatch.setattr(holds_module, "REPLAY_GRACE", 0.05)
+
+    async def fall_back() -> None:
+        redis = await prepared(own_redis, 100)
+        await redis.execute("SET", keys.GROUP_EPOCH, "group")
+        one, other = holds_of(redis), holds_of(redis)
+        await one.beat()
+        await other.beat()
+        saved = await dumped(redis)
+        assert (await one.hold(reservation("spent", 60))).status == "held"
+        await one.settle(Settlement("spent", "hold", 60, b"{}", ACCOUNT, "group"))
+        await fall_back_to(redis, saved)
+        if noticing == "that made no change":
+            # It learns of the loss from the process that noticed first.
+            await one.beat()
+            while not await redis.execute("EXISTS", keys.GENERATION):
+                pass
+            asker = other
+        else:
+            asker = one
+        assert (await asker.hold(reservation("early", 50))).status == "rewound"
+        for each in (one, other):
+            await each.beat()
+            await asyncio.gather(*filter(None, [each._replaying]))
+        assert (await other.hold(reservation("too much", 50))).status == "short"
+        assert (await one.hold(reservation("fits", 40))).status == "held"
+        assert await counters(redis) == (60, 40)
+        redis.close()
+
+    asyncio.run(fall_back())
+
+
+def test_a_settlement_repeated_late_is_debited_once(
+    own_redis: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holds_module, "MARK_MS", 0)
+
+    async def repeat() -> None:
+        redis = await prepared(own_redis, 1000)
+        holds = holds_of(redis)
+        assert (await holds.hold(reservation("late", 100))).status == "held"
+        redis.deaf = True
+        await holds.settle(Settlement("late", "hold", 60, b"{}", ACCOUNT, "group"))
+        assert (await counters(redis), holds.unsettled) == ((60, 0), 1)
+        await holds.beat()  # must not forget the settled id yet
+        redis.deaf = False
+        await holds.drain()
+        assert await counters(redis) == (60, 0)
+        assert await redis.execute("XLEN", keys.EVENTS) == 1
+        await holds.beat()
+        assert await redis.execute("EXISTS", keys.settled(holds.owner)) == 0, "nothing stays"
+        redis.close()
+
+    asyncio.run(repeat())
+
+
+def test_a_hold_that_redis_makes_after_its_release_is_released(own_redis: str) -> None:
+    """A command may be delivered after its connection broke, when the network is back."""
+
+    async def arrive_late() -> None:
+        redis = await prepared(own_redis, 1000)
+        holds, network = holds_of(redis), holds_of(redis)
+        network._holds_key = holds._holds_key
+        assert (await holds.hold(reservation("under way", 30))).status == "held"
+        redis.away = 1
+        with pytest.raises(RedisUnavailable):
+            await holds.hold(reservation("late", 100))
+        await holds.drain()
+        assert (await network.hold(reservation("late", 100))).status == "held"
+        assert await counters(redis) == (0, 130)
+        await holds.beat()
+        await holds.drain()
+        assert await counters(redis) == (0, 30)
+        redis.close()
+
+    asyncio.run(arrive_late())
+
+
+def test_a_process_that_stops_leaves_no_settlement_behind(
+    own_redis: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After it gave up its lease, nobody would book a hold that is left."""
+    monkeypatch.setattr(background, "STOP_SECONDS", 60.0)
+
+    async def stop() -> None:
+        redis = await prepared(own_redis, 1000)
+        holds, idle = holds_of(redis), SimpleNamespace(step=None)
+        process = Background(
+            SimpleNamespace(group="group"), redis, None, None, holds, None, idle, idle, idle, None
+        )  # fmt: skip
+        assert (await holds.hold(reservation("one", 100))).status == "held"
+        redis.away = 2  # the settlement, and its first retry
+        await holds.settle(Settlement("one", "hold", 60, b"{}", ACCOUNT))
+        assert (await counters(redis), holds.unsettled) == ((0, 100), 1)
+        await process.stop()
+        assert (await counters(redis), holds.unsettled) == ((60, 0), 0)
+        assert await redis.execute("XLEN", keys.EVENTS) == 1
+        assert await redis.execute("EXISTS", keys.OWNERS) == 0, "its lease is given up"
+        redis.close()
+
+    asyncio.run(stop())
+
+
+def test_lost_settlements_are_repeated_even_if_the_sequence_caught_up(
+    mortal: Mortal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holds_module, "REMEMBERED_SECONDS", 0)
+    monkeypatch.setattr(holds_module, "REPLAY_GRACE", 0.05)
+    as_they_were = tmp_path / "as-they-were"
+
+    async def come_back() -> None:
+        redis = await prepared(mortal.url, 1000)
+        await lose_nothing(redis)
+        await redis.execute("SET", keys.GROUP_EPOCH, "group")
+        holds = holds_of(redis)
+        await holds.beat()
+        for hold_id in ("lost", "under way"):
+            assert (await holds.hold(reservation(hold_id, 100))).status == "held"
+        shutil.copytree(mortal.files, as_they_were)
+        await holds.settle(Settlement("lost", "hold", 30, b"{}", ACCOUNT, "group"))
+        mortal.process.kill()
+        shutil.rmtree(mortal.files)
+        as_they_were.rename(mortal.files)
+        mortal.process.start()
+        await lose_the_connection(redis)
+        await holds.settle(Settlement("under way", "hold", 60, b"{}", ACCOUNT, "group"))
+        await holds.beat()
+        assert holds._replaying is not None
+        await holds._replaying
+        assert await counters(redis) == (90, 0)
+        assert await redis.execute("XLEN", keys.EVENTS) == 2
+        await holds.beat()
+        assert not holds._remembered, "Redis has it for good"
+        redis.close()
+
+    asyncio.run(come_back())
+
+
+def test_a_restarted_redis_admits_nothing_before_the_replay(
+    mortal: Mortal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holds_module, "REPLAY_GRACE", 0.05)
+
+    async def come_back() -> None:
+        redis = await prepared(mortal.url, 1000)
+        await lose_nothing(redis)
+        holds = holds_of(redis)
+        await holds.beat()
+        assert (await holds.hold(reservation("before", 100))).status == "held"
+        mortal.process.kill()
+        mortal.process.start()
+        await lose_the_connection(redis)
+        assert (await holds.hold(reservation("at once", 100))).status == "rewound"
+        assert holds._replaying is not None
+        await holds._replaying
+        await holds.drain()
+        assert await counters(redis) == (0, 100)
+        assert (await holds.hold(reservation("again", 100))).status == "held"
+        redis.close()
+
+    asyncio.run(come_back())
+
+
+def test_settlements_that_redis_kept_are_not_repeated_after_an_outage(
+    own_redis: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holds_module, "MARK_MS", 0)
+    monkeypatch.setattr(holds_module, "REPLAY_GRACE", 0.05)
+
+    async def come_back() -> None:
+        redis = await prepared(own_redis, 1000)
+        await redis.execute("SET", keys.GROUP_EPOCH, "group")
+        holds = holds_of(redis)
+        await holds.beat()
+        assert (await holds.hold(reservation("kept", 100))).status == "held"
+        await holds.settle(Settlement("kept", "hold", 60, b"{}", ACCOUNT, "group"))
+        saved = await dumped(redis)
+        assert (await holds.hold(reservation("lost", 100))).status == "held"
+        await holds.settle(Settlement("lost", "hold", 30, b"{}", ACCOUNT, "group"))
+        await fall_back_to(redis, saved)
+        await holds.beat()
+        assert holds._replaying is not None
+        await holds._replaying
+        assert await counters(redis) == (90, 0)
+        assert await redis.execute("XLEN", keys.EVENTS) == 2
+        redis.close()
+
+    asyncio.run(come_back())
+
+
+def test_a_cancelled_settlement_is_made_in_the_background(own_redis: str) -> None:
+    async def cancel() -> None:
+        redis = await prepared(own_redis, 1000)
+        holds = holds_of(redis)
+        assert (await holds.hold(reservation("one", 100))).status == "held"
+        redis.close()
+        redis._connection = None  # sends nothing before the cancellation
+        settling = asyncio.create_task(holds.settle(Settlement("one", "hold", 60, b"{}", ACCOUNT)))
+        await asyncio.sleep(0)
+        settling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await settling
+        await holds.drain()
+        assert await counters(redis) == (60, 0)
+        redis.close()
+
+    asyncio.run(cancel())

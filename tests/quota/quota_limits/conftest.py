@@ -1,0 +1,23 @@
+"""Fixtures to ask the quota endpoint with."""
+
+import pytest
+
+from projects import credentials
+from tests.quota.quota_limits.requests import bearer, path
+
+
+@pytest.fixture
+def key(project) -> str:
+    return credentials.issue_personal_api_key(
+        project.organization, "poller", ["project:read"], [project]
+    )[1]
+
+
+@pytest.fixture
+def ask(client, key):
+    """Ask for a project's quota with the project's key, or with other headers."""
+
+    def _ask(project, **headers):
+        return client.get(path(project.pk), headers=bearer(key) | headers)
+
+    return _ask

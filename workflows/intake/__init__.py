@@ -1,0 +1,1 @@
+"""Deciding about what people write: mentions, replies, follow-ups and orders to stop."""

@@ -1,0 +1,151 @@
+"""Orders to stop: a message that only says "stop" ends its author's work in the thread.
+
+Other people who order a stop are told whose work it is.
+"""
+
+from collections.abc import Iterable, Sequence, Set
+from decimal import Decimal
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Q
+
+from billing.reports.usage import usage_of_task_runs, usage_of_traces
+from coding_tasks.assignments import trace_of
+from coding_tasks.models import CodingTask, TaskRun
+from coding_tasks.threads import active_task, lock_active_task
+from quota.resources import format_credits
+from workflows import client, closing, notices, wording
+from workflows.intake import follow_ups
+from workflows.mention_types import workflow_id
+from workflows.models import FollowUp, Mention, Notice, ThreadReply
+from workflows.requests import is_stop, of_thread
+from workflows.stopping.work import Stopped, stop_work
+
+
+def obey(order: Mention) -> None:
+    """End the author's work in the thread, and say once what was stopped."""
+    mark = f"stopped by the message {order.ts}"
+    for mention in _own_open(order):
+        closing.close(mention.pk, Mention.State.STOPPED, mark)
+    mentions = list(of_thread(order).filter(state=Mention.State.STOPPED, outcome=mark))
+    workflows = {workflow_id(each.team_id, each.channel_id, each.ts) for each in mentions}
+    with transaction.atomic():
+        stopped = _stop_own_task(order, mark, workflows)
+        owner_id = None if stopped or mentions else _other_owner(order)
+        words = _words(order, mentions, stopped, owner_id)
+        if closing.conclude(order, Mention.State.STOPPED, _outcome(mentions, stopped)):
+            notices.send_soon(notices.claim(_key(order, owner_id), Notice.Kind.STOP, order, words))
+    client.cancel_all(workflows | ({stopped.task.workflow_id} if stopped else set()))
+
+
+def _own_open(order: Mention) -> list[Mention]:
+    """Return the author's open requests in the thread from before the order."""
+    mine = of_thread(order).filter(user_id=order.user_id, state__in=Mention.OPEN)
+    return [
+        each for each in mine if Decimal(each.ts) < Decimal(order.ts) and not is_stop(each.text)
+    ]
+
+
+def _stop_own_task(order: Mention, why: str, workflows: Set[str]) -> Stopped | None:
+    """Stop the author's task if its workflow is in `workflows` or it has work from before."""
+    task = lock_active_task(order.workspace, order.channel_id, order.thread_ts)
+    if task is None or task.owner_slack_user_id != order.user_id:
+        return None
+    if task.workflow_id not in workflows and not _has_work_from_before(order, task):
+        return None
+    stopped = stop_work(task, why)
+    if stopped is not None:
+        _reconsider_later_messages(order, task, why)
+    return stopped
+
+
+def _has_work_from_before(order: Mention, task: CodingTask) -> bool:
+    """Return whether the task works on, or will work on, what was written before the order."""
+    at_work = task.runs.filter(state__in=TaskRun.UNFINISHED).values_list("message_ts", flat=True)
+    waiting = FollowUp.objects.filter(
+        workflow_id=task.workflow_id, state__in=FollowUp.WAITING
+    ).values_list("ts", flat=True)
+    return any(Decimal(each) < Decimal(order.ts) for each in [*at_work, *waiting])
+
+
+def _reconsider_later_messages(order: Mention, task: CodingTask, why: str) -> None:
+    """Leave messages written after the order, but received before it, to the sweeps.
+
+    The order doesn't mean them. A message that mentions the bot begins anew, even if its run had
+    begun. After any other message that waited, its author is told how to go on.
+    """
+    stopped = task.runs.filter(state=TaskRun.State.STOPPED, error=why).values("message_ts")
+    ended = FollowUp.objects.filter(
+        Q(state=FollowUp.State.DROPPED, outcome=why)
+        | Q(state=FollowUp.State.HANDLED, addressed=True, ts__in=stopped),
+        workflow_id=task.workflow_id,
+    )
+    for each in ended:
+        if Decimal(each.ts) < Decimal(order.ts):
+            continue
+        FollowUp.objects.filter(pk=each.pk).delete()
+        if each.addressed:
+            follow_ups.restart_mention(each)
+        else:
+            ThreadReply.objects.get_or_create(
+                workspace_id=each.workspace_id,
+                channel_id=each.channel_id,
+                ts=each.ts,
+                defaults={
+                    "thread_ts": each.thread_ts,
+                    "user_id": each.user_id,
+                    "text": each.text,
+                },
+            )
+
+
+def _key(order: Mention, owner_id: str | None) -> str:
+    """Return the key of the notice. Each person in a thread is told once whose work it is."""
+    if owner_id is None:
+        return f"stop:{order.pk}"
+    thread = f"{order.workspace_id}:{order.channel_id}:{order.thread_ts}"
+    return f"stop-refused:{thread}:{order.user_id}"
+
+
+def _words(
+    order: Mention, mentions: Sequence[Mention], stopped: Stopped | None, owner_id: str | None
+) -> str:
+    bot_name = settings.BOT_NAME
+    if stopped is not None or mentions:
+        return wording.stopped(
+            order.user_id,
+            credits=_used(order, mentions, stopped),
+            in_flight=stopped is not None and stopped.in_flight,
+            bot_name=bot_name,
+        )
+    if owner_id is not None:
+        return wording.not_yours_to_stop(order.user_id, owner_id=owner_id)
+    return wording.nothing_to_stop(order.user_id)
+
+
+def _outcome(mentions: Sequence[Mention], stopped: Stopped | None) -> str:
+    return "it stopped the work" if stopped is not None or mentions else "there was nothing to stop"
+
+
+def _other_owner(order: Mention) -> str | None:
+    """Return the owner of the work in the thread, if it is somebody else's."""
+    task = active_task(order.workspace, order.channel_id, order.thread_ts)
+    if task is not None and task.owner_slack_user_id != order.user_id:
+        return task.owner_slack_user_id
+    others = of_thread(order).filter(state__in=Mention.OPEN).exclude(user_id=order.user_id)
+    return others.order_by("received_at").values_list("user_id", flat=True).first()
+
+
+def _used(order: Mention, mentions: Iterable[Mention], stopped: Stopped | None) -> str | None:
+    """Return the credits used so far, formatted, or None if none were used."""
+    traces = {each.trace_id for each in mentions}
+    project_id = order.workspace.project_id
+    micro = 0
+    if stopped is not None:
+        task = stopped.task
+        traces.add(trace_of(task.workflow_id))
+        project_id = task.project_id
+        micro += sum(usage_of_task_runs(task.runs.values_list("pk", flat=True)).values())
+    micro += sum(usage_of_traces([project_id], traces).values())
+    return format_credits(micro) if micro else None

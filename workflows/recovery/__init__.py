@@ -1,1 +1,0 @@
-"""Finishing what failures leave behind."""
