@@ -27,13 +27,11 @@ def choose_agent(text: str, names: Iterable[str]) -> Choice:
     if not known:
         return Choice(None, text)
     longest_first = sorted(known, key=len, reverse=True)
-    words = rf"(?:with|using)\s+(?P<name>{'|'.join(map(re.escape, longest_first))})"
-    found = re.match(rf"\s*{words}(?:\s*[,:]\s*|\s+(?=\S)|\s*$)", text, re.IGNORECASE) or re.search(
-        rf"(?:^|[\s,(]+){words}\)?(?:,?\s+please)?(?=[.!?]?\s*(?:\n|$)|[.!?]\s)",
-        text,
-        re.IGNORECASE,
-    )
+    words = rf"(?<![^\s,(])(?:with|using)\s{{1,3}}({'|'.join(map(re.escape, longest_first))})"
+    begins = rf"\s*{words}(?:\s*[,:]\s*|\s+(?=\S)|\s*$)"
+    ends = rf"{words}\)?(?:,?\s+please)?(?=[.!?]?\s*(?:\n|$)|[.!?]\s)"
+    found = re.match(begins, text, re.IGNORECASE) or re.search(ends, text, re.IGNORECASE)
     if found is None:
         return Choice(None, text)
-    request = text[: found.start()] + text[found.end() :]
-    return Choice(known[found["name"].lower()], request.strip())
+    request = text[: found.start()].rstrip(" \t,(") + text[found.end() :]
+    return Choice(known[found[1].lower()], request.strip())

@@ -29,6 +29,8 @@ from coding_tasks.agents.lines import compact, json_object, part, parts, text_of
 from coding_tasks.sandbox.command import TREE_INSIDE, Command
 
 _EDITS = frozenset({"Edit", "MultiEdit", "Write", "NotebookEdit"})
+_MOST_OUTPUT = 16_000
+"""Tokens of one answer. The gateway reserves what a call may cost; the default is twice this."""
 _RETRIES = 15
 """Calls that fail are repeated for about six minutes. A denial of the gateway is not repeated."""
 
@@ -81,6 +83,7 @@ class ClaudeCode:
             ANTHROPIC_DEFAULT_HAIKU_MODEL=turn.model,
             CLAUDE_CODE_ADDITIONAL_DIRECTORIES_CLAUDE_MD="1",
             CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC="1",
+            CLAUDE_CODE_MAX_OUTPUT_TOKENS=str(_MOST_OUTPUT),
             CLAUDE_CODE_MAX_RETRIES=str(_RETRIES),
             DISABLE_AUTOUPDATER="1",
             IS_SANDBOX="1",

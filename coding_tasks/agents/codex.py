@@ -37,8 +37,8 @@ _RETRIES = 11
 class Codex:
     """See `CodingAgent`.
 
-    It replaces the text of a 429 by its own ("Quota exceeded"), so its output never says whether
-    the team's credits are used up.
+    It replaces the text of most 429s by its own ("Quota exceeded"), so its output does not say
+    whether credits are used up.
     """
 
     name: str = "codex"

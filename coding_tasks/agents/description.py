@@ -137,7 +137,7 @@ def environment(**more: str) -> dict[str, str]:
     """Return the environment of every agent, with `more`."""
     return {
         "HOME": HOME_INSIDE,
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "PATH": f"/usr/local/bin:/usr/bin:/bin:{Path(PYTHON_INSIDE).parent}",
         "LANG": "C.UTF-8",
         "TERM": "dumb",
         "PYTHONDONTWRITEBYTECODE": "1",  # compiled files are no part of a change

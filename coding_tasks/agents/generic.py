@@ -19,8 +19,8 @@ class GenericCommand:
 
     `argv` may contain `{prompt}`, `{model}` and `{base_url}`. Without `{prompt}` the prompt comes
     on standard input. The environment has the address and the token under the names that the SDKs
-    of Anthropic and OpenAI read. If the folder of agents has one of this name, the command sees it in
-    `/opt/agents/NAME`.
+    of Anthropic and OpenAI read. If the folder of agents has a folder of this name, the command
+    sees it as `/opt/agents/NAME`.
     """
 
     name: str

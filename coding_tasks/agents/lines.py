@@ -1,42 +1,9 @@
-"""Read an agent's output: bounded lines from bytes, and JSON objects from lines."""
+"""Read JSON objects from the lines that an agent writes, whatever the lines contain."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 LONGEST_LINE = 4 * 1024 * 1024
-
-
-class LineSplitter:
-    """Cuts a stream of bytes into lines. A line longer than `longest` is dropped whole."""
-
-    def __init__(self, longest: int = LONGEST_LINE) -> None:
-        self._longest = longest
-        self._kept = bytearray()
-        self._dropping = False
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield the lines that these bytes end, without their newlines."""
-        *ended, rest = data.split(b"\n")
-        for part in ended:
-            self._take(part)
-            line, whole = bytes(self._kept), not self._dropping
-            self._kept, self._dropping = bytearray(), False
-            if whole:
-                yield line
-        self._take(rest)
-
-    def end(self) -> Iterator[bytes]:
-        """Yield the last line if it has no newline."""
-        if self._kept:
-            yield bytes(self._kept)
-        self._kept = bytearray()
-
-    def _take(self, part: bytes) -> None:
-        if self._dropping or len(self._kept) + len(part) > self._longest:
-            self._kept, self._dropping = bytearray(), True
-        else:
-            self._kept += part
 
 
 def json_object(line: bytes) -> dict[str, Any]:

@@ -1,14 +1,20 @@
 """The demo model answers provider SDKs in their own shapes, and fails on request."""
 
 import json
+import os
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import anthropic
 import httpx
 import openai
 import pytest
 
+from devstack.bootstrap import REPOSITORIES
+from devstack.demo_model.script import Reply, ToolCall
 from tests.conftest import wait_until
 from tests.fakes import FakeModel, Usage
 
@@ -220,3 +226,177 @@ def test_replies_can_be_scripted_over_http(model: FakeModel, claude: anthropic.A
     assert (answer.content[0].text, answer.usage.output_tokens) == ("asked for", 2)
     with urllib.request.urlopen(f"{model.url}/_control/requests") as response:
         assert [entry["path"] for entry in json.load(response)] == ["/v1/messages"]
+
+
+# --- calls of tools -------------------------------------------------------------------------------
+
+WEATHER = {"city": "Zürich"}
+CALLED = Reply("I look.", tools=(ToolCall("weather", WEATHER),))
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
+
+
+def test_a_tools_call_has_the_shape_of_messages(
+    model: FakeModel, claude: anthropic.Anthropic
+) -> None:
+    model.script(CALLED, CALLED)
+    asked = {
+        "model": "claude-haiku-4-5",
+        "max_tokens": 100,
+        "messages": HELLO,
+        "tools": [{"name": "weather", "input_schema": SCHEMA}],
+    }
+    whole = claude.messages.create(**asked)
+    with claude.messages.stream(**asked) as stream:
+        streamed = stream.get_final_message()
+    for message in (whole, streamed):
+        text, call = message.content
+        assert (text.text, call.name, call.input) == ("I look.", "weather", WEATHER)
+        assert message.stop_reason == "tool_use"
+    assert whole.usage.output_tokens > len("I look.") // 4, "the call's arguments are billed"
+
+
+def test_a_tools_call_has_the_shape_of_chat_completions(
+    model: FakeModel, gpt: openai.OpenAI
+) -> None:
+    model.script(CALLED, CALLED)
+    asked = {
+        "model": "gpt-5",
+        "messages": HELLO,
+        "tools": [{"type": "function", "function": {"name": "weather", "parameters": SCHEMA}}],
+    }
+    [choice] = gpt.chat.completions.create(**asked).choices
+    [call] = choice.message.tool_calls
+    assert (call.function.name, json.loads(call.function.arguments)) == ("weather", WEATHER)
+    assert choice.finish_reason == "tool_calls"
+    with gpt.chat.completions.stream(**asked) as stream:
+        [choice] = stream.get_final_completion().choices
+    assert json.loads(choice.message.tool_calls[0].function.arguments) == WEATHER
+
+
+def test_a_tools_call_has_the_shape_of_responses(model: FakeModel, gpt: openai.OpenAI) -> None:
+    free = Reply(tools=(ToolCall("shell", "ls -la"),))
+    model.script(CALLED, CALLED, free)
+    asked = {"model": "gpt-5", "input": "hello"}
+    message, call = gpt.responses.create(**asked).output
+    assert message.content[0].text == "I look."
+    assert (call.type, call.name, json.loads(call.arguments)) == (
+        *("function_call", "weather"),
+        WEATHER,
+    )
+    events = list(gpt.responses.create(**asked, stream=True))
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    done = [event for event in events if event.type == "response.function_call_arguments.done"]
+    assert json.loads(done[0].arguments) == WEATHER
+    [call] = gpt.responses.create(**asked).output
+    assert (call.type, call.input) == ("custom_tool_call", "ls -la")
+
+
+def test_what_tools_return_is_part_of_the_bill(claude: anthropic.Anthropic) -> None:
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": "x" * 400}
+    call = {"type": "tool_use", "id": "t1", "name": "weather", "input": WEATHER}
+    messages = [
+        *HELLO,
+        {"role": "assistant", "content": [call]},
+        {"role": "user", "content": [result]},
+    ]
+    counted = claude.messages.count_tokens(model="claude-haiku-4-5", messages=messages)
+    assert counted.input_tokens > 100
+
+
+def test_tools_calls_can_be_scripted_over_http(
+    model: FakeModel, claude: anthropic.Anthropic
+) -> None:
+    replies = [{"tools": [{"name": "weather", "arguments": WEATHER}]}]
+    assert httpx.post(f"{model.url}/_control/replies", json=replies).status_code == 200
+    [call] = message(claude).content
+    assert call.input == WEATHER
+
+
+# --- the demo's edits -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """Return a copy of the demo's web shop."""
+    tree = tmp_path / "shop"
+    for name, text in REPOSITORIES["acme/web-shop"].items():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(text)
+    return tree
+
+
+def small_agent(model: FakeModel, tree: Path, prompt: str, session: str = "") -> list[dict]:
+    """Run the small agent, which devstack must not import; return its events."""
+    program = Path(__file__).parents[2] / "coding_tasks" / "agents" / "inside" / "small_agent.py"
+    options = [f"--base-url={model.url}", "--model=claude-sonnet-4-5", f"--session={session}"]
+    ran = subprocess.run(
+        [sys.executable, "-I", str(program), *options],
+        input=prompt.encode(),
+        cwd=tree,
+        env={"HOME": str(tree.parent), "PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        check=True,
+    )
+    return [json.loads(line) for line in ran.stdout.splitlines()]
+
+
+def version_of(tree: Path) -> str:
+    ran = subprocess.run(
+        [sys.executable, "-m", "shop", "--version"], cwd=tree, capture_output=True, check=True
+    )
+    return ran.stdout.decode().strip()
+
+
+def test_adds_the_flag_and_then_documents_it(model: FakeModel, shop: Path) -> None:
+    before = (shop / "shop" / "__main__.py").read_text().splitlines()
+    events = small_agent(model, shop, "Add a --version flag to the web shop")
+    assert events[-1]["text"].startswith("[demo model] I added the flag --version")
+    assert version_of(shop) == "shop 1.0.0"
+    after = (shop / "shop" / "__main__.py").read_text().splitlines()
+    assert [line for line in after if line not in before] == [
+        'parser.add_argument("--version", action="version", version="shop 1.0.0")'
+    ]
+    assert [line for line in before if line not in after] == []
+
+    session = events[0]["id"]
+    events = small_agent(model, shop, "also document it", session)
+    assert events[-1]["text"].startswith("[demo model] I documented the flag")
+    readme = (shop / "README.md").read_text()
+    assert readme.startswith(REPOSITORIES["acme/web-shop"]["README.md"])
+    assert "`python3 -m shop --version` prints" in readme
+
+
+def test_the_same_edit_is_not_made_twice(model: FakeModel, shop: Path) -> None:
+    for request in ("add --version", "document it"):
+        small_agent(model, shop, request)
+        tree = {path: path.read_bytes() for path in shop.rglob("*") if path.is_file()}
+        events = small_agent(model, shop, request)
+        assert "already" in events[-1]["text"]
+        assert {path: path.read_bytes() for path in shop.rglob("*") if path.is_file()} == tree
+
+
+def test_a_shop_of_an_older_stack_gets_the_program_and_the_flag(
+    model: FakeModel, shop: Path
+) -> None:
+    (shop / "shop" / "__main__.py").unlink()
+    small_agent(model, shop, "add --version")
+    assert version_of(shop) == "shop 1.0.0"
+
+
+def test_edits_of_two_runs_are_the_same(model: FakeModel, shop: Path, tmp_path: Path) -> None:
+    other = tmp_path / "again" / "shop"
+    other.parent.mkdir()
+    subprocess.run(["cp", "-r", shop, other], check=True)
+    runs = [small_agent(model, tree, "add --version")[1:] for tree in (shop, other)]
+    assert runs[0] == runs[1]
+    assert (shop / "shop/__main__.py").read_bytes() == (other / "shop/__main__.py").read_bytes()
+
+
+def test_any_other_request_changes_nothing(model: FakeModel, shop: Path, tmp_path: Path) -> None:
+    events = small_agent(model, shop, "how is the total computed?")
+    assert events[-1]["text"].startswith("[demo model] This is a scripted answer")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "README.md").touch()
+    events = small_agent(model, tmp_path / "other", "add --version")
+    assert events[-1]["text"].startswith("[demo model] This is a scripted answer")
+    assert not (tmp_path / "other" / "shop").exists()

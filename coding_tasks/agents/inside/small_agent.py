@@ -38,9 +38,8 @@ ROOT = Path.cwd().resolve()
 SESSIONS = Path.home() / ".tollgate-agent"
 MOST_OUTPUT = 16_000  # characters that a tool returns
 MOST_CONTEXT = 400_000  # characters of conversation that are sent
-MOST_NAMES, MOST_MATCHES = 500, 100  # that `list` and `search` return
-MOST_FILE, SEARCH_SECONDS, RUN_SECONDS = 1_000_000, 30, 600
-CALL_SECONDS, PATIENCE = 300, 600  # silence, and errors, after which the model is given up
+MOST_NAMES, MOST_MATCHES, MOST_FILE = 500, 100, 1_000_000  # that `list` and `search` look at
+SEARCH_SECONDS, RUN_SECONDS, CALL_SECONDS, PATIENCE = 30, 600, 300, 600  # (patience with errors)
 MOST_TOKENS, LAST_TOKENS = 8_192, 1_500  # of one answer, and of the last one
 DENIALS = ("billable_credits", "run_cap")  # the gateway's reasons for a lack of credits
 BROKEN = (OSError, ValueError, LookupError, TypeError, RuntimeError, re.error, HTTPException)
@@ -143,7 +142,7 @@ def edit(path: str, old: str, new: str) -> str:
     return "done"
 
 
-def run(command: str, seconds: int = 120) -> str:
+def run(command: str, seconds: float = 120) -> str:
     """Run a shell command in the repository; return its output and exit status."""
     report("command", command=bounded(command, 4_000))
     shell, nothing = ["/bin/sh", "-c", command], subprocess.DEVNULL
@@ -152,7 +151,7 @@ def run(command: str, seconds: int = 120) -> str:
             shell, stdin=nothing, stdout=output, stderr=output, start_new_session=True
         )
         try:
-            status = f"exit status {process.wait(min(max(seconds, 1), RUN_SECONDS))}"
+            status = f"exit status {process.wait(min(max(seconds, 0.1), RUN_SECONDS))}"
         except subprocess.TimeoutExpired:
             status = "it took too long and was ended"
         with contextlib.suppress(ProcessLookupError):  # what it left in the background ends too
@@ -169,13 +168,13 @@ FUNCTIONS = {f.__name__.partition("_")[0]: f for f in (list_files, search, read,
 def schema(name: str, function: Any) -> dict[str, Any]:
     """Return the description of a tool for the model, from its signature and docstring."""
     parameters = inspect.signature(function).parameters.values()
-    types = {p.name: {"type": "integer" if p.annotation == "int" else "string"} for p in parameters}
+    types = {p.name: {"type": "string" if p.annotation == "str" else "number"} for p in parameters}
     needed = [p.name for p in parameters if p.default is p.empty]
     wanted = {"type": "object", "properties": types, "required": needed}
     return {"name": name, "description": function.__doc__, "input_schema": wanted}
 
 
-def use(name: str, given: Any, left: int) -> tuple[str, bool]:
+def use(name: str, given: Any, left: float) -> tuple[str, bool]:
     """Use a tool, for at most `left` seconds; return what it returned, and whether it failed."""
     if name not in ("write", "edit", "run"):  # which report what they do
         report("tool", name=name, detail=bounded(json.dumps(given), 300))
@@ -269,7 +268,6 @@ class Session:
         self.save()
 
     def save(self) -> None:
-        """Replace the saved conversation."""
         SESSIONS.mkdir(parents=True, exist_ok=True)
         self.file.with_suffix(".new").write_text(json.dumps(self.messages))
         self.file.with_suffix(".new").replace(self.file)
@@ -291,7 +289,7 @@ class Turn:
     def __init__(self, given: argparse.Namespace, token: str, session: Session) -> None:
         self.given, self.token, self.session = given, token, session
         self.began, self.slowest, self.steps, self.tokens = time.monotonic(), 0.0, 0, 0
-        self.system, self.said, self.warned = SYSTEM + guidance(), "", False
+        self.system, self.said, self.warned, self.newest = SYSTEM + guidance(), "", False, 0
 
     def work(self) -> None:
         """Ask and use tools until the model answers, or only one more call fits the budget."""
@@ -304,7 +302,8 @@ class Turn:
                 raise
             calls = [block for block in message["content"] if block["type"] == "tool_use"]
             if not calls:
-                return report("answer", text=self.said or "I am done.", complete=True)
+                text = self.said or f"I have no answer ({message.get('stop_reason')})."
+                return report("answer", text=text, complete=bool(self.said))
             cut = message.get("stop_reason") == "max_tokens"
             self.session.say(*(self.result_of(call, cut) for call in calls))
         return self.finish()
@@ -317,8 +316,8 @@ class Turn:
     def is_last(self) -> bool:
         """Return whether only one more call fits. Warn the model once, at four fifths."""
         most, seconds = self.given, time.monotonic() - self.began
-        context = len(json.dumps(self.session.messages) + self.system) // 3  # about, in tokens
-        two_calls = 2 * context + MOST_TOKENS + MOST_OUTPUT // 3 + LAST_TOKENS
+        about = len(json.dumps(self.session.messages) + self.system) // 3  # tokens
+        two_calls = 2 * max(about, self.newest) + MOST_TOKENS + MOST_OUTPUT // 3 + LAST_TOKENS
         used = max(self.steps / most.steps, self.tokens / most.tokens, seconds / most.seconds)
         if used > 0.8 and not self.warned:
             self.session.say({"type": "text", "text": SOON})
@@ -329,7 +328,7 @@ class Turn:
         """Use the tool that the model calls, and return the block with its result."""
         result, failed = "your message was too long and was cut: write less at once", True
         if not cut:
-            left = int(self.last_call() - time.monotonic())
+            left = self.last_call() - time.monotonic()
             result, failed = use(str(call.get("name")), call.get("input"), left)
         told = {"tool_use_id": call.get("id"), "content": result, "is_error": failed}
         return {"type": "tool_result", **told}
@@ -354,7 +353,8 @@ class Turn:
         names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
         *sent, output = (int(told.get(name) or 0) for name in (*names, "output_tokens"))
         report("tokens", input=sum(sent), output=output, cached=sent[2])
-        self.steps, self.tokens = self.steps + 1, self.tokens + sum(sent) + output
+        self.newest = sum(sent) + output
+        self.steps, self.tokens = self.steps + 1, self.tokens + self.newest
         content = message["content"] or [{"type": "text", "text": "…"}]
         self.session.messages.append({"role": "assistant", "content": content})
         texts = (str(block["text"]) for block in content if block["type"] == "text")

@@ -23,7 +23,7 @@ from coding_tasks.agents.events import (
     mask,
     to_json,
 )
-from coding_tasks.agents.lines import LineSplitter, json_object
+from coding_tasks.agents.lines import LONGEST_LINE, json_object
 from coding_tasks.agents.progress import Progress
 
 ALL = [
@@ -116,33 +116,14 @@ def test_secrets_are_masked_in_every_text() -> None:
 # --- lines ----------------------------------------------------------------------------------------
 
 
-def test_lines_are_put_together() -> None:
-    splitter = LineSplitter()
-    pieces = [b"on", b"e\ntwo\n", b"", b"\nth", b"ree"]
-    assert [line for piece in pieces for line in splitter.feed(piece)] == [b"one", b"two", b""]
-    assert list(splitter.end()) == [b"three"]
-    assert list(splitter.end()) == []
-
-
-def test_a_line_without_an_end_is_dropped_and_the_next_is_read() -> None:
-    splitter = LineSplitter(longest=100)
-    assert [line for _ in range(50) for line in splitter.feed(b"x" * 99)] == []
-    assert len(splitter._kept) <= 100
-    assert list(splitter.feed(b"x\nnext\n")) == [b"next"]
-    list(splitter.feed(b"y" * 101))
-    assert list(splitter.end()) == []
-
-
-@given(st.lists(st.binary(max_size=50)))
-def test_no_byte_of_a_short_line_is_lost(pieces: list[bytes]) -> None:
-    splitter = LineSplitter()
-    lines = [line for piece in pieces for line in splitter.feed(piece)]
-    assert b"\n".join([*lines, *(list(splitter.end()) or [b""])]) == b"".join(pieces)
-
-
 @pytest.mark.parametrize(
     "line",
-    [b"", b"text", b"[]", b"7", b"\xff\xfe", b"{", b"[" * 100_000, b'{"a":' * 50_000, b"9" * 5_000],
+    [
+        *(b"", b"text", b"[]", b"7", b"\xff\xfe", b"{"),
+        *(b"[" * 100_000, b'{"a":' * 50_000, b"9" * 5_000),
+        b'{"a": "' + b"x" * LONGEST_LINE + b'"}',
+    ],
+    ids=range(10),
 )
 def test_a_line_without_an_object_is_empty(line: bytes) -> None:
     assert json_object(line) == {}

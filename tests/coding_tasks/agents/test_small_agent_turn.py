@@ -34,6 +34,16 @@ def test_works_until_the_model_answers(agent: Agent) -> None:
     assert (ran.status, ran.errors) == (0, "")
 
 
+def test_a_model_without_a_word_is_no_success(agent: Agent) -> None:
+    agent.model.script("")
+    ran = agent.run()
+    assert ran.one("answer") == {
+        "type": "answer",
+        "text": "I have no answer (end_turn).",
+        "complete": False,
+    }
+
+
 def test_a_call_carries_the_token_the_trace_and_a_key(agent: Agent) -> None:
     agent.model.script("done")
     agent.run("hello", trace_id="ab" * 16)
@@ -201,7 +211,7 @@ def test_a_turn_that_was_killed_is_continued_from_its_last_step(agent: Agent) ->
 
 
 def test_a_long_conversation_forgets_old_results(agent: Agent) -> None:
-    (agent.tree / "long").write_text("a line of text\n" * 1_000)
+    (agent.tree / "long").write_text("a line of text that is longer than most\n" * 1_000)
     agent.model.script(*[call("read", path="long")] * 40, "done")
     ran = agent.run(tokens=10**9)
     assert ran.status == 0
