@@ -18,7 +18,7 @@ LAUNCH = @command -v $(PYTHON) >/dev/null || { \
 	exit 1; }; exec $(PYTHON) devstack/launch.py
 
 help: ## show this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 up: ## run the whole system on this machine; Ctrl-C stops it, and the next start keeps its data
 	$(LAUNCH) devstack
@@ -48,6 +48,12 @@ mutations: ## make mistakes in a copy and check that tests fail (ARGS=--all: eve
 screenshots: ## take the pictures of the docs with this machine's Chromium
 	$(LAUNCH) devstack.screenshots
 
+agents: ## install Claude Code, Codex and mini-swe-agent for coding tasks (AGENTS=codex: one of them)
+	$(LAUNCH) devstack.install_agents $(AGENTS)
+
+test-agents: ## run the installed coding agents against a scripted model
+	$(LAUNCH) pytest -n 0 -rs tests/coding_tasks/agents/test_installed_agents.py $(ARGS)
+
 LOCK = uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate pyproject.toml
 
 lock: ## update the lock files from pyproject.toml (needs uv)
@@ -56,5 +62,6 @@ lock: ## update the lock files from pyproject.toml (needs uv)
 	@$(subst pyproject.toml,,$(LOCK)) --group gateway --group tracing --group sentry --constraint requirements.lock --output-file requirements-gateway.lock
 	@$(subst pyproject.toml,,$(LOCK)) --group screenshots --constraint requirements.lock --output-file requirements-screenshots.lock
 	@$(subst pyproject.toml,,$(LOCK)) --group mutations --constraint requirements.lock --output-file requirements-mutations.lock
+	@$(subst pyproject.toml,,$(LOCK)) --group mini-swe-agent --output-file requirements-mini-swe-agent.lock
 
-.PHONY: help up demo test lint format bench soak mutations screenshots lock
+.PHONY: help up demo test lint format bench soak mutations screenshots agents test-agents lock

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from devstack.launch import LaunchError, install
-from devstack.settings import ROOT
+from devstack.settings import ROOT, agents_directory
 
 MANIFESTS = ROOT / "devstack" / "agents"
 MINI_LOCK = ROOT / "requirements-mini-swe-agent.lock"
@@ -43,7 +43,7 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"tollgate: there is no agent {unknown[0]}; there are {', '.join(AGENTS)}.")
         return 2
-    folder = directory()
+    folder = agents_directory(os.environ)
     folder.mkdir(parents=True, exist_ok=True)
     failures = 0
     for name in names or AGENTS:
@@ -53,11 +53,6 @@ def main(names: list[str]) -> int:
             failures += 1
             print(f"{AGENTS[name].title}: not installed. {error}", flush=True)
     return 1 if failures else 0
-
-
-def directory() -> Path:
-    """Return the folder of the agents (`AGENTS_DIR`)."""
-    return Path(os.environ.get("AGENTS_DIR") or ROOT / ".agents").resolve()
 
 
 def _install(name: str, folder: Path) -> str:

@@ -92,6 +92,11 @@ def directory(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("DEVSTACK_DIR") or ROOT / ".devstack").resolve()
 
 
+def agents_directory(environ: Mapping[str, str]) -> Path:
+    """Return the folder of the agents that `make agents` installs (`AGENTS_DIR`)."""
+    return Path(environ.get("AGENTS_DIR") or ROOT / ".agents").resolve()
+
+
 def read(environ: Mapping[str, str]) -> Stack:
     """Return the stack that the environment asks for; raises `SettingsError`."""
     given = {name: value for name, value in environ.items() if value}
