@@ -101,7 +101,7 @@ def report_end(ended: dict[str, Any], messages: list[dict[str, Any]]) -> int:
     last = str(said[-1]) if said else ""
     match ended.get("exit_status"):
         case "Submitted":
-            report("answer", text=ended.get("submission") or last, complete=True)
+            report("answer", text=(ended.get("submission") or last).strip(), complete=True)
         case "LimitsExceeded" | "TimeExceeded":
             report("answer", text=last or "I reached the end of my budget.", complete=False)
         case status:

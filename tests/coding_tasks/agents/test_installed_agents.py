@@ -16,6 +16,7 @@ import pytest
 
 from coding_tasks.agents.description import Budget, CodingAgent, GatewayAPI, Turn
 from coding_tasks.agents.events import CommandRun, Event, Message
+from coding_tasks.agents.lines import json_object
 from coding_tasks.agents.progress import Progress
 from coding_tasks.agents.registry import SHIPPED
 from coding_tasks.sandbox.bubblewrap.sandbox import Bubblewrap
@@ -39,8 +40,11 @@ MARKS = {"claude": "MARK-OF-CLAUDE-MD", "codex": "MARK-OF-AGENTS-MD", "small": "
 TRACE = "0123456789abcdef" * 2
 RECORDINGS = Path(__file__).parent / "recordings"
 MODELS = {GatewayAPI.MESSAGES: "claude-haiku-4-5"}
-# Lists in the first line of Claude Code.
-LONG = ("tools", "slash_commands", "agents", "skills", "plugins", "memory_paths")
+# Fields of Claude Code's lines that describe the machine, or are long.
+LEFT_OUT = (
+    *("tools", "slash_commands", "agents", "skills", "plugins"),
+    *("memory_paths", "messaging_socket_path"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -234,9 +238,7 @@ def record(agent: CodingAgent, what: str, run: Run) -> None:
         return
     lines = []
     for line in run.output:
-        value = json.loads(line)
-        for name in LONG:
-            if name in value:
-                value[name] = []
-        lines.append(json.dumps(value, separators=(",", ":")))
-    (RECORDINGS / f"{agent.name}-{what}.jsonl").write_text("\n".join(lines) + "\n")
+        value = json_object(line)
+        short = {name: value[name] for name in value if name not in LEFT_OUT}
+        lines.append(json.dumps(short).encode() if value else line)
+    (RECORDINGS / f"{agent.name}-{what}.jsonl").write_bytes(b"\n".join([*lines, b""]))
