@@ -10,4 +10,4 @@ READER = "reader"
 
 def known_agents() -> frozenset[str]:
     """Return the names that a mention or a project can choose."""
-    return frozenset(registry(dict(settings.AGENT_COMMANDS))) | {READER}
+    return frozenset(registry(settings.AGENT_COMMANDS)) | {READER}

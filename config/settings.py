@@ -85,7 +85,7 @@ COMMIT_NAME = env.str("COMMIT_NAME", "")
 COMMIT_EMAIL = env.str("COMMIT_EMAIL", "")
 PUBLISH_MOST_FILES = env.int("PUBLISH_MOST_FILES", 100, validate=validate.Range(min=1))
 DEFAULT_AGENT = env.str("DEFAULT_AGENT", "reader", validate=not_empty)
-AGENT_COMMANDS: dict[str, list[str]] = env.json("AGENT_COMMANDS", {}, validate=agent_commands)
+AGENT_COMMANDS = dict(env.json("AGENT_COMMANDS", {}, validate=agent_commands) or {})
 AGENT_EXCHANGE_DIRECTORY = env.str(
     "AGENT_EXCHANGE_DIRECTORY", str(BASE_DIR / ".devstack" / "exchange"), validate=not_empty
 )

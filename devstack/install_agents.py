@@ -2,7 +2,8 @@
 
 Each gets a folder of its own in `.agents/` (`AGENTS_DIRECTORY`), which sandboxes show read-only.
 Versions and hashes are pinned: `devstack/agents/` has the npm packages,
-`requirements-mini-swe-agent.lock` the Python ones. Scripts of the packages are not run. A folder is replaced only by one that works.
+`requirements-mini-swe-agent.lock` the Python ones. Scripts of the packages are not run. A folder is
+replaced only by one that works.
 """
 
 import hashlib
