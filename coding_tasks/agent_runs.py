@@ -33,6 +33,7 @@ from coding_tasks.repositories.changes import Change, ChangeRequest, Requester, 
 from coding_tasks.repositories.mirrors import Base, Mirrors
 from coding_tasks.repositories.shared_checkouts import SharedCheckout, SharedCheckouts
 from coding_tasks.storable import storable
+from projects.credentials import revoke_run_tokens
 
 SECONDS = 1_500
 """How long an agent may work on one turn before it has to finish."""
@@ -68,6 +69,7 @@ class AgentRuns:
 
         Raises `CheckoutFailed` and `RunStopped`.
         """
+        revoke_run_tokens(run.pk)  # an attempt that was believed dead may still make calls
         token = runs.begin(run, TOKEN_LIFETIME)
         if token is None:
             return False
@@ -117,6 +119,8 @@ class AgentRuns:
             self.exchange.keep_unfinished_patch(str(run.pk), patch)
             if isinstance(failure, OutOfCredits):
                 runs.pause(run)
+            else:
+                revoke_run_tokens(run.pk)
             raise failure
         change = self._commit(run, job, patch)
         answer = result.answer or _without_words(result, change)

@@ -105,8 +105,9 @@ def to_wake() -> QuerySet[TaskRun]:
 
 
 def fail(run: TaskRun, error: str) -> None:
-    """Record that the run ended without an answer, unless it has one."""
+    """Record that the run ended without an answer, unless it has one, and revoke its tokens."""
     _move(run, TaskRun.State.FAILED, error=error[:200], finished_at=timezone.now())
+    revoke_run_tokens(run.pk)
 
 
 def finish_task(task: CodingTask, state: str) -> None:

@@ -9,7 +9,8 @@ from django.db import transaction
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from coding_tasks import creation, runs, threads
+from coding_tasks import agent_runs, creation, runs, threads
+from coding_tasks.agent_runs import AgentRuns
 from coding_tasks.assignments import Agent
 from coding_tasks.checkouts import Checkouts
 from coding_tasks.creation import Refused, Request, ThreadTaken
@@ -229,6 +230,8 @@ class CodingActivities:
         run = rows.run(failed.run_id)
         about = message_of(run)
         runs.fail(run, failed.failure)
+        if agent_runs.uses_sandbox(run.task):
+            AgentRuns.from_settings().forget(run)
         run.refresh_from_db(fields=["state", "answer"])
         if run.state == TaskRun.State.SUCCEEDED:
             return FailureAnswer(str(notices.claim_answer(run, about).pk), answered=True)

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from django.conf import settings as django_settings
 
 from coding_tasks.agent_runs import AgentRuns
 from coding_tasks.agent_worker.exchange import Exchange
@@ -31,6 +32,12 @@ headers = {{"Authorization": "Bearer " + token, "Content-Type": "application/jso
 urllib.request.urlopen(urllib.request.Request(base + "/v1/messages", body, headers))
 '"""
 """Shell code that calls the model, and fails if the gateway refuses."""
+
+
+def nothing_is_left() -> bool:
+    """Return whether neither a token nor a file of the runs exists."""
+    runs_folder = Path(django_settings.AGENT_EXCHANGE_DIRECTORY) / "runs"
+    return not OAuthAccessToken.objects.exists() and list(runs_folder.iterdir()) == []
 
 
 def answer_to(world: World, text: str) -> str:
@@ -84,6 +91,7 @@ def test_an_agent_that_is_not_installed_is_not_replaced_by_another(coding: World
     assert said.startswith("The agent codex is not installed on this server.")
     assert TaskRun.objects.get().request == "add a flag"
     assert coding.gateway.requests(AGENT) == []
+    assert nothing_is_left()
 
 
 def test_without_a_sandbox_nothing_runs_and_the_thread_is_told(coding: World, worker):
@@ -94,11 +102,13 @@ def test_without_a_sandbox_nothing_runs_and_the_thread_is_told(coding: World, wo
     with AgentWorkerThread(NoSandbox()):
         said = answer_to(coding, "echo hello")
     assert said.startswith("This server cannot run an agent safely, so I changed nothing.")
+    assert nothing_is_left()
 
 
 def test_without_an_agent_worker_the_thread_is_told(coding: World, worker, hurried):
     hurried(agent_worker_seconds=0.5)
     assert answer_to(coding, "echo hello").startswith("No agent worker took this work")
+    assert nothing_is_left()
 
 
 def test_a_project_with_the_reading_agent_needs_no_agent_worker(coding: World, worker):
@@ -168,10 +178,16 @@ def test_the_transcript_is_kept_without_the_token(coding: World, agents):
     assert texts[:2] == ["first", "the token is •••"]
 
 
-def test_nothing_of_a_finished_run_stays_in_the_exchange(coding: World, agents, settings):
+def test_nothing_of_a_finished_run_stays_in_the_exchange(coding: World, agents):
     coding.handle("echo hello")
-    runs_left = list((Path(settings.AGENT_EXCHANGE_DIRECTORY) / "runs").iterdir())
-    assert runs_left == []
+    assert nothing_is_left()
+
+
+def test_a_run_waits_for_a_gateway_that_cannot_decide(coding: World, agents):
+    coding.gateway.decline_next("slack_app", "redis_unavailable")
+    said = answer_to(coding, f"cat work; echo part >> work; {CALL} && echo Done")
+    assert said.startswith("part\nDone\n\nChanged 1 file (+2 −0)")
+    assert nothing_is_left()
 
 
 def test_a_result_that_is_a_link_is_not_read(coding: World, settings, tmp_path: Path):
