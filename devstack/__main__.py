@@ -13,6 +13,7 @@ from typing import TextIO
 
 from devstack.bootstrap import check_web, create_demo_project, migrate
 from devstack.console import Console
+from devstack.default_agent import default_agent
 from devstack.env_file import write_env_file
 from devstack.linux import signal_when_parent_dies
 from devstack.programs import metrics_directory, server_programs, tollgate_programs
@@ -27,7 +28,8 @@ def main() -> int:
     _stop_with_make()
     console = Console()
     try:
-        stack = read(os.environ)
+        agent = default_agent(os.environ, console.say)
+        stack = read(os.environ | {"DEFAULT_AGENT": agent})
         with exclusive_use(stack.directory):
             refuse_taken_ports(stack)
             write_env_file(stack.directory / "env", stack.environment)

@@ -60,6 +60,7 @@ def running_stack(directory: Path) -> Iterator["Tour"]:
     print("gateway, a demo Slack and a demo model …", flush=True)
     log = directory / "log"
     environment = throw_away_environment(os.environ, str(directory))
+    environment["DEFAULT_AGENT"] = "reader"  # one call of the model for each mention
     python = [sys.executable, "-m"]
     with log.open("wb") as output:
         stack = subprocess.Popen(

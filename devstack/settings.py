@@ -163,7 +163,7 @@ def read(environ: Mapping[str, str]) -> Stack:
         "REPOSITORIES_DIRECTORY": given.get("REPOSITORIES_DIRECTORY", str(folder / "git")),
         "AGENTS_DIRECTORY": str(agents_directory(given)),
         "AGENT_EXCHANGE_DIRECTORY": given.get("AGENT_EXCHANGE_DIRECTORY", str(folder / "exchange")),
-        "DEFAULT_AGENT": given.get("DEFAULT_AGENT", "small"),
+        "DEFAULT_AGENT": given.get("DEFAULT_AGENT", "reader"),
         "SECRET_KEY": secret("SECRET_KEY"),
         "GATEWAY_SERVICE_TOKEN": secret("GATEWAY_SERVICE_TOKEN"),
         "METRICS_TOKEN": secret("METRICS_TOKEN"),

@@ -69,6 +69,11 @@ class Stack:
         post = {"channel": "C1", "user": "U1", "text": f"<@UBOT> {text}"}
         return http(f"{self.slack}/_control/posts", post)[1]["ts"]
 
+    def say(self, thread: str, text: str) -> None:
+        """Reply in a thread without naming the bot."""
+        post = {"channel": "C1", "user": "U1", "text": text, "thread_ts": thread}
+        http(f"{self.slack}/_control/posts", post)
+
     def replies(self, thread: str) -> list[str]:
         _, messages = http(f"{self.slack}/_control/messages?channel=C1&thread_ts={thread}")
         return [message["text"] for message in messages[1:]]

@@ -14,6 +14,7 @@ import pytest
 import redis
 
 from benchmarks.load.processes import family
+from coding_tasks.sandbox.bubblewrap.sandbox import Bubblewrap
 from devstack import demo
 from devstack.bootstrap import MONTHLY_CREDITS
 from devstack.isolation import throw_away_environment
@@ -35,6 +36,7 @@ def new_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     inherited = {"SLACK_CLIENT_ID": "1.2", "ANTHROPIC_API_KEY": "sk-ant-not-to-be-used"}
     environment = throw_away_environment(os.environ | inherited, str(directory))
     environment |= {"AWS_SECRET_ACCESS_KEY": "of-the-operator", "GH_TOKEN": "of-the-operator"}
+    environment["DEFAULT_AGENT"] = "reader"  # one call of the model for each mention
     with ExitStack() as postgres:
         if suite.ON_POSTGRES:
             data = suite.DIRECTORY / "postgres-of-the-stack"
@@ -70,6 +72,18 @@ def stack(new_stack: Stack, tour: tuple[int, str]) -> Stack:
     new_stack.manage("shell", "--verbosity", "0", "-c", void_grants)
     new_stack.set_limit(MONTHLY_CREDITS)
     return new_stack
+
+
+def test_a_mention_changes_code_and_a_reply_adds_to_the_change(stack: Stack) -> None:
+    if reason := Bubblewrap().why_missing():
+        pytest.skip(f"no sandbox on this machine: {reason}")
+    stack.set_limit("100")
+    thread = stack.mention("in acme/web-shop, add a --version flag, with small")
+    assert "Changed 1 file (+10 −0) on the branch `tollgate/" in stack.reply(thread)
+    stack.say(thread, "also document it")
+    wait_until(lambda: len(stack.replies(thread)) == 3, 90, "the second answer")
+    assert "I documented the flag" in stack.replies(thread)[2]
+    stack.set_limit(MONTHLY_CREDITS)
 
 
 @pytest.fixture(scope="module")

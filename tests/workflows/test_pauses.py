@@ -81,7 +81,7 @@ def test_a_top_up_wakes_a_paused_run_which_goes_on_where_it_stood(shop: World):
     shop.wait_for_end(mention, Mention.State.ANSWERED)
     assert shop.said(mention.ts)[1:] == ["It is a shop."]
     repeated = activities(mention) - before
-    assert repeated == {"run_agent": 1, "deliver_notice": 1}
+    assert repeated == {"prepare_run": 1, "run_agent": 1, "deliver_notice": 1}
     [used] = shop.gateway.refused_with
     [request] = shop.gateway.requests(AGENT)
     assert request.headers["authorization"] != used

@@ -56,7 +56,7 @@ def test_a_stored_answer_is_posted_when_its_workflow_is_gone(shop: World, monkey
         raise TimeoutError
 
     gone = threading.Event()
-    monkeypatch.setattr(runs, "_store", keep_and_hang)
+    monkeypatch.setattr(runs, "store", keep_and_hang)
     mention = shop.start()
     wait_until(kept.is_set, what="the answer being kept")
     terminate(mention.workflow_id)

@@ -17,7 +17,7 @@ from coding_tasks.sandbox.bubblewrap.sandbox import Bubblewrap
 from coding_tasks.sandbox.command import HOME_INSIDE, PYTHON_INSIDE, Command
 from coding_tasks.sandbox.interface import Door, Ended, Limits, Workspace
 
-QUICK = Limits(seconds=30, memory=400_000_000, processes=64)
+QUICK = Limits(seconds=90, memory=400_000_000, processes=64)
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": HOME_INSIDE}
 _ATTEMPT = """\
 import errno, sys

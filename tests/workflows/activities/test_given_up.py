@@ -90,7 +90,7 @@ def test_an_answer_whose_last_attempt_is_lost_reaches_the_thread(
         keep(*arguments)
         raise TimeoutError
 
-    monkeypatch.setattr(runs, "_store", kept_and_lost)
+    monkeypatch.setattr(runs, "store", kept_and_lost)
     about = shop.start()
     shop.wait_for_end(about, Mention.State.ANSWERED)
     assert len(shop.said(about.ts)) == 1

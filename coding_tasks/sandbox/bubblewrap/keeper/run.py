@@ -99,7 +99,7 @@ class Run:
         if now.memory > self.order.memory:
             now.memory = usage.exact_memory(now.processes, self.order.memory)
         if self.measured % _FILES_EVERY == 0:
-            self.files = usage.files_in_memory(now.processes)
+            self.files = usage.memory_of_files(now.processes)
         self.measured += 1
         now.memory += self.files
         self.peak.memory = max(self.peak.memory, now.memory)

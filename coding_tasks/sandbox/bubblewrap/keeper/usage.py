@@ -61,7 +61,7 @@ def exact_memory(processes: tuple[int, ...], enough: int) -> int:
     return total
 
 
-def files_in_memory(processes: tuple[int, ...]) -> int:
+def memory_of_files(processes: tuple[int, ...]) -> int:
     """Return the bytes of files without a name that these processes hold open in memory.
 
     Such memory need not be mapped, so the other functions can miss it. What is in a socket on its
