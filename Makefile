@@ -42,8 +42,8 @@ bench: ## run the benchmarks
 soak: ## repeat the random tests and the kill tests (MINUTES=30)
 	$(LAUNCH) tests.soak $(MINUTES)
 
-mutations: ## make known mistakes in a copy and check that their tests fail
-	$(LAUNCH) tests.mutations
+mutations: ## make mistakes in a copy and check that tests fail (ARGS=--all: every generated one)
+	$(LAUNCH) tests.mutations $(ARGS)
 
 screenshots: ## take the pictures of the docs with this machine's Chromium
 	$(LAUNCH) devstack.screenshots
@@ -53,7 +53,8 @@ LOCK = uv pip compile --quiet --universal --generate-hashes --no-header --no-ann
 lock: ## update the lock files from pyproject.toml (needs uv)
 	@$(LOCK) --group dev --output-file requirements.lock
 	@$(LOCK) --constraint requirements.lock --output-file requirements-web.lock
-	@$(subst pyproject.toml,,$(LOCK)) --group gateway --group tracing --constraint requirements.lock --output-file requirements-gateway.lock
+	@$(subst pyproject.toml,,$(LOCK)) --group gateway --group tracing --group sentry --constraint requirements.lock --output-file requirements-gateway.lock
 	@$(subst pyproject.toml,,$(LOCK)) --group screenshots --constraint requirements.lock --output-file requirements-screenshots.lock
+	@$(subst pyproject.toml,,$(LOCK)) --group mutations --constraint requirements.lock --output-file requirements-mutations.lock
 
 .PHONY: help up demo test lint format bench soak mutations screenshots lock

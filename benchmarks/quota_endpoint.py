@@ -126,7 +126,7 @@ async def measure(table: Table, database: str, url: str, key: str, project: int,
     """Measure both views in turn, so that other load on the machine affects both."""
     paths = {
         QUOTA: f"/api/projects/{project}/quota_limits/",
-        "an empty view, authenticated as every view is": "/empty/",
+        "an empty view, with the product's authentication": "/empty/",
         "an empty view, authenticated from a dictionary": "/bare/",
     }
     requests = {

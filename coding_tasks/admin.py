@@ -72,7 +72,7 @@ def _add_credits_of_tasks(tasks: Iterable[Any]) -> None:
         task.used_micro = used[task.pk]
 
 
-class _ReadOnly(PermittedParts, admin.ModelAdmin):
+class _ReadOnly(PermittedParts, admin.ModelAdmin[Any]):
     """Records of what happened. They cannot be changed here."""
 
     needed = {
@@ -94,7 +94,7 @@ class _ReadOnly(PermittedParts, admin.ModelAdmin):
 
 
 @admin.register(Repository)
-class RepositoryAdmin(admin.ModelAdmin):
+class RepositoryAdmin(admin.ModelAdmin[Repository]):
     """The repositories that coding tasks may work on."""
 
     list_display = ["full_name", "project", "organization", "clone_url"]
@@ -110,7 +110,7 @@ class RepositoryAdmin(admin.ModelAdmin):
 
 
 @admin.register(ChannelDefault)
-class ChannelDefaultAdmin(admin.ModelAdmin):
+class ChannelDefaultAdmin(admin.ModelAdmin[ChannelDefault]):
     """The repository that a channel's mentions are about unless they say otherwise."""
 
     list_display = ["channel_id", "workspace", "repository"]

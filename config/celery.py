@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 QoS.restore_at_shutdown = False
 
 
-class Task(CeleryTask):
+class Task(CeleryTask[Any, Any]):
     """A task that logs an unavailable store in one line, and any other failure as an error."""
 
     throws = (OperationalError, InterfaceError, redis.ConnectionError, redis.TimeoutError)

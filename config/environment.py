@@ -21,6 +21,9 @@ slack_api_address = validate.Regexp(
 redis_address = validate.Regexp(
     r"(rediss?|unix)://\S+$", error="Write an address such as redis://127.0.0.1:6380/0."
 )
+sentry_dsn = validate.Regexp(
+    r"(https?://[^@/\s]+@[^@\s]+/\d+)?$", error="Write a DSN such as https://key@sentry.io/7."
+)
 host_and_port = validate.Regexp(
     r"(\[[0-9a-fA-F:]+\]|[^\s:/]+):\d{1,5}$", error="Write host:port, such as 127.0.0.1:7233."
 )

@@ -87,7 +87,6 @@ _SHARED: list[structlog.types.Processor] = [
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     structlog.processors.UnicodeDecoder(),
-    structlog.processors.format_exc_info,
 ]
 
 structlog.configure(
@@ -96,7 +95,7 @@ structlog.configure(
     cache_logger_on_first_use=True,
 )
 
-LOGGING = {
+LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {
@@ -104,6 +103,7 @@ LOGGING = {
             "()": structlog.stdlib.ProcessorFormatter,
             "processors": [
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
                 structlog.processors.KeyValueRenderer(
                     key_order=["timestamp", "level", "logger", "event"], drop_missing=True
                 ),
@@ -131,3 +131,20 @@ LOGGING = {
         "temporalio": {"level": "WARNING"},
     },
 }
+
+
+def with_error_reports(dsn: str, environment: str) -> dict[str, Any]:
+    """Return the configuration with a handler that reports errors to Sentry.
+
+    It comes after the handler of the log, whose filter turns expected failures into warnings.
+    """
+    reports = {
+        "()": "config.error_reports.ErrorReports",
+        "filters": ["tone down"],
+        "dsn": dsn,
+        "environment": environment,
+    }
+    return LOGGING | {
+        "handlers": LOGGING["handlers"] | {"sentry": reports},
+        "root": LOGGING["root"] | {"handlers": [*LOGGING["root"]["handlers"], "sentry"]},
+    }

@@ -1,8 +1,8 @@
 """Django settings: the one place where the Django side reads the environment.
 
 Every variable is read once, with its type, and all mistakes are reported together. `.env.example`
-lists every variable; a test compares the two. Mistakes that take more than one value to see (a
-missing signing secret, a Redis that evicts keys) are system checks, see `config/checks.py`.
+lists every variable; a test compares the two. `config/checks.py` finds mistakes that one value
+alone doesn't show, such as a missing signing secret or a Redis that evicts keys.
 """
 
 from datetime import timedelta
@@ -11,8 +11,10 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import dj_database_url
+import django_stubs_ext
 from environs import Env, validate
 
+from config import logs  # configures structlog on import
 from config.environment import (
     comma_separated,
     database_address,
@@ -20,11 +22,12 @@ from config.environment import (
     not_empty,
     redis_address,
     seal,
+    sentry_dsn,
     slack_api_address,
     web_address,
 )
-from config.logs import LOGGING as LOGGING  # configures structlog on import
-from config.logs import mask_secrets
+
+django_stubs_ext.monkeypatch()  # lets admin classes and forms name the type of their model
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -80,10 +83,14 @@ TASK_IDLE_MINUTES = env.int("TASK_IDLE_MINUTES", 60, validate=validate.Range(min
 METRICS_TOKENS = comma_separated(env, "METRICS_TOKEN")
 PROMETHEUS_MULTIPROC_DIR = env.str("PROMETHEUS_MULTIPROC_DIR", "")
 
+# --- Error reports -------------------------------------------------------------------------------
+SENTRY_DSN = env.str("SENTRY_DSN", "", validate=sentry_dsn)
+SENTRY_ENVIRONMENT = env.str("SENTRY_ENVIRONMENT", "production", validate=not_empty)
+
 # Don't compute anything from the values above this line: wrong ones are None until reported here.
 seal(env)
 
-mask_secrets(
+logs.mask_secrets(
     [
         SECRET_KEY,
         *SECRET_KEY_FALLBACKS,
@@ -93,6 +100,7 @@ mask_secrets(
         *METRICS_TOKENS,
     ]
 )
+LOGGING = logs.with_error_reports(SENTRY_DSN, SENTRY_ENVIRONMENT) if SENTRY_DSN else logs.LOGGING
 PUBLIC_URL = PUBLIC_URL.rstrip("/")
 GATEWAY_URL = GATEWAY_URL.rstrip("/")
 TEMPORAL_UI_URL = TEMPORAL_UI_URL.rstrip("/")

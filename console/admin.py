@@ -43,7 +43,7 @@ def _more(organization: Organization) -> Iterator[Link]:
         yield Link((f"{app}.view_{model}",), title, address)
 
 
-class ProjectInline(admin.TabularInline):
+class ProjectInline(admin.TabularInline[Project, Organization]):
     """The projects of an organization; each has its own page."""
 
     model = Project
@@ -59,7 +59,7 @@ class ProjectInline(admin.TabularInline):
 
 
 @admin.register(Organization)
-class OrganizationAdmin(PermittedParts, admin.ModelAdmin):
+class OrganizationAdmin(PermittedParts, admin.ModelAdmin[Organization]):
     """Organizations: their projects, members and credits."""
 
     list_display = [
@@ -125,7 +125,7 @@ class OrganizationAdmin(PermittedParts, admin.ModelAdmin):
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Save through billing, which decides about credits.
 
-        A change of access to the unmetered gateway is announced for these keys, because caches
+        If access to the unmetered gateway changed, announce the organization's keys, because caches
         hold their old permissions.
         """
         if not change:
@@ -192,7 +192,7 @@ class OrganizationAdmin(PermittedParts, admin.ModelAdmin):
 
 
 @admin.register(Project)
-class ProjectAdmin(admin.ModelAdmin):
+class ProjectAdmin(admin.ModelAdmin[Project]):
     """Projects. Rotating a project's API token does not lift its limit."""
 
     list_display = ["name", "organization", "api_token", "created_at"]

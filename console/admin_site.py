@@ -47,7 +47,8 @@ class TollgateAdminSite(AdminSite):
                 longest = 4 if name.endswith(_PARTS_OF_DATES) else None
                 if any("\0" in value or (longest and len(value) > longest) for value in values):
                     raise BadRequest(f"{name} has a value that cannot be looked up")
-            return view(request, *args, **kwargs)
+            answer: HttpResponse = view(request, *args, **kwargs)
+            return answer
 
         return super().admin_view(guarded, cacheable)
 

@@ -58,6 +58,7 @@ DJANGO: Names = frozenset(
         "ROUTING_MODEL",
         "GIT_ALLOWED_PROTOCOLS",
         "TASK_IDLE_MINUTES",
+        "SENTRY_*",
     }
 )
 """The settings of every Django process."""
@@ -94,6 +95,7 @@ GATEWAY: Names = frozenset(
         "BOT_NAME",
         "POSTHOG_*",
         "OTEL_*",
+        "SENTRY_*",
     }
 )
 

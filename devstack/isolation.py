@@ -15,6 +15,7 @@ _PREFIXES = (
     "DJANGO_",
     "POSTHOG_",
     "OTEL_",
+    "SENTRY_",
 )
 _NAMES = {
     *SHARED_WITH_COMMANDS,

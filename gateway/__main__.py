@@ -30,6 +30,12 @@ def main() -> int:
             "dependency group `tracing` are not installed.\n"
         )
         return 2
+    if settings.sentry_dsn and find_spec("sentry_sdk") is None:
+        sys.stderr.write(
+            "The gateway cannot start: SENTRY_DSN is set, but the package of the dependency group "
+            "`sentry` is not installed.\n"
+        )
+        return 2
     _allow_open_files()
     # Join metrics only among the gateway's own processes, never with another program's.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
+from structlog.types import Processor
 
 from gateway import apis, products
 from gateway.admission import Gate
@@ -35,7 +36,6 @@ from gateway.resolver.tollgate_api import TollgateApi
 from gateway.resolver.usage_report import usage_report
 from gateway.settings import MICRO, Settings, from_environment
 from gateway.telemetry import metrics
-from gateway.telemetry.buffered_metrics import set_on_flush
 from gateway.telemetry.logs import configure, log_request
 from gateway.upstream import Upstreams
 
@@ -104,7 +104,11 @@ class Gateway:
             requests_per_minute=settings.requests_per_minute,
             copies=copies,
         )
-        self._posthog = PostHogOutbox(self._redis, settings.posthog) if settings.posthog else None
+        self._posthog = (
+            PostHogOutbox(self._redis, settings.posthog, settings.egress)
+            if settings.posthog
+            else None
+        )
         gate = Gate(settings, prices, resolver, holds)
         settler = Settler(holds, prices)
         unpaid = UnpaidRequests(self._redis, settings.requests_per_minute)
@@ -128,8 +132,8 @@ class Gateway:
             self._posthog,
         )
         self._resolver = resolver
-        set_on_flush(metrics.IN_FLIGHT, lambda: self._under_way)
-        set_on_flush(metrics.BODY_BYTES, lambda: self.body_budget.kept)
+        metrics.set_regularly(metrics.IN_FLIGHT, lambda: self._under_way)
+        metrics.set_regularly(metrics.BODY_BYTES, lambda: self.body_budget.kept)
         self._background.start()
 
     async def serve(self, request: Incoming) -> None:
@@ -245,6 +249,13 @@ def _tracing() -> "Tracing":
     return Tracing()
 
 
+def _error_reports(settings: Settings) -> Processor:
+    """Return what reports errors. Its packages are imported only if reports are configured."""
+    from gateway.telemetry.error_reports import ErrorReports
+
+    return ErrorReports(settings.sentry_dsn, settings.sentry_environment)
+
+
 def _tune_garbage_collection() -> None:
     """Exempt what was loaded at startup, and collect less often: calls create no cycles."""
     gc.collect()
@@ -254,5 +265,6 @@ def _tune_garbage_collection() -> None:
 
 def create() -> Gateway:
     """Return the application as the environment configures it. Each server process calls this."""
-    configure()
-    return Gateway(from_environment())
+    settings = from_environment()
+    configure(_error_reports(settings) if settings.sentry_dsn else None)
+    return Gateway(settings)

@@ -15,6 +15,7 @@ import time
 from collections import deque
 
 import msgspec
+import structlog
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
@@ -25,6 +26,8 @@ from gateway.network.headers import REPLAYED, Headers
 from gateway.network.redis_connection import Redis, RedisError, RedisUnavailable, Script
 from gateway.resolver.credentials import Caller
 from gateway.telemetry import metrics
+
+logger = structlog.get_logger("gateway.kept_answers")
 
 HEADER = b"idempotency-key"
 SHORTEST_KEY, LONGEST_KEY = 16, 255  # bytes; shorter keys could be guessed
@@ -37,6 +40,9 @@ CLAIM_MS = 5_000
 GRACE_MS = 5_000
 REMEMBERED_MS = 3_600_000  # how long it is known that a call was made, without its answer
 NONCE_BYTES = 12
+# Claims that are given back once Redis is back. Others end by themselves.
+MOST_UNCONFIRMED = 10_000
+RETRY_SECONDS = 0.1
 
 CLAIM = Script("claim")
 DISCLAIM = Script("disclaim")
@@ -76,11 +82,14 @@ class KeyInUse(Refusal):
 class Claim:
     """The right to make the call with an idempotency key. Collects the answer as it passes."""
 
-    def __init__(self, answers: "KeptAnswers", name: str, secret: bytes, call_id: str) -> None:
+    def __init__(
+        self, answers: "KeptAnswers", name: str, secret: bytes, call_id: str, fingerprint: str
+    ) -> None:
         self._answers = answers
         self._name = name
         self._secret = secret
         self._call_id = call_id
+        self._fingerprint = fingerprint
         self._chunks: list[bytes] = []
         self._size = 0
         self._kept = False
@@ -98,7 +107,7 @@ class Claim:
         if self._size > LARGEST_ANSWER:
             return
         answer = KeptAnswer(status, headers, b"".join(self._chunks))
-        self._kept = await self._answers.keep(self._name, self._secret, answer)
+        self._kept = await self._answers.keep(self._name, self._secret, self._fingerprint, answer)
 
     async def end(self, *, generated: bool) -> None:
         """Release the key if no answer was kept. `generated`: the provider may have made one."""
@@ -123,6 +132,19 @@ class KeptAnswers:
         self._seconds = seconds
         self._sizes: deque[tuple[float, int]] = deque()
         self._bytes = 0
+        # Claims to give back that Redis did not confirm: their entries, call ids, and `generated`.
+        self._unconfirmed: deque[tuple[str, str, bool]] = deque(maxlen=MOST_UNCONFIRMED)
+        self._retrying: asyncio.Task[None] | None = None
+
+    async def knows(self, call: Call, caller: Caller) -> bool:
+        """Return whether the call's idempotency key was used. Without Redis it counts as new."""
+        secret = key_of(call)
+        if not self._seconds or not secret:
+            return False
+        try:
+            return bool(await self._redis.execute("EXISTS", _name(call, caller, secret)))
+        except (RedisUnavailable, RedisError):
+            return False
 
     async def claim(self, call: Call, caller: Caller, body: bytes) -> Claim | None:
         """Claim the call's idempotency key; return None if it has none.
@@ -132,15 +154,18 @@ class KeptAnswers:
         secret = key_of(call)
         if not self._seconds or not secret:
             return None
-        scope = f"{call.product} {caller.project_id} ".encode()
-        name = keys.kept_answer(hashlib.sha256(scope + secret).hexdigest())
+        name = _name(call, caller, secret)
         fingerprint = hashlib.sha256(call.api.encode() + b" " + body).hexdigest()
         try:
             status, sealed = await self._redis.run(
                 CLAIM, [name, keys.OWNERS], call.call_id, self._owner, fingerprint,
                 self._admission_ms, CLAIM_MS, REMEMBERED_MS,
             )  # fmt: skip
-        except (RedisUnavailable, RedisError):
+        except (RedisUnavailable, RedisError, asyncio.CancelledError) as error:
+            # Redis may have made the claim anyway.
+            self._disclaim_later(name, call.call_id, generated=False)
+            if isinstance(error, asyncio.CancelledError):
+                raise
             raise unavailable(
                 "Credits cannot be reserved at the moment. Please try again.", "store_unavailable"
             ) from None
@@ -162,16 +187,19 @@ class KeptAnswers:
             raise AnswerKept(_opened(sealed, secret))
         if status == b"again":
             metrics.REPEATED_GENERATIONS.inc()
-        return Claim(self, name, secret, call.call_id)
+        return Claim(self, name, secret, call.call_id, fingerprint)
 
-    async def keep(self, name: str, secret: bytes, answer: KeptAnswer) -> bool:
-        """Keep an answer; return whether it was kept. It isn't without room or without Redis."""
+    async def keep(self, name: str, secret: bytes, fingerprint: str, answer: KeptAnswer) -> bool:
+        """Keep an answer; return False if there is no room for it, or Redis is down.
+
+        The fingerprint is written again, because Redis may have lost the claim meanwhile.
+        """
         sealed = _sealed(answer, secret)
         if not self._has_room(len(sealed)):
             return False
         try:
             await asyncio.gather(
-                self._redis.execute("HSET", name, "answer", sealed),
+                self._redis.execute("HSET", name, "fingerprint", fingerprint, "answer", sealed),
                 self._redis.execute("PEXPIRE", name, int(self._seconds * 1000)),
             )
         except (RedisUnavailable, RedisError):
@@ -180,11 +208,29 @@ class KeptAnswers:
         return True
 
     async def disclaim(self, name: str, call_id: str, *, generated: bool) -> None:
-        """Give a claim back. If Redis is down, the claim expires by itself."""
+        """Give a claim back. If Redis is down, that is done in the background once it is back."""
         try:
             await self._redis.run(DISCLAIM, [name], call_id, int(generated))
         except (RedisUnavailable, RedisError):
             metrics.REDIS_FAILURES.labels("keep_answer").inc()
+            self._disclaim_later(name, call_id, generated=generated)
+
+    def _disclaim_later(self, name: str, call_id: str, *, generated: bool) -> None:
+        self._unconfirmed.append((name, call_id, generated))
+        if self._retrying is None or self._retrying.done():
+            self._retrying = asyncio.create_task(self._disclaim_unconfirmed())
+
+    async def _disclaim_unconfirmed(self) -> None:
+        while self._unconfirmed:
+            claim = name, call_id, generated = self._unconfirmed.popleft()
+            try:
+                await self._redis.run(DISCLAIM, [name], call_id, int(generated))
+            except RedisUnavailable:
+                self._unconfirmed.appendleft(claim)
+                await asyncio.sleep(RETRY_SECONDS)
+            except RedisError as error:
+                # It ends by itself.
+                logger.error("a claim could not be given back", call_id=call_id, error=str(error))
 
     def _has_room(self, size: int) -> bool:
         now = time.monotonic()
@@ -200,6 +246,11 @@ class KeptAnswers:
 def replayed(answer: KeptAnswer) -> Headers:
     """Return the headers of a replayed answer."""
     return [*answer.headers, (REPLAYED, b"true")]
+
+
+def _name(call: Call, caller: Caller, secret: bytes) -> str:
+    scope = f"{call.product} {caller.project_id} ".encode()
+    return keys.kept_answer(hashlib.sha256(scope + secret).hexdigest())
 
 
 def _cipher(secret: bytes) -> ChaCha20Poly1305:

@@ -48,6 +48,7 @@ PRODUCTS = (
     ),
 )
 _BY_NAME = {name: product for product in PRODUCTS for name in (product.name, *product.aliases)}
+BUCKETS = tuple(dict.fromkeys(product.bucket for product in PRODUCTS if product.bucket))
 KNOWN_NAMES = tuple(product.name for product in PRODUCTS)
 NAMES = tuple(_BY_NAME)  # with the aliases
 

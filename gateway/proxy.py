@@ -12,7 +12,7 @@ from gateway.booking import Settler
 from gateway.call import Call
 from gateway.errors import Refusal, bad_request, unavailable
 from gateway.exchange import Exchange
-from gateway.kept_answers import AnswerKept, Claim, KeptAnswers, KeyInUse, key_of, replayed
+from gateway.kept_answers import AnswerKept, Claim, KeptAnswers, KeyInUse, replayed
 from gateway.metering import Meter, meter_for
 from gateway.network.incoming import BodyTooLarge, TooManyBodies
 from gateway.network.interruptions import Watch, Watches
@@ -107,9 +107,13 @@ class Proxy:
             body = await self._read_body(call) if api.method == "POST" else b""
             exchange = self._exchange(call, api, body)
             return exchange, None, None
-        # Even a team without credits gets an answer that was kept.
-        if not call.request.complete and not key_of(call):
-            await self._gate.refuse_early(product, caller)
+        if not call.request.complete:
+            try:
+                await self._gate.refuse_early(product, caller)
+            except Refusal:
+                # Even a team without credits gets an answer that was kept.
+                if not await self._answers.knows(call, caller):
+                    raise
         request = requests.read(api, await self._read_body(call), _betas(call))
         throttles.check_model(product, request.model, self._settings.small_models)
         watch.expect_within(self._settings.request_timeout)

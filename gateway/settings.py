@@ -4,12 +4,16 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from environs import Env, EnvError, validate
+from environs import Env, EnvError, ValidationError, validate
 
 from gateway.errors import Dialect
+from gateway.network.dialing import EgressProxy
 
 MICRO = 1_000_000
 
+_SENTRY_DSN = validate.Regexp(
+    r"(https?://[^@/\s]+@[^@\s]+/\d+)?$", error="Write a DSN such as https://key@sentry.io/7."
+)
 _DENIAL_STATUSES = {"402": 402, "429": 429}
 # The names of the APIs as operators write them.
 _DIALECTS: dict[str, Dialect] = {"messages": "anthropic", "chat": "chat", "responses": "responses"}
@@ -59,6 +63,7 @@ class Settings:
     body_budget: int
     default_max_output_tokens: int
     connect_timeout: float
+    egress: EgressProxy | None
     first_byte_timeout: float
     idle_timeout: float
     request_timeout: float
@@ -69,6 +74,8 @@ class Settings:
     answers_kept: float
     posthog: PostHog | None
     traces: bool
+    sentry_dsn: str
+    sentry_environment: str
 
 
 def from_environment() -> Settings:
@@ -120,6 +127,11 @@ def from_environment() -> Settings:
         ),
         default_max_output_tokens=env.int("GATEWAY_DEFAULT_MAX_OUTPUT_TOKENS", 32_000),
         connect_timeout=env.float("GATEWAY_CONNECT_TIMEOUT", 5.0),
+        egress=_egress(
+            env.str("https_proxy", "", validate=_check_proxy)
+            or env.str("HTTPS_PROXY", "", validate=_check_proxy),
+            env.str("no_proxy", "") or env.str("NO_PROXY", ""),
+        ),
         first_byte_timeout=env.float("GATEWAY_FIRST_BYTE_TIMEOUT", 600.0),
         idle_timeout=env.float("GATEWAY_IDLE_TIMEOUT", 120.0),
         request_timeout=env.float("GATEWAY_REQUEST_TIMEOUT", 60.0),
@@ -140,13 +152,15 @@ def from_environment() -> Settings:
         )
         and env.str("OTEL_TRACES_EXPORTER", "otlp") == "otlp"
         and not env.bool("OTEL_SDK_DISABLED", False),
+        sentry_dsn=env.str("SENTRY_DSN", "", validate=_SENTRY_DSN),
+        sentry_environment=env.str("SENTRY_ENVIRONMENT", "production"),
     )
     env.seal()
     return settings
 
 
 def read_denial_status(written: str) -> dict[Dialect, int]:
-    """Return the status of denials for each API, from `429` or `messages=402,chat=429`, say.
+    """Return the status of denials for each API, from text like `429` or `messages=402,chat=429`.
 
     Raises `EnvError` if the setting has another form.
     """
@@ -167,6 +181,18 @@ def read_denial_status(written: str) -> dict[Dialect, int]:
 
 def _posthog(host: str, api_key: str, most: int) -> PostHog | None:
     return PostHog(host.rstrip("/"), api_key, most) if api_key else None
+
+
+def _check_proxy(written: str) -> None:
+    if written:
+        try:
+            EgressProxy.of(written, "")
+        except ValueError as error:
+            raise ValidationError(f"The gateway's proxy cannot be used: {error}.") from None
+
+
+def _egress(proxy: str | None, exempt: str) -> EgressProxy | None:
+    return EgressProxy.of(proxy, exempt) if proxy else None
 
 
 def _first(tokens: list[str] | None) -> str:

@@ -67,7 +67,7 @@ class Upstreams:
         self._upstreams = settings.upstreams
         self._origins = {name: Origin.of(up.url) for name, up in settings.upstreams.items()}
         self._breakers = {name: Breaker() for name in settings.upstreams}
-        self._client = HttpClient(settings.connect_timeout)
+        self._client = HttpClient(settings.connect_timeout, settings.egress)
 
     def close(self) -> None:
         """Close the connections."""

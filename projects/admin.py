@@ -43,7 +43,7 @@ _ANY_MEMBERSHIP = ("projects.add_membership", "projects.change_membership")
 """Users with these rights can give themselves any membership."""
 
 
-class MembershipInline(admin.TabularInline):
+class MembershipInline(admin.TabularInline[Membership, User]):
     """The organizations of a user, or the users of an organization."""
 
     model = Membership
@@ -95,14 +95,14 @@ class GroupAdmin(DjangoGroupAdmin):
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin):
+class UserAdmin(DjangoUserAdmin[User]):
     """Users. Deactivating a user ends their sessions and credentials at once."""
 
     list_display = ["username", "email", "is_active", "is_staff", "last_login"]
     inlines = [MembershipInline]
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Refuse changes to users who have more rights: setting their password would give them."""
+        """Refuse changes to users with more rights: a new password would hand over those rights."""
         if obj is not None and not _has_all_rights_of(obj, request.user):
             return False
         return super().has_change_permission(request, obj)
@@ -129,7 +129,7 @@ class UserAdmin(DjangoUserAdmin):
     )
 
 
-class PersonalAPIKeyForm(forms.ModelForm):
+class PersonalAPIKeyForm(forms.ModelForm[PersonalAPIKey]):
     """The form of a new key: whose it is and what it covers."""
 
     scopes = forms.MultipleChoiceField(
@@ -175,7 +175,7 @@ class RevokedFilter(admin.SimpleListFilter):
 
 
 @admin.register(PersonalAPIKey)
-class PersonalAPIKeyAdmin(admin.ModelAdmin):
+class PersonalAPIKeyAdmin(admin.ModelAdmin[PersonalAPIKey]):
     """Personal API keys. A new key is shown once, in the answer that creates it."""
 
     form = PersonalAPIKeyForm
@@ -278,7 +278,7 @@ class ExpiredFilter(admin.SimpleListFilter):
 
 
 @admin.register(OAuthAccessToken)
-class OAuthAccessTokenAdmin(admin.ModelAdmin):
+class OAuthAccessTokenAdmin(admin.ModelAdmin[OAuthAccessToken]):
     """Access tokens of task runs, products and desktop clients. Only their hashes are stored."""
 
     list_display = ["id", "project", "made_for", "user", "expires"]
@@ -330,7 +330,7 @@ class OAuthAccessTokenAdmin(admin.ModelAdmin):
         self.message_user(request, f"{revoked} token(s) revoked.", messages.SUCCESS)
 
 
-class SlackWorkspaceForm(forms.ModelForm):
+class SlackWorkspaceForm(forms.ModelForm[SlackWorkspace]):
     """The form of a workspace. Its bot token can be replaced but not read."""
 
     new_bot_token = forms.CharField(
@@ -357,7 +357,7 @@ class SlackWorkspaceForm(forms.ModelForm):
 
 
 @admin.register(SlackWorkspace)
-class SlackWorkspaceAdmin(admin.ModelAdmin):
+class SlackWorkspaceAdmin(admin.ModelAdmin[SlackWorkspace]):
     """Where the app is installed, and which project it serves there."""
 
     form = SlackWorkspaceForm

@@ -25,7 +25,7 @@ def _fernet() -> MultiFernet:
     )
 
 
-class EncryptedTextField(models.TextField):
+class EncryptedTextField(models.TextField[str, str]):
     """Text that is encrypted in the database and plain in Python. It cannot be filtered on."""
 
     def get_prep_value(self, value: Any) -> Any:

@@ -18,7 +18,7 @@ from oauth2_provider.forms import AllowForm
 from oauth2_provider.oauth2_validators import OAuth2Validator
 from oauth2_provider.views import AuthorizationView
 from oauth2_provider.views import TokenView as ToolkitTokenView
-from oauthlib.common import Request
+from oauthlib.common import Request as ProtocolRequest
 from oauthlib.oauth2.rfc6749 import errors
 
 from projects.models import OAuthAccessToken, OAuthGrant, OAuthRefreshToken, Project, User
@@ -35,6 +35,14 @@ def family_of(code: str) -> UUID:
     It is derived from the code, so it is known even after the code was deleted.
     """
     return uuid5(_FAMILIES, sha256(code))
+
+
+class Request(ProtocolRequest):
+    """An oauthlib request, with what the toolkit and we note on it."""
+
+    code: str
+    refresh_token_instance: OAuthRefreshToken
+    chosen_project: Project
 
 
 class ProjectBoundValidator(OAuth2Validator):
@@ -86,7 +94,7 @@ class ProjectBoundValidator(OAuth2Validator):
         list(OAuthRefreshToken.objects.select_for_update().filter(token_checksum=digest))
         if not super().validate_refresh_token(refresh_token, client, request, *args, **kwargs):
             return False
-        presented: OAuthRefreshToken = request.refresh_token_instance
+        presented = request.refresh_token_instance
         return _bind(request, presented.user, presented.project)
 
     def _create_refresh_token(self, request: Request, *args: Any, **kwargs: Any) -> Any:
@@ -182,12 +190,14 @@ class ConsentView(AuthorizationView):
         query = request.GET.copy()
         query["approval_prompt"] = "force"
         request.GET = query  # type: ignore[assignment]
-        return super().get(request, *args, **kwargs)
+        page: HttpResponse = super().get(request, *args, **kwargs)
+        return page
 
     def form_valid(self, form: ConsentForm) -> HttpResponse:
         """Issue the code, or tell the client that it was refused."""
         self.project = form.cleaned_data["project"]
-        return super().form_valid(form)
+        answer: HttpResponse = super().form_valid(form)
+        return answer
 
     def form_invalid(self, _form: ConsentForm) -> HttpResponse:
         """Show the page again. Browsers don't send the form without a project."""
@@ -198,7 +208,9 @@ class ConsentView(AuthorizationView):
         parts = urlsplit(redirect_to)
         query = [pair for pair in parse_qsl(parts.query, True) if pair[0] != "iss"]
         query.append(("iss", settings.PUBLIC_URL))
-        return super().redirect(parts._replace(query=urlencode(query)).geturl(), application)
+        target = parts._replace(query=urlencode(query)).geturl()
+        answer: HttpResponse = super().redirect(target, application)
+        return answer
 
     def create_authorization_response(
         self, request: HttpRequest, scopes: str, credentials: dict[str, Any], allow: bool

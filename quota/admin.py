@@ -32,7 +32,7 @@ class InForceFilter(admin.SimpleListFilter):
 
 
 @admin.register(SetMember)
-class LimitedProjectAdmin(admin.ModelAdmin):
+class LimitedProjectAdmin(admin.ModelAdmin[SetMember]):
     """The limited projects: published by billing, or set by hand in Redis.
 
     Nothing can be changed here. Limits and grants change what is published; `ZREM` removes what was
@@ -54,7 +54,7 @@ class LimitedProjectAdmin(admin.ModelAdmin):
 
     @admin.display(description="project", ordering="project__name")
     def name(self, member: SetMember) -> str:
-        """Return the project's name, or the member as it was written if it is no project's."""
+        """Return the project's name, or the member itself if it belongs to no project."""
         return str(member.project) if member.project else f"no project: {member.token}"
 
     @admin.display(description="until", ordering="limited_until")

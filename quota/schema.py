@@ -67,7 +67,7 @@ def _refusal(status: int, name: str, detail: str) -> OpenApiExample:
 _TIME = "RFC 3339, UTC."
 
 
-class CapAllotment(serializers.Serializer):
+class CapAllotment(serializers.Serializer[Any]):
     """A cap in micro-credits: what the group may ever spend within it, and what it booked."""
 
     cap_micro = serializers.IntegerField(help_text="What may be used in one period.")
@@ -75,11 +75,11 @@ class CapAllotment(serializers.Serializer):
     booked_micro = serializers.IntegerField()
 
 
-class CapsOfResource(serializers.Serializer):
+class CapsOfResource(serializers.Serializer[Any]):
     """The caps on calls of the project and, if a user was named, of that user."""
 
     version = serializers.IntegerField(
-        help_text="Grows when an allotment changes for another reason than the group's bookings."
+        help_text="Grows when anything but the group's own bookings changes an allotment."
     )
     run_micro = serializers.IntegerField(
         allow_null=True, help_text="What one run may use in all; null: not capped."
@@ -92,7 +92,7 @@ class CapsOfResource(serializers.Serializer):
     )
 
 
-class QuotaOfResource(serializers.Serializer):
+class QuotaOfResource(serializers.Serializer[Any]):
     """One resource in the answer of `quota_limits`."""
 
     limited = serializers.BooleanField(help_text="The one field every client may rely on.")

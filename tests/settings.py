@@ -20,8 +20,9 @@ REDIS_PORT = free_port()
 TEMPORAL_PORT = free_port()
 POSTGRES_PORT = free_port()
 
+_INHERITED = ("SLACK_", "ANTHROPIC_", "OPENAI_", "GATEWAY_", "TEMPORAL_", "SENTRY_")
 for inherited in list(os.environ):
-    if inherited.startswith(("SLACK_", "ANTHROPIC_", "OPENAI_", "GATEWAY_", "TEMPORAL_")):
+    if inherited.startswith(_INHERITED):
         del os.environ[inherited]
 
 os.environ |= {

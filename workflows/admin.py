@@ -29,7 +29,7 @@ class ReadOnly:
         return False
 
 
-class RecordAdmin(ReadOnly, admin.ModelAdmin):
+class RecordAdmin(ReadOnly, admin.ModelAdmin[Any]):
     """A list of records, newest first, without the workspaces' tokens."""
 
     show_full_result_count = False
@@ -62,7 +62,7 @@ def workflow_link(workflow_id: str) -> str:
     return format_html('<a href="{}{}">{}</a>', address, quote(workflow_id, safe=""), workflow_id)
 
 
-class NoticeInline(ReadOnly, admin.TabularInline):
+class NoticeInline(ReadOnly, admin.TabularInline[Notice, Mention]):
     """Messages about the mention in its thread."""
 
     model = Notice

@@ -26,6 +26,7 @@ from temporalio.service import RetryConfig, RPCError, RPCStatusCode
 
 from workflows.mention import MentionWorkflow
 from workflows.mention_types import (
+    HANDED_BACK,
     FollowUpReceived,
     MentionInput,
     RepositoryChoice,
@@ -39,6 +40,7 @@ DEADLINE = timedelta(seconds=1.5)
 """How long a caller waits for Temporal. Slack wants its answer within 3 s."""
 _LISTING = timedelta(seconds=10)
 _MOST_LISTED = 1000
+_RECEIVED = Mention.State.RECEIVED
 
 Answer = TypeVar("Answer")
 
@@ -85,7 +87,9 @@ class _Connection:
         )
         self.client = opened.result()
 
-    def call(self, coroutine: Coroutine[Any, Any, Any], deadline: timedelta | None = None) -> Any:
+    def call(
+        self, coroutine: Coroutine[Any, Any, Answer], deadline: timedelta | None = None
+    ) -> Answer:
         """Run a coroutine in the client's loop. Raise `TemporalUnavailable` at the deadline."""
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
@@ -118,6 +122,7 @@ os.register_at_fork(after_in_child=_forget)
 def start_mention(mention: Mention) -> None:
     """Start the mention's workflow, unless it was started before, and mark the row `started`.
 
+    A workflow that has ended starts again only if its mention was forwarded to a task that is gone.
     Raises `TemporalUnavailable`. The row then stays `received`, for the sweep.
     """
     identifier = workflow_id(mention.team_id, mention.channel_id, mention.ts)
@@ -125,6 +130,16 @@ def start_mention(mention: Mention) -> None:
     Mention.objects.filter(pk=mention.pk).update(workflow_id=identifier)
     mention.workflow_id = identifier
     request = MentionInput(mention_id=str(mention.pk), idle_seconds=60 * settings.TASK_IDLE_MINUTES)
+    if not _start(identifier, request, WorkflowIDReusePolicy.REJECT_DUPLICATE):
+        has_ended = status_of(identifier) is not WorkflowExecutionStatus.RUNNING
+        handed_back = Mention.objects.filter(pk=mention.pk, state=_RECEIVED, outcome=HANDED_BACK)
+        if has_ended and handed_back.exists():
+            _start(identifier, request, WorkflowIDReusePolicy.ALLOW_DUPLICATE)
+    Mention.objects.filter(pk=mention.pk, state=_RECEIVED).update(state=Mention.State.STARTED)
+
+
+def _start(identifier: str, request: MentionInput, reuse: WorkflowIDReusePolicy) -> bool:
+    """Start a workflow; return False if there is one already. Raises `TemporalUnavailable`."""
     connection = _connected()
     try:
         connection.call(
@@ -133,17 +148,15 @@ def start_mention(mention: Mention) -> None:
                 request,
                 id=identifier,
                 task_queue=settings.TEMPORAL_TASK_QUEUE,
-                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                id_reuse_policy=reuse,
                 rpc_timeout=DEADLINE,
             )
         )
     except WorkflowAlreadyStartedError:
-        pass
+        return False
     except (RPCError, RuntimeError) as error:
         raise TemporalUnavailable(str(error)) from error
-    Mention.objects.filter(pk=mention.pk, state=Mention.State.RECEIVED).update(
-        state=Mention.State.STARTED
-    )
+    return True
 
 
 def signal_follow_up(follow_up: FollowUp) -> None:

@@ -21,6 +21,7 @@ GATEWAY_OUT = "GatewayUnavailable"
 ANSWER_LOST = "AnswerLost"
 CREDITS_HELD = "CreditsHeld"
 UNINSTALLED = "Uninstalled"
+HANDED_BACK = "handed back, because its task was gone"
 UNDELIVERABLE = "the answer could not be posted: it is kept on the page of the thread"
 
 

@@ -96,7 +96,7 @@ def of_thread(message: Mention | FollowUp | ThreadReply) -> QuerySet[Mention]:
 
 
 def is_stopped_later(message: Mention | FollowUp | ThreadReply) -> bool:
-    """Return whether the author wrote an order to stop after the message that arrived before it."""
+    """Return whether the author later ordered a stop, even if that order arrived first."""
     own = of_thread(message).filter(user_id=message.user_id)
     return any(is_stop(each.text) and Decimal(each.ts) > Decimal(message.ts) for each in own)
 
@@ -107,10 +107,11 @@ def is_stop_for_others(text: str) -> bool:
 
 
 def _additions(mention: Mention) -> list[str]:
-    """Return the replies to a mention that waited for its task, which was never made."""
+    """Return the replies to a mention that were not answered, for lack of a task or of credits."""
     own = workflow_id(mention.team_id, mention.channel_id, mention.ts)
-    dropped = FollowUp.objects.filter(workflow_id=own, state=FollowUp.State.DROPPED)
-    return list(dropped.order_by("ts").values_list("text", flat=True)[:_LONGEST_CHAIN])
+    unanswered = [FollowUp.State.DROPPED, FollowUp.State.REFUSED]
+    replies = FollowUp.objects.filter(workflow_id=own, state__in=unanswered)
+    return list(replies.order_by("ts").values_list("text", flat=True)[:_LONGEST_CHAIN])
 
 
 def _readable(text: str, bot_user_id: str) -> str:

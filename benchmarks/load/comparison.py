@@ -1,10 +1,5 @@
 """The rows that compare the gateway with others."""
 
-import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from benchmarks.load import peers, processes
 from benchmarks.load.generator import Load, large_body, small_body
 from benchmarks.load.speed import Speed, throughput
@@ -81,11 +76,11 @@ class _Pairs:
         ours, theirs = [], []
         own = self._world.load(self._gateway.url, self._tokens, body)
         for _ in range(ROUNDS):
-            with _stopped(self._pid):
+            with processes.stopped([self._pid]):
                 ours.append(
                     await throughput(self._gateway.pid, own, connections, self._seconds / ROUNDS)
                 )
-            with _stopped(self._gateway.pid):
+            with processes.stopped([self._gateway.pid]):
                 theirs.append(
                     await throughput(self._pid, load, connections, self._seconds / ROUNDS)
                 )
@@ -99,19 +94,6 @@ class _Pairs:
             other.note,
             noisy=seen.noisy or other.noisy,
         )
-
-
-@contextmanager
-def _stopped(pid: int) -> Iterator[None]:
-    """Keep a process and its descendants from using the core in this block."""
-    pids = processes.family(pid)
-    for each in pids:
-        os.kill(each, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for each in pids:
-            os.kill(each, signal.SIGCONT)
 
 
 def _target(name: str) -> str:

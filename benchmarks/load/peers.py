@@ -69,7 +69,7 @@ def install() -> list[str]:
     INSTALLED.mkdir(parents=True, exist_ok=True)
     if not PYTHON.exists():
         requirements = str(HERE.parent / "requirements-peers.txt")
-        problems += _install(
+        problems += install_into(
             PYTHON.parent.parent,
             [sys.executable, "-m", "venv", str(PYTHON.parent.parent)],
             [str(PYTHON), "-m", "pip", "install", "-q", "-r", requirements],
@@ -78,11 +78,12 @@ def install() -> list[str]:
         PORTKEY.mkdir()
         (PORTKEY / "package.json").write_text(json.dumps(_PORTKEY_PACKAGE))
         npm = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"]
-        problems += _install(PORTKEY, [*npm, "--prefix", str(PORTKEY)])
+        problems += install_into(PORTKEY, [*npm, "--prefix", str(PORTKEY)])
     return problems
 
 
-def _install(directory: Path, *commands: list[str]) -> list[str]:
+def install_into(directory: Path, *commands: list[str]) -> list[str]:
+    """Run commands that fill a directory; if one fails, remove it and return why in a sentence."""
     for command in commands:
         try:
             subprocess.run(command, check=True, capture_output=True, timeout=600)

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -58,9 +58,14 @@ class Gateway:
     """`python -m gateway`, one process."""
 
     def __init__(
-        self, world: World, cores: AbstractSet[int] = GATEWAY_ONLY, **environment: str
+        self,
+        world: World,
+        cores: AbstractSet[int] = GATEWAY_ONLY,
+        argv: Sequence[str] = (sys.executable, "-m", "gateway"),
+        **environment: str,
     ) -> None:
         self._cores = cores
+        self._argv = list(argv)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = world.directory / f"gateway-{self.port}.log"
@@ -87,7 +92,7 @@ class Gateway:
     async def start(self) -> None:
         """Start the gateway on its core and wait until it is ready."""
         process = self.process = processes.start(
-            [sys.executable, "-m", "gateway"],
+            self._argv,
             self.log,
             cores=self._cores,
             environment=self._environment,

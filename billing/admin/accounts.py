@@ -35,7 +35,7 @@ _INSTANTS = {
 }
 
 
-class LimitInline(ReadOnly, admin.TabularInline):
+class LimitInline(ReadOnly, admin.TabularInline[Limit, Account]):
     """Limits, newest first."""
 
     model = Limit
@@ -48,7 +48,7 @@ class LimitInline(ReadOnly, admin.TabularInline):
         return "unlimited" if row.limit_micro is None else display(row.limit_micro)
 
 
-class CapInline(ReadOnly, admin.TabularInline):
+class CapInline(ReadOnly, admin.TabularInline[Cap, Account]):
     """Caps of projects, users and runs, newest first."""
 
     model = Cap
@@ -61,7 +61,7 @@ class CapInline(ReadOnly, admin.TabularInline):
         return "not capped" if row.cap_micro is None else display(row.cap_micro)
 
 
-class GrantInline(ReadOnly, admin.TabularInline):
+class GrantInline(ReadOnly, admin.TabularInline[CreditGrant, Account]):
     """Top-ups, newest first."""
 
     model = CreditGrant
@@ -71,7 +71,7 @@ class GrantInline(ReadOnly, admin.TabularInline):
     amount = credits_column("amount_micro", "credits")
 
 
-class TotalInline(ReadOnly, admin.TabularInline):
+class TotalInline(ReadOnly, admin.TabularInline[UsageTotal, Account]):
     """Usage, by stretch of time."""
 
     model = UsageTotal
@@ -110,7 +110,7 @@ _STANDING = (
 
 
 @admin.register(Account)
-class AccountAdmin(PermittedParts, ReadOnly, admin.ModelAdmin):
+class AccountAdmin(PermittedParts, ReadOnly, admin.ModelAdmin[Account]):
     """One organization's credits of one bucket."""
 
     list_display = _STANDING
@@ -204,7 +204,7 @@ def _published(account: Any) -> AccountState | None:
 
 
 @admin.register(DecisionRecord)
-class DecisionRecordAdmin(ReadOnly, admin.ModelAdmin):
+class DecisionRecordAdmin(ReadOnly, admin.ModelAdmin[DecisionRecord]):
     """Every decision that changed a state, with all its inputs."""
 
     list_display = [

@@ -29,13 +29,13 @@ class CreditsField(forms.CharField):
             raise forms.ValidationError(str(error)) from error
 
 
-class AllowanceForm(forms.ModelForm):
+class AllowanceForm(forms.ModelForm[Any]):
     """The form for a new row, with a reason."""
 
     reason = forms.CharField(max_length=500, help_text="For the audit trail.")
 
 
-class AllowanceAdmin(admin.ModelAdmin):
+class AllowanceAdmin(admin.ModelAdmin[Any]):
     """Rows can be added, but never changed or deleted.
 
     A subclass lists the fields to show in `shown`, and creates rows in `create`.

@@ -7,7 +7,7 @@ from billing.models import AuditEntry, ThresholdNotice
 
 
 @admin.register(AuditEntry)
-class AuditEntryAdmin(ReadOnly, admin.ModelAdmin):
+class AuditEntryAdmin(ReadOnly, admin.ModelAdmin[AuditEntry]):
     """Who changed what, when and why."""
 
     list_display = ["at", "action", "organization", "actor", "reason", "details"]
@@ -18,7 +18,7 @@ class AuditEntryAdmin(ReadOnly, admin.ModelAdmin):
 
 
 @admin.register(ThresholdNotice)
-class ThresholdNoticeAdmin(ReadOnly, admin.ModelAdmin):
+class ThresholdNoticeAdmin(ReadOnly, admin.ModelAdmin[ThresholdNotice]):
     """Which accounts reached a threshold, or had credits again."""
 
     list_display = ["noticed_at", "account", "percent", "usage", "period_start"]

@@ -12,7 +12,7 @@ from billing.models import DailyUsage, UsageEvent
 
 
 @admin.register(UsageEvent)
-class UsageEventAdmin(ReadOnly, admin.ModelAdmin):
+class UsageEventAdmin(ReadOnly, admin.ModelAdmin[UsageEvent]):
     """All booked events."""
 
     list_display = [
@@ -69,7 +69,7 @@ class UsageEventAdmin(ReadOnly, admin.ModelAdmin):
 
 
 @admin.register(DailyUsage)
-class DailyUsageAdmin(ReadOnly, admin.ModelAdmin):
+class DailyUsageAdmin(ReadOnly, admin.ModelAdmin[DailyUsage]):
     """The daily usage report."""
 
     list_display = [

@@ -27,7 +27,7 @@ class DecisionForm(ActionForm):
 
 
 @admin.register(QuarantinedEvent)
-class QuarantinedEventAdmin(ReadOnly, admin.ModelAdmin):
+class QuarantinedEventAdmin(ReadOnly, admin.ModelAdmin[QuarantinedEvent]):
     """Events that the gateway delivered and billing could not book."""
 
     list_display = ["received_at", "event_uuid", "reason", "detail", "state", "resolved_by"]

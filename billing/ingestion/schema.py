@@ -69,7 +69,7 @@ _ITEM: dict[str, Any] = {
 _ITEMS = {"type": "array", "items": _ITEM}
 
 
-class UsageBatchSerializer(serializers.Serializer):
+class UsageBatchSerializer(serializers.Serializer[Any]):
     """A list of events, or an object with `batch`. Only for OpenAPI: `BatchParser` parses them."""
 
 
@@ -88,7 +88,7 @@ class UsageBatchSchema(OpenApiSerializerExtension):
         }
 
 
-class UsageResultSerializer(serializers.Serializer):
+class UsageResultSerializer(serializers.Serializer[Any]):
     """The result for one item."""
 
     uuid = serializers.UUIDField(allow_null=True)
@@ -99,7 +99,7 @@ class UsageResultSerializer(serializers.Serializer):
     )
 
 
-class UsageResultsSerializer(serializers.Serializer):
+class UsageResultsSerializer(serializers.Serializer[Any]):
     """One result per item, in the order sent."""
 
     results = UsageResultSerializer(many=True)
@@ -177,7 +177,7 @@ class WholeNumber(serializers.IntegerField):
         return super().to_internal_value(data)
 
 
-class InsufficientRemainingSerializer(serializers.Serializer):
+class InsufficientRemainingSerializer(serializers.Serializer[Any]):
     """What was left of an account when it could not pay for a call, with no other call held."""
 
     organization_id = serializers.UUIDField()
@@ -185,7 +185,7 @@ class InsufficientRemainingSerializer(serializers.Serializer):
     remaining_micro = WholeNumber(min_value=0, max_value=2**63 - 1, help_text="In micro-credits.")
 
 
-class StandingSerializer(serializers.Serializer):
+class StandingSerializer(serializers.Serializer[Any]):
     """Whether the account is now limited."""
 
     limited = serializers.BooleanField()

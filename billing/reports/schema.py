@@ -12,7 +12,7 @@ from projects.query import DAY
 _ORGANIZATION = "5f0c3a52-8f0e-4a3e-9d0b-1f2a7c4f9a10"
 
 
-class UsageGroupSerializer(serializers.Serializer):
+class UsageGroupSerializer(serializers.Serializer[Any]):
     """What one group used of one bucket, or of no bucket if nobody pays. Credits are exact."""
 
     day = serializers.DateField(required=False)
@@ -29,7 +29,7 @@ class UsageGroupSerializer(serializers.Serializer):
     cache_creation_input_tokens = serializers.IntegerField()
 
 
-class ProjectUsageSerializer(serializers.Serializer):
+class ProjectUsageSerializer(serializers.Serializer[Any]):
     """A project's usage from `since` (inclusive) to `until` (exclusive). Days are in UTC."""
 
     project_id = serializers.IntegerField()

@@ -50,10 +50,13 @@ def summaries(keys: Sequence[ThreadKey]) -> list[ThreadSummary]:
         "channel_id__in": [key.channel_id for key in keys],
         "thread_ts__in": [key.thread_ts for key in keys],
     }
-    for rows in (Mention.objects.filter(**wanted), FollowUp.objects.filter(**wanted)):
-        for message in messages_in(rows):
-            if key_of(message) in by_thread:
-                by_thread[key_of(message)].append(message)
+    messages: list[Mention | FollowUp] = [
+        *messages_in(Mention.objects.filter(**wanted)),
+        *messages_in(FollowUp.objects.filter(**wanted)),
+    ]
+    for message in messages:
+        if key_of(message) in by_thread:
+            by_thread[key_of(message)].append(message)
     return _summaries({key: messages for key, messages in by_thread.items() if messages})
 
 

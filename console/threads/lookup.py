@@ -1,12 +1,14 @@
 """Finding threads: their keys, and the threads that a message is in."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from django.db.models import Q, QuerySet
 
 from coding_tasks.models import CodingTask
 from console.threads.search import Message
 from workflows.models import FollowUp, Mention
+
+_Message = TypeVar("_Message", Mention, FollowUp)
 
 MAX_MESSAGES = 200
 """How many messages of a user or a thread are read, newest first."""
@@ -36,7 +38,7 @@ def find_threads(message: Message) -> list[ThreadKey]:
     return sorted(keys)
 
 
-def messages_in(rows: QuerySet) -> QuerySet:
+def messages_in(rows: QuerySet[_Message]) -> QuerySet[_Message]:
     """Return mentions or follow-ups with their workspaces, newest first."""
     found = rows.select_related("workspace__project__organization")
     return found.defer("workspace__bot_token").order_by("-received_at")

@@ -77,6 +77,7 @@ class _State(Enum):
 _SPACE = re.compile(rb"[ \t\r\n]*+")
 _SPACE_AND_BOM = re.compile(rb"[ \t\r\n\xef\xbb\xbf]*+")
 _STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_ESCAPE = re.compile(rb"\\.?", re.DOTALL)
 _SCALAR = re.compile(rb'[^ \t\r\n,:"{}\[\]]*+')
 # The longest part of a container in which brackets are balanced, to a nesting depth of two. It is
 # skipped in one step.
@@ -137,7 +138,8 @@ class Excerpt:
     def _string(self, piece: bytes, at: int) -> int:
         """Continue in a string; return where it or the piece ends."""
         end = at
-        if self._escaped:
+        continued = self._escaped  # the first byte ends an escape that began in the last piece
+        if continued:
             self._escaped = False
             end += 1
         end = _STRING.match(piece, end).end()  # type: ignore[union-attr]
@@ -152,8 +154,12 @@ class Excerpt:
             return end + ended
         if self._shape is Leaf.TEXT and self._state is _State.IN_STRING:
             part = piece[at:end]
-            escapes = part.count(b"\\")
-            size = end - at - escapes - (2 * part.count(b"\\u") if escapes else 0)
+            size = len(part)
+            if continued and part.startswith(b"u"):
+                size -= 2
+            if b"\\" in part:
+                escapes = _ESCAPE.findall(part, continued)
+                size -= len(escapes) + 2 * escapes.count(b"\\u")
             self._size += size
             self.text += size
         else:

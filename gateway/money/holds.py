@@ -270,7 +270,7 @@ class Holds:
             await asyncio.wait([self._retrying])
 
     async def beat(self) -> None:
-        """Renew the lease and notice when Redis fell back to an earlier state."""
+        """Renew the lease, notice when Redis fell back to an earlier state, and release strays."""
         began = time.monotonic()
         seconds, micros = await self._redis.execute("TIME")
         now_ms = int(seconds) * 1000 + int(micros) // 1000
@@ -287,6 +287,7 @@ class Holds:
         elif self._replaying is None or self._replaying.done():
             self._sequence = int(sequence or 0)
             await self._forget_before(began, now_ms)
+            await self._release_strays()
 
     async def _forget_before(self, began: float, now_ms: int) -> None:
         """Forget settlements that Redis has already persisted."""
@@ -296,6 +297,16 @@ class Holds:
         settled = keys.settled(self.owner)
         await self._redis.execute("ZREMRANGEBYSCORE", settled, "-inf", now_ms - kept)
         await self._redis.execute("PEXPIRE", settled, LONGEST_MARK_MS)
+
+    async def _release_strays(self) -> None:
+        """Release holds of calls that are over.
+
+        A command that got no answer may reach Redis after its connection broke, and so make a hold
+        that was released already. Releasing a hold that was settled meanwhile does nothing.
+        """
+        for raw in await self._redis.execute("HKEYS", self._holds_key):
+            if (hold_id := raw.decode()) not in self._active:
+                self._spool(Settlement(hold_id, "release", 0, b""))
 
     async def retire(self) -> None:
         """Give up the lease, because this process has no calls under way any more."""
@@ -337,9 +348,7 @@ class Holds:
                 [keys.holds(self.owner), keys.settled(self.owner), keys.SEQUENCE],
                 active.hold_id, active.account, active.bound_micro, _scopes(active), active.record,
             )  # fmt: skip
-        for raw in await self._redis.execute("HKEYS", keys.holds(self.owner)):
-            if (hold_id := raw.decode()) not in self._active:
-                self._spool(Settlement(hold_id, "release", 0, b""))
+        await self._release_strays()
         if self._sequence:
             await asyncio.sleep(REPLAY_GRACE)
         self._generation, self._server = (generation or b"").decode(), server

@@ -14,6 +14,7 @@ import structlog
 from gateway import keys
 from gateway.money.outbox import BATCH_BYTES, OLDEST
 from gateway.network.client import ConnectFailed, ExchangeFailed, HttpClient, Origin
+from gateway.network.dialing import EgressProxy
 from gateway.network.redis_connection import Redis
 from gateway.settings import PostHog
 from gateway.telemetry import metrics
@@ -51,11 +52,11 @@ class _Event(msgspec.Struct):
 class PostHogOutbox:
     """The leader's delivery loop for PostHog: read its stream, deliver, trim."""
 
-    def __init__(self, redis: Redis, posthog: PostHog) -> None:
+    def __init__(self, redis: Redis, posthog: PostHog, egress: EgressProxy | None = None) -> None:
         self._redis = redis
         self._origin = Origin.of(posthog.host)
         self._key = posthog.api_key
-        self._client = HttpClient(connect_timeout=2.0)
+        self._client = HttpClient(connect_timeout=2.0, egress=egress)
         self._delay = 0.0
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
 """The HTTP/1.1 server on httptools and asyncio; a coroutine answers each request.
 
 uvicorn starts and stops the processes and owns their sockets. Its own protocol is not used, because
-it limits neither the size of a head nor the time to receive it, and its ASGI interface took a tenth
-of the gateway's CPU (`benchmarks/README.gateway.md`).
+it limits neither the size of a head nor the time to receive it, and costs a tenth more CPU per call
+(`docs/decisions/0020-the-gateway-speaks-http-with-a-protocol-of-its-own.md`).
 """
 
 import asyncio
@@ -166,6 +166,8 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Add a header. Trailers are dropped."""
         if self._in_head:
+            if value.endswith((b" ", b"\t")):  # the parser leaves some of them (RFC 9112, 5.1)
+                value = value.rstrip(b" \t")
             self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -178,6 +180,12 @@ class Connection(asyncio.Protocol):
         if len(self._headers) > MAX_HEADERS:
             self._refuse(_TOO_LARGE)
         parser = self._parser
+        version = parser.get_http_version()
+        hosts = [name for name, _ in self._headers].count(b"host")
+        if hosts != 1 and (hosts or version == "1.1"):  # RFC 9112, 3.2
+            self._refuse(_MALFORMED)
+        if version not in ("1.1", "1.0"):
+            self._refuse(_MALFORMED)
         self._bodied_upgrade = (
             parser.should_upgrade()
             and parser.get_method() != b"CONNECT"
@@ -193,7 +201,7 @@ class Connection(asyncio.Protocol):
             self._refuse(b"")  # closes once those before are answered
         if self._deaf or self._bodied_upgrade:
             return
-        chunks = parser.get_http_version() == "1.1"
+        chunks = version == "1.1"
         request = Incoming(
             self,
             self._budget,

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from gateway import keys
+from gateway import keys, products
 from gateway.errors import Refusal, unavailable
 from gateway.network.redis_connection import Redis, Script
 from gateway.resolver.tollgate_api import (
@@ -154,7 +154,7 @@ class QuotaResolver:
     def report_insufficient(
         self, organization_id: str, resource: str, remaining_micro: int
     ) -> None:
-        """Tell Django in the background that what is left of an account pays for no call.
+        """Tell Django in the background that what is left of an account can't pay for any call.
 
         Does so at most every few seconds, because the next refusal reports it again.
         """
@@ -186,7 +186,7 @@ class QuotaResolver:
         await self._mark("broken", [project_id])
 
     async def _mark(self, what: str, project_ids: list[int]) -> None:
-        resources = {resource for _, resource in self._payers} | set(KNOWN_BUCKETS)
+        resources = {resource for _, resource in self._payers} | set(products.BUCKETS)
         marked = [
             keys.project(project_id, resource)
             for project_id in project_ids
@@ -216,9 +216,6 @@ class QuotaResolver:
             "Your team's credits cannot be checked at the moment. Please try again.",
             "quota_unknown",
         )
-
-
-KNOWN_BUCKETS = ("ai_credits", "posthog_code_credits")
 
 
 def _installable(found: ResourceAnswer) -> tuple[Any, ...]:

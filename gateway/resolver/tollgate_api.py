@@ -143,7 +143,7 @@ class TollgateApi:
     def __init__(self, settings: Settings) -> None:
         self._origin = Origin.of(settings.tollgate_url)
         self._authorization = (b"authorization", f"Bearer {settings.service_token}".encode())
-        self._client = HttpClient(connect_timeout=2.0)
+        self._client = HttpClient(connect_timeout=2.0, egress=settings.egress)
 
     def close(self) -> None:
         """Close the connections."""
@@ -179,7 +179,7 @@ class TollgateApi:
     async def report_insufficient(
         self, organization_id: str, resource: str, remaining_micro: int
     ) -> bool:
-        """Report that what is left pays for no call; return whether the account is limited now."""
+        """Report that too little is left for a call; return whether the account is limited now."""
         report = msgspec.json.encode(
             {
                 "organization_id": organization_id,

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import msgspec
 import structlog
+from structlog.types import Processor
 
 _SECRET = re.compile(rb"(?:phx_|pha_|phr_|sk-|Bearer\s+)[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE)
 
@@ -19,10 +20,11 @@ def _render(_logger: object, _name: str, event: structlog.types.EventDict) -> by
     return _SECRET.sub(b"[credential]", msgspec.json.encode(event, enc_hook=str))
 
 
-def configure() -> None:
-    """Make structlog write every event to standard error."""
+def configure(report: Processor | None = None) -> None:
+    """Make structlog write every event to standard error. `report` sees each event first."""
     structlog.configure(
         processors=[
+            *([report] if report else []),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.UnicodeDecoder(),  # else bytes become base64

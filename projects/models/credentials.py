@@ -32,7 +32,7 @@ class PersonalAPIKeyQuerySet(models.QuerySet["PersonalAPIKey"]):
         """Delete, and announce the keys that still worked."""
         with transaction.atomic():
             live = list(self.filter(revoked_at=None).values_list("sha256", flat=True))
-            deleted = super().delete()
+            deleted: tuple[int, dict[str, int]] = super().delete()
             revocation.announce(live)
         return deleted
 
@@ -62,7 +62,7 @@ class PersonalAPIKey(models.Model):
     all_projects = models.BooleanField(
         default=False, help_text="Covers every project of the organization, later ones included."
     )
-    projects: models.ManyToManyField = models.ManyToManyField(
+    projects: models.ManyToManyField[Project, Any] = models.ManyToManyField(
         Project, blank=True, related_name="personal_api_keys"
     )
     created_at = models.DateTimeField(auto_now_add=True)
@@ -80,7 +80,7 @@ class PersonalAPIKey(models.Model):
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
         """Delete, and announce the key."""
         with transaction.atomic():
-            deleted = super().delete(*args, **kwargs)
+            deleted: tuple[int, dict[str, int]] = super().delete(*args, **kwargs)
             revocation.announce([self.sha256])
         return deleted
 
@@ -134,7 +134,7 @@ class OAuthAccessTokenQuerySet(models.QuerySet["OAuthAccessToken"]):
         with transaction.atomic():
             unexpired = self.filter(expires__gt=timezone.now())
             live = list(unexpired.values_list("token_checksum", flat=True))
-            deleted = super().delete()
+            deleted: tuple[int, dict[str, int]] = super().delete()
             revocation.announce(live)
         return deleted
 
@@ -175,7 +175,7 @@ class OAuthAccessToken(AbstractAccessToken):
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
         """Delete, and announce the token."""
         with transaction.atomic():
-            deleted = super().delete(*args, **kwargs)
+            deleted: tuple[int, dict[str, int]] = super().delete(*args, **kwargs)
             revocation.announce([self.token_checksum])
         return deleted
 

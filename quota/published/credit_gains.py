@@ -13,10 +13,10 @@ from projects.hints import run_soon
 from quota.account_state import AccountState
 
 _MOST_NAMED = 20
-_registered: list[Task] = []
+_registered: list[Task[..., None]] = []
 
 
-def register(task: Task) -> None:
+def register(task: Task[..., None]) -> None:
     """Set the task to call. It takes organization ids as text, or none of them for all."""
     _registered[:] = [task]
 

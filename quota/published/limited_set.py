@@ -15,6 +15,7 @@ import logging
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import redis
@@ -117,7 +118,7 @@ def read(organization_id: UUID, api_token: str) -> Reading:
         raise RedisUnavailable
     accounts = [f"{organization_id}:{resource}" for resource in RESOURCES]
     try:
-        return _parse(redis_client.call("read", _KEYS, api_token, *accounts))
+        return _parse(redis_client.script("read")(keys=_KEYS, args=[api_token, *accounts]))
     except redis.RedisError as error:
         redis_client.health.failed()
         logger.warning("Redis does not answer; using the database for a second: %r", error)
@@ -127,7 +128,7 @@ def read(organization_id: UUID, api_token: str) -> Reading:
         raise RedisUnavailable from error
 
 
-def _parse(reply: list) -> Reading:
+def _parse(reply: list[Any]) -> Reading:
     (seconds, microseconds), marker, generation, *rest = reply
     resources = {}
     for at, resource in zip(range(0, len(rest), 4), RESOURCES, strict=True):

@@ -1,13 +1,14 @@
 """Publishing decisions: to rows in the decision's own transaction, and to Redis after the commit.
 
 The rows are the truth. If Redis can't be reached, the reconciler finds the difference within a
-second. The change feed records only what concerns a gateway. Its own bookings don't, because they
-leave the allotment unchanged.
+second. The change feed records only what a gateway has to learn. That excludes the gateway's own
+bookings, which leave the allotment unchanged.
 """
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import redis
 from django.db import transaction
@@ -158,12 +159,12 @@ def _age(state: AccountState) -> tuple[str, int]:
     return state.ledger_epoch, state.version
 
 
-def _scores(state: AccountState) -> tuple:
+def _scores(state: AccountState) -> tuple[Any, ...]:
     """Return the parts of a state that decide its entries in the sorted sets."""
     return (state.score, state.suspended_until, state.reason, state.capped_projects)
 
 
-def _feed_fields(state: AccountState) -> tuple:
+def _feed_fields(state: AccountState) -> tuple[Any, ...]:
     """Return the parts of a state that a gateway must know when they change."""
     return (
         *_scores(state),

@@ -22,11 +22,24 @@ from tests import settings as suite
 from tests.conftest import running, wait_until
 from tests.gateway.fake_provider import FakeProvider, default_script
 from tests.gateway.fake_tollgate import SERVICE_TOKEN, FakeProject, FakeTollgate
+from tests.gateway.threads import test_ended
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODEL = "claude-sonnet-4-5"
 DENIED = 429  # the status of a denial, unless the operator or caller chooses another
 METRICS_TOKEN = "metrics-token-of-the-gateway-tests"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Let the test hold back answers."""
+    test_ended.clear()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown() -> None:
+    """Send the answers that the test still holds back, before its fixtures wait for them."""
+    test_ended.set()
 
 
 @dataclass

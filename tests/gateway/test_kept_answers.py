@@ -14,12 +14,14 @@ import pytest
 import redis
 
 from gateway import kept_answers, keys
+from gateway.errors import Refusal
 from gateway.kept_answers import KeptAnswers, KeyInUse
 from gateway.network.redis_connection import Redis
 from tests.conftest import wait_until
 from tests.gateway.bodies import CHAT, chat_body
 from tests.gateway.conftest import DENIED, World, messages_body
 from tests.gateway.fake_provider import Script, default_script, json_script, message
+from tests.gateway.lossy_redis import LosesAnswers
 
 REPLAYED = "tollgate_gateway_replayed_answers_total"
 REPEATED = "tollgate_gateway_repeated_generations_total"
@@ -231,6 +233,46 @@ def test_a_call_waiting_for_its_hold_is_under_way_while_its_gateway_lives(
     asyncio.run(claims())
 
 
+@pytest.mark.parametrize("generated", [True, False])
+@pytest.mark.usefixtures("patience")
+def test_a_key_is_free_as_soon_as_redis_is_back(own_redis: str, generated: bool) -> None:
+    caller, names = SimpleNamespace(project_id=7), map(str, range(1_000_000))
+    headers = {kept_answers.HEADER: b"k" * 32}
+
+    async def outages() -> None:
+        store = LosesAnswers(own_redis)
+        await store.execute("FLUSHALL")
+        now_ms = int((await store.execute("TIME"))[0]) * 1000
+        await store.execute("ZADD", keys.OWNERS, now_ms + 600_000, "owner")
+        answers = KeptAnswers(store, "owner", 600, admission_seconds=600)
+
+        def claim():
+            call = SimpleNamespace(
+                headers=headers, product="slack_app", api="messages", call_id=next(names)
+            )
+            return answers.claim(call, caller, b"{}")
+
+        async def claimed():
+            async with asyncio.timeout(30):
+                while True:
+                    try:
+                        return await claim()
+                    except KeyInUse:
+                        await asyncio.sleep(0.01)
+
+        store.deaf = True
+        with pytest.raises(Refusal):
+            await claim()
+        store.deaf = False
+        first = await claimed()
+        store.away = 1
+        await first.end(generated=generated)
+        assert await claimed()
+        store.close()
+
+    asyncio.run(outages())
+
+
 def leave_during_a_call(world: World, token: str, key: dict[str, str]) -> None:
     """Make a call, and hang up once the provider has the request."""
     body = b'{"model":"claude-sonnet-4-5","max_tokens":100,"messages":[]}'
@@ -275,6 +317,19 @@ def test_the_answer_to_a_killed_caller_is_kept_for_the_next(world: World, projec
     wait_until(lambda: post_again(world, token, key).status_code == 200, what="the answer")
     assert asked(world) == before + 1
     world.booked(project, 1)
+
+
+def test_an_answer_is_kept_even_if_redis_lost_the_claim_meanwhile(world: World, project) -> None:
+    key, gate, before = new_key(), held_back(world), asked(world)
+    names = set(world.redis.scan_iter("tollgate:answer:*"))
+    leave_during_a_call(world, world.tollgate.token(project), key)
+    [name] = set(world.redis.scan_iter("tollgate:answer:*")) - names
+    world.redis.delete(name)
+    gate.set()
+    wait_until(lambda: world.redis.hexists(name, "answer"), what="the answer being kept")
+    again = post_again(world, world.tollgate.token(project), key)
+    assert (again.status_code, again.headers["x-tollgate-replayed"]) == (200, "true")
+    assert asked(world) == before + 1
 
 
 def test_events_with_the_same_key_share_a_step_id(world: World, project) -> None:

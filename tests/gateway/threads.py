@@ -51,9 +51,14 @@ def served_by(serve: Callable[[Incoming], Awaitable[None]]) -> AsgiThread:
     return AsgiThread(application, http=Connection, **options)
 
 
+test_ended = threading.Event()
+"""Set between tests. Answers that a failed test held back are then sent, so that it fails at once
+instead of waiting for its own calls."""
+
+
 async def opened(event: threading.Event) -> None:
     """Wait, without blocking the event loop, until another thread sets the event."""
-    while not event.is_set():  # noqa: ASYNC110 - set from another thread
+    while not (event.is_set() or test_ended.is_set()):  # noqa: ASYNC110 - set from another thread
         await asyncio.sleep(0.002)
 
 

@@ -14,6 +14,7 @@ from quota.resources import AI_CREDITS, MICRO
 from tests.slack_bot.conftest import captured, workflow_of
 from tests.stopwatch import Stopwatch
 from workflows import tasks
+from workflows.intake import mentions
 from workflows.models import FollowUp, Mention, Notice
 
 DENIAL = (
@@ -457,6 +458,19 @@ def test_a_sweep_without_temporal_stops_after_a_few_attempts_and_tries_others_ne
     mentions = Mention.objects.all()
     assert all(mention.lease_until > first_tried[mention.pk] for mention in mentions)
     assert {mention.state for mention in mentions} == {"received"}
+
+
+def test_a_mention_listed_before_another_process_tried_is_not_denied(
+    webhook, workspace, temporal, out_of_credits
+):
+    """That process may have started the workflow, which a denial would contradict."""
+    listed = Mention.objects.create(
+        workspace=workspace, team_id="T1", channel_id="C1", ts="1.1", thread_ts="1.1",
+        user_id="U1", text="fix the login page",
+    )  # fmt: skip
+    Mention.objects.update(lease_until=timezone.now())
+    mentions.admit(listed)
+    assert Mention.objects.get().state == "started"
 
 
 def test_the_workflow_decides_if_the_quota_is_unknown(

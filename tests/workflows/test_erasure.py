@@ -3,7 +3,7 @@
 import pytest
 from django.core.management import call_command
 
-from coding_tasks import runs
+from coding_tasks import creation, runs
 from coding_tasks.models import CodingTask, TaskRun
 from projects.models import OAuthAccessToken
 from tests.conftest import wait_until
@@ -95,6 +95,15 @@ def test_a_mention_that_has_no_task_yet_asks_no_model(two_repositories: World, m
     wait_for_close(mention.workflow_id)
     assert_nothing_is_left(two_repositories, mention.ts)
     assert two_repositories.gateway.requests(CLASSIFIER) == []
+
+
+def test_a_task_that_is_created_during_the_erasure_keeps_no_text(shop: World, monkeypatch):
+    create = creation.create_task
+    monkeypatch.setattr(creation, "create_task", lambda *given: [erase(), create(*given)][1])
+    mention = shop.start("our secret")
+    wait_for_close(mention.workflow_id)
+    assert CodingTask.objects.get().state == CodingTask.State.STOPPED
+    assert_nothing_is_left(shop, mention.ts)
 
 
 def test_an_answer_that_slack_did_not_take_yet_is_not_posted(shop: World):

@@ -74,6 +74,37 @@ def test_a_young_mention_without_a_task_begins_anew_with_what_was_said_since(sho
     shop.wait_for_follow_up(reply, FollowUp.State.HANDLED)
 
 
+def test_a_message_reaches_the_new_workflow_though_the_process_that_began_it_died(
+    shop: World, worker, monkeypatch
+):
+    shop.gateway.script("It is a shop.", "Shoes.")
+    mention = lost(shop, NEW)
+    reply = shop.posted_reply(mention, "and what does it sell?")
+    reply.workflow_id, reply.state = mention.workflow_id, FollowUp.State.SIGNALLED
+    reply.save()
+    start = client.start_mention
+
+    def start_and_die(mention: Mention) -> None:
+        start(mention)
+        raise SystemExit
+
+    monkeypatch.setattr(client, "start_mention", start_and_die)
+    with pytest.raises(SystemExit):
+        tasks.look_for_workflows()
+    FollowUp.objects.update(received_at=timezone.now() - timedelta(minutes=1))
+    shop.wait_for_end(mention, Mention.State.ANSWERED)
+    tasks.deliver_pending_follow_ups()
+    assert shop.wait_until_said(mention.ts, 2) == ["It is a shop.", "Shoes."]
+
+
+def test_a_mention_that_ended_since_it_was_listed_does_not_begin_anew(shop: World):
+    mention = lost(shop, NEW)
+    listed = Mention.objects.select_related("workspace").get(pk=mention.pk)
+    Mention.objects.update(state=Mention.State.FAILED)
+    check_workflow(listed)
+    assert client.status_of(mention.workflow_id) is None
+
+
 def test_an_old_mention_ends_with_one_message(shop: World):
     mention = lost(shop, OLD)
     sweep(mention)

@@ -13,10 +13,12 @@ from projects.models import OAuthAccessToken
 from quota.resources import AI_CREDITS, MICRO
 from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT
-from tests.workflows.temporal import history, terminate
+from tests.workflows.temporal import history, terminate, wait_for_close
 from tests.workflows.world import World
 from workflows import client, tasks
-from workflows.models import Mention
+from workflows.intake import replies
+from workflows.models import FollowUp, Mention, ThreadReply
+from workflows.requests import texts_of
 
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -84,6 +86,45 @@ def test_a_top_up_wakes_a_paused_run_which_goes_on_where_it_stood(shop: World):
     [request] = shop.gateway.requests(AGENT)
     assert request.headers["authorization"] != used
     assert not OAuthAccessToken.objects.exists()
+
+
+def test_a_reply_during_a_pause_is_answered_after_the_top_up(shop: World):
+    mention = paused(shop, lambda: exhaust(shop))
+    shop.gateway.script("It is a shop.", "Shoes.")
+    reply_by_webhook(shop, mention, "and what does it sell?")
+    assert FollowUp.objects.get().state == FollowUp.State.SIGNALLED
+    grant_credits(shop.project.organization, AI_CREDITS, 100 * MICRO)
+    carry_out_hints(shop.redis)
+    assert shop.wait_until_said(mention.ts, 3)[1:] == ["It is a shop.", "Shoes."]
+
+
+def test_a_reply_during_a_pause_is_refused_silently_if_no_credits_come(shop: World, hurried):
+    hurried(recheck_seconds=3600, pause_seconds=0.01, idle_seconds=0.1)
+    mention = paused(shop, lambda: exhaust(shop))
+    reply_by_webhook(shop, mention, "and what does it sell?")
+    wait_for_close(mention.workflow_id)
+    follow_up = FollowUp.objects.get()
+    assert (follow_up.state, follow_up.outcome) == ("refused", "out of credits: limit_reached")
+    tasks.deliver_pending_notices()
+    assert len(shop.said(mention.ts)) == 1
+    grant_credits(shop.project.organization, AI_CREDITS, 100 * MICRO)
+    taken_up = reply_by_webhook(shop, mention, "go on")
+    assert taken_up is not None
+    assert texts_of(taken_up) == [mention.text, "and what does it sell?", "go on"]
+
+
+def reply_by_webhook(world: World, mention: Mention, text: str) -> Mention | None:
+    """Have the author reply in the thread; decide about the reply as the webhook does."""
+    reply = world.posted_reply(mention, text)
+    row = ThreadReply(
+        workspace=reply.workspace,
+        channel_id=reply.channel_id,
+        ts=reply.ts,
+        thread_ts=reply.thread_ts,
+        user_id=reply.user_id,
+        text=text,
+    )
+    return replies.decide(replies.keep(row))
 
 
 @pytest.mark.parametrize("limit", [None, 1000 * MICRO])

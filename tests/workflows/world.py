@@ -81,7 +81,7 @@ class World:
 
     def reply(self, mention: Mention, text: str, *, addressed: bool = False) -> FollowUp:
         """Have the author reply in the thread; record and signal it as the webhook does."""
-        follow_up = self._posted_reply(mention, text)
+        follow_up = self.posted_reply(mention, text)
         follow_up.addressed = addressed
         follow_up.workflow_id = CodingTask.objects.get(thread_ts=mention.thread_ts).workflow_id
         follow_up.save()
@@ -90,12 +90,12 @@ class World:
 
     def reply_early(self, mention: Mention, text: str) -> FollowUp:
         """Have the author reply before the mention has a task; record it as the webhook does."""
-        follow_up = self._posted_reply(mention, text)
+        follow_up = self.posted_reply(mention, text)
         assert follow_ups.record_early(follow_up)
         follow_ups.signal(follow_up)
         return follow_up
 
-    def _posted_reply(self, mention: Mention, text: str) -> FollowUp:
+    def posted_reply(self, mention: Mention, text: str) -> FollowUp:
         post = self.slack.post(text, user=mention.user_id, thread_ts=mention.thread_ts)
         return FollowUp(
             workspace=self.workspace,

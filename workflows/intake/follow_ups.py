@@ -7,11 +7,11 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
 
 from coding_tasks import threads
-from coding_tasks.models import CodingTask
+from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.threads import lock_active_task
 from projects.models import Project
 from workflows import client, closing, denials, notices
-from workflows.mention_types import out_of_credits, workflow_id
+from workflows.mention_types import HANDED_BACK, out_of_credits, workflow_id
 from workflows.models import ERASED, FollowUp, Mention, ThreadReply
 from workflows.requests import is_stopped_later
 
@@ -60,7 +60,8 @@ def record(reply: FollowUp, project: Project) -> bool:
     """Save a reply that does not mention the bot, once; return whether to signal it now.
 
     Only replies by the task's owner are saved. If `project`, which pays for the task, has no
-    credits, the reply is saved as refused, and the thread is told at most once.
+    credits, the reply is saved as refused, and the thread is told at most once. But if the task
+    waits for credits, so does the reply: the thread was told that it goes on after a top-up.
     """
     refusal = denials.refusal_for(reply, project)
     with transaction.atomic():
@@ -70,6 +71,8 @@ def record(reply: FollowUp, project: Project) -> bool:
         if is_stopped_later(reply):  # an order to stop came just now and found nothing to stop
             return False
         reply.workflow_id = task.workflow_id
+        if refusal and task.runs.filter(state=TaskRun.State.PAUSED).exists():
+            refusal = None  # the workflow asks the gate again when it is the reply's turn
         if refusal:
             reply.state = FollowUp.State.REFUSED
             reply.outcome = out_of_credits(refusal.reason)
@@ -114,8 +117,8 @@ def signal(follow_up: FollowUp) -> None:
     """Signal the follow-up to its workflow. Signalling it twice does no harm.
 
     If the workflow is gone, its thread becomes free, and a follow-up that mentions the bot is
-    decided about again as a mention. One that waits for a task to be made goes on waiting. Raises
-    `client.TemporalUnavailable`.
+    decided about again as a mention. A follow-up whose task does not exist yet keeps waiting.
+    Raises `client.TemporalUnavailable`.
     """
     try:
         client.signal_follow_up(follow_up)
@@ -154,7 +157,7 @@ def restart_mention(follow_up: FollowUp) -> None:
         ts=follow_up.ts,
         state=Mention.State.FORWARDED,
     ).exclude(text=ERASED).update(
-        state=Mention.State.RECEIVED, outcome="", finished_at=None, lease_until=None
+        state=Mention.State.RECEIVED, outcome=HANDED_BACK, finished_at=None, lease_until=None
     )
 
 

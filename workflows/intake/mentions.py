@@ -6,6 +6,7 @@ mention. If none of them can finish, the mention stays `received` for the next o
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import transaction
@@ -30,12 +31,11 @@ def admit(mention: Mention) -> None:
 
     Raises `client.TemporalUnavailable`; the mention then stays `received`.
     """
-    # An earlier attempt may have died after it started the workflow. A denial from here could
-    # contradict that workflow, so its own gate decides instead.
-    first_attempt = mention.lease_until is None
-    with _leased(mention) as mine:
-        if mine:
-            _decide(mention, ask_gate=first_attempt)
+    with _leased(mention) as lease:
+        if lease is not None:
+            # An earlier attempt may have died after it started the workflow. A denial from here
+            # could contradict that workflow, so its own gate decides instead.
+            _decide(mention, ask_gate=lease.is_first)
 
 
 def admit_or_keep(mention: Mention) -> None:
@@ -59,15 +59,28 @@ def _unleased(now: datetime) -> Q:
     return Q(lease_until=None) | Q(lease_until__lte=now)
 
 
+@dataclass(frozen=True)
+class _Lease:
+    """The right to decide about a mention."""
+
+    is_first: bool
+
+
 @contextmanager
-def _leased(mention: Mention) -> Iterator[bool]:
+def _leased(mention: Mention) -> Iterator[_Lease | None]:
+    """Take a lease on the mention; yield None if it is decided or leased.
+
+    `is_first` is read from the row, because another process may have tried since the mention was
+    loaded.
+    """
     now = timezone.now()
     row = Mention.objects.filter(pk=mention.pk, state=Mention.State.RECEIVED)
-    if not row.filter(_unleased(now)).update(lease_until=now + LEASE):
-        yield False
+    is_first = bool(row.filter(lease_until=None).update(lease_until=now + LEASE))
+    if not is_first and not row.filter(lease_until__lte=now).update(lease_until=now + LEASE):
+        yield None
         return
     try:
-        yield True
+        yield _Lease(is_first)
     except Exception:
         row.update(lease_until=timezone.now())
         raise

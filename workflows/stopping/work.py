@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from django.db import transaction
+
 from coding_tasks import stopping
 from coding_tasks.models import CodingTask, TaskRun
-from workflows.models import FollowUp, Mention
+from workflows.models import ERASED, FollowUp, Mention
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,22 @@ def stop_work(task: CodingTask, why: str) -> Stopped | None:
     in_flight = stopping.stop(task.pk, why)
     waiting.update(state=FollowUp.State.DROPPED, outcome=why[:200])
     return Stopped(task, in_flight)
+
+
+def stop_if_mention_ended(task: CodingTask, mention: Mention, why: str) -> bool:
+    """Stop a new task if its mention was stopped or erased meanwhile; return whether it was.
+
+    An order to stop or an erasure that came just now may not have seen the task.
+    """
+    with transaction.atomic():  # the lock waits for an erasure that is not committed yet
+        mention = Mention.objects.select_for_update().get(pk=mention.pk)
+    if mention.state != Mention.State.STOPPED:
+        return False
+    stop_work(task, why)
+    if mention.text == ERASED:
+        task.runs.update(request=ERASED)
+        CodingTask.objects.filter(pk=task.pk).update(title=ERASED)
+    return True
 
 
 def was_stopped(mention: Mention) -> bool:

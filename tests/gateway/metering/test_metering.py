@@ -243,3 +243,95 @@ def test_the_estimate_of_a_broken_stream_does_not_depend_on_its_chunks() -> None
             meter.feed(piece)
         assert not meter.finished
         assert meter.unreported_output >= 50
+
+
+@pytest.mark.parametrize("data", [b"{}", b'{"type":"ping"}', b"overloaded", b"[1]\ndata:,2", b""])
+def test_an_error_event_is_an_error_whatever_its_data_is(data: bytes) -> None:
+    for kind in ("messages", "chat") if b"type" in data else KINDS:
+        look_for_an_error(kind, data)
+
+
+def look_for_an_error(kind: str, data: bytes) -> None:
+    meter = meter_for(kind, stream=True, hide_usage=False)
+    meter.feed(b"event: ping\ndata: " + data + b"\n\n")
+    assert not meter.failed
+    meter.feed(b"event: error\ndata: " + data + b"\n\n")
+    assert meter.failed
+
+
+def test_an_event_without_data_is_no_error() -> None:
+    for kind in KINDS:
+        meter = meter_for(kind, stream=True, hide_usage=False)
+        meter.feed(b"event: error\n\n")
+        assert not meter.failed
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "written"),
+    [
+        ({"cache_creation_input_tokens": 100}, {}, (100, 0)),
+        ({}, {"cache_creation_input_tokens": 100}, (100, 0)),
+        ({}, {"cache_creation": {"ephemeral_1h_input_tokens": 30}}, (0, 30)),
+        ({}, {"cache_creation": {"ephemeral_5m_input_tokens": 30}}, (30, 0)),
+        (
+            {"cache_creation": {"ephemeral_1h_input_tokens": 90}},
+            {"cache_creation_input_tokens": 40},
+            (0, 40),
+        ),
+        (
+            {"cache_creation": {"ephemeral_1h_input_tokens": 30}},
+            {"cache_creation_input_tokens": 40},
+            (10, 30),
+        ),
+    ],
+)
+def test_a_cache_write_is_counted_however_it_is_reported(first, last, written) -> None:
+    meter = meter_for("messages", stream=True, hide_usage=False)
+    for event in (
+        {"type": "message_start", "message": {"usage": {"input_tokens": 5, **first}}},
+        {"type": "message_delta", "usage": {"output_tokens": 20, **last}},
+    ):
+        meter.feed(f"data: {json.dumps(event)}\n\n".encode())
+    reported = meter.usage()
+    assert (reported.cache_write_5m, reported.cache_write_1h) == written
+
+
+def test_searches_that_began_count_until_as_many_are_reported() -> None:
+    meter = meter_for("messages", stream=True, hide_usage=False)
+    block = {"type": "server_tool_use", "name": "web_search"}
+
+    def feed(**event) -> None:
+        meter.feed(f"data: {json.dumps(event)}\n\n".encode())
+
+    feed(type="message_start", message={"usage": {"input_tokens": 5}})
+    assert not meter.tools_ran
+    feed(type="content_block_start", content_block={**block, "name": "get_weather"})
+    assert not meter.tools_ran
+    feed(type="content_block_start", content_block=block)
+    feed(type="content_block_start", content_block=block)
+    assert meter.tools_ran
+    assert meter.used_so_far().web_searches == 2
+    used = {"web_search_requests": 1}
+    feed(type="message_delta", usage={"output_tokens": 1, "server_tool_use": used})
+    assert meter.tools_ran
+    used = {"web_search_requests": 2}
+    feed(type="message_delta", usage={"output_tokens": 1, "server_tool_use": used})
+    assert not meter.tools_ran
+
+
+def test_what_a_tool_wrote_is_not_output_of_the_model() -> None:
+    meter = meter_for("responses", stream=False, hide_usage=False)
+    output = [{"type": "function_call_output", "arguments": "x" * 400}]
+    meter.feed(json.dumps({"status": "incomplete", "output": output}).encode())
+    meter.end()
+    assert meter.unreported_output == 0
+
+
+@pytest.mark.parametrize("number", ["1" * 5000, "1e400", "-1", "1.5", '"7"', str(2**41)])
+def test_a_number_that_is_no_count_is_unreadable(number: str) -> None:
+    for kind, name in (("messages", "input_tokens"), ("responses", "input_tokens")):
+        meter = meter_for(kind, stream=False, hide_usage=False)
+        meter.feed(b'{"usage":{"%b":%b,"output_tokens":1}}' % (name.encode(), number.encode()))
+        meter.end()
+        assert meter.unreadable, kind
+        assert not meter.complete

@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -40,11 +41,11 @@ def body_of(size: int, **fields: object) -> bytes:
     return json.dumps(messages_body(system="x" * size, **fields)).encode()
 
 
-def begin(world: World, token: str, body: bytes, sent: int) -> socket.socket:
+def begin(world: World, token: str, body: bytes, sent: int, key: str = "") -> socket.socket:
     """Announce a body and send its first bytes."""
     head = (
         f"POST /slack_app/v1/messages HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n"
-        f"content-length: {len(body)}\r\n\r\n"
+        f"idempotency-key: {key}\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     connection = socket.create_connection(("127.0.0.1", world.port), timeout=60)
     connection.sendall(head.encode() + body[:sent])
@@ -74,6 +75,20 @@ def test_a_team_known_to_be_limited_is_refused_before_its_upload(narrow: World) 
     with begin(narrow, token, body, 10) as connection:
         connection.sendall(body[10:])
         assert answer(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_of_a_limited_team_only_an_upload_with_a_key_in_use_is_read(narrow: World) -> None:
+    project = narrow.tollgate.project(credits=10_000)
+    token, body = narrow.tollgate.token(project), body_of(300_000)
+    known, new = uuid.uuid4().hex, uuid.uuid4().hex
+    first = narrow.post(token, body=body, headers={"Idempotency-Key": known})
+    narrow.tollgate.limit(project)
+    wait_until(lambda: narrow.post(token).status_code == DENIED, what="the limit being known")
+    with begin(narrow, token, body, 10, key=new) as connection:
+        assert answer(connection).startswith(b"HTTP/1.1 %d " % DENIED)
+    with begin(narrow, token, body, 10, key=known) as connection:
+        connection.sendall(body[10:])
+        assert answer(connection).endswith(first.content)
 
 
 def test_a_throttled_token_is_refused_before_its_upload(narrow: World) -> None:

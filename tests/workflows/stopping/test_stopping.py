@@ -56,6 +56,22 @@ def test_a_run_at_work_is_ended_and_its_answer_is_not_posted(shop: World):
     assert mention.state == Mention.State.STOPPED
 
 
+def test_a_mention_that_joined_the_task_before_a_late_order_begins_anew(shop: World):
+    shop.gateway.hold_next()
+    first = shop.start()
+    wait_until(lambda: shop.gateway.requests(AGENT), what="the agent's call")
+    late = shop.mention("stop", thread_ts=first.ts)
+    second = shop.start("what does it sell?", thread_ts=first.ts)
+    shop.wait_for_end(second, Mention.State.FORWARDED)
+    wait_for_close(second.workflow_id)
+    mentions.admit(late)
+    shop.gateway.release()
+    shop.gateway.answer_next("Shoes.")
+    tasks.start_pending_mentions()
+    shop.wait_for_end(second, Mention.State.ANSWERED)
+    assert "Shoes." in shop.said(first.ts)
+
+
 def test_a_stopped_run_whose_workflow_was_not_cancelled_ends_by_itself(shop: World, monkeypatch):
     monkeypatch.setattr(client, "cancel_all", lambda _workflow_ids: None)
     shop.gateway.hold_next()
