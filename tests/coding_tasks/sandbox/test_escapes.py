@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from coding_tasks.sandbox.bubblewrap.fork_server import SERVER
 from coding_tasks.sandbox.command import PYTHON_INSIDE, Command
 from tests.coding_tasks.sandbox.conftest import ENVIRONMENT, QUICK, attempt, run, shell
 
@@ -39,8 +40,12 @@ async def look(workspace, *patterns: str) -> list[str]:
 
 
 @pytest.fixture
-def canary(monkeypatch) -> None:
+def canary(sandbox, monkeypatch) -> Iterator[None]:
+    """A secret in the worker's environment when the first process of ours is started."""
     monkeypatch.setenv("SECRET_KEY", CANARY)
+    SERVER.stop()
+    yield
+    SERVER.stop()
 
 
 async def test_the_workers_environment_is_not_in_proc(canary, sandbox):
@@ -85,12 +90,14 @@ async def test_the_workers_memory_cannot_be_read(canary, sandbox):
 
 
 @pytest.fixture
-def inherited(tmp_path) -> Iterator[Path]:
+def inherited(sandbox, tmp_path) -> Iterator[Path]:
     """A file that this process has open, and passes on to programs that it starts."""
     path = tmp_path / "inherited-log"
+    SERVER.stop()
     with path.open("w") as file:
         os.set_inheritable(file.fileno(), True)
         yield path
+    SERVER.stop()
 
 
 async def test_no_descriptor_of_the_worker_is_passed_on(inherited, sandbox):
