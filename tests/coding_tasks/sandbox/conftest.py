@@ -192,7 +192,7 @@ async def gateway() -> AsyncIterator[FakeGateway]:
 async def until(condition: Callable[[], bool], what: str) -> None:
     """Wait until the condition is true, without blocking the event loop."""
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not condition():  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0.01)
     except TimeoutError:

@@ -121,9 +121,19 @@ async def test_raw_sockets_are_refused(workspace, gateway, kind):
     assert await attempt(workspace, code, door=gateway.door()) == "refused: EPERM"
 
 
-@pytest.mark.parametrize("family", ["AF_VSOCK", "AF_PACKET", "AF_ALG", "AF_BLUETOOTH", "AF_TIPC"])
+# By number, because not every Python knows them all.
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(40, id="AF_VSOCK"),
+        pytest.param(17, id="AF_PACKET"),
+        pytest.param(38, id="AF_ALG"),
+        pytest.param(31, id="AF_BLUETOOTH"),
+        pytest.param(30, id="AF_TIPC"),
+    ],
+)
 async def test_other_families_of_sockets_are_refused(workspace, gateway, family):
-    code = f"import socket; socket.socket(socket.{family}, socket.SOCK_DGRAM)"
+    code = f"import socket; socket.socket({family}, socket.SOCK_DGRAM)"
     assert await attempt(workspace, code, door=gateway.door()) == "refused: EAFNOSUPPORT"
 
 
@@ -155,7 +165,7 @@ async def test_the_interface_cannot_be_configured(workspace, gateway):
 _ASK = """\
 import http.client, sys
 for target in sys.argv[2:]:
-    connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=30)
     connection._validate_path = lambda _: None
     connection.request("POST", target, b"{}", {"Authorization": "Bearer run-token"})
     answer = connection.getresponse()

@@ -96,7 +96,8 @@ def test_a_rolled_back_transaction_publishes_nothing(accounts, project, redis_cl
 
 
 def test_usage_alone_costs_one_read_and_one_write_for_any_number_of_accounts(accounts, stranger):
-    state = accounts.state(usage_micro=7)
+    before, state = accounts.state(), accounts.state(usage_micro=7)
+    publish_now(before, replace(before, organization_id=stranger.organization_id))
     with CaptureQueriesContext(connection) as queries:
         publish_now(state, replace(state, organization_id=stranger.organization_id))
     statements = [
