@@ -52,6 +52,7 @@ ROOMS = (
         "ledger",
         ("billing/ingestion/*.py", "billing/append_only.py"),
         (
+            "tests/billing/ingestion/test_event_fields.py",
             "tests/billing/ingestion/test_booking.py",
             "tests/billing/ingestion/test_corrections.py",
             "tests/billing/ingestion/test_quarantine.py",
@@ -63,16 +64,24 @@ ROOMS = (
     ),
     Room(
         "published state",
-        ("quota/published/*.py", "quota/gate.py", "quota/state.py", "quota/published/lua/*.lua"),
+        ("quota/published/*.py", "quota/gate.py", "quota/state.py"),
         (
             "tests/quota/test_gate.py",
             "tests/quota/published/test_publication.py",
             "tests/quota/published/test_reconciler.py",
             "tests/quota/published/test_credit_gains.py",
             "tests/quota/published/test_quota_changes.py",
+            "tests/quota/published/test_redis_health.py",
             "tests/quota/quota_limits/test_answers.py",
+            "tests/billing/allowances/test_caps.py",
+            "tests/billing/verification/test_tampering.py",
             "tests/quota/quota_limits/test_sorted_set.py",
         ),
+    ),
+    Room(
+        "published scripts",
+        ("quota/published/lua/*.lua",),
+        ("tests/quota/published/test_scripts.py",),
     ),
     Room(
         "gateway money",
@@ -100,13 +109,11 @@ ROOMS = (
         "gateway bookings",
         ("gateway/booking.py", "gateway/money/charges.py", "gateway/money/usage_events.py"),
         (
+            "tests/gateway/test_settler.py",
             "tests/gateway/test_odd_endings.py",
             "tests/gateway/money/test_prices.py",
             "tests/gateway/money/test_components.py",
-            "tests/gateway/test_bookings.py",
-            "tests/gateway/money/test_provider_bills.py",
         ),
-        through_process=True,
     ),
     Room(
         "gateway delivery",

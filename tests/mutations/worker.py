@@ -29,12 +29,12 @@ from tests.mutations.job import Job
 from tests.mutations.mutation import Mutation
 from tests.mutations.python_source import statement_lines
 
-KILLED, SURVIVED, NO_VERDICT = 1, 0, 3
-TIMES_LONGER, SECONDS_MORE = 6, 15.0
-"""How long a mutation's tests may take: so many times what they take without it, and a bit."""
+KILLED, SURVIVED, NO_VERDICT, TIMEOUT = 1, 0, 3, 4
+TIMES_LONGER, SECONDS_MORE = 8, 5.0
+"""How long a test may take with a mutation: so many times what it takes without, and a bit."""
 
-TRACED_SECONDS = 0.7
-"""How long a test is traced. A longer one repeats itself, mostly with more examples."""
+TRACED_SECONDS = 1.5
+"""How much processor time of a test is traced. A longer one repeats itself with more examples."""
 FEWER_EXAMPLES = 4
 """A mutation is seen by one of the first examples, or by a test of its own."""
 
@@ -45,21 +45,30 @@ class Lines:
     def __init__(self, files: dict[str, str]) -> None:
         self._files = dict(files)
         self.tests: dict[tuple[str, int], set[str]] = defaultdict(set)
+        self.cut: set[str] = set()  # tests that were not traced to their end
         self._seen: set[tuple[str, int]] = set()
+        self._is_cut = False
 
     def begin(self) -> None:
         self._seen = set()
-        signal.signal(signal.SIGALRM, lambda *_: sys.settrace(None))
-        signal.setitimer(signal.ITIMER_REAL, TRACED_SECONDS)
+        self._is_cut = False
+        signal.signal(signal.SIGVTALRM, self._cut)
+        signal.setitimer(signal.ITIMER_VIRTUAL, TRACED_SECONDS)
         threading.settrace(self._call)
         sys.settrace(self._call)
 
     def end(self, test: str) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         sys.settrace(None)
         threading.settrace(None)  # type: ignore[arg-type]
         for place in self._seen:
             self.tests[place].add(test)
+        if self._is_cut:
+            self.cut.add(test)
+
+    def _cut(self, *_: object) -> None:
+        sys.settrace(None)
+        self._is_cut = True
 
     def script(self, path: str) -> None:
         self._seen.add((path, 0))
@@ -88,7 +97,6 @@ class Forks:
         self._lines = Lines({str(root / file): file for file in job.files})
         self._took: dict[str, float] = {}
         self._failed = ""
-        self._left_out: set[str] = set()
         self._saved = int(time.time())
 
     def pytest_collection(self) -> None:
@@ -114,11 +122,10 @@ class Forks:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         from tests.mutations.applied import forget_caches
 
-        began = time.monotonic()
         self._record_scripts()
         known = self._job.known and Path(self._job.known)
         if known and known.exists():
-            self._lines.tests, self._took = pickle.loads(known.read_bytes())
+            self._lines.tests, self._lines.cut, self._took = pickle.loads(known.read_bytes())
         for item in self._one_for_each_fixture(session) if self._took else session.items:
             forget_caches()
             start = time.monotonic()
@@ -130,10 +137,10 @@ class Forks:
             self._took.setdefault(item.nodeid, time.monotonic() - start)
             if self._failed:  # such as on a busy machine: this test can notice nothing
                 sys.stdout.write(f"left out, as it fails without any mutation: {self._failed}\n")
-                self._left_out.add(item.nodeid)
+                del self._took[item.nodeid]
                 self._failed = ""
         if known:
-            known.write_bytes(pickle.dumps((self._lines.tests, self._took)))
+            known.write_bytes(pickle.dumps((self._lines.tests, self._lines.cut, self._took)))
         began = time.monotonic()
         for item in session.items:
             _stop_gateways(item)
@@ -189,11 +196,11 @@ class Forks:
         redis_client.script = recorded_script
 
     def _judge(self, session: pytest.Session, mutation: Mutation, items: dict) -> None:
-        tests = sorted(self._tests_of(mutation) - self._left_out, key=self._took.__getitem__)
+        tests = sorted(self._tests_of(mutation) & self._took.keys(), key=self._took.__getitem__)
         if not tests:
             self._write(mutation, "untested", "", 0.0)
             return
-        limit = TIMES_LONGER * sum(map(self._took.__getitem__, tests)) + SECONDS_MORE
+        limit = sum(map(self._limit, tests)) + SECONDS_MORE
         began = time.monotonic()
         reading, writing = os.pipe()
         with warnings.catch_warnings():
@@ -206,12 +213,18 @@ class Forks:
         status = _wait(child, began + limit)
         with open(reading, errors="replace") as told:
             detail = told.read()
-        outcome = {None: "timeout", SURVIVED: "survived", NO_VERDICT: "no verdict"}.get(
-            status, "killed"
-        )
+        outcome = {
+            None: "timeout",
+            TIMEOUT: "timeout",
+            SURVIVED: "survived",
+            NO_VERDICT: "no verdict",
+        }.get(status, "killed")
         self._write(mutation, outcome, detail, time.monotonic() - began)
         if outcome == "timeout" and mutation.file.endswith(".lua"):
             raise SystemExit("the server may still run the script")
+
+    def _limit(self, test: str) -> float:
+        return TIMES_LONGER * self._took[test] + SECONDS_MORE
 
     def _save(self, file: str, text: str) -> None:
         """Write a file for the processes that tests start, with a time that no bytecode has."""
@@ -221,9 +234,8 @@ class Forks:
         os.utime(path, (self._saved, self._saved))
 
     def _tests_of(self, mutation: Mutation) -> set[str]:
-        return self._seen_in(mutation) | (
-            self._of_processes if self._job.through_process else set()
-        )
+        seen = self._seen_in(mutation) or self._lines.cut
+        return seen | self._of_processes if self._job.through_process else seen
 
     def _seen_in(self, mutation: Mutation) -> set[str]:
         path = mutation.file
@@ -257,7 +269,9 @@ class Forks:
             forget_caches()
             self._saved -= 1
             self._save(mutation.file, mutation.mutated)
+            signal.signal(signal.SIGALRM, lambda *_: os._exit(TIMEOUT))
             for item in items:
+                signal.setitimer(signal.ITIMER_REAL, self._limit(item.nodeid))
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=_nothing(session))
                 if self._failed:
                     break

@@ -71,6 +71,21 @@ def test_the_same_event_again_is_a_duplicate_and_counts_once(project):
     assert used(project.organization) == 12 * CREDIT
 
 
+def test_events_after_a_duplicate_are_booked(project):
+    event, later = usage_event(project), usage_event(project)
+    book(event)
+
+    assert statuses(event, later) == ["duplicate", "accepted"]
+    assert used(project.organization) == 24 * CREDIT
+
+
+def test_a_debit_for_what_nobody_pays_is_quarantined(project):
+    unpaid = usage_event(project, properties={"$ai_billable": False})
+
+    assert reasons(held(unpaid, 1)) == ["debit_invalid"]
+    assert statuses(held(unpaid, 0)) == ["accepted"]
+
+
 def test_a_duplicate_changes_no_version_and_publishes_nothing(project):
     event = usage_event(project)
     [first] = book(event)

@@ -136,6 +136,8 @@ class TestSize:
 
         assert deliveries.post(fits).status_code == 200
         assert deliveries.post(fits + b" ").status_code == 413
+        assert deliveries.post(gzip.compress(fits), **GZIP).status_code == 200
+        assert deliveries.post(gzip.compress(fits + b" "), **GZIP).status_code == 413
 
     def test_a_gzip_bomb_is_not_unpacked(self, deliveries):
         bomb = gzip.compress(b"[" + b" " * 20_000_000 + b"]")

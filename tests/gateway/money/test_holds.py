@@ -1,6 +1,7 @@
 """Holds and data loss, on a real Redis server."""
 
 import asyncio
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,7 +18,8 @@ from gateway.background import Background
 from gateway.money import holds as holds_module
 from gateway.money.holds import Holds, Reservation, Settlement
 from gateway.money.reaper import Reaper
-from gateway.network.redis_connection import Redis, RedisUnavailable
+from gateway.money.usage_events import CallRecord
+from gateway.network.redis_connection import Redis, RedisError, RedisUnavailable
 from tests.conftest import running
 from tests.gateway.conftest import Process
 from tests.gateway.lossy_redis import LosesAnswers
@@ -193,6 +195,116 @@ def test_the_reaper_books_only_holds_whose_owners_lease_expired(own_redis: str) 
         redis.close()
 
     asyncio.run(look())
+
+
+def record_of(hold_id: str) -> bytes:
+    return CallRecord(
+        uuid=hold_id, timestamp="2026-11-23T08:00:00+00:00", distinct_id="d",
+        product="slack_app", billable=True, model="m", provider="anthropic", stream=False,
+        trace_id="t", organization_id="organization", project_id=PROJECT, task_run_id=None,
+        price_version="v", bound_usd="0.5",
+    ).encode()  # fmt: skip
+
+
+def test_a_dead_process_pays_the_bound_of_its_holds_until_it_corrects_them(own_redis: str) -> None:
+    def corrected() -> Settlement:
+        return Settlement("correction", "force", -40, b"{}", ACCOUNT, "group")
+
+    async def die_and_come_back() -> None:
+        redis = await prepared(own_redis, 1000)
+        holds, reaper = holds_of(redis), Reaper(redis)
+        reaper.group = "group"
+        for hold_id, bound in (("one", 100), ("given up", 30)):
+            wanted = replace(reservation(hold_id, bound), record=record_of(hold_id))
+            assert (await holds.hold(wanted)).status == "held"
+        await redis.execute("ZADD", keys.OWNERS, 1, holds.owner)
+        await redis.execute("ZADD", keys.REAPED, 1, "long ago")
+        assert await reaper.step() == 1.0
+        assert await counters(redis) == (130, 0)
+        assert await redis.execute("EXISTS", keys.OWNERS) == 0
+        assert await redis.execute("PTTL", keys.settled(holds.owner)) > 60_000
+        assert sorted(await redis.execute("ZRANGE", keys.REAPED, 0, -1)) == [b"given up", b"one"]
+        entries = await redis.execute("XRANGE", keys.EVENTS, "-", "+")
+        events = {
+            event["uuid"]: event for event in (json.loads(fields[1]) for _, fields in entries)
+        }
+        assert events.keys() == {"one", "given up"}
+        event = events["one"]
+        assert (event["debited_micro"], event["account"], event["group"]) == (100, ACCOUNT, "group")
+        properties = event["properties"]
+        assert properties["$ai_total_cost_usd"] == "0.5"
+        assert properties["$ai_usage_estimated"] is True
+        assert (properties["$ai_input_tokens"], properties["$ai_output_tokens"]) == (0, 0)
+        await holds.settle(Settlement("one", "hold", 60, b"{}", ACCOUNT, "group", corrected))
+        assert await counters(redis) == (90, 0)
+        await holds.settle(Settlement("given up", "release", 0, b"", correct=corrected))
+        assert await counters(redis) == (90, 0), "a call that was not made corrects nothing"
+        assert await redis.execute("XLEN", keys.EVENTS) == 3
+        redis.close()
+
+    asyncio.run(die_and_come_back())
+
+
+def test_a_settlement_notices_that_redis_fell_back(
+    own_redis: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holds_module, "REPLAY_GRACE", 0.0)
+
+    async def fall_back() -> None:
+        redis = await prepared(own_redis, 1000)
+        await redis.execute("SET", keys.GROUP_EPOCH, "group")
+        holds = holds_of(redis)
+        await holds.beat()
+        assert (await holds.hold(reservation("one", 100))).status == "held"
+        saved = await dumped(redis)
+        assert (await holds.hold(reservation("lost", 100))).status == "held"
+        await holds.settle(Settlement("lost", "hold", 30, b"{}", ACCOUNT, "group"))
+        await fall_back_to(redis, saved)
+        await holds.settle(Settlement("one", "hold", 60, b"{}", ACCOUNT, "group"))
+        assert holds._replaying is not None
+        await holds._replaying
+        await holds.drain()
+        assert await counters(redis) == (90, 0)
+        redis.close()
+
+    asyncio.run(fall_back())
+
+
+def test_a_settlement_that_redis_refuses_does_not_keep_others_waiting(
+    own_redis: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sleep, delays, refusals = asyncio.sleep, [], [True, True]
+
+    async def soon(seconds: float) -> None:
+        delays.append(seconds)
+        await sleep(0)
+
+    class Refuses(LosesAnswers):
+        async def run(self, script, keys, *arguments):
+            if "refused" in arguments and script.name == "settle" and refusals:
+                refusals.pop()
+                raise RedisError("ERR not now")
+            return await super().run(script, keys, *arguments)
+
+    monkeypatch.setattr(asyncio, "sleep", soon)
+
+    async def settle() -> None:
+        (await prepared(own_redis, 1000)).close()
+        redis = Refuses(own_redis)
+        holds = holds_of(redis)
+        for hold_id in ("refused", "one"):
+            assert (await holds.hold(reservation(hold_id, 100))).status == "held"
+        await holds.settle(Settlement("refused", "hold", 60, b"{}", ACCOUNT))
+        redis.away = 1
+        await holds.settle(Settlement("one", "hold", 5, b"{}", ACCOUNT))
+        await holds.drain()
+        assert (await counters(redis), holds.unsettled) == ((65, 0), 0)
+        events = await redis.execute("XRANGE", keys.EVENTS, "-", "+")
+        assert [fields[5] for _, fields in events] == [b"5", b"60"], "the other came first"
+        assert 2.0 in delays
+        redis.close()
+
+    asyncio.run(settle())
 
 
 @pytest.mark.parametrize("noticing", ["whose changes were lost", "that made no change"])

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.metering.usage import Usage
+from gateway.money import prices
 from gateway.money.prices import Prices, UnknownPrice
 from gateway.money.usage_events import to_micro, to_micro_bound
 
@@ -131,3 +132,22 @@ def test_a_dearer_region_is_charged_more(overrides) -> None:
     assert there == rates.cost(Usage(1000, output=10)) * Decimal("1.1")
     searched = rates.cost(Usage(1000, output=10, web_searches=3, inference_geo="us"))
     assert searched == there + 3 * rates.web_search, "searches cost the same everywhere"
+
+
+TIERS = [
+    ((0, Decimal(2)),),
+    ((0, Decimal(1)), (200_000, Decimal(3))),
+    ((0, Decimal(3)), (200_000, Decimal(1))),
+    ((0, Decimal(1)), (128_000, Decimal(2)), (200_000, Decimal(4))),
+    ((0, Decimal(5)), (128_000, Decimal(1)), (272_000, Decimal(2))),
+]
+
+
+@pytest.mark.parametrize("one", TIERS)
+@pytest.mark.parametrize("other", TIERS)
+def test_the_dearer_of_two_tariffs_is_so_for_every_size(one, other) -> None:
+    dearer = prices._dearer(one, other)
+    for start in (0, 128_000, 200_000, 272_000):
+        for size in (start, start + 1):
+            rates = (prices._rate(one, size), prices._rate(other, size))
+            assert prices._rate(dearer, size) == max(rates), size

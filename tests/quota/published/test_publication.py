@@ -204,6 +204,7 @@ def test_a_new_project_is_limited_even_before_redis_is_updated(accounts, project
 def test_a_rotated_token_keeps_the_block(accounts, project, redis_client):
     state = accounts.limit()
     former = project.api_token
+    version = SetMember.objects.get(resource=AI_CREDITS, token=former).version
     project.api_token = generate_project_api_token()
     with run_commit_hooks():
         project.save()
@@ -211,7 +212,9 @@ def test_a_rotated_token_keeps_the_block(accounts, project, redis_client):
     assert dict(redis_client.zrange(LIMITS, 0, -1, withscores=True)) == {
         project.api_token: state.limited_until
     }
-    assert SetMember.objects.get(resource=AI_CREDITS, token=former).limited_until is None
+    tombstone = SetMember.objects.get(resource=AI_CREDITS, token=former)
+    assert tombstone.limited_until is None
+    assert tombstone.version > version, "a push of the block that comes late is ignored"
 
 
 # --- the change feed -----------------------------------------------------------------------------

@@ -123,6 +123,7 @@ def test_a_publication_that_never_reached_redis_is_repaired(
     assert bool(contents(redis_client)) == (change == "limit")
     SetMember.objects.update(changed_at=timezone.now() - timedelta(seconds=2))
     QuotaState.objects.update(changed_at=timezone.now() - timedelta(seconds=2))
+    reconciler._position = 2**31  # going through the fleet finds nothing
     reconciler.tick()
     reading = limited_set.read(project.organization_id, project.api_token)
     assert reading.resources[AI_CREDITS].state == states[0]

@@ -1,0 +1,47 @@
+"""What counts as a value of a descriptive field, and what a payload's text is."""
+
+from decimal import Decimal
+
+import pytest
+
+from billing.ingestion.events import NestedTooDeeply, canonical, http_status, milliseconds
+
+
+@pytest.mark.parametrize("status", [100, 200, 999])
+def test_a_number_of_three_digits_is_an_http_status(status):
+    assert http_status(status) == status
+
+
+@pytest.mark.parametrize("status", [99, 1000, -200, "200", True, 200.0, None])
+def test_anything_else_is_no_http_status(status):
+    assert http_status(status) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0, 0),
+        (3, 3000),
+        (Decimal("0.0004"), 0),
+        (Decimal("0.25"), 250),
+        ("1.25", 1250),
+        (10**9 - 1, (10**9 - 1) * 1000),
+    ],
+)
+def test_a_duration_is_kept_in_milliseconds(seconds, expected):
+    assert milliseconds(seconds) == expected
+
+
+@pytest.mark.parametrize("seconds", [-1, Decimal("-0.001"), 10**9, True, "x", "", None, 1.5, []])
+def test_anything_else_is_no_duration(seconds):
+    assert milliseconds(seconds) is None
+
+
+def test_a_payload_nested_too_deeply_has_no_text():
+    item = []
+    for _ in range(100_000):
+        item = [item]
+    with pytest.raises(NestedTooDeeply):
+        canonical(item)
+    while item:  # freed step by step
+        item = item[0]

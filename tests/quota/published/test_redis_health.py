@@ -1,0 +1,40 @@
+"""What a process concludes from what it saw of Redis lately."""
+
+import time
+
+import pytest
+
+from quota.published.redis_client import MARKER_SECONDS, SILENCE_SECONDS, Health
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_redis_is_trusted_and_asked_until_something_happens(clock):
+    health = Health()
+    assert (health.is_trusted, health.is_silent, health.disruptions) == (True, False, 0)
+
+
+def test_after_a_failure_redis_is_not_asked_for_a_while_and_not_trusted_for_longer(clock):
+    health = Health()
+    health.failed()
+    assert (health.is_trusted, health.is_silent, health.disruptions) == (False, True, 1)
+    clock[0] += SILENCE_SECONDS - 0.01
+    assert health.is_silent
+    clock[0] += 0.01
+    assert (health.is_trusted, health.is_silent) == (False, False)
+    clock[0] += MARKER_SECONDS - SILENCE_SECONDS - 0.01
+    assert not health.is_trusted
+    clock[0] += 0.02
+    assert health.is_trusted
+
+
+def test_after_a_reconnect_redis_is_asked_and_not_trusted(clock):
+    health = Health()
+    health.reconnected()
+    health.reconnected()
+    assert (health.is_trusted, health.is_silent, health.disruptions) == (False, False, 2)
