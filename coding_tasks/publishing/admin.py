@@ -8,7 +8,7 @@ from django.contrib import admin
 from coding_tasks.git_credentials import GitCredential
 
 
-class GitCredentialForm(forms.ModelForm):
+class GitCredentialForm(forms.ModelForm[GitCredential]):
     """The form of a credential. Its secret can be replaced but not read."""
 
     new_secret = forms.CharField(
@@ -38,7 +38,7 @@ class GitCredentialForm(forms.ModelForm):
 
 
 @admin.register(GitCredential)
-class GitCredentialAdmin(admin.ModelAdmin):
+class GitCredentialAdmin(admin.ModelAdmin[GitCredential]):
     """Credentials that repositories are fetched and pushed with."""
 
     form = GitCredentialForm
