@@ -97,15 +97,15 @@ class AgentRuns:
         self.exchange.put_job(str(run.pk), job)
         return True
 
-    def collect(self, run: TaskRun, attempt_number: int) -> None:
+    def collect(self, run: TaskRun, attempt_name: str) -> None:
         """Keep what the agent made: the change, the conversation, the transcript, the answer.
 
         A run that the gateway refused for lack of credits is paused, with what it did so far.
         Raises `OutOfCredits`, `MustWait` and `RunFailure`.
         """
-        attempt = self.exchange.attempt(str(run.pk), attempt_number)
         task = run.task
         try:
+            attempt = self.exchange.attempt(str(run.pk), attempt_name)
             result, patch, home = attempt.result(), attempt.patch(), attempt.home()
             job = self.exchange.job(str(run.pk))
         except NotInExchange as error:

@@ -10,6 +10,7 @@ it. Both kinds of workers share one volume instead. Each run has a folder in it:
 
 import json
 import os
+import re
 import shutil
 import stat
 import time
@@ -27,6 +28,7 @@ MOST_PATCH = 20_000_000
 MOST_HOME = 50_000_000
 MOST_EVENTS = 10_000_000
 _PRIVATE = 0o600
+_ATTEMPT = re.compile(r"attempt-[0-9a-z-]{1,100}")
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -52,17 +54,17 @@ class Exchange:
         text = _read(self._run(run_id) / "job.json", MOST_JOB)
         return AgentJob(**json.loads(text))
 
-    def attempt(self, run_id: str, number: int) -> "Attempt":
-        """Return the files of one attempt."""
-        return Attempt(self._run(run_id) / str(int(number)))
+    def attempt(self, run_id: str, name: str) -> "Attempt":
+        """Return the files of one attempt. Raises `NotInExchange` if it cannot be its name."""
+        if not _ATTEMPT.fullmatch(name):
+            raise NotInExchange("this is no attempt's name")
+        return Attempt(self._run(run_id) / name)
 
     def latest(self, run_id: str) -> "Attempt | None":
         """Return the files of the newest attempt, or None if no attempt has begun."""
-        try:
-            numbers = [int(name) for name in os.listdir(self._run(run_id)) if name.isdecimal()]
-        except OSError:
-            return None
-        return self.attempt(run_id, max(numbers)) if numbers else None
+        folders = [each for each in _entries(self._run(run_id)) if _ATTEMPT.fullmatch(each.name)]
+        newest = max(folders, key=lambda each: each.stat().st_mtime, default=None)
+        return self.attempt(run_id, newest.name) if newest else None
 
     def keep_home(self, task_id: str, archive: bytes) -> None:
         """Keep the conversation of a task for its next turn."""
@@ -117,8 +119,7 @@ class Attempt:
     folder: Path
 
     def begin(self) -> None:
-        """Make the folder, and remove what an attempt of the same number left in it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Make the folder."""
         self.folder.mkdir(parents=True, mode=0o700)
 
     def write_events(self) -> BinaryIO:

@@ -23,7 +23,7 @@ class TurnRef:
 class TurnEnded:
     """The attempt whose files the exchange holds."""
 
-    attempt: int
+    attempt: str
 
 
 @dataclass(frozen=True)

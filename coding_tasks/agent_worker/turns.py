@@ -68,8 +68,8 @@ class TurnActivities:
         """
         job = self.exchange.job(ref.run_id)
         agent = self._agent(job.agent)
-        number = activity.info().attempt
-        attempt = self.exchange.attempt(ref.run_id, number)
+        name = _name_of(activity.info())
+        attempt = self.exchange.attempt(ref.run_id, name)
         attempt.begin()
         progress = Progress()
         async with _heartbeats(progress):
@@ -89,7 +89,7 @@ class TurnActivities:
                 home = await workspace.save_home(agent.session_directories, MOST_HOME)
         result = _result(progress, ended, refusals.last, files_left_out=change.incomplete)
         attempt.put(result, change.patch, home)
-        return TurnEnded(number)
+        return TurnEnded(name)
 
     def _agent(self, name: str) -> CodingAgent:
         """Return the agent. Raises a failure that says why it, or the sandbox, is missing."""
@@ -156,6 +156,11 @@ async def _follow(
     for event in parser.end():
         progress.add(event)
         transcript.add(event)
+
+
+def _name_of(info: activity.Info) -> str:
+    """Return a name that no other attempt has, so that one believed dead writes elsewhere."""
+    return f"attempt-{info.workflow_run_id}-{info.activity_id}-{info.attempt}"
 
 
 async def _restore(workspace: Workspace, job: AgentJob) -> None:

@@ -39,7 +39,7 @@ class TurnRun:
     """A run whose turn ended, and the attempt that ended it."""
 
     run_id: str
-    attempt: int
+    attempt: str
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 from django.conf import settings as django_settings
 
 from coding_tasks.agent_runs import AgentRuns
-from coding_tasks.agent_worker.exchange import Exchange
+from coding_tasks.agent_worker.exchange import Exchange, NotInExchange
 from coding_tasks.models import CodingTask, ProjectAgent, RunChange, RunEvent, TaskRun
 from coding_tasks.publishing.publication import task_diff
 from coding_tasks.sandbox.bubblewrap.sandbox import Bubblewrap
@@ -193,13 +193,20 @@ def test_a_run_waits_for_a_gateway_that_cannot_decide(coding: World, agents):
 def test_a_result_that_is_a_link_is_not_read(coding: World, settings, tmp_path: Path):
     exchange = Exchange(Path(settings.AGENT_EXCHANGE_DIRECTORY))
     run_id = "7c0b4f0e-0000-4000-8000-000000000000"
-    attempt = exchange.attempt(run_id, 1)
+    attempt = exchange.attempt(run_id, "attempt-1")
     attempt.begin()
     secret = tmp_path / "secret"
     secret.write_text(json.dumps({"ending": "answered", "answer": "secret"}))
     (attempt.folder / "result.json").symlink_to(secret)
-    with pytest.raises(Exception, match="cannot be opened"):
+    with pytest.raises(NotInExchange, match="cannot be opened"):
         attempt.result()
+
+
+@pytest.mark.parametrize("name", ["..", "attempt-../../x", "attempt-", "job.json", ""])
+def test_a_name_that_is_no_attempts_is_not_opened(coding: World, settings, name: str):
+    exchange = Exchange(Path(settings.AGENT_EXCHANGE_DIRECTORY))
+    with pytest.raises(NotInExchange):
+        exchange.attempt("7c0b4f0e-0000-4000-8000-000000000000", name)
 
 
 def _steps() -> bool:
