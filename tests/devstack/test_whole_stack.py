@@ -78,12 +78,14 @@ def test_a_mention_changes_code_and_a_reply_adds_to_the_change(stack: Stack) -> 
     if reason := Bubblewrap().why_missing():
         pytest.skip(f"no sandbox on this machine: {reason}")
     stack.set_limit("100")
-    thread = stack.mention("in acme/web-shop, add a --version flag, with small")
-    assert "Changed 1 file (+10 −0) on the branch `tollgate/" in stack.reply(thread)
-    stack.say(thread, "also document it")
-    wait_until(lambda: len(stack.replies(thread)) == 3, 90, "the second answer")
-    assert "I documented the flag" in stack.replies(thread)[2]
-    stack.set_limit(MONTHLY_CREDITS)
+    try:
+        thread = stack.mention("in acme/web-shop, add a --version flag, with small")
+        assert "Changed 1 file (+1 −0) on the branch `tollgate/" in stack.reply(thread)
+        stack.say(thread, "also document it")
+        wait_until(lambda: len(stack.replies(thread)) == 3, 90, "the second answer")
+        assert "I documented the flag" in stack.replies(thread)[2]
+    finally:
+        stack.set_limit(MONTHLY_CREDITS)
 
 
 @pytest.fixture(scope="module")
