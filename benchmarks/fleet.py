@@ -27,7 +27,7 @@ from benchmarks.load.table import Table
 DATABASES = ("embedded default", "PostgreSQL")
 ORGANIZATIONS = 10_000
 LIMITED = 5
-"""One of so many organizations has no credits."""
+"""One in this many organizations has no credits."""
 
 HISTORY = 200_000
 USING = 200
@@ -187,7 +187,7 @@ def measure(organizations: int) -> dict[str, Any]:
     import django
 
     django.setup()
-    logging.disable(logging.ERROR)  # each repair is told
+    logging.disable(logging.ERROR)  # each repair is logged as one
     import redis
     from django.conf import settings
     from django.utils import timezone
@@ -223,7 +223,7 @@ def measure(organizations: int) -> dict[str, Any]:
             if reconciler._position == 0:
                 return
 
-    list(round_of_ticks())  # the slices are as large as the fleet wants them from the next one on
+    list(round_of_ticks())  # slices get their final size after the first round
     ticks = list(round_of_ticks())
     seen["ticks"] = len(ticks)
     seen["tick_cpu"] = sum(cpu for _, cpu in ticks) / len(ticks)

@@ -48,7 +48,7 @@ async def measure(parts: list[str], *, seconds: float, short: bool, table: Table
 def main() -> int:
     """Measure and print the table; return 1 if a row about exactness missed its target."""
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m benchmarks.gateway")
-    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all of them if none")
+    parser.add_argument("parts", nargs="*", help=f"some of {', '.join(PARTS)}; by default all")
     parser.add_argument("--short", action="store_true", help="5 kills, 100 streams of 6 s")
     parser.add_argument("--peers", action="store_true", help="install other gateways first")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of each throughput row")

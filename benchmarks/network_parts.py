@@ -1,8 +1,7 @@
 """What each hand-written part costs beside the libraries: `python -m benchmarks.network_parts`.
 
 The real gateway runs with one part replaced at a time, and all others unchanged: the server's
-protocol, the HTTP client, the Redis client, or the buffered metrics. Django's web process runs with
-and without our way around redis-py's dispatch. The alternatives of a part take turns, and the
+protocol, the HTTP client, or the Redis client. The alternatives of a part take turns, and the
 figure is CPU per call (user and system), which other programs on the machine distort least.
 README.gateway.md has the method and the figures. `network_parts server redis` measures only those.
 """
@@ -12,16 +11,12 @@ import asyncio
 import gc
 import os
 import statistics
-import subprocess
 import sys
-import tempfile
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvloop
 
-from benchmarks import quota_endpoint
 from benchmarks.load import machine, peers, processes, wire
 from benchmarks.load.generator import Load, large_body, small_body
 from benchmarks.load.table import Table
@@ -31,15 +26,12 @@ PARTS = {
     "server": ("ours", "uvicorn httptools, ASGI", "granian, RSGI"),
     "client": ("ours", "aiohttp", "pyreqwest", "httpx2"),
     "redis": ("ours", "redis-py", "coredis"),
-    "metrics": ("ours", "prometheus_client"),
-    "metrics-files": ("ours", "prometheus_client"),
 }
-QUOTA = "quota"
 PYTHON = peers.INSTALLED / "parts" / "bin" / "python"
+REQUIREMENTS = Path(__file__).with_name("requirements-parts.txt")
 # The least that a part has to save of a whole call's CPU, unless no library does what it does.
 LEAST = 0.10
 ROUNDS = 10
-WARM = 8  # calls of each turn that are not counted
 PAUSE = 0.001  # seconds between two events of a stream
 
 
@@ -88,7 +80,7 @@ def install() -> None:
     """Install the libraries beside the gateway's own packages, once."""
     if PYTHON.exists():
         return
-    requirements = [ROOT / "requirements-gateway.lock", Path(__file__).with_name(_REQUIREMENTS)]
+    requirements = [ROOT / "requirements-gateway.lock", REQUIREMENTS]
     pip = [str(PYTHON), "-m", "pip", "install", "-q", "-r"]
     problems = peers.install_into(
         PYTHON.parent.parent,
@@ -97,9 +89,6 @@ def install() -> None:
     )
     if problems:
         raise SystemExit(f"could not be installed: {problems[0]}")
-
-
-_REQUIREMENTS = "requirements-parts.txt"
 
 
 async def measure(around: World, part: str, table: Table, rounds: int) -> None:
@@ -126,11 +115,9 @@ async def measure(around: World, part: str, table: Table, rounds: int) -> None:
 
 def _gateway(around: World, part: str, name: str, number: int) -> Gateway:
     """Return a gateway with one part replaced and a database of its own in Redis."""
-    environment = {"GATEWAY_REDIS_URL": f"{around.redis_url.rpartition('/')[0]}/{number + 1}"}
-    if part == "metrics-files":  # one process writes files as each of them would
-        environment["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(dir=around.directory)
-    argv = [str(PYTHON), "-m", "benchmarks.parts.serve", part.partition("-")[0], name]
-    return Gateway(around, argv=argv, **environment)
+    database = f"{around.redis_url.rpartition('/')[0]}/{number + 1}"
+    argv = [str(PYTHON), "-m", "benchmarks.parts.serve", part, name]
+    return Gateway(around, argv=argv, GATEWAY_REDIS_URL=database)
 
 
 async def alternate(pids: dict[str, int], loads: dict[str, Load], case: Case, rounds: int) -> Seen:
@@ -163,13 +150,14 @@ class Callers:
     async def round(self, pid: int) -> float:
         """Make the calls of one round; return the CPU seconds of the process and its children.
 
-        A few calls come first and are not counted, because the process was stopped.
+        A call on each connection comes first and is not counted. The process was stopped, and has
+        to notice which of its own connections were closed meanwhile.
         """
         alive = [each for each in self._connections if not each.lost]
         while len(alive) < self._case.connections:
             alive.append(await wire.connect(self._load.url))
         self._connections = alive
-        await asyncio.gather(*map(self._ensure, range(WARM)))
+        await asyncio.gather(*map(self._ensure, range(len(alive))))
         self._left, self._failed = self._case.calls, 0
         before = processes.exact_cpu_seconds(pid)
         await asyncio.gather(*map(self._work, self._connections))
@@ -236,39 +224,8 @@ class Shares:
         )
 
 
-# --- Django ---------------------------------------------------------------------------------------
-
-
-def measure_quota(table: Table, rounds: int) -> None:
-    """Measure `GET quota_limits/` with our call of a script and with redis-py's own."""
-    with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tollgate-bench-")))
-        site = stack.enter_context(quota_endpoint.site(scratch, on_postgresql=False))
-        webs = {
-            name: stack.enter_context(site.web(BENCHMARK_REDIS_CALL=name))
-            for name in ("ours", "redis-py")
-        }
-        case = Case("GET quota_limits/, 16 concurrent", b"", 16, 384)
-        loads = {name: _QuotaLoad(url, site.request()) for name, (url, _) in webs.items()}
-        pids = {name: pid for name, (_, pid) in webs.items()}
-        seen = asyncio.run(alternate(pids, loads, case, rounds))  # type: ignore[arg-type]
-    shares = Shares(QUOTA)
-    shares.add(table, case, seen)
-    shares.conclude(table)
-
-
-@dataclass
-class _QuotaLoad:
-    url: str
-    request: bytes
-
-    def next(self) -> tuple[str, bytes]:
-        """Return a name and the bytes of one more request."""
-        return "", self.request
-
-
-async def measure_gateway(parts: list[str], table: Table, rounds: int) -> None:
-    """Measure parts of the gateway one after another."""
+async def measure_all(parts: list[str], table: Table, rounds: int) -> None:
+    """Measure parts one after another."""
     async with world() as around:
         for part in parts:
             await measure(around, part, table, rounds)
@@ -277,27 +234,18 @@ async def measure_gateway(parts: list[str], table: Table, rounds: int) -> None:
 def main() -> int:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m benchmarks.network_parts")
-    known = [*PARTS, QUOTA]
-    parser.add_argument("parts", nargs="*", help=f"of {', '.join(known)}; all of them if none")
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all of them if none")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     arguments = parser.parse_args()
-    if unknown := set(arguments.parts) - set(known):
+    if unknown := set(arguments.parts) - set(PARTS):
         parser.error(f"there is no part {', '.join(sorted(unknown))}")
-    parts = arguments.parts or known
-    try:
-        install()
-    except subprocess.SubprocessError as error:
-        parser.error(str(error))
+    install()
     print(machine.describe(), flush=True)
     os.sched_setaffinity(0, {processes.OTHER_CORE})
-    gc.disable()
+    gc.disable()  # a pause of the harness would count as somebody's
     table = Table()
-    of_gateway = [part for part in parts if part in PARTS]
-    if of_gateway:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(measure_gateway(of_gateway, table, arguments.rounds))
-    if QUOTA in parts:
-        measure_quota(table, arguments.rounds)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(measure_all(arguments.parts or list(PARTS), table, arguments.rounds))
     table.show()
     return 0
 

@@ -40,7 +40,7 @@ MOST_TO_REFUSE = 1.0
 MOST_TO_ADMIT = 2.0
 MOST_TO_HEAL = 5.0
 WATCHED = 1.5
-"""Seconds for which the gates are still asked after a change must have reached them."""
+"""Seconds to go on asking the gates after the time by which they must have seen a change."""
 
 CLIENTS = {"endpoint": 2, "webhook": 1, "gateway": 2}
 PAUSE = 0.01
@@ -48,7 +48,7 @@ PATIENCE = 20.0
 UNTHROTTLED = 1_000_000
 """Requests per minute: one token makes all calls, and the throttle is not what is measured."""
 CREDITS = 6_000
-"""A round tops up and uses up exactly so many: any more would count in the next round."""
+"""A round tops up and uses up exactly this many. The rest would count in the next round."""
 MICRO = 1_000_000
 SET = "@posthog/quota-limits/ai_credits"
 MARKER = "tollgate:quota:marker"

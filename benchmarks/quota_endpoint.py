@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.load import processes, wire
@@ -45,55 +44,21 @@ def main() -> int:
     for name in ("embedded default", "PostgreSQL"):
         with tempfile.TemporaryDirectory(prefix="tollgate-bench-") as scratch:
             Path(scratch).chmod(0o755)  # PostgreSQL's own user passes through
-            with (
-                site(Path(scratch), on_postgresql=name == "PostgreSQL") as served,
-                served.web() as (url, pid),
+            with serving(Path(scratch), on_postgresql=name == "PostgreSQL") as (
+                url,
+                key,
+                project,
+                pid,
             ):
-                asyncio.run(measure(table, name, served, url, pid))
+                asyncio.run(measure(table, name, url, key, project, pid))
     table.show()
     return 1 if table.missed else 0
 
 
-@dataclass(frozen=True)
-class Site:
-    """Tollgate's stores with one project, and how to serve it."""
-
-    scratch: Path
-    environment: dict[str, str]
-    key: str
-    project: int
-
-    def request(self, path: str = "") -> bytes:
-        """Return a request of a view, by default for the project's quota."""
-        path = path or f"/api/projects/{self.project}/quota_limits/"
-        return (
-            f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {self.key}\r\n\r\n"
-        ).encode()
-
-    @contextmanager
-    def web(self, **environment: str) -> Iterator[tuple[str, int]]:
-        """Run a web process with the product's views and the empty ones; yield address and pid."""
-        port = free_port()
-        url = f"http://127.0.0.1:{port}"
-        with processes.running(
-            [*(str(PYTHON.with_name(WEB[0])), *WEB[1:]), "--port", str(port)],
-            self.scratch / f"web-{port}.log",
-            lambda: answers(f"{url}/_health"),
-            cores=SERVED,
-            environment=self.environment
-            | {
-                "DJANGO_SETTINGS_MODULE": "benchmarks.quota_site.settings",
-                "BENCHMARK_KEY": self.key,
-            }
-            | environment,
-        ) as process:
-            yield url, process.pid
-
-
 @contextmanager
-def site(scratch: Path, *, on_postgresql: bool) -> Iterator[Site]:
-    """Run the stores and the reconciler, and create a project."""
-    redis_port, postgres_port = free_port(), free_port()
+def serving(scratch: Path, *, on_postgresql: bool) -> Iterator[tuple[str, str, int, int]]:
+    """Run Tollgate with one project; yield its address, a key, the project and the process."""
+    redis_port, web_port, postgres_port = free_port(), free_port(), free_port()
     environment = {
         "DJANGO_SETTINGS_MODULE": "config.settings",
         "SECRET_KEY": "a secret of the benchmark, longer than fifty characters, of no value",
@@ -114,8 +79,19 @@ def site(scratch: Path, *, on_postgresql: bool) -> Iterator[Site]:
             processes.running(program.argv, scratch / "redis.log", program.ready, cores=HERE)
         )
         processes.manage(environment, "migrate", "--verbosity", "0")
-        command = ["--organization", "Bench", "--name", "Bench", "--limit", "2000", "--json"]
-        made = json.loads(processes.manage(environment, "create_project", *command))
+        made = json.loads(
+            processes.manage(
+                environment,
+                "create_project",
+                "--organization",
+                "Bench",
+                "--name",
+                "Bench",
+                "--limit",
+                "2000",
+                "--json",
+            )
+        )
         stack.enter_context(
             processes.running(
                 [str(PYTHON), "manage.py", "run_reconciler"],
@@ -125,22 +101,44 @@ def site(scratch: Path, *, on_postgresql: bool) -> Iterator[Site]:
                 environment=environment,
             )
         )
-        yield Site(scratch, environment, made["personal_api_key"], made["project_id"])
+        url = f"http://127.0.0.1:{web_port}"
+        web = stack.enter_context(
+            processes.running(
+                [
+                    *(str(PYTHON.with_name(WEB[0])), *WEB[1:]),
+                    "--port",
+                    str(web_port),
+                ],
+                scratch / "web.log",
+                lambda: answers(f"{url}/_health"),
+                cores=SERVED,
+                environment=environment
+                | {
+                    "DJANGO_SETTINGS_MODULE": "benchmarks.quota_site.settings",
+                    "BENCHMARK_KEY": made["personal_api_key"],
+                },
+            )
+        )
+        yield url, made["personal_api_key"], made["project_id"], web.pid
 
 
-async def measure(table: Table, database: str, served: Site, url: str, pid: int) -> None:
+async def measure(table: Table, database: str, url: str, key: str, project: int, pid: int) -> None:
     """Measure both views in turn, so that other load on the machine affects both."""
-    requests = {
-        QUOTA: served.request(),
-        "an empty view, authenticated as every view is": served.request("/empty/"),
-        "an empty view, authenticated from a dictionary": served.request("/bare/"),
+    paths = {
+        QUOTA: f"/api/projects/{project}/quota_limits/",
+        "an empty view, with the product's authentication": "/empty/",
+        "an empty view, authenticated from a dictionary": "/bare/",
     }
-    rates: dict[str, list[float]] = {name: [] for name in requests}
+    requests = {
+        name: f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {key}\r\n\r\n"
+        for name, path in paths.items()
+    }
+    rates: dict[str, list[float]] = {name: [] for name in paths}
     notes: dict[str, str] = {}
     for turn in range(ROUNDS + 1):
         for name, request in requests.items():
             with processes.costing(pid) as cost:
-                rate = await throughput(url, request)
+                rate = await throughput(url, request.encode())
             if turn:  # the first one warms up
                 rates[name].append(rate)
                 notes[name] = f"{cost.cpu / SECONDS / rate * 1e6:.0f} µs of CPU, {cost.note()}"
@@ -162,7 +160,7 @@ async def measure(table: Table, database: str, served: Site, url: str, pid: int)
             f"{min(ratios):.2f} to {max(ratios):.2f} in {ROUNDS} rounds",
         )
     with processes.costing(pid) as cost:
-        latencies = await paced(url, requests[QUOTA])
+        latencies = await paced(url, requests[QUOTA].encode())
     p99 = statistics.quantiles(latencies, n=100)[98] * 1000
     table.add(
         f"{database}: quota_limits at {RATE} requests/s, p99",

@@ -472,7 +472,7 @@ class QuarantinedEvent(models.Model):
 
 
 class ThresholdNotice(AppendOnlyModel):
-    """An account reached a threshold, or has credits again. Each is noticed once per period."""
+    """An account reached a threshold, or has credits again. Each is announced once per period."""
 
     RESOLVED = 0
 

@@ -98,7 +98,7 @@ def _decide(ids: Sequence[int]) -> None:
 
 
 def _republish(ids: Iterable[int]) -> None:
-    """Store and publish decisions again if they are still not what is stored and published."""
+    """Store and publish the decisions of accounts whose rows still differ from them."""
     with transaction.atomic():
         accounts = lock_accounts(ids)
         now = timezone.now()

@@ -1,7 +1,7 @@
 """Which clone URLs are allowed: a few plain forms, and none that makes git run a program.
 
 git accepts far more than URLs: `ext::` runs a command, a leading dash is an option, and a password
-in an address ends up in logs. See gitprotocol-…, "git help remote-helpers" and CVE-2017-1000117.
+in an address ends up in logs. See "git help remote-helpers" and CVE-2017-1000117.
 """
 
 import re

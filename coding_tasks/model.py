@@ -33,7 +33,7 @@ def ask(access: ModelAccess, question: Question) -> str:
     """Return the text of the model's answer.
 
     Raises `OutOfCredits` if the gateway refused for lack of credits, `MustWait` if it could not
-    pass the call on yet, and a `RunFailure` if the provider gave no answer or there cannot be one.
+    pass the call on yet, and a `RunFailure` if the provider gave no answer or never will.
     """
     begun: list[object] = []
     client = anthropic.Anthropic(
@@ -80,8 +80,8 @@ def _step_key(access: ModelAccess, question: Question) -> str:
 def _no_answer(access: ModelAccess, error: anthropic.APIError, *, begun: bool) -> Exception:
     """Return the failure of a call without an answer, or with only the beginning of one (`begun`).
 
-    If a provider does not answer, the gateway answers in its place. So without any answer the
-    gateway has died, or the provider takes longer than we wait.
+    If a provider does not answer, the gateway says so. So if nothing answers, the gateway has died,
+    or the provider takes longer than we wait.
     """
     name = type(error).__name__
     if begun:

@@ -125,8 +125,8 @@ class TaskRun(models.Model):
     left_at_pause = models.BigIntegerField(
         null=True,
         blank=True,
-        help_text="While paused: the fewest micro-credits that were left and too few for the work. "
-        "Empty if no work may be started at all.",
+        help_text="While paused: the fewest micro-credits left since then, too few for the work. "
+        "Empty if no work may start at all.",
     )
     woken_at = models.DateTimeField(
         null=True, blank=True, help_text="While paused: when its workflow was told of new credits."

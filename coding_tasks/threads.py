@@ -42,7 +42,7 @@ def lock_active_task(
 
 @transaction.atomic
 def abandon(workflow_id: str) -> None:
-    """Close the task and the runs of a workflow that is gone, terminated by an operator, say.
+    """Close the task and runs of a workflow that is gone, such as one an operator terminated.
 
     This frees the thread for a new task.
     """

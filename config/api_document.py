@@ -15,11 +15,11 @@ class SharedSchemaGenerator(SchemaGenerator):
     """Generates the same document for everybody, and only at the first request.
 
     drf-spectacular loads its extensions at the first use, which fails if two threads do so at once.
-    And generating takes about 300 ms, which nobody should be able to cause again and again.
+    Generating takes about 300 ms, so callers must not be able to repeat it.
     """
 
     def get_schema(self, request: object = None, public: bool = False) -> dict[str, Any]:
-        """Return the document. What the caller asks with does not change it."""
+        """Return the document, which is the same for every request."""
         with _generating:
             return _generated()
 

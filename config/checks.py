@@ -16,7 +16,7 @@ from projects.redis_connection import redis_connection
 
 WEB = "web"
 LEAST_SECRET = 32
-"""Characters of a secret that nobody guesses."""
+"""The fewest characters of a secret that nobody can guess."""
 
 
 @register("tollgate")
@@ -62,13 +62,13 @@ def _web() -> Iterator[CheckMessage]:
 def _settings() -> Iterator[CheckMessage]:
     if settings.START_CREDITS < 0:
         yield Error(
-            "START_CREDITS is negative, so the gate at the start of a mention means nothing.",
+            "START_CREDITS is negative, so it keeps no mention from starting work.",
             hint="Set START_CREDITS to the credits that must be left to start work, 0 or more.",
             id="tollgate.E003",
         )
     if unsafe := {"ext", "fd"}.intersection(settings.GIT_ALLOWED_PROTOCOLS):
         yield Error(
-            f"GIT_ALLOWED_PROTOCOLS allows {', '.join(sorted(unsafe))}: whoever names a "
+            f"GIT_ALLOWED_PROTOCOLS allows {', '.join(sorted(unsafe))}, so anybody who can name a "
             "repository could run commands here.",
             hint="Allow https and ssh.",
             id="tollgate.E005",
@@ -104,7 +104,7 @@ def _secrets() -> Iterator[CheckMessage]:
 
 
 def _redis() -> Iterator[CheckMessage]:
-    """Judge a Redis that can be reached; one that cannot is the readiness probe's business."""
+    """Check Redis if it can be reached. If it can't, the readiness probe says so."""
     try:
         memory: Any = redis_connection().info("memory")
     except redis.RedisError:

@@ -17,7 +17,7 @@ class Limits:
     """How long a body may take, from its first byte to its last."""
     body: int = 16_000_000
     small: int = 64_000
-    """What a body has beyond this is taken from the budget that all share."""
+    """The bytes of a body above this count against the budget that all bodies share."""
     budget: int = 64_000_000
 
 

@@ -1,8 +1,8 @@
 """Django settings: the one place where the Django side reads the environment.
 
 Every variable is read once, with its type, and all mistakes are reported together. `.env.example`
-lists every variable; a test compares the two. Mistakes that take more than one value to see (a
-missing signing secret, a Redis that evicts keys) are system checks, see `config/checks.py`.
+lists every variable; a test compares the two. `config/checks.py` finds mistakes that one value
+alone doesn't show, such as a missing signing secret or a Redis that evicts keys.
 """
 
 from datetime import timedelta

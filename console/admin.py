@@ -125,7 +125,7 @@ class OrganizationAdmin(PermittedParts, admin.ModelAdmin[Organization]):
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Save through billing, which decides about credits.
 
-        A change of access to the unmetered gateway is announced for these keys, because caches
+        If access to the unmetered gateway changed, announce the organization's keys, because caches
         hold their old permissions.
         """
         if not change:

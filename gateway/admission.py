@@ -290,7 +290,7 @@ class Gate:
             case "rate":
                 return throttles.too_many_requests(result.remaining_micro)
             case "excessive":
-                return bad_request("More cannot be reserved at once.", "unmeterable")
+                return bad_request("This call may cost more than can be reserved.", "unmeterable")
             case "rewound":
                 return _store_unavailable()
         return unavailable(

@@ -36,7 +36,6 @@ from gateway.resolver.tollgate_api import TollgateApi
 from gateway.resolver.usage_report import usage_report
 from gateway.settings import MICRO, Settings, from_environment
 from gateway.telemetry import metrics
-from gateway.telemetry.buffered_metrics import set_on_flush
 from gateway.telemetry.logs import configure, log_request
 from gateway.upstream import Upstreams
 
@@ -133,8 +132,8 @@ class Gateway:
             self._posthog,
         )
         self._resolver = resolver
-        set_on_flush(metrics.IN_FLIGHT, lambda: self._under_way)
-        set_on_flush(metrics.BODY_BYTES, lambda: self.body_budget.kept)
+        metrics.set_regularly(metrics.IN_FLIGHT, lambda: self._under_way)
+        metrics.set_regularly(metrics.BODY_BYTES, lambda: self.body_budget.kept)
         self._background.start()
 
     async def serve(self, request: Incoming) -> None:

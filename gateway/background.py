@@ -78,7 +78,7 @@ class Background:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        metrics.flush()
+        metrics.refresh()
         with contextlib.suppress(RedisUnavailable, RedisError, TimeoutError):
             async with asyncio.timeout(STOP_SECONDS):
                 await self._holds.drain()
@@ -103,7 +103,7 @@ class Background:
             await asyncio.sleep(pause)
 
     async def _beat(self) -> float:
-        metrics.flush()  # first, so that it happens even while Redis is down
+        metrics.refresh()  # first, so that it happens even while Redis is down
         await self._learn_group()
         await self._holds.beat()
         await self._learn_from_feed()

@@ -190,7 +190,7 @@ class KeptAnswers:
         return Claim(self, name, secret, call.call_id, fingerprint)
 
     async def keep(self, name: str, secret: bytes, fingerprint: str, answer: KeptAnswer) -> bool:
-        """Keep an answer; return whether it was kept. It isn't without room or without Redis.
+        """Keep an answer; return False if there is no room for it, or Redis is down.
 
         The fingerprint is written again, because Redis may have lost the claim meanwhile.
         """

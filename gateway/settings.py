@@ -160,7 +160,7 @@ def from_environment() -> Settings:
 
 
 def read_denial_status(written: str) -> dict[Dialect, int]:
-    """Return the status of denials for each API, from `429` or `messages=402,chat=429`, say.
+    """Return the status of denials for each API, from text like `429` or `messages=402,chat=429`.
 
     Raises `EnvError` if the setting has another form.
     """

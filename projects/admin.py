@@ -102,7 +102,7 @@ class UserAdmin(DjangoUserAdmin[User]):
     inlines = [MembershipInline]
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Refuse changes to users who have more rights: setting their password would give them."""
+        """Refuse changes to users with more rights: a new password would hand over those rights."""
         if obj is not None and not _has_all_rights_of(obj, request.user):
             return False
         return super().has_change_permission(request, obj)

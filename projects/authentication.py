@@ -70,7 +70,7 @@ class ProjectCredentialAuthentication(BaseAuthentication):
 
 
 class UnconfirmedCredentialAuthentication(ProjectCredentialAuthentication):
-    """The same for a view that reads the generation in a round trip that it makes anyway.
+    """The same, for a view that asks Redis anyway and reads the generation in that round trip.
 
     `request.auth` is the cached principal, or None if the principal was just read. The view must
     call `confirm` with the generation before it answers.

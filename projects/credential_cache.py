@@ -7,8 +7,8 @@ no database query, and every process refuses a revoked credential at its next re
 
 * If the generation is missing (Redis was wiped) or Redis does not answer, the cache isn't used and
   the database answers.
-* The generation may not get replaced after a revocation: the process dies, Redis refuses, or Redis
-  is restored to an earlier generation. A cached principal expires `LIFETIME_SECONDS` after it was
+* A revocation can fail to replace the generation: the process dies, Redis refuses, or Redis is
+  restored to an earlier generation. A cached principal expires `LIFETIME_SECONDS` after it was
   read from the database, so a revoked credential works no longer than that.
 * The generation is read *before* the database. A lookup that races with the commit of a revocation
   therefore carries the older generation and is never used.

@@ -39,7 +39,7 @@ ATTEMPTS_OF_AN_ADDRESS = 100
 _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
 """IPv4 addresses behind a translator (RFC 6052, 2.1)."""
 
-HELD_BACK = Counter("tollgate_log_ins_held_back", "Attempts to log in that came too often.")
+HELD_BACK = Counter("tollgate_log_ins_held_back", "Log-in attempts refused after too many.")
 logger = logging.getLogger(__name__)
 
 View = Callable[..., HttpResponseBase]
@@ -70,7 +70,7 @@ def throttled(view: View) -> View:
 
 
 def user_named(text: str) -> str:
-    """Return the user name that a log-in form means, in whatever spelling.
+    """Return the user name that was typed into a log-in form, the same for all its spellings.
 
     The form strips and normalizes what was typed, and databases compare letters differently. If the
     database finds a user, the name is the stored one.

@@ -1,7 +1,7 @@
 """Parts of the admin's pages that show data of another model.
 
-Django checks who may see a page. This module checks who may see a column, a field, a filter or a
-link that shows data of another model: it needs that model's permission.
+Django checks who may see a page. This module checks who may see its columns, fields, filters and
+links with data of another model: users need that model's permission too.
 """
 
 from collections.abc import Callable, Iterable, Mapping

@@ -37,7 +37,7 @@ class AccountState:
 
     `valid_until` is the earliest period end, grant start, grant expiry or end of a grace. From then
     on this state is not used, and billing is asked to decide again. `resets_at` is when usage
-    starts from zero again, for people to read. The limit's months begin in `time_zone`.
+    starts from zero again; show it to people in `time_zone`.
 
     `allotment_micro` is what may be spent while the state is valid, plus everything the groups have
     ever booked (limit + grants - usage + sum of `booked`); None means unlimited. `booked` maps a
@@ -46,8 +46,8 @@ class AccountState:
 
     `project_cap_micro`, `user_cap_micro` and `run_cap_micro` cap each project, user and run that
     has no cap of its own. `caps_users` says whether any user is capped. `capped_projects` maps the
-    id of each project that reached its cap to its score. `caps_version` grows whenever what a group
-    may spend within a cap changes for another reason than its own bookings; 0 means that there were
+    id of each project that reached its cap to its score. `caps_version` grows whenever anything but
+    a group's own bookings changes what the group may spend within a cap; 0 means that there were
     never any caps.
 
     Raises `ValueError` for an unknown resource or a block without a score.

@@ -54,7 +54,7 @@ class LimitedProjectAdmin(admin.ModelAdmin[SetMember]):
 
     @admin.display(description="project", ordering="project__name")
     def name(self, member: SetMember) -> str:
-        """Return the project's name, or the member as it was written if it is no project's."""
+        """Return the project's name, or the member itself if it belongs to no project."""
         return str(member.project) if member.project else f"no project: {member.token}"
 
     @admin.display(description="until", ordering="limited_until")

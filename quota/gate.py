@@ -108,13 +108,14 @@ def _refusal(
     limit_applies: bool,
     least: int,
 ) -> tuple[str | None, int | None, str | None]:
-    """Return the reason to refuse a project that isn't limited, what is left, and the short cap.
+    """Return why to refuse a project that the sorted set doesn't limit, what is left, and a cap.
 
-    The second value is the smallest of what is left of the limit and the caps. The third value is
-    the reason that names a cap, if too little of that cap is left to start.
+    The reason is None if the project may go on. What is left is the smallest amount left of the
+    limit and the caps. The cap, given by the reason that names it, is the one with too little left
+    to start, if any.
 
-    The sorted set decides whether a project's own cap is reached. Here that cap only refuses to
-    start work when too little is left.
+    The sorted set decides whether a project's own cap is reached, so here it can only keep work
+    from starting.
     """
     remaining = published.remaining_micro
     for _, left in remaining_caps:

@@ -133,8 +133,8 @@ class IntrospectionView(APIView):
 def _resources(principal: Principal, group: str) -> dict[str, Any]:
     """Return what the organization may spend, by resource.
 
-    Any of its projects will do, because they share it. Returns nothing if that is unknown: the
-    gateway takes a missing resource for unknown.
+    The answer is the same for all its projects, because they share the credits. Returns nothing
+    if it is unknown: the gateway treats a missing resource as unknown.
     """
     identity = next(iter(principal.projects.values()), None)
     if identity is None:

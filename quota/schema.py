@@ -79,7 +79,7 @@ class CapsOfResource(serializers.Serializer[Any]):
     """The caps on calls of the project and, if a user was named, of that user."""
 
     version = serializers.IntegerField(
-        help_text="Grows when an allotment changes for another reason than the group's bookings."
+        help_text="Grows when anything but the group's own bookings changes an allotment."
     )
     run_micro = serializers.IntegerField(
         allow_null=True, help_text="What one run may use in all; null: not capped."

@@ -58,8 +58,8 @@ def _record(workspace: SlackWorkspace, post: Post) -> Mention:
 def _receive_reply(workspace: SlackWorkspace, post: Post) -> None:
     """Record a reply that does not mention the bot, then decide whether it is for the bot.
 
-    Replies by external authors are ignored, because they have no work here. A reply that was not
-    for the bot is not decided again when Slack redelivers it, but when a mention arrives later.
+    Replies by external authors are ignored, because they have no work here. If a reply was not for
+    the bot, a redelivery changes nothing, but a mention that arrives later decides about it again.
     """
     if _is_external(workspace, post):
         return
@@ -85,8 +85,9 @@ def _receive_reply(workspace: SlackWorkspace, post: Post) -> None:
 def _is_external(workspace: SlackWorkspace, post: Post) -> bool:
     """Return whether the event itself says that the author is from another company.
 
-    The workflow asks for the author's profile instead (`workflows.slack.access`) if the event names
-    no team, and in Enterprise organizations, whose workspaces have different teams.
+    If the event names no team, the workflow checks the author's profile instead
+    (`workflows.slack.access`). It also does so in Enterprise organizations, because their
+    workspaces have different teams.
     """
     if workspace.enterprise_id or not post.author_team:
         return False

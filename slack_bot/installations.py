@@ -14,7 +14,7 @@ from slack_bot.events import Installation, Uninstalled
 log = structlog.get_logger(__name__)
 
 _SAME_TIME = timedelta(seconds=5)
-"""Slack's times are in whole seconds, and of its own clock."""
+"""Slack sends times in whole seconds, by its own clock."""
 _REDELIVERED_WITHIN = timedelta(minutes=10)
 """Slack delivers an event again after one and after five minutes."""
 

@@ -27,7 +27,7 @@ class Interaction:
     """One use of the picker."""
 
     installations: tuple[Installation, ...]
-    """In the workspace that the payload names, and in the user's own."""
+    """The installations that it can be for: the payload's workspace first, then the user's own."""
     user_id: str
     channel_id: str
     message_ts: str
@@ -102,7 +102,7 @@ def _mention(interaction: Interaction) -> Mention | None:
     try:
         mention = mentions.filter(pk=picker.mention_of(interaction.block_id)).first()
     except (BadSignature, ValueError):
-        # Slack says which message it was, so the thread can still be told.
+        # The signature is wrong, but Slack names the picker's message, so its thread can be told.
         mention = mentions.filter(
             notices__kind=Notice.Kind.PICKER,
             notices__channel_id=interaction.channel_id,

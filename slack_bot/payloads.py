@@ -8,8 +8,8 @@ from urllib.parse import parse_qs
 
 from coding_tasks.storable import storable
 
-# https://docs.slack.dev/reference/objects/ promises no form. Slack sends these, and they fit our
-# columns.
+# https://docs.slack.dev/reference/objects/ doesn't document the form of ids. All that Slack sends
+# match this, and this fits our columns.
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,32}", re.ASCII)
 _TIMESTAMP = re.compile(r"[0-9]{1,16}\.[0-9]{1,9}", re.ASCII)
 

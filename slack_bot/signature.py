@@ -69,5 +69,5 @@ def signed_by_slack(
 
 def _declared_length(request: HttpRequest) -> int:
     declared = request.META.get("CONTENT_LENGTH") or "0"
-    # Python refuses to read a number of thousands of digits.
+    # Python refuses to parse a number with thousands of digits.
     return int(declared[:20]) if declared.isascii() and declared.isdigit() else 0

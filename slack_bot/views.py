@@ -19,7 +19,7 @@ def receive_event(_request: HttpRequest, body: bytes) -> HttpResponse:
     if payload.get("type") == "url_verification":
         return JsonResponse({"challenge": payloads.text(payload.get("challenge"))})
     if payload.get("type") == "app_rate_limited":
-        log.warning("Slack holds events back: more than 30,000 an hour in a workspace")
+        log.warning("Slack is holding back events: a workspace has more than 30,000 an hour")
     match events.read(payload):
         case events.Post() as post:
             inbox.receive(post)

@@ -122,8 +122,8 @@ os.register_at_fork(after_in_child=_forget)
 def start_mention(mention: Mention) -> None:
     """Start the mention's workflow, unless it was started before, and mark the row `started`.
 
-    A mention that was handed to a task that is gone may have had a workflow of its own, which then
-    runs again. Raises `TemporalUnavailable`. The row then stays `received`, for the sweep.
+    A workflow that has ended starts again only if its mention was forwarded to a task that is gone.
+    Raises `TemporalUnavailable`. The row then stays `received`, for the sweep.
     """
     identifier = workflow_id(mention.team_id, mention.channel_id, mention.ts)
     # Sweeps find a workflow by this id, even if it ends before the row is marked `started`.

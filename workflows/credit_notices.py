@@ -19,7 +19,7 @@ from workflows import wording
 from workflows.models import Notice
 
 LOOKS_BACK = timedelta(hours=6)
-"""How old news may be. Older news, from before an outage of ours, is not told."""
+"""The greatest age of news. Older news, from before an outage of ours, isn't sent."""
 
 
 def claim_new(now: datetime) -> list[Notice]:

@@ -59,8 +59,8 @@ def _with_fresh_connections(function: Callable[..., Any]) -> Callable[..., Any]:
 class _FailuresInOurWords(ActivityInboundInterceptor):
     """Keeps error messages of others out of histories.
 
-    Drivers and providers quote what people wrote, and a history cannot be erased. So of an error
-    that is not ours, the history gets only the type, which retries need. The log gets the rest.
+    Drivers and providers quote what people wrote, and a history cannot be erased. So the history
+    gets only the type of such an error, which retries need. The log gets the rest.
     """
 
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:
@@ -99,8 +99,8 @@ def _log_failure(error: Exception) -> None:
 class _Heartbeats(ActivityInboundInterceptor):
     """Sends heartbeats for activities with a heartbeat timeout, even if they block their thread.
 
-    A heartbeat only says that the worker process is alive. So a killed worker is noticed within the
-    heartbeat timeout, and an activity that hangs at the end of its attempt's time.
+    A heartbeat only says that the worker process is alive. So Temporal notices a killed worker
+    within the heartbeat timeout, but a hanging activity only when its attempt runs out of time.
     """
 
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:

@@ -1,4 +1,4 @@
-"""Workflows that should be running but are unknown to Temporal, because its store was lost, say.
+"""Workflows that should be running but are unknown to Temporal, as after it lost its store.
 
 A recent mention without a task begins anew, because nothing was done for it that could happen
 twice. Older mentions and those with a task end, with one message in the thread if somebody waits
@@ -25,9 +25,10 @@ BEGUN_ANEW_WITHIN = timedelta(minutes=15)
 
 
 def suspects(now: datetime, at_most: int) -> list[Mention]:
-    """Return mentions whose workflows should be running: `at_most` open ones and as many at work.
+    """Return mentions whose workflows should be running.
 
-    The order is random, so that other mentions get their turn at the next call.
+    These are at most `at_most` open mentions, and as many closed ones whose task is still active.
+    The choice is random, so that other mentions get their turn at the next call.
     """
     active = CodingTask.objects.filter(state=CodingTask.State.ACTIVE)
     old = _with_workspace().filter(received_at__lte=now - LOOKED_FOR_AFTER).order_by("?")
@@ -56,7 +57,7 @@ def check_workflow(mention: Mention) -> None:
         client.start_mention(mention)
         return
     if not unfinished.left_behind([mention.workflow_id]).exists():
-        return  # it ended in order since its mention was listed
+        return  # it ended normally after its mention was listed
     outcome = unfinished.in_words(status)
     log.warning("a workflow is gone", workflow=mention.workflow_id, outcome=outcome)
     unfinished.clear_up(mention.workflow_id, outcome)

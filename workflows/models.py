@@ -148,7 +148,7 @@ class Notice(models.Model):
         max_length=32, blank=True, help_text="Empty: at the root of the channel."
     )
     user_id = models.CharField(
-        max_length=32, blank=True, help_text="Who is told if the thread cannot be."
+        max_length=32, blank=True, help_text="The user to tell if the thread can't be told."
     )
     text = models.TextField()
     blocks = models.JSONField(

@@ -96,7 +96,7 @@ def of_thread(message: Mention | FollowUp | ThreadReply) -> QuerySet[Mention]:
 
 
 def is_stopped_later(message: Mention | FollowUp | ThreadReply) -> bool:
-    """Return whether the author wrote an order to stop after the message that arrived before it."""
+    """Return whether the author later ordered a stop, even if that order arrived first."""
     own = of_thread(message).filter(user_id=message.user_id)
     return any(is_stop(each.text) and Decimal(each.ts) > Decimal(message.ts) for each in own)
 

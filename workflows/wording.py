@@ -38,7 +38,7 @@ def credits_running_low(
     billing_url: str,
     time_zone: str = "UTC",
 ) -> str:
-    """Warn that a share of the period's credits, or all of them, are used."""
+    """Warn that some or all of the period's credits are used."""
     share = "all" if percent >= 100 else f"{percent} %"
     sentences = [f"Your team has used {share} of its {escape(credits_name)} for this period."]
     sentences += reset_sentences(resets_at, time_zone)

@@ -27,7 +27,7 @@ def main(tools: Path, only: str, refusal: str, cap: float, side_by_side: int, ve
         return 1
 
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # also ended, it ends the clients
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it ends the clients first
 
     def measure(client: Client, variant: Variant) -> Outcome:
         name = f"{CLIENTS.index(client)}-{VARIANTS.index(variant)}"
@@ -59,10 +59,10 @@ def main(tools: Path, only: str, refusal: str, cap: float, side_by_side: int, ve
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks.clients")
     parser.add_argument("tools", type=Path, help="the folder in which the clients are installed")
-    parser.add_argument("--only", default="", help="clients whose name has this in it")
-    parser.add_argument("--refusal", default="", help="one way of refusing, as a column is called")
+    parser.add_argument("--only", default="", help="only clients whose name contains this")
+    parser.add_argument("--refusal", default="", help="only the refusal with this column name")
     parser.add_argument("--cap", type=float, default=120.0, help="seconds after the first call")
-    parser.add_argument("--side-by-side", type=int, default=3, help="so many runs at a time")
+    parser.add_argument("--side-by-side", type=int, default=3, help="number of parallel runs")
     parser.add_argument("--verbose", action="store_true", help="show what each client printed")
     given = parser.parse_args()
     raise SystemExit(

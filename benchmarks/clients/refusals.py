@@ -17,7 +17,7 @@ _MESSAGE = f"{SENTENCE} They reset on 2126-12-01. Top up at {_BILLING} to contin
 
 @dataclass(frozen=True)
 class Variant:
-    """One way. `fields` replace those of the error, by API; `fitted` means as the gateway does."""
+    """One way. `fields` replace fields of the error, by API. `fitted`: like the gateway's own."""
 
     name: str
     status: int

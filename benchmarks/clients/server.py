@@ -58,7 +58,7 @@ class RefusingServer:
                 self._answer(*runs[run].variant.response(dialect, asked))
 
             def do_GET(self) -> None:
-                upgrade = "upgrade" in self.headers  # Codex goes on over HTTP at this status alone
+                upgrade = "upgrade" in self.headers  # Codex uses HTTP only after this
                 self._answer(426 if upgrade else 404, [], b"{}")
 
             def do_HEAD(self) -> None:

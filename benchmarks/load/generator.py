@@ -140,7 +140,7 @@ async def closed_loop(
 ) -> Result:
     """Keep one call under way on each connection, for some seconds or until `count` calls.
 
-    `spread` starts the connections evenly over so many seconds instead of at once.
+    `spread` is the number of seconds over which the connections start evenly, not all at once.
     """
     result = Result()
     left = itertools.count() if count is None else iter(range(count))

@@ -116,7 +116,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def exact_cpu_seconds(pid: int) -> float:
-    """Return the same in nanoseconds' resolution, by each process's CPU clock (Linux)."""
+    """Return the same to the nanosecond, from each process's CPU clock (Linux)."""
     return sum(time.clock_gettime((~each << 3) | 2) for each in family(pid))
 
 

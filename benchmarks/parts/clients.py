@@ -64,7 +64,7 @@ class Client:
         raise NotImplementedError
 
     def close(self) -> None:
-        """The process ends soon."""
+        """Do nothing: the process ends soon."""
 
 
 # --- aiohttp --------------------------------------------------------------------------------------

@@ -9,11 +9,13 @@ from typing import Any
 from gateway.network.redis_connection import RedisError, RedisUnavailable, Script
 
 Value = str | bytes | int | float
-MOST_CONNECTIONS = 64
+# The commands of a process must arrive in the order in which they were sent. With a pool, the
+# gateway takes answers that overtake each other for a Redis that lost data, and refuses calls.
+MOST_CONNECTIONS = 1
 
 
 class RedisPy:
-    """redis-py with hiredis, a connection for each command under way, raw answers."""
+    """redis-py with hiredis, one command at a time on its connection, raw answers."""
 
     def __init__(self, url: str) -> None:
         import redis.asyncio
@@ -57,11 +59,11 @@ class RedisPy:
         return await self.execute("EVAL", script.source, len(keys), *keys, *arguments)
 
     def close(self) -> None:
-        """The process ends soon."""
+        """Do nothing: the process ends soon."""
 
 
 class Coredis:
-    """coredis, whose connections are shared by the commands under way; raw answers."""
+    """coredis, whose connection is shared by the commands under way; raw answers."""
 
     def __init__(self, url: str) -> None:
         import coredis

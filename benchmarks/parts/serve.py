@@ -1,18 +1,16 @@
 """Run the gateway with one part replaced: `python -m benchmarks.parts.serve PART ALTERNATIVE`.
 
-The parts are `server`, `client`, `redis` and `metrics`; the alternative `ours` replaces nothing.
+The parts are `server`, `client` and `redis`; the alternative `ours` replaces nothing.
 Modules import their parts by name, so the replacement is made before they are imported.
 """
 
 import sys
 
-from benchmarks.parts import clients, counters, redis_clients, servers
+from benchmarks.parts import clients, redis_clients, servers
 
 
 def main(part: str, alternative: str) -> None:
     """Serve until stopped. Raises `KeyError` for an unknown alternative."""
-    if part == "metrics" and alternative.startswith("prometheus_client"):
-        counters.replace()
     if part == "client" and alternative != "ours":
         from gateway.network import client
 

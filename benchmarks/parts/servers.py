@@ -87,7 +87,7 @@ class Request:
         raise NotImplementedError
 
     def send_head_soon(self) -> None:
-        """The libraries send the head at once or with the first bytes of the body."""
+        """Do nothing: the libraries send the head at once or with the first bytes of the body."""
 
     async def drained(self) -> None:
         """Wait until the library took what was written."""

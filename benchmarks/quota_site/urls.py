@@ -10,10 +10,6 @@ from rest_framework.views import APIView
 
 from projects.principal import Kind, Principal
 from projects.tokens import sha256
-from quota.published import redis_client
-
-if os.environ.get("BENCHMARK_REDIS_CALL") == "redis-py":  # for `benchmarks.network_parts`
-    redis_client.call = lambda name, keys, *args: redis_client.script(name)(keys=keys, args=args)
 
 KNOWN = {sha256(os.environ["BENCHMARK_KEY"]): Principal(Kind.PERSONAL_API_KEY)}
 

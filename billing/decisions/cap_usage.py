@@ -67,8 +67,8 @@ def add_usage(account: Account, caps: CapsInForce, counts: Mapping[Subject, Subj
     """Add to what the subjects used and their groups booked.
 
     The account's `caps_version` is increased, for the caller to store, if gateways need to read its
-    caps again. That is so if more changed than a group's own bookings. It is also so if a cap was
-    reached, because a group's counter misses the calls that were under way when the cap was set.
+    caps again. They do if more changed than a group's own bookings, and if a cap was reached: a
+    group's counter misses the calls that were under way when the cap was set.
     """
     counted_subjects = {
         subject: counted for subject, counted in counts.items() if _is_counted(caps, subject)

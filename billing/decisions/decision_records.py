@@ -59,8 +59,8 @@ def _cap_record(
 def notices(assessment: Assessment) -> list[ThresholdNotice]:
     """Return the threshold notices to store, and note the highest threshold on the account.
 
-    A threshold is announced once per period, however often it is crossed. That credits are left
-    again is announced for the period in which they ran out.
+    A threshold is announced once per period, however often it is crossed. The notice that credits
+    are left again belongs to the period in which they ran out.
     """
     account, decision = assessment.account, assessment.decision
     percents = []

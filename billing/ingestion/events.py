@@ -287,7 +287,7 @@ def _adjusts(item: Mapping[str, Any], uuid: UUID) -> UUID | None:
 
 
 def _debit(item: Mapping[str, Any], bucket: str | None, adjusts: UUID | None) -> tuple[str, int]:
-    """Return the group that held the call and what it debited. Without a group, that is nothing."""
+    """Return the group that held the call and what it debited, or `("", 0)` without a group."""
     group = item.get("group")
     debited = item.get("debited_micro")
     if group is None or group == "":

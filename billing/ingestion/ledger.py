@@ -63,7 +63,7 @@ class Result:
 
 
 class _Incoming(NamedTuple):
-    """One item with its identity, and either its event or the error why it can't be booked."""
+    """One item with its identity, and either its event or the reason why it can't be booked."""
 
     uuid: UUID | None
     payload: str

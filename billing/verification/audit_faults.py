@@ -135,7 +135,8 @@ def _voids() -> Iterator[str]:
     }
     for pk in sorted(voided | recorded.keys(), key=str):
         if recorded[pk] != (pk in voided):
-            yield f"grant {pk}: voided is {pk in voided}, in the audit trail {recorded[pk]} times"
+            fact = "voided" if pk in voided else "not voided"
+            yield f"grant {pk} is {fact}, but was voided {recorded[pk]} times in the audit trail"
     for grant in CreditGrant.objects.filter(pk__in=voided):
         if audit_value(grant.voided_at) != at.get(grant.pk, audit_value(grant.voided_at)):
             yield f"grant {grant.pk}: it was voided at {at[grant.pk]}"

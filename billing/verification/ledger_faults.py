@@ -63,8 +63,8 @@ def _single_rows() -> Iterator[str]:
 def _adjustments() -> Iterator[str]:
     """Compare corrections and refunds with the events that they are linked to.
 
-    The price of a correction can differ by a micro-credit for each row: a correction can be cut to
-    what its event still cost, which is a difference of amounts that were rounded separately.
+    The price of a correction can be off by one micro-credit for each row. It can be cut to what its
+    event still costs, which is computed from amounts that were rounded separately.
     """
     linked: dict[UUID, list[UsageEvent]] = defaultdict(list)
     for row in UsageEvent.objects.exclude(adjusts=None).select_related("account").order_by():

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 def verify_some() -> int:
-    """Compare the accounts that were verified longest ago with the ledger, and rebuild differences.
+    """Compare the accounts verified longest ago with the ledger, and rebuild those that differ.
 
     Returns how many accounts were compared.
     """

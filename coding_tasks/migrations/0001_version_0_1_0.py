@@ -84,7 +84,7 @@ class Migration(migrations.Migration):
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('started_at', models.DateTimeField(blank=True, null=True)),
                 ('finished_at', models.DateTimeField(blank=True, null=True)),
-                ('left_at_pause', models.BigIntegerField(blank=True, help_text='While paused: the fewest micro-credits that were left and too few for the work. Empty if no work may be started at all.', null=True)),
+                ('left_at_pause', models.BigIntegerField(blank=True, help_text='While paused: the fewest micro-credits left since then, too few for the work. Empty if no work may start at all.', null=True)),
                 ('woken_at', models.DateTimeField(blank=True, help_text='While paused: when its workflow was told of new credits.', null=True)),
                 ('waits', models.PositiveIntegerField(db_default=0, default=0, help_text='How often it began to wait for credits: when it was paused, and after each check that found too few.')),
                 ('task', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='runs', to='coding_tasks.codingtask')),

@@ -29,8 +29,8 @@ class Reply:
 
     Without `usage`, tokens are counted from the text. The first byte comes after `delay` seconds,
     and each streamed piece after another `pause` seconds. `error` (the error type in the provider's
-    shape) answers with `status` instead. `cut_after` breaks the connection after so many streamed
-    events. `hang` sends nothing for so many seconds before the end.
+    shape) answers with `status` instead. `cut_after` breaks the connection after that number of
+    streamed events. `hang` is the number of seconds to send nothing before the end.
     """
 
     text: str = ""

@@ -2,8 +2,8 @@
 
 The fields of a body are read twice: as bytes, to find duplicates, and as values. The conversation,
 which is nearly all of the body, only has to be read as values. It is cut out only if that is safe:
-what comes before it is JSON by itself, so is the body without it, and the conversation is read as
-one list. No other division of the body has these properties.
+the fields before it are JSON by themselves, the body without it is JSON, and the conversation reads
+as one list. No other division of the body has these properties.
 """
 
 import msgspec

@@ -103,9 +103,9 @@ class Outbox:
     async def _resynchronise(self, oldest_ms: int | None) -> None:
         """After data loss, take what was spent from the ledger.
 
-        Wait until everything is delivered that was waiting when the loss was noticed, because some
-        of it may have been booked already. No delivery is under way here, so the pending amount is
-        exactly what the ledger does not know yet.
+        This first waits until all events that were waiting when the loss was noticed are delivered,
+        because some of them may have been booked already. No delivery is under way here, so the
+        pending amount is exactly what the ledger does not know yet.
         """
         for raw, noticed_ms in await self._resynchronisations():
             if oldest_ms is not None and oldest_ms <= noticed_ms:

@@ -1,7 +1,7 @@
 """Interrupting a call when its caller leaves, or when the caller or the provider is too slow.
 
-Deadlines of all calls are checked together a few times a second. A timer for every chunk of every
-stream would cost more than passing the chunk on.
+Deadlines of all calls are checked together a few times a second, so that the chunks of streams need
+no timers of their own.
 """
 
 import asyncio

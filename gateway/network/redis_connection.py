@@ -1,8 +1,8 @@
 """One pipelined connection to the gateway's Redis.
 
 All coroutines of a process use the same connection. Commands of one iteration of the event loop are
-sent in one packet, and the answers come back in order. redis-py takes several times the CPU for the
-same work, and every call makes two of these commands (`benchmarks/README.gateway.md`).
+sent in one packet, and the answers come back in order. What this saves, and why order matters:
+`docs/decisions/0030-the-gateways-redis-client-is-its-own.md`.
 """
 
 import asyncio
@@ -21,8 +21,7 @@ import hiredis
 CONNECT_TIMEOUT = 1.0
 ANSWER_TIMEOUT = 2.0
 MAX_WAITING = 50_000
-# Commands sent in one packet. With more, Redis and this process would take turns waiting for each
-# other instead of working in parallel.
+# Commands sent in one packet. Redis works on them while the next ones are packed.
 AT_ONCE = 4
 
 

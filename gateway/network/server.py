@@ -1,8 +1,8 @@
 """The HTTP/1.1 server on httptools and asyncio; a coroutine answers each request.
 
 uvicorn starts and stops the processes and owns their sockets. Its own protocol is not used, because
-it limits neither the size of a head nor the time to receive it, and its ASGI interface took a tenth
-of the gateway's CPU (`benchmarks/README.gateway.md`).
+it limits neither the size of a head nor the time to receive it, and costs a tenth more CPU per call
+(`docs/decisions/0020-the-gateway-speaks-http-with-a-protocol-of-its-own.md`).
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Following Django's change feed: one process of the group polls, all learn through Redis.
 
-A good answer from the feed also confirms everything that it does not mention, so the open window
-starts with it.
+A good answer from the feed also confirms the stored verdicts that it doesn't mention. So the window
+in which calls pass while Django doesn't answer starts at that answer.
 """
 
 import asyncio

@@ -154,7 +154,7 @@ class QuotaResolver:
     def report_insufficient(
         self, organization_id: str, resource: str, remaining_micro: int
     ) -> None:
-        """Tell Django in the background that what is left of an account pays for no call.
+        """Tell Django in the background that what is left of an account can't pay for any call.
 
         Does so at most every few seconds, because the next refusal reports it again.
         """

@@ -179,7 +179,7 @@ class TollgateApi:
     async def report_insufficient(
         self, organization_id: str, resource: str, remaining_micro: int
     ) -> bool:
-        """Report that what is left pays for no call; return whether the account is limited now."""
+        """Report that too little is left for a call; return whether the account is limited now."""
         report = msgspec.json.encode(
             {
                 "organization_id": organization_id,

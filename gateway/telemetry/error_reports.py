@@ -57,7 +57,7 @@ class ErrorReports(logging.Handler):
             spotlight=False,
             before_send=_without_the_rest,
         )
-        # uvicorn has the second logger propagate nothing.
+        # uvicorn's logger doesn't propagate to the root logger.
         for name in (None, "uvicorn"):
             logging.getLogger(name).addHandler(self)
         atexit.register(self._client.close)

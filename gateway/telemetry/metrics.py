@@ -1,6 +1,7 @@
 """The metrics for Prometheus. `PROMETHEUS_MULTIPROC_DIR` joins those of several processes."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,14 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
+    Histogram,
     generate_latest,
 )
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from gateway.telemetry.buffered_metrics import BufferedCounter, BufferedHistogram
-from gateway.telemetry.buffered_metrics import flush as flush
-
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
-REQUESTS = BufferedCounter(
-    "tollgate_gateway_requests", "Calls by outcome", ["product", "api", "status"]
-)
+REQUESTS = Counter("tollgate_gateway_requests", "Calls by outcome", ["product", "api", "status"])
 REFUSALS = Counter(
     "tollgate_gateway_refusals", "Calls that the gateway refused", ["product", "reason"]
 )
@@ -33,12 +30,8 @@ RESOLVER_FAILURES = Counter(
     "Questions to Django without a usable answer (kind unusable: investigate at once)",
     ["question", "kind"],
 )
-HELD = BufferedCounter(
-    "tollgate_gateway_held_credits", "Credits reserved before calls", ["product"]
-)
-SETTLED = BufferedCounter(
-    "tollgate_gateway_settled_credits", "Credits booked after calls", ["product"]
-)
+HELD = Counter("tollgate_gateway_held_credits", "Credits reserved before calls", ["product"])
+SETTLED = Counter("tollgate_gateway_settled_credits", "Credits booked after calls", ["product"])
 OVERRUN = Counter(
     "tollgate_gateway_overrun_credits", "Credits booked beyond the bound of their hold; should be 0"
 )
@@ -55,7 +48,7 @@ UNPRICED = Counter(
 )
 UNCERTAIN = Counter(
     "tollgate_gateway_uncertain_credits",
-    "Credits between the bounds of broken streams and what was booked by their text: the most that "
+    "Bounds of broken streams, less what was booked for their text, in credits: the most that "
     "hidden reasoning may have cost in addition",
 )
 REDIS_FAILURES = Counter(
@@ -101,13 +94,13 @@ REPEATED_GENERATIONS = Counter(
 EVENTS_DROPPED = Counter(
     "tollgate_gateway_events_let_go", "Events of unmetered calls lost because Redis stayed away"
 )
-UPSTREAM_SECONDS = BufferedHistogram(
+UPSTREAM_SECONDS = Histogram(
     "tollgate_gateway_upstream_seconds",
     "Seconds until the provider's first byte",
     ["upstream"],
     buckets=_SECONDS,
 )
-ADDED_SECONDS = BufferedHistogram(
+ADDED_SECONDS = Histogram(
     "tollgate_gateway_added_seconds",
     "Seconds that the gateway added to a call, without waiting for the provider",
     buckets=_SECONDS,
@@ -120,11 +113,12 @@ BODY_BYTES = Gauge(
 )
 
 
+_levels: dict[Gauge, Callable[[], float]] = {}
 _children: dict[tuple[object, ...], Any] = {}
 
 
 def child(metric: Any, *labels: object) -> Any:
-    """Return a metric's child for these labels. They are cached, because `labels()` is slow."""
+    """Return a metric's child for these labels, cached: `labels()` takes a lock each time."""
     key = (metric, *labels)
     found = _children.get(key)
     if found is None:
@@ -135,6 +129,17 @@ def child(metric: Any, *labels: object) -> Any:
 def upstream_seconds(upstream: str, seconds: float) -> None:
     """Observe how long a provider took until its first byte."""
     child(UPSTREAM_SECONDS, upstream).observe(seconds)
+
+
+def set_regularly(gauge: Gauge, level: Callable[[], float]) -> None:
+    """Set a gauge to `level()` at every refresh, instead of with every change."""
+    _levels[gauge] = level
+
+
+def refresh() -> None:
+    """Set the gauges of `set_regularly`."""
+    for gauge, level in _levels.items():
+        gauge.set(level())
 
 
 def forget_dead_processes() -> None:
@@ -150,7 +155,7 @@ def forget_dead_processes() -> None:
 
 def exposition() -> tuple[bytes, bytes]:
     """Return the metrics of all processes and their content type."""
-    flush()
+    refresh()
     registry = REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()

@@ -13,7 +13,7 @@ from gateway.network.headers import Headers
 
 
 class TracedCall(Protocol):
-    """What a trace reads of a call. It replaces the headers by which the provider continues it."""
+    """What a trace reads of a call. It replaces `raw_headers`, to let the provider continue it."""
 
     raw_headers: Headers
     call_id: str

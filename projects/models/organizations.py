@@ -44,7 +44,7 @@ class User(AbstractUser):  # type: ignore[django-manager-missing]
 
 
 class Organization(models.Model):
-    """The one who pays. Its projects share its limits, grants and totals."""
+    """The customer who pays. Its projects share its limits, grants and totals."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=200, unique=True)

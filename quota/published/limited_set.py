@@ -118,7 +118,7 @@ def read(organization_id: UUID, api_token: str) -> Reading:
         raise RedisUnavailable
     accounts = [f"{organization_id}:{resource}" for resource in RESOURCES]
     try:
-        return _parse(redis_client.call("read", _KEYS, api_token, *accounts))
+        return _parse(redis_client.script("read")(keys=_KEYS, args=[api_token, *accounts]))
     except redis.RedisError as error:
         redis_client.health.failed()
         logger.warning("Redis does not answer; using the database for a second: %r", error)

@@ -1,4 +1,4 @@
-"""Finding published rows that differ from the decision: not written by `publication`."""
+"""Finding published rows that were changed behind the back of `publication`."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator

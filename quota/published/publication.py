@@ -1,8 +1,8 @@
 """Publishing decisions: to rows in the decision's own transaction, and to Redis after the commit.
 
 The rows are the truth. If Redis can't be reached, the reconciler finds the difference within a
-second. The change feed records only what concerns a gateway. Its own bookings don't, because they
-leave the allotment unchanged.
+second. The change feed records only what a gateway has to learn. That excludes the gateway's own
+bookings, which leave the allotment unchanged.
 """
 
 import logging

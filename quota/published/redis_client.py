@@ -7,10 +7,8 @@ database.
 """
 
 import time
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import redis
 from django.conf import settings
@@ -87,21 +85,3 @@ def client() -> redis.Redis:
 def script(name: str) -> Script:
     """Return the Lua script of that name."""
     return client().register_script((Path(__file__).parent / "lua" / f"{name}.lua").read_text())
-
-
-def call(name: str, keys: Sequence[str], *args: str) -> Any:
-    """Run a script like `script(name)`, for half the CPU time. Every quota request makes this call.
-
-    redis-py's own dispatch (retries, metrics, callbacks by command) costs as much as the call.
-    """
-    known = script(name)
-    pool = client().connection_pool
-    connection = pool.get_connection()
-    try:
-        command = connection.pack_command("EVALSHA", known.sha, len(keys), *keys, *args)
-        connection.send_packed_command(command)
-        return connection.read_response()
-    except redis.exceptions.NoScriptError:  # a new or restarted server
-        return known(keys=keys, args=args)
-    finally:
-        pool.release(connection)

@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 
 REACTION = "eyes"
 PATIENCE = 3
-"""Seconds to wait, if Slack asks for it, before repeating a call that the work can do without."""
+"""The longest wait in seconds, if Slack asks for one, before an optional call is repeated."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class ForwardedMessage:
 
 @dataclass(frozen=True)
 class ForwardAnswer:
-    """The run that answers the follow-up, or its denial. Neither if it was refused or stopped."""
+    """The run that answers the follow-up, or its denial. Neither if the thread was told already."""
 
     run_id: str = ""
     notice_id: str | None = None
@@ -102,7 +102,7 @@ class FailedRun:
 class FailureAnswer:
     """The notice about the failure. None if a denial or a stop already told the thread.
 
-    With `answered` it is the notice of the answer, which an attempt believed dead had stored.
+    If `answered`, it is the notice of the answer: an attempt that seemed dead had stored one.
     """
 
     notice_id: str | None
@@ -187,7 +187,7 @@ class CodingActivities:
                 return ForwardAnswer()
             run = creation.add_run(task, follow_up.ts, request_text(follow_up))
             FollowUp.objects.filter(pk=follow_up.pk).update(state=FollowUp.State.HANDLED)
-        if run.state == TaskRun.State.FAILED:  # the thread was told, before a second signal
+        if run.state == TaskRun.State.FAILED:  # a repeated signal: the thread was told
             return ForwardAnswer()
         return ForwardAnswer(run_id=str(run.pk))
 

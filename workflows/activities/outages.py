@@ -1,4 +1,4 @@
-"""Report outages to the workflow, which waits for them, apart from failures of the work."""
+"""Distinguish outages from failures of the work, so that the workflow waits for outages."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +19,8 @@ log = structlog.get_logger(__name__)
 def report_outages() -> Iterator[None]:
     """If the activity has to wait, fail it without further attempts, so that the workflow waits.
 
-    The failure carries the number of earlier attempts, which still count, and how many seconds to
-    wait at least.
+    The failure carries the number of earlier attempts, which still count, and the shortest wait in
+    seconds.
     """
     before = activity.info().attempt - 1
     try:

@@ -63,7 +63,8 @@ class Classifier(Protocol):
     ) -> str | None:
         """Return one of the names, or None if the request does not say.
 
-        The cost is charged to `distinct_id`, in the trace. Raises `OutOfCredits` and `RunFailure`.
+        The call is booked for the user `distinct_id`, as part of the trace. Raises `OutOfCredits`
+        and `RunFailure`.
         """
         ...
 

@@ -117,8 +117,8 @@ def signal(follow_up: FollowUp) -> None:
     """Signal the follow-up to its workflow. Signalling it twice does no harm.
 
     If the workflow is gone, its thread becomes free, and a follow-up that mentions the bot is
-    decided about again as a mention. One that waits for a task to be made goes on waiting. Raises
-    `client.TemporalUnavailable`.
+    decided about again as a mention. A follow-up whose task does not exist yet keeps waiting.
+    Raises `client.TemporalUnavailable`.
     """
     try:
         client.signal_follow_up(follow_up)

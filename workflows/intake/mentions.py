@@ -70,8 +70,8 @@ class _Lease:
 def _leased(mention: Mention) -> Iterator[_Lease | None]:
     """Take a lease on the mention; yield None if it is decided or leased.
 
-    Whether the lease is the first is read from the row: the mention may have been listed before
-    another process tried.
+    `is_first` is read from the row, because another process may have tried since the mention was
+    loaded.
     """
     now = timezone.now()
     row = Mention.objects.filter(pk=mention.pk, state=Mention.State.RECEIVED)

@@ -104,7 +104,7 @@ def undecided(now: datetime) -> QuerySet[ThreadReply]:
 
 
 def forget_old(now: datetime) -> None:
-    """Delete replies that are too old for a mention of theirs still to come."""
+    """Delete replies that are so old that their mention will not arrive any more."""
     old = ThreadReply.objects.filter(received_at__lte=now - KEPT_FOR)
     old.filter(Q(received_at__lte=now - UNDECIDED_FOR) | ~Q(decided_at=None)).delete()
 
@@ -152,7 +152,7 @@ def _as_mention(reply: ThreadReply) -> Mention | None:
 
 
 def _as_follow_up(reply: ThreadReply) -> bool:
-    """Record the reply as a follow-up of a task, even one to be made; return whether it is one."""
+    """Record the reply as a follow-up if it is one, even of a future task; return whether it is."""
     if is_stop(reply.text) or is_stopped_later(reply):
         return False
     task = active_task(reply.workspace, reply.channel_id, reply.thread_ts)

@@ -72,8 +72,8 @@ def _has_work_from_before(order: Mention, task: CodingTask) -> bool:
 def _reconsider_later_messages(order: Mention, task: CodingTask, why: str) -> None:
     """Leave messages written after the order, but received before it, to the sweeps.
 
-    The order doesn't mean them. A message that mentions the bot begins anew, even if its run had
-    begun. After any other message that waited, its author is told how to go on.
+    The order doesn't apply to them. A message that mentions the bot starts over, even if its run
+    had begun. For any other message that waited, its author is told how to go on.
     """
     stopped = task.runs.filter(state=TaskRun.State.STOPPED, error=why).values("message_ts")
     ended = FollowUp.objects.filter(

@@ -61,7 +61,7 @@ class Migration(migrations.Migration):
                 ('kind', models.CharField(choices=[('denial', 'Denial'), ('no_access', 'No Access'), ('not_your_task', 'Not Your Task'), ('picker', 'Picker'), ('picker_refusal', 'Picker Refusal'), ('answer', 'Answer'), ('failure', 'Failure'), ('credits', 'credits: they run low, or are back'), ('question', 'question: what should the bot do?'), ('stop', 'stop: what was stopped, or why nothing was'), ('hint', 'hint: how to go on in a thread that has ended')], max_length=20)),
                 ('channel_id', models.CharField(max_length=32)),
                 ('thread_ts', models.CharField(blank=True, help_text='Empty: at the root of the channel.', max_length=32)),
-                ('user_id', models.CharField(blank=True, help_text='Who is told if the thread cannot be.', max_length=32)),
+                ('user_id', models.CharField(blank=True, help_text="The user to tell if the thread can't be told.", max_length=32)),
                 ('text', models.TextField()),
                 ('blocks', models.JSONField(blank=True, default=list, help_text='Block Kit blocks shown instead of the text, if any.')),
                 ('state', models.CharField(choices=[('pending', 'Pending'), ('sending', 'sending: claimed, outcome unknown until sent'), ('sent', 'Sent'), ('given_up', 'Given Up')], default='pending', max_length=10)),

@@ -58,7 +58,7 @@ class Access(Enum):
 def decide(workspace: SlackWorkspace, person: Person, *, is_member: bool) -> Access:
     """Decide whether the person may use the bot of this workspace.
 
-    People of other teams never may. Their own team controls their profile, e-mail address included.
+    People from other teams never may: their own team controls their profile and e-mail address.
     """
     if (
         person.is_bot

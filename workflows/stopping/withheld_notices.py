@@ -2,7 +2,7 @@
 
 A sender marks a notice as being sent before it checks whether the work was stopped. A stop is
 committed before its own notice is sent, and that notice waits for those being sent. So one of the
-two always sees the other, and after "stopped" a thread is not told that the work has paused, say.
+two always sees the other. A thread that was told "stopped" is not told later that work has paused.
 """
 
 from datetime import datetime, timedelta

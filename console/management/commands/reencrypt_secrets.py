@@ -9,7 +9,7 @@ from projects.models import SlackWorkspace
 
 
 class Command(BaseCommand):
-    """Encrypt every stored secret with the current SECRET_KEY; reads old ones by the fallbacks."""
+    """Encrypt every stored secret with the current SECRET_KEY, reading old ones with fallbacks."""
 
     help = __doc__
 

@@ -6,6 +6,7 @@ smuggled requests (RFC 9112, 11.2). Each case is sent twice, at once and byte by
 """
 
 import json
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -124,19 +125,18 @@ def statuses(connection: socket.socket, methods: list[str]) -> list[int]:
 def with_host(case: dict[str, Any]) -> bytes:
     """Return what to send, with a Host header in each request that has none.
 
-    gunicorn does not ask for one. A malformed request is told by its place, at the beginning.
+    gunicorn does not ask for one. In a malformed case, only the first request gets one.
     """
     sent: str = case["sent"]
     at = 0
     for _ in case.get("requests", [None]):
-        end = sent.find(" HTTP/1.1\r\n", at)
-        if end < 0:
+        line = re.compile(r" HTTP/1\.(.)\r\n").search(sent, at)
+        if line is None:
             break
-        head = sent[end : sent.find("\r\n\r\n", end) + 2]
-        if "\r\nhost:" not in head.lower():
-            at = end + len(" HTTP/1.1\r\n")
+        at = line.end()
+        head = sent[line.start() : sent.find("\r\n\r\n", line.start()) + 2]
+        if line[1] == "1" and "\r\nhost:" not in head.lower():
             sent = sent[:at] + "Host: corpus\r\n" + sent[at:]
-        at = end + 1
     return sent.encode("latin-1")
 
 

@@ -96,6 +96,17 @@ async def test_uses_the_database_of_the_address(ordinary: tuple[int, subprocess.
         assert first.get("where") is None
 
 
+async def test_commands_arrive_in_the_order_in_which_they_were_sent(
+    ordinary: tuple[int, subprocess.Popen],
+) -> None:
+    client = Redis(f"redis://127.0.0.1:{ordinary[0]}/0")
+    count = 10 * redis_connection.AT_ONCE + 1
+    lengths = await asyncio.gather(*(client.execute("RPUSH", "order", n) for n in range(count)))
+    assert lengths == list(range(1, count + 1))
+    assert await client.execute("LRANGE", "order", 0, -1) == [b"%d" % n for n in range(count)]
+    client.close()
+
+
 async def test_a_script_is_sent_again_to_a_server_that_forgot_it(
     ordinary: tuple[int, subprocess.Popen],
 ) -> None:

@@ -10,20 +10,20 @@ from tests.gateway.conftest import METRICS_TOKEN, World, messages_body
 ROOT = Path(__file__).resolve().parents[3]
 KILLED = """
 import os, signal
-from gateway.telemetry import buffered_metrics, metrics
-buffered_metrics.set_on_flush(metrics.IN_FLIGHT, lambda: 1)
+from gateway.telemetry import metrics
+metrics.set_regularly(metrics.IN_FLIGHT, lambda: 1)
 metrics.REQUESTS.labels("p", "a", 200).inc()
 metrics.UPSTREAM_SECONDS.labels("u").observe(0.002)
-metrics.flush()
+metrics.refresh()
 metrics.OPEN_BECAUSE_UNKNOWN.inc()
 os.kill(os.getpid(), signal.SIGKILL)
 """
 ITS_SUCCESSOR = """
-from gateway.telemetry import buffered_metrics, metrics
-buffered_metrics.set_on_flush(metrics.IN_FLIGHT, lambda: 1)
+from gateway.telemetry import metrics
+metrics.set_regularly(metrics.IN_FLIGHT, lambda: 1)
 metrics.REQUESTS.labels("p", "a", 200).inc()
 metrics.UPSTREAM_SECONDS.labels("u").observe(0.002)
-metrics.flush()
+metrics.refresh()
 metrics.OPEN_BECAUSE_UNKNOWN.inc()
 metrics.forget_dead_processes()
 print(metrics.exposition()[0].decode())

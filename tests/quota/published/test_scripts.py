@@ -10,8 +10,7 @@ from quota.published import redis_client as quota_redis
 
 LIMITS, SUSPENDED, PUBLISHED, STATES, REBUILD = "limits", "suspended", "published", "states", "new"
 KEYS = [LIMITS, SUSPENDED, PUBLISHED, STATES]
-NOW = int(time.time())
-SOON, LATER, PAST = NOW + 1000, NOW + 2000, NOW - 1000
+SOON, LATER, PAST = 4_000_000_000, 4_000_001_000, 1_000_000_000
 NO_STATE = ["account", "", 0, 0]
 
 
