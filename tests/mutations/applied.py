@@ -33,9 +33,14 @@ def apply(mutation: Mutation, root: Path) -> None:
     _replace(changed, str(path))
 
 
+def _objects() -> list[object]:
+    gc.unfreeze()  # the gateway's start hides objects from the collector
+    return gc.get_objects()
+
+
 def forget_caches() -> None:
     """Empty the caches of our functions, which hold what the code returned before."""
-    for found in gc.get_objects():
+    for found in _objects():
         if isinstance(found, functools._lru_cache_wrapper) and _is_ours(found):
             found.cache_clear()
 
@@ -48,7 +53,7 @@ def _read_scripts_again(path: Path, mutation: Mutation) -> None:
     original = path.read_text()
     path.write_text(mutation.mutated)
     try:
-        for found in gc.get_objects():
+        for found in _objects():
             if type(found) is Script:
                 found.__init__(found.name)
         redis_client.script.cache_clear()
@@ -89,7 +94,7 @@ def _nested(code: CodeType) -> list[CodeType]:
 
 def _replace(changed: dict[tuple[str, int], CodeType], path: str) -> None:
     missing = set(changed)
-    for found in gc.get_objects():
+    for found in _objects():
         if type(found) is FunctionType and found.__code__.co_filename == path:
             place = found.__code__.co_qualname, found.__code__.co_firstlineno
             if place in changed:

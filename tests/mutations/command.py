@@ -59,7 +59,7 @@ def run(share: float, seed: str, only: str) -> int:
             say(f"{room.name}: {len(chosen)} tested")
     for verdict in verdicts:
         mutation = verdict.mutation
-        if verdict.survived and mutation.key not in reasons:
+        if verdict.outcome == "no verdict" or (verdict.survived and mutation.key not in reasons):
             faults += 1
             say(f"{verdict.outcome.upper()}  {mutation.place}  {mutation.function}")
             say(f"    {mutation.before}\n    {mutation.after}")

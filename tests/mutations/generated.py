@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,9 +53,10 @@ def judge(
     `known` is a file that remembers, for a further call, which lines each test runs.
     """
     verdicts: list[Verdict] = []
+    end = time.monotonic() + seconds
     while left := mutations[len(verdicts) :]:
         with tempfile.TemporaryDirectory(prefix="tollgate-mutations-") as scratch:
-            further = _judge(room, left, seconds, known, Path(scratch))
+            further = _judge(room, left, end - time.monotonic(), known, Path(scratch))
         verdicts += further
         # A script that never ends blocks its server, so a new process goes on with new servers.
         if further[-1].outcome != "timeout":

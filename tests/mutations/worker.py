@@ -122,6 +122,7 @@ class Forks:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         from tests.mutations.applied import forget_caches
 
+        began = time.monotonic()
         self._record_scripts()
         known = self._job.known and Path(self._job.known)
         if known and known.exists():
@@ -141,7 +142,6 @@ class Forks:
                 self._failed = ""
         if known:
             known.write_bytes(pickle.dumps((self._lines.tests, self._lines.cut, self._took)))
-        began = time.monotonic()
         for item in session.items:
             _stop_gateways(item)
         items = {item.nodeid: item for item in session.items}

@@ -273,6 +273,16 @@ def test_the_lower_cap_of_a_run_applies(store: Store, by_default, of_run, cap) -
     assert store.hold("without a run", bound=200, run_cap=by_default)[0] == "held"
 
 
+def test_what_a_scope_spent_and_holds_is_not_left(store: Store) -> None:
+    store.admit(caps="1 100 0 0")
+    store.redis.hset(RUN, mapping={"spent": 30, "held": 20})
+    assert store.hold("much", bound=51, run=RUN)[:3] == ["run_cap", 50, 20]
+    store.admit(caps="1  1 0")
+    store.redis.hset(OF_PROJECT, mapping={"allotment": 100, "spent": 30, "held": 20})
+    assert store.hold("much", bound=51)[:3] == ["project_cap", 50, 20]
+    assert store.hold("fits", bound=50, run=RUN)[0] == "held"
+
+
 @pytest.mark.parametrize(
     ("epoch", "version", "status"),
     [

@@ -10,7 +10,7 @@ from quota.published import redis_client as quota_redis
 
 LIMITS, SUSPENDED, PUBLISHED, STATES, REBUILD = "limits", "suspended", "published", "states", "new"
 KEYS = [LIMITS, SUSPENDED, PUBLISHED, STATES]
-SOON, LATER, PAST = 4_000_000_000, 4_000_001_000, 1000
+SOON, LATER, PAST = 4_000_000_000, 4_000_001_000, 1_000_000_000
 NO_STATE = ["account", "", 0, 0]
 
 
@@ -88,6 +88,38 @@ def test_a_score_by_hand_that_ended_is_replaced_or_removed(run, redis_client):
         redis_client.zadd(LIMITS, {"token": PAST})
         assert run("push", KEYS, *NO_STATE, "token", 2, 2, wanted, "-") == 1
         assert scores(redis_client) == (score, None)
+
+
+def within_one_second(client: redis.Redis, action) -> int:
+    """Repeat the action until it began and ended in the same second; return that second."""
+    while True:
+        client.flushall()
+        now = client.time()[0]
+        action(now)
+        if client.time()[0] == now:
+            return now
+
+
+def test_a_score_lasts_until_its_second_begins(run, redis_client):
+    def push(now: int) -> None:
+        members = [*("token", 1, 0, now, "-"), *("other", 1, 0, now + 1, "-")]
+        run("push", KEYS, *NO_STATE, *members)
+
+    now = within_one_second(redis_client, push)
+    assert redis_client.zrange(LIMITS, 0, -1, withscores=True) == [("other", now + 1)]
+
+
+def test_a_score_by_hand_stays_until_its_second_begins(run, redis_client):
+    def push(now: int) -> None:
+        redis_client.zadd(LIMITS, {"token": now, "other": now + 1})
+        members = [*("token", 1, 0, LATER, "-"), *("other", 1, 0, LATER, "-")]
+        run("push", KEYS, *NO_STATE, *members)
+
+    now = within_one_second(redis_client, push)
+    assert dict(redis_client.zrange(LIMITS, 0, -1, withscores=True)) == {
+        "token": LATER,
+        "other": now + 1,
+    }
 
 
 @pytest.mark.parametrize(
