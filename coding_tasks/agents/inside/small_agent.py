@@ -311,7 +311,7 @@ class Turn:
     def last_call(self) -> float:
         """Return when the last call has to begin."""
         reserve = min(max(0.15 * self.given.seconds, 2 * self.slowest), 90)
-        return self.began + self.given.seconds - reserve
+        return float(self.began + self.given.seconds - reserve)
 
     def is_last(self) -> bool:
         """Return whether only one more call fits. Warn the model once, at four fifths."""
