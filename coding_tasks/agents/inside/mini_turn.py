@@ -72,7 +72,8 @@ def main() -> int:
         def add_messages(self, *messages: dict[str, Any]) -> list[dict[str, Any]]:
             for message in messages:
                 report_message(message)
-            return super().add_messages(*messages)
+            added: list[dict[str, Any]] = super().add_messages(*messages)
+            return added
 
     config = get_config_from_spec("mini.yaml")
     headers = {"traceparent": given.traceparent}
