@@ -224,10 +224,15 @@ def test_nothing_of_the_repository_runs_on_this_machine(mirrors, remote, upstrea
     assert not ran.exists()
 
 
-def test_a_secret_in_a_file_that_counts_as_binary_is_in_the_text(mirrors, remote):
-    patch = new_file(".gitattributes", "*.env -diff") + new_file("prod.env", "TOKEN=hunter2")
-    change = commit_change(mirrors, remote, request_of(mirrors.update(remote), patch))
-    assert b"+TOKEN=hunter2" in change.added_text
+def test_a_secret_in_a_file_that_counts_as_binary_is_in_the_text(mirrors, remote, upstream):
+    base = mirrors.update(remote)
+    (upstream / ".gitattributes").write_text("*.env -diff\n")
+    (upstream / "prod.env").write_text("TOKEN=hunter2\n")
+    (upstream / "zero").write_bytes(b"TOKEN=hunter3\n\0")
+    change = commit_change(mirrors, remote, request_of(base, edited(upstream)))
+    assert b"\n+TOKEN=hunter2\n" in change.added_text
+    assert b"\n+TOKEN=hunter3\n" in change.added_text
+    assert b"hunter3" not in change.patch
 
 
 def test_two_tasks_at_once_have_two_branches_and_share_nothing(mirrors, remote):
