@@ -219,6 +219,9 @@ async def test_a_symbolic_link_out_leads_nowhere_else(workspace, tmp_path):
     await shell(
         workspace, f"ln -s {secret} a; ln -s / b; ln -s /proc/1/root c; ln -s /proc/1/cwd d"
     )
+    assert os.access("/etc/hostname", os.R_OK)  # on the host
+    through = "cat b/etc/hostname c/etc/hostname d/etc/hostname; ln -s /etc/hostname e; cat e"
+    assert (await shell(workspace, through)).out == ""
     links = (f"/work/{name}" for name in ("a", f"b{secret}", f"c{secret}", f"d{secret}"))
     assert await look(workspace, "/proc/self/status", *links) == []
 
