@@ -67,7 +67,7 @@ def test_only_added_lines_count_and_each_has_its_file_and_line():
         f"diff --git a/one b/one\n--- a/one\n+++ b/one\n@@ -3 +3 @@\n-{secret}\n+gone\n"
         f"@@ -9,0 +10,2 @@\n+diff --git a/fake b/fake\n+{secret}\n"
         f"diff --git a/mode b/mode\nold mode 100644\nnew mode 100755\n"
-        f"diff --git a/two b/two\n--- a/two\n+++ b/two\n@@ -1,0 +2 @@\n+{hostile}\n"
+        f"diff --git a/two b/two\n--- a/two\n+++ b/{secret}\n@@ -1,0 +2 @@\n+{hostile}\n"
         "\\ No newline at end of file\n"
     )
     assert find_secrets(text.encode()) == [
