@@ -1,5 +1,6 @@
 """Commands that misbehave are ended or fail, and nothing is left of them."""
 
+import asyncio
 import os
 import signal
 import subprocess
