@@ -1,7 +1,5 @@
 """Activities around an agent's turn: prepare it, keep what it made, and publish that."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -10,14 +8,12 @@ from temporalio.exceptions import ApplicationError
 
 from coding_tasks import agent_runs
 from coding_tasks.agent_runs import AgentRuns
-from coding_tasks.failures import CheckoutFailed, OutOfCredits, PublishingFailed, RunFailure
-from coding_tasks.models import TaskRun
+from coding_tasks.failures import CheckoutFailed, OutOfCredits, PublishingFailed
 from coding_tasks.publishing.outcomes import ConfirmationNeeded
 from workflows import confirmations, denials, notices
 from workflows.activities import rows
 from workflows.activities.coding import RunAnswer, RunRef
-from workflows.activities.outages import report_outages
-from workflows.mention_types import UNINSTALLED
+from workflows.activities.outages import report_failures, report_outages
 from workflows.requests import message_of
 
 log = structlog.get_logger(__name__)
@@ -59,13 +55,10 @@ class AgentActivities:
     @report_outages()
     def prepare_run(self, ref: RunRef) -> Prepared:
         """Begin the run and write its job, if its agent needs a sandbox."""
-        run = rows.run(ref.run_id)
+        run = rows.run_to_perform(ref.run_id)
         if not agent_runs.uses_sandbox(run.task):
             return Prepared(in_sandbox=False)
-        if not run.task.workspace.is_active and run.state != TaskRun.State.SUCCEEDED:
-            # Nobody could read the answer, so don't spend credits on it.
-            raise ApplicationError("the app was uninstalled", type=UNINSTALLED, non_retryable=True)
-        with _reported(run):
+        with report_failures():
             return Prepared(in_sandbox=True, answered=not self._runs.prepare(run))
 
     @activity.defn
@@ -74,7 +67,7 @@ class AgentActivities:
         """Keep what the agent made; claim the denial if the gateway refused for lack of credits."""
         run = rows.run(turn.run_id)
         try:
-            with _reported(run):
+            with report_failures():
                 self._runs.collect(run, turn.attempt)
         except OutOfCredits as refusal:
             denial = denials.claim_after_gateway_refusal(
@@ -102,15 +95,3 @@ class AgentActivities:
         if isinstance(outcome, ConfirmationNeeded):
             notices.send_soon(confirmations.ask(run, outcome.reasons))
         return RunAnswer(str(answer.pk), answered=True)
-
-
-@contextmanager
-def _reported(run: TaskRun) -> Iterator[None]:
-    """Fail the activity with the name of the run's failure, which the thread is told about."""
-    try:
-        yield
-    except RunFailure as failure:
-        log.warning("a run failed", run=str(run.pk), error=str(failure))
-        raise ApplicationError(
-            failure.summary, type=type(failure).__name__, non_retryable=failure.permanent
-        ) from failure

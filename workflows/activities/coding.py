@@ -14,16 +14,15 @@ from coding_tasks.agent_runs import AgentRuns
 from coding_tasks.assignments import Agent
 from coding_tasks.checkouts import Checkouts
 from coding_tasks.creation import Refused, Request, ThreadTaken
-from coding_tasks.failures import OutOfCredits, RunFailure
+from coding_tasks.failures import OutOfCredits
 from coding_tasks.models import CodingTask, Repository, TaskRun
 from workflows import denials, failure_wording, notices, wording
 from workflows.activities import rows
-from workflows.activities.outages import report_outages
+from workflows.activities.outages import report_failures, report_outages
 from workflows.mention_types import (
     OUT_OF_CREDITS,
     SAID_ALREADY,
     STOPPED,
-    UNINSTALLED,
     out_of_credits,
 )
 from workflows.models import FollowUp, Mention, Notice
@@ -202,23 +201,16 @@ class CodingActivities:
         (`STORES_OUT`), the activity fails without further attempts, and the workflow waits. An
         answer that already exists is kept until the database is back.
         """
-        run = rows.run(ref.run_id)
+        run = rows.run_to_perform(ref.run_id)
         about = message_of(run)
-        if not run.task.workspace.is_active and run.state != TaskRun.State.SUCCEEDED:
-            # Nobody could read the answer, so don't spend credits on it.
-            raise ApplicationError("the app was uninstalled", type=UNINSTALLED, non_retryable=True)
         try:
-            run = runs.perform(run, self._checkouts, self._agent)
+            with report_failures():
+                run = runs.perform(run, self._checkouts, self._agent)
         except OutOfCredits as refusal:
             denial = denials.claim_after_gateway_refusal(
                 about, run.task.project, refusal, half_way=True
             )
             return RunAnswer(str(denial.pk), answered=False)
-        except RunFailure as failure:
-            log.warning("a run failed", run=ref.run_id, error=str(failure))
-            raise ApplicationError(
-                failure.summary, type=type(failure).__name__, non_retryable=failure.permanent
-            ) from failure
         return RunAnswer(str(notices.claim_answer(run, about).pk), answered=True)
 
     @activity.defn

@@ -1,4 +1,4 @@
-"""Distinguish outages from failures of the work, so that the workflow waits for outages."""
+"""Report outages and failures of the work to the workflow, which waits for outages only."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ import structlog
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
-from coding_tasks.failures import MustWait
+from coding_tasks.failures import MustWait, RunFailure
 from coding_tasks.outages import DATABASE_OUT
 from quota.gate import QuotaUnknown
 from workflows.mention_types import STORES_OUT
@@ -42,3 +42,24 @@ def report_outages() -> Iterator[None]:
             type=STORES_OUT,
             non_retryable=True,
         ) from error
+
+
+@contextmanager
+def report_failures() -> Iterator[None]:
+    """If the work fails, fail the activity with the failure's name, which decides what is said.
+
+    The history gets the failure's summary. What it quotes is in the log.
+    """
+    try:
+        yield
+    except RunFailure as failure:
+        info = activity.info()
+        log.warning(
+            "work failed",
+            activity=info.activity_type,
+            workflow=info.workflow_id,
+            error=str(failure),
+        )
+        raise ApplicationError(
+            failure.summary, type=type(failure).__name__, non_retryable=failure.permanent
+        ) from failure

@@ -7,14 +7,13 @@ from typing import Protocol
 
 from django.conf import settings
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
 
-from coding_tasks.failures import OutOfCredits, RunFailure
+from coding_tasks.failures import OutOfCredits
 from coding_tasks.models import ChannelDefault, Repository
 from projects.models import Project
 from workflows import denials, failure_wording, notices, wording
 from workflows.activities import rows
-from workflows.activities.outages import report_outages
+from workflows.activities.outages import report_failures, report_outages
 from workflows.mention_types import STOPPED, MentionRef, out_of_credits
 from workflows.models import Mention, Notice
 from workflows.requests import all_that_was_asked, texts_of
@@ -114,22 +113,19 @@ class RepositoryActivities:
             return RepositoryAnswer(reason=STOPPED)
         repositories = {found.full_name: found for found in _repositories(mention)}
         try:
-            name = self._classifier.choose(
-                mention.workspace.project,
-                all_that_was_asked(mention),
-                list(repositories),
-                distinct_id=mention.workspace.distinct_id(mention.user_id),
-                trace_id=mention.trace_id,
-            )
+            with report_failures():
+                name = self._classifier.choose(
+                    mention.workspace.project,
+                    all_that_was_asked(mention),
+                    list(repositories),
+                    distinct_id=mention.workspace.distinct_id(mention.user_id),
+                    trace_id=mention.trace_id,
+                )
         except OutOfCredits as refusal:
             denial = denials.claim_after_gateway_refusal(
                 mention, mention.workspace.project, refusal
             )
             return RepositoryAnswer(notice_id=str(denial.pk), reason=out_of_credits("classifier"))
-        except RunFailure as error:
-            raise ApplicationError(
-                error.summary, type=type(error).__name__, non_retryable=error.permanent
-            ) from error
         return RepositoryAnswer(repositories[name].pk if name else None)
 
     @activity.defn

@@ -1,6 +1,9 @@
 """Load the rows that activities need, by the ids in their input."""
 
+from temporalio.exceptions import ApplicationError
+
 from coding_tasks.models import TaskRun
+from workflows.mention_types import UNINSTALLED
 from workflows.models import FollowUp, Mention
 
 
@@ -19,3 +22,12 @@ def run(run_id: str) -> TaskRun:
     return TaskRun.objects.select_related(
         "task__repository", "task__workspace", "task__project__organization"
     ).get(pk=run_id)
+
+
+def run_to_perform(run_id: str) -> TaskRun:
+    """Return the run, as `run` does. Fails the activity for good if the app was uninstalled."""
+    found = run(run_id)
+    if not found.task.workspace.is_active and found.state != TaskRun.State.SUCCEEDED:
+        # Nobody could read the answer, so don't spend credits on it.
+        raise ApplicationError("the app was uninstalled", type=UNINSTALLED, non_retryable=True)
+    return found
