@@ -83,7 +83,7 @@ class AgentRuns:
             repository=str(shared.path / ".git"),
             commit=base.commit,
             agent=task.agent,
-            model=_model(task),
+            model=ProjectAgent.of(task.project).model or settings.AGENT_MODEL,
             prompt=_prompt(run, resumes=bool(session)),
             gateway_url=settings.GATEWAY_URL,
             product=runs.PRODUCT,
@@ -195,8 +195,8 @@ def _note(outcome: Outcome) -> str:
 def erase(tasks: QuerySet[CodingTask]) -> None:
     """Erase what agents said, did and remember in these tasks."""
     exchange = Exchange(Path(settings.AGENT_EXCHANGE_DIRECTORY))
-    for task in tasks:
-        exchange.remove_home(str(task.pk))
+    for task_id in tasks.values_list("pk", flat=True):
+        exchange.remove_home(str(task_id))
     for run_id in TaskRun.objects.filter(task__in=tasks).values_list("pk", flat=True):
         exchange.remove(str(run_id))
     RunEvent.objects.filter(run__task__in=tasks).delete()
@@ -206,11 +206,6 @@ def erase(tasks: QuerySet[CodingTask]) -> None:
 def uses_sandbox(task: CodingTask) -> bool:
     """Return whether the task's agent needs a sandbox."""
     return task.agent not in ("", READER)
-
-
-def _model(task: CodingTask) -> str:
-    chosen = ProjectAgent.objects.filter(project=task.project).first()
-    return (chosen.model if chosen else "") or settings.AGENT_MODEL
 
 
 def _prompt(run: TaskRun, *, resumes: bool) -> str:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from coding_tasks.agent_choice import known_agents
@@ -62,7 +61,7 @@ def create_task(request: Request, repository: Repository, workflow_id: str) -> T
                 owner_slack_user_id=request.user_id,
                 title=_title(chosen.request or request.text),
                 workflow_id=workflow_id,
-                agent=chosen.agent or default_agent(request.workspace.project),
+                agent=chosen.agent or ProjectAgent.of(request.workspace.project).agent,
             )
             return add_run(task, request.message_ts, chosen.request or request.text)
     except IntegrityError:
@@ -79,12 +78,6 @@ def add_run(task: CodingTask, message_ts: str, text: str) -> TaskRun:
         task=task, message_ts=message_ts, defaults={"request": text}
     )
     return run
-
-
-def default_agent(project: Project) -> str:
-    """Return the agent that a project's tasks get."""
-    choice = ProjectAgent.objects.filter(project=project).first()
-    return choice.agent if choice else settings.DEFAULT_AGENT
 
 
 def require_credits(project: Project, workspace: SlackWorkspace, user_id: str) -> None:

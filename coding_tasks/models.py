@@ -2,6 +2,7 @@
 
 import uuid
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 from django.db import models
@@ -91,6 +92,12 @@ class ProjectAgent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.project}: {self.agent}"
+
+    @classmethod
+    def of(cls, project: Project) -> "ProjectAgent":
+        """Return the project's choice, or an unsaved row with the server's default."""
+        chosen = cls.objects.filter(project=project).first()
+        return chosen or cls(project=project, agent=settings.DEFAULT_AGENT)
 
     def clean(self) -> None:
         """Require an agent that this server knows."""
