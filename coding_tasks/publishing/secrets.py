@@ -13,7 +13,7 @@ _NO_PASSWORD = rb"(?!(?:password|passwd|pass|secret|postgres|example|changeme)@)
 
 @dataclass(frozen=True)
 class _Form:
-    """A kind of secret: its name, texts of which every one of them contains one, and its form."""
+    """A kind of secret: its name, its form, and marks, of which each such secret contains one."""
 
     name: str
     marks: tuple[bytes, ...]

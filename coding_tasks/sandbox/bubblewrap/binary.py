@@ -22,7 +22,7 @@ class Binary:
 
 
 def find() -> Binary:
-    """Return the bubblewrap to use. Raises `SandboxMissing` if there is none that is new enough."""
+    """Return the bubblewrap to use. Raises `SandboxMissing` if none is new enough."""
     packaged = _packaged()
     if packaged is not None:
         return packaged

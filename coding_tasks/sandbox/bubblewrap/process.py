@@ -75,7 +75,7 @@ class RunningCommand:
         """Iterate over the output as it comes. Use either this or `lines`."""
         while chunk := await self._chunks.get():
             yield chunk
-        await self._chunks.put(None)  # for whoever asks again
+        await self._chunks.put(None)  # so that a later call ends, too
 
     async def wait(self) -> Ended:
         """See `Process.wait`."""
