@@ -102,6 +102,25 @@ def test_a_task_that_is_created_during_the_erasure_keeps_no_text(shop: World, mo
     monkeypatch.setattr(creation, "create_task", lambda *given: [erase(), create(*given)][1])
     mention = shop.start("our secret")
     wait_for_close(mention.workflow_id)
+    wait_until(TaskRun.objects.filter(request=ERASED).exists, what="the end of the activity")
+    assert CodingTask.objects.get().state == CodingTask.State.STOPPED
+    assert_nothing_is_left(shop, mention.ts)
+
+
+def test_a_task_whose_workflow_ends_while_it_is_created_is_stopped(shop: World, monkeypatch):
+    create = creation.create_task
+
+    def create_slowly(request, repository, workflow_id):
+        erase()
+        run = create(request, repository, workflow_id)
+        wait_for_close(workflow_id)
+        return run
+
+    monkeypatch.setattr(creation, "create_task", create_slowly)
+    mention = shop.start("our secret")
+    wait_for_close(mention.workflow_id)
+    wait_until(TaskRun.objects.filter(request=ERASED).exists, what="the end of the activity")
+    assert TaskRun.objects.get().state == TaskRun.State.STOPPED
     assert CodingTask.objects.get().state == CodingTask.State.STOPPED
     assert_nothing_is_left(shop, mention.ts)
 
