@@ -64,9 +64,10 @@ class AgentRuns:
             Exchange(Path(settings.AGENT_EXCHANGE_DIRECTORY)),
         )
 
-    def prepare(self, run: TaskRun) -> bool:
+    def prepare(self, run: TaskRun, material: str = "") -> bool:
         """Begin the run and write its job; return False if the run has an answer.
 
+        `material` is quoted text that the agent gets beside the request.
         Raises `CheckoutFailed` and `RunStopped`.
         """
         revoke_run_tokens(run.pk)  # an attempt that was believed dead may still make calls
@@ -84,7 +85,7 @@ class AgentRuns:
             commit=base.commit,
             agent=task.agent,
             model=model_of(task),
-            prompt=_prompt(run, resumes=bool(session)),
+            prompt=_prompt(run, material, resumes=bool(session)),
             gateway_url=settings.GATEWAY_URL,
             product=runs.PRODUCT,
             token=token,
@@ -215,22 +216,28 @@ def model_of(task: CodingTask) -> str:
     return model or default_model(task.agent)
 
 
-def _prompt(run: TaskRun, *, resumes: bool) -> str:
-    """Return the request, with the earlier turns if the agent does not remember them."""
+def _prompt(run: TaskRun, material: str, *, resumes: bool) -> str:
+    """Return the request, with the material and the earlier turns that the agent doesn't know."""
     earlier = () if resumes else runs.earlier_turns(run)
     request = run.request.strip() or "(no text)"
-    parts = [request]
     left = MOST_PROMPT - len(request.encode()) - len(_EARLIER) - 100
+    parts = [_cut(material, left)] if material else []
+    left -= len(material.encode())
     for turn in reversed(earlier):
         said = _said(turn)
         left -= len(said.encode())
         if left < 0:
             break
         parts.insert(0, said)
-    if len(parts) > 1:
+    if len(parts) > bool(material):
         parts.insert(0, _EARLIER)
-        parts[-1] = f"Now do this:\n{request}"
-    return "\n\n".join(parts).encode()[:MOST_PROMPT].decode(errors="ignore")
+    parts.append(f"Now do this:\n{request}" if parts else request)
+    return _cut("\n\n".join(parts), MOST_PROMPT)
+
+
+def _cut(text: str, size: int) -> str:
+    """Return the first `size` bytes of a text."""
+    return text.encode()[: max(0, size)].decode(errors="ignore")
 
 
 def _said(turn: Turn) -> str:

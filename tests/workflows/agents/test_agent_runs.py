@@ -69,6 +69,22 @@ def test_the_next_turn_goes_on_with_the_files_of_the_one_before(coding: World, a
     assert task_diff(CodingTask.objects.get()) == first.patch + second.patch
 
 
+def test_the_agent_gets_the_thread_before_the_request(coding: World, worker):
+    root = coding.slack.post("an alert: the shop is down", user="U2")["ts"]
+    coding.start("fix it", thread_ts=root)
+
+    def prompt() -> str:
+        try:
+            exchange = Exchange(Path(django_settings.AGENT_EXCHANGE_DIRECTORY))
+            return exchange.job(str(TaskRun.objects.get().pk)).prompt
+        except (NotInExchange, TaskRun.DoesNotExist):
+            return ""
+
+    wait_until(prompt, what="the job")
+    assert "U2 wrote:\nan alert: the shop is down" in prompt()
+    assert prompt().endswith("\n\nNow do this:\nfix it")
+
+
 def test_an_agent_that_changes_nothing_only_answers(coding: World, agents):
     assert answer_to(coding, "ls") == "README.md"
     assert not RunChange.objects.exists()
