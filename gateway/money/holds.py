@@ -228,7 +228,8 @@ class Holds:
 
     async def _settle(self, settlement: Settlement) -> None:
         status, sequence = await run_settlement(self._redis, self.owner, settlement, self._copies)
-        active = self._active.pop(settlement.hold_id, None)
+        # The hold stays active until its call is booked, because it names the scopes that count it.
+        active = self._active.get(settlement.hold_id)
         if sequence < self._sequence or self._restarted():
             self._replay()
         if status == b"settled":
@@ -241,6 +242,7 @@ class Holds:
         elif status == b"reaped" and settlement.mode == "hold" and settlement.correct:
             logger.warning("hold was booked by another process", hold_id=settlement.hold_id)
             await self._settle(replace(settlement.correct(), scopes=_scopes(active)))
+        self._active.pop(settlement.hold_id, None)
 
     def _spool(self, settlement: Settlement) -> None:
         self._unsettled.append(settlement)

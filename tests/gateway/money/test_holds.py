@@ -367,6 +367,43 @@ def test_a_settlement_repeated_late_is_debited_once(
     asyncio.run(repeat())
 
 
+@pytest.mark.parametrize("hold", ["lost", "reaped"])
+def test_a_settlement_of_several_steps_counts_in_its_run_though_redis_is_away_between(
+    own_redis: str, hold: str
+) -> None:
+    run, answered = keys.run("run"), [True, False]
+
+    def corrected() -> Settlement:
+        return Settlement("correction", "force", -40, b"{}", ACCOUNT, "group")
+
+    class AwayBetween(LosesAnswers):
+        async def run(self, script, keys, *arguments):
+            if script.name == "settle" and answered and not answered.pop(0):
+                raise RedisUnavailable("nobody is there")
+            return await super().run(script, keys, *arguments)
+
+    async def settle() -> None:
+        (await prepared(own_redis, 1000)).close()
+        redis = AwayBetween(own_redis)
+        holds = holds_of(redis)
+        wanted = replace(reservation("one", 100), task_run_id="run", record=record_of("one"))
+        assert (await holds.hold(wanted)).status == "held"
+        if hold == "lost":
+            await redis.execute("DEL", keys.holds(holds.owner))
+        else:
+            answered.insert(0, True)
+            await redis.execute("ZADD", keys.OWNERS, 1, holds.owner)
+            await Reaper(redis).step()
+        await holds.settle(Settlement("one", "hold", 60, b"{}", ACCOUNT, "group", corrected))
+        await holds.drain()
+        assert not answered
+        assert (await counters(redis))[0] == 60
+        assert await redis.execute("HGET", run, "spent") == b"60"
+        redis.close()
+
+    asyncio.run(settle())
+
+
 def test_a_hold_that_redis_makes_after_its_release_is_released(own_redis: str) -> None:
     """A command may be delivered after its connection broke, when the network is back."""
 
