@@ -194,18 +194,17 @@ def test_a_mention_that_was_stopped_before_its_workflow_began_makes_no_task(shop
     assert Mention.objects.get().state == Mention.State.STOPPED
 
 
-def test_a_task_made_while_its_mention_was_being_stopped_is_stopped_too(shop: World, monkeypatch):
+def test_no_task_is_made_of_a_mention_that_was_stopped_meanwhile(shop: World, monkeypatch):
     create = creation.create_task
 
-    def stopped_meanwhile(*arguments):
-        run = create(*arguments)
+    def create_after_stop(*given, **options):
         Mention.objects.update(state=Mention.State.STOPPED)
-        return run
+        return create(*given, **options)
 
-    monkeypatch.setattr(creation, "create_task", stopped_meanwhile)
+    monkeypatch.setattr(creation, "create_task", create_after_stop)
     mention = shop.start()
     wait_for_close(mention.workflow_id)
-    assert CodingTask.objects.get().state == CodingTask.State.STOPPED
+    assert not CodingTask.objects.exists()
     assert shop.gateway.requests(AGENT) == []
     assert shop.said(mention.ts) == []
 
@@ -216,7 +215,7 @@ def test_a_mention_that_is_stopped_while_it_joins_a_task_is_no_message_for_it(
     first = shop.handle()
     second = shop.mention("and?", thread_ts=first.ts)
 
-    def stopped_meanwhile(*_arguments):
+    def stopped_meanwhile(*_arguments, **_options):
         Mention.objects.filter(pk=second.pk).update(state=Mention.State.STOPPED)
         raise creation.ThreadTaken
 
