@@ -279,6 +279,10 @@ def _join(mention: Mention) -> TaskAnswer:
                 "workflow_id": task.workflow_id,
             },
         )
+        if follow_up.workflow_id != task.workflow_id:  # it had joined a task that is gone
+            FollowUp.objects.filter(pk=follow_up.pk).update(
+                workflow_id=task.workflow_id, state=FollowUp.State.RECEIVED, outcome=""
+            )
     return TaskAnswer(holder=task.workflow_id, follow_up_id=str(follow_up.pk))
 
 

@@ -149,16 +149,14 @@ def _drop(follow_up: FollowUp) -> None:
 def restart_mention(follow_up: FollowUp) -> None:
     """Leave the mention of a dropped follow-up to the sweep, to be decided about again.
 
-    Erased mentions stay as they are.
+    Erased mentions stay as they are. If the mention's own workflow is about to close it as
+    forwarded, that workflow leaves it to the sweep instead (`closing.close_joined`).
     """
-    Mention.objects.filter(
-        workspace_id=follow_up.workspace_id,
-        channel_id=follow_up.channel_id,
-        ts=follow_up.ts,
-        state=Mention.State.FORWARDED,
-    ).exclude(text=ERASED).update(
-        state=Mention.State.RECEIVED, outcome=HANDED_BACK, finished_at=None, lease_until=None
-    )
+    mention = Mention.objects.filter(
+        workspace_id=follow_up.workspace_id, channel_id=follow_up.channel_id, ts=follow_up.ts
+    ).exclude(text=ERASED)
+    mention.filter(state=Mention.State.STARTED).update(outcome=HANDED_BACK)
+    closing.hand_back(mention.filter(state=Mention.State.FORWARDED))
 
 
 def is_known(reply: FollowUp | ThreadReply) -> bool:
