@@ -173,7 +173,7 @@ def _as_follow_up(reply: ThreadReply) -> bool:
         addressed=False,
     )
     if task is not None:
-        to_signal = follow_ups.record(follow_up, task.project)
+        to_signal = follow_ups.record(follow_up, task)
     else:
         to_signal = follow_ups.record_early(follow_up)
     if to_signal:
