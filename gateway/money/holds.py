@@ -311,8 +311,11 @@ class Holds:
                 self._spool(Settlement(hold_id, "release", 0, b""))
 
     async def retire(self) -> None:
-        """Give up the lease, because this process has no calls under way any more."""
-        await self._redis.execute("ZREM", keys.OWNERS, self.owner)
+        """Settle what is left, then end the lease. The reaper books holds that remain."""
+        await self.drain()
+        await self._release_strays()
+        await self.drain()
+        await self._redis.execute("ZADD", keys.OWNERS, 0, self.owner)
 
     def _restarted(self) -> bool:
         """Return whether Redis was restarted. The sequence may not show what it lost."""

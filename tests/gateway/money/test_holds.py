@@ -429,7 +429,7 @@ def test_a_hold_that_redis_makes_after_its_release_is_released(own_redis: str) -
 def test_a_process_that_stops_leaves_no_settlement_behind(
     own_redis: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After it gave up its lease, nobody would book a hold that is left."""
+    """Holds that are left would be booked at their bounds."""
     monkeypatch.setattr(background, "STOP_SECONDS", 60.0)
 
     async def stop() -> None:
@@ -439,13 +439,32 @@ def test_a_process_that_stops_leaves_no_settlement_behind(
             SimpleNamespace(group="group"), redis, None, None, holds, None, idle, idle, idle, None
         )  # fmt: skip
         assert (await holds.hold(reservation("one", 100))).status == "held"
+        network = holds_of(redis)
+        network._holds_key = holds._holds_key
+        assert (await network.hold(reservation("released before it was made", 7))).status == "held"
         redis.away = 2  # the settlement, and its first retry
         await holds.settle(Settlement("one", "hold", 60, b"{}", ACCOUNT))
-        assert (await counters(redis), holds.unsettled) == ((0, 100), 1)
+        assert (await counters(redis), holds.unsettled) == ((0, 107), 1)
         await process.stop()
         assert (await counters(redis), holds.unsettled) == ((60, 0), 0)
         assert await redis.execute("XLEN", keys.EVENTS) == 1
-        assert await redis.execute("EXISTS", keys.OWNERS) == 0, "its lease is given up"
+        assert await redis.execute("ZSCORE", keys.OWNERS, holds.owner) == b"0"
+        redis.close()
+
+    asyncio.run(stop())
+
+
+def test_a_hold_that_is_left_when_its_process_stops_is_booked_at_its_bound(own_redis: str) -> None:
+    async def stop() -> None:
+        redis = await prepared(own_redis, 1000)
+        holds = holds_of(redis)
+        await holds.beat()
+        wanted = replace(reservation("under way", 100), record=record_of("under way"))
+        assert (await holds.hold(wanted)).status == "held"
+        await holds.retire()
+        await Reaper(redis).step()
+        assert await counters(redis) == (100, 0)
+        assert await redis.execute("EXISTS", keys.OWNERS) == 0
         redis.close()
 
     asyncio.run(stop())
