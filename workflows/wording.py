@@ -226,14 +226,6 @@ def agent_ended(agent: str) -> str:
     return f"The agent {escape(agent)} ended without an answer and changed nothing."
 
 
-def change_refused() -> str:
-    """Say that the change must not be committed."""
-    return (
-        "The agent's change cannot be committed safely, so I dropped it. It touches files outside "
-        "the repository's tree, git's own files, or a submodule."
-    )
-
-
 def answer_in_file(user_id: str) -> str:
     """Introduce the file with an answer that is too long for a message."""
     return f"{person(user_id)}, my answer is too long for a message, so it is in this file."
