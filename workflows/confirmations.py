@@ -5,11 +5,16 @@ person who asked for it agrees with a button. The button's value is signed, beca
 through the user's browser.
 """
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import structlog
+from django.conf import settings
 from django.core import signing
 from django.db.models import QuerySet
 from django.utils import timezone
@@ -18,6 +23,7 @@ from coding_tasks import agent_runs
 from coding_tasks.agent_runs import AgentRuns
 from coding_tasks.failures import CheckoutFailed, PublishingFailed
 from coding_tasks.models import RunChange, TaskRun
+from coding_tasks.repositories.file_locks import locked
 from projects.hints import run_soon
 from projects.models import SlackWorkspace
 from workflows import diffs, notices, wording
@@ -86,6 +92,15 @@ def agree(workspace: SlackWorkspace, user_id: str, value: str) -> None:
 def to_publish() -> QuerySet[RunChange]:
     """Return the changes that were agreed to, and whose threads do not know yet what came of it."""
     return RunChange.objects.exclude(agreed_at=None).filter(settled_at=None)
+
+
+@contextmanager
+def only_one() -> Iterator[None]:
+    """Let one process or thread of this machine publish. Raises `RepositoryBusy` for others."""
+    folder = Path(settings.REPOSITORIES_DIRECTORY)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / "publishing.lock", time.monotonic(), exclusive=True):
+        yield
 
 
 def publish(change: RunChange) -> None:

@@ -1,5 +1,6 @@
 """A change that somebody has to agree to is pushed after a click of the person who asked for it."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from django.core import signing
 from django.utils import timezone
 
 from coding_tasks.models import RunChange
+from coding_tasks.repositories.file_locks import locked
 from tests.workflows.world import World
 from workflows import confirmations, tasks, wording
 from workflows.models import Mention, Notice
@@ -58,9 +60,20 @@ def test_a_change_whose_process_died_after_the_push_is_still_told(coding: World,
     for _ in range(2):
         tasks.publish_all_confirmed()
         tasks.deliver_pending_notices()
-    [told] = coding.said(asked.ts)[2:]
+    told, _file = coding.said(asked.ts)[2:]
     assert told.endswith("which is pushed.")
     assert not confirmations.to_publish().exists()
+
+
+def test_a_repository_that_hangs_occupies_one_thread_only(coding: World, asked: Mention, settings):
+    confirmations.agree(coding.workspace, "U1", value())
+    lock = Path(settings.REPOSITORIES_DIRECTORY) / "publishing.lock"
+    with locked(lock, time.monotonic(), exclusive=True):  # as a push that hangs holds it
+        tasks.publish_all_confirmed()
+        tasks.publish_confirmed(str(RunChange.objects.get().run_id))
+        assert RunChange.objects.get().pushed_at is None
+    tasks.publish_all_confirmed()
+    assert RunChange.objects.get().pushed_at is not None
 
 
 def test_a_long_list_of_questions_is_shown_whole_and_as_it_is(coding: World, asked: Mention):
