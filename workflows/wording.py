@@ -222,7 +222,8 @@ def sandbox_missing() -> str:
 def no_agent_worker() -> str:
     """Say that no process takes the work."""
     return (
-        "No agent worker took this work, so I changed nothing. Ask an administrator to start one."
+        "No agent worker took this work, so I changed nothing. All may be busy: try again later, "
+        "or ask an administrator to start one."
     )
 
 
