@@ -71,13 +71,13 @@ def test_the_next_turn_goes_on_with_the_files_of_the_one_before(coding: World, a
     assert task_diff(CodingTask.objects.get()) == first.patch + second.patch
 
 
-def test_the_agent_gets_the_thread_before_the_request(coding: World, worker):
+def test_the_agent_gets_the_thread_before_the_request(coding: World, worker, settings):
     root = coding.slack.post("an alert: the shop is down", user="U2")["ts"]
     coding.start("fix it", thread_ts=root)
 
     def prompt() -> str:
         try:
-            exchange = Exchange(Path(django_settings.AGENT_EXCHANGE_DIRECTORY))
+            exchange = Exchange(Path(settings.AGENT_EXCHANGE_DIRECTORY))
             return exchange.job(str(TaskRun.objects.get().pk)).prompt
         except (NotInExchange, TaskRun.DoesNotExist):
             return ""
