@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.conf import settings as django_settings
 
 from coding_tasks import agent_runs
 from coding_tasks.agent_runs import AgentRuns
