@@ -7,6 +7,7 @@ from billing.organizations import create_organization, create_project
 from projects.models import Project
 from tests.billing.world import Deliveries
 from tests.examples import examples
+from tests.ready_project import ready_project
 
 # Examples use a database, and machines can be busy: only the test timeout applies.
 settings.register_profile(
@@ -22,7 +23,7 @@ settings.load_profile("unhurried")
 @pytest.fixture
 def project(db) -> Project:
     """The project of a fresh organization without limits."""
-    return create_project(create_organization("Acme"), "Main")
+    return ready_project("Acme", "Main")
 
 
 @pytest.fixture
