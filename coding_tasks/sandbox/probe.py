@@ -8,11 +8,11 @@ from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from coding_tasks.sandbox.command import PYTHON_INSIDE, Command
+from coding_tasks.sandbox.command import GATEWAY_PORT_INSIDE, PYTHON_INSIDE, Command
 from coding_tasks.sandbox.errors import SandboxError, SandboxMissing
-from coding_tasks.sandbox.interface import Limits, Workspace
+from coding_tasks.sandbox.interface import Door, Limits, Workspace
 
-_PROGRAM = """
+_ESCAPE = """
 import socket, sys
 open("/work/written", "w").close()
 try:
@@ -20,6 +20,14 @@ try:
 except OSError:
     print("isolated")
 """
+_KNOCK = """
+import socket, sys
+with socket.create_connection(("127.0.0.1", int(sys.argv[1])), 5) as door:
+    door.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+    print(door.recv(12).decode())
+"""
+"""The door itself refuses this path, so no gateway has to run."""
+_NOBODY = Door("http://127.0.0.1:9", "probe")
 _LIMITS = Limits(seconds=30)
 ASK_AGAIN_AFTER = 60.0
 """Seconds until a sandbox that did not work is tried again."""
@@ -65,17 +73,25 @@ class Probe:
         return reasons[0] if reasons else "the probe failed"
 
 
-async def try_to_escape(opening: AbstractAsyncContextManager[Workspace]) -> str | None:
-    """Run a command that writes to the tree and tries to reach a port of the host.
+async def try_out(opening: AbstractAsyncContextManager[Workspace]) -> str | None:
+    """Try to reach a port of the host from inside, then the door.
 
     Return what is wrong. Raises `SandboxError`.
     """
-    with socket.create_server(("127.0.0.1", 0)) as host:
-        port = host.getsockname()[1]
-        command = Command((PYTHON_INSIDE, "-I", "-S", "-c", _PROGRAM, str(port)), {})
-        async with opening as workspace, workspace.start(command, _LIMITS) as process:
-            said = [line.text async for line in process.lines()]
-            ended = await process.wait()
-    if said == ["isolated"] and ended.status == 0:
-        return None
-    return f"a command in the sandbox was not isolated, or failed: {' '.join(said)[-500:]!r}"
+    async with opening as workspace:
+        with socket.create_server(("127.0.0.1", 0)) as host:
+            said = await _run(workspace, _ESCAPE, host.getsockname()[1], None)
+        if said != ["isolated"]:
+            return f"a command in the sandbox was not isolated, or failed: {_short(said)}"
+        said = await _run(workspace, _KNOCK, GATEWAY_PORT_INSIDE, _NOBODY)
+        return None if said == ["HTTP/1.1 403"] else f"the door does not answer: {_short(said)}"
+
+
+async def _run(workspace: Workspace, program: str, port: int, door: Door | None) -> list[str]:
+    command = Command((PYTHON_INSIDE, "-I", "-S", "-c", program, str(port)), {})
+    async with workspace.start(command, _LIMITS, door) as process:
+        return [line.text async for line in process.lines()]
+
+
+def _short(lines: list[str]) -> str:
+    return repr(" ".join(lines)[-500:])

@@ -13,7 +13,7 @@ from coding_tasks.sandbox.keepers.keeper import layout
 from coding_tasks.sandbox.keepers.keeper.mounts import Plan, Size
 from coding_tasks.sandbox.keepers.keeper_process import KeeperProcess
 from coding_tasks.sandbox.keepers.workspace import KeeperWorkspace, Runner
-from coding_tasks.sandbox.probe import Probe, try_to_escape
+from coding_tasks.sandbox.probe import Probe, try_out
 
 _ANY_FOLDER = Path("/usr/bin")
 _DEFAULT_STORAGE = Storage()
@@ -91,4 +91,4 @@ class KeeperSandbox:
 
     async def _try(self) -> str | None:
         """Return what is wrong with a workspace above a folder of the host."""
-        return await try_to_escape(self._opened(_ANY_FOLDER, None, {}, Storage()))
+        return await try_out(self._opened(_ANY_FOLDER, None, {}, Storage()))

@@ -18,6 +18,7 @@ from coding_tasks.sandbox.bubblewrap import arguments, binary
 from coding_tasks.sandbox.bubblewrap.sandbox import Bubblewrap
 from coding_tasks.sandbox.command import PYTHON_INSIDE, Command
 from coding_tasks.sandbox.docker.sandbox import Docker
+from coding_tasks.sandbox.door.relay import Relay
 from coding_tasks.sandbox.errors import SandboxMissing, WorkspaceFailed, WorkspaceLost
 from coding_tasks.sandbox.interface import Limit
 from coding_tasks.sandbox.keepers.sandbox import KeeperSandbox
@@ -242,6 +243,13 @@ async def test_a_sandbox_that_does_not_isolate_is_not_used(sandbox, monkeypatch)
     monkeypatch.setattr(arguments, "NO_NETWORK", ())
     # Without --unshare-net the command stays in the host's network.
     assert "was not isolated" in (Bubblewrap().why_missing() or "")
+
+
+async def test_a_sandbox_without_its_door_is_not_used(sandbox, monkeypatch):
+    monkeypatch.setattr(Relay, "listen", lambda _, listener: listener.close())
+    reason = Bubblewrap().why_missing() or ""
+    assert "the door does not answer" in reason
+    assert "ConnectionRefusedError" in reason
 
 
 @pytest.mark.parametrize(
