@@ -21,6 +21,7 @@ _LOW_PRIORITY = "512"
 _SEALED = (
     "--interactive",
     "--rm",
+    *("--pull", "never"),  # the operator decides which image is on the machine
     *("--network", "none"),
     "--read-only",
     *("--cap-drop", "ALL"),
