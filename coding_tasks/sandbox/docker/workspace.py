@@ -198,7 +198,7 @@ async def _ready(holder: asyncio.subprocess.Process) -> None:
         async with asyncio.timeout(_READY_WITHIN):
             if await holder.stdout.readline() == b"ready\n":
                 return
-            complaint = (await holder.stderr.read()).decode("utf-8", "replace").strip()
+            complaint = (await holder.stderr.readline()).decode("utf-8", "replace").strip()
     except TimeoutError as error:
         raise WorkspaceFailed("the engine did not start a container in time") from error
     raise WorkspaceFailed(f"the engine could not start a container: {complaint}")
