@@ -80,10 +80,14 @@ def holder(setup: Setup, tree_bytes: int, tree_files: int) -> list[str]:
     ]
 
 
-def memory_events(setup: Setup) -> list[str]:
-    """Return arguments that wait for commands that run out of memory, and print their names."""
+def memory_events(setup: Setup, since: int, until: int) -> list[str]:
+    """Return arguments that wait for commands that run out of memory, and print their names.
+
+    Times are seconds since 1970. It ends at `until`, even if the worker is killed before.
+    """
     ours = ("--filter", f"label={LABEL}={setup.name}", "--filter", "event=oom")
-    return ["events", *ours, "--format", '{{index .Actor.Attributes "name"}}']
+    times = ("--since", str(since), "--until", str(until))
+    return ["events", *times, *ours, "--format", '{{index .Actor.Attributes "name"}}']
 
 
 def leftovers() -> list[str]:
