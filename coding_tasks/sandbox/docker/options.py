@@ -16,6 +16,8 @@ CHECKOUT_INSIDE = "/checkout"
 DOOR_INSIDE = "/run/tollgate-door"
 _OWN_PROCESSES = 8
 """Processes and threads of the launcher that count as the command's."""
+_LATE = 20
+"""Seconds after which the kernel ends one process, if the engine is late to say what all use."""
 _LOW_PRIORITY = "512"
 """Half of the share of processor time that other containers get."""
 _SEALED = (
@@ -124,7 +126,7 @@ def command(
         *("--memory", str(limits.memory), "--memory-swap", str(limits.memory)),
         *("--pids-limit", str(limits.processes + _OWN_PROCESSES)),
         *("--ulimit", f"nofile={limits.open_files}", "--ulimit", f"fsize={limits.file_size}"),
-        *("--ulimit", f"cpu={int(limits.cpu_seconds) + 1}", "--ulimit", "core=0"),
+        *("--ulimit", f"cpu={int(limits.cpu_seconds) + _LATE}", "--ulimit", "core=0"),
         *_shown(setup, purpose, volumes),
         *(_read_only(setup.folder / "passwd", "/etc/passwd")),
         *(_read_only(setup.folder / "group", "/etc/group")),
