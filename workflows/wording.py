@@ -182,6 +182,11 @@ def change_published(made: str, *, pull_request: str, note: str) -> str:
     return " ".join(filter(None, [made, where, escape(note)]))
 
 
+def change_as_file(branch: str) -> str:
+    """Say what the file is that comes with this message."""
+    return f"The change on `{escape(branch)}`, for `git apply`:"
+
+
 def publish_question(user_id: str, reasons: Iterable[str]) -> str:
     """Ask whether a change is to be published, and say why it was not yet."""
     listed = "\n".join(f"• {escape(reason)}" for reason in reasons)
@@ -217,21 +222,14 @@ def sandbox_missing() -> str:
 def no_agent_worker() -> str:
     """Say that no process takes the work."""
     return (
-        "No agent worker took this work, so I changed nothing. Ask an administrator to start one."
+        "No agent worker took this work, so I changed nothing. All may be busy: try again later, "
+        "or ask an administrator to start one."
     )
 
 
 def agent_ended(agent: str) -> str:
     """Say that the agent neither answered nor changed anything."""
     return f"The agent {escape(agent)} ended without an answer and changed nothing."
-
-
-def change_refused() -> str:
-    """Say that the change must not be committed."""
-    return (
-        "The agent's change cannot be committed safely, so I dropped it. It touches files outside "
-        "the repository's tree, git's own files, or a submodule."
-    )
 
 
 def answer_in_file(user_id: str) -> str:

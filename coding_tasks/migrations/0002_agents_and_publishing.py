@@ -53,7 +53,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('agent', models.CharField(help_text="small, claude, codex, mini or one of this server's own; reader answers questions and changes nothing.", max_length=30)),
-                ('model', models.CharField(blank=True, default='', help_text="Empty: the server's default.", max_length=100)),
+                ('model', models.CharField(blank=True, default='', help_text="Of this agent. Empty: the server's default for the API that it speaks.", max_length=100)),
                 ('project', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='agent_choice', to='projects.project')),
             ],
             options={
@@ -73,7 +73,7 @@ class Migration(migrations.Migration):
                 ('removed', models.PositiveIntegerField(help_text='Lines.')),
                 ('questions', models.JSONField(default=list, help_text='Why somebody has to agree before it is published.')),
                 ('agreed_at', models.DateTimeField(blank=True, help_text='When the requester agreed that it is published.', null=True)),
-                ('refused_at', models.DateTimeField(blank=True, help_text='When the repository refused it after that.', null=True)),
+                ('settled_at', models.DateTimeField(blank=True, help_text='When the thread was told what came of that.', null=True)),
                 ('note', models.CharField(blank=True, default='', help_text='Why it is not pushed, or has no pull request.', max_length=500)),
                 ('packed_patch', models.BinaryField()),
                 ('description', models.BinaryField()),

@@ -10,11 +10,12 @@ from coding_tasks import agent_runs
 from coding_tasks.agent_runs import AgentRuns
 from coding_tasks.failures import CheckoutFailed, OutOfCredits, PublishingFailed
 from coding_tasks.publishing.outcomes import ConfirmationNeeded
-from workflows import confirmations, denials, notices
+from workflows import confirmations, denials, diffs, notices
 from workflows.activities import rows
 from workflows.activities.coding import RunAnswer, RunRef
 from workflows.activities.outages import report_failures, report_outages
 from workflows.requests import message_of
+from workflows.slack import thread_context
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +60,8 @@ class AgentActivities:
         if not agent_runs.uses_sandbox(run.task):
             return Prepared(in_sandbox=False)
         with report_failures():
-            return Prepared(in_sandbox=True, answered=not self._runs.prepare(run))
+            begun = self._runs.prepare(run, thread_context.read(run))
+        return Prepared(in_sandbox=True, answered=not begun)
 
     @activity.defn
     @report_outages()
@@ -94,4 +96,6 @@ class AgentActivities:
         answer = notices.claim_answer(run, message_of(run))
         if isinstance(outcome, ConfirmationNeeded):
             notices.send_soon(confirmations.ask(run, outcome.reasons))
+        elif diff := diffs.claim(run):
+            notices.send_soon(diff)
         return RunAnswer(str(answer.pk), answered=True)
