@@ -11,7 +11,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from django.conf import settings as django_settings
 
 from coding_tasks import agent_runs
 from coding_tasks.agent_runs import AgentRuns
