@@ -67,7 +67,7 @@ class AgentRuns:
     def prepare(self, run: TaskRun) -> bool:
         """Begin the run and write its job; return False if the run has an answer.
 
-        Raises `CheckoutFailed` and `RunStopped`.
+        Raises `CheckoutFailed`, `RunStopped` and `RunGivenUp`.
         """
         revoke_run_tokens(run.pk)  # an attempt that was believed dead may still make calls
         token = runs.begin(run, TOKEN_LIFETIME)
@@ -110,7 +110,7 @@ class AgentRuns:
             job = self.exchange.job(str(run.pk))
         except NotInExchange as error:
             raise ResultLost(str(error)) from error
-        runs.require_not_stopped(run)
+        runs.require_not_ended(run)
         self.exchange.keep_home(str(task.pk), home)
         CodingTask.objects.filter(pk=task.pk).update(session=result.session)
         transcripts.keep(run, attempt.event_lines())
@@ -125,7 +125,7 @@ class AgentRuns:
         change = self._commit(run, job, patch)
         answer = result.answer or _without_words(result, change)
         outlast_outage(lambda: runs.store(run, answer))
-        runs.require_not_stopped(run)
+        runs.require_not_ended(run)
 
     def publish(
         self, run: TaskRun, *, confirmed: bool = False, last_attempt: bool = False
@@ -180,6 +180,11 @@ class AgentRuns:
 def note(run: TaskRun, text: str) -> None:
     """Keep why the run's change is not pushed, or has no pull request."""
     RunChange.objects.filter(run=run).update(note=storable(text)[:500])
+
+
+def is_left_unpublished(run: TaskRun) -> bool:
+    """Return whether the run has a change that was neither pushed nor kept back for a reason."""
+    return RunChange.objects.filter(run=run, pushed_at=None, note="").exists()
 
 
 def _note(outcome: Outcome) -> str:

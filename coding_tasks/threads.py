@@ -3,8 +3,12 @@
 from django.db import transaction
 from django.utils import timezone
 
+from coding_tasks import runs
 from coding_tasks.models import CodingTask, TaskRun
 from projects.models import SlackWorkspace
+
+ABANDONED = "abandoned"
+"""The error of a run whose workflow is gone."""
 
 
 def active_task(workspace: SlackWorkspace, channel_id: str, thread_ts: str) -> CodingTask | None:
@@ -44,11 +48,13 @@ def lock_active_task(
 def abandon(workflow_id: str) -> None:
     """Close the task and runs of a workflow that is gone, such as one an operator terminated.
 
-    This frees the thread for a new task.
+    This frees the thread for a new task. What the unfinished runs cost is given back.
     """
     now = timezone.now()
     tasks = CodingTask.objects.filter(workflow_id=workflow_id, state=CodingTask.State.ACTIVE)
     if tasks.update(state=CodingTask.State.FAILED, finished_at=now):
-        TaskRun.objects.filter(task__workflow_id=workflow_id, state__in=TaskRun.UNFINISHED).update(
-            state=TaskRun.State.FAILED, error="abandoned", finished_at=now
+        unfinished = TaskRun.objects.filter(
+            task__workflow_id=workflow_id, state__in=TaskRun.UNFINISHED
         )
+        for run in unfinished.select_related("task__project"):
+            runs.fail(run, ABANDONED, ours=True)

@@ -8,6 +8,7 @@ from coding_tasks.failures import (
     ChangeRefused,
     CheckoutFailed,
     ModelFailed,
+    RepositoryRefused,
     RepositoryTooBig,
     RunCapReached,
     TokenRefused,
@@ -39,7 +40,7 @@ def sentence(failure: str, *, user_id: str, repository: str = "", agent: str = "
         return wording.change_refused()
     if failure == ModelFailed.__name__:
         return wording.provider_unavailable()
-    if failure == CheckoutFailed.__name__:
+    if failure in (CheckoutFailed.__name__, RepositoryRefused.__name__):
         return wording.repository_unavailable(repository)
     if failure == RepositoryTooBig.__name__:
         return wording.repository_too_big(repository, BOUNDS)
