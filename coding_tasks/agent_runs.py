@@ -13,10 +13,10 @@ from django.db.models import QuerySet
 from coding_tasks import runs, transcripts
 from coding_tasks.agent_choice import READER
 from coding_tasks.agent_worker.exchange import Exchange, NotInExchange
-from coding_tasks.agent_worker.job import AgentJob, Ending, TurnResult
+from coding_tasks.agent_worker.job import AgentJob, TurnResult
 from coding_tasks.agents.description import MOST_PROMPT
 from coding_tasks.assignments import Turn, trace_of
-from coding_tasks.failures import AgentEnded, OutOfCredits, ResultLost, RunFailure
+from coding_tasks.failures import OutOfCredits, ResultLost, RunFailure
 from coding_tasks.models import CodingTask, ProjectAgent, RunChange, RunEvent, TaskRun
 from coding_tasks.outages import outlast_outage
 from coding_tasks.publishing import publication
@@ -33,6 +33,7 @@ from coding_tasks.repositories.changes import Change, ChangeRequest, Requester, 
 from coding_tasks.repositories.mirrors import Base, Mirrors
 from coding_tasks.repositories.shared_checkouts import SharedCheckout, SharedCheckouts
 from coding_tasks.storable import storable
+from coding_tasks.turn_answers import answer_of, is_run_cap
 from projects.credentials import revoke_run_tokens
 
 SECONDS = 1_500
@@ -100,7 +101,8 @@ class AgentRuns:
     def collect(self, run: TaskRun, attempt_name: str) -> None:
         """Keep what the agent made: the change, the conversation, the transcript, the answer.
 
-        A run that the gateway refused for lack of credits is paused, with what it did so far.
+        A run that the gateway refused for lack of credits is paused, with what it did so far. One
+        that reached a cap for runs ends with that, if there is anything to show.
         Raises `OutOfCredits`, `MustWait` and `RunFailure`.
         """
         task = run.task
@@ -115,7 +117,9 @@ class AgentRuns:
         CodingTask.objects.filter(pk=task.pk).update(session=result.session)
         transcripts.keep(run, attempt.event_lines())
         failure = _refusal_of(result)
-        if failure is not None:
+        capped = is_run_cap(failure) and bool(result.answer or result.said or patch)
+        answered = isinstance(failure, RunFailure) and result.answer
+        if failure is not None and not capped and not answered:
             self.exchange.keep_unfinished_patch(str(run.pk), patch)
             if isinstance(failure, OutOfCredits):
                 runs.pause(run)
@@ -123,7 +127,7 @@ class AgentRuns:
                 revoke_run_tokens(run.pk)
             raise failure
         change = self._commit(run, job, patch)
-        answer = result.answer or _without_words(result, change)
+        answer = answer_of(result, change, capped=capped)
         outlast_outage(lambda: runs.store(run, answer))
         runs.require_not_ended(run)
 
@@ -236,19 +240,7 @@ def _said(turn: Turn) -> str:
 
 
 def _refusal_of(result: TurnResult) -> Exception | None:
-    """Return the refusal that ended the turn, or None if there is an answer to give.
-
-    An agent that reached the cap of its run may still have said what it did.
-    """
+    """Return the refusal that ended the turn, or None if none did."""
     if result.complete or not result.refusal:
         return None
-    failure = failure_of_refusal(result.refusal)
-    return None if result.answer and isinstance(failure, RunFailure) else failure
-
-
-def _without_words(result: TurnResult, change: Change | None) -> str:
-    """Return what to answer for an agent that said nothing. Raises `AgentEnded`."""
-    if change is None:
-        raise AgentEnded(f"{result.ending}: {result.detail}")
-    why = "it reached a limit" if result.ending == Ending.LIMIT else "it said nothing"
-    return f"The agent ended before it was done ({why}). Its change so far is kept."
+    return failure_of_refusal(result.refusal)

@@ -79,6 +79,8 @@ class TurnResult:
     refusal: dict[str, Any] | None = None
     """The gateway's refusal of the last call, as the door heard it: the status, the headers that
     say why, and `details`, the error of its body."""
+    said: str = field(default="", repr=False)
+    """What the agent said last, other than an answer."""
     files_left_out: bool = False
     """Whether files could not be read when the change was exported."""
 
@@ -96,6 +98,7 @@ class TurnResult:
             session=_text(value.get("session"), 100),
             steps=steps if isinstance(steps, int) and 0 <= steps < 1_000_000 else 0,
             refusal=refusal if isinstance(refusal := value.get("refusal"), dict) else None,
+            said=_text(value.get("said"), MOST_ANSWER),
             files_left_out=value.get("files_left_out") is True,
         )
 

@@ -192,6 +192,7 @@ def _result(
         detail=detail[:500],
         session=progress.session or "",
         steps=progress.steps,
+        said=progress.said,
         refusal=_told(refused) if refused else None,
         files_left_out=files_left_out,
     )
