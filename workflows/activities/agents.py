@@ -10,7 +10,7 @@ from coding_tasks import agent_runs, runs
 from coding_tasks.agent_runs import AgentRuns
 from coding_tasks.failures import CheckoutFailed, OutOfCredits, PublishingFailed
 from coding_tasks.publishing.outcomes import ConfirmationNeeded
-from workflows import confirmations, denials, notices, refunds
+from workflows import confirmations, denials, diffs, notices, refunds
 from workflows.activities import rows
 from workflows.activities.coding import RunAnswer, RunRef
 from workflows.activities.outages import report_failures, report_outages
@@ -96,4 +96,6 @@ class AgentActivities:
         answer = notices.claim_answer(run, message_of(run))
         if isinstance(outcome, ConfirmationNeeded):
             notices.send_soon(confirmations.ask(run, outcome.reasons))
+        elif diff := diffs.claim(run):
+            notices.send_soon(diff)
         return RunAnswer(str(answer.pk), answered=True)

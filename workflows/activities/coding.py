@@ -16,7 +16,7 @@ from coding_tasks.checkouts import Checkouts
 from coding_tasks.creation import Refused, Request, ThreadTaken
 from coding_tasks.failures import OutOfCredits
 from coding_tasks.models import CodingTask, Repository, TaskRun
-from workflows import denials, failure_wording, notices, refunds, wording
+from workflows import denials, diffs, failure_wording, notices, refunds, wording
 from workflows.activities import rows
 from workflows.activities.outages import report_failures, report_outages
 from workflows.mention_types import (
@@ -231,6 +231,8 @@ class CodingActivities:
             if ours and agent_runs.is_left_unpublished(run):
                 runs.give_back(run, failed.failure)
                 agent_runs.note(run, wording.not_pushed_by_our_fault())
+                if diff := diffs.claim(run):
+                    notices.send_soon(diff)
             return FailureAnswer(str(notices.claim_answer(run, about).pk), answered=True)
         if run.state == TaskRun.State.STOPPED or failed.failure == OUT_OF_CREDITS:
             return FailureAnswer(None)
