@@ -191,7 +191,7 @@ class TaskRun(models.Model):
         STOPPED = "stopped", "stopped by a person"
 
     UNFINISHED = (State.QUEUED, State.RUNNING, State.PAUSED)
-    FINAL = (State.SUCCEEDED, State.STOPPED)
+    FINAL = (State.SUCCEEDED, State.FAILED, State.STOPPED)
     """States that no later attempt at the run changes."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)

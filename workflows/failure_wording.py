@@ -7,6 +7,7 @@ from coding_tasks.failures import (
     AgentEnded,
     CheckoutFailed,
     ModelFailed,
+    RepositoryRefused,
     RepositoryTooBig,
     RunCapReached,
     TokenRefused,
@@ -36,7 +37,7 @@ def sentence(failure: str, *, user_id: str, repository: str = "", agent: str = "
         return wording.agent_ended(agent)
     if failure == ModelFailed.__name__:
         return wording.provider_unavailable()
-    if failure == CheckoutFailed.__name__:
+    if failure in (CheckoutFailed.__name__, RepositoryRefused.__name__):
         return wording.repository_unavailable(repository)
     if failure == RepositoryTooBig.__name__:
         return wording.repository_too_big(repository, BOUNDS)

@@ -309,6 +309,16 @@ def took_too_long() -> str:
     return "I stopped because this took too long. Try a smaller request."
 
 
+def not_pushed_by_our_fault() -> str:
+    """Say that the change was not pushed because of an error of ours."""
+    return "Not pushed, because something went wrong here. The change is kept."
+
+
+def given_back(credits: str) -> str:
+    """Say that failed work costs nothing."""
+    return f"This used {escape(credits)} credits, which were given back."
+
+
 def failed(user_id: str) -> str:
     """Say that something went wrong for which there is no other sentence."""
     return (

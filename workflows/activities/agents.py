@@ -6,11 +6,11 @@ import structlog
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from coding_tasks import agent_runs
+from coding_tasks import agent_runs, runs
 from coding_tasks.agent_runs import AgentRuns
 from coding_tasks.failures import CheckoutFailed, OutOfCredits, PublishingFailed
 from coding_tasks.publishing.outcomes import ConfirmationNeeded
-from workflows import confirmations, denials, diffs, notices
+from workflows import confirmations, denials, diffs, notices, refunds
 from workflows.activities import rows
 from workflows.activities.coding import RunAnswer, RunRef
 from workflows.activities.outages import report_failures, report_outages
@@ -92,6 +92,8 @@ class AgentActivities:
                 raise ApplicationError(failure.summary, type=type(failure).__name__) from failure
             log.warning("a change was not published", run=ref.run_id, error=str(failure))
             agent_runs.note(run, f"Not pushed: {failure}.")
+            if refunds.is_ours(type(failure).__name__):
+                runs.give_back(run, type(failure).__name__)
         self._runs.forget(run)
         answer = notices.claim_answer(run, message_of(run))
         if isinstance(outcome, ConfirmationNeeded):

@@ -16,7 +16,7 @@ from coding_tasks.checkouts import Checkouts
 from coding_tasks.creation import Refused, Request, ThreadTaken
 from coding_tasks.failures import OutOfCredits
 from coding_tasks.models import CodingTask, Repository, TaskRun
-from workflows import denials, failure_wording, notices, wording
+from workflows import denials, diffs, failure_wording, notices, refunds, wording
 from workflows.activities import rows
 from workflows.activities.outages import report_failures, report_outages
 from workflows.mention_types import (
@@ -222,15 +222,22 @@ class CodingActivities:
     def fail_run(self, failed: FailedRun) -> FailureAnswer:
         """Record that a run has no answer, and claim the message that says why.
 
-        If the last attempt died just after it stored a paid answer, claim that answer instead.
+        If the failure is ours, what the run cost is given back. If the last attempt died just after
+        it stored a paid answer, claim that answer instead.
         """
         run = rows.run(failed.run_id)
         about = message_of(run)
-        runs.fail(run, failed.failure)
+        ours = refunds.is_ours(failed.failure)
+        runs.fail(run, failed.failure, ours=ours)
         if agent_runs.uses_sandbox(run.task):
             AgentRuns.from_settings().forget(run)
         run.refresh_from_db(fields=["state", "answer"])
         if run.state == TaskRun.State.SUCCEEDED:
+            if ours and agent_runs.is_left_unpublished(run):
+                runs.give_back(run, failed.failure)
+                agent_runs.note(run, wording.not_pushed_by_our_fault())
+                if diff := diffs.claim(run):
+                    notices.send_soon(diff)
             return FailureAnswer(str(notices.claim_answer(run, about).pk), answered=True)
         if run.state == TaskRun.State.STOPPED or failed.failure == OUT_OF_CREDITS:
             return FailureAnswer(None)
@@ -238,6 +245,7 @@ class CodingActivities:
         text = failure_wording.sentence(
             failed.failure, user_id=about.user_id, repository=repository, agent=run.task.agent
         )
+        text = " ".join([text, *notices.given_back_sentences([run])])
         notice = notices.claim(f"failed:{run.pk}", Notice.Kind.FAILURE, about, text)
         return FailureAnswer(str(notice.pk))
 
