@@ -83,10 +83,10 @@ class AgentRuns:
             repository=str(shared.path / ".git"),
             commit=base.commit,
             agent=task.agent,
-            model=ProjectAgent.of(task.project).model or settings.AGENT_MODEL,
+            model=task.model or ProjectAgent.of(task.project).model or settings.AGENT_MODEL,
             prompt=_prompt(run, resumes=bool(session)),
             gateway_url=settings.GATEWAY_URL,
-            product=runs.PRODUCT,
+            product=task.product,
             token=token,
             trace_id=trace_of(task.workflow_id),
             session=session or None,
@@ -168,13 +168,23 @@ class AgentRuns:
             branch=branch.name,
             patch=patch,
             subject=task.title,
-            requester=Requester(task.owner_slack_user_id),
+            requester=_requester(task),
             committed_at=run.created_at,
         )
         change = commit_change(self.mirrors, remote, request)
         if change is not None:
             publication.record_change(run, change)
         return change
+
+
+def _requester(task: CodingTask) -> Requester:
+    """Return who the commits of a task name."""
+    if task.has_thread:
+        return Requester(task.owner_slack_user_id)
+    user = task.user
+    if user is None:
+        return Requester("a program")
+    return Requester(user.get_full_name() or user.get_username(), user.email or "")
 
 
 def note(run: TaskRun, text: str) -> None:

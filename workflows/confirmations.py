@@ -1,8 +1,8 @@
 """Publishing that somebody has to agree to first: the question, the click, and what follows.
 
 A change that seems to contain secrets, or that touches very many files, is not pushed before the
-person who asked for it agrees with a button. The button's value is signed, because it comes back
-through the user's browser.
+person who asked for it agrees: with a button in Slack, or over the API. The button's value is
+signed, because it comes back through the user's browser.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from django.utils import timezone
 from coding_tasks import agent_runs
 from coding_tasks.agent_runs import AgentRuns
 from coding_tasks.failures import CheckoutFailed, PublishingFailed
-from coding_tasks.models import RunChange, TaskRun
+from coding_tasks.models import CodingTask, RunChange, TaskRun
 from projects.hints import run_soon
 from projects.models import SlackWorkspace
 from workflows import notices, wording
@@ -73,6 +73,16 @@ def agree(workspace: SlackWorkspace, user_id: str, value: str) -> None:
     run_soon(PUBLISH_CONFIRMED, str(run.pk))
 
 
+def agree_for_owner(task: CodingTask) -> bool:
+    """Take the agreement of a task's owner over the API; return whether a change waited for it."""
+    newest = RunChange.objects.filter(run__task=task).order_by("pk").last()
+    if newest is None or newest.pushed_at or newest.refused_at or not newest.questions:
+        return False
+    RunChange.objects.filter(pk=newest.pk, agreed_at=None).update(agreed_at=timezone.now())
+    run_soon(PUBLISH_CONFIRMED, str(newest.run_id))
+    return True
+
+
 def to_publish() -> QuerySet[RunChange]:
     """Return the changes that were agreed to and are not published, or given up, yet."""
     return RunChange.objects.exclude(agreed_at=None).filter(pushed_at=None, refused_at=None)
@@ -92,6 +102,8 @@ def publish(change: RunChange) -> None:
             return
         agent_runs.note(run, f"Not pushed: {failure}.")
     RunChange.objects.filter(pk=change.pk, pushed_at=None).update(refused_at=timezone.now())
+    if not run.task.has_thread:
+        return
     text = " ".join(notices.change_sentences(run))
     told = notices.claim(f"published:{run.pk}", Notice.Kind.HINT, message_of(run), text)
     notices.send_soon(told)

@@ -10,11 +10,10 @@ from coding_tasks import agent_runs
 from coding_tasks.agent_runs import AgentRuns
 from coding_tasks.failures import CheckoutFailed, OutOfCredits, PublishingFailed
 from coding_tasks.publishing.outcomes import ConfirmationNeeded
-from workflows import confirmations, denials, notices
+from workflows import confirmations, notices, run_notices
 from workflows.activities import rows
 from workflows.activities.coding import RunAnswer, RunRef
 from workflows.activities.outages import report_failures, report_outages
-from workflows.requests import message_of
 
 log = structlog.get_logger(__name__)
 
@@ -40,9 +39,10 @@ class TurnRun:
 
 @dataclass(frozen=True)
 class Collected:
-    """The denial of a run that is now paused, or None if the run has an answer."""
+    """Whether the run is now paused, and its denial. A task without a thread has no denial."""
 
     notice_id: str | None = None
+    paused: bool = False
 
 
 class AgentActivities:
@@ -70,10 +70,7 @@ class AgentActivities:
             with report_failures():
                 self._runs.collect(run, turn.attempt)
         except OutOfCredits as refusal:
-            denial = denials.claim_after_gateway_refusal(
-                message_of(run), run.task.project, refusal, half_way=True
-            )
-            return Collected(str(denial.pk))
+            return Collected(run_notices.claim_denial(run, refusal), paused=True)
         return Collected()
 
     @activity.defn
@@ -91,7 +88,7 @@ class AgentActivities:
             log.warning("a change was not published", run=ref.run_id, error=str(failure))
             agent_runs.note(run, f"Not pushed: {failure}.")
         self._runs.forget(run)
-        answer = notices.claim_answer(run, message_of(run))
-        if isinstance(outcome, ConfirmationNeeded):
+        answer = run_notices.claim_answer(run)
+        if isinstance(outcome, ConfirmationNeeded) and run.task.has_thread:
             notices.send_soon(confirmations.ask(run, outcome.reasons))
-        return RunAnswer(str(answer.pk), answered=True)
+        return RunAnswer(answer, answered=True)
