@@ -52,7 +52,7 @@ agents: ## install Claude Code, Codex and mini-swe-agent for coding tasks (AGENT
 	$(LAUNCH) devstack.install_agents $(AGENTS)
 
 test-agents: ## run the installed coding agents against a scripted model
-	$(LAUNCH) pytest -n 0 -rs tests/coding_tasks/agents/test_installed_agents.py $(ARGS)
+	$(LAUNCH) pytest -n 0 -rs tests/coding_tasks/agents/test_installed_agents.py tests/devstack/test_installed_agents.py $(ARGS)
 
 LOCK = uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate pyproject.toml
 

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db.models import QuerySet
 
 from coding_tasks import runs, transcripts
-from coding_tasks.agent_choice import READER
+from coding_tasks.agent_choice import READER, default_model
 from coding_tasks.agent_worker.exchange import Exchange, NotInExchange
 from coding_tasks.agent_worker.job import AgentJob, Ending, TurnResult
 from coding_tasks.agents.description import MOST_PROMPT
@@ -83,7 +83,7 @@ class AgentRuns:
             repository=str(shared.path / ".git"),
             commit=base.commit,
             agent=task.agent,
-            model=task.model or ProjectAgent.of(task.project).model or settings.AGENT_MODEL,
+            model=_model_of(task),
             prompt=_prompt(run, resumes=bool(session)),
             gateway_url=settings.GATEWAY_URL,
             product=task.product,
@@ -216,6 +216,15 @@ def erase(tasks: QuerySet[CodingTask]) -> None:
 def uses_sandbox(task: CodingTask) -> bool:
     """Return whether the task's agent needs a sandbox."""
     return task.agent not in ("", READER)
+
+
+def _model_of(task: CodingTask) -> str:
+    """Return the model that was asked for, or that the project chose for this agent, or ours."""
+    if task.model:
+        return task.model
+    chosen = ProjectAgent.of(task.project)
+    model = chosen.model if chosen.agent == task.agent else ""
+    return model or default_model(task.agent)
 
 
 def _prompt(run: TaskRun, *, resumes: bool) -> str:

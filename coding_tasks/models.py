@@ -85,7 +85,10 @@ class ProjectAgent(models.Model):
         "questions and changes nothing.",
     )
     model = models.CharField(
-        max_length=100, blank=True, default="", help_text="Empty: the server's default."
+        max_length=100,
+        blank=True,
+        default="",
+        help_text="Of this agent. Empty: the server's default for the API that it speaks.",
     )
 
     class Meta:

@@ -12,6 +12,7 @@ import redis
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
+from coding_tasks.agent_readiness import agent_workers
 from projects.redis_connection import redis_connection
 
 WEB = "web"
@@ -34,7 +35,7 @@ def check_web(**_kwargs: Any) -> list[CheckMessage]:
 @register(Tags.security, deploy=True)
 def check_deployment(**_kwargs: Any) -> list[CheckMessage]:
     """Find what is tolerable on one's own machine and nowhere else."""
-    return [*_secrets(), *_redis()]
+    return [*_secrets(), *_redis(), *_agent_workers()]
 
 
 def _web() -> Iterator[CheckMessage]:
@@ -118,3 +119,15 @@ def _redis() -> Iterator[CheckMessage]:
             hint="Set maxmemory-policy to noeviction.",
             id="tollgate.W003",
         )
+
+
+def _agent_workers() -> Iterator[CheckMessage]:
+    """Check what the agent workers say of their machines. Those that don't run say nothing."""
+    for worker in agent_workers():
+        if worker.sandbox:
+            yield Warning(
+                f"The agent worker {worker.worker} has no sandbox ({worker.sandbox}), so it "
+                "refuses every task that changes code.",
+                hint="See docs/operations.md for what the sandbox needs, or stop this worker.",
+                id="tollgate.W004",
+            )

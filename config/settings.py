@@ -76,6 +76,7 @@ START_CREDITS = env.decimal("START_CREDITS", Decimal(1))
 
 # --- Coding tasks --------------------------------------------------------------------------------
 AGENT_MODEL = env.str("AGENT_MODEL", "claude-sonnet-4-6", validate=not_empty)
+AGENT_OPENAI_MODEL = env.str("AGENT_OPENAI_MODEL", "gpt-5", validate=not_empty)
 ROUTING_MODEL = env.str("ROUTING_MODEL", "claude-haiku-4-5", validate=not_empty)
 GIT_ALLOWED_PROTOCOLS = comma_separated(env, "GIT_ALLOWED_PROTOCOLS") or ["https", "ssh"]
 REPOSITORIES_DIRECTORY = env.str(

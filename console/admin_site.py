@@ -1,4 +1,4 @@
-"""The admin site. Its first page shows who is refused, and why."""
+"""The admin site. Its first page shows who is refused and why, and whether agents can work."""
 
 from functools import wraps
 from typing import Any
@@ -10,6 +10,7 @@ from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.utils.decorators import method_decorator
 
+from coding_tasks.agent_readiness import agent_workers
 from console import report_permissions
 from console.reasons import in_words
 from projects.log_in_throttle import throttled
@@ -55,12 +56,14 @@ class TollgateAdminSite(AdminSite):
     def index(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> TemplateResponse:
-        """Show limited projects and refused mentions above the list of pages; two queries."""
+        """Show limited projects, refused mentions and agent workers above the list of pages."""
         shown: dict[str, Any] = {}
         if request.user.has_perm("quota.view_setmember"):
             shown["limited"] = _limited()
         if request.user.has_perm("workflows.view_mention"):
             shown["refusals"] = _refusals()
+        if request.user.has_perm("coding_tasks.view_projectagent"):
+            shown["agent_workers"] = agent_workers()
         shown["may_see_usage"] = request.user.has_perms(report_permissions.ORGANIZATION_USAGE)
         shown["may_see_threads"] = request.user.has_perms(report_permissions.THREADS)
         return super().index(request, shown | (extra_context or {}))

@@ -58,6 +58,7 @@ DJANGO: Names = frozenset(
         "AGENT_COMMANDS",
         "AGENT_EXCHANGE_DIRECTORY",
         "AGENT_MODEL",
+        "AGENT_OPENAI_MODEL",
         "DEFAULT_AGENT",
         "SANDBOX_UID",
         "ROUTING_MODEL",

@@ -19,7 +19,7 @@ from coding_tasks.failures import CheckoutFailed, PublishingFailed
 from coding_tasks.models import CodingTask, RunChange, TaskRun
 from projects.hints import run_soon
 from projects.models import SlackWorkspace
-from workflows import notices, wording
+from workflows import diffs, notices, wording
 from workflows.models import Notice
 from workflows.requests import message_of
 
@@ -107,3 +107,5 @@ def publish(change: RunChange) -> None:
     text = " ".join(notices.change_sentences(run))
     told = notices.claim(f"published:{run.pk}", Notice.Kind.HINT, message_of(run), text)
     notices.send_soon(told)
+    if diff := diffs.claim(run):
+        notices.send_soon(diff)

@@ -119,6 +119,7 @@ class Notice(models.Model):
         QUESTION = "question", "question: what should the bot do?"
         STOP = "stop", "stop: what was stopped, or why nothing was"
         HINT = "hint", "hint: how to go on in a thread that has ended"
+        DIFF = "diff", "diff: a change as a file"
 
     class State(models.TextChoices):
         PENDING = "pending"

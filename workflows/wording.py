@@ -182,6 +182,11 @@ def change_published(made: str, *, pull_request: str, note: str) -> str:
     return " ".join(filter(None, [made, where, escape(note)]))
 
 
+def change_as_file(branch: str) -> str:
+    """Say what the file is that comes with this message."""
+    return f"The change on `{escape(branch)}`, for `git apply`:"
+
+
 def publish_question(user_id: str, reasons: Iterable[str]) -> str:
     """Ask whether a change is to be published, and say why it was not yet."""
     listed = "\n".join(f"• {escape(reason)}" for reason in reasons)

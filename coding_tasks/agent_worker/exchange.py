@@ -6,6 +6,7 @@ it. Both kinds of workers share one volume instead. Each run has a folder in it:
     runs/<run>/job.json        from the worker that prepares the run, removed after the run
     runs/<run>/<attempt>/…     from the agent worker, once for each attempt
     homes/<task>.tar.gz        the agent's conversation, from one turn of a task to the next
+    workers/<worker>.json      what an agent worker can run, written again while it lives
 """
 
 import json
@@ -14,10 +15,11 @@ import re
 import shutil
 import stat
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from uuid import UUID
 
 from coding_tasks.agent_worker.job import AgentJob, TurnResult
@@ -27,6 +29,8 @@ MOST_RESULT = 1_000_000
 MOST_PATCH = 20_000_000
 MOST_HOME = 50_000_000
 MOST_EVENTS = 10_000_000
+MOST_REPORT = 100_000
+MOST_REPORTS = 100
 _PRIVATE = 0o600
 _ATTEMPT = re.compile(r"attempt-[0-9a-z-]{1,100}")
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -90,6 +94,27 @@ class Exchange:
         path = self._run(run_id) / "unfinished.patch"
         return path if path.is_file() and path.stat().st_size else None
 
+    def put_report(self, worker: str, report: dict[str, Any]) -> None:
+        """Write what an agent worker can run, in place of its earlier report."""
+        path = self._report(worker)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _replace(path, json.dumps(report).encode())
+
+    def withdraw_report(self, worker: str) -> None:
+        """Remove the report of an agent worker that stops."""
+        with suppress(OSError):
+            self._report(worker).unlink(missing_ok=True)
+
+    def reports(self, younger_than: float) -> list[tuple[str, Any]]:
+        """Return the agent workers, and what they wrote in the last `younger_than` seconds."""
+        since = time.time() - younger_than
+        recent = [each for each in _entries(self.root / "workers") if _written_at(each) >= since]
+        found = []
+        for path in sorted(Path(each.path) for each in recent)[:MOST_REPORTS]:
+            with suppress(NotInExchange, ValueError, RecursionError):
+                found.append((path.stem, json.loads(_read(path, MOST_REPORT))))
+        return found
+
     def remove(self, run_id: str) -> None:
         """Remove everything about a run, with its credential."""
         shutil.rmtree(self._run(run_id), ignore_errors=True)
@@ -97,8 +122,9 @@ class Exchange:
     def remove_leftovers(self, older_than: timedelta) -> None:
         """Remove what belongs to runs that nobody collected, and to tasks that ended long ago."""
         before = time.time() - older_than.total_seconds()
-        for left in (*_entries(self.root / "runs"), *_entries(self.root / "homes")):
-            if left.stat(follow_symlinks=False).st_mtime >= before:
+        folders = ("runs", "homes", "workers")
+        for left in (each for name in folders for each in _entries(self.root / name)):
+            if _written_at(left) >= before:
                 continue
             if left.is_dir(follow_symlinks=False):
                 shutil.rmtree(left.path, ignore_errors=True)
@@ -107,6 +133,9 @@ class Exchange:
 
     def _run(self, run_id: str) -> Path:
         return self.root / "runs" / str(UUID(run_id))
+
+    def _report(self, worker: str) -> Path:
+        return self.root / "workers" / f"{worker}.json"
 
     def _home(self, task_id: str) -> Path:
         return self.root / "homes" / f"{UUID(task_id)}.tar.gz"
@@ -182,6 +211,14 @@ def _replace(path: Path, content: bytes) -> None:
     with open(os.open(new, _WRITE, _PRIVATE), "wb") as file:
         file.write(content)
     new.replace(path)
+
+
+def _written_at(entry: os.DirEntry[str]) -> float:
+    """Return when it was written, in seconds since 1970, or 0 if it is gone."""
+    try:
+        return entry.stat(follow_symlinks=False).st_mtime
+    except FileNotFoundError:
+        return 0
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

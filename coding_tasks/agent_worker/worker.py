@@ -7,6 +7,7 @@ import structlog
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+from coding_tasks.agent_worker import readiness
 from coding_tasks.agent_worker.exchange import Exchange
 from coding_tasks.agent_worker.job import QUEUE_SUFFIX
 from coding_tasks.agent_worker.settings import Settings
@@ -47,4 +48,14 @@ async def run(client: Client, settings: Settings, sandbox: Sandbox, stop: asynci
         log.error("agents cannot run here", reason=reason)
     async with build(client, settings, sandbox):
         log.info("agent worker ready", task_queue=settings.task_queue + QUEUE_SUFFIX)
+        reporting = asyncio.create_task(
+            readiness.report(
+                Exchange(settings.exchange),
+                sandbox,
+                registry(settings.commands),
+                settings.installations,
+            )
+        )
         await stop.wait()
+        reporting.cancel()
+        await asyncio.wait([reporting])

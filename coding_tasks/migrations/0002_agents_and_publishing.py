@@ -53,7 +53,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('agent', models.CharField(help_text="small, claude, codex, mini or one of this server's own; reader answers questions and changes nothing.", max_length=30)),
-                ('model', models.CharField(blank=True, default='', help_text="Empty: the server's default.", max_length=100)),
+                ('model', models.CharField(blank=True, default='', help_text="Of this agent. Empty: the server's default for the API that it speaks.", max_length=100)),
                 ('project', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='agent_choice', to='projects.project')),
             ],
             options={

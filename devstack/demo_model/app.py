@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -36,8 +37,9 @@ class Shape:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A request as it arrived; header names are in lower case."""
+    """A request as it arrived; header names are in lower case. `at`: seconds since 1970."""
 
+    at: float
     path: str
     headers: dict[str, str]
     body: Json
@@ -103,6 +105,7 @@ class DemoModel:
             self._requests.clear()
 
     async def _record(self, request: Request) -> Json:
+        arrived = time.time()
         raw = await request.body()
         try:
             parsed = json.loads(raw or b"{}")
@@ -110,7 +113,9 @@ class DemoModel:
             parsed = {}
         body = parsed if isinstance(parsed, dict) else {}
         with self._lock:
-            self._requests.append(Recorded(request.url.path, dict(request.headers), body, raw))
+            self._requests.append(
+                Recorded(arrived, request.url.path, dict(request.headers), body, raw)
+            )
         return body
 
     def _endpoint(self, shape: Shape) -> Callable[[Request], Awaitable[Response]]:
@@ -175,9 +180,18 @@ class DemoModel:
         self.script.clear()
         return JSONResponse({"ok": True})
 
-    async def _list_requests(self, _request: Request) -> Response:
+    async def _list_requests(self, request: Request) -> Response:
+        """Return the requests so far, or those that arrived after `?after=SECONDS`."""
+        try:
+            after = float(request.query_params.get("after", 0))
+        except ValueError as error:
+            return JSONResponse({"error": str(error)}, 422)
         return JSONResponse(
-            [{"path": request.path, "body": request.body} for request in self.requests()]
+            [
+                {"at": recorded.at, "path": recorded.path, "body": recorded.body}
+                for recorded in self.requests()
+                if recorded.at > after
+            ]
         )
 
     async def _health(self, _request: Request) -> Response:

@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from billing import organizations
 from billing.allowances.limits import set_limit
+from coding_tasks.agent_worker.exchange import Exchange
 from projects import credentials
 from projects.models import Change, Organization, Project, SlackWorkspace, User
 from quota.gate import check
@@ -89,6 +90,18 @@ def test_the_first_page_shows_only_what_the_user_may_see(client, organization, p
     page = client.get(INDEX).content.decode()
     assert "Limited now" in page
     assert "Latest refused mentions" not in page
+
+
+def test_the_first_page_says_what_each_agent_worker_can_run(admin_client, settings, tmp_path):
+    settings.AGENT_EXCHANGE_DIRECTORY = str(tmp_path)
+    exchange = Exchange(tmp_path)
+    assert "None runs, so only the reading agent works." in admin_client.get(INDEX).content.decode()
+    exchange.put_report("good", {"sandbox": "", "agents": {"small": "", "codex": "No Codex here."}})
+    exchange.put_report("bad", {"sandbox": "<no namespaces>", "agents": {"small": ""}})
+    page = admin_client.get(INDEX).content.decode()
+    assert "<strong>good</strong>: ready. No Codex here.</p>" in page
+    assert "<strong>bad</strong>: no sandbox" in page
+    assert "(&lt;no namespaces&gt;)" in page
 
 
 def test_a_new_organization_and_its_project_are_known_to_billing_at_once(admin_client):

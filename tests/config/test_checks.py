@@ -11,6 +11,7 @@ from django.core.checks import run_checks
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 
+from coding_tasks.agent_worker.exchange import Exchange
 from projects.redis_connection import redis_connection
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,3 +130,12 @@ def test_a_redis_that_cannot_be_reached_is_not_judged(found, settings):
         assert found(deploy=True) == []
     finally:
         redis_connection.cache_clear()
+
+
+def test_an_agent_worker_without_a_sandbox_is_warned_of(found, redis_client, settings, tmp_path):
+    settings.AGENT_EXCHANGE_DIRECTORY = str(tmp_path)
+    exchange = Exchange(tmp_path)
+    exchange.put_report("sound", {"sandbox": "", "agents": {}})
+    assert found(deploy=True) == []
+    exchange.put_report("bare", {"sandbox": "user namespaces are forbidden", "agents": {}})
+    assert found(deploy=True) == ["tollgate.W004"]

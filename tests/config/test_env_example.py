@@ -123,7 +123,9 @@ def test_the_defaults_it_shows_are_those_of_the_settings(monkeypatch):
     shown = documented()
     for name in ("REDIS_URL", "TEMPORAL_ADDRESS", "TEMPORAL_UI_URL", "SLACK_API_URL", "BOT_NAME"):
         assert shown[name] == default[name]
-    for name in ("AGENT_MODEL", "ROUTING_MODEL", "GATEWAY_URL", "BILLING_URL", "PUBLIC_URL"):
+    for name in ("AGENT_MODEL", "AGENT_OPENAI_MODEL", "ROUTING_MODEL"):
+        assert shown[name] == default[name]
+    for name in ("GATEWAY_URL", "BILLING_URL", "PUBLIC_URL"):
         assert shown[name] == default[name]
     assert shown["START_CREDITS"] == str(default["START_CREDITS"])
     for name in ("TASK_IDLE_MINUTES", "PUBLISH_MOST_FILES"):

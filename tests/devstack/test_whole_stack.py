@@ -21,6 +21,8 @@ from devstack.isolation import throw_away_environment
 from devstack.servers import free_port
 from tests import settings as suite
 from tests.conftest import wait_until
+from tests.devstack.coding import NAME as SHOP
+from tests.devstack.coding import add_shop, commits, serving_shop
 from tests.devstack.processes import wait_until_gone
 from tests.devstack.stack import QUESTION, Stack
 from tests.postgres import postgres_server
@@ -36,6 +38,7 @@ def new_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     inherited = {"SLACK_CLIENT_ID": "1.2", "ANTHROPIC_API_KEY": "sk-ant-not-to-be-used"}
     environment = throw_away_environment(os.environ | inherited, str(directory))
     environment |= {"AWS_SECRET_ACCESS_KEY": "of-the-operator", "GH_TOKEN": "of-the-operator"}
+    environment["GIT_ALLOWED_PROTOCOLS"] = "http,file"
     environment["DEFAULT_AGENT"] = "reader"  # one call of the model for each mention
     with ExitStack() as postgres:
         if suite.ON_POSTGRES:
@@ -74,16 +77,26 @@ def stack(new_stack: Stack, tour: tuple[int, str]) -> Stack:
     return new_stack
 
 
-def test_a_mention_changes_code_and_a_reply_adds_to_the_change(stack: Stack) -> None:
+def test_a_mention_ends_with_a_pull_request_and_a_reply_adds_a_commit(
+    stack: Stack, tmp_path: Path
+) -> None:
     if reason := Bubblewrap().why_missing():
         pytest.skip(f"no sandbox on this machine: {reason}")
     stack.set_limit("100")
     try:
-        thread = stack.mention("in acme/web-shop, add a --version flag, with small")
-        assert "Changed 1 file (+1 −0) on the branch `tollgate/" in stack.reply(thread)
-        stack.say(thread, "also document it")
-        wait_until(lambda: len(stack.replies(thread)) == 3, 90, "the second answer")
-        assert "I documented the flag" in stack.replies(thread)[2]
+        with serving_shop(tmp_path) as github:
+            add_shop(stack, github)
+            thread = stack.mention(f"in {SHOP}, add a --version flag, with small")
+            said = stack.reply(thread)
+            assert "Changed 1 file (+1 −0) on the branch `tollgate/" in said
+            [pull] = github.pull_requests
+            assert pull["html_url"] in said
+            assert commits(github, pull["head"]["ref"]) == ["add a --version flag"]
+            stack.say(thread, "also document it")
+            wait_until(lambda: len(stack.replies(thread)) == 3, 90, "the second answer")
+            assert "I documented the flag" in stack.replies(thread)[2]
+            assert len(commits(github, pull["head"]["ref"])) == 2
+            assert len(github.pull_requests) == 1
     finally:
         stack.set_limit(MONTHLY_CREDITS)
 

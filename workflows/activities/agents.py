@@ -10,7 +10,7 @@ from coding_tasks import agent_runs
 from coding_tasks.agent_runs import AgentRuns
 from coding_tasks.failures import CheckoutFailed, OutOfCredits, PublishingFailed
 from coding_tasks.publishing.outcomes import ConfirmationNeeded
-from workflows import confirmations, notices, run_notices
+from workflows import confirmations, diffs, notices, run_notices
 from workflows.activities import rows
 from workflows.activities.coding import RunAnswer, RunRef
 from workflows.activities.outages import report_failures, report_outages
@@ -89,6 +89,10 @@ class AgentActivities:
             agent_runs.note(run, f"Not pushed: {failure}.")
         self._runs.forget(run)
         answer = run_notices.claim_answer(run)
-        if isinstance(outcome, ConfirmationNeeded) and run.task.has_thread:
+        if not run.task.has_thread:
+            pass
+        elif isinstance(outcome, ConfirmationNeeded):
             notices.send_soon(confirmations.ask(run, outcome.reasons))
+        elif diff := diffs.claim(run):
+            notices.send_soon(diff)
         return RunAnswer(answer, answered=True)

@@ -5,6 +5,7 @@ from typing import Any
 from drf_spectacular.utils import (
     OpenApiExample,
     OpenApiParameter,
+    OpenApiResponse,
     extend_schema_field,
     inline_serializer,
 )
@@ -355,4 +356,22 @@ PUBLISH: dict[str, Any] = {
     "request": None,
     "responses": answers(_PUBLISH_ANSWERS),
     "examples": [_example("Published soon", {"publishing": True}, 200)],
+}
+
+DIFF_TYPE = "text/x-diff"
+_DIFF_ANSWERS: dict[Any, Any] = {
+    (200, DIFF_TYPE): OpenApiResponse(str, "The patches of the task's runs, in order."),
+    **_REFUSED,
+}
+DIFF: dict[str, Any] = {
+    "operation_id": "diff_coding_task",
+    "summary": "The change of a task as a patch",
+    "description": "For `git apply`. Only the owner of a task may read it. Needs the scope "
+    "task:read or task:write.",
+    "tags": ["coding tasks"],
+    "parameters": [PROJECT_ID, _TASK_ID, *response_headers(_DIFF_ANSWERS)],
+    # Never 406: the answer is a patch whatever the client accepts.
+    "responses": {
+        status: answer for status, answer in answers(_DIFF_ANSWERS).items() if status != 406
+    },
 }

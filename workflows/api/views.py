@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from django.http import Http404
+from django.http import Http404, HttpResponse
 from drf_spectacular.utils import extend_schema
 from rest_framework import status
 from rest_framework.exceptions import APIException, NotFound, PermissionDenied
@@ -21,10 +21,12 @@ from coding_tasks.api_tasks import NewTask, TaskClosed
 from coding_tasks.creation import Refused
 from coding_tasks.models import CodingTask, Repository, TaskRun, distinct_id_of
 from coding_tasks.outages import DATABASE_OUT
+from coding_tasks.publishing.publication import task_diff
 from projects.authentication import ProjectCredentialAuthentication
 from projects.permissions import covered_project, has_any_scope
 from projects.principal import TASK_READ, TASK_WRITE, Principal
 from quota.gate import QuotaUnknown, Verdict
+from quota.views import AlwaysJSON
 from workflows import confirmations, denials
 from workflows.api import representation, running, schema
 from workflows.api.bodies import MessageBody, NewTaskBody, ShallowJSONParser, idempotency_key
@@ -150,6 +152,18 @@ class TaskView(_View):
         """Return the task with its runs and their transcripts."""
         project = covered_project(_principal(request), project_id)
         return Response(representation.detail(_task(project.id, task_id)))
+
+
+class DiffView(_View):
+    """The change of a task as a patch."""
+
+    content_negotiation_class = AlwaysJSON  # it never answers 406
+
+    @extend_schema(**schema.DIFF)
+    def get(self, request: Request, project_id: int, task_id: UUID) -> HttpResponse:
+        """Return the patches of the task's runs, in order, for `git apply`."""
+        task = _own_task(request, project_id, task_id)
+        return HttpResponse(task_diff(task), content_type=schema.DIFF_TYPE)
 
 
 class MessagesView(_View):

@@ -15,11 +15,14 @@ from django.urls import reverse
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 
+from coding_tasks.models import RunChange
 from workflows import wording
 from workflows.models import Notice
 from workflows.slack.client import Meaning, failure_of
 from workflows.slack.splitting import length, split
 
+DIFF_KEY = "diff:"
+"""The beginning of the key of a notice with a change. The run's id follows."""
 METADATA_TYPE = "tollgate_notice"
 Destination = Notice.Destination
 
@@ -44,7 +47,8 @@ class Message:
     blocks: Sequence[dict[str, Any]] = ()
     part: str | int | None = None
     file_name: str = ""
-    content: str = field(default="", repr=False)
+    title: str = ""
+    content: str | bytes = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,8 @@ def last_way(notice: Notice) -> str:
 
 
 def _ways(notice: Notice) -> list[str]:
+    if notice.kind == Notice.Kind.DIFF:
+        return [Destination.FILE]
     if notice.kind != Notice.Kind.ANSWER:
         return [Destination.THREAD, *[Destination.EPHEMERAL] * bool(notice.user_id)]
     thread = [Destination.THREAD, Destination.PARTS, Destination.FILE]
@@ -100,14 +106,22 @@ def messages_of(notice: Notice) -> list[Message]:
     if notice.destination in _SEVERAL:
         parts = split(notice.text, _LONGEST_PART)
         return [Message(text, part=number) for number, text in enumerate(parts)]
+    if notice.kind == Notice.Kind.DIFF:
+        return [_patch(notice)]
     if notice.destination in _FILES:
         file_name, content = f"answer-{notice.pk}.md", wording.unescape(notice.text)
         text = wording.answer_in_file(notice.user_id)
-        return [Message(text, file_name=file_name, content=content)]
+        return [Message(text, file_name=file_name, title="Answer", content=content)]
     if notice.destination == Destination.PAGE:
         text = wording.answer_elsewhere(notice.user_id, page=_page_of(notice))
         return [Message(text, part="page")]
     return [Message(notice.text, blocks=notice.blocks)]
+
+
+def _patch(notice: Notice) -> Message:
+    change = RunChange.objects.get(run=notice.key.removeprefix(DIFF_KEY))
+    name = f"change-{notice.pk}.patch"
+    return Message(notice.text, file_name=name, title="Change", content=change.patch)
 
 
 def _page_of(notice: Notice) -> str:
@@ -170,7 +184,7 @@ def _post(client: WebClient, place: _Place, notice: Notice, message: Message) ->
 def _upload(client: WebClient, place: _Place, message: Message) -> str:
     uploaded = client.files_upload_v2(
         filename=message.file_name,
-        title="Answer",
+        title=message.title,
         content=message.content,
         channel=place.channel,
         thread_ts=place.thread_ts,

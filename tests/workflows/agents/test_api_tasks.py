@@ -49,6 +49,9 @@ def test_a_follow_up_adds_to_the_branch(coding: World, caller: Caller, agents):
     first, second = caller.wait_for(made, "done")["runs"]
     assert second["answer"] == "one"
     assert second["change"]["branch"] == first["change"]["branch"]
+    diff = caller.get(f"{made['id']}/diff/")
+    assert diff.headers["Content-Type"] == "text/x-diff"
+    assert diff.content.count(b"+++ b/notes") == 2
 
 
 def test_an_agent_that_is_not_installed_is_said_to_be(coding: World, caller: Caller, agents):

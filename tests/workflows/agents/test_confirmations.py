@@ -46,9 +46,10 @@ def test_a_click_of_the_requester_pushes_it_once(coding: World, asked: Mention):
     tasks.deliver_pending_notices()
     change = RunChange.objects.get()
     assert change.pushed_at is not None
-    [told] = coding.said(asked.ts)[2:]
+    told, file = coding.said(asked.ts)[2:]
     assert told.startswith("Changed 1 file (+1 −0)")
     assert told.endswith("which is pushed.")
+    assert file == f"The change on `{change.branch}`, for `git apply`:"
 
 
 def test_a_click_of_somebody_else_only_tells_them_who_decides(coding: World, asked: Mention):

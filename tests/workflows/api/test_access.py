@@ -27,6 +27,7 @@ def every_answer(caller: Caller, task: dict) -> dict[str, int]:
         "create": caller.create().status_code,
         "list": caller.get().status_code,
         "read": caller.get(f"{task['id']}/").status_code,
+        "diff": caller.get(f"{task['id']}/diff/").status_code,
         "continue": caller.message(task, "go on").status_code,
         "publish": caller.post(f"{task['id']}/publish/", {}).status_code,
         "stop": caller.post(f"{task['id']}/stop/", {}).status_code,
@@ -92,7 +93,7 @@ def test_a_key_of_a_sibling_project_is_refused(shop: World, caller: Caller, task
 def test_reading_does_not_allow_writing(shop: World, caller: Caller, task: dict, member: User):
     reader = caller_for(shop, caller.client, user=member, scopes=("task:read",))
     assert every_answer(reader, task) == {
-        "create": 403, "list": 200, "read": 200, "continue": 403,
+        "create": 403, "list": 200, "read": 200, "diff": 200, "continue": 403,
         "publish": 403, "stop": 403,
     }  # fmt: skip
     assert "task:write" in reader.create().json()["detail"]
@@ -117,6 +118,7 @@ def test_only_the_owner_continues_and_stops_a_task(shop: World, caller: Caller, 
     for user in (colleague, None):
         other = caller_for(shop, caller.client, user=user)
         assert other.get(f"{task['id']}/").status_code == 200
+        assert other.get(f"{task['id']}/diff/").status_code == 403
         assert other.message(task, "go on").status_code == 403
         assert other.post(f"{task['id']}/stop/", {}).status_code == 403
     assert_untouched()

@@ -1,0 +1,21 @@
+"""The change of a run as a file in its thread, for when there is no pull request to look at."""
+
+from coding_tasks.models import RunChange, TaskRun
+from workflows import notices, wording
+from workflows.models import ERASED, Notice
+from workflows.requests import message_of
+from workflows.slack.posting import DIFF_KEY
+
+
+def claim(run: TaskRun) -> Notice | None:
+    """Return the notice with the run's change, or None if the thread does not need it.
+
+    A change that somebody has to agree to first is not shown, because it may contain secrets.
+    """
+    change = RunChange.objects.filter(run=run).select_related("run__task__branch").first()
+    if change is None or run.answer == ERASED or run.task.branch.pull_request:
+        return None
+    if change.questions and change.agreed_at is None:
+        return None
+    text = wording.change_as_file(change.branch)
+    return notices.claim(f"{DIFF_KEY}{run.pk}", Notice.Kind.DIFF, message_of(run), text)
