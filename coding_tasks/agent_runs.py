@@ -83,7 +83,7 @@ class AgentRuns:
             repository=str(shared.path / ".git"),
             commit=base.commit,
             agent=task.agent,
-            model=_model_of(task),
+            model=model_of(task),
             prompt=_prompt(run, resumes=bool(session)),
             gateway_url=settings.GATEWAY_URL,
             product=task.product,
@@ -218,7 +218,7 @@ def uses_sandbox(task: CodingTask) -> bool:
     return task.agent not in ("", READER)
 
 
-def _model_of(task: CodingTask) -> str:
+def model_of(task: CodingTask) -> str:
     """Return the model that was asked for, or that the project chose for this agent, or ours."""
     if task.model:
         return task.model

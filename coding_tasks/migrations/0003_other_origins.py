@@ -14,15 +14,6 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.CreateModel(
-            name='AcceptedRequest',
-            fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('key_digest', models.CharField(help_text='Of the key, and of what it is unique for.', max_length=64, unique=True)),
-                ('body_digest', models.CharField(max_length=64)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-            ],
-        ),
         migrations.AddField(
             model_name='codingtask',
             name='model',
@@ -84,9 +75,14 @@ class Migration(migrations.Migration):
             model_name='codingtask',
             constraint=models.CheckConstraint(condition=models.Q(models.Q(('origin', 'slack'), ('user', None), ('workspace__isnull', False)), models.Q(models.Q(('origin', 'slack'), _negated=True), ('workspace', None)), _connector='OR'), name='coding_task_thread_fits_origin'),
         ),
-        migrations.AddField(
-            model_name='acceptedrequest',
-            name='run',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='coding_tasks.taskrun'),
+        migrations.CreateModel(
+            name='AcceptedRequest',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('key_digest', models.CharField(help_text='Of the key, and of what it is unique for.', max_length=64, unique=True)),
+                ('body_digest', models.CharField(max_length=64)),
+                ('created_at', models.DateTimeField(auto_now_add=True)),
+                ('run', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='coding_tasks.taskrun')),
+            ],
         ),
     ]

@@ -145,7 +145,7 @@ _REFUSED = {
 }
 _UNREAD = {413: problem("The body is too large."), 415: problem("The body is not JSON.")}
 _REUSED = problem("The Idempotency-Key was used for another request.")
-_RUN_EXAMPLE = {
+_RUN_EXAMPLE: dict[str, Any] = {
     "id": "8d1f5a0e-5d8e-4f5c-9a53-0c3a4f7f6b21",
     "state": "succeeded",
     "request": "Add a --version flag",
@@ -174,7 +174,7 @@ _RUN_EXAMPLE = {
     ],
     "transcript_left_out": 0,
 }
-_SUMMARY_EXAMPLE = {
+_SUMMARY_EXAMPLE: dict[str, Any] = {
     "id": "0b0f7c1e-3f0a-4d52-9a41-2f6b8a5f9d10",
     "origin": "api",
     "state": "done",

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 from django.urls import reverse
@@ -119,7 +120,7 @@ def messages_of(notice: Notice) -> list[Message]:
 
 
 def _patch(notice: Notice) -> Message:
-    change = RunChange.objects.get(run=notice.key.removeprefix(DIFF_KEY))
+    change = RunChange.objects.get(run=UUID(notice.key.removeprefix(DIFF_KEY)))
     name = f"change-{notice.pk}.patch"
     return Message(notice.text, file_name=name, title="Change", content=change.patch)
 
