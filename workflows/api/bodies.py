@@ -79,7 +79,7 @@ class ModelField(serializers.CharField):
     def to_internal_value(self, data: Any) -> str:
         """Return the name."""
         name = str(super().to_internal_value(data))
-        if not re.fullmatch(MODEL, name) or name.endswith("\n"):
+        if not re.fullmatch(MODEL, name):
             raise ValidationError("This is not the name of a model.")
         return name
 
