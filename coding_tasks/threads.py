@@ -4,6 +4,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from coding_tasks.models import CodingTask, TaskRun
+from projects.credentials import revoke_run_tokens
 from projects.models import SlackWorkspace
 
 
@@ -44,11 +45,14 @@ def lock_active_task(
 def abandon(workflow_id: str) -> None:
     """Close the task and runs of a workflow that is gone, such as one an operator terminated.
 
-    This frees the thread for a new task.
+    This frees the thread for a new task. What still works on the runs can spend no more credits.
     """
     now = timezone.now()
     tasks = CodingTask.objects.filter(workflow_id=workflow_id, state=CodingTask.State.ACTIVE)
     if tasks.update(state=CodingTask.State.FAILED, finished_at=now):
-        TaskRun.objects.filter(task__workflow_id=workflow_id, state__in=TaskRun.UNFINISHED).update(
-            state=TaskRun.State.FAILED, error="abandoned", finished_at=now
-        )
+        left = TaskRun.objects.filter(
+            task__workflow_id=workflow_id, state__in=TaskRun.UNFINISHED
+        ).select_for_update()
+        for run_id in left.values_list("pk", flat=True):
+            revoke_run_tokens(run_id)
+        left.update(state=TaskRun.State.FAILED, error="abandoned", finished_at=now)

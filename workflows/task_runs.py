@@ -15,6 +15,7 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
+    RetryState,
     TimeoutType,
     is_cancelled_exception,
 )
@@ -23,7 +24,13 @@ from temporalio.exceptions import (
 )
 
 from coding_tasks.agent_worker.job import QUEUE_SUFFIX, TurnEnded, TurnRef
-from workflows.activities.agents import LAST_PUBLISHING, AgentActivities, TurnRun
+from workflows.activities.agents import (
+    LAST_PUBLISHING,
+    AgentActivities,
+    Collected,
+    Prepared,
+    TurnRun,
+)
 from workflows.activities.coding import CodingActivities, FailedRun, RunAnswer, RunRef
 from workflows.activities.quota import PausedRun, QuotaActivities
 from workflows.activities.thread import NoticeRef, ThreadActivities
@@ -92,8 +99,12 @@ AGENT_HEARTBEAT = timedelta(seconds=10)
 
 PREPARE_ATTEMPT = timedelta(minutes=15)
 """For fetching, committing and pushing, whose own time limits end earlier."""
-TURN_ATTEMPT = timedelta(minutes=30)
+TURN_ATTEMPT = timedelta(minutes=35)
+"""Longer than all the time limits of an agent worker's steps together."""
 TURN_ATTEMPTS = 2
+"""Each is prepared anew, with a token of its own."""
+TURN_TRIES = 6
+"""Attempts in all, with those that an agent worker took but never began, because it hangs."""
 
 WORK_FIRST_RETRY = timedelta(seconds=1)
 LONGEST_WAIT = timedelta(minutes=1)
@@ -147,6 +158,7 @@ class PerformsRuns:
 
     def __init__(self) -> None:
         self._gains = 0
+        self._uncollected: TurnEnded | None = None
 
     @workflow.signal
     def credits_gained(self) -> None:
@@ -155,6 +167,7 @@ class PerformsRuns:
 
     async def _answer(self, patience: Patience, run_id: str) -> str:
         """Perform the run and post its answer; return why there is none, or an empty string."""
+        self._uncollected = None
         pause: _Pause | None = None
         while True:
             known = self._signals()
@@ -183,24 +196,12 @@ class PerformsRuns:
         """Have the agent do the run, in a sandbox if it needs one."""
         if not workflow.patched(AGENTS_PATCH):
             return await _read_and_answer(run, attempts)
-        prepared = await workflow.execute_activity_method(
-            AgentActivities.prepare_run,
-            run,
-            start_to_close_timeout=PREPARE_ATTEMPT,
-            heartbeat_timeout=AGENT_HEARTBEAT,
-            retry_policy=work_retry(attempts),
-        )
-        if not prepared.in_sandbox:
-            return await _read_and_answer(run, attempts)
-        if not prepared.answered:
-            turn = await _run_turn(patience, run)
-            collected = await workflow.execute_activity_method(
-                AgentActivities.collect_run,
-                TurnRun(run.run_id, turn.attempt),
-                start_to_close_timeout=PREPARE_ATTEMPT,
-                heartbeat_timeout=AGENT_HEARTBEAT,
-                retry_policy=work_retry(attempts),
-            )
+        if self._uncollected is None:
+            prepared = await self._prepare_and_run_turn(patience, run, attempts)
+            if not prepared.in_sandbox:
+                return await _read_and_answer(run, attempts)
+        if self._uncollected is not None:
+            collected = await self._collect(run, self._uncollected, attempts)
             if collected.notice_id or collected.paused:
                 return RunAnswer(collected.notice_id, answered=False)
         return await workflow.execute_activity_method(
@@ -210,6 +211,54 @@ class PerformsRuns:
             heartbeat_timeout=AGENT_HEARTBEAT,
             retry_policy=work_retry(LAST_PUBLISHING),
         )
+
+    async def _prepare_and_run_turn(
+        self, patience: Patience, run: RunRef, attempts: int
+    ) -> Prepared:
+        """Have an agent worker run the turn, unless the run has an answer or needs no sandbox.
+
+        A turn whose worker dies is prepared again, because that takes away the token: the worker
+        may only seem dead.
+        """
+        tries = attempts_begun = 0
+        while True:
+            prepared = await workflow.execute_activity_method(
+                AgentActivities.prepare_run,
+                run,
+                start_to_close_timeout=PREPARE_ATTEMPT,
+                heartbeat_timeout=AGENT_HEARTBEAT,
+                retry_policy=work_retry(attempts),
+            )
+            if not prepared.in_sandbox or prepared.answered:
+                return prepared
+            try:
+                self._uncollected = await _run_turn(patience, run)
+            except ActivityError as error:
+                tries += 1
+                attempts_begun += _has_begun(error)
+                is_last = attempts_begun == TURN_ATTEMPTS or tries == TURN_TRIES
+                if is_last or error.retry_state != RetryState.MAXIMUM_ATTEMPTS_REACHED:
+                    raise
+            else:
+                return prepared
+
+    async def _collect(self, run: RunRef, turn: TurnEnded, attempts: int) -> Collected:
+        """Keep what the turn made. While our stores are down, it stays uncollected."""
+        try:
+            collected = await workflow.execute_activity_method(
+                AgentActivities.collect_run,
+                TurnRun(run.run_id, turn.attempt),
+                start_to_close_timeout=PREPARE_ATTEMPT,
+                heartbeat_timeout=AGENT_HEARTBEAT,
+                retry_policy=work_retry(attempts),
+            )
+        except ActivityError as error:
+            obstacle = _obstacle(error)
+            if obstacle is None or WAITED_FOR[obstacle.kind] != OUTAGE_PATCH:
+                self._uncollected = None
+            raise
+        self._uncollected = None
+        return collected
 
     async def _work(
         self, patience: Patience, attempts: int, perform: Callable[[int], Awaitable[Answer]]
@@ -300,7 +349,7 @@ async def _read_and_answer(run: RunRef, attempts: int) -> RunAnswer:
 
 
 async def _run_turn(patience: Patience, run: RunRef) -> TurnEnded:
-    """Have an agent worker run the turn. A worker that dies is replaced once."""
+    """Have an agent worker run the turn, in one attempt."""
     try:
         ended: TurnEnded = await workflow.execute_activity(
             "run_turn",
@@ -310,7 +359,7 @@ async def _run_turn(patience: Patience, run: RunRef) -> TurnEnded:
             schedule_to_start_timeout=timedelta(seconds=patience.agent_worker_seconds),
             start_to_close_timeout=TURN_ATTEMPT,
             heartbeat_timeout=AGENT_HEARTBEAT,
-            retry_policy=work_retry(TURN_ATTEMPTS),
+            retry_policy=work_retry(1),
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
     except ActivityError as error:
@@ -363,6 +412,14 @@ def _obstacle(error: ActivityError) -> _Obstacle | None:
     numbers = [each for each in cause.details if isinstance(each, int)]
     before, seconds, *_ = *numbers, 0, 0
     return _Obstacle(cause.type, before, timedelta(seconds=seconds))
+
+
+def _has_begun(error: ActivityError) -> bool:
+    """Return whether the activity that failed had begun. Its first heartbeat says so."""
+    cause = error.cause
+    if not isinstance(cause, TimedOut) or cause.type != TimeoutType.HEARTBEAT:
+        return True
+    return bool(cause.last_heartbeat_details)
 
 
 def cause_of(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from workflows import confirmations, diffs, notices, run_notices
 from workflows.activities import rows
 from workflows.activities.coding import RunAnswer, RunRef
 from workflows.activities.outages import report_failures, report_outages
+from workflows.slack import thread_context
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +60,9 @@ class AgentActivities:
         if not agent_runs.uses_sandbox(run.task):
             return Prepared(in_sandbox=False)
         with report_failures():
-            return Prepared(in_sandbox=True, answered=not self._runs.prepare(run))
+            material = thread_context.read(run) if run.task.has_thread else ""
+            begun = self._runs.prepare(run, material)
+        return Prepared(in_sandbox=True, answered=not begun)
 
     @activity.defn
     @report_outages()

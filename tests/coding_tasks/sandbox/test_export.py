@@ -226,6 +226,25 @@ async def test_a_file_that_cannot_be_read_is_said_to_be_missing(sandbox, checkou
     assert b"closed" not in change.patch
 
 
+async def test_a_file_that_has_not_the_encoding_it_should_is_kept_as_it_is(
+    sandbox, source, tmp_path
+):
+    (source / ".gitattributes").write_text("*.ps1 text working-tree-encoding=UTF-16\n")
+    (source / "old.ps1").write_bytes("one\n".encode("utf-16"))
+    checkout = Checkout.make(sandbox, tmp_path)
+    async with checkout.opened(sandbox) as workspace:
+        script = "printf 'odd\\n' | tee new.ps1 >-x.ps1; rm deleted.txt; echo more >>changed.txt"
+        odd = "echo x >closed; chmod 000 closed; rm kept.txt; mkfifo kept.txt"
+        await shell(workspace, f"{script}; {odd}; chmod +x new.ps1")
+        change = await workspace.export(checkout.commit, checkout.index)
+    assert change.incomplete
+    clone = checkout.apply(change)
+    assert staged(clone).split(b"\0")[:-1] == [
+        *(b"A", b"-x.ps1", b"M", b"changed.txt", b"D", b"deleted.txt", b"A", b"new.ps1")
+    ]
+    assert run_git(clone, "cat-file", "blob", ":new.ps1") == "odd"
+
+
 async def test_an_export_without_room_fails(sandbox, checkout):
     small = Storage(tree_bytes=3_000_000)
     opened = sandbox.open(checkout.tree, repository=checkout.repository, storage=small)
@@ -299,6 +318,29 @@ async def test_the_home_is_saved_and_restored(sandbox):
             "session\n/etc/passwd"
         )
         await workspace.restore_home(b"")
+
+
+async def test_a_file_with_holes_is_restored_with_its_holes(sandbox):
+    async with sandbox.open(None) as workspace:
+        await shell(workspace, "truncate -s 600M ~/sparse; echo session >~/session")
+        archive = await workspace.save_home(("sparse", "session"))
+    async with sandbox.open(None) as workspace:
+        await workspace.restore_home(archive)
+        assert (await shell(workspace, "cat ~/session; stat -c %s ~/sparse")).out == (
+            "session\n629145600"
+        )
+
+
+async def test_a_file_of_the_home_that_cannot_be_read_is_left_out(sandbox):
+    async with sandbox.open(None) as workspace:
+        script = (
+            "cd; mkdir -p .c/shut; echo x >.c/file; echo y >.c/closed; chmod 000 .c/shut .c/cl*"
+        )
+        await shell(workspace, script)
+        archive = await workspace.save_home((".c",))
+    async with sandbox.open(None) as workspace:
+        await workspace.restore_home(archive)
+        assert (await shell(workspace, "cat ~/.c/file")).out == "x"
 
 
 async def test_a_home_that_is_too_large_is_refused(workspace):

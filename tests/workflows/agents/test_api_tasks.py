@@ -6,7 +6,7 @@ from django.test import Client
 from coding_tasks.models import CodingTask, RunChange
 from projects import credential_cache, credentials
 from projects.models import User
-from tests.workflows.agents.test_agent_runs import CALL, nothing_is_left
+from tests.workflows.agents.calls import CALL, nothing_is_left
 from tests.workflows.api.conftest import Caller
 from tests.workflows.fake_gateway import API_AGENT
 from tests.workflows.world import World
