@@ -91,9 +91,11 @@ def agree(workspace: SlackWorkspace, user_id: str, value: str) -> None:
 
 def agree_for_owner(task: CodingTask) -> bool:
     """Take the agreement of a task's owner over the API; return whether a change waited for it."""
-    newest = RunChange.objects.filter(run__task=task).order_by("pk").last()
-    if newest is None or newest.pushed_at or newest.settled_at or not newest.questions:
+    unpushed = list(RunChange.objects.filter(run__task=task, pushed_at=None).order_by("pk"))
+    if not any(change.questions for change in unpushed) or unpushed[-1].settled_at:
         return False
+    # Publishing the newest change publishes those below it.
+    newest = unpushed[-1]
     RunChange.objects.filter(pk=newest.pk, agreed_at=None).update(agreed_at=timezone.now())
     run_soon(PUBLISH_CONFIRMED, str(newest.run_id))
     return True

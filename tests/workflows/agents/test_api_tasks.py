@@ -94,10 +94,13 @@ def test_a_change_with_a_secret_waits_for_its_owner(coding: World, caller: Calle
     assert Caller(caller.client, coding.project.pk, plain).post(path, {}).status_code == 403
     tasks.publish_all_confirmed()
     assert caller.read(made)["runs"][0]["change"]["pushed"] is False
+    caller.message(made, "echo more > notes && echo Wrote notes")
+    _, second = caller.wait_for(made, "done")["runs"]
+    assert (second["change"]["pushed"], second["change"]["questions"]) == (False, [])
     assert caller.post(path, {}).json() == {"publishing": True}
     tasks.publish_all_confirmed()
-    [run] = caller.read(made)["runs"]
-    assert (run["change"]["pushed"], run["change"]["questions"]) == (True, [])
+    for run in caller.read(made)["runs"]:
+        assert (run["change"]["pushed"], run["change"]["questions"]) == (True, [])
     assert caller.post(path, {}).json() == {"publishing": False}
     assert coding.slack.calls() == []
 
