@@ -36,7 +36,8 @@ git update-index --add --cacheinfo "$mode,$object,$1"
 """Adds one file to the index, without conversions if they fail."""
 
 HOME_INSIDE = "/export"
-INDEX_INSIDE = f"{HOME_INSIDE}/index"
+INDEX_NAME = "index"
+INDEX_INSIDE = f"{HOME_INSIDE}/{INDEX_NAME}"
 REPOSITORY_INSIDE = "/repository"
 
 _CONFIGURATION = {
