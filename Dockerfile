@@ -1,5 +1,5 @@
-# Two images: `django` for web, workers, Celery and reconciler, and `gateway` for the LLM gateway, which
-# contains no Django.
+# Three images: `django` for web, workers, Celery and reconciler, `gateway` for the LLM gateway, which
+# contains no Django, and `sandbox` for the commands of agents, if SANDBOX=docker.
 FROM python:3.11-slim-bookworm AS base
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN useradd --create-home --uid 10001 tollgate
@@ -36,3 +36,9 @@ USER tollgate
 ENV GATEWAY_HOST=0.0.0.0 GATEWAY_PORT=8100
 EXPOSE 8100
 CMD ["python", "-m", "gateway"]
+
+FROM python:3.11-slim-bookworm AS sandbox
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends git \
+ && rm -rf /var/lib/apt/lists/* \
+ && ln -s /usr/local /opt/python

@@ -1,4 +1,7 @@
-"""What the coding sandbox costs: starting, preparing a tree, stopping, memory, and leftovers."""
+"""What the coding sandbox costs: starting, preparing a tree, stopping, memory, and leftovers.
+
+`SANDBOX` chooses the sandbox. The targets are for bubblewrap.
+"""
 
 import asyncio
 import os
@@ -12,9 +15,9 @@ from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 from benchmarks.load.table import Table
-from coding_tasks.sandbox.bubblewrap.sandbox import Bubblewrap
+from coding_tasks.sandbox import choice
 from coding_tasks.sandbox.command import HOME_INSIDE, Command
-from coding_tasks.sandbox.interface import Door, Limits, Workspace
+from coding_tasks.sandbox.interface import Door, Limits, Sandbox, Workspace
 
 STARTS = 200
 PREPARES = 20
@@ -25,13 +28,15 @@ DOOR = Door("http://127.0.0.1:9", "slack_app")
 """Nobody calls through it."""
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": HOME_INSIDE}
 ECHO = ("/bin/echo", "first instruction")
+HELPERS = (b"keeper.fork_server", b"bwrap", b"runsc", b"docker")
+"""Parts of the command lines of processes that serve the sandbox."""
 MEGABYTE = 1_000_000
 _WHO = ("-c", "user.name=Benchmark", "-c", "user.email=benchmark@example.com")
 
 
 def main(runs: int) -> int:
     """Measure everything; return 1 if a target was missed."""
-    sandbox = Bubblewrap()
+    sandbox = choice.from_environment().sandbox()
     if reason := sandbox.why_missing():
         print(f"no sandbox on this machine: {reason}")
         return 1
@@ -41,7 +46,7 @@ def main(runs: int) -> int:
     return 1 if table.missed else 0
 
 
-async def measure(sandbox: Bubblewrap, table: Table, runs: int) -> None:
+async def measure(sandbox: Sandbox, table: Table, runs: int) -> None:
     """Add all rows to the table."""
     await starts(sandbox, table)
     await stops(sandbox, table)
@@ -52,7 +57,7 @@ async def measure(sandbox: Bubblewrap, table: Table, runs: int) -> None:
     await leftovers(sandbox, table, runs)
 
 
-async def starts(sandbox: Bubblewrap, table: Table) -> None:
+async def starts(sandbox: Sandbox, table: Table) -> None:
     """Compare a command in the sandbox with the same program alone, in turns."""
     added, bare = [], []
     async with sandbox.open(None) as workspace:
@@ -72,7 +77,7 @@ async def starts(sandbox: Bubblewrap, table: Table) -> None:
     )
 
 
-async def stops(sandbox: Bubblewrap, table: Table) -> None:
+async def stops(sandbox: Sandbox, table: Table) -> None:
     """Measure from `kill` until no process of the command is left."""
     took = []
     script = "for n in 1 2 3 4; do setsid sleep 1000 & done; echo up; wait"
@@ -90,7 +95,7 @@ async def stops(sandbox: Bubblewrap, table: Table) -> None:
     table.add("stop until the last of five processes is gone", seen, "", None, f"{STARTS} stops")
 
 
-async def memory(sandbox: Bubblewrap, table: Table) -> None:
+async def memory(sandbox: Sandbox, table: Table) -> None:
     """Measure this process and the keepers while many commands run."""
     command = Command(("/bin/sleep", "1000"), ENVIRONMENT)
     async with AsyncExitStack() as stack:
@@ -102,7 +107,7 @@ async def memory(sandbox: Bubblewrap, table: Table) -> None:
         helpers = sum(
             proportional_size(process)
             for process in processes()
-            if b"keeper.fork_server" in command_line(process) or b"bwrap" in command_line(process)
+            if any(name in command_line(process) for name in HELPERS)
         )
     total = (ours + helpers) / MEGABYTE
     table.add(
@@ -114,7 +119,7 @@ async def memory(sandbox: Bubblewrap, table: Table) -> None:
     )
 
 
-async def prepares(sandbox: Bubblewrap, table: Table, tree: Path) -> None:
+async def prepares(sandbox: Sandbox, table: Table, tree: Path) -> None:
     """Open workspaces of one checkout, until a command has changed a file in each."""
     took = []
     for _ in range(PREPARES):
@@ -135,7 +140,7 @@ async def prepares(sandbox: Bubblewrap, table: Table, tree: Path) -> None:
     )
 
 
-async def exports(sandbox: Bubblewrap, table: Table, tree: Path) -> None:
+async def exports(sandbox: Sandbox, table: Table, tree: Path) -> None:
     """Take one change out of a large tree."""
     git = tree / ".git"
     index = git / "index"
@@ -150,7 +155,7 @@ async def exports(sandbox: Bubblewrap, table: Table, tree: Path) -> None:
     table.add(f"one change out of {FILES:,} files as a patch", f"{took * 1e3:.0f} ms")
 
 
-async def leftovers(sandbox: Bubblewrap, table: Table, runs: int) -> None:
+async def leftovers(sandbox: Sandbox, table: Table, runs: int) -> None:
     """Run commands that do nothing, each in a workspace of its own, and count what is left."""
     before = counts(sandbox)
     began = time.perf_counter()
@@ -172,7 +177,7 @@ async def leftovers(sandbox: Bubblewrap, table: Table, runs: int) -> None:
     )
 
 
-def counts(sandbox: Bubblewrap) -> tuple[int, int, int, int]:
+def counts(sandbox: Sandbox) -> tuple[int, int, int, int]:
     """Return processes and mounts of sandboxes, descriptors of this process, temporary files."""
     owned = [process for process in processes() if owner(process) == sandbox.owner[0]]
     keepers = [process for process in processes() if b"keeper.fork_server" in command_line(process)]
@@ -202,7 +207,7 @@ async def until_first_output_alone() -> float:
 
 
 @contextmanager
-def many_files(sandbox: Bubblewrap) -> Iterator[Path]:
+def many_files(sandbox: Sandbox) -> Iterator[Path]:
     """Make a checkout with many files until the block ends."""
     # In memory, because ext4 takes minutes to delete so many files that were just written.
     tree = Path(tempfile.mkdtemp(prefix="tollgate-bench-tree-", dir="/dev/shm"))

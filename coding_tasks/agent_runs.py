@@ -7,16 +7,26 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
+import structlog
 from django.conf import settings
 from django.db.models import QuerySet
+from django.utils import timezone
 
 from coding_tasks import runs, transcripts
 from coding_tasks.agent_choice import READER, default_model
 from coding_tasks.agent_worker.exchange import Exchange, NotInExchange
-from coding_tasks.agent_worker.job import AgentJob, TurnResult
+from coding_tasks.agent_worker.job import AgentJob, Kept, TurnResult
 from coding_tasks.agents.description import MOST_PROMPT
 from coding_tasks.assignments import Turn, trace_of
-from coding_tasks.failures import OutOfCredits, ResultLost, RunFailure
+from coding_tasks.failures import (
+    ChangeRefused,
+    CheckoutFailed,
+    OutOfCredits,
+    ResultLost,
+    RunFailure,
+    RunGivenUp,
+    RunStopped,
+)
 from coding_tasks.models import CodingTask, ProjectAgent, RunChange, RunEvent, TaskRun
 from coding_tasks.outages import outlast_outage
 from coding_tasks.publishing import publication
@@ -29,20 +39,39 @@ from coding_tasks.publishing.outcomes import (
     Rejected,
 )
 from coding_tasks.refusals import failure_of_refusal
-from coding_tasks.repositories.changes import Change, ChangeRequest, Requester, commit_change
+from coding_tasks.repositories.changes import (
+    MOST_PATCH,
+    Change,
+    ChangeRequest,
+    Requester,
+    commit_change,
+)
 from coding_tasks.repositories.mirrors import Base, Mirrors
+from coding_tasks.repositories.remotes import Remote
 from coding_tasks.repositories.shared_checkouts import SharedCheckout, SharedCheckouts
 from coding_tasks.storable import storable
 from coding_tasks.turn_answers import answer_of, is_run_cap
 from projects.credentials import revoke_run_tokens
 
+log = structlog.get_logger(__name__)
+
 SECONDS = 1_500
 """How long an agent may work on one turn before it has to finish."""
-TOKEN_LIFETIME = timedelta(seconds=2 * SECONDS + 600)
-"""Long enough for a second attempt, because both use the same token."""
+TOKEN_LIFETIME = timedelta(hours=1)
+"""Long enough to prepare a turn, to wait for an agent worker, and to run the turn."""
 _UNUSED = timedelta(days=14)
 _MOST_CHECKOUTS = 20_000_000_000
+_KEPT_AFTER = timedelta(minutes=10)
+"""How long the files of a run stay after its end, for whoever still works on it."""
 _EARLIER = "Earlier in this conversation:"
+_MISSING = {
+    Kept.WHOLE: "",
+    Kept.PARTLY: "Files that cannot be read are not in the change.",
+    Kept.TOO_BIG: "The change is not kept. "
+    f"The change is larger than {MOST_PATCH // 1_000_000} MB.",
+    Kept.LOST: "The change is not kept. It could not be taken out of the sandbox.",
+}
+"""What to say about a change that could not be exported as a whole."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +94,10 @@ class AgentRuns:
             Exchange(Path(settings.AGENT_EXCHANGE_DIRECTORY)),
         )
 
-    def prepare(self, run: TaskRun) -> bool:
+    def prepare(self, run: TaskRun, material: str = "") -> bool:
         """Begin the run and write its job; return False if the run has an answer.
 
+        `material` is quoted text that the agent gets beside the request.
         Raises `CheckoutFailed`, `RunStopped` and `RunGivenUp`.
         """
         revoke_run_tokens(run.pk)  # an attempt that was believed dead may still make calls
@@ -76,6 +106,7 @@ class AgentRuns:
             return False
         task = run.task
         remote, base = publication.prepare(self.mirrors, task)
+        base = self._base_of_unfinished(run, remote, base)
         shared = self.checkouts.provide(self.mirrors, remote, base, holder=str(run.pk))
         home = self.exchange.home(str(task.pk))
         session = task.session if home else ""
@@ -85,7 +116,7 @@ class AgentRuns:
             commit=base.commit,
             agent=task.agent,
             model=model_of(task),
-            prompt=_prompt(run, resumes=bool(session)),
+            prompt=_prompt(run, material, resumes=bool(session)),
             gateway_url=settings.GATEWAY_URL,
             product=runs.PRODUCT,
             token=token,
@@ -96,6 +127,11 @@ class AgentRuns:
             seconds=SECONDS,
         )
         self.exchange.put_job(str(run.pk), job)
+        try:
+            runs.require_not_ended(run)
+        except (RunStopped, RunGivenUp):
+            self.forget(run)
+            raise
         return True
 
     def collect(self, run: TaskRun, attempt_name: str) -> None:
@@ -126,8 +162,8 @@ class AgentRuns:
             else:
                 revoke_run_tokens(run.pk)
             raise failure
-        change = self._commit(run, job, patch)
-        answer = answer_of(result, change, capped=capped)
+        change, lost = self._commit(run, job, patch, result.kept)
+        answer = answer_of(result, change, capped=capped, lost=lost)
         outlast_outage(lambda: runs.store(run, answer))
         runs.require_not_ended(run)
 
@@ -151,7 +187,8 @@ class AgentRuns:
         return outcome
 
     def tidy(self) -> None:
-        """Remove what nobody has used for long."""
+        """Remove what ended runs left, and what nobody has used for long."""
+        self._forget_ended()
         self.exchange.remove_leftovers(older_than=_UNUSED)
         self.checkouts.evict(older_than=_UNUSED, most_bytes=_MOST_CHECKOUTS)
         self.mirrors.remove_unused(older_than=_UNUSED)
@@ -163,7 +200,34 @@ class AgentRuns:
             self.checkouts.release(SharedCheckout(Path(job.tree), job.commit), str(run.pk))
         self.exchange.remove(str(run.pk))
 
-    def _commit(self, run: TaskRun, job: AgentJob, patch: bytes) -> Change | None:
+    def _forget_ended(self) -> None:
+        """Forget runs that were stopped or abandoned, because no activity ends those."""
+        ended = TaskRun.objects.filter(
+            pk__in=self.exchange.run_ids(), finished_at__lt=timezone.now() - _KEPT_AFTER
+        )
+        for run in ended.exclude(state__in=TaskRun.UNFINISHED):
+            self.forget(run)
+
+    def _base_of_unfinished(self, run: TaskRun, remote: Remote, base: Base) -> Base:
+        """Return the commit that the run's unfinished work began at, if there is such work.
+
+        It may not apply to a newer commit. If the remote has lost the old one, that is tried.
+        """
+        if self.exchange.unfinished_patch(str(run.pk)) is None:
+            return base
+        try:
+            commit = self.exchange.job(str(run.pk)).commit
+            if commit:
+                self.mirrors.ensure(remote, commit)
+        except (NotInExchange, CheckoutFailed) as error:
+            log.warning("unfinished work begins at another commit", run=str(run.pk), why=str(error))
+            return base
+        return Base(commit, base.branch)
+
+    def _commit(
+        self, run: TaskRun, job: AgentJob, patch: bytes, kept: Kept
+    ) -> tuple[Change | None, str]:
+        """Commit the patch; return the change, and in a sentence what is missing in it."""
         task = run.task
         branch = branch_of(task)
         remote, _ = publication.prepare(self.mirrors, task)
@@ -175,10 +239,14 @@ class AgentRuns:
             requester=Requester(task.owner_slack_user_id),
             committed_at=run.created_at,
         )
-        change = commit_change(self.mirrors, remote, request)
+        try:
+            change = commit_change(self.mirrors, remote, request)
+        except ChangeRefused as refused:
+            log.warning("a change is refused", run=str(run.pk), error=str(refused))
+            return None, f"The change is not kept. {refused}"
         if change is not None:
             publication.record_change(run, change)
-        return change
+        return change, _MISSING[kept]
 
 
 def note(run: TaskRun, text: str) -> None:
@@ -224,22 +292,28 @@ def model_of(task: CodingTask) -> str:
     return model or default_model(task.agent)
 
 
-def _prompt(run: TaskRun, *, resumes: bool) -> str:
-    """Return the request, with the earlier turns if the agent does not remember them."""
+def _prompt(run: TaskRun, material: str, *, resumes: bool) -> str:
+    """Return the request, with the material and the earlier turns that the agent doesn't know."""
     earlier = () if resumes else runs.earlier_turns(run)
     request = run.request.strip() or "(no text)"
-    parts = [request]
     left = MOST_PROMPT - len(request.encode()) - len(_EARLIER) - 100
+    parts = [_cut(material, left)] if material else []
+    left -= len(material.encode())
     for turn in reversed(earlier):
         said = _said(turn)
         left -= len(said.encode())
         if left < 0:
             break
         parts.insert(0, said)
-    if len(parts) > 1:
+    if len(parts) > bool(material):
         parts.insert(0, _EARLIER)
-        parts[-1] = f"Now do this:\n{request}"
-    return "\n\n".join(parts).encode()[:MOST_PROMPT].decode(errors="ignore")
+    parts.append(f"Now do this:\n{request}" if parts else request)
+    return _cut("\n\n".join(parts), MOST_PROMPT)
+
+
+def _cut(text: str, size: int) -> str:
+    """Return the first `size` bytes of a text."""
+    return text.encode()[: max(0, size)].decode(errors="ignore")
 
 
 def _said(turn: Turn) -> str:

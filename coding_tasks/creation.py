@@ -1,5 +1,6 @@
 """Create tasks and runs, if there are credits for them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from django.db import IntegrityError, transaction
@@ -39,9 +40,12 @@ class ThreadTaken(Exception):
     """The thread already has an active task, to which the request belongs."""
 
 
-def create_task(request: Request, repository: Repository, workflow_id: str) -> TaskRun:
+def create_task(
+    request: Request, repository: Repository, workflow_id: str, *, check: Callable[[], None]
+) -> TaskRun:
     """Return the first run of the workflow's task, creating both if needed.
 
+    `check` is called in the transaction that creates them. If it raises, neither is created.
     Raises `Refused`, `ThreadTaken`, and `quota.gate.QuotaUnknown` if it is unknown whether there
     are credits.
     """
@@ -63,7 +67,9 @@ def create_task(request: Request, repository: Repository, workflow_id: str) -> T
                 workflow_id=workflow_id,
                 agent=chosen.agent or ProjectAgent.of(request.workspace.project).agent,
             )
-            return add_run(task, request.message_ts, chosen.request or request.text)
+            run = add_run(task, request.message_ts, chosen.request or request.text)
+            check()
+            return run
     except IntegrityError:
         with transaction.atomic():
             taken = lock_active_task(request.workspace, request.channel_id, request.thread_ts)

@@ -45,8 +45,8 @@ class RunChange(models.Model):
     agreed_at = models.DateTimeField(
         null=True, blank=True, help_text="When the requester agreed that it is published."
     )
-    refused_at = models.DateTimeField(
-        null=True, blank=True, help_text="When the repository refused it after that."
+    settled_at = models.DateTimeField(
+        null=True, blank=True, help_text="When the thread was told what came of that."
     )
     note = models.CharField(
         max_length=500,

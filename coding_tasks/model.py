@@ -53,7 +53,8 @@ def ask(access: ModelAccess, question: Question) -> str:
                 max_tokens=question.max_tokens,
             )
         except anthropic.APIStatusError as error:
-            raise failure_of(error) from error
+            failure = failure_of(error.status_code, error.response.headers, error.body)
+            raise failure from error
         except anthropic.APIError as error:  # no connection, no answer in time, or not the API's
             raise _no_answer(access, error, begun=bool(begun)) from error
     if not isinstance(message, Message) or not isinstance(message.content, list):

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-import anthropic
-
 from coding_tasks.failures import (
     CreditsHeld,
     GatewayUnavailable,
@@ -37,17 +35,20 @@ _TEMPORARY_AT_PROVIDERS = _TEMPORARY | {401}
 _NO_GATEWAY = frozenset({502, 503, 504})
 
 
-def failure_of(error: anthropic.APIStatusError) -> Exception:
-    """Return what an error means for the run: see `coding_tasks.failures`."""
-    headers, details = error.response.headers, _details(error.body)
+def failure_of(status: int, headers: Mapping[str, str], body: object) -> Exception:
+    """Return what an answer with an error means for the run: see `coding_tasks.failures`.
+
+    `headers` must ignore case, and `body` is decoded JSON, or anything else if it wasn't JSON.
+    """
+    details = _details(body)
     reason = headers.get(REASON)
     if reason is None and PROVIDER not in headers:  # an older gateway does not mark its answers
         reason = details.get("reason")
-        if not reason and not details and error.status_code in _NO_GATEWAY:
-            return GatewayUnavailable(f"there is no gateway: {error.status_code}")
+        if not reason and not details and status in _NO_GATEWAY:
+            return GatewayUnavailable(f"there is no gateway: {status}")
     if reason:
-        return _refusal_of_the_gateway(error.status_code, str(reason), headers, details)
-    return _failure_of_the_provider(error.status_code, headers, details)
+        return _refusal_of_the_gateway(status, str(reason), headers, details)
+    return _failure_of_the_provider(status, headers, details)
 
 
 def failure_of_refusal(refusal: Mapping[str, Any]) -> Exception:

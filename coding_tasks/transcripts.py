@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db import transaction
 
 from coding_tasks.agent_worker.exchange import Exchange
-from coding_tasks.agents.events import Event, from_json
+from coding_tasks.agents.events import Event, from_json, to_json
 from coding_tasks.models import RunEvent, TaskRun
 from coding_tasks.storable import storable
 
@@ -44,8 +44,9 @@ def _events(lines: Iterable[bytes]) -> list[dict[str, object]]:
             value = json.loads(storable(line.decode("utf-8", "replace")))
         except (ValueError, RecursionError):
             continue
-        if from_json(value) is not None:
-            found.append(value)
+        event = from_json(value)
+        if event is not None:
+            found.append(to_json(event))  # cleaned, and nothing else that the line had
         if len(found) >= MOST_EVENTS:
             break
     return found

@@ -22,22 +22,28 @@ def is_run_cap(refusal: Exception | None) -> bool:
     )
 
 
-def answer_of(result: TurnResult, change: Change | None, *, capped: bool) -> str:
+def answer_of(result: TurnResult, change: Change | None, *, capped: bool, lost: str = "") -> str:
     """Return the agent's answer, or what it said last and which limit ended it.
 
-    `capped` says that the run reached a cap for runs. Raises `AgentEnded` if the agent ended by
+    `capped` says that the run reached a cap for runs, and `lost` in a sentence what is missing in
+    the change. Raises `AgentEnded` if the agent ended by
     itself, without an answer and without a change.
     """
     limit = _CREDITS if capped else ""
     if result.ending == Ending.LIMIT:
         limit = _LIMITS.get(result.detail, "it reached a limit")
     if not limit and result.answer:
-        return result.answer
-    if not limit and change is None:
+        return _joined(result.answer, lost)
+    if not limit and change is None and not lost:
         raise AgentEnded(f"{result.ending}: {result.detail}")
     words = result.answer or (result.said if limit else "")
     ended = f"The agent ended before it was done ({limit or 'it said nothing'})."
-    kept = "Its change so far is kept." if change else "It has changed nothing."
+    unchanged = "" if lost else "It has changed nothing."
+    kept = "Its change so far is kept." if change else unchanged
     what_next = "Reply to continue." if limit else ""
     sentences = " ".join(filter(None, (ended, kept, what_next)))
-    return f"{words}\n\n{sentences}" if words else sentences
+    return _joined(words, sentences, lost)
+
+
+def _joined(*paragraphs: str) -> str:
+    return "\n\n".join(filter(None, paragraphs))

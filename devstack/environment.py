@@ -81,7 +81,11 @@ AGENT_WORKER: Names = TEMPORAL_CLIENT | {
     "AGENT_EXCHANGE_DIRECTORY",
     "AGENT_TURNS_AT_ONCE",
     "AGENTS_DIRECTORY",
+    "SANDBOX",
+    "SANDBOX_IMAGE",
+    "SANDBOX_RUNTIME",
     "SANDBOX_UID",
+    "DOCKER_*",
 }
 """No store, no Slack and no provider: this process runs what agents write."""
 

@@ -74,14 +74,13 @@ class Background:
             self._tasks.append(asyncio.create_task(self._loop(step, leader_only=True)))
 
     async def stop(self) -> None:
-        """Stop the loops, settle what is left, and give up the lease and the leadership."""
+        """Stop the loops, settle what is left, and end the lease and the leadership."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         metrics.refresh()
         with contextlib.suppress(RedisUnavailable, RedisError, TimeoutError):
             async with asyncio.timeout(STOP_SECONDS):
-                await self._holds.drain()
                 await self._holds.retire()
                 if await self._redis.execute("GET", keys.LEADER) == self._holds.owner.encode():
                     await self._redis.execute("DEL", keys.LEADER)

@@ -43,6 +43,8 @@ NONCE_BYTES = 12
 # Claims that are given back once Redis is back. Others end by themselves.
 MOST_UNCONFIRMED = 10_000
 RETRY_SECONDS = 0.1
+# How late a claim may reach Redis after its connection broke, when the network is back.
+LATE_MS = 600_000
 
 CLAIM = Script("claim")
 DISCLAIM = Script("disclaim")
@@ -158,11 +160,11 @@ class KeptAnswers:
         fingerprint = hashlib.sha256(call.api.encode() + b" " + body).hexdigest()
         try:
             status, sealed = await self._redis.run(
-                CLAIM, [name, keys.OWNERS], call.call_id, self._owner, fingerprint,
-                self._admission_ms, CLAIM_MS, REMEMBERED_MS,
+                CLAIM, [name, keys.OWNERS, keys.disclaimed(call.call_id)], call.call_id,
+                self._owner, fingerprint, self._admission_ms, CLAIM_MS, REMEMBERED_MS,
             )  # fmt: skip
         except (RedisUnavailable, RedisError, asyncio.CancelledError) as error:
-            # Redis may have made the claim anyway.
+            # Redis may have made the claim anyway, or may still make it.
             self._disclaim_later(name, call.call_id, generated=False)
             if isinstance(error, asyncio.CancelledError):
                 raise
@@ -210,10 +212,14 @@ class KeptAnswers:
     async def disclaim(self, name: str, call_id: str, *, generated: bool) -> None:
         """Give a claim back. If Redis is down, that is done in the background once it is back."""
         try:
-            await self._redis.run(DISCLAIM, [name], call_id, int(generated))
+            await self._disclaim(name, call_id, generated=generated, late_ms=0)
         except (RedisUnavailable, RedisError):
             metrics.REDIS_FAILURES.labels("keep_answer").inc()
             self._disclaim_later(name, call_id, generated=generated)
+
+    async def _disclaim(self, name: str, call_id: str, *, generated: bool, late_ms: int) -> None:
+        names = [name, keys.disclaimed(call_id)]
+        await self._redis.run(DISCLAIM, names, call_id, int(generated), late_ms)
 
     def _disclaim_later(self, name: str, call_id: str, *, generated: bool) -> None:
         self._unconfirmed.append((name, call_id, generated))
@@ -224,7 +230,7 @@ class KeptAnswers:
         while self._unconfirmed:
             claim = name, call_id, generated = self._unconfirmed.popleft()
             try:
-                await self._redis.run(DISCLAIM, [name], call_id, int(generated))
+                await self._disclaim(name, call_id, generated=generated, late_ms=LATE_MS)
             except RedisUnavailable:
                 self._unconfirmed.appendleft(claim)
                 await asyncio.sleep(RETRY_SECONDS)

@@ -53,6 +53,11 @@ def kept_answer(digest: str) -> str:
     return f"tollgate:answer:{digest}"
 
 
+def disclaimed(call_id: str) -> str:
+    """A mark of a call that gave its claim back, although Redis may still make that claim."""
+    return f"tollgate:disclaimed:{call_id}"
+
+
 def rate(credential_sha256: str) -> str:
     """The token bucket of one credential."""
     return f"tollgate:bucket:{credential_sha256}"

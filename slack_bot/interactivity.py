@@ -88,10 +88,11 @@ def _agree(payload: dict[str, Any]) -> bool:
     click = next((a for a in actions if a.get("action_id") == confirmations.ACTION_ID), None)
     if click is None:
         return False
-    workspace = _workspace(installations_of(payload))
     user_id = identifier(mapping(payload.get("user")).get("id"))
-    if workspace is not None and user_id:
-        confirmations.agree(workspace, user_id, text(click.get("value"), 200))
+    # The button's run belongs to one of these workspaces at most.
+    for workspace in filter(None, map(installations.find, installations_of(payload))):
+        if user_id:
+            confirmations.agree(workspace, user_id, text(click.get("value"), 200))
     return True
 
 

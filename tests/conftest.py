@@ -17,12 +17,17 @@ from projects import credential_cache
 from quota.published import redis_client as quota_redis
 from tests import settings as suite
 from tests.database_cleanup import use_fast_cleanup
+from tests.examples import examples
 from tests.migrated_database import start_from_copy
 from tests.redis_timeouts import long_timeouts
 
-# On a busy machine, the time of an example means nothing.
+# On a busy machine, the time of an example means nothing: only the test's timeout applies.
 settings.register_profile(
-    "patient", settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    "patient",
+    deadline=None,
+    max_examples=examples(50),
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("patient")
 
@@ -30,7 +35,11 @@ LONGEST = [
     "devstack/test_whole_stack.py",
     "workflows/test_worker_killed.py",
     "workflows/test_conversation.py",
-    "billing/verification/test_tampering.py",
+    "coding_tasks/publishing/test_publication.py",
+    "workflows/test_mention.py",
+    "workflows/stopping/test_stopping.py",
+    "config/test_web_server.py",
+    "workflows/agents/test_agent_runs.py",
 ]
 """The slowest files. They run first, so that no process ends with one of them."""
 

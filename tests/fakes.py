@@ -151,6 +151,10 @@ class FakeSlack(_Server):
         """Return the direct messages between the bot and a person, oldest first."""
         return self.messages(f"D{user}")
 
+    def attach(self, name: str, content: bytes, mimetype: str = "text/plain") -> Json:
+        """Keep a person's file; return the file object for `post(…, files=[…])`."""
+        return self.slack.files.attach(name, content, mimetype, self.url)
+
     def file(self, message: Json) -> str:
         """Return the content of a message's one file."""
         [file] = message["files"]

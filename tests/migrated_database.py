@@ -1,6 +1,7 @@
 """The migrated test database: made once in a run, then copied by each of its processes."""
 
 import fcntl
+import gc
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -47,8 +48,10 @@ def _make_postgres(directory: Path) -> None:
 def _migrate(name: Path | str) -> None:
     before = connection.settings_dict["NAME"]
     connection.settings_dict["NAME"] = str(name)
+    gc.disable()  # it would look through thousands of model classes again and again
     try:
         call_command("migrate", verbosity=0)
     finally:
+        gc.enable()
         connection.close()
         connection.settings_dict["NAME"] = before

@@ -2,6 +2,9 @@
 
 from django.apps import AppConfig
 
+from projects.hints import run_soon
+from quota.published import credit_gains
+
 
 class WorkflowsConfig(AppConfig):
     """Mentions, their workflows, and messages to Slack."""
@@ -9,8 +12,13 @@ class WorkflowsConfig(AppConfig):
     name = "workflows"
 
     def ready(self) -> None:
-        """Register the task that wakes paused runs: quota calls it, but must not import us."""
-        from quota.published import credit_gains
-        from workflows.tasks import wake_paused_runs
+        """Register what wakes paused runs: quota calls it, but must not import us."""
+        credit_gains.register(_wake_paused_runs)
 
-        credit_gains.register(wake_paused_runs)
+
+def _wake_paused_runs(*organization_ids: str) -> None:
+    # Imported late, because Temporal's client takes a third of the time that a process starts in,
+    # and most commands never add credits.
+    from workflows.tasks import wake_paused_runs
+
+    run_soon(wake_paused_runs.name, *organization_ids)

@@ -123,7 +123,8 @@ def start_mention(mention: Mention) -> None:
     """Start the mention's workflow, unless it was started before, and mark the row `started`.
 
     A workflow that has ended starts again only if its mention was forwarded to a task that is gone.
-    Raises `TemporalUnavailable`. The row then stays `received`, for the sweep.
+    Raises `TemporalUnavailable`, also if such a workflow has not ended yet. The row then stays
+    `received`, for the sweep.
     """
     identifier = workflow_id(mention.team_id, mention.channel_id, mention.ts)
     # Sweeps find a workflow by this id, even if it ends before the row is marked `started`.
@@ -131,11 +132,15 @@ def start_mention(mention: Mention) -> None:
     mention.workflow_id = identifier
     request = MentionInput(mention_id=str(mention.pk), idle_seconds=60 * settings.TASK_IDLE_MINUTES)
     if not _start(identifier, request, WorkflowIDReusePolicy.REJECT_DUPLICATE):
-        has_ended = status_of(identifier) is not WorkflowExecutionStatus.RUNNING
+        status = status_of(identifier)
         handed_back = Mention.objects.filter(pk=mention.pk, state=_RECEIVED, outcome=HANDED_BACK)
-        if has_ended and handed_back.exists():
+        if handed_back.exists():
+            if status is WorkflowExecutionStatus.RUNNING:
+                raise TemporalUnavailable("the mention's earlier workflow has not ended yet")
             _start(identifier, request, WorkflowIDReusePolicy.ALLOW_DUPLICATE)
-    Mention.objects.filter(pk=mention.pk, state=_RECEIVED).update(state=Mention.State.STARTED)
+    Mention.objects.filter(pk=mention.pk, state=_RECEIVED).update(
+        state=Mention.State.STARTED, outcome=""
+    )
 
 
 def _start(identifier: str, request: MentionInput, reuse: WorkflowIDReusePolicy) -> bool:

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from coding_tasks.models import CodingTask
 from coding_tasks.threads import lock_active_task
-from workflows.mention_types import workflow_id
+from workflows.mention_types import HANDED_BACK, workflow_id
 from workflows.models import FollowUp, Mention
 
 
@@ -41,6 +42,36 @@ def close(
     if closed:
         _settle_replies(mention, holder, outcome)
     return bool(closed)
+
+
+@transaction.atomic
+def close_joined(mention_id: UUID | str, outcome: str) -> bool:
+    """Record that the mention joined the thread's task; return False if it ended in another way.
+
+    If that task has handed it back already, the mention is decided about again.
+    """
+    found = Mention.objects.filter(pk=mention_id)
+    mention = found.select_related("workspace").defer("workspace__bot_token").first()
+    if mention is None:
+        return False
+    lock_active_task(mention.workspace, mention.channel_id, mention.thread_ts)
+    locked = found.select_for_update().get()
+    if locked.state in Mention.OPEN and locked.outcome == HANDED_BACK:
+        hand_back(found)
+        # Its next workflow must be told of the replies that this one knows of.
+        known = FollowUp.objects.filter(
+            workflow_id=mention.workflow_id, state=FollowUp.State.SIGNALLED
+        )
+        known.update(state=FollowUp.State.RECEIVED)
+        return False
+    return close(mention_id, Mention.State.FORWARDED, outcome)
+
+
+def hand_back(mentions: QuerySet[Mention]) -> None:
+    """Leave mentions to the sweep, to be decided about again, because their task is gone."""
+    mentions.update(
+        state=Mention.State.RECEIVED, outcome=HANDED_BACK, finished_at=None, lease_until=None
+    )
 
 
 def _settle_replies(mention: Mention, holder: CodingTask | None, outcome: str) -> None:

@@ -5,10 +5,16 @@ person who asked for it agrees with a button. The button's value is signed, beca
 through the user's browser.
 """
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import structlog
+from django.conf import settings
 from django.core import signing
 from django.db.models import QuerySet
 from django.utils import timezone
@@ -17,6 +23,7 @@ from coding_tasks import agent_runs
 from coding_tasks.agent_runs import AgentRuns
 from coding_tasks.failures import CheckoutFailed, PublishingFailed
 from coding_tasks.models import RunChange, TaskRun
+from coding_tasks.repositories.file_locks import locked
 from projects.hints import run_soon
 from projects.models import SlackWorkspace
 from workflows import diffs, notices, wording
@@ -27,6 +34,8 @@ log = structlog.get_logger(__name__)
 
 ACTION_ID = "tollgate_publish"
 PUBLISH_CONFIRMED = "workflows.tasks.publish_confirmed"
+GIVE_UP_AFTER = timedelta(hours=6)
+"""How long after the click a repository that cannot be reached is tried again."""
 _MOST_TEXT = 2_900  # Slack takes 3,000 characters in a section
 _RUN = signing.Signer(salt="tollgate.publish")
 
@@ -34,7 +43,7 @@ _RUN = signing.Signer(salt="tollgate.publish")
 def ask(run: TaskRun, reasons: tuple[str, ...]) -> Notice:
     """Return the notice that asks the requester whether the run's change is to be published."""
     owner = run.task.owner_slack_user_id
-    text = wording.publish_question(owner, reasons)[:_MOST_TEXT]
+    text = wording.publish_question(owner, reasons)
     button = {
         "type": "button",
         "action_id": ACTION_ID,
@@ -42,13 +51,20 @@ def ask(run: TaskRun, reasons: tuple[str, ...]) -> Notice:
         "text": {"type": "plain_text", "text": wording.publish_button()},
         "value": _RUN.sign(run.pk.hex),
     }
-    blocks: list[dict[str, Any]] = [
-        {"type": "section", "text": {"type": "mrkdwn", "text": text}},
-        {"type": "actions", "elements": [button]},
-    ]
+    # Each line has a section of its own, so that none is cut off because of the others.
+    sections = [_section(line) for line in text.splitlines()]
+    blocks = [*sections, {"type": "actions", "elements": [button]}]
     return notices.claim(
         f"publish:{run.pk}", Notice.Kind.QUESTION, message_of(run), text, blocks=blocks
     )
+
+
+def _section(line: str) -> dict[str, Any]:
+    # Without `verbatim`, Slack would make mentions of names in the text.
+    return {
+        "type": "section",
+        "text": {"type": "mrkdwn", "text": line[:_MOST_TEXT], "verbatim": True},
+    }
 
 
 def agree(workspace: SlackWorkspace, user_id: str, value: str) -> None:
@@ -74,26 +90,36 @@ def agree(workspace: SlackWorkspace, user_id: str, value: str) -> None:
 
 
 def to_publish() -> QuerySet[RunChange]:
-    """Return the changes that were agreed to and are not published, or given up, yet."""
-    return RunChange.objects.exclude(agreed_at=None).filter(pushed_at=None, refused_at=None)
+    """Return the changes that were agreed to, and whose threads do not know yet what came of it."""
+    return RunChange.objects.exclude(agreed_at=None).filter(settled_at=None)
+
+
+@contextmanager
+def only_one() -> Iterator[None]:
+    """Let one process or thread of this machine publish. Raises `RepositoryBusy` for others."""
+    folder = Path(settings.REPOSITORIES_DIRECTORY)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / "publishing.lock", time.monotonic(), exclusive=True):
+        yield
 
 
 def publish(change: RunChange) -> None:
     """Publish a change that was agreed to, and tell the thread.
 
-    If the repository cannot be reached, the sweep tries again.
+    If the repository or GitHub cannot be reached, the sweep tries again, until `GIVE_UP_AFTER`.
     """
     run = change.run
+    is_last = change.agreed_at is not None and change.agreed_at < timezone.now() - GIVE_UP_AFTER
     try:
-        AgentRuns.from_settings().publish(run, confirmed=True)
+        AgentRuns.from_settings().publish(run, confirmed=True, last_attempt=is_last)
     except (PublishingFailed, CheckoutFailed) as failure:
-        if not failure.permanent:
+        if not failure.permanent and not is_last:
             log.warning("a change cannot be published yet", run=str(run.pk), error=str(failure))
             return
         agent_runs.note(run, f"Not pushed: {failure}.")
-    RunChange.objects.filter(pk=change.pk, pushed_at=None).update(refused_at=timezone.now())
     text = " ".join(notices.change_sentences(run))
     told = notices.claim(f"published:{run.pk}", Notice.Kind.HINT, message_of(run), text)
     notices.send_soon(told)
     if diff := diffs.claim(run):
         notices.send_soon(diff)
+    RunChange.objects.filter(pk=change.pk).update(settled_at=timezone.now())

@@ -1,5 +1,7 @@
 """The change of a run as a file in its thread, for when there is no pull request to look at."""
 
+from django.db import transaction
+
 from coding_tasks.models import RunChange, TaskRun
 from workflows import notices, wording
 from workflows.models import ERASED, Notice
@@ -7,13 +9,15 @@ from workflows.requests import message_of
 from workflows.slack.posting import DIFF_KEY
 
 
+@transaction.atomic
 def claim(run: TaskRun) -> Notice | None:
     """Return the notice with the run's change, or None if the thread does not need it.
 
     A change that somebody has to agree to first is not shown, because it may contain secrets.
     """
+    fresh = TaskRun.objects.select_for_update().get(pk=run.pk)  # it may have been erased since
     change = RunChange.objects.filter(run=run).select_related("run__task__branch").first()
-    if change is None or run.answer == ERASED or run.task.branch.pull_request:
+    if change is None or fresh.answer == ERASED or change.run.task.branch.pull_request:
         return None
     if change.questions and change.agreed_at is None:
         return None

@@ -42,14 +42,15 @@ def erase(team: str, user_id: str) -> Erased:
     tasks = CodingTask.objects.filter(workspace__in=workspaces, owner_slack_user_id=user_id)
     _end_work(tasks, Mention.objects.filter(by_user), FollowUp.objects.filter(by_user))
     unsent = Q(state__in=[Notice.State.PENDING, Notice.State.SENDING])
-    Notice.objects.filter(by_user, unsent).update(state=Notice.State.GIVEN_UP, error=_WHY)
-    Notice.objects.filter(by_user).update(text=ERASED)  # answers are notices too
     ThreadReply.objects.filter(by_user).update(text=ERASED, decided_at=timezone.now())
     erased = Erased(
         mentions=Mention.objects.filter(by_user).update(text=ERASED),
         follow_ups=FollowUp.objects.filter(by_user).update(text=ERASED),
         runs=TaskRun.objects.filter(task__in=tasks).update(request=ERASED, answer=ERASED),
     )
+    # Answers are notices too. They come last, because an answer is claimed under its run's lock.
+    Notice.objects.filter(by_user, unsent).update(state=Notice.State.GIVEN_UP, error=_WHY)
+    Notice.objects.filter(by_user).update(text=ERASED)
     erase_changes(tasks)
     agent_runs.erase(tasks)
     tasks.update(title=ERASED)
@@ -60,12 +61,13 @@ def _end_work(
     tasks: QuerySet[CodingTask], mentions: QuerySet[Mention], follow_ups: QuerySet[FollowUp]
 ) -> None:
     """End the tasks, even idle ones: the next run would tell a model what was said before."""
+    waiting = dict(mentions.filter(state__in=Mention.OPEN).values_list("pk", "workflow_id"))
+    for mention_id in waiting:
+        closing.close(mention_id, Mention.State.STOPPED, _WHY)
+    # From here on, no task can be created for these mentions.
     active = dict(tasks.filter(state=CodingTask.State.ACTIVE).values_list("pk", "workflow_id"))
     for task_id in active:
         stopping.stop(task_id, _WHY)
-    waiting = mentions.filter(state__in=Mention.OPEN)
-    workflows = {*active.values(), *waiting.values_list("workflow_id", flat=True)} - {""}
-    for mention_id in waiting.values_list("pk", flat=True):
-        closing.close(mention_id, Mention.State.STOPPED, _WHY)
+    workflows = {*waiting.values(), *active.values()} - {""}
     follow_ups.filter(state__in=FollowUp.WAITING).update(state=FollowUp.State.DROPPED, outcome=_WHY)
     transaction.on_commit(lambda: client.cancel_all(workflows))

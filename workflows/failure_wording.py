@@ -5,7 +5,6 @@ from django.conf import settings
 from coding_tasks.agent_worker.job import AGENT_MISSING, SANDBOX_MISSING
 from coding_tasks.failures import (
     AgentEnded,
-    ChangeRefused,
     CheckoutFailed,
     ModelFailed,
     RepositoryRefused,
@@ -36,8 +35,6 @@ def sentence(failure: str, *, user_id: str, repository: str = "", agent: str = "
         return wording.no_agent_worker()
     if failure == AgentEnded.__name__:
         return wording.agent_ended(agent)
-    if failure == ChangeRefused.__name__:
-        return wording.change_refused()
     if failure == ModelFailed.__name__:
         return wording.provider_unavailable()
     if failure in (CheckoutFailed.__name__, RepositoryRefused.__name__):

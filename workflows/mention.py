@@ -18,6 +18,7 @@ from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
     FailureError,
+    RetryState,
     TimeoutType,
     is_cancelled_exception,
 )
@@ -26,7 +27,13 @@ from temporalio.exceptions import (
 )
 
 from coding_tasks.agent_worker.job import QUEUE_SUFFIX, TurnEnded, TurnRef
-from workflows.activities.agents import LAST_PUBLISHING, AgentActivities, TurnRun
+from workflows.activities.agents import (
+    LAST_PUBLISHING,
+    AgentActivities,
+    Collected,
+    Prepared,
+    TurnRun,
+)
 from workflows.activities.coding import (
     CodingActivities,
     FailedRun,
@@ -118,8 +125,12 @@ AGENT_HEARTBEAT = timedelta(seconds=10)
 
 PREPARE_ATTEMPT = timedelta(minutes=15)
 """For fetching, committing and pushing, whose own time limits end earlier."""
-TURN_ATTEMPT = timedelta(minutes=30)
+TURN_ATTEMPT = timedelta(minutes=35)
+"""Longer than all the time limits of an agent worker's steps together."""
 TURN_ATTEMPTS = 2
+"""Each is prepared anew, with a token of its own."""
+TURN_TRIES = 6
+"""Attempts in all, with those that an agent worker took but never began, because it hangs."""
 
 WORK_FIRST_RETRY = timedelta(seconds=1)
 LONGEST_WAIT = timedelta(minutes=1)
@@ -164,6 +175,7 @@ class MentionWorkflow:
         self._follow_ups: deque[str] = deque()
         self._choice: RepositoryChoice | None = None
         self._gains = 0
+        self._uncollected: TurnEnded | None = None
 
     @workflow.signal
     def follow_up(self, received: FollowUpReceived) -> None:
@@ -328,6 +340,7 @@ class MentionWorkflow:
 
     async def _answer(self, mention: MentionInput, run_id: str) -> str:
         """Perform the run and post its answer; return why there is none, or an empty string."""
+        self._uncollected = None
         pause: _Pause | None = None
         while True:
             known = self._signals()
@@ -356,24 +369,12 @@ class MentionWorkflow:
         """Have the agent do the run, in a sandbox if it needs one."""
         if not workflow.patched(AGENTS_PATCH):
             return await _read_and_answer(run, attempts)
-        prepared = await workflow.execute_activity_method(
-            AgentActivities.prepare_run,
-            run,
-            start_to_close_timeout=PREPARE_ATTEMPT,
-            heartbeat_timeout=AGENT_HEARTBEAT,
-            retry_policy=_work_retry(attempts),
-        )
-        if not prepared.in_sandbox:
-            return await _read_and_answer(run, attempts)
-        if not prepared.answered:
-            turn = await _run_turn(mention, run)
-            collected = await workflow.execute_activity_method(
-                AgentActivities.collect_run,
-                TurnRun(run.run_id, turn.attempt),
-                start_to_close_timeout=PREPARE_ATTEMPT,
-                heartbeat_timeout=AGENT_HEARTBEAT,
-                retry_policy=_work_retry(attempts),
-            )
+        if self._uncollected is None:
+            prepared = await self._prepare_and_run_turn(mention, run, attempts)
+            if not prepared.in_sandbox:
+                return await _read_and_answer(run, attempts)
+        if self._uncollected is not None:
+            collected = await self._collect(run, self._uncollected, attempts)
             if collected.notice_id:
                 return RunAnswer(collected.notice_id, answered=False)
         return await workflow.execute_activity_method(
@@ -383,6 +384,54 @@ class MentionWorkflow:
             heartbeat_timeout=AGENT_HEARTBEAT,
             retry_policy=_work_retry(LAST_PUBLISHING),
         )
+
+    async def _prepare_and_run_turn(
+        self, mention: MentionInput, run: RunRef, attempts: int
+    ) -> Prepared:
+        """Have an agent worker run the turn, unless the run has an answer or needs no sandbox.
+
+        A turn whose worker dies is prepared again, because that takes away the token: the worker
+        may only seem dead.
+        """
+        tries = attempts_begun = 0
+        while True:
+            prepared = await workflow.execute_activity_method(
+                AgentActivities.prepare_run,
+                run,
+                start_to_close_timeout=PREPARE_ATTEMPT,
+                heartbeat_timeout=AGENT_HEARTBEAT,
+                retry_policy=_work_retry(attempts),
+            )
+            if not prepared.in_sandbox or prepared.answered:
+                return prepared
+            try:
+                self._uncollected = await _run_turn(mention, run)
+            except ActivityError as error:
+                tries += 1
+                attempts_begun += _has_begun(error)
+                is_last = attempts_begun == TURN_ATTEMPTS or tries == TURN_TRIES
+                if is_last or error.retry_state != RetryState.MAXIMUM_ATTEMPTS_REACHED:
+                    raise
+            else:
+                return prepared
+
+    async def _collect(self, run: RunRef, turn: TurnEnded, attempts: int) -> Collected:
+        """Keep what the turn made. While our stores are down, it stays uncollected."""
+        try:
+            collected = await workflow.execute_activity_method(
+                AgentActivities.collect_run,
+                TurnRun(run.run_id, turn.attempt),
+                start_to_close_timeout=PREPARE_ATTEMPT,
+                heartbeat_timeout=AGENT_HEARTBEAT,
+                retry_policy=_work_retry(attempts),
+            )
+        except ActivityError as error:
+            obstacle = _obstacle(error)
+            if obstacle is None or WAITED_FOR[obstacle.kind] != OUTAGE_PATCH:
+                self._uncollected = None
+            raise
+        self._uncollected = None
+        return collected
 
     async def _work(
         self, mention: MentionInput, attempts: int, perform: Callable[[int], Awaitable[Answer]]
@@ -484,7 +533,7 @@ async def _read_and_answer(run: RunRef, attempts: int) -> RunAnswer:
 
 
 async def _run_turn(mention: MentionInput, run: RunRef) -> TurnEnded:
-    """Have an agent worker run the turn. A worker that dies is replaced once."""
+    """Have an agent worker run the turn, in one attempt."""
     try:
         ended: TurnEnded = await workflow.execute_activity(
             "run_turn",
@@ -494,7 +543,7 @@ async def _run_turn(mention: MentionInput, run: RunRef) -> TurnEnded:
             schedule_to_start_timeout=timedelta(seconds=mention.agent_worker_seconds),
             start_to_close_timeout=TURN_ATTEMPT,
             heartbeat_timeout=AGENT_HEARTBEAT,
-            retry_policy=_work_retry(TURN_ATTEMPTS),
+            retry_policy=_work_retry(1),
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
     except ActivityError as error:
@@ -549,6 +598,14 @@ def _obstacle(error: ActivityError) -> _Obstacle | None:
     numbers = [each for each in cause.details if isinstance(each, int)]
     before, seconds, *_ = *numbers, 0, 0
     return _Obstacle(cause.type, before, timedelta(seconds=seconds))
+
+
+def _has_begun(error: ActivityError) -> bool:
+    """Return whether the activity that failed had begun. Its first heartbeat says so."""
+    cause = error.cause
+    if not isinstance(cause, TimedOut) or cause.type != TimeoutType.HEARTBEAT:
+        return True
+    return bool(cause.last_heartbeat_details)
 
 
 def _cause(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Metrics about messages to Slack."""
+"""Metrics about what is sent to Slack and read from it."""
 
 from prometheus_client import Counter
 
@@ -6,4 +6,10 @@ NOTICES = Counter(
     "tollgate_notices",
     "Messages that were sent or given up, by kind, destination and state.",
     ["kind", "destination", "state"],
+)
+
+THREADS_READ = Counter(
+    "tollgate_threads_read",
+    "Threads that were read for an agent, by outcome: read, or unreadable.",
+    ["outcome"],
 )

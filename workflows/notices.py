@@ -39,7 +39,10 @@ GIVE_UP_AFTER = timedelta(hours=6)
 ATTEMPTS_AT_LEAST = 8
 """Attempts that a notice gets at any age: our processes may have been down for hours."""
 LONGEST_BACKOFF = timedelta(minutes=5)
+_ANSWER = "answer:"
 _A_MOMENT = timedelta(seconds=1)
+_AFTER_THE_ANSWER = ("diff", "publish")
+"""How the keys of notices begin that follow the answer of the run that their keys name."""
 
 
 # --- Claiming ------------------------------------------------------------------------------------
@@ -78,7 +81,7 @@ def claim(
 
 def answer_key(run: TaskRun) -> str:
     """Return the key of the notice with a run's answer."""
-    return f"answer:{run.pk}"
+    return f"{_ANSWER}{run.pk}"
 
 
 @transaction.atomic
@@ -144,7 +147,9 @@ def deliver(notice: Notice) -> None:
     if withheld_notices.is_withheld(taken.notice):
         _give_up(taken.notice, "stopped")
         return
-    if withheld_notices.has_to_wait(taken.notice, now, LEASE):
+    if withheld_notices.has_to_wait(taken.notice, now, LEASE) or _waits_for_answer(
+        taken.notice, now
+    ):
         unsent = Notice.State.SENDING if taken.outcome_unknown else Notice.State.PENDING
         _keep(taken.notice, state=unsent, next_attempt_at=now + _A_MOMENT)
         return
@@ -203,6 +208,18 @@ def _take(notice: Notice, now: datetime) -> _Attempt | None:
             rows = Notice.objects.select_related("workspace").defer("workspace__bot_token")
             return _Attempt(rows.get(pk=notice.pk), state == Notice.State.SENDING)
     return None
+
+
+def _waits_for_answer(notice: Notice, now: datetime) -> bool:
+    """Return whether the run's answer has to be in the thread first.
+
+    The notice waits no longer than a lease: a Slack that refuses the answer may take this.
+    """
+    kind, _, run_id = notice.key.partition(":")
+    if kind not in _AFTER_THE_ANSWER or notice.created_at <= now - LEASE:
+        return False
+    unsent = [Notice.State.PENDING, Notice.State.SENDING]
+    return Notice.objects.filter(key=f"{_ANSWER}{run_id}", state__in=unsent).exists()
 
 
 def _send(client: WebClient, attempt: _Attempt) -> str:

@@ -35,7 +35,7 @@ _LINK = re.compile(r"<((?:https?|mailto|ssh)[^|<>]*)(?:\|([^<>]*))?>")
 
 def request_text(message: Mention | FollowUp) -> str:
     """Return the message as the person typed it, without the mention of the bot."""
-    return _readable(message.text, message.workspace.bot_user_id) or "(no text)"
+    return readable(message.text, message.workspace.bot_user_id) or "(no text)"
 
 
 def message_of(run: TaskRun) -> Mention | FollowUp:
@@ -56,7 +56,7 @@ def all_that_was_asked(mention: Mention) -> str:
     That is the mention's own text, the request it takes up, and the replies to that request.
     """
     bot_user_id = mention.workspace.bot_user_id
-    texts = [_readable(text, bot_user_id) for text in texts_of(mention)]
+    texts = [readable(text, bot_user_id) for text in texts_of(mention)]
     return "\n\n".join(filter(None, texts)) or "(no text)"
 
 
@@ -114,7 +114,7 @@ def _additions(mention: Mention) -> list[str]:
     return list(replies.order_by("ts").values_list("text", flat=True)[:_LONGEST_CHAIN])
 
 
-def _readable(text: str, bot_user_id: str) -> str:
+def readable(text: str, bot_user_id: str) -> str:
     """Return Slack's text as people read it, without the mention of the bot.
 
     Slack escapes three characters and wraps addresses in angle brackets:

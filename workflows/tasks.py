@@ -16,7 +16,8 @@ from django.utils import timezone
 from temporalio.client import WorkflowExecutionStatus
 
 from coding_tasks import runs
-from coding_tasks.models import TaskRun
+from coding_tasks.failures import RepositoryBusy
+from coding_tasks.models import RunChange, TaskRun
 from coding_tasks.outages import STORES_AWAY, in_one_line
 from quota.gate import QuotaUnknown
 from workflows import client, confirmations, credit_notices, lost_workflows, notices, unfinished
@@ -59,13 +60,26 @@ def deliver_pending_notices() -> None:
 @shared_task
 def publish_confirmed(run_id: str) -> None:
     """Publish the change of one run, if its requester agreed to that."""
-    _sweep(confirmations.to_publish().filter(run__pk=run_id), confirmations.publish)
+    _publish(confirmations.to_publish().filter(run__pk=run_id))
 
 
 @shared_task(expires=_EXPIRES)
 def publish_all_confirmed() -> None:
     """Publish the changes that were agreed to while their repository could not be reached."""
-    _sweep(confirmations.to_publish()[:_BATCH], confirmations.publish)
+    # The order is random, so that a repository that hangs doesn't keep the others waiting.
+    _publish(confirmations.to_publish().order_by("?")[:_BATCH])
+
+
+def _publish(changes: Iterable[RunChange]) -> None:
+    """Publish the changes, unless another task of this machine does so already.
+
+    Git waits minutes for a repository that hangs, and billing needs the threads.
+    """
+    try:
+        with confirmations.only_one():
+            _sweep(changes, confirmations.publish)
+    except RepositoryBusy:
+        log.info("changes are being published already")
 
 
 @shared_task(expires=_EXPIRES)

@@ -10,7 +10,7 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from temporalio.client import WorkflowExecutionStatus
 
-from coding_tasks import stopping, threads
+from coding_tasks import threads
 from coding_tasks.models import CodingTask, TaskRun
 from workflows import closing, notices, wording
 from workflows.models import FollowUp, Mention, Notice
@@ -47,10 +47,7 @@ def end(mention: Mention, workflow_id: str, state: str, outcome: str) -> Notice 
     if any(run.message_ts == mention.ts for run in answered):
         state = Mention.State.ANSWERED
     closing.close(mention.pk, state, outcome)
-    if was_stopped:
-        _stop_task(workflow_id, outcome)
-    else:
-        threads.abandon(workflow_id)
+    threads.abandon(workflow_id)
     dropped = FollowUp.objects.filter(workflow_id=workflow_id, state__in=FollowUp.WAITING).update(
         state=FollowUp.State.DROPPED, outcome=outcome[:200]
     )
@@ -65,13 +62,6 @@ def end(mention: Mention, workflow_id: str, state: str, outcome: str) -> Notice 
         notices.send_soon(answer)
     text = " ".join([wording.failed(mention.user_id), *given_back])
     return notices.claim(f"failed:{mention.pk}", Notice.Kind.FAILURE, mention, text)
-
-
-def _stop_task(workflow_id: str, why: str) -> None:
-    """Stop a task that was created after the order to stop, which therefore did not see it."""
-    tasks = CodingTask.objects.filter(workflow_id=workflow_id, state=CodingTask.State.ACTIVE)
-    for task_id in tasks.values_list("pk", flat=True):
-        stopping.stop(task_id, why)
 
 
 def _owed_answers(mention: Mention, workflow_id: str) -> list[TaskRun]:

@@ -222,21 +222,14 @@ def sandbox_missing() -> str:
 def no_agent_worker() -> str:
     """Say that no process takes the work."""
     return (
-        "No agent worker took this work, so I changed nothing. Ask an administrator to start one."
+        "No agent worker took this work, so I changed nothing. All may be busy: try again later, "
+        "or ask an administrator to start one."
     )
 
 
 def agent_ended(agent: str) -> str:
     """Say that the agent neither answered nor changed anything."""
     return f"The agent {escape(agent)} ended without an answer and changed nothing."
-
-
-def change_refused() -> str:
-    """Say that the change must not be committed."""
-    return (
-        "The agent's change cannot be committed safely, so I dropped it. It touches files outside "
-        "the repository's tree, git's own files, or a submodule."
-    )
 
 
 def answer_in_file(user_id: str) -> str:

@@ -85,9 +85,9 @@ def _refunds(
     """Return the refunds of events, from their rows in the ledger and the arriving ones."""
     wanted = set(uuids)
     rows: dict[UUID, list[Booked]] = defaultdict(list)
-    booked = UsageEvent.objects.filter(Q(pk__in=wanted) | Q(adjusts__in=wanted)).order_by()
-    every: list[Booked] = [*booked, *arriving]
-    for row in every:
+    booked = UsageEvent.objects.filter(Q(pk__in=wanted) | Q(adjusts__in=wanted))
+    everything: list[Booked] = [*booked.order_by(), *arriving]
+    for row in everything:
         rows[row.adjusts or row.uuid].append(row)
     found = (_refund(uuid, rows[uuid], now) for uuid in sorted(wanted))
     return [refund for refund in found if refund is not None]

@@ -11,7 +11,6 @@ from temporalio.envconfig import ClientConfig
 
 from coding_tasks.agent_worker import worker
 from coding_tasks.agent_worker.settings import Settings, from_environment
-from coding_tasks.sandbox.bubblewrap.sandbox import Bubblewrap
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +35,7 @@ async def _run(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     client = await _connect(stop)
     if client is not None:
-        await worker.run(client, settings, Bubblewrap(settings.sandbox_uid), stop)
+        await worker.run(client, settings, settings.sandbox.sandbox(), stop)
 
 
 async def _connect(stop: asyncio.Event) -> Client | None:

@@ -32,6 +32,7 @@ MOST_EVENTS = 10_000_000
 MOST_REPORT = 100_000
 MOST_REPORTS = 100
 _PRIVATE = 0o600
+_RUN = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ATTEMPT = re.compile(r"attempt-[0-9a-z-]{1,100}")
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -54,9 +55,12 @@ class Exchange:
         _replace(folder / "job.json", json.dumps(asdict(job)).encode())
 
     def job(self, run_id: str) -> AgentJob:
-        """Return the job of a run. Raises `NotInExchange`."""
+        """Return the job of a run. Raises `NotInExchange`, also for a malformed job."""
         text = _read(self._run(run_id) / "job.json", MOST_JOB)
-        return AgentJob(**json.loads(text))
+        try:
+            return AgentJob(**json.loads(text))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise NotInExchange("the job is malformed") from error
 
     def attempt(self, run_id: str, name: str) -> "Attempt":
         """Return the files of one attempt. Raises `NotInExchange` if it cannot be its name."""
@@ -67,7 +71,9 @@ class Exchange:
     def latest(self, run_id: str) -> "Attempt | None":
         """Return the files of the newest attempt, or None if no attempt has begun."""
         folders = [each for each in _entries(self._run(run_id)) if _ATTEMPT.fullmatch(each.name)]
-        newest = max(folders, key=lambda each: each.stat().st_mtime, default=None)
+        newest = max(
+            folders, key=lambda each: each.stat(follow_symlinks=False).st_mtime, default=None
+        )
         return self.attempt(run_id, newest.name) if newest else None
 
     def keep_home(self, task_id: str, archive: bytes) -> None:
@@ -116,8 +122,15 @@ class Exchange:
         return found
 
     def remove(self, run_id: str) -> None:
-        """Remove everything about a run, with its credential."""
-        shutil.rmtree(self._run(run_id), ignore_errors=True)
+        """Remove everything about a run, its credential first."""
+        folder = self._run(run_id)
+        with suppress(OSError):
+            (folder / "job.json").unlink()
+        _remove_folder(folder)
+
+    def run_ids(self) -> list[str]:
+        """Return the ids of the runs that have something here."""
+        return [each.name for each in _entries(self.root / "runs") if _RUN.fullmatch(each.name)]
 
     def remove_leftovers(self, older_than: timedelta) -> None:
         """Remove what belongs to runs that nobody collected, and to tasks that ended long ago."""
@@ -127,7 +140,7 @@ class Exchange:
             if _written_at(left) >= before:
                 continue
             if left.is_dir(follow_symlinks=False):
-                shutil.rmtree(left.path, ignore_errors=True)
+                _remove_folder(Path(left.path))
             else:
                 Path(left.path).unlink(missing_ok=True)
 
@@ -219,6 +232,12 @@ def _written_at(entry: os.DirEntry[str]) -> float:
         return entry.stat(follow_symlinks=False).st_mtime
     except FileNotFoundError:
         return 0
+
+
+def _remove_folder(folder: Path) -> None:
+    # Folders can be nested so deeply that removing them fails in this way.
+    with suppress(RecursionError):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

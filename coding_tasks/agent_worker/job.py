@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from coding_tasks.agents.events import SESSION_ID
+from coding_tasks.sandbox.export import is_commit
+
 QUEUE_SUFFIX = "-agents"
 """Added to the task queue's name, for the queue of the agent workers."""
 AGENT_MISSING = "AgentMissing"
@@ -35,7 +38,7 @@ class AgentJob:
     repository: str
     """The checkout's git directory."""
     commit: str
-    """The commit of the checkout, or empty if the repository has none."""
+    """The whole id of the checkout's commit, or empty if the repository has none."""
     agent: str
     model: str
     prompt: str = field(repr=False)
@@ -52,6 +55,20 @@ class AgentJob:
     steps: int = 60
     tokens: int = 2_000_000
     seconds: int = 1_500
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.commit, str) or not is_commit(self.commit):
+            raise ValueError("the commit is not an id")
+
+
+class Kept(StrEnum):
+    """How much of the change could be taken out of the sandbox."""
+
+    WHOLE = "whole"
+    PARTLY = "partly"
+    """Without files that cannot be read."""
+    TOO_BIG = "too_big"
+    LOST = "lost"
 
 
 class Ending(StrEnum):
@@ -79,10 +96,9 @@ class TurnResult:
     refusal: dict[str, Any] | None = None
     """The gateway's refusal of the last call, as the door heard it: the status, the headers that
     say why, and `details`, the error of its body."""
+    kept: Kept = Kept.WHOLE
     said: str = field(default="", repr=False)
     """What the agent said last, other than an answer."""
-    files_left_out: bool = False
-    """Whether files could not be read when the change was exported."""
 
     @classmethod
     def from_json(cls, value: Any) -> "TurnResult":
@@ -90,16 +106,17 @@ class TurnResult:
         if not isinstance(value, Mapping):
             raise ValueError("not an object")
         steps = value.get("steps")
+        session = _text(value.get("session"), 100)
         return cls(
             ending=Ending(str(value.get("ending"))),
             answer=_text(value.get("answer"), MOST_ANSWER),
             complete=value.get("complete") is True,
             detail=_text(value.get("detail"), 500),
-            session=_text(value.get("session"), 100),
+            session=session if SESSION_ID.fullmatch(session) else "",
             steps=steps if isinstance(steps, int) and 0 <= steps < 1_000_000 else 0,
             refusal=refusal if isinstance(refusal := value.get("refusal"), dict) else None,
+            kept=Kept(str(value.get("kept"))),
             said=_text(value.get("said"), MOST_ANSWER),
-            files_left_out=value.get("files_left_out") is True,
         )
 
 

@@ -7,6 +7,9 @@ from typing import Any
 
 from environs import Env
 
+from coding_tasks.sandbox import choice
+from coding_tasks.sandbox.choice import Choice
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -16,7 +19,7 @@ class Settings:
     exchange: Path
     installations: Path
     most_turns: int
-    sandbox_uid: int
+    sandbox: Choice = field(default_factory=Choice)
     commands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -28,7 +31,7 @@ def from_environment() -> Settings:
         exchange=Path(env.str("AGENT_EXCHANGE_DIRECTORY")),
         installations=Path(env.str("AGENTS_DIRECTORY", ".agents")).absolute(),
         most_turns=env.int("AGENT_TURNS_AT_ONCE", 20),
-        sandbox_uid=env.int("SANDBOX_UID", 64_646),
+        sandbox=choice.from_environment(),
         commands=commands_of(env.json("AGENT_COMMANDS", {})),
     )
 

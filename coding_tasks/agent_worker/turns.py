@@ -18,6 +18,7 @@ from coding_tasks.agent_worker.job import (
     SANDBOX_MISSING,
     AgentJob,
     Ending,
+    Kept,
     TurnEnded,
     TurnRef,
     TurnResult,
@@ -26,6 +27,7 @@ from coding_tasks.agents.description import Budget, CodingAgent, Parser, Turn
 from coding_tasks.agents.events import Event, clean, mask, to_json
 from coding_tasks.agents.progress import Progress
 from coding_tasks.sandbox.command import GATEWAY_INSIDE, HOME_INSIDE, Command
+from coding_tasks.sandbox.errors import ExportFailed, TooBig
 from coding_tasks.sandbox.interface import (
     Door,
     Ended,
@@ -66,6 +68,17 @@ class TurnActivities:
         Fails for good with `AGENT_MISSING` or `SANDBOX_MISSING` if this machine can't run it. If
         the activity is cancelled, the door closes and every process of the turn ends.
         """
+        try:
+            return await self._run_turn(ref)
+        except ApplicationError:
+            raise
+        except Exception as error:
+            # Its message may quote the agent or the repository, so it must not enter the history.
+            log.exception("a turn failed", run=ref.run_id)
+            name = type(error).__name__
+            raise ApplicationError(f"{name}: see the agent worker's log", type=name) from None
+
+    async def _run_turn(self, ref: TurnRef) -> TurnEnded:
         job = self.exchange.job(ref.run_id)
         agent = self._agent(job.agent)
         name = _name_of(activity.info())
@@ -77,18 +90,18 @@ class TurnActivities:
             repository = Path(job.repository)
             tree = Path(job.tree)
             async with self.sandbox.open(tree, repository=repository, mounts=mounts) as workspace:
-                await _restore(workspace, job)
+                job = await _restored(workspace, job)
                 refusals = Refusals()
-                door = Door(job.gateway_url, job.product, refusals)
+                door = Door(job.gateway_url, job.product, refusals, job.token)
                 with attempt.write_events() as file:
                     transcript = _Transcript(file, job.token)
                     ended = await self._run(workspace, agent, job, door, progress, transcript)
-                change = await workspace.export(
-                    job.commit, index=repository / "index", most_bytes=MOST_PATCH
-                )
-                home = await workspace.save_home(agent.session_directories, MOST_HOME)
-        result = _result(progress, ended, refusals.last, files_left_out=change.incomplete)
-        attempt.put(result, change.patch, home)
+                patch, kept = await _export(workspace, job.commit, repository / "index")
+                home = await _save_home(workspace, agent)
+        result = _result(progress, ended, refusals.last, kept)
+        if home is None:
+            result = replace(result, session="")  # there is nothing to go on with
+        await asyncio.to_thread(attempt.put, result, patch, home or b"")
         return TurnEnded(name)
 
     def _agent(self, name: str) -> CodingAgent:
@@ -163,10 +176,17 @@ def _name_of(info: activity.Info) -> str:
     return f"attempt-{info.workflow_run_id}-{info.activity_id}-{info.attempt}"
 
 
-async def _restore(workspace: Workspace, job: AgentJob) -> None:
-    """Restore the conversation, and what an earlier attempt at the turn did."""
+async def _restored(workspace: Workspace, job: AgentJob) -> AgentJob:
+    """Restore the conversation, and what an earlier attempt at the turn did; return the job.
+
+    If the conversation cannot be restored, the agent begins a new one.
+    """
     if job.home:
-        await workspace.restore_home(await asyncio.to_thread(Path(job.home).read_bytes))
+        try:
+            await workspace.restore_home(await asyncio.to_thread(Path(job.home).read_bytes))
+        except (ExportFailed, OSError) as error:
+            log.warning("a conversation could not be restored", error=str(error))
+            job = replace(job, session=None)
     if job.patch:
         patch = await asyncio.to_thread(Path(job.patch).read_bytes)
         apply = Command(("git", "apply", "--binary", "--whitespace=nowarn"), _GIT, patch)
@@ -174,11 +194,31 @@ async def _restore(workspace: Workspace, job: AgentJob) -> None:
             ended = await process.wait()
         if ended.status != 0:
             log.warning("unfinished work could not be restored", status=ended.status)
+    return job
 
 
-def _result(
-    progress: Progress, ended: Ended, refused: Refusal | None, *, files_left_out: bool
-) -> TurnResult:
+async def _export(workspace: Workspace, commit: str, index: Path) -> tuple[bytes, Kept]:
+    """Return the change as a patch. What the agent answered is kept even if the change is not."""
+    try:
+        change = await workspace.export(commit, index=index, most_bytes=MOST_PATCH)
+    except TooBig:
+        return b"", Kept.TOO_BIG
+    except ExportFailed as error:
+        log.warning("a change could not be exported", error=str(error))
+        return b"", Kept.LOST
+    return change.patch, Kept.PARTLY if change.incomplete else Kept.WHOLE
+
+
+async def _save_home(workspace: Workspace, agent: CodingAgent) -> bytes | None:
+    """Return an archive of the conversation, or None if it cannot be saved."""
+    try:
+        return await workspace.save_home(agent.session_directories, MOST_HOME)
+    except ExportFailed as error:
+        log.warning("a conversation could not be saved", error=str(error))
+        return None
+
+
+def _result(progress: Progress, ended: Ended, refused: Refusal | None, kept: Kept) -> TurnResult:
     if ended.limit is not None:
         ending, detail = Ending.LIMIT, str(ended.limit)
     elif progress.answer:
@@ -194,7 +234,7 @@ def _result(
         steps=progress.steps,
         said=progress.said,
         refusal=_told(refused) if refused else None,
-        files_left_out=files_left_out,
+        kept=kept,
     )
 
 

@@ -73,7 +73,7 @@ class Migration(migrations.Migration):
                 ('removed', models.PositiveIntegerField(help_text='Lines.')),
                 ('questions', models.JSONField(default=list, help_text='Why somebody has to agree before it is published.')),
                 ('agreed_at', models.DateTimeField(blank=True, help_text='When the requester agreed that it is published.', null=True)),
-                ('refused_at', models.DateTimeField(blank=True, help_text='When the repository refused it after that.', null=True)),
+                ('settled_at', models.DateTimeField(blank=True, help_text='When the thread was told what came of that.', null=True)),
                 ('note', models.CharField(blank=True, default='', help_text='Why it is not pushed, or has no pull request.', max_length=500)),
                 ('packed_patch', models.BinaryField()),
                 ('description', models.BinaryField()),

@@ -1,8 +1,7 @@
 """Keep the changes of runs, and publish them: a push, and a pull request."""
 
 import re
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -28,10 +27,11 @@ from coding_tasks.repositories.git import printable
 from coding_tasks.repositories.mirrors import Base, Mirrors
 from coding_tasks.repositories.remotes import Remote
 
-_MOST_QUESTIONS = 5
+_MOST_OF_A_KIND = 3
+_MOST_QUESTIONS = 20
 _LONGEST_PATH = 200
 _RUNS_IN_CI = re.compile(
-    r"^\.github/(workflows|actions)/|^\.(circleci|buildkite|gitea|forgejo|woodpecker)/"
+    r"^\.github/(workflows|actions)(/|$)|^\.(circleci|buildkite|gitea|forgejo|woodpecker)(/|$)"
     r"|(^|/)(\.gitlab-ci\.ya?ml|Jenkinsfile|azure-pipelines\.ya?ml|bitbucket-pipelines\.yml"
     r"|\.travis\.yml|appveyor\.yml|\.drone\.yml)$"
 )
@@ -58,7 +58,7 @@ def record_change(run: TaskRun, change: Change) -> RunChange:
     """Keep the change that a run made, once, with what to ask before it is published."""
     row = RunChange.of(change)
     row.run = run
-    row.questions = list(islice(_questions(change), _MOST_QUESTIONS))
+    row.questions = list(_questions(change))
     fields = {
         field.attname: getattr(row, field.attname)
         for field in RunChange._meta.concrete_fields
@@ -87,7 +87,8 @@ def publish(
     if not takes_pushes(repository):
         return KeptAsDiff(f"No credential for pushing to {repository.full_name} is stored here.")
     unpushed = _unpushed(run.change)
-    questions = [question for row in unpushed for question in row.questions]
+    # The newest change first: the questions about the others were asked before.
+    questions = [question for row in reversed(unpushed) for question in row.questions]
     if questions and not confirmed:
         return ConfirmationNeeded(tuple(dict.fromkeys(questions))[:_MOST_QUESTIONS])
     remote = remote_of(repository)
@@ -135,17 +136,34 @@ def _restore(mirrors: Mirrors, remote: Remote, rows: Iterable[RunChange]) -> Non
 
 
 def _questions(change: Change) -> Iterator[str]:
-    """Return why somebody has to agree before the change is published."""
+    """Return why somebody has to agree before the change is published.
+
+    Few questions are of one kind, so that many of a harmless kind cannot hide another kind.
+    """
     paths = [printable(file.path)[:_LONGEST_PATH] for file in change.files]
-    for finding in find_secrets(change.added_text):
-        where = f"`{paths[finding.file]}` (line {finding.line})"
-        yield f"{where} seems to contain {finding.name}."
+    yield from _few(
+        [
+            f"`{paths[finding.file]}` (line {finding.line}) seems to contain {finding.name}."
+            for finding in find_secrets(change.added_text)
+        ],
+        "More lines seem to contain secrets.",
+    )
     most = settings.PUBLISH_MOST_FILES
     if len(paths) > most:
         yield f"The change touches {len(paths)} files, more than {most}."
-    for path in paths:
-        if _RUNS_IN_CI.search(path):
-            yield f"`{path}` decides what runs in the repository's pipelines."
+    yield from _few(
+        [
+            f"`{path}` decides what runs in the repository's pipelines."
+            for path, file in zip(paths, change.files, strict=True)
+            if _RUNS_IN_CI.search(file.path)
+        ],
+        "More files decide what runs in the repository's pipelines.",
+    )
+
+
+def _few(questions: Sequence[str], more: str) -> Sequence[str]:
+    """Return the first questions, and `more` if there are others."""
+    return [*questions[:_MOST_OF_A_KIND], *[more] * (len(questions) > _MOST_OF_A_KIND)]
 
 
 def _pull_request(

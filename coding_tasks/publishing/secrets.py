@@ -86,6 +86,7 @@ def _added_lines(patch: bytes) -> Iterator[tuple[int, int, bytes]]:
     The lines of a part are counted, so text that looks like the beginning of a part is no part.
     """
     file = -1
+    header = b""
     removed = added = line = 0
     for record in patch.split(b"\n"):
         if removed and record.startswith(b"-"):
@@ -95,7 +96,9 @@ def _added_lines(patch: bytes) -> Iterator[tuple[int, int, bytes]]:
             added -= 1
             line += 1
         elif record.startswith(b"diff --git "):
-            file += 1
+            # A file that becomes a link has two parts with the same first line.
+            file += record != header
+            header = record
         elif part := _HUNK.match(record):
             removed, added = (int(part[1] or 1), int(part[3] or 1))
             line = int(part[2])

@@ -2,12 +2,17 @@
 
 import sys
 
-from coding_tasks.sandbox.bubblewrap.sandbox import Bubblewrap
+from environs import EnvError
+
+from coding_tasks.sandbox import choice
 
 
 def main() -> int:
-    """Return 0 if a sandbox works here. Otherwise print the reason and return 1."""
-    reason = Bubblewrap().why_missing()
+    """Return 0 if the chosen sandbox works here. Otherwise print the reason and return 1."""
+    try:
+        reason = choice.from_environment().sandbox().why_missing()
+    except EnvError as error:
+        reason = str(error)
     if reason is not None:
         sys.stdout.write(f"{reason}\n")
     return int(reason is not None)

@@ -13,15 +13,31 @@ said=$(git add --all --ignore-errors 2>&1) || status=$?
 case $status in
   0) ;;
   1) echo incomplete >&2 ;;
-  *) echo "$said" >&2; exit "$status" ;;
+  *)
+    # A file without the encoding that an attribute names ends git. It is taken as it is.
+    git ls-files -z --modified --others --exclude-standard >"$GIT_DIR/changed" &&
+    xargs -0 -n 1 sh -c "$ADD_ONE" sh <"$GIT_DIR/changed" ||
+    { echo "$said" >&2; exit "$status"; }
+    ;;
 esac
 exec git diff --cached --no-color --no-ext-diff --no-textconv --ignore-submodules=all \\
   --binary --full-index --find-renames --src-prefix=a/ --dst-prefix=b/ "$COMMIT" --
 """
 """Writes the patch to standard output, and "incomplete" to standard error if files are left out."""
 
+_ADD_ONE = """\
+git add --all -- ":(literal)$1" 2>/dev/null && exit
+[ -f "$1" ] && [ ! -L "$1" ] && object=$(git hash-object -w --no-filters -- "$1" 2>/dev/null) ||
+{ echo incomplete >&2; exit 0; }
+mode=100644
+[ ! -x "$1" ] || mode=100755
+git update-index --add --cacheinfo "$mode,$object,$1"
+"""
+"""Adds one file to the index, without conversions if they fail."""
+
 HOME_INSIDE = "/export"
-INDEX_INSIDE = f"{HOME_INSIDE}/index"
+INDEX_NAME = "index"
+INDEX_INSIDE = f"{HOME_INSIDE}/{INDEX_NAME}"
 REPOSITORY_INSIDE = "/repository"
 
 _CONFIGURATION = {
@@ -53,6 +69,7 @@ def environment(commit: str) -> dict[str, str]:
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "HOME": HOME_INSIDE,
         "LC_ALL": "C.UTF-8",
+        "ADD_ONE": _ADD_ONE,
         "COMMIT": commit or _EMPTY_TREE,
         "FORMAT": "sha256" if len(commit) == _SHA256 else "sha1",
         "GIT_DIR": f"{HOME_INSIDE}/git",

@@ -7,9 +7,13 @@ for path in "$@"; do
   shift
   [ -e "$path" ] && set -- "$@" "$path"
 done
-[ $# -eq 0 ] || exec tar --create --gzip --file=- -- "$@"
+[ $# -eq 0 ] || exec tar --create --gzip --sparse --ignore-failed-read --file=- -- "$@"
 """
-"""Writes an archive of the arguments that exist to standard output, or nothing."""
+"""Writes an archive of the arguments that exist to standard output, or nothing.
+
+Holes of files stay holes, so that what fitted into a home fits into another one. Files that cannot
+be read are left out.
+"""
 
 RESTORE = 'exec tar --extract --gzip --file=- --no-same-owner --directory="$HOME"'
 """Unpacks the archive on standard input."""

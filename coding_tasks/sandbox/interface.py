@@ -93,6 +93,9 @@ class Door:
     """As the worker reaches it, for example `https://gateway.example.com`."""
     product: str
     refusals: Refusals = field(default_factory=Refusals, compare=False)
+    token: str = field(default="", repr=False)
+    """The only credential that may leave, or empty if any may. With another one, code inside could
+    spend what is not the run's, or have the gateway refuse it."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,13 @@ from urllib.parse import parse_qsl, urlencode
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import (
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+)
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -85,6 +91,8 @@ class DemoSlack:
             self.events,
             self.faults,
             self.limits,
+            self.files,
+            base_url,
             lambda: [asdict(c) for c in self.calls()],
         )
         routes = [
@@ -92,6 +100,7 @@ class DemoSlack:
             Route("/respond/{key}", self._respond, methods=["POST"]),
             Route("/upload/v1/{file}", self._upload, methods=["POST"]),
             Route("/files/{file}", self._download),
+            Route("/files-pri/{file}/download", self._download_with_token),
             Route("/oauth/v2/authorize", self._authorize),
             Route("/_health", self._health),
             *page.routes(),
@@ -139,6 +148,17 @@ class DemoSlack:
     async def _download(self, request: Request) -> Response:
         content = self.files.content(request.path_params["file"])
         return PlainTextResponse("no such file", 404) if content is None else _as_text(content)
+
+    async def _download_with_token(self, request: Request) -> Response:
+        """Give a file to a bot. Others get a page for logging in, with status 200, as at Slack."""
+        bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
+        install = self.installations.of_token(bearer)
+        fault = self.faults.take("download")
+        if fault is not None:
+            return PlainTextResponse(fault.error, fault.status)
+        if install is None or not install.active:
+            return HTMLResponse("<!DOCTYPE html><title>Log in</title>")
+        return await self._download(request)
 
     async def _authorize(self, request: Request) -> Response:
         """Agree to the installation in the demo's team at once, and send the browser back."""

@@ -9,6 +9,7 @@ from starlette.routing import BaseRoute, Route
 
 from devstack.demo_slack.events import Events
 from devstack.demo_slack.faults import Fault, Faults
+from devstack.demo_slack.file_methods import Files
 from devstack.demo_slack.limits import Limits
 from devstack.demo_slack.workspace import Json, Workspace
 
@@ -22,12 +23,16 @@ class Control:
         events: Events,
         faults: Faults,
         limits: Limits,
+        files: Files,
+        base_url: str,
         calls: Callable[[], list[Json]],
     ) -> None:
         self.workspace = workspace
         self.events = events
         self.faults = faults
         self.limits = limits
+        self.files = files
+        self.base_url = base_url
         self.calls = calls
 
     def routes(self) -> list[BaseRoute]:
@@ -42,12 +47,21 @@ class Control:
         ]
 
     async def _post(self, request: Request) -> Response:
-        """Post a message in its stored form: `{"user", "channel", "text", "thread_ts"?}`."""
+        """Post a message in its stored form: `{"user", "channel", "text", "thread_ts"?}`.
+
+        `files` are attached to it: a list of `{"name", "content", "mimetype"?}`.
+        """
         body = await request.json()
         channel = body.pop("channel")
+        if files := body.pop("files", []):
+            body |= {"subtype": "file_share", "files": [self._attach(file) for file in files]}
         message = self.workspace.add_message(channel, {"team": "T1", **body})
         self.events.message_posted(message["team"], channel, message)
         return JSONResponse(message)
+
+    def _attach(self, file: Json) -> Json:
+        kind = file.get("mimetype", "text/plain")
+        return self.files.attach(file["name"], file["content"].encode(), kind, self.base_url)
 
     async def _messages(self, request: Request) -> Response:
         """Answer with a thread and its reactions, or without `thread_ts` with the channel."""

@@ -11,7 +11,7 @@ from devstack.demo_slack.workspace import Json
 
 
 class Files:
-    """The app's files, by Slack's file id."""
+    """Files of people and of the app, by Slack's file id."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -36,6 +36,18 @@ class Files:
         """Return the uploaded content, or None before the upload or without a ticket."""
         rows = self._database.rows("SELECT content FROM files WHERE id = ?", file_id)
         return rows[0]["content"] if rows else None
+
+    def attach(self, name: str, content: bytes, mimetype: str, base_url: str) -> Json:
+        """Keep a person's file; return Slack's file object for the message that it comes with."""
+        file_id = self.give_ticket(name, len(content))
+        self.take(file_id, content)
+        private = f"{base_url}/files-pri/{file_id}/download"
+        return self.describe(file_id) | {
+            "mimetype": mimetype,
+            "mode": "hosted",
+            "is_external": False,
+            "url_private_download": private,
+        }
 
     def describe(self, file_id: str) -> Json:
         """Return the fields of Slack's file object that the page and the app need."""

@@ -15,8 +15,8 @@ from devstack.demo_slack.workspace import Json, Workspace
 
 _METHODS = chat_methods.METHODS | conversation_methods.METHODS | file_methods.METHODS
 _SCOPE = (
-    "app_mentions:read,channels:history,chat:write,commands,files:write,im:write,reactions:write,"
-    "users:read"
+    "app_mentions:read,channels:history,chat:write,commands,files:read,files:write,im:write,"
+    "reactions:write,users:read"
 )
 
 

@@ -233,7 +233,8 @@ class Holds:
 
     async def _settle(self, settlement: Settlement) -> None:
         status, sequence = await run_settlement(self._redis, self.owner, settlement, self._copies)
-        active = self._active.pop(settlement.hold_id, None)
+        # The hold stays active until its call is booked, because it names the scopes that count it.
+        active = self._active.get(settlement.hold_id)
         if sequence < self._sequence or self._restarted():
             self._replay()
         if status == b"settled":
@@ -246,6 +247,7 @@ class Holds:
         elif status == b"reaped" and settlement.mode == "hold" and settlement.correct:
             logger.warning("hold was booked by another process", hold_id=settlement.hold_id)
             await self._settle(replace(settlement.correct(), scopes=_scopes(active)))
+        self._active.pop(settlement.hold_id, None)
 
     def _spool(self, settlement: Settlement) -> None:
         self._unsettled.append(settlement)
@@ -314,8 +316,11 @@ class Holds:
                 self._spool(Settlement(hold_id, "release", 0, b""))
 
     async def retire(self) -> None:
-        """Give up the lease, because this process has no calls under way any more."""
-        await self._redis.execute("ZREM", keys.OWNERS, self.owner)
+        """Settle what is left, then end the lease. The reaper books holds that remain."""
+        await self.drain()
+        await self._release_strays()
+        await self.drain()
+        await self._redis.execute("ZADD", keys.OWNERS, 0, self.owner)
 
     def _restarted(self) -> bool:
         """Return whether Redis was restarted. The sequence may not show what it lost."""

@@ -1,28 +1,26 @@
 """Telling paused runs that an account has more credits: a top-up, a raised limit, a new period.
 
-Quota doesn't know which runs are paused, so workflows registers a Celery task when Django starts:
-see `workflows.apps`. The task is only a hint: a sweep looks for paused runs too.
+Quota doesn't know which runs are paused, so workflows registers a function when Django starts: see
+`workflows.apps`. It only gives a hint: a sweep looks for paused runs too.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from celery import Task
 from django.db import transaction
 
-from projects.hints import run_soon
 from quota.account_state import AccountState
 
 _MOST_NAMED = 20
-_registered: list[Task[..., None]] = []
+_registered: list[Callable[..., None]] = []
 
 
-def register(task: Task[..., None]) -> None:
-    """Set the task to call. It takes organization ids as text, or none of them for all."""
-    _registered[:] = [task]
+def register(hint: Callable[..., None]) -> None:
+    """Set the function to call. It takes organization ids as text, or none of them for all."""
+    _registered[:] = [hint]
 
 
 def announce(moves: Iterable[tuple[AccountState | None, AccountState]]) -> None:
-    """Call the task after the commit if any account has more credits than before.
+    """Call the registered function after the commit if any account has more credits than before.
 
     `moves` holds each account's state before and after.
     """
@@ -33,7 +31,7 @@ def announce(moves: Iterable[tuple[AccountState | None, AccountState]]) -> None:
     }
     if gained:
         named = sorted(gained) if len(gained) <= _MOST_NAMED else ()
-        transaction.on_commit(lambda: run_soon(_registered[0].name, *named))
+        transaction.on_commit(lambda: _registered[0](*named))
 
 
 def _gained(before: AccountState, after: AccountState) -> bool:

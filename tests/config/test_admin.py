@@ -99,7 +99,8 @@ def test_the_first_page_says_what_each_agent_worker_can_run(admin_client, settin
     exchange.put_report("good", {"sandbox": "", "agents": {"small": "", "codex": "No Codex here."}})
     exchange.put_report("bad", {"sandbox": "<no namespaces>", "agents": {"small": ""}})
     page = admin_client.get(INDEX).content.decode()
-    assert "<strong>good</strong>: ready. No Codex here.</p>" in page
+    assert "<strong>good</strong>: ready.</p>" in page
+    assert "<li>No Codex here.</li>" in page
     assert "<strong>bad</strong>: no sandbox" in page
     assert "(&lt;no namespaces&gt;)" in page
 

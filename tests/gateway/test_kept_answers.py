@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections import Counter
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -271,6 +272,39 @@ def test_a_key_is_free_as_soon_as_redis_is_back(own_redis: str, generated: bool)
         store.close()
 
     asyncio.run(outages())
+
+
+@pytest.mark.usefixtures("patience")
+def test_a_claim_that_redis_makes_after_it_was_given_back_is_void(own_redis: str) -> None:
+    """A command may be delivered after its connection broke, when the network is back."""
+    caller, headers = SimpleNamespace(project_id=7), {kept_answers.HEADER: b"k" * 32}
+
+    async def arrive_late() -> None:
+        store = LosesAnswers(own_redis)
+        await store.execute("FLUSHALL")
+        now_ms = int((await store.execute("TIME"))[0]) * 1000
+        await store.execute("ZADD", keys.OWNERS, now_ms + 600_000, "owner")
+        answers, network = (
+            KeptAnswers(store, "owner", 600, admission_seconds=600) for _ in range(2)
+        )
+
+        def claim(by: KeptAnswers, call_id: str):
+            call = SimpleNamespace(
+                headers=headers, product="slack_app", api="messages", call_id=call_id
+            )
+            return by.claim(call, caller, b"{}")
+
+        store.away = 1
+        with pytest.raises(Refusal):
+            await claim(answers, "late")
+        assert answers._retrying is not None
+        await answers._retrying
+        with suppress(KeyInUse):
+            await claim(network, "late")
+        assert await claim(answers, "next") is not None
+        store.close()
+
+    asyncio.run(arrive_late())
 
 
 def leave_during_a_call(world: World, token: str, key: dict[str, str]) -> None:

@@ -25,6 +25,7 @@ from projects.models import Project, SlackWorkspace
 from quota.published import redis_client as gate_redis
 from quota.resources import AI_CREDITS
 from tests.fakes import FakeSlack
+from tests.ready_project import ready_project
 from tests.redis_timeouts import wait_as_in_production
 from workflows import client as workflow_client
 from workflows.mention_types import workflow_id
@@ -55,7 +56,7 @@ def slack(_fake_slack: FakeSlack, settings) -> FakeSlack:
 
 @pytest.fixture
 def project(db) -> Project:
-    return create_project(create_organization("Acme"), "Main")
+    return ready_project("Acme", "Main")
 
 
 @pytest.fixture

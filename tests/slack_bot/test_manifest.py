@@ -55,7 +55,7 @@ def methods_called() -> set[str]:
 def test_the_scopes_are_those_of_the_methods_events_and_commands_and_no_others():
     called, events = methods_called(), MANIFEST["settings"]["event_subscriptions"]["bot_events"]
     assert {"chat_postMessage", "users_info"} <= called
-    needed = {"commands"}.union(
+    needed = {"commands", "files:read"}.union(  # `thread_context` downloads files
         *(SCOPES_OF_METHODS[method] for method in called),
         *(SCOPES_OF_EVENTS[event] for event in events),
     )

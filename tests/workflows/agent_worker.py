@@ -13,6 +13,7 @@ from django.conf import settings
 
 from coding_tasks.agent_worker import worker
 from coding_tasks.agent_worker.settings import Settings
+from coding_tasks.sandbox.choice import Choice
 from coding_tasks.sandbox.interface import Sandbox
 from workflows.client import connect
 
@@ -31,7 +32,7 @@ def settings_of_worker() -> Settings:
         exchange=Path(settings.AGENT_EXCHANGE_DIRECTORY),
         installations=Path(settings.AGENT_EXCHANGE_DIRECTORY) / "installations",
         most_turns=4,
-        sandbox_uid=settings.SANDBOX_UID,
+        sandbox=Choice(uid=settings.SANDBOX_UID),
         task_queue=settings.TEMPORAL_TASK_QUEUE,
         commands=SHELL,
     )

@@ -1,7 +1,10 @@
 """Erased words are no longer posted or sent to a model."""
 
+import threading
+
 import pytest
 from django.core.management import call_command
+from django.db import connection
 
 from coding_tasks import creation, runs
 from coding_tasks.models import CodingTask, TaskRun
@@ -10,9 +13,9 @@ from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT, CLASSIFIER
 from tests.workflows.temporal import wait_for_close
 from tests.workflows.world import World
-from workflows import client, notices, tasks
-from workflows.intake import follow_ups
-from workflows.models import ERASED, FollowUp, Mention, Notice
+from workflows import client, closing, denials, notices, tasks
+from workflows.intake import follow_ups, replies
+from workflows.models import ERASED, FollowUp, Mention, Notice, ThreadReply
 from workflows.slack import access
 
 pytestmark = pytest.mark.usefixtures("worker")
@@ -97,31 +100,53 @@ def test_a_mention_that_has_no_task_yet_asks_no_model(two_repositories: World, m
     assert two_repositories.gateway.requests(CLASSIFIER) == []
 
 
-def test_a_task_that_is_created_during_the_erasure_keeps_no_text(shop: World, monkeypatch):
-    create = creation.create_task
-    monkeypatch.setattr(creation, "create_task", lambda *given: [erase(), create(*given)][1])
+@pytest.mark.parametrize("is_told", [True, False])
+def test_no_task_is_created_of_a_mention_that_was_erased_meanwhile(
+    shop: World, monkeypatch, is_told
+):
+    if not is_told:
+        monkeypatch.setattr(client, "cancel_all", lambda _workflow_ids: None)
+    create, created = creation.create_task, []
+
+    def create_after_erasure(*given, **options):
+        erase()
+        try:
+            return create(*given, **options)
+        finally:
+            created.append(given)
+
+    monkeypatch.setattr(creation, "create_task", create_after_erasure)
     mention = shop.start("our secret")
     wait_for_close(mention.workflow_id)
-    wait_until(TaskRun.objects.filter(request=ERASED).exists, what="the end of the activity")
-    assert CodingTask.objects.get().state == CodingTask.State.STOPPED
+    wait_until(lambda: created, what="the end of the activity")
+    assert not CodingTask.objects.exists()
     assert_nothing_is_left(shop, mention.ts)
 
 
-def test_a_task_whose_workflow_ends_while_it_is_created_is_stopped(shop: World, monkeypatch):
-    create = creation.create_task
+def test_a_task_that_is_created_in_the_middle_of_the_erasure_is_stopped(shop: World, monkeypatch):
+    """The task's transaction was first to lock the mention, so the erasure waits for it."""
+    creating, closing_mention = threading.Event(), threading.Event()
+    create, close = creation.create_task, closing.close
 
-    def create_slowly(request, repository, workflow_id):
-        erase()
-        run = create(request, repository, workflow_id)
-        wait_for_close(workflow_id)
-        return run
+    def create_first(*given, **options):
+        creating.set()
+        closing_mention.wait(60)
+        return create(*given, **options)
 
-    monkeypatch.setattr(creation, "create_task", create_slowly)
+    def close_after_creation(*given, **options):
+        closing_mention.set()
+        if connection.vendor == "postgresql":  # SQLite allows only one writer
+            wait_until(CodingTask.objects.exists, what="the task")
+        return close(*given, **options)
+
+    monkeypatch.setattr(client, "cancel_all", lambda _workflow_ids: None)
+    monkeypatch.setattr(creation, "create_task", create_first)
+    monkeypatch.setattr(closing, "close", close_after_creation)
     mention = shop.start("our secret")
+    creating.wait(60)
+    erase()
     wait_for_close(mention.workflow_id)
-    wait_until(TaskRun.objects.filter(request=ERASED).exists, what="the end of the activity")
-    assert TaskRun.objects.get().state == TaskRun.State.STOPPED
-    assert CodingTask.objects.get().state == CodingTask.State.STOPPED
+    assert not CodingTask.objects.filter(state=CodingTask.State.ACTIVE).exists()
     assert_nothing_is_left(shop, mention.ts)
 
 
@@ -140,6 +165,48 @@ def test_an_answer_that_was_just_kept_is_not_posted(shop: World, monkeypatch):
     mention = shop.start()
     wait_until(Notice.objects.exists, what="the notice")
     assert_nothing_is_left(shop, mention.ts, asked=1)
+
+
+def test_an_answer_that_is_claimed_in_the_middle_of_the_erasure_is_not_posted(shop: World):
+    mention = shop.handle()
+    Notice.objects.all().delete()
+    run = TaskRun.objects.get()
+
+    def claim() -> None:
+        notices.claim_answer(run, mention)
+        connection.close()
+
+    claiming = threading.Thread(target=claim)
+
+    def claim_first(execute, sql, *given):
+        if sql.startswith('UPDATE "coding_tasks_taskrun"') and not claiming.ident:
+            claiming.start()
+            if connection.vendor == "postgresql":  # SQLite allows only one writer
+                claiming.join()
+        return execute(sql, *given)
+
+    with connection.execute_wrapper(claim_first):
+        erase()
+    claiming.join()
+    assert ERASED in Notice.objects.get().text
+    assert_nothing_is_left(shop, mention.ts, said=1, asked=1)
+
+
+def test_a_reply_that_is_erased_while_it_is_decided_about_starts_nothing(shop: World, monkeypatch):
+    shop.limit()
+    denied = shop.handle("our secret")
+    shop.top_up()
+    refusal_for = denials.refusal_for
+    monkeypatch.setattr(
+        denials, "refusal_for", lambda *given, **to: [erase(), refusal_for(*given, **to)][1]
+    )
+    reply = shop.posted_reply(denied, "go on with our secret")
+    fields = {each: getattr(reply, each) for each in ("channel_id", "ts", "thread_ts", "user_id")}
+    row = ThreadReply(workspace=shop.workspace, text=reply.text, **fields)
+    assert replies.decide(replies.keep(row)) is None
+    assert set(Mention.objects.values_list("text", flat=True)) == {ERASED}
+    assert not FollowUp.objects.exists()
+    assert_nothing_is_left(shop, denied.ts, said=1)
 
 
 @pytest.mark.usefixtures("shop")

@@ -15,7 +15,7 @@ from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT
 from tests.workflows.temporal import history, terminate, wait_for_close
 from tests.workflows.world import World
-from workflows import client, tasks
+from workflows import client, denials, tasks
 from workflows.intake import replies
 from workflows.models import FollowUp, Mention, ThreadReply
 from workflows.requests import texts_of
@@ -95,6 +95,24 @@ def test_a_reply_during_a_pause_is_answered_after_the_top_up(shop: World):
     assert FollowUp.objects.get().state == FollowUp.State.SIGNALLED
     grant_credits(shop.project.organization, AI_CREDITS, 100 * MICRO)
     carry_out_hints(shop.redis)
+    assert shop.wait_until_said(mention.ts, 3)[1:] == ["It is a shop.", "Shoes."]
+
+
+def test_a_reply_just_before_the_top_up_is_answered_after_it(shop: World, monkeypatch):
+    mention = paused(shop, lambda: exhaust(shop))
+    shop.gateway.script("It is a shop.", "Shoes.")
+    refusal_for = denials.refusal_for
+
+    def refuse_just_before(*given, **options):
+        refusal = refusal_for(*given, **options)
+        if TaskRun.objects.filter(state=TaskRun.State.PAUSED).exists():
+            grant_credits(shop.project.organization, AI_CREDITS, 100 * MICRO)
+            carry_out_hints(shop.redis)
+            shop.wait_until_said(mention.ts, 2)
+        return refusal
+
+    monkeypatch.setattr(denials, "refusal_for", refuse_just_before)
+    reply_by_webhook(shop, mention, "and what does it sell?")
     assert shop.wait_until_said(mention.ts, 3)[1:] == ["It is a shop.", "Shoes."]
 
 

@@ -53,9 +53,11 @@ def main(task_queue: str, deaths: list[str]) -> None:
     django.setup()
 
     from django.conf import settings
+    from temporalio.worker import _worker
 
     from workflows import worker
 
+    _worker.load_default_build_id()  # hashes all loaded code; the forked workers remember it
     settings.TEMPORAL_TASK_QUEUE = task_queue
     lives: list[int] = []
     signal.signal(signal.SIGTERM, lambda *_: os.kill(lives[-1], signal.SIGTERM))

@@ -15,6 +15,7 @@ from workflows.activities import rows
 from workflows.activities.coding import RunAnswer, RunRef
 from workflows.activities.outages import report_failures, report_outages
 from workflows.requests import message_of
+from workflows.slack import thread_context
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +60,8 @@ class AgentActivities:
         if not agent_runs.uses_sandbox(run.task):
             return Prepared(in_sandbox=False)
         with report_failures():
-            return Prepared(in_sandbox=True, answered=not self._runs.prepare(run))
+            begun = self._runs.prepare(run, thread_context.read(run))
+        return Prepared(in_sandbox=True, answered=not begun)
 
     @activity.defn
     @report_outages()

@@ -154,14 +154,19 @@ class CodingActivities:
             text=all_that_was_asked(mention),
         )
         try:
-            run = creation.create_task(request, repository, activity.info().workflow_id or "")
+            run = creation.create_task(
+                request,
+                repository,
+                activity.info().workflow_id or "",
+                check=lambda: work.require_not_stopped(mention),
+            )
         except Refused as refused:
             denial = denials.claim(mention, refused.verdict)
             reason = out_of_credits(refused.verdict.reason)
             return TaskAnswer(notice_id=str(denial.pk) if denial else None, reason=reason)
         except ThreadTaken:
             return _join(mention)
-        if work.stop_if_mention_ended(run.task, mention, STOPPED):
+        except work.MentionStopped:
             return TaskAnswer(reason=STOPPED)
         _announce(mention, run.task)
         return TaskAnswer(task_id=str(run.task_id), run_id=str(run.pk))
@@ -282,6 +287,10 @@ def _join(mention: Mention) -> TaskAnswer:
                 "workflow_id": task.workflow_id,
             },
         )
+        if follow_up.workflow_id != task.workflow_id:  # it had joined a task that is gone
+            FollowUp.objects.filter(pk=follow_up.pk).update(
+                workflow_id=task.workflow_id, state=FollowUp.State.RECEIVED, outcome=""
+            )
     return TaskAnswer(holder=task.workflow_id, follow_up_id=str(follow_up.pk))
 
 

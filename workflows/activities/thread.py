@@ -7,9 +7,9 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from workflows import notices, unfinished
 from workflows.activities import rows
-from workflows.closing import close
+from workflows.closing import close, close_joined
 from workflows.mention_types import MentionRef
-from workflows.models import Notice
+from workflows.models import Mention, Notice
 from workflows.slack import access
 from workflows.slack.client import Failure, failure_of
 
@@ -100,6 +100,8 @@ class ThreadActivities:
     @activity.defn
     def close_mention(self, closing: Closing) -> Closed:
         """Record how the mention ended, unless that is recorded already."""
+        if closing.state == Mention.State.FORWARDED:
+            return Closed(close_joined(closing.mention_id, closing.outcome))
         return Closed(close(closing.mention_id, closing.state, closing.outcome))
 
     @activity.defn

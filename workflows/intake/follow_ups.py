@@ -9,7 +9,6 @@ from django.db.models import Exists, OuterRef, QuerySet
 from coding_tasks import threads
 from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.threads import lock_active_task
-from projects.models import Project
 from workflows import client, closing, denials, notices
 from workflows.mention_types import HANDED_BACK, out_of_credits, workflow_id
 from workflows.models import ERASED, FollowUp, Mention, ThreadReply
@@ -56,22 +55,23 @@ def forward(mention: Mention, task: CodingTask, *, ask_gate: bool = True) -> boo
     return True
 
 
-def record(reply: FollowUp, project: Project) -> bool:
-    """Save a reply that does not mention the bot, once; return whether to signal it now.
+def record(reply: FollowUp, task: CodingTask) -> bool:
+    """Save a reply to a task that does not mention the bot, once; return whether to signal it now.
 
-    Only replies by the task's owner are saved. If `project`, which pays for the task, has no
+    Only replies by the task's owner are saved. If the project that pays for the task has no
     credits, the reply is saved as refused, and the thread is told at most once. But if the task
     waits for credits, so does the reply: the thread was told that it goes on after a top-up.
     """
-    refusal = denials.refusal_for(reply, project)
+    waits = _waits_for_credits(task)  # it may go on after the gate was asked
+    refusal = denials.refusal_for(reply, task.project)
     with transaction.atomic():
-        task = lock_active_task(reply.workspace, reply.channel_id, reply.thread_ts)
-        if task is None or task.owner_slack_user_id != reply.user_id or is_known(reply):
+        locked = lock_active_task(reply.workspace, reply.channel_id, reply.thread_ts)
+        if locked is None or locked.owner_slack_user_id != reply.user_id or is_known(reply):
             return False
         if is_stopped_later(reply):  # an order to stop came just now and found nothing to stop
             return False
-        reply.workflow_id = task.workflow_id
-        if refusal and task.runs.filter(state=TaskRun.State.PAUSED).exists():
+        reply.workflow_id = locked.workflow_id
+        if refusal and (waits or _waits_for_credits(locked)):
             refusal = None  # the workflow asks the gate again when it is the reply's turn
         if refusal:
             reply.state = FollowUp.State.REFUSED
@@ -149,22 +149,24 @@ def _drop(follow_up: FollowUp) -> None:
 def restart_mention(follow_up: FollowUp) -> None:
     """Leave the mention of a dropped follow-up to the sweep, to be decided about again.
 
-    Erased mentions stay as they are.
+    Erased mentions stay as they are. If the mention's own workflow is about to close it as
+    forwarded, that workflow leaves it to the sweep instead (`closing.close_joined`).
     """
-    Mention.objects.filter(
-        workspace_id=follow_up.workspace_id,
-        channel_id=follow_up.channel_id,
-        ts=follow_up.ts,
-        state=Mention.State.FORWARDED,
-    ).exclude(text=ERASED).update(
-        state=Mention.State.RECEIVED, outcome=HANDED_BACK, finished_at=None, lease_until=None
-    )
+    mention = Mention.objects.filter(
+        workspace_id=follow_up.workspace_id, channel_id=follow_up.channel_id, ts=follow_up.ts
+    ).exclude(text=ERASED)
+    mention.filter(state=Mention.State.STARTED).update(outcome=HANDED_BACK)
+    closing.hand_back(mention.filter(state=Mention.State.FORWARDED))
 
 
 def is_known(reply: FollowUp | ThreadReply) -> bool:
     """Return whether the reply was recorded as a follow-up, in any state."""
     post = {"workspace": reply.workspace_id, "channel_id": reply.channel_id, "ts": reply.ts}
     return FollowUp.objects.filter(**post).exists()
+
+
+def _waits_for_credits(task: CodingTask) -> bool:
+    return task.runs.filter(state=TaskRun.State.PAUSED).exists()
 
 
 def _open_mentions(reply: FollowUp) -> QuerySet[Mention]:

@@ -173,7 +173,7 @@ def _as_follow_up(reply: ThreadReply) -> bool:
         addressed=False,
     )
     if task is not None:
-        to_signal = follow_ups.record(follow_up, task.project)
+        to_signal = follow_ups.record(follow_up, task)
     else:
         to_signal = follow_ups.record_early(follow_up)
     if to_signal:
@@ -251,10 +251,16 @@ def _is_pending_stop(request: Mention) -> bool:
 
 
 def _become_mention(reply: ThreadReply, takes_up: Mention | None) -> Mention | None:
-    """Return the reply's new mention, or None if another message took up the request."""
+    """Return the reply's new mention.
+
+    Return None if the reply was erased, or if another message took up the request.
+    """
     workspace = reply.workspace
     try:
         with transaction.atomic():
+            row = ThreadReply.objects.select_for_update().filter(pk=reply.pk)
+            if not row.exclude(text=ERASED).exists():
+                return None
             mention, _ = Mention.objects.get_or_create(
                 workspace=workspace,
                 channel_id=reply.channel_id,

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
-from django.db import transaction
-
 from coding_tasks import stopping
 from coding_tasks.models import CodingTask, TaskRun
 from workflows.models import ERASED, FollowUp, Mention
+
+
+class MentionStopped(Exception):
+    """The mention was stopped or erased."""
 
 
 @dataclass(frozen=True)
@@ -31,22 +33,20 @@ def stop_work(task: CodingTask, why: str) -> Stopped | None:
     return Stopped(task, in_flight)
 
 
-def stop_if_mention_ended(task: CodingTask, mention: Mention, why: str) -> bool:
-    """Stop a new task if its mention was stopped or erased meanwhile; return whether it was.
-
-    An order to stop or an erasure that came just now may not have seen the task.
-    """
-    with transaction.atomic():  # the lock waits for an erasure that is not committed yet
-        mention = Mention.objects.select_for_update().get(pk=mention.pk)
-    if mention.state != Mention.State.STOPPED:
-        return False
-    stop_work(task, why)
-    if mention.text == ERASED:
-        task.runs.update(request=ERASED)
-        CodingTask.objects.filter(pk=task.pk).update(title=ERASED)
-    return True
-
-
 def was_stopped(mention: Mention) -> bool:
-    """Return whether the mention was stopped while its workflow was running."""
-    return Mention.objects.filter(pk=mention.pk, state=Mention.State.STOPPED).exists()
+    """Return whether the mention was stopped or erased since its workflow was started."""
+    return _is_stopped(Mention.objects.get(pk=mention.pk))
+
+
+def require_not_stopped(mention: Mention) -> None:
+    """Lock the mention, and raise `MentionStopped` if it was stopped or erased.
+
+    Call this after the rows of its work were written in the same transaction. An order to stop or
+    an erasure then either waits for these rows, or keeps them from being written.
+    """
+    if _is_stopped(Mention.objects.select_for_update().get(pk=mention.pk)):
+        raise MentionStopped
+
+
+def _is_stopped(mention: Mention) -> bool:
+    return mention.state == Mention.State.STOPPED or mention.text == ERASED

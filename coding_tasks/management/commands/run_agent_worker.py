@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 
 KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "VIRTUAL_ENV")
-READ = ("TEMPORAL_", "AGENT_", "AGENTS_", "SANDBOX_UID", "LC_", "PYTHON")
+READ = ("TEMPORAL_", "AGENT_", "AGENTS_", "SANDBOX", "DOCKER_", "LC_", "PYTHON")
 
 
 class Command(BaseCommand):

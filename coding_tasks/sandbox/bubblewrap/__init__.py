@@ -1,1 +1,1 @@
-"""The sandbox made of bubblewrap. A keeper process holds the mounts of each workspace."""
+"""The sandbox made of bubblewrap."""

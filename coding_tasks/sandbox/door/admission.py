@@ -42,12 +42,14 @@ class PathFilter:
         return b"#" not in target and self._allowed.fullmatch(target) is not None
 
 
-def admit(request: h11.Request, paths: PathFilter) -> None:
-    """Raise `Refused` unless the request may leave."""
+def admit(request: h11.Request, paths: PathFilter, token: str = "") -> None:
+    """Raise `Refused` unless the request may leave: with the token only, if there is one."""
     if request.method == b"CONNECT":
         raise Refused(405, "CONNECT is not available")
     if not paths.allows(request.target):
         raise Refused(403, "only the gateway's paths for this run can be reached")
+    if token and not _bears(request.headers, token):
+        raise Refused(401, "the run's own token is needed, and no other credential")
     names = [name for name, _ in request.headers]
     if b"upgrade" in names:
         raise Refused(400, "upgrades are not available")
@@ -55,6 +57,17 @@ def admit(request: h11.Request, paths: PathFilter) -> None:
         raise Refused(400, "the length of the body is ambiguous")
     if _FRAMING & nominated(request.headers):
         raise Refused(400, "the Connection header names a header that is needed")
+
+
+def _bears(headers: Iterable[tuple[bytes, bytes]], token: str) -> bool:
+    """Return whether the request has the token as a credential, and no other.
+
+    The forms are those that the gateway takes, so it cannot be made to refuse them.
+    """
+    forms = {b"authorization": f"Bearer {token}".encode(), b"x-api-key": token.encode()}
+    given = [(name, value) for name, value in headers if name in forms]
+    names = {name for name, _ in given}
+    return 0 < len(given) == len(names) and all(forms[name] == value for name, value in given)
 
 
 def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> Headers:

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import json
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import h11
 
@@ -55,12 +55,14 @@ class Conversation:
         paths: PathFilter,
         bounds: Bounds,
         refusals: Refusals,
+        token: str = "",
     ) -> None:
         self._socket = connection
         self._gateway = gateway
         self._paths = paths
         self._bounds = bounds
         self._refusals = refusals
+        self._token = token
         self._inside = h11.Connection(h11.SERVER, max_incomplete_event_size=LONGEST_HEAD)
         self._writers: list[asyncio.StreamWriter] = []
         self._upstream: Upstream | None = None
@@ -89,7 +91,7 @@ class Conversation:
                 request = await self._next(self._inside, self._reader)
             if not isinstance(request, h11.Request):
                 return False
-            admit(request, self._paths)
+            admit(request, self._paths, self._token)
             return await self._relay(request)
         except TimeoutError:
             return False
@@ -143,7 +145,7 @@ class Conversation:
 
     async def _pass_answer(self, upstream: Upstream) -> None:
         left = self._bounds.answer
-        heard: h11.Response | None = None
+        refusal: Refusal | None = None
         body = b""
         while True:
             try:
@@ -151,7 +153,7 @@ class Conversation:
             except (h11.RemoteProtocolError, OSError) as error:
                 raise Refused(502, "the gateway broke off") from error
             if isinstance(event, h11.Response):
-                heard = event
+                refusal = self._note(event)
                 headers = end_to_end(event.headers)
                 await self._answer(
                     h11.Response(
@@ -165,22 +167,27 @@ class Conversation:
                 body += event.data[: MOST_REFUSAL - len(body)]
                 await self._answer(h11.Data(data=event.data))
             elif isinstance(event, h11.EndOfMessage):
-                if heard is not None:
-                    self._note(heard, body)
+                if refusal is not None and self._refusals.last is refusal:
+                    self._refusals.last = replace(refusal, body=body)
                 await self._answer(h11.EndOfMessage())
                 return
             elif not isinstance(event, h11.InformationalResponse):
                 raise Refused(502, "the gateway broke off")
 
-    def _note(self, answer: h11.Response, body: bytes) -> None:
-        """Remember whether the gateway itself refused the call."""
+    def _note(self, answer: h11.Response) -> Refusal | None:
+        """Remember whether the gateway itself refused the call; return the refusal.
+
+        An answer's head counts. Its end comes late in a long answer, or never if nobody waits.
+        """
         headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers
         }
         if _REASON in headers:
-            self._refusals.last = Refusal(answer.status_code, headers, body)
-        elif answer.status_code < 400:
+            self._refusals.last = Refusal(answer.status_code, headers, b"")
+            return self._refusals.last
+        if answer.status_code < 400:
             self._refusals.last = None
+        return None
 
     def _start_over(self, upstream: Upstream) -> bool:
         if upstream.state.our_state is h11.DONE and upstream.state.their_state is h11.DONE:

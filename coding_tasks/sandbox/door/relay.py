@@ -21,6 +21,7 @@ class Relay:
         self._paths = PathFilter(door.product)
         self._bounds = bounds or Bounds()
         self._refusals = door.refusals
+        self._token = door.token
         self._open = True
         self._accepting: asyncio.Task[None] | None = None
         self._conversations: dict[asyncio.Task[None], Conversation] = {}
@@ -63,7 +64,7 @@ class Relay:
 
     def _serve(self, connection: socket.socket, room: asyncio.Semaphore) -> None:
         conversation = Conversation(
-            connection, self._gateway, self._paths, self._bounds, self._refusals
+            connection, self._gateway, self._paths, self._bounds, self._refusals, self._token
         )
         task = asyncio.get_running_loop().create_task(conversation.run())
         self._conversations[task] = conversation

@@ -13,11 +13,12 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from environs import EnvError
 
+from coding_tasks.sandbox import choice
 from coding_tasks.sandbox import command as inside
-from coding_tasks.sandbox.bubblewrap.sandbox import Bubblewrap
 from coding_tasks.sandbox.errors import SandboxError
-from coding_tasks.sandbox.interface import Door, Ended, Limits
+from coding_tasks.sandbox.interface import Door, Ended, Limits, Sandbox
 
 PRODUCT = "slack_app"
 TOKEN = "worth-nothing"  # noqa: S105 - it is
@@ -41,7 +42,10 @@ class Command(BaseCommand):
 
     def handle(self, *_args: Any, dir: Path | None, argv: list[str], **_options: Any) -> None:
         """Run it. Raises `CommandError` if there is no sandbox or DIR cannot be copied."""
-        sandbox = Bubblewrap()
+        try:
+            sandbox = choice.from_environment().sandbox()
+        except EnvError as error:
+            raise CommandError(str(error)) from error
         if reason := sandbox.why_missing():
             raise CommandError(f"there is no sandbox on this machine: {reason}")
         try:
@@ -54,7 +58,7 @@ class Command(BaseCommand):
             sys.exit(ENDED_BY_LIMIT)
         sys.exit(ended.status)
 
-    async def _run(self, sandbox: Bubblewrap, tree: Path | None, argv: tuple[str, ...]) -> Ended:
+    async def _run(self, sandbox: Sandbox, tree: Path | None, argv: tuple[str, ...]) -> Ended:
         door = Door(settings.GATEWAY_URL, PRODUCT)
         what = inside.Command(argv, _environment())
         async with sandbox.open(tree) as workspace, workspace.start(what, Limits(), door) as run:

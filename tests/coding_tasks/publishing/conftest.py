@@ -74,12 +74,20 @@ def make_task(workspace, repository, title: str) -> CodingTask:
 def work(mirrors) -> Callable[..., TaskRun]:
     """Return a function that makes a run of the task, whose agent added a file."""
 
-    def make(task: CodingTask, path: str = "version.py", text: str = "print(1)") -> TaskRun:
+    def make(
+        task: CodingTask,
+        path: str = "version.py",
+        text: str = "print(1)",
+        *,
+        lines: int = 1,
+        mode: str = "100644",
+        before: str = "",
+    ) -> TaskRun:
         run = TaskRun.objects.create(task=task, message_ts=f"{task.runs.count()}.0", request="do")
         remote, base = prepare(mirrors, task)
         patch = (
-            f"diff --git a/{path} b/{path}\nnew file mode 100644\n--- /dev/null\n+++ b/{path}\n"
-            f"@@ -0,0 +1 @@\n+{text}\n"
+            f"{before}diff --git a/{path} b/{path}\nnew file mode {mode}\n--- /dev/null\n"
+            f"+++ b/{path}\n@@ -0,0 +1,{lines} @@\n+{text}\n"
         )
         change = commit_change(
             mirrors,

@@ -304,6 +304,38 @@ def test_what_runs_in_pipelines_is_asked_about(mirrors, task, work, github, path
     assert path in outcome.reasons[0]
 
 
+def test_many_questions_of_one_kind_do_not_hide_another_kind(mirrors, task, work, github):
+    secrets = "\n+".join(f"ghp_{number:036}" for number in range(30))
+    work(task, ".github/workflows/ci.yml", "run")
+    outcome = publish(mirrors, work(task, "tests.py", secrets, lines=30))
+    assert isinstance(outcome, ConfirmationNeeded)
+    assert [reason.partition(" seems")[0] for reason in outcome.reasons] == [
+        *(f"`tests.py` (line {number})" for number in (1, 2, 3)),
+        "More lines seem to contain secrets.",
+        "`.github/workflows/ci.yml` decides what runs in the repository's pipelines.",
+    ]
+
+
+def test_a_link_in_place_of_the_folder_of_pipelines_is_asked_about(mirrors, task, work, github):
+    outcome = publish(mirrors, work(task, ".github/workflows", "elsewhere", mode="120000"))
+    assert isinstance(outcome, ConfirmationNeeded)
+
+
+def test_a_secret_after_a_file_that_became_a_link_is_named_by_its_file(
+    mirrors, task, work, github, upstream
+):
+    secret = "ghp_" + "a" * 36
+    work(task, "a", "text")
+    become_a_link = (
+        "diff --git a/a b/a\ndeleted file mode 100644\n--- a/a\n+++ /dev/null\n"
+        "@@ -1 +0,0 @@\n-text\n"
+        "diff --git a/a b/a\nnew file mode 120000\n--- /dev/null\n+++ b/a\n"
+        "@@ -0,0 +1 @@\n+README.md\n\\ No newline at end of file\n"
+    )
+    outcome = publish(mirrors, work(task, "config", secret, before=become_a_link))
+    assert outcome == ConfirmationNeeded(("`config` (line 1) seems to contain a token of GitHub.",))
+
+
 def test_a_change_is_kept_once(mirrors, task, work):
     run = work(task)
     row = run.change

@@ -16,6 +16,7 @@ from coding_tasks.repositories.bounds import BOUNDS, Bounds
 from coding_tasks.repositories.changes import commit_change
 from coding_tasks.repositories.remotes import Remote
 from tests.coding_tasks.repositories.conftest import BRANCH, new_file, request_of
+from tests.examples import examples
 from tests.git_repositories import commit, import_files, make_repository, run_git
 
 NOBODY = 65_534
@@ -227,16 +228,17 @@ def test_a_file_below_a_link_of_the_same_name_is_written_nowhere_else(
     assert list((tmp_path / "target").iterdir()) == []
 
 
-@pytest.mark.slow
-def test_a_file_of_200_mb_fits(checkouts, mirrors, tmp_path):
+def test_a_large_file_fits(checkouts, mirrors, tmp_path):
+    """The file has 10 MB here, and 200 MB in `make soak`."""
+    megabytes = examples(10)
     make_repository(tmp_path / "origin", {"README.md": "# Big\n"})
     with (tmp_path / "origin" / "big").open("wb") as file:
-        for _ in range(200):
+        for _ in range(megabytes):
             file.write(os.urandom(1_000_000))
     run_git(tmp_path / "origin", "-c", "core.compression=0", "add", "big")
     run_git(tmp_path / "origin", "commit", "--quiet", "--message=big")
     shared = provide(checkouts, mirrors, Remote("1", f"file://{tmp_path}/origin"))
-    assert (shared.path / "big").stat().st_size == 200_000_000
+    assert (shared.path / "big").stat().st_size == megabytes * 1_000_000
     assert BOUNDS.size > 200_000_000
 
 

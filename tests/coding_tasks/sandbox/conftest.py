@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import textwrap
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -12,10 +13,12 @@ import h11
 import pytest
 import pytest_asyncio
 
-from coding_tasks.sandbox.bubblewrap.fork_server import SERVER
 from coding_tasks.sandbox.bubblewrap.sandbox import Bubblewrap
 from coding_tasks.sandbox.command import HOME_INSIDE, PYTHON_INSIDE, Command
-from coding_tasks.sandbox.interface import Door, Ended, Limits, Workspace
+from coding_tasks.sandbox.docker.sandbox import Docker
+from coding_tasks.sandbox.gvisor.sandbox import GVisor
+from coding_tasks.sandbox.interface import Door, Ended, Limits, Sandbox, Workspace
+from coding_tasks.sandbox.keepers.fork_server import SERVER
 
 QUICK = Limits(seconds=90, memory=400_000_000, processes=64)
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": HOME_INSIDE}
@@ -30,17 +33,38 @@ else:
 """
 
 
-@pytest.fixture(scope="session")
-def sandbox() -> Bubblewrap:
-    """The sandbox of this machine. Where none works, the tests that need it say why."""
-    found = Bubblewrap()
+def _needs(program: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(shutil.which(program) is None, reason=f"{program} is not installed")
+
+
+def _docker() -> Docker:
+    return Docker(os.environ["SANDBOX_IMAGE"])
+
+
+SANDBOXES = [
+    pytest.param(Bubblewrap, id="bubblewrap"),
+    pytest.param(GVisor, id="gvisor", marks=_needs("runsc")),
+    pytest.param(
+        _docker,
+        id="docker",
+        marks=pytest.mark.skipif(
+            not os.environ.get("SANDBOX_IMAGE"), reason="SANDBOX_IMAGE names no image"
+        ),
+    ),
+]
+
+
+@pytest.fixture(scope="session", params=SANDBOXES)
+def sandbox(request: pytest.FixtureRequest) -> Sandbox:
+    """Each kind of sandbox. Where one doesn't work, the tests that need it say why."""
+    found = request.param()
     if reason := found.why_missing():
-        pytest.skip(f"no sandbox on this machine: {reason}")
+        pytest.skip(f"this sandbox doesn't work here: {reason}")
     return found
 
 
 @pytest_asyncio.fixture
-async def workspace(sandbox: Bubblewrap) -> AsyncIterator[Workspace]:
+async def workspace(sandbox: Sandbox) -> AsyncIterator[Workspace]:
     """An empty workspace."""
     async with sandbox.open(None) as opened:
         yield opened
@@ -77,6 +101,12 @@ async def shell(workspace: Workspace, script: str, **options) -> Ran:
     return await run(workspace, "/bin/sh", "-c", script, **options)
 
 
+async def existing(workspace: Workspace, *paths: str) -> list[str]:
+    """Return which of these paths exist inside."""
+    script = 'for path in "$@"; do [ -e "$path" ] && echo "$path"; done; true'
+    return (await run(workspace, "/bin/sh", "-c", script, "sh", *paths)).out.splitlines()
+
+
 async def attempt(workspace: Workspace, code: str, **options) -> str:
     """Run hostile Python; return "ESCAPED", or "refused:" and the error's name."""
     indented = textwrap.indent(textwrap.dedent(code), "    ")
@@ -86,7 +116,7 @@ async def attempt(workspace: Workspace, code: str, **options) -> str:
     return ran.out
 
 
-def owned(sandbox: Bubblewrap, tree: Path) -> Path:
+def owned(sandbox: Sandbox, tree: Path) -> Path:
     """Give a tree to the sandbox's user, as whoever makes checkouts does."""
     uid, gid = sandbox.owner
     for path in (tree, *tree.rglob("*")):

@@ -84,11 +84,11 @@ class Inside:
 
 
 @asynccontextmanager
-async def door_to(url: str, **bounds) -> AsyncIterator[tuple[Relay, int]]:
+async def door_to(url: str, *, token: str = "", **bounds) -> AsyncIterator[tuple[Relay, int]]:
     """Open a door to the address; provide it and the port inside."""
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    relay = Relay(Door(url, "slack_app"), Bounds(**bounds))
+    relay = Relay(Door(url, "slack_app", token=token), Bounds(**bounds))
     relay.listen(listener)
     try:
         yield relay, port
@@ -289,6 +289,26 @@ async def test_a_body_that_is_too_large_cuts_the_connection(gateway):
     assert gateway.requests == []
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ("Authorization: Bearer mine", 200), ("X-API-Key: mine", 200),
+        ("Authorization: Bearer mine\r\nX-API-Key: mine", 200),
+        ("", 401), ("Authorization: Bearer theirs", 401), ("X-API-Key: theirs", 401),
+        ("Authorization: Bearer mine\r\nX-API-Key: theirs", 401),
+        ("Authorization: Bearer mine\r\nAuthorization: Bearer mine", 401),
+        ("Authorization: Bearer mine, Bearer theirs", 401), ("Authorization: mine", 401),
+        ("Authorization: Bearer\r\nX-API-Key: theirs", 401), ("Authorization: Basic mine", 401),
+    ],
+)  # fmt: skip
+async def test_only_the_runs_own_token_leaves(gateway, headers, status):
+    given = f"{headers}\r\n" if headers else ""
+    request = f"GET /slack_app/v1/models HTTP/1.1\r\nHost: x\r\n{given}Connection: close\r\n\r\n"
+    async with door_to(gateway.url, token="mine") as (_, port), connected(port) as inside:
+        assert (await inside.say(request.encode())).startswith(f"HTTP/1.1 {status}".encode())
+    assert len(gateway.requests) == (status == 200)
+
+
 async def test_an_idle_connection_is_closed(gateway):
     async with door_to(gateway.url, head_within=0.05) as (_, port), connected(port) as inside:
         inside.writer.write(b"GET /slack_app/x HTTP/1.1\r\nHo")
@@ -324,3 +344,58 @@ async def test_a_gateway_below_a_path_and_with_a_name_is_asked_by_both(gateway):
 def test_an_address_that_is_none_is_refused(url):
     with pytest.raises(ValueError):
         Relay(Door(url, "slack_app"))
+
+
+@asynccontextmanager
+async def refusing_gateway() -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """Run a gateway that refuses calls of /refused, and ends answers once the event is set."""
+    may_end = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        target = (await reader.readuntil(b"\r\n\r\n")).split()[1]
+        if target.endswith(b"/refused"):
+            head = b"HTTP/1.1 429 No\r\nx-tollgate-reason: billable_credits\r\n"
+        else:
+            head = b"HTTP/1.1 200 OK\r\n"
+        writer.write(head + b"content-length: 2\r\n\r\n")
+        if not target.endswith(b"/at-once"):
+            await may_end.wait()
+        writer.write(b"{}")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", may_end
+
+
+async def test_a_refusal_is_heard_although_an_earlier_answer_ends_later():
+    async with refusing_gateway() as (url, may_end), door_to(url) as (relay, port):
+        async with connected(port) as earlier, connected(port) as later:
+            earlier.writer.write(GET.replace(b"models", b"long"))
+            await earlier.reader.readuntil(b"\r\n\r\n")
+            later.writer.write(GET.replace(b"models", b"refused"))
+            await later.reader.readuntil(b"\r\n\r\n")
+            may_end.set()
+            for connection in (later, earlier):
+                await connection.reader.readuntil(b"{}")
+        assert relay._refusals.last is not None
+        assert (relay._refusals.last.status, relay._refusals.last.body) == (429, b"{}")
+
+
+async def test_a_refusal_is_heard_although_nobody_waits_for_its_end():
+    async with refusing_gateway() as (url, may_end), door_to(url) as (relay, port):
+        async with connected(port) as inside:
+            inside.writer.write(GET.replace(b"models", b"refused"))
+            await inside.reader.readuntil(b"\r\n\r\n")
+        may_end.set()
+        await until(lambda: not relay._conversations, "the end of the connection")
+        assert relay._refusals.last is not None
+
+
+async def test_a_later_call_that_passes_makes_a_refusal_the_last_no_more():
+    async with refusing_gateway() as (url, may_end), door_to(url) as (relay, port):
+        may_end.set()
+        for target in (b"refused", b"at-once"):
+            async with connected(port) as inside:
+                inside.writer.write(GET.replace(b"models", target))
+                await inside.reader.readuntil(b"{}")
+        assert relay._refusals.last is None

@@ -7,9 +7,14 @@ from collections.abc import Iterator
 import pytest
 
 from coding_tasks.sandbox.command import GATEWAY_PORT_INSIDE, PYTHON_INSIDE, Command
-from tests.coding_tasks.sandbox.conftest import ENVIRONMENT, QUICK, attempt, run, until
+from tests.coding_tasks.sandbox.conftest import ENVIRONMENT, QUICK, attempt, run, shell, until
 
-UNREACHABLE = ("refused: ENETUNREACH", "refused: ECONNREFUSED", "refused: EADDRNOTAVAIL")
+UNREACHABLE = (
+    "refused: ENETUNREACH",
+    "refused: ECONNREFUSED",
+    "refused: EADDRNOTAVAIL",
+    "refused: EHOSTUNREACH",
+)
 
 
 @pytest.fixture
@@ -118,7 +123,8 @@ async def test_broadcasts_and_multicasts_go_nowhere(workspace, gateway):
 @pytest.mark.parametrize("kind", ["SOCK_RAW, socket.IPPROTO_ICMP", "SOCK_RAW, socket.IPPROTO_RAW"])
 async def test_raw_sockets_are_refused(workspace, gateway, kind):
     code = f"import socket; socket.socket(socket.AF_INET, socket.{kind})"
-    assert await attempt(workspace, code, door=gateway.door()) == "refused: EPERM"
+    refused = await attempt(workspace, code, door=gateway.door())
+    assert refused in ("refused: EPERM", "refused: EAFNOSUPPORT")
 
 
 FAMILIES = {"vsock": 40, "packet": 17, "alg": 38, "bluetooth": 31, "tipc": 30, "kcm": 41}
@@ -141,10 +147,8 @@ async def test_abstract_unix_sockets_of_the_host_cannot_be_reached(workspace, ga
 
 
 async def test_unix_sockets_of_the_host_are_not_there(workspace):
-    sockets = (
-        'import glob; print(glob.glob("/run/*") + glob.glob("/var/run/*") + glob.glob("/tmp/*"))'
-    )
-    assert (await run(workspace, PYTHON_INSIDE, "-c", sockets)).out == "[]"
+    found = await shell(workspace, "find / -xdev -type s; find /run /var/run /tmp -type s")
+    assert found.out == ""
 
 
 async def test_the_interface_cannot_be_configured(workspace, gateway):
@@ -153,7 +157,8 @@ async def test_the_interface_cannot_be_configured(workspace, gateway):
     request = struct.pack("16sH14x", b"lo", 0)
     fcntl.ioctl(socket.socket(), 0x8914, request)
     """
-    assert await attempt(workspace, code, door=gateway.door()) == "refused: EPERM"
+    refused = await attempt(workspace, code, door=gateway.door())
+    assert refused in ("refused: EPERM", "refused: ENOTTY")
 
 
 _ASK = """\

@@ -7,9 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from coding_tasks.sandbox.bubblewrap.fork_server import SERVER
+from coding_tasks.sandbox.bubblewrap.sandbox import Bubblewrap
 from coding_tasks.sandbox.command import PYTHON_INSIDE, Command
-from tests.coding_tasks.sandbox.conftest import ENVIRONMENT, QUICK, attempt, run, shell
+from coding_tasks.sandbox.docker.sandbox import Docker
+from coding_tasks.sandbox.gvisor.sandbox import GVisor
+from coding_tasks.sandbox.keepers.fork_server import SERVER
+from tests.coding_tasks.sandbox.conftest import (
+    ENVIRONMENT,
+    QUICK,
+    attempt,
+    existing,
+    run,
+    shell,
+)
 
 CANARY = "canary-8f14e45fceea167a"
 """A secret of the worker. No byte of it may be seen inside."""
@@ -54,8 +64,8 @@ async def test_the_workers_environment_is_not_in_proc(canary, sandbox):
 
 
 async def test_other_processes_of_the_host_are_not_visible(workspace):
-    assert int((await shell(workspace, "ls -d /proc/[0-9]* | wc -l")).out) <= 5
-    assert (await shell(workspace, f"ls -d /proc/{os.getpid()}")).out == ""
+    assert 1 <= len((await shell(workspace, "echo /proc/[0-9]*")).out.split()) <= 5
+    assert await existing(workspace, f"/proc/{os.getpid()}") == []
 
 
 _READ_MEMORY = """\
@@ -102,7 +112,9 @@ def inherited(sandbox, tmp_path) -> Iterator[Path]:
 
 async def test_no_descriptor_of_the_worker_is_passed_on(inherited, sandbox):
     async with sandbox.open(None) as workspace:
-        inside = (await shell(workspace, "ls -l /proc/self/fd /proc/1/fd")).out
+        program = "for path in /proc/self/fd/* /proc/1/fd/*; do readlink $path; done"
+        inside = (await shell(workspace, program)).out
+    assert inside
     for name in (inherited.name, "memfd:argv", "memfd:filter", "socket:"):
         assert name not in inside
 
@@ -124,14 +136,22 @@ async def test_trees_of_other_runs_are_not_visible(sandbox):
         )
 
 
-async def test_homes_and_the_rest_of_the_hosts_files_are_not_visible(workspace, tmp_path):
-    listed = (await shell(workspace, "ls -A /home /work /srv /var /run /sys /mnt")).out
-    assert listed.split() == ["/home:", "agent", "/var:", "tmp", "/work:"]
+def words_of_the_host(*names: str) -> set[str]:
+    """Return the words in those of the files below /etc that the host has."""
+    paths = [Path("/etc", name) for name in names]
+    return {word for path in paths if path.exists() for word in path.read_text().split()}
+
+
+async def test_homes_and_the_rest_of_the_hosts_files_are_not_visible(sandbox, workspace, tmp_path):
+    folders = "find /home /work /srv /var /run /mnt -mindepth 1 -maxdepth 1"
+    if not isinstance(sandbox, Docker):  # an image has its own
+        assert (await shell(workspace, folders)).out.split() == ["/home/agent", "/var/tmp"]
     # Below root's home there is at most the worker's Python.
     others = f"find /root -not -path '{sys.base_prefix}/*' -not -type d"
     assert (await shell(workspace, others)).out == ""
-    assert (await shell(workspace, f"ls -d {tmp_path} {Path.cwd()}")).out == ""
-    assert (await shell(workspace, "cat /etc/shadow /etc/hostname /etc/machine-id")).out == ""
+    assert await existing(workspace, str(tmp_path), str(Path.cwd())) == []
+    secrets = (await shell(workspace, "cat /etc/shadow /etc/hostname /etc/machine-id")).out
+    assert not words_of_the_host("shadow", "hostname", "machine-id") & {*secrets.split()}
 
 
 async def test_the_hosts_name_and_users_are_not_visible(workspace):
@@ -141,7 +161,9 @@ async def test_the_hosts_name_and_users_are_not_visible(workspace):
 @pytest.mark.parametrize(
     "path", ["/", "/usr", "/usr/bin", "/etc", "/opt/python", "/dev", "/var", "/proc"]
 )
-async def test_nothing_outside_the_workspace_can_be_written(workspace, path):
+async def test_nothing_outside_the_workspace_can_be_written(sandbox, workspace, path):
+    if path == "/dev" and isinstance(sandbox, GVisor):
+        pytest.skip("each command in gVisor has a /dev of its own, in its own memory")
     refused = await attempt(workspace, f'open("{path}/planted", "w")')
     assert refused in ("refused: EROFS", "refused: EACCES", "refused: ENOENT", "refused: EPERM")
     assert not os.access(f"{path}/planted", os.F_OK)
@@ -169,28 +191,34 @@ async def test_an_agents_installation_cannot_be_changed(sandbox, tmp_path):
             'import os; os.unlink("/opt/agents/a/program")',
             'import os; os.chmod("/opt/agents/a/program", 0o4755)',
         ):
-            assert await attempt(workspace, code) == "refused: EROFS"
+            assert await attempt(workspace, code) in ("refused: EROFS", "refused: EPERM")
     assert [path.name for path in installed.iterdir()] == ["program"]
     assert (installed / "program").read_text() == "ours"
 
 
-async def test_a_setuid_file_gives_no_other_user(workspace):
-    copy = f"cp $(readlink -f {PYTHON_INSIDE}) python; chmod 6755 python; stat -c %A python"
-    assert (await shell(workspace, copy)).out == "-rwsr-sr-x"
+async def test_a_setuid_file_gives_no_other_user(sandbox, workspace):
+    copy = f"cp $(readlink -f {PYTHON_INSIDE}) python; chmod 6755 python; [ -u python ] && echo set"
+    assert (await shell(workspace, copy)).out == "set"
     uids = "import os; print(os.getresuid())"
     environment = {"PYTHONHOME": "/opt/python"}
     ran = await run(workspace, "/work/python", "-S", "-c", uids, environment=environment)
-    assert ran.out == "(1000, 1000, 1000)", ran.err
+    uid = sandbox.owner[0] if isinstance(sandbox, Docker) else 1000
+    assert ran.out == f"({uid}, {uid}, {uid})", ran.err
 
 
 async def test_programs_of_the_system_give_no_other_user(workspace):
+    code = "import ctypes; print(ctypes.CDLL(None).prctl(39, 0, 0, 0, 0))"  # no new privileges
+    assert (await run(workspace, PYTHON_INSIDE, "-S", "-c", code)).out == "1"
+
+
+async def test_no_file_of_the_host_gives_another_user(sandbox, workspace):
+    if not isinstance(sandbox, Bubblewrap):
+        pytest.skip("only bubblewrap shows the host's mounts themselves")
     mounted = "findmnt --noheadings --output OPTIONS --target"
     options = (await shell(workspace, f"{mounted} /usr; {mounted} /work; {mounted} /tmp")).out
     assert [("nosuid" in line, "nodev" in line) for line in options.splitlines()] == [
         (True, True)
     ] * 3
-    status = (await shell(workspace, "grep NoNewPrivs /proc/self/status")).out
-    assert status.split() == ["NoNewPrivs:", "1"]
 
 
 def mounts_of_this_process() -> str:
@@ -219,9 +247,10 @@ async def test_a_symbolic_link_out_leads_nowhere_else(workspace, tmp_path):
     await shell(
         workspace, f"ln -s {secret} a; ln -s / b; ln -s /proc/1/root c; ln -s /proc/1/cwd d"
     )
-    assert os.access("/etc/hostname", os.R_OK)  # on the host
+    name = words_of_the_host("hostname")
+    assert name
     through = "cat b/etc/hostname c/etc/hostname d/etc/hostname; ln -s /etc/hostname e; cat e"
-    assert (await shell(workspace, through)).out == ""
+    assert not name & {*(await shell(workspace, through)).out.split()}
     links = (f"/work/{name}" for name in ("a", f"b{secret}", f"c{secret}", f"d{secret}"))
     assert await look(workspace, "/proc/self/status", *links) == []
 
@@ -237,7 +266,8 @@ async def test_device_files_cannot_be_made(workspace):
     devices = (await shell(workspace, "find /dev -type b -o -type c | sort")).out.split()
     assert {*devices} <= {
         *("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"),
-        *("/dev/pts/ptmx", "/dev/console"),
+        *("/dev/pts/ptmx", "/dev/ptmx", "/dev/console"),
+        *("/dev/fuse", "/dev/net/tun"),  # gVisor's own, which it does not pass on
     }
 
 
@@ -285,7 +315,7 @@ def check(result):
         raise OSError(ctypes.get_errno(), "refused")
 {code}
 """
-    assert await attempt(workspace, program) == "refused: EPERM"
+    assert await attempt(workspace, program) in ("refused: EPERM", "refused: EACCES")
 
 
 async def test_the_second_numbering_of_calls_is_refused(workspace):
@@ -309,7 +339,8 @@ async def test_the_number_of_user_namespaces_cannot_be_raised(workspace):
 
 
 async def test_a_terminal_cannot_be_written_to(workspace):
-    assert await attempt(workspace, 'import os; os.open("/dev/tty", os.O_RDWR)') == "refused: ENXIO"
+    refused = await attempt(workspace, 'import os; os.open("/dev/tty", os.O_RDWR)')
+    assert refused in ("refused: ENXIO", "refused: EIO")
 
 
 async def test_terminal_escapes_are_taken_out_of_the_text(workspace):

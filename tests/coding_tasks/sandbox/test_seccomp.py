@@ -9,7 +9,7 @@ import struct
 
 import pytest
 
-from coding_tasks.sandbox.bubblewrap import seccomp
+from coding_tasks.sandbox import seccomp
 
 ALLOW, KILL = 0x7FFF_0000, 0x8000_0000
 NUMBERS = {

@@ -367,6 +367,43 @@ def test_a_settlement_repeated_late_is_debited_once(
     asyncio.run(repeat())
 
 
+@pytest.mark.parametrize("hold", ["lost", "reaped"])
+def test_a_settlement_of_several_steps_counts_in_its_run_though_redis_is_away_between(
+    own_redis: str, hold: str
+) -> None:
+    run, answered = keys.run("run"), [True, False]
+
+    def corrected() -> Settlement:
+        return Settlement("correction", "force", -40, b"{}", ACCOUNT, "group")
+
+    class AwayBetween(LosesAnswers):
+        async def run(self, script, keys, *arguments):
+            if script.name == "settle" and answered and not answered.pop(0):
+                raise RedisUnavailable("nobody is there")
+            return await super().run(script, keys, *arguments)
+
+    async def settle() -> None:
+        (await prepared(own_redis, 1000)).close()
+        redis = AwayBetween(own_redis)
+        holds = holds_of(redis)
+        wanted = replace(reservation("one", 100), task_run_id="run", record=record_of("one"))
+        assert (await holds.hold(wanted)).status == "held"
+        if hold == "lost":
+            await redis.execute("DEL", keys.holds(holds.owner))
+        else:
+            answered.insert(0, True)
+            await redis.execute("ZADD", keys.OWNERS, 1, holds.owner)
+            await Reaper(redis).step()
+        await holds.settle(Settlement("one", "hold", 60, b"{}", ACCOUNT, "group", corrected))
+        await holds.drain()
+        assert not answered
+        assert (await counters(redis))[0] == 60
+        assert await redis.execute("HGET", run, "spent") == b"60"
+        redis.close()
+
+    asyncio.run(settle())
+
+
 def test_a_hold_that_redis_makes_after_its_release_is_released(own_redis: str) -> None:
     """A command may be delivered after its connection broke, when the network is back."""
 
@@ -392,7 +429,7 @@ def test_a_hold_that_redis_makes_after_its_release_is_released(own_redis: str) -
 def test_a_process_that_stops_leaves_no_settlement_behind(
     own_redis: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After it gave up its lease, nobody would book a hold that is left."""
+    """Holds that are left would be booked at their bounds."""
     monkeypatch.setattr(background, "STOP_SECONDS", 60.0)
 
     async def stop() -> None:
@@ -402,13 +439,32 @@ def test_a_process_that_stops_leaves_no_settlement_behind(
             SimpleNamespace(group="group"), redis, None, None, holds, None, idle, idle, idle, None
         )  # fmt: skip
         assert (await holds.hold(reservation("one", 100))).status == "held"
+        network = holds_of(redis)
+        network._holds_key = holds._holds_key
+        assert (await network.hold(reservation("released before it was made", 7))).status == "held"
         redis.away = 2  # the settlement, and its first retry
         await holds.settle(Settlement("one", "hold", 60, b"{}", ACCOUNT))
-        assert (await counters(redis), holds.unsettled) == ((0, 100), 1)
+        assert (await counters(redis), holds.unsettled) == ((0, 107), 1)
         await process.stop()
         assert (await counters(redis), holds.unsettled) == ((60, 0), 0)
         assert await redis.execute("XLEN", keys.EVENTS) == 1
-        assert await redis.execute("EXISTS", keys.OWNERS) == 0, "its lease is given up"
+        assert await redis.execute("ZSCORE", keys.OWNERS, holds.owner) == b"0"
+        redis.close()
+
+    asyncio.run(stop())
+
+
+def test_a_hold_that_is_left_when_its_process_stops_is_booked_at_its_bound(own_redis: str) -> None:
+    async def stop() -> None:
+        redis = await prepared(own_redis, 1000)
+        holds = holds_of(redis)
+        await holds.beat()
+        wanted = replace(reservation("under way", 100), record=record_of("under way"))
+        assert (await holds.hold(wanted)).status == "held"
+        await holds.retire()
+        await Reaper(redis).step()
+        assert await counters(redis) == (100, 0)
+        assert await redis.execute("EXISTS", keys.OWNERS) == 0
         redis.close()
 
     asyncio.run(stop())

@@ -707,8 +707,12 @@ KEY = keys.kept_answer("digest")
 
 def claim(store: Store, call: str = "call", fingerprint: str = "request") -> list:
     """Claim a key. A call has ten seconds to get its hold; one if its process is unknown."""
-    names = [KEY, keys.OWNERS]
+    names = [KEY, keys.OWNERS, keys.disclaimed(call)]
     return store.run("claim", names, call, "owner", fingerprint, 10_000 * 60, 1000 * 60, DAY)
+
+
+def disclaim(store: Store, call: str, generated: str, late_ms: int = 0) -> int:
+    return store.run("disclaim", [KEY, keys.disclaimed(call)], call, generated, late_ms)
 
 
 def test_a_key_is_claimed_once(store: Store) -> None:
@@ -756,12 +760,21 @@ def test_a_call_is_under_way_while_it_may_get_a_hold_or_has_one(
 def test_only_its_own_call_gives_up_a_key(store: Store, generated, left) -> None:
     claim(store)
     before = store.state()
-    store.run("disclaim", [KEY], "another call", generated)
+    disclaim(store, "another call", generated)
     assert store.state() == before
-    assert store.run("disclaim", [KEY], "call", generated) == 0
+    assert disclaim(store, "call", generated) == 0
     assert {name: store.redis.hget(KEY, name) for name in left} == left
     assert store.redis.exists(KEY) == len(left)
     assert claim(store, "second")[0] == ("again" if left else "first")
+
+
+def test_a_claim_that_is_made_after_it_was_given_back_is_void(store: Store) -> None:
+    disclaim(store, "late", "0", MINUTE)
+    assert about(store.redis.pttl(keys.disclaimed("late")), MINUTE - SOON)
+    before = store.state()
+    assert claim(store, "late") == ["under_way", ""]
+    assert store.state() == before
+    assert claim(store) == ["first", ""]
 
 
 def test_one_process_leads_until_its_lease_ends(store: Store) -> None:

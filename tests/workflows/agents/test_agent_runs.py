@@ -3,41 +3,43 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+import threading
+from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from django.conf import settings as django_settings
 
+from coding_tasks import agent_runs
 from coding_tasks.agent_runs import AgentRuns
 from coding_tasks.agent_worker.exchange import Exchange, NotInExchange
-from coding_tasks.models import CodingTask, ProjectAgent, RunChange, RunEvent, TaskRun
+from coding_tasks.agent_worker.job import AgentJob
+from coding_tasks.models import (
+    CodingTask,
+    ProjectAgent,
+    Repository,
+    RunChange,
+    RunEvent,
+    TaskRun,
+)
 from coding_tasks.publishing.publication import task_diff
+from coding_tasks.repositories.shared_checkouts import SharedCheckouts
+from coding_tasks.repositories.trees import remove_tree
 from coding_tasks.sandbox.bubblewrap.sandbox import Bubblewrap
-from coding_tasks.sandbox.command import PYTHON_INSIDE
+from coding_tasks.sandbox.errors import WorkspaceFailed
 from projects.models import OAuthAccessToken
 from tests.conftest import wait_until
+from tests.git_repositories import commit, make_repository
 from tests.workflows.agent_worker import AgentWorkerThread, agent_worker_process
+from tests.workflows.agents.calls import CALL, has_begun, nothing_is_left
 from tests.workflows.fake_gateway import AGENT
 from tests.workflows.temporal import history, wait_for_close
 from tests.workflows.world import World
 from workflows import client, tasks
 from workflows.models import Mention
 from workflows.stopping.work import stop_work
-
-CALL = f"""{PYTHON_INSIDE} -c '
-import os, urllib.request
-base, token = os.environ["ANTHROPIC_BASE_URL"], os.environ["ANTHROPIC_AUTH_TOKEN"]
-body = b"{{\\"model\\": \\"claude-sonnet-4-6\\", \\"max_tokens\\": 9, \\"messages\\": []}}"
-headers = {{"Authorization": "Bearer " + token, "Content-Type": "application/json"}}
-urllib.request.urlopen(urllib.request.Request(base + "/v1/messages", body, headers))
-'"""
-"""Shell code that calls the model, and fails if the gateway refuses."""
-
-
-def nothing_is_left() -> bool:
-    """Return whether neither a token nor a file of the runs exists."""
-    runs_folder = Path(django_settings.AGENT_EXCHANGE_DIRECTORY) / "runs"
-    return not OAuthAccessToken.objects.exists() and list(runs_folder.iterdir()) == []
 
 
 def answer_to(world: World, text: str) -> str:
@@ -67,6 +69,22 @@ def test_the_next_turn_goes_on_with_the_files_of_the_one_before(coding: World, a
     first, second = RunChange.objects.order_by("pk")
     assert (second.parent, second.branch) == (first.commit, first.branch)
     assert task_diff(CodingTask.objects.get()) == first.patch + second.patch
+
+
+def test_the_agent_gets_the_thread_before_the_request(coding: World, worker, settings):
+    root = coding.slack.post("an alert: the shop is down", user="U2")["ts"]
+    coding.start("fix it", thread_ts=root)
+
+    def prompt() -> str:
+        try:
+            exchange = Exchange(Path(settings.AGENT_EXCHANGE_DIRECTORY))
+            return exchange.job(str(TaskRun.objects.get().pk)).prompt
+        except (NotInExchange, TaskRun.DoesNotExist):
+            return ""
+
+    wait_until(prompt, what="the job")
+    assert "U2 wrote:\nan alert: the shop is down" in prompt()
+    assert prompt().endswith("\n\nNow do this:\nfix it")
 
 
 def test_an_agent_that_changes_nothing_only_answers(coding: World, agents):
@@ -148,15 +166,45 @@ def test_a_call_is_made_with_the_token_of_the_run(coding: World, agents):
     assert request.body["model"] == "claude-sonnet-4-6"
 
 
-def test_a_stopped_run_ends_its_processes_and_keeps_nothing(coding: World, agents):
+def test_a_stopped_run_ends_its_processes_and_keeps_nothing(coding: World, agents, monkeypatch):
     mention = coding.start("echo begun; sleep 600; echo a > b")
-    wait_until(_steps, what="the agent's first words")
+    wait_until(has_begun, what="the agent's first words")
     stop_work(CodingTask.objects.get(), "stopped")
     client.cancel_all([mention.workflow_id])
     wait_for_close(mention.workflow_id)
     assert not RunChange.objects.exists()
     assert TaskRun.objects.get().state == TaskRun.State.STOPPED
     assert not OAuthAccessToken.objects.exists()
+    monkeypatch.setattr(agent_runs, "_KEPT_AFTER", timedelta(0))
+    AgentRuns.from_settings().tidy()
+    assert nothing_is_left()
+
+
+def test_a_run_that_is_stopped_while_it_is_prepared_leaves_nothing(
+    coding: World, agents, monkeypatch
+):
+    provide, prepare = SharedCheckouts.provide, AgentRuns.prepare
+    prepared = threading.Event()
+
+    def stop_and_provide(*arguments, **options):
+        task = CodingTask.objects.get()
+        stop_work(task, "stopped")
+        client.cancel_all([task.workflow_id])
+        return provide(*arguments, **options)
+
+    def prepare_and_tell(*arguments):
+        try:
+            return prepare(*arguments)
+        finally:
+            prepared.set()
+
+    monkeypatch.setattr(SharedCheckouts, "provide", stop_and_provide)
+    monkeypatch.setattr(AgentRuns, "prepare", prepare_and_tell)
+    mention = coding.start("echo hello")
+    wait_for_close(mention.workflow_id)
+    assert prepared.wait(60)
+    assert coding.said(mention.ts) == []
+    assert nothing_is_left()
 
 
 def test_a_killed_agent_worker_is_replaced_and_the_turn_is_done_once(
@@ -164,7 +212,7 @@ def test_a_killed_agent_worker_is_replaced_and_the_turn_is_done_once(
 ):
     killed = agent_worker_process(tmp_path / "killed.log")
     mention = coding.start("echo begun; sleep 3; echo a > b; echo done")
-    wait_until(_steps, what="the agent's first words")
+    wait_until(has_begun, what="the agent's first words")
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     with AgentWorkerThread(sandbox):
@@ -199,6 +247,111 @@ def test_a_run_waits_for_a_gateway_that_cannot_decide(coding: World, agents):
     assert nothing_is_left()
 
 
+def test_unfinished_work_goes_on_at_its_own_commit(coding: World, agents, tmp_path: Path):
+    address = make_repository(tmp_path / "shop", {"README.md": "one\n"})
+    Repository.objects.update(clone_url=address)
+    coding.gateway.refuse_next("slack_app")
+    coding.limit_after_next_gate()
+    mention = coding.start(f"echo part >> README.md; {CALL} && echo Done")
+    coding.wait_until_said(mention.ts, 1)
+    wait_until(lambda: TaskRun.objects.get().state == TaskRun.State.PAUSED, what="the pause")
+    (tmp_path / "shop" / "README.md").write_text("two\n")
+    commit(tmp_path / "shop")
+    coding.top_up()
+    tasks.wake_paused_runs()
+    answers = coding.wait_until_said(mention.ts, 2)
+    assert answers[1].startswith("Done\n\nChanged 1 file (+2 −0)")
+
+
+@pytest.mark.parametrize("megabytes", [11, 30])
+def test_an_answer_is_kept_although_its_change_is_too_large(coding: World, agents, megabytes: int):
+    make = f"head -c {megabytes}000000 /dev/urandom > big"
+    said = answer_to(coding, f"{make}; {CALL}; echo Done")
+    assert said == "Done\n\nThe change is not kept. The change is larger than 10 MB."
+    assert len(coding.gateway.requests(AGENT)) == 1
+    assert nothing_is_left()
+
+
+def test_files_that_cannot_be_read_are_said_to_be_missing(coding: World, agents):
+    said = answer_to(coding, "echo x > closed; chmod 0 closed; echo y > open; echo Done")
+    assert said.startswith("Done\n\nFiles that cannot be read are not in the change.\n\nChanged 1")
+
+
+def test_a_change_that_must_not_be_committed_takes_no_answer_away(coding: World, agents):
+    said = answer_to(coding, "printf '[submodule]' > .gitmodules; echo Done")
+    assert said.startswith("Done\n\nThe change is not kept. The change touches a submodule")
+
+
+def test_another_token_than_the_runs_does_not_leave(coding: World, agents):
+    said = answer_to(coding, f"export ANTHROPIC_AUTH_TOKEN=phx_other; {CALL} || echo refused")
+    assert said == "refused"
+    assert coding.gateway.requests(AGENT) == []
+
+
+def test_words_of_a_sandbox_that_fails_are_not_in_the_history(coding: World, worker):
+    class Broken(Bubblewrap):
+        def open(self, *_arguments, **_options):
+            raise WorkspaceFailed("words of a file")
+
+    with AgentWorkerThread(Broken()):
+        mention = coding.handle("echo hello")
+    assert "words of a file" not in str(history(mention.workflow_id))
+    assert mention.outcome == "WorkspaceFailed"
+
+
+def test_two_tasks_of_one_repository_at_once_share_nothing(coding: World, agents):
+    mentions = [
+        coding.start(f"ls; while [ ! -e /tmp/x ]; do sleep 1; touch /tmp/x; done; echo > file{n}")
+        for n in range(2)
+    ]
+    for mention in mentions:
+        coding.wait_for_end(mention, Mention.State.ANSWERED)
+        assert coding.said(mention.ts)[0].startswith("README.md\n\nChanged 1 file")
+    first, second = RunChange.objects.all()
+    assert first.branch != second.branch
+    assert first.parent == second.parent
+
+
+def test_a_job_that_was_tampered_with_is_not_read(coding: World, settings):
+    exchange = Exchange(Path(settings.AGENT_EXCHANGE_DIRECTORY))
+    run_id = "7c0b4f0e-0000-4000-8000-000000000000"
+    job = AgentJob(*("",) * 9, trace_id="")
+    exchange.put_job(run_id, job)
+    path = exchange.root / "runs" / run_id / "job.json"
+    for forged in ({"commit": "--index-output=/x"}, {"commit": 1}, {"unknown": 1}):
+        path.write_text(json.dumps(asdict(job) | forged))
+        with pytest.raises(NotInExchange, match="malformed"):
+            exchange.job(run_id)
+    path.write_text("[" * 100_000)
+    with pytest.raises(NotInExchange, match="malformed"):
+        exchange.job(run_id)
+
+
+def test_a_folder_nested_too_deeply_does_not_keep_a_credential(coding: World, settings):
+    exchange = Exchange(Path(settings.AGENT_EXCHANGE_DIRECTORY))
+    run_id = "7c0b4f0e-0000-4000-8000-000000000000"
+    exchange.put_job(run_id, AgentJob(*("",) * 9, trace_id=""))
+    subprocess.run(
+        [sys.executable, "-c", "import os\nfor _ in range(5000): os.mkdir('d'); os.chdir('d')"],
+        cwd=exchange.root / "runs" / run_id,
+        check=True,
+    )
+    try:
+        exchange.remove(run_id)
+        with pytest.raises(NotInExchange):
+            exchange.job(run_id)
+    finally:
+        remove_tree(exchange.root)  # pytest's own clean-up could not
+
+
+def test_the_newest_attempt_is_found_beside_a_link_to_nowhere(coding: World, settings):
+    exchange = Exchange(Path(settings.AGENT_EXCHANGE_DIRECTORY))
+    run_id = "7c0b4f0e-0000-4000-8000-000000000000"
+    exchange.attempt(run_id, "attempt-1").begin()
+    (exchange.root / "runs" / run_id / "attempt-2").symlink_to("nowhere")
+    assert exchange.latest(run_id).event_lines() == []
+
+
 def test_a_result_that_is_a_link_is_not_read(coding: World, settings, tmp_path: Path):
     exchange = Exchange(Path(settings.AGENT_EXCHANGE_DIRECTORY))
     run_id = "7c0b4f0e-0000-4000-8000-000000000000"
@@ -216,10 +369,3 @@ def test_a_name_that_is_no_attempts_is_not_opened(coding: World, settings, name:
     exchange = Exchange(Path(settings.AGENT_EXCHANGE_DIRECTORY))
     with pytest.raises(NotInExchange):
         exchange.attempt("7c0b4f0e-0000-4000-8000-000000000000", name)
-
-
-def _steps() -> bool:
-    """Return whether the run's agent has said anything."""
-    run = TaskRun.objects.first()
-    attempt = run and AgentRuns.from_settings().exchange.latest(str(run.pk))
-    return bool(attempt and attempt.event_lines())

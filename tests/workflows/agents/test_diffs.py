@@ -6,7 +6,7 @@ from django.core.management import call_command
 from coding_tasks.models import RunChange
 from tests.workflows.agents.test_confirmations import SECRET, value
 from tests.workflows.world import World
-from workflows import confirmations, tasks
+from workflows import confirmations, notices, tasks
 from workflows.models import Mention, Notice
 
 pytestmark = pytest.mark.slow
@@ -48,6 +48,16 @@ def test_a_slack_that_takes_no_files_gets_none_and_the_answer_stands(coding: Wor
     assert sent_patches(coding, mention) == []
     assert Notice.objects.get(kind="diff").state == Notice.State.GIVEN_UP
     assert coding.said(mention.ts)[0].startswith("Done")
+
+
+def test_the_file_comes_after_the_answer(coding: World, agents, monkeypatch):
+    monkeypatch.setattr(notices, "send_soon", notices.deliver)  # as if a worker were very fast
+    mention = coding.handle("echo 'print(1)' > version.py && echo Done")
+    Notice.objects.filter(kind="diff").update(next_attempt_at=mention.received_at)
+    tasks.deliver_pending_notices()
+    answer, file = coding.said(mention.ts)
+    assert answer.startswith("Done")
+    assert file.startswith("The change on")
 
 
 def test_an_agent_that_changes_nothing_sends_no_file(coding: World, agents):

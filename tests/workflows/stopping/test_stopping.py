@@ -8,10 +8,12 @@ from coding_tasks.models import CodingTask, TaskRun
 from projects.models import OAuthAccessToken
 from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT, CLASSIFIER
-from tests.workflows.temporal import wait_for_close
+from tests.workflows.temporal import terminate, wait_for_close
 from tests.workflows.world import World
-from workflows import client, denials, tasks
-from workflows.intake import mentions, replies
+from workflows import client, closing, denials, tasks
+from workflows.activities import thread
+from workflows.intake import follow_ups, mentions, replies
+from workflows.mention_types import HANDED_BACK
 from workflows.models import FollowUp, Mention, Notice, ThreadReply
 from workflows.slack import access
 
@@ -70,6 +72,71 @@ def test_a_mention_that_joined_the_task_before_a_late_order_begins_anew(shop: Wo
     tasks.start_pending_mentions()
     shop.wait_for_end(second, Mention.State.ANSWERED)
     assert "Shoes." in shop.said(first.ts)
+
+
+def test_a_late_order_just_after_a_mention_joined_the_task_loses_no_mention(
+    shop: World, monkeypatch
+):
+    shop.gateway.hold_next()
+    first = shop.start()
+    wait_until(lambda: shop.gateway.requests(AGENT), what="the agent's call")
+    late = shop.mention("stop", thread_ts=first.ts)
+    close = thread.close_joined
+
+    def close_between(*given):
+        mentions.admit(late)
+        closed = close(*given)
+        tasks.start_pending_mentions()  # too early, because the mention's workflow still runs
+        return closed
+
+    monkeypatch.setattr(thread, "close_joined", close_between)
+    second = shop.start("what does it sell?", thread_ts=first.ts)
+    wait_for_close(second.workflow_id)
+    shop.gateway.release()
+    shop.gateway.answer_next("Shoes.")
+    tasks.start_pending_mentions()
+    shop.wait_for_end(second, Mention.State.ANSWERED)
+    assert "Shoes." in shop.said(first.ts)
+
+
+def test_replies_to_a_mention_that_is_handed_back_are_signalled_again(shop: World):
+    mention = shop.mention()
+    reply = shop.posted_reply(mention, "and what does it sell?")
+    reply.workflow_id, reply.state = "its own", FollowUp.State.SIGNALLED
+    reply.save()
+    Mention.objects.update(
+        state=Mention.State.STARTED, outcome=HANDED_BACK, workflow_id=reply.workflow_id
+    )
+    assert not closing.close_joined(mention.pk, "follow-up of another")
+    reply.refresh_from_db()
+    mention.refresh_from_db()
+    assert (reply.state, mention.state) == (FollowUp.State.RECEIVED, Mention.State.RECEIVED)
+
+
+def test_a_mention_that_joins_a_second_task_is_a_message_for_that_task(shop: World, monkeypatch):
+    shop.gateway.hold_next()
+    first = shop.start()
+    wait_until(lambda: shop.gateway.requests(AGENT), what="the agent's call")
+    second = shop.start("what does it sell?", thread_ts=first.ts)
+    shop.wait_for_end(second, Mention.State.FORWARDED)
+    wait_for_close(second.workflow_id)
+    terminate(first.workflow_id)
+    follow_ups.signal(FollowUp.objects.get())
+    shop.gateway.release()
+    create, others = creation.create_task, []
+
+    def create_after_another(request, *given, **options):
+        if request.message_ts == second.ts and not others:
+            others.append(shop.start("and where?", thread_ts=first.ts))
+            shop.wait_for_end(others[0], Mention.State.ANSWERED)
+        return create(request, *given, **options)
+
+    monkeypatch.setattr(creation, "create_task", create_after_another)
+    mentions.admit(second)
+    shop.wait_for_end(second, Mention.State.FORWARDED)
+    joined = FollowUp.objects.get()
+    assert joined.workflow_id == others[0].workflow_id
+    shop.wait_for_follow_up(joined, FollowUp.State.HANDLED)
 
 
 def test_a_stopped_run_whose_workflow_was_not_cancelled_ends_by_itself(shop: World, monkeypatch):
@@ -194,18 +261,17 @@ def test_a_mention_that_was_stopped_before_its_workflow_began_makes_no_task(shop
     assert Mention.objects.get().state == Mention.State.STOPPED
 
 
-def test_a_task_made_while_its_mention_was_being_stopped_is_stopped_too(shop: World, monkeypatch):
+def test_no_task_is_made_of_a_mention_that_was_stopped_meanwhile(shop: World, monkeypatch):
     create = creation.create_task
 
-    def stopped_meanwhile(*arguments):
-        run = create(*arguments)
+    def create_after_stop(*given, **options):
         Mention.objects.update(state=Mention.State.STOPPED)
-        return run
+        return create(*given, **options)
 
-    monkeypatch.setattr(creation, "create_task", stopped_meanwhile)
+    monkeypatch.setattr(creation, "create_task", create_after_stop)
     mention = shop.start()
     wait_for_close(mention.workflow_id)
-    assert CodingTask.objects.get().state == CodingTask.State.STOPPED
+    assert not CodingTask.objects.exists()
     assert shop.gateway.requests(AGENT) == []
     assert shop.said(mention.ts) == []
 
@@ -216,7 +282,7 @@ def test_a_mention_that_is_stopped_while_it_joins_a_task_is_no_message_for_it(
     first = shop.handle()
     second = shop.mention("and?", thread_ts=first.ts)
 
-    def stopped_meanwhile(*_arguments):
+    def stopped_meanwhile(*_arguments, **_options):
         Mention.objects.filter(pk=second.pk).update(state=Mention.State.STOPPED)
         raise creation.ThreadTaken
 

@@ -18,6 +18,9 @@ MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x4_0000
 
+HARMLESS = MS_NOSUID | MS_NODEV
+"""For every file system of the keeper's own."""
+
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_NO_NEW_PRIVS = 38

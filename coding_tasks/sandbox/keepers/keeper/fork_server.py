@@ -6,9 +6,9 @@ import signal
 import socket
 import sys
 
-from coding_tasks.sandbox.bubblewrap.keeper import messages, mounts
-from coding_tasks.sandbox.bubblewrap.keeper.keeper import keep
-from coding_tasks.sandbox.bubblewrap.keeper.messages import Open
+from coding_tasks.sandbox.keepers.keeper import messages, mounts
+from coding_tasks.sandbox.keepers.keeper.keeper import keep
+from coding_tasks.sandbox.keepers.keeper.messages import Open
 
 
 def main() -> None:

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from coding_tasks.sandbox.bubblewrap.keeper import kernel, layout
-
-_HARMLESS = kernel.MS_NOSUID | kernel.MS_NODEV
+from coding_tasks.sandbox.keepers.keeper import kernel, layout
 
 
 @dataclass(frozen=True)
@@ -49,12 +47,12 @@ def enter(plan: Plan) -> None:
     if os.geteuid() == 0 and _may_mount():
         _bind_host(plan)
         _become(plan.uid, plan.gid)
-        _new_user_namespace()
+        new_user_namespace()
         kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWPID)
     else:
         if os.geteuid() == 0:
             _become(plan.uid, plan.gid)
-        _new_user_namespace()
+        new_user_namespace()
         kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWPID)
         _bind_host(plan)
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
@@ -62,7 +60,7 @@ def enter(plan: Plan) -> None:
 
 def mount_storage(plan: Plan) -> None:
     """Mount the tree, the home, temporary files and this process namespace's own /proc."""
-    kernel.mount("proc", "/proc", "proc", _HARMLESS | kernel.MS_NOEXEC)
+    kernel.mount("proc", "/proc", "proc", kernel.HARMLESS | kernel.MS_NOEXEC)
     _sized(layout.TREE_LAYER, plan.tree_size)
     _sized(layout.HOME, plan.home_size)
     _sized(layout.TEMPORARY, plan.temporary_size)
@@ -73,7 +71,7 @@ def mount_storage(plan: Plan) -> None:
         os.mkdir(upper)
         os.mkdir(work)
         options = f"userxattr,lowerdir={layout.LOWER},upperdir={upper},workdir={work}"
-        kernel.mount("overlay", layout.TREE, "overlay", _HARMLESS, options)
+        kernel.mount("overlay", layout.TREE, "overlay", kernel.HARMLESS, options)
 
 
 def _may_mount() -> bool:
@@ -94,13 +92,13 @@ def _bind_host(plan: Plan) -> None:
         wanted[layout.REPOSITORY] = plan.repository
     # Opened first, because the next mount may cover them.
     opened = {target: os.open(path, os.O_PATH) for target, path in wanted.items()}
-    kernel.mount("tmpfs", layout.BASE, "tmpfs", _HARMLESS, "size=1m,nr_inodes=1000,mode=755")
+    kernel.mount("tmpfs", layout.BASE, "tmpfs", kernel.HARMLESS, "size=1m,nr_inodes=1000,mode=755")
     os.mkdir(layout.BINDS)
     for target, source in opened.items():
         _like(target, source)
         kernel.mount(f"/proc/self/fd/{source}", target, None, kernel.MS_BIND | kernel.MS_REC)
         os.close(source)
-    for folder in (layout.TREE_LAYER, layout.HOME, layout.TEMPORARY, layout.ETC):
+    for folder in (layout.TREE_LAYER, layout.HOME, layout.TEMPORARY, layout.ETC, layout.RUN):
         os.mkdir(folder)
     for name, text in layout.ETC_FILES.items():
         with open(f"{layout.ETC}/{name}", "w") as file:
@@ -117,7 +115,7 @@ def _like(target: str, source: int) -> None:
 
 def _sized(target: str, size: Size) -> None:
     options = f"size={size.bytes},nr_inodes={size.files},mode=700"
-    kernel.mount("tmpfs", target, "tmpfs", _HARMLESS, options)
+    kernel.mount("tmpfs", target, "tmpfs", kernel.HARMLESS, options)
 
 
 def _become(uid: int, gid: int) -> None:
@@ -128,14 +126,17 @@ def _become(uid: int, gid: int) -> None:
     kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
 
 
-def _new_user_namespace() -> None:
-    """Enter a user namespace where this user has every capability, but only over what it makes."""
+def new_user_namespace(*, root: bool = False) -> None:
+    """Enter a user namespace where this user has every capability, but only over what it makes.
+
+    With `root` it is called root there, so that programs which it starts keep the capabilities.
+    """
     uid, gid = os.geteuid(), os.getegid()
     kernel.unshare(kernel.CLONE_NEWUSER)
     for name, line in (
         ("setgroups", "deny"),
-        ("uid_map", f"{uid} {uid} 1"),
-        ("gid_map", f"{gid} {gid} 1"),
+        ("uid_map", f"{0 if root else uid} {uid} 1"),
+        ("gid_map", f"{0 if root else gid} {gid} 1"),
     ):
         with open(f"/proc/self/{name}", "w") as file:
             file.write(line)

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
-from coding_tasks.sandbox.bubblewrap.fork_server import SERVER
-from coding_tasks.sandbox.bubblewrap.keeper import messages
-from coding_tasks.sandbox.bubblewrap.keeper.messages import Failed, Finished, Listening, Ready
-from coding_tasks.sandbox.bubblewrap.keeper.mounts import Plan
 from coding_tasks.sandbox.errors import WorkspaceFailed, WorkspaceLost
+from coding_tasks.sandbox.keepers.fork_server import SERVER
+from coding_tasks.sandbox.keepers.keeper import messages
+from coding_tasks.sandbox.keepers.keeper.messages import Failed, Finished, Listening, Ready
+from coding_tasks.sandbox.keepers.keeper.mounts import Plan
 
 _READY_WITHIN = 30.0
 """Seconds, on a very busy machine."""

@@ -83,7 +83,7 @@ def machines() -> tuple[str, ...]:
 
 
 def build(machine: str | None = None) -> bytes:
-    """Return the filter for bubblewrap's `--seccomp`. Raises KeyError for other machines."""
+    """Return the compiled filter of a machine. Raises KeyError for other machines."""
     name = machine or platform.machine()
     target = _MACHINES[name]
     program = [_step(_LOAD, _ARCHITECTURE), *_unless_equal(target.audit, _KILL)]

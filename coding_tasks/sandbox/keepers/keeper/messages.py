@@ -19,9 +19,11 @@ class Open:
 
 @dataclass(frozen=True)
 class Start:
-    """Start bubblewrap. Comes with the descriptors of `Descriptors`, in that order."""
+    """Start a command. Comes with the descriptors of `Descriptors`, in that order."""
 
     run: int
+    isolation: str
+    """The program that isolates the command."""
     network: bool
     """Whether the command gets a network of its own, with nothing but a listening door."""
     port: int
@@ -63,7 +65,7 @@ class Finished:
 
     run: int
     status: int | None
-    """What bubblewrap's exit status says about the command, or None if the keeper ended it."""
+    """The command's exit status, as in a shell, or None if the keeper ended it."""
     started: bool
     """Whether the sandbox was set up, so that the command was at least tried."""
     limit: str | None

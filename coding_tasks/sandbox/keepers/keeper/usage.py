@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -17,36 +17,52 @@ class Usage:
 
     memory: int = 0
     """Bytes. An upper bound: shared pages and files count for each process that maps them."""
+    private: int = 0
+    """The part of it that is neither shared memory nor a file."""
     cpu_seconds: float = 0.0
     processes: tuple[int, ...] = ()
 
+    def add(self, other: "Usage") -> None:
+        """Add the usage of other processes."""
+        self.memory += other.memory
+        self.private += other.private
+        self.cpu_seconds += other.cpu_seconds
+        self.processes += other.processes
 
-def by_namespace() -> dict[str, Usage]:
-    """Return the usage of the living processes by their process namespace.
 
-    Time of processes that ended is counted in the one that waited for them.
+def below(ancestors: Collection[int]) -> dict[int, Usage]:
+    """Return the usage of these processes and of their living descendants.
+
+    Time of processes that ended is counted in the one that waited for them. A first process of a
+    process namespace has all others there as descendants.
     """
-    found: dict[str, Usage] = {}
+    parents: dict[int, int] = {}
+    used: dict[int, Usage] = {}
     for process in _processes():
         try:
-            namespace = os.readlink(f"/proc/{process}/ns/pid")
             with open(f"/proc/{process}/stat", "rb") as stat:
                 fields = stat.read().rsplit(b")", 1)[1].split()
             with open(f"/proc/{process}/statm", "rb") as statm:
-                resident = int(statm.read().split()[1])
+                _, resident, shared, *_ = map(int, statm.read().split())
         except (OSError, IndexError, ValueError):  # it has ended
             continue
-        usage = found.setdefault(namespace, Usage())
-        usage.memory += resident * _PAGE
-        usage.cpu_seconds += sum(map(int, fields[11:15])) / _TICKS
-        usage.processes += (process,)
+        parents[process] = int(fields[1])
+        seconds = sum(map(int, fields[11:15])) / _TICKS
+        used[process] = Usage(resident * _PAGE, (resident - shared) * _PAGE, seconds, (process,))
+    found = {ancestor: Usage() for ancestor in ancestors}
+    for process, usage in used.items():
+        above: int | None = process
+        while above is not None and above not in found:
+            above = parents.get(above)
+        if above is not None:
+            found[above].add(usage)
     return found
 
 
 def exact_memory(processes: tuple[int, ...], enough: int) -> int:
     """Return the bytes that these processes use, with shared pages divided among their users.
 
-    This takes longer than `by_namespace`, so it stops above `enough` bytes.
+    This takes longer than `below`, so it stops above `enough` bytes.
     """
     total = 0
     for process in processes:

@@ -9,15 +9,15 @@ import threading
 from dataclasses import asdict
 from pathlib import Path
 
-from coding_tasks.sandbox.bubblewrap.keeper import messages
-from coding_tasks.sandbox.bubblewrap.keeper.mounts import Plan
 from coding_tasks.sandbox.errors import WorkspaceFailed
+from coding_tasks.sandbox.keepers.keeper import messages
+from coding_tasks.sandbox.keepers.keeper.mounts import Plan
 
 _ROOT = Path(__file__).parents[3]
 """The folder from which our packages are imported."""
 _PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from coding_tasks.sandbox.bubblewrap.keeper.fork_server import main; main()"
+    "from coding_tasks.sandbox.keepers.keeper.fork_server import main; main()"
 )
 
 

@@ -1,4 +1,4 @@
-"""Where the keeper has things in its own mount namespace. Arguments for bubblewrap name these."""
+"""Where the keeper has things in its own mount namespace. Arguments of programs name these."""
 
 BASE = "/tmp"  # noqa: S108 - a mount of the keeper's own covers it
 LOWER = f"{BASE}/lower"
@@ -13,6 +13,12 @@ TREE = f"{TREE_LAYER}/merged"
 """The tree as commands see it: the checkout and, above it, what they wrote."""
 TEMPORARY_FILES = f"{TEMPORARY}/files"
 SHARED_MEMORY = f"{TEMPORARY}/shared-memory"
+RUN = f"{BASE}/run"
+"""What one run of gVisor needs. Each run mounts its own here."""
+RUN_ROOT = f"{RUN}/root"
+"""The root of the file system inside."""
+RUN_SCRATCH = f"{RUN}/scratch"
+RUN_LOG = f"{RUN}/log"
 ETC = f"{BASE}/etc"
 """Files that the keeper writes, because programs look for them."""
 ETC_FILES = {

@@ -6,9 +6,10 @@ import signal
 import socket
 import time
 
-from coding_tasks.sandbox.bubblewrap.keeper import kernel, messages, mounts, usage
-from coding_tasks.sandbox.bubblewrap.keeper.messages import Kill, Start
-from coding_tasks.sandbox.bubblewrap.keeper.run import Descriptors, Run, start
+from coding_tasks.sandbox.keepers.keeper import kernel, messages, mounts, usage
+from coding_tasks.sandbox.keepers.keeper.child import Descriptors
+from coding_tasks.sandbox.keepers.keeper.messages import Kill, Start
+from coding_tasks.sandbox.keepers.keeper.run import Run, start
 
 MEASURE_EVERY = 0.1
 """Seconds between looks at the usage of commands."""
@@ -56,7 +57,7 @@ class Keeper:
         message, descriptors = received
         if isinstance(message, Start):
             run = start(message, Descriptors(*descriptors), self._channel)
-            self._runs[run.bubblewrap] = run
+            self._runs[run.outer] = run
             self._selector.register(run.status_pipe, selectors.EVENT_READ, run)
         elif isinstance(message, Kill):
             for run in self._runs.values():
@@ -80,9 +81,9 @@ class Keeper:
 
     def _measure(self) -> None:
         began = time.monotonic()
-        found = usage.by_namespace()
+        found = usage.below({run.child for run in self._runs.values() if run.child})
         for run in self._runs.values():
-            run.measure(found.get(run.namespace, usage.Usage()))
+            run.measure(found.get(run.child, usage.Usage()))
         self._measured = time.monotonic()
         self._pause = max(MEASURE_EVERY, _SHARE_OF_TIME * (self._measured - began))
 

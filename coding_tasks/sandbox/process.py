@@ -2,11 +2,9 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
-from typing import Literal
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Literal, Protocol
 
-from coding_tasks.sandbox.bubblewrap.keeper.messages import Finished
-from coding_tasks.sandbox.bubblewrap.keeper_process import KeeperProcess
 from coding_tasks.sandbox.door.relay import Relay
 from coding_tasks.sandbox.errors import WorkspaceFailed
 from coding_tasks.sandbox.interface import Ended, Limit, Limits, Line
@@ -24,20 +22,36 @@ Stream = Literal["stdout", "stderr"]
 STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
 
 
+class RunEnd(Protocol):
+    """How a run ended, as whoever ran it saw it. No process of it is left."""
+
+    @property
+    def status(self) -> int | None:
+        """The exit status, negative for a signal that ended the sandbox, or None if we did."""
+
+    @property
+    def started(self) -> bool:
+        """Whether the sandbox was set up, so that the command was at least tried."""
+
+    @property
+    def limit(self) -> str | None:
+        """The limit that ended it."""
+
+    @property
+    def cpu_seconds(self) -> float:
+        """As last sampled."""
+
+    @property
+    def peak_memory(self) -> int:
+        """As sampled."""
+
+
 class RunningCommand:
     """See `coding_tasks.sandbox.interface.Process`."""
 
-    def __init__(
-        self,
-        keeper: KeeperProcess,
-        limits: Limits,
-        relay: Relay | None,
-        line_cost: int = LINE_COST,
-    ) -> None:
-        self._keeper = keeper
+    def __init__(self, limits: Limits, relay: Relay | None, line_cost: int = LINE_COST) -> None:
         self._limits = limits
         self._relay = relay
-        self._run = 0
         self._limit: Limit | None = None
         self._stopped = False
         self._ended: Ended | None = None
@@ -48,13 +62,20 @@ class RunningCommand:
         """The last of standard error, in case the sandbox itself failed."""
         self._tasks: list[asyncio.Task[None]] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._finished: asyncio.Future[Finished]
+        self._finished: asyncio.Future[RunEnd]
+        self._kill: Callable[[], None]
 
     def follow(
-        self, run: int, finished: asyncio.Future[Finished], outputs: Mapping[Stream, int]
+        self,
+        finished: asyncio.Future[Any],
+        outputs: Mapping[Stream, int],
+        kill: Callable[[], None],
     ) -> None:
-        """Follow a run that was just started, and read its pipes, which this then owns."""
-        self._run, self._finished = run, finished
+        """Follow a run that was just started, and read its pipes, which this then owns.
+
+        `finished` gets a `RunEnd`. `kill` begins to end the run.
+        """
+        self._finished, self._kill = finished, kill
         finished.add_done_callback(lambda _: self._close_door())
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self._limits.seconds, self._exceed, Limit.SECONDS)
@@ -86,6 +107,11 @@ class RunningCommand:
             self._ended = self._how(finished)
         return self._ended
 
+    @property
+    def complaint(self) -> str:
+        """Return the end of standard error so far."""
+        return self._tail.decode("utf-8", "replace").strip()
+
     def kill(self) -> None:
         """See `Process.kill`."""
         if not self._finished.done() and self._limit is None:
@@ -110,7 +136,7 @@ class RunningCommand:
     def _end(self) -> None:
         self._close_door()
         if not self._finished.done():
-            self._keeper.kill(self._run)
+            self._kill()
 
     def _exceed(self, limit: Limit) -> None:
         if not self._finished.done() and not self._stopped and self._limit is None:
@@ -143,15 +169,14 @@ class RunningCommand:
         await asyncio.wait(readers)
         await self._chunks.put(None)
 
-    def _how(self, finished: Finished) -> Ended:
+    def _how(self, finished: RunEnd) -> Ended:
         status = finished.status
-        if status is not None and status < 0:  # the kernel ended bubblewrap, for lack of memory
+        if status is not None and status < 0:  # the kernel ended the sandbox, for lack of memory
             status = _BY_SIGNAL - status
         elif not finished.started and status is not None and not self._stopped:
-            reason = self._tail.decode("utf-8", "replace").strip()
-            if "execvp" in reason:  # the sandbox stands, but the program is missing
+            if "execvp" in self.complaint:  # the sandbox stands, but the program is missing
                 return Ended(127)
-            raise WorkspaceFailed(f"the sandbox could not be set up: {reason}")
+            raise WorkspaceFailed(f"the sandbox could not be set up: {self.complaint}")
         limit = self._limit or (Limit(finished.limit) if finished.limit else None)
         return Ended(
             status=None if limit or self._stopped else status,

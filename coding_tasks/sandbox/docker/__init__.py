@@ -1,0 +1,1 @@
+"""The sandbox made of containers, for machines that have a Docker engine."""

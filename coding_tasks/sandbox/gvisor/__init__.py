@@ -1,0 +1,1 @@
+"""The sandbox made of gVisor: a kernel of its own, in user space, runs each command."""

@@ -1,0 +1,130 @@
+"""The first program inside gVisor or a container. It runs with the standard library only.
+
+It reads what to run from its standard input: a length in eight digits, and as many bytes of JSON.
+What follows belongs to the command.
+"""
+
+import base64
+import ctypes
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+from typing import Any
+
+_CLONE_NEWUSER = 0x1000_0000
+_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, _PR_SET_NO_NEW_PRIVS = 22, 2, 38
+_PR_CAPBSET_DROP, _MOST_CAPABILITIES = 24, 64
+_INSTRUCTION = 8
+"""Bytes of an instruction of a filter."""
+_DIGITS = 8
+_MISSING = 127
+_BY_SIGNAL = 128
+_CHUNK = 65_536
+
+
+def encode(**fields: Any) -> bytes:
+    """Return the fields as `main` reads them: `command`, `environment`, `filter`, `uid`, `door`.
+
+    A `uid` above 0 is the user to become, if there is only root. `door` is a port on 127.0.0.1
+    that leads to a Unix socket, or None.
+    """
+    fields["filter"] = base64.b64encode(fields["filter"]).decode()
+    body = json.dumps(fields).encode()
+    return b"%0*d%b" % (_DIGITS, len(body), body)
+
+
+def main() -> None:
+    """Become the command, or start it and serve its door. Exit like a shell that can't."""
+    given = json.loads(_read(int(_read(_DIGITS))))
+    if given["uid"]:
+        _become(given["uid"])
+    _filter(base64.b64decode(given["filter"]))
+    if given["door"]:
+        port, path = given["door"]
+        with socket.create_server(("127.0.0.1", port), backlog=128) as listening:
+            if child := os.fork():
+                _serve(listening, path, child)
+    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(ignored, signal.SIG_DFL)
+    os.environ.clear()
+    os.environ.update(given["environment"])
+    command = given["command"]
+    try:
+        os.execvp(command[0], command)  # noqa: S606 - no shell is wanted
+    except OSError as error:
+        sys.stderr.write(f"{command[0]}: {error.strerror}\n")
+        sys.stderr.flush()
+        os._exit(_MISSING)
+
+
+def _read(size: int) -> bytes:
+    """Read exactly so much, and leave the rest to the command."""
+    data = b""
+    while len(data) < size:
+        data += os.read(0, size - len(data)) or sys.exit("the launcher was given too little")
+    return data
+
+
+def _become(uid: int) -> None:
+    """Become an ordinary user for good, in a user namespace, and call root's files its own."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    _check(libc.unshare(_CLONE_NEWUSER))
+    for name in ("uid_map", "gid_map"):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(f"{uid} 0 1")
+    for capability in range(_MOST_CAPABILITIES):  # those that the kernel lacks fail
+        libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+
+
+def _filter(compiled: bytes) -> None:
+    """Install the filter for system calls, for this process and all that follow."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    code = ctypes.create_string_buffer(compiled, len(compiled))
+    program = struct.pack("@HP", len(compiled) // _INSTRUCTION, ctypes.addressof(code))
+    _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    _check(libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program, 0, 0))
+
+
+def _check(result: int) -> None:
+    if result != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def _serve(listening: socket.socket, path: str, child: int) -> None:
+    """Pass on connections to the Unix socket until the child ends. Exit with its status."""
+    import asyncio
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(_CHUNK):
+                writer.write(data)
+                await writer.drain()
+            writer.write_eof()
+        except OSError:
+            writer.close()
+
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            answers, requests = await asyncio.open_unix_connection(path)
+        except OSError:
+            writer.close()
+            return
+        await asyncio.gather(copy(reader, requests), copy(answers, writer))
+        requests.close()
+        writer.close()
+
+    async def serve() -> int:
+        await asyncio.start_server(connect, sock=listening)
+        waiting = asyncio.get_running_loop().run_in_executor(None, os.waitpid, child, 0)
+        return os.waitstatus_to_exitcode((await waiting)[1])
+
+    os.close(0)
+    status = asyncio.run(serve())
+    os._exit(status if status >= 0 else _BY_SIGNAL - status)
+
+
+if __name__ == "__main__":
+    main()
