@@ -107,7 +107,7 @@ class _ReadOnly(PermittedParts, admin.ModelAdmin[Any]):
     }
 
     def has_add_permission(self, _request: HttpRequest) -> bool:
-        """Return False: mentions make tasks."""
+        """Return False: mentions and the API make tasks."""
         return False
 
     def has_change_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
@@ -115,7 +115,7 @@ class _ReadOnly(PermittedParts, admin.ModelAdmin[Any]):
         return False
 
     def has_delete_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
-        """Return False: `manage.py erase_slack_user` erases what people wrote."""
+        """Return False: `erase_slack_user` and `erase_user` erase what people wrote."""
         return False
 
 
@@ -173,15 +173,16 @@ class CodingTaskAdmin(_ReadOnly):
         "state",
         "repository",
         "project",
-        "owner_slack_user_id",
+        "origin",
+        "owner",
         credits_used,
         "workflow",
         "thread",
         "created_at",
         "finished_at",
     ]
-    list_filter = ["state", "project__organization", "repository", "created_at"]
-    list_select_related = ["repository", "project__organization"]
+    list_filter = ["state", "origin", "project__organization", "repository", "created_at"]
+    list_select_related = ["repository", "project__organization", "user"]
     search_fields = [
         "title",
         "=id",
@@ -189,6 +190,7 @@ class CodingTaskAdmin(_ReadOnly):
         "thread_ts",
         "channel_id",
         "owner_slack_user_id",
+        "user__username",
         "repository__full_name",
     ]
     date_hierarchy = "created_at"
@@ -197,10 +199,12 @@ class CodingTaskAdmin(_ReadOnly):
         "state",
         "project",
         "repository",
+        "origin",
         "workspace",
         "thread",
-        "owner_slack_user_id",
+        "owner",
         "agent",
+        "model",
         "published",
         "workflow",
         "created_at",
@@ -212,8 +216,17 @@ class CodingTaskAdmin(_ReadOnly):
         """Return the list that looks up credits."""
         return _TasksWithCredits
 
+    @admin.display(description="owner")
+    def owner(self, task: CodingTask) -> str:
+        """Return who asked for it: a Slack user, a user, or a program."""
+        if task.has_thread:
+            return task.owner_slack_user_id
+        return task.user.get_username() if task.user else "a program"
+
     def thread(self, task: CodingTask) -> SafeString | str:
         """Return a link to the message in Slack that began the task."""
+        if not task.has_thread:
+            return "-"
         name = f"{task.channel_id}/{task.thread_ts}"
         return format_html('<a href="{}">{}</a>', task.permalink, name) if task.permalink else name
 

@@ -118,7 +118,7 @@ class AgentRuns:
             model=model_of(task),
             prompt=_prompt(run, material, resumes=bool(session)),
             gateway_url=settings.GATEWAY_URL,
-            product=runs.PRODUCT,
+            product=task.product,
             token=token,
             trace_id=trace_of(task.workflow_id),
             session=session or None,
@@ -236,7 +236,7 @@ class AgentRuns:
             branch=branch.name,
             patch=patch,
             subject=task.title,
-            requester=Requester(task.owner_slack_user_id),
+            requester=_requester(task),
             committed_at=run.created_at,
         )
         try:
@@ -247,6 +247,16 @@ class AgentRuns:
         if change is not None:
             publication.record_change(run, change)
         return change, _MISSING[kept]
+
+
+def _requester(task: CodingTask) -> Requester:
+    """Return who the commits of a task name."""
+    if task.has_thread:
+        return Requester(task.owner_slack_user_id)
+    user = task.user
+    if user is None:
+        return Requester("a program")
+    return Requester(user.get_full_name() or user.get_username(), user.email or "")
 
 
 def note(run: TaskRun, text: str) -> None:
@@ -286,7 +296,9 @@ def uses_sandbox(task: CodingTask) -> bool:
 
 
 def model_of(task: CodingTask) -> str:
-    """Return the model that the project chose for this agent, or the server's."""
+    """Return the model that was asked for, or that the project chose for this agent, or ours."""
+    if task.model:
+        return task.model
     chosen = ProjectAgent.of(task.project)
     model = chosen.model if chosen.agent == task.agent else ""
     return model or default_model(task.agent)

@@ -18,7 +18,6 @@ from coding_tasks.storable import storable
 from projects.credentials import mint_run_token, revoke_run_tokens
 from quota import gate
 
-PRODUCT = "slack_app"
 TIME_LIMIT = timedelta(minutes=15)
 """How long one attempt may take, and how long its token lives."""
 _REMEMBERED = 10
@@ -38,9 +37,11 @@ def perform(run: TaskRun, checkouts: Checkouts, agent: Agent) -> TaskRun:
         return run
     task = run.task
     access = ModelAccess(
-        f"{settings.GATEWAY_URL}/{PRODUCT}", token, trace_of(task.workflow_id), f"run {run.pk}"
+        f"{settings.GATEWAY_URL}/{task.product}", token, trace_of(task.workflow_id), f"run {run.pk}"
     )
-    assignment = Assignment(task.repository.full_name, run.request, earlier_turns(run))
+    assignment = Assignment(
+        task.repository.full_name, run.request, earlier_turns(run), model=task.model
+    )
     try:
         with checkouts.checkout(task.repository.clone_url) as checkout:
             answer = agent.work(assignment, checkout, access)
@@ -63,8 +64,9 @@ def verdict_on(run: TaskRun) -> gate.Verdict:
     task = run.task
     return gate.check(
         task.project,
+        task.resource,
         to_start=True,
-        distinct_id=task.workspace.distinct_id(task.owner_slack_user_id),
+        distinct_id=task.distinct_id,
         run_usage_micro=usage_of_run(run.pk),
     )
 
@@ -163,9 +165,9 @@ def begin(run: TaskRun, lifetime: timedelta) -> str | None:
     return mint_run_token(
         task.project,
         run.pk,
-        [PRODUCT],
+        [task.product],
         lifetime,
-        distinct_id=task.workspace.distinct_id(task.owner_slack_user_id),
+        distinct_id=task.distinct_id,
     )
 
 
