@@ -89,7 +89,7 @@ def next_run(task_id: UUID | str) -> TaskRun | None:
 def give_up(task_id: UUID | str, why: str, *, only: Container[UUID] | None = None) -> None:
     """Fail the runs that have not ended, or `only` those of them, and close the task if it can be.
 
-    A task with a run that is left stays active.
+    What they cost is given back. A task with a run that is left stays active.
     """
     task = CodingTask.objects.select_for_update().get(pk=task_id)
     if task.state != CodingTask.State.ACTIVE:
@@ -97,7 +97,7 @@ def give_up(task_id: UUID | str, why: str, *, only: Container[UUID] | None = Non
     unfinished = list(task.runs.filter(state__in=TaskRun.UNFINISHED))
     doomed = [run for run in unfinished if only is None or run.pk in only]
     for run in doomed:
-        runs.fail(run, why)
+        runs.fail(run, why, ours=True)
     if len(doomed) == len(unfinished):
         _close(task)
 
