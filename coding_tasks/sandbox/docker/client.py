@@ -58,5 +58,6 @@ class Client:
             await process.wait()
             raise WorkspaceFailed(f"docker {arguments[0]} took too long") from error
         if process.returncode != 0:
-            raise WorkspaceFailed(complaint.decode("utf-8", "replace").strip()[-_EXPLANATION:])
+            words = complaint.decode("utf-8", "replace").split()
+            raise WorkspaceFailed(" ".join(words)[:_EXPLANATION])
         return out.decode("utf-8", "replace")

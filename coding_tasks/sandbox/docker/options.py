@@ -16,11 +16,14 @@ CHECKOUT_INSIDE = "/checkout"
 DOOR_INSIDE = "/run/tollgate-door"
 _OWN_PROCESSES = 8
 """Processes and threads of the launcher that count as the command's."""
+_LATE = 20
+"""Seconds after which the kernel ends one process, if the engine is late to say what all use."""
 _LOW_PRIORITY = "512"
 """Half of the share of processor time that other containers get."""
 _SEALED = (
     "--interactive",
     "--rm",
+    *("--pull", "never"),  # the operator decides which image is on the machine
     *("--network", "none"),
     "--read-only",
     *("--cap-drop", "ALL"),
@@ -79,10 +82,14 @@ def holder(setup: Setup, tree_bytes: int, tree_files: int) -> list[str]:
     ]
 
 
-def memory_events(setup: Setup) -> list[str]:
-    """Return arguments that wait for commands that run out of memory, and print their names."""
+def memory_events(setup: Setup, since: int, until: int) -> list[str]:
+    """Return arguments that wait for commands that run out of memory, and print their names.
+
+    Times are seconds since 1970. It ends at `until`, even if the worker is killed before.
+    """
     ours = ("--filter", f"label={LABEL}={setup.name}", "--filter", "event=oom")
-    return ["events", *ours, "--format", '{{index .Actor.Attributes "name"}}']
+    times = ("--since", str(since), "--until", str(until))
+    return ["events", *times, *ours, "--format", '{{index .Actor.Attributes "name"}}']
 
 
 def leftovers() -> list[str]:
@@ -119,7 +126,7 @@ def command(
         *("--memory", str(limits.memory), "--memory-swap", str(limits.memory)),
         *("--pids-limit", str(limits.processes + _OWN_PROCESSES)),
         *("--ulimit", f"nofile={limits.open_files}", "--ulimit", f"fsize={limits.file_size}"),
-        *("--ulimit", f"cpu={int(limits.cpu_seconds) + 1}", "--ulimit", "core=0"),
+        *("--ulimit", f"cpu={int(limits.cpu_seconds) + _LATE}", "--ulimit", "core=0"),
         *_shown(setup, purpose, volumes),
         *(_read_only(setup.folder / "passwd", "/etc/passwd")),
         *(_read_only(setup.folder / "group", "/etc/group")),

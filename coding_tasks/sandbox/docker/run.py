@@ -14,8 +14,8 @@ from coding_tasks.sandbox.process import RunningCommand
 
 _AGAIN = 0.05
 """Seconds until a container that does not exist yet is removed again."""
-_MEASURE_AGAIN = 0.25
-"""Seconds until a container that does not exist yet is measured again."""
+_MEASURE_AFTER = 0.5
+"""Seconds until a container is first measured, and until it is tried again. Most end before."""
 _ENGINE_FAILED = 125
 """What `docker run` exits with if the engine failed, unless the command did."""
 KILLED = 137
@@ -104,6 +104,7 @@ class ContainerRun:
         cli = None
         try:
             while True:  # it ends at once if the container does not exist yet
+                await asyncio.sleep(_MEASURE_AFTER)
                 arguments = ("stats", "--no-trunc", "--format", "{{json .}}", self._name)
                 cli = await self._client.start(arguments, stdin=null, stdout=pipe, stderr=null)
                 assert cli.stdout is not None, "it is piped"
@@ -113,7 +114,6 @@ class ContainerRun:
                     self._note(line, now - seen)
                     seen = now
                 await cli.wait()
-                await asyncio.sleep(_MEASURE_AGAIN)
         finally:
             if cli is not None and cli.returncode is None:
                 cli.kill()

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
@@ -25,6 +26,10 @@ from coding_tasks.sandbox.workspace import BaseWorkspace, Purpose
 _PROGRAM = Path(launcher.__file__).read_text()
 _READY_WITHIN = 60.0
 _GONE_WITHIN = 10.0
+_WATCH = 10
+"""Seconds that the engine is asked to wait at a time."""
+_AGAIN = 1.0
+"""Seconds until an engine that failed is asked again."""
 _VOLUMES = "{{range .Mounts}}{{.Destination}} {{.Name}}\n{{end}}"
 _LOST = "the container that held the workspace is gone"
 _BLOCK = 4096
@@ -103,17 +108,23 @@ class DockerWorkspace(BaseWorkspace):
         The kernel only kills one process then, which need not be the command itself.
         """
         pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
-        arguments = options.memory_events(self._setup)
-        cli = await self._client.start(arguments, stdin=null, stdout=pipe, stderr=null)
-        assert cli.stdout is not None, "it is piped"
-        try:
-            while line := await cli.stdout.readline():
-                if run := self._runs.get(line.decode().strip()):
-                    run.exceed(Limit.MEMORY)
-        finally:
-            if cli.returncode is None:
-                cli.kill()
-            await cli.wait()
+        since = int(time.time())
+        while True:
+            until = int(time.time()) + _WATCH
+            arguments = options.memory_events(self._setup, since, until)
+            cli = await self._client.start(arguments, stdin=null, stdout=pipe, stderr=null)
+            assert cli.stdout is not None, "it is piped"
+            try:
+                while line := await cli.stdout.readline():
+                    if run := self._runs.get(line.decode().strip()):
+                        run.exceed(Limit.MEMORY)
+            finally:
+                if cli.returncode is None:
+                    cli.kill()
+                await cli.wait()
+            if cli.returncode != 0:  # the engine is gone, at least for now
+                await asyncio.sleep(_AGAIN)
+            since = until
 
     async def _is_lost(self) -> bool:
         """Return whether the container that holds the workspace is gone."""
@@ -198,7 +209,7 @@ async def _ready(holder: asyncio.subprocess.Process) -> None:
         async with asyncio.timeout(_READY_WITHIN):
             if await holder.stdout.readline() == b"ready\n":
                 return
-            complaint = (await holder.stderr.read()).decode("utf-8", "replace").strip()
+            complaint = (await holder.stderr.readline()).decode("utf-8", "replace").strip()
     except TimeoutError as error:
         raise WorkspaceFailed("the engine did not start a container in time") from error
     raise WorkspaceFailed(f"the engine could not start a container: {complaint}")

@@ -116,12 +116,15 @@ class Engine:
         return 0
 
     def events(self, arguments: list[str]) -> int:
-        """Say of the past whether there is a file `oom`, and later, when there is, of whom."""
+        """Say of one container whether there is a file `oom`, or wait for it, and say of whom."""
         oom = self.state / "oom"
-        if "--until" in arguments:
+        if not any(argument.startswith("label=") for argument in arguments):
             sys.stdout.write("oom\n" if oom.exists() else "")
             return 0
+        until = int(arguments[arguments.index("--until") + 1])
         while not oom.exists():
+            if time.time() >= until:
+                return 0
             time.sleep(0.05)
         for path in self.state.glob("container-*"):
             sys.stdout.write(f"{path.name.removeprefix('container-')}\n")

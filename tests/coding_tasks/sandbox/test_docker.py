@@ -83,6 +83,7 @@ def test_no_container_has_a_network_capabilities_or_a_writable_system(arguments)
         ("--cap-drop", "ALL"),
         ("--security-opt", "no-new-privileges"),
         ("--log-driver", "none"),
+        ("--pull", "never"),
     }
     assert {"--read-only", "--rm"} <= set(arguments)
     assert "--privileged" not in arguments
