@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from coding_tasks.sandbox import export, launcher, seccomp
+from coding_tasks.sandbox import export, launcher_input, seccomp
 from coding_tasks.sandbox.command import GATEWAY_PORT_INSIDE, Command
 from coding_tasks.sandbox.docker import options
 from coding_tasks.sandbox.docker.client import Client
@@ -23,7 +23,6 @@ from coding_tasks.sandbox.interface import Limit, Limits
 from coding_tasks.sandbox.process import STREAMS, RunningCommand
 from coding_tasks.sandbox.workspace import BaseWorkspace, Purpose
 
-_PROGRAM = Path(launcher.__file__).read_text()
 _READY_WITHIN = 60.0
 _GONE_WITHIN = 10.0
 _WATCH = 10
@@ -73,7 +72,8 @@ class DockerWorkspace(BaseWorkspace):
             _listen(relay, door)
         given = _given(command, relay is not None) + command.stdin
         arguments = options.command(
-            *(self._setup, name, purpose, limits, self._volumes, _PROGRAM), door=relay is not None
+            *(self._setup, name, purpose, limits, self._volumes, launcher_input.PROGRAM),
+            door=relay is not None,
         )
         with ExitStack() as stack:
             file = stack.enter_context(os.fdopen(os.memfd_create("given"), "w+b", 0))
@@ -145,13 +145,8 @@ def _pass_on(task: asyncio.Task[End], finished: asyncio.Future[Any]) -> None:
 
 
 def _given(command: Command, door: bool) -> bytes:
-    return launcher.encode(
-        command=command.argv,
-        environment=dict(command.environment),
-        filter=seccomp.build(),
-        uid=0,
-        door=[GATEWAY_PORT_INSIDE, options.DOOR_INSIDE] if door else None,
-    )
+    way = (GATEWAY_PORT_INSIDE, options.DOOR_INSIDE) if door else (0, "")
+    return launcher_input.encode(command.argv, command.environment, seccomp.build(), door=way)
 
 
 def _with_index(command: Command, index: bytes) -> Command:

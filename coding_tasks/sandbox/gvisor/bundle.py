@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from coding_tasks.sandbox import launcher, seccomp
+from coding_tasks.sandbox import launcher_input, seccomp
 from coding_tasks.sandbox.command import PYTHON_INSIDE, Command
 from coding_tasks.sandbox.interface import Limits
 from coding_tasks.sandbox.keepers.keeper import layout
@@ -21,7 +21,6 @@ FLAGS = (
 NO_NETWORK = "--network=none"
 HOST_NETWORK = "--network=host"
 """The host's is the keeper's here, in which there is a door and nothing else."""
-_LAUNCHER = Path(launcher.__file__)
 
 
 def flags(*, network: bool) -> list[str]:
@@ -47,13 +46,7 @@ def given(command: Command) -> bytes:
 
     runsc has one user of the host to work with, and calls it root inside, where files belong to it.
     """
-    return launcher.encode(
-        command=command.argv,
-        environment=dict(command.environment),
-        filter=seccomp.build(),
-        uid=UID_INSIDE,
-        door=None,
-    )
+    return launcher_input.encode(command.argv, command.environment, seccomp.build(), uid=UID_INSIDE)
 
 
 def _specification(limits: Limits, view: View) -> dict[str, Any]:
@@ -63,7 +56,7 @@ def _specification(limits: Limits, view: View) -> dict[str, Any]:
         "ociVersion": "1.0.0",
         "process": {
             "user": {"uid": 0, "gid": 0},
-            "args": [PYTHON_INSIDE, "-I", "-S", "-c", _LAUNCHER.read_text()],
+            "args": [PYTHON_INSIDE, "-I", "-S", "-c", launcher_input.PROGRAM],
             "env": [],
             "cwd": view.folder,
             "noNewPrivileges": True,
