@@ -14,3 +14,13 @@ CORRECTIONS_CUT = Counter(
     "tollgate_corrections_cut",
     "Corrections cut because they would give back more than their event still cost.",
 )
+RUN_REFUNDS = Counter(
+    "tollgate_run_refunds",
+    "Task runs whose cost was given back, by the failure that ended them.",
+    ["reason"],
+)
+REFUNDED_MICRO = Counter(
+    "tollgate_run_refunded_micro_credits",
+    "Micro-credits given back to task runs, late events included, by failure.",
+    ["reason"],
+)

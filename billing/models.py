@@ -315,6 +315,25 @@ class UsageEvent(AppendOnlyModel):
         return str(self.uuid)
 
 
+class RunRefund(AppendOnlyModel):
+    """A task run whose cost is given back: what was booked for it, and what will be booked.
+
+    The amounts are the ledger's refunds of the run's events.
+    """
+
+    task_run_id = models.UUIDField("run", primary_key=True)
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="+")
+    reason = models.CharField(max_length=200, help_text="The failure that ended the run.")
+    actor = models.CharField(max_length=200, blank=True, default="")
+    made_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        ordering = ["-made_at"]
+
+    def __str__(self) -> str:
+        return f"refund of run {self.task_run_id}"
+
+
 class UsageTotal(models.Model):
     """The running total of one stretch of time, within one period and with the same live grants.
 
@@ -535,6 +554,7 @@ class AuditEntry(AppendOnlyModel):
         EVENT_BOOKED = "event_booked", "quarantined event booked"
         EVENT_DISCARDED = "event_discarded", "quarantined event discarded"
         EVENT_REFUNDED = "event_refunded"
+        RUN_REFUNDED = "run_refunded", "task run refunded"
         ORGANIZATION_ACTIVATED = "organization_activated"
         ORGANIZATION_DEACTIVATED = "organization_deactivated"
         TOKEN_ROTATED = "token_rotated", "project API token rotated"

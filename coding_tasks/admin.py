@@ -15,7 +15,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from billing.credits import display
-from billing.reports.usage import usage_of_task_runs
+from billing.reports.usage import given_back_to_task_runs, usage_of_task_runs
 from coding_tasks.models import (
     ChannelDefault,
     CodingTask,
@@ -48,8 +48,13 @@ def temporal_link(task: CodingTask) -> SafeString:
 
 @admin.display(description="credits")
 def credits_used(row: Any) -> str:
-    """Return the credits used by the row, which the list has looked up for all rows at once."""
-    return display(row.used_micro)
+    """Return the credits used by the row, which the list has looked up for all rows at once.
+
+    What was given back for failures of ours is not used any more, and is shown beside it.
+    """
+    used = display(row.used_micro)
+    given_back = row.given_back_micro
+    return f"{used} ({display(given_back)} given back)" if given_back else used
 
 
 class _RunsWithCredits(ChangeList):
@@ -74,8 +79,10 @@ class _TasksWithCredits(ChangeList):
 
 def _add_credits_of_runs(runs: Iterable[Any]) -> None:
     used = usage_of_task_runs(run.pk for run in runs)
+    given_back = given_back_to_task_runs(run.pk for run in runs)
     for run in runs:
         run.used_micro = used.get(run.pk, 0)
+        run.given_back_micro = given_back.get(run.pk, 0)
 
 
 def _add_credits_of_tasks(tasks: Iterable[Any]) -> None:
@@ -83,8 +90,12 @@ def _add_credits_of_tasks(tasks: Iterable[Any]) -> None:
     used: Counter[Any] = Counter()
     for run_id, micro in usage_of_task_runs(runs).items():
         used[runs[run_id]] += micro
+    given_back: Counter[Any] = Counter()
+    for run_id, micro in given_back_to_task_runs(runs).items():
+        given_back[runs[run_id]] += micro
     for task in tasks:
         task.used_micro = used[task.pk]
+        task.given_back_micro = given_back[task.pk]
 
 
 class _ReadOnly(PermittedParts, admin.ModelAdmin[Any]):
@@ -96,7 +107,7 @@ class _ReadOnly(PermittedParts, admin.ModelAdmin[Any]):
     }
 
     def has_add_permission(self, _request: HttpRequest) -> bool:
-        """Return False: mentions make tasks."""
+        """Return False: mentions and the API make tasks."""
         return False
 
     def has_change_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
@@ -104,7 +115,7 @@ class _ReadOnly(PermittedParts, admin.ModelAdmin[Any]):
         return False
 
     def has_delete_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
-        """Return False: `manage.py erase_slack_user` erases what people wrote."""
+        """Return False: `erase_slack_user` and `erase_user` erase what people wrote."""
         return False
 
 
@@ -162,15 +173,16 @@ class CodingTaskAdmin(_ReadOnly):
         "state",
         "repository",
         "project",
-        "owner_slack_user_id",
+        "origin",
+        "owner",
         credits_used,
         "workflow",
         "thread",
         "created_at",
         "finished_at",
     ]
-    list_filter = ["state", "project__organization", "repository", "created_at"]
-    list_select_related = ["repository", "project__organization"]
+    list_filter = ["state", "origin", "project__organization", "repository", "created_at"]
+    list_select_related = ["repository", "project__organization", "user"]
     search_fields = [
         "title",
         "=id",
@@ -178,6 +190,7 @@ class CodingTaskAdmin(_ReadOnly):
         "thread_ts",
         "channel_id",
         "owner_slack_user_id",
+        "user__username",
         "repository__full_name",
     ]
     date_hierarchy = "created_at"
@@ -186,10 +199,12 @@ class CodingTaskAdmin(_ReadOnly):
         "state",
         "project",
         "repository",
+        "origin",
         "workspace",
         "thread",
-        "owner_slack_user_id",
+        "owner",
         "agent",
+        "model",
         "published",
         "workflow",
         "created_at",
@@ -201,8 +216,17 @@ class CodingTaskAdmin(_ReadOnly):
         """Return the list that looks up credits."""
         return _TasksWithCredits
 
+    @admin.display(description="owner")
+    def owner(self, task: CodingTask) -> str:
+        """Return who asked for it: a Slack user, a user, or a program."""
+        if task.has_thread:
+            return task.owner_slack_user_id
+        return task.user.get_username() if task.user else "a program"
+
     def thread(self, task: CodingTask) -> SafeString | str:
         """Return a link to the message in Slack that began the task."""
+        if not task.has_thread:
+            return "-"
         name = f"{task.channel_id}/{task.thread_ts}"
         return format_html('<a href="{}">{}</a>', task.permalink, name) if task.permalink else name
 
@@ -292,8 +316,9 @@ class TaskRunAdmin(_ReadOnly):
         return temporal_link(run.task)
 
     def credits(self, run: TaskRun) -> str:
-        """Return the credits that the run used."""
-        return display(usage_of_task_runs([run.pk]).get(run.pk, 0))
+        """Return the credits that the run used, and what was given back."""
+        _add_credits_of_runs([run])
+        return credits_used(run)
 
     def transcript(self, run: TaskRun) -> SafeString | str:
         """Return what the agent did, step by step, while it works and afterwards."""

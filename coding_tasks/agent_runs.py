@@ -15,16 +15,16 @@ from django.utils import timezone
 from coding_tasks import runs, transcripts
 from coding_tasks.agent_choice import READER, default_model
 from coding_tasks.agent_worker.exchange import Exchange, NotInExchange
-from coding_tasks.agent_worker.job import AgentJob, Ending, Kept, TurnResult
+from coding_tasks.agent_worker.job import AgentJob, Kept, TurnResult
 from coding_tasks.agents.description import MOST_PROMPT
 from coding_tasks.assignments import Turn, trace_of
 from coding_tasks.failures import (
-    AgentEnded,
     ChangeRefused,
     CheckoutFailed,
     OutOfCredits,
     ResultLost,
     RunFailure,
+    RunGivenUp,
     RunStopped,
 )
 from coding_tasks.models import CodingTask, ProjectAgent, RunChange, RunEvent, TaskRun
@@ -50,6 +50,7 @@ from coding_tasks.repositories.mirrors import Base, Mirrors
 from coding_tasks.repositories.remotes import Remote
 from coding_tasks.repositories.shared_checkouts import SharedCheckout, SharedCheckouts
 from coding_tasks.storable import storable
+from coding_tasks.turn_answers import answer_of, is_run_cap
 from projects.credentials import revoke_run_tokens
 
 log = structlog.get_logger(__name__)
@@ -97,7 +98,7 @@ class AgentRuns:
         """Begin the run and write its job; return False if the run has an answer.
 
         `material` is quoted text that the agent gets beside the request.
-        Raises `CheckoutFailed` and `RunStopped`.
+        Raises `CheckoutFailed`, `RunStopped` and `RunGivenUp`.
         """
         revoke_run_tokens(run.pk)  # an attempt that was believed dead may still make calls
         token = runs.begin(run, TOKEN_LIFETIME)
@@ -117,7 +118,7 @@ class AgentRuns:
             model=model_of(task),
             prompt=_prompt(run, material, resumes=bool(session)),
             gateway_url=settings.GATEWAY_URL,
-            product=runs.PRODUCT,
+            product=task.product,
             token=token,
             trace_id=trace_of(task.workflow_id),
             session=session or None,
@@ -127,8 +128,8 @@ class AgentRuns:
         )
         self.exchange.put_job(str(run.pk), job)
         try:
-            runs.require_not_stopped(run)
-        except RunStopped:
+            runs.require_not_ended(run)
+        except (RunStopped, RunGivenUp):
             self.forget(run)
             raise
         return True
@@ -136,7 +137,8 @@ class AgentRuns:
     def collect(self, run: TaskRun, attempt_name: str) -> None:
         """Keep what the agent made: the change, the conversation, the transcript, the answer.
 
-        A run that the gateway refused for lack of credits is paused, with what it did so far.
+        A run that the gateway refused for lack of credits is paused, with what it did so far. One
+        that reached a cap for runs ends with that, if there is anything to show.
         Raises `OutOfCredits`, `MustWait` and `RunFailure`.
         """
         task = run.task
@@ -146,12 +148,14 @@ class AgentRuns:
             job = self.exchange.job(str(run.pk))
         except NotInExchange as error:
             raise ResultLost(str(error)) from error
-        runs.require_not_stopped(run)
+        runs.require_not_ended(run)
         self.exchange.keep_home(str(task.pk), home)
         CodingTask.objects.filter(pk=task.pk).update(session=result.session)
         transcripts.keep(run, attempt.event_lines())
         failure = _refusal_of(result)
-        if failure is not None:
+        capped = is_run_cap(failure) and bool(result.answer or result.said or patch)
+        answered = isinstance(failure, RunFailure) and result.answer
+        if failure is not None and not capped and not answered:
             self.exchange.keep_unfinished_patch(str(run.pk), patch)
             if isinstance(failure, OutOfCredits):
                 runs.pause(run)
@@ -159,10 +163,9 @@ class AgentRuns:
                 revoke_run_tokens(run.pk)
             raise failure
         change, lost = self._commit(run, job, patch, result.kept)
-        answer = result.answer or _without_words(result, change, lost)
-        answer = "\n\n".join(filter(None, (answer, lost)))
+        answer = answer_of(result, change, capped=capped, lost=lost)
         outlast_outage(lambda: runs.store(run, answer))
-        runs.require_not_stopped(run)
+        runs.require_not_ended(run)
 
     def publish(
         self, run: TaskRun, *, confirmed: bool = False, last_attempt: bool = False
@@ -233,7 +236,7 @@ class AgentRuns:
             branch=branch.name,
             patch=patch,
             subject=task.title,
-            requester=Requester(task.owner_slack_user_id),
+            requester=_requester(task),
             committed_at=run.created_at,
         )
         try:
@@ -246,9 +249,24 @@ class AgentRuns:
         return change, _MISSING[kept]
 
 
+def _requester(task: CodingTask) -> Requester:
+    """Return who the commits of a task name."""
+    if task.has_thread:
+        return Requester(task.owner_slack_user_id)
+    user = task.user
+    if user is None:
+        return Requester("a program")
+    return Requester(user.get_full_name() or user.get_username(), user.email or "")
+
+
 def note(run: TaskRun, text: str) -> None:
     """Keep why the run's change is not pushed, or has no pull request."""
     RunChange.objects.filter(run=run).update(note=storable(text)[:500])
+
+
+def is_left_unpublished(run: TaskRun) -> bool:
+    """Return whether the run has a change that was neither pushed nor kept back for a reason."""
+    return RunChange.objects.filter(run=run, pushed_at=None, note="").exists()
 
 
 def _note(outcome: Outcome) -> str:
@@ -278,7 +296,9 @@ def uses_sandbox(task: CodingTask) -> bool:
 
 
 def model_of(task: CodingTask) -> str:
-    """Return the model that the project chose for this agent, or the server's."""
+    """Return the model that was asked for, or that the project chose for this agent, or ours."""
+    if task.model:
+        return task.model
     chosen = ProjectAgent.of(task.project)
     model = chosen.model if chosen.agent == task.agent else ""
     return model or default_model(task.agent)
@@ -313,20 +333,7 @@ def _said(turn: Turn) -> str:
 
 
 def _refusal_of(result: TurnResult) -> Exception | None:
-    """Return the refusal that ended the turn, or None if there is an answer to give.
-
-    An agent that reached the cap of its run may still have said what it did.
-    """
+    """Return the refusal that ended the turn, or None if none did."""
     if result.complete or not result.refusal:
         return None
-    failure = failure_of_refusal(result.refusal)
-    return None if result.answer and isinstance(failure, RunFailure) else failure
-
-
-def _without_words(result: TurnResult, change: Change | None, lost: str) -> str:
-    """Return what to answer for an agent that said nothing. Raises `AgentEnded`."""
-    if change is None and not lost:
-        raise AgentEnded(f"{result.ending}: {result.detail}")
-    why = "it reached a limit" if result.ending == Ending.LIMIT else "it said nothing"
-    ended = f"The agent ended before it was done ({why})."
-    return ended if change is None else f"{ended} Its change so far is kept."
+    return failure_of_refusal(result.refusal)

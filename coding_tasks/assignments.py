@@ -46,6 +46,8 @@ class Assignment:
     repository: str
     request: str
     earlier: tuple[Turn, ...] = ()
+    model: str = ""
+    """The model that was asked for, if any."""
 
 
 class Agent(Protocol):

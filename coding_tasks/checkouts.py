@@ -14,7 +14,7 @@ from typing import Protocol
 
 import structlog
 
-from coding_tasks.failures import CheckoutFailed
+from coding_tasks.failures import RepositoryRefused
 from coding_tasks.repositories.bounds import BOUNDS, Bounds, require_within
 from coding_tasks.repositories.clone_urls import UnsafeCloneURL, protocol_of
 from coding_tasks.repositories.git import Git
@@ -146,7 +146,7 @@ class Cloner:
         try:
             protocol_of(clone_url)
         except UnsafeCloneURL as error:
-            raise CheckoutFailed(f"the address is refused: {error}", permanent=True) from error
+            raise RepositoryRefused(f"the address is refused: {error}") from error
         directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=self.directory))
         try:
             yield ClonedCheckout(self._clone(clone_url, directory))

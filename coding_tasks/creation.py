@@ -1,4 +1,4 @@
-"""Create tasks and runs, if there are credits for them."""
+"""Create tasks and runs in threads, if there are credits for them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from coding_tasks.threads import lock_active_task
 from projects.models import Project, SlackWorkspace
 from quota import gate
 from quota.gate import Verdict
+from quota.resources import AI_CREDITS
 
 _LONGEST_TITLE = 200
 
@@ -52,7 +53,8 @@ def create_task(
     made = TaskRun.objects.filter(task__workflow_id=workflow_id, message_ts=request.message_ts)
     if run := made.first():
         return run
-    require_credits(request.workspace.project, request.workspace, request.user_id)
+    author = request.workspace.distinct_id(request.user_id)
+    require_credits(request.workspace.project, AI_CREDITS, author)
     chosen = choose_agent(request.text, known_agents())
     try:
         with transaction.atomic():
@@ -63,7 +65,7 @@ def create_task(
                 channel_id=request.channel_id,
                 thread_ts=request.thread_ts,
                 owner_slack_user_id=request.user_id,
-                title=_title(chosen.request or request.text),
+                title=title_of(chosen.request or request.text),
                 workflow_id=workflow_id,
                 agent=chosen.agent or ProjectAgent.of(request.workspace.project).agent,
             )
@@ -86,13 +88,17 @@ def add_run(task: CodingTask, message_ts: str, text: str) -> TaskRun:
     return run
 
 
-def require_credits(project: Project, workspace: SlackWorkspace, user_id: str) -> None:
-    """Raise `Refused` if the project, which pays, may not start work for a Slack user."""
-    verdict = gate.check(project, to_start=True, distinct_id=workspace.distinct_id(user_id))
+def require_credits(project: Project, resource: str, distinct_id: str) -> None:
+    """Raise `Refused` if the project, which pays, may not start work for a user.
+
+    Raises `quota.gate.QuotaUnknown` if it is unknown whether there are credits.
+    """
+    verdict = gate.check(project, resource, to_start=True, distinct_id=distinct_id)
     if verdict.limited:
         raise Refused(verdict)
 
 
-def _title(text: str) -> str:
+def title_of(text: str) -> str:
+    """Return the title of a task: the first line of its request."""
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return first[:_LONGEST_TITLE] or "(no text)"

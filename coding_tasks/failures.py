@@ -24,6 +24,15 @@ class CheckoutFailed(RunFailure):
     summary = "the repository could not be fetched"
 
 
+class RepositoryRefused(CheckoutFailed):
+    """The repository does not let us in, or is not there. Only its owner can change that."""
+
+    summary = "the repository refuses access, or is not there"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, permanent=True)
+
+
 class RepositoryTooBig(CheckoutFailed):
     """The repository exceeds the bounds. Fetching it again does not help."""
 
@@ -104,6 +113,15 @@ class RunStopped(RunFailure):
     """Somebody stopped the run, so its work ends and its answer is not posted."""
 
     summary = "the run was stopped"
+
+    def __init__(self) -> None:
+        super().__init__(self.summary, permanent=True)
+
+
+class RunGivenUp(RunFailure):
+    """The run was given up, and its thread was told, while this attempt was believed dead."""
+
+    summary = "the run was given up before"
 
     def __init__(self) -> None:
         super().__init__(self.summary, permanent=True)

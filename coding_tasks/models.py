@@ -8,13 +8,15 @@ from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models import Q
 
+from billing.products import BUCKETS
 from coding_tasks.agent_choice import known_agents
 from coding_tasks.git_credentials import GitCredential
 from coding_tasks.kept_changes import RunChange, TaskBranch
 from coding_tasks.repositories.clone_urls import validate_clone_url
-from projects.models import Project, SlackWorkspace
+from projects.models import Membership, Project, SlackWorkspace, User
 
 __all__ = [
+    "AcceptedRequest",
     "ChannelDefault",
     "CodingTask",
     "GitCredential",
@@ -128,7 +130,16 @@ class ChannelDefault(models.Model):
 
 
 class CodingTask(models.Model):
-    """One request made in a Slack thread. A thread has at most one active task."""
+    """One conversation with an agent about a repository: in a Slack thread, or over the API.
+
+    A thread has at most one active task. A task without a thread is active while it has work; its
+    next message makes it active again.
+    """
+
+    class Origin(models.TextChoices):
+        SLACK = "slack", "a Slack thread"
+        API = "api", "the API"
+        DESKTOP = "desktop", "a desktop client"
 
     class State(models.TextChoices):
         ACTIVE = "active"
@@ -139,10 +150,25 @@ class CodingTask(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="coding_tasks")
     repository = models.ForeignKey(Repository, on_delete=models.PROTECT)
-    workspace = models.ForeignKey(SlackWorkspace, on_delete=models.PROTECT)
-    channel_id = models.CharField(max_length=32)
-    thread_ts = models.CharField(max_length=32)
-    owner_slack_user_id = models.CharField(max_length=32)
+    origin = models.CharField(
+        max_length=10,
+        choices=Origin.choices,
+        default=Origin.SLACK,
+        db_default=Origin.SLACK,
+        help_text="Where it was asked for. This decides which credits pay for it.",
+    )
+    workspace = models.ForeignKey(SlackWorkspace, on_delete=models.PROTECT, null=True, blank=True)
+    channel_id = models.CharField(max_length=32, blank=True, default="")
+    thread_ts = models.CharField(max_length=32, blank=True, default="")
+    owner_slack_user_id = models.CharField(max_length=32, blank=True, default="")
+    user = models.ForeignKey(
+        User,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="coding_tasks",
+        help_text="Its owner, if it has no thread. Empty: a program with a key of its own.",
+    )
     title = models.CharField(max_length=200)
     permalink = models.URLField(max_length=500, blank=True, default="")
     workflow_id = models.CharField(max_length=255, unique=True)
@@ -152,6 +178,13 @@ class CodingTask(models.Model):
         default="",
         db_default="",
         help_text="The agent that does the work.",
+    )
+    model = models.CharField(
+        max_length=100,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="The model that was asked for. Empty: the project's or the server's choice.",
     )
     session = models.CharField(
         max_length=100,
@@ -171,12 +204,66 @@ class CodingTask(models.Model):
                 fields=["workspace", "channel_id", "thread_ts"],
                 condition=Q(state="active"),
                 name="coding_task_one_active_per_thread",
-            )
+            ),
+            models.CheckConstraint(
+                condition=Q(origin="slack", workspace__isnull=False, user=None)
+                | (~Q(origin="slack") & Q(workspace=None)),
+                name="coding_task_thread_fits_origin",
+            ),
         ]
-        indexes = [models.Index(fields=["channel_id", "thread_ts"], name="coding_task_in_thread")]
+        indexes = [
+            models.Index(fields=["channel_id", "thread_ts"], name="coding_task_in_thread"),
+            models.Index(
+                fields=["project", "-created_at"],
+                condition=~Q(origin="slack"),
+                name="coding_task_without_thread",
+            ),
+            models.Index(
+                fields=["created_at"],
+                condition=Q(state="active") & ~Q(origin="slack"),
+                name="coding_task_to_look_for",
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.title
+
+    @property
+    def has_thread(self) -> bool:
+        """Whether it was asked for in a Slack thread, which is told of its answers."""
+        return self.origin == self.Origin.SLACK
+
+    @property
+    def product(self) -> str:
+        """The gateway product that its runs may call, and no other."""
+        return "slack_app" if self.has_thread else "posthog_code"
+
+    @property
+    def resource(self) -> str:
+        """The bucket of credits that pays for it."""
+        resource = BUCKETS[self.product]
+        assert resource is not None, "the products of tasks are metered"
+        return resource
+
+    @property
+    def distinct_id(self) -> str:
+        """How usage events and caps name its owner, as for the owner's own calls."""
+        if self.workspace is not None:
+            return self.workspace.distinct_id(self.owner_slack_user_id)
+        return distinct_id_of(self.user_id, self.project_id)
+
+    def owner_has_left(self) -> bool:
+        """Return whether the user who asked for it may no longer use the project."""
+        if self.user_id is None:
+            return False
+        return not Membership.objects.filter(
+            user=self.user_id, user__is_active=True, organization__projects=self.project_id
+        ).exists()
+
+
+def distinct_id_of(user_id: int | None, project_id: int) -> str:
+    """Return how the gateway names the owner of a credential in usage events."""
+    return f"project-{project_id}" if user_id is None else str(user_id)
 
 
 class TaskRun(models.Model):
@@ -191,12 +278,15 @@ class TaskRun(models.Model):
         STOPPED = "stopped", "stopped by a person"
 
     UNFINISHED = (State.QUEUED, State.RUNNING, State.PAUSED)
-    FINAL = (State.SUCCEEDED, State.STOPPED)
+    FINAL = (State.SUCCEEDED, State.FAILED, State.STOPPED)
     """States that no later attempt at the run changes."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     task = models.ForeignKey(CodingTask, on_delete=models.CASCADE, related_name="runs")
-    message_ts = models.CharField(max_length=32, help_text="The message that this turn answers.")
+    message_ts = models.CharField(
+        max_length=32,
+        help_text="The message that this turn answers. Without a thread it is the run's own id.",
+    )
     request = models.TextField()
     answer = models.TextField(blank=True, default="")
     state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
@@ -212,6 +302,9 @@ class TaskRun(models.Model):
     )
     woken_at = models.DateTimeField(
         null=True, blank=True, help_text="While paused: when its workflow was told of new credits."
+    )
+    announced_at = models.DateTimeField(
+        null=True, blank=True, help_text="Without a thread: when its workflow was told of it."
     )
     waits = models.PositiveIntegerField(
         default=0,
@@ -230,11 +323,30 @@ class TaskRun(models.Model):
                 fields=["created_at"],
                 condition=Q(state="paused", woken_at=None),
                 name="task_run_to_wake",
-            )
+            ),
+            models.Index(
+                fields=["created_at"],
+                condition=Q(state="queued", announced_at=None),
+                name="task_run_to_announce",
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.task} / {self.message_ts}"
+
+
+class AcceptedRequest(models.Model):
+    """A request of the API that had an idempotency key, so that its repetition finds its run."""
+
+    key_digest = models.CharField(
+        max_length=64, unique=True, help_text="Of the key, and of what it is unique for."
+    )
+    body_digest = models.CharField(max_length=64)
+    run = models.ForeignKey(TaskRun, on_delete=models.CASCADE, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return self.key_digest[:12]
 
 
 class RunEvent(models.Model):

@@ -7,17 +7,17 @@ from django.db import transaction
 from django.db.models import BigIntegerField, F, QuerySet
 from django.utils import timezone
 
+from billing.ingestion.refunds import refund_run
 from billing.reports.usage import usage_of_run
 from coding_tasks.assignments import Agent, Assignment, ModelAccess, Turn, trace_of
 from coding_tasks.checkouts import Checkouts
-from coding_tasks.failures import OutOfCredits, RunStopped
+from coding_tasks.failures import OutOfCredits, RunGivenUp, RunStopped
 from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.outages import outlast_outage
 from coding_tasks.storable import storable
 from projects.credentials import mint_run_token, revoke_run_tokens
 from quota import gate
 
-PRODUCT = "slack_app"
 TIME_LIMIT = timedelta(minutes=15)
 """How long one attempt may take, and how long its token lives."""
 _REMEMBERED = 10
@@ -37,9 +37,11 @@ def perform(run: TaskRun, checkouts: Checkouts, agent: Agent) -> TaskRun:
         return run
     task = run.task
     access = ModelAccess(
-        f"{settings.GATEWAY_URL}/{PRODUCT}", token, trace_of(task.workflow_id), f"run {run.pk}"
+        f"{settings.GATEWAY_URL}/{task.product}", token, trace_of(task.workflow_id), f"run {run.pk}"
     )
-    assignment = Assignment(task.repository.full_name, run.request, earlier_turns(run))
+    assignment = Assignment(
+        task.repository.full_name, run.request, earlier_turns(run), model=task.model
+    )
     try:
         with checkouts.checkout(task.repository.clone_url) as checkout:
             answer = agent.work(assignment, checkout, access)
@@ -50,7 +52,7 @@ def perform(run: TaskRun, checkouts: Checkouts, agent: Agent) -> TaskRun:
     except BaseException:
         revoke_run_tokens(run.pk)
         raise
-    require_not_stopped(run)
+    require_not_ended(run)
     return run
 
 
@@ -62,8 +64,9 @@ def verdict_on(run: TaskRun) -> gate.Verdict:
     task = run.task
     return gate.check(
         task.project,
+        task.resource,
         to_start=True,
-        distinct_id=task.workspace.distinct_id(task.owner_slack_user_id),
+        distinct_id=task.distinct_id,
         run_usage_micro=usage_of_run(run.pk),
     )
 
@@ -104,10 +107,28 @@ def to_wake() -> QuerySet[TaskRun]:
     return TaskRun.objects.filter(state=TaskRun.State.PAUSED, woken_at=None)
 
 
-def fail(run: TaskRun, error: str) -> None:
-    """Record that the run ended without an answer, unless it has one, and revoke its tokens."""
-    _move(run, TaskRun.State.FAILED, error=error[:200], finished_at=timezone.now())
+@transaction.atomic
+def fail(run: TaskRun, error: str, *, ours: bool = False) -> None:
+    """Record that the run ended without an answer, unless it has one, and revoke its tokens.
+
+    If the failure is `ours`, what the run cost is given back in the same transaction.
+    """
+    # The lock keeps an answer or a stop from coming between the check and the refund.
+    locked = TaskRun.objects.select_for_update().get(pk=run.pk)
     revoke_run_tokens(run.pk)
+    if locked.state in TaskRun.FINAL:
+        return
+    _move(run, TaskRun.State.FAILED, error=error[:200], finished_at=timezone.now())
+    if ours:
+        give_back(run, error)
+
+
+def give_back(run: TaskRun, failure: str) -> None:
+    """Give back what the run cost, once, and what is booked for it later. It has no token any more.
+
+    The failure is the reason in the ledger's audit trail.
+    """
+    refund_run(run.pk, run.task.project, reason=failure, actor="coding tasks")
 
 
 def finish_task(task: CodingTask, state: str) -> None:
@@ -131,11 +152,11 @@ def earlier_turns(run: TaskRun) -> tuple[Turn, ...]:
 def begin(run: TaskRun, lifetime: timedelta) -> str | None:
     """Move the run to `running` and return its token, or None if the run has an answer.
 
-    Raises `RunStopped`.
+    Raises `RunStopped` and `RunGivenUp`.
     """
     # The lock keeps a run that is being stopped from getting a token after the revocation.
     locked = TaskRun.objects.select_for_update().get(pk=run.pk)
-    require_not_stopped(locked)
+    require_not_ended(locked)
     if locked.state == TaskRun.State.SUCCEEDED:
         run.refresh_from_db()
         return None
@@ -144,26 +165,29 @@ def begin(run: TaskRun, lifetime: timedelta) -> str | None:
     return mint_run_token(
         task.project,
         run.pk,
-        [PRODUCT],
+        [task.product],
         lifetime,
-        distinct_id=task.workspace.distinct_id(task.owner_slack_user_id),
+        distinct_id=task.distinct_id,
     )
 
 
 def pause(run: TaskRun) -> None:
-    """Have the run wait for credits, without a token. Raises `RunStopped`."""
+    """Have the run wait for credits, without a token. Raises `RunStopped` and `RunGivenUp`."""
     try:
         waits = F("waits") + 1
         _move(run, TaskRun.State.PAUSED, left_at_pause=_left(run), woken_at=None, waits=waits)
     finally:
         revoke_run_tokens(run.pk)
-    require_not_stopped(run)
+    require_not_ended(run)
 
 
-def require_not_stopped(run: TaskRun) -> None:
-    """Raise `RunStopped` if somebody stopped the run."""
-    if TaskRun.objects.filter(pk=run.pk, state=TaskRun.State.STOPPED).exists():
+def require_not_ended(run: TaskRun) -> None:
+    """Raise `RunStopped` if somebody stopped the run, and `RunGivenUp` if it was given up."""
+    state = TaskRun.objects.filter(pk=run.pk).values_list("state", flat=True).first()
+    if state == TaskRun.State.STOPPED:
         raise RunStopped
+    if state == TaskRun.State.FAILED:
+        raise RunGivenUp
 
 
 def store(run: TaskRun, answer: str) -> None:

@@ -3,9 +3,12 @@
 from django.db import transaction
 from django.utils import timezone
 
+from coding_tasks import runs
 from coding_tasks.models import CodingTask, TaskRun
-from projects.credentials import revoke_run_tokens
 from projects.models import SlackWorkspace
+
+ABANDONED = "abandoned"
+"""The error of a run whose workflow is gone."""
 
 
 def active_task(workspace: SlackWorkspace, channel_id: str, thread_ts: str) -> CodingTask | None:
@@ -45,14 +48,14 @@ def lock_active_task(
 def abandon(workflow_id: str) -> None:
     """Close the task and runs of a workflow that is gone, such as one an operator terminated.
 
-    This frees the thread for a new task. What still works on the runs can spend no more credits.
+    This frees the thread for a new task. What still works on the runs can spend no more credits,
+    and what they cost is given back.
     """
     now = timezone.now()
     tasks = CodingTask.objects.filter(workflow_id=workflow_id, state=CodingTask.State.ACTIVE)
     if tasks.update(state=CodingTask.State.FAILED, finished_at=now):
-        left = TaskRun.objects.filter(
+        unfinished = TaskRun.objects.filter(
             task__workflow_id=workflow_id, state__in=TaskRun.UNFINISHED
-        ).select_for_update()
-        for run_id in left.values_list("pk", flat=True):
-            revoke_run_tokens(run_id)
-        left.update(state=TaskRun.State.FAILED, error="abandoned", finished_at=now)
+        )
+        for run in unfinished.select_related("task__project"):
+            runs.fail(run, ABANDONED, ours=True)

@@ -29,12 +29,16 @@ def keep(run: TaskRun, lines: Iterable[bytes]) -> None:
 
 def transcript_of(run: TaskRun) -> list[tuple[str, str]]:
     """Return the steps of a run as pairs: the kind of step, and what it was."""
+    return [(event.kind, _words(event)) for event in events_of(run) if event.kind not in _QUIET]
+
+
+def events_of(run: TaskRun) -> list[Event]:
+    """Return what the agent reported in a run: from its rows, or from the exchange before."""
     values: Iterable[object] = RunEvent.objects.filter(run=run).values_list("event", flat=True)
     if run.state not in TaskRun.FINAL and not values:
         attempt = Exchange(Path(settings.AGENT_EXCHANGE_DIRECTORY)).latest(str(run.pk))
         values = _events(attempt.event_lines()) if attempt else []
-    events = [event for value in values if (event := from_json(value))]
-    return [(event.kind, _words(event)) for event in events if event.kind not in _QUIET]
+    return [event for value in values if (event := from_json(value))]
 
 
 def _events(lines: Iterable[bytes]) -> list[dict[str, object]]:

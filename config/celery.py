@@ -70,6 +70,7 @@ app.conf.beat_schedule = {
     },
     "report usage": {"task": "billing.tasks.report_usage", "schedule": 3600.0},
     "start pending mentions": {"task": "workflows.tasks.start_pending_mentions", "schedule": 5.0},
+    "start pending tasks": {"task": "workflows.tasks.start_pending_tasks", "schedule": 5.0},
     "deliver pending notices": {"task": "workflows.tasks.deliver_pending_notices", "schedule": 5.0},
     "publish confirmed changes": {
         "task": "workflows.tasks.publish_all_confirmed",

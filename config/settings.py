@@ -241,6 +241,8 @@ OAUTH2_PROVIDER = {
         "project:read": "Read the project and its quota",
         "llm_gateway:read": "Call the LLM gateway for the project",
         "billing:read": "Read the project's usage",
+        "task:read": "Read the project's coding tasks",
+        "task:write": "Start, continue and stop coding tasks of the project",
     },
     "DEFAULT_SCOPES": ["project:read", "llm_gateway:read"],
 }
@@ -266,6 +268,7 @@ SPECTACULAR_SETTINGS = {
     "TAGS": [
         {"name": "quota", "description": "What a project may still use, and what changed."},
         {"name": "usage", "description": "What was used, and by whom."},
+        {"name": "coding tasks", "description": "Work on a project's repositories."},
         {"name": "OAuth", "description": "What a credential is and covers."},
     ],
     "SERVE_INCLUDE_SCHEMA": False,

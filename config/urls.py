@@ -19,6 +19,7 @@ urlpatterns = [
     path("slack/", include("slack_bot.urls")),
     path("api/", include("quota.urls")),
     path("api/", include("billing.urls")),
+    path("api/", include("workflows.api.urls")),
     path("oauth/introspect/", IntrospectionView.as_view(), name="oauth-introspect"),
     path("oauth/", include("projects.urls")),
     path(".well-known/oauth-authorization-server", authorization_server_metadata),

@@ -5,6 +5,7 @@ from functools import lru_cache
 
 import msgspec
 
+from gateway.body.last_call import last_call_of
 from gateway.body.requests import ModelRequest
 from gateway.body.usage_bound import UsageBound, usage_bound_of
 from gateway.call import Call
@@ -50,6 +51,7 @@ class Admission(msgspec.Struct, frozen=True, gc=False):
     - `input_bound`: the part of the bound that is not visible output.
     - `dearest`: the rates that the bound was computed with.
     - `asked`: the tier, the speed and the region that the caller asked for.
+    - `reserve_micro`: what must be left of the run's cap afterwards, for its last call.
     """
 
     record: CallRecord
@@ -64,6 +66,7 @@ class Admission(msgspec.Struct, frozen=True, gc=False):
     input_bound: Decimal = Decimal(0)
     dearest: Rates | None = None
     asked: Usage = Usage()
+    reserve_micro: int = 0
 
 
 class Gate:
@@ -81,16 +84,24 @@ class Gate:
 
     async def admit(
         self, product: Product, caller: Caller, request: ModelRequest, call: Call
-    ) -> tuple[Admission, bytes]:
-        """Reserve credits; return the admission and the body for the provider. Raises `Refusal`."""
+    ) -> tuple[Admission, bytes, int]:
+        """Reserve credits; return the admission and the body for the provider. Raises `Refusal`.
+
+        The number is how many percent of its cap the run had used before, or -1 if it has none.
+        """
         if product.bucket is None:
-            return self._unmetered(product, caller, request, call)
+            return *self._unmetered(product, caller, request, call), -1
         wrong_models.check(product.name, request, self._prices)
         rates, dearest = self._rates(request)
         cap = min(self._settings.default_max_output_tokens, _published_cap(request.model))
         usage_bound = usage_bound_of(request, cap, self._settings.allowed_fields)
         _refuse_unpriced(dearest, usage_bound, request)
+        last_call = last_call_of(call.raw_headers)
         payer = await self._payer(caller, product.bucket)
+        reserve_micro = 0
+        if last_call is not None:
+            reserve = _cost_bound(dearest, last_call.usage_bound, request)
+            reserve_micro = to_micro_bound(reserve, payer.credits_per_usd)
         while True:
             bound = _cost_bound(dearest, usage_bound, request)
             body = request.sent_body(cap)
@@ -109,11 +120,12 @@ class Gate:
                 ),
                 dearest=dearest,
                 asked=_asked(request),
+                reserve_micro=reserve_micro,
             )
             result = await self._hold(product.bucket, caller, admission)
             if result.status == "held":
                 metrics.child(metrics.HELD, product.name).inc(admission.bound_micro / MICRO)
-                return admission, body
+                return admission, body, result.run_percent
             smaller = None
             if (
                 result.status in _TOO_LITTLE
@@ -121,7 +133,11 @@ class Gate:
                 and not usage_bound.uncapped
             ):
                 smaller = _affordable_cap(
-                    result, payer.credits_per_usd, dearest, usage_bound, request
+                    _without_reserve(result, reserve_micro),
+                    payer.credits_per_usd,
+                    dearest,
+                    usage_bound,
+                    request,
                 )
             if smaller is None or smaller >= cap:
                 if result.status == "short":
@@ -235,6 +251,7 @@ class Gate:
             task_run_id=caller.task_run_id,
             user=caller.user,
             record=admission.record.encode(),
+            reserve_micro=admission.reserve_micro,
         )
         try:
             result = await self._holds.hold(wanted)
@@ -283,7 +300,7 @@ class Gate:
                     bucket,
                     bot_name,
                     self._settings.run_cap_credits,
-                    needed_micro=admission.bound_micro,
+                    needed_micro=admission.bound_micro + admission.reserve_micro,
                     remaining_micro=result.remaining_micro,
                     held_micro=result.held_micro,
                 )
@@ -362,6 +379,13 @@ def _short(usage_bound: UsageBound) -> UsageBound:
         output_tokens=min(usage_bound.output_tokens, SMALLEST_OUTPUT_CAP),
         uncapped=False,
     )
+
+
+def _without_reserve(result: HoldResult, reserve_micro: int) -> HoldResult:
+    """Return the refusal without the part of the run's cap that is kept for its last call."""
+    if result.status != "run_cap":
+        return result
+    return msgspec.structs.replace(result, remaining_micro=result.remaining_micro - reserve_micro)
 
 
 def _affordable_cap(

@@ -32,7 +32,7 @@ class Call(msgspec.Struct):
 
     If a header was sent twice, `headers` has the last one; `raw_headers` has all, in order.
     `call_id` is a UUID that identifies the request in the log, and its hold and event if it costs
-    credits.
+    credits. `run_percent` is how many percent of its cap the caller's run had used before, or -1.
     """
 
     request: Incoming
@@ -45,6 +45,7 @@ class Call(msgspec.Struct):
     status: int = 0
     reason: str | None = None
     trace: Trace = NO_TRACE
+    run_percent: int = -1
 
     @property
     def started(self) -> bool:

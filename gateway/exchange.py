@@ -12,7 +12,7 @@ from gateway.kept_answers import Claim
 from gateway.metering import Meter, meter_for
 from gateway.metering.media import is_compressed, is_event_stream
 from gateway.network.client import ExchangeFailed, HttpResponse
-from gateway.network.headers import Headers
+from gateway.network.headers import RUN_USED, Headers
 from gateway.network.incoming import CallerLeft
 from gateway.network.interruptions import Watch
 from gateway.settings import Settings
@@ -182,6 +182,8 @@ class Exchange:
         filtered = self._meter is not None and self._meter.hides_usage
         provider = self._api.provider
         self._head = response_headers(answer.headers, provider, length_changes=filtered)
+        if self._call.run_percent >= 0:
+            self._head.append((RUN_USED, b"%d" % self._call.run_percent))
         if streamed:
             self._send_head()
             self._call.request.send_head_soon()

@@ -39,7 +39,11 @@ PRODUCTS = (
         aliases=("slack-posthog-code",),
         small_models_only=True,
     ),
-    Product("posthog_code", "posthog_code_credits", frozenset({OAUTH_CLIENT, OAUTH_PRODUCT})),
+    Product(
+        "posthog_code",
+        "posthog_code_credits",
+        frozenset({OAUTH_CLIENT, OAUTH_PRODUCT, OAUTH_RUN}),
+    ),
     Product(
         "llm_gateway",
         None,

@@ -122,7 +122,9 @@ class Proxy:
             claim = await self._claim(call, caller, request.body)
         try:
             with call.trace.holding():
-                admission, body = await self._gate.admit(product, caller, request, call)
+                admission, body, call.run_percent = await self._gate.admit(
+                    product, caller, request, call
+                )
                 call.trace.held(admission.bound_micro)
         except BaseException:
             if claim is not None:

@@ -7,7 +7,6 @@ from gateway.apis import Api
 from gateway.errors import Refusal, unavailable
 from gateway.network.client import ConnectFailed, ExchangeFailed, HttpClient, HttpResponse, Origin
 from gateway.network.headers import HOP_BY_HOP, OURS, PROVIDER, Headers, without_named
-from gateway.refusals import denial_status
 from gateway.settings import Settings
 from gateway.telemetry import metrics
 
@@ -18,10 +17,10 @@ _NOT_SENT = HOP_BY_HOP | frozenset(
         b"host", b"content-length", b"authorization", b"x-api-key", b"cookie", b"x-project-id",
         b"accept-encoding", b"expect", b"forwarded", b"via", b"x-real-ip", b"openai-organization",
         b"openai-project", b"anthropic-user-profile-id", b"anthropic-workspace-id",
-        b"content-encoding", b"idempotency-key", denial_status.HEADER,
+        b"content-encoding", b"idempotency-key",
     }
 )  # fmt: skip
-_NOT_SENT_PREFIXES = (b"x-forwarded-", b"sec-", b"cf-")
+_NOT_SENT_PREFIXES = (OURS, b"x-forwarded-", b"sec-", b"cf-")
 # Never returned to callers: the provider's cookies, and the operator's account with the provider.
 _NOT_RETURNED = HOP_BY_HOP | {
     b"set-cookie", b"openai-organization", b"openai-project", b"anthropic-organization-id",

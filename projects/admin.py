@@ -27,7 +27,7 @@ from projects.models import (
     SlackWorkspace,
     User,
 )
-from projects.principal import READ_SCOPES
+from projects.principal import SCOPES
 
 for model in (
     OAuthApplication,
@@ -133,7 +133,7 @@ class PersonalAPIKeyForm(forms.ModelForm[PersonalAPIKey]):
     """The form of a new key: whose it is and what it covers."""
 
     scopes = forms.MultipleChoiceField(
-        choices=[(scope, scope) for scope in sorted(READ_SCOPES)],
+        choices=[(scope, scope) for scope in sorted(SCOPES)],
         widget=forms.CheckboxSelectMultiple,
     )
 

@@ -18,7 +18,7 @@ from projects.models import (
     Project,
     User,
 )
-from projects.principal import LLM_GATEWAY_READ, READ_SCOPES
+from projects.principal import LLM_GATEWAY_READ, SCOPES
 from projects.tokens import generate_access_token, generate_personal_api_key, mask, sha256
 
 
@@ -35,7 +35,7 @@ def issue_personal_api_key(
     unknown scope or a project of another organization.
     """
     wanted, covered = set(scopes), list(projects)
-    if unknown := wanted - READ_SCOPES:
+    if unknown := wanted - SCOPES:
         raise ValueError(f"unknown scope: {', '.join(sorted(unknown))}")
     if any(project.organization_id != organization.pk for project in covered):
         raise ValueError(f"a key of {organization} covers its own projects only")

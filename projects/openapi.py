@@ -2,7 +2,13 @@
 
 from typing import Any
 
+from drf_spectacular.drainage import set_override
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
+
+from projects.authentication import UnconfirmedCredentialAuthentication
+
+# It is the same scheme as its parent's.
+set_override(UnconfirmedCredentialAuthentication, "suppress_collision_warning", True)
 
 
 class ProjectCredentialScheme(OpenApiAuthenticationExtension):

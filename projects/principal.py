@@ -10,7 +10,10 @@ from uuid import UUID
 PROJECT_READ = "project:read"
 LLM_GATEWAY_READ = "llm_gateway:read"
 BILLING_READ = "billing:read"
-READ_SCOPES = frozenset({PROJECT_READ, LLM_GATEWAY_READ, BILLING_READ})
+TASK_READ = "task:read"
+TASK_WRITE = "task:write"
+READ_SCOPES = frozenset({PROJECT_READ, LLM_GATEWAY_READ, BILLING_READ, TASK_READ})
+SCOPES = READ_SCOPES | {TASK_WRITE}
 
 
 class Kind(StrEnum):

@@ -67,7 +67,7 @@ def api(project):
 @pytest.fixture
 def tokens(project):
     """The token of each caller."""
-    scopes = ["project:read", "billing:read", "llm_gateway:read"]
+    scopes = ["project:read", "billing:read", "llm_gateway:read", "task:write"]
     _, key = credentials.issue_personal_api_key(project.organization, "reader", scopes)
     return {"the gateway": SERVICE, "a key": key, "nobody": ""}
 

@@ -24,6 +24,10 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.runtime import Runtime, TelemetryConfig
 from temporalio.service import RetryConfig, RPCError, RPCStatusCode
 
+from coding_tasks import api_tasks
+from coding_tasks.models import CodingTask
+from workflows.api_task import ApiTaskWorkflow
+from workflows.api_task_types import ApiTaskInput
 from workflows.mention import MentionWorkflow
 from workflows.mention_types import (
     HANDED_BACK,
@@ -164,6 +168,31 @@ def _start(identifier: str, request: MentionInput, reuse: WorkflowIDReusePolicy)
     return True
 
 
+def start_api_task(task: CodingTask) -> None:
+    """Start the task's workflow, or tell the one that is running of a further run.
+
+    A needless call does no harm, because the rows say what there is to do. Raises
+    `TemporalUnavailable`; the runs then stay unannounced, for the sweep.
+    """
+    announced = api_tasks.unannounced_runs(task)
+    connection = _connected()
+    try:
+        connection.call(
+            connection.client.start_workflow(
+                ApiTaskWorkflow.run,
+                ApiTaskInput(str(task.pk)),
+                id=task.workflow_id,
+                task_queue=settings.TEMPORAL_TASK_QUEUE,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                start_signal="run_added",
+                rpc_timeout=DEADLINE,
+            )
+        )
+    except (RPCError, RuntimeError) as error:
+        raise TemporalUnavailable(str(error)) from error
+    api_tasks.mark_announced(announced)
+
+
 def signal_follow_up(follow_up: FollowUp) -> None:
     """Signal to the workflow of the thread's task that a further message was recorded.
 
@@ -242,7 +271,8 @@ def status_of(workflow_id: str) -> WorkflowExecutionStatus | None:
 
 async def _terminated(client: Client, since: datetime) -> list[str]:
     query = (
-        f"WorkflowType = 'MentionWorkflow' AND CloseTime > '{since.isoformat()}' "
+        "WorkflowType IN ('MentionWorkflow', 'ApiTaskWorkflow') "
+        f"AND CloseTime > '{since.isoformat()}' "
         "AND ExecutionStatus IN ('Terminated', 'TimedOut', 'Failed')"
     )
     listed = client.list_workflows(query, limit=_MOST_LISTED, rpc_timeout=_LISTING)

@@ -1,8 +1,8 @@
 """Publishing that somebody has to agree to first: the question, the click, and what follows.
 
 A change that seems to contain secrets, or that touches very many files, is not pushed before the
-person who asked for it agrees with a button. The button's value is signed, because it comes back
-through the user's browser.
+person who asked for it agrees: with a button in Slack, or over the API. The button's value is
+signed, because it comes back through the user's browser.
 """
 
 import time
@@ -22,7 +22,7 @@ from django.utils import timezone
 from coding_tasks import agent_runs
 from coding_tasks.agent_runs import AgentRuns
 from coding_tasks.failures import CheckoutFailed, PublishingFailed
-from coding_tasks.models import RunChange, TaskRun
+from coding_tasks.models import CodingTask, RunChange, TaskRun
 from coding_tasks.repositories.file_locks import locked
 from projects.hints import run_soon
 from projects.models import SlackWorkspace
@@ -89,6 +89,18 @@ def agree(workspace: SlackWorkspace, user_id: str, value: str) -> None:
     run_soon(PUBLISH_CONFIRMED, str(run.pk))
 
 
+def agree_for_owner(task: CodingTask) -> bool:
+    """Take the agreement of a task's owner over the API; return whether a change waited for it."""
+    unpushed = list(RunChange.objects.filter(run__task=task, pushed_at=None).order_by("pk"))
+    if not any(change.questions for change in unpushed) or unpushed[-1].settled_at:
+        return False
+    # Publishing the newest change publishes those below it.
+    newest = unpushed[-1]
+    RunChange.objects.filter(pk=newest.pk, agreed_at=None).update(agreed_at=timezone.now())
+    run_soon(PUBLISH_CONFIRMED, str(newest.run_id))
+    return True
+
+
 def to_publish() -> QuerySet[RunChange]:
     """Return the changes that were agreed to, and whose threads do not know yet what came of it."""
     return RunChange.objects.exclude(agreed_at=None).filter(settled_at=None)
@@ -117,9 +129,15 @@ def publish(change: RunChange) -> None:
             log.warning("a change cannot be published yet", run=str(run.pk), error=str(failure))
             return
         agent_runs.note(run, f"Not pushed: {failure}.")
+    if run.task.has_thread:
+        _tell(run)
+    RunChange.objects.filter(pk=change.pk).update(settled_at=timezone.now())
+
+
+def _tell(run: TaskRun) -> None:
+    """Tell the thread what became of the change."""
     text = " ".join(notices.change_sentences(run))
     told = notices.claim(f"published:{run.pk}", Notice.Kind.HINT, message_of(run), text)
     notices.send_soon(told)
     if diff := diffs.claim(run):
         notices.send_soon(diff)
-    RunChange.objects.filter(pk=change.pk).update(settled_at=timezone.now())

@@ -14,8 +14,7 @@ from billing.models import ThresholdNotice
 from projects.models import SlackWorkspace
 from quota.account_state import AccountState
 from quota.models import QuotaState
-from quota.resources import AI_CREDITS, RESOURCES
-from workflows import wording
+from workflows import denials, wording
 from workflows.models import Notice
 
 LOOKS_BACK = timedelta(hours=6)
@@ -96,9 +95,7 @@ def _claim(
 
 
 def _text(crossed: ThresholdNotice, state: AccountState) -> str:
-    name = RESOURCES[crossed.account.resource].title
-    if crossed.account.resource == AI_CREDITS:
-        name = f"{settings.BOT_NAME} {name}"
+    name = denials.credits_name(crossed.account.resource)
     if crossed.percent == ThresholdNotice.RESOLVED:
         return wording.credits_are_back(credits_name=name)
     return wording.credits_running_low(

@@ -17,6 +17,7 @@ from coding_tasks.models import CodingTask
 from projects.models import Project
 from quota import gate
 from quota.reasons import CAPS_REACHED, Reason
+from quota.resources import AI_CREDITS, RESOURCES
 from workflows import closing, notices
 from workflows.mention_types import out_of_credits
 from workflows.models import FollowUp, Mention, Notice, ThreadReply
@@ -24,33 +25,28 @@ from workflows.wording import escape, reset_sentences
 
 log = structlog.get_logger(__name__)
 
-_CREDITS_USED = "Your team has used its monthly {bot_name} AI credits."
+_CREDITS_USED = "Your team has used its monthly {credits}."
 _FIRST_SENTENCES: dict[str, str] = {
     Reason.LIMIT_REACHED: _CREDITS_USED,
     # Sets written by hand, usually by another billing system, carry no reason.
     Reason.SET_BY_HAND: _CREDITS_USED,
-    Reason.INSUFFICIENT_REMAINING: "Your team has too few {bot_name} AI credits left to {purpose}.",
+    Reason.INSUFFICIENT_REMAINING: "Your team has too few {credits} left to {purpose}.",
     Reason.ORGANIZATION_INACTIVE: (
-        "Your team's {bot_name} AI credits are switched off: its organization is not active."
+        "Your team's {credits} are switched off: its organization is not active."
     ),
-    Reason.PROJECT_CAP_REACHED: (
-        "This project has used its share of your team's {bot_name} AI credits."
-    ),
-    Reason.USER_CAP_REACHED: "You have used your share of your team's {bot_name} AI credits.",
-    Reason.RUN_CAP_REACHED: "This task has used the {bot_name} AI credits that one task may use.",
+    Reason.PROJECT_CAP_REACHED: ("This project has used its share of your team's {credits}."),
+    Reason.USER_CAP_REACHED: "You have used your share of your team's {credits}.",
+    Reason.RUN_CAP_REACHED: "This task has used the {credits} that one task may use.",
 }
-_UNKNOWN_REASON = "Your team cannot use its {bot_name} AI credits at the moment."
+_UNKNOWN_REASON = "Your team cannot use its {credits} at the moment."
 _TOO_LITTLE_LEFT_OF_CAP: dict[str, str] = {
     Reason.PROJECT_CAP_REACHED: (
-        "This project has too little of its share of your team's {bot_name} AI credits left to "
-        "{purpose}."
+        "This project has too little of its share of your team's {credits} left to {purpose}."
     ),
     Reason.USER_CAP_REACHED: (
-        "You have too little of your share of your team's {bot_name} AI credits left to {purpose}."
+        "You have too little of your share of your team's {credits} left to {purpose}."
     ),
-    Reason.RUN_CAP_REACHED: (
-        "Your team lets one task use too few {bot_name} AI credits to {purpose}."
-    ),
+    Reason.RUN_CAP_REACHED: ("Your team lets one task use too few {credits} to {purpose}."),
 }
 # A top-up does not raise a cap. An administrator does.
 _ADVICE: dict[str, str] = {
@@ -143,6 +139,12 @@ def _denial_since_task_began(about: FollowUp) -> Notice | None:
 
 
 # --- Wording -------------------------------------------------------------------------------------
+def credits_name(resource: str) -> str:
+    """Return what people call the credits of a bucket."""
+    title = RESOURCES[resource].title
+    return f"{settings.BOT_NAME} {title}" if resource == AI_CREDITS else title
+
+
 def text(verdict: gate.Verdict, *, half_way: bool = False) -> str:
     """Return why there are no credits to use, when they come back and what can be done about it.
 
@@ -156,7 +158,7 @@ def text(verdict: gate.Verdict, *, half_way: bool = False) -> str:
     top_up = f"Top up at {escape(settings.BILLING_URL)} to continue."
     sentences = [
         *(["I had to stop half-way."] if half_way else []),
-        why.format(bot_name=escape(settings.BOT_NAME), purpose=purpose),
+        why.format(credits=escape(credits_name(verdict.resource)), purpose=purpose),
         *reset_sentences(verdict.resets_at, verdict.time_zone),
         _ADVICE.get(verdict.cap or verdict.reason or "", top_up),
     ]

@@ -15,6 +15,8 @@ def claim(run: TaskRun) -> Notice | None:
 
     A change that somebody has to agree to first is not shown, because it may contain secrets.
     """
+    if not run.task.has_thread:
+        return None
     fresh = TaskRun.objects.select_for_update().get(pk=run.pk)  # it may have been erased since
     change = RunChange.objects.filter(run=run).select_related("run__task__branch").first()
     if change is None or fresh.answer == ERASED or change.run.task.branch.pull_request:

@@ -1,4 +1,4 @@
-"""Erase what a Slack user wrote, and end the work on it.
+"""Erase what somebody wrote, in Slack or over the API, and end the work on it.
 
 The work ends silently, as if its author had stopped it. If Slack delivers the same messages again,
 the erased rows keep them from starting anything.
@@ -11,9 +11,9 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from coding_tasks import agent_runs, stopping
-from coding_tasks.models import CodingTask, TaskRun
+from coding_tasks.models import AcceptedRequest, CodingTask, TaskRun
 from coding_tasks.publishing.branches import erase_changes
-from projects.models import SlackWorkspace
+from projects.models import SlackWorkspace, User
 from workflows import client, closing
 from workflows.models import ERASED, FollowUp, Mention, Notice, ThreadReply
 
@@ -46,11 +46,33 @@ def erase(team: str, user_id: str) -> Erased:
     erased = Erased(
         mentions=Mention.objects.filter(by_user).update(text=ERASED),
         follow_ups=FollowUp.objects.filter(by_user).update(text=ERASED),
-        runs=TaskRun.objects.filter(task__in=tasks).update(request=ERASED, answer=ERASED),
+        runs=_erase_tasks(tasks),
     )
     # Answers are notices too. They come last, because an answer is claimed under its run's lock.
     Notice.objects.filter(by_user, unsent).update(state=Notice.State.GIVEN_UP, error=_WHY)
     Notice.objects.filter(by_user).update(text=ERASED)
+    return erased
+
+
+@transaction.atomic
+def erase_user(user: User) -> int:
+    """Erase what a user asked for over the API, and the answers and changes. Rows and times stay.
+
+    The tasks are stopped, and no longer name the user. Return how many runs were erased.
+    """
+    ids = list(CodingTask.objects.filter(user=user).values_list("pk", flat=True))
+    tasks = CodingTask.objects.filter(pk__in=ids)
+    _end_work(tasks, Mention.objects.none(), FollowUp.objects.none())
+    # A request that is sent again must not start anything.
+    AcceptedRequest.objects.filter(run__task__in=ids).update(body_digest="")
+    erased = _erase_tasks(tasks)
+    tasks.update(state=CodingTask.State.STOPPED, user=None)
+    return erased
+
+
+def _erase_tasks(tasks: QuerySet[CodingTask]) -> int:
+    """Erase the texts of tasks, and return how many runs they have."""
+    erased = TaskRun.objects.filter(task__in=tasks).update(request=ERASED, answer=ERASED)
     erase_changes(tasks)
     agent_runs.erase(tasks)
     tasks.update(title=ERASED)

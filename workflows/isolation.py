@@ -7,7 +7,7 @@ and Django with them, pass through. The workflow's own module never does.
 
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
-PASSED_THROUGH = ("workflows.activities", "workflows.mention_types")
+PASSED_THROUGH = ("workflows.activities", "workflows.api_task_types", "workflows.mention_types")
 
 
 def sandboxed_runner() -> SandboxedWorkflowRunner:

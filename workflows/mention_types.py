@@ -23,6 +23,7 @@ ANSWER_LOST = "AnswerLost"
 CREDITS_HELD = "CreditsHeld"
 NO_AGENT_WORKER = "NoAgentWorker"
 UNINSTALLED = "Uninstalled"
+OWNER_LEFT = "OwnerLeft"
 HANDED_BACK = "handed back, because its task was gone"
 UNDELIVERABLE = "the answer could not be posted: it is kept on the page of the thread"
 

@@ -6,7 +6,7 @@ post. So each message carries its notice's id as metadata, and after an attempt 
 unknown, the sender searches the thread for the message before it posts again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,6 +18,8 @@ from django.db.models import F, QuerySet
 from django.utils import timezone
 from slack_sdk import WebClient
 
+from billing.credits import display
+from billing.reports.usage import given_back_to_task_runs
 from coding_tasks.models import CodingTask, RunChange, TaskRun
 from projects.hints import run_soon
 from workflows import wording
@@ -86,7 +88,8 @@ def answer_key(run: TaskRun) -> str:
 def claim_answer(run: TaskRun, about: Mention | FollowUp) -> Notice:
     """Return the notice with a run's answer to a message."""
     fresh = TaskRun.objects.select_for_update().get(pk=run.pk)  # it may have been erased since
-    text = "\n\n".join([wording.answer(fresh.answer), *change_sentences(fresh)])
+    sentences = [*change_sentences(fresh), *given_back_sentences([run])]
+    text = "\n\n".join([wording.answer(fresh.answer), *sentences])
     return claim(answer_key(run), Notice.Kind.ANSWER, about, text)
 
 
@@ -104,6 +107,12 @@ def change_sentences(run: TaskRun) -> list[str]:
     )
     pull_request = run.task.branch.pull_request
     return [wording.change_published(made, pull_request=pull_request, note=change.note)]
+
+
+def given_back_sentences(runs: Iterable[TaskRun]) -> list[str]:
+    """Return what to say about credits that were given back for these runs, or nothing."""
+    micro = sum(given_back_to_task_runs(run.pk for run in runs).values())
+    return [wording.given_back(display(micro))] if micro else []
 
 
 def claim_not_your_task(about: Mention, task: CodingTask) -> Notice:

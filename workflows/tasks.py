@@ -21,6 +21,7 @@ from coding_tasks.models import RunChange, TaskRun
 from coding_tasks.outages import STORES_AWAY, in_one_line
 from quota.gate import QuotaUnknown
 from workflows import client, confirmations, credit_notices, lost_workflows, notices, unfinished
+from workflows.api import running
 from workflows.intake import follow_ups, mentions, replies
 from workflows.models import Notice, ThreadReply
 
@@ -96,6 +97,12 @@ def start_pending_mentions() -> None:
 
 
 @shared_task(expires=_EXPIRES)
+def start_pending_tasks() -> None:
+    """Start the work on API tasks whose request died, or that came while Temporal was down."""
+    _sweep(running.unannounced(timezone.now())[:_BATCH], client.start_api_task)
+
+
+@shared_task(expires=_EXPIRES)
 def match_replies() -> None:
     """Decide about replies whose process died, and delete old ones that are not for the bot."""
     _sweep(replies.undecided(timezone.now())[:_BATCH], _match)
@@ -136,12 +143,14 @@ def clear_up_terminated_workflows() -> None:
         log.warning("temporal is unavailable", error=str(error))
         return
     _sweep(unfinished.left_behind(terminated), lambda found: _clear_up_if_ended(found.workflow_id))
+    _sweep(running.left_behind(terminated), running.check_workflow)
 
 
 @shared_task(expires=_LOST_EVERY)
 def look_for_workflows() -> None:
-    """Begin anew or end the mentions whose workflows Temporal has lost."""
+    """Begin anew or end the work whose workflows Temporal has lost."""
     _sweep(lost_workflows.suspects(timezone.now(), _BATCH), lost_workflows.check_workflow)
+    _sweep(running.suspects(timezone.now(), _BATCH), running.check_workflow)
 
 
 def _clear_up_if_ended(workflow_id: str) -> None:
@@ -160,7 +169,10 @@ def _wake_if_credits(run: TaskRun) -> None:
     try:
         client.signal_credits_gained(run.task.workflow_id)
     except client.WorkflowEnded:
-        _clear_up_if_ended(run.task.workflow_id)
+        if run.task.has_thread:
+            _clear_up_if_ended(run.task.workflow_id)
+        else:
+            running.check_workflow(run.task)
     else:
         runs.mark_woken(run)
 

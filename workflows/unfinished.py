@@ -54,11 +54,13 @@ def end(mention: Mention, workflow_id: str, state: str, outcome: str) -> Notice 
     if was_stopped:
         return None
     answers = [notices.claim_answer(run, message_of(run)) for run in answered]
-    if answers and not dropped:
+    abandoned = TaskRun.objects.filter(task__workflow_id=workflow_id, error=threads.ABANDONED)
+    given_back = notices.given_back_sentences(abandoned)
+    if answers and not dropped and not given_back:
         return answers[-1]
     for answer in answers:
         notices.send_soon(answer)
-    text = wording.failed(mention.user_id)
+    text = " ".join([wording.failed(mention.user_id), *given_back])
     return notices.claim(f"failed:{mention.pk}", Notice.Kind.FAILURE, mention, text)
 
 

@@ -275,11 +275,16 @@ def repository_not_unpacked(repository: str) -> str:
     )
 
 
-def run_cap_reached(*, bot_name: str) -> str:
+def out_of_credits(*, credits_name: str) -> str:
+    """Say that the work was given up because no credits were added for too long."""
+    return f"I gave up: there were too few {escape(credits_name)} for too long."
+
+
+def run_cap_reached(*, credits_name: str) -> str:
     """Say that the work reached the gateway's cap for one task, which no top-up changes."""
     return (
-        f"I had to stop half-way. This task has used the {escape(bot_name)} AI credits that one "
-        "task may use. Try a smaller request."
+        f"I had to stop half-way. This task has used the {escape(credits_name)} that one task may "
+        "use. Try a smaller request."
     )
 
 
@@ -296,11 +301,11 @@ def gateway_out() -> str:
     )
 
 
-def credits_held(*, bot_name: str, billing_url: str) -> str:
+def credits_held(*, credits_name: str, billing_url: str) -> str:
     """Say that the work was given up because other tasks held the credits for too long."""
     return (
-        f"I gave up waiting: other tasks of your team are using the {escape(bot_name)} AI credits "
-        f"that are left. Try again when they have finished, or top up at {escape(billing_url)}."
+        f"I gave up waiting: other tasks of your team are using the {escape(credits_name)} that "
+        f"are left. Try again when they have finished, or top up at {escape(billing_url)}."
     )
 
 
@@ -309,10 +314,21 @@ def took_too_long() -> str:
     return "I stopped because this took too long. Try a smaller request."
 
 
-def failed(user_id: str) -> str:
+def not_pushed_by_our_fault() -> str:
+    """Say that the change was not pushed because of an error of ours."""
+    return "Not pushed, because something went wrong here. The change is kept."
+
+
+def given_back(credits: str) -> str:
+    """Say that failed work costs nothing."""
+    return f"This used {escape(credits)} credits, which were given back."
+
+
+def failed(user_id: str = "") -> str:
     """Say that something went wrong for which there is no other sentence."""
+    begin = f"{person(user_id)}, something" if user_id else "Something"
     return (
-        f"{person(user_id)}, something went wrong and I could not finish this. "
+        f"{begin} went wrong and I could not finish this. "
         "The error has been logged; please try again."
     )
 

@@ -22,10 +22,12 @@ from coding_tasks.assignments import Agent
 from coding_tasks.checkouts import Checkouts, Cloner
 from coding_tasks.runs import TIME_LIMIT
 from workflows.activities.agents import AgentActivities
+from workflows.activities.api_tasks import ApiTaskActivities
 from workflows.activities.coding import CodingActivities
 from workflows.activities.quota import QuotaActivities
 from workflows.activities.repository import Classifier, RepositoryActivities
 from workflows.activities.thread import ThreadActivities
+from workflows.api_task import ApiTaskWorkflow
 from workflows.classifier import ModelClassifier
 from workflows.client import connect
 from workflows.interceptors import ActivityEnvironment
@@ -70,6 +72,7 @@ def activities(tools: Tools) -> Sequence[Callable[..., Any]]:
     coding = CodingActivities(tools.agent, tools.checkouts)
     agents = AgentActivities(AgentRuns.from_settings())
     thread = ThreadActivities()
+    api_tasks = ApiTaskActivities()
     return [
         quota.check_quota,
         quota.check_credits,
@@ -90,6 +93,8 @@ def activities(tools: Tools) -> Sequence[Callable[..., Any]]:
         thread.deliver_notice,
         thread.close_mention,
         thread.break_down,
+        api_tasks.next_run,
+        api_tasks.give_up_task,
     ]
 
 
@@ -98,7 +103,7 @@ def build(client: Client, executor: ThreadPoolExecutor, tools: Tools, task_queue
     return Worker(
         client,
         task_queue=task_queue,
-        workflows=[MentionWorkflow],
+        workflows=[MentionWorkflow, ApiTaskWorkflow],
         activities=activities(tools),
         activity_executor=executor,
         max_concurrent_activities=ACTIVITIES,

@@ -3,12 +3,15 @@
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.views.main import ChangeList
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from billing.admin.read_only import ReadOnly, actor, credits_column
+from billing.credits import display
 from billing.ingestion.refunds import NotRefundable, refund
-from billing.models import DailyUsage, UsageEvent
+from billing.models import DailyUsage, RunRefund, UsageEvent
+from billing.reports.usage import given_back_to_task_runs
 
 
 @admin.register(UsageEvent)
@@ -66,6 +69,43 @@ class UsageEventAdmin(ReadOnly, admin.ModelAdmin[UsageEvent]):
             except NotRefundable as error:
                 self.message_user(request, str(error), messages.WARNING)
         self.message_user(request, f"{refunded} event(s) refunded.", messages.SUCCESS)
+
+
+class _RefundsWithCredits(ChangeList):
+    """Looks up what was given back to all the runs of a page at once."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        """Load the page's rows, and their credits."""
+        super().get_results(request)
+        self.result_list = list(self.result_list)
+        given_back = given_back_to_task_runs(row.pk for row in self.result_list)
+        for row in self.result_list:
+            row.given_back_micro = given_back.get(row.pk, 0)
+
+
+@admin.register(RunRefund)
+class RunRefundAdmin(ReadOnly, admin.ModelAdmin[RunRefund]):
+    """The task runs whose cost was given back, and why."""
+
+    list_display = ["made_at", "task_run_id", "organization", "project", "reason", "given_back"]
+    list_filter = ["reason"]
+    list_select_related = ["project__organization"]
+    search_fields = ["=task_run_id", "project__name", "project__organization__name", "reason"]
+    date_hierarchy = "made_at"
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        """Return the list that looks up credits."""
+        return _RefundsWithCredits
+
+    @admin.display(description="organization")
+    def organization(self, refund: RunRefund) -> Any:
+        """The organization that was refunded."""
+        return refund.project.organization
+
+    @admin.display(description="credits")
+    def given_back(self, refund: Any) -> str:
+        """The credits that were given back so far."""
+        return display(refund.given_back_micro)
 
 
 @admin.register(DailyUsage)

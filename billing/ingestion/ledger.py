@@ -36,6 +36,7 @@ from billing.ingestion.corrections import attach_to_event, booked_events, cut_co
 from billing.ingestion.events import Event, QuarantineReason, UnbookableEvent
 from billing.ingestion.ledger_rows import LedgerRow, insert, ledger_row
 from billing.ingestion.payer import AccountKey, account_key
+from billing.ingestion.refund_rows import refund_rows_of_late
 from billing.ingestion.waiting_corrections import take_waiting_corrections
 from billing.models import Account, QuarantinedEvent, UsageEvent
 from billing.retries import DatabaseBusy, breaks_a_rule, in_transaction
@@ -232,11 +233,13 @@ def _book(batch: Sequence[_Incoming], account_ids: Collection[int]) -> list[Resu
 def book_rows(rows: Sequence[LedgerRow], accounts: Sequence[Account], now: datetime) -> None:
     """Insert ledger rows, update totals, decide and publish. The accounts must be locked.
 
-    Corrections that waited for one of the rows are booked too.
+    Corrections that waited for one of the rows are booked too, and what the rows add to a refunded
+    run is given back.
     """
     if not rows:
         return
     rows = cut_corrections([*rows, *take_waiting_corrections(rows, accounts, now)])
+    rows = [*rows, *refund_rows_of_late(rows, accounts, now)]
     insert(rows)
     touched = {row.account_id for row in rows}
     booked = [account for account in accounts if account.pk in touched]

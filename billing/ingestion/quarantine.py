@@ -173,6 +173,9 @@ def _correction(row: LedgerRow, original: UsageEvent, quarantined: QuarantinedEv
         kind=UsageEvent.Kind.CORRECTION,
         adjusts=original.uuid,
         occurred_at=original.occurred_at,
+        distinct_id=original.distinct_id,
+        task_run_id=original.task_run_id,
+        product=original.product,
         credits_micro=row.credits_micro - original.credits_micro,
         cost_usd=format(exact_sum([Decimal(row.cost_usd), -Decimal(original.cost_usd)]), "f"),
     )

@@ -1,17 +1,17 @@
-"""Refunds: ledger rows that give back what an event cost."""
+"""Refunds: give back what an event or a whole task run cost."""
 
-from decimal import Decimal
-from uuid import uuid5
+from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
 
-from billing import audit
-from billing.account_locks import lock_accounts
-from billing.credits import exact_sum
+from billing import audit, metrics
+from billing.account_locks import ensure_accounts, lock_accounts
+from billing.allowances.audited_rows import audit_value
 from billing.ingestion.ledger import book_rows
-from billing.ingestion.ledger_rows import LedgerRow
-from billing.models import AuditEntry, UsageEvent
+from billing.ingestion.refund_rows import refund_row, refund_rows_of_run
+from billing.models import Account, AuditEntry, RunRefund, UsageEvent
+from projects.models import Project
 
 
 class NotRefundable(Exception):
@@ -29,30 +29,9 @@ def refund(event: UsageEvent, *, actor: str = "", reason: str = "") -> UsageEven
         accounts = lock_accounts([event.account_id])
         now = timezone.now()
         adjustments = UsageEvent.objects.filter(account=event.account_id, adjusts=event.uuid)
-        costs = [event, *adjustments]
-        credits_micro = sum(row.credits_micro for row in costs)
-        if credits_micro <= 0:
+        row = refund_row(event, list(adjustments), now)
+        if row is None:
             raise NotRefundable(f"event {event.uuid} has nothing to refund")
-        row = LedgerRow(
-            # An event that is corrected after a refund can be refunded again.
-            uuid=uuid5(event.uuid, f"refund {len(costs)}"),
-            account_id=event.account_id,
-            project_id=event.project_id,
-            kind=UsageEvent.Kind.REFUND,
-            adjusts=event.uuid,
-            occurred_at=event.occurred_at,
-            booked_at=now,
-            credits_micro=-credits_micro,
-            cost_usd=format(-exact_sum(Decimal(row.cost_usd) for row in costs), "f"),
-            billable=event.billable,
-            product=event.product,
-            model=event.model,
-            provider=event.provider,
-            distinct_id=event.distinct_id,
-            task_run_id=event.task_run_id,
-            price_version=event.price_version,
-            payload_sha256=event.payload_sha256,
-        )
         book_rows([row], accounts, now)
         audit.record(
             AuditEntry.Action.EVENT_REFUNDED,
@@ -60,6 +39,50 @@ def refund(event: UsageEvent, *, actor: str = "", reason: str = "") -> UsageEven
             actor=actor,
             reason=reason,
             event=str(event.uuid),
-            credits_micro=credits_micro,
+            credits_micro=-row.credits_micro,
         )
     return UsageEvent.objects.get(pk=row.uuid)
+
+
+@transaction.atomic
+def refund_run(task_run_id: UUID, project: Project, *, reason: str, actor: str = "") -> None:
+    """Give back what a run cost, and from now on whatever is still booked for it.
+
+    Every event is given back in the period in which it occurred. A run is refunded once: calling
+    this again does nothing. The caller must revoke the run's tokens in the same transaction, since
+    calls that they pay for cost nothing from now on.
+    """
+    organization_id = project.organization_id
+    ensure_accounts([organization_id])
+    own = Account.objects.filter(organization=organization_id).values_list("pk", flat=True)
+    events = UsageEvent.objects.filter(task_run_id=task_run_id).exclude(account=None).order_by()
+    accounts = lock_accounts({*own, *events.values_list("account_id", flat=True)})
+    # Read the clock and the ledger after taking the locks, which every booking needs.
+    now = timezone.now()
+    made, is_new = RunRefund.objects.get_or_create(
+        task_run_id=task_run_id,
+        defaults={
+            "project": project,
+            "reason": reason[:200],
+            "actor": actor[:200],
+            "made_at": now,
+        },
+    )
+    if not is_new:
+        return
+    rows = refund_rows_of_run(made, now)
+    book_rows(rows, accounts, now)
+    credits_micro = -sum(row.credits_micro for row in rows)
+    metrics.RUN_REFUNDS.labels(made.reason).inc()
+    metrics.REFUNDED_MICRO.labels(made.reason).inc(credits_micro)
+    audit.record(
+        AuditEntry.Action.RUN_REFUNDED,
+        project.organization,
+        actor=made.actor,
+        reason=made.reason,
+        run=str(task_run_id),
+        project=project.pk,
+        made_at=audit_value(made.made_at),
+        credits_micro=credits_micro,
+        events={str(row.adjusts): -row.credits_micro for row in rows},
+    )

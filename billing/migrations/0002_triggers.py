@@ -33,21 +33,21 @@ BEGIN SELECT RAISE(ABORT, 'rows of {table} are never changed and never deleted')
 """
 
 
-def install(_apps, schema_editor):
+def install(_apps, schema_editor, tables=TABLES):
     """Create missing triggers."""
     on_postgresql = schema_editor.connection.vendor == "postgresql"
     if on_postgresql:
         schema_editor.execute(POSTGRESQL_FUNCTION, params=None)
     trigger = POSTGRESQL_TRIGGER if on_postgresql else SQLITE_TRIGGER
-    for table in TABLES:
+    for table in tables:
         for action in ACTIONS:
             schema_editor.execute(trigger.format(table=table, action=action))
 
 
-def remove(_apps, schema_editor):
+def remove(_apps, schema_editor, tables=TABLES):
     """Drop the triggers."""
     on = " ON {table}" if schema_editor.connection.vendor == "postgresql" else ""
-    for table in TABLES:
+    for table in tables:
         for action in ACTIONS:
             schema_editor.execute(f"DROP TRIGGER IF EXISTS {table}_no_{action}{on.format(table=table)}")
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from django.db.models import Count, F, Q, QuerySet, Sum
 from django.db.models.functions import TruncDate
 
-from billing.models import Account, UsageEvent
+from billing.models import Account, RunRefund, UsageEvent
 
 
 def usage_of_run(task_run_id: UUID) -> int:
@@ -22,6 +22,19 @@ def usage_of_task_runs(task_run_ids: Iterable[UUID]) -> dict[UUID, int]:
     events = UsageEvent.objects.filter(task_run_id__in=list(task_run_ids)).order_by()
     sums = events.values_list("task_run_id").annotate(micro=Sum("credits_micro"))
     return {run: micro for run, micro in sums if run is not None}
+
+
+def given_back_to_task_runs(task_run_ids: Iterable[UUID]) -> dict[UUID, int]:
+    """Return what was given back to each refunded task run, in micro-credits.
+
+    Omits runs that were not refunded, and those that cost nothing.
+    """
+    runs = RunRefund.objects.filter(pk__in=list(task_run_ids)).values_list("pk", flat=True)
+    refunds = UsageEvent.objects.filter(
+        task_run_id__in=list(runs), kind=UsageEvent.Kind.REFUND
+    ).order_by()
+    sums = refunds.values_list("task_run_id").annotate(micro=Sum("credits_micro"))
+    return {run: -micro for run, micro in sums if run is not None}
 
 
 def usage_of_traces(project_ids: Iterable[int], trace_ids: Iterable[str]) -> dict[str, int]:

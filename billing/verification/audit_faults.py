@@ -24,6 +24,7 @@ from billing.models import (
     DecisionRecord,
     Limit,
     QuarantinedEvent,
+    RunRefund,
     UsageEvent,
 )
 
@@ -50,6 +51,7 @@ def audit_trail_faults() -> Iterator[str]:
         yield from _allowances(action, model)
     yield from _voids()
     yield from _refunds()
+    yield from _refunded_runs()
     yield from _decisions()
     yield from _notices()
 
@@ -151,12 +153,28 @@ def _refunds() -> Iterator[str]:
         (entry.details.get("event"), entry.details.get("credits_micro"))
         for entry in AuditEntry.objects.filter(action=Action.EVENT_REFUNDED)
     )
+    for events_of_run in _details(Action.RUN_REFUNDED, "events"):
+        recorded.update(events_of_run.items())
     for event, micro in booked.keys() | recorded.keys():
         if booked[event, micro] != recorded[event, micro]:
             yield (
                 f"event {event} was refunded {micro} micro-credits {booked[event, micro]} times, "
                 f"in the audit trail {recorded[event, micro]} times"
             )
+
+
+def _refunded_runs() -> Iterator[str]:
+    recorded = {}
+    for entry in AuditEntry.objects.filter(action=Action.RUN_REFUNDED):
+        about, made_at = entry.details.get("project"), entry.details.get("made_at")
+        recorded[entry.details.get("run")] = (about, made_at, entry.actor, entry.reason)
+    for refund in RunRefund.objects.order_by("pk"):
+        run = str(refund.task_run_id)
+        made = (refund.project_id, audit_value(refund.made_at), refund.actor, refund.reason)
+        if recorded.pop(run, None) != made:
+            yield f"run {run} was refunded, but not as the audit trail says"
+    for run in recorded:
+        yield f"run {run} was refunded in the audit trail only"
 
 
 def _details(action: Action, name: str) -> Iterator[Any]:

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from decimal import Decimal
 from uuid import UUID
 
-from django.db.models import Count
+from django.db.models import Count, Sum
 
 from billing.credits import credits_micro
-from billing.models import UsageEvent
+from billing.models import RunRefund, UsageEvent
 
 _LINKED = {UsageEvent.Kind.CORRECTION.value, UsageEvent.Kind.REFUND.value}
 _SLICE = 500
@@ -19,6 +19,7 @@ def ledger_faults() -> Iterator[str]:
     yield from _duplicates()
     yield from _single_rows()
     yield from _adjustments()
+    yield from _refunded_runs()
 
 
 def _duplicates() -> Iterator[str]:
@@ -101,6 +102,18 @@ def _of_event(uuid: UUID, event: UsageEvent | None, rows: list[UsageEvent]) -> I
         )
         if left < 0:
             yield f"event {uuid}: its adjustments give back {-left} micro-credits more than it cost"
+
+
+def _refunded_runs() -> Iterator[str]:
+    """Compare what refunded runs cost with zero."""
+    projects = dict(RunRefund.objects.values_list("task_run_id", "project_id"))
+    runs = list(projects)
+    for at in range(0, len(runs), _SLICE):
+        rows = UsageEvent.objects.filter(task_run_id__in=runs[at : at + _SLICE]).order_by()
+        sums = rows.values_list("task_run_id", "project_id").annotate(micro=Sum("credits_micro"))
+        for run, project, micro in sums.filter(micro__gt=0):
+            if run is not None and projects[run] == project:
+                yield f"run {run} was refunded, but still costs {micro} micro-credits"
 
 
 def _price(cost: str, resource: str | None) -> int:

@@ -97,6 +97,8 @@ class TurnResult:
     """The gateway's refusal of the last call, as the door heard it: the status, the headers that
     say why, and `details`, the error of its body."""
     kept: Kept = Kept.WHOLE
+    said: str = field(default="", repr=False)
+    """What the agent said last, other than an answer."""
 
     @classmethod
     def from_json(cls, value: Any) -> "TurnResult":
@@ -114,6 +116,7 @@ class TurnResult:
             steps=steps if isinstance(steps, int) and 0 <= steps < 1_000_000 else 0,
             refusal=refusal if isinstance(refusal := value.get("refusal"), dict) else None,
             kept=Kept(str(value.get("kept"))),
+            said=_text(value.get("said"), MOST_ANSWER),
         )
 
 

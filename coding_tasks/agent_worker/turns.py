@@ -232,6 +232,7 @@ def _result(progress: Progress, ended: Ended, refused: Refusal | None, kept: Kep
         detail=detail[:500],
         session=progress.session or "",
         steps=progress.steps,
+        said=progress.said,
         refusal=_told(refused) if refused else None,
         kept=kept,
     )

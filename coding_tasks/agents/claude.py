@@ -95,6 +95,10 @@ class ClaudeCode:
         return _StreamJson()
 
 
+_ITS_OWN = "<synthetic>"
+"""The model of messages that Claude Code wrote itself, such as an API's error."""
+
+
 class _StreamJson:
     """See `Parser`."""
 
@@ -104,6 +108,8 @@ class _StreamJson:
         match said.get("type"):
             case "system" if said.get("subtype") == "init":
                 return [SessionStarted(said.get("session_id", ""))]
+            case "assistant" if part(said, "message").get("model") == _ITS_OWN:
+                return ()
             case "assistant" | "user":
                 return list(_of_blocks(parts(part(said, "message"), "content")))
             case "result":

@@ -28,6 +28,7 @@ class Progress:
     answer: str | None = None
     complete: bool = False
     failure: str | None = None
+    said: str = ""
     input_tokens: int = 0
     output_tokens: int = 0
 
@@ -43,6 +44,7 @@ class Progress:
             case ToolUsed(name, detail):
                 self._act(f"{name} {detail}".strip())
             case Message(text):
+                self.said = text or self.said
                 self.last_action = self.last_action or _one_line(text)
             case TokensUsed(input, output):
                 self.input_tokens += input

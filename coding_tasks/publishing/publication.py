@@ -195,6 +195,9 @@ def _pull_request(
 
 def _body(task: CodingTask, thread_url: str) -> str:
     """Return the text of a pull request. Nothing of it was written by people or by the agent."""
+    signature = f"Task `{task.pk}`, done by {settings.BOT_NAME}."
+    if not task.has_thread:
+        return f"Asked for over {task.get_origin_display()}.\n\n{signature}"
     plain = urlsplit(thread_url).scheme in ("http", "https") and thread_url.isprintable()
     asked = f"Asked for in [this thread]({thread_url})." if plain else "Asked for in a thread."
-    return f"{asked}\n\nTask `{task.pk}`, done by {settings.BOT_NAME}."
+    return f"{asked}\n\n{signature}"

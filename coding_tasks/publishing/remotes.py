@@ -4,7 +4,7 @@ from urllib.parse import urlsplit
 
 from cryptography.fernet import InvalidToken
 
-from coding_tasks.failures import CheckoutFailed
+from coding_tasks.failures import CheckoutFailed, RepositoryRefused
 from coding_tasks.git_credentials import GitCredential
 from coding_tasks.models import Repository
 from coding_tasks.publishing import github
@@ -63,5 +63,7 @@ def _login(repository: Repository) -> Login | None:
             credential.installation_id or 0,
         )
     except github.GitHubFailed as error:
-        raise CheckoutFailed(str(error), permanent=error.permanent) from error
+        if error.permanent:
+            raise RepositoryRefused(str(error)) from error
+        raise CheckoutFailed(str(error)) from error
     return Login(_APP_USER, token)

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from coding_tasks.agents.events import MASK
+
 _NO_PASSWORD = rb"(?!(?:password|passwd|pass|secret|postgres|example|changeme)@)"
 
 
@@ -78,6 +80,15 @@ def find_secrets(patch: bytes) -> list[Finding]:
                 if len(found) == _MOST:
                     return found
     return found
+
+
+def hide_secrets(text: str) -> str:
+    """Return the text with every secret that has a well-known form replaced by dots."""
+    plain = text.encode("utf-8", "replace")
+    for form in _FORMS:
+        if any(mark in plain for mark in form.marks):
+            plain = form.pattern.sub(MASK.encode(), plain)
+    return plain.decode("utf-8", "replace")
 
 
 def _added_lines(patch: bytes) -> Iterator[tuple[int, int, bytes]]:

@@ -15,7 +15,12 @@ from typing import BinaryIO
 
 from django.conf import settings
 
-from coding_tasks.failures import CheckoutFailed, RepositoryTooBig, UnpackingFailed
+from coding_tasks.failures import (
+    CheckoutFailed,
+    RepositoryRefused,
+    RepositoryTooBig,
+    UnpackingFailed,
+)
 from coding_tasks.repositories.bounds import Bounds
 from coding_tasks.repositories.remotes import Login, Remote
 from coding_tasks.repositories.trees import measure_tree
@@ -74,7 +79,9 @@ class Ended:
         """Raise `CheckoutFailed` if git failed to reach the remote repository."""
         if self.status:
             self.refuse_too_big()
-            raise CheckoutFailed(self.reason, permanent=self.says(*_PERMANENT))
+            if self.says(*_PERMANENT):
+                raise RepositoryRefused(self.reason)
+            raise CheckoutFailed(self.reason)
 
     def refuse_too_big(self) -> None:
         """Raise `RepositoryTooBig` if git exceeded a limit."""

@@ -17,7 +17,7 @@ from typing import Self
 import structlog
 from django.conf import settings
 
-from coding_tasks.failures import CheckoutFailed, RepositoryTooBig
+from coding_tasks.failures import CheckoutFailed, RepositoryRefused, RepositoryTooBig
 from coding_tasks.repositories.bounds import BOUNDS, Bounds
 from coding_tasks.repositories.file_locks import locked
 from coding_tasks.repositories.git import Ended, Git
@@ -270,7 +270,7 @@ class _Refs:
             if name in heads:
                 return _Found(name, heads[name], tip)
         if heads:
-            raise CheckoutFailed("the repository has no default branch", permanent=True)
+            raise RepositoryRefused("the repository has no default branch")
         return _Found("", "", tip)
 
 

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from coding_tasks.failures import CheckoutFailed
+from coding_tasks.failures import RepositoryRefused
 from coding_tasks.repositories.clone_urls import UnsafeCloneURL, protocol_of
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -23,7 +23,7 @@ class Login:
 class Remote:
     """A remote repository. `key` identifies it: the same address may be fetched by two projects.
 
-    Raises `CheckoutFailed` if git must not be given the address, or the login.
+    Raises `RepositoryRefused` if git must not be given the address, or the login.
     """
 
     key: str
@@ -34,17 +34,17 @@ class Remote:
         try:
             protocol = protocol_of(self.url)
         except UnsafeCloneURL as error:
-            raise CheckoutFailed(f"the address is refused: {error}", permanent=True) from error
+            raise RepositoryRefused(f"the address is refused: {error}") from error
         if self.login is not None:
             self._check_login(protocol, self.login)
 
     def _check_login(self, protocol: str, login: Login) -> None:
         local = protocol == "http" and urlsplit(self.url).hostname in LOOPBACK
         if protocol != "https" and not local:
-            raise CheckoutFailed("a token is only sent over https", permanent=True)
+            raise RepositoryRefused("a token is only sent over https")
         text = login.username + login.password
         if not text.isprintable() or len(text) > _LONGEST_LOGIN:
-            raise CheckoutFailed("the token cannot be sent: it is not one line", permanent=True)
+            raise RepositoryRefused("the token cannot be sent: it is not one line")
 
     @property
     def host(self) -> str:

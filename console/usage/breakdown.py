@@ -14,7 +14,7 @@ from coding_tasks.models import CodingTask, TaskRun
 from projects.models import SlackWorkspace, User
 
 THREAD = Subquery(
-    TaskRun.objects.filter(pk=OuterRef("task_run_id"))
+    TaskRun.objects.filter(pk=OuterRef("task_run_id"), task__origin=CodingTask.Origin.SLACK)
     .order_by()
     .values(
         thread=Concat(
@@ -89,7 +89,7 @@ def _user(row: Ranked, workspaces: dict[str, str], members: dict[int, User]) -> 
 
 def _thread(row: Ranked, workspaces: dict[str, str], titles: dict[str, str]) -> BreakdownRow:
     if row.key is None:
-        detail = "choosing repositories, and requests of desktop clients and scripts"
+        detail = "choosing repositories, tasks over the API, and requests of clients and scripts"
         return BreakdownRow("In no thread", detail, "", row.used, row.percent)
     workspace, channel, ts = row.key.split("/")
     link = reverse("thread", args=[int(workspace), channel, ts])

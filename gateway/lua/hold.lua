@@ -3,10 +3,10 @@
 --       generation
 -- ARGV: hold id, bound, owner, lease ms, open window ms, sequence known to the caller, record,
 --       run cap ('' for none), requests per minute (0 for any), generation known to the caller,
---       project id, user
+--       project id, user, what the run keeps of its cap for its last call
 -- Returns {status, remaining, held, ms since Django's answer was last confirmed, that answer (for
 --          refusals only), ms since it was given, sequence, the scopes beside the account that
---          count the hold}
+--          count the hold, and how many percent of its cap the run had used before (-1 for no cap)}
 -- Every change increments the sequence, so a lower sequence shows that Redis lost changes. The
 -- process that notices writes a new generation. A command takes about two microseconds, so the
 -- script runs only those that it needs.
@@ -107,12 +107,14 @@ if p[8] then
     end
   end
 end
+local run_percent = -1
 if KEYS[7] ~= '' and run_cap then
   local r = redis.call('HMGET', KEYS[7], 'spent', 'held')
   local left = run_cap - tonumber(r[1] or '0') - tonumber(r[2] or '0')
-  if left < bound then
+  if left < bound + tonumber(ARGV[13] or '0') then
     return unless_held_before('run_cap', left, tonumber(r[2] or '0'))
   end
+  run_percent = math.floor(100 * (run_cap - left) / run_cap)
 end
 local per_minute = tonumber(ARGV[9])
 local tokens
@@ -142,4 +144,4 @@ if remaining >= 0 then
   remaining = remaining - bound
 end
 return {'held', remaining, held + bound, age, '', age_of_answer, redis.call('INCR', KEYS[6]),
-  scopes}
+  scopes, run_percent}

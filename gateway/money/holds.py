@@ -47,7 +47,7 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
     """What a call asks to hold. `record` is what the reaper needs to book the call.
 
     `scopes` are the keys of the caps within the account that count this hold; the script returns
-    them.
+    them. `reserve_micro` must be left of the run's cap beside the bound.
     """
 
     hold_id: str
@@ -60,13 +60,15 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
     user: str
     record: bytes
     scopes: str = ""
+    reserve_micro: int = 0
 
 
 class HoldResult(msgspec.Struct, frozen=True, gc=False):
     """Redis' answer to a reservation. `remaining_micro` is -1 for an unlimited account.
 
     `answer` is Django's answer about the project, if the call is refused. `age_ms` is how long ago
-    it was last confirmed, `answer_age_ms` how long ago it was given.
+    it was last confirmed, `answer_age_ms` how long ago it was given. `run_percent` is how much of
+    its cap the run had used before, or -1 if it has none.
     """
 
     status: Status
@@ -75,6 +77,7 @@ class HoldResult(msgspec.Struct, frozen=True, gc=False):
     age_ms: int
     answer: bytes
     answer_age_ms: int
+    run_percent: int = -1
 
 
 class Settlement(msgspec.Struct, frozen=True, gc=False):
@@ -166,6 +169,7 @@ class Holds:
                 self._generation,
                 wanted.project_id,
                 wanted.user,
+                wanted.reserve_micro,
             )
         except (RedisUnavailable, RedisError, asyncio.CancelledError):
             # Redis may have made the reservation anyway, so release it as soon as Redis answers.
@@ -179,6 +183,7 @@ class Holds:
                 self._spool(Settlement(wanted.hold_id, "release", 0, b""))
         if result.status == "held":
             self._sequence = max(self._sequence, answer[6])
+            result = replace(result, run_percent=answer[8] if len(answer) > 8 else -1)
             if len(answer[7]) > len(run):  # scopes beside that of the run, which is known
                 self._active[wanted.hold_id] = replace(wanted, scopes=answer[7].decode())
         else:

@@ -1,6 +1,7 @@
 """Append-only rows can't be changed or deleted, neither through the ORM nor in the database."""
 
 import importlib
+from uuid import UUID
 
 import pytest
 from django.db import IntegrityError, connection, transaction
@@ -9,12 +10,21 @@ from django.db.migrations.executor import MigrationExecutor
 from billing.allowances.caps import set_cap
 from billing.allowances.limits import set_limit
 from billing.append_only import AppendOnlyError
-from billing.models import AuditEntry, Cap, DecisionRecord, Limit, ThresholdNotice, UsageEvent
+from billing.ingestion.refunds import refund_run
+from billing.models import (
+    AuditEntry,
+    Cap,
+    DecisionRecord,
+    Limit,
+    RunRefund,
+    ThresholdNotice,
+    UsageEvent,
+)
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, book, usage_event
 
 pytestmark = pytest.mark.django_db
-KEPT = [UsageEvent, Limit, Cap, DecisionRecord, AuditEntry, ThresholdNotice]
+KEPT = [UsageEvent, Limit, Cap, DecisionRecord, AuditEntry, ThresholdNotice, RunRefund]
 triggers = importlib.import_module("billing.migrations.0002_triggers")
 
 
@@ -23,7 +33,9 @@ def written(project):
     """One row of each model."""
     set_limit(project.organization, AI_CREDITS, 12 * CREDIT)
     set_cap(project.organization, AI_CREDITS, "run", CREDIT)
-    book(usage_event(project))
+    event = usage_event(project)
+    book(event)
+    refund_run(UUID(event["properties"]["task_run_id"]), project, reason="ResultLost")
     return project
 
 

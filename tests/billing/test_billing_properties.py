@@ -3,6 +3,7 @@
 import random
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 from django.db import transaction
@@ -35,6 +36,7 @@ from tests.billing.world import CREDIT, account_of, book, held, published, usage
 from tests.examples import examples
 
 amounts = st.integers(0, 30)
+RUNS = [UUID(int=number) for number in (1, 2, 3)]
 whole_days = st.integers(0, 50)
 USERS = ["U0", "U1"]
 
@@ -48,6 +50,7 @@ class Known:
     micro: int
     project: str
     user: str
+    run: UUID
 
 
 class BillingMachine(RuleBasedStateMachine):
@@ -60,6 +63,7 @@ class BillingMachine(RuleBasedStateMachine):
         self.known: dict[str, Known] = {}
         self.debited = 0
         self.caps: dict[tuple[str, str], int | None] = {}
+        self.refunded_runs: set[tuple[str, UUID]] = set()
         self.block = transaction.atomic()
         self.block.__enter__()
         self.tick()
@@ -87,7 +91,7 @@ class BillingMachine(RuleBasedStateMachine):
             self.projects[project],
             f"{credits / 100:.2f}",
             at=self.now - timedelta(days=days),
-            properties={"ai_product": "posthog_code"},
+            properties={"ai_product": "posthog_code", "task_run_id": str(RUNS[days % 3])},
             distinct_id=f"U{project}",
         )
         return held(event, credits * CREDIT) | {
@@ -96,10 +100,10 @@ class BillingMachine(RuleBasedStateMachine):
 
     def note(self, event, credits):
         at = datetime.fromisoformat(event["timestamp"])
-        project = event["properties"]["project_id"] or self.projects[1].pk
-        self.known[event["uuid"]] = Known(
-            event, at, credits * CREDIT, str(project), event["distinct_id"]
-        )
+        project = str(event["properties"]["project_id"] or self.projects[1].pk)
+        run = UUID(event["properties"]["task_run_id"])
+        micro = 0 if (project, run) in self.refunded_runs else credits * CREDIT
+        self.known[event["uuid"]] = Known(event, at, micro, project, event["distinct_id"], run)
         self.debited += credits * CREDIT
 
     @rule(days=st.integers(0, 40), hours=st.integers(0, 23))
@@ -160,6 +164,19 @@ class BillingMachine(RuleBasedStateMachine):
         refunds.refund(UsageEvent.objects.get(pk=uuid))
 
         self.known[uuid].micro = 0
+
+    @rule(project=st.integers(0, 1), run=st.sampled_from(RUNS))
+    def a_run_is_refunded(self, project, run):
+        self.tick()
+        payer = self.projects[project]
+
+        refunds.refund_run(run, payer, reason="ResultLost")
+
+        if all(refunded != run for _, refunded in self.refunded_runs):
+            self.refunded_runs.add((str(payer.pk), run))
+        for known in self.known.values():
+            if (known.project, known.run) in self.refunded_runs:
+                known.micro = 0
 
     @rule(limit=st.none() | amounts, anchor_day=st.none() | st.integers(1, 31))
     def a_limit_is_set(self, limit, anchor_day):

@@ -8,6 +8,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from billing.models import UsageEvent
+from coding_tasks import api_tasks
+from coding_tasks.api_tasks import NewTask
 from coding_tasks.models import ChannelDefault, CodingTask, Repository, TaskRun
 
 
@@ -169,3 +171,20 @@ def test_somebody_who_is_not_staff_sees_nothing(client, make_task):
     response = client.get(reverse("admin:coding_tasks_codingtask_changelist"))
     assert response.status_code == 302
     assert "login" in response["Location"]
+
+
+@pytest.mark.parametrize(("username", "owner"), [("ada", "ada"), (None, "a program")])
+def test_a_task_over_the_api_has_its_pages(admin, project, repository, username, owner):
+    user = username and get_user_model().objects.create_user(username)
+    new = NewTask(repository, CodingTask.Origin.API, user.pk if user else None, "Explain it")
+    run = api_tasks.create(new)
+    for model, row in (("codingtask", run.task), ("taskrun", run)):
+        for url in (
+            reverse(f"admin:coding_tasks_{model}_changelist"),
+            reverse(f"admin:coding_tasks_{model}_change", args=[row.pk]),
+        ):
+            assert "Explain it" in admin.get(url).content.decode()
+    page = admin.get(reverse("admin:coding_tasks_codingtask_change", args=[run.task.pk]))
+    assert owner in page.content.decode()
+    listed = admin.get(reverse("admin:coding_tasks_codingtask_changelist"), {"q": owner})
+    assert listed.status_code == 200

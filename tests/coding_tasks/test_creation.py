@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 
-from coding_tasks import threads
-from coding_tasks.creation import Refused, Request, ThreadTaken, create_task
+from coding_tasks import creation, threads
+from coding_tasks.creation import Refused, Request, ThreadTaken
 from coding_tasks.models import CodingTask, TaskRun
+
+create_task = partial(creation.create_task, check=lambda: None)
 
 
 @pytest.fixture
@@ -81,3 +84,16 @@ def test_a_very_long_or_empty_text_still_has_a_title(redis_client, request_, rep
     assert long.task.title == "x" * 200
     empty = replace(request_, text=" \n ", thread_ts="3.0", message_ts="3.0")
     assert create_task(empty, repository, "mention-2").task.title == "(no text)"
+
+
+def test_nothing_is_made_if_the_check_refuses(redis_client, request_, repository):
+    class Gone(Exception):
+        pass
+
+    def refuse() -> None:
+        raise Gone
+
+    with pytest.raises(Gone):
+        creation.create_task(request_, repository, "mention-1", check=refuse)
+    assert not CodingTask.objects.exists()
+    assert not TaskRun.objects.exists()

@@ -15,6 +15,7 @@ from projects.models import (
     Project,
     SlackWorkspace,
 )
+from projects.principal import READ_SCOPES, SCOPES
 from quota.gate import check
 
 pytestmark = pytest.mark.django_db
@@ -56,7 +57,12 @@ def test_it_prints_what_a_program_needs(create):
     assert made["api_token"].startswith("phc_")
     found = introspection.find(made["personal_api_key"])
     assert found.project_ids == {project.pk}
-    assert found.scopes == {"project:read", "llm_gateway:read", "billing:read"}
+    assert found.scopes == READ_SCOPES
+
+
+def test_a_key_can_be_made_that_starts_tasks(create):
+    made = create("--write-tasks")
+    assert introspection.find(made["personal_api_key"]).scopes == SCOPES
 
 
 def test_the_key_covers_only_this_project_even_when_others_are_added(create):

@@ -17,6 +17,9 @@ from billing import organizations
 from billing.allowances.grants import grant_credits
 from billing.allowances.limits import set_limit
 from billing.models import Account, UsageEvent
+from coding_tasks import api_tasks
+from coding_tasks.api_tasks import NewTask
+from coding_tasks.models import CodingTask, Repository
 from console.report_permissions import ORGANIZATION_USAGE
 from projects.models import User
 from quota.resources import AI_CREDITS, POSTHOG_CODE_CREDITS
@@ -279,3 +282,15 @@ def test_the_chart_library_is_the_published_file():
     assert len(noted) == 2
     for digest, name in noted:
         assert hashlib.sha256((VENDOR / name).read_bytes()).hexdigest() == digest
+
+
+def test_a_task_over_the_api_is_in_no_thread(admin_client, project):
+    repository = Repository.objects.create(
+        project=project, full_name="acme/shop", clone_url="https://example.com/shop.git"
+    )
+    run = api_tasks.create(NewTask(repository, CodingTask.Origin.API, None, "Explain it"))
+    properties = {"task_run_id": str(run.pk), "ai_product": "posthog_code"}
+    book(usage_event(project, "0.10", properties=properties))
+    url = page(USAGE, project.organization, resource=POSTHOG_CODE_CREDITS)
+    [row] = admin_client.get(url).context["threads"]
+    assert (row.name, row.link) == ("In no thread", "")

@@ -91,7 +91,7 @@ def test_a_mention_ends_with_a_pull_request_and_a_reply_adds_a_commit(
             assert "Changed 1 file (+1 −0) on the branch `tollgate/" in said
             [pull] = github.pull_requests
             assert pull["html_url"] in said
-            assert commits(github, pull["head"]["ref"]) == ["add a --version flag"]
+            assert commits(github, pull["head"]["ref"]) == [f"in {SHOP}, add a --version flag"]
             stack.say(thread, "also document it")
             wait_until(lambda: len(stack.replies(thread)) == 3, 90, "the second answer")
             assert "I documented the flag" in stack.replies(thread)[2]

@@ -5,8 +5,9 @@ Only for recording a history: runs begun by such a workflow must replay on today
 
 from temporalio import workflow
 
-from workflows.mention import OUTAGE, MentionWorkflow, ThreadActivities, _Ended, _with_slack
+from workflows.mention import MentionWorkflow, ThreadActivities, _Ended
 from workflows.mention_types import Ending, MentionInput, MentionOutcome, MentionRef
+from workflows.task_runs import OUTAGE, with_slack
 
 
 @workflow.defn(name="MentionWorkflow")
@@ -18,7 +19,7 @@ class WorkflowBeforeTheGate(MentionWorkflow):
         return await super().run(mention)
 
     async def _handle(self, mention: MentionInput) -> MentionOutcome:
-        access = await _with_slack(
+        access = await with_slack(
             ThreadActivities.check_access, MentionRef(mention.mention_id), OUTAGE
         )
         if access.notice_id:

@@ -13,11 +13,12 @@ from starlette.types import Message, Receive, Scope, Send
 from tests.fakes import FakeModel
 
 AGENT = "/slack_app/v1/messages"
+API_AGENT = "/posthog_code/v1/messages"
 CLASSIFIER = "/slack_app_routing/v1/messages"
 
 
 class FakeGateway(FakeModel):
-    """The products for work from Slack, each in front of the fake model."""
+    """The products of coding tasks, each in front of the fake model."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,6 +31,7 @@ class FakeGateway(FakeModel):
         products = [
             Mount("/slack_app_routing", self._product("slack_app_routing", model)),
             Mount("/slack_app", self._product("slack_app", model)),
+            Mount("/posthog_code", self._product("posthog_code", model)),
         ]
         self.model.app = Starlette(routes=products)
 
@@ -76,7 +78,7 @@ class FakeGateway(FakeModel):
                 await asyncio.to_thread(self._before_refusing)
                 await refusal[1](scope, receive, send)
                 return
-            if self._holds_next and name == "slack_app":
+            if self._holds_next and name in ("slack_app", "posthog_code"):
                 self._holds_next = False
                 send = _after(self._released, send)
             await model(scope, receive, _as_passed_on(send))

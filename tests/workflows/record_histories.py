@@ -13,8 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from coding_tasks.models import Repository
+from coding_tasks import api_tasks
+from coding_tasks.api_tasks import NewTask
+from coding_tasks.models import CodingTask, Repository, TaskRun
+from tests.conftest import wait_until
 from tests.workflows.before_the_gate import WorkflowBeforeTheGate
+from tests.workflows.fake_gateway import API_AGENT
 from tests.workflows.outage import MINTING
 from tests.workflows.temporal import history, wait_for_close
 from tests.workflows.worker_thread import WorkerThread
@@ -200,3 +204,31 @@ def test_a_mention_that_joins_a_task(worker, shop: World):
     second = shop.handle("and this?", thread_ts=first.ts)
     wait_for_close(second.workflow_id)
     keep("joined", second.workflow_id)
+
+
+def api_task(shop: World) -> CodingTask:
+    """Start a task over the API."""
+    new = NewTask(Repository.objects.get(), CodingTask.Origin.API, None, "what is this?")
+    task = api_tasks.create(new).task
+    client.start_api_task(task)
+    return task
+
+
+def test_a_task_over_the_api_with_a_message(worker, shop: World):
+    shop.gateway.hold_next()
+    task = api_task(shop)
+    wait_until(lambda: shop.gateway.requests(API_AGENT), what="the agent's call")
+    api_tasks.add_message(task, "and what does it sell?")
+    client.start_api_task(task)
+    shop.gateway.release()
+    wait_for_close(task.workflow_id)
+    keep("api-task-and-message", task.workflow_id)
+
+
+def test_a_paused_task_over_the_api(worker, shop: World):
+    shop.gateway.refuse_next("posthog_code")
+    task = api_task(shop)
+    wait_until(lambda: TaskRun.objects.get().state == TaskRun.State.PAUSED, what="the pause")
+    client.signal_credits_gained(task.workflow_id)
+    wait_for_close(task.workflow_id)
+    keep("api-task-paused", task.workflow_id)

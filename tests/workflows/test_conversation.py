@@ -373,9 +373,9 @@ def test_a_history_does_not_quote_a_provider(shop: World):
 def test_a_history_does_not_quote_git(world: World):
     world.add_repository("acme/gone", "file:///the-address")
     mention = world.handle()
-    assert mention.outcome == "CheckoutFailed"
+    assert mention.outcome == "RepositoryRefused"
     recorded = history(mention.workflow_id).to_json()
-    assert "the repository could not be fetched" in recorded
+    assert "the repository refuses access, or is not there" in recorded
     assert "the-address" not in recorded + _payloads(json.loads(recorded))
 
 

@@ -12,6 +12,7 @@ from temporalio.worker import Replayer
 from temporalio.workflow import NondeterminismError
 
 from workflows import mention
+from workflows.api_task import ApiTaskWorkflow
 from workflows.isolation import sandboxed_runner
 from workflows.mention_types import GATE_PATCH
 
@@ -22,7 +23,8 @@ BEFORE_THE_GATE = [path for path in HISTORIES if path.name.startswith("before-th
 def replay(path: Path, workflow: type) -> None:
     recorded = json.loads(path.read_text())
     history = WorkflowHistory.from_json(recorded["workflow_id"], recorded["history"])
-    replayer = Replayer(workflows=[workflow], workflow_runner=sandboxed_runner())
+    both = [workflow, ApiTaskWorkflow]
+    replayer = Replayer(workflows=both, workflow_runner=sandboxed_runner())
     asyncio.run(replayer.replay_workflow(history))
 
 

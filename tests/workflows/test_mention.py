@@ -272,7 +272,7 @@ def test_a_provider_that_keeps_failing_is_given_up_after_the_stated_attempts(sho
 def test_the_thread_is_told_if_the_repository_cannot_be_fetched(world: World):
     world.add_repository("acme/gone", "file:///nowhere/at/all")
     mention = world.handle()
-    assert (mention.state, mention.outcome) == (Mention.State.FAILED, "CheckoutFailed")
+    assert (mention.state, mention.outcome) == (Mention.State.FAILED, "RepositoryRefused")
     assert "could not fetch acme/gone" in world.said(mention.ts)[0]
     assert world.gateway.requests() == []
 

@@ -33,17 +33,17 @@ class World:
             project=self.project, full_name=full_name, clone_url=clone_url
         )
 
-    def limit(self) -> None:
+    def limit(self, resource: str = AI_CREDITS) -> None:
         """Block the project by hand, as an operator may."""
-        key = f"@posthog/quota-limits/{AI_CREDITS}"
+        key = f"@posthog/quota-limits/{resource}"
         self.redis.zadd(key, {self.project.api_token: FAR_FUTURE.timestamp()})
 
     def limit_after_next_gate(self) -> None:
         """Block the project as soon as the agent calls the gateway."""
         self.gateway.before_refusing(self.limit)
 
-    def top_up(self) -> None:
-        self.redis.zrem(f"@posthog/quota-limits/{AI_CREDITS}", self.project.api_token)
+    def top_up(self, resource: str = AI_CREDITS) -> None:
+        self.redis.zrem(f"@posthog/quota-limits/{resource}", self.project.api_token)
 
     def mention(
         self, text: str = "what is this?", *, thread_ts: str | None = None, user: str = "U1"

@@ -6,15 +6,14 @@ import structlog
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from coding_tasks import agent_runs
+from coding_tasks import agent_runs, runs
 from coding_tasks.agent_runs import AgentRuns
 from coding_tasks.failures import CheckoutFailed, OutOfCredits, PublishingFailed
 from coding_tasks.publishing.outcomes import ConfirmationNeeded
-from workflows import confirmations, denials, diffs, notices
+from workflows import confirmations, diffs, notices, refunds, run_notices
 from workflows.activities import rows
 from workflows.activities.coding import RunAnswer, RunRef
 from workflows.activities.outages import report_failures, report_outages
-from workflows.requests import message_of
 from workflows.slack import thread_context
 
 log = structlog.get_logger(__name__)
@@ -41,9 +40,10 @@ class TurnRun:
 
 @dataclass(frozen=True)
 class Collected:
-    """The denial of a run that is now paused, or None if the run has an answer."""
+    """Whether the run is now paused, and its denial. A task without a thread has no denial."""
 
     notice_id: str | None = None
+    paused: bool = False
 
 
 class AgentActivities:
@@ -60,7 +60,8 @@ class AgentActivities:
         if not agent_runs.uses_sandbox(run.task):
             return Prepared(in_sandbox=False)
         with report_failures():
-            begun = self._runs.prepare(run, thread_context.read(run))
+            material = thread_context.read(run) if run.task.has_thread else ""
+            begun = self._runs.prepare(run, material)
         return Prepared(in_sandbox=True, answered=not begun)
 
     @activity.defn
@@ -72,10 +73,7 @@ class AgentActivities:
             with report_failures():
                 self._runs.collect(run, turn.attempt)
         except OutOfCredits as refusal:
-            denial = denials.claim_after_gateway_refusal(
-                message_of(run), run.task.project, refusal, half_way=True
-            )
-            return Collected(str(denial.pk))
+            return Collected(run_notices.claim_denial(run, refusal), paused=True)
         return Collected()
 
     @activity.defn
@@ -92,10 +90,12 @@ class AgentActivities:
                 raise ApplicationError(failure.summary, type=type(failure).__name__) from failure
             log.warning("a change was not published", run=ref.run_id, error=str(failure))
             agent_runs.note(run, f"Not pushed: {failure}.")
+            if refunds.is_ours(type(failure).__name__):
+                runs.give_back(run, type(failure).__name__)
         self._runs.forget(run)
-        answer = notices.claim_answer(run, message_of(run))
-        if isinstance(outcome, ConfirmationNeeded):
+        answer = run_notices.claim_answer(run)
+        if isinstance(outcome, ConfirmationNeeded) and run.task.has_thread:
             notices.send_soon(confirmations.ask(run, outcome.reasons))
         elif diff := diffs.claim(run):
             notices.send_soon(diff)
-        return RunAnswer(str(answer.pk), answered=True)
+        return RunAnswer(answer, answered=True)

@@ -16,7 +16,7 @@ from coding_tasks.checkouts import Checkouts
 from coding_tasks.creation import Refused, Request, ThreadTaken
 from coding_tasks.failures import OutOfCredits
 from coding_tasks.models import CodingTask, Repository, TaskRun
-from workflows import denials, failure_wording, notices, wording
+from workflows import denials, diffs, notices, refunds, run_notices, wording
 from workflows.activities import rows
 from workflows.activities.outages import report_failures, report_outages
 from workflows.mention_types import (
@@ -26,7 +26,7 @@ from workflows.mention_types import (
     out_of_credits,
 )
 from workflows.models import FollowUp, Mention, Notice
-from workflows.requests import all_that_was_asked, message_of, request_text
+from workflows.requests import all_that_was_asked, request_text
 from workflows.slack.client import client_for, failure_of
 from workflows.stopping import work
 
@@ -84,9 +84,12 @@ class RunRef:
 
 @dataclass(frozen=True)
 class RunAnswer:
-    """The notice to deliver: the answer, or the denial of a run that is now paused."""
+    """The notice to deliver: the answer, or the denial of a run that is now paused.
 
-    notice_id: str
+    A task without a thread has none.
+    """
+
+    notice_id: str | None
     answered: bool
 
 
@@ -182,7 +185,8 @@ class CodingActivities:
             return ForwardAnswer()
         if follow_up.state != FollowUp.State.HANDLED:
             try:
-                creation.require_credits(task.project, follow_up.workspace, follow_up.user_id)
+                author = follow_up.workspace.distinct_id(follow_up.user_id)
+                creation.require_credits(task.project, task.resource, author)
             except Refused as refused:
                 return _refuse(follow_up, refused)
         with transaction.atomic():
@@ -207,39 +211,36 @@ class CodingActivities:
         answer that already exists is kept until the database is back.
         """
         run = rows.run_to_perform(ref.run_id)
-        about = message_of(run)
         try:
             with report_failures():
                 run = runs.perform(run, self._checkouts, self._agent)
         except OutOfCredits as refusal:
-            denial = denials.claim_after_gateway_refusal(
-                about, run.task.project, refusal, half_way=True
-            )
-            return RunAnswer(str(denial.pk), answered=False)
-        return RunAnswer(str(notices.claim_answer(run, about).pk), answered=True)
+            return RunAnswer(run_notices.claim_denial(run, refusal), answered=False)
+        return RunAnswer(run_notices.claim_answer(run), answered=True)
 
     @activity.defn
     def fail_run(self, failed: FailedRun) -> FailureAnswer:
         """Record that a run has no answer, and claim the message that says why.
 
-        If the last attempt died just after it stored a paid answer, claim that answer instead.
+        If the failure is ours, what the run cost is given back. If the last attempt died just after
+        it stored a paid answer, claim that answer instead.
         """
         run = rows.run(failed.run_id)
-        about = message_of(run)
-        runs.fail(run, failed.failure)
+        ours = refunds.is_ours(failed.failure)
+        runs.fail(run, failed.failure, ours=ours)
         if agent_runs.uses_sandbox(run.task):
             AgentRuns.from_settings().forget(run)
         run.refresh_from_db(fields=["state", "answer"])
         if run.state == TaskRun.State.SUCCEEDED:
-            return FailureAnswer(str(notices.claim_answer(run, about).pk), answered=True)
+            if ours and agent_runs.is_left_unpublished(run):
+                runs.give_back(run, failed.failure)
+                agent_runs.note(run, wording.not_pushed_by_our_fault())
+                if diff := diffs.claim(run):
+                    notices.send_soon(diff)
+            return FailureAnswer(run_notices.claim_answer(run), answered=True)
         if run.state == TaskRun.State.STOPPED or failed.failure == OUT_OF_CREDITS:
             return FailureAnswer(None)
-        repository = run.task.repository.full_name
-        text = failure_wording.sentence(
-            failed.failure, user_id=about.user_id, repository=repository, agent=run.task.agent
-        )
-        notice = notices.claim(f"failed:{run.pk}", Notice.Kind.FAILURE, about, text)
-        return FailureAnswer(str(notice.pk))
+        return FailureAnswer(run_notices.claim_failure(run, failed.failure))
 
     @activity.defn
     def end_task(self, end: TaskEnd) -> TaskEnded:

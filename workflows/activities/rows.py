@@ -3,7 +3,7 @@
 from temporalio.exceptions import ApplicationError
 
 from coding_tasks.models import TaskRun
-from workflows.mention_types import UNINSTALLED
+from workflows.mention_types import OWNER_LEFT, UNINSTALLED
 from workflows.models import FollowUp, Mention
 
 
@@ -20,14 +20,21 @@ def follow_up(follow_up_id: str) -> FollowUp:
 def run(run_id: str) -> TaskRun:
     """Return the run with its task, repository and project; raises `TaskRun.DoesNotExist`."""
     return TaskRun.objects.select_related(
-        "task__repository", "task__workspace", "task__project__organization"
+        "task__repository", "task__workspace", "task__project__organization", "task__user"
     ).get(pk=run_id)
 
 
 def run_to_perform(run_id: str) -> TaskRun:
-    """Return the run, as `run` does. Fails the activity for good if the app was uninstalled."""
+    """Return the run, as `run` does. Fails the activity for good if nobody may read its answer.
+
+    That is so if the app was uninstalled, or if the owner left the organization.
+    """
     found = run(run_id)
-    if not found.task.workspace.is_active and found.state != TaskRun.State.SUCCEEDED:
-        # Nobody could read the answer, so don't spend credits on it.
+    workspace = found.task.workspace
+    if found.state == TaskRun.State.SUCCEEDED:
+        return found
+    if workspace is not None and not workspace.is_active:
         raise ApplicationError("the app was uninstalled", type=UNINSTALLED, non_retryable=True)
+    if found.task.owner_has_left():
+        raise ApplicationError("the owner left", type=OWNER_LEFT, non_retryable=True)
     return found

@@ -8,8 +8,7 @@ line: `session`, `message`, `tool`, `command`, `edit`, `result`, `tokens`, `erro
 `answer`. `--session ID` continues a conversation, which is saved below the home after every step.
 Exit status: 0 it answered, 1 it failed, 3 it is out of credits.
 
-It needs Python 3.9 or newer. The sandbox is what keeps commands from doing harm; the checks of
-paths here only catch mistakes.
+It needs Python 3.9. The sandbox keeps commands from doing harm; checks here only catch mistakes.
 """
 
 from __future__ import annotations
@@ -40,7 +39,8 @@ MOST_OUTPUT = 16_000  # characters that a tool returns
 MOST_CONTEXT = 400_000  # characters of conversation that are sent
 MOST_NAMES, MOST_MATCHES, MOST_FILE = 500, 100, 1_000_000  # that `list` and `search` look at
 SEARCH_SECONDS, RUN_SECONDS, CALL_SECONDS, PATIENCE = 30, 600, 300, 600  # (patience with errors)
-MOST_TOKENS, LAST_TOKENS = 8_192, 1_500  # of one answer, and of the last one
+MOST_TOKENS, LAST_TOKENS, LAST_BYTES = 8_192, 1_500, 12_000  # of one call, and of the last one
+LIMITS = ("tokens", "calls to the model", "time")
 DENIALS = ("billable_credits", "run_cap")  # the gateway's reasons for a lack of credits
 BROKEN = (OSError, ValueError, LookupError, TypeError, RuntimeError, re.error, HTTPException)
 
@@ -197,7 +197,7 @@ def ask(given: Any, token: str, body: dict[str, Any], until: float) -> dict[str,
 
     It is repeated with the same key, so the gateway makes and bills it once.
     """
-    data = json.dumps(body).encode()
+    data = json.dumps({name: value for name, value in body.items() if value}).encode()
     headers = {
         "authorization": f"Bearer {token}",
         "anthropic-version": "2023-06-01",
@@ -206,14 +206,17 @@ def ask(given: Any, token: str, body: dict[str, Any], until: float) -> dict[str,
         "traceparent": f"00-{given.trace_id}-{given.trace_id[:16]}-01",
         "user-agent": "tollgate-agent/1",
     }
+    if body["max_tokens"] > LAST_TOKENS:  # the last call has to stay affordable after this one
+        headers["x-tollgate-last-call"] = f"{LAST_BYTES} {LAST_TOKENS}"
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     request, wait = urllib.request.Request(f"{given.base_url}/v1/messages", data, headers), 0.25
     while True:
         wait = min(2 * wait, 30)
         try:
             with opener.open(request, timeout=CALL_SECONDS) as response:
-                message = json.load(response)
-            return {**message, "content": [b for b in message["content"] if b["type"]]}
+                message, used = json.load(response), response.headers.get("x-tollgate-run-used")
+            content = [block for block in message["content"] if block["type"]]
+            return {**message, "content": content, "run_used": int(used or 0) / 100}
         except urllib.error.HTTPError as error:
             failure, again = failure_of(error)
             if not again:
@@ -290,6 +293,8 @@ class Turn:
         self.given, self.token, self.session = given, token, session
         self.began, self.slowest, self.steps, self.tokens = time.monotonic(), 0.0, 0, 0
         self.system, self.said, self.warned, self.newest = SYSTEM + guidance(), "", False, 0
+        self.asked, self.run_used, self.limit = session.messages[-1]["content"][-1]["text"], 0.0, ""
+        self.done: list[str] = []
 
     def work(self) -> None:
         """Ask and use tools until the model answers, or only one more call fits the budget."""
@@ -318,14 +323,18 @@ class Turn:
         most, seconds = self.given, time.monotonic() - self.began
         about = len(json.dumps(self.session.messages) + self.system) // 3  # tokens
         two_calls = 2 * max(about, self.newest) + MOST_TOKENS + MOST_OUTPUT // 3 + LAST_TOKENS
-        used = max(self.steps / most.steps, self.tokens / most.tokens, seconds / most.seconds)
+        shares = self.steps / most.steps, self.tokens / most.tokens, seconds / most.seconds
+        used = max(self.run_used, *shares)
         if used > 0.8 and not self.warned:
             self.session.say({"type": "text", "text": SOON})
         self.warned, few_tokens = used > 0.8, self.tokens + two_calls > most.tokens
-        return few_tokens or self.steps + 1 >= most.steps or time.monotonic() > self.last_call()
+        reached = (few_tokens, self.steps + 1 >= most.steps, time.monotonic() > self.last_call())
+        self.limit = [*itertools.compress(LIMITS, reached), "credits"][0]
+        return any(reached)
 
     def result_of(self, call: dict[str, Any], cut: bool) -> dict[str, Any]:
         """Use the tool that the model calls, and return the block with its result."""
+        self.done.append(f"- {call.get('name')} {json.dumps(call.get('input'))}"[:150])
         result, failed = "your message was too long and was cut: write less at once", True
         if not cut:
             left = self.last_call() - time.monotonic()
@@ -355,6 +364,7 @@ class Turn:
         report("tokens", input=sum(sent), output=output, cached=sent[2])
         self.newest = sum(sent) + output
         self.steps, self.tokens = self.steps + 1, self.tokens + self.newest
+        self.run_used = message["run_used"]  # the share of its cap
         content = message["content"] or [{"type": "text", "text": "…"}]
         self.session.messages.append({"role": "assistant", "content": content})
         texts = (str(block["text"]) for block in content if block["type"] == "text")
@@ -367,12 +377,20 @@ class Turn:
 
     def finish(self) -> None:
         """End with an answer: the model's, or our own if no call is left."""
-        said, self.said = self.said, ""
+        said, self.said, did = self.said, "", "\n".join(self.done[-20:])
         self.session.say({"type": "text", "text": FINISH})
-        with contextlib.suppress(ModelFailed):
-            self.ask(LAST_TOKENS, self.began + self.given.seconds, tool_choice={"type": "none"})
-        text = self.said or f"I stopped at the end of this turn's budget. {said}".strip()
-        report("answer", text=f"{text}\n\nThis is not finished. Reply to continue.", complete=False)
+        text = f"I asked:\n{self.asked}\n\nYou did:\n{did}\n\nYou said:\n{said}"
+        while len(json.dumps(text)) > LAST_BYTES - 2_000:  # the rest of the body is smaller
+            text = bounded(text, len(text) * 2 // 3)
+        digest = {"role": "user", "content": [{"type": "text", "text": f"{text}\n\n{FINISH}"}]}
+        short = {"tools": [], "system": SYSTEM, "messages": [digest]}
+        for more in ({"tool_choice": {"type": "none"}}, short):  # if the first costs too much
+            with contextlib.suppress(ModelFailed):
+                self.ask(LAST_TOKENS, self.began + self.given.seconds, **more)
+                break
+        text = self.said or f"I stopped at the end of this turn's budget. {said}\n\n{did}".strip()
+        why = f"This is not finished: it reached the limit on {self.limit} of one turn."
+        report("answer", text=f"{text}\n\n{why} Reply to continue.", complete=False)
 
 
 def main() -> int:

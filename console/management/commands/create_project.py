@@ -15,7 +15,7 @@ from billing.credits import parse_credits
 from coding_tasks.models import ChannelDefault, Repository
 from projects.credentials import issue_personal_api_key
 from projects.models import Organization, Project
-from projects.principal import READ_SCOPES
+from projects.principal import READ_SCOPES, SCOPES
 from quota.resources import AI_CREDITS
 from slack_bot.events import Installation
 from slack_bot.installations import Grant, ServesAnotherProject, connect
@@ -66,6 +66,11 @@ class Command(BaseCommand):
             metavar="C…|U…",
             help="the channel or person to tell when credits run low",
         )
+        parser.add_argument(
+            "--write-tasks",
+            action="store_true",
+            help="let the key start coding tasks too (scope task:write)",
+        )
         parser.add_argument("--json", action="store_true", help="print one JSON object")
 
     def handle(self, *_args: Any, **options: Any) -> None:
@@ -94,7 +99,8 @@ def _make(options: dict[str, Any]) -> dict[str, Any]:
         _set_channel_default(project, text)
     if options["credits_channel"]:
         _set_credits_channel(project, options["credits_channel"])
-    _, key = issue_personal_api_key(organization, f"made by {ACTOR}", READ_SCOPES, [project])
+    scopes = SCOPES if options["write_tasks"] else READ_SCOPES
+    _, key = issue_personal_api_key(organization, f"made by {ACTOR}", scopes, [project])
     return {
         "organization_id": str(organization.pk),
         "project_id": project.pk,

@@ -142,6 +142,7 @@ def test_progress_adds_up() -> None:
         last_action="search x",
         session="abc-1",
         answer="done",
+        said="text",
         complete=False,
         failure="broken",
         input_tokens=11,

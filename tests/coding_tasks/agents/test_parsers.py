@@ -67,6 +67,7 @@ def test_a_denial_is_read_as_a_failure(recorded: Recorded, name: str) -> None:
     progress = progress_of(events)
     assert progress.answer is None
     assert progress.failure
+    assert "credits" not in progress.said, "an API's error is told as the agent's last words"
     assert any(isinstance(event, Failure) for event in events)
 
 

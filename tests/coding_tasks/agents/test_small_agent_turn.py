@@ -231,7 +231,8 @@ def test_the_last_call_is_for_an_answer(agent: Agent) -> None:
     assert ran.one("answer") == {
         "type": "answer",
         "text": "I listed the files, the rest is missing.\n\n"
-        "This is not finished. Reply to continue.",
+        "This is not finished: it reached the limit on calls to the model of one turn. "
+        "Reply to continue.",
         "complete": False,
     }
     assert ran.status == 0
@@ -275,10 +276,11 @@ def test_a_budget_of_one_call_gets_an_answer(agent: Agent) -> None:
 
 def test_answers_by_itself_if_the_last_call_fails(agent: Agent) -> None:
     agent.model.script(Reply("I begin.", tools=(ToolCall("list", {}),)))
-    agent.model.fail_next(400, "invalid_request_error")
+    agent.model.fail_next(400, "invalid_request_error", times=2)
     ran = agent.run(steps=2)
     assert ran.status == 0
     assert "I stopped at the end of this turn's budget. I begin." in ran.one("answer")["text"]
+    assert "- list {}" in ran.one("answer")["text"], "it does not say what was done"
 
 
 def test_a_run_at_its_cap_ends_with_an_answer(agent: Agent) -> None:
@@ -290,7 +292,49 @@ def test_a_run_at_its_cap_ends_with_an_answer(agent: Agent) -> None:
     ran = agent.run()
     assert ran.status == 0
     assert ran.one("answer")["text"].startswith("I listed the files.")
+    assert "it reached the limit on credits" in ran.one("answer")["text"]
     assert not ran.one("answer")["complete"]
+
+
+def test_every_call_but_the_last_keeps_the_last_in_reserve(agent: Agent) -> None:
+    agent.model.script(call("list"), "the end")
+    agent.run(steps=2)
+    first, last = (request.headers for request in agent.model.requests("/v1/messages"))
+    assert first["x-tollgate-last-call"] == "12000 1500"
+    assert "x-tollgate-last-call" not in last
+
+
+@pytest.mark.parametrize(
+    "prompt", ["please", "\N{CJK UNIFIED IDEOGRAPH-4E2D}\N{GRINNING FACE}" * 9_000]
+)
+def test_the_reserve_pays_for_a_digest_if_the_conversation_costs_too_much(
+    agent: Agent, prompt: str
+) -> None:
+    (agent.tree / "AGENTS.md").write_text("x" * 50_000)
+    (agent.tree / "long").write_text("a line of text that is longer than most\n" * 1_000)
+    agent.model.script(*[call("read", path="long", start=n) for n in range(1, 40)])
+    headers = {**DENIED, "x-tollgate-reason": "run_cap"}
+    agent.model.fail_next(402, "rate_limit_error", "this task has used …", headers=headers, times=2)
+    agent.model.script("I read a file.")
+    ran = agent.run(prompt, tokens=10**9)
+    assert ran.one("answer")["text"].startswith("I read a file.\n\nThis is not finished:")
+    request = agent.model.requests("/v1/messages")[-1]
+    assert len(request.raw) <= 12_000
+    assert request.body["max_tokens"] == 1_500
+    [message] = request.body["messages"]
+    assert '- read {"path": "long"' in message["content"][0]["text"]
+    assert prompt[:10] in message["content"][0]["text"]
+
+
+def test_the_model_is_warned_when_most_of_the_runs_cap_is_used(agent: Agent) -> None:
+    for used in ("79", "81"):
+        reply = Reply(tools=(ToolCall("list", {}),), headers={"x-tollgate-run-used": used})
+        agent.model.script(reply)
+    agent.model.script("the end")
+    agent.run()
+    first, second, third = (json.dumps(body["messages"]) for body in agent.bodies())
+    assert "You have used most" not in first + second
+    assert "You have used most" in third
 
 
 # --- a provider or a gateway that does not answer -------------------------------------------------

@@ -1,5 +1,6 @@
 """Caps within a team's credits: of a project, of a user, of a run."""
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -99,6 +100,37 @@ def test_a_run_has_its_own_cap_within_the_team(world: World, project) -> None:
     error = refused(world.post(token))
     assert (error["reason"], error["cause"]) == ("run_cap", "run_cap_reached")
     assert world.post(world.tollgate.token(project)).status_code == 200
+
+
+def test_a_run_can_keep_its_last_call_in_reserve(world: World, project) -> None:
+    world.tollgate.cap(project, "run", 1)
+    token = world.tollgate.token(project)
+    keeping = {"x-tollgate-last-call": "1000 100"}
+    used = []
+    while (answer := world.post(token, headers=keeping)).status_code == 200:
+        used.append(int(answer.headers["x-tollgate-run-used"]))
+    error = refused(answer)
+    assert (error["reason"], error["cause"]) == ("run_cap", "run_cap_reached")
+    assert used == [100 * COST * calls // 1_000_000 for calls in range(len(used))]
+    last = {**messages_body(), "max_tokens": 100}
+    assert len(json.dumps(last)) <= 1000
+    assert world.post(token, body=last).status_code == 200, "the reserve was not kept"
+    assert world.account(project)["spent"] <= 1_000_000
+
+
+@pytest.mark.parametrize("sizes", ["", "1000", "1000 -1", "a b", "1000 100 1", "1  2"])
+def test_a_reserve_that_makes_no_sense_is_an_error(world: World, project, sizes: str) -> None:
+    answer = world.post(world.tollgate.token(project), headers={"x-tollgate-last-call": sizes})
+    assert answer.status_code == 400
+
+
+def test_runs_without_a_cap_are_told_nothing_about_one(world: World, project) -> None:
+    answer = world.post(
+        world.tollgate.token(project), headers={"x-tollgate-last-call": "99999999 999999"}
+    )
+    assert answer.status_code == 200
+    assert "x-tollgate-run-used" not in answer.headers
+    assert "x-tollgate-last-call" not in world.provider.requests[-1].headers
 
 
 def test_only_as_many_concurrent_calls_pass_as_the_cap_allows(

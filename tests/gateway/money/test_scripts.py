@@ -145,7 +145,7 @@ def test_a_hold_changes_exactly_what_it_reserves(store: Store) -> None:
     assert answer[:3] == ["held", 1000 - 300 - 50 - 100, 150]
     assert about(answer[3], 0)
     assert about(answer[5], 0)
-    assert (answer[4], answer[6:]) == ("", [1, scopes])
+    assert (answer[4], answer[6:]) == ("", [1, scopes, -1])
     assert store.account("spent", "held") == ["300", "150"]
     assert store.redis.hgetall(HOLDS) == {"hold": f"{ACCOUNT}\n100\n{scopes}\nrecord"}
     for scope in (OF_PROJECT, OF_USER, RUN):

@@ -162,8 +162,10 @@ def test_an_unknown_product_is_refused_by_name(world: World, path: str) -> None:
         ("slack_app_routing", "personal_api_key", ["slack_app_routing"], True),
         ("slack_app_routing", "oauth_product", ["slack_app_routing"], True),
         ("slack_app_routing", "oauth_run", ["slack_app"], False),
+        ("slack_app_routing", "oauth_run", ["posthog_code"], False),
         ("slack_app_routing", "oauth_client", ["posthog_code"], False),
         ("posthog_code", "oauth_client", ["posthog_code"], True),
+        ("posthog_code", "oauth_run", ["posthog_code"], True),
         ("posthog_code", "oauth_run", ["slack_app"], False),
         ("posthog_code", "personal_api_key", ["slack_app_routing"], False),
         ("posthog_code", "session", ["posthog_code"], False),
@@ -171,6 +173,7 @@ def test_an_unknown_product_is_refused_by_name(world: World, path: str) -> None:
         ("llm_gateway", "personal_api_key", ["slack_app_routing"], False),
         ("llm_gateway", "oauth_client", ["posthog_code"], False),
         ("llm_gateway", "oauth_run", ["slack_app"], False),
+        ("llm_gateway", "oauth_run", ["posthog_code"], False),
     ],
 )
 def test_each_product_has_its_callers(world, product, kind, products, allowed) -> None:

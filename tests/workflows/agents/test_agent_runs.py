@@ -151,6 +151,15 @@ def test_a_refused_run_pauses_and_goes_on_where_it_stopped(coding: World, agents
     assert answers[1].startswith("part\nDone\n\nChanged 1 file (+2 −0)")
 
 
+@pytest.mark.parametrize("cause", ["run_cap_reached", "gateway_run_cap_reached"])
+def test_a_run_at_its_cap_ends_with_what_it_did(coding: World, agents, cause: str):
+    coding.gateway.refuse_next("slack_app", cause=cause, times=9)
+    said = answer_to(coding, f"echo part > work; {CALL} 2> /dev/null; exit 1")
+    assert "(it used the credits that one task may use). Its change so far is kept." in said
+    assert "Changed 1 file" in said
+    assert TaskRun.objects.get().state == TaskRun.State.SUCCEEDED
+
+
 def test_a_call_is_made_with_the_token_of_the_run(coding: World, agents):
     assert answer_to(coding, f"{CALL} && echo paid") == "paid"
     [request] = coding.gateway.requests(AGENT)

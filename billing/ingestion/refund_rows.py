@@ -1,0 +1,113 @@
+"""Ledger rows that give back what events cost. Accounts must be locked.
+
+What is booked for a run after it was refunded is given back in the same transaction, so it makes no
+difference when an event of the run arrives.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID, uuid5
+
+from django.db.models import Q
+
+from billing import audit, metrics
+from billing.credits import exact_sum
+from billing.ingestion.corrections import Booked
+from billing.ingestion.ledger_rows import LedgerRow
+from billing.models import Account, AuditEntry, RunRefund, UsageEvent
+
+
+def refund_row(event: Booked, adjustments: Sequence[Booked], now: datetime) -> LedgerRow | None:
+    """Return the row that gives back what an event costs after its corrections and refunds.
+
+    It is dated to when the event occurred. Returns None if the event costs nothing.
+    """
+    costs = [event, *adjustments]
+    credits_micro = sum(row.credits_micro for row in costs)
+    if event.account_id is None or credits_micro <= 0:
+        return None
+    return LedgerRow(
+        # An event that is corrected after a refund can be refunded again.
+        uuid=uuid5(event.uuid, f"refund {len(costs)}"),
+        account_id=event.account_id,
+        project_id=event.project_id,
+        kind=UsageEvent.Kind.REFUND,
+        adjusts=event.uuid,
+        occurred_at=event.occurred_at,
+        booked_at=now,
+        credits_micro=-credits_micro,
+        cost_usd=format(-exact_sum(Decimal(row.cost_usd) for row in costs), "f"),
+        billable=event.billable,
+        product=event.product,
+        model=event.model,
+        provider=event.provider,
+        distinct_id=event.distinct_id,
+        task_run_id=event.task_run_id,
+        price_version=event.price_version,
+        payload_sha256=event.payload_sha256,
+    )
+
+
+def refund_rows_of_run(refund: RunRefund, now: datetime) -> list[LedgerRow]:
+    """Return rows that give back all that the run has cost."""
+    events = UsageEvent.objects.filter(
+        task_run_id=refund.task_run_id, project=refund.project_id, adjusts=None
+    ).order_by()
+    return _refunds(events.values_list("uuid", flat=True), [], now)
+
+
+def refund_rows_of_late(
+    arriving: Sequence[LedgerRow], accounts: Sequence[Account], now: datetime
+) -> list[LedgerRow]:
+    """Return rows that give back what arriving rows add to runs that were refunded before.
+
+    They are recorded in the audit trail.
+    """
+    costs = [row for row in arriving if row.kind != UsageEvent.Kind.REFUND]
+    run_ids = {row.task_run_id for row in costs if row.task_run_id}
+    if not run_ids:
+        return []
+    refunds: list[LedgerRow] = []
+    for refund in RunRefund.objects.filter(pk__in=run_ids):
+        run = (refund.task_run_id, refund.project_id)
+        late = [row for row in costs if (row.task_run_id, row.project_id) == run]
+        given_back = _refunds({row.adjusts or row.uuid for row in late}, late, now)
+        _record(refund, given_back, accounts)
+        refunds += given_back
+    return refunds
+
+
+def _refunds(
+    uuids: Iterable[UUID], arriving: Sequence[LedgerRow], now: datetime
+) -> list[LedgerRow]:
+    """Return the refunds of events, from their rows in the ledger and the arriving ones."""
+    wanted = set(uuids)
+    rows: dict[UUID, list[Booked]] = defaultdict(list)
+    booked = UsageEvent.objects.filter(Q(pk__in=wanted) | Q(adjusts__in=wanted))
+    everything: list[Booked] = [*booked.order_by(), *arriving]
+    for row in everything:
+        rows[row.adjusts or row.uuid].append(row)
+    found = (_refund(uuid, rows[uuid], now) for uuid in sorted(wanted))
+    return [refund for refund in found if refund is not None]
+
+
+def _refund(uuid: UUID, rows: Sequence[Booked], now: datetime) -> LedgerRow | None:
+    [event] = [row for row in rows if row.uuid == uuid]
+    return refund_row(event, [row for row in rows if row.uuid != uuid], now)
+
+
+def _record(refund: RunRefund, rows: Iterable[LedgerRow], accounts: Iterable[Account]) -> None:
+    organizations = {account.pk: account.organization for account in accounts}
+    for row in rows:
+        metrics.REFUNDED_MICRO.labels(refund.reason).inc(-row.credits_micro)
+        audit.record(
+            AuditEntry.Action.EVENT_REFUNDED,
+            organizations[row.account_id] if row.account_id else None,
+            actor=refund.actor,
+            reason=refund.reason,
+            run=str(refund.task_run_id),
+            event=str(row.adjusts),
+            credits_micro=-row.credits_micro,
+        )

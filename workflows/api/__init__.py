@@ -1,0 +1,1 @@
+"""Coding tasks over the API: its endpoints, and the workflows that do the work."""

@@ -1,0 +1,150 @@
+"""Tasks and runs as JSON. Texts of agents, models and repositories are untrusted."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from billing.reports.usage import usage_of_task_runs
+from coding_tasks.agents.events import Event, to_json
+from coding_tasks.models import CodingTask, RunChange, TaskBranch, TaskRun
+from coding_tasks.publishing.secrets import hide_secrets
+from coding_tasks.transcripts import events_of
+from quota.resources import MICRO
+from workflows import failure_wording
+from workflows.wording import unescape
+
+MOST_RUNS = 50
+"""How many runs of a task are shown, the newest."""
+MOST_TRANSCRIPT = 50_000
+"""Characters of a run's transcript that are shown, from its end."""
+
+
+def summaries(tasks: Iterable[CodingTask]) -> list[dict[str, Any]]:
+    """Return the tasks for a list, with what they used."""
+    found = list(tasks)
+    task_of = dict(TaskRun.objects.filter(task__in=found).values_list("pk", "task_id"))
+    used = dict.fromkeys((task.pk for task in found), 0)
+    for run_id, micro in usage_of_task_runs(task_of).items():
+        used[task_of[run_id]] += micro
+    branches = TaskBranch.objects.filter(task__in=found).in_bulk(field_name="task_id")
+    return [_summary(task, branches.get(task.pk), used[task.pk]) for task in found]
+
+
+def detail(task: CodingTask) -> dict[str, Any]:
+    """Return the task with its newest runs, in order, and their transcripts."""
+    run_ids = list(task.runs.values_list("pk", flat=True))
+    used = usage_of_task_runs(run_ids)
+    newest = (
+        task.runs.select_related("change")
+        .defer("change__packed_patch", "change__description")
+        .order_by("-created_at", "-pk")[:MOST_RUNS]
+    )
+    return {
+        **_summary(task, TaskBranch.objects.filter(task=task).first(), sum(used.values())),
+        "runs": [_run(task, run, used) for run in reversed(newest)],
+        "runs_left_out": max(0, len(run_ids) - MOST_RUNS),
+    }
+
+
+def one_run(task: CodingTask, run: TaskRun) -> dict[str, Any]:
+    """Return one run of the task."""
+    return _run(task, run, usage_of_task_runs([run.pk]))
+
+
+def credits_of(task: CodingTask) -> float:
+    """Return what the task used so far, in credits."""
+    return sum(usage_of_task_runs(task.runs.values_list("pk", flat=True)).values()) / MICRO
+
+
+def _summary(task: CodingTask, branch: TaskBranch | None, used_micro: int) -> dict[str, Any]:
+    return {
+        "id": str(task.pk),
+        "origin": task.origin,
+        "state": task.state,
+        "title": task.title,
+        "repository": task.repository.full_name,
+        "repository_id": task.repository_id,
+        "agent": task.agent,
+        "model": task.model or None,
+        "owner": task.user.get_username() if task.user else None,
+        "branch": branch.name if branch else None,
+        "pull_request": (branch.pull_request or None) if branch else None,
+        "credits": used_micro / MICRO,
+        "created_at": _time(task.created_at),
+        "finished_at": _time(task.finished_at),
+    }
+
+
+def _run(task: CodingTask, run: TaskRun, used: Mapping[UUID, int]) -> dict[str, Any]:
+    transcript, left_out = _transcript(run)
+    return {
+        "id": str(run.pk),
+        "state": run.state,
+        "request": run.request,
+        "answer": run.answer or None,
+        "error": run.error or None,
+        "message": _message(task, run),
+        "credits": used.get(run.pk, 0) / MICRO,
+        "created_at": _time(run.created_at),
+        "started_at": _time(run.started_at),
+        "finished_at": _time(run.finished_at),
+        "change": _change(run),
+        "transcript": transcript,
+        "transcript_left_out": left_out,
+    }
+
+
+def _message(task: CodingTask, run: TaskRun) -> str | None:
+    """Return why the run failed, in a sentence."""
+    if run.state != TaskRun.State.FAILED:
+        return None
+    words = failure_wording.sentence(
+        run.error,
+        repository=task.repository.full_name,
+        agent=task.agent,
+        resource=task.resource,
+    )
+    return unescape(words)
+
+
+def _change(run: TaskRun) -> dict[str, Any] | None:
+    change: RunChange | None = getattr(run, "change", None)
+    if change is None:
+        return None
+    return {
+        "commit": change.commit,
+        "branch": change.branch,
+        "files": change.files,
+        "added": change.added,
+        "removed": change.removed,
+        "pushed": change.pushed_at is not None,
+        "note": change.note or None,
+        "questions": [] if change.pushed_at or change.agreed_at else change.questions,
+    }
+
+
+def _transcript(run: TaskRun) -> tuple[list[dict[str, Any]], int]:
+    """Return the last events of a run that fit, in order, and how many are left out before them."""
+    events = [event for event in events_of(run) if event.kind != "session"]
+    shown: list[dict[str, Any]] = []
+    left = MOST_TRANSCRIPT
+    for event in reversed(events):
+        left -= _length(event)
+        if left < 0:
+            break
+        shown.append(
+            {
+                name: hide_secrets(value) if isinstance(value, str) else value
+                for name, value in to_json(event).items()
+            }
+        )
+    return shown[::-1], len(events) - len(shown)
+
+
+def _length(event: Event) -> int:
+    return 50 + sum(len(value) for value in vars(event).values() if isinstance(value, str))
+
+
+def _time(instant: datetime | None) -> str | None:
+    return None if instant is None else f"{instant.isoformat()[:19]}Z"

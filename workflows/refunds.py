@@ -1,0 +1,78 @@
+"""Whose fault a failure is: what we, or those we depend on, cause is not on the customer's bill.
+
+docs/coding-tasks.md has the table for people. Failures are named as in Temporal's history.
+"""
+
+from coding_tasks.agent_worker.job import AGENT_MISSING, SANDBOX_MISSING
+from coding_tasks.failures import (
+    AgentEnded,
+    ChangeRefused,
+    CheckoutFailed,
+    ModelFailed,
+    ModelRefused,
+    PublishingFailed,
+    RepositoryBusy,
+    RepositoryRefused,
+    RepositoryTooBig,
+    ResultLost,
+    RunCapReached,
+    RunGivenUp,
+    RunStopped,
+    TokenRefused,
+    UnpackingFailed,
+)
+from coding_tasks.threads import ABANDONED
+from workflows.mention_types import (
+    ANSWER_LOST,
+    CREDITS_HELD,
+    GATEWAY_OUT,
+    NO_AGENT_WORKER,
+    OUT_OF_CREDITS,
+    STORES_OUT,
+    TIMED_OUT,
+)
+
+OURS = frozenset(
+    {
+        ABANDONED,
+        AGENT_MISSING,
+        ANSWER_LOST,
+        CheckoutFailed.__name__,
+        GATEWAY_OUT,
+        ModelFailed.__name__,
+        NO_AGENT_WORKER,
+        RepositoryBusy.__name__,
+        ResultLost.__name__,
+        SANDBOX_MISSING,
+        STORES_OUT,
+        TIMED_OUT,
+        TokenRefused.__name__,
+        UnpackingFailed.__name__,
+    }
+)
+THEIRS = frozenset(
+    {
+        # What a person, a limit or the repository's owner decided.
+        CREDITS_HELD,
+        OUT_OF_CREDITS,
+        RepositoryRefused.__name__,
+        RepositoryTooBig.__name__,
+        RunCapReached.__name__,
+        RunStopped.__name__,
+        # What the agent did with the credits.
+        AgentEnded.__name__,
+        ChangeRefused.__name__,
+        ModelRefused.__name__,
+        # The answer and the change are kept, or the thread was told before.
+        PublishingFailed.__name__,
+        RunGivenUp.__name__,
+    }
+)
+
+
+def is_ours(failure: str) -> bool:
+    """Return whether a run that ended with this failure gets its cost back.
+
+    A failure that neither table names is a programming error, which is ours.
+    """
+    return failure not in THEIRS

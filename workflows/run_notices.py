@@ -1,0 +1,41 @@
+"""What a task's thread is told about a run: its answer, a denial or a failure.
+
+A task without a thread has no notices. Its owner reads the run itself.
+"""
+
+from coding_tasks.failures import OutOfCredits
+from coding_tasks.models import TaskRun
+from workflows import denials, failure_wording, notices
+from workflows.models import Notice
+from workflows.requests import message_of
+
+
+def claim_answer(run: TaskRun) -> str | None:
+    """Return the id of the notice with the run's answer, creating it if needed."""
+    if not run.task.has_thread:
+        return None
+    return str(notices.claim_answer(run, message_of(run)).pk)
+
+
+def claim_denial(run: TaskRun, refusal: OutOfCredits) -> str | None:
+    """Return the id of the denial of a run that the gateway refused, creating it if needed."""
+    if not run.task.has_thread:
+        return None
+    about = message_of(run)
+    denial = denials.claim_after_gateway_refusal(about, run.task.project, refusal, half_way=True)
+    return str(denial.pk)
+
+
+def claim_failure(run: TaskRun, failure: str) -> str | None:
+    """Return the id of the notice that says why the run failed, creating it if needed."""
+    if not run.task.has_thread:
+        return None
+    about = message_of(run)
+    text = failure_wording.sentence(
+        failure,
+        user_id=about.user_id,
+        repository=run.task.repository.full_name,
+        agent=run.task.agent,
+    )
+    text = " ".join([text, *notices.given_back_sentences([run])])
+    return str(notices.claim(f"failed:{run.pk}", Notice.Kind.FAILURE, about, text).pk)
