@@ -100,8 +100,7 @@ class RunningCommand:
 
     async def wait(self) -> Ended:
         """See `Process.wait`."""
-        async for _ in self.chunks():
-            pass
+        await self._drop()
         finished = await asyncio.shield(self._finished)
         if self._ended is None:
             self._ended = self._how(finished)
@@ -123,15 +122,22 @@ class RunningCommand:
         self.kill()
         if self._timer is not None:
             self._timer.cancel()
+        # An engine does not end a container whose output somebody is yet to read.
+        dropping = asyncio.create_task(self._drop())
         await asyncio.wait([self._finished])
-        for task in self._tasks:
+        for task in (*self._tasks, dropping):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, dropping, return_exceptions=True)
         while not self._chunks.empty():
             self._chunks.get_nowait()
         self._chunks.put_nowait(None)
         if self._relay is not None:
             await self._relay.closed()
+
+    async def _drop(self) -> None:
+        """Read what is left of the output."""
+        async for _ in self.chunks():
+            pass
 
     def _end(self) -> None:
         self._close_door()

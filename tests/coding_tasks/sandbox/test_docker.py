@@ -21,7 +21,7 @@ from coding_tasks.sandbox.docker.sandbox import Docker
 from coding_tasks.sandbox.errors import WorkspaceFailed, WorkspaceLost
 from coding_tasks.sandbox.interface import Limit, Limits, Storage, Workspace
 from coding_tasks.sandbox.workspace import Purpose
-from tests.coding_tasks.sandbox.conftest import ENVIRONMENT, QUICK, run, shell
+from tests.coding_tasks.sandbox.conftest import ENVIRONMENT, QUICK, run, shell, until
 from tests.coding_tasks.sandbox.test_egress import ask
 from tests.coding_tasks.sandbox.test_export import Checkout
 
@@ -198,6 +198,12 @@ async def test_stopping_ends_the_container(workspace, engine):
         ended = await process.wait()
     assert (ended.status, ended.limit, ended.stopped) == (None, None, True)
     assert len(list(engine.glob("container-*"))) == 1  # the one that holds the workspace
+
+
+async def test_stopping_works_while_nobody_reads_the_output(workspace):
+    async with workspace.start(Command(("/usr/bin/yes",), ENVIRONMENT), QUICK) as process:
+        await until(process._chunks.full, "enough output")
+    assert (await process.wait()).stopped
 
 
 async def test_stopping_before_the_container_exists_works(workspace):
