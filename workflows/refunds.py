@@ -1,6 +1,6 @@
-"""Whose fault a failure is: what we, or those we depend on, cause is not on the customer's bill.
+"""Whose fault a failure is. Customers don't pay for failures of ours, or of those we depend on.
 
-docs/coding-tasks.md has the table for people. Failures are named as in Temporal's history.
+docs/coding-tasks.md has the reasons. Failures are named as in Temporal's history.
 """
 
 from coding_tasks.agent_worker.job import AGENT_MISSING, SANDBOX_MISSING
@@ -73,6 +73,6 @@ THEIRS = frozenset(
 def is_ours(failure: str) -> bool:
     """Return whether a run that ended with this failure gets its cost back.
 
-    A failure that neither table names is a programming error, which is ours.
+    A failure that neither set names counts as ours: it is usually a programming error.
     """
     return failure not in THEIRS

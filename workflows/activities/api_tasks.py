@@ -1,4 +1,4 @@
-"""Activities for tasks that were asked for over the API: take the next run, give the task up."""
+"""Activities for tasks over the API: find the next run, give the task up."""
 
 from temporalio import activity
 
@@ -7,7 +7,7 @@ from workflows.api_task_types import ApiTaskRef, GivenUpTask, NextRun
 
 
 class ApiTaskActivities:
-    """Changes of a task's rows."""
+    """Activities that read and change a task's rows."""
 
     @activity.defn
     def next_run(self, ref: ApiTaskRef) -> NextRun:
