@@ -1,4 +1,4 @@
-"""What a person waits for around a coding agent: `python -m benchmarks.coding_runs [RUNS]`.
+"""How long people wait for more than the agent: `python -m benchmarks.coding_runs [RUNS]`.
 
 The whole stack runs, with the demo's Slack and model, and a fake GitHub that serves the repository.
 README.billing.md has the method and the figures.
@@ -52,7 +52,7 @@ def call():
 for _ in range({AT_ONCE}):
     threading.Thread(target=call).start()
 """
-"""An agent that calls the model without end, in several threads, whatever it is answered."""
+"""An agent whose threads call the model without end, whatever the answers are."""
 
 
 def main(runs: int) -> int:

@@ -1,4 +1,4 @@
-"""Every failure of a run is somebody's: ours, whose cost comes back, or theirs."""
+"""Every failure of a run is either ours, and its cost is given back, or theirs."""
 
 import inspect
 

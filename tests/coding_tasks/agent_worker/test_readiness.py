@@ -1,4 +1,4 @@
-"""What agent workers say that they can run."""
+"""What agent workers report that they can run."""
 
 import asyncio
 import json

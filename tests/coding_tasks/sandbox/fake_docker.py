@@ -1,4 +1,4 @@
-"""A program like `docker`, as far as the sandbox uses it. bubblewrap runs its containers.
+"""A stand-in for the parts of `docker` that the sandbox uses. bubblewrap runs its containers.
 
 Its first argument is a folder for its state. A file `down` there means that there is no engine.
 """
@@ -116,7 +116,7 @@ class Engine:
         return 0
 
     def events(self, arguments: list[str]) -> int:
-        """Say of one container whether there is a file `oom`, or wait for it, and say of whom."""
+        """Report the containers that ran out of memory, which a file `oom` stands for."""
         oom = self.state / "oom"
         if not any(argument.startswith("label=") for argument in arguments):
             sys.stdout.write("oom\n" if oom.exists() else "")

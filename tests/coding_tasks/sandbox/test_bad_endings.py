@@ -26,7 +26,7 @@ SMALL = Storage(
 
 
 def marked() -> list[str]:
-    """Return the command lines of the living processes with the mark, and of gVisor's of ours."""
+    """Return the command lines of living processes that have the mark or are our gVisor's."""
     found = []
     ours = descendants(os.getpid())
     for process in Path("/proc").glob("[0-9]*"):

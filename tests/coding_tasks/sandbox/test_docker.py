@@ -1,4 +1,4 @@
-"""The sandbox made of containers, against a program like `docker`, and the arguments it gets.
+"""The sandbox made of containers, with a stand-in for `docker`, and the arguments that this gets.
 
 `SANDBOX_IMAGE` makes the other tests of this folder use a real engine.
 """
@@ -144,7 +144,7 @@ def test_what_is_no_size_is_not_read():
 
 @pytest.fixture
 def engine(tmp_path, monkeypatch) -> Path:
-    """Put a program like `docker` on the path; return the folder of its state."""
+    """Put the stand-in for `docker` on the path; return the folder of its state."""
     state, programs = tmp_path / "state", tmp_path / "programs"
     state.mkdir()
     programs.mkdir()
@@ -248,7 +248,7 @@ async def test_usage_is_what_the_engine_says(workspace):
 
 
 async def _measured(workspace: Workspace, process) -> bool:
-    """Let another command take its time, in which the first one is measured."""
+    """Let another command run for a while, so that the first one is measured meanwhile."""
     await shell(workspace, "true")
     return process._kill.__self__._peak > 0
 

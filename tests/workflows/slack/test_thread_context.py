@@ -1,4 +1,4 @@
-"""What an agent gets of a thread besides the request."""
+"""What an agent gets from a thread besides the request."""
 
 import re
 
