@@ -1,7 +1,7 @@
-"""How long people wait for more than the agent: `python -m benchmarks.coding_runs [RUNS]`.
+"""How much time a mention adds to the agent's own: `python -m benchmarks.coding_runs [RUNS]`.
 
 The whole stack runs, with the demo's Slack and model, and a fake GitHub that serves the repository.
-README.billing.md has the method and the figures.
+It also measures how soon after "stop" the last call is admitted.
 """
 
 import json

@@ -58,7 +58,7 @@ _CONFIGURATION = {
 
 
 def is_commit(name: str) -> bool:
-    """Return whether this is a commit's whole id, or nothing. Branches and options are not."""
+    """Return whether the name is a commit's full id, or empty. Branches and options are not."""
     return not name or re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", name) is not None
 
 

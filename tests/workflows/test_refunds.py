@@ -15,7 +15,7 @@ NAMES = {
 } - {RunFailure.__name__, failures.MustWait.__name__}
 
 
-def test_every_failure_is_decided_about_once():
+def test_every_failure_is_either_ours_or_theirs():
     assert refunds.OURS.isdisjoint(refunds.THEIRS)
     assert NAMES <= refunds.OURS | refunds.THEIRS
 

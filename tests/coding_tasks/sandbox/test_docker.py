@@ -137,7 +137,7 @@ def test_sizes_of_the_engine_are_read(text, size):
     assert bytes_of(text) == size
 
 
-def test_what_is_no_size_is_not_read():
+def test_a_malformed_size_is_rejected():
     with pytest.raises(ValueError, match="not a size"):
         bytes_of("--")
 
@@ -296,7 +296,7 @@ async def test_the_home_is_saved_and_restored(engine):
         assert (await shell(workspace, "cat ~/.claude/x")).out == "session"
 
 
-async def test_a_lost_workspace_is_said_to_be_lost(engine):
+async def test_a_lost_workspace_is_reported_as_lost(engine):
     async with Docker("image:1").open(None) as workspace:
         command = Command(("/bin/sh", "-c", "echo up; sleep 987"), ENVIRONMENT)
         async with workspace.start(command, QUICK) as process:
@@ -308,7 +308,7 @@ async def test_a_lost_workspace_is_said_to_be_lost(engine):
             await shell(workspace, "true")
 
 
-async def test_an_engine_that_fails_later_is_not_taken_for_the_command(workspace, engine):
+async def test_a_later_failure_of_the_engine_is_not_blamed_on_the_command(workspace, engine):
     (engine / "down").touch()
     with pytest.raises(WorkspaceFailed, match="could not be set up: docker: Cannot"):
         await shell(workspace, "true")
