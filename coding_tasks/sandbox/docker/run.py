@@ -66,7 +66,8 @@ class ContainerRun:
             started=not failed,
             limit=self._limit,
             cpu_seconds=self._cpu_seconds,
-            peak_memory=self._peak,
+            # What the engine killed it for came too fast to be sampled.
+            peak_memory=self._limits.memory if self._limit is Limit.MEMORY else self._peak,
         )
 
     def kill(self) -> None:

@@ -107,6 +107,7 @@ async def test_a_gigabyte_of_output_is_ended_early(workspace, nothing_left):
 async def test_output_that_nobody_reads_holds_the_command_and_no_memory(workspace, nothing_left):
     async with workspace.start(Command(("/usr/bin/yes",), ENVIRONMENT), QUICK) as process:
         await until(process._chunks.full, "enough output")
+        await shell(workspace, "true")  # meanwhile, the last part is read that can be
         left = process._left
         await shell(workspace, "sleep 0.05")
         assert process._left == left
@@ -228,7 +229,7 @@ async def test_a_memory_bomb_is_ended(workspace, nothing_left, bomb):
     limits = replace(QUICK, memory=150_000_000, processes=300)
     ran = await run(workspace, PYTHON_INSIDE, "-S", "-c", bomb, limits=limits)
     assert ran.ended.limit is Limit.MEMORY
-    assert ran.ended.peak_memory > limits.memory
+    assert ran.ended.peak_memory >= limits.memory
 
 
 async def test_memory_that_processes_share_counts_once(workspace, nothing_left):

@@ -247,9 +247,7 @@ async def test_a_sandbox_that_does_not_isolate_is_not_used(sandbox, monkeypatch)
 
 async def test_a_sandbox_without_its_door_is_not_used(sandbox, monkeypatch):
     monkeypatch.setattr(Relay, "listen", lambda _, listener: listener.close())
-    reason = Bubblewrap().why_missing() or ""
-    assert "the door does not answer" in reason
-    assert "ConnectionRefusedError" in reason
+    assert "the door does not answer" in (Bubblewrap().why_missing() or "")
 
 
 @pytest.mark.parametrize(
