@@ -86,10 +86,13 @@ def next_run(task_id: UUID | str) -> TaskRun | None:
 
 
 @transaction.atomic
-def give_up(task_id: UUID | str, why: str, *, only: Container[UUID] | None = None) -> None:
-    """Fail the runs that have not ended, or only those in `only`, and give back what they cost.
+def give_up(
+    task_id: UUID | str, why: str, *, ours: bool, only: Container[UUID] | None = None
+) -> None:
+    """Fail the runs that have not ended, or only those in `only`.
 
-    Then close the task, unless it still has a run that has not ended.
+    If the failure is `ours`, what they cost is given back. Then close the task, unless it still has
+    a run that has not ended.
     """
     task = CodingTask.objects.select_for_update().get(pk=task_id)
     if task.state != CodingTask.State.ACTIVE:
@@ -97,7 +100,7 @@ def give_up(task_id: UUID | str, why: str, *, only: Container[UUID] | None = Non
     unfinished = list(task.runs.filter(state__in=TaskRun.UNFINISHED))
     doomed = [run for run in unfinished if only is None or run.pk in only]
     for run in doomed:
-        runs.fail(run, why, ours=True)
+        runs.fail(run, why, ours=ours)
     if len(doomed) == len(unfinished):
         _close(task)
 

@@ -28,9 +28,11 @@ from workflows.mention_types import (
     GATEWAY_OUT,
     NO_AGENT_WORKER,
     OUT_OF_CREDITS,
+    OWNER_LEFT,
     STORES_OUT,
     TIMED_OUT,
 )
+from workflows.slack.client import Uninstalled
 
 OURS = frozenset(
     {
@@ -55,10 +57,12 @@ THEIRS = frozenset(
         # What a person, a limit or the repository's owner decided.
         CREDITS_HELD,
         OUT_OF_CREDITS,
+        OWNER_LEFT,
         RepositoryRefused.__name__,
         RepositoryTooBig.__name__,
         RunCapReached.__name__,
         RunStopped.__name__,
+        Uninstalled.__name__,
         # What the agent did with the credits.
         AgentEnded.__name__,
         ChangeRefused.__name__,

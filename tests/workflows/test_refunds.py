@@ -25,6 +25,8 @@ def test_what_nobody_else_caused_is_ours(failure):
     assert refunds.is_ours(failure)
 
 
-@pytest.mark.parametrize("failure", ["AgentEnded", "out of credits", "RepositoryRefused"])
+@pytest.mark.parametrize(
+    "failure", ["AgentEnded", "out of credits", "RepositoryRefused", "OwnerLeft", "Uninstalled"]
+)
 def test_what_the_agent_a_limit_or_an_owner_caused_is_not_ours(failure):
     assert not refunds.is_ours(failure)

@@ -3,6 +3,7 @@
 from temporalio import activity
 
 from coding_tasks import api_tasks
+from workflows import refunds
 from workflows.api_task_types import ApiTaskRef, GivenUpTask, NextRun
 
 
@@ -18,4 +19,4 @@ class ApiTaskActivities:
     @activity.defn
     def give_up_task(self, task: GivenUpTask) -> None:
         """Fail the task's runs after a failure that nothing else handles."""
-        api_tasks.give_up(task.task_id, task.why)
+        api_tasks.give_up(task.task_id, task.why, ours=refunds.is_ours(task.why))

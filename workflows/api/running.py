@@ -87,7 +87,7 @@ def check_workflow(task: CodingTask) -> None:
     outcome = unfinished.in_words(status)
     log.warning("the workflow of a task is gone", workflow=task.workflow_id, outcome=outcome)
     ended: set[UUID] = {run.pk for run in unfinished_runs}
-    api_tasks.give_up(task.pk, outcome, only=ended)
+    api_tasks.give_up(task.pk, outcome, ours=True, only=ended)
 
 
 def _is_unannounced(run: TaskRun) -> bool:
