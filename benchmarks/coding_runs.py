@@ -1,7 +1,7 @@
 """How much time a mention adds to the agent's own: `python -m benchmarks.coding_runs [RUNS]`.
 
 The whole stack runs, with the demo's Slack and model, and a fake GitHub that serves the repository.
-It also measures how soon after "stop" the last call is admitted.
+It also measures how soon after "stop" the last call is admitted. README.coding.md has the figures.
 """
 
 import json
