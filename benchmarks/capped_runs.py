@@ -2,9 +2,9 @@
 
     python -m benchmarks.capped_runs [RUNS [FIRST]]
 
-Each run is the small agent as a process, in front of a real gateway and a fake provider. It runs
+Each run is a process of the small agent, which calls a real gateway with a fake provider. It runs
 without the sandbox, which makes no difference to credits and would take most of the time. A run's
-cap and all that its model says follow from its number, so a long series can be made in pieces.
+number decides its cap and everything that its model says, so a long series can be made in pieces.
 """
 
 import json
@@ -163,7 +163,7 @@ def report(table: Table, ended: list[Ended]) -> None:
 def answer(seen: Seen) -> Script:
     """Return what the model says: tools in some calls, text in the last, and what that used.
 
-    Some calls use all that the gateway holds for them.
+    Some calls use everything that the gateway holds for them.
     """
     body = seen.json
     chance = random.Random(f"{seen.headers.get('traceparent')} {len(body['messages'])}")

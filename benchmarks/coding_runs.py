@@ -1,7 +1,7 @@
-"""What a person waits for around a coding agent: `python -m benchmarks.coding_runs [RUNS]`.
+"""How much time a mention adds to the agent's own: `python -m benchmarks.coding_runs [RUNS]`.
 
 The whole stack runs, with the demo's Slack and model, and a fake GitHub that serves the repository.
-README.billing.md has the method and the figures.
+It also measures how soon after "stop" the last call is admitted. README.coding.md has the figures.
 """
 
 import json
@@ -52,7 +52,7 @@ def call():
 for _ in range({AT_ONCE}):
     threading.Thread(target=call).start()
 """
-"""An agent that calls the model without end, in several threads, whatever it is answered."""
+"""An agent whose threads call the model without end, whatever the answers are."""
 
 
 def main(runs: int) -> int:

@@ -21,6 +21,6 @@ RUN_REFUNDS = Counter(
 )
 REFUNDED_MICRO = Counter(
     "tollgate_run_refunded_micro_credits",
-    "Micro-credits given back to task runs, late events included, by failure.",
+    "Micro-credits given back to task runs, also for late events, by failure.",
     ["reason"],
 )

@@ -318,7 +318,7 @@ class UsageEvent(AppendOnlyModel):
 class RunRefund(AppendOnlyModel):
     """A task run whose cost is given back: what was booked for it, and what will be booked.
 
-    The amounts are the ledger's refunds of the run's events.
+    The ledger's refunds of the run's events have the amounts.
     """
 
     task_run_id = models.UUIDField("run", primary_key=True)

@@ -1,4 +1,4 @@
-"""Requests with an idempotency key: the same request made again finds what it made before."""
+"""Requests with an idempotency key: a repeated request finds the run that it made before."""
 
 import hashlib
 import json
@@ -11,12 +11,12 @@ from coding_tasks.models import AcceptedRequest, TaskRun
 
 
 class KeyReused(Exception):
-    """The key came with another request before."""
+    """The key was used for another request before."""
 
 
 @dataclass(frozen=True)
 class KeyedRequest:
-    """A request with an idempotency key, which is unique within `scope`. `key` may be empty."""
+    """A request with an idempotency key, which is unique within `scope`, or with an empty key."""
 
     scope: str
     key: str
@@ -35,7 +35,7 @@ class KeyedRequest:
         return earlier.run
 
     def make_once(self, make: Callable[[], TaskRun]) -> tuple[TaskRun, bool]:
-        """Return the run that `make` makes, and True; or an earlier one, and False.
+        """Return the run that `make` makes, and True; or the run made before, and False.
 
         Raises `KeyReused`, and what `make` raises.
         """

@@ -50,7 +50,7 @@ def temporal_link(task: CodingTask) -> SafeString:
 def credits_used(row: Any) -> str:
     """Return the credits used by the row, which the list has looked up for all rows at once.
 
-    What was given back for failures of ours is not used any more, and is shown beside it.
+    Credits that were given back don't count as used. They are shown beside it.
     """
     used = display(row.used_micro)
     given_back = row.given_back_micro
@@ -218,7 +218,7 @@ class CodingTaskAdmin(_ReadOnly):
 
     @admin.display(description="owner")
     def owner(self, task: CodingTask) -> str:
-        """Return who asked for it: a Slack user, a user, or a program."""
+        """Return who asked for it: the id of a Slack user, a username, or "a program"."""
         if task.has_thread:
             return task.owner_slack_user_id
         return task.user.get_username() if task.user else "a program"

@@ -10,7 +10,7 @@ READER = "reader"
 
 
 def default_model(agent: str) -> str:
-    """Return the server's model for an agent: one of the provider whose API the agent speaks."""
+    """Return the server's model for an agent, which fits the API that the agent speaks."""
     speaks = registry(settings.AGENT_COMMANDS)[agent].api
     model: str = (
         settings.AGENT_MODEL if speaks is GatewayAPI.MESSAGES else settings.AGENT_OPENAI_MODEL

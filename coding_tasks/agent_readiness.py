@@ -1,4 +1,4 @@
-"""The agent workers that run now, and what each can do."""
+"""The agent workers that are running, and what each can run."""
 
 from pathlib import Path
 
@@ -10,5 +10,5 @@ from coding_tasks.agent_worker.readiness import Readiness
 
 
 def agent_workers() -> list[Readiness]:
-    """Return what the agent workers that reported in the last minute can run, by name."""
+    """Return the report of each agent worker that reported in the last minute, sorted by name."""
     return readiness.workers(Exchange(Path(settings.AGENT_EXCHANGE_DIRECTORY)))

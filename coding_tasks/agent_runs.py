@@ -1,4 +1,4 @@
-"""A run by an agent in a sandbox: what the agent worker is given, and what is taken back."""
+"""Runs of agents in sandboxes: prepare a turn for an agent worker, and collect what it made."""
 
 import os
 from contextlib import suppress
@@ -62,7 +62,7 @@ TOKEN_LIFETIME = timedelta(hours=1)
 _UNUSED = timedelta(days=14)
 _MOST_CHECKOUTS = 20_000_000_000
 _KEPT_AFTER = timedelta(minutes=10)
-"""How long the files of a run stay after its end, for whoever still works on it."""
+"""How long the files of a run stay after its end, because an activity may still use them."""
 _EARLIER = "Earlier in this conversation:"
 _MISSING = {
     Kept.WHOLE: "",
@@ -71,7 +71,7 @@ _MISSING = {
     f"The change is larger than {MOST_PATCH // 1_000_000} MB.",
     Kept.LOST: "The change is not kept. It could not be taken out of the sandbox.",
 }
-"""What to say about a change that could not be exported as a whole."""
+"""What to say about a change of which not everything could be exported."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class AgentRuns:
 
     @classmethod
     def from_settings(cls) -> Self:
-        """Return what the settings name."""
+        """Return the runs in the folders that the settings name."""
         # Only root can give files away. Others share their own user with the agent workers.
         uid = settings.SANDBOX_UID
         owner = (uid, uid) if os.geteuid() == 0 else None
@@ -95,9 +95,9 @@ class AgentRuns:
         )
 
     def prepare(self, run: TaskRun, material: str = "") -> bool:
-        """Begin the run and write its job; return False if the run has an answer.
+        """Begin the run and write its job; return False if the run already has an answer.
 
-        `material` is quoted text that the agent gets beside the request.
+        `material` is quoted text that the agent gets in addition to the request.
         Raises `CheckoutFailed`, `RunStopped` and `RunGivenUp`.
         """
         revoke_run_tokens(run.pk)  # an attempt that was believed dead may still make calls
@@ -137,8 +137,8 @@ class AgentRuns:
     def collect(self, run: TaskRun, attempt_name: str) -> None:
         """Keep what the agent made: the change, the conversation, the transcript, the answer.
 
-        A run that the gateway refused for lack of credits is paused, with what it did so far. One
-        that reached a cap for runs ends with that, if there is anything to show.
+        A run that the gateway refused for lack of credits is paused, and its work so far is kept.
+        But a run that reached a cap on runs ends, if it has anything to show.
         Raises `OutOfCredits`, `MustWait` and `RunFailure`.
         """
         task = run.task
@@ -170,7 +170,7 @@ class AgentRuns:
     def publish(
         self, run: TaskRun, *, confirmed: bool = False, last_attempt: bool = False
     ) -> Outcome | None:
-        """Publish the run's change, if it made one. Calling this again does nothing more.
+        """Publish the run's change, if it made one. Calling this again does no harm.
 
         Raises `PublishingFailed` and `CheckoutFailed`.
         """
@@ -187,7 +187,7 @@ class AgentRuns:
         return outcome
 
     def tidy(self) -> None:
-        """Remove what ended runs left, and what nobody has used for long."""
+        """Remove what ended runs left, and what was not used for a long time."""
         self._forget_ended()
         self.exchange.remove_leftovers(older_than=_UNUSED)
         self.checkouts.evict(older_than=_UNUSED, most_bytes=_MOST_CHECKOUTS)
@@ -209,9 +209,9 @@ class AgentRuns:
             self.forget(run)
 
     def _base_of_unfinished(self, run: TaskRun, remote: Remote, base: Base) -> Base:
-        """Return the commit that the run's unfinished work began at, if there is such work.
+        """Return the commit at which the run's unfinished work began, or `base` if there is none.
 
-        It may not apply to a newer commit. If the remote has lost the old one, that is tried.
+        The work may not apply to a newer commit. If the old one is gone, `base` is tried anyway.
         """
         if self.exchange.unfinished_patch(str(run.pk)) is None:
             return base
@@ -227,7 +227,7 @@ class AgentRuns:
     def _commit(
         self, run: TaskRun, job: AgentJob, patch: bytes, kept: Kept
     ) -> tuple[Change | None, str]:
-        """Commit the patch; return the change, and in a sentence what is missing in it."""
+        """Commit the patch; return the change, and a sentence about what is missing from it."""
         task = run.task
         branch = branch_of(task)
         remote, _ = publication.prepare(self.mirrors, task)
@@ -260,12 +260,12 @@ def _requester(task: CodingTask) -> Requester:
 
 
 def note(run: TaskRun, text: str) -> None:
-    """Keep why the run's change is not pushed, or has no pull request."""
+    """Record why the run's change is not pushed, or has no pull request."""
     RunChange.objects.filter(run=run).update(note=storable(text)[:500])
 
 
 def is_left_unpublished(run: TaskRun) -> bool:
-    """Return whether the run has a change that was neither pushed nor kept back for a reason."""
+    """Return whether the run has a change that was not pushed, and no reason for that is noted."""
     return RunChange.objects.filter(run=run, pushed_at=None, note="").exists()
 
 
@@ -296,7 +296,7 @@ def uses_sandbox(task: CodingTask) -> bool:
 
 
 def model_of(task: CodingTask) -> str:
-    """Return the model that was asked for, or that the project chose for this agent, or ours."""
+    """Return the task's own model, else the project's for this agent, else the server's."""
     if task.model:
         return task.model
     chosen = ProjectAgent.of(task.project)
@@ -305,7 +305,7 @@ def model_of(task: CodingTask) -> str:
 
 
 def _prompt(run: TaskRun, material: str, *, resumes: bool) -> str:
-    """Return the request, with the material and the earlier turns that the agent doesn't know."""
+    """Return the request, after the material and the earlier turns that the agent doesn't know."""
     earlier = () if resumes else runs.earlier_turns(run)
     request = run.request.strip() or "(no text)"
     left = MOST_PROMPT - len(request.encode()) - len(_EARLIER) - 100
@@ -333,7 +333,7 @@ def _said(turn: Turn) -> str:
 
 
 def _refusal_of(result: TurnResult) -> Exception | None:
-    """Return the refusal that ended the turn, or None if none did."""
+    """Return what the refusal that ended the turn means, or None if no refusal ended it."""
     if result.complete or not result.refusal:
         return None
     return failure_of_refusal(result.refusal)

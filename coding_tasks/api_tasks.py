@@ -1,7 +1,7 @@
-"""Tasks that were asked for over the API: their rows, from the first message to the last.
+"""Tasks over the API: their rows, from the first message to the last.
 
 A task is active while it has work. Its workflow takes one run after the other, and ends when there
-is no run left; the next message makes the task active again. All of this happens under the lock of
+are no more; the next message makes the task active again. All of this happens under the lock of
 the task's row, so no message is left behind.
 """
 
@@ -29,7 +29,7 @@ class TaskClosed(Exception):
 class NewTask:
     """What somebody asked for. `user_id` is None for a program with a key of its own.
 
-    Without an agent or a model, the project's choice counts.
+    If `agent` or `model` is empty, the project's choice applies.
     """
 
     repository: Repository
@@ -86,10 +86,13 @@ def next_run(task_id: UUID | str) -> TaskRun | None:
 
 
 @transaction.atomic
-def give_up(task_id: UUID | str, why: str, *, only: Container[UUID] | None = None) -> None:
-    """Fail the runs that have not ended, or `only` those of them, and close the task if it can be.
+def give_up(
+    task_id: UUID | str, why: str, *, ours: bool, only: Container[UUID] | None = None
+) -> None:
+    """Fail the runs that have not ended, or only those in `only`.
 
-    What they cost is given back. A task with a run that is left stays active.
+    If the failure is `ours`, what they cost is given back. Then close the task, unless it still has
+    a run that has not ended.
     """
     task = CodingTask.objects.select_for_update().get(pk=task_id)
     if task.state != CodingTask.State.ACTIVE:
@@ -97,18 +100,18 @@ def give_up(task_id: UUID | str, why: str, *, only: Container[UUID] | None = Non
     unfinished = list(task.runs.filter(state__in=TaskRun.UNFINISHED))
     doomed = [run for run in unfinished if only is None or run.pk in only]
     for run in doomed:
-        runs.fail(run, why, ours=True)
+        runs.fail(run, why, ours=ours)
     if len(doomed) == len(unfinished):
         _close(task)
 
 
 def without_thread() -> QuerySet[CodingTask]:
-    """Return the tasks that were asked for over the API."""
+    """Return the tasks over the API."""
     return CodingTask.objects.exclude(origin=CodingTask.Origin.SLACK)
 
 
 def to_announce(now: datetime, older_than: timedelta) -> QuerySet[CodingTask]:
-    """Return the tasks with a run that their workflow was not told of, though it is that old."""
+    """Return the active tasks whose workflow was not told of a run that is at least this old."""
     unannounced = TaskRun.objects.filter(
         task=OuterRef("pk"),
         state=TaskRun.State.QUEUED,
@@ -125,12 +128,12 @@ def unannounced_runs(task: CodingTask) -> list[UUID]:
 
 
 def mark_announced(run_ids: list[UUID]) -> None:
-    """Record that their workflow was told of these runs."""
+    """Record that the task's workflow was told of these runs."""
     TaskRun.objects.filter(pk__in=run_ids).update(announced_at=timezone.now())
 
 
 def _close(task: CodingTask) -> None:
-    """Close the task as its last run ended."""
+    """Close the task, as failed if its last run failed."""
     last = task.runs.order_by("created_at", "pk").last()
     failed = last is not None and last.state == TaskRun.State.FAILED
     runs.finish_task(task, CodingTask.State.FAILED if failed else CodingTask.State.DONE)

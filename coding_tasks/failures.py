@@ -25,7 +25,7 @@ class CheckoutFailed(RunFailure):
 
 
 class RepositoryRefused(CheckoutFailed):
-    """The repository does not let us in, or is not there. Only its owner can change that."""
+    """The repository refuses access, or is not there. Only its owner can change that."""
 
     summary = "the repository refuses access, or is not there"
 
@@ -119,7 +119,7 @@ class RunStopped(RunFailure):
 
 
 class RunGivenUp(RunFailure):
-    """The run was given up, and its thread was told, while this attempt was believed dead."""
+    """The run was given up while this attempt seemed dead, and its thread was told."""
 
     summary = "the run was given up before"
 

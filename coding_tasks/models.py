@@ -230,12 +230,12 @@ class CodingTask(models.Model):
 
     @property
     def has_thread(self) -> bool:
-        """Whether it was asked for in a Slack thread, which is told of its answers."""
+        """Whether it was asked for in a Slack thread, which gets its answers."""
         return self.origin == self.Origin.SLACK
 
     @property
     def product(self) -> str:
-        """The gateway product that its runs may call, and no other."""
+        """The only gateway product that its runs may call."""
         return "slack_app" if self.has_thread else "posthog_code"
 
     @property
@@ -336,7 +336,7 @@ class TaskRun(models.Model):
 
 
 class AcceptedRequest(models.Model):
-    """A request of the API that had an idempotency key, so that its repetition finds its run."""
+    """An API request with an idempotency key, kept so that a repetition finds its run."""
 
     key_digest = models.CharField(
         max_length=64, unique=True, help_text="Of the key, and of what it is unique for."

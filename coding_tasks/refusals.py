@@ -36,9 +36,9 @@ _NO_GATEWAY = frozenset({502, 503, 504})
 
 
 def failure_of(status: int, headers: Mapping[str, str], body: object) -> Exception:
-    """Return what an answer with an error means for the run: see `coding_tasks.failures`.
+    """Return what an error response means for the run: see `coding_tasks.failures`.
 
-    `headers` must ignore case, and `body` is decoded JSON, or anything else if it wasn't JSON.
+    `headers` must ignore case. `body` is the decoded JSON; anything else counts as no details.
     """
     details = _details(body)
     reason = headers.get(REASON)

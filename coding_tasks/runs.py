@@ -124,9 +124,9 @@ def fail(run: TaskRun, error: str, *, ours: bool = False) -> None:
 
 
 def give_back(run: TaskRun, failure: str) -> None:
-    """Give back what the run cost, once, and what is booked for it later. It has no token any more.
+    """Give back what the run cost, once, and whatever is booked for it later.
 
-    The failure is the reason in the ledger's audit trail.
+    The run's tokens must be revoked. `failure` becomes the reason in the ledger's audit trail.
     """
     refund_run(run.pk, run.task.project, reason=failure, actor="coding tasks")
 

@@ -48,8 +48,8 @@ def lock_active_task(
 def abandon(workflow_id: str) -> None:
     """Close the task and runs of a workflow that is gone, such as one an operator terminated.
 
-    This frees the thread for a new task. What still works on the runs can spend no more credits,
-    and what they cost is given back.
+    This frees the thread for a new task. The runs lose their tokens, so an agent that still works
+    can spend no more credits, and what they cost is given back.
     """
     now = timezone.now()
     tasks = CodingTask.objects.filter(workflow_id=workflow_id, state=CodingTask.State.ACTIVE)

@@ -33,7 +33,7 @@ def transcript_of(run: TaskRun) -> list[tuple[str, str]]:
 
 
 def events_of(run: TaskRun) -> list[Event]:
-    """Return what the agent reported in a run: from its rows, or from the exchange before."""
+    """Return what the agent reported in a run: from its rows, or before that from the exchange."""
     values: Iterable[object] = RunEvent.objects.filter(run=run).values_list("event", flat=True)
     if run.state not in TaskRun.FINAL and not values:
         attempt = Exchange(Path(settings.AGENT_EXCHANGE_DIRECTORY)).latest(str(run.pk))
@@ -50,7 +50,7 @@ def _events(lines: Iterable[bytes]) -> list[dict[str, object]]:
             continue
         event = from_json(value)
         if event is not None:
-            found.append(to_json(event))  # cleaned, and nothing else that the line had
+            found.append(to_json(event))  # cleaned, without unknown fields
         if len(found) >= MOST_EVENTS:
             break
     return found

@@ -16,7 +16,7 @@ _LIMITS = {
 
 
 def is_run_cap(refusal: Exception | None) -> bool:
-    """Return whether the gateway refused because the run reached a cap for runs, anybody's."""
+    """Return whether the run reached a cap on runs, set by the team or by the gateway."""
     return isinstance(refusal, RunCapReached) or (
         isinstance(refusal, OutOfCredits) and refusal.cause == Reason.RUN_CAP_REACHED
     )
@@ -25,9 +25,9 @@ def is_run_cap(refusal: Exception | None) -> bool:
 def answer_of(result: TurnResult, change: Change | None, *, capped: bool, lost: str = "") -> str:
     """Return the agent's answer, or what it said last and which limit ended it.
 
-    `capped` says that the run reached a cap for runs, and `lost` in a sentence what is missing in
-    the change. Raises `AgentEnded` if the agent ended by
-    itself, without an answer and without a change.
+    `capped` is whether the run reached a cap on runs. `lost` is a sentence about what is missing
+    from the change. Raises `AgentEnded` if the agent ended by itself, without an answer and without
+    a change.
     """
     limit = _CREDITS if capped else ""
     if result.ending == Ending.LIMIT:

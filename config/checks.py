@@ -122,7 +122,7 @@ def _redis() -> Iterator[CheckMessage]:
 
 
 def _agent_workers() -> Iterator[CheckMessage]:
-    """Check what the agent workers say of their machines. Those that don't run say nothing."""
+    """Check the reports of the agent workers. Workers that aren't running have no report."""
     for worker in agent_workers():
         if worker.sandbox:
             yield Warning(

@@ -51,7 +51,7 @@ class Admission(msgspec.Struct, frozen=True, gc=False):
     - `input_bound`: the part of the bound that is not visible output.
     - `dearest`: the rates that the bound was computed with.
     - `asked`: the tier, the speed and the region that the caller asked for.
-    - `reserve_micro`: what must be left of the run's cap afterwards, for its last call.
+    - `reserve_micro`: what must be left of the run's cap after this call, for its last one.
     """
 
     record: CallRecord
@@ -87,7 +87,8 @@ class Gate:
     ) -> tuple[Admission, bytes, int]:
         """Reserve credits; return the admission and the body for the provider. Raises `Refusal`.
 
-        The number is how many percent of its cap the run had used before, or -1 if it has none.
+        The number is the percentage of its cap that the run had used or held before, or -1 if it
+        has no cap.
         """
         if product.bucket is None:
             return *self._unmetered(product, caller, request, call), -1
@@ -382,7 +383,7 @@ def _short(usage_bound: UsageBound) -> UsageBound:
 
 
 def _without_reserve(result: HoldResult, reserve_micro: int) -> HoldResult:
-    """Return the refusal without the part of the run's cap that is kept for its last call."""
+    """Return the refusal as if what the run keeps for its last call were used up."""
     if result.status != "run_cap":
         return result
     return msgspec.structs.replace(result, remaining_micro=result.remaining_micro - reserve_micro)

@@ -32,7 +32,8 @@ class Call(msgspec.Struct):
 
     If a header was sent twice, `headers` has the last one; `raw_headers` has all, in order.
     `call_id` is a UUID that identifies the request in the log, and its hold and event if it costs
-    credits. `run_percent` is how many percent of its cap the caller's run had used before, or -1.
+    credits. `run_percent` is the percentage of its cap that the caller's run had used or held
+    before, or -1 if it has no cap.
     """
 
     request: Incoming

@@ -43,7 +43,7 @@ NONCE_BYTES = 12
 # Claims that are given back once Redis is back. Others end by themselves.
 MOST_UNCONFIRMED = 10_000
 RETRY_SECONDS = 0.1
-# How late a claim may reach Redis after its connection broke, when the network is back.
+# How long after its connection broke a claim can still reach Redis, when the network is back.
 LATE_MS = 600_000
 
 CLAIM = Script("claim")

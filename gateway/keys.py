@@ -54,7 +54,7 @@ def kept_answer(digest: str) -> str:
 
 
 def disclaimed(call_id: str) -> str:
-    """A mark of a call that gave its claim back, although Redis may still make that claim."""
+    """The mark of a call that gave its claim back while Redis could still make that claim."""
     return f"tollgate:disclaimed:{call_id}"
 
 

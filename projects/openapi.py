@@ -7,7 +7,7 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension
 
 from projects.authentication import UnconfirmedCredentialAuthentication
 
-# It is the same scheme as its parent's.
+# The scheme is the same as that of the parent class.
 set_override(UnconfirmedCredentialAuthentication, "suppress_collision_warning", True)
 
 

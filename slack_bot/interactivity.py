@@ -89,7 +89,7 @@ def _agree(payload: dict[str, Any]) -> bool:
     if click is None:
         return False
     user_id = identifier(mapping(payload.get("user")).get("id"))
-    # The button's run belongs to one of these workspaces at most.
+    # At most one of these workspaces has the button's run.
     for workspace in filter(None, map(installations.find, installations_of(payload))):
         if user_id:
             confirmations.agree(workspace, user_id, text(click.get("value"), 200))

@@ -48,7 +48,7 @@ def _make_postgres(directory: Path) -> None:
 def _migrate(name: Path | str) -> None:
     before = connection.settings_dict["NAME"]
     connection.settings_dict["NAME"] = str(name)
-    gc.disable()  # it would look through thousands of model classes again and again
+    gc.disable()  # it would visit thousands of model classes again and again
     try:
         call_command("migrate", verbosity=0)
     finally:

@@ -1,7 +1,7 @@
-"""A project as `billing.organizations` creates it, for tests that only need one.
+"""A project as `billing.organizations` creates it, for tests that need any project.
 
-Creating an organization and a project takes more than forty queries. They are created once in a
-test process. Later tests that roll back get the same rows inserted again, in a tenth of the time.
+Creating an organization and a project takes more than forty queries, so a test process does it only
+once. In later tests that roll back, the same rows are inserted again, in a tenth of the time.
 """
 
 from copy import deepcopy
@@ -28,7 +28,7 @@ _created: dict[tuple[str, str, date], tuple[Project, Rows]] = {}
 
 
 def ready_project(organization: str, name: str) -> Project:
-    """Return a project of a new organization."""
+    """Return a project of a new organization. In a database with others, it is really created."""
     if not connection.in_atomic_block or not _is_empty():
         return create_project(create_organization(organization), name)
     key = (organization, name, timezone.now().date())  # because accounts have billing periods

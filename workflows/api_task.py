@@ -1,4 +1,4 @@
-"""The work on one task that was asked for over the API: its runs, one after the other.
+"""The workflow of a task over the API: it performs the task's runs, one after the other.
 
 The rows say which run is next, so a signal only says that there is one more. This code is
 deterministic, like that of a mention.
@@ -51,5 +51,5 @@ class ApiTaskWorkflow(PerformsRuns):
                 return
 
     def _signals(self) -> int:
-        """Return how many signals came that make a paused run look again: messages and credits."""
+        """Return how many signals came: messages and credits both make a paused run look again."""
         return self._messages + super()._signals()

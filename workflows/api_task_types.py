@@ -25,7 +25,7 @@ class ApiTaskRef:
 
 @dataclass(frozen=True)
 class NextRun:
-    """The run to perform. Empty: there is none, and the task is closed."""
+    """The run to perform. If the id is empty, there is none, and the task is closed."""
 
     run_id: str = ""
 

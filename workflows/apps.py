@@ -17,8 +17,8 @@ class WorkflowsConfig(AppConfig):
 
 
 def _wake_paused_runs(*organization_ids: str) -> None:
-    # Imported late, because Temporal's client takes a third of the time that a process starts in,
-    # and most commands never add credits.
+    # Imported late: loading Temporal's client takes a third of a process's start, and most commands
+    # never add credits.
     from workflows.tasks import wake_paused_runs
 
     run_soon(wake_paused_runs.name, *organization_ids)

@@ -169,7 +169,7 @@ def _start(identifier: str, request: MentionInput, reuse: WorkflowIDReusePolicy)
 
 
 def start_api_task(task: CodingTask) -> None:
-    """Start the task's workflow, or tell the one that is running of a further run.
+    """Start the task's workflow, or tell the running one that there is a further run.
 
     A needless call does no harm, because the rows say what there is to do. Raises
     `TemporalUnavailable`; the runs then stay unannounced, for the sweep.

@@ -48,7 +48,7 @@ def close(
 def close_joined(mention_id: UUID | str, outcome: str) -> bool:
     """Record that the mention joined the thread's task; return False if it ended in another way.
 
-    If that task has handed it back already, the mention is decided about again.
+    If that task has already handed the mention back, leave it to the sweep, and return False.
     """
     found = Mention.objects.filter(pk=mention_id)
     mention = found.select_related("workspace").defer("workspace__bot_token").first()
@@ -58,7 +58,7 @@ def close_joined(mention_id: UUID | str, outcome: str) -> bool:
     locked = found.select_for_update().get()
     if locked.state in Mention.OPEN and locked.outcome == HANDED_BACK:
         hand_back(found)
-        # Its next workflow must be told of the replies that this one knows of.
+        # This workflow was told of these replies. The next one must be told, too.
         known = FollowUp.objects.filter(
             workflow_id=mention.workflow_id, state=FollowUp.State.SIGNALLED
         )
@@ -68,7 +68,7 @@ def close_joined(mention_id: UUID | str, outcome: str) -> bool:
 
 
 def hand_back(mentions: QuerySet[Mention]) -> None:
-    """Leave mentions to the sweep, to be decided about again, because their task is gone."""
+    """Leave mentions whose task is gone to the sweep, which decides about them again."""
     mentions.update(
         state=Mention.State.RECEIVED, outcome=HANDED_BACK, finished_at=None, lease_until=None
     )

@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 ACTION_ID = "tollgate_publish"
 PUBLISH_CONFIRMED = "workflows.tasks.publish_confirmed"
 GIVE_UP_AFTER = timedelta(hours=6)
-"""How long after the click a repository that cannot be reached is tried again."""
+"""How long after the agreement a repository that cannot be reached is still tried."""
 _MOST_TEXT = 2_900  # Slack takes 3,000 characters in a section
 _RUN = signing.Signer(salt="tollgate.publish")
 
@@ -60,7 +60,7 @@ def ask(run: TaskRun, reasons: tuple[str, ...]) -> Notice:
 
 
 def _section(line: str) -> dict[str, Any]:
-    # Without `verbatim`, Slack would make mentions of names in the text.
+    # Without `verbatim`, Slack would turn names in the text into mentions.
     return {
         "type": "section",
         "text": {"type": "mrkdwn", "text": line[:_MOST_TEXT], "verbatim": True},
@@ -90,7 +90,7 @@ def agree(workspace: SlackWorkspace, user_id: str, value: str) -> None:
 
 
 def agree_for_owner(task: CodingTask) -> bool:
-    """Take the agreement of a task's owner over the API; return whether a change waited for it."""
+    """Record that a task's owner agrees, over the API; return whether a change waited for that."""
     unpushed = list(RunChange.objects.filter(run__task=task, pushed_at=None).order_by("pk"))
     if not any(change.questions for change in unpushed) or unpushed[-1].settled_at:
         return False
@@ -102,13 +102,13 @@ def agree_for_owner(task: CodingTask) -> bool:
 
 
 def to_publish() -> QuerySet[RunChange]:
-    """Return the changes that were agreed to, and whose threads do not know yet what came of it."""
+    """Return the changes that were agreed to, and are neither published nor given up."""
     return RunChange.objects.exclude(agreed_at=None).filter(settled_at=None)
 
 
 @contextmanager
 def only_one() -> Iterator[None]:
-    """Let one process or thread of this machine publish. Raises `RepositoryBusy` for others."""
+    """Let one thread of this machine publish at a time. Raises `RepositoryBusy` in the others."""
     folder = Path(settings.REPOSITORIES_DIRECTORY)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / "publishing.lock", time.monotonic(), exclusive=True):
@@ -116,7 +116,7 @@ def only_one() -> Iterator[None]:
 
 
 def publish(change: RunChange) -> None:
-    """Publish a change that was agreed to, and tell the thread.
+    """Publish a change that was agreed to, and tell the thread, if there is one.
 
     If the repository or GitHub cannot be reached, the sweep tries again, until `GIVE_UP_AFTER`.
     """

@@ -1,4 +1,4 @@
-"""The change of a run as a file in its thread, for when there is no pull request to look at."""
+"""The change of a run as a file in its thread, if there is no pull request."""
 
 from django.db import transaction
 
@@ -11,9 +11,11 @@ from workflows.slack.posting import DIFF_KEY
 
 @transaction.atomic
 def claim(run: TaskRun) -> Notice | None:
-    """Return the notice with the run's change, or None if the thread does not need it.
+    """Return the notice with the run's change, creating it if needed.
 
-    A change that somebody has to agree to first is not shown, because it may contain secrets.
+    Return None if the thread needs no file: there is no change, it was erased, or it has a pull
+    request. A change that somebody has to agree to first is not shown either, because it may
+    contain secrets.
     """
     if not run.task.has_thread:
         return None

@@ -48,7 +48,7 @@ def erase(team: str, user_id: str) -> Erased:
         follow_ups=FollowUp.objects.filter(by_user).update(text=ERASED),
         runs=_erase_tasks(tasks),
     )
-    # Answers are notices too. They come last, because an answer is claimed under its run's lock.
+    # Answers are notices too. They are erased last, because one is claimed under its run's lock.
     Notice.objects.filter(by_user, unsent).update(state=Notice.State.GIVEN_UP, error=_WHY)
     Notice.objects.filter(by_user).update(text=ERASED)
     return erased
@@ -56,9 +56,9 @@ def erase(team: str, user_id: str) -> Erased:
 
 @transaction.atomic
 def erase_user(user: User) -> int:
-    """Erase what a user asked for over the API, and the answers and changes. Rows and times stay.
+    """Erase what a user asked for over the API, with answers and changes. Rows and times stay.
 
-    The tasks are stopped, and no longer name the user. Return how many runs were erased.
+    The tasks are stopped, and no longer name the user. Returns how many runs were erased.
     """
     ids = list(CodingTask.objects.filter(user=user).values_list("pk", flat=True))
     tasks = CodingTask.objects.filter(pk__in=ids)

@@ -2,7 +2,7 @@
 
 The sandbox re-imports the modules of a workflow, so that runs share no state, and rejects calls
 that are not deterministic. Activities are named in workflows but run elsewhere, so their modules,
-and Django with them, pass through. The workflow's own module never does.
+and Django with them, pass through. Modules with workflow code never do.
 """
 
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions

@@ -42,7 +42,7 @@ LONGEST_BACKOFF = timedelta(minutes=5)
 _ANSWER = "answer:"
 _A_MOMENT = timedelta(seconds=1)
 _AFTER_THE_ANSWER = ("diff", "publish")
-"""How the keys of notices begin that follow the answer of the run that their keys name."""
+"""What the keys of notices begin with that must come after their run's answer."""
 
 
 # --- Claiming ------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ def change_sentences(run: TaskRun) -> list[str]:
 
 
 def given_back_sentences(runs: Iterable[TaskRun]) -> list[str]:
-    """Return what to say about credits that were given back for these runs, or nothing."""
+    """Return the sentence about credits that were given back for these runs, if there were any."""
     micro = sum(given_back_to_task_runs(run.pk for run in runs).values())
     return [wording.given_back(display(micro))] if micro else []
 
@@ -213,7 +213,7 @@ def _take(notice: Notice, now: datetime) -> _Attempt | None:
 def _waits_for_answer(notice: Notice, now: datetime) -> bool:
     """Return whether the run's answer has to be in the thread first.
 
-    The notice waits no longer than a lease: a Slack that refuses the answer may take this.
+    The notice waits no longer than a lease: Slack may take it even if it refuses the answer.
     """
     kind, _, run_id = notice.key.partition(":")
     if kind not in _AFTER_THE_ANSWER or notice.created_at <= now - LEASE:

@@ -1,6 +1,6 @@
-"""Whose fault a failure is: what we, or those we depend on, cause is not on the customer's bill.
+"""Whose fault a failure is. Customers don't pay for failures of ours, or of those we depend on.
 
-docs/coding-tasks.md has the table for people. Failures are named as in Temporal's history.
+docs/coding-tasks.md has the reasons. Failures are named as in Temporal's history.
 """
 
 from coding_tasks.agent_worker.job import AGENT_MISSING, SANDBOX_MISSING
@@ -28,9 +28,11 @@ from workflows.mention_types import (
     GATEWAY_OUT,
     NO_AGENT_WORKER,
     OUT_OF_CREDITS,
+    OWNER_LEFT,
     STORES_OUT,
     TIMED_OUT,
 )
+from workflows.slack.client import Uninstalled
 
 OURS = frozenset(
     {
@@ -55,10 +57,12 @@ THEIRS = frozenset(
         # What a person, a limit or the repository's owner decided.
         CREDITS_HELD,
         OUT_OF_CREDITS,
+        OWNER_LEFT,
         RepositoryRefused.__name__,
         RepositoryTooBig.__name__,
         RunCapReached.__name__,
         RunStopped.__name__,
+        Uninstalled.__name__,
         # What the agent did with the credits.
         AgentEnded.__name__,
         ChangeRefused.__name__,
@@ -73,6 +77,6 @@ THEIRS = frozenset(
 def is_ours(failure: str) -> bool:
     """Return whether a run that ended with this failure gets its cost back.
 
-    A failure that neither table names is a programming error, which is ours.
+    A failure that neither set names counts as ours: it is usually a programming error.
     """
     return failure not in THEIRS

@@ -1,6 +1,6 @@
-"""What a task's thread is told about a run: its answer, a denial or a failure.
+"""The notices that tell a task's thread about a run: its answer, a denial or a failure.
 
-A task without a thread has no notices. Its owner reads the run itself.
+Each function returns None for a task without a thread, whose owner reads the run over the API.
 """
 
 from coding_tasks.failures import OutOfCredits

@@ -91,10 +91,10 @@ SLACK_RETRY = RetryPolicy(
     non_retryable_error_types=PROGRAMMING_ERRORS,
 )
 DELIVERY = timedelta(hours=1)
-"""How long the workflow waits for a message to be posted. After that the sweep alone goes on."""
+"""How long the workflow waits for a message to be posted. After that, only the sweep tries."""
 
 AGENT_ATTEMPT = timedelta(minutes=25)
-"""15 minutes for the run, as long as its token lives, and 10 to store its answer."""
+"""15 minutes for the run, which is as long as its token lives, and 10 to store its answer."""
 AGENT_HEARTBEAT = timedelta(seconds=10)
 
 PREPARE_ATTEMPT = timedelta(minutes=15)
@@ -104,7 +104,7 @@ TURN_ATTEMPT = timedelta(minutes=35)
 TURN_ATTEMPTS = 2
 """Each is prepared anew, with a token of its own."""
 TURN_TRIES = 6
-"""Attempts in all, with those that an agent worker took but never began, because it hangs."""
+"""Attempts in all. This includes those that a hanging agent worker took but never began."""
 
 WORK_FIRST_RETRY = timedelta(seconds=1)
 LONGEST_WAIT = timedelta(minutes=1)
@@ -154,7 +154,7 @@ class Patience(Protocol):
 
 
 class PerformsRuns:
-    """What the workflows of all tasks share: a run is performed until it has an answer or fails."""
+    """The base class of workflows: it performs a run until the run has an answer or fails."""
 
     def __init__(self) -> None:
         self._gains = 0
@@ -349,7 +349,10 @@ async def _read_and_answer(run: RunRef, attempts: int) -> RunAnswer:
 
 
 async def _run_turn(patience: Patience, run: RunRef) -> TurnEnded:
-    """Have an agent worker run the turn, in one attempt."""
+    """Have an agent worker run the turn, in one attempt.
+
+    Raise `ApplicationError` of type `NO_AGENT_WORKER` if none takes it in time.
+    """
     try:
         ended: TurnEnded = await workflow.execute_activity(
             "run_turn",
@@ -397,6 +400,7 @@ async def with_slack(
 
 
 def work_retry(attempts: int) -> RetryPolicy:
+    """Return the retry policy of long activities: at most this many attempts."""
     return RetryPolicy(
         initial_interval=WORK_FIRST_RETRY,
         maximum_attempts=attempts,
@@ -415,7 +419,7 @@ def _obstacle(error: ActivityError) -> _Obstacle | None:
 
 
 def _has_begun(error: ActivityError) -> bool:
-    """Return whether the activity that failed had begun. Its first heartbeat says so."""
+    """Return whether the failed activity had begun. An activity that began has sent a heartbeat."""
     cause = error.cause
     if not isinstance(cause, TimedOut) or cause.type != TimeoutType.HEARTBEAT:
         return True

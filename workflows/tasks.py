@@ -67,14 +67,14 @@ def publish_confirmed(run_id: str) -> None:
 @shared_task(expires=_EXPIRES)
 def publish_all_confirmed() -> None:
     """Publish the changes that were agreed to while their repository could not be reached."""
-    # The order is random, so that a repository that hangs doesn't keep the others waiting.
+    # The order is random, so that a hanging repository doesn't always come first.
     _publish(confirmations.to_publish().order_by("?")[:_BATCH])
 
 
 def _publish(changes: Iterable[RunChange]) -> None:
     """Publish the changes, unless another task of this machine does so already.
 
-    Git waits minutes for a repository that hangs, and billing needs the threads.
+    Git can wait minutes for a hanging repository, and billing needs Celery's other threads.
     """
     try:
         with confirmations.only_one():

@@ -183,7 +183,7 @@ def change_published(made: str, *, pull_request: str, note: str) -> str:
 
 
 def change_as_file(branch: str) -> str:
-    """Say what the file is that comes with this message."""
+    """Introduce the file with a change."""
     return f"The change on `{escape(branch)}`, for `git apply`:"
 
 
@@ -320,7 +320,7 @@ def not_pushed_by_our_fault() -> str:
 
 
 def given_back(credits: str) -> str:
-    """Say that failed work costs nothing."""
+    """Say how many credits were given back. `credits` is the number, as people read it."""
     return f"This used {escape(credits)} credits, which were given back."
 
 

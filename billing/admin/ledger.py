@@ -72,7 +72,7 @@ class UsageEventAdmin(ReadOnly, admin.ModelAdmin[UsageEvent]):
 
 
 class _RefundsWithCredits(ChangeList):
-    """Looks up what was given back to all the runs of a page at once."""
+    """Looks up at once what was given back to all runs of a page."""
 
     def get_results(self, request: HttpRequest) -> None:
         """Load the page's rows, and their credits."""
@@ -99,12 +99,12 @@ class RunRefundAdmin(ReadOnly, admin.ModelAdmin[RunRefund]):
 
     @admin.display(description="organization")
     def organization(self, refund: RunRefund) -> Any:
-        """The organization that was refunded."""
+        """Return the organization that was refunded."""
         return refund.project.organization
 
     @admin.display(description="credits")
     def given_back(self, refund: Any) -> str:
-        """The credits that were given back so far."""
+        """Return the credits that were given back so far."""
         return display(refund.given_back_micro)
 
 

@@ -233,8 +233,8 @@ def _book(batch: Sequence[_Incoming], account_ids: Collection[int]) -> list[Resu
 def book_rows(rows: Sequence[LedgerRow], accounts: Sequence[Account], now: datetime) -> None:
     """Insert ledger rows, update totals, decide and publish. The accounts must be locked.
 
-    Corrections that waited for one of the rows are booked too, and what the rows add to a refunded
-    run is given back.
+    This also books corrections that waited for one of the rows, and gives back what the rows cost
+    runs that are already refunded.
     """
     if not rows:
         return

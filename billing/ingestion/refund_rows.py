@@ -1,7 +1,7 @@
-"""Ledger rows that give back what events cost. Accounts must be locked.
+"""Ledger rows that give back what events cost. The caller must have locked the accounts.
 
-What is booked for a run after it was refunded is given back in the same transaction, so it makes no
-difference when an event of the run arrives.
+What is booked for a run after its refund is given back in the same transaction, so it doesn't
+matter when an event of the run arrives.
 """
 
 from collections import defaultdict
@@ -22,7 +22,7 @@ from billing.models import Account, AuditEntry, RunRefund, UsageEvent
 def refund_row(event: Booked, adjustments: Sequence[Booked], now: datetime) -> LedgerRow | None:
     """Return the row that gives back what an event costs after its corrections and refunds.
 
-    It is dated to when the event occurred. Returns None if the event costs nothing.
+    The row is dated to when the event occurred. Return None if the event costs nothing.
     """
     costs = [event, *adjustments]
     credits_micro = sum(row.credits_micro for row in costs)
@@ -51,7 +51,7 @@ def refund_row(event: Booked, adjustments: Sequence[Booked], now: datetime) -> L
 
 
 def refund_rows_of_run(refund: RunRefund, now: datetime) -> list[LedgerRow]:
-    """Return rows that give back all that the run has cost."""
+    """Return rows that give back everything that the run has cost."""
     events = UsageEvent.objects.filter(
         task_run_id=refund.task_run_id, project=refund.project_id, adjusts=None
     ).order_by()
@@ -61,9 +61,9 @@ def refund_rows_of_run(refund: RunRefund, now: datetime) -> list[LedgerRow]:
 def refund_rows_of_late(
     arriving: Sequence[LedgerRow], accounts: Sequence[Account], now: datetime
 ) -> list[LedgerRow]:
-    """Return rows that give back what arriving rows add to runs that were refunded before.
+    """Return rows that give back what arriving rows cost runs that are already refunded.
 
-    They are recorded in the audit trail.
+    This also records them in the audit trail and in the metrics.
     """
     costs = [row for row in arriving if row.kind != UsageEvent.Kind.REFUND]
     run_ids = {row.task_run_id for row in costs if row.task_run_id}
@@ -82,7 +82,7 @@ def refund_rows_of_late(
 def _refunds(
     uuids: Iterable[UUID], arriving: Sequence[LedgerRow], now: datetime
 ) -> list[LedgerRow]:
-    """Return the refunds of events, from their rows in the ledger and the arriving ones."""
+    """Return the refunds of these events. Their cost is in the ledger and in the arriving rows."""
     wanted = set(uuids)
     rows: dict[UUID, list[Booked]] = defaultdict(list)
     booked = UsageEvent.objects.filter(Q(pk__in=wanted) | Q(adjusts__in=wanted))

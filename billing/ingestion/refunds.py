@@ -46,11 +46,11 @@ def refund(event: UsageEvent, *, actor: str = "", reason: str = "") -> UsageEven
 
 @transaction.atomic
 def refund_run(task_run_id: UUID, project: Project, *, reason: str, actor: str = "") -> None:
-    """Give back what a run cost, and from now on whatever is still booked for it.
+    """Give back what a run cost, and from now on whatever is booked for it.
 
     Every event is given back in the period in which it occurred. A run is refunded once: calling
-    this again does nothing. The caller must revoke the run's tokens in the same transaction, since
-    calls that they pay for cost nothing from now on.
+    this again does nothing. The caller must revoke the run's tokens in the same transaction,
+    because calls with them cost nothing from now on.
     """
     organization_id = project.organization_id
     ensure_accounts([organization_id])

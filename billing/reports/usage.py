@@ -27,7 +27,7 @@ def usage_of_task_runs(task_run_ids: Iterable[UUID]) -> dict[UUID, int]:
 def given_back_to_task_runs(task_run_ids: Iterable[UUID]) -> dict[UUID, int]:
     """Return what was given back to each refunded task run, in micro-credits.
 
-    Omits runs that were not refunded, and those that cost nothing.
+    Omits runs that were not refunded, and those that had cost nothing.
     """
     runs = RunRefund.objects.filter(pk__in=list(task_run_ids)).values_list("pk", flat=True)
     refunds = UsageEvent.objects.filter(

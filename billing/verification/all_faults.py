@@ -9,7 +9,7 @@ from billing.verification.projections import differences, report_differences
 
 
 def all_faults() -> Iterator[str]:
-    """Yield a sentence for each fault; use it in one `consistent_read`."""
+    """Yield a sentence for each fault. Call this in a `consistent_read`."""
     yield from ledger_faults()
     for account in Account.objects.select_related("organization").order_by("pk"):
         for difference in differences(account):

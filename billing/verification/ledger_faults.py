@@ -105,7 +105,7 @@ def _of_event(uuid: UUID, event: UsageEvent | None, rows: list[UsageEvent]) -> I
 
 
 def _refunded_runs() -> Iterator[str]:
-    """Compare what refunded runs cost with zero."""
+    """Report refunded runs that still cost something."""
     projects = dict(RunRefund.objects.values_list("task_run_id", "project_id"))
     runs = list(projects)
     for at in range(0, len(runs), _SLICE):

@@ -6,7 +6,7 @@ it. Both kinds of workers share one volume instead. Each run has a folder in it:
     runs/<run>/job.json        from the worker that prepares the run, removed after the run
     runs/<run>/<attempt>/…     from the agent worker, once for each attempt
     homes/<task>.tar.gz        the agent's conversation, from one turn of a task to the next
-    workers/<worker>.json      what an agent worker can run, written again while it lives
+    workers/<worker>.json      what an agent worker can run, rewritten while it lives
 """
 
 import json
@@ -112,7 +112,7 @@ class Exchange:
             self._report(worker).unlink(missing_ok=True)
 
     def reports(self, younger_than: float) -> list[tuple[str, Any]]:
-        """Return the agent workers, and what they wrote in the last `younger_than` seconds."""
+        """Return the names and reports of agent workers, if younger than this many seconds."""
         since = time.time() - younger_than
         recent = [each for each in _entries(self.root / "workers") if _written_at(each) >= since]
         found = []
@@ -122,7 +122,7 @@ class Exchange:
         return found
 
     def remove(self, run_id: str) -> None:
-        """Remove everything about a run, its credential first."""
+        """Remove everything about a run, beginning with its credential."""
         folder = self._run(run_id)
         with suppress(OSError):
             (folder / "job.json").unlink()
@@ -227,7 +227,7 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def _written_at(entry: os.DirEntry[str]) -> float:
-    """Return when it was written, in seconds since 1970, or 0 if it is gone."""
+    """Return when the entry was written, in seconds since 1970, or 0 if it is gone."""
     try:
         return entry.stat(follow_symlinks=False).st_mtime
     except FileNotFoundError:
@@ -235,7 +235,7 @@ def _written_at(entry: os.DirEntry[str]) -> float:
 
 
 def _remove_folder(folder: Path) -> None:
-    # Folders can be nested so deeply that removing them fails in this way.
+    # Agents can nest folders so deeply that `rmtree` fails with this error.
     with suppress(RecursionError):
         shutil.rmtree(folder, ignore_errors=True)
 

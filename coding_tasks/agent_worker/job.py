@@ -38,7 +38,7 @@ class AgentJob:
     repository: str
     """The checkout's git directory."""
     commit: str
-    """The whole id of the checkout's commit, or empty if the repository has none."""
+    """The full id of the checkout's commit, or empty if the repository has no commit."""
     agent: str
     model: str
     prompt: str = field(repr=False)
@@ -66,9 +66,10 @@ class Kept(StrEnum):
 
     WHOLE = "whole"
     PARTLY = "partly"
-    """Without files that cannot be read."""
+    """The change lacks files that cannot be read."""
     TOO_BIG = "too_big"
     LOST = "lost"
+    """It could not be exported."""
 
 
 class Ending(StrEnum):

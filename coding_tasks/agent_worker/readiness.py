@@ -1,4 +1,4 @@
-"""What each agent worker can run. It says so in the exchange, for the admin and the checks."""
+"""What each agent worker can run. Workers report it in the exchange, for the admin and checks."""
 
 import asyncio
 import os
@@ -20,20 +20,21 @@ log = structlog.get_logger(__name__)
 
 EVERY = 20.0
 """Seconds between two reports of a worker."""
-_OTHERS = re.compile(r"[^A-Za-z0-9.-]")
+_UNSAFE_IN_NAMES = re.compile(r"[^A-Za-z0-9.-]")
 _MOST_TEXT = 300
+"""Characters of a reason."""
 _MOST_AGENTS = 50
 
 
 @dataclass(frozen=True)
 class Readiness:
-    """What one agent worker can run. A reason is a sentence, and empty if nothing is missing."""
+    """What one agent worker can run. A reason is empty if nothing is missing."""
 
     worker: str
     sandbox: str
-    """Why there is no sandbox."""
+    """Why it has no sandbox."""
     agents: Mapping[str, str] = field(default_factory=dict)
-    """Why each agent cannot be run."""
+    """Why it cannot run each agent."""
 
     @classmethod
     def from_json(cls, worker: str, value: Any) -> "Readiness":
@@ -56,7 +57,7 @@ class Readiness:
 def find_out(
     sandbox: Sandbox, agents: Mapping[str, CodingAgent], installations: Path
 ) -> dict[str, Any]:
-    """Return what this machine can run, as JSON. This blocks for a moment."""
+    """Return what this machine can run, as JSON. This blocks for as long as a probe takes."""
     return {
         "sandbox": sandbox.why_missing() or "",
         "agents": {name: agent.why_missing(installations) or "" for name, agent in agents.items()},
@@ -64,7 +65,7 @@ def find_out(
 
 
 def workers(exchange: Exchange) -> list[Readiness]:
-    """Return what the workers said that have reported lately, by name."""
+    """Return the latest report of each worker that has reported lately, sorted by name."""
     found = []
     for worker, value in exchange.reports(younger_than=3 * EVERY):
         with suppress(ValueError):
@@ -76,7 +77,7 @@ async def report(
     exchange: Exchange, sandbox: Sandbox, agents: Mapping[str, CodingAgent], installations: Path
 ) -> None:
     """Report until this is cancelled, then withdraw the report."""
-    name = _OTHERS.sub("-", f"{platform.node()}-{os.getpid()}")[:100]
+    name = _UNSAFE_IN_NAMES.sub("-", f"{platform.node()}-{os.getpid()}")[:100]
     try:
         while True:
             now = await asyncio.to_thread(find_out, sandbox, agents, installations)

@@ -198,7 +198,7 @@ async def _restored(workspace: Workspace, job: AgentJob) -> AgentJob:
 
 
 async def _export(workspace: Workspace, commit: str, index: Path) -> tuple[bytes, Kept]:
-    """Return the change as a patch. What the agent answered is kept even if the change is not."""
+    """Return the change as a patch, and how much of it. A lost change must not lose the answer."""
     try:
         change = await workspace.export(commit, index=index, most_bytes=MOST_PATCH)
     except TooBig:

@@ -96,7 +96,7 @@ class ClaudeCode:
 
 
 _ITS_OWN = "<synthetic>"
-"""The model of messages that Claude Code wrote itself, such as an API's error."""
+"""The model of messages that Claude Code wrote itself, such as errors of the API."""
 
 
 class _StreamJson:

@@ -138,7 +138,7 @@ def _restore(mirrors: Mirrors, remote: Remote, rows: Iterable[RunChange]) -> Non
 def _questions(change: Change) -> Iterator[str]:
     """Return why somebody has to agree before the change is published.
 
-    Few questions are of one kind, so that many of a harmless kind cannot hide another kind.
+    There are only a few of each kind, so that many of a harmless kind cannot hide another kind.
     """
     paths = [printable(file.path)[:_LONGEST_PATH] for file in change.files]
     yield from _few(
@@ -162,7 +162,7 @@ def _questions(change: Change) -> Iterator[str]:
 
 
 def _few(questions: Sequence[str], more: str) -> Sequence[str]:
-    """Return the first questions, and `more` if there are others."""
+    """Return the first few questions, followed by `more` if there are others."""
     return [*questions[:_MOST_OF_A_KIND], *[more] * (len(questions) > _MOST_OF_A_KIND)]
 
 

@@ -107,7 +107,7 @@ def _added_lines(patch: bytes) -> Iterator[tuple[int, int, bytes]]:
             added -= 1
             line += 1
         elif record.startswith(b"diff --git "):
-            # A file that becomes a link has two parts with the same first line.
+            # A file that becomes a link has two sections in the patch, with the same header.
             file += record != header
             header = record
         elif part := _HUNK.match(record):

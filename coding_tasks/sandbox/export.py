@@ -14,7 +14,7 @@ case $status in
   0) ;;
   1) echo incomplete >&2 ;;
   *)
-    # A file without the encoding that an attribute names ends git. It is taken as it is.
+    # git stops at a file that is not in the encoding of its attribute. It is taken as it is.
     git ls-files -z --modified --others --exclude-standard >"$GIT_DIR/changed" &&
     xargs -0 -n 1 sh -c "$ADD_ONE" sh <"$GIT_DIR/changed" ||
     { echo "$said" >&2; exit "$status"; }
@@ -33,7 +33,7 @@ mode=100644
 [ ! -x "$1" ] || mode=100755
 git update-index --add --cacheinfo "$mode,$object,$1"
 """
-"""Adds one file to the index, without conversions if they fail."""
+"""Adds one file to the index. If git cannot convert the file, it is added unchanged."""
 
 HOME_INSIDE = "/export"
 INDEX_NAME = "index"
@@ -58,7 +58,7 @@ _CONFIGURATION = {
 
 
 def is_commit(name: str) -> bool:
-    """Return whether this is a commit's whole id, or nothing. Branches and options are not."""
+    """Return whether the name is a commit's full id, or empty. Branches and options are not."""
     return not name or re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", name) is not None
 
 

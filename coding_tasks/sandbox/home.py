@@ -11,7 +11,7 @@ done
 """
 """Writes an archive of the arguments that exist to standard output, or nothing.
 
-Holes of files stay holes, so that what fitted into a home fits into another one. Files that cannot
+Sparse files stay sparse, so that what fitted into a home fits into another one. Files that cannot
 be read are left out.
 """
 

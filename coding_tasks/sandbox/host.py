@@ -27,7 +27,7 @@ def check_owner(tree: Path, wanted: tuple[int, int]) -> None:
 
 
 def check_mount(inside: str) -> None:
-    """Raise `WorkspaceFailed` unless a path inside is absolute, and no part leads elsewhere."""
+    """Raise `WorkspaceFailed` unless the path is absolute, normalized and without `..`."""
     pure = PurePosixPath(inside)
     if not pure.is_absolute() or ".." in pure.parts or str(pure) != inside:
         raise WorkspaceFailed(f"not a path inside the sandbox: {inside!r}")

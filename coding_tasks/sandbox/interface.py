@@ -95,7 +95,7 @@ class Door:
     refusals: Refusals = field(default_factory=Refusals, compare=False)
     token: str = field(default="", repr=False)
     """The only credential that may leave, or empty if any may. With another one, code inside could
-    spend what is not the run's, or have the gateway refuse it."""
+    spend somebody else's credits, or provoke a refusal by the gateway."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The first program inside gVisor or a container. It runs with the standard library only.
 
-It reads what to run from its standard input: a length in eight digits, and so many bytes of fields
-with a NUL between them. What follows belongs to the command. It imports as little as it can,
-because imports take most of its time in gVisor.
+It reads what to run from its standard input: a length in eight digits, then fields of that many
+bytes together, with a NUL between them. The rest of the input belongs to the command. It imports as
+little as it can, because imports take most of its time in gVisor.
 """
 
 import ctypes
@@ -17,14 +17,16 @@ _INSTRUCTION = 8
 """Bytes of an instruction of a filter."""
 _DIGITS = 8
 _SIGPIPE, _SIGXFSZ = 13, 25
-"""What Python ignores, and programs inherit."""
+"""Signals that Python ignores, which programs would inherit."""
 _MISSING = 127
+"""A shell's exit status for a command that it cannot start."""
 _BY_SIGNAL = 128
+"""A shell adds this to the number of the signal that ended a command."""
 _CHUNK = 65_536
 
 
 def main() -> None:
-    """Become the command, or start it and serve its door. Exit like a shell that can't."""
+    """Become the command, or start it and serve its door. Exit as a shell would if that fails."""
     uid, port, path, compiled, count, *rest = _read(int(_read(_DIGITS))).split(b"\0")
     environment = dict(variable.split(b"=", 1) for variable in rest[: int(count)])
     command = rest[int(count) :]
@@ -44,7 +46,7 @@ def main() -> None:
 
 
 def _read(size: int) -> bytes:
-    """Read exactly so much, and leave the rest to the command."""
+    """Return exactly `size` bytes, and leave the rest of the input to the command."""
     data = b""
     while len(data) < size:
         data += os.read(0, size - len(data)) or sys.exit("the launcher was given too little")
@@ -52,7 +54,7 @@ def _read(size: int) -> bytes:
 
 
 def _become(uid: int) -> None:
-    """Become an ordinary user for good, in a user namespace, and call root's files its own."""
+    """Become an ordinary user for good, in a user namespace where root's files are this user's."""
     libc = ctypes.CDLL(None, use_errno=True)
     _check(libc.unshare(_CLONE_NEWUSER))
     for name in ("uid_map", "gid_map"):
@@ -77,7 +79,7 @@ def _check(result: int) -> None:
 
 
 def _open_door(port: int, path: bytes) -> None:
-    """Fork. The child returns; this process passes on connections until the child ends."""
+    """Fork. The child returns; the parent passes on connections and exits with the child."""
     import asyncio
     import socket
 

@@ -18,10 +18,11 @@ def encode(
     uid: int = 0,
     door: tuple[int, str] = (0, ""),
 ) -> bytes:
-    """Return what the launcher reads. No part may hold a NUL.
+    """Return what the launcher reads. No part must contain a NUL.
 
-    `compiled` is the filter for system calls. A `uid` above 0 is the user to become, if there is
-    only root. `door` is a port on 127.0.0.1 that leads to a Unix socket, if it is above 0.
+    `compiled` is the filter for system calls. `uid` is the user for root to become, or 0 to stay
+    the same user. `door` is a port on 127.0.0.1 and the path of the Unix socket to which it leads,
+    or port 0 for no door.
     """
     port, path = door
     variables = [f"{name}={value}" for name, value in environment.items()]

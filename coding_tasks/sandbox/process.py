@@ -23,11 +23,11 @@ STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
 
 
 class RunEnd(Protocol):
-    """How a run ended, as whoever ran it saw it. No process of it is left."""
+    """How a run ended, as the keeper or the engine saw it. None of its processes is left."""
 
     @property
     def status(self) -> int | None:
-        """The exit status, negative for a signal that ended the sandbox, or None if we did."""
+        """The exit status, negative if a signal ended the sandbox, or None if we ended it."""
 
     @property
     def started(self) -> bool:
@@ -39,11 +39,11 @@ class RunEnd(Protocol):
 
     @property
     def cpu_seconds(self) -> float:
-        """As last sampled."""
+        """Seconds of processor time, as last sampled."""
 
     @property
     def peak_memory(self) -> int:
-        """As sampled."""
+        """Bytes, as sampled."""
 
 
 class RunningCommand:
@@ -71,7 +71,7 @@ class RunningCommand:
         outputs: Mapping[Stream, int],
         kill: Callable[[], None],
     ) -> None:
-        """Follow a run that was just started, and read its pipes, which this then owns.
+        """Follow a run that was just started, and read its pipes, which this object then owns.
 
         `finished` gets a `RunEnd`. `kill` begins to end the run.
         """

@@ -37,7 +37,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A request as it arrived; header names are in lower case. `at`: seconds since 1970."""
+    """A request as it arrived at `at`, in seconds since 1970. Header names are in lower case."""
 
     at: float
     path: str

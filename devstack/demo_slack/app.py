@@ -150,7 +150,7 @@ class DemoSlack:
         return PlainTextResponse("no such file", 404) if content is None else _as_text(content)
 
     async def _download_with_token(self, request: Request) -> Response:
-        """Give a file to a bot. Others get a page for logging in, with status 200, as at Slack."""
+        """Give a file to a bot. As in Slack, others get a login page with status 200."""
         bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
         install = self.installations.of_token(bearer)
         fault = self.faults.take("download")

@@ -1,7 +1,7 @@
 """The last call that a task run keeps in reserve, so that it can end with an answer.
 
-A run that may use only so many credits says with each call how large its last one can get. A call
-is then admitted only if that last one still fits into the run's cap after it.
+A run with a cap can say with each call how large its last one can be. A call is then admitted only
+if the last one still fits into the cap afterwards.
 """
 
 import re
@@ -17,14 +17,14 @@ _SIZES = re.compile(rb"([0-9]{1,8}) ([0-9]{1,6})")
 
 
 class LastCall(msgspec.Struct, frozen=True, gc=False):
-    """The bytes of the body of a call for text, and its maximum of output tokens."""
+    """The most bytes that the body of the call can have, and its maximum of output tokens."""
 
     size: int
     output_tokens: int
 
     @property
     def usage_bound(self) -> UsageBound:
-        """The most that the call can use."""
+        """Return the most tokens that the call can use."""
         return UsageBound(self.size + OVERHEAD, self.output_tokens)
 
 

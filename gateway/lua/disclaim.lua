@@ -1,7 +1,7 @@
 -- Release the claim of an idempotency key whose call ended without a kept answer.
 -- KEYS: the key's entry, mark of the call
--- ARGV: call id, '1' if something may have been generated, how long Redis may still make the claim
---       after this (ms; 0 if it has answered the claim)
+-- ARGV: call id, '1' if something may have been generated, for how long the claim can still reach
+--       Redis after this (ms; 0 if Redis has answered it)
 if redis.call('HGET', KEYS[1], 'call') == ARGV[1] then
   if ARGV[2] == '1' then
     redis.call('HSET', KEYS[1], 'at', '0')

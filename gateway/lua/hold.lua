@@ -6,7 +6,8 @@
 --       project id, user, what the run keeps of its cap for its last call
 -- Returns {status, remaining, held, ms since Django's answer was last confirmed, that answer (for
 --          refusals only), ms since it was given, sequence, the scopes beside the account that
---          count the hold, and how many percent of its cap the run had used before (-1 for no cap)}
+--          count the hold, the percentage of its cap that the run had used or held before (-1
+--          for no cap)}
 -- Every change increments the sequence, so a lower sequence shows that Redis lost changes. The
 -- process that notices writes a new generation. A command takes about two microseconds, so the
 -- script runs only those that it needs.

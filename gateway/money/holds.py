@@ -47,7 +47,7 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
     """What a call asks to hold. `record` is what the reaper needs to book the call.
 
     `scopes` are the keys of the caps within the account that count this hold; the script returns
-    them. `reserve_micro` must be left of the run's cap beside the bound.
+    them. `reserve_micro` must be left of the run's cap in addition to the bound.
     """
 
     hold_id: str
@@ -67,8 +67,8 @@ class HoldResult(msgspec.Struct, frozen=True, gc=False):
     """Redis' answer to a reservation. `remaining_micro` is -1 for an unlimited account.
 
     `answer` is Django's answer about the project, if the call is refused. `age_ms` is how long ago
-    it was last confirmed, `answer_age_ms` how long ago it was given. `run_percent` is how much of
-    its cap the run had used before, or -1 if it has none.
+    it was last confirmed, `answer_age_ms` how long ago it was given. `run_percent` is the
+    percentage of its cap that the run had used or held before, or -1 if it has no cap.
     """
 
     status: Status

@@ -15,7 +15,7 @@ HOP_BY_HOP = frozenset(
 OURS = b"x-tollgate-"
 REASON = OURS + b"reason"  # on a refusal of the gateway: its reason
 REPLAYED = OURS + b"replayed"  # on an answer that was kept and is replayed
-RUN_USED = OURS + b"run-used"  # on an answer: how many percent of its cap the run had used before
+RUN_USED = OURS + b"run-used"  # on an answer: the percentage of its cap that the run had used
 PROVIDER = OURS + b"provider"  # on a provider's answer: the provider
 
 

@@ -1,7 +1,7 @@
 """Telling paused runs that an account has more credits: a top-up, a raised limit, a new period.
 
 Quota doesn't know which runs are paused, so workflows registers a function when Django starts: see
-`workflows.apps`. It only gives a hint: a sweep looks for paused runs too.
+`workflows.apps`. The call is only a hint: a sweep looks for paused runs too.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,7 +15,7 @@ _registered: list[Callable[..., None]] = []
 
 
 def register(hint: Callable[..., None]) -> None:
-    """Set the function to call. It takes organization ids as text, or none of them for all."""
+    """Set the function to call. It takes organization ids as text; none of them means all."""
     _registered[:] = [hint]
 
 

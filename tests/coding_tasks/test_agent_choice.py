@@ -16,7 +16,7 @@ from coding_tasks.models import CodingTask, ProjectAgent, Repository
         ("mini", "of-openai"),
     ],
 )
-def test_an_agent_gets_amodel_of_the_provider_whose_api_it_speaks(settings, agent, model):
+def test_an_agent_gets_a_model_of_the_provider_whose_api_it_speaks(settings, agent, model):
     settings.AGENT_MODEL = "of-anthropic"
     settings.AGENT_OPENAI_MODEL = "of-openai"
     assert default_model(agent) == model

@@ -49,7 +49,7 @@ def cost(task) -> int:
     [
         lambda task, run: runs.fail(run, "ResultLost", ours=True),
         lambda task, run: threads.abandon(task.workflow_id),
-        lambda task, run: api_tasks.give_up(task.pk, "its workflow was lost"),
+        lambda task, run: api_tasks.give_up(task.pk, "its workflow was lost", ours=True),
     ],
     ids=["failed", "abandoned", "given up"],
 )

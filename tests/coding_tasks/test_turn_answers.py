@@ -40,7 +40,7 @@ def test_an_agent_that_ends_by_itself_without_anything_has_no_answer():
         answer_of(TurnResult(Ending.SILENT, said="hm"), None, capped=False)
 
 
-def test_caps_for_runs_are_told_from_other_refusals():
+def test_caps_on_runs_are_distinguished_from_other_refusals():
     assert is_run_cap(RunCapReached())
     assert is_run_cap(OutOfCredits(None, "run_cap_reached"))
     assert not is_run_cap(OutOfCredits(None, "user_cap_reached"))

@@ -33,7 +33,7 @@ def serving_shop(folder: Path) -> Iterator[FakeGitHub]:
 
 
 def add_shop(stack: Stack, github: FakeGitHub) -> None:
-    """Make the shop a repository of the stack's project. GIT_ALLOWED_PROTOCOLS must have http."""
+    """Add the shop to the stack's project. GIT_ALLOWED_PROTOCOLS must contain http."""
     adding = _ADD.format(
         project=stack.project["project_id"],
         token=TOKEN,
@@ -45,7 +45,7 @@ def add_shop(stack: Stack, github: FakeGitHub) -> None:
 
 
 def clone_url(github: FakeGitHub) -> str:
-    """Return where git fetches the shop from."""
+    """Return the address from which git fetches the shop."""
     return f"{github.url}/{NAME}.git"
 
 

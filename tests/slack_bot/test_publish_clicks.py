@@ -18,7 +18,7 @@ PATH = "/slack/interactivity/"
 
 @pytest.fixture
 def run(workspace, repository) -> TaskRun:
-    """A run of U1 whose change is asked about."""
+    """A run of U1 whose change waits for U1's agreement."""
     Mention.objects.create(
         workspace=workspace, team_id="T1", channel_id="C1", ts="100.1", thread_ts="100.1",
         user_id="U1", text="x",

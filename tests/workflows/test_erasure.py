@@ -101,7 +101,7 @@ def test_a_mention_that_has_no_task_yet_asks_no_model(two_repositories: World, m
 
 
 @pytest.mark.parametrize("is_told", [True, False])
-def test_no_task_is_created_of_a_mention_that_was_erased_meanwhile(
+def test_no_task_is_created_for_a_mention_that_was_erased_meanwhile(
     shop: World, monkeypatch, is_told
 ):
     if not is_told:
@@ -192,7 +192,7 @@ def test_an_answer_that_is_claimed_in_the_middle_of_the_erasure_is_not_posted(sh
     assert_nothing_is_left(shop, mention.ts, said=1, asked=1)
 
 
-def test_a_reply_that_is_erased_while_it_is_decided_about_starts_nothing(shop: World, monkeypatch):
+def test_a_reply_that_is_erased_during_its_decision_starts_nothing(shop: World, monkeypatch):
     shop.limit()
     denied = shop.handle("our secret")
     shop.top_up()

@@ -1,4 +1,4 @@
-"""Every failure of a run is somebody's: ours, whose cost comes back, or theirs."""
+"""Every failure of a run is either ours, and its cost is given back, or theirs."""
 
 import inspect
 
@@ -15,7 +15,7 @@ NAMES = {
 } - {RunFailure.__name__, failures.MustWait.__name__}
 
 
-def test_every_failure_is_decided_about_once():
+def test_every_failure_is_either_ours_or_theirs():
     assert refunds.OURS.isdisjoint(refunds.THEIRS)
     assert NAMES <= refunds.OURS | refunds.THEIRS
 
@@ -25,6 +25,8 @@ def test_what_nobody_else_caused_is_ours(failure):
     assert refunds.is_ours(failure)
 
 
-@pytest.mark.parametrize("failure", ["AgentEnded", "out of credits", "RepositoryRefused"])
+@pytest.mark.parametrize(
+    "failure", ["AgentEnded", "out of credits", "RepositoryRefused", "OwnerLeft", "Uninstalled"]
+)
 def test_what_the_agent_a_limit_or_an_owner_caused_is_not_ours(failure):
     assert not refunds.is_ours(failure)

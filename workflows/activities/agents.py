@@ -40,7 +40,7 @@ class TurnRun:
 
 @dataclass(frozen=True)
 class Collected:
-    """Whether the run is now paused, and its denial. A task without a thread has no denial."""
+    """Whether the run is now paused, and the denial if its task has a thread."""
 
     notice_id: str | None = None
     paused: bool = False

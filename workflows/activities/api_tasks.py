@@ -1,13 +1,14 @@
-"""Activities for tasks that were asked for over the API: take the next run, give the task up."""
+"""Activities for tasks over the API: find the next run, give the task up."""
 
 from temporalio import activity
 
 from coding_tasks import api_tasks
+from workflows import refunds
 from workflows.api_task_types import ApiTaskRef, GivenUpTask, NextRun
 
 
 class ApiTaskActivities:
-    """Changes of a task's rows."""
+    """Activities that read and change a task's rows."""
 
     @activity.defn
     def next_run(self, ref: ApiTaskRef) -> NextRun:
@@ -18,4 +19,4 @@ class ApiTaskActivities:
     @activity.defn
     def give_up_task(self, task: GivenUpTask) -> None:
         """Fail the task's runs after a failure that nothing else handles."""
-        api_tasks.give_up(task.task_id, task.why)
+        api_tasks.give_up(task.task_id, task.why, ours=refunds.is_ours(task.why))

@@ -86,7 +86,7 @@ class RunRef:
 class RunAnswer:
     """The notice to deliver: the answer, or the denial of a run that is now paused.
 
-    A task without a thread has none.
+    A task without a thread has no notice.
     """
 
     notice_id: str | None
@@ -222,8 +222,8 @@ class CodingActivities:
     def fail_run(self, failed: FailedRun) -> FailureAnswer:
         """Record that a run has no answer, and claim the message that says why.
 
-        If the failure is ours, what the run cost is given back. If the last attempt died just after
-        it stored a paid answer, claim that answer instead.
+        If the failure is ours, give back what the run cost. If the last attempt died just after it
+        stored a paid answer, claim that answer instead.
         """
         run = rows.run(failed.run_id)
         ours = refunds.is_ours(failed.failure)
@@ -280,7 +280,7 @@ def _join(mention: Mention) -> TaskAnswer:
                 "workflow_id": task.workflow_id,
             },
         )
-        if follow_up.workflow_id != task.workflow_id:  # it had joined a task that is gone
+        if follow_up.workflow_id != task.workflow_id:  # it had joined an earlier task
             FollowUp.objects.filter(pk=follow_up.pk).update(
                 workflow_id=task.workflow_id, state=FollowUp.State.RECEIVED, outcome=""
             )

@@ -25,9 +25,9 @@ def run(run_id: str) -> TaskRun:
 
 
 def run_to_perform(run_id: str) -> TaskRun:
-    """Return the run, as `run` does. Fails the activity for good if nobody may read its answer.
+    """Return the run, as `run` does. Fails the activity for good if nobody could read the answer.
 
-    That is so if the app was uninstalled, or if the owner left the organization.
+    That is the case if the app was uninstalled, or if the owner left the organization.
     """
     found = run(run_id)
     workspace = found.task.workspace

@@ -1,4 +1,4 @@
-"""What the endpoints read: bodies, and the idempotency key. They are checked as documented."""
+"""What the endpoints read: bodies, and the idempotency key. The API's description has the rules."""
 
 import re
 from typing import Any
@@ -16,6 +16,7 @@ from coding_tasks.models import CodingTask
 LONGEST_TEXT = 20_000
 """Characters. Any text of this length fits into an agent's prompt."""
 LONGEST_KEY = 255
+"""Characters."""
 FULL_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_.][A-Za-z0-9_.-]*$"
 MODEL = r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,99}$"
 TEXT = r"^[^\x00]*[^\s\x00][^\x00]*$"
@@ -25,7 +26,7 @@ _LARGEST_ID = 2**63 - 1
 
 
 class ShallowJSONParser(JSONParser):
-    """Refuses JSON that is nested too deeply to be read."""
+    """Rejects JSON that is nested too deeply with a 400."""
 
     def parse(self, *arguments: Any, **options: Any) -> Any:
         """Return the parsed body. Raises `ParseError`."""

@@ -15,7 +15,7 @@ from workflows import failure_wording
 from workflows.wording import unescape
 
 MOST_RUNS = 50
-"""How many runs of a task are shown, the newest."""
+"""How many runs of a task are shown: the newest ones."""
 MOST_TRANSCRIPT = 50_000
 """Characters of a run's transcript that are shown, from its end."""
 
@@ -53,7 +53,7 @@ def one_run(task: CodingTask, run: TaskRun) -> dict[str, Any]:
 
 
 def credits_of(task: CodingTask) -> float:
-    """Return what the task used so far, in credits."""
+    """Return the credits that the task used so far."""
     return sum(usage_of_task_runs(task.runs.values_list("pk", flat=True)).values()) / MICRO
 
 
@@ -96,7 +96,7 @@ def _run(task: CodingTask, run: TaskRun, used: Mapping[UUID, int]) -> dict[str, 
 
 
 def _message(task: CodingTask, run: TaskRun) -> str | None:
-    """Return why the run failed, in a sentence."""
+    """Return why the run failed, in a sentence, or None if it didn't fail."""
     if run.state != TaskRun.State.FAILED:
         return None
     words = failure_wording.sentence(
@@ -125,7 +125,7 @@ def _change(run: TaskRun) -> dict[str, Any] | None:
 
 
 def _transcript(run: TaskRun) -> tuple[list[dict[str, Any]], int]:
-    """Return the last events of a run that fit, in order, and how many are left out before them."""
+    """Return the last events of a run that fit, in order, and how many earlier ones don't."""
     events = [event for event in events_of(run) if event.kind != "session"]
     shown: list[dict[str, Any]] = []
     left = MOST_TRANSCRIPT

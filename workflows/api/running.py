@@ -19,13 +19,13 @@ from workflows.stopping.work import stop_work
 log = structlog.get_logger(__name__)
 
 ANNOUNCED_WITHIN = timedelta(seconds=3)
-"""How long the request that recorded a run has to tell its workflow."""
+"""How long a request can take to tell the workflow of a run that it recorded."""
 LOOKED_FOR_AFTER = timedelta(minutes=2)
-"""How old a task is before its workflow is looked for."""
+"""The age at which a sweep begins to check that a task has a workflow."""
 BEGUN_ANEW_WITHIN = timedelta(minutes=15)
-"""The greatest age at which work begins anew. Later nobody expects an answer any more."""
+"""The greatest age of a run that begins anew. Nobody still expects an answer to an older one."""
 _BEGINS_ANEW = (None, WorkflowExecutionStatus.COMPLETED)
-"""How the workflow of a waiting run may have ended: Temporal lost it, or it saw no run."""
+"""The statuses after which a run can begin anew: Temporal lost the workflow, or it saw no run."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def start_or_keep(task: CodingTask) -> None:
 
 
 def unannounced(now: datetime) -> QuerySet[CodingTask]:
-    """Return the tasks whose workflows were not told of a run, those that wait longest first."""
+    """Return the tasks whose workflows were not told of a run, the oldest tasks first."""
     return api_tasks.to_announce(now, ANNOUNCED_WITHIN).order_by("created_at")
 
 
@@ -57,7 +57,7 @@ def stop(task: CodingTask, why: str) -> StoppedTask:
 
 
 def suspects(now: datetime, at_most: int) -> QuerySet[CodingTask]:
-    """Return tasks whose workflows should be running, at most `at_most` of them, at random."""
+    """Return up to `at_most` tasks whose workflows should be running, chosen at random."""
     active = api_tasks.without_thread().filter(state=CodingTask.State.ACTIVE)
     return active.filter(created_at__lte=now - LOOKED_FOR_AFTER).order_by("?")[:at_most]
 
@@ -87,7 +87,7 @@ def check_workflow(task: CodingTask) -> None:
     outcome = unfinished.in_words(status)
     log.warning("the workflow of a task is gone", workflow=task.workflow_id, outcome=outcome)
     ended: set[UUID] = {run.pk for run in unfinished_runs}
-    api_tasks.give_up(task.pk, outcome, only=ended)
+    api_tasks.give_up(task.pk, outcome, ours=True, only=ended)
 
 
 def _is_unannounced(run: TaskRun) -> bool:
@@ -95,6 +95,6 @@ def _is_unannounced(run: TaskRun) -> bool:
 
 
 def _may_begin_anew(run: TaskRun) -> bool:
-    """Return whether nothing was done for the run that could happen twice."""
+    """Return whether the run is recent, and no work was done for it that could be repeated."""
     recent = run.created_at > timezone.now() - BEGUN_ANEW_WITHIN
     return run.state == TaskRun.State.QUEUED and recent

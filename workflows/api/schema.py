@@ -59,7 +59,7 @@ class Change(serializers.DictField):
 
 
 class Step(serializers.Serializer[Any]):
-    """One thing that an agent reported. The other fields depend on the type."""
+    """One thing that an agent reported. The type decides which other fields there are."""
 
     type = serializers.ChoiceField(
         ["message", "command", "edit", "tool", "result", "tokens", "answer", "error"]
@@ -324,8 +324,8 @@ _STOP_ANSWERS: dict[Any, Any] = {
 STOP: dict[str, Any] = {
     "operation_id": "stop_coding_task",
     "summary": "Stop the work of a task",
-    "description": "The gateway admits no further call of it. Only the owner of a task may stop "
-    "it. Needs the scope task:write.",
+    "description": "The gateway admits no further call of the task. Only its owner may stop it. "
+    "Needs the scope task:write.",
     "tags": ["coding tasks"],
     "parameters": [PROJECT_ID, _TASK_ID, *response_headers(_STOP_ANSWERS)],
     "request": None,

@@ -38,7 +38,7 @@ _STOPPED = "stopped over the API"
 
 
 class Unavailable(APIException):
-    """A store is down: 503 with Retry-After. Nothing was started."""
+    """A store is down, so nothing was started: 503 with Retry-After."""
 
     status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     default_detail = "Nothing was started: a store cannot be reached. Send the request again."
@@ -55,7 +55,7 @@ class Conflict(APIException):
 
 
 class KeyOfAnotherRequest(APIException):
-    """The idempotency key came with another request before."""
+    """The idempotency key was used for another request before."""
 
     status_code = status.HTTP_422_UNPROCESSABLE_ENTITY
     default_detail = "The Idempotency-Key was used for another request."
@@ -223,7 +223,10 @@ class StopView(_View):
 def _once(
     keyed: KeyedRequest, allow: Callable[[], None], make: Callable[[], TaskRun]
 ) -> tuple[TaskRun, bool]:
-    """Return the run of a request, and whether it is new. A repetition doesn't ask the gate."""
+    """Return the run of a request, and whether it is new. A repetition doesn't ask the gate.
+
+    Raises `KeyOfAnotherRequest`, and what `allow` and `make` raise.
+    """
     try:
         earlier = keyed.earlier_run()
         if earlier is not None:
@@ -264,7 +267,7 @@ def _task(project_id: int, task_id: UUID) -> CodingTask:
 
 
 def _own_task(request: Request, project_id: int, task_id: UUID) -> CodingTask:
-    """Return a task that the caller owns. Others may only read it."""
+    """Return the task if the caller owns it. Raises `PermissionDenied` for others, or `Http404`."""
     principal = _principal(request)
     project = covered_project(principal, project_id)
     task = _task(project.id, task_id)

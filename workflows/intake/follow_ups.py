@@ -62,7 +62,7 @@ def record(reply: FollowUp, task: CodingTask) -> bool:
     credits, the reply is saved as refused, and the thread is told at most once. But if the task
     waits for credits, so does the reply: the thread was told that it goes on after a top-up.
     """
-    waits = _waits_for_credits(task)  # it may go on after the gate was asked
+    waits = _waits_for_credits(task)  # asked before the gate: a top-up may come between
     refusal = denials.refusal_for(reply, task.project)
     with transaction.atomic():
         locked = lock_active_task(reply.workspace, reply.channel_id, reply.thread_ts)

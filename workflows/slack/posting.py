@@ -23,7 +23,7 @@ from workflows.slack.client import Meaning, failure_of
 from workflows.slack.splitting import length, split
 
 DIFF_KEY = "diff:"
-"""The beginning of the key of a notice with a change. The run's id follows."""
+"""What the key of a notice with a change begins with. The run's id follows."""
 METADATA_TYPE = "tollgate_notice"
 Destination = Notice.Destination
 

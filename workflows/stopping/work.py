@@ -41,8 +41,8 @@ def was_stopped(mention: Mention) -> bool:
 def require_not_stopped(mention: Mention) -> None:
     """Lock the mention, and raise `MentionStopped` if it was stopped or erased.
 
-    Call this after the rows of its work were written in the same transaction. An order to stop or
-    an erasure then either waits for these rows, or keeps them from being written.
+    Call this in the transaction that wrote the rows of its work, after they were written. An order
+    to stop, or an erasure, then either waits for these rows or keeps them from being written.
     """
     if _is_stopped(Mention.objects.select_for_update().get(pk=mention.pk)):
         raise MentionStopped

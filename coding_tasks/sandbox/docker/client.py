@@ -11,7 +11,9 @@ from coding_tasks.sandbox.errors import SandboxMissing, WorkspaceFailed
 
 _KEPT = ("PATH", "HOME", "XDG_RUNTIME_DIR")
 _WITHIN = 60.0
+"""Seconds."""
 _EXPLANATION = 500
+"""Characters of a complaint that are kept."""
 Pipe = int | None
 
 

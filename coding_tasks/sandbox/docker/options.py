@@ -17,9 +17,12 @@ DOOR_INSIDE = "/run/tollgate-door"
 _OWN_PROCESSES = 8
 """Processes and threads of the launcher that count as the command's."""
 _LATE = 20
-"""Seconds after which the kernel ends one process, if the engine is late to say what all use."""
+"""Seconds beyond the limit on processor time after which the kernel ends a single process.
+
+The engine can be late to report what all of them used.
+"""
 _LOW_PRIORITY = "512"
-"""Half of the share of processor time that other containers get."""
+"""Half the share of processor time that other containers get."""
 _SEALED = (
     "--interactive",
     "--rm",
@@ -61,8 +64,8 @@ class Setup:
 def holder(setup: Setup, tree_bytes: int, tree_files: int) -> list[str]:
     """Return arguments for the container that holds a workspace's volumes and processes.
 
-    It ends when its standard input closes, so at the latest when the worker dies. It runs as
-    another user than the commands, which therefore cannot end it.
+    It ends when its standard input closes, so it never outlives the worker. It runs as another user
+    than the commands, which therefore cannot end it.
     """
     storage = setup.storage
     shared = storage.temporary_bytes // 4, storage.temporary_files // 4
@@ -83,9 +86,9 @@ def holder(setup: Setup, tree_bytes: int, tree_files: int) -> list[str]:
 
 
 def memory_events(setup: Setup, since: int, until: int) -> list[str]:
-    """Return arguments that wait for commands that run out of memory, and print their names.
+    """Return arguments that print the names of containers that run out of memory.
 
-    Times are seconds since 1970. It ends at `until`, even if the worker is killed before.
+    Times are seconds since 1970. The program ends at `until`, even if the worker was killed.
     """
     ours = ("--filter", f"label={LABEL}={setup.name}", "--filter", "event=oom")
     times = ("--since", str(since), "--until", str(until))
@@ -93,7 +96,7 @@ def memory_events(setup: Setup, since: int, until: int) -> list[str]:
 
 
 def leftovers() -> list[str]:
-    """Return arguments that list the volumes of workers that were killed. They are empty."""
+    """Return arguments that list the volumes of killed workers. Nothing is left in them."""
     return ["volume", "ls", "--quiet", "--filter", f"label={LABEL}", "--filter", "dangling=true"]
 
 
@@ -118,7 +121,7 @@ def command(
     *,
     door: bool,
 ) -> list[str]:
-    """Return arguments for the container of one command, which starts with this Python program."""
+    """Return arguments for the container of one command. `program` is the launcher's source."""
     folder = "/" if purpose in (Purpose.SAVE, Purpose.RESTORE) else TREE_INSIDE
     return [
         *_begin(setup, name),
@@ -182,11 +185,11 @@ def _read_only(path: Path, inside: str) -> list[str]:
 
 
 def _mount(*more: str, readonly: bool = False, **fields: str) -> list[str]:
-    """Return a `--mount`, whose value is a line of comma-separated values."""
+    """Return a `--mount` option. Its value is a line of comma-separated values."""
     parts: Sequence[str] = [
         *(f"{name}={value}" for name, value in fields.items()),
         *more,
-        *(["volume-nocopy"] if fields["type"] == "volume" else []),  # nothing of the image
+        *(["volume-nocopy"] if fields["type"] == "volume" else []),  # without files of the image
         *(["readonly"] if readonly else []),
     ]
     line = io.StringIO()

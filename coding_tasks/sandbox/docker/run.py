@@ -13,13 +13,13 @@ from coding_tasks.sandbox.interface import Limit, Limits
 from coding_tasks.sandbox.process import RunningCommand
 
 _AGAIN = 0.05
-"""Seconds until a container that does not exist yet is removed again."""
+"""Seconds between attempts to remove a container that may not exist yet."""
 _MEASURE_AFTER = 0.5
-"""Seconds until a container is first measured, and until it is tried again. Most end before."""
+"""Seconds before the first measurement and between attempts. Most commands end sooner."""
 _ENGINE_FAILED = 125
-"""What `docker run` exits with if the engine failed, unless the command did."""
+"""The exit status of `docker run` if the engine failed. A command can have it, too."""
 KILLED = 137
-"""What it exits with if SIGKILL ended the command."""
+"""The exit status of `docker run` if SIGKILL ended the command."""
 _UNITS = {"B": 1, "KB": 1e3, "KIB": 2**10, "MB": 1e6, "MIB": 2**20, "GB": 1e9, "GIB": 2**30}
 
 
@@ -49,7 +49,7 @@ class ContainerRun:
         self._over = asyncio.Event()
 
     async def follow(self, cli: asyncio.subprocess.Process) -> End:
-        """Return how it ended, once the engine has removed it."""
+        """Return how the container ended, once the engine has removed it."""
         began = time.time()
         measuring = asyncio.create_task(self._measure())
         status = await cli.wait()
@@ -76,7 +76,7 @@ class ContainerRun:
             self._killing = asyncio.create_task(self._remove())
 
     def exceed(self, limit: Limit) -> None:
-        """End it because of this limit."""
+        """End the container because of this limit."""
         if self._killing is None:
             self._limit = limit
             self.kill()
@@ -104,7 +104,7 @@ class ContainerRun:
         pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
         cli = None
         try:
-            while True:  # it ends at once if the container does not exist yet
+            while True:  # `docker stats` ends at once if the container does not exist yet
                 await asyncio.sleep(_MEASURE_AFTER)
                 arguments = ("stats", "--no-trunc", "--format", "{{json .}}", self._name)
                 cli = await self._client.start(arguments, stdin=null, stdout=pipe, stderr=null)
@@ -121,7 +121,7 @@ class ContainerRun:
                 await cli.wait()
 
     def _note(self, line: bytes, seconds: float) -> None:
-        """Take one line of `docker stats`, which also holds sequences for terminals."""
+        """Take one line of `docker stats`, which also contains escape sequences for terminals."""
         begin = line.find(b"{")
         if begin < 0:
             return

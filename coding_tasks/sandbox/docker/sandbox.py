@@ -24,7 +24,7 @@ class Docker:
     """See `coding_tasks.sandbox.interface.Sandbox`.
 
     `unprivileged` is the uid and the gid of containers if this process is root. Otherwise they run
-    as the user of this process. The engine must be on this machine: it opens the same paths.
+    as the user of this process. The engine must be on this machine, since it opens the same paths.
     """
 
     def __init__(self, image: str, runtime: str = "", unprivileged: int = UNPRIVILEGED) -> None:

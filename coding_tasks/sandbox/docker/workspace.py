@@ -26,9 +26,9 @@ from coding_tasks.sandbox.workspace import BaseWorkspace, Purpose
 _READY_WITHIN = 60.0
 _GONE_WITHIN = 10.0
 _WATCH = 10
-"""Seconds that the engine is asked to wait at a time."""
+"""Seconds for which the engine's events are watched at a time."""
 _AGAIN = 1.0
-"""Seconds until an engine that failed is asked again."""
+"""Seconds before an engine that failed is asked again."""
 _VOLUMES = "{{range .Mounts}}{{.Destination}} {{.Name}}\n{{end}}"
 _LOST = "the container that held the workspace is gone"
 _BLOCK = 4096
@@ -103,9 +103,9 @@ class DockerWorkspace(BaseWorkspace):
         return end
 
     async def watch(self) -> None:
-        """End commands of which the engine says that they ran out of memory.
+        """End the commands that ran out of memory, according to the engine.
 
-        The kernel only kills one process then, which need not be the command itself.
+        The kernel kills only one process then, which is not always the command itself.
         """
         pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
         since = int(time.time())
@@ -139,7 +139,7 @@ class DockerWorkspace(BaseWorkspace):
 def _pass_on(task: asyncio.Task[End], finished: asyncio.Future[Any]) -> None:
     if (error := task.exception()) is not None:
         finished.set_exception(error)
-        finished.exception()  # nobody has to ask
+        finished.exception()  # otherwise asyncio complains if nobody awaits it
     else:
         finished.set_result(task.result())
 
@@ -156,9 +156,9 @@ def _with_index(command: Command, index: bytes) -> Command:
 
 
 def _listen(relay: Relay, path: Path) -> None:
-    """Let the relay listen at a Unix socket, which the container gets."""
+    """Let the relay listen at a Unix socket, which is mounted in the container."""
     listening = socket.socket(socket.AF_UNIX)
-    # A path may be longer than an address of a socket, so it is bound by its folder's descriptor.
+    # The path can be too long for a socket's address, so it goes through its folder's descriptor.
     folder = os.open(path.parent, os.O_PATH)
     try:
         listening.bind(f"/proc/self/fd/{folder}/{path.name}")
@@ -171,7 +171,7 @@ def _listen(relay: Relay, path: Path) -> None:
 
 @asynccontextmanager
 async def opened(client: Client, setup: options.Setup) -> AsyncIterator[DockerWorkspace]:
-    """Make a workspace until the block ends. Raises `WorkspaceFailed`."""
+    """Provide a workspace until the block ends. Raises `WorkspaceFailed`."""
     _write_users(setup)
     more_bytes, more_files = await asyncio.to_thread(_size, setup.tree)
     storage = setup.storage
@@ -234,7 +234,7 @@ def _write_users(setup: options.Setup) -> None:
 
 
 def _size(tree: Path | None) -> tuple[int, int]:
-    """Return what a checkout takes in memory: bytes and files."""
+    """Return what a checkout takes in memory: bytes, and the number of files and folders."""
     if tree is None:
         return 0, 0
     total = files = 0

@@ -43,7 +43,7 @@ class PathFilter:
 
 
 def admit(request: h11.Request, paths: PathFilter, token: str = "") -> None:
-    """Raise `Refused` unless the request may leave: with the token only, if there is one."""
+    """Raise `Refused` unless the request may leave. If there is a token, it must bear that only."""
     if request.method == b"CONNECT":
         raise Refused(405, "CONNECT is not available")
     if not paths.allows(request.target):
@@ -60,9 +60,9 @@ def admit(request: h11.Request, paths: PathFilter, token: str = "") -> None:
 
 
 def _bears(headers: Iterable[tuple[bytes, bytes]], token: str) -> bool:
-    """Return whether the request has the token as a credential, and no other.
+    """Return whether the request has the token as a credential, and no other credential.
 
-    The forms are those that the gateway takes, so it cannot be made to refuse them.
+    Only forms that the gateway accepts count, so code inside cannot provoke a refusal.
     """
     forms = {b"authorization": f"Bearer {token}".encode(), b"x-api-key": token.encode()}
     given = [(name, value) for name, value in headers if name in forms]

@@ -177,7 +177,7 @@ class Conversation:
     def _note(self, answer: h11.Response) -> Refusal | None:
         """Remember whether the gateway itself refused the call; return the refusal.
 
-        An answer's head counts. Its end comes late in a long answer, or never if nobody waits.
+        The head of the answer decides. The end can come late, or never if nobody reads it.
         """
         headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers

@@ -17,10 +17,10 @@ FLAGS = (
     "--ignore-cgroups",
     "--overlay2=none",
 )
-"""Files are written where the keeper bounds them, not in memory of runsc's."""
+"""Without an overlay, files are written where the keeper bounds them, not in runsc's memory."""
 NO_NETWORK = "--network=none"
 HOST_NETWORK = "--network=host"
-"""The host's is the keeper's here, in which there is a door and nothing else."""
+"""What runsc takes for the host's network is the keeper's, which has a door and nothing else."""
 
 
 def flags(*, network: bool) -> list[str]:
@@ -30,7 +30,7 @@ def flags(*, network: bool) -> list[str]:
 
 
 def write(limits: Limits, view: View) -> bytes:
-    """Return what the keeper makes the bundle of, as JSON."""
+    """Return what the keeper needs to make the bundle, as JSON."""
     links = [(mount.path, mount.leads_to) for mount in view.mounts if isinstance(mount, Link)]
     scratch = [(mount.size, mount.file) for mount in view.mounts if isinstance(mount, Scratch)]
     bundle = {
@@ -44,7 +44,8 @@ def write(limits: Limits, view: View) -> bytes:
 def given(command: Command) -> bytes:
     """Return the standard input of the launcher. It holds secrets.
 
-    runsc has one user of the host to work with, and calls it root inside, where files belong to it.
+    The only user of the host that runsc has is root inside, and files belong to it. So the launcher
+    gets a uid to become.
     """
     return launcher_input.encode(command.argv, command.environment, seccomp.build(), uid=UID_INSIDE)
 

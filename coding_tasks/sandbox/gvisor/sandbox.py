@@ -1,4 +1,4 @@
-"""The sandbox made of gVisor's runsc, which runs commands on a kernel of its own in user space."""
+"""The sandbox made of gVisor's runsc, which runs commands on its own kernel in user space."""
 
 import platform
 import resource

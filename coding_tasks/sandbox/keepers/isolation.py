@@ -1,4 +1,4 @@
-"""What a program must offer that isolates the commands of a workspace."""
+"""The interface to a program that isolates the commands of a workspace."""
 
 import os
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ EXTRA_DESCRIPTOR = 6
 
 @dataclass(frozen=True)
 class Program:
-    """A program, and the folders that must be side by side, under their names, to run it."""
+    """A program, and the folders that it needs side by side, under their own names."""
 
     folders: tuple[Path, ...]
     path: str
@@ -43,7 +43,7 @@ class Isolation(Protocol):
 
     @property
     def needs(self) -> str:
-        """Return what the machine must permit, for the operator of one that does not."""
+        """Return what the machine must permit, to tell the operator if it does not."""
         ...
 
     def find(self) -> Program:
@@ -62,5 +62,5 @@ class Isolation(Protocol):
 
 
 def joined(parts: Sequence[str]) -> bytes:
-    """Return the parts with a NUL between them. None of them may hold one."""
+    """Return the parts with a NUL between them. No part must contain one."""
     return b"\0".join(os.fsencode(part) for part in parts)

@@ -1,4 +1,4 @@
-"""The worker's side of the keeper: start it, tell it what to run, hear how runs end."""
+"""The worker's side of the keeper: start it, tell it what to run, and learn how runs end."""
 
 import asyncio
 import os
@@ -84,7 +84,7 @@ class KeeperProcess:
         return number, finished
 
     def kill(self, run: int) -> None:
-        """End every process of a run, unless the keeper has died, and so have they."""
+        """End every process of a run. If the keeper has died, they have ended already."""
         try:
             messages.send(self._channel, messages.Kill(run))
         except OSError:
@@ -146,6 +146,6 @@ class KeeperProcess:
         for waiting in everybody:
             if not waiting.done():
                 waiting.set_exception(lost)
-                waiting.exception()  # nobody has to ask
+                waiting.exception()  # otherwise asyncio complains if nobody awaits it
         self._runs.clear()
         self._listeners.clear()

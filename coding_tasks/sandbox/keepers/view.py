@@ -12,7 +12,7 @@ UID_INSIDE = 1000
 """Not root, because some agents refuse to work as root."""
 PYTHON_FOLDER_INSIDE = "/opt/python"
 _SYSTEM = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
-"""Folders of the root that are links to below /usr on most systems."""
+"""Folders of the root that are links to folders below /usr on most systems."""
 _SETTINGS = (
     *("alternatives", "ca-certificates", "ld.so.cache", "localtime", "mime.types"),
     *("ssl/certs", "ssl/openssl.cnf", "pki/tls/certs", "pki/ca-trust/extracted"),
@@ -58,7 +58,7 @@ class View:
     folder: str = "/"
 
     def after(self, system: Sequence[Mount]) -> "View":
-        """Return a view of the system and of this."""
+        """Return a view of the system's mounts, followed by those of this view."""
         return View([*system, *self.mounts], self.folder)
 
 
@@ -74,7 +74,7 @@ TASK = View(
 
 
 def system() -> list[Mount]:
-    """Return what shows the host's programs, and nothing of its data."""
+    """Return mounts that show the host's programs, and none of its data."""
     shown: list[Mount] = [Bind("/usr", "/usr")]
     for name in _SYSTEM:
         folder = Path("/", name)
@@ -89,19 +89,19 @@ def system() -> list[Mount]:
 
 
 def binds(wanted: Mapping[str, Path]) -> list[Mount]:
-    """Return what shows these folders or files of the host. The keeper has them by number."""
+    """Return mounts that show these paths of the host. The keeper has them by number."""
     return [Bind(f"{layout.BINDS}/{number}", path) for number, path in enumerate(wanted)]
 
 
 def python_mounts() -> dict[str, Path]:
-    """Return what must be mounted for the worker's own Python, under its own path.
+    """Return what must be mounted for the worker's own Python, at the same path as outside.
 
-    A Python can refer to its libraries by absolute paths. One below /usr is there already.
+    Python can refer to its libraries by absolute paths. A Python below /usr is there already.
     """
     folder = Path(sys.base_prefix).resolve()
     return {} if folder.is_relative_to("/usr") else {str(folder): folder}
 
 
 def python_link() -> Link:
-    """Return what shows the worker's own Python at a fixed path."""
+    """Return a link that shows the worker's own Python at a fixed path."""
     return Link(PYTHON_FOLDER_INSIDE, str(Path(sys.base_prefix).resolve()))

@@ -28,7 +28,7 @@ class Runner:
     keeper: KeeperProcess
     isolation: Isolation
     program: str
-    """Where the keeper has the program."""
+    """The program's path in the keeper."""
     system: Sequence[Mount]
     """What every command sees."""
 

@@ -12,15 +12,15 @@ from workflows.erasure import erase_user
 class Command(BaseCommand):
     """Erase what a user asked for over the API, and the answers. Rows, times and amounts stay.
 
-    Work under way for the user ends without an answer. What the user wrote in Slack is erased by
-    `erase_slack_user`.
+    The user's current work ends without an answer. `erase_slack_user` erases what the user wrote in
+    Slack.
     """
 
     help = __doc__
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the user."""
-        parser.add_argument("username", help="the name with which the user logs in")
+        parser.add_argument("username", help="the name that the user logs in with")
 
     def handle(self, *_args: Any, username: str, **_options: Any) -> None:
         """Erase in one transaction and print how many runs were changed."""

@@ -47,9 +47,10 @@ def test_an_event_without_project_is_booked_on_the_one_chosen_for_it(project):
 
 
 def test_an_event_of_a_project_that_exists_by_now_is_booked_as_it_is(project):
-    kept = set_aside(usage_event(project, properties={"project_id": project.pk + 1}))
+    newest = create_project(project.organization, "Newest")
+    kept = set_aside(usage_event(project, properties={"project_id": newest.pk + 1}))
     later = create_project(project.organization, "Later")
-    assert later.pk == project.pk + 1
+    assert later.pk == newest.pk + 1
 
     assert quarantine.book_now(kept).project == later
 

@@ -1,4 +1,4 @@
-"""A refunded run costs nothing, whatever arrives for it later and however often it is refunded."""
+"""A refunded run costs nothing, whatever is booked for it later, and is refunded only once."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +37,7 @@ def refund(project, run=RUN):
 
 
 def faults(project):
-    """Return all that verifications find, and make sure that a rebuild changes nothing."""
+    """Return all faults, and make sure that a rebuild changes nothing."""
     account = account_of(project.organization)
     before = used(project.organization)
     rebuild(account.pk)

@@ -1,4 +1,4 @@
-"""What agent workers say that they can run."""
+"""What agent workers report that they can run."""
 
 import asyncio
 import json
@@ -58,13 +58,13 @@ def test_a_worker_that_died_is_no_longer_listed(exchange: Exchange):
     ["", "[]", '{"agents": []}', "[" * 50_000, "\0", '"' + "x" * MOST_REPORT + '"'],
     ids=["empty", "list", "agents as a list", "deep", "zero", "long"],
 )
-def test_a_malformed_report_is_passed_over(exchange: Exchange, content):
+def test_a_malformed_report_is_skipped(exchange: Exchange, content):
     exchange.put_report("good", {"sandbox": "", "agents": {}})
     (exchange.root / "workers" / "bad.json").write_text(content)
     assert [worker.worker for worker in readiness.workers(exchange)] == ["good"]
 
 
-def test_a_report_that_is_no_file_is_passed_over(exchange: Exchange, tmp_path: Path):
+def test_a_report_that_is_not_a_file_is_skipped(exchange: Exchange, tmp_path: Path):
     exchange.put_report("good", {"sandbox": "", "agents": {}})
     (tmp_path / "elsewhere").write_text(json.dumps({"sandbox": "", "agents": {}}))
     (exchange.root / "workers" / "link.json").symlink_to(tmp_path / "elsewhere")

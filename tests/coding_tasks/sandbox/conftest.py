@@ -56,7 +56,7 @@ SANDBOXES = [
 
 @pytest.fixture(scope="session", params=SANDBOXES)
 def sandbox(request: pytest.FixtureRequest) -> Sandbox:
-    """Each kind of sandbox. Where one doesn't work, the tests that need it say why."""
+    """Each kind of sandbox. If one doesn't work here, its tests are skipped with the reason."""
     found = request.param()
     if reason := found.why_missing():
         pytest.skip(f"this sandbox doesn't work here: {reason}")

@@ -1,11 +1,13 @@
-"""A program like `docker`, as far as the sandbox uses it. bubblewrap runs its containers.
+"""A stand-in for the parts of `docker` that the sandbox uses. bubblewrap runs its containers.
 
 Its first argument is a folder for its state. A file `down` there means that there is no engine.
 """
 
+import contextlib
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -66,7 +68,8 @@ class Engine:
                 mount["src"] = f"{name}{mount['dst'].replace('/', '-')}"
                 (self.state / mount["src"]).mkdir()
                 volumes[mount["dst"]] = mount["src"]
-        process = subprocess.Popen([*self._isolated(order), "--", *order.argv])
+        # A group, because bubblewrap may be killed before its child would end with it.
+        process = subprocess.Popen([*self._isolated(order), "--", *order.argv], process_group=0)
         about = {"pid": process.pid, "volumes": volumes}
         self.container(name).write_text(json.dumps(about))
         holder = order.options.get("--pid", "").removeprefix("container:")
@@ -80,7 +83,8 @@ class Engine:
         """Do what a shared process namespace does."""
         while self.container(holder).exists():
             time.sleep(0.01)
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
     def _isolated(self, order: Order) -> list[str]:
         found = binary.find()
@@ -116,7 +120,7 @@ class Engine:
         return 0
 
     def events(self, arguments: list[str]) -> int:
-        """Say of one container whether there is a file `oom`, or wait for it, and say of whom."""
+        """Report the containers that ran out of memory, which a file `oom` stands for."""
         oom = self.state / "oom"
         if not any(argument.startswith("label=") for argument in arguments):
             sys.stdout.write("oom\n" if oom.exists() else "")
@@ -142,7 +146,7 @@ class Engine:
 
     def remove(self, name: str) -> int:
         try:
-            os.kill(json.loads(self.container(name).read_text())["pid"], 9)
+            os.killpg(json.loads(self.container(name).read_text())["pid"], signal.SIGKILL)
         except (OSError, ValueError):
             sys.stderr.write(f"Error: No such container: {name}\n")
             return 1

@@ -19,7 +19,7 @@ from coding_tasks.sandbox.interface import Limit, Storage
 from tests.coding_tasks.sandbox.conftest import ENVIRONMENT, QUICK, attempt, run, shell, until
 
 MARK = f"98765.{os.getpid()}"
-"""Seconds that the hostile processes here sleep, so that they can be found by it."""
+"""Seconds that the hostile processes here sleep. Their command lines contain it."""
 SMALL = Storage(
     tree_bytes=8_000_000, tree_files=500, home_bytes=4_000_000, home_files=100,
     temporary_bytes=4_000_000, temporary_files=100,
@@ -27,7 +27,7 @@ SMALL = Storage(
 
 
 def marked() -> list[str]:
-    """Return the command lines of the living processes with the mark, and of gVisor's of ours."""
+    """Return the command lines of living processes that have the mark or are our gVisor's."""
     found = []
     ours = descendants(os.getpid())
     for process in Path("/proc").glob("[0-9]*"):

@@ -1,4 +1,4 @@
-"""The sandbox that the operator chose, and no other one."""
+"""Agents get the sandbox that the operator chose, and no other one."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The sandbox made of containers, against a program like `docker`, and the arguments it gets.
+"""The sandbox made of containers, with a stand-in for `docker`, and the arguments that this gets.
 
 `SANDBOX_IMAGE` makes the other tests of this folder use a real engine.
 """
@@ -137,14 +137,14 @@ def test_sizes_of_the_engine_are_read(text, size):
     assert bytes_of(text) == size
 
 
-def test_what_is_no_size_is_not_read():
+def test_a_malformed_size_is_rejected():
     with pytest.raises(ValueError, match="not a size"):
         bytes_of("--")
 
 
 @pytest.fixture
 def engine(tmp_path, monkeypatch) -> Path:
-    """Put a program like `docker` on the path; return the folder of its state."""
+    """Put the stand-in for `docker` on the path; return the folder of its state."""
     state, programs = tmp_path / "state", tmp_path / "programs"
     state.mkdir()
     programs.mkdir()
@@ -254,7 +254,7 @@ async def test_usage_is_what_the_engine_says(workspace):
 
 
 async def _measured(workspace: Workspace, process) -> bool:
-    """Let another command take its time, in which the first one is measured."""
+    """Let another command run for a while, so that the first one is measured meanwhile."""
     await shell(workspace, "true")
     return process._kill.__self__._peak > 0
 
@@ -302,7 +302,7 @@ async def test_the_home_is_saved_and_restored(engine):
         assert (await shell(workspace, "cat ~/.claude/x")).out == "session"
 
 
-async def test_a_lost_workspace_is_said_to_be_lost(engine):
+async def test_a_lost_workspace_is_reported_as_lost(engine):
     async with Docker("image:1").open(None) as workspace:
         command = Command(("/bin/sh", "-c", "echo up; sleep 987"), ENVIRONMENT)
         async with workspace.start(command, QUICK) as process:
@@ -314,7 +314,7 @@ async def test_a_lost_workspace_is_said_to_be_lost(engine):
             await shell(workspace, "true")
 
 
-async def test_an_engine_that_fails_later_is_not_taken_for_the_command(workspace, engine):
+async def test_a_later_failure_of_the_engine_is_not_blamed_on_the_command(workspace, engine):
     (engine / "down").touch()
     with pytest.raises(WorkspaceFailed, match="could not be set up: docker: Cannot"):
         await shell(workspace, "true")

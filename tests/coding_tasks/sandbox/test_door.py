@@ -367,7 +367,7 @@ async def refusing_gateway() -> AsyncIterator[tuple[str, asyncio.Event]]:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", may_end
 
 
-async def test_a_refusal_is_heard_although_an_earlier_answer_ends_later():
+async def test_a_refusal_is_noted_although_an_earlier_answer_ends_later():
     async with refusing_gateway() as (url, may_end), door_to(url) as (relay, port):
         async with connected(port) as earlier, connected(port) as later:
             earlier.writer.write(GET.replace(b"models", b"long"))
@@ -381,7 +381,7 @@ async def test_a_refusal_is_heard_although_an_earlier_answer_ends_later():
         assert (relay._refusals.last.status, relay._refusals.last.body) == (429, b"{}")
 
 
-async def test_a_refusal_is_heard_although_nobody_waits_for_its_end():
+async def test_a_refusal_is_noted_although_nobody_waits_for_its_end():
     async with refusing_gateway() as (url, may_end), door_to(url) as (relay, port):
         async with connected(port) as inside:
             inside.writer.write(GET.replace(b"models", b"refused"))
@@ -391,7 +391,7 @@ async def test_a_refusal_is_heard_although_nobody_waits_for_its_end():
         assert relay._refusals.last is not None
 
 
-async def test_a_later_call_that_passes_makes_a_refusal_the_last_no_more():
+async def test_a_refusal_is_forgotten_when_a_later_call_passes():
     async with refusing_gateway() as (url, may_end), door_to(url) as (relay, port):
         may_end.set()
         for target in (b"refused", b"at-once"):

@@ -230,9 +230,7 @@ async def test_a_file_that_cannot_be_read_is_said_to_be_missing(sandbox, checkou
     assert b"closed" not in change.patch
 
 
-async def test_a_file_that_has_not_the_encoding_it_should_is_kept_as_it_is(
-    sandbox, source, tmp_path
-):
+async def test_a_file_that_is_not_in_its_encoding_is_kept_as_it_is(sandbox, source, tmp_path):
     (source / ".gitattributes").write_text("*.ps1 text working-tree-encoding=UTF-16\n")
     (source / "old.ps1").write_bytes("one\n".encode("utf-16"))
     checkout = Checkout.make(sandbox, tmp_path)
@@ -243,7 +241,7 @@ async def test_a_file_that_has_not_the_encoding_it_should_is_kept_as_it_is(
         change = await workspace.export(checkout.commit, checkout.index)
     assert change.incomplete
     clone = checkout.apply(change)
-    # A pipe in gVisor is gone with its command, so there the file that it replaced is deleted.
+    # In gVisor a pipe disappears with its command, so the file that it replaced is deleted there.
     gone = (b"D", b"kept.txt") if isinstance(sandbox, GVisor) else ()
     assert staged(clone).split(b"\0")[:-1] == [
         *(b"A", b"-x.ps1", b"M", b"changed.txt", b"D", b"deleted.txt", *gone, b"A", b"new.ps1")

@@ -1,4 +1,4 @@
-"""What the agents of these tests do, and what is left of it."""
+"""Shell code with which the agents of these tests call the model, and what their runs leave."""
 
 from pathlib import Path
 

@@ -54,7 +54,7 @@ def test_a_follow_up_adds_to_the_branch(coding: World, caller: Caller, agents):
     assert diff.content.count(b"+++ b/notes") == 2
 
 
-def test_an_agent_that_is_not_installed_is_said_to_be(coding: World, caller: Caller, agents):
+def test_a_missing_agent_is_reported_as_missing(coding: World, caller: Caller, agents):
     failed = caller.wait_for(caller.started("echo hello", agent="codex"), "failed")
     assert failed["runs"][0]["message"].startswith("The agent codex is not installed")
     assert nothing_is_left()

@@ -1,4 +1,4 @@
-"""A change without a pull request is a file in the thread."""
+"""A change without a pull request is posted to the thread as a file."""
 
 import pytest
 from django.core.management import call_command

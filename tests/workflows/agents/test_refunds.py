@@ -1,4 +1,4 @@
-"""A run that fails by our doing costs nothing, and says so. Delivered work keeps its cost."""
+"""A run that fails through our fault costs nothing, and says so. Delivered work keeps its cost."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Who may start, read, continue and stop tasks, and what nobody may send."""
+"""Who may start, read, continue and stop tasks, and which requests are malformed."""
 
 import json
 import uuid
@@ -220,7 +220,7 @@ def test_a_body_that_makes_no_sense_is_refused(caller: Caller, fields: dict):
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b"null", b'"text"', b"\xff", b"[" * 100_000, b'{"a":' * 100_000]
 )
-def test_what_is_no_object_of_json_is_refused(caller: Caller, task: dict, body: bytes):
+def test_a_body_that_is_not_a_json_object_is_refused(caller: Caller, task: dict, body: bytes):
     for path in ("", f"{task['id']}/messages/"):
         assert caller.post(path, body).status_code == 400
     assert_untouched()
@@ -234,7 +234,7 @@ def test_another_content_type_is_refused(caller: Caller):
 
 
 @pytest.mark.parametrize("key", ["", " ", "x" * 256, "ü", "a b"])
-def test_a_key_that_is_no_key_is_refused(caller: Caller, key: str):
+def test_a_malformed_idempotency_key_is_refused(caller: Caller, key: str):
     body = {"repository": "acme/shop", "text": "hello"}
     answer = caller.post("", body, idempotency_key=key)
     assert answer.status_code == 400

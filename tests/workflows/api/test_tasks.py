@@ -1,4 +1,4 @@
-"""Tasks that are asked for over the API: from the request to the answer in the rows."""
+"""Tasks over the API, from the request to the answer in the rows."""
 
 import pytest
 from django.core.management import call_command

@@ -1,4 +1,4 @@
-"""What an agent gets of a thread besides the request."""
+"""What an agent gets from a thread besides the request."""
 
 import re
 
@@ -152,7 +152,7 @@ class TestFiles:
             ("a.txt", b"a\0b", "text/plain"),
         ],
     )
-    def test_a_file_that_is_no_text_is_named(self, thread: Thread, name, content, kind):
+    def test_a_file_that_is_not_text_is_named(self, thread: Thread, name, content, kind):
         thread.say("look", files=[thread.world.slack.attach(name, content, kind)])
         read = thread_context.read(thread.run())
         assert f"U2 attached {name}, which is not shown: it is no text." in read

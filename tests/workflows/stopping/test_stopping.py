@@ -261,7 +261,7 @@ def test_a_mention_that_was_stopped_before_its_workflow_began_makes_no_task(shop
     assert Mention.objects.get().state == Mention.State.STOPPED
 
 
-def test_no_task_is_made_of_a_mention_that_was_stopped_meanwhile(shop: World, monkeypatch):
+def test_no_task_is_created_for_a_mention_that_was_stopped_meanwhile(shop: World, monkeypatch):
     create = creation.create_task
 
     def create_after_stop(*given, **options):

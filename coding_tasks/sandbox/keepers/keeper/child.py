@@ -19,7 +19,7 @@ class Descriptors:
     """The descriptors that come with `Start`. The keeper closes its copies after the start."""
 
     arguments: int
-    """What can hold secrets: arguments for bubblewrap, or a bundle for gVisor."""
+    """Arguments for bubblewrap, or a bundle for gVisor. They can contain secrets."""
     argv: int
     """The program's own path and visible arguments, NUL-separated."""
     filter: int
@@ -48,14 +48,14 @@ def open_door(order: Start, channel: socket.socket) -> None:
 
 
 def yield_to_the_worker() -> None:
-    """Let the worker go first, and let the kernel end this first if memory runs out."""
+    """Run at a lower priority than the worker, and be the first to end if memory runs out."""
     os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     with open("/proc/self/oom_score_adj", "w") as preference:
         preference.write("1000")
 
 
 def keep_only(*descriptors: int) -> None:
-    """Number these from 0 and close all others, because programs pass on what they have."""
+    """Number these from 0 and close all others, because programs inherit what is open."""
     above = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 100) for descriptor in descriptors]
     for number, descriptor in enumerate(above):
         os.dup2(descriptor, number)

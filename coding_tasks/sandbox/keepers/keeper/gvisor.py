@@ -1,8 +1,8 @@
 """Starts gVisor's runsc, and reports its end as bubblewrap does.
 
-runsc starts more processes: the kernel of its own that runs the command, one that opens files for
-it, and those that hold the command's memory. A process namespace around them all lets the host's
-kernel end them together.
+runsc starts more processes: its own kernel, which runs the command, one that opens files for it,
+and those that hold the command's memory. They are all in one process namespace, so the host's
+kernel ends them together.
 """
 
 import json
@@ -19,7 +19,7 @@ from coding_tasks.sandbox.keepers.keeper.messages import Start
 _SIZE = 32_000_000
 """Bytes of runsc's own files. The largest holds the command's arguments and environment."""
 _NOT_STARTED = ("creating container", "starting container")
-"""What runsc was doing, as its log says, if the command was never tried."""
+"""What runsc's log names as its last step if the command was never started."""
 _BY_SIGNAL = 128
 
 
@@ -50,7 +50,7 @@ def execute(
 def _become_runsc(order: Start, descriptors: child.Descriptors) -> None:
     try:
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-        kernel.unshare(kernel.CLONE_NEWNS)  # the parent keeps the /proc in which it is
+        kernel.unshare(kernel.CLONE_NEWNS)  # the parent keeps its own /proc
         kernel.mount("proc", "/proc", "proc", kernel.HARMLESS | kernel.MS_NOEXEC)
         path, *arguments = child.read(descriptors.argv).split(b"\0")
         child.keep_only(descriptors.stdin, descriptors.stdout, descriptors.stderr)

@@ -1,4 +1,4 @@
-"""Where the keeper has things in its own mount namespace. Arguments of programs name these."""
+"""Paths in the keeper's own mount namespace. Arguments of programs contain them."""
 
 BASE = "/tmp"  # noqa: S108 - a mount of the keeper's own covers it
 LOWER = f"{BASE}/lower"

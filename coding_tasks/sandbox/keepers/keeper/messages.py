@@ -42,7 +42,7 @@ class Kill:
 
 @dataclass(frozen=True)
 class Ready:
-    """The workspace stands."""
+    """The workspace is ready."""
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ def _become(uid: int, gid: int) -> None:
 def new_user_namespace(*, root: bool = False) -> None:
     """Enter a user namespace where this user has every capability, but only over what it makes.
 
-    With `root` it is called root there, so that programs which it starts keep the capabilities.
+    With `root`, this user is root there, so that programs that it starts keep the capabilities.
     """
     uid, gid = os.geteuid(), os.getegid()
     kernel.unshare(kernel.CLONE_NEWUSER)

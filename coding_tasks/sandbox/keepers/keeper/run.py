@@ -32,9 +32,9 @@ class Run:
     outer: int
     """The process id of the keeper's child, which stays outside."""
     status_pipe: int
-    """Where it reports, in JSON, the first process inside and that the command ran."""
+    """Where the child reports, in JSON, the first process inside and that the command ran."""
     child: int = 0
-    """The first process inside, once it was reported."""
+    """The id of the first process inside, or 0 until it is reported."""
     inside: int | None = None
     """A descriptor of the first process inside. If it dies, the kernel ends all the others."""
     reported: bytes = b""
@@ -42,7 +42,7 @@ class Run:
     limit: str | None = None
     measured: int = 0
     files: int = 0
-    """Bytes of files in memory, as last looked for."""
+    """Bytes of files in memory, as last measured."""
     peak: usage.Usage = field(default_factory=usage.Usage)
 
     def read_report(self) -> bool:
@@ -57,7 +57,7 @@ class Run:
         return bool(data)
 
     def _watch(self) -> None:
-        """Note the first process inside, unless it has ended already, and all others with it."""
+        """Open the first process inside. If it has ended already, all the others have, too."""
         with contextlib.suppress(ProcessLookupError):
             self.inside = os.pidfd_open(self.child)
 
@@ -100,7 +100,7 @@ class Run:
         if self.inside is not None:
             self.kill_rest()
             os.close(self.inside)
-        while more:  # what is left inside may hold the pipe, so only now
+        while more:  # only now, because processes left inside could have kept the pipe open
             more = self.read_report()
         os.close(self.status_pipe)
         status = os.waitstatus_to_exitcode(wait_status)

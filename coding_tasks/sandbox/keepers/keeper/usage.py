@@ -18,7 +18,7 @@ class Usage:
     memory: int = 0
     """Bytes. An upper bound: shared pages and files count for each process that maps them."""
     private: int = 0
-    """The part of it that is neither shared memory nor a file."""
+    """The part of `memory` that is neither shared memory nor files. Bytes, like `memory`."""
     cpu_seconds: float = 0.0
     processes: tuple[int, ...] = ()
 
@@ -33,8 +33,8 @@ class Usage:
 def below(ancestors: Collection[int]) -> dict[int, Usage]:
     """Return the usage of these processes and of their living descendants.
 
-    Time of processes that ended is counted in the one that waited for them. A first process of a
-    process namespace has all others there as descendants.
+    The time of a process that ended counts for the one that waited for it. The first process of a
+    process namespace is an ancestor of all the others there.
     """
     parents: dict[int, int] = {}
     used: dict[int, Usage] = {}
