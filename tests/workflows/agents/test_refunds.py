@@ -158,7 +158,7 @@ def test_a_change_that_we_cannot_publish_costs_nothing(coding: World, agents, mo
 
 def test_a_workflow_that_is_terminated_costs_nothing(coding: World, agents):
     mention = coding.start("sleep 600")
-    wait_until(lambda: TaskRun.objects.filter(state="running").exists(), what="the run")
+    wait_until(UsageEvent.objects.exists, what="the call of the run")
     terminate(mention.workflow_id)
     wait_for_close(mention.workflow_id)
     unfinished.clear_up(mention.workflow_id, "its workflow was terminated")
@@ -218,7 +218,7 @@ def test_a_repository_that_refuses_us_costs_what_was_used(coding: World, agents)
 
 def test_a_stopped_run_costs_what_it_used(coding: World, agents):
     mention = coding.start("sleep 600")
-    wait_until(lambda: TaskRun.objects.filter(state="running").exists(), what="the run")
+    wait_until(UsageEvent.objects.exists, what="the call of the run")
     stop_work(CodingTask.objects.get(), "stopped")
     client.cancel_all([mention.workflow_id])
     wait_for_close(mention.workflow_id)
