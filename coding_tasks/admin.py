@@ -1,7 +1,7 @@
 """Admin pages of repositories, tasks and runs, with the credits they used."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -27,6 +27,7 @@ from coding_tasks.models import (
 )
 from coding_tasks.publishing import admin as publishing_admin
 from coding_tasks.transcripts import transcript_of
+from projects.completed_list import CompletedList
 from projects.permitted_parts import PermittedParts
 
 # Importing it registers its pages.
@@ -57,24 +58,20 @@ def credits_used(row: Any) -> str:
     return f"{used} ({display(given_back)} given back)" if given_back else used
 
 
-class _RunsWithCredits(ChangeList):
+class _RunsWithCredits(CompletedList):
     """Looks up the credits of all the runs of a page at once."""
 
-    def get_results(self, request: HttpRequest) -> None:
-        """Load the page's rows, and their credits."""
-        super().get_results(request)
-        self.result_list = list(self.result_list)
-        _add_credits_of_runs(self.result_list)
+    def complete(self, rows: Sequence[Any]) -> None:
+        """Add the credits."""
+        _add_credits_of_runs(rows)
 
 
-class _TasksWithCredits(ChangeList):
+class _TasksWithCredits(CompletedList):
     """Looks up the credits of all the tasks of a page at once."""
 
-    def get_results(self, request: HttpRequest) -> None:
-        """Load the page's rows, and their credits."""
-        super().get_results(request)
-        self.result_list = list(self.result_list)
-        _add_credits_of_tasks(self.result_list)
+    def complete(self, rows: Sequence[Any]) -> None:
+        """Add the credits."""
+        _add_credits_of_tasks(rows)
 
 
 def _add_credits_of_runs(runs: Iterable[Any]) -> None:

@@ -1,5 +1,6 @@
 """Admin pages for the ledger and the daily usage report. Read-only, except for refunds."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin, messages
@@ -12,6 +13,7 @@ from billing.credits import display
 from billing.ingestion.refunds import NotRefundable, refund
 from billing.models import DailyUsage, RunRefund, UsageEvent
 from billing.reports.usage import given_back_to_task_runs
+from projects.completed_list import CompletedList
 
 
 @admin.register(UsageEvent)
@@ -71,15 +73,13 @@ class UsageEventAdmin(ReadOnly, admin.ModelAdmin[UsageEvent]):
         self.message_user(request, f"{refunded} event(s) refunded.", messages.SUCCESS)
 
 
-class _RefundsWithCredits(ChangeList):
+class _RefundsWithCredits(CompletedList):
     """Looks up at once what was given back to all runs of a page."""
 
-    def get_results(self, request: HttpRequest) -> None:
-        """Load the page's rows, and their credits."""
-        super().get_results(request)
-        self.result_list = list(self.result_list)
-        given_back = given_back_to_task_runs(row.pk for row in self.result_list)
-        for row in self.result_list:
+    def complete(self, rows: Sequence[Any]) -> None:
+        """Add the credits."""
+        given_back = given_back_to_task_runs(row.pk for row in rows)
+        for row in rows:
             row.given_back_micro = given_back.get(row.pk, 0)
 
 
