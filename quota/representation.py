@@ -37,7 +37,7 @@ def render(
         }
     )
     tag = hashlib.blake2b(body.encode(), digest_size=16).hexdigest()
-    return f'{body[:-1]},"as_of":"{_time(found.now)}"}}', f'"{tag}"'
+    return f'{body[:-1]},"as_of":"{utc_time(found.now)}"}}', f'"{tag}"'
 
 
 def _resource(standing: Standing) -> dict[str, Any]:
@@ -49,8 +49,8 @@ def _resource(standing: Standing) -> dict[str, Any]:
         "usage": _credits(published.usage_micro if published else None),
         "limit": _credits(published.limit_micro if published else None),
         "remaining": _credits(published.remaining_micro if published else None),
-        "limited_until": _time(standing.limited_until),
-        "resets_at": _time(standing.resets_at),
+        "limited_until": utc_time(standing.limited_until),
+        "resets_at": utc_time(standing.resets_at),
         "time_zone": standing.time_zone,
         "mode": published.mode if published else "hard",
         "credits_per_usd": float(RESOURCES[standing.resource].credits_per_usd),
@@ -61,5 +61,6 @@ def _credits(micro: int | None) -> float | None:
     return None if micro is None else micro / MICRO
 
 
-def _time(instant: datetime | None) -> str | None:
+def utc_time(instant: datetime | None) -> str | None:
+    """Return an instant in UTC as the API writes it, to the second. None stays None."""
     return None if instant is None else f"{instant.isoformat()[:19]}Z"

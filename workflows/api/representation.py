@@ -1,7 +1,6 @@
 """Tasks and runs as JSON. Texts of agents, models and repositories are untrusted."""
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +9,7 @@ from coding_tasks.agents.events import Event, to_json
 from coding_tasks.models import CodingTask, RunChange, TaskBranch, TaskRun
 from coding_tasks.publishing.secrets import hide_secrets
 from coding_tasks.transcripts import events_of
+from quota.representation import utc_time
 from quota.resources import MICRO
 from workflows import failure_wording
 from workflows.wording import unescape
@@ -71,8 +71,8 @@ def _summary(task: CodingTask, branch: TaskBranch | None, used_micro: int) -> di
         "branch": branch.name if branch else None,
         "pull_request": (branch.pull_request or None) if branch else None,
         "credits": used_micro / MICRO,
-        "created_at": _time(task.created_at),
-        "finished_at": _time(task.finished_at),
+        "created_at": utc_time(task.created_at),
+        "finished_at": utc_time(task.finished_at),
     }
 
 
@@ -86,9 +86,9 @@ def _run(task: CodingTask, run: TaskRun, used: Mapping[UUID, int]) -> dict[str, 
         "error": run.error or None,
         "message": _message(task, run),
         "credits": used.get(run.pk, 0) / MICRO,
-        "created_at": _time(run.created_at),
-        "started_at": _time(run.started_at),
-        "finished_at": _time(run.finished_at),
+        "created_at": utc_time(run.created_at),
+        "started_at": utc_time(run.started_at),
+        "finished_at": utc_time(run.finished_at),
         "change": _change(run),
         "transcript": transcript,
         "transcript_left_out": left_out,
@@ -144,7 +144,3 @@ def _transcript(run: TaskRun) -> tuple[list[dict[str, Any]], int]:
 
 def _length(event: Event) -> int:
     return 50 + sum(len(value) for value in vars(event).values() if isinstance(value, str))
-
-
-def _time(instant: datetime | None) -> str | None:
-    return None if instant is None else f"{instant.isoformat()[:19]}Z"

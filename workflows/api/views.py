@@ -26,6 +26,7 @@ from projects.authentication import ProjectCredentialAuthentication
 from projects.permissions import covered_project, has_any_scope
 from projects.principal import TASK_READ, TASK_WRITE, Principal
 from quota.gate import QuotaUnknown, Verdict
+from quota.representation import utc_time
 from quota.views import AlwaysJSON
 from workflows import confirmations, denials
 from workflows.api import representation, running, schema
@@ -278,14 +279,13 @@ def _own_task(request: Request, project_id: int, task_id: UUID) -> CodingTask:
 
 def _refusal(verdict: Verdict) -> Response:
     """Return the refusal for lack of credits, with the gateway's reason, cause and headers."""
-    resets_at = verdict.resets_at
     return Response(
         {
             "detail": unescape(denials.text(verdict)),
             "reason": REASON,
             "cause": verdict.reason,
             "resource": verdict.resource,
-            "resets_at": None if resets_at is None else f"{resets_at.isoformat()[:19]}Z",
+            "resets_at": utc_time(verdict.resets_at),
         },
         status=status.HTTP_429_TOO_MANY_REQUESTS,
         headers={
