@@ -49,6 +49,7 @@ from coding_tasks.repositories.changes import (
 from coding_tasks.repositories.mirrors import Base, Mirrors
 from coding_tasks.repositories.remotes import Remote
 from coding_tasks.repositories.shared_checkouts import SharedCheckout, SharedCheckouts
+from coding_tasks.shared_exchange import shared_exchange
 from coding_tasks.storable import storable
 from coding_tasks.turn_answers import answer_of, is_run_cap
 from projects.credentials import revoke_run_tokens
@@ -71,7 +72,7 @@ _MISSING = {
     f"The change is larger than {MOST_PATCH // 1_000_000} MB.",
     Kept.LOST: "The change is not kept. It could not be taken out of the sandbox.",
 }
-"""What to say about a change of which not everything could be exported."""
+"""What to say if a change could not be exported as a whole."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class AgentRuns:
         return cls(
             Mirrors.from_settings(),
             SharedCheckouts.from_settings(owner),
-            Exchange(Path(settings.AGENT_EXCHANGE_DIRECTORY)),
+            shared_exchange(),
         )
 
     def prepare(self, run: TaskRun, material: str = "") -> bool:
@@ -281,7 +282,7 @@ def _note(outcome: Outcome) -> str:
 
 def erase(tasks: QuerySet[CodingTask]) -> None:
     """Erase what agents said, did and remember in these tasks."""
-    exchange = Exchange(Path(settings.AGENT_EXCHANGE_DIRECTORY))
+    exchange = shared_exchange()
     for task_id in tasks.values_list("pk", flat=True):
         exchange.remove_home(str(task_id))
     for run_id in TaskRun.objects.filter(task__in=tasks).values_list("pk", flat=True):

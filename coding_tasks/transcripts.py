@@ -2,14 +2,12 @@
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
 
-from django.conf import settings
 from django.db import transaction
 
-from coding_tasks.agent_worker.exchange import Exchange
 from coding_tasks.agents.events import Event, from_json, to_json
 from coding_tasks.models import RunEvent, TaskRun
+from coding_tasks.shared_exchange import shared_exchange
 from coding_tasks.storable import storable
 
 MOST_EVENTS = 5_000
@@ -36,7 +34,7 @@ def events_of(run: TaskRun) -> list[Event]:
     """Return what the agent reported in a run: from its rows, or before that from the exchange."""
     values: Iterable[object] = RunEvent.objects.filter(run=run).values_list("event", flat=True)
     if run.state not in TaskRun.FINAL and not values:
-        attempt = Exchange(Path(settings.AGENT_EXCHANGE_DIRECTORY)).latest(str(run.pk))
+        attempt = shared_exchange().latest(str(run.pk))
         values = _events(attempt.event_lines()) if attempt else []
     return [event for value in values if (event := from_json(value))]
 
