@@ -10,6 +10,7 @@ from typing import Any
 
 from coding_tasks.sandbox.command import GATEWAY_PORT_INSIDE, PYTHON_INSIDE, Command
 from coding_tasks.sandbox.errors import SandboxError, SandboxMissing
+from coding_tasks.sandbox.host import owner_of_trees
 from coding_tasks.sandbox.interface import Door, Limits, Workspace
 
 _ESCAPE = """
@@ -71,6 +72,29 @@ class Probe:
         thread.start()
         thread.join()
         return reasons[0] if reasons else "the probe failed"
+
+
+class ProbedSandbox:
+    """What the kinds of `Sandbox` share: whose trees they take, and whether they work here.
+
+    `unprivileged` is the uid and the gid of what runs inside if this process is root. Otherwise it
+    runs as the user of this process. `ask` and `needs` are those of `Probe`.
+    """
+
+    def __init__(
+        self, unprivileged: int, ask: Callable[[], Coroutine[Any, Any, str | None]], needs: str
+    ) -> None:
+        self._unprivileged = unprivileged
+        self._probe = Probe(ask, needs)
+
+    @property
+    def owner(self) -> tuple[int, int]:
+        """See `Sandbox.owner`."""
+        return owner_of_trees(self._unprivileged)
+
+    def why_missing(self) -> str | None:
+        """See `Sandbox.why_missing`."""
+        return self._probe.why_missing()
 
 
 async def try_out(opening: AbstractAsyncContextManager[Workspace]) -> str | None:

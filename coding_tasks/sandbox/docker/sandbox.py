@@ -12,15 +12,15 @@ from coding_tasks.sandbox.docker import options
 from coding_tasks.sandbox.docker.client import Client
 from coding_tasks.sandbox.docker.workspace import DockerWorkspace, opened
 from coding_tasks.sandbox.errors import SandboxMissing, WorkspaceFailed
-from coding_tasks.sandbox.host import UNPRIVILEGED, check_mount, check_owner, owner_of_trees
+from coding_tasks.sandbox.host import UNPRIVILEGED, check_mount, check_owner
 from coding_tasks.sandbox.interface import Storage
-from coding_tasks.sandbox.probe import Probe, try_out
+from coding_tasks.sandbox.probe import ProbedSandbox, try_out
 
 _DEFAULT_STORAGE = Storage()
 _NEEDS = "the worker must reach a Docker engine on this machine, and SANDBOX_IMAGE must be there"
 
 
-class Docker:
+class Docker(ProbedSandbox):
     """See `coding_tasks.sandbox.interface.Sandbox`.
 
     `unprivileged` is the uid and the gid of containers if this process is root. Otherwise they run
@@ -30,17 +30,7 @@ class Docker:
     def __init__(self, image: str, runtime: str = "", unprivileged: int = UNPRIVILEGED) -> None:
         self._image = image
         self._runtime = runtime
-        self._unprivileged = unprivileged
-        self._probe = Probe(self._try, _NEEDS)
-
-    @property
-    def owner(self) -> tuple[int, int]:
-        """See `Sandbox.owner`."""
-        return owner_of_trees(self._unprivileged)
-
-    def why_missing(self) -> str | None:
-        """See `Sandbox.why_missing`."""
-        return self._probe.why_missing()
+        super().__init__(unprivileged, self._try, _NEEDS)
 
     @asynccontextmanager
     async def open(

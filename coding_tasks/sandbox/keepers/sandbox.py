@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from coding_tasks.sandbox.host import UNPRIVILEGED, check_mount, check_owner, owner_of_trees
+from coding_tasks.sandbox.host import UNPRIVILEGED, check_mount, check_owner
 from coding_tasks.sandbox.interface import Storage
 from coding_tasks.sandbox.keepers import view
 from coding_tasks.sandbox.keepers.isolation import Isolation
@@ -13,13 +13,13 @@ from coding_tasks.sandbox.keepers.keeper import layout
 from coding_tasks.sandbox.keepers.keeper.mounts import Plan, Size
 from coding_tasks.sandbox.keepers.keeper_process import KeeperProcess
 from coding_tasks.sandbox.keepers.workspace import KeeperWorkspace, Runner
-from coding_tasks.sandbox.probe import Probe, try_out
+from coding_tasks.sandbox.probe import ProbedSandbox, try_out
 
 _ANY_FOLDER = Path("/usr/bin")
 _DEFAULT_STORAGE = Storage()
 
 
-class KeeperSandbox:
+class KeeperSandbox(ProbedSandbox):
     """See `coding_tasks.sandbox.interface.Sandbox`.
 
     `unprivileged` is the uid and the gid of sandboxes if this process is root. Otherwise they run
@@ -28,17 +28,7 @@ class KeeperSandbox:
 
     def __init__(self, isolation: Isolation, unprivileged: int = UNPRIVILEGED) -> None:
         self._isolation = isolation
-        self._unprivileged = unprivileged
-        self._probe = Probe(self._try, isolation.needs)
-
-    @property
-    def owner(self) -> tuple[int, int]:
-        """See `Sandbox.owner`."""
-        return owner_of_trees(self._unprivileged)
-
-    def why_missing(self) -> str | None:
-        """See `Sandbox.why_missing`."""
-        return self._probe.why_missing()
+        super().__init__(unprivileged, self._try, isolation.needs)
 
     @asynccontextmanager
     async def open(
