@@ -55,7 +55,7 @@ def ask(run: TaskRun, reasons: tuple[str, ...]) -> Notice:
     sections = [_section(line) for line in text.splitlines()]
     blocks = [*sections, {"type": "actions", "elements": [button]}]
     return notices.claim(
-        f"publish:{run.pk}", Notice.Kind.QUESTION, message_of(run), text, blocks=blocks
+        f"{notices.PUBLISH_KEY}{run.pk}", Notice.Kind.QUESTION, message_of(run), text, blocks=blocks
     )
 
 

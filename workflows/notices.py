@@ -41,8 +41,10 @@ ATTEMPTS_AT_LEAST = 8
 LONGEST_BACKOFF = timedelta(minutes=5)
 _ANSWER = "answer:"
 _A_MOMENT = timedelta(seconds=1)
-_AFTER_THE_ANSWER = ("diff", "publish")
-"""What the keys of notices begin with that must come after their run's answer."""
+PUBLISH_KEY = "publish:"
+"""The beginning of the key of a question about a change. The run's id follows."""
+_AFTER_THE_ANSWER = (posting.DIFF_KEY, PUBLISH_KEY)
+"""How the keys of notices begin that follow their run's answer."""
 
 
 # --- Claiming ------------------------------------------------------------------------------------
@@ -215,8 +217,8 @@ def _waits_for_answer(notice: Notice, now: datetime) -> bool:
 
     The notice waits no longer than a lease: Slack may take it even if it refuses the answer.
     """
-    kind, _, run_id = notice.key.partition(":")
-    if kind not in _AFTER_THE_ANSWER or notice.created_at <= now - LEASE:
+    _, _, run_id = notice.key.partition(":")
+    if not notice.key.startswith(_AFTER_THE_ANSWER) or notice.created_at <= now - LEASE:
         return False
     unsent = [Notice.State.PENDING, Notice.State.SENDING]
     return Notice.objects.filter(key=f"{_ANSWER}{run_id}", state__in=unsent).exists()

@@ -7,7 +7,7 @@ import re
 import secrets
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -59,7 +59,6 @@ class _FileBudget:
 
     files: int = MOST_FILES
     size: int = MOST_OF_FILES
-    texts: list[str] = field(default_factory=list)
 
 
 def read(run: TaskRun) -> str:
