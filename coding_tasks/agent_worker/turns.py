@@ -251,7 +251,7 @@ def _told(refused: Refusal) -> dict[str, Any]:
 
 @asynccontextmanager
 async def _heartbeats(progress: Progress) -> AsyncIterator[None]:
-    """Tell Temporal regularly that the turn is alive and how many steps it took.
+    """Tell Temporal regularly that the turn goes on, and how many steps it has taken.
 
     What the agent does is left out, because Temporal's history cannot be erased.
     """

@@ -15,7 +15,7 @@ _NO_PASSWORD = rb"(?!(?:password|passwd|pass|secret|postgres|example|changeme)@)
 
 @dataclass(frozen=True)
 class _Form:
-    """A kind of secret: its name, its form, and marks, of which each such secret contains one."""
+    """A kind of secret: its name and its form. Each such secret contains one of `marks`."""
 
     name: str
     marks: tuple[bytes, ...]

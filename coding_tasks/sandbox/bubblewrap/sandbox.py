@@ -53,7 +53,7 @@ class BubblewrapIsolation:
 
 
 class Bubblewrap(KeeperSandbox):
-    """The sandbox of machines that need no more. See `KeeperSandbox` for `unprivileged`."""
+    """The default sandbox. See `KeeperSandbox` for `unprivileged`."""
 
     def __init__(self, unprivileged: int = UNPRIVILEGED) -> None:
         super().__init__(BubblewrapIsolation(), unprivileged)
