@@ -65,7 +65,7 @@ def test_a_mutation_changes_functions_that_others_imported(module, tmp_path):
     admits = module.admits
     assert admits(5)
     mutation = mutation_of("billing/scratch.py", "", MODULE, MODULE.replace("<=", "<"))
-    applied.apply(mutation, tmp_path)
+    applied.apply(mutation, tmp_path, applied.Objects())
     assert not admits(5)
     assert admits(3)
 

@@ -5,9 +5,11 @@
 The job's directory holds `job.pickle` and gets a line in `results.jsonl` for each verdict. The
 process imports everything, starts the servers and runs every test once. This shows which tests run
 which lines, and how long they take. Then each mutation gets a fork that runs the tests of its
-lines, the fastest first, and stops at the first failure.
+lines and stops at the first failure: first those that noticed another mutation of the function, then
+the fastest.
 """
 
+import gc
 import json
 import os
 import pickle
@@ -98,6 +100,7 @@ class Forks:
         self._took: dict[str, float] = {}
         self._failed = ""
         self._saved = int(time.time())
+        self._noticed: dict[tuple[str, str], set[str]] = defaultdict(set)
 
     def pytest_collection(self) -> None:
         """Draw the same examples each time, and don't spend time on making them small."""
@@ -120,19 +123,23 @@ class Forks:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        from tests.mutations.applied import forget_caches
+        from tests.mutations.applied import Objects
 
         began = time.monotonic()
+        objects = Objects()
         self._record_scripts()
         known = self._job.known and Path(self._job.known)
         if known and known.exists():
             self._lines.tests, self._lines.cut, self._took = pickle.loads(known.read_bytes())
+        if not self._job.through_process:  # nobody sees which lines such a test runs
+            session.items = [item for item in session.items if not _gateways(item)]
+        self._next = _any_of(session.items)
         for item in self._one_for_each_fixture(session) if self._took else session.items:
-            forget_caches()
+            objects.forget_caches()
             start = time.monotonic()
             self._lines.begin()
             try:
-                item.config.hook.pytest_runtest_protocol(item=item, nextitem=_nothing(session))
+                item.config.hook.pytest_runtest_protocol(item=item, nextitem=self._next)
             finally:
                 self._lines.end(item.nodeid)
             self._took.setdefault(item.nodeid, time.monotonic() - start)
@@ -147,13 +154,15 @@ class Forks:
         items = {item.nodeid: item for item in session.items}
         self._of_processes = {name for name, item in items.items() if _gateways(item)}
         database = _Database()
+        self._objects = Objects()
+        gc.freeze()  # so that a fork doesn't copy the memory of every object that it collects
         for mutation in self._job.mutations:
             if time.monotonic() - began > self._job.seconds:
                 break
             database.restore()
             original = (self._root / mutation.file).read_text()
             try:
-                self._judge(session, mutation, items)
+                self._judge(mutation, items)
             finally:
                 self._save(mutation.file, original)
         return True
@@ -163,7 +172,9 @@ class Forks:
         chosen, prepared = [], set()
         for item in sorted(session.items, key=lambda item: self._took.get(item.nodeid, 0)):
             defined = item._fixtureinfo.name2fixturedefs
-            shared = {name for name in defined if defined[name][-1].scope == "session"}
+            shared = {
+                name for name in defined if defined[name][-1].scope in ("session", "package")
+            }
             if not shared <= prepared and not _gateways(item):
                 chosen.append(item)
                 prepared |= shared
@@ -195,8 +206,12 @@ class Forks:
         Script.__init__ = recorded_begin
         redis_client.script = recorded_script
 
-    def _judge(self, session: pytest.Session, mutation: Mutation, items: dict) -> None:
-        tests = sorted(self._tests_of(mutation) & self._took.keys(), key=self._took.__getitem__)
+    def _judge(self, mutation: Mutation, items: dict) -> None:
+        noticed = self._noticed[mutation.file, mutation.function]
+        tests = sorted(
+            self._tests_of(mutation) & self._took.keys(),
+            key=lambda test: (test not in noticed, self._took[test]),
+        )
         if not tests:
             self._write(mutation, "untested", "", 0.0)
             return
@@ -208,7 +223,7 @@ class Forks:
             child = os.fork()
         if child == 0:
             os.close(reading)
-            self._run(session, mutation, [items[name] for name in tests], writing)
+            self._run(mutation, [items[name] for name in tests], writing)
         os.close(writing)
         status = _wait(child, began + limit)
         with open(reading, errors="replace") as told:
@@ -220,6 +235,7 @@ class Forks:
             NO_VERDICT: "no verdict",
         }.get(status, "killed")
         self._write(mutation, outcome, detail, time.monotonic() - began)
+        noticed.update(test for test in tests if detail.startswith(f"{test} ("))
         if outcome == "timeout" and mutation.file.endswith(".lua"):
             raise SystemExit("the server may still run the script")
 
@@ -251,28 +267,28 @@ class Forks:
         lines = statement_lines((self._root / path).read_text(), mutation.first)
         return {test for line in lines for test in self._lines.tests.get((path, line), ())}
 
-    def _run(self, session: pytest.Session, mutation: Mutation, items: list, told: int) -> None:
+    def _run(self, mutation: Mutation, items: list, told: int) -> None:
         """Run the tests in a fork with the mutation; never return."""
         status = KILLED
         try:
             os.setsid()  # so that the servers that it starts end with it
-            from tests.mutations.applied import NotApplied, apply, forget_caches
+            from tests.mutations.applied import NotApplied, apply
 
             sys.settrace(None)
             self._failed = ""
             try:
-                apply(mutation, self._root)
+                apply(mutation, self._root, self._objects)
             except (NotApplied, SyntaxError, ValueError) as error:
                 os.write(told, str(error).encode())
                 status = NO_VERDICT
                 os._exit(status)
-            forget_caches()
+            self._objects.forget_caches()
             self._saved -= 1
             self._save(mutation.file, mutation.mutated)
             signal.signal(signal.SIGALRM, lambda *_: os._exit(TIMEOUT))
             for item in items:
                 signal.setitimer(signal.ITIMER_REAL, self._limit(item.nodeid))
-                item.config.hook.pytest_runtest_protocol(item=item, nextitem=_nothing(session))
+                item.config.hook.pytest_runtest_protocol(item=item, nextitem=self._next)
                 if self._failed:
                     break
             else:
@@ -308,9 +324,11 @@ def _stop_gateways(item: pytest.Item) -> None:
         fixture.finish(SimpleNamespace(node=item.session))
 
 
-def _nothing(session: pytest.Session) -> SimpleNamespace:
-    """Return what to name as the next test, so that only the fixtures of the session stay."""
-    return SimpleNamespace(listchain=lambda: [session])
+def _any_of(items: list[pytest.Item]) -> SimpleNamespace:
+    """Return what to name as the next test: fixtures of the session and of common packages stay."""
+    packages = [node for node in items[0].listchain() if not isinstance(node, pytest.Module)]
+    common = [node for node in packages if all(node in item.listchain() for item in items)]
+    return SimpleNamespace(listchain=lambda: common)
 
 
 class _Database:
@@ -362,7 +380,7 @@ def main(directory: str) -> int:
     root = Path.cwd()
     arguments = [
         "-p", "no:randomly", "-p", "no:cacheprovider", "-o", "timeout=0", "--numprocesses", "0",
-        "--quiet", *job.tests,
+        "--quiet", "--tb=native", *job.tests,
     ]  # fmt: skip
     plugin = Forks(job, root, Path(directory) / "results.jsonl")
     return pytest.main(arguments, plugins=[plugin])
