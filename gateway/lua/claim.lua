@@ -26,7 +26,6 @@ if e[1] then
   end
   status = 'again'
 end
-redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'fingerprint', ARGV[3], 'owner', ARGV[2], 'call', ARGV[1],
   'at', int(now))
 redis.call('PEXPIRE', KEYS[1], ARGV[6])

@@ -17,6 +17,9 @@ if left < tonumber(ARGV[1]) and ARGV[2] == '1' then
   redis.call('SET', KEYS[1],
     'a + b')
 end
+if now < tonumber(ARGV[1]) then
+  left = 0
+end
 return left
 """
 MODULE = """\
@@ -44,6 +47,9 @@ def test_every_kind_of_mistake_is_made_in_a_script(tmp_path):
         (condition, "if not (left < tonumber(ARGV[1]) and ARGV[2] == '1') then"),
         ("redis.call('SET', KEYS[1], 'a + b')", ""),
     } <= made
+    late = "if now < tonumber(ARGV[1]) then"
+    assert (late, late.replace("<", ">=")) in made
+    assert (late, late.replace("<", "<=")) not in made, "nobody can call in a chosen millisecond"
     changed = {before for before, _ in made}
     assert not any(before == "'a + b')" for before in changed), "text is not code"
     assert not any("a <= b" in after for _, after in made), "comments are not code"

@@ -35,6 +35,9 @@ KILLED, SURVIVED, NO_VERDICT, TIMEOUT = 1, 0, 3, 4
 TIMES_LONGER, SECONDS_MORE = 8, 5.0
 """How long a test may take with a mutation: so many times what it takes without, and a bit."""
 
+SCRIPT_RUNS_ON = ("redis.exceptions.TimeoutError", "BUSY ", "RedisUnavailable")
+"""How a test fails if its server still runs a script. So would every further test."""
+
 TRACED_SECONDS = 1.5
 """How much processor time of a test is traced. A longer one repeats itself with more examples."""
 FEWER_EXAMPLES = 4
@@ -234,9 +237,12 @@ class Forks:
             SURVIVED: "survived",
             NO_VERDICT: "no verdict",
         }.get(status, "killed")
+        is_script = mutation.file.endswith(".lua")
+        if is_script and any(sign in detail for sign in SCRIPT_RUNS_ON):
+            outcome = "timeout"
         self._write(mutation, outcome, detail, time.monotonic() - began)
         noticed.update(test for test in tests if detail.startswith(f"{test} ("))
-        if outcome == "timeout" and mutation.file.endswith(".lua"):
+        if outcome == "timeout" and is_script:
             raise SystemExit("the server may still run the script")
 
     def _limit(self, test: str) -> float:

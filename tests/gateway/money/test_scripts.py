@@ -52,13 +52,13 @@ class Store:
 
     def hold(
         self, hold_id="hold", bound=100, *, run="", lease=MINUTE, window=MINUTE, sequence=0,
-        run_cap="", per_minute=0, generation="", user="user",
+        run_cap="", per_minute=0, generation="", user="user", reserve=0,
     ) -> list:  # fmt: skip
         return self.run(
             "hold",
             [PROJECT, keys.FEED, HOLDS, keys.OWNERS, BUCKET, keys.SEQUENCE, run, keys.GENERATION],
             hold_id, bound, "owner", lease, window, sequence, "record", run_cap, per_minute,
-            generation, 7, user,
+            generation, 7, user, reserve,
         )  # fmt: skip
 
     def settle(
@@ -263,7 +263,7 @@ def test_more_than_is_exact_is_not_held(store: Store) -> None:
 
 @pytest.mark.parametrize(
     ("by_default", "of_run", "cap"),
-    [(100, "", 100), ("", "100", 100), (200, "100", 100), (100, "200", 100), ("", "", None)],
+    [(100, "", 100), ("", "100", 100), (101, "100", 100), (100, "101", 100), ("", "", None)],
 )
 def test_the_lower_cap_of_a_run_applies(store: Store, by_default, of_run, cap) -> None:
     store.admit(caps=f"1 {of_run} 0 0")
@@ -271,6 +271,33 @@ def test_the_lower_cap_of_a_run_applies(store: Store, by_default, of_run, cap) -
     assert answer[:3] == (["held", 899, 101] if cap is None else ["run_cap", 100, 0])
     assert store.hold("fits", bound=100, run=RUN, run_cap=by_default)[0] == "held"
     assert store.hold("without a run", bound=200, run_cap=by_default)[0] == "held"
+
+
+def test_an_account_holds_its_last_micro_credit_and_not_one_more(store: Store) -> None:
+    store.admit(allotment=100)
+    assert store.hold("much", bound=101)[:3] == ["short", 100, 0]
+    assert store.hold("fits", bound=100)[:3] == ["held", 0, 100]
+
+
+def test_a_run_keeps_something_for_its_last_call(store: Store) -> None:
+    store.admit()
+    assert store.hold("much", bound=81, run=RUN, run_cap=100, reserve=20)[:3] == ["run_cap", 100, 0]
+    assert store.hold("fits", bound=80, run=RUN, run_cap=100, reserve=20)[0] == "held"
+    assert store.hold("last", bound=20, run=RUN, run_cap=100)[0] == "held"
+
+
+def test_the_answer_says_how_much_of_its_cap_a_run_had_used_before(store: Store) -> None:
+    store.admit()
+    store.redis.hset(RUN, mapping={"spent": 100, "held": 99})
+    assert store.hold("one", bound=1, run=RUN, run_cap=200)[8] == 99
+    assert store.hold("without a cap", run=RUN)[8] == -1
+
+
+def test_nothing_is_used_of_a_cap_whose_counters_do_not_exist_yet(store: Store) -> None:
+    store.admit(caps="1  1 0")
+    store.redis.hset(OF_PROJECT, "allotment", 100)
+    assert store.hold("much", bound=101)[:3] == ["project_cap", 100, 0]
+    assert store.hold("fits", bound=100)[0] == "held"
 
 
 def test_what_a_scope_spent_and_holds_is_not_left(store: Store) -> None:
@@ -360,6 +387,20 @@ def test_a_bucket_of_requests_refills_evenly_up_to_a_minutes_worth(
         assert refused[:2] == ["rate", ""]
     waits = refused if script == "rate" else refused[{"hold": 1, "precheck": 2}[script]]
     assert wait * 1000 - 8000 < waits <= wait * 1000, "on a busy machine some time passed"
+
+
+@pytest.mark.parametrize("script", REQUESTS)
+def test_one_request_a_minute_is_one_request(store: Store, script: str) -> None:
+    store.admit()
+    ask = {
+        "hold": lambda name: store.hold(name, per_minute=1)[0],
+        "rate": lambda _: store.run("rate", [BUCKET], 1) and "rate",
+        "precheck": lambda _: store.run("precheck", [PROJECT, BUCKET], 1)[0],
+    }[script]
+    assert ask("first") == ADMITTED[script]
+    if script == "precheck":
+        store.run("rate", [BUCKET], 1)
+    assert ask("second") == "rate"
 
 
 # --- precheck ------------------------------------------------------------------------------------
@@ -569,6 +610,12 @@ def test_a_ledger_that_booked_more_than_was_spent_shows_a_loss(store, spent, los
     assert store.account("spent", "resync") == (["110", "1"] if lost else ["100", None])
     score = store.redis.zscore(keys.RESYNC, "7:ai_credits")
     assert about(score, store.now - SOON) if lost else score is None
+
+
+def test_an_account_that_lost_its_snapshot_gets_the_next_one(store: Store) -> None:
+    store.settle("force", cost=60)
+    assert store.install(booked=100) == [1, 1, 0]
+    assert store.account("spent", "allotment") == ["160", "1000"]
 
 
 def test_nothing_booked_by_an_unused_account_is_no_loss(store: Store) -> None:
