@@ -7,7 +7,7 @@
 -- Returns {status, remaining, held, ms since Django's answer was last confirmed, that answer (for
 --          refusals only), ms since it was given, sequence, the scopes beside the account that
 --          count the hold, the percentage of its cap that the run had used or held before (-1
---          for no cap)}
+--          for no cap or a hold that was held before; for holds only)}
 -- Every change increments the sequence, so a lower sequence shows that Redis lost changes. The
 -- process that notices writes a new generation. A command takes about two microseconds, so the
 -- script runs only those that it needs.
@@ -61,7 +61,7 @@ if compared then
   remaining = tonumber(a[1]) - spent - held
 end
 local function held_before()
-  return {'held', remaining, held, age, '', age_of_answer, 0, ''}
+  return {'held', remaining, held, age, '', age_of_answer, 0, '', -1}
 end
 local function unless_held_before(status, left, under_way)
   if redis.call('HEXISTS', holds, hold_id) == 1 then

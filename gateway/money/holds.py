@@ -34,6 +34,8 @@ MARK_MS = 60_000
 # While a process still has to repeat a settlement that got no answer, Redis keeps all of its ids.
 LONGEST_MARK_MS = 86_400_000
 REPLAY_GRACE = 2.0
+FIRST_RETRY, LAST_RETRY = 0.05, 2.0
+"""Seconds between two attempts to settle: at first, and at last."""
 # While Redis is down, at most this many events of calls that nobody pays for are kept in memory.
 MAX_UNPAID_WAITING = 10_000
 
@@ -72,11 +74,11 @@ class HoldResult(msgspec.Struct, frozen=True, gc=False):
     """
 
     status: Status
-    remaining_micro: int
-    held_micro: int
-    age_ms: int
-    answer: bytes
-    answer_age_ms: int
+    remaining_micro: int = 0
+    held_micro: int = 0
+    age_ms: int = 0
+    answer: bytes = b""
+    answer_age_ms: int = 0
     run_percent: int = -1
 
 
@@ -139,7 +141,7 @@ class Holds:
         Raises `RedisUnavailable` or `RedisError`; nothing stays reserved then.
         """
         if self._replaying is not None and not self._replaying.done():
-            return HoldResult("rewound", 0, 0, 0, b"", 0)
+            return HoldResult("rewound")
         run = keys.run(wanted.task_run_id) if wanted.task_run_id else ""
         again = wanted.hold_id in self._active
         if not again:
@@ -174,16 +176,14 @@ class Holds:
         except (RedisUnavailable, RedisError, asyncio.CancelledError):
             # Redis may have made the reservation anyway, so release it as soon as Redis answers.
             metrics.REDIS_FAILURES.labels("hold").inc()
-            self._spool(Settlement(wanted.hold_id, "release", 0, b""))
+            self.release(wanted.hold_id)
             raise
         result = HoldResult(answer[0].decode(), *answer[1:6])
         if result.status == "held" and self._restarted():
-            result = replace(result, status="rewound")
-            if not again:
-                self._spool(Settlement(wanted.hold_id, "release", 0, b""))
+            result = replace(result, status="rewound")  # the replay releases it
         if result.status == "held":
             self._sequence = max(self._sequence, answer[6])
-            result = replace(result, run_percent=answer[8] if len(answer) > 8 else -1)
+            result = replace(result, run_percent=answer[8])
             if len(answer[7]) > len(run):  # scopes beside that of the run, which is known
                 self._active[wanted.hold_id] = replace(wanted, scopes=answer[7].decode())
         else:
@@ -228,7 +228,7 @@ class Holds:
             raise
 
     def release(self, hold_id: str) -> None:
-        """Release the hold of a call that was not made, in the background. It gets no event."""
+        """Release a hold in the background. It gets no event."""
         self._spool(Settlement(hold_id, "release", 0, b""))
 
     async def _settle(self, settlement: Settlement) -> None:
@@ -255,21 +255,21 @@ class Holds:
             self._retrying = asyncio.create_task(self._retry())
 
     async def _retry(self) -> None:
-        delay = 0.05
+        delay = FIRST_RETRY
         while self._unsettled:
             settlement = self._unsettled[0]
             try:
                 await self._settle(settlement)
             except RedisUnavailable:
                 await asyncio.sleep(delay)
-                delay = min(delay * 2, 2.0)
+                delay = min(delay * 2, LAST_RETRY)
             except RedisError:
                 logger.exception("a settlement was refused", hold_id=settlement.hold_id)
-                await asyncio.sleep(2.0)
+                await asyncio.sleep(LAST_RETRY)
                 self._unsettled.rotate(-1)
             else:
                 self._unsettled.popleft()
-                delay = 0.05
+                delay = FIRST_RETRY
 
     async def drain(self) -> None:
         """Wait until every settlement is confirmed."""
@@ -313,7 +313,7 @@ class Holds:
         """
         for raw in await self._redis.execute("HKEYS", self._holds_key):
             if (hold_id := raw.decode()) not in self._active:
-                self._spool(Settlement(hold_id, "release", 0, b""))
+                self.release(hold_id)
 
     async def retire(self) -> None:
         """Settle what is left, then end the lease. The reaper books holds that remain."""

@@ -252,8 +252,7 @@ class Prices:
         day = time.time() // _DAY
         if day != self._day or len(self._cache) > 10_000:
             self._day = day
-            self._cache.clear()
-            self._dearest.clear()
+            self.forget()
         key = (provider, model, service_tier, fast)
         rates = self._cache.get(key)
         if rates is None:
@@ -282,6 +281,11 @@ class Prices:
                     continue
             self._dearest[key] = dearest
         return dearest
+
+    def forget(self) -> None:
+        """Forget the rates that were read so far."""
+        self._cache.clear()
+        self._dearest.clear()
 
     def is_standard(self, provider: str, service_tier: str) -> bool:
         """Return whether a service tier has the standard price."""

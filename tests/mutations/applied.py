@@ -6,6 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 from types import CodeType, FunctionType
 
+from gateway.money.prices import Prices
 from gateway.network.redis_connection import Script
 from quota.published import redis_client
 from tests.mutations.mutation import Mutation
@@ -27,12 +28,15 @@ class Objects:
         self.functions: dict[str, list[FunctionType]] = defaultdict(list)
         self.caches: list[functools._lru_cache_wrapper] = []
         self.scripts: list[Script] = []
+        self.prices: list[Prices] = []
         gc.unfreeze()  # the gateway's start hides objects from the collector
         for found in gc.get_objects():
             if type(found) is FunctionType:
                 self.functions[found.__code__.co_filename].append(found)
             elif type(found) is Script:
                 self.scripts.append(found)
+            elif type(found) is Prices:
+                self.prices.append(found)
             elif isinstance(found, functools._lru_cache_wrapper) and _is_ours(found):
                 self.caches.append(found)
 
@@ -40,6 +44,8 @@ class Objects:
         """Empty the caches of our functions, which hold what the code returned before."""
         for cache in self.caches:
             cache.cache_clear()
+        for prices in self.prices:
+            prices.forget()
 
 
 def apply(mutation: Mutation, root: Path, objects: Objects) -> None:

@@ -76,6 +76,8 @@ ROOMS = (
             "tests/billing/allowances/test_caps.py",
             "tests/billing/verification/test_tampering.py",
             "tests/quota/quota_limits/test_sorted_set.py",
+            "tests/quota/quota_limits/test_failures.py",
+            "tests/billing/decisions/test_in_redis.py",
         ),
     ),
     Room(

@@ -61,7 +61,7 @@ class RemoveStatement(Operator):
     def _replacement(node) -> str:
         if node.parent is None or node.parent.type != "simple_stmt":
             return ""
-        if node.get_code().lstrip().startswith(_OBSERVING):
+        if node.get_code(include_prefix=False).startswith(_OBSERVING):
             return ""
         if node.type == "raise_stmt":
             return "pass"

@@ -197,6 +197,187 @@ def test_the_reaper_books_only_holds_whose_owners_lease_expired(own_redis: str) 
     asyncio.run(look())
 
 
+def test_a_beat_renews_the_lease(own_redis: str) -> None:
+    async def live() -> None:
+        redis = await prepared(own_redis, 1000)
+        holds, reaper = holds_of(redis), Reaper(redis)
+        assert (await holds.hold(reservation("alive", 60))).status == "held"
+        await redis.execute("ZADD", keys.OWNERS, 1, holds.owner)
+        await holds.beat()
+        await reaper.step()
+        assert await counters(redis) == (0, 60)
+        redis.close()
+
+    asyncio.run(live())
+
+
+def test_the_lease_of_an_owner_that_came_back_meanwhile_stays(own_redis: str) -> None:
+    async def come_back() -> None:
+        redis = await prepared(own_redis, 1000)
+        await redis.execute("ZADD", keys.OWNERS, 2000, "back", 1000, "dead")
+        for owner in ("back", "dead", "ended by another reaper"):
+            await Reaper(redis)._book_holds_of(owner, 1000)
+        assert await redis.execute("ZRANGE", keys.OWNERS, 0, -1) == [b"back"]
+        redis.close()
+
+    asyncio.run(come_back())
+
+
+def test_a_hold_says_how_much_of_its_cap_the_run_had_used(own_redis: str) -> None:
+    async def use() -> None:
+        redis = await prepared(own_redis, 1000)
+        holds = await limited_to(redis, "run", 200)
+        wanted = replace(reservation("one", 100), task_run_id="run")
+        assert (await holds.hold(wanted)).run_percent == 0
+        assert (await holds.hold(wanted)).run_percent == -1, "it is held already"
+        other = replace(wanted, hold_id="other")
+        assert (await holds.hold(other)).run_percent == 50
+        assert (await holds.hold(reservation("without a run", 1))).run_percent == -1
+        redis.close()
+
+    asyncio.run(use())
+
+
+def test_only_events_that_nobody_pays_for_are_dropped_while_redis_is_away(
+    own_redis: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holds_module, "MAX_UNPAID_WAITING", 1)
+
+    async def settle() -> None:
+        redis = await prepared(own_redis, 1000)
+        holds = holds_of(redis)
+        redis.away = 4
+        waiting = []
+        for hold_id, account in (("a", ""), ("b", ""), ("c", ACCOUNT), ("d", ACCOUNT)):
+            await holds.settle(Settlement(hold_id, "force", 10, b"{}", account))
+            waiting.append(holds.unsettled)
+        assert waiting == [1, 1, 2, 3]
+        await holds.drain()
+        assert await counters(redis) == (20, 0)
+        redis.close()
+
+    asyncio.run(settle())
+
+
+def test_everything_is_lost_after_a_single_change_and_again_at_once(
+    own_redis: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holds_module, "REPLAY_GRACE", 0.0)
+
+    async def lose() -> None:
+        redis = await prepared(own_redis, 1000)
+        saved = await dumped(redis)
+        holds = holds_of(redis)
+        await holds.beat()
+        assert (await holds.hold(reservation("one", 100))).status == "held"
+        generations = []
+        for notices in ("a beat", "a hold"):
+            await fall_back_to(redis, saved)
+            if notices == "a beat":
+                await holds.beat()
+            else:
+                assert (await holds.hold(reservation("early", 1))).status == "rewound"
+            assert holds._replaying is not None
+            await holds._replaying
+            assert await counters(redis) == (0, 100)
+            generations.append(await redis.execute("GET", keys.GENERATION))
+        assert len({*generations, None}) == 3
+        redis.close()
+
+    asyncio.run(lose())
+
+
+def test_the_second_process_to_notice_a_loss_begins_no_further_generation(
+    own_redis: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holds_module, "REPLAY_GRACE", 0.0)
+
+    async def notice() -> None:
+        redis = await prepared(own_redis, 1000)
+        holds = holds_of(redis)
+        assert (await holds.hold(reservation("one", 100))).status == "held"
+        await redis.execute("SET", keys.GENERATION, "begun by another")
+        await holds.beat()
+        assert holds._replaying is not None
+        await holds._replaying
+        assert await redis.execute("GET", keys.GENERATION) == b"begun by another"
+        redis.close()
+
+    asyncio.run(notice())
+
+
+def test_no_call_is_admitted_while_other_processes_may_still_repeat(
+    own_redis: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holds_module, "REPLAY_GRACE", 3600.0)
+
+    async def wait() -> None:
+        redis = await prepared(own_redis, 1000)
+        saved = await dumped(redis)
+        holds = holds_of(redis)
+        await holds.beat()
+        assert (await holds.hold(reservation("one", 100))).status == "held"
+        await fall_back_to(redis, saved)
+        await holds.beat()
+        while await counters(redis) != (0, 100):
+            pass
+        assert (await holds.hold(reservation("early", 1))).status == "rewound"
+        assert holds._replaying is not None
+        holds._replaying.cancel()
+        redis.close()
+
+    asyncio.run(wait())
+
+
+def test_a_recent_settlement_is_repeated_though_a_beat_came_between(
+    own_redis: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis may not have written it to its disk yet. The call had no hold that names its caps."""
+    monkeypatch.setattr(holds_module, "REPLAY_GRACE", 0.0)
+
+    async def repeat() -> None:
+        redis = await prepared(own_redis, 1000)
+        await redis.execute("SET", keys.GROUP_EPOCH, "group")
+        holds = holds_of(redis)
+        await holds.beat()
+        saved = await dumped(redis)
+        await holds.settle(Settlement("old", "force", 7, b"{}", ACCOUNT, "group"))
+        [(_, old)] = holds._remembered
+        holds._remembered[0] = (0.0, old)
+        await holds.settle(Settlement("recent", "force", 60, b"{}", ACCOUNT, "group"))
+        await holds.beat()
+        await fall_back_to(redis, saved)
+        await holds.beat()
+        assert holds._replaying is not None
+        await holds._replaying
+        assert await counters(redis) == (60, 0), "what Redis wrote long ago is not repeated"
+        redis.close()
+
+    asyncio.run(repeat())
+
+
+def test_the_lease_ends_after_everything_is_settled(own_redis: str) -> None:
+    """The reaper would book what is left at its bound."""
+
+    async def retire() -> None:
+        redis = await prepared(own_redis, 1000)
+        holds, network = holds_of(redis), holds_of(redis)
+        network._holds_key = holds._holds_key
+        assert (await holds.hold(reservation("one", 100))).status == "held"
+        assert (await network.hold(reservation("stray", 7))).status == "held"
+        redis.away = 2  # the settlement, and its first retry
+        await holds.settle(Settlement("one", "hold", 60, b"{}", ACCOUNT))
+        await holds.retire()
+        assert (await counters(redis), holds.unsettled) == ((60, 0), 0)
+        assert (await network.hold(reservation("stray", 7))).status == "held"
+        redis.away = 1  # the release
+        await holds.retire()
+        assert (await counters(redis), holds.unsettled) == ((60, 0), 0)
+        redis.close()
+
+    asyncio.run(retire())
+
+
 def record_of(hold_id: str) -> bytes:
     return CallRecord(
         uuid=hold_id, timestamp="2026-11-23T08:00:00+00:00", distinct_id="d",
@@ -217,7 +398,8 @@ def test_a_dead_process_pays_the_bound_of_its_holds_until_it_corrects_them(own_r
         for hold_id, bound in (("one", 100), ("given up", 30)):
             wanted = replace(reservation(hold_id, bound), record=record_of(hold_id))
             assert (await holds.hold(wanted)).status == "held"
-        await redis.execute("ZADD", keys.OWNERS, 1, holds.owner)
+        seconds = int((await redis.execute("TIME"))[0])
+        await redis.execute("ZADD", keys.OWNERS, (seconds - 1) * 1000, holds.owner)
         await redis.execute("ZADD", keys.REAPED, 1, "long ago")
         assert await reaper.step() == 1.0
         assert await counters(redis) == (130, 0)
@@ -348,14 +530,19 @@ def test_a_settlement_repeated_late_is_debited_once(
 ) -> None:
     monkeypatch.setattr(holds_module, "MARK_MS", 0)
 
+    def corrected() -> Settlement:
+        return Settlement("correction", "force", -40, b"{}", ACCOUNT, "group")
+
     async def repeat() -> None:
         redis = await prepared(own_redis, 1000)
         holds = holds_of(redis)
         assert (await holds.hold(reservation("late", 100))).status == "held"
         redis.deaf = True
-        await holds.settle(Settlement("late", "hold", 60, b"{}", ACCOUNT, "group"))
+        await holds.settle(Settlement("late", "hold", 60, b"{}", ACCOUNT, "group", corrected))
         assert (await counters(redis), holds.unsettled) == ((60, 0), 1)
         await holds.beat()  # must not forget the settled id yet
+        expires = await redis.execute("PTTL", keys.settled(holds.owner))
+        assert expires > 0, "it is forgotten some time after this process is gone"
         redis.deaf = False
         await holds.drain()
         assert await counters(redis) == (60, 0)

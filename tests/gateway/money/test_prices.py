@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.metering.usage import Usage
-from gateway.money import prices
+from gateway.money import price_list, prices
 from gateway.money.prices import Prices, UnknownPrice
 from gateway.money.usage_events import to_micro, to_micro_bound
 
@@ -132,6 +132,175 @@ def test_a_dearer_region_is_charged_more(overrides) -> None:
     assert there == rates.cost(Usage(1000, output=10)) * Decimal("1.1")
     searched = rates.cost(Usage(1000, output=10, web_searches=3, inference_geo="us"))
     assert searched == there + 3 * rates.web_search, "searches cost the same everywhere"
+
+
+SONNET, TOOLS = ("anthropic", "claude-sonnet-4-5"), ("web_search", "web_search_preview")
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "more", "dollars"),
+    [
+        (SONNET, 1_000, {}, "0.0045"),
+        (SONNET, 1_000, {"cached": True}, "0.0075"),  # kept for an hour: $6 instead of $3
+        (SONNET, 1_000, {"cached": True, "cached_for_long": True}, "0.009"),
+        (SONNET, 200_000, {}, "0.6015"),
+        (SONNET, 200_001, {}, "1.202256"),  # the long-context price
+        (SONNET, 1_000, {"searches": 2}, "0.0245"),
+        (SONNET, 1_000, {"searches": 2, "tools": ()}, "0.0045"),
+        (("openai", "gpt-4o"), 1_000, {"searches": 2, "tools": TOOLS}, "0.0535"),
+    ],
+)
+def test_a_bound_is_the_size_at_the_dearest_rate_that_may_apply(model, size, more, dollars) -> None:
+    asked = {"cached": False, "searches": 0, **more}
+    assert Prices({}).rates(*model).bound(size, 100, **asked) == Decimal(dollars)
+
+
+def test_a_tool_without_a_price_has_no_bound() -> None:
+    rates = Prices({}).rates(*SONNET)
+    with pytest.raises(UnknownPrice):
+        rates.bound(1, 1, cached=False, searches=1, tools=["code_execution"])
+
+
+def test_the_dearest_tier_of_a_model_prices_what_may_have_been_any() -> None:
+    usage, ours = Usage(1_000, 500, output=100), {"input_mtok": "1", "output_mtok": "2"}
+    published = Prices({"gpt-5": ours})
+    priority = published.rates("openai", "gpt-5-mini", "priority")
+    for _ in range(2):
+        assert published.dearest("openai", "gpt-5-mini").cost(usage) == priority.cost(usage)
+    assert priority.cost(usage) > published.rates("openai", "gpt-5-mini").cost(usage)
+    assert published.dearest("openai", "gpt-5") == published.rates("openai", "gpt-5")
+
+
+@pytest.mark.parametrize("tier", ["nonsense", "fast"])
+def test_a_tier_that_a_model_does_not_have_is_not_taken_for_another(tier: str) -> None:
+    assert Prices({}).rates("openai", "gpt-5-mini", "flex")
+    with pytest.raises(UnknownPrice):
+        Prices({}).rates("openai", "gpt-5-mini", tier)
+
+
+def test_a_model_without_a_price_for_its_output_has_none() -> None:
+    with pytest.raises(UnknownPrice):
+        Prices({}).rates("openai", "text-embedding-3-small")
+
+
+def test_rates_are_read_once_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    day = 86_400
+    now = [5 * day]
+    monkeypatch.setattr(prices.time, "time", lambda: now[0])
+    published = Prices({})
+    read = []
+    in_force = prices._price_in_force
+    monkeypatch.setattr(
+        prices, "_price_in_force", lambda *asked: read.append(asked) or in_force(*asked)
+    )
+    for seconds, times in ((0, 1), (1, 1), (day - 1, 1), (day, 2), (day + 1, 2)):
+        now[0] = 5 * day + seconds
+        published.rates(*SONNET)
+        assert len(read) == times, seconds
+    before = len(read)
+    published.dearest(*SONNET)
+    now[0] += day
+    published.dearest(*SONNET)
+    assert len(read) > before, "what was dearest yesterday need not be so today"
+
+
+def test_what_has_no_price_is_named() -> None:
+    rates = Prices({}).rates("openai", "gpt-5")
+    used = Usage(10, audio_input=1, audio_output=1, image_input=1, image_output=1)
+    assert rates.unpriced(used) == ["audio_input", "audio_output", "image_output"]
+    for region, parts in (("us", []), (None, []), ("global", []), ("moon", ["inference_geo"])):
+        assert rates.unpriced(Usage(10, inference_geo=region)) == parts
+
+
+def test_only_anthropic_charges_more_for_writing_a_cache() -> None:
+    assert Prices({}).rates(*SONNET).writes_cost_more
+    assert not Prices({}).rates("openai", "gpt-4o").writes_cost_more
+
+
+@pytest.mark.parametrize(
+    ("provider", "price", "hour", "half_day"),
+    [
+        ("anthropic", {"cache_write_mtok": "5"}, "8", "10"),  # twice the input
+        ("anthropic", {"cache_write_mtok": "5", "cache_write_1h_mtok": "7"}, "7", "10"),
+        ("anthropic", {}, "4", "8"),
+        ("openai", {"cache_write_mtok": "5"}, "5", "10"),
+        ("openai", {"cache_write_12h_mtok": "9"}, "4", "9"),
+    ],
+)
+def test_a_cache_lifetime_without_a_price_has_the_providers_rule(
+    provider, price, hour, half_day
+) -> None:
+    ours = {"input_mtok": "4", "output_mtok": "0", **price}
+    rates = Prices({"ours": ours}).rates(provider, "ours")
+    million = 1_000_000
+    assert rates.cost(Usage(cache_write_1h=million)) == Decimal(hour)
+    assert rates.cost(Usage(cache_write_12h=million)) == Decimal(half_day)
+    assert rates.cost(Usage(cache_read=million)) == 4, "a cache without a price is plain input"
+
+
+def test_an_operators_price_of_images_is_used() -> None:
+    ours = {"input_mtok": "1", "output_mtok": "2", "output_image_mtok": "30"}
+    rates = Prices({"ours": ours}).rates("openai", "ours")
+    assert rates.cost(Usage(output=1_000_000, image_output=1_000_000)) == 30
+
+
+@pytest.mark.parametrize(
+    ("more", "valid"),
+    [
+        ({"context_window": 0}, False),
+        ({"context_window": 1}, True),
+        ({"input_mtok": "0"}, True),
+        ({"input_mtok": "-0.1"}, False),
+        ({"input_mtok": "NaN"}, False),
+    ],
+)
+def test_an_operators_price_may_be_nothing_but_not_less(more, valid) -> None:
+    ours = {"ours": {"input_mtok": "1", "output_mtok": "2", **more}}
+    if valid:
+        assert Prices(ours).rates("openai", "ours")
+        return
+    with pytest.raises(ValueError, match="out of range"):
+        Prices(ours)
+
+
+def test_only_openais_older_tool_has_a_price_for_previews() -> None:
+    assert Prices({}).rates(*SONNET).web_search_preview is None
+    assert Prices({}).rates("openai", "gpt-4o").web_search_preview == Decimal("0.025")
+    assert Prices({}).rates("openai", "gpt-5").web_search_preview == Decimal("0.01")
+
+
+@pytest.mark.parametrize(
+    ("url", "regional"),
+    [
+        ("https://eu.api.openai.com", True),
+        ("https://us.api.openai.com/v1", True),
+        ("https://api.openai.com", False),
+        ("https://eu.api.openai.com.example.org", False),
+    ],
+)
+def test_a_regional_endpoint_is_known_by_its_host(url: str, regional: bool) -> None:
+    assert price_list.is_regional(url) is regional
+
+
+@pytest.mark.parametrize(
+    ("asked", "served", "same"),
+    [
+        ("gpt-5.6", "gpt-5.6-sol", True),
+        ("gpt-5-mini", "gpt-5-mini-2025-08-07", True),
+        ("gpt-4o", "gpt-4o-mini", False),
+        ("gpt-4o", "a-model-nobody-knows", False),
+    ],
+)
+def test_two_names_of_one_model_are_aliases(asked: str, served: str, same: bool) -> None:
+    assert Prices({}).is_alias("openai", asked, served) is same
+
+
+@pytest.mark.parametrize(
+    ("provider", "tier", "standard"),
+    [("openai", "default", True), ("openai", "priority", False), ("anthropic", "priority", True)],
+)
+def test_standard_tiers_have_the_standard_price(provider: str, tier: str, standard: bool) -> None:
+    assert Prices({}).is_standard(provider, tier) is standard
 
 
 TIERS = [

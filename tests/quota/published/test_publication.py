@@ -218,6 +218,22 @@ def test_a_rotated_token_keeps_the_block(accounts, project, redis_client):
     assert tombstone.version > version, "a push of the block that comes late is ignored"
 
 
+def test_writing_everything_again_lifts_blocks_of_tokens_that_belong_to_no_project(
+    accounts, project, redis_client
+):
+    accounts.limit()
+    former = project.api_token
+    Project.objects.update(api_token=generate_project_api_token())  # behind our back
+    state = accounts.limited_state()
+    with run_commit_hooks():
+        publish([state], rewrite=True)
+    project.refresh_from_db()
+    assert dict(redis_client.zrange(LIMITS, 0, -1, withscores=True)) == {
+        project.api_token: state.limited_until
+    }
+    assert SetMember.objects.get(resource=AI_CREDITS, token=former).limited_until is None
+
+
 # --- the change feed -----------------------------------------------------------------------------
 def test_the_feed_records_every_project_whose_limit_changed(
     accounts, project, other_project, stranger, feed

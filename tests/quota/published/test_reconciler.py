@@ -21,6 +21,7 @@ from quota.account_state import FAR_FUTURE
 from quota.gate import check
 from quota.models import QuotaState, SetMember
 from quota.published import comparison, limited_set, marker, retention
+from quota.published import reconciler as reconciler_module
 from quota.published import redis_client as quota_redis
 from quota.published.delta import RebuildLost
 from quota.published.limited_set import Entry, published_key
@@ -121,12 +122,33 @@ def test_a_publication_that_never_reached_redis_is_repaired(
     publish_without_redis(*states)
     reconciler.tick()
     assert bool(contents(redis_client)) == (change == "limit")
-    SetMember.objects.update(changed_at=timezone.now() - timedelta(seconds=2))
-    QuotaState.objects.update(changed_at=timezone.now() - timedelta(seconds=2))
-    reconciler._position = 2**31  # going through the fleet finds nothing
-    reconciler.tick()
     reading = limited_set.read(project.organization_id, project.api_token)
     assert reading.resources[AI_CREDITS].state == states[0]
+
+
+def test_a_state_published_a_moment_ago_is_repaired_wherever_the_pass_over_the_fleet_is(
+    accounts, project, reconciler
+):
+    state = accounts.state(usage_micro=7)  # its scores are the same, only the state differs
+    publish_without_redis(state)
+    QuotaState.objects.update(changed_at=timezone.now() - timedelta(seconds=2))
+    reconciler._position = 2**31
+    reconciler.tick()
+    reading = limited_set.read(project.organization_id, project.api_token)
+    assert reading.resources[AI_CREDITS].state == state
+
+
+def test_a_fleet_of_many_slices_is_gone_through_to_its_end(accounts, stranger, monkeypatch):
+    monkeypatch.setattr(reconciler_module, "MIN_SLICE", 1)
+    reconciler = Reconciler()
+    reconciler.tick()
+    last = Accounts(stranger.organization, version=10).state(RESOURCES[-1], usage_micro=7)
+    publish_without_redis(last)
+    QuotaState.objects.update(changed_at=timezone.now() - timedelta(hours=1))
+    for _ in range(QuotaState.objects.count() + 1):  # and the tick that starts over
+        reconciler.tick()
+    reading = limited_set.read(stranger.organization_id, stranger.api_token)
+    assert reading.resources[RESOURCES[-1]].state == last
 
 
 def test_an_old_difference_is_found_by_going_through_the_fleet(accounts, project, reconciler):
