@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.credits import InvalidCost, credits_micro, display, exact_cost, parse_credits
+from billing.credits import (
+    MAXIMUM_MICRO,
+    InvalidCost,
+    credits_micro,
+    display,
+    exact_cost,
+    exact_sum,
+    parse_credits,
+)
 from quota.resources import AI_CREDITS, POSTHOG_CODE_CREDITS
 
 
@@ -30,7 +38,7 @@ def test_a_cost_becomes_credits_rounded_once_half_to_even(cost, resource, micro)
 
 
 @pytest.mark.parametrize(
-    "written", ["0.10", "1E-7", "1.2e-3", "0E-8", "00.5", "12", Decimal("0.1"), 3]
+    "written", ["0.10", "1E-7", "1.2e-3", "0E-8", "00.5", "12", "1000000", Decimal("0.1"), 3]
 )
 def test_a_cost_is_read_exactly_as_written(written):
     assert exact_cost(written) == Decimal(written)
@@ -111,3 +119,16 @@ def test_credits_are_read_as_people_write_them(text, micro):
 def test_malformed_credits_are_refused(text):
     with pytest.raises(ValueError):
         parse_credits(text)
+
+
+def test_costs_add_up_exactly():
+    assert exact_sum([]) == 0
+    assert exact_sum([Decimal("1e-40"), Decimal(1_000_000), Decimal("-0.1")]) == Decimal(
+        "999999.9000000000000000000000000000000000000001"
+    )
+
+
+def test_the_most_that_can_be_granted_can_be_typed():
+    assert parse_credits("100000000000") == MAXIMUM_MICRO
+    with pytest.raises(ValueError, match="maximum"):
+        parse_credits("100000000000.000001")

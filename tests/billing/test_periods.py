@@ -51,6 +51,20 @@ def test_a_calendar_can_change_repeatedly():
     assert period_at(utc("2026-11-25T12:00"), often) == period
 
 
+def test_a_period_that_ends_as_the_calendar_changes_ends_there():
+    """`since` is in force after its instant, so the boundary at that instant is the old one's."""
+    calendars = [Calendar(EVER), Calendar(utc("2026-03-01T00:00"), 15)]
+
+    february = Period(utc("2026-02-01T00:00"), utc("2026-03-01T00:00"))
+    assert period_at(utc("2026-02-20T00:00"), calendars) == february
+    assert period_at(utc("2026-03-01T00:00"), calendars).start == february.end
+
+
+def test_without_a_calendar_there_is_no_period():
+    with pytest.raises(ValueError, match="at least one"):
+        period_at(EVER, [])
+
+
 instants = st.integers(0, 4 * 366 * 24).map(
     lambda hours: datetime(2024, 6, 1, tzinfo=UTC) + timedelta(hours=hours)
 )

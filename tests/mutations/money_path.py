@@ -46,6 +46,7 @@ ROOMS = (
             "tests/billing/test_periods.py",
             "tests/billing/test_sweep.py",
             "tests/billing/ingestion/test_booking.py",
+            "tests/billing/verification/test_drift.py",
         ),
     ),
     Room(
@@ -58,6 +59,7 @@ ROOMS = (
             "tests/billing/ingestion/test_quarantine.py",
             "tests/billing/ingestion/test_usage_events_endpoint.py",
             "tests/billing/ingestion/test_insufficient_remaining.py",
+            "tests/billing/ingestion/test_run_refunds.py",
             "tests/billing/allowances/test_caps.py",
             "tests/billing/test_append_only.py",
         ),

@@ -148,10 +148,13 @@ def test_the_new_period_begins_with_the_whole_cap(project, monkeypatch):
     assert refusal(project, ANN) == "project_cap_reached"
     later = published(project.organization).resets_at + timedelta(seconds=1)
     monkeypatch.setattr(timezone, "now", lambda: later)
+    version = account_of(project.organization).caps_version
 
     sweep_due()
 
     assert refusal(project, ANN) is None
+    newer = account_of(project.organization).caps_version
+    assert newer > version, "a gateway counts again what is left of a newer version only"
     assert {row.usage_micro for row in CapState.objects.all()} == {0}
     assert list(differences(account_of(project.organization))) == []
 
@@ -283,6 +286,19 @@ def test_an_invalid_cap_is_refused(project, wrong):
     with pytest.raises(ValueError, match=r"cap|characters|runs|no project"):
         cap(project, *wrong)
     assert not Cap.objects.exists()
+
+
+def test_a_cap_may_name_a_user_of_two_hundred_characters(project):
+    cap(project, "user", 1, "U" * 200)
+    assert Cap.objects.get().subject == "U" * 200
+
+
+def test_an_event_at_the_first_instant_of_a_period_counts_in_it(project):
+    cap(project, "user", 12)
+
+    spend(project, 12, at=account_of(project.organization).period_start)
+
+    assert refusal(project, ANN) == "user_cap_reached"
 
 
 def test_a_project_is_capped_by_its_number_in_canonical_form(project):

@@ -7,6 +7,7 @@ from django.utils import timezone
 
 from billing.allowances.grants import grant_credits, void_grant
 from billing.allowances.limits import set_limit
+from billing.credits import MAXIMUM_MICRO
 from billing.decisions.decision import FAR_FUTURE
 from billing.decisions.running_totals import ledger_sum
 from billing.ingestion.refunds import refund
@@ -221,6 +222,39 @@ def test_an_invalid_limit_is_refused(project, wrong):
     with pytest.raises(ValueError):
         set_limit(project.organization, AI_CREDITS, **({"limit_micro": 1} | wrong))
     assert not Limit.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "extreme",
+    [{"grace_days": 0}, {"grace_days": 366}, {"anchor_day": 31}, {"limit_micro": MAXIMUM_MICRO}],
+)
+def test_a_limit_may_be_as_extreme_as_this(project, extreme):
+    set_limit(project.organization, AI_CREDITS, **({"limit_micro": 1} | extreme))
+    assert vars(Limit.objects.get()).items() >= extreme.items()
+
+
+def test_a_grant_may_be_as_large_as_a_limit(project):
+    grant_credits(project.organization, AI_CREDITS, MAXIMUM_MICRO)
+    assert CreditGrant.objects.get().amount_micro == MAXIMUM_MICRO
+
+
+def test_a_grant_is_made_once_for_each_idempotency_key(project):
+    organization = project.organization
+    first = grant_credits(organization, AI_CREDITS, CREDIT, idempotency_key="invoice 1")
+    assert grant_credits(organization, AI_CREDITS, CREDIT, idempotency_key="invoice 1") == first
+    with pytest.raises(ValueError, match="different"):
+        grant_credits(organization, AI_CREDITS, 2 * CREDIT, idempotency_key="invoice 1")
+    for _ in range(2):
+        grant_credits(organization, AI_CREDITS, CREDIT)
+    assert CreditGrant.objects.count() == 3
+
+
+def test_the_audit_trail_says_who_took_a_grant_back_and_why(project):
+    grant = grant_credits(project.organization, AI_CREDITS, CREDIT)
+    for actor in ("ann", "ben"):
+        void_grant(grant, actor=actor, reason="not paid")
+    [entry] = AuditEntry.objects.filter(action="grant_voided")
+    assert (entry.actor, entry.reason, entry.details["grant"]) == ("ann", "not paid", grant.pk)
 
 
 def test_an_invalid_grant_is_refused(project):

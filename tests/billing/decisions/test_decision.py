@@ -81,6 +81,37 @@ def test_a_limit_of_zero_limits_before_anything_is_used():
     assert decision.resets_at is None
 
 
+@pytest.mark.parametrize(("limit", "resets_at"), [(0, None), (1, PERIOD_END)])
+def test_only_a_limit_that_allows_something_resets(limit, resets_at):
+    assert decide(snapshot(limit, limit)).resets_at == resets_at
+
+
+@pytest.mark.parametrize(
+    ("noticed_at", "left", "reason"),
+    [
+        (PERIOD_START, 5, Reason.INSUFFICIENT_REMAINING),
+        (PERIOD_START, 6, None),
+        (NOW, 5, Reason.INSUFFICIENT_REMAINING),
+        (PERIOD_START - DAY, 5, None),
+        (None, 5, None),
+    ],
+)
+def test_what_was_too_little_for_a_call_counts_as_nothing_for_the_rest_of_the_period(
+    noticed_at, left, reason
+):
+    found = snapshot(1000, 1000 - left, insufficient_micro=5, insufficient_at=noticed_at)
+
+    assert decide(found).reason == reason
+
+
+@pytest.mark.parametrize(
+    ("marked", "since"),
+    [(None, NOW), (PERIOD_START, PERIOD_START), (PERIOD_START - DAY, NOW), (NOW - DAY, NOW - DAY)],
+)
+def test_a_marker_of_an_earlier_period_is_ignored(marked, since):
+    assert decide(snapshot(1000, 1000, exhausted_since=marked)).exhausted_since == since
+
+
 def test_removing_the_limit_lifts_it_and_clears_the_markers():
     decision = decide(snapshot(None, 5000, exhausted_since=NOW - DAY))
 

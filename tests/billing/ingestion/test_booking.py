@@ -15,7 +15,7 @@ from billing.ingestion.events import MAXIMUM_DEBIT_MICRO, UnbookableEvent
 from billing.ingestion.ledger_rows import LedgerRow
 from billing.models import Account, AccountGroup, QuarantinedEvent, UsageEvent, UsageTotal
 from billing.organizations import create_project
-from projects.models import Change
+from projects.models import Change, Organization, Project
 from quota.resources import AI_CREDITS, POSTHOG_CODE_CREDITS
 from tests.billing.world import CREDIT, account_of, book, held, published, usage_event, used
 
@@ -54,6 +54,30 @@ def test_a_ledger_row_has_every_field_of_its_event(project):
     assert (row.http_status, row.service_tier, row.trace_id) == (200, "standard", "trace-1")
     assert str(row.task_run_id) == event["properties"]["task_run_id"]
     assert row.price_version == "genai-prices 0.0.40"
+
+
+def test_usage_that_was_estimated_is_marked(project):
+    book(usage_event(project, properties={"$ai_usage_estimated": True}))
+    assert UsageEvent.objects.get().is_estimated
+
+
+def test_an_organization_without_accounts_gets_them_when_usage_is_booked(db):
+    organization = Organization.objects.create(name="Imported")
+    project = Project.objects.create(organization=organization, name="Main")
+    assert not Account.objects.filter(organization=organization).exists()
+
+    assert statuses(usage_event(project, "0.10")) == ["accepted"]
+
+    assert used(organization) == 12 * CREDIT
+
+
+def test_usage_before_and_after_the_end_of_a_period_is_counted_where_it_occurred(project):
+    start = account_of(project.organization).period_start
+    times = [start, start - timedelta(seconds=1), start + timedelta(seconds=1)]
+    book(*(usage_event(project, at=at) for at in times))
+    totals = UsageTotal.objects.order_by("starts_at").values_list("ends_at", "usage_micro")
+    assert list(totals)[0] == (start, 12 * CREDIT)
+    assert sum(micro for _, micro in totals) == 36 * CREDIT
 
 
 def test_inserted_rows_have_all_columns_of_the_ledger():

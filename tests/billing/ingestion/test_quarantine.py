@@ -1,5 +1,6 @@
 """A quarantined event is booked or discarded once, and then totals and bookings agree again."""
 
+import uuid
 from datetime import timedelta
 
 import pytest
@@ -11,6 +12,7 @@ from billing.ingestion.events import UnbookableEvent
 from billing.ingestion.quarantine import AlreadyDecided
 from billing.models import AuditEntry, QuarantinedEvent, UsageEvent
 from billing.organizations import create_project
+from projects.models import Organization, Project
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, account_of, book, held, published, usage_event, used
 
@@ -188,6 +190,30 @@ def test_an_event_booked_on_another_organization_gives_back_what_was_debited(pro
     assert (debited.usage_micro, debited.booked) == (0, {"gateway:epoch": 12 * CREDIT})
     assert (paying.usage_micro, paying.booked) == (12 * CREDIT, {})
     assert [result.status for result in book(event)] == ["duplicate"]
+
+
+def test_discarding_gives_back_to_an_organization_that_had_no_account_yet(db):
+    organization = Organization.objects.create(name="Imported")
+    project = Project.objects.create(organization=organization, name="Main")
+    kept = set_aside(held(usage_event(project, "NaN"), 12 * CREDIT))
+
+    quarantine.discard(kept, actor="ops")
+
+    assert published(organization).booked == {"gateway:epoch": 12 * CREDIT}
+
+
+@pytest.mark.parametrize(
+    "account", [None, "nobody:ai_credits", f"{uuid.UUID(int=7)}:ai_credits", "{}:unknown", "{}"]
+)
+def test_a_debit_of_an_account_that_nobody_knows_is_not_given_back(project, account):
+    event = held(usage_event(project, "NaN"), 12 * CREDIT)
+    event["account"] = account and account.format(project.organization_id)
+    kept = set_aside(event)
+
+    quarantine.discard(kept, actor="ops")
+
+    assert quarantine.debited_by(kept) is None
+    assert not UsageEvent.objects.exists()
 
 
 @pytest.mark.parametrize("junk", [None, 7, {}, "text", [[]], {"group": "g", "debited_micro": 1}])
