@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -12,9 +13,11 @@ from gateway import keys
 from gateway.admission import Admission
 from gateway.booking import Ending, Settler, basis_of
 from gateway.metering import Meter, meter_for
+from gateway.metering.usage import Usage
 from gateway.money.prices import Prices
 from gateway.money.usage_events import CallRecord, Outcome, event
-from tests.gateway.fake_provider import message, messages_usage
+from gateway.telemetry import metrics
+from tests.gateway.fake_provider import message, messages_usage, sse
 from tests.gateway.money.test_components import RECORD
 from tests.gateway.money.test_holds import ACCOUNT, counters, holds_of, prepared, reservation
 
@@ -166,6 +169,85 @@ def test_a_call_that_was_not_made_gives_its_hold_back(own_redis: str) -> None:
 def test_a_call_without_a_whole_good_answer_is_an_error(end: Ending, is_error: bool) -> None:
     booked = Settler(None, PRICES).outcome(admission(), answered(), end)  # type: ignore[arg-type]
     assert booked.is_error is is_error
+
+
+def test_a_call_lasts_from_its_beginning_and_costs_nothing_without_a_price() -> None:
+    free = msgspec.structs.replace(admission(billable=False), rates=None)
+    began = time.perf_counter() - 5
+    end = Ending(began, status=200, sent=True)
+    booked = Settler(None, PRICES).outcome(free, answered(), end)  # type: ignore[arg-type]
+    assert (booked.cost, booked.price_version) == (0, "unknown")
+    assert 5 <= booked.latency < 5 + 60
+
+
+@pytest.mark.parametrize(("billable", "tokens"), [(True, 100), (False, 25)])
+def test_input_that_was_not_reported_is_estimated_from_the_size(billable, tokens) -> None:
+    """A byte is at least one token, which is a bound. Where nobody pays, the average is better."""
+    meter = meter_for("messages", stream=True, hide_usage=False)
+    broken = ending(failed=True)
+    booked = Settler(None, PRICES).outcome(  # type: ignore[arg-type]
+        admission(billable=billable), meter, broken
+    )
+    assert (booked.estimated, booked.usage.input) == (True, tokens)
+
+
+@pytest.mark.parametrize(
+    ("asked", "reported", "tier", "fast"),
+    [
+        (Usage(), {}, None, None),
+        (Usage(service_tier="priority", fast=True), {}, "priority", True),
+        (Usage(service_tier="auto", fast=False), {}, None, None),
+        (Usage(service_tier="auto", fast=True), {"service_tier": "batch"}, "batch", True),
+        (Usage(service_tier="priority", fast=True), {"speed": "standard"}, "priority", False),
+    ],
+)
+def test_what_was_not_reported_is_as_it_was_asked_for(asked, reported, tier, fast) -> None:
+    meter = meter_for("messages", stream=False, hide_usage=False)
+    meter.feed(json.dumps(message(messages_usage(service_tier=None) | reported)).encode())
+    meter.end()
+    wanted = msgspec.structs.replace(admission(), asked=asked)
+    booked = Settler(None, PRICES).outcome(wanted, meter, ending())  # type: ignore[arg-type]
+    assert (booked.usage.service_tier, booked.usage.fast) == (tier, fast)
+
+
+class Books:
+    """Holds that only take settlements."""
+
+    async def settle(self, _settlement: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("bound", "streamed", "overrun", "uncertain", "estimated"),
+    [
+        (COST, False, 0, 0, 0),
+        (COST - 2, False, 2, 0, 0),
+        (COST + 2, False, 0, 0, 0),
+        (20_000_000, True, 0, 20_000_000 - 39_600, 1),
+        (1, True, 39_599, 0, 1),
+    ],
+)
+def test_operators_see_credits_beyond_bounds_and_uncertain_ones(
+    bound: int, streamed: bool, overrun: int, uncertain: int, estimated: int
+) -> None:
+    counters = [
+        metrics.SETTLED.labels("slack_app"),
+        metrics.OVERRUN,
+        metrics.UNCERTAIN,
+        metrics.ESTIMATED.labels("usage_missing"),
+    ]
+    before = [counter._value.get() for counter in counters]
+    meter = answered()
+    if streamed:  # the input was reported, and the region was not
+        meter = meter_for("messages", stream=True, hide_usage=False)
+        start = {"type": "message_start", "message": message(messages_usage(output_tokens=0))}
+        meter.feed(b"".join(sse((None, start))))
+    wanted = msgspec.structs.replace(admission(), bound_micro=bound)
+    asyncio.run(Settler(Books(), PRICES).settle(wanted, meter, ending()))  # type: ignore[arg-type]
+    seen = [counter._value.get() - was for counter, was in zip(counters, before, strict=True)]
+    settled = 39_600 if streamed else COST
+    expected = [settled / 1e6, overrun / 1e6, uncertain / 1e6, estimated]
+    assert seen == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -36,8 +36,8 @@ _STATEMENT = re.compile(
     r"^[ ]*(?:redis\.call\(|[a-z_]+\(|[a-z_]+(?:\[[^\]\n]+\])?(?:, [a-z_]+)* = )", re.MULTILINE
 )
 _TIME = re.compile(r"\b(?:now|age)\s*$")
-"""What is compared is a time in milliseconds. Nobody can call in a chosen one, so that a boundary that
-moves by one changes nothing that can be seen."""
+"""Times are compared in milliseconds. Nobody can call in a chosen one, so nobody sees that such a
+boundary moved by one."""
 _ZERO = re.compile(r"\bor '0'")
 
 

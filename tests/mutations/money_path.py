@@ -117,6 +117,8 @@ ROOMS = (
             "tests/gateway/test_odd_endings.py",
             "tests/gateway/money/test_prices.py",
             "tests/gateway/money/test_components.py",
+            "tests/gateway/money/test_charges.py",
+            "tests/gateway/money/test_usage_events.py",
         ),
     ),
     Room(

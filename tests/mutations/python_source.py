@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import parso
 from cosmic_ray.ast import ast_nodes, get_ast
@@ -41,7 +42,7 @@ CORE = (
 
 _NOTHING = ("None", "False")  # where no value is expected, one is as good as the other
 _OBSERVING = ("logger.", "metrics.", "tracing.")
-"""Logs and metrics say what happened; no money depends on them."""
+"""Logs and metrics say what happened; no money depends on them, nor on what is written to them."""
 
 
 class RemoveStatement(Operator):
@@ -60,8 +61,6 @@ class RemoveStatement(Operator):
     @staticmethod
     def _replacement(node) -> str:
         if node.parent is None or node.parent.type != "simple_stmt":
-            return ""
-        if node.get_code(include_prefix=False).startswith(_OBSERVING):
             return ""
         if node.type == "raise_stmt":
             return "pass"
@@ -117,6 +116,8 @@ def _texts(source: str) -> Iterator[tuple[str, int]]:
     for line in source.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
     for node in ast_nodes(get_ast(source)):
+        if _observes(node):
+            continue
         row, column = node.get_start_pos_of_prefix()
         begin = starts[row - 1] + column
         code = node.get_code()
@@ -134,6 +135,13 @@ def _texts(source: str) -> Iterator[tuple[str, int]]:
                 if node.get_code() != code:
                     raise AssertionError(f"{type(operator).__name__} changed a node for good")
                 yield source[:begin] + text + source[begin + len(code) :], position[0][0]
+
+
+def _observes(node: Any) -> bool:
+    """Return whether a node belongs to a statement that only logs or counts."""
+    while node is not None and node.type != "simple_stmt":
+        node = node.parent
+    return node is not None and node.get_code(include_prefix=False).startswith(_OBSERVING)
 
 
 def _functions(tree: ast.Module) -> dict[int, str]:

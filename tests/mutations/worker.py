@@ -4,9 +4,9 @@
 
 The job's directory holds `job.pickle` and gets a line in `results.jsonl` for each verdict. The
 process imports everything, starts the servers and runs every test once. This shows which tests run
-which lines, and how long they take. Then each mutation gets a fork that runs the tests of its
-lines and stops at the first failure: first those that noticed another mutation of the function, then
-the fastest.
+which lines, and how long they take. Then each mutation gets a fork that runs the tests of its lines
+and stops at the first failure. Tests that noticed another mutation of the same function come first,
+then the fastest.
 """
 
 import gc
@@ -175,9 +175,7 @@ class Forks:
         chosen, prepared = [], set()
         for item in sorted(session.items, key=lambda item: self._took.get(item.nodeid, 0)):
             defined = item._fixtureinfo.name2fixturedefs
-            shared = {
-                name for name in defined if defined[name][-1].scope in ("session", "package")
-            }
+            shared = {name for name in defined if defined[name][-1].scope in ("session", "package")}
             if not shared <= prepared and not _gateways(item):
                 chosen.append(item)
                 prepared |= shared

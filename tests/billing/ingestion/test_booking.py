@@ -76,7 +76,7 @@ def test_usage_before_and_after_the_end_of_a_period_is_counted_where_it_occurred
     times = [start, start - timedelta(seconds=1), start + timedelta(seconds=1)]
     book(*(usage_event(project, at=at) for at in times))
     totals = UsageTotal.objects.order_by("starts_at").values_list("ends_at", "usage_micro")
-    assert list(totals)[0] == (start, 12 * CREDIT)
+    assert totals[0] == (start, 12 * CREDIT)
     assert sum(micro for _, micro in totals) == 36 * CREDIT
 
 
