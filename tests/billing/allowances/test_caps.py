@@ -122,6 +122,14 @@ def test_a_cap_of_zero_refuses_before_any_usage(project, scope):
     assert refusal(create_project(project.organization, "New"), ANN) == f"{scope}_cap_reached"
 
 
+@pytest.mark.parametrize("scope", ["project", "user"])
+def test_a_named_cap_of_zero_refuses_its_subject_before_any_usage(project, sibling, scope):
+    cap(project, scope, 0, str(project.pk) if scope == "project" else ANN)
+
+    assert refusal(project, ANN) == f"{scope}_cap_reached"
+    assert refusal(*((sibling, ANN) if scope == "project" else (project, BEN))) is None
+
+
 def test_a_cap_refuses_despite_a_soft_limit(project):
     set_limit(project.organization, AI_CREDITS, CREDIT, mode="soft")
     cap(project, "user", 12)

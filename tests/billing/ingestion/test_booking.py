@@ -45,6 +45,7 @@ def test_a_ledger_row_has_every_field_of_its_event(project):
     assert (row.cost_usd, row.credits_micro) == ("0.1034", 12_408_000)
     assert (row.product, row.model, row.provider) == ("slack_app", "claude-sonnet-4-5", "anthropic")
     assert (row.input_tokens, row.output_tokens, row.latency_ms) == (1200, 300, 1250)
+    assert row.cache_read_input_tokens == 0, "none were read, which is not unknown"
     assert (row.billable, row.is_stream, row.is_error, row.is_estimated) == (
         True,
         True,
