@@ -73,7 +73,6 @@ def _judge(
         room.files(ROOT),
         list(room.tests),
         seconds,
-        room.through_process,
         str(known or scratch / "known.pickle"),
     )
     (scratch / "job.pickle").write_bytes(pickle.dumps(job))

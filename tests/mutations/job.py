@@ -17,5 +17,4 @@ class Job:
     files: list[str]
     tests: list[str]
     seconds: float
-    through_process: bool
     known: str

@@ -134,8 +134,8 @@ class Forks:
         known = self._job.known and Path(self._job.known)
         if known and known.exists():
             self._lines.tests, self._lines.cut, self._took = pickle.loads(known.read_bytes())
-        if not self._job.through_process:  # nobody sees which lines such a test runs
-            session.items = [item for item in session.items if not _gateways(item)]
+        # Nobody sees which lines a gateway process runs.
+        session.items = [item for item in session.items if not _has_gateway(item)]
         self._next = _any_of(session.items)
         for item in self._one_for_each_fixture(session) if self._took else session.items:
             objects.forget_caches()
@@ -152,10 +152,7 @@ class Forks:
                 self._failed = ""
         if known:
             known.write_bytes(pickle.dumps((self._lines.tests, self._lines.cut, self._took)))
-        for item in session.items:
-            _stop_gateways(item)
         items = {item.nodeid: item for item in session.items}
-        self._of_processes = {name for name, item in items.items() if _gateways(item)}
         database = _Database()
         self._objects = Objects()
         gc.freeze()  # so that a fork doesn't copy the memory of every object that it collects
@@ -176,7 +173,7 @@ class Forks:
         for item in sorted(session.items, key=lambda item: self._took.get(item.nodeid, 0)):
             defined = item._fixtureinfo.name2fixturedefs
             shared = {name for name in defined if defined[name][-1].scope in ("session", "package")}
-            if not shared <= prepared and not _gateways(item):
+            if not shared <= prepared:
                 chosen.append(item)
                 prepared |= shared
         return chosen
@@ -254,8 +251,7 @@ class Forks:
         os.utime(path, (self._saved, self._saved))
 
     def _tests_of(self, mutation: Mutation) -> set[str]:
-        seen = self._seen_in(mutation) or self._lines.cut
-        return seen | self._of_processes if self._job.through_process else seen
+        return self._seen_in(mutation) or self._lines.cut
 
     def _seen_in(self, mutation: Mutation) -> set[str]:
         path = mutation.file
@@ -316,16 +312,11 @@ class Forks:
             results.write(json.dumps(line) + "\n")
 
 
-def _gateways(item: pytest.Item) -> list:
-    """Return the fixtures of a test that run a gateway in a process."""
-    defined = item._fixtureinfo.name2fixturedefs
-    return [defined[name][-1] for name in ("_world", "_fragile_world") if name in defined]
-
-
-def _stop_gateways(item: pytest.Item) -> None:
-    """End the gateways, so that each mutation starts one with its own code."""
-    for fixture in _gateways(item):
-        fixture.finish(SimpleNamespace(node=item.session))
+def _has_gateway(item: pytest.Item) -> bool:
+    """Return whether a test calls a gateway process."""
+    return not {"_world", "_fragile_world", "_watched"}.isdisjoint(
+        item._fixtureinfo.name2fixturedefs
+    )
 
 
 def _any_of(items: list[pytest.Item]) -> SimpleNamespace:
