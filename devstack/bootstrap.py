@@ -59,7 +59,9 @@ class DemoProject:
 
 async def migrate(supervisor: Supervisor) -> None:
     """Apply the database migrations."""
-    await supervisor.run_once(Program("migrate", commands.MIGRATE, reads=DJANGO))
+    supervisor.console.say("preparing the database")
+    quiet = [*commands.MIGRATE, "--verbosity", "0"]
+    await supervisor.run_once(Program("migrate", quiet, reads=DJANGO))
 
 
 async def check_web(supervisor: Supervisor) -> None:
