@@ -26,6 +26,7 @@ PYTHON = ENVIRONMENT / "bin" / "python"
 LOCK = ROOT / "requirements.lock"
 STAMP = ENVIRONMENT / "tollgate.stamp"
 NEEDS = (3, 11)
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 NEEDED_BYTES = 2 * 10**9
 """The environment has one gigabyte, and the stack's data needs some."""
 VERSION = sys.version.partition(" ")[0]
@@ -53,11 +54,19 @@ def main(arguments: list[str]) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     os.chdir(ROOT)
+    spare_loopback()
     # Without bytecode, each of a stack's or suite's many processes compiles every module again.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["VIRTUAL_ENV"] = str(ENVIRONMENT)
     os.environ["PATH"] = f"{PYTHON.parent}{os.pathsep}{os.environ.get('PATH', '')}"
     os.execv(PYTHON, [str(PYTHON), "-m", *arguments])
+
+
+def spare_loopback() -> None:
+    """Keep a proxy in the environment from being asked for addresses of this machine."""
+    exempt = [os.environ[name] for name in ("no_proxy", "NO_PROXY") if os.environ.get(name)]
+    names = ",".join([*exempt[:1], *LOOPBACK])
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = names
 
 
 def use_new_enough_python() -> None:

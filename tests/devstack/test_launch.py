@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -177,6 +178,17 @@ def test_uv_behind_a_company_proxy_uses_the_systems_certificates(
     monkeypatch.delenv("UV_SYSTEM_CERTS", raising=False)
     launch.install(launch.LOCK, str(uv))
     assert "installed in" in capsys.readouterr().err
+
+
+def test_a_proxy_is_not_asked_for_addresses_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("no_proxy", "intranet.example")
+    monkeypatch.setenv("NO_PROXY", "")
+    launch.spare_loopback()
+    for name in ("no_proxy", "NO_PROXY"):
+        assert os.environ[name] == "intranet.example,localhost,127.0.0.1,::1"
+    assert urllib.request.proxy_bypass_environment("127.0.0.1:8000")
 
 
 def test_make_without_a_python_says_so() -> None:
