@@ -80,7 +80,7 @@ async def create_demo_project(supervisor: Supervisor, stack: Stack) -> DemoProje
     repositories = await asyncio.to_thread(make_repositories, stack.directory / "repositories")
     options = ["--organization", ORGANIZATION, "--name", PROJECT, "--limit", MONTHLY_CREDITS]
     for name, path in repositories.items():
-        options += ["--repository", f"{name}=file://{path}"]
+        options += ["--repository", f"{name}={path.as_uri()}"]
     if stack.starts_demo_slack:
         options += ["--slack-workspace", "T1", "--slack-bot-user", "UBOT"]
         options += ["--slack-bot-token", stack["DEMO_SLACK_BOT_TOKEN"]]
