@@ -172,6 +172,15 @@ def test_a_request_is_quoted_so_that_it_pings_nobody(webhook, desk, approver, ou
     assert len(asked["text"]) < 1000
 
 
+@pytest.mark.parametrize("text", ["&" * 5000, "a\n" * 5000, "<" * 399 + "\n" * 9])
+def test_a_long_request_fits_into_slacks_section(webhook, desk, approver, out_of_credits, text):
+    webhook.mention(text=f"<@UBOT> {text}")
+    tasks.deliver_pending_notices()
+    desk.ask()
+    [asked] = webhook.slack.bot_messages("C2")
+    assert len(asked["blocks"][0]["text"]["text"]) < 3000
+
+
 def test_a_second_click_asks_no_second_time(webhook, desk, message):
     desk.ask()
     desk.ask()

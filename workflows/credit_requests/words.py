@@ -16,7 +16,9 @@ REASON_AUDITED = "Reason, for the audit trail"
 REASON_TOLD = "Reason, which the person is told"
 FOR_EVER = "they are used"
 
-_LONGEST_QUOTE = 600
+# Escaped and quoted, this fits the 3,000 characters that Slack takes in a section.
+_LONGEST_QUOTE = 400
+_MOST_LINES = 8
 
 
 def offer() -> str:
@@ -132,5 +134,8 @@ def bad_amount() -> str:
 
 
 def _shortened(text: str) -> str:
-    text = text.strip()
-    return text if len(text) <= _LONGEST_QUOTE else f"{text[: _LONGEST_QUOTE - 1]}…"
+    lines = text.strip().splitlines()
+    kept = "\n".join(lines[:_MOST_LINES])
+    if len(kept) > _LONGEST_QUOTE or len(lines) > _MOST_LINES:
+        return f"{kept[:_LONGEST_QUOTE]}…"
+    return kept
