@@ -57,6 +57,18 @@ def resume_or_end(request: CreditRequest) -> Mention | None:
     return mention if runs else None
 
 
+def drop(mention: Mention) -> None:
+    """End the mention's request, if it waits, because the mention was deleted."""
+    request = CreditRequest.objects.filter(mention=mention).first()
+    if request is None:
+        return
+    with transaction.atomic():
+        held = _lock(request.pk)
+        if held is not None:
+            _end(held, State.DROPPED, timezone.now())
+            tell_deciders(held, words.deleted())
+
+
 def _lapse(request_id: UUID) -> None:
     with transaction.atomic():
         held = _lock(request_id)

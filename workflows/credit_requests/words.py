@@ -123,6 +123,11 @@ def lapsed_for_deciders() -> str:
     return "This request has waited too long, so it has ended."
 
 
+def deleted() -> str:
+    """Tell those who decide that the message was deleted."""
+    return "No longer needed: the message was deleted."
+
+
 def no_longer_needed() -> str:
     """Tell those who decide that nothing is to be decided any more."""
     return "No longer needed: there were credits, so the work has started."
