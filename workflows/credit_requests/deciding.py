@@ -101,6 +101,15 @@ def _open_request(decision: Decision) -> tuple[CreditRequest, CreditApprover]:
     return request, approver
 
 
+def may_decide(workspace: SlackWorkspace, slack_user_id: str) -> bool:
+    """Return whether this person may approve requests for credits."""
+    try:
+        _approver(workspace, slack_user_id)
+    except Refused:
+        return False
+    return True
+
+
 def _approver(workspace: SlackWorkspace, slack_user_id: str) -> CreditApprover:
     found = workspace.credit_approvers.filter(slack_user_id=slack_user_id).select_related("user")
     approver = found.first()
