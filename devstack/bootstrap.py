@@ -84,7 +84,7 @@ async def create_demo_project(supervisor: Supervisor, stack: Stack) -> DemoProje
     if stack.starts_demo_slack:
         options += ["--slack-workspace", "T1", "--slack-bot-user", "UBOT"]
         options += ["--slack-bot-token", stack["DEMO_SLACK_BOT_TOKEN"]]
-        options += ["--credits-channel", GENERAL]
+        options += ["--credits-channel", GENERAL, "--credits-approver", f"U1={ADMIN}"]
         # Mentions in one channel work at once; the other shows the classifier and the picker.
         options += ["--channel-default", f"{GENERAL}={next(iter(repositories))}"]
     made = await supervisor.run_once(
