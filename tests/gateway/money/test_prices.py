@@ -1,6 +1,7 @@
 """Prices are exact and as published, and a missing one is never zero."""
 
 from decimal import Decimal
+from types import SimpleNamespace
 
 import genai_prices
 import pytest
@@ -186,7 +187,7 @@ def test_a_model_without_a_price_for_its_output_has_none() -> None:
 def test_rates_are_read_once_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
     day = 86_400
     now = [5 * day]
-    monkeypatch.setattr(prices.time, "time", lambda: now[0])
+    monkeypatch.setattr(prices, "time", SimpleNamespace(time=lambda: now[0]))
     published = Prices({})
     read = []
     in_force = prices._price_in_force
