@@ -236,6 +236,18 @@ def test_a_response_with_a_final_status_has_ended_whatever_its_event_is_called()
     assert not stream("responses", queued).finished
 
 
+def test_an_error_is_one_even_if_its_whole_usage_was_reported() -> None:
+    error = chunk(error={"message": "overloaded"}, usage=CHAT_USAGE)
+    found = outcome("gpt-5-mini", stream("chat", error, "[DONE]", ended=True), WHOLE)
+    assert (found.is_error, found.usage.output) == (True, 500)
+
+
+def test_a_single_token_of_input_is_not_a_placeholder() -> None:
+    usage = {"input_tokens": 1, "output_tokens": 1}
+    meter = stream("messages", {"type": "message_start", "message": {"usage": usage}})
+    assert outcome("claude-sonnet-4-5", meter).usage.input == 1
+
+
 def test_an_event_after_the_usage_does_not_reset_it() -> None:
     ended = {"delta": {"stop_reason": "end_turn"}}
     meter = stream(

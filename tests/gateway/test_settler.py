@@ -228,7 +228,12 @@ class Books:
     ],
 )
 def test_operators_see_credits_beyond_bounds_and_uncertain_ones(
-    bound: int, streamed: bool, overrun: int, uncertain: int, estimated: int
+    caplog: pytest.LogCaptureFixture,
+    bound: int,
+    streamed: bool,
+    overrun: int,
+    uncertain: int,
+    estimated: int,
 ) -> None:
     counters = [
         metrics.SETTLED.labels("slack_app"),
@@ -248,6 +253,7 @@ def test_operators_see_credits_beyond_bounds_and_uncertain_ones(
     settled = 39_600 if streamed else COST
     expected = [settled / 1e6, overrun / 1e6, uncertain / 1e6, estimated]
     assert seen == pytest.approx(expected, abs=1e-9)
+    assert ("cost exceeds its bound" in caplog.text) is (overrun > 0)
 
 
 @pytest.mark.parametrize(

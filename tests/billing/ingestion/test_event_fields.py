@@ -1,10 +1,17 @@
 """What counts as a value of a descriptive field, and what a payload's text is."""
 
+import uuid
 from decimal import Decimal
 
 import pytest
 
-from billing.ingestion.events import NestedTooDeeply, canonical, http_status, milliseconds
+from billing.ingestion.events import (
+    NestedTooDeeply,
+    canonical,
+    corrected_uuid,
+    http_status,
+    milliseconds,
+)
 
 
 @pytest.mark.parametrize("status", [100, 200, 999])
@@ -45,3 +52,12 @@ def test_a_payload_nested_too_deeply_has_no_text():
         canonical(item)
     while item:  # freed step by step
         item = item[0]
+
+
+@pytest.mark.parametrize("junk", [None, "text", [], {}, {"hold_id": 7}, {"hold_id": "nonsense"}])
+def test_junk_corrects_no_event(junk):
+    assert corrected_uuid(junk) is None
+
+
+def test_an_item_corrects_the_event_of_its_hold():
+    assert corrected_uuid({"hold_id": str(uuid.UUID(int=7))}) == uuid.UUID(int=7)

@@ -309,7 +309,11 @@ def test_the_second_process_to_notice_a_loss_begins_no_further_generation(
 def test_no_call_is_admitted_while_other_processes_may_still_repeat(
     own_redis: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(holds_module, "REPLAY_GRACE", 3600.0)
+    gracious = asyncio.Event()
+
+    async def grace(_seconds: float) -> None:
+        gracious.set()
+        await asyncio.Event().wait()
 
     async def wait() -> None:
         redis = await prepared(own_redis, 1000)
@@ -318,15 +322,93 @@ def test_no_call_is_admitted_while_other_processes_may_still_repeat(
         await holds.beat()
         assert (await holds.hold(reservation("one", 100))).status == "held"
         await fall_back_to(redis, saved)
+        monkeypatch.setattr(asyncio, "sleep", grace)
         await holds.beat()
-        while await counters(redis) != (0, 100):
-            pass
-        assert (await holds.hold(reservation("early", 1))).status == "rewound"
         assert holds._replaying is not None
+        begun = asyncio.create_task(gracious.wait())
+        await asyncio.wait([holds._replaying, begun], return_when=asyncio.FIRST_COMPLETED)
+        assert begun.done()
+        assert await counters(redis) == (0, 100)
+        assert (await holds.hold(reservation("early", 1))).status == "rewound"
         holds._replaying.cancel()
         redis.close()
 
     asyncio.run(wait())
+
+
+def test_a_process_that_changed_nothing_yet_admits_calls_after_the_next_beat(
+    own_redis: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holds_module, "REPLAY_GRACE", 0.0)
+
+    async def start() -> None:
+        redis = await prepared(own_redis, 1000)
+        await redis.execute("SET", keys.GENERATION, "begun by another")
+        holds = holds_of(redis)
+        await holds.beat()
+        assert holds._replaying is not None
+        await holds._replaying
+        assert (await holds.hold(reservation("first", 1))).status == "held"
+        redis.close()
+
+    asyncio.run(start())
+
+
+def test_a_process_notices_that_changes_of_another_one_were_lost(own_redis: str) -> None:
+    async def notice() -> None:
+        redis = await prepared(own_redis, 1000)
+        saved = await dumped(redis)
+        idle, other = holds_of(redis), holds_of(redis)
+        assert (await other.hold(reservation("one", 100))).status == "held"
+        await idle.beat()
+        await fall_back_to(redis, saved)
+        assert (await idle.hold(reservation("two", 100))).status == "rewound"
+        assert idle._replaying is not None
+        idle._replaying.cancel()
+        redis.close()
+
+    asyncio.run(notice())
+
+
+def test_spending_of_a_group_that_redis_forgot_is_reported_without_a_debit(
+    own_redis: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Billing takes it from what the new group is allotted."""
+    monkeypatch.setattr(holds_module, "REPLAY_GRACE", 0.0)
+
+    async def forget() -> None:
+        redis = await prepared(own_redis, 1000)
+        saved = await dumped(redis)
+        holds = holds_of(redis)
+        await holds.settle(Settlement("one", "force", 60, b"{}", ACCOUNT, "gateway:former"))
+        await fall_back_to(redis, saved)
+        await redis.execute("SET", keys.GROUP_EPOCH, "new")
+        await holds.beat()
+        assert holds._replaying is not None
+        await holds._replaying
+        assert await counters(redis) == (0, 0)
+        [(_, fields)] = await redis.execute("XRANGE", keys.EVENTS, "-", "+")
+        assert fields[3] == b""
+        redis.close()
+
+    asyncio.run(forget())
+
+
+def test_a_refusal_says_how_old_the_answer_is_that_it_follows(own_redis: str) -> None:
+    async def refuse() -> None:
+        redis = await prepared(own_redis, 1000)
+        holds, project = holds_of(redis), keys.project(PROJECT, RESOURCE)
+        assert await holds.precheck(PROJECT, RESOURCE, "digest") == ("", b"", 0)
+        now = int((await redis.execute("TIME"))[0]) * 1000
+        await redis.execute("HSET", project, "asked_at", now - 90_000, "limited", 1)
+        await redis.execute("HSET", keys.FEED, "confirmed_at", now - 30_000)
+        assert await holds.precheck(PROJECT, RESOURCE, "digest") == ("limited", b"{}", 0)
+        refusal = await holds.hold(reservation("one", 1))
+        assert (refusal.status, refusal.answer) == ("limited", b"{}")
+        assert 30_000 <= refusal.age_ms < 90_000 <= refusal.answer_age_ms
+        redis.close()
+
+    asyncio.run(refuse())
 
 
 def test_a_recent_settlement_is_repeated_though_a_beat_came_between(

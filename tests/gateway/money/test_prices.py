@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 from types import SimpleNamespace
+from typing import Any
 
 import genai_prices
 import pytest
@@ -179,9 +180,19 @@ def test_a_tier_that_a_model_does_not_have_is_not_taken_for_another(tier: str) -
         Prices({}).rates("openai", "gpt-5-mini", tier)
 
 
-def test_a_model_without_a_price_for_its_output_has_none() -> None:
+@pytest.mark.parametrize("lacks", ["input_mtok", "output_mtok", None])
+def test_a_model_with_a_part_that_has_no_price_here_has_none(
+    monkeypatch: pytest.MonkeyPatch, lacks: str | None
+) -> None:
+    in_force = prices._price_in_force
+
+    def incomplete(*asked: Any) -> Any:
+        price = vars(in_force(*asked))
+        return SimpleNamespace(**price | ({lacks: None} if lacks else {"audio_hours": Decimal(1)}))
+
+    monkeypatch.setattr(prices, "_price_in_force", incomplete)
     with pytest.raises(UnknownPrice):
-        Prices({}).rates("openai", "text-embedding-3-small")
+        Prices({}).rates("openai", "gpt-4o")
 
 
 def test_rates_are_read_once_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,11 +209,27 @@ def test_rates_are_read_once_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
         now[0] = 5 * day + seconds
         published.rates(*SONNET)
         assert len(read) == times, seconds
-    before = len(read)
-    published.dearest(*SONNET)
-    now[0] += day
-    published.dearest(*SONNET)
-    assert len(read) > before, "what was dearest yesterday need not be so today"
+
+
+def test_what_was_dearest_yesterday_need_not_be_so_today(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0]
+    monkeypatch.setattr(prices, "time", SimpleNamespace(time=lambda: now[0]))
+    published = Prices({})
+    standard = published.rates("openai", "gpt-5-mini")
+    yesterday = published.dearest("openai", "gpt-5-mini")
+    monkeypatch.setattr(price_list, "tiers", lambda _info: set())
+    assert published.dearest("openai", "gpt-5-mini") == yesterday != standard
+    now[0] += 86_400
+    assert published.dearest("openai", "gpt-5-mini") == standard
+
+
+def test_a_models_own_window_bounds_it() -> None:
+    assert Prices({}).rates("openai", "gpt-4o").context_window == 128_000
+
+
+def test_audio_without_a_price_is_priced_as_text_and_named() -> None:
+    rates = Prices({}).rates("openai", "gpt-5")
+    assert rates.cost(Usage(10, audio_input=5)) == rates.cost(Usage(10))
 
 
 def test_what_has_no_price_is_named() -> None:

@@ -142,13 +142,13 @@ def test_a_fleet_of_many_slices_is_gone_through_to_its_end(accounts, stranger, m
     monkeypatch.setattr(reconciler_module, "MIN_SLICE", 1)
     reconciler = Reconciler()
     reconciler.tick()
-    last = Accounts(stranger.organization, version=10).state(RESOURCES[-1], usage_micro=7)
+    last = Accounts(stranger.organization, version=10).state(usage_micro=7)
     publish_without_redis(last)
     QuotaState.objects.update(changed_at=timezone.now() - timedelta(hours=1))
     for _ in range(QuotaState.objects.count() + 1):  # and the tick that starts over
         reconciler.tick()
     reading = limited_set.read(stranger.organization_id, stranger.api_token)
-    assert reading.resources[RESOURCES[-1]].state == last
+    assert reading.resources[AI_CREDITS].state == last
 
 
 def test_an_old_difference_is_found_by_going_through_the_fleet(accounts, project, reconciler):
