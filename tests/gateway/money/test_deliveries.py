@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from devstack.servers import free_port
 from gateway import keys
 from gateway import settings as gateway_settings
 from gateway.money import outbox as outbox_module
 from gateway.money import posthog as posthog_module
 from gateway.money.outbox import Outbox
 from gateway.money.posthog import PostHogOutbox
+from gateway.network.client import Origin
 from gateway.network.redis_connection import Redis
 from gateway.resolver.quota import QuotaResolver
 from gateway.resolver.tollgate_api import TollgateApi
@@ -72,16 +74,19 @@ def account_of(project: FakeProject) -> str:
     return f"{project.organization_id}:ai_credits"
 
 
-async def wait_for_delivery(redis: Redis, project: FakeProject, *uuids: str, size: int = 0) -> None:
-    """Append events of one micro-credit each to the stream."""
+async def wait_for_delivery(
+    redis: Redis, project: FakeProject, *uuids: str, size: int = 0, at: int | None = None
+) -> None:
+    """Append events of one micro-credit each to the streams, at a time in milliseconds."""
+    entry = "*" if at is None else f"{at}-0"
     for name in uuids:
         event = {"uuid": name, "account": account_of(project), "debited_micro": 1}
         event |= {"event": "$ai_generation", "timestamp": "t", "distinct_id": "ann"}
-        event |= {"properties": {"text": "x" * size, "$ai_total_cost_usd": "0.10"}}
+        event |= {"properties": {"text": "x" * size, "$ai_total_cost_usd": "5"}}
         data = json.dumps(event)
         account = account_of(project)
         await redis.execute(
-            "XADD", keys.EVENTS, "*", "event", data, "account", account, "debited", 1
+            "XADD", keys.EVENTS, entry, "event", data, "account", account, "debited", 1
         )
         await redis.execute("HINCRBY", keys.account(account), "pending", 1)
         await redis.execute("XADD", keys.POSTHOG_EVENTS, "*", "event", data)
@@ -145,7 +150,7 @@ def test_an_event_that_billing_refuses_alone_is_set_aside(deliver, tollgate) -> 
     async def test(redis: Redis, outbox: Outbox, to_posthog: PostHogOutbox) -> None:
         project = tollgate.project(credits=100)
         tollgate.event_status |= {"bad": "poison", "odd": "quarantined", "unclear": "perhaps"}
-        await wait_for_delivery(redis, project, "a", "bad", "odd", "unclear", "b")
+        await wait_for_delivery(redis, project, "a", "odd", "unclear", "b", "bad")
         await outbox.step()
         aside = await redis.execute("XRANGE", keys.SET_ASIDE, "-", "+")
         assert {(fields[1], json.loads(fields[3])["uuid"]) for _, fields in aside} == {
@@ -186,26 +191,51 @@ def test_after_a_loss_what_was_spent_is_taken_from_the_ledger_once_older_events_
     deliver, tollgate
 ) -> None:
     async def test(redis: Redis, outbox: Outbox, to_posthog: PostHogOutbox) -> None:
-        project = tollgate.project(credits=100)
-        tollgate.account(project).booked = 500
-        account = keys.account(account_of(project))
-        await wait_for_delivery(redis, project, "before the loss")
-        [(entry, _)] = await redis.execute("XRANGE", keys.EVENTS, "-", "+")
-        noticed = int(entry.split(b"-")[0])
-        await redis.execute(
-            "HSET", account, "epoch", tollgate.ledger_epoch, "version", 1, "ticket", 1,
-            "spent", 7, "resync", 1,
-        )  # fmt: skip
-        await redis.execute("ZADD", keys.RESYNC, noticed, project.id)
+        projects = [tollgate.project(credits=100) for _ in range(3)]
+        noticed = int((await redis.execute("TIME"))[0]) * 1000
+        for project in projects:
+            tollgate.account(project).booked = 500
+            await redis.execute(
+                "HSET", keys.account(account_of(project)), "epoch", tollgate.ledger_epoch,
+                "version", 1, "ticket", 1, "spent", 7, "resync", 1,
+            )  # fmt: skip
+            await redis.execute("ZADD", keys.RESYNC, noticed, project.id)
+
+        async def spent() -> list[bytes]:
+            accounts = [keys.account(account_of(project)) for project in projects]
+            return [await redis.execute("HGET", account, "spent") for account in accounts]
+
+        await wait_for_delivery(redis, projects[0], "before the loss", at=noticed)
+        await wait_for_delivery(redis, projects[0], "after it", at=noticed + 1)
         await outbox.step()
-        assert await redis.execute("HMGET", account, "spent", "resync") == [b"7", b"1"], "not yet"
-        await wait_for_delivery(redis, project, "after it")
+        assert await spent() == [b"7", b"7", b"7"], "not yet"
+        await wait_for_delivery(redis, projects[0], "later", at=noticed + 2)
         tollgate.fail("events", 503)
-        [(entry, _)] = await redis.execute("XRANGE", keys.EVENTS, "-", "+")
-        assert int(entry.split(b"-")[0]) > noticed
         await outbox.step()
-        assert await redis.execute("HMGET", account, "spent", "resync") == [b"502", None]
+        assert await spent() == [b"503", b"500", b"500"]
         assert not await redis.execute("EXISTS", keys.RESYNC)
+
+    deliver(test)
+
+
+def test_operators_see_how_long_the_oldest_event_has_waited(deliver, tollgate) -> None:
+    async def test(redis: Redis, outbox: Outbox, to_posthog: PostHogOutbox) -> None:
+        project = tollgate.project(credits=100)
+        now = int((await redis.execute("TIME"))[0]) * 1000
+        await wait_for_delivery(redis, project, "old", at=now - 1_000_000)
+        await wait_for_delivery(redis, project, "new")
+        await outbox.step()
+        assert 1_000 <= metrics.EVENTS_AGE._value.get() < 1_060
+
+    deliver(test)
+
+
+def test_while_posthog_cannot_be_reached_events_wait(deliver, tollgate, monkeypatch) -> None:
+    async def test(redis: Redis, outbox: Outbox, to_posthog: PostHogOutbox) -> None:
+        await wait_for_delivery(redis, tollgate.project(credits=100), "waits")
+        monkeypatch.setattr(to_posthog, "_origin", Origin.of(f"http://127.0.0.1:{free_port()}"))
+        assert await to_posthog.step() == posthog_module.FIRST_RETRY
+        assert await redis.execute("XLEN", keys.POSTHOG_EVENTS) == 1
 
     deliver(test)
 
@@ -230,10 +260,13 @@ def test_posthog_gets_what_is_for_people_in_numbers_and_waits_longer_each_time(
         assert await to_posthog.step() == posthog_module.POLL_SECONDS
         assert posthog.events["c"] == {
             "uuid": "c", "event": "$ai_generation", "timestamp": "t", "distinct_id": "ann",
-            "properties": {"text": "", "$ai_total_cost_usd": "0.10"},  # read from a number
+            "properties": {"text": "", "$ai_total_cost_usd": 5},
         }  # fmt: skip
         assert await redis.execute("XLEN", keys.POSTHOG_EVENTS) == 0
         assert not await redis.execute("EXISTS", keys.POSTHOG_SET_ASIDE)
+        await wait_for_delivery(redis, tollgate.project(credits=100), "d")
+        posthog.answer = lambda _: 503
+        assert await to_posthog.step() == 0.5, "from the beginning"
 
     deliver(test)
 
@@ -249,7 +282,7 @@ def test_posthog_halves_a_refused_batch_and_sets_the_culprit_aside(
 
     async def test(redis: Redis, _: Outbox, to_posthog: PostHogOutbox) -> None:
         posthog.answer, posthog.events = answer, {}
-        await wait_for_delivery(redis, tollgate.project(credits=100), "a", "bad", "b", "c")
+        await wait_for_delivery(redis, tollgate.project(credits=100), "a", "b", "c", "bad")
         await to_posthog.step()
         assert await redis.execute("XLEN", keys.POSTHOG_EVENTS) == (4 if kept else 0)
         assert await redis.execute("XLEN", keys.POSTHOG_SET_ASIDE) == (0 if kept else 1)
