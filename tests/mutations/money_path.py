@@ -132,6 +132,7 @@ ROOMS = (
         ("gateway/metering/*.py",),
         (
             "tests/gateway/metering/test_metering.py",
+            "tests/gateway/metering/test_readers.py",
             "tests/gateway/metering/test_excerpt.py",
             "tests/gateway/metering/test_media.py",
             "tests/gateway/metering/test_estimates.py",

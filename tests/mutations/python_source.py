@@ -62,6 +62,8 @@ class RemoveStatement(Operator):
     def _replacement(node) -> str:
         if node.parent is None or node.parent.type != "simple_stmt":
             return ""
+        if node.get_code(include_prefix=False).startswith("super()"):
+            return ""  # the class would differ, too
         if node.type == "raise_stmt":
             return "pass"
         if node.type == "return_stmt":
