@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.mutations.mutation import Mutation, mutation_of
+from tests.mutations.mutation import CHOSEN_FREELY, Mutation, mutation_of
 
 SWAPPED = {
     "<": ("<=", ">="),
@@ -59,6 +59,8 @@ def _texts(source: str) -> Iterator[str]:
             continue
         token, start, end = match[0], match.start(), match.end()
         if match["number"]:
+            if int(token) >= CHOSEN_FREELY:
+                continue
             for number in (int(token) + 1, int(token) - 1):
                 yield source[:start] + str(number).replace("-1", "(-1)") + source[end:]
             continue

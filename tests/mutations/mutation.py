@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 
+CHOSEN_FREELY = 1000
+"""From here on, numbers are sizes and durations. One more or less makes no difference."""
+
 
 @dataclass(frozen=True)
 class Mutation:

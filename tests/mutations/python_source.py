@@ -10,7 +10,7 @@ from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.operators.operator import Operator
 from cosmic_ray.plugins import get_operator
 
-from tests.mutations.mutation import Mutation, mutation_of
+from tests.mutations.mutation import CHOSEN_FREELY, Mutation, mutation_of
 
 # The operators whose mutants are real mistakes: a boundary, a sign, a forgotten case. Cosmic Ray
 # has all pairs of operators; the rest of the pairs fail for the same reason as these.
@@ -118,7 +118,7 @@ def _texts(source: str) -> Iterator[tuple[str, int]]:
     for line in source.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
     for node in ast_nodes(get_ast(source)):
-        if _observes(node):
+        if _observes(node) or _is_chosen_freely(node) or _is_strict(node):
             continue
         row, column = node.get_start_pos_of_prefix()
         begin = starts[row - 1] + column
@@ -144,6 +144,24 @@ def _observes(node: Any) -> bool:
     while node is not None and node.type != "simple_stmt":
         node = node.parent
     return node is not None and node.get_code(include_prefix=False).startswith(_OBSERVING)
+
+
+def _is_chosen_freely(node: Any) -> bool:
+    return (
+        node.type == "number"
+        and node.value.replace("_", "").isdecimal()
+        and (int(node.value.replace("_", "")) >= CHOSEN_FREELY)
+    )
+
+
+def _is_strict(node: Any) -> bool:
+    """Return whether a node is the `strict` of `zip`, which only guards against other mistakes."""
+    return (
+        node.type in ("keyword", "name")
+        and node.parent is not None
+        and node.parent.type == "argument"
+        and node.parent.children[0].value == "strict"
+    )
 
 
 def _functions(tree: ast.Module) -> dict[int, str]:
