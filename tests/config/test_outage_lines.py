@@ -46,7 +46,7 @@ class Log:
 
 @pytest.fixture
 def log() -> Iterator[Log]:
-    """Two handlers with the configured filters, as with Sentry."""
+    """Two handlers with the configured filters, as with Sentry, instead of this process's own."""
     written, clock = io.StringIO(), Clock()
     options = dict(LOGGING["formatters"]["line"])
     formatter = options.pop("()")(**options)
@@ -56,10 +56,10 @@ def log() -> Iterator[Log]:
         handler.setFormatter(formatter)
         handler.addFilter(tone_down)
         handler.addFilter(once)
-        logging.getLogger().addHandler(handler)
+    root = logging.getLogger()
+    before, root.handlers[:] = list(root.handlers), handlers
     yield Log(written, clock)
-    for handler in handlers:
-        logging.getLogger().removeHandler(handler)
+    root.handlers[:] = before
 
 
 def fail(error: Exception, event: str = "a sweep failed") -> None:
