@@ -11,7 +11,7 @@ from django.db.models import Count, Min, Model, Q, QuerySet
 from billing.models import QuarantinedEvent
 from coding_tasks.models import CodingTask, TaskRun
 from quota.models import QuotaState
-from workflows.models import FollowUp, Mention, Notice, ThreadReply
+from workflows.models import CreditRequest, FollowUp, Mention, Notice, ThreadReply
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ def queues(now: datetime) -> list[Queue]:
     from_slack = Q(task__origin=CodingTask.Origin.SLACK)
     api_runs = Q(state=TaskRun.State.QUEUED, announced_at=None) & ~from_slack
     paused_runs = Q(state=TaskRun.State.PAUSED, woken_at=None)
+    asked = Q(state__in=CreditRequest.WAITING)
     unsent = Q(state__in=[Notice.State.PENDING, Notice.State.SENDING])
     quarantine = Q(state=QuarantinedEvent.State.OPEN, awaits=None)
     corrections = Q(state=QuarantinedEvent.State.OPEN, awaits__isnull=False)
@@ -46,6 +47,7 @@ def queues(now: datetime) -> list[Queue]:
         _queue("thread_replies", ThreadReply, Q(decided_at=None), "received_at"),
         _queue("api_runs", TaskRun, api_runs, "created_at"),
         _queue("paused_runs", TaskRun, paused_runs, "created_at"),
+        _queue("credit_requests", CreditRequest, asked, "asked_at"),
         _queue("notices", Notice, unsent, "created_at"),
         _queue("decisions", QuotaState, Q(valid_until__lte=now), "valid_until"),
         _queue("quarantine", QuarantinedEvent, quarantine, "received_at"),
