@@ -53,19 +53,22 @@ def tone_down(record: logging.LogRecord) -> bool:
         return False
     if record.name == "py.warnings" and "CPendingDeprecationWarning" in record.getMessage():
         return False  # Celery warns each time it loses the broker
-    record.outage, error = _outage(record)
-    if record.outage is None:
+    outage, error = _outage(record)
+    record.__dict__["outage"] = outage
+    if outage is None:
         return True
-    if record.outage == FULL:
+    if outage == FULL:
         record.levelno, record.levelname = logging.ERROR, "ERROR"
     else:
         record.levelno, record.levelname = min(
             (record.levelno, record.levelname), (logging.WARNING, "WARNING")
         )
-    if isinstance(record.msg, dict):
-        record.msg = {**record.msg, "level": record.levelname.lower()}
-        if record.msg.pop("exc_info", None) and error is not None:
-            record.msg["error"] = f"{type(error).__name__}: {error}"
+    said: Any = record.msg
+    if isinstance(said, dict):
+        said = {**said, "level": record.levelname.lower()}
+        if said.pop("exc_info", None) and error is not None:
+            said["error"] = f"{type(error).__name__}: {error}"
+        record.msg = said
     elif record.exc_info:
         first_line = record.getMessage().partition("\n")[0]
         record.msg, record.args = f"{first_line}: {type(error).__name__}: {error}", ()
@@ -90,7 +93,7 @@ class OncePerMinute(logging.Filter):
             return True
         written: bool | None = getattr(record, "is_written", None)
         if written is None:
-            written = record.is_written = self._is_due(outage, record)
+            written = record.__dict__["is_written"] = self._is_due(outage, record)
         return written
 
     def _is_due(self, outage: str, record: logging.LogRecord) -> bool:
@@ -101,11 +104,12 @@ class OncePerMinute(logging.Filter):
                 self._quiet[outage] = until, left_out + 1
                 return False
             self._quiet[outage] = now + QUIET_SECONDS, 0
-        if left_out and isinstance(record.msg, dict):
-            record.msg["left_out"] = left_out
+        said: Any = record.msg
+        if left_out and isinstance(said, dict):
+            said["left_out"] = left_out
         elif left_out:
-            said = record.getMessage()
-            record.msg, record.args = f"{said} ({left_out} lines like this were left out)", ()
+            text = record.getMessage()
+            record.msg, record.args = f"{text} ({left_out} lines like this were left out)", ()
         return True
 
 
@@ -119,11 +123,12 @@ def _outage(record: logging.LogRecord) -> tuple[str | None, BaseException | None
             return FULL, error
     if record.name == "django.request" and getattr(record, "status_code", 0) == 503:
         return "requests refused", None
-    if not isinstance(record.msg, dict) or record.levelno < logging.WARNING:
+    said: Any = record.msg
+    if not isinstance(said, dict) or record.levelno < logging.WARNING:
         return None, None
-    if record.msg.get("event") in _TEMPORAL:
+    if said.get("event") in _TEMPORAL:
         return "temporal", None
-    text = record.msg.get("error")
+    text = said.get("error")
     if isinstance(text, str) and (named := _NAMED.match(text)):
         cause = "database" if named["database"] else "network"
         return (FULL if _FULL.search(text) else cause), None
@@ -132,9 +137,8 @@ def _outage(record: logging.LogRecord) -> tuple[str | None, BaseException | None
 
 def _errors(record: logging.LogRecord) -> Iterator[BaseException]:
     """Yield the exceptions that a record is about."""
-    raised: Any = record.exc_info
-    if isinstance(record.msg, dict):
-        raised = record.msg.get("exc_info")
+    said: Any = record.msg
+    raised: Any = said.get("exc_info") if isinstance(said, dict) else record.exc_info
     if raised is True:
         raised = sys.exc_info()
     if isinstance(raised, tuple):

@@ -5,8 +5,9 @@ A process knows only what it did itself. What nobody does is seen in the rows th
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from django.db.models import Count, Min, Model, Q, QuerySet
+from django.db.models import Count, Min, Model, Q
 
 from billing.models import QuarantinedEvent
 from coding_tasks.models import CodingTask, TaskRun
@@ -55,10 +56,10 @@ def queues(now: datetime) -> list[Queue]:
     ]
 
 
-def accounts_by_state() -> dict[tuple[str, str], int]:
-    """Return how many accounts there are of each resource in each state that was published."""
-    rows: QuerySet[QuotaState] = QuotaState.objects.order_by()
-    counted = rows.values_list("resource", "state").annotate(number=Count("pk"))
+def accounts_by_state() -> dict[tuple[str, ...], int]:
+    """Return how many accounts there are, by resource and published state."""
+    rows = QuotaState.objects.order_by()
+    counted: Any = rows.values_list("resource", "state").annotate(number=Count("pk"))
     return {(resource, state): number for resource, state, number in counted}
 
 

@@ -66,7 +66,8 @@ def database_findings() -> Iterator[Finding]:
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SELECT extract(epoch FROM clock_timestamp())")
-            yield clock_finding("database clock", float(cursor.fetchone()[0]) - time.time())
+            [(now,)] = cursor.fetchall()
+        yield clock_finding("database clock", float(now) - time.time())
     executor = MigrationExecutor(connection)
     pending = executor.migration_plan(executor.loader.graph.leaf_nodes())
     if pending:
@@ -118,10 +119,10 @@ def redis_findings() -> Iterator[Finding]:
     """Check that Django's Redis answers, keeps what it has, and holds the published limits."""
     try:
         client = redis_connection()
-        told: dict[str, Any] = client.info()  # type: ignore[assignment]
-        seconds, micro = client.time()  # type: ignore[misc]
+        told: Any = client.info()
+        now: Any = client.time()
         nonce = marker.current()
-        hints: int = client.llen(settings.CELERY_TASK_DEFAULT_QUEUE)  # type: ignore[assignment]
+        hints: Any = client.llen(settings.CELERY_TASK_DEFAULT_QUEUE)
     except redis.RedisError as error:
         yield Finding(
             "redis",
@@ -131,7 +132,7 @@ def redis_findings() -> Iterator[Finding]:
         )
         return
     yield from _server(told)
-    yield clock_finding("redis clock", seconds + micro / 1e6 - time.time())
+    yield clock_finding("redis clock", now[0] + now[1] / 1e6 - time.time())
     if nonce is None:
         yield Finding(
             "marker",
