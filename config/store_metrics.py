@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import cast
 
 import redis
 from django.conf import settings
@@ -83,5 +82,5 @@ def _from_database() -> list[Metric]:
 
 
 def _from_redis() -> list[Metric]:
-    messages = cast(int, redis_connection().llen(settings.CELERY_TASK_DEFAULT_QUEUE))
+    messages = redis_connection().llen(settings.CELERY_TASK_DEFAULT_QUEUE)
     return [CELERY_MESSAGES.of({(): messages})]
