@@ -57,6 +57,9 @@ agents: ## install Claude Code, Codex and mini-swe-agent for coding tasks (AGENT
 test-agents: ## run the installed coding agents against a scripted model
 	$(LAUNCH) pytest -n 0 -rs tests/coding_tasks/agents/test_installed_agents.py tests/devstack/test_installed_agents.py $(ARGS)
 
+test-deploy: ## check the dashboards, the alerts and the Helm chart with their own tools
+	$(LAUNCH) tests.deploy $(ARGS)
+
 LOCK = uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate pyproject.toml
 
 lock: ## update the lock files from pyproject.toml (needs uv)
@@ -66,5 +69,6 @@ lock: ## update the lock files from pyproject.toml (needs uv)
 	@$(subst pyproject.toml,,$(LOCK)) --group screenshots --constraint requirements.lock --output-file requirements-screenshots.lock
 	@$(subst pyproject.toml,,$(LOCK)) --group mini-swe-agent --output-file requirements-mini-swe-agent.lock
 	@$(subst pyproject.toml,,$(LOCK)) --group mutations --constraint requirements.lock --output-file requirements-mutations.lock
+	@$(subst pyproject.toml,,$(LOCK)) --group deploy --constraint requirements.lock --output-file requirements-deploy.lock
 
-.PHONY: help up demo test lint format bench soak mutations screenshots agents test-agents lock
+.PHONY: help up demo test lint format bench soak mutations screenshots agents test-agents test-deploy lock

@@ -12,10 +12,12 @@ import redis
 import structlog
 from celery import Celery
 from celery import Task as CeleryTask
-from celery.signals import setup_logging
+from celery.signals import setup_logging, worker_init
 from django.conf import settings
 from django.db import InterfaceError, OperationalError
 from kombu.transport.virtual import QoS
+
+from projects.metrics_server import serve_metrics
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
@@ -50,6 +52,12 @@ app.autodiscover_tasks()
 def configure_logging(**_kwargs: Any) -> None:
     """Log like every other process. Celery's own logging would not mask secrets."""
     logging.config.dictConfig(settings.LOGGING)
+
+
+@worker_init.connect
+def serve_worker_metrics(**_kwargs: Any) -> None:
+    """Serve the metrics of a worker. Beat counts nothing."""
+    serve_metrics()
 
 
 app.conf.beat_schedule = {

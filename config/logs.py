@@ -4,15 +4,13 @@ Lines never contain secrets: `redact` works on the finished line and masks the s
 settings and whatever looks like one of our credentials or Slack's.
 """
 
-import logging
 import re
 from collections.abc import Iterable
 from typing import Any
 
-import django.db
-import kombu.exceptions
-import redis
 import structlog
+
+from config.outage_lines import OncePerMinute, tone_down
 
 MIN_SECRET_LENGTH = 8
 """A shorter secret would mask ordinary words."""
@@ -33,52 +31,6 @@ def redact(_logger: Any, _name: str, line: str) -> str:
     for secret in _known:
         line = line.replace(secret, "…")
     return _CREDENTIAL.sub(lambda found: found.group()[:4] + "…", line)
-
-
-_STORE_AWAY = (
-    redis.ConnectionError,  # also while it loads its data
-    redis.TimeoutError,
-    kombu.exceptions.OperationalError,
-    django.db.OperationalError,
-    django.db.InterfaceError,
-    ConnectionError,
-    TimeoutError,
-)
-
-
-def tone_down(record: logging.LogRecord) -> bool:
-    """Return whether to write a record, and turn expected failures into one-line warnings.
-
-    An unavailable store is not a bug: the work is repeated, and probes and metrics show the outage.
-    Yet Celery logs an error at each attempt, and beat logs a traceback.
-
-    The SDK's record of a failed activity is dropped, because `workflows.interceptors` logs it too.
-    """
-    if getattr(record, "__temporal_error_identifier", None) == "ActivityFailure":
-        return False
-    if record.name == "py.warnings" and "CPendingDeprecationWarning" in record.getMessage():
-        return False  # Celery warns each time it loses the broker
-    away = _store_away(record)
-    refused = record.name == "django.request" and getattr(record, "status_code", 0) == 503
-    if away is not None or refused:
-        record.levelno, record.levelname = min(
-            (record.levelno, record.levelname), (logging.WARNING, "WARNING")
-        )
-    if away is not None and record.exc_info:
-        first_line = record.getMessage().partition("\n")[0]
-        record.msg, record.args = f"{first_line}: {type(away).__name__}: {away}", ()
-        record.exc_info = record.exc_text = None
-    return True
-
-
-def _store_away(record: logging.LogRecord) -> BaseException | None:
-    raised = record.exc_info[1] if record.exc_info else None
-    candidates: list[Any] = [raised]
-    if record.name == "celery.beat" and raised is not None:  # beat wraps the original error
-        candidates.append(raised.__cause__ or raised.__context__)
-    if record.name.startswith("celery."):
-        candidates += record.args if isinstance(record.args, tuple) else ()
-    return next((each for each in candidates if isinstance(each, _STORE_AWAY)), None)
 
 
 _SHARED: list[structlog.types.Processor] = [
@@ -112,12 +64,15 @@ LOGGING: dict[str, Any] = {
             "foreign_pre_chain": _SHARED,
         }
     },
-    "filters": {"tone down": {"()": lambda: tone_down}},
+    "filters": {
+        "tone down": {"()": lambda: tone_down},
+        "once per minute": {"()": OncePerMinute},
+    },
     "handlers": {
         "stderr": {
             "class": "logging.StreamHandler",
             "formatter": "line",
-            "filters": ["tone down"],
+            "filters": ["tone down", "once per minute"],
         }
     },
     "root": {"handlers": ["stderr"], "level": "INFO"},
@@ -136,11 +91,11 @@ LOGGING: dict[str, Any] = {
 def with_error_reports(dsn: str, environment: str) -> dict[str, Any]:
     """Return the configuration with a handler that reports errors to Sentry.
 
-    It comes after the handler of the log, whose filter turns expected failures into warnings.
+    It comes after the handler of the log, whose filters turn expected failures into warnings.
     """
     reports = {
         "()": "config.error_reports.ErrorReports",
-        "filters": ["tone down"],
+        "filters": ["tone down", "once per minute"],
         "dsn": dsn,
         "environment": environment,
     }

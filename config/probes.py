@@ -14,6 +14,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonR
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from config.store_metrics import StoreMetrics
 from projects.redis_connection import redis_connection
 
 View = Callable[[HttpRequest], HttpResponse]
@@ -90,12 +91,17 @@ def metrics(request: HttpRequest) -> HttpResponse:
 
 
 def exposition() -> bytes:
-    """Return the metrics of all processes that share `PROMETHEUS_MULTIPROC_DIR`, or of this one."""
-    registry = REGISTRY
+    """Return the metrics of the stores, and of all processes in `PROMETHEUS_MULTIPROC_DIR`.
+
+    Without that folder, the metrics of this process follow those of the stores.
+    """
+    of_stores = CollectorRegistry()
+    of_stores.register(StoreMetrics())
+    of_processes = REGISTRY
     if settings.PROMETHEUS_MULTIPROC_DIR:
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)
-    return generate_latest(registry)
+        of_processes = CollectorRegistry()
+        MultiProcessCollector(of_processes)
+    return generate_latest(of_stores) + generate_latest(of_processes)
 
 
 PROBES: dict[str, View] = {"/_health": health, "/_ready": ready, "/metrics": metrics}

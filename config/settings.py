@@ -96,6 +96,7 @@ TASK_IDLE_MINUTES = env.int("TASK_IDLE_MINUTES", 60, validate=validate.Range(min
 # --- Metrics -------------------------------------------------------------------------------------
 METRICS_TOKENS = comma_separated(env, "METRICS_TOKEN")
 PROMETHEUS_MULTIPROC_DIR = env.str("PROMETHEUS_MULTIPROC_DIR", "")
+METRICS_PORT = env.int("METRICS_PORT", 0, validate=validate.Range(min=0, max=65_535))
 
 # --- Error reports -------------------------------------------------------------------------------
 SENTRY_DSN = env.str("SENTRY_DSN", "", validate=sentry_dsn)
@@ -280,6 +281,7 @@ SPECTACULAR_SETTINGS = {
 }
 
 CELERY_BROKER_URL = REDIS_URL
+CELERY_TASK_DEFAULT_QUEUE = "celery"
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 # The broker can be down for any length of time, and refuses commands while it starts.

@@ -9,6 +9,8 @@ import msgspec
 import structlog
 from structlog.types import Processor
 
+from gateway.telemetry.repetitions import OncePerMinute
+
 _SECRET = re.compile(rb"(?:phx_|pha_|phr_|sk-|Bearer\s+)[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE)
 
 
@@ -21,9 +23,13 @@ def _render(_logger: object, _name: str, event: structlog.types.EventDict) -> by
 
 
 def configure(report: Processor | None = None) -> None:
-    """Make structlog write every event to standard error. `report` sees each event first."""
+    """Make structlog write events to standard error, repeated errors once a minute.
+
+    `report` sees each of these events first.
+    """
     structlog.configure(
         processors=[
+            OncePerMinute(),
             *([report] if report else []),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -17,7 +17,7 @@ from django.urls import path
 
 from config.celery import Task, app
 from config.error_reports import ErrorReports
-from config.logs import tone_down
+from config.outage_lines import tone_down
 from tests.fake_sentry import FakeSentry, functions, position
 
 ROOT = Path(__file__).resolve().parents[2]

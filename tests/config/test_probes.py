@@ -56,6 +56,7 @@ def test_without_the_database_it_is_not_ready(client, redis_client, dead_databas
     }
 
 
+@pytest.mark.django_db
 @pytest.mark.parametrize("path", ["/_health", "/metrics"])
 def test_a_probe_can_call_by_address(client, path):
     answer = client.get(path, headers=TOKEN, SERVER_NAME="10.1.2.3")

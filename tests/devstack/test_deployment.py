@@ -60,6 +60,7 @@ def test_every_variable_is_documented() -> None:
 
 # Only an image or `make up` sets these: internal addresses, and a setting that shows source code.
 _NOT_IN_ENV_FILE = {"DEBUG", "GATEWAY_HOST", "GATEWAY_PORT", "TEMPORAL_NAMESPACE"}
+_NOT_IN_ENV_FILE |= {"METRICS_PORT"}  # set where a process has no other HTTP
 _ONLY_WEB = {"NUM_PROXIES", "PROMETHEUS_MULTIPROC_DIR", "WEB_BODY_TIMEOUT"}
 _ONLY_WEB |= {"METRICS_TOKEN", "SLACK_CLIENT_ID", "SLACK_CLIENT_SECRET"}
 _ONLY_WEB |= {"SLACK_SIGNING_SECRET", "GATEWAY_SERVICE_TOKEN"}

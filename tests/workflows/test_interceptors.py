@@ -16,7 +16,7 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from temporalio.worker import Worker
 
-from config.logs import tone_down
+from config.outage_lines import tone_down
 from workflows.client import connect
 from workflows.interceptors import ActivityEnvironment
 

@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from django.core.management.base import BaseCommand
 
+from projects.metrics_server import serve_metrics
 from workflows import worker
 
 log = structlog.get_logger(__name__)
@@ -21,6 +22,7 @@ class Command(BaseCommand):
 
     def handle(self, *_arguments: Any, **_options: Any) -> None:
         """Run until a signal comes, then stop within ten seconds, even if an activity hangs."""
+        serve_metrics()
         tools = worker.configured_tools()
         worker.keep_tidy(tools)
         asyncio.run(_run_until_signal(tools))
