@@ -15,6 +15,7 @@ from django.db.models import Q, QuerySet, Sum
 from django.db.models.functions import Coalesce
 
 from billing import metrics
+from billing.consistent_read import consistent_read
 from billing.models import (
     AccountGroup,
     CheckpointSum,
@@ -22,7 +23,6 @@ from billing.models import (
     UsageEvent,
     UsageTotal,
 )
-from billing.verification.consistent_read import consistent_read
 from billing.verification.rebuild import rebuild
 
 SURELY_COMMITTED = timedelta(minutes=1)

@@ -3,7 +3,7 @@
 from django import template
 
 from billing.credits import display, exact
-from console import reasons
+from quota import reason_words
 
 register = template.Library()
 
@@ -23,10 +23,16 @@ def exactly(micro: int | None) -> str:
 @register.filter
 def in_words(reason: str) -> str:
     """Return a reason in words."""
-    return reasons.in_words(reason)
+    return reason_words.in_words(reason)
 
 
 @register.filter
 def percentage(percent: int) -> str:
     """Return a share, already rounded down, as text."""
     return f"{percent} %" if percent else "<1 %"
+
+
+@register.filter
+def outcome(text: str) -> str:
+    """Return an outcome with the names of reasons in words."""
+    return reason_words.with_reasons_in_words(text)

@@ -1,4 +1,4 @@
-"""The admin's first page, and its pages of organizations and projects."""
+"""The admin's pages of organizations and projects."""
 
 import re
 
@@ -11,7 +11,6 @@ from django.utils import timezone
 
 from billing import organizations
 from billing.allowances.limits import set_limit
-from coding_tasks.agent_worker.exchange import Exchange
 from projects import credentials
 from projects.models import Change, Organization, Project, SlackWorkspace, User
 from quota.gate import check
@@ -60,49 +59,6 @@ def refused_mention(project: Project, number: int = 1) -> Mention:
         outcome="limit_reached",
         finished_at=timezone.now(),
     )
-
-
-def test_the_first_page_says_who_is_limited_and_who_was_refused(
-    admin_client, organization, project
-):
-    set_limit(organization, AI_CREDITS, 0)
-    refused_mention(project)
-    page = admin_client.get(INDEX).content.decode()
-    assert "Limited now" in page
-    assert reverse("admin:projects_project_change", args=[project.pk]) in page
-    assert reverse("admin:projects_organization_change", args=[organization.pk]) in page
-    assert "limit_reached" in page
-    assert "please" not in page
-
-
-def test_the_first_page_says_when_nobody_is_limited_or_refused(admin_client, project):
-    page = admin_client.get(INDEX).content.decode()
-    assert "Nobody." in page
-    assert "None." in page
-
-
-def test_the_first_page_shows_only_what_the_user_may_see(client, organization, project):
-    set_limit(organization, AI_CREDITS, 0)
-    reader = User.objects.create_user("reader", is_staff=True)
-    client.force_login(reader)
-    assert "Limited now" not in client.get(INDEX).content.decode()
-    reader.user_permissions.set(Permission.objects.filter(codename="view_setmember"))
-    page = client.get(INDEX).content.decode()
-    assert "Limited now" in page
-    assert "Latest refused mentions" not in page
-
-
-def test_the_first_page_says_what_each_agent_worker_can_run(admin_client, settings, tmp_path):
-    settings.AGENT_EXCHANGE_DIRECTORY = str(tmp_path)
-    exchange = Exchange(tmp_path)
-    assert "None runs, so only the reading agent works." in admin_client.get(INDEX).content.decode()
-    exchange.put_report("good", {"sandbox": "", "agents": {"small": "", "codex": "No Codex here."}})
-    exchange.put_report("bad", {"sandbox": "<no namespaces>", "agents": {"small": ""}})
-    page = admin_client.get(INDEX).content.decode()
-    assert "<strong>good</strong>: ready.</p>" in page
-    assert "<li>No Codex here.</li>" in page
-    assert "<strong>bad</strong>: no sandbox" in page
-    assert "(&lt;no namespaces&gt;)" in page
 
 
 def test_a_new_organization_and_its_project_are_known_to_billing_at_once(admin_client):

@@ -21,6 +21,7 @@ from django.utils import timezone
 from billing.allowances.caps import set_cap
 from billing.allowances.grants import grant_credits, void_grant
 from billing.allowances.limits import set_limit
+from billing.consistent_read import consistent_read
 from billing.ingestion import quarantine, refunds
 from billing.ingestion.insufficient_remaining import report as report_insufficient
 from billing.ingestion.ledger import DELIVERED_AGAIN, book_rows
@@ -38,7 +39,6 @@ from billing.organizations import create_organization, create_project
 from billing.reports.daily_usage import report_what_was_booked
 from billing.sweep import sweep_all
 from billing.verification.all_faults import all_faults
-from billing.verification.consistent_read import consistent_read
 from billing.verification.drift import SURELY_COMMITTED, drifted, repair_drift
 from projects.models import Project
 from quota.models import SetMember

@@ -1,0 +1,95 @@
+"""The sums of all accounts equal the ledger, however often and late they are made."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from django.db.models import Sum
+from django.utils import timezone
+
+from billing import organizations, tasks
+from billing.ingestion.refunds import refund
+from billing.models import UsageEvent, UsageSum
+from billing.reports.usage_sums import overall_usage
+from tests.billing.world import CREDIT, book, usage_event
+
+pytestmark = pytest.mark.django_db
+NOW = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)
+NOVEMBER, OCTOBER = date(2026, 11, 1), date(2026, 10, 1)
+
+
+class Clock:
+    now = NOW
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(timezone, "now", clock)
+    return clock
+
+
+def in_ledger():
+    return UsageEvent.objects.aggregate(micro=Sum("credits_micro"))["micro"] or 0
+
+
+def test_what_is_not_summed_yet_is_read_from_the_ledger(project, clock):
+    book(usage_event(project, at=NOW), usage_event(project, at=NOW - timedelta(days=30)))
+
+    november, october = overall_usage([NOVEMBER, OCTOBER], 5)
+
+    assert not UsageSum.objects.exists()
+    assert november.used.credits_micro == october.used.credits_micro == 12 * CREDIT
+    assert november.days[NOW.date()]["ai_credits"].events == 1
+    assert [row.key for row in november.users.top] == ["slack:T1:U1"]
+    assert november.organizations.top[0].key == str(project.organization_id)
+
+
+def test_sums_and_later_events_add_up_to_the_ledger(project, stranger, clock):
+    for minutes in range(0, 60, 7):
+        clock.now = NOW + timedelta(minutes=minutes)
+        late = clock.now - timedelta(days=minutes)
+        book(
+            usage_event(project, at=clock.now, distinct_id=f"u{minutes}"),
+            usage_event(stranger, "0.30", at=late, properties={"$ai_model": "other"}),
+        )
+        tasks.sum_usage()
+        tasks.sum_usage()  # again: nothing is added twice
+    refund(UsageEvent.objects.order_by("occurred_at").first(), actor="ops", reason="test")
+
+    usages = overall_usage([NOVEMBER, OCTOBER], 3)
+
+    assert sum(usage.used.credits_micro for usage in usages) == in_ledger()
+    assert UsageSum.objects.exists()
+    for usage in usages:
+        for ranking in (usage.organizations, usage.users, usage.models):
+            assert ranking.total == usage.used
+            shown = sum(row.used.credits_micro for row in ranking.top)
+            assert shown + ranking.others_used.credits_micro == usage.used.credits_micro
+    november = usages[0]
+    assert [row.key for row in november.models.top] == ["other", "claude-sonnet-4-5"]
+    assert len(november.users.top) == 3
+    assert november.users.others == 7
+
+
+def test_one_who_used_most_lately_is_ranked_first(project, clock):
+    book(*(usage_event(project, "0.20", at=NOW, distinct_id=f"u{n}") for n in range(9)))
+    clock.now += timedelta(hours=1)
+    tasks.sum_usage()
+    clock.now += timedelta(minutes=1)
+    book(*(usage_event(project, at=NOW, distinct_id="late") for _ in range(3)))
+
+    [november] = overall_usage([NOVEMBER], 2)
+
+    assert [row.key for row in november.users.top] == ["late", "u0"]
+    assert november.users.others == 8
+
+
+def test_an_organization_of_another_bucket_is_counted_too(clock):
+    project = organizations.create_project(organizations.create_organization("Desk"), "Code")
+    book(usage_event(project, at=NOW, properties={"ai_product": "posthog_code"}))
+    [november] = overall_usage([NOVEMBER], 2)
+    assert november.days[NOW.date()].keys() == {"posthog_code_credits"}
+    assert november.used_before(NOW.date()).events == 0
