@@ -87,7 +87,7 @@ class Account(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.organization} / {self.resource}"
+        return f"{self.organization} / {RESOURCES[self.resource].title}"
 
     @property
     def key(self) -> str:
@@ -593,16 +593,16 @@ class AuditEntry(AppendOnlyModel):
     """Who changed a limit, grant, event, organization, workspace or key, when and why."""
 
     class Action(models.TextChoices):
-        LIMIT_SET = "limit_set"
-        CAP_SET = "cap_set"
-        CREDITS_GRANTED = "credits_granted"
-        GRANT_VOIDED = "grant_voided"
+        LIMIT_SET = "limit_set", "limit set"
+        CAP_SET = "cap_set", "cap set"
+        CREDITS_GRANTED = "credits_granted", "topped up"
+        GRANT_VOIDED = "grant_voided", "top-up voided"
         EVENT_BOOKED = "event_booked", "quarantined event booked"
         EVENT_DISCARDED = "event_discarded", "quarantined event discarded"
-        EVENT_REFUNDED = "event_refunded"
+        EVENT_REFUNDED = "event_refunded", "event refunded"
         RUN_REFUNDED = "run_refunded", "task run refunded"
-        ORGANIZATION_ACTIVATED = "organization_activated"
-        ORGANIZATION_DEACTIVATED = "organization_deactivated"
+        ORGANIZATION_ACTIVATED = "organization_activated", "organization activated"
+        ORGANIZATION_DEACTIVATED = "organization_deactivated", "organization deactivated"
         TOKEN_ROTATED = "token_rotated", "project API token rotated"
         KEY_REVOKED = "key_revoked", "personal API key revoked"
         TOKEN_REVOKED = "token_revoked", "OAuth access token revoked"

@@ -10,6 +10,8 @@ from django.http import HttpRequest
 from django.template.defaultfilters import truncatechars
 from django.utils.html import format_html
 
+from projects.named_search import NamedSearch
+from quota.reason_words import with_reasons_in_words
 from workflows.models import FollowUp, Mention, Notice
 
 
@@ -29,7 +31,7 @@ class ReadOnly:
         return False
 
 
-class RecordAdmin(ReadOnly, admin.ModelAdmin[Any]):
+class RecordAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[Any]):
     """A list of records, newest first, without the workspaces' tokens."""
 
     show_full_result_count = False
@@ -43,6 +45,11 @@ class RecordAdmin(ReadOnly, admin.ModelAdmin[Any]):
     def project(self, row: Any) -> str:
         """Return the project that pays."""
         return str(row.workspace.project)
+
+    @admin.display(description="outcome", empty_value="–", ordering="outcome")
+    def ending(self, row: Any) -> str:
+        """Return why it ended as it did, with reasons in words."""
+        return with_reasons_in_words(row.outcome)
 
     @admin.display(description="text")
     def excerpt(self, row: Any) -> str:
@@ -83,14 +90,15 @@ class MentionAdmin(RecordAdmin):
         "user_id",
         "excerpt",
         "state",
-        "outcome",
+        "ending",
         "workflow",
     ]
     list_filter = ["state", "workspace__project__organization", "workspace__project"]
-    search_fields = ["text", "outcome", "channel_id", "user_id", "ts", "thread_ts", "workflow_id"]
+    search_fields = ["text", "outcome"]
+    search_ids = ["channel_id", "user_id", "ts", "thread_ts", "workflow_id"]
     search_help_text = "Words from the text or the outcome, a Slack id or ts, or a workflow id"
-    exclude = ["workflow_id"]
-    readonly_fields = ["workflow"]
+    exclude = ["workflow_id", "outcome"]
+    readonly_fields = ["ending", "workflow"]
     inlines = [NoticeInline]
 
 
@@ -113,7 +121,8 @@ class NoticeAdmin(RecordAdmin):
         "sent_at",
     ]
     list_filter = ["state", "kind", "destination", "workspace__project"]
-    search_fields = ["text", "key", "channel_id", "user_id", "thread_ts", "error"]
+    search_fields = ["text", "error"]
+    search_ids = ["key__icontains", "channel_id", "user_id", "thread_ts"]
     raw_id_fields = ["mention"]
 
 
@@ -131,10 +140,11 @@ class FollowUpAdmin(RecordAdmin):
         "excerpt",
         "addressed",
         "state",
-        "outcome",
+        "ending",
         "workflow",
     ]
     list_filter = ["state", "addressed", "workspace__project"]
-    search_fields = ["text", "outcome", "channel_id", "user_id", "ts", "thread_ts", "workflow_id"]
-    exclude = ["workflow_id"]
-    readonly_fields = ["workflow"]
+    search_fields = ["text", "outcome"]
+    search_ids = ["channel_id", "user_id", "ts", "thread_ts", "workflow_id"]
+    exclude = ["workflow_id", "outcome"]
+    readonly_fields = ["ending", "workflow"]

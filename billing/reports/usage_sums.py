@@ -6,7 +6,7 @@ the events of the last minutes themselves, so that what they show is exact.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from operator import attrgetter
@@ -33,14 +33,11 @@ Key = tuple[str, date, str]
 
 
 @dataclass(frozen=True, slots=True)
-class OverallUsage:
-    """What all accounts used in a month: of each bucket on each day, and who used most."""
+class MonthUsage:
+    """What all accounts used in a month, of each bucket on each day."""
 
     month: date
     days: Mapping[date, Mapping[str, Used]]
-    organizations: Ranking
-    users: Ranking
-    models: Ranking
 
     @property
     def used(self) -> Used:
@@ -53,6 +50,17 @@ class OverallUsage:
         return sum(sums, NOTHING)
 
 
+@dataclass(frozen=True, slots=True)
+class OverallUsage:
+    """What all accounts used in a month and in the one before, and who used most in the month."""
+
+    this: MonthUsage
+    last: MonthUsage
+    organizations: Ranking
+    users: Ranking
+    models: Ranking
+
+
 def month_of(day: date) -> date:
     """Return the first day of the day's month."""
     return day.replace(day=1)
@@ -63,11 +71,19 @@ def next_month(month: date) -> date:
     return month_of(month + timedelta(days=31))
 
 
-def overall_usage(months: Iterable[date], count: int) -> list[OverallUsage]:
-    """Return the usage of each month, given by its first day, with the `count` who used most."""
+def overall_usage(month: date, count: int) -> OverallUsage:
+    """Return the usage of a month, given by its first day, and the `count` who used most."""
     with consistent_read():
         recent = _sums_of_ledger(_summed_before(), None)
-        return [_overall(month, recent, count) for month in months]
+        this = _month(month, recent)
+        return OverallUsage(
+            this,
+            _month(month_of(month - timedelta(days=1)), recent),
+            *(
+                _ranking(kind, this, recent, count)
+                for kind in (Kind.ORGANIZATION, Kind.USER, Kind.MODEL)
+            ),
+        )
 
 
 def sum_what_was_booked() -> None:
@@ -84,7 +100,7 @@ def sum_what_was_booked() -> None:
         SummedUsage.objects.update_or_create(pk=1, defaults={"booked_before": until})
 
 
-def _overall(month: date, recent: Mapping[Key, Used], count: int) -> OverallUsage:
+def _month(month: date, recent: Mapping[Key, Used]) -> MonthUsage:
     days: dict[date, dict[str, Used]] = defaultdict(dict)
     of_month = UsageSum.objects.filter(
         kind=Kind.DAY, since__gte=month, since__lt=next_month(month)
@@ -94,25 +110,22 @@ def _overall(month: date, recent: Mapping[Key, Used], count: int) -> OverallUsag
     for (kind, since, key), used in recent.items():
         if kind == Kind.DAY and month_of(since) == month:
             days[since][key] = days[since].get(key, NOTHING) + used
-    rankings = [
-        _ranking(kind, month, recent, count) for kind in (Kind.ORGANIZATION, Kind.USER, Kind.MODEL)
-    ]
-    return OverallUsage(month, days, *rankings)
+    return MonthUsage(month, days)
 
 
-def _ranking(kind: str, month: date, recent: Mapping[Key, Used], count: int) -> Ranking:
-    added = {key: used for (of, since, key), used in recent.items() if (of, since) == (kind, month)}
-    rows = UsageSum.objects.filter(kind=kind, since=month)
+def _ranking(kind: str, usage: MonthUsage, recent: Mapping[Key, Used], count: int) -> Ranking:
+    added = {
+        key: used for (of, since, key), used in recent.items() if (of, since) == (kind, usage.month)
+    }
+    rows = UsageSum.objects.filter(kind=kind, since=usage.month)
     # Whoever isn't among these and has used nothing lately isn't among the first `count`.
     first = rows.order_by("-credits_micro")[: count + len(added)]
     known = {row.key: _used(row) for row in (*first, *rows.filter(key__in=list(added)))}
     candidates = {
         key: known.get(key, NOTHING) + added.get(key, NOTHING) for key in known.keys() | added
     }
-    summed = rows.aggregate(keys=Count("pk"), events=Sum("events"), micro=Sum("credits_micro"))
-    total = sum(added.values(), Used(summed["events"] or 0, summed["micro"] or 0))
-    keys = summed["keys"] + len(added.keys() - known.keys())
-    return rank_all(candidates, count, total=total, keys=keys)
+    keys = rows.count() + len(added.keys() - known.keys())
+    return rank_all(candidates, count, total=usage.used, keys=keys)
 
 
 def _used(row: UsageSum) -> Used:

@@ -33,10 +33,10 @@ def overview_page(request: HttpRequest) -> TemplateResponse:
         spent = spending(now)
         shown["spent"] = spent
         shown["charts"] = {"chart-spending": spending_chart(spent)}
-        shown["organizations"] = organizations(spent.this.organizations)
+        shown["organizations"] = organizations(spent.usage.organizations)
         if user.has_perm("billing.view_usageevent"):
-            shown["users"] = breakdown.users(spent.this.users)
-            shown["models"] = breakdown.models(spent.this.models)
+            shown["users"] = breakdown.users(spent.usage.users)
+            shown["models"] = breakdown.models(spent.usage.models)
     if user.has_perm("workflows.view_mention"):
         shown["refusals"] = _refusals_of_today(now)
     shown["concerns"] = concerns(user, now)

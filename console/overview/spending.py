@@ -9,7 +9,13 @@ from django.urls import reverse
 
 from billing.reports.ranking import Ranking
 from billing.reports.sums import NOTHING, Used
-from billing.reports.usage_sums import OverallUsage, month_of, next_month, overall_usage
+from billing.reports.usage_sums import (
+    MonthUsage,
+    OverallUsage,
+    month_of,
+    next_month,
+    overall_usage,
+)
 from console.charts import chart, dataset
 from console.usage.breakdown import BreakdownRow
 from projects.models import Organization
@@ -23,8 +29,17 @@ class Spending:
     """This month and the last one, both in UTC."""
 
     now: datetime
-    this: OverallUsage
-    last: OverallUsage
+    usage: OverallUsage
+
+    @property
+    def this(self) -> MonthUsage:
+        """What was used this month."""
+        return self.usage.this
+
+    @property
+    def last(self) -> MonthUsage:
+        """What was used in the last month."""
+        return self.usage.last
 
     @property
     def today(self) -> Used:
@@ -74,10 +89,7 @@ class Spending:
 
 def spending(now: datetime) -> Spending:
     """Return what was used, with the organizations, users and models that used most."""
-    month = month_of(now.astimezone(UTC).date())
-    last = month_of(month - timedelta(days=1))
-    this, before = overall_usage([month, last], SHOWN)
-    return Spending(now, this, before)
+    return Spending(now, overall_usage(month_of(now.astimezone(UTC).date()), SHOWN))
 
 
 def spending_chart(spent: Spending) -> dict[str, Any]:
@@ -115,7 +127,7 @@ def organizations(ranking: Ranking) -> list[BreakdownRow]:
     ]
 
 
-def _of_day(usage: OverallUsage, day: date) -> Used:
+def _of_day(usage: MonthUsage, day: date) -> Used:
     return sum(usage.days.get(day, {}).values(), NOTHING)
 
 

@@ -2,7 +2,10 @@
 
 from django import template
 
+from billing.admin.words import audit_sentence
 from billing.credits import display, exact
+from billing.models import AuditEntry
+from billing.products import TITLES
 from quota import reason_words
 
 register = template.Library()
@@ -24,6 +27,18 @@ def exactly(micro: int | None) -> str:
 def in_words(reason: str) -> str:
     """Return a reason in words."""
     return reason_words.in_words(reason)
+
+
+@register.filter
+def product(name: str) -> str:
+    """Return a product in words."""
+    return TITLES.get(name, name)
+
+
+@register.filter
+def changed(entry: AuditEntry) -> str:
+    """Return what an audit entry says, in a sentence."""
+    return audit_sentence(entry)
 
 
 @register.filter

@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 from billing.credits import display
+from billing.products import TITLES
 from billing.reports.forecast import Kind, usage_within
 from console.charts import chart, dataset
 from console.usage.organization import OrganizationUsage
@@ -36,7 +37,7 @@ def _so_far(report: OrganizationUsage) -> dict[str, Any]:
                 break
             used += day.products[product].credits_micro if product in day.products else 0
             amounts.append(used)
-        sets.append(dataset(product, amounts, kind="area"))
+        sets.append(dataset(TITLES.get(product, product), amounts, kind="area"))
     if limit_is_drawn(report):
         limit = report.usage.limit_micro or 0
         label = f"limit: {display(limit)}"
@@ -55,7 +56,7 @@ def _by_day(report: OrganizationUsage) -> dict[str, Any]:
     days = report.usage.days
     sets = [
         dataset(
-            product,
+            TITLES.get(product, product),
             [day.products[product].credits_micro if product in day.products else 0 for day in days],
             kind="bar",
         )

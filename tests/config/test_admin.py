@@ -11,10 +11,12 @@ from django.utils import timezone
 
 from billing import organizations
 from billing.allowances.limits import set_limit
+from billing.models import AuditEntry
 from projects import credentials
 from projects.models import Change, Organization, Project, SlackWorkspace, User
 from quota.gate import check
 from quota.resources import AI_CREDITS
+from tests.second_look import confirmed_action, confirmed_form
 from workflows.models import Mention
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("redis_client")]
@@ -82,10 +84,22 @@ def test_deactivating_an_organization_limits_it_and_activating_lifts_that(
     admin_client, organization, project
 ):
     page = reverse("admin:projects_organization_change", args=[organization.pk])
-    admin_client.post(page, NO_INLINES | {"name": "Acme"})
-    assert check(project).reason == "organization_inactive"
-    admin_client.post(page, NO_INLINES | {"name": "Acme", "is_active": "on"})
+    off = NO_INLINES | {"name": "Acme"}
+    assert "Say why" in admin_client.post(page, off).content.decode()
+    off |= {"reason": "unpaid"}
+    shown = admin_client.post(page, off).content.decode()
+    assert "All its projects are refused in every bucket" in shown
+    assert "switches it on again: Bot." in shown
     assert not check(project).limited
+    confirmed_form(admin_client, page, off)
+    assert check(project).reason == "organization_inactive"
+    admin_client.post(page, off | {"is_active": "on", "reason": "paid"})
+    assert not check(project).limited
+    reasons = AuditEntry.objects.order_by("pk").values_list("action", "reason")
+    assert list(reasons) == [
+        ("organization_deactivated", "unpaid"),
+        ("organization_activated", "paid"),
+    ]
 
 
 def test_renaming_an_organization_publishes_nothing(admin_client, organization, project):
@@ -131,10 +145,16 @@ def test_the_page_of_an_organization_leads_to_what_belongs_to_it(admin_client, o
 def test_a_rotated_token_of_a_limited_project_is_limited(admin_client, organization, project):
     set_limit(organization, AI_CREDITS, 0)
     former = project.api_token
-    answer = admin_client.post(
-        PROJECTS, {"action": "rotate_api_tokens", "_selected_action": [project.pk]}, follow=True
+    asked = admin_client.post(
+        PROJECTS, {"action": "rotate_api_tokens", "_selected_action": [project.pk]}
+    )
+    assert f"{former} stops working for good" in asked.content.decode()
+    assert Project.objects.get().api_token == former
+    answer = confirmed_action(
+        admin_client, PROJECTS, "rotate_api_tokens", project, reason="it leaked"
     )
     assert "1 API token(s) rotated" in answer.content.decode()
+    assert AuditEntry.objects.get(action="token_rotated").reason == "it leaked"
     project.refresh_from_db()
     assert project.api_token != former
     assert check(project).limited
@@ -162,7 +182,8 @@ def test_a_user_with_view_permission_cannot_rotate_tokens(client, project):
     reader = User.objects.create_user("reader", is_staff=True)
     reader.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
     client.force_login(reader)
-    client.post(PROJECTS, {"action": "rotate_api_tokens", "_selected_action": [project.pk]})
+    form = {"action": "rotate_api_tokens", "_selected_action": [project.pk]}
+    assert "What will happen" not in client.post(PROJECTS, form, follow=True).content.decode()
     assert Project.objects.get().api_token == project.api_token
 
 

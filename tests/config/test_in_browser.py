@@ -131,7 +131,7 @@ def test_the_charts_are_drawn_with_what_the_table_says(eyes, where):
     drawn = page.evaluate(
         "Chart.getChart('chart-so-far').data.datasets.map(set => [set.label, set.shown.at(-1)])"
     )
-    assert ["slack_app", table[1].strip()] in drawn
+    assert ["Slack bot", table[1].strip()] in drawn
     assert ["limit: 1,000.00", "1,000.00"] in drawn
 
 

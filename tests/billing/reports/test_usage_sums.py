@@ -38,11 +38,11 @@ def in_ledger():
 def test_what_is_not_summed_yet_is_read_from_the_ledger(project, clock):
     book(usage_event(project, at=NOW), usage_event(project, at=NOW - timedelta(days=30)))
 
-    november, october = overall_usage([NOVEMBER, OCTOBER], 5)
+    november = overall_usage(NOVEMBER, 5)
 
     assert not UsageSum.objects.exists()
-    assert november.used.credits_micro == october.used.credits_micro == 12 * CREDIT
-    assert november.days[NOW.date()]["ai_credits"].events == 1
+    assert november.this.used.credits_micro == november.last.used.credits_micro == 12 * CREDIT
+    assert november.this.days[NOW.date()]["ai_credits"].events == 1
     assert [row.key for row in november.users.top] == ["slack:T1:U1"]
     assert november.organizations.top[0].key == str(project.organization_id)
 
@@ -59,15 +59,16 @@ def test_sums_and_later_events_add_up_to_the_ledger(project, stranger, clock):
         tasks.sum_usage()  # again: nothing is added twice
     refund(UsageEvent.objects.order_by("occurred_at").first(), actor="ops", reason="test")
 
-    usages = overall_usage([NOVEMBER, OCTOBER], 3)
+    usages = [overall_usage(month, 3) for month in (NOVEMBER, OCTOBER)]
 
-    assert sum(usage.used.credits_micro for usage in usages) == in_ledger()
+    assert sum(usage.this.used.credits_micro for usage in usages) == in_ledger()
+    assert usages[0].last == usages[1].this
     assert UsageSum.objects.exists()
     for usage in usages:
         for ranking in (usage.organizations, usage.users, usage.models):
-            assert ranking.total == usage.used
+            assert ranking.total == usage.this.used
             shown = sum(row.used.credits_micro for row in ranking.top)
-            assert shown + ranking.others_used.credits_micro == usage.used.credits_micro
+            assert shown + ranking.others_used.credits_micro == usage.this.used.credits_micro
     november = usages[0]
     assert [row.key for row in november.models.top] == ["other", "claude-sonnet-4-5"]
     assert len(november.users.top) == 3
@@ -81,7 +82,7 @@ def test_one_who_used_most_lately_is_ranked_first(project, clock):
     clock.now += timedelta(minutes=1)
     book(*(usage_event(project, at=NOW, distinct_id="late") for _ in range(3)))
 
-    [november] = overall_usage([NOVEMBER], 2)
+    november = overall_usage(NOVEMBER, 2)
 
     assert [row.key for row in november.users.top] == ["late", "u0"]
     assert november.users.others == 8
@@ -90,6 +91,6 @@ def test_one_who_used_most_lately_is_ranked_first(project, clock):
 def test_an_organization_of_another_bucket_is_counted_too(clock):
     project = organizations.create_project(organizations.create_organization("Desk"), "Code")
     book(usage_event(project, at=NOW, properties={"ai_product": "posthog_code"}))
-    [november] = overall_usage([NOVEMBER], 2)
+    november = overall_usage(NOVEMBER, 2).this
     assert november.days[NOW.date()].keys() == {"posthog_code_credits"}
     assert november.used_before(NOW.date()).events == 0
