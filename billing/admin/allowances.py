@@ -17,7 +17,7 @@ from billing.decisions.decision import FAR_FUTURE, Decision
 from billing.models import Account
 from projects.models import Organization
 from projects.named_search import NamedSearch
-from projects.second_look import SecondLookForm
+from projects.second_look import LONGEST_REASON, SecondLookForm
 from quota.resources import RESOURCES
 
 
@@ -41,10 +41,17 @@ class AllowanceForm(SecondLookForm):
     """The form for a new row, with a reason and a second look at unusual amounts."""
 
     reason = forms.CharField(
-        max_length=500,
+        max_length=LONGEST_REASON,
         help_text="For the audit trail.",
         error_messages={"required": "Say why. The audit trail keeps it."},
     )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["account"].error_messages |= {
+            "required": "Choose the account of an organization and a bucket.",
+            "invalid_choice": "There is no such account. Choose one from the list.",
+        }
 
 
 class CreditsOrNoneForm(AllowanceForm):

@@ -10,6 +10,8 @@ from billing.allowances.caps import check_cap, is_known_user, set_cap
 from billing.credits import display
 from billing.models import Account, Cap
 
+SHOWN_PROJECTS = 20
+
 
 class CapForm(CreditsOrNoneForm):
     """The form for a new cap. It applies to the whole of the current period."""
@@ -32,8 +34,18 @@ class CapForm(CreditsOrNoneForm):
                     given["credits"],
                 )
             except ValueError as error:
-                raise forms.ValidationError(str(error)) from error
+                raise forms.ValidationError(self._explained(given, str(error))) from error
         return given
+
+    @staticmethod
+    def _explained(given: dict[str, Any], problem: str) -> list[str]:
+        """Return what is wrong, and the projects to choose from if it is the project."""
+        if given["scope"] != Cap.Scope.PROJECT or not given["subject"]:
+            return [problem]
+        projects = given["account"].organization.projects.order_by("name")[: SHOWN_PROJECTS + 1]
+        named = ", ".join(f"{each.pk} ({each.name})" for each in projects[:SHOWN_PROJECTS])
+        more = ", …" if len(projects) > SHOWN_PROJECTS else ""
+        return [problem, f"Its projects: {named or 'none'}{more}."]
 
     def consequences(self, given: dict[str, Any]) -> list[str]:
         """Return what a cap does that refuses at once, or that is for somebody never seen."""

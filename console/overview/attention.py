@@ -97,24 +97,23 @@ def _provider_errors(now: datetime) -> Iterator[Concern]:
 
 
 def _given_up(now: datetime) -> Iterator[Concern]:
+    unsent = [Notice.State.PENDING, Notice.State.SENDING]
+    late = Q(state__in=unsent, next_attempt_at__lt=now - LATE)
     # "erased" and "stopped" are ends that somebody asked for.
-    lost = (
-        Notice.objects.filter(state=Notice.State.GIVEN_UP, created_at__gte=now - GIVEN_UP)
-        .exclude(error__in=["erased", "stopped"])
-        .count()
+    wanted = ~Q(error__in=["erased", "stopped"])
+    lost = Q(state=Notice.State.GIVEN_UP, created_at__gte=now - GIVEN_UP) & wanted
+    found = Notice.objects.filter(late | lost).aggregate(
+        late=Count("pk", filter=late), lost=Count("pk", filter=lost)
     )
-    if lost:
+    if found["lost"]:
         yield Concern(
-            f"{_count(lost, 'message')} of the last 7 days could not be posted to Slack.",
+            f"{_count(found['lost'], 'message')} of the last 7 days could not be posted to Slack.",
             "Each one says what Slack answered.",
             _list("workflows_notice", state__exact=Notice.State.GIVEN_UP),
         )
-    stuck = Notice.objects.filter(
-        state__in=[Notice.State.PENDING, Notice.State.SENDING], next_attempt_at__lt=now - LATE
-    ).count()
-    if stuck:
+    if found["late"]:
         yield Concern(
-            f"{_count(stuck, 'message')} to Slack are more than five minutes late.",
+            f"{_count(found['late'], 'message')} to Slack should have been sent by now.",
             "Check that the Celery worker and beat run.",
             _list("workflows_notice", state__exact=Notice.State.PENDING),
         )

@@ -24,7 +24,7 @@ from quota.reason_words import in_words
 from quota.reasons import Reason
 from quota.resources import RESOURCES
 
-SHOWN = 15
+SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)

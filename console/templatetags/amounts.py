@@ -24,6 +24,12 @@ def exactly(micro: int | None) -> str:
 
 
 @register.filter
+def thousands(number: int) -> str:
+    """Return a whole number with separators."""
+    return f"{number:,}"
+
+
+@register.filter
 def in_words(reason: str) -> str:
     """Return a reason in words."""
     return reason_words.in_words(reason)

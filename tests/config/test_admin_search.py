@@ -55,7 +55,7 @@ def picked(client, model, field, query):
 
 def test_an_organization_is_found_by_its_name_and_not_by_digits_of_its_id(admin_client, teams):
     stranger = Organization.objects.create(
-        id="29292929-0000-4000-8000-000000000000", name="Team Blue"
+        id=uuid.UUID("29292929-0000-4000-8000-000000000000"), name="Team Blue"
     )
     found = listed(admin_client, Organization, "Team 29")
     assert [row.name for row in found] == ["Team 29", "Team 290", "Team 129", "A Team of 29"]

@@ -126,8 +126,8 @@ class TestLimited:
         for number in range(17):
             set_limit(organizations.create_organization(f"O{number}"), AI_CREDITS, 0)
         answer = first_page()
-        assert len(answer.context["limited"].rows) == 15
-        assert "2 more accounts are limited" in answer.content.decode()
+        assert len(answer.context["limited"].rows) == 10
+        assert "7 more accounts are limited" in answer.content.decode()
 
 
 class TestUsage:
@@ -241,7 +241,7 @@ class TestConcerns:
         FollowUp.objects.update(received_at=NOW - timedelta(minutes=6))
         assert self.sentences(first_page) == [
             "1 message of the last 7 days could not be posted to Slack.",
-            "1 message to Slack are more than five minutes late.",
+            "1 message to Slack should have been sent by now.",
             "1 mention waited more than five minutes to start.",
             "1 follow-up waited more than five minutes for its workflow.",
         ]
