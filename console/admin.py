@@ -27,7 +27,7 @@ from projects.admin import MembershipInline
 from projects.models import Organization, Project
 from projects.named_search import NamedSearch
 from projects.permitted_parts import Link, PermittedParts
-from projects.second_look import LONGEST_REASON, SecondLook, SecondLookForm
+from projects.second_look import LONGEST_REASON, SecondLook, SecondLookAdmin, SecondLookForm
 from quota.reason_words import in_words
 from quota.resources import RESOURCES
 
@@ -108,7 +108,9 @@ class OrganizationForm(SecondLookForm):
 
 
 @admin.register(Organization)
-class OrganizationAdmin(NamedSearch, PermittedParts, admin.ModelAdmin[Organization]):
+class OrganizationAdmin(
+    SecondLookAdmin, NamedSearch, PermittedParts, admin.ModelAdmin[Organization]
+):
     """Organizations: their projects, members and credits."""
 
     list_display = [

@@ -18,6 +18,7 @@ from oauth2_provider.models import revoke_access_token
 import projects.admin  # noqa: F401  it takes away the toolkit's own pages of these models
 from billing import audit
 from billing.models import AuditEntry
+from billing.products import TITLES
 from projects.credentials import issue_personal_api_key, revoke_personal_api_key
 from projects.models import OAuthAccessToken, PersonalAPIKey, Project
 from projects.named_search import NamedSearch
@@ -221,7 +222,9 @@ class OAuthAccessTokenAdmin(NamedSearch, admin.ModelAdmin[OAuthAccessToken]):
         """Return what the token was made for: a task run, a product or a desktop client."""
         if token.task_run_id:
             return f"task run {token.task_run_id}"
-        return str(token.application) if token.application else ", ".join(token.products)
+        if token.application:
+            return str(token.application)
+        return ", ".join(TITLES.get(name, name) for name in token.products)
 
     def has_add_permission(self, _request: HttpRequest) -> bool:
         """Return False: tokens are minted, never typed."""

@@ -12,7 +12,7 @@ from billing import audit
 from billing.models import AuditEntry
 from projects.models import SlackWorkspace
 from projects.named_search import NamedSearch
-from projects.second_look import LONGEST_REASON, SecondLookForm
+from projects.second_look import LONGEST_REASON, SecondLookAdmin, SecondLookForm
 
 
 class SlackWorkspaceForm(SecondLookForm):
@@ -81,7 +81,7 @@ class SlackWorkspaceForm(SecondLookForm):
 
 
 @admin.register(SlackWorkspace)
-class SlackWorkspaceAdmin(NamedSearch, admin.ModelAdmin[SlackWorkspace]):
+class SlackWorkspaceAdmin(SecondLookAdmin, NamedSearch, admin.ModelAdmin[SlackWorkspace]):
     """Where the app is installed, and which project it serves there."""
 
     form = SlackWorkspaceForm

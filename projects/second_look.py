@@ -56,6 +56,19 @@ class SecondLookForm(forms.ModelForm[Any]):
         self.add_error("confirmed", list(sentences))
 
 
+class SecondLookAdmin:
+    """A mixin for the `ModelAdmin` of such a form."""
+
+    form: type[SecondLookForm]
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Return the fields; to users who can't change the row, only those of the row itself."""
+        fields = super().get_fields(request, obj)  # type: ignore[misc]
+        if obj is None or self.has_change_permission(request, obj):  # type: ignore[attr-defined]
+            return fields
+        return [name for name in fields if name not in self.form.declared_fields]  # type: ignore[attr-defined]
+
+
 class ReasonForm(forms.Form):
     """Why an action is wanted."""
 

@@ -18,6 +18,7 @@ from billing.models import Account
 from projects.models import Organization
 from projects.named_search import NamedSearch
 from projects.second_look import LONGEST_REASON, SecondLookForm
+from quota.reasons import Reason
 from quota.resources import RESOURCES
 
 
@@ -48,10 +49,11 @@ class AllowanceForm(SecondLookForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["account"].error_messages |= {
-            "required": "Choose the account of an organization and a bucket.",
-            "invalid_choice": "There is no such account. Choose one from the list.",
-        }
+        if "account" in self.fields:  # it isn't on the page of an existing row
+            self.fields["account"].error_messages |= {
+                "required": "Choose the account of an organization and a bucket.",
+                "invalid_choice": "There is no such account. Choose one from the list.",
+            }
 
 
 class CreditsOrNoneForm(AllowanceForm):
@@ -92,17 +94,19 @@ def unusual(amount_micro: int, usual_micro: int, what: str) -> Iterator[str]:
 
 
 def refusal(organization: Organization, title: str, decision: Decision) -> Iterator[str]:
-    """Yield a sentence if everybody is refused after a decision."""
-    if not decision.limited:
+    """Yield a sentence if a decision refuses everybody for lack of credits.
+
+    It names no amount of usage, which changes while somebody reads it.
+    """
+    if not decision.limited or decision.reason is Reason.ORGANIZATION_INACTIVE:
         return
     until = decision.limited_until
     ends = "until there is a higher limit or a top-up"
     if until is not None and until < FAR_FUTURE:
         ends = f"until {until:%-d %b %Y %H:%M} UTC"
-    used = f"{display(decision.usage or 0)} of {display(decision.limit)}"
     yield (
-        f"Everybody in {organization} is refused {title} from then on, {ends}: "
-        f"{used} credits of the period are used."
+        f"Everybody in {organization} is refused {title} from then on, {ends}, because nothing is "
+        "left then."
     )
 
 

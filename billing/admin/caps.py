@@ -34,7 +34,8 @@ class CapForm(CreditsOrNoneForm):
                     given["credits"],
                 )
             except ValueError as error:
-                raise forms.ValidationError(self._explained(given, str(error))) from error
+                # As an error of a field it also replaces that of the table's constraint.
+                self.add_error("subject", self._explained(given, str(error)))
         return given
 
     @staticmethod

@@ -6,7 +6,7 @@ the events of the last minutes themselves, so that what they show is exact.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from operator import attrgetter
@@ -86,9 +86,9 @@ def overall_usage(month: date, count: int) -> OverallUsage:
         )
 
 
-def sum_what_was_booked() -> None:
-    """Add what was booked since the last time to the sums."""
-    until = timezone.now() - SURELY_COMMITTED
+def sum_what_was_booked(until: datetime | None = None) -> None:
+    """Add what was booked since the last time to the sums, by default what is surely committed."""
+    until = until or timezone.now() - SURELY_COMMITTED
     before = _summed_before()
     if until <= before:
         return
@@ -98,6 +98,28 @@ def sum_what_was_booked() -> None:
             return  # another process was faster
         _add(added)
         SummedUsage.objects.update_or_create(pk=1, defaults={"booked_before": until})
+
+
+def sum_again() -> None:
+    """Make all sums again from the ledger."""
+    with transaction.atomic():
+        until = max(_summed_before(lock=True), timezone.now() - SURELY_COMMITTED)
+        UsageSum.objects.all().delete()
+        _add(_sums_of_ledger(_EVER, until))
+        SummedUsage.objects.update_or_create(pk=1, defaults={"booked_before": until})
+
+
+def sum_differences() -> Iterator[str]:
+    """Yield a sentence for each day or month whose sums differ from the ledger."""
+    wanted = _sums_of_ledger(_EVER, _summed_before())
+    stored = {(row.kind, row.since, row.key): _used(row) for row in UsageSum.objects.order_by()}
+    wrong = {
+        key[:2]
+        for key in wanted.keys() | stored.keys()
+        if wanted.get(key, NOTHING) != stored.get(key, NOTHING)
+    }
+    for kind, since in sorted(wrong):
+        yield f"the sums by {kind} since {since} differ from the ledger"
 
 
 def _month(month: date, recent: Mapping[Key, Used]) -> MonthUsage:

@@ -233,3 +233,16 @@ def test_junk_in_the_address_of_a_list_is_no_failure(admin_client, page, query, 
     answer = admin_client.get(f"{reverse(f'admin:{page}_changelist')}?{query}")
 
     assert answer.status_code in (status, 302)
+
+
+def test_a_user_who_can_only_view_an_organization_is_asked_for_no_reason(client, organization):
+    reader = User.objects.create_user("reader", is_staff=True)
+    reader.user_permissions.set(Permission.objects.filter(codename="view_organization"))
+    client.force_login(reader)
+    page = reverse("admin:projects_organization_change", args=[organization.pk])
+    shown = client.get(page).content.decode()
+    assert "Acme" in shown
+    assert "Reason for switching" not in shown
+    form = NO_INLINES | {"name": "Acme", "reason": "because"}
+    assert client.post(page, form).status_code == 403
+    assert Organization.objects.get().is_active

@@ -201,8 +201,13 @@ class TestForms:
         shown = admin_client.post(page("limit_add"), form).content.decode()
 
         assert "Everybody in Acme is refused AI credits from then on, until 1 " in shown
-        assert "24.00 of 12.00 credits of the period are used" in shown
+        assert "because nothing is left then" in shown
         assert not published(project.organization).limited
+        asked = admin_client.post(page("limit_add"), form)
+        book(usage_event(project))  # what is used meanwhile needs no other look
+        again = form | {"confirmed": box_of(asked)}
+        assert admin_client.post(page("limit_add"), again).status_code == 302
+        assert published(project.organization).limited
         assert admin_client.post(page("limit_add"), form | {"mode": "soft"}).status_code == 302
 
     def test_an_unusual_limit_or_top_up_is_shown_again(self, admin_client, project):

@@ -1,15 +1,17 @@
 """The sums of all accounts equal the ledger, however often and late they are made."""
 
+import io
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
+from django.core.management import call_command
 from django.db.models import Sum
 from django.utils import timezone
 
 from billing import organizations, tasks
 from billing.ingestion.refunds import refund
 from billing.models import UsageEvent, UsageSum
-from billing.reports.usage_sums import overall_usage
+from billing.reports.usage_sums import overall_usage, sum_differences
 from tests.billing.world import CREDIT, book, usage_event
 
 pytestmark = pytest.mark.django_db
@@ -94,3 +96,17 @@ def test_an_organization_of_another_bucket_is_counted_too(clock):
     november = overall_usage(NOVEMBER, 2).this
     assert november.days[NOW.date()].keys() == {"posthog_code_credits"}
     assert november.used_before(NOW.date()).events == 0
+
+
+def test_wrong_sums_are_reported_and_made_again(project, clock):
+    book(usage_event(project, at=NOW), usage_event(project, at=NOW - timedelta(days=30)))
+    clock.now += timedelta(hours=1)
+    tasks.sum_usage()
+    assert list(sum_differences()) == []
+    UsageSum.objects.filter(kind="user", since=OCTOBER).update(credits_micro=1)
+    assert list(sum_differences()) == ["the sums by user since 2026-10-01 differ from the ledger"]
+
+    call_command("rebuild_quota", stdout=io.StringIO())
+
+    assert list(sum_differences()) == []
+    assert overall_usage(OCTOBER, 5).users.top[0].used.credits_micro == 12 * CREDIT
