@@ -11,7 +11,7 @@ from django.utils.http import urlencode
 
 from billing.models import Account, QuarantinedEvent, UsageEvent
 from billing.verification.drift import drifted
-from workflows.models import FollowUp, Mention, Notice
+from workflows.models import CreditRequest, FollowUp, Mention, Notice
 
 LATE = timedelta(minutes=5)
 """After this time, something that a task does within seconds counts as stuck."""
@@ -141,11 +141,23 @@ def _undelivered_follow_ups(now: datetime) -> Iterator[Concern]:
         )
 
 
+def _requests_for_credits(_now: datetime) -> Iterator[Concern]:
+    waiting = CreditRequest.objects.filter(state=CreditRequest.State.ASKED).count()
+    if waiting:
+        yield Concern(
+            f"{_count(waiting, 'request')} for credits wait{'s' if waiting == 1 else ''} for an "
+            "answer in Slack.",
+            "Adding credits answers it too: the mention then runs.",
+            _list("workflows_creditrequest", state__exact=CreditRequest.State.ASKED),
+        )
+
+
 _KINDS: tuple[tuple[tuple[str, ...], Callable[[datetime], Iterator[Concern]]], ...] = (
     (("billing.view_quarantinedevent",), _quarantine),
     (("billing.view_account", "billing.view_usageevent"), _drift),
     (("billing.view_account",), _late_decisions),
     (("billing.view_usageevent",), _provider_errors),
+    (("workflows.view_creditrequest",), _requests_for_credits),
     (("workflows.view_notice",), _given_up),
     (("workflows.view_mention",), _undecided_mentions),
     (("workflows.view_followup",), _undelivered_follow_ups),

@@ -23,6 +23,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "workflows.mention",
         "workflows.followup",
         "workflows.notice",
+        "workflows.creditrequest",
+        "workflows.creditapprover",
     ),
     "Coding": (
         "coding_tasks.codingtask",

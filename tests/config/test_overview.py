@@ -19,7 +19,7 @@ from projects.models import Project, SlackWorkspace, User
 from quota.models import SetMember
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, account_of, book, usage_event
-from workflows.models import FollowUp, Mention, Notice
+from workflows.models import CreditRequest, FollowUp, Mention, Notice
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("redis_client")]
 
@@ -245,6 +245,10 @@ class TestConcerns:
             "1 mention waited more than five minutes to start.",
             "1 follow-up waited more than five minutes for its workflow.",
         ]
+
+    def test_requests_for_credits(self, first_page, project):
+        CreditRequest.objects.create(mention=mention(project), suggested_micro=CREDIT)
+        assert self.sentences(first_page) == ["1 request for credits waits for an answer in Slack."]
 
     def test_each_leads_to_a_page(self, admin_client, first_page, project):
         book(usage_event(project, "NaN"))
