@@ -7,6 +7,7 @@ class BillingConfig(AppConfig):
     """Usage, credits, limits and decisions."""
 
     name = "billing"
+    verbose_name = "Credits"
 
     def ready(self) -> None:
         """Register the decision function, because quota doesn't import billing."""

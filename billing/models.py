@@ -87,7 +87,7 @@ class Account(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.organization} / {self.resource}"
+        return f"{self.organization} / {RESOURCES[self.resource].title}"
 
     @property
     def key(self) -> str:
@@ -213,6 +213,7 @@ class CreditGrant(models.Model):
     voided_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     class Meta:
+        verbose_name = "top-up"
         ordering = ["-created_at", "-pk"]
         constraints = [
             models.CheckConstraint(condition=Q(amount_micro__gt=0), name="grant_positive"),
@@ -413,6 +414,50 @@ class ReportedUsage(models.Model):
         return f"reported: booked before {self.booked_before:%Y-%m-%d %H:%M}"
 
 
+class UsageSum(models.Model):
+    """What all accounts used on one day, or what one organization, user or model used in one month.
+
+    A projection of the ledger up to `SummedUsage`. Days and months are in UTC.
+    """
+
+    class Kind(models.TextChoices):
+        DAY = "day"
+        ORGANIZATION = "organization"
+        USER = "user"
+        MODEL = "model"
+
+    kind = models.CharField(max_length=12, choices=Kind.choices)
+    since = models.DateField(help_text="The day, or the first day of the month.")
+    key = models.CharField(
+        max_length=200, blank=True, help_text="A bucket, an organization's id, a user or a model."
+    )
+    events = models.BigIntegerField(default=0)
+    credits_micro = models.BigIntegerField(default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["kind", "since", "key"], name="usage_sum_unique")
+        ]
+        indexes = [
+            models.Index(fields=["kind", "since", "-credits_micro"], name="usage_sum_by_amount")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.key} since {self.since}"
+
+
+class SummedUsage(models.Model):
+    """The instant up to which `UsageSum` has summed the ledger: one row, or none yet."""
+
+    booked_before = models.DateTimeField()
+
+    class Meta:
+        verbose_name_plural = "summed usage"
+
+    def __str__(self) -> str:
+        return f"summed: booked before {self.booked_before:%Y-%m-%d %H:%M:%S}"
+
+
 class AccountGroup(models.Model):
     """What was ever booked on an account for one gateway group: a projection of the ledger."""
 
@@ -536,6 +581,7 @@ class DecisionRecord(AppendOnlyModel):
     outcome = models.JSONField()
 
     class Meta:
+        verbose_name = "decision"
         ordering = ["-decided_at", "-pk"]
         indexes = [models.Index(fields=["account", "-decided_at"], name="decision_by_account")]
 
@@ -544,20 +590,24 @@ class DecisionRecord(AppendOnlyModel):
 
 
 class AuditEntry(AppendOnlyModel):
-    """Who changed a limit, cap, grant, event, organization or token, when and why."""
+    """Who changed a limit, grant, event, organization, workspace or key, when and why."""
 
     class Action(models.TextChoices):
-        LIMIT_SET = "limit_set"
-        CAP_SET = "cap_set"
-        CREDITS_GRANTED = "credits_granted"
-        GRANT_VOIDED = "grant_voided"
+        LIMIT_SET = "limit_set", "limit set"
+        CAP_SET = "cap_set", "cap set"
+        CREDITS_GRANTED = "credits_granted", "topped up"
+        GRANT_VOIDED = "grant_voided", "top-up voided"
         EVENT_BOOKED = "event_booked", "quarantined event booked"
         EVENT_DISCARDED = "event_discarded", "quarantined event discarded"
-        EVENT_REFUNDED = "event_refunded"
+        EVENT_REFUNDED = "event_refunded", "event refunded"
         RUN_REFUNDED = "run_refunded", "task run refunded"
-        ORGANIZATION_ACTIVATED = "organization_activated"
-        ORGANIZATION_DEACTIVATED = "organization_deactivated"
+        ORGANIZATION_ACTIVATED = "organization_activated", "organization activated"
+        ORGANIZATION_DEACTIVATED = "organization_deactivated", "organization deactivated"
         TOKEN_ROTATED = "token_rotated", "project API token rotated"
+        KEY_REVOKED = "key_revoked", "personal API key revoked"
+        TOKEN_REVOKED = "token_revoked", "OAuth access token revoked"
+        WORKSPACE_ACTIVATED = "workspace_activated", "Slack workspace activated"
+        WORKSPACE_DEACTIVATED = "workspace_deactivated", "Slack workspace deactivated"
 
     at = models.DateTimeField(auto_now_add=True, db_index=True)
     action = models.CharField(max_length=30, choices=Action.choices)

@@ -14,6 +14,14 @@ BUCKETS: dict[str, str | None] = {
 }
 """The resource that pays for each product. None means that the product is unmetered."""
 
+TITLES: dict[str, str] = {
+    "slack_app": "Slack bot",
+    "slack_app_routing": "Slack bot: choosing the repository",
+    "posthog_code": "PostHog Code",
+    "llm_gateway": "LLM gateway, unmetered",
+}
+"""The products in words."""
+
 ALIASES = {"slack-posthog-code": "slack_app_routing"}
 
 

@@ -3,7 +3,7 @@
 from celery import shared_task
 
 from billing import sweep
-from billing.reports import daily_usage
+from billing.reports import daily_usage, usage_sums
 from billing.verification import rotation
 
 
@@ -29,3 +29,9 @@ def verify_accounts() -> None:
 def report_usage() -> None:
     """Bring the daily usage report up to date."""
     daily_usage.report_what_was_booked()
+
+
+@shared_task
+def sum_usage() -> None:
+    """Add what was booked lately to the sums of all accounts."""
+    usage_sums.sum_what_was_booked()

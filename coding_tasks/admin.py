@@ -28,6 +28,7 @@ from coding_tasks.models import (
 from coding_tasks.publishing import admin as publishing_admin
 from coding_tasks.transcripts import transcript_of
 from projects.completed_list import CompletedList
+from projects.named_search import NamedSearch
 from projects.permitted_parts import PermittedParts
 
 # Importing it registers its pages.
@@ -95,7 +96,7 @@ def _add_credits_of_tasks(tasks: Iterable[Any]) -> None:
         task.given_back_micro = given_back[task.pk]
 
 
-class _ReadOnly(PermittedParts, admin.ModelAdmin[Any]):
+class _ReadOnly(NamedSearch, PermittedParts, admin.ModelAdmin[Any]):
     """Records of what happened. They cannot be changed here."""
 
     needed = {
@@ -117,13 +118,15 @@ class _ReadOnly(PermittedParts, admin.ModelAdmin[Any]):
 
 
 @admin.register(Repository)
-class RepositoryAdmin(admin.ModelAdmin[Repository]):
+class RepositoryAdmin(NamedSearch, admin.ModelAdmin[Repository]):
     """The repositories that coding tasks may work on."""
 
     list_display = ["full_name", "project", "organization", "clone_url", "credential"]
     list_filter = ["project__organization"]
     list_select_related = ["project__organization", "credential"]
     search_fields = ["full_name", "project__name", "project__organization__name"]
+    search_ids = ["clone_url__icontains"]
+    named_by = ["full_name"]
     autocomplete_fields = ["project", "credential"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Repository]:
@@ -137,12 +140,13 @@ class RepositoryAdmin(admin.ModelAdmin[Repository]):
 
 
 @admin.register(ProjectAgent)
-class ProjectAgentAdmin(admin.ModelAdmin[ProjectAgent]):
+class ProjectAgentAdmin(NamedSearch, admin.ModelAdmin[ProjectAgent]):
     """The agents that do the coding tasks of projects."""
 
     list_display = ["project", "organization", "agent", "model"]
     list_select_related = ["project__organization"]
     search_fields = ["project__name", "project__organization__name", "agent"]
+    named_by = ["project__name"]
     autocomplete_fields = ["project"]
 
     @admin.display(ordering="project__organization__name")
@@ -152,12 +156,13 @@ class ProjectAgentAdmin(admin.ModelAdmin[ProjectAgent]):
 
 
 @admin.register(ChannelDefault)
-class ChannelDefaultAdmin(admin.ModelAdmin[ChannelDefault]):
+class ChannelDefaultAdmin(NamedSearch, admin.ModelAdmin[ChannelDefault]):
     """The repository that a channel's mentions are about unless they say otherwise."""
 
     list_display = ["channel_id", "workspace", "repository"]
     list_select_related = ["workspace", "repository"]
-    search_fields = ["channel_id", "workspace__name", "repository__full_name"]
+    search_fields = ["workspace__name", "repository__full_name"]
+    search_ids = ["channel_id"]
     autocomplete_fields = ["workspace", "repository"]
 
 
@@ -180,16 +185,8 @@ class CodingTaskAdmin(_ReadOnly):
     ]
     list_filter = ["state", "origin", "project__organization", "repository", "created_at"]
     list_select_related = ["repository", "project__organization", "user"]
-    search_fields = [
-        "title",
-        "=id",
-        "workflow_id",
-        "thread_ts",
-        "channel_id",
-        "owner_slack_user_id",
-        "user__username",
-        "repository__full_name",
-    ]
+    search_fields = ["title", "user__username", "repository__full_name", "project__name"]
+    search_ids = ["id", "workflow_id", "thread_ts", "channel_id", "owner_slack_user_id"]
     date_hierarchy = "created_at"
     readonly_fields = fields = (
         "title",
@@ -282,7 +279,8 @@ class TaskRunAdmin(_ReadOnly):
     ]
     list_filter = ["state", "task__project__organization", "created_at"]
     list_select_related = ["task"]
-    search_fields = ["=id", "task__title", "task__workflow_id", "message_ts", "error"]
+    search_fields = ["task__title", "error"]
+    search_ids = ["id", "task__workflow_id", "message_ts"]
     date_hierarchy = "created_at"
     readonly_fields = fields = (
         "task",

@@ -77,6 +77,11 @@ app.conf.beat_schedule = {
         "options": {"expires": 60.0},
     },
     "report usage": {"task": "billing.tasks.report_usage", "schedule": 3600.0},
+    "sum usage": {
+        "task": "billing.tasks.sum_usage",
+        "schedule": 60.0,
+        "options": {"expires": 60.0},
+    },
     "start pending mentions": {"task": "workflows.tasks.start_pending_mentions", "schedule": 5.0},
     "start pending tasks": {"task": "workflows.tasks.start_pending_tasks", "schedule": 5.0},
     "deliver pending notices": {"task": "workflows.tasks.deliver_pending_notices", "schedule": 5.0},

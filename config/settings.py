@@ -127,6 +127,7 @@ if PROMETHEUS_MULTIPROC_DIR:
 CSRF_TRUSTED_ORIGINS = ["{0.scheme}://{0.netloc}".format(urlsplit(PUBLIC_URL))]
 
 INSTALLED_APPS = [
+    "console.apps.ConsoleConfig",  # before the admin, whose templates it extends
     "console.apps.TollgateAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -143,7 +144,6 @@ INSTALLED_APPS = [
     "coding_tasks",
     "workflows",
     "slack_bot",
-    "console.apps.ConsoleConfig",
     "config.apps.ConfigConfig",
 ]
 

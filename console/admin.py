@@ -7,9 +7,11 @@ shows where it stands with its credits.
 from collections.abc import Iterator
 from typing import Any
 
+from django import forms
 from django.contrib import admin, messages
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
+from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
@@ -17,13 +19,20 @@ from django.utils.safestring import SafeString
 
 from billing import organizations
 from billing.credits import display
+from console import credentials_admin, workspaces_admin
 from console.report_permissions import ORGANIZATION_USAGE
 from console.usage import pages
 from projects import revocation
 from projects.admin import MembershipInline
 from projects.models import Organization, Project
+from projects.named_search import NamedSearch
 from projects.permitted_parts import Link, PermittedParts
+from projects.second_look import LONGEST_REASON, SecondLook, SecondLookAdmin, SecondLookForm
+from quota.reason_words import in_words
 from quota.resources import RESOURCES
+
+# Importing them registers their pages.
+__all__ = ["credentials_admin", "workspaces_admin"]
 
 LISTS = (
     ("accounts, limits and usage", "billing", "account", "organization__id__exact"),
@@ -58,8 +67,50 @@ class ProjectInline(admin.TabularInline[Project, Organization]):
         return False
 
 
+class OrganizationForm(SecondLookForm):
+    """The form of an organization. Switching it on or off needs a reason."""
+
+    reason = forms.CharField(
+        max_length=LONGEST_REASON,
+        required=False,
+        label="Reason for switching it on or off",
+        help_text="For the audit trail. Only needed if “Is active” changes.",
+    )
+
+    class Meta:
+        model = Organization
+        fields = ["name", "is_active", "unmetered_gateway"]
+
+    def clean(self) -> dict[str, Any]:
+        """Require a reason where the audit trail keeps one."""
+        given: dict[str, Any] = super().clean() or self.cleaned_data
+        if self._is_switched() and not given.get("reason"):
+            self.add_error("reason", "Say why it is switched on or off.")
+        return given
+
+    def consequences(self, given: dict[str, Any]) -> list[str]:
+        """Return what deactivating does."""
+        if not self._is_switched() or given.get("is_active"):
+            return []
+        projects = [project.name for project in self.instance.projects.order_by("name")]
+        named = ", ".join(projects[:5])
+        if len(projects) > 5:
+            named += f" and {len(projects) - 5} more"
+        return [
+            f"{self.instance} is switched off. All its projects are refused in every bucket from "
+            f"then on, until somebody switches it on again: {named or 'it has none yet'}.",
+            "Tasks that are running stop at their next call to a model. Nobody is told beforehand.",
+        ]
+
+    def _is_switched(self) -> bool:
+        was_active = True if self.instance._state.adding else self.initial["is_active"]
+        return bool(self.cleaned_data.get("is_active", was_active) != was_active)
+
+
 @admin.register(Organization)
-class OrganizationAdmin(PermittedParts, admin.ModelAdmin[Organization]):
+class OrganizationAdmin(
+    SecondLookAdmin, NamedSearch, PermittedParts, admin.ModelAdmin[Organization]
+):
     """Organizations: their projects, members and credits."""
 
     list_display = [
@@ -71,11 +122,16 @@ class OrganizationAdmin(PermittedParts, admin.ModelAdmin[Organization]):
         "usage",
     ]
     list_filter = ["is_active", "unmetered_gateway", "quota_states__state"]
-    search_fields = ["name", "id", "projects__name", "projects__api_token"]
+    search_fields = ["name", "projects__name"]
+    search_ids = ["id", "projects__api_token"]
+    named_by = ["name"]
+    form = OrganizationForm
     readonly_fields = ["id", "created_at", "standing"]
     fields = [
         "name",
         "is_active",
+        "reason",
+        "confirmed",
         "unmetered_gateway",
         "standing",
         "more",
@@ -135,7 +191,10 @@ class OrganizationAdmin(PermittedParts, admin.ModelAdmin[Organization]):
         super().save_model(request, obj, form, change=True)
         if obj.is_active != form.initial.get("is_active", True):
             organizations.set_organization_active(
-                obj, obj.is_active, actor=request.user.get_username(), reason="in the admin"
+                obj,
+                obj.is_active,
+                actor=request.user.get_username(),
+                reason=form.cleaned_data["reason"],
             )
         if change and "unmetered_gateway" in form.changed_data:
             keys = obj.personal_api_keys.filter(revoked_at=None)
@@ -155,7 +214,8 @@ class OrganizationAdmin(PermittedParts, admin.ModelAdmin[Organization]):
     def credit_states(self, organization: Any) -> str:
         """Return the state of each bucket that was decided about."""
         states = {row.resource: row.state for row in organization.quota_states.all()}
-        return ", ".join(f"{name}: {states[name]}" for name in RESOURCES if name in states) or "–"
+        known = (resource for resource in RESOURCES.values() if resource.name in states)
+        return ", ".join(f"{each.title}: {states[each.name]}" for each in known) or "–"
 
     @admin.display(description="usage")
     def usage(self, organization: Any) -> SafeString:
@@ -179,7 +239,7 @@ class OrganizationAdmin(PermittedParts, admin.ModelAdmin[Organization]):
                     (
                         RESOURCES[state.resource].title,
                         state.state,
-                        f" ({state.reason})" if state.reason else "",
+                        f": {in_words(state.reason)}" if state.reason else "",
                         display(state.usage_micro),
                         "unlimited" if state.limit_micro is None else display(state.limit_micro),
                         display(state.remaining_micro),
@@ -192,13 +252,15 @@ class OrganizationAdmin(PermittedParts, admin.ModelAdmin[Organization]):
 
 
 @admin.register(Project)
-class ProjectAdmin(admin.ModelAdmin[Project]):
+class ProjectAdmin(NamedSearch, admin.ModelAdmin[Project]):
     """Projects. Rotating a project's API token does not lift its limit."""
 
     list_display = ["name", "organization", "api_token", "created_at"]
     list_filter = ["organization__is_active"]
     list_select_related = ["organization"]
-    search_fields = ["name", "api_token", "organization__name"]
+    search_fields = ["name", "organization__name"]
+    search_ids = ["api_token"]
+    named_by = ["name", "organization__name"]
     autocomplete_fields = ["organization"]
     readonly_fields = ["api_token", "created_at"]
     fields = ["name", "organization", "api_token", "created_at"]
@@ -224,11 +286,31 @@ class ProjectAdmin(admin.ModelAdmin[Project]):
     @admin.action(
         description="Rotate the API tokens of the selected projects", permissions=["change"]
     )
-    def rotate_api_tokens(self, request: HttpRequest, projects: QuerySet[Project]) -> None:
-        """Give each project a new token. The old one stops working at once."""
-        rotated = list(projects)
-        for project in rotated:
+    def rotate_api_tokens(
+        self, request: HttpRequest, projects: QuerySet[Project]
+    ) -> TemplateResponse | None:
+        """Give each project a new token, after a second look. The old one stops working at once."""
+        look = SecondLook(
+            self,
+            request,
+            projects.order_by("pk"),
+            title="Rotate API tokens",
+            effect=_effect_of_rotation,
+            button="Rotate these tokens",
+        )
+        if not look.is_confirmed:
+            return look.answer
+        for project in look.rows:
             organizations.rotate_api_token(
-                project, actor=request.user.get_username(), reason="in the admin"
+                project, actor=request.user.get_username(), reason=look.reason
             )
-        self.message_user(request, f"{len(rotated)} API token(s) rotated.", messages.SUCCESS)
+        self.message_user(request, f"{len(look.rows)} API token(s) rotated.", messages.SUCCESS)
+        return None
+
+
+def _effect_of_rotation(project: Project) -> str:
+    return (
+        f"{project} gets a new API token. {project.api_token} stops working for good: whatever "
+        "still uses it, such as another billing system that sets limits by hand, no longer reaches "
+        "the project. A limited project stays limited."
+    )

@@ -1,4 +1,4 @@
-"""The admin site. Its first page shows who is refused and why, and whether agents can work."""
+"""The admin site: an overview as its first page, and all records in groups behind it."""
 
 from functools import wraps
 from typing import Any
@@ -7,19 +7,13 @@ from django.contrib.admin import AdminSite
 from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.utils import timezone
+from django.urls import URLPattern, URLResolver, path, reverse
 from django.utils.decorators import method_decorator
 
-from coding_tasks.agent_readiness import agent_workers
-from console import report_permissions
-from console.reasons import in_words
+from console.overview.page import overview_page
+from console.overview.records import grouped
 from projects.log_in_throttle import throttled
-from quota.models import SetMember
-from quota.published.limited_set import expires_at
-from workflows.models import Mention
 
-LIMITED_SHOWN = 20
-REFUSALS_SHOWN = 10
 _PARTS_OF_DATES = ("__year", "__month", "__day")
 
 
@@ -28,9 +22,9 @@ class TollgateAdminSite(AdminSite):
 
     site_header = "Tollgate"
     site_title = "Tollgate"
-    index_title = "AI credits"
+    index_title = "All records"
     site_url = None
-    index_template = "console/admin_index.html"
+    index_template = "console/records.html"
 
     @method_decorator(throttled)
     def login(
@@ -53,44 +47,27 @@ class TollgateAdminSite(AdminSite):
 
         return super().admin_view(guarded, cacheable)
 
+    def get_urls(self) -> list[URLPattern | URLResolver]:
+        """Return Django's paths and that of all records."""
+        return [
+            path("records/", self.admin_view(self.records), name="records"),
+            *super().get_urls(),
+        ]
+
     def index(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> TemplateResponse:
-        """Show limited projects, refused mentions and agent workers above the list of pages."""
-        shown: dict[str, Any] = {}
-        if request.user.has_perm("quota.view_setmember"):
-            shown["limited"] = _limited()
-        if request.user.has_perm("workflows.view_mention"):
-            shown["refusals"] = _refusals()
-        if request.user.has_perm("coding_tasks.view_projectagent"):
-            shown["agent_workers"] = agent_workers()
-        shown["may_see_usage"] = request.user.has_perms(report_permissions.ORGANIZATION_USAGE)
-        shown["may_see_threads"] = request.user.has_perms(report_permissions.THREADS)
-        return super().index(request, shown | (extra_context or {}))
+        """Show the overview."""
+        request.current_app = self.name  # type: ignore[attr-defined]
+        return overview_page(request)
 
+    def records(self, request: HttpRequest) -> TemplateResponse:
+        """Show the lists of all records that the user may see."""
+        return super().index(request)
 
-def _limited() -> list[dict[str, Any]]:
-    """Return the projects limited now, latest first, and when each block lifts by itself."""
-    members = (
-        SetMember.objects.filter(limited_until__gt=timezone.now().timestamp())
-        .select_related("project__organization")
-        .order_by("-since", "-changed_at")[:LIMITED_SHOWN]
-    )
-    return [
-        {
-            "member": member,
-            "until": expires_at(member.limited_until),
-            "why": in_words(member.reason),
-        }
-        for member in members
-    ]
-
-
-def _refusals() -> list[Mention]:
-    """Return the latest refused mentions."""
-    refused = Mention.objects.filter(state=Mention.State.REFUSED)
-    return list(
-        refused.select_related("workspace__project__organization")
-        .defer("text", "workspace__bot_token")
-        .order_by("-received_at")[:REFUSALS_SHOWN]
-    )
+    def get_app_list(
+        self, request: HttpRequest, app_label: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the lists that the user may see, in groups, or those of one application."""
+        apps: list[dict[str, Any]] = super().get_app_list(request, app_label)
+        return apps if app_label else grouped(apps, reverse("admin:records"))

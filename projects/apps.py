@@ -7,7 +7,7 @@ class ProjectsConfig(AppConfig):
     """Identities and credentials."""
 
     name = "projects"
-    verbose_name = "Organizations and credentials"
+    verbose_name = "People and keys"
 
     def ready(self) -> None:
         """Register the names of our authentication schemes in the OpenAPI document."""

@@ -8,8 +8,10 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
+from projects.named_search import NamedSearch
 from quota.models import SetMember
 from quota.published.limited_set import expires_at
+from quota.reason_words import in_words
 
 
 class InForceFilter(admin.SimpleListFilter):
@@ -32,7 +34,7 @@ class InForceFilter(admin.SimpleListFilter):
 
 
 @admin.register(SetMember)
-class LimitedProjectAdmin(admin.ModelAdmin[SetMember]):
+class LimitedProjectAdmin(NamedSearch, admin.ModelAdmin[SetMember]):
     """The limited projects: published by billing, or set by hand in Redis.
 
     Nothing can be changed here. Limits and grants change what is published; `ZREM` removes what was
@@ -42,7 +44,9 @@ class LimitedProjectAdmin(admin.ModelAdmin[SetMember]):
     list_display = ["name", "organization", "resource", "until", "why", "since", "origin"]
     list_filter = ["resource", "origin", "reason", InForceFilter]
     list_select_related = ["organization", "project__organization"]
-    search_fields = ["organization__name", "project__name", "=token"]
+    search_fields = ["organization__name", "project__name"]
+    search_ids = ["token"]
+    named_by = ["project__name"]
     ordering = ["-since", "pk"]
     fields = ["name", "organization", "resource", "origin", "why", "since", "until", "token"]
 
@@ -67,7 +71,7 @@ class LimitedProjectAdmin(admin.ModelAdmin[SetMember]):
     @admin.display(description="why", ordering="reason")
     def why(self, member: SetMember) -> str:
         """Return the reason in words."""
-        reason = member.reason.replace("_", " ")
+        reason = in_words(member.reason)
         return reason if member.limited_until is not None else f"in grace: {reason}"
 
     def has_add_permission(self, _request: HttpRequest) -> bool:

@@ -11,6 +11,8 @@ from django.template.defaultfilters import truncatechars
 from django.utils.html import format_html
 
 from billing.admin.read_only import credits_column
+from projects.named_search import NamedSearch
+from quota.reason_words import with_reasons_in_words
 from workflows.models import CreditApprover, CreditRequest, FollowUp, Mention, Notice
 
 
@@ -30,7 +32,7 @@ class ReadOnly:
         return False
 
 
-class RecordAdmin(ReadOnly, admin.ModelAdmin[Any]):
+class RecordAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[Any]):
     """A list of records, newest first, without the workspaces' tokens."""
 
     show_full_result_count = False
@@ -44,6 +46,11 @@ class RecordAdmin(ReadOnly, admin.ModelAdmin[Any]):
     def project(self, row: Any) -> str:
         """Return the project that pays."""
         return str(row.workspace.project)
+
+    @admin.display(description="outcome", empty_value="–", ordering="outcome")
+    def ending(self, row: Any) -> str:
+        """Return why it ended as it did, with reasons in words."""
+        return with_reasons_in_words(row.outcome)
 
     @admin.display(description="text")
     def excerpt(self, row: Any) -> str:
@@ -84,14 +91,15 @@ class MentionAdmin(RecordAdmin):
         "user_id",
         "excerpt",
         "state",
-        "outcome",
+        "ending",
         "workflow",
     ]
     list_filter = ["state", "workspace__project__organization", "workspace__project"]
-    search_fields = ["text", "outcome", "channel_id", "user_id", "ts", "thread_ts", "workflow_id"]
+    search_fields = ["text", "outcome"]
+    search_ids = ["channel_id", "user_id", "ts", "thread_ts", "workflow_id"]
     search_help_text = "Words from the text or the outcome, a Slack id or ts, or a workflow id"
-    exclude = ["workflow_id"]
-    readonly_fields = ["workflow"]
+    exclude = ["workflow_id", "outcome"]
+    readonly_fields = ["ending", "workflow"]
     inlines = [NoticeInline]
 
 
@@ -114,7 +122,8 @@ class NoticeAdmin(RecordAdmin):
         "sent_at",
     ]
     list_filter = ["state", "kind", "destination", "workspace__project"]
-    search_fields = ["text", "key", "channel_id", "user_id", "thread_ts", "error"]
+    search_fields = ["text", "error"]
+    search_ids = ["key__icontains", "channel_id", "user_id", "thread_ts"]
     raw_id_fields = ["mention"]
 
 
@@ -132,17 +141,18 @@ class FollowUpAdmin(RecordAdmin):
         "excerpt",
         "addressed",
         "state",
-        "outcome",
+        "ending",
         "workflow",
     ]
     list_filter = ["state", "addressed", "workspace__project"]
-    search_fields = ["text", "outcome", "channel_id", "user_id", "ts", "thread_ts", "workflow_id"]
-    exclude = ["workflow_id"]
-    readonly_fields = ["workflow"]
+    search_fields = ["text", "outcome"]
+    search_ids = ["channel_id", "user_id", "ts", "thread_ts", "workflow_id"]
+    exclude = ["workflow_id", "outcome"]
+    readonly_fields = ["ending", "workflow"]
 
 
 @admin.register(CreditRequest)
-class CreditRequestAdmin(ReadOnly, admin.ModelAdmin[CreditRequest]):
+class CreditRequestAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[CreditRequest]):
     """Who asked for credits, who decided, and why."""
 
     list_display = [
@@ -157,7 +167,8 @@ class CreditRequestAdmin(ReadOnly, admin.ModelAdmin[CreditRequest]):
         "ended_at",
     ]
     list_filter = ["state", "mention__workspace__project"]
-    search_fields = ["mention__user_id", "decider_slack_user_id", "reason"]
+    search_fields = ["reason", "mention__workspace__project__name"]
+    search_ids = ["mention__user_id", "decider_slack_user_id"]
     date_hierarchy = "asked_at"
     raw_id_fields = ["mention", "decided_by"]
     exclude = ["suggested_micro", "granted_micro"]
@@ -184,14 +195,15 @@ class CreditRequestAdmin(ReadOnly, admin.ModelAdmin[CreditRequest]):
 
 
 @admin.register(CreditApprover)
-class CreditApproverAdmin(admin.ModelAdmin[CreditApprover]):
+class CreditApproverAdmin(NamedSearch, admin.ModelAdmin[CreditApprover]):
     """Who in Slack may approve requests for credits, with whose rights.
 
     Whoever cannot top up may not let others do so.
     """
 
     list_display = ["slack_user_id", "workspace", "user"]
-    search_fields = ["slack_user_id", "user__username", "workspace__name"]
+    search_fields = ["user__username", "workspace__name"]
+    search_ids = ["slack_user_id"]
     autocomplete_fields = ["workspace", "user"]
     list_select_related = ["workspace", "user"]
 

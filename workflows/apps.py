@@ -10,6 +10,7 @@ class WorkflowsConfig(AppConfig):
     """Mentions, their workflows, and messages to Slack."""
 
     name = "workflows"
+    verbose_name = "Slack"
 
     def ready(self) -> None:
         """Register what wakes paused runs: quota calls it, but must not import us."""

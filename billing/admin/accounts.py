@@ -12,9 +12,11 @@ from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
 from billing.admin.read_only import ReadOnly, credits_column, indented
+from billing.admin.words import REASONS, ReasonFilter, in_words, words_column
 from billing.credits import display
 from billing.decisions.decision import FAR_FUTURE
 from billing.models import Account, Cap, CreditGrant, DecisionRecord, Limit, UsageTotal
+from projects.named_search import NamedSearch
 from projects.permitted_parts import Link, PermittedParts
 from quota.account_state import AccountState, from_json
 from quota.models import QuotaState
@@ -99,7 +101,7 @@ _STANDING = (
     "organization",
     "resource",
     "state",
-    "reason",
+    "because",
     "used",
     "limit",
     "left",
@@ -110,12 +112,14 @@ _STANDING = (
 
 
 @admin.register(Account)
-class AccountAdmin(PermittedParts, ReadOnly, admin.ModelAdmin[Account]):
+class AccountAdmin(NamedSearch, PermittedParts, ReadOnly, admin.ModelAdmin[Account]):
     """One organization's credits of one bucket."""
 
     list_display = _STANDING
-    list_filter = ["resource", "state", "reason"]
-    search_fields = ["organization__name", "organization__id", "organization__projects__name"]
+    list_filter = ["resource", "state", ("reason", ReasonFilter)]
+    search_fields = ["organization__name", "resource", "organization__projects__name"]
+    search_ids = ["organization__id"]
+    named_by = ["organization__name"]
     list_select_related = ["organization"]
     fields = (
         *_STANDING,
@@ -137,6 +141,8 @@ class AccountAdmin(PermittedParts, ReadOnly, admin.ModelAdmin[Account]):
         return (
             super().get_queryset(request).annotate(document=Subquery(published.values("document")))
         )
+
+    because = words_column("reason", "why", REASONS)
 
     @admin.display(description="credits used")
     def used(self, account: Account) -> str:
@@ -180,7 +186,7 @@ class AccountAdmin(PermittedParts, ReadOnly, admin.ModelAdmin[Account]):
                     reverse("admin:billing_decisionrecord_change", args=[record.pk]),
                     f"{record.decided_at:%Y-%m-%d %H:%M:%S} UTC",
                     record.state,
-                    record.reason,
+                    in_words(REASONS, record.reason),
                 )
                 for record in records
             ),
@@ -204,7 +210,7 @@ def _published(account: Any) -> AccountState | None:
 
 
 @admin.register(DecisionRecord)
-class DecisionRecordAdmin(ReadOnly, admin.ModelAdmin[DecisionRecord]):
+class DecisionRecordAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[DecisionRecord]):
     """Every decision that changed a state, with all its inputs."""
 
     list_display = [
@@ -214,11 +220,12 @@ class DecisionRecordAdmin(ReadOnly, admin.ModelAdmin[DecisionRecord]):
         "subject",
         "previous_state",
         "state",
-        "reason",
+        "because",
         "version",
     ]
-    list_filter = ["state", "reason", "scope", "account__resource"]
-    search_fields = ["account__organization__name", "account__organization__id", "subject"]
+    list_filter = ["state", ("reason", ReasonFilter), "scope", "account__resource"]
+    search_fields = ["account__organization__name"]
+    search_ids = ["account__organization__id", "subject__icontains"]
     list_select_related = ["account__organization"]
     date_hierarchy = "decided_at"
     show_full_result_count = False
@@ -230,11 +237,13 @@ class DecisionRecordAdmin(ReadOnly, admin.ModelAdmin[DecisionRecord]):
         "version",
         "previous_state",
         "state",
-        "reason",
+        "because",
         "in_short",
         "made_from",
         "decided",
     ]
+
+    because = words_column("reason", "why", REASONS)
 
     @admin.display(description="in short")
     def in_short(self, record: DecisionRecord) -> SafeString:

@@ -1,6 +1,6 @@
 """Base classes of the admin pages for limits, caps and top-ups."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django import forms
@@ -11,12 +11,21 @@ from django.urls import reverse
 from django.utils.http import urlencode
 
 from billing.admin.read_only import actor, number
-from billing.credits import parse_credits
+from billing.allowances.usual import TIMES
+from billing.credits import display, parse_credits
+from billing.decisions.decision import FAR_FUTURE, Decision
 from billing.models import Account
+from projects.models import Organization
+from projects.named_search import NamedSearch
+from projects.second_look import LONGEST_REASON, SecondLookForm
+from quota.reasons import Reason
+from quota.resources import RESOURCES
 
 
 class CreditsField(forms.CharField):
     """A field for an amount of credits. Its value is in micro-credits."""
+
+    default_error_messages = {"required": "Enter an amount of credits, such as 2000 or 0.5."}
 
     def clean(self, value: Any) -> Any:
         """Return micro-credits, None if the field is empty and not required."""
@@ -29,13 +38,79 @@ class CreditsField(forms.CharField):
             raise forms.ValidationError(str(error)) from error
 
 
-class AllowanceForm(forms.ModelForm[Any]):
-    """The form for a new row, with a reason."""
+class AllowanceForm(SecondLookForm):
+    """The form for a new row, with a reason and a second look at unusual amounts."""
 
-    reason = forms.CharField(max_length=500, help_text="For the audit trail.")
+    reason = forms.CharField(
+        max_length=LONGEST_REASON,
+        help_text="For the audit trail.",
+        error_messages={"required": "Say why. The audit trail keeps it."},
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "account" in self.fields:  # it isn't on the page of an existing row
+            self.fields["account"].error_messages |= {
+                "required": "Choose the account of an organization and a bucket.",
+                "invalid_choice": "There is no such account. Choose one from the list.",
+            }
 
 
-class AllowanceAdmin(admin.ModelAdmin[Any]):
+class CreditsOrNoneForm(AllowanceForm):
+    """The form for an amount that can be left out, which is a choice of its own.
+
+    `credits` is None if the box is ticked.
+    """
+
+    credits = CreditsField(required=False, label="Credits")
+    no_amount = forms.BooleanField(required=False)
+
+    def clean(self) -> dict[str, Any]:
+        """Require either an amount or the tick."""
+        given: dict[str, Any] = super().clean() or self.cleaned_data
+        none = given.pop("no_amount", False)
+        title = self.fields["no_amount"].label
+        if "credits" in given and none == (given["credits"] is not None):
+            self.add_error(
+                "credits",
+                f"Enter an amount of credits, such as 2000 or 0.5, or tick “{title}”"
+                f"{', not both' if none else ''}.",
+            )
+        return given
+
+
+def bucket(account: Account) -> str:
+    """Return the title of an account's bucket."""
+    return RESOURCES[account.resource].title
+
+
+def unusual(amount_micro: int, usual_micro: int, what: str) -> Iterator[str]:
+    """Yield a sentence if an amount is many times the usual one."""
+    if amount_micro > TIMES * usual_micro:
+        yield (
+            f"A usual {what} here is {display(usual_micro)} credits. "
+            f"This is {amount_micro // usual_micro:,} times as much."
+        )
+
+
+def refusal(organization: Organization, title: str, decision: Decision) -> Iterator[str]:
+    """Yield a sentence if a decision refuses everybody for lack of credits.
+
+    It names no amount of usage, which changes while somebody reads it.
+    """
+    if not decision.limited or decision.reason is Reason.ORGANIZATION_INACTIVE:
+        return
+    until = decision.limited_until
+    ends = "until there is a higher limit or a top-up"
+    if until is not None and until < FAR_FUTURE:
+        ends = f"until {until:%-d %b %Y %H:%M} UTC"
+    yield (
+        f"Everybody in {organization} is refused {title} from then on, {ends}, because nothing is "
+        "left then."
+    )
+
+
+class AllowanceAdmin(NamedSearch, admin.ModelAdmin[Any]):
     """Rows can be added, but never changed or deleted.
 
     A subclass lists the fields to show in `shown`, and creates rows in `create`.
@@ -77,6 +152,7 @@ class AllowanceAdmin(admin.ModelAdmin[Any]):
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Create the row through billing, which publishes the result."""
         given = dict(form.cleaned_data)
+        given.pop("confirmed")
         account, reason = given.pop("account"), given.pop("reason")
         obj.pk = self.create(account, given, actor=actor(request), reason=reason).pk
         obj.refresh_from_db()

@@ -1,24 +1,38 @@
 """Admin pages for the audit trail and threshold notices."""
 
 from django.contrib import admin
+from django.utils.safestring import SafeString
 
-from billing.admin.read_only import ReadOnly, credits_column
+from billing.admin.read_only import ReadOnly, credits_column, indented
+from billing.admin.words import audit_sentence
 from billing.models import AuditEntry, ThresholdNotice
+from projects.named_search import NamedSearch
 
 
 @admin.register(AuditEntry)
-class AuditEntryAdmin(ReadOnly, admin.ModelAdmin[AuditEntry]):
+class AuditEntryAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[AuditEntry]):
     """Who changed what, when and why."""
 
-    list_display = ["at", "action", "organization", "actor", "reason", "details"]
+    list_display = ["at", "action", "organization", "sentence", "actor", "reason"]
+    fields = ["at", "action", "organization", "sentence", "actor", "reason", "all_details"]
     list_filter = ["action"]
     list_select_related = ["organization"]
     search_fields = ["organization__name", "actor", "reason"]
     date_hierarchy = "at"
 
+    @admin.display(description="what")
+    def sentence(self, entry: AuditEntry) -> str:
+        """Return what was changed, in words."""
+        return audit_sentence(entry)
+
+    @admin.display(description="all details")
+    def all_details(self, entry: AuditEntry) -> SafeString:
+        """Return everything that was recorded, with amounts in micro-credits."""
+        return indented(entry.details)
+
 
 @admin.register(ThresholdNotice)
-class ThresholdNoticeAdmin(ReadOnly, admin.ModelAdmin[ThresholdNotice]):
+class ThresholdNoticeAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[ThresholdNotice]):
     """Which accounts reached a threshold, or had credits again."""
 
     list_display = ["noticed_at", "account", "percent", "usage", "period_start"]

@@ -5,20 +5,22 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 
-from billing.admin.allowances import AllowanceAdmin, AllowanceForm, CreditsField
-from billing.allowances.caps import check_cap, set_cap
+from billing.admin.allowances import AllowanceAdmin, CreditsOrNoneForm, bucket
+from billing.allowances.caps import check_cap, is_known_user, set_cap
 from billing.credits import display
 from billing.models import Account, Cap
 
+SHOWN_PROJECTS = 20
 
-class CapForm(AllowanceForm):
+
+class CapForm(CreditsOrNoneForm):
     """The form for a new cap. It applies to the whole of the current period."""
 
-    credits = CreditsField(required=False, label="Credits", help_text="Empty: not capped.")
+    no_amount = forms.BooleanField(required=False, label="Not capped")
 
     class Meta:
         model = Cap
-        fields = ["account", "scope", "subject", "credits", "reason"]
+        fields = ["account", "scope", "subject", "credits", "no_amount", "reason"]
 
     def clean(self) -> dict[str, Any]:
         """Reject an invalid cap."""
@@ -32,8 +34,37 @@ class CapForm(AllowanceForm):
                     given["credits"],
                 )
             except ValueError as error:
-                raise forms.ValidationError(str(error)) from error
+                # As an error of a field it also replaces that of the table's constraint.
+                self.add_error("subject", self._explained(given, str(error)))
         return given
+
+    @staticmethod
+    def _explained(given: dict[str, Any], problem: str) -> list[str]:
+        """Return what is wrong, and the projects to choose from if it is the project."""
+        if given["scope"] != Cap.Scope.PROJECT or not given["subject"]:
+            return [problem]
+        projects = given["account"].organization.projects.order_by("name")[: SHOWN_PROJECTS + 1]
+        named = ", ".join(f"{each.pk} ({each.name})" for each in projects[:SHOWN_PROJECTS])
+        more = ", …" if len(projects) > SHOWN_PROJECTS else ""
+        return [problem, f"Its projects: {named or 'none'}{more}."]
+
+    def consequences(self, given: dict[str, Any]) -> list[str]:
+        """Return what a cap does that refuses at once, or that is for somebody never seen."""
+        account, subject = given["account"], given["subject"]
+        found = []
+        if given["scope"] == Cap.Scope.USER and subject and not is_known_user(account, subject):
+            found.append(
+                f"Nobody called {subject} has ever used credits of {account.organization}. Users "
+                "of Slack are written as slack:T…:U…, with the ids of the workspace and the user."
+            )
+        if given["credits"] == 0:
+            whom = f"{given['scope']} {subject}"
+            if not subject:
+                whom = f"every {given['scope']} without a cap of its own"
+            found.append(
+                f"{account.organization}: {whom} is refused {bucket(account)} from then on."
+            )
+        return found
 
 
 @admin.register(Cap)
@@ -43,7 +74,7 @@ class CapAdmin(AllowanceAdmin):
     form = CapForm
     list_display = ["set_at", "account", "scope", "subject", "cap", "actor", "reason"]
     list_filter = ["scope", "account__resource"]
-    search_fields = [*AllowanceAdmin.search_fields, "subject"]
+    search_ids = ["subject__icontains"]
     date_hierarchy = "set_at"
     shown = ["account", "scope", "subject", "cap", "set_at", "actor", "reason"]
 

@@ -7,17 +7,21 @@ from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.template.response import TemplateResponse
 
 from billing.admin.read_only import ReadOnly, actor, credits_column
+from billing.admin.words import BUCKETS, TITLES, BucketFilter, ProductFilter, words_column
 from billing.credits import display
 from billing.ingestion.refunds import NotRefundable, refund
 from billing.models import DailyUsage, RunRefund, UsageEvent
 from billing.reports.usage import given_back_to_task_runs
 from projects.completed_list import CompletedList
+from projects.named_search import NamedSearch
+from projects.second_look import SecondLook
 
 
 @admin.register(UsageEvent)
-class UsageEventAdmin(ReadOnly, admin.ModelAdmin[UsageEvent]):
+class UsageEventAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[UsageEvent]):
     """All booked events."""
 
     list_display = [
@@ -25,7 +29,7 @@ class UsageEventAdmin(ReadOnly, admin.ModelAdmin[UsageEvent]):
         "occurred_at",
         "organization",
         "project",
-        "product",
+        "product_title",
         "model",
         "credits",
         "cost_usd",
@@ -34,22 +38,23 @@ class UsageEventAdmin(ReadOnly, admin.ModelAdmin[UsageEvent]):
         "is_estimated",
         "distinct_id",
     ]
-    list_filter = ["product", "kind", "billable", "is_error", "is_estimated", "account__resource"]
-    list_select_related = ["project__organization"]
-    search_fields = [
-        "uuid",
-        "adjusts",
-        "distinct_id",
-        "task_run_id",
-        "trace_id",
-        "model",
-        "project__organization__name",
+    list_filter = [
+        ("product", ProductFilter),
+        "kind",
+        "billable",
+        "is_error",
+        "is_estimated",
+        "account__resource",
     ]
+    list_select_related = ["project__organization"]
+    search_fields = ["model", "project__organization__name"]
+    search_ids = ["uuid", "adjusts", "task_run_id", "trace_id", "distinct_id__icontains"]
     search_help_text = "An event's, run's or trace's id, a user, a model or an organization."
     date_hierarchy = "booked_at"
     show_full_result_count = False
     actions = ["refund"]
     credits = credits_column("credits_micro", "credits")
+    product_title = words_column("product", "product", TITLES)
 
     @admin.display(description="organization")
     def organization(self, event: UsageEvent) -> Any:
@@ -61,16 +66,36 @@ class UsageEventAdmin(ReadOnly, admin.ModelAdmin[UsageEvent]):
         return bool(request.user.has_perm("billing.add_creditgrant"))
 
     @admin.action(description="Refund: give back what it cost", permissions=["refund"])
-    def refund(self, request: HttpRequest, events: QuerySet[UsageEvent]) -> None:
-        """Refund each of the selected events."""
+    def refund(self, request: HttpRequest, events: QuerySet[UsageEvent]) -> TemplateResponse | None:
+        """Refund each of the selected events, after a second look."""
+        look = SecondLook(
+            self,
+            request,
+            events.select_related("project__organization").order_by("booked_at", "pk"),
+            title="Refund events",
+            effect=_effect_of_refund,
+            button="Refund these events",
+        )
+        if not look.is_confirmed:
+            return look.answer
         refunded = 0
-        for event in events:
+        for event in look.rows:
             try:
-                refund(event, actor=actor(request), reason="in the admin")
+                refund(event, actor=actor(request), reason=look.reason)
                 refunded += 1
             except NotRefundable as error:
                 self.message_user(request, str(error), messages.WARNING)
         self.message_user(request, f"{refunded} event(s) refunded.", messages.SUCCESS)
+        return None
+
+
+def _effect_of_refund(event: UsageEvent) -> str:
+    whose = str(event.project.organization) if event.project else "Nobody"
+    return (
+        f"{whose} gets back what the {event.model or 'unnamed'} generation of "
+        f"{event.occurred_at:%-d %b %Y %H:%M:%S} UTC still costs: at most "
+        f"{display(event.credits_micro)} credits. A refund can't be taken back."
+    )
 
 
 class _RefundsWithCredits(CompletedList):
@@ -84,13 +109,15 @@ class _RefundsWithCredits(CompletedList):
 
 
 @admin.register(RunRefund)
-class RunRefundAdmin(ReadOnly, admin.ModelAdmin[RunRefund]):
+class RunRefundAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[RunRefund]):
     """The task runs whose cost was given back, and why."""
 
-    list_display = ["made_at", "task_run_id", "organization", "project", "reason", "given_back"]
+    list_display = ["made_at", "task_run_id", "organization", "project", "failure", "given_back"]
+    failure = words_column("reason", "reason", {})
     list_filter = ["reason"]
     list_select_related = ["project__organization"]
-    search_fields = ["=task_run_id", "project__name", "project__organization__name", "reason"]
+    search_fields = ["project__name", "project__organization__name", "reason"]
+    search_ids = ["task_run_id"]
     date_hierarchy = "made_at"
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
@@ -109,15 +136,15 @@ class RunRefundAdmin(ReadOnly, admin.ModelAdmin[RunRefund]):
 
 
 @admin.register(DailyUsage)
-class DailyUsageAdmin(ReadOnly, admin.ModelAdmin[DailyUsage]):
+class DailyUsageAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[DailyUsage]):
     """The daily usage report."""
 
     list_display = [
         "day",
         "organization",
         "project",
-        "resource",
-        "product",
+        "bucket",
+        "product_title",
         "model",
         "distinct_id",
         "events",
@@ -125,8 +152,11 @@ class DailyUsageAdmin(ReadOnly, admin.ModelAdmin[DailyUsage]):
         "input_tokens",
         "output_tokens",
     ]
-    list_filter = ["resource", "product"]
+    list_filter = [("resource", BucketFilter), ("product", ProductFilter)]
+    bucket = words_column("resource", "bucket", BUCKETS)
+    product_title = words_column("product", "product", TITLES)
     list_select_related = ["organization", "project__organization"]
-    search_fields = ["organization__name", "project__name", "distinct_id", "model"]
+    search_fields = ["organization__name", "project__name", "model"]
+    search_ids = ["distinct_id__icontains", "task_run_id"]
     date_hierarchy = "day"
     credits = credits_column("credits_micro", "credits")

@@ -1,6 +1,8 @@
 """Admin pages for limits and top-ups."""
 
 import zoneinfo
+from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
@@ -9,9 +11,18 @@ from django.contrib import admin, messages
 from django.contrib.admin.widgets import AdminSplitDateTime
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.template.response import TemplateResponse
 from django.utils import timezone
 
-from billing.admin.allowances import AllowanceAdmin, AllowanceForm, CreditsField
+from billing.admin.allowances import (
+    AllowanceAdmin,
+    AllowanceForm,
+    CreditsField,
+    CreditsOrNoneForm,
+    bucket,
+    refusal,
+    unusual,
+)
 from billing.admin.read_only import actor, credits_column, number
 from billing.allowances.grants import (
     GrantRequest,
@@ -21,8 +32,11 @@ from billing.allowances.grants import (
     void_grant,
 )
 from billing.allowances.limits import set_limit
+from billing.allowances.usual import usual_grant, usual_limit
 from billing.credits import display, exact
+from billing.decisions.preview import with_limit, without_grants
 from billing.models import Account, CreditGrant, Limit
+from projects.second_look import SecondLook
 
 
 class PercentsField(forms.CharField):
@@ -37,11 +51,12 @@ class PercentsField(forms.CharField):
         return percents
 
 
-class LimitForm(AllowanceForm):
+class LimitForm(CreditsOrNoneForm):
     """The form for a new limit. It applies to the whole of the current period."""
 
-    credits = CreditsField(
-        required=False, label="Credits per period", help_text="Empty: unlimited."
+    credits = CreditsField(required=False, label="Credits per period")
+    no_amount = forms.BooleanField(
+        required=False, label="Unlimited", help_text="Nobody is refused, however much is used."
     )
     thresholds = PercentsField(
         initial="80, 100", required=False, help_text="Percents at which to warn, once per period."
@@ -52,12 +67,23 @@ class LimitForm(AllowanceForm):
         initial=0,
         help_text="Days between reaching the limit and the refusal, where there is grace.",
     )
+    anchor_day = forms.IntegerField(
+        min_value=1,
+        max_value=31,
+        initial=1,
+        label="First day of the period",
+        help_text="A day between 1 and 31. A shorter month begins its period on its last day.",
+        error_messages=dict.fromkeys(
+            ("invalid", "min_value", "max_value"), "Enter a day between 1 and 31."
+        ),
+    )
 
     class Meta:
         model = Limit
         fields = [
             "account",
             "credits",
+            "no_amount",
             "mode",
             "grace_days",
             "anchor_day",
@@ -72,6 +98,32 @@ class LimitForm(AllowanceForm):
         if zone not in zoneinfo.available_timezones():
             raise forms.ValidationError("Unknown time zone. Enter one such as Europe/Berlin.")
         return zone
+
+    def consequences(self, given: dict[str, Any]) -> list[str]:
+        """Return what an unusual limit, or one that refuses at once, does."""
+        account, micro = given["account"], given["credits"]
+        title = bucket(account)
+        whose = f"{account.organization}: {title}"
+        if micro is None:
+            latest = Limit.objects.filter(account=account).first()
+            if latest is None or latest.limit_micro is None:
+                return []
+            return [
+                f"{whose} become unlimited, instead of {display(latest.limit_micro)} credits per "
+                "period. Nobody is refused, whatever it costs."
+            ]
+        terms = {
+            name: given[name]
+            for name in ("mode", "grace_days", "anchor_day", "time_zone", "thresholds")
+        }
+        after = with_limit(
+            account, Limit(account=account, limit_micro=micro, **terms), timezone.now()
+        )
+        found = [*unusual(micro, usual_limit(account), "limit")]
+        found += refusal(account.organization, title, after)
+        if not found:
+            return []
+        return [f"{whose} get a limit of {display(micro)} credits per period.", *found]
 
 
 @admin.register(Limit)
@@ -108,7 +160,9 @@ class LimitAdmin(AllowanceAdmin):
         copied = ("mode", "grace_days", "anchor_day", "time_zone")
         initial = {name: getattr(limit, name) for name in copied}
         initial["thresholds"] = ", ".join(map(str, limit.thresholds))
-        if limit.limit_micro is not None:
+        if limit.limit_micro is None:
+            initial["no_amount"] = True
+        else:
             initial["credits"] = exact(limit.limit_micro)
         return initial
 
@@ -146,6 +200,14 @@ class CreditGrantForm(AllowanceForm):
         if not self.errors:
             self._reject_repeat(given)
         return given
+
+    def consequences(self, given: dict[str, Any]) -> list[str]:
+        """Return what an unusual top-up does."""
+        account, micro = given["account"], given["credits"]
+        found = [*unusual(micro, usual_grant(account), "top-up")]
+        whose = f"{account.organization} gets {display(micro)} {bucket(account)} as a top-up."
+        lasting = "It can be voided later, but what was used of it by then stays used."
+        return [whose, *found, lasting] if found else []
 
     def _reject_repeat(self, given: dict[str, Any]) -> None:
         """Add an error if the form was already sent. It says when the top-up was made."""
@@ -205,8 +267,42 @@ class CreditGrantAdmin(AllowanceAdmin):
         return grant_credits(account.organization, account.resource, credits, **given, **who)
 
     @admin.action(description="Void: take back what is left", permissions=["add"])
-    def void(self, request: HttpRequest, grants: QuerySet[CreditGrant]) -> None:
-        """Void the selected grants."""
-        for grant in grants:
-            void_grant(grant, actor=actor(request), reason="in the admin")
-        self.message_user(request, f"{len(grants)} grant(s) voided.", messages.SUCCESS)
+    def void(self, request: HttpRequest, grants: QuerySet[CreditGrant]) -> TemplateResponse | None:
+        """Void the selected top-ups, after a second look."""
+        working = grants.filter(voided_at=None).select_related("account__organization")
+        look = SecondLook(
+            self,
+            request,
+            working.order_by("pk"),
+            title="Void top-ups",
+            effect=_effect_of_voiding(working),
+            button="Void these top-ups",
+        )
+        if not look.is_confirmed:
+            return look.answer
+        for grant in look.rows:
+            void_grant(grant, actor=actor(request), reason=look.reason)
+        self.message_user(request, f"{len(look.rows)} top-up(s) voided.", messages.SUCCESS)
+        return None
+
+
+def _effect_of_voiding(grants: QuerySet[CreditGrant]) -> Callable[[CreditGrant], str]:
+    """Return a function that says what voiding all of them means for the account of one."""
+    by_account: dict[int, list[int]] = defaultdict(list)
+    for account, grant in grants.values_list("account_id", "pk"):
+        by_account[account].append(grant)
+
+    def effect(grant: CreditGrant) -> str:
+        account, now = grant.account, timezone.now()
+        after = without_grants(account, by_account[account.pk], now)
+        refused = [*refusal(account.organization, bucket(account), after)]
+        return " ".join(
+            [
+                f"{account.organization} loses what is left of its top-up from "
+                f"{grant.starts_at:%-d %b %Y} of {display(grant.amount_micro)} {bucket(account)}.",
+                *(refused or ["Nobody is refused because of that."]),
+                "A voided top-up can't be brought back.",
+            ]
+        )
+
+    return effect

@@ -8,15 +8,24 @@ from django.contrib import admin, messages
 from django.contrib.admin.helpers import ActionForm
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.template.response import TemplateResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from billing.admin.read_only import ReadOnly, actor, indented, number
+from billing.admin.words import (
+    QUARANTINE_REASONS,
+    QuarantineReasonFilter,
+    in_words,
+    words_column,
+)
 from billing.ingestion import quarantine
 from billing.ingestion.events import UnbookableEvent
 from billing.ingestion.quarantine import AlreadyDecided
 from billing.models import QuarantinedEvent
 from projects.models import Project
+from projects.named_search import NamedSearch
+from projects.second_look import SecondLook
 
 
 class DecisionForm(ActionForm):
@@ -27,16 +36,17 @@ class DecisionForm(ActionForm):
 
 
 @admin.register(QuarantinedEvent)
-class QuarantinedEventAdmin(ReadOnly, admin.ModelAdmin[QuarantinedEvent]):
+class QuarantinedEventAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[QuarantinedEvent]):
     """Events that the gateway delivered and billing could not book."""
 
-    list_display = ["received_at", "event_uuid", "reason", "detail", "state", "resolved_by"]
-    list_filter = ["state", "reason"]
-    search_fields = ["event_uuid", "payload"]
+    list_display = ["received_at", "event_uuid", "because", "detail", "state", "resolved_by"]
+    list_filter = ["state", ("reason", QuarantineReasonFilter)]
+    search_fields = ["payload"]
+    search_ids = ["event_uuid"]
     date_hierarchy = "received_at"
     fields = [
         "event_uuid",
-        "reason",
+        "because",
         "detail",
         "state",
         "received_at",
@@ -44,6 +54,7 @@ class QuarantinedEventAdmin(ReadOnly, admin.ModelAdmin[QuarantinedEvent]):
         "resolved_by",
         "readable_payload",
     ]
+    because = words_column("reason", "why", QUARANTINE_REASONS)
     action_form = DecisionForm
     actions = ["book_now", "discard"]
 
@@ -65,7 +76,8 @@ class QuarantinedEventAdmin(ReadOnly, admin.ModelAdmin[QuarantinedEvent]):
         named = request.POST.get("project", "").strip()
         project = Project.objects.filter(pk=number(named)).first() if named else None
         if named and project is None:
-            self.message_user(request, f"There is no project {named}.", messages.ERROR)
+            text = f"There is no project {named}. Enter the number of a project, as in its address."
+            self.message_user(request, text, messages.ERROR)
             return
         booked = 0
         for event in chosen.order_by("received_at"):
@@ -73,23 +85,43 @@ class QuarantinedEventAdmin(ReadOnly, admin.ModelAdmin[QuarantinedEvent]):
                 quarantine.book_now(event, project=project, **_actor_and_reason(request))
                 booked += 1
             except UnbookableEvent as error:
-                why = f"{error.reason} {error.detail}".strip()
+                why = f"{in_words(QUARANTINE_REASONS, error.reason)} {error.detail}".strip()
                 self.message_user(request, f"{event}: {why}", messages.WARNING)
             except AlreadyDecided as error:
                 self.message_user(request, f"{event}: {error}", messages.WARNING)
         self.message_user(request, f"{booked} event(s) booked.", messages.SUCCESS)
 
     @admin.action(description="Discard: nobody pays", permissions=["decide"])
-    def discard(self, request: HttpRequest, chosen: QuerySet[QuarantinedEvent]) -> None:
-        """Discard the selected events."""
+    def discard(
+        self, request: HttpRequest, chosen: QuerySet[QuarantinedEvent]
+    ) -> TemplateResponse | None:
+        """Discard the selected events, after a second look."""
+        look = SecondLook(
+            self,
+            request,
+            chosen.order_by("received_at", "pk"),
+            title="Discard events",
+            effect=_effect_of_discarding,
+            button="Discard these events",
+        )
+        if not look.is_confirmed:
+            return look.answer
         discarded = 0
-        for event in chosen:
+        for event in look.rows:
             try:
-                quarantine.discard(event, **_actor_and_reason(request))
+                quarantine.discard(event, actor=actor(request), reason=look.reason)
                 discarded += 1
             except AlreadyDecided as error:
                 self.message_user(request, f"{event}: {error}", messages.WARNING)
         self.message_user(request, f"{discarded} event(s) discarded.", messages.SUCCESS)
+        return None
+
+
+def _effect_of_discarding(event: QuarantinedEvent) -> str:
+    return (
+        f"Nobody ever pays for {event}, received {event.received_at:%-d %b %Y %H:%M:%S} UTC. The "
+        "gateway gets back what it had debited for it."
+    )
 
 
 def _actor_and_reason(request: HttpRequest) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from billing.credits import MAXIMUM_MICRO
 from billing.decisions import cap_usage
 from billing.decisions.enforcement import enforce
 from billing.decisions.timeline import load_timelines
-from billing.models import Account, AuditEntry, Cap
+from billing.models import Account, AuditEntry, Cap, UsageEvent
 from projects.models import Organization, Project
 
 
@@ -44,6 +44,14 @@ def recount_caps(accounts: Iterable[Account], now: datetime) -> None:
     timelines = load_timelines(account.pk for account in capped) if capped else {}
     for account in capped:
         cap_usage.recount(account, timelines[account.pk].period_at(now))
+
+
+def is_known_user(account: Account, subject: str) -> bool:
+    """Return whether a user ever used the account's credits, or has a cap already."""
+    return (
+        UsageEvent.objects.filter(account=account, distinct_id=subject).exists()
+        or Cap.objects.filter(account=account, scope=Cap.Scope.USER, subject=subject).exists()
+    )
 
 
 def check_cap(organization: Organization, scope: str, subject: str, cap_micro: int | None) -> None:

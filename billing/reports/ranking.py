@@ -29,12 +29,21 @@ class Ranking:
 
 def rank(sums: Mapping[Any, Used], count: int) -> Ranking:
     """Return the `count` who used most. Ties are sorted by key."""
-    order = sorted(sums.items(), key=lambda item: (-item[1].credits_micro, str(item[0])))
-    total = sum(sums.values(), NOTHING)
-    rest = sum((used for _, used in order[count:]), NOTHING)
+    return rank_all(sums, count, total=sum(sums.values(), NOTHING), keys=len(sums))
+
+
+def rank_all(candidates: Mapping[Any, Used], count: int, *, total: Used, keys: int) -> Ranking:
+    """Return the `count` who used most of `keys` that used `total` together.
+
+    `candidates` contains at least those `count`.
+    """
+    order = sorted(candidates.items(), key=lambda item: (-item[1].credits_micro, str(item[0])))
+    top = order[:count]
+    used = sum((each for _, each in top), NOTHING)
+    rest = Used(total.events - used.events, total.credits_micro - used.credits_micro)
     return Ranking(
-        top=tuple(Ranked(key, used, _percent(used, total)) for key, used in order[:count]),
-        others=len(order[count:]),
+        top=tuple(Ranked(key, used, _percent(used, total)) for key, used in top),
+        others=keys - len(top),
         others_used=rest,
         others_percent=_percent(rest, total),
         total=total,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from billing.models import Account
+from billing.reports.usage_sums import sum_differences
 from billing.verification.audit_faults import audit_trail_faults
 from billing.verification.ledger_faults import ledger_faults
 from billing.verification.projections import differences, report_differences
@@ -15,4 +16,5 @@ def all_faults() -> Iterator[str]:
         for difference in differences(account):
             yield f"{account}: {difference}"
     yield from report_differences()
+    yield from sum_differences()
     yield from audit_trail_faults()

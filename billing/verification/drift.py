@@ -11,10 +11,11 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 from django.db import transaction
-from django.db.models import Q, QuerySet, Sum
+from django.db.models import F, Q, QuerySet, Sum
 from django.db.models.functions import Coalesce
 
 from billing import metrics
+from billing.consistent_read import consistent_read
 from billing.models import (
     AccountGroup,
     CheckpointSum,
@@ -22,7 +23,6 @@ from billing.models import (
     UsageEvent,
     UsageTotal,
 )
-from billing.verification.consistent_read import consistent_read
 from billing.verification.rebuild import rebuild
 
 SURELY_COMMITTED = timedelta(minutes=1)
@@ -144,7 +144,8 @@ def _booked(since: datetime | None, until: datetime | None) -> QuerySet[UsageEve
 
 
 def _by_account(rows: QuerySet[UsageEvent]) -> Iterable[tuple[int, int, int]]:
-    return rows.values_list("account_id").annotate(**_SUMS)
+    # SQLite would group by the index of accounts, and read the whole ledger for the last minutes.
+    return rows.annotate(of=F("account_id") + 0).values_list("of").annotate(**_SUMS)
 
 
 def _ledger_sums(pk: int) -> Sums:

@@ -13,8 +13,8 @@ from django.utils import timezone
 
 from billing import metrics
 from billing.account_locks import lock_accounts
+from billing.consistent_read import consistent_read
 from billing.models import Account
-from billing.verification.consistent_read import consistent_read
 from billing.verification.projections import differences
 from billing.verification.rebuild import rebuild
 

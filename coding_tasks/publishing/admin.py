@@ -6,6 +6,7 @@ from django import forms
 from django.contrib import admin
 
 from coding_tasks.git_credentials import GitCredential
+from projects.named_search import NamedSearch
 
 
 class GitCredentialForm(forms.ModelForm[GitCredential]):
@@ -38,7 +39,7 @@ class GitCredentialForm(forms.ModelForm[GitCredential]):
 
 
 @admin.register(GitCredential)
-class GitCredentialAdmin(admin.ModelAdmin[GitCredential]):
+class GitCredentialAdmin(NamedSearch, admin.ModelAdmin[GitCredential]):
     """Credentials that repositories are fetched and pushed with."""
 
     form = GitCredentialForm
@@ -46,6 +47,7 @@ class GitCredentialAdmin(admin.ModelAdmin[GitCredential]):
     list_filter = ["kind"]
     list_select_related = ["project__organization"]
     search_fields = ["name", "project__name", "project__organization__name"]
+    named_by = ["name"]
     autocomplete_fields = ["project"]
 
     @admin.display(ordering="project__organization__name")

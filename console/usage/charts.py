@@ -1,17 +1,13 @@
-"""The charts that the browser draws: the numbers to draw, and the text to show for each.
+"""The charts of an organization's usage."""
 
-The numbers are floats of credits. The texts are made from micro-credits, so that a tooltip never
-shows a small amount as zero.
-"""
-
-from collections.abc import Iterable
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import Any
 
 from billing.credits import display
+from billing.products import TITLES
 from billing.reports.forecast import Kind, usage_within
+from console.charts import chart, dataset
 from console.usage.organization import OrganizationUsage
-from quota.resources import MICRO
 
 MAX_LIMIT_RATIO = 4
 """A limit of more than this many times the usage is not drawn: it would flatten the rest."""
@@ -41,45 +37,45 @@ def _so_far(report: OrganizationUsage) -> dict[str, Any]:
                 break
             used += day.products[product].credits_micro if product in day.products else 0
             amounts.append(used)
-        sets.append(_dataset(product, amounts, kind="area"))
+        sets.append(dataset(TITLES.get(product, product), amounts, kind="area"))
     if limit_is_drawn(report):
         limit = report.usage.limit_micro or 0
         label = f"limit: {display(limit)}"
-        sets.append(_dataset(label, [limit] * len(days), kind="limit"))
+        sets.append(dataset(label, [limit] * len(days), kind="limit"))
     if report.grants and limit_is_drawn(report):
         available = _available(report)
         label = f"limit and top-ups: {display(available[-1])}"
-        sets.append(_dataset(label, available, kind="available"))
+        sets.append(dataset(label, available, kind="available"))
     projected = _projected(report)
     if projected:
-        sets.append(_dataset("if it goes on like this", projected, kind="forecast"))
-    return _chart("line", "credits since the period began", (day.day for day in days), sets)
+        sets.append(dataset("if it goes on like this", projected, kind="forecast"))
+    return chart("line", "credits since the period began", (day.day for day in days), sets)
 
 
 def _by_day(report: OrganizationUsage) -> dict[str, Any]:
     days = report.usage.days
     sets = [
-        _dataset(
-            product,
+        dataset(
+            TITLES.get(product, product),
             [day.products[product].credits_micro if product in day.products else 0 for day in days],
             kind="bar",
         )
         for product in report.usage.products
     ]
-    return _chart("bar", "credits per day", (day.day for day in days), sets)
+    return chart("bar", "credits per day", (day.day for day in days), sets)
 
 
 def _top_ups(report: OrganizationUsage) -> dict[str, Any]:
     days = [day.day for day in report.usage.days]
     sets = [
-        _dataset(
+        dataset(
             f"{display(row.grant.amount_micro)} of {row.grant.starts_at:%Y-%m-%d}",
             [row.by_day.get(day) for day in days],
             kind="area",
         )
         for row, _ in report.grants
     ]
-    return _chart("line", "credits left of top-ups", days, sets)
+    return chart("line", "credits left of top-ups", days, sets)
 
 
 def _available(report: OrganizationUsage) -> list[int]:
@@ -116,24 +112,3 @@ def _projected(report: OrganizationUsage) -> list[int | None]:
 def _highest(report: OrganizationUsage) -> int:
     projected = [amount for amount in _projected(report) if amount is not None]
     return max([report.usage.used.credits_micro, *projected])
-
-
-def _chart(
-    kind: str, unit: str, days: Iterable[date], datasets: list[dict[str, Any]]
-) -> dict[str, Any]:
-    return {
-        "kind": kind,
-        "unit": unit,
-        "days": [f"{day:%-d %b}" for day in days],
-        "datasets": datasets,
-    }
-
-
-def _dataset(label: str, amounts: Iterable[int | None], *, kind: str) -> dict[str, Any]:
-    amounts = list(amounts)
-    return {
-        "label": label,
-        "kind": kind,
-        "credits": [None if micro is None else micro / MICRO for micro in amounts],
-        "shown": [display(micro) for micro in amounts],
-    }

@@ -22,11 +22,11 @@ from billing.reports.period_usage import PeriodUsage, periods_back_to, usage_of_
 from billing.reports.ranking import Ranking, rank
 from billing.reports.sums import NOTHING, Span, Sums, Used
 from billing.reports.walk import Walk
-from console.reasons import in_words
 from console.usage.breakdown import THREAD, USER
 from quota.account_state import AccountState
 from quota.models import CapState, QuotaState, SetMember
 from quota.published.limited_set import expires_at
+from quota.reason_words import in_words
 from quota.reasons import Reason
 
 SHOWN = 10

@@ -16,13 +16,13 @@ from billing.decisions.timeline import load_timelines
 from billing.models import Account
 from billing.reports.period_usage import DayUsage, PeriodUsage
 from billing.reports.sums import NOTHING, Used, joined
-from console.reasons import in_words
 from console.report_page import report_page, require
 from console.report_permissions import ORGANIZATION_USAGE, THREADS
 from console.usage import breakdown
 from console.usage import organization as reports
 from console.usage.charts import charts, limit_is_drawn
 from projects.models import Organization
+from quota.reason_words import in_words
 from quota.resources import AI_CREDITS, RESOURCES
 
 

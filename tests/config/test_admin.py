@@ -1,4 +1,4 @@
-"""The admin's first page, and its pages of organizations and projects."""
+"""The admin's pages of organizations and projects."""
 
 import re
 
@@ -11,11 +11,12 @@ from django.utils import timezone
 
 from billing import organizations
 from billing.allowances.limits import set_limit
-from coding_tasks.agent_worker.exchange import Exchange
+from billing.models import AuditEntry
 from projects import credentials
 from projects.models import Change, Organization, Project, SlackWorkspace, User
 from quota.gate import check
 from quota.resources import AI_CREDITS
+from tests.second_look import confirmed_action, confirmed_form
 from workflows.models import Mention
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("redis_client")]
@@ -62,49 +63,6 @@ def refused_mention(project: Project, number: int = 1) -> Mention:
     )
 
 
-def test_the_first_page_says_who_is_limited_and_who_was_refused(
-    admin_client, organization, project
-):
-    set_limit(organization, AI_CREDITS, 0)
-    refused_mention(project)
-    page = admin_client.get(INDEX).content.decode()
-    assert "Limited now" in page
-    assert reverse("admin:projects_project_change", args=[project.pk]) in page
-    assert reverse("admin:projects_organization_change", args=[organization.pk]) in page
-    assert "limit_reached" in page
-    assert "please" not in page
-
-
-def test_the_first_page_says_when_nobody_is_limited_or_refused(admin_client, project):
-    page = admin_client.get(INDEX).content.decode()
-    assert "Nobody." in page
-    assert "None." in page
-
-
-def test_the_first_page_shows_only_what_the_user_may_see(client, organization, project):
-    set_limit(organization, AI_CREDITS, 0)
-    reader = User.objects.create_user("reader", is_staff=True)
-    client.force_login(reader)
-    assert "Limited now" not in client.get(INDEX).content.decode()
-    reader.user_permissions.set(Permission.objects.filter(codename="view_setmember"))
-    page = client.get(INDEX).content.decode()
-    assert "Limited now" in page
-    assert "Latest refused mentions" not in page
-
-
-def test_the_first_page_says_what_each_agent_worker_can_run(admin_client, settings, tmp_path):
-    settings.AGENT_EXCHANGE_DIRECTORY = str(tmp_path)
-    exchange = Exchange(tmp_path)
-    assert "None runs, so only the reading agent works." in admin_client.get(INDEX).content.decode()
-    exchange.put_report("good", {"sandbox": "", "agents": {"small": "", "codex": "No Codex here."}})
-    exchange.put_report("bad", {"sandbox": "<no namespaces>", "agents": {"small": ""}})
-    page = admin_client.get(INDEX).content.decode()
-    assert "<strong>good</strong>: ready.</p>" in page
-    assert "<li>No Codex here.</li>" in page
-    assert "<strong>bad</strong>: no sandbox" in page
-    assert "(&lt;no namespaces&gt;)" in page
-
-
 def test_a_new_organization_and_its_project_are_known_to_billing_at_once(admin_client):
     answer = admin_client.post(
         reverse("admin:projects_organization_add"),
@@ -126,10 +84,22 @@ def test_deactivating_an_organization_limits_it_and_activating_lifts_that(
     admin_client, organization, project
 ):
     page = reverse("admin:projects_organization_change", args=[organization.pk])
-    admin_client.post(page, NO_INLINES | {"name": "Acme"})
-    assert check(project).reason == "organization_inactive"
-    admin_client.post(page, NO_INLINES | {"name": "Acme", "is_active": "on"})
+    off = NO_INLINES | {"name": "Acme"}
+    assert "Say why" in admin_client.post(page, off).content.decode()
+    off |= {"reason": "unpaid"}
+    shown = admin_client.post(page, off).content.decode()
+    assert "All its projects are refused in every bucket" in shown
+    assert "switches it on again: Bot." in shown
     assert not check(project).limited
+    confirmed_form(admin_client, page, off)
+    assert check(project).reason == "organization_inactive"
+    admin_client.post(page, off | {"is_active": "on", "reason": "paid"})
+    assert not check(project).limited
+    reasons = AuditEntry.objects.order_by("pk").values_list("action", "reason")
+    assert list(reasons) == [
+        ("organization_deactivated", "unpaid"),
+        ("organization_activated", "paid"),
+    ]
 
 
 def test_renaming_an_organization_publishes_nothing(admin_client, organization, project):
@@ -175,10 +145,16 @@ def test_the_page_of_an_organization_leads_to_what_belongs_to_it(admin_client, o
 def test_a_rotated_token_of_a_limited_project_is_limited(admin_client, organization, project):
     set_limit(organization, AI_CREDITS, 0)
     former = project.api_token
-    answer = admin_client.post(
-        PROJECTS, {"action": "rotate_api_tokens", "_selected_action": [project.pk]}, follow=True
+    asked = admin_client.post(
+        PROJECTS, {"action": "rotate_api_tokens", "_selected_action": [project.pk]}
+    )
+    assert f"{former} stops working for good" in asked.content.decode()
+    assert Project.objects.get().api_token == former
+    answer = confirmed_action(
+        admin_client, PROJECTS, "rotate_api_tokens", project, reason="it leaked"
     )
     assert "1 API token(s) rotated" in answer.content.decode()
+    assert AuditEntry.objects.get(action="token_rotated").reason == "it leaked"
     project.refresh_from_db()
     assert project.api_token != former
     assert check(project).limited
@@ -206,7 +182,8 @@ def test_a_user_with_view_permission_cannot_rotate_tokens(client, project):
     reader = User.objects.create_user("reader", is_staff=True)
     reader.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
     client.force_login(reader)
-    client.post(PROJECTS, {"action": "rotate_api_tokens", "_selected_action": [project.pk]})
+    form = {"action": "rotate_api_tokens", "_selected_action": [project.pk]}
+    assert "What will happen" not in client.post(PROJECTS, form, follow=True).content.decode()
     assert Project.objects.get().api_token == project.api_token
 
 
@@ -256,3 +233,16 @@ def test_junk_in_the_address_of_a_list_is_no_failure(admin_client, page, query, 
     answer = admin_client.get(f"{reverse(f'admin:{page}_changelist')}?{query}")
 
     assert answer.status_code in (status, 302)
+
+
+def test_a_user_who_can_only_view_an_organization_is_asked_for_no_reason(client, organization):
+    reader = User.objects.create_user("reader", is_staff=True)
+    reader.user_permissions.set(Permission.objects.filter(codename="view_organization"))
+    client.force_login(reader)
+    page = reverse("admin:projects_organization_change", args=[organization.pk])
+    shown = client.get(page).content.decode()
+    assert "Acme" in shown
+    assert "Reason for switching" not in shown
+    form = NO_INLINES | {"name": "Acme", "reason": "because"}
+    assert client.post(page, form).status_code == 403
+    assert Organization.objects.get().is_active

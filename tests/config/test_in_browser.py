@@ -114,6 +114,10 @@ def eyes(busy_month: BusyMonth, where, live_server) -> Iterator[Eyes]:
 def test_every_page_is_readable_and_loads_nothing_from_other_sites(eyes, where):
     for name, path in where.items():
         eyes.look(path, keep=name).close()
+    for dark in (True, False):
+        page = eyes.look(where["first-page"], narrow=True, dark=dark)
+        assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
+        page.close()
     for name in ("usage", "thread-refused"):
         eyes.look(where[name], keep=f"{name}-dark", dark=True).close()
         page = eyes.look(where[name], keep=f"{name}-narrow", narrow=True)
@@ -131,8 +135,22 @@ def test_the_charts_are_drawn_with_what_the_table_says(eyes, where):
     drawn = page.evaluate(
         "Chart.getChart('chart-so-far').data.datasets.map(set => [set.label, set.shown.at(-1)])"
     )
-    assert ["slack_app", table[1].strip()] in drawn
+    assert ["Slack bot", table[1].strip()] in drawn
     assert ["limit: 1,000.00", "1,000.00"] in drawn
+
+
+def test_a_picker_chooses_nothing_by_itself(eyes, busy_month):
+    page = eyes.look(reverse("admin:billing_limit_add"))
+    page.click(".field-account .select2-selection")
+    page.keyboard.type("Acme")
+    page.wait_for_function(
+        "document.querySelectorAll('.select2-results__option[aria-selected]').length === 2"
+    )
+    assert page.locator(".select2-results__option--highlighted").count() == 0
+    page.keyboard.press("Enter")
+    assert page.locator("#id_account").input_value() == ""
+    page.locator(".select2-results__option").first.click()
+    assert page.locator("#id_account").input_value() != ""
 
 
 def test_without_javascript_the_table_is_there(eyes, where, live_server):

@@ -64,6 +64,8 @@ def world():
         Mention.objects.create(ts="100.000001", **asked, **where),
         check(project, to_start=True),
     )
+    set_cap(organization, AI_CREDITS, "user", CREDIT)
+    book(usage_event(project, "NaN"))
     return organization
 
 
@@ -141,9 +143,19 @@ PARTS = [
     ("task", "the request of the run", "coding_tasks.view_taskrun"),
     ("task", "<th>credits</th>", "billing.view_usageevent"),
     ("tasks", "column-credits_used", "billing.view_usageevent"),
-    ("index", "Limited now", "quota.view_setmember"),
-    ("index", "Latest refused mentions", "workflows.view_mention"),
+    ("index", "user slack:T1", "quota.view_setmember"),
+    ("index", "/admin/billing/cap/add/", "billing.add_cap"),
+    ("index", "everybody", "billing.view_account"),
+    ("index", "/admin/billing/creditgrant/add/", "billing.add_creditgrant"),
+    ("index", "Credits used this month", "billing.view_account"),
+    ("index", "Credits used this month", "projects.view_organization"),
+    ("index", "<th>Users</th>", "billing.view_usageevent"),
+    ("index", "<th>Models</th>", "billing.view_usageevent"),
+    ("index", "Mentions refused today", "workflows.view_mention"),
+    ("index", "/admin/threads/", "coding_tasks.view_codingtask"),
     ("index", "/usage/?resource", "billing.view_account"),
+    ("index", "could not be booked", "billing.view_quarantinedevent"),
+    ("index", "Agent workers", "coding_tasks.view_projectagent"),
 ]
 
 

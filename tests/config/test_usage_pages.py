@@ -164,7 +164,7 @@ def test_a_limit_far_above_the_usage_does_not_flatten_the_chart(admin_client, pr
     answer = admin_client.get(page(USAGE, project.organization))
 
     labels = [each["label"] for each in answer.context["charts"]["chart-so-far"]["datasets"]]
-    assert labels == ["slack_app"]
+    assert labels == ["Slack bot"]
     assert "The limit of 10,000.00 is too far above the usage to be drawn." in text_of(answer)
 
 

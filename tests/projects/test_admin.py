@@ -12,6 +12,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import NoReverseMatch, reverse
 
+from billing.models import AuditEntry
 from projects import credentials, introspection
 from projects.models import (
     Change,
@@ -24,6 +25,7 @@ from projects.models import (
     User,
 )
 from projects.tokens import sha256
+from tests.second_look import confirmed_action, confirmed_form
 
 pytestmark = pytest.mark.django_db
 
@@ -123,11 +125,15 @@ def test_keys_are_revoked_by_the_action(admin_client, organization):
     keys = [
         credentials.issue_personal_api_key(organization, str(n), ["project:read"]) for n in range(2)
     ]
-    selected = [key.pk for key, _ in keys]
-    answer = admin_client.post(
-        KEYS, {"action": "revoke", "_selected_action": selected}, follow=True
-    )
+    keys = [key for key, _ in keys]
+    form = {"action": "revoke", "_selected_action": [key.pk for key in keys]}
+    asked = admin_client.post(KEYS, form).content.decode()
+    assert f"The key 1 ({keys[1].mask}) of Acme stops working for good" in asked
+    assert PersonalAPIKey.objects.filter(revoked_at=None).count() == 2
+    answer = confirmed_action(admin_client, KEYS, "revoke", *keys, reason="it leaked")
     assert "2 key(s) revoked" in answer.content.decode()
+    audited = AuditEntry.objects.values_list("action", "organization__name", "actor", "reason")
+    assert list(audited) == [("key_revoked", "Acme", "admin", "it leaked")] * 2
     assert not PersonalAPIKey.objects.filter(revoked_at=None).exists()
     assert Change.objects.count() == 2
     assert len(admin_client.get(KEYS + "?state=works").context["cl"].result_list) == 0
@@ -143,7 +149,8 @@ def test_a_user_with_view_permission_cannot_revoke(client, organization, project
     for page, model in ((KEYS, PersonalAPIKey), (TOKENS, OAuthAccessToken)):
         assert client.get(page).status_code == 200
         selected = list(model.objects.values_list("pk", flat=True))
-        client.post(page, {"action": "revoke", "_selected_action": selected})
+        answer = client.post(page, {"action": "revoke", "_selected_action": selected}, follow=True)
+        assert "What will happen" not in answer.content.decode()
     assert Change.objects.count() == 0
     assert client.get(ADD_KEY).status_code == 403
 
@@ -164,8 +171,8 @@ def test_tokens_are_shown_without_their_hashes_and_cannot_be_changed(admin_clien
 
 def test_tokens_are_revoked_by_the_action_and_reported_in_the_change_feed(admin_client, project):
     plain = credentials.mint_product_token(project, "slack_app_routing", timedelta(hours=1))
-    selected = [OAuthAccessToken.objects.get().pk]
-    admin_client.post(TOKENS, {"action": "revoke", "_selected_action": selected})
+    confirmed_action(admin_client, TOKENS, "revoke", OAuthAccessToken.objects.get())
+    assert AuditEntry.objects.get().action == "token_revoked"
     assert not OAuthAccessToken.objects.exists()
     assert Change.objects.get().payload == {"sha256": sha256(plain)}
 
@@ -224,7 +231,8 @@ def test_a_token_that_cannot_be_decrypted_can_be_replaced(admin_client, workspac
         cursor.execute("UPDATE projects_slackworkspace SET bot_token = 'of a lost key'")
     page = reverse("admin:projects_slackworkspace_change", args=[workspace.pk])
     form = {"project": workspace.project_id, "team_id": "T1", "bot_user_id": "UBOT"}
-    answer = admin_client.post(page, form | {"access": "everyone", "new_bot_token": "xoxb-new"})
+    form |= {"access": "everyone", "is_active": "on", "new_bot_token": "xoxb-new"}
+    answer = admin_client.post(page, form)
     assert answer.status_code == 302, answer.context["errors"]
     assert SlackWorkspace.objects.get().bot_token == "xoxb-new"
 
@@ -243,6 +251,34 @@ def test_a_new_workspace_needs_a_bot_token(admin_client, project, given):
     )
     assert "bot token" in answer.content.decode()
     assert not SlackWorkspace.objects.exists()
+
+
+def test_a_workspace_is_switched_off_after_a_second_look(admin_client, workspace):
+    page = reverse("admin:projects_slackworkspace_change", args=[workspace.pk])
+    form = {"project": workspace.project_id, "team_id": "T1", "bot_user_id": "UBOT"}
+    form |= {"access": "everyone"}
+    assert "Say why" in admin_client.post(page, form).content.decode()
+    form |= {"reason": "they left"}
+    asked = admin_client.post(page, form).content.decode()
+    assert "From then on the bot answers nobody there" in asked
+    assert SlackWorkspace.objects.get().is_active
+    assert confirmed_form(admin_client, page, form).status_code == 302
+    assert not SlackWorkspace.objects.get().is_active
+    entry = AuditEntry.objects.get()
+    assert (entry.action, entry.reason) == ("workspace_deactivated", "they left")
+    admin_client.post(page, form | {"is_active": "on", "reason": "they are back"})
+    assert AuditEntry.objects.first().action == "workspace_activated"
+
+
+@pytest.mark.parametrize(
+    ("team", "message"), [("T1", "T1 is installed already"), ("", "the workspace&#x27;s id (T…)")]
+)
+def test_a_workspace_that_cannot_be_is_explained(admin_client, workspace, team, message):
+    form = {"project": workspace.project_id, "team_id": team, "bot_user_id": "UBOT"}
+    form |= {"access": "everyone", "is_active": "on", "new_bot_token": "xoxb-new"}
+    page = admin_client.post(reverse("admin:projects_slackworkspace_add"), form).content.decode()
+    assert message in page
+    assert "Constraint" not in page
 
 
 def test_a_user_is_made_with_an_address_and_deactivated(admin_client, organization):

@@ -33,7 +33,13 @@ def test_the_list_shows_who_is_limited_since_when_until_when_and_why(
 ):
     state = accounts.limit()
     shown = page()
-    for cell in ("Acme / Main", "Acme", "AI credits", "limit reached", "Published"):
+    for cell in (
+        "Acme / Main",
+        "Acme",
+        "AI credits",
+        "the limit and all top-ups are used up",
+        "Published",
+    ):
         assert f">{cell}<" in shown
     member = SetMember.objects.get(resource="ai_credits", token=project.api_token)
     for instant in (state.resets_at, member.since):
@@ -45,7 +51,7 @@ def test_a_block_that_never_lifts_by_itself_shows_further_notice(page, accounts)
     accounts.limit(limited_until=FAR_FUTURE, reason="organization_inactive")
     shown = page()
     assert "further notice" in shown
-    assert "organization inactive" in shown
+    assert "the organization is not active" in shown
 
 
 def test_a_grace_is_distinguished_from_a_block(page, accounts):
@@ -54,8 +60,8 @@ def test_a_grace_is_distinguished_from_a_block(page, accounts):
         reason="limit_reached",
         suspended_until=int(timezone.now().timestamp()) + 600,
     )
-    assert "in grace: limit reached" in page(in_force="grace")
-    assert "in grace: limit reached" not in page(in_force="block")
+    assert "in grace: the limit and all top-ups are used up" in page(in_force="grace")
+    assert "in grace: the limit and all top-ups are used up" not in page(in_force="block")
 
 
 def test_blocks_set_by_hand_are_shown_as_such(page, accounts, project, trusted_redis, redis_client):

@@ -76,7 +76,7 @@ def test_a_mention_shows_its_outcome_what_was_said_and_its_workflow(staff, menti
     settings.TEMPORAL_UI_URL = "https://temporal.example.com"
     page = staff.get(reverse("admin:workflows_mention_change", args=[mentions[3].pk]))
     shown = page.content.decode()
-    assert "out of credits: limit_reached" in shown
+    assert "out of credits: the limit and all top-ups are used up" in shown
     assert "No credits." in shown
     assert (
         'href="https://temporal.example.com/namespaces/default/workflows/mention-T3-C1-3.1"'

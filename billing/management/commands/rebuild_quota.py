@@ -10,6 +10,7 @@ from django.db.models import QuerySet
 from billing.account_locks import ensure_accounts
 from billing.management import arguments
 from billing.models import Account
+from billing.reports.usage_sums import sum_again
 from billing.verification.rebuild import rebuild
 from projects.models import Organization
 
@@ -44,4 +45,6 @@ class Command(BaseCommand):
         ids = list(accounts.values_list("pk", flat=True))
         for pk in ids:
             rebuild(pk, new_epoch=options["new_epoch"])
+        if not options["project"]:
+            sum_again()
         self.stdout.write(f"{len(ids)} accounts rebuilt in {time.monotonic() - began:.1f} s.")

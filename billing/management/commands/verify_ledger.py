@@ -4,10 +4,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from billing.consistent_read import consistent_read
 from billing.credits import display
 from billing.models import UsageEvent
 from billing.verification.all_faults import all_faults
-from billing.verification.consistent_read import consistent_read
 from billing.verification.projections import ledger_sum, totals_sum
 
 

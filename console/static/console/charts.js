@@ -16,6 +16,10 @@
       backgroundColor: `${series}99`, borderColor: series, borderWidth: 1.5, fill: "stack",
       pointRadius: 0, pointHitRadius: 12, stack: "used",
     }),
+    earlier: () => ({
+      type: "line", borderColor: colour("--chart-forecast"), borderDash: [3, 3], borderWidth: 1.5,
+      fill: false, pointRadius: 0, pointHitRadius: 6, stack: "earlier",
+    }),
     limit: () => ({
       borderColor: colour("--chart-limit"), borderDash: [8, 4], borderWidth: 2, fill: false,
       pointRadius: 0, pointHitRadius: 0, stack: "limit",

@@ -13,11 +13,14 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
+from billing.admin import words
 from billing.allowances.caps import set_cap
 from billing.allowances.grants import grant_credits
 from billing.allowances.limits import set_limit
+from billing.ingestion.events import QuarantineReason
 from billing.models import (
     AuditEntry,
+    Cap,
     CreditGrant,
     DecisionRecord,
     Limit,
@@ -25,10 +28,13 @@ from billing.models import (
     UsageEvent,
 )
 from billing.organizations import create_organization, create_project
+from billing.products import BUCKETS
 from billing.reports.daily_usage import report_day
 from projects.models import User
+from quota.reasons import Reason
 from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, account_of, book, published, usage_event, used
+from tests.second_look import box_of, confirmed_action, confirmed_form
 
 pytestmark = pytest.mark.django_db
 LISTS = [
@@ -124,7 +130,14 @@ def test_the_page_of_an_account_says_where_it_stands_and_why(admin_client, proje
 
     shown = admin_client.get(page("account_change", account.pk)).content.decode()
 
-    for text in ("limit_reached", "24.00", "12.00 (hard)", "trial plan", "goodwill", "0.50"):
+    for text in (
+        "the limit and all top-ups are used up",
+        "24.00",
+        "12.00 (hard)",
+        "trial plan",
+        "goodwill",
+        "0.50",
+    ):
         assert text in shown
     record = DecisionRecord.objects.filter(account=account).first()
     assert page("decisionrecord_change", record.pk) in shown
@@ -151,7 +164,8 @@ class TestForms:
         return {"account": account.pk, "credits": "5", "priority": "0", "reason": "thanks"} | given
 
     def test_a_limit_is_set_and_published_with_its_reason(self, admin_client, project):
-        answer = admin_client.post(page("limit_add"), self.limit(project, credits="0"))
+        form = self.limit(project, credits="0")
+        answer = confirmed_form(admin_client, page("limit_add"), form)
 
         usage = reverse("admin:projects_organization_usage", args=[project.organization_id])
         assert answer.headers["Location"] == f"{usage}?resource=ai_credits"
@@ -161,12 +175,59 @@ class TestForms:
         assert (limit.limit_micro, limit.actor, limit.reason) == (0, "admin", "a plan")
         assert AuditEntry.objects.get().actor == "admin"
 
-    def test_an_empty_limit_means_unlimited(self, admin_client, project):
+    def test_unlimited_is_a_choice_of_its_own(self, admin_client, project):
         set_limit(project.organization, AI_CREDITS, 0)
 
-        admin_client.post(page("limit_add"), self.limit(project, credits=""))
+        emptied = admin_client.post(page("limit_add"), self.limit(project, credits=""))
+        assert "or tick “Unlimited”" in emptied.content.decode()
+        both = admin_client.post(page("limit_add"), self.limit(project, no_amount="on"))
+        assert "not both" in both.content.decode()
+        assert published(project.organization).limited
+        form = self.limit(project, credits="", no_amount="on")
+        shown = admin_client.post(page("limit_add"), form).content.decode()
+        assert "Acme: AI credits become unlimited, instead of 0.00 credits per period" in shown
+        confirmed_form(admin_client, page("limit_add"), form)
 
         assert not published(project.organization).limited
+        link = {"account": account_of(project.organization).pk}
+        filled = admin_client.get(page("limit_add"), link).content.decode()
+        assert re.search(r'name="no_amount"[^>]* checked', filled)
+
+    def test_a_limit_that_refuses_at_once_says_who_is_refused(self, admin_client, project):
+        set_limit(project.organization, AI_CREDITS, 100 * CREDIT)
+        book(usage_event(project), usage_event(project))
+        form = self.limit(project, credits="12")
+
+        shown = admin_client.post(page("limit_add"), form).content.decode()
+
+        assert "Everybody in Acme is refused AI credits from then on, until 1 " in shown
+        assert "because nothing is left then" in shown
+        assert not published(project.organization).limited
+        asked = admin_client.post(page("limit_add"), form)
+        book(usage_event(project))  # what is used meanwhile needs no other look
+        again = form | {"confirmed": box_of(asked)}
+        assert admin_client.post(page("limit_add"), again).status_code == 302
+        assert published(project.organization).limited
+        assert admin_client.post(page("limit_add"), form | {"mode": "soft"}).status_code == 302
+
+    def test_an_unusual_limit_or_top_up_is_shown_again(self, admin_client, project):
+        set_limit(project.organization, AI_CREDITS, 100 * CREDIT)
+        limit = self.limit(project, credits="1000")
+        assert admin_client.post(page("limit_add"), limit).status_code == 302
+        asked = admin_client.post(page("limit_add"), limit | {"credits": "10000.000001"})
+        assert "This is 10 times as much" in asked.content.decode()
+        other = limit | {"credits": "99999", "confirmed": box_of(asked)}
+        assert "99 times as much" in admin_client.post(page("limit_add"), other).content.decode()
+        assert Limit.objects.first().limit_micro == 1000 * CREDIT
+
+        top_up = self.top_up(project, credits="20000")
+        asked = admin_client.post(page("creditgrant_add"), top_up)
+        assert "Acme gets 20,000.00 AI credits as a top-up." in asked.content.decode()
+        assert "A usual top-up here is 1,000.00 credits" in asked.content.decode()
+        assert not CreditGrant.objects.exists()
+        confirmed_form(admin_client, page("creditgrant_add"), top_up)
+        assert CreditGrant.objects.get().amount_micro == 20_000 * CREDIT
+        assert AuditEntry.objects.first().reason == "thanks"
 
     def test_the_form_is_filled_with_the_limit_in_force(self, admin_client, project):
         set_limit(
@@ -185,7 +246,10 @@ class TestForms:
         [
             {"credits": "many"},
             {"credits": "-1"},
+            {"credits": ""},
             {"anchor_day": "32"},
+            {"anchor_day": "0"},
+            {"anchor_day": ""},
             {"grace_days": "367"},
             {"time_zone": "Mars/Olympus"},
             {"thresholds": "80, 101"},
@@ -199,6 +263,7 @@ class TestForms:
 
         assert answer.status_code == 200
         assert b"errorlist" in answer.content
+        assert b"Constraint" not in answer.content
         assert not Limit.objects.exists()
 
     def test_a_cap_is_set_and_published_with_its_reason(self, admin_client, project):
@@ -220,7 +285,41 @@ class TestForms:
         answer = admin_client.post(page("cap_add"), form | {"credits": "5", "reason": "?"})
 
         assert "has no project" in answer.content.decode()
+        assert f"Its projects: {project.pk} (Main)." in answer.content.decode()
+        each = admin_client.post(
+            page("cap_add"), form | {"scope": "run", "credits": "5", "reason": "?"}
+        )
+        assert "applies to every run" in each.content.decode()
+        assert "Constraint" not in each.content.decode()
         assert not AuditEntry.objects.exists()
+
+    def test_a_cap_for_somebody_never_seen_asks_again(self, admin_client, project, stranger):
+        book(usage_event(project), usage_event(stranger, distinct_id="slack:T1:U2"))
+        account = account_of(project.organization)
+        form = {"account": account.pk, "scope": "user", "credits": "5", "reason": "fair"}
+
+        asked = admin_client.post(page("cap_add"), form | {"subject": "slack:T1:U2"})
+        assert "Nobody called slack:T1:U2 has ever used credits of Acme" in asked.content.decode()
+        box_of(asked)
+        known = admin_client.post(page("cap_add"), form | {"subject": "slack:T1:U1"})
+        assert known.status_code == 302
+        confirmed_form(admin_client, page("cap_add"), form | {"subject": "slack:T1:U2"})
+        assert Cap.objects.count() == 2
+
+    def test_a_cap_emptied_by_mistake_is_not_lifted(self, admin_client, project):
+        set_cap(project.organization, AI_CREDITS, "user", CREDIT)
+        form = {"account": account_of(project.organization).pk, "scope": "user", "reason": "x"}
+
+        emptied = admin_client.post(page("cap_add"), form | {"credits": ""})
+        assert "or tick “Not capped”" in emptied.content.decode()
+        assert admin_client.post(page("cap_add"), form | {"no_amount": "on"}).status_code == 302
+        assert published(project.organization).user_cap_micro is None
+
+    def test_a_cap_of_nothing_asks_again(self, admin_client, project):
+        form = {"account": account_of(project.organization).pk, "scope": "run", "credits": "0"}
+        asked = admin_client.post(page("cap_add"), form | {"reason": "x"})
+        assert "every run without a cap of its own is refused" in asked.content.decode()
+        assert not Cap.objects.exists()
 
     def test_a_top_up_lifts_at_once(self, admin_client, project):
         set_limit(project.organization, AI_CREDITS, 0)
@@ -288,13 +387,35 @@ class TestForms:
     def test_a_top_up_can_be_voided(self, admin_client, project):
         set_limit(project.organization, AI_CREDITS, 0)
         grant = grant_credits(project.organization, AI_CREDITS, CREDIT)
+        form = {"action": "void", "_selected_action": [grant.pk]}
 
-        admin_client.post(
-            page("creditgrant_changelist"), {"action": "void", "_selected_action": [grant.pk]}
+        shown = admin_client.post(page("creditgrant_changelist"), form).content.decode()
+        assert "Acme loses what is left of its top-up from" in shown
+        assert "Everybody in Acme is refused AI credits from then on" in shown
+        assert not published(project.organization).limited
+        confirmed_action(
+            admin_client, page("creditgrant_changelist"), "void", grant, reason="a wrong account"
         )
 
         assert published(project.organization).limited
-        assert AuditEntry.objects.filter(action="grant_voided", actor="admin").exists()
+        entry = AuditEntry.objects.get(action="grant_voided")
+        assert (entry.actor, entry.reason) == ("admin", "a wrong account")
+
+    def test_an_action_needs_a_reason_and_what_was_shown(self, admin_client, project):
+        grant = grant_credits(project.organization, AI_CREDITS, CREDIT)
+        form = {"action": "void", "_selected_action": [grant.pk]}
+        asked = admin_client.post(page("creditgrant_changelist"), form)
+        confirmed = {"confirmed": asked.context["confirmed"]}
+
+        unsaid = admin_client.post(page("creditgrant_changelist"), form | confirmed)
+        assert "Say why" in unsaid.content.decode()
+        set_limit(project.organization, AI_CREDITS, 0)  # now voiding it refuses everybody
+        changed = admin_client.post(
+            page("creditgrant_changelist"), form | confirmed | {"reason": "x"}
+        )
+        assert "Something has changed meanwhile" in changed.content.decode()
+        grant.refresh_from_db()
+        assert grant.voided_at is None
 
 
 class TestActions:
@@ -320,7 +441,7 @@ class TestActions:
     def test_an_event_that_still_cannot_be_booked_says_why(self, admin_client, project):
         book(usage_event(project, "NaN"))
 
-        assert b"cost_invalid" in self.decide(admin_client, "book_now").content
+        assert b"its cost is not an amount" in self.decide(admin_client, "book_now").content
         answer = self.decide(admin_client, "book_now", project="999999")
         assert b"There is no project 999999" in answer.content
         assert QuarantinedEvent.objects.get().state == "open"
@@ -328,10 +449,17 @@ class TestActions:
     def test_a_quarantined_event_is_discarded(self, admin_client, project):
         book(usage_event(project, "NaN"))
 
-        self.decide(admin_client, "discard", reason="a test")
-
+        kept = QuarantinedEvent.objects.get()
+        shown = self.decide(admin_client, "discard", reason="a test").content.decode()
+        assert "Nobody ever pays for" in shown
+        assert 'value="a test"' in shown
+        for said in ("1 event(s) discarded", "it is already discarded"):
+            answer = confirmed_action(
+                admin_client, page("quarantinedevent_changelist"), "discard", kept
+            )
+            assert said in answer.content.decode()
         assert QuarantinedEvent.objects.get().state == "discarded"
-        assert b"it is already discarded" in self.decide(admin_client, "discard").content
+        assert AuditEntry.objects.get().reason == "a good reason"
 
     def test_a_payload_of_any_shape_is_shown(self, admin_client, project):
         book(usage_event(project, "<script>alert(1)</script>\ud800"))
@@ -347,11 +475,7 @@ class TestActions:
         event = UsageEvent.objects.get()
 
         for _ in range(2):
-            answer = admin_client.post(
-                page("usageevent_changelist"),
-                {"action": "refund", "_selected_action": [event.pk]},
-                follow=True,
-            )
+            answer = confirmed_action(admin_client, page("usageevent_changelist"), "refund", event)
 
         assert b"nothing to refund" in answer.content
         assert used(project.organization) == 0
@@ -385,9 +509,9 @@ class TestPermissions:
             ("quarantinedevent", "discard", QuarantinedEvent.objects.get()),
             ("quarantinedevent", "book_now", QuarantinedEvent.objects.get()),
         ):
-            reader.post(
-                page(f"{name}_changelist"), {"action": action, "_selected_action": [row.pk]}
-            )
+            form = {"action": action, "_selected_action": [row.pk]}
+            answer = reader.post(page(f"{name}_changelist"), form, follow=True)
+            assert "What will happen" not in answer.content.decode()
         grant.refresh_from_db()
         assert grant.voided_at is None
         assert used(project.organization) == 12 * CREDIT
@@ -400,3 +524,39 @@ class TestPermissions:
         client.force_login(user)
 
         assert client.get(page(f"{name}_changelist")).status_code == 302
+
+
+class TestWords:
+    def test_the_audit_trail_is_in_sentences(self, admin_client, project):
+        organization = project.organization
+        set_limit(organization, AI_CREDITS, 100 * CREDIT, reason="plan")
+        set_limit(organization, AI_CREDITS, None, reason="plan")
+        grant_credits(organization, AI_CREDITS, CREDIT)
+        set_cap(organization, AI_CREDITS, "user", CREDIT, subject="slack:T1:U1")
+        set_cap(organization, AI_CREDITS, "run", None)
+        shown = admin_client.get(page("auditentry_changelist")).content.decode()
+        for sentence in (
+            "100.00 credits per period for AI credits, before: unlimited (hard, periods from day 1",
+            "unlimited per period for AI credits, before: 100.00 credits",
+            "1.00 AI credits from ",
+            "user slack:T1:U1: at most 1.00 credits of AI credits",
+            "each run without a cap of its own: not capped of AI credits",
+        ):
+            assert sentence in shown
+        assert "_micro" not in shown
+
+    def test_every_name_has_words(self):
+        assert set(words.QUARANTINE_REASONS) == set(QuarantineReason)
+        assert set(words.REASONS) == set(Reason)
+        assert set(words.TITLES) == set(BUCKETS)
+        assert words.in_words({}, "ModelFailed") == "model failed"
+
+    @pytest.mark.parametrize("name", LISTS)
+    def test_no_list_shows_an_identifier(self, admin_client, project, name):
+        set_limit(project.organization, AI_CREDITS, 12 * CREDIT)
+        book(usage_event(project), usage_event(project, "NaN"))
+        report_day(timezone.now().date())
+        shown = admin_client.get(page(f"{name}_changelist")).content.decode()
+        text = re.sub(r"<(script|head)[^>]*>.*?</\1>|<[^>]*>", " ", shown, flags=re.DOTALL)
+        for identifier in ("limit_reached", "ai_credits", "slack_app", "cost_invalid", "_micro"):
+            assert identifier not in text

@@ -21,6 +21,7 @@ from django.utils import timezone
 from billing.allowances.caps import set_cap
 from billing.allowances.grants import grant_credits, void_grant
 from billing.allowances.limits import set_limit
+from billing.consistent_read import consistent_read
 from billing.ingestion import quarantine, refunds
 from billing.ingestion.insufficient_remaining import report as report_insufficient
 from billing.ingestion.ledger import DELIVERED_AGAIN, book_rows
@@ -36,9 +37,9 @@ from billing.models import (
 )
 from billing.organizations import create_organization, create_project
 from billing.reports.daily_usage import report_what_was_booked
+from billing.reports.usage_sums import sum_what_was_booked
 from billing.sweep import sweep_all
 from billing.verification.all_faults import all_faults
-from billing.verification.consistent_read import consistent_read
 from billing.verification.drift import SURELY_COMMITTED, drifted, repair_drift
 from projects.models import Project
 from quota.models import SetMember
@@ -72,12 +73,17 @@ UNDETECTABLE = {
     "billing.DecisionRecord": ["version", "inputs", "outcome"],
     "billing.AuditEntry": ["at"],
     "billing.ReportedUsage": ["booked_before"],
+    "billing.SummedUsage": ["booked_before"],
     "billing.LedgerCheckpoint": ["booked_before"],
     "quota.QuotaState": ["changed_at"],
     "quota.SetMember": ["version", "since", "changed_at"],
 }
 LOST_UNNOTICED = ["billing.ReportedUsage"]
-WRITTEN_TWICE_UNNOTICED = ["billing.ReportedUsage", "billing.LedgerCheckpoint"]
+WRITTEN_TWICE_UNNOTICED = [
+    "billing.ReportedUsage",
+    "billing.SummedUsage",
+    "billing.LedgerCheckpoint",
+]
 MODELS = [*apps.get_app_config("billing").get_models(), *apps.get_app_config("quota").get_models()]
 pytestmark = pytest.mark.django_db
 
@@ -127,6 +133,7 @@ def make_history():
     book(usage_event(project, "0.30"))
     report_what_was_booked()
     ReportedUsage.objects.update(booked_before=timezone.now())
+    sum_what_was_booked(timezone.now())
     sweep_all()
     repair_drift(timezone.now() + SURELY_COMMITTED)
 

@@ -1,8 +1,10 @@
 """Reasons for a refusal, in words for administrators."""
 
+import re
+
 from quota.reasons import Reason
 
-_WORDS: dict[str, str] = {
+WORDS: dict[str, str] = {
     Reason.LIMIT_REACHED: "the limit and all top-ups are used up",
     Reason.INSUFFICIENT_REMAINING: "what is left does not pay for a generation",
     Reason.ORGANIZATION_INACTIVE: "the organization is not active",
@@ -11,8 +13,14 @@ _WORDS: dict[str, str] = {
     Reason.RUN_CAP_REACHED: "the cap of the run is reached",
     Reason.SET_BY_HAND: "set by hand in Redis, not decided by billing",
 }
+_NAMES = re.compile(r"\b(?:" + "|".join(WORDS) + r")\b")
 
 
 def in_words(reason: str | None) -> str:
     """Return a reason in words; an unknown one with spaces for underscores."""
-    return _WORDS.get(reason or "", (reason or "").replace("_", " "))
+    return WORDS.get(reason or "", (reason or "").replace("_", " "))
+
+
+def with_reasons_in_words(text: str) -> str:
+    """Return a text with every name of a reason replaced by its words."""
+    return _NAMES.sub(lambda found: WORDS[found[0]], text)

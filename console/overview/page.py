@@ -1,0 +1,59 @@
+"""The first page. Each part needs its own permissions, and is left out without them."""
+
+from datetime import UTC, datetime, time
+from typing import Any
+
+from django.http import HttpRequest
+from django.template.response import TemplateResponse
+from django.utils import timezone
+
+from coding_tasks.agent_readiness import agent_workers
+from console.overview.attention import concerns
+from console.overview.limited import standings, usage_link
+from console.overview.spending import organizations, spending, spending_chart
+from console.report_page import report_page
+from console.report_permissions import ORGANIZATION_USAGE, THREADS
+from console.usage import breakdown
+from workflows.models import Mention
+
+REFUSALS_SHOWN = 10
+
+
+def overview_page(request: HttpRequest) -> TemplateResponse:
+    """Show who is limited, what was used, who was refused today, and what needs a hand."""
+    user, now = request.user, timezone.now()
+    shown: dict[str, Any] = {"title": "Overview", "now": now}
+    limited = standings(user, now)
+    if limited is not None:
+        shown["limited"] = limited
+        shown["standings"] = [
+            (row, usage_link(user, row.organization, row.resource)) for row in limited.rows
+        ]
+    if user.has_perms(ORGANIZATION_USAGE):
+        spent = spending(now)
+        shown["spent"] = spent
+        shown["charts"] = {"chart-spending": spending_chart(spent)}
+        shown["organizations"] = organizations(spent.usage.organizations)
+        if user.has_perm("billing.view_usageevent"):
+            shown["users"] = breakdown.users(spent.usage.users)
+            shown["models"] = breakdown.models(spent.usage.models)
+    if user.has_perm("workflows.view_mention"):
+        shown["refusals"] = _refusals_of_today(now)
+    shown["concerns"] = concerns(user, now)
+    if user.has_perm("coding_tasks.view_projectagent"):
+        shown["agent_workers"] = agent_workers()
+    shown["may_see_usage"] = user.has_perms(ORGANIZATION_USAGE)
+    shown["may_see_threads"] = user.has_perms(THREADS)
+    return report_page(request, "console/overview.html", shown)
+
+
+def _refusals_of_today(now: datetime) -> dict[str, Any]:
+    midnight = datetime.combine(now.astimezone(UTC).date(), time(), UTC)
+    refused = Mention.objects.filter(state=Mention.State.REFUSED, received_at__gte=midnight)
+    latest = list(
+        refused.select_related("workspace__project__organization")
+        .defer("text", "workspace__bot_token")
+        .order_by("-received_at")[: REFUSALS_SHOWN + 1]
+    )
+    count = len(latest) if len(latest) <= REFUSALS_SHOWN else refused.count()
+    return {"count": count, "latest": latest[:REFUSALS_SHOWN], "midnight": midnight}
