@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from billing.admin.read_only import ReadOnly, actor, credits_column
 from billing.credits import display
 from billing.ingestion.refunds import NotRefundable, refund
-from billing.models import DailyUsage, RunRefund, UsageEvent
+from billing.models import AttemptRefund, DailyUsage, RunRefund, UsageEvent
 from billing.reports.usage import given_back_to_task_runs
 from projects.completed_list import CompletedList
 
@@ -106,6 +106,16 @@ class RunRefundAdmin(ReadOnly, admin.ModelAdmin[RunRefund]):
     def given_back(self, refund: Any) -> str:
         """Return the credits that were given back so far."""
         return display(refund.given_back_micro)
+
+
+@admin.register(AttemptRefund)
+class AttemptRefundAdmin(ReadOnly, admin.ModelAdmin[AttemptRefund]):
+    """The lost attempts at task runs whose cost was given back."""
+
+    list_display = ["made_at", "task_run_id", "project", "since", "until", "reason"]
+    list_select_related = ["project__organization"]
+    search_fields = ["=task_run_id", "project__name", "project__organization__name"]
+    date_hierarchy = "made_at"
 
 
 @admin.register(DailyUsage)

@@ -9,7 +9,7 @@ from uuid import UUID
 from django.db.models import Count, F, Q, QuerySet, Sum
 from django.db.models.functions import TruncDate
 
-from billing.models import Account, RunRefund, UsageEvent
+from billing.models import Account, AttemptRefund, RunRefund, UsageEvent
 
 
 def usage_of_run(task_run_id: UUID) -> int:
@@ -24,12 +24,19 @@ def usage_of_task_runs(task_run_ids: Iterable[UUID]) -> dict[UUID, int]:
     return {run: micro for run, micro in sums if run is not None}
 
 
-def given_back_to_task_runs(task_run_ids: Iterable[UUID]) -> dict[UUID, int]:
+def given_back_to_task_runs(
+    task_run_ids: Iterable[UUID], *, with_attempts: bool = False
+) -> dict[UUID, int]:
     """Return what was given back to each refunded task run, in micro-credits.
 
-    Omits runs that were not refunded, and those that had cost nothing.
+    Omits runs that were not refunded, and those that had cost nothing. A run of which only lost
+    attempts were refunded counts `with_attempts` only.
     """
-    runs = RunRefund.objects.filter(pk__in=list(task_run_ids)).values_list("pk", flat=True)
+    asked = list(task_run_ids)
+    runs = {*RunRefund.objects.filter(pk__in=asked).values_list("pk", flat=True)}
+    if with_attempts:
+        attempts = AttemptRefund.objects.filter(task_run_id__in=asked).order_by()
+        runs |= {*attempts.values_list("task_run_id", flat=True)}
     refunds = UsageEvent.objects.filter(
         task_run_id__in=list(runs), kind=UsageEvent.Kind.REFUND
     ).order_by()
