@@ -24,6 +24,12 @@ class CheckoutFailed(RunFailure):
     summary = "the repository could not be fetched"
 
 
+class RepositoryUnreachable(CheckoutFailed):
+    """The repository's host does not answer, or says that it cannot serve us now."""
+
+    summary = "the repository could not be reached"
+
+
 class RepositoryRefused(CheckoutFailed):
     """The repository refuses access, or is not there. Only its owner can change that."""
 

@@ -9,6 +9,7 @@ from coding_tasks.failures import (
     ModelFailed,
     RepositoryRefused,
     RepositoryTooBig,
+    RepositoryUnreachable,
     RunCapReached,
     TokenRefused,
     UnpackingFailed,
@@ -50,7 +51,11 @@ def sentence(
         return wording.agent_ended(agent)
     if failure == ModelFailed.__name__:
         return wording.provider_unavailable()
-    if failure in (CheckoutFailed.__name__, RepositoryRefused.__name__):
+    if failure in (
+        CheckoutFailed.__name__,
+        RepositoryRefused.__name__,
+        RepositoryUnreachable.__name__,
+    ):
         return wording.repository_unavailable(repository)
     if failure == RepositoryTooBig.__name__:
         return wording.repository_too_big(repository, BOUNDS)

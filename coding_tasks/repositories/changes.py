@@ -121,7 +121,7 @@ def _workspace(mirrors: Mirrors, remote: Remote, base: str) -> Iterator["_Worksp
     private_folder(mirrors.changes)
     if base:
         mirrors.ensure(remote, base)
-    else:
+    elif not mirrors.has(remote, base):
         mirrors.update(remote)
     directory = Path(tempfile.mkdtemp(prefix="change-", dir=mirrors.changes))
     try:

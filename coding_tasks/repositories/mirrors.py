@@ -113,9 +113,9 @@ class Mirrors:
             self._mended(remote, mirror, lambda fresh: fresh.fetch_commit(remote, commit))
 
     def has(self, remote: Remote, commit: str) -> bool:
-        """Return whether this machine has the commit."""
+        """Return whether this machine has the commit, or any mirror if the commit is empty."""
         with self._held(remote, self._deadline(), exclusive=False) as mirror:
-            return mirror is not None and mirror.has(commit)
+            return mirror is not None and (not commit or mirror.has(commit))
 
     def rebuild(self, remote: Remote) -> None:
         """Remove a mirror that is damaged. The next use fetches it anew."""
