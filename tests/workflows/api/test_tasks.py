@@ -1,11 +1,13 @@
 """Tasks over the API, from the request to the answer in the rows."""
 
+import base64
+
 import pytest
 from django.core.management import call_command
 
 from billing.allowances.caps import set_cap
 from billing.allowances.limits import set_limit
-from coding_tasks import creation
+from coding_tasks import api_tasks, creation
 from coding_tasks.models import AcceptedRequest, CodingTask, ProjectAgent, RunEvent, TaskRun
 from projects import introspection
 from projects.models import OAuthAccessToken, User
@@ -123,7 +125,42 @@ def test_tasks_are_listed_newest_first_in_pages(caller: Caller):
     second = caller.client.get(first["next"], headers=headers).json()
     assert [each["title"] for each in second["results"]] == ["one"]
     assert (second["next"], "runs" in second["results"][0]) == (None, False)
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        *("", "o=-1", "r=x", "p=", "p=junk", "p=2026-13-40", "p=2026-11-30", "p=%00"),
+        *("p=0001-01-01T00:00:00%2B23:59", "p=9999-12-31T23:59:59-23:59"),
+    ],
+)
+def test_a_cursor_that_is_not_ours_is_refused(caller: Caller, cursor: str):
+    caller.started()
+    encoded = base64.b64encode(cursor.encode()).decode()
+    assert caller.get(cursor=encoded).status_code == (200 if cursor == "" else 404)
     assert caller.get(cursor="junk").status_code == 404
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "x", "1" * 5_000, "1e3"])
+def test_an_odd_size_of_a_page_is_ignored(caller: Caller, limit: str):
+    caller.started()
+    assert len(caller.get(limit=limit).json()["results"]) == 1
+
+
+def test_a_project_has_a_bounded_number_of_tasks_at_work(caller: Caller, monkeypatch):
+    monkeypatch.setattr(api_tasks, "MOST_ACTIVE", 2)
+    first, _ = caller.started("one"), caller.started("two")
+    assert caller.create("three", key="k").status_code == 409
+    caller.stop(first)
+    assert caller.create("three", key="k").status_code == 201
+
+
+def test_a_task_has_a_bounded_number_of_messages_that_wait(caller: Caller, monkeypatch):
+    monkeypatch.setattr(api_tasks, "MOST_WAITING", 2)
+    task = caller.started("one")
+    assert caller.message(task, "two").status_code == 201
+    assert caller.message(task, "three").status_code == 409
+    assert TaskRun.objects.count() == 2
 
 
 # --- The same request twice ----------------------------------------------------------------------
@@ -283,7 +320,13 @@ def test_a_stop_revokes_the_token_and_ends_the_run(shop: World, caller: Caller, 
     wait_until(lambda: shop.gateway.requests(API_AGENT), what="the agent's call")
     stopped = caller.stop(made)
     assert not OAuthAccessToken.objects.exists()
-    assert stopped == {"stopped": True, "in_flight": True, "state": "stopped", "credits": 0}
+    assert stopped == {
+        "stopped": True,
+        "in_flight": True,
+        "pushing": False,
+        "state": "stopped",
+        "credits": 0,
+    }
     shop.gateway.release()
     wait_for_close(workflow_ids()[0])
     ended = caller.read(made)
