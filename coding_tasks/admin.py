@@ -26,6 +26,7 @@ from coding_tasks.models import (
     TaskRun,
 )
 from coding_tasks.publishing import admin as publishing_admin
+from coding_tasks.publishing import changes_admin
 from coding_tasks.transcripts import transcript_of
 from projects.completed_list import CompletedList
 from projects.permitted_parts import PermittedParts
@@ -33,8 +34,6 @@ from projects.permitted_parts import PermittedParts
 # Importing it registers its pages.
 __all__ = ["publishing_admin"]
 
-MOST_SHOWN = 200_000
-"""Characters of a change that a run's page shows."""
 _TURN = ("message", "state", "request", "answer", "credits")
 
 
@@ -76,7 +75,7 @@ class _TasksWithCredits(CompletedList):
 
 def _add_credits_of_runs(runs: Iterable[Any]) -> None:
     used = usage_of_task_runs(run.pk for run in runs)
-    given_back = given_back_to_task_runs(run.pk for run in runs)
+    given_back = given_back_to_task_runs((run.pk for run in runs), with_attempts=True)
     for run in runs:
         run.used_micro = used.get(run.pk, 0)
         run.given_back_micro = given_back.get(run.pk, 0)
@@ -88,7 +87,7 @@ def _add_credits_of_tasks(tasks: Iterable[Any]) -> None:
     for run_id, micro in usage_of_task_runs(runs).items():
         used[runs[run_id]] += micro
     given_back: Counter[Any] = Counter()
-    for run_id, micro in given_back_to_task_runs(runs).items():
+    for run_id, micro in given_back_to_task_runs(runs, with_attempts=True).items():
         given_back[runs[run_id]] += micro
     for task in tasks:
         task.used_micro = used[task.pk]
@@ -237,9 +236,11 @@ class CodingTaskAdmin(_ReadOnly):
         branch = TaskBranch.objects.filter(task=task).first()
         if branch is None:
             return "-"
+        url = reverse("admin:coding_tasks_taskbranch_change", args=[branch.pk])
+        link = format_html('<a href="{}">{}</a>', url, branch.name)
         if not branch.pull_request:
-            return branch.name
-        return format_html('{} (<a href="{}">pull request</a>)', branch.name, branch.pull_request)
+            return link
+        return format_html('{} (<a href="{}">pull request</a>)', link, branch.pull_request)
 
     def turns(self, task: CodingTask) -> SafeString:
         """Return a table of the task's runs, in order, with their credits."""
@@ -330,5 +331,6 @@ class TaskRunAdmin(_ReadOnly):
         change = RunChange.objects.filter(run=run).first()
         if change is None:
             return "-"
-        text = change.patch.decode("utf-8", "replace")
-        return format_html("{}<pre>{}</pre>", change.note, text[:MOST_SHOWN])
+        url = reverse("admin:coding_tasks_runchange_change", args=[change.pk])
+        link = format_html('<a href="{}">{}</a>', url, change)
+        return format_html("{} {}{}", link, change.note, changes_admin.shown(change))
