@@ -173,6 +173,15 @@ class AnswerLost(MustWait):
     summary = "the gateway went away during the call"
 
 
+class CallsThrottled(MustWait):
+    """The gateway put off a call because of the caller: it made too many, or sent one too slowly.
+
+    Code in a sandbox can cause this on purpose.
+    """
+
+    summary = "the gateway puts off the calls of this run"
+
+
 class CreditsHeld(MustWait):
     """Other calls hold the credits that this one needs."""
 

@@ -19,6 +19,7 @@ from quota.resources import AI_CREDITS
 from workflows import denials, wording
 from workflows.mention_types import (
     ANSWER_LOST,
+    CALLS_THROTTLED,
     CREDITS_HELD,
     GATEWAY_OUT,
     NO_AGENT_WORKER,
@@ -65,6 +66,8 @@ def sentence(
         return wording.run_cap_reached(credits_name=credits_name)
     if failure in (GATEWAY_OUT, ANSWER_LOST):
         return wording.gateway_out()
+    if failure == CALLS_THROTTLED:
+        return wording.calls_throttled()
     if failure == CREDITS_HELD:
         return wording.credits_held(credits_name=credits_name, billing_url=settings.BILLING_URL)
     if failure in (STORES_OUT, TokenRefused.__name__):

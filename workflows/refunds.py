@@ -25,6 +25,7 @@ from coding_tasks.failures import (
 from coding_tasks.threads import ABANDONED
 from workflows.mention_types import (
     ANSWER_LOST,
+    CALLS_THROTTLED,
     CREDITS_HELD,
     GATEWAY_OUT,
     NO_AGENT_WORKER,
@@ -66,6 +67,7 @@ THEIRS = frozenset(
         RunStopped.__name__,
         Uninstalled.__name__,
         # What the agent did with the credits.
+        CALLS_THROTTLED,
         AgentEnded.__name__,
         ChangeRefused.__name__,
         ModelRefused.__name__,

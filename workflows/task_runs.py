@@ -37,6 +37,7 @@ from workflows.activities.thread import NoticeRef, ThreadActivities
 from workflows.mention_types import (
     AGENTS_PATCH,
     ANSWER_LOST,
+    CALLS_THROTTLED,
     CREDITS_HELD,
     GATEWAY_OUT,
     NO_AGENT_WORKER,
@@ -69,7 +70,7 @@ WAITED_FOR = {
     **dict.fromkeys(
         (STORES_OUT, "InterfaceError", "OperationalError", "QuotaUnknown"), OUTAGE_PATCH
     ),
-    **dict.fromkeys((GATEWAY_OUT, ANSWER_LOST, CREDITS_HELD), WAITS_PATCH),
+    **dict.fromkeys((GATEWAY_OUT, ANSWER_LOST, CREDITS_HELD, CALLS_THROTTLED), WAITS_PATCH),
 }
 OUTAGE = timedelta(hours=24)
 """How long the database or Slack may be down before a mention fails."""

@@ -301,6 +301,11 @@ def gateway_out() -> str:
     )
 
 
+def calls_throttled() -> str:
+    """Say that the work was given up because it kept calling the model too often."""
+    return "I gave up: this task kept making more calls to the AI model at once than one may make."
+
+
 def credits_held(*, credits_name: str, billing_url: str) -> str:
     """Say that the work was given up because other tasks held the credits for too long."""
     return (

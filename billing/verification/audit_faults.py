@@ -183,9 +183,9 @@ def _differing(action: Action, refunds: Iterable[RefundOfRun], what: str) -> Ite
         made = (refund.project_id, audit_value(refund.made_at), refund.actor, refund.reason)
         if not recorded[run] or recorded[run].pop(0) != made:
             yield f"{what} {run} was refunded, but not as the audit trail says"
-    for run, others in recorded.items():
+    for key, others in recorded.items():
         if others:
-            yield f"{what} {run} was refunded in the audit trail only"
+            yield f"{what} {key} was refunded in the audit trail only"
 
 
 def _details(action: Action, name: str) -> Iterator[Any]:

@@ -84,7 +84,7 @@ class _Pages(CursorPagination):
         if cursor is None or cursor.position is None:
             return cursor
         try:
-            position = datetime.fromisoformat(cursor.position)
+            position = datetime.fromisoformat(str(cursor.position))
             position.astimezone(UTC)
         except (ValueError, OverflowError) as error:
             raise NotFound(self.invalid_cursor_message) from error

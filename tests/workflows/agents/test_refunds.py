@@ -282,6 +282,25 @@ def test_a_repository_that_goes_away_during_the_turn_loses_no_answer(
     assert_costs(coding, COST)
 
 
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        ("echo a > b; chmod 0 .", "It could not be taken out of the sandbox."),
+        (
+            "printf '*.x %03000d\\n' 1 > .gitattributes",
+            "The change contains a file that git refuses: .gitattributes has too long lines",
+        ),
+    ],
+)
+def test_an_agent_cannot_make_its_change_fail_through_our_fault(
+    coding: World, agents, code: str, why: str
+):
+    said = answer_to(coding, f"{code}; echo Done")
+    assert said.startswith("Done")
+    assert why in said
+    assert_costs(coding, COST)
+
+
 def test_an_agent_that_gives_up_costs_what_it_used(coding: World, agents):
     assert answer_to(coding, "true").endswith("ended without an answer and changed nothing.")
     assert_costs(coding, COST)
