@@ -15,7 +15,11 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from billing.credits import display
-from billing.reports.usage import given_back_to_task_runs, usage_of_task_runs
+from billing.reports.usage import (
+    calls_of_task_runs,
+    given_back_to_task_runs,
+    usage_of_task_runs,
+)
 from coding_tasks.models import (
     ChannelDefault,
     CodingTask,
@@ -34,6 +38,7 @@ from projects.permitted_parts import PermittedParts
 # Importing it registers its pages.
 __all__ = ["publishing_admin"]
 
+_CALL = ("time (UTC)", "model", "input tokens", "output tokens", "credits")
 _TURN = ("message", "state", "request", "answer", "credits")
 
 
@@ -99,6 +104,8 @@ class _ReadOnly(PermittedParts, admin.ModelAdmin[Any]):
 
     needed = {
         credits_used: ("billing.view_usageevent",),
+        "credits": ("billing.view_usageevent",),
+        "calls": ("billing.view_usageevent",),
         "turns": ("coding_tasks.view_taskrun", "billing.view_usageevent"),
     }
 
@@ -293,6 +300,7 @@ class TaskRunAdmin(_ReadOnly):
         "answer",
         "error",
         "credits",
+        "calls",
         "workflow",
         "created_at",
         "started_at",
@@ -317,6 +325,30 @@ class TaskRunAdmin(_ReadOnly):
         """Return the credits that the run used, and what was given back."""
         _add_credits_of_runs([run])
         return credits_used(run)
+
+    def calls(self, run: TaskRun) -> SafeString | str:
+        """Return a table of the calls of models that the run made, with their credits."""
+        found = calls_of_task_runs([run.pk]).get(run.pk, [])
+        if not found:
+            return "-"
+        rows = format_html_join(
+            "",
+            "<tr><td>{:%H:%M:%S}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            (
+                (
+                    call.occurred_at,
+                    call.model,
+                    call.input_tokens,
+                    call.output_tokens,
+                    display(call.credits_micro),
+                )
+                for call in found
+            ),
+        )
+        names = format_html_join("", "<th>{}</th>", ((name,) for name in _CALL))
+        return format_html(
+            "<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>", names, rows
+        )
 
     def transcript(self, run: TaskRun) -> SafeString | str:
         """Return what the agent did, step by step, while it works and afterwards."""

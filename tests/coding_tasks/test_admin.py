@@ -97,9 +97,11 @@ def test_a_tasks_page_shows_its_turns_and_is_read_only(admin, make_task):
 
 def test_a_runs_page_shows_request_and_answer(admin, make_task):
     run = make_task().runs.get()
+    book(run, 2_500_000)
     page = admin.get(reverse("admin:coding_tasks_taskrun_change", args=[run.pk])).content.decode()
     assert "a request" in page
     assert "an answer" in page
+    assert "<td>2.50</td></tr>" in page  # its one call
 
 
 def test_a_runs_page_leads_to_its_change_and_its_branch(admin, make_task):

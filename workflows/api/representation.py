@@ -1,11 +1,16 @@
 """Tasks and runs as JSON. Texts of agents, models and repositories are untrusted."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from billing.reports.usage import given_back_to_task_runs, usage_of_task_runs
+from billing.reports.usage import (
+    RunCall,
+    calls_of_task_runs,
+    given_back_to_task_runs,
+    usage_of_task_runs,
+)
 from coding_tasks.agents.events import Event, to_json
 from coding_tasks.models import CodingTask, RunChange, TaskBranch, TaskRun
 from coding_tasks.places import is_in_line
@@ -18,6 +23,8 @@ from workflows.wording import unescape
 
 MOST_RUNS = 50
 """How many runs of a task are shown: the newest ones."""
+MOST_CALLS = 200
+"""How many calls of a run are shown: the newest ones."""
 MOST_TRANSCRIPT = 50_000
 """Characters of a run's transcript that are shown, from its end."""
 
@@ -42,31 +49,30 @@ def _by_task(task_of: Mapping[UUID, UUID], micro_of_runs: Mapping[UUID, int]) ->
 
 
 def detail(task: CodingTask) -> dict[str, Any]:
-    """Return the task with its newest runs, in order, and their transcripts."""
+    """Return the task with its newest runs, in order, with their transcripts and calls."""
     run_ids = list(task.runs.values_list("pk", flat=True))
-    used = usage_of_task_runs(run_ids)
-    given_back = given_back_to_task_runs(run_ids, with_attempts=True)
     newest = (
         task.runs.select_related("change")
         .defer("change__packed_patch", "change__description")
         .order_by("-created_at", "-pk")[:MOST_RUNS]
     )
+    shown = list(reversed(newest))
     return {
         **_summary(
             task,
             TaskBranch.objects.filter(task=task).first(),
-            sum(used.values()),
-            sum(given_back.values()),
+            sum(usage_of_task_runs(run_ids).values()),
+            sum(given_back_to_task_runs(run_ids, with_attempts=True).values()),
         ),
-        "runs": [_run(task, run, used, given_back) for run in reversed(newest)],
-        "runs_left_out": max(0, len(run_ids) - MOST_RUNS),
+        "runs": _runs(task, shown),
+        "runs_left_out": len(run_ids) - len(shown),
     }
 
 
 def one_run(task: CodingTask, run: TaskRun) -> dict[str, Any]:
     """Return one run of the task."""
-    given_back = given_back_to_task_runs([run.pk], with_attempts=True)
-    return _run(task, run, usage_of_task_runs([run.pk]), given_back)
+    [shown] = _runs(task, [run])
+    return shown
 
 
 def credits_of(task: CodingTask) -> float:
@@ -96,9 +102,24 @@ def _summary(
     }
 
 
-def _run(
-    task: CodingTask, run: TaskRun, used: Mapping[UUID, int], given_back: Mapping[UUID, int]
-) -> dict[str, Any]:
+def _runs(task: CodingTask, runs: Sequence[TaskRun]) -> list[dict[str, Any]]:
+    """Return the runs with what the ledger says of them."""
+    ids = [run.pk for run in runs]
+    used = usage_of_task_runs(ids)
+    given_back = given_back_to_task_runs(ids, with_attempts=True)
+    calls = calls_of_task_runs(ids)
+    return [
+        {
+            **_run(task, run),
+            "credits": used.get(run.pk, 0) / MICRO,
+            "credits_given_back": given_back.get(run.pk, 0) / MICRO,
+            "calls": [_call(call) for call in calls.get(run.pk, [])[-MOST_CALLS:]],
+        }
+        for run in runs
+    ]
+
+
+def _run(task: CodingTask, run: TaskRun) -> dict[str, Any]:
     transcript, left_out = _transcript(run)
     return {
         "id": str(run.pk),
@@ -107,8 +128,6 @@ def _run(
         "answer": run.answer or None,
         "error": run.error or None,
         "message": _message(task, run),
-        "credits": used.get(run.pk, 0) / MICRO,
-        "credits_given_back": given_back.get(run.pk, 0) / MICRO,
         "waits_for_place": is_in_line(run),
         "created_at": utc_time(run.created_at),
         "started_at": utc_time(run.started_at),
@@ -116,6 +135,16 @@ def _run(
         "change": _change(run),
         "transcript": transcript,
         "transcript_left_out": left_out,
+    }
+
+
+def _call(call: RunCall) -> dict[str, Any]:
+    return {
+        "at": utc_time(call.occurred_at),
+        "model": call.model,
+        "input": call.input_tokens,
+        "output": call.output_tokens,
+        "credits": call.credits_micro / MICRO,
     }
 
 

@@ -82,6 +82,16 @@ class Step(serializers.Serializer[Any]):
 _GIVEN_BACK = "What was given back because of failures of ours. `credits` is without it."
 
 
+class Call(serializers.Serializer[Any]):
+    """A call of a model, as it is booked."""
+
+    at = serializers.DateTimeField(help_text=_TIME)
+    model = serializers.CharField()
+    input = serializers.IntegerField(help_text="Tokens, cached ones included.")
+    output = serializers.IntegerField(help_text="Tokens.")
+    credits = serializers.FloatField(help_text="0 if it was given back.")
+
+
 class Run(serializers.Serializer[Any]):
     """One message and the agent's answer to it."""
 
@@ -102,6 +112,7 @@ class Run(serializers.Serializer[Any]):
     started_at = serializers.DateTimeField(allow_null=True)
     finished_at = serializers.DateTimeField(allow_null=True)
     change = Change(help_text="The commit that it made; null: none.")
+    calls = Call(many=True, help_text="What each call of a model costs; the newest if many.")
     transcript = Step(many=True, help_text="What the agent did, also while it works.")
     transcript_left_out = serializers.IntegerField(help_text="Earlier steps that are not shown.")
 
@@ -163,6 +174,15 @@ _RUN_EXAMPLE: dict[str, Any] = {
     "credits": 1.25,
     "credits_given_back": 0.0,
     "waits_for_place": False,
+    "calls": [
+        {
+            "at": "2026-11-23T08:00:05Z",
+            "model": "claude-sonnet-4-6",
+            "input": 2400,
+            "output": 310,
+            "credits": 1.25,
+        }
+    ],
     "created_at": "2026-11-23T08:00:00Z",
     "started_at": "2026-11-23T08:00:01Z",
     "finished_at": "2026-11-23T08:00:40Z",

@@ -1,18 +1,23 @@
 """Tasks over the API, from the request to the answer in the rows."""
 
 import base64
+import uuid
+from datetime import timedelta
 
 import pytest
 from django.core.management import call_command
+from django.utils import timezone
 
 from billing.allowances.caps import set_cap
 from billing.allowances.limits import set_limit
+from billing.ingestion.refunds import refund_attempt
 from coding_tasks import api_tasks, creation
 from coding_tasks.models import AcceptedRequest, CodingTask, ProjectAgent, RunEvent, TaskRun
 from projects import introspection
 from projects.models import OAuthAccessToken, User
 from quota import gate
 from quota.resources import AI_CREDITS, MICRO, POSTHOG_CODE_CREDITS
+from tests.billing.world import book, usage_event
 from tests.conftest import wait_until
 from tests.workflows.api.conftest import Caller, caller_for
 from tests.workflows.fake_gateway import AGENT, API_AGENT
@@ -113,6 +118,32 @@ def test_a_failed_run_says_why(shop: World, caller: Caller, worker, hurried_task
     shop.gateway.answer_next("Now it works.")
     assert caller.message(failed, "try again").status_code == 201
     assert caller.wait_for(failed, "done")["runs"][-1]["answer"] == "Now it works."
+
+
+def test_a_run_shows_what_each_call_cost_and_what_was_given_back(shop: World, caller: Caller):
+    task = caller.started()
+    run_id = uuid.UUID(task["runs"][0]["id"])
+    properties = {"task_run_id": str(run_id), "ai_product": "posthog_code"}
+    began = timezone.now() - timedelta(minutes=5)
+    times = [began + timedelta(minutes=minutes) for minutes in range(3)]
+    book(*(usage_event(shop.project, "0.1", at=at, properties=properties) for at in times))
+    billed = caller.read(task)["runs"][0]
+    each = billed["calls"][0]["credits"]
+    assert [call["credits"] for call in billed["calls"]] == [each] * 3
+    assert (each > 0, billed["credits"]) == (True, pytest.approx(3 * each))
+    assert billed["calls"][0] == {
+        "at": times[0].strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "model": "claude-sonnet-4-5",
+        "input": 1200,
+        "output": 300,
+        "credits": each,
+    }
+    refund_attempt(run_id, shop.project, times[0], times[1], reason="LostTurn")
+    shown = caller.read(task)
+    for about in (shown, shown["runs"][0], caller.get().json()["results"][0]):
+        assert about["credits"] == pytest.approx(2 * each)
+        assert about["credits_given_back"] == pytest.approx(each)
+    assert [call["credits"] for call in shown["runs"][0]["calls"]] == [0, each, each]
 
 
 # --- Lists ---------------------------------------------------------------------------------------
