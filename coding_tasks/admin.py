@@ -333,10 +333,10 @@ class TaskRunAdmin(_ReadOnly):
             return "-"
         rows = format_html_join(
             "",
-            "<tr><td>{:%H:%M:%S}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
             (
                 (
-                    call.occurred_at,
+                    f"{call.occurred_at:%H:%M:%S}",
                     call.model,
                     call.input_tokens,
                     call.output_tokens,
