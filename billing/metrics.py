@@ -16,7 +16,7 @@ CORRECTIONS_CUT = Counter(
 )
 RUN_REFUNDS = Counter(
     "tollgate_run_refunds",
-    "Task runs whose cost was given back, by the failure that ended them.",
+    "Task runs and lost attempts whose cost was given back, by failure.",
     ["reason"],
 )
 REFUNDED_MICRO = Counter(

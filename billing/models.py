@@ -335,6 +335,31 @@ class RunRefund(AppendOnlyModel):
         return f"refund of run {self.task_run_id}"
 
 
+class AttemptRefund(AppendOnlyModel):
+    """An attempt at a run whose cost is given back, because its work was lost and done again.
+
+    It covers the calls of the run that began from `since` (inclusive) to `until` (exclusive),
+    whenever they are booked.
+    """
+
+    task_run_id = models.UUIDField("run")
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="+")
+    since = models.DateTimeField()
+    until = models.DateTimeField()
+    reason = models.CharField(max_length=200, help_text="Why its work was lost.")
+    actor = models.CharField(max_length=200, blank=True, default="")
+    made_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        ordering = ["-made_at"]
+        constraints = [
+            models.UniqueConstraint(fields=["task_run_id", "since"], name="attempt_refund_unique")
+        ]
+
+    def __str__(self) -> str:
+        return f"refund of an attempt at run {self.task_run_id}"
+
+
 class UsageTotal(models.Model):
     """The running total of one stretch of time, within one period and with the same live grants.
 
@@ -601,6 +626,7 @@ class AuditEntry(AppendOnlyModel):
         EVENT_DISCARDED = "event_discarded", "quarantined event discarded"
         EVENT_REFUNDED = "event_refunded", "event refunded"
         RUN_REFUNDED = "run_refunded", "task run refunded"
+        ATTEMPT_REFUNDED = "attempt_refunded", "attempt at a task run refunded"
         ORGANIZATION_ACTIVATED = "organization_activated", "organization activated"
         ORGANIZATION_DEACTIVATED = "organization_deactivated", "organization deactivated"
         TOKEN_ROTATED = "token_rotated", "project API token rotated"

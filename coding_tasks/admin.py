@@ -15,7 +15,11 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from billing.credits import display
-from billing.reports.usage import given_back_to_task_runs, usage_of_task_runs
+from billing.reports.usage import (
+    calls_of_task_runs,
+    given_back_to_task_runs,
+    usage_of_task_runs,
+)
 from coding_tasks.models import (
     ChannelDefault,
     CodingTask,
@@ -26,6 +30,7 @@ from coding_tasks.models import (
     TaskRun,
 )
 from coding_tasks.publishing import admin as publishing_admin
+from coding_tasks.publishing import changes_admin
 from coding_tasks.transcripts import transcript_of
 from projects.completed_list import CompletedList
 from projects.named_search import NamedSearch
@@ -34,8 +39,7 @@ from projects.permitted_parts import PermittedParts
 # Importing it registers its pages.
 __all__ = ["publishing_admin"]
 
-MOST_SHOWN = 200_000
-"""Characters of a change that a run's page shows."""
+_CALL = ("time (UTC)", "model", "input tokens", "output tokens", "credits")
 _TURN = ("message", "state", "request", "answer", "credits")
 
 
@@ -77,7 +81,7 @@ class _TasksWithCredits(CompletedList):
 
 def _add_credits_of_runs(runs: Iterable[Any]) -> None:
     used = usage_of_task_runs(run.pk for run in runs)
-    given_back = given_back_to_task_runs(run.pk for run in runs)
+    given_back = given_back_to_task_runs((run.pk for run in runs), with_attempts=True)
     for run in runs:
         run.used_micro = used.get(run.pk, 0)
         run.given_back_micro = given_back.get(run.pk, 0)
@@ -89,7 +93,7 @@ def _add_credits_of_tasks(tasks: Iterable[Any]) -> None:
     for run_id, micro in usage_of_task_runs(runs).items():
         used[runs[run_id]] += micro
     given_back: Counter[Any] = Counter()
-    for run_id, micro in given_back_to_task_runs(runs).items():
+    for run_id, micro in given_back_to_task_runs(runs, with_attempts=True).items():
         given_back[runs[run_id]] += micro
     for task in tasks:
         task.used_micro = used[task.pk]
@@ -101,6 +105,8 @@ class _ReadOnly(NamedSearch, PermittedParts, admin.ModelAdmin[Any]):
 
     needed = {
         credits_used: ("billing.view_usageevent",),
+        "credits": ("billing.view_usageevent",),
+        "calls": ("billing.view_usageevent",),
         "turns": ("coding_tasks.view_taskrun", "billing.view_usageevent"),
     }
 
@@ -234,9 +240,11 @@ class CodingTaskAdmin(_ReadOnly):
         branch = TaskBranch.objects.filter(task=task).first()
         if branch is None:
             return "-"
+        url = reverse("admin:coding_tasks_taskbranch_change", args=[branch.pk])
+        link = format_html('<a href="{}">{}</a>', url, branch.name)
         if not branch.pull_request:
-            return branch.name
-        return format_html('{} (<a href="{}">pull request</a>)', branch.name, branch.pull_request)
+            return link
+        return format_html('{} (<a href="{}">pull request</a>)', link, branch.pull_request)
 
     def turns(self, task: CodingTask) -> SafeString:
         """Return a table of the task's runs, in order, with their credits."""
@@ -290,6 +298,7 @@ class TaskRunAdmin(_ReadOnly):
         "answer",
         "error",
         "credits",
+        "calls",
         "workflow",
         "created_at",
         "started_at",
@@ -315,6 +324,30 @@ class TaskRunAdmin(_ReadOnly):
         _add_credits_of_runs([run])
         return credits_used(run)
 
+    def calls(self, run: TaskRun) -> SafeString | str:
+        """Return a table of the calls of models that the run made, with their credits."""
+        found = calls_of_task_runs([run.pk]).get(run.pk, [])
+        if not found:
+            return "-"
+        rows = format_html_join(
+            "",
+            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            (
+                (
+                    f"{call.occurred_at:%H:%M:%S}",
+                    call.model,
+                    call.input_tokens,
+                    call.output_tokens,
+                    display(call.credits_micro),
+                )
+                for call in found
+            ),
+        )
+        names = format_html_join("", "<th>{}</th>", ((name,) for name in _CALL))
+        return format_html(
+            "<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>", names, rows
+        )
+
     def transcript(self, run: TaskRun) -> SafeString | str:
         """Return what the agent did, step by step, while it works and afterwards."""
         events = transcript_of(run)
@@ -328,5 +361,6 @@ class TaskRunAdmin(_ReadOnly):
         change = RunChange.objects.filter(run=run).first()
         if change is None:
             return "-"
-        text = change.patch.decode("utf-8", "replace")
-        return format_html("{}<pre>{}</pre>", change.note, text[:MOST_SHOWN])
+        url = reverse("admin:coding_tasks_runchange_change", args=[change.pk])
+        link = format_html('<a href="{}">{}</a>', url, change)
+        return format_html("{} {}{}", link, change.note, changes_admin.shown(change))

@@ -11,6 +11,7 @@ import structlog
 from django.conf import settings
 from django.db.models import QuerySet
 from django.utils import timezone
+from django.utils.crypto import salted_hmac
 
 from coding_tasks import runs, transcripts
 from coding_tasks.agent_choice import READER, default_model
@@ -64,6 +65,7 @@ _UNUSED = timedelta(days=14)
 _MOST_CHECKOUTS = 20_000_000_000
 _KEPT_AFTER = timedelta(minutes=10)
 """How long the files of a run stay after its end, because an activity may still use them."""
+_CALLS = "coding_tasks.agent_runs.calls"
 _EARLIER = "Earlier in this conversation:"
 _MISSING = {
     Kept.WHOLE: "",
@@ -102,6 +104,8 @@ class AgentRuns:
         Raises `CheckoutFailed`, `RunStopped` and `RunGivenUp`.
         """
         revoke_run_tokens(run.pk)  # an attempt that was believed dead may still make calls
+        runs.give_back_lost_turn(run)
+        began = timezone.now()
         token = runs.begin(run, TOKEN_LIFETIME)
         if token is None:
             return False
@@ -126,7 +130,9 @@ class AgentRuns:
             home=str(home or ""),
             patch=str(self.exchange.unfinished_patch(str(run.pk)) or ""),
             seconds=SECONDS,
+            call_key=salted_hmac(_CALLS, run.pk.hex, algorithm="sha256").hexdigest(),
         )
+        runs.mark_turn(run, began)
         self.exchange.put_job(str(run.pk), job)
         try:
             runs.require_not_ended(run)
@@ -150,6 +156,7 @@ class AgentRuns:
         except NotInExchange as error:
             raise ResultLost(str(error)) from error
         runs.require_not_ended(run)
+        runs.mark_collected(run)
         self.exchange.keep_home(str(task.pk), home)
         CodingTask.objects.filter(pk=task.pk).update(session=result.session)
         transcripts.keep(run, attempt.event_lines())
@@ -231,7 +238,7 @@ class AgentRuns:
         """Commit the patch; return the change, and a sentence about what is missing from it."""
         task = run.task
         branch = branch_of(task)
-        remote, _ = publication.prepare(self.mirrors, task)
+        remote = publication.require_base(self.mirrors, task, job.commit)
         request = ChangeRequest(
             base=Base(job.commit, branch.base_branch),
             branch=branch.name,

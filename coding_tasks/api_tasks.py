@@ -21,8 +21,18 @@ from coding_tasks.models import CodingTask, ProjectAgent, Repository, TaskRun
 WORKFLOW_ID = "task-{task}"
 
 
+MOST_ACTIVE = 1_000
+"""Tasks of a project that have work at once."""
+MOST_WAITING = 50
+"""Messages of a task that wait for their answers at once."""
+
+
 class TaskClosed(Exception):
     """The task was stopped, so it takes no further message."""
+
+
+class TooMuchWork(Exception):
+    """The project or the task has so much work that it takes no more now."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +52,15 @@ class NewTask:
 
 @transaction.atomic
 def create(new: NewTask) -> TaskRun:
-    """Return the first run of a new task. The caller must have asked the gate."""
+    """Return the first run of a new task. The caller must have asked the gate.
+
+    Raises `TooMuchWork`.
+    """
     task_id = uuid4()
     project = new.repository.project
+    active = without_thread().filter(state=CodingTask.State.ACTIVE, project=project).order_by()
+    if active[:MOST_ACTIVE].count() == MOST_ACTIVE:
+        raise TooMuchWork
     task = CodingTask.objects.create(
         pk=task_id,
         project=project,
@@ -63,11 +79,13 @@ def create(new: NewTask) -> TaskRun:
 def add_message(task: CodingTask, text: str) -> TaskRun:
     """Return a new run for a further message. The caller must have asked the gate.
 
-    Raises `TaskClosed`.
+    Raises `TaskClosed` and `TooMuchWork`.
     """
     locked = CodingTask.objects.select_for_update().get(pk=task.pk)
     if locked.state == CodingTask.State.STOPPED:
         raise TaskClosed
+    if locked.runs.filter(state=TaskRun.State.QUEUED).count() >= MOST_WAITING:
+        raise TooMuchWork
     CodingTask.objects.filter(pk=task.pk).update(state=CodingTask.State.ACTIVE, finished_at=None)
     return _add_run(locked, text)
 

@@ -24,6 +24,12 @@ class CheckoutFailed(RunFailure):
     summary = "the repository could not be fetched"
 
 
+class RepositoryUnreachable(CheckoutFailed):
+    """The repository's host does not answer, or says that it cannot serve us now."""
+
+    summary = "the repository could not be reached"
+
+
 class RepositoryRefused(CheckoutFailed):
     """The repository refuses access, or is not there. Only its owner can change that."""
 
@@ -165,6 +171,15 @@ class AnswerLost(MustWait):
     """Our own gateway died during the call, so there may be an answer that was paid for."""
 
     summary = "the gateway went away during the call"
+
+
+class CallsThrottled(MustWait):
+    """The gateway put off a call because of the caller: it made too many, or sent one too slowly.
+
+    Code in a sandbox can cause this on purpose.
+    """
+
+    summary = "the gateway puts off the calls of this run"
 
 
 class CreditsHeld(MustWait):

@@ -56,6 +56,7 @@ class RunChange(models.Model):
     )
     packed_patch = models.BinaryField()
     description = models.BinaryField()
+    push_began_at = models.DateTimeField(null=True, blank=True)
     pushed_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
 

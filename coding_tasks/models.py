@@ -294,6 +294,17 @@ class TaskRun(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
+    uncollected_since = models.DateTimeField(
+        null=True,
+        blank=True,
+        help_text="When the agent's turn began whose work is not collected yet.",
+    )
+    place_wanted_at = models.DateTimeField(
+        null=True,
+        blank=True,
+        help_text="When it first asked for one of its project's places for turns.",
+    )
+    has_place = models.BooleanField(default=False, db_default=False)
     left_at_pause = models.BigIntegerField(
         null=True,
         blank=True,
@@ -328,6 +339,11 @@ class TaskRun(models.Model):
                 fields=["created_at"],
                 condition=Q(state="queued", announced_at=None),
                 name="task_run_to_announce",
+            ),
+            models.Index(
+                fields=["place_wanted_at"],
+                condition=Q(place_wanted_at__isnull=False),
+                name="task_run_in_line",
             ),
         ]
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from coding_tasks.failures import (
+    CallsThrottled,
     CreditsHeld,
     GatewayUnavailable,
     ModelFailed,
@@ -59,7 +60,10 @@ def failure_of_refusal(refusal: Mapping[str, Any]) -> Exception:
     status, headers, details = map(refusal.get, ("status", "headers", "details"))
     named = {str(name): str(value) for name, value in _object(headers).items()}
     code = status if isinstance(status, int) else 0
-    return _refusal_of_the_gateway(code, named.get(REASON, ""), named, _object(details))
+    failure = _refusal_of_the_gateway(code, named.get(REASON, ""), named, _object(details))
+    if isinstance(failure, GatewayUnavailable) and 400 <= code < 500:
+        return CallsThrottled(str(failure), retry_after=failure.retry_after)
+    return failure
 
 
 def _refusal_of_the_gateway(

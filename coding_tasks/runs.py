@@ -1,13 +1,13 @@
 """The life of a run, from a request to its one answer, through attempts that die and pauses."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import transaction
 from django.db.models import BigIntegerField, F, QuerySet
 from django.utils import timezone
 
-from billing.ingestion.refunds import refund_run
+from billing.ingestion.refunds import refund_attempt, refund_run
 from billing.reports.usage import usage_of_run
 from coding_tasks.assignments import Agent, Assignment, ModelAccess, Turn, trace_of
 from coding_tasks.checkouts import Checkouts
@@ -20,6 +20,9 @@ from quota import gate
 
 TIME_LIMIT = timedelta(minutes=15)
 """How long one attempt may take, and how long its token lives."""
+LOST_TURN = "LostTurn"
+"""The reason for giving back what a turn cost that another agent worker had to repeat."""
+_ACTOR = "coding tasks"
 _REMEMBERED = 10
 _NO_LIMIT = BigIntegerField.MAX_BIGINT
 
@@ -128,7 +131,40 @@ def give_back(run: TaskRun, failure: str) -> None:
 
     The run's tokens must be revoked. `failure` becomes the reason in the ledger's audit trail.
     """
-    refund_run(run.pk, run.task.project, reason=failure, actor="coding tasks")
+    refund_run(run.pk, run.task.project, reason=failure, actor=_ACTOR)
+
+
+@transaction.atomic
+def give_back_lost_turn(run: TaskRun) -> None:
+    """Give back what an agent's turn cost whose work was never collected, if there is such a turn.
+
+    The run's tokens must be revoked. The run then does the work again, at its own cost.
+    """
+    locked = TaskRun.objects.select_for_update().get(pk=run.pk)
+    since = locked.uncollected_since
+    if since is None or locked.state in TaskRun.FINAL:
+        return
+    refund_attempt(
+        run.pk,
+        run.task.project,
+        since,
+        timezone.now(),
+        reason=LOST_TURN,
+        actor=_ACTOR,
+    )
+    TaskRun.objects.filter(pk=run.pk).update(uncollected_since=None)
+
+
+def mark_turn(run: TaskRun, since: datetime) -> None:
+    """Record that an agent's turn begins, before anybody can make a call for it."""
+    TaskRun.objects.filter(pk=run.pk).update(uncollected_since=since)
+
+
+def mark_collected(run: TaskRun) -> None:
+    """Record that what the agent's turn made is here. It keeps its cost, and frees its place."""
+    TaskRun.objects.filter(pk=run.pk).update(
+        uncollected_since=None, place_wanted_at=None, has_place=False
+    )
 
 
 def finish_task(task: CodingTask, state: str) -> None:

@@ -90,6 +90,7 @@ AGENT_COMMANDS = dict(env.json("AGENT_COMMANDS", {}, validate=agent_commands) or
 AGENT_EXCHANGE_DIRECTORY = env.str(
     "AGENT_EXCHANGE_DIRECTORY", str(BASE_DIR / ".devstack" / "exchange"), validate=not_empty
 )
+AGENT_TURNS_PER_PROJECT = env.int("AGENT_TURNS_PER_PROJECT", 10, validate=validate.Range(min=0))
 SANDBOX_UID = env.int("SANDBOX_UID", 64_646, validate=validate.Range(min=1))
 TASK_IDLE_MINUTES = env.int("TASK_IDLE_MINUTES", 60, validate=validate.Range(min=1))
 

@@ -9,6 +9,7 @@ from coding_tasks.failures import (
     ModelFailed,
     RepositoryRefused,
     RepositoryTooBig,
+    RepositoryUnreachable,
     RunCapReached,
     TokenRefused,
     UnpackingFailed,
@@ -18,6 +19,7 @@ from quota.resources import AI_CREDITS
 from workflows import denials, wording
 from workflows.mention_types import (
     ANSWER_LOST,
+    CALLS_THROTTLED,
     CREDITS_HELD,
     GATEWAY_OUT,
     NO_AGENT_WORKER,
@@ -50,7 +52,11 @@ def sentence(
         return wording.agent_ended(agent)
     if failure == ModelFailed.__name__:
         return wording.provider_unavailable()
-    if failure in (CheckoutFailed.__name__, RepositoryRefused.__name__):
+    if failure in (
+        CheckoutFailed.__name__,
+        RepositoryRefused.__name__,
+        RepositoryUnreachable.__name__,
+    ):
         return wording.repository_unavailable(repository)
     if failure == RepositoryTooBig.__name__:
         return wording.repository_too_big(repository, BOUNDS)
@@ -60,6 +66,8 @@ def sentence(
         return wording.run_cap_reached(credits_name=credits_name)
     if failure in (GATEWAY_OUT, ANSWER_LOST):
         return wording.gateway_out()
+    if failure == CALLS_THROTTLED:
+        return wording.calls_throttled()
     if failure == CREDITS_HELD:
         return wording.credits_held(credits_name=credits_name, billing_url=settings.BILLING_URL)
     if failure in (STORES_OUT, TokenRefused.__name__):

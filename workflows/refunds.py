@@ -14,6 +14,7 @@ from coding_tasks.failures import (
     RepositoryBusy,
     RepositoryRefused,
     RepositoryTooBig,
+    RepositoryUnreachable,
     ResultLost,
     RunCapReached,
     RunGivenUp,
@@ -24,6 +25,7 @@ from coding_tasks.failures import (
 from coding_tasks.threads import ABANDONED
 from workflows.mention_types import (
     ANSWER_LOST,
+    CALLS_THROTTLED,
     CREDITS_HELD,
     GATEWAY_OUT,
     NO_AGENT_WORKER,
@@ -60,10 +62,12 @@ THEIRS = frozenset(
         OWNER_LEFT,
         RepositoryRefused.__name__,
         RepositoryTooBig.__name__,
+        RepositoryUnreachable.__name__,
         RunCapReached.__name__,
         RunStopped.__name__,
         Uninstalled.__name__,
         # What the agent did with the credits.
+        CALLS_THROTTLED,
         AgentEnded.__name__,
         ChangeRefused.__name__,
         ModelRefused.__name__,

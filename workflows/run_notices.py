@@ -3,9 +3,11 @@
 Each function returns None for a task without a thread, whose owner reads the run over the API.
 """
 
+from django.conf import settings
+
 from coding_tasks.failures import OutOfCredits
 from coding_tasks.models import TaskRun
-from workflows import denials, failure_wording, notices
+from workflows import denials, failure_wording, notices, wording
 from workflows.models import Notice
 from workflows.requests import message_of
 
@@ -15,6 +17,15 @@ def claim_answer(run: TaskRun) -> str | None:
     if not run.task.has_thread:
         return None
     return str(notices.claim_answer(run, message_of(run)).pk)
+
+
+def tell_in_line(run: TaskRun) -> None:
+    """Tell the run's thread, once, that the run waits for one of its project's places."""
+    if not run.task.has_thread:
+        return
+    text = wording.in_line(settings.AGENT_TURNS_PER_PROJECT)
+    told = notices.claim(f"in-line:{run.pk}", Notice.Kind.HINT, message_of(run), text)
+    notices.send_soon(told)
 
 
 def claim_denial(run: TaskRun, refusal: OutOfCredits) -> str | None:

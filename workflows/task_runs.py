@@ -37,6 +37,7 @@ from workflows.activities.thread import NoticeRef, ThreadActivities
 from workflows.mention_types import (
     AGENTS_PATCH,
     ANSWER_LOST,
+    CALLS_THROTTLED,
     CREDITS_HELD,
     GATEWAY_OUT,
     NO_AGENT_WORKER,
@@ -69,7 +70,7 @@ WAITED_FOR = {
     **dict.fromkeys(
         (STORES_OUT, "InterfaceError", "OperationalError", "QuotaUnknown"), OUTAGE_PATCH
     ),
-    **dict.fromkeys((GATEWAY_OUT, ANSWER_LOST, CREDITS_HELD), WAITS_PATCH),
+    **dict.fromkeys((GATEWAY_OUT, ANSWER_LOST, CREDITS_HELD, CALLS_THROTTLED), WAITS_PATCH),
 }
 OUTAGE = timedelta(hours=24)
 """How long the database or Slack may be down before a mention fails."""
@@ -111,6 +112,7 @@ LONGEST_WAIT = timedelta(minutes=1)
 LONGEST_WAIT_FOR_OTHERS = timedelta(seconds=15)
 """Credits held by other calls are free again soon, and the first to look gets them."""
 
+LONGEST_WAIT_IN_LINE = timedelta(seconds=30)
 LONGEST_RECHECK = timedelta(hours=1)
 
 
@@ -222,13 +224,7 @@ class PerformsRuns:
         """
         tries = attempts_begun = 0
         while True:
-            prepared = await workflow.execute_activity_method(
-                AgentActivities.prepare_run,
-                run,
-                start_to_close_timeout=PREPARE_ATTEMPT,
-                heartbeat_timeout=AGENT_HEARTBEAT,
-                retry_policy=work_retry(attempts),
-            )
+            prepared = await self._prepare(run, attempts)
             if not prepared.in_sandbox or prepared.answered:
                 return prepared
             try:
@@ -241,6 +237,22 @@ class PerformsRuns:
                     raise
             else:
                 return prepared
+
+    async def _prepare(self, run: RunRef, attempts: int) -> Prepared:
+        """Prepare the run's turn, as soon as its project has a place for it."""
+        wait = WORK_FIRST_RETRY
+        while True:
+            prepared = await workflow.execute_activity_method(
+                AgentActivities.prepare_run,
+                run,
+                start_to_close_timeout=PREPARE_ATTEMPT,
+                heartbeat_timeout=AGENT_HEARTBEAT,
+                retry_policy=work_retry(attempts),
+            )
+            if not prepared.in_line:
+                return prepared
+            await workflow.sleep(wait)
+            wait = min(2 * wait, LONGEST_WAIT_IN_LINE)
 
     async def _collect(self, run: RunRef, turn: TurnEnded, attempts: int) -> Collected:
         """Keep what the turn made. While our stores are down, it stays uncollected."""

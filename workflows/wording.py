@@ -301,6 +301,11 @@ def gateway_out() -> str:
     )
 
 
+def calls_throttled() -> str:
+    """Say that the work was given up because it kept calling the model too often."""
+    return "I gave up: this task kept making more calls to the AI model at once than one may make."
+
+
 def credits_held(*, credits_name: str, billing_url: str) -> str:
     """Say that the work was given up because other tasks held the credits for too long."""
     return (
@@ -347,13 +352,17 @@ def thread_has_ended(user_id: str, *, bot_name: str) -> str:
     )
 
 
-def stopped(user_id: str, *, credits: str | None, in_flight: bool, bot_name: str) -> str:
+def stopped(
+    user_id: str, *, credits: str | None, in_flight: bool, bot_name: str, pushing: bool = False
+) -> str:
     """Say that the work was stopped, and what it used. `credits` is None if it used none."""
     name = f"{escape(bot_name)} AI credits"
     used = f"It has used {escape(credits)} {name}." if credits else f"It has used no {name}."
     sentences = [f"Stopped, as {person(user_id)} asked.", used]
     if in_flight:
         sentences.append("The AI provider may still have been answering, which is charged as well.")
+    if pushing:
+        sentences.append("The change was already being pushed; the answer says what came of that.")
     sentences.append(f"Mention {escape(bot_name)} to start again.")
     return " ".join(sentences)
 
@@ -369,6 +378,12 @@ def nothing_to_stop(user_id: str) -> str:
         f"{person(user_id)}, nothing was running in this thread when you wrote that, "
         "so there is nothing to stop."
     )
+
+
+def in_line(most: int) -> str:
+    """Say that work begins once other work of the project has ended."""
+    at_once = "1 task" if most == 1 else f"{most} tasks"
+    return f"I work on {at_once} of this project at once, so this waits for a free place."
 
 
 # --- Slash command -------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from billing.admin.read_only import ReadOnly, actor, credits_column
 from billing.admin.words import BUCKETS, TITLES, BucketFilter, ProductFilter, words_column
 from billing.credits import display
 from billing.ingestion.refunds import NotRefundable, refund
-from billing.models import DailyUsage, RunRefund, UsageEvent
+from billing.models import AttemptRefund, DailyUsage, RunRefund, UsageEvent
 from billing.reports.usage import given_back_to_task_runs
 from projects.completed_list import CompletedList
 from projects.named_search import NamedSearch
@@ -133,6 +133,16 @@ class RunRefundAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[RunRefund]):
     def given_back(self, refund: Any) -> str:
         """Return the credits that were given back so far."""
         return display(refund.given_back_micro)
+
+
+@admin.register(AttemptRefund)
+class AttemptRefundAdmin(ReadOnly, admin.ModelAdmin[AttemptRefund]):
+    """The lost attempts at task runs whose cost was given back."""
+
+    list_display = ["made_at", "task_run_id", "project", "since", "until", "reason"]
+    list_select_related = ["project__organization"]
+    search_fields = ["=task_run_id", "project__name", "project__organization__name"]
+    date_hierarchy = "made_at"
 
 
 @admin.register(DailyUsage)

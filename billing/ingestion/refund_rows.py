@@ -16,7 +16,9 @@ from billing import audit, metrics
 from billing.credits import exact_sum
 from billing.ingestion.corrections import Booked
 from billing.ingestion.ledger_rows import LedgerRow
-from billing.models import Account, AuditEntry, RunRefund, UsageEvent
+from billing.models import Account, AttemptRefund, AuditEntry, RunRefund, UsageEvent
+
+RefundOfRun = RunRefund | AttemptRefund
 
 
 def refund_row(event: Booked, adjustments: Sequence[Booked], now: datetime) -> LedgerRow | None:
@@ -50,11 +52,13 @@ def refund_row(event: Booked, adjustments: Sequence[Booked], now: datetime) -> L
     )
 
 
-def refund_rows_of_run(refund: RunRefund, now: datetime) -> list[LedgerRow]:
-    """Return rows that give back everything that the run has cost."""
+def refund_rows_of_run(refund: RefundOfRun, now: datetime) -> list[LedgerRow]:
+    """Return rows that give back what the run, or the attempt at it, has cost."""
     events = UsageEvent.objects.filter(
         task_run_id=refund.task_run_id, project=refund.project_id, adjusts=None
     ).order_by()
+    if isinstance(refund, AttemptRefund):
+        events = events.filter(occurred_at__gte=refund.since, occurred_at__lt=refund.until)
     return _refunds(events.values_list("uuid", flat=True), [], now)
 
 
@@ -70,13 +74,23 @@ def refund_rows_of_late(
     if not run_ids:
         return []
     refunds: list[LedgerRow] = []
-    for refund in RunRefund.objects.filter(pk__in=run_ids):
-        run = (refund.task_run_id, refund.project_id)
-        late = [row for row in costs if (row.task_run_id, row.project_id) == run]
+    whole = list(RunRefund.objects.filter(pk__in=run_ids))
+    in_part = AttemptRefund.objects.filter(task_run_id__in=run_ids).exclude(
+        task_run_id__in=[refund.pk for refund in whole]
+    )
+    made: list[RefundOfRun] = [*whole, *in_part.order_by("since")]
+    for refund in made:
+        late = [row for row in costs if _covers(refund, row)]
         given_back = _refunds({row.adjusts or row.uuid for row in late}, late, now)
         _record(refund, given_back, accounts)
         refunds += given_back
     return refunds
+
+
+def _covers(refund: RefundOfRun, row: LedgerRow) -> bool:
+    if (row.task_run_id, row.project_id) != (refund.task_run_id, refund.project_id):
+        return False
+    return isinstance(refund, RunRefund) or refund.since <= row.occurred_at < refund.until
 
 
 def _refunds(
@@ -98,7 +112,7 @@ def _refund(uuid: UUID, rows: Sequence[Booked], now: datetime) -> LedgerRow | No
     return refund_row(event, [row for row in rows if row.uuid != uuid], now)
 
 
-def _record(refund: RunRefund, rows: Iterable[LedgerRow], accounts: Iterable[Account]) -> None:
+def _record(refund: RefundOfRun, rows: Iterable[LedgerRow], accounts: Iterable[Account]) -> None:
     organizations = {account.pk: account.organization for account in accounts}
     for row in rows:
         metrics.REFUNDED_MICRO.labels(refund.reason).inc(-row.credits_micro)

@@ -1,5 +1,7 @@
-"""Refunds: give back what an event or a whole task run cost."""
+"""Refunds: give back what an event, a whole task run, or one attempt at a run cost."""
 
+from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
 from django.db import transaction
@@ -9,8 +11,8 @@ from billing import audit, metrics
 from billing.account_locks import ensure_accounts, lock_accounts
 from billing.allowances.audited_rows import audit_value
 from billing.ingestion.ledger import book_rows
-from billing.ingestion.refund_rows import refund_row, refund_rows_of_run
-from billing.models import Account, AuditEntry, RunRefund, UsageEvent
+from billing.ingestion.refund_rows import RefundOfRun, refund_row, refund_rows_of_run
+from billing.models import Account, AttemptRefund, AuditEntry, RunRefund, UsageEvent
 from projects.models import Project
 
 
@@ -52,11 +54,7 @@ def refund_run(task_run_id: UUID, project: Project, *, reason: str, actor: str =
     this again does nothing. The caller must revoke the run's tokens in the same transaction,
     because calls with them cost nothing from now on.
     """
-    organization_id = project.organization_id
-    ensure_accounts([organization_id])
-    own = Account.objects.filter(organization=organization_id).values_list("pk", flat=True)
-    events = UsageEvent.objects.filter(task_run_id=task_run_id).exclude(account=None).order_by()
-    accounts = lock_accounts({*own, *events.values_list("account_id", flat=True)})
+    accounts = _lock_accounts_of(task_run_id, project)
     # Read the clock and the ledger after taking the locks, which every booking needs.
     now = timezone.now()
     made, is_new = RunRefund.objects.get_or_create(
@@ -68,20 +66,65 @@ def refund_run(task_run_id: UUID, project: Project, *, reason: str, actor: str =
             "made_at": now,
         },
     )
-    if not is_new:
-        return
+    if is_new:
+        _give_back(made, AuditEntry.Action.RUN_REFUNDED, accounts, now)
+
+
+@transaction.atomic
+def refund_attempt(
+    task_run_id: UUID,
+    project: Project,
+    since: datetime,
+    until: datetime,
+    *,
+    reason: str,
+    actor: str = "",
+) -> None:
+    """Give back what the calls of a run cost that began from `since` to before `until`.
+
+    That includes calls that are booked later. Calling this again for the same `since` does nothing.
+    """
+    accounts = _lock_accounts_of(task_run_id, project)
+    now = timezone.now()
+    made, is_new = AttemptRefund.objects.get_or_create(
+        task_run_id=task_run_id,
+        since=since,
+        defaults={
+            "project": project,
+            "until": until,
+            "reason": reason[:200],
+            "actor": actor[:200],
+            "made_at": now,
+        },
+    )
+    if is_new:
+        _give_back(made, AuditEntry.Action.ATTEMPT_REFUNDED, accounts, now)
+
+
+def _lock_accounts_of(task_run_id: UUID, project: Project) -> list[Account]:
+    """Lock and return the accounts of the project's organization, and those that paid for a run."""
+    organization_id = project.organization_id
+    ensure_accounts([organization_id])
+    own = Account.objects.filter(organization=organization_id).values_list("pk", flat=True)
+    events = UsageEvent.objects.filter(task_run_id=task_run_id).exclude(account=None).order_by()
+    return lock_accounts({*own, *events.values_list("account_id", flat=True)})
+
+
+def _give_back(
+    made: RefundOfRun, action: AuditEntry.Action, accounts: Sequence[Account], now: datetime
+) -> None:
     rows = refund_rows_of_run(made, now)
     book_rows(rows, accounts, now)
     credits_micro = -sum(row.credits_micro for row in rows)
     metrics.RUN_REFUNDS.labels(made.reason).inc()
     metrics.REFUNDED_MICRO.labels(made.reason).inc(credits_micro)
     audit.record(
-        AuditEntry.Action.RUN_REFUNDED,
-        project.organization,
+        action,
+        made.project.organization,
         actor=made.actor,
         reason=made.reason,
-        run=str(task_run_id),
-        project=project.pk,
+        run=str(made.task_run_id),
+        project=made.project_id,
         made_at=audit_value(made.made_at),
         credits_micro=credits_micro,
         events={str(row.adjusts): -row.credits_micro for row in rows},

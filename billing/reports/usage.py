@@ -1,5 +1,6 @@
 """Usage of runs, traces and projects, read from the ledger."""
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from uuid import UUID
 from django.db.models import Count, F, Q, QuerySet, Sum
 from django.db.models.functions import TruncDate
 
-from billing.models import Account, RunRefund, UsageEvent
+from billing.models import Account, AttemptRefund, RunRefund, UsageEvent
 
 
 def usage_of_run(task_run_id: UUID) -> int:
@@ -24,17 +25,76 @@ def usage_of_task_runs(task_run_ids: Iterable[UUID]) -> dict[UUID, int]:
     return {run: micro for run, micro in sums if run is not None}
 
 
-def given_back_to_task_runs(task_run_ids: Iterable[UUID]) -> dict[UUID, int]:
+def given_back_to_task_runs(
+    task_run_ids: Iterable[UUID], *, with_attempts: bool = False
+) -> dict[UUID, int]:
     """Return what was given back to each refunded task run, in micro-credits.
 
-    Omits runs that were not refunded, and those that had cost nothing.
+    Omits runs that were not refunded, and those that had cost nothing. A run of which only lost
+    attempts were refunded counts `with_attempts` only.
     """
-    runs = RunRefund.objects.filter(pk__in=list(task_run_ids)).values_list("pk", flat=True)
+    asked = list(task_run_ids)
+    runs = {*RunRefund.objects.filter(pk__in=asked).values_list("pk", flat=True)}
+    if with_attempts:
+        attempts = AttemptRefund.objects.filter(task_run_id__in=asked).order_by()
+        runs |= {*attempts.values_list("task_run_id", flat=True)}
     refunds = UsageEvent.objects.filter(
         task_run_id__in=list(runs), kind=UsageEvent.Kind.REFUND
     ).order_by()
     sums = refunds.values_list("task_run_id").annotate(micro=Sum("credits_micro"))
     return {run: -micro for run, micro in sums if run is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class RunCall:
+    """A call of a model in a task run, and what it costs after corrections and refunds."""
+
+    occurred_at: datetime
+    model: str
+    input_tokens: int
+    """Cached ones included."""
+    output_tokens: int
+    credits_micro: int
+
+
+def calls_of_task_runs(task_run_ids: Iterable[UUID]) -> dict[UUID, list[RunCall]]:
+    """Return the calls of each task run, oldest first. Omits runs without events."""
+    found = UsageEvent.objects.filter(task_run_id__in=list(task_run_ids)).order_by()
+    events = list(
+        found.only(
+            "adjusts",
+            "task_run_id",
+            "occurred_at",
+            "model",
+            "input_tokens",
+            "cache_read_input_tokens",
+            "cache_creation_input_tokens",
+            "output_tokens",
+            "credits_micro",
+        )
+    )
+    cost: Counter[UUID] = Counter()
+    for event in events:
+        cost[event.adjusts or event.uuid] += event.credits_micro
+    calls: dict[UUID, list[RunCall]] = defaultdict(list)
+    for event in sorted(events, key=lambda event: (event.occurred_at, event.uuid)):
+        if event.adjusts is not None or event.task_run_id is None:
+            continue
+        sent = (
+            event.input_tokens,
+            event.cache_read_input_tokens,
+            event.cache_creation_input_tokens,
+        )
+        calls[event.task_run_id].append(
+            RunCall(
+                event.occurred_at,
+                event.model,
+                sum(count or 0 for count in sent),
+                event.output_tokens or 0,
+                cost[event.uuid],
+            )
+        )
+    return dict(calls)
 
 
 def usage_of_traces(project_ids: Iterable[int], trace_ids: Iterable[str]) -> dict[str, int]:

@@ -5,7 +5,7 @@ the ledger. Nothing repairs them: a person has to look.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 from uuid import UUID
 
@@ -15,9 +15,11 @@ from billing.allowances.audited_rows import audit_value, audited_fields
 from billing.ingestion import events
 from billing.ingestion.ledger import DELIVERED_AGAIN
 from billing.ingestion.quarantine import debited_by, parsed
+from billing.ingestion.refund_rows import RefundOfRun
 from billing.ingestion.waiting_corrections import ITS_EVENT_ARRIVED
 from billing.models import (
     Account,
+    AttemptRefund,
     AuditEntry,
     Cap,
     CreditGrant,
@@ -153,8 +155,9 @@ def _refunds() -> Iterator[str]:
         (entry.details.get("event"), entry.details.get("credits_micro"))
         for entry in AuditEntry.objects.filter(action=Action.EVENT_REFUNDED)
     )
-    for events_of_run in _details(Action.RUN_REFUNDED, "events"):
-        recorded.update(events_of_run.items())
+    for action in (Action.RUN_REFUNDED, Action.ATTEMPT_REFUNDED):
+        for events_of_run in _details(action, "events"):
+            recorded.update(events_of_run.items())
     for event, micro in booked.keys() | recorded.keys():
         if booked[event, micro] != recorded[event, micro]:
             yield (
@@ -164,17 +167,25 @@ def _refunds() -> Iterator[str]:
 
 
 def _refunded_runs() -> Iterator[str]:
-    recorded = {}
-    for entry in AuditEntry.objects.filter(action=Action.RUN_REFUNDED):
+    yield from _differing(Action.RUN_REFUNDED, RunRefund.objects.order_by("pk"), "run")
+    attempts = AttemptRefund.objects.order_by("task_run_id", "made_at")
+    yield from _differing(Action.ATTEMPT_REFUNDED, attempts, "an attempt at run")
+
+
+def _differing(action: Action, refunds: Iterable[RefundOfRun], what: str) -> Iterator[str]:
+    """Report refunds that the audit trail lacks or describes differently, and the reverse."""
+    recorded: dict[object, list[object]] = defaultdict(list)
+    for entry in AuditEntry.objects.filter(action=action).order_by("pk"):
         about, made_at = entry.details.get("project"), entry.details.get("made_at")
-        recorded[entry.details.get("run")] = (about, made_at, entry.actor, entry.reason)
-    for refund in RunRefund.objects.order_by("pk"):
+        recorded[entry.details.get("run")].append((about, made_at, entry.actor, entry.reason))
+    for refund in refunds:
         run = str(refund.task_run_id)
         made = (refund.project_id, audit_value(refund.made_at), refund.actor, refund.reason)
-        if recorded.pop(run, None) != made:
-            yield f"run {run} was refunded, but not as the audit trail says"
-    for run in recorded:
-        yield f"run {run} was refunded in the audit trail only"
+        if not recorded[run] or recorded[run].pop(0) != made:
+            yield f"{what} {run} was refunded, but not as the audit trail says"
+    for key, others in recorded.items():
+        if others:
+            yield f"{what} {key} was refunded in the audit trail only"
 
 
 def _details(action: Action, name: str) -> Iterator[Any]:

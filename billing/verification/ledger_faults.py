@@ -8,7 +8,7 @@ from uuid import UUID
 from django.db.models import Count, Sum
 
 from billing.credits import credits_micro
-from billing.models import RunRefund, UsageEvent
+from billing.models import AttemptRefund, RunRefund, UsageEvent
 
 _LINKED = {UsageEvent.Kind.CORRECTION.value, UsageEvent.Kind.REFUND.value}
 _SLICE = 500
@@ -20,6 +20,7 @@ def ledger_faults() -> Iterator[str]:
     yield from _single_rows()
     yield from _adjustments()
     yield from _refunded_runs()
+    yield from _refunded_attempts()
 
 
 def _duplicates() -> Iterator[str]:
@@ -114,6 +115,20 @@ def _refunded_runs() -> Iterator[str]:
         for run, project, micro in sums.filter(micro__gt=0):
             if run is not None and projects[run] == project:
                 yield f"run {run} was refunded, but still costs {micro} micro-credits"
+
+
+def _refunded_attempts() -> Iterator[str]:
+    """Report refunded attempts that still cost something."""
+    for refund in AttemptRefund.objects.order_by("task_run_id", "since").iterator(_SLICE):
+        rows = UsageEvent.objects.filter(
+            task_run_id=refund.task_run_id,
+            project=refund.project_id,
+            occurred_at__gte=refund.since,
+            occurred_at__lt=refund.until,
+        ).order_by()
+        micro = rows.aggregate(micro=Sum("credits_micro"))["micro"] or 0
+        if micro > 0:
+            yield f"{refund} was made, but it still costs {micro} micro-credits"
 
 
 def _price(cost: str, resource: str | None) -> int:

@@ -52,6 +52,9 @@ class AgentJob:
     """The archive of the conversation, or empty."""
     patch: str = ""
     """What an earlier attempt at the turn did before it had to wait, or empty."""
+    call_key: str = field(default="", repr=False)
+    """A secret of the run. An agent can make its calls' idempotency keys of it, so that a turn that
+    is done again finds the answers that were paid for."""
     steps: int = 60
     tokens: int = 2_000_000
     seconds: int = 1_500

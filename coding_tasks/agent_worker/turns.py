@@ -133,6 +133,7 @@ class TurnActivities:
             trace_id=job.trace_id,
             session=job.session if agent.resumes else None,
             budget=Budget(job.steps, job.tokens, job.seconds),
+            call_key=job.call_key,
         )
         limits = replace(self.limits, seconds=min(self.limits.seconds, job.seconds + GRACE))
         async with workspace.start(agent.command(turn), limits, door) as process:

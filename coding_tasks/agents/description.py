@@ -47,8 +47,9 @@ class Turn:
 
     `base_url` is the gateway as the agent sees it, with the product and without an API's path, such
     as `http://127.0.0.1:8010/slack_app`. `session` continues an earlier conversation; it is the id
-    of a `SessionStarted` event. `trace_id` has 32 hex digits. Raises `ValueError` if the prompt is
-    empty or longer than `MOST_PROMPT` bytes, or if the session is not such an id.
+    of a `SessionStarted` event. `trace_id` has 32 hex digits. `call_key` is a secret of the run,
+    the same when the turn is done again; idempotency keys can be made of it. Raises `ValueError` if
+    the prompt is empty or longer than `MOST_PROMPT` bytes, or if the session is not such an id.
     """
 
     prompt: str
@@ -58,6 +59,7 @@ class Turn:
     trace_id: str
     session: str | None = None
     budget: Budget = field(default_factory=Budget)
+    call_key: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         if not self.prompt.strip():

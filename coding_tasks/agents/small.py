@@ -47,7 +47,7 @@ class SmallAgent:
         }
         return Command(
             our_program("small_agent.py", *(f"{name}={value}" for name, value in options.items())),
-            environment(TOLLGATE_TOKEN=turn.token),
+            environment(TOLLGATE_TOKEN=turn.token, TOLLGATE_CALL_KEY=turn.call_key or turn.token),
             turn.prompt.encode("utf-8", "replace"),
         )
 

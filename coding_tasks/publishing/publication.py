@@ -11,6 +11,7 @@ from coding_tasks.failures import PublishingFailed
 from coding_tasks.kept_changes import RunChange, TaskBranch
 from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.publishing.branches import branch_of
+from coding_tasks.publishing.claims import claim_push
 from coding_tasks.publishing.github import GitHub, GitHubFailed, PullRequestDraft
 from coding_tasks.publishing.outcomes import (
     ConfirmationNeeded,
@@ -20,7 +21,13 @@ from coding_tasks.publishing.outcomes import (
     Rejected,
 )
 from coding_tasks.publishing.pushes import push
-from coding_tasks.publishing.remotes import api_url_of, name_on_github, remote_of, takes_pushes
+from coding_tasks.publishing.remotes import (
+    api_url_of,
+    name_on_github,
+    remote_of,
+    remote_without_login,
+    takes_pushes,
+)
 from coding_tasks.publishing.secrets import find_secrets
 from coding_tasks.repositories.changes import Change, restore_change
 from coding_tasks.repositories.git import printable
@@ -52,6 +59,15 @@ def prepare(mirrors: Mirrors, task: CodingTask) -> tuple[Remote, Base]:
     if base.branch != branch.base_branch:
         TaskBranch.objects.filter(pk=branch.pk).update(base_branch=base.branch)
     return remote, base
+
+
+def require_base(mirrors: Mirrors, task: CodingTask, commit: str) -> Remote:
+    """Return the remote of a task, whose mirror has the commit that the task's run began at.
+
+    The repository is asked only if this machine lacks the commit. Raises `CheckoutFailed`.
+    """
+    remote = remote_without_login(task.repository)
+    return remote if mirrors.has(remote, commit) else prepare(mirrors, task)[0]
 
 
 def record_change(run: TaskRun, change: Change) -> RunChange:
@@ -96,6 +112,8 @@ def publish(
     commit = run.change.commit
     if unpushed:
         _restore(mirrors, remote, unpushed)
+        if not claim_push(run):
+            return KeptAsDiff("The work was stopped first.")
         pushed = push(mirrors, remote, commit, branch.name)
         if isinstance(pushed, Rejected):
             return pushed

@@ -4,7 +4,7 @@ from urllib.parse import urlsplit
 
 from cryptography.fernet import InvalidToken
 
-from coding_tasks.failures import CheckoutFailed, RepositoryRefused
+from coding_tasks.failures import CheckoutFailed, RepositoryRefused, RepositoryUnreachable
 from coding_tasks.git_credentials import GitCredential
 from coding_tasks.models import Repository
 from coding_tasks.publishing import github
@@ -18,6 +18,11 @@ _APP_USER = "x-access-token"
 def remote_of(repository: Repository) -> Remote:
     """Return the remote with its login. A GitHub App gets a new token. Raises `CheckoutFailed`."""
     return Remote(str(repository.pk), repository.clone_url, _login(repository))
+
+
+def remote_without_login(repository: Repository) -> Remote:
+    """Return the remote for what needs no network. Raises `RepositoryRefused`."""
+    return Remote(str(repository.pk), repository.clone_url)
 
 
 def takes_pushes(repository: Repository) -> bool:
@@ -65,5 +70,5 @@ def _login(repository: Repository) -> Login | None:
     except github.GitHubFailed as error:
         if error.permanent:
             raise RepositoryRefused(str(error)) from error
-        raise CheckoutFailed(str(error)) from error
+        raise RepositoryUnreachable(str(error)) from error
     return Login(_APP_USER, token)

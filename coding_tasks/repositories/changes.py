@@ -121,7 +121,7 @@ def _workspace(mirrors: Mirrors, remote: Remote, base: str) -> Iterator["_Worksp
     private_folder(mirrors.changes)
     if base:
         mirrors.ensure(remote, base)
-    else:
+    elif not mirrors.has(remote, base):
         mirrors.update(remote)
     directory = Path(tempfile.mkdtemp(prefix="change-", dir=mirrors.changes))
     try:
@@ -192,7 +192,8 @@ class _Workspace:
             try:
                 require_within(self._git.bounds, listing)
             except RepositoryTooBig as error:
-                raise ChangeRefused(f"The change makes {error}.") from error
+                why = str(error).removeprefix(f"{error.summary}: ")
+                raise ChangeRefused(f"The change makes the repository too big: {why}.") from error
         raw = self._read("diff-tree", "-r", "-z", "--no-renames", self.base_tree, tree)
         for described, path in _pairs(raw):
             modes = described.lstrip(b":").split()[:2]

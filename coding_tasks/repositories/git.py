@@ -19,6 +19,7 @@ from coding_tasks.failures import (
     CheckoutFailed,
     RepositoryRefused,
     RepositoryTooBig,
+    RepositoryUnreachable,
     UnpackingFailed,
 )
 from coding_tasks.repositories.bounds import Bounds
@@ -29,6 +30,7 @@ _LONGEST_MESSAGE = 1_000_000  # bytes; servers can send progress messages withou
 _ENTRIES_OF_GIT = 1_000
 _NO_SUCH_NAME = 1  # the exit status of `git rev-parse --quiet --verify`; other failures are 128
 _PAUSE = 0.25  # seconds
+_CLONE = "clone"
 # Git prints these when another attempt cannot help. LC_ALL=C keeps them English.
 _PERMANENT = (
     "authentication failed",
@@ -61,6 +63,14 @@ _OUR_OWN = (
 )
 
 
+_OF_REMOTE = ("fatal: remote error:", "error: remote", "ERROR:")
+"""How lines begin in which git repeats the remote's words as an error."""
+
+
+class _TookTooLong(Exception):
+    """Git did not end before its deadline."""
+
+
 @dataclass(frozen=True)
 class Ended:
     """How git ended: its exit status and its standard error."""
@@ -72,21 +82,32 @@ class Ended:
         """Raise `UnpackingFailed` or `RepositoryTooBig` if git failed without using the network."""
         if self.status:
             self.refuse_too_big()
-            ours = self.status == -signal.SIGKILL or self.says(*_OUR_OWN)
-            raise UnpackingFailed(self.reason, permanent=not ours)
+            raise UnpackingFailed(self.reason, permanent=not self._is_our_own)
 
     def require_reached(self) -> None:
-        """Raise `CheckoutFailed` if git failed to reach the remote repository."""
+        """Raise `RepositoryUnreachable` or `RepositoryRefused` if the remote did not serve git.
+
+        Raise `CheckoutFailed` if the fault is this machine's.
+        """
         if self.status:
             self.refuse_too_big()
+            if self._is_our_own:
+                raise CheckoutFailed(self.reason)
             if self.says(*_PERMANENT):
                 raise RepositoryRefused(self.reason)
-            raise CheckoutFailed(self.reason)
+            raise RepositoryUnreachable(self.reason)
 
     def refuse_too_big(self) -> None:
         """Raise `RepositoryTooBig` if git exceeded a limit."""
         if self.status == -signal.SIGSEGV or self.says(*_TOO_BIG):
             raise RepositoryTooBig(self.reason)
+
+    @property
+    def _is_our_own(self) -> bool:
+        """Whether the fault is this machine's. What the remote says about that does not count."""
+        own = [line for line in self._error_lines if not line.startswith(_OF_REMOTE)]
+        said = " ".join(own).lower()
+        return self.status == -signal.SIGKILL or any(sign in said for sign in _OUR_OWN)
 
     def says(self, *signs: str) -> bool:
         """Return whether git printed one of the texts, in any case."""
@@ -101,8 +122,12 @@ class Ended:
     @property
     def errors(self) -> str:
         """Git's error messages, without what the remote said."""
+        return " ".join(self._error_lines)
+
+    @property
+    def _error_lines(self) -> Sequence[str]:
         lines = self.messages.splitlines()
-        return " ".join(line for line in lines if line.startswith(("fatal:", "error:", "ERROR:")))
+        return [line for line in lines if line.startswith(("fatal:", "error:", "ERROR:"))]
 
 
 @dataclass(frozen=True)
@@ -125,7 +150,7 @@ class Git:
 
         The address must have been checked before. Raises `CheckoutFailed`.
         """
-        what = ("clone", "--no-checkout", "--quiet", "--depth=1", "--single-branch", "--no-tags")
+        what = (_CLONE, "--no-checkout", "--quiet", "--depth=1", "--single-branch", "--no-tags")
         how = ("--no-recurse-submodules", "--template=", "--no-local")
         self.run(*what, *how, "--", url, str(self.target)).require_reached()
 
@@ -187,8 +212,9 @@ class Git:
         """Run git in the directory, or in `within`, and return how it ended.
 
         `given` is its standard input. The login of `remote` reaches git through a pipe: it is in no
-        argument, variable or file. Raises `CheckoutFailed` if git takes too long, and
-        `RepositoryTooBig` if it exceeds the bounds.
+        argument, variable or file. Raises `CheckoutFailed` if git takes too long, which is
+        `RepositoryUnreachable` if it uses the network, and `RepositoryTooBig` if it exceeds the
+        bounds.
         """
         git = _git()
         place = within or self.directory
@@ -216,6 +242,10 @@ class Git:
             try:
                 self._bound(process)
                 self._watch(process, messages, output)
+            except _TookTooLong:
+                remotely = remote is not None or arguments[0] == _CLONE
+                slow = RepositoryUnreachable if remotely else CheckoutFailed
+                raise slow("git took too long") from None
             finally:
                 _end(process)
             messages.seek(0)
@@ -241,7 +271,7 @@ class Git:
                 running = False
             except subprocess.TimeoutExpired:
                 if time.monotonic() > self.deadline:
-                    raise CheckoutFailed("git took too long") from None
+                    raise _TookTooLong from None
             if _length(messages) > _LONGEST_MESSAGE:
                 raise RepositoryTooBig("git printed too many messages")
             if output is not None and _length(output) > self.bounds.listing:

@@ -4,6 +4,7 @@ A mirror holds the newest commit of the default branch, and the commits of tasks
 away at any time: what is missing is fetched, and unpublished changes are kept in the database.
 """
 
+import re
 import shutil
 import tempfile
 import time
@@ -17,10 +18,15 @@ from typing import Self
 import structlog
 from django.conf import settings
 
-from coding_tasks.failures import CheckoutFailed, RepositoryRefused, RepositoryTooBig
+from coding_tasks.failures import (
+    ChangeRefused,
+    CheckoutFailed,
+    RepositoryRefused,
+    RepositoryTooBig,
+)
 from coding_tasks.repositories.bounds import BOUNDS, Bounds
 from coding_tasks.repositories.file_locks import locked
-from coding_tasks.repositories.git import Ended, Git
+from coding_tasks.repositories.git import Ended, Git, printable
 from coding_tasks.repositories.remotes import Remote
 from coding_tasks.repositories.trees import remove_tree
 
@@ -37,6 +43,8 @@ _MOST_PACKS = 100
 _KNOWN_COMMITS = 50
 """Commits of a task's branch that are fetched, to see whether it contains ours."""
 _NOT_AN_ANCESTOR = 1  # the exit status of `git merge-base --is-ancestor`
+_FAULT = re.compile(r"^error: object [0-9a-f]+: \w+: (?P<what>.{1,200})$", re.MULTILINE)
+"""What git prints about an object of which its check disapproves."""
 # Git prints these about files of the mirror itself. LC_ALL=C keeps them English.
 _DAMAGE = (
     "not a git repository",
@@ -113,9 +121,9 @@ class Mirrors:
             self._mended(remote, mirror, lambda fresh: fresh.fetch_commit(remote, commit))
 
     def has(self, remote: Remote, commit: str) -> bool:
-        """Return whether this machine has the commit."""
+        """Return whether this machine has the commit, or any mirror if the commit is empty."""
         with self._held(remote, self._deadline(), exclusive=False) as mirror:
-            return mirror is not None and mirror.has(commit)
+            return mirror is not None and (not commit or mirror.has(commit))
 
     def rebuild(self, remote: Remote) -> None:
         """Remove a mirror that is damaged. The next use fetches it anew."""
@@ -344,7 +352,8 @@ class Mirror:
     def add_branch(self, source: Path, branch: str) -> None:
         """Take the branch `change` of another repository of ours, with its commits.
 
-        Git checks every object on the way. Raises `CheckoutFailed`.
+        Git checks every object on the way. Raises `ChangeRefused` if it finds fault with one, and
+        `CheckoutFailed`.
         """
         ended = self._run(
             "-c",
@@ -358,6 +367,9 @@ class Mirror:
             f"+{_HEADS}change:{_HEADS}{branch}",
             environment=LOCAL,
         )
+        if fault := _FAULT.search(ended.messages):
+            what = printable(fault["what"])
+            raise ChangeRefused(f"The change contains a file that git refuses: {what}.")
         ended.require_success()
 
     def push(self, remote: Remote, commit: str, branch: str) -> tuple[Ended, bytes]:

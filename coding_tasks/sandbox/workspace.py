@@ -119,7 +119,10 @@ class BaseWorkspace(ABC):
         most_bytes: int,
         index: bytes | None = None,
     ) -> tuple[bytes, bytes, Ended]:
-        """Run one of our own commands; return its output, what it complained of, and its end."""
+        """Run one of our own commands; return its output, what it complained of, and its end.
+
+        Raises `ExportFailed`, `TooBig` and `WorkspaceLost`.
+        """
         _check(command)
         bounded = replace(limits, output=most_bytes + 1)
         kept: dict[Stream, bytearray] = {stream: bytearray() for stream in STREAMS}
@@ -129,6 +132,8 @@ class BaseWorkspace(ABC):
             async for stream, data in process.chunks():
                 kept[stream] += data
             ended = await process.wait()
+        except WorkspaceFailed as error:  # code inside can take its rights from the tree or home
+            raise ExportFailed(str(error)) from error
         finally:
             await process.close()
         if ended.limit is Limit.OUTPUT:

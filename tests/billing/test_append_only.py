@@ -1,17 +1,20 @@
 """Append-only rows can't be changed or deleted, neither through the ORM nor in the database."""
 
 import importlib
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
 from django.db import IntegrityError, connection, transaction
 from django.db.migrations.executor import MigrationExecutor
+from django.utils import timezone
 
 from billing.allowances.caps import set_cap
 from billing.allowances.limits import set_limit
 from billing.append_only import AppendOnlyError
-from billing.ingestion.refunds import refund_run
+from billing.ingestion.refunds import refund_attempt, refund_run
 from billing.models import (
+    AttemptRefund,
     AuditEntry,
     Cap,
     DecisionRecord,
@@ -24,7 +27,16 @@ from quota.resources import AI_CREDITS
 from tests.billing.world import CREDIT, book, usage_event
 
 pytestmark = pytest.mark.django_db
-KEPT = [UsageEvent, Limit, Cap, DecisionRecord, AuditEntry, ThresholdNotice, RunRefund]
+KEPT = [
+    UsageEvent,
+    Limit,
+    Cap,
+    DecisionRecord,
+    AuditEntry,
+    ThresholdNotice,
+    RunRefund,
+    AttemptRefund,
+]
 triggers = importlib.import_module("billing.migrations.0002_triggers")
 
 
@@ -35,7 +47,9 @@ def written(project):
     set_cap(project.organization, AI_CREDITS, "run", CREDIT)
     event = usage_event(project)
     book(event)
-    refund_run(UUID(event["properties"]["task_run_id"]), project, reason="ResultLost")
+    run, now = UUID(event["properties"]["task_run_id"]), timezone.now()
+    refund_attempt(run, project, now - timedelta(hours=1), now, reason="LostTurn")
+    refund_run(run, project, reason="ResultLost")
     return project
 
 

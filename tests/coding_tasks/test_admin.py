@@ -1,6 +1,7 @@
 """The admin's pages of repositories, tasks and runs."""
 
 import uuid
+import zlib
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -10,7 +11,14 @@ from django.utils import timezone
 from billing.models import UsageEvent
 from coding_tasks import api_tasks
 from coding_tasks.api_tasks import NewTask
-from coding_tasks.models import ChannelDefault, CodingTask, Repository, TaskRun
+from coding_tasks.models import (
+    ChannelDefault,
+    CodingTask,
+    Repository,
+    RunChange,
+    TaskBranch,
+    TaskRun,
+)
 
 
 @pytest.fixture
@@ -89,9 +97,50 @@ def test_a_tasks_page_shows_its_turns_and_is_read_only(admin, make_task):
 
 def test_a_runs_page_shows_request_and_answer(admin, make_task):
     run = make_task().runs.get()
+    book(run, 2_500_000)
     page = admin.get(reverse("admin:coding_tasks_taskrun_change", args=[run.pk])).content.decode()
     assert "a request" in page
     assert "an answer" in page
+    assert "<td>2.50</td></tr>" in page  # its one call
+
+
+def test_a_runs_page_leads_to_its_change_and_its_branch(admin, make_task):
+    task = make_task()
+    run = task.runs.get()
+    branch = TaskBranch.objects.create(task=task, name="tollgate/explain-cart")
+    change = RunChange.objects.create(
+        run=run,
+        commit="ab" * 20,
+        branch=branch.name,
+        files=1,
+        added=1,
+        removed=0,
+        packed_patch=zlib.compress(b"+<b>hello"),
+        description=b"",
+        note="Not pushed. It is protected.",
+    )
+    pages = {
+        reverse("admin:coding_tasks_taskrun_change", args=[run.pk]): (
+            reverse("admin:coding_tasks_runchange_change", args=[change.pk]),
+        ),
+        reverse("admin:coding_tasks_codingtask_change", args=[task.pk]): (
+            reverse("admin:coding_tasks_taskbranch_change", args=[branch.pk]),
+        ),
+        reverse("admin:coding_tasks_runchange_change", args=[change.pk]): (
+            reverse("admin:coding_tasks_taskrun_change", args=[run.pk]),
+            "+&lt;b&gt;hello",
+            "Not pushed. It is protected.",
+        ),
+        reverse("admin:coding_tasks_taskbranch_change", args=[branch.pk]): (branch.name,),
+    }
+    for url, shown in pages.items():
+        page = admin.get(url).content.decode()
+        assert [text for text in shown if text not in page] == []
+        assert 'name="_save"' not in page
+        assert admin.post(url, {"name": "x"}).status_code == 403
+    for model in ("taskbranch", "runchange"):
+        page = admin.get(reverse(f"admin:coding_tasks_{model}_changelist")).content.decode()
+        assert branch.name in page
 
 
 @pytest.mark.parametrize("model", ["codingtask", "taskrun", "repository", "channeldefault"])

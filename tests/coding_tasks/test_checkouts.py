@@ -9,8 +9,14 @@ from pathlib import Path
 import pytest
 
 from coding_tasks.checkouts import PREFIX, ClonedCheckout, Cloner
-from coding_tasks.failures import CheckoutFailed, RepositoryTooBig, UnpackingFailed
+from coding_tasks.failures import (
+    CheckoutFailed,
+    RepositoryTooBig,
+    RepositoryUnreachable,
+    UnpackingFailed,
+)
 from coding_tasks.repositories.bounds import Bounds
+from coding_tasks.repositories.git import Ended
 from tests.devstack.processes import wait_until_gone
 from tests.git_repositories import commit, make_repository, run_git
 from tests.stopwatch import Stopwatch
@@ -235,10 +241,27 @@ def test_a_clone_that_hangs_is_ended_with_all_its_children(checkouts, tmp_path, 
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", str(fake.parent), prepend=os.pathsep)
     impatient = Cloner(timeout=timedelta(seconds=3), directory=checkouts.directory)
-    with pytest.raises(CheckoutFailed, match="too long"), impatient.checkout("https://h/x"):
+    with pytest.raises(RepositoryUnreachable, match="too long"), impatient.checkout("https://h/x"):
         pass
     child = int((tmp_path / "pid").read_text())
     wait_until_gone([child])
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "failure"),
+    [
+        (128, "fatal: unable to access 'https://h/x/': Could not resolve host: h", "unreachable"),
+        (128, "fatal: remote error: no space left on device", "unreachable"),
+        (128, "remote: no space left on device\nfatal: early EOF", "unreachable"),
+        (128, "fatal: write error: No space left on device", "ours"),
+        (-9, "", "ours"),
+    ],
+)
+def test_a_host_that_does_not_answer_is_not_a_failure_of_this_machine(status, said, failure):
+    with pytest.raises(CheckoutFailed) as failed:
+        Ended(status, said).require_reached()
+    assert isinstance(failed.value, RepositoryUnreachable) == (failure == "unreachable")
+    assert not failed.value.permanent
 
 
 def test_a_machine_without_git_says_so(checkouts, monkeypatch, tmp_path):

@@ -4,6 +4,7 @@ import httpx2
 import pytest
 
 from coding_tasks.failures import (
+    CallsThrottled,
     CreditsHeld,
     GatewayUnavailable,
     ModelFailed,
@@ -12,7 +13,8 @@ from coding_tasks.failures import (
     RunCapReached,
     TokenRefused,
 )
-from coding_tasks.refusals import failure_of
+from coding_tasks.refusals import failure_of, failure_of_refusal
+from workflows.refunds import is_ours
 
 OWN = {"x-tollgate-reason": "billable_credits"}
 PASSED_ON = {"x-tollgate-provider": "anthropic"}
@@ -44,6 +46,28 @@ def test_a_call_waits_while_the_gateway_cannot_decide(status, reason):
     found = failure(status, headers, {"reason": reason})
     assert type(found) is GatewayUnavailable
     assert found.retry_after == 7
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "meaning"),
+    [
+        (503, "store_unavailable", GatewayUnavailable),
+        (503, "too_many_bodies", GatewayUnavailable),
+        (429, "too_many_bodies", CallsThrottled),
+        (429, "too_many_concurrent_requests", CallsThrottled),
+        (429, "requests_per_minute", CallsThrottled),
+        (409, "call_under_way", CallsThrottled),
+        (408, "request_timeout", CallsThrottled),
+        (400, "invalid_request", ModelRefused),
+    ],
+)
+def test_what_code_in_a_sandbox_can_cause_is_no_outage_of_ours(status, reason, meaning):
+    headers = {"x-tollgate-reason": reason, "retry-after": "7"}
+    if meaning is not ModelRefused:
+        headers["x-should-retry"] = "true"
+    found = failure_of_refusal({"status": status, "headers": headers, "details": None})
+    assert type(found) is meaning
+    assert is_ours(type(found).__name__) == (meaning is GatewayUnavailable)
 
 
 @pytest.mark.parametrize("reason", ["provider_failed", "provider_timeout", "provider_unreachable"])

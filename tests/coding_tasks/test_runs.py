@@ -4,10 +4,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from coding_tasks import runs
+from coding_tasks import api_tasks, runs
 from coding_tasks.failures import CheckoutFailed, ModelFailed, OutOfCredits
-from coding_tasks.models import CodingTask, TaskRun
-from projects.models import OAuthAccessToken
+from coding_tasks.models import CodingTask, Repository, TaskRun
+from coding_tasks.places import take_place
+from projects.models import OAuthAccessToken, Project
 
 
 class Checkouts:
@@ -176,3 +177,37 @@ def test_a_failure_does_not_take_an_answer_back(run):
     runs.fail(run, "ModelFailed")
     run.refresh_from_db()
     assert (run.state, run.error) == (TaskRun.State.SUCCEEDED, "")
+
+
+# --- Places for turns ----------------------------------------------------------------------------
+@pytest.fixture
+def wanting(task, settings):
+    """Four runs of a project that has two places."""
+    settings.AGENT_TURNS_PER_PROJECT = 2
+    return [task.runs.create(message_ts=f"1.{n}", request="x") for n in range(4)]
+
+
+def test_a_project_has_a_bounded_number_of_places_taken_in_order(wanting):
+    first, second, third, fourth = wanting
+    assert [take_place(run) for run in wanting] == [True, True, False, False]
+    assert take_place(first)  # which it keeps, however often it asks
+    runs.mark_collected(first)
+    assert not take_place(fourth)  # the third asked before
+    assert take_place(third)
+    runs.fail(second, "TypeError")
+    assert not take_place(first)  # it goes on, behind the fourth
+    assert take_place(fourth)
+
+
+def test_the_runs_of_other_projects_need_no_place_of_this_one(wanting):
+    for run in wanting:
+        take_place(run)
+    project = Project.objects.create(organization=wanting[0].task.project.organization, name="B")
+    repository = Repository.objects.create(project=project, full_name="a/b", clone_url="file:///b")
+    other = api_tasks.create(api_tasks.NewTask(repository, "api", None, "hello"))
+    assert take_place(other)
+
+
+def test_without_a_limit_every_run_has_a_place(wanting, settings):
+    settings.AGENT_TURNS_PER_PROJECT = 0
+    assert all(take_place(run) for run in wanting)

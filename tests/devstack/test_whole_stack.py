@@ -1,9 +1,11 @@
 """The whole system: the tour of `make demo`, mentions, refusals, and the death of every process."""
 
 import io
+import json
 import os
 import signal
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext, redirect_stdout, suppress
 from functools import partial
@@ -23,7 +25,7 @@ from tests.conftest import wait_until
 from tests.devstack.coding import NAME as SHOP
 from tests.devstack.coding import add_shop, commits, serving_shop
 from tests.devstack.processes import wait_until_gone
-from tests.devstack.stack import QUESTION, Stack
+from tests.devstack.stack import QUESTION, Stack, http
 from tests.postgres import postgres_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(480)]
@@ -31,6 +33,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(480)]
 # Enough for every kill below: a call whose gateway was killed costs its whole hold, 9 credits.
 ENOUGH_CREDITS = "10000"
 BLOCKED = "@posthog/quota-limits/ai_credits"
+QUESTION_OF_RUN = {"role": "user", "content": "hello"}
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +137,63 @@ def test_no_process_has_a_secret_that_it_does_not_need(stack: Stack) -> None:
             assert (b"SLACK_SIGNING_SECRET=" in environment) == (is_slack or is_web), command
             seen += 1
     assert seen >= 12
+
+
+def test_the_token_of_a_run_opens_its_run_and_product_only_and_until_its_end(stack: Stack) -> None:
+    run, project = uuid.uuid4(), stack.project["project_id"]
+    token = _run_token(stack, project, run)
+    sibling = json.loads(
+        stack.manage("create_project", "--organization", "Rivals", "--name", "Theirs", "--json")
+    )
+    gateway, app = stack.values["GATEWAY_URL"], stack.values["TOLLGATE_URL"]
+    body = {"model": "claude-haiku-4-5", "max_tokens": 20, "messages": [QUESTION_OF_RUN]}
+    claims = {"project_id": sibling["project_id"], "task_run_id": str(uuid.uuid4())}
+
+    # Whatever the body claims, the token's own project pays, and its own run is named.
+    status, _ = http(f"{gateway}/slack_app/v1/messages", body | {"metadata": claims}, token)
+    assert status == 200
+    wait_until(lambda: _usage_by_run(stack).get(str(run)), what="the usage of the run")
+
+    for product in ("posthog_code", "slack_app_routing", "slack-posthog-code", "llm_gateway"):
+        status, refusal = http(f"{gateway}/{product}/v1/messages", body, token)
+        assert status == 403, (product, refusal)
+        assert http(f"{gateway}/v1/usage/{product}", token=token)[0] == 403, product
+    for other in (project, sibling["project_id"]):
+        tasks = f"{app}/api/projects/{other}/coding_tasks/"
+        wanted = {"repository": "acme/web-shop", "text": "hello"}
+        assert http(tasks, wanted, token)[0] == 403
+        assert http(f"{tasks}{run}/stop/", {}, token)[0] == 403
+    assert http(f"{app}/api/projects/{project}/quota_limits/", token=token)[0] == 200
+    limits_of_others = f"{app}/api/projects/{sibling['project_id']}/quota_limits/"
+    assert http(limits_of_others, token=token)[0] == 404
+
+    revoke = f"from projects.credentials import revoke_run_tokens as f; f({str(run)!r})"
+    stack.manage("shell", "--verbosity", "0", "-c", revoke)
+    wait_until(lambda: stack.call_gateway(token)[0] == 401, 5, "the refusal after the end")
+    used = _usage_by_run(stack)[str(run)]
+    for _ in range(3):
+        assert stack.call_gateway(token)[0] == 401
+    assert http(f"{app}/api/projects/{project}/quota_limits/", token=token)[0] == 401
+    assert _usage_by_run(stack)[str(run)] == used
+
+
+def _run_token(stack: Stack, project: int, run: uuid.UUID) -> str:
+    mint = (
+        "from datetime import timedelta\n"
+        "from projects.credentials import mint_run_token\n"
+        "from projects.models import Project\n"
+        f"project = Project.objects.get(pk={project})\n"
+        f"print(mint_run_token(project, {str(run)!r}, ['slack_app'], timedelta(minutes=5)))"
+    )
+    return stack.manage("shell", "--verbosity", "0", "-c", mint).split()[-1]
+
+
+def _usage_by_run(stack: Stack) -> dict[str, float]:
+    """Return the credits of each run of the stack's project."""
+    url = f"{stack.values['TOLLGATE_URL']}/api/projects/{stack.project['project_id']}"
+    status, answer = http(f"{url}/usage/?group_by=run", token=stack.project["personal_api_key"])
+    assert status == 200
+    return {result["run"]: float(result["credits"]) for result in answer["results"]}
 
 
 def test_every_gate_obeys_a_block_by_hand_until_it_is_removed(stack: Stack, token: str) -> None:

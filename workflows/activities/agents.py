@@ -9,6 +9,8 @@ from temporalio.exceptions import ApplicationError
 from coding_tasks import agent_runs, runs
 from coding_tasks.agent_runs import AgentRuns
 from coding_tasks.failures import CheckoutFailed, OutOfCredits, PublishingFailed
+from coding_tasks.models import TaskRun
+from coding_tasks.places import take_place
 from coding_tasks.publishing.outcomes import ConfirmationNeeded
 from workflows import confirmations, diffs, notices, refunds, run_notices
 from workflows.activities import rows
@@ -24,10 +26,14 @@ LAST_PUBLISHING = 5
 
 @dataclass(frozen=True)
 class Prepared:
-    """Whether an agent worker has to run the turn, and whether the run has an answer already."""
+    """Whether an agent worker has to run the turn, and whether the run has an answer already.
+
+    If it is `in_line`, nothing was prepared: all places of its project are taken.
+    """
 
     in_sandbox: bool
     answered: bool = False
+    in_line: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,11 +61,15 @@ class AgentActivities:
     @activity.defn
     @report_outages()
     def prepare_run(self, ref: RunRef) -> Prepared:
-        """Begin the run and write its job, if its agent needs a sandbox."""
+        """Begin the run and write its job, if its agent needs a sandbox and there is a place."""
         run = rows.run_to_perform(ref.run_id)
         if not agent_runs.uses_sandbox(run.task):
             return Prepared(in_sandbox=False)
         with report_failures():
+            runs.require_not_ended(run)
+            if run.state != TaskRun.State.SUCCEEDED and not take_place(run):
+                run_notices.tell_in_line(run)
+                return Prepared(in_sandbox=True, in_line=True)
             material = thread_context.read(run) if run.task.has_thread else ""
             begun = self._runs.prepare(run, material)
         return Prepared(in_sandbox=True, answered=not begun)
@@ -79,7 +89,14 @@ class AgentActivities:
     @activity.defn
     @report_outages()
     def publish_run(self, ref: RunRef) -> RunAnswer:
-        """Publish the run's change, if it made one, and claim the notice with its answer."""
+        """Publish the run's change, if it made one, and claim the notice with its answer.
+
+        A stop doesn't interrupt this, because the thread has to read what was pushed.
+        """
+        with activity.shield_thread_cancel_exception():
+            return self._publish_run(ref)
+
+    def _publish_run(self, ref: RunRef) -> RunAnswer:
         run = rows.run(ref.run_id)
         attempt = activity.info().attempt
         outcome = None

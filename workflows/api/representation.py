@@ -1,12 +1,19 @@
 """Tasks and runs as JSON. Texts of agents, models and repositories are untrusted."""
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from billing.reports.usage import usage_of_task_runs
+from billing.reports.usage import (
+    RunCall,
+    calls_of_task_runs,
+    given_back_to_task_runs,
+    usage_of_task_runs,
+)
 from coding_tasks.agents.events import Event, to_json
 from coding_tasks.models import CodingTask, RunChange, TaskBranch, TaskRun
+from coding_tasks.places import is_in_line
 from coding_tasks.publishing.secrets import hide_secrets
 from coding_tasks.transcripts import events_of
 from quota.representation import utc_time
@@ -16,6 +23,8 @@ from workflows.wording import unescape
 
 MOST_RUNS = 50
 """How many runs of a task are shown: the newest ones."""
+MOST_CALLS = 200
+"""How many calls of a run are shown: the newest ones."""
 MOST_TRANSCRIPT = 50_000
 """Characters of a run's transcript that are shown, from its end."""
 
@@ -24,32 +33,46 @@ def summaries(tasks: Iterable[CodingTask]) -> list[dict[str, Any]]:
     """Return the tasks for a list, with what they used."""
     found = list(tasks)
     task_of = dict(TaskRun.objects.filter(task__in=found).values_list("pk", "task_id"))
-    used = dict.fromkeys((task.pk for task in found), 0)
-    for run_id, micro in usage_of_task_runs(task_of).items():
-        used[task_of[run_id]] += micro
+    used = _by_task(task_of, usage_of_task_runs(task_of))
+    given_back = _by_task(task_of, given_back_to_task_runs(task_of, with_attempts=True))
     branches = TaskBranch.objects.filter(task__in=found).in_bulk(field_name="task_id")
-    return [_summary(task, branches.get(task.pk), used[task.pk]) for task in found]
+    return [
+        _summary(task, branches.get(task.pk), used[task.pk], given_back[task.pk]) for task in found
+    ]
+
+
+def _by_task(task_of: Mapping[UUID, UUID], micro_of_runs: Mapping[UUID, int]) -> Counter[UUID]:
+    sums: Counter[UUID] = Counter()
+    for run_id, micro in micro_of_runs.items():
+        sums[task_of[run_id]] += micro
+    return sums
 
 
 def detail(task: CodingTask) -> dict[str, Any]:
-    """Return the task with its newest runs, in order, and their transcripts."""
+    """Return the task with its newest runs, in order, with their transcripts and calls."""
     run_ids = list(task.runs.values_list("pk", flat=True))
-    used = usage_of_task_runs(run_ids)
     newest = (
         task.runs.select_related("change")
         .defer("change__packed_patch", "change__description")
         .order_by("-created_at", "-pk")[:MOST_RUNS]
     )
+    shown = list(reversed(newest))
     return {
-        **_summary(task, TaskBranch.objects.filter(task=task).first(), sum(used.values())),
-        "runs": [_run(task, run, used) for run in reversed(newest)],
-        "runs_left_out": max(0, len(run_ids) - MOST_RUNS),
+        **_summary(
+            task,
+            TaskBranch.objects.filter(task=task).first(),
+            sum(usage_of_task_runs(run_ids).values()),
+            sum(given_back_to_task_runs(run_ids, with_attempts=True).values()),
+        ),
+        "runs": _runs(task, shown),
+        "runs_left_out": len(run_ids) - len(shown),
     }
 
 
 def one_run(task: CodingTask, run: TaskRun) -> dict[str, Any]:
     """Return one run of the task."""
-    return _run(task, run, usage_of_task_runs([run.pk]))
+    [shown] = _runs(task, [run])
+    return shown
 
 
 def credits_of(task: CodingTask) -> float:
@@ -57,7 +80,9 @@ def credits_of(task: CodingTask) -> float:
     return sum(usage_of_task_runs(task.runs.values_list("pk", flat=True)).values()) / MICRO
 
 
-def _summary(task: CodingTask, branch: TaskBranch | None, used_micro: int) -> dict[str, Any]:
+def _summary(
+    task: CodingTask, branch: TaskBranch | None, used_micro: int, given_back_micro: int
+) -> dict[str, Any]:
     return {
         "id": str(task.pk),
         "origin": task.origin,
@@ -71,12 +96,30 @@ def _summary(task: CodingTask, branch: TaskBranch | None, used_micro: int) -> di
         "branch": branch.name if branch else None,
         "pull_request": (branch.pull_request or None) if branch else None,
         "credits": used_micro / MICRO,
+        "credits_given_back": given_back_micro / MICRO,
         "created_at": utc_time(task.created_at),
         "finished_at": utc_time(task.finished_at),
     }
 
 
-def _run(task: CodingTask, run: TaskRun, used: Mapping[UUID, int]) -> dict[str, Any]:
+def _runs(task: CodingTask, runs: Sequence[TaskRun]) -> list[dict[str, Any]]:
+    """Return the runs with what the ledger says of them."""
+    ids = [run.pk for run in runs]
+    used = usage_of_task_runs(ids)
+    given_back = given_back_to_task_runs(ids, with_attempts=True)
+    calls = calls_of_task_runs(ids)
+    return [
+        {
+            **_run(task, run),
+            "credits": used.get(run.pk, 0) / MICRO,
+            "credits_given_back": given_back.get(run.pk, 0) / MICRO,
+            "calls": [_call(call) for call in calls.get(run.pk, [])[-MOST_CALLS:]],
+        }
+        for run in runs
+    ]
+
+
+def _run(task: CodingTask, run: TaskRun) -> dict[str, Any]:
     transcript, left_out = _transcript(run)
     return {
         "id": str(run.pk),
@@ -85,13 +128,23 @@ def _run(task: CodingTask, run: TaskRun, used: Mapping[UUID, int]) -> dict[str, 
         "answer": run.answer or None,
         "error": run.error or None,
         "message": _message(task, run),
-        "credits": used.get(run.pk, 0) / MICRO,
+        "waits_for_place": is_in_line(run),
         "created_at": utc_time(run.created_at),
         "started_at": utc_time(run.started_at),
         "finished_at": utc_time(run.finished_at),
         "change": _change(run),
         "transcript": transcript,
         "transcript_left_out": left_out,
+    }
+
+
+def _call(call: RunCall) -> dict[str, Any]:
+    return {
+        "at": utc_time(call.occurred_at),
+        "model": call.model,
+        "input": call.input_tokens,
+        "output": call.output_tokens,
+        "credits": call.credits_micro / MICRO,
     }
 
 

@@ -30,10 +30,11 @@ _BEGINS_ANEW = (None, WorkflowExecutionStatus.COMPLETED)
 
 @dataclass(frozen=True)
 class StoppedTask:
-    """Whether there was work to stop, and whether a model may have been answering."""
+    """Whether there was work to stop, and what may go on: a model's answer, a push."""
 
     stopped: bool
-    in_flight: bool
+    in_flight: bool = False
+    pushing: bool = False
 
 
 def start_or_keep(task: CodingTask) -> None:
@@ -51,9 +52,9 @@ def stop(task: CodingTask, why: str) -> StoppedTask:
     """End the task's work: revoke its tokens, end its rows, then cancel its workflow."""
     stopped = stop_work(task, why)
     if stopped is None:
-        return StoppedTask(stopped=False, in_flight=False)
+        return StoppedTask(stopped=False)
     client.cancel_all([task.workflow_id])
-    return StoppedTask(stopped=True, in_flight=stopped.in_flight)
+    return StoppedTask(True, stopped.in_flight, stopped.pushing)
 
 
 def suspects(now: datetime, at_most: int) -> QuerySet[CodingTask]:

@@ -79,6 +79,19 @@ class Step(serializers.Serializer[Any]):
     cached = serializers.IntegerField(required=False)
 
 
+_GIVEN_BACK = "What was given back because of failures of ours. `credits` is without it."
+
+
+class Call(serializers.Serializer[Any]):
+    """A call of a model, as it is booked."""
+
+    at = serializers.DateTimeField(help_text=_TIME)
+    model = serializers.CharField()
+    input = serializers.IntegerField(help_text="Tokens, cached ones included.")
+    output = serializers.IntegerField(help_text="Tokens.")
+    credits = serializers.FloatField(help_text="0 if it was given back.")
+
+
 class Run(serializers.Serializer[Any]):
     """One message and the agent's answer to it."""
 
@@ -91,10 +104,15 @@ class Run(serializers.Serializer[Any]):
     error = serializers.CharField(allow_null=True, help_text="The kind of failure.")
     message = serializers.CharField(allow_null=True, help_text="Why it failed, in a sentence.")
     credits = serializers.FloatField(help_text="What it used so far.")
+    credits_given_back = serializers.FloatField(help_text=_GIVEN_BACK)
+    waits_for_place = serializers.BooleanField(
+        help_text="Whether it waits until another run of the project ends."
+    )
     created_at = serializers.DateTimeField(help_text=_TIME)
     started_at = serializers.DateTimeField(allow_null=True)
     finished_at = serializers.DateTimeField(allow_null=True)
     change = Change(help_text="The commit that it made; null: none.")
+    calls = Call(many=True, help_text="What each call of a model costs; the newest if many.")
     transcript = Step(many=True, help_text="What the agent did, also while it works.")
     transcript_left_out = serializers.IntegerField(help_text="Earlier steps that are not shown.")
 
@@ -116,6 +134,7 @@ class TaskSummary(serializers.Serializer[Any]):
     branch = serializers.CharField(allow_null=True)
     pull_request = serializers.CharField(allow_null=True)
     credits = serializers.FloatField(help_text="What it used so far.")
+    credits_given_back = serializers.FloatField(help_text=_GIVEN_BACK)
     created_at = serializers.DateTimeField(help_text=_TIME)
     finished_at = serializers.DateTimeField(allow_null=True)
 
@@ -153,6 +172,17 @@ _RUN_EXAMPLE: dict[str, Any] = {
     "error": None,
     "message": None,
     "credits": 1.25,
+    "credits_given_back": 0.0,
+    "waits_for_place": False,
+    "calls": [
+        {
+            "at": "2026-11-23T08:00:05Z",
+            "model": "claude-sonnet-4-6",
+            "input": 2400,
+            "output": 310,
+            "credits": 1.25,
+        }
+    ],
     "created_at": "2026-11-23T08:00:00Z",
     "started_at": "2026-11-23T08:00:01Z",
     "finished_at": "2026-11-23T08:00:40Z",
@@ -187,6 +217,7 @@ _SUMMARY_EXAMPLE: dict[str, Any] = {
     "branch": "tollgate/add-a-version-flag-0b0f7c1e",
     "pull_request": "https://github.com/acme/shop/pull/12",
     "credits": 1.25,
+    "credits_given_back": 0.0,
     "created_at": "2026-11-23T08:00:00Z",
     "finished_at": "2026-11-23T08:00:40Z",
 }
@@ -244,6 +275,7 @@ _CREATE_ANSWERS: dict[Any, Any] = {
     201: Task,
     **_REFUSED,
     **_UNREAD,
+    409: problem("The project has a thousand tasks at work already."),
     422: _REUSED,
     429: _DENIED,
     503: problem("A store cannot be reached. Nothing was started."),
@@ -286,7 +318,7 @@ _CONTINUE_ANSWERS: dict[Any, Any] = {
     201: Run,
     **_REFUSED,
     **_UNREAD,
-    409: problem("The task was stopped."),
+    409: problem("The task was stopped, or fifty of its messages wait already."),
     422: _REUSED,
     429: _DENIED,
     503: problem("A store cannot be reached. Nothing was started."),
@@ -315,6 +347,10 @@ _STOP_ANSWERS: dict[Any, Any] = {
             "in_flight": serializers.BooleanField(
                 help_text="Whether a model may still be answering, which is charged as well."
             ),
+            "pushing": serializers.BooleanField(
+                help_text="Whether the change was already being pushed. The change's `pushed` and "
+                "`note` then say what came of that. Otherwise it will not be pushed."
+            ),
             "state": serializers.ChoiceField(_STATES),
             "credits": serializers.FloatField(help_text="What the task used so far."),
         },
@@ -333,7 +369,13 @@ STOP: dict[str, Any] = {
     "examples": [
         _example(
             "Stopped",
-            {"stopped": True, "in_flight": False, "state": "stopped", "credits": 0.75},
+            {
+                "stopped": True,
+                "in_flight": False,
+                "pushing": False,
+                "state": "stopped",
+                "credits": 0.75,
+            },
             200,
         )
     ],

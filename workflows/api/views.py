@@ -1,6 +1,7 @@
 """`/api/projects/<id>/coding_tasks/`: start, read, continue and stop coding tasks."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -9,7 +10,7 @@ from django.http import Http404, HttpResponse
 from drf_spectacular.utils import extend_schema
 from rest_framework import status
 from rest_framework.exceptions import APIException, NotFound, PermissionDenied
-from rest_framework.pagination import CursorPagination
+from rest_framework.pagination import Cursor, CursorPagination
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -17,7 +18,7 @@ from rest_framework.views import APIView
 
 from coding_tasks import api_tasks, creation
 from coding_tasks.accepted_requests import KeyedRequest, KeyReused
-from coding_tasks.api_tasks import NewTask, TaskClosed
+from coding_tasks.api_tasks import NewTask, TaskClosed, TooMuchWork
 from coding_tasks.creation import Refused
 from coding_tasks.models import CodingTask, Repository, TaskRun, distinct_id_of
 from coding_tasks.outages import DATABASE_OUT
@@ -55,6 +56,12 @@ class Conflict(APIException):
     default_code = "conflict"
 
 
+class Busy(Conflict):
+    """There is so much work already that nothing more was started."""
+
+    default_detail = "There is too much work already. Send the request again when some has ended."
+
+
 class KeyOfAnotherRequest(APIException):
     """The idempotency key was used for another request before."""
 
@@ -70,6 +77,20 @@ class _Pages(CursorPagination):
     page_size = 20
     page_size_query_param = "limit"
     max_page_size = 100
+
+    def decode_cursor(self, request: Request) -> Cursor | None:
+        """Return the cursor. Raises `NotFound` if it is none of ours."""
+        cursor = super().decode_cursor(request)
+        if cursor is None or cursor.position is None:
+            return cursor
+        try:
+            position = datetime.fromisoformat(str(cursor.position))
+            position.astimezone(UTC)
+        except (ValueError, OverflowError) as error:
+            raise NotFound(self.invalid_cursor_message) from error
+        if position.tzinfo is None:
+            raise NotFound(self.invalid_cursor_message)
+        return cursor
 
 
 class _View(APIView):
@@ -215,6 +236,7 @@ class StopView(_View):
             {
                 "stopped": stopped.stopped,
                 "in_flight": stopped.in_flight,
+                "pushing": stopped.pushing,
                 "state": task.state,
                 "credits": representation.credits_of(task),
             }
@@ -226,7 +248,7 @@ def _once(
 ) -> tuple[TaskRun, bool]:
     """Return the run of a request, and whether it is new. A repetition doesn't ask the gate.
 
-    Raises `KeyOfAnotherRequest`, and what `allow` and `make` raise.
+    Raises `KeyOfAnotherRequest`, `Busy`, and what `allow` and `make` raise.
     """
     try:
         earlier = keyed.earlier_run()
@@ -236,6 +258,8 @@ def _once(
         return keyed.make_once(make)
     except KeyReused as error:
         raise KeyOfAnotherRequest from error
+    except TooMuchWork as error:
+        raise Busy from error
 
 
 def _require_open_and_paid(task: CodingTask) -> None:

@@ -13,6 +13,7 @@ from django.db.models import Q
 from billing.reports.usage import usage_of_task_runs, usage_of_traces
 from coding_tasks.assignments import trace_of
 from coding_tasks.models import CodingTask, TaskRun
+from coding_tasks.publishing.claims import to_be_pushed
 from coding_tasks.threads import active_task, lock_active_task
 from quota.resources import format_credits
 from workflows import client, closing, notices, wording
@@ -66,7 +67,8 @@ def _has_work_from_before(order: Mention, task: CodingTask) -> bool:
     waiting = FollowUp.objects.filter(
         workflow_id=task.workflow_id, state__in=FollowUp.WAITING
     ).values_list("ts", flat=True)
-    return any(Decimal(each) < Decimal(order.ts) for each in [*at_work, *waiting])
+    pushed = to_be_pushed(task).values_list("run__message_ts", flat=True)
+    return any(Decimal(each) < Decimal(order.ts) for each in [*at_work, *waiting, *pushed])
 
 
 def _reconsider_later_messages(order: Mention, task: CodingTask, why: str) -> None:
@@ -117,6 +119,7 @@ def _words(
             order.user_id,
             credits=_used(order, mentions, stopped),
             in_flight=stopped is not None and stopped.in_flight,
+            pushing=stopped is not None and stopped.pushing,
             bot_name=bot_name,
         )
     if owner_id is not None:

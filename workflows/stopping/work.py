@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from coding_tasks import stopping
 from coding_tasks.models import CodingTask, TaskRun
+from coding_tasks.publishing.claims import to_be_pushed
 from workflows.models import ERASED, FollowUp, Mention
 
 
@@ -13,10 +14,13 @@ class MentionStopped(Exception):
 
 @dataclass(frozen=True)
 class Stopped:
-    """The task that was stopped, and whether a model may have been answering at that time."""
+    """The task that was stopped, and what may go on although it was stopped."""
 
     task: CodingTask
     in_flight: bool
+    """Whether a model may be answering."""
+    pushing: bool
+    """Whether the push of its change had begun."""
 
 
 def stop_work(task: CodingTask, why: str) -> Stopped | None:
@@ -26,11 +30,12 @@ def stop_work(task: CodingTask, why: str) -> Stopped | None:
     """
     waiting = FollowUp.objects.filter(workflow_id=task.workflow_id, state__in=FollowUp.WAITING)
     at_work = task.runs.filter(state__in=TaskRun.UNFINISHED).exists()
-    if not at_work and not waiting.exists():
+    if not at_work and not waiting.exists() and not to_be_pushed(task).exists():
         return None
     in_flight = stopping.stop(task.pk, why)
     waiting.update(state=FollowUp.State.DROPPED, outcome=why[:200])
-    return Stopped(task, in_flight)
+    pushing = to_be_pushed(task).exclude(push_began_at=None).exists()
+    return Stopped(task, in_flight, pushing)
 
 
 def was_stopped(mention: Mention) -> bool:

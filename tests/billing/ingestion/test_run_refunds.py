@@ -12,9 +12,15 @@ from django.utils import timezone
 from billing.allowances.caps import set_cap
 from billing.allowances.limits import set_limit
 from billing.ingestion import quarantine, refunds
-from billing.ingestion.refunds import refund_run
+from billing.ingestion.refunds import refund_attempt, refund_run
 from billing.metrics import REFUNDED_MICRO, RUN_REFUNDS
-from billing.models import AuditEntry, QuarantinedEvent, RunRefund, UsageEvent
+from billing.models import (
+    AttemptRefund,
+    AuditEntry,
+    QuarantinedEvent,
+    RunRefund,
+    UsageEvent,
+)
 from billing.organizations import create_organization, create_project
 from billing.reports.daily_usage import report_what_was_booked
 from billing.reports.usage import given_back_to_task_runs, usage_of_run
@@ -185,6 +191,60 @@ def test_a_refund_that_is_not_complete_is_reported(project):
 
     assert list(ledger_faults()) == [
         f"run {RUN} was refunded, but still costs 12000000 micro-credits"
+    ]
+
+
+def test_a_lost_attempt_is_given_back_once_and_the_others_keep_their_cost(project):
+    until = timezone.now()
+    since = until - timedelta(minutes=5)
+    times = (since - timedelta(minutes=1), since, until)
+    earlier, lost, repeated = (usage_event(project, "1", at=at) for at in times)
+    late = usage_event(project, "1", at=until - timedelta(seconds=1))
+    book(earlier, lost)
+
+    for _ in range(2):
+        refund_attempt(RUN, project, since, until, reason="LostTurn")
+    book(late, repeated)
+    book(correction(lost, "0.50"))
+
+    assert used(project.organization) == usage_of_run(RUN) == 240 * CREDIT
+    assert given_back_to_task_runs([RUN]) == {}
+    assert given_back_to_task_runs([RUN], with_attempts=True) == {RUN: 300 * CREDIT}
+    assert faults(project) == []
+
+
+def test_a_run_that_fails_after_a_lost_attempt_costs_nothing(project):
+    now = timezone.now()
+    book(usage_event(project, at=now - timedelta(minutes=1)))
+    for minutes in (2, 1):
+        since = now - timedelta(minutes=minutes)
+        refund_attempt(RUN, project, since, since + timedelta(minutes=1), reason="LostTurn")
+    book(usage_event(project))
+
+    refund(project)
+    book(usage_event(project, at=now - timedelta(minutes=1)))
+
+    assert used(project.organization) == 0
+    assert faults(project) == []
+
+
+def test_a_refund_of_an_attempt_that_is_not_complete_is_reported(project):
+    now = timezone.now()
+    book(usage_event(project, at=now - timedelta(seconds=1)))
+    AttemptRefund.objects.create(
+        task_run_id=RUN,
+        project=project,
+        since=now - timedelta(hours=1),
+        until=now,
+        reason="x",
+        made_at=now,
+    )
+
+    assert list(ledger_faults()) == [
+        f"refund of an attempt at run {RUN} was made, but it still costs 12000000 micro-credits"
+    ]
+    assert list(audit_trail_faults()) == [
+        f"an attempt at run {RUN} was refunded, but not as the audit trail says"
     ]
 
 

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,15 +47,22 @@ class Agent:
     home: Path
     model: FakeModel
 
-    def run(self, prompt: str = "please", url: str = "", **options: object) -> Ran:
+    def run(
+        self,
+        prompt: str = "please",
+        url: str = "",
+        variables: Mapping[str, str] | None = None,
+        **options: object,
+    ) -> Ran:
         """Do one turn; return how it ended."""
+        variables = {"TOLLGATE_TOKEN": TOKEN, **(variables or {})}
         given = {"base-url": url or self.model.url, "model": "claude-sonnet-4-5", **options}
         ran = subprocess.run(
             [sys.executable, "-I", str(PROGRAM)]
             + [f"--{name.replace('_', '-')}={value}" for name, value in given.items()],
             input=prompt.encode(),
             cwd=self.tree,
-            env={"HOME": str(self.home), "PATH": os.environ["PATH"], "TOLLGATE_TOKEN": TOKEN},
+            env={"HOME": str(self.home), "PATH": os.environ["PATH"], **variables},
             capture_output=True,
             timeout=120,
             check=False,

@@ -386,6 +386,14 @@ def test_a_temporary_error_is_retried_with_the_same_key(agent: Agent, status: in
     assert len(set(keys)) == 1
 
 
+def test_a_turn_that_is_done_again_makes_its_calls_with_the_same_keys(agent: Agent) -> None:
+    for run, token in (("one", "first"), ("one", "second"), ("two", "third")):
+        agent.model.script("done")
+        agent.run(variables={"TOLLGATE_TOKEN": token, "TOLLGATE_CALL_KEY": f"secret of {run}"})
+    keys = [r.headers["idempotency-key"] for r in agent.model.requests("/v1/messages")]
+    assert keys[0] == keys[1] != keys[2]
+
+
 def test_retry_after_is_obeyed(agent: Agent) -> None:
     agent.model.fail_next(429, headers={"retry-after": "2"})
     agent.model.script("done")

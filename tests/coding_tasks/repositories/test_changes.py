@@ -121,6 +121,7 @@ GITLINK = new_file("vendored", "Subproject commit " + "1" * 40, "160000")
         link("up", "..") + new_file("up/escaped"),
         GITLINK,
         new_file(".gitmodules", '[submodule "x"]'),
+        new_file("src/.gitattributes", "*.x " + "a" * 3_000),
         b"not a patch\n",
         new_file("README.md"),
         new_file("a")[:-10],

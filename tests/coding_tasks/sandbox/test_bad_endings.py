@@ -15,7 +15,9 @@ import pytest
 from coding_tasks.sandbox.choice import KINDS, Choice
 from coding_tasks.sandbox.command import PYTHON_INSIDE, Command
 from coding_tasks.sandbox.docker.sandbox import Docker
+from coding_tasks.sandbox.errors import WorkspaceLost
 from coding_tasks.sandbox.interface import Limit, Storage
+from coding_tasks.sandbox.keepers.sandbox import KeeperSandbox
 from tests.coding_tasks.sandbox.conftest import ENVIRONMENT, QUICK, attempt, run, shell, until
 
 MARK = f"98765.{os.getpid()}"
@@ -291,6 +293,30 @@ def test_nothing_is_left_of_a_killed_worker(sandbox, nothing_left):
     while living(started) or marked():
         assert time.monotonic() - began < 20, "something outlived the worker"
         time.sleep(0.01)
+
+
+async def test_nothing_is_left_of_a_killed_keeper(sandbox, nothing_left):
+    if not isinstance(sandbox, KeeperSandbox):
+        pytest.skip("it has no keeper")
+    hostile = f"(setsid sh -c 'trap : TERM INT HUP; sleep {MARK}' &); echo up; sleep {MARK}"
+
+    async def lose() -> None:
+        command = Command(("/bin/sh", "-c", hostile), ENVIRONMENT)
+        async with sandbox.open(None) as workspace, workspace.start(command, QUICK) as process:
+            assert (await anext(process.lines())).text == "up"
+            os.kill(workspace._keeper.pid, signal.SIGKILL)
+            with pytest.raises(WorkspaceLost):
+                await process.wait()
+
+    await lose()
+    descriptors, processes = len(os.listdir("/proc/self/fd")), descendants(os.getpid())
+    for _ in range(3):
+        await lose()
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
+    await until(
+        lambda: not marked() and not living(descendants(os.getpid()) - processes),
+        "the end of every process",
+    )
 
 
 async def test_nothing_is_left_of_many_runs(sandbox, nothing_left):

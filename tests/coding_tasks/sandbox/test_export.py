@@ -4,7 +4,7 @@ import os
 import subprocess
 from base64 import b64decode
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -228,6 +228,15 @@ async def test_a_file_that_cannot_be_read_is_said_to_be_missing(sandbox, checkou
     assert change.incomplete
     assert b"+y" in change.patch
     assert b"closed" not in change.patch
+
+
+async def test_a_tree_and_a_home_that_are_locked_cannot_be_exported(sandbox, checkout):
+    async with checkout.opened(sandbox) as workspace:
+        await shell(workspace, 'echo a > new; chmod 0 . "$HOME" /tmp')
+        with pytest.raises(ExportFailed):
+            await workspace.export(checkout.commit, index=checkout.index)
+        with suppress(ExportFailed):  # in some sandboxes the lock does not matter
+            await workspace.save_home((".x",))
 
 
 async def test_a_file_that_is_not_in_its_encoding_is_kept_as_it_is(sandbox, source, tmp_path):

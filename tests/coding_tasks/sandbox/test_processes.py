@@ -16,6 +16,7 @@ import pytest
 import coding_tasks
 from coding_tasks.sandbox.bubblewrap import arguments, binary
 from coding_tasks.sandbox.bubblewrap.sandbox import Bubblewrap
+from coding_tasks.sandbox.choice import KINDS, Choice
 from coding_tasks.sandbox.command import PYTHON_INSIDE, Command
 from coding_tasks.sandbox.docker.sandbox import Docker
 from coding_tasks.sandbox.door.relay import Relay
@@ -190,6 +191,20 @@ async def test_a_lost_keeper_is_said_to_be_lost(sandbox):
             await shell(workspace, "true")
 
 
+def test_a_worker_of_low_priority_has_a_sandbox(sandbox):
+    (kind,) = [kind for kind in KINDS if type(Choice(kind).sandbox()) is type(sandbox)]
+    code = "from coding_tasks.sandbox import choice as c"
+    code += "; print(c.from_environment().sandbox().why_missing())"
+    said = subprocess.run(
+        ["nice", "-n", "19", sys.executable, "-c", code],
+        env=os.environ | {"SANDBOX": kind},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout == "None\n"
+
+
 async def test_a_machine_without_bubblewrap_gives_the_reason(monkeypatch):
     def missing():
         raise SandboxMissing("bubblewrap is not installed")
@@ -212,6 +227,7 @@ for module in (fcntl, os, resource, signal, socket):
             delattr(module, name)
 sys.platform = "darwin"
 from coding_tasks.sandbox.bubblewrap.sandbox import Bubblewrap
+from coding_tasks.sandbox.choice import KINDS, Choice
 print(Bubblewrap().why_missing())
 """
 

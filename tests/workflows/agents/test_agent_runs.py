@@ -24,6 +24,7 @@ from coding_tasks.models import (
     RunEvent,
     TaskRun,
 )
+from coding_tasks.publishing import publication
 from coding_tasks.publishing.publication import task_diff
 from coding_tasks.repositories.shared_checkouts import SharedCheckouts
 from coding_tasks.repositories.trees import remove_tree
@@ -31,14 +32,15 @@ from coding_tasks.sandbox.bubblewrap.sandbox import Bubblewrap
 from coding_tasks.sandbox.errors import WorkspaceFailed
 from projects.models import OAuthAccessToken
 from tests.conftest import wait_until
-from tests.git_repositories import commit, make_repository
+from tests.git_repositories import commit, make_repository, run_git
 from tests.workflows.agent_worker import AgentWorkerThread, agent_worker_process
 from tests.workflows.agents.calls import CALL, has_begun, nothing_is_left
 from tests.workflows.fake_gateway import AGENT
 from tests.workflows.temporal import history, wait_for_close
 from tests.workflows.world import World
 from workflows import client, tasks
-from workflows.models import Mention
+from workflows.intake import stop_orders
+from workflows.models import Mention, Notice
 from workflows.stopping.work import stop_work
 
 
@@ -178,6 +180,47 @@ def test_a_stopped_run_ends_its_processes_and_keeps_nothing(coding: World, agent
     monkeypatch.setattr(agent_runs, "_KEPT_AFTER", timedelta(0))
     AgentRuns.from_settings().tidy()
     assert nothing_is_left()
+
+
+@pytest.mark.parametrize("at", ["_restore", "push"])
+def test_a_stop_while_publishing_prevents_the_push_or_says_that_it_had_begun(
+    coding: World, agents, clone_urls, monkeypatch, at: str
+):
+    upstream = Path(clone_urls["acme/shop"].removeprefix("file://"))
+    step = getattr(publication, at)
+
+    def stop_first(*arguments):
+        order = coding.mention("stop", thread_ts=Mention.objects.get().thread_ts)
+        stop_orders.obey(order)
+        return step(*arguments)
+
+    monkeypatch.setattr(publication, at, stop_first)
+    mention = coding.start("echo a > b; echo Done")
+    wait_for_close(mention.workflow_id)
+    wait_until(lambda: Notice.objects.filter(kind="answer").exists(), what="the answer")
+    tasks.deliver_pending_notices()
+    stopped, answer = coding.wait_until_said(mention.ts, 2)
+    change = RunChange.objects.get()
+    assert stopped.startswith("Stopped, as <@U1> asked.")
+    assert ("was already being pushed" in stopped) == (at == "push")
+    assert answer.endswith("which is pushed." if at == "push" else "The work was stopped first.")
+    assert (change.branch in run_git(upstream, "branch", "--list")) == (at == "push")
+    assert (change.pushed_at is not None) == (at == "push")
+
+
+def test_a_run_waits_for_a_place_of_its_project_and_says_so(coding: World, agents, settings):
+    settings.AGENT_TURNS_PER_PROJECT = 1
+    first = coding.start("echo begun; sleep 600")
+    wait_until(has_begun, what="the agent's first words")
+    second = coding.start("echo hello")
+    wait_until(lambda: Notice.objects.filter(kind="hint").exists(), what="the hint")
+    tasks.deliver_pending_notices()
+    [waits] = coding.wait_until_said(second.ts, 1)
+    assert waits == ("I work on 1 task of this project at once, so this waits for a free place.")
+    stop_work(CodingTask.objects.get(workflow_id=first.workflow_id), "stopped")
+    client.cancel_all([first.workflow_id])
+    coding.wait_for_end(second, Mention.State.ANSWERED)
+    assert coding.said(second.ts) == [waits, "hello"]
 
 
 def test_a_run_that_is_stopped_while_it_is_prepared_leaves_nothing(

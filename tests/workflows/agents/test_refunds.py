@@ -2,23 +2,26 @@
 
 import os
 import signal
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from billing.models import RunRefund, UsageEvent
+from billing.models import AttemptRefund, RunRefund, UsageEvent
 from billing.verification.audit_faults import audit_trail_faults
 from billing.verification.ledger_faults import ledger_faults
 from billing.verification.projections import differences
 from coding_tasks import agent_runs, runs
+from coding_tasks.agent_runs import AgentRuns
 from coding_tasks.agent_worker.exchange import Attempt, Exchange, NotInExchange
-from coding_tasks.failures import PublishingFailed
+from coding_tasks.failures import PublishingFailed, RepositoryUnreachable
 from coding_tasks.models import CodingTask, RunChange, TaskRun
 from coding_tasks.publishing import publication
 from coding_tasks.sandbox.bubblewrap.sandbox import Bubblewrap
 from tests.billing.world import CREDIT, account_of, book, usage_event, used
 from tests.conftest import wait_until
 from tests.workflows.agent_worker import AgentWorkerThread, agent_worker_process
+from tests.workflows.agents.calls import CALL
 from tests.workflows.agents.test_agent_runs import answer_to
 from tests.workflows.temporal import terminate, wait_for_close
 from tests.workflows.world import World
@@ -182,6 +185,49 @@ def test_an_attempt_that_outlives_its_run_delivers_nothing(coding: World, agents
     assert_costs(coding, 0)
 
 
+def test_a_turn_that_is_repeated_costs_what_the_last_attempt_used(
+    coding: World, worker, sandbox: Bubblewrap
+):
+    breaks = [RuntimeError("the keeper died")]
+
+    class BreaksOnce(Bubblewrap):
+        def open(self, *arguments, **options):
+            if breaks:
+                raise breaks.pop()
+            return super().open(*arguments, **options)
+
+    with AgentWorkerThread(BreaksOnce()):
+        assert answer_to(coding, "echo hello") == "hello"
+    lost = AttemptRefund.objects.get()
+    assert used(coding.project.organization) == 0
+    assert_costs_once_more(coding, lost.until)
+
+
+def assert_costs_once_more(world: World, until: datetime) -> None:
+    """Check that a call of the lost attempt costs nothing, and one of the repeated turn does."""
+    run = TaskRun.objects.get()
+    properties = {"task_run_id": str(run.pk)}
+    for at in (until - timedelta(microseconds=1), until):
+        book(usage_event(run.task.project, at=at, properties=properties))
+    assert used(world.project.organization) == COST
+    account = account_of(world.project.organization)
+    assert [*differences(account), *ledger_faults(), *audit_trail_faults()] == []
+
+
+def test_a_paused_run_that_goes_on_keeps_its_cost(coding: World, agents, hurried):
+    hurried(recheck_seconds=3600)
+    coding.gateway.refuse_next("slack_app")
+    coding.limit_after_next_gate()
+    mention = coding.start(f"{CALL} && echo Done")
+    coding.wait_until_said(mention.ts, 1)
+    wait_until(lambda: TaskRun.objects.get().state == TaskRun.State.PAUSED, what="the pause")
+    coding.top_up()
+    tasks.wake_paused_runs()
+    coding.wait_until_said(mention.ts, 2)
+    assert not AttemptRefund.objects.exists()
+    assert used(coding.project.organization) >= COST
+
+
 def test_an_answer_costs_what_it_used(coding: World, agents):
     assert answer_to(coding, "echo hello") == "hello"
     assert_costs(coding, COST)
@@ -201,6 +247,57 @@ def test_a_change_that_the_code_host_does_not_take_costs_what_it_used(
     said = answer_to(coding, "echo a > b; echo Done")
     assert said.endswith("Not pushed: it is locked.")
     assert RunChange.objects.get().patch
+    assert_costs(coding, COST)
+
+
+def test_a_repository_that_goes_away_before_the_push_costs_what_was_used(
+    coding: World, agents, monkeypatch
+):
+    monkeypatch.setattr("workflows.activities.agents.LAST_PUBLISHING", 1)
+    monkeypatch.setattr(publication, "publish", failing(RepositoryUnreachable("no answer")))
+    said = answer_to(coding, "echo a > b; echo Done")
+    assert said.startswith("Done")
+    assert said.endswith("Not pushed: no answer.")
+    assert RunChange.objects.get().patch
+    assert_costs(coding, COST)
+
+
+def test_a_repository_that_goes_away_during_the_turn_loses_no_answer(
+    coding: World, agents, clone_urls, monkeypatch
+):
+    upstream = Path(clone_urls["acme/shop"].removeprefix("file://"))
+    collect = AgentRuns.collect
+
+    def collect_without(*arguments):
+        upstream.rename(upstream.with_suffix(".gone"))
+        try:
+            return collect(*arguments)
+        finally:
+            upstream.with_suffix(".gone").rename(upstream)
+
+    monkeypatch.setattr(AgentRuns, "collect", collect_without)
+    said = answer_to(coding, "echo a > b; echo Done")
+    assert said.startswith("Done\n\nChanged 1 file")
+    assert RunChange.objects.get().patch
+    assert_costs(coding, COST)
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        ("echo a > b; chmod 0 .", "It could not be taken out of the sandbox."),
+        (
+            "printf '*.x %03000d\\n' 1 > .gitattributes",
+            "The change contains a file that git refuses: .gitattributes has too long lines",
+        ),
+    ],
+)
+def test_an_agent_cannot_make_its_change_fail_through_our_fault(
+    coding: World, agents, code: str, why: str
+):
+    said = answer_to(coding, f"{code}; echo Done")
+    assert said.startswith("Done")
+    assert why in said
     assert_costs(coding, COST)
 
 

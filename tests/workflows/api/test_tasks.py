@@ -1,16 +1,23 @@
 """Tasks over the API, from the request to the answer in the rows."""
 
+import base64
+import uuid
+from datetime import timedelta
+
 import pytest
 from django.core.management import call_command
+from django.utils import timezone
 
 from billing.allowances.caps import set_cap
 from billing.allowances.limits import set_limit
-from coding_tasks import creation
+from billing.ingestion.refunds import refund_attempt
+from coding_tasks import api_tasks, creation
 from coding_tasks.models import AcceptedRequest, CodingTask, ProjectAgent, RunEvent, TaskRun
 from projects import introspection
 from projects.models import OAuthAccessToken, User
 from quota import gate
 from quota.resources import AI_CREDITS, MICRO, POSTHOG_CODE_CREDITS
+from tests.billing.world import book, usage_event
 from tests.conftest import wait_until
 from tests.workflows.api.conftest import Caller, caller_for
 from tests.workflows.fake_gateway import AGENT, API_AGENT
@@ -113,6 +120,32 @@ def test_a_failed_run_says_why(shop: World, caller: Caller, worker, hurried_task
     assert caller.wait_for(failed, "done")["runs"][-1]["answer"] == "Now it works."
 
 
+def test_a_run_shows_what_each_call_cost_and_what_was_given_back(shop: World, caller: Caller):
+    task = caller.started()
+    run_id = uuid.UUID(task["runs"][0]["id"])
+    properties = {"task_run_id": str(run_id), "ai_product": "posthog_code"}
+    began = timezone.now() - timedelta(minutes=5)
+    times = [began + timedelta(minutes=minutes) for minutes in range(3)]
+    book(*(usage_event(shop.project, "0.1", at=at, properties=properties) for at in times))
+    billed = caller.read(task)["runs"][0]
+    each = billed["calls"][0]["credits"]
+    assert [call["credits"] for call in billed["calls"]] == [each] * 3
+    assert (each > 0, billed["credits"]) == (True, pytest.approx(3 * each))
+    assert billed["calls"][0] == {
+        "at": times[0].strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "model": "claude-sonnet-4-5",
+        "input": 1200,
+        "output": 300,
+        "credits": each,
+    }
+    refund_attempt(run_id, shop.project, times[0], times[1], reason="LostTurn")
+    shown = caller.read(task)
+    for about in (shown, shown["runs"][0], caller.get().json()["results"][0]):
+        assert about["credits"] == pytest.approx(2 * each)
+        assert about["credits_given_back"] == pytest.approx(each)
+    assert [call["credits"] for call in shown["runs"][0]["calls"]] == [0, each, each]
+
+
 # --- Lists ---------------------------------------------------------------------------------------
 def test_tasks_are_listed_newest_first_in_pages(caller: Caller):
     for text in ("one", "two", "three"):
@@ -123,7 +156,42 @@ def test_tasks_are_listed_newest_first_in_pages(caller: Caller):
     second = caller.client.get(first["next"], headers=headers).json()
     assert [each["title"] for each in second["results"]] == ["one"]
     assert (second["next"], "runs" in second["results"][0]) == (None, False)
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        *("", "o=-1", "r=x", "p=", "p=junk", "p=2026-13-40", "p=2026-11-30", "p=%00"),
+        *("p=0001-01-01T00:00:00%2B23:59", "p=9999-12-31T23:59:59-23:59"),
+    ],
+)
+def test_a_cursor_that_is_not_ours_is_refused(caller: Caller, cursor: str):
+    caller.started()
+    encoded = base64.b64encode(cursor.encode()).decode()
+    assert caller.get(cursor=encoded).status_code == (200 if cursor == "" else 404)
     assert caller.get(cursor="junk").status_code == 404
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "x", "1" * 5_000, "1e3"])
+def test_an_odd_size_of_a_page_is_ignored(caller: Caller, limit: str):
+    caller.started()
+    assert len(caller.get(limit=limit).json()["results"]) == 1
+
+
+def test_a_project_has_a_bounded_number_of_tasks_at_work(caller: Caller, monkeypatch):
+    monkeypatch.setattr(api_tasks, "MOST_ACTIVE", 2)
+    first, _ = caller.started("one"), caller.started("two")
+    assert caller.create("three", key="k").status_code == 409
+    caller.stop(first)
+    assert caller.create("three", key="k").status_code == 201
+
+
+def test_a_task_has_a_bounded_number_of_messages_that_wait(caller: Caller, monkeypatch):
+    monkeypatch.setattr(api_tasks, "MOST_WAITING", 2)
+    task = caller.started("one")
+    assert caller.message(task, "two").status_code == 201
+    assert caller.message(task, "three").status_code == 409
+    assert TaskRun.objects.count() == 2
 
 
 # --- The same request twice ----------------------------------------------------------------------
@@ -283,7 +351,13 @@ def test_a_stop_revokes_the_token_and_ends_the_run(shop: World, caller: Caller, 
     wait_until(lambda: shop.gateway.requests(API_AGENT), what="the agent's call")
     stopped = caller.stop(made)
     assert not OAuthAccessToken.objects.exists()
-    assert stopped == {"stopped": True, "in_flight": True, "state": "stopped", "credits": 0}
+    assert stopped == {
+        "stopped": True,
+        "in_flight": True,
+        "pushing": False,
+        "state": "stopped",
+        "credits": 0,
+    }
     shop.gateway.release()
     wait_for_close(workflow_ids()[0])
     ended = caller.read(made)

@@ -49,7 +49,8 @@ def open_door(order: Start, channel: socket.socket) -> None:
 
 def yield_to_the_worker() -> None:
     """Run at a lower priority than the worker, and be the first to end if memory runs out."""
-    os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+    # A worker that is nicer already must not get less nice.
+    os.setpriority(os.PRIO_PROCESS, 0, max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
     with open("/proc/self/oom_score_adj", "w") as preference:
         preference.write("1000")
 

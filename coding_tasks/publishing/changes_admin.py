@@ -1,0 +1,79 @@
+"""Read-only admin pages of tasks' branches and of the changes that runs made."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from billing.admin.read_only import ReadOnly
+from coding_tasks.kept_changes import RunChange, TaskBranch
+
+MOST_SHOWN = 200_000
+"""Characters of a change that a page shows."""
+
+
+def shown(change: RunChange) -> SafeString:
+    """Return the beginning of the change as a diff."""
+    return format_html("<pre>{}</pre>", change.patch.decode("utf-8", "replace")[:MOST_SHOWN])
+
+
+@admin.register(TaskBranch)
+class TaskBranchAdmin(ReadOnly, admin.ModelAdmin[TaskBranch]):
+    """The branches of tasks, with their pull requests."""
+
+    list_display = ["name", "task", "project", "pushed_commit", "pull_request"]
+    list_filter = ["task__project__organization"]
+    list_select_related = ["task__project"]
+    search_fields = ["name", "=task__id", "task__title", "pull_request", "=pushed_commit"]
+    readonly_fields = fields = ("task", "name", "base_branch", "pushed_commit", "pull_request")
+
+    @admin.display(ordering="task__project__name")
+    def project(self, branch: TaskBranch) -> str:
+        """Return the name of the task's project."""
+        return branch.task.project.name
+
+
+@admin.register(RunChange)
+class RunChangeAdmin(ReadOnly, admin.ModelAdmin[RunChange]):
+    """The changes of runs, and how far their publishing is."""
+
+    list_display = ["created_at", "commit", "run", "branch", "files", "pushed_at", "note"]
+    list_filter = ["run__task__project__organization", "pushed_at"]
+    list_select_related = ["run__task"]
+    search_fields = ["=commit", "branch", "=run__id", "run__task__title", "note"]
+    date_hierarchy = "created_at"
+    readonly_fields = fields = (
+        "run_page",
+        "branch",
+        "commit",
+        "parent",
+        "files",
+        "added",
+        "removed",
+        "questions",
+        "agreed_at",
+        "settled_at",
+        "push_began_at",
+        "pushed_at",
+        "note",
+        "created_at",
+        "patch",
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[RunChange]:
+        """Return the changes without their contents, which only a change's own page shows."""
+        return super().get_queryset(request).defer("packed_patch", "description")
+
+    @admin.display(description="run")
+    def run_page(self, change: RunChange) -> SafeString:
+        """Return a link to the run that made it."""
+        url = reverse("admin:coding_tasks_taskrun_change", args=[change.run_id])
+        return format_html('<a href="{}">{}</a>', url, change.run)
+
+    def patch(self, change: Any) -> SafeString:
+        """Return the change as a diff."""
+        return shown(change)
