@@ -329,6 +329,9 @@ class TaskRun(models.Model):
                 condition=Q(state="queued", announced_at=None),
                 name="task_run_to_announce",
             ),
+            models.Index(
+                fields=["started_at"], condition=Q(state="running"), name="task_run_at_work"
+            ),
         ]
 
     def __str__(self) -> str:
