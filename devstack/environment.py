@@ -65,6 +65,7 @@ DJANGO: Names = frozenset(
         "GIT_ALLOWED_PROTOCOLS",
         "COMMIT_NAME",
         "COMMIT_EMAIL",
+        "PROGRESS_AFTER_SECONDS",
         "PUBLISH_MOST_FILES",
         "REPOSITORIES_DIRECTORY",
         "TASK_IDLE_MINUTES",
