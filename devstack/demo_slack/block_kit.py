@@ -133,7 +133,8 @@ def _element(element: Any, path: str) -> Violations:
     elif kind == "overflow":
         yield from _options(element.get("options"), f"{path}.options", 5)
     else:
-        yield from _plain(element.get("placeholder"), f"{path}.placeholder", 150)
+        if "placeholder" in element:
+            yield from _plain(element["placeholder"], f"{path}.placeholder", 150)
         if kind == "static_select":
             yield from _options(element.get("options"), f"{path}.options")
 

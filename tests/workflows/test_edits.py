@@ -138,7 +138,10 @@ def test_another_message_that_somebody_deleted_stays_deleted(slack, mention, run
     assert (answer.state, texts(slack, mention)) == ("sent", [])
 
 
-@pytest.mark.parametrize("error", ["ratelimited", "service_unavailable", "internal_error"])
+@pytest.mark.parametrize(
+    "error",
+    ["ratelimited", "service_unavailable", "external_channel_migrating", "internal_error"],
+)
 def test_an_edit_that_fails_for_now_is_repeated_without_a_search(slack, mention, shown, error):
     slack.fail_next("chat.update", error)
     edits.revise(shown, "step 2")
@@ -163,7 +166,20 @@ def test_edits_during_a_rate_limit_are_merged_into_one(slack, mention, shown):
     assert len(slack.calls("chat.update")) == 2
 
 
-@pytest.mark.parametrize("error", ["channel_not_found", "is_inactive", "edit_window_closed"])
+REFUSED = ["channel_not_found", "is_inactive", "edit_window_closed", "cant_update_message"]
+
+
+@pytest.mark.parametrize("error", REFUSED)
+def test_an_answer_that_cannot_be_edited_keeps_its_text(slack, mention, error):
+    answer = deliver(notices.claim("answer:1", Notice.Kind.ANSWER, mention, "42"))
+    slack.fail_next("chat.update", error)
+    edits.revise(answer, "43")
+    deliver_again(answer)
+    assert (answer.state, answer.error, texts(slack, mention)) == ("sent", error, ["42"])
+    assert slack.ephemeral_messages("C1") == []
+
+
+@pytest.mark.parametrize("error", REFUSED)
 def test_progress_that_cannot_be_edited_is_given_up_quietly(slack, shown, error):
     slack.fail_next("chat.update", error)
     edits.revise(shown, "step 2")

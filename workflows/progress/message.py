@@ -8,8 +8,11 @@ from workflows.slack.block_kit import Block, button, buttons, context, section
 
 
 def text_of(progress: RunProgress) -> str:
-    """Return the message for places that show no blocks, such as notifications."""
-    return f"{_where(progress)}. {_step(progress)}"
+    """Return the message for places that show no blocks, such as notifications.
+
+    It names no branch: a program that looks for the branch of an answer must not find it here.
+    """
+    return f"{wording.working_on(progress.repository, '')}. {_step(progress)}"
 
 
 def blocks_of(progress: RunProgress) -> list[Block]:

@@ -181,12 +181,17 @@ def post(client: WebClient, notice: Notice, message: Message) -> str:
         refusal = failure_of(error)
         if refusal is None or not refusal.is_refusal:
             raise
-        if message.blocks and refusal.meaning is Meaning.REFUSED:
+        if message.blocks and refusal.meaning is Meaning.REFUSED and not _is_too_long(error):
             text = "\n\n".join(filter(None, [message.text, footer_text(message.blocks)]))
             return _post(client, place, notice, Message(text, part=message.part))
         if notice.destination == Destination.PAGE and notice.user_id:
             return _show_to_user(client, notice, message)
         raise
+
+
+def _is_too_long(error: SlackApiError) -> bool:
+    """Return whether the text was refused, which is the same without blocks."""
+    return bool(error.response.get("error") == "msg_too_long")
 
 
 def _place(client: WebClient, notice: Notice) -> _Place:

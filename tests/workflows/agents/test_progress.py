@@ -37,7 +37,8 @@ def watch(world: World, mention: Mention) -> dict:
 def test_a_run_is_watched_and_stopped_by_its_button(coding: World, agents, client: Client):
     mention = coding.start("echo begun; sleep 600")
     shown = watch(coding, mention)
-    assert shown["text"].startswith("Working on *acme/shop* on `tollgate/")
+    assert shown["text"].startswith("Working on *acme/shop*.")
+    assert "on `tollgate/" in shown["blocks"][0]["text"]["text"]
     button = shown["blocks"][-1]["elements"][0]
     interactions = coding.slack.slack.interactions
     payload = interactions.block_actions(

@@ -65,7 +65,7 @@ def test_a_run_that_reports_steps_is_shown(slack, mention, reported):
     branch = branch_of(reported.task).name
     look()
     [posted] = slack.bot_messages("C1", mention.ts)
-    assert posted["text"] == f"Working on *a/b* on `{branch}`. Step 2: `runs pytest -q`"
+    assert posted["text"] == "Working on *a/b*. Step 2: `runs pytest -q`"
     assert f"Working on *a/b* on `{branch}`" in words_of(posted)
     assert "10 s · 0.00 credits so far" in words_of(posted)
     button = posted["blocks"][-1]["elements"][0]

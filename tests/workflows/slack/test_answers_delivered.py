@@ -251,8 +251,7 @@ class TestCommonErrors:
         elif error == "a closed connection":
             slack.drop_answer_next("chat.postMessage")
         else:
-            # Blocks that are refused are tried as plain text first.
-            slack.fail_next("chat.postMessage", error, times=1 + (error == "msg_too_long"))
+            slack.fail_next("chat.postMessage", error)
         deliver(answer)
         wait_until(lambda: slack.calls("chat.postMessage"), what="the end of the call")
         for _ in range(2):
