@@ -10,10 +10,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import structlog
 from django.db.models import F, Q
 
 from workflows.models import SlackPause
 from workflows.slack.client import Failure
+
+log = structlog.get_logger(__name__)
 
 SHORTEST = timedelta(seconds=5)
 LONGEST = timedelta(minutes=1)
@@ -59,6 +62,9 @@ def note_failure(workspace_id: int, failure: Failure, now: datetime) -> None:
         )
         wait = min(SHORTEST * 2 ** min(pause.silences, 10), LONGEST)
         SlackPause.objects.filter(pk=pause.pk).update(until=now + wait, silences=F("silences") + 1)
+        log.warning(
+            "a workspace does not answer", workspace=workspace_id, seconds=wait.total_seconds()
+        )
 
 
 def note_answer(workspace_id: int) -> None:
