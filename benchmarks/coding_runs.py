@@ -79,6 +79,7 @@ def serving(folder: Path) -> Iterator[tuple[Stack, FakeGitHub]]:
     environment["GIT_ALLOWED_PROTOCOLS"] = "http,file"
     environment["GATEWAY_REQUESTS_PER_MINUTE"] = "1000000"  # the throttle is not what is measured
     environment["DEFAULT_AGENT"] = "small"
+    environment["PROGRESS_AFTER_SECONDS"] = "600"  # the first message is the answer
     environment["AGENT_COMMANDS"] = json.dumps({"loud": ["python3", "-c", LOUD]})
     stack = Stack(folder / "stack", environment)
     with serving_shop(folder) as github, ExitStack() as ending:

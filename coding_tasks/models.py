@@ -345,6 +345,9 @@ class TaskRun(models.Model):
                 condition=Q(place_wanted_at__isnull=False),
                 name="task_run_in_line",
             ),
+            models.Index(
+                fields=["started_at"], condition=Q(state="running"), name="task_run_at_work"
+            ),
         ]
 
     def __str__(self) -> str:

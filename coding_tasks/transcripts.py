@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from django.db import transaction
 
 from coding_tasks.agents.events import Event, from_json, to_json
+from coding_tasks.agents.progress import Progress
 from coding_tasks.models import RunEvent, TaskRun
 from coding_tasks.shared_exchange import shared_exchange
 from coding_tasks.storable import storable
@@ -13,6 +14,8 @@ from coding_tasks.storable import storable
 MOST_EVENTS = 5_000
 _QUIET = frozenset({"session", "tokens"})
 """Events that tell a person nothing."""
+_STEPS = tuple(f'{{"type": "{kind}",'.encode() for kind in ("command", "edit", "tool"))
+"""How the lines of steps begin, so that a long transcript need not be parsed every few seconds."""
 
 
 def keep(run: TaskRun, lines: Iterable[bytes]) -> None:
@@ -37,6 +40,18 @@ def events_of(run: TaskRun) -> list[Event]:
         attempt = shared_exchange().latest(str(run.pk))
         values = _events(attempt.event_lines()) if attempt else []
     return [event for value in values if (event := from_json(value))]
+
+
+def latest_step(run: TaskRun) -> tuple[int, str]:
+    """Return how many steps an agent at work has taken, and what the latest one does."""
+    attempt = shared_exchange().latest(str(run.pk))
+    lines = attempt.event_lines() if attempt else []
+    steps = [line for line in lines if line.startswith(_STEPS)]
+    progress = Progress()
+    for event in _events(steps[-1:]):
+        if (step := from_json(event)) is not None:
+            progress.add(step)
+    return len(steps), progress.last_action
 
 
 def _events(lines: Iterable[bytes]) -> list[dict[str, object]]:

@@ -64,6 +64,7 @@ SLACK_API_URL = env.str("SLACK_API_URL", "https://slack.com/api/", validate=slac
 SLACK_SIGNING_SECRETS = comma_separated(env, "SLACK_SIGNING_SECRET")
 SLACK_CLIENT_ID = env.str("SLACK_CLIENT_ID", "")
 SLACK_CLIENT_SECRET = env.str("SLACK_CLIENT_SECRET", "")
+PROGRESS_AFTER_SECONDS = env.int("PROGRESS_AFTER_SECONDS", 10, validate=validate.Range(min=1))
 BOT_NAME = env.str("BOT_NAME", "Tollgate", validate=not_empty)
 
 # --- The gateway ---------------------------------------------------------------------------------

@@ -66,6 +66,7 @@ DJANGO: Names = frozenset(
         "COMMIT_NAME",
         "COMMIT_EMAIL",
         "AGENT_TURNS_PER_PROJECT",
+        "PROGRESS_AFTER_SECONDS",
         "PUBLISH_MOST_FILES",
         "REPOSITORIES_DIRECTORY",
         "TASK_IDLE_MINUTES",

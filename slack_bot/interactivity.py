@@ -4,6 +4,7 @@ What Slack sends came through a browser. So we sign the mention and the choice, 
 against the user, the workspace and the project's repositories.
 """
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +20,10 @@ from slack_bot.events import Installation
 from slack_bot.payloads import form, identifier, mapping, parse, text, timestamp
 from slack_bot.signature import signed_by_slack
 from workflows import client, confirmations, notices, wording
+from workflows.intake import stop_orders
 from workflows.mention_types import RepositoryChoice, workflow_id
 from workflows.models import Mention, Notice
+from workflows.progress import stop_button
 from workflows.slack import picker
 
 
@@ -50,7 +53,7 @@ def receive_interaction(_request: HttpRequest, body: bytes) -> HttpResponse:
     if payload.get("type") == "block_actions":
         if answer := credit_requests.receive_click(payload, installations_of(payload)):
             return answer
-        if _agree(payload):
+        if _agree(payload) or _stop(payload):
             return HttpResponse()
     interaction = read(payload)
     if interaction is not None and payload.get("type") == "block_suggestion":
@@ -88,9 +91,7 @@ def read(payload: dict[str, Any]) -> Interaction | None:
 
 def _agree(payload: dict[str, Any]) -> bool:
     """Take a click on the button of `workflows.confirmations`; return whether it was one."""
-    listed = payload.get("actions")
-    actions = [mapping(action) for action in listed] if isinstance(listed, list) else []
-    click = next((a for a in actions if a.get("action_id") == confirmations.ACTION_ID), None)
+    click = _click_on(confirmations.ACTION_ID, payload)
     if click is None:
         return False
     user_id = identifier(mapping(payload.get("user")).get("id"))
@@ -99,6 +100,28 @@ def _agree(payload: dict[str, Any]) -> bool:
         if user_id:
             confirmations.agree(workspace, user_id, text(click.get("value"), 200))
     return True
+
+
+def _stop(payload: dict[str, Any]) -> bool:
+    """Take a click on the button that stops a run; return whether it was one."""
+    click = _click_on(stop_button.ACTION_ID, payload)
+    if click is None:
+        return False
+    user_id = identifier(mapping(payload.get("user")).get("id"))
+    run_id = stop_button.run_of(text(click.get("value"), 200))
+    clicked_at = timestamp(click.get("action_ts")) or f"{time.time():.6f}"
+    workspaces = filter(None, map(installations.find, installations_of(payload)))
+    run = stop_button.run_in(workspaces, run_id) if run_id else None
+    if user_id and run is not None:
+        stop_orders.obey_click(run, user_id, clicked_at)
+    return True
+
+
+def _click_on(action_id: str, payload: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the action of a click on this button, or None."""
+    listed = payload.get("actions")
+    actions = [mapping(action) for action in listed] if isinstance(listed, list) else []
+    return next((action for action in actions if action.get("action_id") == action_id), None)
 
 
 def installations_of(payload: dict[str, Any]) -> tuple[Installation, ...]:

@@ -95,6 +95,7 @@ class FakeSlack(_Server):
         self.slack.forget_calls()
         self.slack.faults.clear()
         self.slack.limits.reset()
+        self.slack.web_api.violations = []
         self.slack.database.clear()
         add_demo_team(self.slack.workspace, self.slack.installations, "Tollgate", BOT_TOKEN)
 
@@ -138,6 +139,14 @@ class FakeSlack(_Server):
     def ephemeral_messages(self, channel: str = "C1") -> list[Json]:
         """Return the ephemeral messages, each with `visible_to`."""
         return self.slack.workspace.ephemeral_messages(channel)
+
+    def violations(self) -> list[str]:
+        """Return what was wrong with the blocks that were sent."""
+        return self.slack.web_api.violations
+
+    def delete(self, message: Json, channel: str = "C1") -> None:
+        """Delete a message as a person does."""
+        self.slack.workspace.delete_message(channel, message["ts"])
 
     def reactions(self, channel: str, ts: str) -> list[str]:
         """Return the names of a message's reactions."""

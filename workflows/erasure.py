@@ -50,7 +50,7 @@ def erase(team: str, user_id: str) -> Erased:
     )
     # Answers are notices too. They are erased last, because one is claimed under its run's lock.
     Notice.objects.filter(by_user, unsent).update(state=Notice.State.GIVEN_UP, error=_WHY)
-    Notice.objects.filter(by_user).update(text=ERASED)
+    Notice.objects.filter(by_user).update(text=ERASED, blocks=[])
     return erased
 
 

@@ -120,6 +120,7 @@ class Notice(models.Model):
         STOP = "stop", "stop: what was stopped, or why nothing was"
         HINT = "hint", "hint: how to go on in a thread that has ended"
         DIFF = "diff", "diff: a change as a file"
+        PROGRESS = "progress", "progress: what a run is doing, edited until the run ends"
         OFFER = "offer", "offer: the author can ask for more credits"
         CREDIT_REQUEST = "credit_request", "credit request: somebody asks for more credits"
 
@@ -128,6 +129,9 @@ class Notice(models.Model):
         SENDING = "sending", "sending: claimed, outcome unknown until sent"
         SENT = "sent"
         GIVEN_UP = "given_up"
+        WITHDRAWN = "withdrawn", "withdrawn: deleted from Slack, or never sent"
+
+    UNSENT = (State.PENDING, State.SENDING)
 
     class Destination(models.TextChoices):
         THREAD = "thread"
@@ -172,7 +176,24 @@ class Notice(models.Model):
     message_ts = models.CharField(max_length=32, blank=True, default="")
     error = models.CharField(max_length=200, blank=True, default="")
     created_at = models.DateTimeField(auto_now_add=True)
-    sent_at = models.DateTimeField(null=True, blank=True)
+    sent_at = models.DateTimeField(
+        null=True, blank=True, help_text="When it was posted. From then on it can be edited."
+    )
+    revision = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="How often its text was replaced."
+    )
+    edited_at = models.DateTimeField(
+        null=True, blank=True, help_text="When its present text was last shown in Slack."
+    )
+    withdrawn = models.BooleanField(
+        default=False, db_default=False, help_text="Whether Slack should no longer show it."
+    )
+    cost_micro = models.BigIntegerField(
+        null=True, blank=True, help_text="The micro-credits that an answer says it used."
+    )
+    cost_due_at = models.DateTimeField(
+        null=True, blank=True, help_text="When to compare that number with the ledger."
+    )
 
     class Meta:
         ordering = ["-created_at"]
@@ -183,10 +204,41 @@ class Notice(models.Model):
                 name="notice_still_to_send",
             ),
             models.Index(fields=["workspace", "channel_id", "thread_ts"], name="notice_thread"),
+            models.Index(
+                fields=["created_at"],
+                condition=models.Q(kind="progress", withdrawn=False),
+                name="notice_progress",
+            ),
+            models.Index(
+                fields=["cost_due_at"],
+                condition=models.Q(cost_due_at__isnull=False),
+                name="notice_cost_to_check",
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.kind} {self.key}"
+
+
+class SlackPause(models.Model):
+    """A time during which no notice is sent to a workspace: see `workflows.slack.pauses`."""
+
+    workspace = models.ForeignKey(SlackWorkspace, on_delete=models.CASCADE, related_name="+")
+    method = models.CharField(
+        max_length=60, blank=True, help_text="The method that Slack limited. Empty: all methods."
+    )
+    until = models.DateTimeField()
+    silences = models.PositiveSmallIntegerField(
+        default=0, help_text="How many calls in a row got no answer."
+    )
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["workspace", "method"], name="slack_pause_unique")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.workspace_id} {self.method}"
 
 
 class FollowUp(models.Model):

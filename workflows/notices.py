@@ -14,18 +14,21 @@ from typing import Any
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db.models import F, QuerySet, Window
+from django.db.models.functions import RowNumber
 from django.utils import timezone
 from slack_sdk import WebClient
+from slack_sdk.errors import SlackApiError
 
 from billing.credits import display
-from billing.reports.usage import given_back_to_task_runs
+from billing.reports.usage import given_back_to_task_runs, usage_of_run
 from coding_tasks.models import CodingTask, RunChange, TaskRun
 from projects.hints import run_soon
-from workflows import wording
+from workflows import answers, edits, thread_order, wording
 from workflows.metrics import NOTICES
 from workflows.models import ERASED, FollowUp, Mention, Notice
-from workflows.slack import posting
+from workflows.slack import pauses, posting
+from workflows.slack.block_kit import Block
 from workflows.slack.client import Failure, Meaning, client_for, failure_of
 from workflows.stopping import withheld_notices
 
@@ -39,12 +42,11 @@ GIVE_UP_AFTER = timedelta(hours=6)
 ATTEMPTS_AT_LEAST = 8
 """Attempts that a notice gets at any age: our processes may have been down for hours."""
 LONGEST_BACKOFF = timedelta(minutes=5)
-_ANSWER = "answer:"
+LONGEST_WAIT = timedelta(days=1)
+"""The age after which a notice for a workspace that takes no calls is given up untried."""
 _A_MOMENT = timedelta(seconds=1)
 PUBLISH_KEY = "publish:"
 """The beginning of the key of a question about a change. The run's id follows."""
-_AFTER_THE_ANSWER = (posting.DIFF_KEY, PUBLISH_KEY)
-"""How the keys of notices begin that follow their run's answer."""
 
 
 # --- Claiming ------------------------------------------------------------------------------------
@@ -54,14 +56,16 @@ def claim(
     about: Mention | FollowUp,
     text: str,
     *,
-    blocks: Sequence[dict[str, Any]] = (),
+    blocks: Sequence[Block] = (),
     user_id: str | None = None,
     only_to_user: bool = False,
+    cost_micro: int | None = None,
 ) -> Notice:
     """Return the notice for this key, creating it if needed. The caller must send it.
 
     It goes to the thread of `about`. If Slack refuses it there, or with `only_to_user`, it goes to
-    `user_id` alone, by default the author of `about`.
+    `user_id` alone, by default the author of `about`. `cost_micro` is what the text or the blocks
+    say that a run used.
     """
     destination = Notice.Destination.EPHEMERAL if only_to_user else Notice.Destination.THREAD
     notice, _ = Notice.objects.get_or_create(
@@ -76,6 +80,7 @@ def claim(
             "destination": destination,
             "text": text,
             "blocks": list(blocks),
+            "cost_micro": cost_micro,
         },
     )
     return notice
@@ -83,7 +88,7 @@ def claim(
 
 def answer_key(run: TaskRun) -> str:
     """Return the key of the notice with a run's answer."""
-    return f"{_ANSWER}{run.pk}"
+    return f"{answers.ANSWER_KEY}{run.pk}"
 
 
 @transaction.atomic
@@ -92,7 +97,9 @@ def claim_answer(run: TaskRun, about: Mention | FollowUp) -> Notice:
     fresh = TaskRun.objects.select_for_update().get(pk=run.pk)  # it may have been erased since
     sentences = [*change_sentences(fresh), *given_back_sentences([run])]
     text = "\n\n".join([wording.answer(fresh.answer), *sentences])
-    return claim(answer_key(run), Notice.Kind.ANSWER, about, text)
+    micro = usage_of_run(run.pk)
+    blocks = answers.blocks_of(fresh, text, micro)
+    return claim(answer_key(run), Notice.Kind.ANSWER, about, text, blocks=blocks, cost_micro=micro)
 
 
 def change_sentences(run: TaskRun) -> list[str]:
@@ -141,22 +148,15 @@ def deliver(notice: Notice) -> None:
     """
     now = timezone.now()
     taken = _take(notice, now)
-    if taken is None:
+    if taken is None or (not taken.notice.withdrawn and _is_over(taken, now)):
         return
-    if taken.notice.text == ERASED:
-        _give_up(taken.notice, "erased")
+    methods = posting.methods_of(taken.notice, searches=taken.outcome_unknown)
+    pause = pauses.find(notice.workspace_id, methods, now)
+    if pause.until is not None:
+        _postpone(taken, now, pause.until)
         return
-    if withheld_notices.is_withheld(taken.notice):
-        _give_up(taken.notice, "stopped")
-        return
-    if withheld_notices.has_to_wait(taken.notice, now, LEASE) or _waits_for_answer(
-        taken.notice, now
-    ):
-        unsent = Notice.State.SENDING if taken.outcome_unknown else Notice.State.PENDING
-        _keep(taken.notice, state=unsent, next_attempt_at=now + _A_MOMENT)
-        return
-    if taken.outcome_unknown and taken.notice.destination == Notice.Destination.EPHEMERAL:
-        _give_up(taken.notice, "outcome_unknown")  # no search finds an ephemeral message
+    if _replaces_progress(taken, now):
+        _put_back(taken, now + _A_MOMENT)
         return
     try:
         message_ts = _send(client_for(taken.notice.workspace), taken)
@@ -166,24 +166,28 @@ def deliver(notice: Notice) -> None:
         failure = failure_of(error)
         if failure is None:
             raise
-        _keep_failure(taken, failure, timezone.now())
+        now = timezone.now()
+        pauses.note_failure(notice.workspace_id, failure, now)
+        if pause.is_trial and not failure.is_silence:
+            pauses.note_answer(notice.workspace_id)
+        _keep_failure(taken, failure, now)
     else:
-        NOTICES.labels(taken.notice.kind, taken.notice.destination, Notice.State.SENT).inc()
-        _keep(
-            taken.notice,
-            state=Notice.State.SENT,
-            destination=taken.notice.destination,
-            message_ts=message_ts,
-            sent_at=timezone.now(),
-        )
+        if pause.is_trial:
+            pauses.note_answer(notice.workspace_id)
+        _keep_success(taken.notice, message_ts, timezone.now())
 
 
 def due(now: datetime) -> QuerySet[Notice]:
     """Return the notices to send now, the longest due first."""
-    unsent = [Notice.State.PENDING, Notice.State.SENDING]
-    return Notice.objects.filter(state__in=unsent, next_attempt_at__lte=now).order_by(
+    return Notice.objects.filter(state__in=Notice.UNSENT, next_attempt_at__lte=now).order_by(
         "next_attempt_at"
     )
+
+
+def next_due(now: datetime, most: int) -> list[Notice]:
+    """Return at most this many notices to send now, of each workspace in turn."""
+    place = Window(RowNumber(), partition_by="workspace_id", order_by="next_attempt_at")
+    return list(due(now).annotate(place=place).order_by("place", "next_attempt_at")[:most])
 
 
 @dataclass
@@ -212,21 +216,72 @@ def _take(notice: Notice, now: datetime) -> _Attempt | None:
     return None
 
 
-def _waits_for_answer(notice: Notice, now: datetime) -> bool:
-    """Return whether the run's answer has to be in the thread first.
+def _postpone(taken: _Attempt, now: datetime, until: datetime) -> None:
+    """Leave a notice for later, because its workspace takes no calls at present."""
+    notice = taken.notice
+    if notice.created_at <= now - LONGEST_WAIT:
+        _give_up(notice, "no answer from Slack")
+    else:
+        _put_back(taken, until)
 
-    The notice waits no longer than a lease: Slack may take it even if it refuses the answer.
-    """
-    _, _, run_id = notice.key.partition(":")
-    if not notice.key.startswith(_AFTER_THE_ANSWER) or notice.created_at <= now - LEASE:
+
+def _put_back(taken: _Attempt, until: datetime) -> None:
+    """Have the notice sent later. It was not tried."""
+    unsent = Notice.State.SENDING if taken.outcome_unknown else Notice.State.PENDING
+    _keep(taken.notice, state=unsent, next_attempt_at=until, attempts=F("attempts") - 1)
+
+
+def _is_over(taken: _Attempt, now: datetime) -> bool:
+    """Return whether there is nothing to send now. The notice is then given up or due later."""
+    notice = taken.notice
+    if notice.text == ERASED:
+        _give_up(notice, "erased")
+    elif withheld_notices.is_withheld(notice):
+        _give_up(notice, "stopped")
+    elif notice.kind == Notice.Kind.PROGRESS and _comes_too_late(notice):
+        notice.withdrawn = True
+        if taken.outcome_unknown:  # it may be in the thread
+            _keep(notice, withdrawn=True)
+            return False
+        _keep(notice, state=Notice.State.WITHDRAWN, withdrawn=True)
+    elif withheld_notices.has_to_wait(notice, now, LEASE) or thread_order.waits_for_earlier(
+        notice, now, LEASE
+    ):
+        _put_back(taken, now + _A_MOMENT)
+    elif taken.outcome_unknown and notice.destination == Notice.Destination.EPHEMERAL:
+        _give_up(notice, "outcome_unknown")  # no search finds an ephemeral message
+    else:
         return False
-    unsent = [Notice.State.PENDING, Notice.State.SENDING]
-    return Notice.objects.filter(key=f"{_ANSWER}{run_id}", state__in=unsent).exists()
+    return True
+
+
+def _comes_too_late(progress: Notice) -> bool:
+    """Return whether the run ended before its progress was shown for the first time."""
+    return not posting.is_posted(progress) and not thread_order.is_at_work(progress)
+
+
+def _replaces_progress(taken: _Attempt, now: datetime) -> bool:
+    """Delete the progress whose place the notice takes; return whether to wait for that.
+
+    If Slack refuses to delete it, or if it takes too long, the notice doesn't wait.
+    """
+    ended = thread_order.ended_progress(taken.notice)
+    for progress in ended:
+        edits.withdraw(progress)
+        deliver(progress)
+    return thread_order.waits_for_deletion(taken.notice, ended, now)
 
 
 def _send(client: WebClient, attempt: _Attempt) -> str:
-    """Send the notice in the first way that Slack accepts; return the `ts` of its first message."""
+    """Send the notice in the first way that Slack accepts; return the `ts` of its first message.
+
+    If it was sent before, edit its message, or delete it if it was withdrawn.
+    """
     notice = attempt.notice
+    if notice.withdrawn:
+        return _delete(client, attempt)
+    if posting.is_posted(notice):
+        return _edit(client, attempt)
     notice.destination = posting.first_way(notice)
     while True:
         try:
@@ -245,6 +300,41 @@ def _send(client: WebClient, attempt: _Attempt) -> str:
             )
             attempt.outcome_unknown = False
             _renew(notice, destination=way, messages_sent=0, message_ts="", error=refusal.error)
+
+
+def _edit(client: WebClient, attempt: _Attempt) -> str:
+    notice = attempt.notice
+    try:
+        posting.edit(client, notice)
+    except SlackApiError as error:
+        if notice.kind != Notice.Kind.PROGRESS or not posting.is_gone(error):
+            raise
+        # Somebody deleted the message, so the progress is shown in a new one.
+        attempt.outcome_unknown = False
+        _renew(notice, message_ts="", sent_at=None)
+        return _send_messages(client, attempt)
+    return notice.message_ts
+
+
+def _delete(client: WebClient, attempt: _Attempt) -> str:
+    """Delete the message. If Slack forbids that, have it say only that the work has ended."""
+    notice = attempt.notice
+    if not notice.message_ts:
+        message_ts = posting.find(client, notice, posting.messages_of(notice)[0])
+        if message_ts is None:
+            return ""
+        _renew(notice, message_ts=message_ts)
+    try:
+        posting.delete(client, notice)
+    except SlackApiError as error:
+        refusal = failure_of(error)
+        if posting.is_gone(error):
+            return ""
+        if refusal is None or refusal.meaning is not Meaning.REFUSED:
+            raise
+        notice.text, notice.blocks = wording.work_has_ended(), []
+        posting.edit(client, notice)
+    return notice.message_ts
 
 
 def _send_messages(client: WebClient, attempt: _Attempt) -> str:
@@ -268,6 +358,10 @@ def _keep_failure(attempt: _Attempt, failure: Failure, now: datetime) -> None:
     notice = attempt.notice
     outcome_unknown = attempt.outcome_unknown or failure.meaning is Meaning.UNKNOWN
     ephemeral = notice.destination == Notice.Destination.EPHEMERAL
+    is_change = notice.withdrawn or posting.is_posted(notice)
+    if is_change and (failure.is_permanent or _had_enough_attempts(notice, now)):
+        _keep(notice, state=_after_refused_change(notice), error=failure.error)
+        return
     if failure.is_permanent or (outcome_unknown and ephemeral) or _had_enough_attempts(notice, now):
         _give_up(notice, failure.error)
         return
@@ -285,6 +379,41 @@ def _keep_failure(attempt: _Attempt, failure: Failure, now: datetime) -> None:
     )
 
 
+def _after_refused_change(notice: Notice) -> str:
+    """Return the state of a notice whose message can be neither edited nor deleted."""
+    if notice.withdrawn:
+        return Notice.State.WITHDRAWN
+    is_progress = notice.kind == Notice.Kind.PROGRESS
+    return Notice.State.GIVEN_UP if is_progress else Notice.State.SENT
+
+
+def _keep_success(notice: Notice, message_ts: str, now: datetime) -> None:
+    """Record what Slack shows. If that is out of date already, the notice is due again."""
+    if notice.withdrawn:
+        _keep(notice, state=Notice.State.WITHDRAWN)
+        return
+    fields: dict[str, Any] = {
+        "destination": notice.destination,
+        "message_ts": message_ts,
+        "sent_at": notice.sent_at or now,
+        "edited_at": now,
+    }
+    if notice.sent_at is None:
+        NOTICES.labels(notice.kind, notice.destination, Notice.State.SENT).inc()
+        if notice.cost_micro is not None and posting.is_editable(notice):
+            fields["cost_due_at"] = now + answers.FIRST_CHECK
+    mine = _mine(notice)
+    if mine.filter(revision=notice.revision, withdrawn=False).update(
+        state=Notice.State.SENT, **fields
+    ):
+        return
+    fields |= {"state": Notice.State.PENDING, "attempts": 0}
+    if mine.filter(withdrawn=False).update(next_attempt_at=now + edits.EVERY, **fields):
+        return
+    if mine.update(next_attempt_at=now, **fields):
+        deliver(Notice.objects.get(pk=notice.pk))
+
+
 def _had_enough_attempts(notice: Notice, now: datetime) -> bool:
     return now - notice.created_at > GIVE_UP_AFTER and notice.attempts >= ATTEMPTS_AT_LEAST
 
@@ -298,10 +427,13 @@ def _give_up(notice: Notice, error: str) -> None:
 
 def _keep(notice: Notice, **fields: Any) -> bool:
     """Update the notice if the lease is still ours; return whether it was."""
-    mine = Notice.objects.filter(
+    return bool(_mine(notice).update(**fields))
+
+
+def _mine(notice: Notice) -> QuerySet[Notice]:
+    return Notice.objects.filter(
         pk=notice.pk, state=Notice.State.SENDING, next_attempt_at=notice.next_attempt_at
     )
-    return bool(mine.update(**fields))
 
 
 def _renew(notice: Notice, **fields: Any) -> None:

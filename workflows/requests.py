@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from decimal import Decimal
+from typing import Protocol
 
 from django.db.models import QuerySet
 
@@ -92,7 +93,20 @@ def is_stop(text: str) -> bool:
     return bool(words & STOP_WORDS) and words <= STOP_WORDS | _COURTESIES
 
 
-def of_thread(message: Mention | FollowUp | ThreadReply) -> QuerySet[Mention]:
+class InThread(Protocol):
+    """Anything that belongs to a thread: a row of a message, or an order."""
+
+    @property
+    def workspace_id(self) -> int: ...
+
+    @property
+    def channel_id(self) -> str: ...
+
+    @property
+    def thread_ts(self) -> str: ...
+
+
+def of_thread(message: InThread) -> QuerySet[Mention]:
     """Return the mentions in the message's thread."""
     return Mention.objects.filter(
         workspace=message.workspace_id,

@@ -20,12 +20,24 @@ from coding_tasks import runs
 from coding_tasks.failures import RepositoryBusy
 from coding_tasks.models import RunChange, TaskRun
 from coding_tasks.outages import STORES_AWAY, in_one_line
+from projects.hints import run_soon
 from quota.gate import QuotaUnknown
-from workflows import client, confirmations, credit_notices, lost_workflows, notices, unfinished
+from workflows import (
+    answers,
+    client,
+    confirmations,
+    credit_notices,
+    lost_workflows,
+    notices,
+    unfinished,
+)
 from workflows.api import running
 from workflows.credit_requests import resuming
 from workflows.intake import follow_ups, mentions, replies
 from workflows.models import CreditRequest, Notice, ThreadReply
+from workflows.notices import DELIVER_NOTICE
+from workflows.progress import showing
+from workflows.slack import pauses
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +46,8 @@ _BUDGET = 30.0
 """Seconds after which a sweep leaves the rest to the next one."""
 _EXPIRES = 5
 """Seconds after which a queued sweep is dropped, because the next one is due."""
+_PROGRESS_EVERY = 2
+"""Seconds between two looks at what runs are doing."""
 _PATIENCE = 3
 """Failures to reach Temporal after which a sweep stops, because each takes the full time limit."""
 _TERMINATED_EVERY = 30
@@ -57,7 +71,20 @@ def deliver_notice(notice_id: str) -> None:
 @shared_task(expires=_EXPIRES)
 def deliver_pending_notices() -> None:
     """Send the notices that are due."""
-    _sweep(notices.due(timezone.now())[:_BATCH], notices.deliver)
+    now = timezone.now()
+    _sweep(notices.next_due(now, _BATCH), notices.deliver)
+    pauses.forget_old(now)
+
+
+@shared_task(expires=_PROGRESS_EVERY)
+def show_progress() -> None:
+    """Show what runs are doing, and correct the costs that answers state."""
+    now = timezone.now()
+    due = showing.update(now)
+    to_check = Notice.objects.filter(cost_due_at__lte=now).order_by("cost_due_at")[:_BATCH]
+    due += [notice for notice in to_check if answers.correct_cost(notice, now)]
+    for notice in due:
+        run_soon(DELIVER_NOTICE, str(notice.pk))  # a workspace that is slow holds up no other
 
 
 @shared_task

@@ -232,9 +232,77 @@ def agent_ended(agent: str) -> str:
     return f"The agent {escape(agent)} ended without an answer and changed nothing."
 
 
-def answer_in_file(user_id: str) -> str:
-    """Introduce the file with an answer that is too long for a message."""
-    return f"{person(user_id)}, my answer is too long for a message, so it is in this file."
+def answer_in_file(user_id: str, *, cost: str = "") -> str:
+    """Introduce the file with an answer that is too long for a message. `cost` is mrkdwn."""
+    text = f"{person(user_id)}, my answer is too long for a message, so it is in this file."
+    return f"{text}\n{cost}" if cost else text
+
+
+def used(credits: str) -> str:
+    """Say what an answer cost. `credits` is the number, as people read it."""
+    return f"{escape(credits)} credits"
+
+
+def link(address: str, label: str) -> str:
+    """Return the mrkdwn of a link."""
+    return f"<{escape(address)}|{escape(label)}>"
+
+
+# --- Progress ------------------------------------------------------------------------------------
+def working_on(repository: str, branch: str) -> str:
+    """Say where the bot works."""
+    on = f" on `{_in_code(branch)}`" if branch else ""
+    return f"Working on *{escape(repository)}*{on}"
+
+
+def step(number: int, action: str) -> str:
+    """Say what the bot does at present. `action` is an agent's text."""
+    return f"Step {number}: `{_in_code(action)}`"
+
+
+def reading() -> str:
+    """Say what the bot does before it reports a step."""
+    return "Reading and thinking…"
+
+
+def publishing() -> str:
+    """Say that the work is done, and is being published."""
+    return "Publishing the change…"
+
+
+def so_far(elapsed: str, credits: str) -> str:
+    """Say how long the work has taken, and what it has used."""
+    return f"{escape(elapsed)} · {escape(credits)} credits so far"
+
+
+def work_has_ended() -> str:
+    """Take the place of progress that Slack doesn't let us delete."""
+    return "This work has ended."
+
+
+def stop_button() -> str:
+    """Label the button that stops the work."""
+    return "Stop"
+
+
+def stop_button_used(user_id: str) -> str:
+    """Say that the work of a button has ended."""
+    return f"{person(user_id)}, this work has already ended, so there is nothing to stop."
+
+
+def elapsed(seconds: int) -> str:
+    """Return a time as people say it: the longer it is, the rougher."""
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, rest = divmod(seconds, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def _in_code(text: str) -> str:
+    """Return a text for inline code, which a backtick or a line's end would end."""
+    return escape(" ".join(text.replace("`", "'").split())) or " "
 
 
 def answer_elsewhere(user_id: str, *, page: str) -> str:

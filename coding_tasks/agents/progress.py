@@ -1,5 +1,6 @@
 """What is known about a turn from its events so far: for heartbeats, the thread and resuming."""
 
+import json
 from dataclasses import dataclass
 
 from coding_tasks.agents.events import (
@@ -42,7 +43,7 @@ class Progress:
             case FileEdited(path):
                 self._act(f"edits {path}")
             case ToolUsed(name, detail):
-                self._act(f"{name} {detail}".strip())
+                self._act(f"{name} {_values(detail)}".strip())
             case Message(text):
                 self.said = text or self.said
                 self.last_action = self.last_action or _one_line(text)
@@ -59,6 +60,17 @@ class Progress:
     def _act(self, action: str) -> None:
         self.steps += 1
         self.last_action = _one_line(action)
+
+
+def _values(detail: str) -> str:
+    """Return a tool's arguments for people: only the values, if they are a JSON object."""
+    try:
+        arguments = json.loads(detail)
+    except (ValueError, RecursionError):
+        return detail
+    if not isinstance(arguments, dict):
+        return detail
+    return " ".join(str(each) for each in arguments.values() if isinstance(each, str | int))
 
 
 def _one_line(text: str) -> str:

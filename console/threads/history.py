@@ -155,7 +155,8 @@ def _requests(
     messages: Sequence[Mention | FollowUp], key: ThreadKey, workspace: SlackWorkspace
 ) -> Iterable[Request]:
     notices_of: dict[str, list[Notice]] = defaultdict(list)
-    for notice in Notice.objects.filter(**key._asdict()).order_by("created_at"):
+    said = Notice.objects.filter(**key._asdict()).exclude(kind=Notice.Kind.PROGRESS)
+    for notice in said.order_by("created_at"):
         notices_of[str(notice.mention_id or notice.key.partition(":")[2])].append(notice)
     refused = {
         message: _refused_at(message, notices_of[str(message.pk)])

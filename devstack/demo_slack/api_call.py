@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,11 @@ from devstack.demo_slack.workspace import Json, Workspace
 
 
 class SlackError(Exception):
-    """A refusal; the message is the error's name in Slack's documentation."""
+    """A refusal: the error's name in Slack's documentation, and what exactly is wrong."""
+
+    def __init__(self, name: str, details: Sequence[str] = ()) -> None:
+        super().__init__(name)
+        self.details = list(details)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -46,6 +47,7 @@ class Call:
     authorization: str
     arguments: Json
     answer: Json = field(default_factory=dict)
+    at: float = field(default_factory=time.time)
 
 
 class DroppedAnswer(Response):

@@ -3,6 +3,7 @@
 from typing import Any
 
 from devstack.demo_slack.api_call import ApiCall, SlackError
+from devstack.demo_slack.block_kit import violations
 from devstack.demo_slack.workspace import Json
 
 
@@ -29,11 +30,20 @@ def post_ephemeral(call: ApiCall) -> Json:
 
 
 def update(call: ApiCall) -> Json:
-    """`chat.update`."""
+    """`chat.update`. A message that is edited with blocks is not marked as edited.
+
+    https://docs.slack.dev/reference/methods/chat.update#text-blocks-or-attachments
+    """
     channel = call.channel()
+    if channel["is_archived"]:
+        raise SlackError("is_inactive")
+    if not channel["is_member"]:
+        raise SlackError("channel_not_found")
     old = _own_message(call, channel["id"], "cant_update_message")
-    new: Json = {"blocks": [], **_content(call, old.get("thread_ts", ""))}
-    new["edited"] = {"user": call.install.bot_user_id, "ts": old["ts"]}
+    content = _content(call, old.get("thread_ts", ""), call.limits.edited_text)
+    new: Json = {"blocks": [], **content}
+    if not new["blocks"]:
+        new["edited"] = {"user": call.install.bot_user_id, "ts": old["ts"]}
     message = call.workspace.change_message(channel["id"], old["ts"], new)
     return {
         "channel": channel["id"],
@@ -48,7 +58,7 @@ def delete(call: ApiCall) -> Json:
     channel = call.channel()
     message = _own_message(call, channel["id"], "cant_delete_message")
     call.workspace.delete_message(channel["id"], message["ts"])
-    return {"channel": channel["id"], "ts": message["ts"]}
+    return {"channel": channel["id"], "ts": message["ts"], "message": message}
 
 
 def get_permalink(call: ApiCall) -> Json:
@@ -68,13 +78,14 @@ def _own_message(call: ApiCall, channel: str, refusal: str) -> Json:
     return message
 
 
-def _content(call: ApiCall, thread_ts: str) -> Json:
+def _content(call: ApiCall, thread_ts: str, most: int | None = None) -> Json:
     """Return the message that the arguments describe, or refuse it as Slack does."""
     text = call.text("text")
+    most = call.limits.text if most is None else most
     blocks = call.structured("blocks", list, "invalid_blocks") or []
     if not text and not blocks and not call.arguments.get("attachments"):
         raise SlackError("no_text")
-    if len(text) > call.limits.text:
+    if len(text) > most:
         raise SlackError("msg_too_long")
     _check_blocks(call, blocks)
     message: Json = {**call.author(), "text": text}
@@ -91,19 +102,17 @@ def _content(call: ApiCall, thread_ts: str) -> Json:
 
 
 def _check_blocks(call: ApiCall, blocks: list[Any]) -> None:
-    if len(blocks) > call.limits.blocks:
-        raise SlackError("invalid_blocks")
-    in_all = 0
-    for block in blocks:
-        if not isinstance(block, dict) or not block.get("type"):
-            raise SlackError("invalid_blocks")
-        text = block.get("text")
-        length = len(str(text.get("text") or "")) if isinstance(text, dict) else 0
-        if block["type"] == "section" and length > call.limits.section:
-            raise SlackError("invalid_blocks")
-        in_all += length
+    found = violations(blocks, most=call.limits.blocks, section=call.limits.section)
+    if found:
+        raise SlackError("invalid_blocks", found)
+    in_all = sum(len(str(text)) for block in blocks for text in _texts(block))
     if in_all > call.limits.blocks_text:
         raise SlackError("msg_blocks_too_long")
+
+
+def _texts(block: Json) -> list[Any]:
+    texts = [block.get("text"), *block.get("fields", ()), *block.get("elements", ())]
+    return [text["text"] if isinstance(text, dict) else text for text in texts if text]
 
 
 METHODS = {

@@ -40,6 +40,7 @@ class Control:
         return [
             Route("/_control/posts", self._post, methods=["POST"]),
             Route("/_control/messages", self._messages),
+            Route("/_control/messages", self._delete, methods=["DELETE"]),
             Route("/_control/calls", self._list_calls),
             Route("/_control/faults", self._add_fault, methods=["POST"]),
             Route("/_control/faults", self._clear_faults, methods=["DELETE"]),
@@ -72,6 +73,16 @@ class Control:
         for message in found:
             message["reactions"] = self.workspace.reactions(channel, message["ts"])
         return JSONResponse(found)
+
+    async def _delete(self, request: Request) -> Response:
+        """Delete a message as a person does: `?channel=C1&ts=…`."""
+        channel, ts = request.query_params["channel"], request.query_params["ts"]
+        message = self.workspace.message(channel, ts)
+        if message is None:
+            return JSONResponse({"error": "there is no such message"}, 404)
+        self.workspace.delete_message(channel, ts)
+        self.events.message_deleted(message["team"], channel, message)
+        return JSONResponse({"ok": True})
 
     async def _list_calls(self, _request: Request) -> Response:
         return JSONResponse(self.calls())

@@ -103,6 +103,17 @@ class Events:
         changed = {"subtype": "message_changed", "hidden": True, "message": message}
         self.queue(self.envelope({**changed, "ts": message["ts"]}, channel, "message", team_id))
 
+    def message_deleted(self, team_id: str, channel: str, message: Json) -> None:
+        """Queue the event of a deletion."""
+        deleted = {
+            "subtype": "message_deleted",
+            "hidden": True,
+            "deleted_ts": message["ts"],
+            "previous_message": message,
+            "ts": f"{time.time():.6f}",
+        }
+        self.queue(self.envelope(deleted, channel, "message", team_id))
+
     def envelope(
         self,
         message: Json,

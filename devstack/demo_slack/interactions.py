@@ -9,6 +9,7 @@ import time
 from typing import Any
 from urllib.parse import urlencode
 
+from devstack.demo_slack.block_kit import option_violations
 from devstack.demo_slack.events import Answer, Events, SignedRequest, sign
 from devstack.demo_slack.installations import Installations
 from devstack.demo_slack.modals import Modals
@@ -167,6 +168,8 @@ class Interactions:
         answer = await self.events.send(self.signed_payload(payload))
         parsed = _parsed(answer)
         if "options" in parsed:
+            if found := option_violations(parsed["options"]):
+                raise LookupError(f"it gave wrong options: {found[0]}")
             return list(parsed["options"])
         groups = parsed.get("option_groups", [])
         return [option for group in groups for option in group["options"]]

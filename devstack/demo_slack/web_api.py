@@ -38,13 +38,19 @@ class WebAPI:
         self.modals = modals
         self.base_url = base_url
         self.limits = Limits()
+        self.violations: list[str] = []
+        """What was wrong with blocks so far."""
 
     def call(self, method: str, authorization: str, arguments: Json) -> Json:
         """Return Slack's answer to a call. `arguments` come from a form or a JSON body."""
         try:
             return {"ok": True, **self._answer(method, authorization, arguments)}
         except SlackError as error:
-            return {"ok": False, "error": str(error)}
+            refusal: Json = {"ok": False, "error": str(error)}
+            if error.details:
+                self.violations += error.details
+                refusal["response_metadata"] = {"messages": error.details}
+            return refusal
 
     def _answer(self, method: str, authorization: str, arguments: Json) -> Json:
         if method == "api.test":
@@ -68,6 +74,9 @@ class WebAPI:
             self.events.message_posted(install.team_id, answer["channel"], answer["message"])
         elif method == "chat.update":
             self.events.message_changed(install.team_id, answer["channel"], answer["message"])
+        elif method == "chat.delete":
+            deleted = answer.pop("message")
+            self.events.message_deleted(install.team_id, answer["channel"], deleted)
         return answer
 
     def _authenticate(self, authorization: str, arguments: Json) -> Install:

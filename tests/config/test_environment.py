@@ -63,6 +63,7 @@ def test_two_secrets_are_valid_during_a_rotation_and_blanks_are_ignored(settings
         ("SLACK_API_URL", "https://slack.com/api"),
         ("START_CREDITS", "some"),
         ("START_CREDITS", "NaN"),
+        ("PROGRESS_AFTER_SECONDS", "0"),
         ("TASK_IDLE_MINUTES", "0"),
         ("TASK_IDLE_MINUTES", "1.5"),
     ],

@@ -45,6 +45,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, github: FakeGitHub) -> Itera
     directory = tmp_path_factory.mktemp("stack")
     environment = throw_away_environment(os.environ, str(directory))
     environment |= {"AGENTS_DIRECTORY": str(PREFIX), "GIT_ALLOWED_PROTOCOLS": "http,file"}
+    environment["PROGRESS_AFTER_SECONDS"] = "600"  # the first message is the answer
     stack = Stack(directory, environment)
     stack.start()
     stack.set_limit("100000")

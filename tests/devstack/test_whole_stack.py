@@ -44,6 +44,7 @@ def new_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     environment |= {"AWS_SECRET_ACCESS_KEY": "of-the-operator", "GH_TOKEN": "of-the-operator"}
     environment["GIT_ALLOWED_PROTOCOLS"] = "http,file"
     environment["DEFAULT_AGENT"] = "reader"  # one call of the model for each mention
+    environment["PROGRESS_AFTER_SECONDS"] = "600"  # the first message is the answer
     with ExitStack() as postgres:
         if suite.ON_POSTGRES:
             data = suite.DIRECTORY / "postgres-of-the-stack"

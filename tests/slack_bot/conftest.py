@@ -47,11 +47,12 @@ def _fake_slack() -> Iterator[FakeSlack]:
 
 
 @pytest.fixture
-def slack(_fake_slack: FakeSlack, settings) -> FakeSlack:
+def slack(_fake_slack: FakeSlack, settings) -> Iterator[FakeSlack]:
     """Slack, with team T1 in which the app is installed."""
     _fake_slack.reset()
     settings.SLACK_API_URL = _fake_slack.api_url
-    return _fake_slack
+    yield _fake_slack
+    assert _fake_slack.violations() == []
 
 
 @pytest.fixture

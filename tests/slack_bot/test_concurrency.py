@@ -22,7 +22,7 @@ from tests.conftest import wait_until
 from tests.slack_bot.conftest import FORM, captured, workflow_of
 from tests.stopwatch import Stopwatch
 from workflows import tasks
-from workflows.models import FollowUp, Mention, Notice
+from workflows.models import FollowUp, Mention, Notice, SlackPause
 
 pytestmark = pytest.mark.django_db(transaction=True)
 COPIES = 20
@@ -127,6 +127,7 @@ def test_a_slack_that_limits_us_gets_the_denial_later(webhook, workspace, out_of
     assert notice.state == "pending"
     assert before <= notice.next_attempt_at - timedelta(seconds=1) <= timezone.now()
     Notice.objects.update(next_attempt_at=notice.created_at)
+    SlackPause.objects.update(until=notice.created_at)
     tasks.deliver_pending_notices()
     assert len(webhook.slack.bot_messages("C1")) == 1
 

@@ -47,7 +47,7 @@ def clone_urls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture
 def world(
     transactional_db, redis_client, temporal_address, _slack, _gateway, settings, monkeypatch
-) -> World:
+) -> Iterator[World]:
     """A team with credits but no repository yet; no worker runs."""
     _slack.reset()
     _gateway.reset()
@@ -58,7 +58,8 @@ def world(
     monkeypatch.setattr(client, "DEADLINE", timedelta(seconds=20))
     # Activities leave no connection behind in threads that outlive the test.
     monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", 0)
-    return make_world(_slack, _gateway, redis_client)
+    yield make_world(_slack, _gateway, redis_client)
+    assert _slack.violations() == []
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from coding_tasks.checkouts import Checkouts
 from coding_tasks.creation import Refused, Request, ThreadTaken
 from coding_tasks.failures import OutOfCredits
 from coding_tasks.models import CodingTask, Repository, TaskRun
-from workflows import denials, diffs, notices, refunds, run_notices, wording
+from workflows import denials, diffs, edits, notices, refunds, run_notices, wording
 from workflows.activities import rows
 from workflows.activities.outages import report_failures, report_outages
 from workflows.mention_types import (
@@ -313,15 +313,12 @@ def _announce(mention: Mention, task: CodingTask) -> None:
     def replace_picker() -> None:
         picker = mention.notices.filter(kind=Notice.Kind.PICKER).exclude(message_ts="").first()
         if picker is not None:
-            client_for(mention.workspace).chat_update(
-                channel=picker.channel_id,
-                ts=picker.message_ts,
-                text=wording.picker_chosen(task.repository.full_name),
-                blocks=[],
-            )
+            edits.revise(picker, wording.picker_chosen(task.repository.full_name))
+            notices.deliver(picker)
 
-    for decorate in (react, store_link, replace_picker):
+    for decorate in (react, store_link):
         _try_twice(decorate)
+    replace_picker()
 
 
 def _try_twice(do: Callable[[], None]) -> None:

@@ -1,9 +1,10 @@
-"""Orders to stop: a message that only says "stop" ends its author's work in the thread.
+"""Orders to stop: a message that only says "stop", or a button, ends a person's work in a thread.
 
 Other people who order a stop are told whose work it is.
 """
 
 from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass
 from decimal import Decimal
 
 from django.conf import settings
@@ -15,32 +16,98 @@ from coding_tasks.assignments import trace_of
 from coding_tasks.models import CodingTask, TaskRun
 from coding_tasks.publishing.claims import to_be_pushed
 from coding_tasks.threads import active_task, lock_active_task
+from projects.models import SlackWorkspace
 from quota.resources import format_credits
 from workflows import client, closing, notices, wording
 from workflows.intake import follow_ups
 from workflows.mention_types import workflow_id
 from workflows.models import FollowUp, Mention, Notice, ThreadReply
-from workflows.requests import is_stop, of_thread
+from workflows.requests import is_stop, message_of, of_thread
 from workflows.stopping.work import Stopped, stop_work
 
 
-def obey(order: Mention) -> None:
+@dataclass(frozen=True)
+class Order:
+    """Who wants work to stop, in which thread, and when: `ts` is a time in Slack's format."""
+
+    workspace: SlackWorkspace
+    channel_id: str
+    thread_ts: str
+    ts: str
+    user_id: str
+
+    @property
+    def workspace_id(self) -> int:
+        """The workspace's key, as rows have it."""
+        return self.workspace.pk
+
+
+def obey(message: Mention) -> None:
     """End the author's work in the thread, and say once what was stopped."""
+    thread = (message.workspace, message.channel_id, message.thread_ts)
+    order = Order(*thread, message.ts, message.user_id)
     mark = f"stopped by the message {order.ts}"
-    for mention in _own_open(order):
-        closing.close(mention.pk, Mention.State.STOPPED, mark)
-    mentions = list(of_thread(order).filter(state=Mention.State.STOPPED, outcome=mark))
-    workflows = {workflow_id(each.team_id, each.channel_id, each.ts) for each in mentions}
+    mentions = _close_own(order, mark)
+    workflows = _workflows_of(mentions)
     with transaction.atomic():
         stopped = _stop_own_task(order, mark, workflows)
         owner_id = None if stopped or mentions else _other_owner(order)
         words = _words(order, mentions, stopped, owner_id)
-        if closing.conclude(order, Mention.State.STOPPED, _outcome(mentions, stopped)):
-            notices.send_soon(notices.claim(_key(order, owner_id), Notice.Kind.STOP, order, words))
+        if closing.conclude(message, Mention.State.STOPPED, _outcome(mentions, stopped)):
+            key = f"stop:{message.pk}" if owner_id is None else _refusal_key(order)
+            notices.send_soon(notices.claim(key, Notice.Kind.STOP, message, words))
     client.cancel_all(workflows | ({stopped.task.workflow_id} if stopped else set()))
 
 
-def _own_open(order: Mention) -> list[Mention]:
+def obey_click(run: TaskRun, user_id: str, ts: str) -> None:
+    """End the work whose stop button was clicked at `ts`, as if its author had written "stop".
+
+    The person who clicked is told, alone, if the work is somebody else's or has ended already.
+    """
+    task = run.task
+    if task.workspace is None:
+        return
+    order = Order(task.workspace, task.channel_id, task.thread_ts, ts, user_id)
+    if user_id != task.owner_slack_user_id:
+        words = wording.not_yours_to_stop(user_id, owner_id=task.owner_slack_user_id)
+        _tell_alone(run, _refusal_key(order), words, user_id)
+        return
+    mark = f"stopped by a click at {ts}"
+    mentions = _close_own(order, mark) if run.state in TaskRun.UNFINISHED else []
+    workflows = _workflows_of(mentions)
+    with transaction.atomic():
+        lock_active_task(order.workspace, order.channel_id, order.thread_ts)
+        at_work = TaskRun.objects.filter(pk=run.pk, state__in=TaskRun.UNFINISHED).exists()
+        stopped = _stop_own_task(order, mark, workflows) if at_work else None
+        if stopped is not None or mentions:
+            words = _words(order, mentions, stopped, None)
+            told = notices.claim(f"stop:{run.pk}", Notice.Kind.STOP, message_of(run), words)
+            notices.send_soon(told)
+        else:
+            words = wording.stop_button_used(user_id)
+            _tell_alone(run, f"stop-used:{run.pk}:{user_id}", words, user_id)
+    client.cancel_all(workflows | ({stopped.task.workflow_id} if stopped else set()))
+
+
+def _tell_alone(run: TaskRun, key: str, words: str, user_id: str) -> None:
+    told = notices.claim(
+        key, Notice.Kind.STOP, message_of(run), words, user_id=user_id, only_to_user=True
+    )
+    notices.send_soon(told)
+
+
+def _close_own(order: Order, mark: str) -> list[Mention]:
+    """Close the author's open requests from before the order; return those that it closed."""
+    for mention in _own_open(order):
+        closing.close(mention.pk, Mention.State.STOPPED, mark)
+    return list(of_thread(order).filter(state=Mention.State.STOPPED, outcome=mark))
+
+
+def _workflows_of(mentions: Iterable[Mention]) -> set[str]:
+    return {workflow_id(each.team_id, each.channel_id, each.ts) for each in mentions}
+
+
+def _own_open(order: Order) -> list[Mention]:
     """Return the author's open requests in the thread from before the order."""
     mine = of_thread(order).filter(user_id=order.user_id, state__in=Mention.OPEN)
     return [
@@ -48,7 +115,7 @@ def _own_open(order: Mention) -> list[Mention]:
     ]
 
 
-def _stop_own_task(order: Mention, why: str, workflows: Set[str]) -> Stopped | None:
+def _stop_own_task(order: Order, why: str, workflows: Set[str]) -> Stopped | None:
     """Stop the author's task if its workflow is in `workflows` or it has work from before."""
     task = lock_active_task(order.workspace, order.channel_id, order.thread_ts)
     if task is None or task.owner_slack_user_id != order.user_id:
@@ -61,7 +128,7 @@ def _stop_own_task(order: Mention, why: str, workflows: Set[str]) -> Stopped | N
     return stopped
 
 
-def _has_work_from_before(order: Mention, task: CodingTask) -> bool:
+def _has_work_from_before(order: Order, task: CodingTask) -> bool:
     """Return whether the task works on, or will work on, what was written before the order."""
     at_work = task.runs.filter(state__in=TaskRun.UNFINISHED).values_list("message_ts", flat=True)
     waiting = FollowUp.objects.filter(
@@ -71,7 +138,7 @@ def _has_work_from_before(order: Mention, task: CodingTask) -> bool:
     return any(Decimal(each) < Decimal(order.ts) for each in [*at_work, *waiting, *pushed])
 
 
-def _reconsider_later_messages(order: Mention, task: CodingTask, why: str) -> None:
+def _reconsider_later_messages(order: Order, task: CodingTask, why: str) -> None:
     """Leave messages written after the order, but received before it, to the sweeps.
 
     The order doesn't apply to them. A message that mentions the bot starts over, even if its run
@@ -102,16 +169,14 @@ def _reconsider_later_messages(order: Mention, task: CodingTask, why: str) -> No
             )
 
 
-def _key(order: Mention, owner_id: str | None) -> str:
-    """Return the key of the notice. Each person in a thread is told once whose work it is."""
-    if owner_id is None:
-        return f"stop:{order.pk}"
+def _refusal_key(order: Order) -> str:
+    """Return the key of the notice that it is another's work: one for each person and thread."""
     thread = f"{order.workspace_id}:{order.channel_id}:{order.thread_ts}"
     return f"stop-refused:{thread}:{order.user_id}"
 
 
 def _words(
-    order: Mention, mentions: Sequence[Mention], stopped: Stopped | None, owner_id: str | None
+    order: Order, mentions: Sequence[Mention], stopped: Stopped | None, owner_id: str | None
 ) -> str:
     bot_name = settings.BOT_NAME
     if stopped is not None or mentions:
@@ -131,7 +196,7 @@ def _outcome(mentions: Sequence[Mention], stopped: Stopped | None) -> str:
     return "it stopped the work" if stopped is not None or mentions else "there was nothing to stop"
 
 
-def _other_owner(order: Mention) -> str | None:
+def _other_owner(order: Order) -> str | None:
     """Return the owner of the work in the thread, if it is somebody else's."""
     task = active_task(order.workspace, order.channel_id, order.thread_ts)
     if task is not None and task.owner_slack_user_id != order.user_id:
@@ -140,7 +205,7 @@ def _other_owner(order: Mention) -> str | None:
     return others.order_by("received_at").values_list("user_id", flat=True).first()
 
 
-def _used(order: Mention, mentions: Iterable[Mention], stopped: Stopped | None) -> str | None:
+def _used(order: Order, mentions: Iterable[Mention], stopped: Stopped | None) -> str | None:
     """Return the credits used so far, formatted, or None if none were used."""
     traces = {each.trace_id for each in mentions}
     project_id = order.workspace.project_id

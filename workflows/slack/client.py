@@ -25,16 +25,18 @@ _RATE_LIMITED = {"ratelimited", "rate_limited", "message_limit_exceeded"}
 _TEMPORARY = {
     "service_unavailable",
     "request_timeout",
+    "external_channel_migrating",
     "team_added_to_org",
     "org_login_required",
     "accesslimited",  # the administrators' list of networks, which they can correct
 }
-_PERHAPS_DONE = {"internal_error", "fatal_error"}
+_PERHAPS_DONE = {"internal_error", "fatal_error", "update_failed"}
 _DISCONNECTED = {"account_inactive", "token_revoked", "token_expired", "invalid_auth", "not_authed"}
 _REFUSED_HERE = {
     "channel_not_found",
     "not_in_channel",
     "is_archived",
+    "is_inactive",
     "cannot_reply_to_message",
     "restricted_action",
     "restricted_action_read_only_channel",
@@ -85,6 +87,10 @@ class Failure:
     error: str
     retry_after: int | None = None
     """Seconds that Slack asked us to wait."""
+    method: str = ""
+    """The method that was called, if Slack answered."""
+    is_silence: bool = False
+    """Whether the call ended at its time limit, without an answer."""
 
     @property
     def is_refusal(self) -> bool:
@@ -131,7 +137,9 @@ def failure_of(error: Exception) -> Failure | None:
     ):
         return Failure(Meaning.LATER, type(error.reason).__name__)
     if isinstance(error, OSError | http.client.HTTPException | ValueError):
-        return Failure(Meaning.UNKNOWN, type(error).__name__)
+        reason = error.reason if isinstance(error, URLError) else error
+        silence = isinstance(reason, TimeoutError)
+        return Failure(Meaning.UNKNOWN, type(error).__name__, is_silence=silence)
     return None
 
 
@@ -142,7 +150,8 @@ def _api_failure(error: SlackApiError) -> Failure:
     # If an answer is not JSON, the SDK's error quotes it.
     code = said[:100] if is_code else f"http_{response.status_code}"
     if response.status_code == 429 or code in _RATE_LIMITED:
-        return Failure(Meaning.LATER, code, _retry_after(response.headers))
+        method = response.api_url.rpartition("/")[2]
+        return Failure(Meaning.LATER, code, _retry_after(response.headers), method)
     if response.status_code >= 500 or code in _PERHAPS_DONE or (said and not is_code):
         return Failure(Meaning.UNKNOWN, code)
     if code in _TEMPORARY:

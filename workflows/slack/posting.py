@@ -6,7 +6,7 @@ user alone. `docs/slack.md` lists what Slack refuses.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -19,6 +19,7 @@ from slack_sdk.errors import SlackApiError
 from coding_tasks.models import RunChange
 from workflows import wording
 from workflows.models import Notice
+from workflows.slack.block_kit import Block, footer_of, footer_text, sections
 from workflows.slack.client import Meaning, failure_of
 from workflows.slack.splitting import length, split
 
@@ -45,7 +46,7 @@ class Message:
     """One message of a notice. `part` distinguishes the messages of one notice."""
 
     text: str
-    blocks: Sequence[dict[str, Any]] = ()
+    blocks: Sequence[Block] = ()
     part: str | int | None = None
     file_name: str = ""
     title: str = ""
@@ -85,6 +86,8 @@ def last_way(notice: Notice) -> str:
 def _ways(notice: Notice) -> list[str]:
     if notice.kind == Notice.Kind.DIFF:
         return [Destination.FILE]
+    if notice.kind == Notice.Kind.PROGRESS:
+        return [Destination.THREAD]
     if notice.kind != Notice.Kind.ANSWER:
         return [Destination.THREAD, *[Destination.EPHEMERAL] * bool(notice.user_id)]
     thread = [Destination.THREAD, Destination.PARTS, Destination.FILE]
@@ -97,6 +100,31 @@ def _ways(notice: Notice) -> list[str]:
     return [*ways, Destination.PAGE]
 
 
+def methods_of(notice: Notice, *, searches: bool) -> set[str]:
+    """Return the methods that the next attempt at the notice needs, as far as is known."""
+    if is_posted(notice):
+        return {"chat.delete" if notice.withdrawn else "chat.update"}
+    if notice.destination in _FILES:
+        methods = {"files.getUploadURLExternal", "files.completeUploadExternal"}
+    elif notice.destination == Destination.EPHEMERAL:
+        methods = {"chat.postEphemeral"}
+    else:
+        methods = {"chat.postMessage"}
+    if searches:
+        methods.add("conversations.replies" if notice.thread_ts else "conversations.history")
+    return methods
+
+
+def is_posted(notice: Notice) -> bool:
+    """Return whether Slack has the notice's message, so that it can be edited or deleted."""
+    return bool(notice.sent_at and notice.message_ts)
+
+
+def is_editable(notice: Notice) -> bool:
+    """Return whether the notice is one message that can be edited."""
+    return notice.destination in (Destination.THREAD, Destination.DM)
+
+
 def _is_direct(way: str) -> bool:
     return way in _DIRECT
 
@@ -106,16 +134,22 @@ def messages_of(notice: Notice) -> list[Message]:
     """Return the messages to send to the notice's destination, in order."""
     if notice.destination in _SEVERAL:
         parts = split(notice.text, _LONGEST_PART)
-        return [Message(text, part=number) for number, text in enumerate(parts)]
+        messages = [Message(text, part=number) for number, text in enumerate(parts)]
+        if footer := footer_of(notice.blocks):
+            last = messages[-1]
+            messages[-1] = replace(last, blocks=[*sections(last.text), *footer])
+        return messages
     if notice.kind == Notice.Kind.DIFF:
         return [_patch(notice)]
     if notice.destination in _FILES:
         file_name, content = f"answer-{notice.pk}.md", wording.unescape(notice.text)
-        text = wording.answer_in_file(notice.user_id)
+        text = wording.answer_in_file(notice.user_id, cost=footer_text(notice.blocks))
         return [Message(text, file_name=file_name, title="Answer", content=content)]
     if notice.destination == Destination.PAGE:
         text = wording.answer_elsewhere(notice.user_id, page=_page_of(notice))
         return [Message(text, part="page")]
+    if notice.blocks == footer_of(notice.blocks):  # the text is too long for blocks
+        return [Message("\n\n".join(filter(None, [notice.text, footer_text(notice.blocks)])))]
     return [Message(notice.text, blocks=notice.blocks)]
 
 
@@ -147,11 +181,17 @@ def post(client: WebClient, notice: Notice, message: Message) -> str:
         refusal = failure_of(error)
         if refusal is None or not refusal.is_refusal:
             raise
-        if message.blocks and refusal.meaning is Meaning.REFUSED:
-            return _post(client, place, notice, Message(message.text, part=message.part))
+        if message.blocks and refusal.meaning is Meaning.REFUSED and not _is_too_long(error):
+            text = "\n\n".join(filter(None, [message.text, footer_text(message.blocks)]))
+            return _post(client, place, notice, Message(text, part=message.part))
         if notice.destination == Destination.PAGE and notice.user_id:
             return _show_to_user(client, notice, message)
         raise
+
+
+def _is_too_long(error: SlackApiError) -> bool:
+    """Return whether the text was refused, which is the same without blocks."""
+    return bool(error.response.get("error") == "msg_too_long")
 
 
 def _place(client: WebClient, notice: Notice) -> _Place:
@@ -205,6 +245,32 @@ def _show_to_user(client: WebClient, notice: Notice, message: Message) -> str:
         blocks=list(message.blocks) or None,
     )
     return str(shown["message_ts"])
+
+
+# --- Editing -------------------------------------------------------------------------------------
+def edit(client: WebClient, notice: Notice) -> None:
+    """Replace the notice's message by its present text. Doing it twice does no harm.
+
+    Raises what a Slack call raises.
+    """
+    place = _place(client, notice)
+    client.chat_update(
+        channel=place.channel,
+        ts=notice.message_ts,
+        text=notice.text,
+        blocks=list(notice.blocks),
+        parse="none",  # unlike chat.postMessage, this method looks for names by default
+    )
+
+
+def delete(client: WebClient, notice: Notice) -> None:
+    """Delete the notice's message. Raises what a Slack call raises."""
+    client.chat_delete(channel=_place(client, notice).channel, ts=notice.message_ts)
+
+
+def is_gone(error: SlackApiError) -> bool:
+    """Return whether an edit or a deletion failed because there is no such message."""
+    return bool(error.response.get("error") == "message_not_found")
 
 
 # --- Searching -----------------------------------------------------------------------------------

@@ -157,6 +157,21 @@ def test_the_last_action_is_one_short_line() -> None:
     assert len(progress.last_action) <= 200
 
 
+@pytest.mark.parametrize(
+    ("detail", "shown"),
+    [
+        ('{"pattern": "total", "path": "src", "more": {}}', "search total src"),
+        ("total", "search total"),
+        ("[1]", "search [1]"),
+        ("{", "search {"),
+    ],
+)
+def test_the_arguments_of_a_tool_are_shown_as_values(detail: str, shown: str) -> None:
+    progress = Progress()
+    progress.add(ToolUsed("search", detail))
+    assert progress.last_action == shown
+
+
 def test_a_session_that_was_dropped_does_not_replace_one() -> None:
     progress = Progress()
     progress.add(SessionStarted("abc"))

@@ -8,12 +8,15 @@ import pytest
 from django.conf import settings
 from django.utils import timezone
 
+from tests.conftest import wait_until
 from tests.workflows.test_notices import deliver, deliver_again
 from tests.workflows.test_notices import mention as mention
 from tests.workflows.test_notices import slack as slack
 from tests.workflows.test_notices import workspace as workspace
 from workflows import notices, wording
 from workflows.models import Notice
+from workflows.slack import client
+from workflows.slack.block_kit import section
 
 # Errors of https://docs.slack.dev/reference/methods/chat.postMessage/#errors, by what cures them:
 # another place,
@@ -24,6 +27,7 @@ REFUSED_HERE = [
     "channel_not_found",
     "ekm_access_denied",
     "is_archived",
+    "is_inactive",
     "message_not_found",
     "messages_tab_disabled",
     "no_permission",
@@ -86,6 +90,7 @@ REFUSED = [
 # time,
 LATER = [
     "accesslimited",
+    "external_channel_migrating",
     "message_limit_exceeded",
     "org_login_required",
     "rate_limited",
@@ -95,7 +100,7 @@ LATER = [
     "team_added_to_org",
 ]
 # a search for the message, which may have been posted,
-UNKNOWN = ["fatal_error", "internal_error"]
+UNKNOWN = ["fatal_error", "internal_error", "update_failed"]
 # and nothing.
 DISCONNECTED = [
     "account_inactive",
@@ -207,6 +212,54 @@ class TestErrors:
         assert (answer.state, answer.destination) == ("given_up", "page")
         assert (answer.error, answer.text) == (error, SHORT)
         assert len(slack.calls()) == 1
+
+
+class TestCommonErrors:
+    """The second table of docs/slack.md, row by row."""
+
+    @pytest.fixture
+    def impatient(self, monkeypatch) -> None:
+        """Calls are given up after a third of a second."""
+        monkeypatch.setattr(
+            notices, "client_for", lambda each: client.client_for(each, timeout=0.3)
+        )
+
+    @pytest.mark.parametrize(
+        ("error", "destination"),
+        [
+            ("ratelimited", "thread"),
+            ("msg_too_long", "file"),
+            ("invalid_blocks", "thread"),
+            ("is_archived", "dm"),
+            ("not_in_channel", "dm"),
+            ("channel_not_found", "dm"),
+            ("cannot_reply_to_message", "dm"),
+            ("token_revoked", "page"),
+            ("fatal_error", "thread"),
+            ("silence", "thread"),
+            ("a closed connection", "thread"),
+        ],
+    )
+    def test_a_paid_answer_reaches_somebody_once_or_is_kept(
+        self, slack, mention, impatient, error, destination
+    ):
+        answer = notices.claim(
+            "answer:1", Notice.Kind.ANSWER, mention, SHORT, blocks=[section(SHORT)]
+        )
+        if error == "silence":
+            slack.hang_next("chat.postMessage", 0.6)
+        elif error == "a closed connection":
+            slack.drop_answer_next("chat.postMessage")
+        else:
+            slack.fail_next("chat.postMessage", error)
+        deliver(answer)
+        wait_until(lambda: slack.calls("chat.postMessage"), what="the end of the call")
+        for _ in range(2):
+            deliver_again(answer)
+        assert answer.destination == destination
+        assert answer.state == ("given_up" if destination == "page" else "sent")
+        posted = [*slack.bot_messages("C1", mention.ts), *slack.direct_messages("U1")]
+        assert len(posted) == (destination != "page")
 
 
 class TestWays:

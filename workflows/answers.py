@@ -1,0 +1,68 @@
+"""The blocks of an answer: its text, and a line with its cost, its time and its links.
+
+The last call of a run can be booked after the answer was posted. So the cost that an answer states
+is compared with the ledger a little later, and the message is edited if it was wrong.
+"""
+
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.urls import reverse
+
+from billing.credits import display
+from billing.reports.usage import usage_of_run
+from coding_tasks.kept_changes import TaskBranch
+from coding_tasks.models import RunChange, TaskRun
+from workflows import edits, wording
+from workflows.models import ERASED, Notice
+from workflows.slack.block_kit import FOOTER, Block, context, sections
+from workflows.slack.splitting import length
+
+ANSWER_KEY = "answer:"
+"""What the key of a notice with an answer begins with. The run's id follows."""
+FIRST_CHECK = timedelta(seconds=3)
+LAST_CHECK = timedelta(seconds=60)
+_MOST_EDITED = 3_900  # chat.update takes texts of up to 4,000 characters
+
+
+def blocks_of(run: TaskRun, text: str, micro: int) -> list[Block]:
+    """Return the blocks of a run's answer. `text` is the escaped answer."""
+    return [*sections(text), context(_footer(run, micro), block_id=FOOTER)]
+
+
+def correct_cost(notice: Notice, now: datetime) -> bool:
+    """Compare the cost that an answer states with the ledger; return whether it is to be edited."""
+    run = TaskRun.objects.select_related("task__repository").get(pk=run_id_of(notice))
+    micro = usage_of_run(run.pk)
+    is_last = now >= (notice.sent_at or now) + LAST_CHECK
+    again = None if is_last else (notice.sent_at or now) + LAST_CHECK
+    Notice.objects.filter(pk=notice.pk).update(cost_micro=micro, cost_due_at=again)
+    if micro == notice.cost_micro or notice.text == ERASED or length(notice.text) > _MOST_EDITED:
+        return False
+    return edits.revise(notice, notice.text, blocks_of(run, notice.text, micro))
+
+
+def run_id_of(notice: Notice) -> str:
+    """Return the id of the run that an answer belongs to."""
+    return notice.key.removeprefix(ANSWER_KEY)
+
+
+def page_of(run: TaskRun) -> str:
+    """Return the address of the run's page in the admin, with its transcript and its change."""
+    path = reverse("admin:coding_tasks_taskrun_change", args=[run.pk])
+    return f"{settings.PUBLIC_URL}{path}"
+
+
+def _footer(run: TaskRun, micro: int) -> str:
+    parts = [wording.used(display(micro))]
+    if run.started_at and run.finished_at:
+        parts.append(wording.elapsed(round((run.finished_at - run.started_at).total_seconds())))
+    parts.append(wording.escape(run.task.repository.full_name))
+    change = RunChange.objects.filter(run=run).first()
+    if change is not None:
+        parts.append(f"`{wording.escape(change.branch)}`")
+        branch = TaskBranch.objects.filter(task=run.task_id).first()
+        if branch is not None and branch.pull_request:
+            parts.append(wording.link(branch.pull_request, "Pull request"))
+    parts.append(wording.link(page_of(run), "Transcript"))
+    return " · ".join(parts)

@@ -1,0 +1,81 @@
+"""Changing a notice after it was claimed: another text in its place, or no message at all.
+
+Both only change the notice's row. The last text wins, so texts that come faster than Slack takes
+edits are merged. A sender shows the text, or deletes the message, when the notice is due.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+
+from workflows.models import ERASED, Notice
+from workflows.slack import posting
+from workflows.slack.block_kit import Block
+
+EVERY = timedelta(seconds=1)
+"""The shortest time between two edits of a message."""
+State = Notice.State
+
+
+@transaction.atomic
+def revise(
+    notice: Notice, text: str, blocks: Sequence[Block] = (), *, every: timedelta = EVERY
+) -> bool:
+    """Have the notice's message show another text; return whether the text is to be shown.
+
+    It is shown at least `every` after the one before. Nothing changes for a message that can't be
+    edited, or that is withdrawn, given up or erased.
+    """
+    row = _lock(notice)
+    if row.withdrawn or row.state == State.GIVEN_UP or row.text == ERASED:
+        return False
+    if (row.text, row.blocks) == (text, list(blocks)):
+        return False
+    if posting.is_posted(row) and not posting.is_editable(row):
+        return False
+    now = timezone.now()
+    rows = Notice.objects.filter(pk=row.pk)
+    rows.update(text=text, blocks=list(blocks), revision=F("revision") + 1)
+    if row.state == State.SENT:
+        next_edit = max(now, (row.edited_at or now) + every)
+        rows.update(state=State.PENDING, attempts=0, next_attempt_at=next_edit)
+    return True
+
+
+@transaction.atomic
+def withdraw(notice: Notice) -> None:
+    """Have the notice's message deleted, or never sent."""
+    row = _lock(notice)
+    if row.withdrawn:
+        return
+    rows = Notice.objects.filter(pk=row.pk)
+    if row.state == State.SENDING:  # the sender deletes it, or the one after a dead sender
+        rows.update(withdrawn=True)
+    elif posting.is_posted(row):
+        rows.update(withdrawn=True, state=State.PENDING, attempts=0, next_attempt_at=timezone.now())
+    else:
+        rows.update(withdrawn=True, state=State.WITHDRAWN)
+
+
+@transaction.atomic
+def reopen(notice: Notice) -> None:
+    """Have a withdrawn notice sent again, as a new message."""
+    now = timezone.now()
+    withdrawn = Notice.objects.filter(pk=notice.pk, state=State.WITHDRAWN).exclude(text=ERASED)
+    withdrawn.update(
+        state=State.PENDING,
+        withdrawn=False,
+        message_ts="",
+        sent_at=None,
+        edited_at=None,
+        attempts=0,
+        next_attempt_at=now,
+        created_at=now,
+    )
+
+
+def _lock(notice: Notice) -> Notice:
+    return Notice.objects.select_for_update().get(pk=notice.pk)

@@ -1,0 +1,43 @@
+"""What is known of a run while it works. Any way of showing it shows this."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from coding_tasks import transcripts
+from coding_tasks.agent_runs import uses_sandbox
+from coding_tasks.kept_changes import TaskBranch
+from coding_tasks.models import TaskRun
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """One look at a running run. `action` is an agent's text, so it is untrusted."""
+
+    run_id: str
+    repository: str
+    branch: str
+    steps: int
+    action: str
+    seconds: int
+    credits_micro: int
+
+
+def read(run: TaskRun, credits_micro: int, now: datetime) -> RunProgress:
+    """Return what is known of the run, with the credits that were booked for it so far."""
+    steps, action = transcripts.latest_step(run) if uses_sandbox(run.task) else (0, "")
+    branch = TaskBranch.objects.filter(task=run.task_id).values_list("name", flat=True).first()
+    return RunProgress(
+        run_id=str(run.pk),
+        repository=run.task.repository.full_name,
+        branch=branch or "",
+        steps=steps,
+        action=action,
+        seconds=_rounded((now - (run.started_at or now)).total_seconds()),
+        credits_micro=credits_micro,
+    )
+
+
+def _rounded(seconds: float) -> int:
+    """Return a time that changes rarely, so that time alone causes few edits."""
+    step = 10 if seconds < 60 else 30 if seconds < 600 else 60
+    return int(seconds // step * step)
