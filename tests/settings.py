@@ -42,6 +42,7 @@ os.environ |= {
     "GIT_ALLOWED_PROTOCOLS": "https,ssh,file",
     "REPOSITORIES_DIRECTORY": str(DIRECTORY / "git"),
     "ALLOWED_HOSTS": "localhost,127.0.0.1,testserver",
+    "GOGC": "400",  # Temporal collects its garbage less often: a run of the suite is short
 }
 
 from config.settings import *  # noqa: E402, F403
