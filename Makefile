@@ -15,13 +15,16 @@ endif
 endif
 LAUNCH = @command -v $(PYTHON) >/dev/null || { \
 	echo "tollgate: $(PYTHON) is missing. Install Python 3.11 or newer, or name one: make $@ PYTHON=/path/to/python3.12" >&2; \
+	exit 1; }; $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 8))' || { \
+	echo "tollgate: $(PYTHON) is too old or does not run. Install Python 3.11 or newer, or name one: make $@ PYTHON=/path/to/python3.12" >&2; \
 	exit 1; }; exec $(PYTHON) devstack/launch.py
 
 help: ## show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-up: ## run the whole system on this machine; Ctrl-C stops it, and the next start keeps its data
+up: ## run the whole system on this machine; Ctrl-C stops it, and the next start keeps its data (RESET=temporal: all but the workflows)
 	$(LAUNCH) devstack
+export RESET
 
 demo: ## show a tour on a throw-away stack
 	$(LAUNCH) devstack.demo

@@ -17,10 +17,10 @@ from devstack.default_agent import default_agent
 from devstack.env_file import write_env_file
 from devstack.linux import signal_when_parent_dies
 from devstack.programs import metrics_directory, server_programs, tollgate_programs
-from devstack.servers import port_is_free
-from devstack.settings import SettingsError, Stack, read
+from devstack.settings import SettingsError, Stack, read, refuse_taken_ports
 from devstack.supervisor import StackError, Supervisor
 from devstack.table import table
+from devstack.temporal_file import reset_or_refuse_damaged
 
 
 def main() -> int:
@@ -32,6 +32,7 @@ def main() -> int:
         stack = read(os.environ | {"DEFAULT_AGENT": agent})
         with exclusive_use(stack.directory):
             refuse_taken_ports(stack)
+            reset_or_refuse_damaged(stack, os.environ.get("RESET", ""))
             write_env_file(stack.directory / "env", stack.environment)
             shutil.rmtree(metrics_directory(stack), ignore_errors=True)
             ready_file(stack).unlink(missing_ok=True)
@@ -101,16 +102,6 @@ def exclusive_use(directory: Path) -> Iterator[None]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield
-
-
-def refuse_taken_ports(stack: Stack) -> None:
-    """Raise `StackError` if a port of the stack is in use; name the variable that changes it."""
-    for name, port in stack.ports_in_use().items():
-        if not port_is_free(port):
-            raise StackError(
-                f"port {port} is taken. Stop what listens there, or choose another:"
-                f" {name}={port + 10_000 if port < 50_000 else port - 10_000} make up"
-            )
 
 
 def _lock_file(directory: Path) -> TextIO:

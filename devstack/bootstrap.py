@@ -59,7 +59,9 @@ class DemoProject:
 
 async def migrate(supervisor: Supervisor) -> None:
     """Apply the database migrations."""
-    await supervisor.run_once(Program("migrate", commands.MIGRATE, reads=DJANGO))
+    supervisor.console.say("preparing the database")
+    quiet = [*commands.MIGRATE, "--verbosity", "0"]
+    await supervisor.run_once(Program("migrate", quiet, reads=DJANGO))
 
 
 async def check_web(supervisor: Supervisor) -> None:
@@ -78,11 +80,11 @@ async def create_demo_project(supervisor: Supervisor, stack: Stack) -> DemoProje
     repositories = await asyncio.to_thread(make_repositories, stack.directory / "repositories")
     options = ["--organization", ORGANIZATION, "--name", PROJECT, "--limit", MONTHLY_CREDITS]
     for name, path in repositories.items():
-        options += ["--repository", f"{name}=file://{path}"]
+        options += ["--repository", f"{name}={path.as_uri()}"]
     if stack.starts_demo_slack:
         options += ["--slack-workspace", "T1", "--slack-bot-user", "UBOT"]
         options += ["--slack-bot-token", stack["DEMO_SLACK_BOT_TOKEN"]]
-        options += ["--credits-channel", GENERAL]
+        options += ["--credits-channel", GENERAL, "--credits-approver", f"U1={ADMIN}"]
         # Mentions in one channel work at once; the other shows the classifier and the picker.
         options += ["--channel-default", f"{GENERAL}={next(iter(repositories))}"]
     made = await supervisor.run_once(

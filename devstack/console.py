@@ -43,10 +43,15 @@ class Console:
             self._stream.write(text)
             self._stream.flush()
 
-    def follow(self, name: str, stream: asyncio.StreamReader) -> asyncio.Task[None]:
-        """Print a program's output line by line. Return the task, which ends with the output."""
+    def follow(
+        self, name: str, stream: asyncio.StreamReader, hides: str = ""
+    ) -> asyncio.Task[None]:
+        """Print a program's output, but no line that contains `hides`.
+
+        Return the task, which ends with the output.
+        """
         self._last_lines[name] = deque(maxlen=_REMEMBERED)
-        pump = asyncio.create_task(self._pump(name, stream))
+        pump = asyncio.create_task(self._pump(name, stream, hides))
         self._pumps.add(pump)
         pump.add_done_callback(self._pumps.discard)
         return pump
@@ -60,19 +65,21 @@ class Console:
         if self._pumps:
             await asyncio.wait(self._pumps, timeout=1)
 
-    async def _pump(self, name: str, stream: asyncio.StreamReader) -> None:
+    async def _pump(self, name: str, stream: asyncio.StreamReader, hides: str) -> None:
         rest = b""
         while chunk := await stream.read(_LONGEST_LINE):
             *lines, rest = (rest + chunk).split(b"\n")
             if len(rest) > _LONGEST_LINE:
                 lines, rest = [*lines, rest], b""
             for line in lines:
-                self._show(name, line)
+                self._show(name, line, hides)
         if rest:
-            self._show(name, rest)
+            self._show(name, rest, hides)
 
-    def _show(self, name: str, line: bytes) -> None:
+    def _show(self, name: str, line: bytes, hides: str) -> None:
         text = line.decode("utf-8", "replace").rstrip()
+        if hides and hides in text:
+            return
         self.line(name, text)
         if text:
             self._last_lines[name].append(text.strip())

@@ -26,7 +26,12 @@ PYTHON = ENVIRONMENT / "bin" / "python"
 LOCK = ROOT / "requirements.lock"
 STAMP = ENVIRONMENT / "tollgate.stamp"
 NEEDS = (3, 11)
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+NEEDED_BYTES = 2 * 10**9
+"""The environment has one gigabyte, and the stack's data needs some."""
 VERSION = sys.version.partition(" ")[0]
+BAR = 40  # characters
+LINE_EVERY = 5.0  # seconds
 _NO_NETWORK = re.compile(
     r"name resolution|failed to establish a new connection|dns error|network is unreachable|"
     r"error sending request|could not resolve|no route to host|connection refused|"
@@ -43,17 +48,25 @@ def main(arguments: list[str]) -> None:
     """Update the environment if it differs from the lock file, then become the module."""
     try:
         use_new_enough_python()
-        prepare()
+        prepare(starts_the_stack=arguments[0] == "devstack")
     except LaunchError as error:
         sys.exit(f"tollgate: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
     os.chdir(ROOT)
+    spare_loopback()
     # Without bytecode, each of a stack's or suite's many processes compiles every module again.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["VIRTUAL_ENV"] = str(ENVIRONMENT)
     os.environ["PATH"] = f"{PYTHON.parent}{os.pathsep}{os.environ.get('PATH', '')}"
     os.execv(PYTHON, [str(PYTHON), "-m", *arguments])
+
+
+def spare_loopback() -> None:
+    """Keep a proxy in the environment from being asked for addresses of this machine."""
+    exempt = [os.environ[name] for name in ("no_proxy", "NO_PROXY") if os.environ.get(name)]
+    names = ",".join([*exempt[:1], *LOOPBACK])
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = names
 
 
 def use_new_enough_python() -> None:
@@ -70,8 +83,11 @@ def use_new_enough_python() -> None:
     )
 
 
-def prepare() -> None:
-    """Create the environment and install the locked packages, unless that was done already."""
+def prepare(starts_the_stack: bool = False) -> None:
+    """Create the environment and install the locked packages, unless that was done already.
+
+    What the machine lacks is named before the installation, which takes a minute.
+    """
     stamp = f"{hashlib.sha256(LOCK.read_bytes()).hexdigest()} {VERSION}"
     if _is_stamped(stamp):
         return
@@ -79,11 +95,33 @@ def prepare() -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two `make` at once: the second waits, then has it
         if _is_stamped(stamp):
             return
+        check_machine(starts_the_stack)
         uv = shutil.which("uv")
         if _version_of(PYTHON) != VERSION:
             _make_environment(uv)
         install(LOCK, uv)
         STAMP.write_text(stamp)
+
+
+def check_machine(starts_the_stack: bool) -> None:
+    """Raise `LaunchError` if git, disk space or, to start the stack, a port is missing."""
+    if shutil.which("git") is None:
+        raise LaunchError("git is missing. On Debian or Ubuntu: sudo apt install git")
+    free = shutil.disk_usage(ROOT).free
+    if free < NEEDED_BYTES:
+        raise LaunchError(
+            f"{NEEDED_BYTES // 10**9} GB of disk space are needed in {ROOT}, and"
+            f" {free / 10**9:.1f} GB are free."
+        )
+    if starts_the_stack:
+        # These modules need nothing that is still to be installed.
+        sys.path.insert(0, str(ROOT))
+        from devstack import settings
+
+        try:
+            settings.refuse_taken_ports(settings.read(os.environ))
+        except settings.SettingsError as error:
+            raise LaunchError(str(error)) from None
 
 
 def _is_stamped(stamp: str) -> bool:
@@ -142,10 +180,10 @@ def install(lock: Path, uv: str | None, target: Path | None = None) -> None:
     if target:
         command += ["--target", str(target)]
     began = time.monotonic()
-    status, output = _run(command, os.environ)
+    status, output = _run(command, os.environ, packages)
     if status and uv and "certificate" in output:
         # Unlike pip, uv does not trust the system's certificates, such as a company proxy's.
-        status, output = _run(command, {**os.environ, "UV_SYSTEM_CERTS": "true"})
+        status, output = _run(command, {**os.environ, "UV_SYSTEM_CERTS": "true"}, packages)
     if status:
         sys.stderr.writelines(output.splitlines(keepends=True)[-15:])
         if _NO_NETWORK.search(output):
@@ -157,9 +195,9 @@ def install(lock: Path, uv: str | None, target: Path | None = None) -> None:
     _say(f"installed in {time.monotonic() - began:.0f} s")
 
 
-def _run(command: list[str], environment: Mapping[str, str]) -> tuple[int, str]:
-    """Run an installer; show a line of it now and then; return its exit status and its output."""
-    said = time.monotonic()
+def _run(command: list[str], environment: Mapping[str, str], packages: int) -> tuple[int, str]:
+    """Run an installer; show how far it is; return its exit status and its output."""
+    progress = Progress(packages)
     output = []
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -167,10 +205,47 @@ def _run(command: list[str], environment: Mapping[str, str]) -> tuple[int, str]:
         assert installing.stdout is not None
         for line in installing.stdout:
             output.append(line)
-            if time.monotonic() - said > 2:
-                said = time.monotonic()
-                _say(f"  {line.strip()[:76]}")
+            progress.see(line)
+    progress.end()
     return installing.returncode, "".join(output)
+
+
+class Progress:
+    """Shows how many packages pip has fetched: as a bar on a terminal, else as a line now and then.
+
+    uv prints nothing while it works, and takes seconds.
+    """
+
+    def __init__(self, packages: int) -> None:
+        self._packages = packages
+        self._fetched = 0
+        self._said = time.monotonic()
+        self._moves = sys.stderr.isatty()
+        self._shown = False
+
+    def see(self, line: str) -> None:
+        """Take one line of the installer's output."""
+        if line.startswith("Installing collected packages"):
+            self._show("unpacking them")
+        elif line.startswith("Collecting "):
+            self._fetched = min(self._fetched + 1, self._packages)
+            if self._moves or time.monotonic() - self._said > LINE_EVERY:
+                self._show(f"fetched {self._fetched} of {self._packages}")
+
+    def end(self) -> None:
+        """Leave the bar's line."""
+        if self._shown and self._moves:
+            sys.stderr.write("\n")
+
+    def _show(self, text: str) -> None:
+        self._said = time.monotonic()
+        self._shown = True
+        if not self._moves:
+            _say(f"  {text}")
+            return
+        filled = BAR * self._fetched // max(self._packages, 1)
+        sys.stderr.write(f"\rtollgate: [{'█' * filled}{'·' * (BAR - filled)}] {text:<24}")
+        sys.stderr.flush()
 
 
 def _say(text: str) -> None:

@@ -15,6 +15,10 @@ from devstack.environment import (
 )
 from devstack.servers import Program, answers, redis_server, temporal_server
 from devstack.settings import Stack
+from devstack.temporal_file import NAME as TEMPORAL_FILE
+
+# On a machine of one's own it does not matter that root runs Celery.
+QUIET = {"PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges"}
 
 
 def server_programs(stack: Stack) -> Sequence[Program]:
@@ -27,7 +31,7 @@ def server_programs(stack: Stack) -> Sequence[Program]:
         data = stack.directory / "gateway-redis"
         programs.append(redis_server("gateway-redis", data, stack.ports["GATEWAY_REDIS_PORT"]))
     if stack.starts_temporal:
-        database = stack.directory / "temporal.sqlite3"
+        database = stack.directory / TEMPORAL_FILE
         ports = stack.ports["TEMPORAL_PORT"], stack.ports["TEMPORAL_UI_PORT"]
         programs.append(temporal_server(database, *ports))
     if stack.starts_demo_slack:
@@ -49,7 +53,7 @@ def tollgate_programs(stack: Stack) -> Sequence[Program]:
         _program("web", commands.WEB, web, WEB, joined),
         Program("worker", commands.WORKER, reads=DJANGO | TEMPORAL_CLIENT),
         Program("agents", commands.AGENT_WORKER, reads=AGENT_WORKER),
-        Program("celery", commands.CELERY, reads=DJANGO | TEMPORAL_CLIENT),
+        Program("celery", commands.CELERY, environment=QUIET, reads=DJANGO | TEMPORAL_CLIENT),
         Program("beat", commands.BEAT, reads=DJANGO),
         Program("reconciler", commands.RECONCILER, reads=DJANGO),
         _program("gateway", commands.GATEWAY, gateway, GATEWAY),

@@ -21,6 +21,8 @@ class Program:
     reads: frozenset[str] = frozenset()
     """The environment variables that it gets; see `devstack.environment`."""
     port: int | None = None
+    hides: str = ""
+    """Lines with this text are not shown."""
 
 
 _kept: list[socket.socket] = []
@@ -102,7 +104,9 @@ def redis_server(name: str, directory: Path, port: int) -> Program:
     argv = [str(_binary.get_binary_path())]
     for key, value in options.items():
         argv += [f"--{key}", value]
-    return Program(name, argv, lambda: _redis_answers(port), port=port)
+    # The kernel's setting matters to large servers that save snapshots. This one saves none.
+    hides = "Memory overcommit must be enabled"
+    return Program(name, argv, lambda: _redis_answers(port), port=port, hides=hides)
 
 
 def temporal_binary() -> Path:

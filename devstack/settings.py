@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from devstack.env_file import read_env_file
-from devstack.servers import accepts_connections
+from devstack.servers import accepts_connections, port_is_free
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -95,6 +95,16 @@ class Stack:
         if not self.starts_demo_model:
             unused.add("DEMO_MODEL_PORT")
         return {name: port for name, port in self.ports.items() if name not in unused}
+
+
+def refuse_taken_ports(stack: Stack) -> None:
+    """Raise `SettingsError` if a port of the stack is in use; name the variable that changes it."""
+    for name, port in stack.ports_in_use().items():
+        if not port_is_free(port):
+            raise SettingsError(
+                f"port {port} is taken. Stop what listens there, or choose another:"
+                f" {name}={port + 10_000 if port < 50_000 else port - 10_000} make up"
+            )
 
 
 def directory(environ: Mapping[str, str]) -> Path:

@@ -153,7 +153,7 @@ class Supervisor:
         for pipe in filter(None, (shown, output)):
             os.close(pipe.write_end)
         self._guard.watch(process.pid)
-        return process, self.console.follow(program.name, shown.reader)
+        return process, self.console.follow(program.name, shown.reader, program.hides)
 
     async def _keep_running(self, child: Child) -> None:
         """Restart the program whenever it ends, after longer and longer waits, until it stops."""

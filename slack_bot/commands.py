@@ -11,6 +11,7 @@ from slack_bot import installations
 from slack_bot.events import Installation
 from slack_bot.payloads import form, identifier, text
 from slack_bot.signature import signed_by_slack
+from slack_bot.usage_answer import usage_answer
 from workflows import denials, wording
 from workflows.slack import access
 from workflows.slack.client import failure_of
@@ -23,12 +24,12 @@ _SLACK_TIMEOUT = 2
 
 @signed_by_slack
 def receive_command(_request: HttpRequest, body: bytes) -> HttpResponse:
-    """Answer `status` with the credits left, and anything else with help."""
+    """Answer `status` with the credits left, `usage` with what was used, else with help."""
     fields = form(body)
     if fields.get("ssl_check"):
         return HttpResponse()
-    words = text(fields.get("text"), 100).split()
-    if [word.lower() for word in words] != ["status"]:
+    answer = _ANSWERS.get(text(fields.get("text"), 100).strip().lower())
+    if answer is None:
         command = text(fields.get("command"), 50)
         return _only_to_the_asker(wording.command_help(command, bot_name=settings.BOT_NAME))
     workspace = installations.find(
@@ -41,7 +42,7 @@ def receive_command(_request: HttpRequest, body: bytes) -> HttpResponse:
     if workspace is None:
         return _only_to_the_asker(wording.workspace_not_connected(bot_name=settings.BOT_NAME))
     user_id = identifier(fields.get("user_id"))
-    return _only_to_the_asker(_no_access(workspace, user_id) or _status(workspace, user_id))
+    return _only_to_the_asker(_no_access(workspace, user_id) or answer(workspace, user_id))
 
 
 def _no_access(workspace: SlackWorkspace, user_id: str) -> str | None:
@@ -76,6 +77,9 @@ def _status(workspace: SlackWorkspace, user_id: str) -> str:
         bot_name=settings.BOT_NAME,
         time_zone=verdict.time_zone,
     )
+
+
+_ANSWERS = {"status": _status, "usage": usage_answer}
 
 
 def _only_to_the_asker(words: str) -> HttpResponse:

@@ -1,4 +1,4 @@
-"""Read event payloads: a person's post, the end of an installation, or nothing of interest.
+"""Read event payloads: what a person wrote, changed or deleted, or the end of an installation.
 
 https://docs.slack.dev/apis/events-api/ describes the envelope. This code does not trust its shape.
 """
@@ -57,7 +57,29 @@ class Uninstalled:
     """When that happened, to the second, if Slack says."""
 
 
-def read(payload: dict[str, Any]) -> Post | Uninstalled | None:
+@dataclass(frozen=True, slots=True)
+class Edited:
+    """A person changed what they had written."""
+
+    installation: Installation
+    channel_id: str
+    ts: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """A message is gone."""
+
+    installation: Installation
+    channel_id: str
+    ts: str
+
+
+Report = Post | Edited | Deleted | Uninstalled
+
+
+def read(payload: dict[str, Any]) -> Report | None:
     """Return what a payload of the Events API reports, or None if we ignore it. Never raises."""
     event = mapping(payload.get("event"))
     if payload.get("type") != "event_callback":
@@ -67,6 +89,8 @@ def read(payload: dict[str, Any]) -> Post | Uninstalled | None:
         return Uninstalled(_installation(payload), moment(payload.get("event_time")))
     if isinstance(kind, str) and kind in _POSTS and _is_news(event):
         return _post(payload, event)
+    if kind == "message" and event.get("subtype") in ("message_changed", "message_deleted"):
+        return _change(payload, event)
     return None
 
 
@@ -80,6 +104,25 @@ def _is_news(event: dict[str, Any]) -> bool:
     An `app_mention` caused by an edit carries `edited`. Its post was handled when it was written.
     """
     return messages.is_written_by_a_person(event) and not event.get("edited")
+
+
+def _change(payload: dict[str, Any], event: dict[str, Any]) -> Edited | Deleted | None:
+    """Return the edit or deletion of a person's message.
+
+    A deleted message that has replies stays as a `tombstone`:
+    https://docs.slack.dev/reference/events/message/message_changed/
+    """
+    message = mapping(event.get("message"))
+    is_gone = event["subtype"] == "message_deleted" or message.get("subtype") == "tombstone"
+    channel_id = identifier(event.get("channel"))
+    ts = timestamp(event.get("deleted_ts") or message.get("ts"))
+    if not channel_id or not ts:
+        return None
+    if is_gone:
+        return Deleted(_installation(payload), channel_id, ts)
+    if not messages.is_written_by_a_person(message):
+        return None
+    return Edited(_installation(payload), channel_id, ts, messages.text_of(message))
 
 
 def _post(payload: dict[str, Any], event: dict[str, Any]) -> Post | None:

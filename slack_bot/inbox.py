@@ -5,12 +5,12 @@ from django.db import transaction
 
 from projects.models import SlackWorkspace
 from slack_bot import installations
-from slack_bot.events import Post
+from slack_bot.events import Deleted, Edited, Post
 from workflows import closing, notices, wording
-from workflows.intake import mentions, replies
+from workflows.intake import changes, mentions, replies
 from workflows.intake.deferral import left_to_a_sweep
-from workflows.models import Mention, Notice, ThreadReply
-from workflows.requests import is_stop_for_others
+from workflows.models import ERASED, Mention, Notice, ThreadReply
+from workflows.requests import is_aside, is_stop_for_others
 
 
 def receive(post: Post) -> None:
@@ -22,10 +22,29 @@ def receive(post: Post) -> None:
     workspace = installations.find(post.installation)
     if workspace is None or post.user_id == workspace.bot_user_id:
         return
+    if is_aside(post.text, workspace.bot_user_id):
+        return
     if post.is_app_mention or post.tagged & {workspace.bot_user_id, post.bot_user_id}:
         mentions.admit_or_keep(_record(workspace, post))
     elif post.is_reply and not is_stop_for_others(post.text):
         _receive_reply(workspace, post)
+
+
+def receive_change(change: Edited | Deleted) -> None:
+    """Take the edit or deletion of a mention on which no work has begun."""
+    workspace = installations.find(change.installation)
+    if workspace is None:
+        return
+    found = Mention.objects.filter(
+        workspace=workspace, channel_id=change.channel_id, ts=change.ts
+    ).exclude(text=ERASED)
+    mention = found.first()
+    if mention is None:
+        return
+    if isinstance(change, Deleted):
+        changes.withdraw(mention)
+    else:
+        changes.rewrite(mention, change.text)
 
 
 def _record(workspace: SlackWorkspace, post: Post) -> Mention:

@@ -17,14 +17,13 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.utils.crypto import constant_time_compare
 from django.views.decorators.http import require_safe
-from slack_sdk import WebClient
 
 from projects.models import Membership, Project, User
 from slack_bot import installations
 from slack_bot.events import Installation
 from slack_bot.installations import Grant, ServesAnotherProject
 from slack_bot.payloads import identifier, mapping, text
-from workflows.slack.client import TIMEOUT, failure_of
+from workflows.slack.client import TIMEOUT, failure_of, web_client
 
 log = structlog.get_logger(__name__)
 
@@ -150,9 +149,8 @@ def _redeem_state(request: HttpRequest) -> Project:
 
 def _exchange(code: str) -> Grant:
     """Exchange the code for the bot token. Raises `Refused`."""
-    client = WebClient(base_url=settings.SLACK_API_URL, timeout=TIMEOUT, retry_handlers=[])
     try:
-        answer = client.oauth_v2_access(
+        answer = web_client(timeout=TIMEOUT).oauth_v2_access(
             client_id=settings.SLACK_CLIENT_ID,
             client_secret=settings.SLACK_CLIENT_SECRET,
             code=code,

@@ -14,7 +14,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from coding_tasks.models import Repository
 from projects.models import SlackWorkspace
-from slack_bot import installations
+from slack_bot import credit_requests, installations
 from slack_bot.events import Installation
 from slack_bot.payloads import form, identifier, mapping, parse, text, timestamp
 from slack_bot.signature import signed_by_slack
@@ -45,8 +45,13 @@ def receive_interaction(_request: HttpRequest, body: bytes) -> HttpResponse:
     If Temporal cannot be reached, the answer is 503, and Slack shows the user that it failed.
     """
     payload = parse(form(body).get("payload", ""))
-    if payload.get("type") == "block_actions" and _agree(payload):
-        return HttpResponse()
+    if payload.get("type") == "view_submission":
+        return credit_requests.receive_form(payload, installations_of(payload)) or HttpResponse()
+    if payload.get("type") == "block_actions":
+        if answer := credit_requests.receive_click(payload, installations_of(payload)):
+            return answer
+        if _agree(payload):
+            return HttpResponse()
     interaction = read(payload)
     if interaction is not None and payload.get("type") == "block_suggestion":
         return JsonResponse({"options": _options(interaction)})

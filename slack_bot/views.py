@@ -23,6 +23,8 @@ def receive_event(_request: HttpRequest, body: bytes) -> HttpResponse:
     match events.read(payload):
         case events.Post() as post:
             inbox.receive(post)
+        case events.Edited() | events.Deleted() as change:
+            inbox.receive_change(change)
         case events.Uninstalled() as uninstalled:
             installations.end(uninstalled)
         case None:

@@ -1,4 +1,4 @@
-"""Read-only admin pages of mentions, notices and follow-ups."""
+"""Admin pages of mentions, notices, follow-ups, and requests for credits."""
 
 from typing import Any
 from urllib.parse import quote
@@ -10,7 +10,8 @@ from django.http import HttpRequest
 from django.template.defaultfilters import truncatechars
 from django.utils.html import format_html
 
-from workflows.models import FollowUp, Mention, Notice
+from billing.admin.read_only import credits_column
+from workflows.models import CreditApprover, CreditRequest, FollowUp, Mention, Notice
 
 
 class ReadOnly:
@@ -138,3 +139,72 @@ class FollowUpAdmin(RecordAdmin):
     search_fields = ["text", "outcome", "channel_id", "user_id", "ts", "thread_ts", "workflow_id"]
     exclude = ["workflow_id"]
     readonly_fields = ["workflow"]
+
+
+@admin.register(CreditRequest)
+class CreditRequestAdmin(ReadOnly, admin.ModelAdmin[CreditRequest]):
+    """Who asked for credits, who decided, and why."""
+
+    list_display = [
+        "asked_at",
+        "project",
+        "requester",
+        "state",
+        "suggested",
+        "granted",
+        "decided_by",
+        "reason",
+        "ended_at",
+    ]
+    list_filter = ["state", "mention__workspace__project"]
+    search_fields = ["mention__user_id", "decider_slack_user_id", "reason"]
+    date_hierarchy = "asked_at"
+    raw_id_fields = ["mention", "decided_by"]
+    exclude = ["suggested_micro", "granted_micro"]
+    readonly_fields = ["suggested", "granted"]
+    suggested = credits_column("suggested_micro", "suggested credits")
+    granted = credits_column("granted_micro", "granted credits")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[CreditRequest]:
+        """Return the rows with what the list shows of others, in one query."""
+        rows = super().get_queryset(request)
+        return rows.select_related("mention__workspace__project", "decided_by").defer(
+            "mention__workspace__bot_token"
+        )
+
+    @admin.display(ordering="mention__workspace__project__name")
+    def project(self, row: CreditRequest) -> str:
+        """Return the project that would pay."""
+        return str(row.mention.workspace.project)
+
+    @admin.display(ordering="mention__user_id")
+    def requester(self, row: CreditRequest) -> str:
+        """Return the Slack user who asks."""
+        return row.mention.user_id
+
+
+@admin.register(CreditApprover)
+class CreditApproverAdmin(admin.ModelAdmin[CreditApprover]):
+    """Who in Slack may approve requests for credits, with whose rights.
+
+    Whoever cannot top up may not let others do so.
+    """
+
+    list_display = ["slack_user_id", "workspace", "user"]
+    search_fields = ["slack_user_id", "user__username", "workspace__name"]
+    autocomplete_fields = ["workspace", "user"]
+    list_select_related = ["workspace", "user"]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user may add approvers, and top-ups too."""
+        return _may_top_up(request) and super().has_add_permission(request)
+
+    def has_change_permission(
+        self, request: HttpRequest, obj: CreditApprover | None = None
+    ) -> bool:
+        """Return whether the user may change approvers, and add top-ups too."""
+        return _may_top_up(request) and super().has_change_permission(request, obj)
+
+
+def _may_top_up(request: HttpRequest) -> bool:
+    return request.user.has_perm("billing.add_creditgrant")

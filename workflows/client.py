@@ -30,6 +30,7 @@ from workflows.api_task import ApiTaskWorkflow
 from workflows.api_task_types import ApiTaskInput
 from workflows.mention import MentionWorkflow
 from workflows.mention_types import (
+    ASKED_FOR_CREDITS,
     HANDED_BACK,
     FollowUpReceived,
     MentionInput,
@@ -45,6 +46,7 @@ DEADLINE = timedelta(seconds=1.5)
 _LISTING = timedelta(seconds=10)
 _MOST_LISTED = 1000
 _RECEIVED = Mention.State.RECEIVED
+_STARTS_AGAIN = (HANDED_BACK, ASKED_FOR_CREDITS)
 
 Answer = TypeVar("Answer")
 
@@ -126,9 +128,9 @@ os.register_at_fork(after_in_child=_forget)
 def start_mention(mention: Mention) -> None:
     """Start the mention's workflow, unless it was started before, and mark the row `started`.
 
-    A workflow that has ended starts again only if its mention was forwarded to a task that is gone.
-    Raises `TemporalUnavailable`, also if such a workflow has not ended yet. The row then stays
-    `received`, for the sweep.
+    A workflow that has ended starts again only if its mention was forwarded to a task that is gone,
+    or was refused for lack of credits that it has now. Raises `TemporalUnavailable`, also if such a
+    workflow has not ended yet. The row then stays `received`, for the sweep.
     """
     identifier = workflow_id(mention.team_id, mention.channel_id, mention.ts)
     # Sweeps find a workflow by this id, even if it ends before the row is marked `started`.
@@ -137,8 +139,8 @@ def start_mention(mention: Mention) -> None:
     request = MentionInput(mention_id=str(mention.pk), idle_seconds=60 * settings.TASK_IDLE_MINUTES)
     if not _start(identifier, request, WorkflowIDReusePolicy.REJECT_DUPLICATE):
         status = status_of(identifier)
-        handed_back = Mention.objects.filter(pk=mention.pk, state=_RECEIVED, outcome=HANDED_BACK)
-        if handed_back.exists():
+        again = Mention.objects.filter(pk=mention.pk, state=_RECEIVED, outcome__in=_STARTS_AGAIN)
+        if again.exists():
             if status is WorkflowExecutionStatus.RUNNING:
                 raise TemporalUnavailable("the mention's earlier workflow has not ended yet")
             _start(identifier, request, WorkflowIDReusePolicy.ALLOW_DUPLICATE)

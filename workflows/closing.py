@@ -13,8 +13,8 @@ from django.utils import timezone
 
 from coding_tasks.models import CodingTask
 from coding_tasks.threads import lock_active_task
-from workflows.mention_types import HANDED_BACK, workflow_id
-from workflows.models import FollowUp, Mention
+from workflows.mention_types import ASKED_FOR_CREDITS, HANDED_BACK, OUT_OF_CREDITS, workflow_id
+from workflows.models import ERASED, FollowUp, Mention
 
 
 def conclude(mention: Mention, state: str, outcome: str) -> bool:
@@ -72,6 +72,28 @@ def hand_back(mentions: QuerySet[Mention]) -> None:
     mentions.update(
         state=Mention.State.RECEIVED, outcome=HANDED_BACK, finished_at=None, lease_until=None
     )
+
+
+def reopen(mention: Mention) -> bool:
+    """Let a mention that was refused for lack of credits be decided anew.
+
+    Call it in a transaction. Return False if there is nothing to run any more: it was erased, or a
+    later message of its author took it up.
+    """
+    refused = Mention.objects.filter(
+        pk=mention.pk, state=Mention.State.REFUSED, outcome__startswith=OUT_OF_CREDITS
+    ).exclude(text=ERASED)
+    if not refused.select_for_update().exists():
+        return False
+    if Mention.objects.filter(takes_up=mention.pk).exists():
+        return False
+    refused.update(
+        state=Mention.State.RECEIVED,
+        outcome=ASKED_FOR_CREDITS,
+        finished_at=None,
+        lease_until=None,
+    )
+    return True
 
 
 def _settle_replies(mention: Mention, holder: CodingTask | None, outcome: str) -> None:

@@ -19,11 +19,14 @@ from quota import gate
 from quota.reasons import CAPS_REACHED, Reason
 from quota.resources import AI_CREDITS, RESOURCES
 from workflows import closing, notices
+from workflows.credit_requests import asking
 from workflows.mention_types import out_of_credits
-from workflows.models import FollowUp, Mention, Notice, ThreadReply
+from workflows.models import CreditRequest, FollowUp, Mention, Notice, ThreadReply
 from workflows.wording import escape, reset_sentences
 
 log = structlog.get_logger(__name__)
+
+_RESUMED = CreditRequest.State.RESUMED
 
 _CREDITS_USED = "Your team has used its monthly {credits}."
 _FIRST_SENTENCES: dict[str, str] = {
@@ -91,8 +94,12 @@ def claim(about: Mention | FollowUp, verdict: gate.Verdict) -> Notice:
     Replies that do not mention the bot share one denial for each task. If their thread has had any
     denial since the task began, they share that one.
     """
+    if isinstance(about, Mention):
+        denial = notices.claim(_key_of(about), Notice.Kind.DENIAL, about, text(verdict))
+        asking.offer(about, verdict)
+        return denial
     key = _key(about.pk)
-    if isinstance(about, FollowUp) and not about.addressed:
+    if not about.addressed:
         if earlier := _denial_since_task_began(about):
             return earlier
         key = _key(about.workflow_id)
@@ -114,12 +121,21 @@ def claim_after_gateway_refusal(
         reason = refusal.cause if reached_cap else Reason.INSUFFICIENT_REMAINING
         verdict = replace(verdict, reason=reason, resets_at=refusal.resets_at, cap=None)
     words = text(verdict, half_way=half_way)
-    return notices.claim(_key(about.pk), Notice.Kind.DENIAL, about, words)
+    key = _key_of(about) if isinstance(about, Mention) else _key(about.pk)
+    return notices.claim(key, Notice.Kind.DENIAL, about, words)
 
 
 def claimed_for(mention: Mention) -> Notice | None:
     """Return the denial that was claimed for a mention, if any."""
-    return Notice.objects.filter(key=_key(mention.pk)).first()
+    return Notice.objects.filter(key=_key_of(mention)).first()
+
+
+def _key_of(mention: Mention) -> str:
+    """Return the key of a mention's denial. A mention that began anew can have a second one."""
+    is_new = not mention.workflow_id and not mention.outcome
+    if is_new or not CreditRequest.objects.filter(mention=mention, state=_RESUMED).exists():
+        return _key(mention.pk)
+    return f"{_key(mention.pk)}:again"
 
 
 def _key(subject: UUID | str) -> str:

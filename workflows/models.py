@@ -6,7 +6,7 @@ from django.db import models
 from django.utils import timezone
 
 from coding_tasks.assignments import trace_of
-from projects.models import SlackWorkspace
+from projects.models import SlackWorkspace, User
 from workflows.mention_types import workflow_id
 
 ERASED = "[erased]"
@@ -120,6 +120,8 @@ class Notice(models.Model):
         STOP = "stop", "stop: what was stopped, or why nothing was"
         HINT = "hint", "hint: how to go on in a thread that has ended"
         DIFF = "diff", "diff: a change as a file"
+        OFFER = "offer", "offer: the author can ask for more credits"
+        CREDIT_REQUEST = "credit_request", "credit request: somebody asks for more credits"
 
     class State(models.TextChoices):
         PENDING = "pending"
@@ -294,3 +296,84 @@ class ThreadReply(models.Model):
 
     def __str__(self) -> str:
         return f"{self.channel_id}/{self.ts}"
+
+
+class CreditRequest(models.Model):
+    """The author of a refused mention asks for more credits, so that the mention can run.
+
+    It ends once: the mention runs when there are credits, whoever added them, or somebody declines,
+    or nobody answers in time. `workflows.credit_requests` changes the state, under a lock on the
+    row.
+    """
+
+    class State(models.TextChoices):
+        ASKED = "asked", "asked: nobody has decided yet"
+        APPROVED = "approved", "approved: the mention runs as soon as the gate lets it"
+        RESUMED = "resumed", "resumed: there were credits, and the mention went on"
+        DECLINED = "declined"
+        LAPSED = "lapsed", "lapsed: there was no answer in time"
+        DROPPED = "dropped", "dropped: the mention could not run any more"
+
+    WAITING = (State.ASKED, State.APPROVED)
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    mention = models.OneToOneField(Mention, on_delete=models.CASCADE, related_name="credit_request")
+    state = models.CharField(max_length=10, choices=State.choices, default=State.ASKED)
+    suggested_micro = models.BigIntegerField(
+        help_text="The micro-credits that the button for this one task grants."
+    )
+    granted_micro = models.BigIntegerField(null=True, blank=True)
+    reason = models.CharField(
+        max_length=300, blank=True, default="", help_text="Why it was approved or declined."
+    )
+    decided_by = models.ForeignKey(
+        User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    decider_slack_user_id = models.CharField(max_length=32, blank=True, default="")
+    asked_at = models.DateTimeField(default=timezone.now)
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-asked_at"]
+        indexes = [
+            models.Index(
+                fields=["asked_at"],
+                condition=models.Q(state__in=["asked", "approved"]),
+                name="credit_request_waiting",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.mention} {self.state}"
+
+
+class CreditApprover(models.Model):
+    """A person in Slack who may approve requests for credits, as a user of the admin.
+
+    Administrators make these rows by hand. An e-mail address in a Slack profile is no proof of who
+    somebody is, because the workspace's owners can change it.
+    """
+
+    workspace = models.ForeignKey(
+        SlackWorkspace, on_delete=models.CASCADE, related_name="credit_approvers"
+    )
+    slack_user_id = models.CharField(
+        "Slack user", max_length=32, help_text="The member ID in the person's Slack profile: U…"
+    )
+    user = models.ForeignKey(
+        User,
+        on_delete=models.CASCADE,
+        related_name="+",
+        help_text="Whose rights decide. The user must be active and may add top-ups.",
+    )
+
+    class Meta:
+        ordering = ["workspace", "slack_user_id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["workspace", "slack_user_id"], name="credit_approver_unique"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.slack_user_id} as {self.user}"

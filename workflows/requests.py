@@ -19,6 +19,7 @@ _STOP_WORDS = {
 }
 STOP_WORDS = frozenset(word for words in _STOP_WORDS.values() for word in words)
 """A message of these words and courtesies only ends the work. docs/threads.md lists them."""
+ASIDE = "//"
 _COURTESIES = frozenset(("please", "pls", "now", "it", "this", "that", "thanks", "bitte", "jetzt"))
 _LONGEST_ORDER = 200
 """Characters. A longer message is not an order to stop."""
@@ -75,6 +76,11 @@ def texts_of(mention: Mention) -> list[str]:
 def is_bare(text: str) -> bool:
     """Return whether a message has no letter or digit outside tags and emoji."""
     return _WORD.search(_MARKUP.sub(" ", text)) is None
+
+
+def is_aside(text: str, bot_user_id: str) -> bool:
+    """Return whether a message is for people only, because it begins with `//`."""
+    return readable(text, bot_user_id).startswith(ASIDE)
 
 
 def is_stop(text: str) -> bool:

@@ -6,6 +6,7 @@ sweep comes within seconds. So Celery retries none of them, and a flushed broker
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -22,8 +23,9 @@ from coding_tasks.outages import STORES_AWAY, in_one_line
 from quota.gate import QuotaUnknown
 from workflows import client, confirmations, credit_notices, lost_workflows, notices, unfinished
 from workflows.api import running
+from workflows.credit_requests import resuming
 from workflows.intake import follow_ups, mentions, replies
-from workflows.models import Notice, ThreadReply
+from workflows.models import CreditRequest, Notice, ThreadReply
 
 log = structlog.get_logger(__name__)
 
@@ -131,6 +133,23 @@ def wake_paused_runs(*organization_ids: str) -> None:
         paused = paused.filter(task__project__organization__in=[*map(UUID, organization_ids)])
     # The order is random, so that runs that stay paused don't keep the others waiting.
     _sweep(paused.order_by("?")[:_BATCH], _wake_if_credits)
+    requested = resuming.waiting()
+    if organization_ids:
+        organizations = [*map(UUID, organization_ids)]
+        requested = requested.filter(mention__workspace__project__organization__in=organizations)
+    _sweep(requested[:_BATCH], _resume_or_end)
+
+
+@shared_task
+def resume_requested(request_id: str) -> None:
+    """Let the mention of an approved request for credits run, if the gate allows it by now."""
+    _sweep(resuming.waiting().filter(pk=request_id), _resume_or_end)
+
+
+def _resume_or_end(request: CreditRequest) -> None:
+    with suppress(QuotaUnknown):
+        if mention := resuming.resume_or_end(request):
+            mentions.admit(mention)
 
 
 @shared_task(expires=_TERMINATED_EVERY)

@@ -375,7 +375,8 @@ def nothing_to_stop(user_id: str) -> str:
 def command_help(command: str, *, bot_name: str) -> str:
     """Explain the slash command and how to use the bot."""
     return (
-        f"`{escape(command)} status` shows the AI credits your team has left. "
+        f"`{escape(command)} status` shows the AI credits your team has left, and "
+        f"`{escape(command)} usage` what you and your team have used. "
         f"To start work, mention {escape(bot_name)} in a channel and say what to do. If there are "
         "several repositories, name one as `owner/name`. Reply in the thread to go on, or say "
         "`stop` there to end the work."

@@ -29,6 +29,7 @@ from devstack.demo_slack.faults import Faults
 from devstack.demo_slack.file_methods import Files
 from devstack.demo_slack.installations import Installations
 from devstack.demo_slack.interactions import Interactions
+from devstack.demo_slack.modals import Modals
 from devstack.demo_slack.outbox import Outbox
 from devstack.demo_slack.page import Page
 from devstack.demo_slack.response_urls import ResponseURLs
@@ -72,12 +73,14 @@ class DemoSlack:
         self.events = Events(
             Outbox(self.database), self.installations, app_url, signing_secret, retry_after
         )
-        self.web_api = WebAPI(self.workspace, self.installations, self.events, base_url)
+        modals = Modals()
+        self.web_api = WebAPI(self.workspace, self.installations, self.events, modals, base_url)
         self.interactions = Interactions(
             self.workspace,
             self.installations,
             ResponseURLs(self.database),
             self.events,
+            modals,
             base_url,
         )
         self.limits = self.web_api.limits

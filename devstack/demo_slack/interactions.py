@@ -6,12 +6,12 @@ https://docs.slack.dev/interactivity/implementing-slash-commands.
 
 import json
 import time
-import uuid
 from typing import Any
 from urllib.parse import urlencode
 
 from devstack.demo_slack.events import Answer, Events, SignedRequest, sign
 from devstack.demo_slack.installations import Installations
+from devstack.demo_slack.modals import Modals
 from devstack.demo_slack.response_urls import Place, ResponseURLs
 from devstack.demo_slack.workspace import Json, Workspace
 
@@ -30,11 +30,13 @@ class Interactions:
         installations: Installations,
         response_urls: ResponseURLs,
         events: Events,
+        modals: Modals,
         base_url: str,
     ) -> None:
         self.workspace = workspace
         self.installations = installations
         self.response_urls = response_urls
+        self.modals = modals
         self.events = events
         self.base_url = base_url
 
@@ -61,12 +63,35 @@ class Interactions:
         return {
             "type": "block_actions",
             **self._scene(message, channel, user),
-            "trigger_id": _trigger_id(),
+            "trigger_id": self.modals.trigger(user),
             "response_url": self._response_url(
                 Place(channel, user, message["ts"], message.get("thread_ts", ""))
             ),
             "state": {"values": {action["block_id"]: {action["action_id"]: chosen}}},
             "actions": [{**action, "action_ts": f"{time.time():.6f}"}],
+        }
+
+    def view_submission(self, user: str, view: Json, values: Json) -> Json:
+        """Return what is sent when a user submits a modal. `values` are its fields by block."""
+        sender = self._user(user)
+        team = self.workspace.team(sender["team_id"])
+        install = self.installations.of_team(team["id"])
+        return {
+            "type": "view_submission",
+            "team": {"id": team["id"], "domain": team["domain"]},
+            "user": {
+                "id": user,
+                "username": sender["name"],
+                "name": sender["name"],
+                "team_id": team["id"],
+            },
+            "api_app_id": install.app_id if install else "A1",
+            "token": "deprecated",
+            "trigger_id": self.modals.trigger(user),
+            "view": {**view, "state": {"values": values}},
+            "response_urls": [],
+            "is_enterprise_install": False,
+            "enterprise": None,
         }
 
     def slash_command(self, channel: str, user: str, command: str, text: str) -> dict[str, str]:
@@ -87,7 +112,7 @@ class Interactions:
             "api_app_id": install.app_id if install else "A1",
             "is_enterprise_install": "false",
             "response_url": self._response_url(Place(channel, user, "", "")),
-            "trigger_id": _trigger_id(),
+            "trigger_id": self.modals.trigger(user),
         }
 
     def _scene(self, message: Json, channel: str, user: str) -> Json:
@@ -150,6 +175,17 @@ class Interactions:
         """Send the app a click. Raise `LookupError` if it does not answer."""
         _parsed(await self.events.send(self.signed_payload(payload)))
 
+    async def submit(self, payload: Json) -> dict[str, str]:
+        """Send the app a submitted modal; return its errors by block, and close it without any.
+
+        Raise `LookupError` if the app does not answer.
+        """
+        parsed = _parsed(await self.events.send(self.signed_payload(payload)))
+        if parsed.get("response_action") == "errors":
+            return dict(parsed["errors"])
+        self.modals.close(payload["user"]["id"])
+        return {}
+
     async def command(self, fields: dict[str, str]) -> None:
         """Run a slash command and show its answer. Raise `LookupError` if none comes."""
         answer = await self.events.send(self._signed(COMMANDS_PATH, fields))
@@ -206,7 +242,3 @@ def _parsed(answer: Answer) -> Json:
     except ValueError:
         return {"text": answer.body.decode("utf-8", "replace")} if answer.body.strip() else {}
     return parsed if isinstance(parsed, dict) else {}
-
-
-def _trigger_id() -> str:
-    return f"{time.time_ns() // 1_000_000}.{uuid.uuid4().int % 10**10}.{uuid.uuid4().hex}"

@@ -41,6 +41,8 @@ class Page:
             Route("/page/messages", self._post, methods=["POST"]),
             Route("/page/options", self._options, methods=["POST"]),
             Route("/page/actions", self._act, methods=["POST"]),
+            Route("/page/modal", self._submit, methods=["POST"]),
+            Route("/page/modal/close", self._close, methods=["POST"]),
         ]
 
     async def _html(self, _request: Request) -> Response:
@@ -49,7 +51,8 @@ class Page:
     async def _state(self, request: Request) -> Response:
         """Return everything that the user sees, or 204 if nothing changed since `version`."""
         user = request.query_params.get("user", "")
-        version = f"{self.database.version}.{user}"
+        modals = self.interactions.modals
+        version = f"{self.database.version}.{modals.version}.{user}"
         if request.query_params.get("version") == version:
             return Response(status_code=204)
         bots = [user for user in self.workspace.users() if user["is_bot"]]
@@ -69,6 +72,7 @@ class Page:
                     channel["id"]: self.workspace.seen_by(user, channel["id"])[-SHOWN:]
                     for channel in channels
                 },
+                "modal": modals.of(user),
                 "undelivered": [
                     {"attempts": pending.attempt, "reason": pending.reason}
                     for pending in self.events.outbox.due(float("inf"))
@@ -141,6 +145,23 @@ class Page:
             await self.interactions.act(payload)
         except LookupError as error:
             return _refusal(f"The app did not accept it: {error}")
+        return JSONResponse({"ok": True})
+
+    async def _submit(self, request: Request) -> Response:
+        """Send the app the modal that a person filled in; return the errors that it shows."""
+        body = await _body(request)
+        user = str(body.get("user"))
+        view, values = self.interactions.modals.of(user), body.get("values")
+        if view is None or not isinstance(values, dict):
+            return _refusal("The form is closed.")
+        payload = self.interactions.view_submission(user, view, values)
+        try:
+            return JSONResponse({"errors": await self.interactions.submit(payload)})
+        except LookupError as error:
+            return _refusal(f"The app did not accept it: {error}")
+
+    async def _close(self, request: Request) -> Response:
+        self.interactions.modals.close(str((await _body(request)).get("user")))
         return JSONResponse({"ok": True})
 
     def _clicked(self, body: Json) -> Json | None:

@@ -11,6 +11,7 @@ from devstack.demo_slack.api_call import ApiCall, SlackError
 from devstack.demo_slack.events import Events
 from devstack.demo_slack.installations import Install, Installations
 from devstack.demo_slack.limits import Limits
+from devstack.demo_slack.modals import Modals
 from devstack.demo_slack.workspace import Json, Workspace
 
 _METHODS = chat_methods.METHODS | conversation_methods.METHODS | file_methods.METHODS
@@ -24,11 +25,17 @@ class WebAPI:
     """Answers calls of Web API methods from the workspace's state."""
 
     def __init__(
-        self, workspace: Workspace, installations: Installations, events: Events, base_url: str
+        self,
+        workspace: Workspace,
+        installations: Installations,
+        events: Events,
+        modals: Modals,
+        base_url: str,
     ) -> None:
         self.workspace = workspace
         self.installations = installations
         self.events = events
+        self.modals = modals
         self.base_url = base_url
         self.limits = Limits()
 
@@ -52,6 +59,8 @@ class WebAPI:
             return self._auth_revoke(call)
         if method == "team.info":
             return {"team": self.workspace.team(install.team_id)}
+        if method == "views.open":
+            return self.modals.open(call)
         if method not in _METHODS:
             raise SlackError("unknown_method")
         answer = _METHODS[method](call)

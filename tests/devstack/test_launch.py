@@ -6,12 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
+import urllib.request
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from devstack import launch
+from tests.devstack.processes import listening
 from tests.soak import __main__ as soak
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,6 +127,45 @@ def test_a_fresh_checkout_installs_once_and_then_starts_at_once(checkout: Path) 
     assert failed.stdout == ""
 
 
+def test_a_machine_without_git_is_told_before_the_installation(checkout: Path) -> None:
+    (checkout / "bin").mkdir()
+    failed = run(checkout, "tiny", PATH=str(checkout / "bin"))
+    assert failed.stderr == "tollgate: git is missing. On Debian or Ubuntu: sudo apt install git\n"
+    assert not (checkout / ".venv").exists()
+
+
+def test_a_full_disk_is_named_before_the_installation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "NEEDED_BYTES", 10**18)
+    with pytest.raises(launch.LaunchError, match=r"^1000000000 GB of disk space are needed in "):
+        launch.check_machine(starts_the_stack=False)
+
+
+def test_a_taken_port_is_named_before_the_installation(checkout: Path) -> None:
+    for module in ("__init__", "settings", "env_file", "private_file", "servers"):
+        shutil.copy(ROOT / "devstack" / f"{module}.py", checkout / "devstack")
+    with listening() as port:
+        failed = run(checkout, "devstack", WEB_PORT=str(port))
+    assert failed.stderr.startswith(f"tollgate: port {port} is taken.")
+    assert not (checkout / ".venv").exists()
+
+
+def test_the_installation_shows_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    script = "print('Collecting a'); print('Collecting b'); print('Installing collected packages')"
+    launch._run([sys.executable, "-c", script], os.environ, 2)
+    assert capsys.readouterr().err == "tollgate:   unpacking them\n"
+
+
+def test_the_installations_bar_moves_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    progress = launch.Progress(4)
+    for name in "abc":
+        progress.see(f"Collecting {name}")
+    shown = capsys.readouterr().err.split("\r")
+    assert [line.count("█") for line in shown] == [0, 10, 20, 30]
+
+
 def test_uv_behind_a_company_proxy_uses_the_systems_certificates(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,6 +178,17 @@ def test_uv_behind_a_company_proxy_uses_the_systems_certificates(
     monkeypatch.delenv("UV_SYSTEM_CERTS", raising=False)
     launch.install(launch.LOCK, str(uv))
     assert "installed in" in capsys.readouterr().err
+
+
+def test_a_proxy_is_not_asked_for_addresses_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("no_proxy", "intranet.example")
+    monkeypatch.setenv("NO_PROXY", "")
+    launch.spare_loopback()
+    for name in ("no_proxy", "NO_PROXY"):
+        assert os.environ[name] == "intranet.example,localhost,127.0.0.1,::1"
+    assert urllib.request.proxy_bypass_environment("127.0.0.1:8000")
 
 
 def test_make_without_a_python_says_so() -> None:
@@ -153,3 +205,14 @@ def test_make_without_a_python_says_so() -> None:
         "tollgate: python-that-is-not-there is missing. Install Python 3.11 or newer, or name one:"
         " make up PYTHON=/path/to/python3.12"
     )
+
+
+def test_make_with_a_python_that_cannot_read_the_launcher_says_so(tmp_path: Path) -> None:
+    old = tmp_path / "python3"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    made = subprocess.run(
+        ["make", "up", f"PYTHON={old}"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 2
+    assert made.stderr.startswith(f"tollgate: {old} is too old or does not run.")

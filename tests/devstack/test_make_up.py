@@ -2,14 +2,15 @@
 
 import fcntl
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from devstack.__main__ import refuse_taken_ports
 from devstack.isolation import throw_away_environment
-from devstack.settings import PORTS, read
-from devstack.supervisor import StackError
+from devstack.settings import PORTS, SettingsError, read, refuse_taken_ports
+from devstack.temporal_file import reset_or_refuse_damaged
 from tests.devstack.processes import listening, started
 
 
@@ -35,7 +36,8 @@ def test_a_taken_port_is_named_in_one_line(tmp_path: Path) -> None:
 def test_each_port_has_a_variable_that_changes_it(tmp_path: Path, variable: str) -> None:
     with listening() as port:
         stack = read(throw_away_environment({}, str(tmp_path)) | {variable: str(port)})
-        with pytest.raises(StackError, match=rf"^port {port} is taken\..* {variable}=\d+ make up$"):
+        told = rf"^port {port} is taken\..* {variable}=\d+ make up$"
+        with pytest.raises(SettingsError, match=told):
             refuse_taken_ports(stack)
 
 
@@ -70,3 +72,27 @@ def test_secrets_that_the_web_server_needs_are_named(tmp_path: Path) -> None:
         assert lines.end() == 1
     last = lines.text.splitlines()[-1]
     assert last.startswith("tollgate: check failed (exit 1): HINT: Set SLACK_SIGNING_SECRET ")
+
+
+def test_a_temporal_file_that_was_not_finished_is_named_and_can_be_reset(tmp_path: Path) -> None:
+    file = tmp_path / "temporal.sqlite3"
+    stack = read(throw_away_environment({}, str(tmp_path)))
+    for damaged in (b"", b"no database at all" * 100):
+        file.write_bytes(damaged)
+        line = said_by_make_up(tmp_path)
+        assert line.startswith(f"tollgate: {file} is damaged. make up RESET=temporal deletes it")
+    reset_or_refuse_damaged(stack, "temporal")
+    assert not file.exists()
+
+
+def test_a_good_temporal_file_is_kept(tmp_path: Path) -> None:
+    stack = read(throw_away_environment({}, str(tmp_path)))
+    with closing(sqlite3.connect(tmp_path / "temporal.sqlite3")) as database:
+        database.execute("CREATE TABLE namespaces (id)")
+        reset_or_refuse_damaged(stack, "")
+    assert (tmp_path / "temporal.sqlite3").exists()
+
+
+def test_an_unknown_reset_is_named(tmp_path: Path) -> None:
+    line = said_by_make_up(tmp_path, RESET="redis")
+    assert line == "tollgate: RESET=redis is unknown; it can be temporal."

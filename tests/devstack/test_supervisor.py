@@ -198,3 +198,16 @@ def test_the_output_of_a_program_can_be_captured_instead_of_shown() -> None:
     output = io.StringIO()
     assert asyncio.run(run()) == b"the key\n"
     assert output.getvalue() == ""
+
+
+def test_lines_that_concern_nobody_here_are_not_shown() -> None:
+    async def run() -> None:
+        async with Supervisor(os.environ, Console(output)) as supervisor:
+            script = "print('overcommit is off'); print('a real warning')"
+            program = Program("server", [sys.executable, "-c", script], hides="overcommit")
+            await supervisor.run_once(program)
+
+    output = io.StringIO()
+    asyncio.run(run())
+    assert "a real warning" in output.getvalue()
+    assert "overcommit" not in output.getvalue()

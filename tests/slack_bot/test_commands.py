@@ -1,13 +1,17 @@
 """The slash command tells permitted users how many credits are left."""
 
 import pytest
+from django.contrib.auth.models import Permission
 from django.db import OperationalError, connection
 
 from billing.allowances.limits import set_limit
+from coding_tasks.models import CodingTask, TaskRun
 from projects.models import Membership, SlackWorkspace, User
 from quota.resources import AI_CREDITS, MICRO
+from tests.billing.world import book, usage_event
 from tests.slack_bot.conftest import captured
 from tests.stopwatch import Stopwatch
+from workflows.models import CreditApprover
 
 PATH = "/slack/commands/"
 
@@ -136,3 +140,49 @@ def test_the_status_says_so_if_the_quota_is_unknown(webhook, workspace, no_redis
 
 def test_a_json_body_is_no_command_and_no_error(webhook, workspace):
     assert webhook.deliver(str(captured("mention")).encode(), PATH).status_code == 200
+
+
+# --- Usage ---------------------------------------------------------------------------------------
+@pytest.fixture
+def used(workspace, repository) -> TaskRun:
+    """A task of U1 for 1.5 credits, and calls of U2 for 0.5 credits."""
+    task = CodingTask.objects.create(
+        project=workspace.project, repository=repository, workspace=workspace, channel_id="C1",
+        thread_ts="100.1", owner_slack_user_id="U1", title="add <tests>", workflow_id="w",
+    )  # fmt: skip
+    run = TaskRun.objects.create(task=task, message_ts="100.1", request="x")
+    project, other = workspace.project, {"distinct_id": "slack:T1:U2"}
+    book(
+        usage_event(project, "0.0125", properties={"task_run_id": str(run.pk)}),
+        usage_event(project, "0.00416666666666666667", **other),
+    )
+    return run
+
+
+def test_usage_shows_the_teams_and_the_askers_share_and_their_tasks(webhook, used):
+    said = answer(webhook, "usage")
+    assert "your team has used 2.00 Tollgate AI credits, and you 1.50 (75 %)." in said
+    assert "• add &lt;tests&gt;: 1.50 credits, active" in said
+    assert "Who used most" not in said
+
+
+def test_usage_of_somebody_else_does_not_show_the_askers_tasks(webhook, used):
+    said = answer(webhook, "usage", user_id="U2")
+    assert "and you 0.50 (25 %)." in said
+    assert "tests" not in said
+
+
+def test_only_those_who_may_approve_credits_see_who_used_most(webhook, workspace, used):
+    carl = User.objects.create_user("carl", is_staff=True)
+    carl.user_permissions.set(Permission.objects.filter(codename="add_creditgrant"))
+    CreditApprover.objects.create(workspace=workspace, slack_user_id="U2", user=carl)
+    said = answer(webhook, "usage", user_id="U2")
+    assert "• <@U1>: 1.50 credits (75 %)\n• <@U2>: 0.50 credits (25 %)" in said
+
+
+def test_usage_without_any_use_says_so(webhook, workspace):
+    assert "your team has used 0.00" in answer(webhook, "usage")
+
+
+def test_a_guest_is_not_told_the_usage(webhook, used):
+    assert "2.00" not in answer(webhook, "usage", user_id="U3")

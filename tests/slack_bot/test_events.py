@@ -59,8 +59,6 @@ def test_replies_are_distinguished_from_posts_at_top_level(case, is_reply):
         "message_by_an_incoming_webhook",
         "message_by_slackbot",
         "message_by_ourselves",
-        "message_edited",
-        "message_deleted",
         "mention_fired_by_an_edit",
         "channel_joined",
         "reaction_added",
@@ -179,3 +177,28 @@ def test_payloads_with_any_part_replaced_are_read_without_an_error(data):
         assert all(isinstance(value, str) for value in (read.text, read.user_id, read.ts))
         assert "\0" not in read.text
         read.text.encode()
+
+
+def test_an_edit_names_the_message_and_its_new_text():
+    edited = events.read(captured("message_edited"))
+    assert (edited.channel_id, edited.ts) == ("C1", "100.1")
+    assert edited.text == "<@UBOT> why does the build really fail?"
+
+
+TOMBSTONE = {"type": "message", "subtype": "tombstone", "user": "USLACKBOT", "ts": "100.1"}
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [captured("message_deleted"), captured("message_edited", message=TOMBSTONE)],
+    ids=["gone", "with replies"],
+)
+def test_a_deletion_names_the_message(payload):
+    deleted = events.read(payload)
+    assert isinstance(deleted, events.Deleted)
+    assert (deleted.channel_id, deleted.ts) == ("C1", "100.1")
+
+
+def test_edits_by_bots_are_ignored():
+    ours = {"type": "message", "user": "UBOT", "bot_id": "B1", "ts": "100.1", "text": "x"}
+    assert events.read(captured("message_edited", message=ours)) is None

@@ -31,6 +31,7 @@ SCOPES_OF_METHODS = {
     "reactions_add": {"reactions:write"},
     "reactions_remove": {"reactions:write"},
     "users_info": {"users:read", "users:read.email"},
+    "views_open": set(),
 }
 SCOPES_OF_EVENTS = {
     "app_mention": {"app_mentions:read"},

@@ -122,6 +122,8 @@ def take_up_earlier(mention: Mention) -> None:
         return
     try:
         with transaction.atomic():
+            if not _lock_as_it_was(earlier):
+                return
             Mention.objects.filter(pk=mention.pk).update(takes_up=earlier)
     except IntegrityError:  # another message took it up
         return
@@ -261,6 +263,8 @@ def _become_mention(reply: ThreadReply, takes_up: Mention | None) -> Mention | N
             row = ThreadReply.objects.select_for_update().filter(pk=reply.pk)
             if not row.exclude(text=ERASED).exists():
                 return None
+            if takes_up is not None and not _lock_as_it_was(takes_up):
+                return None
             mention, _ = Mention.objects.get_or_create(
                 workspace=workspace,
                 channel_id=reply.channel_id,
@@ -277,6 +281,12 @@ def _become_mention(reply: ThreadReply, takes_up: Mention | None) -> Mention | N
         return None
     mention.workspace = workspace
     return mention
+
+
+def _lock_as_it_was(request: Mention) -> bool:
+    """Lock a request that is to be taken up; return False if it runs again by now."""
+    as_it_was = Mention.objects.filter(pk=request.pk, state=request.state)
+    return as_it_was.select_for_update().exists()
 
 
 def _tell_if_news(request: Mention, words: str) -> None:

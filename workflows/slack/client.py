@@ -104,12 +104,15 @@ def client_for(workspace: SlackWorkspace, timeout: int = TIMEOUT) -> WebClient:
     """
     if not workspace.is_active:
         raise Uninstalled(str(workspace))
-    return WebClient(
-        workspace.bot_token,
-        base_url=settings.SLACK_API_URL,
-        timeout=timeout,
-        retry_handlers=[],
-    )
+    return web_client(workspace.bot_token, timeout)
+
+
+def web_client(token: str | None = None, timeout: int = TIMEOUT) -> WebClient:
+    """Return a client of the configured Slack that obeys `HTTPS_PROXY` and `NO_PROXY`."""
+    client = WebClient(token, base_url=settings.SLACK_API_URL, timeout=timeout, retry_handlers=[])
+    # The SDK knows no NO_PROXY. Without a proxy of its own it leaves both to urllib.
+    client.proxy = None
+    return client
 
 
 def failure_of(error: Exception) -> Failure | None:

@@ -11,7 +11,15 @@ from coding_tasks.models import CodingTask
 from workflows.models import Mention, Notice
 
 Kind = Notice.Kind
-_WITHHELD = (Kind.DENIAL, Kind.FAILURE, Kind.PICKER, Kind.NO_ACCESS, Kind.QUESTION, Kind.DIFF)
+_WITHHELD = (
+    Kind.DENIAL,
+    Kind.FAILURE,
+    Kind.PICKER,
+    Kind.NO_ACCESS,
+    Kind.QUESTION,
+    Kind.DIFF,
+    Kind.OFFER,
+)
 
 
 def is_withheld(notice: Notice) -> bool:

@@ -14,11 +14,12 @@ from billing.allowances.limits import set_limit
 from billing.credits import parse_credits
 from coding_tasks.models import ChannelDefault, Repository
 from projects.credentials import issue_personal_api_key
-from projects.models import Organization, Project
+from projects.models import Organization, Project, SlackWorkspace, User
 from projects.principal import READ_SCOPES, SCOPES
 from quota.resources import AI_CREDITS
 from slack_bot.events import Installation
 from slack_bot.installations import Grant, ServesAnotherProject, connect
+from workflows.models import CreditApprover
 
 ACTOR = "manage.py create_project"
 SLACK_FORMS = {
@@ -67,6 +68,14 @@ class Command(BaseCommand):
             help="the channel or person to tell when credits run low",
         )
         parser.add_argument(
+            "--credits-approver",
+            action="append",
+            default=[],
+            metavar="U…=USERNAME",
+            help="a person in Slack who may approve requests for credits as this user of the "
+            "admin; can be given several times",
+        )
+        parser.add_argument(
             "--write-tasks",
             action="store_true",
             help="let the key start coding tasks too (scope task:write)",
@@ -99,6 +108,8 @@ def _make(options: dict[str, Any]) -> dict[str, Any]:
         _set_channel_default(project, text)
     if options["credits_channel"]:
         _set_credits_channel(project, options["credits_channel"])
+    for text in options["credits_approver"]:
+        _add_credits_approver(project, text)
     scopes = SCOPES if options["write_tasks"] else READ_SCOPES
     _, key = issue_personal_api_key(organization, f"made by {ACTOR}", scopes, [project])
     return {
@@ -178,10 +189,7 @@ def _set_channel_default(project: Project, text: str) -> None:
     repository = Repository.objects.filter(project=project, full_name=full_name).first()
     if repository is None:
         raise CommandError(f"--channel-default {channel}: the project has no {full_name}")
-    workspaces = project.slack_workspaces.filter(is_active=True)
-    if not workspaces:
-        raise CommandError(f"--channel-default {channel}: no Slack workspace is connected")
-    for workspace in workspaces:
+    for workspace in _workspaces(project, "--channel-default"):
         ChannelDefault.objects.update_or_create(
             workspace=workspace, channel_id=channel, defaults={"repository": repository}
         )
@@ -190,5 +198,27 @@ def _set_channel_default(project: Project, text: str) -> None:
 def _set_credits_channel(project: Project, channel: str) -> None:
     if not re.fullmatch(r"[CGUW][A-Z0-9]{1,30}", channel, re.ASCII):
         raise CommandError("--credits-channel must be the id of a channel (C…) or a person (U…)")
-    if not project.slack_workspaces.filter(is_active=True).update(credits_channel_id=channel):
-        raise CommandError("--credits-channel: no Slack workspace is connected")
+    for workspace in _workspaces(project, "--credits-channel"):
+        workspace.credits_channel_id = channel
+        workspace.save(update_fields=["credits_channel_id"])
+
+
+def _add_credits_approver(project: Project, text: str) -> None:
+    slack_user_id, separator, username = text.partition("=")
+    if not separator or not re.fullmatch(r"[UW][A-Z0-9]{1,30}", slack_user_id, re.ASCII):
+        raise CommandError("--credits-approver must be U…=USERNAME")
+    user = User.objects.filter(username=username).first()
+    if user is None:
+        raise CommandError(f"--credits-approver: there is no user {username}")
+    for workspace in _workspaces(project, "--credits-approver"):
+        CreditApprover.objects.update_or_create(
+            workspace=workspace, slack_user_id=slack_user_id, defaults={"user": user}
+        )
+
+
+def _workspaces(project: Project, option: str) -> list[SlackWorkspace]:
+    """Return the project's active workspaces. The option needs at least one."""
+    workspaces = list(project.slack_workspaces.filter(is_active=True).defer("bot_token"))
+    if not workspaces:
+        raise CommandError(f"{option}: no Slack workspace is connected")
+    return workspaces

@@ -1,0 +1,186 @@
+"""Clicks on the buttons of requests for credits, and the forms that they open.
+
+Slack allows three seconds. Only `views.open` calls Slack here, because a form has to open while the
+click is fresh. https://docs.slack.dev/reference/interaction-payloads/ describes the payloads.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Any
+
+import structlog
+from django.http import HttpResponse, JsonResponse
+from django.utils import timezone
+
+from projects.models import SlackWorkspace
+from slack_bot import installations
+from slack_bot.events import Installation
+from slack_bot.payloads import identifier, mapping, text, timestamp
+from workflows import notices
+from workflows.credit_requests import asking, deciding, forms
+from workflows.credit_requests.credits_left import account_state
+from workflows.credit_requests.deciding import Decision
+from workflows.models import Mention, Notice
+from workflows.slack.client import client_for, failure_of
+
+log = structlog.get_logger(__name__)
+
+_SLACK_TIMEOUT = 2
+_ACTIONS = (forms.ASK, forms.APPROVE_FOR_TASK, forms.APPROVE, forms.DECLINE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Click:
+    """A click on one of our buttons, and where it was made."""
+
+    workspace: SlackWorkspace
+    user_id: str
+    channel_id: str
+    thread_ts: str
+    action: str
+    value: str
+    trigger_id: str
+
+
+def receive_click(payload: dict[str, Any], named: tuple[Installation, ...]) -> HttpResponse | None:
+    """Take a click on a button of a request for credits. Return None if it is another button's.
+
+    The answer is 503 if the form cannot be opened; Slack then shows that the click failed.
+    """
+    listed = payload.get("actions")
+    actions = [mapping(each) for each in listed] if isinstance(listed, list) else []
+    action = next((each for each in actions if each.get("action_id") in _ACTIONS), None)
+    if action is None:
+        return None
+    user_id = identifier(mapping(payload.get("user")).get("id"))
+    container = mapping(payload.get("container"))
+    for workspace in filter(None, map(installations.find, named)):
+        click = _Click(
+            workspace=workspace,
+            user_id=user_id,
+            channel_id=identifier(container.get("channel_id")),
+            thread_ts=timestamp(container.get("thread_ts")),
+            action=str(action["action_id"]),
+            value=text(action.get("value"), 200),
+            trigger_id=text(payload.get("trigger_id"), 200),
+        )
+        if user_id and click.channel_id:
+            return _take(click)
+    return HttpResponse()
+
+
+def receive_form(payload: dict[str, Any], named: tuple[Installation, ...]) -> HttpResponse | None:
+    """Take a submitted form. Return None if it is another form.
+
+    What is wrong with it is shown at its fields.
+    """
+    view = mapping(payload.get("view"))
+    if view.get("callback_id") not in (forms.APPROVE, forms.DECLINE):
+        return None
+    user_id = identifier(mapping(payload.get("user")).get("id"))
+    state = mapping(mapping(view.get("state")).get("values"))
+    workspace = next(filter(None, map(installations.find, named)), None)
+    if workspace is None:
+        return HttpResponse()
+    try:
+        request_id = forms.request_of(text(view.get("private_metadata"), 200))
+    except ValueError:
+        return HttpResponse()
+    decision = Decision(workspace, request_id, user_id)
+    try:
+        if view.get("callback_id") == forms.DECLINE:
+            deciding.decline(decision, forms.reason_in(state))
+        else:
+            _approve(decision, state)
+    except forms.Invalid as error:
+        return _errors(error.field, str(error))
+    except deciding.Refused as refused:
+        last = "amount" if view.get("callback_id") == forms.APPROVE else "reason"
+        return _errors(last, str(refused))
+    return HttpResponse()
+
+
+def _approve(decision: Decision, state: dict[str, Any]) -> None:
+    ends = _period_end(decision.workspace)
+    deciding.approve(
+        decision,
+        forms.amount_in(state),
+        forms.expiry_in(state, timezone.now(), ends),
+        forms.reason_in(state),
+    )
+
+
+def _period_end(workspace: SlackWorkspace) -> datetime | None:
+    state = account_state(workspace)
+    return None if state is None else state.resets_at
+
+
+def _errors(field: str, why: str) -> HttpResponse:
+    return JsonResponse({"response_action": "errors", "errors": {field: why}})
+
+
+def _take(click: _Click) -> HttpResponse:
+    if click.action == forms.ASK:
+        _ask(click)
+        return HttpResponse()
+    try:
+        decision = Decision(click.workspace, forms.request_of(click.value), click.user_id)
+    except ValueError:
+        return HttpResponse()
+    try:
+        if click.action == forms.APPROVE_FOR_TASK:
+            deciding.approve(decision, None, None, "")
+            return HttpResponse()
+        request = deciding.check_open(decision)
+    except deciding.Refused as refused:
+        _tell(click, str(refused))
+        return HttpResponse()
+    if click.action == forms.DECLINE:
+        return _open(click, forms.decline_modal(request.pk))
+    has_period = _period_end(click.workspace) is not None
+    modal = forms.approval_modal(request.pk, request.suggested_micro, has_period=has_period)
+    return _open(click, modal)
+
+
+def _ask(click: _Click) -> None:
+    try:
+        mention_id = forms.mention_of(click.value)
+    except ValueError:
+        return
+    mention = Mention.objects.filter(pk=mention_id, workspace=click.workspace).first()
+    if mention is not None:
+        mention.workspace = click.workspace
+        _tell(click, asking.ask(click.workspace, mention, click.user_id))
+
+
+def _open(click: _Click, modal: dict[str, Any]) -> HttpResponse:
+    try:
+        client_for(SlackWorkspace.objects.get(pk=click.workspace.pk), _SLACK_TIMEOUT).views_open(
+            trigger_id=click.trigger_id, view=modal
+        )
+    except Exception as error:
+        failure = failure_of(error)
+        if failure is None:
+            raise
+        log.warning("slack did not open a form", error=failure.error)
+        return HttpResponse("try again", status=503, content_type="text/plain")
+    return HttpResponse()
+
+
+def _tell(click: _Click, words: str) -> None:
+    """Tell the person who clicked, and nobody else. The same is said once about one button."""
+    said = sha256(f"{click.action}:{click.value}:{words}".encode()).hexdigest()
+    notice, _ = Notice.objects.get_or_create(
+        key=f"click:{click.user_id}:{said}",
+        defaults={
+            "kind": Notice.Kind.OFFER,
+            "workspace": click.workspace,
+            "channel_id": click.channel_id,
+            "thread_ts": click.thread_ts,
+            "user_id": click.user_id,
+            "destination": Notice.Destination.EPHEMERAL,
+            "text": words,
+        },
+    )
+    notices.send_soon(notice)

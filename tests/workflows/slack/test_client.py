@@ -1,0 +1,16 @@
+"""The clients with which Slack is called."""
+
+from tests.fakes import FakeSlack
+from workflows.slack.client import web_client
+
+NOBODY = "http://127.0.0.1:9"
+
+
+def test_a_proxy_is_not_asked_for_a_slack_that_is_exempt_from_it(monkeypatch, settings):
+    for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, NOBODY)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1")
+    with FakeSlack() as slack:
+        settings.SLACK_API_URL = slack.api_url
+        assert web_client("xoxb-demo").auth_test()["team_id"] == "T1"

@@ -1,0 +1,1 @@
+"""Asking for more credits: the offer after a denial, the request, the decision, and the work."""

@@ -1,0 +1,120 @@
+"""The offer to ask for credits after a denial, and the request that its author makes of it.
+
+The offer is shown to the author alone. The request goes to the workspace's credits channel, where
+`workflows.credit_requests.deciding` takes the answer.
+"""
+
+from datetime import timedelta
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from billing.credits import display, exact
+from projects.models import SlackWorkspace
+from quota.gate import Verdict
+from quota.reasons import Reason
+from quota.resources import MICRO
+from workflows import notices
+from workflows.credit_requests import forms, words
+from workflows.credit_requests.credits_left import account_state, left_micro
+from workflows.credit_requests.typical_cost import typical_cost_micro
+from workflows.mention_types import OUT_OF_CREDITS
+from workflows.models import ERASED, CreditRequest, Mention, Notice
+from workflows.requests import all_that_was_asked
+
+LAPSES_AFTER = timedelta(days=3)
+"""How long a request waits. Later, its author has probably solved the problem in another way."""
+MOST_OPEN = 3
+"""Open requests of one person, so that nobody floods those who decide."""
+_WITHOUT_HISTORY_MICRO = 10 * MICRO
+_CURED_BY_A_TOP_UP = (Reason.LIMIT_REACHED, Reason.INSUFFICIENT_REMAINING)
+
+
+def offer(mention: Mention, verdict: Verdict) -> None:
+    """Offer the author of a refused mention to ask, if a top-up helps and somebody can decide."""
+    workspace = mention.workspace
+    if verdict.reason not in _CURED_BY_A_TOP_UP or verdict.cap or not can_be_decided(workspace):
+        return
+    text = words.offer()
+    notices.send_soon(
+        notices.claim(
+            f"offer:{mention.pk}",
+            Notice.Kind.OFFER,
+            mention,
+            text,
+            blocks=forms.offer_blocks(text, mention.pk),
+            only_to_user=True,
+        )
+    )
+
+
+def can_be_decided(workspace: SlackWorkspace) -> bool:
+    """Return whether somebody is told of requests, and may decide them."""
+    return bool(workspace.credits_channel_id) and workspace.credit_approvers.exists()
+
+
+def ask(workspace: SlackWorkspace, mention: Mention, user_id: str) -> str:
+    """Take the author's click on the offer; return what to tell whoever clicked."""
+    if user_id != mention.user_id:
+        return words.not_yours()
+    request = CreditRequest.objects.filter(mention=mention).first()
+    if request is not None:
+        waits = request.state in CreditRequest.WAITING
+        return words.asked_already() if waits else words.cannot_ask()
+    is_refused = mention.state == Mention.State.REFUSED and mention.text != ERASED
+    is_new = mention.received_at > timezone.now() - LAPSES_AFTER
+    lacked_credits = mention.outcome.startswith(OUT_OF_CREDITS)
+    if not (is_refused and lacked_credits and is_new and can_be_decided(workspace)):
+        return words.cannot_ask()
+    if _open_requests_of(workspace, user_id) >= MOST_OPEN:
+        return words.asked_too_often()
+    try:
+        with transaction.atomic():
+            _record(workspace, mention)
+    except IntegrityError:  # the other of two clicks at once recorded it
+        return words.asked_already()
+    return words.asked(workspace.credits_channel_id)
+
+
+def _open_requests_of(workspace: SlackWorkspace, user_id: str) -> int:
+    return CreditRequest.objects.filter(
+        mention__workspace=workspace, mention__user_id=user_id, state__in=CreditRequest.WAITING
+    ).count()
+
+
+def _record(workspace: SlackWorkspace, mention: Mention) -> None:
+    typical = typical_cost_micro(workspace.project)
+    left = left_micro(account_state(workspace))
+    request = CreditRequest.objects.create(
+        mention=mention, suggested_micro=_suggestion_micro(typical, left)
+    )
+    text = words.asks(
+        mention.user_id,
+        all_that_was_asked(mention),
+        remaining=words.remaining(None if left is None else display(max(left, 0))),
+        typical=None if typical is None else display(typical),
+    )
+    notice, _ = Notice.objects.get_or_create(
+        key=message_key(request),
+        defaults={
+            "kind": Notice.Kind.CREDIT_REQUEST,
+            "workspace": workspace,
+            "mention": mention,
+            "channel_id": workspace.credits_channel_id,
+            "text": text,
+            "blocks": forms.request_blocks(text, request.pk, exact(request.suggested_micro)),
+        },
+    )
+    notices.send_soon(notice)
+
+
+def message_key(request: CreditRequest) -> str:
+    """Return the key of the notice that asks for a decision."""
+    return f"credit-request:{request.pk}"
+
+
+def _suggestion_micro(typical: int | None, left: int | None) -> int:
+    """Return whole credits for one task, in micro-credits, with what was used beyond the limit."""
+    beyond = max(0, -(left or 0))
+    whole = -(-((typical or _WITHOUT_HISTORY_MICRO) + beyond) // MICRO)
+    return max(whole, 1) * MICRO
