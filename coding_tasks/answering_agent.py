@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from anthropic.types import MessageParam
-
 from coding_tasks.assignments import Assignment, ModelAccess, Turn
 from coding_tasks.checkouts import Checkout
-from coding_tasks.model import Question, ask
+from coding_tasks.model import Message, Question, ask
 from coding_tasks.reading import Budget, Excerpt, relevant_files
 
 _INSTRUCTIONS = """\
@@ -45,8 +43,8 @@ class AnsweringAgent:
         )
         return ask(access, question)
 
-    def _messages(self, assignment: Assignment) -> list[MessageParam]:
-        messages: list[MessageParam] = []
+    def _messages(self, assignment: Assignment) -> list[Message]:
+        messages: list[Message] = []
         for turn in _newest(assignment.earlier, self.budget.earlier):
             messages.append({"role": "user", "content": turn.request})
             messages.append({"role": "assistant", "content": turn.answer})

@@ -1,12 +1,13 @@
 """Ask a model through the LLM gateway, once. Temporal does the retries."""
 
+import functools
 import json
+import ssl
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal, TypedDict
 
-import anthropic
 import httpx2
-from anthropic.types import Message, MessageParam
 from django.utils.crypto import salted_hmac
 
 from coding_tasks.assignments import ModelAccess
@@ -14,8 +15,16 @@ from coding_tasks.failures import AnswerLost, GatewayUnavailable, ModelFailed
 from coding_tasks.refusals import failure_of
 
 _SALT = "coding_tasks.model"
+_API_VERSION = "2023-06-01"
 _CONNECT_TIMEOUT = 5.0
 _NOT_CONNECTED = (httpx2.ConnectError, httpx2.ConnectTimeout)
+
+
+class Message(TypedDict):
+    """One message of a conversation with a model."""
+
+    role: Literal["user", "assistant"]
+    content: str
 
 
 @dataclass(frozen=True)
@@ -24,7 +33,7 @@ class Question:
 
     model: str
     system: str
-    messages: Sequence[MessageParam]
+    messages: Sequence[Message]
     max_tokens: int
     timeout: float
 
@@ -36,34 +45,59 @@ def ask(access: ModelAccess, question: Question) -> str:
     pass the call on yet, and a `RunFailure` if the provider gave no answer or never will.
     """
     begun: list[object] = []
-    client = anthropic.Anthropic(
-        base_url=access.base_url,
-        auth_token=access.token,
-        max_retries=0,
-        timeout=anthropic.Timeout(question.timeout, connect=_CONNECT_TIMEOUT),
-        default_headers=_headers(access, question),
-        http_client=anthropic.DefaultHttpxClient(event_hooks={"response": [begun.append]}),
+    client = httpx2.Client(
+        timeout=httpx2.Timeout(question.timeout, connect=_CONNECT_TIMEOUT),
+        verify=_tls(),
+        event_hooks={"response": [begun.append]},
     )
     with client:
         try:
-            message = client.messages.create(
-                model=question.model,
-                system=question.system,
-                messages=question.messages,
-                max_tokens=question.max_tokens,
+            response = client.post(
+                f"{access.base_url}/v1/messages",
+                headers=_headers(access, question),
+                json={
+                    "model": question.model,
+                    "system": question.system,
+                    "messages": question.messages,
+                    "max_tokens": question.max_tokens,
+                },
             )
-        except anthropic.APIStatusError as error:
-            failure = failure_of(error.status_code, error.response.headers, error.body)
-            raise failure from error
-        except anthropic.APIError as error:  # no connection, no answer in time, or not the API's
+        except httpx2.HTTPError as error:  # no connection, or no whole answer in time
             raise _no_answer(access, error, begun=bool(begun)) from error
-    if not isinstance(message, Message) or not isinstance(message.content, list):
+    document = _document_of(response)
+    if not response.is_success:
+        raise failure_of(response.status_code, response.headers, document)
+    return _text_of(document)
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    """Return the context of every client; creating one reads all the certificates."""
+    return httpx2.create_ssl_context()
+
+
+def _document_of(response: httpx2.Response) -> object:
+    """Return the decoded JSON, or None if it isn't any."""
+    try:
+        return response.json()
+    except (ValueError, RecursionError):
+        return None
+
+
+def _text_of(document: object) -> str:
+    content = document.get("content") if isinstance(document, dict) else None
+    if not isinstance(content, list):
         raise ModelFailed("the answer is not one of the API's")
-    return "".join(block.text for block in message.content if block.type == "text")
+    blocks = [block for block in content if isinstance(block, dict) and block.get("type") == "text"]
+    return "".join(str(block.get("text", "")) for block in blocks)
 
 
 def _headers(access: ModelAccess, question: Question) -> dict[str, str]:
-    headers = {"traceparent": f"00-{access.trace_id}-{access.trace_id[:16]}-01"}
+    headers = {
+        "Authorization": f"Bearer {access.token}",
+        "anthropic-version": _API_VERSION,
+        "traceparent": f"00-{access.trace_id}-{access.trace_id[:16]}-01",
+    }
     if access.purpose:
         headers["Idempotency-Key"] = _step_key(access, question)
     return headers
@@ -78,7 +112,7 @@ def _step_key(access: ModelAccess, question: Question) -> str:
     return salted_hmac(_SALT, asked, algorithm="sha256").hexdigest()
 
 
-def _no_answer(access: ModelAccess, error: anthropic.APIError, *, begun: bool) -> Exception:
+def _no_answer(access: ModelAccess, error: httpx2.HTTPError, *, begun: bool) -> Exception:
     """Return the failure of a call without an answer, or with only the beginning of one (`begun`).
 
     If a provider does not answer, the gateway says so. So if nothing answers, the gateway has died,
@@ -87,9 +121,9 @@ def _no_answer(access: ModelAccess, error: anthropic.APIError, *, begun: bool) -
     name = type(error).__name__
     if begun:
         return ModelFailed(f"the answer broke off: {name}")
-    if isinstance(error.__cause__, _NOT_CONNECTED):
+    if isinstance(error, _NOT_CONNECTED):
         return GatewayUnavailable("the gateway cannot be reached")
-    if isinstance(error, anthropic.APITimeoutError) and _is_alive(access):
+    if isinstance(error, httpx2.TimeoutException) and _is_alive(access):
         return ModelFailed("no answer in time")
     return AnswerLost(f"the gateway gave no answer: {name}")
 

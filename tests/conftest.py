@@ -33,13 +33,13 @@ settings.load_profile("patient")
 
 LONGEST = [
     "devstack/test_whole_stack.py",
-    "workflows/test_worker_killed.py",
-    "workflows/test_conversation.py",
-    "coding_tasks/publishing/test_publication.py",
-    "workflows/test_mention.py",
-    "workflows/stopping/test_stopping.py",
-    "config/test_web_server.py",
     "workflows/agents/test_agent_runs.py",
+    "workflows/test_conversation.py",
+    "workflows/agents/test_interruptions.py",
+    "coding_tasks/publishing/test_publication.py",
+    "workflows/test_worker_killed.py",
+    "workflows/agents/test_refunds.py",
+    "workflows/test_mention.py",
 ]
 """The slowest files. They run first, so that no process ends with one of them."""
 
@@ -89,15 +89,15 @@ def pytest_runtest_setup() -> None:
 def wait_until(condition, timeout: float = 60.0, what: str = "the condition") -> None:
     """Poll until `condition()` is true. Fail with a sentence if that takes too long.
 
-    The longer it has waited, the less often it asks. A long wait costs little processor time, and
-    ends at most a tenth later than it could.
+    The longer it has waited, the less often it asks, because most questions are queries. A wait
+    costs little processor time, and ends at most a fifth later than it could.
     """
     began = time.monotonic()
     while not condition():
         waited = time.monotonic() - began
         if waited > timeout:
             pytest.fail(f"{what} did not happen within {timeout:g} s")
-        time.sleep(min(max(waited / 10, 0.005), 0.2))
+        time.sleep(min(max(waited / 5, 0.005), 0.2))
 
 
 @contextmanager

@@ -39,7 +39,14 @@ class _Server:
 
     def _start(self, app: Any) -> None:
         config = uvicorn.Config(
-            app, host="127.0.0.1", port=self.port, log_config=None, ws="none", http="h11"
+            app,
+            host="127.0.0.1",
+            port=self.port,
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            ws="none",
+            http="httptools",
         )
         config.timeout_graceful_shutdown = 1
         self._server = uvicorn.Server(config)

@@ -1,5 +1,6 @@
 """Small git repositories on the local disk, for tests that clone."""
 
+import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,11 +37,12 @@ def commit(directory: Path) -> None:
 
 
 def run_git(directory: Path, *arguments: str, given: str | None = None) -> str:
-    """Run git in the directory as a test user; return its output."""
+    """Run git in the directory as a test user; return its output. It adds no sample hooks."""
     person = ("-c", "user.name=Test", "-c", "user.email=test@example.com")
     ran = subprocess.run(
         ["git", *person, *arguments],
         cwd=directory,
+        env=os.environ | {"GIT_TEMPLATE_DIR": ""},
         check=True,
         capture_output=True,
         input=given,

@@ -19,6 +19,7 @@ _HTTP_LIBRARIES = (
     b"wget/",
     b"httpie/",
     b"python-httpx/",
+    b"python-httpx2/",
     b"python-requests/",
     b"python-urllib",
     b"python/",

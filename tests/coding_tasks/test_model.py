@@ -160,6 +160,24 @@ def test_a_gateway_that_dies_during_a_call_is_not_mistaken_for_the_provider():
         dying.result()
 
 
+@pytest.mark.parametrize("body", [b"<html>", b"null", b"{}", b'{"content": "Hello!"}', b"[" * 9999])
+def test_an_answer_of_another_shape_is_worth_another_attempt(body):
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n" + body)
+
+        answering = pool.submit(answer)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/slack_app"
+        with pytest.raises(ModelFailed, match="not one of the API's") as failed:
+            ask(ModelAccess(url, "pha_x", trace_of("x")), QUESTION)
+        answering.result()
+    assert not failed.value.permanent
+
+
 def test_an_answer_that_is_cut_off_is_worth_another_attempt(gateway, access):
     gateway.script(Reply("half", cut_after=1))
     with pytest.raises(ModelFailed) as failed:

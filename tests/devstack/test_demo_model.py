@@ -1,5 +1,7 @@
 """The demo model answers provider SDKs in their own shapes, and fails on request."""
 
+from __future__ import annotations
+
 import json
 import os
 import subprocess
@@ -7,16 +9,22 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import anthropic
 import httpx
-import openai
 import pytest
 
 from devstack.bootstrap import REPOSITORIES
 from devstack.demo_model.script import Reply, ToolCall
 from tests.conftest import wait_until
 from tests.fakes import FakeModel, Usage
+from tests.lazy_module import LazyModule
+
+if TYPE_CHECKING:
+    import anthropic
+    import openai
+else:
+    anthropic, openai = LazyModule("anthropic"), LazyModule("openai")
 
 HELLO = [{"role": "user", "content": "How is the total computed?"}]
 

@@ -2,12 +2,13 @@
 
 import threading
 
-import anthropic
-import openai
 import pytest
 
 from tests.gateway.conftest import DENIED, World
 from tests.gateway.fake_provider import completion, json_script, message
+from tests.lazy_module import LazyModule
+
+anthropic, openai = LazyModule("anthropic"), LazyModule("openai")
 
 HI = [{"role": "user", "content": "Hi"}]
 TOOL = {"name": "look", "description": "Look.", "input_schema": {"type": "object"}}

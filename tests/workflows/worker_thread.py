@@ -3,13 +3,27 @@
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Self
+from typing import Any, Self
 
 from temporalio.client import Client
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from workflows import worker
 from workflows.client import connect
 from workflows.worker import Tools
+
+_prepare = SandboxedWorkflowRunner.prepare_workflow
+_prepared: set[type] = set()
+
+
+def _prepare_once(runner: SandboxedWorkflowRunner, definition: Any) -> None:
+    """Validate a workflow for the first worker of this process; that imports all its modules."""
+    if definition.cls not in _prepared:
+        _prepare(runner, definition)
+        _prepared.add(definition.cls)
+
+
+SandboxedWorkflowRunner.prepare_workflow = _prepare_once
 
 
 class WorkerThread:

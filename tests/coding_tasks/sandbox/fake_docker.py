@@ -15,8 +15,6 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from coding_tasks.sandbox.bubblewrap import binary
-
 _SWITCHES = {"--interactive", "--rm", "--read-only", "--init"}
 _DOWN = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock."
 _SYSTEM = ("bin", "sbin", "lib", "lib64")
@@ -87,6 +85,8 @@ class Engine:
             os.killpg(process.pid, signal.SIGKILL)
 
     def _isolated(self, order: Order) -> list[str]:
+        from coding_tasks.sandbox.bubblewrap import binary  # a third of the start of each command
+
         found = binary.find()
         program = found.folders[0].parent / found.path
         uid = order.options["--user"].partition(":")[0]

@@ -96,6 +96,7 @@ def test_an_application_that_retries_every_429_gets_402(world, limited, path, ag
         {"user_agent": "OpenAI/Python 3.57.0", "x_stainless_lang": "python"},
         {"user_agent": "claude-cli/2.1.197 (external, cli)", "x_stainless_lang": "js"},
         {"user_agent": "curl/8.5.0"},
+        {"user_agent": "python-httpx2/2.16.2"},
         {"user_agent": "Python/3.11 aiohttp/3.13.2"},
         {"user_agent": "Python-urllib/3.11"},
         {"user_agent": ""},
