@@ -159,7 +159,8 @@ class OrganizationAdmin(
                 members_total=Count("members", distinct=True),
             )
         )
-        return counted.prefetch_related("quota_states")
+        organizations: QuerySet[Organization] = counted.prefetch_related("quota_states")
+        return organizations
 
     def get_urls(self) -> list[URLPattern]:
         """Return the admin's paths and those of the usage reports."""

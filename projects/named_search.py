@@ -7,9 +7,10 @@ from operator import add, and_, or_
 from typing import Any
 from uuid import UUID
 
+from django.contrib import admin
 from django.contrib.admin.utils import lookup_spawns_duplicates
 from django.core.exceptions import FieldDoesNotExist
-from django.db.models import Case, F, IntegerField, Model, Q, QuerySet, UUIDField, Value, When
+from django.db.models import Case, F, IntegerField, Q, QuerySet, UUIDField, Value, When
 from django.db.models.functions import Length
 from django.http import HttpRequest
 
@@ -28,8 +29,8 @@ def looks_like_id(text: str) -> bool:
     return len(text) >= _SHORTEST_ID or bool(has_both)
 
 
-class NamedSearch:
-    """A mixin for a `ModelAdmin` with a search.
+class NamedSearch(admin.ModelAdmin[Any]):
+    """A `ModelAdmin` with a search. Name it first among the bases.
 
     Every word that was typed has to be in one of `search_fields`, which are texts that people know.
     The fields in `search_ids` are compared only if the text looks like an id: as a whole, or by its
@@ -40,8 +41,6 @@ class NamedSearch:
     themselves keep their order.
     """
 
-    model: type[Model]
-    search_fields: Sequence[str]
     search_ids: Sequence[str] = ()
     named_by: Sequence[str] = ()
 

@@ -12,7 +12,7 @@ from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
 from billing.admin.read_only import ReadOnly, credits_column, indented
-from billing.admin.words import REASONS, ReasonFilter, in_words, words_column
+from billing.admin.words import ReasonFilter, in_words, words_column
 from billing.credits import display
 from billing.decisions.decision import FAR_FUTURE
 from billing.models import Account, Cap, CreditGrant, DecisionRecord, Limit, UsageTotal
@@ -20,6 +20,7 @@ from projects.named_search import NamedSearch
 from projects.permitted_parts import Link, PermittedParts
 from quota.account_state import AccountState, from_json
 from quota.models import QuotaState
+from quota.reason_words import WORDS as REASON_WORDS
 
 SHOWN_DECISIONS = 20
 
@@ -138,11 +139,10 @@ class AccountAdmin(NamedSearch, PermittedParts, ReadOnly, admin.ModelAdmin[Accou
         published = QuotaState.objects.filter(
             organization=OuterRef("organization"), resource=OuterRef("resource")
         )
-        return (
-            super().get_queryset(request).annotate(document=Subquery(published.values("document")))
-        )
+        accounts: QuerySet[Account] = super().get_queryset(request)
+        return accounts.annotate(document=Subquery(published.values("document")))
 
-    because = words_column("reason", "why", REASONS)
+    because = words_column("reason", "why", REASON_WORDS)
 
     @admin.display(description="credits used")
     def used(self, account: Account) -> str:
@@ -186,7 +186,7 @@ class AccountAdmin(NamedSearch, PermittedParts, ReadOnly, admin.ModelAdmin[Accou
                     reverse("admin:billing_decisionrecord_change", args=[record.pk]),
                     f"{record.decided_at:%Y-%m-%d %H:%M:%S} UTC",
                     record.state,
-                    in_words(REASONS, record.reason),
+                    in_words(REASON_WORDS, record.reason),
                 )
                 for record in records
             ),
@@ -243,7 +243,7 @@ class DecisionRecordAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[DecisionRecord
         "decided",
     ]
 
-    because = words_column("reason", "why", REASONS)
+    because = words_column("reason", "why", REASON_WORDS)
 
     @admin.display(description="in short")
     def in_short(self, record: DecisionRecord) -> SafeString:

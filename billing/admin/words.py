@@ -12,7 +12,7 @@ from billing.credits import display
 from billing.ingestion.events import QuarantineReason
 from billing.models import AuditEntry
 from billing.products import TITLES
-from quota.reason_words import WORDS as REASONS
+from quota.reason_words import WORDS
 from quota.resources import RESOURCES
 
 BUCKETS = {name: resource.title for name, resource in RESOURCES.items()}
@@ -66,7 +66,7 @@ class WordsFilter(admin.ChoicesFieldListFilter):
     def choices(self, changelist: ChangeList) -> Iterator[Any]:
         """Yield "All" and each name in words."""
         either = [self.lookup_kwarg, self.lookup_kwarg_isnull]
-        chosen = self.lookup_val or []
+        chosen: Any = self.lookup_val or []
         yield {
             "selected": not chosen,
             "query_string": changelist.get_query_string(remove=either),
@@ -85,7 +85,7 @@ class WordsFilter(admin.ChoicesFieldListFilter):
 class ReasonFilter(WordsFilter):
     """By the reason of a refusal."""
 
-    words = REASONS
+    words = WORDS
 
 
 class ProductFilter(WordsFilter):
