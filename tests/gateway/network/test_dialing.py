@@ -99,9 +99,12 @@ def test_another_address_is_used_if_the_first_refuses(run, resolve_to) -> None:
 
 @contextmanager
 def deaf_server() -> Iterator[int]:
-    """Yield a port of ::1 where connections are neither accepted nor refused."""
-    with closing(socket.create_server(("::1", 0), family=socket.AF_INET6, backlog=0)) as deaf:
-        port = deaf.getsockname()[1]
+    """Yield a port of ::1 where connections are neither accepted nor refused.
+
+    Nobody else uses the same port of 127.0.0.1.
+    """
+    port = free_port()
+    with closing(socket.create_server(("::1", port), family=socket.AF_INET6, backlog=0)):
         crowd = [socket.socket(socket.AF_INET6) for _ in range(4)]  # fills its queue
         for each in crowd:
             each.setblocking(False)
