@@ -58,7 +58,7 @@ class TollgateAdminSite(AdminSite):
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> TemplateResponse:
         """Show the overview."""
-        request.current_app = self.name  # type: ignore[attr-defined]
+        request.current_app = self.name
         return overview_page(request)
 
     def records(self, request: HttpRequest) -> TemplateResponse:

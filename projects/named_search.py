@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import reduce
 from operator import add, and_, or_
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 from django.contrib.admin.utils import lookup_spawns_duplicates
 from django.core.exceptions import FieldDoesNotExist
-from django.db.models import Case, F, IntegerField, Model, Q, QuerySet, UUIDField, Value, When
+from django.db.models import Case, F, IntegerField, Q, QuerySet, UUIDField, Value, When
 from django.db.models.functions import Length
 from django.http import HttpRequest
 
@@ -40,8 +40,8 @@ class NamedSearch:
     themselves keep their order.
     """
 
-    model: type[Model]
-    search_fields: Sequence[str]
+    model: Any
+    search_fields: ClassVar[Any]
     search_ids: Sequence[str] = ()
     named_by: Sequence[str] = ()
 

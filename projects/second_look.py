@@ -66,7 +66,7 @@ class SecondLookAdmin:
         fields = super().get_fields(request, obj)  # type: ignore[misc]
         if obj is None or self.has_change_permission(request, obj):  # type: ignore[attr-defined]
             return fields
-        return [name for name in fields if name not in self.form.declared_fields]  # type: ignore[attr-defined]
+        return [name for name in fields if name not in self.form.declared_fields]
 
 
 class ReasonForm(forms.Form):

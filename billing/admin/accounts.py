@@ -12,7 +12,7 @@ from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
 from billing.admin.read_only import ReadOnly, credits_column, indented
-from billing.admin.words import REASONS, ReasonFilter, in_words, words_column
+from billing.admin.words import ReasonFilter, in_words, words_column
 from billing.credits import display
 from billing.decisions.decision import FAR_FUTURE
 from billing.models import Account, Cap, CreditGrant, DecisionRecord, Limit, UsageTotal
@@ -20,6 +20,7 @@ from projects.named_search import NamedSearch
 from projects.permitted_parts import Link, PermittedParts
 from quota.account_state import AccountState, from_json
 from quota.models import QuotaState
+from quota.reason_words import WORDS as REASONS
 
 SHOWN_DECISIONS = 20
 

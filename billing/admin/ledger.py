@@ -10,10 +10,11 @@ from django.http import HttpRequest
 from django.template.response import TemplateResponse
 
 from billing.admin.read_only import ReadOnly, actor, credits_column
-from billing.admin.words import BUCKETS, TITLES, BucketFilter, ProductFilter, words_column
+from billing.admin.words import BUCKETS, BucketFilter, ProductFilter, words_column
 from billing.credits import display
 from billing.ingestion.refunds import NotRefundable, refund
 from billing.models import DailyUsage, RunRefund, UsageEvent
+from billing.products import TITLES
 from billing.reports.usage import given_back_to_task_runs
 from projects.completed_list import CompletedList
 from projects.named_search import NamedSearch

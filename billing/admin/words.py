@@ -66,7 +66,7 @@ class WordsFilter(admin.ChoicesFieldListFilter):
     def choices(self, changelist: ChangeList) -> Iterator[Any]:
         """Yield "All" and each name in words."""
         either = [self.lookup_kwarg, self.lookup_kwarg_isnull]
-        chosen = self.lookup_val or []
+        chosen: Any = self.lookup_val or []
         yield {
             "selected": not chosen,
             "query_string": changelist.get_query_string(remove=either),
