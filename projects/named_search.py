@@ -4,10 +4,9 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import reduce
 from operator import add, and_, or_
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
-from django.contrib import admin
 from django.contrib.admin.utils import lookup_spawns_duplicates
 from django.core.exceptions import FieldDoesNotExist
 from django.db.models import Case, F, IntegerField, Q, QuerySet, UUIDField, Value, When
@@ -29,8 +28,8 @@ def looks_like_id(text: str) -> bool:
     return len(text) >= _SHORTEST_ID or bool(has_both)
 
 
-class NamedSearch(admin.ModelAdmin[Any]):
-    """A `ModelAdmin` with a search. Name it first among the bases.
+class NamedSearch:
+    """A mixin for a `ModelAdmin` with a search.
 
     Every word that was typed has to be in one of `search_fields`, which are texts that people know.
     The fields in `search_ids` are compared only if the text looks like an id: as a whole, or by its
@@ -41,6 +40,8 @@ class NamedSearch(admin.ModelAdmin[Any]):
     themselves keep their order.
     """
 
+    model: Any
+    search_fields: ClassVar[Any]
     search_ids: Sequence[str] = ()
     named_by: Sequence[str] = ()
 

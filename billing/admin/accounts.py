@@ -20,7 +20,7 @@ from projects.named_search import NamedSearch
 from projects.permitted_parts import Link, PermittedParts
 from quota.account_state import AccountState, from_json
 from quota.models import QuotaState
-from quota.reason_words import WORDS as REASON_WORDS
+from quota.reason_words import WORDS as REASONS
 
 SHOWN_DECISIONS = 20
 
@@ -139,10 +139,11 @@ class AccountAdmin(NamedSearch, PermittedParts, ReadOnly, admin.ModelAdmin[Accou
         published = QuotaState.objects.filter(
             organization=OuterRef("organization"), resource=OuterRef("resource")
         )
-        accounts: QuerySet[Account] = super().get_queryset(request)
-        return accounts.annotate(document=Subquery(published.values("document")))
+        return (
+            super().get_queryset(request).annotate(document=Subquery(published.values("document")))
+        )
 
-    because = words_column("reason", "why", REASON_WORDS)
+    because = words_column("reason", "why", REASONS)
 
     @admin.display(description="credits used")
     def used(self, account: Account) -> str:
@@ -186,7 +187,7 @@ class AccountAdmin(NamedSearch, PermittedParts, ReadOnly, admin.ModelAdmin[Accou
                     reverse("admin:billing_decisionrecord_change", args=[record.pk]),
                     f"{record.decided_at:%Y-%m-%d %H:%M:%S} UTC",
                     record.state,
-                    in_words(REASON_WORDS, record.reason),
+                    in_words(REASONS, record.reason),
                 )
                 for record in records
             ),
@@ -243,7 +244,7 @@ class DecisionRecordAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[DecisionRecord
         "decided",
     ]
 
-    because = words_column("reason", "why", REASON_WORDS)
+    because = words_column("reason", "why", REASONS)
 
     @admin.display(description="in short")
     def in_short(self, record: DecisionRecord) -> SafeString:

@@ -12,7 +12,7 @@ from billing.credits import display
 from billing.ingestion.events import QuarantineReason
 from billing.models import AuditEntry
 from billing.products import TITLES
-from quota.reason_words import WORDS
+from quota.reason_words import WORDS as REASONS
 from quota.resources import RESOURCES
 
 BUCKETS = {name: resource.title for name, resource in RESOURCES.items()}
@@ -85,7 +85,7 @@ class WordsFilter(admin.ChoicesFieldListFilter):
 class ReasonFilter(WordsFilter):
     """By the reason of a refusal."""
 
-    words = WORDS
+    words = REASONS
 
 
 class ProductFilter(WordsFilter):

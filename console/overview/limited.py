@@ -148,7 +148,7 @@ _STATES: dict[str, str] = {
 
 
 def _until(state: AccountState) -> datetime | None:
-    if state.state == State.GRACE.value:
+    if state.state == "grace":
         return expires_at(state.suspended_until)
     if state.limited:
         return expires_at(state.limited_until)
