@@ -103,7 +103,8 @@ def sum_what_was_booked(until: datetime | None = None) -> None:
 def sum_again() -> None:
     """Make all sums again from the ledger."""
     with transaction.atomic():
-        until = max(_summed_before(lock=True), timezone.now() - SURELY_COMMITTED)
+        _summed_before(lock=True)
+        until = timezone.now() - SURELY_COMMITTED
         UsageSum.objects.all().delete()
         _add(_sums_of_ledger(_EVER, until))
         SummedUsage.objects.update_or_create(pk=1, defaults={"booked_before": until})
