@@ -12,8 +12,8 @@ NAME = "temporal.sqlite3"
 def reset_or_refuse_damaged(stack: Stack, reset: str) -> None:
     """Delete the file if `reset` is `temporal`. Raise `SettingsError` if the file is damaged.
 
-    A power cut while the server created it leaves such a file. Without its workflows, open mentions
-    are begun anew or ended by the sweeps.
+    It is damaged if the power failed while the server created it. If its workflows are lost, the
+    sweeps start open mentions again or end them.
     """
     file = stack.directory / NAME
     if reset == "temporal":

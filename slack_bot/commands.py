@@ -1,6 +1,5 @@
 """The slash command. Its answers are shown only to the person who asks."""
 
-import structlog
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
@@ -8,18 +7,12 @@ from projects.models import SlackWorkspace
 from quota import gate
 from quota.resources import format_credits
 from slack_bot import installations
+from slack_bot.asker import no_access
 from slack_bot.events import Installation
 from slack_bot.payloads import form, identifier, text
 from slack_bot.signature import signed_by_slack
 from slack_bot.usage_answer import usage_answer
 from workflows import denials, wording
-from workflows.slack import access
-from workflows.slack.client import failure_of
-
-log = structlog.get_logger(__name__)
-
-_SLACK_TIMEOUT = 2
-"""Seconds to wait for Slack, which itself waits three for the answer to a command."""
 
 
 @signed_by_slack
@@ -42,22 +35,7 @@ def receive_command(_request: HttpRequest, body: bytes) -> HttpResponse:
     if workspace is None:
         return _only_to_the_asker(wording.workspace_not_connected(bot_name=settings.BOT_NAME))
     user_id = identifier(fields.get("user_id"))
-    return _only_to_the_asker(_no_access(workspace, user_id) or answer(workspace, user_id))
-
-
-def _no_access(workspace: SlackWorkspace, user_id: str) -> str | None:
-    """Return why the asker gets no answer, or None if they may know the credits."""
-    try:
-        answer = access.check(workspace, user_id, timeout=_SLACK_TIMEOUT)
-    except Exception as error:
-        failure = failure_of(error)
-        if failure is None:
-            raise
-        log.warning("slack did not say who gave a command", error=failure.error)
-        return wording.asker_unknown()
-    if answer is access.Access.GRANTED:
-        return None
-    return access.refusal_text(workspace, answer, user_id)
+    return _only_to_the_asker(no_access(workspace, user_id) or answer(workspace, user_id))
 
 
 def _status(workspace: SlackWorkspace, user_id: str) -> str:

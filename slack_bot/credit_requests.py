@@ -1,13 +1,15 @@
 """Clicks on the buttons of requests for credits, and the forms that they open.
 
-Slack allows three seconds. Only `views.open` calls Slack here, because a form has to open while the
-click is fresh. https://docs.slack.dev/reference/interaction-payloads/ describes the payloads.
+Slack allows three seconds, so a click calls Slack once at most: to open a form while the click is
+fresh, or to find out whether the person may use the bot.
+https://docs.slack.dev/reference/interaction-payloads/ describes the payloads.
 """
 
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
+from uuid import UUID
 
 import structlog
 from django.http import HttpResponse, JsonResponse
@@ -15,6 +17,7 @@ from django.utils import timezone
 
 from projects.models import SlackWorkspace
 from slack_bot import installations
+from slack_bot.asker import SLACK_TIMEOUT, no_access
 from slack_bot.events import Installation
 from slack_bot.payloads import identifier, mapping, text, timestamp
 from workflows import notices
@@ -26,7 +29,6 @@ from workflows.slack.client import client_for, failure_of
 
 log = structlog.get_logger(__name__)
 
-_SLACK_TIMEOUT = 2
 _ACTIONS = (forms.ASK, forms.APPROVE_FOR_TASK, forms.APPROVE, forms.DECLINE)
 
 
@@ -40,6 +42,8 @@ class _Click:
     thread_ts: str
     action: str
     value: str
+    ts: str
+    """When it was made. It distinguishes two clicks on the same button."""
     trigger_id: str
 
 
@@ -55,19 +59,29 @@ def receive_click(payload: dict[str, Any], named: tuple[Installation, ...]) -> H
         return None
     user_id = identifier(mapping(payload.get("user")).get("id"))
     container = mapping(payload.get("container"))
-    for workspace in filter(None, map(installations.find, named)):
-        click = _Click(
+    channel_id = identifier(container.get("channel_id"))
+    value = text(action.get("value"), 200)
+    try:
+        if action["action_id"] == forms.ASK:
+            workspace = _workspace(named, pk=forms.mention_of(value))
+        else:
+            workspace = _workspace(named, credit_request=forms.request_of(value))
+    except ValueError:
+        return HttpResponse()
+    if workspace is None or not user_id or not channel_id:
+        return HttpResponse()
+    return _take(
+        _Click(
             workspace=workspace,
             user_id=user_id,
-            channel_id=identifier(container.get("channel_id")),
+            channel_id=channel_id,
             thread_ts=timestamp(container.get("thread_ts")),
             action=str(action["action_id"]),
-            value=text(action.get("value"), 200),
+            value=value,
+            ts=timestamp(action.get("action_ts")),
             trigger_id=text(payload.get("trigger_id"), 200),
         )
-        if user_id and click.channel_id:
-            return _take(click)
-    return HttpResponse()
+    )
 
 
 def receive_form(payload: dict[str, Any], named: tuple[Installation, ...]) -> HttpResponse | None:
@@ -80,12 +94,12 @@ def receive_form(payload: dict[str, Any], named: tuple[Installation, ...]) -> Ht
         return None
     user_id = identifier(mapping(payload.get("user")).get("id"))
     state = mapping(mapping(view.get("state")).get("values"))
-    workspace = next(filter(None, map(installations.find, named)), None)
-    if workspace is None:
-        return HttpResponse()
     try:
         request_id = forms.request_of(text(view.get("private_metadata"), 200))
     except ValueError:
+        return HttpResponse()
+    workspace = _workspace(named, credit_request=request_id)
+    if workspace is None:
         return HttpResponse()
     decision = Decision(workspace, request_id, user_id)
     try:
@@ -99,6 +113,18 @@ def receive_form(payload: dict[str, Any], named: tuple[Installation, ...]) -> Ht
         last = "amount" if view.get("callback_id") == forms.APPROVE else "reason"
         return _errors(last, str(refused))
     return HttpResponse()
+
+
+def _workspace(named: tuple[Installation, ...], **about: UUID) -> SlackWorkspace | None:
+    """Return the workspace of the mention, or the first one that is installed here.
+
+    In a channel that another company hosts, Slack names that company's workspace, too.
+    """
+    found = [each for each in map(installations.find, named) if each is not None]
+    mentions = Mention.objects.filter(workspace__in=found, **about)
+    owner = mentions.values_list("workspace_id", flat=True).first()
+    owners = [each for each in found if each.pk == owner]
+    return next(iter(owners + found), None)
 
 
 def _approve(decision: Decision, state: dict[str, Any]) -> None:
@@ -124,10 +150,7 @@ def _take(click: _Click) -> HttpResponse:
     if click.action == forms.ASK:
         _ask(click)
         return HttpResponse()
-    try:
-        decision = Decision(click.workspace, forms.request_of(click.value), click.user_id)
-    except ValueError:
-        return HttpResponse()
+    decision = Decision(click.workspace, forms.request_of(click.value), click.user_id)
     try:
         if click.action == forms.APPROVE_FOR_TASK:
             deciding.approve(decision, None, None, "")
@@ -144,19 +167,18 @@ def _take(click: _Click) -> HttpResponse:
 
 
 def _ask(click: _Click) -> None:
-    try:
-        mention_id = forms.mention_of(click.value)
-    except ValueError:
-        return
+    mention_id = forms.mention_of(click.value)
     mention = Mention.objects.filter(pk=mention_id, workspace=click.workspace).first()
-    if mention is not None:
-        mention.workspace = click.workspace
-        _tell(click, asking.ask(click.workspace, mention, click.user_id))
+    if mention is None:
+        return
+    mention.workspace = click.workspace
+    words = no_access(click.workspace, click.user_id)
+    _tell(click, words or asking.ask(click.workspace, mention, click.user_id))
 
 
 def _open(click: _Click, modal: dict[str, Any]) -> HttpResponse:
     try:
-        client_for(SlackWorkspace.objects.get(pk=click.workspace.pk), _SLACK_TIMEOUT).views_open(
+        client_for(SlackWorkspace.objects.get(pk=click.workspace.pk), SLACK_TIMEOUT).views_open(
             trigger_id=click.trigger_id, view=modal
         )
     except Exception as error:
@@ -169,10 +191,10 @@ def _open(click: _Click, modal: dict[str, Any]) -> HttpResponse:
 
 
 def _tell(click: _Click, words: str) -> None:
-    """Tell the person who clicked, and nobody else. The same is said once about one button."""
-    said = sha256(f"{click.action}:{click.value}:{words}".encode()).hexdigest()
+    """Tell the person who clicked, and nobody else. Each click is answered once."""
+    clicked = sha256(f"{click.action}:{click.value}:{click.ts}".encode()).hexdigest()
     notice, _ = Notice.objects.get_or_create(
-        key=f"click:{click.user_id}:{said}",
+        key=f"click:{click.user_id}:{clicked}",
         defaults={
             "kind": Notice.Kind.OFFER,
             "workspace": click.workspace,

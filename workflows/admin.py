@@ -198,7 +198,7 @@ class CreditRequestAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[CreditRequest])
 class CreditApproverAdmin(NamedSearch, admin.ModelAdmin[CreditApprover]):
     """Who in Slack may approve requests for credits, with whose rights.
 
-    Whoever cannot top up may not let others do so.
+    Users who cannot top up cannot add approvers either.
     """
 
     list_display = ["slack_user_id", "workspace", "user"]

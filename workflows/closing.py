@@ -1,4 +1,4 @@
-"""Closing a mention: its row, and the replies that came before it had a coding task.
+"""Closing a mention and opening it again: its row, and the replies that came before its task.
 
 Closing a mention locks the thread's active task first and the mention second. Recording a message
 for either uses the same order.

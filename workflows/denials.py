@@ -132,6 +132,7 @@ def claimed_for(mention: Mention) -> Notice | None:
 
 def _key_of(mention: Mention) -> str:
     """Return the key of a mention's denial. A mention that began anew can have a second one."""
+    # A mention of which nothing is recorded yet had no request: most denials need no query.
     is_new = not mention.workflow_id and not mention.outcome
     if is_new or not CreditRequest.objects.filter(mention=mention, state=_RESUMED).exists():
         return _key(mention.pk)

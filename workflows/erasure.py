@@ -15,6 +15,7 @@ from coding_tasks.models import AcceptedRequest, CodingTask, TaskRun
 from coding_tasks.publishing.branches import erase_changes
 from projects.models import SlackWorkspace, User
 from workflows import client, closing
+from workflows.credit_requests import resuming
 from workflows.models import ERASED, FollowUp, Mention, Notice, ThreadReply
 
 _WHY = "erased"
@@ -39,6 +40,8 @@ def erase(team: str, user_id: str) -> Erased:
         Q(team_id=team) | Q(team_id="", enterprise_id=team)
     ).values("pk")
     by_user = Q(workspace__in=workspaces, user_id=user_id)
+    # First of all, because whoever lets a mention run locks its request before the mention.
+    resuming.drop(Mention.objects.filter(by_user))
     tasks = CodingTask.objects.filter(workspace__in=workspaces, owner_slack_user_id=user_id)
     _end_work(tasks, Mention.objects.filter(by_user), FollowUp.objects.filter(by_user))
     unsent = Q(state__in=[Notice.State.PENDING, Notice.State.SENDING])
@@ -51,6 +54,12 @@ def erase(team: str, user_id: str) -> Erased:
     # Answers are notices too. They are erased last, because one is claimed under its run's lock.
     Notice.objects.filter(by_user, unsent).update(state=Notice.State.GIVEN_UP, error=_WHY)
     Notice.objects.filter(by_user).update(text=ERASED, blocks=[])
+    # Requests for credits quote what was asked. Nobody but those who decide is told of them.
+    quotes = Q(
+        kind=Notice.Kind.CREDIT_REQUEST, mention__in=Mention.objects.filter(by_user).values("pk")
+    )
+    Notice.objects.filter(quotes, unsent).update(state=Notice.State.GIVEN_UP, error=_WHY)
+    Notice.objects.filter(quotes).update(text=ERASED, blocks=[])
     return erased
 
 

@@ -115,6 +115,13 @@ def of_thread(message: InThread) -> QuerySet[Mention]:
     )
 
 
+def requests_before(order: Mention) -> QuerySet[Mention]:
+    """Return what the author of an order to stop asked for in the thread before it."""
+    own = of_thread(order).filter(user_id=order.user_id)
+    earlier = [each.pk for each in own if Decimal(each.ts) < Decimal(order.ts)]
+    return Mention.objects.filter(pk__in=earlier)
+
+
 def is_stopped_later(message: Mention | FollowUp | ThreadReply) -> bool:
     """Return whether the author later ordered a stop, even if that order arrived first."""
     own = of_thread(message).filter(user_id=message.user_id)

@@ -33,6 +33,7 @@ from workflows import (
 )
 from workflows.api import running
 from workflows.credit_requests import resuming
+from workflows.credit_requests.messages import tell_not_delivered
 from workflows.intake import follow_ups, mentions, replies
 from workflows.models import CreditRequest, Notice, ThreadReply
 from workflows.notices import DELIVER_NOTICE
@@ -153,7 +154,10 @@ def deliver_pending_follow_ups() -> None:
 
 @shared_task(expires=_EXPIRES)
 def wake_paused_runs(*organization_ids: str) -> None:
-    """Signal the workflows of paused runs that have credits again; without ids, of all teams."""
+    """Go on with paused runs, and with mentions for which credits were asked, if there are any.
+
+    With ids, look at these organizations only.
+    """
     paused = runs.to_wake().select_related("task__project", "task__workspace")
     paused = paused.defer("task__workspace__bot_token")
     if organization_ids:
@@ -164,7 +168,8 @@ def wake_paused_runs(*organization_ids: str) -> None:
     if organization_ids:
         organizations = [*map(UUID, organization_ids)]
         requested = requested.filter(mention__workspace__project__organization__in=organizations)
-    _sweep(requested[:_BATCH], _resume_or_end)
+    _sweep(requested.order_by("?")[:_BATCH], _resume_or_end)
+    _sweep(resuming.undelivered()[:_BATCH], tell_not_delivered)
 
 
 @shared_task

@@ -6,6 +6,7 @@ from billing.allowances.limits import set_limit
 from quota.resources import AI_CREDITS, MICRO
 from tests.slack_bot.conftest import captured, workflow_of
 from workflows import tasks
+from workflows.intake import changes
 from workflows.models import CreditRequest, FollowUp, Mention
 
 
@@ -53,6 +54,13 @@ def test_a_deleted_mention_without_a_task_is_ended(webhook, workspace, temporal)
 def test_the_work_on_a_deleted_mention_goes_on(webhook, task):
     Mention.objects.update(workflow_id=task.workflow_id)
     delete(webhook, {"ts": task.thread_ts})
+    assert Mention.objects.get().state == "started"
+
+
+def test_a_task_that_was_made_while_the_deletion_arrived_goes_on(task):
+    read_earlier = Mention.objects.get()
+    read_earlier.workflow_id = ""
+    changes.withdraw(read_earlier)
     assert Mention.objects.get().state == "started"
 
 

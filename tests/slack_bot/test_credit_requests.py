@@ -14,9 +14,10 @@ from billing.models import AuditEntry, CreditGrant
 from projects.models import SlackWorkspace, User
 from quota.resources import AI_CREDITS, MICRO
 from tests.slack_bot.conftest import workflow_of
+from tests.slack_bot.test_changes import edit
 from tests.slack_bot.test_concurrency import at_once
-from workflows import tasks
-from workflows.credit_requests import asking, forms, resuming
+from workflows import denials, tasks
+from workflows.credit_requests import asking, deciding, forms, resuming
 from workflows.erasure import erase
 from workflows.intake import mentions
 from workflows.models import CreditApprover, CreditRequest, Mention, Notice
@@ -61,7 +62,9 @@ class Desk:
         self.webhook = webhook
         self.interactions = webhook.slack.slack.interactions
 
-    def click(self, message: dict[str, Any], channel: str, user: str, action_id: str):
+    def click(
+        self, message: dict[str, Any], channel: str, user: str, action_id: str, **payload: Any
+    ):
         """Click one of the message's buttons, and have the bot say what it has to say."""
         [actions] = [block for block in message["blocks"] if block["type"] == "actions"]
         [button] = [each for each in actions["elements"] if each["action_id"] == action_id]
@@ -71,15 +74,17 @@ class Desk:
             "action_id": action_id,
             "value": button["value"],
         }
-        payload = self.interactions.block_actions(message, channel, user, action)
+        payload = self.interactions.block_actions(message, channel, user, action) | payload
         answer = self.webhook.deliver({"payload": payload}, PATH)
         tasks.deliver_pending_notices()
         return answer
 
     def ask(self, user: str = "U1") -> None:
         """Click the offer, which only U1 was shown."""
-        [offer] = [each for each in self.shown("U1", "C1") if each.get("blocks")]
-        assert self.click(offer, "C1", user, forms.ASK).status_code == 200
+        assert self.click(self.offers()[0], "C1", user, forms.ASK).status_code == 200
+
+    def offers(self, user: str = "U1") -> list[dict[str, Any]]:
+        return [each for each in self.shown(user, "C1") if each.get("blocks")]
 
     def decide(self, action_id: str, user: str = "U2"):
         [asked] = [each for each in self.webhook.slack.bot_messages("C2") if each.get("blocks")]
@@ -128,12 +133,25 @@ def test_only_the_refused_author_is_offered_to_ask(webhook, desk, message):
     assert len(webhook.slack.bot_messages("C1")) == 1, "the denial itself is said once"
 
 
-@pytest.mark.parametrize("missing", ["channel", "approvers"])
+def test_the_offer_waits_until_the_denial_is_in_the_thread(webhook, desk, approver, out_of_credits):
+    webhook.mention()
+    webhook.slack.fail_next("chat.postMessage", "ratelimited", retry_after=30)
+    tasks.deliver_pending_notices()
+    assert desk.offers() == []
+    for _ in range(2):  # the sweep may look at the offer first
+        Notice.objects.exclude(state="sent").update(next_attempt_at=timezone.now())
+        tasks.deliver_pending_notices()
+    assert len(desk.offers()) == 1
+
+
+@pytest.mark.parametrize("missing", ["channel", "approvers", "active approvers"])
 def test_nothing_is_offered_if_nobody_would_be_told_or_could_decide(
     webhook, workspace, approver, out_of_credits, missing
 ):
     if missing == "channel":
         SlackWorkspace.objects.update(credits_channel_id="")
+    elif missing == "active approvers":
+        User.objects.update(is_active=False)
     else:
         CreditApprover.objects.all().delete()
     webhook.mention()
@@ -186,6 +204,43 @@ def test_a_second_click_asks_no_second_time(webhook, desk, message):
     desk.ask()
     assert len(webhook.slack.bot_messages("C2")) == 1
     assert desk.last_shown("U1", "C1").startswith("I have asked already.")
+
+
+def test_each_click_is_answered(webhook, desk, message):
+    for _ in range(3):
+        desk.ask()
+    answers = [each["text"] for each in desk.shown("U1", "C1") if not each.get("blocks")]
+    assert len(answers) == 3
+
+
+def test_a_guest_who_may_not_use_the_bot_cannot_ask(webhook, desk, approver, out_of_credits):
+    webhook.mention(user="U3")
+    tasks.deliver_pending_notices()
+    desk.click(desk.offers("U3")[0], "C1", "U3", forms.ASK)
+    assert not CreditRequest.objects.exists()
+
+
+def test_an_author_is_told_if_slack_refuses_the_request(webhook, desk, message):
+    webhook.slack.fail_next("chat.postMessage", "channel_not_found")
+    desk.ask()
+    for _ in range(2):
+        tasks.wake_paused_runs()
+        tasks.deliver_pending_notices()
+    said = [each["text"] for each in desk.shown("U1", "C1")]
+    assert len([text for text in said if text.startswith("I could not ask:")]) == 1
+
+
+def test_a_mention_that_was_repeated_cannot_be_asked_for(webhook, desk, message):
+    webhook.mention(thread_ts=message["ts"])
+    desk.ask()
+    assert not CreditRequest.objects.exists()
+    assert desk.last_shown("U1", "C1").startswith("There is nothing to ask for any more.")
+
+
+def test_a_mention_that_was_stopped_cannot_be_asked_for(webhook, desk, message):
+    webhook.reply("stop", message["ts"])
+    desk.ask()
+    assert not CreditRequest.objects.exists()
 
 
 def test_nobody_asks_for_somebody_elses_mention(webhook, desk, message):
@@ -289,7 +344,8 @@ def test_a_request_is_approved_once(desk, message, workspace, again):
     assert CreditGrant.objects.count() == 1
     assert has_started(message)
     desk.decide(forms.DECLINE)
-    assert desk.last_shown("U2", "C2") == "This request was resumed already."
+    words = "This request has ended already: the work has started."
+    assert desk.last_shown("U2", "C2") == words
 
 
 @pytest.mark.django_db(transaction=True)
@@ -347,6 +403,27 @@ def test_an_approver_of_another_workspace_decides_nothing_here(
     desk.decide(forms.APPROVE_FOR_TASK, "U7")
     assert not CreditGrant.objects.exists()
     assert CreditRequest.objects.get().state == "asked"
+
+
+def test_a_request_is_decided_in_a_channel_that_another_customer_hosts(
+    webhook, desk, message, stranger
+):
+    SlackWorkspace.objects.create(
+        project=stranger, team_id="T2", bot_user_id="UBOT", bot_token="xoxb-theirs"
+    )
+    host = {"team": {"id": "T2"}}
+    desk.click(desk.offers()[0], "C1", "U1", forms.ASK, **host)
+    [asked] = webhook.slack.bot_messages("C2")
+    desk.click(asked, "C2", "U2", forms.APPROVE_FOR_TASK, **host)
+    assert CreditGrant.objects.count() == 1
+
+
+def test_a_time_that_passes_while_the_form_is_open_is_refused(desk, message, workspace):
+    desk.ask()
+    decision = deciding.Decision(workspace, CreditRequest.objects.get().pk, "U2")
+    with pytest.raises(deciding.Refused, match="must expire in the future"):
+        deciding.approve(decision, MICRO, timezone.now() - timedelta(seconds=1), "x")
+    assert not CreditGrant.objects.exists()
 
 
 def test_a_form_that_slack_does_not_open_is_shown_as_failed(webhook, desk, message):
@@ -416,15 +493,75 @@ def test_a_mention_that_was_taken_up_meanwhile_does_not_run_twice(
     assert not has_started(message)
     assert CreditRequest.objects.get().state == "dropped"
     assert not temporal.has(workflow_of(message))
+    tasks.deliver_pending_notices()
+    assert webhook.slack.bot_messages("C2")[-1]["text"].startswith("No longer needed: its author")
 
 
-def test_a_mention_that_was_erased_does_not_run(desk, message, project):
+def test_a_mention_that_is_repeated_while_it_waits_runs_once_as_repeated(
+    webhook, desk, message, temporal
+):
+    desk.ask()
+    later = webhook.mention(text="<@UBOT> and docs", thread_ts=message["ts"])
+    tasks.deliver_pending_notices()
+    assert len(desk.offers()) == 1, "there is a request already"
+    assert "\n&gt; and docs" in webhook.slack.bot_messages("C2")[-1]["text"]
+    desk.decide(forms.APPROVE_FOR_TASK)
+    assert has_started(later)
+    assert not temporal.has(workflow_of(message))
+    assert denials.claimed_for(Mention.objects.get(ts=later["ts"])) is None
 
+
+def test_those_who_decide_see_what_a_waiting_mention_was_edited_to(webhook, desk, message):
+    desk.ask()
+    for _ in range(2):
+        edit(webhook, message, "<@UBOT> something <!channel> else")
+    tasks.deliver_pending_notices()
+    [_, changed] = webhook.slack.bot_messages("C2")
+    assert changed["text"] == (
+        "<@U1> has changed the request. It is now for:\n&gt; something &lt;!channel&gt; else"
+    )
+
+
+def test_a_request_that_ends_before_slack_takes_it_is_not_shown(webhook, desk, message):
+    webhook.slack.fail_next("chat.postMessage", "ratelimited", retry_after=30)
+    desk.ask()
+    webhook.reply("stop", message["ts"])
+    Notice.objects.update(next_attempt_at=timezone.now())
+    tasks.deliver_pending_notices()
+    assert webhook.slack.bot_messages("C2") == []
+
+
+def test_an_order_to_stop_ends_the_request(webhook, desk, message, project):
+    desk.ask()
+    webhook.reply("stop", message["ts"])
+    desk.decide(forms.APPROVE_FOR_TASK)
+    assert not CreditGrant.objects.exists()
+    assert CreditRequest.objects.get().state == "dropped"
+    assert webhook.slack.bot_messages("C2")[-1]["text"].startswith("No longer needed")
+
+
+def test_a_mention_that_was_erased_does_not_run_and_is_not_quoted(desk, message, project):
     desk.ask()
     erase("T1", "U1")
     desk.decide(forms.APPROVE_FOR_TASK)
-    assert not has_started(message)
+    assert not CreditGrant.objects.exists()
     assert CreditRequest.objects.get().state == "dropped"
+    kept = Notice.objects.filter(kind="credit_request").values_list("text", "blocks")
+    assert not any("tests" in str(row) for row in kept)
+
+
+def test_requests_that_must_wait_do_not_keep_others_waiting(
+    webhook, desk, approver, out_of_credits, workspace, project, monkeypatch
+):
+    monkeypatch.setattr(tasks, "_BATCH", 1)
+    for user in ("U1", "U2"):
+        message = webhook.mention(user=user)
+        CreditRequest.objects.create(
+            mention=Mention.objects.get(ts=message["ts"]), suggested_micro=MICRO
+        )
+    set_limit(project.organization, AI_CREDITS, 100 * MICRO)
+    cap_user(workspace, 0)
+    assert any(has_started(message) for _ in range(50))
 
 
 def test_a_mention_that_is_refused_again_is_told_so(webhook, desk, message, project):

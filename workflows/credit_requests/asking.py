@@ -1,7 +1,7 @@
-"""The offer to ask for credits after a denial, and the request that its author makes of it.
+"""The offer to ask for credits after a denial, and the request that follows from a click on it.
 
-The offer is shown to the author alone. The request goes to the workspace's credits channel, where
-`workflows.credit_requests.deciding` takes the answer.
+The offer is shown to the mention's author alone. The request goes to the workspace's credits
+channel, where `workflows.credit_requests.deciding` takes the answer.
 """
 
 from datetime import timedelta
@@ -17,10 +17,11 @@ from quota.resources import MICRO
 from workflows import notices
 from workflows.credit_requests import forms, words
 from workflows.credit_requests.credits_left import account_state, left_micro
+from workflows.credit_requests.messages import message_key, tell_deciders_what_is_asked
 from workflows.credit_requests.typical_cost import typical_cost_micro
 from workflows.mention_types import OUT_OF_CREDITS
 from workflows.models import ERASED, CreditRequest, Mention, Notice
-from workflows.requests import all_that_was_asked
+from workflows.requests import all_that_was_asked, is_stopped_later
 
 LAPSES_AFTER = timedelta(days=3)
 """How long a request waits. Later, its author has probably solved the problem in another way."""
@@ -31,8 +32,13 @@ _CURED_BY_A_TOP_UP = (Reason.LIMIT_REACHED, Reason.INSUFFICIENT_REMAINING)
 
 
 def offer(mention: Mention, verdict: Verdict) -> None:
-    """Offer the author of a refused mention to ask, if a top-up helps and somebody can decide."""
+    """Offer the author of a refused mention to ask, if a top-up helps and somebody can decide.
+
+    If the mention repeats one whose request waits, that request is for this mention from now on.
+    """
     workspace = mention.workspace
+    if _has_request(mention):
+        return
     if verdict.reason not in _CURED_BY_A_TOP_UP or verdict.cap or not can_be_decided(workspace):
         return
     text = words.offer()
@@ -50,7 +56,8 @@ def offer(mention: Mention, verdict: Verdict) -> None:
 
 def can_be_decided(workspace: SlackWorkspace) -> bool:
     """Return whether somebody is told of requests, and may decide them."""
-    return bool(workspace.credits_channel_id) and workspace.credit_approvers.exists()
+    approvers = workspace.credit_approvers.filter(user__is_active=True, user__is_staff=True)
+    return bool(workspace.credits_channel_id) and approvers.exists()
 
 
 def ask(workspace: SlackWorkspace, mention: Mention, user_id: str) -> str:
@@ -61,10 +68,7 @@ def ask(workspace: SlackWorkspace, mention: Mention, user_id: str) -> str:
     if request is not None:
         waits = request.state in CreditRequest.WAITING
         return words.asked_already() if waits else words.cannot_ask()
-    is_refused = mention.state == Mention.State.REFUSED and mention.text != ERASED
-    is_new = mention.received_at > timezone.now() - LAPSES_AFTER
-    lacked_credits = mention.outcome.startswith(OUT_OF_CREDITS)
-    if not (is_refused and lacked_credits and is_new and can_be_decided(workspace)):
+    if not (_can_run(mention) and can_be_decided(workspace)):
         return words.cannot_ask()
     if _open_requests_of(workspace, user_id) >= MOST_OPEN:
         return words.asked_too_often()
@@ -74,6 +78,39 @@ def ask(workspace: SlackWorkspace, mention: Mention, user_id: str) -> str:
     except IntegrityError:  # the other of two clicks at once recorded it
         return words.asked_already()
     return words.asked(workspace.credits_channel_id)
+
+
+@transaction.atomic
+def _has_request(mention: Mention) -> bool:
+    """Return whether the mention has a request, or has taken over that of the one it takes up.
+
+    Without taking it over, neither would run: the earlier mention was taken up, and nobody asked
+    for this one.
+    """
+    if CreditRequest.objects.filter(mention=mention).exists():
+        return True
+    waits = CreditRequest.objects.filter(
+        mention=mention.takes_up_id, state__in=CreditRequest.WAITING
+    )
+    request = waits.first() if mention.takes_up_id else None
+    if request is None or not waits.update(mention=mention):
+        return False
+    Notice.objects.filter(key=message_key(request)).update(mention=mention)
+    request.mention = mention
+    tell_deciders_what_is_asked(request)
+    return True
+
+
+def _can_run(mention: Mention) -> bool:
+    """Return whether the mention still waits for nothing but credits."""
+    return (
+        mention.state == Mention.State.REFUSED
+        and mention.outcome.startswith(OUT_OF_CREDITS)
+        and mention.text != ERASED
+        and mention.received_at > timezone.now() - LAPSES_AFTER
+        and not Mention.objects.filter(takes_up=mention).exists()
+        and not is_stopped_later(mention)
+    )
 
 
 def _open_requests_of(workspace: SlackWorkspace, user_id: str) -> int:
@@ -106,11 +143,6 @@ def _record(workspace: SlackWorkspace, mention: Mention) -> None:
         },
     )
     notices.send_soon(notice)
-
-
-def message_key(request: CreditRequest) -> str:
-    """Return the key of the notice that asks for a decision."""
-    return f"credit-request:{request.pk}"
 
 
 def _suggestion_micro(typical: int | None, left: int | None) -> int:

@@ -54,15 +54,18 @@ def approve(
         amount = request.suggested_micro if amount_micro is None else amount_micro
         if amount_micro is None:
             expires_at = timezone.now() + FOR_ONE_TASK
-        grant_credits(
-            workspace.project.organization,
-            AI_CREDITS,
-            amount,
-            expires_at=expires_at,
-            idempotency_key=f"credit-request:{request.pk}",
-            reason=reason or f"asked for by {request.mention.user_id} in Slack",
-            actor=f"{approver.user.get_username()} (Slack {decision.slack_user_id})",
-        )
+        try:
+            grant_credits(
+                workspace.project.organization,
+                AI_CREDITS,
+                amount,
+                expires_at=expires_at,
+                idempotency_key=f"credit-request:{request.pk}",
+                reason=reason or f"asked for by {request.mention.user_id} in Slack",
+                actor=f"{approver.user.get_username()} (Slack {decision.slack_user_id})",
+            )
+        except ValueError as error:  # for example, the period ended while the form was open
+            raise Refused(str(error)) from error
         _check_it_helps(workspace, amount)
         _end(request, decision, approver, CreditRequest.State.APPROVED, reason)
         CreditRequest.objects.filter(pk=request.pk).update(granted_micro=amount)
@@ -130,7 +133,7 @@ def _check_it_helps(workspace: SlackWorkspace, amount_micro: int) -> None:
     if left is not None and left < least:
         raise Refused(words.too_little(exact(amount_micro + least - left)))
     if state is not None and state.limited:
-        raise Refused(words.cannot_help(state.reason or ""))
+        raise Refused(words.cannot_help())
 
 
 def _end(

@@ -143,7 +143,7 @@ def expiry_in(
         return period_end
     if value in (Until.DAY, Until.WEEK):
         return now + _TIMES[Until(value)]
-    raise Invalid("until", words.USABLE_UNTIL)
+    raise Invalid("until", words.bad_time())
 
 
 def reason_in(state: Mapping[str, Any]) -> str:
@@ -151,7 +151,7 @@ def reason_in(state: Mapping[str, Any]) -> str:
     value = _field(state, "reason").get("value")
     reason = value.strip()[:_LONGEST_REASON] if isinstance(value, str) else ""
     if not reason:
-        raise Invalid("reason", words.REASON_AUDITED)
+        raise Invalid("reason", words.no_reason())
     return reason
 
 

@@ -1,17 +1,66 @@
 """Messages about a request for credits to those who decide, and to the mention's author."""
 
+from hashlib import sha256
+
 from workflows import notices
-from workflows.credit_requests.asking import message_key
+from workflows.credit_requests import words
 from workflows.models import CreditRequest, Notice
+from workflows.requests import all_that_was_asked
+
+_UNDELIVERED = "undelivered"
+
+
+def message_key(request: CreditRequest) -> str:
+    """Return the key of the notice that asks for a decision."""
+    return f"credit-request:{request.pk}"
 
 
 def tell_deciders(request: CreditRequest, text: str) -> None:
-    """Say below the message that asked for a decision what became of the request."""
+    """Say below the message that asked for a decision what became of the request.
+
+    If Slack has not taken that message yet, nobody needs either.
+    """
+    unsent = Notice.objects.filter(key=message_key(request), state=Notice.State.PENDING)
+    if unsent.update(state=Notice.State.GIVEN_UP, error="the request has ended"):
+        return
+    _tell_below(request, "ended", text)
+
+
+def tell_deciders_what_is_asked(request: CreditRequest) -> None:
+    """Show below the message that asked for a decision what the author asks for by now."""
+    asked = all_that_was_asked(request.mention)
+    digest = sha256(asked.encode()).hexdigest()[:16]
+    _tell_below(request, f"changed:{digest}", words.changed(request.mention.user_id, asked))
+
+
+def tell_not_delivered(request: CreditRequest) -> None:
+    """Tell the author once that Slack refuses the message to those who decide."""
+    if not Notice.objects.filter(key=f"{message_key(request)}:{_UNDELIVERED}").exists():
+        _tell_author(request, _UNDELIVERED, words.not_delivered())
+
+
+def tell_author(request: CreditRequest, text: str) -> None:
+    """Tell the mention's author alone what became of the request."""
+    _tell_author(request, "author", text)
+
+
+def _tell_author(request: CreditRequest, what: str, text: str) -> None:
+    told = notices.claim(
+        f"{message_key(request)}:{what}",
+        Notice.Kind.OFFER,
+        request.mention,
+        text,
+        only_to_user=True,
+    )
+    notices.send_soon(told)
+
+
+def _tell_below(request: CreditRequest, what: str, text: str) -> None:
     asked = Notice.objects.filter(key=message_key(request)).exclude(message_ts="").first()
     if asked is None:  # it was never sent
         return
     notice, _ = Notice.objects.get_or_create(
-        key=f"{asked.key}:ended",
+        key=f"{asked.key}:{what}",
         defaults={
             "kind": Notice.Kind.CREDIT_REQUEST,
             "workspace_id": asked.workspace_id,
@@ -22,15 +71,3 @@ def tell_deciders(request: CreditRequest, text: str) -> None:
         },
     )
     notices.send_soon(notice)
-
-
-def tell_author(request: CreditRequest, text: str) -> None:
-    """Tell the mention's author alone what became of the request."""
-    told = notices.claim(
-        f"{message_key(request)}:author",
-        Notice.Kind.OFFER,
-        request.mention,
-        text,
-        only_to_user=True,
-    )
-    notices.send_soon(told)

@@ -8,7 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 
 from quota import gate
@@ -16,7 +16,7 @@ from workflows import closing
 from workflows.credit_requests import words
 from workflows.credit_requests.asking import LAPSES_AFTER
 from workflows.credit_requests.messages import tell_author, tell_deciders
-from workflows.models import CreditRequest, Mention
+from workflows.models import CreditRequest, Mention, Notice
 
 State = CreditRequest.State
 
@@ -29,6 +29,17 @@ def waiting() -> QuerySet[CreditRequest]:
         .defer("mention__workspace__bot_token")
         .order_by("asked_at")
     )
+
+
+def undelivered() -> QuerySet[CreditRequest]:
+    """Return the waiting requests that Slack refused to show to those who decide."""
+    refused = Notice.objects.filter(
+        mention=OuterRef("mention"),
+        kind=Notice.Kind.CREDIT_REQUEST,
+        state=Notice.State.GIVEN_UP,
+        thread_ts="",
+    )
+    return waiting().filter(Exists(refused))
 
 
 def resume_or_end(request: CreditRequest) -> Mention | None:
@@ -45,28 +56,29 @@ def resume_or_end(request: CreditRequest) -> Mention | None:
         return None
     with transaction.atomic():
         held = _lock(request.pk)
-        if held is None:
+        if held is None or held.mention_id != mention.pk:  # a later message took it over
             return None
         runs = closing.reopen(mention)
         _end(held, State.RESUMED if runs else State.DROPPED, timezone.now())
         if runs:
             tell_author(held, words.starting(held.decider_slack_user_id))
         if not held.decider_slack_user_id:
-            tell_deciders(held, words.no_longer_needed())
+            tell_deciders(held, words.no_longer_needed() if runs else words.withdrawn())
     mention.refresh_from_db(fields=["state", "outcome", "lease_until"])
     return mention if runs else None
 
 
-def drop(mention: Mention) -> None:
-    """End the mention's request, if it waits, because the mention was deleted."""
-    request = CreditRequest.objects.filter(mention=mention).first()
-    if request is None:
-        return
-    with transaction.atomic():
-        held = _lock(request.pk)
-        if held is not None:
-            _end(held, State.DROPPED, timezone.now())
-            tell_deciders(held, words.deleted())
+def drop(mentions: QuerySet[Mention]) -> None:
+    """End the waiting requests of mentions whose author does not want them any more."""
+    requests = CreditRequest.objects.filter(
+        mention__in=mentions.order_by(), state__in=CreditRequest.WAITING
+    )
+    for request_id in list(requests.values_list("pk", flat=True)):
+        with transaction.atomic():
+            held = _lock(request_id)
+            if held is not None:
+                _end(held, State.DROPPED, timezone.now())
+                tell_deciders(held, words.withdrawn())
 
 
 def _lapse(request_id: UUID) -> None:

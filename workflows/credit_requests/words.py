@@ -28,13 +28,17 @@ def offer() -> str:
 
 def asks(user_id: str, request: str, *, remaining: str, typical: str | None) -> str:
     """Tell those who decide: who asks, for what, what is left, and what it may cost."""
-    quoted = "\n".join(f"&gt; {line}" for line in escape(_shortened(request)).splitlines() or [""])
     cost = (
         f"Nine of ten tasks of this project cost at most {typical} credits."
         if typical
         else "There is no history yet of what tasks of this project cost."
     )
-    return f"{person(user_id)} asks for credits for:\n{quoted}\n{remaining} {cost}"
+    return f"{person(user_id)} asks for credits for:\n{_quoted(request)}\n{remaining} {cost}"
+
+
+def changed(user_id: str, request: str) -> str:
+    """Tell those who decide that the author has changed what the request is for."""
+    return f"{person(user_id)} has changed the request. It is now for:\n{_quoted(request)}"
 
 
 def remaining(left: str | None) -> str:
@@ -77,13 +81,22 @@ def no_right() -> str:
     """Refuse a click by somebody who may not add credits."""
     return (
         "You cannot decide this: your Slack user is not connected to a user of the admin who may "
-        "top up. An administrator can connect them on the page of this Slack workspace."
+        "top up. An administrator can connect them in the admin, under “Credit approvers”."
     )
+
+
+_ENDED = {
+    "approved": "This request was approved already.",
+    "resumed": "This request has ended already: the work has started.",
+    "declined": "This request was declined already.",
+    "lapsed": "This request has waited too long, so it has ended.",
+    "dropped": "This request has ended: it is no longer needed.",
+}
 
 
 def decided_already(state: str) -> str:
     """Say that a request has ended, or was decided before."""
-    return f"This request was {state} already."
+    return _ENDED[state]
 
 
 def too_little(missing: str) -> str:
@@ -91,9 +104,12 @@ def too_little(missing: str) -> str:
     return f"That is too little to start: at least {missing} credits are needed."
 
 
-def cannot_help(why: str) -> str:
+def cannot_help() -> str:
     """Say that no amount would let the work start."""
-    return f"A top-up does not help here: {escape(why)}."
+    return (
+        "A top-up does not help here: the credits are switched off for another reason. The "
+        "organization's page in the admin names it."
+    )
 
 
 def approved(decider_id: str, amount: str, *, until: datetime | None) -> str:
@@ -123,9 +139,9 @@ def lapsed_for_deciders() -> str:
     return "This request has waited too long, so it has ended."
 
 
-def deleted() -> str:
-    """Tell those who decide that the message was deleted."""
-    return "No longer needed: the message was deleted."
+def withdrawn() -> str:
+    """Tell those who decide that the author does not want it any more."""
+    return "No longer needed: its author deleted the message, repeated it or said stop."
 
 
 def no_longer_needed() -> str:
@@ -133,9 +149,31 @@ def no_longer_needed() -> str:
     return "No longer needed: there were credits, so the work has started."
 
 
+def not_delivered() -> str:
+    """Tell the author that those who decide cannot be told."""
+    return (
+        "I could not ask: Slack refuses my message to those who decide. An administrator can check "
+        "the credits channel in the admin. If there are credits in the next days, I still start."
+    )
+
+
+def no_reason() -> str:
+    """Say that a form needs a reason."""
+    return "Write a reason."
+
+
+def bad_time() -> str:
+    """Say that a time cannot be chosen, or not any more."""
+    return "Choose another time: this one has passed."
+
+
 def bad_amount() -> str:
     """Say which amounts the form takes."""
     return "Write an amount such as 40 or 12.5, of at most 100,000,000,000 credits."
+
+
+def _quoted(text: str) -> str:
+    return "\n".join(f"&gt; {line}" for line in escape(_shortened(text)).splitlines() or [""])
 
 
 def _shortened(text: str) -> str:

@@ -116,7 +116,7 @@ def client_for(workspace: SlackWorkspace, timeout: int = TIMEOUT) -> WebClient:
 def web_client(token: str | None = None, timeout: int = TIMEOUT) -> WebClient:
     """Return a client of the configured Slack that obeys `HTTPS_PROXY` and `NO_PROXY`."""
     client = WebClient(token, base_url=settings.SLACK_API_URL, timeout=timeout, retry_handlers=[])
-    # The SDK knows no NO_PROXY. Without a proxy of its own it leaves both to urllib.
+    # The SDK ignores NO_PROXY. If it has no proxy of its own, urllib obeys both variables.
     client.proxy = None
     return client
 

@@ -1,8 +1,10 @@
-"""Notices that are withheld once their work was stopped.
+"""Notices that are withheld once their work was stopped, and notices that wait for others.
 
 A sender marks a notice as being sent before it checks whether the work was stopped. A stop is
 committed before its own notice is sent, and that notice waits for those being sent. So one of the
 two always sees the other. A thread that was told "stopped" is not told later that work has paused.
+
+The offer to ask for credits waits for the denial that it follows.
 """
 
 from datetime import datetime, timedelta
@@ -36,10 +38,13 @@ def is_withheld(notice: Notice) -> bool:
 
 
 def has_to_wait(notice: Notice, now: datetime, at_most: timedelta) -> bool:
-    """Return whether the notice of a stop has to wait for another notice that is being sent.
+    """Return whether another notice has to be sent first.
 
-    It waits no longer than `at_most`, because the other sender may have died.
+    The notice of a stop waits no longer than `at_most`, because the other sender may have died. An
+    offer waits until the denial is sent or given up.
     """
+    if notice.kind == Kind.OFFER:
+        return _denial_is_unsent(notice)
     if notice.kind != Kind.STOP or notice.created_at <= now - at_most:
         return False
     return Notice.objects.filter(
@@ -50,3 +55,12 @@ def has_to_wait(notice: Notice, now: datetime, at_most: timedelta) -> bool:
         state=Notice.State.SENDING,
         next_attempt_at__gt=now,
     ).exists()
+
+
+def _denial_is_unsent(notice: Notice) -> bool:
+    """Return whether a denial that was claimed before the notice is still to send."""
+    denials = Notice.objects.filter(
+        kind=Kind.DENIAL, mention=notice.mention_id, created_at__lte=notice.created_at
+    )
+    unsent = [Notice.State.PENDING, Notice.State.SENDING]
+    return notice.mention_id is not None and denials.filter(state__in=unsent).exists()
