@@ -9,7 +9,7 @@ from quota.resources import AI_CREDITS
 from tests.conftest import wait_until
 from tests.fakes import BOT_TOKEN, BOT_USER, FakeSlack
 from tests.workflows.fake_gateway import FakeGateway
-from workflows import client
+from workflows import client, tasks
 from workflows.intake import follow_ups
 from workflows.models import FollowUp, Mention, Notice
 
@@ -119,7 +119,13 @@ class World:
         return [message["text"] for message in self.slack.bot_messages("C1", thread_ts)]
 
     def wait_until_said(self, thread_ts: str, count: int) -> list[str]:
-        wait_until(lambda: len(self.said(thread_ts)) >= count, what=f"{count} messages of the bot")
+        """Wait for messages of the bot, and send what waits for others in the thread."""
+
+        def there() -> bool:
+            tasks.deliver_pending_notices()
+            return len(self.said(thread_ts)) >= count
+
+        wait_until(there, what=f"{count} messages of the bot")
         return self.said(thread_ts)
 
     def notices(self, kind: str) -> list[Notice]:
