@@ -66,8 +66,8 @@ def test_a_mention_ends_with_a_commit_on_a_branch_and_an_answer(coding: World, a
 def test_the_next_turn_goes_on_with_the_files_of_the_one_before(coding: World, agents):
     mention = coding.handle("echo one > notes && echo Wrote one")
     coding.reply(mention, "cat notes && echo two >> notes")
-    answers = coding.wait_until_said(mention.ts, 2)
-    assert answers[1].startswith("one\n\nChanged 1 file (+1 −0)")
+    said = coding.wait_until_said(mention.ts, 4)  # two answers, each followed by its change
+    assert said[2].startswith("one\n\nChanged 1 file (+1 −0)")
     first, second = RunChange.objects.order_by("pk")
     assert (second.parent, second.branch) == (first.commit, first.branch)
     assert task_diff(CodingTask.objects.get()) == first.patch + second.patch
