@@ -137,12 +137,13 @@ class RunRefundAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[RunRefund]):
 
 
 @admin.register(AttemptRefund)
-class AttemptRefundAdmin(ReadOnly, admin.ModelAdmin[AttemptRefund]):
+class AttemptRefundAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[AttemptRefund]):
     """The lost attempts at task runs whose cost was given back."""
 
     list_display = ["made_at", "task_run_id", "project", "since", "until", "reason"]
     list_select_related = ["project__organization"]
-    search_fields = ["=task_run_id", "project__name", "project__organization__name"]
+    search_fields = ["project__name", "project__organization__name"]
+    search_ids = ["task_run_id"]
     date_hierarchy = "made_at"
 
 

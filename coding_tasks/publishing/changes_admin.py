@@ -11,6 +11,7 @@ from django.utils.safestring import SafeString
 
 from billing.admin.read_only import ReadOnly
 from coding_tasks.kept_changes import RunChange, TaskBranch
+from projects.named_search import NamedSearch
 
 MOST_SHOWN = 200_000
 """Characters of a change that a page shows."""
@@ -22,13 +23,14 @@ def shown(change: RunChange) -> SafeString:
 
 
 @admin.register(TaskBranch)
-class TaskBranchAdmin(ReadOnly, admin.ModelAdmin[TaskBranch]):
+class TaskBranchAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[TaskBranch]):
     """The branches of tasks, with their pull requests."""
 
     list_display = ["name", "task", "project", "pushed_commit", "pull_request"]
     list_filter = ["task__project__organization"]
     list_select_related = ["task__project"]
-    search_fields = ["name", "=task__id", "task__title", "pull_request", "=pushed_commit"]
+    search_fields = ["name", "task__title", "pull_request"]
+    search_ids = ["task__id", "pushed_commit"]
     readonly_fields = fields = ("task", "name", "base_branch", "pushed_commit", "pull_request")
 
     @admin.display(ordering="task__project__name")
@@ -38,13 +40,14 @@ class TaskBranchAdmin(ReadOnly, admin.ModelAdmin[TaskBranch]):
 
 
 @admin.register(RunChange)
-class RunChangeAdmin(ReadOnly, admin.ModelAdmin[RunChange]):
+class RunChangeAdmin(NamedSearch, ReadOnly, admin.ModelAdmin[RunChange]):
     """The changes of runs, and how far their publishing is."""
 
     list_display = ["created_at", "commit", "run", "branch", "files", "pushed_at", "note"]
     list_filter = ["run__task__project__organization", "pushed_at"]
     list_select_related = ["run__task"]
-    search_fields = ["=commit", "branch", "=run__id", "run__task__title", "note"]
+    search_fields = ["branch", "run__task__title", "note"]
+    search_ids = ["commit", "run__id"]
     date_hierarchy = "created_at"
     readonly_fields = fields = (
         "run_page",

@@ -12,6 +12,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "billing.usageevent",
         "billing.dailyusage",
         "billing.runrefund",
+        "billing.attemptrefund",
         "billing.quarantinedevent",
         "billing.decisionrecord",
         "billing.thresholdnotice",
@@ -29,6 +30,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Coding": (
         "coding_tasks.codingtask",
         "coding_tasks.taskrun",
+        "coding_tasks.taskbranch",
+        "coding_tasks.runchange",
         "coding_tasks.repository",
         "coding_tasks.projectagent",
         "coding_tasks.gitcredential",

@@ -232,12 +232,14 @@ class CodingActivities:
             AgentRuns.from_settings().forget(run)
         run.refresh_from_db(fields=["state", "answer"])
         if run.state == TaskRun.State.SUCCEEDED:
-            if ours and agent_runs.is_left_unpublished(run):
+            is_unpublished = ours and agent_runs.is_left_unpublished(run)
+            if is_unpublished:
                 runs.give_back(run, failed.failure)
                 agent_runs.note(run, wording.not_pushed_by_our_fault())
-                if diff := diffs.claim(run):
-                    notices.send_soon(diff)
-            return FailureAnswer(run_notices.claim_answer(run), answered=True)
+            answer = run_notices.claim_answer(run)
+            if is_unpublished and (diff := diffs.claim(run)):
+                notices.send_soon(diff)
+            return FailureAnswer(answer, answered=True)
         if run.state == TaskRun.State.STOPPED or failed.failure == OUT_OF_CREDITS:
             return FailureAnswer(None)
         return FailureAnswer(run_notices.claim_failure(run, failed.failure))

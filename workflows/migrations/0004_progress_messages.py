@@ -18,6 +18,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('method', models.CharField(blank=True, help_text='The method that Slack limited. Empty: all methods.', max_length=60)),
                 ('until', models.DateTimeField()),
+                ('workspace', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='projects.slackworkspace')),
                 ('silences', models.PositiveSmallIntegerField(default=0, help_text='How many calls in a row got no answer.')),
             ],
         ),
@@ -68,11 +69,6 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='notice',
             index=models.Index(condition=models.Q(('cost_due_at__isnull', False)), fields=['cost_due_at'], name='notice_cost_to_check'),
-        ),
-        migrations.AddField(
-            model_name='slackpause',
-            name='workspace',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='projects.slackworkspace'),
         ),
         migrations.AddConstraint(
             model_name='slackpause',
