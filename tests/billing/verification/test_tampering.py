@@ -123,6 +123,10 @@ def make_history():
     book(failed := usage_event(project, properties={"task_run_id": str(UUID(int=1))}))
     refunds.refund_run(UUID(int=1), project, reason="ResultLost", actor="coding tasks")
     book(failed | {"uuid": str(UUID(int=2))})
+    now = timezone.now()
+    book(usage_event(project, at=now, properties={"task_run_id": str(UUID(int=3))}))
+    span = now - timedelta(minutes=1), now + timedelta(minutes=1)
+    refunds.refund_attempt(UUID(int=3), project, *span, reason="LostTurn", actor="coding tasks")
     lost = [usage_event(project, properties={"project_id": None}) for _ in range(2)]
     lost.append(held(usage_event(project, properties={"project_id": None}), 3 * CREDIT))
     book(*lost)

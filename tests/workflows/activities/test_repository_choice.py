@@ -5,10 +5,11 @@ import pytest
 from coding_tasks.assignments import trace_of
 from coding_tasks.models import ChannelDefault, CodingTask, Repository
 from projects.models import OAuthAccessToken, Organization, Project
+from tests.conftest import wait_until
 from tests.workflows.fake_gateway import AGENT, CLASSIFIER
 from tests.workflows.temporal import wait_for_close
 from tests.workflows.world import World
-from workflows import client
+from workflows import client, tasks
 from workflows.mention_types import RepositoryChoice
 from workflows.models import Mention, Notice
 from workflows.slack import picker
@@ -149,7 +150,12 @@ def test_a_classifier_that_is_broken_leads_to_the_picker(two_repositories: World
 
     world.wait_for_end(mention, Mention.State.ANSWERED)
     assert chosen() == "acme/billing"
-    assert world.said(mention.ts)[0] == "Repository: *acme/billing*"
+
+    def shows_choice() -> bool:
+        tasks.deliver_pending_notices()
+        return world.said(mention.ts)[0] == "Repository: *acme/billing*"
+
+    wait_until(shows_choice, what="the choice in place of the picker")
     assert not world.slack.bot_messages("C1", mention.ts)[0].get("blocks")
 
 
