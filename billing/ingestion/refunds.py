@@ -110,6 +110,13 @@ def _lock_accounts_of(task_run_id: UUID, project: Project) -> list[Account]:
     return lock_accounts({*own, *events.values_list("account_id", flat=True)})
 
 
+def span_of(made: RefundOfRun) -> list[str] | None:
+    """Return from when to when a refund counts, for the audit trail; None for a whole run."""
+    if not isinstance(made, AttemptRefund):
+        return None
+    return [audit_value(made.since), audit_value(made.until)]
+
+
 def _give_back(
     made: RefundOfRun, action: AuditEntry.Action, accounts: Sequence[Account], now: datetime
 ) -> None:
@@ -126,6 +133,7 @@ def _give_back(
         run=str(made.task_run_id),
         project=made.project_id,
         made_at=audit_value(made.made_at),
+        span=span_of(made),
         credits_micro=credits_micro,
         events={str(row.adjusts): -row.credits_micro for row in rows},
     )

@@ -16,6 +16,7 @@ from billing.ingestion import events
 from billing.ingestion.ledger import DELIVERED_AGAIN
 from billing.ingestion.quarantine import debited_by, parsed
 from billing.ingestion.refund_rows import RefundOfRun
+from billing.ingestion.refunds import span_of
 from billing.ingestion.waiting_corrections import ITS_EVENT_ARRIVED
 from billing.models import (
     Account,
@@ -176,11 +177,12 @@ def _differing(action: Action, refunds: Iterable[RefundOfRun], what: str) -> Ite
     """Report refunds that the audit trail lacks or describes differently, and the reverse."""
     recorded: dict[object, list[object]] = defaultdict(list)
     for entry in AuditEntry.objects.filter(action=action).order_by("pk"):
-        about, made_at = entry.details.get("project"), entry.details.get("made_at")
-        recorded[entry.details.get("run")].append((about, made_at, entry.actor, entry.reason))
+        told = [entry.details.get(name) for name in ("project", "made_at", "span")]
+        recorded[entry.details.get("run")].append((*told, entry.actor, entry.reason))
     for refund in refunds:
         run = str(refund.task_run_id)
-        made = (refund.project_id, audit_value(refund.made_at), refund.actor, refund.reason)
+        told = [refund.project_id, audit_value(refund.made_at), span_of(refund)]
+        made = (*told, refund.actor, refund.reason)
         if not recorded[run] or recorded[run].pop(0) != made:
             yield f"{what} {run} was refunded, but not as the audit trail says"
     for key, others in recorded.items():

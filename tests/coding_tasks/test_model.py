@@ -167,8 +167,10 @@ def test_an_answer_of_another_shape_is_worth_another_attempt(body):
         def answer() -> None:
             connection, _ = server.accept()
             with connection:
-                connection.recv(65_536)
                 connection.sendall(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n" + body)
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(65_536):  # closing with unread bytes would reset it
+                    pass
 
         answering = pool.submit(answer)
         url = f"http://127.0.0.1:{server.getsockname()[1]}/slack_app"

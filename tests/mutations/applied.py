@@ -37,7 +37,7 @@ class Objects:
                 self.scripts.append(found)
             elif type(found) is Prices:
                 self.prices.append(found)
-            elif isinstance(found, functools._lru_cache_wrapper) and _is_ours(found):
+            elif type(found) is functools._lru_cache_wrapper and _is_ours(found):
                 self.caches.append(found)
 
     def forget_caches(self) -> None:

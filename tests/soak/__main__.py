@@ -22,6 +22,7 @@ MINUTES = 30.0
 EXAMPLES_TIMES = 20
 LONGEST_TEST = 1_800  # seconds
 PROPERTIES = (
+    "tests/workflows/slack/test_mrkdwn.py",
     "tests/gateway/body/test_bounds_properties.py",
     "tests/gateway/money/test_holds_properties.py",
     "tests/gateway/metering/test_metering.py",
