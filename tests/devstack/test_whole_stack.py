@@ -170,12 +170,15 @@ def test_the_token_of_a_run_opens_its_run_and_product_only_and_until_its_end(sta
 
     revoke = f"from projects.credentials import revoke_run_tokens as f; f({str(run)!r})"
     stack.manage("shell", "--verbosity", "0", "-c", revoke)
-    wait_until(lambda: stack.call_gateway(token)[0] == 401, 5, "the refusal after the end")
-    used = _usage_by_run(stack)[str(run)]
-    for _ in range(3):
-        assert stack.call_gateway(token)[0] == 401
+
+    def call() -> int:
+        return http(f"{gateway}/slack_app/v1/messages", body, token)[0]
+
+    wait_until(lambda: call() == 401, what="the refusal after the end")
+    asked = stack.times_asked(QUESTION_OF_RUN["content"])
+    assert [call() for _ in range(3)] == [401] * 3
     assert http(f"{app}/api/projects/{project}/quota_limits/", token=token)[0] == 401
-    assert _usage_by_run(stack)[str(run)] == used
+    assert stack.times_asked(QUESTION_OF_RUN["content"]) == asked > 0
 
 
 def _run_token(stack: Stack, project: int, run: uuid.UUID) -> str:
