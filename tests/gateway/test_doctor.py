@@ -15,7 +15,11 @@ from tests.gateway.fake_provider import json_script
 
 @pytest.fixture
 def environment(fragile: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    """The environment of a gateway whose Redis, Django and provider may fail."""
+    """The environment of a gateway whose Redis, Django and provider may fail.
+
+    Other tests of the same gateway may have left events aside.
+    """
+    fragile.redis.delete(keys.SET_ASIDE)
     for name, value in fragile.process._program.environment.items():
         monkeypatch.setenv(name, value)
     return fragile
