@@ -32,7 +32,7 @@ class TaskClosed(Exception):
 
 
 class TooMuchWork(Exception):
-    """The project or the task has so much work that it takes no more now."""
+    """The project has too many active tasks, or the task too many waiting messages."""
 
 
 @dataclass(frozen=True)

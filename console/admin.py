@@ -7,7 +7,6 @@ shows where it stands with its credits.
 from collections.abc import Iterator
 from typing import Any
 
-from django import forms
 from django.contrib import admin, messages
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
@@ -27,7 +26,12 @@ from projects.admin import MembershipInline
 from projects.models import Organization, Project
 from projects.named_search import NamedSearch
 from projects.permitted_parts import Link, PermittedParts
-from projects.second_look import LONGEST_REASON, SecondLook, SecondLookAdmin, SecondLookForm
+from projects.second_look import (
+    SecondLook,
+    SecondLookAdmin,
+    SecondLookForm,
+    reason_for_switching,
+)
 from quota.reason_words import in_words
 from quota.resources import RESOURCES
 
@@ -70,12 +74,7 @@ class ProjectInline(admin.TabularInline[Project, Organization]):
 class OrganizationForm(SecondLookForm):
     """The form of an organization. Switching it on or off needs a reason."""
 
-    reason = forms.CharField(
-        max_length=LONGEST_REASON,
-        required=False,
-        label="Reason for switching it on or off",
-        help_text="For the audit trail. Only needed if “Is active” changes.",
-    )
+    reason = reason_for_switching()
 
     class Meta:
         model = Organization

@@ -39,7 +39,7 @@ def queues(now: datetime) -> list[Queue]:
     api_runs = Q(state=TaskRun.State.QUEUED, announced_at=None) & ~from_slack
     paused_runs = Q(state=TaskRun.State.PAUSED, woken_at=None)
     asked = Q(state__in=CreditRequest.WAITING)
-    unsent = Q(state__in=[Notice.State.PENDING, Notice.State.SENDING])
+    unsent = Q(state__in=Notice.UNSENT)
     quarantine = Q(state=QuarantinedEvent.State.OPEN, awaits=None)
     corrections = Q(state=QuarantinedEvent.State.OPEN, awaits__isnull=False)
     return [

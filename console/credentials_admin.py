@@ -1,6 +1,6 @@
 """The admin's pages of personal API keys and access tokens.
 
-They join folders: whoever revokes one says why, and billing's audit trail keeps it.
+They join folders: a revocation needs a reason, which goes into billing's audit trail.
 """
 
 from collections.abc import Iterable
@@ -277,6 +277,6 @@ class OAuthAccessTokenAdmin(NamedSearch, admin.ModelAdmin[OAuthAccessToken]):
         refused = (
             "The run can't call a model any more, and fails."
             if token.task_run_id
-            else "Whoever uses it is refused, and has to log in again."
+            else "Its user is refused, and has to log in again."
         )
         return f"The token for {self.made_for(token)}{whose}{project} stops working. {refused}"

@@ -12,7 +12,7 @@ from billing import audit
 from billing.models import AuditEntry
 from projects.models import SlackWorkspace
 from projects.named_search import NamedSearch
-from projects.second_look import LONGEST_REASON, SecondLookAdmin, SecondLookForm
+from projects.second_look import SecondLookAdmin, SecondLookForm, reason_for_switching
 
 
 class SlackWorkspaceForm(SecondLookForm):
@@ -24,12 +24,7 @@ class SlackWorkspaceForm(SecondLookForm):
         help_text="xoxb-…; empty: the token stays as it is. It is stored encrypted.",
     )
 
-    reason = forms.CharField(
-        max_length=LONGEST_REASON,
-        required=False,
-        label="Reason for switching it on or off",
-        help_text="For the audit trail. Only needed if “Is active” changes.",
-    )
+    reason = reason_for_switching()
 
     class Meta:
         model = SlackWorkspace

@@ -21,6 +21,16 @@ MOST_ROWS = 200
 LONGEST_REASON = 500
 
 
+def reason_for_switching() -> forms.CharField:
+    """Return the field for why something is switched on or off."""
+    return forms.CharField(
+        max_length=LONGEST_REASON,
+        required=False,
+        label="Reason for switching it on or off",
+        help_text="For the audit trail. Only needed if “Is active” changes.",
+    )
+
+
 def digest(sentences: Iterable[str]) -> str:
     """Return what confirms exactly these sentences."""
     return hashlib.sha256("\n".join(sentences).encode()).hexdigest()[:32]

@@ -19,7 +19,7 @@ from projects.models import SlackWorkspace
 from slack_bot import installations
 from slack_bot.asker import SLACK_TIMEOUT, no_access
 from slack_bot.events import Installation
-from slack_bot.payloads import identifier, mapping, text, timestamp
+from slack_bot.payloads import action_of, identifier, mapping, text, timestamp
 from workflows import notices
 from workflows.credit_requests import asking, deciding, forms
 from workflows.credit_requests.credits_left import account_state
@@ -52,10 +52,8 @@ def receive_click(payload: dict[str, Any], named: tuple[Installation, ...]) -> H
 
     The answer is 503 if the form cannot be opened; Slack then shows that the click failed.
     """
-    listed = payload.get("actions")
-    actions = [mapping(each) for each in listed] if isinstance(listed, list) else []
-    action = next((each for each in actions if each.get("action_id") in _ACTIONS), None)
-    if action is None:
+    action = action_of(payload, *_ACTIONS)
+    if not action:
         return None
     user_id = identifier(mapping(payload.get("user")).get("id"))
     container = mapping(payload.get("container"))

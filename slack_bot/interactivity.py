@@ -17,7 +17,7 @@ from coding_tasks.models import Repository
 from projects.models import SlackWorkspace
 from slack_bot import credit_requests, installations
 from slack_bot.events import Installation
-from slack_bot.payloads import form, identifier, mapping, parse, text, timestamp
+from slack_bot.payloads import action_of, form, identifier, mapping, parse, text, timestamp
 from slack_bot.signature import signed_by_slack
 from workflows import client, confirmations, notices, wording
 from workflows.intake import stop_orders
@@ -71,9 +71,7 @@ def read(payload: dict[str, Any]) -> Interaction | None:
     if payload.get("type") == "block_suggestion":
         action, value = payload, text(payload.get("value"), 200)
     else:
-        listed = payload.get("actions")
-        actions = [mapping(action) for action in listed] if isinstance(listed, list) else []
-        action = next((a for a in actions if a.get("action_id") == picker.ACTION_ID), {})
+        action = action_of(payload, picker.ACTION_ID)
         value = text(mapping(action.get("selected_option")).get("value"), 200)
     user_id = identifier(mapping(payload.get("user")).get("id"))
     if action.get("action_id") != picker.ACTION_ID or not user_id:
@@ -91,8 +89,8 @@ def read(payload: dict[str, Any]) -> Interaction | None:
 
 def _agree(payload: dict[str, Any]) -> bool:
     """Take a click on the button of `workflows.confirmations`; return whether it was one."""
-    click = _click_on(confirmations.ACTION_ID, payload)
-    if click is None:
+    click = action_of(payload, confirmations.ACTION_ID)
+    if not click:
         return False
     user_id = identifier(mapping(payload.get("user")).get("id"))
     # At most one of these workspaces has the button's run.
@@ -104,8 +102,8 @@ def _agree(payload: dict[str, Any]) -> bool:
 
 def _stop(payload: dict[str, Any]) -> bool:
     """Take a click on the button that stops a run; return whether it was one."""
-    click = _click_on(stop_button.ACTION_ID, payload)
-    if click is None:
+    click = action_of(payload, stop_button.ACTION_ID)
+    if not click:
         return False
     user_id = identifier(mapping(payload.get("user")).get("id"))
     run_id = stop_button.run_of(text(click.get("value"), 200))
@@ -115,13 +113,6 @@ def _stop(payload: dict[str, Any]) -> bool:
     if user_id and run is not None:
         stop_orders.obey_click(run, user_id, clicked_at)
     return True
-
-
-def _click_on(action_id: str, payload: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the action of a click on this button, or None."""
-    listed = payload.get("actions")
-    actions = [mapping(action) for action in listed] if isinstance(listed, list) else []
-    return next((action for action in actions if action.get("action_id") == action_id), None)
 
 
 def installations_of(payload: dict[str, Any]) -> tuple[Installation, ...]:

@@ -41,6 +41,13 @@ def first(value: object) -> dict[str, Any]:
     return mapping(value[0]) if isinstance(value, list) and value else {}
 
 
+def action_of(payload: dict[str, Any], *action_ids: str) -> dict[str, Any]:
+    """Return the first action with one of these ids in a click's payload, else an empty one."""
+    listed = payload.get("actions")
+    actions = [mapping(action) for action in listed] if isinstance(listed, list) else []
+    return next((action for action in actions if action.get("action_id") in action_ids), {})
+
+
 def text(value: object, limit: int = 40_000) -> str:
     """Return the value if it is text, without characters that no database stores."""
     return storable(value[:limit]) if isinstance(value, str) else ""

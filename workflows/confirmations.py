@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import structlog
@@ -29,6 +28,7 @@ from projects.models import SlackWorkspace
 from workflows import diffs, notices, wording
 from workflows.models import Notice
 from workflows.requests import message_of
+from workflows.slack.block_kit import button, buttons, section
 
 log = structlog.get_logger(__name__)
 
@@ -44,27 +44,12 @@ def ask(run: TaskRun, reasons: tuple[str, ...]) -> Notice:
     """Return the notice that asks the requester whether the run's change is to be published."""
     owner = run.task.owner_slack_user_id
     text = wording.publish_question(owner, reasons)
-    button = {
-        "type": "button",
-        "action_id": ACTION_ID,
-        "style": "danger",
-        "text": {"type": "plain_text", "text": wording.publish_button()},
-        "value": _RUN.sign(run.pk.hex),
-    }
+    push = button(wording.publish_button(), ACTION_ID, _RUN.sign(run.pk.hex), style="danger")
     # Each line has a section of its own, so that none is cut off because of the others.
-    sections = [_section(line) for line in text.splitlines()]
-    blocks = [*sections, {"type": "actions", "elements": [button]}]
+    blocks = [*(section(line[:_MOST_TEXT]) for line in text.splitlines()), buttons(push)]
     return notices.claim(
         f"{notices.PUBLISH_KEY}{run.pk}", Notice.Kind.QUESTION, message_of(run), text, blocks=blocks
     )
-
-
-def _section(line: str) -> dict[str, Any]:
-    # Without `verbatim`, Slack would turn names in the text into mentions.
-    return {
-        "type": "section",
-        "text": {"type": "mrkdwn", "text": line[:_MOST_TEXT], "verbatim": True},
-    }
 
 
 def agree(workspace: SlackWorkspace, user_id: str, value: str) -> None:

@@ -94,11 +94,11 @@ def claim(about: Mention | FollowUp, verdict: gate.Verdict) -> Notice:
     Replies that do not mention the bot share one denial for each task. If their thread has had any
     denial since the task began, they share that one.
     """
+    key = _key_of(about)
     if isinstance(about, Mention):
-        denial = notices.claim(_key_of(about), Notice.Kind.DENIAL, about, text(verdict))
+        denial = notices.claim(key, Notice.Kind.DENIAL, about, text(verdict))
         asking.offer(about, verdict)
         return denial
-    key = _key(about.pk)
     if not about.addressed:
         if earlier := _denial_since_task_began(about):
             return earlier
@@ -121,8 +121,7 @@ def claim_after_gateway_refusal(
         reason = refusal.cause if reached_cap else Reason.INSUFFICIENT_REMAINING
         verdict = replace(verdict, reason=reason, resets_at=refusal.resets_at, cap=None)
     words = text(verdict, half_way=half_way)
-    key = _key_of(about) if isinstance(about, Mention) else _key(about.pk)
-    return notices.claim(key, Notice.Kind.DENIAL, about, words)
+    return notices.claim(_key_of(about), Notice.Kind.DENIAL, about, words)
 
 
 def claimed_for(mention: Mention) -> Notice | None:
@@ -130,13 +129,17 @@ def claimed_for(mention: Mention) -> Notice | None:
     return Notice.objects.filter(key=_key_of(mention)).first()
 
 
-def _key_of(mention: Mention) -> str:
-    """Return the key of a mention's denial. A mention that began anew can have a second one."""
+def _key_of(about: Mention | FollowUp) -> str:
+    """Return the key of a message's denial. A mention that began anew can have a second one."""
+    again = isinstance(about, Mention) and _began_anew(about)
+    return f"{_key(about.pk)}:again" if again else _key(about.pk)
+
+
+def _began_anew(mention: Mention) -> bool:
     # A mention of which nothing is recorded yet had no request: most denials need no query.
-    is_new = not mention.workflow_id and not mention.outcome
-    if is_new or not CreditRequest.objects.filter(mention=mention, state=_RESUMED).exists():
-        return _key(mention.pk)
-    return f"{_key(mention.pk)}:again"
+    if not mention.workflow_id and not mention.outcome:
+        return False
+    return CreditRequest.objects.filter(mention=mention, state=_RESUMED).exists()
 
 
 def _key(subject: UUID | str) -> str:

@@ -44,7 +44,7 @@ def erase(team: str, user_id: str) -> Erased:
     resuming.drop(Mention.objects.filter(by_user))
     tasks = CodingTask.objects.filter(workspace__in=workspaces, owner_slack_user_id=user_id)
     _end_work(tasks, Mention.objects.filter(by_user), FollowUp.objects.filter(by_user))
-    unsent = Q(state__in=[Notice.State.PENDING, Notice.State.SENDING])
+    unsent = Q(state__in=Notice.UNSENT)
     ThreadReply.objects.filter(by_user).update(text=ERASED, decided_at=timezone.now())
     erased = Erased(
         mentions=Mention.objects.filter(by_user).update(text=ERASED),

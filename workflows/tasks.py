@@ -160,14 +160,13 @@ def wake_paused_runs(*organization_ids: str) -> None:
     """
     paused = runs.to_wake().select_related("task__project", "task__workspace")
     paused = paused.defer("task__workspace__bot_token")
-    if organization_ids:
-        paused = paused.filter(task__project__organization__in=[*map(UUID, organization_ids)])
-    # The order is random, so that runs that stay paused don't keep the others waiting.
-    _sweep(paused.order_by("?")[:_BATCH], _wake_if_credits)
     requested = resuming.waiting()
     if organization_ids:
         organizations = [*map(UUID, organization_ids)]
+        paused = paused.filter(task__project__organization__in=organizations)
         requested = requested.filter(mention__workspace__project__organization__in=organizations)
+    # The order is random, so that runs that stay paused don't keep the others waiting.
+    _sweep(paused.order_by("?")[:_BATCH], _wake_if_credits)
     _sweep(requested.order_by("?")[:_BATCH], _resume_or_end)
     _sweep(resuming.undelivered()[:_BATCH], tell_not_delivered)
 

@@ -30,8 +30,8 @@ def given_back_to_task_runs(
 ) -> dict[UUID, int]:
     """Return what was given back to each refunded task run, in micro-credits.
 
-    Omits runs that were not refunded, and those that had cost nothing. A run of which only lost
-    attempts were refunded counts `with_attempts` only.
+    Omits runs that were not refunded or had cost nothing. With `with_attempts`, it includes runs of
+    which only lost attempts were refunded.
     """
     asked = list(task_run_ids)
     runs = {*RunRefund.objects.filter(pk__in=asked).values_list("pk", flat=True)}

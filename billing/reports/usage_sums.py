@@ -141,7 +141,7 @@ def _ranking(kind: str, usage: MonthUsage, recent: Mapping[Key, Used], count: in
         key: used for (of, since, key), used in recent.items() if (of, since) == (kind, usage.month)
     }
     rows = UsageSum.objects.filter(kind=kind, since=usage.month)
-    # Whoever isn't among these and has used nothing lately isn't among the first `count`.
+    # Nobody else can be among the first `count`: the others used less, and nothing lately.
     first = rows.order_by("-credits_micro")[: count + len(added)]
     known = {row.key: _used(row) for row in (*first, *rows.filter(key__in=list(added)))}
     candidates = {

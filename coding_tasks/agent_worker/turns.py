@@ -252,7 +252,7 @@ def _told(refused: Refusal) -> dict[str, Any]:
 
 @asynccontextmanager
 async def _heartbeats(progress: Progress) -> AsyncIterator[None]:
-    """Tell Temporal regularly that the turn goes on, and how many steps it has taken.
+    """Send Temporal regular heartbeats with the number of steps that the turn has taken.
 
     What the agent does is left out, because Temporal's history cannot be erased.
     """

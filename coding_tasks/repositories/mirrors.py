@@ -44,7 +44,7 @@ _KNOWN_COMMITS = 50
 """Commits of a task's branch that are fetched, to see whether it contains ours."""
 _NOT_AN_ANCESTOR = 1  # the exit status of `git merge-base --is-ancestor`
 _FAULT = re.compile(r"^error: object [0-9a-f]+: \w+: (?P<what>.{1,200})$", re.MULTILINE)
-"""What git prints about an object of which its check disapproves."""
+"""What git prints about an object that fails its check."""
 # Git prints these about files of the mirror itself. LC_ALL=C keeps them English.
 _DAMAGE = (
     "not a git repository",

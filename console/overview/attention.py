@@ -97,8 +97,7 @@ def _provider_errors(now: datetime) -> Iterator[Concern]:
 
 
 def _given_up(now: datetime) -> Iterator[Concern]:
-    unsent = [Notice.State.PENDING, Notice.State.SENDING]
-    late = Q(state__in=unsent, next_attempt_at__lt=now - LATE)
+    late = Q(state__in=Notice.UNSENT, next_attempt_at__lt=now - LATE)
     # "erased" and "stopped" are ends that somebody asked for.
     wanted = ~Q(error__in=["erased", "stopped"])
     lost = Q(state=Notice.State.GIVEN_UP, created_at__gte=now - GIVEN_UP) & wanted

@@ -74,25 +74,12 @@ class Interactions:
 
     def view_submission(self, user: str, view: Json, values: Json) -> Json:
         """Return what is sent when a user submits a modal. `values` are its fields by block."""
-        sender = self._user(user)
-        team = self.workspace.team(sender["team_id"])
-        install = self.installations.of_team(team["id"])
         return {
             "type": "view_submission",
-            "team": {"id": team["id"], "domain": team["domain"]},
-            "user": {
-                "id": user,
-                "username": sender["name"],
-                "name": sender["name"],
-                "team_id": team["id"],
-            },
-            "api_app_id": install.app_id if install else "A1",
-            "token": "deprecated",
+            **self._sender(user),
             "trigger_id": self.modals.trigger(user),
             "view": {**view, "state": {"values": values}},
             "response_urls": [],
-            "is_enterprise_install": False,
-            "enterprise": None,
         }
 
     def slash_command(self, channel: str, user: str, command: str, text: str) -> dict[str, str]:
@@ -117,9 +104,6 @@ class Interactions:
         }
 
     def _scene(self, message: Json, channel: str, user: str) -> Json:
-        sender = self._user(user)
-        team = self.workspace.team(sender["team_id"])
-        install = self.installations.of_team(team["id"])
         container = {
             "type": "message",
             "message_ts": message["ts"],
@@ -129,20 +113,29 @@ class Interactions:
         if "thread_ts" in message:
             container["thread_ts"] = message["thread_ts"]
         return {
+            **self._sender(user),
+            "container": container,
+            "channel": {"id": channel, "name": self._channel(channel)["name"]},
+            "message": {key: message[key] for key in message.keys() - _OURS},
+        }
+
+    def _sender(self, user: str) -> Json:
+        """Return who does something, in which team, and which app is told."""
+        sender = self._user(user)
+        team = self.workspace.team(sender["team_id"])
+        install = self.installations.of_team(team["id"])
+        return {
             "user": {
                 "id": user,
                 "username": sender["name"],
                 "name": sender["name"],
                 "team_id": team["id"],
             },
-            "api_app_id": install.app_id if install else "A1",
-            "token": "deprecated",
-            "container": container,
             "team": {"id": team["id"], "domain": team["domain"]},
             "enterprise": None,
             "is_enterprise_install": False,
-            "channel": {"id": channel, "name": self._channel(channel)["name"]},
-            "message": {key: message[key] for key in message.keys() - _OURS},
+            "api_app_id": install.app_id if install else "A1",
+            "token": "deprecated",
         }
 
     def _user(self, user_id: str) -> Json:

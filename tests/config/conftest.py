@@ -3,7 +3,16 @@
 import pytest
 from django.utils import timezone
 
+from projects.redis_connection import redis_connection
 from tests.config.busy_month import BusyMonth, Clock
+
+
+@pytest.fixture
+def dead_redis(settings):
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+    redis_connection.cache_clear()
+    yield
+    redis_connection.cache_clear()
 
 
 @pytest.fixture

@@ -8,18 +8,8 @@ from pathlib import Path
 import pytest
 from django.db import OperationalError, connection
 
-from projects.redis_connection import redis_connection
-
 ROOT = Path(__file__).resolve().parent.parent.parent
 TOKEN = {"authorization": "Bearer metrics-token-of-the-test-suite"}
-
-
-@pytest.fixture
-def dead_redis(settings):
-    settings.REDIS_URL = "redis://127.0.0.1:1/0"
-    redis_connection.cache_clear()
-    yield
-    redis_connection.cache_clear()
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from config.store_metrics import StoreMetrics
 from console import backlog
 from projects import metrics_server
 from projects.models import SlackWorkspace
-from projects.redis_connection import redis_connection
 from quota.management.commands import run_reconciler
 from quota.models import QuotaState
 from tests.ready_project import ready_project
@@ -38,14 +37,6 @@ def waiting(queue: str) -> tuple[float | None, float | None]:
     labels = {"queue": queue}
     age = registry.get_sample_value("tollgate_waiting_oldest_seconds", labels)
     return registry.get_sample_value("tollgate_waiting", labels), age
-
-
-@pytest.fixture
-def dead_redis(settings):
-    settings.REDIS_URL = "redis://127.0.0.1:1/0"
-    redis_connection.cache_clear()
-    yield
-    redis_connection.cache_clear()
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import itertools
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from celery import current_app
+from django.db import close_old_connections, connections
 from django.test import Client
 from temporalio.client import Client as TemporalClient
 from temporalio.service import RPCError, RPCStatusCode
@@ -21,6 +23,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from billing.allowances.limits import set_limit
 from billing.organizations import create_organization, create_project
 from coding_tasks.models import CodingTask, Repository
+from devstack.demo_slack.events import SignedRequest
 from projects.models import Project, SlackWorkspace
 from quota.published import redis_client as gate_redis
 from quota.resources import AI_CREDITS
@@ -30,6 +33,7 @@ from tests.redis_timeouts import wait_as_in_production
 from workflows import client as workflow_client
 from workflows.mention_types import workflow_id
 
+REDELIVERIES = 20
 PAYLOADS = Path(__file__).with_name("payloads")
 
 
@@ -212,6 +216,31 @@ class Webhook:
         message = self.slack.post(text, thread_ts=thread_ts, **fields)
         assert self.deliver(self.slack.event(message, "message")).status_code == 200
         return message
+
+
+def at_once(requests: Sequence[SignedRequest]) -> list[int]:
+    """Deliver signed requests at the same time, each on its own thread; return the statuses.
+
+    As Slack does, one is delivered again if the database was too busy to record it (503).
+    """
+
+    def post(request: SignedRequest) -> int:
+        content_type = request.headers["Content-Type"]
+        answer = Client().post(
+            request.path, request.body, content_type=content_type, headers=request.headers
+        )
+        return answer.status_code
+
+    def deliver(request: SignedRequest) -> int:
+        close_old_connections()
+        try:
+            statuses = (post(request) for _ in range(REDELIVERIES))
+            return next((status for status in statuses if status != 503), 503)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(len(requests)) as pool:
+        return list(pool.map(deliver, requests))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from projects.models import SlackWorkspace, User
 from quota.resources import AI_CREDITS, MICRO
 from tests.slack_bot.conftest import workflow_of
 from tests.slack_bot.test_changes import edit
-from tests.slack_bot.test_concurrency import at_once
+from tests.slack_bot.test_concurrency import copies_at_once
 from workflows import denials, tasks
 from workflows.credit_requests import asking, deciding, forms, resuming
 from workflows.erasure import erase
@@ -355,7 +355,7 @@ def test_clicks_at_once_are_one_grant_and_one_run(webhook, desk, message, tempor
     [asked] = webhook.slack.bot_messages("C2")
     button = asked["blocks"][-1]["elements"][0] | {"block_id": "b"}
     payload = desk.interactions.block_actions(asked, "C2", "U2", button)
-    assert set(at_once(webhook, {"payload": payload}, copies=6, path=PATH)) == {200}
+    assert set(copies_at_once(webhook, {"payload": payload}, copies=6, path=PATH)) == {200}
     assert CreditGrant.objects.count() == 1
     assert has_started(message)
     assert len(webhook.slack.bot_messages("C1", message["ts"])) == 1

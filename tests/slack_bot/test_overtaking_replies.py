@@ -2,16 +2,14 @@
 
 import itertools
 import random
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
-from django.db import OperationalError, close_old_connections, connection, connections
-from django.test import Client
+from django.db import OperationalError, connection
 from django.utils import timezone
 
 from slack_bot import inbox
-from tests.slack_bot.conftest import workflow_of
+from tests.slack_bot.conftest import at_once, workflow_of
 from workflows import tasks
 from workflows.intake import mentions, replies
 from workflows.models import FollowUp, Mention, ThreadReply
@@ -248,21 +246,7 @@ def deliver_at_once(webhook, events: list[dict], jitter: random.Random) -> None:
     requests = [webhook.slack.signed("/slack/events/", each) for each in events]
     jitter.shuffle(requests)
 
-    def deliver(request) -> int:
-        close_old_connections()
-        try:
-            answer = Client().post(
-                request.path,
-                request.body,
-                content_type="application/json",
-                headers=request.headers,
-            )
-            return answer.status_code
-        finally:
-            connections.close_all()
-
-    with ThreadPoolExecutor(len(requests)) as pool:
-        assert set(pool.map(deliver, requests)) == {200}
+    assert set(at_once(requests)) == {200}
 
 
 @pytest.mark.django_db(transaction=True)

@@ -1,19 +1,16 @@
 """Unanswered requests, and which replies take them up."""
 
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 from django.core.management import call_command
-from django.db import close_old_connections, connections
-from django.test import Client
 from django.utils import timezone
 
 from billing.allowances.caps import set_cap
 from billing.allowances.limits import set_limit
 from coding_tasks.models import CodingTask
 from quota.resources import AI_CREDITS
-from tests.slack_bot.conftest import workflow_of
+from tests.slack_bot.conftest import at_once, workflow_of
 from workflows import closing, tasks
 from workflows.intake import replies
 from workflows.models import FollowUp, Mention, Notice, ThreadReply
@@ -174,24 +171,7 @@ def test_concurrent_copies_and_replies_start_one_workflow(webhook, workspace, de
         for each in posts * 4
     ]
 
-    def deliver(request) -> int:
-        close_old_connections()
-        try:
-            return (
-                Client()
-                .post(
-                    request.path,
-                    request.body,
-                    content_type="application/json",
-                    headers=request.headers,
-                )
-                .status_code
-            )
-        finally:
-            connections.close_all()
-
-    with ThreadPoolExecutor(len(requests)) as pool:
-        assert set(pool.map(deliver, requests)) == {200}
+    assert set(at_once(requests)) == {200}
     ThreadReply.objects.update(received_at=timezone.now() - timedelta(minutes=1))
     tasks.match_replies()
     tasks.start_pending_mentions()

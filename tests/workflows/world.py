@@ -128,6 +128,15 @@ class World:
         wait_until(there, what=f"{count} messages of the bot")
         return self.said(thread_ts)
 
+    def send_all(self) -> None:
+        """Send what is due, and what waits for it, as the sweeps do within seconds."""
+
+        def is_sent() -> bool:
+            tasks.deliver_pending_notices()
+            return not Notice.objects.filter(state__in=Notice.UNSENT).exists()
+
+        wait_until(is_sent, what="every message being sent")
+
     def notices(self, kind: str) -> list[Notice]:
         return list(Notice.objects.filter(kind=kind).order_by("created_at"))
 

@@ -89,7 +89,7 @@ class ThreadActivities:
         notice = Notice.objects.get(pk=owed.notice_id)
         notices.deliver(notice)
         notice.refresh_from_db(fields=["state", "error"])
-        if notice.state in (Notice.State.PENDING, Notice.State.SENDING):
+        if notice.state in Notice.UNSENT:
             raise ApplicationError(
                 f"still to send: {notice.error}",
                 type="StillOwed",

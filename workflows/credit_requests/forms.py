@@ -14,6 +14,7 @@ from django.core import signing
 
 from billing.credits import exact, parse_credits
 from workflows.credit_requests import words
+from workflows.slack.block_kit import button, buttons, section
 
 ASK = "tollgate_ask_for_credits"
 APPROVE_FOR_TASK = "tollgate_approve_for_task"
@@ -53,19 +54,19 @@ class Invalid(ValueError):
 # --- Messages ------------------------------------------------------------------------------------
 def offer_blocks(text: str, mention_id: UUID) -> list[dict[str, Any]]:
     """Return the offer to ask, with its button."""
-    button = _button(ASK, words.ASK, _MENTION.sign(mention_id.hex))
-    return [_section(text), {"type": "actions", "elements": [button]}]
+    ask = button(words.ASK, ASK, _MENTION.sign(mention_id.hex))
+    return [section(text), buttons(ask)]
 
 
 def request_blocks(text: str, request_id: UUID, amount: str) -> list[dict[str, Any]]:
     """Return the message to those who decide, with its buttons."""
     value = _REQUEST.sign(request_id.hex)
-    buttons = [
-        _button(APPROVE_FOR_TASK, words.approve_for_task(amount), value) | {"style": "primary"},
-        _button(APPROVE, words.APPROVE, value),
-        _button(DECLINE, words.DECLINE, value),
-    ]
-    return [_section(text), {"type": "actions", "elements": buttons}]
+    row = buttons(
+        button(words.approve_for_task(amount), APPROVE_FOR_TASK, value, style="primary"),
+        button(words.APPROVE, APPROVE, value),
+        button(words.DECLINE, DECLINE, value),
+    )
+    return [section(text), row]
 
 
 def mention_of(value: str) -> UUID:
@@ -185,15 +186,6 @@ def _input(name: str, label: str, element: dict[str, Any]) -> dict[str, Any]:
 
 def _option(until: Until) -> dict[str, Any]:
     return {"text": _plain(_LABELS[until]), "value": until.value}
-
-
-def _button(action_id: str, label: str, value: str) -> dict[str, Any]:
-    return {"type": "button", "action_id": action_id, "text": _plain(label), "value": value}
-
-
-def _section(text: str) -> dict[str, Any]:
-    # Without `verbatim`, Slack would turn names in the text into mentions.
-    return {"type": "section", "text": {"type": "mrkdwn", "text": text, "verbatim": True}}
 
 
 def _plain(text: str) -> dict[str, Any]:

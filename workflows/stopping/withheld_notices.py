@@ -62,5 +62,4 @@ def _denial_is_unsent(notice: Notice) -> bool:
     denials = Notice.objects.filter(
         kind=Kind.DENIAL, mention=notice.mention_id, created_at__lte=notice.created_at
     )
-    unsent = [Notice.State.PENDING, Notice.State.SENDING]
-    return notice.mention_id is not None and denials.filter(state__in=unsent).exists()
+    return notice.mention_id is not None and denials.filter(state__in=Notice.UNSENT).exists()

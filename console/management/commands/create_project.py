@@ -72,8 +72,8 @@ class Command(BaseCommand):
             action="append",
             default=[],
             metavar="U…=USERNAME",
-            help="a person in Slack who may approve requests for credits as this user of the "
-            "admin; can be given several times",
+            help="lets a person in Slack approve requests for credits, with the rights of this "
+            "user of the admin; can be given several times",
         )
         parser.add_argument(
             "--write-tasks",

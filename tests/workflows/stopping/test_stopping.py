@@ -36,7 +36,7 @@ def order(world: World, mention: Mention) -> Mention:
     became = replies.decide(kept)
     assert became is not None
     mentions.admit(became)
-    tasks.deliver_pending_notices()
+    world.send_all()
     return became
 
 
@@ -51,7 +51,7 @@ def test_a_run_at_work_is_ended_and_its_answer_is_not_posted(shop: World):
     assert (run.state, run.answer) == (TaskRun.State.STOPPED, "")
     assert CodingTask.objects.get().state == CodingTask.State.STOPPED
     assert not OAuthAccessToken.objects.filter(task_run_id=run.pk).exists()
-    tasks.deliver_pending_notices()
+    shop.send_all()
     [said] = shop.said(mention.ts)
     assert said.startswith("Stopped, as <@U1> asked.")
     mention.refresh_from_db()
@@ -67,7 +67,7 @@ def test_a_mention_that_joined_the_task_before_a_late_order_begins_anew(shop: Wo
     shop.wait_for_end(second, Mention.State.FORWARDED)
     wait_for_close(second.workflow_id)
     mentions.admit(late)
-    tasks.deliver_pending_notices()
+    shop.send_all()
     shop.gateway.release()
     shop.gateway.answer_next("Shoes.")
     tasks.start_pending_mentions()
@@ -93,7 +93,7 @@ def test_a_late_order_just_after_a_mention_joined_the_task_loses_no_mention(
     monkeypatch.setattr(thread, "close_joined", close_between)
     second = shop.start("what does it sell?", thread_ts=first.ts)
     wait_for_close(second.workflow_id)
-    tasks.deliver_pending_notices()
+    shop.send_all()
     shop.gateway.release()
     shop.gateway.answer_next("Shoes.")
     tasks.start_pending_mentions()
@@ -149,7 +149,7 @@ def test_a_stopped_run_whose_workflow_was_not_cancelled_ends_by_itself(shop: Wor
     order(shop, mention)
     shop.gateway.release()
     assert wait_for_close(mention.workflow_id) is WorkflowExecutionStatus.COMPLETED
-    tasks.deliver_pending_notices()
+    shop.send_all()
     assert len(shop.said(mention.ts)) == 1
     assert TaskRun.objects.get().state == TaskRun.State.STOPPED
     assert len(shop.gateway.requests(AGENT)) == 1
@@ -189,7 +189,8 @@ def test_a_run_stopped_at_the_moment_of_its_pause_is_not_said_to_have_paused(
     else:
         shop.reply(mention, "and the tests?")
     wait_for_close(mention.workflow_id)
-    tasks.deliver_pending_notices()
+    wait_until(Notice.objects.filter(kind=Notice.Kind.DENIAL).exists, what="the denial")
+    shop.send_all()
     assert TaskRun.objects.first().state == TaskRun.State.STOPPED
     assert shop.said(mention.ts)[-1].startswith("Stopped")
     assert Notice.objects.get(kind=Notice.Kind.DENIAL).state == Notice.State.GIVEN_UP
@@ -233,7 +234,7 @@ def test_a_picker_whose_workflow_was_not_told_closes_without_a_word(
     world.wait_until_said(mention.ts, 1)
     order(world, mention)
     wait_for_close(mention.workflow_id)
-    tasks.deliver_pending_notices()
+    world.send_all()
     assert [each.split(",")[0] for each in world.said(mention.ts)][1:] == ["Stopped"]
 
 
