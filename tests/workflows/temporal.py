@@ -30,6 +30,23 @@ def wait_for_close(workflow_id: str) -> WorkflowExecutionStatus:
     return asyncio.run(wait())
 
 
+def begun_turns(workflow_id: str) -> set[str]:
+    """Return the activity ids of the agents' turns that the server knows to have begun.
+
+    These are the turns that have sent a heartbeat and have not ended yet.
+    """
+
+    async def ask() -> set[str]:
+        described = await (await _handle(workflow_id)).describe()
+        return {
+            each.activity_id
+            for each in described.raw_description.pending_activities
+            if each.activity_type.name == "run_turn" and each.heartbeat_details.payloads
+        }
+
+    return asyncio.run(ask())
+
+
 def history(workflow_id: str) -> WorkflowHistory:
     """Return the present history of the workflow's latest run."""
 

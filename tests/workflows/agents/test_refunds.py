@@ -1,7 +1,5 @@
 """A run that fails through our fault costs nothing, and says so. Delivered work keeps its cost."""
 
-import os
-import signal
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -23,11 +21,12 @@ from tests.conftest import wait_until
 from tests.workflows.agent_worker import AgentWorkerThread, agent_worker_process
 from tests.workflows.agents.calls import CALL
 from tests.workflows.agents.test_agent_runs import answer_to
-from tests.workflows.temporal import terminate, wait_for_close
+from tests.workflows.temporal import begun_turns, terminate, wait_for_close
 from tests.workflows.world import World
 from workflows import client, tasks, unfinished
 from workflows.models import Mention
 from workflows.stopping.work import stop_work
+from workflows.task_runs import TURN_ATTEMPTS
 
 COST = 12 * CREDIT
 GIVEN_BACK = "This used 12.00 credits, which were given back."
@@ -116,19 +115,12 @@ def test_a_turn_that_no_worker_takes_costs_nothing(coding: World, worker, hurrie
 @pytest.mark.usefixtures("sandbox")
 def test_an_agent_worker_that_dies_for_good_costs_nothing(coding: World, worker, tmp_path: Path):
     mention = coding.start("sleep 600")
-    exchange = agent_runs.AgentRuns.from_settings().exchange
-    seen: set[str] = set()
-
-    def begins() -> bool:
-        run = TaskRun.objects.first()
-        attempt = run and exchange.latest(str(run.pk))
-        return bool(attempt and attempt.folder.name not in seen)
-
-    for _ in range(2):
+    killed: set[str] = set()
+    for _ in range(TURN_ATTEMPTS):
         process = agent_worker_process(tmp_path / "killed.log")
-        wait_until(begins, what="the next attempt")
-        seen.add(exchange.latest(str(TaskRun.objects.get().pk)).folder.name)
-        os.kill(process.pid, signal.SIGKILL)
+        wait_until(lambda: begun_turns(mention.workflow_id) - killed, what="the next attempt")
+        killed.update(begun_turns(mention.workflow_id))
+        process.kill()
         process.wait()
     coding.wait_for_end(mention, Mention.State.FAILED)
     [said] = coding.said(mention.ts)
